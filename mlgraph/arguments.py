@@ -1,0 +1,71 @@
+"""Command-line arguments: their types, and mistakes that are told in one line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+__all__ = ["COUNT", "COUNTS", "FRACTION", "RATES", "SEED", "SIZES", "Failure", "Parser", "one_of"]
+
+LARGEST = 10**9  # of all counts: beyond any use, and far from overflow
+
+T = TypeVar("T")
+
+
+class Failure(Exception):
+    """Ends a program with this one line and no traceback; its exit status is by default that of a misuse."""
+
+    def __init__(self, message: str, status: int = 2) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises a `Failure` where argparse prints its usage and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Failure(message)
+
+
+def _type(expected: str, parse: Callable[[str], T], valid: Callable[[T], bool]) -> Callable[[str], T]:
+    def convert(text: str) -> T:
+        try:
+            value = parse(text)
+            if valid(value):
+                return value
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"expected {expected}, came {text!r}")
+
+    return convert
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """The type of an argument that is one of at least two names."""
+    return _type(f"{', '.join(names[:-1])} or {names[-1]}", str, names.__contains__)
+
+
+def _pair(parse: Callable[[str], T]) -> Callable[[str], tuple[T, T]]:
+    def convert(text: str) -> tuple[T, T]:
+        first, colon, last = text.partition(":")
+        return parse(first), parse(last if colon else first)
+
+    return convert
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    return () if text in ("", "none") else tuple(map(int, text.split(",")))
+
+
+def _are_counts(values: tuple[int, ...]) -> bool:
+    return all(1 <= value <= LARGEST for value in values)
+
+
+COUNT = _type(f"an integer from 1 to {LARGEST}", int, lambda n: 1 <= n <= LARGEST)
+SEED = _type("an integer from 0 to 2**63 - 1", int, lambda n: 0 <= n < 2**63)
+FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)
+SIZES = _type("positive integers such as 32 or 300,100, or none", _sizes, _are_counts)
+COUNTS = _type("N or A:B with positive integers", _pair(int), _are_counts)
+RATES = _type("X or A:B with positive numbers", _pair(float), lambda pair: all(0 < x < math.inf for x in pair))

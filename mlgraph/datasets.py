@@ -1,0 +1,197 @@
+"""MNIST and data sets laid out like it: four files of images and labels in the IDX format, raw or gzip-compressed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["DataError", "Dataset", "load_mnist", "read_idx"]
+
+StrPath = str | os.PathLike[str]
+Bytes = npt.NDArray[np.uint8]
+
+EMBEDDED = Path(__file__).parent / "data"
+
+MAX_BYTES = 2**33  # what a header may claim; a larger claim is a damaged header sooner than a data set
+MAX_NDIM = 32  # of numpy 1; numpy 2 allows 64
+CHUNK = 2**20  # read() allocates all it is asked for, so a false claim may cost one chunk and no more
+
+GZIP_MAGIC = b"\x1f\x8b"
+UINT8 = 0x08
+OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
+
+
+class DataError(ValueError):
+    """A data file that cannot be used. The message is one line that starts with the path of the file or folder."""
+
+
+class Dataset(NamedTuple):
+    """Images and labels to train on and to test with.
+
+    Attributes
+    ----------
+    train_x, test_x : uint8 array of shape (examples, height * width), C-contiguous
+        Pixels, one image a row.
+    train_y, test_y : uint8 array of shape (examples,)
+        Labels in ``range(n_classes)``.
+    image_shape : (int, int)
+        Height and width.
+    n_classes : int
+        Largest training label + 1, and at least 2.
+    """
+
+    train_x: Bytes
+    train_y: Bytes
+    test_x: Bytes
+    test_y: Bytes
+    image_shape: tuple[int, int]
+    n_classes: int
+
+
+def load_mnist(folder: StrPath | None = None) -> Dataset:
+    """Read MNIST, or a data set in the same four files.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
+        ``t10k-labels-idx1-ubyte``. A name may have a dot before ``idx``, ``test`` for ``t10k``, and ``.gz`` at its
+        end; of two files for one role the raw one is read. Images may have any size and labels any value.
+        By default MNIST itself, which comes with the package.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or damaged, or if the files do not fit together.
+    """
+    folder = EMBEDDED if folder is None else Path(folder)
+    try:
+        present = set(os.listdir(folder))
+    except OSError as error:
+        raise DataError(f"{folder}: expected a folder with IDX files: {error.strerror}") from error
+
+    # Every file is found before any is read: a missing one is reported at once.
+    train_images, train_labels, test_images, test_labels = (
+        _find(folder, present, prefixes, kind)
+        for prefixes in (("train",), ("t10k", "test"))
+        for kind in ("images-idx3", "labels-idx1")
+    )
+    train_x, train_y = _read_split(train_images, train_labels)
+    test_x, test_y = _read_split(test_images, test_labels)
+
+    height, width = train_x.shape[1:]
+    if test_x.shape[1:] != (height, width):
+        raise DataError(
+            f"{test_images}: expected images of {height} x {width} as in {train_images}, "
+            f"got {test_x.shape[1]} x {test_x.shape[2]}"
+        )
+    n_classes = max(2, int(train_y.max()) + 1)
+    if test_y.max() >= n_classes:
+        example = int(np.argmax(test_y >= n_classes))
+        raise DataError(
+            f"{test_labels}: expected labels below {n_classes}, the number of classes in {train_labels}, "
+            f"got {test_y[example]} at example {example}"
+        )
+    return Dataset(
+        train_x.reshape(len(train_x), -1), train_y, test_x.reshape(len(test_x), -1), test_y, (height, width), n_classes
+    )
+
+
+def _find(folder: Path, present: set[str], prefixes: tuple[str, ...], kind: str) -> Path:
+    """The file for one role, such as the ``images-idx3`` of ``train``."""
+    names = [
+        f"{prefix}-{spelling}-ubyte{suffix}"
+        for suffix in ("", ".gz")
+        for prefix in prefixes
+        for spelling in (kind, kind.replace("-", "."))
+    ]
+    for name in names:
+        if name in present:
+            return folder / name
+    raise DataError(f"{folder}: expected one of the files {', '.join(names)}, found none")
+
+
+def _read_split(images: Path, labels: Path) -> tuple[Bytes, Bytes]:
+    x, y = read_idx(images, ndim=3), read_idx(labels, ndim=1)
+    if len(x) != len(y):
+        raise DataError(f"{images}: expected {len(y)} images, one for each label in {labels}, got {len(x)}")
+    return x, y
+
+
+def read_idx(path: StrPath, *, ndim: int | None = None) -> Bytes:
+    """Read an array of bytes from an IDX file.
+
+    An IDX file is two zero bytes, a byte for the element type, a byte for the number of dimensions, the size of each
+    as a big-endian uint32, then the elements in C order: http://yann.lecun.com/exdb/mnist. Memory in use stays within
+    what the header claims and the file delivers, so that neither a false header nor a gzip bomb can exhaust it.
+
+    Parameters
+    ----------
+    path : path
+        A raw or gzip-compressed file, told apart by its first two bytes.
+    ndim : int, optional
+        The number of dimensions the file must have; by default any.
+
+    Returns
+    -------
+    uint8 array, C-contiguous, writable, no dimension of size 0
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is no IDX file of uint8, or holds fewer or more bytes than its header says.
+    """
+    try:
+        with open(path, "rb") as file:
+            compressed = file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
+            return _parse(gzip.GzipFile(fileobj=file) if compressed else file, path, ndim)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{path}: expected an intact gzip file: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse(stream: io.BufferedIOBase, path: StrPath, ndim: int | None) -> Bytes:
+    magic = _read(stream, 4)
+    if len(magic) < 4 or magic[:2] != b"\0\0":
+        raise DataError(
+            f"{path}: expected an IDX file, which starts with 00 00 {UINT8:02x} and the number of dimensions, "
+            f"got {magic.hex(' ') or 'an empty file'}"
+        )
+    _, _, element_type, n_dims = magic
+    if element_type != UINT8:
+        name = OTHER_TYPES.get(element_type, "unknown")
+        raise DataError(f"{path}: expected elements of type uint8 (0x{UINT8:02x}), got {name} (0x{element_type:02x})")
+    if not 1 <= n_dims <= MAX_NDIM or ndim not in (None, n_dims):
+        raise DataError(f"{path}: expected {ndim or f'1 to {MAX_NDIM}'} dimensions, got {n_dims}")
+
+    sizes = _read(stream, 4 * n_dims)
+    if len(sizes) < 4 * n_dims:
+        raise DataError(f"{path}: expected a header of {4 + 4 * n_dims} bytes, got {4 + len(sizes)}")
+    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+    n_bytes = math.prod(shape)
+    if not 0 < n_bytes <= MAX_BYTES:
+        raise DataError(f"{path}: expected 1 to {MAX_BYTES} bytes of data, got a header that claims {shape}")
+
+    # The byte too many tells an over-long file, and asking for it makes gzip verify its checksum.
+    data = _read(stream, n_bytes + 1)
+    if len(data) != n_bytes:
+        got = "more" if len(data) > n_bytes else len(data)
+        raise DataError(f"{path}: expected {n_bytes} bytes of data for the shape {shape}, got {got}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _read(stream: io.BufferedIOBase, n_bytes: int) -> bytearray:
+    """Up to `n_bytes`; fewer only at the end of the stream."""
+    data = bytearray()
+    while piece := stream.read(min(CHUNK, n_bytes - len(data))):
+        data += piece
+    return data

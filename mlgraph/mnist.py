@@ -1,0 +1,380 @@
+"""Train a network on MNIST, or on a data set laid out like it, and look at it: ``python -m mlgraph.mnist --help``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import mlgraph
+from mlgraph.arguments import COUNT, COUNTS, FRACTION, RATES, SEED, SIZES, Failure, Parser, one_of
+from mlgraph.datasets import DataError, Dataset, load_mnist
+from mlgraph.plotting import training_picture, write_atomically
+from mlgraph.progress import Progress
+
+__all__ = ["PRESETS", "Recipe", "main"]
+
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
+MODEL, HISTORY, PICTURE = "model.npz", "history.json", "training.png"  # what a run leaves in its folder
+
+OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13  # exit status; as in shells, signals follow 128
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides how a network turns out, but for the data. Its defaults are those of the command line."""
+
+    hidden: tuple[int, ...] = (32,)
+    activation: str = "leaky_relu"
+    epochs: int = 10
+    batch_size: tuple[int, int] = (128, 8)
+    learning_rate: tuple[float, float] = (0.05, 0.0005)
+    momentum: float = 0.9
+    dropout: float = 0.0  # of the hidden layers, like the next
+    weight_dropout: float = 0.0
+    output_bias: bool = True
+    seed: int = 0
+
+    def network(self, n_inputs: int, n_classes: int) -> mlgraph.Network:
+        net = mlgraph.Network(n_inputs, seed=self.seed)
+        for size in self.hidden:
+            net.add_layer(
+                size, activation=self.activation, dropout=self.dropout, weight_dropout=self.weight_dropout, bias=True
+            )
+        net.add_layer(n_classes, activation="softmax", bias=self.output_bias)
+        return net
+
+
+PRESETS = {
+    "default": Recipe(),
+    "ml-rust": Recipe(learning_rate=(0.1, 0.001), weight_dropout=0.5, output_bias=False),
+}
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def _add_common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", help="folder with the four IDX files (default: MNIST itself)")
+    parser.add_argument("--threads", type=COUNT, metavar="N", help="default: the processors this process may use")
+    parser.add_argument("--json", action="store_true", help="end standard output with one JSON object on a line")
+
+
+def _add_train_options(parser: argparse.ArgumentParser) -> None:
+    recipe = parser.add_argument_group("the network and its training")
+    recipe.add_argument("--preset", type=one_of(*PRESETS), default="default", metavar="NAME",
+                        help=f"where the other options start from: {', '.join(PRESETS)}")  # fmt: skip
+    for name, kind, metavar, text in (
+        ("hidden", SIZES, "SIZES", "neurons of each hidden layer, such as 300,100, or none"),
+        ("activation", one_of(*ACTIVATIONS), "NAME", "of the hidden layers: " + ", ".join(ACTIVATIONS)),
+        ("epochs", COUNT, "N", "passes over the data"),
+        ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
+        ("learning_rate", RATES, "A:B", "from the first step to the last"),
+        ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
+        ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step"),
+        ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
+        ("seed", SEED, "N", "decides all that is random"),
+    ):
+        value = getattr(PRESETS["default"], name)
+        default = (":" if metavar == "A:B" else ",").join(map(str, value if isinstance(value, tuple) else [value]))
+        # Suppressed, so that what was given can be told from what was not, which the preset decides.
+        recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar,
+                            help=f"{text} (default: {default})")  # fmt: skip
+    _add_common_options(parser)
+    parser.add_argument("--out", metavar="DIR", default="mnist-run",
+                        help=f"folder for {MODEL}, {HISTORY} and {PICTURE} (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--no-plot", action="store_true", help=f"write no {PICTURE}")
+    parser.add_argument("--live", action="store_true", help="draw the picture in a window while training")
+    parser.add_argument("--quiet", action="store_true", help="print errors only, and what --json asks for")
+
+
+def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=f"a {MODEL} of a training run")
+    _add_common_options(parser)
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def _train(args: argparse.Namespace) -> int:
+    given = {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}
+    recipe = replace(PRESETS[args.preset], **given)
+    threads = args.threads or mlgraph.default_threads()
+    data = _load_data(args.data)
+    n_examples = len(data.train_x)
+    net = recipe.network(data.train_x.shape[1], data.n_classes)
+    out = _prepare_folder(args.out)
+
+    progress = Progress(quiet=args.quiet)
+    progress.say(f"{_describe(net)}, {_count(threads, 'thread')}, {mlgraph.ISA}")
+    title = f"{_describe(net)}, {_count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
+    if args.live:
+        progress.open_live(title, n_epochs=recipe.epochs, epoch_size=n_examples)
+    progress.open_bar(n_examples * recipe.epochs)
+
+    interrupted = False
+    start = time.perf_counter()
+    try:
+        net.fit(
+            data.train_x,
+            data.train_y,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            momentum=recipe.momentum,
+            validation=(data.test_x, data.test_y),
+            seed=recipe.seed,
+            n_threads=threads,
+            callback=progress,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        progress.close_bar()
+    elapsed = time.perf_counter() - start
+    history = net.history
+    if not len(history.batch_examples):
+        raise Failure("interrupted before the first step, nothing saved", INTERRUPTED)
+
+    files = {"model": out / MODEL, "history": out / HISTORY}
+    net.save(files["model"])
+    if not args.no_plot:
+        try:
+            training_picture(history, out / PICTURE, title=title, epoch_size=n_examples)
+            files["picture"] = out / PICTURE
+        except ImportError as error:
+            progress.note(f"no picture: {error}")
+
+    test = net.evaluate(data.test_x, data.test_y, n_threads=threads)
+    seen = int(history.batch_examples[-1])
+    # Validation and drawing are no part of training; a run that was cut short knows only the time on the clock.
+    seconds = elapsed if interrupted else float(np.sum(history.epoch_seconds))
+    rate = seen / max(seconds, 1e-9)
+    configuration = {
+        "preset": args.preset,
+        **asdict(recipe),
+        "data": args.data,
+        "threads": threads,
+        "isa": mlgraph.ISA,
+        "edges": net.n_edges,
+        "parameters": net.n_parameters,
+    }
+    results = {
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "best_test_accuracy": max([test["accuracy"], *map(float, history.validation_accuracy)]),
+        "train_seconds": seconds,
+        "examples_per_second": rate,
+        "epochs_trained": seen / n_examples,
+        "interrupted": interrupted,
+        "files": {role: str(path) for role, path in files.items()},
+    }
+    record = {"configuration": configuration, "results": results, "history": history.to_dict()}
+    write_atomically(files["history"], json.dumps(record).encode())
+
+    if interrupted:
+        _complain(f"interrupted after {seen / n_examples:.2f} of {_count(recipe.epochs, 'epoch')}; saved what there is")
+    progress.say(
+        f"test accuracy {test['accuracy']:.2%} (best {results['best_test_accuracy']:.2%}), "
+        f"{seconds:.2f} s of training, {rate:,.0f} examples/s"
+    )
+    progress.say("wrote " + ", ".join(map(str, files.values())))
+    if args.json:
+        print(json.dumps({**configuration, **results}), flush=True)
+
+    # Who watched the training wants to see its end; a script without a terminal must not wait for a click.
+    if progress.live is not None and sys.stderr.isatty() and not interrupted:
+        progress.note("close the window to end")
+        with contextlib.suppress(KeyboardInterrupt):  # as good a way to end as any, for all is saved
+            progress.live.wait(history)
+    return INTERRUPTED if interrupted else OK
+
+
+def _prepare_folder(name: str) -> Path:
+    """The folder, made and known to be writable: before the training rather than after."""
+    folder = Path(name)
+    probe = folder / f"probe.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise Failure(f"argument --out: cannot write to {name!r}: {error.strerror}") from None
+    for file in (MODEL, HISTORY, PICTURE):
+        if (folder / file).is_dir():
+            raise Failure(f"argument --out: cannot write {str(folder / file)!r}: it is a folder")
+    return folder
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    threads = args.threads or mlgraph.default_threads()
+    net = _load_model(args.model)
+    data = _load_data(args.data)
+    _check_fit(net, data, args.model)
+
+    test = net.evaluate(data.test_x, data.test_y, n_threads=threads)
+    predicted = net.predict(data.test_x, n_threads=threads)
+    n_classes = net.layers[-1].size
+    confusion = np.zeros((n_classes, n_classes), np.int64)  # rows: what it is, columns: what it was taken for
+    np.add.at(confusion, (data.test_y, predicted), 1)
+    examples, right = confusion.sum(axis=1), confusion.diagonal()
+    mistakes = confusion - np.diag(right)
+
+    print(f"{args.model}: {_describe(net)}")
+    print(f"{_count(len(predicted), 'test example')}: accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}\n")
+    print("class  examples  accuracy  most often taken for")
+    for label in np.flatnonzero(examples):
+        most = [f"{other} ({mistakes[label, other]})" for other in _largest(mistakes[label], 3)]
+        share = right[label] / examples[label]
+        print(f"{label:5}  {examples[label]:8}  {share:8.2%}  {', '.join(most)}".rstrip())
+    if mistakes.any():
+        pairs = (divmod(int(index), n_classes) for index in _largest(mistakes.ravel(), 5))
+        listed = (f"{label} taken for {other} ({mistakes[label, other]})" for label, other in pairs)
+        print(f"\n{_count(mistakes.sum(), 'mistake')}, most often {', '.join(listed)}")
+    if args.json:
+        result = {
+            "model": args.model,
+            "data": args.data,
+            "test_accuracy": test["accuracy"],
+            "test_loss": test["loss"],
+            "class_accuracy": [float(r / n) if n else None for r, n in zip(right, examples)],
+            "confusion": confusion.tolist(),
+            "edges": net.n_edges,
+            "parameters": net.n_parameters,
+            "threads": threads,
+            "isa": mlgraph.ISA,
+        }
+        print(json.dumps(result))
+    sys.stdout.flush()
+    return OK
+
+
+def _largest(counts: np.ndarray, n: int) -> list[int]:
+    """Where the `n` largest counts stand, largest first, without zeros."""
+    return [index for index in np.argsort(-counts, kind="stable")[:n].tolist() if counts[index]]
+
+
+# --- what the commands share ------------------------------------------------------------------------------------------
+
+
+def _load_data(folder: str | None) -> Dataset:
+    try:
+        return load_mnist(folder)
+    except DataError as error:
+        raise Failure(f"argument --data: {error}" if folder is not None else str(error)) from None
+
+
+def _load_model(path: str) -> mlgraph.Network:
+    try:
+        return mlgraph.load(path)
+    except OSError as error:
+        raise Failure(f"argument MODEL: {path}: cannot be read: {error.strerror}") from None
+    except mlgraph.ModelFileError as error:
+        raise Failure(f"argument MODEL: {error}") from None
+
+
+def _check_fit(net: mlgraph.Network, data: Dataset, path: str) -> None:
+    height, width = data.image_shape
+    if net.n_inputs != height * width:
+        raise Failure(f"argument MODEL: {path} has {net.n_inputs} inputs, the images {height} x {width} pixels")
+    if net.layers[-1].size < data.n_classes:
+        raise Failure(f"argument MODEL: {path} has {net.layers[-1].size} outputs, the data {data.n_classes} classes")
+
+
+def _describe(net: mlgraph.Network) -> str:
+    sizes = "-".join(str(size) for size in [net.n_inputs, *(layer.size for layer in net.layers)])
+    activations = " ".join(dict.fromkeys(layer.activation for layer in net.layers[:-1]))
+    return f"{sizes} {activations}".rstrip() + f", {_count(net.n_edges, 'edge')}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _complain(message: str) -> None:
+    print(f"mlgraph.mnist: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
+class _Command(NamedTuple):
+    summary: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+COMMANDS = {
+    "train": _Command("train a network and save it; the command if none is named", _add_train_options, _train),
+    "evaluate": _Command("say how well a saved network does on the test data", _add_evaluate_options, _evaluate),
+}
+
+
+def _run(words: list[str]) -> int:
+    name = words.pop(0) if words and not words[0].startswith("-") else "train"
+    if name not in COMMANDS:
+        raise Failure(f"argument COMMAND: expected {' or '.join(COMMANDS)}, came {name!r}")
+    command = COMMANDS[name]
+    parser = Parser(
+        prog=f"python -m mlgraph.mnist {name}",
+        description=command.summary,
+        epilog="\n".join(["commands:", *(f"  {name:9} {command.summary}" for name, command in COMMANDS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_options(parser)
+    return command.run(parser.parse_args(words))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Its arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or after one line on standard error 2 for a mistake of the user, 1 for anything else that went
+        wrong, 130 for an interrupt; 141 if nobody reads the output any more.
+    """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except Failure as failure:
+        _complain(f"error: {failure}")
+        return failure.status
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return READER_GONE
+    except (mlgraph.NonFiniteError, OSError) as error:
+        _complain(f"error: {error}")
+    except MemoryError as error:
+        _complain(f"error: not enough memory: {error}")
+    return FAILED
+
+
+if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may have bytes that no encoding knows
+    status = main()
+    if status == READER_GONE:
+        # What is left in the buffers must not be written, and fail once more, at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)

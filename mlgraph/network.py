@@ -1,0 +1,389 @@
+"""Models that learn: any graph with outputs and a loss, and networks of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.engine import Engine, Examples
+from mlgraph.graph import Float32, Graph, Neuron, Node
+from mlgraph.plan import Plan
+from mlgraph.training import History, Progress, schedule, train
+
+GAIN = {"identity": 1.0, "sigmoid": 1.0, "tanh": 1.0, "softmax": 1.0, "relu": 2.0, "leaky_relu": 2 / (1 + ops.LEAK**2)}
+"""Variance of the weights times fan-in that keeps the variance of the values: Glorot & Bengio (2010), He et al. (2015)."""
+
+
+class Model:
+    """A graph that learns: outputs and a loss.
+
+    Parameters
+    ----------
+    graph : Graph
+    outputs : sequence of Node
+        For the cross-entropy the logits, one for each class.
+    loss : "softmax_cross_entropy", "squared_error" or Node
+        The squared error of an example is the sum over the outputs of (output - target)^2. A node is its own loss. The
+        loss of a batch is the mean over its examples.
+    """
+
+    def __init__(self, graph: Graph, outputs: Sequence[Node], loss: str | Node = "squared_error") -> None:
+        self.graph = graph
+        self.history = History()
+        self._dropout: list[tuple[range, float, float]] = []
+        self._engines: dict[tuple[str, bool], Engine] = {}
+        self._define(outputs, loss)
+
+    def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
+        self._outputs = self.graph._ids("outputs", outputs)
+        if not self._outputs:
+            raise ValueError("outputs: expected at least one node, came none")
+        self.loss = loss if isinstance(loss, str) else "node"
+        self._probabilities: list[int] = []
+        if loss == "softmax_cross_entropy":
+            self._probabilities = [node.id for node in self.graph.softmax(outputs)]
+            # Each is exp(z - logsumexp).
+            difference = self.graph.sources_of(self._probabilities[0])[0]
+            self._loss_nodes = [int(self.graph.sources_of(int(difference))[1]), *self._outputs]
+        elif loss == "squared_error":
+            self._loss_nodes = [self._outputs[0], *self._outputs]
+        elif isinstance(loss, Node):
+            self._loss_nodes = self.graph._ids("loss", [loss])
+        else:
+            raise ValueError(f"loss: expected softmax_cross_entropy, squared_error or a node, came {loss!r}")
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def outputs(self) -> list[Node]:
+        """The nodes the model was made with."""
+        return [self.graph[i] for i in self._outputs]
+
+    @property
+    def n_edges(self) -> int:
+        """Edges into neurons that some output needs."""
+        return self._engine("outputs").plan.n_edges
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights, biases and parameter nodes that some output needs."""
+        plan = self._engine("outputs").plan
+        biases = sum(ins.count for ins in plan.instructions if ins.bias >= 0)
+        return plan.n_edges + biases + sum(ins.count for ins in plan.instructions if ins.kind == 1)
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def forward(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Values of the outputs (of the logits, for the cross-entropy).
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255.
+
+        Returns
+        -------
+        float32, shape (examples, outputs)
+        """
+        return self._values(x, "outputs", self._outputs, n_threads)
+
+    def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Probabilities of the classes; float32, shape (examples, classes)."""
+        if not self._probabilities:
+            raise ValueError(f"predict_proba: expected a model with loss softmax_cross_entropy, came {self.loss}")
+        return self._values(x, "probabilities", self._probabilities, n_threads)
+
+    def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
+        """The likeliest class of each example (int64), or the outputs where the loss is no cross-entropy."""
+        z = self.forward(x, n_threads=n_threads)
+        return z.argmax(axis=1) if self._probabilities else z
+
+    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike, *, n_threads: int | None = None) -> dict[str, float]:
+        """Mean loss over the examples and, where `y` are labels, accuracy as a fraction."""
+        examples = Examples(x, self.graph.n_inputs)
+        return self._evaluate(examples, *self._targets(y, len(examples)), n_threads)
+
+    def fit(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike = (),
+        *,
+        epochs: int = 10,
+        batch_size: int | tuple[int, int] = 128,
+        learning_rate: float | tuple[float, float] = 0.05,
+        momentum: float = 0.9,
+        optimizer: str = "sgd",
+        validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        callback: Callable[[Progress], Any] | None = None,
+        n_threads: int | None = None,
+    ) -> History:
+        """Train from where the parameters are.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255.
+        y : array_like
+            Labels, integers of shape (examples,), or targets of shape (examples, outputs); nothing where the loss is a node.
+        epochs : int
+        batch_size : int or (int, int)
+            From and to; see `mlgraph.training.schedule`. The gradient is the mean over the batch.
+        learning_rate : float or (float, float)
+            From and to.
+        momentum : float
+            v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
+        optimizer : "sgd" or "adam"
+        validation : (x, y), optional
+            Evaluated after each epoch.
+        shuffle : bool
+        seed : int
+            Fixes the order of the examples and what is dropped.
+        callback : callable, optional
+            Is given a `Progress` after every piece of steps and every epoch.
+        n_threads : int, optional
+            As many as the machine has and the work is worth by default. The result is the same to the bit for any number.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        NonFiniteError
+            If a loss or gradient is not finite; the parameters are as they were before that step.
+        """
+        examples = Examples(x, self.graph.n_inputs)
+        label, target = self._targets(y, len(examples))
+        sizes = _pair("batch_size", batch_size, int, 1, np.inf)
+        rates = _pair("learning_rate", learning_rate, float, 0, np.inf)
+        if not isinstance(epochs, int | np.integer) or epochs < 1:
+            raise ValueError(f"epochs: expected an integer of at least 1, came {epochs!r}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum: expected a number from 0 to below 1, came {momentum!r}")
+        if optimizer not in ("sgd", "adam"):
+            raise ValueError(f"optimizer: expected sgd or adam, came {optimizer!r}")
+        if not isinstance(seed, int | np.integer) or seed < 0:
+            raise ValueError(f"seed: expected an integer of at least 0, came {seed!r}")
+        if len(examples) == 0:
+            raise ValueError("x: expected at least one example, came none")
+        examples.check_finite()
+        validate = None
+        if validation is not None:
+            held = Examples(validation[0], self.graph.n_inputs)
+            held_targets = self._targets(validation[1], len(held))
+
+            def validate() -> dict[str, float]:
+                return self._evaluate(held, *held_targets, n_threads)
+
+        engine = self._engine("loss")
+        if optimizer == "sgd" and momentum:
+            optimizer = "momentum"
+        for name in ("first", "second"):
+            self.graph.state.pop(name, None)
+        self.history = History()
+        train(
+            engine, examples, schedule(len(examples), epochs, sizes, rates), label=label, target=target, loss=self.loss,
+            loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=int(seed), shuffle=shuffle,
+            validate=validate, callback=callback, history=self.history,
+            explain=lambda rows: self._explain(examples, rows, label, target), n_threads=n_threads,
+        )  # fmt: skip
+        return self.history
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _engine(self, what: str) -> Engine:
+        """An engine whose plan is of the graph as it is now."""
+        training = what == "loss"
+        engine = self._engines.get((what, training))
+        if engine is None or engine.plan.is_stale(self.graph):
+            nodes = {
+                "outputs": self._outputs,
+                "probabilities": self._probabilities,
+                "loss": [*self._outputs, *self._loss_nodes],
+            }[what]
+            engine = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
+            self._engines[what, training] = engine
+        return engine
+
+    def _values(self, x: npt.ArrayLike, what: str, nodes: list[int], n_threads: int | None) -> Float32:
+        examples = Examples(x, self.graph.n_inputs)
+        _, values, _ = self._engine(what).run(examples, values=nodes, n_threads=n_threads)
+        assert values is not None
+        return values
+
+    def _evaluate(self, examples: Examples, label: Any, target: Any, n_threads: int | None) -> dict[str, float]:
+        n = len(examples)
+        if n == 0:
+            raise ValueError("x: expected at least one example, came none")
+        losses = np.zeros(n, np.float32)
+        correct = np.zeros(n, np.uint8) if label is not None else None
+        self._engine("loss").run(
+            examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
+            correct=correct, n_threads=n_threads,
+        )  # fmt: skip
+        scores = {"loss": float(losses.mean(dtype=np.float64))}
+        if correct is not None:
+            scores["accuracy"] = float(correct.mean())
+        return scores
+
+    def _targets(self, y: npt.ArrayLike, n: int) -> tuple[npt.NDArray[np.int32] | None, Float32 | None]:
+        """Labels and targets as the sweep reads them."""
+        if self.loss == "node":
+            return None, None
+        array, classes = np.asarray(y), len(self._outputs)
+        if array.dtype.kind in "bui" and array.ndim == 1 and (classes > 1 or self._probabilities):
+            if len(array) != n:
+                raise ValueError(f"y: expected {n} labels, one for each example, came {len(array)}")
+            if n and not (array.min() >= 0 and array.max() < classes):
+                raise ValueError(f"y: expected labels from 0 to {classes - 1}, came {array.min()} to {array.max()}")
+            label = array.astype(np.int32)
+            return label, np.eye(classes, dtype=np.float32)[label] if self.loss == "squared_error" else None
+        if self.loss == "softmax_cross_entropy":
+            raise ValueError(f"y: expected integer labels of shape ({n},), came {array.dtype} of shape {array.shape}")
+        if array.dtype.kind not in "buif":
+            raise TypeError(f"y: expected numbers, came an array of {array.dtype}")
+        target = array.astype(np.float32)
+        target = target[:, None] if target.ndim == 1 else target
+        if target.shape != (n, classes):
+            raise ValueError(f"y: expected shape ({n}, {classes}), came {array.shape}")
+        if not np.isfinite(target).all():
+            raise ValueError("y: expected finite numbers")
+        return None, np.ascontiguousarray(target)
+
+    def _explain(self, examples: Examples, rows: npt.NDArray[np.int64], label: Any, target: Any) -> str:
+        return "a loss or gradient is not finite"
+
+
+class Layer:
+    """Neurons of one layer of a `Network`.
+
+    Attributes
+    ----------
+    neurons : sequence of Neuron
+        For a softmax layer the neurons that give its logits.
+    activation : str
+    dropout, weight_dropout : float
+    """
+
+    def __init__(self, graph: Graph, ids: range, activation: str, dropout: float, weight_dropout: float) -> None:
+        self._graph, self._ids = graph, ids
+        self.activation, self.dropout, self.weight_dropout = activation, dropout, weight_dropout
+
+    @property
+    def size(self) -> int:
+        """Number of neurons."""
+        return len(self._ids)
+
+    @property
+    def neurons(self) -> Sequence[Neuron]:
+        """Views of the neurons."""
+        return [Neuron(self._graph, i) for i in self._ids]
+
+    @property
+    def weights(self) -> Float32:
+        """Weights of all neurons, shape (neurons, sources); a copy. All neurons must have as many sources."""
+        return np.stack([self._graph.weights_of(i) for i in self._ids])
+
+    def __repr__(self) -> str:
+        return f"<Layer of {self.size} {self.activation} neurons>"
+
+
+class Network(Model):
+    """Layers of neurons, each reading all of the layer before it.
+
+    Parameters
+    ----------
+    n_inputs : int
+    seed : int
+        Fixes the first weights.
+
+    Examples
+    --------
+    >>> net = Network(784, seed=0)
+    >>> net.add_layer(32, activation="leaky_relu")
+    <Layer of 32 leaky_relu neurons>
+    >>> net.add_layer(10, activation="softmax")
+    <Layer of 10 softmax neurons>
+    >>> net.n_edges
+    25408
+    """
+
+    def __init__(self, n_inputs: int, *, seed: int = 0) -> None:
+        if not isinstance(n_inputs, int | np.integer) or n_inputs < 1:
+            raise ValueError(f"n_inputs: expected an integer of at least 1, came {n_inputs!r}")
+        self.graph = Graph()
+        self.history = History()
+        self.layers: list[Layer] = []
+        self._dropout = []
+        self._engines = {}
+        self._random = np.random.default_rng(seed)
+        self._ends = [node.id for node in self.graph.inputs(int(n_inputs))]
+
+    def add_layer(
+        self,
+        size: int,
+        activation: str = "leaky_relu",
+        *,
+        dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        bias: bool = True,
+    ) -> Layer:
+        """Add neurons that read all outputs of the layer before.
+
+        Parameters
+        ----------
+        size : int
+        activation : str
+            identity, relu, leaky_relu, sigmoid, tanh or softmax. After a softmax layer the loss is the cross-entropy of
+            its label, else the squared error.
+        dropout : float
+            Share of the neurons dropped in training (inverted dropout: the others are scaled up then). One choice is made
+            for each step, for each 128 examples of it if it has more.
+        weight_dropout : float
+            Share of the incoming edges dropped in training, one choice for each 32 examples (DropConnect, Wan et al.
+            2013); rounded to 1/65536.
+        bias : bool
+        """
+        if not isinstance(size, int | np.integer) or size < 1:
+            raise ValueError(f"size: expected an integer of at least 1, came {size!r}")
+        if activation not in GAIN:
+            raise ValueError(f"activation: expected one of {', '.join(GAIN)}, came {activation!r}")
+        for name, share in (("dropout", dropout), ("weight_dropout", weight_dropout)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name}: expected a number from 0 to below 1, came {share!r}")
+        if activation == "softmax" and dropout:
+            raise ValueError("dropout: expected 0 for a softmax layer, whose probabilities must add up to 1")
+        fan_in = len(self._ends)
+        scale = (GAIN[activation] / fan_in) ** 0.5
+        weights = self._random.standard_normal((int(size), fan_in), np.float32) * np.float32(scale)
+        softmax = activation == "softmax"
+        ids = self.graph.add_neurons(
+            np.array(self._ends, np.int32), weights, np.zeros(size) if bias else None, "identity" if softmax else activation
+        )
+        layer = Layer(self.graph, ids, activation, float(dropout), float(weight_dropout))
+        self.layers.append(layer)
+        if dropout or weight_dropout:
+            self._dropout.append((ids, float(dropout), float(weight_dropout)))
+        self._define(layer.neurons, "softmax_cross_entropy" if softmax else "squared_error")
+        self._ends = self._probabilities if softmax else list(ids)
+        self._engines.clear()
+        return layer
+
+    def __repr__(self) -> str:
+        sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
+        return f"<Network {sizes}: {self.graph.n_edges} edges>"
+
+
+def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple[Any, Any]:
+    """(from, to) of a schedule, from a pair or one number."""
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    number = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+    if len(pair) != 2 or not all(isinstance(v, number) and least <= v < most for v in pair):
+        raise ValueError(f"{name}: expected one or two {kind.__name__}s, at least {least} and finite, came {value!r}")
+    return kind(pair[0]), kind(pair[1])

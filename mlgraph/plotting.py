@@ -1,0 +1,298 @@
+"""The picture of a training run: the jagged line of every batch, the rarer line of test accuracy."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mlgraph.training import History
+
+__all__ = ["LivePicture", "NoDisplayError", "training_picture"]
+
+StrPath = str | os.PathLike[str]
+Floats = npt.NDArray[np.float64]
+
+SIZE = (9.0, 6.0)  # inches
+DPI = 120
+COLUMNS = 1000  # a batch line of more points than a picture has columns of pixels is reduced to its outline
+SOFTENING = 0.01  # of the accuracy scale: the larger, the less room between 99 and 100 %
+ACCURACY_TICKS = (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 96, 98, 99, 100)  # percent
+
+LIVE_INTERVAL = 0.2  # seconds between two updates of a window, at least
+LIVE_SHARE = 0.03  # of the time of a run may go into its window
+
+
+class NoDisplayError(RuntimeError):
+    """There is no screen to open a window on. The message is one line that says why."""
+
+
+def training_picture(
+    history: History, path: StrPath | None = None, *, title: str | None = None, epoch_size: int | None = None
+) -> Figure:
+    """Draw how accuracy went over a training run.
+
+    The upper panel has the accuracy of every batch as a thin line, its running mean, and the test accuracy after each
+    epoch; its scale is stretched towards 100 %, so that both the first batches and the last epochs can be read. The
+    lower panel has the learning rate and the batch size. No display is needed and matplotlib's state stays as it is.
+
+    Parameters
+    ----------
+    history : History
+        What ``fit`` returns, or has so far.
+    path : path, optional
+        The PNG file to write, atomically. Equal histories give equal bytes.
+    title : str, optional
+        Stands above the picture.
+    epoch_size : int, optional
+        Examples in an epoch; by default what the first epoch had.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed. The message names the extra to install.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise _without_matplotlib(error) from error
+
+    figure = Figure(figsize=SIZE, dpi=DPI)
+    FigureCanvasAgg(figure)
+    _Picture(figure, title, epoch_size).update(history)
+    if path is not None:
+        png = io.BytesIO()
+        figure.savefig(png, format="png", metadata={"Software": None})  # else the bytes change with the version
+        write_atomically(Path(path), png.getvalue())
+    return figure
+
+
+class LivePicture:
+    """The picture of `training_picture` in a window, kept up to date while the training goes on.
+
+    It draws in the thread that trains, and only as often as leaves nearly all of the time to the training. Closing
+    the window ends the drawing and nothing else.
+
+    Parameters
+    ----------
+    title, epoch_size
+        As for `training_picture`.
+    n_epochs : int
+        Length of the axis.
+
+    Raises
+    ------
+    NoDisplayError
+        If no window can be opened.
+    ImportError
+        If matplotlib is not installed. The message names the extra to install.
+    """
+
+    def __init__(self, *, n_epochs: int, title: str | None = None, epoch_size: int | None = None) -> None:
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise NoDisplayError("neither DISPLAY nor WAYLAND_DISPLAY is set")
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise _without_matplotlib(error) from error
+
+        try:
+            self._figure = plt.figure(figsize=SIZE)
+            self._canvas: Any = self._figure.canvas
+            if not self._canvas.required_interactive_framework:
+                plt.close(self._figure)
+                raise NoDisplayError(f"matplotlib's backend {plt.get_backend()} opens no windows")
+            self._picture = _Picture(self._figure, title, epoch_size, n_epochs)
+            self._animate(self._canvas.supports_blit)
+            self._figure.show()
+            self._canvas.draw()
+            self._canvas.flush_events()
+        except NoDisplayError:
+            raise
+        except Exception as error:  # of many types: each backend has its own way to fail
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise NoDisplayError(f"matplotlib cannot open a window: {reason}") from error
+        self._plt = plt
+        self._next = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the user has not closed the window."""
+        return self._plt.fignum_exists(self._figure.number)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the window may be updated without holding up the training."""
+        return time.perf_counter() >= self._next and self.is_open
+
+    def update(self, history: History) -> None:
+        """Draw the history so far. To be called when it `is_due`."""
+        start = time.perf_counter()
+        limits = self._picture.limits
+        self._picture.update(history)
+        if self._animated and self._picture.limits == limits:
+            self._canvas.restore_region(self._background)
+            self._draw_artists()
+            self._canvas.blit(self._figure.bbox)
+        else:
+            self._canvas.draw()
+        self._canvas.flush_events()
+        end = time.perf_counter()
+        self._next = max(start + LIVE_INTERVAL, end + (end - start) / LIVE_SHARE)
+
+    def wait(self, history: History) -> None:
+        """Draw the whole history and keep the window until the user closes it."""
+        if self.is_open:
+            self._animate(False)
+            self._picture.update(history)
+            self._canvas.draw()
+            self._plt.show(block=True)
+
+    # The axes, their numbers and the legend cost ten times the lines. So they are drawn when they change, kept as a
+    # background, and each update draws only the lines over it.
+
+    def _animate(self, on: bool) -> None:
+        self._animated = on
+        for artist in self._picture.artists:
+            artist.set_animated(on)
+        if on:
+            self._connection = self._canvas.mpl_connect("draw_event", self._after_draw)
+        elif hasattr(self, "_connection"):
+            self._canvas.mpl_disconnect(self._connection)
+
+    def _after_draw(self, event: object) -> None:
+        self._background = self._canvas.copy_from_bbox(self._figure.bbox)
+        self._draw_artists()
+
+    def _draw_artists(self) -> None:
+        for artist in self._picture.artists:
+            artist.axes.draw_artist(artist)
+
+
+class _Picture:
+    """The axes and lines of a picture on any figure."""
+
+    def __init__(self, figure: Figure, title: str | None, epoch_size: int | None, n_epochs: int | None = None) -> None:
+        self._epoch_size, self._n_epochs = epoch_size, n_epochs
+        # Placed by hand: automatic layout doubles the cost of drawing, and fails while a window has no size yet.
+        figure.subplots_adjust(left=0.08, right=0.93, bottom=0.09, top=0.94, hspace=0.08)
+        accuracy, rates = figure.subplots(2, sharex=True, height_ratios=[5, 1])
+        sizes = rates.twinx()
+        self._axes = accuracy, rates, sizes
+        for axes in self._axes:
+            axes.spines["top"].set_visible(False)
+        if title:
+            accuracy.set_title(title, loc="left")
+        accuracy.spines["right"].set_visible(False)
+        accuracy.set_yscale("function", functions=(_stretch, _unstretch))
+        accuracy.set_yticks(ACCURACY_TICKS)
+        accuracy.set(xlim=(0, n_epochs or 1), ylim=(0, 100), ylabel="accuracy (%), stretched towards 100")
+        accuracy.grid(color="0.9")
+
+        (self._batches,) = accuracy.plot([], [], color="tab:blue", alpha=0.35, lw=0.5, label="each training batch")
+        (self._mean,) = accuracy.plot([], [], color="tab:blue", lw=1.2, label="training, running mean")
+        (self._test,) = accuracy.plot(
+            [], [], "o-", color="tab:red", lw=1.8, ms=5, clip_on=False, label="test, after each epoch"
+        )
+        self._last = accuracy.annotate(
+            "", (0, 0), (0, -14), textcoords="offset points", ha="right", va="top", color="tab:red", weight="bold",
+            bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8},
+        )  # fmt: skip
+        accuracy.legend(loc="lower center", ncols=3, frameon=False)
+
+        rates.set_xlabel("epochs")
+        self._schedules = []
+        for axes, label, color in ((rates, "learning rate", "tab:green"), (sizes, "batch size", "tab:purple")):
+            axes.set_ylabel(label, color=color, fontsize="small")
+            axes.tick_params(axis="y", labelcolor=color, labelsize="small")
+            self._schedules += axes.plot([], [], color=color, lw=1.2)
+        self.artists = [self._batches, self._mean, self._test, self._last, *self._schedules]
+
+    @property
+    def limits(self) -> list[tuple[float, float]]:
+        """Changed limits mean changed axes; else only `artists` have changed."""
+        return [limits for axes in self._axes for limits in (axes.get_xlim(), axes.get_ylim())]
+
+    def update(self, history: History) -> None:
+        seen, epoch_ends = history.batch_examples, history.epoch_examples
+        if not len(seen):
+            return
+        epoch_size = self._epoch_size or (epoch_ends[0] if len(epoch_ends) else seen[-1])
+
+        epochs, percent = seen / epoch_size, 100 * history.batch_accuracy
+        self._batches.set_data(*_outline(epochs, percent))
+        ends, mean = _running_mean(seen, history.batch_size, percent, window=min(epoch_size, seen[-1]) / 10)
+        self._mean.set_data(ends / epoch_size, mean)
+        test = 100 * history.validation_accuracy
+        if len(test):
+            tested = epoch_ends[: len(test)] / epoch_size
+            self._test.set_data(tested, test)
+            self._last.xy = tested[-1], test[-1]
+            self._last.set_text(f"{test[-1]:.2f} %")
+
+        whole = ~np.isin(seen, epoch_ends)  # the last batch of an epoch has what is left over, which is no schedule
+        whole |= not whole.any()
+        for line, values in zip(self._schedules, (history.learning_rate, history.batch_size)):
+            line.set_data(*_outline(epochs[whole], values[whole]))
+            line.axes.set_ylim(0, 1.15 * values.max())
+        if self._n_epochs is None:
+            self._axes[0].set_xlim(0, epochs[-1])
+
+
+def _stretch(percent: Floats) -> Floats:
+    """A logarithmic scale of errors: every halving of the error is as high as the one before, but for the last."""
+    return -np.log(np.clip(1 - percent / 100, 0, None) + SOFTENING)
+
+
+def _unstretch(height: Floats) -> Floats:
+    return 100 * (1 + SOFTENING - np.exp(-height))
+
+
+def _outline(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """The line with no more than the lowest and highest point of each column: it looks the same and draws faster."""
+    each = len(y) // COLUMNS
+    if each < 3:
+        return x, y
+    starts = np.arange(0, len(y), each)
+    low, high = np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)
+    return np.repeat(x[starts], 2), np.column_stack([low, high]).ravel()
+
+
+def _running_mean(seen: Floats, sizes: Floats, y: Floats, *, window: float) -> tuple[Floats, Floats]:
+    """Mean over the last `window` examples, at even distances from the first full window to the end."""
+    edges = np.concatenate([[0], seen])
+    total = np.concatenate([[0], np.cumsum(y * sizes)])
+    ends = np.linspace(window, edges[-1], 500)
+    return ends, (np.interp(ends, edges, total) - np.interp(ends - window, edges, total)) / window
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace the file by `content`, such that whoever reads it, and whenever, finds the old or the new one whole."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _without_matplotlib(error: ImportError) -> ImportError:
+    return ImportError(f"a picture needs matplotlib ({error}): pip install 'mlgraph[app]'")

@@ -1,0 +1,155 @@
+# Dense blocks: `count` neurons that share `fan_in` sources. All three kernels are one scheme, an outer product summed in
+# registers: acc[row][vector] += scalar[row] * vector.
+#
+#   forward    row = neuron, vector = lanes,   summed over sources
+#   adjoint    row = source, vector = lanes,   summed over neurons
+#   gradient   row = source, vector = neurons, summed over lanes and tiles
+#
+# Weights stand in panels of PANEL neurons, weights[panel][source][neuron]: every scalar operand of the first two and every
+# result of the third is contiguous, whatever the width of the layer (a row-major matrix of width 4096 would put eight
+# sources of one neuron into one set of the L1 cache). The last panel is padded with neurons whose weights stay zero.
+
+
+cdef void dense_forward(
+    const float* weights, const float* bias, int64_t fan_in, int64_t count,
+    const int32_t* source, const float* values, float* out,
+) noexcept nogil:
+    """out[neuron][lane] = bias[neuron] + sum over sources; `bias` may be NULL."""
+    cdef vec acc[TILE_ROWS][TILE_VECS]
+    cdef vec x[TILE_VECS]
+    cdef int64_t row = 0, k, lane
+    cdef const float* w
+    cdef const vec* at
+    cdef int i, c
+    while row < count:
+        for lane in range(LANES // TILE_WIDTH):
+            w = weights + (row // PANEL) * fan_in * PANEL + row % PANEL
+            for i in range(TILE_ROWS):
+                for c in range(TILE_VECS):
+                    acc[i][c] = splat(bias[row + i] if bias != NULL else <float>0)
+            for k in range(fan_in):
+                at = <const vec*>(values + source[k] * LANES + lane * TILE_WIDTH)
+                for c in range(TILE_VECS):
+                    x[c] = at[c]
+                for i in range(TILE_ROWS):
+                    for c in range(TILE_VECS):
+                        acc[i][c] = acc[i][c] + x[c] * w[k * PANEL + i]
+            for i in range(TILE_ROWS):
+                if row + i < count:
+                    for c in range(TILE_VECS):
+                        (<vec*>(out + (row + i) * LANES + lane * TILE_WIDTH))[c] = acc[i][c]
+        row = row + TILE_ROWS
+
+
+cdef void dense_adjoint(
+    const float* weights, int64_t fan_in, int64_t count,
+    const int32_t* source, const float* delta, float* adjoints,
+) noexcept nogil:
+    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]."""
+    cdef vec acc[TILE_ROWS][TILE_VECS]
+    cdef vec d[TILE_VECS]
+    cdef const float* w[TILE_ROWS]
+    cdef int64_t k = 0, panel, n, lane, step
+    cdef const vec* at
+    cdef vec* to
+    cdef int i, c
+    while k < fan_in:
+        for lane in range(LANES // TILE_WIDTH):
+            for i in range(TILE_ROWS):
+                w[i] = weights + smaller(k + i, fan_in - 1) * PANEL
+                for c in range(TILE_VECS):
+                    acc[i][c] = splat(<float>0)
+            for panel in range((count + PANEL - 1) // PANEL):
+                step = panel * fan_in * PANEL
+                for n in range(smaller(PANEL, count - panel * PANEL)):
+                    at = <const vec*>(delta + (panel * PANEL + n) * LANES + lane * TILE_WIDTH)
+                    for c in range(TILE_VECS):
+                        d[c] = at[c]
+                    for i in range(TILE_ROWS):
+                        for c in range(TILE_VECS):
+                            acc[i][c] = acc[i][c] + d[c] * w[i][step + n]
+            for i in range(TILE_ROWS):
+                if k + i < fan_in:
+                    to = <vec*>(adjoints + source[k + i] * LANES + lane * TILE_WIDTH)
+                    for c in range(TILE_VECS):
+                        to[c] = to[c] + acc[i][c]
+        k = k + TILE_ROWS
+
+
+cdef void transpose_delta(const float* delta, int64_t count, float* out) noexcept nogil:
+    """out[panel][lane][neuron] = delta[neuron][lane]: the operand of the gradient. Neurons past `count` are zero."""
+    cdef int64_t panel, n, lane
+    cdef float* to
+    for panel in range((count + PANEL - 1) // PANEL):
+        to = out + panel * LANES * PANEL
+        for n in range(PANEL):
+            if panel * PANEL + n < count:
+                for lane in range(LANES):
+                    to[lane * PANEL + n] = delta[(panel * PANEL + n) * LANES + lane]
+            else:
+                for lane in range(LANES):
+                    to[lane * PANEL + n] = <float>0
+
+
+cdef void dense_gradient(
+    const int32_t* source, int64_t sources, int64_t panels,
+    const float* values, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
+) noexcept nogil:
+    """gradient[panel][source][neuron] = sum over tiles and lanes of values[source][lane] * delta[panel][lane][neuron].
+
+    `values` and `delta` (transposed) belong to the first tile; the next tile's stand `tile_stride` floats on.
+    """
+    cdef vec acc[TILE_ROWS][TILE_VECS]
+    cdef vec d[TILE_VECS]
+    cdef const float* x[TILE_ROWS]
+    cdef int64_t panel = 0, k, tile, lane, second, n
+    cdef const float* at
+    cdef int i, c
+    while panel < panels:
+        # The vectors of a register tile cross into the next panel where a panel is one vector; without a next panel
+        # they repeat this one and are not stored.
+        second = LANES * PANEL if panel + 1 < panels else 0
+        k = 0
+        while k < sources:
+            for i in range(TILE_ROWS):
+                for c in range(TILE_VECS):
+                    acc[i][c] = splat(<float>0)
+            for tile in range(n_tiles):
+                for i in range(TILE_ROWS):
+                    x[i] = values + tile * tile_stride + source[smaller(k + i, sources - 1)] * LANES
+                at = delta + tile * tile_stride + panel * LANES * PANEL
+                for lane in range(LANES):
+                    for c in range(TILE_VECS):
+                        d[c] = (<const vec*>(at + lane * PANEL
+                                             + (c * VEC_WIDTH // PANEL) * second + c * VEC_WIDTH % PANEL))[0]
+                    for i in range(TILE_ROWS):
+                        for c in range(TILE_VECS):
+                            acc[i][c] = acc[i][c] + d[c] * x[i][lane]
+            for i in range(TILE_ROWS):
+                if k + i < sources:
+                    for c in range(TILE_VECS):
+                        n = panel + c * VEC_WIDTH // PANEL
+                        if n < panels:
+                            (<vec*>(gradient + (n * sources + k + i) * PANEL + c * VEC_WIDTH % PANEL))[0] = acc[i][c]
+            k = k + TILE_ROWS
+        panel = panel + (TILE_WIDTH + PANEL - 1) // PANEL
+
+
+cdef void bias_gradient(
+    int64_t panels, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
+) noexcept nogil:
+    """gradient[panel][neuron] = sum over tiles and lanes of delta[panel][lane][neuron]."""
+    cdef vec acc[PANEL_VECS]
+    cdef int64_t panel, tile, lane
+    cdef const vec* at
+    cdef int c
+    for panel in range(panels):
+        for c in range(PANEL_VECS):
+            acc[c] = splat(<float>0)
+        for tile in range(n_tiles):
+            for lane in range(LANES):
+                at = <const vec*>(delta + tile * tile_stride + (panel * LANES + lane) * PANEL)
+                for c in range(PANEL_VECS):
+                    acc[c] = acc[c] + at[c]
+        for c in range(PANEL_VECS):
+            (<vec*>(gradient + panel * PANEL))[c] = acc[c]

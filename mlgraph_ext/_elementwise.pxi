@@ -1,0 +1,479 @@
+"""Elementwise and n-ary ops over nodes: included by a kernel file that defines `enum: LANES` and imports int32_t, int64_t.
+
+a) A slot is LANES consecutive floats, one for each example. Node i of a call reads the slots index[i * arity + a] and
+   owns slot dst + i; no argument is a slot of the call's own nodes.
+b) The op is chosen once for each call. A loop over nodes takes the scalar functions of an op as arguments; they are
+   constants there, so they are inlined into its loop over lanes, which has a constant trip count and becomes SIMD code.
+c) A `lanes_t` is a restrict pointer: what is written through it is read by no other name within the kernel. Where two
+   arguments of a node may be one slot (x * x), adjoints are added argument by argument.
+d) n-ary ops hold a fixed number of lane vectors whatever the arity, and sum in float64: ten million terms of 0.1 add
+   up to 9 % too much in float32.
+"""
+from libc.math cimport INFINITY, cosf, fabsf, sinf
+
+from mlgraph_ext cimport _ops
+
+cdef extern from *:
+    """
+    typedef float *__restrict__ mlgraph_lanes_t;
+    /* Inlining decides between one vector instruction and 32 calls: it is not left to the compiler's size limits. */
+    #define mlgraph_inlined_void __attribute__((always_inline)) void
+    /* Ends an iteration of a loop over arguments. Without it gcc jams two iterations into one loop over lanes
+       (-floop-unroll-and-jam), which it then leaves scalar. It emits nothing. */
+    #define mlgraph_no_jam() __asm__ __volatile__("")
+    """
+    ctypedef float* lanes_t "mlgraph_lanes_t"
+    ctypedef void inlined_void "mlgraph_inlined_void"
+    void no_jam "mlgraph_no_jam"() noexcept nogil
+
+ctypedef float (*unary_t)(float) noexcept nogil
+ctypedef float (*binary_t)(float, float) noexcept nogil
+ctypedef float (*ternary_t)(float, float, float) noexcept nogil
+
+
+cdef void op_forward(int op, int64_t count, int64_t arity, const int32_t* index, float* values,
+                     int64_t dst) noexcept nogil:
+    """Write the values of `count` nodes of one op."""
+    cdef float* y = values + dst * LANES
+    if op == _ops.IDENTITY:
+        unary(_ops.identity, count, index, values, y)
+    elif op == _ops.RELU:
+        unary(_ops.relu, count, index, values, y)
+    elif op == _ops.LEAKY_RELU:
+        unary(_ops.leaky_relu, count, index, values, y)
+    elif op == _ops.SIGMOID:
+        unary(_ops.sigmoid, count, index, values, y)
+    elif op == _ops.TANH:
+        unary(_ops.tanh, count, index, values, y)
+    elif op == _ops.SOFTPLUS:
+        unary(_ops.softplus, count, index, values, y)
+    elif op == _ops.NEG:
+        unary(_ops.neg, count, index, values, y)
+    elif op == _ops.ABS:
+        unary(_ops.abs, count, index, values, y)
+    elif op == _ops.EXP:
+        unary(_ops.exp, count, index, values, y)
+    elif op == _ops.LOG:
+        unary(_ops.log, count, index, values, y)
+    elif op == _ops.SQRT:
+        unary(_ops.sqrt, count, index, values, y)
+    elif op == _ops.SIN:
+        unary_periodic(_ops.sin, sinf, count, index, values, y)
+    elif op == _ops.COS:
+        unary_periodic(_ops.cos, cosf, count, index, values, y)
+    elif op == _ops.ADD:
+        binary(_ops.add, count, index, values, y)
+    elif op == _ops.SUB:
+        binary(_ops.sub, count, index, values, y)
+    elif op == _ops.MUL:
+        binary(_ops.mul, count, index, values, y)
+    elif op == _ops.DIV:
+        binary(_ops.div, count, index, values, y)
+    elif op == _ops.POW:
+        binary(_ops.pow, count, index, values, y)
+    elif op == _ops.MAXIMUM:
+        binary(_ops.maximum, count, index, values, y)
+    elif op == _ops.MINIMUM:
+        binary(_ops.minimum, count, index, values, y)
+    elif op == _ops.WHERE:
+        where(count, index, values, y)
+    elif op == _ops.SUM:
+        n_ary(lanes_sum, count, arity, index, values, y)
+    elif op == _ops.PROD:
+        n_ary(lanes_prod, count, arity, index, values, y)
+    elif op == _ops.MAX:
+        n_ary(lanes_max, count, arity, index, values, y)
+    elif op == _ops.LOGSUMEXP:
+        n_ary(lanes_logsumexp, count, arity, index, values, y)
+
+
+cdef void op_adjoint(int op, int64_t count, int64_t arity, const int32_t* index, const float* values, float* adjoints,
+                     int64_t dst) noexcept nogil:
+    """Add to the adjoints of the arguments of `count` nodes of one op: adjoint of the node times partial derivative."""
+    cdef const float* y = values + dst * LANES
+    cdef const float* dy = adjoints + dst * LANES
+    if op == _ops.IDENTITY:
+        activation_adjoint_of(_ops.identity_derivative, count, index, y, dy, adjoints)
+    elif op == _ops.RELU:
+        activation_adjoint_of(_ops.relu_derivative, count, index, y, dy, adjoints)
+    elif op == _ops.LEAKY_RELU:
+        activation_adjoint_of(_ops.leaky_relu_derivative, count, index, y, dy, adjoints)
+    elif op == _ops.SIGMOID:
+        activation_adjoint_of(_ops.sigmoid_derivative, count, index, y, dy, adjoints)
+    elif op == _ops.TANH:
+        activation_adjoint_of(_ops.tanh_derivative, count, index, y, dy, adjoints)
+    elif op == _ops.SOFTPLUS:
+        unary_adjoint(_ops.softplus_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.NEG:
+        unary_adjoint(_ops.neg_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.ABS:
+        unary_adjoint(_ops.abs_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.EXP:
+        unary_adjoint(_ops.exp_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.LOG:
+        unary_adjoint(_ops.log_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.SQRT:
+        unary_adjoint(_ops.sqrt_derivative, count, index, values, y, dy, adjoints)
+    elif op == _ops.SIN:
+        periodic_adjoint(_ops.cos, cosf, 1, count, index, values, dy, adjoints)
+    elif op == _ops.COS:
+        periodic_adjoint(_ops.sin, sinf, -1, count, index, values, dy, adjoints)
+    elif op == _ops.ADD:
+        binary_adjoint(_ops.add_derivative_a, _ops.add_derivative_b, count, index, values, y, dy, adjoints)
+    elif op == _ops.SUB:
+        binary_adjoint(_ops.sub_derivative_a, _ops.sub_derivative_b, count, index, values, y, dy, adjoints)
+    elif op == _ops.MUL:
+        binary_adjoint(_ops.mul_derivative_a, _ops.mul_derivative_b, count, index, values, y, dy, adjoints)
+    elif op == _ops.DIV:
+        binary_adjoint(_ops.div_derivative_a, _ops.div_derivative_b, count, index, values, y, dy, adjoints)
+    elif op == _ops.POW:
+        binary_adjoint(_ops.pow_derivative_a, _ops.pow_derivative_b, count, index, values, y, dy, adjoints)
+    elif op == _ops.MAXIMUM:
+        binary_adjoint(_ops.maximum_derivative_a, _ops.maximum_derivative_b, count, index, values, y, dy, adjoints)
+    elif op == _ops.MINIMUM:
+        binary_adjoint(_ops.minimum_derivative_a, _ops.minimum_derivative_b, count, index, values, y, dy, adjoints)
+    elif op == _ops.WHERE:
+        where_adjoint(count, index, values, dy, adjoints)
+    elif op == _ops.SUM:
+        n_ary_adjoint(lanes_sum_adjoint, count, arity, index, values, y, dy, adjoints)
+    elif op == _ops.PROD:
+        n_ary_adjoint(lanes_prod_adjoint, count, arity, index, values, y, dy, adjoints)
+    elif op == _ops.MAX:
+        n_ary_adjoint(lanes_max_adjoint, count, arity, index, values, y, dy, adjoints)
+    elif op == _ops.LOGSUMEXP:
+        n_ary_adjoint(lanes_logsumexp_adjoint, count, arity, index, values, y, dy, adjoints)
+
+
+cdef void activate(int op, int64_t n, float* z) noexcept nogil:
+    """Apply an activation to n floats in place; n is a multiple of LANES."""
+    if op == _ops.RELU:
+        in_place(_ops.relu, n, z)
+    elif op == _ops.LEAKY_RELU:
+        in_place(_ops.leaky_relu, n, z)
+    elif op == _ops.SIGMOID:
+        in_place(_ops.sigmoid, n, z)
+    elif op == _ops.TANH:
+        in_place(_ops.tanh, n, z)
+
+
+cdef void activation_adjoint(int op, int64_t n, const float* y, float* adjoint) noexcept nogil:
+    """Multiply n adjoints by the derivative of an activation, computed from its output y."""
+    if op == _ops.RELU:
+        scale(_ops.relu_derivative, n, y, adjoint)
+    elif op == _ops.LEAKY_RELU:
+        scale(_ops.leaky_relu_derivative, n, y, adjoint)
+    elif op == _ops.SIGMOID:
+        scale(_ops.sigmoid_derivative, n, y, adjoint)
+    elif op == _ops.TANH:
+        scale(_ops.tanh_derivative, n, y, adjoint)
+
+
+# Loops over nodes: x and dx are the first slot of the values and adjoints, y and dy the slot of the first node.
+
+cdef inline inlined_void unary(unary_t value, int64_t count, const int32_t* index, const float* x,
+                               lanes_t y) noexcept nogil:
+    cdef int64_t i, lane, source
+    for i in range(count):
+        source = index[i] * <int64_t>LANES
+        for lane in range(LANES):
+            y[i * LANES + lane] = value(x[source + lane])
+
+
+cdef inline inlined_void unary_adjoint(binary_t derivative, int64_t count, const int32_t* index, const float* x,
+                                       const float* y, const float* dy, lanes_t dx) noexcept nogil:
+    cdef int64_t i, lane, source
+    for i in range(count):
+        source = index[i] * <int64_t>LANES
+        for lane in range(LANES):
+            dx[source + lane] += dy[i * LANES + lane] * derivative(x[source + lane], y[i * LANES + lane])
+
+
+cdef inline inlined_void activation_adjoint_of(unary_t derivative, int64_t count, const int32_t* index,
+                                               const float* y, const float* dy, lanes_t dx) noexcept nogil:
+    cdef int64_t i, lane, source
+    for i in range(count):
+        source = index[i] * <int64_t>LANES
+        for lane in range(LANES):
+            dx[source + lane] += dy[i * LANES + lane] * derivative(y[i * LANES + lane])
+
+
+cdef inline inlined_void binary(binary_t value, int64_t count, const int32_t* index, const float* x,
+                                lanes_t y) noexcept nogil:
+    cdef int64_t i, lane, a, b
+    for i in range(count):
+        a = index[2 * i] * <int64_t>LANES
+        b = index[2 * i + 1] * <int64_t>LANES
+        for lane in range(LANES):
+            y[i * LANES + lane] = value(x[a + lane], x[b + lane])
+
+
+cdef inline inlined_void binary_adjoint(ternary_t derivative_a, ternary_t derivative_b, int64_t count,
+                                        const int32_t* index, const float* x, const float* y, const float* dy,
+                                        lanes_t dx) noexcept nogil:
+    cdef int64_t i, lane, a, b, node
+    for i in range(count):
+        a = index[2 * i] * <int64_t>LANES
+        b = index[2 * i + 1] * <int64_t>LANES
+        node = i * LANES
+        for lane in range(LANES):
+            dx[a + lane] += dy[node + lane] * derivative_a(x[a + lane], x[b + lane], y[node + lane])
+        for lane in range(LANES):
+            dx[b + lane] += dy[node + lane] * derivative_b(x[a + lane], x[b + lane], y[node + lane])
+
+
+cdef void where(int64_t count, const int32_t* index, const float* x, lanes_t y) noexcept nogil:
+    cdef int64_t i, lane, c, a, b
+    for i in range(count):
+        c = index[3 * i] * <int64_t>LANES
+        a = index[3 * i + 1] * <int64_t>LANES
+        b = index[3 * i + 2] * <int64_t>LANES
+        for lane in range(LANES):
+            y[i * LANES + lane] = _ops.where(x[c + lane], x[a + lane], x[b + lane])
+
+
+cdef void where_adjoint(int64_t count, const int32_t* index, const float* x, const float* dy,
+                        lanes_t dx) noexcept nogil:
+    cdef int64_t i, lane, c, a, b
+    for i in range(count):
+        c = index[3 * i] * <int64_t>LANES
+        a = index[3 * i + 1] * <int64_t>LANES
+        b = index[3 * i + 2] * <int64_t>LANES
+        for lane in range(LANES):
+            dx[a + lane] += _ops.where(x[c + lane], dy[i * LANES + lane], 0)
+        for lane in range(LANES):
+            dx[b + lane] += _ops.where(x[c + lane], 0, dy[i * LANES + lane])
+
+
+cdef inline inlined_void in_place(unary_t value, int64_t n, float* z) noexcept nogil:
+    cdef int64_t k
+    for k in range(n):
+        z[k] = value(z[k])
+
+
+cdef inline inlined_void scale(unary_t derivative, int64_t n, const float* y, lanes_t adjoint) noexcept nogil:
+    cdef int64_t k
+    for k in range(n):
+        adjoint[k] *= derivative(y[k])
+
+
+# sin and cos: libm takes over for arguments that the polynomials cannot reduce.
+
+cdef inline inlined_void unary_periodic(unary_t value, unary_t libm, int64_t count, const int32_t* index,
+                                        const float* x, lanes_t y) noexcept nogil:
+    cdef int64_t i
+    for i in range(count):
+        lanes_periodic(value, libm, x + index[i] * <int64_t>LANES, y + i * LANES)
+
+
+cdef inline inlined_void periodic_adjoint(unary_t derivative, unary_t libm, float sign, int64_t count,
+                                          const int32_t* index, const float* x, const float* dy,
+                                          lanes_t dx) noexcept nogil:
+    cdef int64_t i, lane, source
+    cdef float partial[LANES]
+    for i in range(count):
+        source = index[i] * <int64_t>LANES
+        lanes_periodic(derivative, libm, x + source, partial)
+        for lane in range(LANES):
+            dx[source + lane] += sign * dy[i * LANES + lane] * partial[lane]
+
+
+cdef inline inlined_void lanes_periodic(unary_t value, unary_t libm, const float* x, lanes_t y) noexcept nogil:
+    cdef int64_t lane
+    cdef int beyond = 0
+    for lane in range(LANES):
+        y[lane] = value(x[lane])
+        beyond |= fabsf(x[lane]) > <float>_ops.SIN_LIMIT
+    if beyond:
+        for lane in range(LANES):
+            if fabsf(x[lane]) > <float>_ops.SIN_LIMIT:
+                y[lane] = libm(x[lane])
+
+
+# n-ary ops: one node at a time, `index` its own arguments.
+
+ctypedef void (*reduction_t)(int64_t, const int32_t*, const float*, lanes_t) noexcept nogil
+ctypedef void (*reduction_adjoint_t)(int64_t, const int32_t*, const float*, const float*, const float*,
+                                     lanes_t) noexcept nogil
+
+
+cdef inline inlined_void n_ary(reduction_t reduction, int64_t count, int64_t arity, const int32_t* index,
+                               const float* x, lanes_t y) noexcept nogil:
+    cdef int64_t i
+    for i in range(count):
+        reduction(arity, index + i * arity, x, y + i * LANES)
+
+
+cdef inline inlined_void n_ary_adjoint(reduction_adjoint_t adjoint, int64_t count, int64_t arity,
+                                       const int32_t* index, const float* x, const float* y, const float* dy,
+                                       lanes_t dx) noexcept nogil:
+    cdef int64_t i
+    for i in range(count):
+        adjoint(arity, index + i * arity, x, y + i * LANES, dy + i * LANES, dx)
+
+
+cdef void lanes_sum(int64_t arity, const int32_t* index, const float* x, lanes_t y) noexcept nogil:
+    cdef int64_t a, lane
+    cdef const float* term
+    cdef double total[LANES]
+    for lane in range(LANES):
+        total[lane] = 0
+    for a in range(arity):
+        term = x + index[a] * <int64_t>LANES
+        for lane in range(LANES):
+            total[lane] += term[lane]
+        no_jam()
+    for lane in range(LANES):
+        y[lane] = <float>total[lane]
+
+
+cdef void lanes_sum_adjoint(int64_t arity, const int32_t* index, const float* x, const float* y, const float* dy,
+                            lanes_t dx) noexcept nogil:
+    cdef int64_t a, lane, source
+    for a in range(arity):
+        source = index[a] * <int64_t>LANES
+        for lane in range(LANES):
+            dx[source + lane] += dy[lane]
+
+
+cdef void lanes_prod(int64_t arity, const int32_t* index, const float* x, lanes_t y) noexcept nogil:
+    cdef int64_t a, lane
+    cdef const float* factor
+    cdef float total[LANES]
+    for lane in range(LANES):
+        total[lane] = 1
+    for a in range(arity):
+        factor = x + index[a] * <int64_t>LANES
+        for lane in range(LANES):
+            total[lane] *= factor[lane]
+        no_jam()
+    for lane in range(LANES):
+        y[lane] = total[lane]
+
+
+cdef void lanes_prod_adjoint(int64_t arity, const int32_t* index, const float* x, const float* y, const float* dy,
+                             lanes_t dx) noexcept nogil:
+    """Halve the factors: to each half, the product of the other is a constant that goes into its dy.
+
+    Without a division, zeros and underflow need no special case; the depth of the recursion is log2(arity).
+    """
+    cdef int64_t lane, half = arity // 2
+    cdef float outside[LANES]
+    cdef lanes_t target = dx + index[0] * <int64_t>LANES
+    if arity == 1:
+        for lane in range(LANES):
+            target[lane] += dy[lane]
+        return
+    lanes_prod(arity - half, index + half, x, outside)
+    for lane in range(LANES):
+        outside[lane] *= dy[lane]
+    lanes_prod_adjoint(half, index, x, y, outside, dx)
+    lanes_prod(half, index, x, outside)
+    for lane in range(LANES):
+        outside[lane] *= dy[lane]
+    lanes_prod_adjoint(arity - half, index + half, x, y, outside, dx)
+
+
+cdef void lanes_max(int64_t arity, const int32_t* index, const float* x, lanes_t y) noexcept nogil:
+    cdef int64_t a, lane
+    cdef const float* term = x + index[0] * <int64_t>LANES
+    cdef float largest[LANES]
+    for lane in range(LANES):
+        largest[lane] = term[lane]
+    for a in range(1, arity):
+        term = x + index[a] * <int64_t>LANES
+        for lane in range(LANES):
+            largest[lane] = _ops.maximum(term[lane], largest[lane])
+        no_jam()
+    for lane in range(LANES):
+        y[lane] = largest[lane]
+
+
+cdef void lanes_max_adjoint(int64_t arity, const int32_t* index, const float* x, const float* y, const float* dy,
+                            lanes_t dx) noexcept nogil:
+    cdef int64_t a, lane, source
+    cdef const float* term
+    cdef int32_t ties[LANES]
+    cdef float share[LANES]
+    for lane in range(LANES):
+        ties[lane] = 0
+    for a in range(arity):
+        term = x + index[a] * <int64_t>LANES
+        for lane in range(LANES):
+            ties[lane] += term[lane] == y[lane]
+        no_jam()
+    for lane in range(LANES):
+        share[lane] = dy[lane] / <float>ties[lane]      # without a tie (NaN) never read
+    for a in range(arity):
+        source = index[a] * <int64_t>LANES
+        for lane in range(LANES):
+            dx[source + lane] += share[lane] if x[source + lane] == y[lane] else <float>0
+
+
+cdef void lanes_logsumexp(int64_t arity, const int32_t* index, const float* x, lanes_t y) noexcept nogil:
+    cdef int64_t a, lane
+    cdef const float* term
+    cdef float shift[LANES]
+    cdef double total[LANES]
+    lanes_max(arity, index, x, shift)
+    for lane in range(LANES):
+        shift[lane] = shift[lane] if fabsf(shift[lane]) < <float>INFINITY else <float>0     # inf - inf is NaN
+        total[lane] = 0
+    for a in range(arity):
+        term = x + index[a] * <int64_t>LANES
+        for lane in range(LANES):
+            total[lane] += _ops.exp(term[lane] - shift[lane])
+        no_jam()
+    for lane in range(LANES):
+        y[lane] = shift[lane] + _ops.log(<float>total[lane])
+
+
+cdef void lanes_logsumexp_adjoint(int64_t arity, const int32_t* index, const float* x, const float* y,
+                                  const float* dy, lanes_t dx) noexcept nogil:
+    cdef int64_t a, lane, source
+    for a in range(arity):
+        source = index[a] * <int64_t>LANES
+        for lane in range(LANES):
+            dx[source + lane] += dy[lane] * _ops.exp(x[source + lane] - y[lane])
+
+
+# For the tests: the same kernels behind checks.
+
+def apply_op(int op, const int32_t[:, ::1] index, float[:, ::1] values, Py_ssize_t dst):    # index: IN, values: IN/OUT
+    """Evaluate nodes of one op: node i has the arguments index[i] and writes row dst + i of values."""
+    check_op(op, index, values, dst)
+    if index.shape[0] == 0:
+        return
+    with nogil:
+        op_forward(op, index.shape[0], index.shape[1], &index[0, 0], &values[0, 0], dst)
+
+
+def apply_op_adjoint(int op, const int32_t[:, ::1] index, const float[:, ::1] values, float[:, ::1] adjoints,
+                     Py_ssize_t dst):                                       # index, values: IN, adjoints: IN/OUT
+    """Add to the adjoints of the arguments of nodes of one op; arguments as `apply_op`."""
+    check_op(op, index, values, dst)
+    if adjoints.shape[0] != values.shape[0] or adjoints.shape[1] != LANES:
+        raise ValueError(f"adjoints: expected the shape of values {(values.shape[0], LANES)}, "
+                         f"came {(adjoints.shape[0], adjoints.shape[1])}")
+    if index.shape[0] == 0:
+        return
+    with nogil:
+        op_adjoint(op, index.shape[0], index.shape[1], &index[0, 0], &values[0, 0], &adjoints[0, 0], dst)
+
+
+cdef int check_op(int op, const int32_t[:, ::1] index, const float[:, ::1] values, Py_ssize_t dst) except -1:
+    cdef Py_ssize_t i, a, count = index.shape[0], arity = index.shape[1], n_slots = values.shape[0]
+    if not 0 <= op < _ops.N_OPS:
+        raise ValueError(f"op: expected 0 to {_ops.N_OPS - 1}, came {op}")
+    if arity != _ops.op_arity(op) if _ops.op_arity(op) > 0 else arity < 1:
+        raise ValueError(f"index: expected {_ops.op_arity(op) if _ops.op_arity(op) > 0 else '1 or more'} columns "
+                         f"for op {op}, came {arity}")
+    if values.shape[1] != LANES:
+        raise ValueError(f"values: expected {LANES} columns, came {values.shape[1]}")
+    if not 0 <= dst <= n_slots - count:
+        raise ValueError(f"dst: expected 0 to {n_slots - count} for {count} nodes in {n_slots} slots, came {dst}")
+    for i in range(count):
+        for a in range(arity):
+            if not 0 <= index[i, a] < n_slots or dst <= index[i, a] < dst + count:
+                raise ValueError(f"index[{i}, {a}]: expected a slot from 0 to {n_slots - 1} outside of "
+                                 f"{dst} to {dst + count - 1}, came {index[i, a]}")
+    return 0

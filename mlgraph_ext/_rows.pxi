@@ -1,0 +1,109 @@
+# Sparse rows: neurons that each have sources of their own, in compressed rows; any topology at all. The vector runs over
+# lanes, so a row costs what its edges cost: one load and one FMA a vector forward, whatever the sources are.
+#
+#   edge j of neuron i: row[i] <= j < row[i + 1], weight weights[j], source source[j]
+
+cdef extern from *:
+    """
+    #define ROW_CHAINS (SLOT_VECS < 8 ? 8 / SLOT_VECS : 1)
+    """
+    enum: ROW_CHAINS     # independent sums that hide the latency of the FMA
+
+
+cdef void rows_forward(
+    const float* weights, const float* bias, const int32_t* row, int64_t count,
+    const int32_t* source, const float* values, float* out,
+) noexcept nogil:
+    cdef vec acc[ROW_CHAINS][SLOT_VECS]
+    cdef int64_t neuron, j, end
+    cdef const vec* x
+    cdef int i, c
+    for neuron in range(count):
+        for i in range(ROW_CHAINS):
+            for c in range(SLOT_VECS):
+                acc[i][c] = splat(bias[neuron] if bias != NULL and i == 0 else <float>0)
+        j = row[neuron]
+        end = row[neuron + 1]
+        while j + ROW_CHAINS <= end:
+            for i in range(ROW_CHAINS):
+                x = <const vec*>(values + source[j + i] * <int64_t>LANES)
+                for c in range(SLOT_VECS):
+                    acc[i][c] = acc[i][c] + x[c] * weights[j + i]
+            j = j + ROW_CHAINS
+        while j < end:
+            x = <const vec*>(values + source[j] * <int64_t>LANES)
+            for c in range(SLOT_VECS):
+                acc[0][c] = acc[0][c] + x[c] * weights[j]
+            j = j + 1
+        for i in range(1, ROW_CHAINS):
+            for c in range(SLOT_VECS):
+                acc[0][c] = acc[0][c] + acc[i][c]
+        for c in range(SLOT_VECS):
+            (<vec*>(out + neuron * LANES))[c] = acc[0][c]
+
+
+cdef void rows_adjoint(
+    const float* weights, const int32_t* row, int64_t count,
+    const int32_t* source, const float* delta, float* adjoints,
+) noexcept nogil:
+    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge."""
+    cdef vec d[SLOT_VECS]
+    cdef int64_t neuron, j
+    cdef vec* to
+    cdef int c
+    for neuron in range(count):
+        for c in range(SLOT_VECS):
+            d[c] = (<const vec*>(delta + neuron * LANES))[c]
+        for j in range(row[neuron], row[neuron + 1]):
+            to = <vec*>(adjoints + source[j] * <int64_t>LANES)
+            for c in range(SLOT_VECS):
+                to[c] = to[c] + d[c] * weights[j]
+
+
+cdef inline float lane_sum(vec* acc) noexcept nogil:
+    # In a fixed order: the halves of the slot, then the lanes of one vector.
+    cdef float total = 0
+    cdef int c
+    for c in range(1, SLOT_VECS):
+        acc[0] = acc[0] + acc[c]
+    for c in range(VEC_WIDTH):
+        total = total + (<float*>acc)[c]
+    return total
+
+
+cdef void rows_gradient(
+    const int32_t* row, int64_t count, const int32_t* source,
+    const float* values, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
+) noexcept nogil:
+    """gradient[edge - row[0]] = sum over tiles and lanes of values[source][lane] * delta[neuron][lane]."""
+    cdef vec acc[SLOT_VECS]
+    cdef int64_t neuron, j, tile
+    cdef const vec* x
+    cdef const vec* d
+    cdef int c
+    for neuron in range(count):
+        for j in range(row[neuron], row[neuron + 1]):
+            for c in range(SLOT_VECS):
+                acc[c] = splat(<float>0)
+            for tile in range(n_tiles):
+                x = <const vec*>(values + tile * tile_stride + source[j] * <int64_t>LANES)
+                d = <const vec*>(delta + tile * tile_stride + neuron * LANES)
+                for c in range(SLOT_VECS):
+                    acc[c] = acc[c] + x[c] * d[c]
+            gradient[j - row[0]] = lane_sum(acc)
+
+
+cdef void slot_gradient(
+    int64_t count, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
+) noexcept nogil:
+    """gradient[i] = sum over tiles and lanes of delta[i][lane]: biases of rows, and parameters that are nodes."""
+    cdef vec acc[SLOT_VECS]
+    cdef int64_t i, tile
+    cdef int c
+    for i in range(count):
+        for c in range(SLOT_VECS):
+            acc[c] = splat(<float>0)
+        for tile in range(n_tiles):
+            for c in range(SLOT_VECS):
+                acc[c] = acc[c] + (<const vec*>(delta + tile * tile_stride + i * LANES))[c]
+        gradient[i] = lane_sum(acc)

@@ -1,0 +1,55 @@
+# What becomes of a gradient: it is added to a vector of gradients, or moves the parameters at once. Each call owns a run
+# of neighbouring parameters, so that no two threads touch the same.
+
+cdef enum:
+    ACCUMULATE = 0       # gradient += g
+    SGD = 1              # w -= rate * g
+    MOMENTUM = 2         # v = momentum * v + g;  w -= rate * v
+    ADAM = 3             # Kingma & Ba (2015), algorithm 1 with both bias corrections folded into the rate
+
+cdef struct Optimizer:
+    int64_t kind
+    float momentum       # Adam: beta1
+    float decay          # Adam: beta2
+    float epsilon        # Adam
+    float* parameters
+    float* first         # velocity, Adam's first moment, or the vector of gradients
+    float* second        # Adam's second moment
+
+
+cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
+    # 0 * x is zero for finite x and NaN otherwise; a sum of such products is zero only if all were.
+    cdef vec acc = splat(<float>0)
+    cdef float total = 0
+    cdef int64_t i
+    cdef int c
+    for i in range(n // VEC_WIDTH):
+        acc = acc + (<const vec*>x)[i] * splat(<float>0)
+    for i in range(n // VEC_WIDTH * VEC_WIDTH, n):
+        total = total + x[i] * <float>0
+    for c in range(VEC_WIDTH):
+        total = total + (<float*>&acc)[c]
+    return total == 0
+
+
+cdef void update(const Optimizer* o, float rate, int64_t offset, int64_t n, const float* g) noexcept nogil:
+    cdef float* w = o.parameters + offset
+    cdef float* v = o.first + offset if o.kind != SGD else NULL
+    cdef float* s = o.second + offset if o.kind == ADAM else NULL
+    cdef float a = o.momentum, b = o.decay, e = o.epsilon
+    cdef int64_t i
+    if o.kind == ACCUMULATE:
+        for i in range(n):
+            v[i] = v[i] + g[i]
+    elif o.kind == SGD:
+        for i in range(n):
+            w[i] = w[i] - rate * g[i]
+    elif o.kind == MOMENTUM:
+        for i in range(n):
+            v[i] = a * v[i] + g[i]
+            w[i] = w[i] - rate * v[i]
+    else:
+        for i in range(n):
+            v[i] = a * v[i] + (1 - a) * g[i]
+            s[i] = b * s[i] + (1 - b) * g[i] * g[i]
+            w[i] = w[i] - rate * v[i] / (sqrtf(s[i]) + e)

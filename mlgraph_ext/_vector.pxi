@@ -1,0 +1,69 @@
+# The machine underneath: one vector type, the shape of a register tile, and the four atomic operations of the queue.
+#
+# `vec` is a GCC/clang vector of the widest register the instruction set has. Written as arrays of `vec`, a register tile
+# is a register tile in every build and under both compilers; the same loops over floats depend on which loop the
+# vectoriser happens to choose. A type wider than the registers would be correct too, but GCC keeps it in memory.
+# `aligned(4)`: loads and stores are unaligned ones, which cost nothing extra on aligned data.
+#
+# A register tile is TILE_ROWS broadcast operands times TILE_VECS vectors: 16 accumulators of 32 registers (AVX-512), 12 of
+# 16 (AVX2: FMA latency times throughput is 8 to 10), 8 of 16 (SSE, where the product needs a register of its own).
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #if defined(__AVX512F__)
+    #define VEC_WIDTH 16
+    #define TILE_ROWS 8
+    #define TILE_VECS 2
+    #elif defined(__AVX__)
+    #define VEC_WIDTH 8
+    #define TILE_ROWS 4
+    #define TILE_VECS 2
+    #else
+    #define VEC_WIDTH 4
+    #define TILE_ROWS 2
+    #define TILE_VECS 4
+    #endif
+    #define LANES 32
+    #define PANEL 16
+    #define SLOT_VECS (LANES / VEC_WIDTH)
+    #define PANEL_VECS (PANEL / VEC_WIDTH)
+    #define TILE_WIDTH (TILE_VECS * VEC_WIDTH)
+    typedef float vec __attribute__((vector_size(4 * VEC_WIDTH), aligned(4), may_alias));
+    static inline vec splat(float x) { return x - (vec){0}; }
+
+    static inline int64_t take_ticket(int64_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
+    static inline void add_release(int64_t *counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELEASE); }
+    static inline int64_t load_acquire(int64_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
+    static inline void store_release(int64_t *counter, int64_t x) { __atomic_store_n(counter, x, __ATOMIC_RELEASE); }
+
+    #include <sched.h>
+    static inline void relax(int spins) {
+        if (spins & 63) {
+    #if defined(__x86_64__) || defined(__i386__)
+            __builtin_ia32_pause();
+    #endif
+        } else sched_yield();
+    }
+    """
+    ctypedef float vec
+    enum: VEC_WIDTH      # floats in a register
+    enum: TILE_ROWS      # broadcast operands of a register tile; divides PANEL
+    enum: TILE_VECS      # vectors of a register tile
+    enum: TILE_WIDTH     # floats across a register tile; divides LANES
+    enum: LANES          # examples of a tile: a slot is LANES floats
+    enum: PANEL          # neurons side by side in the parameter vector
+    enum: SLOT_VECS      # vectors of a slot
+    enum: PANEL_VECS     # vectors across a panel
+    vec splat(float) noexcept nogil
+    int64_t take_ticket(int64_t*) noexcept nogil
+    void add_release(int64_t*) noexcept nogil
+    int64_t load_acquire(int64_t*) noexcept nogil
+    void store_release(int64_t*, int64_t) noexcept nogil
+    void relax(int) noexcept nogil
+
+
+cdef inline int64_t smaller(int64_t a, int64_t b) noexcept nogil:
+    return a if a < b else b
