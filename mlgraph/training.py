@@ -155,6 +155,11 @@ def train(
     n, epochs = len(examples), int(steps.epoch[-1]) + 1
     starts = np.searchsorted(steps.epoch, np.arange(epochs + 1))
     per_step = 0.0
+    rate = steps.rate
+    if optimizer == "adam":
+        # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
+        t = np.arange(1, len(rate) + 1)
+        rate = (rate * np.sqrt(1 - hyper[1] ** t) / (1 - hyper[0] ** t)).astype(np.float32)
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(n) if shuffle else np.arange(n)
         losses = np.zeros(n, np.float32)
@@ -165,7 +170,7 @@ def train(
             part = slice(at, min(at + piece, int(starts[epoch + 1])))
             begin = time.perf_counter()
             bad, _, _ = engine.run(
-                examples, first=steps.first[part], size=steps.size[part], rate=steps.rate[part], order=order, label=label,
+                examples, first=steps.first[part], size=steps.size[part], rate=rate[part], order=order, label=label,
                 target=target, loss=loss, loss_nodes=loss_nodes, optimizer=optimizer, hyper=hyper, training=True,
                 backward=True, step_number=at, seed=seed, losses=losses, correct=correct, n_threads=n_threads,
             )  # fmt: skip

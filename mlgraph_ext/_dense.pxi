@@ -10,7 +10,7 @@
 # sources of one neuron into one set of the L1 cache). The last panel is padded with neurons whose weights stay zero.
 
 
-cdef void dense_forward(
+cdef kernel_void dense_forward(
     const float* weights, const float* bias, int64_t fan_in, int64_t count,
     const int32_t* source, const float* values, float* out,
 ) noexcept nogil:
@@ -41,7 +41,7 @@ cdef void dense_forward(
         row = row + TILE_ROWS
 
 
-cdef void dense_adjoint(
+cdef kernel_void dense_adjoint(
     const float* weights, int64_t fan_in, int64_t count,
     const int32_t* source, const float* delta, float* adjoints,
 ) noexcept nogil:
@@ -76,7 +76,7 @@ cdef void dense_adjoint(
         k = k + TILE_ROWS
 
 
-cdef void transpose_delta(const float* delta, int64_t count, float* out) noexcept nogil:
+cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out) noexcept nogil:
     """out[panel][lane][neuron] = delta[neuron][lane]: the operand of the gradient. Neurons past `count` are zero."""
     cdef int64_t panel, n, lane
     cdef float* to
@@ -91,7 +91,7 @@ cdef void transpose_delta(const float* delta, int64_t count, float* out) noexcep
                     to[lane * PANEL + n] = <float>0
 
 
-cdef void dense_gradient(
+cdef kernel_void dense_gradient(
     const int32_t* source, int64_t sources, int64_t panels,
     const float* values, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
@@ -135,7 +135,7 @@ cdef void dense_gradient(
         panel = panel + (TILE_WIDTH + PANEL - 1) // PANEL
 
 
-cdef void bias_gradient(
+cdef kernel_void bias_gradient(
     int64_t panels, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
     """gradient[panel][neuron] = sum over tiles and lanes of delta[panel][lane][neuron]."""

@@ -10,7 +10,7 @@ cdef extern from *:
     enum: ROW_CHAINS     # independent sums that hide the latency of the FMA
 
 
-cdef void rows_forward(
+cdef kernel_void rows_forward(
     const float* weights, const float* bias, const int32_t* row, int64_t count,
     const int32_t* source, const float* values, float* out,
 ) noexcept nogil:
@@ -42,7 +42,7 @@ cdef void rows_forward(
             (<vec*>(out + neuron * LANES))[c] = acc[0][c]
 
 
-cdef void rows_adjoint(
+cdef kernel_void rows_adjoint(
     const float* weights, const int32_t* row, int64_t count,
     const int32_t* source, const float* delta, float* adjoints,
 ) noexcept nogil:
@@ -71,7 +71,7 @@ cdef inline float lane_sum(vec* acc) noexcept nogil:
     return total
 
 
-cdef void rows_gradient(
+cdef kernel_void rows_gradient(
     const int32_t* row, int64_t count, const int32_t* source,
     const float* values, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
@@ -93,7 +93,7 @@ cdef void rows_gradient(
             gradient[j - row[0]] = lane_sum(acc)
 
 
-cdef void slot_gradient(
+cdef kernel_void slot_gradient(
     int64_t count, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
     """gradient[i] = sum over tiles and lanes of delta[i][lane]: biases of rows, and parameters that are nodes."""

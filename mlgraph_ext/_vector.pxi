@@ -32,6 +32,8 @@ cdef extern from *:
     #define PANEL_VECS (PANEL / VEC_WIDTH)
     #define TILE_WIDTH (TILE_VECS * VEC_WIDTH)
     typedef float vec __attribute__((vector_size(4 * VEC_WIDTH), aligned(4), may_alias));
+    /* A kernel stays a function of its own: inlined into the sweep it loses its registers to the sweep's variables. */
+    #define mlgraph_kernel_void __attribute__((noinline)) void
     static inline vec splat(float x) { return x - (vec){0}; }
 
     static inline int64_t take_ticket(int64_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
@@ -49,6 +51,7 @@ cdef extern from *:
     }
     """
     ctypedef float vec
+    ctypedef void kernel_void "mlgraph_kernel_void"
     enum: VEC_WIDTH      # floats in a register
     enum: TILE_ROWS      # broadcast operands of a register tile; divides PANEL
     enum: TILE_VECS      # vectors of a register tile

@@ -1,0 +1,206 @@
+"""The sweeps in numpy and float64: the readable definition of what the kernels do, and their oracle in tests.
+
+Every function takes a plan and interprets its instructions one by one, in arrays of shape (slots, examples). Nothing here
+is fast, and nothing is shared with the kernels but the plan.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.graph import PANEL
+from mlgraph.plan import KINDS, LANES, Instruction, Plan
+
+Array = npt.NDArray[np.float64]
+
+
+class Dropped(NamedTuple):
+    """What a training step drops from one instruction, as factors: 0 or the scale of what is kept."""
+
+    edges: Array | None = None  # (weights,), in the order of the parameter vector
+    neurons: Array | None = None  # (neurons,)
+
+
+def forward(plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, dropped: dict[int, Dropped] | None = None) -> Array:
+    """Values of all slots, shape (slots, examples)."""
+    p = np.asarray(parameters, np.float64)
+    data = np.asarray(x)
+    data = data / 255 if data.dtype == np.uint8 else data.astype(np.float64)
+    values = np.zeros((plan.n_slots, len(data)))
+    values[: len(plan.input_column)] = data.T[plan.input_column]
+    for i, ins in enumerate(plan.instructions):
+        out = values[ins.dst : ins.dst + ins.count]
+        if ins.kind == KINDS["constant"]:
+            out[:] = plan.constants[ins.weights : ins.weights + ins.count, None]
+        elif ins.kind == KINDS["parameter"]:
+            out[:] = p[ins.weights : ins.weights + ins.count, None]
+        elif ins.kind == KINDS["operation"]:
+            op = ops.BY_CODE[ins.op]
+            for y, arguments in zip(out, _arguments(plan, ins), strict=True):
+                y[:] = op.value(values[arguments]) if op.arity < 0 else op.value(*values[arguments])
+        else:
+            drop = (dropped or {}).get(i, Dropped())
+            bias = p[ins.bias : ins.bias + ins.count] if ins.bias >= 0 else np.zeros(ins.count)
+            for n, (sources, at) in enumerate(_neurons(plan, ins)):
+                z = bias[n] + _weights(p, drop, ins, at) @ values[sources]
+                out[n] = ops.BY_CODE[ins.op].value(z)
+                if drop.neurons is not None:
+                    out[n] = out[n] * drop.neurons[n] if drop.neurons[n] else 0.0
+    return values
+
+
+def backward(
+    plan: Plan, parameters: npt.ArrayLike, values: Array, adjoints: Array, dropped: dict[int, Dropped] | None = None
+) -> Array:
+    """Complete the adjoints in place and give the gradient of all parameters.
+
+    Parameters
+    ----------
+    values, adjoints : float64, shape (slots, examples)
+        The adjoints as the loss leaves them; afterwards those of all slots that want one. For a neuron, the adjoint of the
+        sum that its activation is applied to.
+
+    Returns
+    -------
+    float64, shape (parameters,)
+        Summed over the examples.
+    """
+    p = np.asarray(parameters, np.float64)
+    gradient = np.zeros(len(p))
+    for i in range(len(plan.instructions) - 1, -1, -1):
+        ins = plan.instructions[i]
+        d = adjoints[ins.dst : ins.dst + ins.count]
+        if ins.kind == KINDS["parameter"]:
+            gradient[ins.weights : ins.weights + ins.count] = d.sum(axis=1)
+        elif ins.kind == KINDS["operation"] and ins.propagate:
+            op = ops.BY_CODE[ins.op]
+            for n, arguments in enumerate(_arguments(plan, ins)):
+                y, a = values[ins.dst + n], values[arguments]
+                partials = op.derivatives(y, a) if op.arity < 0 else op.derivatives(y, *a)
+                for argument, partial in zip(arguments, partials, strict=True):
+                    adjoints[argument] += d[n] * partial
+        elif ins.kind in (KINDS["dense"], KINDS["rows"]):
+            drop = (dropped or {}).get(i, Dropped())
+            for n, (sources, at) in enumerate(_neurons(plan, ins)):
+                y, scale = values[ins.dst + n], 1.0 if drop.neurons is None else drop.neurons[n]
+                # The derivative is a function of the output before it was scaled.
+                d[n] *= scale * ops.BY_CODE[ins.op].derivatives(y / scale, y)[0] if scale else 0.0
+                if ins.propagate:
+                    adjoints[sources] += np.outer(_weights(p, drop, ins, at), d[n])
+                gradient[at] = values[sources] @ d[n]
+                if drop.edges is not None:
+                    gradient[at] *= drop.edges[at - ins.weights]
+            if ins.bias >= 0:
+                gradient[ins.bias : ins.bias + ins.count] = d.sum(axis=1)
+    return gradient
+
+
+def loss(
+    kind: str, slots: Any, values: Array, label: Any = None, target: Any = None
+) -> tuple[Array, Array]:
+    """Loss of each example and the adjoints it leaves, of shape (slots, examples), for the sum of the losses.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `mlgraph.engine.LOSSES`.
+    slots : sequence of int
+        Slot of logsumexp or of the loss itself, then the slots of the outputs.
+    """
+    adjoints = np.zeros_like(values)
+    z = values[slots[1:]]
+    each = np.arange(values.shape[1])
+    if kind == "squared_error":
+        error = z - np.asarray(target, np.float64).T
+        np.add.at(adjoints, slots[1:], 2 * error)
+        return (error**2).sum(axis=0), adjoints
+    if kind == "cotangent":
+        np.add.at(adjoints, slots[1:], np.asarray(target, np.float64).T)
+        return np.zeros(values.shape[1]), adjoints
+    adjoints[slots[0]] += 1
+    if kind == "node":
+        return values[slots[0]], adjoints
+    np.add.at(adjoints, (np.asarray(slots[1:])[label], each), -1)
+    return values[slots[0]] - z[label, each], adjoints
+
+
+def step(
+    plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, kind: str, slots: Any, *, label: Any = None, target: Any = None,
+    seed: int = 0, number: int = 0,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Losses and mean gradient of one training step, with what it drops.
+
+    Parameters
+    ----------
+    number : int
+        Number of the step since training began; with the seed it fixes what is dropped.
+
+    Returns
+    -------
+    losses : float64, shape (examples,)
+    gradient : float64, shape (parameters,)
+    """
+    x = np.asarray(x)
+    losses, gradient = [], np.zeros(len(np.asarray(parameters)))
+    for tile, first in enumerate(range(0, len(x), LANES)):
+        part = slice(first, first + LANES)
+        dropped = {i: draw(ins, seed, number, tile) for i, ins in enumerate(plan.instructions)}
+        values = forward(plan, parameters, x[part], dropped)
+        these, adjoints = loss(
+            kind, slots, values, None if label is None else label[part], None if target is None else target[part]
+        )
+        losses.append(these)
+        gradient += backward(plan, parameters, values, adjoints / len(x), dropped)
+    return np.concatenate(losses), gradient
+
+
+def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
+    """What step `number` drops from an instruction in a tile (``_random.pxi``)."""
+    if ins.kind not in (KINDS["dense"], KINDS["rows"]):
+        return Dropped()
+    edges = neurons = None
+    step_key = _random(np.uint64(seed), number)
+    if ins.drop:
+        key = _random(_random(step_key, 2 * ins.stream), tile // 4)
+        kept = _random(key, np.arange(ins.count)) >> np.uint64(32) >= ins.drop
+        neurons = kept / (1 - ins.drop / 2**32)
+    if ins.bits:
+        key = _random(_random(step_key, 2 * ins.stream + 1), tile)
+        words = np.zeros(-(-ins.n_weights // 64), np.uint64)
+        for b in range(ins.bits):
+            fair = _random(key, np.arange(len(words)) * ins.bits + b)
+            words = words | fair if ins.keep >> b & 1 else words & fair
+        bits = (words[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
+        edges = bits.reshape(-1)[: ins.n_weights] * (2.0**ins.bits / ins.keep)
+    return Dropped(edges, neurons)
+
+
+def _random(key: Any, counter: Any) -> Any:
+    with np.errstate(over="ignore"):
+        z = key + (np.asarray(counter).astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def _arguments(plan: Plan, ins: Instruction) -> npt.NDArray[np.int32]:
+    return plan.index[ins.index : ins.index + ins.count * ins.arity].reshape(ins.count, ins.arity)
+
+
+def _neurons(plan: Plan, ins: Instruction) -> list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]]:
+    """Source slots of each neuron, and where its weights stand."""
+    if ins.kind == KINDS["dense"]:
+        sources = plan.index[ins.index : ins.index + ins.arity]
+        k = np.arange(ins.arity) * PANEL
+        return [(sources, ins.weights + n // PANEL * PANEL * ins.arity + n % PANEL + k) for n in range(ins.count)]
+    rows = plan.index[ins.index : ins.index + ins.count + 1]
+    sources = plan.index[ins.index + ins.count + 1 :]
+    return [(sources[a:b], ins.weights + np.arange(a, b)) for a, b in zip(rows[:-1], rows[1:], strict=True)]
+
+
+def _weights(p: Array, drop: Dropped, ins: Instruction, at: npt.NDArray[np.int64]) -> Array:
+    return p[at] if drop.edges is None else p[at] * drop.edges[at - ins.weights]

@@ -1,0 +1,171 @@
+"""The sweeps of every build against the float64 reference."""
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import reference
+from mlgraph.engine import Engine, Examples
+from mlgraph.plan import KINDS, Plan
+
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
+
+
+def layered(sizes, activation="tanh", last="softmax", seed=0, **options):
+    net = mlgraph.Network(sizes[0], seed=seed)
+    for size in sizes[1:-1]:
+        net.add_layer(size, activation=activation, **options)
+    net.add_layer(sizes[-1], activation=last, bias=False)
+    for layer in net.layers[:-1]:
+        for neuron in layer.neurons:
+            neuron.bias = np.random.default_rng(neuron.id).normal()
+    return net
+
+
+def scattered(n_inputs, n_hidden, n_outputs, seed=0, activations=ACTIVATIONS):
+    """A graph of neurons with sources of their own: skips, shared nodes, no layers."""
+    rng = np.random.default_rng(seed)
+    g = mlgraph.Graph()
+    nodes = g.inputs(n_inputs)
+    for i in range(n_hidden):
+        k = int(rng.integers(1, min(len(nodes), 40) + 1))
+        sources = [nodes[j] for j in rng.choice(len(nodes), k, replace=False)]
+        nodes.append(
+            g.add_neuron(
+                sources,
+                activations[int(rng.integers(len(activations)))],
+                weights=rng.normal(size=k) / k**0.5,
+                bias=None if i % 3 == 0 else rng.normal(),
+            )
+        )
+    outputs = [g.add_neuron(nodes[-min(20, len(nodes)) :], weights=rng.normal(size=min(20, len(nodes)))) for _ in range(n_outputs)]
+    return mlgraph.Model(g, outputs, "softmax_cross_entropy")
+
+
+def data(n, n_inputs, classes, kind, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (n, n_inputs), np.uint8)
+    if kind == "sparse":
+        x[rng.random(x.shape) < 0.8] = 0
+    if kind == "float":
+        x = rng.normal(size=(n, n_inputs))
+    return x, rng.integers(0, classes, n)
+
+
+def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
+    """Losses and the gradient that a training step sees, from the sweep."""
+    engine = Engine(model.graph, Plan(model.graph, [*model._outputs, *model._loss_nodes], model._dropout))
+    n = len(x)
+    sizes = [n] if sizes is None else sizes
+    losses = np.zeros(n, np.float32)
+    model.graph.state.clear()
+    label, target = model._targets(y, n)
+    engine.run(
+        Examples(x, model.graph.n_inputs), first=np.cumsum([0, *sizes[:-1]]), size=sizes, rate=np.zeros(len(sizes)),
+        label=label, target=target, loss=model.loss, loss_nodes=model._loss_nodes, optimizer="accumulate", training=True,
+        backward=True, seed=seed, step_number=step_number, losses=losses, n_threads=n_threads,
+    )  # fmt: skip
+    return engine.plan, losses, model.graph.state["gradient"].copy()
+
+
+def check(model, x, y, **options):
+    plan, losses, g = gradient(model, x, y, **options)
+    slots = plan.slot[model._loss_nodes]
+    label, target = model._targets(y, len(x))
+    want_losses, want = reference.step(
+        plan, model.graph.parameters, x, model.loss, slots, label=label, target=target,
+        seed=options.get("seed", 0), number=options.get("step_number", 0),
+    )  # fmt: skip
+    np.testing.assert_allclose(losses, want_losses, rtol=2e-5, atol=2e-5)
+    # A sum of n float32 products of either sign is off by about its largest term times 2**-24 sqrt(n).
+    np.testing.assert_allclose(g, want, rtol=1e-4, atol=2e-6 * max(1e-3, np.abs(want).max()))
+    assert np.abs(want).max() > 1e-4
+    return plan
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 128, 200])
+def test_layers(sweep, kind, n):
+    net = layered((50, 33, 20, 10))
+    plan = check(net, *data(n, 50, 10, kind))
+    assert {ins.kind for ins in plan.instructions} == {KINDS["dense"], KINDS["operation"]}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations(sweep, activation):
+    check(layered((20, 17, 8), activation), *data(40, 20, 8, "float"))
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 64, 100])
+def test_widths(sweep, width):
+    check(layered((width, width, width + 1, 3)), *data(37, width, 3, "sparse"))
+    check(layered((width, width, 3), "relu"), *data(37, width, 3, "float"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["sparse", "float"])
+def test_any_topology(sweep, seed, kind):
+    plan = check(scattered(12, 60, 4, seed), *data(45, 12, 4, kind, seed))
+    assert KINDS["rows"] in {ins.kind for ins in plan.instructions}
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"dropout": 0.3}, {"weight_dropout": 0.5}, {"weight_dropout": 0.3},
+                                     {"dropout": 0.25, "weight_dropout": 0.75}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("activation", ["leaky_relu", "tanh"])
+def test_dropout(sweep, kind, options, activation):
+    net = layered((30, 20, 18, 5), activation, **options)
+    x, y = data(150, 30, 5, kind)
+    check(net, x, y, seed=3, step_number=7)
+    one, other = (gradient(net, x, y, seed=3, step_number=k)[2] for k in (7, 8))
+    assert not np.array_equal(one, other)
+
+
+def test_squared_error(sweep):
+    check(layered((9, 12, 3), last="tanh"), *data(50, 9, 3, "float"))
+
+
+def test_steps_add_up(sweep):
+    """Steps of any size, the last one short, add up to the gradients of each."""
+    net = layered((30, 20, 5))
+    x, y = data(100, 30, 5, "sparse")
+    together = gradient(net, x, y, sizes=[33, 64, 3])[2]
+    parts = [gradient(net, x[a:b], y[a:b])[2] for a, b in ((0, 33), (33, 97), (97, 100))]
+    np.testing.assert_allclose(together, np.sum(parts, axis=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "float"])
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"weight_dropout": 0.5}], ids=str)
+def test_bits_do_not_depend_on_threads(sweep, kind, options):
+    x, y = data(500, 40, 6, kind)
+    results = []
+    for n_threads in (1, 2, 3, 7):
+        net = layered((40, 36, 20, 6), **options)
+        net.fit(x, y, epochs=3, batch_size=(100, 7), learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
+        results.append(net.graph.parameters.copy())
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_optimizers(sweep, optimizer):
+    net = layered((20, 16, 4))
+    x, y = data(64, 20, 4, "float")
+    plan = Plan(net.graph, [*net._outputs, *net._loss_nodes])
+    w = net.graph.parameters.astype(np.float64)
+    label, _ = net._targets(y, 64)
+    first, second = np.zeros_like(w), np.zeros_like(w)
+    for t in range(1, 6):
+        _, g = reference.step(plan, w, x, net.loss, plan.slot[net._loss_nodes], label=label)
+        if optimizer == "sgd":
+            w -= 0.1 * g
+        elif optimizer == "momentum":
+            first = 0.9 * first + g
+            w -= 0.1 * first
+        else:
+            first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+            w -= 0.1 * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+    momentum = 0.0 if optimizer == "sgd" else 0.9
+    net.fit(x, y, epochs=5, batch_size=64, learning_rate=0.1, momentum=momentum, shuffle=False,
+            optimizer="adam" if optimizer == "adam" else "sgd")  # fmt: skip
+    np.testing.assert_allclose(net.graph.parameters, w, rtol=1e-3, atol=2e-5)
