@@ -1,8 +1,34 @@
 """mlgraph: a neural network as an explicit graph of scalars, swept over batches without the GIL."""
 
-from mlgraph_ext import ISA as ISA
+from typing import TYPE_CHECKING, Any
+
+from mlgraph_ext import ISA
 
 from mlgraph.engine import available_threads as default_threads
+from mlgraph.function import Function, Gradients
+from mlgraph.functions import *  # noqa: F403
+from mlgraph.functions import __all__ as _functions
 from mlgraph.graph import CycleError, Edge, Graph, Neuron, Node
 from mlgraph.network import Layer, Model, Network
 from mlgraph.training import History, NonFiniteError, Progress
+
+if TYPE_CHECKING:
+    from mlgraph.modelfile import ModelFileError, load
+
+__all__ = [
+    "ISA", "CycleError", "Edge", "Function", "Gradients", "Graph", "History", "Layer", "Model", "ModelFileError", "Network",
+    "Neuron", "Node", "NonFiniteError", "Progress", "default_threads", "load", *_functions,
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # What few programs need at once is imported when asked for.
+    if name in ("ModelFileError", "load"):
+        from mlgraph import modelfile
+
+        return getattr(modelfile, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mlgraph")
+    raise AttributeError(f"module 'mlgraph' has no attribute {name!r}")

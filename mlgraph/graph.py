@@ -27,6 +27,8 @@ PANEL = 16
 
 Float32 = npt.NDArray[np.float32]
 
+_ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "sub", "mul", "div", "pow", "neg", "abs"))
+
 
 class CycleError(ValueError):
     """The graph has a cycle; the message lists the nodes on it."""
@@ -402,6 +404,65 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name}>"
+
+    def __str__(self) -> str:
+        from mlgraph.formula import formula
+
+        return formula(self)
+
+    def __add__(self, other: Node | float) -> Node:
+        return self._binary(_ADD, self, other)
+
+    def __radd__(self, other: float) -> Node:
+        return self._binary(_ADD, other, self)
+
+    def __sub__(self, other: Node | float) -> Node:
+        return self._binary(_SUB, self, other)
+
+    def __rsub__(self, other: float) -> Node:
+        return self._binary(_SUB, other, self)
+
+    def __mul__(self, other: Node | float) -> Node:
+        return self._binary(_MUL, self, other)
+
+    def __rmul__(self, other: float) -> Node:
+        return self._binary(_MUL, other, self)
+
+    def __truediv__(self, other: Node | float) -> Node:
+        return self._binary(_DIV, self, other)
+
+    def __rtruediv__(self, other: float) -> Node:
+        return self._binary(_DIV, other, self)
+
+    def __pow__(self, other: Node | float) -> Node:
+        return self._binary(_POW, self, other)
+
+    def __rpow__(self, other: float) -> Node:
+        return self._binary(_POW, other, self)
+
+    def __neg__(self) -> Node:
+        return Node(self.graph, self.graph._append(_NEG, (self.id,)))
+
+    def __pos__(self) -> Node:
+        return self
+
+    def __abs__(self) -> Node:
+        return Node(self.graph, self.graph._append(_ABS, (self.id,)))
+
+    def _compare(self, other: object) -> bool:
+        raise TypeError("nodes have no order (they have one for each example): use where, maximum or minimum")
+
+    __lt__ = __le__ = __gt__ = __ge__ = _compare
+
+    def _binary(self, code: int, a: Node | float, b: Node | float) -> Node:
+        graph = self.graph
+        try:
+            if a.graph is b.graph:  # type: ignore[union-attr]
+                return Node(graph, graph._append(code, (a.id, b.id)))  # type: ignore[union-attr]
+        except AttributeError:
+            if not isinstance(a if b is self else b, int | float | np.number):
+                return NotImplemented
+        return Node(graph, graph._append(code, graph._ids(f"arguments of {ops.BY_CODE[code].name}", (a, b))))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Node) and self.graph is other.graph and self.id == other.id

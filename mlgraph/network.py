@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -191,11 +192,21 @@ class Model:
             engine, examples, schedule(len(examples), epochs, sizes, rates), label=label, target=target, loss=self.loss,
             loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=int(seed), shuffle=shuffle,
             validate=validate, callback=callback, history=self.history,
-            explain=lambda rows: self._explain(examples, rows, label, target), n_threads=n_threads,
+            explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
         )  # fmt: skip
         return self.history
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file; `mlgraph.load` reads it."""
+        from mlgraph.modelfile import save
+
+        save(self, path)
+
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
+        self.graph, self.history, self._dropout, self._engines = graph, History(), [], {}
+        self._outputs, self.loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
 
     def _engine(self, what: str) -> Engine:
         """An engine whose plan is of the graph as it is now."""
@@ -256,8 +267,23 @@ class Model:
             raise ValueError("y: expected finite numbers")
         return None, np.ascontiguousarray(target)
 
-    def _explain(self, examples: Examples, rows: npt.NDArray[np.int64], label: Any, target: Any) -> str:
-        return "a loss or gradient is not finite"
+    def _explain(self, examples: Examples, rows: npt.NDArray[np.int64]) -> str:
+        """What is not finite: the first node in topological order, in the first of these examples that has one."""
+        engine = self._engine("loss")
+        nodes = engine.plan.node[len(engine.plan.input_column) :]
+        _, values, _ = engine.run(Examples(examples.array[rows], self.graph.n_inputs), values=nodes)
+        assert values is not None
+        bad = np.argwhere(~np.isfinite(values.T))
+        if not len(bad):
+            return "all values are finite, an adjoint or a gradient is not; a lower learning rate may help"
+        node, row = nodes[bad[0][0]], bad[0][1]
+        return f"{self._name(int(node))} is {values[row, bad[0][0]]} in example {rows[row]}; a lower learning rate may help"
+
+    def _name(self, node: int) -> str:
+        for i, layer in enumerate(getattr(self, "layers", [])):
+            if node in layer._ids:
+                return f"layer {i} neuron {node - layer._ids.start}"
+        return f"{self.graph[node].kind} {self.graph[node].name}"
 
 
 class Layer:
@@ -367,13 +393,20 @@ class Network(Model):
             np.array(self._ends, np.int32), weights, np.zeros(size) if bias else None, "identity" if softmax else activation
         )
         layer = Layer(self.graph, ids, activation, float(dropout), float(weight_dropout))
-        self.layers.append(layer)
-        if dropout or weight_dropout:
-            self._dropout.append((ids, float(dropout), float(weight_dropout)))
         self._define(layer.neurons, "softmax_cross_entropy" if softmax else "squared_error")
-        self._ends = self._probabilities if softmax else list(ids)
-        self._engines.clear()
+        self._add(layer)
         return layer
+
+    def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
+        super()._restore(graph, outputs, loss, loss_nodes, probabilities)
+        self.layers, self._random = [], np.random.default_rng(len(graph))
+
+    def _add(self, layer: Layer) -> None:
+        self.layers.append(layer)
+        if layer.dropout or layer.weight_dropout:
+            self._dropout.append((layer._ids, layer.dropout, layer.weight_dropout))
+        self._ends = self._probabilities if layer.activation == "softmax" else list(layer._ids)
+        self._engines.clear()
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))

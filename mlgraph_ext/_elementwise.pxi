@@ -1,9 +1,9 @@
-"""Elementwise and n-ary ops over nodes: included by a kernel file that defines `enum: LANES` and imports int32_t, int64_t.
+"""Elementwise and n-ary ops over nodes: included by a kernel file that defines LANES, int32_t and int64_t.
 
 a) A slot is LANES consecutive floats, one for each example. Node i of a call reads the slots index[i * arity + a] and
    owns slot dst + i; no argument is a slot of the call's own nodes.
-b) The op is chosen once for each call. A loop over nodes takes the scalar functions of an op as arguments; they are
-   constants there, so they are inlined into its loop over lanes, which has a constant trip count and becomes SIMD code.
+b) The op is chosen once for each call. A loop over nodes takes the scalar functions of the op as arguments: they are
+   constants there, so both are inlined and the loop over lanes, of constant length, becomes SIMD code.
 c) A `lanes_t` is a restrict pointer: what is written through it is read by no other name within the kernel. Where two
    arguments of a node may be one slot (x * x), adjoints are added argument by argument.
 d) n-ary ops hold a fixed number of lane vectors whatever the arity, and sum in float64: ten million terms of 0.1 add
@@ -16,7 +16,6 @@ from mlgraph_ext cimport _ops
 cdef extern from *:
     """
     typedef float *__restrict__ mlgraph_lanes_t;
-    /* Inlining decides between one vector instruction and 32 calls: it is not left to the compiler's size limits. */
     #define mlgraph_inlined_void __attribute__((always_inline)) void
     /* Ends an iteration of a loop over arguments. Without it gcc jams two iterations into one loop over lanes
        (-floop-unroll-and-jam), which it then leaves scalar. It emits nothing. */
@@ -58,9 +57,9 @@ cdef void op_forward(int op, int64_t count, int64_t arity, const int32_t* index,
     elif op == _ops.SQRT:
         unary(_ops.sqrt, count, index, values, y)
     elif op == _ops.SIN:
-        unary_periodic(_ops.sin, sinf, count, index, values, y)
+        periodic(_ops.sin, sinf, count, index, values, y)
     elif op == _ops.COS:
-        unary_periodic(_ops.cos, cosf, count, index, values, y)
+        periodic(_ops.cos, cosf, count, index, values, y)
     elif op == _ops.ADD:
         binary(_ops.add, count, index, values, y)
     elif op == _ops.SUB:
@@ -70,7 +69,7 @@ cdef void op_forward(int op, int64_t count, int64_t arity, const int32_t* index,
     elif op == _ops.DIV:
         binary(_ops.div, count, index, values, y)
     elif op == _ops.POW:
-        binary(_ops.pow, count, index, values, y)
+        power(count, index, values, y)
     elif op == _ops.MAXIMUM:
         binary(_ops.maximum, count, index, values, y)
     elif op == _ops.MINIMUM:
@@ -93,15 +92,15 @@ cdef void op_adjoint(int op, int64_t count, int64_t arity, const int32_t* index,
     cdef const float* y = values + dst * LANES
     cdef const float* dy = adjoints + dst * LANES
     if op == _ops.IDENTITY:
-        activation_adjoint_of(_ops.identity_derivative, count, index, y, dy, adjoints)
+        output_adjoint(_ops.identity_derivative, count, index, y, dy, adjoints)
     elif op == _ops.RELU:
-        activation_adjoint_of(_ops.relu_derivative, count, index, y, dy, adjoints)
+        output_adjoint(_ops.relu_derivative, count, index, y, dy, adjoints)
     elif op == _ops.LEAKY_RELU:
-        activation_adjoint_of(_ops.leaky_relu_derivative, count, index, y, dy, adjoints)
+        output_adjoint(_ops.leaky_relu_derivative, count, index, y, dy, adjoints)
     elif op == _ops.SIGMOID:
-        activation_adjoint_of(_ops.sigmoid_derivative, count, index, y, dy, adjoints)
+        output_adjoint(_ops.sigmoid_derivative, count, index, y, dy, adjoints)
     elif op == _ops.TANH:
-        activation_adjoint_of(_ops.tanh_derivative, count, index, y, dy, adjoints)
+        output_adjoint(_ops.tanh_derivative, count, index, y, dy, adjoints)
     elif op == _ops.SOFTPLUS:
         unary_adjoint(_ops.softplus_derivative, count, index, values, y, dy, adjoints)
     elif op == _ops.NEG:
@@ -127,7 +126,7 @@ cdef void op_adjoint(int op, int64_t count, int64_t arity, const int32_t* index,
     elif op == _ops.DIV:
         binary_adjoint(_ops.div_derivative_a, _ops.div_derivative_b, count, index, values, y, dy, adjoints)
     elif op == _ops.POW:
-        binary_adjoint(_ops.pow_derivative_a, _ops.pow_derivative_b, count, index, values, y, dy, adjoints)
+        power_adjoint(count, index, values, y, dy, adjoints)
     elif op == _ops.MAXIMUM:
         binary_adjoint(_ops.maximum_derivative_a, _ops.maximum_derivative_b, count, index, values, y, dy, adjoints)
     elif op == _ops.MINIMUM:
@@ -179,8 +178,8 @@ cdef inline inlined_void unary(unary_t value, int64_t count, const int32_t* inde
             y[i * LANES + lane] = value(x[source + lane])
 
 
-cdef inline inlined_void unary_adjoint(binary_t derivative, int64_t count, const int32_t* index, const float* x,
-                                       const float* y, const float* dy, lanes_t dx) noexcept nogil:
+cdef inline inlined_void unary_adjoint(binary_t derivative, int64_t count, const int32_t* index,
+                                       const float* x, const float* y, const float* dy, lanes_t dx) noexcept nogil:
     cdef int64_t i, lane, source
     for i in range(count):
         source = index[i] * <int64_t>LANES
@@ -188,8 +187,8 @@ cdef inline inlined_void unary_adjoint(binary_t derivative, int64_t count, const
             dx[source + lane] += dy[i * LANES + lane] * derivative(x[source + lane], y[i * LANES + lane])
 
 
-cdef inline inlined_void activation_adjoint_of(unary_t derivative, int64_t count, const int32_t* index,
-                                               const float* y, const float* dy, lanes_t dx) noexcept nogil:
+cdef inline inlined_void output_adjoint(unary_t derivative, int64_t count, const int32_t* index,
+                                        const float* y, const float* dy, lanes_t dx) noexcept nogil:
     cdef int64_t i, lane, source
     for i in range(count):
         source = index[i] * <int64_t>LANES
@@ -256,10 +255,55 @@ cdef inline inlined_void scale(unary_t derivative, int64_t n, const float* y, la
         adjoint[k] *= derivative(y[k])
 
 
+# pow: whole exponents, by far the most common, are products; libm takes the others lane by lane.
+
+cdef void power(int64_t count, const int32_t* index, const float* x, lanes_t y) noexcept nogil:
+    cdef int64_t i
+    for i in range(count):
+        lanes_pow(x + index[2 * i] * <int64_t>LANES, x + index[2 * i + 1] * <int64_t>LANES, 0, y + i * LANES)
+
+
+cdef void power_adjoint(int64_t count, const int32_t* index, const float* x, const float* y, const float* dy,
+                        lanes_t dx) noexcept nogil:
+    cdef int64_t i, lane, a, b, node
+    cdef float lower[LANES]
+    for i in range(count):
+        a = index[2 * i] * <int64_t>LANES
+        b = index[2 * i + 1] * <int64_t>LANES
+        node = i * LANES
+        lanes_pow(x + a, x + b, 1, lower)
+        for lane in range(LANES):
+            dx[a + lane] += dy[node + lane] * _ops.pow_derivative_a(x[b + lane], lower[lane])
+        for lane in range(LANES):
+            dx[b + lane] += dy[node + lane] * _ops.pow_derivative_b(x[a + lane], x[b + lane], y[node + lane])
+
+
+cdef void lanes_pow(const float* a, const float* b, float shift, lanes_t y) noexcept nogil:
+    """a ** (b - shift); error at most 2 ulp."""
+    cdef int64_t lane
+    cdef float exponent = b[0] - shift
+    cdef int k, whole = <int>exponent if -3 <= exponent <= 3 else 0
+    cdef int mixed = <float>whole != exponent
+    for lane in range(LANES):
+        mixed |= b[lane] != b[0]
+    if mixed:
+        for lane in range(LANES):
+            y[lane] = _ops.pow(a[lane], b[lane] - shift)
+        return
+    for lane in range(LANES):
+        y[lane] = 1
+    for k in range(whole):
+        for lane in range(LANES):
+            y[lane] *= a[lane]
+    for k in range(-whole):
+        for lane in range(LANES):
+            y[lane] *= <float>1 / a[lane]
+
+
 # sin and cos: libm takes over for arguments that the polynomials cannot reduce.
 
-cdef inline inlined_void unary_periodic(unary_t value, unary_t libm, int64_t count, const int32_t* index,
-                                        const float* x, lanes_t y) noexcept nogil:
+cdef inline inlined_void periodic(unary_t value, unary_t libm, int64_t count, const int32_t* index,
+                                  const float* x, lanes_t y) noexcept nogil:
     cdef int64_t i
     for i in range(count):
         lanes_periodic(value, libm, x + index[i] * <int64_t>LANES, y + i * LANES)
@@ -277,7 +321,8 @@ cdef inline inlined_void periodic_adjoint(unary_t derivative, unary_t libm, floa
             dx[source + lane] += sign * dy[i * LANES + lane] * partial[lane]
 
 
-cdef inline inlined_void lanes_periodic(unary_t value, unary_t libm, const float* x, lanes_t y) noexcept nogil:
+cdef inline inlined_void lanes_periodic(unary_t value, unary_t libm, const float* x,
+                                        lanes_t y) noexcept nogil:
     cdef int64_t lane
     cdef int beyond = 0
     for lane in range(LANES):
@@ -413,6 +458,7 @@ cdef void lanes_logsumexp(int64_t arity, const int32_t* index, const float* x, l
     cdef int64_t a, lane
     cdef const float* term
     cdef float shift[LANES]
+    cdef float part[LANES]
     cdef double total[LANES]
     lanes_max(arity, index, x, shift)
     for lane in range(LANES):
@@ -421,7 +467,9 @@ cdef void lanes_logsumexp(int64_t arity, const int32_t* index, const float* x, l
     for a in range(arity):
         term = x + index[a] * <int64_t>LANES
         for lane in range(LANES):
-            total[lane] += _ops.exp(term[lane] - shift[lane])
+            part[lane] = _ops.exp(term[lane] - shift[lane])
+        for lane in range(LANES):
+            total[lane] += part[lane]
         no_jam()
     for lane in range(LANES):
         y[lane] = shift[lane] + _ops.log(<float>total[lane])

@@ -1,0 +1,71 @@
+"""Formulas of nodes, as text."""
+
+from __future__ import annotations
+
+from mlgraph import ops
+from mlgraph.graph import CONSTANT, NEURON, Node
+
+LONGEST = 400
+"""Characters after which a formula is cut short: a reader has stopped by then."""
+
+_STRENGTH = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3, "pow": 4}
+
+
+def formula(node: Node, longest: int = LONGEST) -> str:
+    """The formula of a node, down to inputs, parameters and constants.
+
+    A neuron inside it stands by its name; what would make the text longer than `longest` stands as ``...``.
+    """
+    graph = node.graph
+    parts: list[str] = []
+    length = 0
+    # What is still to be written, last first: text, or a node with the strength of what stands around it.
+    todo: list[str | tuple[int, int]] = [(node.id, 0)]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, tuple):
+            i, around = item
+            code = graph._code[i]
+            if code < len(ops.BY_CODE):
+                todo.extend(reversed(_pieces(node, i, code, around)) if length < longest else ["..."])
+                continue
+            if code == CONSTANT:
+                item = f"{graph[i].value:.6g}"
+                item = f"({item})" if item.startswith("-") and around else item
+            elif code >= NEURON and i == node.id:
+                item = _neuron(graph[i])
+            else:
+                item = graph[i].name
+        parts.append(item)
+        length += len(item)
+    return "".join(parts)
+
+
+def _pieces(node: Node, i: int, code: int, around: int) -> list[str | tuple[int, int]]:
+    op = ops.BY_CODE[code]
+    sources = node.graph.sources_of(i).tolist()
+    strength = _STRENGTH.get(op.name, 0)
+    if op.arity < 0:
+        pieces: list[str | tuple[int, int]] = [f"{op.name}("]
+        for k, source in enumerate(sources[:100]):
+            pieces += [", ", (source, 0)] if k else [(source, 0)]
+        return [*pieces, ", ...)" if len(sources) > 100 else ")"]
+    texts = op.symbol.split("{}")
+    pieces = ["("] if strength and strength < around else []
+    for k, source in enumerate(sources):
+        # The side on which an operator does not associate needs parentheses at equal strength.
+        tight = strength + ((op.name == "pow") == (k == 0) if strength and op.arity == 2 else 0)
+        pieces += [texts[k], (source, tight)]
+    pieces.append(texts[-1])
+    return [*pieces, ")"] if strength and strength < around else pieces
+
+
+def _neuron(node: Node) -> str:
+    neuron = node.graph[node.id]
+    assert hasattr(neuron, "edges")
+    shown = [f"{edge.weight:.4g}*{edge.source.name}" for edge in neuron.edges[:8]]
+    if neuron.bias is not None:
+        shown.append(f"{neuron.bias:.4g}")
+    if node.graph._count[node.id] > 8:
+        shown.insert(8, f"... {node.graph._count[node.id] - 8} more")
+    return f"{neuron.activation}({' + '.join(shown)})"

@@ -1,0 +1,102 @@
+"""Some nodes of a graph as a function of a batch, with its exact derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.engine import Engine, Examples
+from mlgraph.graph import Float32, Graph, Node
+from mlgraph.plan import Plan
+
+
+class Gradients(NamedTuple):
+    """What `Function.vjp` gives.
+
+    Attributes
+    ----------
+    values : float32, shape (batch, outputs)
+    inputs : float32, shape (batch, inputs)
+    parameters : float32, shape (len(graph.parameters),)
+        Summed over the batch, in the places of the parameter vector; `Function.gradient_of` finds a node's.
+    """
+
+    values: Float32
+    inputs: Float32
+    parameters: Float32
+
+
+class Function:
+    """A compiled function of a batch; compiles itself again when the graph has changed.
+
+    Parameters
+    ----------
+    graph : Graph
+    outputs : sequence of Node
+    """
+
+    def __init__(self, graph: Graph, outputs: Sequence[Node]) -> None:
+        self.graph = graph
+        self._outputs = graph._ids("outputs", outputs)
+        if not self._outputs:
+            raise ValueError("outputs: expected at least one node, came none")
+        self._engines: dict[bool, Engine] = {}
+        self._engine(False)
+
+    def __call__(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Values of the outputs.
+
+        Parameters
+        ----------
+        x : array_like, shape (batch, inputs)
+            uint8 is read as x / 255.
+
+        Returns
+        -------
+        float32, shape (batch, outputs)
+        """
+        examples = Examples(x, self.graph.n_inputs)
+        _, values, _ = self._engine(False).run(examples, values=self._outputs, n_threads=n_threads)
+        assert values is not None
+        return values
+
+    def vjp(self, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None, *, n_threads: int | None = None) -> Gradients:
+        """Derivatives of ``sum(cotangent * outputs)``, example by example.
+
+        Parameters
+        ----------
+        x : array_like, shape (batch, inputs)
+        cotangent : array_like, shape (batch, outputs), optional
+            Ones by default.
+        """
+        examples = Examples(x, self.graph.n_inputs)
+        shape = (len(examples), len(self._outputs))
+        weight = np.ones(shape, np.float32) if cotangent is None else np.ascontiguousarray(cotangent, np.float32)
+        if weight.shape != shape:
+            raise ValueError(f"cotangent: expected shape {shape}, came {weight.shape}")
+        engine = self._engine(True)
+        plan = engine.plan
+        self.graph.state_vector("gradient", fresh=True)
+        # A step keeps all its tiles until the parameters' gradients are summed; long batches are several steps.
+        size = max(1, 2**22 // max(1, plan.n_slots)) // 32 * 32 or 32
+        first = np.arange(0, len(examples), size)
+        _, values, adjoints = engine.run(
+            examples, first=first, size=np.minimum(size, len(examples) - first), target=weight, loss="cotangent",
+            loss_nodes=[self._outputs[0], *self._outputs], optimizer="accumulate", backward=True, values=self._outputs,
+            adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
+        )  # fmt: skip
+        inputs = np.zeros((len(examples), self.graph.n_inputs), np.float32)
+        if adjoints is not None:
+            inputs[:, plan.input_column] = adjoints
+        assert values is not None
+        return Gradients(values, inputs, self.graph.state.pop("gradient"))
+
+    def _engine(self, want_inputs: bool) -> Engine:
+        engine = self._engines.get(want_inputs)
+        if engine is None or engine.plan.is_stale(self.graph):
+            engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs))
+            self._engines[want_inputs] = engine
+        return engine

@@ -1,0 +1,112 @@
+"""Functions of nodes: each adds one node to the graph of its arguments, by the name it has in `mlgraph.ops`."""
+
+from __future__ import annotations
+
+from mlgraph.graph import Graph, Node
+
+__all__ = [
+    "cos", "exp", "leaky_relu", "log", "logsumexp", "max", "maximum", "minimum", "prod", "relu", "sigmoid", "sin", "softmax",
+    "softplus", "sqrt", "sum", "tanh", "where",
+]  # fmt: skip
+
+
+def _graph(name: str, arguments: tuple[Node | float, ...]) -> Graph:
+    for argument in arguments:
+        if isinstance(argument, Node):
+            return argument.graph
+    came = ", ".join(type(a).__name__ for a in arguments[:5]) or "nothing"
+    raise TypeError(f"{name}: expected at least one node, came {came}")
+
+
+def _apply(name: str, *arguments: Node | float) -> Node:
+    return _graph(name, arguments).operation(name, *arguments)
+
+
+def exp(x: Node) -> Node:
+    """Exponential of a node."""
+    return _apply("exp", x)
+
+
+def log(x: Node) -> Node:
+    """Natural logarithm of a node."""
+    return _apply("log", x)
+
+
+def sqrt(x: Node) -> Node:
+    """Square root of a node."""
+    return _apply("sqrt", x)
+
+
+def sin(x: Node) -> Node:
+    """Sine of a node, in radians."""
+    return _apply("sin", x)
+
+
+def cos(x: Node) -> Node:
+    """Cosine of a node, in radians."""
+    return _apply("cos", x)
+
+
+def tanh(x: Node) -> Node:
+    """Hyperbolic tangent of a node."""
+    return _apply("tanh", x)
+
+
+def sigmoid(x: Node) -> Node:
+    """1 / (1 + exp(-x))."""
+    return _apply("sigmoid", x)
+
+
+def relu(x: Node) -> Node:
+    """max(x, 0)."""
+    return _apply("relu", x)
+
+
+def leaky_relu(x: Node) -> Node:
+    """x where x > 0, else 0.01 x."""
+    return _apply("leaky_relu", x)
+
+
+def softplus(x: Node) -> Node:
+    """log(1 + exp(x))."""
+    return _apply("softplus", x)
+
+
+def maximum(a: Node | float, b: Node | float) -> Node:
+    """The larger of two nodes."""
+    return _apply("maximum", a, b)
+
+
+def minimum(a: Node | float, b: Node | float) -> Node:
+    """The smaller of two nodes."""
+    return _apply("minimum", a, b)
+
+
+def where(condition: Node | float, a: Node | float, b: Node | float) -> Node:
+    """A node that is `a` in the examples where condition > 0, `b` in the others."""
+    return _apply("where", condition, a, b)
+
+
+def sum(*nodes: Node | float) -> Node:
+    """Sum of any number of nodes."""
+    return _apply("sum", *nodes)
+
+
+def prod(*nodes: Node | float) -> Node:
+    """Product of any number of nodes."""
+    return _apply("prod", *nodes)
+
+
+def max(*nodes: Node | float) -> Node:
+    """Largest of any number of nodes."""
+    return _apply("max", *nodes)
+
+
+def logsumexp(*nodes: Node | float) -> Node:
+    """log of the sum of the exponentials, finite for finite nodes."""
+    return _apply("logsumexp", *nodes)
+
+
+def softmax(*nodes: Node) -> list[Node]:
+    """Probabilities ``exp(z - logsumexp(z))`` of any number of nodes."""
+    return _graph("softmax", nodes).softmax(nodes)

@@ -1,0 +1,240 @@
+"""Models in files: one .npz of plain arrays and a JSON header. Nothing is pickled, and everything is checked on the way in."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, Graph, aligned
+from mlgraph.network import Layer, Model, Network
+
+FORMAT = 1
+"""Version of the format, raised when an older reader would go wrong."""
+
+MAX_BYTES = 2**34
+"""Arrays that claim to be larger than this in all are refused before any of them is read."""
+
+ARRAYS = {
+    "code": "int16", "start": "int64", "count": "int32", "data": "int64", "pool": "int32", "constants": "float64",
+    "inputs": "int32", "weights": "int64", "stride": "int32", "bias": "int64", "parameters": "float32",
+}  # fmt: skip
+
+
+class ModelFileError(ValueError):
+    """A file is no model, or not one that can be read; the message says which file and what is wrong."""
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
+    """Let `write` fill a temporary file beside `path`, bring it to the disk, and only then put it in place."""
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # what open() would have given it
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def save(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model to `path`, all of it or nothing.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what stood at `path` is still there.
+    """
+    g = model.graph
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": "network" if isinstance(model, Network) else "model",
+        "loss": model.loss,
+        "outputs": model._outputs,
+        "loss_nodes": model._loss_nodes,
+        "probabilities": model._probabilities,
+        "names": {str(node): name for node, name in g._names.items()},
+        "layers": [
+            [layer._ids.start, layer._ids.stop, layer.activation, layer.dropout, layer.weight_dropout]
+            for layer in getattr(model, "layers", [])
+        ],
+    }
+    arrays = {name: np.array(getattr(g, f"_{name}")) for name in ARRAYS if name != "parameters"}
+    arrays["parameters"] = g.parameters
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    write_atomically(path, lambda file: np.savez(file, header=text, **arrays))
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read a model that `save` wrote; a `Network` if it was one.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is not a model, is damaged, or says anything that a graph cannot be.
+    OSError
+        If it cannot be opened.
+    """
+    with open(path, "rb") as file:
+        try:
+            return _model(_read(file))
+        except ModelFileError as error:
+            raise ModelFileError(f"{os.fspath(path)}: {error}") from None
+        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, MemoryError) as error:
+            raise ModelFileError(f"{os.fspath(path)}: not a model file, or a damaged one ({error})") from None
+
+
+def _require(true: Any, message: str) -> None:
+    if not true:
+        raise ModelFileError(message)
+
+
+def _read(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
+    try:
+        archive = zipfile.ZipFile(file)
+    except ValueError as error:
+        raise ModelFileError(f"not a model file, or a damaged one ({error})") from None
+    arrays = {}
+    with archive:
+        members = {info.filename: info for info in archive.infolist()}
+        names = ["header", *ARRAYS]
+        missing = [name for name in names if f"{name}.npy" not in members]
+        _require(not missing, f"not a model file: it has no {', '.join(missing)}")
+        size = sum(members[f"{name}.npy"].file_size for name in names)
+        _require(size <= MAX_BYTES, f"expected at most {MAX_BYTES} bytes of arrays, came {size}")
+        for name in names:
+            with archive.open(members[f"{name}.npy"]) as member:
+                raw = member.read(members[f"{name}.npy"].file_size)
+            stream = io.BytesIO(raw)
+            try:
+                version = np.lib.format.read_magic(stream)
+                read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = read_header[version](stream)
+            except (ValueError, KeyError, SyntaxError, TypeError, RecursionError) as error:
+                raise ModelFileError(f"array {name} is damaged ({error})") from None
+            expected = np.dtype(ARRAYS.get(name, "uint8"))
+            rest = memoryview(raw)[stream.tell() :]
+            fits = len(shape) == 1 and dtype == expected and shape[0] * expected.itemsize == len(rest)
+            _require(fits, f"array {name}: expected {expected} numbers in one row, came {dtype} of shape {shape}")
+            arrays[name] = np.frombuffer(rest, expected)
+    return arrays
+
+
+def _model(arrays: dict[str, npt.NDArray[Any]]) -> Model:
+    try:
+        header = json.loads(arrays["header"].tobytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"header: expected JSON ({error})") from None
+    _require(isinstance(header, dict) and type(header.get("format")) is int, "header: expected an object with a format")
+    _require(header["format"] == FORMAT, f"format: expected {FORMAT}, came {header['format']}: made by another version")
+    graph = _graph(arrays)
+    n = len(graph)
+
+    def ids(name: str, least: int = 0) -> list[int]:
+        value = header.get(name)
+        good = isinstance(value, list) and len(value) >= least and all(type(i) is int and 0 <= i < n for i in value)
+        _require(good, f"header: {name}: expected ids of nodes from 0 to {n - 1}")
+        assert isinstance(value, list)
+        return value
+
+    names = header.get("names")
+    _require(
+        isinstance(names, dict) and all(k.isdecimal() and len(k) < 12 and int(k) < n and isinstance(v, str) for k, v in names.items()),
+        "header: names: expected strings by the ids of nodes",
+    )
+    graph._names = {int(k): v for k, v in header["names"].items()}
+    loss, kind = header.get("loss"), header.get("kind")
+    _require(loss in ("softmax_cross_entropy", "squared_error", "node"), f"header: loss: came {loss!r}")
+    _require(kind in ("network", "model"), f"header: kind: expected network or model, came {kind!r}")
+    model: Model = object.__new__(Network if kind == "network" else Model)
+    outputs, loss_nodes = ids("outputs", 1), ids("loss_nodes", 1)
+    _require(
+        len(loss_nodes) == 1 if loss == "node" else loss_nodes[1:] == outputs, "header: loss_nodes do not belong to the outputs"
+    )
+    probabilities = ids("probabilities")
+    _require(len(probabilities) == (len(outputs) if loss == "softmax_cross_entropy" else 0), "header: probabilities do not belong to the outputs")
+    model._restore(graph, outputs, loss, loss_nodes, probabilities)
+    if isinstance(model, Network):
+        layers = header.get("layers")
+        _require(isinstance(layers, list) and layers, "header: layers: expected at least one")
+        assert isinstance(layers, list)
+        for layer in layers:
+            _require(isinstance(layer, list) and len(layer) == 5, "header: layers: expected lists of five")
+            first, last, activation, dropout, weight_dropout = layer
+            _require(
+                type(first) is type(last) is int and 0 <= first < last <= n and bool((graph.codes[first:last] >= NEURON).all()),
+                f"header: layers: expected runs of neurons, came {first!r} to {last!r}",
+            )
+            _require(activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: activation {activation!r}")
+            shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
+            _require(shares, f"header: layers: dropout {dropout!r}, {weight_dropout!r}")
+            model._add(Layer(graph, range(first, last), activation, float(dropout), float(weight_dropout)))
+    return model
+
+
+def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
+    """The graph of these arrays, every index of which is in range."""
+    code, start, count, data = (arrays[name].astype(np.int64) for name in ("code", "start", "count", "data"))
+    weights, stride, bias = (arrays[name].astype(np.int64) for name in ("weights", "stride", "bias"))
+    pool, n, vector = arrays["pool"], len(code), arrays["parameters"]
+
+    def every(good: Any, array: str, expected: str) -> None:
+        bad = np.flatnonzero(~np.asarray(good))
+        if len(bad):
+            i = int(bad[0])
+            raise ModelFileError(f"array {array}: element {i} is {arrays[array][i]}, expected {expected}")
+
+    _require(len(start) == len(count) == len(data) == n, "arrays code, start, count, data: expected one length")
+    _require(len(weights) == len(stride) == len(bias), "arrays weights, stride, bias: expected one length")
+    neuron = code >= NEURON
+    known = (code >= 0) & (code < len(ops.BY_CODE)) | (code >= INPUT) & (code < NEURON + len(ops.ACTIVATIONS))
+    every(known, "code", "the code of an operation or node")
+    every((count >= 0) & (count <= len(pool)), "count", f"0 to {len(pool)}")
+    every((start >= 0) & (start <= len(pool) - count), "start", "a place in the pool that leaves room for the sources")
+    every((pool >= 0) & (pool < n), "pool", f"0 to {n - 1}")
+    arity = np.array([op.arity for op in ops.BY_CODE])[np.where(code < len(ops.BY_CODE), code, 0)]
+    want = np.where(code < len(ops.BY_CODE), arity, np.where(neuron, -1, 0))
+    every(np.where(want < 0, count > 0, count == want), "count", "the number of arguments of its operation")
+    for kind, size in ((code == INPUT, len(arrays["inputs"])), (code == CONSTANT, len(arrays["constants"])),
+                       ((code == PARAMETER) | neuron, len(weights))):  # fmt: skip
+        every(~kind | (data >= 0) & (data < size), "data", f"0 to {size - 1}")
+    inputs = arrays["inputs"]
+    every((inputs >= 0) & (inputs < n), "inputs", f"0 to {n - 1}")
+    of_inputs = np.full(n, -1)
+    of_inputs[inputs] = np.arange(len(inputs))
+    _require(np.array_equal(of_inputs >= 0, code == INPUT) and bool((data[inputs] == np.arange(len(inputs))).all()),
+             "array inputs: expected the inputs in the order of their columns")  # fmt: skip
+    owners = np.flatnonzero((code == PARAMETER) | neuron)
+    _require(len(owners) == len(weights) and len(np.unique(data[owners])) == len(weights),
+             "array data: expected one record for each parameter or neuron")  # fmt: skip
+    fan = np.ones(len(weights), np.int64)
+    fan[data[owners]] = np.where(neuron[owners], count[owners], 1)
+    every((stride == 1) | (stride == PANEL), "stride", f"1 or {PANEL}")
+    every((weights >= 0) & (weights + (fan - 1) * stride < len(vector)), "weights", "a place in the parameters")
+    every((bias >= -1) & (bias < len(vector)), "bias", "-1 or a place in the parameters")
+
+    graph = Graph()
+    for name in ARRAYS:
+        if name != "parameters":
+            target: array[Any] = getattr(graph, f"_{name}")
+            target.frombytes(arrays[name].tobytes())
+    graph._vector = aligned(len(vector))
+    graph._vector[:] = vector
+    graph._used = len(vector)
+    return graph
