@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -17,10 +18,11 @@ from typing import NamedTuple
 import numpy as np
 
 import mlgraph
-from mlgraph.arguments import COUNT, COUNTS, FRACTION, RATES, SEED, SIZES, Failure, Parser, one_of
+from mlgraph.arguments import COUNT, COUNTS, FRACTION, RATES, SEED, SIZES, THREADS, Failure, Parser, one_of
 from mlgraph.datasets import DataError, Dataset, load_mnist
-from mlgraph.plotting import training_picture, write_atomically
-from mlgraph.progress import Progress
+from mlgraph.display import Display
+from mlgraph.modelfile import write_atomically
+from mlgraph.plotting import training_picture
 
 __all__ = ["PRESETS", "Recipe", "main"]
 
@@ -46,6 +48,7 @@ class Recipe:
     seed: int = 0
 
     def network(self, n_inputs: int, n_classes: int) -> mlgraph.Network:
+        """The network before it has learned anything."""
         net = mlgraph.Network(n_inputs, seed=self.seed)
         for size in self.hidden:
             net.add_layer(
@@ -66,7 +69,7 @@ PRESETS = {
 
 def _add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder with the four IDX files (default: MNIST itself)")
-    parser.add_argument("--threads", type=COUNT, metavar="N", help="default: the processors this process may use")
+    parser.add_argument("--threads", type=THREADS, metavar="N", help="default: the processors this process may use")
     parser.add_argument("--json", action="store_true", help="end standard output with one JSON object on a line")
 
 
@@ -115,12 +118,12 @@ def _train(args: argparse.Namespace) -> int:
     net = recipe.network(data.train_x.shape[1], data.n_classes)
     out = _prepare_folder(args.out)
 
-    progress = Progress(quiet=args.quiet)
-    progress.say(f"{_describe(net)}, {_count(threads, 'thread')}, {mlgraph.ISA}")
+    display = Display(quiet=args.quiet)
+    display.say(f"{_describe(net)}, {_count(threads, 'thread')}, {mlgraph.ISA}")
     title = f"{_describe(net)}, {_count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
     if args.live:
-        progress.open_live(title, n_epochs=recipe.epochs, epoch_size=n_examples)
-    progress.open_bar(n_examples * recipe.epochs)
+        display.open_live(title, n_epochs=recipe.epochs, epoch_size=n_examples)
+    display.open_bar(n_examples * recipe.epochs)
 
     interrupted = False
     start = time.perf_counter()
@@ -134,13 +137,13 @@ def _train(args: argparse.Namespace) -> int:
             momentum=recipe.momentum,
             validation=(data.test_x, data.test_y),
             seed=recipe.seed,
-            n_threads=threads,
-            callback=progress,
+            n_threads=args.threads,
+            callback=display,
         )
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        progress.close_bar()
+        display.close_bar()
     elapsed = time.perf_counter() - start
     history = net.history
     if not len(history.batch_examples):
@@ -153,9 +156,9 @@ def _train(args: argparse.Namespace) -> int:
             training_picture(history, out / PICTURE, title=title, epoch_size=n_examples)
             files["picture"] = out / PICTURE
         except ImportError as error:
-            progress.note(f"no picture: {error}")
+            display.note(f"no picture: {error}")
 
-    test = net.evaluate(data.test_x, data.test_y, n_threads=threads)
+    test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
     seen = int(history.batch_examples[-1])
     # Validation and drawing are no part of training; a run that was cut short knows only the time on the clock.
     seconds = elapsed if interrupted else float(np.sum(history.epoch_seconds))
@@ -171,7 +174,7 @@ def _train(args: argparse.Namespace) -> int:
     }
     results = {
         "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
+        "test_loss": _finite(test["loss"]),
         "best_test_accuracy": max([test["accuracy"], *map(float, history.validation_accuracy)]),
         "train_seconds": seconds,
         "examples_per_second": rate,
@@ -180,23 +183,23 @@ def _train(args: argparse.Namespace) -> int:
         "files": {role: str(path) for role, path in files.items()},
     }
     record = {"configuration": configuration, "results": results, "history": history.to_dict()}
-    write_atomically(files["history"], json.dumps(record).encode())
+    write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
 
     if interrupted:
         _complain(f"interrupted after {seen / n_examples:.2f} of {_count(recipe.epochs, 'epoch')}; saved what there is")
-    progress.say(
+    display.say(
         f"test accuracy {test['accuracy']:.2%} (best {results['best_test_accuracy']:.2%}), "
         f"{seconds:.2f} s of training, {rate:,.0f} examples/s"
     )
-    progress.say("wrote " + ", ".join(map(str, files.values())))
+    display.say("wrote " + ", ".join(map(str, files.values())))
     if args.json:
         print(json.dumps({**configuration, **results}), flush=True)
 
     # Who watched the training wants to see its end; a script without a terminal must not wait for a click.
-    if progress.live is not None and sys.stderr.isatty() and not interrupted:
-        progress.note("close the window to end")
+    if display.live is not None and display.live.is_open and sys.stderr.isatty() and not interrupted:
+        display.note("close the window to end")
         with contextlib.suppress(KeyboardInterrupt):  # as good a way to end as any, for all is saved
-            progress.live.wait(history)
+            display.live.wait(history)
     return INTERRUPTED if interrupted else OK
 
 
@@ -225,8 +228,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     data = _load_data(args.data)
     _check_fit(net, data, args.model)
 
-    test = net.evaluate(data.test_x, data.test_y, n_threads=threads)
-    predicted = net.predict(data.test_x, n_threads=threads)
+    test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
+    predicted = net.predict(data.test_x, n_threads=args.threads)
     n_classes = net.layers[-1].size
     confusion = np.zeros((n_classes, n_classes), np.int64)  # rows: what it is, columns: what it was taken for
     np.add.at(confusion, (data.test_y, predicted), 1)
@@ -249,8 +252,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             "model": args.model,
             "data": args.data,
             "test_accuracy": test["accuracy"],
-            "test_loss": test["loss"],
-            "class_accuracy": [float(r / n) if n else None for r, n in zip(right, examples)],
+            "test_loss": _finite(test["loss"]),
+            "class_accuracy": [float(r / n) if n else None for r, n in zip(right, examples, strict=True)],
             "confusion": confusion.tolist(),
             "edges": net.n_edges,
             "parameters": net.n_parameters,
@@ -279,29 +282,37 @@ def _load_data(folder: str | None) -> Dataset:
 
 def _load_model(path: str) -> mlgraph.Network:
     try:
-        return mlgraph.load(path)
+        model = mlgraph.load(path)
     except OSError as error:
         raise Failure(f"argument MODEL: {path}: cannot be read: {error.strerror}") from None
     except mlgraph.ModelFileError as error:
         raise Failure(f"argument MODEL: {error}") from None
+    if not (isinstance(model, mlgraph.Network) and model.layers[-1].activation == "softmax"):
+        raise Failure(f"argument MODEL: {path}: expected a network that tells classes apart, came another model")
+    return model
 
 
 def _check_fit(net: mlgraph.Network, data: Dataset, path: str) -> None:
     height, width = data.image_shape
-    if net.n_inputs != height * width:
-        raise Failure(f"argument MODEL: {path} has {net.n_inputs} inputs, the images {height} x {width} pixels")
+    if net.graph.n_inputs != height * width:
+        raise Failure(f"argument MODEL: {path} has {net.graph.n_inputs} inputs, the images {height} x {width} pixels")
     if net.layers[-1].size < data.n_classes:
         raise Failure(f"argument MODEL: {path} has {net.layers[-1].size} outputs, the data {data.n_classes} classes")
 
 
 def _describe(net: mlgraph.Network) -> str:
-    sizes = "-".join(str(size) for size in [net.n_inputs, *(layer.size for layer in net.layers)])
+    sizes = "-".join(str(size) for size in [net.graph.n_inputs, *(layer.size for layer in net.layers)])
     activations = " ".join(dict.fromkeys(layer.activation for layer in net.layers[:-1]))
     return f"{sizes} {activations}".rstrip() + f", {_count(net.n_edges, 'edge')}"
 
 
 def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def _finite(value: float) -> float | None:
+    """For JSON, which has no other numbers."""
+    return value if math.isfinite(value) else None
 
 
 def _complain(message: str) -> None:

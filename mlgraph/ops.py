@@ -3,33 +3,33 @@
 This is the specification. The reference engine runs these functions in float64; the kernels (`mlgraph_ext/_ops.pxd`,
 `mlgraph_ext/_elementwise.pxi`) do the same in float32 and are tested against them.
 
-`value` takes one array for each argument. `derivatives` takes the output `y`, then the arguments, and gives a tuple
-with the partial derivative for each of them. An n-ary op (arity -1) takes one array whose axis 0 runs over its
-arguments, at least one of them, and `derivatives` gives an array of the same shape.
-
 Where the mathematics leaves a choice:
 
 - relu'(0) = 0, leaky_relu'(0) = LEAK, abs'(0) = 0.
 - Equal arguments of maximum, minimum and max share the derivative equally.
-- The condition of where is c > 0; it has the derivative 0, and so has the branch not taken.
-- pow has the derivative b a^(b-1) for a, 0 if b = 0; for b it has a^b log(a): 0 where a = 0 and b > 0, NaN where a < 0.
+- The condition of where is c > 0. The condition has the derivative 0, and so has the branch not taken.
+- pow has the derivative b a^(b-1) for a, and 0 if b = 0; for b it has a^b log(a), so NaN if a < 0, and 0 if a = 0 < b.
 - prod multiplies the other factors instead of dividing by its own, so that zeros need no special case.
 - logsumexp of nothing but -inf is -inf, and +inf if one argument is. Its derivative exp(x - y) is then NaN for the
   arguments equal to y.
-- NaN comes out where NaN goes in, except through the condition of where and in pow(x, 0) = pow(1, x) = 1; the
-  derivatives of relu, leaky_relu, abs, maximum, minimum and max at NaN are those of the comparisons, which are false.
+- NaN comes out where NaN goes in, except through the condition of where and by pow(x, 0) = pow(1, x) = 1. Derivatives
+  defined by comparisons (relu, leaky_relu, abs, maximum, minimum, max) take those with NaN for false.
 
-No function emits a numpy warning: an op of a value out of its domain is NaN or infinite, and is dealt with there.
+No function emits a numpy warning: what is outside the domain of an op becomes NaN or infinite, and is dealt with there.
 """
+
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
-Array = NDArray[np.float64]
+Array = npt.NDArray[np.float64]
 
 LEAK = 0.01
+"""Slope of leaky_relu on the negative side."""
 
 
 class Op(NamedTuple):
@@ -38,16 +38,18 @@ class Op(NamedTuple):
     Attributes
     ----------
     code : int
-        Position in the table, which is how plans and kernels name the op.
+        Position in the table: how plans and kernels name the op.
     name : str
+        How people name it.
     arity : int
         Number of arguments; -1 for any number from 1 up.
     value : callable
-        ``value(*args) -> y``, or ``value(x) -> y`` over axis 0 if n-ary.
+        ``value(*arguments)``, an array for each argument. An n-ary op takes one array, its arguments along axis 0.
     derivatives : callable
-        ``derivatives(y, *args) -> (dy/d arg, ...)``, or ``derivatives(y, x) -> dy/dx`` of the shape of x if n-ary.
+        ``derivatives(y, *arguments)``: the partial derivative for each argument, given the output y too. An n-ary op
+        gives one array, in the shape of its arguments.
     symbol : str
-        Format string that prints the op; an n-ary one has a single field, for its arguments joined by commas.
+        Format string to print the op; an n-ary op has one field, for its arguments joined by commas.
     """
 
     code: int
@@ -58,63 +60,62 @@ class Op(NamedTuple):
     symbol: str
 
 
-def _relu(x):
-    return np.maximum(x, 0.0)
-
-
-def _leaky_relu(x):
+def _leaky_relu(x: Array) -> Array:
     return np.where(x > 0, x, LEAK * x)
 
 
-def _sigmoid(x):
+def _sigmoid(x: Array) -> Array:
     e = np.exp(-np.abs(x))
     return np.where(x < 0, e, 1.0) / (1.0 + e)
 
 
-def _softplus(x):
+def _softplus(x: Array) -> Array:
     return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
 
 
-def _pow_derivatives(y, a, b):
-    by_base = np.where(b == 0, 0.0, b * np.power(a, b - 1.0))
-    by_exponent = np.where((a == 0) & (b > 0), 0.0, y * np.log(a))
-    return by_base, by_exponent
+def _pow_derivatives(y: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    of_base = np.where(b == 0, 0.0, b * np.power(a, b - 1.0))
+    of_exponent = np.where((a == 0) & (b > 0), 0.0, y * np.log(a))
+    return of_base, of_exponent
 
 
-def _share(wins, ties):
-    """Derivative of an argument of maximum or minimum: 1 if it wins, half of it in a tie."""
-    return np.where(wins, 1.0, np.where(ties, 0.5, 0.0))
+def _win(a: Array, b: Array) -> Array:
+    """1 where a is the greater one, 1/2 where the two are equal, else 0."""
+    return np.where(a > b, 1.0, np.where(a == b, 0.5, 0.0))
 
 
-def _prod_derivatives(y, x):
+def _prod_derivatives(y: Array, x: Array) -> Array:
     one = np.ones_like(x[:1])
     before = np.cumprod(np.concatenate([one, x[:-1]]), axis=0)
     after = np.cumprod(np.concatenate([one, x[:0:-1]]), axis=0)[::-1]
     return before * after
 
 
-def _max_derivatives(y, x):
-    ties = x == y
-    return ties / np.maximum(ties.sum(axis=0), 1)
+def _max_derivatives(y: Array, x: Array) -> Array:
+    greatest = x == y
+    share: Array = greatest / np.maximum(np.sum(greatest, axis=0), 1.0)
+    return share
 
 
-def _logsumexp(x):
-    largest = np.max(x, axis=0)
-    shift = np.where(np.isfinite(largest), largest, 0.0)
-    return shift + np.log(np.sum(np.exp(x - shift), axis=0))
+def _logsumexp(x: Array) -> Array:
+    greatest = np.max(x, axis=0)
+    shift = np.where(np.isfinite(greatest), greatest, 0.0)  # inf - inf would be NaN
+    total: Array = np.sum(np.exp(x - shift), axis=0)
+    return shift + np.log(total)
 
 
-_TABLE: list[tuple[str, int, Callable[..., Array], Callable[..., Any], str]] = [
-    # Activations: their derivative depends on y alone.
-    ("identity", 1, lambda x: np.array(x), lambda y, x: (np.ones_like(y),), "{}"),
-    ("relu", 1, _relu, lambda y, x: (np.where(y > 0, 1.0, 0.0),), "relu({})"),
+# fmt: off
+_TABLE: list[tuple[str, int, Callable[..., Any], Callable[..., Any], str]] = [
+    # Activations: their derivative needs y alone.
+    ("identity", 1, np.array, lambda y, x: (np.ones_like(y),), "{}"),
+    ("relu", 1, lambda x: np.maximum(x, 0.0), lambda y, x: (np.where(y > 0, 1.0, 0.0),), "relu({})"),
     ("leaky_relu", 1, _leaky_relu, lambda y, x: (np.where(y > 0, 1.0, LEAK),), "leaky_relu({})"),
     ("sigmoid", 1, _sigmoid, lambda y, x: (y * (1.0 - y),), "sigmoid({})"),
     ("tanh", 1, np.tanh, lambda y, x: (1.0 - y * y,), "tanh({})"),
-    # Other unary ops.
+    # The other unary ops.
     ("softplus", 1, _softplus, lambda y, x: (_sigmoid(x),), "softplus({})"),
     ("neg", 1, np.negative, lambda y, x: (-np.ones_like(y),), "-{}"),
-    ("abs", 1, np.abs, lambda y, x: ((x > 0) * 1.0 - (x < 0) * 1.0,), "abs({})"),
+    ("abs", 1, np.abs, lambda y, x: (np.where(x > 0, 1.0, 0.0) - np.where(x < 0, 1.0, 0.0),), "abs({})"),
     ("exp", 1, np.exp, lambda y, x: (y,), "exp({})"),
     ("log", 1, np.log, lambda y, x: (1.0 / x,), "log({})"),
     ("sqrt", 1, np.sqrt, lambda y, x: (0.5 / y,), "sqrt({})"),
@@ -126,28 +127,39 @@ _TABLE: list[tuple[str, int, Callable[..., Array], Callable[..., Any], str]] = [
     ("mul", 2, np.multiply, lambda y, a, b: (b, a), "{} * {}"),
     ("div", 2, np.divide, lambda y, a, b: (1.0 / b, -y / b), "{} / {}"),
     ("pow", 2, np.power, _pow_derivatives, "{} ** {}"),
-    ("maximum", 2, np.maximum, lambda y, a, b: (_share(a > b, a == b), _share(b > a, a == b)), "maximum({}, {})"),
-    ("minimum", 2, np.minimum, lambda y, a, b: (_share(a < b, a == b), _share(b < a, a == b)), "minimum({}, {})"),
+    ("maximum", 2, np.maximum, lambda y, a, b: (_win(a, b), _win(b, a)), "maximum({}, {})"),
+    ("minimum", 2, np.minimum, lambda y, a, b: (_win(b, a), _win(a, b)), "minimum({}, {})"),
     # Ternary op.
     ("where", 3, lambda c, a, b: np.where(c > 0, a, b),
-     lambda y, c, a, b: (np.zeros_like(y), (c > 0) * 1.0, 1.0 - (c > 0)), "where({} > 0, {}, {})"),
+     lambda y, c, a, b: (np.zeros_like(y), np.where(c > 0, 1.0, 0.0), np.where(c > 0, 0.0, 1.0)),
+     "where({} > 0, {}, {})"),
     # n-ary ops.
     ("sum", -1, lambda x: np.sum(x, axis=0), lambda y, x: np.ones_like(x), "sum({})"),
     ("prod", -1, lambda x: np.prod(x, axis=0), _prod_derivatives, "prod({})"),
     ("max", -1, lambda x: np.max(x, axis=0), _max_derivatives, "max({})"),
     ("logsumexp", -1, _logsumexp, lambda y, x: np.exp(x - y), "logsumexp({})"),
 ]
+# fmt: on
 
 
-def _quiet(function):
-    """The same function in float64 and without numpy's warnings."""
-    def quiet(*args):
+def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute in float64 whatever the type of the arguments, without numpy's warnings."""
+
+    def quiet(*arguments: npt.ArrayLike) -> Any:
         with np.errstate(all="ignore"):
-            return function(*(np.asarray(arg, dtype=np.float64) for arg in args))
+            return function(*(np.asarray(x, np.float64) for x in arguments))
+
     return quiet
 
 
-BY_CODE: tuple[Op, ...] = tuple(Op(code, name, arity, _quiet(value), _quiet(derivatives), symbol)
-                                for code, (name, arity, value, derivatives, symbol) in enumerate(_TABLE))
+BY_CODE: tuple[Op, ...] = tuple(
+    Op(code, name, arity, _quiet(value), _quiet(derivatives), symbol)
+    for code, (name, arity, value, derivatives, symbol) in enumerate(_TABLE)
+)
+"""All ops in the order of their codes."""
+
 OPS: dict[str, Op] = {op.name: op for op in BY_CODE}
+"""All ops by name."""
+
 ACTIVATIONS: tuple[str, ...] = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
+"""Names of the ops, codes 0 to 4, that a neuron may apply to its weighted sum."""

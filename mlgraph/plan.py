@@ -174,6 +174,9 @@ class Plan:
             if bits:
                 self.n_extra += -(-n_weights // 64) * 2
                 self.n_masked += -(-n_weights // PANEL) * PANEL
+            elif drop and reads_data:
+                # A thin copy of the block (_dropout.pxi): a panel for each 32 neurons, and their slots.
+                self.n_masked += -(-n // 32) * PANEL * (arity + LANES)
         self.n_extra = -(-self.n_extra // PANEL) * PANEL
         self.instructions = program
         self.program = np.array(program, np.int64).reshape(-1, len(Instruction._fields))

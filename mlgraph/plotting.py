@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from mlgraph.modelfile import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,9 +75,8 @@ def training_picture(
     FigureCanvasAgg(figure)
     _Picture(figure, title, epoch_size).update(history)
     if path is not None:
-        png = io.BytesIO()
-        figure.savefig(png, format="png", metadata={"Software": None})  # else the bytes change with the version
-        write_atomically(Path(path), png.getvalue())
+        # Matplotlib would name its version in the file.
+        write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
     return figure
 
 
@@ -246,7 +245,7 @@ class _Picture:
 
         whole = ~np.isin(seen, epoch_ends)  # the last batch of an epoch has what is left over, which is no schedule
         whole |= not whole.any()
-        for line, values in zip(self._schedules, (history.learning_rate, history.batch_size)):
+        for line, values in zip(self._schedules, (history.learning_rate, history.batch_size), strict=True):
             line.set_data(*_outline(epochs[whole], values[whole]))
             line.axes.set_ylim(0, 1.15 * values.max())
         if self._n_epochs is None:
@@ -278,20 +277,6 @@ def _running_mean(seen: Floats, sizes: Floats, y: Floats, *, window: float) -> t
     total = np.concatenate([[0], np.cumsum(y * sizes)])
     ends = np.linspace(window, edges[-1], 500)
     return ends, (np.interp(ends, edges, total) - np.interp(ends - window, edges, total)) / window
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file by `content`, such that whoever reads it, and whenever, finds the old or the new one whole."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _without_matplotlib(error: ImportError) -> ImportError:

@@ -166,8 +166,10 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
     step_key = _random(np.uint64(seed), number)
     if ins.drop:
         key = _random(_random(step_key, 2 * ins.stream), tile // 4)
-        kept = _random(key, np.arange(ins.count)) >> np.uint64(32) >= ins.drop
-        neurons = kept / (1 - ins.drop / 2**32)
+        keep = 1 - ins.drop / 2**32
+        neurons = np.concatenate([
+            _keep(key, group, min(32, ins.count - first), keep) for group, first in enumerate(range(0, ins.count, 32))
+        ]) / keep  # fmt: skip
     if ins.bits:
         key = _random(_random(step_key, 2 * ins.stream + 1), tile)
         words = np.zeros(-(-ins.n_weights // 64), np.uint64)
@@ -177,6 +179,16 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
         bits = (words[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
         edges = bits.reshape(-1)[: ins.n_weights] * (2.0**ins.bits / ins.keep)
     return Dropped(edges, neurons)
+
+
+def _keep(key: Any, group: int, count: int, keep: float) -> Array:
+    """Which of a group of `count` neurons are kept: ``keep * count`` of them, rounded at random, without replacement."""
+    u = (_random(key, group * 33 + np.arange(count + 1)) >> np.uint64(11)) / 2.0**53
+    wanted = int(keep * count) + (u[0] < keep * count - int(keep * count))
+    kept = np.zeros(count)
+    for i in range(count):
+        kept[i] = u[1 + i] * (count - i) < wanted - kept.sum()
+    return kept
 
 
 def _random(key: Any, counter: Any) -> Any:

@@ -1,14 +1,14 @@
-"""Elementwise and n-ary ops over nodes: included by a kernel file that defines LANES, int32_t and int64_t.
+# Scalar operations: elementwise and n-ary ops over nodes, activations over floats.
+#
+# a) A slot is LANES consecutive floats, one for each example. Node i of a call reads the slots index[i * arity + a] and
+#    owns slot dst + i; no argument is a slot of the call's own nodes.
+# b) The op is chosen once for each call. The loop over nodes takes the scalar functions of the op as arguments. They are
+#    constants where it is called, so all of it is inlined, and the loop over lanes, of constant length, becomes SIMD code.
+# c) A `lanes_t` is a restrict pointer: what is written through it is read by no other name within the kernel. Where two
+#    arguments of a node may be one slot (x * x), adjoints are added argument by argument.
+# d) n-ary ops hold a fixed number of lane vectors whatever the arity, and add in float64: ten million times 0.1 is 9 %
+#    too much in float32.
 
-a) A slot is LANES consecutive floats, one for each example. Node i of a call reads the slots index[i * arity + a] and
-   owns slot dst + i; no argument is a slot of the call's own nodes.
-b) The op is chosen once for each call. A loop over nodes takes the scalar functions of the op as arguments: they are
-   constants there, so both are inlined and the loop over lanes, of constant length, becomes SIMD code.
-c) A `lanes_t` is a restrict pointer: what is written through it is read by no other name within the kernel. Where two
-   arguments of a node may be one slot (x * x), adjoints are added argument by argument.
-d) n-ary ops hold a fixed number of lane vectors whatever the arity, and sum in float64: ten million terms of 0.1 add
-   up to 9 % too much in float32.
-"""
 from libc.math cimport INFINITY, cosf, fabsf, sinf
 
 from mlgraph_ext cimport _ops
@@ -17,12 +17,12 @@ cdef extern from *:
     """
     typedef float *__restrict__ mlgraph_lanes_t;
     #define mlgraph_inlined_void __attribute__((always_inline)) void
-    /* Ends an iteration of a loop over arguments. Without it gcc jams two iterations into one loop over lanes
-       (-floop-unroll-and-jam), which it then leaves scalar. It emits nothing. */
     #define mlgraph_no_jam() __asm__ __volatile__("")
     """
     ctypedef float* lanes_t "mlgraph_lanes_t"
     ctypedef void inlined_void "mlgraph_inlined_void"
+    # Ends an iteration of a loop over arguments and emits nothing. Without it gcc makes one loop over lanes of two
+    # iterations (-floop-unroll-and-jam) and leaves that scalar.
     void no_jam "mlgraph_no_jam"() noexcept nogil
 
 ctypedef float (*unary_t)(float) noexcept nogil
@@ -334,7 +334,7 @@ cdef inline inlined_void lanes_periodic(unary_t value, unary_t libm, const float
                 y[lane] = libm(x[lane])
 
 
-# n-ary ops: one node at a time, `index` its own arguments.
+# n-ary ops: loops over nodes, then the kernels of one node; there `index` lists its arguments alone.
 
 ctypedef void (*reduction_t)(int64_t, const int32_t*, const float*, lanes_t) noexcept nogil
 ctypedef void (*reduction_adjoint_t)(int64_t, const int32_t*, const float*, const float*, const float*,
@@ -500,7 +500,7 @@ def apply_op_adjoint(int op, const int32_t[:, ::1] index, const float[:, ::1] va
     """Add to the adjoints of the arguments of nodes of one op; arguments as `apply_op`."""
     check_op(op, index, values, dst)
     if adjoints.shape[0] != values.shape[0] or adjoints.shape[1] != LANES:
-        raise ValueError(f"adjoints: expected the shape of values {(values.shape[0], LANES)}, "
+        raise ValueError(f"adjoints: expected the shape of values, {(values.shape[0], values.shape[1])}, "
                          f"came {(adjoints.shape[0], adjoints.shape[1])}")
     if index.shape[0] == 0:
         return

@@ -20,14 +20,14 @@ cdef struct Nonzero:
 
 cdef extern from *:
     """
-    #define GROUP_VECS (VEC_WIDTH == 4 ? 4 : 32 / VEC_WIDTH)
-    #define GROUP_CHAINS (8 / GROUP_VECS)
-    #define GROUP (GROUP_VECS * VEC_WIDTH)
+    #define PAIR_VECS (2 * PANEL_VECS)
+    #define PAIR (2 * PANEL)
+    #define SUMS (PAIR_VECS > 8 ? PAIR_VECS : 8)
     #define AHEAD 4
     """
-    enum: GROUP_VECS     # vectors of neurons taken at once: 32 neurons, 16 where registers are short
-    enum: GROUP_CHAINS   # independent sums that hide the latency of the FMA
-    enum: GROUP          # neurons taken at once
+    enum: PAIR_VECS      # vectors across two panels
+    enum: PAIR
+    enum: SUMS           # vectors of sums: enough independent ones to hide the latency of the FMA
     enum: AHEAD          # examples fetched before their turn
     void prefetch "__builtin_prefetch"(const void*) noexcept nogil
 
@@ -58,52 +58,57 @@ cdef inline void fetch(
 
 
 cdef inline inlined_void forward_rows(
-    const int64_t* start, const uint16_t* column, const uint8_t* byte, const float* value, const float* scale,
-    const int64_t* row, int64_t n, const float* weights, const float* bias, int64_t fan_in, int64_t count, float* out,
+    int vecs, const int64_t* start, const uint16_t* column, const uint8_t* byte, const float* value, const float* scale,
+    const int64_t* row, int64_t n, const float* w, int64_t stride, int64_t count, float* out, bint first,
 ) noexcept nogil:
-    cdef vec acc[GROUP_CHAINS][GROUP_VECS]
-    cdef float total[GROUP]
-    cdef int64_t first = 0, j, end, lane, stride
-    cdef const float* w
+    # `vecs` vectors of neurons: one panel, or two that are `stride` floats apart.
+    cdef vec acc[SUMS]
+    cdef float total[PAIR]
+    cdef int64_t j, end, lane
     cdef const float* at
     cdef float x
     cdef int i, c
-    while first < count:
-        w = weights + first * fan_in
-        stride = fan_in * PANEL if first + PANEL < count else 0
-        for lane in range(n):
-            if first == 0 and lane + AHEAD < n:
-                fetch(start, column, byte, value, row[lane + AHEAD])
-            for i in range(GROUP_CHAINS):
-                for c in range(GROUP_VECS):
-                    acc[i][c] = splat(<float>0)
-            j = start[row[lane]]
-            end = start[row[lane] + 1]
-            while j + GROUP_CHAINS <= end:
-                for i in range(GROUP_CHAINS):
-                    x = entry(byte, value, scale, j + i)
-                    at = w + <int64_t>column[j + i] * PANEL
-                    for c in range(GROUP_VECS):
-                        acc[i][c] = acc[i][c] + at_neurons(at, stride, c)[0] * x
-                j = j + GROUP_CHAINS
-            while j < end:
-                x = entry(byte, value, scale, j)
-                at = w + <int64_t>column[j] * PANEL
-                for c in range(GROUP_VECS):
-                    acc[0][c] = acc[0][c] + at_neurons(at, stride, c)[0] * x
-                j = j + 1
-            for i in range(1, GROUP_CHAINS):
-                for c in range(GROUP_VECS):
-                    acc[0][c] = acc[0][c] + acc[i][c]
-            for c in range(GROUP_VECS):
-                (<vec*>total)[c] = acc[0][c]
-            for i in range(<int>smaller(GROUP, count - first)):
-                out[(first + i) * LANES + lane] = total[i]
-        first = first + GROUP
-    if bias != NULL:
-        for j in range(count):
-            for lane in range(LANES):
-                out[j * LANES + lane] = out[j * LANES + lane] + bias[j]
+    for lane in range(n):
+        if first and lane + AHEAD < n:
+            fetch(start, column, byte, value, row[lane + AHEAD])
+        for i in range(SUMS):
+            acc[i] = splat(<float>0)
+        j = start[row[lane]]
+        end = start[row[lane] + 1]
+        while j + SUMS // vecs <= end:
+            for i in range(SUMS // vecs):
+                x = entry(byte, value, scale, j + i)
+                at = w + <int64_t>column[j + i] * PANEL
+                for c in range(vecs):
+                    acc[i * vecs + c] = acc[i * vecs + c] + at_neurons(at, stride, c)[0] * x
+            j = j + SUMS // vecs
+        while j < end:
+            x = entry(byte, value, scale, j)
+            at = w + <int64_t>column[j] * PANEL
+            for c in range(vecs):
+                acc[c] = acc[c] + at_neurons(at, stride, c)[0] * x
+            j = j + 1
+        for i in range(1, SUMS // vecs):
+            for c in range(vecs):
+                acc[c] = acc[c] + acc[i * vecs + c]
+        for c in range(vecs):
+            (<vec*>total)[c] = acc[c]
+        for i in range(<int>smaller(vecs * VEC_WIDTH, count)):
+            out[i * LANES + lane] = total[i]
+
+
+cdef inline inlined_void forward_panels(
+    const Nonzero* data, const uint8_t* byte, const float* value,
+    const int64_t* row, int64_t n, const float* weights, int64_t fan_in, int64_t count, float* out,
+) noexcept nogil:
+    cdef int64_t first = 0
+    while first + PANEL < count:
+        forward_rows(PAIR_VECS, data.start, data.column, byte, value, data.scale, row, n, weights + first * fan_in,
+                     fan_in * PANEL, count - first, out + first * LANES, first == 0)
+        first = first + PAIR
+    if first < count:
+        forward_rows(PANEL_VECS, data.start, data.column, byte, value, data.scale, row, n, weights + first * fan_in,
+                     0, count - first, out + first * LANES, first == 0)
 
 
 cdef kernel_void nonzero_forward(
@@ -119,9 +124,13 @@ cdef kernel_void nonzero_forward(
         fetch(data.start, data.column, data.byte, data.value, row[lane])
     # Two copies: what an entry is stands outside the loops.
     if data.byte != NULL:
-        forward_rows(data.start, data.column, data.byte, NULL, data.scale, row, n, weights, bias, fan_in, count, out)
+        forward_panels(data, data.byte, NULL, row, n, weights, fan_in, count, out)
     else:
-        forward_rows(data.start, data.column, NULL, data.value, NULL, row, n, weights, bias, fan_in, count, out)
+        forward_panels(data, NULL, data.value, row, n, weights, fan_in, count, out)
+    if bias != NULL:
+        for i in range(count):
+            for lane in range(LANES):
+                out[i * LANES + lane] = out[i * LANES + lane] + bias[i]
     if n < LANES:
         for i in range(count):
             for lane in range(n, LANES):
@@ -129,38 +138,44 @@ cdef kernel_void nonzero_forward(
 
 
 cdef inline inlined_void gradient_rows(
-    const int64_t* start, const uint16_t* column, const uint8_t* byte, const float* value, const float* scale,
-    const uint16_t* cuts, int64_t cut_stride, int64_t k0, int64_t sources,
-    const int64_t* row, int64_t n, int64_t panels, const float* delta, float* gradient,
+    int vecs, const int64_t* start, const uint16_t* column, const uint8_t* byte, const float* value, const float* scale,
+    const uint16_t* cuts, int64_t cut_stride, const int64_t* row, int64_t n, const float* delta, float* g, int64_t stride,
 ) noexcept nogil:
-    cdef vec d[GROUP_VECS]
-    cdef int64_t panel = 0, lane, j, end, second, stride
+    cdef vec d[PAIR_VECS]
+    cdef int64_t lane, j, end
     cdef const uint16_t* cut
-    cdef float* g
     cdef float* at
     cdef vec* to
     cdef float x
     cdef int c
-    while panel < panels:
-        second = LANES * PANEL if panel + 1 < panels else 0
-        stride = sources * PANEL if panel + 1 < panels else 0
-        g = gradient + (panel * sources - k0) * PANEL
-        for lane in range(n):
-            for c in range(GROUP_VECS):
-                d[c] = at_neurons(delta + (panel * LANES + lane) * PANEL, second, c)[0]
-                if stride == 0 and c * VEC_WIDTH >= PANEL:
-                    d[c] = splat(<float>0)     # without a second panel this vector adds nothing to the first again
-            cut = cuts + row[lane] * cut_stride
-            j = start[row[lane]] + cut[0]
-            end = start[row[lane]] + cut[1]
-            while j < end:
-                x = entry(byte, value, scale, j)
-                at = g + <int64_t>column[j] * PANEL
-                for c in range(GROUP_VECS):
-                    to = <vec*>at_neurons(at, stride, c)
-                    to[0] = to[0] + d[c] * x
-                j = j + 1
-        panel = panel + GROUP // PANEL
+    for lane in range(n):
+        for c in range(vecs):
+            d[c] = at_neurons(delta + lane * PANEL, LANES * PANEL, c)[0]
+        cut = cuts + row[lane] * cut_stride
+        j = start[row[lane]] + cut[0]
+        end = start[row[lane]] + cut[1]
+        while j < end:
+            x = entry(byte, value, scale, j)
+            at = g + <int64_t>column[j] * PANEL
+            for c in range(vecs):
+                to = <vec*>at_neurons(at, stride, c)
+                to[0] = to[0] + d[c] * x
+            j = j + 1
+
+
+cdef inline inlined_void gradient_panels(
+    const Nonzero* data, const uint8_t* byte, const float* value, int64_t chunk,
+    const int64_t* row, int64_t n, int64_t panels, const float* delta, float* gradient,
+) noexcept nogil:
+    cdef int64_t k0 = data.chunk[chunk], sources = data.chunk[chunk + 1] - k0, panel = 0
+    cdef const uint16_t* cuts = data.cut + chunk
+    while panel + 1 < panels:
+        gradient_rows(PAIR_VECS, data.start, data.column, byte, value, data.scale, cuts, data.chunks + 1, row, n,
+                      delta + panel * LANES * PANEL, gradient + (panel * sources - k0) * PANEL, sources * PANEL)
+        panel = panel + 2
+    if panel < panels:
+        gradient_rows(PANEL_VECS, data.start, data.column, byte, value, data.scale, cuts, data.chunks + 1, row, n,
+                      delta + panel * LANES * PANEL, gradient + (panel * sources - k0) * PANEL, 0)
 
 
 cdef kernel_void nonzero_gradient(
@@ -168,14 +183,10 @@ cdef kernel_void nonzero_gradient(
     const float* delta, float* gradient,
 ) noexcept nogil:
     """gradient[panel][source of the chunk][neuron] += value * delta[panel][lane][neuron] over n examples of one tile."""
-    cdef const uint16_t* cuts = data.cut + chunk
-    cdef int64_t k0 = data.chunk[chunk], sources = data.chunk[chunk + 1] - k0
     if data.byte != NULL:
-        gradient_rows(data.start, data.column, data.byte, NULL, data.scale, cuts, data.chunks + 1, k0, sources,
-                      row, n, panels, delta, gradient)
+        gradient_panels(data, data.byte, NULL, chunk, row, n, panels, delta, gradient)
     else:
-        gradient_rows(data.start, data.column, NULL, data.value, NULL, cuts, data.chunks + 1, k0, sources,
-                      row, n, panels, delta, gradient)
+        gradient_panels(data, NULL, data.value, chunk, row, n, panels, delta, gradient)
 
 
 cdef extern from *:

@@ -1,18 +1,20 @@
 # cython: cdivision=True
-"""Value and derivatives of each op on one float32, inline, in the order of `mlgraph/ops.py`.
 
-a) Every function is straight-line code on floats: a loop of constant length over it becomes SIMD code. A choice is a
-   conditional expression, which compiles to a blend.
-b) A derivative is named after its op and argument: `sigmoid_derivative(y)` for activations (the output suffices),
-   `exp_derivative(x, y)` for other unary ops, `div_derivative_a(a, b, y)` and `div_derivative_b(a, b, y)` for binary
-   ones. The n-ary ops take any number of scalars at a time: they stand in `_elementwise.pxi`.
-c) exp, log, tanh, sin and cos are polynomials found by minimax fit: least squares on 800 Chebyshev nodes in float64,
-   reweighted until the largest relative error is level (Lawson), coefficients rounded to float32 from the lowest
-   order up with a refit of the others after each. libm would be called lane by lane.
-d) Errors are in units in the last place of the exact result, the worst of builds with FMA (v3, v4) and without (v2).
-   exp and log are measured over all float32, the others over one float32 in 61.
-e) NaN goes through every op (`where` takes it for a false condition), so that it can be traced to its origin.
-"""
+# Value and derivatives of each op on one float32, inline, in the order of mlgraph/ops.py.
+#
+# a) Every function is straight-line code: a loop of constant length over it becomes SIMD code. A choice is a conditional
+#    expression between values that are computed already, which compiles to a blend.
+# b) A derivative is named after its op and argument: `sigmoid_derivative(y)` for activations, `exp_derivative(x, y)` for
+#    other unary ops, `div_derivative_a(a, b, y)` and `div_derivative_b(a, b, y)` for binary ones. n-ary ops need loops
+#    and stand in _elementwise.pxi.
+# c) libm would be called lane by lane, so exp, log, sin and cos are polynomials, and sigmoid, tanh and softplus follow
+#    from them. Coefficients: least squares on 800 Chebyshev nodes in float64, reweighted until the largest relative error
+#    of the function is level (Lawson's algorithm), then rounded to float32 from the lowest order up, with a new fit of
+#    the higher ones after each.
+# d) Errors are in units in the last place, the largest found of builds with FMA (v3) and without (v2): exp and log over
+#    all float32, the others over every 61st.
+# e) NaN goes through every op, so that it can be traced to its origin; only `where` takes it for a false condition.
+
 from libc.math cimport INFINITY, NAN, fabsf, powf, sqrtf
 from libc.stdint cimport int32_t, uint32_t
 
@@ -20,11 +22,11 @@ cdef extern from *:
     """
     #include <stdint.h>
     #include <string.h>
-    static inline int32_t mlgraph_float_to_bits(float x) { int32_t n; memcpy(&n, &x, sizeof n); return n; }
-    static inline float mlgraph_bits_to_float(int32_t n) { float x; memcpy(&x, &n, sizeof x); return x; }
+    static inline uint32_t mlgraph_float_to_bits(float x) { uint32_t n; memcpy(&n, &x, sizeof n); return n; }
+    static inline float mlgraph_bits_to_float(uint32_t n) { float x; memcpy(&x, &n, sizeof x); return x; }
     """
-    int32_t float_to_bits "mlgraph_float_to_bits"(float x) noexcept nogil
-    float bits_to_float "mlgraph_bits_to_float"(int32_t n) noexcept nogil
+    uint32_t float_to_bits "mlgraph_float_to_bits"(float x) noexcept nogil
+    float bits_to_float "mlgraph_bits_to_float"(uint32_t n) noexcept nogil
 
 
 cdef enum:
@@ -98,7 +100,7 @@ cdef inline float sigmoid_derivative(float y) noexcept nogil:
 
 
 cdef inline float tanh(float x) noexcept nogil:
-    """t / (t + 2) for t = expm1(2 |x|) = 2^k (exp(r) - 1) + (2^k - 1), with the sign of x; error below 2 ulp.
+    """t / (t + 2) for t = expm1(2 |x|) = 2^k (exp(r) - 1) + (2^k - 1), with the sign of x; error below 2.5 ulp.
 
     t is as accurate next to 0 as anywhere. From |x| = 10 on the result is 1.
     """
@@ -108,7 +110,7 @@ cdef inline float tanh(float x) noexcept nogil:
     doubled = <float>20 if doubled > <float>20 else doubled
     t = doubled * <float>1.44269504 + shifter
     k = t - shifter
-    scale = power_of_two(float_to_bits(t) - float_to_bits(shifter))
+    scale = power_of_two(<int32_t>(float_to_bits(t) - float_to_bits(shifter)))
     r = doubled - k * <float>0.693145752
     r = r - k * <float>1.42860677e-6
     t = scale * expm1_polynomial(r) + (scale - <float>1)
@@ -165,7 +167,7 @@ cdef inline float exp(float x) noexcept nogil:
     x = <float>-104 if x < <float>-104 else x           # in this order NaN stays NaN
     t = x * <float>1.44269504 + shifter
     k = t - shifter
-    exponent = float_to_bits(t) - float_to_bits(shifter)
+    exponent = <int32_t>(float_to_bits(t) - float_to_bits(shifter))
     half = exponent >> 1
     r = x - k * <float>0.693145752
     r = r - k * <float>1.42860677e-6
@@ -179,9 +181,9 @@ cdef inline float exp_derivative(float x, float y) noexcept nogil:
 cdef inline float log(float x) noexcept nogil:
     """k ln 2 + log1p(f) with x = 2^k (1 + f) and 1 + f between sqrt(1/2) and sqrt(2); error below 1 ulp."""
     cdef bint subnormal = x < <float>1.17549435e-38
-    cdef int32_t bits = float_to_bits(x * <float>8388608 if subnormal else x)
-    cdef int32_t k = (bits - 0x3f3504f3) >> 23           # 0x3f3504f3 is sqrt(1/2)
-    cdef float f = bits_to_float(bits - k * 0x800000) - <float>1
+    cdef uint32_t bits = float_to_bits(x * <float>8388608 if subnormal else x)
+    cdef int32_t k = <int32_t>(bits - <uint32_t>0x3f3504f3) >> 23                   # these are the bits of sqrt(1/2)
+    cdef float f = bits_to_float(bits - (<uint32_t>k << 23)) - <float>1
     cdef float y = log_sum(f, <float>(k - 23 if subnormal else k))
     y = y if x < <float>INFINITY else x                 # inf and NaN
     return y if x > 0 else (-<float>INFINITY if x == 0 else <float>NAN if x < 0 else x)
@@ -200,7 +202,7 @@ cdef inline float sqrt_derivative(float x, float y) noexcept nogil:
 
 
 cdef inline float sin(float x) noexcept nogil:
-    """sin for |x| <= SIN_LIMIT; error below 1.5 ulp."""
+    """sin for |x| <= SIN_LIMIT; error below 2 ulp."""
     return sin_quarter(x, 0)
 
 
@@ -209,7 +211,7 @@ cdef inline float sin_derivative(float x, float y) noexcept nogil:
 
 
 cdef inline float cos(float x) noexcept nogil:
-    """cos for |x| <= SIN_LIMIT; error below 1.5 ulp."""
+    """cos for |x| <= SIN_LIMIT; error below 2 ulp."""
     return sin_quarter(x, 1)
 
 
@@ -277,7 +279,8 @@ cdef inline float pow_derivative_a(float b, float lower) noexcept nogil:
 
 
 cdef inline float pow_derivative_b(float a, float b, float y) noexcept nogil:
-    return <float>0 if (a == 0) & (b > 0) else y * log(a)
+    cdef float slope = y * log(a)
+    return <float>0 if (a == 0) & (b > 0) else slope
 
 
 cdef inline float maximum(float a, float b) noexcept nogil:
@@ -319,7 +322,7 @@ cdef enum:
 
 cdef inline float power_of_two(int32_t exponent) noexcept nogil:
     """2^exponent for -126 <= exponent <= 127."""
-    return bits_to_float(<int32_t>(<uint32_t>(exponent + 127) << 23))
+    return bits_to_float(<uint32_t>(exponent + 127) << 23)
 
 
 cdef inline float expm1_polynomial(float r) noexcept nogil:
@@ -350,7 +353,7 @@ cdef inline float log_sum(float f, float k) noexcept nogil:
     return k * <float>0.693145752 + (f + p)
 
 
-cdef inline float sin_quarter(float x, int32_t quarter) noexcept nogil:
+cdef inline float sin_quarter(float x, uint32_t quarter) noexcept nogil:
     """sin(x + quarter * pi / 2) for |x| <= SIN_LIMIT, by x = k pi / 2 + r with |r| <= pi / 4.
 
     pi / 2 is subtracted in four parts, the first three of 11 bits: their products with k < 2^13 are exact, so that
@@ -359,7 +362,7 @@ cdef inline float sin_quarter(float x, int32_t quarter) noexcept nogil:
     cdef float shifter = <float>12582912
     cdef float t = x * <float>0.636619772 + shifter
     cdef float k = t - shifter
-    cdef int32_t quadrant = float_to_bits(t) + quarter    # only its two low bits matter, and those of shifter are 0
+    cdef uint32_t quadrant = float_to_bits(t) + quarter     # its two low bits count, and those of shifter are 0
     cdef float r, z, s, c
     r = x - k * <float>1.5703125
     r = r - k * <float>4.83751297e-4

@@ -21,11 +21,11 @@
 
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, sqrtf
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 include "_vector.pxi"
 include "_elementwise.pxi"
-include "_random.pxi"
+include "_dropout.pxi"
 include "_dense.pxi"
 include "_nonzero.pxi"
 include "_rows.pxi"
@@ -64,7 +64,7 @@ cdef struct Instruction:
     int64_t keep         # an edge is kept with probability keep / 2**bits
     int64_t bits         # 0: all edges are kept
     int64_t mask         # where a tile keeps the mask of its edges
-    int64_t masked       # where a worker keeps the masked weights
+    int64_t masked       # where a worker keeps masked or thin weights, and then slots of thin neurons
 
 cdef struct Unit:
     int64_t instruction
@@ -159,8 +159,18 @@ cdef uint64_t edge_key(const Run* r, const Instruction* ins, int64_t step, int64
     return draw(draw(draw(r.seed, r.step_number + step), 2 * ins.stream + 1), tile)
 
 
-cdef inline float neuron_scale(const Instruction* ins) noexcept nogil:
-    return <float>(1.0 / (1.0 - <double>ins.drop / 4294967296.0))
+cdef inline double kept_share(const Instruction* ins) noexcept nogil:
+    return 1.0 - <double>ins.drop / 4294967296.0
+
+
+cdef bint is_thin(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
+    # Packing costs the same for a step of any size; from 48 examples on it pays. Larger steps have several masks.
+    return (r.training and ins.drop and kept_share(ins) <= 0.5 and ins.bits == 0 and r.sparse and ins.reads_data
+            and 48 <= r.step_size[step] <= 4 * LANES)
+
+
+cdef inline int64_t groups_of(int64_t count) noexcept nogil:
+    return (count + THIN_GROUP - 1) // THIN_GROUP
 
 
 cdef inline float edge_scale(const Instruction* ins) noexcept nogil:
@@ -175,12 +185,18 @@ cdef const float* biases(const Run* r, const Instruction* ins) noexcept nogil:
     return NULL if ins.bias < 0 else r.optimizer.parameters + ins.bias
 
 
+cdef float* thin_slots(const Instruction* ins, float* scratch) noexcept nogil:
+    return scratch + ins.masked + groups_of(ins.count) * PANEL * ins.arity
+
+
 cdef void forward(
-    const Run* r, int64_t step, int64_t tile, const int64_t* row, int64_t n, float* memory, float* scratch,
+    const Run* r, int64_t step, int64_t tile, const int64_t* row, int64_t n, float* memory, float* scratch, bint fresh,
 ) noexcept nogil:
+    """Values of all slots of a tile. `fresh`: this worker has not seen this step before."""
     cdef float* values = memory + r.values_at
     cdef const Instruction* ins
     cdef float* out
+    cdef float* thin
     cdef int64_t t, i, lane
     for t in range(r.n_instructions):
         ins = r.program + t
@@ -201,6 +217,18 @@ cdef void forward(
             if ins.kind == ROWS:
                 rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.index, ins.count,
                              r.index + ins.index + ins.count + 1, values, out)
+            elif is_thin(r, ins, step):
+                if fresh:
+                    pack_thin(neuron_key(r, ins, step, tile), kept_share(ins), r.optimizer.parameters + ins.weights,
+                              ins.arity, ins.count, scratch + ins.masked)
+                thin = thin_slots(ins, scratch)
+                nonzero_forward(&r.nonzero, row, n, scratch + ins.masked, NULL, ins.arity,
+                                groups_of(ins.count) * PANEL, thin)
+                spread_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.count, thin, out)
+                if ins.bias >= 0:
+                    for i in range(ins.count):
+                        for lane in range(LANES):
+                            out[i * LANES + lane] = out[i * LANES + lane] + biases(r, ins)[i]
             elif r.sparse and ins.reads_data:
                 nonzero_forward(&r.nonzero, row, n, tile_weights(r, ins, scratch), biases(r, ins),
                                 ins.arity, ins.count, out)
@@ -209,7 +237,7 @@ cdef void forward(
                               r.index + ins.index, values, out)
             activate(<int>ins.op, ins.count * LANES, out)
             if r.training and ins.drop:
-                drop_neurons(neuron_key(r, ins, step, tile), ins.drop, neuron_scale(ins), ins.count, out)
+                drop_neurons(neuron_key(r, ins, step, tile), kept_share(ins), ins.count, out)
 
 
 cdef bint seed_adjoints(
@@ -286,17 +314,21 @@ cdef bint backward(
             finite = finite and all_finite(delta, ins.count * LANES)
         elif ins.kind != CONSTANT:
             if r.training and ins.drop:
-                drop_neurons(neuron_key(r, ins, step, tile), ins.drop, neuron_scale(ins), ins.count, delta)
+                drop_neurons(neuron_key(r, ins, step, tile), kept_share(ins), ins.count, delta)
                 for i in range(ins.count):
                     # The derivative is a function of the output before dropout scaled it.
                     for lane in range(LANES):
-                        y[lane] = values[(ins.dst + i) * LANES + lane] * (<float>1 / neuron_scale(ins))
+                        y[lane] = values[(ins.dst + i) * LANES + lane] * <float>kept_share(ins)
                     activation_adjoint(<int>ins.op, LANES, y, delta + i * LANES)
             else:
                 activation_adjoint(<int>ins.op, ins.count * LANES, values + ins.dst * LANES, delta)
             finite = finite and all_finite(delta, ins.count * LANES)
             if ins.kind == DENSE:
-                transpose_delta(delta, ins.count, memory + ins.transposed)
+                if is_thin(r, ins, step):
+                    gather_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.count, delta, thin_slots(ins, scratch))
+                    transpose_delta(thin_slots(ins, scratch), groups_of(ins.count) * PANEL, memory + ins.transposed)
+                else:
+                    transpose_delta(delta, ins.count, memory + ins.transposed)
                 if ins.propagate:
                     dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.count, r.index + ins.index, delta, adjoints)
             elif ins.propagate:
@@ -314,7 +346,7 @@ cdef void hand_back(
             out[row[lane] * n_wanted + j] = slots[wanted[j] * <int64_t>LANES + lane]
 
 
-cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* scratch) noexcept nogil:
+cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* scratch, bint fresh) noexcept nogil:
     """Phase 1 for one tile, in the tile memory numbered `place`. False if something was not finite."""
     cdef float* memory = r.tiles + place * r.tile_stride
     cdef float* values = memory + r.values_at
@@ -331,7 +363,7 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
             row[lane] = r.order[row[lane]]
     if r.first_slot == 0:
         load(r, row, values)
-    forward(r, step, tile, row, n, memory, scratch)
+    forward(r, step, tile, row, n, memory, scratch, fresh)
     if r.backward:
         memset(adjoints + r.first_slot * LANES, 0, (r.n_slots - r.first_slot) * LANES * sizeof(float))
     if r.loss != LOSS_NONE:
@@ -352,6 +384,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noex
     cdef int64_t tiles = (r.step_size[step] + LANES - 1) // LANES
     cdef int64_t first = unit.first, n = unit.last - unit.first, at, run, runs = 1, tile, i
     cdef bint masked = unit.part == 0 and r.training and ins.bits
+    cdef bint thin = unit.part == 0 and is_thin(r, ins, step)
     cdef float* g = scratch
     cdef float* part
     if ins.kind == DENSE and unit.part == 0:
@@ -371,16 +404,20 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noex
         at = (ins.bias if unit.part else ins.weights) + first
         run = n
 
-    # With a mask on the edges each tile is summed by itself, and then added through its mask.
-    part = g + runs * run if masked else g
-    if masked or (ins.kind == DENSE and unit.part == 0 and r.sparse and ins.reads_data):
+    # With a mask on the edges each tile is summed by itself, and then added through its mask. A thin block is summed as it
+    # is, and then spread.
+    if masked or thin or (ins.kind == DENSE and unit.part == 0 and r.sparse and ins.reads_data):
         memset(g, 0, runs * run * sizeof(float))
+    part = g + runs * run if masked or thin else g
     for tile in range(tiles if masked else 1):
-        unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, masked, part)
+        unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, masked or thin, part)
         if masked:
             for i in range(runs):
                 apply_mask(<const uint64_t*>(r.tiles + tile * r.tile_stride + ins.mask),
                            at - ins.weights + i * ins.arity * PANEL, edge_scale(ins), run, part + i * run, g + i * run, True)
+    if thin:
+        spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, run, unit.panel // 2, (unit.panels + 1) // 2,
+                    ins.count, part, g)
     if r.training and not all_finite(g, runs * run):
         return False
     for i in range(runs):
@@ -401,7 +438,12 @@ cdef void unit_gradient(
     cdef const int32_t* sources = r.index + ins.index
     cdef int64_t row[LANES]
     cdef int64_t t, lane, lanes, position
-    if ins.kind == DENSE and unit.part == 1:
+    if ins.kind == DENSE and unit.part == 1 and is_thin(r, ins, step):
+        first = unit.panel * PANEL
+        n = smaller(unit.panels * PANEL, ins.count - first)
+        memset(g, 0, size * sizeof(float))
+        slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)
+    elif ins.kind == DENSE and unit.part == 1:
         bias_gradient(unit.panels, transposed, r.tile_stride, tiles, g)
     elif ins.kind == DENSE and r.sparse and ins.reads_data:
         if clear:
@@ -411,7 +453,11 @@ cdef void unit_gradient(
             lanes = smaller(LANES, r.step_size[step] - (tile + t) * LANES)
             for lane in range(lanes):
                 row[lane] = position + lane if r.order == NULL else r.order[position + lane]
-            nonzero_gradient(&r.nonzero, row, lanes, unit.first, unit.panels, transposed + t * r.tile_stride, g)
+            if is_thin(r, ins, step):
+                nonzero_gradient(&r.nonzero, row, lanes, unit.first, (unit.panels + 1) // 2,
+                                 memory + t * r.tile_stride + ins.transposed + unit.panel // 2 * LANES * PANEL, g)
+            else:
+                nonzero_gradient(&r.nonzero, row, lanes, unit.first, unit.panels, transposed + t * r.tile_stride, g)
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, tiles, g)
     elif ins.kind == ROWS and unit.part == 0:
@@ -424,7 +470,7 @@ cdef void unit_gradient(
 cdef void work(Run* r, int64_t worker) noexcept nogil:
     """Take items until there are none. Items are numbered through all steps: the tiles of a step, then its units."""
     cdef float* scratch = r.scratch + worker * r.scratch_stride
-    cdef int64_t item, step = -1, start = 0, end = 0
+    cdef int64_t item, step = -1, seen = -1, start = 0, end = 0
     cdef bint tiles = False, finite
     cdef int spins
     while load_acquire(&r.stop) == 0:
@@ -449,7 +495,8 @@ cdef void work(Run* r, int64_t worker) noexcept nogil:
         if load_acquire(&r.stop):
             return
         if tiles:
-            finite = sweep_tile(r, step, item - start, item - start if r.n_units else worker, scratch)
+            finite = sweep_tile(r, step, item - start, item - start if r.n_units else worker, scratch, step != seen)
+            seen = step
         else:
             finite = step_unit(r, step, r.units + (item - start), scratch)
         if not finite and r.training:

@@ -35,6 +35,14 @@ cdef extern from *:
     /* A kernel stays a function of its own: inlined into the sweep it loses its registers to the sweep's variables. */
     #define mlgraph_kernel_void __attribute__((noinline)) void
     static inline vec splat(float x) { return x - (vec){0}; }
+    typedef int32_t ivec __attribute__((vector_size(4 * VEC_WIDTH), aligned(4), may_alias));
+    /* x where the bit of the lane is one, 0 elsewhere: GCC turns no loop of this into vector code. */
+    static inline vec choose(vec x, int32_t bits) {
+        ivec bit, chosen;
+        for (int l = 0; l < VEC_WIDTH; l++) bit[l] = 1 << l;
+        chosen = (((ivec){0} + bits) & bit) == bit;
+        return (vec)((ivec)x & chosen);
+    }
 
     static inline int64_t take_ticket(int64_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
     static inline void add_release(int64_t *counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELEASE); }
@@ -61,6 +69,7 @@ cdef extern from *:
     enum: SLOT_VECS      # vectors of a slot
     enum: PANEL_VECS     # vectors across a panel
     vec splat(float) noexcept nogil
+    vec choose(vec, int32_t) noexcept nogil
     int64_t take_ticket(int64_t*) noexcept nogil
     void add_release(int64_t*) noexcept nogil
     int64_t load_acquire(int64_t*) noexcept nogil

@@ -121,6 +121,15 @@ def test_dropout(sweep, kind, options, activation):
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.parametrize("width", [2, 16, 20, 32, 33, 70])
+@pytest.mark.parametrize("share", [0.5, 0.8])
+@pytest.mark.parametrize("n", [47, 48, 100, 128, 129])
+def test_thinned_blocks(sweep, width, share, n):
+    """Steps of 48 to 128 examples pack what is kept; the mask is the same one."""
+    net = layered((30, width, 5), dropout=share)
+    check(net, *data(n, 30, 5, "sparse"), seed=1, step_number=2)
+
+
 def test_squared_error(sweep):
     check(layered((9, 12, 3), last="tanh"), *data(50, 9, 3, "float"))
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from mlgraph.plotting import LivePicture, NoDisplayError
 
 if TYPE_CHECKING:
-    from mlgraph.training import Event
+    from mlgraph.training import Progress
 
-__all__ = ["Progress"]
+__all__ = ["Display"]
 
 
-class Progress:
+class Display:
     """A line for each epoch, a bar on a terminal, the live picture: the callback of ``fit``.
 
     Parameters
@@ -67,7 +67,8 @@ class Progress:
         except (NoDisplayError, ImportError) as error:
             self.note(f"no live picture: {error}")
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Progress) -> None:
+        """Show what ``fit`` tells."""
         history = event.history
         if event.kind == "epoch":
             self.say(
@@ -75,7 +76,7 @@ class Progress:
                 f"   test accuracy {history.validation_accuracy[-1]:7.2%}"
                 f"   training {history.epoch_accuracy[-1]:7.2%}   {history.epoch_seconds[-1]:.3f} s"
             )
-        if self._bar is not None:
+        elif self._bar is not None:
             self._bar.set_postfix_str(f"batch accuracy {event.batch_accuracy:.1%}", refresh=False)
             self._bar.update(event.examples - self._bar.n)
         if self.live is not None and self.live.is_due:

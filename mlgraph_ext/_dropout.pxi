@@ -1,0 +1,174 @@
+# What a training step drops.
+#
+# Counter-based random numbers: number `counter` of stream `key` is a function of the two, so that a dropout mask depends
+# on seed, step, tile and node and never on which thread drew it. The mixer is the finaliser of SplitMix64 (Steele, Lea,
+# Flood: Fast splittable pseudorandom number generators, OOPSLA 2014), constants included.
+
+
+cdef inline uint64_t draw(uint64_t key, uint64_t counter) noexcept nogil:
+    cdef uint64_t z = key + (counter + 1) * <uint64_t>0x9E3779B97F4A7C15
+    z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB
+    return z ^ (z >> 31)
+
+
+cdef enum:
+    THIN_GROUP = 32      # neurons of which dropout keeps the same share: two panels
+
+
+cdef int64_t keep_neurons(uint64_t key, int64_t group, int64_t count, double keep, int32_t* kept) noexcept nogil:
+    """Choose which neurons of a group of `count` are kept; their number is returned.
+
+    Each is kept with probability `keep`, and as nearly `keep * count` of them as whole numbers allow: every step costs the
+    same, and half of two panels fits into one. Selection sampling (Knuth, TAOCP vol. 2, 3.4.2, algorithm S).
+    """
+    cdef int64_t base = group * (THIN_GROUP + 1)
+    cdef int64_t wanted = <int64_t>(keep * count), found = 0, i
+    if uniform(draw(key, base)) < keep * count - wanted:
+        wanted = wanted + 1
+    for i in range(count):
+        if uniform(draw(key, base + 1 + i)) * (count - i) < wanted - found:
+            kept[found] = <int32_t>i
+            found = found + 1
+    return found
+
+
+cdef inline double uniform(uint64_t x) noexcept nogil:
+    return <double>(x >> 11) * (1.0 / 9007199254740992.0)
+
+
+cdef void drop_neurons(uint64_t key, double keep, int64_t count, float* values) noexcept nogil:
+    """Zero the slots of the neurons that are dropped, scale the others by 1 / keep."""
+    cdef int32_t kept[THIN_GROUP]
+    cdef float scale = <float>(1.0 / keep)
+    cdef int64_t group, first, n, found, i, lane
+    for group in range((count + THIN_GROUP - 1) // THIN_GROUP):
+        first = group * THIN_GROUP
+        n = smaller(THIN_GROUP, count - first)
+        found = keep_neurons(key, group, n, keep, kept)
+        for i in range(n - 1, -1, -1):
+            if found > 0 and kept[found - 1] == i:
+                found = found - 1
+                for lane in range(LANES):
+                    values[(first + i) * LANES + lane] = values[(first + i) * LANES + lane] * scale
+            else:
+                for lane in range(LANES):
+                    values[(first + i) * LANES + lane] = <float>0
+
+
+# Thinned blocks: where at most half of each group is kept, the kept neurons of a group move into one panel, and the
+# kernels of dense blocks do half the work. Column j of panel g of the thin block is neuron kept[j] of group g; columns
+# without a neuron hold copies of the first and come to nothing.
+
+
+cdef kernel_void pack_thin(
+    uint64_t key, double keep, const float* weights, int64_t fan_in, int64_t count, float* thin,
+) noexcept nogil:
+    """thin[group][source][column] = weights of the kept neurons."""
+    cdef int32_t kept[THIN_GROUP]
+    cdef int64_t at[PANEL]
+    cdef int64_t group, n, found, k
+    cdef const float* w
+    cdef float* to
+    cdef int j
+    for group in range((count + THIN_GROUP - 1) // THIN_GROUP):
+        n = smaller(THIN_GROUP, count - group * THIN_GROUP)
+        found = keep_neurons(key, group, n, keep, kept)
+        for j in range(PANEL):
+            at[j] = 0 if j >= found else kept[j] // PANEL * (fan_in * PANEL) + kept[j] % PANEL
+        w = weights + group * THIN_GROUP * fan_in
+        to = thin + group * PANEL * fan_in
+        for k in range(fan_in):
+            for j in range(PANEL):
+                to[k * PANEL + j] = w[k * PANEL + at[j]]
+
+
+cdef kernel_void spread_thin(
+    uint64_t key, double keep, int64_t run, int64_t stride, int64_t first_group, int64_t groups, int64_t count,
+    const float* thin, float* out,
+) noexcept nogil:
+    """out[panel][row][neuron] from thin[group][row][column], panels `stride` floats apart; the rest of `out` stays as it is."""
+    cdef int32_t kept[THIN_GROUP]
+    cdef int64_t group, n, found, k, j
+    cdef const float* x
+    cdef float* to
+    for group in range(groups):
+        n = smaller(THIN_GROUP, count - (first_group + group) * THIN_GROUP)
+        found = keep_neurons(key, first_group + group, n, keep, kept)
+        for j in range(found):
+            x = thin + group * run * PANEL + j
+            to = out + (2 * group + kept[j] // PANEL) * stride + kept[j] % PANEL
+            for k in range(run):
+                to[k * PANEL] = x[k * PANEL]
+
+
+cdef void spread_slots(uint64_t key, double keep, int64_t count, const float* thin, float* out) noexcept nogil:
+    """out[neuron][lane] from thin[column][lane]; what is dropped is zero."""
+    cdef int32_t kept[THIN_GROUP]
+    cdef int64_t group, n, found, j
+    memset(out, 0, count * LANES * sizeof(float))
+    for group in range((count + THIN_GROUP - 1) // THIN_GROUP):
+        n = smaller(THIN_GROUP, count - group * THIN_GROUP)
+        found = keep_neurons(key, group, n, keep, kept)
+        for j in range(found):
+            memcpy(out + (group * THIN_GROUP + kept[j]) * LANES, thin + (group * PANEL + j) * LANES, LANES * sizeof(float))
+
+
+cdef void gather_slots(uint64_t key, double keep, int64_t count, const float* x, float* thin) noexcept nogil:
+    """thin[column][lane] from x[neuron][lane]; columns without a neuron are zero."""
+    cdef int32_t kept[THIN_GROUP]
+    cdef int64_t group, n, found, j
+    for group in range((count + THIN_GROUP - 1) // THIN_GROUP):
+        n = smaller(THIN_GROUP, count - group * THIN_GROUP)
+        found = keep_neurons(key, group, n, keep, kept)
+        for j in range(PANEL):
+            if j < found:
+                memcpy(thin + (group * PANEL + j) * LANES, x + (group * THIN_GROUP + kept[j]) * LANES, LANES * sizeof(float))
+            else:
+                memset(thin + (group * PANEL + j) * LANES, 0, LANES * sizeof(float))
+
+
+cdef kernel_void draw_mask(uint64_t key, uint64_t keep, int64_t bits, int64_t n_words, uint64_t* mask) noexcept nogil:
+    """Words of 64 bits that are each one with probability keep / 2**bits, 1 <= bits <= 16.
+
+    Bit by bit of `keep` from the lowest: `or` with a fair bit takes the probability p to (1 + p) / 2, `and` to p / 2. One
+    half costs one draw for 64 edges.
+    """
+    cdef int64_t i, b
+    cdef uint64_t word
+    for i in range(n_words):
+        word = 0
+        for b in range(bits):
+            if (keep >> b) & 1:
+                word = word | draw(key, i * bits + b)
+            else:
+                word = word & draw(key, i * bits + b)
+        mask[i] = word
+
+
+cdef kernel_void apply_mask(
+    const uint64_t* mask, int64_t first, float scale, int64_t n, const float* x, float* out, bint add,
+) noexcept nogil:
+    """out = x * scale where the mask's bit is one and 0 elsewhere; with `add`, out += that.
+
+    `first` is the place in the mask of x[0]. Whole pieces of 16 at a multiple of 16 (always so in panels) go together.
+    """
+    cdef vec kept
+    cdef vec* to
+    cdef float value
+    cdef int32_t bits
+    cdef int64_t i = 0, at
+    cdef int c
+    while first % PANEL == 0 and i + PANEL <= n:
+        at = first + i
+        bits = <int32_t>((mask[at // 64] >> (at % 64)) & 0xFFFF)
+        to = <vec*>(out + i)
+        for c in range(PANEL_VECS):
+            kept = choose((<const vec*>(x + i))[c] * splat(scale), bits >> (c * VEC_WIDTH))
+            to[c] = to[c] + kept if add else kept
+        i = i + PANEL
+    while i < n:
+        at = first + i
+        value = x[i] * scale if (mask[at // 64] >> (at % 64)) & 1 else <float>0
+        out[i] = out[i] + value if add else value
+        i = i + 1

@@ -1,0 +1,398 @@
+"""The op table against finite differences, and the kernels of every build against the op table."""
+
+import itertools
+import string
+
+import numpy as np
+import pytest
+
+from mlgraph.ops import ACTIVATIONS, BY_CODE, LEAK, OPS
+
+LANES = 32
+INF, NAN = np.inf, np.nan
+
+MODERATE = [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, -3.0, 88.0, -104.0, INF, -INF, NAN]
+SPECIAL = [*MODERATE, 1e30, -1e30, 1e-30, -1e-30, 1e-40, -1e-40]
+
+# Bounds stated in mlgraph_ext/_ops.pxd.
+ULP = {"exp": 1.0, "log": 1.0, "tanh": 2.5, "sigmoid": 2.5, "softplus": 2.0, "sin": 2.0, "cos": 2.0}
+
+
+def by_name(*names):
+    return pytest.mark.parametrize("op", [OPS[name] for name in names], ids=names)
+
+
+every_op = by_name(*OPS)
+
+
+def arity(op, n_ary=5):
+    return op.arity if op.arity > 0 else n_ary
+
+
+def draw(op, shape, rng):
+    """Arguments at which the op is smooth, shape (arity, *shape)."""
+    x = rng.normal(size=(arity(op), *shape)) * 2
+    x[np.abs(x) < 0.1] += 0.5
+    if op.name in ("log", "sqrt", "pow"):
+        x[0] = np.abs(x[0])
+    return x
+
+
+def evaluate(op, x):
+    return op.value(x) if op.arity < 0 else op.value(*x)
+
+
+def differentiate(op, y, x):
+    return op.derivatives(y, x) if op.arity < 0 else np.stack(np.broadcast_arrays(*op.derivatives(y, *x)))
+
+
+# The op table.
+
+
+def test_codes_are_positions():
+    assert [op.code for op in BY_CODE] == list(range(25))
+    assert [OPS[op.name] for op in BY_CODE] == list(BY_CODE)
+    assert tuple(op.name for op in BY_CODE[:5]) == ACTIVATIONS
+
+
+@every_op
+def test_symbol_has_a_field_for_each_argument(op):
+    fields = [field for _, field, _, _ in string.Formatter().parse(op.symbol) if field is not None]
+    assert len(fields) == (op.arity if op.arity > 0 else 1)
+
+
+@every_op
+def test_derivatives_are_the_limit_of_differences(op):
+    x = draw(op, (200,), np.random.default_rng(op.code))
+    partials = differentiate(op, evaluate(op, x), x)
+    assert partials.shape == x.shape
+    h = 1e-6
+    for k in range(len(x)):
+        step = np.zeros_like(x)
+        step[k] = h
+        slope = (evaluate(op, x + step) - evaluate(op, x - step)) / (2 * h)
+        np.testing.assert_allclose(partials[k], slope, rtol=1e-6, atol=1e-6, err_msg=f"argument {k}")
+
+
+@by_name(*ACTIVATIONS)
+def test_derivative_of_an_activation_needs_the_output_alone(op):
+    x = np.linspace(-3, 3, 13)
+    np.testing.assert_array_equal(op.derivatives(op.value(x), np.full(13, NAN))[0], op.derivatives(op.value(x), x)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "expected"),
+    [
+        ("relu", [0], [0]),
+        ("leaky_relu", [0], [LEAK]),
+        ("abs", [0], [0]),
+        ("maximum", [2, 2], [0.5, 0.5]),
+        ("minimum", [2, 2], [0.5, 0.5]),
+        ("max", [1, 3, 3, 3], [0, 1 / 3, 1 / 3, 1 / 3]),
+        ("where", [0, 5, 7], [0, 0, 1]),
+        ("where", [1, 5, 7], [0, 1, 0]),
+        ("pow", [0, 0], [0, -INF]),
+        ("pow", [0, 2], [0, 0]),
+        ("pow", [0, 1], [1, 0]),
+        ("pow", [-2, 3], [12, NAN]),
+        ("pow", [NAN, 0], [0, NAN]),
+        ("prod", [0, 2, 3], [6, 0, 0]),
+        ("prod", [0, 2, 0], [0, 0, 0]),
+        ("prod", [7], [1]),
+        ("sqrt", [0], [INF]),
+        ("log", [0], [INF]),
+        ("logsumexp", [4], [1]),
+        ("logsumexp", [-INF, 0], [0, 1]),
+        ("logsumexp", [INF, 0], [NAN, 0]),
+    ],
+)
+def test_derivative_conventions(name, x, expected):
+    x = np.array(x, float)
+    np.testing.assert_allclose(differentiate(OPS[name], evaluate(OPS[name], x), x), expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "expected"),
+    [
+        ("sigmoid", [-1000], 0),
+        ("sigmoid", [1000], 1),
+        ("softplus", [-1000], 0),
+        ("softplus", [1000], 1000),
+        ("softplus", [-40], np.exp(-40)),
+        ("where", [NAN, 1, 2], 2),
+        ("logsumexp", [-INF, -INF], -INF),
+        ("logsumexp", [INF, 0], INF),
+        ("logsumexp", [1000, 1000], 1000 + np.log(2)),
+        ("logsumexp", [NAN, INF], NAN),
+        ("relu", [NAN], NAN),
+        ("maximum", [NAN, 1], NAN),
+        ("max", [1, NAN, 2], NAN),
+        ("pow", [-8, 1 / 3], NAN),
+        ("pow", [NAN, 0], 1),
+    ],
+)
+def test_values_at_the_edges(name, x, expected):
+    np.testing.assert_allclose(evaluate(OPS[name], np.array(x, float)), expected, rtol=1e-15)
+
+
+@every_op
+def test_no_warning_for_any_argument(op):
+    x = np.array(list(itertools.product([*SPECIAL, 1e300, -1e300], repeat=arity(op, 2)))).T
+    differentiate(op, evaluate(op, x), x)  # warnings are errors in these tests
+
+
+# The kernels.
+
+
+def nodes(op, x):
+    """Index and values that put the arguments x, shape (arity, nodes, LANES), before the slots of the nodes."""
+    n = x.shape[1]
+    index = np.arange(x.shape[0] * n, dtype=np.int32).reshape(-1, n).T.copy()
+    values = np.full((index.size + n, LANES), 77, np.float32)
+    values[: index.size] = x.reshape(-1, LANES)
+    return index, values, index.size
+
+
+def lanes(x):
+    """The last axis of x cut into nodes of LANES, the rest filled up with ones."""
+    x = np.asarray(x, np.float32)
+    n = -(-x.shape[-1] // LANES)
+    full = np.ones((*x.shape[:-1], n * LANES), np.float32)
+    full[..., : x.shape[-1]] = x
+    return full.reshape(*x.shape[:-1], n, LANES)
+
+
+def run(sweep, op, x):
+    """Values and, for adjoints of one, derivatives by the kernels; x of shape (arity, nodes, LANES)."""
+    index, values, dst = nodes(op, x)
+    sweep.apply_op(op.code, index, values, dst)
+    adjoints = np.zeros_like(values)
+    adjoints[dst:] = 1
+    sweep.apply_op_adjoint(op.code, index, values, adjoints, dst)
+    return values[dst:], adjoints[:dst].reshape(x.shape)
+
+
+def to_float32(x):
+    with np.errstate(over="ignore"):
+        return np.asarray(x).astype(np.float32)
+
+
+@every_op
+def test_kernels_follow_the_table(sweep, op):
+    """Arguments shared between nodes, some of them zero, equal or both; random adjoints."""
+    rng = np.random.default_rng(op.code)
+    values = rng.normal(size=(50, LANES)).astype(np.float32) * 2
+    values[rng.random(values.shape) < 0.1] = 0
+    values[rng.random(values.shape) < 0.2] = 1
+    if op.name in ("log", "sqrt", "pow"):
+        values = np.abs(values)
+    values = np.concatenate([values, np.zeros_like(values)])
+    index = rng.integers(0, 50, (40, arity(op, 7))).astype(np.int32)
+    before = values.copy()
+    sweep.apply_op(op.code, index, values, 53)
+    x = before[index.T].astype(float)
+    y = values[53:93]
+    np.testing.assert_allclose(y, evaluate(op, x), rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(np.delete(values, range(53, 93), 0), np.delete(before, range(53, 93), 0))
+
+    adjoints = rng.normal(size=values.shape).astype(np.float32)
+    expected, size = adjoints.astype(float), np.abs(adjoints, dtype=float)
+    with np.errstate(invalid="ignore"):
+        for arguments, partial in zip(index.T, differentiate(op, y.astype(float), x), strict=True):
+            np.add.at(expected, arguments, adjoints[53:93] * partial)
+            np.add.at(size, arguments, np.abs(adjoints[53:93] * partial))
+    own = adjoints[53:93].copy()
+    sweep.apply_op_adjoint(op.code, index, values, adjoints, 53)
+    np.testing.assert_array_equal(adjoints[53:93], own)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(adjoints[~finite], to_float32(expected[~finite]))
+    assert np.max(np.abs(adjoints[finite] - expected[finite]) / (size[finite] + 1e-6)) < 3e-6
+
+
+@every_op
+def test_special_values(sweep, op):
+    # Products of three overflow or underflow on the way in float32 alone.
+    special = MODERATE if op.name in ("pow", "prod") else SPECIAL
+    x = lanes(np.array(list(itertools.product(special, repeat=arity(op, 3)))).T)
+    y, partials = run(sweep, op, x)
+    expected = evaluate(op, x.astype(float))
+    np.testing.assert_allclose(y, to_float32(expected), rtol=1e-6, atol=2e-45)
+
+    # Where the value is the same in both precisions, so are the derivatives, up to what float32 holds.
+    exact = np.isfinite(y) == np.isfinite(expected)
+    expected = differentiate(op, y.astype(float), x.astype(float))
+    for k in range(len(x)):
+        np.testing.assert_allclose(partials[k][exact], to_float32(expected[k])[exact], rtol=2e-6, atol=2e-45)
+
+
+def ulps(got, exact):
+    """Error in units in the last place of the exact result."""
+    exponent = np.frexp(np.maximum(np.abs(exact), 2.0**-126))[1]
+    return np.abs(got - exact) / np.ldexp(1.0, exponent - 24)
+
+
+@by_name(*ULP)
+def test_error_of_approximations(sweep, op):
+    """Random bits (all magnitudes, both signs) and, denser, where the work is."""
+    rng = np.random.default_rng(op.code)
+    bits = rng.integers(0, 2**32, 100_000, np.uint32).view(np.float32)
+    usual = [rng.normal(size=300_000) * 3, rng.uniform(-105, 90, 200_000), 1 + rng.normal(size=100_000) / 100]
+    x = np.concatenate([bits, *(part.astype(np.float32) for part in usual)])
+    if op.name == "log":
+        x = np.abs(x)
+    with np.errstate(all="ignore"):
+        exact = op.value(x)
+        usual = np.isfinite(exact) & (np.abs(exact) < np.float64(np.finfo(np.float32).max))
+    y = run(sweep, op, x.reshape(1, -1, LANES))[0].ravel()
+    np.testing.assert_array_equal(y[~usual], to_float32(exact[~usual]))
+    error = ulps(y[usual], exact[usual])
+    worst = error.argmax()
+    assert error[worst] < ULP[op.name], f"x = {x[usual][worst]!r}"
+    assert error[worst] > 0.5 * ULP[op.name]  # a bound twice as large as the error says little
+
+
+@by_name("sin", "cos")
+def test_periodic_beyond_the_polynomial(sweep, op):
+    """Near multiples of pi / 2, and where libm takes over for some lanes of a node."""
+    x = lanes([*np.arange(-6300, 6300) * (np.pi / 2), 1e4, 10001, -10001, 1e5, 1e10, 3e38, -3e38])[None]
+    y, partials = run(sweep, op, x)
+    assert ulps(y, op.value(x[0])).max() < 2
+    assert ulps(partials[0], op.derivatives(y, x[0])[0]).max() < 2
+
+
+@by_name("exp", "log", "sqrt", "div")
+def test_subnormals_are_kept(sweep, op):
+    """No flush to zero, neither of arguments nor of results."""
+    tiny = np.float32(1e-45)
+    x = np.full((arity(op), 1, LANES), tiny if op.name != "exp" else -103)
+    if op.name == "div":
+        x[0], x[1] = 1e-30, 1e10
+    y = run(sweep, op, x.astype(np.float32))[0]
+    assert (y != 0).all()
+    np.testing.assert_array_equal(y, to_float32(evaluate(op, x.astype(np.float32).astype(float))))
+
+
+@pytest.mark.parametrize("exponent", [-4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4])
+def test_pow_of_one_exponent(sweep, exponent):
+    """A node of equal exponents is computed in another way, with the same result."""
+    a = lanes([*np.random.default_rng(0).normal(size=200), *SPECIAL])
+    x = np.stack([a, np.full_like(a, exponent)])
+    y, partials = run(sweep, OPS["pow"], x)
+    expected = OPS["pow"].value(*x)
+    np.testing.assert_allclose(y, to_float32(expected), rtol=3e-7, atol=2e-45)
+    of_base, of_exponent = OPS["pow"].derivatives(expected, *x)
+    np.testing.assert_allclose(partials[0], to_float32(of_base), rtol=5e-7, atol=2e-45)
+    exact = np.isfinite(y) == np.isfinite(expected)
+    np.testing.assert_allclose(partials[1][exact], to_float32(of_exponent)[exact], rtol=2e-6, atol=1e-44)
+
+    x[1].flat[::5] = 1.5
+    mixed, _ = run(sweep, OPS["pow"], x)
+    np.testing.assert_allclose(mixed, to_float32(OPS["pow"].value(*x)), rtol=3e-7, atol=2e-45)
+
+
+@every_op
+def test_one_slot_for_all_arguments(sweep, op):
+    values = np.full((2, LANES), 2.0, np.float32)
+    values[0] += np.arange(LANES) / 8
+    x = np.broadcast_to(values[0], (arity(op), LANES)).astype(float)
+    index = np.zeros((1, arity(op)), np.int32)
+    sweep.apply_op(op.code, index, values, 1)
+    adjoints = np.array([[3.0], [2.0]], np.float32).repeat(LANES, 1)
+    sweep.apply_op_adjoint(op.code, index, values, adjoints, 1)
+    y = values[1].astype(float)
+    np.testing.assert_allclose(y, evaluate(op, x[:, :]), rtol=1e-6)
+    np.testing.assert_allclose(adjoints[0], 3 + 2 * differentiate(op, y, x).sum(axis=0), rtol=1e-5)
+
+
+@by_name("sum", "prod", "max", "logsumexp")
+@pytest.mark.parametrize("n", [1, 2, 3, 31, 1000])
+def test_any_arity(sweep, op, n):
+    rng = np.random.default_rng(n)
+    x = rng.normal(size=(n, 2, LANES)).astype(np.float32)
+    if op.name == "prod":
+        x = np.exp(x / n**0.5)
+    y, partials = run(sweep, op, x)
+    np.testing.assert_allclose(y, evaluate(op, x), rtol=1e-6 + 1e-7 * n**0.5, atol=1e-6)
+    np.testing.assert_allclose(partials, differentiate(op, y, x), rtol=1e-6 + 1e-7 * n**0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "x", "y", "partial"),
+    [
+        ("sum", 10_000_000, 0.1, 1e6, 1),
+        ("max", 1_000_000, 3, 3, 1e-6),
+        ("logsumexp", 1_000_000, 5, 5 + np.log(1e6), 1e-6),
+        ("prod", 1_000_000, 1 + 2**-20, np.exp(1e6 * np.log1p(2.0**-20)), np.exp(999_999 * np.log1p(2.0**-20))),
+    ],
+)
+def test_large_arity(sweep, name, n, x, y, partial):
+    """Summation in float32 would stop at a fraction; the adjoints go to 100 slots in turn."""
+    values = np.full((101, LANES), x, np.float32)
+    index = (np.arange(n, dtype=np.int32) % 100)[None]
+    sweep.apply_op(OPS[name].code, index, values, 100)
+    np.testing.assert_allclose(values[100], y, rtol=1e-6 if name != "prod" else 1e-2)
+    adjoints = np.zeros_like(values)
+    adjoints[100] = 1
+    sweep.apply_op_adjoint(OPS[name].code, index, values, adjoints, 100)
+    np.testing.assert_allclose(adjoints[:100], n / 100 * partial, rtol=1e-2)
+
+
+def test_prod_of_factors_that_underflow(sweep):
+    """The product is 0 in float32, the derivatives are not."""
+    y, partials = run(sweep, OPS["prod"], np.full((2, 1, LANES), 1e-30))
+    assert (y == 0).all()
+    np.testing.assert_array_equal(partials, np.full_like(partials, 1e-30))
+
+
+# Arguments of the test entries, which are also the model for callers.
+
+GOOD = {"op": OPS["add"].code, "index": [[0, 1]], "values": (3, LANES), "dst": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"op": -1}, "op: expected 0 to 24, came -1"),
+        ({"op": 25}, "op: expected 0 to 24, came 25"),
+        ({"index": [[0]]}, "index: expected 2 columns for op 13, came 1"),
+        ({"op": OPS["sum"].code, "index": [[]]}, "index: expected 1 or more columns for op 21, came 0"),
+        ({"values": (3, 31)}, "values: expected 32 columns, came 31"),
+        ({"dst": 3}, "dst: expected 0 to 2 for 1 nodes in 3 slots, came 3"),
+        ({"dst": -1}, "dst: expected 0 to 2 for 1 nodes in 3 slots, came -1"),
+        ({"index": [[0, 3]]}, r"index\[0, 1\]: expected a slot from 0 to 2 outside of 2 to 2, came 3"),
+        ({"index": [[-1, 0]]}, r"index\[0, 0\]: expected a slot from 0 to 2 outside of 2 to 2, came -1"),
+        ({"index": [[0, 2]]}, r"index\[0, 1\]: expected a slot from 0 to 2 outside of 2 to 2, came 2"),
+    ],
+)
+def test_arguments_are_checked(sweep, change, message):
+    given = GOOD | change
+    index, values = np.array(given["index"], np.int32), np.zeros(given["values"], np.float32)
+    with pytest.raises(ValueError, match=message):
+        sweep.apply_op(given["op"], index, values, given["dst"])
+    with pytest.raises(ValueError, match=message):
+        sweep.apply_op_adjoint(given["op"], index, values, values.copy(), given["dst"])
+
+
+def test_adjoints_have_the_shape_of_values(sweep):
+    index, values = np.array(GOOD["index"], np.int32), np.zeros(GOOD["values"], np.float32)
+    with pytest.raises(ValueError, match=r"adjoints: expected the shape of values, \(3, 32\), came \(2, 32\)"):
+        sweep.apply_op_adjoint(GOOD["op"], index, values, values[:2], GOOD["dst"])
+
+
+@every_op
+def test_kernels_know_the_arity(sweep, op):
+    values = np.zeros((9, LANES), np.float32)
+    for n in range(1, 6):
+        index = np.arange(n, dtype=np.int32)[None]
+        if op.arity in (n, -1):
+            sweep.apply_op(op.code, index, values, 8)
+        else:
+            with pytest.raises(ValueError, match=f"index: expected {op.arity} columns for op {op.code}, came {n}"):
+                sweep.apply_op(op.code, index, values, 8)
+
+
+def test_no_nodes(sweep):
+    values = np.ones((1, LANES), np.float32)
+    sweep.apply_op(0, np.zeros((0, 1), np.int32), values, 1)
+    sweep.apply_op_adjoint(0, np.zeros((0, 1), np.int32), values, values, 1)
+    assert (values == 1).all()
