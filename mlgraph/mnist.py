@@ -22,11 +22,11 @@ from mlgraph.arguments import COUNT, COUNTS, FRACTION, RATES, SEED, SIZES, THREA
 from mlgraph.datasets import DataError, Dataset, load_mnist
 from mlgraph.display import Display
 from mlgraph.modelfile import write_atomically
+from mlgraph.ops import ACTIVATIONS
 from mlgraph.plotting import training_picture
 
 __all__ = ["PRESETS", "Recipe", "main"]
 
-ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
 MODEL, HISTORY, PICTURE = "model.npz", "history.json", "training.png"  # what a run leaves in its folder
 
 OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13  # exit status; as in shells, signals follow 128

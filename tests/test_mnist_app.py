@@ -1,0 +1,549 @@
+"""The application: what it writes and says, and that every mistake is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import mnist
+from mlgraph.display import Display
+
+HEIGHT, WIDTH, CLASSES = 4, 5, 3
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    path.write_bytes(header + array.tobytes())
+
+
+def write_data(folder: Path, *, train: int = 90, test: int = 30, width: int = WIDTH, classes: int = CLASSES) -> Path:
+    """Images whose class is the third of them that is bright: a network learns it within an epoch or two."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for prefix, n in (("train", train), ("t10k", test)):
+        labels = np.arange(n, dtype=np.uint8) % classes
+        images = rng.integers(0, 60, size=(n, HEIGHT * width), dtype=np.uint8)
+        share = HEIGHT * width // classes
+        for image, label in zip(images, labels, strict=True):
+            image[label * share : (label + 1) * share] += 150
+        write_idx(folder / f"{prefix}-images-idx3-ubyte", images.reshape(n, HEIGHT, width))
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("idx") / "data")
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        record = json.loads(self.out.splitlines()[-1])
+        assert isinstance(record, dict)
+        return record
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """Run the program in an empty folder, on the small data set unless `data` is None."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*words: object, data: Path | None = data) -> Result:
+        given = [*map(str, words), *([] if data is None else ["--data", str(data)])]
+        return Result(mnist.main(given), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error is a terminal. (`run` is asked for because it reads the streams first.)"""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+
+@pytest.fixture
+def model(run: Run) -> str:
+    assert run("--epochs", 3, "--hidden", 8, "--out", "trained", "--no-plot", "--quiet").status == 0
+    return str(Path("trained") / "model.npz")
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, kind: str, epoch: int) -> None:
+    """Raise KeyboardInterrupt where Ctrl-C would: when training comes back to Python, here at an event."""
+    show = Display.__call__
+
+    def show_and_interrupt(self: Display, event: Any) -> None:
+        show(self, event)
+        if (event.kind, event.epoch) == (kind, epoch):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "__call__", show_and_interrupt)
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def test_train_writes_and_says_what_it_did(run: Run) -> None:
+    result = run("--epochs", 3, "--hidden", 8, "--threads", 1, "--json")
+    assert (result.status, result.err) == (0, "")
+    header, *epochs, summary, files, _ = result.out.splitlines()
+    assert header == f"20-8-3 leaky_relu, 184 edges, 1 thread, {mlgraph.ISA}"
+    assert [line.split("   test accuracy")[0] for line in epochs] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert summary.startswith("test accuracy ")
+    assert summary.endswith(" examples/s")
+    assert files == f"wrote {Path('mnist-run/model.npz')}, {Path('mnist-run/history.json')}, {Path('mnist-run/training.png')}"
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
+    assert Path("mnist-run/training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_and_history_agree(run: Run, data: Path) -> None:
+    record = run("train", "--epochs", 2, "--seed", 7, "--json", "--out", "a/b").json
+    assert record["test_accuracy"] == 1.0
+    assert record["train_seconds"] > 0
+    assert record["examples_per_second"] == pytest.approx(180 / record["train_seconds"])
+    expected = {
+        "epochs": 2, "edges": 20 * 32 + 32 * 3, "parameters": 20 * 32 + 32 * 3 + 35, "isa": mlgraph.ISA, "seed": 7,
+        "threads": mlgraph.default_threads(), "hidden": [32], "activation": "leaky_relu", "preset": "default",
+        "batch_size": [128, 8], "data": str(data), "epochs_trained": 2.0, "interrupted": False,
+    }  # fmt: skip
+    assert {name: record[name] for name in expected} == expected
+
+    written = json.loads(Path("a/b/history.json").read_text())
+    assert {**written["configuration"], **written["results"]} == record
+    assert written["history"]["batch_examples"][-1] == 180
+    assert len(written["history"]["validation_accuracy"]) == 2
+
+
+def test_saved_model_is_the_trained_one(run: Run, model: str, data: Path) -> None:
+    trained = json.loads(Path("trained/history.json").read_text())["results"]
+    assert run("evaluate", model, "--json").json["test_loss"] == trained["test_loss"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {"preset": "default", "weight_dropout": 0.0, "output_bias": True, "parameters": 20 * 32 + 32 * 3 + 35}),
+        (
+            ["--preset", "ml-rust"],
+            {"preset": "ml-rust", "hidden": [32], "activation": "leaky_relu", "weight_dropout": 0.5, "dropout": 0.0,
+             "batch_size": [128, 8], "epochs": 10, "parameters": 20 * 32 + 32 * 3 + 32},
+        ),
+        (
+            ["--weight-dropout", "0", "--preset", "ml-rust", "--hidden", "6,4", "--epochs", "1", "--batch-size", "16"],
+            {"weight_dropout": 0.0, "hidden": [6, 4], "epochs": 1, "batch_size": [16, 16], "output_bias": False,
+             "learning_rate": list(mnist.PRESETS["ml-rust"].learning_rate), "edges": 20 * 6 + 6 * 4 + 4 * 3},
+        ),
+        (["--hidden", "none", "--epochs", "1"], {"hidden": [], "edges": 60}),
+        (["--hidden", "", "--epochs", "1"], {"hidden": [], "edges": 60}),
+        (
+            ["--learning-rate", "0.2:0.1", "--momentum", "0", "--dropout", ".25", "--activation", "tanh"],
+            {"learning_rate": [0.2, 0.1], "momentum": 0.0, "dropout": 0.25, "activation": "tanh"},
+        ),
+        (["--learning-rate", "1e-3"], {"learning_rate": [0.001, 0.001]}),
+    ],
+)  # fmt: skip
+def test_presets_and_options(run: Run, words: list[str], expected: dict[str, Any]) -> None:
+    result = run(*words, "--quiet", "--no-plot", "--json")
+    assert (result.status, result.err) == (0, "")
+    assert len(result.out.splitlines()) == 1
+    assert {name: result.json[name] for name in expected} == expected
+
+
+def test_same_seed_same_model(run: Run) -> None:
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run("--epochs", 2, "--seed", seed, "--dropout", 0.5, "--quiet", "--no-plot", "--out", out)
+    weights = [mlgraph.load(f"{out}/model.npz").graph.parameters for out in "abc"]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+
+
+def test_quiet(run: Run) -> None:
+    assert run("--epochs", 1, "--quiet", "--live") == (0, "", "")
+    assert Path("mnist-run/training.png").exists()
+
+
+def test_no_plot(run: Run) -> None:
+    result = run("--epochs", 1, "--no-plot", "--json")
+    assert "training.png" not in result.out
+    assert "picture" not in result.json["files"]
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
+
+
+def test_first_run_is_replaced(run: Run) -> None:
+    for epochs in (1, 2):
+        assert run("--epochs", epochs).status == 0
+    assert json.loads(Path("mnist-run/history.json").read_text())["configuration"]["epochs"] == 2
+    assert len(os.listdir("mnist-run")) == 3
+
+
+# --- on a terminal, and without the extras ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("terminal")
+def test_bar(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    tqdm = pytest.importorskip("tqdm").tqdm
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # its thread would outlive the test
+    result = run("--epochs", 2, "--no-plot")
+    assert "/180 [" in result.err
+    lines = result.out.splitlines()
+    assert [line[:9] for line in lines] == [lines[0][:9], "epoch 1/2", "epoch 2/2", "test accu", "wrote mni"]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_quiet_terminal(run: Run) -> None:
+    assert run("--epochs", 1, "--quiet", "--no-plot") == (0, "", "")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_without_tqdm(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    result = run("--epochs", 2, "--no-plot")
+    assert (result.status, result.err) == (0, "no progress bar, which needs tqdm: pip install 'mlgraph[app]'\n")
+    assert "epoch 2/2" in result.out
+
+
+def hide_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.pyplot", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def test_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_matplotlib(monkeypatch)
+    result = run("--epochs", 1)
+    assert result.status == 0
+    assert len(result.err.splitlines()) == 1
+    assert result.err.startswith("no picture: ")
+    assert result.err.endswith("pip install 'mlgraph[app]'\n")
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
+
+
+def test_live_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_matplotlib(monkeypatch)
+    monkeypatch.setenv("DISPLAY", ":0")
+    result = run("--epochs", 1, "--no-plot", "--live")
+    assert result.status == 0
+    assert result.err.startswith("no live picture: ")
+    assert result.err.endswith("pip install 'mlgraph[app]'\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux names its display in the environment")
+@pytest.mark.usefixtures("terminal")
+def test_live_without_display(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    result = run("--epochs", 1, "--live")
+    assert result.status == 0
+    assert result.err.splitlines()[0] == "no live picture: neither DISPLAY nor WAYLAND_DISPLAY is set"
+    assert Path("mnist-run/training.png").exists()
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_live_window(run: Run, monkeypatch: pytest.MonkeyPatch, watched: bool) -> None:
+    calls = []
+
+    class Window:
+        is_open = is_due = True
+
+        def __init__(self, **options: Any) -> None:
+            calls.append(("open", options))
+
+        def update(self, history: mlgraph.History) -> None:
+            calls.append(("update", len(history.validation_accuracy)))
+
+        def wait(self, history: mlgraph.History) -> None:
+            calls.append(("wait", len(history.validation_accuracy)))
+            raise KeyboardInterrupt  # Ctrl-C closes it, too
+
+    monkeypatch.setattr("mlgraph.display.LivePicture", Window)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: watched)
+    assert run("--epochs", 2, "--no-plot", "--live").status == 0
+    title = "20-32-3 leaky_relu, 736 edges, 2 epochs, seed 0"
+    assert calls[0] == ("open", {"title": title, "n_epochs": 2, "epoch_size": 90})
+    assert ("update", 2) in calls
+    # A script must not wait for somebody to close a window.
+    assert (calls[-1] == ("wait", 2)) is watched
+
+
+# --- the ends that a run can come to ----------------------------------------------------------------------------------
+
+
+def test_interrupt_keeps_what_there_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(monkeypatch, "epoch", 1)
+    result = run("--epochs", 5, "--json")
+    assert result.status == 130
+    assert result.err == "mlgraph.mnist: interrupted after 2.00 of 5 epochs; saved what there is\n"
+    record = result.json
+    assert (record["interrupted"], record["epochs"], record["epochs_trained"]) == (True, 5, 2.0)
+    assert record["examples_per_second"] > 0
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
+    assert json.loads(Path("mnist-run/history.json").read_text())["results"]["interrupted"]
+    assert isinstance(mlgraph.load("mnist-run/model.npz"), mlgraph.Network)
+
+
+def test_interrupt_within_the_first_epoch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(monkeypatch, "steps", 0)
+    result = run("--epochs", 5, "--batch-size", 10)
+    assert result.status == 130
+    assert result.err.startswith("mlgraph.mnist: interrupted after 0.")
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
+
+
+def test_interrupt_before_the_first_step(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(self: mlgraph.Network, *args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mlgraph.Network, "fit", fit)
+    before = Path(model).read_bytes()
+    result = run("--out", "trained")
+    assert (result.status, result.err) == (130, "mlgraph.mnist: error: interrupted before the first step, nothing saved\n")
+    assert Path(model).read_bytes() == before
+
+
+def test_interrupt_while_loading(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(folder: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mnist, "load_mnist", load)
+    assert run() == (130, "", "mlgraph.mnist: interrupted\n")
+
+
+def test_non_finite_training_overwrites_nothing(run: Run, model: str) -> None:
+    before = {name: Path("trained", name).read_bytes() for name in os.listdir("trained")}
+    result = run("--epochs", 5, "--learning-rate", "1e30", "--out", "trained", "--json")
+    assert result.status == 1
+    assert len(result.err.splitlines()) == 1
+    assert result.err.startswith("mlgraph.mnist: error: epoch ")
+    assert {name: Path("trained", name).read_bytes() for name in os.listdir("trained")} == before
+
+
+def test_disk_full(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(self: mlgraph.Network, path: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(mlgraph.Network, "save", save)
+    result = run("--epochs", 1)
+    assert result.status == 1
+    assert len(result.err.splitlines()) == 1
+    assert "No space left on device: " in result.err
+
+
+def test_too_large_for_memory(run: Run) -> None:
+    result = run("--hidden", 10**9, "--epochs", 1)
+    assert (result.status, len(result.err.splitlines())) == (1, 1)
+    assert result.err.startswith("mlgraph.mnist: error: not enough memory")
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+PAIR = "expected N or A:B with positive integers"
+RATES = "expected X or A:B with positive finite numbers"
+SHARE = "expected a number from 0 to below 1"
+COUNT = "expected an integer from 1 to 1000000000"
+SIZES = "expected positive integers such as 32 or 300,100, or none"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        *(("--batch-size", value, PAIR) for value in ("x", "", "0", "-1", "128:", ":8", "128:0", "1:2:3", "1.5", "nan")),
+        *(("--learning-rate", value, RATES) for value in ("x", "", "0", "-0.1", "nan", "inf", "1e300", "0.1:", "0.1:nan")),
+        *(("--momentum", value, SHARE) for value in ("x", "1", "-0.1", "nan", "inf")),
+        *(("--dropout", value, SHARE) for value in ("x", "1", "1.0", "-1", "nan")),
+        *(("--weight-dropout", value, SHARE) for value in ("x", "1", "-1", "50%")),
+        *(("--epochs", value, COUNT) for value in ("x", "0", "-1", "1.5", "1000000001", "9" * 5000)),
+        *(("--hidden", value, SIZES) for value in ("x", "0", "-3", "32,", ",", "32,0", "3.5", "32:16", "None", "9" * 30)),
+        *(("--threads", value, "expected an integer from 1 to 1024") for value in ("x", "0", "-1", "1025")),
+        *(("--seed", value, "expected an integer from 0 to 2**63 - 1") for value in ("x", "-1", "0.5", str(2**63))),
+        ("--activation", "softmax", "expected identity, relu, leaky_relu, sigmoid or tanh"),
+        ("--activation", "a\nb", "expected identity, relu, leaky_relu, sigmoid or tanh"),
+        ("--preset", "mlrust", "expected default or ml-rust"),
+    ],
+)
+def test_values_out_of_range(run: Run, option: str, value: str, message: str) -> None:
+    expected = f"mlgraph.mnist: error: argument {option}: {message}, came {value!r}\n"
+    assert run(f"{option}={value}") == (2, "", expected)
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--epoch", "1"], "unrecognized arguments: --epoch 1"),  # no abbreviations: they break when options are added
+        (["train", "more"], "unrecognized arguments: more"),
+        (["train", "a\nb"], "unrecognized arguments: a b"),
+        (["--epochs"], "argument --epochs: expected one argument"),
+        (["evaluat", "model.npz"], "argument COMMAND: expected train or evaluate, came 'evaluat'"),
+        (["evaluate"], "the following arguments are required: MODEL"),
+        (["evaluate", "a", "b"], "unrecognized arguments: b"),
+        (["evaluate", "a", "--epochs", "1"], "unrecognized arguments: --epochs 1"),
+    ],
+)
+def test_mistaken_words(run: Run, words: list[str], message: str) -> None:
+    assert run(*words, data=None) == (2, "", f"mlgraph.mnist: error: {message}\n")
+
+
+@pytest.mark.parametrize("command", [[], ["evaluate", "trained/model.npz"]])
+@pytest.mark.usefixtures("model")
+def test_bad_data(run: Run, tmp_path: Path, command: list[str]) -> None:
+    folder = write_data(tmp_path / "bad")
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0")
+    missing = tmp_path / "missing"
+    for data, file in ((folder, folder / "t10k-labels-idx1-ubyte"), (missing, missing)):
+        result = run(*command, data=data)
+        assert (result.status, result.out) == (2, "")
+        assert result.err.startswith(f"mlgraph.mnist: error: argument --data: {file}: expected ")
+        assert len(result.err.splitlines()) == 1
+    assert not Path("mnist-run").exists()
+
+
+def test_out_is_checked_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlgraph.Network, "fit", lambda *args, **options: pytest.fail("training began"))
+    Path("file").touch()
+    result = run("--out", "file")
+    assert result == (2, "", "mlgraph.mnist: error: argument --out: cannot write to 'file': File exists\n")
+    result = run("--out", "file/folder")
+    assert result == (2, "", "mlgraph.mnist: error: argument --out: cannot write to 'file/folder': Not a directory\n")
+    Path("run/model.npz").mkdir(parents=True)
+    path = str(Path("run/model.npz"))
+    assert run("--out", "run") == (2, "", f"mlgraph.mnist: error: argument --out: cannot write {path!r}: it is a folder\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_out_is_read_only(run: Run) -> None:
+    Path("locked").mkdir(mode=0o500)
+    result = run("--out", "locked")
+    assert result == (2, "", "mlgraph.mnist: error: argument --out: cannot write to 'locked': Permission denied\n")
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate(run: Run, model: str) -> None:
+    result = run("evaluate", model, "--threads", 1)
+    assert (result.status, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0] == f"{model}: 20-8-3 leaky_relu, 184 edges"
+    assert lines[1].startswith("30 test examples: accuracy 100.00%, loss 0.")
+    assert lines[3:] == [
+        "class  examples  accuracy  most often taken for",
+        "    0        10   100.00%",
+        "    1        10   100.00%",
+        "    2        10   100.00%",
+    ]
+
+
+def test_evaluate_tells_mistakes(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def predict(self: mlgraph.Network, x: np.ndarray, n_threads: int | None = None) -> np.ndarray:
+        return np.array([0, 1, 2] * 7 + [2, 0, 2] * 3)
+
+    monkeypatch.setattr(mlgraph.Network, "predict", predict)
+    result = run("evaluate", model, "--json")
+    assert result.out.splitlines()[4:-1] == [
+        "    0        10    70.00%  2 (3)",
+        "    1        10    70.00%  0 (3)",
+        "    2        10   100.00%",
+        "",
+        "6 mistakes, most often 0 taken for 2 (3), 1 taken for 0 (3)",
+    ]
+    assert result.json["confusion"] == [[7, 0, 3], [3, 7, 0], [0, 0, 10]]
+    assert result.json["class_accuracy"] == [0.7, 0.7, 1.0]
+    assert {"test_accuracy", "test_loss", "edges", "threads", "isa"} <= result.json.keys()
+
+
+def test_evaluate_class_without_examples(run: Run, model: str, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "two", classes=2)
+    result = run("evaluate", model, "--json", data=data)
+    assert result.status == 0
+    assert result.json["class_accuracy"][2] is None
+
+
+def test_evaluate_mistaken_models(run: Run, model: str, tmp_path: Path) -> None:
+    Path("text").write_text("no model")
+    graph = mlgraph.Graph()
+    x = graph.input("x")
+    mlgraph.Model(graph, [x * graph.parameter(1.0)]).save("other.npz")
+    wide = write_data(tmp_path / "wide", width=6)
+    many = write_data(tmp_path / "many", classes=4)
+    for path, data, message in (
+        ("nothing.npz", None, "nothing.npz: cannot be read: No such file or directory"),
+        (".", None, ".: cannot be read: Is a directory"),
+        ("text", None, "text: not a model file, or a damaged one (File is not a zip file)"),
+        ("other.npz", None, "other.npz: expected a network that tells classes apart, came another model"),
+        (model, wide, f"{model} has 20 inputs, the images 4 x 6 pixels"),
+        (model, many, f"{model} has 3 outputs, the data 4 classes"),
+    ):
+        assert run("evaluate", path, data=data) == (2, "", f"mlgraph.mnist: error: argument MODEL: {message}\n")
+
+
+# --- as a process -----------------------------------------------------------------------------------------------------
+
+
+def start(*words: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mlgraph.mnist", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(mlgraph.__file__).parents[1])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    return subprocess.Popen(command, **{**pipes, **options})
+
+
+def test_process(tmp_path: Path, data: Path) -> None:
+    process = start("--epochs", 1, "--data", data, "--no-plot", "--json", cwd=tmp_path)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out.splitlines()[-1])["test_accuracy"] > 0.3
+    assert (tmp_path / "mnist-run" / "model.npz").exists()
+
+
+def test_process_help() -> None:
+    process = start("--help")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert all(word in out for word in ("--hidden SIZES", "(default: 128:8)", "commands:", "  evaluate "))
+
+
+def test_process_is_quiet_when_nobody_reads(tmp_path: Path, data: Path) -> None:
+    process = start("--epochs", 3, "--data", data, "--no-plot", cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_process_is_interrupted(tmp_path: Path, data: Path) -> None:
+    def take_signals() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
+
+    process = start("--epochs", 20000, "--data", data, "--no-plot", cwd=tmp_path, preexec_fn=take_signals)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("epoch"):
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("mlgraph.mnist: interrupted after ")
+    assert len(err.splitlines()) == 1
+    assert sorted(os.listdir(tmp_path / "mnist-run")) == ["history.json", "model.npz"]
