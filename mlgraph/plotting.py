@@ -21,15 +21,17 @@ __all__ = ["LivePicture", "NoDisplayError", "training_picture"]
 
 StrPath = str | os.PathLike[str]
 Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[Any]
 
 SIZE = (9.0, 6.0)  # inches
 DPI = 120
-COLUMNS = 1000  # a batch line of more points than a picture has columns of pixels is reduced to its outline
+COLUMNS = 1000  # a line of many more points is reduced to its outline, which looks the same
 SOFTENING = 0.01  # of the accuracy scale: the larger, the less room between 99 and 100 %
 ACCURACY_TICKS = (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 96, 98, 99, 100)  # percent
 
 LIVE_INTERVAL = 0.2  # seconds between two updates of a window, at least
-LIVE_SHARE = 0.03  # of the time of a run may go into its window
+LIVE_COLUMNS = 500  # coarser, for half of the time
+LIVE_SHARE = 0.04  # of the time of a run may go into its window
 
 
 class NoDisplayError(RuntimeError):
@@ -64,6 +66,8 @@ def training_picture(
     ------
     ImportError
         If matplotlib is not installed. The message names the extra to install.
+    OSError
+        If the file cannot be written; what stood at `path` is still there.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -109,13 +113,16 @@ class LivePicture:
         except ImportError as error:
             raise _without_matplotlib(error) from error
 
+        self._plt = plt
+        self._next = 0.0  # when an update is due
+        self._connection: int | None = None
         try:
             self._figure = plt.figure(figsize=SIZE)
             self._canvas: Any = self._figure.canvas
             if not self._canvas.required_interactive_framework:
                 plt.close(self._figure)
                 raise NoDisplayError(f"matplotlib's backend {plt.get_backend()} opens no windows")
-            self._picture = _Picture(self._figure, title, epoch_size, n_epochs)
+            self._picture = _Picture(self._figure, title, epoch_size, n_epochs, LIVE_COLUMNS)
             self._animate(self._canvas.supports_blit)
             self._figure.show()
             self._canvas.draw()
@@ -125,8 +132,6 @@ class LivePicture:
         except Exception as error:  # of many types: each backend has its own way to fail
             reason = " ".join(str(error).split()) or type(error).__name__
             raise NoDisplayError(f"matplotlib cannot open a window: {reason}") from error
-        self._plt = plt
-        self._next = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -151,7 +156,9 @@ class LivePicture:
             self._canvas.draw()
         self._canvas.flush_events()
         end = time.perf_counter()
-        self._next = max(start + LIVE_INTERVAL, end + (end - start) / LIVE_SHARE)
+        # The first update draws the axes, at several times the cost; if it counted, a short run would see no other.
+        pause = (end - start) / LIVE_SHARE if self._next else 0
+        self._next = max(start + LIVE_INTERVAL, end + pause)
 
     def wait(self, history: History) -> None:
         """Draw the whole history and keep the window until the user closes it."""
@@ -170,7 +177,7 @@ class LivePicture:
             artist.set_animated(on)
         if on:
             self._connection = self._canvas.mpl_connect("draw_event", self._after_draw)
-        elif hasattr(self, "_connection"):
+        elif self._connection is not None:
             self._canvas.mpl_disconnect(self._connection)
 
     def _after_draw(self, event: object) -> None:
@@ -185,8 +192,15 @@ class LivePicture:
 class _Picture:
     """The axes and lines of a picture on any figure."""
 
-    def __init__(self, figure: Figure, title: str | None, epoch_size: int | None, n_epochs: int | None = None) -> None:
-        self._epoch_size, self._n_epochs = epoch_size, n_epochs
+    def __init__(
+        self,
+        figure: Figure,
+        title: str | None,
+        epoch_size: int | None,
+        n_epochs: int | None = None,
+        columns: int = COLUMNS,
+    ) -> None:
+        self._epoch_size, self._n_epochs, self._columns = epoch_size, n_epochs, columns
         # Placed by hand: automatic layout doubles the cost of drawing, and fails while a window has no size yet.
         figure.subplots_adjust(left=0.08, right=0.93, bottom=0.09, top=0.94, hspace=0.08)
         accuracy, rates = figure.subplots(2, sharex=True, height_ratios=[5, 1])
@@ -233,7 +247,7 @@ class _Picture:
         epoch_size = self._epoch_size or (epoch_ends[0] if len(epoch_ends) else seen[-1])
 
         epochs, percent = seen / epoch_size, 100 * history.batch_accuracy
-        self._batches.set_data(*_outline(epochs, percent))
+        self._batches.set_data(*_outline(epochs, percent, self._columns))
         ends, mean = _running_mean(seen, history.batch_size, percent, window=min(epoch_size, seen[-1]) / 10)
         self._mean.set_data(ends / epoch_size, mean)
         test = 100 * history.validation_accuracy
@@ -246,7 +260,7 @@ class _Picture:
         whole = ~np.isin(seen, epoch_ends)  # the last batch of an epoch has what is left over, which is no schedule
         whole |= not whole.any()
         for line, values in zip(self._schedules, (history.learning_rate, history.batch_size), strict=True):
-            line.set_data(*_outline(epochs[whole], values[whole]))
+            line.set_data(*_outline(epochs[whole], values[whole], self._columns))
             line.axes.set_ylim(0, 1.15 * values.max())
         if self._n_epochs is None:
             self._axes[0].set_xlim(0, epochs[-1])
@@ -261,9 +275,9 @@ def _unstretch(height: Floats) -> Floats:
     return 100 * (1 + SOFTENING - np.exp(-height))
 
 
-def _outline(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+def _outline(x: Numbers, y: Numbers, columns: int) -> tuple[Numbers, Numbers]:
     """The line with no more than the lowest and highest point of each column: it looks the same and draws faster."""
-    each = len(y) // COLUMNS
+    each = len(y) // columns
     if each < 3:
         return x, y
     starts = np.arange(0, len(y), each)
@@ -271,7 +285,7 @@ def _outline(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     return np.repeat(x[starts], 2), np.column_stack([low, high]).ravel()
 
 
-def _running_mean(seen: Floats, sizes: Floats, y: Floats, *, window: float) -> tuple[Floats, Floats]:
+def _running_mean(seen: Numbers, sizes: Numbers, y: Numbers, *, window: float) -> tuple[Numbers, Numbers]:
     """Mean over the last `window` examples, at even distances from the first full window to the end."""
     edges = np.concatenate([[0], seen])
     total = np.concatenate([[0], np.cumsum(y * sizes)])

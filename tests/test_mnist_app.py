@@ -62,15 +62,14 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Run:
-    """Run the program in an empty folder, on the small data set unless `data` is None."""
+def run(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the program in an empty folder, on the small data set; with `terminal`, as if a person watched."""
     monkeypatch.chdir(tmp_path)
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(*words: object, data: Path | None = data) -> Result:
+    def run(*words: object, data: Path | None = data, terminal: bool = False) -> Result:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
         given = [*map(str, words), *([] if data is None else ["--data", str(data)])]
         return Result(mnist.main(given), *capsys.readouterr())
 
@@ -78,14 +77,8 @@ def run(
 
 
 @pytest.fixture
-def terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standard error is a terminal. (`run` is asked for because it reads the streams first.)"""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-
-
-@pytest.fixture
 def model(run: Run) -> str:
-    assert run("--epochs", 3, "--hidden", 8, "--out", "trained", "--no-plot", "--quiet").status == 0
+    assert run("--epochs", 3, "--batch-size", 4, "--hidden", 8, "--out", "trained", "--no-plot", "--quiet").status == 0
     return str(Path("trained") / "model.npz")
 
 
@@ -112,20 +105,23 @@ def test_train_writes_and_says_what_it_did(run: Run) -> None:
     assert [line.split("   test accuracy")[0] for line in epochs] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert summary.startswith("test accuracy ")
     assert summary.endswith(" examples/s")
-    assert files == f"wrote {Path('mnist-run/model.npz')}, {Path('mnist-run/history.json')}, {Path('mnist-run/training.png')}"
+    assert (
+        files
+        == f"wrote {Path('mnist-run/model.npz')}, {Path('mnist-run/history.json')}, {Path('mnist-run/training.png')}"
+    )
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
     assert Path("mnist-run/training.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_json_and_history_agree(run: Run, data: Path) -> None:
-    record = run("train", "--epochs", 2, "--seed", 7, "--json", "--out", "a/b").json
+    record = run("train", "--epochs", 2, "--batch-size", 8, "--seed", 7, "--json", "--out", "a/b").json
     assert record["test_accuracy"] == 1.0
     assert record["train_seconds"] > 0
     assert record["examples_per_second"] == pytest.approx(180 / record["train_seconds"])
     expected = {
         "epochs": 2, "edges": 20 * 32 + 32 * 3, "parameters": 20 * 32 + 32 * 3 + 35, "isa": mlgraph.ISA, "seed": 7,
         "threads": mlgraph.default_threads(), "hidden": [32], "activation": "leaky_relu", "preset": "default",
-        "batch_size": [128, 8], "data": str(data), "epochs_trained": 2.0, "interrupted": False,
+        "batch_size": [8, 8], "data": str(data), "epochs_trained": 2.0, "interrupted": False,
     }  # fmt: skip
     assert {name: record[name] for name in expected} == expected
 
@@ -200,25 +196,22 @@ def test_first_run_is_replaced(run: Run) -> None:
 # --- on a terminal, and without the extras ----------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("terminal")
 def test_bar(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     tqdm = pytest.importorskip("tqdm").tqdm
     monkeypatch.setattr(tqdm, "monitor_interval", 0)  # its thread would outlive the test
-    result = run("--epochs", 2, "--no-plot")
+    result = run("--epochs", 2, "--no-plot", terminal=True)
     assert "/180 [" in result.err
     lines = result.out.splitlines()
     assert [line[:9] for line in lines] == [lines[0][:9], "epoch 1/2", "epoch 2/2", "test accu", "wrote mni"]
 
 
-@pytest.mark.usefixtures("terminal")
 def test_quiet_terminal(run: Run) -> None:
-    assert run("--epochs", 1, "--quiet", "--no-plot") == (0, "", "")
+    assert run("--epochs", 1, "--quiet", "--no-plot", terminal=True) == (0, "", "")
 
 
-@pytest.mark.usefixtures("terminal")
 def test_without_tqdm(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    result = run("--epochs", 2, "--no-plot")
+    result = run("--epochs", 2, "--no-plot", terminal=True)
     assert (result.status, result.err) == (0, "no progress bar, which needs tqdm: pip install 'mlgraph[app]'\n")
     assert "epoch 2/2" in result.out
 
@@ -248,10 +241,9 @@ def test_live_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux names its display in the environment")
-@pytest.mark.usefixtures("terminal")
 def test_live_without_display(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    result = run("--epochs", 1, "--live")
+    result = run("--epochs", 1, "--live", terminal=True)
     assert result.status == 0
     assert result.err.splitlines()[0] == "no live picture: neither DISPLAY nor WAYLAND_DISPLAY is set"
     assert Path("mnist-run/training.png").exists()
@@ -259,7 +251,7 @@ def test_live_without_display(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("watched", [True, False])
 def test_live_window(run: Run, monkeypatch: pytest.MonkeyPatch, watched: bool) -> None:
-    calls = []
+    calls: list[Any] = []
 
     class Window:
         is_open = is_due = True
@@ -276,8 +268,7 @@ def test_live_window(run: Run, monkeypatch: pytest.MonkeyPatch, watched: bool) -
 
     monkeypatch.setattr("mlgraph.display.LivePicture", Window)
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: watched)
-    assert run("--epochs", 2, "--no-plot", "--live").status == 0
+    assert run("--epochs", 2, "--no-plot", "--live", terminal=watched).status == 0
     title = "20-32-3 leaky_relu, 736 edges, 2 epochs, seed 0"
     assert calls[0] == ("open", {"title": title, "n_epochs": 2, "epoch_size": 90})
     assert ("update", 2) in calls
@@ -316,7 +307,10 @@ def test_interrupt_before_the_first_step(run: Run, model: str, monkeypatch: pyte
     monkeypatch.setattr(mlgraph.Network, "fit", fit)
     before = Path(model).read_bytes()
     result = run("--out", "trained")
-    assert (result.status, result.err) == (130, "mlgraph.mnist: error: interrupted before the first step, nothing saved\n")
+    assert (result.status, result.err) == (
+        130,
+        "mlgraph.mnist: error: interrupted before the first step, nothing saved\n",
+    )
     assert Path(model).read_bytes() == before
 
 
@@ -366,13 +360,22 @@ SIZES = "expected positive integers such as 32 or 300,100, or none"
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        *(("--batch-size", value, PAIR) for value in ("x", "", "0", "-1", "128:", ":8", "128:0", "1:2:3", "1.5", "nan")),
-        *(("--learning-rate", value, RATES) for value in ("x", "", "0", "-0.1", "nan", "inf", "1e300", "0.1:", "0.1:nan")),
+        *(
+            ("--batch-size", value, PAIR)
+            for value in ("x", "", "0", "-1", "128:", ":8", "128:0", "1:2:3", "1.5", "nan")
+        ),
+        *(
+            ("--learning-rate", value, RATES)
+            for value in ("x", "", "0", "-0.1", "nan", "inf", "1e300", "0.1:", "0.1:nan")
+        ),
         *(("--momentum", value, SHARE) for value in ("x", "1", "-0.1", "nan", "inf")),
         *(("--dropout", value, SHARE) for value in ("x", "1", "1.0", "-1", "nan")),
         *(("--weight-dropout", value, SHARE) for value in ("x", "1", "-1", "50%")),
         *(("--epochs", value, COUNT) for value in ("x", "0", "-1", "1.5", "1000000001", "9" * 5000)),
-        *(("--hidden", value, SIZES) for value in ("x", "0", "-3", "32,", ",", "32,0", "3.5", "32:16", "None", "9" * 30)),
+        *(
+            ("--hidden", value, SIZES)
+            for value in ("x", "0", "-3", "32,", ",", "32,0", "3.5", "32:16", "None", "9" * 30)
+        ),
         *(("--threads", value, "expected an integer from 1 to 1024") for value in ("x", "0", "-1", "1025")),
         *(("--seed", value, "expected an integer from 0 to 2**63 - 1") for value in ("x", "-1", "0.5", str(2**63))),
         ("--activation", "softmax", "expected identity, relu, leaky_relu, sigmoid or tanh"),
@@ -427,7 +430,11 @@ def test_out_is_checked_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert result == (2, "", "mlgraph.mnist: error: argument --out: cannot write to 'file/folder': Not a directory\n")
     Path("run/model.npz").mkdir(parents=True)
     path = str(Path("run/model.npz"))
-    assert run("--out", "run") == (2, "", f"mlgraph.mnist: error: argument --out: cannot write {path!r}: it is a folder\n")
+    assert run("--out", "run") == (
+        2,
+        "",
+        f"mlgraph.mnist: error: argument --out: cannot write {path!r}: it is a folder\n",
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
