@@ -2,8 +2,9 @@
 #
 # a) A slot is LANES consecutive floats, one for each example. Node i of a call reads the slots index[i * arity + a] and
 #    owns slot dst + i; no argument is a slot of the call's own nodes.
-# b) The op is chosen once for each call. The loop over nodes takes the scalar functions of the op as arguments. They are
-#    constants where it is called, so all of it is inlined, and the loop over lanes, of constant length, becomes SIMD code.
+# b) The op is chosen once for each call. The loop over nodes takes the scalar functions of the op as arguments. They
+#    are constants where it is called, so all of it is inlined, and the loop over lanes, of constant length, becomes
+#    SIMD code.
 # c) A `lanes_t` is a restrict pointer: what is written through it is read by no other name within the kernel. Where two
 #    arguments of a node may be one slot (x * x), adjoints are added argument by argument.
 # d) n-ary ops hold a fixed number of lane vectors whatever the arity, and add in float64: ten million times 0.1 is 9 %
@@ -11,7 +12,7 @@
 
 from libc.math cimport INFINITY, cosf, fabsf, sinf
 
-from mlgraph_ext cimport _ops
+cimport mlgraph_ext._ops as _ops   # in this form cythonize sees that a change of _ops.pxd matters
 
 cdef extern from *:
     """

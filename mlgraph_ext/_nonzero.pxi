@@ -22,13 +22,13 @@ cdef extern from *:
     """
     #define PAIR_VECS (2 * PANEL_VECS)
     #define PAIR (2 * PANEL)
-    #define SUMS (PAIR_VECS > 8 ? PAIR_VECS : 8)
     #define AHEAD 4
+    #define SUMS (PAIR_VECS > 8 ? PAIR_VECS : 8)
     """
     enum: PAIR_VECS      # vectors across two panels
     enum: PAIR
-    enum: SUMS           # vectors of sums: enough independent ones to hide the latency of the FMA
     enum: AHEAD          # examples fetched before their turn
+    enum: SUMS           # vectors of sums: enough independent ones to hide the latency of the FMA
     void prefetch "__builtin_prefetch"(const void*) noexcept nogil
 
 
@@ -58,23 +58,26 @@ cdef inline void fetch(
 
 
 cdef inline inlined_void forward_rows(
-    int vecs, const int64_t* start, const uint16_t* column, const uint8_t* byte, const float* value, const float* scale,
+    int vecs, const Nonzero* data, const uint8_t* byte, const float* value,
     const int64_t* row, int64_t n, const float* w, int64_t stride, int64_t count, float* out, bint first,
 ) noexcept nogil:
-    # `vecs` vectors of neurons: one panel, or two that are `stride` floats apart.
+    # `vecs` vectors of neurons: one panel, or two that are `stride` floats apart. The first to look at the examples
+    # fetches them.
     cdef vec acc[SUMS]
     cdef float total[PAIR]
+    cdef const uint16_t* column = data.column
+    cdef const float* scale = data.scale
     cdef int64_t j, end, lane
     cdef const float* at
     cdef float x
     cdef int i, c
     for lane in range(n):
         if first and lane + AHEAD < n:
-            fetch(start, column, byte, value, row[lane + AHEAD])
+            fetch(data.start, column, byte, value, row[lane + AHEAD])
         for i in range(SUMS):
             acc[i] = splat(<float>0)
-        j = start[row[lane]]
-        end = start[row[lane] + 1]
+        j = data.start[row[lane]]
+        end = data.start[row[lane] + 1]
         while j + SUMS // vecs <= end:
             for i in range(SUMS // vecs):
                 x = entry(byte, value, scale, j + i)
@@ -103,12 +106,12 @@ cdef inline inlined_void forward_panels(
 ) noexcept nogil:
     cdef int64_t first = 0
     while first + PANEL < count:
-        forward_rows(PAIR_VECS, data.start, data.column, byte, value, data.scale, row, n, weights + first * fan_in,
-                     fan_in * PANEL, count - first, out + first * LANES, first == 0)
+        forward_rows(PAIR_VECS, data, byte, value, row, n, weights + first * fan_in, fan_in * PANEL, count - first,
+                     out + first * LANES, first == 0)
         first = first + PAIR
     if first < count:
-        forward_rows(PANEL_VECS, data.start, data.column, byte, value, data.scale, row, n, weights + first * fan_in,
-                     0, count - first, out + first * LANES, first == 0)
+        forward_rows(PANEL_VECS, data, byte, value, row, n, weights + first * fan_in, 0, count - first,
+                     out + first * LANES, first == 0)
 
 
 cdef kernel_void nonzero_forward(
@@ -138,29 +141,39 @@ cdef kernel_void nonzero_forward(
 
 
 cdef inline inlined_void gradient_rows(
-    int vecs, const int64_t* start, const uint16_t* column, const uint8_t* byte, const float* value, const float* scale,
-    const uint16_t* cuts, int64_t cut_stride, const int64_t* row, int64_t n, const float* delta, float* g, int64_t stride,
+    int vecs, const Nonzero* data, const uint8_t* byte, const float* value, int64_t chunk,
+    const int64_t* row, int64_t n, const float* delta, float* g, int64_t stride,
 ) noexcept nogil:
     cdef vec d[PAIR_VECS]
-    cdef int64_t lane, j, end
+    cdef const uint16_t* column = data.column
+    cdef const float* scale = data.scale
     cdef const uint16_t* cut
+    cdef int64_t begin[LANES]
+    cdef int64_t end[LANES]
+    cdef int64_t lane, j
     cdef float* at
     cdef vec* to
     cdef float x
     cdef int c
     for lane in range(n):
+        # All at once, so that the misses of the cache overlap.
+        cut = data.cut + row[lane] * (data.chunks + 1) + chunk
+        begin[lane] = data.start[row[lane]] + cut[0]
+        end[lane] = data.start[row[lane]] + cut[1]
+        prefetch(column + begin[lane])
+        if byte != NULL:
+            prefetch(byte + begin[lane])
+        else:
+            prefetch(value + begin[lane])
+    for lane in range(n):
         for c in range(vecs):
             d[c] = at_neurons(delta + lane * PANEL, LANES * PANEL, c)[0]
-        cut = cuts + row[lane] * cut_stride
-        j = start[row[lane]] + cut[0]
-        end = start[row[lane]] + cut[1]
-        while j < end:
+        for j in range(begin[lane], end[lane]):
             x = entry(byte, value, scale, j)
             at = g + <int64_t>column[j] * PANEL
             for c in range(vecs):
                 to = <vec*>at_neurons(at, stride, c)
                 to[0] = to[0] + d[c] * x
-            j = j + 1
 
 
 cdef inline inlined_void gradient_panels(
@@ -168,13 +181,12 @@ cdef inline inlined_void gradient_panels(
     const int64_t* row, int64_t n, int64_t panels, const float* delta, float* gradient,
 ) noexcept nogil:
     cdef int64_t k0 = data.chunk[chunk], sources = data.chunk[chunk + 1] - k0, panel = 0
-    cdef const uint16_t* cuts = data.cut + chunk
     while panel + 1 < panels:
-        gradient_rows(PAIR_VECS, data.start, data.column, byte, value, data.scale, cuts, data.chunks + 1, row, n,
+        gradient_rows(PAIR_VECS, data, byte, value, chunk, row, n,
                       delta + panel * LANES * PANEL, gradient + (panel * sources - k0) * PANEL, sources * PANEL)
         panel = panel + 2
     if panel < panels:
-        gradient_rows(PANEL_VECS, data.start, data.column, byte, value, data.scale, cuts, data.chunks + 1, row, n,
+        gradient_rows(PANEL_VECS, data, byte, value, chunk, row, n,
                       delta + panel * LANES * PANEL, gradient + (panel * sources - k0) * PANEL, 0)
 
 

@@ -2,15 +2,15 @@
 
 # Value and derivatives of each op on one float32, inline, in the order of mlgraph/ops.py.
 #
-# a) Every function is straight-line code: a loop of constant length over it becomes SIMD code. A choice is a conditional
-#    expression between values that are computed already, which compiles to a blend.
-# b) A derivative is named after its op and argument: `sigmoid_derivative(y)` for activations, `exp_derivative(x, y)` for
-#    other unary ops, `div_derivative_a(a, b, y)` and `div_derivative_b(a, b, y)` for binary ones. n-ary ops need loops
-#    and stand in _elementwise.pxi.
+# a) Every function is straight-line code: a loop of constant length over it becomes SIMD code. A choice is a
+#    conditional expression between values that are computed already, which compiles to a blend.
+# b) A derivative is named after its op and argument: `sigmoid_derivative(y)` for activations, `exp_derivative(x, y)`
+#    for other unary ops, `div_derivative_a(a, b, y)` and `div_derivative_b(a, b, y)` for binary ones. sin and
+#    cos are each other's. n-ary ops need loops and stand in _elementwise.pxi.
 # c) libm would be called lane by lane, so exp, log, sin and cos are polynomials, and sigmoid, tanh and softplus follow
-#    from them. Coefficients: least squares on 800 Chebyshev nodes in float64, reweighted until the largest relative error
-#    of the function is level (Lawson's algorithm), then rounded to float32 from the lowest order up, with a new fit of
-#    the higher ones after each.
+#    from them. Coefficients: least squares on 800 Chebyshev nodes in float64, reweighted until the largest relative
+#    error of the function is level (Lawson's algorithm), then rounded to float32 from the lowest order up, with a new
+#    fit of the higher ones after each.
 # d) Errors are in units in the last place, the largest found of builds with FMA (v3) and without (v2): exp and log over
 #    all float32, the others over every 61st.
 # e) NaN goes through every op, so that it can be traced to its origin; only `where` takes it for a false condition.
@@ -100,20 +100,16 @@ cdef inline float sigmoid_derivative(float y) noexcept nogil:
 
 
 cdef inline float tanh(float x) noexcept nogil:
-    """t / (t + 2) for t = expm1(2 |x|) = 2^k (exp(r) - 1) + (2^k - 1), with the sign of x; error below 2.5 ulp.
+    """t / (t + 2) for t = expm1(2 |x|) = 2^k (exp(r) - 1) + (2^k - 1), with the sign of x; error below 2.6 ulp.
 
     t is as accurate next to 0 as anywhere. From |x| = 10 on the result is 1.
     """
-    cdef float shifter = <float>12582912
     cdef float doubled = <float>2 * fabsf(x)
-    cdef float k, r, t, scale
+    cdef float t, shifted, scale
     doubled = <float>20 if doubled > <float>20 else doubled
-    t = doubled * <float>1.44269504 + shifter
-    k = t - shifter
-    scale = power_of_two(<int32_t>(float_to_bits(t) - float_to_bits(shifter)))
-    r = doubled - k * <float>0.693145752
-    r = r - k * <float>1.42860677e-6
-    t = scale * expm1_polynomial(r) + (scale - <float>1)
+    shifted = doubled * <float>1.44269504 + <float>SHIFT
+    scale = power_of_two(whole(shifted))
+    t = scale * expm1_polynomial(minus_ln2(doubled, shifted - <float>SHIFT)) + (scale - <float>1)
     return copysignf(t / (t + <float>2), x)
 
 
@@ -155,23 +151,19 @@ cdef inline float abs_derivative(float x, float y) noexcept nogil:
 
 
 cdef inline float exp(float x) noexcept nogil:
-    """2^k exp(r) with k = round(x / ln 2) and |r| <= ln(2) / 2; error below 1 ulp, subnormal results included.
+    """2^k exp(r) with k = round(x / ln 2) and |r| <= ln(2) / 2; error below 1.02 ulp, subnormal results included.
 
-    Adding 1.5 * 2^23 leaves k in the low bits, without a call of rint. ln 2 is subtracted in two parts: the first has
-    15 bits, so that its product with k is exact. 2^k is applied as two factors since it may exceed the exponent range.
+    2^k is applied as two factors: it may exceed the range of exponents where the result does not.
     """
-    cdef float shifter = <float>12582912
-    cdef float t, k, r
-    cdef int32_t exponent, half
+    cdef float shifted, r
+    cdef int32_t k, half
     x = <float>89 if x > <float>89 else x               # exp(89) overflows to inf, exp(-104) underflows to 0;
     x = <float>-104 if x < <float>-104 else x           # in this order NaN stays NaN
-    t = x * <float>1.44269504 + shifter
-    k = t - shifter
-    exponent = <int32_t>(float_to_bits(t) - float_to_bits(shifter))
-    half = exponent >> 1
-    r = x - k * <float>0.693145752
-    r = r - k * <float>1.42860677e-6
-    return (expm1_polynomial(r) + <float>1) * power_of_two(half) * power_of_two(exponent - half)
+    shifted = x * <float>1.44269504 + <float>SHIFT
+    r = minus_ln2(x, shifted - <float>SHIFT)
+    k = whole(shifted)
+    half = k >> 1
+    return (expm1_polynomial(r) + <float>1) * power_of_two(half) * power_of_two(k - half)
 
 
 cdef inline float exp_derivative(float x, float y) noexcept nogil:
@@ -202,21 +194,13 @@ cdef inline float sqrt_derivative(float x, float y) noexcept nogil:
 
 
 cdef inline float sin(float x) noexcept nogil:
-    """sin for |x| <= SIN_LIMIT; error below 2 ulp."""
+    """sin for |x| <= SIN_LIMIT; error below 2.4 ulp."""
     return sin_quarter(x, 0)
 
 
-cdef inline float sin_derivative(float x, float y) noexcept nogil:
-    return cos(x)
-
-
 cdef inline float cos(float x) noexcept nogil:
-    """cos for |x| <= SIN_LIMIT; error below 2 ulp."""
+    """cos for |x| <= SIN_LIMIT; error below 2.4 ulp."""
     return sin_quarter(x, 1)
-
-
-cdef inline float cos_derivative(float x, float y) noexcept nogil:
-    return -sin(x)
 
 
 # Binary ops.
@@ -318,11 +302,23 @@ cdef extern from "<math.h>" nogil:
 
 cdef enum:
     SIN_LIMIT = 10000
+    SHIFT = 12582912      # 1.5 * 2^23: a float plus this is rounded to a whole number, which stands in its low bits
+
+
+cdef inline int32_t whole(float shifted) noexcept nogil:
+    """The whole number to which adding SHIFT has rounded."""
+    return <int32_t>(float_to_bits(shifted) - float_to_bits(<float>SHIFT))
 
 
 cdef inline float power_of_two(int32_t exponent) noexcept nogil:
     """2^exponent for -126 <= exponent <= 127."""
     return bits_to_float(<uint32_t>(exponent + 127) << 23)
+
+
+cdef inline float minus_ln2(float x, float k) noexcept nogil:
+    """x - k ln 2: ln 2 in two parts, the first of 15 bits, so that its product with k is exact."""
+    x = x - k * <float>0.693145752
+    return x - k * <float>1.42860677e-6
 
 
 cdef inline float expm1_polynomial(float r) noexcept nogil:
@@ -353,16 +349,15 @@ cdef inline float log_sum(float f, float k) noexcept nogil:
     return k * <float>0.693145752 + (f + p)
 
 
-cdef inline float sin_quarter(float x, uint32_t quarter) noexcept nogil:
+cdef inline float sin_quarter(float x, int32_t quarter) noexcept nogil:
     """sin(x + quarter * pi / 2) for |x| <= SIN_LIMIT, by x = k pi / 2 + r with |r| <= pi / 4.
 
     pi / 2 is subtracted in four parts, the first three of 11 bits: their products with k < 2^13 are exact, so that
     the result is accurate next to the zeros too.
     """
-    cdef float shifter = <float>12582912
-    cdef float t = x * <float>0.636619772 + shifter
-    cdef float k = t - shifter
-    cdef uint32_t quadrant = float_to_bits(t) + quarter     # its two low bits count, and those of shifter are 0
+    cdef float shifted = x * <float>0.636619772 + <float>SHIFT
+    cdef float k = shifted - <float>SHIFT
+    cdef int32_t quadrant = whole(shifted) + quarter
     cdef float r, z, s, c
     r = x - k * <float>1.5703125
     r = r - k * <float>4.83751297e-4
