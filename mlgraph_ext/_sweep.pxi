@@ -30,6 +30,7 @@ include "_dense.pxi"
 include "_nonzero.pxi"
 include "_rows.pxi"
 include "_update.pxi"
+include "_peak.pxi"
 
 # The numbers of mlgraph/plan.py and mlgraph/engine.py.
 cdef enum:

@@ -1,0 +1,127 @@
+# Measuring: the peak of this processor in multiply-adds, and one kernel at a time on made-up data (bench/).
+
+from libc.stdlib cimport free
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    /* At a cache line, where the engine's memory begins too; a vector across two lines costs twice. */
+    static void *zeros(size_t n, size_t size) {
+        void *p = NULL;
+        if (posix_memalign(&p, 64, n * size + 64)) return NULL;
+        return memset(p, 0, n * size);
+    }
+    """
+    void* zeros(size_t, size_t) noexcept nogil
+
+
+def fma_flops(int64_t repeats):
+    """Run 12 independent sums of vectors in registers; the number of floating-point operations is returned.
+
+    Timed, it is the peak that the kernels are measured against. On builds without FMA it is that of multiply and add.
+    """
+    cdef vec acc[12]
+    cdef vec a = splat(<float>0.5)
+    cdef vec b = splat(<float>1.0)
+    cdef int64_t k
+    cdef int i
+    cdef float total = 0
+    with nogil:
+        for i in range(12):
+            acc[i] = splat(<float>i)
+        for k in range(repeats):
+            for i in range(12):
+                acc[i] = acc[i] * a + b
+        for i in range(12):
+            total = total + (<float*>&acc[i])[0]
+    if total != total:
+        raise ArithmeticError("unreachable: keeps the sums alive")
+    return repeats * 12 * 2 * VEC_WIDTH
+
+
+def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_t repeats, double density=1.0):
+    """Run one kernel `repeats` times on one thread; the number of useful floating-point operations is returned.
+
+    Parameters
+    ----------
+    kernel : str
+        dense_forward, dense_adjoint, dense_gradient, nonzero_forward, nonzero_gradient, rows_forward, rows_adjoint or
+        rows_gradient. Forward and adjoint kernels take one tile of examples, gradients take `tiles`.
+    fan_in, count : int
+        Sources of a neuron, and neurons.
+    density : float
+        Share of nonzeros in the data, or of edges that the rows have.
+    """
+    names = ("dense_forward", "dense_adjoint", "dense_gradient", "nonzero_forward", "nonzero_gradient",
+             "rows_forward", "rows_adjoint", "rows_gradient")
+    if kernel not in names or min(fan_in, count, tiles, repeats) < 1 or fan_in > 65535 or not 0 < density <= 1:
+        raise ValueError(f"kernel: expected one of {', '.join(names)} and sizes of at least 1, came {kernel!r}")
+    cdef int64_t which = names.index(kernel), panels = (count + PANEL - 1) // PANEL, i, j, per
+    cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES
+    cdef float* memory = <float*>zeros(tiles * slots * LANES, sizeof(float))
+    cdef float* weights = <float*>zeros(2 * fan_in * panels * PANEL, sizeof(float))
+    cdef int32_t* source = <int32_t*>zeros(fan_in * count, sizeof(int32_t))
+    cdef int32_t* row = <int32_t*>zeros(count + 1, sizeof(int32_t))
+    cdef int64_t* start = <int64_t*>zeros(n + 1, sizeof(int64_t))
+    cdef uint16_t* column = <uint16_t*>zeros(fan_in * n, sizeof(uint16_t))
+    cdef uint8_t* byte = <uint8_t*>zeros(fan_in * n, sizeof(uint8_t))
+    cdef uint16_t* cut = <uint16_t*>zeros(2 * n, sizeof(uint16_t))
+    cdef int64_t* example = <int64_t*>zeros(n, sizeof(int64_t))
+    cdef float scale[256]
+    cdef int32_t chunk[2]
+    cdef Nonzero data
+    cdef float* delta = memory + fan_in * LANES
+    cdef float* gradient = weights + fan_in * panels * PANEL
+    cdef int64_t edges = 0, entries = 0
+    if (memory == NULL or weights == NULL or source == NULL or row == NULL or start == NULL or column == NULL
+            or byte == NULL or cut == NULL or example == NULL):
+        raise MemoryError("kernel_flops: sizes")
+    with nogil:
+        for i in range(tiles * slots * LANES):
+            memory[i] = <float>0.5
+        for i in range(count):
+            row[i] = <int32_t>edges
+            for j in range(fan_in):
+                if which < 5 or (draw(i, j) >> 11) * (1.0 / 9007199254740992.0) < density:
+                    source[edges if which >= 5 else j] = <int32_t>j
+                    edges = edges + 1
+        row[count] = <int32_t>edges
+        for i in range(n):
+            start[i], example[i] = entries, i
+            for j in range(fan_in):
+                if (draw(i + 1, j) >> 11) * (1.0 / 9007199254740992.0) < density:
+                    column[entries], byte[entries] = <uint16_t>j, 1
+                    entries = entries + 1
+            cut[2 * i + 1] = <uint16_t>(entries - start[i])
+        start[n] = entries
+        scale[1] = <float>0.5
+        chunk[0], chunk[1] = 0, <int32_t>fan_in
+        data.start, data.column, data.byte, data.value, data.scale = start, column, byte, NULL, scale
+        data.cut, data.chunk, data.chunks = cut, chunk, 1
+        for i in range(repeats):
+            if which == 0:
+                dense_forward(weights, NULL, fan_in, count, source, memory, delta)
+            elif which == 1:
+                dense_adjoint(weights, fan_in, count, source, delta, memory)
+            elif which == 2:
+                dense_gradient(source, fan_in, panels, memory, delta, slots * LANES, tiles, gradient)
+            elif which == 3:
+                nonzero_forward(&data, example, LANES, weights, NULL, fan_in, count, delta)
+            elif which == 4:
+                for j in range(tiles):
+                    nonzero_gradient(&data, example + j * LANES, LANES, 0, panels, delta + j * slots * LANES, gradient)
+            elif which == 5:
+                rows_forward(weights, NULL, row, count, source, memory, delta)
+            elif which == 6:
+                rows_adjoint(weights, row, count, source, delta, memory)
+            else:
+                rows_gradient(row, count, source, memory, delta, slots * LANES, tiles, gradient)
+    per = 2 * LANES * (edges if which != 3 and which != 4 else 0) * (tiles if which in (2, 7) else 1)
+    if which == 3:
+        per = 2 * count * start[LANES]
+    elif which == 4:
+        per = 2 * count * entries
+    for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>start, <size_t>column,
+                    <size_t>byte, <size_t>cut, <size_t>example):
+        free(<void*><size_t>pointer)
+    return per * repeats
