@@ -39,8 +39,8 @@ SWEEPS = {"v4": V4, "v3": V3, "v2": V2} if X86_64 else {"baseline": []}
 OPTIMISE = [
     "-O3",
     "-g0",  # Python's own flags ask for debug information: most of a wheel's size
-    "-fno-math-errno",  # sqrtf is one instruction
-    "-fno-trapping-math",  # both sides of a conditional may be computed: the choice of a lane becomes a blend
+    "-fno-math-errno",  # a square root is an instruction, not a call
+    "-fno-trapping-math",  # a lane's choice becomes a blend: without it gcc leaves four of five loops scalar
     "-ffp-contract=fast",  # a * b + c rounds once where the processor can: gcc's habit, not every clang's
 ]
 CHECK = [

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mlgraph_ext import ISA
-
 from mlgraph.engine import available_threads as default_threads
 from mlgraph.function import Function, Gradients
 from mlgraph.functions import *  # noqa: F403
@@ -11,6 +9,7 @@ from mlgraph.functions import __all__ as _functions
 from mlgraph.graph import CycleError, Edge, Graph, Neuron, Node
 from mlgraph.network import Layer, Model, Network
 from mlgraph.training import History, NonFiniteError, Progress
+from mlgraph_ext import ISA
 
 if TYPE_CHECKING:
     from mlgraph.modelfile import ModelFileError, load

@@ -105,7 +105,7 @@ class Examples:
             raise TypeError(f"x: expected numbers, came an array of {array.dtype}")
         if array.ndim != 2 or array.shape[1] != n_inputs:
             raise ValueError(f"x: expected shape (examples, {n_inputs}), came {array.shape}")
-        self.array = np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
+        self.array: npt.NDArray[Any] = np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
         self._nonzeros: dict[bytes, Nonzeros | None] = {}
 
     def __len__(self) -> int:
@@ -147,15 +147,15 @@ class Examples:
         cuts = np.searchsorted(work, work[-1] * np.arange(1, CHUNKS) / CHUNKS) // 8 * 8
         chunk = np.unique([0, *cuts, len(columns)]).astype(np.int32)
         is_bytes = array.dtype == np.uint8
-        data = (array, None) if is_bytes else (None, array)
+        bytes, floats = (array, None) if is_bytes else (None, array)
         start = np.zeros(len(array) + 1, np.int64)
-        mlgraph_ext.sweep.count_nonzero(*data, start[1:], n_threads)
+        mlgraph_ext.sweep.count_nonzero(bytes, floats, start[1:], n_threads)
         np.cumsum(start, out=start)
         column = np.empty(max(1, start[-1]), np.uint16)
         byte = np.empty(len(column), np.uint8) if is_bytes else None
         value = None if is_bytes else np.empty(len(column), np.float32)
         cut = np.empty((len(array), len(chunk)), np.uint16)
-        mlgraph_ext.sweep.compress(*data, start, chunk, column, byte, value, cut, n_threads)
+        mlgraph_ext.sweep.compress(bytes, floats, start, chunk, column, byte, value, cut, n_threads)
         return Nonzeros(start, column, byte, value, cut, chunk)
 
 
@@ -244,7 +244,8 @@ class Engine:
         loss_slots = slot[np.array(loss_nodes, np.int32)] if len(loss_nodes) else np.zeros(1, np.int32)
         if plan.sparse_ready and not plan.want_inputs and self._weights_are_finite():
             n_in = len(plan.input_column)
-            if all((s >= n_in).all() for s in (value_slots, adjoint_slots)) and (not len(loss_nodes) or loss_slots.min() >= n_in):
+            wanted = [value_slots, adjoint_slots, loss_slots if len(loss_nodes) else value_slots]
+            if all((slots >= n_in).all() for slots in wanted):
                 nonzeros = examples.nonzeros(plan.input_column, n_threads)
         first_slot = len(plan.input_column) if nonzeros is not None else 0
         chunk = nonzeros.chunk if nonzeros is not None else None
@@ -260,7 +261,7 @@ class Engine:
         if plan.n_masked:
             program = program.copy()
             program[:, -1] += 2 * unit_floats
-        moments = [None, None]
+        moments: list[Float32 | None] = [None, None]
         if optimizer in ("accumulate", "momentum", "adam"):
             moments[0] = self.graph.state_vector("gradient" if optimizer == "accumulate" else "first", fresh=False)
         if optimizer == "adam":

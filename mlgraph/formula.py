@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlgraph import ops
-from mlgraph.graph import CONSTANT, NEURON, Node
+from mlgraph.graph import CONSTANT, NEURON, Neuron, Node
 
 LONGEST = 400
 """Characters after which a formula is cut short: a reader has stopped by then."""
@@ -33,7 +33,7 @@ def formula(node: Node, longest: int = LONGEST) -> str:
                 item = f"{graph[i].value:.6g}"
                 item = f"({item})" if item.startswith("-") and around else item
             elif code >= NEURON and i == node.id:
-                item = _neuron(graph[i])
+                item = _neuron(Neuron(graph, i))
             else:
                 item = graph[i].name
         parts.append(item)
@@ -60,12 +60,11 @@ def _pieces(node: Node, i: int, code: int, around: int) -> list[str | tuple[int,
     return [*pieces, ")"] if strength and strength < around else pieces
 
 
-def _neuron(node: Node) -> str:
-    neuron = node.graph[node.id]
-    assert hasattr(neuron, "edges")
-    shown = [f"{edge.weight:.4g}*{edge.source.name}" for edge in neuron.edges[:8]]
+def _neuron(neuron: Neuron) -> str:
+    sources = neuron.graph.sources_of(neuron.id)
+    shown = [f"{w:.4g}*{neuron.graph[int(i)].name}" for i, w in zip(sources[:8], neuron.weights[:8], strict=True)]
     if neuron.bias is not None:
         shown.append(f"{neuron.bias:.4g}")
-    if node.graph._count[node.id] > 8:
-        shown.insert(8, f"... {node.graph._count[node.id] - 8} more")
+    if len(sources) > 8:
+        shown.insert(8, f"... {len(sources) - 8} more")
     return f"{neuron.activation}({' + '.join(shown)})"

@@ -461,7 +461,7 @@ class Node:
                 return Node(graph, graph._append(code, (a.id, b.id)))  # type: ignore[union-attr]
         except AttributeError:
             if not isinstance(a if b is self else b, int | float | np.number):
-                return NotImplemented
+                return NotImplemented  # type: ignore[no-any-return]
         return Node(graph, graph._append(code, graph._ids(f"arguments of {ops.BY_CODE[code].name}", (a, b))))
 
     def __eq__(self, other: object) -> bool:

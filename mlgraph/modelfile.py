@@ -78,7 +78,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     arrays = {name: np.array(getattr(g, f"_{name}")) for name in ARRAYS if name != "parameters"}
     arrays["parameters"] = g.parameters
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    write_atomically(path, lambda file: np.savez(file, header=text, **arrays))
+    write_atomically(path, lambda file: np.savez(file, header=text, **arrays))  # type: ignore[arg-type]
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -155,7 +155,8 @@ def _model(arrays: dict[str, npt.NDArray[Any]]) -> Model:
 
     names = header.get("names")
     _require(
-        isinstance(names, dict) and all(k.isdecimal() and len(k) < 12 and int(k) < n and isinstance(v, str) for k, v in names.items()),
+        isinstance(names, dict)
+        and all(k.isdecimal() and len(k) < 12 and int(k) < n and isinstance(v, str) for k, v in names.items()),
         "header: names: expected strings by the ids of nodes",
     )
     graph._names = {int(k): v for k, v in header["names"].items()}
@@ -168,7 +169,8 @@ def _model(arrays: dict[str, npt.NDArray[Any]]) -> Model:
         len(loss_nodes) == 1 if loss == "node" else loss_nodes[1:] == outputs, "header: loss_nodes do not belong to the outputs"
     )
     probabilities = ids("probabilities")
-    _require(len(probabilities) == (len(outputs) if loss == "softmax_cross_entropy" else 0), "header: probabilities do not belong to the outputs")
+    wanted = len(outputs) if loss == "softmax_cross_entropy" else 0
+    _require(len(probabilities) == wanted, "header: probabilities do not belong to the outputs")
     model._restore(graph, outputs, loss, loss_nodes, probabilities)
     if isinstance(model, Network):
         layers = header.get("layers")

@@ -15,6 +15,7 @@ from mlgraph.graph import Float32, Graph, Neuron, Node
 from mlgraph.plan import Plan
 from mlgraph.training import History, Progress, schedule, train
 
+
 class Model:
     """A graph that learns: outputs and a loss.
 
@@ -69,8 +70,8 @@ class Model:
     def n_parameters(self) -> int:
         """Weights, biases and parameter nodes that some output needs."""
         plan = self._engine("outputs").plan
-        biases = sum(ins.count for ins in plan.instructions if ins.bias >= 0)
-        return plan.n_edges + biases + sum(ins.count for ins in plan.instructions if ins.kind == 1)
+        biases = sum(ins.size for ins in plan.instructions if ins.bias >= 0)
+        return plan.n_edges + biases + sum(ins.size for ins in plan.instructions if ins.kind == 1)
 
     # --- running -----------------------------------------------------------------------------------------------------
 

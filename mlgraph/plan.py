@@ -33,9 +33,9 @@ class Instruction(NamedTuple):
     kind: int
     op: int
     dst: int
-    count: int
+    size: int
     arity: int = 0
-    index: int = 0
+    args: int = 0
     weights: int = 0
     n_weights: int = 0
     bias: int = -1
@@ -134,12 +134,13 @@ class Plan:
         n_inputs = len(inputs)
         self.sparse_ready = 0 < n_inputs <= np.iinfo(np.uint16).max
         self.n_masked = self.n_extra = self.n_edges = 0
-        program, constants = [], []
+        program: list[Instruction] = []
+        constants: list[npt.NDArray[np.float64]] = []
         for stream, group in enumerate(groups):
             first, n = group[0], len(group)
             op, dst, arity = int(code[first]), int(self.slot[first]), int(count[first])
             if op == CONSTANT:
-                program.append(Instruction(KINDS["constant"], 0, dst, n, weights=sum(map(len, constants))))
+                program.append(Instruction(KINDS["constant"], 0, dst, n, weights=sum(len(c) for c in constants)))
                 constants.append(np.array([graph._constants[i] for i in data[group]]))
                 continue
             if op == PARAMETER:
@@ -159,17 +160,18 @@ class Plan:
                 continue
             wants[group] = True
             drop, keep, bits = _dropout_of(first, dropout)
-            n_weights = -(-n // PANEL) * PANEL * arity if shared else len(sources)
+            width = -(-n // PANEL) * PANEL  # of a dense block, padding included
+            n_weights = width * arity if shared else len(sources)
             pointers = [] if shared else [np.concatenate([[0], np.cumsum(count[group])]).astype(np.int32)]
             record = data[first]
             program.append(
                 Instruction(
                     KINDS["dense" if shared else "rows"], op - NEURON, dst, n, arity, self._add(*pointers, slots),
                     int(weights[record]), n_weights, int(bias[record]), reads_data, propagate,
-                    self.n_extra, stream, drop, keep, bits, self.n_extra + shared * -(-n // PANEL) * PANEL * LANES, self.n_masked,
+                    self.n_extra, stream, drop, keep, bits, self.n_extra + shared * width * LANES, self.n_masked,
                 )
             )  # fmt: skip
-            self.n_extra += shared * -(-n // PANEL) * PANEL * LANES
+            self.n_extra += shared * width * LANES
             self.n_edges += int(count[group].sum())
             if bits:
                 self.n_extra += -(-n_weights // 64) * 2
@@ -211,7 +213,7 @@ class Plan:
         for i, ins in enumerate(self.instructions):
             if ins.kind == KINDS["dense"]:
                 sparse = chunks and ins.reads_data
-                panels = -(-ins.count // PANEL)
+                panels = -(-ins.size // PANEL)
                 step, last = (1, chunks) if sparse else (64, ins.arity)
                 wide = 2 if sparse else 4
                 units += [
@@ -222,12 +224,12 @@ class Plan:
                 if ins.bias >= 0:
                     units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
             elif ins.kind == KINDS["rows"]:
-                rows = self.index[ins.index : ins.index + ins.count + 1]
+                rows = self.index[ins.args : ins.args + ins.size + 1]
                 units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, 2048)]
                 if ins.bias >= 0:
-                    units += [(i, 1, a, min(a + 2048, ins.count), 0, 0) for a in range(0, ins.count, 2048)]
+                    units += [(i, 1, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
             elif ins.kind == KINDS["parameter"]:
-                units += [(i, 0, a, min(a + 2048, ins.count), 0, 0) for a in range(0, ins.count, 2048)]
+                units += [(i, 0, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
         return np.array(units, np.int64).reshape(-1, 6)
 
     def unit_floats(self, units: Ints, chunk: npt.NDArray[np.int32] | None) -> int:
@@ -240,7 +242,7 @@ class Plan:
                     first, last = chunk[first], chunk[last]
                 most = max(most, int((last - first) * panels * PANEL))
             elif ins.kind == KINDS["rows"] and part == 0:
-                most = max(most, int(self.index[ins.index + last] - self.index[ins.index + first]))
+                most = max(most, int(self.index[ins.args + last] - self.index[ins.args + first]))
             else:
                 most = max(most, int(last - first), int(panels * PANEL))
         return -(-most // PANEL) * PANEL
@@ -255,7 +257,8 @@ class Plan:
 def _gather(pool: npt.NDArray[np.int32], start: Ints, count: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     """pool[start[i] : start[i] + count[i]] for all i, one after the other."""
     ends = np.cumsum(count)
-    return pool[np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - count), count)]
+    out: npt.NDArray[np.int32] = pool[np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - count), count)]
+    return out
 
 
 def _runs(rows: npt.NDArray[np.int32], edges: int) -> list[tuple[int, int]]:
@@ -276,7 +279,9 @@ def _dropout_of(node: int, dropout: Any) -> tuple[int, int, int]:
     return 0, 0, 0
 
 
-def _group_keys(graph: Graph, nodes: Ints, code: Any, start: Ints, count: Any, pool: Any, data: Ints, dropout: Any) -> list[Any]:
+def _group_keys(
+    graph: Graph, nodes: Ints, code: Any, start: Ints, count: Any, pool: Any, data: Ints, dropout: Any
+) -> list[Any]:
     """Columns that are equal for nodes of one level that one instruction may compute."""
     kind = code[nodes].astype(np.int64)
     shape = count[nodes].astype(np.int64)
@@ -291,7 +296,8 @@ def _group_keys(graph: Graph, nodes: Ints, code: Any, start: Ints, count: Any, p
         starts, place = np.unique(start[neurons], return_inverse=True)
         first = neurons[np.unique(place, return_index=True)[1]]
         lists: dict[bytes, int] = {}
-        which = np.array([lists.setdefault(pool[s : s + count[n]].tobytes(), len(lists)) for s, n in zip(starts, first, strict=True)])
+        held = [pool[s : s + count[n]].tobytes() for s, n in zip(starts, first, strict=True)]
+        which = np.array([lists.setdefault(sources, len(lists)) for sources in held])
         key = np.column_stack([which[place], kind[at], detail[at]])
         _, inverse, size = np.unique(key, axis=0, return_inverse=True, return_counts=True)
         shape[at] = np.where(size[inverse.reshape(-1)] >= DENSE_FROM, which[place], -1)
@@ -299,7 +305,7 @@ def _group_keys(graph: Graph, nodes: Ints, code: Any, start: Ints, count: Any, p
 
 
 def _is_dense(graph: Graph, group: Ints, data: Ints) -> bool:
-    return graph._stride[data[group[0]]] == PANEL
+    return bool(graph._stride[data[group[0]]] == PANEL)
 
 
 def _lay_out(graph: Graph, groups: list[Ints], code: Any, count: Any, data: Ints) -> None:
@@ -325,7 +331,7 @@ def _lay_out(graph: Graph, groups: list[Ints], code: Any, count: Any, data: Ints
             first, step, size = k // PANEL * (PANEL * fan[0]) + k % PANEL, PANEL, rows * fan[0]
         else:
             first, step, size = ends - fan, 1, -(-ends[-1] // PANEL) * PANEL
-        blocks.append((record, fan, dense))
+        blocks.append((record, fan))
         has_bias = code[group[0]] >= NEURON and bias[record[0]] >= 0
         here = weights[record[0]]
         same = same and (
@@ -341,25 +347,24 @@ def _lay_out(graph: Graph, groups: list[Ints], code: Any, count: Any, data: Ints
             top += rows
     if same:
         return
-    for record in np.flatnonzero(~seen):
+    for unseen in np.flatnonzero(~seen).tolist():
         # What no output needs keeps its values behind the rest.
-        owner = np.flatnonzero((data == record) & (code >= PARAMETER))[0]
+        owner = np.flatnonzero((data == unseen) & (code >= PARAMETER))[0]
         n = int(count[owner]) if code[owner] >= NEURON else 1
-        want[0][record], want[1][record] = top, 1
-        blocks.append((np.array([record]), np.array([n]), False))
+        want[0][unseen], want[1][unseen] = top, 1
+        blocks.append((np.array([unseen]), np.array([n])))
         top += n
-        if bias[record] >= 0:
-            want[2][record] = top
+        if bias[unseen] >= 0:
+            want[2][unseen] = top
             top += 1
     origin = np.full(-(-top // PANEL) * PANEL, -1)
-    for record, fan, _ in blocks:
-        which = np.repeat(record, fan)
+    for records, fan in blocks:
+        which = np.repeat(records, fan)
         j = np.arange(len(which)) - np.repeat(np.cumsum(fan) - fan, fan)
         origin[want[0][which] + j * want[1][which]] = weights[which] + j * stride[which]
-        biased = record[bias[record] >= 0]
+        biased = records[bias[records] >= 0]
         origin[want[2][biased]] = bias[biased]
-    records = np.arange(len(weights))
-    graph.move_parameters(origin, records, *want)
+    graph.move_parameters(origin, np.arange(len(weights)), *want)
 
 
 def _one_list(graph: Graph, group: Ints) -> bool:

@@ -6,6 +6,7 @@ is fast, and nothing is shared with the kernels but the plan.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,18 +34,18 @@ def forward(plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, dropped: di
     values = np.zeros((plan.n_slots, len(data)))
     values[: len(plan.input_column)] = data.T[plan.input_column]
     for i, ins in enumerate(plan.instructions):
-        out = values[ins.dst : ins.dst + ins.count]
+        out = values[ins.dst : ins.dst + ins.size]
         if ins.kind == KINDS["constant"]:
-            out[:] = plan.constants[ins.weights : ins.weights + ins.count, None]
+            out[:] = plan.constants[ins.weights : ins.weights + ins.size, None]
         elif ins.kind == KINDS["parameter"]:
-            out[:] = p[ins.weights : ins.weights + ins.count, None]
+            out[:] = p[ins.weights : ins.weights + ins.size, None]
         elif ins.kind == KINDS["operation"]:
             op = ops.BY_CODE[ins.op]
             for y, arguments in zip(out, _arguments(plan, ins), strict=True):
                 y[:] = op.value(values[arguments]) if op.arity < 0 else op.value(*values[arguments])
         else:
             drop = (dropped or {}).get(i, Dropped())
-            bias = p[ins.bias : ins.bias + ins.count] if ins.bias >= 0 else np.zeros(ins.count)
+            bias = p[ins.bias : ins.bias + ins.size] if ins.bias >= 0 else np.zeros(ins.size)
             for n, (sources, at) in enumerate(_neurons(plan, ins)):
                 z = bias[n] + _weights(p, drop, ins, at) @ values[sources]
                 out[n] = ops.BY_CODE[ins.op].value(z)
@@ -73,9 +74,9 @@ def backward(
     gradient = np.zeros(len(p))
     for i in range(len(plan.instructions) - 1, -1, -1):
         ins = plan.instructions[i]
-        d = adjoints[ins.dst : ins.dst + ins.count]
+        d = adjoints[ins.dst : ins.dst + ins.size]
         if ins.kind == KINDS["parameter"]:
-            gradient[ins.weights : ins.weights + ins.count] = d.sum(axis=1)
+            gradient[ins.weights : ins.weights + ins.size] = d.sum(axis=1)
         elif ins.kind == KINDS["operation"] and ins.propagate:
             op = ops.BY_CODE[ins.op]
             for n, arguments in enumerate(_arguments(plan, ins)):
@@ -95,7 +96,7 @@ def backward(
                 if drop.edges is not None:
                     gradient[at] *= drop.edges[at - ins.weights]
             if ins.bias >= 0:
-                gradient[ins.bias : ins.bias + ins.count] = d.sum(axis=1)
+                gradient[ins.bias : ins.bias + ins.size] = d.sum(axis=1)
     return gradient
 
 
@@ -162,13 +163,14 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
     """What step `number` drops from an instruction in a tile (``_random.pxi``)."""
     if ins.kind not in (KINDS["dense"], KINDS["rows"]):
         return Dropped()
-    edges = neurons = None
+    edges: Array | None = None
+    neurons: Array | None = None
     step_key = _random(np.uint64(seed), number)
     if ins.drop:
         key = _random(_random(step_key, 2 * ins.stream), tile // 4)
         keep = 1 - ins.drop / 2**32
         neurons = np.concatenate([
-            _keep(key, group, min(32, ins.count - first), keep) for group, first in enumerate(range(0, ins.count, 32))
+            _keep(key, group, min(32, ins.size - first), keep) for group, first in enumerate(range(0, ins.size, 32))
         ]) / keep  # fmt: skip
     if ins.bits:
         key = _random(_random(step_key, 2 * ins.stream + 1), tile)
@@ -177,7 +179,7 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
             fair = _random(key, np.arange(len(words)) * ins.bits + b)
             words = words | fair if ins.keep >> b & 1 else words & fair
         bits = (words[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
-        edges = bits.reshape(-1)[: ins.n_weights] * (2.0**ins.bits / ins.keep)
+        edges = bits.reshape(-1)[: ins.n_weights].astype(np.float64) * (2.0**ins.bits / ins.keep)
     return Dropped(edges, neurons)
 
 
@@ -200,18 +202,18 @@ def _random(key: Any, counter: Any) -> Any:
 
 
 def _arguments(plan: Plan, ins: Instruction) -> npt.NDArray[np.int32]:
-    return plan.index[ins.index : ins.index + ins.count * ins.arity].reshape(ins.count, ins.arity)
+    return plan.index[ins.args : ins.args + ins.size * ins.arity].reshape(ins.size, ins.arity)
 
 
 def _neurons(plan: Plan, ins: Instruction) -> list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]]:
     """Source slots of each neuron, and where its weights stand."""
     if ins.kind == KINDS["dense"]:
-        sources = plan.index[ins.index : ins.index + ins.arity]
+        sources = plan.index[ins.args : ins.args + ins.arity]
         k = np.arange(ins.arity) * PANEL
-        return [(sources, ins.weights + n // PANEL * PANEL * ins.arity + n % PANEL + k) for n in range(ins.count)]
-    rows = plan.index[ins.index : ins.index + ins.count + 1]
-    sources = plan.index[ins.index + ins.count + 1 :]
-    return [(sources[a:b], ins.weights + np.arange(a, b)) for a, b in zip(rows[:-1], rows[1:], strict=True)]
+        return [(sources, ins.weights + n // PANEL * PANEL * ins.arity + n % PANEL + k) for n in range(ins.size)]
+    rows = plan.index[ins.args : ins.args + ins.size + 1]
+    sources = plan.index[ins.args + ins.size + 1 :]
+    return [(sources[a:b], ins.weights + np.arange(a, b)) for a, b in itertools.pairwise(rows)]
 
 
 def _weights(p: Array, drop: Dropped, ins: Instruction, at: npt.NDArray[np.int64]) -> Array:

@@ -51,9 +51,9 @@ cdef struct Instruction:
     int64_t kind
     int64_t op           # operation, or the activation of neurons
     int64_t dst          # first slot written
-    int64_t count        # nodes
+    int64_t size         # nodes
     int64_t arity        # arguments of each node; sources of a dense block
-    int64_t index        # into the index table: arguments, node by node; sources; row pointers and then sources
+    int64_t args         # into the index table: arguments, node by node; sources; row pointers and then sources
     int64_t weights      # into the parameters (a constant: into the constants)
     int64_t n_weights    # with padding
     int64_t bias         # into the parameters, or -1
@@ -187,7 +187,7 @@ cdef const float* biases(const Run* r, const Instruction* ins) noexcept nogil:
 
 
 cdef float* thin_slots(const Instruction* ins, float* scratch) noexcept nogil:
-    return scratch + ins.masked + groups_of(ins.count) * PANEL * ins.arity
+    return scratch + ins.masked + groups_of(ins.size) * PANEL * ins.arity
 
 
 cdef void forward(
@@ -203,12 +203,12 @@ cdef void forward(
         ins = r.program + t
         out = values + ins.dst * LANES
         if ins.kind == CONSTANT or ins.kind == PARAMETER:
-            for i in range(ins.count):
+            for i in range(ins.size):
                 for lane in range(LANES):
                     out[i * LANES + lane] = (r.constants if ins.kind == CONSTANT
                                              else r.optimizer.parameters)[ins.weights + i]
         elif ins.kind == OPERATION:
-            op_forward(<int>ins.op, ins.count, ins.arity, r.index + ins.index, values, ins.dst)
+            op_forward(<int>ins.op, ins.size, ins.arity, r.index + ins.args, values, ins.dst)
         else:
             if r.training and ins.bits:
                 draw_mask(edge_key(r, ins, step, tile), ins.keep, ins.bits, (ins.n_weights + 63) // 64,
@@ -216,29 +216,29 @@ cdef void forward(
                 apply_mask(<uint64_t*>(memory + ins.mask), 0, edge_scale(ins), ins.n_weights,
                            r.optimizer.parameters + ins.weights, scratch + ins.masked, False)
             if ins.kind == ROWS:
-                rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.index, ins.count,
-                             r.index + ins.index + ins.count + 1, values, out)
+                rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
+                             r.index + ins.args + ins.size + 1, values, out)
             elif is_thin(r, ins, step):
                 if fresh:
                     pack_thin(neuron_key(r, ins, step, tile), kept_share(ins), r.optimizer.parameters + ins.weights,
-                              ins.arity, ins.count, scratch + ins.masked)
+                              ins.arity, ins.size, scratch + ins.masked)
                 thin = thin_slots(ins, scratch)
                 nonzero_forward(&r.nonzero, row, n, scratch + ins.masked, NULL, ins.arity,
-                                groups_of(ins.count) * PANEL, thin)
-                spread_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.count, thin, out)
+                                groups_of(ins.size) * PANEL, thin)
+                spread_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, thin, out)
                 if ins.bias >= 0:
-                    for i in range(ins.count):
+                    for i in range(ins.size):
                         for lane in range(LANES):
                             out[i * LANES + lane] = out[i * LANES + lane] + biases(r, ins)[i]
             elif r.sparse and ins.reads_data:
                 nonzero_forward(&r.nonzero, row, n, tile_weights(r, ins, scratch), biases(r, ins),
-                                ins.arity, ins.count, out)
+                                ins.arity, ins.size, out)
             else:
-                dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.count,
-                              r.index + ins.index, values, out)
-            activate(<int>ins.op, ins.count * LANES, out)
+                dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size,
+                              r.index + ins.args, values, out)
+            activate(<int>ins.op, ins.size * LANES, out)
             if r.training and ins.drop:
-                drop_neurons(neuron_key(r, ins, step, tile), kept_share(ins), ins.count, out)
+                drop_neurons(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, out)
 
 
 cdef bint seed_adjoints(
@@ -310,31 +310,31 @@ cdef bint backward(
         delta = adjoints + ins.dst * LANES
         if ins.kind == OPERATION:
             if ins.propagate:
-                op_adjoint(<int>ins.op, ins.count, ins.arity, r.index + ins.index, values, adjoints, ins.dst)
+                op_adjoint(<int>ins.op, ins.size, ins.arity, r.index + ins.args, values, adjoints, ins.dst)
         elif ins.kind == PARAMETER:
-            finite = finite and all_finite(delta, ins.count * LANES)
+            finite = finite and all_finite(delta, ins.size * LANES)
         elif ins.kind != CONSTANT:
             if r.training and ins.drop:
-                drop_neurons(neuron_key(r, ins, step, tile), kept_share(ins), ins.count, delta)
-                for i in range(ins.count):
+                drop_neurons(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, delta)
+                for i in range(ins.size):
                     # The derivative is a function of the output before dropout scaled it.
                     for lane in range(LANES):
                         y[lane] = values[(ins.dst + i) * LANES + lane] * <float>kept_share(ins)
                     activation_adjoint(<int>ins.op, LANES, y, delta + i * LANES)
             else:
-                activation_adjoint(<int>ins.op, ins.count * LANES, values + ins.dst * LANES, delta)
-            finite = finite and all_finite(delta, ins.count * LANES)
+                activation_adjoint(<int>ins.op, ins.size * LANES, values + ins.dst * LANES, delta)
+            finite = finite and all_finite(delta, ins.size * LANES)
             if ins.kind == DENSE:
                 if is_thin(r, ins, step):
-                    gather_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.count, delta, thin_slots(ins, scratch))
-                    transpose_delta(thin_slots(ins, scratch), groups_of(ins.count) * PANEL, memory + ins.transposed)
+                    gather_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, delta, thin_slots(ins, scratch))
+                    transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, memory + ins.transposed)
                 else:
-                    transpose_delta(delta, ins.count, memory + ins.transposed)
+                    transpose_delta(delta, ins.size, memory + ins.transposed)
                 if ins.propagate:
-                    dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.count, r.index + ins.index, delta, adjoints)
+                    dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, adjoints)
             elif ins.propagate:
-                rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.index, ins.count,
-                             r.index + ins.index + ins.count + 1, delta, adjoints)
+                rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.args, ins.size,
+                             r.index + ins.args + ins.size + 1, delta, adjoints)
     return finite
 
 
@@ -381,7 +381,7 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
 cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noexcept nogil:
     """Phase 2 for one unit: gradient over all tiles of the step, then the update. False if it was not finite."""
     cdef const Instruction* ins = r.program + unit.instruction
-    cdef const int32_t* sources = r.index + ins.index
+    cdef const int32_t* sources = r.index + ins.args
     cdef int64_t tiles = (r.step_size[step] + LANES - 1) // LANES
     cdef int64_t first = unit.first, n = unit.last - unit.first, at, run, runs = 1, tile, i
     cdef bint masked = unit.part == 0 and r.training and ins.bits
@@ -418,7 +418,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noex
                            at - ins.weights + i * ins.arity * PANEL, edge_scale(ins), run, part + i * run, g + i * run, True)
     if thin:
         spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, run, unit.panel // 2, (unit.panels + 1) // 2,
-                    ins.count, part, g)
+                    ins.size, part, g)
     if r.training and not all_finite(g, runs * run):
         return False
     for i in range(runs):
@@ -436,12 +436,12 @@ cdef void unit_gradient(
     cdef const float* values = memory + r.values_at
     cdef const float* delta = memory + r.adjoints_at + ins.dst * LANES
     cdef const float* transposed = memory + ins.transposed + unit.panel * LANES * PANEL
-    cdef const int32_t* sources = r.index + ins.index
+    cdef const int32_t* sources = r.index + ins.args
     cdef int64_t row[LANES]
     cdef int64_t t, lane, lanes, position
     if ins.kind == DENSE and unit.part == 1 and is_thin(r, ins, step):
         first = unit.panel * PANEL
-        n = smaller(unit.panels * PANEL, ins.count - first)
+        n = smaller(unit.panels * PANEL, ins.size - first)
         memset(g, 0, size * sizeof(float))
         slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)
     elif ins.kind == DENSE and unit.part == 1:
@@ -462,7 +462,7 @@ cdef void unit_gradient(
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, tiles, g)
     elif ins.kind == ROWS and unit.part == 0:
-        rows_gradient(sources + first, n, sources + ins.count + 1, values, delta + first * LANES,
+        rows_gradient(sources + first, n, sources + ins.size + 1, values, delta + first * LANES,
                       r.tile_stride, tiles, g)
     else:
         slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)

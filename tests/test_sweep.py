@@ -38,7 +38,8 @@ def scattered(n_inputs, n_hidden, n_outputs, seed=0, activations=ACTIVATIONS):
                 bias=None if i % 3 == 0 else rng.normal(),
             )
         )
-    outputs = [g.add_neuron(nodes[-min(20, len(nodes)) :], weights=rng.normal(size=min(20, len(nodes)))) for _ in range(n_outputs)]
+    last = nodes[-20:]
+    outputs = [g.add_neuron(last, weights=rng.normal(size=len(last))) for _ in range(n_outputs)]
     return mlgraph.Model(g, outputs, "softmax_cross_entropy")
 
 
