@@ -40,7 +40,7 @@ class Recipe:
     activation: str = "leaky_relu"
     epochs: int = 10
     batch_size: tuple[int, int] = (128, 8)
-    learning_rate: tuple[float, float] = (0.05, 0.0005)
+    learning_rate: tuple[float, float] = (0.07, 0.0002)
     momentum: float = 0.9
     dropout: float = 0.0  # of the hidden layers, like the next
     weight_dropout: float = 0.0
@@ -60,8 +60,11 @@ class Recipe:
 
 PRESETS = {
     "default": Recipe(),
-    "ml-rust": Recipe(learning_rate=(0.1, 0.001), weight_dropout=0.5, output_bias=False),
+    "ml-rust": Recipe(weight_dropout=0.5, output_bias=False),
 }
+
+THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003)}
+"""Learning rates where no others are given and something is dropped: its noise calls for smaller steps."""
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -82,7 +85,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         ("activation", one_of(*ACTIVATIONS), "NAME", "of the hidden layers: " + ", ".join(ACTIVATIONS)),
         ("epochs", COUNT, "N", "passes over the data"),
         ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
-        ("learning_rate", RATES, "A:B", "from the first step to the last"),
+        ("learning_rate", RATES, "A:B", "from the first step to the last, smaller with dropout"),
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
         ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step"),
         ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
@@ -112,6 +115,9 @@ def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     given = {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}
     recipe = replace(PRESETS[args.preset], **given)
+    for name, rates in THINNED_RATES.items():
+        if getattr(recipe, name) and "learning_rate" not in given:
+            recipe = replace(recipe, learning_rate=rates)
     threads = args.threads or mlgraph.default_threads()
     data = _load_data(args.data)
     n_examples = len(data.train_x)

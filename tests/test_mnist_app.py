@@ -148,8 +148,10 @@ def test_saved_model_is_the_trained_one(run: Run, model: str, data: Path) -> Non
         (
             ["--weight-dropout", "0", "--preset", "ml-rust", "--hidden", "6,4", "--epochs", "1", "--batch-size", "16"],
             {"weight_dropout": 0.0, "hidden": [6, 4], "epochs": 1, "batch_size": [16, 16], "output_bias": False,
-             "learning_rate": list(mnist.PRESETS["ml-rust"].learning_rate), "edges": 20 * 6 + 6 * 4 + 4 * 3},
+             "learning_rate": list(mnist.PRESETS["default"].learning_rate), "edges": 20 * 6 + 6 * 4 + 4 * 3},
         ),
+        (["--preset", "ml-rust", "--epochs", "1"], {"learning_rate": list(mnist.THINNED_RATES["weight_dropout"])}),
+        (["--dropout", ".5", "--epochs", "1"], {"learning_rate": list(mnist.THINNED_RATES["dropout"])}),
         (["--hidden", "none", "--epochs", "1"], {"hidden": [], "edges": 60}),
         (["--hidden", "", "--epochs", "1"], {"hidden": [], "edges": 60}),
         (
