@@ -272,13 +272,13 @@ def compress(
         raise ValueError("start, chunk, column, cut: shapes do not belong together")
     for i in prange(n, nogil=True, num_threads=n_threads, schedule="static", use_threads_if=n_threads > 1):
         if b != NULL:
-            compress_bytes(b + i * columns, &chunk[0], chunks, k + start[i], v + start[i], &cut[i, 0])
+            compress_bytes(b + i * columns, &chunk[0], chunks, start[i + 1] - start[i], k + start[i], v + start[i], &cut[i, 0])
         else:
             compress_floats(x + i * columns, &chunk[0], chunks, k + start[i], f + start[i], &cut[i, 0])
 
 
 cdef void compress_bytes(
-    const uint8_t* x, const int32_t* chunk, int64_t chunks, uint16_t* column, uint8_t* byte, uint16_t* cut,
+    const uint8_t* x, const int32_t* chunk, int64_t chunks, int64_t total, uint16_t* column, uint8_t* byte, uint16_t* cut,
 ) noexcept nogil:
     cdef int64_t c, j, k, n = 0
     cdef uint64_t word
@@ -287,6 +287,13 @@ cdef void compress_bytes(
         k = chunk[c]
         while k + 8 <= chunk[c + 1]:
             word = nonzero_bytes(load_word(x + k))
+            if word and n + 8 <= total:
+                # A jump for each byte would be guessed wrong half the time: write them all, and count the nonzeros.
+                for j in range(k, k + 8):
+                    column[n] = <uint16_t>j
+                    byte[n] = x[j]
+                    n = n + (x[j] != 0)
+                word = 0
             while word:
                 j = k + first_byte(word)
                 column[n] = <uint16_t>j
