@@ -1,6 +1,6 @@
 """Builds mlgraph_ext, the compiled half; all else about the packages is in pyproject.toml.
 
-MLGRAPH_DEBUG_BUILD=1 builds it with every check that Cython has, unoptimised, with the C macro MLGRAPH_DEBUG.
+MLGRAPH_DEBUG_BUILD=1 builds it with the checks that Cython and the compiler have, and with the C macro MLGRAPH_DEBUG.
 """
 
 import os
@@ -49,6 +49,8 @@ CHECK = [
     "-fno-omit-frame-pointer",
     "-UNDEBUG",
     "-DMLGRAPH_DEBUG=1",
+    "-fsanitize=undefined",  # sees an index outside a C array, which boundscheck does not
+    "-fsanitize-undefined-trap-on-error",  # needs no library: the process stops, faulthandler says where
     "-Wno-unknown-warning-option",  # clang's way to accept the next
     "-Wno-maybe-uninitialized",  # Cython's line number of an exception in a prange
 ]

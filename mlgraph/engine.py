@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph.graph import PANEL, Float32, Graph, aligned
-from mlgraph.plan import LANES, Ints, Plan
+from mlgraph.lowering import Ints
+from mlgraph.plan import LANES, Plan
 
 LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4}
 """Losses, as the kernels number them."""
@@ -293,7 +294,7 @@ class Engine:
 
     def _weights_are_finite(self) -> bool:
         # 0 * inf is not 0: with such a weight no source may be skipped.
-        for ins in self.plan.instructions:
+        for _, ins in self.plan.trained:
             if ins.reads_data and not np.isfinite(self.graph.parameters[ins.weights : ins.weights + ins.n_weights].sum()):
                 return False
         return True

@@ -288,7 +288,8 @@ class Graph:
         """
         def moved(vector: Float32) -> Float32:
             out = aligned(len(origin))
-            kept = origin >= 0
+            # State made before the last parameters were added is shorter than the vector.
+            kept = (origin >= 0) & (origin < len(vector))
             out[kept] = vector[origin[kept]]
             return out
 

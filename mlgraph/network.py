@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import Float32, Graph, Neuron, Node
-from mlgraph.plan import Plan
+from mlgraph.plan import KINDS, Plan
 from mlgraph.training import History, Progress, schedule, train
 
 
@@ -70,8 +70,9 @@ class Model:
     def n_parameters(self) -> int:
         """Weights, biases and parameter nodes that some output needs."""
         plan = self._engine("outputs").plan
-        biases = sum(ins.size for ins in plan.instructions if ins.bias >= 0)
-        return plan.n_edges + biases + sum(ins.size for ins in plan.instructions if ins.kind == 1)
+        trained = [ins for _, ins in plan.trained]
+        biases = sum(ins.size for ins in trained if ins.bias >= 0)
+        return plan.n_edges + biases + sum(ins.size for ins in trained if ins.kind == KINDS["parameter"])
 
     # --- running -----------------------------------------------------------------------------------------------------
 

@@ -7,13 +7,17 @@ no output needs is left out. The parameter vector is laid out as the instruction
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, CycleError, Graph
-from mlgraph_ext._topology import levels
+from mlgraph import ops
+from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, Graph
+from mlgraph.layout import lay_out
+from mlgraph.lowering import Ids, Ints, Lowered, gather, lower
+from mlgraph_ext import _topology
 
 LANES = 32
 """Examples of a tile (``LANES`` of the kernels)."""
@@ -23,8 +27,6 @@ KINDS = {"constant": 0, "parameter": 1, "operation": 2, "dense": 3, "rows": 4}
 
 DENSE_FROM = 8
 """Neurons that must share their sources to be a dense block: a panel of `PANEL` costs about half as many sparse rows."""
-
-Ints = npt.NDArray[np.int64]
 
 
 class Instruction(NamedTuple):
@@ -99,92 +101,114 @@ class Plan:
         *,
         want_inputs: bool = False,
     ) -> None:
-        self.outputs = np.array(outputs, np.int32)
         self.want_inputs = want_inputs
-        start, count = np.array(graph._start, np.int64), graph.counts
-        pool, code = np.array(graph._pool, np.int32), graph.codes
-        data = np.array(graph._data, np.int64)
-        raw, cycle = levels(start, count, pool, self.outputs)
-        if cycle:
-            names = " <- ".join(graph[i].name for i in cycle[:10]) + (" <- ..." if len(cycle) > 10 else "")
-            raise CycleError(f"the graph has a cycle of {len(cycle)} nodes: {names}")
-        level = np.frombuffer(raw, np.int32)
-        live = np.flatnonzero(level >= 0)
+        low = lower(graph, np.array(outputs, np.int32))
+        code, count = low.code, low.count
 
-        is_input = code[live] == INPUT
-        inputs = live[is_input]
-        inputs = inputs[np.argsort(data[inputs])]
-        self.input_column = data[inputs].astype(np.int32)
-        nodes = live[~is_input]
-        keys = np.column_stack([level[nodes], *_group_keys(graph, nodes, code, start, count, pool, data, dropout), nodes])
-        order = np.lexsort(keys.T[::-1])
-        nodes, keys = nodes[order], keys[order, :-1]
-        self.node = np.concatenate([inputs, nodes]).astype(np.int32)
+        is_input = code[low.order] == INPUT
+        inputs = low.order[is_input]
+        inputs = inputs[np.argsort(low.data[inputs])]
+        self.input_column = low.data[inputs].astype(np.int32)
+        nodes = low.order[~is_input]
+        keys = [low.level[nodes], *_group_keys(graph, low, nodes, dropout)]
+        order = np.lexsort([nodes, *keys[::-1]])
+        nodes = nodes[order]
+        self.node = np.concatenate([inputs, nodes])
         self.slot = np.full(len(code), -1, np.int32)
         self.slot[self.node] = np.arange(len(self.node))
-        edges = np.flatnonzero((keys[1:] != keys[:-1]).any(axis=1)) + 1
-        groups = np.split(nodes, edges) if len(nodes) else []
+        self.slot = self.slot[low.same]
+        changes = np.zeros(max(0, len(nodes) - 1), bool)
+        for key in keys:
+            changes |= np.diff(key[order]) != 0
+        firsts = np.concatenate([[0], np.flatnonzero(changes) + 1])[: len(nodes)]
+        sizes = np.diff(np.append(firsts, len(nodes)))
 
-        _lay_out(graph, groups, code, count, data)
-        weights, bias = np.array(graph._weights, np.int64), np.array(graph._bias, np.int64)
-        self._index: list[npt.NDArray[np.int32]] = []
-        self._index_length = 0
-        wants = np.zeros(len(code), bool)
+        wants = (code >= PARAMETER).astype(np.uint8)
         wants[inputs] = want_inputs
+        _topology.spread(low.start, count, low.pool, low.order, wants)
+        self.program = np.tile(np.array(Instruction(0, 0, 0, 0), np.int64), (len(firsts), 1))
+        column = {name: self.program[:, i] for i, name in enumerate(Instruction._fields)}
+        column["dst"][:], column["size"][:] = firsts + len(inputs), sizes
+
+        heads = nodes[firsts]
+        is_operation = code[heads] < len(ops.BY_CODE)
+        operations = nodes[np.repeat(is_operation, sizes)]
+        arguments = self.slot[gather(low.pool, low.start[operations], count[operations])]
+        self._index = [arguments]
+        self._index_length = len(arguments)
+        at = is_operation
+        column["kind"][at], column["op"][at], column["arity"][at] = KINDS["operation"], code[heads[at]], count[heads[at]]
+        lengths = sizes[at] * count[heads[at]]
+        column["args"][at] = np.cumsum(lengths) - lengths
+        column["propagate"][at] = np.maximum.reduceat(wants[nodes], firsts)[at] if len(firsts) else 0
+
+        at = code[heads] == CONSTANT
+        column["kind"][at], column["weights"][at] = KINDS["constant"], np.cumsum(sizes[at]) - sizes[at]
+        constants = np.array(graph._constants)[low.data[nodes[code[nodes] == CONSTANT]]]
+        self.constants = np.append(constants, 0).astype(np.float32)
+
         n_inputs = len(inputs)
-        self.sparse_ready = 0 < n_inputs <= np.iinfo(np.uint16).max
+        self.sparse_ready = 0 < n_inputs <= np.iinfo(np.uint16).max and not (arguments < n_inputs).any()
         self.n_masked = self.n_extra = self.n_edges = 0
-        program: list[Instruction] = []
-        constants: list[npt.NDArray[np.float64]] = []
-        for stream, group in enumerate(groups):
-            first, n = group[0], len(group)
-            op, dst, arity = int(code[first]), int(self.slot[first]), int(count[first])
-            if op == CONSTANT:
-                program.append(Instruction(KINDS["constant"], 0, dst, n, weights=sum(len(c) for c in constants)))
-                constants.append(np.array([graph._constants[i] for i in data[group]]))
-                continue
-            if op == PARAMETER:
-                wants[group] = True
-                program.append(Instruction(KINDS["parameter"], 0, dst, n, weights=int(weights[data[first]]), n_weights=n))
-                continue
-            shared = op >= NEURON and _is_dense(graph, group, data)
-            sources = pool[start[first] : start[first] + arity] if shared else _gather(pool, start[group], count[group])
-            slots = self.slot[sources]
-            propagate = bool(wants[sources].any())
-            reads_data = shared and np.array_equal(slots, np.arange(n_inputs))
-            if not reads_data and (slots < n_inputs).any():
-                self.sparse_ready = False
-            if op < NEURON:
-                wants[group] = propagate
-                program.append(Instruction(KINDS["operation"], op, dst, n, arity, self._add(slots), propagate=propagate))
-                continue
-            wants[group] = True
-            drop, keep, bits = _dropout_of(first, dropout)
-            width = -(-n // PANEL) * PANEL  # of a dense block, padding included
-            n_weights = width * arity if shared else len(sources)
-            pointers = [] if shared else [np.concatenate([[0], np.cumsum(count[group])]).astype(np.int32)]
-            record = data[first]
-            program.append(
-                Instruction(
-                    KINDS["dense" if shared else "rows"], op - NEURON, dst, n, arity, self._add(*pointers, slots),
-                    int(weights[record]), n_weights, int(bias[record]), reads_data, propagate,
-                    self.n_extra, stream, drop, keep, bits, self.n_extra + shared * width * LANES, self.n_masked,
-                )
-            )  # fmt: skip
-            self.n_extra += shared * width * LANES
-            self.n_edges += int(count[group].sum())
-            if bits:
-                self.n_extra += -(-n_weights // 64) * 2
-                self.n_masked += -(-n_weights // PANEL) * PANEL
-            elif drop and reads_data:
-                # A thin copy of the block (_dropout.pxi): a panel for each 32 neurons, and their slots.
-                self.n_masked += -(-n // 32) * PANEL * (arity + LANES)
-        self.n_extra = -(-self.n_extra // PANEL) * PANEL
-        self.instructions = program
-        self.program = np.array(program, np.int64).reshape(-1, len(Instruction._fields))
+        trained = np.flatnonzero(code[heads] >= PARAMETER).tolist()
+        groups = [nodes[firsts[i] : firsts[i] + sizes[i]] for i in trained]
+        dense = [bool(code[g[0]] >= NEURON and keys[2][order[firsts[i]]] >= 0) for i, g in zip(trained, groups, strict=True)]
+        places = lay_out(graph, low, groups, dense)
+        for i, group, shared, place in zip(trained, groups, dense, places, strict=True):
+            make = self._neurons if code[group[0]] >= NEURON else self._parameters
+            self.program[i] = make(low, i, group, shared, place, wants, dropout)
         self.index = np.concatenate([*self._index, np.zeros(1, np.int32)])
-        self.constants = np.concatenate([*constants, np.zeros(1)]).astype(np.float32)
+        self.n_extra = -(-self.n_extra // PANEL) * PANEL
         self.edits, self.moves = graph.edits, graph.moves
+
+    def _parameters(
+        self, low: Lowered, i: int, group: Ids, shared: bool, place: tuple[int, int], wants: Any, dropout: Any
+    ) -> Instruction:
+        return Instruction(KINDS["parameter"], 0, int(self.slot[group[0]]), len(group), weights=place[0], n_weights=len(group))
+
+    def _neurons(
+        self, low: Lowered, i: int, group: Ids, shared: bool, place: tuple[int, int], wants: Any, dropout: Any
+    ) -> Instruction:
+        first, n = group[0], len(group)
+        arity, n_inputs = int(low.count[first]), len(self.input_column)
+        if shared:
+            sources = low.pool[low.start[first] : low.start[first] + arity]
+            pointers = []
+        else:
+            sources = gather(low.pool, low.start[group], low.count[group])
+            pointers = [np.concatenate([[0], np.cumsum(low.count[group])]).astype(np.int32)]
+        slots = self.slot[sources]
+        reads_data = shared and np.array_equal(slots, np.arange(n_inputs))
+        if not reads_data and (slots < n_inputs).any():
+            self.sparse_ready = False
+        drop, keep, bits = _dropout_of(first, dropout)
+        width = -(-n // PANEL) * PANEL  # of a dense block, padding included
+        n_weights = width * arity if shared else len(sources)
+        instruction = Instruction(
+            KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity,
+            self._add(*pointers, slots), place[0], n_weights, place[1], reads_data, bool(wants[sources].any()),
+            self.n_extra, i, drop, keep, bits, self.n_extra + shared * width * LANES, self.n_masked,
+        )  # fmt: skip
+        self.n_extra += shared * width * LANES
+        self.n_edges += int(low.count[group].sum())
+        if bits:
+            self.n_extra += -(-n_weights // 64) * 2
+            self.n_masked += -(-n_weights // PANEL) * PANEL
+        elif drop and reads_data:
+            # A thin copy of the block (_dropout.pxi): a panel for each 32 neurons, and their slots.
+            self.n_masked += -(-n // 32) * PANEL * (arity + LANES)
+        return instruction
+
+    @cached_property
+    def instructions(self) -> list[Instruction]:
+        """The rows of the program by name."""
+        return [Instruction(*row) for row in self.program.tolist()]
+
+    @cached_property
+    def trained(self) -> list[tuple[int, Instruction]]:
+        """Number and instruction of everything that has parameters."""
+        with_parameters = np.isin(self.program[:, 0], [KINDS["parameter"], KINDS["dense"], KINDS["rows"]])
+        return [(i, Instruction(*self.program[i].tolist())) for i in np.flatnonzero(with_parameters).tolist()]
 
     def is_stale(self, graph: Graph) -> bool:
         """Whether the graph has changed since."""
@@ -210,7 +234,7 @@ class Plan:
             gradient of one unit stays in the L1 cache.
         """
         units = []
-        for i, ins in enumerate(self.instructions):
+        for i, ins in self.trained:
             if ins.kind == KINDS["dense"]:
                 sparse = chunks and ins.reads_data
                 panels = -(-ins.size // PANEL)
@@ -234,9 +258,9 @@ class Plan:
 
     def unit_floats(self, units: Ints, chunk: npt.NDArray[np.int32] | None) -> int:
         """Floats of the largest gradient among `units`."""
-        most = 64
+        most, trained = 64, dict(self.trained)
         for i, part, first, last, _, panels in units:
-            ins = self.instructions[i]
+            ins = trained[i]
             if ins.kind == KINDS["dense"] and part == 0:
                 if chunk is not None and ins.reads_data:
                     first, last = chunk[first], chunk[last]
@@ -252,13 +276,6 @@ class Plan:
         self._index.extend(parts)
         self._index_length += sum(map(len, parts))
         return at
-
-
-def _gather(pool: npt.NDArray[np.int32], start: Ints, count: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """pool[start[i] : start[i] + count[i]] for all i, one after the other."""
-    ends = np.cumsum(count)
-    out: npt.NDArray[np.int32] = pool[np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - count), count)]
-    return out
 
 
 def _runs(rows: npt.NDArray[np.int32], edges: int) -> list[tuple[int, int]]:
@@ -279,96 +296,32 @@ def _dropout_of(node: int, dropout: Any) -> tuple[int, int, int]:
     return 0, 0, 0
 
 
-def _group_keys(
-    graph: Graph, nodes: Ints, code: Any, start: Ints, count: Any, pool: Any, data: Ints, dropout: Any
-) -> list[Any]:
-    """Columns that are equal for nodes of one level that one instruction may compute."""
-    kind = code[nodes].astype(np.int64)
-    shape = count[nodes].astype(np.int64)
+def _group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[Any]:
+    """Keys that are equal for nodes of one level that one instruction may compute.
+
+    The second, for a neuron, is the number of its source list where enough neurons have that list, else -1.
+    """
+    kind = low.code[nodes].astype(np.int64)
+    shape = low.count[nodes].astype(np.int64)
     detail = np.zeros(len(nodes), np.int64)
     at = np.flatnonzero(kind >= NEURON)
     neurons = nodes[at]
+    if len(neurons) == 0:
+        return [kind, shape, detail]
     for i, (ids, _, _) in enumerate(dropout):
-        detail[at[(neurons >= ids.start) & (neurons < ids.stop)]] = 2 * (i + 1)
-    if len(neurons):
-        detail[at] += np.frombuffer(graph._bias, np.int64)[data[neurons]] >= 0
-        # Which neurons read the same sources: first by where their list begins, then by what it holds.
-        starts, place = np.unique(start[neurons], return_inverse=True)
-        first = neurons[np.unique(place, return_index=True)[1]]
-        lists: dict[bytes, int] = {}
-        held = [pool[s : s + count[n]].tobytes() for s, n in zip(starts, first, strict=True)]
-        which = np.array([lists.setdefault(sources, len(lists)) for sources in held])
-        key = np.column_stack([which[place], kind[at], detail[at]])
-        _, inverse, size = np.unique(key, axis=0, return_inverse=True, return_counts=True)
-        shape[at] = np.where(size[inverse.reshape(-1)] >= DENSE_FROM, which[place], -1)
+        detail[at[(neurons >= ids.start) & (neurons < ids.stop)]] = 4 * (i + 1)
+    written = low.written[neurons]
+    found = written >= 0
+    has_bias = np.zeros(len(neurons), bool)
+    has_bias[found] = low.bias[written[found]] >= 0
+    has_bias[~found] = np.array(graph._bias, np.int64)[low.data[neurons[~found]]] >= 0
+    detail[at] += 2 * found + has_bias
+    # Which neurons read the same sources: first by where their list begins, then by what it holds.
+    starts, first, place = np.unique(low.start[neurons], return_index=True, return_inverse=True)
+    lists: dict[bytes, int] = {}
+    held = [low.pool[s : s + n].tobytes() for s, n in zip(starts, low.count[neurons[first]], strict=True)]
+    which = np.array([lists.setdefault(sources, len(lists)) for sources in held])
+    key = np.column_stack([which[place], kind[at], detail[at]])
+    _, inverse, size = np.unique(key, axis=0, return_inverse=True, return_counts=True)
+    shape[at] = np.where(size[inverse.reshape(-1)] >= DENSE_FROM, which[place], -1)
     return [kind, shape, detail]
-
-
-def _is_dense(graph: Graph, group: Ints, data: Ints) -> bool:
-    return bool(graph._stride[data[group[0]]] == PANEL)
-
-
-def _lay_out(graph: Graph, groups: list[Ints], code: Any, count: Any, data: Ints) -> None:
-    """Bring the parameters of each group together, if they are not: panels for dense blocks, runs for all others."""
-    weights, stride, bias = (
-        np.array(graph._weights, np.int64), np.array(graph._stride, np.int64), np.array(graph._bias, np.int64)
-    )  # fmt: skip
-    want = weights.copy(), stride.copy(), bias.copy()
-    seen = np.zeros(len(weights), bool)
-    top, same = 0, True
-    blocks = []
-    for group in groups:
-        if code[group[0]] < PARAMETER:
-            continue
-        record, n, k = data[group], len(group), np.arange(len(group))
-        seen[record] = True
-        fan = count[group].astype(np.int64) if code[group[0]] >= NEURON else np.ones(n, np.int64)
-        ends = np.cumsum(fan)
-        # Groups of DENSE_FROM and more neurons have a source list of their own (_group_keys).
-        dense = bool(code[group[0]] >= NEURON and n >= DENSE_FROM and _one_list(graph, group))
-        rows = -(-n // PANEL) * PANEL
-        if dense:
-            first, step, size = k // PANEL * (PANEL * fan[0]) + k % PANEL, PANEL, rows * fan[0]
-        else:
-            first, step, size = ends - fan, 1, -(-ends[-1] // PANEL) * PANEL
-        blocks.append((record, fan))
-        has_bias = code[group[0]] >= NEURON and bias[record[0]] >= 0
-        here = weights[record[0]]
-        same = same and (
-            here % PANEL == 0
-            and np.array_equal(weights[record], here + first)
-            and bool((stride[record] == step).all())
-            and (not has_bias or np.array_equal(bias[record], bias[record[0]] + k))
-        )
-        want[0][record], want[1][record] = top + first, step
-        top += size
-        if has_bias:
-            want[2][record] = top + k
-            top += rows
-    if same:
-        return
-    for unseen in np.flatnonzero(~seen).tolist():
-        # What no output needs keeps its values behind the rest.
-        owner = np.flatnonzero((data == unseen) & (code >= PARAMETER))[0]
-        n = int(count[owner]) if code[owner] >= NEURON else 1
-        want[0][unseen], want[1][unseen] = top, 1
-        blocks.append((np.array([unseen]), np.array([n])))
-        top += n
-        if bias[unseen] >= 0:
-            want[2][unseen] = top
-            top += 1
-    origin = np.full(-(-top // PANEL) * PANEL, -1)
-    for records, fan in blocks:
-        which = np.repeat(records, fan)
-        j = np.arange(len(which)) - np.repeat(np.cumsum(fan) - fan, fan)
-        origin[want[0][which] + j * want[1][which]] = weights[which] + j * stride[which]
-        biased = records[bias[records] >= 0]
-        origin[want[2][biased]] = bias[biased]
-    graph.move_parameters(origin, np.arange(len(weights)), *want)
-
-
-def _one_list(graph: Graph, group: Ints) -> bool:
-    first = graph.sources_of(int(group[0]))
-    if len({graph._start[i] for i in group}) == 1:
-        return True
-    return all(np.array_equal(graph.sources_of(int(i)), first) for i in group)

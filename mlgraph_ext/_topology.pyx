@@ -1,46 +1,44 @@
-"""Topological levels of a graph in compressed rows: iterative, linear in what is reachable, any depth."""
+"""What a plan must know of a graph, in passes that are linear, iterative and of any depth.
 
-from libc.stdint cimport int32_t, int64_t
+The graph comes as compressed rows: the sources of node i are ``pool[start[i]:start[i] + count[i]]``. Nodes with one
+``start`` share one list, which is walked once. Nodes are int32, places in the pool int64.
+"""
+
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 
-def levels(const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, const int32_t[::1] outputs):
-    """Level of every node that some output needs.
+def sort(
+    const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, const int32_t[::1] outputs,
+    int32_t[::1] level, int32_t[::1] order,
+):
+    """Order what the outputs need so that sources come first.
 
     Parameters
     ----------
-    start, count : int64 and int32, one for each node
-        The sources of a node are ``pool[start:start + count]``. Nodes with one ``start`` share one list, which is then
-        walked once.
-    pool : int32
-        Node numbers.
-    outputs : int32
-        Nodes whose values are wanted.
+    level : int32, shape (nodes,), filled
+        0 without sources, else 1 + the highest level among the sources; -1 where no output needs the node.
+    order : int32, shape (nodes,), filled as far as there are nodes that some output needs
 
     Returns
     -------
-    bytearray
-        int32 for each node: 0 without sources, else 1 + the highest level among the sources; -1 where no output needs it.
+    int
+        How many nodes are needed.
     list of int
-        The nodes of a cycle in the order of its edges; empty if there is none (else the levels are incomplete).
+        The nodes of a cycle in the order of its edges; empty if there is none.
     """
     cdef int64_t n = start.shape[0]
-    out = bytearray(4 * n)
-    if n == 0:
-        return out, []
-    cdef int32_t[::1] level = memoryview(out).cast("i")
-    cdef int32_t* known = <int32_t*>malloc((pool.shape[0] + 1) * sizeof(int32_t))   # by list: 1 + highest source, or -1
-    cdef int32_t* stack = <int32_t*>malloc(n * sizeof(int32_t))
-    cdef int32_t* place = <int32_t*>malloc(n * sizeof(int32_t))                     # sources of stack[i] already walked
-    cdef int64_t depth = 0, i
-    cdef int32_t node, source
-    cdef int32_t UNSEEN = -1, OPEN = -2
+    cdef int32_t* known = <int32_t*>malloc((pool.shape[0] + 1) * sizeof(int32_t))   # level above a list, or -1
+    cdef int32_t* stack = <int32_t*>malloc((n + 1) * sizeof(int32_t))
+    cdef int32_t* place = <int32_t*>malloc((n + 1) * sizeof(int32_t))               # sources of stack[i] already walked
+    cdef int64_t depth = 0, done = 0, i
+    cdef int32_t node, source, most
+    cdef int32_t cycle = -1, UNSEEN = -1, OPEN = -2
     if known == NULL or stack == NULL or place == NULL:
         free(known)
         free(stack)
         free(place)
-        raise MemoryError(f"levels of {n} nodes")
-    cdef int32_t cycle = -1
+        raise MemoryError(f"sort: {n} nodes")
     with nogil:
         for i in range(pool.shape[0] + 1):
             known[i] = -1
@@ -53,10 +51,7 @@ def levels(const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1
             level[outputs[i]] = OPEN
             while depth > 0:
                 node = stack[depth - 1]
-                if place[depth - 1] == 0 and count[node] > 0 and known[start[node]] >= 0:
-                    level[node] = known[start[node]]
-                    depth = depth - 1
-                elif place[depth - 1] < count[node]:
+                if place[depth - 1] < count[node] and (place[depth - 1] > 0 or known[start[node]] < 0):
                     source = pool[start[node] + place[depth - 1]]
                     place[depth - 1] += 1
                     if level[source] == OPEN:
@@ -66,11 +61,16 @@ def levels(const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1
                         level[source] = OPEN
                         stack[depth], place[depth] = source, 0
                         depth = depth + 1
-                else:
-                    level[node] = highest(level, pool, start[node], count[node])
-                    if count[node] > 0:
-                        known[start[node]] = level[node]
-                    depth = depth - 1
+                    continue
+                most = 0
+                if count[node] > 0:
+                    if known[start[node]] < 0:
+                        known[start[node]] = above(level, pool, start[node], count[node])
+                    most = known[start[node]]
+                level[node] = most
+                order[done] = node
+                done = done + 1
+                depth = depth - 1
             if cycle >= 0:
                 break
     found = []
@@ -82,14 +82,202 @@ def levels(const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1
     free(known)
     free(stack)
     free(place)
-    return out, found
+    return done, found
 
 
-cdef int32_t highest(
-    const int32_t[::1] level, const int32_t[::1] pool, int64_t start, int64_t count
-) noexcept nogil:
+cdef int32_t above(const int32_t[::1] level, const int32_t[::1] pool, int64_t start, int64_t count) noexcept nogil:
     cdef int32_t most = -1
     cdef int64_t i
     for i in range(start, start + count):
         most = max(most, level[pool[i]])
     return most + 1
+
+
+def spread(
+    const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, const int32_t[::1] order,
+    uint8_t[::1] flag,
+):
+    """Set the flag of every node of `order` that has a source whose flag is set."""
+    cdef int64_t i, j
+    cdef int32_t node
+    with nogil:
+        for i in range(order.shape[0]):
+            node = order[i]
+            for j in range(start[node], start[node] + count[node]):
+                if flag[node]:
+                    break
+                flag[node] = flag[pool[j]]
+
+
+def merge(
+    const int16_t[::1] code, const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool,
+    const int32_t[::1] order, const int64_t[::1] identity, const uint8_t[::1] commutes, int32_t[::1] same,
+):
+    """Find nodes that must have the same value.
+
+    Parameters
+    ----------
+    identity : int64, shape (nodes,)
+        -1: a node may be merged with one of its code and arguments. Else it may be merged with one of its code and identity
+        (the bits of a constant; its own number, for what is like nothing else).
+    commutes : uint8, shape (codes,)
+        Operations of two arguments whose order does not matter.
+    same : int32, shape (nodes,), filled for the nodes of `order`
+        The first node of the same value.
+    """
+    cdef int64_t size = 16, i, j
+    cdef uint64_t h, at
+    cdef int32_t node, other
+    while size < 2 * order.shape[0]:
+        size = 2 * size
+    cdef int32_t* table = <int32_t*>malloc(size * sizeof(int32_t))
+    if table == NULL:
+        raise MemoryError(f"merge: {order.shape[0]} nodes")
+    with nogil:
+        for i in range(size):
+            table[i] = -1
+        for i in range(order.shape[0]):
+            node = order[i]
+            same[node] = node
+            if identity[node] == node:
+                continue
+            h = mix(code[node], <uint64_t>identity[node])
+            if identity[node] == -1:
+                if commutes[code[node]]:
+                    h = mix(h, <uint64_t>same[pool[start[node]]] + <uint64_t>same[pool[start[node] + 1]])
+                else:
+                    for j in range(start[node], start[node] + count[node]):
+                        h = mix(h, <uint64_t>same[pool[j]])
+            at = h & (size - 1)
+            while table[at] >= 0:
+                other = table[at]
+                if equal(code, start, count, pool, identity, commutes, same, node, other):
+                    same[node] = other
+                    break
+                at = (at + 1) & (size - 1)
+            if table[at] < 0:
+                table[at] = node
+    free(table)
+
+
+cdef uint64_t mix(uint64_t h, uint64_t x) noexcept nogil:
+    h = (h ^ x) * <uint64_t>0x9E3779B97F4A7C15
+    return h ^ (h >> 29)
+
+
+cdef bint equal(
+    const int16_t[::1] code, const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool,
+    const int64_t[::1] identity, const uint8_t[::1] commutes, const int32_t[::1] same, int32_t a, int32_t b,
+) noexcept nogil:
+    cdef int64_t j, p = start[a], q = start[b]
+    if code[a] != code[b] or identity[a] != identity[b] or count[a] != count[b]:
+        return False
+    if identity[a] != -1:
+        return True
+    if commutes[code[a]] and same[pool[p]] == same[pool[q + 1]] and same[pool[p + 1]] == same[pool[q]]:
+        return True
+    for j in range(count[a]):
+        if same[pool[p + j]] != same[pool[q + j]]:
+            return False
+    return True
+
+
+def find_neurons(
+    const int8_t[::1] kind, const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool,
+    const int32_t[::1] order, const uint8_t[::1] is_output,
+    int32_t[::1] root, int64_t[::1] begin, int32_t[::1] source, int32_t[::1] weight, int32_t[::1] bias,
+    int32_t[::1] readers,
+):
+    """Find sums of products of parameters and nodes: neurons written out scalar by scalar.
+
+    A term is ``parameter * node``, or at most one parameter alone, the bias. Every node below the sum must be read once,
+    by the sum, and be no output: then nobody misses it.
+
+    Parameters
+    ----------
+    kind : int8, shape (nodes,)
+        1 a sum or addition, 2 a product of two, 3 a parameter, 0 anything else.
+    root, bias : int32, shape (nodes,), filled
+        The node of each sum found, and its bias or -1.
+    begin : int64, shape (nodes + 1,), filled
+        Its terms are from ``begin[i]`` to ``begin[i + 1]``.
+    source, weight : int32, shape (len(pool),), filled
+        Node and parameter of each term, in the order written.
+    readers : int32, shape (nodes,), filled
+        How often each node is read.
+
+    Returns
+    -------
+    int
+        How many were found.
+    """
+    cdef int64_t n = start.shape[0], i, j, found = 0, terms = 0, depth
+    cdef int32_t node, a, b, biases, products
+    cdef int8_t* role = <int8_t*>malloc(n + 1)       # 0 none, 1 a sum that would be a neuron, 2 a term, 3 a bias
+    cdef int8_t* inner = <int8_t*>malloc(n + 1)      # a sum that is part of another
+    cdef int32_t* held = <int32_t*>malloc((n + 1) * sizeof(int32_t))   # biases below a sum
+    cdef int32_t* stack = <int32_t*>malloc((pool.shape[0] + n + 1) * sizeof(int32_t))
+    if role == NULL or inner == NULL or held == NULL or stack == NULL:
+        free(role)
+        free(inner)
+        free(held)
+        free(stack)
+        raise MemoryError(f"find_neurons: {n} nodes")
+    with nogil:
+        for i in range(n):
+            readers[i], role[i], inner[i], held[i] = 0, 0, 0, 0
+        for i in range(order.shape[0]):
+            node = order[i]
+            for j in range(start[node], start[node] + count[node]):
+                readers[pool[j]] += 1
+        for i in range(order.shape[0]):
+            node = order[i]
+            if readers[node] == 1 and kind[node] == 3 and not is_output[node]:
+                role[node] = 3
+            elif kind[node] == 2:
+                a, b = pool[start[node]], pool[start[node] + 1]
+                # Of two parameters one is the weight, the other a source like any other.
+                if readers[node] == 1 and not is_output[node] and (role[a] == 3 or role[b] == 3):
+                    role[node] = 2
+            elif kind[node] == 1:
+                biases, products = 0, 0
+                for j in range(start[node], start[node] + count[node]):
+                    a = pool[j]
+                    if role[a] == 0 or (role[a] == 1 and (readers[a] != 1 or is_output[a])):
+                        biases = 2
+                        break
+                    biases = biases + (1 if role[a] == 3 else held[a])
+                    products = products + (role[a] != 3)
+                if biases <= 1 and products > 0:
+                    role[node], held[node] = 1, biases
+                    for j in range(start[node], start[node] + count[node]):
+                        inner[pool[j]] = role[pool[j]] == 1
+        for i in range(order.shape[0]):
+            node = order[i]
+            if role[node] != 1 or inner[node]:
+                continue
+            root[found], bias[found], begin[found] = node, -1, terms
+            stack[0], depth = node, 1
+            while depth > 0:
+                depth = depth - 1
+                a = stack[depth]
+                if role[a] == 3:
+                    bias[found] = a
+                elif role[a] == 2:
+                    b = pool[start[a]]
+                    if role[b] == 3:
+                        weight[terms], source[terms] = b, pool[start[a] + 1]
+                    else:
+                        weight[terms], source[terms] = pool[start[a] + 1], b
+                    terms = terms + 1
+                else:
+                    for j in range(start[a] + count[a] - 1, start[a] - 1, -1):
+                        stack[depth] = pool[j]
+                        depth = depth + 1
+            found = found + 1
+        begin[found] = terms
+    free(role)
+    free(inner)
+    free(held)
+    free(stack)
+    return found

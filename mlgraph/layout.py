@@ -1,0 +1,142 @@
+"""Where the parameters stand: each instruction of a plan finds its own side by side in the graph's vector.
+
+A dense block reads panels, ``[panel][source][PANEL neurons]``, and behind them its biases, one for each neuron of the
+panels; sparse rows read their weights one neuron after the other, and behind them the biases; parameters that are nodes
+stand in the order of their slots. Every run begins at a multiple of PANEL.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlgraph.graph import NEURON, PANEL, PARAMETER, Graph
+from mlgraph.lowering import Ids, Ints, Lowered, gather
+
+
+def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]) -> list[tuple[int, int]]:
+    """Bring the parameters of each group together, where they are not.
+
+    Parameters
+    ----------
+    groups : list of int32 arrays
+        Nodes of parameters and neurons, as the instructions hold them.
+    dense : list of bool
+        Whether a group is a dense block.
+
+    Returns
+    -------
+    list of (int, int)
+        Where the weights and the biases of each group stand; -1 without biases.
+    """
+    weights, stride, bias = (np.array(column, np.int64) for column in (graph._weights, graph._stride, graph._bias))
+    places = [_Group(lowered, group, block) for group, block in zip(groups, dense, strict=True)]
+    if all(place.is_in_place(weights, stride, bias) for place in places):
+        return [place.where(weights, bias) for place in places]
+
+    # Some group is not: all are laid out anew, and what no output needs keeps its values behind them.
+    new_weights, new_stride, new_bias = weights.copy(), stride.copy(), bias.copy()
+    moved, to, top = [], [], 0
+    for place in places:
+        for origin, target in place.move(top, weights, stride, bias, new_weights, new_stride, new_bias):
+            moved.append(origin)
+            to.append(target)
+        top += place.length
+    seen = np.zeros(len(weights), bool)
+    for place in places:
+        seen[place.records] = True
+    owner = np.full(len(weights), -1)
+    owners = np.flatnonzero(np.array(graph._code) >= PARAMETER)
+    owner[np.array(graph._data, np.int64)[owners]] = owners
+    for record in np.flatnonzero(~seen).tolist():
+        n = graph._count[owner[record]] if graph._code[owner[record]] >= NEURON else 1
+        k = np.arange(n)
+        moved.append(weights[record] + k * stride[record])
+        to.append(top + k)
+        new_weights[record], new_stride[record] = top, 1
+        top += n
+        if bias[record] >= 0:
+            moved.append(bias[record : record + 1])
+            to.append(np.array([top]))
+            new_bias[record] = top
+            top += 1
+    origin = np.full(-(-top // PANEL) * PANEL, -1)
+    if to:
+        origin[np.concatenate(to)] = np.concatenate(moved)
+    graph.move_parameters(origin, np.arange(len(weights)), new_weights, new_stride, new_bias)
+    return [place.where(new_weights, new_bias) for place in places]
+
+
+class _Group:
+    """One instruction's parameters: which records they are, and where they belong from the group's first place on."""
+
+    def __init__(self, lowered: Lowered, group: Ids, dense: bool) -> None:
+        first, self.n = int(group[0]), len(group)
+        self.is_neuron = bool(lowered.code[first] >= NEURON)
+        self.is_written = bool(lowered.written[first] >= 0)
+        self.fan = lowered.count[group].astype(np.int64) if self.is_neuron else np.ones(self.n, np.int64)
+        k, ends = np.arange(self.n), np.cumsum(self.fan)
+        width = -(-self.n // PANEL) * PANEL
+        if dense:
+            self.step, self.first = PANEL, k // PANEL * (PANEL * self.fan[0]) + k % PANEL
+            self.size = int(width * self.fan[0])
+        else:
+            self.step, self.first = 1, ends - self.fan
+            self.size = int(-(-ends[-1] // PANEL) * PANEL)
+        if self.is_written:
+            # Each weight, and each bias, is a parameter node with a record of its own.
+            number = lowered.written[group]
+            begin = lowered.begin[number]
+            self.edges = lowered.data[gather(lowered.weight, begin, self.fan)]
+            self.biases = lowered.data[lowered.bias[number]] if lowered.bias[number[0]] >= 0 else None
+            self.records = self.edges if self.biases is None else np.concatenate([self.edges, self.biases])
+        else:
+            self.records = self.edges = lowered.data[group]
+            self.biases = self.edges if self.is_neuron else None
+        self._width = width
+
+    def _places(self) -> Ints:
+        """Place of each weight, from the group's first."""
+        j = np.arange(self.fan.sum()) - np.repeat(np.cumsum(self.fan) - self.fan, self.fan)
+        return np.asarray(np.repeat(self.first, self.fan) + j * self.step)
+
+    def _bias_of(self, weights: Ints, bias: Ints) -> Ints | None:
+        """Where the biases stand; None without."""
+        if self.biases is None:
+            return None
+        at = weights[self.biases] if self.is_written else bias[self.biases]
+        return at if at[0] >= 0 else None
+
+    def is_in_place(self, weights: Ints, stride: Ints, bias: Ints) -> bool:
+        places = self._places() if self.is_written else self.first
+        here, at = weights[self.edges[0]] - places[0], self._bias_of(weights, bias)
+        good = here % PANEL == 0 and np.array_equal(weights[self.edges], here + places)
+        if self.is_neuron and not self.is_written:
+            good = good and bool((stride[self.edges] == self.step).all())
+        if at is not None:
+            good = good and at[0] % PANEL == 0 and np.array_equal(at, at[0] + np.arange(self.n))
+        return bool(good)
+
+    def where(self, weights: Ints, bias: Ints) -> tuple[int, int]:
+        at = self._bias_of(weights, bias)
+        return int(weights[self.edges[0]]), -1 if at is None else int(at[0])
+
+    def move(self, top: int, weights: Ints, stride: Ints, bias: Ints, new_weights: Ints, new_stride: Ints,
+             new_bias: Ints) -> list[tuple[Ints, Ints]]:  # fmt: skip
+        """(from, to) of everything in the group, and the new records."""
+        to = top + self._places()
+        at = self._bias_of(weights, bias)
+        if self.is_written:
+            origin = weights[self.edges]
+            new_weights[self.edges] = to
+        else:
+            j = np.arange(len(to)) - np.repeat(np.cumsum(self.fan) - self.fan, self.fan)
+            origin = np.repeat(weights[self.edges], self.fan) + j * np.repeat(stride[self.edges], self.fan)
+            new_weights[self.edges], new_stride[self.edges] = top + self.first, self.step
+        pairs = [(origin, to)]
+        self.length = self.size
+        if at is not None:
+            behind = top + self.size + np.arange(self.n)
+            pairs.append((at, behind))
+            (new_weights if self.is_written else new_bias)[self.biases] = behind
+            self.length += self._width
+        return pairs

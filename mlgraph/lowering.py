@@ -1,0 +1,131 @@
+"""The graph as a plan sees it: only what the outputs need, equal nodes merged, written-out neurons found.
+
+Nothing of this changes the graph. Nodes keep their numbers; a node that falls away is in no order and has no slot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.graph import CONSTANT, NEURON, PARAMETER, CycleError, Graph
+from mlgraph_ext import _topology
+
+Ints = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.int32]
+
+_COMMUTES = np.array([op.name in ("add", "mul", "maximum", "minimum") for op in ops.BY_CODE], np.uint8)
+_SUMS = [ops.OPS["add"].code, ops.OPS["sum"].code]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph reduced to what some outputs need; arrays over all nodes unless said otherwise.
+
+    Attributes
+    ----------
+    code : int16
+        As in the graph; neurons that were found have the code of neurons.
+    start : int64
+    count : int32
+        The sources of a node are ``pool[start : start + count]``.
+    pool : int32
+    data : int64
+        As in the graph.
+    level : int32
+        0 without sources, else above all sources; -1 for what is not needed.
+    order : int32, shape (needed,)
+        Topological.
+    same : int32
+        The node that stands for each: the first of equal value.
+    written : int32
+        For a neuron that was found its number among them, else -1.
+    begin, weight, bias : int64 (found + 1,), int32 (terms,), int32 (found,)
+        The weights of found neuron i are the parameter nodes ``weight[begin[i] : begin[i + 1]]``; its bias is the
+        parameter node ``bias[i]``, or -1.
+    """
+
+    code: npt.NDArray[np.int16]
+    start: Ints
+    count: Ids
+    pool: Ids
+    data: Ints
+    level: Ids
+    order: Ids
+    same: Ids
+    written: Ids
+    begin: Ints
+    weight: Ids
+    bias: Ids
+
+
+def lower(graph: Graph, outputs: Ids) -> Lowered:
+    """Reduce a graph to what `outputs` need.
+
+    Raises
+    ------
+    CycleError
+        If what the outputs need has a cycle.
+    """
+    n = len(graph)
+    start, count, code = np.array(graph._start, np.int64), graph.counts, graph.codes
+    pool, data = np.array(graph._pool, np.int32), np.array(graph._data, np.int64)
+    level, order = _sort(graph, start, count, pool, outputs)
+
+    # An operation is what its arguments make it, a constant is its value; anything else is like nothing else.
+    same = np.arange(n, dtype=np.int32)
+    identity = np.where(code < len(ops.BY_CODE), -1, np.arange(n))
+    constants = np.flatnonzero(code == CONSTANT)
+    identity[constants] = np.array(graph._constants, np.float64)[data[constants]].view(np.int64)
+    _topology.merge(code, start, count, pool, order, identity, _COMMUTES, same)
+    order = order[same[order] == order]
+    pool, outputs = same[pool], same[outputs]
+
+    written = np.full(n, -1, np.int32)
+    begin, weight, bias = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
+    kind = np.zeros(n, np.int8)
+    kind[np.isin(code, _SUMS)], kind[code == ops.OPS["mul"].code], kind[code == PARAMETER] = 1, 2, 3
+    if (kind[order] == 3).any() and (kind[order] == 1).any():
+        is_output = np.zeros(n, np.uint8)
+        is_output[outputs] = 1
+        root, bias, readers = (np.empty(n, np.int32) for _ in range(3))
+        begin, source, weight = np.empty(n + 1, np.int64), np.empty(len(pool), np.int32), np.empty(len(pool), np.int32)
+        found = _topology.find_neurons(
+            kind, start, count, pool, order, is_output, root, begin, source, weight, bias, readers
+        )  # fmt: skip
+        root, bias, begin = root[:found], bias[:found], begin[: found + 1]
+        source, weight = source[: begin[-1]], weight[: begin[-1]]
+        written[root] = np.arange(found)
+        # An activation that alone reads such a sum is the neuron's own.
+        active = order[(code[order] > 0) & (code[order] < len(ops.ACTIVATIONS))]
+        inner = pool[start[active]]
+        mine = (written[inner] >= 0) & (readers[inner] == 1) & (is_output[inner] == 0)
+        active, inner = active[mine], inner[mine]
+        code[root] = NEURON
+        code[active] += NEURON
+        root[written[inner]] = active
+        written[active], written[inner] = written[inner], -1
+        start[root], count[root] = len(pool) + begin[:-1], np.diff(begin)
+        pool = np.concatenate([pool, source])
+        level, order = _sort(graph, start, count, pool, outputs)
+    return Lowered(code, start, count, pool, data, level, order, same, written, begin, weight, bias)
+
+
+def _sort(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) -> tuple[Ids, Ids]:
+    level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
+    needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
+    if cycle:
+        names = " <- ".join(graph[i].name for i in cycle[:10]) + (" <- ..." if len(cycle) > 10 else "")
+        raise CycleError(f"the graph has a cycle of {len(cycle)} nodes: {names}")
+    return level, order[:needed]
+
+
+def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
+    ends = np.cumsum(count)
+    out: npt.NDArray[Any] = pool[np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - count), count)]
+    return out

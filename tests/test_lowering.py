@@ -1,0 +1,157 @@
+"""What a plan makes of a graph: equal nodes merged, written-out neurons found, parameters moved with their values."""
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import reference
+from mlgraph.plan import KINDS, Plan
+
+
+def kinds(plan):
+    return [(ins.kind, ins.size) for ins in plan.instructions]
+
+
+def plan_of(*nodes):
+    return Plan(nodes[0].graph, [node.id for node in nodes])
+
+
+def written(g, sources, weights, bias=None, *, bias_at=-1, total=None):
+    """A neuron written out: ``w0 * x0 + w1 * x1 + ... + b``, the bias at any place."""
+    pairs = [(s, g.parameter(float(w))) for s, w in zip(sources, weights, strict=True)]
+    terms = [w * s if k % 2 else s * w for k, (s, w) in enumerate(pairs)]
+    if bias is not None:
+        terms.insert(bias_at % (len(terms) + 1), g.parameter(bias))
+    if total is not None:
+        return total(*terms)
+    out = terms[0]
+    for term in terms[1:]:
+        out = out + term
+    return out
+
+
+def test_equal_nodes_are_one_slot():
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    a, b = mlgraph.exp(x * y + 2), mlgraph.exp(y * x + 2.0)
+    plan = plan_of(a + b, a, b)
+    assert plan.slot[a.id] == plan.slot[b.id]
+    assert len(g) == 11 and plan.n_slots == 7
+    c, d = x - y, y - x
+    plan = plan_of(c, d)
+    assert plan.slot[c.id] != plan.slot[d.id]
+
+
+def test_different_constants_stay_apart():
+    g = mlgraph.Graph()
+    x = g.input()
+    f = g.compile([x + 0.0, x + 1.0, x + 1, x * -0.0])
+    np.testing.assert_array_equal(f([[3.0]]), [[3, 4, 4, -0.0]])
+
+
+@pytest.mark.parametrize("total", [None, mlgraph.sum], ids=["+", "sum"])
+@pytest.mark.parametrize("bias", [None, 0.5])
+@pytest.mark.parametrize("activation", [None, mlgraph.relu, mlgraph.tanh])
+def test_a_written_neuron_is_found(sweep, total, bias, activation):
+    rng = np.random.default_rng(0)
+    g = mlgraph.Graph()
+    sources, weights = g.inputs(5), rng.normal(size=(9, 5))
+    out = [written(g, sources, w, bias, bias_at=k, total=total) for k, w in enumerate(weights)]
+    out = [activation(node) for node in out] if activation else out
+    f = g.compile(out)
+    plan = f._engine(True).plan
+    assert kinds(plan) == [(KINDS["dense"], 9)]
+    x = rng.normal(size=(40, 5)).astype(np.float32)
+    z = x @ weights.T + (bias or 0)
+    want = {None: z, mlgraph.relu: np.maximum(z, 0), mlgraph.tanh: np.tanh(z)}[activation]
+    np.testing.assert_allclose(f(x), want, rtol=1e-5, atol=1e-5)
+    gradients = f.vjp(x)
+    values = reference.forward(plan, g.parameters, x)
+    _, adjoints = reference.loss("cotangent", plan.slot[[out[0].id, *(n.id for n in out)]], values, target=np.ones((40, 9)))
+    want_parameters = reference.backward(plan, g.parameters, values, adjoints)
+    np.testing.assert_allclose(gradients.parameters, want_parameters, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradients.inputs, adjoints[plan.slot[[s.id for s in sources]]].T, rtol=1e-4, atol=1e-5)
+
+
+def test_few_written_neurons_are_rows():
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    assert kinds(plan_of(written(g, x, [1, 2, 3, 4]))) == [(KINDS["rows"], 1)]
+
+
+def test_a_residual_beside_a_sum_leaves_the_neuron_below_it():
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    z = written(g, x, [1, 2, 3, 4], 1.0) + x[0]
+    assert {kind for kind, _ in kinds(plan_of(z))} == {KINDS["rows"], KINDS["operation"]}
+    np.testing.assert_allclose(g.compile(z)([[1, 1, 1, 1.0]]), [[12.0]])
+
+
+def not_neurons():
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    shared = g.parameter(2.0)
+    yield "a parameter used twice", shared * x[0] + shared * x[1]
+    yield "two biases", (g.parameter(2.0) + g.parameter(3.0)) + g.parameter(1.0) * x[0]
+    yield "no parameter", x[0] * x[1] + x[2]
+    yield "no product", g.parameter(1.0) + g.parameter(2.0)
+    yield "a constant", g.parameter(1.0) * x[0] + 1.0
+
+
+@pytest.mark.parametrize(("why", "node"), [*not_neurons()], ids=lambda value: value if isinstance(value, str) else "")
+def test_what_is_no_neuron_stays_as_it_is(why, node):
+    assert KINDS["rows"] not in {kind for kind, _ in kinds(plan_of(node))}
+
+
+def test_a_product_that_is_read_elsewhere_stays():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    product = g.parameter(2.0) * x[0]
+    total = product + g.parameter(3.0) * x[1]
+    f = g.compile([total, product])
+    np.testing.assert_allclose(f([[1.0, 1.0]]), [[5.0, 2.0]])
+    assert plan_of(total, product).slot[product.id] >= 0
+
+
+def test_a_network_written_in_scalars_learns_the_same():
+    net = mlgraph.Network(12, seed=0)
+    net.add_layer(9, "leaky_relu")
+    net.add_layer(8, "softmax")
+    g = mlgraph.Graph()
+    x = g.inputs(12)
+    hidden = [mlgraph.leaky_relu(written(g, x, n.weights, n.bias)) for n in net.layers[0].neurons]
+    outputs = [written(g, hidden, n.weights, n.bias) for n in net.layers[1].neurons]
+    model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
+    rng = np.random.default_rng(0)
+    data, labels = rng.normal(size=(200, 12)), rng.integers(0, 8, 200)
+    histories = [m.fit(data, labels, epochs=3, batch_size=(50, 7), learning_rate=0.1) for m in (net, model)]
+    np.testing.assert_array_equal(histories[0].batch_loss, histories[1].batch_loss)
+    assert model.n_edges == net.n_edges and model.n_parameters == net.n_parameters
+
+
+def test_parameters_keep_their_values_and_state_when_they_move():
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    single = g.add_neuron(x, weights=[1, 2, 3], bias=4.0)
+    lonely = g.parameter(5.0)
+    model = mlgraph.Model(g, [single + lonely], "squared_error")
+    model.fit([[1.0, 2.0, 3.0]] * 4, [0.0] * 4, epochs=1, learning_rate=1e-3)
+    before = {"single": [*single.weights, single.bias], "lonely": lonely.value}
+    state = [g.state["first"][g._weights[g._data[n.id]]] for n in (single, lonely)]
+    many = [g.add_neuron(x, weights=[k, k, k], bias=k) for k in range(20)]
+    g.compile(many)
+    assert g.moves > 0
+    assert [*single.weights, single.bias] == before["single"] and lonely.value == before["lonely"]
+    assert [g.state["first"][g._weights[g._data[n.id]]] for n in (single, lonely)] == state
+    assert [n.weights.tolist() for n in many] == [[k] * 3 for k in range(20)]
+    assert [n.bias for n in many] == list(range(20))
+
+
+def test_two_plans_that_want_different_layouts_take_turns():
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    neurons = [g.add_neuron(x, weights=[k, 0, 1], bias=1.0) for k in range(12)]
+    some, all_of_them = g.compile(neurons[::2]), g.compile(neurons)
+    for _ in range(3):
+        np.testing.assert_allclose(some([[1, 2, 3.0]]), [[k + 4 for k in range(0, 12, 2)]])
+        np.testing.assert_allclose(all_of_them([[1, 2, 3.0]]), [[k + 4 for k in range(12)]])
