@@ -9,8 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.engine import Engine, Examples
-from mlgraph.graph import Float32, Graph, Node
+from mlgraph.graph import INPUT, NEURON, PARAMETER, Float32, Graph, Neuron, Node
 from mlgraph.plan import Plan
+
+
+class Places(NamedTuple):
+    """Where the weights and biases of each record stood in the parameter vector."""
+
+    weights: npt.NDArray[np.int64]
+    stride: npt.NDArray[np.int64]
+    bias: npt.NDArray[np.int64]
 
 
 class Gradients(NamedTuple):
@@ -21,12 +29,42 @@ class Gradients(NamedTuple):
     values : float32, shape (batch, outputs)
     inputs : float32, shape (batch, inputs)
     parameters : float32, shape (len(graph.parameters),)
-        Summed over the batch, in the places of the parameter vector; `Function.gradient_of` finds a node's.
+        Summed over the batch, in the places that the parameter vector has until the next edit or compilation.
+    places : Places
+        These places: `of` and `of_bias` look up a node's there, also when the vector has been laid out anew.
     """
 
     values: Float32
     inputs: Float32
     parameters: Float32
+    places: Places
+
+    def of(self, node: Node) -> Float32:
+        """Derivative for an input, a parameter or a neuron's weights; 0 for what no output needs.
+
+        Returns
+        -------
+        float32
+            A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order of its weights.
+        """
+        graph = node.graph
+        code, data = graph._code[node.id], graph._data[node.id]
+        if code == INPUT and data < self.inputs.shape[1]:
+            return self.inputs[:, data]
+        if code < PARAMETER or data >= len(self.places.weights):
+            raise ValueError(f"node: expected an input, parameter or neuron that was there, came {node!r}")
+        at, stride = self.places.weights[data], self.places.stride[data]
+        if code == PARAMETER:
+            return self.parameters[at : at + 1].reshape(())
+        return self.parameters[at : at + graph._count[node.id] * stride : stride]
+
+    def of_bias(self, neuron: Neuron) -> float:
+        """Derivative for the bias of a neuron."""
+        graph = neuron.graph
+        data = graph._data[neuron.id]
+        if graph._code[neuron.id] < NEURON or data >= len(self.places.bias) or self.places.bias[data] < 0:
+            raise ValueError(f"neuron: expected a neuron with a bias that was there, came {neuron!r}")
+        return float(self.parameters[self.places.bias[data]])
 
 
 class Function:
@@ -44,6 +82,7 @@ class Function:
         if not self._outputs:
             raise ValueError("outputs: expected at least one node, came none")
         self._engines: dict[bool, Engine] = {}
+        self._places: tuple[Engine, Places] | None = None
         self._engine(False)
 
     def __call__(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
@@ -92,7 +131,14 @@ class Function:
         if adjoints is not None:
             inputs[:, plan.input_column] = adjoints
         assert values is not None
-        return Gradients(values, inputs, self.graph.state.pop("gradient"))
+        return Gradients(values, inputs, self.graph.state.pop("gradient"), self._places_for(engine))
+
+    def _places_for(self, engine: Engine) -> Places:
+        # One copy for each compilation: until then no place changes.
+        if self._places is None or self._places[0] is not engine:
+            columns = (self.graph._weights, self.graph._stride, self.graph._bias)
+            self._places = engine, Places(*(np.array(column, np.int64) for column in columns))
+        return self._places[1]
 
     def _engine(self, want_inputs: bool) -> Engine:
         engine = self._engines.get(want_inputs)

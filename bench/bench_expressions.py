@@ -1,0 +1,129 @@
+"""Any graph of scalars: a random DAG beside CasADi's virtual machine, graphs written node by node, large graphs."""
+
+import operator
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph.plan import KINDS, Plan
+
+OPS = 20_000
+BATCH = 1024
+INPUTS = 20
+
+
+def random_dag(inputs, functions, n=OPS, seed=0):
+    """Sum of the last of `n` operations over `inputs`; bounded, whatever they are composed of."""
+    rng = np.random.default_rng(seed)
+    nodes = list(inputs)
+    while len(nodes) < n:
+        a, b = (nodes[int(i)] for i in rng.integers(max(0, len(nodes) - 500), len(nodes), 2))
+        kind = int(rng.integers(6))
+        if kind < 3:
+            nodes.append([operator.add, operator.sub, operator.mul][kind](a, b))
+            nodes.append(functions[0](nodes[-1]))
+        else:
+            nodes.append(functions[kind - 3](a))
+    total = nodes[-1]
+    for node in nodes[-100:-1]:
+        total = total + node
+    return total
+
+
+class Ours:
+    def __init__(self):
+        g = mlgraph.Graph()
+        self.f = g.compile(random_dag(g.inputs(INPUTS), [mlgraph.tanh, mlgraph.sin, mlgraph.cos]))
+
+    def __call__(self, x):
+        out = self.f.vjp(x)
+        return out.values, out.inputs
+
+
+class CasADi:
+    def __init__(self):
+        import casadi
+
+        x = casadi.SX.sym("x", INPUTS)
+        y = random_dag(casadi.vertsplit(x), [casadi.tanh, casadi.sin, casadi.cos])
+        self.f = casadi.Function("f", [x], [y, casadi.gradient(y, x)]).map(BATCH)
+
+    def __call__(self, x):
+        value, gradient = self.f(np.asarray(x, np.float64).T)
+        return np.asarray(value).T, np.asarray(gradient).T
+
+
+@pytest.mark.benchmark(group=f"value and gradient of {OPS} scalar operations, batch {BATCH}")
+@pytest.mark.parametrize("who", [Ours, CasADi])
+def bench_random_dag(benchmark, note, who):
+    if who is CasADi:
+        pytest.importorskip("casadi")
+    function = who()
+    x = np.random.default_rng(1).normal(size=(BATCH, INPUTS)).astype(np.float32)
+    values, gradients = benchmark.pedantic(function, (x,), rounds=3 if who is CasADi else 15, warmup_rounds=1)
+    note(operations=OPS, batch=BATCH)
+    assert np.isfinite(values).all() and np.abs(gradients).max() > 0
+    if who is CasADi:
+        ours = Ours()(x)
+        np.testing.assert_allclose(ours[0], values, atol=1e-3 * np.abs(values).max())
+
+
+@pytest.mark.benchmark(group="building 77,000 nodes one by one")
+def bench_build(benchmark, note):
+    """784-32-10 written out scalar by scalar, and what a node costs."""
+    g = benchmark.pedantic(lambda: written_network()[0], rounds=5)
+    note(microseconds_a_node=round(1e6 * benchmark.stats.stats.min / len(g), 3))
+    assert len(g) > 77_000
+
+
+@pytest.mark.benchmark(group="epoch of 784-32-10, batch 128, as layers and written in scalars")
+@pytest.mark.parametrize("how", ["layers", "scalars"])
+def bench_written_network(benchmark, note, mnist, how):
+    g, outputs, net = written_network()
+    model = net if how == "layers" else mlgraph.Model(g, outputs, "softmax_cross_entropy")
+    options = {"epochs": 1, "batch_size": 128}
+    history = benchmark.pedantic(model.fit, (mnist.train_x, mnist.train_y), options, rounds=9, warmup_rounds=1)
+    note()
+    kinds = [ins.kind for ins in model._engine("loss").plan.instructions]
+    assert kinds.count(KINDS["dense"]) == 2 and history.epoch_loss[-1] < 0.5
+
+
+def written_network():
+    net = mlgraph.Network(784, seed=0)
+    net.add_layer(32, "leaky_relu")
+    net.add_layer(10, "softmax")
+    g = mlgraph.Graph()
+    nodes = g.inputs(784)
+    for layer, activation in zip(net.layers, (mlgraph.leaky_relu, None), strict=True):
+        sums = []
+        for neuron in layer.neurons:
+            total = g.parameter(neuron.bias)
+            for source, weight in zip(nodes, neuron.weights.tolist(), strict=True):
+                total = total + g.parameter(weight) * source
+            sums.append(activation(total) if activation else total)
+        nodes = sums
+    return g, nodes, net
+
+
+@pytest.mark.benchmark(group="compiling a million nodes")
+@pytest.mark.parametrize("shape", ["chain", "edges"])
+def bench_large(benchmark, note, shape):
+    """A chain of a million operations; 5 million random edges between 50,000 neurons."""
+    g = mlgraph.Graph()
+    if shape == "chain":
+        a, b = g.inputs(2)
+        out = a
+        for _ in range(500_000):
+            out = out * b + a
+        outputs = [out.id]
+    else:
+        rng = np.random.default_rng(0)
+        nodes = g.inputs(1000)
+        for _ in range(50_000):
+            ids = np.unique(rng.integers(0, len(nodes), 100))
+            nodes.append(g.add_neuron([nodes[i] for i in ids.tolist()], "tanh"))
+        outputs = [node.id for node in nodes[-10:]]
+    plan = benchmark.pedantic(Plan, (g, outputs), rounds=3)
+    note(nodes=len(g), edges=g.n_edges)
+    assert plan.n_slots > 1000
