@@ -28,6 +28,9 @@ SPARSE_BELOW = 0.4
 CHUNKS = 6
 """Pieces of the columns whose gradients have one owner each: a few for each thread, so that uneven ones level out."""
 
+COLUMN_FLOATS = 1 + 2 * 128
+"""Scratch for each column of a chunk: a length, and places and values of up to 128 nonzeros (``_columns.pxi``)."""
+
 WORK_PER_THREAD = 400_000
 """Multiply-adds of a step for which one more thread pays: about 10 microseconds, several times what waiting costs."""
 
@@ -256,12 +259,14 @@ class Engine:
         stride = plan.n_extra + slots * (2 if backward else 1)
         tiles = -(-most // LANES) if optimizer else n_threads
         self._memory = _at_least(self._memory, stride * max(tiles, n_threads))
-        scratch_stride = 2 * unit_floats + plan.n_masked
+        # What a worker needs: two gradients of a unit, nonzeros sorted by column, masked weights.
+        columns = 0 if chunk is None or not optimizer else -(-int(np.diff(chunk).max()) * COLUMN_FLOATS // PANEL) * PANEL
+        scratch_stride = 2 * unit_floats + columns + plan.n_masked
         self._scratch = _at_least(self._scratch, scratch_stride * n_threads)
         program = plan.program
         if plan.n_masked:
             program = program.copy()
-            program[:, -1] += 2 * unit_floats
+            program[:, -1] += 2 * unit_floats + columns
         moments: list[Float32 | None] = [None, None]
         if optimizer in ("accumulate", "momentum", "adam"):
             moments[0] = self.graph.state_vector("gradient" if optimizer == "accumulate" else "first", fresh=False)
@@ -281,7 +286,7 @@ class Engine:
             adjoint_slot=adjoint_slots, adjoint_out=adjoint_out,
             tiles=self._memory, tile_stride=stride, values_at=plan.n_extra - first_slot * LANES,
             adjoints_at=plan.n_extra + slots - first_slot * LANES, first_slot=first_slot, n_slots=plan.n_slots,
-            scratch=self._scratch, scratch_stride=scratch_stride, n_threads=n_threads,
+            scratch=self._scratch, scratch_stride=scratch_stride, columns_at=2 * unit_floats, n_threads=n_threads,
         )  # fmt: skip
         return bad, value_out, adjoint_out
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
+from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,9 @@ INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
 
 PANEL = 16
 """Neurons that stand side by side in the parameter vector (``PANEL`` of the kernels)."""
+
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest finite number of the precision that everything is computed in."""
 
 Float32 = npt.NDArray[np.float32]
 
@@ -87,8 +92,8 @@ class Graph:
 
     def inputs(self, n: int) -> list[Node]:
         """Add `n` inputs."""
-        if n < 0:
-            raise ValueError(f"n: expected a number of inputs, came {n}")
+        if not isinstance(n, int | np.integer) or n < 0:
+            raise ValueError(f"n: expected a number of inputs, came {n!r}")
         return [self.input() for _ in range(n)]
 
     def constant(self, value: float) -> Node:
@@ -98,8 +103,9 @@ class Graph:
 
     def parameter(self, value: float, name: str | None = None) -> Node:
         """Add a parameter that training may change."""
+        number = _number("value", value)
         at = self._grow(1)
-        self._vector[at] = _number("value", value)
+        self._vector[at] = number
         node = self._append(PARAMETER, (), self._record(at, 1, -1))
         if name is not None:
             self._names[node] = str(name)
@@ -130,7 +136,7 @@ class Graph:
         if not ids or len(set(ids)) != len(ids):
             raise ValueError(f"sources: expected at least one node and none twice, came {len(ids)} nodes")
         code = NEURON + _activation(activation)
-        w = np.zeros(len(ids), np.float32) if weights is None else _numbers("weights", weights, (len(ids),))
+        w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
         b = 0.0 if bias is None else _number("bias", bias)
         at = self._grow(len(ids) + (bias is not None))
         self._vector[at : at + len(ids)] = w
@@ -165,9 +171,9 @@ class Graph:
         """
         ids = self._source_ids(sources)
         code = NEURON + _activation(activation)
-        w = _numbers("weights", weights, (None, len(ids)))
+        w = float_array("weights", weights, (None, len(ids)))
         n = len(w)
-        b = None if biases is None else _numbers("biases", biases, (n,))
+        b = None if biases is None else float_array("biases", biases, (n,))
         if n == 0:
             raise ValueError("weights: expected at least one neuron, came none")
         panels = -(-n // PANEL)
@@ -202,7 +208,7 @@ class Graph:
         if op.arity != len(arguments) if op.arity >= 0 else not arguments:
             expected = op.arity if op.arity >= 0 else "at least 1"
             raise ValueError(f"arguments of {name}: expected {expected}, came {len(arguments)}")
-        return Node(self, self._append(op.code, self._ids(f"arguments of {name}", arguments)))
+        return Node(self, self._append(op.code, self._arguments(name, arguments)))
 
     def softmax(self, nodes: Sequence[Node]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z."""
@@ -248,6 +254,7 @@ class Graph:
         return self._vector[: self._used]
 
     def __getitem__(self, node: int) -> Node:
+        node = index(node)
         if not 0 <= node < len(self._code):
             raise IndexError(f"node: expected 0 to {len(self._code) - 1}, came {node}")
         return (Neuron if self._code[node] >= NEURON else Node)(self, node)
@@ -337,22 +344,33 @@ class Graph:
         self._used = at + n
         return at
 
-    def _ids(self, what: str, nodes: Iterable[Any]) -> list[int]:
+    def _ids(self, what: str, nodes: Any) -> list[int]:
+        if not isinstance(nodes, Iterable):
+            raise TypeError(f"{what}: expected a sequence of nodes, came {type(nodes).__name__}")
         ids = []
         for node in nodes:
-            if isinstance(node, Node):
-                if node.graph is not self:
-                    raise ValueError(f"{what}: expected nodes of one graph, came node {node.id} of another")
-                ids.append(node.id)
-            else:
-                ids.append(self.constant(node).id)
+            if not isinstance(node, Node):
+                raise TypeError(f"{what}: expected nodes, came {type(node).__name__}")
+            if node.graph is not self:
+                raise ValueError(f"{what}: expected nodes of one graph, came node {node.id} of another")
+            ids.append(node.id)
         return ids
 
+    def _arguments(self, operation: str, arguments: Iterable[Any]) -> list[int]:
+        """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""
+        what = f"arguments of {operation}"
+        given = [a if isinstance(a, Node) else _number(what, a) for a in arguments]
+        self._ids(what, (a for a in given if isinstance(a, Node)))
+        return [(a if isinstance(a, Node) else self.constant(a)).id for a in given]
+
     def _source_ids(self, sources: Sequence[Node] | npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        if isinstance(sources, np.ndarray):
+        if isinstance(sources, np.ndarray) and sources.dtype != object:
+            if sources.dtype.kind not in "iu" or sources.ndim != 1:
+                raise TypeError(f"sources: expected nodes or a row of ids, came {sources.dtype} of shape {sources.shape}")
+            if len(sources) and not (0 <= sources.min() and sources.max() < len(self._code)):
+                last = len(self._code) - 1
+                raise ValueError(f"sources: expected ids from 0 to {last}, came {sources.min()} to {sources.max()}")
             ids = sources.astype(np.int32)
-            if len(ids) and not (0 <= ids.min() and ids.max() < len(self._code)):
-                raise ValueError(f"sources: expected ids from 0 to {len(self._code) - 1}, came {ids.min()} to {ids.max()}")
         else:
             ids = np.array(self._ids("sources", sources), np.int32)
         if len(ids) == 0 or len(np.unique(ids)) != len(ids):
@@ -461,9 +479,9 @@ class Node:
             if a.graph is b.graph:  # type: ignore[union-attr]
                 return Node(graph, graph._append(code, (a.id, b.id)))  # type: ignore[union-attr]
         except AttributeError:
-            if not isinstance(a if b is self else b, int | float | np.number):
+            if not isinstance(a if b is self else b, Real):
                 return NotImplemented  # type: ignore[no-any-return]
-        return Node(graph, graph._append(code, graph._ids(f"arguments of {ops.BY_CODE[code].name}", (a, b))))
+        return Node(graph, graph._append(code, graph._arguments(ops.BY_CODE[code].name, (a, b))))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Node) and self.graph is other.graph and self.id == other.id
@@ -500,7 +518,7 @@ class Neuron(Node):
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
-        self.graph.weights_of(self.id)[:] = _numbers("weights", weights, (self.graph._count[self.id],))
+        self.graph.weights_of(self.id)[:] = float_array("weights", weights, (self.graph._count[self.id],))
 
     @property
     def bias(self) -> float | None:
@@ -532,17 +550,35 @@ def _activation(name: str) -> int:
 
 
 def _number(what: str, value: Any) -> float:
+    if not isinstance(value, Real):
+        raise TypeError(f"{what}: expected a number, came {type(value).__name__}")
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{what}: expected a number, came {type(value).__name__}") from None
+        number = float(value)
+    except OverflowError:
+        number = np.finfo(np.float64).max
+    if LARGEST < abs(number) < np.inf:
+        raise ValueError(f"{what}: expected a number that float32 can hold, came {value}")
+    return number
 
 
-def _numbers(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> Float32:
+def real_array(what: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    """An array of real numbers of any type; TypeError if `value` is none."""
     try:
-        out = np.asarray(value, np.float32)
-    except (TypeError, ValueError):
-        raise TypeError(f"{what}: expected an array of numbers, came {type(value).__name__}") from None
-    if out.ndim != len(shape) or any(e is not None and e != s for e, s in zip(shape, out.shape, strict=True)):
-        raise ValueError(f"{what}: expected shape {tuple('n' if e is None else e for e in shape)}, came {out.shape}")
-    return out
+        array = np.asarray(value)
+    except ValueError:
+        raise TypeError(f"{what}: expected an array of numbers, came rows of different lengths") from None
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{what}: expected numbers, came an array of {array.dtype}")
+    return array
+
+
+def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> Float32:
+    """`value` as float32; TypeError or ValueError if it is not of this shape, in which None is any length."""
+    array = real_array(what, value)
+    if array.ndim != len(shape) or any(e is not None and e != s for e, s in zip(shape, array.shape, strict=True)):
+        raise ValueError(f"{what}: expected shape {tuple('n' if e is None else e for e in shape)}, came {array.shape}")
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(np.float32, copy=False)
+    except FloatingPointError:
+        raise ValueError(f"{what}: expected numbers that float32 can hold, came {np.abs(array).max()}") from None

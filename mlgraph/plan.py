@@ -239,7 +239,8 @@ class Plan:
                 sparse = chunks and ins.reads_data
                 panels = -(-ins.size // PANEL)
                 step, last = (1, chunks) if sparse else (64, ins.arity)
-                wide = 2 if sparse else 4
+                # Wide units share what sorting their nonzeros costs (_columns.pxi).
+                wide = 4 if not sparse else 2 if panels <= 2 else 32
                 units += [
                     (i, 0, k, min(k + step, last), p, min(wide, panels - p))
                     for p in range(0, panels, wide)

@@ -15,7 +15,7 @@ class _Sweep(Protocol):
         step_number: int, seed: int, training: bool, backward: bool, loss: int, loss_slot: _Array, losses: _Array | None,
         correct: _Array | None, value_slot: _Array, value_out: _Array | None, adjoint_slot: _Array,
         adjoint_out: _Array | None, tiles: _Array, tile_stride: int, values_at: int, adjoints_at: int, first_slot: int,
-        n_slots: int, scratch: _Array, scratch_stride: int, n_threads: int,
+        n_slots: int, scratch: _Array, scratch_stride: int, columns_at: int, n_threads: int,
     ) -> int: ...
     def count_nonzero(self, bytes: _Array | None, floats: _Array | None, out: _Array, n_threads: int) -> None: ...
     def compress(

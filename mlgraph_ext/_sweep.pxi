@@ -28,6 +28,7 @@ include "_elementwise.pxi"
 include "_dropout.pxi"
 include "_dense.pxi"
 include "_nonzero.pxi"
+include "_columns.pxi"
 include "_rows.pxi"
 include "_update.pxi"
 include "_peak.pxi"
@@ -126,6 +127,7 @@ cdef struct Run:
     int64_t n_slots
     float* scratch
     int64_t scratch_stride
+    int64_t columns_at   # where in a worker's scratch nonzeros are sorted by column
     # the queue
     int64_t ticket
     int64_t done
@@ -411,7 +413,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noex
         memset(g, 0, runs * run * sizeof(float))
     part = g + runs * run if masked or thin else g
     for tile in range(tiles if masked else 1):
-        unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, masked or thin, part)
+        unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, masked or thin, part, scratch)
         if masked:
             for i in range(runs):
                 apply_mask(<const uint64_t*>(r.tiles + tile * r.tile_stride + ins.mask),
@@ -428,9 +430,11 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noex
 
 cdef void unit_gradient(
     Run* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, int64_t first, int64_t n, int64_t size,
-    bint clear, float* g,
+    bint clear, float* g, float* scratch,
 ) noexcept nogil:
     """Gradient of a unit over `tiles` tiles from `tile` on."""
+    cdef int64_t panels = unit.panels
+    cdef int32_t* length
     cdef const Instruction* ins = r.program + unit.instruction
     cdef const float* memory = r.tiles + tile * r.tile_stride
     cdef const float* values = memory + r.values_at
@@ -449,16 +453,25 @@ cdef void unit_gradient(
     elif ins.kind == DENSE and r.sparse and ins.reads_data:
         if clear:
             memset(g, 0, size * sizeof(float))
+        if is_thin(r, ins, step):
+            panels = (panels + 1) // 2
+            transposed = memory + ins.transposed + unit.panel // 2 * LANES * PANEL
+        length = <int32_t*>(scratch + r.columns_at)
         for t in range(tiles):
             position = r.step_first[step] + (tile + t) * LANES
             lanes = smaller(LANES, r.step_size[step] - (tile + t) * LANES)
             for lane in range(lanes):
                 row[lane] = position + lane if r.order == NULL else r.order[position + lane]
-            if is_thin(r, ins, step):
-                nonzero_gradient(&r.nonzero, row, lanes, unit.first, (unit.panels + 1) // 2,
-                                 memory + t * r.tile_stride + ins.transposed + unit.panel // 2 * LANES * PANEL, g)
-            else:
-                nonzero_gradient(&r.nonzero, row, lanes, unit.first, unit.panels, transposed + t * r.tile_stride, g)
+            if panels <= 2:
+                nonzero_gradient(&r.nonzero, row, lanes, unit.first, panels, transposed + t * r.tile_stride, g)
+                continue
+            if t % 4 == 0:
+                memset(length, 0, n * sizeof(int32_t))
+            sort_columns(&r.nonzero, row, lanes, unit.first, t % 4 * r.tile_stride,
+                         length, length + n, <float*>(length + n + n * SORTED))
+            if t % 4 == 3 or t == tiles - 1:
+                columns_gradient(n, panels, length, length + n, <float*>(length + n + n * SORTED),
+                                 transposed + (t - t % 4) * r.tile_stride, g, t >= 4)
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, tiles, g)
     elif ins.kind == ROWS and unit.part == 0:
@@ -516,7 +529,7 @@ def run(
     float[::1] losses, uint8_t[::1] correct,
     const int32_t[::1] value_slot, float[:, ::1] value_out, const int32_t[::1] adjoint_slot, float[:, ::1] adjoint_out,
     float[::1] tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot, int64_t n_slots,
-    float[::1] scratch, int64_t scratch_stride, int n_threads,
+    float[::1] scratch, int64_t scratch_stride, int64_t columns_at, int n_threads,
 ):
     """Run steps of a plan; mlgraph.engine is its one caller and says what each argument is.
 
@@ -593,6 +606,7 @@ def run(
     r.first_slot, r.n_slots = first_slot, n_slots
     r.scratch = &scratch[0]
     r.scratch_stride = scratch_stride
+    r.columns_at = columns_at
     r.bad_step = -1
     most = n_threads
     if r.n_units:

@@ -1,0 +1,428 @@
+"""Checks for whoever builds graphs or kernels: gradients against differences, the sweep against the reference.
+
+No tolerance here is a guess. `expect` bounds what float32 may do to each number of a sweep by a running error analysis, worst
+case to first order (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.3):
+
+- An op is within `ROUNDING` of its exact result, a sum of n products within n + 2 roundings of the sum of their magnitudes.
+- The error of an argument goes through an op by steps to both sides that are twice as long: near a kink, a pole or a tie the
+  bound takes in what lies beyond. A result that may come out as another kind of number (finite, infinite, NaN) has the
+  bound inf; with any other bound a number that is not finite is one for certain.
+
+The same bounds times 2**-29 hold for the reference, which computes in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops, reference
+from mlgraph.function import Function
+from mlgraph.graph import Node
+from mlgraph.plan import KINDS, Instruction, Plan
+
+__all__ = ["Expected", "check_against_reference", "check_gradients", "check_reference", "expect"]
+
+Array = npt.NDArray[np.float64]
+Functions = Function | Node | Sequence[Node]
+
+ROUNDING = 4 * 2.0**-23
+"""Relative error of one op: 4 units in the last place. `tests/test_ops.py` measures 2.6 at most."""
+
+UNIT = 2.0**-24
+TINY = 1e-44  # a few of the smallest float32: results may be subnormal
+LARGEST = float(np.finfo(np.float32).max)
+TO_FLOAT64 = 2.0**-29 * 4  # from a bound for float32 to one for float64, with room for what numpy does in another order
+
+
+class Expected(NamedTuple):
+    """What a sweep should give in float64, and how far from it float32 may be.
+
+    Attributes
+    ----------
+    values, values_error : float64, shape (batch, outputs)
+    inputs, inputs_error : float64, shape (batch, inputs)
+    parameters, parameters_error : float64, shape (len(graph.parameters),)
+        In the places of the parameter vector.
+    """
+
+    values: Array
+    values_error: Array
+    inputs: Array
+    inputs_error: Array
+    parameters: Array
+    parameters_error: Array
+
+
+def check_gradients(
+    function: Functions,
+    x: npt.ArrayLike,
+    *,
+    inputs: bool = True,
+    parameters: bool = True,
+    seed: int = 0,
+    step: float = 1e-5,
+    n_threads: int | None = None,
+) -> None:
+    """Hold the gradient of the compiled float32 sweep against central differences.
+
+    With a random cotangent u and a random tangent v two inner products must agree: ``<J^T u, v>`` by one backward sweep, and
+    ``<u, J v>`` by differences of the outputs, in float64, along v. So the cost is that of a few sweeps for any number of
+    inputs and parameters. The signs of v are those of the gradient: no part of the sum cancels another, and a mistake in
+    any part shows.
+
+    Parameters
+    ----------
+    function : Function, Node or sequence of Node
+        Nodes are compiled.
+    x : array_like, shape (batch, inputs)
+        Should not lie on a kink (relu at 0, a tie of max), where differences show the mean of both sides.
+    inputs, parameters : bool
+        Which derivatives to check.
+    seed : int
+        Fixes u and v.
+    step : float
+        Length of a difference, in units of v.
+    n_threads : int, optional
+
+    Raises
+    ------
+    AssertionError
+        If the numbers differ by more than the sum of: the float32 error of each derivative (`expect`) times its part of v;
+        the difference between step and twice the step, three times what the former leaves of the third derivative; and the
+        rounding of float64 over the step. Where a bound is infinite, because a value may overflow, nothing can be checked,
+        which is an error too.
+    """
+    f = _compiled(function)
+    u = _cotangent(f, x, seed)
+    gradients, expected = f.vjp(x, u, n_threads=n_threads), expect(f, x, u)
+    errors = (expected.inputs_error, expected.parameters_error)
+    _compare_products(f, x, u, gradients[1:3], errors, expected, (inputs, parameters), seed, step, "the sweep in float32")
+
+
+def check_reference(
+    function: Functions,
+    x: npt.ArrayLike,
+    *,
+    inputs: bool = True,
+    parameters: bool = True,
+    seed: int = 0,
+    step: float = 1e-5,
+) -> None:
+    """Hold the gradient of the float64 reference against central differences; no kernel takes part.
+
+    Parameters and exceptions are those of `check_gradients`; the tolerance is tighter by the error of float32.
+    """
+    f = _compiled(function)
+    u = _cotangent(f, x, seed)
+    expected = expect(f, x, u)
+    errors = (expected.inputs_error * TO_FLOAT64, expected.parameters_error * TO_FLOAT64)
+    gradients = (expected.inputs, expected.parameters)
+    _compare_products(f, x, u, gradients, errors, expected, (inputs, parameters), seed, step, "the reference")
+
+
+def check_against_reference(
+    function: Functions,
+    x: npt.ArrayLike,
+    cotangent: npt.ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    n_threads: int | None = None,
+) -> Expected:
+    """Hold each number of the compiled sweep, values and derivatives, against the float64 reference.
+
+    Parameters
+    ----------
+    function : Function, Node or sequence of Node
+        Nodes are compiled.
+    x : array_like, shape (batch, inputs)
+    cotangent : array_like, shape (batch, outputs), optional
+        Random by default.
+    seed : int
+        Fixes a random cotangent.
+    n_threads : int, optional
+
+    Returns
+    -------
+    Expected
+
+    Raises
+    ------
+    AssertionError
+        If a number is further from the reference than its bound (`expect`), or is not finite where the reference is, or the
+        other way round. Of infinite gradients of parameters only that much is compared: what is summed over examples in
+        another order may be infinite in one and NaN in the other.
+    """
+    f = _compiled(function)
+    u = _cotangent(f, x, seed) if cotangent is None else np.asarray(cotangent, np.float32).astype(np.float64)
+    expected = expect(f, x, u)
+    gradients = f.vjp(x, u, n_threads=n_threads)
+    _compare("value (example, output)", gradients.values, expected.values, expected.values_error)
+    _compare("value without gradient (example, output)", f(x, n_threads=n_threads), expected.values, expected.values_error)
+    _compare("gradient (example, input)", gradients.inputs, expected.inputs, expected.inputs_error)
+    with np.errstate(invalid="ignore"):
+        got, want = (g + 0 * g for g in (gradients.parameters, expected.parameters))  # inf becomes NaN
+    _compare("gradient (parameter)", got, want, expected.parameters_error)
+    return expected
+
+
+def expect(function: Function, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None) -> Expected:
+    """What the reference gives, and how far from it a float32 sweep of the same plan may be.
+
+    Parameters
+    ----------
+    function : Function
+    x : array_like, shape (batch, inputs)
+    cotangent : array_like, shape (batch, outputs), optional
+        Ones by default.
+    """
+    plan = function._engine(True).plan
+    p = function.graph.parameters.astype(np.float64)
+    data = _read(x)
+    slots = plan.slot[function._outputs]
+    u = np.ones((len(data), len(slots))) if cotangent is None else np.asarray(cotangent, np.float32).astype(np.float64)
+    with np.errstate(all="ignore"):
+        values = reference.forward(plan, p, data)
+        _, adjoints = reference.loss("cotangent", [slots[0], *slots], values, target=u)
+        analysis = _Analysis(plan, p, values, slots, u)
+        gradient = reference.backward(plan, p, values, adjoints)
+        if np.asarray(x).dtype == np.uint8:
+            n_inputs = len(plan.input_column)
+            analysis.error[:n_inputs] = UNIT * values[:n_inputs]  # bytes are looked up as rounded quotients
+        analysis.forward()
+        analysis.backward(adjoints)
+    columns, n_inputs = plan.input_column, len(plan.input_column)
+    inputs, inputs_error = np.zeros((2, len(data), function.graph.n_inputs))
+    inputs[:, columns] = adjoints[:n_inputs].T
+    inputs_error[:, columns] = analysis.adjoint_error(slice(0, n_inputs)).T
+    return Expected(
+        values[slots].T, analysis.error[slots].T, inputs, inputs_error, gradient, analysis.gradient_error
+    )  # fmt: skip
+
+
+# --- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def _compiled(function: Functions) -> Function:
+    if isinstance(function, Function):
+        return function
+    nodes = [function] if isinstance(function, Node) else list(function)
+    if not nodes:
+        raise ValueError("function: expected at least one node, came none")
+    return Function(nodes[0].graph, nodes)
+
+
+def _read(x: npt.ArrayLike) -> Array:
+    """The data as the sweep reads them, in float64."""
+    array = np.asarray(x)
+    with np.errstate(over="ignore"):
+        return array / 255 if array.dtype == np.uint8 else array.astype(np.float32).astype(np.float64)
+
+
+def _cotangent(f: Function, x: npt.ArrayLike, seed: int) -> Array:
+    shape = (len(np.asarray(x)), len(f._outputs))
+    return np.random.default_rng(seed).standard_normal(shape, np.float32).astype(np.float64)
+
+
+def _compare(what: str, got: npt.NDArray[Any], want: Array, error: Array) -> None:
+    with np.errstate(invalid="ignore", over="ignore"):
+        finite = np.abs(got.astype(np.float64) - want) <= error
+    good = finite | (got == want) | (np.isnan(got) & np.isnan(want)) | np.isinf(error)
+    if not good.all():
+        i = tuple(np.argwhere(~good)[0].tolist())
+        raise AssertionError(
+            f"{what} {', '.join(map(str, i))}: the sweep gives {got[i]!s}, the reference {want[i]!s}, "
+            f"tolerance {error[i]:.3g}; {np.count_nonzero(~good)} of {good.size} differ by more than theirs"
+        )
+
+
+def _compare_products(
+    f: Function, x: npt.ArrayLike, u: Array, gradients: Sequence[npt.NDArray[Any]], errors: Sequence[Array],
+    expected: Expected, wanted: Sequence[bool], seed: int, step: float, who: str,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng((seed, 1))
+    tangents, product, tolerance = [], 0.0, 0.0
+    for gradient, error, want in zip(gradients, errors, wanted, strict=True):
+        g = gradient.astype(np.float64)
+        v = want * np.abs(rng.standard_normal(g.shape)) * np.where(g == 0, rng.choice([-1.0, 1.0], g.shape), np.sign(g))
+        tangents.append(v)
+        if want:
+            product += float(np.sum(g * v))
+            tolerance += float(np.sum(error * np.abs(v)))
+
+    plan, data, p = f._engine(True).plan, _read(x), f.graph.parameters.astype(np.float64)
+
+    def slope(h: float) -> float:
+        ends = [reference.forward(plan, p + t * tangents[1], data + t * tangents[0]) for t in (h, -h)]
+        return float(np.sum(u.T * (ends[0] - ends[1])[plan.slot[f._outputs]]) / (2 * h))
+
+    with np.errstate(all="ignore"):
+        difference, wider = slope(step), slope(2 * step)
+        rounding = float(np.sum(np.abs(u) * expected.values_error)) * TO_FLOAT64 / step
+    tolerance += abs(difference - wider) + rounding
+    if not (abs(product - difference) <= tolerance < np.inf):
+        raise AssertionError(
+            f"<J^T u, v> = {product:.9g} by {who}, <u, J v> = {difference:.9g} by differences: "
+            f"they differ by {abs(product - difference):.3g}, tolerance {tolerance:.3g}"
+        )
+
+
+# --- the analysis ----------------------------------------------------------------------------------------------------
+
+
+class _Analysis:
+    """Error bounds of all slots, interpreted from the plan like the reference; arrays of shape (slots, examples)."""
+
+    def __init__(self, plan: Plan, p: Array, values: Array, slots: npt.NDArray[np.int32], u: Array) -> None:
+        self.plan, self.p, self.values = plan, p, values
+        self.error = np.zeros_like(values)
+        # Of each adjoint: what its terms are off by, how large they are, how many they are.
+        self._off, self._size, self._terms = np.zeros_like(values), np.zeros_like(values), np.zeros(len(values))
+        self.gradient_error = np.zeros(len(p))
+        np.add.at(self._size, slots, np.abs(u).T)
+        np.add.at(self._terms, slots, 1)
+
+    def forward(self) -> None:
+        """Bound the values."""
+        for ins in self.plan.instructions:
+            if ins.kind == KINDS["operation"]:
+                arguments = reference._arguments(self.plan, ins).T
+                bound = _value_bound(ops.BY_CODE[ins.op], self.values[arguments], self.error[arguments])
+                self.error[ins.dst : ins.dst + ins.size] = bound
+            elif ins.kind in (KINDS["dense"], KINDS["rows"]):
+                for n, (sources, at) in enumerate(reference._neurons(self.plan, ins)):
+                    w, s, e = self.p[at, None], self.values[sources], self.error[sources]
+                    bias = self.p[ins.bias + n] if ins.bias >= 0 else 0.0
+                    off = np.where(e == 0, 0, np.abs(w) * e).sum(axis=0)
+                    z, bound = _sum_bound(np.concatenate([w * s, np.full((1, s.shape[1]), bias)]), off)
+                    self.error[ins.dst + n] = _rounded(*_spread(ops.BY_CODE[ins.op].value, [z], [bound]))
+
+    def backward(self, adjoints: Array) -> None:
+        """Bound the adjoints and the gradient; `adjoints` as the reference has completed them."""
+        for ins in reversed(self.plan.instructions):
+            d = adjoints[ins.dst : ins.dst + ins.size]
+            off = self.adjoint_error(slice(ins.dst, ins.dst + ins.size))
+            if ins.kind == KINDS["parameter"]:
+                self.gradient_error[ins.weights : ins.weights + ins.size] = _sum_bound(d.T, off.sum(axis=1))[1]
+            elif ins.kind == KINDS["operation"] and ins.propagate:
+                arguments = reference._arguments(self.plan, ins).T
+                partials, bound = _partials(ops.BY_CODE[ins.op], self.values[arguments], self.error[arguments])
+                self._add(arguments, *_spread(np.multiply, [d[None], partials], [off[None], bound]))
+            elif ins.kind in (KINDS["dense"], KINDS["rows"]):
+                self._neurons(ins, d, off)
+
+    def adjoint_error(self, slots: slice) -> Array:
+        """Bound of adjoints that have all their terms."""
+        bound = self._off[slots] + self._terms[slots, None] * UNIT * self._size[slots]
+        return np.where(bound + self._size[slots] <= LARGEST, bound, np.inf)
+
+    def _add(self, slots: npt.NDArray[np.int32], terms: Array, off: Array) -> None:
+        np.add.at(self._off, slots, _rounded(terms, off))
+        np.add.at(self._size, slots, _magnitude(terms))
+        np.add.at(self._terms, slots, 1)
+
+    def _neurons(self, ins: Instruction, d: Array, off: Array) -> None:
+        y, e = self.values[ins.dst : ins.dst + ins.size], self.error[ins.dst : ins.dst + ins.size]
+        slope, bound = _spread(lambda y: ops.BY_CODE[ins.op].derivatives(y, y)[0], [y], [e])
+        bound = _rounded(slope, bound)
+        # d has the slope in it already; what it was before is at most the sum of its terms.
+        off = slope * off + (self._size[ins.dst : ins.dst + ins.size] + off) * bound
+        off[~np.isfinite(d) & ~(bound < slope)] = np.inf
+        off = _rounded(d, off)
+        for n, (sources, at) in enumerate(reference._neurons(self.plan, ins)):
+            s, e = self.values[sources], self.error[sources]
+            terms, error = _spread(np.multiply, [s, d[n]], [e, off[n]])
+            self.gradient_error[at] = _sum_bound(terms.T, error.sum(axis=1))[1]
+            if ins.propagate:
+                w = self.p[at, None]
+                self._add(sources, *_spread(np.multiply, [w, d[n]], [np.zeros_like(w), off[n]]))
+        if ins.bias >= 0:
+            self.gradient_error[ins.bias : ins.bias + ins.size] = _sum_bound(d.T, off.sum(axis=1))[1]
+
+
+def _spread(function: Callable[..., Any], arguments: Sequence[Any], errors: Sequence[Any]) -> tuple[Array, Array]:
+    """The value of an elementwise function, and the most that the errors of its arguments, one by one, do to it."""
+    y = np.asarray(function(*arguments))
+    total = np.zeros_like(y)
+    for i, (a, e) in enumerate(zip(arguments, errors, strict=True)):
+        most = np.zeros_like(y)
+        ends = [a + 2 * e, a - 2 * e]
+        if np.isinf(e).any():
+            ends.append(np.where(np.isinf(e), np.nan, a))
+        for end in ends:
+            other = function(*arguments[:i], end, *arguments[i + 1 :])
+            change = np.where((other == y) | (np.isnan(other) & np.isnan(y)), 0, np.abs(other - y))
+            most = np.fmax(most, np.where(np.isnan(change), np.inf, change))
+        total += most
+    return y, total
+
+
+def _magnitude(x: Array) -> Array:
+    return np.where(np.isfinite(x), np.abs(x), 0)
+
+
+def _rounded(y: Array, error: Array) -> Array:
+    """The error of y when it has been rounded to float32; infinite where that may overflow."""
+    error = error + ROUNDING * _magnitude(y) + TINY
+    return np.where(error + _magnitude(y) <= LARGEST, error, np.inf)
+
+
+def _sum_bound(terms: Array, off: Array) -> tuple[Array, Array]:
+    """Sum along the first axis, and its error where the terms together are off by `off`."""
+    size = _magnitude(terms).sum(axis=0)
+    error = off + (len(terms) + 2) * (UNIT * size + TINY)
+    return terms.sum(axis=0), np.where(error + size <= LARGEST, error, np.inf)
+
+
+def _value_bound(op: ops.Op, x: Array, e: Array) -> Array:
+    if op.arity >= 0:
+        return _rounded(*_spread(op.value, list(x), list(e)))
+    y, n = op.value(x), len(x)
+    size = _magnitude(x)
+    if op.name == "sum":
+        return _sum_bound(x, e.sum(axis=0))[1]
+    if op.name == "prod":
+        error = op.value(np.abs(x) + e) - np.abs(y) + n * UNIT * _magnitude(y)
+        return _rounded(y, np.where(_is_tame(x), error, np.inf))
+    error = e.max(axis=0)  # neither max nor logsumexp moves further than its arguments
+    return _rounded(y, error if op.name == "max" else error + ROUNDING * (size.max(axis=0) + np.log(n) + 1))
+
+
+def _partials(op: ops.Op, x: Array, e: Array) -> tuple[Array, Array]:
+    """Partial derivatives for each argument, and their errors."""
+    if op.arity >= 0:
+
+        def derivatives(*arguments: Array) -> Array:
+            # The last argument rounds the output, which the derivative may use.
+            a, rounding = arguments[:-1], arguments[-1]
+            return np.stack(np.broadcast_arrays(*op.derivatives(op.value(*a) * (1 + rounding), *a)))
+
+        errors = [*e, np.full(x.shape[1:], ROUNDING)]
+        if op.name == "pow":
+            errors[1] = errors[1] + UNIT * (_magnitude(x[1]) + 1)  # its exponent less 1 is rounded
+        partials, bound = _spread(derivatives, [*x, np.zeros(x.shape[1:])], errors)
+        return partials, _rounded(partials, bound)
+    y = op.value(x)
+    partials = op.derivatives(y, x)
+    if op.name == "sum":
+        return partials, np.zeros_like(x)
+    if op.name == "prod":
+        larger = np.abs(x) + e
+        bound = op.derivatives(op.value(larger), larger) - np.abs(partials) + len(x) * UNIT * _magnitude(partials)
+        bound = np.where(_is_tame(x), bound, np.inf)
+    elif op.name == "max":
+        in_reach = x + e >= np.max(x - e, axis=0)
+        bound = (in_reach & (np.sum(in_reach, axis=0) > 1) & (e.max(axis=0) > 0)) | np.isinf(e).any(axis=0)
+    else:
+        exponent = e + e.max(axis=0) + ROUNDING * (_magnitude(x).max(axis=0) + np.abs(y) + np.log(len(x)) + 1)
+        bound = partials * np.expm1(exponent)
+    return partials, _rounded(partials, np.where(np.isnan(bound), np.inf, bound))
+
+
+def _is_tame(factors: Array) -> npt.NDArray[np.bool_]:
+    """Whether no product of some of the factors overflows or underflows."""
+    size = np.abs(factors)
+    return np.asarray(np.abs(np.log(np.where(size == 0, 1, size))).sum(axis=0) < 80)
