@@ -40,7 +40,7 @@ OPTIMISE = [
     "-O3",
     "-g0",  # Python's own flags ask for debug information: most of a wheel's size
     "-fno-math-errno",  # a square root is an instruction, not a call
-    "-fno-trapping-math",  # a lane's choice becomes a blend: without it gcc leaves four of five loops scalar
+    "-fno-trapping-math",  # a lane's choice becomes a blend; without it gcc packs a fifth of the FMAs
     "-ffp-contract=fast",  # a * b + c rounds once where the processor can: gcc's habit, not every clang's
 ]
 CHECK = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,16 +36,23 @@ WORK_PER_THREAD = 400_000
 """Multiply-adds of a step for which one more thread pays: about 10 microseconds, several times what waiting costs."""
 
 
-def available_threads() -> int:
-    """Processors this process may use: affinity, cgroup quota and OMP_NUM_THREADS respected."""
-    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+@cache
+def _cgroup_quota() -> int | None:
+    """Processors that the cgroup of this process may use; None without a quota."""
     try:
         with open("/sys/fs/cgroup/cpu.max") as file:
             quota, period = file.read().split()[:2]
-        if quota != "max":
-            limits.append(max(1, int(quota) // int(period)))
+        return None if quota == "max" else max(1, int(quota) // int(period))
     except (OSError, ValueError):
-        pass  # no cgroup v2 here
+        return None  # no cgroup v2 here
+
+
+def available_threads() -> int:
+    """Processors this process may use: affinity, cgroup quota and OMP_NUM_THREADS respected."""
+    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    quota = _cgroup_quota()
+    if quota is not None:
+        limits.append(quota)
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if value.isdigit() and int(value) > 0:
         limits.append(int(value))
@@ -78,7 +86,8 @@ def threads_for(n_threads: int | None, work: float) -> int:
         return 1
     if n_threads is not None:
         return int(n_threads)
-    return max(1, min(available_threads(), int(work // WORK_PER_THREAD)))
+    worth = int(work // WORK_PER_THREAD)
+    return min(available_threads(), worth) if worth > 1 else 1
 
 
 class Nonzeros(NamedTuple):
@@ -144,12 +153,13 @@ class Examples:
         sample = self.array[:: max(1, len(self) // 256)]
         if np.count_nonzero(sample) > SPARSE_BELOW * sample.size:
             return None
-        every = len(columns) == self.array.shape[1] and np.array_equal(columns, np.arange(len(columns)))
-        array = self.array if every else np.ascontiguousarray(self.array[:, columns])
-        # Chunks of about equal work, that begin at multiples of 8 columns so that the compressor can look at 8 bytes at once.
-        work = np.cumsum(np.count_nonzero(sample[:, columns], axis=0) + 0.01)
-        cuts = np.searchsorted(work, work[-1] * np.arange(1, CHUNKS) / CHUNKS) // 8 * 8
-        chunk = np.unique([0, *cuts, len(columns)]).astype(np.int32)
+        array = self.array if len(columns) == self.array.shape[1] else np.ascontiguousarray(self.array[:, columns])
+        chunk = np.array([0, len(columns)], np.int32)
+        if len(self) >= 64:
+            # Chunks of about equal work, that begin at multiples of 8 columns: the compressor looks at 8 bytes at once.
+            work = np.cumsum(np.count_nonzero(sample[:, columns], axis=0) + 0.01)
+            cuts = np.searchsorted(work, work[-1] * np.arange(1, CHUNKS) / CHUNKS) // 8 * 8
+            chunk = np.unique([0, *cuts, len(columns)]).astype(np.int32)
         is_bytes = array.dtype == np.uint8
         bytes, floats = (array, None) if is_bytes else (None, array)
         start = np.zeros(len(array) + 1, np.int64)
