@@ -5,9 +5,9 @@ first order (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., se
 
 - Arithmetic rounds a result once or twice, `2**-24` each; any other op is within 4 units in the last place (`ROUNDING`;
   `tests/test_ops.py` measures 2.6 at most).
-- A sum of n terms is off by n + 2 roundings of the sum of their magnitudes; or, if that is less, by 8 sqrt(n) roundings of
+- A sum of n terms is off by n + 2 roundings of the sum of their magnitudes; or, if that is less, by 4 sqrt(n) roundings of
   the largest sum on the way, since roundings of either sign do not add up (Higham and Mary, A new approach to probabilistic
-  rounding error analysis, 2019, where 8 stands for a probability of 1e-14).
+  rounding error analysis, 2019): seven standard deviations, from n = 12 on less than the worst case.
 - The errors of the arguments of an op add up, whatever their signs. Each goes through the op by steps to both sides that
   are twice as long: near a kink, a pole or a tie the bound takes in what lies beyond. A result that may come out as another
   kind of number (finite, infinite, NaN) has the bound inf; with any other bound, what is not finite is so for certain.
@@ -388,9 +388,9 @@ def _sum_bound(terms: Array, off: Array) -> tuple[Array, Array]:
     """Sum along the first axis, and its error where the terms together are off by `off`."""
     n, finite = len(terms), np.where(np.isfinite(terms), terms, 0)
     size = np.abs(finite).sum(axis=0)
-    # Sums in another order have other sums on the way, but hardly larger ones than these and three standard deviations.
-    largest = np.abs(np.cumsum(finite, axis=0)).max(axis=0, initial=0) + 3 * np.sqrt(np.sum(finite**2, axis=0))
-    error = off + np.minimum((n + 2) * size, 8 * (n + 2) ** 0.5 * largest) * UNIT + (n + 2) * TINY
+    # In another order the sums on the way are others, but hardly larger than these and a standard deviation.
+    largest = np.abs(np.cumsum(finite, axis=0)).max(axis=0, initial=0) + np.sqrt(np.sum(finite**2, axis=0))
+    error = off + np.minimum((n + 2) * size, 4 * (n + 2) ** 0.5 * largest) * UNIT + (n + 2) * TINY
     return terms.sum(axis=0), np.where(error + size <= LARGEST, error, np.inf)
 
 
