@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.graph import PANEL, Float32, Graph, aligned
+from mlgraph.graph import PANEL, Float32, Graph, aligned, real_array
 from mlgraph.lowering import Ints
 from mlgraph.plan import LANES, Plan
 
@@ -110,15 +110,17 @@ class Examples:
         uint8 (a byte b is read as b / 255), float32, float64 or other real numbers (read as float32).
     n_inputs : int
         Columns expected.
+    what : str
+        What errors call the data.
     """
 
-    def __init__(self, x: npt.ArrayLike, n_inputs: int) -> None:
-        array = np.asarray(x)
-        if array.dtype.kind not in "buif":
-            raise TypeError(f"x: expected numbers, came an array of {array.dtype}")
+    def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
+        array = real_array(what, x)
         if array.ndim != 2 or array.shape[1] != n_inputs:
-            raise ValueError(f"x: expected shape (examples, {n_inputs}), came {array.shape}")
-        self.array: npt.NDArray[Any] = np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
+            raise ValueError(f"{what}: expected shape (examples, {n_inputs}), came {array.shape}")
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+            self.array: npt.NDArray[Any] = np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
+        self._what = what
         self._nonzeros: dict[bytes, Nonzeros | None] = {}
 
     def __len__(self) -> int:
@@ -134,13 +136,15 @@ class Examples:
         """The data if they are floats."""
         return self.array if self.array.dtype != np.uint8 else None
 
-    def check_finite(self) -> None:
-        """Raise ValueError that names the first example with a value that is not finite."""
-        if self.floats is not None and not np.isfinite(self.array.sum(dtype=np.float64)):
-            bad = np.argwhere(~np.isfinite(self.array))
-            if len(bad):
-                i, j = bad[0]
-                raise ValueError(f"x: expected finite numbers, came {self.array[i, j]} in example {i}, column {j}")
+    def check_trainable(self) -> None:
+        """Raise ValueError if there is no example, or one has a value that is not finite; it names the first."""
+        if len(self) == 0:
+            raise ValueError(f"{self._what}: expected at least one example, came none")
+        with np.errstate(invalid="ignore"):  # inf - inf
+            finite = self.floats is None or np.isfinite(self.floats.sum(dtype=np.float64))
+        if not finite:
+            i, j = np.argwhere(~np.isfinite(self.array))[0]
+            raise ValueError(f"{self._what}: expected finite numbers, came {self.array[i, j]} in example {i}, column {j}")
 
     def nonzeros(self, columns: npt.NDArray[np.int32], n_threads: int) -> Nonzeros | None:
         """The nonzeros of these columns, numbered from 0; None where the data are too dense for it to pay."""
@@ -308,10 +312,11 @@ class Engine:
         return self._units[key]
 
     def _weights_are_finite(self) -> bool:
-        # 0 * inf is not 0: with such a weight no source may be skipped.
-        for _, ins in self.plan.trained:
-            if ins.reads_data and not np.isfinite(self.graph.parameters[ins.weights : ins.weights + ins.n_weights].sum()):
-                return False
+        # 0 * inf is not 0: with such a weight no source may be skipped. (Where only the sum overflows, none need be.)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _, ins in self.plan.trained:
+                if ins.reads_data and not np.isfinite(self.graph.parameters[ins.weights : ins.weights + ins.n_weights].sum()):
+                    return False
         return True
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.engine import Engine, Examples
-from mlgraph.graph import INPUT, NEURON, PARAMETER, Float32, Graph, Neuron, Node
+from mlgraph.graph import INPUT, NEURON, PARAMETER, Float32, Graph, Neuron, Node, float_array
 from mlgraph.plan import Plan
 
 
@@ -113,9 +113,7 @@ class Function:
         """
         examples = Examples(x, self.graph.n_inputs)
         shape = (len(examples), len(self._outputs))
-        weight = np.ones(shape, np.float32) if cotangent is None else np.ascontiguousarray(cotangent, np.float32)
-        if weight.shape != shape:
-            raise ValueError(f"cotangent: expected shape {shape}, came {weight.shape}")
+        weight = np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape)
         engine = self._engine(True)
         plan = engine.plan
         self.graph.state_vector("gradient", fresh=True)
@@ -123,7 +121,7 @@ class Function:
         size = max(1, 2**22 // max(1, plan.n_slots)) // 32 * 32 or 32
         first = np.arange(0, len(examples), size)
         _, values, adjoints = engine.run(
-            examples, first=first, size=np.minimum(size, len(examples) - first), target=weight, loss="cotangent",
+            examples, first=first, size=np.minimum(size, len(examples) - first), target=np.ascontiguousarray(weight), loss="cotangent",
             loss_nodes=[self._outputs[0], *self._outputs], optimizer="accumulate", backward=True, values=self._outputs,
             adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
         )  # fmt: skip

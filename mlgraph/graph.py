@@ -278,7 +278,7 @@ class Graph:
         """Compile the part of the graph that `outputs` need into a function of a batch."""
         from mlgraph.function import Function
 
-        return Function(self, [outputs] if isinstance(outputs, Node) else list(outputs))
+        return Function(self, [outputs] if isinstance(outputs, Node) else outputs)
 
     # --- editing -----------------------------------------------------------------------------------------------------
 
@@ -554,8 +554,8 @@ def _number(what: str, value: Any) -> float:
         raise TypeError(f"{what}: expected a number, came {type(value).__name__}")
     try:
         number = float(value)
-    except OverflowError:
-        number = np.finfo(np.float64).max
+    except OverflowError:  # an integer
+        number = float(np.finfo(np.float64).max)
     if LARGEST < abs(number) < np.inf:
         raise ValueError(f"{what}: expected a number that float32 can hold, came {value}")
     return number

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.engine import Engine, Examples
-from mlgraph.graph import Float32, Graph, Neuron, Node
+from mlgraph.engine import Engine, Examples, threads_for
+from mlgraph.graph import LARGEST, Float32, Graph, Neuron, Node, real_array
 from mlgraph.plan import KINDS, Plan
 from mlgraph.training import History, Progress, schedule, train
 
@@ -43,7 +43,7 @@ class Model:
         self.loss = loss if isinstance(loss, str) else "node"
         self._probabilities: list[int] = []
         if loss == "softmax_cross_entropy":
-            self._probabilities = [node.id for node in self.graph.softmax(outputs)]
+            self._probabilities = [node.id for node in self.graph.softmax(self.outputs)]
             # Each is exp(z - logsumexp).
             difference = self.graph.sources_of(self._probabilities[0])[0]
             self._loss_nodes = [int(self.graph.sources_of(int(difference))[1]), *self._outputs]
@@ -160,7 +160,7 @@ class Model:
         examples = Examples(x, self.graph.n_inputs)
         label, target = self._targets(y, len(examples))
         sizes = _pair("batch_size", batch_size, int, 1, np.inf)
-        rates = _pair("learning_rate", learning_rate, float, 0, np.inf)
+        rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
         if not isinstance(epochs, int | np.integer) or epochs < 1:
             raise ValueError(f"epochs: expected an integer of at least 1, came {epochs!r}")
         if not 0 <= momentum < 1:
@@ -169,27 +169,27 @@ class Model:
             raise ValueError(f"optimizer: expected sgd or adam, came {optimizer!r}")
         if not isinstance(seed, int | np.integer) or seed < 0:
             raise ValueError(f"seed: expected an integer of at least 0, came {seed!r}")
-        if len(examples) == 0:
-            raise ValueError("x: expected at least one example, came none")
-        examples.check_finite()
+        threads_for(n_threads, 0)
+        examples.check_trainable()
         validate = None
         if validation is not None:
-            held = Examples(validation[0], self.graph.n_inputs)
-            held_targets = self._targets(validation[1], len(held))
+            held = Examples(validation[0], self.graph.n_inputs, "validation x")
+            held.check_trainable()
+            held_targets = self._targets(validation[1], len(held), "validation y")
 
             def validate() -> dict[str, float]:
                 return self._evaluate(held, *held_targets, n_threads)
 
-        engine = self._engine("loss")
+        self._engine("loss")
         if optimizer == "sgd" and momentum:
             optimizer = "momentum"
         for name in ("first", "second"):
             self.graph.state.pop(name, None)
         self.history = History()
         train(
-            engine, examples, schedule(len(examples), epochs, sizes, rates), label=label, target=target, loss=self.loss,
-            loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=int(seed), shuffle=shuffle,
-            validate=validate, callback=callback, history=self.history,
+            lambda: self._engine("loss"), examples, schedule(len(examples), epochs, sizes, rates), label=label, target=target,
+            loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=int(seed),
+            shuffle=shuffle, validate=validate, callback=callback, history=self.history,
             explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
         )  # fmt: skip
         return self.history
@@ -198,9 +198,14 @@ class Model:
         """Write the model to one file; `mlgraph.load` reads it."""
         from mlgraph.modelfile import save
 
+        self._require_outputs()
         save(self, path)
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _require_outputs(self) -> None:
+        if not self._outputs:
+            raise ValueError("the network has no layers yet: expected add_layer first")
 
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         self.graph, self.history, self._dropout, self._engines = graph, History(), [], {}
@@ -208,6 +213,7 @@ class Model:
 
     def _engine(self, what: str) -> Engine:
         """An engine whose plan is of the graph as it is now."""
+        self._require_outputs()
         training = what == "loss"
         engine = self._engines.get((what, training))
         if engine is None or engine.plan.is_stale(self.graph):
@@ -241,28 +247,28 @@ class Model:
             scores["accuracy"] = float(correct.mean())
         return scores
 
-    def _targets(self, y: npt.ArrayLike, n: int) -> tuple[npt.NDArray[np.int32] | None, Float32 | None]:
+    def _targets(self, y: npt.ArrayLike, n: int, what: str = "y") -> tuple[npt.NDArray[np.int32] | None, Float32 | None]:
         """Labels and targets as the sweep reads them."""
+        self._require_outputs()
         if self.loss == "node":
             return None, None
-        array, classes = np.asarray(y), len(self._outputs)
+        array, classes = real_array(what, y), len(self._outputs)
         if array.dtype.kind in "bui" and array.ndim == 1 and (classes > 1 or self._probabilities):
             if len(array) != n:
-                raise ValueError(f"y: expected {n} labels, one for each example, came {len(array)}")
+                raise ValueError(f"{what}: expected {n} labels, one for each example, came {len(array)}")
             if n and not (array.min() >= 0 and array.max() < classes):
-                raise ValueError(f"y: expected labels from 0 to {classes - 1}, came {array.min()} to {array.max()}")
+                raise ValueError(f"{what}: expected labels from 0 to {classes - 1}, came {array.min()} to {array.max()}")
             label = array.astype(np.int32)
             return label, np.eye(classes, dtype=np.float32)[label] if self.loss == "squared_error" else None
         if self.loss == "softmax_cross_entropy":
-            raise ValueError(f"y: expected integer labels of shape ({n},), came {array.dtype} of shape {array.shape}")
-        if array.dtype.kind not in "buif":
-            raise TypeError(f"y: expected numbers, came an array of {array.dtype}")
-        target = array.astype(np.float32)
+            raise ValueError(f"{what}: expected integer labels of shape ({n},), came {array.dtype} of shape {array.shape}")
+        with np.errstate(over="ignore"):
+            target = array.astype(np.float32)
         target = target[:, None] if target.ndim == 1 else target
         if target.shape != (n, classes):
-            raise ValueError(f"y: expected shape ({n}, {classes}), came {array.shape}")
+            raise ValueError(f"{what}: expected shape ({n}, {classes}), came {array.shape}")
         if not np.isfinite(target).all():
-            raise ValueError("y: expected finite numbers")
+            raise ValueError(f"{what}: expected finite numbers that float32 can hold")
         return None, np.ascontiguousarray(target)
 
     def _explain(self, examples: Examples, rows: npt.NDArray[np.int64]) -> str:
@@ -344,6 +350,8 @@ class Network(Model):
         self.graph = Graph()
         self.history = History()
         self.layers: list[Layer] = []
+        self.loss = "squared_error"
+        self._outputs, self._loss_nodes, self._probabilities = [], [], []
         self._dropout = []
         self._engines = {}
         self._random = np.random.default_rng(seed)

@@ -133,7 +133,7 @@ class Progress:
 
 
 def train(
-    engine: Engine,
+    engine: Callable[[], Engine],
     examples: Examples,
     steps: Steps,
     *,
@@ -151,7 +151,11 @@ def train(
     explain: Callable[[npt.NDArray[np.int64]], str],
     n_threads: int | None,
 ) -> None:
-    """Run all steps, in pieces that return to Python often enough for Ctrl-C and progress."""
+    """Run all steps, in pieces that return to Python often enough for Ctrl-C and progress.
+
+    Each piece asks for the engine anew: a callback may have edited the graph, or compiled another part of it and so moved
+    the parameters.
+    """
     n, epochs = len(examples), int(steps.epoch[-1]) + 1
     starts = np.searchsorted(steps.epoch, np.arange(epochs + 1))
     per_step = 0.0
@@ -169,7 +173,7 @@ def train(
             piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else 4
             part = slice(at, min(at + piece, int(starts[epoch + 1])))
             begin = time.perf_counter()
-            bad, _, _ = engine.run(
+            bad, _, _ = engine().run(
                 examples, first=steps.first[part], size=steps.size[part], rate=rate[part], order=order, label=label,
                 target=target, loss=loss, loss_nodes=loss_nodes, optimizer=optimizer, hyper=hyper, training=True,
                 backward=True, step_number=at, seed=seed, losses=losses, correct=correct, n_threads=n_threads,

@@ -61,45 +61,73 @@ cdef void drop_neurons(uint64_t key, double keep, int64_t count, float* values) 
 # without a neuron hold copies of the first and come to nothing.
 
 
+cdef extern from *:
+    """
+    #if defined(__AVX512F__)
+    #include <immintrin.h>
+    /* The one thing that vectors of GCC and clang cannot say alike: a choice of lanes known only at run time. */
+    static inline void pick(const float *a, const float *b, const int32_t *from, float *to) {
+        _mm512_storeu_ps(to, _mm512_permutex2var_ps(_mm512_loadu_ps(a), _mm512_loadu_si512(from), _mm512_loadu_ps(b)));
+    }
+    static inline void place(const float *thin, const int32_t *column, float *to) {
+        __m512i at = _mm512_loadu_si512(column);
+        __mmask16 kept = _mm512_cmpge_epi32_mask(at, _mm512_setzero_si512());
+        _mm512_storeu_ps(to, _mm512_maskz_permutexvar_ps(kept, at, _mm512_loadu_ps(thin)));
+    }
+    #else
+    static inline void pick(const float *a, const float *b, const int32_t *from, float *to) {
+        for (int j = 0; j < PANEL; j++) to[j] = from[j] < PANEL ? a[from[j]] : b[from[j] - PANEL];
+    }
+    static inline void place(const float *thin, const int32_t *column, float *to) {
+        for (int j = 0; j < PANEL; j++) to[j] = column[j] >= 0 ? thin[column[j]] : 0.0f;
+    }
+    #endif
+    """
+    # to[j] = lane from[j] of two panels
+    void pick(const float* a, const float* b, const int32_t* wanted, float* to) noexcept nogil
+    # to[n] = lane column[n] of a thin panel, 0 where there is none
+    void place(const float* thin, const int32_t* column, float* to) noexcept nogil
+
+
 cdef kernel_void pack_thin(
     uint64_t key, double keep, const float* weights, int64_t fan_in, int64_t count, float* thin,
 ) noexcept nogil:
     """thin[group][source][column] = weights of the kept neurons."""
     cdef int32_t kept[THIN_GROUP]
-    cdef int64_t at[PANEL]
     cdef int64_t group, n, found, k
-    cdef const float* w
-    cdef float* to
+    cdef const float* a
+    cdef const float* b
     cdef int j
     for group in range((count + THIN_GROUP - 1) // THIN_GROUP):
         n = smaller(THIN_GROUP, count - group * THIN_GROUP)
         found = keep_neurons(key, group, n, keep, kept)
-        for j in range(PANEL):
-            at[j] = 0 if j >= found else kept[j] // PANEL * (fan_in * PANEL) + kept[j] % PANEL
-        w = weights + group * THIN_GROUP * fan_in
-        to = thin + group * PANEL * fan_in
+        for j in range(<int>found, PANEL):
+            kept[j] = 0
+        a = weights + group * THIN_GROUP * fan_in
+        b = a + fan_in * PANEL if n > PANEL else a
         for k in range(fan_in):
-            for j in range(PANEL):
-                to[k * PANEL + j] = w[k * PANEL + at[j]]
+            pick(a + k * PANEL, b + k * PANEL, kept, thin + (group * fan_in + k) * PANEL)
 
 
 cdef kernel_void spread_thin(
-    uint64_t key, double keep, int64_t run, int64_t stride, int64_t first_group, int64_t groups, int64_t count,
+    uint64_t key, double keep, int64_t rows, int64_t first_group, int64_t groups, int64_t count,
     const float* thin, float* out,
 ) noexcept nogil:
-    """out[panel][row][neuron] from thin[group][row][column], panels `stride` floats apart; the rest of `out` stays as it is."""
+    """out[panel][row][neuron] from thin[group][row][column]: zero where a neuron is dropped."""
     cdef int32_t kept[THIN_GROUP]
-    cdef int64_t group, n, found, k, j
-    cdef const float* x
-    cdef float* to
+    cdef int32_t column[THIN_GROUP]
+    cdef int64_t group, n, found, k, panel
+    cdef int j
     for group in range(groups):
         n = smaller(THIN_GROUP, count - (first_group + group) * THIN_GROUP)
         found = keep_neurons(key, first_group + group, n, keep, kept)
-        for j in range(found):
-            x = thin + group * run * PANEL + j
-            to = out + (2 * group + kept[j] // PANEL) * stride + kept[j] % PANEL
-            for k in range(run):
-                to[k * PANEL] = x[k * PANEL]
+        for j in range(THIN_GROUP):
+            column[j] = -1
+        for j in range(<int>found):
+            column[kept[j]] = j
+        for panel in range((n + PANEL - 1) // PANEL):
+            for k in range(rows):
+                place(thin + (group * rows + k) * PANEL, column + panel * PANEL, out + ((2 * group + panel) * rows + k) * PANEL)
 
 
 cdef void spread_slots(uint64_t key, double keep, int64_t count, const float* thin, float* out) noexcept nogil:

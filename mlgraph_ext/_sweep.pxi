@@ -419,7 +419,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noex
                 apply_mask(<const uint64_t*>(r.tiles + tile * r.tile_stride + ins.mask),
                            at - ins.weights + i * ins.arity * PANEL, edge_scale(ins), run, part + i * run, g + i * run, True)
     if thin:
-        spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, run, unit.panel // 2, (unit.panels + 1) // 2,
+        spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, unit.panel // 2, (unit.panels + 1) // 2,
                     ins.size, part, g)
     if r.training and not all_finite(g, runs * run):
         return False
