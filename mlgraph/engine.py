@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -47,8 +48,16 @@ def _cgroup_quota() -> int | None:
         return None  # no cgroup v2 here
 
 
+@cache
+def _warn_of_one_thread() -> None:
+    warnings.warn("mlgraph was built without OpenMP and runs on one thread", RuntimeWarning, stacklevel=3)
+
+
 def available_threads() -> int:
     """Processors this process may use: affinity, cgroup quota and OMP_NUM_THREADS respected."""
+    if not mlgraph_ext.sweep.PARALLEL:
+        _warn_of_one_thread()
+        return 1
     limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     quota = _cgroup_quota()
     if quota is not None:

@@ -7,6 +7,8 @@ _Array = npt.NDArray[Any]
 class _Sweep(Protocol):
     """One build of the kernels (``_sweep.pxi``)."""
 
+    PARALLEL: bool
+
     def run(
         self, *, program: _Array, index: _Array, constants: _Array, units: _Array, parameters: _Array, optimizer: int,
         hyper: _Array, first: _Array | None, second: _Array | None, bytes: _Array | None, floats: _Array | None,

@@ -33,6 +33,18 @@ include "_rows.pxi"
 include "_update.pxi"
 include "_peak.pxi"
 
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #define MLGRAPH_PARALLEL 1
+    #else
+    #define MLGRAPH_PARALLEL 0
+    #endif
+    """
+    int MLGRAPH_PARALLEL
+
+PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
+
 # The numbers of mlgraph/plan.py and mlgraph/engine.py.
 cdef enum:
     CONSTANT = 0
