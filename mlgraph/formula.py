@@ -53,8 +53,8 @@ def _pieces(node: Node, i: int, code: int, around: int) -> list[str | tuple[int,
     texts = op.symbol.split("{}")
     pieces = ["("] if strength and strength < around else []
     for k, source in enumerate(sources):
-        # The side on which an operator does not associate needs parentheses at equal strength.
-        tight = strength + ((op.name == "pow") == (k == 0) if strength and op.arity == 2 else 0)
+        # The side on which an operator does not associate needs parentheses at equal strength, and --x reads ill.
+        tight = strength + (op.name == "neg" or (strength > 0 and op.arity == 2 and (op.name == "pow") == (k == 0)))
         pieces += [texts[k], (source, tight)]
     pieces.append(texts[-1])
     return [*pieces, ")"] if strength and strength < around else pieces

@@ -113,7 +113,8 @@ class Function:
         """
         examples = Examples(x, self.graph.n_inputs)
         shape = (len(examples), len(self._outputs))
-        weight = np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape)
+        given = np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape)
+        weight = np.ascontiguousarray(given)
         engine = self._engine(True)
         plan = engine.plan
         self.graph.state_vector("gradient", fresh=True)
@@ -121,7 +122,7 @@ class Function:
         size = max(1, 2**22 // max(1, plan.n_slots)) // 32 * 32 or 32
         first = np.arange(0, len(examples), size)
         _, values, adjoints = engine.run(
-            examples, first=first, size=np.minimum(size, len(examples) - first), target=np.ascontiguousarray(weight), loss="cotangent",
+            examples, first=first, size=np.minimum(size, len(examples) - first), target=weight, loss="cotangent",
             loss_nodes=[self._outputs[0], *self._outputs], optimizer="accumulate", backward=True, values=self._outputs,
             adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
         )  # fmt: skip

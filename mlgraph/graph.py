@@ -19,6 +19,7 @@ import numpy.typing as npt
 from mlgraph import ops
 
 if TYPE_CHECKING:
+    from mlgraph.drawing import Drawing
     from mlgraph.function import Function
 
 INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
@@ -280,6 +281,19 @@ class Graph:
 
         return Function(self, [outputs] if isinstance(outputs, Node) else outputs)
 
+    def draw(self, **options: Any) -> Drawing:
+        """A picture of the graph, with the numbers of one example if it is given; `mlgraph.drawing.Drawing` has the options."""
+        from mlgraph.drawing import Drawing
+
+        return Drawing(self, **options)
+
+    def to_dot(self, **options: Any) -> str:
+        """The picture as text for Graphviz; options as for `draw`."""
+        return self.draw(**options).to_dot()
+
+    def _repr_svg_(self) -> str:
+        return self.draw().to_svg()
+
     # --- editing -----------------------------------------------------------------------------------------------------
 
     def move_parameters(self, origin: npt.NDArray[np.int64], records: npt.NDArray[np.int64], at: npt.NDArray[np.int64],
@@ -428,6 +442,19 @@ class Node:
         from mlgraph.formula import formula
 
         return formula(self)
+
+    def draw(self, **options: Any) -> Drawing:
+        """A picture of what the node depends on; options as for `mlgraph.drawing.Drawing`."""
+        from mlgraph.drawing import Drawing
+
+        return Drawing(self, **options)
+
+    def to_dot(self, **options: Any) -> str:
+        """The picture as text for Graphviz; options as for `draw`."""
+        return self.draw(**options).to_dot()
+
+    def _repr_svg_(self) -> str:
+        return self.draw().to_svg()
 
     def __add__(self, other: Node | float) -> Node:
         return self._binary(_ADD, self, other)

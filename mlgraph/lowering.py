@@ -74,13 +74,14 @@ def lower(graph: Graph, outputs: Ids) -> Lowered:
     n = len(graph)
     start, count, code = np.array(graph._start, np.int64), graph.counts, graph.codes
     pool, data = np.array(graph._pool, np.int32), np.array(graph._data, np.int64)
-    level, order = _sort(graph, start, count, pool, outputs)
+    level, order = topological(graph, start, count, pool, outputs)
 
     # An operation is what its arguments make it, a constant is its value; anything else is like nothing else.
     same = np.arange(n, dtype=np.int32)
     identity = np.where(code < len(ops.BY_CODE), -1, np.arange(n))
     constants = np.flatnonzero(code == CONSTANT)
-    identity[constants] = np.array(graph._constants, np.float64)[data[constants]].view(np.int64)
+    bits = np.array(graph._constants, np.float64)[data[constants]].view(np.int64)
+    identity[constants] = np.where(bits == -1, constants, bits)  # one of the many NaNs
     _topology.merge(code, start, count, pool, order, identity, _COMMUTES, same)
     order = order[same[order] == order]
     pool, outputs = same[pool], same[outputs]
@@ -111,15 +112,16 @@ def lower(graph: Graph, outputs: Ids) -> Lowered:
         written[active], written[inner] = written[inner], -1
         start[root], count[root] = len(pool) + begin[:-1], np.diff(begin)
         pool = np.concatenate([pool, source])
-        level, order = _sort(graph, start, count, pool, outputs)
+        level, order = topological(graph, start, count, pool, outputs)
     return Lowered(code, start, count, pool, data, level, order, same, written, begin, weight, bias)
 
 
-def _sort(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) -> tuple[Ids, Ids]:
+def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) -> tuple[Ids, Ids]:
+    """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError."""
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
     if cycle:
-        names = " <- ".join(graph[i].name for i in cycle[:10]) + (" <- ..." if len(cycle) > 10 else "")
+        names = " -> ".join(graph[i].name for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
         raise CycleError(f"the graph has a cycle of {len(cycle)} nodes: {names}")
     return level, order[:needed]
 

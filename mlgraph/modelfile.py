@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import tempfile
+import warnings
 import zipfile
 from array import array
 from collections.abc import Callable
@@ -16,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, Graph, aligned
+from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, CycleError, Graph, aligned
+from mlgraph.lowering import topological
 from mlgraph.network import Layer, Model, Network
 
 FORMAT = 1
@@ -94,10 +97,11 @@ def load(path: str | os.PathLike[str]) -> Model:
     with open(path, "rb") as file:
         try:
             return _model(_read(file))
-        except ModelFileError as error:
-            raise ModelFileError(f"{os.fspath(path)}: {error}") from None
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, MemoryError) as error:
-            raise ModelFileError(f"{os.fspath(path)}: not a model file, or a damaged one ({error})") from None
+        except (ModelFileError, CycleError) as error:
+            message = str(error)
+        except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError, MemoryError) as error:
+            message = f"not a model file, or a damaged one ({error})"
+    raise ModelFileError(f"{os.fspath(path)}: {' '.join(message.split())}")
 
 
 def _require(true: Any, message: str) -> None:
@@ -106,18 +110,16 @@ def _require(true: Any, message: str) -> None:
 
 
 def _read(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
-    try:
-        archive = zipfile.ZipFile(file)
-    except ValueError as error:
-        raise ModelFileError(f"not a model file, or a damaged one ({error})") from None
     arrays = {}
-    with archive:
+    with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
         names = ["header", *ARRAYS]
         missing = [name for name in names if f"{name}.npy" not in members]
         _require(not missing, f"not a model file: it has no {', '.join(missing)}")
         size = sum(members[f"{name}.npy"].file_size for name in names)
         _require(size <= MAX_BYTES, f"expected at most {MAX_BYTES} bytes of arrays, came {size}")
+        packed = [name for name in names if members[f"{name}.npy"].compress_type != zipfile.ZIP_STORED]
+        _require(not packed, f"expected arrays that are not compressed, came {', '.join(packed)}")
         for name in names:
             with archive.open(members[f"{name}.npy"]) as member:
                 raw = member.read(members[f"{name}.npy"].file_size)
@@ -125,8 +127,10 @@ def _read(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
             try:
                 version = np.lib.format.read_magic(stream)
                 read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-                shape, _, dtype = read_header[version](stream)
-            except (ValueError, KeyError, SyntaxError, TypeError, RecursionError) as error:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    shape, _, dtype = read_header[version](stream)
+            except Exception as error:  # the header is parsed as Python, and that raises anything
                 raise ModelFileError(f"array {name} is damaged ({error})") from None
             expected = np.dtype(ARRAYS.get(name, "uint8"))
             rest = memoryview(raw)[stream.tell() :]
@@ -213,6 +217,10 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     arity = np.array([op.arity for op in ops.BY_CODE])[np.where(code < len(ops.BY_CODE), code, 0)]
     want = np.where(code < len(ops.BY_CODE), arity, np.where(neuron, -1, 0))
     every(np.where(want < 0, count > 0, count == want), "count", "the number of arguments of its operation")
+    _require(count[code < INPUT].sum() <= len(pool), "array pool: expected arguments for each operation")
+    length = np.zeros(len(pool) + 1, np.int64)
+    length[start[count > 0]] = count[count > 0]
+    every((count == 0) | (count == length[start]), "count", "as many sources as others that read from the same place on")
     for kind, size in ((code == INPUT, len(arrays["inputs"])), (code == CONSTANT, len(arrays["constants"])),
                        ((code == PARAMETER) | neuron, len(weights))):  # fmt: skip
         every(~kind | (data >= 0) & (data < size), "data", f"0 to {size - 1}")
@@ -228,15 +236,18 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     fan = np.ones(len(weights), np.int64)
     fan[data[owners]] = np.where(neuron[owners], count[owners], 1)
     every((stride == 1) | (stride == PANEL), "stride", f"1 or {PANEL}")
-    every((weights >= 0) & (weights + (fan - 1) * stride < len(vector)), "weights", "a place in the parameters")
+    every((weights >= 0) & (weights < len(vector) - (fan - 1) * stride), "weights", "a place in the parameters")
     every((bias >= -1) & (bias < len(vector)), "bias", "-1 or a place in the parameters")
+    _require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
 
     graph = Graph()
     for name in ARRAYS:
         if name != "parameters":
             target: array[Any] = getattr(graph, f"_{name}")
             target.frombytes(arrays[name].tobytes())
-    graph._vector = aligned(len(vector))
-    graph._vector[:] = vector
-    graph._used = len(vector)
+    topological(graph, start, count.astype(np.int32), pool, np.arange(n, dtype=np.int32))
+    # Kernels work on whole panels.
+    graph._used = -(-len(vector) // PANEL) * PANEL
+    graph._vector = aligned(graph._used)
+    graph._vector[: len(vector)] = vector
     return graph

@@ -13,7 +13,7 @@ from mlgraph import ops
 from mlgraph.engine import Engine, Examples, threads_for
 from mlgraph.graph import LARGEST, Float32, Graph, Neuron, Node, real_array
 from mlgraph.plan import KINDS, Plan
-from mlgraph.training import History, Progress, schedule, train
+from mlgraph.training import History, Progress, epoch_steps, train
 
 
 class Model:
@@ -159,7 +159,7 @@ class Model:
         """
         examples = Examples(x, self.graph.n_inputs)
         label, target = self._targets(y, len(examples))
-        sizes = _pair("batch_size", batch_size, int, 1, np.inf)
+        sizes = _pair("batch_size", batch_size, int, 1, 2**63)
         rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
         if not isinstance(epochs, int | np.integer) or epochs < 1:
             raise ValueError(f"epochs: expected an integer of at least 1, came {epochs!r}")
@@ -187,7 +187,8 @@ class Model:
             self.graph.state.pop(name, None)
         self.history = History()
         train(
-            lambda: self._engine("loss"), examples, schedule(len(examples), epochs, sizes, rates), label=label, target=target,
+            lambda: self._engine("loss"), examples, int(epochs),
+            lambda epoch: epoch_steps(epoch, len(examples), int(epochs), sizes, rates), label=label, target=target,
             loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=int(seed),
             shuffle=shuffle, validate=validate, callback=callback, history=self.history,
             explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
@@ -425,5 +426,5 @@ def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     number = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
     if len(pair) != 2 or not all(isinstance(v, number) and least <= v < most for v in pair):
-        raise ValueError(f"{name}: expected one or two {kind.__name__}s, at least {least} and finite, came {value!r}")
+        raise ValueError(f"{name}: expected one or two {kind.__name__}s, from {least} to below {most:.6g}, came {value!r}")
     return kind(pair[0]), kind(pair[1])

@@ -18,6 +18,9 @@ from mlgraph.plan import KINDS, LANES, Instruction, Plan
 
 Array = npt.NDArray[np.float64]
 
+CHOICES = ("where", "max")
+"""Ops whose arguments get nothing if they were not chosen, where others multiply an adjoint, perhaps infinite, by 0."""
+
 
 class Dropped(NamedTuple):
     """What a training step drops from one instruction, as factors: 0 or the scale of what is kept."""
@@ -83,7 +86,8 @@ def backward(
                 y, a = values[ins.dst + n], values[arguments]
                 partials = op.derivatives(y, a) if op.arity < 0 else op.derivatives(y, *a)
                 for argument, partial in zip(arguments, partials, strict=True):
-                    adjoints[argument] += d[n] * partial
+                    term = d[n] * partial
+                    adjoints[argument] += np.where(partial == 0, 0, term) if op.name in CHOICES else term
         elif ins.kind in (KINDS["dense"], KINDS["rows"]):
             drop = (dropped or {}).get(i, Dropped())
             for n, (sources, at) in enumerate(_neurons(plan, ins)):
@@ -91,7 +95,8 @@ def backward(
                 # The derivative is a function of the output before it was scaled.
                 d[n] *= scale * ops.BY_CODE[ins.op].derivatives(y / scale, y)[0] if scale else 0.0
                 if ins.propagate:
-                    adjoints[sources] += np.outer(_weights(p, drop, ins, at), d[n])
+                    # Two nodes of equal value are one slot: a source may come twice.
+                    np.add.at(adjoints, sources, np.outer(_weights(p, drop, ins, at), d[n]))
                 gradient[at] = values[sources] @ d[n]
                 if drop.edges is not None:
                     gradient[at] *= drop.edges[at - ins.weights]

@@ -23,7 +23,7 @@ class NonFiniteError(ArithmeticError):
 
 
 class Steps(NamedTuple):
-    """The steps of a whole run.
+    """Steps of training.
 
     Attributes
     ----------
@@ -39,26 +39,32 @@ class Steps(NamedTuple):
     rate: npt.NDArray[np.float32]
 
 
-def schedule(n: int, epochs: int, batch_size: tuple[int, int], learning_rate: tuple[float, float]) -> Steps:
-    """Batch sizes and learning rates that both move after every batch.
+def epoch_steps(
+    epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: tuple[float, float]
+) -> Steps:
+    """Batch sizes and learning rates of one epoch; both move after every batch.
 
     With the progress p = examples seen / examples in all epochs, the learning rate is lr0 (1 - p^1.5) + lr1 p^1.5 and the
     batch size round(b0 (1 - p^2) + b1 p^2): the schedule of ml-rust, which computes its batch size but never uses it.
     The last batch of an epoch is as short as it must be.
     """
     (b0, b1), (lr0, lr1) = batch_size, learning_rate
-    epoch, first, size, rate = [], [], [], []
-    for e in range(epochs):
-        at = 0
-        while at < n:
-            p = (e * n + at) / (epochs * n)
-            b = min(max(1, round(b0 * (1 - p**2) + b1 * p**2)), n - at)
-            epoch.append(e)
-            first.append(at)
-            size.append(b)
-            rate.append(lr0 * (1 - p**1.5) + lr1 * p**1.5)
-            at += b
-    return Steps(np.array(epoch), np.array(first), np.array(size), np.array(rate, np.float32))
+    first = []
+    at = 0
+    while at < n:
+        first.append(at)
+        p = (epoch * n + at) / (epochs * n)
+        at += max(1, round(b0 * (1 - p**2) + b1 * p**2))
+    begin = np.array(first)
+    progress = (epoch * n + begin) / (epochs * n)
+    rate = lr0 * (1 - progress**1.5) + lr1 * progress**1.5
+    return Steps(np.full(len(begin), epoch), begin, np.diff(begin, append=n), rate.astype(np.float32))
+
+
+def schedule(n: int, epochs: int, batch_size: tuple[int, int], learning_rate: tuple[float, float]) -> Steps:
+    """The steps of all epochs, one after the other; see `epoch_steps`."""
+    parts = [epoch_steps(epoch, n, epochs, batch_size, learning_rate) for epoch in range(epochs)]
+    return Steps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 @dataclass
@@ -135,7 +141,8 @@ class Progress:
 def train(
     engine: Callable[[], Engine],
     examples: Examples,
-    steps: Steps,
+    epochs: int,
+    steps_of: Callable[[int], Steps],
     *,
     label: npt.NDArray[np.int32] | None,
     target: npt.NDArray[np.float32] | None,
@@ -156,27 +163,27 @@ def train(
     Each piece asks for the engine anew: a callback may have edited the graph, or compiled another part of it and so moved
     the parameters.
     """
-    n, epochs = len(examples), int(steps.epoch[-1]) + 1
-    starts = np.searchsorted(steps.epoch, np.arange(epochs + 1))
+    n, taken = len(examples), 0
     per_step = 0.0
-    rate = steps.rate
-    if optimizer == "adam":
-        # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
-        t = np.arange(1, len(rate) + 1)
-        rate = (rate * np.sqrt(1 - hyper[1] ** t) / (1 - hyper[0] ** t)).astype(np.float32)
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(n) if shuffle else np.arange(n)
+        steps = steps_of(epoch)
+        rate = steps.rate
+        if optimizer == "adam":
+            # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
+            t = np.arange(taken + 1, taken + len(rate) + 1)
+            rate = (rate * np.sqrt(1 - hyper[1] ** t) / (1 - hyper[0] ** t)).astype(np.float32)
         losses = np.zeros(n, np.float32)
         correct = np.zeros(n, np.uint8) if label is not None else None
-        seconds, at = 0.0, int(starts[epoch])
-        while at < starts[epoch + 1]:
+        seconds, at = 0.0, 0
+        while at < len(rate):
             piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else 4
-            part = slice(at, min(at + piece, int(starts[epoch + 1])))
+            part = slice(at, min(at + piece, len(rate)))
             begin = time.perf_counter()
             bad, _, _ = engine().run(
                 examples, first=steps.first[part], size=steps.size[part], rate=rate[part], order=order, label=label,
                 target=target, loss=loss, loss_nodes=loss_nodes, optimizer=optimizer, hyper=hyper, training=True,
-                backward=True, step_number=at, seed=seed, losses=losses, correct=correct, n_threads=n_threads,
+                backward=True, step_number=taken + at, seed=seed, losses=losses, correct=correct, n_threads=n_threads,
             )  # fmt: skip
             spent = time.perf_counter() - begin
             seconds += spent
@@ -186,13 +193,14 @@ def train(
             if bad >= 0:
                 step = at + bad
                 places = slice(int(steps.first[step]), int(steps.first[step] + steps.size[step]))
-                raise NonFiniteError(f"epoch {epoch}, step {step - starts[epoch]}: {explain(order[places])}")
+                raise NonFiniteError(f"epoch {epoch}, step {step}: {explain(order[places])}")
             at = part.stop
             if callback:
                 seen = slice(int(steps.first[done.start]), int(steps.first[at - 1] + steps.size[at - 1]))
                 accuracy = float("nan") if correct is None else float(correct[seen].mean())
                 mean = float(losses[seen].mean(dtype=np.float64))
                 callback(Progress("steps", epoch, epochs, epoch * n + seen.stop, epochs * n, mean, accuracy, history))
+        taken += len(rate)
         history.add(
             epoch_examples=(epoch + 1) * n,
             epoch_seconds=seconds,

@@ -1,10 +1,22 @@
-"""Fixtures: each build of the sweeps that this processor can run."""
+"""Fixtures: each build of the sweeps that this processor can run. Profiles of hypothesis: quick, and thorough."""
 
 import importlib
 
+import hypothesis
 import pytest
 
 import mlgraph_ext
+
+# Examples are run against the one `sweep` that the test has from its fixture.
+same_fixture = [hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile(
+    "quick", max_examples=100, deadline=None, derandomize=True, suppress_health_check=same_fixture
+)
+# python -m pytest tests/test_expressions.py --hypothesis-profile=thorough
+hypothesis.settings.register_profile(
+    "thorough", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=same_fixture
+)
+hypothesis.settings.load_profile("quick")
 
 
 @pytest.fixture(params=mlgraph_ext.AVAILABLE)

@@ -1,0 +1,231 @@
+"""Building, reading and changing a graph; and that an error says what is wrong and changes nothing."""
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph.graph import PANEL
+
+NAN, INF = np.nan, np.inf
+
+
+def everything(graph):
+    """All that a graph holds, to compare before and after."""
+    columns = ("code", "start", "count", "data", "pool", "constants", "inputs", "weights", "stride", "bias", "names")
+    return [*(list(getattr(graph, f"_{name}")) for name in columns), graph.parameters.tolist(), graph.edits, graph.moves]
+
+
+def small():
+    """Two inputs, a constant, a parameter, three neurons and a sum."""
+    g = mlgraph.Graph()
+    x, y = g.input("x"), g.input()
+    c, p = g.constant(2.5), g.parameter(0.5, "p")
+    n = g.add_neuron([x, y], "tanh", weights=[1, -1], bias=0.25)
+    block = g.add_neurons([y, n], [[1, 2], [3, 4]], None, "relu")
+    return g, x, y, c, p, n, [g[i] for i in block], n + p
+
+
+# --- building and reading -----------------------------------------------------------------------------------------------
+
+
+def test_nodes_are_numbered_as_they_come():
+    g, *nodes = small()
+    flat = [*nodes[:5], *nodes[5], nodes[6]]
+    assert [node.id for node in flat] == list(range(8)) and len(g) == 8
+    assert list(g) == flat and [g[i] for i in range(8)] == flat
+    assert [node.kind for node in g] == ["input", "input", "constant", "parameter", "neuron", "neuron", "neuron", "add"]
+    assert [node.name for node in g] == ["x", "n1", "n2", "p", "n4", "n5", "n6", "n7"]
+    assert [isinstance(node, mlgraph.Neuron) for node in g] == [False] * 4 + [True] * 3 + [False]
+    assert repr(g) == "<Graph: 8 nodes, 2 inputs, 6 edges>" and repr(g[0]) == "<input x>"
+    assert (g.n_inputs, g.n_edges, g.n_parameters) == (2, 6, 8)
+
+
+def test_ids_stay_as_they_are():
+    g, x, *_, n, block, total = small()
+    before = [(node.id, node.kind, [s.id for s in node.sources]) for node in g]
+    g.input(), g.add_neuron([total, x]), g.add_neurons([n], np.ones((40, 1)))
+    g.compile([g[len(g) - 1], block[0]])
+    assert [(g[i].id, g[i].kind, [s.id for s in g[i].sources]) for i in range(8)] == before
+
+
+def test_neurons():
+    g, x, y, _, _, n, (a, b), total = small()
+    assert n.sources == [x, y] and n.activation == "tanh" and n.bias == 0.25
+    np.testing.assert_array_equal(n.weights, [1, -1])
+    assert n.edges == [(x, n, 1.0), (y, n, -1.0)] and n.edges[0].source.name == "x"
+    assert a.sources == b.sources == [y, n] and a.activation == "relu" and a.bias is None
+    np.testing.assert_array_equal([a.weights, b.weights], [[1, 2], [3, 4]])
+    assert total.sources == [n, g[3]]
+
+
+def test_default_neuron():
+    g = mlgraph.Graph()
+    neuron = g.add_neuron(g.inputs(3))
+    assert neuron.activation == "identity" and neuron.bias == 0.0 and neuron.weights.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("n", [1, PANEL - 1, PANEL, PANEL + 1, 50])
+@pytest.mark.parametrize("biased", [False, True])
+def test_neurons_made_together_are_like_neurons_made_one_by_one(n, biased):
+    rng = np.random.default_rng(n)
+    weights, biases = rng.normal(size=(n, 5)).astype(np.float32), rng.normal(size=n).astype(np.float32)
+    together, alone = mlgraph.Graph(), mlgraph.Graph()
+    block = together.add_neurons(together.inputs(5), weights, biases if biased else None, "sigmoid")
+    inputs = alone.inputs(5)
+    for w, b in zip(weights, biases, strict=True):
+        alone.add_neuron(inputs, "sigmoid", weights=w, bias=float(b) if biased else None)
+    assert block == range(5, 5 + n)
+    assert (together.n_edges, together.n_parameters) == (alone.n_edges, alone.n_parameters) == (5 * n, (5 + biased) * n)
+    for a, b in zip(together, alone, strict=True):
+        assert (a.id, a.kind, [s.id for s in a.sources]) == (b.id, b.kind, [s.id for s in b.sources])
+    for i in block:
+        assert together[i].weights.tolist() == alone[i].weights.tolist() and together[i].bias == alone[i].bias
+
+
+def test_sources_by_number():
+    g, x, y, *_ = small()
+    block = g.add_neurons(np.array([y.id, x.id]), [[1, 2]])
+    assert g[block[0]].sources == [y, x]
+
+
+def test_numbers_become_constants():
+    g = mlgraph.Graph()
+    x = g.input()
+    total = mlgraph.sum(x, 1, np.float32(2.5), True)
+    assert [s.value for s in total.sources[1:]] == [1.0, 2.5, 1.0]
+    assert [s.kind for s in (2 / x).sources] == ["constant", "input"]
+
+
+def test_values():
+    g, _, _, c, p, *_ = small()
+    assert (c.value, p.value) == (2.5, 0.5)
+    p.value = 3
+    assert p.value == 3.0 and g.compile(p + 0)([[0, 0]]) == 3.0
+    p.value = INF
+    assert p.value == INF
+
+
+# --- changing -----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_are_views():
+    g = mlgraph.Graph()
+    neuron = g.add_neuron(g.inputs(5), weights=[1, 2, 3, 4, 5], bias=6.0)
+    f, x = g.compile(neuron), [[1, 10, 100, 1000, 10000.0]]
+    assert f(x) == 54327
+    neuron.weights[3] = 1
+    assert f(x) == 51327
+    neuron.weights *= 2
+    assert f(x) == 102648
+    neuron.weights = [0, 0, 0, 0, 1]
+    neuron.bias = -1
+    assert f(x) == 9999 and neuron.bias == -1.0
+
+
+def test_the_parameter_vector_is_a_view():
+    g, *_, n, block, _ = small()
+    f = g.compile([n, *block])
+    g.parameters[:] = 0
+    assert n.weights.tolist() == [0, 0] and n.bias == 0.0 and not f([[1, 1]]).any()
+    assert g.parameters.dtype == np.float32
+
+
+def test_views_are_of_one_graph_and_number():
+    g, *_, n, _, _ = small()
+    assert g[n.id] == n and hash(g[n.id]) == hash(n) and g[n.id] in {n}
+    assert n != small()[5] and n != n.id
+
+
+def test_edits_make_a_function_compile_again():
+    g = mlgraph.Graph()
+    x = g.input()
+    f = g.compile(x + 1)
+    before = g.edits
+    g.add_neurons(g.inputs(2), np.ones((20, 2)))
+    assert g.edits > before
+    np.testing.assert_array_equal(f([[1, 2, 3]]), [[2]])
+    with pytest.raises(ValueError, match=r"x: expected shape \(examples, 3\), came \(1, 1\)"):
+        f([[1]])
+
+
+def test_views_of_any_integer():
+    """Numbers from numpy, as `sources_of` gives them, are as good as others: a model made with them can be saved."""
+    g, *_ = small()
+    assert all(type(g[i].id) is int for i in np.arange(3)) and type(g[4].sources[0].id) is int
+
+
+# --- errors -------------------------------------------------------------------------------------------------------------
+
+OTHER = mlgraph.Graph().input()
+
+ERRORS = {
+    "inputs": (lambda g, x: g.inputs(-1), ValueError, "n: expected a number of inputs, came -1"),
+    "half an input": (lambda g, x: g.inputs(0.5), ValueError, "n: expected a number of inputs, came 0.5"),
+    "constant": (lambda g, x: g.constant("3"), TypeError, "value: expected a number, came str"),
+    "complex constant": (lambda g, x: g.constant(1j), TypeError, "value: expected a number, came complex"),
+    "huge constant": (lambda g, x: g.constant(1e39), ValueError, r"value: .* that float32 can hold, came 1e\+39"),
+    "huge integer": (lambda g, x: g.constant(10**400), ValueError, "value: expected a number that float32 can hold, came 1000"),
+    "parameter": (lambda g, x: g.parameter(None), TypeError, "value: expected a number, came NoneType"),
+    "huge parameter": (lambda g, x: g.parameter(-1e39), ValueError, "value: expected a number that float32 can hold"),
+    "node as parameter": (lambda g, x: g.parameter(x), TypeError, "value: expected a number, came Node"),
+    "activation": (lambda g, x: g.add_neuron([x], "softplus"), ValueError,
+                   "activation: expected one of identity, relu, leaky_relu, sigmoid, tanh, came 'softplus'"),
+    "activation of many": (lambda g, x: g.add_neurons([x], [[1]], activation=None), ValueError, "activation: .* came None"),
+    "no sources": (lambda g, x: g.add_neuron([]), ValueError, "sources: expected at least one node and none twice, came 0"),
+    "source twice": (lambda g, x: g.add_neuron([x, x]), ValueError, "sources: expected at least one node and none twice"),
+    "number as source": (lambda g, x: g.add_neuron([x, 1.0]), TypeError, "sources: expected nodes, came float"),
+    "one node as sources": (lambda g, x: g.add_neuron(x), TypeError, "sources: expected a sequence of nodes, came Node"),
+    "source of another": (lambda g, x: g.add_neuron([x, OTHER]), ValueError,
+                          "sources: expected nodes of one graph, came node 0 of another"),
+    "weights": (lambda g, x: g.add_neuron([x], weights=[1, 2]), ValueError, r"weights: expected shape \(1,\), came \(2,\)"),
+    "weights of text": (lambda g, x: g.add_neuron([x], weights=["1"]), TypeError, "weights: expected numbers, came .*<U1"),
+    "huge weights": (lambda g, x: g.add_neuron([x], weights=[1e39]), ValueError, "weights: expected numbers that float32 can"),
+    "bias": (lambda g, x: g.add_neuron([x], bias=[1]), TypeError, "bias: expected a number, came list"),
+    "weights of many": (lambda g, x: g.add_neurons([x], [1, 2]), ValueError, r"weights: expected shape \(.n., 1\), came"),
+    "rows": (lambda g, x: g.add_neurons([x], [[1], [1, 2]]), TypeError, "weights: .* rows of different lengths"),
+    "no neurons": (lambda g, x: g.add_neurons([x], np.ones((0, 1))), ValueError, "weights: expected at least one neuron, came"),
+    "biases": (lambda g, x: g.add_neurons([x], [[1], [2]], [1]), ValueError, r"biases: expected shape \(2,\), came \(1,\)"),
+    "source of many twice": (lambda g, x: g.add_neurons(np.array([0, 0]), [[1, 2]]), ValueError, "sources: .* none twice"),
+    "number of no node": (lambda g, x: g.add_neurons(np.array([8]), [[1]]), ValueError, "sources: .* from 0 to 7, came 8 to 8"),
+    "wrapped number": (lambda g, x: g.add_neurons(np.array([2**32]), [[1]]), ValueError, "sources: expected ids from 0 to 7"),
+    "numbers that are no ids": (lambda g, x: g.add_neurons(np.array([0.5]), [[1]]), TypeError, "sources: .* came float64"),
+    "operation": (lambda g, x: g.operation("sine", x), ValueError, "name: expected one of identity, relu, .*, came 'sine'"),
+    "arity": (lambda g, x: g.operation("add", x), ValueError, "arguments of add: expected 2, came 1"),
+    "no arguments": (lambda g, x: g.operation("sum"), ValueError, "arguments of sum: expected at least 1, came 0"),
+    "argument": (lambda g, x: g.operation("add", 1.0, "x"), TypeError, "arguments of add: expected a number, came str"),
+    "literals before an error": (lambda g, x: mlgraph.sum(x, 1, 2, OTHER), ValueError,
+                                 "arguments of sum: expected nodes of one graph, came node 0 of another"),
+    "operator": (lambda g, x: x * OTHER, ValueError, "arguments of mul: expected nodes of one graph, came node 0 of another"),
+    "operator on text": (lambda g, x: x + "1", TypeError, "unsupported operand"),
+    "softmax": (lambda g, x: g.softmax([x, OTHER]), ValueError, "arguments of logsumexp: expected nodes of one graph"),
+    "softmax of nothing": (lambda g, x: g.softmax([]), ValueError, "arguments of logsumexp: expected at least 1, came 0"),
+    "comparison": (lambda g, x: x < 1, TypeError, "nodes have no order .*: use where, maximum or minimum"),
+    "truth": (lambda g, x: bool(x), TypeError, "a node has no truth value .*: came <input x>"),
+    "node of no number": (lambda g, x: g[8], IndexError, "node: expected 0 to 7, came 8"),
+    "node from the end": (lambda g, x: g[-1], IndexError, "node: expected 0 to 7, came -1"),
+    "node by name": (lambda g, x: g["x"], TypeError, "str"),
+    "no output": (lambda g, x: g.compile([]), ValueError, "outputs: expected at least one node, came none"),
+    "number as output": (lambda g, x: g.compile(1.0), TypeError, "outputs: expected a sequence of nodes, came float"),
+    "numbers as outputs": (lambda g, x: g.compile([x, 1.0]), TypeError, "outputs: expected nodes, came float"),
+    "output of another": (lambda g, x: g.compile(OTHER), ValueError, "outputs: expected nodes of one graph"),
+    "outputs of a model": (lambda g, x: mlgraph.Model(g, x), TypeError, "outputs: expected a sequence of nodes, came Node"),
+    "loss": (lambda g, x: mlgraph.Model(g, [x], "hinge"), ValueError,
+             "loss: expected softmax_cross_entropy, squared_error or a node, came 'hinge'"),
+    "loss of another": (lambda g, x: mlgraph.Model(g, [x], OTHER), ValueError, "loss: expected nodes of one graph"),
+    "value of an input": (lambda g, x: x.value, AttributeError, "value: expected a constant or parameter, came input x"),
+    "value for a constant": (lambda g, x: setattr(g[2], "value", 1), AttributeError, "value: .* a parameter, came constant n2"),
+    "value of text": (lambda g, x: setattr(g[3], "value", "1"), TypeError, "value: expected a number, came str"),
+    "new weights": (lambda g, x: setattr(g[4], "weights", [1]), ValueError, r"weights: expected shape \(2,\), came \(1,\)"),
+    "new bias": (lambda g, x: setattr(g[4], "bias", "1"), TypeError, "bias: expected a number, came str"),
+    "bias where there is none": (lambda g, x: setattr(g[5], "bias", 1), AttributeError, "bias: neuron n5 was made without one"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_says_what_is_wrong_and_changes_nothing(name):
+    attempt, error, message = ERRORS[name]
+    g, x, *_ = small()
+    before = everything(g)
+    with pytest.raises(error, match=message):
+        attempt(g, x)
+    assert everything(g) == before

@@ -1,0 +1,493 @@
+"""Models in files: what is saved is what comes back, and any damage is one clear line."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import modelfile
+from mlgraph.graph import PANEL
+from mlgraph.modelfile import ARRAYS, ModelFileError
+from mlgraph.plan import KINDS
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (40, 6), np.uint8)
+LABELS = RNG.integers(0, 3, 40)
+HUGE = {name: np.iinfo(dtype).max for name, dtype in ARRAYS.items() if dtype.startswith("int")}
+
+
+def network():
+    net = mlgraph.Network(6, seed=1)
+    net.add_layer(20, "tanh", dropout=0.25)
+    net.add_layer(9, "leaky_relu", weight_dropout=0.5, bias=False)
+    net.add_layer(3, "softmax")
+    net.fit(X, LABELS, epochs=2)
+    return net
+
+
+def any_model():
+    """Neurons with and without sources of their own, parameters, operations, names; the loss is a node."""
+    g = mlgraph.Graph()
+    x = [g.input(name) for name in ("a", "b", "ü", "\n", "", "a")]
+    scale = g.parameter(0.5, "scale")
+    shared = [g.add_neuron(x, "tanh", weights=RNG.normal(size=6), bias=None) for _ in range(10)]
+    own = [g.add_neuron([*x[k:], shared[k]], "relu", weights=np.ones(7 - k), bias=k) for k in range(5)]
+    total = mlgraph.sum(*own, *shared[:3]) * scale + 1.5
+    return mlgraph.Model(g, [total, own[2], x[1]], loss=abs(total - x[0]))
+
+
+def moved_model():
+    """A model of parameters that another compilation has moved, and neurons that were added since."""
+    model = any_model()
+    g = model.graph
+    model.fit(X, epochs=1, learning_rate=0.01)
+    g.compile([node for node in g if node.kind == "neuron"][3:])
+    assert g.moves == 2
+    g.add_neuron([g[0], g[20]], weights=[3, 4], bias=5.0)
+    return model
+
+
+MODELS = {"network": network, "any": any_model, "moved": moved_model}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return MODELS[request.param]()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.npz"
+
+
+@pytest.fixture(scope="session", params=["network", "moved"])
+def saved(request, tmp_path_factory):
+    """A model and its file, which nobody may change."""
+    model, path = MODELS[request.param](), tmp_path_factory.mktemp("saved") / "model.npz"
+    model.save(path)
+    return model, path
+
+
+def members(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def rewrite(source, target, **changes):
+    """Write the file anew, with these members instead: arrays, bytes, or None for nothing."""
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, content in {**members(source), **{f"{name}.npy": change for name, change in changes.items()}}.items():
+            if isinstance(content, np.ndarray):
+                np.save(buffer := io.BytesIO(), content)
+                content = buffer.getvalue()
+            if content is not None:
+                archive.writestr(name, content)
+    return target
+
+
+def header_of(path):
+    with np.load(path) as arrays:
+        return json.loads(arrays["header"].tobytes())
+
+
+def as_array(header):
+    return np.frombuffer(json.dumps(header).encode(), np.uint8)
+
+
+def refuse(path, message=""):
+    """Loading fails with one line that begins with the file."""
+    with pytest.raises(ModelFileError) as error:
+        mlgraph.load(path)
+    text = str(error.value)
+    assert text.startswith(f"{path}: ") and text.isprintable() and re.search(message, text), text
+
+
+def try_damaged(path):
+    """Refused; or a model that runs, and no kernel of which leaves its memory."""
+    try:
+        model = mlgraph.load(path)
+    except ModelFileError:
+        refuse(path)
+        return None
+    for what in ("outputs", "loss"):
+        plan, n = model._engine(what).plan, len(model.graph.parameters)
+        for ins in plan.instructions:
+            if ins.kind in (KINDS["parameter"], KINDS["dense"], KINDS["rows"]):
+                width = -(-ins.size // PANEL) * PANEL if ins.kind == KINDS["dense"] else ins.size
+                assert 0 <= ins.weights <= n - ins.n_weights and -1 <= ins.bias <= n - width
+            if ins.kind == KINDS["operation"]:
+                arguments = plan.index[ins.args : ins.args + ins.size * ins.arity]
+                assert len(arguments) == ins.size * ins.arity and 0 <= arguments.min() and arguments.max() < ins.dst
+    if model.graph.n_inputs == 6:
+        with np.errstate(all="ignore"):
+            values = model.forward(X, n_threads=1)
+        assert values.shape == (40, len(model.outputs))
+        return values
+    return None
+
+
+# --- there and back -----------------------------------------------------------------------------------------------------
+
+
+def test_round_trip(model, path):
+    model.save(path)
+    back = mlgraph.load(path)
+    assert type(back) is type(model) and repr(back.graph) == repr(model.graph)
+    for name in ARRAYS:
+        if name != "parameters":
+            assert getattr(back.graph, f"_{name}") == getattr(model.graph, f"_{name}"), name
+    for a, b in zip(model.graph, back.graph, strict=True):
+        assert (a.kind, a.name) == (b.kind, b.name)
+        if a.kind == "neuron":
+            assert a.weights.tobytes() == b.weights.tobytes() and a.bias == b.bias
+    assert back.outputs == [back.graph[node.id] for node in model.outputs] and back.loss == model.loss
+    assert back.forward(X).tobytes() == model.forward(X).tobytes()
+    assert back.evaluate(X, LABELS) == model.evaluate(X, LABELS)
+    assert (back.n_edges, back.n_parameters) == (model.n_edges, model.n_parameters)
+    for each in (model, back):
+        each.fit(X, LABELS, epochs=2, learning_rate=0.01, seed=3)
+    assert back.forward(X).tobytes() == model.forward(X).tobytes(), "it goes on learning in the same way, dropout included"
+    assert back.history.batch_loss.tolist() == model.history.batch_loss.tolist()
+
+
+def test_layers_come_back(path):
+    net = network()
+    net.save(path)
+    back = mlgraph.load(path)
+    assert repr(back) == repr(net) and [repr(layer) for layer in back.layers] == [repr(layer) for layer in net.layers]
+    assert [(layer.dropout, layer.weight_dropout) for layer in back.layers] == [(0.25, 0), (0, 0.5), (0, 0)]
+    assert back.predict_proba(X).tobytes() == net.predict_proba(X).tobytes()
+    probabilities = back._probabilities
+    assert [node.id for node in back.add_layer(4).neurons[0].sources] == probabilities
+
+
+def test_what_was_loaded_can_be_saved(model, path):
+    model.save(path)
+    before = members(path)
+    mlgraph.load(path).save(path)
+    after = members(path)
+    # A vector that was no whole number of panels has become one.
+    assert after.pop("parameters.npy")[128:].startswith(before.pop("parameters.npy")[128:])
+    assert after == before
+
+
+def test_another_process_reads_it(saved):
+    model, path = saved
+    code = "import json, sys, mlgraph; print(mlgraph.load(sys.argv[1]).forward(json.load(sys.stdin)).tobytes().hex())"
+    floats = (X / 255).astype(np.float32)
+    data = json.dumps(floats.tolist())
+    out = subprocess.check_output([sys.executable, "-c", code, path], input=data, text=True, timeout=60)
+    assert bytes.fromhex(out) == model.forward(floats).tobytes()
+
+
+def test_numbers_of_numpy_are_saved(path):
+    g = mlgraph.Graph()
+    neuron = g.add_neuron(g.inputs(6))
+    mlgraph.Model(g, [g[i] for i in np.array([0, 3])] + neuron.sources).save(path)
+    assert len(mlgraph.load(path).outputs) == 8
+
+
+def test_a_parameter_that_is_not_finite_is_kept(path):
+    net = network()
+    net.layers[0].neurons[3].weights[:3] = [np.inf, -np.inf, np.nan]
+    net.save(path)
+    assert mlgraph.load(path).layers[0].weights.tobytes() == net.layers[0].weights.tobytes()
+
+
+# --- writing ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["savez", "fsync", "replace"])
+@pytest.mark.parametrize("old", [b"what was there", None])
+def test_writing_is_all_or_nothing(path, monkeypatch, where, old):
+    if old:
+        path.write_bytes(old)
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np if where == "savez" else os, where, fail)
+    with pytest.raises(OSError, match="No space left"):
+        network().save(path)
+    assert os.listdir(path.parent) == ([path.name] if old else [])
+    assert not old or path.read_bytes() == old
+
+
+def test_an_interrupted_write_leaves_nothing(path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        network().save(path)
+    assert os.listdir(path.parent) == []
+
+
+def test_a_new_file_replaces_the_old_one(path):
+    path.write_text("old")
+    path.chmod(0o600)
+    any_model().save(path)
+    other = path.with_name("other")
+    other.write_text("")
+    assert sorted(os.listdir(path.parent)) == ["model.npz", "other"]
+    assert mlgraph.load(path).loss == "node" and path.stat().st_mode == other.stat().st_mode
+
+
+def test_where_nothing_can_be_written(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        network().save(tmp_path / "missing" / "model.npz")
+
+
+# --- reading what is no model -------------------------------------------------------------------------------------------
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        mlgraph.load(tmp_path / "missing.npz")
+    with pytest.raises(OSError, match="directory"):
+        mlgraph.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"PK\5\6" + bytes(18), b"PK\3\4" + bytes(100), bytes(10**5), b"\x93NUMPY"])
+def test_other_files(path, content):
+    path.write_bytes(content)
+    refuse(path, "not a model file")
+
+
+def test_other_archives(path):
+    np.savez(path, x=np.zeros(3))
+    refuse(path, "not a model file: it has no header, code, start")
+
+
+def test_compressed_arrays(saved, path):
+    """A few bytes could claim gigabytes."""
+    with np.load(saved[1]) as arrays:
+        np.savez_compressed(path, **arrays)
+    refuse(path, "expected arrays that are not compressed, came header, code")
+
+
+def test_truncated_files(saved, path):
+    content = saved[1].read_bytes()
+    for length in [*range(0, len(content), 97), *range(len(content) - 40, len(content))]:
+        path.write_bytes(content[:length])
+        refuse(path, "not a model file")
+
+
+def test_flipped_bytes(saved, path):
+    """What a checksum covers is noticed; what it does not cover is nothing that a model is made of."""
+    content, rng = saved[1].read_bytes(), np.random.default_rng(0)
+    expected, survivors = saved[0].forward(X).tobytes(), 0
+    for k in range(400):
+        damaged = bytearray(content)
+        # Half of them where the archive says what it holds.
+        first = 0 if k % 2 else content.index(b"PK\x01\x02")
+        for at in rng.integers(first, len(content), 1 + k % 3):
+            damaged[at] ^= rng.integers(1, 256)
+        path.write_bytes(damaged)
+        values = try_damaged(path)
+        survivors += values is not None
+        assert values is None or values.tobytes() == expected
+    assert survivors < 200
+
+
+# --- reading damaged arrays ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", HUGE)
+@pytest.mark.parametrize("value", [-2, "huge"])
+def test_numbers_out_of_range(saved, path, name, value):
+    """Refused at each place of each array; but an operation has no data."""
+    value = HUGE[name] if value == "huge" else value
+    with np.load(saved[1]) as arrays:
+        array, code = arrays[name], arrays["code"]
+    assert len(array)
+    for at in {*range(0, len(array), 1 + len(array) // 40), len(array) - 1}:
+        changed = array.copy()
+        changed[at] = value
+        rewrite(saved[1], path, **{name: changed})
+        if name == "data" and code[at] < 100:
+            assert try_damaged(path).tobytes() == saved[0].forward(X).tobytes()
+        else:
+            refuse(path, f"array {name}: ")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_numbers_in_range_at_wrong_places(saved, path, seed):
+    rng = np.random.default_rng(seed)
+    with np.load(saved[1]) as arrays:
+        arrays = dict(arrays)
+    survivors = 0
+    for _ in range(100):
+        changes = {}
+        for name in rng.choice(list(HUGE), rng.integers(1, 3)):
+            changes[name] = arrays[name].copy()
+            at = rng.integers(len(arrays[name]), size=rng.integers(1, 4))
+            changes[name][at] = rng.choice(arrays[name], len(at)) + rng.integers(-1, 2, len(at)).astype(arrays[name].dtype)
+        survivors += try_damaged(rewrite(saved[1], path, **changes)) is not None
+    assert 0 < survivors < 100
+
+
+@pytest.mark.parametrize("name", ["header", *ARRAYS])
+def test_arrays_of_wrong_length(saved, path, name):
+    with np.load(saved[1]) as arrays:
+        array = arrays[name]
+    for changed in (array[:0], array[1:], array[:-1], np.append(array, array[:1]), np.append(array, array)):
+        assert len(changed) == len(array) or try_damaged(rewrite(saved[1], path, **{name: changed})) is None or name in (
+            "parameters", "pool", "constants"
+        )  # fmt: skip
+    refuse(rewrite(saved[1], path, **{name: None}), f"not a model file: it has no {name}$")
+
+
+def test_parameters_that_end_within_a_panel(path):
+    """Kernels work on whole panels, also where a file has only part of the last one."""
+    net = mlgraph.Network(6)
+    net.add_layer(9, "relu")
+    net.save(path)
+    with np.load(path) as arrays:
+        parameters = arrays["parameters"]
+    assert len(parameters) == 6 * 16 + 16
+    for cut in (0, 7, 8):
+        rewrite(path, path.with_name("cut"), parameters=parameters[: len(parameters) - cut])
+        values = try_damaged(path.with_name("cut"))
+        assert (values is None) if cut == 8 else values.tobytes() == net.forward(X).tobytes()
+
+
+def test_parameters_for_all(saved, path):
+    """Weights that stand on each other would let a small file claim any number of edges."""
+    n = saved[0].graph.n_parameters - 1
+    with np.load(saved[1]) as arrays:
+        zeros, ones = np.zeros_like(arrays["weights"]), np.ones_like(arrays["stride"])
+        bias = np.minimum(arrays["bias"], 0)
+        rewrite(saved[1], path, weights=zeros, stride=ones, bias=bias, parameters=arrays["parameters"][:n])
+    refuse(path, "array parameters: expected one for each weight and bias")
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_cycles(path, length):
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    nodes = [mlgraph.exp(x[0])]
+    for _ in range(length - 1):
+        nodes.append(g.operation("identity", nodes[-1]))
+    model = mlgraph.Model(g, [x[0] * 2])
+    g._pool[g._start[nodes[0].id]] = nodes[-1].id
+    model.save(path)
+    refuse(path, rf"the graph has a cycle of {length} nodes: (n\d+ -> ){{{length - 1}}}n6$")
+
+
+def test_lists_that_begin_together_must_end_together(path):
+    """Plans walk a list once for all who read it."""
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    a = g.add_neuron(x[:3])
+    b = g.add_neuron([*x[3:], a])
+    g._start[a.id] = g._start[b.id]
+    mlgraph.Model(g, [b]).save(path)
+    refuse(path, "array count: element 7 is 4|array count: element 6 is 3")
+
+
+def npy(header, data=b"", version=(1, 0)):
+    text = header if isinstance(header, bytes) else header.encode("latin1")
+    return b"\x93NUMPY" + bytes(version) + len(text).to_bytes(2 if version[0] == 1 else 4, "little") + text + data
+
+
+def described(shape="(1,)", descr="'<i2'", order="False"):
+    return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n"
+
+
+BAD_ARRAYS = {
+    "nothing": b"",
+    "no array": b"hello",
+    "huge shape": npy(described(f"({10**18},)"), bytes(2)),
+    "huge product": npy(described(f"({2**62}, {2**62})"), bytes(2)),
+    "negative shape": npy(described("(-1,)")),
+    "shape of a truth value": npy(described("(True,)"), bytes(2)) + b"x",
+    "no dimension": npy(described("()"), bytes(2)),
+    "two dimensions": npy(described("(1, 1)"), bytes(2)),
+    "shape of text": npy(described("('1',)"), bytes(2)),
+    "too little data": npy(described("(2,)"), bytes(2)),
+    "too much data": npy(described(), bytes(4)),
+    "other type": npy(described(descr="'<f2'"), bytes(2)),
+    "other order of bytes": npy(described(descr="'>i2'"), bytes(2)),
+    "old name of a type": npy(described(descr="'|a2'"), bytes(2)),
+    "no type": npy(described(descr="'spam'"), bytes(2)),
+    "fields": npy(described(descr="[('a', '<i2')]"), bytes(2)),
+    "objects": npy(described(descr="'|O'"), b"cos\nsystem\n(S'false'\ntR."),
+    "unknown version": npy(described(), bytes(2), (9, 9)),
+    "newer version": npy(described(), bytes(2), (3, 0)),
+    "no dictionary": npy("[1, 2]\n"),
+    "other keys": npy("{'descr': '<i2'}\n"),
+    "a call": npy("{'descr': open('spam', 'w'), 'fortran_order': False, 'shape': (1,)}\n"),
+    "no Python": npy("{'descr': \n"),
+    "half a text": npy("{'descr': 'x\n"),
+    "a bad escape": npy(described(descr=r"'\d'"), bytes(2)),
+    "a null": npy("\0\n"),
+    "deep": npy("(" * 5000 + "\n"),
+    "long": npy(described() + " " * 20000, bytes(2)),
+    "header of another length": npy(described(), bytes(2))[:30],
+    "of Python 2": npy(described("(1L,)"), bytes(2)),
+    "no text": npy(b"\xff\xfe{}\n", version=(2, 0)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARRAYS)
+def test_bad_arrays(saved, path, name):
+    refuse(rewrite(saved[1], path, code=BAD_ARRAYS[name]), "array code")
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def test_nothing_is_unpickled(saved, path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    np.save(buffer := io.BytesIO(), np.array([Bomb()], object), allow_pickle=True)
+    for name in ("header", *ARRAYS):
+        refuse(rewrite(saved[1], path, **{name: buffer.getvalue()}), f"array {name}: expected .* numbers .*, came object")
+    assert os.listdir() == [path.name]
+
+
+# --- reading damaged headers --------------------------------------------------------------------------------------------
+
+
+def test_format_of_another_version(saved, path):
+    for version in (0, 2, 10**30):
+        rewrite(saved[1], path, header=as_array({**header_of(saved[1]), "format": version}))
+        refuse(path, f"format: expected 1, came {version}: made by another version")
+    for version in (1.0, True, "1", None):
+        refuse(rewrite(saved[1], path, header=as_array({**header_of(saved[1]), "format": version})), "header")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff", b"1", b"[" * 10**5, b'{"format": 1' + b"0" * 5000 + b"}",
+                                  b'{"format": 1}'], ids=range(9))  # fmt: skip
+def test_headers_of_nothing(saved, path, text):
+    refuse(rewrite(saved[1], path, header=np.frombuffer(text, np.uint8)), "header")
+
+
+ODD = [None, True, -1, 0, 0.5, 10**30, float("nan"), "", "spam", [], {}, [None], [-1], [0.5], [10**30], [[]], ["x"], {"": ""},
+       {"x": "y"}, {"0": 1}, {"-1": "x"}, {"1" * 5000: "x"}, {"²": "x"}, [[0, 1, "relu", 0, 0]], [["0", 1, "relu", 0, 0]],
+       [[6, 7, "relu", 1, 0]], [[6, 7, "relu", "x", 0]], [[6, 7, ["relu"], 0, 0]], [[7, 6, "relu", 0, 0]]]  # fmt: skip
+
+
+@pytest.mark.parametrize("field", ["kind", "loss", "outputs", "loss_nodes", "probabilities", "names", "layers"])
+def test_odd_headers(saved, path, field):
+    header = header_of(saved[1])
+    refused = 0
+    for value in [*ODD, ...]:
+        changed = {k: v for k, v in header.items() if k != field} if value is ... else {**header, field: value}
+        refused += try_damaged(rewrite(saved[1], path, header=as_array(changed))) is None
+    assert refused > 20 or (field == "layers" and header["kind"] == "model")
+
+
+def test_more_bytes_than_any_model(saved, path, monkeypatch):
+    monkeypatch.setattr(modelfile, "MAX_BYTES", 100)
+    refuse(shutil.copy(saved[1], path), "expected at most 100 bytes of arrays, came ")

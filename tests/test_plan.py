@@ -1,0 +1,318 @@
+"""What a plan makes of a graph: order, blocks, layout of the parameters; and what it leaves out."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+import mlgraph
+from mlgraph import reference
+from mlgraph.graph import PANEL
+from mlgraph.lowering import topological
+from mlgraph.plan import DENSE_FROM, KINDS, Plan
+
+X = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+
+
+def plan_of(*nodes):
+    return Plan(nodes[0].graph, [node.id for node in nodes])
+
+
+def kinds(plan):
+    names = {code: name for name, code in KINDS.items()}
+    return [(names[ins.kind], ins.size) for ins in plan.instructions]
+
+
+def neurons(g, sources, n, seed=0, **options):
+    """Neurons made one by one, all with the same sources."""
+    rng = np.random.default_rng(seed)
+    return [g.add_neuron(sources, weights=rng.normal(size=len(sources)), bias=rng.normal(), **options) for _ in range(n)]
+
+
+def parameters_of(nodes):
+    return [[*node.weights.tolist(), node.bias] for node in nodes]
+
+
+def affine(nodes, x):
+    return np.array([x @ node.weights + node.bias for node in nodes]).T
+
+
+# --- blocks -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_layer_is_a_dense_block():
+    net = mlgraph.Network(6)
+    net.add_layer(20, "relu")
+    net.add_layer(9, "tanh")
+    plan = plan_of(*net.outputs)
+    assert kinds(plan) == [("dense", 20), ("dense", 9)]
+    first, second = plan.instructions
+    assert first.reads_data and not second.reads_data and not first.propagate and second.propagate
+    assert plan.sparse_ready and plan.n_edges == 6 * 20 + 20 * 9 and plan.n_slots == 6 + 20 + 9
+    assert net.graph.moves == 0, "a network is laid out as it is made"
+
+
+def test_a_short_layer_is_rows():
+    net = mlgraph.Network(6)
+    net.add_layer(DENSE_FROM - 1)
+    plan = plan_of(*net.outputs)
+    assert kinds(plan) == [("rows", DENSE_FROM - 1)] and not plan.sparse_ready
+
+
+def test_neurons_made_one_by_one_become_a_block():
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    made = neurons(g, x, 40)
+    before = parameters_of(made)
+    f = g.compile(made)
+    assert kinds(plan_of(*made)) == [("dense", 40)] and g.moves == 1
+    assert parameters_of(made) == before
+    np.testing.assert_allclose(f(X), affine(made, X), rtol=1e-5, atol=1e-6)
+    made[33].weights[5] = 100
+    np.testing.assert_allclose(f(X), affine(made, X), rtol=1e-5, atol=1e-4)
+
+
+def test_blocks_by_activation_bias_and_order_of_sources():
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    made = [*neurons(g, x, 8), *neurons(g, x, 9, activation="relu"), *neurons(g, x[::-1], 10)]
+    made += [g.add_neuron(x, bias=None) for _ in range(11)]
+    assert sorted(kinds(plan_of(*made))) == [("dense", 8), ("dense", 9), ("dense", 10), ("dense", 11)]
+
+
+def test_what_shares_no_sources_is_rows():
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    few = neurons(g, x, DENSE_FROM - 1)
+    ragged = [g.add_neuron(x[: k + 1], weights=np.ones(k + 1)) for k in range(5)]
+    plan = plan_of(*few, *ragged)
+    assert kinds(plan) == [("rows", DENSE_FROM + 4)] and plan.n_edges == 6 * (DENSE_FROM - 1) + 15
+    want = np.hstack([affine(few, X), np.cumsum(X, axis=1)[:, :5]])
+    np.testing.assert_allclose(g.compile([*few, *ragged])(X), want, rtol=1e-5, atol=1e-6)
+
+
+def test_more_neurons_of_a_block_move_what_was_there():
+    """The state of the optimizer goes where its weights go."""
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    made = neurons(g, x, 5)
+    model = mlgraph.Model(g, made)
+    model.fit(X, np.zeros((5, 5)), epochs=3)
+    states = [g.state["first"][[*range(at, at + 6), bias]] for at, bias in zip(g._weights, g._bias, strict=True)]
+    before, moves = parameters_of(made), g.moves
+    more = neurons(g, x, 5, seed=1)
+    fresh = parameters_of(more)
+    assert kinds(plan_of(*made, *more)) == [("dense", 10)] and g.moves == moves + 1
+    assert parameters_of(made) == before and parameters_of(more) == fresh
+    for k, state in enumerate(states):
+        at, stride = g._weights[k], g._stride[k]
+        assert stride == PANEL
+        np.testing.assert_array_equal(g.state["first"][[*range(at, at + 6 * stride, stride), g._bias[k]]], state)
+
+
+def test_momentum_does_not_notice_a_move():
+    """Half a run, an edit that moves the parameters, the other half: as if nothing had been."""
+
+    def run(moves):
+        g = mlgraph.Graph()
+        x = g.inputs(6)
+        model = mlgraph.Model(g, neurons(g, x, 5))
+
+        def edit(progress):
+            if moves and progress.kind == "epoch" and progress.epoch == 1:
+                before = g.moves
+                g.compile([*neurons(g, x, 8), *model.outputs])
+                assert g.moves > before
+
+        model.fit(X, np.ones((5, 5)), epochs=4, learning_rate=0.01, callback=edit)
+        return parameters_of(model.outputs)
+
+    np.testing.assert_allclose(run(True), run(False), rtol=1e-5)
+
+
+# --- what no output needs -----------------------------------------------------------------------------------------------
+
+
+def test_dead_nodes_cost_nothing():
+    def build(dead):
+        g = mlgraph.Graph()
+        x = g.inputs(6)
+        alive = neurons(g, x[1:3], 3)
+        if dead:
+            neurons(g, [*x, *alive], 20)
+            mlgraph.exp(x[0] * g.parameter(1.0) + 3)
+        total = mlgraph.sum(*alive)
+        return plan_of(total), g
+
+    (lean, _), (plan, g) = build(False), build(True)
+    assert plan.input_column.tolist() == [1, 2]
+    assert (plan.n_slots, plan.n_edges, plan.n_extra) == (lean.n_slots, lean.n_edges, lean.n_extra) == (6, 6, 0)
+    np.testing.assert_array_equal(plan.program, lean.program)
+    np.testing.assert_array_equal(plan.index, lean.index)
+    assert (plan.slot >= 0).sum() == plan.n_slots < len(g)
+
+
+def test_the_dead_keep_their_parameters():
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    made, p = neurons(g, x, 50), g.parameter(7.0)
+    before = parameters_of(made)
+    g.compile(made[::5])
+    assert g.moves == 1 and parameters_of(made) == before and p.value == 7.0
+
+
+def test_two_models_of_one_graph_take_turns():
+    """Each compiles again when the other has moved the parameters; what one learns is there for the other."""
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    hidden = neurons(g, x, 24, activation="tanh")
+    models = [mlgraph.Model(g, [neurons(g, part, 1)[0]]) for part in (hidden[:12], hidden[6:])]
+    for turn in range(3):
+        for model in models:
+            before = parameters_of(hidden)
+            model.fit(X, X[:, 0] + turn, epochs=2, learning_rate=0.01)
+            changed = [k for k, (a, b) in enumerate(zip(before, parameters_of(hidden), strict=True)) if a != b]
+            assert changed == ([*range(12)] if model is models[0] else [*range(6, 24)])
+            for each in models:
+                plan = each._engine("outputs").plan
+                want = reference.forward(plan, g.parameters, X)[plan.slot[each._outputs]].T
+                np.testing.assert_allclose(each.forward(X), want, rtol=1e-5, atol=1e-6)
+
+
+# --- order --------------------------------------------------------------------------------------------------------------
+
+
+def ring(n):
+    """A chain of n nodes that ends where it begins; no public edit makes one."""
+    g = mlgraph.Graph()
+    x = g.input("x")
+    nodes = [x + 1]
+    for _ in range(n - 1):
+        nodes.append(-nodes[-1])
+    g._pool[g._start[nodes[0].id]] = nodes[-1].id
+    return g, nodes
+
+
+def test_a_cycle_is_named():
+    g, (a, b, c) = ring(3)
+    beside = g[0] * 2
+    with pytest.raises(mlgraph.CycleError, match=f"cycle of 3 nodes: {a.name} -> {b.name} -> {c.name}$"):
+        g.compile(mlgraph.exp(c))
+    with pytest.raises(ValueError, match="cycle"):
+        mlgraph.Model(g, [b]).forward([[1.0]])
+    assert g.compile(beside)([[4.0]]) == 8, "the cycle is not needed"
+
+
+def test_a_long_cycle_is_cut_short():
+    g, nodes = ring(50)
+    with pytest.raises(mlgraph.CycleError, match=r"cycle of 50 nodes: (n\d+ -> ){10}\.\.\.$"):
+        g.compile(nodes[20])
+
+
+def test_a_node_of_itself():
+    g, (a,) = ring(1)
+    with pytest.raises(mlgraph.CycleError, match=f"cycle of 1 nodes: {a.name}$"):
+        g.compile(a)
+
+
+def test_a_long_chain(sweep):
+    """As deep as there are nodes, and no recursion."""
+    g = mlgraph.Graph()
+    x = node = g.input()
+    for _ in range(50_000):
+        node = -node + x
+    f = g.compile(node)
+    assert f._engine(False).plan.n_slots == 100_001
+    np.testing.assert_array_equal(f([[3.0], [5.0]]), [[3], [5]])
+    np.testing.assert_array_equal(f.vjp([[3.0]]).inputs, [[1]])
+
+
+def test_a_chain_of_neurons():
+    g = mlgraph.Graph()
+    node = g.input()
+    for _ in range(2000):
+        node = g.add_neuron([node], weights=[-1], bias=1.0)
+    assert kinds(plan_of(node)) == [("rows", 1)] * 2000
+    assert g.compile(node)([[3.0]]) == 3
+
+
+@st.composite
+def graphs(draw):
+    """Nodes that read earlier ones, some more than once, neurons that share lists; and a few of them as outputs."""
+    g = mlgraph.Graph()
+    nodes = [*g.inputs(3), g.constant(1.5), g.parameter(0.5)]
+    below = st.integers(0, 10**6).map(lambda i: nodes[i % len(nodes)])
+    for kind in draw(st.lists(st.sampled_from(["neg", "sub", "sum", "neuron", "block"]), max_size=25)):
+        if kind == "neg":
+            nodes.append(-draw(below))
+        elif kind == "sub":
+            nodes.append(draw(below) - draw(below))
+        elif kind == "sum":
+            nodes.append(mlgraph.sum(*draw(st.lists(below, min_size=1, max_size=5))))
+        else:
+            sources = draw(st.lists(below, min_size=1, max_size=5, unique_by=lambda node: node.id))
+            n = 1 if kind == "neuron" else draw(st.integers(1, 20))
+            weights = np.arange(n * len(sources)).reshape(n, -1) + 100 * len(nodes)
+            biases = np.arange(n) + 0.5 if draw(st.booleans()) else None
+            activation = draw(st.sampled_from(["identity", "tanh"]))
+            ids = g.add_neurons(np.array([s.id for s in sources]), weights, biases, activation)
+            nodes += [g[i] for i in ids]
+    return g, draw(st.lists(below, min_size=1, max_size=3))
+
+
+@given(graphs())
+def test_levels_and_order(case):
+    g, outputs = case
+
+    def level_of(i):
+        return max((1 + level_of(s) for s in g.sources_of(i).tolist()), default=0)
+
+    needed, todo = set(), [node.id for node in outputs]
+    while todo:
+        i = todo.pop()
+        if i not in needed:
+            needed.add(i)
+            todo += g.sources_of(i).tolist()
+    arrays = [np.array(g._start), g.counts, np.array(g._pool, np.int32), np.array([node.id for node in outputs], np.int32)]
+    level, order = topological(g, *arrays)
+    assert level.tolist() == [level_of(i) if i in needed else -1 for i in range(len(g))]
+    assert sorted(order) == sorted(needed)
+    place = {i: k for k, i in enumerate(order.tolist())}
+    assert all(place[s] < place[i] for i in needed for s in g.sources_of(i).tolist())
+
+
+@given(graphs())
+def test_instructions_read_what_is_written_before(case):
+    _, outputs = case
+    plan = plan_of(*outputs)
+    written = len(plan.input_column)
+    for ins in plan.instructions:
+        assert ins.dst == written
+        if ins.kind in (KINDS["operation"], KINDS["dense"]):
+            sources = plan.index[ins.args : ins.args + ins.arity * (ins.size if ins.kind == KINDS["operation"] else 1)]
+            assert len(sources) and sources.min() >= 0 and sources.max() < written
+        elif ins.kind == KINDS["rows"]:
+            rows = plan.index[ins.args : ins.args + ins.size + 1]
+            sources = plan.index[ins.args + ins.size + 1 :][: rows[-1]]
+            assert rows[0] == 0 and (np.diff(rows) > 0).all() and sources.min() >= 0 and sources.max() < written
+        written += ins.size
+    assert written == plan.n_slots and (plan.slot[[node.id for node in outputs]] >= 0).all()
+
+
+@given(graphs())
+def test_every_parameter_has_one_place(case):
+    g, outputs = case
+    trained = [node for node in g if node.kind in ("parameter", "neuron")]
+    before = [g.weights_of(node.id).tolist() for node in trained]
+    biases = [node.bias for node in trained if node.kind == "neuron"]
+    plan = plan_of(*outputs)
+    assert [g.weights_of(node.id).tolist() for node in trained] == before
+    assert [node.bias for node in trained if node.kind == "neuron"] == biases
+    g.parameters[:] = np.arange(len(g.parameters))
+    places = np.concatenate([g.weights_of(node.id) for node in trained] + [[b for b in g._bias if b >= 0]])
+    assert len(np.unique(places)) == len(places) == g.n_parameters
+    for ins in plan.instructions:
+        if ins.kind in (KINDS["parameter"], KINDS["dense"], KINDS["rows"]):
+            assert ins.weights % PANEL == 0 and ins.weights + ins.n_weights <= len(g.parameters)
+            width = -(-ins.size // PANEL) * PANEL if ins.kind == KINDS["dense"] else ins.size
+            assert ins.bias < 0 or ins.bias + width <= len(g.parameters)
