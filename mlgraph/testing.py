@@ -401,7 +401,8 @@ def _sum_bound(terms: Array, off: Array) -> tuple[Array, Array]:
 
 def _value_bound(op: ops.Op, x: Array, e: Array) -> Array:
     if op.arity >= 0:
-        return _rounded(*_spread(op.value, list(x), list(e)), ROUNDING[op.name])
+        y, bound = _spread(op.value, list(x), list(e))
+        return _rounded(y, _periodic(op, bound, e), ROUNDING[op.name])
     y, n = op.value(x), len(x)
     size = _magnitude(x)
     if op.name == "sum":
@@ -430,7 +431,7 @@ def _partials(op: ops.Op, x: Array, e: Array) -> tuple[Array, Array]:
             a, b = x
             bound[0] += _magnitude(partials[0]) * UNIT * (np.abs(b) + 1) * np.abs(np.log(np.abs(a))) + TINY * np.abs(b)
             bound[0, ~(np.abs(np.power(a, b - 1)) < LARGEST) & (b != 0)] = np.inf
-        return partials, _rounded(partials, bound, ROUNDING[op.name])
+        return partials, _rounded(partials, _periodic(op, bound, e), ROUNDING[op.name])
     y = op.value(x)
     partials = op.derivatives(y, x)
     if op.name == "sum":
@@ -446,6 +447,11 @@ def _partials(op: ops.Op, x: Array, e: Array) -> tuple[Array, Array]:
         exponent = e + e.max(axis=0) + ROUNDING[op.name] * (_magnitude(x).max(axis=0) + np.abs(y) + np.log(len(x)) + 1)
         bound = partials * np.expm1(exponent)
     return partials, _rounded(partials, np.where(np.isnan(bound), np.inf, bound), ROUNDING[op.name])
+
+
+def _periodic(op: ops.Op, bound: Array, e: Array) -> Array:
+    """Over more than a fraction of a period the ends say nothing of what lies between; the slope is at most 1."""
+    return np.fmax(bound, np.fmin(e[0], 2)) if op.name in ("sin", "cos") else bound
 
 
 def _is_tame(factors: Array) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,293 @@
+"""Pictures of graphs: what is on them, how much is folded, and that any name can be written."""
+
+import re
+import time
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph.drawing import MOST, Drawing, to_dot
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def boxes(drawing):
+    """Texts of each box of the SVG, which is parsed; the first is its title."""
+    root = ET.fromstring(drawing.to_svg())
+    assert root.tag == f"{SVG}svg"
+    groups = [g for g in root.iter(f"{SVG}g") if g.find(f"{SVG}rect") is not None]
+    return [[t.text for t in g.iter(f"{SVG}text")] for g in groups]
+
+
+def rectangles(drawing):
+    """Place of each box: left, top, right, bottom."""
+    root = ET.fromstring(drawing.to_svg())
+    size = float(root.get("width")), float(root.get("height"))
+    found = []
+    for g in root.iter(f"{SVG}g"):
+        if (r := g.find(f"{SVG}rect")) is not None:
+            x, y, w, h = (float(r.get(k)) for k in ("x", "y", "width", "height"))
+            found.append((x, y, x + w, y + h))
+    return found, size
+
+
+def edges(drawing):
+    """Pairs of keys in the Graphviz text."""
+    return re.findall(r"^  (\w+) -> (\w+)", drawing.to_dot(), re.MULTILINE)
+
+
+def network(*sizes):
+    net = mlgraph.Network(sizes[0], seed=0)
+    for size in sizes[1:-1]:
+        net.add_layer(size, activation="leaky_relu")
+    net.add_layer(sizes[-1], activation="softmax")
+    return net
+
+
+def random_neurons(n, seed=0):
+    rng = np.random.default_rng(seed)
+    g = mlgraph.Graph()
+    nodes = g.inputs(6)
+    for _ in range(n):
+        k = int(rng.integers(1, 5))
+        sources = [nodes[j] for j in rng.choice(np.arange(max(0, len(nodes) - 14), len(nodes)), k, replace=False)]
+        nodes.append(g.add_neuron(sources, "tanh", weights=rng.normal(size=k)))
+    return g
+
+
+def test_every_node_of_a_small_graph():
+    g = mlgraph.Graph()
+    x, w = g.input("x"), g.parameter(0.5, "w")
+    z = mlgraph.relu(w * x - 3) / g.add_neuron([x], "tanh", weights=[1])
+    assert sorted(texts[0] for texts in boxes(g.draw())) == sorted(["x", "w", "×", "3", "−", "relu", "n6 tanh", "÷"])
+    assert sorted(edges(g.draw())) == sorted((f"n{s.id}", f"n{n.id}") for n in g for s in n.sources)
+    assert len(boxes(z.draw())) == len(g)
+
+
+def test_a_node_draws_what_it_depends_on():
+    g = mlgraph.Graph()
+    x, y = g.input("x"), g.input("y")
+    z = mlgraph.exp(x)
+    mlgraph.sin(y)
+    assert [texts[0] for texts in boxes(z.draw())] == ["x", "exp"]
+    assert [texts[0] for texts in boxes(Drawing([z, y]))] == ["x", "y", "exp"]
+    assert len(boxes(g.draw())) == 4
+
+
+def test_values_and_adjoints():
+    """micrograd's example, with the numbers of its README on every node but constants."""
+    from test_expressions import readme_of_micrograd
+
+    g = mlgraph.Graph()
+    z = readme_of_micrograd(g.input("a"), g.input("b"))
+    texts = boxes(z.draw(x=[-4, 2]))
+    assert ["a", "-4", "∂ 138.83"] in texts
+    assert ["b", "2", "∂ 645.58"] in texts
+    assert ["+", "24.704", "∂ 1"] in texts
+    assert [len(t) for t in texts] == [1 if node.kind == "constant" else 3 for node in g]
+    assert r'label="b\n2\n∂ 645.58"' in z.to_dot(x=[-4, 2])
+
+
+def test_numbers_are_those_of_the_sweep():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    w = g.parameter(2.0)
+    h = g.add_neuron([x[0], w], "sigmoid", weights=[1, -1], bias=0.5)
+    outputs = [mlgraph.max(h, x[1], w) * h, mlgraph.where(x[0], h, w), h]
+    drawing = Drawing(outputs, x=[0.25, 3.0])
+    gradients = g.compile(outputs).vjp([[0.25, 3.0]])
+    np.testing.assert_allclose([drawing._values[o.id] for o in outputs], gradients.values[0], rtol=1e-6)
+    np.testing.assert_allclose([drawing._adjoints[i.id] for i in x], gradients.inputs[0], rtol=1e-6)
+    np.testing.assert_allclose(drawing._adjoints[w.id], gradients.of(w), rtol=1e-6)
+
+
+def test_numbers_can_be_given():
+    g = mlgraph.Graph()
+    x = g.input("x")
+    z = mlgraph.exp(x)
+    assert boxes(z.draw(values={x.id: 0.125})) == [["x", "0.125"], ["exp"]]
+    assert boxes(z.draw(adjoints={z.id: np.nan})) == [["x"], ["exp", "∂ nan"]]
+    assert boxes(z.draw(x=[0], values={z.id: 7.0})) == [["x", "0", "∂ 1"], ["exp", "7", "∂ 1"]]
+
+
+def test_bytes_and_the_shape_of_an_example():
+    g = mlgraph.Graph()
+    z = g.input() + g.input()
+    assert boxes(z.draw(x=np.array([51, 255], np.uint8)))[2][1] == "1.2"
+    for wrong in ([1], [[1, 2]], 3):
+        with pytest.raises(ValueError, match=r"x: expected one example of shape \(2,\), came \("):
+            z.draw(x=wrong)
+
+
+def test_layers_are_folded():
+    drawing = network(784, 32, 10).graph.draw()
+    assert boxes(drawing) == [
+        ["784 inputs"],
+        ["32 leaky_relu neurons", "784 sources each"],
+        ["10 identity neurons", "32 sources each"],
+        ["logsumexp"],
+        ["10 × sub"],
+        ["10 × exp"],
+    ]
+    assert drawing.to_dot().count("25,088 edges") == 1
+    assert drawing.to_svg().count(">25,088 edges</text>") == 1
+
+
+def test_a_neuron_of_a_large_network():
+    neuron = network(784, 32, 10).layers[0].neurons[3]
+    assert boxes(neuron.draw()) == [["784 inputs"], [f"{neuron.name} leaky_relu", "784 sources"]]
+
+
+def test_folded_numbers_are_a_range():
+    g = mlgraph.Graph()
+    z = mlgraph.sum(*g.inputs(100))
+    assert boxes(z.draw(x=np.arange(100))) == [["100 inputs", "0 … 99", "∂ 1"], ["sum", "4950", "∂ 1"]]
+
+
+def test_only_what_must_be_is_folded():
+    """70 inputs and 20 nodes after them: the inputs become one box, the others stay."""
+    g = mlgraph.Graph()
+    z = mlgraph.sum(*g.inputs(70))
+    for _ in range(20):
+        z = mlgraph.sin(z)
+    assert len(boxes(g.draw())) == 22
+    assert len(boxes(random_neurons(MOST - 6).draw())) == MOST
+
+
+@pytest.mark.parametrize("limit", [2, 3, 10, 60])
+@pytest.mark.parametrize("graph", [network(784, 32, 10).graph, network(3, 4, 3, 2).graph, random_neurons(500)], ids=repr)
+def test_never_more_than_the_limit(graph, limit):
+    drawing = Drawing(graph, limit=limit)
+    texts = boxes(drawing)
+    assert 2 <= len(texts) <= limit
+    assert sum(len(box.nodes) for box in drawing._boxes) == len(graph)
+    assert len({key for pair in edges(drawing) for key in pair}) == len(texts)
+
+
+def test_a_deep_graph_is_cut_into_runs_of_levels():
+    g = mlgraph.Graph()
+    x = y = g.input("x")
+    for _ in range(50_000):
+        y = mlgraph.sin(y) + x
+    began = time.perf_counter()
+    texts = boxes(y.draw())
+    assert time.perf_counter() - began < 10
+    assert texts[0] == ["x"]
+    assert texts[1] == ["5,000 nodes", "levels 1 to 5,000", "2,500 × sin", "2,500 × add"]
+    assert len(texts) == 21
+
+
+@pytest.mark.parametrize(
+    "graph", [network(4, 8, 3).graph, random_neurons(30), network(784, 300, 100, 10).graph, random_neurons(400)], ids=repr
+)
+@pytest.mark.parametrize("with_numbers", [False, True])
+def test_boxes_do_not_overlap(graph, with_numbers):
+    found, (width, height) = rectangles(graph.draw(x=np.ones(graph.n_inputs) if with_numbers else None))
+    for i, (left, top, right, bottom) in enumerate(found):
+        assert left >= 0 and top >= 0 and right <= width and bottom <= height
+        for other in found[:i]:
+            assert right < other[0] or other[2] < left or bottom < other[1] or other[3] < top
+
+
+def test_edges_go_from_left_to_right():
+    g = random_neurons(30)
+    found, _ = rectangles(g.draw())
+    for node in g:
+        for source in node.sources:
+            assert found[source.id][2] < found[node.id][0]
+
+
+def test_constants_stand_next_to_what_reads_them():
+    g = mlgraph.Graph()
+    z = g.input()
+    for _ in range(5):
+        z = mlgraph.sin(z)
+    z = z * 3
+    found, _ = rectangles(z.draw())
+    sine, three = (found[s.id] for s in z.sources)
+    assert (sine[0] + sine[2]) / 2 == pytest.approx((three[0] + three[2]) / 2, abs=0.1)
+
+
+def test_arguments_are_in_order():
+    """The edge of the first argument ends above that of the second."""
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    for z in (x - y, y - x):
+        root = ET.fromstring(z.draw().to_svg())
+        paths = [p.get("d").split() for p in root.iter(f"{SVG}path") if p.get("fill") == "none"]
+        starts, ends = ([float(p[k]) for p in paths] for k in (2, -1))
+        found, _ = rectangles(z.draw())
+        middle = {s.id: (found[s.id][1] + found[s.id][3]) / 2 for s in (x, y)}
+        assert ends[0] < ends[1]
+        assert starts == pytest.approx([middle[s.id] for s in z.sources], abs=0.11)
+
+
+def test_weights_show():
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    root = ET.fromstring(g.add_neuron([x, y], weights=[0.5, -2]).draw().to_svg())
+    groups = [g for g in root.iter(f"{SVG}g") if g.find(f"{SVG}rect") is None]
+    assert [g.findtext(f"{SVG}title") for g in groups] == ["weight 0.5", "weight -2"]
+    thin, thick = (g.find(f"{SVG}path") for g in groups)
+    assert float(thin.get("stroke-width")) < float(thick.get("stroke-width"))
+    assert thin.get("stroke") != thick.get("stroke")
+
+
+NAMES = ['<&>"', "it's", 'a "quote"', "back\\slash", "two\nlines", "ünïcode 漢字 ∂", "\x00\x1b\ud800\uffff", "", "]]>", "%s"]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=repr)
+def test_any_name_can_be_written(name):
+    g = mlgraph.Graph()
+    x = g.input(name)
+    z = x * g.parameter(1, name)
+    texts = boxes(z.draw())  # parses the XML
+    shown = " ".join(re.sub(r"[\x00\x1b\ud800\uffff]", "\N{REPLACEMENT CHARACTER}", name).split())
+    assert [texts[0][0] or "", texts[1][0] or ""] == [shown, shown]
+    z.draw().to_svg().encode()
+    dot = z.to_dot()
+    dot.encode()
+    for line in dot.splitlines()[2:-3]:
+        # What Graphviz takes for one quoted string: no quote or line end in it but after a backslash.
+        assert re.fullmatch(r'  \w+ \[(\w+=("([^"\\]|\\.)*"|\w+)(, )?)+\];', line)
+
+
+def test_a_long_name_is_cut_short():
+    g = mlgraph.Graph()
+    (text,) = boxes(g.input("x" * 1000).draw())[0]
+    assert text.endswith("…") and len(text) < 40
+
+
+def test_outputs_stand_out():
+    g = mlgraph.Graph()
+    x = g.input()
+    z = mlgraph.exp(x)
+    assert z.to_dot().splitlines()[2:4] == [
+        '  n0 [label="n0", tooltip="n0", fillcolor="#e3effb", color="#3b7dc4"];',
+        '  n1 [label="exp", tooltip="exp(n0)", fillcolor="#ffffff", color="#555555", penwidth=2];',
+    ]
+
+
+def test_notebooks_find_the_picture():
+    g = mlgraph.Graph()
+    z = mlgraph.exp(g.input("x"))
+    assert g._repr_svg_() == z._repr_svg_() == z.draw()._repr_svg_() == z.draw().to_svg()
+    assert to_dot([z]) == z.to_dot() == g.to_dot()
+
+
+def test_an_empty_graph():
+    g = mlgraph.Graph()
+    assert boxes(g.draw()) == []
+    assert g.to_dot().splitlines()[0] == "digraph {"
+
+
+def test_errors():
+    g = mlgraph.Graph()
+    with pytest.raises(ValueError, match="limit: expected at least 2 boxes, came 1"):
+        g.input().draw(limit=1)
+    with pytest.raises(ValueError, match="nodes: expected a graph or at least one node, came none"):
+        Drawing([])
+    with pytest.raises(ValueError, match="nodes: expected nodes of one graph"):
+        Drawing([g.input(), mlgraph.Graph().input()])
