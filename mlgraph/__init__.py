@@ -26,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from mlgraph import modelfile
 
         return getattr(modelfile, name)
+    if name in ("drawing", "testing"):
+        from importlib import import_module
+
+        return import_module(f"mlgraph.{name}")
     if name == "__version__":
         from importlib.metadata import version
 

@@ -439,6 +439,7 @@ BAD_ARRAYS = {
 
 
 @pytest.mark.parametrize("name", BAD_ARRAYS)
+@pytest.mark.filterwarnings("always")
 def test_bad_arrays(saved, path, name):
     refuse(rewrite(saved[1], path, code=BAD_ARRAYS[name]), "array code")
 
