@@ -619,8 +619,9 @@ net.add_layer(300)
 net.add_layer(10, "softmax")
 for _ in range(3):
     told = []
+    tell = lambda p: told or told.append(print("begun", flush=True))
     try:
-        net.fit(x, y, epochs=1000, batch_size=4, learning_rate=0.001, callback=lambda p: told or told.append(print("begun", flush=True)))
+        net.fit(x, y, epochs=1000, batch_size=4, learning_rate=0.001, callback=tell)
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 scores = net.evaluate(x[:1000], y[:1000])
@@ -637,6 +638,7 @@ def test_interruption():
         try:
             for _ in range(3):
                 assert child.stdout.readline() == "begun\n"
+                time.sleep(0.1)  # until it is in the midst of a sweep
                 begin = time.monotonic()
                 child.send_signal(signal.SIGINT)
                 assert child.stdout.readline() == "interrupted\n"
