@@ -21,6 +21,7 @@ No function emits a numpy warning: what is outside the domain of an op becomes N
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +70,11 @@ def _sigmoid(x: Array) -> Array:
     return np.where(x < 0, e, 1.0) / (1.0 + e)
 
 
+def _maximum(a: Array, b: Array) -> Array:
+    # Not numpy's: of two zeros that a pole would tell apart, this is the one that the kernels choose.
+    return np.where((a > b) | np.isnan(a), a, b)
+
+
 def _softplus(x: Array) -> Array:
     return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
 
@@ -108,7 +114,7 @@ def _logsumexp(x: Array) -> Array:
 _TABLE: list[tuple[str, int, Callable[..., Any], Callable[..., Any], str]] = [
     # Activations: their derivative needs y alone.
     ("identity", 1, np.array, lambda y, x: (np.ones_like(y),), "{}"),
-    ("relu", 1, lambda x: np.maximum(x, 0.0), lambda y, x: (np.where(y > 0, 1.0, 0.0),), "relu({})"),
+    ("relu", 1, lambda x: np.where(x < 0, 0.0, x), lambda y, x: (np.where(y > 0, 1.0, 0.0),), "relu({})"),
     ("leaky_relu", 1, _leaky_relu, lambda y, x: (np.where(y > 0, 1.0, LEAK),), "leaky_relu({})"),
     ("sigmoid", 1, _sigmoid, lambda y, x: (y * (1.0 - y),), "sigmoid({})"),
     ("tanh", 1, np.tanh, lambda y, x: (1.0 - y * y,), "tanh({})"),
@@ -127,8 +133,8 @@ _TABLE: list[tuple[str, int, Callable[..., Any], Callable[..., Any], str]] = [
     ("mul", 2, np.multiply, lambda y, a, b: (b, a), "{} * {}"),
     ("div", 2, np.divide, lambda y, a, b: (1.0 / b, -y / b), "{} / {}"),
     ("pow", 2, np.power, _pow_derivatives, "{} ** {}"),
-    ("maximum", 2, np.maximum, lambda y, a, b: (_win(a, b), _win(b, a)), "maximum({}, {})"),
-    ("minimum", 2, np.minimum, lambda y, a, b: (_win(b, a), _win(a, b)), "minimum({}, {})"),
+    ("maximum", 2, _maximum, lambda y, a, b: (_win(a, b), _win(b, a)), "maximum({}, {})"),
+    ("minimum", 2, lambda a, b: -_maximum(-a, -b), lambda y, a, b: (_win(b, a), _win(a, b)), "minimum({}, {})"),
     # Ternary op.
     ("where", 3, lambda c, a, b: np.where(c > 0, a, b),
      lambda y, c, a, b: (np.zeros_like(y), np.where(c > 0, 1.0, 0.0), np.where(c > 0, 0.0, 1.0)),
@@ -136,7 +142,7 @@ _TABLE: list[tuple[str, int, Callable[..., Any], Callable[..., Any], str]] = [
     # n-ary ops.
     ("sum", -1, lambda x: np.sum(x, axis=0), lambda y, x: np.ones_like(x), "sum({})"),
     ("prod", -1, lambda x: np.prod(x, axis=0), _prod_derivatives, "prod({})"),
-    ("max", -1, lambda x: np.max(x, axis=0), _max_derivatives, "max({})"),
+    ("max", -1, lambda x: reduce(lambda most, a: _maximum(a, most), x), _max_derivatives, "max({})"),
     ("logsumexp", -1, _logsumexp, lambda y, x: np.exp(x - y), "logsumexp({})"),
 ]
 # fmt: on

@@ -10,7 +10,7 @@ import mlgraph_ext
 # Examples are run against the one `sweep` that the test has from its fixture.
 same_fixture = [hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile(
-    "quick", max_examples=100, deadline=None, derandomize=True, suppress_health_check=same_fixture
+    "quick", max_examples=40, deadline=None, derandomize=True, suppress_health_check=same_fixture
 )
 # python -m pytest tests/test_expressions.py --hypothesis-profile=thorough
 hypothesis.settings.register_profile(

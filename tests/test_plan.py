@@ -316,3 +316,12 @@ def test_every_parameter_has_one_place(case):
             assert ins.weights % PANEL == 0 and ins.weights + ins.n_weights <= len(g.parameters)
             width = -(-ins.size // PANEL) * PANEL if ins.kind == KINDS["dense"] else ins.size
             assert ins.bias < 0 or ins.bias + width <= len(g.parameters)
+
+
+def test_a_constant_of_any_bits():
+    """Also of those that mean "an operation" where equal nodes are sought."""
+    g = mlgraph.Graph()
+    a, b = (g.constant(np.frombuffer(b"\xff" * 8)[0]) for _ in range(2))
+    plan = plan_of(a, b)
+    assert plan.slot[a.id] != plan.slot[b.id]
+    assert np.isnan(g.compile([a, b, a * b])(np.zeros((1, 0)))).all()

@@ -1,0 +1,102 @@
+# What a run is made of: the tables of a plan, data, memory. Pointers into arrays that the caller holds.
+
+# The numbers of mlgraph/plan.py and mlgraph/engine.py.
+cdef enum:
+    CONSTANT = 0
+    PARAMETER = 1
+    OPERATION = 2
+    DENSE = 3
+    ROWS = 4
+
+cdef enum:
+    LOSS_NONE = 0        # forward only
+    LOSS_CROSS_ENTROPY = 1
+    LOSS_SQUARED = 2
+    LOSS_NODE = 3        # the value of a node
+    LOSS_COTANGENT = 4   # adjoints of the outputs are given
+
+cdef struct Instruction:
+    int64_t kind
+    int64_t op           # operation, or the activation of neurons
+    int64_t dst          # first slot written
+    int64_t size         # nodes
+    int64_t arity        # arguments of each node; sources of a dense block
+    int64_t args         # into the index table: arguments, node by node; sources; row pointers and then sources
+    int64_t weights      # into the parameters (a constant: into the constants)
+    int64_t n_weights    # with padding
+    int64_t bias         # into the parameters, or -1
+    int64_t reads_data   # a dense block that may read the nonzeros of the data itself
+    int64_t propagate    # some source wants an adjoint
+    int64_t transposed   # dense: where a tile keeps its transposed deltas
+    int64_t stream       # which random numbers
+    int64_t drop         # a neuron is dropped with probability drop / 2**32
+    int64_t keep         # an edge is kept with probability keep / 2**bits
+    int64_t bits         # 0: all edges are kept
+    int64_t mask         # where a tile keeps the mask of its edges
+    int64_t masked       # where a worker keeps masked or thin weights, and then slots of thin neurons
+
+cdef struct Unit:
+    int64_t instruction
+    int64_t part         # 0 weights, 1 bias
+    int64_t first        # dense: source (sparse data: chunk); else: neuron or node
+    int64_t last
+    int64_t panel        # dense: first panel
+    int64_t panels       # dense: number of panels
+
+cdef struct Run:
+    const Instruction* program
+    int64_t n_instructions
+    const int32_t* index
+    const float* constants
+    const Unit* units
+    int64_t n_units
+    Optimizer optimizer
+    # the data
+    const uint8_t* bytes
+    const float* floats
+    int64_t columns
+    const float* scale
+    const int32_t* input_column
+    int64_t n_inputs
+    Nonzero nonzero
+    bint sparse
+    const int32_t* label
+    const float* target
+    const int64_t* order
+    # the steps
+    const int64_t* step_first
+    const int64_t* step_size
+    const float* step_rate
+    int64_t n_steps
+    int64_t step_number
+    uint64_t seed
+    bint training
+    bint backward
+    # the loss
+    int64_t loss
+    const int32_t* loss_slot
+    int64_t n_outputs
+    # what is handed back
+    float* losses
+    uint8_t* correct
+    const int32_t* value_slot
+    int64_t n_values
+    float* value_out
+    const int32_t* adjoint_slot
+    int64_t n_adjoints
+    float* adjoint_out
+    # memory
+    float* tiles
+    int64_t tile_stride
+    int64_t values_at    # floats from a tile's memory to the value of slot 0
+    int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
+    int64_t first_slot   # slots before it have no memory: inputs that only sparse blocks read
+    int64_t n_slots
+    float* scratch
+    int64_t scratch_stride
+    int64_t columns_at   # where in a worker's scratch nonzeros are sorted by column
+    # the queue
+    int64_t ticket
+    int64_t done
+    int64_t stop
+    int64_t bad_step
