@@ -155,7 +155,7 @@ class Model:
         Raises
         ------
         NonFiniteError
-            If a loss or gradient is not finite; the parameters are as they were before that step.
+            If a loss or gradient is not finite; it reaches no parameter.
         """
         examples = Examples(x, self.graph.n_inputs)
         label, target = self._targets(y, len(examples))

@@ -19,7 +19,11 @@ Doubles = npt.NDArray[np.float64]
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or gradient was not finite; no parameter was changed by it."""
+    """A loss, an adjoint or a gradient was not finite; it reached no parameter.
+
+    The step is given up: before any parameter moved if a loss or an adjoint was not finite. If only the sum of a gradient
+    overflowed, other parameters may have taken the step.
+    """
 
 
 class Steps(NamedTuple):
