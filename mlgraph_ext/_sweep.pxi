@@ -98,9 +98,10 @@ def run(
     r.optimizer.parameters = &parameters[0] if parameters.shape[0] else NULL
     r.optimizer.first = &first[0] if first is not None and first.shape[0] else NULL
     r.optimizer.second = &second[0] if second is not None and second.shape[0] else NULL
-    if bytes is not None:
+    # Without columns there is no first element to point at, and nobody looks.
+    if bytes is not None and bytes.shape[1]:
         r.bytes, r.columns = &bytes[0, 0], bytes.shape[1]
-    if floats is not None:
+    if floats is not None and floats.shape[1]:
         r.floats, r.columns = &floats[0, 0], floats.shape[1]
     r.scale = &scale[0]
     r.input_column = &input_column[0] if input_column.shape[0] else NULL
