@@ -393,7 +393,7 @@ def _magnitude(x: Array) -> Array:
 def _rounded(y: Array, error: Array, rounding: float) -> Array:
     """The error of y when it has been rounded to float32; infinite where that may overflow."""
     if rounding:
-        error = error + rounding * _magnitude(y) + TINY * (y != 0)
+        error = error + rounding * (_magnitude(y) + error) + TINY * (y != 0)
     return np.where(error + _magnitude(y) <= LARGEST, error, np.inf)
 
 
@@ -403,14 +403,15 @@ def _sum_bound(terms: Array, off: Array) -> tuple[Array, Array]:
     size = np.abs(finite).sum(axis=0)
     # In another order the sums on the way are others, but hardly larger than these and a standard deviation.
     largest = np.abs(np.cumsum(finite, axis=0)).max(axis=0, initial=0) + np.sqrt(np.sum(finite**2, axis=0))
-    error = off + np.minimum((n + 2) * size, 4 * (n + 2) ** 0.5 * largest) * UNIT + TINY * (terms != 0).sum(axis=0)
+    roundings = np.minimum((n + 2) * (size + off), 4 * (n + 2) ** 0.5 * (largest + off))
+    error = off + roundings * UNIT + TINY * (terms != 0).sum(axis=0)
     return terms.sum(axis=0), np.where(error + size <= LARGEST, error, np.inf)
 
 
 def _value_bound(op: ops.Op, x: Array, e: Array) -> Array:
     if op.arity >= 0:
         y, bound = _spread(op.value, list(x), list(e))
-        return _rounded(y, _periodic(op, bound, e), ROUNDING[op.name])
+        return _rounded(y, _in_between(op, bound, x, e), ROUNDING[op.name])
     y, n = op.value(x), len(x)
     size = _magnitude(x)
     if op.name == "sum":
@@ -440,7 +441,7 @@ def _partials(op: ops.Op, x: Array, e: Array) -> tuple[Array, Array]:
             a, b = x
             bound[0] += _magnitude(partials[0]) * UNIT * (np.abs(b) + 1) * np.abs(np.log(np.abs(a))) + TINY * np.abs(b)
             bound[0, ~(np.abs(np.power(a, b - 1)) < LARGEST) & (b != 0)] = np.inf
-        return partials, _rounded(partials, _periodic(op, bound, e), ROUNDING[op.name])
+        return partials, _rounded(partials, _in_between(op, bound, x, e), ROUNDING[op.name])
     y = op.value(x)
     partials = op.derivatives(y, x)
     if op.name == "sum":
@@ -458,9 +459,15 @@ def _partials(op: ops.Op, x: Array, e: Array) -> tuple[Array, Array]:
     return partials, _rounded(partials, np.where(np.isnan(bound), np.inf, bound), ROUNDING[op.name])
 
 
-def _periodic(op: ops.Op, bound: Array, e: Array) -> Array:
-    """Over more than a fraction of a period the ends say nothing of what lies between; the slope is at most 1."""
-    return np.fmax(bound, np.fmin(e[0], 2)) if op.name in ("sin", "cos") else bound
+def _in_between(op: ops.Op, bound: Array, x: Array, e: Array) -> Array:
+    """The bound, with what lies between the sides of the arguments and cannot be seen there."""
+    if op.name in ("sin", "cos"):
+        return np.fmax(bound, np.fmin(e[0], 2))  # more than a fraction of a period; the slope is at most 1
+    if op.name == "pow":
+        # A power of a negative number is NaN but for whole exponents, and any large float32 is whole.
+        whole = (x[0] - e[0] < 0) & (e[1] > 0) & (np.floor(x[1] + e[1]) >= np.ceil(x[1] - e[1]))
+        return np.where(whole, np.inf, bound)
+    return bound
 
 
 def _growth(factors: Array) -> Array:

@@ -433,7 +433,6 @@ BAD_ARRAYS = {
     "deep": npy("(" * 5000 + "\n"),
     "long": npy(described() + " " * 20000, bytes(2)),
     "header of another length": npy(described(), bytes(2))[:30],
-    "of Python 2": npy(described("(1L,)"), bytes(2)),
     "no text": npy(b"\xff\xfe{}\n", version=(2, 0)),
 }
 
