@@ -462,7 +462,7 @@ def _partials(op: ops.Op, x: Array, e: Array) -> tuple[Array, Array]:
 def _in_between(op: ops.Op, bound: Array, x: Array, e: Array) -> Array:
     """The bound, with what lies between the sides of the arguments and cannot be seen there."""
     if op.name in ("sin", "cos"):
-        return np.fmax(bound, np.fmin(e[0], 2))  # more than a fraction of a period; the slope is at most 1
+        return np.asarray(np.fmax(bound, np.fmin(e[0], 2)))  # more than a fraction of a period; the slope is at most 1
     if op.name == "pow":
         # A power of a negative number is NaN but for whole exponents, and any large float32 is whole.
         whole = (x[0] - e[0] < 0) & (e[1] > 0) & (np.floor(x[1] + e[1]) >= np.ceil(x[1] - e[1]))

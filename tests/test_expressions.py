@@ -401,11 +401,6 @@ def test_bounds_say_something():
     assert np.quantile(shares, 0.8) < 1e-3
 
 
-@pytest.mark.skipif(
-    settings().max_examples < 1000,
-    reason="the bounds of what float32 may do beyond all finite numbers still refuse right results now and then; "
-    "--hypothesis-profile=thorough looks for more",
-)
 @given(case=cases(tame=False))
 def test_any_numbers(sweep, case):
     """Infinities, NaN, overflow: the same kind of number wherever float32 leaves no choice."""

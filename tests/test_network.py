@@ -281,7 +281,7 @@ def test_edges_of_the_schedule(n, epochs, batch, sizes):
     assert schedule(n, epochs, batch, (0.1, 0.1)).size.tolist() == sizes
 
 
-@given(st.integers(1, 300), st.integers(1, 4), st.tuples(*[st.integers(1, 400)] * 2), st.tuples(*[st.floats(0, 10)] * 2))
+@given(st.integers(1, 300), st.integers(1, 4), st.tuples(*[st.integers(1, 400)] * 2), st.tuples(*[st.floats(1e-6, 10)] * 2))
 def test_any_schedule(n, epochs, batch, rate):
     steps = schedule(n, epochs, batch, rate)
     p = (steps.epoch * n + steps.first) / (epochs * n)
