@@ -1,20 +1,5 @@
 # Measuring: the peak of this processor in multiply-adds, and one kernel at a time on made-up data (bench/).
 
-from libc.stdlib cimport free
-
-cdef extern from *:
-    """
-    #include <stdlib.h>
-    /* At a cache line, where the engine's memory begins too; a vector across two lines costs twice. */
-    static void *zeros(size_t n, size_t size) {
-        void *p = NULL;
-        if (posix_memalign(&p, 64, n * size + 64)) return NULL;
-        return memset(p, 0, n * size);
-    }
-    """
-    void* zeros(size_t, size_t) noexcept nogil
-
-
 def fma_flops(int64_t repeats):
     """Run 12 independent sums of vectors in registers; the number of floating-point operations is returned.
 

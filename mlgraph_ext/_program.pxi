@@ -96,7 +96,10 @@ cdef struct Run:
     int64_t scratch_stride
     int64_t columns_at   # where in a worker's scratch nonzeros are sorted by column
     # the queue
-    int64_t ticket
+    int64_t* taken       # of each worker's share, TAKEN_STRIDE apart
     int64_t done
     int64_t stop
     int64_t bad_step
+
+cdef enum:
+    TAKEN_STRIDE = 8     # a line of the cache each

@@ -10,10 +10,10 @@
 #    parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer there and then. No
 #    gradient is ever shared, none is reduced, and the bits do not depend on the number of threads.
 # d) Tiles are cut by the batch, units by the plan: never by the number of threads.
-# e) Workers take tiles and units from one queue (`work`): item t of all items of all steps goes to whoever asks t-th. An
-#    item waits until every item of the phases before its own is done, not until every thread has arrived, so a thread
-#    that the system has put aside holding nothing holds up nobody; waiting soon yields the processor. libgomp's barrier
-#    does neither: beside a busy process it costs several times the epoch.
+# e) The items of a phase are shared out among the workers, the same share at every step, and whoever is done with its own
+#    takes from the others' (_queue.pxi). A phase waits until every item before it is done, not until every thread has
+#    arrived, so a thread that the system has put aside holding nothing holds up nobody; waiting soon yields the processor.
+#    libgomp's barrier does neither: beside a busy process it costs several times the epoch.
 # f) Many steps go down in one call; Python is on the path of no step.
 # g) A step in which a loss, an adjoint or a gradient is not finite changes no parameter that it would spoil: the call
 #    stops and says which step.
@@ -145,9 +145,12 @@ def run(
             most = max(most, (r.step_size[worker] + LANES - 1) // LANES)
     if tiles.shape[0] < most * tile_stride:
         raise ValueError(f"tiles: expected {most} x {tile_stride} floats, came {tiles.shape[0]}")
-    # One iteration is one worker; what it does is taken from the queue. With fewer threads than asked for, the first
-    # worker does the work of the missing ones.
+    r.taken = <int64_t*>zeros(n_threads * TAKEN_STRIDE, sizeof(int64_t))
+    if r.taken == NULL:
+        raise MemoryError("n_threads: no memory for their queues")
+    # One iteration is one worker. With fewer threads than asked for, the first worker does the work of the missing ones.
     for worker in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static", chunksize=1,
                          use_threads_if=n_threads > 1):
-        work(&r, worker)
+        work(&r, worker, n_threads)
+    free(r.taken)
     return r.bad_step

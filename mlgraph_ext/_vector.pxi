@@ -1,4 +1,4 @@
-# The machine underneath: one vector type, the shape of a register tile, and the four atomic operations of the queue.
+# The machine underneath: one vector type and the shape of a register tile.
 #
 # `vec` is a GCC/clang vector of the widest register the instruction set has. Written as arrays of `vec`, a register tile
 # is a register tile in every build and under both compilers; the same loops over floats depend on which loop the
@@ -8,6 +8,7 @@
 # A register tile is TILE_ROWS broadcast operands times TILE_VECS vectors: 16 accumulators of 32 registers (AVX-512), 12 of
 # 16 (AVX2: FMA latency times throughput is 8 to 10), 8 of 16 (SSE, where the product needs a register of its own).
 
+from libc.stdlib cimport free
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from *:
@@ -43,20 +44,6 @@ cdef extern from *:
         chosen = (((ivec){0} + bits) & bit) == bit;
         return (vec)((ivec)x & chosen);
     }
-
-    static inline int64_t take_ticket(int64_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
-    static inline void add_release(int64_t *counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELEASE); }
-    static inline int64_t load_acquire(int64_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
-    static inline void store_release(int64_t *counter, int64_t x) { __atomic_store_n(counter, x, __ATOMIC_RELEASE); }
-
-    #include <sched.h>
-    static inline void relax(int spins) {
-        if (spins & 63) {
-    #if defined(__x86_64__) || defined(__i386__)
-            __builtin_ia32_pause();
-    #endif
-        } else sched_yield();
-    }
     """
     ctypedef float vec
     ctypedef void kernel_void "mlgraph_kernel_void"
@@ -70,12 +57,20 @@ cdef extern from *:
     enum: PANEL_VECS     # vectors across a panel
     vec splat(float) noexcept nogil
     vec choose(vec, int32_t) noexcept nogil
-    int64_t take_ticket(int64_t*) noexcept nogil
-    void add_release(int64_t*) noexcept nogil
-    int64_t load_acquire(int64_t*) noexcept nogil
-    void store_release(int64_t*, int64_t) noexcept nogil
-    void relax(int) noexcept nogil
 
 
 cdef inline int64_t smaller(int64_t a, int64_t b) noexcept nogil:
     return a if a < b else b
+
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    /* At a cache line, where the engine's memory begins too; a vector across two lines costs twice. */
+    static void *zeros(size_t n, size_t size) {
+        void *p = NULL;
+        if (posix_memalign(&p, 64, n * size + 64)) return NULL;
+        return memset(p, 0, n * size);
+    }
+    """
+    void* zeros(size_t, size_t) noexcept nogil
