@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,9 @@ BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
 
 SPARSE_BELOW = 0.4
 """Share of nonzeros in the data below which examples are walked nonzero by nonzero."""
+
+FEW = 8
+"""Examples for which one row after the other is faster than `LANES` at once, sparse or not."""
 
 CHUNKS = 6
 """Pieces of the columns whose gradients have one owner each: a few for each thread, so that uneven ones level out."""
@@ -130,7 +133,7 @@ class Examples:
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
             self.array: npt.NDArray[Any] = np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
         self._what = what
-        self._nonzeros: dict[bytes, Nonzeros | None] = {}
+        self._nonzeros: dict[bytes, Nonzeros] = {}
 
     def __len__(self) -> int:
         return len(self.array)
@@ -155,21 +158,25 @@ class Examples:
             i, j = np.argwhere(~np.isfinite(self.array))[0]
             raise ValueError(f"{self._what}: expected finite numbers, came {self.array[i, j]} in example {i}, column {j}")
 
-    def nonzeros(self, columns: npt.NDArray[np.int32], n_threads: int) -> Nonzeros | None:
-        """The nonzeros of these columns, numbered from 0; None where the data are too dense for it to pay."""
+    @cached_property
+    def are_sparse(self) -> bool:
+        """Whether walking over the nonzeros of each example pays: few values are not zero, or the examples are few."""
+        sample = self.array[:: max(1, len(self) // 256)]
+        return len(self) <= FEW or bool(np.count_nonzero(sample) <= SPARSE_BELOW * sample.size)
+
+    def nonzeros(self, columns: npt.NDArray[np.int32], n_threads: int) -> Nonzeros:
+        """The nonzeros of these columns, numbered from 0."""
         key = columns.tobytes()
         if key not in self._nonzeros:
             self._nonzeros[key] = self._compress(columns, n_threads)
         return self._nonzeros[key]
 
-    def _compress(self, columns: npt.NDArray[np.int32], n_threads: int) -> Nonzeros | None:
-        sample = self.array[:: max(1, len(self) // 256)]
-        if np.count_nonzero(sample) > SPARSE_BELOW * sample.size:
-            return None
+    def _compress(self, columns: npt.NDArray[np.int32], n_threads: int) -> Nonzeros:
         array = self.array if len(columns) == self.array.shape[1] else np.ascontiguousarray(self.array[:, columns])
         chunk = np.array([0, len(columns)], np.int32)
         if len(self) >= 64:
             # Chunks of about equal work, that begin at multiples of 8 columns: the compressor looks at 8 bytes at once.
+            sample = self.array[:: max(1, len(self) // 256)]
             work = np.cumsum(np.count_nonzero(sample[:, columns], axis=0) + 0.01)
             cuts = np.searchsorted(work, work[-1] * np.arange(1, CHUNKS) / CHUNKS) // 8 * 8
             chunk = np.unique([0, *cuts, len(columns)]).astype(np.int32)
@@ -186,6 +193,13 @@ class Examples:
         return Nonzeros(start, column, byte, value, cut, chunk)
 
 
+_START = np.zeros(1, np.int64)
+_NO_RATE = np.zeros(1, np.float32)
+_NO_SLOTS = np.zeros(0, np.int32)
+_NO_LOSS = np.zeros(1, np.int32)
+_NO_UNITS = np.zeros((0, 6), np.int64)
+
+
 class Engine:
     """Runs one plan; keeps the working memory between runs."""
 
@@ -194,6 +208,12 @@ class Engine:
         self._memory = aligned(0)
         self._scratch = aligned(0)
         self._units: dict[bytes, tuple[Ints, int]] = {}
+        self._slots: dict[tuple[int, ...], tuple[npt.NDArray[np.int32], int]] = {(): (_NO_SLOTS, plan.n_slots)}
+        self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
+        # A tile may compress its own data where every column is read in order.
+        columns = plan.input_column
+        self._reads_all = len(columns) == graph.n_inputs and bool((columns == np.arange(len(columns))).all())
+        self._prepared: tuple[tuple[Any, ...], tuple[Any, ...], bytes] | None = None
 
     def run(
         self,
@@ -217,6 +237,7 @@ class Engine:
         correct: npt.NDArray[np.uint8] | None = None,
         values: Any = (),
         adjoints: Any = (),
+        highest: Ints | None = None,
         n_threads: int | None = None,
     ) -> tuple[int, Float32 | None, Float32 | None]:
         """Run steps of the plan.
@@ -249,6 +270,8 @@ class Engine:
             Filled with the loss of each example, and whether its highest output is its label's, by place in `order`.
         values, adjoints : sequence of int
             Nodes whose values or adjoints are wanted of each example.
+        highest : int64, shape (examples,), optional
+            Filled with the place in `values` of the highest value, which are then not handed back themselves.
         n_threads : int, optional
 
         Returns
@@ -257,61 +280,87 @@ class Engine:
             -1, or the step at which the run stopped because something was not finite.
         values, adjoints : float32, shape (examples, nodes), or None
         """
-        plan, slot = self.plan, self.plan.slot
-        size = np.array([len(examples)] if size is None else size, np.int64)
-        first = np.asarray(first, np.int64)
-        rate = np.zeros(len(size), np.float32) if rate is None else np.asarray(rate, np.float32)
-        most = int(size.max()) if len(size) else 0
+        plan, n = self.plan, len(examples)
+        if size is None:
+            first, size, rate, most = _START, np.array([n], np.int64), _NO_RATE, n
+        else:
+            first, size = np.asarray(first, np.int64), np.asarray(size, np.int64)
+            rate = np.zeros(len(size), np.float32) if rate is None else np.asarray(rate, np.float32)
+            most = int(size.max()) if len(size) else 0
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
         n_threads = threads_for(n_threads, plan.n_edges * most)
-        nonzeros = None
-        value_slots = slot[np.array(values, np.int32)]
-        adjoint_slots = slot[np.array(adjoints, np.int32)]
-        loss_slots = slot[np.array(loss_nodes, np.int32)] if len(loss_nodes) else np.zeros(1, np.int32)
-        if plan.sparse_ready and not plan.want_inputs and self._weights_are_finite():
-            n_in = len(plan.input_column)
-            wanted = [value_slots, adjoint_slots, loss_slots if len(loss_nodes) else value_slots]
-            if all((slots >= n_in).all() for slots in wanted):
-                nonzeros = examples.nonzeros(plan.input_column, n_threads)
-        first_slot = len(plan.input_column) if nonzeros is not None else 0
-        chunk = nonzeros.chunk if nonzeros is not None else None
-        units, unit_floats = self._units_for(chunk) if optimizer else (np.zeros((0, 6), np.int64), PANEL)
-
+        value_slot, lowest_value = self._slots_of(values)
+        adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
+        loss_slot, lowest_loss = self._slots_of(loss_nodes)
+        n_in = len(plan.input_column)
+        sparse = (
+            plan.sparse_ready and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
+            and examples.are_sparse and self._weights_are_finite()
+        )  # fmt: skip
+        compress = sparse and not backward and self._reads_all
+        nonzeros = examples.nonzeros(plan.input_column, n_threads) if sparse and not compress else None
+        first_slot = n_in if sparse else 0
         slots = (plan.n_slots - first_slot) * LANES
         stride = plan.n_extra + slots * (2 if backward else 1)
-        tiles = -(-most // LANES) if optimizer else n_threads
-        self._memory = _at_least(self._memory, stride * max(tiles, n_threads))
-        # What a worker needs: two gradients of a unit, nonzeros sorted by column, masked weights.
-        columns = 0 if chunk is None or not optimizer else -(-int(np.diff(chunk).max()) * COLUMN_FLOATS // PANEL) * PANEL
-        scratch_stride = 2 * unit_floats + columns + plan.n_masked
-        self._scratch = _at_least(self._scratch, scratch_stride * n_threads)
-        program = plan.program
-        if plan.n_masked:
-            program = program.copy()
-            program[:, -1] += 2 * unit_floats + columns
+        n_tiles = max(-(-most // LANES), n_threads) if optimizer else n_threads
         moments: list[Float32 | None] = [None, None]
         if optimizer in ("accumulate", "momentum", "adam"):
             moments[0] = self.graph.state_vector("gradient" if optimizer == "accumulate" else "first", fresh=False)
         if optimizer == "adam":
             moments[1] = self.graph.state_vector("second", fresh=False)
-        value_out = np.empty((len(examples), len(values)), np.float32) if len(values) else None
-        adjoint_out = np.empty((len(examples), len(adjoints)), np.float32) if len(adjoints) else None
+
+        key = optimizer, hyper, backward, sparse, n_tiles, n_threads, self.graph._used
+        arrays = self.graph._vector, nonzeros, *moments
+        prepared = self._prepared
+        if prepared is None or prepared[0] != key or any(a is not b for a, b in zip(prepared[1], arrays, strict=True)):
+            chunk = nonzeros.chunk if nonzeros is not None else None
+            units, unit_floats = self._units_for(chunk) if optimizer else (_NO_UNITS, PANEL)
+            # What a worker needs: two gradients of a unit, nonzeros of a tile or sorted by column, masked weights.
+            columns = 0
+            if compress:
+                columns = mlgraph_ext.sweep.tile_nonzeros(n_in)
+            elif chunk is not None and optimizer:
+                columns = int(np.diff(chunk).max()) * COLUMN_FLOATS
+            columns = -(-columns // PANEL) * PANEL
+            scratch_stride = 2 * unit_floats + columns + plan.n_masked
+            self._memory = _at_least(self._memory, stride * n_tiles)
+            self._scratch = _at_least(self._scratch, scratch_stride * n_threads)
+            program = plan.program
+            if plan.n_masked:
+                program = program.copy()
+                program[:, -1] += 2 * unit_floats + columns
+            address = mlgraph_ext.sweep.prepare(
+                program=program, index=plan.index, constants=plan.constants, units=units,
+                parameters=self.graph.parameters, optimizer=OPTIMIZERS[optimizer or "sgd"],
+                hyper=np.array(hyper, np.float32), first=moments[0], second=moments[1], scale=BYTE_SCALE,
+                input_column=plan.input_column, nonzero=None if nonzeros is None else tuple(nonzeros), compress=compress,
+                backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
+                values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
+                first_slot=first_slot, n_slots=plan.n_slots, scratch=self._scratch, n_workers=n_threads,
+                scratch_stride=scratch_stride, columns_at=2 * unit_floats,
+            )  # fmt: skip
+            self._prepared = prepared = key, arrays, address
+            self._held = program, units  # the kernels have their addresses
+        value_out = np.empty((n, len(value_slot)), np.float32) if len(value_slot) and highest is None else None
+        adjoint_out = np.empty((n, len(adjoint_slot)), np.float32) if len(adjoint_slot) else None
         bad = mlgraph_ext.sweep.run(
-            program=program, index=plan.index, constants=plan.constants, units=units,
-            parameters=self.graph.parameters, optimizer=OPTIMIZERS[optimizer or "sgd"],
-            hyper=np.array(hyper, np.float32), first=moments[0], second=moments[1],
-            bytes=examples.bytes, floats=examples.floats, scale=BYTE_SCALE, input_column=plan.input_column,
-            nonzero=None if nonzeros is None else tuple(nonzeros), label=label, target=target, order=order,
-            step_first=first, step_size=size, step_rate=rate, step_number=step_number, seed=seed & 0xFFFFFFFFFFFFFFFF,
-            training=training, backward=backward, loss=LOSSES[loss], loss_slot=loss_slots,
-            losses=losses, correct=correct, value_slot=value_slots, value_out=value_out,
-            adjoint_slot=adjoint_slots, adjoint_out=adjoint_out,
-            tiles=self._memory, tile_stride=stride, values_at=plan.n_extra - first_slot * LANES,
-            adjoints_at=plan.n_extra + slots - first_slot * LANES, first_slot=first_slot, n_slots=plan.n_slots,
-            scratch=self._scratch, scratch_stride=scratch_stride, columns_at=2 * unit_floats, n_threads=n_threads,
+            prepared[2], examples.bytes, examples.floats, first, size, rate, order, step_number,
+            seed & 0xFFFFFFFFFFFFFFFF, training, LOSSES[loss], loss_slot if len(loss_slot) else _NO_LOSS, label, target,
+            losses, correct, value_slot, value_out, highest, adjoint_slot, adjoint_out,
         )  # fmt: skip
         return bad, value_out, adjoint_out
+
+    def _slots_of(self, nodes: Any) -> tuple[npt.NDArray[np.int32], int]:
+        """Slots of nodes and the lowest of them."""
+        key = tuple(nodes) if len(nodes) <= 64 else None
+        found = self._slots.get(key) if key is not None else None
+        if found is None:
+            slots = self.plan.slot[np.array(nodes, np.int32)]
+            found = slots, int(slots.min())
+            if key is not None:
+                self._slots[key] = found
+        return found
 
     def _units_for(self, chunk: npt.NDArray[np.int32] | None) -> tuple[Ints, int]:
         key = b"" if chunk is None else chunk.tobytes()
@@ -321,12 +370,8 @@ class Engine:
         return self._units[key]
 
     def _weights_are_finite(self) -> bool:
-        # 0 * inf is not 0: with such a weight no source may be skipped. (Where only the sum overflows, none need be.)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for _, ins in self.plan.trained:
-                if ins.reads_data and not np.isfinite(self.graph.parameters[ins.weights : ins.weights + ins.n_weights].sum()):
-                    return False
-        return True
+        # 0 * inf is not 0: with such a weight no source may be skipped.
+        return all(mlgraph_ext.sweep.is_finite(self.graph._vector[a:b]) for a, b in self._reading)
 
 
 def _at_least(memory: Float32, n: int) -> Float32:

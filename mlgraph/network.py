@@ -98,8 +98,12 @@ class Model:
 
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """The likeliest class of each example (int64), or the outputs where the loss is no cross-entropy."""
-        z = self.forward(x, n_threads=n_threads)
-        return z.argmax(axis=1) if self._probabilities else z
+        if not self._probabilities:
+            return self.forward(x, n_threads=n_threads)
+        examples = Examples(x, self.graph.n_inputs)
+        highest = np.empty(len(examples), np.int64)
+        self._engine("outputs").run(examples, values=self._outputs, highest=highest, n_threads=n_threads)
+        return highest
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike, *, n_threads: int | None = None) -> dict[str, float]:
         """Mean loss over the examples and, where `y` are labels, accuracy as a fraction."""

@@ -9,16 +9,22 @@ class _Sweep(Protocol):
 
     PARALLEL: bool
 
-    def run(
+    def is_finite(self, x: _Array) -> bool: ...
+    def prepare(
         self, *, program: _Array, index: _Array, constants: _Array, units: _Array, parameters: _Array, optimizer: int,
-        hyper: _Array, first: _Array | None, second: _Array | None, bytes: _Array | None, floats: _Array | None,
-        scale: _Array, input_column: _Array, nonzero: tuple[_Array | None, ...] | None, label: _Array | None,
-        target: _Array | None, order: _Array | None, step_first: _Array, step_size: _Array, step_rate: _Array,
-        step_number: int, seed: int, training: bool, backward: bool, loss: int, loss_slot: _Array, losses: _Array | None,
-        correct: _Array | None, value_slot: _Array, value_out: _Array | None, adjoint_slot: _Array,
-        adjoint_out: _Array | None, tiles: _Array, tile_stride: int, values_at: int, adjoints_at: int, first_slot: int,
-        n_slots: int, scratch: _Array, scratch_stride: int, columns_at: int, n_threads: int,
+        hyper: _Array, first: _Array | None, second: _Array | None, scale: _Array, input_column: _Array,
+        nonzero: tuple[_Array | None, ...] | None, compress: bool, backward: bool, tiles: _Array, n_tiles: int,
+        tile_stride: int, values_at: int, adjoints_at: int, first_slot: int, n_slots: int, scratch: _Array,
+        n_workers: int, scratch_stride: int, columns_at: int,
+    ) -> bytes: ...
+    def run(
+        self, prepared: bytes, data_bytes: _Array | None, data_floats: _Array | None, step_first: _Array,
+        step_size: _Array, step_rate: _Array, order: _Array | None, step_number: int, seed: int, training: bool,
+        loss: int, loss_slot: _Array, label: _Array | None, target: _Array | None, losses: _Array | None,
+        correct: _Array | None, value_slot: _Array, value_out: _Array | None, highest: _Array | None,
+        adjoint_slot: _Array, adjoint_out: _Array | None,
     ) -> int: ...
+    def tile_nonzeros(self, columns: int) -> int: ...
     def count_nonzero(self, bytes: _Array | None, floats: _Array | None, out: _Array, n_threads: int) -> None: ...
     def compress(
         self, bytes: _Array | None, floats: _Array | None, start: _Array, chunk: _Array, column: _Array,

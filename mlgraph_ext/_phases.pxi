@@ -58,7 +58,8 @@ cdef float* thin_slots(const Instruction* ins, float* scratch) noexcept nogil:
 
 
 cdef void forward(
-    const Run* r, int64_t step, int64_t tile, const int64_t* row, int64_t n, float* memory, float* scratch, bint fresh,
+    const Run* r, int64_t step, int64_t tile, const Nonzero* data, const int64_t* row, int64_t n, float* memory,
+    float* scratch, bint fresh,
 ) noexcept nogil:
     """Values of all slots of a tile. `fresh`: this worker has not seen this step before."""
     cdef float* values = memory + r.values_at
@@ -90,7 +91,7 @@ cdef void forward(
                     pack_thin(neuron_key(r, ins, step, tile), kept_share(ins), r.optimizer.parameters + ins.weights,
                               ins.arity, ins.size, scratch + ins.masked)
                 thin = thin_slots(ins, scratch)
-                nonzero_forward(&r.nonzero, row, n, scratch + ins.masked, NULL, ins.arity,
+                nonzero_forward(data, row, n, scratch + ins.masked, NULL, ins.arity,
                                 groups_of(ins.size) * PANEL, thin)
                 spread_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, thin, out)
                 if ins.bias >= 0:
@@ -98,7 +99,7 @@ cdef void forward(
                         for lane in range(LANES):
                             out[i * LANES + lane] = out[i * LANES + lane] + biases(r, ins)[i]
             elif r.sparse and ins.reads_data:
-                nonzero_forward(&r.nonzero, row, n, tile_weights(r, ins, scratch), biases(r, ins),
+                nonzero_forward(data, row, n, tile_weights(r, ins, scratch), biases(r, ins),
                                 ins.arity, ins.size, out)
             else:
                 dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size,
@@ -214,6 +215,29 @@ cdef void hand_back(
             out[row[lane] * n_wanted + j] = slots[wanted[j] * <int64_t>LANES + lane]
 
 
+cdef void find_highest(
+    const int64_t* row, int64_t n, const float* slots, const int32_t* wanted, int64_t n_wanted, int64_t* out,
+) noexcept nogil:
+    """out[example] = which of the wanted slots is highest; the first of equals, or the first NaN, as numpy has it."""
+    cdef float best[LANES]
+    cdef int32_t arg[LANES]
+    cdef const float* z
+    cdef int64_t lane
+    cdef int32_t j
+    cdef bint higher
+    for lane in range(LANES):
+        best[lane] = slots[wanted[0] * <int64_t>LANES + lane]
+        arg[lane] = 0
+    for j in range(1, <int32_t>n_wanted):
+        z = slots + wanted[j] * <int64_t>LANES
+        for lane in range(LANES):
+            higher = (z[lane] > best[lane]) | ((z[lane] != z[lane]) & (best[lane] == best[lane]))
+            arg[lane] = j if higher else arg[lane]
+            best[lane] = z[lane] if higher else best[lane]
+    for lane in range(n):
+        out[row[lane]] = arg[lane]
+
+
 cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* scratch, bint fresh) noexcept nogil:
     """Phase 1 for one tile, in the tile memory numbered `place`. False if something was not finite."""
     cdef float* memory = r.tiles + place * r.tile_stride
@@ -222,24 +246,33 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     cdef int64_t first = r.step_first[step] + tile * LANES
     cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
     cdef int64_t row[LANES]
+    cdef int64_t entry[LANES]
+    cdef Nonzero data
     cdef int64_t lane
     cdef bint finite = True
     for lane in range(LANES):
+        entry[lane] = lane
         # The lanes past the end repeat the last example: real numbers, of no weight in the loss.
         row[lane] = first + smaller(lane, n - 1)
         if r.order != NULL:
             row[lane] = r.order[row[lane]]
     if r.first_slot == 0:
         load(r, row, values)
-    forward(r, step, tile, row, n, memory, scratch, fresh)
+    if r.compress:
+        compress_tile(r.bytes, r.floats, r.columns, row, n, r.scale, <char*>(scratch + r.columns_at), &data)
+        forward(r, step, tile, &data, entry, n, memory, scratch, fresh)
+    else:
+        forward(r, step, tile, &r.nonzero, row, n, memory, scratch, fresh)
     if r.backward:
         memset(adjoints + r.first_slot * LANES, 0, (r.n_slots - r.first_slot) * LANES * sizeof(float))
     if r.loss != LOSS_NONE:
         finite = seed_adjoints(r, step, first, row, n, values, adjoints)
     if r.backward:
         finite = backward(r, step, tile, memory, scratch) and finite
-    if r.n_values:
+    if r.value_out != NULL:
         hand_back(row, n, values, r.value_slot, r.n_values, r.value_out)
+    if r.highest != NULL:
+        find_highest(row, n, values, r.value_slot, r.n_values, r.highest)
     if r.n_adjoints:
         hand_back(row, n, adjoints, r.adjoint_slot, r.n_adjoints, r.adjoint_out)
     return finite

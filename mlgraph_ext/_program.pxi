@@ -59,7 +59,8 @@ cdef struct Run:
     const int32_t* input_column
     int64_t n_inputs
     Nonzero nonzero
-    bint sparse
+    bint sparse          # dense blocks walk over the nonzeros of the data
+    bint compress        # which each worker makes for each tile anew: no training, no `nonzero`
     const int32_t* label
     const float* target
     const int64_t* order
@@ -82,17 +83,20 @@ cdef struct Run:
     const int32_t* value_slot
     int64_t n_values
     float* value_out
+    int64_t* highest
     const int32_t* adjoint_slot
     int64_t n_adjoints
     float* adjoint_out
     # memory
     float* tiles
+    int64_t n_tiles
     int64_t tile_stride
     int64_t values_at    # floats from a tile's memory to the value of slot 0
     int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
     int64_t first_slot   # slots before it have no memory: inputs that only sparse blocks read
     int64_t n_slots
     float* scratch
+    int64_t n_workers
     int64_t scratch_stride
     int64_t columns_at   # where in a worker's scratch nonzeros are sorted by column
     # the queue

@@ -28,6 +28,7 @@ include "_elementwise.pxi"
 include "_dropout.pxi"
 include "_dense.pxi"
 include "_nonzero.pxi"
+include "_compress.pxi"
 include "_columns.pxi"
 include "_rows.pxi"
 include "_update.pxi"
@@ -49,24 +50,21 @@ cdef extern from *:
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
 
 
-def run(
+def is_finite(const float[::1] x):
+    """Whether all numbers are finite."""
+    return all_finite(&x[0], x.shape[0]) if x.shape[0] else True
+
+
+def prepare(
     *, const int64_t[:, ::1] program, const int32_t[::1] index, const float[::1] constants, const int64_t[:, ::1] units,
     float[::1] parameters, int optimizer, const float[::1] hyper, float[::1] first, float[::1] second,
-    const uint8_t[:, ::1] bytes, const float[:, ::1] floats, const float[::1] scale, const int32_t[::1] input_column,
-    tuple nonzero, const int32_t[::1] label, const float[:, ::1] target, const int64_t[::1] order,
-    const int64_t[::1] step_first, const int64_t[::1] step_size, const float[::1] step_rate,
-    int64_t step_number, uint64_t seed, bint training, bint backward, int loss, const int32_t[::1] loss_slot,
-    float[::1] losses, uint8_t[::1] correct,
-    const int32_t[::1] value_slot, float[:, ::1] value_out, const int32_t[::1] adjoint_slot, float[:, ::1] adjoint_out,
-    float[::1] tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot, int64_t n_slots,
-    float[::1] scratch, int64_t scratch_stride, int64_t columns_at, int n_threads,
+    const float[::1] scale, const int32_t[::1] input_column, tuple nonzero, bint compress, bint backward,
+    float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
+    int64_t n_slots, float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t columns_at,
 ):
-    """Run steps of a plan; mlgraph.engine is its one caller and says what each argument is.
+    """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
 
-    Returns
-    -------
-    int
-        -1, or the number of the step (from 0) at which something was not finite and the run stopped.
+    mlgraph.engine is the one caller of both and says what each argument is.
     """
     cdef Run r
     cdef const int64_t[::1] start
@@ -75,17 +73,14 @@ def run(
     cdef const float[::1] value
     cdef const uint16_t[:, ::1] cut
     cdef const int32_t[::1] chunk
-    cdef int64_t most
-    cdef int worker
     if program.shape[1] * sizeof(int64_t) != sizeof(Instruction) or units.shape[1] * sizeof(int64_t) != sizeof(Unit):
         raise ValueError(f"program, units: expected rows of {sizeof(Instruction) // 8} and {sizeof(Unit) // 8} numbers, "
                          f"came {program.shape[1]} and {units.shape[1]}")
-    if step_first.shape[0] != step_size.shape[0] or step_rate.shape[0] != step_size.shape[0]:
-        raise ValueError("step_first, step_size, step_rate: expected one length, came "
-                         f"{step_first.shape[0]}, {step_size.shape[0]}, {step_rate.shape[0]}")
-    if n_threads < 1 or scratch.shape[0] < n_threads * scratch_stride:
-        raise ValueError(f"scratch: expected n_threads >= 1 and {n_threads} x {scratch_stride} floats, "
+    if n_workers < 1 or scratch.shape[0] < n_workers * scratch_stride:
+        raise ValueError(f"scratch: expected n_workers >= 1 and {n_workers} x {scratch_stride} floats, "
                          f"came {scratch.shape[0]}")
+    if n_tiles < n_workers or tiles.shape[0] < n_tiles * tile_stride:
+        raise ValueError(f"tiles: expected n_tiles >= n_workers and {n_tiles} x {tile_stride} floats, came {tiles.shape[0]}")
     memset(&r, 0, sizeof(Run))
     r.program = <const Instruction*>&program[0, 0] if program.shape[0] else NULL
     r.n_instructions = program.shape[0]
@@ -98,16 +93,11 @@ def run(
     r.optimizer.parameters = &parameters[0] if parameters.shape[0] else NULL
     r.optimizer.first = &first[0] if first is not None and first.shape[0] else NULL
     r.optimizer.second = &second[0] if second is not None and second.shape[0] else NULL
-    # Without columns there is no first element to point at, and nobody looks.
-    if bytes is not None and bytes.shape[1]:
-        r.bytes, r.columns = &bytes[0, 0], bytes.shape[1]
-    if floats is not None and floats.shape[1]:
-        r.floats, r.columns = &floats[0, 0], floats.shape[1]
     r.scale = &scale[0]
     r.input_column = &input_column[0] if input_column.shape[0] else NULL
     r.n_inputs = input_column.shape[0]
-    r.sparse = nonzero is not None
-    if r.sparse:
+    r.sparse, r.compress, r.backward = compress or nonzero is not None, compress, backward
+    if nonzero is not None:
         start, column, byte, value, cut, chunk = nonzero
         r.nonzero.start = &start[0]
         r.nonzero.column = &column[0]
@@ -117,40 +107,74 @@ def run(
         r.nonzero.cut = &cut[0, 0]
         r.nonzero.chunk = &chunk[0]
         r.nonzero.chunks = chunk.shape[0] - 1
+    r.tiles = &tiles[0]
+    r.n_tiles, r.tile_stride, r.values_at, r.adjoints_at = n_tiles, tile_stride, values_at, adjoints_at
+    r.first_slot, r.n_slots = first_slot, n_slots
+    r.scratch = &scratch[0]
+    r.n_workers, r.scratch_stride, r.columns_at = n_workers, scratch_stride, columns_at
+    return (<const char*>&r)[:sizeof(Run)]
+
+
+def run(
+    bytes prepared, const uint8_t[:, ::1] data_bytes, const float[:, ::1] data_floats,
+    const int64_t[::1] step_first, const int64_t[::1] step_size, const float[::1] step_rate, const int64_t[::1] order,
+    int64_t step_number, uint64_t seed, bint training,
+    int loss, const int32_t[::1] loss_slot, const int32_t[::1] label, const float[:, ::1] target,
+    float[::1] losses, uint8_t[::1] correct,
+    const int32_t[::1] value_slot, float[:, ::1] value_out, int64_t[::1] highest,
+    const int32_t[::1] adjoint_slot, float[:, ::1] adjoint_out,
+):
+    """Run steps of a plan.
+
+    Returns
+    -------
+    int
+        -1, or the number of the step (from 0) at which something was not finite and the run stopped.
+    """
+    cdef Run r
+    cdef int64_t most = 0, i
+    cdef int worker, workers
+    if len(prepared) != sizeof(Run):
+        raise ValueError(f"prepared: expected {sizeof(Run)} bytes, came {len(prepared)}")
+    if step_first.shape[0] != step_size.shape[0] or step_rate.shape[0] != step_size.shape[0]:
+        raise ValueError("step_first, step_size, step_rate: expected one length, came "
+                         f"{step_first.shape[0]}, {step_size.shape[0]}, {step_rate.shape[0]}")
+    memcpy(&r, <const char*>prepared, sizeof(Run))
+    # Without columns there is no first element to point at, and nobody looks.
+    if data_bytes is not None and data_bytes.shape[1]:
+        r.bytes, r.columns = &data_bytes[0, 0], data_bytes.shape[1]
+    if data_floats is not None and data_floats.shape[1]:
+        r.floats, r.columns = &data_floats[0, 0], data_floats.shape[1]
     r.label = &label[0] if label is not None else NULL
     r.target = &target[0, 0] if target is not None else NULL
     r.order = &order[0] if order is not None else NULL
     r.step_first, r.step_size, r.step_rate = &step_first[0], &step_size[0], &step_rate[0]
     r.n_steps = step_size.shape[0]
-    r.step_number, r.seed, r.training, r.backward = step_number, seed, training, backward
+    r.step_number, r.seed, r.training = step_number, seed, training
     r.loss, r.loss_slot, r.n_outputs = loss, &loss_slot[0], loss_slot.shape[0] - 1
     r.losses = &losses[0] if losses is not None else NULL
     r.correct = &correct[0] if correct is not None else NULL
-    r.n_values = value_slot.shape[0] if value_out is not None else 0
+    r.n_values = value_slot.shape[0]
     r.n_adjoints = adjoint_slot.shape[0] if adjoint_out is not None else 0
     if r.n_values:
-        r.value_slot, r.value_out = &value_slot[0], &value_out[0, 0]
+        r.value_slot = &value_slot[0]
+        r.value_out = &value_out[0, 0] if value_out is not None else NULL
+        r.highest = &highest[0] if highest is not None else NULL
     if r.n_adjoints:
         r.adjoint_slot, r.adjoint_out = &adjoint_slot[0], &adjoint_out[0, 0]
-    r.tiles = &tiles[0]
-    r.tile_stride, r.values_at, r.adjoints_at = tile_stride, values_at, adjoints_at
-    r.first_slot, r.n_slots = first_slot, n_slots
-    r.scratch = &scratch[0]
-    r.scratch_stride = scratch_stride
-    r.columns_at = columns_at
     r.bad_step = -1
-    most = n_threads
     if r.n_units:
-        for worker in range(<int>r.n_steps):
-            most = max(most, (r.step_size[worker] + LANES - 1) // LANES)
-    if tiles.shape[0] < most * tile_stride:
-        raise ValueError(f"tiles: expected {most} x {tile_stride} floats, came {tiles.shape[0]}")
-    r.taken = <int64_t*>zeros(n_threads * TAKEN_STRIDE, sizeof(int64_t))
+        for i in range(r.n_steps):
+            most = max(most, (r.step_size[i] + LANES - 1) // LANES)
+    if r.n_tiles < most:
+        raise ValueError(f"prepared: expected memory for {most} tiles, came {r.n_tiles}")
+    workers = <int>r.n_workers
+    r.taken = <int64_t*>zeros(workers * TAKEN_STRIDE, sizeof(int64_t))
     if r.taken == NULL:
-        raise MemoryError("n_threads: no memory for their queues")
+        raise MemoryError("prepared: no memory for the queues of its workers")
     # One iteration is one worker. With fewer threads than asked for, the first worker does the work of the missing ones.
-    for worker in prange(n_threads, nogil=True, num_threads=n_threads, schedule="static", chunksize=1,
-                         use_threads_if=n_threads > 1):
-        work(&r, worker, n_threads)
+    for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1,
+                         use_threads_if=workers > 1):
+        work(&r, worker, workers)
     free(r.taken)
     return r.bad_step
