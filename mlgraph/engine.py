@@ -303,6 +303,9 @@ class Engine:
         first_slot = n_in if sparse else 0
         slots = (plan.n_slots - first_slot) * LANES
         stride = plan.n_extra + slots * (2 if backward else 1)
+        packed_at = stride if sparse and plan.rows_read_data else -1
+        if packed_at >= 0:
+            stride += mlgraph_ext.sweep.packed_size(n_in)
         n_tiles = max(-(-most // LANES), n_threads) if optimizer else n_threads
         moments: list[Float32 | None] = [None, None]
         if optimizer in ("accumulate", "momentum", "adam"):
@@ -337,7 +340,8 @@ class Engine:
                 input_column=plan.input_column, nonzero=None if nonzeros is None else tuple(nonzeros), compress=compress,
                 backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
                 values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
-                first_slot=first_slot, n_slots=plan.n_slots, scratch=self._scratch, n_workers=n_threads,
+                first_slot=first_slot, n_slots=plan.n_slots,
+                first_adjoint=0 if plan.want_inputs else n_in, packed_at=packed_at, scratch=self._scratch, n_workers=n_threads,
                 scratch_stride=scratch_stride, columns_at=2 * unit_floats,
             )  # fmt: skip
             self._prepared = prepared = key, arrays, address

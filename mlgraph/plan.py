@@ -79,7 +79,9 @@ class Plan:
     input_column : int32
         Columns of the data that are read; they have the first slots.
     sparse_ready : bool
-        Whether only dense blocks read the inputs, so that data need not be laid out in lanes.
+        Whether only neurons read the inputs, in ways that need no lanes of them.
+    rows_read_data : bool
+        Whether sparse rows are among them.
     n_masked : int
         Floats that a worker needs for masked weights.
     n_extra : int
@@ -149,6 +151,7 @@ class Plan:
 
         n_inputs = len(inputs)
         self.sparse_ready = 0 < n_inputs <= np.iinfo(np.uint16).max and not (arguments < n_inputs).any()
+        self.rows_read_data = False
         self.n_masked = self.n_extra = self.n_edges = 0
         trained = np.flatnonzero(code[heads] >= PARAMETER).tolist()
         groups = [nodes[firsts[i] : firsts[i] + sizes[i]] for i in trained]
@@ -178,7 +181,8 @@ class Plan:
             sources = gather(low.pool, low.start[group], low.count[group])
             pointers = [np.concatenate([[0], np.cumsum(low.count[group])]).astype(np.int32)]
         slots = self.slot[sources]
-        reads_data = shared and np.array_equal(slots, np.arange(n_inputs))
+        reads_data = np.array_equal(slots, np.arange(n_inputs)) if shared else bool((slots < n_inputs).all())
+        self.rows_read_data |= reads_data and not shared
         if not reads_data and (slots < n_inputs).any():
             self.sparse_ready = False
         drop, keep, bits = _dropout_of(first, dropout)
@@ -194,7 +198,7 @@ class Plan:
         if bits:
             self.n_extra += -(-n_weights // 64) * 2
             self.n_masked += -(-n_weights // PANEL) * PANEL
-        elif drop and reads_data:
+        elif drop and shared and reads_data:
             # A thin copy of the block (_dropout.pxi): a panel for each 32 neurons, and their slots.
             self.n_masked += -(-n // 32) * PANEL * (arity + LANES)
         return instruction
@@ -250,7 +254,9 @@ class Plan:
                     units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
             elif ins.kind == KINDS["rows"]:
                 rows = self.index[ins.args : ins.args + ins.size + 1]
-                units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, 2048)]
+                # Large units share what it costs to have the data of all tiles at hand (_picked.pxi).
+                edges = max(2048, int(rows[-1]) // 4) if ins.reads_data else 2048
+                units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, edges)]
                 if ins.bias >= 0:
                     units += [(i, 1, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
             elif ins.kind == KINDS["parameter"]:

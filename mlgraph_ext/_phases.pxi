@@ -18,6 +18,12 @@ cdef void load(const Run* r, const int64_t* row, float* values) noexcept nogil:
         slot = slot + 16
 
 
+cdef inline void fill(float* slot, float x) noexcept nogil:
+    cdef int c
+    for c in range(SLOT_VECS):
+        (<vec*>slot)[c] = splat(x)
+
+
 cdef uint64_t neuron_key(const Run* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
     # One mask for each 128 examples: a step of that size or less trains one thinned network.
     return draw(draw(draw(r.seed, r.step_number + step), 2 * ins.stream), tile // 4)
@@ -33,8 +39,8 @@ cdef inline double kept_share(const Instruction* ins) noexcept nogil:
 
 cdef bint is_thin(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
     # Packing costs the same for a step of any size; from 48 examples on it pays. Larger steps have several masks.
-    return (r.training and ins.drop and kept_share(ins) <= 0.5 and ins.bits == 0 and r.sparse and ins.reads_data
-            and 48 <= r.step_size[step] <= 4 * LANES)
+    return (ins.kind == DENSE and r.training and ins.drop and kept_share(ins) <= 0.5 and ins.bits == 0 and r.sparse
+            and ins.reads_data and 48 <= r.step_size[step] <= 4 * LANES)
 
 
 cdef inline int64_t groups_of(int64_t count) noexcept nogil:
@@ -72,9 +78,7 @@ cdef void forward(
         out = values + ins.dst * LANES
         if ins.kind == CONSTANT or ins.kind == PARAMETER:
             for i in range(ins.size):
-                for lane in range(LANES):
-                    out[i * LANES + lane] = (r.constants if ins.kind == CONSTANT
-                                             else r.optimizer.parameters)[ins.weights + i]
+                fill(out + i * LANES, (r.constants if ins.kind == CONSTANT else r.optimizer.parameters)[ins.weights + i])
         elif ins.kind == OPERATION:
             op_forward(<int>ins.op, ins.size, ins.arity, r.index + ins.args, values, ins.dst)
         else:
@@ -83,7 +87,10 @@ cdef void forward(
                           <uint64_t*>(memory + ins.mask))
                 apply_mask(<uint64_t*>(memory + ins.mask), 0, edge_scale(ins), ins.n_weights,
                            r.optimizer.parameters + ins.weights, scratch + ins.masked, False)
-            if ins.kind == ROWS:
+            if ins.kind == ROWS and r.sparse and ins.reads_data:
+                picked_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
+                               r.index + ins.args + ins.size + 1, r.n_inputs, memory + r.packed_at, out)
+            elif ins.kind == ROWS:
                 rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
                              r.index + ins.args + ins.size + 1, values, out)
             elif is_thin(r, ins, step):
@@ -247,6 +254,7 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
     cdef int64_t row[LANES]
     cdef int64_t entry[LANES]
+    cdef const int64_t* rows     # the examples in `data`
     cdef Nonzero data
     cdef int64_t lane
     cdef bint finite = True
@@ -256,15 +264,19 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
         row[lane] = first + smaller(lane, n - 1)
         if r.order != NULL:
             row[lane] = r.order[row[lane]]
-    if r.first_slot == 0:
-        load(r, row, values)
     if r.compress:
         compress_tile(r.bytes, r.floats, r.columns, row, n, r.scale, <char*>(scratch + r.columns_at), &data)
-        forward(r, step, tile, &data, entry, n, memory, scratch, fresh)
+        rows = entry
     else:
-        forward(r, step, tile, &r.nonzero, row, n, memory, scratch, fresh)
+        data = r.nonzero
+        rows = row
+    if not r.sparse:
+        load(r, row, values)
+    elif r.packed_at >= 0:
+        pack_nonzeros(&data, rows, n, r.n_inputs, memory + r.packed_at)
+    forward(r, step, tile, &data, rows, n, memory, scratch, fresh)
     if r.backward:
-        memset(adjoints + r.first_slot * LANES, 0, (r.n_slots - r.first_slot) * LANES * sizeof(float))
+        memset(adjoints + r.first_adjoint * LANES, 0, (r.n_slots - r.first_adjoint) * LANES * sizeof(float))
     if r.loss != LOSS_NONE:
         finite = seed_adjoints(r, step, first, row, n, values, adjoints)
     if r.backward:
@@ -372,6 +384,11 @@ cdef void unit_gradient(
                                  transposed + (t - t % 4) * r.tile_stride, g, t >= 4)
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, tiles, g)
+    elif ins.kind == ROWS and unit.part == 0 and r.sparse and ins.reads_data:
+        memset(g, 0, size * sizeof(float))
+        for t in range(tiles):
+            picked_gradient(sources + first, n, sources + ins.size + 1, r.n_inputs, memory + t * r.tile_stride + r.packed_at,
+                            delta + first * LANES + t * r.tile_stride, g)
     elif ins.kind == ROWS and unit.part == 0:
         rows_gradient(sources + first, n, sources + ins.size + 1, values, delta + first * LANES,
                       r.tile_stride, tiles, g)

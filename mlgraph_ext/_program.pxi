@@ -25,7 +25,7 @@ cdef struct Instruction:
     int64_t weights      # into the parameters (a constant: into the constants)
     int64_t n_weights    # with padding
     int64_t bias         # into the parameters, or -1
-    int64_t reads_data   # a dense block that may read the nonzeros of the data itself
+    int64_t reads_data   # neurons that may read the nonzeros of the data themselves
     int64_t propagate    # some source wants an adjoint
     int64_t transposed   # dense: where a tile keeps its transposed deltas
     int64_t stream       # which random numbers
@@ -59,8 +59,8 @@ cdef struct Run:
     const int32_t* input_column
     int64_t n_inputs
     Nonzero nonzero
-    bint sparse          # dense blocks walk over the nonzeros of the data
-    bint compress        # which each worker makes for each tile anew: no training, no `nonzero`
+    bint sparse          # inputs have no slots: neurons read the nonzeros of the data themselves
+    bint compress        # which are found for each tile anew: no training, no `nonzero`
     const int32_t* label
     const float* target
     const int64_t* order
@@ -95,6 +95,8 @@ cdef struct Run:
     int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
     int64_t first_slot   # slots before it have no memory: inputs that only sparse blocks read
     int64_t n_slots
+    int64_t first_adjoint  # slots before it have no adjoint: inputs that nobody asks for
+    int64_t packed_at    # floats from a tile's memory to its packed nonzeros, or -1: no rows read them
     float* scratch
     int64_t n_workers
     int64_t scratch_stride

@@ -56,7 +56,7 @@ def test_a_short_layer_is_rows():
     net = mlgraph.Network(6)
     net.add_layer(DENSE_FROM - 1)
     plan = plan_of(*net.outputs)
-    assert kinds(plan) == [("rows", DENSE_FROM - 1)] and not plan.sparse_ready
+    assert kinds(plan) == [("rows", DENSE_FROM - 1)] and plan.sparse_ready and plan.rows_read_data
 
 
 def test_neurons_made_one_by_one_become_a_block():

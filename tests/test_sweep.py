@@ -110,6 +110,43 @@ def test_any_topology(sweep, seed, kind):
     assert KINDS["rows"] in {ins.kind for ins in plan.instructions}
 
 
+def pruned(sizes, density, seed=0):
+    """Layers in which every neuron has sources of its own."""
+    rng = np.random.default_rng(seed)
+    g = mlgraph.Graph()
+    nodes = g.inputs(sizes[0])
+    for size in sizes[1:]:
+        sources = [[node for node in nodes if rng.random() < density] or nodes[:1] for _ in range(size)]
+        nodes = [
+            g.add_neuron(some, "tanh", weights=rng.normal(size=len(some)) / len(some) ** 0.5, bias=rng.normal())
+            for some in sources
+        ]
+    return mlgraph.Model(g, nodes, "softmax_cross_entropy")
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
+@pytest.mark.parametrize("density", [0.05, 0.3, 0.8])
+@pytest.mark.parametrize("n", [1, 31, 33, 128, 200])
+def test_pruned_layers(sweep, kind, density, n):
+    model = pruned((60, 30, 20, 6), density)
+    x, y = data(n, 60, 6, kind)
+    plan = check(model, x, y)
+    assert plan.sparse_ready and plan.rows_read_data
+    values = reference.forward(plan, model.graph.parameters, x)[plan.slot[model._outputs]].T
+    np.testing.assert_allclose(model.forward(x), values, rtol=1e-4, atol=1e-5)
+
+
+def test_bits_of_pruned_layers_do_not_depend_on_threads(sweep):
+    x, y = data(500, 60, 6, "sparse")
+    results = []
+    for n_threads in (1, 2, 3, 7):
+        model = pruned((60, 30, 20, 6), 0.3)
+        model.fit(x, y, epochs=2, batch_size=(100, 7), learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
+        results.append(model.graph.parameters.copy())
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
+
+
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
 @pytest.mark.parametrize("options", [{"dropout": 0.5}, {"dropout": 0.3}, {"weight_dropout": 0.5}, {"weight_dropout": 0.3},
                                      {"dropout": 0.25, "weight_dropout": 0.75}], ids=str)  # fmt: skip
