@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.formula import formula
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph, Node
+from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, gather, topological
+from mlgraph.views import Node
 
 __all__ = ["Drawing", "to_dot"]
 

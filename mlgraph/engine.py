@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.graph import PANEL, Float32, Graph, aligned, real_array
+from mlgraph.checks import Float32, real_array
+from mlgraph.graph import PANEL, Graph, aligned
 from mlgraph.lowering import Ints
 from mlgraph.plan import LANES, Plan
 

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.checks import Float32, float_array
 from mlgraph.engine import Engine, Examples
-from mlgraph.graph import INPUT, NEURON, PARAMETER, Float32, Graph, Neuron, Node, float_array
+from mlgraph.graph import INPUT, NEURON, PARAMETER, Graph
 from mlgraph.plan import Plan
+from mlgraph.views import Neuron, Node
 
 
 class Places(NamedTuple):

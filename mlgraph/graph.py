@@ -1,39 +1,32 @@
 """The graph of scalars: build it, read it, change it. No arithmetic on batches happens here.
 
-A graph is a handful of arrays. A node is its number, which no edit changes; `Node`, `Neuron` and `Edge` are views made on
-demand. Neurons made together share one list of sources until one of them is edited. All parameters stand in one float32
-vector that the graph owns; a neuron's weights are a strided run of it, so that a plan may lay them out as its kernels want.
+A graph is a handful of arrays. A node is its number, which no edit changes; its views (`mlgraph.views`) are made on demand.
+Neurons made together share one list of sources until one of them is edited. All parameters stand in one float32 vector that
+the graph owns; a neuron's weights are a strided run of it, so that a plan may lay them out as its kernels want.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Real
 from operator import index
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.checks import Float32, float_array, number
+from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Neuron, Node
 
 if TYPE_CHECKING:
     from mlgraph.drawing import Drawing
     from mlgraph.function import Function
 
-INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
-"""Codes of the nodes that are no operation; neurons add the code of their activation to the last."""
+__all__ = ["CONSTANT", "INPUT", "NEURON", "PANEL", "PARAMETER", "CycleError", "Float32", "Graph", "aligned"]
 
 PANEL = 16
 """Neurons that stand side by side in the parameter vector (``PANEL`` of the kernels)."""
-
-LARGEST = float(np.finfo(np.float32).max)
-"""The largest finite number of the precision that everything is computed in."""
-
-Float32 = npt.NDArray[np.float32]
-
-_ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "sub", "mul", "div", "pow", "neg", "abs"))
 
 
 class CycleError(ValueError):
@@ -99,14 +92,14 @@ class Graph:
 
     def constant(self, value: float) -> Node:
         """Add a constant."""
-        self._constants.append(_number("value", value))
+        self._constants.append(number("value", value))
         return Node(self, self._append(CONSTANT, (), len(self._constants) - 1))
 
     def parameter(self, value: float, name: str | None = None) -> Node:
         """Add a parameter that training may change."""
-        number = _number("value", value)
+        v = number("value", value)
         at = self._grow(1)
-        self._vector[at] = number
+        self._vector[at] = v
         node = self._append(PARAMETER, (), self._record(at, 1, -1))
         if name is not None:
             self._names[node] = str(name)
@@ -138,7 +131,7 @@ class Graph:
             raise ValueError(f"sources: expected at least one node and none twice, came {len(ids)} nodes")
         code = NEURON + _activation(activation)
         w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
-        b = 0.0 if bias is None else _number("bias", bias)
+        b = 0.0 if bias is None else number("bias", bias)
         at = self._grow(len(ids) + (bias is not None))
         self._vector[at : at + len(ids)] = w
         if bias is not None:
@@ -373,7 +366,7 @@ class Graph:
     def _arguments(self, operation: str, arguments: Iterable[Any]) -> list[int]:
         """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""
         what = f"arguments of {operation}"
-        given = [a if isinstance(a, Node) else _number(what, a) for a in arguments]
+        given = [a if isinstance(a, Node) else number(what, a) for a in arguments]
         self._ids(what, (a for a in given if isinstance(a, Node)))
         return [(a if isinstance(a, Node) else self.constant(a)).id for a in given]
 
@@ -392,180 +385,6 @@ class Graph:
         return ids
 
 
-class Node:
-    """A view of one scalar of a graph; arithmetic on nodes adds nodes."""
-
-    __slots__ = ("graph", "id")
-
-    def __init__(self, graph: Graph, id: int) -> None:
-        self.graph = graph
-        self.id = id
-
-    @property
-    def kind(self) -> str:
-        """"input", "constant", "parameter", "neuron" or the name of the operation."""
-        code = self.graph._code[self.id]
-        if code >= NEURON:
-            return "neuron"
-        return {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter"}.get(code) or ops.BY_CODE[code].name
-
-    @property
-    def name(self) -> str:
-        """The name it was given, or its number."""
-        return self.graph._names.get(self.id, f"n{self.id}")
-
-    @property
-    def sources(self) -> list[Node]:
-        """The nodes it reads."""
-        return [self.graph[i] for i in self.graph.sources_of(self.id)]
-
-    @property
-    def value(self) -> float:
-        """Value of a constant or parameter."""
-        code, data = self.graph._code[self.id], self.graph._data[self.id]
-        if code == CONSTANT:
-            return self.graph._constants[data]
-        if code == PARAMETER:
-            return float(self.graph.weights_of(self.id)[0])
-        raise AttributeError(f"value: expected a constant or parameter, came {self.kind} {self.name}")
-
-    @value.setter
-    def value(self, value: float) -> None:
-        if self.graph._code[self.id] != PARAMETER:
-            raise AttributeError(f"value: expected a parameter, came {self.kind} {self.name}")
-        self.graph.weights_of(self.id)[0] = _number("value", value)
-
-    def __repr__(self) -> str:
-        return f"<{self.kind} {self.name}>"
-
-    def __str__(self) -> str:
-        from mlgraph.formula import formula
-
-        return formula(self)
-
-    def draw(self, **options: Any) -> Drawing:
-        """A picture of what the node depends on; options as for `mlgraph.drawing.Drawing`."""
-        from mlgraph.drawing import Drawing
-
-        return Drawing(self, **options)
-
-    def to_dot(self, **options: Any) -> str:
-        """The picture as text for Graphviz; options as for `draw`."""
-        return self.draw(**options).to_dot()
-
-    def _repr_svg_(self) -> str:
-        return self.draw().to_svg()
-
-    def __add__(self, other: Node | float) -> Node:
-        return self._binary(_ADD, self, other)
-
-    def __radd__(self, other: float) -> Node:
-        return self._binary(_ADD, other, self)
-
-    def __sub__(self, other: Node | float) -> Node:
-        return self._binary(_SUB, self, other)
-
-    def __rsub__(self, other: float) -> Node:
-        return self._binary(_SUB, other, self)
-
-    def __mul__(self, other: Node | float) -> Node:
-        return self._binary(_MUL, self, other)
-
-    def __rmul__(self, other: float) -> Node:
-        return self._binary(_MUL, other, self)
-
-    def __truediv__(self, other: Node | float) -> Node:
-        return self._binary(_DIV, self, other)
-
-    def __rtruediv__(self, other: float) -> Node:
-        return self._binary(_DIV, other, self)
-
-    def __pow__(self, other: Node | float) -> Node:
-        return self._binary(_POW, self, other)
-
-    def __rpow__(self, other: float) -> Node:
-        return self._binary(_POW, other, self)
-
-    def __neg__(self) -> Node:
-        return Node(self.graph, self.graph._append(_NEG, (self.id,)))
-
-    def __pos__(self) -> Node:
-        return self
-
-    def __abs__(self) -> Node:
-        return Node(self.graph, self.graph._append(_ABS, (self.id,)))
-
-    def _compare(self, other: object) -> bool:
-        raise TypeError("nodes have no order (they have one for each example): use where, maximum or minimum")
-
-    __lt__ = __le__ = __gt__ = __ge__ = _compare
-
-    def _binary(self, code: int, a: Node | float, b: Node | float) -> Node:
-        graph = self.graph
-        try:
-            if a.graph is b.graph:  # type: ignore[union-attr]
-                return Node(graph, graph._append(code, (a.id, b.id)))  # type: ignore[union-attr]
-        except AttributeError:
-            if not isinstance(a if b is self else b, Real):
-                return NotImplemented  # type: ignore[no-any-return]
-        return Node(graph, graph._append(code, graph._arguments(ops.BY_CODE[code].name, (a, b))))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Node) and self.graph is other.graph and self.id == other.id
-
-    def __hash__(self) -> int:
-        return hash((id(self.graph), self.id))
-
-    def __bool__(self) -> bool:
-        raise TypeError(f"a node has no truth value (it has one for each example): came {self!r}")
-
-
-class Edge(NamedTuple):
-    """One weight from a source to a neuron: a reading, not a view."""
-
-    source: Node
-    target: Neuron
-    weight: float
-
-
-class Neuron(Node):
-    """A view of one neuron: ``activation(bias + sum(weights * sources))``."""
-
-    __slots__ = ()
-
-    @property
-    def activation(self) -> str:
-        """Name of the activation."""
-        return ops.BY_CODE[self.graph._code[self.id] - NEURON].name
-
-    @property
-    def weights(self) -> Float32:
-        """Weights in the order of `sources`; a writable view, valid until the next edit or compilation."""
-        return self.graph.weights_of(self.id)
-
-    @weights.setter
-    def weights(self, weights: npt.ArrayLike) -> None:
-        self.graph.weights_of(self.id)[:] = float_array("weights", weights, (self.graph._count[self.id],))
-
-    @property
-    def bias(self) -> float | None:
-        """The bias, None where there is none."""
-        at = self.graph._bias[self.graph._data[self.id]]
-        return None if at < 0 else float(self.graph._vector[at])
-
-    @bias.setter
-    def bias(self, bias: float) -> None:
-        at = self.graph._bias[self.graph._data[self.id]]
-        if at < 0:
-            raise AttributeError(f"bias: neuron {self.name} was made without one")
-        self.graph._vector[at] = _number("bias", bias)
-
-    @property
-    def edges(self) -> list[Edge]:
-        """Its incoming edges."""
-        return [Edge(s, self, float(w)) for s, w in zip(self.sources, self.weights, strict=True)]
-
-
 def _extend(target: array[Any], values: npt.NDArray[Any]) -> None:
     target.frombytes(np.ascontiguousarray(values, target.typecode).tobytes())
 
@@ -574,38 +393,3 @@ def _activation(name: str) -> int:
     if name not in ops.ACTIVATIONS:
         raise ValueError(f"activation: expected one of {', '.join(ops.ACTIVATIONS)}, came {name!r}")
     return ops.OPS[name].code
-
-
-def _number(what: str, value: Any) -> float:
-    if not isinstance(value, Real):
-        raise TypeError(f"{what}: expected a number, came {type(value).__name__}")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer
-        number = float(np.finfo(np.float64).max)
-    if LARGEST < abs(number) < np.inf:
-        raise ValueError(f"{what}: expected a number that float32 can hold, came {value}")
-    return number
-
-
-def real_array(what: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
-    """An array of real numbers of any type; TypeError if `value` is none."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise TypeError(f"{what}: expected an array of numbers, came rows of different lengths") from None
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"{what}: expected numbers, came an array of {array.dtype}")
-    return array
-
-
-def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> Float32:
-    """`value` as float32; TypeError or ValueError if it is not of this shape, in which None is any length."""
-    array = real_array(what, value)
-    if array.ndim != len(shape) or any(e is not None and e != s for e, s in zip(shape, array.shape, strict=True)):
-        raise ValueError(f"{what}: expected shape {tuple('n' if e is None else e for e in shape)}, came {array.shape}")
-    try:
-        with np.errstate(over="raise"):
-            return array.astype(np.float32, copy=False)
-    except FloatingPointError:
-        raise ValueError(f"{what}: expected numbers that float32 can hold, came {np.abs(array).max()}") from None

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.checks import LARGEST, Float32, real_array
 from mlgraph.engine import Engine, Examples, threads_for
-from mlgraph.graph import LARGEST, Float32, Graph, Neuron, Node, real_array
+from mlgraph.graph import Graph
 from mlgraph.plan import KINDS, Plan
 from mlgraph.training import History, Progress, epoch_steps, train
+from mlgraph.views import Neuron, Node
 
 
 class Model:

@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from mlgraph import ops, reference
 from mlgraph.function import Function
-from mlgraph.graph import Node
 from mlgraph.plan import KINDS, Instruction, Plan
+from mlgraph.views import Node
 
 __all__ = ["Expected", "check_against_reference", "check_gradients", "check_reference", "expect"]
 
