@@ -1,41 +1,89 @@
-"""Numbers and arrays that come from outside: each is what it should be, or an error says what was expected and what came."""
+"""What arguments must be. A mistake is one line that names the argument, what was expected and what came."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+Float32 = npt.NDArray[np.float32]
+
 LARGEST = float(np.finfo(np.float32).max)
 """The largest finite number of the precision that everything is computed in."""
 
-Float32 = npt.NDArray[np.float32]
+MOST = 2**31 - 1
+"""Nodes are numbered in 32 bits; of nothing else are more at once of any use."""
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: on one line, and not all of it if it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer of thousands of digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def whole(what: str, value: Any, least: int = 1, most: int | None = MOST) -> int:
+    """`value` as an int; ValueError if it is no integer, a truth value, or out of range."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{what}: expected an integer of at least {least}, came {shown(value)}")
+    if most is not None and value > most:
+        raise ValueError(f"{what}: expected an integer of at most {most}, came {shown(value)}")
+    return int(value)
+
+
+def share(what: str, value: Any) -> float:
+    """`value` as a float; ValueError if it is no number from 0 to below 1."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
+        raise ValueError(f"{what}: expected a number from 0 to below 1, came {shown(value)}")
+    return float(value)
+
+
+def one_of(what: str, value: Any, names: Sequence[str]) -> str:
+    """`value`, which is one of `names`, or else a ValueError."""
+    if not isinstance(value, str) or value not in names:
+        expected = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
+        raise ValueError(f"{what}: expected {expected}, came {shown(value)}")
+    return value
+
+
+def path(what: str, value: Any) -> str:
+    """`value` as a path; TypeError if it is none. An integer is none: open() would take it for an open file, and close it."""
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{what}: expected a path, came {type(value).__name__}") from None
 
 
 def number(what: str, value: Any) -> float:
-    """A number that float32 can hold, or one that is not finite; TypeError or ValueError for anything else."""
+    """`value` as a float that float32 can hold, infinities and NaN included; TypeError if it is no number."""
     if not isinstance(value, Real):
         raise TypeError(f"{what}: expected a number, came {type(value).__name__}")
     try:
-        x = float(value)
+        result = float(value)
     except OverflowError:  # an integer
-        x = float(np.finfo(np.float64).max)
-    if LARGEST < abs(x) < np.inf:
-        raise ValueError(f"{what}: expected a number that float32 can hold, came {value}")
-    return x
+        result = float(np.finfo(np.float64).max)
+    if LARGEST < abs(result) < np.inf:
+        raise ValueError(f"{what}: expected a number that float32 can hold, came {shown(value)}")
+    return result
 
 
 def real_array(what: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
     """An array of real numbers of any type; TypeError if `value` is none."""
+    if type(value) is not np.ndarray and np.ma.is_masked(value):
+        raise TypeError(f"{what}: expected numbers, came an array that masks some of them")
     try:
         array = np.asarray(value)
     except ValueError:
         raise TypeError(f"{what}: expected an array of numbers, came rows of different lengths") from None
     if array.dtype.kind not in "buif":
         raise TypeError(f"{what}: expected numbers, came an array of {array.dtype}")
-    return array
+    return array if array.flags.aligned else array.copy()
 
 
 def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> Float32:

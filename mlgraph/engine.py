@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.checks import Float32, real_array
+from mlgraph.checks import Float32, real_array, whole
 from mlgraph.graph import PANEL, Graph, aligned
 from mlgraph.lowering import Ints
 from mlgraph.plan import LANES, Plan
@@ -36,6 +36,9 @@ CHUNKS = 6
 
 COLUMN_FLOATS = 1 + 2 * 128
 """Scratch for each column of a chunk: a length, and places and values of up to 128 nonzeros (``_columns.pxi``)."""
+
+MOST_THREADS = 1024
+"""More than this is a mistake, and may be more than the system can start: libgomp then ends the process."""
 
 WORK_PER_THREAD = 400_000
 """Multiply-adds of a step for which one more thread pays: about 10 microseconds, several times what waiting costs."""
@@ -91,14 +94,13 @@ def threads_for(n_threads: int | None, work: float) -> int:
     Parameters
     ----------
     n_threads : int or None
-        The user's wish, at least 1; None: as many as the machine has and the work is worth.
+        The user's wish, 1 to `MOST_THREADS`; None: as many as the machine has and the work is worth.
     """
-    if n_threads is not None and (not isinstance(n_threads, int | np.integer) or n_threads < 1):
-        raise ValueError(f"n_threads: expected a number of at least 1 or None, came {n_threads!r}")
+    wish = None if n_threads is None else whole("n_threads", n_threads, 1, MOST_THREADS)
     if _forked:
         return 1
-    if n_threads is not None:
-        return int(n_threads)
+    if wish is not None:
+        return wish
     worth = int(work // WORK_PER_THREAD)
     return min(available_threads(), worth) if worth > 1 else 1
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import Float32, float_array, number
+from mlgraph.checks import MOST, Float32, float_array, number, one_of, shown, whole
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Neuron, Node
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ class Graph:
 
     def inputs(self, n: int) -> list[Node]:
         """Add `n` inputs."""
-        if not isinstance(n, int | np.integer) or n < 0:
-            raise ValueError(f"n: expected a number of inputs, came {n!r}")
-        return [self.input() for _ in range(n)]
+        return [self.input() for _ in range(whole("n", n, 0, MOST - len(self)))]
 
     def constant(self, value: float) -> Node:
         """Add a constant."""
@@ -196,9 +194,7 @@ class Graph:
 
     def operation(self, name: str, *arguments: Node | float) -> Node:
         """Add a node that applies the operation `name` of `mlgraph.ops` to nodes or numbers."""
-        op = ops.OPS.get(name)
-        if op is None:
-            raise ValueError(f"name: expected one of {', '.join(ops.OPS)}, came {name!r}")
+        op = ops.OPS[one_of("name", name, tuple(ops.OPS))]
         if op.arity != len(arguments) if op.arity >= 0 else not arguments:
             expected = op.arity if op.arity >= 0 else "at least 1"
             raise ValueError(f"arguments of {name}: expected {expected}, came {len(arguments)}")
@@ -206,8 +202,11 @@ class Graph:
 
     def softmax(self, nodes: Sequence[Node]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z."""
-        total = self.operation("logsumexp", *nodes)
-        return [self.operation("exp", self.operation("sub", z, total)) for z in nodes]
+        if not isinstance(nodes, Iterable):
+            raise TypeError(f"nodes: expected a sequence of nodes, came {type(nodes).__name__}")
+        terms = list(nodes)
+        total = self.operation("logsumexp", *terms)
+        return [self.operation("exp", self.operation("sub", z, total)) for z in terms]
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -248,9 +247,7 @@ class Graph:
         return self._vector[: self._used]
 
     def __getitem__(self, node: int) -> Node:
-        node = index(node)
-        if not 0 <= node < len(self._code):
-            raise IndexError(f"node: expected 0 to {len(self._code) - 1}, came {node}")
+        node = self._id(node)
         return (Neuron if self._code[node] >= NEURON else Node)(self, node)
 
     def __iter__(self) -> Iterator[Node]:
@@ -258,11 +255,15 @@ class Graph:
 
     def sources_of(self, node: int) -> npt.NDArray[np.int32]:
         """Ids of the sources of a node; a copy."""
+        node = self._id(node)
         start = self._start[node]
         return np.array(self._pool[start : start + self._count[node]], np.int32)
 
     def weights_of(self, node: int) -> Float32:
         """Weights of a neuron or the one value of a parameter; a writable view."""
+        node = self._id(node)
+        if self._code[node] < PARAMETER:
+            raise ValueError(f"node: expected a neuron or parameter, came {self[node]!r}")
         record = self._data[node]
         at, stride = self._weights[record], self._stride[record]
         n = self._count[node] if self._code[node] >= NEURON else 1
@@ -328,11 +329,12 @@ class Graph:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
+        start = len(self._pool)
+        self._pool.extend(sources)  # first: it raises for an id that is none, and then nothing has changed
         self._code.append(code)
-        self._start.append(len(self._pool))
+        self._start.append(start)
         self._count.append(len(sources))
         self._data.append(data)
-        self._pool.extend(sources)
         self.edits += 1
         return len(self._code) - 1
 
@@ -350,6 +352,15 @@ class Graph:
             self._vector = vector
         self._used = at + n
         return at
+
+    def _id(self, node: Any) -> int:
+        try:
+            node = index(node)
+        except TypeError:
+            raise TypeError(f"node: expected the id of a node, came {type(node).__name__}") from None
+        if not 0 <= node < len(self._code):
+            raise IndexError(f"node: expected 0 to {len(self._code) - 1}, came {shown(node)}")
+        return int(node)
 
     def _ids(self, what: str, nodes: Any) -> list[int]:
         if not isinstance(nodes, Iterable):
@@ -389,7 +400,12 @@ def _extend(target: array[Any], values: npt.NDArray[Any]) -> None:
     target.frombytes(np.ascontiguousarray(values, target.typecode).tobytes())
 
 
+def checked_graph(graph: Any) -> Graph:
+    """`graph`, or a TypeError if it is none."""
+    if not isinstance(graph, Graph):
+        raise TypeError(f"graph: expected a Graph, came {type(graph).__name__}")
+    return graph
+
+
 def _activation(name: str) -> int:
-    if name not in ops.ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {', '.join(ops.ACTIVATIONS)}, came {name!r}")
-    return ops.OPS[name].code
+    return ops.OPS[one_of("activation", name, ops.ACTIVATIONS)].code

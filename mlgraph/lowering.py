@@ -118,6 +118,11 @@ def lower(graph: Graph, outputs: Ids) -> Lowered:
 
 def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) -> tuple[Ids, Ids]:
     """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError."""
+    n, end = len(graph), len(pool)
+    # No kernel looks again. A view made by hand may have any number, and Ctrl-C may strike amid an edit.
+    good = n == len(start) == len(count) and bool(((start >= 0) & (count >= 0) & (start <= end - count)).all())
+    if not good or any(len(ids) and not 0 <= ids.min() <= ids.max() < n for ids in (pool, outputs)):
+        raise ValueError("graph: expected edges between its nodes, came others: by a node made by hand, or an interrupted edit")
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
     if cycle:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph import ops
+from mlgraph import checks, ops
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, CycleError, Graph, aligned
 from mlgraph.lowering import topological
 from mlgraph.network import Layer, Model, Network
@@ -40,7 +40,7 @@ class ModelFileError(ValueError):
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, bring it to the disk, and only then put it in place."""
-    target = Path(path)
+    target = Path(checks.path("path", path))
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -94,6 +94,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     OSError
         If it cannot be opened.
     """
+    path = checks.path("path", path)
     with open(path, "rb") as file:
         try:
             return _model(_read(file))
@@ -101,7 +102,7 @@ def load(path: str | os.PathLike[str]) -> Model:
             message = str(error)
         except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError, MemoryError) as error:
             message = f"not a model file, or a damaged one ({error})"
-    raise ModelFileError(f"{os.fspath(path)}: {' '.join(message.split())}")
+    raise ModelFileError(f"{path}: {' '.join(message.split())}")
 
 
 def _require(true: Any, message: str) -> None:
