@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from functools import cache, cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,14 +47,24 @@ WORK_PER_THREAD = 400_000
 
 
 @cache
-def _cgroup_quota() -> int | None:
-    """Processors that the cgroup of this process may use; None without a quota."""
+def _cgroup_quota(mount: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> int | None:
+    """Processors that the cgroups of this process may use, of either version; None without a quota."""
+    quotas = []
     try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()[:2]
-        return None if quota == "max" else max(1, int(quota) // int(period))
-    except (OSError, ValueError):
-        return None  # no cgroup v2 here
+        lines = Path(membership).read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        # A group has no more than those above it. In a container they may stand where the file system begins.
+        _, controllers, group = line.split(":", 2)
+        for level in [PurePosixPath(group), *PurePosixPath(group).parents]:
+            folder = Path(mount, controllers, *level.parts[1:])
+            files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
+            with suppress(OSError, ValueError):  # no such level, another controller, or "max", which is -1 in version 1
+                quota, period = map(int, " ".join((folder / name).read_text() for name in files).split())
+                if quota > 0:
+                    quotas.append(max(1, quota // period))
+    return min(quotas, default=None)
 
 
 @cache
@@ -61,11 +73,14 @@ def _warn_of_one_thread() -> None:
 
 
 def available_threads() -> int:
-    """Processors this process may use: affinity, cgroup quota and OMP_NUM_THREADS respected."""
+    """Processors this process may use: affinity, cgroup quota, OMP_NUM_THREADS and threadpoolctl respected."""
     if not mlgraph_ext.sweep.PARALLEL:
         _warn_of_one_thread()
         return 1
-    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    limits = [
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        mlgraph_ext.sweep.max_threads(),
+    ]
     quota = _cgroup_quota()
     if quota is not None:
         limits.append(quota)

@@ -105,7 +105,8 @@ class Function:
         float32, shape (batch, outputs)
         """
         examples = Examples(x, self.graph.n_inputs)
-        _, values, _ = self._engine(False).run(examples, values=self._outputs, n_threads=n_threads)
+        with self.graph.lock:
+            _, values, _ = self._engine(False).run(examples, values=self._outputs, n_threads=n_threads)
         assert values is not None
         return values
 
@@ -122,6 +123,10 @@ class Function:
         shape = (len(examples), len(self._outputs))
         given = np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape)
         weight = np.ascontiguousarray(given)
+        with self.graph.lock:
+            return self._vjp(examples, weight, n_threads)
+
+    def _vjp(self, examples: Examples, weight: Float32, n_threads: int | None) -> Gradients:
         engine = self._engine(True)
         plan = engine.plan
         # A step keeps all its tiles until the parameters' gradients are summed; long batches are several steps.
@@ -151,8 +156,9 @@ class Function:
         return self._places[1]
 
     def _engine(self, want_inputs: bool) -> Engine:
-        engine = self._engines.get(want_inputs)
-        if engine is None or engine.plan.is_stale(self.graph):
-            engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs))
-            self._engines[want_inputs] = engine
+        with self.graph.lock:
+            engine = self._engines.get(want_inputs)
+            if engine is None or engine.plan.is_stale(self.graph):
+                engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs))
+                self._engines[want_inputs] = engine
         return engine

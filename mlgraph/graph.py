@@ -7,10 +7,15 @@ the graph owns; a neuron's weights are a strided run of it, so that a plan may l
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +45,39 @@ def aligned(n: int) -> Float32:
     return raw[first : first + n]
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _alone(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
+    """A method that takes its turn where threads share the graph."""
+
+    @functools.wraps(method)
+    def alone(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.lock:
+            return method(self, *args, **kwargs)
+
+    return alone
+
+
+_graphs: WeakSet[Graph] = WeakSet()
+
+
+def _after_fork() -> None:
+    # What another thread held at the fork would stay locked for ever: a child has that thread no more.
+    for graph in _graphs:
+        graph._unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Graph:
     """A graph of scalar nodes.
+
+    Threads may share it: they take turns to compile, run and save it, and only one of them trains it. To edit what others
+    use, hold its `lock`.
 
     Examples
     --------
@@ -51,6 +87,8 @@ class Graph:
     >>> print(z)
     x * y + 1
     """
+
+    _is_training: bool
 
     def __init__(self) -> None:
         self._code = array("h")  # op, or INPUT ... NEURON + activation
@@ -73,6 +111,7 @@ class Graph:
         """Number of times the parameters were moved; see `move_parameters`."""
         self.state: dict[str, Float32] = {}
         """Optimizer state by name, each as long as the parameter vector; it follows every move."""
+        self._unlock()
 
     # --- building ----------------------------------------------------------------------------------------------------
 
@@ -93,6 +132,7 @@ class Graph:
         self._constants.append(number("value", value))
         return Node(self, self._append(CONSTANT, (), len(self._constants) - 1))
 
+    @_alone
     def parameter(self, value: float, name: str | None = None) -> Node:
         """Add a parameter that training may change."""
         v = number("value", value)
@@ -103,6 +143,7 @@ class Graph:
             self._names[node] = str(name)
         return Node(self, node)
 
+    @_alone
     def add_neuron(
         self,
         sources: Sequence[Node],
@@ -137,6 +178,7 @@ class Graph:
         record = self._record(at, 1, at + len(ids) if bias is not None else -1)
         return Neuron(self, self._append(code, ids, record))
 
+    @_alone
     def add_neurons(
         self,
         sources: Sequence[Node] | npt.NDArray[np.int32],
@@ -326,7 +368,38 @@ class Graph:
             self.state[name] = vector
         return vector
 
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """While this is entered, nothing else may train the graph.
+
+        Raises
+        ------
+        RuntimeError
+            If it is entered already.
+        """
+        with self.lock:
+            if self._is_training:
+                raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
+            self._is_training = True
+        try:
+            yield
+        finally:
+            self._is_training = False
+
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _unlock(self) -> None:
+        self.lock = threading.RLock()
+        """Whoever holds it has the graph alone; a thread may take it again."""
+        self._is_training = False
+        _graphs.add(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._unlock()
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
         start = len(self._pool)

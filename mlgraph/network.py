@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -162,6 +163,9 @@ class Model:
         ------
         NonFiniteError
             If a loss or gradient is not finite; it reaches no parameter.
+        RuntimeError
+            If the graph is being trained already, by another thread or by the run whose callback this is. To predict
+            meanwhile is fine: threads take turns.
         """
         examples = Examples(x, self.graph.n_inputs)
         label, target = self._targets(y, len(examples))
@@ -184,19 +188,20 @@ class Model:
             def validate() -> dict[str, float]:
                 return self._evaluate(held, *held_targets, n_threads)
 
-        self._engine("loss")
-        if optimizer == "sgd" and momentum:
-            optimizer = "momentum"
-        for name in ("first", "second"):
-            self.graph.state.pop(name, None)
-        self.history = History()
-        train(
-            lambda: self._engine("loss"), examples, epochs,
-            lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), label=label, target=target,
-            loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=seed,
-            shuffle=shuffle, validate=validate, callback=callback, history=self.history,
-            explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
-        )  # fmt: skip
+        with self.graph.in_training():
+            self._engine("loss")
+            if optimizer == "sgd" and momentum:
+                optimizer = "momentum"
+            for name in ("first", "second"):
+                self.graph.state.pop(name, None)
+            self.history = History()
+            train(
+                functools.partial(self._run, "loss"), examples, epochs,
+                lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), label=label, target=target,
+                loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=seed,
+                shuffle=shuffle, validate=validate, callback=callback, history=self.history,
+                explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
+            )  # fmt: skip
         return self.history
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -204,7 +209,8 @@ class Model:
         from mlgraph.modelfile import save
 
         self._require_outputs()
-        save(self, path)
+        with self.graph.lock:
+            save(self, path)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -220,20 +226,26 @@ class Model:
         """An engine whose plan is of the graph as it is now."""
         self._require_outputs()
         training = what == "loss"
-        engine = self._engines.get((what, training))
-        if engine is None or engine.plan.is_stale(self.graph):
-            nodes = {
-                "outputs": self._outputs,
-                "probabilities": self._probabilities,
-                "loss": [*self._outputs, *self._loss_nodes],
-            }[what]
-            engine = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
-            self._engines[what, training] = engine
+        with self.graph.lock:
+            engine = self._engines.get((what, training))
+            if engine is None or engine.plan.is_stale(self.graph):
+                nodes = {
+                    "outputs": self._outputs,
+                    "probabilities": self._probabilities,
+                    "loss": [*self._outputs, *self._loss_nodes],
+                }[what]
+                engine = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
+                self._engines[what, training] = engine
         return engine
+
+    def _run(self, what: str, examples: Examples, **options: Any) -> tuple[int, Float32 | None, Float32 | None]:
+        """Run an engine of the graph as it is now, when no other thread does."""
+        with self.graph.lock:
+            return self._engine(what).run(examples, **options)
 
     def _values(self, x: npt.ArrayLike, what: str, nodes: list[int], n_threads: int | None) -> Float32:
         examples = Examples(x, self.graph.n_inputs)
-        _, values, _ = self._engine(what).run(examples, values=nodes, n_threads=n_threads)
+        _, values, _ = self._run(what, examples, values=nodes, n_threads=n_threads)
         assert values is not None
         return values
 
@@ -243,8 +255,8 @@ class Model:
             raise ValueError("x: expected at least one example, came none")
         losses = np.zeros(n, np.float32)
         correct = np.zeros(n, np.uint8) if label is not None else None
-        self._engine("loss").run(
-            examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
+        self._run(
+            "loss", examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
             correct=correct, n_threads=n_threads,
         )  # fmt: skip
         scores = {"loss": float(losses.mean(dtype=np.float64))}
@@ -278,9 +290,9 @@ class Model:
 
     def _explain(self, examples: Examples, rows: npt.NDArray[np.int64]) -> str:
         """What is not finite: the first node in topological order, in the first of these examples that has one."""
-        engine = self._engine("loss")
-        nodes = engine.plan.node[len(engine.plan.input_column) :]
-        _, values, _ = engine.run(Examples(examples.array[rows], self.graph.n_inputs), values=nodes)
+        plan = self._engine("loss").plan
+        nodes = plan.node[len(plan.input_column) :]
+        _, values, _ = self._run("loss", Examples(examples.array[rows], self.graph.n_inputs), values=nodes)
         assert values is not None
         bad = np.argwhere(~np.isfinite(values.T))
         if not len(bad):
