@@ -233,6 +233,10 @@ class Engine:
         self._reads_all = len(columns) == graph.n_inputs and bool((columns == np.arange(len(columns))).all())
         self._prepared: tuple[tuple[Any, ...], tuple[Any, ...], bytes] | None = None
 
+    def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan]]:
+        # A copy has arrays of its own: the addresses that this one has prepared are not theirs.
+        return Engine, (self.graph, self.plan)
+
     def run(
         self,
         examples: Examples,

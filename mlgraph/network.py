@@ -105,7 +105,7 @@ class Model:
             return self.forward(x, n_threads=n_threads)
         examples = Examples(x, self.graph.n_inputs)
         highest = np.empty(len(examples), np.int64)
-        self._engine("outputs").run(examples, values=self._outputs, highest=highest, n_threads=n_threads)
+        self._run("outputs", examples, values=self._outputs, highest=highest, n_threads=n_threads)
         return highest
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike, *, n_threads: int | None = None) -> dict[str, float]:

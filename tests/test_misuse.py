@@ -320,6 +320,7 @@ FREE = {
     "Edge": "a record", "Gradients": "a record", "History": "a record", "Progress": "a record",
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
     "History.add": "of the training loop", "Graph.move_parameters": "of plans", "Graph.state_vector": "of plans",
+    "Graph.in_training": "no argument",
     "History.to_dict": "no argument", "drawing.Drawing.to_dot": "no argument", "drawing.Drawing.to_svg": "no argument",
 }  # fmt: skip
 MAY_BE = {  # what is no mistake there

@@ -248,12 +248,19 @@ def test_one_at_a_time_trains_a_graph():
     net.fit(X, LABELS, epochs=1)  # an error ends the run, and leaves the graph to the next
 
 
-def test_copies_have_locks_of_their_own():
+def test_copies_have_all_of_their_own():
+    """Locks, and the memory that engines have prepared."""
     net = shared()[0]
+    net.fit(X, LABELS, epochs=1)
+    before, probabilities = net.graph.parameters.copy(), net.predict_proba(X)
     with net.graph.lock, net.graph.in_training():
         copies = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+        assert [c.predict_proba(X).tobytes() for c in copies] == [probabilities.tobytes()] * 2
         assert together(*(lambda c=c: c.fit(X, LABELS, epochs=1) and None for c in copies)) == [None, None]
-    assert copies[0].predict_proba(X).tobytes() == copies[1].predict_proba(X).tobytes()
+    assert net.graph.parameters.tobytes() == before.tobytes()
+    assert all(c.predict_proba(X).tobytes() != probabilities.tobytes() for c in copies)
+    net.fit(X, LABELS, epochs=1)
+    assert [c.predict_proba(X).tobytes() for c in copies] == [net.predict_proba(X).tobytes()] * 2
 
 
 def test_the_interpreter_is_free_meanwhile():
