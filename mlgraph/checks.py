@@ -28,6 +28,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def plain(text: str) -> str:
+    """A name as an error shows it: what would not print, or end the line, is escaped."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
 def whole(what: str, value: Any, least: int = 1, most: int | None = MOST) -> int:
     """`value` as an int; ValueError if it is no integer, a truth value, or out of range."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
@@ -55,9 +60,16 @@ def one_of(what: str, value: Any, names: Sequence[str]) -> str:
 def path(what: str, value: Any) -> str:
     """`value` as a path; TypeError if it is none. An integer is none: open() would take it for an open file, and close it."""
     try:
-        return os.fsdecode(value)
+        text = os.fsdecode(value)
     except TypeError:
         raise TypeError(f"{what}: expected a path, came {type(value).__name__}") from None
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise ValueError(f"{what}: expected a path that a file may have, came {shown(value)}")
+    return text
 
 
 def number(what: str, value: Any) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.checks import plain
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, CycleError, Graph
 from mlgraph_ext import _topology
 
@@ -126,7 +127,7 @@ def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) 
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
     if cycle:
-        names = " -> ".join(graph[i].name for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
+        names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
         raise CycleError(f"the graph has a cycle of {len(cycle)} nodes: {names}")
     return level, order[:needed]
 

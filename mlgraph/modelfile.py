@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import tempfile
+import textwrap
 import warnings
 import zipfile
 from array import array
@@ -102,7 +103,7 @@ def load(path: str | os.PathLike[str]) -> Model:
             message = str(error)
         except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError, MemoryError) as error:
             message = f"not a model file, or a damaged one ({error})"
-    raise ModelFileError(f"{path}: {' '.join(message.split())}")
+    raise ModelFileError(f"{path}: {textwrap.shorten(message, 400, placeholder='...')}")
 
 
 def _require(true: Any, message: str) -> None:

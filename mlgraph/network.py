@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import LARGEST, Float32, one_of, real_array, share, shown, whole
+from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, shown, whole
 from mlgraph.engine import Engine, Examples, threads_for
 from mlgraph.graph import Graph, checked_graph
 from mlgraph.plan import KINDS, Plan
@@ -304,7 +304,7 @@ class Model:
         for i, layer in enumerate(getattr(self, "layers", [])):
             if node in layer._ids:
                 return f"layer {i} neuron {node - layer._ids.start}"
-        return f"{self.graph[node].kind} {self.graph[node].name}"
+        return f"{self.graph[node].kind} {plain(self.graph[node].name)}"
 
 
 class Layer:

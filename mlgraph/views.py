@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import Float32, float_array, number
+from mlgraph.checks import Float32, float_array, number, plain
 
 if TYPE_CHECKING:
     from mlgraph.drawing import Drawing
@@ -55,16 +55,16 @@ class Node:
             return self.graph._constants[data]
         if code == PARAMETER:
             return float(self.graph.weights_of(self.id)[0])
-        raise AttributeError(f"value: expected a constant or parameter, came {self.kind} {self.name}")
+        raise AttributeError(f"value: expected a constant or parameter, came {self.kind} {plain(self.name)}")
 
     @value.setter
     def value(self, value: float) -> None:
         if self.graph._code[self.id] != PARAMETER:
-            raise AttributeError(f"value: expected a parameter, came {self.kind} {self.name}")
+            raise AttributeError(f"value: expected a parameter, came {self.kind} {plain(self.name)}")
         self.graph.weights_of(self.id)[0] = number("value", value)
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {self.name}>"
+        return f"<{self.kind} {plain(self.name)}>"
 
     def __str__(self) -> str:
         from mlgraph.formula import formula
@@ -185,7 +185,7 @@ class Neuron(Node):
     def bias(self, bias: float) -> None:
         at = self.graph._bias[self.graph._data[self.id]]
         if at < 0:
-            raise AttributeError(f"bias: neuron {self.name} was made without one")
+            raise AttributeError(f"bias: neuron {plain(self.name)} was made without one")
         self.graph._vector[at] = number("bias", bias)
 
     @property

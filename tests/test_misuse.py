@@ -208,7 +208,8 @@ def array(good, *, labels=False, finite=False, empty=False, fits=True, lengths=(
 
 
 def a_path(good):
-    bad = {"None": None, "number": 3, "descriptor": 0, "truth": True, "list": ["x"], "float": 1.5, "node": lambda w: w.x[0]}
+    bad = {"None": None, "number": 3, "descriptor": 0, "truth": True, "list": ["x"], "float": 1.5, "node": lambda w: w.x[0],
+           "null": "a\0b", "null in bytes": b"a\0b", "half a pair": "\ud800"}  # fmt: skip
     return Kind(good, bad, {"bytes": lambda p: str(p).encode(), "text": str})
 
 
