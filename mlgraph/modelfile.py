@@ -193,6 +193,7 @@ def _model(arrays: dict[str, npt.NDArray[Any]]) -> Model:
             shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
             _require(shares, f"header: layers: dropout {dropout!r}, {weight_dropout!r}")
             model._add(Layer(graph, range(first, last), activation, float(dropout), float(weight_dropout)))
+        _require(outputs == list(range(first, last)), "header: layers: expected the outputs to be the last of them")
     return model
 
 
