@@ -1,6 +1,7 @@
 """Builds mlgraph_ext, the compiled half; all else about the packages is in pyproject.toml.
 
-MLGRAPH_DEBUG_BUILD=1 builds it with the checks that Cython and the compiler have, and with the C macro MLGRAPH_DEBUG.
+MLGRAPH_DEBUG_BUILD=1 builds it with the checks that Cython and the compiler have, and with the C macro MLGRAPH_DEBUG;
+MLGRAPH_DEBUG_BUILD=address with AddressSanitizer too, whose library must be in LD_PRELOAD whenever Python starts.
 """
 
 import os
@@ -54,7 +55,8 @@ CHECK = [
     "-Wno-unknown-warning-option",  # clang's way to accept the next
     "-Wno-maybe-uninitialized",  # Cython's line number of an exception in a prange
 ]
-COMMON = ["-Wall", "-Wextra", *(CHECK if DEBUG else OPTIMISE)]
+SANITIZER = ["-fsanitize=address"] if os.environ.get("MLGRAPH_DEBUG_BUILD") == "address" else []
+COMMON = ["-Wall", "-Wextra", *(CHECK if DEBUG else OPTIMISE), *SANITIZER]
 
 # In CFLAGS these reach compiler and linker: they break the tests for NaN, change the order of sums and, linked in,
 # flush subnormal numbers to zero in the whole process.
@@ -111,7 +113,7 @@ class Build(build_ext):
             isa = ext.name.partition("_sweep_")[2]
             threaded = openmp if isa and openmp else ([], [])
             ext.extra_compile_args = [*COMMON, *SWEEPS.get(isa, []), *threaded[0]]
-            ext.extra_link_args = threaded[1]
+            ext.extra_link_args = [*threaded[1], *SANITIZER]
 
         # Timestamps cannot tell that flags, directives or Cython changed; this record can.
         flags = [(ext.name, ext.extra_compile_args, ext.extra_link_args) for ext in self.extensions]

@@ -6,9 +6,10 @@ from mlgraph.engine import available_threads as default_threads
 from mlgraph.function import Function, Gradients
 from mlgraph.functions import *  # noqa: F403
 from mlgraph.functions import __all__ as _functions
-from mlgraph.graph import CycleError, Edge, Graph, Neuron, Node
+from mlgraph.graph import CycleError, Graph
 from mlgraph.network import Layer, Model, Network
 from mlgraph.training import History, NonFiniteError, Progress
+from mlgraph.views import Edge, Neuron, Node
 from mlgraph_ext import ISA
 
 if TYPE_CHECKING:

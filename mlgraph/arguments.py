@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -30,6 +30,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Called by argparse for any mistake."""
         raise Failure(message)
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments by name."""
+        given = self.parse_args(words)
+        for name, value in vars(given).items():
+            if value == []:  # what some versions of argparse make of --name=--
+                self.error(f"argument --{name.replace('_', '-')}: expected one argument")
+        return given
 
 
 def _type(expected: str, parse: Callable[[str], T], valid: Callable[[T], bool]) -> Callable[[str], T]:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph import checks
+
 __all__ = ["DataError", "Dataset", "load_mnist", "read_idx"]
 
 StrPath = str | os.PathLike[str]
@@ -72,7 +74,7 @@ def load_mnist(folder: StrPath | None = None) -> Dataset:
     DataError
         If a file is missing or damaged, or if the files do not fit together.
     """
-    folder = EMBEDDED if folder is None else Path(folder)
+    folder = EMBEDDED if folder is None else Path(checks.path("folder", folder))
     try:
         present = set(os.listdir(folder))
     except OSError as error:
@@ -149,6 +151,9 @@ def read_idx(path: StrPath, *, ndim: int | None = None) -> Bytes:
     DataError
         If the file cannot be read, is no IDX file of uint8, or holds fewer or more bytes than its header says.
     """
+    path = checks.path("path", path)
+    if ndim is not None:
+        checks.whole("ndim", ndim, 1, MAX_NDIM)
     try:
         with open(path, "rb") as file:
             compressed = file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)

@@ -10,15 +10,18 @@ import itertools
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.checks import real_array, shown, whole
 from mlgraph.formula import formula
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph, Node
+from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, gather, topological
+from mlgraph.views import Node
 
 __all__ = ["Drawing", "to_dot"]
 
@@ -134,11 +137,17 @@ class Drawing:
         adjoints: Mapping[int, float] | None = None,
         limit: int = MOST,
     ) -> None:
-        if limit < 2:
-            raise ValueError(f"limit: expected at least 2 boxes, came {limit}")
+        whole("limit", limit, 2)
+        if not isinstance(nodes, Graph | Node | Sequence) or isinstance(nodes, str):
+            raise TypeError(f"nodes: expected a graph or nodes, came {type(nodes).__name__}")
         listed = [nodes] if isinstance(nodes, Node) else [] if isinstance(nodes, Graph) else list(nodes)
         if not listed and not isinstance(nodes, Graph):
             raise ValueError("nodes: expected a graph or at least one node, came none")
+        if not all(isinstance(node, Node) for node in listed):
+            raise TypeError("nodes: expected nodes, came other things among them")
+        for name, given in (("values", values), ("adjoints", adjoints)):
+            if given is not None and not (isinstance(given, Mapping) and all(isinstance(v, Real) for v in given.values())):
+                raise TypeError(f"{name}: expected numbers by the ids of nodes, came {shown(given)}")
         self._graph = graph = nodes if isinstance(nodes, Graph) else listed[0].graph
         self._code, count, start = graph.codes, graph.counts, np.array(graph._start, np.int64)
         pool = np.array(graph._pool, np.int32)
@@ -492,7 +501,7 @@ def _quoted(text: str) -> str:
 
 def _trace(graph: Graph, order: Ids, outputs: Ids, x: npt.ArrayLike) -> tuple[dict[int, float], dict[int, float]]:
     """Values and adjoints of all nodes for one example, in float64, from the op table; a plan would merge nodes."""
-    data = np.asarray(x)
+    data = real_array("x", x)
     data = data / 255 if data.dtype == np.uint8 else data.astype(np.float64)
     if data.shape != (graph.n_inputs,):
         raise ValueError(f"x: expected one example of shape ({graph.n_inputs},), came {data.shape}")

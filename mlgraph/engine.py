@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from functools import cache, cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.graph import PANEL, Float32, Graph, aligned, real_array
+from mlgraph.checks import Float32, real_array, whole
+from mlgraph.graph import PANEL, Graph, aligned
 from mlgraph.lowering import Ints
 from mlgraph.plan import LANES, Plan
 
@@ -36,19 +39,32 @@ CHUNKS = 6
 COLUMN_FLOATS = 1 + 2 * 128
 """Scratch for each column of a chunk: a length, and places and values of up to 128 nonzeros (``_columns.pxi``)."""
 
+MOST_THREADS = 1024
+"""More than this is a mistake, and may be more than the system can start: libgomp then ends the process."""
+
 WORK_PER_THREAD = 400_000
 """Multiply-adds of a step for which one more thread pays: about 10 microseconds, several times what waiting costs."""
 
 
 @cache
-def _cgroup_quota() -> int | None:
-    """Processors that the cgroup of this process may use; None without a quota."""
+def _cgroup_quota(mount: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> int | None:
+    """Processors that the cgroups of this process may use, of either version; None without a quota."""
+    quotas = []
     try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()[:2]
-        return None if quota == "max" else max(1, int(quota) // int(period))
-    except (OSError, ValueError):
-        return None  # no cgroup v2 here
+        lines = Path(membership).read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        # A group has no more than those above it. In a container they may stand where the file system begins.
+        _, controllers, group = line.split(":", 2)
+        for level in [PurePosixPath(group), *PurePosixPath(group).parents]:
+            folder = Path(mount, controllers, *level.parts[1:])
+            files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
+            with suppress(OSError, ValueError):  # no such level, another controller, or "max", which is -1 in version 1
+                quota, period = map(int, " ".join((folder / name).read_text() for name in files).split())
+                if quota > 0:
+                    quotas.append(max(1, quota // period))
+    return min(quotas, default=None)
 
 
 @cache
@@ -57,11 +73,14 @@ def _warn_of_one_thread() -> None:
 
 
 def available_threads() -> int:
-    """Processors this process may use: affinity, cgroup quota and OMP_NUM_THREADS respected."""
+    """Processors this process may use: affinity, cgroup quota, OMP_NUM_THREADS and threadpoolctl respected."""
     if not mlgraph_ext.sweep.PARALLEL:
         _warn_of_one_thread()
         return 1
-    limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    limits = [
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        mlgraph_ext.sweep.max_threads(),
+    ]
     quota = _cgroup_quota()
     if quota is not None:
         limits.append(quota)
@@ -90,14 +109,13 @@ def threads_for(n_threads: int | None, work: float) -> int:
     Parameters
     ----------
     n_threads : int or None
-        The user's wish, at least 1; None: as many as the machine has and the work is worth.
+        The user's wish, 1 to `MOST_THREADS`; None: as many as the machine has and the work is worth.
     """
-    if n_threads is not None and (not isinstance(n_threads, int | np.integer) or n_threads < 1):
-        raise ValueError(f"n_threads: expected a number of at least 1 or None, came {n_threads!r}")
+    wish = None if n_threads is None else whole("n_threads", n_threads, 1, MOST_THREADS)
     if _forked:
         return 1
-    if n_threads is not None:
-        return int(n_threads)
+    if wish is not None:
+        return wish
     worth = int(work // WORK_PER_THREAD)
     return min(available_threads(), worth) if worth > 1 else 1
 
@@ -214,6 +232,10 @@ class Engine:
         columns = plan.input_column
         self._reads_all = len(columns) == graph.n_inputs and bool((columns == np.arange(len(columns))).all())
         self._prepared: tuple[tuple[Any, ...], tuple[Any, ...], bytes] | None = None
+
+    def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan]]:
+        # A copy has arrays of its own: the addresses that this one has prepared are not theirs.
+        return Engine, (self.graph, self.plan)
 
     def run(
         self,

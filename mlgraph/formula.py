@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlgraph import ops
-from mlgraph.graph import CONSTANT, NEURON, Neuron, Node
+from mlgraph.views import CONSTANT, NEURON, Neuron, Node
 
 LONGEST = 400
 """Characters after which a formula is cut short: a reader has stopped by then."""

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.checks import Float32, float_array
 from mlgraph.engine import Engine, Examples
-from mlgraph.graph import INPUT, NEURON, PARAMETER, Float32, Graph, Neuron, Node, float_array
+from mlgraph.graph import INPUT, NEURON, PARAMETER, Graph, checked_graph
 from mlgraph.plan import Plan
+from mlgraph.views import Neuron, Node
 
 
 class Places(NamedTuple):
@@ -19,6 +21,7 @@ class Places(NamedTuple):
     weights: npt.NDArray[np.int64]
     stride: npt.NDArray[np.int64]
     bias: npt.NDArray[np.int64]
+    graph: Graph
 
 
 class Gradients(NamedTuple):
@@ -47,8 +50,8 @@ class Gradients(NamedTuple):
         float32
             A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order of its weights.
         """
-        graph = node.graph
-        code, data = graph._code[node.id], graph._data[node.id]
+        graph = self.places.graph
+        code, data = self._record("node", node)
         if code == INPUT and data < self.inputs.shape[1]:
             return self.inputs[:, data]
         if code < PARAMETER or data >= len(self.places.weights):
@@ -60,11 +63,15 @@ class Gradients(NamedTuple):
 
     def of_bias(self, neuron: Neuron) -> float:
         """Derivative for the bias of a neuron."""
-        graph = neuron.graph
-        data = graph._data[neuron.id]
-        if graph._code[neuron.id] < NEURON or data >= len(self.places.bias) or self.places.bias[data] < 0:
+        code, data = self._record("neuron", neuron)
+        if code < NEURON or data >= len(self.places.bias) or self.places.bias[data] < 0:
             raise ValueError(f"neuron: expected a neuron with a bias that was there, came {neuron!r}")
         return float(self.parameters[self.places.bias[data]])
+
+    def _record(self, what: str, node: Node) -> tuple[int, int]:
+        graph = self.places.graph
+        [place] = graph._ids(what, [node])
+        return graph._code[place], graph._data[place]
 
 
 class Function:
@@ -77,7 +84,7 @@ class Function:
     """
 
     def __init__(self, graph: Graph, outputs: Sequence[Node]) -> None:
-        self.graph = graph
+        self.graph = checked_graph(graph)
         self._outputs = graph._ids("outputs", outputs)
         if not self._outputs:
             raise ValueError("outputs: expected at least one node, came none")
@@ -98,7 +105,8 @@ class Function:
         float32, shape (batch, outputs)
         """
         examples = Examples(x, self.graph.n_inputs)
-        _, values, _ = self._engine(False).run(examples, values=self._outputs, n_threads=n_threads)
+        with self.graph.lock:
+            _, values, _ = self._engine(False).run(examples, values=self._outputs, n_threads=n_threads)
         assert values is not None
         return values
 
@@ -115,33 +123,42 @@ class Function:
         shape = (len(examples), len(self._outputs))
         given = np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape)
         weight = np.ascontiguousarray(given)
+        with self.graph.lock:
+            return self._vjp(examples, weight, n_threads)
+
+    def _vjp(self, examples: Examples, weight: Float32, n_threads: int | None) -> Gradients:
         engine = self._engine(True)
         plan = engine.plan
-        self.graph.state_vector("gradient", fresh=True)
         # A step keeps all its tiles until the parameters' gradients are summed; long batches are several steps.
         size = max(1, 2**22 // max(1, plan.n_slots)) // 32 * 32 or 32
         first = np.arange(0, len(examples), size)
-        _, values, adjoints = engine.run(
-            examples, first=first, size=np.minimum(size, len(examples) - first), target=weight, loss="cotangent",
-            loss_nodes=[self._outputs[0], *self._outputs], optimizer="accumulate", backward=True, values=self._outputs,
-            adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
-        )  # fmt: skip
+        self.graph.state_vector("gradient", fresh=True)
+        try:
+            _, values, adjoints = engine.run(
+                examples, first=first, size=np.minimum(size, len(examples) - first), target=weight, loss="cotangent",
+                loss_nodes=[self._outputs[0], *self._outputs], optimizer="accumulate", backward=True, values=self._outputs,
+                adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
+            )  # fmt: skip
+        finally:
+            gradient = self.graph.state.pop("gradient")
         inputs = np.zeros((len(examples), self.graph.n_inputs), np.float32)
         if adjoints is not None:
             inputs[:, plan.input_column] = adjoints
         assert values is not None
-        return Gradients(values, inputs, self.graph.state.pop("gradient"), self._places_for(engine))
+        return Gradients(values, inputs, gradient, self._places_for(engine))
 
     def _places_for(self, engine: Engine) -> Places:
         # One copy for each compilation: until then no place changes.
         if self._places is None or self._places[0] is not engine:
-            columns = (self.graph._weights, self.graph._stride, self.graph._bias)
-            self._places = engine, Places(*(np.array(column, np.int64) for column in columns))
+            g = self.graph
+            weights, stride, bias = (np.array(column, np.int64) for column in (g._weights, g._stride, g._bias))
+            self._places = engine, Places(weights, stride, bias, g)
         return self._places[1]
 
     def _engine(self, want_inputs: bool) -> Engine:
-        engine = self._engines.get(want_inputs)
-        if engine is None or engine.plan.is_stale(self.graph):
-            engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs))
-            self._engines[want_inputs] = engine
+        with self.graph.lock:
+            engine = self._engines.get(want_inputs)
+            if engine is None or engine.plan.is_stale(self.graph):
+                engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs))
+                self._engines[want_inputs] = engine
         return engine

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mlgraph.graph import Graph, Node
+from mlgraph.graph import Graph
+from mlgraph.views import Node
 
 __all__ = [
     "cos", "exp", "leaky_relu", "log", "logsumexp", "max", "maximum", "minimum", "prod", "relu", "sigmoid", "sin", "softmax",

@@ -1,39 +1,37 @@
 """The graph of scalars: build it, read it, change it. No arithmetic on batches happens here.
 
-A graph is a handful of arrays. A node is its number, which no edit changes; `Node`, `Neuron` and `Edge` are views made on
-demand. Neurons made together share one list of sources until one of them is edited. All parameters stand in one float32
-vector that the graph owns; a neuron's weights are a strided run of it, so that a plan may lay them out as its kernels want.
+A graph is a handful of arrays. A node is its number, which no edit changes; its views (`mlgraph.views`) are made on demand.
+Neurons made together share one list of sources until one of them is edited. All parameters stand in one float32 vector that
+the graph owns; a neuron's weights are a strided run of it, so that a plan may lay them out as its kernels want.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from numbers import Real
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import index
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.checks import MOST, Float32, float_array, number, one_of, shown, whole
+from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Neuron, Node
 
 if TYPE_CHECKING:
     from mlgraph.drawing import Drawing
     from mlgraph.function import Function
 
-INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
-"""Codes of the nodes that are no operation; neurons add the code of their activation to the last."""
+__all__ = ["CONSTANT", "INPUT", "NEURON", "PANEL", "PARAMETER", "CycleError", "Float32", "Graph", "aligned"]
 
 PANEL = 16
 """Neurons that stand side by side in the parameter vector (``PANEL`` of the kernels)."""
-
-LARGEST = float(np.finfo(np.float32).max)
-"""The largest finite number of the precision that everything is computed in."""
-
-Float32 = npt.NDArray[np.float32]
-
-_ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "sub", "mul", "div", "pow", "neg", "abs"))
 
 
 class CycleError(ValueError):
@@ -47,8 +45,39 @@ def aligned(n: int) -> Float32:
     return raw[first : first + n]
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _alone(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
+    """A method that takes its turn where threads share the graph."""
+
+    @functools.wraps(method)
+    def alone(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.lock:
+            return method(self, *args, **kwargs)
+
+    return alone
+
+
+_graphs: WeakSet[Graph] = WeakSet()
+
+
+def _after_fork() -> None:
+    # What another thread held at the fork would stay locked for ever: a child has that thread no more.
+    for graph in _graphs:
+        graph._unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Graph:
     """A graph of scalar nodes.
+
+    Threads may share it: they take turns to compile, run and save it, and only one of them trains it. To edit what others
+    use, hold its `lock`.
 
     Examples
     --------
@@ -58,6 +87,8 @@ class Graph:
     >>> print(z)
     x * y + 1
     """
+
+    _is_training: bool
 
     def __init__(self) -> None:
         self._code = array("h")  # op, or INPUT ... NEURON + activation
@@ -80,6 +111,7 @@ class Graph:
         """Number of times the parameters were moved; see `move_parameters`."""
         self.state: dict[str, Float32] = {}
         """Optimizer state by name, each as long as the parameter vector; it follows every move."""
+        self._unlock()
 
     # --- building ----------------------------------------------------------------------------------------------------
 
@@ -93,25 +125,25 @@ class Graph:
 
     def inputs(self, n: int) -> list[Node]:
         """Add `n` inputs."""
-        if not isinstance(n, int | np.integer) or n < 0:
-            raise ValueError(f"n: expected a number of inputs, came {n!r}")
-        return [self.input() for _ in range(n)]
+        return [self.input() for _ in range(whole("n", n, 0, MOST - len(self)))]
 
     def constant(self, value: float) -> Node:
         """Add a constant."""
-        self._constants.append(_number("value", value))
+        self._constants.append(number("value", value))
         return Node(self, self._append(CONSTANT, (), len(self._constants) - 1))
 
+    @_alone
     def parameter(self, value: float, name: str | None = None) -> Node:
         """Add a parameter that training may change."""
-        number = _number("value", value)
+        v = number("value", value)
         at = self._grow(1)
-        self._vector[at] = number
+        self._vector[at] = v
         node = self._append(PARAMETER, (), self._record(at, 1, -1))
         if name is not None:
             self._names[node] = str(name)
         return Node(self, node)
 
+    @_alone
     def add_neuron(
         self,
         sources: Sequence[Node],
@@ -138,7 +170,7 @@ class Graph:
             raise ValueError(f"sources: expected at least one node and none twice, came {len(ids)} nodes")
         code = NEURON + _activation(activation)
         w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
-        b = 0.0 if bias is None else _number("bias", bias)
+        b = 0.0 if bias is None else number("bias", bias)
         at = self._grow(len(ids) + (bias is not None))
         self._vector[at : at + len(ids)] = w
         if bias is not None:
@@ -146,6 +178,7 @@ class Graph:
         record = self._record(at, 1, at + len(ids) if bias is not None else -1)
         return Neuron(self, self._append(code, ids, record))
 
+    @_alone
     def add_neurons(
         self,
         sources: Sequence[Node] | npt.NDArray[np.int32],
@@ -203,9 +236,7 @@ class Graph:
 
     def operation(self, name: str, *arguments: Node | float) -> Node:
         """Add a node that applies the operation `name` of `mlgraph.ops` to nodes or numbers."""
-        op = ops.OPS.get(name)
-        if op is None:
-            raise ValueError(f"name: expected one of {', '.join(ops.OPS)}, came {name!r}")
+        op = ops.OPS[one_of("name", name, tuple(ops.OPS))]
         if op.arity != len(arguments) if op.arity >= 0 else not arguments:
             expected = op.arity if op.arity >= 0 else "at least 1"
             raise ValueError(f"arguments of {name}: expected {expected}, came {len(arguments)}")
@@ -213,8 +244,11 @@ class Graph:
 
     def softmax(self, nodes: Sequence[Node]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z."""
-        total = self.operation("logsumexp", *nodes)
-        return [self.operation("exp", self.operation("sub", z, total)) for z in nodes]
+        if not isinstance(nodes, Iterable):
+            raise TypeError(f"nodes: expected a sequence of nodes, came {type(nodes).__name__}")
+        terms = list(nodes)
+        total = self.operation("logsumexp", *terms)
+        return [self.operation("exp", self.operation("sub", z, total)) for z in terms]
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -255,9 +289,7 @@ class Graph:
         return self._vector[: self._used]
 
     def __getitem__(self, node: int) -> Node:
-        node = index(node)
-        if not 0 <= node < len(self._code):
-            raise IndexError(f"node: expected 0 to {len(self._code) - 1}, came {node}")
+        node = self._id(node)
         return (Neuron if self._code[node] >= NEURON else Node)(self, node)
 
     def __iter__(self) -> Iterator[Node]:
@@ -265,11 +297,15 @@ class Graph:
 
     def sources_of(self, node: int) -> npt.NDArray[np.int32]:
         """Ids of the sources of a node; a copy."""
+        node = self._id(node)
         start = self._start[node]
         return np.array(self._pool[start : start + self._count[node]], np.int32)
 
     def weights_of(self, node: int) -> Float32:
         """Weights of a neuron or the one value of a parameter; a writable view."""
+        node = self._id(node)
+        if self._code[node] < PARAMETER:
+            raise ValueError(f"node: expected a neuron or parameter, came {self[node]!r}")
         record = self._data[node]
         at, stride = self._weights[record], self._stride[record]
         n = self._count[node] if self._code[node] >= NEURON else 1
@@ -332,14 +368,46 @@ class Graph:
             self.state[name] = vector
         return vector
 
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """While this is entered, nothing else may train the graph.
+
+        Raises
+        ------
+        RuntimeError
+            If it is entered already.
+        """
+        with self.lock:
+            if self._is_training:
+                raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
+            self._is_training = True
+        try:
+            yield
+        finally:
+            self._is_training = False
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    def _unlock(self) -> None:
+        self.lock = threading.RLock()
+        """Whoever holds it has the graph alone; a thread may take it again."""
+        self._is_training = False
+        _graphs.add(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._unlock()
+
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
+        start = len(self._pool)
+        self._pool.extend(sources)  # first: it raises for an id that is none, and then nothing has changed
         self._code.append(code)
-        self._start.append(len(self._pool))
+        self._start.append(start)
         self._count.append(len(sources))
         self._data.append(data)
-        self._pool.extend(sources)
         self.edits += 1
         return len(self._code) - 1
 
@@ -358,6 +426,15 @@ class Graph:
         self._used = at + n
         return at
 
+    def _id(self, node: Any) -> int:
+        try:
+            node = index(node)
+        except TypeError:
+            raise TypeError(f"node: expected the id of a node, came {type(node).__name__}") from None
+        if not 0 <= node < len(self._code):
+            raise IndexError(f"node: expected 0 to {len(self._code) - 1}, came {shown(node)}")
+        return int(node)
+
     def _ids(self, what: str, nodes: Any) -> list[int]:
         if not isinstance(nodes, Iterable):
             raise TypeError(f"{what}: expected a sequence of nodes, came {type(nodes).__name__}")
@@ -373,7 +450,7 @@ class Graph:
     def _arguments(self, operation: str, arguments: Iterable[Any]) -> list[int]:
         """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""
         what = f"arguments of {operation}"
-        given = [a if isinstance(a, Node) else _number(what, a) for a in arguments]
+        given = [a if isinstance(a, Node) else number(what, a) for a in arguments]
         self._ids(what, (a for a in given if isinstance(a, Node)))
         return [(a if isinstance(a, Node) else self.constant(a)).id for a in given]
 
@@ -392,220 +469,16 @@ class Graph:
         return ids
 
 
-class Node:
-    """A view of one scalar of a graph; arithmetic on nodes adds nodes."""
-
-    __slots__ = ("graph", "id")
-
-    def __init__(self, graph: Graph, id: int) -> None:
-        self.graph = graph
-        self.id = id
-
-    @property
-    def kind(self) -> str:
-        """"input", "constant", "parameter", "neuron" or the name of the operation."""
-        code = self.graph._code[self.id]
-        if code >= NEURON:
-            return "neuron"
-        return {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter"}.get(code) or ops.BY_CODE[code].name
-
-    @property
-    def name(self) -> str:
-        """The name it was given, or its number."""
-        return self.graph._names.get(self.id, f"n{self.id}")
-
-    @property
-    def sources(self) -> list[Node]:
-        """The nodes it reads."""
-        return [self.graph[i] for i in self.graph.sources_of(self.id)]
-
-    @property
-    def value(self) -> float:
-        """Value of a constant or parameter."""
-        code, data = self.graph._code[self.id], self.graph._data[self.id]
-        if code == CONSTANT:
-            return self.graph._constants[data]
-        if code == PARAMETER:
-            return float(self.graph.weights_of(self.id)[0])
-        raise AttributeError(f"value: expected a constant or parameter, came {self.kind} {self.name}")
-
-    @value.setter
-    def value(self, value: float) -> None:
-        if self.graph._code[self.id] != PARAMETER:
-            raise AttributeError(f"value: expected a parameter, came {self.kind} {self.name}")
-        self.graph.weights_of(self.id)[0] = _number("value", value)
-
-    def __repr__(self) -> str:
-        return f"<{self.kind} {self.name}>"
-
-    def __str__(self) -> str:
-        from mlgraph.formula import formula
-
-        return formula(self)
-
-    def draw(self, **options: Any) -> Drawing:
-        """A picture of what the node depends on; options as for `mlgraph.drawing.Drawing`."""
-        from mlgraph.drawing import Drawing
-
-        return Drawing(self, **options)
-
-    def to_dot(self, **options: Any) -> str:
-        """The picture as text for Graphviz; options as for `draw`."""
-        return self.draw(**options).to_dot()
-
-    def _repr_svg_(self) -> str:
-        return self.draw().to_svg()
-
-    def __add__(self, other: Node | float) -> Node:
-        return self._binary(_ADD, self, other)
-
-    def __radd__(self, other: float) -> Node:
-        return self._binary(_ADD, other, self)
-
-    def __sub__(self, other: Node | float) -> Node:
-        return self._binary(_SUB, self, other)
-
-    def __rsub__(self, other: float) -> Node:
-        return self._binary(_SUB, other, self)
-
-    def __mul__(self, other: Node | float) -> Node:
-        return self._binary(_MUL, self, other)
-
-    def __rmul__(self, other: float) -> Node:
-        return self._binary(_MUL, other, self)
-
-    def __truediv__(self, other: Node | float) -> Node:
-        return self._binary(_DIV, self, other)
-
-    def __rtruediv__(self, other: float) -> Node:
-        return self._binary(_DIV, other, self)
-
-    def __pow__(self, other: Node | float) -> Node:
-        return self._binary(_POW, self, other)
-
-    def __rpow__(self, other: float) -> Node:
-        return self._binary(_POW, other, self)
-
-    def __neg__(self) -> Node:
-        return Node(self.graph, self.graph._append(_NEG, (self.id,)))
-
-    def __pos__(self) -> Node:
-        return self
-
-    def __abs__(self) -> Node:
-        return Node(self.graph, self.graph._append(_ABS, (self.id,)))
-
-    def _compare(self, other: object) -> bool:
-        raise TypeError("nodes have no order (they have one for each example): use where, maximum or minimum")
-
-    __lt__ = __le__ = __gt__ = __ge__ = _compare
-
-    def _binary(self, code: int, a: Node | float, b: Node | float) -> Node:
-        graph = self.graph
-        try:
-            if a.graph is b.graph:  # type: ignore[union-attr]
-                return Node(graph, graph._append(code, (a.id, b.id)))  # type: ignore[union-attr]
-        except AttributeError:
-            if not isinstance(a if b is self else b, Real):
-                return NotImplemented  # type: ignore[no-any-return]
-        return Node(graph, graph._append(code, graph._arguments(ops.BY_CODE[code].name, (a, b))))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Node) and self.graph is other.graph and self.id == other.id
-
-    def __hash__(self) -> int:
-        return hash((id(self.graph), self.id))
-
-    def __bool__(self) -> bool:
-        raise TypeError(f"a node has no truth value (it has one for each example): came {self!r}")
-
-
-class Edge(NamedTuple):
-    """One weight from a source to a neuron: a reading, not a view."""
-
-    source: Node
-    target: Neuron
-    weight: float
-
-
-class Neuron(Node):
-    """A view of one neuron: ``activation(bias + sum(weights * sources))``."""
-
-    __slots__ = ()
-
-    @property
-    def activation(self) -> str:
-        """Name of the activation."""
-        return ops.BY_CODE[self.graph._code[self.id] - NEURON].name
-
-    @property
-    def weights(self) -> Float32:
-        """Weights in the order of `sources`; a writable view, valid until the next edit or compilation."""
-        return self.graph.weights_of(self.id)
-
-    @weights.setter
-    def weights(self, weights: npt.ArrayLike) -> None:
-        self.graph.weights_of(self.id)[:] = float_array("weights", weights, (self.graph._count[self.id],))
-
-    @property
-    def bias(self) -> float | None:
-        """The bias, None where there is none."""
-        at = self.graph._bias[self.graph._data[self.id]]
-        return None if at < 0 else float(self.graph._vector[at])
-
-    @bias.setter
-    def bias(self, bias: float) -> None:
-        at = self.graph._bias[self.graph._data[self.id]]
-        if at < 0:
-            raise AttributeError(f"bias: neuron {self.name} was made without one")
-        self.graph._vector[at] = _number("bias", bias)
-
-    @property
-    def edges(self) -> list[Edge]:
-        """Its incoming edges."""
-        return [Edge(s, self, float(w)) for s, w in zip(self.sources, self.weights, strict=True)]
-
-
 def _extend(target: array[Any], values: npt.NDArray[Any]) -> None:
     target.frombytes(np.ascontiguousarray(values, target.typecode).tobytes())
 
 
+def checked_graph(graph: Any) -> Graph:
+    """`graph`, or a TypeError if it is none."""
+    if not isinstance(graph, Graph):
+        raise TypeError(f"graph: expected a Graph, came {type(graph).__name__}")
+    return graph
+
+
 def _activation(name: str) -> int:
-    if name not in ops.ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {', '.join(ops.ACTIVATIONS)}, came {name!r}")
-    return ops.OPS[name].code
-
-
-def _number(what: str, value: Any) -> float:
-    if not isinstance(value, Real):
-        raise TypeError(f"{what}: expected a number, came {type(value).__name__}")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer
-        number = float(np.finfo(np.float64).max)
-    if LARGEST < abs(number) < np.inf:
-        raise ValueError(f"{what}: expected a number that float32 can hold, came {value}")
-    return number
-
-
-def real_array(what: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
-    """An array of real numbers of any type; TypeError if `value` is none."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        raise TypeError(f"{what}: expected an array of numbers, came rows of different lengths") from None
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"{what}: expected numbers, came an array of {array.dtype}")
-    return array
-
-
-def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> Float32:
-    """`value` as float32; TypeError or ValueError if it is not of this shape, in which None is any length."""
-    array = real_array(what, value)
-    if array.ndim != len(shape) or any(e is not None and e != s for e, s in zip(shape, array.shape, strict=True)):
-        raise ValueError(f"{what}: expected shape {tuple('n' if e is None else e for e in shape)}, came {array.shape}")
-    try:
-        with np.errstate(over="raise"):
-            return array.astype(np.float32, copy=False)
-    except FloatingPointError:
-        raise ValueError(f"{what}: expected numbers that float32 can hold, came {np.abs(array).max()}") from None
+    return ops.OPS[one_of("activation", name, ops.ACTIVATIONS)].code

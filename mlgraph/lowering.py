@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.checks import plain
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, CycleError, Graph
 from mlgraph_ext import _topology
 
@@ -118,10 +119,15 @@ def lower(graph: Graph, outputs: Ids) -> Lowered:
 
 def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) -> tuple[Ids, Ids]:
     """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError."""
+    n, end = len(graph), len(pool)
+    # No kernel looks again. A view made by hand may have any number, and Ctrl-C may strike amid an edit.
+    good = n == len(start) == len(count) and bool(((start >= 0) & (count >= 0) & (start <= end - count)).all())
+    if not good or any(len(ids) and not 0 <= ids.min() <= ids.max() < n for ids in (pool, outputs)):
+        raise ValueError("graph: expected edges between its nodes, came others: by a node made by hand, or an interrupted edit")
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
     if cycle:
-        names = " -> ".join(graph[i].name for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
+        names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
         raise CycleError(f"the graph has a cycle of {len(cycle)} nodes: {names}")
     return level, order[:needed]
 

@@ -353,7 +353,7 @@ def _run(words: list[str]) -> int:
         allow_abbrev=False,
     )
     command.add_options(parser)
-    return command.run(parser.parse_args(words))
+    return command.run(parser.parse(words))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import tempfile
+import textwrap
 import warnings
 import zipfile
 from array import array
@@ -17,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph import ops
+from mlgraph import checks, ops
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, CycleError, Graph, aligned
 from mlgraph.lowering import topological
 from mlgraph.network import Layer, Model, Network
@@ -40,7 +41,7 @@ class ModelFileError(ValueError):
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
     """Let `write` fill a temporary file beside `path`, bring it to the disk, and only then put it in place."""
-    target = Path(path)
+    target = Path(checks.path("path", path))
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -94,6 +95,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     OSError
         If it cannot be opened.
     """
+    path = checks.path("path", path)
     with open(path, "rb") as file:
         try:
             return _model(_read(file))
@@ -101,7 +103,7 @@ def load(path: str | os.PathLike[str]) -> Model:
             message = str(error)
         except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError, MemoryError) as error:
             message = f"not a model file, or a damaged one ({error})"
-    raise ModelFileError(f"{os.fspath(path)}: {' '.join(message.split())}")
+    raise ModelFileError(f"{path}: {textwrap.shorten(message, 400, placeholder='...')}")
 
 
 def _require(true: Any, message: str) -> None:
@@ -191,6 +193,7 @@ def _model(arrays: dict[str, npt.NDArray[Any]]) -> Model:
             shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
             _require(shares, f"header: layers: dropout {dropout!r}, {weight_dropout!r}")
             model._add(Layer(graph, range(first, last), activation, float(dropout), float(weight_dropout)))
+        _require(outputs == list(range(first, last)), "header: layers: expected the outputs to be the last of them")
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, shown, whole
 from mlgraph.engine import Engine, Examples, threads_for
-from mlgraph.graph import LARGEST, Float32, Graph, Neuron, Node, real_array
+from mlgraph.graph import Graph, checked_graph
 from mlgraph.plan import KINDS, Plan
 from mlgraph.training import History, Progress, epoch_steps, train
+from mlgraph.views import Neuron, Node
 
 
 class Model:
@@ -30,7 +33,7 @@ class Model:
     """
 
     def __init__(self, graph: Graph, outputs: Sequence[Node], loss: str | Node = "squared_error") -> None:
-        self.graph = graph
+        self.graph = checked_graph(graph)
         self.history = History()
         self._dropout: list[tuple[range, float, float]] = []
         self._engines: dict[tuple[str, bool], Engine] = {}
@@ -42,17 +45,17 @@ class Model:
             raise ValueError("outputs: expected at least one node, came none")
         self.loss = loss if isinstance(loss, str) else "node"
         self._probabilities: list[int] = []
-        if loss == "softmax_cross_entropy":
+        if self.loss == "softmax_cross_entropy":
             self._probabilities = [node.id for node in self.graph.softmax(self.outputs)]
             # Each is exp(z - logsumexp).
             difference = self.graph.sources_of(self._probabilities[0])[0]
             self._loss_nodes = [int(self.graph.sources_of(int(difference))[1]), *self._outputs]
-        elif loss == "squared_error":
+        elif self.loss == "squared_error":
             self._loss_nodes = [self._outputs[0], *self._outputs]
         elif isinstance(loss, Node):
             self._loss_nodes = self.graph._ids("loss", [loss])
         else:
-            raise ValueError(f"loss: expected softmax_cross_entropy, squared_error or a node, came {loss!r}")
+            raise ValueError(f"loss: expected softmax_cross_entropy, squared_error or a node, came {shown(loss)}")
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -102,7 +105,7 @@ class Model:
             return self.forward(x, n_threads=n_threads)
         examples = Examples(x, self.graph.n_inputs)
         highest = np.empty(len(examples), np.int64)
-        self._engine("outputs").run(examples, values=self._outputs, highest=highest, n_threads=n_threads)
+        self._run("outputs", examples, values=self._outputs, highest=highest, n_threads=n_threads)
         return highest
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike, *, n_threads: int | None = None) -> dict[str, float]:
@@ -160,23 +163,24 @@ class Model:
         ------
         NonFiniteError
             If a loss or gradient is not finite; it reaches no parameter.
+        RuntimeError
+            If the graph is being trained already, by another thread or by the run whose callback this is. To predict
+            meanwhile is fine: threads take turns.
         """
         examples = Examples(x, self.graph.n_inputs)
         label, target = self._targets(y, len(examples))
         sizes = _pair("batch_size", batch_size, int, 1, 2**63)
         rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
-        if not isinstance(epochs, int | np.integer) or epochs < 1:
-            raise ValueError(f"epochs: expected an integer of at least 1, came {epochs!r}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum: expected a number from 0 to below 1, came {momentum!r}")
-        if optimizer not in ("sgd", "adam"):
-            raise ValueError(f"optimizer: expected sgd or adam, came {optimizer!r}")
-        if not isinstance(seed, int | np.integer) or seed < 0:
-            raise ValueError(f"seed: expected an integer of at least 0, came {seed!r}")
+        epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
+        optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
         threads_for(n_threads, 0)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback: expected a callable, came {type(callback).__name__}")
         examples.check_trainable()
         validate = None
         if validation is not None:
+            if not isinstance(validation, tuple | list) or len(validation) != 2:
+                raise ValueError(f"validation: expected (x, y), came {shown(validation)}")
             held = Examples(validation[0], self.graph.n_inputs, "validation x")
             held.check_trainable()
             held_targets = self._targets(validation[1], len(held), "validation y")
@@ -184,19 +188,20 @@ class Model:
             def validate() -> dict[str, float]:
                 return self._evaluate(held, *held_targets, n_threads)
 
-        self._engine("loss")
-        if optimizer == "sgd" and momentum:
-            optimizer = "momentum"
-        for name in ("first", "second"):
-            self.graph.state.pop(name, None)
-        self.history = History()
-        train(
-            lambda: self._engine("loss"), examples, int(epochs),
-            lambda epoch: epoch_steps(epoch, len(examples), int(epochs), sizes, rates), label=label, target=target,
-            loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=int(seed),
-            shuffle=shuffle, validate=validate, callback=callback, history=self.history,
-            explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
-        )  # fmt: skip
+        with self.graph.in_training():
+            self._engine("loss")
+            if optimizer == "sgd" and momentum:
+                optimizer = "momentum"
+            for name in ("first", "second"):
+                self.graph.state.pop(name, None)
+            self.history = History()
+            train(
+                functools.partial(self._run, "loss"), examples, epochs,
+                lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), label=label, target=target,
+                loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=seed,
+                shuffle=shuffle, validate=validate, callback=callback, history=self.history,
+                explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
+            )  # fmt: skip
         return self.history
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -204,7 +209,8 @@ class Model:
         from mlgraph.modelfile import save
 
         self._require_outputs()
-        save(self, path)
+        with self.graph.lock:
+            save(self, path)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -220,20 +226,26 @@ class Model:
         """An engine whose plan is of the graph as it is now."""
         self._require_outputs()
         training = what == "loss"
-        engine = self._engines.get((what, training))
-        if engine is None or engine.plan.is_stale(self.graph):
-            nodes = {
-                "outputs": self._outputs,
-                "probabilities": self._probabilities,
-                "loss": [*self._outputs, *self._loss_nodes],
-            }[what]
-            engine = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
-            self._engines[what, training] = engine
+        with self.graph.lock:
+            engine = self._engines.get((what, training))
+            if engine is None or engine.plan.is_stale(self.graph):
+                nodes = {
+                    "outputs": self._outputs,
+                    "probabilities": self._probabilities,
+                    "loss": [*self._outputs, *self._loss_nodes],
+                }[what]
+                engine = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
+                self._engines[what, training] = engine
         return engine
+
+    def _run(self, what: str, examples: Examples, **options: Any) -> tuple[int, Float32 | None, Float32 | None]:
+        """Run an engine of the graph as it is now, when no other thread does."""
+        with self.graph.lock:
+            return self._engine(what).run(examples, **options)
 
     def _values(self, x: npt.ArrayLike, what: str, nodes: list[int], n_threads: int | None) -> Float32:
         examples = Examples(x, self.graph.n_inputs)
-        _, values, _ = self._engine(what).run(examples, values=nodes, n_threads=n_threads)
+        _, values, _ = self._run(what, examples, values=nodes, n_threads=n_threads)
         assert values is not None
         return values
 
@@ -243,8 +255,8 @@ class Model:
             raise ValueError("x: expected at least one example, came none")
         losses = np.zeros(n, np.float32)
         correct = np.zeros(n, np.uint8) if label is not None else None
-        self._engine("loss").run(
-            examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
+        self._run(
+            "loss", examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
             correct=correct, n_threads=n_threads,
         )  # fmt: skip
         scores = {"loss": float(losses.mean(dtype=np.float64))}
@@ -278,9 +290,9 @@ class Model:
 
     def _explain(self, examples: Examples, rows: npt.NDArray[np.int64]) -> str:
         """What is not finite: the first node in topological order, in the first of these examples that has one."""
-        engine = self._engine("loss")
-        nodes = engine.plan.node[len(engine.plan.input_column) :]
-        _, values, _ = engine.run(Examples(examples.array[rows], self.graph.n_inputs), values=nodes)
+        plan = self._engine("loss").plan
+        nodes = plan.node[len(plan.input_column) :]
+        _, values, _ = self._run("loss", Examples(examples.array[rows], self.graph.n_inputs), values=nodes)
         assert values is not None
         bad = np.argwhere(~np.isfinite(values.T))
         if not len(bad):
@@ -292,7 +304,7 @@ class Model:
         for i, layer in enumerate(getattr(self, "layers", [])):
             if node in layer._ids:
                 return f"layer {i} neuron {node - layer._ids.start}"
-        return f"{self.graph[node].kind} {self.graph[node].name}"
+        return f"{self.graph[node].kind} {plain(self.graph[node].name)}"
 
 
 class Layer:
@@ -350,8 +362,7 @@ class Network(Model):
     """
 
     def __init__(self, n_inputs: int, *, seed: int = 0) -> None:
-        if not isinstance(n_inputs, int | np.integer) or n_inputs < 1:
-            raise ValueError(f"n_inputs: expected an integer of at least 1, came {n_inputs!r}")
+        n_inputs, seed = whole("n_inputs", n_inputs), whole("seed", seed, 0, None)
         self.graph = Graph()
         self.history = History()
         self.layers: list[Layer] = []
@@ -360,7 +371,7 @@ class Network(Model):
         self._dropout = []
         self._engines = {}
         self._random = np.random.default_rng(seed)
-        self._ends = [node.id for node in self.graph.inputs(int(n_inputs))]
+        self._ends = [node.id for node in self.graph.inputs(n_inputs)]
 
     def add_layer(
         self,
@@ -387,24 +398,19 @@ class Network(Model):
             2013); rounded to 1/65536.
         bias : bool
         """
-        if not isinstance(size, int | np.integer) or size < 1:
-            raise ValueError(f"size: expected an integer of at least 1, came {size!r}")
-        if activation not in (*ops.ACTIVATIONS, "softmax"):
-            raise ValueError(f"activation: expected one of {', '.join(ops.ACTIVATIONS)}, softmax, came {activation!r}")
-        for name, share in (("dropout", dropout), ("weight_dropout", weight_dropout)):
-            if not 0 <= share < 1:
-                raise ValueError(f"{name}: expected a number from 0 to below 1, came {share!r}")
+        size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
+        dropout, weight_dropout = share("dropout", dropout), share("weight_dropout", weight_dropout)
         if activation == "softmax" and dropout:
             raise ValueError("dropout: expected 0 for a softmax layer, whose probabilities must add up to 1")
         fan_in = len(self._ends)
         # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He et al. 2015) costs
         # 784-32-10 on MNIST 0.2 points of test accuracy.
-        weights = self._random.standard_normal((int(size), fan_in), np.float32) / np.float32((3 * fan_in) ** 0.5)
+        weights = self._random.standard_normal((size, fan_in), np.float32) / np.float32((3 * fan_in) ** 0.5)
         softmax = activation == "softmax"
         ids = self.graph.add_neurons(
             np.array(self._ends, np.int32), weights, np.zeros(size) if bias else None, "identity" if softmax else activation
         )
-        layer = Layer(self.graph, ids, activation, float(dropout), float(weight_dropout))
+        layer = Layer(self.graph, ids, activation, dropout, weight_dropout)
         self._define(layer.neurons, "softmax_cross_entropy" if softmax else "squared_error")
         self._add(layer)
         return layer
@@ -429,6 +435,7 @@ def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple
     """(from, to) of a schedule, from a pair or one number."""
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
     number = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
-    if len(pair) != 2 or not all(isinstance(v, number) and least <= v < most for v in pair):
-        raise ValueError(f"{name}: expected one or two {kind.__name__}s, from {least} to below {most:.6g}, came {value!r}")
+    if len(pair) != 2 or not all(isinstance(v, number) and not isinstance(v, bool) and least <= v < most for v in pair):
+        expected = f"one or two {kind.__name__}s, from {least} to below {most:.6g}"
+        raise ValueError(f"{name}: expected {expected}, came {shown(value)}")
     return kind(pair[0]), kind(pair[1])

@@ -296,10 +296,11 @@ def _dropout_of(node: int, dropout: Any) -> tuple[int, int, int]:
     """(drop * 2**32, keep, bits) of a neuron: an edge is kept with probability keep / 2**bits."""
     for ids, neurons, edges in dropout:
         if node in ids:
-            keep, bits = (round((1 - edges) * 65536), 16) if edges else (0, 0)
+            # A share so close to 1 that it would round to it leaves one in 65536, or in 2**32: something is always kept.
+            keep, bits = (max(1, round((1 - edges) * 65536)), 16) if edges else (0, 0)
             while bits and keep % 2 == 0:
                 keep, bits = keep // 2, bits - 1
-            return round(neurons * 2**32), keep, bits
+            return min(round(neurons * 2**32), 2**32 - 1), keep, bits
     return 0, 0, 0
 
 

@@ -19,15 +19,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops, reference
+from mlgraph.checks import LARGEST, float_array, shown, whole
+from mlgraph.engine import Examples
 from mlgraph.function import Function
-from mlgraph.graph import Node
 from mlgraph.plan import KINDS, Instruction, Plan
+from mlgraph.views import Node
 
 __all__ = ["Expected", "check_against_reference", "check_gradients", "check_reference", "expect"]
 
@@ -39,7 +42,6 @@ EXACT = {"identity", "relu", "neg", "abs", "maximum", "minimum", "where", "max"}
 ARITHMETIC = {"leaky_relu", "sqrt", "add", "sub", "mul", "div", "sum"}
 ROUNDING = {op.name: 0 if op.name in EXACT else 2 * UNIT if op.name in ARITHMETIC else 8 * UNIT for op in ops.BY_CODE}
 TINY = 1e-44  # a few of the smallest float32: results may be subnormal
-LARGEST = float(np.finfo(np.float32).max)
 TO_FLOAT64 = 2.0**-29 * 4  # from a bound for float32 to one for float64, with room for what numpy does in another order
 
 
@@ -102,7 +104,7 @@ def check_gradients(
         because a value may overflow, nothing can be checked, which is an error too.
     """
     f = _compiled(function)
-    u = _cotangent(f, x, seed)
+    u = _cotangent(f, x, None, seed)
     gradients, expected = f.vjp(x, u, n_threads=n_threads), expect(f, x, u)
     errors = (expected.inputs_error, expected.parameters_error)
     _compare_products(f, x, u, gradients[1:3], errors, expected, (inputs, parameters), seed, step, "the sweep in float32")
@@ -122,7 +124,7 @@ def check_reference(
     Parameters and exceptions are those of `check_gradients`; the tolerance is tighter by the error of float32.
     """
     f = _compiled(function)
-    u = _cotangent(f, x, seed)
+    u = _cotangent(f, x, None, seed)
     expected = expect(f, x, u)
     errors = (expected.inputs_error * TO_FLOAT64, expected.parameters_error * TO_FLOAT64)
     gradients = (expected.inputs, expected.parameters)
@@ -162,7 +164,7 @@ def check_against_reference(
         another order may be infinite in one and NaN in the other.
     """
     f = _compiled(function)
-    u = _cotangent(f, x, seed) if cotangent is None else np.asarray(cotangent, np.float32).astype(np.float64)
+    u = _cotangent(f, x, cotangent, seed)
     expected = expect(f, x, u)
     gradients = f.vjp(x, u, n_threads=n_threads)
     _compare("value (example, output)", gradients.values, expected.values, expected.values_error)
@@ -184,11 +186,12 @@ def expect(function: Function, x: npt.ArrayLike, cotangent: npt.ArrayLike | None
     cotangent : array_like, shape (batch, outputs), optional
         Ones by default.
     """
+    function = _compiled(function)
+    data = _read(function, x)
     plan = function._engine(True).plan
     p = function.graph.parameters.astype(np.float64)
-    data = _read(x)
     slots = plan.slot[function._outputs]
-    u = np.ones((len(data), len(slots))) if cotangent is None else np.asarray(cotangent, np.float32).astype(np.float64)
+    u = _cotangent(function, x, np.ones((len(data), len(slots))) if cotangent is None else cotangent, 0)
     with np.errstate(all="ignore"):
         values = reference.forward(plan, p, data)
         _, adjoints = reference.loss("cotangent", [slots[0], *slots], values, target=u)
@@ -214,22 +217,27 @@ def expect(function: Function, x: npt.ArrayLike, cotangent: npt.ArrayLike | None
 def _compiled(function: Functions) -> Function:
     if isinstance(function, Function):
         return function
-    nodes = [function] if isinstance(function, Node) else list(function)
+    nodes = [function] if isinstance(function, Node) else list(function) if isinstance(function, Sequence) else [function]
     if not nodes:
         raise ValueError("function: expected at least one node, came none")
+    if not isinstance(nodes[0], Node):
+        raise TypeError(f"function: expected a Function or nodes, came {type(nodes[0]).__name__}")
     return Function(nodes[0].graph, nodes)
 
 
-def _read(x: npt.ArrayLike) -> Array:
+def _read(f: Function, x: npt.ArrayLike) -> Array:
     """The data as the sweep reads them, in float64."""
-    array = np.asarray(x)
-    with np.errstate(over="ignore"):
-        return array / 255 if array.dtype == np.uint8 else array.astype(np.float32).astype(np.float64)
+    array = Examples(x, f.graph.n_inputs).array
+    if len(array) == 0:
+        raise ValueError("x: expected at least one example, came none")
+    return array / 255 if array.dtype == np.uint8 else array.astype(np.float64)
 
 
-def _cotangent(f: Function, x: npt.ArrayLike, seed: int) -> Array:
-    shape = (len(np.asarray(x)), len(f._outputs))
-    return np.random.default_rng(seed).standard_normal(shape, np.float32).astype(np.float64)
+def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed: int) -> Array:
+    """The cotangent given, or a random one."""
+    shape = (len(_read(f, x)), len(f._outputs))
+    random = np.random.default_rng(whole("seed", seed, 0, None)).standard_normal(shape, np.float32)
+    return (random if given is None else float_array("cotangent", given, shape)).astype(np.float64)
 
 
 def _compare(what: str, got: npt.NDArray[Any], want: Array, error: Array) -> None:
@@ -258,7 +266,9 @@ def _compare_products(
             product += float(np.sum(g * v))
             tolerance += float(np.nansum(error * np.abs(v)))
 
-    plan, data, p = f._engine(True).plan, _read(x), f.graph.parameters.astype(np.float64)
+    if not isinstance(step, Real) or not 0 < step < np.inf:
+        raise ValueError(f"step: expected a positive number, came {shown(step)}")
+    plan, data, p = f._engine(True).plan, _read(f, x), f.graph.parameters.astype(np.float64)
     step /= float(np.sqrt(np.sum(tangents[0] ** 2) / max(1, len(data)) + np.sum(tangents[1] ** 2))) or 1.0
 
     def weighted(t: float) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.engine import Engine, Examples
+from mlgraph.engine import Examples
 
 PIECE_SECONDS = 0.04
 """Aim for one call of the sweep: Ctrl-C and progress wait no longer."""
@@ -143,7 +143,7 @@ class Progress:
 
 
 def train(
-    engine: Callable[[], Engine],
+    run: Callable[..., tuple[int, Any, Any]],
     examples: Examples,
     epochs: int,
     steps_of: Callable[[int], Steps],
@@ -164,8 +164,8 @@ def train(
 ) -> None:
     """Run all steps, in pieces that return to Python often enough for Ctrl-C and progress.
 
-    Each piece asks for the engine anew: a callback may have edited the graph, or compiled another part of it and so moved
-    the parameters.
+    `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
+    graph, or compiled another part of it and so moved the parameters.
     """
     n, taken = len(examples), 0
     per_step = 0.0
@@ -184,7 +184,7 @@ def train(
             piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else 4
             part = slice(at, min(at + piece, len(rate)))
             begin = time.perf_counter()
-            bad, _, _ = engine().run(
+            bad, _, _ = run(
                 examples, first=steps.first[part], size=steps.size[part], rate=rate[part], order=order, label=label,
                 target=target, loss=loss, loss_nodes=loss_nodes, optimizer=optimizer, hyper=hyper, training=True,
                 backward=True, step_number=taken + at, seed=seed, losses=losses, correct=correct, n_threads=n_threads,

@@ -9,6 +9,7 @@ class _Sweep(Protocol):
 
     PARALLEL: bool
 
+    def max_threads(self) -> int: ...
     def is_finite(self, x: _Array) -> bool: ...
     def prepare(
         self, *, program: _Array, index: _Array, constants: _Array, units: _Array, parameters: _Array, optimizer: int,

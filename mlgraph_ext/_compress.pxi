@@ -13,38 +13,40 @@ cdef extern from *:
     #define HAVE_VBMI2 __builtin_cpu_supports("avx512vbmi2")
     #define FIRST_BITS(n) ((n) >= 64 ? ~0ULL : (1ULL << (n)) - 1)
 
-    __attribute__((target("avx512vbmi2"))) static inline int64_t store_columns(uint32_t nonzero, int64_t first, uint16_t *to)
+    __attribute__((target("avx512vbmi2"))) static inline int64_t store_columns(
+        uint32_t nonzero, int64_t first, uint16_t *to, int64_t room)
     {
         static const uint16_t iota[32] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
                                           16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
         int64_t n = __builtin_popcount(nonzero);
+        if (n > room) n = room;
         __m512i column = _mm512_add_epi16(_mm512_loadu_si512(iota), _mm512_set1_epi16((short)first));
         _mm512_mask_storeu_epi16(to, (uint32_t)FIRST_BITS(n), _mm512_maskz_compress_epi16(nonzero, column));
         return n;
     }
     __attribute__((target("avx512vbmi2"))) static int64_t compress_bytes_vbmi2(
-        const uint8_t *x, int64_t first, int64_t last, uint16_t *column, uint8_t *value)
+        const uint8_t *x, int64_t first, int64_t last, int64_t room, uint16_t *column, uint8_t *value)
     {
         int64_t n = 0;
         for (int64_t k = first; k < last; k += 64) {
             __m512i v = _mm512_maskz_loadu_epi8(FIRST_BITS(last - k), x + k);
             uint64_t nonzero = _mm512_test_epi8_mask(v, v);
             if (!nonzero) continue;
-            int64_t low = store_columns((uint32_t)nonzero, k, column + n);
-            int64_t both = low + store_columns((uint32_t)(nonzero >> 32), k + 32, column + n + low);
+            int64_t low = store_columns((uint32_t)nonzero, k, column + n, room - n);
+            int64_t both = low + store_columns((uint32_t)(nonzero >> 32), k + 32, column + n + low, room - n - low);
             _mm512_mask_storeu_epi8(value + n, FIRST_BITS(both), _mm512_maskz_compress_epi8(nonzero, v));
             n += both;
         }
         return n;
     }
     __attribute__((target("avx512vbmi2"))) static int64_t compress_floats_vbmi2(
-        const float *x, int64_t first, int64_t last, uint16_t *column, float *value)
+        const float *x, int64_t first, int64_t last, int64_t room, uint16_t *column, float *value)
     {
         int64_t n = 0;
         for (int64_t k = first; k < last; k += 16) {
             __m512 v = _mm512_maskz_loadu_ps((uint16_t)FIRST_BITS(last - k), x + k);
             uint16_t nonzero = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-            int64_t some = store_columns(nonzero, k, column + n);
+            int64_t some = store_columns(nonzero, k, column + n, room - n);
             _mm512_mask_storeu_ps(value + n, (uint16_t)FIRST_BITS(some), _mm512_maskz_compress_ps(nonzero, v));
             n += some;
         }
@@ -52,25 +54,25 @@ cdef extern from *:
     }
     #else
     #define HAVE_VBMI2 0
-    static int64_t compress_bytes_vbmi2(const uint8_t *x, int64_t k, int64_t l, uint16_t *c, uint8_t *v)
-    { (void)x, (void)k, (void)l, (void)c, (void)v; return 0; }
-    static int64_t compress_floats_vbmi2(const float *x, int64_t k, int64_t l, uint16_t *c, float *v)
-    { (void)x, (void)k, (void)l, (void)c, (void)v; return 0; }
+    static int64_t compress_bytes_vbmi2(const uint8_t *x, int64_t k, int64_t l, int64_t r, uint16_t *c, uint8_t *v)
+    { (void)x, (void)k, (void)l, (void)r, (void)c, (void)v; return 0; }
+    static int64_t compress_floats_vbmi2(const float *x, int64_t k, int64_t l, int64_t r, uint16_t *c, float *v)
+    { (void)x, (void)k, (void)l, (void)r, (void)c, (void)v; return 0; }
     #endif
     """
     bint HAVE_VBMI2
     uint64_t load_word(const uint8_t*) noexcept nogil
-    int64_t compress_bytes_vbmi2(const uint8_t*, int64_t, int64_t, uint16_t*, uint8_t*) noexcept nogil
-    int64_t compress_floats_vbmi2(const float*, int64_t, int64_t, uint16_t*, float*) noexcept nogil
+    int64_t compress_bytes_vbmi2(const uint8_t*, int64_t, int64_t, int64_t, uint16_t*, uint8_t*) noexcept nogil
+    int64_t compress_floats_vbmi2(const float*, int64_t, int64_t, int64_t, uint16_t*, float*) noexcept nogil
 
 
 cdef int64_t compress_bytes(
     const uint8_t* x, int64_t first, int64_t last, int64_t room, uint16_t* column, uint8_t* value,
 ) noexcept nogil:
-    """Columns and values of the nonzeros among x[first:last]; their number. Nothing is written from `room` on."""
+    """Columns and values of the nonzeros among x[first:last], as many as there is room for; their number."""
     cdef int64_t k = first, j, n = 0
     if HAVE_VBMI2:
-        return compress_bytes_vbmi2(x, first, last, column, value)
+        return compress_bytes_vbmi2(x, first, last, room, column, value)
     while k < last:
         if k + 8 <= last and load_word(x + k) == 0:
             k = k + 8
@@ -80,7 +82,7 @@ cdef int64_t compress_bytes(
             if n < room:
                 column[n] = <uint16_t>j
                 value[n] = x[j]
-            n = n + (x[j] != 0)
+                n = n + (x[j] != 0)
         k = k + 8
     return n
 
@@ -91,12 +93,12 @@ cdef int64_t compress_floats(
     """The same of floats; a NaN is not zero."""
     cdef int64_t k, n = 0
     if HAVE_VBMI2:
-        return compress_floats_vbmi2(x, first, last, column, value)
+        return compress_floats_vbmi2(x, first, last, room, column, value)
     for k in range(first, last):
         if n < room:
             column[n] = <uint16_t>k
             value[n] = x[k]
-        n = n + (x[k] != 0)
+            n = n + (x[k] != 0)
     return n
 
 
@@ -133,7 +135,10 @@ def compress(
     const uint8_t[:, ::1] bytes, const float[:, ::1] floats, const int64_t[::1] start, const int32_t[::1] chunk,
     uint16_t[::1] column, uint8_t[::1] byte, float[::1] value, uint16_t[:, ::1] cut, int n_threads,
 ):
-    """Fill the compressed rows of `bytes` (or `floats`); `start` has the sums of what `count_nonzero` found."""
+    """Fill the compressed rows of `bytes` (or `floats`); `start` has the sums of what `count_nonzero` found.
+
+    Where another thread has changed the data since, the numbers are wrong, but every place is within its bounds.
+    """
     cdef int64_t n = cut.shape[0], chunks = chunk.shape[0] - 1
     cdef int64_t columns = bytes.shape[1] if bytes is not None else floats.shape[1]
     cdef const uint8_t* b = &bytes[0, 0] if bytes is not None else NULL
@@ -155,6 +160,13 @@ def compress(
             else:
                 at = at + compress_floats(x + i * columns, chunk[c], chunk[c + 1], end - at, k + at, f + at)
             cut[i, c + 1] = <uint16_t>(at - start[i])
+        while at < end:
+            k[at] = 0
+            if b != NULL:
+                v[at] = 0
+            else:
+                f[at] = 0
+            at = at + 1
 
 
 def tile_nonzeros(int64_t columns):

@@ -42,14 +42,22 @@ include "_peak.pxi"
 cdef extern from *:
     """
     #ifdef _OPENMP
+    #include <omp.h>
     #define MLGRAPH_PARALLEL 1
     #else
     #define MLGRAPH_PARALLEL 0
+    #define omp_get_max_threads() 1
     #endif
     """
     int MLGRAPH_PARALLEL
+    int omp_get_max_threads() noexcept nogil
 
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
+
+
+def max_threads():
+    """Threads that OpenMP would start by itself: what threadpoolctl and omp_set_num_threads change."""
+    return omp_get_max_threads()
 
 
 def is_finite(const float[::1] x):

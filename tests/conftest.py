@@ -19,6 +19,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("quick")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz-cases", type=int, default=200, metavar="N", help="cases of each target of tests/test_fuzz.py")
+    parser.addoption("--fuzz-first", type=int, default=0, metavar="K", help="the first of them")
+    parser.addoption("--cycles", type=int, default=15, metavar="N", help="cycles of tests/test_memory.py")
+
+
 @pytest.fixture(params=mlgraph_ext.AVAILABLE)
 def sweep(request, monkeypatch):
     """A build of the kernels, also the one that the package uses while the test runs."""

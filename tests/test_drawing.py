@@ -285,7 +285,7 @@ def test_an_empty_graph():
 
 def test_errors():
     g = mlgraph.Graph()
-    with pytest.raises(ValueError, match="limit: expected at least 2 boxes, came 1"):
+    with pytest.raises(ValueError, match="limit: expected an integer of at least 2, came 1"):
         g.input().draw(limit=1)
     with pytest.raises(ValueError, match="nodes: expected a graph or at least one node, came none"):
         Drawing([])

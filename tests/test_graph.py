@@ -159,8 +159,8 @@ def test_views_of_any_integer():
 OTHER = mlgraph.Graph().input()
 
 ERRORS = {
-    "inputs": (lambda g, x: g.inputs(-1), ValueError, "n: expected a number of inputs, came -1"),
-    "half an input": (lambda g, x: g.inputs(0.5), ValueError, "n: expected a number of inputs, came 0.5"),
+    "inputs": (lambda g, x: g.inputs(-1), ValueError, "n: expected an integer of at least 0, came -1"),
+    "half an input": (lambda g, x: g.inputs(0.5), ValueError, "n: expected an integer of at least 0, came 0.5"),
     "constant": (lambda g, x: g.constant("3"), TypeError, "value: expected a number, came str"),
     "complex constant": (lambda g, x: g.constant(1j), TypeError, "value: expected a number, came complex"),
     "huge constant": (lambda g, x: g.constant(1e39), ValueError, r"value: .* that float32 can hold, came 1e\+39"),

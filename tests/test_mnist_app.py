@@ -399,6 +399,7 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["train", "more"], "unrecognized arguments: more"),
         (["train", "a\nb"], "unrecognized arguments: a b"),
         (["--epochs"], "argument --epochs: expected one argument"),
+        (["--batch-size=--"], "argument --batch-size: expected one argument"),
         (["evaluat", "model.npz"], "argument COMMAND: expected train or evaluate, came 'evaluat'"),
         (["evaluate"], "the following arguments are required: MODEL"),
         (["evaluate", "a", "b"], "unrecognized arguments: b"),

@@ -488,6 +488,17 @@ def test_odd_headers(saved, path, field):
     assert refused > 20 or (field == "layers" and header["kind"] == "model")
 
 
+def test_outputs_that_are_not_the_last_layer(path):
+    """Who asks a network for its classes asks its last layer how many they are."""
+    network().save(path)
+    header = header_of(path)
+    first, last = header["layers"][1][:2]
+    for outputs in ([*header["outputs"], first], header["outputs"][:-1], list(range(first, last))):
+        changed = {"outputs": outputs, "loss_nodes": [header["loss_nodes"][0], *outputs], "probabilities": outputs}
+        rewrite(path, path.with_name("changed"), header=as_array({**header, **changed}))
+        refuse(path.with_name("changed"), "header: layers: expected the outputs")
+
+
 def test_more_bytes_than_any_model(saved, path, monkeypatch):
     monkeypatch.setattr(modelfile, "MAX_BYTES", 100)
     refuse(shutil.copy(saved[1], path), "expected at most 100 bytes of arrays, came ")

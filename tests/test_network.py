@@ -480,7 +480,7 @@ BAD_OPTIONS = {
     "momentum": (1, -0.1, NAN, "momentum: expected a number from 0 to below 1"),
     "optimizer": ("lion", "optimizer: expected sgd or adam, came 'lion'"),
     "seed": (-1, 0.5, "seed: expected an integer of at least 0"),
-    "n_threads": (0, 1.5, "n_threads: expected a number of at least 1 or None"),
+    "n_threads": (0, 1.5, "n_threads: expected an integer of at least 1"),
     "validation": ((X[:, 1:], Y), r"validation x: expected shape \(examples, 12\)"),
 }
 BAD_OPTIONS_ONE_BY_ONE = [(name, value, message) for name, (*values, message) in BAD_OPTIONS.items() for value in values]

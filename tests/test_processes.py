@@ -1,8 +1,8 @@
 """Threads of Python, forked children, and how many processors are used."""
 
-import builtins
-import io
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import mlgraph
+import mlgraph_ext
 from mlgraph import engine
 
 X = np.random.default_rng(0).integers(0, 256, (600, 40), np.uint8)
@@ -26,10 +27,10 @@ def trained(seed, **options):
     return net.graph.parameters.tobytes() + net.predict_proba(X, **options).tobytes()
 
 
-def run(code, **environment):
-    """Run code in another process, which ends after a minute whatever happens; what it printed."""
+def run(code, *arguments, **environment):
+    """Run code in another process, which is given some minutes whatever happens; what it printed."""
     setting = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | environment
-    done = subprocess.run([sys.executable, "-c", code], env=setting, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], env=setting, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -82,6 +83,57 @@ print(os.waitstatus_to_exitcode(os.wait()[1]), threads_for(7, 1e12))
     assert run(code) == ["17", "7"]
 
 
+FORK_WITHIN = """
+import os, threading, warnings
+import numpy as np
+import mlgraph
+
+warnings.simplefilter("ignore", DeprecationWarning)
+rng = np.random.default_rng(0)
+x, y = rng.random((512, 64), np.float32), rng.integers(0, 4, 512)
+net = mlgraph.Network(64, seed=1)
+net.add_layer(64)
+net.add_layer(4, "softmax")
+stop, trains = threading.Event(), threading.Event()
+
+
+def note(_):
+    trains.set()
+    if stop.is_set():
+        raise StopIteration
+
+
+def train():
+    try:
+        net.fit(x, y, epochs=10**6, callback=note, n_threads=2)
+    except StopIteration:
+        pass
+
+
+thread = threading.Thread(target=train)
+thread.start()
+trains.wait()
+codes = []
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        net.predict(x)
+        net.fit(x, y, epochs=1)
+        net.graph.parameter(1.0)
+        os._exit(0)
+    codes.append(os.waitpid(child, 0)[1])
+stop.set()
+thread.join()
+print(*codes)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_is_forked_while_a_thread_trains():
+    """What that thread held at the fork stays locked for nobody."""
+    assert run(FORK_WITHIN) == ["0"] * 20
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_threads_train_models_at_the_same_time(n_threads):
     seeds = range(4)
@@ -99,6 +151,116 @@ def test_threads_train_models_at_the_same_time(n_threads):
     for thread in threads:
         thread.join()
     assert [together.get(seed) for seed in seeds] == expected
+
+
+def together(*tasks):
+    """Run each in a thread of its own, all at once; what they return or raise."""
+    start, results = threading.Barrier(len(tasks)), [None] * len(tasks)
+
+    def work(i):
+        start.wait()
+        try:
+            results[i] = tasks[i]()
+        except Exception as error:
+            results[i] = error
+
+    threads = [threading.Thread(target=work, args=[i]) for i in range(len(tasks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def shared():
+    """A network, and of the same graph a function and another model."""
+    net = mlgraph.Network(40, seed=3)
+    net.add_layer(50, "tanh")
+    net.add_layer(4, "softmax")
+    neurons = net.layers[0].neurons
+    return net, net.graph.compile([neurons[5], neurons[30]]), mlgraph.Model(net.graph, neurons[:10])
+
+
+def test_threads_take_turns_with_a_graph():
+    """Each has its own plan of it, and each plan moves the parameters."""
+    def tasks():
+        net, function, model = shared()
+        return [lambda: net.predict_proba(X).tobytes(), lambda: function(X).tobytes(), lambda: model.forward(X).tobytes(),
+                lambda: function.vjp(X).inputs.tobytes(), lambda: net.evaluate(X, LABELS)["loss"]]  # fmt: skip
+
+    expected = [task() for task in tasks()]
+    for _ in range(10):
+        many = tasks()
+        assert together(*many * 3) == expected * 3
+
+
+def test_others_run_the_graph_that_one_thread_trains():
+    """The run ends with the bits that it has alone, though the others move its parameters, and add to the graph."""
+    options = {"epochs": 30, "batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
+    alone = shared()[0]
+    alone.fit(X, LABELS, **options)
+    net, function, model = shared()
+    done = threading.Event()
+
+    def train():
+        net.fit(X, LABELS, **options)
+        done.set()
+
+    def use():
+        turns = 0
+        while not done.is_set() or not turns:
+            assert np.isfinite(function.vjp(X[:50]).inputs).all() and np.isfinite(model.forward(X)).all()
+            net.graph.parameter(1.0)
+            turns += 1
+
+    assert together(train, use, use) == [None] * 3
+    assert net.predict_proba(X).tobytes() == alone.predict_proba(X).tobytes()
+
+
+def test_one_at_a_time_trains_a_graph():
+    running = threading.Event()
+
+    def fit_again(_):
+        running.set()
+        with pytest.raises(RuntimeError, match="the graph is being trained already: by another thread, or by who called this"):
+            net.fit(X, LABELS)
+
+    def train():
+        net.fit(X, LABELS, epochs=2, callback=fit_again)
+
+    def fit_too():
+        running.wait()
+        model.fit(X, X[:, :10])
+
+    before = shared()[0]
+    before.fit(X, LABELS, epochs=2)
+    for _ in range(3):
+        net, _, model = shared()
+        running.clear()
+        trained, refused = together(train, fit_too)
+        if trained is None and isinstance(refused, RuntimeError):  # or the second came when the first was done
+            assert net.predict_proba(X).tobytes() == before.predict_proba(X).tobytes()
+            break
+    else:
+        pytest.fail(f"{trained!r}, {refused!r}")
+    with pytest.raises(RuntimeError, match="being trained already"):
+        net.fit(X, LABELS, callback=lambda _: model.fit(X, X[:, :10]))
+    net.fit(X, LABELS, epochs=1)  # an error ends the run, and leaves the graph to the next
+
+
+def test_copies_have_all_of_their_own():
+    """Locks, and the memory that engines have prepared."""
+    net = shared()[0]
+    net.fit(X, LABELS, epochs=1)
+    before, probabilities = net.graph.parameters.copy(), net.predict_proba(X)
+    with net.graph.lock, net.graph.in_training():
+        copies = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+        assert [c.predict_proba(X).tobytes() for c in copies] == [probabilities.tobytes()] * 2
+        assert together(*(lambda c=c: c.fit(X, LABELS, epochs=1) and None for c in copies)) == [None, None]
+    assert net.graph.parameters.tobytes() == before.tobytes()
+    assert all(c.predict_proba(X).tobytes() != probabilities.tobytes() for c in copies)
+    net.fit(X, LABELS, epochs=1)
+    assert [c.predict_proba(X).tobytes() for c in copies] == [net.predict_proba(X).tobytes()] * 2
 
 
 def test_the_interpreter_is_free_meanwhile():
@@ -140,6 +302,7 @@ def test_affinity():
 def test_environment(monkeypatch, value, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
     monkeypatch.setattr(engine, "_cgroup_quota", lambda: None)
+    monkeypatch.setattr(mlgraph_ext.sweep, "max_threads", lambda: 64)
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert mlgraph.default_threads() == expected
 
@@ -148,26 +311,42 @@ def test_environment_of_a_process():
     assert run(COUNT, OMP_NUM_THREADS="1") == ["1"]
 
 
-@pytest.mark.parametrize(("text", "expected"), [("max 100000", None), ("200000 100000\n", 2), ("150000 100000", 1), ("5 10", 1),
-                                                ("", None), ("spam", None), (None, None)])  # fmt: skip
-def test_quota(monkeypatch, text, expected):
-    def open_quota(path):
-        if text is None:
-            raise FileNotFoundError
-        assert path == "/sys/fs/cgroup/cpu.max"
-        return io.StringIO(text)
-
-    monkeypatch.setattr(builtins, "open", open_quota)
-    quota = engine._cgroup_quota.__wrapped__()
-    monkeypatch.undo()
-    assert quota == expected
+@pytest.mark.parametrize(("membership", "files", "expected"), [
+    ("0::/", {"cpu.max": "max 100000"}, None),
+    ("0::/", {"cpu.max": "200000 100000\n"}, 2),
+    ("0::/", {"cpu.max": "150000 100000"}, 1),
+    ("0::/", {"cpu.max": "5 10"}, 1),
+    ("0::/", {"cpu.max": ""}, None),
+    ("0::/", {"cpu.max": "spam"}, None),
+    ("0::/", {}, None),
+    ("0::/a/b", {"a/b/cpu.max": "max 10", "a/cpu.max": "30 10", "cpu.max": "90 10"}, 3),
+    ("0::/a/b", {"a/b/cpu.max": "20 10", "a/cpu.max": "30 10"}, 2),
+    ("0::/of/the/host", {"cpu.max": "40 10"}, 4),
+    ("0::/../elsewhere", {"cpu.max": "40 10"}, 4),
+    ("4:memory:/\n2:cpu,cpuacct:/c\n1:name=systemd:/\n0::/",
+     {"cpu,cpuacct/c/cpu.cfs_quota_us": "70", "cpu,cpuacct/c/cpu.cfs_period_us": "10"}, 7),
+    ("2:cpu:/c", {"cpu/c/cpu.cfs_quota_us": "-1", "cpu/c/cpu.cfs_period_us": "10",
+                  "cpu/cpu.cfs_quota_us": "80", "cpu/cpu.cfs_period_us": "10"}, 8),
+    ("2:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "10"}, None),
+    ("", {"cpu.max": "10 10"}, None),
+    (None, {"cpu.max": "10 10"}, None),
+], ids=str)  # fmt: skip
+def test_quota(tmp_path, membership, files, expected):
+    for name, text in files.items():
+        path = tmp_path / "mount" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    if membership is not None:
+        (tmp_path / "membership").write_text(membership)
+    assert engine._cgroup_quota.__wrapped__(tmp_path / "mount", tmp_path / "membership") == expected
 
 
 def test_the_smallest_limit_counts(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    for quota, expected in ((None, 5), (3, 3), (8, 5)):
+    for quota, openmp, expected in ((None, 64, 5), (3, 64, 3), (8, 64, 5), (None, 2, 2), (3, 1, 1)):
         monkeypatch.setattr(engine, "_cgroup_quota", lambda quota=quota: quota)
+        monkeypatch.setattr(mlgraph_ext.sweep, "max_threads", lambda openmp=openmp: openmp)
         assert mlgraph.default_threads() == expected
 
 
@@ -175,3 +354,98 @@ def test_small_work_has_one_thread(monkeypatch):
     monkeypatch.setattr(engine, "available_threads", lambda: 6)
     assert [engine.threads_for(None, work) for work in (0, 1, 2 * engine.WORK_PER_THREAD, 1e12)] == [1, 1, 2, 6]
     assert engine.threads_for(4, 1) == engine.threads_for(np.int64(4), 1e12) == 4
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted as Linux shows them")
+def test_small_work_starts_no_thread():
+    code = """
+import os
+import numpy as np
+import mlgraph
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+before = threads()
+net = mlgraph.Network(8)
+net.add_layer(16)
+net.add_layer(3, "softmax")
+x = np.ones((100, 8), np.float32)
+net.fit(x, np.zeros(100, int), epochs=5)
+net.predict(x[:1])
+net.graph.compile(net.layers[0].neurons[0]).vjp(x)
+small = threads()
+net.predict(x, n_threads=3)
+print(small - before, threads() - small)
+"""
+    expected = ["0", "2"] if mlgraph_ext.sweep.PARALLEL else ["0", "0"]
+    assert run(code) == expected
+
+
+# --- beside others ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not mlgraph_ext.sweep.PARALLEL, reason="built without OpenMP")
+def test_threadpoolctl_sees_us():
+    control = pytest.importorskip("threadpoolctl")
+    default = mlgraph.default_threads()
+    pools = [pool for pool in control.threadpool_info() if pool["user_api"] == "openmp"]
+    assert any(pool["num_threads"] == mlgraph_ext.sweep.max_threads() for pool in pools)
+    with control.threadpool_limits(1):
+        assert mlgraph.default_threads() == engine.threads_for(None, 1e12) == 1
+        assert engine.threads_for(3, 1e12) == 3, "what is asked for is asked for"
+    assert mlgraph.default_threads() == default
+
+
+BESIDE_TORCH = """
+import sys, threading, warnings
+warnings.simplefilter("ignore")
+if sys.argv[1] == "first":
+    import torch
+import numpy as np
+import mlgraph
+rng = np.random.default_rng(0)
+x, y = rng.random((512, 64), np.float32), rng.integers(0, 4, 512)
+
+
+def train():
+    net = mlgraph.Network(64, seed=1)
+    net.add_layer(64, dropout=0.5)
+    net.add_layer(4, "softmax")
+    net.fit(x, y, epochs=5, batch_size=256, n_threads=2)
+    return net.predict_proba(x, n_threads=2).tobytes()
+
+
+expected = train()
+import torch
+torch.set_num_threads(2)
+
+
+def train_torch():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    for _ in range(50):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+        optimizer.step()
+    return net[0].weight.detach().numpy().tobytes()
+
+
+first = train_torch()
+print(train() == expected, train_torch() == first)
+results = [None] * 4
+threads = [threading.Thread(target=lambda i=i: results.__setitem__(i, train_torch() if i % 2 else train())) for i in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(results[0] == results[2] == expected, results[1] is not None, results[3] is not None)
+"""
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_beside_pytorch(order):
+    """In one process, in turns and at once, whichever is imported first."""
+    pytest.importorskip("torch")
+    assert run(BESIDE_TORCH, order) == ["True"] * 5

@@ -218,3 +218,29 @@ def test_optimizers(sweep, optimizer):
             optimizer="adam" if optimizer == "adam" else "sgd")  # fmt: skip
     # Adam divides a gradient by its own size, so that where it is nearly zero its rounding decides the step.
     np.testing.assert_allclose(net.graph.parameters, w, rtol=1e-3, atol=1e-3 if optimizer == "adam" else 2e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("columns", [1, 8, 27])
+def test_nonzeros_of_data_that_change_stay_in_bounds(sweep, dtype, columns):
+    """Another thread may write to them after they were counted."""
+    rng = np.random.default_rng(0)
+    counted, found = ((rng.random((50, columns)) < share).astype(dtype) for share in (0.3, 0.6))
+    found[::3] = counted[::3]
+    is_bytes = dtype == np.uint8
+
+    def arrays(x):
+        return (x, None) if is_bytes else (None, x)
+
+    start, chunk = np.zeros(51, np.int64), np.array([0, columns // 16 * 8, columns], np.int32)
+    sweep.count_nonzero(*arrays(counted), start[1:], 1)
+    np.cumsum(start, out=start)
+    guard = 64
+    column, value = np.full(start[-1] + guard, 65535, np.uint16), np.full(start[-1] + guard, 99, dtype)
+    cut = np.full((50, 3), 65535, np.uint16)
+    sweep.compress(*arrays(found), start, chunk, column, *arrays(value), cut, 1)
+    assert (column[: start[-1]] < columns).all() and (column[start[-1] :] == 65535).all() and (value[start[-1] :] == 99).all()
+    assert (np.diff(cut.astype(int), axis=1) >= 0).all() and (cut[:, -1] <= np.diff(start)).all()
+    for i in range(0, 50, 3):
+        row = slice(start[i], start[i + 1])
+        assert column[row].tolist() == np.flatnonzero(found[i]).tolist() and (value[row] == found[i][column[row]]).all()

@@ -1,0 +1,67 @@
+"""Every kernel once, on small data: for valgrind, under which a test suite would take hours.
+
+What comes out is compared, so that memcheck sees each number used: one that nobody has written is an error then.
+"""
+
+import numpy as np
+
+import mlgraph
+import mlgraph_ext
+from mlgraph import ops
+
+rng = np.random.default_rng(0)
+print(mlgraph_ext.sweep.__name__)
+
+
+def check(*arrays):
+    for array in arrays:
+        assert np.isfinite(array).all()
+
+
+def data(n, columns, share, dtype):
+    x = rng.integers(1, 256, (n, columns)) * (rng.random((n, columns)) < share)
+    return x.astype(np.uint8) if dtype == "uint8" else (x / 255).astype(dtype)
+
+
+# Layers: bytes and floats, dense and sparse data, blocks of odd widths, each kind of dropout, each optimizer.
+for dtype, share, sizes, options, fit in (
+    ("uint8", 0.2, (37, 33, 3), {}, {}),
+    ("uint8", 0.9, (37, 9, 17, 3), {}, {"momentum": 0}),
+    ("float32", 0.2, (19, 70, 3), {"dropout": 0.5}, {"optimizer": "adam"}),
+    ("uint8", 0.2, (19, 70, 3), {"dropout": 0.25}, {}),
+    ("float32", 0.9, (19, 20, 3), {"weight_dropout": 0.5}, {"optimizer": "adam"}),
+    ("uint8", 0.2, (19, 20, 3), {"weight_dropout": 0.3, "dropout": 0.1}, {}),
+):
+    net = mlgraph.Network(sizes[0], seed=1)
+    for size, activation in zip(sizes[1:-1], ops.ACTIVATIONS[2:], strict=False):
+        net.add_layer(size, activation, **options)
+    net.add_layer(sizes[-1], "softmax", bias=False)
+    x, y = data(131, sizes[0], share, dtype), rng.integers(0, 3, 131)
+    for batch_size in (64, 31, 131):
+        net.fit(x, y, epochs=1, batch_size=batch_size, learning_rate=0.01, n_threads=2, **fit)
+    check(net.graph.parameters, net.predict_proba(x), net.predict_proba(x[:1]), *net.evaluate(x, y).values())
+
+# Neurons with sources of their own, a squared error.
+g = mlgraph.Graph()
+nodes = g.inputs(11)
+for i in range(40):
+    sources = [nodes[j] for j in rng.permutation(len(nodes))[: 1 + i % 13]]
+    nodes.append(g.add_neuron(sources, ops.ACTIVATIONS[i % 5], weights=rng.normal(size=len(sources)), bias=i % 3 or None))
+model = mlgraph.Model(g, nodes[-4:])
+x = data(70, 11, 0.7, "float32")
+model.fit(x, rng.random((70, 4)), epochs=2, batch_size=33, learning_rate=1e-3, n_threads=2)
+check(g.parameters, model.forward(x))
+
+# Each operation, its value and derivatives; parameters; neurons written in scalars.
+g = mlgraph.Graph()
+a, b, c = g.inputs(3)
+p = g.parameter(0.5)
+terms = []
+for op in ops.BY_CODE:
+    positive = [a * a + 1, b * b + p, c * c + 2, a + 3]
+    terms.append(g.operation(op.name, *positive[: op.arity if op.arity > 0 else 4]))
+written = mlgraph.tanh(sum((g.parameter(0.1 * k) * node for k, node in enumerate([a, b, *terms[:5]])), g.parameter(1.0)))
+f = g.compile([*terms, written, mlgraph.sum(*terms)])
+x = data(70, 3, 1, "float32")
+gradients = f.vjp(x, n_threads=2)
+check(f(x), gradients.values, gradients.inputs, gradients.parameters)

@@ -1,0 +1,110 @@
+"""What arguments must be. A mistake is one line that names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest finite number of the precision that everything is computed in."""
+
+MOST = 2**31 - 1
+"""Nodes are numbered in 32 bits; of nothing else are more at once of any use."""
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: on one line, and not all of it if it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer of thousands of digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def plain(text: str) -> str:
+    """A name as an error shows it: what would not print, or end the line, is escaped."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def whole(what: str, value: Any, least: int = 1, most: int | None = MOST) -> int:
+    """`value` as an int; ValueError if it is no integer, a truth value, or out of range."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{what}: expected an integer of at least {least}, came {shown(value)}")
+    if most is not None and value > most:
+        raise ValueError(f"{what}: expected an integer of at most {most}, came {shown(value)}")
+    return int(value)
+
+
+def share(what: str, value: Any) -> float:
+    """`value` as a float; ValueError if it is no number from 0 to below 1."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
+        raise ValueError(f"{what}: expected a number from 0 to below 1, came {shown(value)}")
+    return float(value)
+
+
+def one_of(what: str, value: Any, names: Sequence[str]) -> str:
+    """`value`, which is one of `names`, or else a ValueError."""
+    if not isinstance(value, str) or value not in names:
+        expected = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
+        raise ValueError(f"{what}: expected {expected}, came {shown(value)}")
+    return value
+
+
+def path(what: str, value: Any) -> str:
+    """`value` as a path; TypeError if it is none. An integer is none: open() would take it for an open file, and close it."""
+    try:
+        text = os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{what}: expected a path, came {type(value).__name__}") from None
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise ValueError(f"{what}: expected a path that a file may have, came {shown(value)}")
+    return text
+
+
+def number(what: str, value: Any) -> float:
+    """`value` as a float that float32 can hold, infinities and NaN included; TypeError if it is no number."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{what}: expected a number, came {type(value).__name__}")
+    try:
+        result = float(value)
+    except OverflowError:  # an integer
+        result = float(np.finfo(np.float64).max)
+    if LARGEST < abs(result) < np.inf:
+        raise ValueError(f"{what}: expected a number that float32 can hold, came {shown(value)}")
+    return result
+
+
+def real_array(what: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    """An array of real numbers of any type; TypeError if `value` is none."""
+    if type(value) is not np.ndarray and np.ma.is_masked(value):
+        raise TypeError(f"{what}: expected numbers, came an array that masks some of them")
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise TypeError(f"{what}: expected an array of numbers, came rows of different lengths") from None
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{what}: expected numbers, came an array of {array.dtype}")
+    return array if array.flags.aligned else array.copy()
+
+
+def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> Float32:
+    """`value` as float32; TypeError or ValueError if it is not of this shape, in which None is any length."""
+    array = real_array(what, value)
+    if array.ndim != len(shape) or any(e is not None and e != s for e, s in zip(shape, array.shape, strict=True)):
+        raise ValueError(f"{what}: expected shape {tuple('n' if e is None else e for e in shape)}, came {array.shape}")
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(np.float32, copy=False)
+    except FloatingPointError:
+        raise ValueError(f"{what}: expected numbers that float32 can hold, came {np.abs(array).max()}") from None

@@ -1,0 +1,194 @@
+"""Views of a graph: a node, a neuron, an edge. They hold a number, not data: what they read and write is the graph's."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.checks import Float32, float_array, number, plain
+
+if TYPE_CHECKING:
+    from mlgraph.drawing import Drawing
+    from mlgraph.graph import Graph
+
+INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
+"""Codes of the nodes that are no operation; neurons add the code of their activation to the last."""
+
+_ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "sub", "mul", "div", "pow", "neg", "abs"))
+
+
+class Node:
+    """A view of one scalar of a graph; arithmetic on nodes adds nodes."""
+
+    __slots__ = ("graph", "id")
+
+    def __init__(self, graph: Graph, id: int) -> None:
+        self.graph = graph
+        self.id = id
+
+    @property
+    def kind(self) -> str:
+        """"input", "constant", "parameter", "neuron" or the name of the operation."""
+        code = self.graph._code[self.id]
+        if code >= NEURON:
+            return "neuron"
+        return {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter"}.get(code) or ops.BY_CODE[code].name
+
+    @property
+    def name(self) -> str:
+        """The name it was given, or its number."""
+        return self.graph._names.get(self.id, f"n{self.id}")
+
+    @property
+    def sources(self) -> list[Node]:
+        """The nodes it reads."""
+        return [self.graph[i] for i in self.graph.sources_of(self.id)]
+
+    @property
+    def value(self) -> float:
+        """Value of a constant or parameter."""
+        code, data = self.graph._code[self.id], self.graph._data[self.id]
+        if code == CONSTANT:
+            return self.graph._constants[data]
+        if code == PARAMETER:
+            return float(self.graph.weights_of(self.id)[0])
+        raise AttributeError(f"value: expected a constant or parameter, came {self.kind} {plain(self.name)}")
+
+    @value.setter
+    def value(self, value: float) -> None:
+        if self.graph._code[self.id] != PARAMETER:
+            raise AttributeError(f"value: expected a parameter, came {self.kind} {plain(self.name)}")
+        self.graph.weights_of(self.id)[0] = number("value", value)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {plain(self.name)}>"
+
+    def __str__(self) -> str:
+        from mlgraph.formula import formula
+
+        return formula(self)
+
+    def draw(self, **options: Any) -> Drawing:
+        """A picture of what the node depends on; options as for `mlgraph.drawing.Drawing`."""
+        from mlgraph.drawing import Drawing
+
+        return Drawing(self, **options)
+
+    def to_dot(self, **options: Any) -> str:
+        """The picture as text for Graphviz; options as for `draw`."""
+        return self.draw(**options).to_dot()
+
+    def _repr_svg_(self) -> str:
+        return self.draw().to_svg()
+
+    def __add__(self, other: Node | float) -> Node:
+        return self._binary(_ADD, self, other)
+
+    def __radd__(self, other: float) -> Node:
+        return self._binary(_ADD, other, self)
+
+    def __sub__(self, other: Node | float) -> Node:
+        return self._binary(_SUB, self, other)
+
+    def __rsub__(self, other: float) -> Node:
+        return self._binary(_SUB, other, self)
+
+    def __mul__(self, other: Node | float) -> Node:
+        return self._binary(_MUL, self, other)
+
+    def __rmul__(self, other: float) -> Node:
+        return self._binary(_MUL, other, self)
+
+    def __truediv__(self, other: Node | float) -> Node:
+        return self._binary(_DIV, self, other)
+
+    def __rtruediv__(self, other: float) -> Node:
+        return self._binary(_DIV, other, self)
+
+    def __pow__(self, other: Node | float) -> Node:
+        return self._binary(_POW, self, other)
+
+    def __rpow__(self, other: float) -> Node:
+        return self._binary(_POW, other, self)
+
+    def __neg__(self) -> Node:
+        return Node(self.graph, self.graph._append(_NEG, (self.id,)))
+
+    def __pos__(self) -> Node:
+        return self
+
+    def __abs__(self) -> Node:
+        return Node(self.graph, self.graph._append(_ABS, (self.id,)))
+
+    def _compare(self, other: object) -> bool:
+        raise TypeError("nodes have no order (they have one for each example): use where, maximum or minimum")
+
+    __lt__ = __le__ = __gt__ = __ge__ = _compare
+
+    def _binary(self, code: int, a: Node | float, b: Node | float) -> Node:
+        graph = self.graph
+        try:
+            if a.graph is b.graph:  # type: ignore[union-attr]
+                return Node(graph, graph._append(code, (a.id, b.id)))  # type: ignore[union-attr]
+        except AttributeError:
+            if not isinstance(a if b is self else b, Real):
+                return NotImplemented  # type: ignore[no-any-return]
+        return Node(graph, graph._append(code, graph._arguments(ops.BY_CODE[code].name, (a, b))))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Node) and self.graph is other.graph and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash((id(self.graph), self.id))
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"a node has no truth value (it has one for each example): came {self!r}")
+
+
+class Edge(NamedTuple):
+    """One weight from a source to a neuron: a reading, not a view."""
+
+    source: Node
+    target: Neuron
+    weight: float
+
+
+class Neuron(Node):
+    """A view of one neuron: ``activation(bias + sum(weights * sources))``."""
+
+    __slots__ = ()
+
+    @property
+    def activation(self) -> str:
+        """Name of the activation."""
+        return ops.BY_CODE[self.graph._code[self.id] - NEURON].name
+
+    @property
+    def weights(self) -> Float32:
+        """Weights in the order of `sources`; a writable view, valid until the next edit or compilation."""
+        return self.graph.weights_of(self.id)
+
+    @weights.setter
+    def weights(self, weights: npt.ArrayLike) -> None:
+        self.graph.weights_of(self.id)[:] = float_array("weights", weights, (self.graph._count[self.id],))
+
+    @property
+    def bias(self) -> float | None:
+        """The bias, None where there is none."""
+        at = self.graph._bias[self.graph._data[self.id]]
+        return None if at < 0 else float(self.graph._vector[at])
+
+    @bias.setter
+    def bias(self, bias: float) -> None:
+        at = self.graph._bias[self.graph._data[self.id]]
+        if at < 0:
+            raise AttributeError(f"bias: neuron {plain(self.name)} was made without one")
+        self.graph._vector[at] = number("bias", bias)
+
+    @property
+    def edges(self) -> list[Edge]:
+        """Its incoming edges."""
+        return [Edge(s, self, float(w)) for s, w in zip(self.sources, self.weights, strict=True)]

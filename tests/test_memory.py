@@ -1,0 +1,64 @@
+"""Memory that is taken is given back, whatever becomes of a model: ``python -m pytest tests/test_memory.py --cycles 1000``."""
+
+import gc
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import graph
+
+MEGABYTE = 2**20
+X = np.random.default_rng(0).integers(0, 256, (200, 30), np.uint8)
+X[X < 180] = 0
+LABELS = np.random.default_rng(1).integers(0, 4, 200)
+
+
+def resident():
+    """Bytes of this process that are in memory."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cycle(path, seed):
+    """Build, train, run, edit, save, load, fail: all that takes memory."""
+    net = mlgraph.Network(30, seed=seed)
+    net.add_layer(40, "tanh", dropout=0.5)
+    net.add_layer(20, weight_dropout=0.25)
+    net.add_layer(4, "softmax")
+    for optimizer, n_threads in (("sgd", 1), ("adam", 2)):
+        net.fit(X, LABELS, epochs=2, optimizer=optimizer, learning_rate=0.01, validation=(X, LABELS), n_threads=n_threads)
+    g = net.graph
+    hidden = net.layers[1].neurons
+    extra = g.add_neuron(hidden[:7], "relu", weights=np.ones(7))
+    model = mlgraph.Model(g, [extra * g.parameter(0.5) + 1, mlgraph.exp(hidden[0])])
+    model.fit(X / 255, np.ones((200, 2)), epochs=1, learning_rate=1e-3)
+    function = g.compile([extra, *hidden])
+    assert np.isfinite(function.vjp(X).parameters).all() and len(function(X[:1])[0]) == 21
+    g.to_dot()
+    with pytest.raises(ValueError, match="x: expected shape"):
+        net.fit(X[:, 1:], LABELS)
+    with pytest.raises(mlgraph.NonFiniteError):
+        model.fit(X / 255, np.full((200, 2), 1e30), epochs=1)
+    net.save(path)
+    assert mlgraph.load(path).evaluate(X, LABELS)["loss"] > 0
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(mlgraph.ModelFileError):
+        mlgraph.load(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read as Linux shows it")
+def test_memory_stays_flat(tmp_path, request):
+    cycles = request.config.getoption("--cycles")
+    for seed in range(10 + cycles // 10):  # until all that is taken once has been taken
+        cycle(tmp_path / "model.npz", seed)
+    before = resident()
+    graphs = len(graph._graphs)
+    for seed in range(cycles):
+        cycle(tmp_path / "model.npz", seed)
+    growth = resident() - before
+    print(f"\n{cycles} cycles: {growth / 1024:.0f} KiB more than {before / MEGABYTE:.1f} MiB")
+    assert len(graph._graphs) == graphs
+    assert growth < 2 * MEGABYTE, f"{growth} bytes in {cycles} cycles"

@@ -1,0 +1,478 @@
+"""Misuse: each argument of each public function, wrong in the ways its kind can be, right in the forms it may come in."""
+
+import datetime
+import fractions
+import inspect
+import re
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import Graph, Network, datasets, drawing, modelfile, testing
+from mlgraph.training import History
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(-8, 9, (40, 6)).astype(np.float32) / 4  # numbers that every type of float holds
+LABELS = RNG.integers(0, 3, 40)
+OTHER = Graph()
+OTHER.inputs(50)
+
+
+def world():
+    """Everything that a call may need, new and always the same."""
+    w = types.SimpleNamespace(g=Graph())
+    w.x = w.g.inputs(6)
+    w.p = w.g.parameter(0.5, "p")
+    w.n = w.g.add_neuron(w.x[:4], "tanh", weights=[1, 2, -1, 0.5], bias=0.25)
+    w.y = mlgraph.exp(w.n) * w.p + w.x[5]
+    w.f = w.g.compile([w.y, w.n])
+    w.gradients = w.f.vjp(X)
+    w.model = mlgraph.Model(w.g, [w.y, w.n])
+    w.net = Network(6, seed=1)
+    w.net.add_layer(9, "tanh", dropout=0.25)
+    w.net.add_layer(3, "softmax")
+    w.model.evaluate(X, np.zeros((40, 2)))  # what is compiled first may move parameters
+    w.net.evaluate(X, LABELS)
+    return w
+
+
+def state(w):
+    """All that a call might have changed by mistake."""
+    graphs = []
+    for g in (w.g, w.net.graph, OTHER):
+        arrays = [column.tobytes() for name, column in sorted(vars(g).items()) if hasattr(column, "tobytes")]
+        moments = {name: vector.tobytes() for name, vector in g.state.items()}
+        graphs.append((len(g), g.edits, g._names.copy(), g.parameters.tobytes(), arrays[:-1], moments))
+    return graphs, bits(w.net.history), len(w.net.layers), w.net._dropout
+
+
+def bits(value):
+    """A result, in a form that can be compared to the last bit."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.shape, value.dtype, value.tobytes()
+    if isinstance(value, mlgraph.Node):
+        return value.id
+    if isinstance(value, mlgraph.Function):
+        return bits(value(X))
+    if isinstance(value, Network):
+        return bits(value.predict_proba(X)) if value.layers else (repr(value), value._random.bit_generator.state["state"])
+    if isinstance(value, mlgraph.Model):
+        return bits(value.forward(X))
+    if isinstance(value, mlgraph.Layer):
+        return bits(value.weights)
+    if isinstance(value, drawing.Drawing):
+        return value.to_dot()
+    if isinstance(value, History):
+        return [bits(column) for name, column in vars(value).items() if name != "epoch_seconds"]
+    if isinstance(value, Graph):
+        return repr(value)
+    if isinstance(value, dict):
+        return {key: bits(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [bits(v) for v in value]
+    assert value is None or isinstance(value, bool | int | float | str | range), type(value)
+    return value
+
+
+# --- kinds of arguments -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Kind:
+    """What an argument may be and may not be; values are functions of a `world`, or the same in any."""
+
+    good: Any
+    bad: dict[str, Any] = field(default_factory=dict)
+    same: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
+
+
+def of(value, w):
+    return value(w) if isinstance(value, types.FunctionType) else value
+
+
+NAN, INF = float("nan"), float("inf")
+NOT_NUMBERS = {
+    "text": "3", "None": None, "list": [1], "object": object(), "complex": 1j, "bytes": b"3", "date": datetime.date.max,
+    "row": np.ones(2), "node": lambda w: w.x[0],
+}  # fmt: skip
+INTEGERS = {"int64": np.int64, "uint8": np.uint8}
+FLOATS = {"float64": np.float64, "float32": np.float32, "fraction": fractions.Fraction}
+
+
+def count(good, least=1, most=2**31 - 1, optional=False):
+    bad = {**NOT_NUMBERS, "half": 1.5, "float": float(good), "NaN": NAN, "truth": True, "too small": least - 1}
+    bad |= {"negative": -3}
+    if most is not None:
+        bad |= {"too large": most + 1, "beyond int64": 2**63, "huge": 10**5000}
+    if optional:
+        del bad["None"]
+    return Kind(good, bad, INTEGERS)
+
+
+def share(good):
+    bad = {**NOT_NUMBERS, "one": 1, "two": 2.0, "negative": -0.125, "NaN": NAN, "infinite": INF, "truth": False}
+    return Kind(good, bad, FLOATS)
+
+
+def number(good, optional=False):
+    bad = {**NOT_NUMBERS, "beyond float32": 1e39, "huge": 10**400}
+    if optional:
+        del bad["None"]
+    return Kind(good, bad, FLOATS)
+
+
+def a_name(good):
+    return Kind(good, {"unknown": "spam", "empty": "", "None": None, "number": 3, "list": [good], "bytes": good.encode(),
+                       "row": np.array([good, good]), "lines": "a\nb", "long": "x" * 10**5}, {"numpy": np.str_})  # fmt: skip
+
+
+def a_node(good):
+    return Kind(good, {"None": None, "number": 3, "text": "x", "list": lambda w: [w.x[0]], "of another graph": OTHER[1]})
+
+
+def nodes(good):
+    bad = {
+        "None": None, "number": 3, "text": "x", "numbers": [1.0], "one node": lambda w: w.x[0], "empty": [],
+        "of another graph": [OTHER[1]], "one of another": lambda w: [w.x[0], OTHER[40]], "list in a list": lambda w: [w.x],
+        "class": [mlgraph.Node], "empty row": np.array([]),
+    }  # fmt: skip
+    row = {"row": lambda v: np.array([*v, None])[:-1]}  # of objects
+    return Kind(good, bad, {"tuple": tuple, "iterator": lambda v: (node for node in v), **row})
+
+
+def unaligned(a):
+    raw = np.zeros(a.nbytes + 1, np.uint8)
+    raw[1:] = np.ascontiguousarray(a).reshape(-1).view(np.uint8)
+    return raw[1:].view(a.dtype).reshape(a.shape)
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+FORMS = {
+    "Fortran": np.asfortranarray,
+    "every other": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "every third row": lambda a: np.repeat(a, 3, axis=0)[::3],
+    "backwards": lambda a: a[::-1].copy()[::-1],
+    "of a larger one": lambda a: np.pad(a, 3)[(slice(3, -3),) * a.ndim],
+    "read-only": read_only,
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+    "unaligned": unaligned,
+    "list": np.ndarray.tolist,
+    "rows": list,
+    "unmasked": np.ma.masked_array,
+    "subclass": lambda a: a.view(type("Array", (np.ndarray,), {})),
+    "memoryview": lambda a: memoryview(np.ascontiguousarray(a)),
+}
+FLOAT_TYPES = {t: lambda a, t=t: a.astype(t) for t in ("float16", "float32", "float64", "longdouble")}
+INT_TYPES = {t: lambda a, t=t: a.astype(t) for t in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")}
+
+
+def array(good, *, labels=False, finite=False, empty=False, fits=True, lengths=(0,), optional=False):
+    """An array; `finite` and not `empty` if it must be, numbers that float32 can hold if that `fits`, of fixed `lengths`."""
+    a = good if isinstance(good, np.ndarray) else good(world())
+    bad = {
+        "None": None, "number": 3.0, "text": "abc", "texts": a.astype(str), "bytes": b"abc", "dict": {}, "set": {1.0},
+        "object": object(), "node": lambda w: w.x[0], "nodes": lambda w: w.x, "objects": a.astype(object),
+        "complex": a.astype(complex), "dates": np.zeros(a.shape, "M8[s]"), "times": np.zeros(a.shape, "m8[s]"),
+        "fields": np.zeros(a.shape, [("a", "<f4")]), "raw": np.zeros(a.shape, "V4"), "ragged": [[1.0], [1.0, 2.0]],
+        "some None": [[1.0, None]], "huge integers": [[2**70] * a.shape[-1]] * len(a), "more dimensions": a[None],
+        "one number": np.float32(1), "masked": np.ma.masked_array(a, np.arange(a.size).reshape(a.shape) == 1),
+        "deep": np.zeros((1,) * 30), "class": np.ndarray, "function": len,
+    }  # fmt: skip
+    for axis in lengths:
+        shorter = np.moveaxis(np.moveaxis(a, axis, 0)[1:], 0, axis)
+        longer = np.moveaxis(np.moveaxis(np.concatenate([a, a], axis), axis, 0)[: a.shape[axis] + 1], 0, axis)
+        bad |= {f"shorter {axis}": shorter, f"longer {axis}": longer}
+    if a.ndim > 1:
+        bad |= {"fewer dimensions": a[0], "flat": a.ravel()}
+    if labels:
+        bad |= {"negative": a - 1, "too large": a + 1, "wrapped": a + 2**32, "floats": a.astype(float)}
+    if finite:
+        bad |= {"NaN": np.where(np.arange(a.size).reshape(a.shape) == 1, np.nan, a), "infinite": np.full(a.shape, np.inf)}
+    if not empty:
+        bad |= {"empty": a[:0], "no columns": a[..., :0]}
+    if fits:
+        bad |= {"beyond float32": a.astype(float) + 1e39}
+    if optional:
+        del bad["None"]
+    return Kind(good, bad, FORMS | (INT_TYPES if labels else FLOAT_TYPES))
+
+
+def a_path(good):
+    bad = {"None": None, "number": 3, "descriptor": 0, "truth": True, "list": ["x"], "float": 1.5, "node": lambda w: w.x[0],
+           "null": "a\0b", "null in bytes": b"a\0b", "half a pair": "\ud800"}  # fmt: skip
+    return Kind(good, bad, {"bytes": lambda p: str(p).encode(), "text": str})
+
+
+def graph(good):
+    return Kind(good, {"None": None, "text": "x", "node": lambda w: w.x[0], "model": lambda w: w.model, "class": Graph})
+
+
+ANY = Kind(lambda w: True)  # a truth value or a text, which anything has
+VALIDATION = Kind((X, LABELS), {
+    "number": 3, "text": "ab", "row": X, "empty": (), "dict": {0: X, 1: LABELS}, "three": (X, LABELS, X), "Nones": (None, None),
+    "columns": (X[:, :5], LABELS), "NaN": (X * NAN, LABELS), "no examples": (X[:0], LABELS[:0]), "labels": (X, LABELS + 1),
+}, {"list": list})  # fmt: skip
+PAIR = {**NOT_NUMBERS, "NaN": NAN, "truth": True, "empty": (), "three": (1, 2, 3), "texts": ("a", "b"), "negative": -1}
+PAIRS = {"pair": lambda v: (v, v), "list": lambda v: [v, v]}
+RATE = Kind(0.125, {**PAIR, "list": [], "infinite": INF, "one bad": (0.1, -1), "huge": 10**400, "beyond float32": 1e39},
+            PAIRS | {"float64": np.float64})  # fmt: skip
+SIZE = Kind(8, {**PAIR, "list": [], "zero": 0, "half": 1.5, "float": 8.0, "one bad": (1, 0), "huge": 2**63},
+            PAIRS | {"int64": np.int64})  # fmt: skip
+THREADS = count(2, most=1024, optional=True)
+SEED = count(3, 0, None)
+DATA = array(X, empty=True, fits=False, lengths=(1,))
+EXAMPLES = array(X, finite=True, lengths=(0, 1))
+CALLBACK = Kind(None, {"number": 3, "text": "print", "list": [print]})
+NUMBERS = Kind({0: 1.5}, {"number": 3, "list": [1.0], "texts": {0: "x"}, "Nones": {0: None}, "complex": {0: 1j}})
+PICTURE = {
+    "x": Kind(X[0], {
+        "text": "abc", "two rows": X[:2], "shorter": X[0, 1:], "objects": X[0].astype(object), "number": 3.0,
+        "complex": X[0] * 1j,
+    }, {"list": list, "float64": np.float64, "backwards": FORMS["backwards"]}),
+    "values": NUMBERS, "adjoints": NUMBERS, "limit": count(20, 2),
+}  # fmt: skip
+NO_NODES = {"None": None, "number": 3, "text": "x", "empty": [], "numbers": [1.0], "class": Graph}
+DRAWN = {"nodes": Kind(lambda w: w.y, {**NO_NODES, "mixed": lambda w: [w.x[0], OTHER[0]]})}
+CHECKED = {"function": Kind(lambda w: w.f, NO_NODES), "x": array(X, fits=False, lengths=(1,))}
+TARGETS = RNG.integers(-4, 5, (40, 2)).astype(np.float32)
+COTANGENT = array(TARGETS, lengths=(0, 1), optional=True)
+STEP = Kind(1e-6, {**NOT_NUMBERS, "zero": 0, "negative": -1e-6, "NaN": NAN, "infinite": INF})
+DIFFERENCES = CHECKED | {"inputs": ANY, "parameters": ANY, "seed": SEED, "step": STEP}
+OPTIONS = {"x": EXAMPLES, "epochs": count(2), "batch_size": SIZE, "learning_rate": RATE, "momentum": share(0.5),
+           "optimizer": a_name("sgd"), "validation": VALIDATION, "shuffle": ANY, "seed": SEED, "callback": CALLBACK,
+           "n_threads": THREADS}  # fmt: skip
+WEIGHTS = RNG.integers(-8, 9, (9, 6)).astype(np.float32) / 4
+
+# By the name of a function: how to get it, and the kind of each argument. In the name of a setter stands what it sets.
+API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
+    "Graph": (lambda w: Graph, {}),
+    "Graph.input": (lambda w: w.g.input, {"name": ANY}),
+    "Graph.inputs": (lambda w: w.g.inputs, {"n": count(3, 0)}),
+    "Graph.constant": (lambda w: w.g.constant, {"value": number(0.5)}),
+    "Graph.parameter": (lambda w: w.g.parameter, {"value": number(0.5), "name": ANY}),
+    "Graph.add_neuron": (lambda w: w.g.add_neuron, {
+        "sources": nodes(lambda w: w.x), "activation": a_name("relu"), "weights": array(WEIGHTS[0], optional=True),
+        "bias": number(0.5, optional=True)}),
+    "Graph.add_neurons": (lambda w: w.g.add_neurons, {
+        "sources": nodes(lambda w: w.x), "weights": array(WEIGHTS, lengths=(1,)), "biases": array(WEIGHTS[:, 0], optional=True),
+        "activation": a_name("relu")}),
+    "Graph.operation": (lambda w: w.g.operation, {"name": a_name("exp"), "arguments": a_node(lambda w: w.x[0])}),
+    "Graph.softmax": (lambda w: w.g.softmax, {"nodes": nodes(lambda w: w.x)}),
+    "Graph.sources_of": (lambda w: w.g.sources_of, {"node": count(7, 0, None)}),
+    "Graph.weights_of": (lambda w: w.g.weights_of, {"node": count(7, 0, None)}),
+    "Graph.__getitem__": (lambda w: w.g.__getitem__, {"node": count(7, 0, None)}),
+    "Graph.compile": (lambda w: w.g.compile, {"outputs": nodes(lambda w: [w.y, w.n])}),
+    "Graph.draw": (lambda w: w.g.draw, PICTURE),
+    "Graph.to_dot": (lambda w: w.g.to_dot, PICTURE),
+    "Node.value": (lambda w: lambda value: setattr(w.p, "value", value), {"value": number(0.5)}),
+    "Node.draw": (lambda w: w.y.draw, PICTURE),
+    "Node.to_dot": (lambda w: w.y.to_dot, PICTURE),
+    "Neuron.weights": (lambda w: lambda weights: setattr(w.n, "weights", weights), {"weights": array(WEIGHTS[0, :4])}),
+    "Neuron.bias": (lambda w: lambda bias: setattr(w.n, "bias", bias), {"bias": number(0.5)}),
+    "Function": (lambda w: mlgraph.Function, {"graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n])}),
+    "Function.__call__": (lambda w: w.f, {"x": DATA, "n_threads": THREADS}),
+    "Function.vjp": (lambda w: w.f.vjp, {"x": DATA, "cotangent": COTANGENT, "n_threads": THREADS}),
+    "Gradients.of": (lambda w: w.gradients.of, {"node": a_node(lambda w: w.n)}),
+    "Gradients.of_bias": (lambda w: w.gradients.of_bias, {"neuron": a_node(lambda w: w.n)}),
+    "Model": (lambda w: mlgraph.Model, {
+        "graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n]), "loss": a_name("softmax_cross_entropy")}),
+    **{f"Model.{name}": (lambda w, name=name: getattr(w.net, name), {"x": DATA, "n_threads": THREADS})
+       for name in ("forward", "predict", "predict_proba")},
+    "Model.evaluate": (lambda w: w.net.evaluate, {"x": array(X, fits=False, lengths=(0, 1)), "y": array(LABELS, labels=True),
+                                                  "n_threads": THREADS}),
+    "Model.fit": (lambda w: w.net.fit, {**OPTIONS, "y": array(LABELS, labels=True)}),
+    "Model.fit to targets": (lambda w: w.model.fit, {**OPTIONS, "y": array(TARGETS, finite=True, lengths=(0, 1)),
+                                                     "validation": Kind((X, TARGETS))}),
+    "Model.save": (lambda w: w.net.save, {"path": a_path(lambda w: w.path)}),
+    "Network": (lambda w: Network, {"n_inputs": count(3), "seed": SEED}),
+    "Network.add_layer": (lambda w: w.net.add_layer, {
+        "size": count(4), "activation": a_name("relu"), "dropout": share(0.5), "weight_dropout": share(0.5), "bias": ANY}),
+    "load": (lambda w: mlgraph.load, {"path": a_path(lambda w: w.saved)}),
+    "modelfile.save": (lambda w: lambda path: modelfile.save(w.net, path), {"path": a_path(lambda w: w.path)}),
+    "datasets.load_mnist": (lambda w: datasets.load_mnist, {"folder": Kind(lambda w: w.path.parent, a_path("").bad)}),
+    "datasets.read_idx": (lambda w: datasets.read_idx, {
+        "path": a_path(lambda w: w.idx), "ndim": count(1, 1, 32, optional=True)}),
+    "drawing.Drawing": (lambda w: drawing.Drawing, DRAWN | PICTURE),
+    "drawing.to_dot": (lambda w: drawing.to_dot, DRAWN | PICTURE),
+    "testing.check_gradients": (lambda w: testing.check_gradients, DIFFERENCES | {"n_threads": THREADS}),
+    "testing.check_reference": (lambda w: testing.check_reference, DIFFERENCES),
+    "testing.check_against_reference": (lambda w: testing.check_against_reference, CHECKED | {
+        "cotangent": COTANGENT, "seed": SEED, "n_threads": THREADS}),
+    "testing.expect": (lambda w: testing.expect, CHECKED | {"cotangent": COTANGENT}),
+    "default_threads": (lambda w: mlgraph.default_threads, {}),
+}  # fmt: skip
+for _name in mlgraph.functions.__all__:
+    _parameters = inspect.signature(getattr(mlgraph, _name)).parameters
+    API[_name] = lambda w, name=_name: getattr(mlgraph, name), {p: a_node(lambda w: w.x[0]) for p in _parameters}
+
+FREE = {
+    "NonFiniteError": "an exception", "CycleError": "an exception", "ModelFileError": "an exception",
+    "datasets.DataError": "an exception", "datasets.Dataset": "a record", "testing.Expected": "a record",
+    "Edge": "a record", "Gradients": "a record", "History": "a record", "Progress": "a record",
+    "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
+    "History.add": "of the training loop", "Graph.move_parameters": "of plans", "Graph.state_vector": "of plans",
+    "Graph.in_training": "no argument",
+    "History.to_dict": "no argument", "drawing.Drawing.to_dot": "no argument", "drawing.Drawing.to_svg": "no argument",
+}  # fmt: skip
+MAY_BE = {  # what is no mistake there
+    "Graph.operation": {("arguments", "number")}, "Graph.softmax": {("nodes", "numbers")},
+    "Graph.sources_of": {("node", "truth")}, "Graph.__getitem__": {("node", "truth")},
+    "Graph.compile": {("outputs", "one node")}, "datasets.load_mnist": {("folder", "None")},
+    **{name: {(p, way) for p in kinds for way in (["number"] if len(kinds) > 1 else ["number", "of another graph"])}
+       for name, (_, kinds) in API.items() if name in mlgraph.functions.__all__},
+}  # fmt: skip
+BY_PLACE = {"Graph.operation", *mlgraph.functions.__all__}
+ALIAS = {"function": "nodes|outputs", "nodes": "arguments", "x": "y|cotangent", "weights": "biases"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    world().net.save(folder / "saved.npz")
+    (folder / "a.idx").write_bytes(b"\0\0\x08\x01\0\0\0\2ab")
+    for prefix in ("train", "t10k"):
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03\0\0\0\1\0\0\0\1\0\0\0\1a")
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\1\1")
+    return types.SimpleNamespace(path=folder / "new.npz", saved=folder / "saved.npz", idx=folder / "a.idx")
+
+
+@pytest.fixture
+def new(files):
+    def new():
+        return types.SimpleNamespace(**vars(world()), **vars(files))
+
+    return new
+
+
+def call(name, w, changed):
+    """The function with good arguments, but for those changed."""
+    function, kinds = API[name][0](w), API[name][1]
+    given = {p: of(kind.good, w) if p not in changed else changed[p] for p, kind in kinds.items()}
+    if name in BY_PLACE:
+        return function(*given.values())
+    return function(**given)
+
+
+ARGUMENTS = [pytest.param(name, p, id=f"{name}-{p}") for name, (_, kinds) in API.items() for p in kinds]
+
+
+@pytest.mark.parametrize(("name", "parameter"), ARGUMENTS)
+def test_what_is_wrong_is_refused(new, name, parameter):
+    """By a ValueError or TypeError of one line that names the argument; nothing has changed."""
+    w = new()
+    before = state(w)
+    for way, value in API[name][1][parameter].bad.items():
+        if (parameter, way) in MAY_BE.get(name, ()):
+            continue
+        with pytest.raises((ValueError, TypeError, IndexError)) as error:  # IndexError: as sequences do
+            call(name, w, {parameter: of(value, w)})
+        text = str(error.value)
+        last = name.rpartition(".")[2]
+        assert text.isprintable() and len(text) < 600, (way, text)
+        assert re.search(rf"\b({parameter}|{last}|{ALIAS.get(parameter, parameter)})\b", text), (way, text)
+        assert state(w) == before, way
+
+
+@pytest.mark.parametrize(("name", "parameter"), ARGUMENTS)
+def test_what_is_right_gives_the_same_in_any_form(new, name, parameter):
+    """To the bit; and what is given stays as it is."""
+    w = new()
+    expected, after = bits(call(name, w, {})), state(w)
+    for way, change in API[name][1][parameter].same.items():
+        w = new()
+        value = change(of(API[name][1][parameter].good, w))
+        copy = np.array(value) if isinstance(value, np.ndarray) else None
+        assert bits(call(name, w, {parameter: value})) == expected, way
+        assert state(w) == after, way
+        assert copy is None or copy.tobytes() == np.array(value).tobytes(), way
+
+
+def public():
+    """All functions and methods that are public, by name."""
+    found = {}
+    rooms = {"": (mlgraph, mlgraph.__all__), **{f"{room.__name__.partition('.')[2]}.": (room, room.__all__) for room in (
+        datasets, drawing, testing)}, "modelfile.": (modelfile, ["save"])}  # fmt: skip
+    for prefix, (room, names) in rooms.items():
+        for name in names:
+            thing = getattr(room, name)
+            if inspect.isclass(thing):
+                found[prefix + name] = thing
+                for method, value in vars(thing).items():
+                    if isinstance(value, property) and value.fset:
+                        found[f"{prefix}{name}.{method}"] = value.fset
+                    elif inspect.isfunction(value) and (not method.startswith("_") or method in ("__call__", "__getitem__")):
+                        found[f"{prefix}{name}.{method}"] = value
+            elif callable(thing):
+                found[prefix + name] = thing
+    return found
+
+
+def test_the_table_is_complete():
+    """Whoever makes something public says here how it may be misused."""
+    found = public()
+    assert set(found) == {name for name in API if " " not in name} | set(FREE)
+    for name, (_, kinds) in API.items():
+        parameters = inspect.signature(found[name.partition(" ")[0]]).parameters
+        if "options" in parameters:
+            parameters = inspect.signature(drawing.Drawing).parameters.keys() - {"nodes"}
+        assert set(kinds) == set(parameters) - {"self", "model"}, name
+
+
+@pytest.mark.parametrize("numbers", [-1, 10**6, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("use", [
+    lambda g, node: node + 1,
+    lambda g, node: mlgraph.sum(g[0], node),
+    lambda g, node: g.add_neuron([g[0], node]),
+    lambda g, node: node,
+], ids=range(4))  # fmt: skip
+def test_a_node_that_no_graph_made_reaches_no_kernel(numbers, use):
+    g = Graph()
+    g.inputs(3)
+    with pytest.raises(ValueError, match=r"^graph: expected edges between its nodes, came others"):
+        g.compile(use(g, mlgraph.Node(g, numbers)))
+    with pytest.raises(ValueError, match=r"^graph: "):
+        mlgraph.Model(g, [use(g, mlgraph.Node(g, numbers))]).forward(X[:, :3])
+
+
+@pytest.mark.parametrize("id", ["x", 0.5, None, 2**40])
+def test_a_node_without_a_number_changes_nothing(id):
+    g = Graph()
+    x, y = g.inputs(2)
+    z = x * y
+    with pytest.raises((TypeError, OverflowError)):
+        z + mlgraph.Node(g, id)
+    assert g.compile([z, x + y])([[3, 4]]).tolist() == [[12, 7]]
+
+
+def test_an_interrupted_edit_reaches_no_kernel():
+    """Ctrl-C may strike between two lines."""
+    for column in ("_code", "_start", "_count"):
+        g = Graph()
+        x, y = g.inputs(2)
+        z = x * y
+        getattr(g, column).append(1)
+        with pytest.raises(ValueError, match=r"^graph: .* interrupted edit"):
+            g.compile(z)
+
+
+def test_shares_next_to_one(new):
+    """So close that the generator cannot tell: a few are kept, and nothing is divided by zero."""
+    almost = np.nextafter(1.0, 0.0)
+    for share in ({"dropout": almost}, {"weight_dropout": almost}):
+        net = Network(6, seed=1)
+        net.add_layer(70, "tanh", **share)
+        net.add_layer(3, "softmax")
+        before = net.graph.parameters.copy()
+        net.fit(X, LABELS, epochs=20)
+        change = net.graph.parameters[: 70 * 6] != before[: 70 * 6]
+        assert np.isfinite(net.graph.parameters).all() and change.mean() < 0.05, share
