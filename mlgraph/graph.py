@@ -332,6 +332,12 @@ class Graph:
             self.state[name] = vector
         return vector
 
+    def become(self, other: Graph) -> None:
+        """Take over all that `other` holds, which is not to be used any more; nodes keep their numbers, and so their views."""
+        edits, moves = self.edits + other.edits + 1, self.moves + other.moves
+        vars(self).update(vars(other))
+        self.edits, self.moves = edits, moves
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:

@@ -19,6 +19,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("quick")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=2, help="kills of each run in tests/test_checkpoint.py (default: 2)")
+
+
 @pytest.fixture(params=mlgraph_ext.AVAILABLE)
 def sweep(request, monkeypatch):
     """A build of the kernels, also the one that the package uses while the test runs."""
