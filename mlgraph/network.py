@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.engine import STATE, Engine, Examples, threads_for
 from mlgraph.graph import LARGEST, Float32, Graph, Neuron, Node, real_array
+from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.plan import KINDS, Plan
 from mlgraph.training import History, Progress, RunState, epoch_steps, train
 
@@ -129,6 +130,7 @@ class Model:
         shuffle: bool = True,
         seed: int = 0,
         callback: Callable[[Progress], Any] | None = None,
+        on_nonfinite: str = "raise",
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: float = 60.0,
         resume: bool = False,
@@ -157,6 +159,11 @@ class Model:
             Fixes the order of the examples and what is dropped.
         callback : callable, optional
             Is given a `Progress` after every piece of steps and every epoch.
+        on_nonfinite : "raise", "skip" or "disconnect"
+            What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever reaches
+            a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left out of
+            the step, or all of them where only their sum overflowed. "disconnect": the neuron where it began is cut out of
+            the graph, and the step taken again. The history says what was left out.
         checkpoint : path, optional
             A file that holds all that is needed to go on bit for bit, written anew as training goes on, at its end and at
             Ctrl-C; the one before is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. When
@@ -177,7 +184,8 @@ class Model:
         Raises
         ------
         NonFiniteError
-            If a loss or gradient is not finite; it reaches no parameter.
+            If something is not finite, and that is what `on_nonfinite` says or there is nothing left to disconnect.
+            Parameters and optimizer state are as before the step. It names the node where it began.
         CheckpointError
             If the checkpoint belongs to another run.
         ModelFileError
@@ -193,6 +201,8 @@ class Model:
             raise ValueError(f"momentum: expected a number from 0 to below 1, came {momentum!r}")
         if optimizer not in ("sgd", "adam"):
             raise ValueError(f"optimizer: expected sgd or adam, came {optimizer!r}")
+        if on_nonfinite not in POLICIES:
+            raise ValueError(f"on_nonfinite: expected {', '.join(POLICIES[:-1])} or {POLICIES[-1]}, came {on_nonfinite!r}")
         if not isinstance(seed, int | np.integer) or seed < 0:
             raise ValueError(f"seed: expected an integer of at least 0, came {seed!r}")
         threads_for(n_threads, 0)
@@ -215,7 +225,7 @@ class Model:
 
             arguments = {
                 "epochs": int(epochs), "batch_size": sizes, "learning_rate": rates, "momentum": float(momentum),
-                "optimizer": optimizer, "shuffle": bool(shuffle), "seed": int(seed),
+                "optimizer": optimizer, "shuffle": bool(shuffle), "seed": int(seed), "on_nonfinite": on_nonfinite,
             }  # fmt: skip
             data = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
             keeper = Checkpoint(checkpoint, checkpoint_every, self, state, arguments, data)
@@ -227,14 +237,16 @@ class Model:
             for name in STATE[optimizer]:
                 self.graph.state_vector(name, fresh=True)
         self.history = state.history
+        options = {
+            "label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes,
+            "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": int(seed), "n_threads": n_threads,
+        }  # fmt: skip
         with keeper or nullcontext():
             train(
                 lambda: self._engine("loss"), examples, int(epochs),
-                lambda epoch: epoch_steps(epoch, len(examples), int(epochs), sizes, rates), label=label, target=target,
-                loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8),
-                seed=int(seed), shuffle=shuffle, validate=validate, callback=callback, state=state,
-                between=keeper.between_steps if keeper else lambda: None,
-                explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
+                lambda epoch: epoch_steps(epoch, len(examples), int(epochs), sizes, rates), optimizer=optimizer,
+                options=options, shuffle=shuffle, guard=Guard(self, on_nonfinite, examples, optimizer, options),
+                validate=validate, callback=callback, state=state, between=keeper.between_steps if keeper else lambda: None,
             )  # fmt: skip
         return self.history
 
@@ -312,20 +324,10 @@ class Model:
         if target.shape != (n, classes):
             raise ValueError(f"{what}: expected shape ({n}, {classes}), came {array.shape}")
         if not np.isfinite(target).all():
-            raise ValueError(f"{what}: expected finite numbers that float32 can hold")
+            i, j = np.argwhere(~np.isfinite(target))[0]
+            came = np.asarray(array).reshape(target.shape)[i, j]
+            raise ValueError(f"{what}: expected finite numbers that float32 can hold, came {came} in example {i}, output {j}")
         return None, np.ascontiguousarray(target)
-
-    def _explain(self, examples: Examples, rows: npt.NDArray[np.int64]) -> str:
-        """What is not finite: the first node in topological order, in the first of these examples that has one."""
-        engine = self._engine("loss")
-        nodes = engine.plan.node[len(engine.plan.input_column) :]
-        _, values, _ = engine.run(Examples(examples.array[rows], self.graph.n_inputs), values=nodes)
-        assert values is not None
-        bad = np.argwhere(~np.isfinite(values.T))
-        if not len(bad):
-            return "all values are finite, an adjoint or a gradient is not; a lower learning rate may help"
-        node, row = nodes[bad[0][0]], bad[0][1]
-        return f"{self._name(int(node))} is {values[row, bad[0][0]]} in example {rows[row]}; a lower learning rate may help"
 
     def _name(self, node: int) -> str:
         for i, layer in enumerate(getattr(self, "layers", [])):

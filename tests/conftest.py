@@ -21,6 +21,7 @@ hypothesis.settings.load_profile("quick")
 
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=2, help="kills of each run in tests/test_checkpoint.py (default: 2)")
+    parser.addoption("--faults", type=int, default=90, help="faults in tests/test_nonfinite.py (default: 90)")
 
 
 @pytest.fixture(params=mlgraph_ext.AVAILABLE)
