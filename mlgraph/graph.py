@@ -386,6 +386,13 @@ class Graph:
         finally:
             self._is_training = False
 
+    def _become(self, other: Graph) -> None:
+        """Take over all that `other` holds, which is not to be used any more; nodes keep their numbers, and so their views."""
+        mine: dict[str, Any] = {"edits": self.edits + other.edits + 1, "moves": self.moves + other.moves}
+        mine |= {"lock": self.lock, "_is_training": self._is_training}  # who trains this graph still does
+        with self.lock:
+            vars(self).update(vars(other) | mine)
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _unlock(self) -> None:

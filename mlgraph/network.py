@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import nullcontext
+from functools import partial
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, shown, whole
-from mlgraph.engine import Engine, Examples, threads_for
+from mlgraph.engine import STATE, Engine, Examples, threads_for
 from mlgraph.graph import Graph, checked_graph
+from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.plan import KINDS, Plan
-from mlgraph.training import History, Progress, epoch_steps, train
+from mlgraph.training import History, Progress, RunState, epoch_steps, train
 from mlgraph.views import Neuron, Node
+
+if TYPE_CHECKING:
+    from mlgraph.checkpoint import Checkpoint
 
 
 class Model:
@@ -127,6 +133,10 @@ class Model:
         shuffle: bool = True,
         seed: int = 0,
         callback: Callable[[Progress], Any] | None = None,
+        on_nonfinite: str = "raise",
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 60.0,
+        resume: bool = False,
         n_threads: int | None = None,
     ) -> History:
         """Train from where the parameters are.
@@ -152,6 +162,21 @@ class Model:
             Fixes the order of the examples and what is dropped.
         callback : callable, optional
             Is given a `Progress` after every piece of steps and every epoch.
+        on_nonfinite : "raise", "skip" or "disconnect"
+            What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever reaches
+            a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left out of
+            the step, or all of them where only their sum overflowed. "disconnect": the neuron where it began is cut out of
+            the graph, and the step taken again. The history says what was left out.
+        checkpoint : path, optional
+            A file that holds all that is needed to go on bit for bit, written anew as training goes on, at its end and at
+            Ctrl-C; the one before is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. When
+            it cannot be written, on a full disk, that is a warning and training goes on.
+        checkpoint_every : float
+            Seconds between two checkpoints, at least.
+        resume : bool
+            Go on from the checkpoint, if there is one, with the graph and parameters in it; its data and arguments must be
+            those given here. The result is that of a run that was never interrupted, to the bit on the same kind of
+            processor, but for `History.epoch_seconds`. What a callback did to the graph is in the checkpoint.
         n_threads : int, optional
             As many as the machine has and the work is worth by default. The result is the same to the bit for any number.
 
@@ -162,10 +187,15 @@ class Model:
         Raises
         ------
         NonFiniteError
-            If a loss or gradient is not finite; it reaches no parameter.
+            If something is not finite, and that is what `on_nonfinite` says or there is nothing left to disconnect.
+            Parameters and optimizer state are as before the step. It names the node where it began.
         RuntimeError
             If the graph is being trained already, by another thread or by the run whose callback this is. To predict
             meanwhile is fine: threads take turns.
+        CheckpointError
+            If the checkpoint belongs to another run.
+        ModelFileError
+            If there is a checkpoint to go on from, and neither it nor the one before can be read.
         """
         examples = Examples(x, self.graph.n_inputs)
         label, target = self._targets(y, len(examples))
@@ -173,35 +203,58 @@ class Model:
         rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
         epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
         optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
+        on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
+        if not isinstance(checkpoint_every, Real) or not 0 <= checkpoint_every < np.inf:
+            raise ValueError(f"checkpoint_every: expected seconds from 0 on, came {shown(checkpoint_every)}")
         threads_for(n_threads, 0)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback: expected a callable, came {type(callback).__name__}")
         examples.check_trainable()
-        validate = None
+        validate: Callable[[], dict[str, float]] | None = None
+        held: Examples | None = None
         if validation is not None:
             if not isinstance(validation, tuple | list) or len(validation) != 2:
                 raise ValueError(f"validation: expected (x, y), came {shown(validation)}")
             held = Examples(validation[0], self.graph.n_inputs, "validation x")
             held.check_trainable()
             held_targets = self._targets(validation[1], len(held), "validation y")
-
-            def validate() -> dict[str, float]:
-                return self._evaluate(held, *held_targets, n_threads)
-
+            validate = partial(self._evaluate, held, *held_targets, n_threads)
+        if optimizer == "sgd" and momentum:
+            optimizer = "momentum"
         with self.graph.in_training():
             self._engine("loss")
-            if optimizer == "sgd" and momentum:
-                optimizer = "momentum"
-            for name in ("first", "second"):
-                self.graph.state.pop(name, None)
-            self.history = History()
-            train(
-                functools.partial(self._run, "loss"), examples, epochs,
-                lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), label=label, target=target,
-                loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=seed,
-                shuffle=shuffle, validate=validate, callback=callback, history=self.history,
-                explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
-            )  # fmt: skip
+            correct = np.zeros(len(examples), np.uint8) if label is not None else None
+            state = RunState(np.zeros(len(examples), np.float32), correct, History())
+            keeper: Checkpoint | None = None
+            if checkpoint is not None:
+                from mlgraph.checkpoint import Checkpoint
+
+                arguments = {
+                    "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
+                    "optimizer": optimizer, "shuffle": bool(shuffle), "seed": seed, "on_nonfinite": on_nonfinite,
+                }  # fmt: skip
+                seen = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
+                keeper = Checkpoint(checkpoint, checkpoint_every, self, state, arguments, seen)
+            elif resume:
+                raise ValueError("resume: expected a checkpoint to go on from, came none")
+            if not (keeper and resume and keeper.resume()):
+                for name in ("first", "second"):
+                    self.graph.state.pop(name, None)
+                for name in STATE[optimizer]:
+                    self.graph.state_vector(name, fresh=True)
+            self.history = state.history
+            options = {
+                "label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes,
+                "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed, "n_threads": n_threads,
+            }  # fmt: skip
+            with keeper or nullcontext():
+                train(
+                    partial(self._run, "loss"), examples, epochs,
+                    lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer,
+                    options=options, shuffle=shuffle, guard=Guard(self, on_nonfinite, examples, optimizer, options),
+                    validate=validate, callback=callback, state=state,
+                    between=keeper.between_steps if keeper else lambda: None,
+                )  # fmt: skip
         return self.history
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -285,20 +338,10 @@ class Model:
         if target.shape != (n, classes):
             raise ValueError(f"{what}: expected shape ({n}, {classes}), came {array.shape}")
         if not np.isfinite(target).all():
-            raise ValueError(f"{what}: expected finite numbers that float32 can hold")
+            i, j = np.argwhere(~np.isfinite(target))[0]
+            came = np.asarray(array).reshape(target.shape)[i, j]
+            raise ValueError(f"{what}: expected finite numbers that float32 can hold, came {came} in example {i}, output {j}")
         return None, np.ascontiguousarray(target)
-
-    def _explain(self, examples: Examples, rows: npt.NDArray[np.int64]) -> str:
-        """What is not finite: the first node in topological order, in the first of these examples that has one."""
-        plan = self._engine("loss").plan
-        nodes = plan.node[len(plan.input_column) :]
-        _, values, _ = self._run("loss", Examples(examples.array[rows], self.graph.n_inputs), values=nodes)
-        assert values is not None
-        bad = np.argwhere(~np.isfinite(values.T))
-        if not len(bad):
-            return "all values are finite, an adjoint or a gradient is not; a lower learning rate may help"
-        node, row = nodes[bad[0][0]], bad[0][1]
-        return f"{self._name(int(node))} is {values[row, bad[0][0]]} in example {rows[row]}; a lower learning rate may help"
 
     def _name(self, node: int) -> str:
         for i, layer in enumerate(getattr(self, "layers", [])):

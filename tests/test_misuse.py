@@ -232,6 +232,8 @@ THREADS = count(2, most=1024, optional=True)
 SEED = count(3, 0, None)
 DATA = array(X, empty=True, fits=False, lengths=(1,))
 EXAMPLES = array(X, finite=True, lengths=(0, 1))
+CHECKPOINT = Kind(lambda w: w.path, {way: v for way, v in a_path("").bad.items() if v is not None}, {"text": str})
+SECONDS = Kind(0.5, {**NOT_NUMBERS, "negative": -1, "NaN": NAN, "infinite": INF})
 CALLBACK = Kind(None, {"number": 3, "text": "print", "list": [print]})
 NUMBERS = Kind({0: 1.5}, {"number": 3, "list": [1.0], "texts": {0: "x"}, "Nones": {0: None}, "complex": {0: 1j}})
 PICTURE = {
@@ -250,6 +252,7 @@ STEP = Kind(1e-6, {**NOT_NUMBERS, "zero": 0, "negative": -1e-6, "NaN": NAN, "inf
 DIFFERENCES = CHECKED | {"inputs": ANY, "parameters": ANY, "seed": SEED, "step": STEP}
 OPTIONS = {"x": EXAMPLES, "epochs": count(2), "batch_size": SIZE, "learning_rate": RATE, "momentum": share(0.5),
            "optimizer": a_name("sgd"), "validation": VALIDATION, "shuffle": ANY, "seed": SEED, "callback": CALLBACK,
+           "on_nonfinite": a_name("raise"), "checkpoint": CHECKPOINT, "checkpoint_every": SECONDS, "resume": Kind(False),
            "n_threads": THREADS}  # fmt: skip
 WEIGHTS = RNG.integers(-8, 9, (9, 6)).astype(np.float32) / 4
 
@@ -317,6 +320,7 @@ for _name in mlgraph.functions.__all__:
 
 FREE = {
     "NonFiniteError": "an exception", "CycleError": "an exception", "ModelFileError": "an exception",
+    "CheckpointError": "an exception",
     "datasets.DataError": "an exception", "datasets.Dataset": "a record", "testing.Expected": "a record",
     "Edge": "a record", "Gradients": "a record", "History": "a record", "Progress": "a record",
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
@@ -425,7 +429,8 @@ def test_the_table_is_complete():
         parameters = inspect.signature(found[name.partition(" ")[0]]).parameters
         if "options" in parameters:
             parameters = inspect.signature(drawing.Drawing).parameters.keys() - {"nodes"}
-        assert set(kinds) == set(parameters) - {"self", "model"}, name
+        of_checkpoints = {"more", "more_arrays", "previous"}
+        assert set(kinds) == set(parameters) - {"self", "model"} - of_checkpoints, name
 
 
 @pytest.mark.parametrize("numbers", [-1, 10**6, 2**31 - 1, -(2**31)])
