@@ -75,13 +75,20 @@ def lower(graph: Graph, outputs: Ids) -> Lowered:
     n = len(graph)
     start, count, code = np.array(graph._start, np.int64), graph.counts, graph.codes
     pool, data = np.array(graph._pool, np.int32), np.array(graph._data, np.int64)
+    if len(outputs) and outputs.max() >= n:
+        raise ValueError(f"outputs: expected nodes of the graph, 0 to {n - 1}, came {outputs.max()}: its making was undone")
     level, order = topological(graph, start, count, pool, outputs)
+    # A neuron without live sources is 0 for whatever still reads it.
+    dead = order[(is_live(code, start, count, pool, order)[order] == 0) & (code[order] >= NEURON)]
+    if len(dead):
+        code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph._constants)
+        level, order = topological(graph, start, count, pool, outputs)
 
     # An operation is what its arguments make it, a constant is its value; anything else is like nothing else.
     same = np.arange(n, dtype=np.int32)
     identity = np.where(code < len(ops.BY_CODE), -1, np.arange(n))
     constants = np.flatnonzero(code == CONSTANT)
-    bits = np.array(graph._constants, np.float64)[data[constants]].view(np.int64)
+    bits = np.append(graph._constants, 0.0)[data[constants]].view(np.int64)
     identity[constants] = np.where(bits == -1, constants, bits)  # one of the many NaNs
     _topology.merge(code, start, count, pool, order, identity, _COMMUTES, same)
     order = order[same[order] == order]
@@ -130,6 +137,15 @@ def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) 
         names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
         raise CycleError(f"the graph has a cycle of {len(cycle)} nodes: {names}")
     return level, order[:needed]
+
+
+def is_live(
+    code: npt.NDArray[np.int16], start: Ints, count: Ids, pool: Ids, order: Ids
+) -> npt.NDArray[np.uint8]:
+    """Flags of the nodes of `order` that a path leads to from an input, a constant or a parameter."""
+    live = ((code >= len(ops.BY_CODE)) & (code < NEURON)).astype(np.uint8)
+    _topology.spread(start, count, pool, order, live)
+    return live
 
 
 def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.NDArray[Any]:

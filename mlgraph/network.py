@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, shown, whole
 from mlgraph.engine import Engine, Examples, threads_for
-from mlgraph.graph import Graph, checked_graph
+from mlgraph.graph import NEURON, Graph, checked_graph
 from mlgraph.plan import KINDS, Plan
 from mlgraph.training import History, Progress, epoch_steps, train
 from mlgraph.views import Neuron, Node
@@ -56,6 +56,7 @@ class Model:
             self._loss_nodes = self.graph._ids("loss", [loss])
         else:
             raise ValueError(f"loss: expected softmax_cross_entropy, squared_error or a node, came {shown(loss)}")
+        self.graph._models.add(self)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -76,6 +77,16 @@ class Model:
         trained = [ins for _, ins in plan.trained]
         biases = sum(ins.size for ins in trained if ins.bias >= 0)
         return plan.n_edges + biases + sum(ins.size for ins in trained if ins.kind == KINDS["parameter"])
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the edges that the neurons were made with and that are no longer there, or that no output needs."""
+        made = sum(self.graph._made)
+        return max(0.0, 1 - self._n_alive() / made) if made else 0.0
+
+    def undo(self) -> None:
+        """Take back the last edit; see `mlgraph.Graph.undo`."""
+        self.graph.undo()
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -214,6 +225,13 @@ class Model:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.graph._models.add(self)
+
+    def _n_alive(self) -> int:
+        return int(self.graph.counts[self.graph.alive() & (self.graph.codes >= NEURON)].sum())
+
     def _require_outputs(self) -> None:
         if not self._outputs:
             raise ValueError("the network has no layers yet: expected add_layer first")
@@ -221,6 +239,7 @@ class Model:
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         self.graph, self.history, self._dropout, self._engines = graph, History(), [], {}
         self._outputs, self.loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
+        graph._models.add(self)
 
     def _engine(self, what: str) -> Engine:
         """An engine whose plan is of the graph as it is now."""
@@ -428,7 +447,7 @@ class Network(Model):
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
-        return f"<Network {sizes}: {self.graph.n_edges} edges>"
+        return f"<Network {sizes}: {self._n_alive()} edges>"
 
 
 def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple[Any, Any]:

@@ -146,7 +146,7 @@ class Plan:
 
         at = code[heads] == CONSTANT
         column["kind"][at], column["weights"][at] = KINDS["constant"], np.cumsum(sizes[at]) - sizes[at]
-        constants = np.array(graph._constants)[low.data[nodes[code[nodes] == CONSTANT]]]
+        constants = np.append(graph._constants, 0.0)[low.data[nodes[code[nodes] == CONSTANT]]]  # 0: neurons that are dead
         self.constants = np.append(constants, 0).astype(np.float32)
 
         n_inputs = len(inputs)
