@@ -15,6 +15,7 @@ from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, s
 from mlgraph.engine import Engine, Examples, threads_for
 from mlgraph.graph import NEURON, Graph, checked_graph
 from mlgraph.plan import KINDS, Plan
+from mlgraph.trace import Trace, trace
 from mlgraph.training import History, Progress, epoch_steps, train
 from mlgraph.views import Neuron, Node
 
@@ -123,6 +124,33 @@ class Model:
         """Mean loss over the examples and, where `y` are labels, accuracy as a fraction."""
         examples = Examples(x, self.graph.n_inputs)
         return self._evaluate(examples, *self._targets(y, len(examples)), n_threads)
+
+    def trace(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike | None = None,
+        nodes: Sequence[Node] | None = None,
+        *,
+        n_threads: int | None = None,
+    ) -> Trace:
+        """Values of nodes for every example and, with `y`, the derivatives of each example's loss with respect to them.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255.
+        y : array_like, optional
+            Labels or targets as for `fit`; where the loss is a node, anything but None.
+        nodes : sequence of Node, optional
+            By default everything that is alive but the inputs, whose values are the data.
+        """
+        self._require_outputs()
+        wanted = None if nodes is None else self.graph._ids("nodes", nodes)
+        examples, loss = Examples(x, self.graph.n_inputs), {}
+        if y is not None:
+            label, target = self._targets(y, len(examples))
+            loss = {"label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes}
+        return trace(self.graph, examples, [*self._outputs, *self._loss_nodes], wanted, n_threads=n_threads, **loss)
 
     def fit(
         self,

@@ -65,6 +65,8 @@ class Plan:
         For ids of neurons: the share of neurons and of edges that a training step drops.
     want_inputs : bool
         Whether the backward sweep goes down to the inputs.
+    given, split
+        As for `mlgraph.lowering.lower`.
 
     Attributes
     ----------
@@ -102,9 +104,11 @@ class Plan:
         dropout: Any = (),
         *,
         want_inputs: bool = False,
+        given: Ids | None = None,
+        split: bool = False,
     ) -> None:
         self.want_inputs = want_inputs
-        low = lower(graph, np.array(outputs, np.int32))
+        low = lower(graph, np.array(outputs, np.int32), given, split=split)
         code, count = low.code, low.count
 
         is_input = code[low.order] == INPUT

@@ -196,7 +196,7 @@ REFUSED = {
     "a whole layer": (lambda net: net.graph.prune(net.layers[0].neurons), ValueError, "cut off n41"),
     "no edge": (lambda net: net.graph.prune([(net.graph[0], net.layers[2].neurons[0])]), ValueError,
                 "prune: expected edges of the graph, came n0 to n41"),
-    "an input": (lambda net: net.graph.prune([net.graph[0]]), TypeError, "prune: expected neurons, edges or pairs .* came Node"),
+    "an input": (lambda net: net.graph.prune([net.graph[0]]), TypeError, "prune: expected neurons, edges or pairs .* Node"),
     "a number": (lambda net: net.graph.prune([3]), TypeError, "prune: expected neurons, edges or pairs .*, came int"),
     "a pair of numbers": (lambda net: net.graph.prune([(0, 12)]), TypeError, "prune: expected nodes, came int"),
     "another graph's": (lambda net: net.graph.prune([network().layers[0].neurons[0]]), ValueError,
