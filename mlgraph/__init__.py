@@ -14,10 +14,11 @@ from mlgraph_ext import ISA
 
 if TYPE_CHECKING:
     from mlgraph.modelfile import ModelFileError, load
+    from mlgraph.sparsify import SET, GradualPruning, RigL
 
 __all__ = [
-    "ISA", "CycleError", "Edge", "Function", "Gradients", "Graph", "History", "Layer", "Model", "ModelFileError", "Network",
-    "Neuron", "Node", "NonFiniteError", "Progress", "default_threads", "load", *_functions,
+    "ISA", "SET", "CycleError", "Edge", "Function", "GradualPruning", "Gradients", "Graph", "History", "Layer", "Model",
+    "ModelFileError", "Network", "Neuron", "Node", "NonFiniteError", "Progress", "RigL", "default_threads", "load", *_functions,
 ]  # fmt: skip
 
 
@@ -27,6 +28,10 @@ def __getattr__(name: str) -> Any:
         from mlgraph import modelfile
 
         return getattr(modelfile, name)
+    if name in ("SET", "GradualPruning", "RigL"):
+        from mlgraph import sparsify
+
+        return getattr(sparsify, name)
     if name in ("drawing", "testing"):
         from importlib import import_module
 

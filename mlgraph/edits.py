@@ -117,8 +117,16 @@ def find(graph: Graph, edges: Wiring, what: Iterable[Any]) -> Mask:
     return found
 
 
-def cut(graph: Graph, edges: Wiring, gone: Mask) -> None:
+def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None:
     """Cut these of all edges, and with them what then reads a neuron that is not live.
+
+    Parameters
+    ----------
+    edges : Wiring
+        All of the graph's.
+    gone : bool, shape (edges,)
+    sweep : bool
+        Whether edges go, too, that lead to no output of a model.
 
     Raises
     ------
@@ -126,10 +134,10 @@ def cut(graph: Graph, edges: Wiring, gone: Mask) -> None:
         If an output of a model would not be live any more; nothing has changed.
     """
     new = edges.where(~gone)
-    live = _check(graph, new)
-    reads_live = live[new.source] > 0
-    if not reads_live.all():
-        new = new.where(reads_live)
+    live, needed = _check(graph, new)
+    of_use = (live[new.source] > 0) & (needed[new.target] | (not sweep))
+    if not of_use.all():
+        new = new.where(of_use)
     touched = new.counts != edges.counts
     if touched.any():
         _rewire(graph, edges.of(touched), new.of(touched), {})
@@ -185,18 +193,25 @@ def undo(graph: Graph) -> None:
     graph._last = None
 
 
-def _check(graph: Graph, new: Wiring) -> npt.NDArray[np.uint8]:
-    """Which nodes are live once `new` are the edges of its neurons; a ValueError if some output is not, or with a cycle."""
+def _check(graph: Graph, new: Wiring) -> tuple[npt.NDArray[np.uint8], Mask]:
+    """Which nodes are live once `new` are the edges of its neurons, and which some model needs.
+
+    Raises
+    ------
+    ValueError
+        If an output of a model is not live; CycleError with a cycle.
+    """
     start, count = np.array(graph._start, np.int64), graph.counts
     pool = np.concatenate([np.array(graph._pool, np.int32), new.source])
     start[new.neurons] = len(graph._pool) + np.cumsum(new.counts) - new.counts
     count[new.neurons] = new.counts
     _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
-    live = is_live(graph.codes, start, count, pool, order)
-    for i in sorted(graph.protected()):
-        if not live[i]:
-            raise ValueError(f"expected a path to every output of a model, came an edit that would cut off {graph[i].name}")
-    return live
+    live, outputs = is_live(graph.codes, start, count, pool, order), np.array(sorted(graph.protected()), np.int32)
+    for i in outputs[live[outputs] == 0].tolist():
+        raise ValueError(f"expected a path to every output of a model, came an edit that would cut off {graph[i].name}")
+    if not len(outputs):
+        return live, np.ones(len(graph), bool)
+    return live, topological(graph, start, count, pool, outputs)[0] >= 0
 
 
 def _rewire(graph: Graph, old: Wiring, new: Wiring, fresh: dict[str, Float32]) -> None:

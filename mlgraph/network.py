@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from mlgraph.plan import KINDS, Plan
 from mlgraph.trace import Trace, trace
 from mlgraph.training import History, Progress, epoch_steps, train
 from mlgraph.views import Neuron, Node
+
+if TYPE_CHECKING:
+    from mlgraph.sparsify import Schedule
 
 
 class Model:
@@ -84,6 +87,49 @@ class Model:
         """Share of the edges that the neurons were made with and that are no longer there, or that no output needs."""
         made = sum(self.graph._made)
         return max(0.0, 1 - self._n_alive() / made) if made else 0.0
+
+    # --- cutting and growing -----------------------------------------------------------------------------------------
+
+    def prune(
+        self,
+        sparsity: float | None = None,
+        *,
+        neurons: float | None = None,
+        by: str | Callable[..., npt.ArrayLike] = "magnitude",
+        scope: str = "global",
+        data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        seed: int = 0,
+        n_threads: int | None = None,
+    ) -> None:
+        """Cut the edges, or the neurons, of the lowest scores. It is one edit, which `undo` takes back.
+
+        Parameters
+        ----------
+        sparsity : float
+            Share of the edges that is gone afterwards, of all that the neurons were made with. What the cut leaves without a
+            live source, or without a way to an output, goes too.
+        neurons : float
+            In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
+        by : str or callable
+            "magnitude": of the weight. "saliency": of weight x gradient, of the mean loss over `data`. "random". A callable
+            takes `mlgraph.pruning.Edges` (or, for neurons, a list of them) and gives a score for each. How neurons are scored
+            by magnitude and saliency says `mlgraph.pruning`.
+        scope : "global" or "layer"
+            Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
+        data : (x, y), optional
+            For the saliency.
+        seed : int
+            For "random".
+
+        Raises
+        ------
+        ValueError
+            If an output would be cut off; nothing has changed.
+        """
+        from mlgraph.pruning import prune
+
+        self._require_outputs()
+        prune(self, sparsity, neurons=neurons, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
 
     def undo(self) -> None:
         """Take back the last edit; see `mlgraph.Graph.undo`."""
@@ -166,6 +212,7 @@ class Model:
         shuffle: bool = True,
         seed: int = 0,
         callback: Callable[[Progress], Any] | None = None,
+        sparsify: Schedule | None = None,
         n_threads: int | None = None,
     ) -> History:
         """Train from where the parameters are.
@@ -191,6 +238,8 @@ class Model:
             Fixes the order of the examples and what is dropped.
         callback : callable, optional
             Is given a `Progress` after every piece of steps and every epoch.
+        sparsify : GradualPruning, SET or RigL, optional
+            Cuts and grows edges meanwhile.
         n_threads : int, optional
             As many as the machine has and the work is worth by default. The result is the same to the bit for any number.
 
@@ -227,6 +276,11 @@ class Model:
             def validate() -> dict[str, float]:
                 return self._evaluate(held, *held_targets, n_threads)
 
+        sparse = None
+        if sparsify is not None:
+            from mlgraph.sparsify import Acting
+
+            sparse = Acting(sparsify, self, examples, label, target, seed, n_threads)
         with self.graph.in_training():
             self._engine("loss")
             if optimizer == "sgd" and momentum:
@@ -238,7 +292,7 @@ class Model:
                 functools.partial(self._run, "loss"), examples, epochs,
                 lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), label=label, target=target,
                 loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=seed,
-                shuffle=shuffle, validate=validate, callback=callback, history=self.history,
+                shuffle=shuffle, validate=validate, callback=callback, history=self.history, sparse=sparse,
                 explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
             )  # fmt: skip
         return self.history
@@ -413,6 +467,7 @@ class Network(Model):
         self.graph = Graph()
         self.history = History()
         self.layers: list[Layer] = []
+        self._reads: list[list[int]] = []  # what each layer reads
         self.loss = "squared_error"
         self._outputs, self._loss_nodes, self._probabilities = [], [], []
         self._dropout = []
@@ -462,12 +517,44 @@ class Network(Model):
         self._add(layer)
         return layer
 
+    def regrow(
+        self,
+        fraction: float,
+        *,
+        by: str = "random",
+        scope: str = "global",
+        data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        seed: int = 0,
+        n_threads: int | None = None,
+    ) -> None:
+        """Add edges of weight 0 from layer to layer, which change no output until they are trained. It is one edit.
+
+        Parameters
+        ----------
+        fraction : float
+            How many of the edges that could be and are not, between nodes that are alive. What was cut off stays so.
+        by : "random" or "gradient"
+            Where the loss over `data` is steepest (Evci et al. 2020).
+        scope : "global" or "layer"
+            Whether places are compared across layers, or the same share of each layer's grows.
+        data : (x, y), optional
+            For the gradient.
+        seed : int
+            For "random".
+        """
+        from mlgraph.pruning import regrow
+
+        self._require_outputs()
+        regrow(self, fraction, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
+
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         super()._restore(graph, outputs, loss, loss_nodes, probabilities)
-        self.layers, self._random = [], np.random.default_rng(len(graph))
+        self.layers, self._reads, self._random = [], [], np.random.default_rng(len(graph))
+        self._ends = list(graph._inputs)
 
     def _add(self, layer: Layer) -> None:
         self.layers.append(layer)
+        self._reads.append(self._ends)
         if layer.dropout or layer.weight_dropout:
             self._dropout.append((layer._ids, layer.dropout, layer.weight_dropout))
         self._ends = self._probabilities if layer.activation == "softmax" else list(layer._ids)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph.engine import Examples
+
+if TYPE_CHECKING:
+    from mlgraph.sparsify import Acting
 
 PIECE_SECONDS = 0.04
 """Aim for one call of the sweep: Ctrl-C and progress wait no longer."""
@@ -161,11 +164,12 @@ def train(
     history: History,
     explain: Callable[[npt.NDArray[np.int64]], str],
     n_threads: int | None,
+    sparse: Acting | None = None,
 ) -> None:
     """Run all steps, in pieces that return to Python often enough for Ctrl-C and progress.
 
     `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
-    graph, or compiled another part of it and so moved the parameters.
+    graph, or compiled another part of it and so moved the parameters. `sparse` cuts and grows edges between pieces.
     """
     n, taken = len(examples), 0
     per_step = 0.0
@@ -180,9 +184,15 @@ def train(
         losses = np.zeros(n, np.float32)
         correct = np.zeros(n, np.uint8) if label is not None else None
         seconds, at = 0.0, 0
+        ends = (np.append(steps.first, n) + epoch * n) / (epochs * n)
         while at < len(rate):
+            last = len(rate)
+            if sparse:
+                begin = time.perf_counter()
+                last = at + sparse(taken + at, ends[at:])
+                seconds += time.perf_counter() - begin
             piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else 4
-            part = slice(at, min(at + piece, len(rate)))
+            part = slice(at, min(at + piece, last))
             begin = time.perf_counter()
             bad, _, _ = run(
                 examples, first=steps.first[part], size=steps.size[part], rate=rate[part], order=order, label=label,
