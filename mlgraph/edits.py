@@ -86,18 +86,20 @@ def wiring(graph: Graph, neurons: Ids | None = None) -> Wiring:
     return Wiring(neurons, n, source, _runs(at, stride, n))
 
 
-def find(graph: Graph, edges: Wiring, what: Iterable[Any]) -> Mask:
+def find(graph: Graph, edges: Wiring, what: Iterable[Any], who: str = "prune") -> Mask:
     """Which of all edges are named by neurons (all edges into and out of one), edges and pairs (source, target)."""
+    if not isinstance(what, Iterable):
+        raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(what).__name__}")
     ids: list[int] = []
     pairs: list[tuple[int, int]] = []
     for thing in what:
         if isinstance(thing, Neuron):
-            ids += graph._ids("prune", [thing])
+            ids += graph._ids(who, [thing])
         elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
-            a, b = graph._ids("prune", thing[:2])
+            a, b = graph._ids(who, thing[:2])
             pairs.append((a, b))
         else:
-            raise TypeError(f"prune: expected neurons, edges or pairs (source, target), came {type(thing).__name__}")
+            raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(thing).__name__}")
     target, found = edges.target, np.zeros(len(edges.source), bool)
     if pairs:
         key = target.astype(np.int64) * len(graph) + edges.source
@@ -105,14 +107,14 @@ def find(graph: Graph, edges: Wiring, what: Iterable[Any]) -> Mask:
         there = np.isin(wanted, key)
         if not there.all():
             missing = " to ".join(graph[i].name for i in pairs[int(np.argmin(there))])
-            raise ValueError(f"prune: expected edges of the graph, came {missing}")
+            raise ValueError(f"{who}: expected edges of the graph, came {missing}")
         found |= np.isin(key, wanted)
     if ids:
         chosen = np.zeros(len(graph), bool)
         chosen[ids] = True
         outputs = [i for i in ids if i in graph.protected()]
         if outputs:
-            raise ValueError(f"prune: expected neurons that are no outputs of a model, came {graph[outputs[0]].name}")
+            raise ValueError(f"{who}: expected neurons that are no outputs of a model, came {graph[outputs[0]].name}")
         found |= chosen[target] | chosen[edges.source]
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from mlgraph.graph import NEURON, Graph, checked_graph
 from mlgraph.plan import KINDS, Plan
 from mlgraph.trace import Trace, trace
 from mlgraph.training import History, Progress, epoch_steps, train
-from mlgraph.views import Neuron, Node
+from mlgraph.views import Edge, Neuron, Node
 
 if TYPE_CHECKING:
     from mlgraph.sparsify import Schedule
@@ -129,7 +129,8 @@ class Model:
         from mlgraph.pruning import prune
 
         self._require_outputs()
-        prune(self, sparsity, neurons=neurons, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
+        with self.graph.lock:
+            prune(self, sparsity, neurons=neurons, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
 
     def undo(self) -> None:
         """Take back the last edit; see `mlgraph.Graph.undo`."""
@@ -196,7 +197,82 @@ class Model:
         if y is not None:
             label, target = self._targets(y, len(examples))
             loss = {"label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes}
-        return trace(self.graph, examples, [*self._outputs, *self._loss_nodes], wanted, n_threads=n_threads, **loss)
+        with self.graph.lock:
+            return trace(self.graph, examples, [*self._outputs, *self._loss_nodes], wanted, n_threads=n_threads, **loss)
+
+    def inspect(self, x: npt.ArrayLike, y: npt.ArrayLike | None = None, *, n_threads: int | None = None) -> npt.NDArray[Any]:
+        """A table over all neurons, layer by layer.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+        y : array_like, optional
+            Labels or targets as for `fit`, for what each neuron is worth.
+
+        Returns
+        -------
+        structured array, shape (neurons,)
+            layer, index, node : where it stands; its id.
+            alive : whether it has a part in any output.
+            mean, deviation : of its value over the examples.
+            active : share of the examples in which its weighted sum is positive.
+            dormant : its mean absolute value over that of its layer, 0 for a neuron that never does anything (Sokar et al.
+            2023, The dormant neuron phenomenon in deep reinforcement learning).
+            fan_in, fan_out : edges into it, and edges out of it into other neurons.
+            norm_in, norm_out : Euclidean norms of their weights.
+            bias : NaN without.
+            loss, accuracy : what the model would lose without it: how much higher the loss would be, how much lower the
+            accuracy. NaN for outputs, and without `y`.
+        """
+        from mlgraph.inspection import inspect
+
+        self._require_outputs()
+        with self.graph.lock:
+            return inspect(self, x, y, n_threads)
+
+    def ablate(
+        self,
+        what: Neuron | Edge | Iterable[Neuron | Edge | tuple[Node, Node]],
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        *,
+        n_threads: int | None = None,
+    ) -> dict[str, float]:
+        """What `evaluate` would give without some neurons or edges; nothing changes.
+
+        Parameters
+        ----------
+        what : Neuron, Edge or iterable
+            As for `Graph.prune`.
+        """
+        from mlgraph.inspection import ablate
+
+        self._require_outputs()
+        with self.graph.lock:
+            return ablate(self, what, x, y, n_threads)
+
+    def ablation_table(
+        self, layer: Layer | Iterable[Neuron], x: npt.ArrayLike, y: npt.ArrayLike, *, n_threads: int | None = None
+    ) -> npt.NDArray[Any]:
+        """What `evaluate` would give without each neuron of a layer, at much less than an evaluation each.
+
+        The layer is swept once, and what is downstream of it once for each neuron. Nothing changes.
+
+        Parameters
+        ----------
+        layer : Layer or iterable of Neuron
+            Neurons that do not depend on each other.
+
+        Returns
+        -------
+        structured array, shape (neurons,)
+            node : id of the neuron. loss, accuracy : without it; NaN for an output.
+        """
+        from mlgraph.inspection import ablation_table
+
+        self._require_outputs()
+        with self.graph.lock:
+            return ablation_table(self, layer, x, y, n_threads)
 
     def fit(
         self,
@@ -350,14 +426,17 @@ class Model:
         assert values is not None
         return values
 
-    def _evaluate(self, examples: Examples, label: Any, target: Any, n_threads: int | None) -> dict[str, float]:
+    def _evaluate(
+        self, examples: Examples, label: Any, target: Any, n_threads: int | None, engine: Engine | None = None
+    ) -> dict[str, float]:
         n = len(examples)
         if n == 0:
             raise ValueError("x: expected at least one example, came none")
         losses = np.zeros(n, np.float32)
         correct = np.zeros(n, np.uint8) if label is not None else None
-        self._run(
-            "loss", examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
+        run = engine.run if engine else functools.partial(self._run, "loss")
+        run(
+            examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
             correct=correct, n_threads=n_threads,
         )  # fmt: skip
         scores = {"loss": float(losses.mean(dtype=np.float64))}
@@ -545,7 +624,8 @@ class Network(Model):
         from mlgraph.pruning import regrow
 
         self._require_outputs()
-        regrow(self, fraction, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
+        with self.graph.lock:
+            regrow(self, fraction, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
 
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         super()._restore(graph, outputs, loss, loss_nodes, probabilities)
