@@ -246,6 +246,10 @@ def _vectors(graph: Graph) -> dict[str, Float32]:
 # --- what edits leave behind -----------------------------------------------------------------------------------------
 
 
+LONG = 16
+"""Sources of a list that is worth a look whether there is another like it."""
+
+
 class Packed(NamedTuple):
     """The storage of a graph without gaps: columns as those of the graph, and where each parameter stands there."""
 
@@ -258,13 +262,18 @@ class Packed(NamedTuple):
 
 
 def packed(graph: Graph) -> Packed:
-    """Lists of sources that some node reads, one after the other; weights record by record, and behind them the biases."""
+    """Lists of sources that some node reads, once each; weights record by record, and behind them the biases."""
     start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
     reads = np.flatnonzero(count)
     lists, first, which = np.unique(start[reads], return_index=True, return_inverse=True)
     length = count[reads[first]]
+    held: dict[bytes, Any] = {}
+    for i in np.flatnonzero(length >= LONG).tolist():  # of neurons that lost the same source, the lists are the same
+        lists[i] = held.setdefault(pool[lists[i] : lists[i] + length[i]].tobytes(), lists[i])
+    lists, first, again = np.unique(lists, return_index=True, return_inverse=True)
+    length = length[first]
     start[:] = 0
-    start[reads] = (np.cumsum(length) - length)[which.reshape(-1)]
+    start[reads] = (np.cumsum(length) - length)[again.reshape(-1)[which.reshape(-1)]]
     owner = np.flatnonzero(graph.codes >= PARAMETER)
     owner = owner[np.argsort(np.array(graph._data, np.int64)[owner])]
     n = np.where(graph.codes[owner] >= NEURON, count[owner], 1)

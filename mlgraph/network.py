@@ -375,10 +375,12 @@ class Model:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file; `mlgraph.load` reads it."""
+        from mlgraph.edits import pack
         from mlgraph.modelfile import save
 
-        self._require_outputs()
         with self.graph.lock:
+            self._engine("loss")  # lays out the parameters, if edits have left any behind
+            pack(self.graph, most=0.25)
             save(self, path)
 
     # --- inside ------------------------------------------------------------------------------------------------------
