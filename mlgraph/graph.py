@@ -125,7 +125,7 @@ class Graph:
         """Optimizer state by name, each as long as the parameter vector; it follows every move and edit."""
         self._last: Rewired | Added | None = None
         self._models: WeakSet[Model] = WeakSet()
-        self._alive: tuple[Any, npt.NDArray[np.bool_]] | None = None
+        self._alive: tuple[Any, npt.NDArray[np.bool_], int] | None = None
         self._unlock()
 
     # --- building ----------------------------------------------------------------------------------------------------
@@ -363,19 +363,12 @@ class Graph:
         Outputs are those of the models of this graph; without a model, the nodes that nothing reads. What is not alive has no
         part in any plan for them.
         """
-        from mlgraph.lowering import is_live, topological
+        return self._living()[0]
 
-        outputs = self.protected()
-        key = (self.edits, outputs)
-        if self._alive is None or self._alive[0] != key:
-            start, count, pool = np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32)
-            _, order = topological(self, start, count, pool, np.arange(len(self), dtype=np.int32))
-            live = is_live(self.codes, start, count, pool, order) > 0
-            if outputs:
-                level, _ = topological(self, start, count, pool, np.array(sorted(outputs), np.int32))
-                live &= level >= 0
-            self._alive = key, live
-        return self._alive[1]
+    @property
+    def n_alive(self) -> int:
+        """Number of edges into neurons that are alive from nodes that are."""
+        return self._living()[1]
 
     def protected(self) -> frozenset[int]:
         """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
@@ -513,6 +506,7 @@ class Graph:
             yield
         finally:
             self._is_training = False
+
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _unlock(self) -> None:
@@ -520,6 +514,23 @@ class Graph:
         """Whoever holds it has the graph alone; a thread may take it again."""
         self._is_training = False
         _graphs.add(self)
+
+    def _living(self) -> tuple[npt.NDArray[np.bool_], int]:
+        from mlgraph.lowering import gather, is_live, topological
+
+        outputs = self.protected()
+        key = (self.edits, outputs)
+        if self._alive is None or self._alive[0] != key:
+            start, count, pool = np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32)
+            _, order = topological(self, start, count, pool, np.arange(len(self), dtype=np.int32))
+            live = is_live(self.codes, start, count, pool, order) > 0
+            if outputs:
+                level, _ = topological(self, start, count, pool, np.array(sorted(outputs), np.int32))
+                live &= level >= 0
+            neurons = np.flatnonzero(live & (self.codes >= NEURON))
+            edges = int(np.count_nonzero(live[gather(pool, start[neurons], count[neurons])]))
+            self._alive = key, live, edges
+        return self._alive[1], self._alive[2]
 
     def _in_use(self) -> int:
         """Elements of the pool and of the parameter vector that some node needs."""

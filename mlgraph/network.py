@@ -71,8 +71,9 @@ class Model:
 
     @property
     def n_edges(self) -> int:
-        """Edges into neurons that some output needs."""
-        return self._engine("outputs").plan.n_edges
+        """Edges that some output needs, from nodes that are live."""
+        stored = int(self.graph.counts[self.graph.alive() & (self.graph.codes >= NEURON)].sum())
+        return self._engine("outputs").plan.n_edges - stored + self.graph.n_alive
 
     @property
     def n_parameters(self) -> int:
@@ -80,13 +81,13 @@ class Model:
         plan = self._engine("outputs").plan
         trained = [ins for _, ins in plan.trained]
         biases = sum(ins.size for ins in trained if ins.bias >= 0)
-        return plan.n_edges + biases + sum(ins.size for ins in trained if ins.kind == KINDS["parameter"])
+        return self.n_edges + biases + sum(ins.size for ins in trained if ins.kind == KINDS["parameter"])
 
     @property
     def sparsity(self) -> float:
         """Share of the edges that the neurons were made with and that are no longer there, or that no output needs."""
         made = sum(self.graph._made)
-        return max(0.0, 1 - self._n_alive() / made) if made else 0.0
+        return max(0.0, 1 - self.graph.n_alive / made) if made else 0.0
 
     # --- cutting and growing -----------------------------------------------------------------------------------------
 
@@ -389,9 +390,6 @@ class Model:
         vars(self).update(state)
         self.graph._models.add(self)
 
-    def _n_alive(self) -> int:
-        return int(self.graph.counts[self.graph.alive() & (self.graph.codes >= NEURON)].sum())
-
     def _require_outputs(self) -> None:
         if not self._outputs:
             raise ValueError("the network has no layers yet: expected add_layer first")
@@ -644,7 +642,7 @@ class Network(Model):
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
-        return f"<Network {sizes}: {self._n_alive()} edges>"
+        return f"<Network {sizes}: {self.graph.n_alive} edges>"
 
 
 def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple[Any, Any]:

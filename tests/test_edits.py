@@ -421,3 +421,20 @@ def test_a_copy_is_a_graph_of_its_own():
     other.parameters[:] = 0
     other.add_neuron(other.inputs(1))
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
+
+
+def test_what_falls_away_is_not_trained():
+    """It must not stand in the padding of a block, where updates take whole panels."""
+    net = network(hidden=(9, 9))
+    net.fit(X, Y, epochs=1)
+    last, cut = net.layers[0].neurons[-1], net.layers[1].neurons[-1]
+    kept = {}
+
+    def edit(progress):
+        if progress.kind == "epoch" and progress.epoch == 0:
+            net.graph.prune([(last, n) for n in net.layers[1].neurons])
+            cut.prune()
+            kept.update({n.id: (n.weights.tolist(), n.bias) for n in (last, cut)})
+
+    net.fit(X, Y, epochs=3, callback=edit)
+    assert {n.id: (n.weights.tolist(), n.bias) for n in (last, cut)} == kept
