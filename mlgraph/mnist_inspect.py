@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         print(*_describe(net, neurons[0], shown[0], people, data), sep="\n")
     if not args.no_plot and people:
         if index is None:
-            heading += f"; layer {layer}, " + (f"the {MOST} of {n} neurons that are worth most" if n > MOST else "by worth")
+            first = f"the {MOST} of {n} neurons that" if n > MOST else "first what"
+            heading += f"; layer {layer}, {first} the loss needs most"
         try:
             draw(people, [_title(row) for row in shown], data.test_x, data.image_shape, out, title=heading)
             print(f"\nwrote {out}")

@@ -46,6 +46,8 @@ class Portrait(NamedTuple):
         Its mean value for the images of each class.
     excites : int64, shape (images,)
         The examples in which its value is highest, highest first.
+    reads_inputs, says_itself : bool
+        Whether `reads` and `says` are weights.
     """
 
     neuron: Neuron
@@ -53,6 +55,8 @@ class Portrait(NamedTuple):
     says: Floats
     fires: Floats
     excites: npt.NDArray[np.int64]
+    reads_inputs: bool
+    says_itself: bool
 
 
 def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: npt.NDArray[Any]) -> list[Portrait]:
@@ -73,20 +77,20 @@ def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: n
     np.add.at(sums, y, values)
     few = Examples(x[:SAMPLE], graph.n_inputs)
 
-    says = np.zeros((classes, len(ids)))
-    for c in range(classes):
-        says[c] = _derivative(net, few, outputs[c], ids)
-    reads = np.zeros((len(ids), graph.n_inputs))
-    for row, neuron in zip(reads, neurons, strict=True):
-        sources = graph.sources_of(neuron.id)
-        if np.isin(sources, graph._inputs).all():
-            row[[graph._data[i] for i in sources]] = neuron.weights
-        else:
-            row[:] = _derivative(net, few, neuron.id, graph._inputs)
+    says = np.stack([_derivative(net, few, output, ids) for output in outputs])
     top = np.argsort(-values, axis=0, kind="stable")[:SHOWN]
-    return [
-        Portrait(neuron, reads[j], says[:, j], sums[:, j] / counts, top[:, j]) for j, neuron in enumerate(neurons)
-    ]
+    found = []
+    for j, neuron in enumerate(neurons):
+        sources, targets = graph.sources_of(neuron.id), graph.targets_of(neuron.id)
+        direct = bool(np.isin(sources, graph._inputs).all())
+        reads: Floats = np.zeros(graph.n_inputs)
+        if direct:
+            reads[[graph._data[i] for i in sources]] = neuron.weights
+        else:
+            reads = _derivative(net, few, neuron.id, graph._inputs)
+        to_outputs = bool(np.isin(targets, outputs).all())
+        found.append(Portrait(neuron, reads, says[:, j], sums[:, j] / counts, top[:, j], direct, to_outputs))
+    return found
 
 
 def _derivative(net: Network, examples: Examples, of: int, nodes: Sequence[int]) -> Floats:
@@ -137,8 +141,8 @@ def draw(
     size = (columns * width + 0.2, -(-len(people) // columns) * height + TOP + 0.1)
     figure = Figure(figsize=size, dpi=DPI)
     FigureCanvasAgg(figure)
-    words = "mean derivative" if any(_is_deep(person) for person in people) else "weight"
-    parts = [f"its {words} for each pixel, blue excites, red inhibits", f"its {words} in the logit of each class",
+    kinds = ["weight" if are_weights else "mean derivative" for are_weights in (people[0].reads_inputs, people[0].says_itself)]
+    parts = [f"its {kinds[0]} for each pixel, blue excites, red inhibits", f"its {kinds[1]} in the logit of each class",
              *(["its mean value for images of each class"] if alone else []), "the images that excite it most"]  # fmt: skip
     figure.text(0.1 / size[0], 1 - 0.08 / size[1], title, va="top", fontsize=11, weight="bold")
     figure.text(0.1 / size[0], 1 - 0.32 / size[1], "From left to right: " + "; ".join(parts) + ".", va="top", fontsize=8)
@@ -184,11 +188,6 @@ def _bars(axes: Any, values: Floats, font: float) -> None:
     axes.tick_params(length=0, pad=1)
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def _is_deep(person: Portrait) -> bool:
-    graph = person.neuron.graph
-    return not np.isin(graph.sources_of(person.neuron.id), graph._inputs).all()
 
 
 def _bare(axes: Any) -> None:
