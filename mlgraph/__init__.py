@@ -16,10 +16,12 @@ from mlgraph_ext import ISA
 if TYPE_CHECKING:
     from mlgraph.checkpoint import CheckpointError
     from mlgraph.modelfile import ModelFileError, load
+    from mlgraph.sparsify import SET, GradualPruning, RigL
 
 __all__ = [
-    "ISA", "CheckpointError", "CycleError", "Edge", "Function", "Gradients", "Graph", "History", "Layer", "Model",
-    "ModelFileError", "Network", "Neuron", "Node", "NonFiniteError", "Progress", "default_threads", "load", *_functions,
+    "ISA", "SET", "CheckpointError", "CycleError", "Edge", "Function", "GradualPruning", "Gradients", "Graph", "History",
+    "Layer", "Model", "ModelFileError", "Network", "Neuron", "Node", "NonFiniteError", "Progress", "RigL", "default_threads",
+    "load", *_functions,
 ]  # fmt: skip
 
 
@@ -33,6 +35,10 @@ def __getattr__(name: str) -> Any:
         from mlgraph.checkpoint import CheckpointError
 
         return CheckpointError
+    if name in ("SET", "GradualPruning", "RigL"):
+        from mlgraph import sparsify
+
+        return getattr(sparsify, name)
     if name in ("drawing", "testing"):
         from importlib import import_module
 

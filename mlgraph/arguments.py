@@ -8,7 +8,10 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 
-__all__ = ["COUNT", "COUNTS", "FRACTION", "RATES", "SECONDS", "SEED", "SIZES", "THREADS", "Failure", "Parser", "one_of"]
+__all__ = [
+    "COUNT", "COUNTS", "FRACTION", "INDEX", "NEURON", "RATES", "SECONDS", "SEED", "SIZES", "THREADS", "Failure", "Parser",
+    "one_of",
+]  # fmt: skip
 
 LARGEST = 10**9  # of all counts: beyond any use, and far from overflow
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)  # the precision that networks compute in
@@ -76,10 +79,14 @@ def _are_counts(values: tuple[int, ...]) -> bool:
 
 COUNT = _type(f"an integer from 1 to {LARGEST}", int, lambda n: 1 <= n <= LARGEST)
 SECONDS = _type(f"a number of seconds from 0 to {LARGEST}", float, lambda x: 0 <= x <= LARGEST)
+INDEX = _type(f"an integer from 0 to {LARGEST}", int, lambda n: 0 <= n <= LARGEST)
 SEED = _type("an integer from 0 to 2**63 - 1", int, lambda n: 0 <= n < 2**63)
 THREADS = _type("an integer from 1 to 1024", int, lambda n: 1 <= n <= 1024)
 FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)
 SIZES = _type("positive integers such as 32 or 300,100, or none", _sizes, _are_counts)
+NEURON = _type(
+    "LAYER.INDEX such as 0.7", lambda text: tuple(map(int, text.split("."))), lambda v: len(v) == 2 and min(v) >= 0
+)
 COUNTS = _type("N or A:B with positive integers", _pair(int), _are_counts)
 RATES = _type(
     "X or A:B with positive finite numbers", _pair(float), lambda pair: all(0 < x <= LARGEST_FLOAT32 for x in pair)

@@ -18,9 +18,11 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.checks import real_array, shown, whole
+from mlgraph.engine import Examples
 from mlgraph.formula import formula
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, gather, topological
+from mlgraph.trace import trace
 from mlgraph.views import Node
 
 __all__ = ["Drawing", "to_dot"]
@@ -500,36 +502,15 @@ def _quoted(text: str) -> str:
 
 
 def _trace(graph: Graph, order: Ids, outputs: Ids, x: npt.ArrayLike) -> tuple[dict[int, float], dict[int, float]]:
-    """Values and adjoints of all nodes for one example, in float64, from the op table; a plan would merge nodes."""
-    data = real_array("x", x)
-    data = data / 255 if data.dtype == np.uint8 else data.astype(np.float64)
-    if data.shape != (graph.n_inputs,):
-        raise ValueError(f"x: expected one example of shape ({graph.n_inputs},), came {data.shape}")
-    value, adjoint = np.zeros(len(graph)), np.zeros(len(graph))
-    np.add.at(adjoint, outputs, 1.0)
-    with np.errstate(all="ignore"):
-        for i in order.tolist():
-            code, sources = graph._code[i], graph.sources_of(i)
-            if code == INPUT:
-                value[i] = data[graph._data[i]]
-            elif code in (CONSTANT, PARAMETER):
-                value[i] = graph[i].value
-            elif code >= NEURON:
-                bias = graph._bias[graph._data[i]]
-                z = graph.weights_of(i) @ value[sources] + (graph._vector[bias] if bias >= 0 else 0.0)
-                value[i] = ops.BY_CODE[code - NEURON].value(z)
-            else:
-                op = ops.BY_CODE[code]
-                value[i] = op.value(value[sources]) if op.arity < 0 else op.value(*value[sources])
-        for i in order[::-1].tolist():
-            code, sources = graph._code[i], graph.sources_of(i)
-            if code >= NEURON:
-                slope = ops.BY_CODE[code - NEURON].derivatives(value[i], value[i])[0]
-                np.add.at(adjoint, sources, graph.weights_of(i) * slope * adjoint[i])
-            elif len(sources):
-                op = ops.BY_CODE[code]
-                partials = op.derivatives(value[i], *([value[sources]] if op.arity < 0 else value[sources]))
-                np.add.at(adjoint, sources, np.asarray(partials) * adjoint[i])
-    order = order[graph.codes[order] != CONSTANT]  # those say what they are
-    ids = order.tolist()
-    return dict(zip(ids, value[order].tolist(), strict=True)), dict(zip(ids, adjoint[order].tolist(), strict=True))
+    """Values and adjoints of all nodes but constants, which say what they are, for one example."""
+    example = real_array("x", x)
+    if example.shape != (graph.n_inputs,):
+        raise ValueError(f"x: expected one example of shape ({graph.n_inputs},), came {example.shape}")
+    shown, ids = order[graph.codes[order] != CONSTANT], outputs.tolist()
+    found = trace(
+        graph, Examples(example[None], graph.n_inputs), ids, shown, loss="cotangent", loss_nodes=[ids[0], *ids],
+        target=np.ones((1, len(ids)), np.float32), n_threads=1,
+    )  # fmt: skip
+    assert found.adjoints is not None
+    numbers = [dict(zip(shown.tolist(), rows[0].tolist(), strict=True)) for rows in (found.values, found.adjoints)]
+    return numbers[0], numbers[1]

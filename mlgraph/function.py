@@ -16,11 +16,12 @@ from mlgraph.views import Neuron, Node
 
 
 class Places(NamedTuple):
-    """Where the weights and biases of each record stood in the parameter vector."""
+    """Where the weights and biases of each record stood in the parameter vector, and how many sources each node had."""
 
     weights: npt.NDArray[np.int64]
     stride: npt.NDArray[np.int64]
     bias: npt.NDArray[np.int64]
+    n_sources: npt.NDArray[np.int64]
     graph: Graph
 
 
@@ -48,9 +49,8 @@ class Gradients(NamedTuple):
         Returns
         -------
         float32
-            A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order of its weights.
+            A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order its weights had.
         """
-        graph = self.places.graph
         code, data = self._record("node", node)
         if code == INPUT and data < self.inputs.shape[1]:
             return self.inputs[:, data]
@@ -59,7 +59,7 @@ class Gradients(NamedTuple):
         at, stride = self.places.weights[data], self.places.stride[data]
         if code == PARAMETER:
             return self.parameters[at : at + 1].reshape(())
-        return self.parameters[at : at + graph._count[node.id] * stride : stride]
+        return self.parameters[at : at + self.places.n_sources[node.id] * stride : stride]
 
     def of_bias(self, neuron: Neuron) -> float:
         """Derivative for the bias of a neuron."""
@@ -151,8 +151,8 @@ class Function:
         # One copy for each compilation: until then no place changes.
         if self._places is None or self._places[0] is not engine:
             g = self.graph
-            weights, stride, bias = (np.array(column, np.int64) for column in (g._weights, g._stride, g._bias))
-            self._places = engine, Places(weights, stride, bias, g)
+            weights, stride, bias, n = (np.array(c, np.int64) for c in (g._weights, g._stride, g._bias, g._count))
+            self._places = engine, Places(weights, stride, bias, n, g)
         return self._places[1]
 
     def _engine(self, want_inputs: bool) -> Engine:

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import index
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -22,11 +22,13 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.checks import MOST, Float32, float_array, number, one_of, shown, whole
-from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Neuron, Node
+from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
 
 if TYPE_CHECKING:
     from mlgraph.drawing import Drawing
+    from mlgraph.edits import Rewired
     from mlgraph.function import Function
+    from mlgraph.network import Model
 
 __all__ = ["CONSTANT", "INPUT", "NEURON", "PANEL", "PARAMETER", "CycleError", "Float32", "Graph", "aligned"]
 
@@ -73,6 +75,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+class Added(NamedTuple):
+    """What undoing the making of neurons takes: how many nodes and records there were, and `Graph.edits` after it."""
+
+    nodes: int
+    records: int
+    edits: int
+
+
 class Graph:
     """A graph of scalar nodes.
 
@@ -98,10 +108,12 @@ class Graph:
         self._pool = array("i")
         self._constants = array("d")
         self._inputs = array("i")
-        # A record for each parameter or neuron: where its weights begin in the vector, their distance, its bias (or -1).
+        # A record for each parameter or neuron: where its weights begin in the vector, their distance, its bias (or -1), and
+        # how many sources it was made with.
         self._weights = array("q")
         self._stride = array("i")
         self._bias = array("q")
+        self._made = array("i")
         self._vector = aligned(0)
         self._used = 0
         self._names: dict[int, str] = {}
@@ -110,7 +122,10 @@ class Graph:
         self.moves = 0
         """Number of times the parameters were moved; see `move_parameters`."""
         self.state: dict[str, Float32] = {}
-        """Optimizer state by name, each as long as the parameter vector; it follows every move."""
+        """Optimizer state by name, each as long as the parameter vector; it follows every move and edit."""
+        self._last: Rewired | Added | None = None
+        self._models: WeakSet[Model] = WeakSet()
+        self._alive: tuple[Any, npt.NDArray[np.bool_], int] | None = None
         self._unlock()
 
     # --- building ----------------------------------------------------------------------------------------------------
@@ -175,8 +190,10 @@ class Graph:
         self._vector[at : at + len(ids)] = w
         if bias is not None:
             self._vector[at + len(ids)] = b
-        record = self._record(at, 1, at + len(ids) if bias is not None else -1)
-        return Neuron(self, self._append(code, ids, record))
+        record = self._record(at, 1, at + len(ids) if bias is not None else -1, len(ids))
+        neuron = Neuron(self, self._append(code, ids, record))
+        self._last = Added(neuron.id, record, self.edits)
+        return neuron
 
     @_alone
     def add_neurons(
@@ -231,7 +248,9 @@ class Graph:
         _extend(self._weights, first)
         _extend(self._stride, np.full(n, PANEL))
         _extend(self._bias, bias_at)
+        _extend(self._made, np.full(n, len(ids)))
         self.edits += 1
+        self._last = Added(node, record, self.edits)
         return range(node, node + n)
 
     def operation(self, name: str, *arguments: Node | float) -> Node:
@@ -301,6 +320,14 @@ class Graph:
         start = self._start[node]
         return np.array(self._pool[start : start + self._count[node]], np.int32)
 
+    def targets_of(self, node: int) -> npt.NDArray[np.int32]:
+        """Ids of the nodes that read a node."""
+        start, count, pool = np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32)
+        at = np.flatnonzero(pool == node)
+        # Of the places where it stands, those in each node's list.
+        inside = np.searchsorted(at, start + count) > np.searchsorted(at, start)
+        return np.flatnonzero(inside).astype(np.int32)
+
     def weights_of(self, node: int) -> Float32:
         """Weights of a neuron or the one value of a parameter; a writable view."""
         node = self._id(node)
@@ -330,7 +357,102 @@ class Graph:
     def _repr_svg_(self) -> str:
         return self.draw().to_svg()
 
+    def alive(self) -> npt.NDArray[np.bool_]:
+        """Of each node, whether a path leads to it from an input, a parameter or a constant, and on to an output.
+
+        Outputs are those of the models of this graph; without a model, the nodes that nothing reads. What is not alive has no
+        part in any plan for them.
+        """
+        return self._living()[0]
+
+    @property
+    def n_alive(self) -> int:
+        """Number of edges into neurons that are alive from nodes that are."""
+        return self._living()[1]
+
+    def protected(self) -> frozenset[int]:
+        """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
+        return frozenset(i for model in self._models for i in (*model._outputs, *model._loss_nodes))
+
     # --- editing -----------------------------------------------------------------------------------------------------
+
+    @_alone
+    def edge(self, source: Node, target: Node) -> Edge:
+        """The edge from a node to a neuron; ValueError if there is none."""
+        s, t = self._ids("edge", [source, target])
+        at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
+        if not len(at):
+            raise ValueError(f"edge: expected an edge of the graph, came {source.name} to {target.name}")
+        return Edge(self[s], Neuron(self, t), float(self.weights_of(t)[int(at[0])]))
+
+    @_alone
+    def add_edge(self, source: Node, target: Node, weight: float = 0.0) -> Edge:
+        """Add an edge from a node to a neuron.
+
+        Raises
+        ------
+        CycleError
+            If the source depends on the neuron.
+        ValueError
+            If the edge is there already.
+        """
+        from mlgraph.edits import grow
+
+        s, t = self._ids("add_edge", [source, target])
+        if self._code[t] < NEURON:
+            raise ValueError(f"target: expected a neuron, came {target.kind} {target.name}")
+        if s in self.sources_of(t):
+            raise ValueError(f"add_edge: expected an edge that is not there, came {source.name} to {target.name}")
+        w = np.array([number("weight", weight)], np.float32)
+        grow(self, np.array([s], np.int32), np.array([t], np.int32), w)
+        return self.edge(source, target)
+
+    @_alone
+    def prune(self, what: Iterable[Neuron | Edge | tuple[Node, Node]]) -> None:
+        """Cut neurons and edges, as one edit.
+
+        Parameters
+        ----------
+        what : iterable
+            Neurons, which lose all edges into and out of them; edges; pairs (source, target). What then has no path from an
+            input, a parameter or a constant loses the edges out of it too: a neuron without live sources gives 0, whatever
+            its bias.
+
+        Raises
+        ------
+        ValueError
+            If it is an output of a model, or would leave one without a live source; nothing has changed.
+        """
+        from mlgraph.edits import cut, find, wiring
+
+        edges = wiring(self)
+        cut(self, edges, find(self, edges, what))
+
+    @_alone
+    def undo(self) -> None:
+        """Take back the last edit (prune, add_edge, add_neuron, add_neurons, and those of a model), if it was the last change.
+
+        Edges that were cut return in their places with the weights and the optimizer state that they had; edges and neurons
+        that were added go. All else stays as it is, trained since or not.
+        """
+        from mlgraph.edits import undo
+
+        undo(self)
+
+    @_alone
+    def copy(self) -> Graph:
+        """A graph of the same nodes, with parameters and optimizer state of its own."""
+        other = Graph()
+        for name, value in vars(self).items():
+            if isinstance(value, array):
+                setattr(other, name, value[:])
+        other._names, other.edits, other.moves, other._used = dict(self._names), self.edits, self.moves, self._used
+        other._vector = aligned(len(self._vector))
+        other._vector[:] = self._vector
+        for name, vector in self.state.items():
+            other.state[name] = aligned(len(vector))
+            other.state[name][:] = vector
+        return other
 
     def move_parameters(self, origin: npt.NDArray[np.int64], records: npt.NDArray[np.int64], at: npt.NDArray[np.int64],
                         stride: npt.NDArray[np.int64], bias: npt.NDArray[np.int64]) -> None:
@@ -354,8 +476,7 @@ class Graph:
         self.state = {name: moved(vector) for name, vector in self.state.items()}
         self._used = len(origin)
         for target, value in ((self._weights, at), (self._stride, stride), (self._bias, bias)):
-            view = np.frombuffer(target, target.typecode)
-            view[records] = value
+            write(target, records, value)
         self.moves += 1
 
     def state_vector(self, name: str, *, fresh: bool) -> Float32:
@@ -401,11 +522,36 @@ class Graph:
         self._is_training = False
         _graphs.add(self)
 
+    def _living(self) -> tuple[npt.NDArray[np.bool_], int]:
+        from mlgraph.lowering import gather, is_live, topological
+
+        outputs = self.protected()
+        key = (self.edits, outputs)
+        if self._alive is None or self._alive[0] != key:
+            start, count, pool = np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32)
+            _, order = topological(self, start, count, pool, np.arange(len(self), dtype=np.int32))
+            live = is_live(self.codes, start, count, pool, order) > 0
+            if outputs:
+                level, _ = topological(self, start, count, pool, np.array(sorted(outputs), np.int32))
+                live &= level >= 0
+            neurons = np.flatnonzero(live & (self.codes >= NEURON))
+            edges = int(np.count_nonzero(live[gather(pool, start[neurons], count[neurons])]))
+            self._alive = key, live, edges
+        return self._alive[1], self._alive[2]
+
+    def _in_use(self) -> int:
+        """Elements of the pool and of the parameter vector that some node needs."""
+        start, count = np.array(self._start, np.int64), self.counts
+        reads = np.flatnonzero(count)
+        _, first = np.unique(start[reads], return_index=True)
+        return int(count[reads[first]].sum()) + self.n_parameters
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "lock"}
+        return {name: value for name, value in vars(self).items() if name not in ("lock", "_models")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self._models = WeakSet()
         self._unlock()
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
@@ -418,11 +564,13 @@ class Graph:
         self.edits += 1
         return len(self._code) - 1
 
-    def _record(self, at: int, stride: int, bias: int) -> int:
+    def _record(self, at: int, stride: int, bias: int, made: int = 0) -> int:
         self._weights.append(at)
         self._stride.append(stride)
         self._bias.append(bias)
+        self._made.append(made)
         return len(self._weights) - 1
+
 
     def _grow(self, n: int, align: int = 1) -> int:
         at = -(-self._used // align) * align
@@ -474,6 +622,11 @@ class Graph:
         if len(ids) == 0 or len(np.unique(ids)) != len(ids):
             raise ValueError(f"sources: expected at least one node and none twice, came {len(ids)} nodes")
         return ids
+
+
+def write(target: array[Any], places: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
+    """Write numbers into a column of a graph."""
+    np.frombuffer(target, target.typecode)[places] = values
 
 
 def _extend(target: array[Any], values: npt.NDArray[Any]) -> None:

@@ -30,8 +30,16 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
     """
     weights, stride, bias = (np.array(column, np.int64) for column in (graph._weights, graph._stride, graph._bias))
     places = [_Group(lowered, group, block) for group, block in zip(groups, dense, strict=True)]
+    seen = np.zeros(len(weights), bool)
+    for place in places:
+        seen[place.records] = True
     if all(place.is_in_place(weights, stride, bias) for place in places):
-        return [place.where(weights, bias) for place in places]
+        found = [place.where(weights, bias) for place in places]
+        # What no output needs must not stand in the padding of a block either: updates take whole panels.
+        others = np.concatenate([weights[~seen], bias[~seen]])
+        ranges = [(at, at + n) for place, (w, b) in zip(places, found, strict=True) for at, n in place.extent(w, b)]
+        if not len(others) or not any(((others >= a) & (others < z)).any() for a, z in ranges):
+            return found
 
     # Some group is not: all are laid out anew, and what no output needs keeps its values behind them.
     new_weights, new_stride, new_bias = weights.copy(), stride.copy(), bias.copy()
@@ -41,9 +49,6 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
             moved.append(origin)
             to.append(target)
         top += place.length
-    seen = np.zeros(len(weights), bool)
-    for place in places:
-        seen[place.records] = True
     owner = np.full(len(weights), -1)
     owners = np.flatnonzero(np.array(graph._code) >= PARAMETER)
     owner[np.array(graph._data, np.int64)[owners]] = owners
@@ -119,6 +124,10 @@ class _Group:
     def where(self, weights: Ints, bias: Ints) -> tuple[int, int]:
         at = self._bias_of(weights, bias)
         return int(weights[self.edges[0]]), -1 if at is None else int(at[0])
+
+    def extent(self, weights: int, bias: int) -> list[tuple[int, int]]:
+        """First place and length of its runs, padding included."""
+        return [(weights, self.size)] + ([(bias, self._width)] if bias >= 0 else [])
 
     def move(self, top: int, weights: Ints, stride: Ints, bias: Ints, new_weights: Ints, new_stride: Ints,
              new_bias: Ints) -> list[tuple[Ints, Ints]]:  # fmt: skip

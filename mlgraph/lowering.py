@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.checks import plain
-from mlgraph.graph import CONSTANT, NEURON, PARAMETER, CycleError, Graph
+from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, CycleError, Graph
 from mlgraph_ext import _topology
 
 Ints = npt.NDArray[np.int64]
@@ -64,8 +64,16 @@ class Lowered:
     bias: Ids
 
 
-def lower(graph: Graph, outputs: Ids) -> Lowered:
+def lower(graph: Graph, outputs: Ids, given: Ids | None = None, *, split: bool = False) -> Lowered:
     """Reduce a graph to what `outputs` need.
+
+    Parameters
+    ----------
+    given : int32, optional
+        Nodes whose values come as columns of the data: they are inputs, and nothing is needed for them.
+    split : bool
+        Whether every node keeps a value and an adjoint of its own: nodes of equal value are not merged, neurons that are
+        written out are left so, and the weighted sum of a neuron with an activation is one more node, behind all others.
 
     Raises
     ------
@@ -75,13 +83,24 @@ def lower(graph: Graph, outputs: Ids) -> Lowered:
     n = len(graph)
     start, count, code = np.array(graph._start, np.int64), graph.counts, graph.codes
     pool, data = np.array(graph._pool, np.int32), np.array(graph._data, np.int64)
+    if len(outputs) and outputs.max() >= n:
+        raise ValueError(f"outputs: expected nodes of the graph, 0 to {n - 1}, came {outputs.max()}: its making was undone")
+    if given is not None:
+        code[given], count[given], data[given] = INPUT, 0, np.arange(len(given))
     level, order = topological(graph, start, count, pool, outputs)
+    # A neuron without live sources is 0 for whatever still reads it.
+    dead = order[(is_live(code, start, count, pool, order)[order] == 0) & (code[order] >= NEURON)]
+    if len(dead):
+        code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph._constants)
+        level, order = topological(graph, start, count, pool, outputs)
+    if split:
+        return _split(graph, code, start, count, pool, data, order, outputs)
 
     # An operation is what its arguments make it, a constant is its value; anything else is like nothing else.
     same = np.arange(n, dtype=np.int32)
     identity = np.where(code < len(ops.BY_CODE), -1, np.arange(n))
     constants = np.flatnonzero(code == CONSTANT)
-    bits = np.array(graph._constants, np.float64)[data[constants]].view(np.int64)
+    bits = np.append(graph._constants, 0.0)[data[constants]].view(np.int64)
     identity[constants] = np.where(bits == -1, constants, bits)  # one of the many NaNs
     _topology.merge(code, start, count, pool, order, identity, _COMMUTES, same)
     order = order[same[order] == order]
@@ -117,11 +136,26 @@ def lower(graph: Graph, outputs: Ids) -> Lowered:
     return Lowered(code, start, count, pool, data, level, order, same, written, begin, weight, bias)
 
 
+def _split(
+    graph: Graph, code: npt.NDArray[np.int16], start: Ints, count: Ids, pool: Ids, data: Ints, order: Ids, outputs: Ids
+) -> Lowered:
+    active = order[code[order] > NEURON]
+    sums = len(code) + np.arange(len(active))
+    code = np.concatenate([code, np.full(len(active), NEURON, np.int16)])
+    start, count, data = (np.concatenate([column, column[active]]) for column in (start, count, data))
+    code[active] -= NEURON
+    start[active], count[active] = len(pool) + np.arange(len(active)), 1
+    pool = np.concatenate([pool, sums.astype(np.int32)])
+    level, order = topological(graph, start, count, pool, outputs)
+    same, found = np.arange(len(code), dtype=np.int32), (np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
+    return Lowered(code, start, count, pool, data, level, order, same, np.full_like(same, -1), *found)
+
+
 def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) -> tuple[Ids, Ids]:
     """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError."""
-    n, end = len(graph), len(pool)
+    n, end = len(start), len(pool)
     # No kernel looks again. A view made by hand may have any number, and Ctrl-C may strike amid an edit.
-    good = n == len(start) == len(count) and bool(((start >= 0) & (count >= 0) & (start <= end - count)).all())
+    good = len(graph) <= n == len(count) and bool(((start >= 0) & (count >= 0) & (start <= end - count)).all())
     if not good or any(len(ids) and not 0 <= ids.min() <= ids.max() < n for ids in (pool, outputs)):
         raise ValueError("graph: expected edges between its nodes, came others: by a node made by hand, or an interrupted edit")
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
@@ -130,6 +164,15 @@ def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) 
         names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
         raise CycleError(f"the graph has a cycle of {len(cycle)} nodes: {names}")
     return level, order[:needed]
+
+
+def is_live(
+    code: npt.NDArray[np.int16], start: Ints, count: Ids, pool: Ids, order: Ids
+) -> npt.NDArray[np.uint8]:
+    """Flags of the nodes of `order` that a path leads to from an input, a constant or a parameter."""
+    live = ((code >= len(ops.BY_CODE)) & (code < NEURON)).astype(np.uint8)
+    _topology.spread(start, count, pool, order, live)
+    return live
 
 
 def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import json
-import math
 import os
 import sys
 import time
@@ -14,17 +13,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import mlgraph
-from mlgraph.arguments import COUNT, COUNTS, FRACTION, RATES, SECONDS, SEED, SIZES, THREADS, Failure, Parser, one_of
-from mlgraph.datasets import DataError, Dataset, load_mnist
+from mlgraph import mnist_inspect
+from mlgraph.application import add_common_options, check_fit, complain, count, describe, finite, load_data, load_model
+from mlgraph.arguments import COUNT, COUNTS, FRACTION, RATES, SECONDS, SEED, SIZES, Failure, Parser, one_of
+from mlgraph.datasets import Dataset
 from mlgraph.display import Display
 from mlgraph.modelfile import write_atomically
 from mlgraph.ops import ACTIVATIONS
 from mlgraph.plotting import training_picture
+from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
 
 __all__ = ["PRESETS", "Recipe", "main"]
 
@@ -49,6 +51,8 @@ class Recipe:
     dropout: float = 0.0  # of the hidden layers, like the next
     weight_dropout: float = 0.0
     output_bias: bool = True
+    sparsity: float = 0.0  # at the end of the training
+    method: str = "gradual"  # of getting there
     seed: int = 0
 
     def network(self, n_inputs: int, n_classes: int) -> mlgraph.Network:
@@ -62,22 +66,27 @@ class Recipe:
         return net
 
 
+    def schedule(self) -> Schedule | None:
+        """What cuts and grows edges during the training."""
+        return METHODS[self.method](self.sparsity) if self.sparsity else None
+
+
+METHODS: dict[str, Callable[[float], Schedule]] = {"gradual": GradualPruning, "set": SET, "rigl": RigL}
+
 PRESETS = {
     "default": Recipe(),
     "ml-rust": Recipe(weight_dropout=0.5, output_bias=False),
+    "lenet-300-100": Recipe(hidden=(300, 100), epochs=60, batch_size=(128, 128), learning_rate=(0.05, 0.0002), dropout=0.2),
 }
+
+PRUNING = Recipe(epochs=10, batch_size=(128, 128), learning_rate=(0.02, 0.0002))
+"""Where the options of ``prune`` start from."""
 
 THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003)}
 """Learning rates where no others are given and something is dropped: its noise calls for smaller steps."""
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
-
-
-def _add_common_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", help="folder with the four IDX files (default: MNIST itself)")
-    parser.add_argument("--threads", type=THREADS, metavar="N", help="default: the processors this process may use")
-    parser.add_argument("--json", action="store_true", help="end standard output with one JSON object on a line")
 
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
@@ -93,15 +102,25 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
         ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step"),
         ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
+        ("sparsity", FRACTION, "X", "share of the edges that is cut by the end"),
+        ("method", one_of(*METHODS), "NAME", "how edges are cut: gradual (once and for all), set or rigl (and others grow)"),
         ("seed", SEED, "N", "decides all that is random"),
     ):
-        value = getattr(PRESETS["default"], name)
-        default = (":" if metavar == "A:B" else ",").join(map(str, value if isinstance(value, tuple) else [value]))
-        # Suppressed, so that what was given can be told from what was not, which the preset decides.
-        recipe.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar,
-                            help=f"{text} (default: {default})")  # fmt: skip
-    _add_common_options(parser)
-    parser.add_argument("--out", metavar="DIR", default="mnist-run",
+        _add_recipe_option(recipe, PRESETS["default"], name, kind, metavar, text)
+    _add_run_options(parser, "mnist-run")
+
+
+def _add_recipe_option(group: Any, recipe: Recipe, name: str, kind: Callable[[str], Any], metavar: str, text: str) -> None:
+    value = getattr(recipe, name)
+    default = (":" if metavar == "A:B" else ",").join(map(str, value if isinstance(value, tuple) else [value]))
+    # Suppressed, so that what was given can be told from what was not, which the preset decides.
+    group.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar,
+                       help=f"{text} (default: {default})")  # fmt: skip
+
+
+def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
+    add_common_options(parser)
+    parser.add_argument("--out", metavar="DIR", default=out,
                         help=f"folder for {MODEL}, {HISTORY} and {PICTURE} (default: %(default)s)")  # fmt: skip
     parser.add_argument("--checkpoint-every", type=SECONDS, metavar="SECONDS",
                         help=f"keep all that a run needs to go on in {CHECKPOINT}, written anew this often")  # fmt: skip
@@ -115,7 +134,22 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=f"a {MODEL} of a training run")
-    _add_common_options(parser)
+    add_common_options(parser)
+
+
+def _add_prune_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a saved network")
+    recipe = parser.add_argument_group("the cut and the training meanwhile")
+    recipe.add_argument("--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges that is cut")
+    for name, kind, metavar, text in (
+        ("epochs", COUNT, "N", "passes over the data; in the second half nothing is cut any more"),
+        ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
+        ("learning_rate", RATES, "A:B", "from the first step to the last"),
+        ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
+        ("seed", SEED, "N", "decides all that is random"),
+    ):
+        _add_recipe_option(recipe, PRUNING, name, kind, metavar, text)
+    _add_run_options(parser, "mnist-pruned")
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
@@ -127,15 +161,35 @@ def _train(args: argparse.Namespace) -> int:
     for name, rates in THINNED_RATES.items():
         if getattr(recipe, name) and "learning_rate" not in given:
             recipe = replace(recipe, learning_rate=rates)
-    threads = args.threads or mlgraph.default_threads()
-    data = _load_data(args.data)
-    n_examples = len(data.train_x)
+    data = load_data(args.data)
     net = recipe.network(data.train_x.shape[1], data.n_classes)
+    return _learn(args, {"preset": args.preset, **asdict(recipe)}, recipe, net, data)
+
+
+def _prune(args: argparse.Namespace) -> int:
+    given = {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}
+    recipe = replace(PRUNING, **given)
+    net = load_model(args.model)
+    data = load_data(args.data)
+    check_fit(net, data, args.model)
+    names = ("epochs", "batch_size", "learning_rate", "momentum", "sparsity", "seed")
+    configuration = {"model": args.model, **{name: getattr(recipe, name) for name in names}}
+    return _learn(args, configuration, recipe, net, data, net.evaluate(data.test_x, data.test_y, n_threads=args.threads))
+
+
+def _learn(
+    args: argparse.Namespace, asked: dict[str, Any], recipe: Recipe, net: mlgraph.Network, data: Dataset,
+    before: dict[str, float] | None = None,
+) -> int:  # fmt: skip
+    threads = args.threads or mlgraph.default_threads()
+    n_examples = len(data.train_x)
     out = _prepare_folder(args.out)
 
     display = Display(quiet=args.quiet)
-    display.say(f"{_describe(net)}, {_count(threads, 'thread')}, {mlgraph.ISA}")
-    title = f"{_describe(net)}, {_count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
+    display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
+    if before:
+        display.say(f"test accuracy before {before['accuracy']:.2%}, sparsity {net.sparsity:.2%}")
+    title = f"{describe(net)}, {count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
     if args.live:
         display.open_live(title, n_epochs=recipe.epochs, epoch_size=n_examples)
     display.open_bar(n_examples * recipe.epochs)
@@ -146,7 +200,7 @@ def _train(args: argparse.Namespace) -> int:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("default", "checkpoint: ", RuntimeWarning)
-            warnings.showwarning = lambda message, *_: _complain(str(message))
+            warnings.showwarning = lambda message, *_: complain(str(message))
             net.fit(
                 data.train_x,
                 data.train_y,
@@ -161,9 +215,14 @@ def _train(args: argparse.Namespace) -> int:
                 checkpoint=checkpoint,
                 checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
                 resume=args.resume,
+                sparsify=recipe.schedule(),
             )
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
         raise Failure(f"argument --resume: {error}") from None
+    except ValueError as error:
+        if not str(error).startswith("sparsity: "):
+            raise
+        raise Failure(f"argument --{error}") from None
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -193,8 +252,7 @@ def _train(args: argparse.Namespace) -> int:
         seconds = elapsed
     rate = timed / max(seconds, 1e-9)
     configuration = {
-        "preset": args.preset,
-        **asdict(recipe),
+        **asked,
         "data": args.data,
         "threads": threads,
         "isa": mlgraph.ISA,
@@ -202,8 +260,10 @@ def _train(args: argparse.Namespace) -> int:
         "parameters": net.n_parameters,
     }
     results = {
+        **({"accuracy_before": before["accuracy"], "loss_before": finite(before["loss"])} if before else {}),
+        **({"sparsity_reached": net.sparsity} if recipe.sparsity else {}),
         "test_accuracy": test["accuracy"],
-        "test_loss": _finite(test["loss"]),
+        "test_loss": finite(test["loss"]),
         "best_test_accuracy": max([test["accuracy"], *map(float, history.validation_accuracy)]),
         "train_seconds": seconds,
         "examples_per_second": rate,
@@ -215,12 +275,16 @@ def _train(args: argparse.Namespace) -> int:
     write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
 
     if interrupted:
-        _complain(f"interrupted after {seen / n_examples:.2f} of {_count(recipe.epochs, 'epoch')}; saved what there is"
-                  + (", and --resume goes on" if checkpoint else ""))  # fmt: skip
+        complain(f"interrupted after {seen / n_examples:.2f} of {count(recipe.epochs, 'epoch')}; saved what there is"
+                 + (", and --resume goes on" if checkpoint else ""))  # fmt: skip
     display.say(
         f"test accuracy {test['accuracy']:.2%} (best {results['best_test_accuracy']:.2%}), "
         f"{seconds:.2f} s of training, {rate:,.0f} examples/s"
     )
+    if recipe.sparsity:
+        was = f", before {before['accuracy']:.2%}" if before else ""
+        left = f"sparsity {net.sparsity:.2%}, {count(net.n_edges, 'edge')} left"
+        display.say(f"{left}: test accuracy {test['accuracy']:.2%}{was}")
     display.say("wrote " + ", ".join(map(str, files.values())))
     if args.json:
         print(json.dumps({**configuration, **results}), flush=True)
@@ -254,9 +318,9 @@ def _prepare_folder(name: str) -> Path:
 
 def _evaluate(args: argparse.Namespace) -> int:
     threads = args.threads or mlgraph.default_threads()
-    net = _load_model(args.model)
-    data = _load_data(args.data)
-    _check_fit(net, data, args.model)
+    net = load_model(args.model)
+    data = load_data(args.data)
+    check_fit(net, data, args.model)
 
     test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
     predicted = net.predict(data.test_x, n_threads=args.threads)
@@ -266,8 +330,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     examples, right = confusion.sum(axis=1), confusion.diagonal()
     mistakes = confusion - np.diag(right)
 
-    print(f"{args.model}: {_describe(net)}")
-    print(f"{_count(len(predicted), 'test example')}: accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}\n")
+    print(f"{args.model}: {describe(net)}")
+    print(f"{count(len(predicted), 'test example')}: accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}\n")
     print("class  examples  accuracy  most often taken for")
     for label in np.flatnonzero(examples):
         most = [f"{other} ({mistakes[label, other]})" for other in _largest(mistakes[label], 3)]
@@ -276,13 +340,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     if mistakes.any():
         pairs = (divmod(int(index), n_classes) for index in _largest(mistakes.ravel(), 5))
         listed = (f"{label} taken for {other} ({mistakes[label, other]})" for label, other in pairs)
-        print(f"\n{_count(mistakes.sum(), 'mistake')}, most often {', '.join(listed)}")
+        print(f"\n{count(mistakes.sum(), 'mistake')}, most often {', '.join(listed)}")
     if args.json:
         result = {
             "model": args.model,
             "data": args.data,
             "test_accuracy": test["accuracy"],
-            "test_loss": _finite(test["loss"]),
+            "test_loss": finite(test["loss"]),
             "class_accuracy": [float(r / n) if n else None for r, n in zip(right, examples, strict=True)],
             "confusion": confusion.tolist(),
             "edges": net.n_edges,
@@ -300,55 +364,6 @@ def _largest(counts: np.ndarray, n: int) -> list[int]:
     return [index for index in np.argsort(-counts, kind="stable")[:n].tolist() if counts[index]]
 
 
-# --- what the commands share ------------------------------------------------------------------------------------------
-
-
-def _load_data(folder: str | None) -> Dataset:
-    try:
-        return load_mnist(folder)
-    except DataError as error:
-        raise Failure(f"argument --data: {error}" if folder is not None else str(error)) from None
-
-
-def _load_model(path: str) -> mlgraph.Network:
-    try:
-        model = mlgraph.load(path)
-    except OSError as error:
-        raise Failure(f"argument MODEL: {path}: cannot be read: {error.strerror}") from None
-    except mlgraph.ModelFileError as error:
-        raise Failure(f"argument MODEL: {error}") from None
-    if not (isinstance(model, mlgraph.Network) and model.layers[-1].activation == "softmax"):
-        raise Failure(f"argument MODEL: {path}: expected a network that tells classes apart, came another model")
-    return model
-
-
-def _check_fit(net: mlgraph.Network, data: Dataset, path: str) -> None:
-    height, width = data.image_shape
-    if net.graph.n_inputs != height * width:
-        raise Failure(f"argument MODEL: {path} has {net.graph.n_inputs} inputs, the images {height} x {width} pixels")
-    if net.layers[-1].size < data.n_classes:
-        raise Failure(f"argument MODEL: {path} has {net.layers[-1].size} outputs, the data {data.n_classes} classes")
-
-
-def _describe(net: mlgraph.Network) -> str:
-    sizes = "-".join(str(size) for size in [net.graph.n_inputs, *(layer.size for layer in net.layers)])
-    activations = " ".join(dict.fromkeys(layer.activation for layer in net.layers[:-1]))
-    return f"{sizes} {activations}".rstrip() + f", {_count(net.n_edges, 'edge')}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def _finite(value: float) -> float | None:
-    """For JSON, which has no other numbers."""
-    return value if math.isfinite(value) else None
-
-
-def _complain(message: str) -> None:
-    print(f"mlgraph.mnist: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
-
-
 # --- the program ------------------------------------------------------------------------------------------------------
 
 
@@ -361,13 +376,16 @@ class _Command(NamedTuple):
 COMMANDS = {
     "train": _Command("train a network and save it; the command if none is named", _add_train_options, _train),
     "evaluate": _Command("say how well a saved network does on the test data", _add_evaluate_options, _evaluate),
+    "inspect": _Command("say and draw what the neurons of a saved network do", mnist_inspect.add_options, mnist_inspect.run),
+    "prune": _Command("cut edges of a saved network and train what is left", _add_prune_options, _prune),
 }
 
 
 def _run(words: list[str]) -> int:
     name = words.pop(0) if words and not words[0].startswith("-") else "train"
     if name not in COMMANDS:
-        raise Failure(f"argument COMMAND: expected {' or '.join(COMMANDS)}, came {name!r}")
+        *names, last = COMMANDS
+        raise Failure(f"argument COMMAND: expected {', '.join(names)} or {last}, came {name!r}")
     command = COMMANDS[name]
     parser = Parser(
         prog=f"python -m mlgraph.mnist {name}",
@@ -397,17 +415,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except Failure as failure:
-        _complain(f"error: {failure}")
+        complain(f"error: {failure}")
         return failure.status
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         return READER_GONE
     except (mlgraph.NonFiniteError, OSError) as error:
-        _complain(f"error: {error}")
+        complain(f"error: {error}")
     except MemoryError as error:
-        _complain(f"error: not enough memory: {error}")
+        complain(f"error: not enough memory: {error}")
     return FAILED
 
 

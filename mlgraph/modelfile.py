@@ -22,21 +22,27 @@ import numpy.typing as npt
 
 from mlgraph import checks, ops
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, CycleError, Graph, aligned
+from mlgraph.lists import expand, squeeze
 from mlgraph.lowering import topological
 from mlgraph.network import Layer, Model, Network
 
-FORMAT = 1
+FORMAT = 2
 """Version of the format, raised when an older reader would go wrong."""
 
 MAX_BYTES = 2**34
 """Arrays that claim to be larger than this in all are refused before any of them is read."""
 
 ARRAYS = {
-    "code": "int16", "start": "int64", "count": "int32", "data": "int64", "pool": "int32", "constants": "float64",
-    "inputs": "int32", "weights": "int64", "stride": "int32", "bias": "int64", "parameters": "float32",
+    "code": "int16", "start": "int64", "count": "int32", "data": "int64", "pool": "int32", "coded": "int32", "bits": "uint8",
+    "constants": "float64", "inputs": "int32", "weights": "int64", "stride": "int32", "bias": "int64", "made": "int32",
+    "parameters": "float32",
 }  # fmt: skip
 
 T = TypeVar("T")
+
+
+COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters")]
+"""Arrays that are columns of a graph."""
 
 
 class ModelFileError(ValueError):
@@ -130,8 +136,7 @@ def contents(model: Model) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
             for layer in getattr(model, "layers", [])
         ],
     }
-    arrays = {name: np.array(getattr(g, f"_{name}")) for name in ARRAYS if name != "parameters"}
-    arrays["parameters"] = g.parameters
+    arrays = {name: np.array(getattr(g, f"_{name}")) for name in COLUMNS} | squeeze(g) | {"parameters": g.parameters}
     return header, arrays
 
 
@@ -273,7 +278,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     """The graph of these arrays, every index of which is in range."""
     code, start, count, data = (arrays[name].astype(np.int64) for name in ("code", "start", "count", "data"))
     weights, stride, bias = (arrays[name].astype(np.int64) for name in ("weights", "stride", "bias"))
-    pool, n, vector = arrays["pool"], len(code), arrays["parameters"]
+    n, vector, most = len(code), arrays["parameters"], len(arrays["pool"]) + 8 * len(arrays["bits"])
 
     def every(good: Any, array: str, expected: str) -> None:
         bad = np.flatnonzero(~np.asarray(good))
@@ -282,16 +287,18 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
             raise ModelFileError(f"array {array}: element {i} is {arrays[array][i]}, expected {expected}")
 
     require(len(start) == len(count) == len(data) == n, "arrays code, start, count, data: expected one length")
-    require(len(weights) == len(stride) == len(bias), "arrays weights, stride, bias: expected one length")
+    of_records = {len(column) for column in (weights, stride, bias, arrays["made"])}
+    require(len(of_records) == 1, "arrays weights, stride, bias, made: expected one length")
     neuron = code >= NEURON
     known = (code >= 0) & (code < len(ops.BY_CODE)) | (code >= INPUT) & (code < NEURON + len(ops.ACTIVATIONS))
     every(known, "code", "the code of an operation or node")
-    every((count >= 0) & (count <= len(pool)), "count", f"0 to {len(pool)}")
+    every((count >= 0) & (count <= most), "count", f"0 to {most}")
+    pool = arrays["pool"] = expand(arrays)
     every((start >= 0) & (start <= len(pool) - count), "start", "a place in the pool that leaves room for the sources")
     every((pool >= 0) & (pool < n), "pool", f"0 to {n - 1}")
     arity = np.array([op.arity for op in ops.BY_CODE])[np.where(code < len(ops.BY_CODE), code, 0)]
     want = np.where(code < len(ops.BY_CODE), arity, np.where(neuron, -1, 0))
-    every(np.where(want < 0, count > 0, count == want), "count", "the number of arguments of its operation")
+    every(np.where(want < 0, (count > 0) | neuron, count == want), "count", "the number of arguments of its operation")
     require(count[code < INPUT].sum() <= len(pool), "array pool: expected arguments for each operation")
     length = np.zeros(len(pool) + 1, np.int64)
     length[start[count > 0]] = count[count > 0]
@@ -313,13 +320,13 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     every((stride == 1) | (stride == PANEL), "stride", f"1 or {PANEL}")
     every((weights >= 0) & (weights < len(vector) - (fan - 1) * stride), "weights", "a place in the parameters")
     every((bias >= -1) & (bias < len(vector)), "bias", "-1 or a place in the parameters")
+    every((arrays["made"] >= 0) & (arrays["made"] <= n), "made", f"0 to {n}")
     require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
 
     graph = Graph()
-    for name in ARRAYS:
-        if name != "parameters":
-            target: array[Any] = getattr(graph, f"_{name}")
-            target.frombytes(arrays[name].tobytes())
+    for name in COLUMNS:
+        target: array[Any] = getattr(graph, f"_{name}")
+        target.frombytes(arrays[name].tobytes())
     topological(graph, start, count.astype(np.int32), pool, np.arange(n, dtype=np.int32))
     # Kernels work on whole panels.
     graph._used = -(-len(vector) // PANEL) * PANEL

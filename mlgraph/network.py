@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from numbers import Real
@@ -15,14 +15,16 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, shown, whole
 from mlgraph.engine import STATE, Engine, Examples, threads_for
-from mlgraph.graph import Graph, checked_graph
+from mlgraph.graph import NEURON, Graph, checked_graph
 from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.plan import KINDS, Plan
+from mlgraph.trace import Trace, trace
 from mlgraph.training import History, Progress, RunState, epoch_steps, train
-from mlgraph.views import Neuron, Node
+from mlgraph.views import Edge, Neuron, Node
 
 if TYPE_CHECKING:
     from mlgraph.checkpoint import Checkpoint
+    from mlgraph.sparsify import Acting, Schedule
 
 
 class Model:
@@ -62,6 +64,7 @@ class Model:
             self._loss_nodes = self.graph._ids("loss", [loss])
         else:
             raise ValueError(f"loss: expected softmax_cross_entropy, squared_error or a node, came {shown(loss)}")
+        self.graph._models.add(self)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -72,8 +75,9 @@ class Model:
 
     @property
     def n_edges(self) -> int:
-        """Edges into neurons that some output needs."""
-        return self._engine("outputs").plan.n_edges
+        """Edges that some output needs, from nodes that are live."""
+        stored = int(self.graph.counts[self.graph.alive() & (self.graph.codes >= NEURON)].sum())
+        return self._engine("outputs").plan.n_edges - stored + self.graph.n_alive
 
     @property
     def n_parameters(self) -> int:
@@ -81,7 +85,61 @@ class Model:
         plan = self._engine("outputs").plan
         trained = [ins for _, ins in plan.trained]
         biases = sum(ins.size for ins in trained if ins.bias >= 0)
-        return plan.n_edges + biases + sum(ins.size for ins in trained if ins.kind == KINDS["parameter"])
+        return self.n_edges + biases + sum(ins.size for ins in trained if ins.kind == KINDS["parameter"])
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the edges that the neurons were made with and that are no longer there, or that no output needs."""
+        made = sum(self.graph._made)
+        return max(0.0, 1 - self.graph.n_alive / made) if made else 0.0
+
+    # --- cutting and growing -----------------------------------------------------------------------------------------
+
+    def prune(
+        self,
+        sparsity: float | None = None,
+        *,
+        neurons: float | None = None,
+        by: str | Callable[..., npt.ArrayLike] = "magnitude",
+        scope: str = "global",
+        data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        seed: int = 0,
+        n_threads: int | None = None,
+    ) -> None:
+        """Cut the edges, or the neurons, of the lowest scores. It is one edit, which `undo` takes back.
+
+        Parameters
+        ----------
+        sparsity : float
+            Share of the edges that is gone afterwards, of all that the neurons were made with. What the cut leaves without a
+            live source, or without a way to an output, goes too.
+        neurons : float
+            In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
+        by : str or callable
+            "magnitude": of the weight. "saliency": of weight x gradient, of the mean loss over `data`. "random". A callable
+            takes `mlgraph.pruning.Edges` (or, for neurons, a list of them) and gives a score for each. How neurons are scored
+            by magnitude and saliency says `mlgraph.pruning`.
+        scope : "global" or "layer"
+            Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
+        data : (x, y), optional
+            For the saliency.
+        seed : int
+            For "random".
+
+        Raises
+        ------
+        ValueError
+            If an output would be cut off; nothing has changed.
+        """
+        from mlgraph.pruning import prune
+
+        self._require_outputs()
+        with self.graph.lock:
+            prune(self, sparsity, neurons=neurons, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
+
+    def undo(self) -> None:
+        """Take back the last edit; see `mlgraph.Graph.undo`."""
+        self.graph.undo()
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -119,6 +177,108 @@ class Model:
         examples = Examples(x, self.graph.n_inputs)
         return self._evaluate(examples, *self._targets(y, len(examples)), n_threads)
 
+    def trace(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike | None = None,
+        nodes: Sequence[Node] | None = None,
+        *,
+        n_threads: int | None = None,
+    ) -> Trace:
+        """Values of nodes for every example and, with `y`, the derivatives of each example's loss with respect to them.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255.
+        y : array_like, optional
+            Labels or targets as for `fit`; where the loss is a node, anything but None.
+        nodes : sequence of Node, optional
+            By default everything that is alive but the inputs, whose values are the data.
+        """
+        self._require_outputs()
+        wanted = None if nodes is None else self.graph._ids("nodes", nodes)
+        examples, loss = Examples(x, self.graph.n_inputs), {}
+        if y is not None:
+            label, target = self._targets(y, len(examples))
+            loss = {"label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes}
+        with self.graph.lock:
+            return trace(self.graph, examples, [*self._outputs, *self._loss_nodes], wanted, n_threads=n_threads, **loss)
+
+    def inspect(self, x: npt.ArrayLike, y: npt.ArrayLike | None = None, *, n_threads: int | None = None) -> npt.NDArray[Any]:
+        """A table over all neurons, layer by layer.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+        y : array_like, optional
+            Labels or targets as for `fit`, for what each neuron is worth.
+
+        Returns
+        -------
+        structured array, shape (neurons,)
+            layer, index, node : where it stands; its id.
+            alive : whether it has a part in any output.
+            mean, deviation : of its value over the examples.
+            active : share of the examples in which its weighted sum is positive.
+            dormant : its mean absolute value over that of its layer, 0 for a neuron that never does anything (Sokar et al.
+            2023, The dormant neuron phenomenon in deep reinforcement learning).
+            fan_in, fan_out : edges into it, and edges out of it into other neurons.
+            norm_in, norm_out : Euclidean norms of their weights.
+            bias : NaN without.
+            loss, accuracy : what the model would lose without it: how much higher the loss would be, how much lower the
+            accuracy. NaN for outputs, and without `y`.
+        """
+        from mlgraph.inspection import inspect
+
+        self._require_outputs()
+        with self.graph.lock:
+            return inspect(self, x, y, n_threads)
+
+    def ablate(
+        self,
+        what: Neuron | Edge | Iterable[Neuron | Edge | tuple[Node, Node]],
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        *,
+        n_threads: int | None = None,
+    ) -> dict[str, float]:
+        """What `evaluate` would give without some neurons or edges; nothing changes.
+
+        Parameters
+        ----------
+        what : Neuron, Edge or iterable
+            As for `Graph.prune`.
+        """
+        from mlgraph.inspection import ablate
+
+        self._require_outputs()
+        with self.graph.lock:
+            return ablate(self, what, x, y, n_threads)
+
+    def ablation_table(
+        self, layer: Layer | Iterable[Neuron], x: npt.ArrayLike, y: npt.ArrayLike, *, n_threads: int | None = None
+    ) -> npt.NDArray[Any]:
+        """What `evaluate` would give without each neuron of a layer, at much less than an evaluation each.
+
+        The layer is swept once, and what is downstream of it once for each neuron. Nothing changes.
+
+        Parameters
+        ----------
+        layer : Layer or iterable of Neuron
+            Neurons that do not depend on each other.
+
+        Returns
+        -------
+        structured array, shape (neurons,)
+            node : id of the neuron. loss, accuracy : without it; NaN for an output.
+        """
+        from mlgraph.inspection import ablation_table
+
+        self._require_outputs()
+        with self.graph.lock:
+            return ablation_table(self, layer, x, y, n_threads)
+
     def fit(
         self,
         x: npt.ArrayLike,
@@ -133,6 +293,7 @@ class Model:
         shuffle: bool = True,
         seed: int = 0,
         callback: Callable[[Progress], Any] | None = None,
+        sparsify: Schedule | None = None,
         on_nonfinite: str = "raise",
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: float = 60.0,
@@ -162,6 +323,8 @@ class Model:
             Fixes the order of the examples and what is dropped.
         callback : callable, optional
             Is given a `Progress` after every piece of steps and every epoch.
+        sparsify : GradualPruning, SET or RigL, optional
+            Cuts and grows edges meanwhile.
         on_nonfinite : "raise", "skip" or "disconnect"
             What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever reaches
             a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left out of
@@ -221,6 +384,11 @@ class Model:
             validate = partial(self._evaluate, held, *held_targets, n_threads)
         if optimizer == "sgd" and momentum:
             optimizer = "momentum"
+        acting: Acting | None = None
+        if sparsify is not None:
+            from mlgraph.sparsify import Acting
+
+            acting = Acting(sparsify, self, examples, label, target, seed, n_threads)
         with self.graph.in_training():
             self._engine("loss")
             correct = np.zeros(len(examples), np.uint8) if label is not None else None
@@ -232,6 +400,7 @@ class Model:
                 arguments = {
                     "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
                     "optimizer": optimizer, "shuffle": bool(shuffle), "seed": seed, "on_nonfinite": on_nonfinite,
+                    "sparsify": repr(sparsify),
                 }  # fmt: skip
                 seen = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
                 keeper = Checkpoint(checkpoint, checkpoint_every, self, state, arguments, seen)
@@ -253,19 +422,25 @@ class Model:
                     lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer,
                     options=options, shuffle=shuffle, guard=Guard(self, on_nonfinite, examples, optimizer, options),
                     validate=validate, callback=callback, state=state,
-                    between=keeper.between_steps if keeper else lambda: None,
+                    between=keeper.between_steps if keeper else lambda: None, sparse=acting,
                 )  # fmt: skip
         return self.history
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file; `mlgraph.load` reads it."""
+        from mlgraph.edits import pack
         from mlgraph.modelfile import save
 
-        self._require_outputs()
         with self.graph.lock:
+            self._engine("loss")  # lays out the parameters, if edits have left any behind
+            pack(self.graph, most=0.25)
             save(self, path)
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.graph._models.add(self)
 
     def _require_outputs(self) -> None:
         if not self._outputs:
@@ -274,6 +449,7 @@ class Model:
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         self.graph, self.history, self._dropout, self._engines = graph, History(), [], {}
         self._outputs, self.loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
+        graph._models.add(self)
 
     def _engine(self, what: str) -> Engine:
         """An engine whose plan is of the graph as it is now."""
@@ -302,14 +478,17 @@ class Model:
         assert values is not None
         return values
 
-    def _evaluate(self, examples: Examples, label: Any, target: Any, n_threads: int | None) -> dict[str, float]:
+    def _evaluate(
+        self, examples: Examples, label: Any, target: Any, n_threads: int | None, engine: Engine | None = None
+    ) -> dict[str, float]:
         n = len(examples)
         if n == 0:
             raise ValueError("x: expected at least one example, came none")
         losses = np.zeros(n, np.float32)
         correct = np.zeros(n, np.uint8) if label is not None else None
-        self._run(
-            "loss", examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
+        run = engine.run if engine else partial(self._run, "loss")
+        run(
+            examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
             correct=correct, n_threads=n_threads,
         )  # fmt: skip
         scores = {"loss": float(losses.mean(dtype=np.float64))}
@@ -409,6 +588,7 @@ class Network(Model):
         self.graph = Graph()
         self.history = History()
         self.layers: list[Layer] = []
+        self._reads: list[list[int]] = []  # what each layer reads
         self.loss = "squared_error"
         self._outputs, self._loss_nodes, self._probabilities = [], [], []
         self._dropout = []
@@ -458,12 +638,45 @@ class Network(Model):
         self._add(layer)
         return layer
 
+    def regrow(
+        self,
+        fraction: float,
+        *,
+        by: str = "random",
+        scope: str = "global",
+        data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        seed: int = 0,
+        n_threads: int | None = None,
+    ) -> None:
+        """Add edges of weight 0 from layer to layer, which change no output until they are trained. It is one edit.
+
+        Parameters
+        ----------
+        fraction : float
+            How many of the edges that could be and are not, between nodes that are alive. What was cut off stays so.
+        by : "random" or "gradient"
+            Where the loss over `data` is steepest (Evci et al. 2020).
+        scope : "global" or "layer"
+            Whether places are compared across layers, or the same share of each layer's grows.
+        data : (x, y), optional
+            For the gradient.
+        seed : int
+            For "random".
+        """
+        from mlgraph.pruning import regrow
+
+        self._require_outputs()
+        with self.graph.lock:
+            regrow(self, fraction, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
+
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         super()._restore(graph, outputs, loss, loss_nodes, probabilities)
-        self.layers, self._random = [], np.random.default_rng(len(graph))
+        self.layers, self._reads, self._random = [], [], np.random.default_rng(len(graph))
+        self._ends = list(graph._inputs)
 
     def _add(self, layer: Layer) -> None:
         self.layers.append(layer)
+        self._reads.append(self._ends)
         if layer.dropout or layer.weight_dropout:
             self._dropout.append((layer._ids, layer.dropout, layer.weight_dropout))
         self._ends = self._probabilities if layer.activation == "softmax" else list(layer._ids)
@@ -471,7 +684,7 @@ class Network(Model):
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
-        return f"<Network {sizes}: {self.graph.n_edges} edges>"
+        return f"<Network {sizes}: {self.graph.n_alive} edges>"
 
 
 def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple[Any, Any]:

@@ -65,6 +65,8 @@ class Plan:
         For ids of neurons: the share of neurons and of edges that a training step drops.
     want_inputs : bool
         Whether the backward sweep goes down to the inputs.
+    given, split
+        As for `mlgraph.lowering.lower`.
 
     Attributes
     ----------
@@ -106,9 +108,11 @@ class Plan:
         dropout: Any = (),
         *,
         want_inputs: bool = False,
+        given: Ids | None = None,
+        split: bool = False,
     ) -> None:
         self.want_inputs = want_inputs
-        low = lower(graph, np.array(outputs, np.int32))
+        low = lower(graph, np.array(outputs, np.int32), given, split=split)
         code, count = low.code, low.count
 
         is_input = code[low.order] == INPUT
@@ -150,7 +154,7 @@ class Plan:
 
         at = code[heads] == CONSTANT
         column["kind"][at], column["weights"][at] = KINDS["constant"], np.cumsum(sizes[at]) - sizes[at]
-        constants = np.array(graph._constants)[low.data[nodes[code[nodes] == CONSTANT]]]
+        constants = np.append(graph._constants, 0.0)[low.data[nodes[code[nodes] == CONSTANT]]]  # 0: neurons that are dead
         self.constants = np.append(constants, 0).astype(np.float32)
 
         n_inputs = len(inputs)

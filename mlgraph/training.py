@@ -15,6 +15,7 @@ from mlgraph.engine import Examples
 
 if TYPE_CHECKING:
     from mlgraph.nonfinite import Guard
+    from mlgraph.sparsify import Acting
 
 PIECE_SECONDS = 0.04
 """Aim for one call of the sweep: Ctrl-C and progress wait no longer."""
@@ -196,13 +197,15 @@ def train(
     callback: Callable[[Progress], Any] | None,
     state: RunState,
     between: Callable[[], Any],
+    sparse: Acting | None = None,
 ) -> None:
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 
     `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
     graph, or compiled another part of it and so moved the parameters. `options` are those of `Engine.run` that all steps
     have in common. What is not certain to be finite is left to `guard`. `between` is called between pieces, when all that
-    a step leads to is done: there a run can be left, and go on later.
+    a step leads to is done: there a run can be left, and go on later. `sparse` cuts and grows edges before the
+    steps that it chooses.
     """
     n, history, hyper = len(examples), state.history, options["hyper"]
     per_step = 0.0
@@ -217,10 +220,15 @@ def train(
             rate = (rate * np.sqrt(1 - hyper[1] ** t) / (1 - hyper[0] ** t)).astype(np.float32)
         guard.begin(float(rate.max()))
         losses, correct = state.losses, state.correct
+        ends = (np.append(steps.first, n) + epoch * n) / (epochs * n)
         while state.step < len(rate):
-            at, limit = state.step, guard.limit
+            at, last, begin = state.step, len(rate), time.perf_counter()
+            if sparse:
+                last = at + sparse(taken + at, ends[at:])
+                state.seconds += time.perf_counter() - begin
+            limit = guard.limit
             piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else 4
-            part = slice(at, min(at + piece, len(rate)) if limit else at)
+            part = slice(at, min(at + piece, last) if limit else at)
             begin = time.perf_counter()
             bad = 0
             if limit:

@@ -48,6 +48,16 @@ class Node:
         return [self.graph[i] for i in self.graph.sources_of(self.id)]
 
     @property
+    def targets(self) -> list[Node]:
+        """The nodes that read it."""
+        return [self.graph[i] for i in self.graph.targets_of(self.id)]
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has a live source and is needed for an output; see `Graph.alive`."""
+        return bool(self.graph.alive()[self.id])
+
+    @property
     def value(self) -> float:
         """Value of a constant or parameter."""
         code, data = self.graph._code[self.id], self.graph._data[self.id]
@@ -155,6 +165,10 @@ class Edge(NamedTuple):
     target: Neuron
     weight: float
 
+    def prune(self) -> None:
+        """Cut it; see `Graph.prune`."""
+        self.target.graph.prune([self])
+
 
 class Neuron(Node):
     """A view of one neuron: ``activation(bias + sum(weights * sources))``."""
@@ -192,3 +206,7 @@ class Neuron(Node):
     def edges(self) -> list[Edge]:
         """Its incoming edges."""
         return [Edge(s, self, float(w)) for s, w in zip(self.sources, self.weights, strict=True)]
+
+    def prune(self) -> None:
+        """Cut it: all edges into it and out of it; see `Graph.prune`."""
+        self.graph.prune([self])

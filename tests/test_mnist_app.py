@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import mnist
+from mlgraph import application, mnist
 from mlgraph.display import Display
 
 HEIGHT, WIDTH, CLASSES = 4, 5, 3
@@ -422,7 +422,7 @@ def test_interrupt_while_loading(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     def load(folder: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mnist, "load_mnist", load)
+    monkeypatch.setattr(application, "load_mnist", load)
     assert run() == (130, "", "mlgraph.mnist: interrupted\n")
 
 
@@ -484,7 +484,9 @@ SIZES = "expected positive integers such as 32 or 300,100, or none"
         *(("--seed", value, "expected an integer from 0 to 2**63 - 1") for value in ("x", "-1", "0.5", str(2**63))),
         ("--activation", "softmax", "expected identity, relu, leaky_relu, sigmoid or tanh"),
         ("--activation", "a\nb", "expected identity, relu, leaky_relu, sigmoid or tanh"),
-        ("--preset", "mlrust", "expected default or ml-rust"),
+        ("--preset", "mlrust", "expected default, ml-rust or lenet-300-100"),
+        *(("--sparsity", value, SHARE) for value in ("x", "1", "-0.1", "90%")),
+        ("--method", "magnitude", "expected gradual, set or rigl"),
     ],
 )
 def test_values_out_of_range(run: Run, option: str, value: str, message: str) -> None:
@@ -502,10 +504,17 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["train", "a\nb"], "unrecognized arguments: a b"),
         (["--epochs"], "argument --epochs: expected one argument"),
         (["--batch-size=--"], "argument --batch-size: expected one argument"),
-        (["evaluat", "model.npz"], "argument COMMAND: expected train or evaluate, came 'evaluat'"),
+        (["evaluat", "model.npz"], "argument COMMAND: expected train, evaluate, inspect or prune, came 'evaluat'"),
         (["evaluate"], "the following arguments are required: MODEL"),
         (["evaluate", "a", "b"], "unrecognized arguments: b"),
         (["evaluate", "a", "--epochs", "1"], "unrecognized arguments: --epochs 1"),
+        (["inspect"], "the following arguments are required: MODEL"),
+        (["inspect", "a", "--neuron", "3"], "argument --neuron: expected LAYER.INDEX such as 0.7, came '3'"),
+        (["inspect", "a", "--neuron", "0.-1"], "argument --neuron: expected LAYER.INDEX such as 0.7, came '0.-1'"),
+        (["inspect", "a", "--neuron", "0.1.2"], "argument --neuron: expected LAYER.INDEX such as 0.7, came '0.1.2'"),
+        (["inspect", "a", "--layer", "-1"], "argument --layer: expected an integer from 0 to 1000000000, came '-1'"),
+        (["prune", "a"], "the following arguments are required: --sparsity"),
+        (["prune", "a", "--sparsity", "1"], "argument --sparsity: expected a number from 0 to below 1, came '1'"),
     ],
 )
 def test_mistaken_words(run: Run, words: list[str], message: str) -> None:
@@ -659,3 +668,161 @@ def test_process_is_interrupted(tmp_path: Path, data: Path) -> None:
     assert err.startswith("mlgraph.mnist: interrupted after ")
     assert len(err.splitlines()) == 1
     assert sorted(os.listdir(tmp_path / "mnist-run")) == ["history.json", "model.npz"]
+
+
+# --- inspecting -------------------------------------------------------------------------------------------------------
+
+
+def test_inspect(run: Run, model: str) -> None:
+    result = run("inspect", model, "--json")
+    assert (result.status, result.err) == (0, "")
+    heading, sparsity, _, names, *rows, _, wrote, _ = result.out.splitlines()
+    accuracy = run("evaluate", model, "--json").json["test_accuracy"]
+    assert heading == f"{model}: 20-8-3 leaky_relu, 184 edges, test accuracy {accuracy:.2%}"
+    assert sparsity == "sparsity 0.00%, 11 neurons alive of 11"
+    assert names.split()[:3] == ["neuron", "fires", "mean"]
+    assert [row.split()[0] for row in rows] == [*(f"0.{i}" for i in range(8)), *(f"1.{i}" for i in range(3))]
+    picture = Path("trained/model.png")
+    assert wrote == f"wrote {picture}"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    record = result.json
+    assert (record["test_accuracy"], record["edges"], record["sparsity"]) == (accuracy, 184, 0)
+    assert [row["fan_in"] for row in record["neurons"]] == [20] * 8 + [8] * 3
+    assert all((row["loss"] is None) == (row["layer"] == 1) for row in record["neurons"])
+
+
+def test_inspect_a_neuron(run: Run, model: str) -> None:
+    result = run("inspect", model, "--neuron", "0.3", "--out", "three.png", "--json")
+    assert (result.status, result.err) == (0, "")
+    net = mlgraph.load(model)
+    assert isinstance(net, mlgraph.Network)
+    neuron = net.layers[0].neurons[3]
+    assert f"neuron 0.3: leaky_relu, node {neuron.id}, alive" in result.out
+    assert f"  20 sources, bias {neuron.bias:.4f}, norm of the weights {np.linalg.norm(neuron.weights):.4f}" in result.out
+    largest = int(np.argmax(np.abs(neuron.weights)))
+    assert f"the largest: pixel {largest // 5},{largest % 5} {neuron.weights[largest]:+.3f}, " in result.out
+    for words in ("  3 targets, ", "  value: mean ", "  without it: loss ", "  mean value by class: ", "  logits: ",
+                  "  test images that excite it most: "):  # fmt: skip
+        assert words in result.out
+    assert len(result.json["neurons"]) == 1
+    assert Path("three.png").read_bytes().startswith(b"\x89PNG")
+    assert run("inspect", model, "--neuron", "1.2", "--no-plot").status == 0
+    assert not Path("trained/model.png").exists()
+
+
+def test_inspect_a_pruned_network(run: Run, model: str) -> None:
+    net = mlgraph.load(model)
+    assert isinstance(net, mlgraph.Network)
+    net.layers[0].neurons[5].prune()
+    net.save("cut.npz")
+    result = run("inspect", "cut.npz")
+    assert "sparsity 12.50%, 10 neurons alive of 11" in result.out
+    assert "0.5      cut" in result.out
+    assert "wrote cut.png" in result.out
+    alone = run("inspect", "cut.npz", "--neuron", "0.5")
+    assert (alone.status, alone.err) == (0, "")
+    assert "cut off" in alone.out
+    assert "wrote" not in alone.out
+
+
+@pytest.mark.parametrize("hidden", ["none", "6,4", "50"])
+def test_inspect_other_networks(run: Run, hidden: str) -> None:
+    """Without a hidden layer, with several, and with more neurons than a picture has room for."""
+    run("--epochs", 1, "--hidden", hidden, "--quiet", "--no-plot", "--out", "other")
+    for layer in range(1 + (hidden == "6,4")):
+        result = run("inspect", "other/model.npz", "--layer", layer, "--out", "a.png")
+        assert (result.status, result.err) == (0, "")
+        assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_inspect_while_another_process_trains(run: Run, data: Path) -> None:
+    """The file is whole at every moment, for it is written beside and put in its place."""
+    run("--epochs", 1, "--hidden", 8, "--quiet", "--no-plot")
+    code = (
+        "import sys, mlgraph\n"
+        "net = mlgraph.load('mnist-run/model.npz')\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    net.prune(min(net.sparsity + 0.01, 0.5))\n"
+        "    net.layers[0].neurons[0].bias += 1\n"
+        "    net.save('mnist-run/model.npz')\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            for _ in range(10):
+                result = run("inspect", "mnist-run/model.npz", "--no-plot")
+                assert (result.status, result.err) == (0, "")
+            assert child.poll() is None
+        finally:
+            child.kill()
+
+
+# --- pruning ----------------------------------------------------------------------------------------------------------
+
+
+def test_prune(run: Run, model: str) -> None:
+    before = run("evaluate", model, "--json").json["test_accuracy"]
+    result = run("prune", model, "--sparsity", 0.5, "--epochs", 2, "--json")
+    assert (result.status, result.err) == (0, "")
+    heading, was, *epochs, _, left, wrote, _ = result.out.splitlines()
+    assert heading.startswith("20-8-3 leaky_relu, 184 edges, ")
+    assert was == f"test accuracy before {before:.2%}, sparsity 0.00%"
+    assert [line.split("   test accuracy")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    record = result.json
+    assert left == (
+        f"sparsity {record['sparsity_reached']:.2%}, {record['edges']} edges left: "
+        f"test accuracy {record['test_accuracy']:.2%}, before {before:.2%}"
+    )
+    assert wrote.startswith(f"wrote {Path('mnist-pruned/model.npz')}, ")
+    assert (record["model"], record["sparsity"], record["epochs"]) == (model, 0.5, 2)
+    assert record["accuracy_before"] == before
+    assert record["sparsity_reached"] >= 0.499
+    net = mlgraph.load("mnist-pruned/model.npz")
+    assert net.n_edges == record["edges"] <= 92
+    assert run("evaluate", "mnist-pruned/model.npz", "--json").json["test_accuracy"] == record["test_accuracy"]
+    assert Path("mnist-pruned/model.npz").stat().st_size < Path(model).stat().st_size
+
+
+def test_train_sparse(run: Run) -> None:
+    for method in ("gradual", "set", "rigl"):
+        result = run("--sparsity", 0.6, "--method", method, "--epochs", 2, "--batch-size", 4, "--quiet", "--no-plot", "--json")
+        assert (result.status, result.err) == (0, "")
+        record = result.json
+        assert (record["sparsity"], record["method"]) == (0.6, method)
+        assert record["sparsity_reached"] == pytest.approx(0.6, abs=0.01)
+        assert record["edges"] == mlgraph.load("mnist-run/model.npz").n_edges
+    assert "sparsity_reached" not in run("--epochs", 1, "--quiet", "--no-plot", "--json").json
+
+
+def test_the_preset_of_the_sparse_networks(run: Run) -> None:
+    record = run("--preset", "lenet-300-100", "--epochs", 1, "--quiet", "--no-plot", "--json").json
+    assert (record["hidden"], record["edges"]) == ([300, 100], 20 * 300 + 300 * 100 + 100 * 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inspect", "--layer", 2], "argument --layer: expected a layer from 0 to 1, came 2"),
+        (["inspect", "--neuron", "3.0"], "argument --neuron: expected a layer from 0 to 1, came 3"),
+        (["inspect", "--neuron", "0.8"], "argument --neuron: expected a neuron from 0.0 to 0.7, came 0.8"),
+        (["inspect", "--out", "no/where.png"], "argument --out: cannot write 'no/where.png': no such folder"),
+        (["inspect", "--out", "trained"], "argument --out: cannot write 'trained': it is a folder"),
+        (["prune", "--sparsity", 0.99], "argument --sparsity: expected to keep at least "),
+    ],
+)
+def test_what_a_network_does_not_have(run: Run, model: str, words: list[object], message: str) -> None:
+    command, *options = words
+    result = run(command, model, *options)
+    assert (result.status, len(result.err.splitlines())) == (2, 1)
+    assert result.err.startswith(f"mlgraph.mnist: error: {message}")
+
+
+def test_inspect_files_that_are_no_networks(run: Run, tmp_path: Path) -> None:
+    Path("empty.npz").touch()
+    for command in (["inspect"], ["prune", "--sparsity", 0.5]):
+        for name in ("missing.npz", "empty.npz"):
+            result = run(command[0], name, *command[1:])
+            assert result.status == 2
+            assert result.err.startswith("mlgraph.mnist: error: argument MODEL: ")

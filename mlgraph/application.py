@@ -1,0 +1,72 @@
+"""What the commands of the application share: loading and checking, and the words for it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+
+import mlgraph
+from mlgraph.arguments import THREADS, Failure
+from mlgraph.datasets import DataError, Dataset, load_mnist
+
+__all__ = ["add_common_options", "check_fit", "complain", "count", "describe", "finite", "load_data", "load_model"]
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Options that all commands have."""
+    parser.add_argument("--data", metavar="DIR", help="folder with the four IDX files (default: MNIST itself)")
+    parser.add_argument("--threads", type=THREADS, metavar="N", help="default: the processors this process may use")
+    parser.add_argument("--json", action="store_true", help="end standard output with one JSON object on a line")
+
+
+def load_data(folder: str | None) -> Dataset:
+    """The data set in a folder; MNIST for None."""
+    try:
+        return load_mnist(folder)
+    except DataError as error:
+        raise Failure(f"argument --data: {error}" if folder is not None else str(error)) from None
+
+
+def load_model(path: str) -> mlgraph.Network:
+    """A network that tells classes apart."""
+    try:
+        model = mlgraph.load(path)
+    except OSError as error:
+        raise Failure(f"argument MODEL: {path}: cannot be read: {error.strerror}") from None
+    except mlgraph.ModelFileError as error:
+        raise Failure(f"argument MODEL: {error}") from None
+    if not (isinstance(model, mlgraph.Network) and model.layers[-1].activation == "softmax"):
+        raise Failure(f"argument MODEL: {path}: expected a network that tells classes apart, came another model")
+    return model
+
+
+def check_fit(net: mlgraph.Network, data: Dataset, path: str) -> None:
+    """Fail if the network of this file has inputs for other images, or too few outputs."""
+    height, width = data.image_shape
+    if net.graph.n_inputs != height * width:
+        raise Failure(f"argument MODEL: {path} has {net.graph.n_inputs} inputs, the images {height} x {width} pixels")
+    if net.layers[-1].size < data.n_classes:
+        raise Failure(f"argument MODEL: {path} has {net.layers[-1].size} outputs, the data {data.n_classes} classes")
+
+
+def describe(net: mlgraph.Network) -> str:
+    """Its sizes, activations and edges."""
+    sizes = "-".join(str(size) for size in [net.graph.n_inputs, *(layer.size for layer in net.layers)])
+    activations = " ".join(dict.fromkeys(layer.activation for layer in net.layers[:-1]))
+    return f"{sizes} {activations}".rstrip() + f", {count(net.n_edges, 'edge')}"
+
+
+def count(n: int, noun: str) -> str:
+    """A number of things."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def finite(value: float) -> float | None:
+    """For JSON, which has no other numbers."""
+    return value if math.isfinite(value) else None
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    print(f"mlgraph.mnist: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)

@@ -1,0 +1,158 @@
+"""What each neuron does and what it is worth: its statistics over data, and what the model is without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.edits import cut, find, wiring
+from mlgraph.engine import Engine, Examples
+from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
+from mlgraph.lowering import Ids, gather, topological
+from mlgraph.network import Layer, Model
+from mlgraph.plan import Plan
+from mlgraph.pruning import layers_of
+from mlgraph.trace import trace
+from mlgraph.views import Edge, Neuron
+from mlgraph_ext import _topology
+
+__all__ = ["ABLATED", "COLUMNS", "ablate", "ablation_table", "inspect"]
+
+Table = npt.NDArray[Any]
+
+COLUMNS = np.dtype([
+    ("layer", np.int32), ("index", np.int32), ("node", np.int32), ("alive", np.bool_), ("mean", np.float64),
+    ("deviation", np.float64), ("active", np.float64), ("dormant", np.float64), ("fan_in", np.int32), ("fan_out", np.int32),
+    ("norm_in", np.float64), ("norm_out", np.float64), ("bias", np.float64), ("loss", np.float64), ("accuracy", np.float64),
+])  # fmt: skip
+"""Columns of the table that `inspect` gives."""
+
+ABLATED = np.dtype([("node", np.int32), ("loss", np.float64), ("accuracy", np.float64)])
+"""Columns of the table that `ablation_table` gives."""
+
+BLOCK = 2**26
+"""Values that are traced at a time."""
+
+
+def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None = None, n_threads: int | None = None) -> Table:
+    """A table over all neurons; `Model.inspect` says what its columns are."""
+    graph, code = model.graph, model.graph.codes
+    ids = np.flatnonzero(code >= NEURON).astype(np.int32)
+    layer, alive = layers_of(model)[ids], graph.alive()[ids]
+    order = np.lexsort((ids, layer))
+    ids, layer, alive = ids[order], layer[order], alive[order]
+    table = np.zeros(len(ids), COLUMNS)
+    _, first, which = np.unique(layer, return_index=True, return_inverse=True)
+    table["layer"], table["index"], table["node"], table["alive"] = layer, np.arange(len(ids)) - first[which], ids, alive
+    table["loss"] = table["accuracy"] = np.nan
+
+    examples = Examples(x, graph.n_inputs)
+    if len(examples) == 0:
+        raise ValueError("x: expected at least one example, came none")
+    shown = ids[alive]
+    base = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])[code[shown] - NEURON]
+    sums, size = np.zeros((4, len(shown))), max(1, BLOCK // max(1, len(graph)))
+    for at in range(0, len(examples), size):
+        part = Examples(examples.array[at : at + size], graph.n_inputs)
+        values = trace(graph, part, [*model._outputs, *model._loss_nodes], shown, n_threads=n_threads).values
+        sums += [values.sum(axis=0, dtype=np.float64), np.einsum("ij,ij->j", values, values, dtype=np.float64),
+                 (values > base).sum(axis=0), np.abs(values).sum(axis=0, dtype=np.float64)]  # fmt: skip
+    mean, square, active, size_of = sums / len(examples)
+    table["mean"][alive], table["active"][alive] = mean, active
+    table["deviation"][alive] = np.sqrt(np.maximum(square - mean**2, 0))
+    total, n = (np.bincount(which[alive], weights, minlength=len(first)) for weights in (size_of, None))
+    of_layer = (total / np.maximum(n, 1))[which[alive]]
+    table["dormant"][alive] = np.divide(size_of, of_layer, out=np.zeros(len(shown)), where=of_layer > 0)
+
+    edges = wiring(graph)
+    squares = graph.parameters[edges.place].astype(np.float64) ** 2
+    table["fan_in"] = graph.counts[ids]
+    table["fan_out"] = np.bincount(edges.source, minlength=len(graph))[ids]
+    for name, ends in (("norm_in", edges.target), ("norm_out", edges.source)):
+        table[name] = np.sqrt(np.bincount(ends, squares, len(graph)))[ids]
+    bias = np.array(graph._bias, np.int64)[np.array(graph._data, np.int64)[ids]]
+    table["bias"] = np.where(bias >= 0, graph.parameters[bias], np.nan)
+
+    if y is not None:
+        label, target = model._targets(y, len(examples))
+        whole = model._evaluate(examples, label, target, n_threads)
+        for i in range(len(first)):
+            mine = which == i
+            without = ablation_table(model, [Neuron(graph, int(k)) for k in ids[mine]], x, y, n_threads)
+            table["loss"][mine] = without["loss"] - whole["loss"]
+            table["accuracy"][mine] = whole.get("accuracy", np.nan) - without["accuracy"]
+    return table
+
+
+def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None = None) -> dict[str, float]:
+    """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
+    graph, other = model.graph, model.graph.copy()
+    edges = wiring(other)
+    gone = find(graph, edges, [what] if isinstance(what, Neuron | Edge) else what, "ablate")
+    examples = Examples(x, graph.n_inputs)
+    label, target = model._targets(y, len(examples))
+    cut(other, edges, gone)
+    engine = Engine(other, Plan(other, [*model._outputs, *model._loss_nodes]))
+    return model._evaluate(examples, label, target, n_threads, engine)
+
+
+def ablation_table(
+    model: Model, layer: Layer | Iterable[Neuron], x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None = None
+) -> Table:
+    """What `evaluate` would give without each neuron of a layer; `Model.ablation_table` says what the parameters are."""
+    graph = model.graph
+    ids = np.array(graph._ids("layer", layer.neurons if isinstance(layer, Layer) else layer), np.int32)
+    if (graph.codes[ids] < NEURON).any():
+        raise TypeError("layer: expected neurons, came other nodes")
+    examples, outputs = Examples(x, graph.n_inputs), [*model._outputs, *model._loss_nodes]
+    label, target = model._targets(y, len(examples))
+    whole = model._evaluate(examples, label, target, n_threads)
+    table = np.zeros(len(ids), ABLATED)
+    table["node"], table["loss"], table["accuracy"] = ids, whole["loss"], whole.get("accuracy", np.nan)
+    alive, is_output = graph.alive()[ids], np.isin(ids, list(graph.protected()))
+    table["loss"][is_output] = table["accuracy"][is_output] = np.nan
+    rows = np.flatnonzero(alive & ~is_output)
+    if not len(rows):
+        return table
+
+    # What is downstream is a graph of its own, whose inputs are what it reads from above: swept with a column of zeros.
+    given, lone = _downstream(graph, outputs, ids[rows])
+    rest = Examples(trace(graph, examples, outputs, given, n_threads=n_threads).values, len(given))
+    engine = Engine(graph, Plan(graph, outputs, given=given))
+    place = np.full(len(graph), -1)
+    place[given] = np.arange(len(given))
+    for i in rows.tolist():
+        if lone[ids[i]]:
+            scores = ablate(model, Neuron(graph, int(ids[i])), x, y, n_threads)
+        else:
+            column = rest.array[:, place[ids[i]]]
+            kept = column.copy()
+            column[:] = 0
+            scores = model._evaluate(rest, label, target, n_threads, engine)
+            column[:] = kept
+        table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)
+    return table
+
+
+def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
+    """The nodes that whatever is downstream of `ids` reads from above, and which nodes are all that some node there reads."""
+    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    _, order = topological(graph, start, count, pool, np.array(outputs, np.int32))
+    below = np.zeros(len(graph), np.uint8)
+    below[ids] = 1
+    _topology.spread(start, count, pool, order, below)
+    if below[gather(pool, start[ids], count[ids])].any():
+        raise ValueError("layer: expected neurons that do not depend on each other")
+    below[ids] = 0
+    nodes = order[below[order] > 0]
+    sources = gather(pool, start[nodes], count[nodes])
+    above = np.unique(sources[below[sources] == 0])
+    first = np.cumsum(count[nodes]) - count[nodes]
+    least, most = np.minimum.reduceat(sources, first), np.maximum.reduceat(sources, first)
+    lone = np.zeros(len(graph), bool)
+    lone[least[least == most]] = True
+    return above[~np.isin(graph.codes[above], [CONSTANT, PARAMETER])], lone

@@ -1,0 +1,142 @@
+"""``python -m mlgraph.mnist inspect``: what the neurons of a saved network do, as a table and as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mlgraph
+from mlgraph.application import add_common_options, check_fit, count, describe, finite, load_data, load_model
+from mlgraph.arguments import INDEX, NEURON, Failure
+from mlgraph.datasets import Dataset
+from mlgraph.portrait import SHOWN, Portrait, draw, portraits
+
+__all__ = ["add_options", "run"]
+
+MOST = 40
+"""Neurons in the picture of a layer: those that are worth most."""
+
+LISTED = 12
+"""Edges that the description of a neuron lists."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one that is training")
+    add_common_options(parser)
+    parser.add_argument("--neuron", type=NEURON, metavar="LAYER.INDEX", help="look at one neuron closely")
+    parser.add_argument("--layer", type=INDEX, default=0, metavar="N", help="the layer to draw (default: 0, the first)")
+    parser.add_argument("--out", metavar="FILE", help="the picture (default: MODEL's name with .png)")
+    parser.add_argument("--no-plot", action="store_true", help="draw no picture")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at a saved network; exit status."""
+    net = load_model(args.model)
+    data = load_data(args.data)
+    check_fit(net, data, args.model)
+    layer, index = args.neuron or (args.layer, None)
+    if layer >= len(net.layers):
+        option = "--layer" if index is None else "--neuron"
+        raise Failure(f"argument {option}: expected a layer from 0 to {len(net.layers) - 1}, came {layer}")
+    size = net.layers[layer].size
+    if index is not None and index >= size:
+        raise Failure(f"argument --neuron: expected a neuron from {layer}.0 to {layer}.{size - 1}, came {layer}.{index}")
+    out = Path(args.out) if args.out else Path(args.model).with_suffix(".png")
+    if not args.no_plot and (out.is_dir() or not out.parent.is_dir()):
+        raise Failure(f"argument --out: cannot write {str(out)!r}: {'it is a folder' if out.is_dir() else 'no such folder'}")
+
+    table = net.inspect(data.test_x, data.test_y, n_threads=args.threads)
+    accuracy = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)["accuracy"]
+    heading = f"{describe(net)}, test accuracy {accuracy:.2%}"
+    of_layer = table[table["layer"] == layer]
+    shown = of_layer[of_layer["alive"]] if index is None else of_layer[[index]]
+    n = len(shown)
+    shown = shown[np.argsort(-shown["loss"], kind="stable")][:MOST]
+    neurons = [mlgraph.Neuron(net.graph, node) for node in shown["node"].tolist()]
+    people = portraits(net, neurons, data.test_x, data.test_y) if shown["alive"].all() else []
+
+    print(f"{args.model}: {heading}")
+    if index is None:
+        print(f"sparsity {net.sparsity:.2%}, {count(int(table['alive'].sum()), 'neuron')} alive of {len(table):,}\n")
+        print(*_table(table), sep="\n")
+    else:
+        print(*_describe(net, neurons[0], shown[0], people, data), sep="\n")
+    if not args.no_plot and people:
+        if index is None:
+            first = f"the {MOST} of {n} neurons that" if n > MOST else "first what"
+            heading += f"; layer {layer}, {first} the loss needs most"
+        try:
+            draw(people, [_title(row) for row in shown], data.test_x, data.image_shape, out, title=heading)
+            print(f"\nwrote {out}")
+        except ImportError as error:
+            print(f"no picture: {error}", file=sys.stderr)
+    if args.json:
+        names = table.dtype.names or ()
+        rows = [dict(zip(names, map(_plain, row), strict=True)) for row in (table if index is None else shown)]
+        print(json.dumps({"model": args.model, "data": args.data, "test_accuracy": accuracy, "sparsity": net.sparsity,
+                          "edges": net.n_edges, "neurons": rows}))  # fmt: skip
+    sys.stdout.flush()
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    return finite(value) if isinstance(value, float) else value
+
+
+def _table(table: Any) -> list[str]:
+    lines = ["neuron   fires    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias  loss without    accuracy"]
+    for row in table:
+        name = f"{row['layer']}.{row['index']}"
+        if not row["alive"]:
+            lines.append(f"{name:7}  cut")
+            continue
+        cost = "" if np.isnan(row["loss"]) else f"  {row['loss']:+12.4f}  {-100 * row['accuracy']:+9.2f} points"
+        lines.append(
+            f"{name:7}  {row['active']:5.1%}  {row['mean']:6.3f}  {row['deviation']:9.3f}  {row['dormant']:7.3f}"
+            f"  {row['fan_in']:6}  {row['fan_out']:7}  {row['norm_in']:7.3f}  {row['norm_out']:8.3f}  {row['bias']:6.3f}{cost}"
+        )
+    return lines
+
+
+def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, people: list[Portrait], data: Dataset) -> list[str]:
+    state = "alive" if row["alive"] else "cut off"
+    lines = ["", f"neuron {row['layer']}.{row['index']}: {neuron.activation}, node {neuron.id}, {state}"]
+    edges = sorted(neuron.edges, key=lambda edge: -abs(edge.weight))
+    targets = [net.graph.edge(neuron, t) for t in neuron.targets if isinstance(t, mlgraph.Neuron)]
+    targets = sorted(targets, key=lambda edge: -abs(edge.weight))
+    places = {n.id: f"{i}.{k}" for i, layer in enumerate(net.layers) for k, n in enumerate(layer.neurons)}
+
+    def name(node: mlgraph.Node) -> str:
+        row, column = divmod(node.graph._data[node.id], data.image_shape[1])
+        return places.get(node.id, f"pixel {row},{column}")
+
+    bias = "no bias" if neuron.bias is None else f"bias {neuron.bias:.4f}"
+    lines += [
+        f"  {count(len(edges), 'source')}, {bias}, norm of the weights {row['norm_in']:.4f}; the largest: "
+        + ", ".join(f"{name(edge.source)} {edge.weight:+.3f}" for edge in edges[:LISTED]),
+        f"  {count(len(targets), 'target')}, norm of the weights {row['norm_out']:.4f}; the largest: "
+        + ", ".join(f"{name(edge.target)} {edge.weight:+.3f}" for edge in targets[:LISTED]),
+        f"  value: mean {row['mean']:.4f}, deviation {row['deviation']:.4f}, fires in {row['active']:.1%}, dormant score "
+        f"{row['dormant']:.3f}",
+    ]
+    if not np.isnan(row["loss"]):
+        lines.append(f"  without it: loss {row['loss']:+.4f}, accuracy {-100 * row['accuracy']:+.2f} points")
+    for person in people:
+        best = np.argsort(-person.fires)
+        lines.append("  mean value by class: " + ", ".join(f"{c} {person.fires[c]:.3f}" for c in best.tolist()))
+        lines.append("  logits: " + ", ".join(f"{c} {person.says[c]:+.3f}" for c in np.argsort(-person.says).tolist()))
+        some = person.excites[:SHOWN].tolist()
+        lines.append("  test images that excite it most: " + ", ".join(f"{i} (a {data.test_y[i]})" for i in some[:LISTED]))
+    return lines
+
+
+def _title(row: Any) -> str:
+    worth = "" if np.isnan(row["accuracy"]) else f"   worth {100 * row['accuracy']:.2f} points"
+    return f"{row['layer']}.{row['index']}   fires in {row['active']:.0%}{worth}"

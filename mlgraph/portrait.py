@@ -1,0 +1,198 @@
+"""Pictures of neurons: what each reads, what it says to each class, and the images that excite it most."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.engine import Examples
+from mlgraph.modelfile import write_atomically
+from mlgraph.network import Network
+from mlgraph.trace import trace
+from mlgraph.views import Neuron
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Portrait", "draw", "portraits"]
+
+Floats = npt.NDArray[np.floating[Any]]
+
+SAMPLE = 1000
+"""Examples that derivatives are averaged over, where neurons are more than one layer away from pixels or classes."""
+
+SHOWN = 24
+"""Images that excite a neuron most."""
+
+POSITIVE, NEGATIVE = "#2f6db3", "#c8394b"
+TOP = 0.6  # inches above the neurons
+DPI = 110
+
+
+class Portrait(NamedTuple):
+    """What there is to see of a neuron.
+
+    Attributes
+    ----------
+    reads : float, shape (inputs,)
+        Its weights; of a neuron that reads other neurons, the mean derivative of its value with respect to each input.
+    says : float, shape (classes,)
+        Its weight in each logit, or the mean derivative of the logit with respect to its value.
+    fires : float, shape (classes,)
+        Its mean value for the images of each class.
+    excites : int64, shape (images,)
+        The examples in which its value is highest, highest first.
+    reads_inputs, says_itself : bool
+        Whether `reads` and `says` are weights.
+    """
+
+    neuron: Neuron
+    reads: Floats
+    says: Floats
+    fires: Floats
+    excites: npt.NDArray[np.int64]
+    reads_inputs: bool
+    says_itself: bool
+
+
+def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: npt.NDArray[Any]) -> list[Portrait]:
+    """Look at neurons of one hidden layer over some data.
+
+    Parameters
+    ----------
+    neurons : sequence of Neuron
+        Alive.
+    x, y : arrays
+        Examples and their labels.
+    """
+    graph, outputs = net.graph, net._outputs
+    ids, classes = [neuron.id for neuron in neurons], len(outputs)
+    values = net.trace(x, None, neurons).values
+    counts = np.maximum(np.bincount(y, minlength=classes), 1)
+    sums = np.zeros((classes, len(ids)))
+    np.add.at(sums, y, values)
+    few = Examples(x[:SAMPLE], graph.n_inputs)
+
+    says = np.stack([_derivative(net, few, output, ids) for output in outputs])
+    top = np.argsort(-values, axis=0, kind="stable")[:SHOWN]
+    found = []
+    for j, neuron in enumerate(neurons):
+        sources, targets = graph.sources_of(neuron.id), graph.targets_of(neuron.id)
+        direct = bool(np.isin(sources, graph._inputs).all())
+        reads: Floats = np.zeros(graph.n_inputs)
+        if direct:
+            reads[[graph._data[i] for i in sources]] = neuron.weights
+        else:
+            reads = _derivative(net, few, neuron.id, graph._inputs)
+        to_outputs = bool(np.isin(targets, outputs).all())
+        found.append(Portrait(neuron, reads, says[:, j], sums[:, j] / counts, top[:, j], direct, to_outputs))
+    return found
+
+
+def _derivative(net: Network, examples: Examples, of: int, nodes: Sequence[int]) -> Floats:
+    """Mean derivative of one node with respect to others."""
+    ones = np.ones((len(examples), 1), np.float32)
+    found = trace(net.graph, examples, [of], nodes, loss="cotangent", loss_nodes=[of, of], target=ones)
+    assert found.adjoints is not None
+    return np.asarray(found.adjoints.mean(axis=0, dtype=np.float64))
+
+
+def draw(
+    people: Sequence[Portrait],
+    titles: Sequence[str],
+    images: npt.NDArray[Any],
+    image_shape: tuple[int, int],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """Draw neurons side by side; one alone is drawn large.
+
+    Parameters
+    ----------
+    people : sequence of Portrait
+    titles : sequence of str
+        One line for each.
+    images : array, shape (examples, inputs)
+        The data that `portraits` had.
+    image_shape : (int, int)
+        Rows and columns of an image.
+    path : path, optional
+        The PNG file to write, atomically.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed. The message names the extra to install.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"a picture needs matplotlib ({error}): pip install 'mlgraph[app]'") from error
+
+    alone = len(people) == 1
+    columns, scale, (down, across) = (1, 2.8, (4, 6)) if alone else (min(4, len(people)), 1.0, (2, 3))
+    width, height = (4.6 if alone else 3.65) * scale, 1.3 * scale
+    size = (columns * width + 0.2, -(-len(people) // columns) * height + TOP + 0.1)
+    figure = Figure(figsize=size, dpi=DPI)
+    FigureCanvasAgg(figure)
+    kinds = ["weight" if are_weights else "mean derivative" for are_weights in (people[0].reads_inputs, people[0].says_itself)]
+    parts = [f"its {kinds[0]} for each pixel, blue excites, red inhibits", f"its {kinds[1]} in the logit of each class",
+             *(["its mean value for images of each class"] if alone else []), "the images that excite it most"]  # fmt: skip
+    figure.text(0.1 / size[0], 1 - 0.08 / size[1], title, va="top", fontsize=11, weight="bold")
+    figure.text(0.1 / size[0], 1 - 0.32 / size[1], "From left to right: " + "; ".join(parts) + ".", va="top", fontsize=8)
+
+    def axes(i: int, x: float, w: float) -> Any:
+        # In cell i, whose contents are 1 high, from x on.
+        left, below = 0.1 + i % columns * width + x * scale, TOP + (i // columns + 1) * height - 0.08 * scale
+        return figure.add_axes((left / size[0], 1 - below / size[1], w * scale / size[0], scale / size[1]))
+
+    for i, (person, line) in enumerate(zip(people, titles, strict=True)):
+        left = axes(i, 0, 1)
+        most = float(np.quantile(np.abs(person.reads), 0.998)) or 1.0
+        left.imshow(person.reads.reshape(image_shape), cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
+        left.set_title(line, loc="left", fontsize=8 if not alone else 10, pad=3)
+        _bare(left)
+        _bars(axes(i, 1.12, 0.75), person.says, 5.5 * scale**0.4)
+        if alone:
+            _bars(axes(i, 2.07, 0.75), person.fires, 5.5 * scale**0.4)
+        right = axes(i, 2.95 if alone else 1.97, across / down)
+        montage = np.zeros((down * across, *image_shape), images.dtype)
+        best = person.excites[: len(montage)]
+        montage[: len(best)] = images[best].reshape(-1, *image_shape)
+        tiled = montage.reshape(down, across, *image_shape).swapaxes(1, 2).reshape(down * image_shape[0], -1)
+        right.imshow(tiled, cmap="gray_r", interpolation="nearest")
+        for k in range(1, down):
+            right.axhline(k * image_shape[0] - 0.5, color="0.8", lw=0.5)
+        for k in range(1, across):
+            right.axvline(k * image_shape[1] - 0.5, color="0.8", lw=0.5)
+        _bare(right)
+    if path is not None:
+        write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
+    return figure
+
+
+def _bars(axes: Any, values: Floats, font: float) -> None:
+    classes = np.arange(len(values))
+    axes.barh(classes, values, color=np.where(values < 0, NEGATIVE, POSITIVE), height=0.8)
+    axes.axvline(0, color="0.4", lw=0.6)
+    reach = 1.1 * float(np.abs(values).max()) or 1.0
+    axes.set(xlim=(-reach, reach), ylim=(len(values) - 0.4, -0.6))
+    axes.set_xticks([])
+    axes.set_yticks(classes, [str(c) for c in classes], fontsize=font)
+    axes.tick_params(length=0, pad=1)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _bare(axes: Any) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_linewidth(0.5)
+        spine.set_color("0.6")

@@ -1,0 +1,364 @@
+"""Which edges and neurons of a model to cut, and which edges to grow: the criteria, and the one edit each decision makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.checks import Float32
+from mlgraph.edits import Mask, Wiring, cut, grow, wiring
+from mlgraph.engine import Engine, Examples
+from mlgraph.graph import NEURON, Graph
+from mlgraph.lowering import Ids, gather, topological
+from mlgraph.network import Model, Network
+from mlgraph.plan import Plan
+from mlgraph.views import Neuron
+
+__all__ = [
+    "Edges", "Places", "absent", "absent_gradient", "gradient", "grow_best", "keep_best", "layers_of", "place_scores", "prune",
+    "regrow",
+]  # fmt: skip
+
+Data = tuple[Any, Any]
+Scores = npt.NDArray[np.float64]
+Criterion = str | Callable[..., npt.ArrayLike]
+
+
+class Edges(NamedTuple):
+    """Edges as a criterion of the user's own sees them.
+
+    Attributes
+    ----------
+    source, target : int32, shape (edges,)
+        Ids of nodes and neurons.
+    weight : float32, shape (edges,)
+    """
+
+    source: Ids
+    target: Ids
+    weight: Float32
+
+
+class Places(NamedTuple):
+    """Places of a layer where an edge could be and is not.
+
+    Attributes
+    ----------
+    sources, targets : int32
+        Ids of nodes and neurons that are alive.
+    free : bool, shape (targets, sources)
+    """
+
+    sources: Ids
+    targets: Ids
+    free: Mask
+
+
+def prune(
+    model: Model,
+    sparsity: float | None = None,
+    *,
+    neurons: float | None = None,
+    by: Criterion = "magnitude",
+    scope: str = "global",
+    data: Data | None = None,
+    seed: int = 0,
+    n_threads: int | None = None,
+) -> None:
+    """Cut edges or neurons; `Model.prune` says what the parameters are."""
+    if (sparsity is None) == (neurons is None):
+        raise ValueError("prune: expected either sparsity or neurons")
+    name, share = ("neurons", neurons) if sparsity is None else ("sparsity", sparsity)
+    if not isinstance(share, int | float | np.number) or not 0 <= share < 1:
+        raise ValueError(f"{name}: expected a number from 0 to below 1, came {share!r}")
+    if scope not in ("global", "layer"):
+        raise ValueError(f"scope: expected global or layer, came {scope!r}")
+    slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
+    graph, random = model.graph, np.random.default_rng([seed, 1])
+    edges = wiring(graph)
+    group = layers_of(model) if scope == "layer" else np.zeros(len(graph), np.int64)
+    if neurons is None:
+        made = np.array(graph._made, np.int64)[np.array(graph._data, np.int64)[edges.neurons]]
+        keep_best(model, group, np.round((1 - share) * np.bincount(group[edges.neurons], made)), by, slope, random)
+        return
+    hidden = np.setdiff1d(edges.neurons, list(graph.protected()))
+    total = np.bincount(group[hidden], minlength=1)
+    hidden = hidden[graph.alive()[hidden]]
+    score = _neuron_scores(graph, hidden, edges, by, slope, random)
+    lost = np.zeros(len(graph), bool)
+    lost[hidden[~_best(score, group[hidden], np.round((1 - share) * total))]] = True
+    cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
+
+
+def keep_best(
+    model: Model,
+    group: npt.NDArray[np.int64],
+    wanted: npt.NDArray[Any],
+    by: Criterion = "magnitude",
+    slope: Float32 | None = None,
+    random: np.random.Generator | None = None,
+) -> None:
+    """Keep the best `wanted` edges of each group, of those that are alive. To each output of a model one path stays.
+
+    Parameters
+    ----------
+    group : int64, shape (nodes,)
+        The group of the edges into each neuron.
+    slope : float32, optional
+        The gradient, in the places of the parameter vector, for the saliency.
+    """
+    graph, edges = model.graph, wiring(model.graph)
+    alive, target = graph.alive(), edges.target
+    there = np.flatnonzero(alive[edges.source] & alive[target])
+    few = Edges(edges.source[there], target[there], graph.parameters[edges.place[there]])
+    if callable(by):
+        score = _own(by(few), len(there), "edge")
+    elif by == "random":
+        assert random is not None
+        score = random.random(len(there))
+    else:
+        score = np.abs(few.weight if slope is None else few.weight * slope[edges.place[there]]).astype(np.float64)
+    lines = _lifelines(graph, few, score)
+    least = np.bincount(group[few.target[lines]], minlength=len(wanted))
+    if (least > wanted).any():
+        i = int(np.argmax(least > wanted))
+        raise ValueError(f"sparsity: expected to keep at least {least[i]} edges, a path to each output, came {int(wanted[i])}")
+    score[lines] = np.inf
+    gone = np.ones(len(target), bool)
+    gone[there[_best(score, group[few.target], wanted)]] = False
+    cut(graph, edges, gone, sweep=True)
+
+
+def regrow(
+    net: Network,
+    fraction: float,
+    *,
+    by: str = "random",
+    scope: str = "global",
+    data: Data | None = None,
+    seed: int = 0,
+    n_threads: int | None = None,
+) -> None:
+    """Add edges where there are none; `Network.regrow` says what the parameters are."""
+    if not isinstance(fraction, int | float | np.number) or not 0 <= fraction <= 1:
+        raise ValueError(f"fraction: expected a number from 0 to 1, came {fraction!r}")
+    for name, value, names in (("by", by, ("random", "gradient")), ("scope", scope, ("global", "layer"))):
+        if value not in names:
+            raise ValueError(f"{name}: expected {' or '.join(names)}, came {value!r}")
+    places = absent(net)
+    free = np.array([np.count_nonzero(p.free) for p in places])
+    given = _given("regrow", by, data) if by == "gradient" else None
+    score = place_scores(net, places, by, given, np.random.default_rng([seed, 2]), n_threads)
+    if scope == "layer":
+        grow_best(net.graph, places, score, np.round(fraction * free))
+    else:
+        grow_best(net.graph, places, [np.concatenate(score)], np.round(fraction * free.sum(keepdims=True)))
+
+
+def grow_best(graph: Graph, layers: list[Places], scores: list[Scores], wanted: npt.NDArray[Any]) -> None:
+    """Add edges of weight 0 at the best free places.
+
+    Parameters
+    ----------
+    scores : list of float64 arrays
+        Of the free places in the order of the layers, in one or more groups.
+    wanted : shape (len(scores),)
+        How many of each group.
+    """
+    group = np.repeat(np.arange(len(scores)), [len(score) for score in scores])
+    best = np.split(_best(np.concatenate(scores), group, wanted), np.cumsum([np.count_nonzero(p.free) for p in layers]))
+    rows, columns = zip(*(np.nonzero(places.free) for places in layers), strict=True)
+    sources = np.concatenate([p.sources[c[b]] for p, c, b in zip(layers, columns, best, strict=False)])
+    targets = np.concatenate([p.targets[r[b]] for p, r, b in zip(layers, rows, best, strict=False)])
+    if len(sources):
+        grow(graph, sources, targets, np.zeros(len(sources), np.float32))
+
+
+def place_scores(
+    net: Network, layers: list[Places], by: str, data: Data | None, random: np.random.Generator, n_threads: int | None
+) -> list[Scores]:
+    """Scores of the free places of each layer: at random, or the size of the gradient over `data`."""
+    if data is None:
+        return [random.random(np.count_nonzero(places.free)) for places in layers]
+    gradients = absent_gradient(net, layers, *data, n_threads)
+    return [np.abs(g[places.free]).astype(np.float64) for g, places in zip(gradients, layers, strict=True)]
+
+
+def absent(net: Network) -> list[Places]:
+    """Of each layer the places where an edge could be and is not, between nodes that are alive."""
+    graph, alive, layers = net.graph, net.graph.alive(), []
+    for layer, reads in zip(net.layers, net._reads, strict=True):
+        sources, targets = (np.array(ids, np.int32) for ids in (reads, layer._ids))
+        sources, targets = sources[alive[sources]], targets[alive[targets]]
+        column = np.full(len(graph), -1)
+        column[sources] = np.arange(len(sources))
+        edges = wiring(graph, targets)
+        free = np.ones((len(targets), len(sources)), bool)
+        row, at = np.repeat(np.arange(len(targets)), edges.counts), column[edges.source]
+        free[row[at >= 0], at[at >= 0]] = False
+        layers.append(Places(sources, targets, free))
+    return layers
+
+
+def absent_gradient(net: Network, layers: list[Places], x: Any, y: Any, n_threads: int | None = None) -> list[Float32]:
+    """Gradient of the mean loss for a weight at each place, free or not; float32, shape (targets, sources) for each layer.
+
+    That of an edge is the sum over the examples of its source's value times the delta of its target, and needs no edge
+    (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
+    """
+    graph, out = net.graph, []
+    examples = Examples(x, graph.n_inputs)
+    hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
+    hidden = hidden[graph.codes[hidden] >= NEURON]
+    trace = net.trace(examples.array, y, [graph[i] for i in hidden], n_threads=n_threads)
+    inputs = {node: column for column, node in enumerate(graph._inputs)}
+    for places in layers:
+        first = places.sources[:1].tolist()
+        if first and first[0] in inputs:
+            values = examples.array[:, [inputs[i] for i in places.sources.tolist()]]
+        else:
+            values = trace.of(places.sources).values
+        deltas = trace.of(places.targets).deltas() / np.float32(len(examples))
+        out.append(_products(values, deltas, n_threads))
+    return out
+
+
+def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:
+    """Gradient of the mean loss over the examples, in the places of the parameter vector; zero for padding."""
+    examples = Examples(x, model.graph.n_inputs)
+    label, target = model._targets(y, len(examples))
+    return _accumulated(
+        model._engine("loss"), examples, n_threads, label=label, target=target, loss=model.loss, loss_nodes=model._loss_nodes
+    )
+
+
+# --- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _given(who: str, by: str, data: Data | None) -> Data:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise ValueError(f"data: expected (x, y) to {who} by {by}, came {'none' if data is None else type(data).__name__}")
+    return data[0], data[1]
+
+
+def _slope(model: Model, by: Criterion, data: Data | None, n_threads: int | None) -> Float32 | None:
+    """The gradient, if the criterion takes it."""
+    if by == "saliency":
+        return gradient(model, *_given("prune", by, data), n_threads)
+    if not callable(by) and by not in ("magnitude", "random"):
+        raise ValueError(f"by: expected magnitude, saliency, random or a callable, came {by!r}")
+    return None
+
+
+def _neuron_scores(
+    graph: Graph, hidden: Ids, edges: Wiring, by: Criterion, slope: Float32 | None, random: np.random.Generator
+) -> Scores:
+    """Scores of neurons.
+
+    The magnitude is the norm of the incoming weights times that of the outgoing ones, which scaling the one against the
+    other leaves as it is. The saliency is the sum of weight x gradient over the outgoing edges: what the loss loses, to first
+    order, with the neuron's value (Molchanov et al. 2017, Pruning convolutional neural networks).
+    """
+    if callable(by):
+        return _own(by([Neuron(graph, i) for i in hidden.tolist()]), len(hidden), "neuron")
+    if by == "random":
+        return random.random(len(hidden))
+    weight = graph.parameters[edges.place].astype(np.float64)
+    if slope is not None:
+        return np.abs(np.bincount(edges.source, weight * slope[edges.place], len(graph)))[hidden]
+    into, out = (np.bincount(ids, weight**2, len(graph))[hidden] for ids in (edges.target, edges.source))
+    return np.asarray(np.sqrt(into * out))
+
+
+def _lifelines(graph: Graph, edges: Edges, score: Scores) -> npt.NDArray[np.int64]:
+    """Edges of one path to each output of a model: on the way up the best edge into every neuron. NaN is nobody's best."""
+    neurons, first, which = np.unique(edges.target, return_index=True, return_inverse=True)  # edges come neuron by neuron
+    if not len(neurons):
+        return np.zeros(0, np.int64)
+    most = np.fmax.reduceat(score, first)
+    at = np.flatnonzero(score == most[which.reshape(-1)])
+    best = np.full(len(graph), -1)
+    best[edges.target[at[::-1]]] = at[::-1]
+    code, start, count = graph.codes, np.array(graph._start, np.int64), graph.counts
+    pool, seen, chosen = np.array(graph._pool, np.int32), np.zeros(len(graph), bool), [np.zeros(0, np.int64)]
+    reached = np.array(sorted(graph.protected()), np.int64)
+    while len(reached):
+        seen[reached] = True
+        chosen.append(best[reached][best[reached] >= 0])
+        operations = reached[code[reached] < NEURON]
+        above = np.concatenate([edges.source[chosen[-1]], gather(pool, start[operations], count[operations])])
+        reached = np.unique(above[~seen[above]]).astype(np.int64)
+    return np.concatenate(chosen)
+
+
+def _own(scores: npt.ArrayLike, n: int, what: str) -> Scores:
+    array = np.asarray(scores, np.float64)
+    if array.shape != (n,):
+        raise ValueError(f"by: expected a score for each {what}, shape ({n},), came {array.shape}")
+    return array
+
+
+def _best(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Mask:
+    """The best of each group, `wanted[group]` of them; of equal ones the first."""
+    if np.isnan(score).any():
+        raise ValueError("by: expected scores that are numbers, came nan")
+    keep = np.zeros(len(score), bool)
+    for g, most in enumerate(wanted.astype(np.int64).tolist()):
+        mine = np.flatnonzero(group == g)
+        if most >= len(mine):
+            keep[mine] = True
+        elif most > 0:
+            values = score[mine]
+            least = np.partition(values, len(values) - most)[len(values) - most]
+            keep[mine[values > least]] = True
+            keep[mine[values == least][: most - np.count_nonzero(values > least)]] = True
+    return keep
+
+
+def layers_of(model: Model) -> npt.NDArray[np.int64]:
+    """The layer of each node; its level, where there are no layers."""
+    graph = model.graph
+    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    level, _ = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
+    for i, layer in enumerate(getattr(model, "layers", [])):
+        level[layer._ids.start : layer._ids.stop] = i
+    return level.astype(np.int64)
+
+
+def _accumulated(engine: Engine, examples: Examples, n_threads: int | None, **loss: Any) -> Float32:
+    """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory."""
+    graph, n = engine.graph, len(examples)
+    if n == 0:
+        raise ValueError("x: expected at least one example, came none")
+    size = min(n, max(1, 2**21 // max(1, engine.plan.n_slots)) // 32 * 32 or 32)
+    whole = n // size
+    total = np.zeros(len(graph.parameters), np.float32)
+    for first, steps, length in ((0, whole, size), (whole * size, 1, n - whole * size)):
+        if length:
+            graph.state_vector("gradient", fresh=True)
+            try:
+                engine.run(
+                    examples, **loss, first=first + size * np.arange(steps), size=np.full(steps, length),
+                    optimizer="accumulate", backward=True, n_threads=n_threads,
+                )  # fmt: skip
+            finally:
+                part = graph.state.pop("gradient")
+            total += part if loss["loss"] == "cotangent" else part * np.float32(length / n)
+    return total
+
+
+def _products(values: npt.NDArray[Any], deltas: Float32, n_threads: int | None) -> Float32:
+    """``deltas.T @ values``, as the gradient of a layer that has all edges."""
+    shape = (deltas.shape[1], values.shape[1])
+    if 0 in shape:
+        return np.zeros(shape, np.float32)
+    graph = Graph()
+    graph.inputs(shape[1])
+    neurons = graph.add_neurons(np.arange(shape[1], dtype=np.int32), np.zeros(shape, np.float32))
+    engine = Engine(graph, Plan(graph, list(neurons)))
+    given = {"target": np.ascontiguousarray(deltas), "loss": "cotangent", "loss_nodes": [neurons[0], *neurons]}
+    total = _accumulated(engine, Examples(values, shape[1]), n_threads, **given)
+    return total[wiring(graph).place].reshape(shape)

@@ -1,0 +1,253 @@
+"""Sparse training: schedules that cut and grow edges between the steps of `fit`.
+
+A schedule acts at evenly spaced moments of the training, the first time before its first step. What it does follows from the
+model, the seed, the number of the step and how far the training is; it remembers nothing, so that a run can go on from any
+step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.engine import Examples
+from mlgraph.network import Model, Network
+from mlgraph.pruning import absent, grow_best, keep_best, layers_of, place_scores
+
+__all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
+
+Doubles = npt.NDArray[np.float64]
+Sample = Callable[[int], tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all schedules have in common.
+
+    Parameters
+    ----------
+    sparsity : float
+        Share of the edges that is gone at the end.
+    updates : int
+        How many times it acts after the first time.
+    until : float
+        Share of the training after which it acts no more.
+    """
+
+    sparsity: float
+    updates: int = 100
+    until: float = 0.75
+
+    def __post_init__(self) -> None:
+        for name in ("sparsity", "until"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                raise ValueError(f"{name}: expected a number from 0 to below 1, came {value!r}")
+        if not isinstance(self.updates, int) or self.updates < 1:
+            raise ValueError(f"updates: expected an integer of at least 1, came {self.updates!r}")
+
+    def due(self, begin: Doubles, end: Doubles) -> Doubles:
+        """Moments at which to act before steps that go from `begin` to `end`, shares of the training; NaN where none is."""
+        scale = self.updates / max(self.until, 1e-9)
+        before, reached = (np.clip(np.ceil(share * scale) - 1, -1, self.updates) for share in (begin, end))
+        return np.where(reached > before, reached * (self.until / self.updates), np.nan)
+
+    def check(self, model: Model) -> None:
+        """Raise TypeError if this is no model for the schedule."""
+
+    def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
+        """Cut and grow before a step.
+
+        Parameters
+        ----------
+        moment : float
+            Share of the training, one of those that are due.
+        step, seed : int
+            Number of the step; the seed of `fit`.
+        sample : callable
+            ``sample(n)`` gives n examples of the training data and their labels or targets; the same for the same step.
+        """
+        raise NotImplementedError
+
+
+class Acting:
+    """A schedule at work in one run of `fit`.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    model, examples, label, target, seed, n_threads
+        Of the run.
+    """
+
+    def __init__(
+        self, schedule: Schedule, model: Model, examples: Examples, label: Any, target: Any, seed: int, n_threads: int | None
+    ) -> None:
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"sparsify: expected a schedule of mlgraph.sparsify or None, came {type(schedule).__name__}")
+        schedule.check(model)
+        self._schedule, self._model, self._examples, self._seed, self._n_threads = schedule, model, examples, seed, n_threads
+        self._y = () if model.loss == "node" else target if label is None else label
+
+    def __call__(self, step: int, ends: Doubles) -> int:
+        """Act if it is time to, before a step.
+
+        Parameters
+        ----------
+        step : int
+            Its number.
+        ends : float64, shape (steps + 1,)
+            Shares of the training: where this step begins, and where it and those after it in the epoch end.
+
+        Returns
+        -------
+        int
+            How many steps may be taken before the next call.
+        """
+        moments = self._schedule.due(ends[:-1], ends[1:])
+        if moments[0] == moments[0]:
+            with self._model.graph.lock:
+                self._schedule.act(self._model, float(moments[0]), step, self._seed, self._sample(step), self._n_threads)
+        later = np.flatnonzero(moments[1:] == moments[1:])
+        return 1 + int(later[0]) if len(later) else len(moments)
+
+    def _sample(self, step: int) -> Sample:
+        def sample(n: int) -> tuple[Any, Any]:
+            some = np.random.default_rng([self._seed, 4, step]).permutation(len(self._examples))[:n]
+            return self._examples.array[some], self._y[some] if len(self._y) else ()
+
+        return sample
+
+
+@dataclass(frozen=True)
+class GradualPruning(Schedule):
+    """Cut the smallest weights little by little, along a cubic curve (Zhu and Gupta 2017, To prune, or not to prune).
+
+    The sparsity is ``sparsity * (1 - (1 - t)^3)`` with t from 0 at the moment `start` to 1 at `until`: most goes early, while
+    there is much to spare.
+
+    Parameters
+    ----------
+    sparsity, updates, until
+        As for `Schedule`.
+    start : float
+        Share of the training before which nothing is cut.
+    scope : "global" or "layer"
+        As for `Model.prune`.
+    """
+
+    start: float = 0.0
+    scope: str = "global"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.start, int | float) or not 0 <= self.start <= self.until:
+            raise ValueError(f"start: expected a number from 0 to until, {self.until}, came {self.start!r}")
+        if self.scope not in ("global", "layer"):
+            raise ValueError(f"scope: expected global or layer, came {self.scope!r}")
+
+    def at(self, moment: float) -> float:
+        """The sparsity of a moment."""
+        t = 1.0 if moment >= self.until else max(0.0, moment - self.start) / (self.until - self.start)
+        return self.sparsity * (1 - (1 - t) ** 3)
+
+    def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
+        """Cut to the sparsity of the moment."""
+        if self.at(moment) > model.sparsity:
+            model.prune(self.at(moment), scope=self.scope)
+
+
+@dataclass(frozen=True)
+class SET(Schedule):
+    """Sparse from the first step on: again and again the smallest weights are cut, and as many edges grow at random.
+
+    Sparse evolutionary training (Mocanu et al. 2018, Scalable training of artificial neural networks). Each layer has as many
+    edges as `erdos_renyi` gives it; the first time, what is more goes. Only for a `Network`.
+
+    Parameters
+    ----------
+    sparsity, updates, until
+        As for `Schedule`.
+    fraction : float
+        Share of the edges that move the first time; along a cosine it falls to 0 at `until` (Dettmers and Zettlemoyer 2019,
+        Sparse networks from scratch).
+    """
+
+    fraction: float = 0.3
+    by: ClassVar[str] = "random"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.fraction, int | float) or not 0 <= self.fraction <= 1:
+            raise ValueError(f"fraction: expected a number from 0 to 1, came {self.fraction!r}")
+
+    def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
+        """Cut a share of each layer's edges and grow it to its size again."""
+        random = np.random.default_rng([seed, 3, step])
+        net = _network(model)
+        sizes = [(len(reads), layer.size) for reads, layer in zip(net._reads, net.layers, strict=True)]
+        wanted = erdos_renyi(sizes, self.sparsity)
+        share = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
+        keep_best(net, layers_of(net), np.round((1 - share) * wanted))
+        places = absent(net)
+        missing = [most - np.count_nonzero(~p.free) for most, p in zip(wanted, places, strict=True)]
+        if step and max(missing) > 0:
+            scores = place_scores(net, places, self.by, sample(SAMPLE) if self.by == "gradient" else None, random, n_threads)
+            grow_best(net.graph, places, scores, np.maximum(missing, 0))
+
+    def check(self, model: Model) -> None:
+        """Raise TypeError if this is no `Network`."""
+        _network(model)
+
+
+@dataclass(frozen=True)
+class RigL(SET):
+    """Like `SET`, but edges grow where the loss is steepest (Evci et al. 2020, Rigging the lottery).
+
+    Parameters
+    ----------
+    sparsity, updates, until, fraction
+        As for `SET`.
+    """
+
+    by: ClassVar[str] = "gradient"
+
+
+def _network(model: Model) -> Network:
+    if not isinstance(model, Network):
+        raise TypeError("sparsify: expected GradualPruning for a model without layers, came one that needs layers")
+    return model
+
+
+SAMPLE = 1024
+"""Examples that the gradient of absent edges is taken of."""
+
+
+def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:
+    """Edges for each layer, in proportion to its sources and neurons together (Mocanu et al. 2018); no layer gets too many.
+
+    Parameters
+    ----------
+    sizes : sequence of (int, int)
+        Sources and neurons of each layer.
+    sparsity : float
+        Of all layers together.
+
+    Returns
+    -------
+    float64, shape (layers,)
+    """
+    whole = np.array([a * b for a, b in sizes], float)
+    weight = np.array([a + b for a, b in sizes], float)
+    full = np.zeros(len(whole), bool)
+    while True:
+        edges = np.where(full, whole, weight * ((1 - sparsity) * whole.sum() - whole[full].sum()) / weight[~full].sum())
+        more = ~full & (edges > whole)
+        if not more.any():
+            return np.asarray(np.round(edges))
+        full |= more

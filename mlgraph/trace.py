@@ -1,0 +1,116 @@
+"""What goes on inside a graph: the value of every node for every example, and how the loss depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.checks import Float32
+from mlgraph.engine import Engine, Examples
+from mlgraph.graph import INPUT, NEURON, Graph
+from mlgraph.lowering import Ids
+from mlgraph.plan import Plan
+from mlgraph.views import Node
+
+__all__ = ["Trace", "trace"]
+
+
+class Trace:
+    """Values and adjoints of nodes; ``trace[node]`` and ``trace.adjoint(node)`` are those of one.
+
+    Attributes
+    ----------
+    nodes : int32, shape (nodes,)
+        Their ids.
+    values : float32, shape (examples, nodes)
+        A node that is not alive for want of a live source has 0.
+    adjoints : float32, shape (examples, nodes), or None
+        The derivative of the example's own loss with respect to the node's value.
+    """
+
+    def __init__(self, graph: Graph, nodes: Ids, values: Float32, adjoints: Float32 | None) -> None:
+        self._graph, self.nodes, self.values, self.adjoints = graph, nodes, values, adjoints
+        self._column = {node: i for i, node in enumerate(nodes.tolist())}
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __repr__(self) -> str:
+        what = "values" if self.adjoints is None else "values and adjoints"
+        return f"<Trace of {len(self)} nodes, {len(self.values)} examples: {what}>"
+
+    def __getitem__(self, node: Node) -> Float32:
+        """Values of a node, shape (examples,); a view."""
+        return self.values[:, self._place(node)]
+
+    def adjoint(self, node: Node) -> Float32:
+        """Adjoints of a node, shape (examples,); a view. ValueError for a trace without labels."""
+        if self.adjoints is None:
+            raise ValueError("adjoint: expected a trace with labels or targets, came one of values alone")
+        return self.adjoints[:, self._place(node)]
+
+    def of(self, nodes: Sequence[Node] | npt.NDArray[np.int32] | range) -> Trace:
+        """The trace of some of its nodes, in their order."""
+        listed = nodes if isinstance(nodes, np.ndarray | range) else self._graph._ids("nodes", nodes)
+        columns = [self._at(int(i)) for i in listed]
+        adjoints = None if self.adjoints is None else self.adjoints[:, columns]
+        return Trace(self._graph, self.nodes[columns], self.values[:, columns], adjoints)
+
+    def deltas(self) -> Float32:
+        """For neurons, the derivatives with respect to the sums that their activations are applied to; shape (examples, nodes).
+
+        The gradient of an edge is the sum over the examples of its target's delta times its source's value, whether the edge
+        is there or not.
+        """
+        if self.adjoints is None:
+            raise ValueError("deltas: expected a trace with labels or targets, came one of values alone")
+        out = self.adjoints.copy()
+        code = self._graph.codes[self.nodes]
+        for activation in np.unique(code[code > NEURON]).tolist():
+            at = code == activation
+            y = self.values[:, at]
+            out[:, at] *= ops.BY_CODE[activation - NEURON].derivatives(y, y)[0].astype(np.float32)
+        return out
+
+    def _place(self, node: Node) -> int:
+        return self._at(self._graph._ids("node", [node])[0])
+
+    def _at(self, node: int) -> int:
+        if node not in self._column:
+            raise ValueError(f"node: expected a node of the trace, came {self._graph[node].name}")
+        return self._column[node]
+
+
+def trace(
+    graph: Graph, examples: Examples, needed: Sequence[int], nodes: Any = None, *, n_threads: int | None = None, **loss: Any
+) -> Trace:
+    """Sweep over the examples and keep what stands at the nodes.
+
+    Parameters
+    ----------
+    needed : sequence of int
+        Ids of the outputs, and of whatever the loss begins with.
+    nodes : sequence of int, optional
+        Ids of what to keep; by default everything that is needed but the inputs, whose values are the data.
+    **loss
+        `label`, `target`, `loss` and `loss_nodes` of `Engine.run`, for adjoints.
+    """
+    kept = None if nodes is None else np.array(nodes, np.int32)
+    wants_inputs = bool(loss) and kept is not None and bool((graph.codes[kept] == INPUT).any())
+    plan = Plan(graph, [*needed, *(() if kept is None else kept.tolist())], want_inputs=wants_inputs, split=True)
+    if kept is None:
+        kept = np.sort(plan.node[(plan.node < len(graph))][len(plan.input_column) :])
+    _, values, adjoints = Engine(graph, plan).run(
+        examples, **loss, backward=bool(loss), values=kept, adjoints=kept if loss else (), n_threads=n_threads
+    )
+    assert values is not None
+    if not loss:
+        return Trace(graph, kept, values, None)
+    assert adjoints is not None
+    if loss["loss"] != "cotangent":
+        adjoints *= np.float32(len(examples))  # the sweep's are of the mean over the batch
+    return Trace(graph, kept, values, adjoints)

@@ -1,0 +1,259 @@
+"""Any sequence of edits, steps of training, saving and loading: graph, plan, optimizer and a mirror in numpy stay in step.
+
+The mirror knows edges by their ends, and nothing of places, lists or plans. It learns by momentum in float64, one weight at a
+time, and after each step takes over what float32 made of it.
+"""
+
+import contextlib
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+import mlgraph
+from mlgraph import edits, reference
+
+N, RATE, MOMENTUM = 5, 0.05, 0.9
+INPUTS, SIZES = 4, (9, 5, 3)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(N, INPUTS)).astype(np.float32)
+Y = RNG.normal(size=(N, SIZES[-1])).astype(np.float32)
+
+
+def network():
+    net = mlgraph.Network(INPUTS, seed=1)
+    for size in SIZES[:-1]:
+        net.add_layer(size, "tanh")
+    net.add_layer(SIZES[-1], "identity")
+    return net
+
+
+class Mirror:
+    """Edges and biases as dictionaries from ends to (weight, velocity)."""
+
+    def __init__(self, net):
+        self.net, self.last = net, None
+        self.read()
+        self.made = len(self.edges)
+        self.outputs = [node.id for node in net.outputs]
+        self.layers = [list(range(INPUTS)), *(list(layer._ids) for layer in net.layers)]
+
+    def read(self):
+        g = self.net.graph
+        edges = edits.wiring(g)
+        velocity = g.state_vector("first", fresh=False) if "first" in g.state else np.zeros_like(g.parameters)
+        ends = zip(edges.source.tolist(), edges.target.tolist(), strict=True)
+        values = zip(g.parameters[edges.place].tolist(), velocity[edges.place].tolist(), strict=True)
+        self.edges = dict(zip(ends, values, strict=True))
+        assert len(self.edges) == len(edges.source), "no edge is there twice"
+        at = {node.id: g._bias[g._data[node.id]] for node in g if isinstance(node, mlgraph.Neuron)}
+        self.biases = {node: (float(g.parameters[i]), float(velocity[i])) for node, i in at.items()}
+
+    # What is live, and what is needed.
+
+    def sources(self, node, edges):
+        return [s for s, t in edges if t == node]
+
+    def live(self, edges):
+        live = set(range(INPUTS))
+        while True:
+            more = {t for s, t in edges if s in live} - live
+            if not more:
+                return live
+            live |= more
+
+    def needed(self, edges):
+        needed = set(self.outputs)
+        while True:
+            more = {s for s, t in edges if t in needed} - needed
+            if not more:
+                return needed
+            needed |= more
+
+    def order(self, edges):
+        done = []
+
+        def visit(node):
+            if node not in done:
+                for source in self.sources(node, edges):
+                    visit(source)
+                done.append(node)
+
+        for node in self.biases:
+            visit(node)
+        return [node for node in done if node >= INPUTS]
+
+    # Edits: what should come of them; None if they should be refused.
+
+    def cut(self, gone, sweep=False):
+        edges = {edge: v for edge, v in self.edges.items() if edge not in gone}
+        live = self.live(edges)
+        if not live.issuperset(self.outputs):
+            return None
+        needed = self.needed(edges)
+        return {(s, t): v for (s, t), v in edges.items() if s in live and (t in needed or not sweep)}
+
+    def add(self, edge, weight):
+        source, target = edge
+        below, more = {target}, {target}
+        while more:
+            more = {t for s, t in self.edges if s in more} - below
+            below |= more
+        return None if source in below else {**self.edges, edge: (float(np.float32(weight)), 0.0)}
+
+    def become(self, edges):
+        if edges != self.edges:
+            self.last, self.edges = self.edges, edges
+
+    def undo(self):
+        edges = {edge: self.edges.get(edge, old) for edge, old in self.last.items()}
+        self.edges, self.last = edges, None
+
+    # Learning.
+
+    def forward(self):
+        values, live = dict(enumerate(X.T.astype(float))), self.live(self.edges)
+        for node in self.order(self.edges):
+            z = self.biases[node][0] + sum(self.edges[s, node][0] * values[s] for s in self.sources(node, self.edges))
+            values[node] = (z if node in self.outputs else np.tanh(z)) * (node in live) + np.zeros(N)
+        return values
+
+    def step(self):
+        values = self.forward()
+        live, needed = self.live(self.edges), self.needed(self.edges)
+        delta = {node: np.zeros(N) for node in values}
+        for k, node in enumerate(self.outputs):
+            delta[node] = 2 * (values[node] - Y[:, k]) / N
+        for node in reversed(self.order(self.edges)):
+            if node not in self.outputs:
+                delta[node] = delta[node] * (1 - values[node] ** 2)
+            if node not in live or node not in needed:
+                continue
+            for source in self.sources(node, self.edges):
+                w, v = self.edges[source, node]
+                delta[source] = delta[source] + w * delta[node]
+                v = MOMENTUM * v + float(values[source] @ delta[node])
+                self.edges[source, node] = w - RATE * v, v
+            b, v = self.biases[node]
+            v = MOMENTUM * v + float(delta[node].sum())
+            self.biases[node] = b - RATE * v, v
+
+    # In step?
+
+    def check(self):
+        net, expected, g = self.net, dict(self.edges), self.net.graph
+        biases = dict(self.biases)
+        self.read()
+        assert set(self.edges) == set(expected)
+        for mine, theirs in ((self.edges, expected), (self.biases, biases)):
+            for key in mine:
+                np.testing.assert_allclose(mine[key], theirs[key], rtol=1e-4, atol=1e-5, err_msg=str(key))
+        live, needed = self.live(self.edges), self.needed(self.edges)
+        alive = live & needed
+        assert [node.id for node in g if node.alive] == [node.id for node in g if node.id in alive]
+        n_alive = sum(s in alive and t in alive for s, t in self.edges)
+        assert net.n_edges == n_alive and net.sparsity == pytest.approx(max(0, 1 - n_alive / self.made))
+        assert all(sorted(n.id for n in g[i].targets) == sorted(t for s, t in self.edges if s == i) for i in range(len(g)))
+        want = np.array([self.forward()[node] for node in self.outputs]).T
+        np.testing.assert_allclose(net.forward(X), want, rtol=1e-4, atol=1e-5)
+        plan = net._engine("outputs").plan
+        values = reference.forward(plan, g.parameters, X)
+        np.testing.assert_allclose(values[plan.slot[self.outputs]].T, want, rtol=1e-9, atol=1e-12)
+
+
+def edit(mirror, kind, a, b, share, path):
+    """One edit of the network and of its mirror."""
+    net, g = mirror.net, mirror.net.graph
+    edges = sorted(mirror.edges)
+    if kind == "neuron":
+        victim = mirror.layers[1 + a % 2][b % SIZES[a % 2]]
+        what, want = [g[victim]], mirror.cut({edge for edge in edges if victim in edge})
+    elif kind == "edges":
+        gone = [edges[(a + 7 * k) % len(edges)] for k in range(1 + b % 12)]
+        what, want = [(g[s], g[t]) for s, t in gone], mirror.cut(set(gone))
+    if kind in ("neuron", "edges"):
+        if want is None:
+            with pytest.raises(ValueError, match="expected a path to every output"):
+                g.prune(what)
+        else:
+            g.prune(what)
+            mirror.become(want)
+    elif kind == "add":
+        nodes = [*range(INPUTS), *mirror.biases]
+        edge = nodes[a % len(nodes)], list(mirror.biases)[b % len(mirror.biases)]
+        if edge in mirror.edges:
+            with pytest.raises(ValueError, match="expected an edge that is not there"):
+                g.add_edge(g[edge[0]], g[edge[1]], share)
+            return
+        want = mirror.add(edge, share)
+        if want is None:
+            with pytest.raises(mlgraph.CycleError):
+                g.add_edge(g[edge[0]], g[edge[1]], share)
+        else:
+            g.add_edge(g[edge[0]], g[edge[1]], share)
+            mirror.become(want)
+    elif kind == "undo":
+        if mirror.last is None:
+            with pytest.raises(ValueError, match="undo: expected "):
+                net.undo()
+        else:
+            net.undo()
+            mirror.undo()
+    elif kind == "prune":
+        before, edits_before = dict(mirror.edges), g.edits
+        with contextlib.suppress(ValueError):  # no room for a path to each output
+            net.prune(share, by="random", seed=b)
+        after = set(zip(*(ends.tolist() for ends in (edits.wiring(g).source, edits.wiring(g).target)), strict=True))
+        if g.edits == edits_before:
+            return
+        assert after <= set(before)
+        want = mirror.cut(set(before) - after, sweep=True)
+        assert set(want) == after and len(after) <= max(round((1 - share) * mirror.made), 0)
+        mirror.become(want)
+    elif kind == "regrow":
+        before = dict(mirror.edges)
+        alive = mirror.live(before) & mirror.needed(before)
+        free = {(s, t) for x, y in zip(mirror.layers, mirror.layers[1:], strict=False) for s in x for t in y
+                if s in alive and t in alive} - set(before)  # fmt: skip
+        data = (X, Y) if a % 2 else None
+        net.regrow(share, by="gradient" if data else "random", seed=b, data=data)
+        after = set(zip(*(ends.tolist() for ends in (edits.wiring(g).source, edits.wiring(g).target)), strict=True))
+        new = after - set(before)
+        assert new <= free and len(new) == round(share * len(free)) and set(before) <= after
+        mirror.become({**before, **dict.fromkeys(new, (0.0, 0.0))})
+    elif kind == "file":
+        net.save(path)
+        back = mlgraph.load(path)
+        assert back.forward(X).tobytes() == net.forward(X).tobytes() and back.sparsity == net.sparsity
+        twin = Mirror(back)
+        assert {e: w for e, (w, _) in twin.edges.items()} == {e: w for e, (w, _) in mirror.edges.items()}
+        assert {n: b for n, (b, _) in twin.biases.items()} == {n: b for n, (b, _) in mirror.biases.items()}
+
+
+KINDS = ["neuron", "edges", "edges", "add", "add", "undo", "undo", "prune", "regrow", "regrow", "file", "step"]
+EDITS = st.tuples(st.sampled_from(KINDS), st.integers(0, 999), st.integers(0, 999), st.sampled_from([0.0, 0.1, 0.3, 0.6, 0.85]))
+
+
+@given(st.lists(EDITS, min_size=1, max_size=14))
+def test_any_sequence_of_edits(tmp_path_factory, sequence):
+    """Between two steps of one run, so that momentum has to follow."""
+    path = tmp_path_factory.mktemp("edits") / "model.npz"
+    net = network()
+    mirror, left = Mirror(net), list(sequence)
+
+    def between(progress):
+        if progress.kind != "epoch":
+            return
+        mirror.step()
+        mirror.check()
+        while left:
+            kind, *arguments = left.pop(0)
+            if kind == "step":
+                break
+            edit(mirror, kind, *arguments, path)
+            mirror.check()
+
+    epochs = 2 + sum(kind == "step" for kind, *_ in sequence)
+    net.fit(X, Y, epochs=epochs, batch_size=N, learning_rate=RATE, momentum=MOMENTUM, shuffle=False, callback=between)
+    assert not left

@@ -1,0 +1,438 @@
+"""Cutting, adding and taking back: what an edit leaves, what it refuses, and that nothing else moves."""
+
+import gc
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import edits
+from mlgraph.graph import PANEL
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (70, 12), np.uint8)
+Y = RNG.integers(0, 3, 70)
+
+
+def network(seed=0, hidden=(20, 9), classes=3):
+    net = mlgraph.Network(12, seed=seed)
+    for size in hidden:
+        net.add_layer(size, "leaky_relu")
+    net.add_layer(classes, "softmax")
+    for layer in net.layers:
+        for k, neuron in enumerate(layer.neurons):
+            neuron.bias = 0.1 * k + 0.05
+    return net
+
+
+def everything(graph):
+    """All that tells one graph from another: of each node what it is and reads, each weight, bias and state of it."""
+
+    def of(vector, node):
+        record = graph._data[node.id]
+        at, stride, bias = graph._weights[record], graph._stride[record], graph._bias[record]
+        values = vector[at : at + graph._count[node.id] * stride : stride].tolist()
+        return values, None if bias < 0 else float(vector[bias])
+
+    vectors = {"": graph.parameters, **{name: graph.state_vector(name, fresh=False) for name in graph.state}}
+    return [
+        (
+            node.id, node.kind, node.name, graph.sources_of(node.id).tolist(),
+            {name: of(vector, node) for name, vector in vectors.items()} if isinstance(node, mlgraph.Neuron) else None,
+        )
+        for node in graph
+    ]  # fmt: skip
+
+
+def pairs(graph):
+    edges = edits.wiring(graph)
+    return set(zip(edges.source.tolist(), edges.target.tolist(), strict=True))
+
+
+def zero(net, neuron):
+    """The dense way to cut a neuron: all its weights are 0."""
+    neuron.weights, neuron.bias = np.zeros(len(neuron.weights)), 0
+    for target in neuron.targets:
+        target.weights[target.sources.index(neuron)] = 0
+
+
+# --- cutting ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_cut_neuron_gives_exactly_what_zeroed_weights_give(sweep, layer):
+    """To the bit: both are dense blocks, whose sums go source by source, and a term of 0 changes no sum."""
+    net, zeroed = (network(hidden=(20, 16), classes=9) for _ in range(2))
+    for k in (3, 7):
+        net.layers[layer].neurons[k].prune()
+        zero(zeroed, zeroed.layers[layer].neurons[k])
+    assert net.forward(X).tobytes() == zeroed.forward(X).tobytes()
+    assert net.evaluate(X, Y) == zeroed.evaluate(X, Y)
+    assert net.forward(X / 255).tobytes() == zeroed.forward(X / 255).tobytes()
+
+
+def test_cut_edges_give_what_zeroed_weights_give(sweep):
+    """To rounding: sparse rows add in another order than dense blocks."""
+    net, zeroed = network(), network()
+    edges = edits.wiring(net.graph)
+    gone = RNG.random(len(edges.source)) < 0.6
+    for source, target in zip(edges.source[gone], edges.target[gone], strict=True):
+        neuron = zeroed.graph[target]
+        neuron.weights[zeroed.graph.sources_of(target) == source] = 0
+    edits.cut(net.graph, edges, gone)
+    np.testing.assert_allclose(net.forward(X), zeroed.forward(X), rtol=1e-5, atol=1e-6)
+    assert net.graph.n_edges == (~gone).sum() >= net.n_edges == int(repr(net).split()[2])
+
+
+def test_a_cut_neuron_leaves_the_plan():
+    net = network()
+    neuron = net.layers[0].neurons[5]
+    assert neuron.alive and len(neuron.sources) == 12 and neuron.targets == net.layers[1].neurons
+    assert (net.n_edges, net.n_parameters, net.sparsity) == (447, 479, 0)
+    neuron.prune()
+    assert not neuron.alive and neuron.sources == neuron.targets == neuron.edges == [] and len(neuron.weights) == 0
+    assert neuron.bias == pytest.approx(0.55) and neuron.activation == "leaky_relu" and net.graph[neuron.id] == neuron
+    assert (net.n_edges, net.n_parameters, net.sparsity) == (447 - 21, 479 - 22, pytest.approx(21 / 447))
+    neuron.prune()
+    assert net.n_edges == 447 - 21
+
+
+def test_an_edge():
+    net = network()
+    a, b = net.layers[0].neurons[2], net.layers[1].neurons[4]
+    edge = net.graph.edge(a, b)
+    assert (edge.source, edge.target, edge.weight) == (a, b, b.weights[2]) and edge in b.edges
+    rest = np.delete(b.weights, 2)
+    edge.prune()
+    assert a not in b.sources and b not in a.targets and a.alive and b.alive and net.n_edges == 446
+    np.testing.assert_array_equal(b.weights, rest)
+    with pytest.raises(ValueError, match=f"edge: expected an edge of the graph, came {a.name} to {b.name}"):
+        net.graph.edge(a, b)
+
+
+def test_many_at_once_are_one_edit():
+    one, many = network(), network()
+    layers = [net.layers for net in (one, many)]
+    things = [
+        [first.neurons[3], second.neurons[1].edges[0], (first.neurons[4], second.neurons[5])] for first, second, _ in layers
+    ]
+    for thing in things[0]:
+        one.graph.prune([thing])
+    many.graph.prune(iter(things[1]))
+    assert everything(one.graph) == everything(many.graph) and one.graph.edits == many.graph.edits + 2
+    many.undo()
+    assert everything(many.graph) == everything(network().graph)
+
+
+def test_what_has_no_live_source_falls_away():
+    """Its bias with it, and what it alone fed."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    a = g.add_neuron(x, "relu", weights=[1, 1], bias=1.0)
+    b = g.add_neuron([a], "sigmoid", weights=[1], bias=2.0)
+    c = g.add_neuron([b, x[0]], weights=[10, 3], bias=0.5)
+    model = mlgraph.Model(g, [c])
+    assert [n.alive for n in g] == [True] * 5
+    g.prune([(x[0], a), (x[1], a)])
+    assert [n.alive for n in g] == [True, False, False, False, True]
+    assert c.sources == [x[0]] and b.sources == [] and model.n_edges == 1 and model.sparsity == pytest.approx(4 / 5)
+    np.testing.assert_array_equal(model.forward([[2, 7]]), [[6.5]])
+    g.undo()
+    assert c.sources == [b, x[0]] and b.sources == [a] and all(n.alive for n in g)
+
+
+def test_what_reaches_no_output_falls_away():
+    """From the plan; its edges stay, for whoever wants to connect it again."""
+    net = network()
+    a, others = net.layers[0].neurons[0], net.layers[1].neurons
+    net.graph.prune([(a, b) for b in others])
+    assert not a.alive and len(a.sources) == 12 and net.graph.n_edges == 447 - 9 and net.n_edges == 447 - 9 - 12
+    net.graph.add_edge(a, others[3], 0.5)
+    assert a.alive and net.n_edges == 447 - 8
+
+
+def test_a_dead_neuron_is_zero_for_operations():
+    g = mlgraph.Graph()
+    x, p = g.input(), g.parameter(3.0)
+    n = g.add_neuron([x], "sigmoid", weights=[1], bias=1.0)
+    f = g.compile([mlgraph.exp(n) * x, n + p, n])
+    n.prune()
+    np.testing.assert_array_equal(f([[2.0]]), [[2.0, 3.0, 0.0]])
+    gradients = f.vjp([[2.0]])
+    np.testing.assert_array_equal(gradients.inputs, [[1.0]])
+    assert gradients.of(p) == 1.0 and len(gradients.of(n)) == 0
+    # It may be read and connected again.
+    m = g.add_neuron([n, x], weights=[5, 1], bias=0.25)
+    np.testing.assert_array_equal(g.compile(m)([[2.0]]), [[2.25]])
+    g.add_edge(x, n, 1.0)
+    assert m.sources == [n, x]
+    np.testing.assert_allclose(g.compile(m)([[2.0]]), 2.25 + 5 / (1 + np.exp(-3)))
+
+
+def test_gradients_know_the_sources_there_were():
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    n = g.add_neuron(x, weights=[1, 2, 3])
+    gradients = g.compile(n).vjp([[4, 5, 6]])
+    g.prune([(x[1], n)])
+    np.testing.assert_array_equal(gradients.of(n), [4, 5, 6])
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------------
+
+OTHER = mlgraph.Graph().input()
+
+
+def path_of(net):
+    return [(a, b) for a in net.layers[0].neurons for b in net.layers[1].neurons]
+
+
+REFUSED = {
+    "an output": (lambda net: net.layers[2].neurons[1].prune(), ValueError,
+                  "prune: expected neurons that are no outputs of a model, came n42"),
+    "the last path": (lambda net: net.graph.prune(path_of(net)), ValueError,
+                      "expected a path to every output of a model, came an edit that would cut off n41"),
+    "all sources of an output": (lambda net: net.graph.prune(net.layers[2].neurons[2].edges), ValueError, "cut off n43"),
+    "a whole layer": (lambda net: net.graph.prune(net.layers[0].neurons), ValueError, "cut off n41"),
+    "no edge": (lambda net: net.graph.prune([(net.graph[0], net.layers[2].neurons[0])]), ValueError,
+                "prune: expected edges of the graph, came n0 to n41"),
+    "an input": (lambda net: net.graph.prune([net.graph[0]]), TypeError, "prune: expected neurons, edges or pairs .* Node"),
+    "a number": (lambda net: net.graph.prune([3]), TypeError, "prune: expected neurons, edges or pairs .*, came int"),
+    "a pair of numbers": (lambda net: net.graph.prune([(0, 12)]), TypeError, "prune: expected nodes, came int"),
+    "another graph's": (lambda net: net.graph.prune([network().layers[0].neurons[0]]), ValueError,
+                        "prune: expected nodes of one graph, came node 12 of another"),
+    "an edge there is": (lambda net: net.graph.add_edge(net.graph[0], net.layers[0].neurons[0]), ValueError,
+                         "add_edge: expected an edge that is not there, came n0 to n12"),
+    "a cycle": (lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[0].neurons[0]), mlgraph.CycleError,
+                "the graph has a cycle of 2 nodes: n12 -> n32|the graph has a cycle of 2 nodes: n32 -> n12"),
+    "itself": (lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[1].neurons[0]), mlgraph.CycleError,
+               "the graph has a cycle of 1 nodes: n32"),
+    "no neuron": (lambda net: net.graph.add_edge(net.graph[0], net.graph[1]), ValueError,
+                  "target: expected a neuron, came input n1"),
+    "a source of another graph": (lambda net: net.graph.add_edge(OTHER, net.layers[0].neurons[0]), ValueError,
+                                  "add_edge: expected nodes of one graph"),
+    "a huge weight": (lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[0], 1e39), ValueError,
+                      "weight: expected a number that float32 can hold"),
+    "no edit to undo": (lambda net: net.undo(), ValueError, "undo: expected an edit as the last change of the graph, came no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_changes_nothing(name):
+    attempt, error, message = REFUSED[name]
+    net = network()
+    net.fit(X, Y, epochs=1, optimizer="adam", learning_rate=0.01)
+    before, edits_before, values = everything(net.graph), net.graph.edits, net.forward(X)
+    with pytest.raises(error, match=message):
+        attempt(net)
+    assert everything(net.graph) == before and net.graph.edits == edits_before
+    assert net.forward(X).tobytes() == values.tobytes()
+
+
+def test_without_a_model_anything_may_be_cut():
+    g = mlgraph.Graph()
+    x = g.input()
+    n = g.add_neuron([x], weights=[2])
+    model = mlgraph.Model(g, [n])
+    with pytest.raises(ValueError, match="no outputs"):
+        n.prune()
+    del model
+    gc.collect()
+    n.prune()
+    assert not n.alive and x.alive
+
+
+# --- adding -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_edge_of_any_two():
+    net = network()
+    pixel, neuron = net.graph[5], net.layers[1].neurons[2]
+    before = net.graph.compile(neuron)(X)
+    edge = net.graph.add_edge(pixel, neuron, -0.5)
+    assert edge == (pixel, neuron, -0.5) and neuron.sources[0] == pixel and pixel.targets[-1] == neuron
+    assert net.n_edges == 448 and net.sparsity == 0
+    after = net.graph.compile(neuron)(X)
+    slope = np.where(after > 0, 1, 0.01)
+    np.testing.assert_allclose(after / slope, before / np.where(before > 0, 1, 0.01) - 0.5 * X[:, [5]] / 255, atol=1e-4)
+
+
+def test_order_of_sources():
+    """New ones come last, but in a list that ascends stand where they belong."""
+    g = mlgraph.Graph()
+    x = g.inputs(5)
+    falling, rising = g.add_neuron([x[4], x[2]], weights=[4, 2]), g.add_neuron([x[2], x[4]], weights=[2, 4])
+    for k in (0, 3):
+        for n in (falling, rising):
+            g.add_edge(x[k], n, k)
+    assert [(s.id, w) for s, _, w in falling.edges] == [(4, 4), (2, 2), (0, 0), (3, 3)]
+    assert [(s.id, w) for s, _, w in rising.edges] == [(0, 0), (2, 2), (3, 3), (4, 4)]
+
+
+def test_what_was_cut_can_be_added_again():
+    """The layer is one dense block as before, with a weight of 0."""
+    net = network()
+    neuron = net.layers[0].neurons[4]
+    net.graph.prune([(net.graph[6], neuron)])
+    net.forward(X)
+    net.graph.add_edge(net.graph[6], neuron)
+    other = network()
+    other.layers[0].neurons[4].weights[6] = 0
+    assert everything(net.graph) == everything(other.graph)
+    assert net.forward(X).tobytes() == other.forward(X).tobytes()
+
+
+# --- taking back --------------------------------------------------------------------------------------------------------
+
+EDITS = {
+    "neuron": lambda net: net.layers[0].neurons[3].prune(),
+    "neurons": lambda net: net.graph.prune(net.layers[0].neurons[1:]),
+    "edge": lambda net: net.layers[1].neurons[3].edges[5].prune(),
+    "edges": lambda net: edits.cut(net.graph, edits.wiring(net.graph), np.random.default_rng(1).random(447) < 0.5),
+    "new edge": lambda net: net.graph.add_edge(net.graph[3], net.layers[2].neurons[1], 0.5),
+    "new neuron": lambda net: net.graph.add_neuron(net.layers[0].neurons[:3], "tanh", weights=[1, 2, 3], bias=0.5),
+    "new neurons": lambda net: net.graph.add_neurons(net.layers[0].neurons[:3], np.ones((20, 3)), np.ones(20)),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", EDITS)
+def test_undo_is_exact(name, optimizer, compiled):
+    net = network()
+    net.fit(X, Y, epochs=2, optimizer=optimizer, learning_rate=0.01)
+    before, values, alive = everything(net.graph), net.forward(X), net.graph.alive().tolist()
+    for _ in range(2):
+        EDITS[name](net)
+        assert everything(net.graph) != before
+        if compiled:
+            net.forward(X)
+            net.evaluate(X, Y)
+        net.undo()
+        assert everything(net.graph) == before and net.graph.alive().tolist() == alive
+        assert net.forward(X).tobytes() == values.tobytes()
+        with pytest.raises(ValueError, match="undo: expected an edit"):
+            net.undo()
+
+
+def test_undo_after_training_brings_back_what_was_cut():
+    """And leaves what was trained since."""
+    net = network()
+    net.fit(X, Y, epochs=1)
+    neuron = net.layers[1].neurons[4]
+    cut = neuron.edges[7]
+    state = float(net.graph.state["first"][net.graph._weights[net.graph._data[neuron.id]] + 7 * PANEL])
+    cut.prune()
+    net.fit(X, Y, epochs=1)
+    trained = neuron.weights.copy()
+    net.undo()
+    assert neuron.edges[7] == cut
+    np.testing.assert_array_equal(np.delete(neuron.weights, 7), trained)
+    record = net.graph._data[neuron.id]
+    place = net.graph._weights[record] + 7 * net.graph._stride[record]
+    assert net.graph.state_vector("first", fresh=False)[place] == state != 0
+
+
+def test_only_the_last_edit_is_taken_back():
+    net = network()
+    net.layers[0].neurons[0].prune()
+    net.layers[0].neurons[1].prune()
+    net.undo()
+    assert not net.layers[0].neurons[0].alive and net.layers[0].neurons[1].alive
+    net.layers[0].neurons[1].prune()
+    net.graph.constant(1.0)
+    with pytest.raises(ValueError, match="undo: expected an edit as the last change"):
+        net.undo()
+
+
+def test_neurons_that_a_model_has_for_outputs_stay():
+    g = mlgraph.Graph()
+    n = g.add_neuron(g.inputs(2))
+    model = mlgraph.Model(g, [n])
+    with pytest.raises(ValueError, match="undo: expected no model to have outputs among the neurons added, came n2"):
+        g.undo()
+    assert model.forward([[1, 2]]) == 0
+
+
+def test_a_function_of_a_neuron_that_is_no_more():
+    g = mlgraph.Graph()
+    x = g.input()
+    f = g.compile(g.add_neuron([x]))
+    g.undo()
+    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, 0 to 0, came 1: its making was undone"):
+        f([[1]])
+
+
+# --- training and storage -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_training_goes_on_as_with_a_mask(optimizer):
+    """A dense twin whose cut weights are held at 0 learns the same: the optimizer's state has followed the edit."""
+    net, twin = network(), network()
+    chosen = np.random.default_rng(1).random(447) < 0.4
+
+    def cut(progress):
+        if progress.kind == "epoch" and progress.epoch == 1:
+            edges = edits.wiring(net.graph)
+            edits.cut(net.graph, edges, chosen)
+
+    def hold(progress):
+        if progress.epoch > 1 or (progress.kind == "epoch" and progress.epoch == 1):
+            for vector in (twin.graph.parameters, *twin.graph.state.values()):
+                vector[edits.wiring(twin.graph).place[chosen]] = 0
+
+    options = {"epochs": 4, "batch_size": 70, "learning_rate": 0.02, "optimizer": optimizer}
+    net.fit(X, Y, callback=cut, **options)
+    twin.fit(X, Y, callback=hold, **options)
+    edges = edits.wiring(twin.graph)
+    np.testing.assert_allclose(
+        net.graph.parameters[edits.wiring(net.graph).place], twin.graph.parameters[edges.place[~chosen]], rtol=2e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(net.history.epoch_loss, twin.history.epoch_loss, rtol=1e-5)
+
+
+def test_storage_stays_in_proportion():
+    """Edit after edit, compiled or not, what is left behind is packed away."""
+    net = network(hidden=(40, 40))
+    rng, g = np.random.default_rng(0), net.graph
+    for step in range(300):
+        neuron = net.layers[rng.integers(0, 2)].neurons[rng.integers(0, 40)]
+        others = list(g)[:12] if neuron in net.layers[0].neurons else net.layers[0].neurons
+        missing = [node for node in others if node not in neuron.sources]
+        if missing and step % 2:
+            g.add_edge(missing[rng.integers(0, len(missing))], neuron, 1.0)
+        else:
+            neuron.edges[rng.integers(0, len(neuron.sources))].prune()
+        in_use = len({(g._start[i], g._count[i]) for i in range(len(g))}) and g._in_use()
+        assert len(g._pool) + g._used <= 2 * in_use + 1024
+    before = everything(g)
+    edits.pack(g, most=-1)
+    assert everything(g) == before and g._in_use() == len(g._pool) + g._used - -g.n_parameters % PANEL
+
+
+def test_a_copy_is_a_graph_of_its_own():
+    net = network()
+    net.fit(X, Y, epochs=1)
+    before, values = everything(net.graph), net.forward(X)
+    other = net.graph.copy()
+    assert everything(other) == before
+    other.prune([(other[0], other[12])])
+    other.parameters[:] = 0
+    other.add_neuron(other.inputs(1))
+    assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
+
+
+def test_what_falls_away_is_not_trained():
+    """It must not stand in the padding of a block, where updates take whole panels."""
+    net = network(hidden=(9, 5))
+    net.fit(X, Y, epochs=1)
+    last, kept = net.layers[0].neurons[-1], []
+
+    def edit(progress):
+        if progress.kind == "epoch" and progress.epoch == 0:
+            net.graph.prune([(last, n) for n in net.layers[1].neurons])
+            kept.append((last.weights.tolist(), last.bias))
+
+    net.fit(X, Y, epochs=3, callback=edit)
+    assert [(last.weights.tolist(), last.bias)] == kept

@@ -1,0 +1,205 @@
+"""What the tables say, against another way to find it out."""
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import inspection
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (90, 12), np.uint8)
+Y = RNG.integers(0, 9, 90)
+
+
+def network(hidden=(20, 16), activation="leaky_relu"):
+    net = mlgraph.Network(12, seed=0)
+    for size in hidden:
+        net.add_layer(size, activation, dropout=0.25)
+    net.add_layer(9, "softmax")
+    net.fit(X, Y, epochs=3)
+    return net
+
+
+def everything(net):
+    g = net.graph
+    return [getattr(g, f"_{name}").tolist() for name in ("code", "start", "count", "pool", "weights", "stride", "bias")] + [
+        g.parameters.tobytes(), g.edits, g.moves, sorted(g.state), g._last
+    ]  # fmt: skip
+
+
+def cut_and_evaluate(net, what, x=X, y=Y):
+    g = net.graph
+    edits = g.edits
+    g.prune(what)
+    scores = net.evaluate(x, y)
+    if g.edits > edits:
+        net.undo()
+    return scores
+
+
+# --- ablation -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["neuron", "edge", "several", "pair"])
+def test_ablate_is_evaluate_after_a_cut(name):
+    net = network()
+    first, second = net.layers[:2]
+    what = {
+        "neuron": first.neurons[3],
+        "edge": second.neurons[2].edges[5],
+        "several": [first.neurons[1], second.neurons[7], net.layers[2].neurons[0].edges[3]],
+        "pair": [(first.neurons[0], second.neurons[0])],
+    }[name]
+    net.graph.add_edge(net.graph[0], second.neurons[0], 0.5)
+    before, weights = everything(net), first.neurons[0].weights
+    scores = net.ablate(what, X, Y)
+    assert everything(net) == before and scores != net.evaluate(X, Y)
+    weights[0] += 0
+    assert scores == cut_and_evaluate(net, [what] if name in ("neuron", "edge") else what)
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "sigmoid"])
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("x", [X, (X / 255).astype(np.float32)], ids=["bytes", "floats"])
+def test_the_table_is_one_ablation_each(sweep, activation, layer, x):
+    net = network(activation=activation)
+    net.evaluate(x, Y)
+    before = everything(net)
+    table = net.ablation_table(net.layers[layer], x, Y)
+    assert everything(net) == before and table.dtype == inspection.ABLATED
+    assert table["node"].tolist() == list(net.layers[layer]._ids)
+    each = [net.ablate(neuron, x, Y) for neuron in net.layers[layer].neurons]
+    np.testing.assert_allclose(table["loss"], [scores["loss"] for scores in each], rtol=1e-6)
+    np.testing.assert_array_equal(table["accuracy"], [scores["accuracy"] for scores in each])
+    assert len(set(table["loss"])) > 10
+
+
+def test_a_pruned_network():
+    """Neurons that are dead cost nothing; those that others live by take them along."""
+    net = network((6, 16))
+    net.prune(0.6, by="random", seed=1)
+    victim = net.layers[1].neurons[0]
+    net.graph.prune(victim.edges)
+    lone = net.layers[1].neurons[1]
+    for edge in lone.edges[1:]:
+        edge.prune()
+    for neuron in net.layers[2].neurons:
+        if lone not in neuron.sources:
+            net.graph.add_edge(lone, neuron, 0.5)
+    lone.bias = 3.0
+    whole = net.evaluate(X, Y)
+    for layer in net.layers[:2]:
+        table = net.ablation_table(layer, X, Y)
+        for neuron, row in zip(layer.neurons, table, strict=True):
+            scores = cut_and_evaluate(net, [neuron])
+            assert row["loss"] == pytest.approx(scores["loss"], rel=1e-6) and row["accuracy"] == scores["accuracy"]
+            assert neuron.alive or row["loss"] == whole["loss"]
+    assert not victim.alive and net.layers[0].neurons and lone.alive
+
+
+def test_any_graph():
+    """With skips, operations in between, and a loss that is a node."""
+    g = mlgraph.Graph()
+    x = g.inputs(12)
+    rng = np.random.default_rng(1)
+    first = [g.add_neuron(x[k : k + 4], "tanh", weights=rng.normal(size=4), bias=0.5) for k in range(6)]
+    p = g.parameter(0.5)
+    mixed = [mlgraph.exp(first[0]) * first[1], first[2] + p, mlgraph.sin(first[3])]
+    second = [g.add_neuron([*mixed, x[k], first[4]], "sigmoid", weights=rng.normal(size=5)) for k in range(3)]
+    alone = g.add_neuron([mixed[2]], "sigmoid", weights=[2.0], bias=-1.0)
+    out = g.add_neuron([*second, alone, first[5], x[0]], weights=rng.normal(size=6))
+    loss = (out - x[1]) ** 2
+    model = mlgraph.Model(g, [out], loss=loss)
+    for group in (first, second, [alone], [*second, alone]):
+        table = model.ablation_table(group, X, ())
+        for neuron, row in zip(group, table, strict=True):
+            assert row["loss"] == pytest.approx(cut_and_evaluate(model, [neuron], X, ())["loss"], rel=1e-5)
+        assert np.isnan(table["accuracy"]).all()
+    assert np.isnan(model.ablation_table([out], X, ())["loss"]).all()
+    with pytest.raises(ValueError, match="layer: expected neurons that do not depend on each other"):
+        model.ablation_table([*first, alone], X, ())
+
+
+# --- the table ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "sigmoid"])
+@pytest.mark.parametrize("block", [None, 3000])
+def test_inspect(monkeypatch, activation, block):
+    net = network(activation=activation)
+    if block:
+        monkeypatch.setattr(inspection, "BLOCK", block)
+    before = everything(net)
+    table = net.inspect(X, Y)
+    assert everything(net) == before and table.dtype == inspection.COLUMNS and len(table) == 45
+    trace, whole = net.trace(X), net.evaluate(X, Y)
+    assert table["node"].tolist() == [n.id for layer in net.layers for n in layer.neurons] and table["alive"].all()
+    assert table["layer"].tolist() == [0] * 20 + [1] * 16 + [2] * 9
+    assert table["index"].tolist() == [*range(20), *range(16), *range(9)]
+    rows = {row["node"]: row for row in table}
+    for i, layer in enumerate(net.layers):
+        values = trace.of(layer.neurons).values.astype(float)
+        zero = 0.5 if activation == "sigmoid" and i < 2 else 0
+        without = net.ablation_table(layer, X, Y)
+        for k, neuron in enumerate(layer.neurons):
+            row = rows[neuron.id]
+            out = [t.weights[t.sources.index(neuron)] for t in neuron.targets if isinstance(t, mlgraph.Neuron)]
+            want = {
+                "mean": values[:, k].mean(), "deviation": values[:, k].std(), "active": (values[:, k] > zero).mean(),
+                "dormant": np.abs(values[:, k]).mean() / np.abs(values).mean(), "fan_in": len(neuron.sources),
+                "fan_out": len(out), "norm_in": np.linalg.norm(neuron.weights), "norm_out": np.linalg.norm(out),
+                "bias": neuron.bias, "loss": without[k]["loss"] - whole["loss"],
+                "accuracy": whole["accuracy"] - without[k]["accuracy"],
+            }  # fmt: skip
+            for name, value in want.items():
+                np.testing.assert_allclose(row[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert np.isnan(table["loss"][-9:]).all() and not np.isnan(table["loss"][:-9]).any()
+
+
+def test_dead_and_dormant_neurons():
+    net = network(activation="relu")
+    dead, silent = net.layers[0].neurons[4], net.layers[0].neurons[5]
+    dead.prune()
+    silent.bias = -1000
+    table = net.inspect(X)
+    names = ["mean", "deviation", "active", "dormant", "fan_in", "fan_out"]
+    assert not table["alive"][4] and not any(table[4][name] for name in names)
+    assert table[5]["alive"] and table[5]["active"] == table[5]["dormant"] == 0
+    assert np.isnan(table["loss"]).all() and np.mean(table["dormant"][[0, 1, 2, 3, *range(5, 20)]]) == pytest.approx(1)
+
+
+def test_a_graph_without_layers():
+    g = mlgraph.Graph()
+    x = g.inputs(12)
+    a = g.add_neuron(x, "relu", weights=np.ones(12), bias=None)
+    unread = g.add_neuron(x, "relu")
+    out = g.add_neuron([a, x[0]], weights=[1, 1])
+    table = mlgraph.Model(g, [out]).inspect(X, np.zeros(90))
+    assert table["node"].tolist() == [a.id, unread.id, out.id] and table["alive"].tolist() == [True, False, True]
+    assert np.isnan(table["bias"][0]) and table["fan_out"].tolist() == [1, 0, 0] and table["loss"][0] < 0
+
+
+@pytest.mark.parametrize(
+    ("attempt", "error", "message"),
+    [
+        (lambda net: net.ablate(net.outputs[0], X, Y), ValueError, "ablate: expected neurons that are no outputs"),
+        (lambda net: net.ablate(3, X, Y), TypeError, r"ablate: expected neurons, edges or pairs \(source, target\), came int"),
+        (lambda net: net.ablate([net.graph[0]], X, Y), TypeError, "ablate: expected neurons, edges or pairs .*, came Node"),
+        (lambda net: net.ablate(network().layers[0].neurons[0], X, Y), ValueError, "ablate: expected nodes of one graph"),
+        (lambda net: net.ablate(net.layers[0].neurons[0], X, Y[:3]), ValueError, "y: expected 90 labels"),
+        (lambda net: net.ablate(net.layers[0].neurons[0], X[:0], Y[:0]), ValueError, "x: expected at least one example"),
+        (lambda net: net.ablation_table([net.graph[0]], X, Y), TypeError, "layer: expected neurons, came other nodes"),
+        (lambda net: net.ablation_table(3, X, Y), TypeError, "layer: expected a sequence of nodes, came int"),
+        (lambda net: net.ablation_table(net.layers[0], X[:, 1:], Y), ValueError, "x: expected shape"),
+        (lambda net: net.inspect(X[:0]), ValueError, "x: expected at least one example, came none"),
+        (lambda net: net.inspect(X, Y - 1), ValueError, "y: expected labels from 0 to 8"),
+        (lambda net: mlgraph.Network(12).inspect(X), ValueError, "the network has no layers yet"),
+    ],
+)
+def test_errors(attempt, error, message):
+    net = network()
+    net.evaluate(X, Y)
+    before = everything(net)
+    with pytest.raises(error, match=message):
+        attempt(net)
+    assert everything(net) == before

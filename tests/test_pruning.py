@@ -1,0 +1,341 @@
+"""Which edges and neurons go and which grow: each choice against its definition, computed another way."""
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import edits, pruning
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (90, 12), np.uint8)
+Y = RNG.integers(0, 9, 90)
+DATA = (X, Y)
+
+
+def network(trained=True, seed=0):
+    net = mlgraph.Network(12, seed=seed)
+    net.add_layer(20, "tanh")
+    net.add_layer(16, "leaky_relu")
+    net.add_layer(9, "softmax")
+    if trained:
+        net.fit(X, Y, epochs=3)
+    return net
+
+
+def weights(net):
+    """Of every edge by its ends."""
+    edges = edits.wiring(net.graph)
+    values = net.graph.parameters[edges.place].tolist()
+    return dict(zip(zip(edges.source.tolist(), edges.target.tolist(), strict=True), values, strict=True))
+
+
+def slopes(net):
+    """Of every edge by its ends, the gradient of the mean loss, by another way: a function and its cotangent."""
+    logits = net.forward(X)
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    f = net.graph.compile(net.outputs)
+    gradients = f.vjp(X, (e / e.sum(axis=1, keepdims=True) - np.eye(9)[Y]) / len(X))
+    return {(s.id, n.id): float(g) for layer in net.layers for n in layer.neurons
+            for s, g in zip(n.sources, gradients.of(n), strict=True)}  # fmt: skip
+
+
+def layer_of(net, target):
+    return next(i for i, layer in enumerate(net.layers) if target in layer._ids)
+
+
+def best(scores, n):
+    return set(sorted(scores, key=scores.get, reverse=True)[:n])
+
+
+def of_use(net, edges):
+    """Of these edges, those on a way from an input to an output."""
+    while True:
+        fed, read = {t for _, t in edges} | set(range(12)), {s for s, _ in edges} | set(net.layers[2]._ids)
+        rest = {(s, t) for s, t in edges if s in fed and t in read}
+        if rest == edges:
+            return rest
+        edges = rest
+
+
+EDGES = 12 * 20 + 20 * 16 + 16 * 9
+
+
+# --- edges --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.1, 0.4, 0.6])
+@pytest.mark.parametrize("by", ["magnitude", "saliency", "own"])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_the_lowest_scores_go(sparsity, by, scope):
+    net = network()
+    before = weights(net)
+    scores = {edge: abs(w) for edge, w in before.items()}
+    if by == "saliency":
+        scores = {edge: abs(before[edge] * slope) for edge, slope in slopes(net).items()}
+    elif by == "own":
+        scores = {(s, t): (s * 7 + t * 3) % 101 + s / 1000 + t / 1e6 for s, t in before}
+    if scope == "global":
+        want = best(scores, round((1 - sparsity) * EDGES))
+    else:
+        parts = [{edge: v for edge, v in scores.items() if layer_of(net, edge[1]) == i} for i in range(3)]
+        want = set().union(*(best(part, round((1 - sparsity) * len(part))) for part in parts))
+
+    def own(edges):
+        ends = zip(edges.source.tolist(), edges.target.tolist(), strict=True)
+        assert edges.weight.tolist() == [before[edge] for edge in ends]
+        return (edges.source * 7 + edges.target * 3) % 101 + edges.source / 1000 + edges.target / 1e6
+
+    net.prune(sparsity, by=own if by == "own" else by, scope=scope, data=DATA if by == "saliency" else None)
+    after, want = weights(net), of_use(net, want)
+    assert set(after) == want and {edge: before[edge] for edge in after} == after
+    assert net.n_edges == net.graph.n_edges == len(want) and net.sparsity == pytest.approx(1 - len(want) / EDGES)
+
+
+def test_at_random():
+    chosen = []
+    for seed in (0, 0, 1):
+        net = network()
+        net.prune(0.4, by="random", seed=seed)
+        assert net.n_edges == round(0.6 * EDGES)
+        chosen.append(set(weights(net)))
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_sparsity_is_of_all_that_was_made():
+    """Step by step or at once; and less than there is already changes nothing."""
+    net, other = network(), network()
+    for sparsity in (0.2, 0.3, 0.5):
+        net.prune(sparsity)
+    other.prune(sparsity=0.5)
+    assert weights(net) == weights(other)
+    edits_before = net.graph.edits
+    net.prune(0.4)
+    assert net.graph.edits == edits_before
+
+
+def test_what_is_of_no_use_goes_too():
+    """Neurons without readers keep no edges, and nobody reads a neuron without sources."""
+    net = network()
+    net.prune(0.9, by="random", seed=3)
+    dead = [n for layer in net.layers for n in layer.neurons if not n.alive]
+    assert dead and all(n.sources == n.targets == [] for n in dead)
+    assert net.graph.n_edges == net.n_edges < round(0.1 * EDGES) and net.sparsity > 0.9
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_a_path_to_every_output_stays(scope):
+    """Though each of its weights is among the smallest. Where there is no room for that, nothing is cut."""
+    net = network()
+    lone = net.layers[2].neurons[4]
+    lone.weights *= 1e-6
+    for neuron in net.layers[1].neurons[:8]:
+        neuron.weights *= 1e-3
+    best = max(lone.edges, key=lambda edge: abs(edge.weight))
+    net.prune(0.85, scope=scope)
+    assert lone.alive and (best.source.id, lone.id) in weights(net) and np.isfinite(net.forward(X)).all()
+    with pytest.raises(ValueError, match=r"sparsity: expected to keep at least \d+ edges, a path to each output, came \d+"):
+        net.prune(0.99, scope=scope)
+    assert lone.alive
+
+
+def test_equal_scores():
+    """The first stay, but for a path to each output."""
+    net = network()
+    net.prune(0.5, by=lambda edges: np.ones(len(edges.weight)))
+    assert all((s, t) in weights(net) for s in range(12) for t in net.layers[0]._ids) and net.n_edges < EDGES / 2
+    assert all(len(n.sources) >= 1 for n in net.layers[2].neurons)
+
+
+def test_one_edit():
+    net = network()
+    before = net.forward(X)
+    net.prune(0.5, by="saliency", data=DATA)
+    net.undo()
+    assert net.forward(X).tobytes() == before.tobytes() and net.sparsity == 0
+
+
+def test_any_graph():
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    a = g.add_neuron(x, "tanh", weights=[4, 3, 2, 1])
+    b = g.add_neuron([*x[:2], a], "tanh", weights=[0.1, 5, 0.2])
+    model = mlgraph.Model(g, [g.add_neuron([a, b, x[3]], weights=[1.5, 9, 0.3])])
+    model.prune(0.4)
+    assert model.n_edges == 6 and [n.sources for n in (a, b)] == [x[:3], [x[1]]]
+    model.undo()
+    model.prune(0.5, scope="layer")
+    assert [n.sources for n in (a, b, model.outputs[0])] == [x[:2], [x[1], a], [a, b]]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_gradients_do_not_depend_on_threads(n_threads):
+    net = network()
+    net.prune(0.5)
+    want = pruning.gradient(net, X, Y, n_threads=1)
+    assert pruning.gradient(net, X, Y, n_threads=n_threads).tobytes() == want.tobytes()
+    layers = pruning.absent(net)
+    for a, b in zip(*(pruning.absent_gradient(net, layers, X, Y, n) for n in (1, n_threads)), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_the_gradient_of_many_examples_is_taken_in_steps(monkeypatch):
+    net, x, y = network(), np.tile(X, (8, 1))[:700], np.tile(Y, 8)[:700]
+    whole = pruning.gradient(net, x, y)
+    steps, run = [], mlgraph.engine.Engine.run
+
+    def spy(self, *arguments, **options):
+        steps.append(len(options["size"]))
+        return run(self, *arguments, **options)
+
+    monkeypatch.setattr(mlgraph.engine.Engine, "run", spy)
+    real = net._engine("loss").plan
+    monkeypatch.setattr(type(real), "n_slots", property(lambda self: 2**15))
+    net._engine("loss")._memory = mlgraph.graph.aligned(0)
+    np.testing.assert_allclose(pruning.gradient(net, x, y), whole, rtol=1e-4, atol=1e-7)
+    assert steps == [10, 1]
+
+
+# --- neurons ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["magnitude", "saliency", "random", "own"])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_whole_neurons(by, scope):
+    net = network()
+    hidden = [n for layer in net.layers[:2] for n in layer.neurons]
+    out = {n: np.array([t.weights[t.sources.index(n)] for t in n.targets]) for n in hidden}
+    slope = slopes(net)
+    scores = {
+        "magnitude": {n: np.linalg.norm(n.weights) * np.linalg.norm(out[n]) for n in hidden},
+        "saliency": {n: abs(sum(w * slope[n.id, t.id] for w, t in zip(out[n], n.targets, strict=True))) for n in hidden},
+        "own": {n: n.id * 11 % 36 for n in hidden},
+    }.get(by)
+    def own(neurons):
+        return [n.id * 11 % 36 for n in neurons]
+
+    net.prune(neurons=0.25, by=own if by == "own" else by, scope=scope, data=DATA if by == "saliency" else None)
+    kept = {n for n in hidden if n.alive}
+    assert [len(kept & set(layer.neurons)) for layer in net.layers[:2]] == [15, 12] or scope == "global"
+    assert len(kept) == 27 and all(n.alive for n in net.layers[2].neurons)
+    if scores and scope == "global":
+        assert len(kept - best(scores, 27)) <= (by == "saliency")
+    elif scores:
+        for layer, n in zip(net.layers[:2], (15, 12), strict=True):
+            assert len((kept & set(layer.neurons)) - best({k: scores[k] for k in layer.neurons}, n)) <= (by == "saliency")
+    net.prune(neurons=0.2)
+    assert {n for n in hidden if n.alive} == kept
+
+
+# --- growing ------------------------------------------------------------------------------------------------------------
+
+
+def test_all_grows_again():
+    net, twin = network(), network()
+    net.prune(0.4)
+    assert all(n.alive for layer in net.layers for n in layer.neurons)
+    kept = weights(net)
+    before = net.forward(X)
+    net.regrow(1)
+    assert net.sparsity == 0 and weights(net) == {edge: kept.get(edge, 0.0) for edge in weights(twin)}
+    np.testing.assert_allclose(net.forward(X), before, rtol=1e-5, atol=1e-5)
+    net.undo()
+    assert weights(net) == kept
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_growth_at_random(scope):
+    grown = []
+    for seed in (0, 0, 1):
+        net = network()
+        net.prune(0.6, scope="layer")
+        before = weights(net)
+        net.regrow(0.5, seed=seed, scope=scope)
+        assert net.n_edges == len(before) + round(0.5 * (EDGES - len(before)))
+        new = set(weights(net)) - set(before)
+        assert not any(weights(net)[edge] for edge in new)
+        sizes = [sum(layer_of(net, t) == i for _, t in new) for i in range(3)]
+        assert (sizes == [72, 96, 43]) == (scope == "layer")
+        grown.append(new)
+    assert grown[0] == grown[1] != grown[2]
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_growth_where_the_loss_is_steepest(scope):
+    """A dense twin whose absent weights are 0 has the same gradient."""
+    net = network()
+    net.prune(0.6, scope="layer")
+    before = weights(net)
+    twin = network(trained=False)
+    for layer, other in zip(net.layers, twin.layers, strict=True):
+        for a, b in zip(layer.neurons, other.neurons, strict=True):
+            b.bias = a.bias
+            b.weights = [before.get((s.id, b.id), 0.0) for s in b.sources]
+    scores = {edge: abs(slope) for edge, slope in slopes(twin).items() if edge not in before}
+    net.regrow(0.25, by="gradient", data=DATA, scope=scope)
+    new = set(weights(net)) - set(before)
+    if scope == "global":
+        want = best(scores, round(0.25 * len(scores)))
+    else:
+        parts = [{edge: v for edge, v in scores.items() if layer_of(net, edge[1]) == i} for i in range(3)]
+        want = set().union(*(best(part, round(0.25 * len(part))) for part in parts))
+    assert len(new) == len(want) and len(new - want) <= 2
+
+
+def test_what_was_cut_off_stays_so():
+    net = network()
+    cut = [net.layers[0].neurons[3], net.layers[1].neurons[7]]
+    net.graph.prune(cut)
+    net.prune(0.5)
+    net.regrow(1)
+    assert not any(n.alive for n in cut) and net.n_edges == 12 * 19 + 19 * 15 + 15 * 9
+
+
+def test_nothing_to_grow():
+    net = network()
+    edits_before = net.graph.edits
+    net.regrow(0.5)
+    net.prune(0.5)
+    net.regrow(0)
+    assert net.graph.edits == edits_before + 1
+
+
+# --- errors -------------------------------------------------------------------------------------------------------------
+
+NAN = float("nan")
+ERRORS = {
+    "nothing": (lambda net: net.prune(), "prune: expected either sparsity or neurons"),
+    "both": (lambda net: net.prune(0.5, neurons=0.5), "prune: expected either sparsity or neurons"),
+    "all": (lambda net: net.prune(1), "sparsity: expected a number from 0 to below 1, came 1"),
+    "less than nothing": (lambda net: net.prune(-0.1), "sparsity: expected a number from 0 to below 1, came -0.1"),
+    "not a number": (lambda net: net.prune(NAN), "sparsity: expected a number from 0 to below 1, came nan"),
+    "text": (lambda net: net.prune("half"), "sparsity: expected a number from 0 to below 1, came 'half'"),
+    "all neurons": (lambda net: net.prune(neurons=1.5), "neurons: expected a number from 0 to below 1, came 1.5"),
+    "criterion": (lambda net: net.prune(0.5, by="size"), "by: expected magnitude, saliency, random or a callable, came 'size'"),
+    "scope": (lambda net: net.prune(0.5, scope="local"), "scope: expected global or layer, came 'local'"),
+    "no data": (lambda net: net.prune(0.5, by="saliency"), r"data: expected \(x, y\) to prune by saliency, came none"),
+    "data alone": (lambda net: net.prune(0.5, by="saliency", data=X), r"data: expected \(x, y\) .*, came ndarray"),
+    "no examples": (lambda net: net.prune(0.5, by="saliency", data=(X[:0], Y[:0])), "x: expected at least one example"),
+    "labels": (lambda net: net.prune(0.5, by="saliency", data=(X, Y[:3])), "y: expected 90 labels"),
+    "scores": (lambda net: net.prune(0.5, by=lambda e: [1, 2]), r"by: expected a score for each edge, shape \(704,\), came"),
+    "nan scores": (lambda net: net.prune(0.5, by=lambda e: e.weight * NAN), "by: expected scores that are numbers, came nan"),
+    "neuron scores": (lambda net: net.prune(neurons=0.5, by=lambda n: 1), "by: expected a score for each neuron"),
+    "everything but one": (lambda net: net.prune(0.999), "sparsity: expected to keep at least .* edges, .*, came 1"),
+    "all but outputs": (lambda net: net.prune(neurons=0.99), "expected a path to every output of a model"),
+    "fraction": (lambda net: net.regrow(1.1), "fraction: expected a number from 0 to 1, came 1.1"),
+    "growth": (lambda net: net.regrow(0.5, by="magnitude"), "by: expected random or gradient, came 'magnitude'"),
+    "growth scope": (lambda net: net.regrow(0.5, scope="net"), "scope: expected global or layer, came 'net'"),
+    "no data to grow": (lambda net: net.regrow(0.5, by="gradient"), r"data: expected \(x, y\) to regrow by gradient, came no"),
+    "no layers": (lambda net: mlgraph.Network(3).prune(0.5), "the network has no layers yet"),
+    "no layers to grow": (lambda net: mlgraph.Network(3).regrow(0.5), "the network has no layers yet"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors(name):
+    attempt, message = ERRORS[name]
+    net = network()
+    net.forward(X)
+    before, edits_before = net.graph.parameters.tobytes(), net.graph.edits
+    with pytest.raises(ValueError, match=message):
+        attempt(net)
+    assert net.graph.parameters.tobytes() == before and net.graph.edits == edits_before and "gradient" not in net.graph.state

@@ -1,0 +1,217 @@
+"""Training that cuts and grows: when a schedule acts, what it leaves, and that nothing but the seed decides."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import edits, pruning, training
+from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule, erdos_renyi
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 9, 600)
+X = RNG.integers(0, 256, (600, 30), np.uint8) // 3
+X[np.arange(600), LABELS * 3] = 255
+Y = LABELS
+
+
+def network(**options):
+    net = mlgraph.Network(30, seed=0)
+    net.add_layer(24, "relu", **options)
+    net.add_layer(16, "relu")
+    net.add_layer(9, "softmax")
+    return net
+
+
+def pairs(net):
+    edges = edits.wiring(net.graph)
+    return set(zip(edges.source.tolist(), edges.target.tolist(), strict=True))
+
+
+def layer_sizes(net):
+    return [sum(len(n.sources) for n in layer.neurons) for layer in net.layers]
+
+
+OPTIONS = {"epochs": 4, "batch_size": (20, 10), "learning_rate": (0.1, 0.01)}
+
+
+class Spy(Schedule):
+    def act(self, model, moment, step, seed, sample, n_threads):
+        calls.append((moment, step, seed, sample))
+
+
+calls = []
+
+
+@pytest.fixture(autouse=True)
+def _no_calls():
+    calls.clear()
+
+
+# --- when ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("updates", [1, 3, 20, 1000])
+@pytest.mark.parametrize("until", [0, 0.31, 0.77, 0.999])
+def test_moments(updates, until):
+    """Before the first step whose examples reach a moment; each at most once; first and last always."""
+    steps = training.schedule(600, 4, (20, 10), (0.1, 0.01))
+    network().fit(X, Y, sparsify=Spy(0.5, updates=updates, until=until), seed=7, **OPTIONS)
+    begin = (steps.epoch * 600 + steps.first) / 2400
+    end = begin + steps.size / 2400
+    want = []
+    for number, (a, b) in enumerate(zip(begin, end, strict=True)):
+        reached = [moment for moment in until * np.arange(updates + 1) / updates if a <= moment < b]
+        if reached:
+            want.append((number, max(reached)))
+    assert [call[1] for call in calls] == [number for number, _ in want]
+    np.testing.assert_allclose([call[0] for call in calls], [moment for _, moment in want], atol=1e-12)
+    assert calls[0][:2] == (0, 0) or updates > len(steps.size)
+    assert calls[-1][0] == pytest.approx(until) and all(call[2] == 7 for call in calls)
+
+
+def test_one_step():
+    net = network()
+    net.fit(X, Y, epochs=1, batch_size=600, sparsify=GradualPruning(0.5))
+    assert net.sparsity == pytest.approx(0.5, abs=1e-3)
+
+
+def test_samples_follow_from_the_step():
+    for _ in range(2):
+        network().fit(X, Y, sparsify=Spy(0.5, updates=2), **OPTIONS)
+    samples = [call[3](50) for call in calls]
+    for (x, y), (same_x, same_y) in zip(samples[:3], samples[3:], strict=True):
+        assert x.shape == (50, 30) and x.tobytes() == same_x.tobytes() and y.tolist() == same_y.tolist()
+        assert all(X[i].tobytes() in {row.tobytes() for row in x} for i in [np.argmax((X == x[0]).all(axis=1))])
+    assert samples[0][0].tobytes() != samples[1][0].tobytes()
+    x, y = calls[0][3](10**6)
+    assert sorted(map(bytes, x)) == sorted(map(bytes, X)) and sorted(y.tolist()) == sorted(Y.tolist())
+
+
+# --- what ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_curve():
+    """Of the paper: s_f + (s_i - s_f) (1 - (t - t_0) / (n dt))^3 with s_i = 0."""
+    schedule = GradualPruning(0.9, start=0.2, until=0.6)
+    for moment, want in ((0, 0), (0.2, 0), (0.3, 0.9 - 0.9 * 0.75**3), (0.4, 0.9 - 0.9 / 8), (0.6, 0.9), (1, 0.9)):
+        assert schedule.at(moment) == pytest.approx(want)
+    assert GradualPruning(0.5, start=0.3, until=0.3).at(0.3) == 0.5 and GradualPruning(0.5, until=0).at(0) == 0.5
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_gradual_pruning(scope):
+    schedule, net, seen = GradualPruning(0.8, updates=10, start=0.1, until=0.5, scope=scope), network(), []
+    made = layer_sizes(net)
+    net.fit(X, Y, sparsify=schedule, callback=lambda p: seen.append(net.sparsity) if p.kind == "epoch" else None, **OPTIONS)
+    # Of each layer the share is rounded, and what is of no use goes too.
+    assert seen == pytest.approx([schedule.at(0.2), schedule.at(0.45), 0.8, 0.8], abs=0.01)
+    assert net.evaluate(X, Y)["accuracy"] > 0.8
+    if scope == "layer":
+        assert layer_sizes(net) == pytest.approx([0.2 * n for n in made], abs=0.01 * sum(made))
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+def test_prune_and_regrow(kind):
+    net, seen = network(), []
+    schedule = kind(0.7, updates=8, until=0.5)
+    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.7).tolist()
+    net.fit(X, Y, sparsify=schedule, callback=lambda p: seen.append((layer_sizes(net), pairs(net))), **OPTIONS)
+    assert all(sizes == wanted for sizes, _ in seen)
+    moved = [len(b - a) for (_, a), (_, b) in itertools.pairwise(seen)]
+    assert max(moved) > 20 and moved[len(moved) // 2 + 5 :] == [0] * len(moved[len(moved) // 2 + 5 :])
+    assert net.evaluate(X, Y)["accuracy"] > 0.8
+
+
+def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
+    net, schedule = network(), RigL(0.7)
+    net.fit(X, Y, sparsify=schedule, epochs=1, batch_size=600)
+    before, grown = pairs(net), []
+
+    def watch(graph, source, target, weight):
+        grown.append((set(zip(source.tolist(), target.tolist(), strict=True)), pairs(net)))
+        return grow(graph, source, target, weight)
+
+    grow = pruning.grow
+    monkeypatch.setattr(pruning, "grow", watch)
+    schedule.act(net, 0.1, 5, 0, lambda n: (X[:n], Y[:n]), None)
+    (new, kept) = grown[0]
+    assert kept < before and pairs(net) == kept | new
+    net.graph.undo()
+    layers = pruning.absent(net)
+    for places, gradient in zip(layers, pruning.absent_gradient(net, layers, X, Y), strict=True):
+        score = {(s, t): abs(g) for (r, c), g in np.ndenumerate(gradient)
+                 for s, t in [(int(places.sources[c]), int(places.targets[r]))] if places.free[r, c]}  # fmt: skip
+        mine = {edge for edge in new if edge in score}
+        assert mine == set(sorted(score, key=score.get, reverse=True)[: len(mine)])
+
+
+def test_new_edges_have_no_momentum():
+    net = network()
+    net.fit(X, Y, sparsify=GradualPruning(0.5), **OPTIONS)
+    before = pairs(net)
+    net.regrow(0.5)
+    edges = edits.wiring(net.graph)
+    state = net.graph.state_vector("first", fresh=False)[edges.place]
+    is_new = np.array([edge not in before for edge in zip(edges.source.tolist(), edges.target.tolist(), strict=True)])
+    assert is_new.any() and not state[is_new].any() and state[~is_new].any()
+
+
+@pytest.mark.parametrize("schedule", [GradualPruning(0.8, updates=20), SET(0.8, updates=20), RigL(0.8, updates=20)], ids=repr)
+@pytest.mark.parametrize("dropout", [0, 0.25])
+def test_nothing_but_the_seed_decides(monkeypatch, schedule, dropout):
+    """Not the number of threads, nor how many steps go down in one call."""
+    runs = []
+    for n_threads, seconds, seed in ((1, 0.04, 0), (2, 0, 0), (3, 10, 0), (1, 0.04, 1)):
+        monkeypatch.setattr(training, "PIECE_SECONDS", seconds)
+        net = network(dropout=dropout)
+        net.fit(X, Y, sparsify=schedule, seed=seed, n_threads=n_threads, **OPTIONS)
+        runs.append((net.graph._pool.tobytes(), net.graph.parameters.tobytes(), net.history.batch_loss.tolist()))
+    assert runs[0] == runs[1] == runs[2] != runs[3]
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.5, 0.9, 0.99])
+def test_erdos_renyi(sparsity):
+    sizes = [(784, 300), (300, 100), (100, 10)]
+    edges = erdos_renyi(sizes, sparsity)
+    whole = np.array([a * b for a, b in sizes])
+    assert edges.sum() == pytest.approx((1 - sparsity) * whole.sum(), abs=2) and (edges <= whole).all()
+    share = edges / [a + b for a, b in sizes]
+    free = edges < whole
+    np.testing.assert_allclose(share[free], share[free][:1].repeat(free.sum()), rtol=0.01)
+
+
+# --- errors -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda: GradualPruning(1), "sparsity: expected a number from 0 to below 1, came 1"),
+        (lambda: RigL(-0.5), "sparsity: expected a number from 0 to below 1, came -0.5"),
+        (lambda: SET("x"), "sparsity: expected a number from 0 to below 1, came 'x'"),
+        (lambda: SET(0.5, until=1.0), "until: expected a number from 0 to below 1, came 1.0"),
+        (lambda: SET(0.5, updates=0), "updates: expected an integer of at least 1, came 0"),
+        (lambda: SET(0.5, updates=1.5), "updates: expected an integer of at least 1, came 1.5"),
+        (lambda: SET(0.5, fraction=2), "fraction: expected a number from 0 to 1, came 2"),
+        (lambda: GradualPruning(0.5, start=0.8), "start: expected a number from 0 to until, 0.75, came 0.8"),
+        (lambda: GradualPruning(0.5, scope="all"), "scope: expected global or layer, came 'all'"),
+    ],
+)
+def test_bad_schedules(attempt, message):
+    with pytest.raises(ValueError, match=message):
+        attempt()
+
+
+def test_a_schedule_for_another_model():
+    g = mlgraph.Graph()
+    model = mlgraph.Model(g, [g.add_neuron(g.inputs(30), weights=np.ones(30))])
+    before = g.parameters.tobytes()
+    with pytest.raises(TypeError, match="sparsify: expected GradualPruning for a model without layers"):
+        model.fit(X, Y[:, None] * 1.0, sparsify=RigL(0.5))
+    with pytest.raises(TypeError, match=r"sparsify: expected a schedule of .* or None, came float"):
+        model.fit(X, Y[:, None] * 1.0, sparsify=0.5)
+    assert g.parameters.tobytes() == before
+    model.fit(X, Y[:, None] * 1.0, epochs=2, learning_rate=1e-4, sparsify=GradualPruning(0.5))
+    assert model.n_edges == 15

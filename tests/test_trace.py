@@ -1,0 +1,147 @@
+"""Traces: the values and adjoints of every node, whatever a plan would make of the graph."""
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import ops
+from mlgraph.trace import Trace
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (70, 12), np.uint8)
+Y = RNG.integers(0, 3, 70)
+BATCHES = [1, 31, 32, 70]
+
+
+def network(activation="leaky_relu"):
+    net = mlgraph.Network(12, seed=0)
+    net.add_layer(20, activation, dropout=0.5)
+    net.add_layer(9, "tanh")
+    net.add_layer(3, "softmax")
+    return net
+
+
+def by_hand(net, x, labels):
+    """Values of all layers and derivatives of each example's loss with respect to them, in float64."""
+    values = [np.asarray(x) / 255 if x.dtype == np.uint8 else x]
+    for layer in net.layers:
+        name = "identity" if layer.activation == "softmax" else layer.activation
+        biases = np.array([neuron.bias for neuron in layer.neurons])
+        values.append(ops.OPS[name].value(values[-1] @ layer.weights.T.astype(float) + biases))
+    e = np.exp(values[-1] - values[-1].max(axis=1, keepdims=True))
+    adjoints = [e / e.sum(axis=1, keepdims=True) - np.eye(3)[labels]]
+    for layer, y in zip(net.layers[::-1], values[::-1], strict=False):
+        name = "identity" if layer.activation == "softmax" else layer.activation
+        adjoints.insert(0, (adjoints[0] * ops.OPS[name].derivatives(y, y)[0]) @ layer.weights)
+    return values, adjoints
+
+
+@pytest.mark.parametrize("n", BATCHES)
+@pytest.mark.parametrize("activation", ["leaky_relu", "sigmoid", "identity"])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_network(sweep, n, activation, kind):
+    net, x = network(activation), X[:n] if kind == np.uint8 else (X[:n] / 255).astype(np.float32)
+    values, adjoints = by_hand(net, x, Y[:n])
+    trace = net.trace(x, Y[:n])
+    assert isinstance(trace, Trace) and len(trace) == 20 + 9 + 3 + 1 and trace.values.shape == (n, 33)
+    for layer, value, adjoint in zip(net.layers, values[1:], adjoints[1:], strict=True):
+        part = trace.of(layer.neurons)
+        np.testing.assert_allclose(part.values, value, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(part.adjoints, adjoint, rtol=1e-4, atol=1e-6)
+        neuron = layer.neurons[2]
+        assert trace[neuron].base is not None and trace[neuron].tolist() == part.values[:, 2].tolist()
+        assert trace.adjoint(neuron).tolist() == part.adjoints[:, 2].tolist()
+    np.testing.assert_array_equal(trace.of(net.outputs).values, net.forward(x))
+    pixels = net.trace(x, Y[:n], [net.graph[i] for i in range(12)])
+    np.testing.assert_allclose(pixels.values, values[0], rtol=1e-6)
+    np.testing.assert_allclose(pixels.adjoints, adjoints[0], rtol=1e-4, atol=1e-6)
+
+
+def test_values_alone():
+    net = network()
+    trace = net.trace(X)
+    assert repr(trace) == "<Trace of 33 nodes, 70 examples: values>"
+    np.testing.assert_array_equal(trace.values, net.trace(X, Y).values)
+    for attempt in (trace.deltas, lambda: trace.adjoint(net.outputs[0])):
+        with pytest.raises(ValueError, match="expected a trace with labels or targets, came one of values alone"):
+            attempt()
+
+
+def test_deltas_give_the_gradient_of_any_edge():
+    net = network("sigmoid")
+    trace, first, second = net.trace(X, Y), *net.layers[:2]
+    gradient = trace.of(second.neurons).deltas().T @ trace.of(first.neurons).values
+    f = net.graph.compile(net.outputs)
+    logits = net.forward(X)
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    gradients = f.vjp(X, e / e.sum(axis=1, keepdims=True) - np.eye(3)[Y])
+    for row, neuron in zip(gradient, second.neurons, strict=True):
+        np.testing.assert_allclose(gradients.of(neuron), row, rtol=1e-3, atol=1e-5)
+
+
+def test_every_node_has_its_own():
+    """Also what a plan merges, and what it finds to be a neuron."""
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    a, b = x * y, y * x
+    weights = [g.parameter(v) for v in (2.0, 3.0, 0.5)]
+    terms = [weights[0] * x, weights[1] * a]
+    z = terms[0] + terms[1] + weights[2]
+    out = mlgraph.tanh(z) + b
+    model = mlgraph.Model(g, [out], loss=out)
+    trace = model.trace([[0.25, 0.5], [1.0, 2.0]], ())
+    slope = 1 - np.tanh([1.375, 8.5]) ** 2
+    for node, value, adjoint in (
+        (a, [0.125, 2], 3 * slope), (b, [0.125, 2], [1, 1]), (terms[1], [0.375, 6], slope), (z, [1.375, 8.5], slope),
+        (weights[1], [3, 3], slope * [0.125, 2]), (out, np.add([0.125, 2], np.tanh([1.375, 8.5])), [1, 1]),
+    ):  # fmt: skip
+        np.testing.assert_allclose(trace[node], value, rtol=1e-6)
+        np.testing.assert_allclose(trace.adjoint(node), adjoint, rtol=1e-5, atol=1e-6)
+
+
+def test_chosen_nodes():
+    """Any of the graph, alive or not."""
+    net = network()
+    g = net.graph
+    extra = g.add_neuron(net.layers[0].neurons[:2], "relu", weights=[1, -1])
+    cut = net.layers[0].neurons[5]
+    cut.prune()
+    trace = net.trace(X, Y, [extra, cut, g[3], net.outputs[1]])
+    first = net.trace(X).of(net.layers[0].neurons[:2]).values
+    np.testing.assert_allclose(trace[extra], np.maximum(first[:, 0] - first[:, 1], 0), rtol=1e-5, atol=1e-6)
+    assert not trace.adjoint(extra).any() and not trace[cut].any() and not trace.adjoint(cut).any()
+    assert trace.adjoint(g[3]).any()
+    np.testing.assert_array_equal(trace[net.outputs[1]], net.forward(X)[:, 1])
+    with pytest.raises(ValueError, match=f"node: expected a node of the trace, came {g[4].name}"):
+        trace[g[4]]
+
+
+def test_no_examples():
+    assert network().trace(X[:0], Y[:0]).adjoints.shape == (0, 33)
+
+
+def test_nothing_changes():
+    net = network()
+    net.evaluate(X, Y)
+    before, moves, edits = net.graph.parameters.tobytes(), net.graph.moves, net.graph.edits
+    weights = net.layers[0].neurons[0].weights
+    net.trace(X, Y)
+    assert (net.graph.parameters.tobytes(), net.graph.moves, net.graph.edits) == (before, moves, edits)
+    weights[:] = 0
+    assert not net.layers[0].neurons[0].weights.any()
+
+
+@pytest.mark.parametrize(
+    ("attempt", "error", "message"),
+    [
+        (lambda net: net.trace(X[:, :5]), ValueError, r"x: expected shape \(examples, 12\)"),
+        (lambda net: net.trace(X, Y[:5]), ValueError, "y: expected 70 labels"),
+        (lambda net: net.trace(X, Y, [3]), TypeError, "nodes: expected nodes, came int"),
+        (lambda net: net.trace(X, Y, network().outputs), ValueError, "nodes: expected nodes of one graph"),
+        (lambda net: net.trace(X)[network().outputs[0]], ValueError, "node: expected nodes of one graph"),
+        (lambda net: mlgraph.Network(12).trace(X), ValueError, "the network has no layers yet"),
+    ],
+)
+def test_errors(attempt, error, message):
+    with pytest.raises(error, match=message):
+        attempt(network())
