@@ -238,8 +238,10 @@ def damaged_array(rng, array):
     if how < 0.1 or not len(array):
         return np.resize(array, int(rng.integers(0, 2 * len(array) + 2)))
     if how < 0.15:
-        with np.errstate(all="ignore"):
-            return array.astype(pick(rng, ("int8", "float64", "complex64", ">i4", "bool", "S3", "M8[s]")))
+        # What a float beyond an integer's range becomes depends on where in memory it stands.
+        others = ("float64", "float16", "complex64", ">f4", "bool", "S3")
+        with np.errstate(over="ignore"):
+            return array.astype(pick(rng, others if array.dtype.kind == "f" else (*others, "int8", ">i4", "M8[s]")))
     if how < 0.2:
         return array.reshape(pick(rng, ((1, -1), (-1, 1), (1, 1, -1))))
     array = array.copy()
