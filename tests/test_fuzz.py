@@ -238,8 +238,10 @@ def damaged_array(rng, array):
     if how < 0.1 or not len(array):
         return np.resize(array, int(rng.integers(0, 2 * len(array) + 2)))
     if how < 0.15:
-        with np.errstate(all="ignore"):
-            return array.astype(pick(rng, ("int8", "float64", "complex64", ">i4", "bool", "S3", "M8[s]")))
+        # What a float beyond an integer's range becomes depends on where in memory it stands.
+        others = ("float64", "float16", "complex64", ">f4", "bool", "S3")
+        with np.errstate(over="ignore"):
+            return array.astype(pick(rng, others if array.dtype.kind == "f" else (*others, "int8", ">i4", "M8[s]")))
     if how < 0.2:
         return array.reshape(pick(rng, ((1, -1), (-1, 1), (1, 1, -1))))
     array = array.copy()
@@ -270,10 +272,11 @@ def packed(rng, members):
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in names:
             method = zipfile.ZIP_DEFLATED if odd and chance(rng, 0.1) else zipfile.ZIP_STORED
+            # A ZipInfo of its own has no date; by its name alone a member would have the time of day.
             archive.writestr(zipfile.ZipInfo(name), members[name], method)
         if odd and chance(rng, 0.3):
-            archive.writestr("spam/", b"")
-            archive.writestr("../spam", b"spam")
+            archive.writestr(zipfile.ZipInfo("spam/"), b"")
+            archive.writestr(zipfile.ZipInfo("../spam"), b"spam")
     return buffer.getvalue()
 
 
@@ -669,7 +672,7 @@ def test_fuzz(target, tmp_path, monkeypatch, request, record_property):
             tracemalloc.stop()
     record_property("outcomes", counts)
     print(f"\n{target}: {cases} cases from {first}: {counts}")
-    assert cases < 200 or all(counts[outcome] > cases // 50 for outcome in outcomes), counts
+    assert cases < 100 or all(counts[outcome] > cases // 50 for outcome in outcomes), counts
 
 
 def test_a_case_is_made_from_its_number_alone(tmp_path):

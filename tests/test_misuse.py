@@ -17,8 +17,8 @@ from mlgraph import Graph, Network, datasets, drawing, modelfile, testing
 from mlgraph.training import History
 
 RNG = np.random.default_rng(0)
-X = RNG.integers(-8, 9, (40, 6)).astype(np.float32) / 4  # numbers that every type of float holds
-LABELS = RNG.integers(0, 3, 40)
+X = RNG.integers(-8, 9, (16, 6)).astype(np.float32) / 4  # numbers that every type of float holds
+LABELS = RNG.integers(0, 3, 16)
 OTHER = Graph()
 OTHER.inputs(50)
 
@@ -36,7 +36,7 @@ def world():
     w.net = Network(6, seed=1)
     w.net.add_layer(9, "tanh", dropout=0.25)
     w.net.add_layer(3, "softmax")
-    w.model.evaluate(X, np.zeros((40, 2)))  # what is compiled first may move parameters
+    w.model.evaluate(X, np.zeros((16, 2)))  # what is compiled first may move parameters
     w.net.evaluate(X, LABELS)
     return w
 
@@ -228,7 +228,7 @@ RATE = Kind(0.125, {**PAIR, "list": [], "infinite": INF, "one bad": (0.1, -1), "
             PAIRS | {"float64": np.float64})  # fmt: skip
 SIZE = Kind(8, {**PAIR, "list": [], "zero": 0, "half": 1.5, "float": 8.0, "one bad": (1, 0), "huge": 2**63},
             PAIRS | {"int64": np.int64})  # fmt: skip
-THREADS = count(2, most=1024, optional=True)
+THREADS = count(1, most=1024, optional=True)
 SEED = count(3, 0, None)
 DATA = array(X, empty=True, fits=False, lengths=(1,))
 EXAMPLES = array(X, finite=True, lengths=(0, 1))
@@ -246,7 +246,7 @@ PICTURE = {
 NO_NODES = {"None": None, "number": 3, "text": "x", "empty": [], "numbers": [1.0], "class": Graph}
 DRAWN = {"nodes": Kind(lambda w: w.y, {**NO_NODES, "mixed": lambda w: [w.x[0], OTHER[0]]})}
 CHECKED = {"function": Kind(lambda w: w.f, NO_NODES), "x": array(X, fits=False, lengths=(1,))}
-TARGETS = RNG.integers(-4, 5, (40, 2)).astype(np.float32)
+TARGETS = RNG.integers(-4, 5, (16, 2)).astype(np.float32)
 COTANGENT = array(TARGETS, lengths=(0, 1), optional=True)
 STEP = Kind(1e-6, {**NOT_NUMBERS, "zero": 0, "negative": -1e-6, "NaN": NAN, "infinite": INF})
 DIFFERENCES = CHECKED | {"inputs": ANY, "parameters": ANY, "seed": SEED, "step": STEP}

@@ -218,31 +218,27 @@ def test_others_run_the_graph_that_one_thread_trains():
 
 
 def test_one_at_a_time_trains_a_graph():
-    running = threading.Event()
+    alone = shared()[0]
+    alone.fit(X, LABELS, epochs=2)
+    net, _, model = shared()
+    running, refused = threading.Event(), threading.Event()
 
-    def fit_again(_):
-        running.set()
+    def meanwhile(_):
         with pytest.raises(RuntimeError, match="the graph is being trained already: by another thread, or by who called this"):
             net.fit(X, LABELS)
+        running.set()
+        assert refused.wait(300)
 
-    def train():
-        net.fit(X, LABELS, epochs=2, callback=fit_again)
-
-    def fit_too():
+    def train_too():
         running.wait()
-        model.fit(X, X[:, :10])
+        try:
+            model.fit(X, X[:, :10])
+        finally:
+            refused.set()
 
-    before = shared()[0]
-    before.fit(X, LABELS, epochs=2)
-    for _ in range(3):
-        net, _, model = shared()
-        running.clear()
-        trained, refused = together(train, fit_too)
-        if trained is None and isinstance(refused, RuntimeError):  # or the second came when the first was done
-            assert net.predict_proba(X).tobytes() == before.predict_proba(X).tobytes()
-            break
-    else:
-        pytest.fail(f"{trained!r}, {refused!r}")
+    trained, error = together(lambda: net.fit(X, LABELS, epochs=2, callback=meanwhile) and None, train_too)
+    assert trained is None and isinstance(error, RuntimeError)
+    assert net.predict_proba(X).tobytes() == alone.predict_proba(X).tobytes()
     with pytest.raises(RuntimeError, match="being trained already"):
         net.fit(X, LABELS, callback=lambda _: model.fit(X, X[:, :10]))
     net.fit(X, LABELS, epochs=1)  # an error ends the run, and leaves the graph to the next
