@@ -13,11 +13,12 @@ from mlgraph.views import Edge, Neuron, Node
 from mlgraph_ext import ISA
 
 if TYPE_CHECKING:
+    from mlgraph.checkpoint import CheckpointError
     from mlgraph.modelfile import ModelFileError, load
 
 __all__ = [
-    "ISA", "CycleError", "Edge", "Function", "Gradients", "Graph", "History", "Layer", "Model", "ModelFileError", "Network",
-    "Neuron", "Node", "NonFiniteError", "Progress", "default_threads", "load", *_functions,
+    "ISA", "CheckpointError", "CycleError", "Edge", "Function", "Gradients", "Graph", "History", "Layer", "Model",
+    "ModelFileError", "Network", "Neuron", "Node", "NonFiniteError", "Progress", "default_threads", "load", *_functions,
 ]  # fmt: skip
 
 
@@ -27,6 +28,10 @@ def __getattr__(name: str) -> Any:
         from mlgraph import modelfile
 
         return getattr(modelfile, name)
+    if name == "CheckpointError":
+        from mlgraph.checkpoint import CheckpointError
+
+        return CheckpointError
     if name in ("drawing", "testing"):
         from importlib import import_module
 

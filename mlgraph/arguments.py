@@ -8,7 +8,7 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 
-__all__ = ["COUNT", "COUNTS", "FRACTION", "RATES", "SEED", "SIZES", "THREADS", "Failure", "Parser", "one_of"]
+__all__ = ["COUNT", "COUNTS", "FRACTION", "RATES", "SECONDS", "SEED", "SIZES", "THREADS", "Failure", "Parser", "one_of"]
 
 LARGEST = 10**9  # of all counts: beyond any use, and far from overflow
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)  # the precision that networks compute in
@@ -75,6 +75,7 @@ def _are_counts(values: tuple[int, ...]) -> bool:
 
 
 COUNT = _type(f"an integer from 1 to {LARGEST}", int, lambda n: 1 <= n <= LARGEST)
+SECONDS = _type(f"a number of seconds from 0 to {LARGEST}", float, lambda x: 0 <= x <= LARGEST)
 SEED = _type("an integer from 0 to 2**63 - 1", int, lambda n: 0 <= n < 2**63)
 THREADS = _type("an integer from 1 to 1024", int, lambda n: 1 <= n <= 1024)
 FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)

@@ -24,6 +24,9 @@ LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, 
 OPTIMIZERS = {"accumulate": 0, "sgd": 1, "momentum": 2, "adam": 3}
 """What becomes of a gradient, as the kernels number it."""
 
+STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam": ("first", "second")}
+"""The vectors of a graph's `state` that each of them keeps."""
+
 BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
 """What a byte of uint8 data stands for."""
 
@@ -330,10 +333,8 @@ class Engine:
             stride += mlgraph_ext.sweep.packed_size(n_in)
         n_tiles = max(-(-most // LANES), n_threads) if optimizer else n_threads
         moments: list[Float32 | None] = [None, None]
-        if optimizer in ("accumulate", "momentum", "adam"):
-            moments[0] = self.graph.state_vector("gradient" if optimizer == "accumulate" else "first", fresh=False)
-        if optimizer == "adam":
-            moments[1] = self.graph.state_vector("second", fresh=False)
+        for i, name in enumerate(STATE[optimizer or "sgd"]):
+            moments[i] = self.graph.state_vector(name, fresh=False)
 
         key = optimizer, hyper, backward, sparse, n_tiles, n_threads, self.graph._used
         arrays = self.graph._vector, nonzeros, *moments

@@ -368,6 +368,13 @@ class Graph:
             self.state[name] = vector
         return vector
 
+    def become(self, other: Graph) -> None:
+        """Take over all that `other` holds, which is not to be used any more; nodes keep their numbers, and so their views."""
+        mine = {name: vars(self)[name] for name in ("lock", "_is_training")}
+        edits, moves = self.edits + other.edits + 1, self.moves + other.moves
+        vars(self).update(vars(other) | mine)
+        self.edits, self.moves = edits, moves
+
     @contextmanager
     def in_training(self) -> Iterator[None]:
         """While this is entered, nothing else may train the graph.

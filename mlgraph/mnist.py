@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 import mlgraph
-from mlgraph.arguments import COUNT, COUNTS, FRACTION, RATES, SEED, SIZES, THREADS, Failure, Parser, one_of
+from mlgraph.arguments import COUNT, COUNTS, FRACTION, RATES, SECONDS, SEED, SIZES, THREADS, Failure, Parser, one_of
 from mlgraph.datasets import DataError, Dataset, load_mnist
 from mlgraph.display import Display
 from mlgraph.modelfile import write_atomically
@@ -27,7 +28,10 @@ from mlgraph.plotting import training_picture
 
 __all__ = ["PRESETS", "Recipe", "main"]
 
-MODEL, HISTORY, PICTURE = "model.npz", "history.json", "training.png"  # what a run leaves in its folder
+# What a run leaves in its folder.
+MODEL, HISTORY, PICTURE, CHECKPOINT = "model.npz", "history.json", "training.png", "checkpoint.npz"
+
+DEFAULT_SECONDS = 60.0  # between checkpoints
 
 OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13  # exit status; as in shells, signals follow 128
 
@@ -99,6 +103,11 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
     _add_common_options(parser)
     parser.add_argument("--out", metavar="DIR", default="mnist-run",
                         help=f"folder for {MODEL}, {HISTORY} and {PICTURE} (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--checkpoint-every", type=SECONDS, metavar="SECONDS",
+                        help=f"keep all that a run needs to go on in {CHECKPOINT}, written anew this often")  # fmt: skip
+    parser.add_argument("--resume", action="store_true",
+                        help=f"go on from {CHECKPOINT} if there is one, with the options of its run; write it as well "
+                             f"(default: every {DEFAULT_SECONDS:.0f} seconds)")  # fmt: skip
     parser.add_argument("--no-plot", action="store_true", help=f"write no {PICTURE}")
     parser.add_argument("--live", action="store_true", help="draw the picture in a window while training")
     parser.add_argument("--quiet", action="store_true", help="print errors only, and what --json asks for")
@@ -131,21 +140,30 @@ def _train(args: argparse.Namespace) -> int:
         display.open_live(title, n_epochs=recipe.epochs, epoch_size=n_examples)
     display.open_bar(n_examples * recipe.epochs)
 
+    checkpoint = out / CHECKPOINT if args.resume or args.checkpoint_every is not None else None
     interrupted = False
     start = time.perf_counter()
     try:
-        net.fit(
-            data.train_x,
-            data.train_y,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            momentum=recipe.momentum,
-            validation=(data.test_x, data.test_y),
-            seed=recipe.seed,
-            n_threads=args.threads,
-            callback=display,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("default", "checkpoint: ", RuntimeWarning)
+            warnings.showwarning = lambda message, *_: _complain(str(message))
+            net.fit(
+                data.train_x,
+                data.train_y,
+                epochs=recipe.epochs,
+                batch_size=recipe.batch_size,
+                learning_rate=recipe.learning_rate,
+                momentum=recipe.momentum,
+                validation=(data.test_x, data.test_y),
+                seed=recipe.seed,
+                n_threads=args.threads,
+                callback=display,
+                checkpoint=checkpoint,
+                checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
+                resume=args.resume,
+            )
+    except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
+        raise Failure(f"argument --resume: {error}") from None
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -166,9 +184,14 @@ def _train(args: argparse.Namespace) -> int:
 
     test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
     seen = int(history.batch_examples[-1])
-    # Validation and drawing are no part of training; a run that was cut short knows only the time on the clock.
-    seconds = elapsed if interrupted else float(np.sum(history.epoch_seconds))
-    rate = seen / max(seconds, 1e-9)
+    # Validation and drawing are no part of training. A run that was cut short knows only the time on the clock, and where
+    # that does not show its beginning the time of its whole epochs.
+    seconds, timed = float(np.sum(history.epoch_seconds)), seen
+    if interrupted and args.resume:
+        timed = n_examples * len(history.epoch_seconds)
+    elif interrupted:
+        seconds = elapsed
+    rate = timed / max(seconds, 1e-9)
     configuration = {
         "preset": args.preset,
         **asdict(recipe),
@@ -192,7 +215,8 @@ def _train(args: argparse.Namespace) -> int:
     write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
 
     if interrupted:
-        _complain(f"interrupted after {seen / n_examples:.2f} of {_count(recipe.epochs, 'epoch')}; saved what there is")
+        _complain(f"interrupted after {seen / n_examples:.2f} of {_count(recipe.epochs, 'epoch')}; saved what there is"
+                  + (", and --resume goes on" if checkpoint else ""))  # fmt: skip
     display.say(
         f"test accuracy {test['accuracy']:.2%} (best {results['best_test_accuracy']:.2%}), "
         f"{seconds:.2f} s of training, {rate:,.0f} examples/s"
@@ -219,7 +243,7 @@ def _prepare_folder(name: str) -> Path:
         probe.unlink()
     except OSError as error:
         raise Failure(f"argument --out: cannot write to {name!r}: {error.strerror}") from None
-    for file in (MODEL, HISTORY, PICTURE):
+    for file in (MODEL, HISTORY, PICTURE, CHECKPOINT):
         if (folder / file).is_dir():
             raise Failure(f"argument --out: cannot write {str(folder / file)!r}: it is a folder")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -11,9 +12,10 @@ import textwrap
 import warnings
 import zipfile
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from types import MappingProxyType
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +36,21 @@ ARRAYS = {
     "inputs": "int32", "weights": "int64", "stride": "int32", "bias": "int64", "parameters": "float32",
 }  # fmt: skip
 
+T = TypeVar("T")
+
 
 class ModelFileError(ValueError):
     """A file is no model, or not one that can be read; the message says which file and what is wrong."""
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, bring it to the disk, and only then put it in place."""
+def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
+    """Let `write` fill a temporary file beside `path`, bring it to the disk, and only then put it in place.
+
+    Parameters
+    ----------
+    previous : Path, optional
+        Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
+    """
     target = Path(checks.path("path", path))
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
@@ -51,20 +61,61 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # what open() would have given it
+        if previous is not None and target.exists():
+            _keep(target, previous)
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.EINVAL):  # of file systems that do this by themselves
+                raise
+        finally:
+            os.close(folder)
 
 
-def save(model: Model, path: str | os.PathLike[str]) -> None:
+def _keep(target: Path, previous: Path) -> None:
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(target, previous)
+    except OSError:  # a file system without links
+        os.replace(target, previous)
+
+
+def save(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    more_arrays: Mapping[str, npt.NDArray[Any]] = MappingProxyType({}),
+    previous: Path | None = None,
+) -> None:
     """Write a model to `path`, all of it or nothing.
+
+    Parameters
+    ----------
+    more, more_arrays : mapping
+        What else the header and the file hold; readers of models pass over it.
+    previous : Path, optional
+        Where what stands at `path` is kept.
 
     Raises
     ------
     OSError
         If it cannot be written; what stood at `path` is still there.
     """
+    header, arrays = contents(model)
+    text = np.frombuffer(json.dumps({**header, **more}).encode(), np.uint8)
+    members = {"header": text, **arrays, **more_arrays}
+    write_atomically(path, lambda file: np.savez(file, **members), previous=previous)  # type: ignore[arg-type]
+
+
+def contents(model: Model) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """Header and arrays of a model's file."""
     g = model.graph
     header: dict[str, Any] = {
         "format": FORMAT,
@@ -81,8 +132,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     }
     arrays = {name: np.array(getattr(g, f"_{name}")) for name in ARRAYS if name != "parameters"}
     arrays["parameters"] = g.parameters
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    write_atomically(path, lambda file: np.savez(file, header=text, **arrays))  # type: ignore[arg-type]
+    return header, arrays
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -95,10 +145,27 @@ def load(path: str | os.PathLike[str]) -> Model:
     OSError
         If it cannot be opened.
     """
+    return read(path, lambda model, header, arrays: model)
+
+
+def read(
+    path: str | os.PathLike[str],
+    make: Callable[[Model, dict[str, Any], dict[str, npt.NDArray[Any]]], T],
+    more_arrays: Mapping[str, str] = MappingProxyType({}),
+) -> T:
+    """What `make` makes of the model, the header and the arrays in a file; a ModelFileError in it gets the file's name.
+
+    Parameters
+    ----------
+    more_arrays : mapping from str to str
+        Types of the arrays that the file must hold beside those of the model.
+    """
     path = checks.path("path", path)
     with open(path, "rb") as file:
         try:
-            return _model(_read(file))
+            arrays = _read(file, {"header": "uint8", **ARRAYS, **more_arrays})
+            header = _header(arrays["header"])
+            return make(_model(header, arrays), header, arrays)
         except (ModelFileError, CycleError) as error:
             message = str(error)
         except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError, MemoryError) as error:
@@ -106,23 +173,23 @@ def load(path: str | os.PathLike[str]) -> Model:
     raise ModelFileError(f"{path}: {textwrap.shorten(message, 400, placeholder='...')}")
 
 
-def _require(true: Any, message: str) -> None:
+def require(true: Any, message: str) -> None:
+    """Raise a ModelFileError unless `true`."""
     if not true:
         raise ModelFileError(message)
 
 
-def _read(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
+def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
     arrays = {}
     with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
-        names = ["header", *ARRAYS]
-        missing = [name for name in names if f"{name}.npy" not in members]
-        _require(not missing, f"not a model file: it has no {', '.join(missing)}")
-        size = sum(members[f"{name}.npy"].file_size for name in names)
-        _require(size <= MAX_BYTES, f"expected at most {MAX_BYTES} bytes of arrays, came {size}")
-        packed = [name for name in names if members[f"{name}.npy"].compress_type != zipfile.ZIP_STORED]
-        _require(not packed, f"expected arrays that are not compressed, came {', '.join(packed)}")
-        for name in names:
+        missing = [name for name in types if f"{name}.npy" not in members]
+        require(not missing, f"not a model file: it has no {', '.join(missing)}")
+        size = sum(members[f"{name}.npy"].file_size for name in types)
+        require(size <= MAX_BYTES, f"expected at most {MAX_BYTES} bytes of arrays, came {size}")
+        packed = [name for name in types if members[f"{name}.npy"].compress_type != zipfile.ZIP_STORED]
+        require(not packed, f"expected arrays that are not compressed, came {', '.join(packed)}")
+        for name, dtype_name in types.items():
             with archive.open(members[f"{name}.npy"]) as member:
                 raw = member.read(members[f"{name}.npy"].file_size)
             stream = io.BytesIO(raw)
@@ -134,66 +201,71 @@ def _read(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
                     shape, _, dtype = read_header[version](stream)
             except Exception as error:  # the header is parsed as Python, and that raises anything
                 raise ModelFileError(f"array {name} is damaged ({error})") from None
-            expected = np.dtype(ARRAYS.get(name, "uint8"))
+            expected = np.dtype(dtype_name)
             rest = memoryview(raw)[stream.tell() :]
             fits = len(shape) == 1 and dtype == expected and shape[0] * expected.itemsize == len(rest)
-            _require(fits, f"array {name}: expected {expected} numbers in one row, came {dtype} of shape {shape}")
+            require(fits, f"array {name}: expected {expected} numbers in one row, came {dtype} of shape {shape}")
             arrays[name] = np.frombuffer(rest, expected)
     return arrays
 
 
-def _model(arrays: dict[str, npt.NDArray[Any]]) -> Model:
+def _header(text: npt.NDArray[np.uint8]) -> dict[str, Any]:
     try:
-        header = json.loads(arrays["header"].tobytes())
+        header = json.loads(text.tobytes())
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"header: expected JSON ({error})") from None
-    _require(isinstance(header, dict) and type(header.get("format")) is int, "header: expected an object with a format")
-    _require(header["format"] == FORMAT, f"format: expected {FORMAT}, came {header['format']}: made by another version")
+    require(isinstance(header, dict) and type(header.get("format")) is int, "header: expected an object with a format")
+    require(header["format"] == FORMAT, f"format: expected {FORMAT}, came {header['format']}: made by another version")
+    assert isinstance(header, dict)
+    return header
+
+
+def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     graph = _graph(arrays)
     n = len(graph)
 
     def ids(name: str, least: int = 0) -> list[int]:
         value = header.get(name)
         good = isinstance(value, list) and len(value) >= least and all(type(i) is int and 0 <= i < n for i in value)
-        _require(good, f"header: {name}: expected ids of nodes from 0 to {n - 1}")
+        require(good, f"header: {name}: expected ids of nodes from 0 to {n - 1}")
         assert isinstance(value, list)
         return value
 
     names = header.get("names")
-    _require(
+    require(
         isinstance(names, dict)
         and all(k.isdecimal() and len(k) < 12 and int(k) < n and isinstance(v, str) for k, v in names.items()),
         "header: names: expected strings by the ids of nodes",
     )
     graph._names = {int(k): v for k, v in header["names"].items()}
     loss, kind = header.get("loss"), header.get("kind")
-    _require(loss in ("softmax_cross_entropy", "squared_error", "node"), f"header: loss: came {loss!r}")
-    _require(kind in ("network", "model"), f"header: kind: expected network or model, came {kind!r}")
+    require(loss in ("softmax_cross_entropy", "squared_error", "node"), f"header: loss: came {loss!r}")
+    require(kind in ("network", "model"), f"header: kind: expected network or model, came {kind!r}")
     model: Model = object.__new__(Network if kind == "network" else Model)
     outputs, loss_nodes = ids("outputs", 1), ids("loss_nodes", 1)
-    _require(
+    require(
         len(loss_nodes) == 1 if loss == "node" else loss_nodes[1:] == outputs, "header: loss_nodes do not belong to the outputs"
     )
     probabilities = ids("probabilities")
     wanted = len(outputs) if loss == "softmax_cross_entropy" else 0
-    _require(len(probabilities) == wanted, "header: probabilities do not belong to the outputs")
+    require(len(probabilities) == wanted, "header: probabilities do not belong to the outputs")
     model._restore(graph, outputs, loss, loss_nodes, probabilities)
     if isinstance(model, Network):
         layers = header.get("layers")
-        _require(isinstance(layers, list) and layers, "header: layers: expected at least one")
+        require(isinstance(layers, list) and layers, "header: layers: expected at least one")
         assert isinstance(layers, list)
         for layer in layers:
-            _require(isinstance(layer, list) and len(layer) == 5, "header: layers: expected lists of five")
+            require(isinstance(layer, list) and len(layer) == 5, "header: layers: expected lists of five")
             first, last, activation, dropout, weight_dropout = layer
-            _require(
+            require(
                 type(first) is type(last) is int and 0 <= first < last <= n and bool((graph.codes[first:last] >= NEURON).all()),
                 f"header: layers: expected runs of neurons, came {first!r} to {last!r}",
             )
-            _require(activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: activation {activation!r}")
+            require(activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: activation {activation!r}")
             shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
-            _require(shares, f"header: layers: dropout {dropout!r}, {weight_dropout!r}")
+            require(shares, f"header: layers: dropout {dropout!r}, {weight_dropout!r}")
             model._add(Layer(graph, range(first, last), activation, float(dropout), float(weight_dropout)))
-        _require(outputs == list(range(first, last)), "header: layers: expected the outputs to be the last of them")
+        require(outputs == list(range(first, last)), "header: layers: expected the outputs to be the last of them")
     return model
 
 
@@ -209,8 +281,8 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
             i = int(bad[0])
             raise ModelFileError(f"array {array}: element {i} is {arrays[array][i]}, expected {expected}")
 
-    _require(len(start) == len(count) == len(data) == n, "arrays code, start, count, data: expected one length")
-    _require(len(weights) == len(stride) == len(bias), "arrays weights, stride, bias: expected one length")
+    require(len(start) == len(count) == len(data) == n, "arrays code, start, count, data: expected one length")
+    require(len(weights) == len(stride) == len(bias), "arrays weights, stride, bias: expected one length")
     neuron = code >= NEURON
     known = (code >= 0) & (code < len(ops.BY_CODE)) | (code >= INPUT) & (code < NEURON + len(ops.ACTIVATIONS))
     every(known, "code", "the code of an operation or node")
@@ -220,7 +292,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     arity = np.array([op.arity for op in ops.BY_CODE])[np.where(code < len(ops.BY_CODE), code, 0)]
     want = np.where(code < len(ops.BY_CODE), arity, np.where(neuron, -1, 0))
     every(np.where(want < 0, count > 0, count == want), "count", "the number of arguments of its operation")
-    _require(count[code < INPUT].sum() <= len(pool), "array pool: expected arguments for each operation")
+    require(count[code < INPUT].sum() <= len(pool), "array pool: expected arguments for each operation")
     length = np.zeros(len(pool) + 1, np.int64)
     length[start[count > 0]] = count[count > 0]
     every((count == 0) | (count == length[start]), "count", "as many sources as others that read from the same place on")
@@ -231,17 +303,17 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     every((inputs >= 0) & (inputs < n), "inputs", f"0 to {n - 1}")
     of_inputs = np.full(n, -1)
     of_inputs[inputs] = np.arange(len(inputs))
-    _require(np.array_equal(of_inputs >= 0, code == INPUT) and bool((data[inputs] == np.arange(len(inputs))).all()),
+    require(np.array_equal(of_inputs >= 0, code == INPUT) and bool((data[inputs] == np.arange(len(inputs))).all()),
              "array inputs: expected the inputs in the order of their columns")  # fmt: skip
     owners = np.flatnonzero((code == PARAMETER) | neuron)
-    _require(len(owners) == len(weights) and len(np.unique(data[owners])) == len(weights),
+    require(len(owners) == len(weights) and len(np.unique(data[owners])) == len(weights),
              "array data: expected one record for each parameter or neuron")  # fmt: skip
     fan = np.ones(len(weights), np.int64)
     fan[data[owners]] = np.where(neuron[owners], count[owners], 1)
     every((stride == 1) | (stride == PANEL), "stride", f"1 or {PANEL}")
     every((weights >= 0) & (weights < len(vector) - (fan - 1) * stride), "weights", "a place in the parameters")
     every((bias >= -1) & (bias < len(vector)), "bias", "-1 or a place in the parameters")
-    _require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
+    require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
 
     graph = Graph()
     for name in ARRAYS:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, shown, whole
-from mlgraph.engine import Engine, Examples, threads_for
+from mlgraph.engine import STATE, Engine, Examples, threads_for
 from mlgraph.graph import Graph, checked_graph
 from mlgraph.plan import KINDS, Plan
-from mlgraph.training import History, Progress, epoch_steps, train
+from mlgraph.training import History, Progress, RunState, epoch_steps, train
 from mlgraph.views import Neuron, Node
 
 
@@ -127,6 +128,9 @@ class Model:
         shuffle: bool = True,
         seed: int = 0,
         callback: Callable[[Progress], Any] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 60.0,
+        resume: bool = False,
         n_threads: int | None = None,
     ) -> History:
         """Train from where the parameters are.
@@ -152,6 +156,16 @@ class Model:
             Fixes the order of the examples and what is dropped.
         callback : callable, optional
             Is given a `Progress` after every piece of steps and every epoch.
+        checkpoint : path, optional
+            A file that holds all that is needed to go on bit for bit, written anew as training goes on, at its end and at
+            Ctrl-C; the one before is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. When
+            it cannot be written, on a full disk, that is a warning and training goes on.
+        checkpoint_every : float
+            Seconds between two checkpoints, at least.
+        resume : bool
+            Go on from the checkpoint, if there is one, with the graph and parameters in it; its data and arguments must be
+            those given here. The result is that of a run that was never interrupted, to the bit on the same kind of
+            processor, but for `History.epoch_seconds`. What a callback did to the graph is in the checkpoint.
         n_threads : int, optional
             As many as the machine has and the work is worth by default. The result is the same to the bit for any number.
 
@@ -166,6 +180,10 @@ class Model:
         RuntimeError
             If the graph is being trained already, by another thread or by the run whose callback this is. To predict
             meanwhile is fine: threads take turns.
+        CheckpointError
+            If the checkpoint belongs to another run.
+        ModelFileError
+            If there is a checkpoint to go on from, and neither it nor the one before can be read.
         """
         examples = Examples(x, self.graph.n_inputs)
         label, target = self._targets(y, len(examples))
@@ -177,29 +195,47 @@ class Model:
         if callback is not None and not callable(callback):
             raise TypeError(f"callback: expected a callable, came {type(callback).__name__}")
         examples.check_trainable()
-        validate = None
+        validate: Callable[[], dict[str, float]] | None = None
+        held: Examples | None = None
         if validation is not None:
             if not isinstance(validation, tuple | list) or len(validation) != 2:
                 raise ValueError(f"validation: expected (x, y), came {shown(validation)}")
             held = Examples(validation[0], self.graph.n_inputs, "validation x")
             held.check_trainable()
             held_targets = self._targets(validation[1], len(held), "validation y")
-
-            def validate() -> dict[str, float]:
-                return self._evaluate(held, *held_targets, n_threads)
-
-        with self.graph.in_training():
+            validate = partial(self._evaluate, held, *held_targets, n_threads)
+        if optimizer == "sgd" and momentum:
+            optimizer = "momentum"
+        if resume and checkpoint is None:
+            raise ValueError("resume: expected a checkpoint to go on from, came none")
+        correct = np.zeros(len(examples), np.uint8) if label is not None else None
+        state = RunState(np.zeros(len(examples), np.float32), correct, History())
+        with self.graph.in_training(), ExitStack() as stack:
             self._engine("loss")
-            if optimizer == "sgd" and momentum:
-                optimizer = "momentum"
-            for name in ("first", "second"):
-                self.graph.state.pop(name, None)
-            self.history = History()
+            between: Callable[[], Any] = lambda: None  # noqa: E731
+            resumed = False
+            if checkpoint is not None:
+                from mlgraph.checkpoint import Checkpoint
+
+                arguments = {
+                    "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
+                    "optimizer": optimizer, "shuffle": bool(shuffle), "seed": seed,
+                }  # fmt: skip
+                data = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
+                keeper = Checkpoint(checkpoint, checkpoint_every, self, state, arguments, data)
+                resumed = resume and keeper.resume()
+                between = stack.enter_context(keeper).between_steps
+            if not resumed:
+                for name in ("first", "second"):
+                    self.graph.state.pop(name, None)
+                for name in STATE[optimizer]:
+                    self.graph.state_vector(name, fresh=True)
+            self.history = state.history
             train(
-                functools.partial(self._run, "loss"), examples, epochs,
+                partial(self._run, "loss"), examples, epochs,
                 lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), label=label, target=target,
                 loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=seed,
-                shuffle=shuffle, validate=validate, callback=callback, history=self.history,
+                shuffle=shuffle, validate=validate, callback=callback, state=state, between=between,
                 explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
             )  # fmt: skip
         return self.history

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.checks import Float32
 from mlgraph.engine import Examples
 
 PIECE_SECONDS = 0.04
@@ -142,6 +143,39 @@ class Progress:
     history: History
 
 
+@dataclass
+class RunState:
+    """Where a run stands between two steps: beside the model and the optimizer's state, all that its rest depends on.
+
+    Attributes
+    ----------
+    losses : float32, shape (examples,)
+        Of this epoch, by place in its order, as far as it has come.
+    correct : uint8, shape (examples,), or None
+        Whether the highest output was the label's; None without labels.
+    history : History
+    epoch, step : int
+        The epoch and its next step.
+    taken : int
+        Steps of the epochs before.
+    seconds : float
+        Time of training in this epoch.
+    """
+
+    losses: Float32
+    correct: npt.NDArray[np.uint8] | None
+    history: History
+    epoch: int = 0
+    step: int = 0
+    taken: int = 0
+    seconds: float = 0.0
+
+    @property
+    def seen(self) -> int:
+        """Examples of this epoch so far."""
+        return int(self.history.batch_examples[-1]) - self.epoch * len(self.losses) if self.step else 0
+
+
 def train(
     run: Callable[..., tuple[int, Any, Any]],
     examples: Examples,
@@ -158,18 +192,21 @@ def train(
     shuffle: bool,
     validate: Callable[[], dict[str, float]] | None,
     callback: Callable[[Progress], Any] | None,
-    history: History,
+    state: RunState,
+    between: Callable[[], Any],
     explain: Callable[[npt.NDArray[np.int64]], str],
     n_threads: int | None,
 ) -> None:
-    """Run all steps, in pieces that return to Python often enough for Ctrl-C and progress.
+    """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 
     `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
-    graph, or compiled another part of it and so moved the parameters.
+    graph, or compiled another part of it and so moved the parameters. `between` is called between pieces, when all that a
+    step leads to is done: there a run can be left, and go on later.
     """
-    n, taken = len(examples), 0
+    n, history = len(examples), state.history
     per_step = 0.0
-    for epoch in range(epochs):
+    while state.epoch < epochs:
+        epoch, taken = state.epoch, state.taken
         order = np.random.default_rng([seed, epoch]).permutation(n) if shuffle else np.arange(n)
         steps = steps_of(epoch)
         rate = steps.rate
@@ -177,10 +214,9 @@ def train(
             # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
             t = np.arange(taken + 1, taken + len(rate) + 1)
             rate = (rate * np.sqrt(1 - hyper[1] ** t) / (1 - hyper[0] ** t)).astype(np.float32)
-        losses = np.zeros(n, np.float32)
-        correct = np.zeros(n, np.uint8) if label is not None else None
-        seconds, at = 0.0, 0
-        while at < len(rate):
+        losses, correct = state.losses, state.correct
+        while state.step < len(rate):
+            at = state.step
             piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else 4
             part = slice(at, min(at + piece, len(rate)))
             begin = time.perf_counter()
@@ -190,33 +226,35 @@ def train(
                 backward=True, step_number=taken + at, seed=seed, losses=losses, correct=correct, n_threads=n_threads,
             )  # fmt: skip
             spent = time.perf_counter() - begin
-            seconds += spent
+            state.seconds += spent
             per_step = spent / (part.stop - at)
             done = slice(at, part.stop if bad < 0 else at + bad)
             _record(history, steps, done, epoch * n, losses, correct)
+            state.step = done.stop
             if bad >= 0:
                 step = at + bad
                 places = slice(int(steps.first[step]), int(steps.first[step] + steps.size[step]))
                 raise NonFiniteError(f"epoch {epoch}, step {step}: {explain(order[places])}")
-            at = part.stop
             if callback:
-                seen = slice(int(steps.first[done.start]), int(steps.first[at - 1] + steps.size[at - 1]))
+                seen = slice(int(steps.first[at]), int(steps.first[done.stop - 1] + steps.size[done.stop - 1]))
                 accuracy = float("nan") if correct is None else float(correct[seen].mean())
                 mean = float(losses[seen].mean(dtype=np.float64))
                 callback(Progress("steps", epoch, epochs, epoch * n + seen.stop, epochs * n, mean, accuracy, history))
-        taken += len(rate)
+            between()
+        scores = validate() if validate else None
         history.add(
             epoch_examples=(epoch + 1) * n,
-            epoch_seconds=seconds,
+            epoch_seconds=state.seconds,
             epoch_loss=losses.mean(dtype=np.float64),
             epoch_accuracy=np.nan if correct is None else correct.mean(),
         )
-        if validate:
-            scores = validate()
+        if scores:
             history.add(validation_loss=scores["loss"], validation_accuracy=scores.get("accuracy", np.nan))
+        state.epoch, state.step, state.taken, state.seconds = epoch + 1, 0, taken + len(rate), 0.0
         if callback:
             end = history.epoch_loss[-1], history.epoch_accuracy[-1]
             callback(Progress("epoch", epoch, epochs, (epoch + 1) * n, epochs * n, float(end[0]), float(end[1]), history))
+        between()
 
 
 def _record(history: History, steps: Steps, done: slice, before: int, losses: Any, correct: Any) -> None:

@@ -1,0 +1,268 @@
+"""Checkpoints: a run that is killed at any moment goes on from its file, and ends with the bits of one that never was.
+
+A checkpoint is a model file with the optimizer's state, the history and the place in the run beside the model, so that
+whoever reads models reads it. What belongs to the run alone has a format version of its own.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import checks
+from mlgraph.checks import Float32, shown
+from mlgraph.engine import STATE
+from mlgraph.graph import NEURON, PARAMETER, Graph, aligned
+from mlgraph.modelfile import ModelFileError, contents, read, require, save
+from mlgraph.network import Model
+from mlgraph.training import History, RunState
+
+FORMAT = 1
+"""Version of what a checkpoint adds to a model file."""
+
+HISTORY = {name: str(column.dtype) for name, column in vars(History()).items()}
+
+ARRAYS = {
+    "first": "float32", "second": "float32", "losses": "float32", "correct": "uint8",
+    **{f"history_{name}": dtype for name, dtype in HISTORY.items()},
+}  # fmt: skip
+
+
+class CheckpointError(ValueError):
+    """A checkpoint belongs to another run."""
+
+
+class Checkpoint:
+    """The checkpoint of one run; while it is entered, Ctrl-C waits for a moment between two steps.
+
+    Parameters
+    ----------
+    path : path
+    every : number
+        Seconds between two writes, at least.
+    model : Model
+        As the run begins, or as a checkpoint of it holds it.
+    state : RunState
+        Where the run stands, from now on; `resume` changes it.
+    arguments : mapping from str to any JSON
+        What the run was told, `epochs` and `optimizer` among it.
+    data : mapping from str to arrays
+        What it learns from, by the names that errors use; `validation data` may be empty.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: Any,
+        model: Model,
+        state: RunState,
+        arguments: Mapping[str, Any],
+        data: Mapping[str, Sequence[npt.NDArray[Any] | None]],
+    ) -> None:
+        self.path = Path(checks.path("checkpoint", path))
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise ValueError(f"checkpoint: expected a file in a folder that exists, came {shown(str(path))}")
+        if isinstance(every, bool) or not isinstance(every, Real) or not 0 <= float(every) < np.inf:
+            raise ValueError(f"checkpoint_every: expected seconds from 0 on, came {shown(every)}")
+        self.previous = self.path.with_name(f"{self.path.name}.previous")
+        self._every, self._model, self._state = float(every), model, state
+        self._arguments = json.loads(json.dumps(arguments))
+        self._digests = {"model": _model_digest(model), **{name: _digest(arrays) for name, arrays in data.items()}}
+        self._validated = bool(data.get("validation data"))
+        self._written, self._place = time.monotonic(), (-1, -1)
+        self._whole = True  # what stands at the path, if anything
+        self._interrupted = self._impatient = False
+        self._handler: Callable[[int, FrameType | None], Any] | None = None
+
+    # --- going on ----------------------------------------------------------------------------------------------------
+
+    def resume(self) -> bool:
+        """Bring model and run to where the checkpoint left them; False if there is none. Errors come before any change.
+
+        Raises
+        ------
+        ModelFileError
+            If there is one, and neither it nor the one before it can be read.
+        CheckpointError
+            If it belongs to another run.
+        """
+        damage: ModelFileError | None = None
+        for path in (self.path, self.previous):
+            try:
+                found = read(path, self._found, ARRAYS)
+            except FileNotFoundError:
+                continue
+            except ModelFileError as error:
+                damage = damage or error
+                continue
+            if isinstance(found, str):
+                raise CheckpointError(f"checkpoint: {path} belongs to another run, with {found}")
+            if damage:
+                warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=3)
+            graph, state = found
+            self._whole, self._place = path == self.path, (state.epoch, state.step)
+            self._model.graph.become(graph)
+            vars(self._state).update(vars(state))
+            return True
+        if damage:
+            raise damage
+        return False
+
+    def _found(self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> str | tuple[Graph, RunState]:
+        """Graph and state of the run in a file; or what tells that run from this one."""
+        what = header.get("checkpoint")
+        require(isinstance(what, dict) and type(what.get("format")) is int, "no checkpoint: its header has none")
+        assert isinstance(what, dict)
+        require(what["format"] == FORMAT, f"checkpoint: format: expected {FORMAT}, came {what['format']}: of another version")
+        arguments, digests = what.get("arguments"), what.get("digests")
+        require(isinstance(arguments, dict) and isinstance(digests, dict), "checkpoint: expected arguments and digests")
+        assert isinstance(arguments, dict) and isinstance(digests, dict)
+        for name, here in self._arguments.items():
+            if arguments.get(name) != here:
+                return f"{name} {arguments.get(name)}; came {here}"
+        for name, digest in self._digests.items():
+            # The model may also be the one that the checkpoint holds.
+            if digests.get(name) != digest and not (name == "model" and digest == _model_digest(model)):
+                return f"another {name}"
+
+        epoch, step, taken, seconds = (what.get(name) for name in ("epoch", "step", "taken", "seconds"))
+        counts = all(type(count) is int and 0 <= count < 2**62 for count in (epoch, step, taken))
+        require(counts, f"checkpoint: epoch, step, taken: expected counts, came {epoch!r}, {step!r}, {taken!r}")
+        assert isinstance(epoch, int) and isinstance(step, int) and isinstance(taken, int)
+        require(isinstance(seconds, float) and 0 <= seconds < np.inf, f"checkpoint: seconds: came {seconds!r}")
+        assert isinstance(seconds, float)
+        state, n, epochs = self._state, len(self._state.losses), self._arguments["epochs"]
+        history = History(**{name: arrays[f"history_{name}"].copy() for name in HISTORY})
+        wanted = {"validation": epoch if self._validated else 0, "epoch": epoch}
+        for name, column in vars(history).items():
+            length = wanted.get(name.split("_")[0], taken + step)
+            require(len(column) == length, f"array history_{name}: expected {length} numbers, came {len(column)}")
+        correct = None if state.correct is None else state.correct.copy()
+        state = RunState(state.losses.copy(), correct, history, epoch, step, taken, seconds)
+        good = (epoch < epochs and state.seen in range(step > 0, n + 1)) or (epoch, step) == (epochs, 0)
+        require(good, f"checkpoint: expected a place in a run of {epochs} epochs, came step {step} of epoch {epoch}")
+        for name in ("losses",) if correct is None else ("losses", "correct"):
+            require(len(arrays[name]) == state.seen, f"array {name}: expected {state.seen} numbers, came {len(arrays[name])}")
+            getattr(state, name)[: state.seen] = arrays[name]
+        graph = model.graph
+        graph.state = {name: self._vector(name, arrays[name], len(graph.parameters)) for name in STATE[arguments["optimizer"]]}
+        return graph, state
+
+    @staticmethod
+    def _vector(name: str, array: Float32, n: int) -> Float32:
+        require(len(array) == n and np.isfinite(array).all(), f"array {name}: expected {n} finite numbers")
+        vector = aligned(n)
+        vector[:] = array
+        return vector
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def between_steps(self) -> None:
+        """Called where the run may be left; lets a Ctrl-C through, writes when it is time to."""
+        if self._interrupted:
+            self._interrupted = False
+            self._let_through()
+        if time.monotonic() - self._written >= self._every:
+            self.write()
+
+    def write(self) -> None:
+        """Write the run as it stands, unless it stands where it was last written; warn if that fails."""
+        with self._model.graph.lock:
+            self._write()
+
+    def _write(self) -> None:
+        state = self._state
+        if self._place == (state.epoch, state.step):
+            return
+        what = {
+            "format": FORMAT, "arguments": self._arguments, "digests": self._digests,
+            "epoch": state.epoch, "step": state.step, "taken": state.taken, "seconds": state.seconds,
+        }  # fmt: skip
+        arrays: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, dtype) for name, dtype in ARRAYS.items()}
+        arrays.update({f"history_{name}": column for name, column in vars(state.history).items()})
+        for name in STATE[self._arguments["optimizer"]]:
+            arrays[name] = self._model.graph.state_vector(name, fresh=False)
+        arrays["losses"] = state.losses[: state.seen]
+        if state.correct is not None:
+            arrays["correct"] = state.correct[: state.seen]
+        try:
+            save(
+                self._model, self.path, more={"checkpoint": what}, more_arrays=arrays,
+                previous=self.previous if self._whole else None,
+            )  # fmt: skip
+            self._whole, self._place = True, (state.epoch, state.step)
+        except OSError as error:
+            message = f"checkpoint: {self.path} cannot be written ({error.strerror or error}), training goes on"
+            warnings.warn(message, RuntimeWarning, stacklevel=1)  # one place: a full disk is told once
+        self._written = time.monotonic()
+
+    # --- Ctrl-C ------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Checkpoint:
+        for stale in self.path.parent.glob(f".{glob.escape(self.path.name)}.????????"):
+            stale.unlink(missing_ok=True)  # a killed process was writing it
+        handler = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread() and callable(handler):
+            self._handler = handler
+            signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def _interrupt(self, *_: Any) -> None:
+        # A step and what is noted of it belong together: the first Ctrl-C waits for both, a second does not.
+        self._impatient = self._interrupted
+        self._interrupted = True
+        if self._impatient:
+            self._let_through()
+
+    def _let_through(self) -> None:
+        assert self._handler is not None
+        self._handler(signal.SIGINT, None)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None or (issubclass(kind, KeyboardInterrupt) and not self._impatient):
+                self.write()
+        finally:
+            if self._handler is not None:
+                signal.signal(signal.SIGINT, self._handler)
+        if kind is None and self._interrupted:
+            self._let_through()
+
+
+def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:
+    """Of arrays: of their types, shapes and numbers."""
+    state = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        state.update(b"none" if array is None else f"{array.dtype.str}{array.shape}".encode())
+        if array is not None:
+            state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()
+
+
+def _model_digest(model: Model) -> str:
+    """Of a model, wherever its parameters stand: any compilation may move them."""
+    header, arrays = contents(model)
+    owners = np.flatnonzero(arrays["code"] >= PARAMETER)
+    record = arrays["data"][owners]
+    fan = np.where(arrays["code"][owners] >= NEURON, arrays["count"][owners], 1).astype(np.int64)
+    at = np.repeat(arrays["weights"][record] - (np.cumsum(fan) - fan) * arrays["stride"][record], fan)
+    at += np.arange(len(at)) * np.repeat(arrays["stride"][record], fan)
+    bias, parameters = arrays["bias"][record], arrays["parameters"]
+    text = json.dumps({name: value for name, value in header.items() if name not in ("format", "names")})
+    topology = [arrays[name] for name in ("code", "start", "count", "data", "pool", "constants", "inputs")]
+    numbers = [parameters[at], bias >= 0, parameters[bias[bias >= 0]]]
+    return _digest([np.frombuffer(text.encode(), np.uint8), *topology, *numbers])
