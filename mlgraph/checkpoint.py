@@ -147,7 +147,8 @@ class Checkpoint:
         assert isinstance(seconds, float)
         state, n, epochs = self._state, len(self._state.losses), self._arguments["epochs"]
         history = History(**{name: arrays[f"history_{name}"].copy() for name in HISTORY})
-        wanted = {"validation": epoch if self._validated else 0, "epoch": epoch}
+        faults = len(arrays["history_nonfinite_step"])
+        wanted = {"validation": epoch if self._validated else 0, "epoch": epoch, "nonfinite": faults}
         for name, column in vars(history).items():
             length = wanted.get(name.split("_")[0], taken + step)
             require(len(column) == length, f"array history_{name}: expected {length} numbers, came {len(column)}")

@@ -173,11 +173,16 @@ class Examples:
         """Raise ValueError if there is no example, or one has a value that is not finite; it names the first."""
         if len(self) == 0:
             raise ValueError(f"{self._what}: expected at least one example, came none")
-        with np.errstate(invalid="ignore"):  # inf - inf
-            finite = self.floats is None or np.isfinite(self.floats.sum(dtype=np.float64))
-        if not finite:
+        if not np.isfinite(self.largest):
             i, j = np.argwhere(~np.isfinite(self.array))[0]
             raise ValueError(f"{self._what}: expected finite numbers, came {self.array[i, j]} in example {i}, column {j}")
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest absolute value, at least 1; not finite if one of them is not."""
+        if self.floats is None or self.floats.size == 0:
+            return 1.0
+        return float(np.maximum(1.0, np.maximum(self.floats.max(), -self.floats.min())))
 
     @cached_property
     def are_sparse(self) -> bool:
@@ -258,6 +263,7 @@ class Engine:
         backward: bool = False,
         step_number: int = 0,
         seed: int = 0,
+        limit: float = 0.0,
         losses: Float32 | None = None,
         correct: npt.NDArray[np.uint8] | None = None,
         values: Any = (),
@@ -291,10 +297,12 @@ class Engine:
         backward : bool
         step_number, seed : int
             Of the first step; with the seed they fix what is dropped.
+        limit : float
+            In training: a step is taken only if all its gradients are certain to stay below it. 0: whatever they are.
         losses, correct : float32 and uint8, shape (len(order),), optional
             Filled with the loss of each example, and whether its highest output is its label's, by place in `order`.
         values, adjoints : sequence of int
-            Nodes whose values or adjoints are wanted of each example.
+            Nodes whose values or adjoints are wanted, by place in `order`.
         highest : int64, shape (examples,), optional
             Filled with the place in `values` of the highest value, which are then not handed back themselves.
         n_threads : int, optional
@@ -302,8 +310,8 @@ class Engine:
         Returns
         -------
         bad : int
-            -1, or the step at which the run stopped because something was not finite.
-        values, adjoints : float32, shape (examples, nodes), or None
+            -1, or the step that was not taken, because something is not finite or not certain to stay below the limit.
+        values, adjoints : float32, shape (len(order), nodes), or None
         """
         plan, n = self.plan, len(examples)
         if size is None:
@@ -363,18 +371,20 @@ class Engine:
                 input_column=plan.input_column, nonzero=None if nonzeros is None else tuple(nonzeros), compress=compress,
                 backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
                 values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
-                first_slot=first_slot, n_slots=plan.n_slots,
-                first_adjoint=0 if plan.want_inputs else n_in, packed_at=packed_at, scratch=self._scratch, n_workers=n_threads,
-                scratch_stride=scratch_stride, columns_at=2 * unit_floats,
+                first_slot=first_slot, n_slots=plan.n_slots, first_adjoint=0 if plan.want_inputs else n_in,
+                first_source=plan.read_slots[0], last_source=plan.read_slots[1], packed_at=packed_at, scratch=self._scratch,
+                n_workers=n_threads, scratch_stride=scratch_stride, columns_at=2 * unit_floats,
             )  # fmt: skip
             self._prepared = prepared = key, arrays, address
             self._held = program, units  # the kernels have their addresses
+        n = n if order is None else len(order)
         value_out = np.empty((n, len(value_slot)), np.float32) if len(value_slot) and highest is None else None
         adjoint_out = np.empty((n, len(adjoint_slot)), np.float32) if len(adjoint_slot) else None
         bad = mlgraph_ext.sweep.run(
             prepared[2], examples.bytes, examples.floats, first, size, rate, order, step_number,
-            seed & 0xFFFFFFFFFFFFFFFF, training, LOSSES[loss], loss_slot if len(loss_slot) else _NO_LOSS, label, target,
-            losses, correct, value_slot, value_out, highest, adjoint_slot, adjoint_out,
+            seed & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
+            LOSSES[loss], loss_slot if len(loss_slot) else _NO_LOSS, label, target, losses, correct, value_slot,
+            value_out, highest, adjoint_slot, adjoint_out,
         )  # fmt: skip
         return bad, value_out, adjoint_out
 

@@ -15,6 +15,7 @@ from mlgraph import ops
 from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, shown, whole
 from mlgraph.engine import STATE, Engine, Examples, threads_for
 from mlgraph.graph import Graph, checked_graph
+from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.plan import KINDS, Plan
 from mlgraph.training import History, Progress, RunState, epoch_steps, train
 from mlgraph.views import Neuron, Node
@@ -128,6 +129,7 @@ class Model:
         shuffle: bool = True,
         seed: int = 0,
         callback: Callable[[Progress], Any] | None = None,
+        on_nonfinite: str = "raise",
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: float = 60.0,
         resume: bool = False,
@@ -156,6 +158,11 @@ class Model:
             Fixes the order of the examples and what is dropped.
         callback : callable, optional
             Is given a `Progress` after every piece of steps and every epoch.
+        on_nonfinite : "raise", "skip" or "disconnect"
+            What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever reaches
+            a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left out of
+            the step, or all of them where only their sum overflowed. "disconnect": the neuron where it began is cut out of
+            the graph, and the step taken again. The history says what was left out.
         checkpoint : path, optional
             A file that holds all that is needed to go on bit for bit, written anew as training goes on, at its end and at
             Ctrl-C; the one before is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. When
@@ -176,7 +183,8 @@ class Model:
         Raises
         ------
         NonFiniteError
-            If a loss or gradient is not finite; it reaches no parameter.
+            If something is not finite, and that is what `on_nonfinite` says or there is nothing left to disconnect.
+            Parameters and optimizer state are as before the step. It names the node where it began.
         RuntimeError
             If the graph is being trained already, by another thread or by the run whose callback this is. To predict
             meanwhile is fine: threads take turns.
@@ -191,6 +199,7 @@ class Model:
         rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
         epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
         optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
+        on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
         threads_for(n_threads, 0)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback: expected a callable, came {type(callback).__name__}")
@@ -219,7 +228,7 @@ class Model:
 
                 arguments = {
                     "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
-                    "optimizer": optimizer, "shuffle": bool(shuffle), "seed": seed,
+                    "optimizer": optimizer, "shuffle": bool(shuffle), "seed": seed, "on_nonfinite": on_nonfinite,
                 }  # fmt: skip
                 data = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
                 keeper = Checkpoint(checkpoint, checkpoint_every, self, state, arguments, data)
@@ -231,12 +240,15 @@ class Model:
                 for name in STATE[optimizer]:
                     self.graph.state_vector(name, fresh=True)
             self.history = state.history
+            options = {
+                "label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes,
+                "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed, "n_threads": n_threads,
+            }  # fmt: skip
             train(
                 partial(self._run, "loss"), examples, epochs,
-                lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), label=label, target=target,
-                loss=self.loss, loss_nodes=self._loss_nodes, optimizer=optimizer, hyper=(momentum, 0.999, 1e-8), seed=seed,
-                shuffle=shuffle, validate=validate, callback=callback, state=state, between=between,
-                explain=lambda rows: self._explain(examples, rows), n_threads=n_threads,
+                lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer, options=options,
+                shuffle=shuffle, guard=Guard(self, on_nonfinite, examples, optimizer, options), validate=validate,
+                callback=callback, state=state, between=between,
             )  # fmt: skip
         return self.history
 
@@ -321,20 +333,10 @@ class Model:
         if target.shape != (n, classes):
             raise ValueError(f"{what}: expected shape ({n}, {classes}), came {array.shape}")
         if not np.isfinite(target).all():
-            raise ValueError(f"{what}: expected finite numbers that float32 can hold")
+            i, j = np.argwhere(~np.isfinite(target))[0]
+            came = np.asarray(array).reshape(target.shape)[i, j]
+            raise ValueError(f"{what}: expected finite numbers that float32 can hold, came {came} in example {i}, output {j}")
         return None, np.ascontiguousarray(target)
-
-    def _explain(self, examples: Examples, rows: npt.NDArray[np.int64]) -> str:
-        """What is not finite: the first node in topological order, in the first of these examples that has one."""
-        plan = self._engine("loss").plan
-        nodes = plan.node[len(plan.input_column) :]
-        _, values, _ = self._run("loss", Examples(examples.array[rows], self.graph.n_inputs), values=nodes)
-        assert values is not None
-        bad = np.argwhere(~np.isfinite(values.T))
-        if not len(bad):
-            return "all values are finite, an adjoint or a gradient is not; a lower learning rate may help"
-        node, row = nodes[bad[0][0]], bad[0][1]
-        return f"{self._name(int(node))} is {values[row, bad[0][0]]} in example {rows[row]}; a lower learning rate may help"
 
     def _name(self, node: int) -> str:
         for i, layer in enumerate(getattr(self, "layers", [])):

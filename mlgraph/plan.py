@@ -88,6 +88,10 @@ class Plan:
         Floats that a tile needs beside its slots.
     n_edges : int
         Edges into live neurons.
+    read_slots : (int, int)
+        The first and one after the last of the slots that neurons read, beside inputs.
+    edge_scale : float
+        The most that weights are scaled up by where edges are dropped.
 
     Raises
     ------
@@ -153,6 +157,7 @@ class Plan:
         self.sparse_ready = 0 < n_inputs <= np.iinfo(np.uint16).max and not (arguments < n_inputs).any()
         self.rows_read_data = False
         self.n_masked = self.n_extra = self.n_edges = 0
+        self.read_slots, self.edge_scale = (0, 0), 1.0
         trained = np.flatnonzero(code[heads] >= PARAMETER).tolist()
         groups = [nodes[firsts[i] : firsts[i] + sizes[i]] for i in trained]
         dense = [bool(code[g[0]] >= NEURON and keys[2][order[firsts[i]]] >= 0) for i, g in zip(trained, groups, strict=True)]
@@ -185,6 +190,10 @@ class Plan:
         self.rows_read_data |= reads_data and not shared
         if not reads_data and (slots < n_inputs).any():
             self.sparse_ready = False
+        read = slots[slots >= n_inputs]
+        if len(read):
+            begin, end = self.read_slots if self.read_slots[1] else (len(self.node), 0)
+            self.read_slots = min(begin, int(read.min())), max(end, int(read.max()) + 1)
         drop, keep, bits = _dropout_of(first, dropout)
         width = -(-n // PANEL) * PANEL  # of a dense block, padding included
         n_weights = width * arity if shared else len(sources)
@@ -196,6 +205,7 @@ class Plan:
         self.n_extra += shared * width * LANES
         self.n_edges += int(low.count[group].sum())
         if bits:
+            self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
             self.n_extra += -(-n_weights // 64) * 2
             self.n_masked += -(-n_weights // PANEL) * PANEL
         elif drop and shared and reads_data:

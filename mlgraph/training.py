@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +13,13 @@ import numpy.typing as npt
 from mlgraph.checks import Float32
 from mlgraph.engine import Examples
 
+if TYPE_CHECKING:
+    from mlgraph.nonfinite import Guard
+
 PIECE_SECONDS = 0.04
 """Aim for one call of the sweep: Ctrl-C and progress wait no longer."""
 
 Doubles = npt.NDArray[np.float64]
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss, an adjoint or a gradient was not finite; it reached no parameter.
-
-    The step is given up: before any parameter moved if a loss or an adjoint was not finite. If only the sum of a gradient
-    overflowed, other parameters may have taken the step.
-    """
 
 
 class Steps(NamedTuple):
@@ -80,8 +75,10 @@ class History:
     ----------
     batch_examples, batch_size : int64, shape (batches,)
         Examples seen after the batch, in all epochs; size of the batch.
+    batch_skipped : int64, shape (batches,)
+        How many examples of the batch were left out, because they gave something that is not finite.
     learning_rate, batch_loss, batch_accuracy : float64, shape (batches,)
-        Loss and accuracy are means over the batch, before it changed the parameters; NaN where there is no accuracy.
+        Loss and accuracy are means over the batch, before it changed the parameters; NaN where there is none.
     epoch_examples : int64, shape (epochs,)
     epoch_loss, epoch_accuracy : float64, shape (epochs,)
         Means over the epoch's batches, taken while training.
@@ -89,10 +86,15 @@ class History:
         After the epoch; empty without validation data.
     epoch_seconds : float64, shape (epochs,)
         Time of training alone.
+    nonfinite_step, nonfinite_sweep, nonfinite_node, nonfinite_example : int64, shape (left out,)
+        Of each example that was left out: the number of its step since training began; 0 forward, 1 backward, 2 update, and
+        the node, where the first of its step began not to be finite; its place in the data. -1 for all examples of a step,
+        where only their sum overflowed.
     """
 
     batch_examples: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     batch_size: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    batch_skipped: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     learning_rate: Doubles = field(default_factory=lambda: np.zeros(0))
     batch_loss: Doubles = field(default_factory=lambda: np.zeros(0))
     batch_accuracy: Doubles = field(default_factory=lambda: np.zeros(0))
@@ -102,6 +104,10 @@ class History:
     validation_loss: Doubles = field(default_factory=lambda: np.zeros(0))
     validation_accuracy: Doubles = field(default_factory=lambda: np.zeros(0))
     epoch_seconds: Doubles = field(default_factory=lambda: np.zeros(0))
+    nonfinite_step: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    nonfinite_sweep: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    nonfinite_node: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    nonfinite_example: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def add(self, **values: Any) -> None:
         """Append to the arrays of these names."""
@@ -182,95 +188,104 @@ def train(
     epochs: int,
     steps_of: Callable[[int], Steps],
     *,
-    label: npt.NDArray[np.int32] | None,
-    target: npt.NDArray[np.float32] | None,
-    loss: str,
-    loss_nodes: list[int],
     optimizer: str,
-    hyper: tuple[float, float, float],
-    seed: int,
+    options: dict[str, Any],
     shuffle: bool,
+    guard: Guard,
     validate: Callable[[], dict[str, float]] | None,
     callback: Callable[[Progress], Any] | None,
     state: RunState,
     between: Callable[[], Any],
-    explain: Callable[[npt.NDArray[np.int64]], str],
-    n_threads: int | None,
 ) -> None:
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 
     `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
-    graph, or compiled another part of it and so moved the parameters. `between` is called between pieces, when all that a
-    step leads to is done: there a run can be left, and go on later.
+    graph, or compiled another part of it and so moved the parameters. `options` are those that all steps have in common.
+    What is not certain to be finite is left to `guard`. `between` is called between pieces, when all that a step leads to
+    is done: there a run can be left, and go on later.
     """
-    n, history = len(examples), state.history
+    n, history, hyper = len(examples), state.history, options["hyper"]
     per_step = 0.0
     while state.epoch < epochs:
         epoch, taken = state.epoch, state.taken
-        order = np.random.default_rng([seed, epoch]).permutation(n) if shuffle else np.arange(n)
+        order = np.random.default_rng([options["seed"], epoch]).permutation(n) if shuffle else np.arange(n)
         steps = steps_of(epoch)
         rate = steps.rate
         if optimizer == "adam":
             # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
             t = np.arange(taken + 1, taken + len(rate) + 1)
             rate = (rate * np.sqrt(1 - hyper[1] ** t) / (1 - hyper[0] ** t)).astype(np.float32)
+        guard.begin(float(rate.max()))
         losses, correct = state.losses, state.correct
         while state.step < len(rate):
-            at = state.step
+            at, limit = state.step, guard.limit
             piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else 4
-            part = slice(at, min(at + piece, len(rate)))
+            part = slice(at, min(at + piece, len(rate)) if limit else at)
             begin = time.perf_counter()
-            bad, _, _ = run(
-                examples, first=steps.first[part], size=steps.size[part], rate=rate[part], order=order, label=label,
-                target=target, loss=loss, loss_nodes=loss_nodes, optimizer=optimizer, hyper=hyper, training=True,
-                backward=True, step_number=taken + at, seed=seed, losses=losses, correct=correct, n_threads=n_threads,
-            )  # fmt: skip
+            bad = 0
+            if limit:
+                bad, _, _ = run(
+                    examples, first=steps.first[part], size=steps.size[part], rate=rate[part], order=order,
+                    optimizer=optimizer, step_number=taken + at, limit=limit, losses=losses, correct=correct, **options,
+                )  # fmt: skip
+            done = part.stop if bad < 0 else at + bad
+            _record(history, steps, slice(at, done), epoch * n, losses, correct)
+            state.step = done
+            if bad >= 0:
+                places = slice(int(steps.first[done]), int(steps.first[done] + steps.size[done]))
+                alone = guard.step(order[places], float(rate[done]), taken + done, f"epoch {epoch}, step {done}")
+                losses[places] = alone[0]
+                if correct is not None and alone[1] is not None:
+                    correct[places] = alone[1]
+                _record(history, steps, slice(done, done + 1), epoch * n, losses, correct)
+                state.step = done + 1
             spent = time.perf_counter() - begin
             state.seconds += spent
-            per_step = spent / (part.stop - at)
-            done = slice(at, part.stop if bad < 0 else at + bad)
-            _record(history, steps, done, epoch * n, losses, correct)
-            state.step = done.stop
-            if bad >= 0:
-                step = at + bad
-                places = slice(int(steps.first[step]), int(steps.first[step] + steps.size[step]))
-                raise NonFiniteError(f"epoch {epoch}, step {step}: {explain(order[places])}")
+            per_step = spent / (state.step - at)
             if callback:
-                seen = slice(int(steps.first[at]), int(steps.first[done.stop - 1] + steps.size[done.stop - 1]))
-                accuracy = float("nan") if correct is None else float(correct[seen].mean())
-                mean = float(losses[seen].mean(dtype=np.float64))
-                callback(Progress("steps", epoch, epochs, epoch * n + seen.stop, epochs * n, mean, accuracy, history))
+                seen = slice(int(steps.first[at]), state.seen)
+                loss, accuracy = _means(losses[seen], None if correct is None else correct[seen])
+                callback(Progress("steps", epoch, epochs, epoch * n + seen.stop, epochs * n, loss, accuracy, history))
             between()
         scores = validate() if validate else None
+        loss, accuracy = _means(losses, correct)
         history.add(
-            epoch_examples=(epoch + 1) * n,
-            epoch_seconds=state.seconds,
-            epoch_loss=losses.mean(dtype=np.float64),
-            epoch_accuracy=np.nan if correct is None else correct.mean(),
-        )
+            epoch_examples=(epoch + 1) * n, epoch_seconds=state.seconds, epoch_loss=loss, epoch_accuracy=accuracy
+        )  # fmt: skip
         if scores:
             history.add(validation_loss=scores["loss"], validation_accuracy=scores.get("accuracy", np.nan))
         state.epoch, state.step, state.taken, state.seconds = epoch + 1, 0, taken + len(rate), 0.0
         if callback:
-            end = history.epoch_loss[-1], history.epoch_accuracy[-1]
-            callback(Progress("epoch", epoch, epochs, (epoch + 1) * n, epochs * n, float(end[0]), float(end[1]), history))
+            callback(Progress("epoch", epoch, epochs, (epoch + 1) * n, epochs * n, loss, accuracy, history))
         between()
+
+
+def _means(losses: Float32, correct: npt.NDArray[np.uint8] | None) -> tuple[float, float]:
+    """Of the examples that have a loss: the others were left out."""
+    used = ~np.isnan(losses)
+    if not used.any():
+        return float("nan"), float("nan")
+    accuracy = float("nan") if correct is None else float(correct[used].mean())
+    return float(losses[used].mean(dtype=np.float64)), accuracy
 
 
 def _record(history: History, steps: Steps, done: slice, before: int, losses: Any, correct: Any) -> None:
     if done.stop == done.start:
         return
     first, size = steps.first[done], steps.size[done]
-    cuts = np.append(first, first[-1] + size[-1])
-    here = slice(cuts[0], cuts[-1])
+    here = slice(first[0], first[-1] + size[-1])
+    used = ~np.isnan(losses[here])
 
-    def means(values: Any) -> Doubles:
-        return np.asarray(np.add.reduceat(values[here].astype(np.float64), first - cuts[0]) / size)
+    def total(values: Any) -> Doubles:
+        return np.add.reduceat(np.where(used, values, 0).astype(np.float64), first - first[0])
 
-    history.add(
-        batch_examples=before + first + size,
-        batch_size=size,
-        learning_rate=steps.rate[done].astype(np.float64),
-        batch_loss=means(losses),
-        batch_accuracy=np.full(len(size), np.nan) if correct is None else means(correct),
-    )
+    count = total(1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a step was left out
+        history.add(
+            batch_examples=before + first + size,
+            batch_size=size,
+            batch_skipped=size - count.astype(np.int64),
+            learning_rate=steps.rate[done].astype(np.float64),
+            batch_loss=total(losses[here]) / count,
+            batch_accuracy=np.full(len(size), np.nan) if correct is None else total(correct[here]) / count,
+        )

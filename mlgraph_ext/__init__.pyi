@@ -16,14 +16,15 @@ class _Sweep(Protocol):
         hyper: _Array, first: _Array | None, second: _Array | None, scale: _Array, input_column: _Array,
         nonzero: tuple[_Array | None, ...] | None, compress: bool, backward: bool, tiles: _Array, n_tiles: int,
         tile_stride: int, values_at: int, adjoints_at: int, first_slot: int, n_slots: int, first_adjoint: int,
-        packed_at: int, scratch: _Array, n_workers: int, scratch_stride: int, columns_at: int,
+        first_source: int, last_source: int, packed_at: int, scratch: _Array, n_workers: int, scratch_stride: int,
+        columns_at: int,
     ) -> bytes: ...
     def run(
         self, prepared: bytes, data_bytes: _Array | None, data_floats: _Array | None, step_first: _Array,
         step_size: _Array, step_rate: _Array, order: _Array | None, step_number: int, seed: int, training: bool,
-        loss: int, loss_slot: _Array, label: _Array | None, target: _Array | None, losses: _Array | None,
-        correct: _Array | None, value_slot: _Array, value_out: _Array | None, highest: _Array | None,
-        adjoint_slot: _Array, adjoint_out: _Array | None,
+        limit: float, reach: float, loss: int, loss_slot: _Array, label: _Array | None, target: _Array | None,
+        losses: _Array | None, correct: _Array | None, value_slot: _Array, value_out: _Array | None,
+        highest: _Array | None, adjoint_slot: _Array, adjoint_out: _Array | None,
     ) -> int: ...
     def packed_size(self, columns: int) -> int: ...
     def tile_nonzeros(self, columns: int) -> int: ...

@@ -169,17 +169,22 @@ cdef bint seed_adjoints(
     return finite
 
 
-cdef bint backward(
+cdef double size_of(const Run* r, const float* x, int64_t n) noexcept nogil:
+    """Sum of |x|, not finite if one is not; of that alone where there is no limit to hold a sum against."""
+    return magnitude(x, n) if r.limit > 0 else 0 if all_finite(x, n) else INFINITY
+
+
+cdef double backward(
     const Run* r, int64_t step, int64_t tile, float* memory, float* scratch,
 ) noexcept nogil:
-    """Adjoints in reverse order; False if one of a neuron or parameter is not finite."""
+    """Adjoints in reverse order; `size_of` all those of neurons and parameters."""
     cdef float* values = memory + r.values_at
     cdef float* adjoints = memory + r.adjoints_at
     cdef const Instruction* ins
     cdef float* delta
     cdef float y[LANES]
     cdef int64_t t, i, lane
-    cdef bint finite = True
+    cdef double total = 0
     for t in range(r.n_instructions - 1, -1, -1):
         ins = r.program + t
         delta = adjoints + ins.dst * LANES
@@ -187,7 +192,7 @@ cdef bint backward(
             if ins.propagate:
                 op_adjoint(<int>ins.op, ins.size, ins.arity, r.index + ins.args, values, adjoints, ins.dst)
         elif ins.kind == PARAMETER:
-            finite = finite and all_finite(delta, ins.size * LANES)
+            total = total + size_of(r, delta, ins.size * LANES)
         elif ins.kind != CONSTANT:
             if r.training and ins.drop:
                 drop_neurons(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, delta)
@@ -198,7 +203,7 @@ cdef bint backward(
                     activation_adjoint(<int>ins.op, LANES, y, delta + i * LANES)
             else:
                 activation_adjoint(<int>ins.op, ins.size * LANES, values + ins.dst * LANES, delta)
-            finite = finite and all_finite(delta, ins.size * LANES)
+            total = total + size_of(r, delta, ins.size * LANES)
             if ins.kind == DENSE:
                 if is_thin(r, ins, step):
                     gather_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, delta, thin_slots(ins, scratch))
@@ -210,16 +215,16 @@ cdef bint backward(
             elif ins.propagate:
                 rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.args, ins.size,
                              r.index + ins.args + ins.size + 1, delta, adjoints)
-    return finite
+    return total
 
 
 cdef void hand_back(
-    const int64_t* row, int64_t n, const float* slots, const int32_t* wanted, int64_t n_wanted, float* out,
+    int64_t first, int64_t n, const float* slots, const int32_t* wanted, int64_t n_wanted, float* out,
 ) noexcept nogil:
     cdef int64_t lane, j
     for lane in range(n):
         for j in range(n_wanted):
-            out[row[lane] * n_wanted + j] = slots[wanted[j] * <int64_t>LANES + lane]
+            out[(first + lane) * n_wanted + j] = slots[wanted[j] * <int64_t>LANES + lane]
 
 
 cdef void find_highest(
@@ -246,7 +251,7 @@ cdef void find_highest(
 
 
 cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* scratch, bint fresh) noexcept nogil:
-    """Phase 1 for one tile, in the tile memory numbered `place`. False if something was not finite."""
+    """Phase 1 for one tile, in the tile memory numbered `place`. False if something is not finite that would be learnt from."""
     cdef float* memory = r.tiles + place * r.tile_stride
     cdef float* values = memory + r.values_at
     cdef float* adjoints = memory + r.adjoints_at
@@ -258,6 +263,7 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     cdef Nonzero data
     cdef int64_t lane
     cdef bint finite = True
+    cdef double total, reach
     for lane in range(LANES):
         entry[lane] = lane
         # The lanes past the end repeat the last example: real numbers, of no weight in the loss.
@@ -280,18 +286,23 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     if r.loss != LOSS_NONE:
         finite = seed_adjoints(r, step, first, row, n, values, adjoints)
     if r.backward:
-        finite = backward(r, step, tile, memory, scratch) and finite
+        total = backward(r, step, tile, memory, scratch)
+        finite = finite and total - total == 0
+        if r.limit > 0:
+            # No gradient is larger than the sum of all adjoints times the largest value that one is multiplied by.
+            reach = magnitude(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES)
+            r.bounds[place] = total * (r.reach if reach < r.reach else reach)
     if r.value_out != NULL:
-        hand_back(row, n, values, r.value_slot, r.n_values, r.value_out)
+        hand_back(first, n, values, r.value_slot, r.n_values, r.value_out)
     if r.highest != NULL:
         find_highest(row, n, values, r.value_slot, r.n_values, r.highest)
     if r.n_adjoints:
-        hand_back(row, n, adjoints, r.adjoint_slot, r.n_adjoints, r.adjoint_out)
-    return finite
+        hand_back(first, n, adjoints, r.adjoint_slot, r.n_adjoints, r.adjoint_out)
+    return finite or not r.n_units
 
 
 cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noexcept nogil:
-    """Phase 2 for one unit: gradient over all tiles of the step, then the update. False if it was not finite."""
+    """Phase 2 for one unit: gradient over all tiles of the step, then the update. False, for each unit, if it may overflow."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef const int32_t* sources = r.index + ins.args
     cdef int64_t tiles = (r.step_size[step] + LANES - 1) // LANES
@@ -300,6 +311,12 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noex
     cdef bint thin = unit.part == 0 and is_thin(r, ins, step)
     cdef float* g = scratch
     cdef float* part
+    cdef double bound = 0
+    if r.limit > 0:
+        for tile in range(tiles):
+            bound = bound + r.bounds[tile]
+        if not bound < r.limit:
+            return False
     if ins.kind == DENSE and unit.part == 0:
         if r.sparse and ins.reads_data:
             first = r.nonzero.chunk[unit.first]
@@ -331,8 +348,6 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noex
     if thin:
         spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, unit.panel // 2, (unit.panels + 1) // 2,
                     ins.size, part, g)
-    if r.training and not all_finite(g, runs * run):
-        return False
     for i in range(runs):
         update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run)
     return True

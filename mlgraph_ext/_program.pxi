@@ -73,6 +73,11 @@ cdef struct Run:
     uint64_t seed
     bint training
     bint backward
+    double limit         # a step whose gradients are not certain to stay below it is not taken; 0: none
+    double reach         # largest value of the data, at least 1
+    double* bounds       # of each tile: how large its part of a gradient may be
+    int64_t first_source  # slots that neurons read, beside inputs
+    int64_t last_source
     # the loss
     int64_t loss
     const int32_t* loss_slot

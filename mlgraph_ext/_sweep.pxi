@@ -16,8 +16,14 @@
 #    arrived, so a thread that the system has put aside holding nothing holds up nobody; waiting soon yields the processor.
 #    libgomp's barrier does neither: beside a busy process it costs several times the epoch.
 # f) Many steps go down in one call; Python is on the path of no step.
-# g) A step in which a loss, an adjoint or a gradient is not finite changes no parameter that it would spoil: the call
-#    stops and says which step.
+# g) Nothing that is not finite reaches a parameter. A loss or an adjoint that is not stops the run before its step writes
+#    anything. That no gradient, moment or parameter will overflow is known before the first write as well: all gradients
+#    of a step are at most the sum of its |adjoints| times the largest value that an adjoint is multiplied by, and both
+#    cost one pass over a few slots of each tile. Below `limit` (mlgraph/nonfinite.py derives it) that is proof enough,
+#    and no gradient is looked at. Every unit compares the same numbers, so that all or none of them write. What is not
+#    certain so is a step that learning rarely meets: the run stops, and the caller takes it alone, from a copy, and looks.
+#    (Gradients of all units checked before the first write would be a third phase and a vector of gradients; old values
+#    kept by each unit a store for each parameter, some percent of an epoch.)
 # h) Everything that can raise is checked in `run` before the GIL goes.
 
 from cython.parallel cimport prange
@@ -75,7 +81,7 @@ def prepare(
     float[::1] parameters, int optimizer, const float[::1] hyper, float[::1] first, float[::1] second,
     const float[::1] scale, const int32_t[::1] input_column, tuple nonzero, bint compress, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
-    int64_t n_slots, int64_t first_adjoint, int64_t packed_at,
+    int64_t n_slots, int64_t first_adjoint, int64_t first_source, int64_t last_source, int64_t packed_at,
     float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t columns_at,
 ):
     """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
@@ -126,6 +132,7 @@ def prepare(
     r.tiles = &tiles[0]
     r.n_tiles, r.tile_stride, r.values_at, r.adjoints_at = n_tiles, tile_stride, values_at, adjoints_at
     r.first_slot, r.n_slots, r.first_adjoint, r.packed_at = first_slot, n_slots, first_adjoint, packed_at
+    r.first_source, r.last_source = first_source, last_source
     r.scratch = &scratch[0]
     r.n_workers, r.scratch_stride, r.columns_at = n_workers, scratch_stride, columns_at
     return (<const char*>&r)[:sizeof(Run)]
@@ -134,7 +141,7 @@ def prepare(
 def run(
     bytes prepared, const uint8_t[:, ::1] data_bytes, const float[:, ::1] data_floats,
     const int64_t[::1] step_first, const int64_t[::1] step_size, const float[::1] step_rate, const int64_t[::1] order,
-    int64_t step_number, uint64_t seed, bint training,
+    int64_t step_number, uint64_t seed, bint training, double limit, double reach,
     int loss, const int32_t[::1] loss_slot, const int32_t[::1] label, const float[:, ::1] target,
     float[::1] losses, uint8_t[::1] correct,
     const int32_t[::1] value_slot, float[:, ::1] value_out, int64_t[::1] highest,
@@ -145,7 +152,8 @@ def run(
     Returns
     -------
     int
-        -1, or the number of the step (from 0) at which something was not finite and the run stopped.
+        -1, or the number of the step (from 0) that was not taken, and at which the run stopped: something is not finite, or
+        not certain to stay below the limit.
     """
     cdef Run r
     cdef int64_t most = 0, i
@@ -167,6 +175,7 @@ def run(
     r.step_first, r.step_size, r.step_rate = &step_first[0], &step_size[0], &step_rate[0]
     r.n_steps = step_size.shape[0]
     r.step_number, r.seed, r.training = step_number, seed, training
+    r.limit, r.reach = limit if training and r.n_units else 0, reach
     r.loss, r.loss_slot, r.n_outputs = loss, &loss_slot[0], loss_slot.shape[0] - 1
     r.losses = &losses[0] if losses is not None else NULL
     r.correct = &correct[0] if correct is not None else NULL
@@ -186,11 +195,15 @@ def run(
         raise ValueError(f"prepared: expected memory for {most} tiles, came {r.n_tiles}")
     workers = <int>r.n_workers
     r.taken = <int64_t*>zeros(workers * TAKEN_STRIDE, sizeof(int64_t))
-    if r.taken == NULL:
+    r.bounds = <double*>zeros(r.n_tiles, sizeof(double))
+    if r.taken == NULL or r.bounds == NULL:
+        free(r.taken)
+        free(r.bounds)
         raise MemoryError("prepared: no memory for the queues of its workers")
     # One iteration is one worker. With fewer threads than asked for, the first worker does the work of the missing ones.
     for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1,
                          use_threads_if=workers > 1):
         work(&r, worker, workers)
     free(r.taken)
+    free(r.bounds)
     return r.bad_step

@@ -17,6 +17,28 @@ cdef struct Optimizer:
     float* second        # Adam's second moment
 
 
+cdef extern from *:
+    """
+    static inline vec absolute(vec x) { return (vec)((ivec)x & 0x7fffffff); }
+    """
+    vec absolute(vec x) noexcept nogil
+
+
+cdef double magnitude(const float* x, int64_t n) noexcept nogil:
+    """Sum of |x|: as large as the largest of them, and not finite if one is not. `n` is a multiple of LANES."""
+    cdef vec low = splat(<float>0), high = splat(<float>0)
+    cdef double total = 0
+    cdef int64_t i
+    cdef int c
+    for i in range(n // (2 * VEC_WIDTH)):
+        low = low + absolute((<const vec*>x)[2 * i])
+        high = high + absolute((<const vec*>x)[2 * i + 1])
+    low = low + high
+    for c in range(VEC_WIDTH):
+        total = total + (<float*>&low)[c]
+    return total
+
+
 cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
     # 0 * x is zero for finite x and NaN otherwise; a sum of such products is zero only if all were.
     cdef vec acc = splat(<float>0)

@@ -49,6 +49,7 @@ RUNS = {
     "sgd": (network, LABELS, {"momentum": 0.0}),
     "momentum, dropout, batches that shrink": (lambda: network(dropout=0.5), LABELS, {"batch_size": (96, 20)}),
     "adam, dropped edges": (lambda: network(weight_dropout=0.3), LABELS, {"optimizer": "adam", "learning_rate": (0.01, 0.001)}),
+    "skipped examples": (network, LABELS, {"on_nonfinite": "skip", "learning_rate": (3e37, 1e36)}),
     "any graph": (any_model, TARGETS, {"learning_rate": 0.003, "batch_size": (64, 100), "shuffle": False}),
     "any graph, adam": (any_model, TARGETS, {"learning_rate": 0.001, "optimizer": "adam"}),
 }
@@ -125,6 +126,7 @@ def test_a_run_that_is_stopped_again_and_again(path, name):
         except Stop:
             continue
     assert lives > 3 and bits(model) == whole(name)
+    assert (model.history.batch_skipped.sum() > 0) == (name == "skipped examples")
 
 
 def test_nothing_to_go_on_from(path):
@@ -367,27 +369,27 @@ def test_odd_headers(untouched, path, field, value, message):
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_odd_arrays(untouched, path, name):
-    net = network()
+    net, options = network(), {"optimizer": "adam", "learning_rate": 3e38, "on_nonfinite": "skip"}
     with pytest.raises(Stop):
-        fit(net, optimizer="adam", checkpoint=path, checkpoint_every=0, callback=stop_at(30))
+        fit(net, checkpoint=path, checkpoint_every=0, callback=stop_at(30), **options)
     path.with_name("run.npz.previous").unlink()
     with np.load(path) as file:
         array = file[name]
     assert array.dtype == ARRAYS[name] and len(array)
-    for bad in (array[:-1], np.append(array, array[:1]), array.astype(">i2"), array[:, None]):
+    for bad in (array[:-1], np.append(array, array[:1]), np.zeros(len(array), np.float16), array[:, None]):
         rewrite(path, {name: bad})
-        with pytest.raises(ModelFileError, match=f"array {name}"):
-            fit(untouched, optimizer="adam", checkpoint=path, resume=True)
+        with pytest.raises(ModelFileError, match="array history_nonfinite" if "nonfinite" in name else f"array {name}"):
+            fit(untouched, **options, checkpoint=path, resume=True)
     rewrite(path, {name: array})
     if name in ("first", "second"):
         rewrite(path, {name: np.where(np.arange(len(array)) == 5, np.float32(np.inf), array)})
         with pytest.raises(ModelFileError, match=f"array {name}: expected {len(array)} finite numbers"):
-            fit(untouched, optimizer="adam", checkpoint=path, resume=True)
+            fit(untouched, **options, checkpoint=path, resume=True)
     if name == "history_batch_examples":
         for wrong in (array * 0, array * 1000):
             rewrite(path, {name: wrong})
             with pytest.raises(ModelFileError, match="expected a place in a run of 3 epochs"):
-                fit(untouched, optimizer="adam", checkpoint=path, resume=True)
+                fit(untouched, **options, checkpoint=path, resume=True)
 
 
 def test_a_model_is_no_checkpoint(untouched, path):
@@ -401,7 +403,7 @@ def test_a_model_is_no_checkpoint(untouched, path):
 OTHERS = {
     "epochs": {"epochs": 4}, "batch_size": {"batch_size": (64, 63)}, "learning_rate": {"learning_rate": 0.05},
     "momentum": {"momentum": 0.5}, "optimizer": {"optimizer": "adam"}, "shuffle": {"shuffle": False}, "seed": {"seed": 6},
-    "another validation data": {"validation": None},
+    "another validation data": {"validation": None}, "on_nonfinite": {"on_nonfinite": "skip"},
 }  # fmt: skip
 
 

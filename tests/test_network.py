@@ -1,6 +1,5 @@
 """Training, evaluating and predicting: what comes out, what is refused, what an interrupted run leaves."""
 
-import itertools
 import json
 import signal
 import subprocess
@@ -479,6 +478,7 @@ BAD_OPTIONS = {
     "learning_rate": (-0.1, NAN, INF, 1e39, (0.1, "a"), "learning_rate: expected one or two floats, from 0 to below 3.40282e"),
     "momentum": (1, -0.1, NAN, "momentum: expected a number from 0 to below 1"),
     "optimizer": ("lion", "optimizer: expected sgd or adam, came 'lion'"),
+    "on_nonfinite": ("ignore", None, "on_nonfinite: expected one of raise, skip, disconnect, came"),
     "seed": (-1, 0.5, "seed: expected an integer of at least 0"),
     "n_threads": (0, 1.5, "n_threads: expected an integer of at least 1"),
     "validation": ((X[:, 1:], Y), r"validation x: expected shape \(examples, 12\)"),
@@ -532,8 +532,8 @@ def test_bad_options(trained, name, value, message):
         (TARGETS[:, :2], ValueError, r"y: expected shape \(200, 3\), came \(200, 2\)"),
         (TARGETS[:-1], ValueError, r"y: expected shape \(200, 3\), came \(199, 3\)"),
         (Y / 1, ValueError, r"y: expected shape \(200, 3\), came \(200,\)"),
-        (TARGETS * NAN, ValueError, "y: expected finite numbers"),
-        (TARGETS.astype(float) * 1e39, ValueError, "y: expected finite numbers that float32 can hold"),
+        (changed(TARGETS / 1, (9, 2), NAN), ValueError, "y: expected finite .* hold, came nan in example 9, output 2"),
+        (TARGETS.astype(float) * 1e39, ValueError, "y: expected finite .* hold, came 1e\\+39 in example 0, output 2"),
         (TARGETS * 1j, TypeError, "y: expected numbers, came an array of complex64"),
     ],
 )
@@ -546,46 +546,6 @@ def test_bad_targets(targets, error, message):
 
 
 # --- what is not finite -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 1e4), *itertools.product(["sgd", "adam"], [1e10, 1e20, 1e30, 3e38])])
-def test_a_huge_learning_rate_leaves_finite_parameters(sweep, optimizer, rate):
-    net = network("identity")
-    with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch \d+, step \d+: (layer \d neuron \d+ is -?(inf|nan) in example"
-                                                     r" \d+|all values are finite, an adjoint or a gradient is not); a lower"):
-        net.fit(X, Y, epochs=300, batch_size=20, learning_rate=rate, optimizer=optimizer)
-    assert np.isfinite(net.graph.parameters).all()
-    assert len(net.history.batch_loss) and np.isfinite(net.history.batch_loss).all()
-
-
-def test_what_is_not_finite_is_named():
-    g = mlgraph.Graph()
-    x = g.input()
-    loss = mlgraph.log(g.add_neuron([x], weights=[1.0]))
-    model = mlgraph.Model(g, [loss], loss=loss)
-    with pytest.raises(mlgraph.NonFiniteError, match=rf"^epoch 0, step 0: log {loss.name} is nan in example 2; a lower"):
-        model.fit([[1], [2], [-1], [3]], epochs=1)
-    assert g.parameters[:1] == [1.0]
-
-
-def test_a_gradient_that_is_not_finite():
-    g = mlgraph.Graph()
-    neuron = g.add_neuron([g.input()], bias=None)
-    model = mlgraph.Model(g, [neuron], loss=neuron * 1e20)
-    with pytest.raises(mlgraph.NonFiniteError, match="all values are finite, an adjoint or a gradient is not"):
-        model.fit([[1e30]], epochs=1, learning_rate=1e-30)
-    assert neuron.weights == [0]
-
-
-def test_a_step_that_is_not_finite_is_not_taken():
-    """Everything before it is."""
-    net, other = network(shuffled := "identity"), network(shuffled)
-    x = FLOATS * np.where(np.arange(N) < 150, 1, 1e30)[:, None]
-    with pytest.raises(mlgraph.NonFiniteError, match="epoch 0, step 3: "):
-        net.fit(x, Y, epochs=1, batch_size=50, shuffle=False)
-    steps = schedule(N, 1, (50, 50), (0.05, 0.05))
-    other.fit(x[:150], Y[:150], epochs=1, batch_size=50, shuffle=False)
-    assert bits(net) == bits(other) and net.history.batch_size.tolist() == steps.size[:3].tolist()
 
 
 @pytest.mark.parametrize("value", [INF, -INF, NAN])

@@ -1,0 +1,321 @@
+"""Where a step went wrong: its sweeps are taken again, and what is not finite is followed to the node where it began."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops, reference
+from mlgraph.checks import Float32
+from mlgraph.engine import Engine, Examples
+from mlgraph.graph import PANEL
+from mlgraph.lowering import Ids, Ints
+from mlgraph.plan import KINDS, LANES, Instruction, Plan
+
+if TYPE_CHECKING:
+    from mlgraph.network import Model
+
+Mask = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
+
+SWEEPS = ("forward", "backward", "update")
+"""Where something was not finite; the history has their numbers."""
+
+PIECE = 2**24
+"""Values that are looked at in one sweep."""
+
+NEURONS = (KINDS["dense"], KINDS["rows"])
+
+
+class Fault(NamedTuple):
+    """Where something began not to be finite.
+
+    Attributes
+    ----------
+    sweep : int
+        Its place in `SWEEPS`.
+    node : int
+    example : int
+        Place in the data; -1 where only a sum over examples overflowed.
+    text : str
+        All that, and the numbers that made it.
+    """
+
+    sweep: int
+    node: int
+    example: int
+    text: str
+
+
+class Search:
+    """What was not finite in a step, the parameters of which are as before it.
+
+    Attributes
+    ----------
+    finite : bool, shape (examples,)
+        Which examples of the step may be learnt from.
+    """
+
+    def __init__(
+        self, model: Model, engine: Engine, examples: Examples, rows: Ints, number: int, options: dict[str, Any]
+    ) -> None:
+        self._model, self._engine, self._examples, self._rows = model, engine, examples, rows
+        self._number, self._options = number, options
+        self._plan = plan = engine.plan
+        self._inputs = len(plan.input_column)
+        self._losses = np.zeros(len(rows), np.float32)
+        self._trained = np.zeros(plan.n_slots, bool)
+        for ins in plan.instructions:
+            self._trained[ins.dst : ins.dst + ins.size] = ins.kind in (KINDS["parameter"], *NEURONS)
+        self.finite = np.ones(len(rows), bool)
+        for part, _, adjoints in self._sweeps():
+            self.finite &= np.isfinite(adjoints[:, self._trained[part]]).all(axis=1)
+        self.finite &= np.isfinite(self._losses)
+        self._at, self._slot = 0, -1
+        self._values, self._adjoints = np.zeros(0), np.zeros(0)
+
+    def find(self, spoilt: Mask, rate: float, vectors: list[Float32]) -> Fault:
+        """Where it began.
+
+        Parameters
+        ----------
+        spoilt : bool, shape (parameters,)
+            Where the step would leave a parameter, or the optimizer's state of it, that is not finite.
+        rate : float
+        vectors : list of float32, shape (parameters,)
+            Parameters and the optimizer's vectors before the step.
+        """
+        with np.errstate(all="ignore"):
+            if self.finite.all():
+                return self._of_update(spoilt, rate, vectors)
+            self._look_at(int(np.argmin(self.finite)))
+            return self._of_adjoint() if np.isfinite(self._losses[self._at]) else self._of_value()
+
+    def upstream(self) -> Iterator[int]:
+        """The node where it began, the source that counted most for it, the source that counted most for that, and so on."""
+        if self._slot < 0:
+            return
+        if len(self._values) == 0:
+            self._look_at(self._at)
+        slot = self._slot
+        while slot >= self._inputs:
+            yield int(self._plan.node[slot])
+            sources, weights = self._reads(slot)
+            if len(sources) == 0:
+                return
+            slot = int(sources[_largest(_product(weights, self._values[sources]))])
+
+    # --- the three sweeps --------------------------------------------------------------------------------------------
+
+    def _of_value(self) -> Fault:
+        row, target = self._rows[self._at], None
+        slots = self._plan.slot[np.array(self._options["loss_nodes"])]
+        if self._options["loss"] == "softmax_cross_entropy":
+            read, blamed = slots[[0, self._options["label"][row] + 1]], slots[self._options["label"][row] + 1]
+        elif self._options["loss"] == "squared_error":
+            worst = _largest(self._values[slots[1:]] - self._options["target"][row])
+            read, blamed, target = slots[1:], slots[1 + worst], self._options["target"][row, worst]
+        else:
+            read, blamed = slots, slots[0]
+        fault = self._behind(read)
+        if fault:
+            return fault
+        numbers = f"the output is {self._values[blamed]:.6g}" + ("" if target is None else f", its target {target:.6g}")
+        return self._fault(0, int(blamed), f"gives the loss {self._losses[self._at]} in", numbers)
+
+    def _behind(self, read: Any) -> Fault | None:
+        """The first slot that is not finite among these and what they are made from; None if they are."""
+        seen, todo = set(), [int(slot) for slot in read if not np.isfinite(self._values[slot])]
+        while todo:
+            seen.add(slot := todo.pop())
+            # Past what is finite there is no way: something that is not may do no harm (1 / inf).
+            sources = self._reads(slot)[0]
+            todo += set(sources[~np.isfinite(self._values[sources])].tolist()) - seen
+        if not seen:
+            return None
+        slot = min(seen)
+        return self._fault(0, slot, f"is {self._values[slot]} in", self._made_of(slot))
+
+    def _of_adjoint(self) -> Fault:
+        slot = int(np.flatnonzero(self._trained & ~np.isfinite(self._adjoints))[-1])
+        while True:
+            terms = self._terms(slot)
+            above = [reader for reader, _ in terms if not np.isfinite(self._adjoints[reader])]
+            if not above:
+                break
+            slot = max(above)
+        numbers = "the loss itself"
+        if terms:
+            reader, factor = terms[_largest([self._adjoints[reader] * factor for reader, factor in terms])]
+            numbers = f"the largest term is {self._adjoints[reader]:.6g} * {factor:.6g}, of {self._name(reader)}"
+        return self._fault(1, slot, f"has the adjoint {self._adjoints[slot]} in", numbers)
+
+    def _of_update(self, spoilt: Mask, rate: float, vectors: list[Float32]) -> Fault:
+        slot, source, place = next(_spoilt_slots(self._plan, spoilt), (-1, -1, -1))
+        if slot < 0:
+            self.finite[:] = False
+            return Fault(2, -1, -1, "something is not finite")
+        terms = self._column(slot, adjoint=True) * (1.0 if source < 0 else self._column(source, adjoint=False))
+        self.finite = np.isfinite(terms.astype(np.float32))
+        # Where no example alone is to blame, all of them are.
+        alone = not self.finite.all()
+        self._at = int(np.argmin(self.finite)) if alone else 0
+        self.finite &= alone
+        if alone and source >= self._inputs:
+            self._look_at(self._at)
+            fault = self._behind([source])  # the loss did not meet it, but the gradient
+            if fault:
+                return fault
+        kind = self._instruction(slot).kind
+        what = "value" if kind not in NEURONS else "bias" if source < 0 else f"weight of {self._name(source)}"
+        state = "".join(f", {vector[place]:.6g} in the optimizer's state" for vector in vectors[1:])
+        numbers = f"{vectors[0][place]:.6g}, the gradient {terms.sum():.6g}{state}, the learning rate {rate:.6g}"
+        verb = f"would not keep its {what} finite{' in' if alone else ''}"
+        return self._fault(2, slot, verb, f"it is {numbers}", with_example=alone)
+
+    def _fault(self, sweep: int, slot: int, verb: str, numbers: str, *, with_example: bool = True) -> Fault:
+        self._slot, row = slot, int(self._rows[self._at])
+        where = f" example {row}" if with_example else ""
+        text = f"{self._name(slot)} {verb}{where} ({SWEEPS[sweep]}): {numbers}"
+        return Fault(sweep, int(self._plan.node[slot]), row if with_example else -1, text)
+
+    # --- the numbers of it -------------------------------------------------------------------------------------------
+
+    def _made_of(self, slot: int) -> str:
+        """The numbers that made a value."""
+        ins = self._instruction(slot)
+        sources, weights = self._reads(slot)
+        x = self._values[sources]
+        if weights is None:
+            if ins.kind != KINDS["operation"]:
+                return "so it was before"
+            shown = sorted(range(len(x)), key=lambda k: -_size(x[k]))[:3] if len(x) > 3 else [*range(len(x))]
+            numbers = [f"{x[k]:.6g}" for k in shown] + ["..."] * (len(x) > 3)
+            return f"{ops.BY_CODE[ins.op].name}({', '.join(numbers)})"
+        k = _largest(_product(weights, x))
+        bias = self._engine.graph.parameters[ins.bias + slot - ins.dst] if ins.bias >= 0 else 0.0
+        return f"the bias is {bias:.6g}, the largest product {weights[k]:.6g} * {x[k]:.6g}, of {self._name(sources[k])}"
+
+    def _terms(self, slot: int) -> list[tuple[int, float]]:
+        """Slots that read this one and pass an adjoint on, and what that is multiplied by on its way."""
+        terms: list[tuple[int, float]] = []
+        for ins in self._plan.instructions:
+            if ins.dst + ins.size <= slot or not ins.propagate:
+                continue
+            table = self._plan.index[ins.args :]
+            if ins.kind == KINDS["dense"]:
+                readers = np.arange(ins.size) if slot in table[: ins.arity] else np.zeros(0, np.int64)
+            elif ins.kind == KINDS["rows"]:
+                edges = np.flatnonzero(table[ins.size + 1 : ins.size + 1 + table[ins.size]] == slot)
+                readers = np.searchsorted(table[: ins.size + 1], edges, "right") - 1
+            else:
+                readers = np.flatnonzero(table[: ins.size * ins.arity] == slot) // ins.arity
+            for reader in (ins.dst + np.unique(readers)).tolist():
+                sources, factors = self._reads(reader)
+                if factors is None:
+                    x, y, op = self._values[sources][:, None], self._values[reader : reader + 1], ops.BY_CODE[ins.op]
+                    partials = op.derivatives(y, x) if op.arity < 0 else op.derivatives(y, *x)
+                    factors = np.array([np.broadcast_to(partial, 1)[0] for partial in partials])
+                factor = float(factors[sources == slot].sum())
+                if factor:
+                    terms.append((reader, factor))
+        return terms
+
+    def _reads(self, slot: int) -> tuple[Ids, Doubles | None]:
+        """Slots that a slot is made from, and for a neuron its weights: those of the example, scaled or dropped."""
+        none = np.zeros(0, np.int32)
+        if slot < self._inputs:
+            return none, None
+        ins, index = self._instruction(slot), self._plan.index
+        n = slot - ins.dst
+        if ins.kind not in NEURONS:
+            return (index[ins.args + n * ins.arity : ins.args + (n + 1) * ins.arity] if ins.arity else none), None
+        if ins.kind == KINDS["dense"]:
+            sources = index[ins.args : ins.args + ins.arity]
+            places = n // PANEL * PANEL * ins.arity + n % PANEL + np.arange(ins.arity) * PANEL
+        else:
+            first, last = index[ins.args + n : ins.args + n + 2]
+            sources, places = index[ins.args + ins.size + 1 :][first:last], np.arange(first, last)
+        weights = self._engine.graph.parameters[ins.weights + places].astype(np.float64)
+        edges = reference.draw(ins, self._options["seed"], self._number, self._at // LANES).edges
+        return sources, weights if edges is None else _product(edges[places], weights)
+
+    def _instruction(self, slot: int) -> Instruction:
+        place = Instruction._fields.index("dst")
+        return self._plan.instructions[int(np.searchsorted(self._plan.program[:, place], slot, "right")) - 1]
+
+    def _name(self, slot: int) -> str:
+        return self._model._name(int(self._plan.node[slot]))
+
+    # --- sweeps ------------------------------------------------------------------------------------------------------
+
+    def _look_at(self, at: int) -> None:
+        """Have values and adjoints of all slots for one example."""
+        self._at = at
+        self._values, self._adjoints = np.zeros(self._plan.n_slots), np.zeros(self._plan.n_slots)
+        row = self._examples.array[self._rows[at], self._plan.input_column]
+        self._values[: self._inputs] = row / 255 if row.dtype == np.uint8 else row
+        for part, values, adjoints in self._sweeps():
+            self._values[part], self._adjoints[part] = values[at], adjoints[at]
+
+    def _column(self, slot: int, *, adjoint: bool) -> Doubles:
+        """Values or adjoints of one slot for all examples."""
+        if slot < self._inputs:
+            column = self._examples.array[self._rows, self._plan.input_column[slot]]
+            return np.asarray(column / 255 if column.dtype == np.uint8 else column, np.float64)
+        both = self._sweep(slice(slot, slot + 1))
+        return both[adjoint][:, 0].astype(np.float64)
+
+    def _sweeps(self) -> Iterator[tuple[slice, Float32, Float32]]:
+        """Slots, their values and their adjoints, of shape (examples, slots): some at a time where they are very many."""
+        most = max(1, PIECE // len(self._rows))
+        for first in range(self._inputs, self._plan.n_slots, most):
+            part = slice(first, min(first + most, self._plan.n_slots))
+            yield part, *self._sweep(part)
+
+    def _sweep(self, part: slice) -> tuple[Float32, Float32]:
+        nodes = self._plan.node[part]
+        _, values, adjoints = self._engine.run(
+            self._examples, first=[0], size=[len(self._rows)], order=self._rows, values=nodes, adjoints=nodes,
+            losses=self._losses, step_number=self._number, **self._options,
+        )  # fmt: skip
+        assert values is not None and adjoints is not None
+        return values, adjoints
+
+
+def _spoilt_slots(plan: Plan, spoilt: Mask) -> Iterator[tuple[int, int, int]]:
+    """Slot of each neuron or parameter of which a number is marked; slot of that weight's source, or -1; the number's place."""
+    for _, ins in plan.trained:
+        places = np.flatnonzero(spoilt[ins.weights : ins.weights + ins.n_weights])
+        if ins.kind == KINDS["dense"]:
+            panel, rest = places // (PANEL * ins.arity), places % (PANEL * ins.arity)
+            owner, source = panel * PANEL + rest % PANEL, plan.index[ins.args + rest // PANEL]
+        elif ins.kind == KINDS["rows"]:
+            owner = np.searchsorted(plan.index[ins.args : ins.args + ins.size + 1], places, "right") - 1
+            source = plan.index[ins.args + ins.size + 1 + places]
+        else:
+            owner, source = places, np.full(len(places), -1)
+        biases = np.flatnonzero(spoilt[ins.bias : ins.bias + ins.size]) if ins.bias >= 0 else np.zeros(0, np.int64)
+        found = [*zip(owner, source, ins.weights + places, strict=True), *((k, -1, ins.bias + k) for k in biases)]
+        for k, read, place in sorted(found, key=lambda one: int(one[0])):
+            yield ins.dst + int(k), int(read), int(place)
+
+
+def _size(x: Any) -> float:
+    """By which numbers are compared: NaN is the largest."""
+    return float("inf") if np.isnan(x) else abs(float(x))
+
+
+def _largest(x: Any) -> int:
+    return max(range(len(x)), key=lambda k: _size(x[k]))
+
+
+def _product(weights: Doubles | None, x: Doubles) -> Doubles:
+    """Products, 0 where a weight is, also with what is not finite; x itself without weights."""
+    if weights is None:
+        return x
+    with np.errstate(all="ignore"):
+        return np.where(weights == 0, 0, weights * x)

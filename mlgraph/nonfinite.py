@@ -1,0 +1,167 @@
+"""What is not finite: found, named after the node where it began, and left out; it never reaches a parameter.
+
+A step whose gradients are certain to stay below a limit is taken by the kernels among many; no other step is. It is then
+taken alone, and taken back if anything is not finite in the end. The limit is such that no gradient, moment or parameter
+can overflow: with float32's largest number at 2^128, a parameter that moves by less than 2^103, a half of that number's
+last place, stays finite whatever it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.checks import Float32
+from mlgraph.engine import STATE, Examples
+from mlgraph.faults import SWEEPS, Search
+from mlgraph.lowering import Ints
+
+if TYPE_CHECKING:
+    from mlgraph.network import Model
+
+POLICIES = ("raise", "skip", "disconnect")
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss, an adjoint or a gradient was not finite; parameters and optimizer state are as before the step.
+
+    Attributes
+    ----------
+    sweep : "forward", "backward" or "update"
+    node : int
+        The first node that was not finite in the order of the sweep.
+    example : int
+        Its place in the data; -1 where only a sum over examples overflowed.
+    """
+
+    def __init__(self, message: str, sweep: str = "", node: int = -1, example: int = -1) -> None:
+        super().__init__(message)
+        self.sweep, self.node, self.example = sweep, node, example
+
+
+class Limits(NamedTuple):
+    """What gradients, and the optimizer's vectors, must stay below for a step to overflow nothing."""
+
+    gradient: float
+    first: float
+    second: float
+
+
+def limits(optimizer: str, hyper: tuple[float, float, float], rate: float) -> Limits:
+    """The limits at learning rates up to `rate`.
+
+    SGD moves a parameter by rate * g, momentum by rate * v with v = a v + g, which stays below L if g stays below L (1 - a),
+    Adam by rate * v / (sqrt(s) + e), at most rate * v / e, where v and sqrt(s) are means of gradients. Moves stay below 2^100,
+    squares below 2^120, and L is a quarter of what would do, for what rounding adds.
+    """
+    rate = max(rate, 2.0**-60)
+    if optimizer == "adam":
+        most = min(2.0**60, 2.0**100 / rate * hyper[2]) / 4
+        return Limits(most, most, most**2)
+    most = min(2.0**120, 2.0**100 / rate) / 4
+    if optimizer == "momentum":
+        keeps = 1 - float(np.float32(hyper[0]))
+        # So close to 1 rounding may add up to more than a momentum forgets.
+        return Limits(most * keeps / 4 if keeps > 2.0**-20 else 2.0**-149, most, np.inf)
+    return Limits(most, np.inf, np.inf)
+
+
+class Guard:
+    """Decides how steps are taken, and what becomes of one that cannot be.
+
+    Parameters
+    ----------
+    model : Model
+        The history of which is told what was left out.
+    policy : str
+        One of `POLICIES`.
+    examples : Examples
+    optimizer : str
+    options : dict
+        For `Engine.run`, all that every step has in common.
+    """
+
+    def __init__(self, model: Model, policy: str, examples: Examples, optimizer: str, options: dict[str, Any]) -> None:
+        self._model, self._policy, self._examples, self._optimizer, self._options = model, policy, examples, optimizer, options
+        self._limits = Limits(0.0, 0.0, 0.0)
+        self._sure = False
+
+    def begin(self, rate: float) -> None:
+        """Before steps at learning rates up to `rate`."""
+        self._limits = limits(self._optimizer, self._options["hyper"], rate)
+        self._look()
+
+    @property
+    def limit(self) -> float | None:
+        """The limit for steps that are taken many at a time; None: each must be taken alone."""
+        return self._limits.gradient if self._sure else None
+
+    def step(self, rows: Ints, rate: float, number: int, where: str) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
+        """Take one step alone, or what the policy leaves of it.
+
+        Parameters
+        ----------
+        rows : int64, shape (examples,)
+            Which examples.
+        rate : float
+        number : int
+            Of the step since training began.
+        where : str
+            What a message begins with.
+
+        Returns
+        -------
+        losses : float32, shape (examples,)
+            NaN for what was left out.
+        correct : uint8, shape (examples,), or None
+
+        Raises
+        ------
+        NonFiniteError
+            If that is the policy, or nothing can be disconnected.
+        """
+        with self._model.graph.lock:
+            return self._step(rows, rate, number, where)
+
+    def _step(self, rows: Ints, rate: float, number: int, where: str) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
+        kept = np.ones(len(rows), bool)
+        losses = np.full(len(rows), np.nan, np.float32)
+        correct = np.zeros(len(rows), np.uint8) if self._options["label"] is not None else None
+        while kept.any():
+            engine, n = self._model._engine("loss"), int(kept.sum())
+            scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)
+            vectors = [engine.graph.parameters]
+            vectors += [engine.graph.state_vector(name, fresh=False) for name in STATE[self._optimizer]]
+            before = [vector.copy() for vector in vectors]
+            bad, _, _ = engine.run(
+                self._examples, first=[0], size=[n], rate=[rate], order=rows[kept], optimizer=self._optimizer,
+                step_number=number, losses=scores[0], correct=scores[1], **self._options,
+            )  # fmt: skip
+            spoilt = np.zeros(len(before[0]), bool)
+            for vector, old in zip(vectors, before, strict=True):
+                spoilt |= ~np.isfinite(vector) & np.isfinite(old)
+            if bad < 0 and not spoilt.any():
+                losses[kept] = scores[0]
+                if correct is not None and scores[1] is not None:
+                    correct[kept] = scores[1]
+                break
+            for vector, old in zip(vectors, before, strict=True):
+                vector[:] = old
+            search = Search(self._model, engine, self._examples, rows[kept], number, self._options)
+            fault = search.find(spoilt, rate, vectors)
+            if self._policy == "raise":
+                message = f"{where}: {fault.text}; a lower learning rate may help"
+                raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
+            out = rows[kept][~search.finite] if fault.example >= 0 else np.array([-1])
+            same = {"nonfinite_step": number, "nonfinite_sweep": fault.sweep, "nonfinite_node": fault.node}
+            self._model.history.add(nonfinite_example=out, **{name: np.full(len(out), value) for name, value in same.items()})
+            kept[kept] = search.finite
+        self._look()
+        return losses, correct
+
+    def _look(self) -> None:
+        state = self._model.graph.state
+        most = zip(("first", "second"), self._limits[1:], strict=True)
+        self._sure = all(np.abs(state[name]).max(initial=0) < bound for name, bound in most if name in STATE[self._optimizer])

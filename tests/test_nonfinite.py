@@ -1,0 +1,462 @@
+"""What is not finite reaches no parameter, and is named after the node where it began."""
+
+import itertools
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph import nonfinite
+from mlgraph.nonfinite import Limits
+
+N = 200
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (N, 12), np.uint8)
+FLOATS = RNG.normal(size=(N, 12)).astype(np.float32)
+Y = RNG.integers(0, 3, N)
+TARGETS = RNG.normal(size=(N, 3)).astype(np.float32)
+
+
+def network(last="softmax", *, width=20, activation="leaky_relu", **dropped):
+    net = mlgraph.Network(12, seed=1)
+    net.add_layer(width, activation, **dropped)
+    net.add_layer(3, last)
+    return net
+
+
+def bits(model):
+    return {name: vector.tobytes() for name, vector in {"": model.graph.parameters, **model.graph.state}.items()}
+
+
+def is_finite(model):
+    return all(np.isfinite(vector).all() for vector in [model.graph.parameters, *model.graph.state.values()])
+
+
+def history(model):
+    return {name: column.tobytes() for name, column in vars(model.history).items() if name != "epoch_seconds"}
+
+
+# --- a step is taken, or it is not ------------------------------------------------------------------------------------------
+
+OPTIMIZERS = {"sgd": {"momentum": 0.0}, "momentum": {"momentum": 0.9}, "adam": {"optimizer": "adam"}}
+MODELS = {
+    "dense": lambda: network(), "sparse rows": lambda: network(width=5), "thin": lambda: network(dropout=0.5),
+    "dropped edges": lambda: network(weight_dropout=0.4), "wide": lambda: network(width=300),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_steps_taken_alone_are_the_same(monkeypatch, make, options):
+    """To the bit: whether steps are certain to be finite decides only how they are taken."""
+    x = X * (RNG.random(X.shape) < 0.3)
+    made, steps = [], []
+    for limits in (nonfinite.limits, lambda *_: Limits(0.0, 0.0, 0.0), lambda *_: Limits(1e-3, 1e-3, 1e-6)):
+        with monkeypatch.context() as context:
+            context.setattr(nonfinite, "limits", limits)
+            step = nonfinite.Guard.step
+            context.setattr(nonfinite.Guard, "step", lambda *given, step=step: steps.append(given) or step(*given))
+            net = make()
+            net.fit(x, Y, epochs=4, batch_size=(50, 20), learning_rate=0.003, n_threads=len(made) + 1, **options)
+        made.append((bits(net), history(net), len(steps)))
+    assert made[0][:2] == made[1][:2] == made[2][:2]
+    assert made[0][2] == 0 and made[1][2] == len(net.history.batch_loss)
+
+
+def chain(factor, weight):
+    """Neurons one behind another, so that each is summed and moved by itself; the last also reads the second input."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    one = g.add_neuron([x[0]], weights=[0.5], bias=None)
+    two = g.add_neuron([one], weights=[0.5], bias=None)
+    last = g.add_neuron([two, x[1]], weights=[weight, 0.0], bias=None)
+    return mlgraph.Model(g, [last], loss=last * x[2] * factor)
+
+
+LAST_STEPS = {
+    # factor of the loss, a weight, learning rate, data of the first three steps and of the fourth
+    "forward": (1.0, 3e38, 1e-3, (0, 0, 1), (40, 0, 1)),
+    "backward": (1.0, 1e3, 1e-3, (1, 0, 1e-3), (0, 1, 1e38)),
+    "gradient": (1e20, 0.25, 1e-22, (1, 0, 1), (1, 1e30, 1)),
+    "sum": (1e7, 0.25, 1e-9, (1, 0, 1), (1, 4e31, 1)),
+    "moved": (1e7, 0.25, 100.0, (0, 0, 1), (1, 1e30, 1)),
+}
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("how", LAST_STEPS)
+def test_a_step_that_is_not_finite_is_not_taken(sweep, options, how):
+    """Everything before it is. Of it nothing is left, in no parameter and no state, also where others had moved first."""
+    factor, weight, rate, before, after = LAST_STEPS[how]
+    net, other = chain(factor, weight), chain(factor, weight)
+    x = np.repeat(np.array([before, after], np.float32), [150, 50], axis=0)
+    given = {"epochs": 1, "batch_size": 50, "shuffle": False, "learning_rate": rate, **options}
+    with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 0, step 3: ") as error:
+        net.fit(x, n_threads=2, **given)
+    other.fit(x[:150], n_threads=1, **given)
+    assert bits(net) == bits(other) and len(net.history.batch_loss) == 3
+    assert error.value.sweep == (how if how in ("forward", "backward") else "update")
+    assert (error.value.example < 0) == (how in ("sum", "moved"))
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_numbers_of_any_size(options, policy):
+    """Data, weights, targets and rates of all magnitudes: whatever happens, parameters and state are finite."""
+    rng, ends = np.random.default_rng(3), []
+    for _ in range(150):
+        def size(most):
+            return np.float32(10.0 ** rng.uniform(-most, most))
+
+        net = network(rng.choice(["softmax", "identity", "tanh"]), width=int(rng.choice([4, 20, 40])), activation="relu",
+                      dropout=float(rng.choice([0, 0.5])), weight_dropout=float(rng.choice([0, 0.3])))  # fmt: skip
+        for layer in net.layers:
+            for neuron in layer.neurons:
+                neuron.weights *= size(30)
+        with np.errstate(over="ignore"):
+            x = np.clip(FLOATS * size(38), -3e38, 3e38) * (rng.random(FLOATS.shape) < rng.choice([0.2, 1]))
+        y = Y if net._probabilities else np.clip(TARGETS.astype(float) * size(38), -3e38, 3e38)
+        assert is_finite(net)
+        try:
+            net.fit(x, y, epochs=3, batch_size=40, learning_rate=min(size(38), 3e38), on_nonfinite=policy, **options)
+            ends.append("finite" if net.history.batch_skipped.sum() == 0 else "skipped")
+        except mlgraph.NonFiniteError as error:
+            ends.append(error.sweep)
+        assert is_finite(net)
+    assert {"raise": {"finite", "forward", "update"}, "skip": {"finite", "skipped"}}[policy] <= set(ends), set(ends)
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 1e4), *itertools.product(["sgd", "adam"], [1e10, 1e20, 1e30, 3e38])])
+def test_a_huge_learning_rate(sweep, optimizer, rate):
+    net = network("identity")
+    with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch \d+, step \d+: layer \d neuron \d+ .*; a lower learning rate"):
+        net.fit(X, np.eye(3)[Y], epochs=300, batch_size=20, learning_rate=rate, optimizer=optimizer)
+    assert is_finite(net)
+    assert len(net.history.batch_loss) and np.isfinite(net.history.batch_loss).all()
+
+
+def test_a_rate_alone():
+    """Gradient and value are small, and the step is not."""
+    g = mlgraph.Graph()
+    n = g.add_neuron([g.input()], bias=None)
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        mlgraph.Model(g, [n], loss=n * 1e3).fit([[10]], epochs=1, learning_rate=3e38, momentum=0.0)
+    assert n.weights == [0] and str(error.value) == (
+        "epoch 0, step 0: neuron n1 would not keep its weight of input n0 finite (update): it is 0, the gradient 10000, "
+        "the learning rate 3e+38; a lower learning rate may help"
+    )
+
+
+# --- what it says -----------------------------------------------------------------------------------------------------------
+
+
+def refused(model, *data, **options):
+    """The error of a step, without what every message begins and ends with."""
+    model.evaluate(*data, *[()] * (len(data) < 2))  # compiled
+    before = bits(model)
+    given = {"epochs": 1, "shuffle": False, "learning_rate": 0.0, "momentum": 0.0, **options}
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        model.fit(*data, **given)
+    assert bits(model)[""] == before[""]
+    match = re.fullmatch(r"epoch 0, step 0: (.*); a lower learning rate may help", str(error.value))
+    assert match and pickle.loads(pickle.dumps(error.value)).node == error.value.node
+    return match[1]
+
+
+def one_neuron(loss, weights=(1.0,), **options):
+    g = mlgraph.Graph()
+    n = g.add_neuron([g.input(f"x{k}") for k in range(len(weights))], weights=weights, **options)
+    return mlgraph.Model(g, [n], loss=loss(n))
+
+
+def test_messages_of_values():
+    log = one_neuron(mlgraph.log)
+    assert refused(log, [[1], [2], [-1], [3]]) == f"log n{log._loss_nodes[0]} is nan in example 2 (forward): log(-1)"
+    neuron = one_neuron(lambda n: n, [1e30, 2.0], bias=4.0)
+    assert refused(neuron, [[1, 1], [1e20, 1]]) == (
+        "neuron n2 is inf in example 1 (forward): the bias is 4, the largest product 1e+30 * 1e+20, of input x0"
+    )
+    n_ary = one_neuron(lambda n: mlgraph.sum(n, n * 3e38, n, 2 * n, n * 3e38))
+    assert refused(n_ary, [[1]]).endswith(" is inf in example 0 (forward): sum(3e+38, 3e+38, 2, ...)")
+    squared = one_neuron(lambda n: "squared_error", [1e10])
+    assert refused(squared, [[1], [2e10]], [0, 3]) == (
+        "neuron n1 gives the loss inf in example 1 (forward): the output is 2e+20, its target 3"
+    )
+    net = network()
+    net.layers[1].neurons[2].bias = 3e38
+    net.layers[1].neurons[1].bias = -3e38
+    assert refused(net, X[:3], [2, 2, 1]) == "layer 1 neuron 1 gives the loss inf in example 2 (forward): the output is -3e+38"
+    net.layers[0].neurons[7].weights[:2] = np.nan
+    assert refused(net, X[:3] | 1, [0, 1, 2]).startswith(
+        "layer 0 neuron 7 is nan in example 0 (forward): the bias is 0, the largest product nan * "
+    )
+    parameter = mlgraph.Graph().parameter(np.inf, "p")
+    assert refused(mlgraph.Model(parameter.graph, [parameter], loss=-parameter), np.zeros((3, 0))) == (
+        "parameter p is inf in example 0 (forward): so it was before"
+    )
+
+
+def test_messages_of_adjoints():
+    sqrt = one_neuron(mlgraph.sqrt)
+    assert refused(sqrt, [[1], [2], [0], [3]]) == (
+        f"neuron n1 has the adjoint inf in example 2 (backward): the largest term is 0.25 * inf, of sqrt n{sqrt._loss_nodes[0]}"
+    )
+    g = mlgraph.Graph()
+    x, s = g.inputs(2)
+    hidden = [g.add_neuron([x], weights=[w]) for w in (0.0, 1.0)]
+    out = g.add_neuron(hidden, weights=[1e30, 1e10])
+    scaled = mlgraph.Model(g, [out], loss=out * s)
+    assert refused(scaled, [[1, 1], [1, 1e20]]) == (
+        "neuron n2 has the adjoint inf in example 1 (backward): the largest term is 5e+19 * 1e+30, of neuron n4"
+    )
+
+
+def test_messages_of_updates():
+    weight = one_neuron(lambda n: n * 1e20, [0.0], bias=None)
+    given = {"momentum": 0.9, "learning_rate": 1e-30}
+    assert refused(weight, [[1], [1e30]], **given) == (
+        "neuron n1 would not keep its weight of input x0 finite in example 1 (update): it is 0, the gradient 5e+49, "
+        "0 in the optimizer's state, the learning rate 1e-30"
+    )
+    assert refused(weight, [[2e19]] * 40 + [[1]], **given).startswith(
+        "neuron n1 would not keep its weight of input x0 finite (update): it is 0, the gradient 1.95122e+39, 0 in"
+    )
+    bias = one_neuron(lambda n: n * 1e3, [0.0], bias=2.0)
+    assert refused(bias, [[0]], learning_rate=3e38) == (
+        "neuron n1 would not keep its bias finite (update): it is 2, the gradient 1000, the learning rate 3e+38"
+    )
+    g = mlgraph.Graph()
+    parameter = g.parameter(1.5, "p")
+    model = mlgraph.Model(g, [parameter], loss=-1e3 * parameter)
+    assert refused(model, np.zeros((1, 0)), learning_rate=3e38) == (
+        "parameter p would not keep its value finite (update): it is 1.5, the gradient -1000, the learning rate 3e+38"
+    )
+    adam = one_neuron(lambda n: n * 1e30, [0.0], bias=None)
+    assert refused(adam, [[1]], optimizer="adam", momentum=0.9).endswith(
+        "it is 0, the gradient 1e+30, 0 in the optimizer's state, 0 in the optimizer's state, the learning rate 0"
+    )
+
+
+def test_what_does_no_harm_is_not_blamed():
+    """1 / inf is 0: the loss is finite, and where it is not, that is not why."""
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    harmless = 1 / mlgraph.exp(x * 100)
+    n = g.add_neuron([y], weights=[1.0])
+    model = mlgraph.Model(g, [n], loss=mlgraph.log(n + harmless))
+    model.fit([[1, 1], [2, 1]], epochs=1)
+    message = refused(model, [[1, 1], [1, -1]])
+    assert message.startswith("log n") and " is nan in example 1 (forward): log(-" in message
+
+
+def test_the_first_of_the_order(sweep):
+    """The first example of the step, as it is shuffled, and in it the first node; later ones and other nodes follow from it."""
+    net = network("identity")
+    x = FLOATS.copy()
+    x[[20, 130, 77], 3] = 3e38
+    for neuron in net.layers[0].neurons:
+        neuron.weights[3] = 0
+    net.layers[0].neurons[11].weights[3] = net.layers[0].neurons[13].weights[3] = 10
+    order = np.random.default_rng([4, 0]).permutation(N)
+    first = min((20, 130, 77), key=lambda example: order.tolist().index(example))
+    with pytest.raises(mlgraph.NonFiniteError, match=rf"layer 0 neuron 11 is inf in example {first} \(forward\)") as error:
+        net.fit(x, TARGETS, seed=4, batch_size=N, epochs=1)
+    assert (error.value.node, error.value.example) == (net.layers[0].neurons[11].id, first)
+
+
+# --- skip -------------------------------------------------------------------------------------------------------------------
+
+BAD = [3, 50, 51, 120]
+
+
+def sensitive():
+    """A network one neuron of which cannot bear these examples."""
+    net = network()
+    net.layers[0].neurons[5].weights[0] = 10
+    return net
+
+
+def with_bad_examples():
+    x = FLOATS.copy()
+    x[BAD, 0] = 3e38
+    return x
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_skipped_examples_are_as_if_they_were_not_there(sweep, options):
+    net, other = sensitive(), sensitive()
+    good = np.delete(np.arange(N), BAD)
+    net.fit(with_bad_examples(), Y, on_nonfinite="skip", batch_size=N, epochs=3, shuffle=False, n_threads=2, **options)
+    other.fit(FLOATS[good], Y[good], batch_size=N, epochs=3, shuffle=False, n_threads=1, **options)
+    assert bits(net) == bits(other)
+    for name in ("batch_loss", "batch_accuracy", "epoch_loss", "epoch_accuracy"):
+        assert getattr(net.history, name).tobytes() == getattr(other.history, name).tobytes(), name
+    h = net.history
+    assert h.batch_skipped.tolist() == [4, 4, 4] and h.batch_size.tolist() == [N] * 3
+    assert h.nonfinite_step.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and h.nonfinite_example.tolist() == BAD * 3
+    assert set(h.nonfinite_sweep) == {0} and set(h.nonfinite_node) == {net.layers[0].neurons[5].id}
+    assert not other.history.batch_skipped.any() and len(other.history.nonfinite_step) == 0
+
+
+def test_what_the_callback_and_the_history_tell_of_skipped_examples():
+    events = []
+    history = sensitive().fit(with_bad_examples(), Y, on_nonfinite="skip", batch_size=20, epochs=2, callback=events.append)
+    assert history.batch_skipped.sum() == 8 and sorted(history.nonfinite_example) == sorted(BAD * 2)
+    assert np.isfinite(history.batch_loss).all() and np.isfinite(history.epoch_loss).all()
+    assert all(np.isfinite(event.batch_loss) and 0 <= event.batch_accuracy <= 1 for event in events)
+    assert history.to_dict()["batch_skipped"] == history.batch_skipped.tolist()
+
+
+@pytest.mark.parametrize("targets", [Y, None])
+def test_a_batch_of_which_nothing_is_left(targets):
+    x = np.full((6, 12), 3e38, np.float32)
+    net = network() if targets is not None else one_neuron(lambda n: n, np.full(12, 10.0))
+    events, given = [], (x,) if targets is None else (x, targets[:6])
+    net.evaluate(*given, *[()] * (targets is None))  # compiled
+    before = net.graph.parameters.copy()
+    history = net.fit(*given, on_nonfinite="skip", batch_size=3, epochs=2, callback=events.append, validation=None)
+    np.testing.assert_array_equal(net.graph.parameters, before)
+    assert history.batch_skipped.tolist() == [3] * 4
+    assert np.isnan(history.batch_loss).all() and np.isnan(history.epoch_loss).all()
+    assert history.to_dict()["epoch_loss"] == [None, None] and np.isnan(events[0].batch_loss)
+
+
+def test_a_step_of_which_only_the_sum_overflows_is_skipped():
+    model = one_neuron(lambda n: n * 1e8, [0.0], bias=None)
+    history = model.fit([[3e31]] * 20 + [[1]] * 20, epochs=1, batch_size=20, shuffle=False, momentum=0.0, learning_rate=1e-9,
+                        on_nonfinite="skip")  # fmt: skip
+    assert history.batch_skipped.tolist() == [20, 0] and history.nonfinite_example.tolist() == [-1]
+    assert history.nonfinite_sweep.tolist() == [2] and model.outputs[0].weights == [np.float32(-1e8) * np.float32(1e-9)]
+
+
+def test_what_is_left_may_overflow_as_well():
+    """Fewer examples weigh more: they are left out one after the other until the step is finite."""
+    model = one_neuron(lambda n: n * 1e8, [0.0], bias=None)
+    history = model.fit([[3e38], [3e30], [2e30], [1]], epochs=1, momentum=0.0, learning_rate=1e-31, on_nonfinite="skip")
+    assert 0 < history.batch_skipped[0] < 4 and len(set(history.nonfinite_example)) == history.batch_skipped[0]
+    assert np.isfinite(model.outputs[0].weights).all() and model.outputs[0].weights[0] < 0
+
+
+# --- faults -----------------------------------------------------------------------------------------------------------------
+
+WEIGHT, INPUT, BIAS, ADJOINT, SUM, RATE, ALONE, EXP, SQRT = (
+    "weight", "input", "bias", "adjoint", "sum", "rate", "alone", "exp", "sqrt"
+)  # fmt: skip
+
+
+def faulty_network(rng, kind):
+    """A network, data and options with which one neuron, in one example if that can be told, is not finite."""
+    p, a, b, q = rng.integers(2, 40), rng.integers(2, 40), rng.integers(2, 40), rng.integers(1, 5)
+    n = int(rng.integers(60, 120)) if kind == SUM else int(rng.integers(2, 150))
+    net = mlgraph.Network(int(p), seed=int(rng.integers(100)))
+    activation = "identity" if kind in (ADJOINT, SUM, RATE, ALONE) else str(rng.choice(["identity", "leaky_relu", "relu"]))
+    for size in (a, b, q):
+        net.add_layer(int(size), activation if size is not q else "identity", bias=kind == BIAS)
+    one, two, three = ([neuron.weights for neuron in layer.neurons] for layer in net.layers)
+    for row in [*one, *two, *three]:
+        row *= np.float32(0.1)
+    j, m, c, e = rng.integers(a), rng.integers(b), rng.integers(p), int(rng.integers(n))
+    x = rng.random((n, p)).astype(np.float32) * (rng.random((n, p)) < rng.choice([0.2, 1]))
+    y = np.zeros((n, q), np.float32)
+    layer, neuron, sweep = 0, j, "forward"
+    options = {"learning_rate": 0.0, "batch_size": n, **OPTIMIZERS[str(rng.choice(["sgd", "momentum", "adam"]))]}
+    if kind in (ADJOINT, SUM, ALONE):  # Adam squares what else is large
+        options |= {"optimizer": "sgd"}
+    x[:, c] = 0
+    for row in one:
+        row[c] = 0
+    if kind == WEIGHT and rng.random() < 0.5:
+        # Only in that example the source is not zero.
+        layer, neuron = 1, m
+        one[j][:] = 0
+        one[j][c], x[e, c] = 10, 1
+        for row in two:
+            row[j] = 0
+        two[m][j] = 3e38
+    elif kind == WEIGHT:
+        one[j][c], x[e, c] = 3e38, 10
+    elif kind == INPUT:
+        one[j][c], x[e, c] = 100, 1e38
+    elif kind == BIAS:
+        # A byte is at most 1: the weight is finite, the bias as well, their sum is not.
+        x = np.rint(x * 255).astype(np.uint8)
+        one[j][c], x[e, c] = 3e38, 255
+        net.layers[0].neurons[j].bias = 3e38
+        for row in two:
+            row[j] = 0
+    elif kind == ADJOINT and rng.random() < 0.5:
+        layer, neuron, sweep = 1, m, "backward"
+        two[m][:] = 0
+        three[0][m], y[e, 0] = 1e27, 1e15
+    elif kind == ADJOINT:
+        sweep = "backward"
+        one[j][:] = 0
+        for row in two:
+            row[j] = 0
+        two[m][j], three[0][m], y[e, 0] = 1e27, 1, 1e15
+    else:
+        sweep = "update"
+        one[j][:] = 0
+        for row in two:
+            row[j] = 0
+        three[0][m], y[:, 0] = 1, 5
+        if kind == SUM:
+            two[m][j], x[:, c] = 1e9, 1e30
+        elif kind == ALONE:
+            two[m][j], x[e, c] = 1e20, 1e30
+        else:
+            two[m][j], x[:, c] = 1e5, 1
+            options |= {"learning_rate": 1e35, "momentum": float(rng.choice([0, 0.9])), "optimizer": "sgd"}
+    if sweep != "update" and options.get("optimizer") != "adam" and rng.random() < 0.5:
+        options["batch_size"] = int(rng.integers(1, n + 1))
+    return net, (x, y), options, net.layers[layer].neurons[neuron].id, e if kind not in (SUM, RATE) else -1, sweep
+
+
+def faulty_graph(rng, kind):
+    """Neurons with sources of their own, one of which an operation cannot bear in one example."""
+    g, n = mlgraph.Graph(), int(rng.integers(2, 100))
+    x = g.inputs(int(rng.integers(3, 10)))
+    some = [[x[i] for i in rng.permutation(len(x))[:3]] for _ in range(9)]
+    wide = [g.add_neuron(sources, "sigmoid", weights=rng.normal(size=3)) for sources in some]
+    c, e, k = rng.integers(len(x)), int(rng.integers(n)), rng.integers(6)
+    own = [g.add_neuron([x[c], *wide[:i]], weights=[0, *[0.1] * i], bias=1.0) for i in range(1, 7)]
+    own[k].weights[0] = 1
+    data = rng.random((n, len(x)))
+    operation = mlgraph.exp if kind == EXP else mlgraph.sqrt
+    ends = [operation(neuron) for neuron in own]
+    model = mlgraph.Model(g, ends, loss=mlgraph.sum(*ends))
+    data[:, c], value = 0, own[k].id
+    if kind == EXP:
+        data[e, c], node, sweep = 1000, ends[k].id, "forward"
+    else:
+        data[:, c] = 1e-3
+        data[e, c] = -g.compile(own[k])(data)[e, 0] + 1e-3  # the neuron is 0 there
+        data = data.astype(np.float32)
+        for _ in range(50):
+            data[e, c] -= g.compile(own[k])(data)[e, 0]
+        node, sweep = value, "backward"
+        if g.compile(own[k])(data)[e, 0] != 0:
+            own[k].weights[1:], own[k].bias, data[e, c] = 0, 0.0, 0
+    options = {"learning_rate": 0.0, "batch_size": int(rng.integers(1, n + 1)), "momentum": float(rng.choice([0, 0.9]))}
+    return model, (data,), options, node, e, sweep
+
+
+def test_faults_are_named(request):
+    """`--faults 1000` for as many: each time the right node, example and sweep, and nothing has changed."""
+    kinds = [WEIGHT, INPUT, BIAS, ADJOINT, SUM, RATE, ALONE, EXP, SQRT]
+    for seed in range(request.config.getoption("faults")):
+        rng, kind = np.random.default_rng([7, seed]), kinds[seed % len(kinds)]
+        model, data, options, node, example, sweep = (faulty_graph if kind in (EXP, SQRT) else faulty_network)(rng, kind)
+        model.evaluate(*data, *[()] * (len(data) < 2))  # compiled
+        before = model.graph.parameters.tobytes()
+        with pytest.raises(mlgraph.NonFiniteError) as error:
+            model.fit(*data, epochs=1, seed=seed, n_threads=int(rng.integers(1, 3)), **options)
+        found = error.value
+        assert (found.sweep, found.node, found.example) == (sweep, node, example), (seed, kind, str(found))
+        assert f": {model._name(node)} " in str(found), (seed, kind, str(found))
+        assert (f"in example {example} (" in str(found)) == (example >= 0), (seed, kind, str(found))
+        assert model.graph.parameters.tobytes() == before, (seed, kind)
+        if "step 0:" in str(found):
+            assert not any(vector.any() for vector in model.graph.state.values()), (seed, kind)
