@@ -27,6 +27,7 @@ from mlgraph import checks
 from mlgraph.checks import Float32, shown
 from mlgraph.engine import STATE
 from mlgraph.graph import NEURON, PARAMETER, Graph, aligned
+from mlgraph.lowering import gather
 from mlgraph.modelfile import ModelFileError, contents, read, require, save
 from mlgraph.network import Model
 from mlgraph.training import History, RunState
@@ -255,15 +256,19 @@ def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:
 
 
 def _model_digest(model: Model) -> str:
-    """Of a model, wherever its parameters stand: any compilation may move them."""
-    header, arrays = contents(model)
-    owners = np.flatnonzero(arrays["code"] >= PARAMETER)
-    record = arrays["data"][owners]
-    fan = np.where(arrays["code"][owners] >= NEURON, arrays["count"][owners], 1).astype(np.int64)
-    at = np.repeat(arrays["weights"][record] - (np.cumsum(fan) - fan) * arrays["stride"][record], fan)
-    at += np.arange(len(at)) * np.repeat(arrays["stride"][record], fan)
-    bias, parameters = arrays["bias"][record], arrays["parameters"]
+    """Of a model, wherever its lists of sources and its parameters stand: compilations and edits move them."""
+    header, _ = contents(model)
     text = json.dumps({name: value for name, value in header.items() if name not in ("format", "names")})
-    topology = [arrays[name] for name in ("code", "start", "count", "data", "pool", "constants", "inputs")]
-    numbers = [parameters[at], bias >= 0, parameters[bias[bias >= 0]]]
-    return _digest([np.frombuffer(text.encode(), np.uint8), *topology, *numbers])
+    graph, codes, counts = model.graph, model.graph.codes, model.graph.counts
+    start, data, constants, inputs, weights, stride, bias = (
+        np.array(getattr(graph, f"_{name}"))
+        for name in ("start", "data", "constants", "inputs", "weights", "stride", "bias")
+    )
+    sources = gather(np.array(graph._pool, np.int32), start, counts)
+    record = data[codes >= PARAMETER]
+    fan = np.where(codes >= NEURON, counts, 1)[codes >= PARAMETER].astype(np.int64)
+    at = np.repeat(weights[record] - (np.cumsum(fan) - fan) * stride[record], fan)
+    at += np.arange(len(at)) * np.repeat(stride[record], fan)
+    has_bias = bias[record] >= 0
+    numbers = graph.parameters[at], has_bias, graph.parameters[bias[record][has_bias]]
+    return _digest([np.frombuffer(text.encode(), np.uint8), codes, counts, data, sources, constants, inputs, *numbers])
