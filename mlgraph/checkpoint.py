@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks
-from mlgraph.checks import Float32
+from mlgraph.checks import Float32, shown
 from mlgraph.engine import STATE
 from mlgraph.graph import NEURON, PARAMETER, Graph, aligned
 from mlgraph.lowering import gather
@@ -52,7 +52,7 @@ class Checkpoint:
     Parameters
     ----------
     path : path
-    every : float
+    every : number
         Seconds between two writes, at least.
     model : Model
         As the run begins, or as a checkpoint of it holds it.
@@ -67,7 +67,7 @@ class Checkpoint:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        every: float,
+        every: Any,
         model: Model,
         state: RunState,
         arguments: Mapping[str, Any],
@@ -75,7 +75,7 @@ class Checkpoint:
     ) -> None:
         self.path = Path(checks.path("checkpoint", path))
         if self.path.is_dir() or not self.path.parent.is_dir():
-            raise ValueError(f"checkpoint: expected a file in a folder that exists, came {os.fspath(path)!r}")
+            raise ValueError(f"checkpoint: expected a file in a folder that exists, came {shown(str(path))}")
         self.previous = self.path.with_name(f"{self.path.name}.previous")
         self._every, self._model, self._state = float(every), model, state
         self._arguments = json.loads(json.dumps(arguments))
@@ -180,6 +180,10 @@ class Checkpoint:
 
     def write(self) -> None:
         """Write the run as it stands, unless it stands where it was last written; warn if that fails."""
+        with self._model.graph.lock:
+            self._write()
+
+    def _write(self) -> None:
         state = self._state
         if self._place == (state.epoch, state.step):
             return

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops, reference
+from mlgraph.checks import Float32
 from mlgraph.engine import Engine, Examples
-from mlgraph.graph import PANEL, Float32
+from mlgraph.graph import PANEL
 from mlgraph.lowering import Ids, Ints
 from mlgraph.plan import KINDS, LANES, Instruction, Plan
 

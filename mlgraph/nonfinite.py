@@ -122,40 +122,42 @@ class Guard:
         NonFiniteError
             If that is the policy, or nothing can be disconnected.
         """
+        with self._model.graph.lock:
+            return self._step(rows, rate, number, where)
+
+    def _step(self, rows: Ints, rate: float, number: int, where: str) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
         correct = np.zeros(len(rows), np.uint8) if self._options["label"] is not None else None
-        with self._model.graph.lock:
-            while kept.any():
-                engine, n = self._model._engine("loss"), int(kept.sum())
-                scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)
-                vectors = [engine.graph.parameters]
-                vectors += [engine.graph.state_vector(name, fresh=False) for name in STATE[self._optimizer]]
-                before = [vector.copy() for vector in vectors]
-                bad, _, _ = engine.run(
-                    self._examples, first=[0], size=[n], rate=[rate], order=rows[kept], optimizer=self._optimizer,
-                    step_number=number, losses=scores[0], correct=scores[1], **self._options,
-                )  # fmt: skip
-                spoilt = np.zeros(len(before[0]), bool)
-                for vector, old in zip(vectors, before, strict=True):
-                    spoilt |= ~np.isfinite(vector) & np.isfinite(old)
-                if bad < 0 and not spoilt.any():
-                    losses[kept] = scores[0]
-                    if correct is not None and scores[1] is not None:
-                        correct[kept] = scores[1]
-                    break
-                for vector, old in zip(vectors, before, strict=True):
-                    vector[:] = old
-                search = Search(self._model, engine, self._examples, rows[kept], number, self._options)
-                fault = search.find(spoilt, rate, vectors)
-                if self._policy == "raise":
-                    message = f"{where}: {fault.text}; a lower learning rate may help"
-                    raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
-                out = rows[kept][~search.finite] if fault.example >= 0 else np.array([-1])
-                same = {"nonfinite_step": number, "nonfinite_sweep": fault.sweep, "nonfinite_node": fault.node}
-                same_for_all = {name: np.full(len(out), value) for name, value in same.items()}
-                self._model.history.add(nonfinite_example=out, **same_for_all)
-                kept[kept] = search.finite
+        while kept.any():
+            engine, n = self._model._engine("loss"), int(kept.sum())
+            scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)
+            vectors = [engine.graph.parameters]
+            vectors += [engine.graph.state_vector(name, fresh=False) for name in STATE[self._optimizer]]
+            before = [vector.copy() for vector in vectors]
+            bad, _, _ = engine.run(
+                self._examples, first=[0], size=[n], rate=[rate], order=rows[kept], optimizer=self._optimizer,
+                step_number=number, losses=scores[0], correct=scores[1], **self._options,
+            )  # fmt: skip
+            spoilt = np.zeros(len(before[0]), bool)
+            for vector, old in zip(vectors, before, strict=True):
+                spoilt |= ~np.isfinite(vector) & np.isfinite(old)
+            if bad < 0 and not spoilt.any():
+                losses[kept] = scores[0]
+                if correct is not None and scores[1] is not None:
+                    correct[kept] = scores[1]
+                break
+            for vector, old in zip(vectors, before, strict=True):
+                vector[:] = old
+            search = Search(self._model, engine, self._examples, rows[kept], number, self._options)
+            fault = search.find(spoilt, rate, vectors)
+            if self._policy == "raise":
+                message = f"{where}: {fault.text}; a lower learning rate may help"
+                raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
+            out = rows[kept][~search.finite] if fault.example >= 0 else np.array([-1])
+            same = {"nonfinite_step": number, "nonfinite_sweep": fault.sweep, "nonfinite_node": fault.node}
+            self._model.history.add(nonfinite_example=out, **{name: np.full(len(out), value) for name, value in same.items()})
+            kept[kept] = search.finite
         self._look()
         return losses, correct
 
