@@ -47,6 +47,30 @@ def bench_dropout(benchmark, note, mnist, options):
     assert (net.predict(mnist.test_x) == mnist.test_y).mean() > 0.85
 
 
+@pytest.mark.benchmark(group="epoch 784-300-100-10, batch 128, pruned")
+@pytest.mark.parametrize("sparsity", [0, 0.3, 0.9, 0.95, 0.98, 0.99])
+def bench_pruned(benchmark, note, mnist, sparsity):
+    """What is left of an epoch when the smallest weights of a trained network are cut."""
+    net = network(300, 100)
+    options = {"epochs": 1, "batch_size": 128}
+    net.fit(mnist.train_x, mnist.train_y, **options)
+    if sparsity:
+        net.prune(sparsity)
+    benchmark.pedantic(net.fit, (mnist.train_x, mnist.train_y), options, rounds=7, warmup_rounds=1)
+    accuracy = net.evaluate(mnist.test_x, mnist.test_y)["accuracy"]
+    note(sparsity=net.sparsity, edges=net.n_edges, accuracy=accuracy)
+    assert abs(net.sparsity - sparsity) < 0.001 and accuracy > 0.9
+
+
+@pytest.mark.benchmark(group="ablation of all 32 neurons of 784-32-10, 10,000 images")
+def bench_ablation(benchmark, note, mnist):
+    net = network(32)
+    net.fit(mnist.train_x, mnist.train_y, epochs=1)
+    table = benchmark.pedantic(net.ablation_table, (net.layers[0], mnist.test_x, mnist.test_y), rounds=9, warmup_rounds=1)
+    note()
+    assert len(table["loss"]) == 32
+
+
 @pytest.mark.benchmark(group="step of 128, 784-32-10")
 def bench_step(benchmark, note, mnist):
     """One training step through `fit`: what Python adds to the smallest piece of work."""

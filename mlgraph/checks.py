@@ -42,10 +42,10 @@ def whole(what: str, value: Any, least: int = 1, most: int | None = MOST) -> int
     return int(value)
 
 
-def share(what: str, value: Any) -> float:
-    """`value` as a float; ValueError if it is no number from 0 to below 1."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
-        raise ValueError(f"{what}: expected a number from 0 to below 1, came {shown(value)}")
+def share(what: str, value: Any, *, all: bool = False) -> float:
+    """`value` as a float; ValueError if it is no number from 0 to below 1, or to 1 if it may be `all`."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1 or (value == 1 and not all):
+        raise ValueError(f"{what}: expected a number from 0 to {'' if all else 'below '}1, came {shown(value)}")
     return float(value)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import Float32
+from mlgraph.checks import Float32, plain
 from mlgraph.graph import NEURON, PANEL, PARAMETER, Added, Graph, write
 from mlgraph.lowering import Ids, Ints, gather, is_live, topological
 from mlgraph.views import Edge, Neuron
@@ -106,7 +106,7 @@ def find(graph: Graph, edges: Wiring, what: Iterable[Any], who: str = "prune") -
         wanted = np.array([t * len(graph) + s for s, t in pairs])
         there = np.isin(wanted, key)
         if not there.all():
-            missing = " to ".join(graph[i].name for i in pairs[int(np.argmin(there))])
+            missing = " to ".join(plain(graph[i].name) for i in pairs[int(np.argmin(there))])
             raise ValueError(f"{who}: expected edges of the graph, came {missing}")
         found |= np.isin(key, wanted)
     if ids:
@@ -114,7 +114,7 @@ def find(graph: Graph, edges: Wiring, what: Iterable[Any], who: str = "prune") -
         chosen[ids] = True
         outputs = [i for i in ids if i in graph.protected()]
         if outputs:
-            raise ValueError(f"{who}: expected neurons that are no outputs of a model, came {graph[outputs[0]].name}")
+            raise ValueError(f"{who}: expected neurons that are no outputs of a model, came {plain(graph[outputs[0]].name)}")
         found |= chosen[target] | chosen[edges.source]
     return found
 
@@ -180,7 +180,8 @@ def undo(graph: Graph) -> None:
         raise ValueError("undo: expected an edit as the last change of the graph, came none")
     if isinstance(last, Added):
         if any(i >= last.nodes for i in graph.protected()):
-            raise ValueError(f"undo: expected no model to have outputs among the neurons added, came {graph[last.nodes].name}")
+            name = plain(graph[last.nodes].name)
+            raise ValueError(f"undo: expected no model to have outputs among the neurons added, came {name}")
         for column in (graph._code, graph._start, graph._count, graph._data):
             del column[last.nodes :]
         for column in (graph._weights, graph._stride, graph._bias, graph._made):
@@ -210,7 +211,7 @@ def _check(graph: Graph, new: Wiring) -> tuple[npt.NDArray[np.uint8], Mask]:
     _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
     live, outputs = is_live(graph.codes, start, count, pool, order), np.array(sorted(graph.protected()), np.int32)
     for i in outputs[live[outputs] == 0].tolist():
-        raise ValueError(f"expected a path to every output of a model, came an edit that would cut off {graph[i].name}")
+        raise ValueError(f"expected a path to every output of a model, came an edit that would cut off {plain(graph[i].name)}")
     if not len(outputs):
         return live, np.ones(len(graph), bool)
     return live, topological(graph, start, count, pool, outputs)[0] >= 0

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import MOST, Float32, float_array, number, one_of, shown, whole
+from mlgraph.checks import MOST, Float32, float_array, number, one_of, plain, shown, whole
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
 
 if TYPE_CHECKING:
@@ -322,6 +322,7 @@ class Graph:
 
     def targets_of(self, node: int) -> npt.NDArray[np.int32]:
         """Ids of the nodes that read a node."""
+        node = self._id(node)
         start, count, pool = np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32)
         at = np.flatnonzero(pool == node)
         # Of the places where it stands, those in each node's list.
@@ -382,7 +383,7 @@ class Graph:
         s, t = self._ids("edge", [source, target])
         at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
         if not len(at):
-            raise ValueError(f"edge: expected an edge of the graph, came {source.name} to {target.name}")
+            raise ValueError(f"edge: expected an edge of the graph, came {plain(source.name)} to {plain(target.name)}")
         return Edge(self[s], Neuron(self, t), float(self.weights_of(t)[int(at[0])]))
 
     @_alone
@@ -400,9 +401,9 @@ class Graph:
 
         s, t = self._ids("add_edge", [source, target])
         if self._code[t] < NEURON:
-            raise ValueError(f"target: expected a neuron, came {target.kind} {target.name}")
+            raise ValueError(f"target: expected a neuron, came {target!r}")
         if s in self.sources_of(t):
-            raise ValueError(f"add_edge: expected an edge that is not there, came {source.name} to {target.name}")
+            raise ValueError(f"add_edge: expected an edge that is not there, came {plain(source.name)} to {plain(target.name)}")
         w = np.array([number("weight", weight)], np.float32)
         grow(self, np.array([s], np.int32), np.array([t], np.int32), w)
         return self.edge(source, target)

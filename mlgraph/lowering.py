@@ -83,8 +83,6 @@ def lower(graph: Graph, outputs: Ids, given: Ids | None = None, *, split: bool =
     n = len(graph)
     start, count, code = np.array(graph._start, np.int64), graph.counts, graph.codes
     pool, data = np.array(graph._pool, np.int32), np.array(graph._data, np.int64)
-    if len(outputs) and outputs.max() >= n:
-        raise ValueError(f"outputs: expected nodes of the graph, 0 to {n - 1}, came {outputs.max()}: its making was undone")
     if given is not None:
         code[given], count[given], data[given] = INPUT, 0, np.arange(len(given))
     level, order = topological(graph, start, count, pool, outputs)
@@ -157,7 +155,8 @@ def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) 
     # No kernel looks again. A view made by hand may have any number, and Ctrl-C may strike amid an edit.
     good = len(graph) <= n == len(count) and bool(((start >= 0) & (count >= 0) & (start <= end - count)).all())
     if not good or any(len(ids) and not 0 <= ids.min() <= ids.max() < n for ids in (pool, outputs)):
-        raise ValueError("graph: expected edges between its nodes, came others: by a node made by hand, or an interrupted edit")
+        cause = "by a node undone or made by hand, or an interrupted edit"
+        raise ValueError(f"graph: expected edges between its nodes, came others: {cause}")
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
     if cycle:

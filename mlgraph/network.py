@@ -198,6 +198,8 @@ class Model:
         """
         self._require_outputs()
         wanted = None if nodes is None else self.graph._ids("nodes", nodes)
+        if wanted is not None and not wanted:
+            raise ValueError("nodes: expected at least one node, came none")
         examples, loss = Examples(x, self.graph.n_inputs), {}
         if y is not None:
             label, target = self._targets(y, len(examples))

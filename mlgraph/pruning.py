@@ -8,19 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import Float32
+from mlgraph.checks import Float32, one_of, real_array, share, shown, whole
 from mlgraph.edits import Mask, Wiring, cut, grow, wiring
-from mlgraph.engine import Engine, Examples
+from mlgraph.engine import Engine, Examples, threads_for
 from mlgraph.graph import NEURON, Graph
 from mlgraph.lowering import Ids, gather, topological
 from mlgraph.network import Model, Network
 from mlgraph.plan import Plan
+from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
 __all__ = [
     "Edges", "Places", "absent", "absent_gradient", "gradient", "grow_best", "keep_best", "layers_of", "place_scores", "prune",
     "regrow",
 ]  # fmt: skip
+
+SCOPES = ("global", "layer")
+"""Whether everything is compared with everything, or each layer within itself."""
 
 Data = tuple[Any, Any]
 Scores = npt.NDArray[np.float64]
@@ -71,25 +75,24 @@ def prune(
     """Cut edges or neurons; `Model.prune` says what the parameters are."""
     if (sparsity is None) == (neurons is None):
         raise ValueError("prune: expected either sparsity or neurons")
-    name, share = ("neurons", neurons) if sparsity is None else ("sparsity", sparsity)
-    if not isinstance(share, int | float | np.number) or not 0 <= share < 1:
-        raise ValueError(f"{name}: expected a number from 0 to below 1, came {share!r}")
-    if scope not in ("global", "layer"):
-        raise ValueError(f"scope: expected global or layer, came {scope!r}")
+    gone = share("neurons", neurons) if sparsity is None else share("sparsity", sparsity)
+    one_of("scope", scope, SCOPES)
+    seed = whole("seed", seed, 0, None)
+    threads_for(n_threads, 0)
     slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
     graph, random = model.graph, np.random.default_rng([seed, 1])
     edges = wiring(graph)
     group = layers_of(model) if scope == "layer" else np.zeros(len(graph), np.int64)
     if neurons is None:
         made = np.array(graph._made, np.int64)[np.array(graph._data, np.int64)[edges.neurons]]
-        keep_best(model, group, np.round((1 - share) * np.bincount(group[edges.neurons], made)), by, slope, random)
+        keep_best(model, group, np.round((1 - gone) * np.bincount(group[edges.neurons], made)), by, slope, random)
         return
     hidden = np.setdiff1d(edges.neurons, list(graph.protected()))
     total = np.bincount(group[hidden], minlength=1)
     hidden = hidden[graph.alive()[hidden]]
     score = _neuron_scores(graph, hidden, edges, by, slope, random)
     lost = np.zeros(len(graph), bool)
-    lost[hidden[~_best(score, group[hidden], np.round((1 - share) * total))]] = True
+    lost[hidden[~_best(score, group[hidden], np.round((1 - gone) * total))]] = True
     cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
 
 
@@ -143,11 +146,10 @@ def regrow(
     n_threads: int | None = None,
 ) -> None:
     """Add edges where there are none; `Network.regrow` says what the parameters are."""
-    if not isinstance(fraction, int | float | np.number) or not 0 <= fraction <= 1:
-        raise ValueError(f"fraction: expected a number from 0 to 1, came {fraction!r}")
-    for name, value, names in (("by", by, ("random", "gradient")), ("scope", scope, ("global", "layer"))):
-        if value not in names:
-            raise ValueError(f"{name}: expected {' or '.join(names)}, came {value!r}")
+    fraction, seed = share("fraction", fraction, all=True), whole("seed", seed, 0, None)
+    one_of("by", by, ("random", "gradient"))
+    one_of("scope", scope, SCOPES)
+    threads_for(n_threads, 0)
     places = absent(net)
     free = np.array([np.count_nonzero(p.free) for p in places])
     given = _given("regrow", by, data) if by == "gradient" else None
@@ -210,26 +212,32 @@ def absent_gradient(net: Network, layers: list[Places], x: Any, y: Any, n_thread
     (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
     """
     graph, out = net.graph, []
-    examples = Examples(x, graph.n_inputs)
+    examples = Examples(x, graph.n_inputs, "data x")
+    label, target = net._targets(y, len(examples), "data y")
+    examples.check_trainable()
     hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
     hidden = hidden[graph.codes[hidden] >= NEURON]
-    trace = net.trace(examples.array, y, [graph[i] for i in hidden], n_threads=n_threads)
+    found = trace(
+        graph, examples, [*net._outputs, *net._loss_nodes], hidden, n_threads=n_threads, label=label, target=target,
+        loss=net.loss, loss_nodes=net._loss_nodes,
+    )  # fmt: skip
     inputs = {node: column for column, node in enumerate(graph._inputs)}
     for places in layers:
         first = places.sources[:1].tolist()
         if first and first[0] in inputs:
             values = examples.array[:, [inputs[i] for i in places.sources.tolist()]]
         else:
-            values = trace.of(places.sources).values
-        deltas = trace.of(places.targets).deltas() / np.float32(len(examples))
+            values = found.of(places.sources).values
+        deltas = found.of(places.targets).deltas() / np.float32(len(examples))
         out.append(_products(values, deltas, n_threads))
     return out
 
 
 def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:
     """Gradient of the mean loss over the examples, in the places of the parameter vector; zero for padding."""
-    examples = Examples(x, model.graph.n_inputs)
-    label, target = model._targets(y, len(examples))
+    examples = Examples(x, model.graph.n_inputs, "data x")
+    label, target = model._targets(y, len(examples), "data y")
+    examples.check_trainable()
     return _accumulated(
         model._engine("loss"), examples, n_threads, label=label, target=target, loss=model.loss, loss_nodes=model._loss_nodes
     )
@@ -240,16 +248,16 @@ def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Floa
 
 def _given(who: str, by: str, data: Data | None) -> Data:
     if not isinstance(data, tuple | list) or len(data) != 2:
-        raise ValueError(f"data: expected (x, y) to {who} by {by}, came {'none' if data is None else type(data).__name__}")
+        raise ValueError(f"data: expected (x, y) to {who} by {by}, came {'none' if data is None else shown(data)}")
     return data[0], data[1]
 
 
 def _slope(model: Model, by: Criterion, data: Data | None, n_threads: int | None) -> Float32 | None:
     """The gradient, if the criterion takes it."""
-    if by == "saliency":
+    if isinstance(by, str) and by == "saliency":
         return gradient(model, *_given("prune", by, data), n_threads)
-    if not callable(by) and by not in ("magnitude", "random"):
-        raise ValueError(f"by: expected magnitude, saliency, random or a callable, came {by!r}")
+    if not callable(by) and not (isinstance(by, str) and by in ("magnitude", "random")):
+        raise ValueError(f"by: expected magnitude, saliency, random or a callable, came {shown(by)}")
     return None
 
 
@@ -295,7 +303,7 @@ def _lifelines(graph: Graph, edges: Edges, score: Scores) -> npt.NDArray[np.int6
 
 
 def _own(scores: npt.ArrayLike, n: int, what: str) -> Scores:
-    array = np.asarray(scores, np.float64)
+    array = real_array("by", scores).astype(np.float64)
     if array.shape != (n,):
         raise ValueError(f"by: expected a score for each {what}, shape ({n},), came {array.shape}")
     return array
@@ -331,12 +339,10 @@ def layers_of(model: Model) -> npt.NDArray[np.int64]:
 def _accumulated(engine: Engine, examples: Examples, n_threads: int | None, **loss: Any) -> Float32:
     """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory."""
     graph, n = engine.graph, len(examples)
-    if n == 0:
-        raise ValueError("x: expected at least one example, came none")
     size = min(n, max(1, 2**21 // max(1, engine.plan.n_slots)) // 32 * 32 or 32)
-    whole = n // size
+    full = n // size
     total = np.zeros(len(graph.parameters), np.float32)
-    for first, steps, length in ((0, whole, size), (whole * size, 1, n - whole * size)):
+    for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
         if length:
             graph.state_vector("gradient", fresh=True)
             try:

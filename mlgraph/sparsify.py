@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.checks import one_of, share, whole
 from mlgraph.engine import Examples
 from mlgraph.network import Model, Network
-from mlgraph.pruning import absent, grow_best, keep_best, layers_of, place_scores
+from mlgraph.pruning import SCOPES, absent, grow_best, keep_best, layers_of, place_scores
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
@@ -44,12 +45,10 @@ class Schedule:
     until: float = 0.75
 
     def __post_init__(self) -> None:
-        for name in ("sparsity", "until"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise ValueError(f"{name}: expected a number from 0 to below 1, came {value!r}")
-        if not isinstance(self.updates, int) or self.updates < 1:
-            raise ValueError(f"updates: expected an integer of at least 1, came {self.updates!r}")
+        # Plain numbers, so that equal schedules look equal and go into files.
+        vars(self).update(
+            sparsity=share("sparsity", self.sparsity), updates=whole("updates", self.updates), until=share("until", self.until)
+        )
 
     def due(self, begin: Doubles, end: Doubles) -> Doubles:
         """Moments at which to act before steps that go from `begin` to `end`, shares of the training; NaN where none is."""
@@ -146,10 +145,9 @@ class GradualPruning(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.start, int | float) or not 0 <= self.start <= self.until:
-            raise ValueError(f"start: expected a number from 0 to until, {self.until}, came {self.start!r}")
-        if self.scope not in ("global", "layer"):
-            raise ValueError(f"scope: expected global or layer, came {self.scope!r}")
+        vars(self).update(start=share("start", self.start), scope=str(one_of("scope", self.scope, SCOPES)))
+        if self.start > self.until:
+            raise ValueError(f"start: expected a number from 0 to until, {self.until}, came {self.start}")
 
     def at(self, moment: float) -> float:
         """The sparsity of a moment."""
@@ -183,8 +181,7 @@ class SET(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.fraction, int | float) or not 0 <= self.fraction <= 1:
-            raise ValueError(f"fraction: expected a number from 0 to 1, came {self.fraction!r}")
+        vars(self).update(fraction=share("fraction", self.fraction, all=True))
 
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut a share of each layer's edges and grow it to its size again."""
@@ -192,8 +189,8 @@ class SET(Schedule):
         net = _network(model)
         sizes = [(len(reads), layer.size) for reads, layer in zip(net._reads, net.layers, strict=True)]
         wanted = erdos_renyi(sizes, self.sparsity)
-        share = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
-        keep_best(net, layers_of(net), np.round((1 - share) * wanted))
+        moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
+        keep_best(net, layers_of(net), np.round((1 - moved) * wanted))
         places = absent(net)
         missing = [most - np.count_nonzero(~p.free) for most, p in zip(wanted, places, strict=True)]
         if step and max(missing) > 0:
@@ -242,12 +239,12 @@ def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:
     -------
     float64, shape (layers,)
     """
-    whole = np.array([a * b for a, b in sizes], float)
+    most = np.array([a * b for a, b in sizes], float)
     weight = np.array([a + b for a, b in sizes], float)
-    full = np.zeros(len(whole), bool)
+    full = np.zeros(len(most), bool)
     while True:
-        edges = np.where(full, whole, weight * ((1 - sparsity) * whole.sum() - whole[full].sum()) / weight[~full].sum())
-        more = ~full & (edges > whole)
+        edges = np.where(full, most, weight * ((1 - sparsity) * most.sum() - most[full].sum()) / weight[~full].sum())
+        more = ~full & (edges > most)
         if not more.any():
             return np.asarray(np.round(edges))
         full |= more

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import Float32
+from mlgraph.checks import Float32, plain
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import INPUT, NEURON, Graph
 from mlgraph.lowering import Ids
@@ -81,7 +81,7 @@ class Trace:
 
     def _at(self, node: int) -> int:
         if node not in self._column:
-            raise ValueError(f"node: expected a node of the trace, came {self._graph[node].name}")
+            raise ValueError(f"node: expected a node of the trace, came {plain(self._graph[node].name)}")
         return self._column[node]
 
 

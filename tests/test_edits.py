@@ -208,7 +208,7 @@ REFUSED = {
     "itself": (lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[1].neurons[0]), mlgraph.CycleError,
                "the graph has a cycle of 1 nodes: n32"),
     "no neuron": (lambda net: net.graph.add_edge(net.graph[0], net.graph[1]), ValueError,
-                  "target: expected a neuron, came input n1"),
+                  "target: expected a neuron, came <input n1>"),
     "a source of another graph": (lambda net: net.graph.add_edge(OTHER, net.layers[0].neurons[0]), ValueError,
                                   "add_edge: expected nodes of one graph"),
     "a huge weight": (lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[0], 1e39), ValueError,
@@ -359,7 +359,7 @@ def test_a_function_of_a_neuron_that_is_no_more():
     x = g.input()
     f = g.compile(g.add_neuron([x]))
     g.undo()
-    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, 0 to 0, came 1: its making was undone"):
+    with pytest.raises(ValueError, match="graph: expected edges between its nodes, came others: by a node undone"):
         f([[1]])
 
 

@@ -14,6 +14,8 @@ import pytest
 
 import mlgraph
 from mlgraph import Graph, Network, datasets, drawing, modelfile, testing
+from mlgraph.sparsify import Schedule
+from mlgraph.trace import Trace
 from mlgraph.training import History
 
 RNG = np.random.default_rng(0)
@@ -36,6 +38,11 @@ def world():
     w.net = Network(6, seed=1)
     w.net.add_layer(9, "tanh", dropout=0.25)
     w.net.add_layer(3, "softmax")
+    w.sparse = Network(6, seed=1)
+    w.sparse.add_layer(9, "tanh")
+    w.sparse.add_layer(3, "softmax")
+    w.sparse.prune(0.25)
+    w.sparse.evaluate(X, LABELS)
     w.model.evaluate(X, np.zeros((16, 2)))  # what is compiled first may move parameters
     w.net.evaluate(X, LABELS)
     return w
@@ -44,7 +51,7 @@ def world():
 def state(w):
     """All that a call might have changed by mistake."""
     graphs = []
-    for g in (w.g, w.net.graph, OTHER):
+    for g in (w.g, w.net.graph, w.sparse.graph, OTHER):
         arrays = [column.tobytes() for name, column in sorted(vars(g).items()) if hasattr(column, "tobytes")]
         moments = {name: vector.tobytes() for name, vector in g.state.items()}
         graphs.append((len(g), g.edits, g._names.copy(), g.parameters.tobytes(), arrays[:-1], moments))
@@ -69,8 +76,10 @@ def bits(value):
         return value.to_dot()
     if isinstance(value, History):
         return [bits(column) for name, column in vars(value).items() if name != "epoch_seconds"]
-    if isinstance(value, Graph):
+    if isinstance(value, Graph | Schedule):
         return repr(value)
+    if isinstance(value, Trace):
+        return bits([value.nodes, value.values, value.adjoints])
     if isinstance(value, dict):
         return {key: bits(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
@@ -114,8 +123,9 @@ def count(good, least=1, most=2**31 - 1, optional=False):
     return Kind(good, bad, INTEGERS)
 
 
-def share(good):
+def share(good, optional=False, all=False):
     bad = {**NOT_NUMBERS, "one": 1, "two": 2.0, "negative": -0.125, "NaN": NAN, "infinite": INF, "truth": False}
+    bad = {way: value for way, value in bad.items() if not (way == "None" and optional) and not (way == "one" and all)}
     return Kind(good, bad, FLOATS)
 
 
@@ -250,10 +260,19 @@ TARGETS = RNG.integers(-4, 5, (16, 2)).astype(np.float32)
 COTANGENT = array(TARGETS, lengths=(0, 1), optional=True)
 STEP = Kind(1e-6, {**NOT_NUMBERS, "zero": 0, "negative": -1e-6, "NaN": NAN, "infinite": INF})
 DIFFERENCES = CHECKED | {"inputs": ANY, "parameters": ANY, "seed": SEED, "step": STEP}
+SPARSIFY = Kind(None, {"number": 0.5, "text": "rigl", "list": [], "class": mlgraph.RigL})
 OPTIONS = {"x": EXAMPLES, "epochs": count(2), "batch_size": SIZE, "learning_rate": RATE, "momentum": share(0.5),
-           "optimizer": a_name("sgd"), "validation": VALIDATION, "shuffle": ANY, "seed": SEED, "callback": CALLBACK,
+           "sparsify": SPARSIFY, "optimizer": a_name("sgd"),
+           "validation": VALIDATION, "shuffle": ANY, "seed": SEED, "callback": CALLBACK,
            "on_nonfinite": a_name("raise"), "checkpoint": CHECKPOINT, "checkpoint_every": SECONDS, "resume": Kind(False),
            "n_threads": THREADS}  # fmt: skip
+LABELS_OF_ALL = array(LABELS, labels=True)
+DATA_FOR = Kind((X, LABELS), {**VALIDATION.bad, "None": None}, VALIDATION.same)
+EDGES = {"None": None, "number": 3, "text": "x", "numbers": [1], "nodes": lambda w: w.x, "triples": lambda w: [(w.x[0],) * 3],
+         "pairs of numbers": [(0, 1)], "of another graph": [(OTHER[0], OTHER[1])], "no edge": lambda w: [(w.x[5], w.n)],
+         "class": [mlgraph.Neuron], "row": X}  # fmt: skip
+WITHOUT = Kind(lambda w: [w.net.layers[0].neurons[2]], EDGES | {"an output": lambda w: [w.net.outputs[0]]}, {"tuple": tuple})
+SCORED = {"scope": a_name("layer"), "seed": SEED, "n_threads": THREADS}
 WEIGHTS = RNG.integers(-8, 9, (9, 6)).astype(np.float32) / 4
 
 # By the name of a function: how to get it, and the kind of each argument. In the name of a setter stands what it sets.
@@ -273,6 +292,12 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Graph.softmax": (lambda w: w.g.softmax, {"nodes": nodes(lambda w: w.x)}),
     "Graph.sources_of": (lambda w: w.g.sources_of, {"node": count(7, 0, None)}),
     "Graph.weights_of": (lambda w: w.g.weights_of, {"node": count(7, 0, None)}),
+    "Graph.targets_of": (lambda w: w.g.targets_of, {"node": count(7, 0, None)}),
+    "Graph.edge": (lambda w: w.g.edge, {"source": a_node(lambda w: w.x[0]), "target": a_node(lambda w: w.n)}),
+    "Graph.add_edge": (lambda w: w.g.add_edge, {
+        "source": a_node(lambda w: w.x[5]), "target": a_node(lambda w: w.n), "weight": number(0.5)}),
+    "Graph.prune": (lambda w: w.g.prune, {"what": Kind(lambda w: [(w.x[0], w.n)], EDGES | {"an output": lambda w: [w.n]},
+                                                       {"tuple": tuple, "iterator": iter})}),
     "Graph.__getitem__": (lambda w: w.g.__getitem__, {"node": count(7, 0, None)}),
     "Graph.compile": (lambda w: w.g.compile, {"outputs": nodes(lambda w: [w.y, w.n])}),
     "Graph.draw": (lambda w: w.g.draw, PICTURE),
@@ -296,6 +321,31 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Model.fit": (lambda w: w.net.fit, {**OPTIONS, "y": array(LABELS, labels=True)}),
     "Model.fit to targets": (lambda w: w.model.fit, {**OPTIONS, "y": array(TARGETS, finite=True, lengths=(0, 1)),
                                                      "validation": Kind((X, TARGETS))}),
+    "Model.trace": (lambda w: w.net.trace, {
+        "x": DATA, "y": array(LABELS, labels=True, empty=True, optional=True), "n_threads": THREADS,
+        "nodes": Kind(lambda w: w.net.outputs, {k: v for k, v in nodes(None).bad.items() if k != "None"}, {"tuple": tuple})}),
+    "Model.inspect": (lambda w: w.net.inspect, {
+        "x": array(X, fits=False, lengths=(0, 1)), "y": array(LABELS, labels=True, optional=True), "n_threads": THREADS}),
+    "Model.ablate": (lambda w: w.net.ablate, {
+        "what": WITHOUT, "x": array(X, fits=False, lengths=(0, 1)), "y": LABELS_OF_ALL, "n_threads": THREADS}),
+    "Model.ablation_table": (lambda w: w.net.ablation_table, {
+        "layer": Kind(lambda w: w.net.layers[0], {
+            "None": None, "number": 0, "text": "x", "inputs": lambda w: [w.net.graph[0]], "of another graph": [OTHER[0]],
+            "numbers": [6, 7], "class": [mlgraph.Neuron]}, {"neurons": lambda v: v.neurons}),
+        "x": array(X, fits=False, lengths=(0, 1)), "y": LABELS_OF_ALL, "n_threads": THREADS}),
+    "Model.prune": (lambda w: w.net.prune, {
+        "sparsity": share(0.25, optional=True), "neurons": Kind(None, {"both": 0.25}), "by": a_name("saliency"),
+        "data": DATA_FOR, **SCORED}),
+    "Model.prune neurons": (lambda w: w.net.prune, {
+        "sparsity": Kind(None, {"both": 0.25}), "neurons": share(0.25, optional=True), "by": a_name("magnitude"),
+        "data": Kind(None), **SCORED}),
+    "Network.regrow": (lambda w: w.sparse.regrow, {
+        "fraction": share(0.25, all=True), "by": a_name("gradient"), "data": DATA_FOR, **SCORED}),
+    "GradualPruning": (lambda w: mlgraph.GradualPruning, {
+        "sparsity": share(0.5), "updates": count(20), "until": share(0.5), "start": share(0.25), "scope": a_name("layer")}),
+    **{name: (lambda w, name=name: getattr(mlgraph, name), {
+        "sparsity": share(0.5), "updates": count(20), "until": share(0.5), "fraction": share(0.25, all=True)})
+       for name in ("SET", "RigL")},
     "Model.save": (lambda w: w.net.save, {"path": a_path(lambda w: w.path)}),
     "Network": (lambda w: Network, {"n_inputs": count(3), "seed": SEED}),
     "Network.add_layer": (lambda w: w.net.add_layer, {
@@ -325,12 +375,15 @@ FREE = {
     "Edge": "a record", "Gradients": "a record", "History": "a record", "Progress": "a record",
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
     "History.add": "of the training loop", "Graph.move_parameters": "of plans", "Graph.state_vector": "of plans",
-    "Graph.in_training": "no argument",
+    "Graph.in_training": "no argument", "Graph.alive": "no argument", "Graph.protected": "no argument",
+    "Graph.copy": "no argument", "Graph.undo": "no argument", "Model.undo": "no argument", "Edge.prune": "no argument",
+    "Neuron.prune": "no argument", **dict.fromkeys(("GradualPruning.act", "GradualPruning.at", "SET.act", "SET.check"),
+                                                   "of the training loop"),
     "History.to_dict": "no argument", "drawing.Drawing.to_dot": "no argument", "drawing.Drawing.to_svg": "no argument",
 }  # fmt: skip
 MAY_BE = {  # what is no mistake there
     "Graph.operation": {("arguments", "number")}, "Graph.softmax": {("nodes", "numbers")},
-    "Graph.sources_of": {("node", "truth")}, "Graph.__getitem__": {("node", "truth")},
+    "Graph.sources_of": {("node", "truth")}, "Graph.targets_of": {("node", "truth")}, "Graph.__getitem__": {("node", "truth")},
     "Graph.compile": {("outputs", "one node")}, "datasets.load_mnist": {("folder", "None")},
     **{name: {(p, way) for p in kinds for way in (["number"] if len(kinds) > 1 else ["number", "of another graph"])}
        for name, (_, kinds) in API.items() if name in mlgraph.functions.__all__},

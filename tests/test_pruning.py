@@ -313,7 +313,7 @@ ERRORS = {
     "criterion": (lambda net: net.prune(0.5, by="size"), "by: expected magnitude, saliency, random or a callable, came 'size'"),
     "scope": (lambda net: net.prune(0.5, scope="local"), "scope: expected global or layer, came 'local'"),
     "no data": (lambda net: net.prune(0.5, by="saliency"), r"data: expected \(x, y\) to prune by saliency, came none"),
-    "data alone": (lambda net: net.prune(0.5, by="saliency", data=X), r"data: expected \(x, y\) .*, came ndarray"),
+    "data alone": (lambda net: net.prune(0.5, by="saliency", data=X), r"data: expected \(x, y\) .*, came array"),
     "no examples": (lambda net: net.prune(0.5, by="saliency", data=(X[:0], Y[:0])), "x: expected at least one example"),
     "labels": (lambda net: net.prune(0.5, by="saliency", data=(X, Y[:3])), "y: expected 90 labels"),
     "scores": (lambda net: net.prune(0.5, by=lambda e: [1, 2]), r"by: expected a score for each edge, shape \(704,\), came"),
