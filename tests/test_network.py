@@ -478,7 +478,7 @@ BAD_OPTIONS = {
     "learning_rate": (-0.1, NAN, INF, 1e39, (0.1, "a"), "learning_rate: expected one or two floats, from 0 to below 3.40282e"),
     "momentum": (1, -0.1, NAN, "momentum: expected a number from 0 to below 1"),
     "optimizer": ("lion", "optimizer: expected sgd or adam, came 'lion'"),
-    "on_nonfinite": ("ignore", None, "on_nonfinite: expected raise, skip or disconnect, came"),
+    "on_nonfinite": ("ignore", None, "on_nonfinite: expected one of raise, skip, disconnect, came"),
     "seed": (-1, 0.5, "seed: expected an integer of at least 0"),
     "n_threads": (0, 1.5, "n_threads: expected an integer of at least 1"),
     "validation": ((X[:, 1:], Y), r"validation x: expected shape \(examples, 12\)"),
