@@ -117,7 +117,10 @@ def save(
     header, arrays = contents(model)
     text = np.frombuffer(json.dumps({**header, **more}).encode(), np.uint8)
     members = {"header": text, **arrays, **more_arrays}
-    write_atomically(path, lambda file: np.savez(file, **members), previous=previous)  # type: ignore[arg-type]
+    # Made in memory: a zip file that a full disk cuts short says so again, on its own, when it is thrown away.
+    made = io.BytesIO()
+    np.savez(made, **members)  # type: ignore[arg-type]
+    write_atomically(path, lambda file: file.write(made.getbuffer()), previous=previous)
 
 
 def contents(model: Model) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
