@@ -503,7 +503,7 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["train", "more"], "unrecognized arguments: more"),
         (["train", "a\nb"], "unrecognized arguments: a b"),
         (["--epochs"], "argument --epochs: expected one argument"),
-        (["--batch-size=--"], "argument --batch-size: expected one argument"),
+        (["--batch-size="], "argument --batch-size: expected N or A:B with positive integers, came ''"),
         (["evaluat", "model.npz"], "argument COMMAND: expected train, evaluate, inspect or prune, came 'evaluat'"),
         (["evaluate"], "the following arguments are required: MODEL"),
         (["evaluate", "a", "b"], "unrecognized arguments: b"),
