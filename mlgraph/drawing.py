@@ -36,7 +36,7 @@ MOST = 60
 MANY = 8
 """More nodes than these that are alike become one box, and a neuron with more sources says how many."""
 
-BANDS = 20
+BANDS = 8
 """Boxes of a graph so deep that whole runs of levels are folded."""
 
 LONGEST = 28  # characters of a line in a box
@@ -85,7 +85,8 @@ class _Box:
 
     @property
     def width(self) -> float:
-        return max(24.0, *(_width(text) for text in (self.title, *(text for text, _ in self.lines)))) + 2 * PAD
+        bold = 1.15 * _width(self.title)
+        return max(24.0, bold, *(_width(text) for text, _ in self.lines)) + 2 * PAD
 
     @property
     def height(self) -> float:
@@ -314,7 +315,8 @@ class _Layout:
         for items in self._columns:
             here = [boxes[i] for i, column in items if boxes[i].column == column]
             labels = [_width(_edges(link)) for box in here for link in box.links]
-            x += GAP + max(labels, default=0.0) if self.left else 0.0
+            # Many edges between two columns need a longer way, or they run upright and side by side.
+            x += GAP + max(labels, default=0.0) + min(len(labels), 150) if self.left else 0.0
             self.left.append(x)
             x += max((box.width for box in here), default=0.0)
             self.right.append(x)
@@ -431,11 +433,12 @@ def _svg_link(layout: _Layout, link: _Link, i: int, n: int, largest: float) -> I
     yield f'<path d="{_curve(x, y, box.x - 5, end)}" fill="none" stroke="{colour}" stroke-width="{width:.2f}"/>'
     yield f'<path d="M {box.x:.1f} {end:.1f} l -6 -3 v 6 z" fill="{colour}"/>'
     if _edges(link):
-        # Near its end, where the edges of a box are apart.
-        yield (
-            f'<text x="{box.x - 10:.1f}" y="{end - 4:.1f}" text-anchor="end" font-size="11" fill="{VALUE}" '
-            f'stroke="white" stroke-width="3" paint-order="stroke">{_xml(_edges(link))}</text>'
-        )
+        # Near its end, where the edges of a box are apart; on white, which is a text of its own: not all know paint-order.
+        for style in ('stroke="white" stroke-width="3"', f'fill="{VALUE}"'):
+            yield (
+                f'<text x="{box.x - 10:.1f}" y="{end - 4:.1f}" text-anchor="end" font-size="11" {style}>'
+                f"{_xml(_edges(link))}</text>"
+            )
     yield "</g>"
 
 
