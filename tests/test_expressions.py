@@ -385,20 +385,29 @@ def test_any_graph(sweep, case):
     testing.check_against_reference(case.outputs, case.x)
 
 
-def test_bounds_say_something():
-    """Of half the graphs five digits are held, of most of them three, in proportion to the largest number of its kind."""
-    shares = []
+@pytest.mark.parametrize("tame", [True, False])
+def test_bounds_say_something(tame):
+    """Of half the graphs six digits are held, of most of them four, in proportion to the largest number of its kind.
+
+    Where there are infinities and NaN, what float32 may give is known of nine numbers in ten.
+    """
+    shares, known = [], []
 
     @settings(max_examples=200)
-    @given(case=cases())
+    @given(case=cases(tame))
     def measure(case):
         e = testing.expect(mlgraph.Function(case.graph, case.outputs), case.x)
-        pairs = ((e.values, e.values_error), (e.inputs, e.inputs_error), (e.parameters, e.parameters_error))
-        shares.extend(np.nanmedian(error) / (1e-30 + np.abs(number).max()) for number, error in pairs if number.any())
+        for number, error in ((e.values, e.values_error), (e.inputs, e.inputs_error), (e.parameters, e.parameters_error)):
+            if number.any():
+                known.append(np.mean(np.isfinite(error[~np.isnan(error)])))
+                if tame:
+                    shares.append(np.nanmedian(error) / (1e-30 + np.abs(number).max()))
 
     measure()
-    assert np.quantile(shares, 0.5) < 1e-5
-    assert np.quantile(shares, 0.8) < 1e-3
+    assert np.mean(known) > (0.999 if tame else 0.9)
+    if tame:
+        assert np.quantile(shares, 0.5) < 1e-6
+        assert np.quantile(shares, 0.8) < 1e-4
 
 
 @given(case=cases(tame=False))
@@ -418,7 +427,7 @@ def test_plan_means_graph(case):
 
 def assume_bounded(case):
     """Where a condition hangs on rounding, a divisor may come near its pole; then there is nothing to check."""
-    expected = testing.expect(mlgraph.Function(case.graph, case.outputs), case.x)
+    expected = testing.expect(mlgraph.Function(case.graph, case.outputs), case.x, ulps=1)
     assume(not any(np.isinf(error).any() for error in expected[1::2]))
 
 
@@ -718,6 +727,58 @@ def test_checks_notice_a_wrong_value(monkeypatch):
         testing.check_against_reference(n["z"], np.ones((5, 2)))
 
 
+def scaled(op, by):
+    return op._replace(derivatives=lambda y, *x: by * np.stack(np.broadcast_arrays(*op.derivatives(y, *x))))
+
+
+FAULTS = {
+    "none": lambda op: op,
+    "value": lambda op: op._replace(value=lambda *x: op.value(*x) * 1.001),
+    "derivative": lambda op: scaled(op, 1.001),
+    "sign": lambda op: scaled(op, -1.0),
+    "swapped derivatives": lambda op: op._replace(derivatives=lambda y, *x: op.derivatives(y, *x)[::-1]),
+    "swapped arguments": lambda op: op._replace(value=lambda *x: op.value(*x[::-1])),
+}
+
+
+class FaultySweep:
+    """In the place of the kernels: the reference with another op table, its numbers rounded to float32."""
+
+    def __init__(self, monkeypatch):
+        self.monkeypatch, self.table = monkeypatch, ops.BY_CODE
+        monkeypatch.setattr(mlgraph.Function, "vjp", lambda f, x, u, **options: self.run(f, x, u))
+        monkeypatch.setattr(mlgraph.Function, "__call__", lambda f, x, **options: self.run(f, x, None).values)
+
+    def change(self, op, fault):
+        self.table = tuple(FAULTS[fault](o) if o is op else o for o in ops.BY_CODE)
+
+    def run(self, f, x, u):
+        with self.monkeypatch.context() as context:
+            context.setattr(ops, "BY_CODE", self.table)
+            e = testing.expect(f, x, u)
+        return mlgraph.function.Gradients(*(a.astype(np.float32) for a in (e.values, e.inputs, e.parameters)), None)
+
+
+@pytest.mark.parametrize("fault", [*FAULTS][1:])
+def test_faults_of_ops_are_found(monkeypatch, fault):
+    sweep, rng, found = FaultySweep(monkeypatch), np.random.default_rng(0), []
+    for op in ops.BY_CODE:
+        g = mlgraph.Graph()
+        inputs = g.inputs(arity := op.arity if op.arity > 0 else 4)
+        f = g.compile(g.operation(op.name, *into_domain(op.name, inputs, rng.normal)))
+        x, u = rng.normal(size=(50, arity)).astype(np.float32), rng.normal(size=(50, 1)).astype(np.float32)
+        sweep.change(op, "none")
+        testing.check_against_reference(f, x, u)
+        right = sweep.run(f, x, u)
+        sweep.change(op, fault)
+        if any((a != b).any() for a, b in zip(right[:3], sweep.run(f, x, u)[:3], strict=True)):
+            with pytest.raises(AssertionError, match="tolerance"):
+                testing.check_against_reference(f, x, u)
+            found.append(op.name)
+    # Swapping changes nothing where there is one argument, or where all arguments are treated alike.
+    assert len(found) == {"swapped derivatives": 10, "swapped arguments": 4}.get(fault, len(ops.BY_CODE))
+
+
 def test_what_may_overflow_cannot_be_checked():
     g = mlgraph.Graph()
     z = mlgraph.exp(g.input() * 50)
@@ -735,7 +796,7 @@ def test_bounds_hold_what_must_not_be_finite(sweep):
     """Certain infinities and NaN are held to be just that; what depends on rounding is not."""
     g = mlgraph.Graph()
     x = g.input()
-    f = g.compile([1 / x, mlgraph.log(x), x - x + mlgraph.exp(x * 1e9), mlgraph.sqrt(x + 1e-9 - 1e-9)])
+    f = g.compile([1 / x, mlgraph.log(x), x - x + mlgraph.exp(x * 1e9), mlgraph.sqrt(mlgraph.exp(x) - 1)])
     expected = testing.check_against_reference(f, [[0.0], [-1.0], [NAN], [2.0], [INF]])
     np.testing.assert_array_equal(expected.values[:, 0], [INF, -1, NAN, 0.5, 0])
     np.testing.assert_array_equal(np.isinf(expected.values_error)[:, :2], False)

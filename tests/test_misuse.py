@@ -361,7 +361,7 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "testing.check_reference": (lambda w: testing.check_reference, DIFFERENCES),
     "testing.check_against_reference": (lambda w: testing.check_against_reference, CHECKED | {
         "cotangent": COTANGENT, "seed": SEED, "n_threads": THREADS}),
-    "testing.expect": (lambda w: testing.expect, CHECKED | {"cotangent": COTANGENT}),
+    "testing.expect": (lambda w: testing.expect, CHECKED | {"cotangent": COTANGENT, "ulps": count(2, 0)}),
     "default_threads": (lambda w: mlgraph.default_threads, {}),
 }  # fmt: skip
 for _name in mlgraph.functions.__all__:
