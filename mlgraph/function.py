@@ -147,6 +147,28 @@ class Function:
         assert values is not None
         return Gradients(values, inputs, gradient, self._places_for(engine))
 
+    def jvp(self, x: npt.ArrayLike, tangent: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Derivative of each output along a tangent of the inputs, example by example.
+
+        No sweep carries tangents forward: it takes a `vjp` for each output, and is meant for few of them.
+
+        Parameters
+        ----------
+        x, tangent : array_like, shape (batch, inputs)
+
+        Returns
+        -------
+        float32, shape (batch, outputs)
+        """
+        examples = Examples(x, self.graph.n_inputs)
+        along = float_array("tangent", tangent, examples.array.shape).astype(np.float64)
+        products = np.empty((len(examples), len(self._outputs)), np.float32)
+        with self.graph.lock, np.errstate(over="ignore", invalid="ignore"):
+            for k, cotangent in enumerate(np.eye(len(self._outputs), dtype=np.float32)):
+                weight = np.ascontiguousarray(np.broadcast_to(cotangent, products.shape))
+                products[:, k] = np.sum(self._vjp(examples, weight, n_threads).inputs * along, axis=1)
+        return products
+
     def _places_for(self, engine: Engine) -> Places:
         # One copy for each compilation: until then no place changes.
         if self._places is None or self._places[0] is not engine:

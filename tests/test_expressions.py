@@ -653,6 +653,23 @@ def test_cotangent_has_the_shape_of_the_outputs(cotangent):
         g.compile(n["z"]).vjp(np.ones((3, 2)), cotangent)
 
 
+def test_jvp(sweep):
+    """Rows of the Jacobian times the tangent: of a linear map its matrix, of others what a difference says."""
+    g = mlgraph.Graph()
+    x, w = g.inputs(3), np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    neurons = [g[i] for i in g.add_neurons(x, w)]
+    at, tangent = np.random.default_rng(1).normal(size=(2, 40, 3)).astype(np.float32)
+    np.testing.assert_allclose(g.compile(neurons).jvp(at, tangent), tangent @ w.T, rtol=1e-5, atol=1e-6)
+    z = [mlgraph.sin(neurons[0]) * x[1], mlgraph.softplus(neurons[3]), g.constant(1)]
+    ends = [evaluate(g, at.astype(float) + h * tangent) for h in (1e-5, -1e-5)]
+    want = np.stack([(ends[0][node.id] - ends[1][node.id]) / 2e-5 for node in z], axis=1)
+    f = g.compile(z)
+    np.testing.assert_allclose(f.jvp(at, tangent), want, rtol=1e-4, atol=1e-5)
+    assert f.jvp(np.zeros((0, 3)), np.zeros((0, 3))).shape == (0, 3)
+    with pytest.raises(ValueError, match=r"tangent: expected shape \(40, 3\), came \(3,\)"):
+        f.jvp(at, tangent[0])
+
+
 def test_bytes_are_shares_of_255(sweep):
     g, n = small()
     x = np.random.default_rng(0).integers(0, 256, (70, 2), np.uint8)

@@ -310,6 +310,7 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Function": (lambda w: mlgraph.Function, {"graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n])}),
     "Function.__call__": (lambda w: w.f, {"x": DATA, "n_threads": THREADS}),
     "Function.vjp": (lambda w: w.f.vjp, {"x": DATA, "cotangent": COTANGENT, "n_threads": THREADS}),
+    "Function.jvp": (lambda w: w.f.jvp, {"x": DATA, "tangent": array(X, lengths=(0, 1)), "n_threads": THREADS}),
     "Gradients.of": (lambda w: w.gradients.of, {"node": a_node(lambda w: w.n)}),
     "Gradients.of_bias": (lambda w: w.gradients.of_bias, {"neuron": a_node(lambda w: w.n)}),
     "Model": (lambda w: mlgraph.Model, {
