@@ -511,7 +511,8 @@ class Graph:
     def _become(self, other: Graph) -> None:
         """Take over all that `other` holds, which is not to be used any more; nodes keep their numbers, and so their views."""
         mine: dict[str, Any] = {"edits": self.edits + other.edits + 1, "moves": self.moves + other.moves}
-        mine |= {"lock": self.lock, "_is_training": self._is_training}  # who trains this graph still does
+        # Who trains this graph still does, and its models are still its models.
+        mine |= {"lock": self.lock, "_is_training": self._is_training, "_models": self._models}
         with self.lock:
             vars(self).update(vars(other) | mine)
 

@@ -65,7 +65,6 @@ class Recipe:
         net.add_layer(n_classes, activation="softmax", bias=self.output_bias)
         return net
 
-
     def schedule(self) -> Schedule | None:
         """What cuts and grows edges during the training."""
         return METHODS[self.method](self.sparsity) if self.sparsity else None
@@ -142,7 +141,7 @@ def _add_prune_options(parser: argparse.ArgumentParser) -> None:
     recipe = parser.add_argument_group("the cut and the training meanwhile")
     recipe.add_argument("--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges that is cut")
     for name, kind, metavar, text in (
-        ("epochs", COUNT, "N", "passes over the data; in the second half nothing is cut any more"),
+        ("epochs", COUNT, "N", "passes over the data; in the last quarter nothing is cut any more"),
         ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
         ("learning_rate", RATES, "A:B", "from the first step to the last"),
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
@@ -159,7 +158,7 @@ def _train(args: argparse.Namespace) -> int:
     given = {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}
     recipe = replace(PRESETS[args.preset], **given)
     for name, rates in THINNED_RATES.items():
-        if getattr(recipe, name) and "learning_rate" not in given:
+        if getattr(recipe, name) and recipe.learning_rate == Recipe.learning_rate and "learning_rate" not in given:
             recipe = replace(recipe, learning_rate=rates)
     data = load_data(args.data)
     net = recipe.network(data.train_x.shape[1], data.n_classes)

@@ -1,5 +1,6 @@
 """Training that cuts and grows: when a schedule acts, what it leaves, and that nothing but the seed decides."""
 
+import contextlib
 import itertools
 
 import numpy as np
@@ -215,3 +216,43 @@ def test_a_schedule_for_another_model():
     assert g.parameters.tobytes() == before
     model.fit(X, Y[:, None] * 1.0, epochs=2, learning_rate=1e-4, sparsify=GradualPruning(0.5))
     assert model.n_edges == 15
+
+
+# --- going on -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", [GradualPruning(0.8, updates=20), SET(0.8, updates=20), RigL(0.8, updates=20)], ids=repr)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_run_goes_on_from_any_step(tmp_path, monkeypatch, schedule, optimizer):
+    """Interrupted again and again, before a schedule acts and after, it ends with the bits of one that was not."""
+    monkeypatch.setattr(training, "PIECE_SECONDS", 0)  # one step a call
+    options = {**OPTIONS, "learning_rate": (0.02, 0.001), "optimizer": optimizer, "sparsify": schedule, "seed": 3}
+    whole = network()
+    whole.fit(X, Y, **options)
+    path, steps = tmp_path / "run.npz", len(whole.history.batch_loss)
+
+    def stop(progress):
+        if progress.kind == "steps" and len(progress.history.batch_loss) in stops:
+            raise KeyboardInterrupt
+
+    stops = [1, 2, steps // 3, steps // 2, 2 * steps // 3]
+    for _ in range(len(stops) + 1):
+        net = network()
+        with contextlib.suppress(KeyboardInterrupt):
+            net.fit(X, Y, checkpoint=path, checkpoint_every=1e9, resume=True, callback=stop, **options)
+        loaded = mlgraph.load(path)
+        assert pairs(loaded) == pairs(net) and loaded.sparsity == net.sparsity
+        assert net.graph.protected() == whole.graph.protected() and net.graph.n_alive == loaded.graph.n_alive
+        stops = [n for n in stops if n > len(net.history.batch_loss)]
+    assert len(net.history.batch_loss) == steps and not stops
+    assert pairs(net) == pairs(whole) and net.forward(X).tobytes() == whole.forward(X).tobytes()
+    assert net.history.batch_loss.tolist() == whole.history.batch_loss.tolist()
+
+
+def test_another_schedule_is_another_run(tmp_path):
+    net, path = network(), tmp_path / "run.npz"
+    net.fit(X, Y, sparsify=RigL(0.5), checkpoint=path, **OPTIONS)
+    with pytest.raises(mlgraph.CheckpointError, match="another run, with sparsify RigL"):
+        network().fit(X, Y, sparsify=RigL(0.6), checkpoint=path, resume=True, **OPTIONS)
+    with pytest.raises(ValueError, match="prune: expected neurons that are no outputs"):
+        net.outputs[0].prune()
