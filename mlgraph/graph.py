@@ -538,6 +538,7 @@ class Graph:
                 live &= level >= 0
             neurons = np.flatnonzero(live & (self.codes >= NEURON))
             edges = int(np.count_nonzero(live[gather(pool, start[neurons], count[neurons])]))
+            live.flags.writeable = False
             self._alive = key, live, edges
         return self._alive[1], self._alive[2]
 

@@ -544,6 +544,7 @@ class Layer:
 
     def __init__(self, graph: Graph, ids: range, activation: str, dropout: float, weight_dropout: float) -> None:
         self._graph, self._ids = graph, ids
+        self._reads: list[int] = []  # the nodes of the layer before
         self.activation, self.dropout, self.weight_dropout = activation, dropout, weight_dropout
 
     @property
@@ -558,8 +559,15 @@ class Layer:
 
     @property
     def weights(self) -> Float32:
-        """Weights of all neurons, shape (neurons, sources); a copy. All neurons must have as many sources."""
-        return np.stack([self._graph.weights_of(i) for i in self._ids])
+        """Weights of all neurons, shape (neurons, nodes of the layer before); a copy. 0 where an edge was cut."""
+        from mlgraph.edits import wiring
+
+        edges, column = wiring(self._graph, np.array(self._ids, np.int32)), np.full(len(self._graph), -1)
+        column[self._reads] = np.arange(len(self._reads))
+        place, row = column[edges.source], edges.target - self._ids.start
+        out, inside = np.zeros((self.size, len(self._reads)), np.float32), place >= 0
+        out[row[inside], place[inside]] = self._graph.parameters[edges.place[inside]]
+        return out
 
     def __repr__(self) -> str:
         return f"<Layer of {self.size} {self.activation} neurons>"
@@ -590,7 +598,6 @@ class Network(Model):
         self.graph = Graph()
         self.history = History()
         self.layers: list[Layer] = []
-        self._reads: list[list[int]] = []  # what each layer reads
         self.loss = "squared_error"
         self._outputs, self._loss_nodes, self._probabilities = [], [], []
         self._dropout = []
@@ -673,12 +680,12 @@ class Network(Model):
 
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         super()._restore(graph, outputs, loss, loss_nodes, probabilities)
-        self.layers, self._reads, self._random = [], [], np.random.default_rng(len(graph))
+        self.layers, self._random = [], np.random.default_rng(len(graph))
         self._ends = list(graph._inputs)
 
     def _add(self, layer: Layer) -> None:
         self.layers.append(layer)
-        self._reads.append(self._ends)
+        layer._reads = self._ends
         if layer.dropout or layer.weight_dropout:
             self._dropout.append((layer._ids, layer.dropout, layer.weight_dropout))
         self._ends = self._probabilities if layer.activation == "softmax" else list(layer._ids)

@@ -192,8 +192,8 @@ def place_scores(
 def absent(net: Network) -> list[Places]:
     """Of each layer the places where an edge could be and is not, between nodes that are alive."""
     graph, alive, layers = net.graph, net.graph.alive(), []
-    for layer, reads in zip(net.layers, net._reads, strict=True):
-        sources, targets = (np.array(ids, np.int32) for ids in (reads, layer._ids))
+    for layer in net.layers:
+        sources, targets = (np.array(ids, np.int32) for ids in (layer._reads, layer._ids))
         sources, targets = sources[alive[sources]], targets[alive[targets]]
         column = np.full(len(graph), -1)
         column[sources] = np.arange(len(sources))

@@ -187,8 +187,7 @@ class SET(Schedule):
         """Cut a share of each layer's edges and grow it to its size again."""
         random = np.random.default_rng([seed, 3, step])
         net = _network(model)
-        sizes = [(len(reads), layer.size) for reads, layer in zip(net._reads, net.layers, strict=True)]
-        wanted = erdos_renyi(sizes, self.sparsity)
+        wanted = erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
         keep_best(net, layers_of(net), np.round((1 - moved) * wanted))
         places = absent(net)

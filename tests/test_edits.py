@@ -110,6 +110,19 @@ def test_an_edge():
         net.graph.edge(a, b)
 
 
+def test_weights_of_a_layer():
+    """A matrix as before, with zeros where edges were cut; not what other nodes than the layer before feed."""
+    net = network()
+    first, second = net.layers[:2]
+    dense = second.weights
+    assert dense.shape == (9, 20)
+    net.graph.prune([first.neurons[3], (first.neurons[5], second.neurons[2])])
+    net.graph.add_edge(net.graph[0], second.neurons[4], 7.0)
+    dense[:, 3] = dense[2, 5] = 0
+    np.testing.assert_array_equal(second.weights, dense)
+    assert not first.weights[3].any() and first.weights.shape == (20, 12)
+
+
 def test_many_at_once_are_one_edit():
     one, many = network(), network()
     layers = [net.layers for net in (one, many)]
