@@ -137,6 +137,9 @@ class Checkpoint:
             if digests.get(name) != digest and not (name == "model" and digest == _model_digest(model)):
                 return f"another {name}"
 
+        ends = [(m.graph.n_inputs, m._outputs, m._loss_nodes, m._probabilities) for m in (model, self._model)]
+        require(ends[0] == ends[1], "checkpoint: expected the inputs, outputs and loss of the model, came others")
+
         epoch, step, taken, seconds = (what.get(name) for name in ("epoch", "step", "taken", "seconds"))
         counts = all(type(count) is int and 0 <= count < 2**62 for count in (epoch, step, taken))
         require(counts, f"checkpoint: epoch, step, taken: expected counts, came {epoch!r}, {step!r}, {taken!r}")

@@ -238,6 +238,7 @@ class Engine:
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
         # A tile may compress its own data where every column is read in order.
         columns = plan.input_column
+        self._width = int(columns.max(initial=-1)) + 1
         self._reads_all = len(columns) == graph.n_inputs and bool((columns == np.arange(len(columns))).all())
         self._prepared: tuple[tuple[Any, ...], tuple[Any, ...], bytes] | None = None
 
@@ -314,6 +315,9 @@ class Engine:
         values, adjoints : float32, shape (len(order), nodes), or None
         """
         plan, n = self.plan, len(examples)
+        if examples.array.shape[1] < self._width:
+            # Inputs that were added, and read, since the data were checked: by a callback of `fit`.
+            raise ValueError(f"x: expected {self._width} columns, one for each input, came {examples.array.shape[1]}")
         if size is None:
             first, size, rate, most = _START, np.array([n], np.int64), _NO_RATE, n
         else:

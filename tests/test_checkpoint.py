@@ -392,6 +392,27 @@ def test_odd_arrays(untouched, path, name):
                 fit(untouched, **options, checkpoint=path, resume=True)
 
 
+@pytest.mark.parametrize(("n_inputs", "hidden"), [(24, []), (24, [40, 40]), (30, [40]), (6, [40])])
+def test_a_file_with_another_model_in_it(untouched, path, n_inputs, hidden):
+    """Its outputs would be other nodes, and its inputs columns that the data do not have."""
+    interrupted(path, 30)
+    path.with_name("run.npz.previous").unlink()
+    other = mlgraph.Network(n_inputs)
+    for size in hidden:
+        other.add_layer(size, "tanh")
+    other.add_layer(4, "softmax")
+    with np.load(path) as file:
+        run, header = dict(file), json.loads(file["header"].tobytes())
+    other.save(path)
+    with np.load(path) as file:
+        model, its = dict(file), json.loads(file["header"].tobytes())
+    text = np.frombuffer(json.dumps({**its, "checkpoint": header["checkpoint"]}).encode(), np.uint8)
+    np.savez(path, **{**run, **model, "header": text})
+    assert mlgraph.load(path).graph.n_inputs == n_inputs
+    with pytest.raises(ModelFileError, match="checkpoint: expected the inputs, outputs and loss of the model, came others"):
+        fit(untouched, momentum=0.0, checkpoint=path, resume=True)
+
+
 def test_a_model_is_no_checkpoint(untouched, path):
     network().save(path)
     with pytest.raises(ModelFileError, match=f"{path}: not a model file: it has no first, second, losses"):

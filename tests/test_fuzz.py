@@ -10,15 +10,18 @@ bound; and if what went in is as it was. Where a case ends the process, the file
 """
 
 import contextlib
+import functools
 import gzip
 import io
 import json
 import math
 import operator
 import os
+import tempfile
 import tracemalloc
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,12 +167,13 @@ X = np.random.default_rng(0).integers(0, 256, (37, 6), np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 3, 37)
 
 
-def network():
+def network(epochs=1):
     net = mlgraph.Network(6, seed=1)
     net.add_layer(20, "tanh", dropout=0.25)
     net.add_layer(9, "leaky_relu", weight_dropout=0.5, bias=False)
     net.add_layer(3, "softmax")
-    net.fit(X, LABELS, epochs=1)
+    if epochs:
+        net.fit(X, LABELS, epochs=epochs)
     return net
 
 
@@ -191,17 +195,17 @@ def squared():
     return mlgraph.Model(g, [g[i] for i in ids][3:6])
 
 
-MODELS = []
+def members_of(write):
+    """What is in the archive that `write` makes."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(path := Path(folder, "good.npz"))
+        with zipfile.ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
 
 
-def models(folder):
-    """The members of the files of some models."""
-    if not MODELS:
-        for make in (network, any_model, squared):
-            make().save(folder / "good.npz")
-            with zipfile.ZipFile(folder / "good.npz") as archive:
-                MODELS.append({name: archive.read(name) for name in archive.namelist()})
-    return MODELS
+@functools.cache
+def models():
+    return [members_of(make().save) for make in (network, any_model, squared)]
 
 
 JUNK = (
@@ -294,11 +298,11 @@ def bomb(rng):
     return buffer.getvalue()
 
 
-def damaged_model(rng, folder):
-    """The content of a file that was a model."""
+def damaged_model(rng, members=None):
+    """The content of a file that had these members, or was a model."""
     if chance(rng, 0.02):
         return bomb(rng)
-    members = dict(pick(rng, models(folder)))
+    members = dict(members or pick(rng, models()))
     for _ in range(int(rng.integers(1, 3))):
         name = pick(rng, list(members))
         how = rng.random()
@@ -310,7 +314,7 @@ def damaged_model(rng, folder):
                     text = damage(rng, text)
                 members["header.npy"] = as_npy(np.frombuffer(text, np.uint8))
         elif how < 0.8:
-            name = pick(rng, [f"{array}.npy" for array in ARRAYS])
+            name = pick(rng, [name for name in members if name != "header.npy"])
             with contextlib.suppress(Exception):
                 members[name] = as_npy(damaged_array(rng, np.load(io.BytesIO(members[name]))))
         elif how < 0.9:
@@ -354,7 +358,7 @@ def check_model(model, folder):
 
 def fuzz_model(rng, folder):
     """A model file."""
-    content = damaged_model(rng, folder)
+    content = damaged_model(rng)
     path = folder / "model.npz"
     path.write_bytes(content)
     try:
@@ -366,6 +370,59 @@ def fuzz_model(rng, folder):
     finally:
         assert path.read_bytes() == content
     check_model(model, folder)
+    return "read"
+
+
+class Stop(Exception):
+    pass
+
+
+RUNS = {"network": lambda: network(epochs=0), "squared": squared}
+RUN = {"epochs": 3, "batch_size": 10, "learning_rate": 0.01}
+
+
+def targets(model):
+    return LABELS if model.loss == "softmax_cross_entropy" else np.ones((37, len(model.outputs)))
+
+
+@functools.cache
+def broken_off(run, optimizer):
+    """The members of the checkpoint of a run that an error has ended in its second epoch."""
+    def stop(event):
+        if event.epoch == 1:
+            raise Stop
+
+    def write(path):
+        model = RUNS[run]()
+        with contextlib.suppress(Stop):
+            model.fit(X, targets(model), **RUN, optimizer=optimizer, checkpoint=path, checkpoint_every=0, callback=stop)
+
+    return members_of(write)
+
+
+def fuzz_checkpoint(rng, folder):
+    """A checkpoint, from which a run goes on."""
+    run, optimizer = pick(rng, list(RUNS)), pick(rng, ("sgd", "adam"))
+    content = damaged_model(rng, broken_off(run, optimizer))
+    path = folder / "checkpoint.npz"
+    path.write_bytes(content)
+    path.with_name("checkpoint.npz.previous").unlink(missing_ok=True)  # which a run before has left
+    model = RUNS[run]()
+    model.evaluate(X, targets(model))  # which compiles it, and so moves parameters
+    before = model.graph.parameters.tobytes()
+    try:
+        model.fit(X, targets(model), **RUN, optimizer=optimizer, checkpoint=path, resume=True)
+    except (mlgraph.ModelFileError, mlgraph.CheckpointError) as error:
+        one_line(error)
+        assert model.graph.parameters.tobytes() == before
+        assert path.read_bytes() == content
+        return "refused"
+    except mlgraph.NonFiniteError as error:
+        one_line(error)
+    else:
+        assert len(model.history.epoch_loss) == 3
+    for what in ("outputs", "loss"):
+        check_places(model, what)
     return "read"
 
 
@@ -591,7 +648,7 @@ def words(rng, folder):
     evaluate = chance(rng, 0.4)
     if evaluate:
         if chance(rng, 0.3):
-            (folder / "models" / "damaged.npz").write_bytes(damaged_model(rng, folder))
+            (folder / "models" / "damaged.npz").write_bytes(damaged_model(rng))
         out = ["evaluate", f"models/{pick(rng, GIVEN)}"]
     names = ["--threads"] if evaluate and chance(rng, 0.95) else list(OPTIONS)
     for name in [pick(rng, names) for _ in range(int(rng.integers(0, 2 if evaluate else 5)))]:
@@ -643,7 +700,8 @@ def fuzz_command_line(rng, folder):
 # --- the run ------------------------------------------------------------------------------------------------------------
 
 TARGETS = {"idx": (fuzz_idx, {"refused", "read"}), "dataset": (fuzz_dataset, {"refused", "read"}),
-           "model": (fuzz_model, {"refused", "read"}), "graph": (fuzz_graph, {"mistakes", "none"}),
+           "model": (fuzz_model, {"refused", "read"}), "checkpoint": (fuzz_checkpoint, {"refused", "read"}),
+           "graph": (fuzz_graph, {"mistakes", "none"}),
            "command_line": (fuzz_command_line, {"status 0", "status 2"})}  # fmt: skip
 
 
@@ -675,7 +733,7 @@ def test_fuzz(target, tmp_path, monkeypatch, request, record_property):
     assert cases < 100 or all(counts[outcome] > cases // 50 for outcome in outcomes), counts
 
 
-def test_a_case_is_made_from_its_number_alone(tmp_path):
-    contents = [damaged_model(np.random.default_rng([1, case]), tmp_path) for case in range(20)]
-    assert contents == [damaged_model(np.random.default_rng([1, case]), tmp_path) for case in range(20)]
+def test_a_case_is_made_from_its_number_alone():
+    contents = [damaged_model(np.random.default_rng([1, case])) for case in range(20)]
+    assert contents == [damaged_model(np.random.default_rng([1, case])) for case in range(20)]
     assert len(set(contents)) > 15

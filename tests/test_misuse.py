@@ -14,6 +14,8 @@ import pytest
 
 import mlgraph
 from mlgraph import Graph, Network, datasets, drawing, modelfile, testing
+from mlgraph.engine import Engine, Examples
+from mlgraph.plan import Plan
 from mlgraph.sparsify import Schedule
 from mlgraph.trace import Trace
 from mlgraph.training import History
@@ -522,6 +524,16 @@ def test_an_interrupted_edit_reaches_no_kernel():
         getattr(g, column).append(1)
         with pytest.raises(ValueError, match=r"^graph: .* interrupted edit"):
             g.compile(z)
+
+
+def test_columns_that_the_data_do_not_have_reach_no_kernel():
+    """A callback may add inputs to the graph that `fit` has checked the data for."""
+    g = Graph()
+    neuron = g.add_neuron(g.inputs(3), weights=[1, 2, 3])
+    engine = Engine(g, Plan(g, [neuron.id]))
+    for columns in (0, 2):
+        with pytest.raises(ValueError, match=f"^x: expected 3 columns, one for each input, came {columns}$"):
+            engine.run(Examples(np.ones((5, columns)), columns), values=[neuron.id])
 
 
 def test_shares_next_to_one(new):
