@@ -115,7 +115,9 @@ def ablation_table(
     table["node"], table["loss"], table["accuracy"] = ids, whole["loss"], whole.get("accuracy", np.nan)
     alive, is_output = graph.alive()[ids], np.isin(ids, list(graph.protected()))
     table["loss"][is_output] = table["accuracy"][is_output] = np.nan
-    rows = np.flatnonzero(alive & ~is_output)
+    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    level, _ = topological(graph, start, count, pool, np.array(outputs, np.int32))
+    rows = np.flatnonzero(alive & ~is_output & (level[ids] >= 0))  # others may be alive for another model's outputs
     if not len(rows):
         return table
 

@@ -113,7 +113,11 @@ def save(
     ------
     OSError
         If it cannot be written; what stood at `path` is still there.
+    ValueError
+        If the graph has a cycle, in a part that no plan has needed so far: the file could not be read.
     """
+    g = model.graph
+    topological(g, np.array(g._start, np.int64), g.counts, np.array(g._pool, np.int32), np.arange(len(g), dtype=np.int32))
     header, arrays = contents(model)
     text = np.frombuffer(json.dumps({**header, **more}).encode(), np.uint8)
     members = {"header": text, **arrays, **more_arrays}

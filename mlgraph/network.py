@@ -493,7 +493,8 @@ class Model:
             examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
             correct=correct, n_threads=n_threads,
         )  # fmt: skip
-        scores = {"loss": float(losses.mean(dtype=np.float64))}
+        with np.errstate(invalid="ignore"):  # infinities of both signs
+            scores = {"loss": float(losses.mean(dtype=np.float64))}
         if correct is not None:
             scores["accuracy"] = float(correct.mean())
         return scores

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mlgraph.checks import one_of, share, whole
 from mlgraph.engine import Examples
 from mlgraph.network import Model, Network
-from mlgraph.pruning import SCOPES, absent, grow_best, keep_best, layers_of, place_scores
+from mlgraph.pruning import SCOPES, absent, grow_best, keep_best, place_scores
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
@@ -189,7 +189,11 @@ class SET(Schedule):
         net = _network(model)
         wanted = erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
-        keep_best(net, layers_of(net), np.round((1 - moved) * wanted))
+        # Neurons that were added to the graph beside the layers keep all their edges.
+        layer = np.full(len(net.graph), len(wanted))
+        for i, own in enumerate(net.layers):
+            layer[own._ids.start : own._ids.stop] = i
+        keep_best(net, layer, np.append(np.round((1 - moved) * wanted), net.graph.n_edges))
         places = absent(net)
         missing = [most - np.count_nonzero(~p.free) for most, p in zip(wanted, places, strict=True)]
         if step and max(missing) > 0:

@@ -274,7 +274,8 @@ def _means(losses: Float32, correct: npt.NDArray[np.uint8] | None) -> tuple[floa
     if not used.any():
         return float("nan"), float("nan")
     accuracy = float("nan") if correct is None else float(correct[used].mean())
-    return float(losses[used].mean(dtype=np.float64)), accuracy
+    with np.errstate(invalid="ignore"):  # infinities of both signs, where nothing is learnt from them
+        return float(losses[used].mean(dtype=np.float64)), accuracy
 
 
 def _record(history: History, steps: Steps, done: slice, before: int, losses: Any, correct: Any) -> None:

@@ -532,6 +532,20 @@ class Builder:
             out = out + term
         return [mlgraph.tanh(out + self.g.parameter(self.small()))]
 
+    def add_edge(self):
+        self.g.add_edge(self.node(), self.node(), self.small() if chance(self.rng, 0.9) else self.number())
+
+    def cut(self):
+        self.g.prune(self.some())
+
+    def cut_edges(self):
+        neuron = self.node()
+        self.g.prune([(source, neuron) for source in neuron.sources if chance(self.rng, 0.5)])
+
+    def undo(self):
+        self.g.undo()
+        self.nodes = [node for node in self.nodes if node.id < len(self.g)]
+
     def set_weights(self):
         neuron = self.node()
         neuron.weights = self.matrix(len(neuron.sources))
@@ -557,13 +571,13 @@ class Builder:
 
     def state(self):
         g = self.g
-        columns = [column.tobytes() for column in (g._code, g._start, g._count, g._data, g._constants, g._inputs, g._bias)]
-        return len(g), g.edits, columns, g._pool.tobytes(), g.parameters.tobytes(), list(g.state), dict(g._names)
+        columns = [column.tobytes() for name, column in sorted(vars(g).items()) if isinstance(column, type(g._code))]
+        return len(g), g.edits, columns, g.parameters.tobytes(), list(g.state), dict(g._names)
 
 
 ACTIONS = ["add_operation"] * 6 + ["add_by_operator"] * 6 + ["add_neuron"] * 3 + ["add_neurons"] * 2 + [
     "add_constant", "add_parameter", "add_softmax", "add_written_neuron", "add_input", "set_weights", "set_bias", "set_value",
-    "look", "compile",
+    "look", "compile", "add_edge", "add_edge", "cut", "cut_edges", "undo",
 ]  # fmt: skip
 
 
@@ -576,7 +590,8 @@ def fuzz_graph(rng, folder):
         action = pick(rng, ACTIONS)
         before = builder.state() if action not in ("compile", "add_written_neuron") else None
         try:
-            builder.nodes += [node for node in getattr(builder, action)() or [] if node.graph is g]
+            new = getattr(builder, action)() or []
+            builder.nodes += [node for node in new if node.graph is g]
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             one_line(error)
             mistakes += 1
@@ -601,6 +616,11 @@ def fuzz_graph(rng, folder):
     if np.isfinite(trained).all():
         assert np.isfinite(g.parameters).all()
     check_model(model, folder)
+    if chance(rng, 0.5):
+        with contextlib.suppress(ValueError):  # too much, or a graph without edges
+            model.prune(rng.random(), by=pick(rng, ("magnitude", "random")), seed=1)
+        mlgraph.testing.check_against_reference(g.compile(model.outputs), x)
+        check_model(model, folder)
     return "mistakes" if mistakes else "none"
 
 

@@ -123,6 +123,18 @@ def test_any_graph():
 # --- the table ----------------------------------------------------------------------------------------------------------
 
 
+def test_neurons_of_another_model():
+    """They are alive, and nothing here depends on them."""
+    net = network()
+    extra = net.graph.add_neuron(net.layers[0].neurons[:3], "tanh", weights=np.ones(3))
+    other = mlgraph.Model(net.graph, [mlgraph.exp(extra)])
+    table = net.inspect(X, Y)
+    row = table[table["node"] == extra.id][0]
+    assert row["alive"] and row["loss"] == row["accuracy"] == 0 and np.isfinite(table["mean"]).all()
+    scores = other.ablation_table([extra, net.layers[1].neurons[0]], X, np.ones((90, 1)))["loss"]
+    assert scores[1] == other.evaluate(X, np.ones((90, 1)))["loss"] != scores[0]
+
+
 @pytest.mark.parametrize("activation", ["leaky_relu", "sigmoid"])
 @pytest.mark.parametrize("block", [None, 3000])
 def test_inspect(monkeypatch, activation, block):

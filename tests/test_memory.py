@@ -38,6 +38,13 @@ def cycle(path, seed):
     function = g.compile([extra, *hidden])
     assert np.isfinite(function.vjp(X).parameters).all() and len(function(X[:1])[0]) == 21
     g.to_dot()
+    net.prune(sparsity=0.5)
+    net.regrow(0.25)
+    g.undo()
+    hidden[3].prune()
+    net.fit(X, LABELS, epochs=2, sparsify=mlgraph.RigL(0.6), learning_rate=0.01)
+    net.inspect(X[:50], LABELS[:50])
+    net.trace(X[:50], LABELS[:50])
     with pytest.raises(ValueError, match="x: expected shape"):
         net.fit(X[:, 1:], LABELS)
     with pytest.raises(mlgraph.NonFiniteError):

@@ -460,3 +460,12 @@ def test_faults_are_named(request):
         assert model.graph.parameters.tobytes() == before, (seed, kind)
         if "step 0:" in str(found):
             assert not any(vector.any() for vector in model.graph.state.values()), (seed, kind)
+
+
+def test_losses_of_both_infinities_have_no_mean_and_no_warning():
+    """A graph without parameters learns nothing, and is told what its losses are."""
+    g = mlgraph.Graph()
+    ratio = 1 / g.input()
+    model = mlgraph.Model(g, [ratio], ratio)
+    x = np.array([[0.0], [-0.0], [2.0]], np.float32)
+    assert np.isnan(model.evaluate(x, ())["loss"]) and np.isnan(model.fit(x, epochs=1).epoch_loss[0])

@@ -125,6 +125,16 @@ def test_prune_and_regrow(kind):
     assert net.evaluate(X, Y)["accuracy"] > 0.8
 
 
+@pytest.mark.parametrize("kind", [SET, RigL])
+def test_neurons_beside_the_layers_keep_their_edges(kind):
+    net = network()
+    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.7).tolist()
+    extra = net.graph.add_neuron([*net.graph][:20], weights=np.full(20, 1e-9))
+    other = mlgraph.Model(net.graph, [extra])
+    net.fit(X, Y, sparsify=kind(0.7, updates=8), **OPTIONS)
+    assert layer_sizes(net) == wanted and len(extra.sources) == 20 and other.forward(X).any()
+
+
 def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
     net, schedule = network(), RigL(0.7)
     net.fit(X, Y, sparsify=schedule, epochs=1, batch_size=600)
