@@ -111,19 +111,21 @@ class Search:
     # --- the three sweeps --------------------------------------------------------------------------------------------
 
     def _of_value(self) -> Fault:
-        row, target = self._rows[self._at], None
+        row, against = self._rows[self._at], ""
         slots = self._plan.slot[np.array(self._options["loss_nodes"])]
         if self._options["loss"] == "softmax_cross_entropy":
             read, blamed = slots[[0, self._options["label"][row] + 1]], slots[self._options["label"][row] + 1]
+            against = f", the logsumexp of all {self._values[slots[0]]:.6g}"
         elif self._options["loss"] == "squared_error":
             worst = _largest(self._values[slots[1:]] - self._options["target"][row])
-            read, blamed, target = slots[1:], slots[1 + worst], self._options["target"][row, worst]
+            read, blamed = slots[1:], slots[1 + worst]
+            against = f", its target {self._options['target'][row, worst]:.6g}"
         else:
             read, blamed = slots, slots[0]
         fault = self._behind(read)
         if fault:
             return fault
-        numbers = f"the output is {self._values[blamed]:.6g}" + ("" if target is None else f", its target {target:.6g}")
+        numbers = f"the output is {self._values[blamed]:.6g}{against}"
         return self._fault(0, int(blamed), f"gives the loss {self._losses[self._at]} in", numbers)
 
     def _behind(self, read: Any) -> Fault | None:

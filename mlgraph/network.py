@@ -331,7 +331,8 @@ class Model:
             What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever reaches
             a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left out of
             the step, or all of them where only their sum overflowed. "disconnect": the neuron where it began is cut out of
-            the graph, and the step taken again. The history says what was left out.
+            the graph, or where that is an operation, an output or the last way to one, the neuron that counted most for it;
+            then the step is taken again. The history says what was left out.
         checkpoint : path, optional
             A file that holds all that is needed to go on bit for bit, written anew as training goes on, at its end and at
             Ctrl-C; the one before is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. When

@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from mlgraph.checks import Float32
 from mlgraph.engine import STATE, Examples
-from mlgraph.faults import SWEEPS, Search
+from mlgraph.faults import SWEEPS, Fault, Search
 from mlgraph.lowering import Ints
+from mlgraph.views import Neuron
 
 if TYPE_CHECKING:
     from mlgraph.network import Model
@@ -154,12 +155,34 @@ class Guard:
             if self._policy == "raise":
                 message = f"{where}: {fault.text}; a lower learning rate may help"
                 raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
-            out = rows[kept][~search.finite] if fault.example >= 0 else np.array([-1])
-            same = {"nonfinite_step": number, "nonfinite_sweep": fault.sweep, "nonfinite_node": fault.node}
-            self._model.history.add(nonfinite_example=out, **{name: np.full(len(out), value) for name, value in same.items()})
-            kept[kept] = search.finite
+            cut = -1
+            out = np.array([fault.example])
+            if self._policy == "disconnect":
+                cut = self._disconnect(search, f"{where}: {fault.text}", fault)
+            else:
+                if fault.example >= 0:
+                    out = rows[kept][~search.finite]
+                kept[kept] = search.finite
+            same = {"step": number, "sweep": fault.sweep, "node": fault.node, "cut": cut}
+            told = {f"nonfinite_{name}": np.full(len(out), value) for name, value in same.items()}
+            self._model.history.add(nonfinite_example=out, **told)
         self._look()
         return losses, correct
+
+    def _disconnect(self, search: Search, message: str, fault: Fault) -> int:
+        """Cut the neuron where it began, or the nearest one upstream that may be cut; its id."""
+        graph = self._model.graph
+        for node in search.upstream():
+            neuron, edits = graph[node], graph.edits
+            if isinstance(neuron, Neuron):
+                try:
+                    neuron.prune()
+                except ValueError:  # an output, or the last way to one
+                    continue
+                if graph.edits > edits:
+                    return node
+        message += "; no neuron that led to it may be disconnected"
+        raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
 
     def _look(self) -> None:
         state = self._model.graph.state

@@ -8,6 +8,7 @@ step.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ Sample = Callable[[int], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(ABC):
     """What all schedules have in common.
 
     Parameters
@@ -56,9 +57,10 @@ class Schedule:
         before, reached = (np.clip(np.ceil(share * scale) - 1, -1, self.updates) for share in (begin, end))
         return np.where(reached > before, reached * (self.until / self.updates), np.nan)
 
-    def check(self, model: Model) -> None:
+    def check(self, model: Model) -> None:  # noqa: B027 - a schedule that takes any model has nothing to add
         """Raise TypeError if this is no model for the schedule."""
 
+    @abstractmethod
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut and grow before a step.
 
@@ -71,7 +73,6 @@ class Schedule:
         sample : callable
             ``sample(n)`` gives n examples of the training data and their labels or targets; the same for the same step.
         """
-        raise NotImplementedError
 
 
 class Acting:

@@ -87,10 +87,10 @@ class History:
         After the epoch; empty without validation data.
     epoch_seconds : float64, shape (epochs,)
         Time of training alone.
-    nonfinite_step, nonfinite_sweep, nonfinite_node, nonfinite_example : int64, shape (left out,)
-        Of each example that was left out: the number of its step since training began; 0 forward, 1 backward, 2 update, and
-        the node, where the first of its step began not to be finite; its place in the data. -1 for all examples of a step,
-        where only their sum overflowed.
+    nonfinite_step, nonfinite_sweep, nonfinite_node, nonfinite_example, nonfinite_cut : int64, shape (faults,)
+        Of each example that was left out, or neuron that was disconnected: the number of the step since training began; 0
+        forward, 1 backward, 2 update; the node where the first of that step began not to be finite; an example's place in the
+        data, -1 where only a sum over all those of a step overflowed; the neuron that was cut, or -1.
     """
 
     batch_examples: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -109,6 +109,7 @@ class History:
     nonfinite_sweep: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     nonfinite_node: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     nonfinite_example: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    nonfinite_cut: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def add(self, **values: Any) -> None:
         """Append to the arrays of these names."""

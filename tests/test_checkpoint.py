@@ -45,11 +45,26 @@ def any_model():
     return mlgraph.Model(g, [total, mlgraph.tanh(own[2] * scale)])
 
 
+def fragile():
+    """Neurons that overflow one after the other, where inputs are not zero that most examples have not."""
+    net = mlgraph.Network(24, seed=1)
+    net.add_layer(40, "relu")
+    net.add_layer(4, "softmax")
+    for k in range(8):
+        net.layers[0].neurons[k].weights[k : k + 5] = 3e38
+        for neuron in net.layers[1].neurons:
+            neuron.weights[k] = 0
+    return net
+
+
 RUNS = {
     "sgd": (network, LABELS, {"momentum": 0.0}),
     "momentum, dropout, batches that shrink": (lambda: network(dropout=0.5), LABELS, {"batch_size": (96, 20)}),
     "adam, dropped edges": (lambda: network(weight_dropout=0.3), LABELS, {"optimizer": "adam", "learning_rate": (0.01, 0.001)}),
     "skipped examples": (network, LABELS, {"on_nonfinite": "skip", "learning_rate": (3e37, 1e36)}),
+    "disconnected neurons": (fragile, LABELS, {"on_nonfinite": "disconnect", "learning_rate": 1e-40, "momentum": 0.5}),
+    "pruned": (network, LABELS, {"sparsify": mlgraph.GradualPruning(0.8, updates=20)}),
+    "regrown": (lambda: network(dropout=0.5), LABELS, {"sparsify": mlgraph.RigL(0.7, updates=20), "optimizer": "adam"}),
     "any graph": (any_model, TARGETS, {"learning_rate": 0.003, "batch_size": (64, 100), "shuffle": False}),
     "any graph, adam": (any_model, TARGETS, {"learning_rate": 0.001, "optimizer": "adam"}),
 }
@@ -127,6 +142,7 @@ def test_a_run_that_is_stopped_again_and_again(path, name):
             continue
     assert lives > 3 and bits(model) == whole(name)
     assert (model.history.batch_skipped.sum() > 0) == (name == "skipped examples")
+    assert (len(model.history.nonfinite_cut) > 5) == (name in ("skipped examples", "disconnected neurons"))
 
 
 def test_nothing_to_go_on_from(path):
@@ -425,6 +441,7 @@ OTHERS = {
     "epochs": {"epochs": 4}, "batch_size": {"batch_size": (64, 63)}, "learning_rate": {"learning_rate": 0.05},
     "momentum": {"momentum": 0.5}, "optimizer": {"optimizer": "adam"}, "shuffle": {"shuffle": False}, "seed": {"seed": 6},
     "another validation data": {"validation": None}, "on_nonfinite": {"on_nonfinite": "skip"},
+    "sparsify": {"sparsify": mlgraph.GradualPruning(0.5)},
 }  # fmt: skip
 
 

@@ -187,7 +187,9 @@ def test_messages_of_values():
     net = network()
     net.layers[1].neurons[2].bias = 3e38
     net.layers[1].neurons[1].bias = -3e38
-    assert refused(net, X[:3], [2, 2, 1]) == "layer 1 neuron 1 gives the loss inf in example 2 (forward): the output is -3e+38"
+    assert refused(net, X[:3], [2, 2, 1]) == (
+        "layer 1 neuron 1 gives the loss inf in example 2 (forward): the output is -3e+38, the logsumexp of all 3e+38"
+    )
     net.layers[0].neurons[7].weights[:2] = np.nan
     assert refused(net, X[:3] | 1, [0, 1, 2]).startswith(
         "layer 0 neuron 7 is nan in example 0 (forward): the bias is 0, the largest product nan * "
@@ -271,25 +273,24 @@ def test_the_first_of_the_order(sweep):
 BAD = [3, 50, 51, 120]
 
 
+GOOD = np.delete(np.arange(N), BAD)
+SPOILT = FLOATS.copy()
+SPOILT[:, 0] = 0
+SPOILT[BAD, 0] = 10
+
+
 def sensitive():
     """A network one neuron of which cannot bear these examples."""
     net = network()
-    net.layers[0].neurons[5].weights[0] = 10
+    net.layers[0].neurons[5].weights[0] = 3e38
     return net
-
-
-def with_bad_examples():
-    x = FLOATS.copy()
-    x[BAD, 0] = 3e38
-    return x
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_skipped_examples_are_as_if_they_were_not_there(sweep, options):
     net, other = sensitive(), sensitive()
-    good = np.delete(np.arange(N), BAD)
-    net.fit(with_bad_examples(), Y, on_nonfinite="skip", batch_size=N, epochs=3, shuffle=False, n_threads=2, **options)
-    other.fit(FLOATS[good], Y[good], batch_size=N, epochs=3, shuffle=False, n_threads=1, **options)
+    net.fit(SPOILT, Y, on_nonfinite="skip", batch_size=N, epochs=3, shuffle=False, n_threads=2, **options)
+    other.fit(SPOILT[GOOD], Y[GOOD], batch_size=N, epochs=3, shuffle=False, n_threads=1, **options)
     assert bits(net) == bits(other)
     for name in ("batch_loss", "batch_accuracy", "epoch_loss", "epoch_accuracy"):
         assert getattr(net.history, name).tobytes() == getattr(other.history, name).tobytes(), name
@@ -302,7 +303,7 @@ def test_skipped_examples_are_as_if_they_were_not_there(sweep, options):
 
 def test_what_the_callback_and_the_history_tell_of_skipped_examples():
     events = []
-    history = sensitive().fit(with_bad_examples(), Y, on_nonfinite="skip", batch_size=20, epochs=2, callback=events.append)
+    history = sensitive().fit(SPOILT, Y, on_nonfinite="skip", batch_size=20, epochs=2, callback=events.append)
     assert history.batch_skipped.sum() == 8 and sorted(history.nonfinite_example) == sorted(BAD * 2)
     assert np.isfinite(history.batch_loss).all() and np.isfinite(history.epoch_loss).all()
     assert all(np.isfinite(event.batch_loss) and 0 <= event.batch_accuracy <= 1 for event in events)
@@ -337,6 +338,57 @@ def test_what_is_left_may_overflow_as_well():
     history = model.fit([[3e38], [3e30], [2e30], [1]], epochs=1, momentum=0.0, learning_rate=1e-31, on_nonfinite="skip")
     assert 0 < history.batch_skipped[0] < 4 and len(set(history.nonfinite_example)) == history.batch_skipped[0]
     assert np.isfinite(model.outputs[0].weights).all() and model.outputs[0].weights[0] < 0
+
+
+# --- disconnect -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_disconnected_neuron_is_as_if_it_had_been_pruned(sweep, options):
+    net, other = sensitive(), sensitive()
+    other.layers[0].neurons[5].prune()
+    history = net.fit(SPOILT, Y, on_nonfinite="disconnect", batch_size=N, epochs=3, n_threads=2, **options)
+    other.fit(SPOILT, Y, batch_size=N, epochs=3, n_threads=1, **options)
+    assert net.predict_proba(SPOILT).tobytes() == other.predict_proba(SPOILT).tobytes()
+    assert net.history.batch_loss.tobytes() == other.history.batch_loss.tobytes()
+    neuron = net.layers[0].neurons[5]
+    assert not neuron.alive and sum(n.alive for n in net.layers[0].neurons) == 19
+    assert history.nonfinite_cut.tolist() == history.nonfinite_node.tolist() == [neuron.id]
+    assert history.nonfinite_step.tolist() == history.nonfinite_sweep.tolist() == [0] and history.nonfinite_example[0] in BAD
+    assert not history.batch_skipped.any()
+
+
+def test_what_led_to_an_operation_is_disconnected():
+    """The neuron that counted most."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    small, large = (g.add_neuron(x, weights=w) for w in ([0.1, 0.2], [0.1, 90.0]))
+    out = g.add_neuron([mlgraph.exp(small), mlgraph.exp(large)], weights=[1.0, 1.0])
+    model = mlgraph.Model(g, [out])
+    history = model.fit([[1, 0], [1, 1]], [1.0, 2.0], epochs=1, batch_size=2, on_nonfinite="disconnect")
+    assert history.nonfinite_cut.tolist() == [large.id] and g[history.nonfinite_node[0]].kind == "exp"
+    assert not large.alive and small.alive and len(out.sources) == 1
+
+
+def test_an_output_is_not_disconnected_but_what_led_to_it():
+    net = network("identity", activation="identity")
+    for neuron in net.layers[1].neurons:
+        neuron.weights[4] = 3e38
+    net.layers[0].neurons[4].bias = 10.0
+    history = net.fit(FLOATS, TARGETS, epochs=1, on_nonfinite="disconnect", learning_rate=1e-3)
+    assert history.nonfinite_cut.tolist() == [net.layers[0].neurons[4].id]
+    assert history.nonfinite_node[0] == net.layers[1].neurons[0].id
+
+
+def test_where_nothing_is_left_to_disconnect():
+    net = sensitive()
+    for neuron in [*net.layers[0].neurons[:5], *net.layers[0].neurons[6:]]:
+        neuron.prune()
+    net.evaluate(SPOILT, Y)
+    before = bits(net)
+    with pytest.raises(mlgraph.NonFiniteError, match=r"layer 0 neuron 5 is .*; no neuron that led to it may be disconnected$"):
+        net.fit(SPOILT, Y, epochs=1, on_nonfinite="disconnect", momentum=0.0)
+    assert bits(net) == before and net.layers[0].neurons[5].alive
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------------
