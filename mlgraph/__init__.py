@@ -7,7 +7,8 @@ from mlgraph.function import Function, Gradients
 from mlgraph.functions import *  # noqa: F403
 from mlgraph.functions import __all__ as _functions
 from mlgraph.graph import CycleError, Graph
-from mlgraph.network import Layer, Model, Network
+from mlgraph.model import Model
+from mlgraph.network import Layer, Network
 from mlgraph.nonfinite import NonFiniteError
 from mlgraph.training import History, Progress
 from mlgraph.views import Edge, Neuron, Node

@@ -27,8 +27,8 @@ from mlgraph.checks import Float32, shown
 from mlgraph.engine import STATE
 from mlgraph.graph import NEURON, PARAMETER, Graph, aligned
 from mlgraph.lowering import gather
+from mlgraph.model import Model
 from mlgraph.modelfile import ModelFileError, contents, read, require, save
-from mlgraph.network import Model
 from mlgraph.training import History, RunState
 
 FORMAT = 1

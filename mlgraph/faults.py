@@ -16,7 +16,7 @@ from mlgraph.lowering import Ids, Ints
 from mlgraph.plan import KINDS, LANES, Instruction, Plan
 
 if TYPE_CHECKING:
-    from mlgraph.network import Model
+    from mlgraph.model import Model
 
 Mask = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]

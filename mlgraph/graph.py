@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlgraph.drawing import Drawing
     from mlgraph.edits import Rewired
     from mlgraph.function import Function
-    from mlgraph.network import Model
+    from mlgraph.model import Model
 
 __all__ = ["CONSTANT", "INPUT", "NEURON", "PANEL", "PARAMETER", "CycleError", "Float32", "Graph", "aligned"]
 

@@ -13,7 +13,8 @@ from mlgraph.edits import cut, find, wiring
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, gather, topological
-from mlgraph.network import Layer, Model
+from mlgraph.model import Model
+from mlgraph.network import Layer
 from mlgraph.plan import Plan
 from mlgraph.pruning import layers_of
 from mlgraph.trace import trace
@@ -38,7 +39,7 @@ BLOCK = 2**26
 """Values that are traced at a time."""
 
 
-def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None = None, n_threads: int | None = None) -> Table:
+def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: int | None) -> Table:
     """A table over all neurons; `Model.inspect` says what its columns are."""
     graph, code = model.graph, model.graph.codes
     ids = np.flatnonzero(code >= NEURON).astype(np.int32)
@@ -88,7 +89,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None = None, n_th
     return table
 
 
-def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None = None) -> dict[str, float]:
+def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None) -> dict[str, float]:
     """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
     graph, other = model.graph, model.graph.copy()
     edges = wiring(other)
@@ -101,7 +102,7 @@ def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_thread
 
 
 def ablation_table(
-    model: Model, layer: Layer | Iterable[Neuron], x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None = None
+    model: Model, layer: Layer | Iterable[Neuron], x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None
 ) -> Table:
     """What `evaluate` would give without each neuron of a layer; `Model.ablation_table` says what the parameters are."""
     graph = model.graph

@@ -24,7 +24,8 @@ from mlgraph import checks, ops
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, CycleError, Graph, aligned
 from mlgraph.lists import expand, squeeze
 from mlgraph.lowering import topological
-from mlgraph.network import Layer, Model, Network
+from mlgraph.model import Model
+from mlgraph.network import Layer, Network
 
 FORMAT = 2
 """Version of the format, raised when an older reader would go wrong."""
@@ -140,7 +141,7 @@ def contents(model: Model) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
         "names": {str(node): name for node, name in g._names.items()},
         "layers": [
             [layer._ids.start, layer._ids.stop, layer.activation, layer.dropout, layer.weight_dropout]
-            for layer in getattr(model, "layers", [])
+            for layer in (model.layers if isinstance(model, Network) else [])
         ],
     }
     arrays = {name: np.array(getattr(g, f"_{name}")) for name in COLUMNS} | squeeze(g) | {"parameters": g.parameters}

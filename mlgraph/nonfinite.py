@@ -20,7 +20,7 @@ from mlgraph.lowering import Ints
 from mlgraph.views import Neuron
 
 if TYPE_CHECKING:
-    from mlgraph.network import Model
+    from mlgraph.model import Model
 
 POLICIES = ("raise", "skip", "disconnect")
 

@@ -13,7 +13,8 @@ from mlgraph.edits import Mask, Wiring, cut, grow, wiring
 from mlgraph.engine import Engine, Examples, threads_for
 from mlgraph.graph import NEURON, Graph
 from mlgraph.lowering import Ids, gather, topological
-from mlgraph.network import Model, Network
+from mlgraph.model import Model
+from mlgraph.network import Network
 from mlgraph.plan import Plan
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
@@ -62,16 +63,9 @@ class Places(NamedTuple):
 
 
 def prune(
-    model: Model,
-    sparsity: float | None = None,
-    *,
-    neurons: float | None = None,
-    by: Criterion = "magnitude",
-    scope: str = "global",
-    data: Data | None = None,
-    seed: int = 0,
-    n_threads: int | None = None,
-) -> None:
+    model: Model, sparsity: float | None, *, neurons: float | None, by: Criterion, scope: str, data: Data | None, seed: int,
+    n_threads: int | None,
+) -> None:  # fmt: skip
     """Cut edges or neurons; `Model.prune` says what the parameters are."""
     if (sparsity is None) == (neurons is None):
         raise ValueError("prune: expected either sparsity or neurons")
@@ -136,14 +130,7 @@ def keep_best(
 
 
 def regrow(
-    net: Network,
-    fraction: float,
-    *,
-    by: str = "random",
-    scope: str = "global",
-    data: Data | None = None,
-    seed: int = 0,
-    n_threads: int | None = None,
+    net: Network, fraction: float, *, by: str, scope: str, data: Data | None, seed: int, n_threads: int | None
 ) -> None:
     """Add edges where there are none; `Network.regrow` says what the parameters are."""
     fraction, seed = share("fraction", fraction, all=True), whole("seed", seed, 0, None)
@@ -331,7 +318,7 @@ def layers_of(model: Model) -> npt.NDArray[np.int64]:
     graph = model.graph
     start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
     level, _ = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
-    for i, layer in enumerate(getattr(model, "layers", [])):
+    for i, layer in enumerate(model.layers if isinstance(model, Network) else []):
         level[layer._ids.start : layer._ids.stop] = i
     return level.astype(np.int64)
 

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from mlgraph.checks import one_of, share, whole
 from mlgraph.engine import Examples
-from mlgraph.network import Model, Network
+from mlgraph.model import Model
+from mlgraph.network import Network
 from mlgraph.pruning import SCOPES, absent, grow_best, keep_best, place_scores
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]

@@ -68,7 +68,7 @@ def schedule(n: int, epochs: int, batch_size: tuple[int, int], learning_rate: tu
     return Steps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """What happened in a run.
 
@@ -110,6 +110,9 @@ class History:
     nonfinite_node: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     nonfinite_example: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     nonfinite_cut: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __repr__(self) -> str:
+        return f"<History of {len(self.epoch_loss)} epochs, {len(self.batch_loss)} batches>"
 
     def add(self, **values: Any) -> None:
         """Append to the arrays of these names."""

@@ -1,0 +1,546 @@
+"""Models that learn: any graph with outputs and a loss."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, shown, whole
+from mlgraph.engine import STATE, Engine, Examples, threads_for
+from mlgraph.graph import NEURON, Graph, checked_graph
+from mlgraph.nonfinite import POLICIES, Guard
+from mlgraph.plan import KINDS, Plan
+from mlgraph.trace import Trace, trace
+from mlgraph.training import History, Progress, RunState, epoch_steps, train
+from mlgraph.views import Edge, Neuron, Node
+
+if TYPE_CHECKING:
+    from mlgraph.checkpoint import Checkpoint
+    from mlgraph.network import Layer
+    from mlgraph.sparsify import Acting, Schedule
+
+
+class Model:
+    """A graph that learns: outputs and a loss.
+
+    Parameters
+    ----------
+    graph : Graph
+    outputs : sequence of Node
+        For the cross-entropy the logits, one for each class.
+    loss : "softmax_cross_entropy", "squared_error" or Node
+        The squared error of an example is the sum over the outputs of (output - target)^2. A node is its own loss. The
+        loss of a batch is the mean over its examples.
+    """
+
+    def __init__(self, graph: Graph, outputs: Sequence[Node], loss: str | Node = "squared_error") -> None:
+        self._begin(checked_graph(graph))
+        self._define(outputs, loss)
+
+    def _begin(self, graph: Graph) -> None:
+        self.graph, self.history = graph, History()
+        self._dropout: list[tuple[range, float, float]] = []
+        self._engines: dict[str, Engine] = {}
+
+    def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
+        self._outputs = self.graph._ids("outputs", outputs)
+        if not self._outputs:
+            raise ValueError("outputs: expected at least one node, came none")
+        self.loss = loss if isinstance(loss, str) else "node"
+        self._probabilities: list[int] = []
+        if self.loss == "softmax_cross_entropy":
+            self._probabilities = [node.id for node in self.graph.softmax(self.outputs)]
+            # Each is exp(z - logsumexp).
+            difference = self.graph.sources_of(self._probabilities[0])[0]
+            self._loss_nodes = [int(self.graph.sources_of(int(difference))[1]), *self._outputs]
+        elif self.loss == "squared_error":
+            self._loss_nodes = [self._outputs[0], *self._outputs]
+        elif isinstance(loss, Node):
+            self._loss_nodes = self.graph._ids("loss", [loss])
+        else:
+            raise ValueError(f"loss: expected softmax_cross_entropy, squared_error or a node, came {shown(loss)}")
+        self.graph._models.add(self)
+
+    def __repr__(self) -> str:
+        shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self.graph.n_alive} edges"
+        return f"<Model of {shape}: {self.loss}>"
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def outputs(self) -> list[Node]:
+        """The nodes the model was made with."""
+        return [self.graph[i] for i in self._outputs]
+
+    @property
+    def n_edges(self) -> int:
+        """Edges that some output needs, from nodes that are live."""
+        stored = int(self.graph.counts[self.graph.alive() & (self.graph.codes >= NEURON)].sum())
+        return self._engine("outputs").plan.n_edges - stored + self.graph.n_alive
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights, biases and parameter nodes that some output needs."""
+        plan = self._engine("outputs").plan
+        trained = [ins for _, ins in plan.trained]
+        biases = sum(ins.size for ins in trained if ins.bias >= 0)
+        return self.n_edges + biases + sum(ins.size for ins in trained if ins.kind == KINDS["parameter"])
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the edges that the neurons were made with and that are no longer there, or that no output needs."""
+        made = sum(self.graph._made)
+        return max(0.0, 1 - self.graph.n_alive / made) if made else 0.0
+
+    # --- cutting and growing -----------------------------------------------------------------------------------------
+
+    def prune(
+        self,
+        sparsity: float | None = None,
+        *,
+        neurons: float | None = None,
+        by: str | Callable[..., npt.ArrayLike] = "magnitude",
+        scope: str = "global",
+        data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        seed: int = 0,
+        n_threads: int | None = None,
+    ) -> None:
+        """Cut the edges, or the neurons, of the lowest scores. It is one edit, which `undo` takes back.
+
+        Parameters
+        ----------
+        sparsity : float
+            Share of the edges that is gone afterwards, of all that the neurons were made with. What the cut leaves without a
+            live source, or without a way to an output, goes too.
+        neurons : float
+            In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
+        by : str or callable
+            "magnitude": of the weight. "saliency": of weight x gradient, of the mean loss over `data`. "random". A callable
+            takes `mlgraph.pruning.Edges` (or, for neurons, a list of them) and gives a score for each. How neurons are scored
+            by magnitude and saliency says `mlgraph.pruning`.
+        scope : "global" or "layer"
+            Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
+        data : (x, y), optional
+            For the saliency.
+        seed : int
+            For "random".
+
+        Raises
+        ------
+        ValueError
+            If an output would be cut off; nothing has changed.
+        """
+        from mlgraph.pruning import prune
+
+        self._require_outputs()
+        with self.graph.lock:
+            prune(self, sparsity, neurons=neurons, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
+
+    def undo(self) -> None:
+        """Take back the last edit; see `mlgraph.Graph.undo`."""
+        self.graph.undo()
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def forward(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Values of the outputs (of the logits, for the cross-entropy).
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255.
+
+        Returns
+        -------
+        float32, shape (examples, outputs)
+        """
+        return self._values(x, "outputs", self._outputs, n_threads)
+
+    def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Probabilities of the classes; float32, shape (examples, classes)."""
+        if not self._probabilities:
+            raise ValueError(f"predict_proba: expected a model with loss softmax_cross_entropy, came {self.loss}")
+        return self._values(x, "probabilities", self._probabilities, n_threads)
+
+    def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
+        """The likeliest class of each example (int64), or the outputs where the loss is no cross-entropy."""
+        if not self._probabilities:
+            return self.forward(x, n_threads=n_threads)
+        examples = Examples(x, self.graph.n_inputs)
+        highest = np.empty(len(examples), np.int64)
+        self._run("outputs", examples, values=self._outputs, highest=highest, n_threads=n_threads)
+        return highest
+
+    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike, *, n_threads: int | None = None) -> dict[str, float]:
+        """Mean loss over the examples and, where `y` are labels, accuracy as a fraction."""
+        examples = Examples(x, self.graph.n_inputs)
+        return self._evaluate(examples, *self._targets(y, len(examples)), n_threads)
+
+    def trace(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike | None = None,
+        nodes: Sequence[Node] | None = None,
+        *,
+        n_threads: int | None = None,
+    ) -> Trace:
+        """Values of nodes for every example and, with `y`, the derivatives of each example's loss with respect to them.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255.
+        y : array_like, optional
+            Labels or targets as for `fit`; where the loss is a node, anything but None.
+        nodes : sequence of Node, optional
+            By default everything that is alive but the inputs, whose values are the data.
+        """
+        self._require_outputs()
+        wanted = None if nodes is None else self.graph._ids("nodes", nodes)
+        if wanted is not None and not wanted:
+            raise ValueError("nodes: expected at least one node, came none")
+        examples, loss = Examples(x, self.graph.n_inputs), {}
+        if y is not None:
+            label, target = self._targets(y, len(examples))
+            loss = {"label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes}
+        with self.graph.lock:
+            return trace(self.graph, examples, [*self._outputs, *self._loss_nodes], wanted, n_threads=n_threads, **loss)
+
+    def inspect(self, x: npt.ArrayLike, y: npt.ArrayLike | None = None, *, n_threads: int | None = None) -> npt.NDArray[Any]:
+        """A table over all neurons, layer by layer.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+        y : array_like, optional
+            Labels or targets as for `fit`, for what each neuron is worth.
+
+        Returns
+        -------
+        structured array, shape (neurons,)
+            layer, index, node : where it stands; its id.
+            alive : whether it has a part in any output.
+            mean, deviation : of its value over the examples.
+            active : share of the examples in which its weighted sum is positive.
+            dormant : its mean absolute value over that of its layer, 0 for a neuron that never does anything (Sokar et al.
+            2023, The dormant neuron phenomenon in deep reinforcement learning).
+            fan_in, fan_out : edges into it, and edges out of it into other neurons.
+            norm_in, norm_out : Euclidean norms of their weights.
+            bias : NaN without.
+            loss, accuracy : what the model would lose without it: how much higher the loss would be, how much lower the
+            accuracy. NaN for outputs, and without `y`.
+        """
+        from mlgraph.inspection import inspect
+
+        self._require_outputs()
+        with self.graph.lock:
+            return inspect(self, x, y, n_threads)
+
+    def ablate(
+        self,
+        what: Neuron | Edge | Iterable[Neuron | Edge | tuple[Node, Node]],
+        x: npt.ArrayLike,
+        y: npt.ArrayLike,
+        *,
+        n_threads: int | None = None,
+    ) -> dict[str, float]:
+        """What `evaluate` would give without some neurons or edges; nothing changes.
+
+        Parameters
+        ----------
+        what : Neuron, Edge or iterable
+            As for `Graph.prune`.
+        """
+        from mlgraph.inspection import ablate
+
+        self._require_outputs()
+        with self.graph.lock:
+            return ablate(self, what, x, y, n_threads)
+
+    def ablation_table(
+        self, layer: Layer | Iterable[Neuron], x: npt.ArrayLike, y: npt.ArrayLike, *, n_threads: int | None = None
+    ) -> npt.NDArray[Any]:
+        """What `evaluate` would give without each neuron of a layer, at much less than an evaluation each.
+
+        The layer is swept once, and what is downstream of it once for each neuron. Nothing changes.
+
+        Parameters
+        ----------
+        layer : Layer or iterable of Neuron
+            Neurons that do not depend on each other.
+
+        Returns
+        -------
+        structured array, shape (neurons,)
+            node : id of the neuron. loss, accuracy : without it; NaN for an output.
+        """
+        from mlgraph.inspection import ablation_table
+
+        self._require_outputs()
+        with self.graph.lock:
+            return ablation_table(self, layer, x, y, n_threads)
+
+    def fit(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike = (),
+        *,
+        epochs: int = 10,
+        batch_size: int | tuple[int, int] = 128,
+        learning_rate: float | tuple[float, float] = 0.05,
+        momentum: float = 0.9,
+        optimizer: str = "sgd",
+        validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        callback: Callable[[Progress], Any] | None = None,
+        sparsify: Schedule | None = None,
+        on_nonfinite: str = "raise",
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 60.0,
+        resume: bool = False,
+        n_threads: int | None = None,
+    ) -> History:
+        """Train from where the parameters are.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255.
+        y : array_like
+            Labels, integers of shape (examples,), or targets of shape (examples, outputs); nothing where the loss is a node.
+        epochs : int
+        batch_size : int or (int, int)
+            From and to; see `mlgraph.training.schedule`. The gradient is the mean over the batch.
+        learning_rate : float or (float, float)
+            From and to.
+        momentum : float
+            v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
+        optimizer : "sgd" or "adam"
+        validation : (x, y), optional
+            Evaluated after each epoch.
+        shuffle : bool
+        seed : int
+            Fixes the order of the examples and what is dropped.
+        callback : callable, optional
+            Is given a `Progress` after every piece of steps and every epoch.
+        sparsify : GradualPruning, SET or RigL, optional
+            Cuts and grows edges meanwhile.
+        on_nonfinite : "raise", "skip" or "disconnect"
+            What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever reaches
+            a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left out of
+            the step, or all of them where only their sum overflowed. "disconnect": the neuron where it began is cut out of
+            the graph, or where that is an operation, an output or the last way to one, the neuron that counted most for it;
+            then the step is taken again. The history says what was left out.
+        checkpoint : path, optional
+            A file that holds all that is needed to go on bit for bit, written anew as training goes on, at its end and at
+            Ctrl-C; the one before is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. When
+            it cannot be written, on a full disk, that is a warning and training goes on.
+        checkpoint_every : float
+            Seconds between two checkpoints, at least.
+        resume : bool
+            Go on from the checkpoint, if there is one, with the graph and parameters in it; its data and arguments must be
+            those given here. The result is that of a run that was never interrupted, to the bit on the same kind of
+            processor, but for `History.epoch_seconds`. What a callback did to the graph is in the checkpoint.
+        n_threads : int, optional
+            As many as the machine has and the work is worth by default. The result is the same to the bit for any number.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        NonFiniteError
+            If something is not finite, and that is what `on_nonfinite` says or there is nothing left to disconnect.
+            Parameters and optimizer state are as before the step. It names the node where it began.
+        RuntimeError
+            If the graph is being trained already, by another thread or by the run whose callback this is. To predict
+            meanwhile is fine: threads take turns.
+        CheckpointError
+            If the checkpoint belongs to another run.
+        ModelFileError
+            If there is a checkpoint to go on from, and neither it nor the one before can be read.
+        """
+        examples = Examples(x, self.graph.n_inputs)
+        label, target = self._targets(y, len(examples))
+        sizes = _pair("batch_size", batch_size, int, 1, 2**63)
+        rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
+        epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
+        optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
+        on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
+        if not isinstance(checkpoint_every, Real) or not 0 <= checkpoint_every < np.inf:
+            raise ValueError(f"checkpoint_every: expected seconds from 0 on, came {shown(checkpoint_every)}")
+        threads_for(n_threads, 0)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback: expected a callable, came {type(callback).__name__}")
+        examples.check_trainable()
+        validate: Callable[[], dict[str, float]] | None = None
+        held: Examples | None = None
+        if validation is not None:
+            if not isinstance(validation, tuple | list) or len(validation) != 2:
+                raise ValueError(f"validation: expected (x, y), came {shown(validation)}")
+            held = Examples(validation[0], self.graph.n_inputs, "validation x")
+            held.check_trainable()
+            held_targets = self._targets(validation[1], len(held), "validation y")
+            validate = partial(self._evaluate, held, *held_targets, n_threads)
+        if optimizer == "sgd" and momentum:
+            optimizer = "momentum"
+        acting: Acting | None = None
+        if sparsify is not None:
+            from mlgraph.sparsify import Acting
+
+            acting = Acting(sparsify, self, examples, label, target, seed, n_threads)
+        with self.graph.in_training():
+            self._engine("loss")
+            correct = np.zeros(len(examples), np.uint8) if label is not None else None
+            state = RunState(np.zeros(len(examples), np.float32), correct, History())
+            keeper: Checkpoint | None = None
+            if checkpoint is not None:
+                from mlgraph.checkpoint import Checkpoint
+
+                arguments = {
+                    "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
+                    "optimizer": optimizer, "shuffle": bool(shuffle), "seed": seed, "on_nonfinite": on_nonfinite,
+                    "sparsify": repr(sparsify),
+                }  # fmt: skip
+                seen = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
+                keeper = Checkpoint(checkpoint, checkpoint_every, self, state, arguments, seen)
+            elif resume:
+                raise ValueError("resume: expected a checkpoint to go on from, came none")
+            if not (keeper and resume and keeper.resume()):
+                for name in ("first", "second"):
+                    self.graph.state.pop(name, None)
+                for name in STATE[optimizer]:
+                    self.graph.state_vector(name, fresh=True)
+            self.history = state.history
+            options = {
+                "label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes,
+                "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed, "n_threads": n_threads,
+            }  # fmt: skip
+            with keeper or nullcontext():
+                train(
+                    partial(self._run, "loss"), examples, epochs,
+                    lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer,
+                    options=options, shuffle=shuffle, guard=Guard(self, on_nonfinite, examples, optimizer, options),
+                    validate=validate, callback=callback, state=state,
+                    between=keeper.between_steps if keeper else lambda: None, sparse=acting,
+                )  # fmt: skip
+        return self.history
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file; `mlgraph.load` reads it."""
+        from mlgraph.edits import pack
+        from mlgraph.modelfile import save
+
+        with self.graph.lock:
+            self._engine("loss")  # lays out the parameters, if edits have left any behind
+            pack(self.graph, most=0.25)
+            save(self, path)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.graph._models.add(self)
+
+    def _require_outputs(self) -> None:
+        if not self._outputs:
+            raise ValueError("the network has no layers yet: expected add_layer first")
+
+    def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
+        self._begin(graph)
+        self._outputs, self.loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
+        graph._models.add(self)
+
+    def _engine(self, what: str) -> Engine:
+        """An engine whose plan is of the graph as it is now."""
+        self._require_outputs()
+        with self.graph.lock:
+            engine = self._engines.get(what)
+            if engine is None or engine.plan.is_stale(self.graph):
+                nodes = {
+                    "outputs": self._outputs,
+                    "probabilities": self._probabilities,
+                    "loss": [*self._outputs, *self._loss_nodes],
+                }[what]
+                engine = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
+                self._engines[what] = engine
+        return engine
+
+    def _run(self, what: str, examples: Examples, **options: Any) -> tuple[int, Float32 | None, Float32 | None]:
+        """Run an engine of the graph as it is now, when no other thread does."""
+        with self.graph.lock:
+            return self._engine(what).run(examples, **options)
+
+    def _values(self, x: npt.ArrayLike, what: str, nodes: list[int], n_threads: int | None) -> Float32:
+        examples = Examples(x, self.graph.n_inputs)
+        _, values, _ = self._run(what, examples, values=nodes, n_threads=n_threads)
+        assert values is not None
+        return values
+
+    def _evaluate(
+        self, examples: Examples, label: Any, target: Any, n_threads: int | None, engine: Engine | None = None
+    ) -> dict[str, float]:
+        n = len(examples)
+        if n == 0:
+            raise ValueError("x: expected at least one example, came none")
+        losses = np.zeros(n, np.float32)
+        correct = np.zeros(n, np.uint8) if label is not None else None
+        run = engine.run if engine else partial(self._run, "loss")
+        run(
+            examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
+            correct=correct, n_threads=n_threads,
+        )  # fmt: skip
+        with np.errstate(invalid="ignore"):  # infinities of both signs
+            scores = {"loss": float(losses.mean(dtype=np.float64))}
+        if correct is not None:
+            scores["accuracy"] = float(correct.mean())
+        return scores
+
+    def _targets(self, y: npt.ArrayLike, n: int, what: str = "y") -> tuple[npt.NDArray[np.int32] | None, Float32 | None]:
+        """Labels and targets as the sweep reads them."""
+        self._require_outputs()
+        if self.loss == "node":
+            return None, None
+        array, classes = real_array(what, y), len(self._outputs)
+        if array.dtype.kind in "bui" and array.ndim == 1 and (classes > 1 or self._probabilities):
+            if len(array) != n:
+                raise ValueError(f"{what}: expected {n} labels, one for each example, came {len(array)}")
+            if n and not (array.min() >= 0 and array.max() < classes):
+                raise ValueError(f"{what}: expected labels from 0 to {classes - 1}, came {array.min()} to {array.max()}")
+            label = array.astype(np.int32)
+            return label, np.eye(classes, dtype=np.float32)[label] if self.loss == "squared_error" else None
+        if self.loss == "softmax_cross_entropy":
+            raise ValueError(f"{what}: expected integer labels of shape ({n},), came {array.dtype} of shape {array.shape}")
+        with np.errstate(over="ignore"):
+            target = array.astype(np.float32)
+        target = target[:, None] if target.ndim == 1 else target
+        if target.shape != (n, classes):
+            raise ValueError(f"{what}: expected shape ({n}, {classes}), came {array.shape}")
+        if not np.isfinite(target).all():
+            i, j = np.argwhere(~np.isfinite(target))[0]
+            came = np.asarray(array).reshape(target.shape)[i, j]
+            raise ValueError(f"{what}: expected finite numbers that float32 can hold, came {came} in example {i}, output {j}")
+        return None, np.ascontiguousarray(target)
+
+    def _name(self, node: int) -> str:
+        """What an error calls a node."""
+        return f"{self.graph[node].kind} {plain(self.graph[node].name)}"
+
+
+def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple[Any, Any]:
+    """(from, to) of a schedule, from a pair or one number."""
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    number = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
+    if len(pair) != 2 or not all(isinstance(v, number) and not isinstance(v, bool) and least <= v < most for v in pair):
+        expected = f"one or two {kind.__name__}s, from {least} to below {most:.6g}"
+        raise ValueError(f"{name}: expected {expected}, came {shown(value)}")
+    return kind(pair[0]), kind(pair[1])
