@@ -346,14 +346,10 @@ class Graph:
         return Function(self, [outputs] if isinstance(outputs, Node) else outputs)
 
     def draw(self, **options: Any) -> Drawing:
-        """A picture of the graph, with the numbers of one example if it is given; `mlgraph.drawing.Drawing` has the options."""
+        """A picture of the graph; `x`, `values`, `adjoints` and `limit` as for `mlgraph.drawing.Drawing`."""
         from mlgraph.drawing import Drawing
 
         return Drawing(self, **options)
-
-    def to_dot(self, **options: Any) -> str:
-        """The picture as text for Graphviz; options as for `draw`."""
-        return self.draw(**options).to_dot()
 
     def _repr_svg_(self) -> str:
         return self.draw().to_svg()
@@ -573,7 +569,6 @@ class Graph:
         self._bias.append(bias)
         self._made.append(made)
         return len(self._weights) - 1
-
 
     def _grow(self, n: int, align: int = 1) -> int:
         at = -(-self._used // align) * align

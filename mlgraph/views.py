@@ -82,14 +82,10 @@ class Node:
         return formula(self)
 
     def draw(self, **options: Any) -> Drawing:
-        """A picture of what the node depends on; options as for `mlgraph.drawing.Drawing`."""
+        """A picture of what it depends on; `x`, `values`, `adjoints` and `limit` as for `mlgraph.drawing.Drawing`."""
         from mlgraph.drawing import Drawing
 
         return Drawing(self, **options)
-
-    def to_dot(self, **options: Any) -> str:
-        """The picture as text for Graphviz; options as for `draw`."""
-        return self.draw(**options).to_dot()
 
     def _repr_svg_(self) -> str:
         return self.draw().to_svg()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.drawing import MOST, Drawing, to_dot
+from mlgraph.drawing import MOST, Drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -87,7 +87,7 @@ def test_values_and_adjoints():
     assert ["b", "2", "∂ 645.58"] in texts
     assert ["+", "24.704", "∂ 1"] in texts
     assert [len(t) for t in texts] == [1 if node.kind == "constant" else 3 for node in g]
-    assert r'label="b\n2\n∂ 645.58"' in z.to_dot(x=[-4, 2])
+    assert r'label="b\n2\n∂ 645.58"' in z.draw(x=[-4, 2]).to_dot()
 
 
 def test_numbers_are_those_of_the_sweep():
@@ -248,7 +248,7 @@ def test_any_name_can_be_written(name):
     shown = " ".join(re.sub(r"[\x00\x1b\ud800\uffff]", "\N{REPLACEMENT CHARACTER}", name).split())
     assert [texts[0][0] or "", texts[1][0] or ""] == [shown, shown]
     z.draw().to_svg().encode()
-    dot = z.to_dot()
+    dot = z.draw().to_dot()
     dot.encode()
     for line in dot.splitlines()[2:-3]:
         # What Graphviz takes for one quoted string: no quote or line end in it but after a backslash.
@@ -265,7 +265,7 @@ def test_outputs_stand_out():
     g = mlgraph.Graph()
     x = g.input()
     z = mlgraph.exp(x)
-    assert z.to_dot().splitlines()[2:4] == [
+    assert z.draw().to_dot().splitlines()[2:4] == [
         '  n0 [label="n0", tooltip="n0", fillcolor="#e3effb", color="#3b7dc4"];',
         '  n1 [label="exp", tooltip="exp(n0)", fillcolor="#ffffff", color="#555555", penwidth=2];',
     ]
@@ -275,13 +275,13 @@ def test_notebooks_find_the_picture():
     g = mlgraph.Graph()
     z = mlgraph.exp(g.input("x"))
     assert g._repr_svg_() == z._repr_svg_() == z.draw()._repr_svg_() == z.draw().to_svg()
-    assert to_dot([z]) == z.to_dot() == g.to_dot()
+    assert Drawing([z]).to_dot() == z.draw().to_dot() == g.draw().to_dot()
 
 
 def test_an_empty_graph():
     g = mlgraph.Graph()
     assert boxes(g.draw()) == []
-    assert g.to_dot().splitlines()[0] == "digraph {"
+    assert g.draw().to_dot().splitlines()[0] == "digraph {"
 
 
 def test_errors():

@@ -37,7 +37,8 @@ def cycle(path, seed):
     model.fit(X / 255, np.ones((200, 2)), epochs=1, learning_rate=1e-3)
     function = g.compile([extra, *hidden])
     assert np.isfinite(function.vjp(X).parameters).all() and len(function(X[:1])[0]) == 21
-    g.to_dot()
+    g.draw().to_dot()
+    g.draw().to_svg()
     net.prune(sparsity=0.5)
     net.regrow(0.25)
     g.undo()

@@ -303,12 +303,13 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Graph.__getitem__": (lambda w: w.g.__getitem__, {"node": count(7, 0, None)}),
     "Graph.compile": (lambda w: w.g.compile, {"outputs": nodes(lambda w: [w.y, w.n])}),
     "Graph.draw": (lambda w: w.g.draw, PICTURE),
-    "Graph.to_dot": (lambda w: w.g.to_dot, PICTURE),
     "Node.value": (lambda w: lambda value: setattr(w.p, "value", value), {"value": number(0.5)}),
     "Node.draw": (lambda w: w.y.draw, PICTURE),
-    "Node.to_dot": (lambda w: w.y.to_dot, PICTURE),
     "Neuron.weights": (lambda w: lambda weights: setattr(w.n, "weights", weights), {"weights": array(WEIGHTS[0, :4])}),
     "Neuron.bias": (lambda w: lambda bias: setattr(w.n, "bias", bias), {"bias": number(0.5)}),
+    "Layer.weights": (lambda w: lambda weights: setattr(w.net.layers[1], "weights", weights), {
+        "weights": array(WEIGHTS.T[:3])}),
+    "Layer.biases": (lambda w: lambda biases: setattr(w.net.layers[1], "biases", biases), {"biases": array(WEIGHTS[0, :3])}),
     "Function": (lambda w: mlgraph.Function, {"graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n])}),
     "Function.__call__": (lambda w: w.f, {"x": DATA, "n_threads": THREADS}),
     "Function.vjp": (lambda w: w.f.vjp, {"x": DATA, "cotangent": COTANGENT, "n_threads": THREADS}),
@@ -359,7 +360,6 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "datasets.read_idx": (lambda w: datasets.read_idx, {
         "path": a_path(lambda w: w.idx), "ndim": count(1, 1, 32, optional=True)}),
     "drawing.Drawing": (lambda w: drawing.Drawing, DRAWN | PICTURE),
-    "drawing.to_dot": (lambda w: drawing.to_dot, DRAWN | PICTURE),
     "testing.check_gradients": (lambda w: testing.check_gradients, DIFFERENCES | {"n_threads": THREADS}),
     "testing.check_reference": (lambda w: testing.check_reference, DIFFERENCES),
     "testing.check_against_reference": (lambda w: testing.check_against_reference, CHECKED | {

@@ -1,5 +1,6 @@
 """Training, evaluating and predicting: what comes out, what is refused, what an interrupted run leaves."""
 
+import copy
 import json
 import signal
 import subprocess
@@ -67,6 +68,53 @@ def test_layers():
     assert net.layers[0].weights[7, 3] == 9
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_a_layer_is_assigned(bias):
+    """It changes the edges and biases that there are, and no other number."""
+    net = mlgraph.Network(12, seed=1)
+    net.add_layer(20, bias=bias)
+    net.add_layer(3, "softmax")
+    net.evaluate(FLOATS, Y)  # which lays the parameters out
+    first, last = net.layers
+    np.testing.assert_array_equal(first.biases, np.zeros(20) if bias else np.full(20, np.nan))
+    net.graph.prune(first.neurons[4].edges[2:5])
+    extra = net.graph.add_neuron(net.outputs[:1], weights=[7], bias=5)
+    net.graph.add_edge(net.graph[0], last.neurons[2], 9)
+    rest = [last.weights.copy(), last.biases.copy()]
+    weights, biases = np.random.default_rng(0).normal(size=(20, 12)), np.random.default_rng(1).normal(size=20)
+    first.weights, first.biases = weights, biases
+    there = np.ones((20, 12), bool)
+    there[4, 2:5] = False
+    np.testing.assert_array_equal(first.weights, np.where(there, np.float32(weights), 0))
+    np.testing.assert_array_equal(first.biases, np.float32(biases) if bias else np.full(20, np.nan))
+    np.testing.assert_array_equal(first.neurons[4].weights, np.float32(weights)[4][there[4]])
+    assert first.neurons[19].bias == (np.float32(biases[19]) if bias else None)
+    assert [last.weights.tolist(), last.biases.tolist()] == [rest[0].tolist(), rest[1].tolist()]
+    assert (extra.weights.tolist(), extra.bias, last.neurons[2].weights[0]) == ([7], 5, 9)
+    assert net.n_edges == 20 * 12 - 3 + 20 * 3 + 1
+
+
+def test_a_ticket_is_rewound():
+    """Surviving edges get their first weights back, in one assignment a layer."""
+    net = network()
+    first = copy.deepcopy(net)
+    net.fit(FLOATS, Y, epochs=2)
+    net.prune(0.5)
+    there = [layer.weights != 0 for layer in net.layers]
+    for layer, begun in zip(net.layers, first.layers, strict=True):
+        layer.weights, layer.biases = begun.weights, begun.biases
+    for layer, begun, edges in zip(net.layers, first.layers, there, strict=True):
+        np.testing.assert_array_equal(layer.weights, np.where(edges, begun.weights, 0))
+        np.testing.assert_array_equal(layer.biases, begun.biases)
+
+
+def test_how_models_and_histories_look():
+    g = mlgraph.Graph()
+    model = mlgraph.Model(g, [g.add_neuron(g.inputs(INPUTS))])
+    assert repr(model) == "<Model of 12 inputs, 1 outputs, 12 edges: squared_error>"
+    assert repr(model.fit(FLOATS, TARGETS[:, :1], epochs=2)) == "<History of 2 epochs, 4 batches>"
+
+
 def test_first_weights():
     net = mlgraph.Network(300, seed=1)
     layer = net.add_layer(400, bias=False)
@@ -117,9 +165,9 @@ def test_values_of_a_classifier(sweep):
     net.fit(X, Y, epochs=2)
     z = net.forward(X)
     assert z.shape == (N, CLASSES) and z.dtype == np.float32
-    hidden = FLOATS @ net.layers[0].weights.T + [n.bias for n in net.layers[0].neurons]
+    hidden = FLOATS @ net.layers[0].weights.T + net.layers[0].biases
     hidden = np.where(hidden > 0, hidden, 0.01 * hidden)
-    np.testing.assert_allclose(z, hidden @ net.layers[1].weights.T + [n.bias for n in net.layers[1].neurons], atol=1e-5)
+    np.testing.assert_allclose(z, hidden @ net.layers[1].weights.T + net.layers[1].biases, atol=1e-5)
     p = net.predict_proba(X)
     assert p.shape == (N, CLASSES) and p.dtype == np.float32
     np.testing.assert_allclose(p, softmax(z), rtol=1e-5, atol=1e-7)

@@ -1,0 +1,295 @@
+"""Boxes and the edges between them as SVG: in columns, from left to right, with few crossings."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from mlgraph.lowering import Ids
+
+__all__ = ["ADJOINT", "COLOURS", "VALUE", "Box", "Link", "printable", "to_svg"]
+
+Item = tuple[int, int]  # of a column: a box and its column, or a column that edges from that box pass on their way
+
+LINE, PAD, GAP, BETWEEN = 15.0, 8.0, 46.0, 14.0  # heights and distances in pixels
+SWEEPS = 12  # over the columns, to have fewer crossings and straighter edges
+
+COLOURS = {  # of a box and of its border
+    "input": ("#e3effb", "#3b7dc4"),
+    "constant": ("#f2f2f2", "#8c8c8c"),
+    "parameter": ("#fdf0d5", "#c98a1b"),
+    "neuron": ("#e3f4e7", "#37915a"),
+    "operation": ("#ffffff", "#555555"),
+}
+POSITIVE, NEGATIVE, PLAIN = "#3b7dc4", "#d1495b", "#9a9a9a"  # edges: weights of either sign, no weight
+VALUE, ADJOINT = "#333333", "#b5442e"
+
+
+@dataclass
+class Box:
+    """What is drawn as one: a node, or nodes folded together.
+
+    Attributes
+    ----------
+    nodes : int32, shape (nodes,)
+        Ids.
+    key : str
+        Its name in Graphviz.
+    colour : str
+        A key of `COLOURS`.
+    title, tip : str
+        The first line in it; what is shown where the mouse rests on it.
+    lines : list of (str, str)
+        The other lines, and the colour of each.
+    column : int
+        From the left.
+    is_output : bool
+    links : list of Link
+        What comes in, in the order of the arguments.
+    x, y : float
+        Pixels from the left to where it begins, and from the top to its middle.
+    """
+
+    nodes: Ids
+    key: str
+    colour: str
+    title: str
+    lines: list[tuple[str, str]]
+    tip: str
+    column: int
+    is_output: bool
+    links: list[Link] = field(default_factory=list)
+    x: float = 0.0
+    y: float = 0.0
+
+    @property
+    def width(self) -> float:
+        """In pixels, for the longest line."""
+        bold = 1.15 * _width(self.title)
+        return max(24.0, bold, *(_width(text) for text, _ in self.lines)) + 2 * PAD
+
+    @property
+    def height(self) -> float:
+        """In pixels."""
+        return LINE * (1 + len(self.lines)) + PAD
+
+
+@dataclass
+class Link:
+    """Edges from one box to another.
+
+    Attributes
+    ----------
+    source, target : int
+        Numbers of the boxes.
+    count : int
+        How many edges it stands for.
+    weight : float or None
+        Of a single edge into a neuron.
+    """
+
+    source: int
+    target: int
+    count: int
+    weight: float | None
+
+    @property
+    def label(self) -> str:
+        """What is written at it."""
+        return f"{self.count:,} edges" if self.count > 1 else ""
+
+
+def to_svg(boxes: list[Box]) -> str:
+    """Boxes as a picture; gives them their places."""
+    layout = _Layout(boxes)
+    largest = max((abs(link.weight) for box in boxes for link in box.links if link.weight is not None), default=0.0)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{layout.width:.0f}" height="{layout.height:.0f}" '
+        f'viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        *(f'<path d="{path}" fill="none" stroke="{PLAIN}"/>' for path in layout.shared()),
+    ]
+    for box in boxes:
+        for i, link in enumerate(box.links):
+            out += _link(layout, link, i, len(box.links), largest)
+    for box in boxes:
+        out += _box(box)
+    return "\n".join([*out, "</svg>"])
+
+
+class _Layout:
+    """Places of boxes, in columns from left to right; edges past a column go through a gap that they have there."""
+
+    def __init__(self, boxes: list[Box]) -> None:
+        self._boxes = boxes
+        last = [box.column for box in boxes]
+        for box in boxes:
+            for link in box.links:
+                last[link.source] = max(last[link.source], box.column - 1)
+        self._columns: list[list[Item]] = [[] for _ in range(1 + max((b.column for b in boxes), default=-1))]
+        self._links: set[tuple[Item, Item]] = set()
+        self.y: dict[Item, float] = {}
+        for i, box in enumerate(boxes):
+            for column in range(box.column, last[i] + 1):
+                self._columns[column].append((i, column))
+                if column > box.column:
+                    self._links.add(((i, column - 1), (i, column)))
+            for link in box.links:
+                self._links.add(((link.source, box.column - 1), (i, box.column)))
+        self._order()
+        self._align()
+        self.left: list[float] = []
+        self.right: list[float] = []
+        x = PAD
+        for items in self._columns:
+            here = [boxes[i] for i, column in items if boxes[i].column == column]
+            labels = [_width(link.label) for box in here for link in box.links]
+            # Many edges between two columns need a longer way, or they run upright and side by side.
+            x += GAP + max(labels, default=0.0) + min(len(labels), 150) if self.left else 0.0
+            self.left.append(x)
+            x += max((box.width for box in here), default=0.0)
+            self.right.append(x)
+            for box in here:
+                box.x = (self.left[-1] + x - box.width) / 2
+        self.width = x + PAD + 4
+        top = min((self.y[i, b.column] - b.height / 2 for i, b in enumerate(boxes)), default=0.0)
+        top = min([top, *self.y.values()])
+        self.y = {item: y - top + PAD for item, y in self.y.items()}
+        for i, box in enumerate(boxes):
+            box.y = self.y[i, box.column]
+        self.height = max([*self.y.values(), *(b.y + b.height / 2 for b in boxes)], default=0.0) + PAD + 4
+
+    def _neighbours(self) -> tuple[dict[Item, list[Item]], dict[Item, list[Item]]]:
+        """Of each item, those left of it and those right of it."""
+        left: dict[Item, list[Item]] = {}
+        right: dict[Item, list[Item]] = {}
+        for a, b in sorted(self._links):
+            right.setdefault(a, []).append(b)
+            left.setdefault(b, []).append(a)
+        return left, right
+
+    def _order(self) -> None:
+        """Items of a column in the order of the mean places of their neighbours (Sugiyama et al. 1981)."""
+        sides = self._neighbours()
+        best, fewest = [list(column) for column in self._columns], self._crossings()
+        for sweep in range(SWEEPS):
+            near = sides[sweep % 2]
+            for column in self._columns if sweep % 2 == 0 else reversed(self._columns):
+                place = {item: k / max(1, len(c) - 1) for c in self._columns for k, item in enumerate(c)}
+                means = {i: float(np.mean([place[n] for n in near[i]])) if i in near else place[i] for i in column}
+                column.sort(key=means.__getitem__)
+            crossings = self._crossings()
+            if crossings < fewest:
+                best, fewest = [list(column) for column in self._columns], crossings
+        self._columns = best
+
+    def _crossings(self) -> int:
+        place = {item: k for column in self._columns for k, item in enumerate(column)}
+        total = 0
+        for c in range(len(self._columns)):
+            ends = np.array([(place[a], place[b]) for a, b in self._links if a[1] == c]).reshape(-1, 2)
+            before = ends[:, None] < ends[None]
+            total += int(np.sum(before[..., 0] & before.transpose(1, 0, 2)[..., 1]))
+        return total
+
+    def _align(self) -> None:
+        """Each item as near to the mean of its neighbours as the others of its column leave room for."""
+
+        def room(item: Item) -> float:
+            box = self._boxes[item[0]]
+            return box.height if box.column == item[1] else 0.0
+
+        left, right = self._neighbours()
+        heights = []
+        for column in self._columns:
+            distance = np.array([(room(a) + room(b)) / 2 + BETWEEN for a, b in itertools.pairwise(column)])
+            heights.append(distance)
+            places = np.concatenate([[0.0], np.cumsum(distance)])
+            self.y.update(zip(column, (places - places[-1] / 2).tolist(), strict=True))
+        for sweep in range(SWEEPS):
+            turns = range(len(self._columns)) if sweep % 2 == 0 else range(len(self._columns) - 1, -1, -1)
+            for c in turns:
+                wish = []
+                for item in self._columns[c]:
+                    near = [self.y[n] for n in (*left.get(item, ()), *right.get(item, ()))]
+                    wish.append(sum(near) / len(near) if near else self.y[item])
+                # Downwards from the first, upwards from the last: both keep the distances, and so does their mean.
+                down, up = list(wish), list(wish)
+                for k in range(1, len(wish)):
+                    down[k] = max(down[k], down[k - 1] + heights[c][k - 1])
+                    up[-1 - k] = min(up[-1 - k], up[-k] - heights[c][-k])
+                self.y.update(zip(self._columns[c], ((a + b) / 2 for a, b in zip(down, up, strict=True)), strict=True))
+
+    def start(self, box: int, column: int) -> tuple[float, float]:
+        """Where edges from a box leave a column."""
+        b = self._boxes[box]
+        return (b.x + b.width if b.column == column else self.right[column]), self.y[box, column]
+
+    def shared(self) -> Iterator[str]:
+        """Paths of edges from a box through the columns that they pass."""
+        for (i, column), (j, then) in sorted(self._links):
+            if i == j:
+                x, y = self.start(i, column)
+                yield _curve(x, y, self.left[then], self.y[j, then]) + f" H {self.right[then]:.1f}"
+
+
+def _box(box: Box) -> Iterator[str]:
+    fill, border = COLOURS[box.colour]
+    x, y, width, height = box.x, box.y - box.height / 2, box.width, box.height
+    rectangle = f'rx="5" stroke="{border}" stroke-width="{2 if box.is_output else 1}" fill="{fill}"'
+    yield f"<g><title>{_xml(box.tip)}</title>"
+    if len(box.nodes) > 1:
+        yield f'<rect x="{x + 4:.1f}" y="{y + 4:.1f}" width="{width:.1f}" height="{height:.1f}" {rectangle}/>'
+    yield f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {rectangle}/>'
+    for k, (text, colour) in enumerate([(box.title, "#000000"), *box.lines]):
+        style = 'font-weight="bold"' if k == 0 else 'font-size="11"'
+        yield (
+            f'<text x="{x + width / 2:.1f}" y="{y + PAD / 2 + LINE * (k + 0.75):.1f}" text-anchor="middle" '
+            f'fill="{colour}" {style}>{_xml(text)}</text>'
+        )
+    yield "</g>"
+
+
+def _link(layout: _Layout, link: Link, i: int, n: int, largest: float) -> Iterator[str]:
+    box = layout._boxes[link.target]
+    x, y = layout.start(link.source, box.column - 1)
+    end = box.y + box.height * ((i + 1) / (n + 1) - 0.5)  # the first argument on top
+    colour, width, tip = PLAIN, 1.0, link.label
+    if link.weight is not None:
+        colour, tip = NEGATIVE if link.weight < 0 else POSITIVE, f"weight {link.weight:.4g}"
+        width = 0.5 + 2.5 * abs(link.weight) / largest if 0 < largest < np.inf else 1.0
+    yield f"<g><title>{_xml(tip)}</title>" if tip else "<g>"
+    yield f'<path d="{_curve(x, y, box.x - 5, end)}" fill="none" stroke="{colour}" stroke-width="{width:.2f}"/>'
+    yield f'<path d="M {box.x:.1f} {end:.1f} l -6 -3 v 6 z" fill="{colour}"/>'
+    if link.label:
+        # Near its end, where the edges of a box are apart; on white, which is a text of its own: not all know paint-order.
+        for style in ('stroke="white" stroke-width="3"', f'fill="{VALUE}"'):
+            yield (
+                f'<text x="{box.x - 10:.1f}" y="{end - 4:.1f}" text-anchor="end" font-size="11" {style}>'
+                f"{_xml(link.label)}</text>"
+            )
+    yield "</g>"
+
+
+def _curve(x0: float, y0: float, x1: float, y1: float) -> str:
+    middle = (x0 + x1) / 2
+    return f"M {x0:.1f} {y0:.1f} C {middle:.1f} {y0:.1f} {middle:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
+
+
+def _width(text: str) -> float:
+    """Pixels of a line, rather too many than too few."""
+    return sum(12.5 if unicodedata.east_asian_width(c) in "WF" else 9.5 if c in "mwMW" else 6.9 for c in text)
+
+
+def printable(text: str) -> str:
+    """Without what XML does not allow: control characters and halves of surrogate pairs."""
+    return "".join(c if c in "\t\n" or (c.isprintable() or c == " ") else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _xml(text: str) -> str:
+    return escape(printable(text))
