@@ -1,0 +1,186 @@
+"""Compiled functions: values, and derivatives by example, by node and along a tangent."""
+
+import numpy as np
+import pytest
+from graphs import cases, evaluate, every_parameter
+from hypothesis import given
+
+import mlgraph
+from mlgraph import testing
+
+
+def slope(g, z, x, change, h=1e-3):
+    """Derivative of sum(z) by changing something in place, in float64 from the op table."""
+    ends = []
+    for step in (h, -h):
+        undo = change(step)
+        ends.append(evaluate(g, x)[z.id].sum())
+        undo()
+    return (ends[0] - ends[1]) / (2 * h)
+
+
+def test_gradients_of_nodes(sweep):
+    g, n = every_parameter()
+    x = np.random.default_rng(0).normal(size=(50, 2))
+    gradients = g.compile(n["z"]).vjp(x)
+
+    def weight(neuron, k):
+        def change(step):
+            before = neuron.weights.copy()
+            neuron.weights[k] += step
+            return lambda: neuron.weights.__setitem__(slice(None), before)
+
+        return change
+
+    def bias(neuron):
+        def change(step):
+            before = neuron.bias
+            neuron.bias += step
+            return lambda: setattr(neuron, "bias", before)
+
+        return change
+
+    def value(parameter):
+        def change(step):
+            before = parameter.value
+            parameter.value += step
+            return lambda: setattr(parameter, "value", before)
+
+        return change
+
+    for name in ("w", "shared"):
+        assert gradients.of(n[name]).shape == ()
+        np.testing.assert_allclose(gradients.of(n[name]), slope(g, n["z"], x, value(n[name])), rtol=1e-2)
+    for name in ("one", "bare", "first", "last"):
+        neuron = n[name]
+        want = [slope(g, n["z"], x, weight(neuron, k)) for k in range(len(neuron.sources))]
+        np.testing.assert_allclose(gradients.of(neuron), want, rtol=2e-2, atol=0.05)
+        if name != "bare":
+            np.testing.assert_allclose(gradients.of_bias(neuron), slope(g, n["z"], x, bias(neuron)), rtol=2e-2, atol=0.05)
+    np.testing.assert_array_equal(gradients.of(n["y"]), gradients.inputs[:, 1])
+
+
+def test_gradients_know_their_places():
+    """Also after another function has laid the parameters out in its own way, and after the graph has grown."""
+    g, n = every_parameter()
+    f, x = g.compile(n["z"]), np.ones((3, 2))
+    gradients = f.vjp(x)
+    before = {name: gradients.of(n[name]).copy() for name in ("w", "shared", "one", "bare", "first", "last")}
+    bias = gradients.of_bias(n["last"])
+    moves = g.moves
+    late = g.add_neuron([n["x"]], weights=[1])
+    g.compile(late + n["w"])([[0.0, 0.0]])
+    assert g.moves > moves
+    for name, gradient in before.items():
+        np.testing.assert_array_equal(gradients.of(n[name]), gradient)
+    assert gradients.of_bias(n["last"]) == bias
+    for wrong in (late, n["z"], g.constant(1), g.input(), g.parameter(0)):
+        with pytest.raises(ValueError, match="node: expected an input, parameter or neuron that was there"):
+            gradients.of(wrong)
+    for wrong in (late, n["bare"], n["w"]):
+        with pytest.raises(ValueError, match="neuron: expected a neuron with a bias that was there"):
+            gradients.of_bias(wrong)
+
+
+def test_dead_nodes_cost_nothing_and_have_no_gradient():
+    g, n = every_parameter()
+    slots = g.compile(n["z"])._engine(True).plan.n_slots
+    dead = g.parameter(3.0)
+    lost = mlgraph.exp(dead * n["x"]) + g.add_neuron([n["x"], dead], weights=[1, 1])
+    assert len(lost.sources) == 2
+    f = g.compile(n["z"])
+    gradients = f.vjp(np.ones((2, 2)))
+    assert f._engine(True).plan.n_slots == slots
+    assert gradients.of(dead) == 0 and dead.value == 3.0
+
+
+def test_outputs_of_every_kind(sweep):
+    """Inputs, constants and parameters themselves, and one node twice: their adjoints add up."""
+    g = mlgraph.Graph()
+    x, unread, w, c = g.input(), g.input(), g.parameter(2.0), g.constant(5)
+    y = w * x
+    f = g.compile([x, c, w, y, y, w])
+    np.testing.assert_array_equal(f([[3, 7], [4, 8]]), [[3, 5, 2, 6, 6, 2], [4, 5, 2, 8, 8, 2]])
+    u = np.array([[1, 2, 3, 4, 5, 6], [10, 20, 30, 40, 50, 60]])
+    gradients = f.vjp([[3, 7], [4, 8]], u)
+    np.testing.assert_array_equal(gradients.inputs, [[1 + 2 * 9, 0], [10 + 2 * 90, 0]])
+    assert gradients.of(w) == 3 + 6 + 30 + 60 + 3 * 9 + 4 * 90
+    np.testing.assert_array_equal(gradients.of(unread), [0, 0])
+
+
+def test_constants_alone(sweep):
+    g = mlgraph.Graph()
+    f = g.compile(mlgraph.exp(g.constant(1)) + 1)
+    np.testing.assert_allclose(f(np.zeros((4, 0))), np.full((4, 1), np.e + 1), rtol=1e-6)
+    gradients = f.vjp(np.zeros((4, 0)))
+    assert gradients.inputs.shape == (4, 0) and not gradients.parameters.any()
+
+
+def test_batches_longer_than_a_step(sweep):
+    """So many slots that 70 examples are three steps, the last one short."""
+    n = 2**16
+    g = mlgraph.Graph()
+    x = g.input()
+    w = np.random.default_rng(0).normal(size=(n, 1)).astype(np.float32)
+    neurons = [g[i] for i in g.add_neurons([x], w)]
+    f = g.compile(mlgraph.sum(*neurons))
+    at, u = np.random.default_rng(1).normal(size=(2, 150, 1)).astype(np.float32)
+    gradients = f.vjp(at, u)
+    np.testing.assert_allclose(gradients.values, at * w.sum(dtype=float), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(gradients.inputs, u * w.sum(dtype=float), rtol=1e-3, atol=1e-3)
+    want = float((at.astype(float) * u).sum())
+    np.testing.assert_allclose([gradients.of(neuron)[0] for neuron in neurons[:: n // 64]], want, rtol=1e-4)
+
+
+def test_no_examples(sweep):
+    g, n = every_parameter()
+    f = g.compile([n["z"], n["x"]])
+    assert f(np.zeros((0, 2))).shape == (0, 2)
+    gradients = f.vjp(np.zeros((0, 2)))
+    assert gradients.values.shape == gradients.inputs.shape == (0, 2)
+    assert len(gradients.parameters) == len(g.parameters) and not gradients.parameters.any()
+
+
+@pytest.mark.parametrize("cotangent", [np.ones(3), np.ones((3, 2)), np.ones((2, 1)), 1.0, [[1]]])
+def test_cotangent_has_the_shape_of_the_outputs(cotangent):
+    g, n = every_parameter()
+    with pytest.raises(ValueError, match=r"cotangent: expected shape \(3, 1\), came \("):
+        g.compile(n["z"]).vjp(np.ones((3, 2)), cotangent)
+
+
+def test_jvp(sweep):
+    """Rows of the Jacobian times the tangent: of a linear map its matrix, of others what a difference says."""
+    g = mlgraph.Graph()
+    x, w = g.inputs(3), np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    neurons = [g[i] for i in g.add_neurons(x, w)]
+    at, tangent = np.random.default_rng(1).normal(size=(2, 40, 3)).astype(np.float32)
+    np.testing.assert_allclose(g.compile(neurons).jvp(at, tangent), tangent @ w.T, rtol=1e-5, atol=1e-6)
+    z = [mlgraph.sin(neurons[0]) * x[1], mlgraph.softplus(neurons[3]), g.constant(1)]
+    ends = [evaluate(g, at.astype(float) + h * tangent) for h in (1e-5, -1e-5)]
+    want = np.stack([(ends[0][node.id] - ends[1][node.id]) / 2e-5 for node in z], axis=1)
+    f = g.compile(z)
+    np.testing.assert_allclose(f.jvp(at, tangent), want, rtol=1e-4, atol=1e-5)
+    assert f.jvp(np.zeros((0, 3)), np.zeros((0, 3))).shape == (0, 3)
+    with pytest.raises(ValueError, match=r"tangent: expected shape \(40, 3\), came \(3,\)"):
+        f.jvp(at, tangent[0])
+
+
+def test_bytes_are_shares_of_255(sweep):
+    g, n = every_parameter()
+    x = np.random.default_rng(0).integers(0, 256, (70, 2), np.uint8)
+    testing.check_against_reference(n["z"], x)
+    testing.check_gradients(n["z"], x)
+    f = g.compile(n["z"])
+    np.testing.assert_array_equal(f(x), f((x / 255).astype(np.float32)))
+    np.testing.assert_array_equal(f.vjp(x).inputs, f.vjp((x / 255).astype(np.float32)).inputs)
+
+
+@given(case=cases())
+def test_bits_do_not_depend_on_threads(sweep, case):
+    f = mlgraph.Function(case.graph, case.outputs)
+    one = f.vjp(case.x, n_threads=1)
+    for n_threads in (2, 3):
+        other = f.vjp(case.x, n_threads=n_threads)
+        for a, b in zip(one[:3], other[:3], strict=True):
+            np.testing.assert_array_equal(a.view(np.int32), b.view(np.int32))
+        np.testing.assert_array_equal(f(case.x, n_threads=n_threads).view(np.int32), f(case.x, n_threads=1).view(np.int32))
