@@ -40,7 +40,7 @@ def __getattr__(name: str) -> Any:
         from mlgraph import sparsify
 
         return getattr(sparsify, name)
-    if name in ("drawing", "testing"):
+    if name in ("datasets", "drawing", "pruning", "sparsify", "testing"):
         from importlib import import_module
 
         return import_module(f"mlgraph.{name}")

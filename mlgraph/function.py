@@ -116,8 +116,13 @@ class Function:
         Parameters
         ----------
         x : array_like, shape (batch, inputs)
+            uint8 is read as x / 255.
         cotangent : array_like, shape (batch, outputs), optional
             Ones by default.
+
+        Returns
+        -------
+        Gradients
         """
         examples = Examples(x, self.graph.n_inputs)
         shape = (len(examples), len(self._outputs))

@@ -254,7 +254,15 @@ class Graph:
         return range(node, node + n)
 
     def operation(self, name: str, *arguments: Node | float) -> Node:
-        """Add a node that applies the operation `name` of `mlgraph.ops` to nodes or numbers."""
+        """Add a node that applies an operation to nodes or numbers.
+
+        Parameters
+        ----------
+        name : str
+            One of `mlgraph.ops.OPS`.
+        *arguments : Node or float
+            As many as it takes; a number becomes a constant.
+        """
         op = ops.OPS[one_of("name", name, tuple(ops.OPS))]
         if op.arity != len(arguments) if op.arity >= 0 else not arguments:
             expected = op.arity if op.arity >= 0 else "at least 1"
@@ -294,17 +302,20 @@ class Graph:
 
     @property
     def codes(self) -> npt.NDArray[np.int16]:
-        """What each node is; a copy."""
+        """What each node is, int16 of shape (nodes,); a copy.
+
+        Operations have the codes of `mlgraph.ops`, other nodes those of `mlgraph.views`.
+        """
         return np.array(self._code, np.int16)
 
     @property
     def counts(self) -> npt.NDArray[np.int32]:
-        """Number of sources of each node; a copy."""
+        """Number of sources of each node, int32 of shape (nodes,); a copy."""
         return np.array(self._count, np.int32)
 
     @property
     def parameters(self) -> Float32:
-        """The parameter vector, padding included; a writable view, valid until the next edit or compilation."""
+        """The parameter vector, float32, padding included; a writable view, valid until the next edit or compilation."""
         return self._vector[: self._used]
 
     def __getitem__(self, node: int) -> Node:
@@ -315,13 +326,13 @@ class Graph:
         return (self[i] for i in range(len(self)))
 
     def sources_of(self, node: int) -> npt.NDArray[np.int32]:
-        """Ids of the sources of a node; a copy."""
+        """Ids of the sources of a node, int32 of shape (sources,); a copy."""
         node = self._id(node)
         start = self._start[node]
         return np.array(self._pool[start : start + self._count[node]], np.int32)
 
     def targets_of(self, node: int) -> npt.NDArray[np.int32]:
-        """Ids of the nodes that read a node."""
+        """Ids of the nodes that read a node, int32 of shape (targets,)."""
         node = self._id(node)
         start, count, pool = np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32)
         at = np.flatnonzero(pool == node)
@@ -330,7 +341,7 @@ class Graph:
         return np.flatnonzero(inside).astype(np.int32)
 
     def weights_of(self, node: int) -> Float32:
-        """Weights of a neuron or the one value of a parameter; a writable view."""
+        """Weights of a neuron, shape (sources,), or the value of a parameter, shape (1,); a writable view."""
         node = self._id(node)
         if self._code[node] < PARAMETER:
             raise ValueError(f"node: expected a neuron or parameter, came {self[node]!r}")
@@ -340,7 +351,13 @@ class Graph:
         return self._vector[at : at + (n - 1) * stride + 1 : stride] if n else self._vector[:0]
 
     def compile(self, outputs: Node | Sequence[Node]) -> Function:
-        """Compile the part of the graph that `outputs` need into a function of a batch."""
+        """Compile the part of the graph that `outputs` need into a function of a batch.
+
+        Raises
+        ------
+        CycleError
+            If they depend on themselves.
+        """
         from mlgraph.function import Function
 
         return Function(self, [outputs] if isinstance(outputs, Node) else outputs)
@@ -355,7 +372,7 @@ class Graph:
         return self.draw().to_svg()
 
     def alive(self) -> npt.NDArray[np.bool_]:
-        """Of each node, whether a path leads to it from an input, a parameter or a constant, and on to an output.
+        """Of each node, whether a path leads to it from an input, a parameter or a constant, and on to an output; read-only.
 
         Outputs are those of the models of this graph; without a model, the nodes that nothing reads. What is not alive has no
         part in any plan for them.
@@ -431,6 +448,11 @@ class Graph:
 
         Edges that were cut return in their places with the weights and the optimizer state that they had; edges and neurons
         that were added go. All else stays as it is, trained since or not.
+
+        Raises
+        ------
+        ValueError
+            If the last change was no edit, or added neurons that are outputs of a model.
         """
         from mlgraph.edits import undo
 

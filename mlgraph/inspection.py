@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.checks import plain
 from mlgraph.edits import cut, find, wiring
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
@@ -148,8 +149,10 @@ def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, npt.ND
     below = np.zeros(len(graph), np.uint8)
     below[ids] = 1
     _topology.spread(start, count, pool, order, below)
-    if below[gather(pool, start[ids], count[ids])].any():
-        raise ValueError("layer: expected neurons that do not depend on each other")
+    dependent = np.repeat(ids, count[ids])[below[gather(pool, start[ids], count[ids])] > 0]
+    if len(dependent):
+        name = plain(graph[dependent[0]].name)
+        raise ValueError(f"layer: expected neurons that do not depend on each other, came {name} with one that it depends on")
     below[ids] = 0
     nodes = order[below[order] > 0]
     sources = gather(pool, start[nodes], count[nodes])

@@ -144,7 +144,7 @@ class Model:
             prune(self, sparsity, neurons=neurons, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
 
     def undo(self) -> None:
-        """Take back the last edit; see `mlgraph.Graph.undo`."""
+        """Take back the last edit; see `Graph.undo`."""
         self.graph.undo()
 
     # --- running -----------------------------------------------------------------------------------------------------
@@ -164,13 +164,34 @@ class Model:
         return self._values(x, "outputs", self._outputs, n_threads)
 
     def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
-        """Probabilities of the classes; float32, shape (examples, classes)."""
+        """Probabilities of the classes; float32, shape (examples, classes).
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255.
+
+        Raises
+        ------
+        ValueError
+            If the loss is no cross-entropy.
+        """
         if not self._probabilities:
             raise ValueError(f"predict_proba: expected a model with loss softmax_cross_entropy, came {self.loss}")
         return self._values(x, "probabilities", self._probabilities, n_threads)
 
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
-        """The likeliest class of each example (int64), or the outputs where the loss is no cross-entropy."""
+        """The likeliest class of each example, or the outputs where the loss is no cross-entropy.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255.
+
+        Returns
+        -------
+        int64, shape (examples,), or float32, shape (examples, outputs)
+        """
         if not self._probabilities:
             return self.forward(x, n_threads=n_threads)
         examples = Examples(x, self.graph.n_inputs)
@@ -178,8 +199,21 @@ class Model:
         self._run("outputs", examples, values=self._outputs, highest=highest, n_threads=n_threads)
         return highest
 
-    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike, *, n_threads: int | None = None) -> dict[str, float]:
-        """Mean loss over the examples and, where `y` are labels, accuracy as a fraction."""
+    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> dict[str, float]:
+        """Mean loss over the examples and, where `y` are labels, accuracy as a fraction.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            At least one example. uint8 is read as x / 255.
+        y : array_like
+            Labels or targets as for `fit`; nothing where the loss is a node.
+
+        Returns
+        -------
+        dict
+            "loss", and "accuracy" for labels.
+        """
         examples = Examples(x, self.graph.n_inputs)
         return self._evaluate(examples, *self._targets(y, len(examples)), n_threads)
 
@@ -201,6 +235,11 @@ class Model:
             Labels or targets as for `fit`; where the loss is a node, anything but None.
         nodes : sequence of Node, optional
             By default everything that is alive but the inputs, whose values are the data.
+
+        Returns
+        -------
+        Trace
+            ``trace[node]`` and ``trace.adjoint(node)`` are float32 of shape (examples,).
         """
         self._require_outputs()
         wanted = None if nodes is None else self.graph._ids("nodes", nodes)
@@ -247,7 +286,7 @@ class Model:
         self,
         what: Neuron | Edge | Iterable[Neuron | Edge | tuple[Node, Node]],
         x: npt.ArrayLike,
-        y: npt.ArrayLike,
+        y: npt.ArrayLike = (),
         *,
         n_threads: int | None = None,
     ) -> dict[str, float]:
@@ -257,6 +296,18 @@ class Model:
         ----------
         what : Neuron, Edge or iterable
             As for `Graph.prune`.
+        x, y : array_like
+            As for `evaluate`.
+
+        Returns
+        -------
+        dict
+            As from `evaluate`.
+
+        Raises
+        ------
+        ValueError
+            If an output is among them, or would be left without a live source.
         """
         from mlgraph.inspection import ablate
 
@@ -265,7 +316,7 @@ class Model:
             return ablate(self, what, x, y, n_threads)
 
     def ablation_table(
-        self, layer: Layer | Iterable[Neuron], x: npt.ArrayLike, y: npt.ArrayLike, *, n_threads: int | None = None
+        self, layer: Layer | Iterable[Neuron], x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None
     ) -> npt.NDArray[Any]:
         """What `evaluate` would give without each neuron of a layer, at much less than an evaluation each.
 
@@ -275,11 +326,18 @@ class Model:
         ----------
         layer : Layer or iterable of Neuron
             Neurons that do not depend on each other.
+        x, y : array_like
+            As for `evaluate`.
 
         Returns
         -------
         structured array, shape (neurons,)
             node : id of the neuron. loss, accuracy : without it; NaN for an output.
+
+        Raises
+        ------
+        ValueError
+            If one of the neurons depends on another.
         """
         from mlgraph.inspection import ablation_table
 
@@ -436,7 +494,13 @@ class Model:
         return self.history
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to one file; `mlgraph.load` reads it."""
+        """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; what stood at `path` is still there.
+        """
         from mlgraph.edits import pack
         from mlgraph.modelfile import save
 

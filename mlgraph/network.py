@@ -45,13 +45,15 @@ class Layer:
 
     @property
     def weights(self) -> Float32:
-        """Weights of all neurons, shape (neurons, nodes of the layer before); a copy, with 0 where there is no edge.
+        """Weights of all neurons, float32 of shape (neurons, nodes of the layer before), with 0 where there is no edge.
 
-        What it is assigned stands at the edges that there are; none comes or goes.
+        A copy, and so read-only: to change them, assign to the whole. What it is assigned stands at the edges that there are;
+        none comes or goes.
         """
         place, row, column = self._edges()
         out = np.zeros((self.size, len(self._reads)), np.float32)
         out[row, column] = self._graph.parameters[place]
+        out.flags.writeable = False
         return out
 
     @weights.setter
@@ -62,12 +64,14 @@ class Layer:
 
     @property
     def biases(self) -> Float32:
-        """Biases of all neurons, shape (neurons,); a copy, with NaN for a neuron without one.
+        """Biases of all neurons, float32 of shape (neurons,), with NaN for a neuron without one.
 
-        What it is assigned goes to the neurons that have one.
+        A copy, and so read-only. What it is assigned goes to the neurons that have one.
         """
         place = self._bias_places()
-        return np.where(place >= 0, self._graph.parameters[place], np.float32(np.nan))
+        out = np.where(place >= 0, self._graph.parameters[place], np.float32(np.nan))
+        out.flags.writeable = False
+        return out
 
     @biases.setter
     def biases(self, biases: npt.ArrayLike) -> None:
@@ -146,7 +150,7 @@ class Network(Model):
         size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
         dropout, weight_dropout = share("dropout", dropout), share("weight_dropout", weight_dropout)
         if activation == "softmax" and dropout:
-            raise ValueError("dropout: expected 0 for a softmax layer, whose probabilities must add up to 1")
+            raise ValueError(f"dropout: expected 0 for a softmax layer, whose probabilities must add up to 1, came {dropout}")
         fan_in = len(self._ends)
         # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He et al. 2015) costs
         # 784-32-10 on MNIST 0.2 points of test accuracy.

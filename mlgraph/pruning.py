@@ -68,7 +68,7 @@ def prune(
 ) -> None:  # fmt: skip
     """Cut edges or neurons; `Model.prune` says what the parameters are."""
     if (sparsity is None) == (neurons is None):
-        raise ValueError("prune: expected either sparsity or neurons")
+        raise ValueError(f"prune: expected either sparsity or neurons, came {'neither' if sparsity is None else 'both'}")
     gone = share("neurons", neurons) if sparsity is None else share("sparsity", sparsity)
     one_of("scope", scope, SCOPES)
     seed = whole("seed", seed, 0, None)

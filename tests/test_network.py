@@ -80,7 +80,10 @@ def test_what_a_layer_is_assigned(bias):
     net.graph.prune(first.neurons[4].edges[2:5])
     extra = net.graph.add_neuron(net.outputs[:1], weights=[7], bias=5)
     net.graph.add_edge(net.graph[0], last.neurons[2], 9)
-    rest = [last.weights.copy(), last.biases.copy()]
+    rest = [last.weights, last.biases]
+    for copied in rest:
+        with pytest.raises(ValueError, match="read-only"):
+            copied[0] = 1
     weights, biases = np.random.default_rng(0).normal(size=(20, 12)), np.random.default_rng(1).normal(size=20)
     first.weights, first.biases = weights, biases
     there = np.ones((20, 12), bool)

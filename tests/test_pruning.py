@@ -303,8 +303,8 @@ def test_nothing_to_grow():
 
 NAN = float("nan")
 ERRORS = {
-    "nothing": (lambda net: net.prune(), "prune: expected either sparsity or neurons"),
-    "both": (lambda net: net.prune(0.5, neurons=0.5), "prune: expected either sparsity or neurons"),
+    "nothing": (lambda net: net.prune(), "prune: expected either sparsity or neurons, came neither"),
+    "both": (lambda net: net.prune(0.5, neurons=0.5), "prune: expected either sparsity or neurons, came both"),
     "all": (lambda net: net.prune(1), "sparsity: expected a number from 0 to below 1, came 1"),
     "less than nothing": (lambda net: net.prune(-0.1), "sparsity: expected a number from 0 to below 1, came -0.1"),
     "not a number": (lambda net: net.prune(NAN), "sparsity: expected a number from 0 to below 1, came nan"),

@@ -137,7 +137,9 @@ def test_bounds_hold_what_must_not_be_finite(sweep):
     assert np.isinf(expected.values_error[0, 3])  # the square root of 0, or of less
 
 
-def test_checks_are_found_without_an_import_of_their_own():
-    code = "import mlgraph; print(mlgraph.testing.check_gradients.__name__, mlgraph.drawing.Drawing.__name__)"
+@pytest.mark.parametrize("name", ["datasets.load_mnist", "drawing.Drawing", "pruning.Edges", "sparsify.Schedule",
+                                  "testing.check_gradients"])  # fmt: skip
+def test_what_is_found_without_an_import_of_its_own(name):
+    code = f"import mlgraph; print(mlgraph.{name}.__name__)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.split() == ["check_gradients", "Drawing"]
+    assert out.strip() == name.partition(".")[2]
