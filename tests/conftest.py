@@ -7,6 +7,8 @@ import pytest
 
 import mlgraph_ext
 
+pytest_plugins = ["mnist_program"]
+
 # Examples are run against the one `sweep` that the test has from its fixture.
 same_fixture = [hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile(

@@ -1,4 +1,4 @@
-"""The application: what it writes and says, and that every mistake is one line."""
+"""The application trains: what it writes and says, and that every mistake is one line."""
 
 from __future__ import annotations
 
@@ -7,79 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from mnist_program import Run, write_data
 
 import mlgraph
 from mlgraph import application, mnist
 from mlgraph.display import Display
-
-HEIGHT, WIDTH, CLASSES = 4, 5, 3
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
-    path.write_bytes(header + array.tobytes())
-
-
-def write_data(folder: Path, *, train: int = 90, test: int = 30, width: int = WIDTH, classes: int = CLASSES) -> Path:
-    """Images whose class is the third of them that is bright: a network learns it within an epoch or two."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    for prefix, n in (("train", train), ("t10k", test)):
-        labels = np.arange(n, dtype=np.uint8) % classes
-        images = rng.integers(0, 60, size=(n, HEIGHT * width), dtype=np.uint8)
-        share = HEIGHT * width // classes
-        for image, label in zip(images, labels, strict=True):
-            image[label * share : (label + 1) * share] += 150
-        write_idx(folder / f"{prefix}-images-idx3-ubyte", images.reshape(n, HEIGHT, width))
-        write_idx(folder / f"{prefix}-labels-idx1-ubyte", labels)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("idx") / "data")
-
-
-class Result(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        record = json.loads(self.out.splitlines()[-1])
-        assert isinstance(record, dict)
-        return record
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the program in an empty folder, on the small data set; with `terminal`, as if a person watched."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "MPLBACKEND"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*words: object, data: Path | None = data, terminal: bool = False) -> Result:
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-        given = [*map(str, words), *([] if data is None else ["--data", str(data)])]
-        return Result(mnist.main(given), *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def model(run: Run) -> str:
-    assert run("--epochs", 3, "--batch-size", 4, "--hidden", 8, "--out", "trained", "--no-plot", "--quiet").status == 0
-    return str(Path("trained") / "model.npz")
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, kind: str, epoch: int) -> None:
@@ -558,66 +495,6 @@ def test_out_is_read_only(run: Run) -> None:
     assert result == (2, "", "mlgraph.mnist: error: argument --out: cannot write to 'locked': Permission denied\n")
 
 
-# --- evaluate ---------------------------------------------------------------------------------------------------------
-
-
-def test_evaluate(run: Run, model: str) -> None:
-    result = run("evaluate", model, "--threads", 1)
-    assert (result.status, result.err) == (0, "")
-    lines = result.out.splitlines()
-    assert lines[0] == f"{model}: 20-8-3 leaky_relu, 184 edges"
-    assert lines[1].startswith("30 test examples: accuracy 100.00%, loss 0.")
-    assert lines[3:] == [
-        "class  examples  accuracy  most often taken for",
-        "    0        10   100.00%",
-        "    1        10   100.00%",
-        "    2        10   100.00%",
-    ]
-
-
-def test_evaluate_tells_mistakes(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def predict(self: mlgraph.Network, x: np.ndarray, n_threads: int | None = None) -> np.ndarray:
-        return np.array([0, 1, 2] * 7 + [2, 0, 2] * 3)
-
-    monkeypatch.setattr(mlgraph.Network, "predict", predict)
-    result = run("evaluate", model, "--json")
-    assert result.out.splitlines()[4:-1] == [
-        "    0        10    70.00%  2 (3)",
-        "    1        10    70.00%  0 (3)",
-        "    2        10   100.00%",
-        "",
-        "6 mistakes, most often 0 taken for 2 (3), 1 taken for 0 (3)",
-    ]
-    assert result.json["confusion"] == [[7, 0, 3], [3, 7, 0], [0, 0, 10]]
-    assert result.json["class_accuracy"] == [0.7, 0.7, 1.0]
-    assert {"test_accuracy", "test_loss", "edges", "threads", "isa"} <= result.json.keys()
-
-
-def test_evaluate_class_without_examples(run: Run, model: str, tmp_path: Path) -> None:
-    data = write_data(tmp_path / "two", classes=2)
-    result = run("evaluate", model, "--json", data=data)
-    assert result.status == 0
-    assert result.json["class_accuracy"][2] is None
-
-
-def test_evaluate_mistaken_models(run: Run, model: str, tmp_path: Path) -> None:
-    Path("text").write_text("no model")
-    graph = mlgraph.Graph()
-    x = graph.input("x")
-    mlgraph.Model(graph, [x * graph.parameter(1.0)]).save("other.npz")
-    wide = write_data(tmp_path / "wide", width=6)
-    many = write_data(tmp_path / "many", classes=4)
-    for path, data, message in (
-        ("nothing.npz", None, "nothing.npz: cannot be read: No such file or directory"),
-        (".", None, ".: cannot be read: Is a directory"),
-        ("text", None, "text: not a model file, or a damaged one (File is not a zip file)"),
-        ("other.npz", None, "other.npz: expected a network that tells classes apart, came another model"),
-        (model, wide, f"{model} has 20 inputs, the images 4 x 6 pixels"),
-        (model, many, f"{model} has 3 outputs, the data 4 classes"),
-    ):
-        assert run("evaluate", path, data=data) == (2, "", f"mlgraph.mnist: error: argument MODEL: {message}\n")
-
-
 # --- as a process -----------------------------------------------------------------------------------------------------
 
 
@@ -668,154 +545,3 @@ def test_process_is_interrupted(tmp_path: Path, data: Path) -> None:
     assert err.startswith("mlgraph.mnist: interrupted after ")
     assert len(err.splitlines()) == 1
     assert sorted(os.listdir(tmp_path / "mnist-run")) == ["history.json", "model.npz"]
-
-
-# --- inspecting -------------------------------------------------------------------------------------------------------
-
-
-def test_inspect(run: Run, model: str) -> None:
-    result = run("inspect", model, "--json")
-    assert (result.status, result.err) == (0, "")
-    heading, sparsity, _, names, *rows, _, wrote, _ = result.out.splitlines()
-    accuracy = run("evaluate", model, "--json").json["test_accuracy"]
-    assert heading == f"{model}: 20-8-3 leaky_relu, 184 edges, test accuracy {accuracy:.2%}"
-    assert sparsity == "sparsity 0.00%, 11 neurons alive of 11"
-    assert names.split()[:3] == ["neuron", "fires", "mean"]
-    assert [row.split()[0] for row in rows] == [*(f"0.{i}" for i in range(8)), *(f"1.{i}" for i in range(3))]
-    picture = Path("trained/model.png")
-    assert wrote == f"wrote {picture}"
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    record = result.json
-    assert (record["test_accuracy"], record["edges"], record["sparsity"]) == (accuracy, 184, 0)
-    assert [row["fan_in"] for row in record["neurons"]] == [20] * 8 + [8] * 3
-    assert all((row["loss"] is None) == (row["layer"] == 1) for row in record["neurons"])
-
-
-def test_inspect_a_neuron(run: Run, model: str) -> None:
-    result = run("inspect", model, "--neuron", "0.3", "--out", "three.png", "--json")
-    assert (result.status, result.err) == (0, "")
-    net = mlgraph.load(model)
-    assert isinstance(net, mlgraph.Network)
-    neuron = net.layers[0].neurons[3]
-    assert f"neuron 0.3: leaky_relu, node {neuron.id}, alive" in result.out
-    assert f"  20 sources, bias {neuron.bias:.4f}, norm of the weights {np.linalg.norm(neuron.weights):.4f}" in result.out
-    largest = int(np.argmax(np.abs(neuron.weights)))
-    assert f"the largest: pixel {largest // 5},{largest % 5} {neuron.weights[largest]:+.3f}, " in result.out
-    for words in ("  3 targets, ", "  value: mean ", "  without it: loss ", "  mean value by class: ", "  logits: ",
-                  "  test images that excite it most: "):  # fmt: skip
-        assert words in result.out
-    assert len(result.json["neurons"]) == 1
-    assert Path("three.png").read_bytes().startswith(b"\x89PNG")
-    assert run("inspect", model, "--neuron", "1.2", "--no-plot").status == 0
-    assert not Path("trained/model.png").exists()
-
-
-def test_inspect_a_pruned_network(run: Run, model: str) -> None:
-    net = mlgraph.load(model)
-    assert isinstance(net, mlgraph.Network)
-    net.layers[0].neurons[5].prune()
-    net.save("cut.npz")
-    result = run("inspect", "cut.npz")
-    assert "sparsity 12.50%, 10 neurons alive of 11" in result.out
-    assert "0.5      cut" in result.out
-    assert "wrote cut.png" in result.out
-    alone = run("inspect", "cut.npz", "--neuron", "0.5")
-    assert (alone.status, alone.err) == (0, "")
-    assert "cut off" in alone.out
-    assert "wrote" not in alone.out
-
-
-@pytest.mark.parametrize("hidden", ["none", "6,4", "50"])
-def test_inspect_other_networks(run: Run, hidden: str) -> None:
-    """Without a hidden layer, with several, and with more neurons than a picture has room for."""
-    run("--epochs", 1, "--hidden", hidden, "--quiet", "--no-plot", "--out", "other")
-    for layer in range(1 + (hidden == "6,4")):
-        result = run("inspect", "other/model.npz", "--layer", layer, "--out", "a.png")
-        assert (result.status, result.err) == (0, "")
-        assert Path("a.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_inspect_while_another_process_trains(run: Run, data: Path) -> None:
-    """The checkpoint is whole at every moment, for it is written beside and put in its place; so is a sparse one."""
-    options = ["--epochs", "1000000", "--hidden", "8", "--sparsity", "0.5", "--checkpoint-every", "0", "--out", "live"]
-    words = [sys.executable, "-m", "mlgraph.mnist", *options, "--quiet", "--no-plot", "--data", str(data)]
-    seen = set()
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as child:
-        try:
-            while child.poll() is None and len(seen) < 5:
-                if Path("live/checkpoint.npz").exists():
-                    result = run("inspect", "live/checkpoint.npz", "--no-plot", "--json")
-                    assert (result.status, result.err) == (0, "")
-                    seen.add(str(result.json["neurons"]))
-            assert child.poll() is None
-        finally:
-            child.kill()
-
-
-# --- pruning ----------------------------------------------------------------------------------------------------------
-
-
-def test_prune(run: Run, model: str) -> None:
-    before = run("evaluate", model, "--json").json["test_accuracy"]
-    result = run("prune", model, "--sparsity", 0.5, "--epochs", 2, "--json")
-    assert (result.status, result.err) == (0, "")
-    heading, was, *epochs, _, left, wrote, _ = result.out.splitlines()
-    assert heading.startswith("20-8-3 leaky_relu, 184 edges, ")
-    assert was == f"test accuracy before {before:.2%}, sparsity 0.00%"
-    assert [line.split("   test accuracy")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
-    record = result.json
-    assert left == (
-        f"sparsity {record['sparsity_reached']:.2%}, {record['edges']} edges left: "
-        f"test accuracy {record['test_accuracy']:.2%}, before {before:.2%}"
-    )
-    assert wrote.startswith(f"wrote {Path('mnist-pruned/model.npz')}, ")
-    assert (record["model"], record["sparsity"], record["epochs"]) == (model, 0.5, 2)
-    assert record["accuracy_before"] == before
-    assert record["sparsity_reached"] >= 0.499
-    net = mlgraph.load("mnist-pruned/model.npz")
-    assert net.n_edges == record["edges"] <= 92
-    assert run("evaluate", "mnist-pruned/model.npz", "--json").json["test_accuracy"] == record["test_accuracy"]
-    assert Path("mnist-pruned/model.npz").stat().st_size < Path(model).stat().st_size
-
-
-def test_train_sparse(run: Run) -> None:
-    for method in ("gradual", "set", "rigl"):
-        result = run("--sparsity", 0.6, "--method", method, "--epochs", 2, "--batch-size", 4, "--quiet", "--no-plot", "--json")
-        assert (result.status, result.err) == (0, "")
-        record = result.json
-        assert (record["sparsity"], record["method"]) == (0.6, method)
-        assert record["sparsity_reached"] == pytest.approx(0.6, abs=0.01)
-        assert record["edges"] == mlgraph.load("mnist-run/model.npz").n_edges
-    assert "sparsity_reached" not in run("--epochs", 1, "--quiet", "--no-plot", "--json").json
-
-
-def test_the_preset_of_the_sparse_networks(run: Run) -> None:
-    record = run("--preset", "lenet-300-100", "--epochs", 1, "--quiet", "--no-plot", "--json").json
-    assert (record["hidden"], record["edges"]) == ([300, 100], 20 * 300 + 300 * 100 + 100 * 3)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["inspect", "--layer", 2], "argument --layer: expected a layer from 0 to 1, came 2"),
-        (["inspect", "--neuron", "3.0"], "argument --neuron: expected a layer from 0 to 1, came 3"),
-        (["inspect", "--neuron", "0.8"], "argument --neuron: expected a neuron from 0.0 to 0.7, came 0.8"),
-        (["inspect", "--out", "no/where.png"], "argument --out: cannot write 'no/where.png': no such folder"),
-        (["inspect", "--out", "trained"], "argument --out: cannot write 'trained': it is a folder"),
-        (["prune", "--sparsity", 0.99], "argument --sparsity: expected to keep at least "),
-    ],
-)
-def test_what_a_network_does_not_have(run: Run, model: str, words: list[object], message: str) -> None:
-    command, *options = words
-    result = run(command, model, *options)
-    assert (result.status, len(result.err.splitlines())) == (2, 1)
-    assert result.err.startswith(f"mlgraph.mnist: error: {message}")
-
-
-def test_inspect_files_that_are_no_networks(run: Run, tmp_path: Path) -> None:
-    Path("empty.npz").touch()
-    for command in (["inspect"], ["prune", "--sparsity", 0.5]):
-        for name in ("missing.npz", "empty.npz"):
-            result = run(command[0], name, *command[1:])
-            assert result.status == 2
-            assert result.err.startswith("mlgraph.mnist: error: argument MODEL: ")
