@@ -164,12 +164,7 @@ class Model:
         return self._values(x, "outputs", self._outputs, n_threads)
 
     def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
-        """Probabilities of the classes; float32, shape (examples, classes).
-
-        Parameters
-        ----------
-        x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255.
+        """Probabilities of the classes, float32 of shape (examples, classes); `x` as for `forward`.
 
         Raises
         ------
@@ -181,16 +176,9 @@ class Model:
         return self._values(x, "probabilities", self._probabilities, n_threads)
 
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
-        """The likeliest class of each example, or the outputs where the loss is no cross-entropy.
+        """The likeliest class of each example, int64 of shape (examples,); `x` as for `forward`.
 
-        Parameters
-        ----------
-        x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255.
-
-        Returns
-        -------
-        int64, shape (examples,), or float32, shape (examples, outputs)
+        Where the loss is no cross-entropy, what `forward` returns.
         """
         if not self._probabilities:
             return self.forward(x, n_threads=n_threads)

@@ -112,7 +112,7 @@ def keep_best(
     there = np.flatnonzero(alive[edges.source] & alive[target])
     few = Edges(edges.source[there], target[there], graph.parameters[edges.place[there]])
     if callable(by):
-        score = _own(by(few), len(there), "edge")
+        score = _checked_scores(by(few), len(there), "edge")
     elif by == "random":
         assert random is not None
         score = random.random(len(there))
@@ -139,7 +139,7 @@ def regrow(
     threads_for(n_threads, 0)
     places = absent(net)
     free = np.array([np.count_nonzero(p.free) for p in places])
-    given = _given("regrow", by, data) if by == "gradient" else None
+    given = _required_data("regrow", by, data) if by == "gradient" else None
     score = place_scores(net, places, by, given, np.random.default_rng([seed, 2]), n_threads)
     if scope == "layer":
         grow_best(net.graph, places, score, np.round(fraction * free))
@@ -233,7 +233,7 @@ def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Floa
 # --- inside ----------------------------------------------------------------------------------------------------------
 
 
-def _given(who: str, by: str, data: Data | None) -> Data:
+def _required_data(who: str, by: str, data: Data | None) -> Data:
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise ValueError(f"data: expected (x, y) to {who} by {by}, came {'none' if data is None else shown(data)}")
     return data[0], data[1]
@@ -242,7 +242,7 @@ def _given(who: str, by: str, data: Data | None) -> Data:
 def _slope(model: Model, by: Criterion, data: Data | None, n_threads: int | None) -> Float32 | None:
     """The gradient, if the criterion takes it."""
     if isinstance(by, str) and by == "saliency":
-        return gradient(model, *_given("prune", by, data), n_threads)
+        return gradient(model, *_required_data("prune", by, data), n_threads)
     if not callable(by) and not (isinstance(by, str) and by in ("magnitude", "random")):
         raise ValueError(f"by: expected magnitude, saliency, random or a callable, came {shown(by)}")
     return None
@@ -258,7 +258,7 @@ def _neuron_scores(
     order, with the neuron's value (Molchanov et al. 2017, Pruning convolutional neural networks).
     """
     if callable(by):
-        return _own(by([Neuron(graph, i) for i in hidden.tolist()]), len(hidden), "neuron")
+        return _checked_scores(by([Neuron(graph, i) for i in hidden.tolist()]), len(hidden), "neuron")
     if by == "random":
         return random.random(len(hidden))
     weight = graph.parameters[edges.place].astype(np.float64)
@@ -289,7 +289,7 @@ def _lifelines(graph: Graph, edges: Edges, score: Scores) -> npt.NDArray[np.int6
     return np.concatenate(chosen)
 
 
-def _own(scores: npt.ArrayLike, n: int, what: str) -> Scores:
+def _checked_scores(scores: npt.ArrayLike, n: int, what: str) -> Scores:
     array = real_array("by", scores).astype(np.float64)
     if array.shape != (n,):
         raise ValueError(f"by: expected a score for each {what}, shape ({n},), came {array.shape}")
