@@ -25,27 +25,25 @@ __all__ = [
     "load", *_functions,
 ]  # fmt: skip
 
+# What few programs need at once is imported when asked for.
+_LATER = {
+    "CheckpointError": "checkpoint", "GradualPruning": "sparsify", "ModelFileError": "modelfile", "RigL": "sparsify",
+    "SET": "sparsify", "load": "modelfile",
+}  # fmt: skip
+_MODULES = ("datasets", "drawing", "pruning", "sparsify", "testing")
+
 
 def __getattr__(name: str) -> Any:
-    # What few programs need at once is imported when asked for.
-    if name in ("ModelFileError", "load"):
-        from mlgraph import modelfile
+    from importlib import import_module
 
-        return getattr(modelfile, name)
-    if name == "CheckpointError":
-        from mlgraph.checkpoint import CheckpointError
-
-        return CheckpointError
-    if name in ("SET", "GradualPruning", "RigL"):
-        from mlgraph import sparsify
-
-        return getattr(sparsify, name)
-    if name in ("datasets", "drawing", "pruning", "sparsify", "testing"):
-        from importlib import import_module
-
+    if name in _LATER:
+        return getattr(import_module(f"mlgraph.{_LATER[name]}"), name)
+    if name in _MODULES:
         return import_module(f"mlgraph.{name}")
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("mlgraph")
+        return import_module("importlib.metadata").version("mlgraph")
     raise AttributeError(f"module 'mlgraph' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, *_MODULES})

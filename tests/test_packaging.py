@@ -97,3 +97,14 @@ print(*sorted(set(sys.modules) - before))
     foreign = {m.partition(".")[0] for m in imported} - ours - set(sys.stdlib_module_names)
     assert not {name for name in foreign if not name.startswith("_cython_")}  # what Cython's modules share
     assert not {"argparse", "unittest", "mlgraph.mnist"} & set(imported)
+
+
+@pytest.mark.parametrize("name", ["datasets.load_mnist", "drawing.Drawing", "pruning.Edges", "sparsify.Schedule",
+                                  "testing.check_gradients", "load", "RigL", "CheckpointError"])  # fmt: skip
+def test_what_is_imported_when_asked_for(name: str) -> None:
+    code = f"import mlgraph; print({name.partition('.')[0]!r} in dir(mlgraph), mlgraph.{name}.__name__)"
+    assert stdout(code) == f"True {name.rpartition('.')[2]}"
+
+
+def test_nothing_else_is_an_attribute() -> None:
+    assert stdout("import mlgraph; print(hasattr(mlgraph, 'spam'), set(mlgraph.__all__) <= set(dir(mlgraph)))") == "False True"

@@ -1,8 +1,5 @@
 """The checks of `mlgraph.testing` can fail: they find every fault that is put in."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from graphs import INF, NAN, every_parameter, into_domain
@@ -135,11 +132,3 @@ def test_bounds_hold_what_must_not_be_finite(sweep):
     np.testing.assert_array_equal(expected.values[:, 0], [INF, -1, NAN, 0.5, 0])
     np.testing.assert_array_equal(np.isinf(expected.values_error)[:, :2], False)
     assert np.isinf(expected.values_error[0, 3])  # the square root of 0, or of less
-
-
-@pytest.mark.parametrize("name", ["datasets.load_mnist", "drawing.Drawing", "pruning.Edges", "sparsify.Schedule",
-                                  "testing.check_gradients"])  # fmt: skip
-def test_what_is_found_without_an_import_of_its_own(name):
-    code = f"import mlgraph; print(mlgraph.{name}.__name__)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == name.partition(".")[2]
