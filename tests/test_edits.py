@@ -114,7 +114,7 @@ def test_weights_of_a_layer():
     """A matrix as before, with zeros where edges were cut; not what other nodes than the layer before feed."""
     net = network()
     first, second = net.layers[:2]
-    dense = second.weights
+    dense = second.weights.copy()
     assert dense.shape == (9, 20)
     net.graph.prune([first.neurons[3], (first.neurons[5], second.neurons[2])])
     net.graph.add_edge(net.graph[0], second.neurons[4], 7.0)
