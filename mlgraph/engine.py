@@ -331,24 +331,24 @@ class Engine:
         adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
         loss_slot, lowest_loss = self._slots_of(loss_nodes)
         n_in = len(plan.input_column)
-        sparse = (
-            plan.sparse_ready and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
-            and examples.are_sparse and self._weights_are_finite()
-        )  # fmt: skip
+        # Neurons that read the data may take them otherwise than from slots of floats: dense blocks walk over the nonzeros,
+        # if most are zero; sparse rows read bytes as they are.
+        direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
+        sparse = direct and plan.dense_read_data and examples.are_sparse and self._weights_are_finite()
+        as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
         compress = sparse and not backward and self._reads_all
         nonzeros = examples.nonzeros(plan.input_column, n_threads) if sparse and not compress else None
-        first_slot = n_in if sparse else 0
+        first_slot = n_in if as_bytes or (sparse and not plan.rows_read_data) else 0
         slots = (plan.n_slots - first_slot) * LANES
         stride = plan.n_extra + slots * (2 if backward else 1)
-        packed_at = stride if sparse and plan.rows_read_data else -1
-        if packed_at >= 0:
-            stride += mlgraph_ext.sweep.packed_size(n_in)
+        bytes_at = stride if as_bytes else -1
+        stride += n_in * mlgraph_ext.sweep.BYTE_SLOT_FLOATS * as_bytes
         n_tiles = max(-(-most // LANES), n_threads) if optimizer else n_threads
         moments: list[Float32 | None] = [None, None]
         for i, name in enumerate(STATE[optimizer or "sgd"]):
             moments[i] = self.graph.state_vector(name, fresh=False)
 
-        key = optimizer, hyper, backward, sparse, n_tiles, n_threads, self.graph._used
+        key = optimizer, hyper, backward, sparse, as_bytes, n_tiles, n_threads, self.graph._used
         arrays = self.graph._vector, nonzeros, *moments
         prepared = self._prepared
         if prepared is None or prepared[0] != key or any(a is not b for a, b in zip(prepared[1], arrays, strict=True)):
@@ -376,7 +376,7 @@ class Engine:
                 backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
                 values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
                 first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],
-                first_adjoint=0 if plan.want_inputs else n_in, packed_at=packed_at, scratch=self._scratch, n_workers=n_threads,
+                first_adjoint=0 if plan.want_inputs else n_in, bytes_at=bytes_at, scratch=self._scratch, n_workers=n_threads,
                 scratch_stride=scratch_stride, columns_at=2 * unit_floats,
             )  # fmt: skip
             self._prepared = prepared = key, arrays, address

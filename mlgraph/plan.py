@@ -80,10 +80,10 @@ class Plan:
         The node of each slot.
     input_column : int32
         Columns of the data that are read; they have the first slots.
-    sparse_ready : bool
+    reads_directly : bool
         Whether only neurons read the inputs, in ways that need no lanes of them.
-    rows_read_data : bool
-        Whether sparse rows are among them.
+    dense_read_data, rows_read_data : bool
+        Whether dense blocks, and sparse rows, are among them.
     n_masked : int
         Floats that a worker needs for masked weights.
     n_extra : int
@@ -158,8 +158,8 @@ class Plan:
         self.constants = np.append(constants, 0).astype(np.float32)
 
         n_inputs = len(inputs)
-        self.sparse_ready = 0 < n_inputs <= np.iinfo(np.uint16).max and not (arguments < n_inputs).any()
-        self.rows_read_data = False
+        self.reads_directly = 0 < n_inputs <= np.iinfo(np.uint16).max and not (arguments < n_inputs).any()
+        self.dense_read_data = self.rows_read_data = False
         self.n_masked = self.n_extra = self.n_edges = 0
         self.read_slots, self.edge_scale = (0, 0), 1.0
         trained = np.flatnonzero(code[heads] >= PARAMETER).tolist()
@@ -191,9 +191,10 @@ class Plan:
             pointers = [np.concatenate([[0], np.cumsum(low.count[group])]).astype(np.int32)]
         slots = self.slot[sources]
         reads_data = np.array_equal(slots, np.arange(n_inputs)) if shared else bool((slots < n_inputs).all())
+        self.dense_read_data |= reads_data and shared
         self.rows_read_data |= reads_data and not shared
         if not reads_data and (slots < n_inputs).any():
-            self.sparse_ready = False
+            self.reads_directly = False
         read = slots[slots >= n_inputs]
         if len(read):
             begin, end = self.read_slots if self.read_slots[1] else (len(self.node), 0)
@@ -268,7 +269,7 @@ class Plan:
                     units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
             elif ins.kind == KINDS["rows"]:
                 rows = self.index[ins.args : ins.args + ins.size + 1]
-                # Large units share what it costs to have the data of all tiles at hand (_picked.pxi).
+                # Large units share what it costs to have the data of all tiles at hand (_rows.pxi).
                 edges = max(2048, int(rows[-1]) // 4) if ins.reads_data else 2048
                 units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, edges)]
                 if ins.bias >= 0:

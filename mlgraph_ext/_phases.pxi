@@ -87,9 +87,9 @@ cdef void forward(
                           <uint64_t*>(memory + ins.mask))
                 apply_mask(<uint64_t*>(memory + ins.mask), 0, edge_scale(ins), ins.n_weights,
                            r.optimizer.parameters + ins.weights, scratch + ins.masked, False)
-            if ins.kind == ROWS and r.sparse and ins.reads_data:
-                picked_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
-                               r.index + ins.args + ins.size + 1, r.n_inputs, memory + r.packed_at, out)
+            if ins.kind == ROWS and r.bytes_at >= 0 and ins.reads_data:
+                byte_rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
+                                  r.index + ins.args + ins.size + 1, memory + r.bytes_at, 256 * r.scale[1], out)
             elif ins.kind == ROWS:
                 rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
                              r.index + ins.args + ins.size + 1, values, out)
@@ -276,10 +276,10 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     else:
         data = r.nonzero
         rows = row
-    if not r.sparse:
+    if r.first_slot == 0:
         load(r, row, values)
-    elif r.packed_at >= 0:
-        pack_nonzeros(&data, rows, n, r.n_inputs, memory + r.packed_at)
+    if r.bytes_at >= 0:
+        load_bytes(r.bytes, r.columns, r.input_column, r.n_inputs, row, memory + r.bytes_at)
     forward(r, step, tile, &data, rows, n, memory, scratch, fresh)
     if r.backward:
         memset(adjoints + r.first_adjoint * LANES, 0, (r.n_slots - r.first_adjoint) * LANES * sizeof(float))
@@ -399,11 +399,9 @@ cdef void unit_gradient(
                                  transposed + (t - t % 4) * r.tile_stride, g, t >= 4)
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, tiles, g)
-    elif ins.kind == ROWS and unit.part == 0 and r.sparse and ins.reads_data:
-        memset(g, 0, size * sizeof(float))
-        for t in range(tiles):
-            picked_gradient(sources + first, n, sources + ins.size + 1, r.n_inputs, memory + t * r.tile_stride + r.packed_at,
-                            delta + first * LANES + t * r.tile_stride, g)
+    elif ins.kind == ROWS and unit.part == 0 and r.bytes_at >= 0 and ins.reads_data:
+        byte_rows_gradient(sources + first, n, sources + ins.size + 1, memory + r.bytes_at, 256 * r.scale[1],
+                           delta + first * LANES, r.tile_stride, tiles, g)
     elif ins.kind == ROWS and unit.part == 0:
         rows_gradient(sources + first, n, sources + ins.size + 1, values, delta + first * LANES,
                       r.tile_stride, tiles, g)

@@ -59,7 +59,7 @@ cdef struct Run:
     const int32_t* input_column
     int64_t n_inputs
     Nonzero nonzero
-    bint sparse          # inputs have no slots: neurons read the nonzeros of the data themselves
+    bint sparse          # dense blocks that read the data walk over their nonzeros
     bint compress        # which are found for each tile anew: no training, no `nonzero`
     const int32_t* label
     const float* target
@@ -98,10 +98,10 @@ cdef struct Run:
     int64_t tile_stride
     int64_t values_at    # floats from a tile's memory to the value of slot 0
     int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
-    int64_t first_slot   # slots before it have no memory: inputs that only sparse blocks read
+    int64_t first_slot   # slots before it have no memory: 0, or all inputs, where every reader takes them otherwise
     int64_t n_slots
     int64_t first_adjoint  # slots before it have no adjoint: inputs that nobody asks for
-    int64_t packed_at    # floats from a tile's memory to its packed nonzeros, or -1: no rows read them
+    int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
     float* scratch
     int64_t n_workers
     int64_t scratch_stride
