@@ -43,6 +43,8 @@ class Instruction(NamedTuple):
     bias: int = -1
     reads_data: int = 0
     propagate: int = 0
+    back: int = 0
+    n_back: int = 0
     transposed: int = 0
     stream: int = 0
     drop: int = 0
@@ -202,9 +204,12 @@ class Plan:
         drop, keep, bits = _dropout_of(first, dropout)
         width = -(-n // PANEL) * PANEL  # of a dense block, padding included
         n_weights = width * arity if shared else len(sources)
+        wanted = wants[sources] > 0
+        args = self._add(*pointers, slots)
+        back, n_back = (0, 0) if shared or not wanted.any() else self._add_by_source(slots, low.count[group], wanted)
         instruction = Instruction(
             KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity,
-            self._add(*pointers, slots), place[0], n_weights, place[1], reads_data, bool(wants[sources].any()),
+            args, place[0], n_weights, place[1], reads_data, bool(wanted.any()), back, n_back,
             self.n_extra, i, drop, keep, bits, self.n_extra + shared * width * LANES, self.n_masked,
         )  # fmt: skip
         self.n_extra += shared * width * LANES
@@ -269,9 +274,7 @@ class Plan:
                     units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
             elif ins.kind == KINDS["rows"]:
                 rows = self.index[ins.args : ins.args + ins.size + 1]
-                # Large units share what it costs to have the data of all tiles at hand (_rows.pxi).
-                edges = max(2048, int(rows[-1]) // 4) if ins.reads_data else 2048
-                units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, edges)]
+                units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, 2048)]
                 if ins.bias >= 0:
                     units += [(i, 1, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
             elif ins.kind == KINDS["parameter"]:
@@ -292,6 +295,19 @@ class Plan:
             else:
                 most = max(most, int(last - first), int(panels * PANEL))
         return -(-most // PANEL) * PANEL
+
+    def _add_by_source(self, slots: Ids, count: Ids, wanted: npt.NDArray[np.bool_]) -> tuple[int, int]:
+        """Add the edges of sparse rows sorted by source, as `rows_adjoint` reads them; their place and number of sources."""
+        edges = np.flatnonzero(wanted).astype(np.int32)
+        neurons = np.repeat(np.arange(len(count), dtype=np.int32), count)[edges]
+        low = slots[edges] - slots.min()
+        # Numbers of 16 bits are sorted in linear time.
+        keys = [(low & 0xFFFF).astype(np.uint16)] + ([(low >> 16).astype(np.uint16)] if low.max() > 0xFFFF else [])
+        order = np.lexsort(keys)
+        slots = slots[edges[order]]
+        firsts = np.flatnonzero(np.diff(slots, prepend=-1)).astype(np.int32)
+        pairs = np.column_stack([edges[order], neurons[order]]).reshape(-1)
+        return self._add(slots[firsts], np.append(firsts, np.int32(len(slots))), pairs), len(firsts)
 
     def _add(self, *parts: npt.NDArray[np.int32]) -> int:
         at = self._index_length

@@ -12,10 +12,20 @@ cdef extern from *:
     #include <string.h>
     #define HALF_VECS (SLOT_VECS / 2)
 
+    /* Loaded once: GCC would rather load it twice than spend a register. */
+    #if defined(__AVX512F__)
+    #define IN_REGISTER(x) __asm__("" : "+v"(x))
+    #elif defined(__x86_64__)
+    #define IN_REGISTER(x) __asm__("" : "+x"(x))
+    #else
+    #define IN_REGISTER(x)
+    #endif
+
     /* A slot of 32 bytes as floats. */
     static inline void widen(const float *slot, vec *x) {
         for (int c = 0; c < HALF_VECS; c++) {
             ivec word = ((const ivec *)slot)[c];
+            IN_REGISTER(word);
             x[c] = (vec)(word & (int32_t)0xffff0000);
             x[c + HALF_VECS] = (vec)(word << 16);
         }
@@ -47,19 +57,28 @@ cdef extern from *:
 
 cdef enum:
     BYTE_SLOT = LANES // 2   # floats, as far as memory goes
+    LOADED = 16              # words of each example
 
 
 cdef kernel_void load_bytes(
-    const uint8_t* bytes, int64_t columns, const int32_t* column, int64_t n, const int64_t* row, float* slots,
+    const uint8_t* bytes, int64_t columns, const int32_t* column, int64_t n, const int64_t* row, const int64_t* after,
+    float* slots,
 ) noexcept nogil:
-    """The transpose from examples to byte slots, of the n columns listed in ascending order."""
-    cdef int32_t word[LANES]
-    cdef int64_t k, s = 0, lane
+    """The transpose from examples to byte slots, of the n columns listed in ascending order.
+
+    `after`: the examples that this worker takes next. Shuffled examples lie anywhere in memory, and waiting for them took
+    three times as long as the transpose.
+    """
+    # A block of columns after the other: so much lies between writing the words of the lanes and reading them as vectors
+    # that they have left the store buffer, from which no vector could be put together.
+    cdef int32_t word[LOADED][LANES]
+    cdef int64_t k, s = 0, lane, i
     while s < n:
-        # Four columns at a time: those past the last are read with it.
-        k = smaller(column[s], columns - 4) if columns > 4 else 0
+        k = column[s]
         for lane in range(LANES):
-            word[lane] = four_bytes(bytes + row[lane] * columns + k, columns)
-        while s < n and column[s] < k + 4:
-            narrow(word, <int>(8 * (column[s] - k)), slots + s * BYTE_SLOT)
+            prefetch(bytes + after[lane] * columns + k)
+            for i in range(smaller(LOADED, (columns - k + 3) // 4)):
+                word[i][lane] = four_bytes(bytes + row[lane] * columns + k + 4 * i, columns - k - 4 * i)
+        while s < n and column[s] < k + 4 * LOADED:
+            narrow(word[(column[s] - k) // 4], 8 * ((column[s] - k) % 4), slots + s * BYTE_SLOT)
             s = s + 1

@@ -213,8 +213,7 @@ cdef double backward(
                 if ins.propagate:
                     dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, adjoints)
             elif ins.propagate:
-                rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.args, ins.size,
-                             r.index + ins.args + ins.size + 1, delta, adjoints)
+                rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.back, ins.n_back, delta, adjoints)
     return total
 
 
@@ -257,7 +256,9 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     cdef float* adjoints = memory + r.adjoints_at
     cdef int64_t first = r.step_first[step] + tile * LANES
     cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
+    cdef int64_t last = r.step_first[r.n_steps - 1] + r.step_size[r.n_steps - 1]
     cdef int64_t row[LANES]
+    cdef int64_t after[LANES]
     cdef int64_t entry[LANES]
     cdef const int64_t* rows     # the examples in `data`
     cdef Nonzero data
@@ -268,8 +269,9 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
         entry[lane] = lane
         # The lanes past the end repeat the last example: real numbers, of no weight in the loss.
         row[lane] = first + smaller(lane, n - 1)
+        after[lane] = smaller(first + r.n_workers * LANES + lane, last - 1)
         if r.order != NULL:
-            row[lane] = r.order[row[lane]]
+            row[lane], after[lane] = r.order[row[lane]], r.order[after[lane]]
     if r.compress:
         compress_tile(r.bytes, r.floats, r.columns, row, n, r.scale, <char*>(scratch + r.columns_at), &data)
         rows = entry
@@ -279,7 +281,7 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     if r.first_slot == 0:
         load(r, row, values)
     if r.bytes_at >= 0:
-        load_bytes(r.bytes, r.columns, r.input_column, r.n_inputs, row, memory + r.bytes_at)
+        load_bytes(r.bytes, r.columns, r.input_column, r.n_inputs, row, after, memory + r.bytes_at)
     forward(r, step, tile, &data, rows, n, memory, scratch, fresh)
     if r.backward:
         memset(adjoints + r.first_adjoint * LANES, 0, (r.n_slots - r.first_adjoint) * LANES * sizeof(float))

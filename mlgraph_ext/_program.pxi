@@ -27,6 +27,8 @@ cdef struct Instruction:
     int64_t bias         # into the parameters, or -1
     int64_t reads_data   # neurons that may read the nonzeros of the data themselves
     int64_t propagate    # some source wants an adjoint
+    int64_t back         # rows: into the index table, edges by source (rows_adjoint)
+    int64_t n_back       # rows: sources that want an adjoint
     int64_t transposed   # dense: where a tile keeps its transposed deltas
     int64_t stream       # which random numbers
     int64_t drop         # a neuron is dropped with probability drop / 2**32

@@ -7,25 +7,33 @@
 cdef extern from *:
     """
     #define ROW_CHAINS (SLOT_VECS < 4 ? 4 / SLOT_VECS : 1)
+    #define FOURS (VEC_WIDTH / 4)
     #define ROW_TILES (SLOT_VECS < 8 ? 8 / SLOT_VECS : 1)
-    /* Sums of neighbours: of a, and then of b. Done log2(VEC_WIDTH) times it sums the lanes of VEC_WIDTH vectors. */
-    static inline vec pair_sums(vec a, vec b) {
-    #if VEC_WIDTH == 16 && defined(__clang__)
-        return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
-             + __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-    #elif VEC_WIDTH == 16
-        return __builtin_shuffle(a, b, (ivec){0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30})
-             + __builtin_shuffle(a, b, (ivec){1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31});
-    #elif VEC_WIDTH == 8 && defined(__clang__)
-        return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
-             + __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
-    #elif VEC_WIDTH == 8
-        return __builtin_shuffle(a, b, (ivec){0, 2, 4, 6, 8, 10, 12, 14})
-             + __builtin_shuffle(a, b, (ivec){1, 3, 5, 7, 9, 11, 13, 15});
-    #elif defined(__clang__)
-        return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+    /* Sums of neighbours among four lanes, of a and of b; and sums of neighbouring groups of four lanes. Four vectors by the
+       first, twice, and four of those by the second, twice: the sums over lanes of 16 vectors, in order. */
+    #ifdef __clang__
+    #define SHUFFLE __builtin_shufflevector
     #else
-        return __builtin_shuffle(a, b, (ivec){0, 2, 4, 6}) + __builtin_shuffle(a, b, (ivec){1, 3, 5, 7});
+    #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+    #endif
+    static inline vec pair_sums(vec a, vec b) {
+    #if VEC_WIDTH == 16
+        return SHUFFLE(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30)
+             + SHUFFLE(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
+    #elif VEC_WIDTH == 8
+        return SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+    #else
+        return SHUFFLE(a, b, 0, 2, 4, 6) + SHUFFLE(a, b, 1, 3, 5, 7);
+    #endif
+    }
+    static inline vec group_sums(vec a, vec b) {
+    #if VEC_WIDTH == 16
+        return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
+             + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    #elif VEC_WIDTH == 8
+        return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    #else
+        return a + b;  /* never called: a vector is one group */
     #endif
     }
     /* The sum of the lanes, halving: a loop over lanes would add them one after the other. */
@@ -45,9 +53,11 @@ cdef extern from *:
     }
     """
     enum: ROW_CHAINS     # independent sums that hide the latency of the FMA, with the help of the rows after
+    enum: FOURS
     enum: ROW_TILES      # tiles whose deltas fit into the registers
     float vec_sum(vec) noexcept nogil
     vec pair_sums(vec, vec) noexcept nogil
+    vec group_sums(vec, vec) noexcept nogil
 
 
 cdef inline inlined_void read_slot(bint bytes, const float* slots, int64_t source, vec* x) noexcept nogil:
@@ -112,34 +122,71 @@ cdef kernel_void byte_rows_forward(
 
 
 cdef kernel_void rows_adjoint(
-    const float* weights, const int32_t* row, int64_t count,
-    const int32_t* source, const float* delta, float* adjoints,
+    const float* weights, const int32_t* slot, int64_t n_sources, const float* delta, float* adjoints,
 ) noexcept nogil:
-    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge."""
-    cdef vec d[SLOT_VECS]
-    cdef int64_t neuron, j
+    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge.
+
+    The edges come sorted by source, so that an adjoint is summed in registers: `slot` of each source, then where its edges
+    begin and the last ends, then number and neuron of each edge.
+    """
+    cdef vec acc[ROW_CHAINS][SLOT_VECS]
+    cdef vec w
+    cdef const int32_t* begin = slot + n_sources
+    cdef const int32_t* edge = begin + n_sources + 1
+    cdef const vec* d
     cdef vec* to
-    cdef int c
-    for neuron in range(count):
+    cdef int64_t source, j, end
+    cdef int i, c
+    for source in range(n_sources):
+        to = <vec*>(adjoints + slot[source] * <int64_t>LANES)
         for c in range(SLOT_VECS):
-            d[c] = (<const vec*>(delta + neuron * LANES))[c]
-        for j in range(row[neuron], row[neuron + 1]):
-            to = <vec*>(adjoints + source[j] * <int64_t>LANES)
+            acc[0][c] = to[c]
+            for i in range(1, ROW_CHAINS):
+                acc[i][c] = splat(<float>0)
+        j = begin[source]
+        end = begin[source + 1]
+        while j + ROW_CHAINS <= end:
+            for i in range(ROW_CHAINS):
+                w = splat(weights[edge[2 * (j + i)]])
+                d = <const vec*>(delta + edge[2 * (j + i) + 1] * <int64_t>LANES)
+                for c in range(SLOT_VECS):
+                    acc[i][c] = acc[i][c] + d[c] * w
+            j = j + ROW_CHAINS
+        while j < end:
+            w = splat(weights[edge[2 * j]])
+            d = <const vec*>(delta + edge[2 * j + 1] * <int64_t>LANES)
             for c in range(SLOT_VECS):
-                to[c] = to[c] + d[c] * weights[j]
+                acc[0][c] = acc[0][c] + d[c] * w
+            j = j + 1
+        for c in range(SLOT_VECS):
+            for i in range(1, ROW_CHAINS):
+                acc[0][c] = acc[0][c] + acc[i][c]
+            to[c] = acc[0][c]
+
+
+cdef inline vec edge_product(
+    bint bytes, int tiles, const float* slots, int64_t source, int64_t tile_stride, const vec d[ROW_TILES][SLOT_VECS],
+) noexcept nogil:
+    cdef vec x[SLOT_VECS]
+    cdef vec acc = splat(<float>0)
+    cdef int t, c
+    for t in range(tiles):
+        read_slot(bytes, slots + t * tile_stride, source, x)
+        for c in range(SLOT_VECS):
+            acc = acc + x[c] * d[t][c]
+    return acc
 
 
 cdef inline inlined_void gradient_of_rows(
     bint bytes, int tiles, float unit, const int32_t* row, int64_t count, const int32_t* source,
     const float* slots, const float* delta, int64_t tile_stride, bint add, float* gradient,
 ) noexcept nogil:
-    # The deltas of a neuron stay in registers for all its edges. Edges are taken a vector at a time, so that their sums
-    # over lanes come out side by side.
+    # The deltas of a neuron stay in registers for all its edges. A vector of edges is taken at a time, so that their sums
+    # over lanes come out side by side; and of these four, which are as many as the registers hold besides.
     cdef vec d[ROW_TILES][SLOT_VECS]
-    cdef vec x[SLOT_VECS]
-    cdef vec sums[VEC_WIDTH]
+    cdef vec four[FOURS]
     cdef vec acc
-    cdef int64_t neuron, j, n
+    cdef int64_t neuron, j, k, n, last
     cdef float* g = gradient - row[0]
     cdef int i, t, c, width
     for neuron in range(count):
@@ -147,22 +194,24 @@ cdef inline inlined_void gradient_of_rows(
             for c in range(SLOT_VECS):
                 d[t][c] = (<const vec*>(delta + t * tile_stride + neuron * LANES))[c]
         j = row[neuron]
-        while j < row[neuron + 1]:
-            n = smaller(VEC_WIDTH, row[neuron + 1] - j)
-            for i in range(VEC_WIDTH):
-                acc = splat(<float>0)
-                if i < n:
-                    for t in range(tiles):
-                        read_slot(bytes, slots + t * tile_stride, source[j + i], x)
-                        for c in range(SLOT_VECS):
-                            acc = acc + x[c] * d[t][c]
-                sums[i] = acc
-            width = VEC_WIDTH // 2
+        last = row[neuron + 1] - 1
+        while j <= last:
+            n = smaller(VEC_WIDTH, last + 1 - j)
+            for i in range(FOURS):
+                four[i] = splat(<float>0)
+                k = j + 4 * i
+                if k <= last:
+                    four[i] = pair_sums(
+                        pair_sums(edge_product(bytes, tiles, slots, source[k], tile_stride, d),
+                                  edge_product(bytes, tiles, slots, source[smaller(k + 1, last)], tile_stride, d)),
+                        pair_sums(edge_product(bytes, tiles, slots, source[smaller(k + 2, last)], tile_stride, d),
+                                  edge_product(bytes, tiles, slots, source[smaller(k + 3, last)], tile_stride, d)))
+            width = FOURS // 2
             while width:
                 for i in range(width):
-                    sums[i] = pair_sums(sums[2 * i], sums[2 * i + 1])
+                    four[i] = group_sums(four[2 * i], four[2 * i + 1])
                 width = width // 2
-            acc = sums[0] * unit
+            acc = four[0] * unit
             if n == VEC_WIDTH:
                 (<vec*>(g + j))[0] = (<vec*>(g + j))[0] + acc if add else acc
             else:
