@@ -51,6 +51,7 @@ class Instruction(NamedTuple):
     keep: int = 0
     bits: int = 0
     mask: int = 0
+    holes: int = -1
     masked: int = 0
 
 
@@ -210,7 +211,7 @@ class Plan:
         instruction = Instruction(
             KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity,
             args, place[0], n_weights, place[1], reads_data, bool(wanted.any()), back, n_back,
-            self.n_extra, i, drop, keep, bits, self.n_extra + shared * width * LANES, self.n_masked,
+            self.n_extra, i, drop, keep, bits, self.n_extra + shared * width * LANES, -1, self.n_masked,
         )  # fmt: skip
         self.n_extra += shared * width * LANES
         self.n_edges += int(low.count[group].sum())

@@ -12,9 +12,10 @@ class _Sweep(Protocol):
 
     def max_threads(self) -> int: ...
     def is_finite(self, x: _Array) -> bool: ...
+    def move(self, x: _Array, origin: _Array, out: _Array, place: _Array, n_threads: int) -> None: ...
     def prepare(
-        self, *, program: _Array, index: _Array, constants: _Array, units: _Array, parameters: _Array, optimizer: int,
-        hyper: _Array, first: _Array | None, second: _Array | None, scale: _Array, input_column: _Array,
+        self, *, program: _Array, index: _Array, constants: _Array, edges: _Array, units: _Array, parameters: _Array,
+        optimizer: int, hyper: _Array, first: _Array | None, second: _Array | None, scale: _Array, input_column: _Array,
         nonzero: tuple[_Array | None, ...] | None, compress: bool, backward: bool, tiles: _Array, n_tiles: int,
         tile_stride: int, values_at: int, adjoints_at: int, first_slot: int, n_slots: int, first_adjoint: int,
         bytes_at: int, first_source: int, last_source: int, scratch: _Array, n_workers: int, scratch_stride: int,

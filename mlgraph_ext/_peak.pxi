@@ -61,8 +61,8 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     cdef float* delta = memory + fan_in * LANES
     cdef float* gradient = weights + fan_in * panels * PANEL
     cdef int64_t edges = 0, entries = 0
-    if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or back == NULL or start == NULL or column == NULL
-            or byte == NULL or cut == NULL or example == NULL):
+    if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or back == NULL
+            or start == NULL or column == NULL or byte == NULL or cut == NULL or example == NULL):
         raise MemoryError("kernel_flops: sizes")
     with nogil:
         for i in range(tiles * slots * LANES):
@@ -124,7 +124,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
         per = 2 * count * start[LANES]
     elif which == 4:
         per = 2 * count * entries
-    for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>back, <size_t>start, <size_t>column,
-                    <size_t>byte, <size_t>cut, <size_t>example):
+    for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>back,
+                    <size_t>start, <size_t>column, <size_t>byte, <size_t>cut, <size_t>example):
         free(<void*><size_t>pointer)
     return per * repeats

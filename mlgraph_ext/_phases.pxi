@@ -351,6 +351,8 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noex
         spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, unit.panel // 2, (unit.panels + 1) // 2,
                     ins.size, part, g)
     for i in range(runs):
+        if ins.holes >= 0 and unit.part == 0:
+            apply_mask(r.edges + ins.holes, at - ins.weights + i * ins.arity * PANEL, 1, run, g + i * run, g + i * run, False)
         update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run)
     return True
 

@@ -35,6 +35,7 @@ cdef struct Instruction:
     int64_t keep         # an edge is kept with probability keep / 2**bits
     int64_t bits         # 0: all edges are kept
     int64_t mask         # where a tile keeps the mask of its edges
+    int64_t holes        # a dense block with holes: where its bits begin in Run.edges, or -1
     int64_t masked       # where a worker keeps masked or thin weights, and then slots of thin neurons
 
 cdef struct Unit:
@@ -50,6 +51,7 @@ cdef struct Run:
     int64_t n_instructions
     const int32_t* index
     const float* constants
+    const uint64_t* edges  # dense blocks with holes: a bit for each weight, one where there is an edge
     const Unit* units
     int64_t n_units
     Optimizer optimizer

@@ -72,8 +72,18 @@ def is_finite(const float[::1] x):
     return all_finite(&x[0], x.shape[0]) if x.shape[0] else True
 
 
+def move(const float[::1] x, const int64_t[::1] origin, float[::1] out, const int64_t[::1] place, int n_threads):
+    """out[place[i]] = x[origin[i]] for all i; no place comes twice."""
+    cdef int64_t i
+    if origin.shape[0] != place.shape[0]:
+        raise ValueError(f"origin, place: expected one length, came {origin.shape[0]} and {place.shape[0]}")
+    for i in prange(origin.shape[0], nogil=True, num_threads=n_threads, schedule="static", use_threads_if=n_threads > 1):
+        out[place[i]] = x[origin[i]]
+
+
 def prepare(
-    *, const int64_t[:, ::1] program, const int32_t[::1] index, const float[::1] constants, const int64_t[:, ::1] units,
+    *, const int64_t[:, ::1] program, const int32_t[::1] index, const float[::1] constants, const uint64_t[::1] edges,
+    const int64_t[:, ::1] units,
     float[::1] parameters, int optimizer, const float[::1] hyper, float[::1] first, float[::1] second,
     const float[::1] scale, const int32_t[::1] input_column, tuple nonzero, bint compress, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
@@ -104,6 +114,7 @@ def prepare(
     r.n_instructions = program.shape[0]
     r.index = &index[0] if index.shape[0] else NULL
     r.constants = &constants[0] if constants.shape[0] else NULL
+    r.edges = &edges[0] if edges.shape[0] else NULL
     r.units = <const Unit*>&units[0, 0] if units.shape[0] else NULL
     r.n_units = units.shape[0]
     r.optimizer.kind = optimizer
