@@ -241,7 +241,7 @@ class Engine:
 
     def __init__(self, graph: Graph, plan: Plan, filling: Filling | None = None) -> None:
         self.graph, self.plan, self._filling = graph, plan, filling
-        self._copies = [aligned(filling.size) for _ in range(3)] if filling else []
+        self._copies: list[Float32] = []
         self._memory = aligned(0)
         self._scratch = aligned(0)
         self._units: dict[bytes, tuple[Ints, int]] = {}
@@ -352,10 +352,8 @@ class Engine:
         # if most are zero; sparse rows read bytes as they are.
         direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
         vectors = [self.graph._vector, *(self.graph.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
-        if self._filling:
-            for vector, copy in zip(vectors, self._copies, strict=False):
-                self._filling.fill(vector, copy, n_threads)
-        parameters, first_moment, second_moment, *_ = *(self._copies[: len(vectors)] or vectors), None, None
+        own = self._copied(vectors, n_threads)
+        parameters, first_moment, second_moment, *_ = *own, None, None
         sparse = direct and plan.dense_read_data and examples.are_sparse and self._weights_are_finite(parameters)
         as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
         compress = sparse and not backward and self._reads_all
@@ -410,7 +408,7 @@ class Engine:
             value_out, highest, adjoint_slot, adjoint_out,
         )  # fmt: skip
         if self._filling and optimizer:
-            for vector, copy in zip(vectors, self._copies, strict=False):
+            for vector, copy in zip(vectors, own, strict=True):
                 self._filling.empty(copy, vector, n_threads)
         return bad, value_out, adjoint_out
 
@@ -431,6 +429,15 @@ class Engine:
             units = self.plan.units(0 if chunk is None else len(chunk) - 1)
             self._units[key] = units, self.plan.unit_floats(units, chunk)
         return self._units[key]
+
+    def _copied(self, vectors: list[Float32], n_threads: int) -> list[Float32]:
+        """What the plan reads: the graph's vectors, or where there is a filling copies of them that are laid out for it."""
+        if self._filling is None:
+            return vectors
+        self._copies += [aligned(self._filling.size) for _ in range(len(self._copies), len(vectors))]
+        for vector, copy in zip(vectors, self._copies, strict=False):
+            self._filling.fill(vector, copy, n_threads)
+        return self._copies[: len(vectors)]
 
     def _weights_are_finite(self, parameters: Float32) -> bool:
         # 0 * inf is not 0: with such a weight no source may be skipped.
