@@ -6,8 +6,8 @@ A build is measured in a process of its own, on one core, against the peak of it
 what is compared is how good the kernels are, whatever the chip. Processes of all builds take turns, and the fastest counts.
 Operations are useful ones: a multiply-add with a zero that is skipped is none. The kernels are those of bench_kernels.py.
 
-The roof is flat: a weight that comes from memory, 4 bytes, serves 32 examples, 64 operations, so that no kernel waits for the
-bandwidth of memory. What does bound the sparse ones, loads from the caches above all, shows as the rest of the bar.
+The roof is flat: 4 bytes of weight that come from memory serve the 32 examples of a tile, 64 operations (a fifth of that where
+data are skipped), so that memory's bandwidth is no kernel's bound. Loads from the caches are what the sparse ones wait for.
 """
 
 import argparse
