@@ -108,12 +108,12 @@ def turns(epochs: dict[str, Any]) -> str:
             for i, who in enumerate(rivals, 3):
                 cells[i] += f" ({medians[who] / first:.1f}, {medians[who] / later:.1f})" if who in medians else ""
             dense[cells[0]] = [*cells, time(point["bound"]), f"{point['bound'] / later:.0%}"]
-    versions = ", ".join(f"{who} {version}" for who, version in epochs["versions"].items() if who != "mlgraph")
+    versions = "".join(f", {who} {version}" for who, version in epochs["versions"].items() if who != "mlgraph")
     head = ["network, batch", "mlgraph, first epoch of a `fit`", "later epochs", *(WHO[who] for who in rivals),
             "every multiply-add at peak", "as a share of later epochs"]  # fmt: skip
     return (
         f"### Epochs in turns\n\nMedian of turns; {epochs['examples']:,} examples; {machine(epochs['machine'])}, peak of all "
-        f"threads {epochs['peak'] / 1e9:.0f} GFLOP/s; {versions}. In brackets: how many times as long as mlgraph's first epoch "
+        f"threads {epochs['peak'] / 1e9:.0f} GFLOP/s{versions}. In brackets: how many times as long as mlgraph's first epoch "
         f"and its later ones.\n\n{table(head, [*dense.values()])}\n\n"
         + table(["784-300-100-10, 128: edges cut", "first epoch of a `fit`", "later epochs", "times dense"], cut)
     )
