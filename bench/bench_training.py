@@ -106,7 +106,8 @@ def bench_pruned(benchmark, note, mnist, sparsity):
     benchmark.pedantic(net.fit, (mnist.train_x, mnist.train_y), options, rounds=7, warmup_rounds=1)
     accuracy = net.evaluate(mnist.test_x, mnist.test_y)["accuracy"]
     note(sparsity=net.sparsity, edges=net.n_edges, accuracy=accuracy)
-    assert abs(net.sparsity - sparsity) < 0.001 and accuracy > 0.9
+    # Neurons that have lost all edges on one side take those on the other along.
+    assert 0 <= net.sparsity - sparsity + 1e-4 < 0.005 and accuracy > 0.9
 
 
 @pytest.mark.benchmark(group="ablation of all 32 neurons of 784-32-10, 10,000 images")

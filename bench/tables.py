@@ -156,8 +156,8 @@ def expressions(results: Results) -> str | None:
     return table(["value and gradient of", "mlgraph", "rival", "who, and how many times as long"], rows) if rows else None
 
 
-def compared(function: str, head: str, first: str) -> Callable[[Results], str | None]:
-    """A table of all runs of one benchmark beside the one called `first`, with what they note."""
+def compared(function: str, head: str, first: str, base_name: str = "") -> Callable[[Results], str | None]:
+    """A table of all runs of one benchmark beside the one called `first` (in print `base_name`), with what they note."""
 
     def made(results: Results) -> str | None:
         benches = results.every(function)
@@ -166,7 +166,7 @@ def compared(function: str, head: str, first: str) -> Callable[[Results], str | 
         for bench in benches:
             seconds = results.seconds(bench)
             rows.append([bench["param"], time(seconds), f"{seconds / base:.2f}" if base else "", notes(bench)])
-        return table([head, "time", f"times {first}", ""], rows) if rows else None
+        return table([head, "time", f"times {base_name or first}", ""], rows) if rows else None
 
     return made
 
@@ -210,9 +210,9 @@ TABLES: dict[str, Callable[[Results], str | None]] = {
     "Epochs, one benchmark after the other": epochs_one_by_one,
     "Prediction": predictions,
     "Expressions": expressions,
-    "Epochs of 784-300-100-10, pruned": compared("bench_pruned", "sparsity", "0"),
+    "Epochs of 784-300-100-10, pruned": compared("bench_pruned", "sparsity", "0", "dense"),
     "Epoch of 784-300-100-10 by optimizer": compared("bench_optimizer", "two epochs with", "sgd"),
-    "Default run by threads": compared("bench_threads", "threads", "1"),
+    "Default run by threads": compared("bench_threads", "threads", "1", "one"),
     "Epoch of 784-32-10 with dropout": compared("bench_dropout", "dropped", "none"),
     "The rest": alone,
     "Kernels, share of one core's peak": kernels,
