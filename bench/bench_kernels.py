@@ -22,6 +22,8 @@ KERNELS = [
     ("rows_forward", 784, 300, 1, 0.1),
     ("rows_adjoint", 784, 300, 1, 0.1),
     ("rows_gradient", 784, 300, 4, 0.1),
+    ("byte_rows_forward", 784, 300, 1, 0.1),
+    ("byte_rows_gradient", 784, 300, 4, 0.1),
 ]
 
 
