@@ -1,6 +1,8 @@
 """Any graph of scalars: a random DAG beside CasADi's virtual machine, graphs written node by node, large graphs."""
 
+import itertools
 import operator
+import sys
 
 import numpy as np
 import pytest
@@ -67,6 +69,72 @@ def bench_random_dag(benchmark, note, who):
     if who is CasADi:
         ours = Ours()(x)
         np.testing.assert_allclose(ours[0], values, atol=1e-3 * np.abs(values).max())
+
+
+SIZES = 784, 32, 10
+
+
+def one_example():
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(b, a)).astype(np.float32) / a**0.5 for a, b in itertools.pairwise(SIZES)]
+    return rng.random(SIZES[0]).astype(np.float32), weights
+
+
+def ours_once():
+    x, weights = one_example()
+    g = mlgraph.Graph()
+    nodes = g.inputs(SIZES[0])
+    for rows, activation in zip(weights, ("relu", "identity"), strict=True):
+        nodes = [g.add_neuron(nodes, activation) for _ in rows]
+        for neuron, row in zip(nodes, rows, strict=True):
+            neuron.weights[:], neuron.bias = row, 0.0
+    function = g.compile(mlgraph.sum(*(node * node for node in nodes)))
+
+    def run():
+        out = function.vjp(x[None])
+        return float(out.values[0, 0]), out.inputs[0]
+
+    return run
+
+
+def micrograd_once():
+    from micrograd.engine import Value
+    from micrograd.nn import MLP
+
+    x, weights = one_example()
+    net = MLP(SIZES[0], list(SIZES[1:]))
+    for layer, rows in zip(net.layers, weights, strict=True):
+        for neuron, row in zip(layer.neurons, rows.tolist(), strict=True):
+            for weight, value in zip(neuron.w, row, strict=True):
+                weight.data = value
+
+    def run():
+        nodes = [Value(value) for value in x.tolist()]
+        out = sum((node * node for node in net(nodes)), Value(0))
+        out.backward()
+        return out.data, np.array([node.grad for node in nodes])
+
+    return run
+
+
+@pytest.mark.benchmark(group="value and gradient of one example of 784-32-10")
+@pytest.mark.parametrize("who", ["mlgraph", "micrograd"])
+def bench_one_example(benchmark, note, who):
+    """With the gradients of all 25,408 weights."""
+    if who == "micrograd":
+        pytest.importorskip("micrograd")
+    run = ours_once() if who == "mlgraph" else micrograd_once()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)  # micrograd's backward is as deep as its longest sum
+    try:
+        value, gradient = benchmark.pedantic(run, rounds=200 if who == "mlgraph" else 3, warmup_rounds=1)
+    finally:
+        sys.setrecursionlimit(limit)
+    note()
+    x, (first, second) = one_example()
+    h = np.maximum(first @ x, 0)
+    np.testing.assert_allclose(value, ((second @ h) ** 2).sum(), rtol=1e-4)
+    np.testing.assert_allclose(gradient, (2 * (second @ h) @ second * (h > 0)) @ first, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.benchmark(group="building 77,000 nodes one by one")

@@ -530,7 +530,8 @@ class Model:
     def _run(self, what: str, examples: Examples, **options: Any) -> tuple[int, Float32 | None, Float32 | None]:
         """Run an engine of the graph as it is now, when no other thread does."""
         with self.graph.lock:
-            return self._engine(what).run(examples, **options)
+            engine = self._engine(what)
+            return (engine.filled if options.get("limit") else engine).run(examples, **options)
 
     def _values(self, x: npt.ArrayLike, what: str, nodes: list[int], n_threads: int | None) -> Float32:
         examples = Examples(x, self.graph.n_inputs)

@@ -43,12 +43,15 @@ class Instruction(NamedTuple):
     bias: int = -1
     reads_data: int = 0
     propagate: int = 0
+    back: int = 0
+    n_back: int = 0
     transposed: int = 0
     stream: int = 0
     drop: int = 0
     keep: int = 0
     bits: int = 0
     mask: int = 0
+    holes: int = -1
     masked: int = 0
 
 
@@ -80,10 +83,10 @@ class Plan:
         The node of each slot.
     input_column : int32
         Columns of the data that are read; they have the first slots.
-    sparse_ready : bool
+    reads_directly : bool
         Whether only neurons read the inputs, in ways that need no lanes of them.
-    rows_read_data : bool
-        Whether sparse rows are among them.
+    dense_read_data, rows_read_data : bool
+        Whether dense blocks, and sparse rows, are among them.
     n_masked : int
         Floats that a worker needs for masked weights.
     n_extra : int
@@ -158,8 +161,8 @@ class Plan:
         self.constants = np.append(constants, 0).astype(np.float32)
 
         n_inputs = len(inputs)
-        self.sparse_ready = 0 < n_inputs <= np.iinfo(np.uint16).max and not (arguments < n_inputs).any()
-        self.rows_read_data = False
+        self.reads_directly = 0 < n_inputs <= np.iinfo(np.uint16).max and not (arguments < n_inputs).any()
+        self.dense_read_data = self.rows_read_data = False
         self.n_masked = self.n_extra = self.n_edges = 0
         self.read_slots, self.edge_scale = (0, 0), 1.0
         trained = np.flatnonzero(code[heads] >= PARAMETER).tolist()
@@ -191,9 +194,10 @@ class Plan:
             pointers = [np.concatenate([[0], np.cumsum(low.count[group])]).astype(np.int32)]
         slots = self.slot[sources]
         reads_data = np.array_equal(slots, np.arange(n_inputs)) if shared else bool((slots < n_inputs).all())
+        self.dense_read_data |= reads_data and shared
         self.rows_read_data |= reads_data and not shared
         if not reads_data and (slots < n_inputs).any():
-            self.sparse_ready = False
+            self.reads_directly = False
         read = slots[slots >= n_inputs]
         if len(read):
             begin, end = self.read_slots if self.read_slots[1] else (len(self.node), 0)
@@ -201,10 +205,13 @@ class Plan:
         drop, keep, bits = _dropout_of(first, dropout)
         width = -(-n // PANEL) * PANEL  # of a dense block, padding included
         n_weights = width * arity if shared else len(sources)
+        wanted = wants[sources] > 0
+        args = self._add(*pointers, slots)
+        back, n_back = (0, 0) if shared or not wanted.any() else self._add_by_source(slots, low.count[group], wanted)
         instruction = Instruction(
             KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity,
-            self._add(*pointers, slots), place[0], n_weights, place[1], reads_data, bool(wants[sources].any()),
-            self.n_extra, i, drop, keep, bits, self.n_extra + shared * width * LANES, self.n_masked,
+            args, place[0], n_weights, place[1], reads_data, bool(wanted.any()), back, n_back,
+            self.n_extra, i, drop, keep, bits, self.n_extra + shared * width * LANES, -1, self.n_masked,
         )  # fmt: skip
         self.n_extra += shared * width * LANES
         self.n_edges += int(low.count[group].sum())
@@ -268,9 +275,7 @@ class Plan:
                     units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
             elif ins.kind == KINDS["rows"]:
                 rows = self.index[ins.args : ins.args + ins.size + 1]
-                # Large units share what it costs to have the data of all tiles at hand (_picked.pxi).
-                edges = max(2048, int(rows[-1]) // 4) if ins.reads_data else 2048
-                units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, edges)]
+                units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, 2048)]
                 if ins.bias >= 0:
                     units += [(i, 1, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
             elif ins.kind == KINDS["parameter"]:
@@ -291,6 +296,19 @@ class Plan:
             else:
                 most = max(most, int(last - first), int(panels * PANEL))
         return -(-most // PANEL) * PANEL
+
+    def _add_by_source(self, slots: Ids, count: Ids, wanted: npt.NDArray[np.bool_]) -> tuple[int, int]:
+        """Add the edges of sparse rows sorted by source, as `rows_adjoint` reads them; their place and number of sources."""
+        edges = np.flatnonzero(wanted).astype(np.int32)
+        neurons = np.repeat(np.arange(len(count), dtype=np.int32), count)[edges]
+        low = slots[edges] - slots.min()
+        # Numbers of 16 bits are sorted in linear time.
+        keys = [(low & 0xFFFF).astype(np.uint16)] + ([(low >> 16).astype(np.uint16)] if low.max() > 0xFFFF else [])
+        order = np.lexsort(keys)
+        slots = slots[edges[order]]
+        firsts = np.flatnonzero(np.diff(slots, prepend=-1)).astype(np.int32)
+        pairs = np.column_stack([edges[order], neurons[order]]).reshape(-1)
+        return self._add(slots[firsts], np.append(firsts, np.int32(len(slots))), pairs), len(firsts)
 
     def _add(self, *parts: npt.NDArray[np.int32]) -> int:
         at = self._index_length

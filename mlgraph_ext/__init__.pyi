@@ -8,15 +8,17 @@ class _Sweep(Protocol):
     """One build of the kernels (``_sweep.pxi``)."""
 
     PARALLEL: bool
+    BYTE_SLOT_FLOATS: int
 
     def max_threads(self) -> int: ...
     def is_finite(self, x: _Array) -> bool: ...
+    def move(self, x: _Array, origin: _Array, out: _Array, place: _Array, n_threads: int) -> None: ...
     def prepare(
-        self, *, program: _Array, index: _Array, constants: _Array, units: _Array, parameters: _Array, optimizer: int,
-        hyper: _Array, first: _Array | None, second: _Array | None, scale: _Array, input_column: _Array,
+        self, *, program: _Array, index: _Array, constants: _Array, edges: _Array, units: _Array, parameters: _Array,
+        optimizer: int, hyper: _Array, first: _Array | None, second: _Array | None, scale: _Array, input_column: _Array,
         nonzero: tuple[_Array | None, ...] | None, compress: bool, backward: bool, tiles: _Array, n_tiles: int,
         tile_stride: int, values_at: int, adjoints_at: int, first_slot: int, n_slots: int, first_adjoint: int,
-        packed_at: int, first_source: int, last_source: int, scratch: _Array, n_workers: int, scratch_stride: int,
+        bytes_at: int, first_source: int, last_source: int, scratch: _Array, n_workers: int, scratch_stride: int,
         columns_at: int,
     ) -> bytes: ...
     def run(
@@ -26,7 +28,6 @@ class _Sweep(Protocol):
         losses: _Array | None, correct: _Array | None, value_slot: _Array, value_out: _Array | None,
         highest: _Array | None, adjoint_slot: _Array, adjoint_out: _Array | None,
     ) -> int: ...
-    def packed_size(self, columns: int) -> int: ...
     def tile_nonzeros(self, columns: int) -> int: ...
     def count_nonzero(self, bytes: _Array | None, floats: _Array | None, out: _Array, n_threads: int) -> None: ...
     def compress(

@@ -30,15 +30,16 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     Parameters
     ----------
     kernel : str
-        dense_forward, dense_adjoint, dense_gradient, nonzero_forward, nonzero_gradient, rows_forward, rows_adjoint or
-        rows_gradient. Forward and adjoint kernels take one tile of examples, gradients take `tiles`.
+        dense_forward, dense_adjoint, dense_gradient, nonzero_forward, nonzero_gradient, rows_forward, rows_adjoint,
+        rows_gradient, byte_rows_forward or byte_rows_gradient. Forward and adjoint kernels take one tile of examples,
+        gradients take `tiles`.
     fan_in, count : int
         Sources of a neuron, and neurons.
     density : float
         Share of nonzeros in the data, or of edges that the rows have.
     """
     names = ("dense_forward", "dense_adjoint", "dense_gradient", "nonzero_forward", "nonzero_gradient",
-             "rows_forward", "rows_adjoint", "rows_gradient")
+             "rows_forward", "rows_adjoint", "rows_gradient", "byte_rows_forward", "byte_rows_gradient")
     if kernel not in names or min(fan_in, count, tiles, repeats) < 1 or fan_in > 65535 or not 0 < density <= 1:
         raise ValueError(f"kernel: expected one of {', '.join(names)} and sizes of at least 1, came {kernel!r}")
     cdef int64_t which = names.index(kernel), panels = (count + PANEL - 1) // PANEL, i, j, per
@@ -47,6 +48,8 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     cdef float* weights = <float*>zeros(2 * fan_in * panels * PANEL, sizeof(float))
     cdef int32_t* source = <int32_t*>zeros(fan_in * count, sizeof(int32_t))
     cdef int32_t* row = <int32_t*>zeros(count + 1, sizeof(int32_t))
+    cdef int32_t* next = <int32_t*>zeros(count, sizeof(int32_t))
+    cdef int32_t* back = <int32_t*>zeros(2 * fan_in + 1 + 2 * fan_in * count, sizeof(int32_t))
     cdef int64_t* start = <int64_t*>zeros(n + 1, sizeof(int64_t))
     cdef uint16_t* column = <uint16_t*>zeros(fan_in * n, sizeof(uint16_t))
     cdef uint8_t* byte = <uint8_t*>zeros(fan_in * n, sizeof(uint8_t))
@@ -58,8 +61,8 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     cdef float* delta = memory + fan_in * LANES
     cdef float* gradient = weights + fan_in * panels * PANEL
     cdef int64_t edges = 0, entries = 0
-    if (memory == NULL or weights == NULL or source == NULL or row == NULL or start == NULL or column == NULL
-            or byte == NULL or cut == NULL or example == NULL):
+    if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or back == NULL
+            or start == NULL or column == NULL or byte == NULL or cut == NULL or example == NULL):
         raise MemoryError("kernel_flops: sizes")
     with nogil:
         for i in range(tiles * slots * LANES):
@@ -71,6 +74,17 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                     source[edges if which >= 5 else j] = <int32_t>j
                     edges = edges + 1
         row[count] = <int32_t>edges
+        if which >= 5:
+            memcpy(next, row, count * sizeof(int32_t))
+            edges = 0
+            for i in range(fan_in):
+                back[i], back[fan_in + i] = <int32_t>i, <int32_t>edges
+                for j in range(count):
+                    if next[j] < row[j + 1] and source[next[j]] == i:
+                        back[2 * fan_in + 1 + 2 * edges], back[2 * fan_in + 2 + 2 * edges] = next[j], <int32_t>j
+                        next[j] += 1
+                        edges = edges + 1
+            back[2 * fan_in] = <int32_t>edges
         for i in range(n):
             start[i], example[i] = entries, i
             for j in range(fan_in):
@@ -98,15 +112,19 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             elif which == 5:
                 rows_forward(weights, NULL, row, count, source, memory, delta)
             elif which == 6:
-                rows_adjoint(weights, row, count, source, delta, memory)
-            else:
+                rows_adjoint(weights, back, fan_in, delta, memory)
+            elif which == 7:
                 rows_gradient(row, count, source, memory, delta, slots * LANES, tiles, gradient)
-    per = 2 * LANES * (edges if which != 3 and which != 4 else 0) * (tiles if which in (2, 7) else 1)
+            elif which == 8:
+                byte_rows_forward(weights, NULL, row, count, source, memory, 1, delta)
+            else:
+                byte_rows_gradient(row, count, source, memory, 1, delta, slots * LANES, tiles, gradient)
+    per = 2 * LANES * (edges if which != 3 and which != 4 else 0) * (tiles if which in (2, 7, 9) else 1)
     if which == 3:
         per = 2 * count * start[LANES]
     elif which == 4:
         per = 2 * count * entries
-    for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>start, <size_t>column,
-                    <size_t>byte, <size_t>cut, <size_t>example):
+    for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>back,
+                    <size_t>start, <size_t>column, <size_t>byte, <size_t>cut, <size_t>example):
         free(<void*><size_t>pointer)
     return per * repeats

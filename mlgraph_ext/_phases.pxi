@@ -87,9 +87,9 @@ cdef void forward(
                           <uint64_t*>(memory + ins.mask))
                 apply_mask(<uint64_t*>(memory + ins.mask), 0, edge_scale(ins), ins.n_weights,
                            r.optimizer.parameters + ins.weights, scratch + ins.masked, False)
-            if ins.kind == ROWS and r.sparse and ins.reads_data:
-                picked_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
-                               r.index + ins.args + ins.size + 1, r.n_inputs, memory + r.packed_at, out)
+            if ins.kind == ROWS and r.bytes_at >= 0 and ins.reads_data:
+                byte_rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
+                                  r.index + ins.args + ins.size + 1, memory + r.bytes_at, 256 * r.scale[1], out)
             elif ins.kind == ROWS:
                 rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
                              r.index + ins.args + ins.size + 1, values, out)
@@ -213,8 +213,7 @@ cdef double backward(
                 if ins.propagate:
                     dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, adjoints)
             elif ins.propagate:
-                rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.args, ins.size,
-                             r.index + ins.args + ins.size + 1, delta, adjoints)
+                rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.back, ins.n_back, delta, adjoints)
     return total
 
 
@@ -257,7 +256,9 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     cdef float* adjoints = memory + r.adjoints_at
     cdef int64_t first = r.step_first[step] + tile * LANES
     cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
+    cdef int64_t last = r.step_first[r.n_steps - 1] + r.step_size[r.n_steps - 1]
     cdef int64_t row[LANES]
+    cdef int64_t after[LANES]
     cdef int64_t entry[LANES]
     cdef const int64_t* rows     # the examples in `data`
     cdef Nonzero data
@@ -268,18 +269,19 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
         entry[lane] = lane
         # The lanes past the end repeat the last example: real numbers, of no weight in the loss.
         row[lane] = first + smaller(lane, n - 1)
+        after[lane] = smaller(first + r.n_workers * LANES + lane, last - 1)
         if r.order != NULL:
-            row[lane] = r.order[row[lane]]
+            row[lane], after[lane] = r.order[row[lane]], r.order[after[lane]]
     if r.compress:
         compress_tile(r.bytes, r.floats, r.columns, row, n, r.scale, <char*>(scratch + r.columns_at), &data)
         rows = entry
     else:
         data = r.nonzero
         rows = row
-    if not r.sparse:
+    if r.first_slot == 0:
         load(r, row, values)
-    elif r.packed_at >= 0:
-        pack_nonzeros(&data, rows, n, r.n_inputs, memory + r.packed_at)
+    if r.bytes_at >= 0:
+        load_bytes(r.bytes, r.columns, r.input_column, r.n_inputs, row, after, memory + r.bytes_at)
     forward(r, step, tile, &data, rows, n, memory, scratch, fresh)
     if r.backward:
         memset(adjoints + r.first_adjoint * LANES, 0, (r.n_slots - r.first_adjoint) * LANES * sizeof(float))
@@ -349,6 +351,8 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noex
         spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, unit.panel // 2, (unit.panels + 1) // 2,
                     ins.size, part, g)
     for i in range(runs):
+        if ins.holes >= 0 and unit.part == 0:
+            apply_mask(r.edges + ins.holes, at - ins.weights + i * ins.arity * PANEL, 1, run, g + i * run, g + i * run, False)
         update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run)
     return True
 
@@ -399,11 +403,9 @@ cdef void unit_gradient(
                                  transposed + (t - t % 4) * r.tile_stride, g, t >= 4)
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, tiles, g)
-    elif ins.kind == ROWS and unit.part == 0 and r.sparse and ins.reads_data:
-        memset(g, 0, size * sizeof(float))
-        for t in range(tiles):
-            picked_gradient(sources + first, n, sources + ins.size + 1, r.n_inputs, memory + t * r.tile_stride + r.packed_at,
-                            delta + first * LANES + t * r.tile_stride, g)
+    elif ins.kind == ROWS and unit.part == 0 and r.bytes_at >= 0 and ins.reads_data:
+        byte_rows_gradient(sources + first, n, sources + ins.size + 1, memory + r.bytes_at, 256 * r.scale[1],
+                           delta + first * LANES, r.tile_stride, tiles, g)
     elif ins.kind == ROWS and unit.part == 0:
         rows_gradient(sources + first, n, sources + ins.size + 1, values, delta + first * LANES,
                       r.tile_stride, tiles, g)

@@ -27,12 +27,15 @@ cdef struct Instruction:
     int64_t bias         # into the parameters, or -1
     int64_t reads_data   # neurons that may read the nonzeros of the data themselves
     int64_t propagate    # some source wants an adjoint
+    int64_t back         # rows: into the index table, edges by source (rows_adjoint)
+    int64_t n_back       # rows: sources that want an adjoint
     int64_t transposed   # dense: where a tile keeps its transposed deltas
     int64_t stream       # which random numbers
     int64_t drop         # a neuron is dropped with probability drop / 2**32
     int64_t keep         # an edge is kept with probability keep / 2**bits
     int64_t bits         # 0: all edges are kept
     int64_t mask         # where a tile keeps the mask of its edges
+    int64_t holes        # a dense block with holes: where its bits begin in Run.edges, or -1
     int64_t masked       # where a worker keeps masked or thin weights, and then slots of thin neurons
 
 cdef struct Unit:
@@ -48,6 +51,7 @@ cdef struct Run:
     int64_t n_instructions
     const int32_t* index
     const float* constants
+    const uint64_t* edges  # dense blocks with holes: a bit for each weight, one where there is an edge
     const Unit* units
     int64_t n_units
     Optimizer optimizer
@@ -59,7 +63,7 @@ cdef struct Run:
     const int32_t* input_column
     int64_t n_inputs
     Nonzero nonzero
-    bint sparse          # inputs have no slots: neurons read the nonzeros of the data themselves
+    bint sparse          # dense blocks that read the data walk over their nonzeros
     bint compress        # which are found for each tile anew: no training, no `nonzero`
     const int32_t* label
     const float* target
@@ -98,10 +102,10 @@ cdef struct Run:
     int64_t tile_stride
     int64_t values_at    # floats from a tile's memory to the value of slot 0
     int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
-    int64_t first_slot   # slots before it have no memory: inputs that only sparse blocks read
+    int64_t first_slot   # slots before it have no memory: 0, or all inputs, where every reader takes them otherwise
     int64_t n_slots
     int64_t first_adjoint  # slots before it have no adjoint: inputs that nobody asks for
-    int64_t packed_at    # floats from a tile's memory to its packed nonzeros, or -1: no rows read them
+    int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
     float* scratch
     int64_t n_workers
     int64_t scratch_stride

@@ -1,12 +1,41 @@
 # Sparse rows: neurons that each have sources of their own, in compressed rows; any topology at all. The vector runs over
-# lanes, so a row costs what its edges cost: one load and one FMA a vector forward, whatever the sources are.
+# lanes, so a row costs what its edges cost: one load and one FMA a vector forward, whatever the sources are. Slots of the
+# sources are floats or bytes (_bytes.pxi); the loops are the same.
 #
 #   edge j of neuron i: row[i] <= j < row[i + 1], weight weights[j], source source[j]
 
 cdef extern from *:
     """
     #define ROW_CHAINS (SLOT_VECS < 4 ? 4 / SLOT_VECS : 1)
+    #define FOURS (VEC_WIDTH / 4)
     #define ROW_TILES (SLOT_VECS < 8 ? 8 / SLOT_VECS : 1)
+    /* Sums of neighbours among four lanes, of a and of b; and sums of neighbouring groups of four lanes. Four vectors by the
+       first, twice, and four of those by the second, twice: the sums over lanes of 16 vectors, in order. */
+    #ifdef __clang__
+    #define SHUFFLE __builtin_shufflevector
+    #else
+    #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+    #endif
+    static inline vec pair_sums(vec a, vec b) {
+    #if VEC_WIDTH == 16
+        return SHUFFLE(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30)
+             + SHUFFLE(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
+    #elif VEC_WIDTH == 8
+        return SHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + SHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+    #else
+        return SHUFFLE(a, b, 0, 2, 4, 6) + SHUFFLE(a, b, 1, 3, 5, 7);
+    #endif
+    }
+    static inline vec group_sums(vec a, vec b) {
+    #if VEC_WIDTH == 16
+        return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27)
+             + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    #elif VEC_WIDTH == 8
+        return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    #else
+        return a + b;  /* never called: a vector is one group */
+    #endif
+    }
     /* The sum of the lanes, halving: a loop over lanes would add them one after the other. */
     typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
     typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
@@ -24,8 +53,56 @@ cdef extern from *:
     }
     """
     enum: ROW_CHAINS     # independent sums that hide the latency of the FMA, with the help of the rows after
+    enum: FOURS
     enum: ROW_TILES      # tiles whose deltas fit into the registers
     float vec_sum(vec) noexcept nogil
+    vec pair_sums(vec, vec) noexcept nogil
+    vec group_sums(vec, vec) noexcept nogil
+
+
+cdef inline inlined_void read_slot(bint bytes, const float* slots, int64_t source, vec* x) noexcept nogil:
+    cdef int c
+    if bytes:
+        widen(slots + source * BYTE_SLOT, x)
+    else:
+        for c in range(SLOT_VECS):
+            x[c] = (<const vec*>(slots + source * LANES))[c]
+
+
+cdef inline inlined_void forward_of_rows(
+    bint bytes, float unit, const float* weights, const float* bias, const int32_t* row, int64_t count,
+    const int32_t* source, const float* slots, float* out,
+) noexcept nogil:
+    cdef vec acc[ROW_CHAINS][SLOT_VECS]
+    cdef vec x[SLOT_VECS]
+    cdef vec w
+    cdef int64_t neuron, j, end
+    cdef int i, c
+    for neuron in range(count):
+        for i in range(ROW_CHAINS):
+            for c in range(SLOT_VECS):
+                acc[i][c] = splat(<float>0)
+        j = row[neuron]
+        end = row[neuron + 1]
+        while j + ROW_CHAINS <= end:
+            for i in range(ROW_CHAINS):
+                w = splat(weights[j + i])
+                read_slot(bytes, slots, source[j + i], x)
+                for c in range(SLOT_VECS):
+                    acc[i][c] = acc[i][c] + x[c] * w
+            j = j + ROW_CHAINS
+        while j < end:
+            w = splat(weights[j])
+            read_slot(bytes, slots, source[j], x)
+            for c in range(SLOT_VECS):
+                acc[0][c] = acc[0][c] + x[c] * w
+            j = j + 1
+        w = splat(bias[neuron] if bias != NULL else <float>0)
+        for i in range(1, ROW_CHAINS):
+            for c in range(SLOT_VECS):
+                acc[0][c] = acc[0][c] + acc[i][c]
+        for c in range(SLOT_VECS):
+            (<vec*>(out + neuron * LANES))[c] = acc[0][c] * unit + w
 
 
 cdef kernel_void rows_forward(
@@ -33,57 +110,129 @@ cdef kernel_void rows_forward(
     const int32_t* source, const float* values, float* out,
 ) noexcept nogil:
     """out[neuron][lane] = bias[neuron] + sum over edges; `bias` may be NULL."""
-    cdef vec acc[ROW_CHAINS][SLOT_VECS]
-    cdef int64_t neuron, j, end
-    cdef const vec* x
-    cdef int i, c
-    for neuron in range(count):
-        for i in range(ROW_CHAINS):
-            for c in range(SLOT_VECS):
-                acc[i][c] = splat(bias[neuron] if bias != NULL and i == 0 else <float>0)
-        j = row[neuron]
-        end = row[neuron + 1]
-        while j + ROW_CHAINS <= end:
-            for i in range(ROW_CHAINS):
-                x = <const vec*>(values + source[j + i] * <int64_t>LANES)
-                for c in range(SLOT_VECS):
-                    acc[i][c] = acc[i][c] + x[c] * weights[j + i]
-            j = j + ROW_CHAINS
-        while j < end:
-            x = <const vec*>(values + source[j] * <int64_t>LANES)
-            for c in range(SLOT_VECS):
-                acc[0][c] = acc[0][c] + x[c] * weights[j]
-            j = j + 1
-        for i in range(1, ROW_CHAINS):
-            for c in range(SLOT_VECS):
-                acc[0][c] = acc[0][c] + acc[i][c]
-        for c in range(SLOT_VECS):
-            (<vec*>(out + neuron * LANES))[c] = acc[0][c]
+    forward_of_rows(False, <float>1, weights, bias, row, count, source, values, out)
+
+
+cdef kernel_void byte_rows_forward(
+    const float* weights, const float* bias, const int32_t* row, int64_t count,
+    const int32_t* source, const float* slots, float unit, float* out,
+) noexcept nogil:
+    """The same where the sources are byte slots; 256 bytes are `unit`."""
+    forward_of_rows(True, unit, weights, bias, row, count, source, slots, out)
 
 
 cdef kernel_void rows_adjoint(
-    const float* weights, const int32_t* row, int64_t count,
-    const int32_t* source, const float* delta, float* adjoints,
+    const float* weights, const int32_t* slot, int64_t n_sources, const float* delta, float* adjoints,
 ) noexcept nogil:
-    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge."""
-    cdef vec d[SLOT_VECS]
-    cdef int64_t neuron, j
+    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge.
+
+    The edges come sorted by source, so that an adjoint is summed in registers: `slot` of each source, then where its edges
+    begin and the last ends, then number and neuron of each edge.
+    """
+    cdef vec acc[ROW_CHAINS][SLOT_VECS]
+    cdef vec w
+    cdef const int32_t* begin = slot + n_sources
+    cdef const int32_t* edge = begin + n_sources + 1
+    cdef const vec* d
     cdef vec* to
-    cdef int c
-    for neuron in range(count):
+    cdef int64_t source, j, end
+    cdef int i, c
+    for source in range(n_sources):
+        to = <vec*>(adjoints + slot[source] * <int64_t>LANES)
         for c in range(SLOT_VECS):
-            d[c] = (<const vec*>(delta + neuron * LANES))[c]
-        for j in range(row[neuron], row[neuron + 1]):
-            to = <vec*>(adjoints + source[j] * <int64_t>LANES)
+            acc[0][c] = to[c]
+            for i in range(1, ROW_CHAINS):
+                acc[i][c] = splat(<float>0)
+        j = begin[source]
+        end = begin[source + 1]
+        while j + ROW_CHAINS <= end:
+            for i in range(ROW_CHAINS):
+                w = splat(weights[edge[2 * (j + i)]])
+                d = <const vec*>(delta + edge[2 * (j + i) + 1] * <int64_t>LANES)
+                for c in range(SLOT_VECS):
+                    acc[i][c] = acc[i][c] + d[c] * w
+            j = j + ROW_CHAINS
+        while j < end:
+            w = splat(weights[edge[2 * j]])
+            d = <const vec*>(delta + edge[2 * j + 1] * <int64_t>LANES)
             for c in range(SLOT_VECS):
-                to[c] = to[c] + d[c] * weights[j]
+                acc[0][c] = acc[0][c] + d[c] * w
+            j = j + 1
+        for c in range(SLOT_VECS):
+            for i in range(1, ROW_CHAINS):
+                acc[0][c] = acc[0][c] + acc[i][c]
+            to[c] = acc[0][c]
 
 
-cdef inline float lane_sum(vec* acc) noexcept nogil:
-    cdef int c
-    for c in range(1, SLOT_VECS):
-        acc[0] = acc[0] + acc[c]
-    return vec_sum(acc[0])
+cdef inline vec edge_product(
+    bint bytes, int tiles, const float* slots, int64_t source, int64_t tile_stride, const vec d[ROW_TILES][SLOT_VECS],
+) noexcept nogil:
+    cdef vec x[SLOT_VECS]
+    cdef vec acc = splat(<float>0)
+    cdef int t, c
+    for t in range(tiles):
+        read_slot(bytes, slots + t * tile_stride, source, x)
+        for c in range(SLOT_VECS):
+            acc = acc + x[c] * d[t][c]
+    return acc
+
+
+cdef inline inlined_void gradient_of_rows(
+    bint bytes, int tiles, float unit, const int32_t* row, int64_t count, const int32_t* source,
+    const float* slots, const float* delta, int64_t tile_stride, bint add, float* gradient,
+) noexcept nogil:
+    # The deltas of a neuron stay in registers for all its edges. A vector of edges is taken at a time, so that their sums
+    # over lanes come out side by side; and of these four, which are as many as the registers hold besides.
+    cdef vec d[ROW_TILES][SLOT_VECS]
+    cdef vec four[FOURS]
+    cdef vec acc
+    cdef int64_t neuron, j, k, n, last
+    cdef float* g = gradient - row[0]
+    cdef int i, t, c, width
+    for neuron in range(count):
+        for t in range(tiles):
+            for c in range(SLOT_VECS):
+                d[t][c] = (<const vec*>(delta + t * tile_stride + neuron * LANES))[c]
+        j = row[neuron]
+        last = row[neuron + 1] - 1
+        while j <= last:
+            n = smaller(VEC_WIDTH, last + 1 - j)
+            for i in range(FOURS):
+                four[i] = splat(<float>0)
+                k = j + 4 * i
+                if k <= last:
+                    four[i] = pair_sums(
+                        pair_sums(edge_product(bytes, tiles, slots, source[k], tile_stride, d),
+                                  edge_product(bytes, tiles, slots, source[smaller(k + 1, last)], tile_stride, d)),
+                        pair_sums(edge_product(bytes, tiles, slots, source[smaller(k + 2, last)], tile_stride, d),
+                                  edge_product(bytes, tiles, slots, source[smaller(k + 3, last)], tile_stride, d)))
+            width = FOURS // 2
+            while width:
+                for i in range(width):
+                    four[i] = group_sums(four[2 * i], four[2 * i + 1])
+                width = width // 2
+            acc = four[0] * unit
+            if n == VEC_WIDTH:
+                (<vec*>(g + j))[0] = (<vec*>(g + j))[0] + acc if add else acc
+            else:
+                for i in range(n):
+                    g[j + i] = g[j + i] + (<float*>&acc)[i] if add else (<float*>&acc)[i]
+            j = j + n
+
+
+cdef inline inlined_void gradient_of_tiles(
+    bint bytes, float unit, const int32_t* row, int64_t count, const int32_t* source,
+    const float* slots, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
+) noexcept nogil:
+    cdef int64_t tile = 0
+    while tile + ROW_TILES <= n_tiles:
+        gradient_of_rows(bytes, ROW_TILES, unit, row, count, source, slots + tile * tile_stride,
+                         delta + tile * tile_stride, tile_stride, tile > 0, gradient)
+        tile = tile + ROW_TILES
+    while tile < n_tiles:
+        gradient_of_rows(bytes, 1, unit, row, count, source, slots + tile * tile_stride,
+                         delta + tile * tile_stride, tile_stride, tile > 0, gradient)
+        tile = tile + 1
 
 
 cdef kernel_void rows_gradient(
@@ -91,35 +240,22 @@ cdef kernel_void rows_gradient(
     const float* values, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
     """gradient[edge - row[0]] = sum over tiles and lanes of values[source][lane] * delta[neuron][lane]."""
-    # The deltas of a neuron stay in registers for all its edges, those of several tiles at once.
-    cdef vec d[ROW_TILES][SLOT_VECS]
-    cdef vec acc[SLOT_VECS]
-    cdef int64_t neuron, j, tile = 0
-    cdef int64_t stride[ROW_TILES]
-    cdef const float* x
-    cdef int i, c
-    while tile < n_tiles:
-        for i in range(ROW_TILES):
-            # Without that many tiles the last is taken again, times nothing.
-            stride[i] = smaller(tile + i, n_tiles - 1) * tile_stride
-        for neuron in range(count):
-            for i in range(ROW_TILES):
-                for c in range(SLOT_VECS):
-                    d[i][c] = (<const vec*>(delta + stride[i] + neuron * LANES))[c]
-                    if tile + i >= n_tiles:
-                        d[i][c] = splat(<float>0)
-            for j in range(row[neuron], row[neuron + 1]):
-                x = values + source[j] * <int64_t>LANES
-                for c in range(SLOT_VECS):
-                    acc[c] = (<const vec*>(x + stride[0]))[c] * d[0][c]
-                for i in range(1, ROW_TILES):
-                    for c in range(SLOT_VECS):
-                        acc[c] = acc[c] + (<const vec*>(x + stride[i]))[c] * d[i][c]
-                if tile == 0:
-                    gradient[j - row[0]] = lane_sum(acc)
-                else:
-                    gradient[j - row[0]] += lane_sum(acc)
-        tile = tile + ROW_TILES
+    gradient_of_tiles(False, <float>1, row, count, source, values, delta, tile_stride, n_tiles, gradient)
+
+
+cdef kernel_void byte_rows_gradient(
+    const int32_t* row, int64_t count, const int32_t* source,
+    const float* slots, float unit, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
+) noexcept nogil:
+    """The same where the sources are byte slots; 256 bytes are `unit`."""
+    gradient_of_tiles(True, unit, row, count, source, slots, delta, tile_stride, n_tiles, gradient)
+
+
+cdef inline float lane_sum(vec* acc) noexcept nogil:
+    cdef int c
+    for c in range(1, SLOT_VECS):
+        acc[0] = acc[0] + acc[c]
+    return vec_sum(acc[0])
 
 
 cdef kernel_void slot_gradient(

@@ -5,7 +5,7 @@
 # a) A slot is LANES = 32 examples of one scalar, contiguous: a sweep is SIMD over examples for any topology. Inner loops
 #    have constant length, sums stand in register tiles (_vector.pxi says why they are written as vectors).
 # b) A plan is a table of instructions over numbered slots, in topological order. Dense blocks (_dense.pxi), dense blocks
-#    that read sparse data (_nonzero.pxi), sparse rows (_rows.pxi), sparse rows that read sparse data (_picked.pxi), scalar
+#    that read sparse data (_nonzero.pxi), sparse rows (_rows.pxi) of floats or of data in bytes (_bytes.pxi), scalar
 #    operations (_elementwise.pxi).
 # c) A step is two phases. Phase 1, over tiles of examples: load, forward, loss, backward. Phase 2, over units, runs of
 #    parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer there and then. No
@@ -37,8 +37,8 @@ include "_dense.pxi"
 include "_nonzero.pxi"
 include "_compress.pxi"
 include "_columns.pxi"
+include "_bytes.pxi"
 include "_rows.pxi"
-include "_picked.pxi"
 include "_update.pxi"
 include "_program.pxi"
 include "_phases.pxi"
@@ -59,6 +59,7 @@ cdef extern from *:
     int omp_get_max_threads() noexcept nogil
 
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
+BYTE_SLOT_FLOATS = BYTE_SLOT        # what an input takes of a tile where rows read bytes
 
 
 def max_threads():
@@ -71,17 +72,22 @@ def is_finite(const float[::1] x):
     return all_finite(&x[0], x.shape[0]) if x.shape[0] else True
 
 
-def packed_size(int64_t columns):
-    """Floats of a tile's packed nonzeros."""
-    return packed_floats(columns)
+def move(const float[::1] x, const int64_t[::1] origin, float[::1] out, const int64_t[::1] place, int n_threads):
+    """out[place[i]] = x[origin[i]] for all i; no place comes twice."""
+    cdef int64_t i
+    if origin.shape[0] != place.shape[0]:
+        raise ValueError(f"origin, place: expected one length, came {origin.shape[0]} and {place.shape[0]}")
+    for i in prange(origin.shape[0], nogil=True, num_threads=n_threads, schedule="static", use_threads_if=n_threads > 1):
+        out[place[i]] = x[origin[i]]
 
 
 def prepare(
-    *, const int64_t[:, ::1] program, const int32_t[::1] index, const float[::1] constants, const int64_t[:, ::1] units,
+    *, const int64_t[:, ::1] program, const int32_t[::1] index, const float[::1] constants, const uint64_t[::1] edges,
+    const int64_t[:, ::1] units,
     float[::1] parameters, int optimizer, const float[::1] hyper, float[::1] first, float[::1] second,
     const float[::1] scale, const int32_t[::1] input_column, tuple nonzero, bint compress, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
-    int64_t n_slots, int64_t first_adjoint, int64_t packed_at, int64_t first_source, int64_t last_source,
+    int64_t n_slots, int64_t first_adjoint, int64_t bytes_at, int64_t first_source, int64_t last_source,
     float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t columns_at,
 ):
     """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
@@ -108,6 +114,7 @@ def prepare(
     r.n_instructions = program.shape[0]
     r.index = &index[0] if index.shape[0] else NULL
     r.constants = &constants[0] if constants.shape[0] else NULL
+    r.edges = &edges[0] if edges.shape[0] else NULL
     r.units = <const Unit*>&units[0, 0] if units.shape[0] else NULL
     r.n_units = units.shape[0]
     r.optimizer.kind = optimizer
@@ -131,7 +138,7 @@ def prepare(
         r.nonzero.chunks = chunk.shape[0] - 1
     r.tiles = &tiles[0]
     r.n_tiles, r.tile_stride, r.values_at, r.adjoints_at = n_tiles, tile_stride, values_at, adjoints_at
-    r.first_slot, r.n_slots, r.first_adjoint, r.packed_at = first_slot, n_slots, first_adjoint, packed_at
+    r.first_slot, r.n_slots, r.first_adjoint, r.bytes_at = first_slot, n_slots, first_adjoint, bytes_at
     r.first_source, r.last_source = first_source, last_source
     r.scratch = &scratch[0]
     r.n_workers, r.scratch_stride, r.columns_at = n_workers, scratch_stride, columns_at

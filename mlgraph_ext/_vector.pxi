@@ -15,6 +15,7 @@ cdef extern from *:
     """
     #include <stdint.h>
     #if defined(__AVX512F__)
+    #include <immintrin.h>
     #define VEC_WIDTH 16
     #define TILE_ROWS 8
     #define TILE_VECS 2
@@ -39,10 +40,14 @@ cdef extern from *:
     typedef int32_t ivec __attribute__((vector_size(4 * VEC_WIDTH), aligned(4), may_alias));
     /* x where the bit of the lane is one, 0 elsewhere: GCC turns no loop of this into vector code. */
     static inline vec choose(vec x, int32_t bits) {
+    #if defined(__AVX512F__)
+        return (vec)_mm512_maskz_mov_ps((__mmask16)bits, (__m512)x);
+    #else
         ivec bit, chosen;
         for (int l = 0; l < VEC_WIDTH; l++) bit[l] = 1 << l;
         chosen = (((ivec){0} + bits) & bit) == bit;
         return (vec)((ivec)x & chosen);
+    #endif
     }
     """
     ctypedef float vec

@@ -48,7 +48,7 @@ def test_a_layer_is_a_dense_block():
     assert kinds(plan) == [("dense", 20), ("dense", 9)]
     first, second = plan.instructions
     assert first.reads_data and not second.reads_data and not first.propagate and second.propagate
-    assert plan.sparse_ready and plan.n_edges == 6 * 20 + 20 * 9 and plan.n_slots == 6 + 20 + 9
+    assert plan.reads_directly and plan.n_edges == 6 * 20 + 20 * 9 and plan.n_slots == 6 + 20 + 9
     assert net.graph.moves == 0, "a network is laid out as it is made"
 
 
@@ -56,7 +56,7 @@ def test_a_short_layer_is_rows():
     net = mlgraph.Network(6)
     net.add_layer(DENSE_FROM - 1)
     plan = plan_of(*net.outputs)
-    assert kinds(plan) == [("rows", DENSE_FROM - 1)] and plan.sparse_ready and plan.rows_read_data
+    assert kinds(plan) == [("rows", DENSE_FROM - 1)] and plan.reads_directly and plan.rows_read_data
 
 
 def test_neurons_made_one_by_one_become_a_block():

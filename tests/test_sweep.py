@@ -131,7 +131,7 @@ def test_pruned_layers(sweep, kind, density, n):
     model = pruned((60, 30, 20, 6), density)
     x, y = data(n, 60, 6, kind)
     plan = check(model, x, y)
-    assert plan.sparse_ready and plan.rows_read_data
+    assert plan.reads_directly and plan.rows_read_data
     values = reference.forward(plan, model.graph.parameters, x)[plan.slot[model._outputs]].T
     np.testing.assert_allclose(model.forward(x), values, rtol=1e-4, atol=1e-5)
 

@@ -1,0 +1,64 @@
+"""The machine that the numbers are of: what it is, and the most it can do, measured in this process."""
+
+import importlib.metadata
+import itertools
+import platform
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mlgraph
+import mlgraph_ext
+
+HERE = Path(__file__).parent
+
+
+def peak(threads: int = 1, rounds: int = 9) -> float:
+    """Floating-point operations a second of so many threads, as multiply-adds in registers: the best of `rounds`."""
+    seconds = []
+    repeats = [1_000_000] * threads
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(rounds):
+            begin = time.perf_counter()
+            flops = sum(pool.map(mlgraph_ext.sweep.fma_flops, repeats))
+            seconds.append(time.perf_counter() - begin)
+    return flops / min(seconds)
+
+
+def dense_flops(sizes: tuple[int, ...], examples: int) -> int:
+    """Operations of an epoch of a dense network in which nothing is skipped.
+
+    A multiply-add is two of them. Each weight takes part in one forward, one in its own gradient and, but for the first
+    layer's, one in the adjoint of its source.
+    """
+    weights = [a * b for a, b in itertools.pairwise(sizes)]
+    return 2 * examples * (3 * sum(weights) - weights[0])
+
+
+def facts() -> dict[str, Any]:
+    """What a number means nothing without."""
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE)
+    return {"cpu": cpu(), "isa": mlgraph.ISA, "threads": mlgraph.default_threads(), "commit": git.stdout.strip(),
+            "python": platform.python_version(), "numpy": np.__version__}  # fmt: skip
+
+
+def cpu() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def version(distribution: str) -> str | None:
+    """Of an installed package; None where it is absent."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

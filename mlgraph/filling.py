@@ -1,0 +1,107 @@
+"""Light pruning: rows that lack few edges are trained as dense blocks with holes, which costs no more than all the edges.
+
+A hole is a weight that is zero and stays so: what the block finds for its gradient is masked. The graph knows nothing of
+it: its parameters stand in rows, and the blocks have copies. What is not finite would spread through a hole, 0 * inf;
+training meets it with a bound on every step, and takes the step that fails it by the rows.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+import mlgraph_ext
+from mlgraph.checks import Float32
+from mlgraph.graph import PANEL
+from mlgraph.lowering import Ids, Ints
+from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan
+
+FULL_FROM_DATA, FULL_FROM = 0.33, 0.6
+"""Shares of the edges from which on a dense block takes a step faster than rows: where it reads the data, and elsewhere."""
+
+
+class Filling(NamedTuple):
+    """How the parameters of dense blocks with holes stand in the rows of a graph.
+
+    Attributes
+    ----------
+    edges : uint64
+        A bit for each weight of the blocks: whether there is such an edge.
+    base, size : int
+        The vector that the plan reads is the graph's as far as `base`, and then blocks up to `size`.
+    origin, place : int64, shape (edges,)
+        Where weights of the blocks stand in the graph's vector, and in this one.
+    """
+
+    edges: npt.NDArray[np.uint64]
+    base: int
+    size: int
+    origin: Ints
+    place: Ints
+
+    def fill(self, vector: Float32, out: Float32, n_threads: int) -> None:
+        """Copy parameters, or an optimizer's state, of the graph into a vector of the plan."""
+        n = min(self.base, len(vector))  # which may end amid a panel
+        out[:n] = vector[:n]
+        mlgraph_ext.sweep.move(vector, self.origin, out, self.place, n_threads)
+
+    def empty(self, out: Float32, vector: Float32, n_threads: int) -> None:
+        """And back."""
+        n = min(self.base, len(vector))
+        vector[:n] = out[:n]
+        mlgraph_ext.sweep.move(out, self.place, vector, self.origin, n_threads)
+
+
+def fill(plan: Plan) -> tuple[Plan, Filling | None]:
+    """The plan with dense blocks for rows that are full enough; itself if there are none."""
+    rows = [(i, ins, *_rows(plan, ins)) for i, ins in plan.trained if ins.kind == KINDS["rows"] and not ins.bits]
+    full = [(i, ins, row, source, slots) for i, ins, row, source, slots in rows if _is_full(ins, source, slots)]
+    if not full:
+        return plan, None
+    ends = [ins.weights + ins.n_weights for _, ins in plan.trained] + [ins.bias + ins.size for _, ins in plan.trained]
+    base = size = -(-max(ends) // PANEL) * PANEL
+    new = copy(plan)
+    for name in ("instructions", "trained"):
+        vars(new).pop(name, None)
+    new.program, index = plan.program.copy(), [plan.index]
+    n_index = len(plan.index)
+    origin, place = [], []
+    for i, ins, row, source, slots in full:
+        width = -(-ins.size // PANEL) * PANEL
+        neuron = np.repeat(np.arange(ins.size), np.diff(row))
+        k = np.searchsorted(slots, source)
+        origin.append(ins.weights + np.arange(len(source)))
+        place.append(size + (neuron // PANEL * len(slots) + k) * PANEL + neuron % PANEL)
+        new.program[i] = ins._replace(
+            kind=KINDS["dense"], arity=len(slots), args=n_index, weights=size, n_weights=width * len(slots), back=0, n_back=0,
+            transposed=new.n_extra, holes=(size - base) // 64, masked=new.n_masked,
+        )  # fmt: skip
+        index.append(slots)
+        n_index += len(slots)
+        size += -(-width * len(slots) // 64) * 64
+        new.n_extra += width * LANES
+        new.n_masked += -(-ins.size // 32) * PANEL * (len(slots) + LANES) if ins.drop and ins.reads_data else 0
+    new.index = np.concatenate(index)
+    reading = [ins.kind for _, ins in new.trained if ins.reads_data]
+    new.dense_read_data, new.rows_read_data = KINDS["dense"] in reading, KINDS["rows"] in reading
+    places = np.concatenate(place)
+    bits = np.zeros(size - base, bool)
+    bits[places - base] = True
+    edges = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
+    return new, Filling(edges, base, size, np.concatenate(origin), places)
+
+
+def _rows(plan: Plan, ins: Instruction) -> tuple[Ids, Ids, Ids]:
+    """Pointers and sources of rows, and the sources a block of them would have."""
+    row = plan.index[ins.args : ins.args + ins.size + 1]
+    source = plan.index[ins.args + ins.size + 1 :][: row[-1]]
+    slots = np.arange(len(plan.input_column), dtype=np.int32) if ins.reads_data else np.unique(source)
+    return row, source, slots
+
+
+def _is_full(ins: Instruction, source: Ids, slots: Ids) -> bool:
+    share = FULL_FROM_DATA if ins.reads_data else FULL_FROM
+    return ins.size >= DENSE_FROM and len(source) >= share * ins.size * len(slots)

@@ -1,0 +1,132 @@
+"""Nearly full rows that are trained as dense blocks with holes."""
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph.engine import Engine
+from mlgraph.filling import fill
+from mlgraph.plan import KINDS
+
+OPTIMIZERS = [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.003}]
+
+
+def lightly_pruned(sizes=(60, 30, 20, 6), share=0.3, seed=0, **options):
+    """Layers that have lost a share of their edges, each other ones."""
+    net = mlgraph.Network(sizes[0], seed=seed)
+    for size in sizes[1:-1]:
+        net.add_layer(size, activation="tanh", **options)
+    net.add_layer(sizes[-1], activation="softmax")
+    net.prune(share, by="random", scope="layer", seed=seed)
+    return net
+
+
+def data(n, n_inputs, classes, kind, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (n, n_inputs), np.uint8)
+    if kind == "sparse":
+        x[rng.random(x.shape) < 0.8] = 0
+    return (rng.normal(size=x.shape) if kind == "float" else x), rng.integers(0, classes, n)
+
+
+def sources(net):
+    return [[source.id for source in neuron.sources] for layer in net.layers for neuron in layer.neurons]
+
+
+def kinds(plan):
+    return [ins.kind for _, ins in plan.trained if ins.kind >= KINDS["dense"]]
+
+
+def test_what_is_filled():
+    net = lightly_pruned()
+    engine = net._engine("loss")
+    assert kinds(engine.plan) == [KINDS["rows"]] * 3
+    assert kinds(engine.filled.plan) == [KINDS["dense"]] * 2 + [KINDS["rows"]]  # six outputs are no block
+    assert engine.filled.filled is engine.filled
+    hard = lightly_pruned(share=0.8)._engine("loss")
+    assert hard.filled is hard
+    assert fill(lightly_pruned(weight_dropout=0.5)._engine("loss").plan)[1] is None
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS)
+@pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
+def test_training_is_that_of_the_rows(sweep, monkeypatch, kind, options):
+    x, y = data(300, 60, 6, kind)
+    trained = []
+    for by_rows in (False, True):
+        net = lightly_pruned()
+        before = sources(net)
+        if by_rows:
+            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+        net.fit(x, y, epochs=3, batch_size=100, **{"learning_rate": 0.05, **options})
+        assert sources(net) == before
+        trained.append((net.graph.parameters.copy(), net.history.batch_loss))
+    np.testing.assert_allclose(trained[0][0], trained[1][0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(trained[0][1], trained[1][1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.3, 0.5, 0.9])
+def test_dropout_drops_the_same_neurons(sweep, monkeypatch, dropout):
+    x, y = data(300, 60, 6, "sparse")
+    losses = []
+    for by_rows in (False, True):
+        net = lightly_pruned(dropout=dropout)
+        if by_rows:
+            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+        net.fit(x, y, epochs=2, batch_size=100, learning_rate=0.05, seed=3)
+        losses.append(net.history.batch_loss)
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_bits_do_not_depend_on_threads(sweep):
+    x, y = data(500, 60, 6, "sparse")
+    results = []
+    for n_threads in (1, 2, 5):
+        net = lightly_pruned()
+        net.fit(x, y, epochs=2, batch_size=(100, 7), learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
+        results.append(net.graph.parameters.copy())
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
+
+
+def test_what_no_output_needs_is_left_alone():
+    x, y = data(200, 60, 6, "sparse")
+    net = lightly_pruned()
+    beside = net.graph.add_neuron(net.layers[0].neurons[:3], "tanh", weights=[1.0, 2.0, 3.0], bias=4.0)
+    net.fit(x, y, epochs=1, batch_size=50)
+    np.testing.assert_array_equal(beside.weights, [1, 2, 3])
+    assert beside.bias == 4
+
+
+def test_an_infinite_value_does_not_pass_through_a_hole():
+    """A neuron that overflows, and is squashed by its only reader, is no business of those that have lost their edge to it."""
+    net = mlgraph.Network(4, seed=0)
+    net.add_layer(16, activation="identity")
+    net.add_layer(16, activation="tanh")
+    net.add_layer(3, activation="softmax")
+    first, second = net.layers[0].neurons, net.layers[1].neurons
+    for i, neuron in enumerate(second[1:]):
+        net.graph.prune([neuron.edges[0], neuron.edges[1 + i % 14]])
+    first[0].weights[:], first[0].bias, second[0].weights[0] = 3e38, 0.0, 1.0
+    x, y = np.ones((32, 4), np.float32), np.arange(32) % 3
+    engine = net._engine("loss")
+    assert kinds(engine.plan)[1] == KINDS["rows"] and kinds(engine.filled.plan)[1] == KINDS["dense"]
+    with pytest.raises(mlgraph.NonFiniteError, match="layer 0 neuron 0"):
+        net.fit(x, y, epochs=1, batch_size=32)
+    assert np.isfinite(net.graph.parameters).all()
+
+
+def test_edits_between_pieces_are_seen(monkeypatch):
+    """A callback cuts an edge and changes a weight; training goes on from there."""
+    x, y = data(400, 60, 6, "sparse")
+    net = lightly_pruned()
+    neuron = net.layers[0].neurons[3]
+    cut = neuron.edges[0]
+
+    def edit(progress):
+        if progress.kind == "epoch" and progress.epoch == 0:
+            cut.prune()
+            neuron.weights[1] = 7.0
+
+    net.fit(x, y, epochs=2, batch_size=100, learning_rate=1e-6, momentum=0.0, callback=edit)
+    assert len(neuron.weights) == len(neuron.sources) and abs(neuron.weights[1] - 7) < 0.01
