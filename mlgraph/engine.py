@@ -155,7 +155,7 @@ class Examples:
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
             self.array: npt.NDArray[Any] = np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
         self._what = what
-        self._nonzeros: dict[bytes, Nonzeros] = {}
+        self._nonzeros: tuple[bytes, Nonzeros] | None = None
 
     def __len__(self) -> int:
         return len(self.array)
@@ -192,11 +192,11 @@ class Examples:
         return len(self) <= FEW or bool(np.count_nonzero(sample) <= SPARSE_BELOW * sample.size)
 
     def nonzeros(self, columns: npt.NDArray[np.int32], n_threads: int) -> Nonzeros:
-        """The nonzeros of these columns, numbered from 0."""
+        """The nonzeros of these columns, numbered from 0; those of the columns asked for last are kept."""
         key = columns.tobytes()
-        if key not in self._nonzeros:
-            self._nonzeros[key] = self._compress(columns, n_threads)
-        return self._nonzeros[key]
+        if self._nonzeros is None or self._nonzeros[0] != key:
+            self._nonzeros = key, self._compress(columns, n_threads)
+        return self._nonzeros[1]
 
     def _compress(self, columns: npt.NDArray[np.int32], n_threads: int) -> Nonzeros:
         array = self.array if len(columns) == self.array.shape[1] else np.ascontiguousarray(self.array[:, columns])

@@ -1,10 +1,12 @@
 """Nearly full rows that are trained as dense blocks with holes."""
 
+import weakref
+
 import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.engine import Engine
+from mlgraph.engine import Engine, Examples
 from mlgraph.filling import fill
 from mlgraph.plan import KINDS
 
@@ -130,3 +132,13 @@ def test_edits_between_pieces_are_seen(monkeypatch):
 
     net.fit(x, y, epochs=2, batch_size=100, learning_rate=1e-6, momentum=0.0, callback=edit)
     assert len(neuron.weights) == len(neuron.sources) and abs(neuron.weights[1] - 7) < 0.01
+
+
+def test_nonzeros_of_columns_no_longer_read_are_let_go():
+    """Pruned while it trains a network reads fewer and fewer columns, and each list of nonzeros is as large as the data."""
+    examples = Examples(data(100, 60, 6, "sparse")[0], 60)
+    columns = np.arange(60, dtype=np.int32)
+    first = weakref.ref(examples.nonzeros(columns, 1).column)
+    assert examples.nonzeros(columns, 1).column is first()
+    examples.nonzeros(columns[1:], 1)
+    assert first() is None
