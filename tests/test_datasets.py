@@ -155,7 +155,7 @@ def test_wrong_number_of_dimensions(tmp_path: Path, ndim: int) -> None:
     (tmp_path / "a").write_bytes(VALID)
     with pytest.raises(DataError) as error:
         read_idx(tmp_path / "a", ndim=ndim)
-    assert_one_line(error, tmp_path / "a", f"expected {ndim} dimensions, got 3")
+    assert_one_line(error, tmp_path / "a", f"expected {ndim} dimensions, came 3")
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -304,15 +304,15 @@ def test_damaged_role(tmp_path: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "expected", "got"), [("train_x", 3, 1), ("train_y", 1, 3), ("test_x", 3, 1), ("test_y", 1, 3)]
+    ("field", "expected", "came"), [("train_x", 3, 1), ("train_y", 1, 3), ("test_x", 3, 1), ("test_y", 1, 3)]
 )
-def test_images_and_labels_exchanged(tmp_path: Path, field: str, expected: int, got: int) -> None:
+def test_images_and_labels_exchanged(tmp_path: Path, field: str, expected: int, came: int) -> None:
     arrays = small()
     other = field[:-1] + ("y" if field.endswith("x") else "x")
     write(tmp_path, {**arrays, field: arrays[other]})
     with pytest.raises(DataError) as error:
         load_mnist(tmp_path)
-    assert_one_line(error, tmp_path / FILES[field], f"expected {expected} dimensions, got {got}")
+    assert_one_line(error, tmp_path / FILES[field], f"expected {expected} dimensions, came {came}")
 
 
 @pytest.mark.parametrize("field", FILES)
