@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks
-from mlgraph.checks import Float32, shown
+from mlgraph.checks import shown
 from mlgraph.engine import STATE
 from mlgraph.graph import NEURON, PARAMETER, Graph, aligned
 from mlgraph.lowering import gather
@@ -161,15 +161,14 @@ class Checkpoint:
             require(len(arrays[name]) == state.seen, f"array {name}: expected {state.seen} numbers, came {len(arrays[name])}")
             getattr(state, name)[: state.seen] = arrays[name]
         graph = model.graph
-        graph.state = {name: self._vector(name, arrays[name], len(graph.parameters)) for name in STATE[arguments["optimizer"]]}
+        n = len(arrays["parameters"])
+        for name in STATE[arguments["optimizer"]]:
+            require(
+                len(arrays[name]) == n and np.isfinite(arrays[name]).all(), f"array {name}: expected {n} finite numbers"
+            )
+            graph.state[name] = aligned(len(graph.parameters))  # which end with a whole panel, and those of the file need not
+            graph.state[name][:n] = arrays[name]
         return graph, state
-
-    @staticmethod
-    def _vector(name: str, array: Float32, n: int) -> Float32:
-        require(len(array) == n and np.isfinite(array).all(), f"array {name}: expected {n} finite numbers")
-        vector = aligned(n)
-        vector[:] = array
-        return vector
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

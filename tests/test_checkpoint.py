@@ -188,6 +188,32 @@ def test_parameters_may_stand_elsewhere(path):
     assert bits(net) == whole("sgd")
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("sparsify", [None, mlgraph.GradualPruning(0.8, updates=20)])
+def test_parameters_that_end_within_a_panel(path, optimizer, sparsify):
+    """Those that are read from a file end with a whole one."""
+
+    def run(stop, **kept):
+        g = mlgraph.Graph()
+        neuron = g.add_neuron(g.inputs(24), "tanh", weights=np.linspace(-0.2, 0.2, 24), bias=None)
+        model = mlgraph.Model(g, [neuron])
+        fit(model, TARGETS[:, 0], optimizer=optimizer, sparsify=sparsify, callback=stop, **kept)
+        return model
+
+    def result(model):
+        found = bits(model)
+        state = {name: vector.rstrip(b"\0") for name, vector in found.pop("state").items()}
+        return {**found, "parameters": model.outputs[0].weights.tobytes(), "state": state}
+
+    alone = run(None)
+    assert len(alone.graph.parameters) % 16
+    kept = {"checkpoint": path, "checkpoint_every": 0, "resume": True}
+    for count in (20, 20, 30):
+        with pytest.raises(Stop):
+            run(stop_at(count), **kept)
+    assert result(run(None, **kept)) == result(alone)
+
+
 def test_what_a_callback_did_is_kept(path):
     def grow(event):
         """Change a weight and the topology, at the end of each epoch."""
