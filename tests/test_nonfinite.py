@@ -137,6 +137,13 @@ def test_a_huge_learning_rate(sweep, optimizer, rate):
     assert len(net.history.batch_loss) and np.isfinite(net.history.batch_loss).all()
 
 
+def test_a_rate_that_grows():
+    """Adam's first rates are many times what was asked for where beta1 is close to 1; what does not move stays."""
+    net = one_neuron(lambda n: n * 0, [0.5])
+    net.fit([[1]], epochs=2, optimizer="adam", momentum=0.999999, learning_rate=3e38)
+    assert net.outputs[0].weights == [0.5]
+
+
 def test_a_rate_alone():
     """Gradient and value are small, and the step is not."""
     g = mlgraph.Graph()
