@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -215,7 +216,8 @@ class Checkpoint:
 
     def __enter__(self) -> Checkpoint:
         for stale in self.path.parent.glob(f".{glob.escape(self.path.name)}.????????"):
-            stale.unlink(missing_ok=True)  # a killed process was writing it
+            with suppress(OSError):  # a killed process was writing it; where it cannot go, nothing can be written either
+                stale.unlink()
         handler = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is threading.main_thread() and callable(handler):
             self._handler = handler

@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from array import array
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, TypeVar
@@ -71,7 +72,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
             _keep(target, previous)
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        with suppress(OSError):  # it is in place already, or the disk has become read-only: what came first is told
+            os.unlink(temporary)
         raise
     if os.name == "posix":  # elsewhere folders cannot be opened
         folder = os.open(target.parent, os.O_RDONLY)

@@ -608,6 +608,22 @@ def test_what_a_killed_process_was_writing_goes(path):
     assert not stale.exists() and other.exists()
 
 
+def test_a_folder_that_is_read_only(path, monkeypatch):
+    """With something in it that a killed process left."""
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    stale = path.with_name(".run.npz.abcd_012")
+    stale.write_text("")
+    for name in ("unlink", "open"):
+        monkeypatch.setattr(os, name, refused)
+    net = network()
+    with pytest.warns(RuntimeWarning, match=rf"^checkpoint: {path} cannot be written \(Read-only file system\), training"):
+        fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0)
+    assert bits(net) == whole("sgd") and stale.exists()
+
+
 def test_how_often(path, monkeypatch):
     written, clock = [], [0.0]
     monkeypatch.setattr(checkpoints, "save", lambda *_, **__: written.append(clock[0]))
@@ -659,6 +675,28 @@ def test_who_presses_it_twice_does_not_wait(path, handler):
     with pytest.raises(KeyboardInterrupt):
         fit(net, checkpoint=path, checkpoint_every=1e6, callback=interrupts_at(5, 2))
     assert not path.exists()
+
+
+@pytest.mark.parametrize("where", ["fsync", "chmod", "link", "replace"])
+def test_who_presses_it_twice_while_a_file_is_written(path, handler, monkeypatch, where):
+    """The interrupt is all that is told, and what is there can be gone on from."""
+    real, calls = getattr(os, where), iter(range(5))
+
+    def interrupted(*given):
+        done = real(*given)
+        if next(calls, None) == 4:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(os, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), momentum=0.0, checkpoint=path, checkpoint_every=0)
+    monkeypatch.undo()
+    assert {file.name for file in path.parent.iterdir()} == {path.name, f"{path.name}.previous"}
+    net = network()
+    fit(net, momentum=0.0, checkpoint=path, resume=True)
+    assert bits(net) == whole("sgd")
 
 
 def test_other_handlers(path):
