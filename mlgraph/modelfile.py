@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import stat
 import struct
 import tempfile
 import textwrap
@@ -177,6 +178,7 @@ def read(
     path = checks.path("path", path)
     with open(path, "rb") as file:
         try:
+            require(stat.S_ISREG(os.fstat(file.fileno()).st_mode), "not a model file, but a device or a pipe")
             arrays = _read(file, {"header": "uint8", **ARRAYS, **more_arrays})
             header = _header(arrays["header"])
             return make(_model(header, arrays), header, arrays)
