@@ -207,6 +207,20 @@ def test_messages_of_values():
     )
 
 
+def test_data_that_change_meanwhile():
+    """They are not copied, and were finite when they were checked."""
+    x, model = np.ones((20, 2), np.float32), one_neuron(lambda n: n, [1.0, 1.0])
+
+    def spoil(event):
+        if event.kind == "epoch":
+            x[7, 1] = np.nan
+
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        model.fit(x, epochs=2, shuffle=False, callback=spoil)
+    assert "input x1 is nan in example 7 (forward): the data have changed since they were checked" in str(error.value)
+    assert is_finite(model)
+
+
 def test_messages_of_adjoints():
     sqrt = one_neuron(mlgraph.sqrt)
     assert refused(sqrt, [[1], [2], [0], [3]]) == (
