@@ -322,6 +322,14 @@ def test_skipped_examples_are_as_if_they_were_not_there(sweep, options):
     assert not other.history.batch_skipped.any() and len(other.history.nonfinite_step) == 0
 
 
+def test_edges_that_grow_by_a_gradient_that_is_not_finite():
+    net = sensitive()
+    history = net.fit(SPOILT, Y, on_nonfinite="skip", batch_size=40, epochs=3, sparsify=mlgraph.RigL(0.5, updates=10))
+    assert history.batch_skipped.sum() == 3 * len(BAD) and is_finite(net) and abs(net.sparsity - 0.5) < 0.01
+    with pytest.raises(ValueError, match="by: expected scores that are numbers, came nan"):
+        net.regrow(0.1, by="gradient", data=(SPOILT, Y))
+
+
 def test_what_the_callback_and_the_history_tell_of_skipped_examples():
     events = []
     history = sensitive().fit(SPOILT, Y, on_nonfinite="skip", batch_size=20, epochs=2, callback=events.append)
