@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks
-from mlgraph.checks import Float32, shown
+from mlgraph.checks import shown
 from mlgraph.engine import STATE
 from mlgraph.graph import NEURON, PARAMETER, Graph, aligned
 from mlgraph.lowering import gather
@@ -161,15 +162,14 @@ class Checkpoint:
             require(len(arrays[name]) == state.seen, f"array {name}: expected {state.seen} numbers, came {len(arrays[name])}")
             getattr(state, name)[: state.seen] = arrays[name]
         graph = model.graph
-        graph.state = {name: self._vector(name, arrays[name], len(graph.parameters)) for name in STATE[arguments["optimizer"]]}
+        n = len(arrays["parameters"])
+        for name in STATE[arguments["optimizer"]]:
+            require(
+                len(arrays[name]) == n and np.isfinite(arrays[name]).all(), f"array {name}: expected {n} finite numbers"
+            )
+            graph.state[name] = aligned(len(graph.parameters))  # which end with a whole panel, and those of the file need not
+            graph.state[name][:n] = arrays[name]
         return graph, state
-
-    @staticmethod
-    def _vector(name: str, array: Float32, n: int) -> Float32:
-        require(len(array) == n and np.isfinite(array).all(), f"array {name}: expected {n} finite numbers")
-        vector = aligned(n)
-        vector[:] = array
-        return vector
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -216,7 +216,8 @@ class Checkpoint:
 
     def __enter__(self) -> Checkpoint:
         for stale in self.path.parent.glob(f".{glob.escape(self.path.name)}.????????"):
-            stale.unlink(missing_ok=True)  # a killed process was writing it
+            with suppress(OSError):  # a killed process was writing it; where it cannot go, nothing can be written either
+                stale.unlink()
         handler = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is threading.main_thread() and callable(handler):
             self._handler = handler

@@ -188,6 +188,8 @@ class Search:
 
     def _made_of(self, slot: int) -> str:
         """The numbers that made a value."""
+        if slot < self._inputs:
+            return "the data have changed since they were checked"
         ins = self._instruction(slot)
         sources, weights = self._reads(slot)
         x = self._values[sources]

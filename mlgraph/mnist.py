@@ -171,6 +171,8 @@ def _prune(args: argparse.Namespace) -> int:
     net = load_model(args.model)
     data = load_data(args.data)
     check_fit(net, data, args.model)
+    if np.isnan(net.graph.parameters).any():
+        raise Failure(f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest")
     names = ("epochs", "batch_size", "learning_rate", "momentum", "sparsity", "seed")
     configuration = {"model": args.model, **{name: getattr(recipe, name) for name in names}}
     return _learn(args, configuration, recipe, net, data, net.evaluate(data.test_x, data.test_y, n_threads=args.threads))

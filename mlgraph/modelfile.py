@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import stat
 import struct
 import tempfile
 import textwrap
@@ -13,6 +14,7 @@ import warnings
 import zipfile
 from array import array
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, TypeVar
@@ -72,7 +74,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
             _keep(target, previous)
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        with suppress(OSError):  # it is in place already, or the disk has become read-only: what came first is told
+            os.unlink(temporary)
         raise
     if os.name == "posix":  # elsewhere folders cannot be opened
         folder = os.open(target.parent, os.O_RDONLY)
@@ -176,6 +179,7 @@ def read(
     path = checks.path("path", path)
     with open(path, "rb") as file:
         try:
+            require(stat.S_ISREG(os.fstat(file.fileno()).st_mode), "not a model file, but a device or a pipe")
             arrays = _read(file, {"header": "uint8", **ARRAYS, **more_arrays})
             header = _header(arrays["header"])
             return make(_model(header, arrays), header, arrays)

@@ -172,7 +172,8 @@ def place_scores(
     """Scores of the free places of each layer: at random, or the size of the gradient over `data`."""
     if data is None:
         return [random.random(np.count_nonzero(places.free)) for places in layers]
-    gradients = absent_gradient(net, layers, *data, n_threads)
+    with np.errstate(all="ignore"):
+        gradients = absent_gradient(net, layers, *data, n_threads)
     return [np.abs(g[places.free]).astype(np.float64) for g, places in zip(gradients, layers, strict=True)]
 
 

@@ -200,6 +200,8 @@ class SET(Schedule):
         missing = [most - np.count_nonzero(~p.free) for most, p in zip(wanted, places, strict=True)]
         if step and max(missing) > 0:
             scores = place_scores(net, places, self.by, sample(SAMPLE) if self.by == "gradient" else None, random, n_threads)
+            # What is not finite tells nothing here. The steps meet it as well, and know what is to become of it.
+            scores = [np.where(np.isfinite(score), score, 0) for score in scores]
             grow_best(net.graph, places, scores, np.maximum(missing, 0))
 
     def check(self, model: Model) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import Float32
+from mlgraph.checks import LARGEST, Float32
 from mlgraph.engine import Examples
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def train(
         if optimizer == "adam":
             # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
             t = np.arange(taken + 1, taken + len(rate) + 1)
-            rate = (rate * np.sqrt(1 - hyper[1] ** t) / (1 - hyper[0] ** t)).astype(np.float32)
+            rate = np.minimum(rate * np.sqrt(1 - hyper[1] ** t) / (1 - hyper[0] ** t), LARGEST).astype(np.float32)
         guard.begin(float(rate.max()))
         losses, correct = state.losses, state.correct
         ends = (np.append(steps.first, n) + epoch * n) / (epochs * n)

@@ -188,6 +188,32 @@ def test_parameters_may_stand_elsewhere(path):
     assert bits(net) == whole("sgd")
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("sparsify", [None, mlgraph.GradualPruning(0.8, updates=20)])
+def test_parameters_that_end_within_a_panel(path, optimizer, sparsify):
+    """Those that are read from a file end with a whole one."""
+
+    def run(stop, **kept):
+        g = mlgraph.Graph()
+        neuron = g.add_neuron(g.inputs(24), "tanh", weights=np.linspace(-0.2, 0.2, 24), bias=None)
+        model = mlgraph.Model(g, [neuron])
+        fit(model, TARGETS[:, 0], optimizer=optimizer, sparsify=sparsify, callback=stop, **kept)
+        return model
+
+    def result(model):
+        found = bits(model)
+        state = {name: vector.rstrip(b"\0") for name, vector in found.pop("state").items()}
+        return {**found, "parameters": model.outputs[0].weights.tobytes(), "state": state}
+
+    alone = run(None)
+    assert len(alone.graph.parameters) % 16
+    kept = {"checkpoint": path, "checkpoint_every": 0, "resume": True}
+    for count in (20, 20, 30):
+        with pytest.raises(Stop):
+            run(stop_at(count), **kept)
+    assert result(run(None, **kept)) == result(alone)
+
+
 def test_what_a_callback_did_is_kept(path):
     def grow(event):
         """Change a weight and the topology, at the end of each epoch."""
@@ -582,6 +608,22 @@ def test_what_a_killed_process_was_writing_goes(path):
     assert not stale.exists() and other.exists()
 
 
+def test_a_folder_that_is_read_only(path, monkeypatch):
+    """With something in it that a killed process left."""
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    stale = path.with_name(".run.npz.abcd_012")
+    stale.write_text("")
+    for name in ("unlink", "open"):
+        monkeypatch.setattr(os, name, refused)
+    net = network()
+    with pytest.warns(RuntimeWarning, match=rf"^checkpoint: {path} cannot be written \(Read-only file system\), training"):
+        fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0)
+    assert bits(net) == whole("sgd") and stale.exists()
+
+
 def test_how_often(path, monkeypatch):
     written, clock = [], [0.0]
     monkeypatch.setattr(checkpoints, "save", lambda *_, **__: written.append(clock[0]))
@@ -633,6 +675,28 @@ def test_who_presses_it_twice_does_not_wait(path, handler):
     with pytest.raises(KeyboardInterrupt):
         fit(net, checkpoint=path, checkpoint_every=1e6, callback=interrupts_at(5, 2))
     assert not path.exists()
+
+
+@pytest.mark.parametrize("where", ["fsync", "chmod", "link", "replace"])
+def test_who_presses_it_twice_while_a_file_is_written(path, handler, monkeypatch, where):
+    """The interrupt is all that is told, and what is there can be gone on from."""
+    real, calls = getattr(os, where), iter(range(5))
+
+    def interrupted(*given):
+        done = real(*given)
+        if next(calls, None) == 4:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return done
+
+    monkeypatch.setattr(os, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), momentum=0.0, checkpoint=path, checkpoint_every=0)
+    monkeypatch.undo()
+    assert {file.name for file in path.parent.iterdir()} == {path.name, f"{path.name}.previous"}
+    net = network()
+    fit(net, momentum=0.0, checkpoint=path, resume=True)
+    assert bits(net) == whole("sgd")
 
 
 def test_other_handlers(path):

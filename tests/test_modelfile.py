@@ -333,6 +333,13 @@ def test_other_files(path, content):
     refuse(path, "not a model file")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no devices that are files here")
+def test_what_never_ends_is_not_read():
+    """Of /dev/zero a reader of archives would look for the end."""
+    with pytest.raises(ModelFileError, match=r"^/dev/null: not a model file, but a device or a pipe"):
+        mlgraph.load("/dev/null")
+
+
 def test_other_archives(path):
     np.savez(path, x=np.zeros(3))
     refuse(path, "not a model file: it has no header, code, start")

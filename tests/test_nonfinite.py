@@ -137,6 +137,13 @@ def test_a_huge_learning_rate(sweep, optimizer, rate):
     assert len(net.history.batch_loss) and np.isfinite(net.history.batch_loss).all()
 
 
+def test_a_rate_that_grows():
+    """Adam's first rates are many times what was asked for where beta1 is close to 1; what does not move stays."""
+    net = one_neuron(lambda n: n * 0, [0.5])
+    net.fit([[1]], epochs=2, optimizer="adam", momentum=0.999999, learning_rate=3e38)
+    assert net.outputs[0].weights == [0.5]
+
+
 def test_a_rate_alone():
     """Gradient and value are small, and the step is not."""
     g = mlgraph.Graph()
@@ -198,6 +205,20 @@ def test_messages_of_values():
     assert refused(mlgraph.Model(parameter.graph, [parameter], loss=-parameter), np.zeros((3, 0))) == (
         "parameter p is inf in example 0 (forward): so it was before"
     )
+
+
+def test_data_that_change_meanwhile():
+    """They are not copied, and were finite when they were checked."""
+    x, model = np.ones((20, 2), np.float32), one_neuron(lambda n: n, [1.0, 1.0])
+
+    def spoil(event):
+        if event.kind == "epoch":
+            x[7, 1] = np.nan
+
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        model.fit(x, epochs=2, shuffle=False, callback=spoil)
+    assert "input x1 is nan in example 7 (forward): the data have changed since they were checked" in str(error.value)
+    assert is_finite(model)
 
 
 def test_messages_of_adjoints():
@@ -299,6 +320,14 @@ def test_skipped_examples_are_as_if_they_were_not_there(sweep, options):
     assert h.nonfinite_step.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and h.nonfinite_example.tolist() == BAD * 3
     assert set(h.nonfinite_sweep) == {0} and set(h.nonfinite_node) == {net.layers[0].neurons[5].id}
     assert not other.history.batch_skipped.any() and len(other.history.nonfinite_step) == 0
+
+
+def test_edges_that_grow_by_a_gradient_that_is_not_finite():
+    net = sensitive()
+    history = net.fit(SPOILT, Y, on_nonfinite="skip", batch_size=40, epochs=3, sparsify=mlgraph.RigL(0.5, updates=10))
+    assert history.batch_skipped.sum() == 3 * len(BAD) and is_finite(net) and abs(net.sparsity - 0.5) < 0.01
+    with pytest.raises(ValueError, match="by: expected scores that are numbers, came nan"):
+        net.regrow(0.1, by="gradient", data=(SPOILT, Y))
 
 
 def test_what_the_callback_and_the_history_tell_of_skipped_examples():
