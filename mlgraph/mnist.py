@@ -24,6 +24,7 @@ from mlgraph.arguments import COUNT, COUNTS, FRACTION, RATES, SECONDS, SEED, SIZ
 from mlgraph.datasets import Dataset
 from mlgraph.display import Display
 from mlgraph.modelfile import write_atomically
+from mlgraph.nonfinite import POLICIES
 from mlgraph.ops import ACTIVATIONS
 from mlgraph.plotting import training_picture
 from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
@@ -53,6 +54,7 @@ class Recipe:
     output_bias: bool = True
     sparsity: float = 0.0  # at the end of the training
     method: str = "gradual"  # of getting there
+    on_nonfinite: str = "raise"
     seed: int = 0
 
     def network(self, n_inputs: int, n_classes: int) -> mlgraph.Network:
@@ -103,6 +105,8 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
         ("sparsity", FRACTION, "X", "share of the edges that is cut by the end"),
         ("method", one_of(*METHODS), "NAME", "how edges are cut: gradual (once and for all), set or rigl (and others grow)"),
+        ("on_nonfinite", one_of(*POLICIES), "NAME", "what becomes of what is not finite: "
+         "raise ends the run, skip leaves those examples out, disconnect cuts the neuron out"),
         ("seed", SEED, "N", "decides all that is random"),
     ):
         _add_recipe_option(recipe, PRESETS["default"], name, kind, metavar, text)
@@ -217,6 +221,7 @@ def _learn(
                 checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
                 resume=args.resume,
                 sparsify=recipe.schedule(),
+                on_nonfinite=recipe.on_nonfinite,
             )
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
         raise Failure(f"argument --resume: {error}") from None
@@ -286,6 +291,9 @@ def _learn(
         was = f", before {before['accuracy']:.2%}" if before else ""
         left = f"sparsity {net.sparsity:.2%}, {count(net.n_edges, 'edge')} left"
         display.say(f"{left}: test accuracy {test['accuracy']:.2%}{was}")
+    if len(history.nonfinite_step):
+        cut = int(np.sum(history.nonfinite_cut >= 0))
+        display.say(f"not finite: {count(len(history.nonfinite_step) - cut, 'example')} left out, {count(cut, 'neuron')} cut")
     display.say("wrote " + ", ".join(map(str, files.values())))
     if args.json:
         print(json.dumps({**configuration, **results}), flush=True)

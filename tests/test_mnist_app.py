@@ -513,6 +513,16 @@ def test_process(tmp_path: Path, data: Path) -> None:
     assert (tmp_path / "mnist-run" / "model.npz").exists()
 
 
+def test_what_is_not_finite(run: Run) -> None:
+    options = ["--hidden", "8", "--activation", "identity", "--learning-rate", 1e30, "--epochs", 2, "--batch-size", 4]
+    raised = run(*options)
+    assert (raised.status, len(raised.err.splitlines())) == (1, 1) and "layer" in raised.err
+    skipped = run(*options, "--on-nonfinite", "skip", "--json")
+    assert skipped.status == 0 and "left out, 0 neurons cut" in skipped.out
+    assert json.loads(skipped.out.splitlines()[-1])["on_nonfinite"] == "skip"
+    assert run("--on-nonfinite", "ignore").status == 2
+
+
 def test_process_help() -> None:
     process = start("--help")
     out, err = process.communicate(timeout=60)
