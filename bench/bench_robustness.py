@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import network
+from rivals import network
 
 import mlgraph_ext
 from mlgraph.engine import STATE, Examples
