@@ -5,7 +5,8 @@
 The libraries take turns, so that what else the machine does meets them all. A turn is two epochs, of which the second counts:
 caches and threads are then the library's own. mlgraph's turn is one `fit` of two epochs and both count, on lines of their own:
 the first has all that `fit` does before its first step. Data conversion and compilation of the rivals are outside. Wall
-clock, shuffling included; the picture shows medians, the file has every time.
+clock, shuffling included. The picture shows the fastest of the turns, for what else a machine does can only add to them; the
+file has every time, and several runs, minutes apart, are drawn together by `--redraw`.
 
 The bound is the time that every multiply-add of the dense epoch takes at the peak of all threads, measured in the same
 process. Sparse networks are trained for an epoch, cut to the largest weights, and then trained on, which is what is timed.
@@ -15,10 +16,9 @@ import argparse
 import importlib.util
 import itertools
 import json
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import machine
@@ -119,8 +119,8 @@ def measure(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
                 raise AssertionError(f"{panel} {at}: an epoch that does not learn is none, came accuracies {scores}")
             seconds: Times = {name: times for turn in here for name, times in turn.seconds.items()}
             points.append({"panel": panel, "at": at, "sizes": sizes, "batch": batch, "seconds": seconds, "accuracy": scores})
-            medians = (f"{LABELS[name]} {1e3 * statistics.median(times):.1f} ms" for name, times in seconds.items())
-            say(f"{panel} {at:g}: {', '.join(medians)}")
+            fastest = (f"{LABELS[name]} {1e3 * min(times):.1f} ms" for name, times in seconds.items())
+            say(f"{panel} {at:g}: {', '.join(fastest)}")
 
     pairs = [((784, 32, 10), batch) for batch in BATCHES] + [((784, width, 10), BATCH) for width in WIDTHS if width != 32]
     for sizes, batch in pairs:
@@ -139,6 +139,20 @@ def measure(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     versions = {who: machine.version("scikit-learn" if who == "sklearn" else who) for who in present}
     return {"machine": machine.facts(), "peak": peak, "examples": n, "versions": versions, "absent": absent,
             "points": sorted(points, key=lambda point: (point["panel"], point["at"]))}  # fmt: skip
+
+
+def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several runs of one commit as one, with the turns of all."""
+    results = runs[0]
+    for run in runs[1:]:
+        if run["machine"]["commit"] != results["machine"]["commit"]:
+            raise SystemExit(f"expected runs of one commit, came {results['machine']['commit']} and {run['machine']['commit']}")
+        results["peak"] = max(results["peak"], run["peak"])
+        for point, other in zip(results["points"], run["points"], strict=True):
+            point["bound"] = min(point["bound"], other["bound"])
+            for who, times in other["seconds"].items():
+                point["seconds"][who] += times
+    return results
 
 
 # --- drawing ----------------------------------------------------------------------------------------------------------
@@ -162,7 +176,7 @@ def draw(results: dict[str, Any], path: str) -> None:
     facts, examples = results["machine"], "MNIST" if results["examples"] == 60_000 else f"{results['examples']} images"
     absent = f"; not installed: {', '.join(LABELS[who] for who in results['absent'])}" if results["absent"] else ""
     figure.suptitle(
-        f"An epoch of {examples}, medians of turns; {facts['cpu']}, {facts['isa']}, threads: {facts['threads']}, "
+        f"An epoch of {examples}, the fastest of the turns; {facts['cpu']}, {facts['isa']}, threads: {facts['threads']}, "
         f"peak {results['peak'] / 1e9:.0f} GFLOP/s{absent}", fontsize=9,
     )  # fmt: skip
     figure.savefig(path, metadata={"Software": None})
@@ -183,7 +197,7 @@ def _panel(axes: Any, results: dict[str, Any], panel: str, title: str, label: st
     axes.spines[["top", "right"]].set_visible(False)
     for who, style in STYLES.items():
         line = [
-            (x, point["bound"] if who == "bound" else statistics.median(point["seconds"][who]))
+            (x, point["bound"] if who == "bound" else min(point["seconds"][who]))
             for x, point in zip(at, points, strict=True)
             if who == "bound" or who in point["seconds"]
         ]
@@ -213,12 +227,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", metavar="PNG", help="draw the picture here")
     parser.add_argument("--json", metavar="FILE", help="write every time here; tables.py reads it")
-    parser.add_argument("--redraw", metavar="FILE", help="draw what --json wrote, time nothing")
+    parser.add_argument("--redraw", metavar="FILE", nargs="+", help="draw what --json wrote, time nothing")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data, once: whether it works, not how fast it is")
     args = parser.parse_args()
     if args.redraw:
-        with open(args.redraw) as file:
-            results = json.load(file)
+        runs = []
+        for path in args.redraw:
+            with open(path) as file:
+                runs.append(json.load(file))
+        results = together(runs)
     else:
         results = measure(args.quick, lambda line: print(line, file=sys.stderr, flush=True))
         for who in results["absent"]:

@@ -4,18 +4,18 @@
     python bench/epochs.py --json epochs.json
     python bench/tables.py bench.json epochs.json
 
-Each table says what machine and commit it is of and which of its times it shows: the median of the turns of epochs.py, and of
-pytest-benchmark the fastest, or with `--median` the median. Several files of pytest-benchmark are several builds: kernels
-get a column for each, all else is of the first file that has it.
+Each table says what machine and commit it is of and which of its times it shows: the fastest of the turns of epochs.py, and of
+pytest-benchmark the fastest too, or with `--median` the median. Of several files of pytest-benchmark each benchmark's fastest
+run counts, so that a machine that others share may be busy in one of them. Files of several builds give kernels a column each;
+all else is of the first build.
 """
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from epochs import LATER
+from epochs import LATER, together
 
 Bench = dict[str, Any]
 
@@ -26,8 +26,13 @@ class Results:
     """The benchmarks of some files, by name."""
 
     def __init__(self, files: Sequence[dict[str, Any]], statistic: str) -> None:
-        self.all = [bench for file in files for bench in file["benchmarks"]]
         self.statistic = statistic
+        fastest: dict[tuple[str, Any], Bench] = {}
+        for bench in (bench for file in files for bench in file["benchmarks"]):
+            key = bench["name"], bench["extra_info"].get("isa")
+            if key not in fastest or self.seconds(bench) < self.seconds(fastest[key]):
+                fastest[key] = bench
+        self.all = list(fastest.values())
 
     def of(self, function: str, **params: Any) -> Bench | None:
         """The first benchmark of this function with these parameters."""
@@ -98,21 +103,21 @@ def turns(epochs: dict[str, Any]) -> str:
     cut: list[list[str]] = []
     base = 0.0
     for point in epochs["points"]:
-        medians = {who: statistics.median(times) for who, times in point["seconds"].items()}
-        first, later = medians["mlgraph"], medians[LATER]
+        fastest = {who: min(times) for who, times in point["seconds"].items()}
+        first, later = fastest["mlgraph"], fastest[LATER]
         if point["panel"] == "sparsity":
             base = base or later
             cut.append([f"{point['at']:.0%}", time(first), time(later), f"{later / base:.2f}"])
         if point["at"] == 0 or point["panel"] != "sparsity":
-            cells = side_by_side(f"{network(point['sizes'])}, {point['batch']}", [first, later, *map(medians.get, rivals)])
+            cells = side_by_side(f"{network(point['sizes'])}, {point['batch']}", [first, later, *map(fastest.get, rivals)])
             for i, who in enumerate(rivals, 3):
-                cells[i] += f" ({medians[who] / first:.1f}, {medians[who] / later:.1f})" if who in medians else ""
+                cells[i] += f" ({fastest[who] / first:.1f}, {fastest[who] / later:.1f})" if who in fastest else ""
             dense[cells[0]] = [*cells, time(point["bound"]), f"{point['bound'] / later:.0%}"]
     versions = "".join(f", {who} {version}" for who, version in epochs["versions"].items() if who != "mlgraph")
     head = ["network, batch", "mlgraph, first epoch of a `fit`", "later epochs", *(WHO[who] for who in rivals),
             "every multiply-add at peak", "as a share of later epochs"]  # fmt: skip
     return (
-        f"### Epochs in turns\n\nMedian of turns; {epochs['examples']:,} examples; {machine(epochs['machine'])}, peak of all "
+        f"### Epochs in turns\n\nFastest of the turns; {epochs['examples']:,} examples; {machine(epochs['machine'])}, peak of all "
         f"threads {epochs['peak'] / 1e9:.0f} GFLOP/s{versions}. In brackets: how many times as long as mlgraph's first epoch "
         f"and its later ones.\n\n{table(head, [*dense.values()])}\n\n"
         + table(["784-300-100-10, 128: edges cut", "first epoch of a `fit`", "later epochs", "times dense"], cut)
@@ -228,14 +233,14 @@ def main() -> None:
     for path in args.files:
         with open(path) as file:
             files.append(json.load(file))
-    for file in files:
-        if "points" in file:
-            print(turns(file), end="\n\n")
+    in_turns = [file for file in files if "points" in file]
+    if in_turns:
+        print(turns(together(in_turns)), end="\n\n")
     results = Results([file for file in files if "benchmarks" in file], "median" if args.median else "min")
     for title, make in TABLES.items():
         text = make(results)
         if text:
-            facts = next(bench for bench in results.all)["extra_info"]
+            facts = results.all[0]["extra_info"]
             print(f"### {title}\n\n{'Median' if args.median else 'Fastest'}; {machine(facts)}.\n\n{text}\n")
 
 
