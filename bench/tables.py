@@ -117,9 +117,9 @@ def turns(epochs: dict[str, Any]) -> str:
     head = ["network, batch", "mlgraph, first epoch of a `fit`", "later epochs", *(WHO[who] for who in rivals),
             "every multiply-add at peak", "as a share of later epochs"]  # fmt: skip
     return (
-        f"### Epochs in turns\n\nFastest of the turns; {epochs['examples']:,} examples; {machine(epochs['machine'])}, peak of all "
-        f"threads {epochs['peak'] / 1e9:.0f} GFLOP/s{versions}. In brackets: how many times as long as mlgraph's first epoch "
-        f"and its later ones.\n\n{table(head, [*dense.values()])}\n\n"
+        f"### Epochs in turns\n\nFastest of the turns; {epochs['examples']:,} examples; {machine(epochs['machine'])}, peak of "
+        f"all threads {epochs['peak'] / 1e9:.0f} GFLOP/s{versions}. In brackets: how many times as long as mlgraph's first "
+        f"epoch and its later ones.\n\n{table(head, [*dense.values()])}\n\n"
         + table(["784-300-100-10, 128: edges cut", "first epoch of a `fit`", "later epochs", "times dense"], cut)
     )
 

@@ -343,7 +343,7 @@ class Engine:
             most = int(size.max()) if len(size) else 0
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
-        n_threads = threads_for(n_threads, plan.n_edges * most)
+        n_threads = threads_for(n_threads, plan.work * most)
         value_slot, lowest_value = self._slots_of(values)
         adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
         loss_slot, lowest_loss = self._slots_of(loss_nodes)

@@ -29,6 +29,10 @@ DENSE_FROM = 8
 """Neurons that must share their sources to be a dense block: a panel of `PANEL` costs about half as many sparse rows."""
 
 
+ROW_WORK = 4
+"""Edges of a dense block that one edge of a sparse row, or one argument of an operation, costs as much time as."""
+
+
 class Instruction(NamedTuple):
     """A run of nodes executed by one kernel call; the fields and their order are those of the kernels."""
 
@@ -93,6 +97,8 @@ class Plan:
         Floats that a tile needs beside its slots.
     n_edges : int
         Edges into live neurons.
+    work : int
+        What an example costs, in multiply-adds of dense blocks.
     read_slots : (int, int)
         The first and one after the last of the slots that neurons read, beside inputs.
     edge_scale : float
@@ -164,6 +170,7 @@ class Plan:
         self.reads_directly = 0 < n_inputs <= np.iinfo(np.uint16).max and not (arguments < n_inputs).any()
         self.dense_read_data = self.rows_read_data = False
         self.n_masked = self.n_extra = self.n_edges = 0
+        self.work = ROW_WORK * len(arguments)
         self.read_slots, self.edge_scale = (0, 0), 1.0
         trained = np.flatnonzero(code[heads] >= PARAMETER).tolist()
         groups = [nodes[firsts[i] : firsts[i] + sizes[i]] for i in trained]
@@ -214,7 +221,9 @@ class Plan:
             self.n_extra, i, drop, keep, bits, self.n_extra + shared * width * LANES, -1, self.n_masked,
         )  # fmt: skip
         self.n_extra += shared * width * LANES
-        self.n_edges += int(low.count[group].sum())
+        edges = int(low.count[group].sum())
+        self.n_edges += edges
+        self.work += edges if shared else ROW_WORK * edges
         if bits:
             self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
             self.n_extra += -(-n_weights // 64) * 2
