@@ -50,6 +50,36 @@ def test_what_is_filled():
     assert fill(lightly_pruned(weight_dropout=0.5)._engine("loss").plan)[1] is None
 
 
+@pytest.mark.parametrize("kind", ["operations", "written"])
+def test_a_source_that_comes_twice_is_not_filled(monkeypatch, kind):
+    """Two nodes of equal value are one slot, and a neuron that reads both has two weights for it."""
+    x = np.random.default_rng(0).normal(size=(100, 8))
+    trained = []
+    for by_rows in (False, True):
+        rng = np.random.default_rng(1)
+        g = mlgraph.Graph()
+        inputs = g.inputs(8)
+        nodes = inputs if kind == "written" else [mlgraph.sin(node) for node in inputs]
+        again = inputs if kind == "written" else [mlgraph.sin(node) for node in inputs]
+        neurons = []
+        for i in range(16):
+            sources = [node for k, node in enumerate([*nodes, *again]) if k != i]
+            if kind == "written":
+                parameters = [g.parameter(w) for w in rng.normal(size=len(sources)) / 4]
+                neurons.append(mlgraph.tanh(mlgraph.sum(*(p * node for p, node in zip(parameters, sources, strict=True)))))
+            else:
+                neurons.append(g.add_neuron(sources, "tanh", weights=rng.normal(size=len(sources)) / 4))
+        outputs = [g.add_neuron(neurons, weights=rng.normal(size=16) / 4) for _ in range(3)]
+        model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
+        assert kinds(model._engine("loss").plan) == [KINDS["rows"]] * 2
+        if by_rows:
+            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+        model.fit(x, np.arange(100) % 3, epochs=3, batch_size=50, learning_rate=0.1)
+        trained.append((g.parameters.copy(), model.history.batch_loss))
+    np.testing.assert_allclose(trained[0][0], trained[1][0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(trained[0][1], trained[1][1], rtol=1e-5)
+
+
 @pytest.mark.parametrize("options", OPTIMIZERS)
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
 def test_training_is_that_of_the_rows(sweep, monkeypatch, kind, options):
