@@ -42,17 +42,17 @@ class Filling(NamedTuple):
     origin: Ints
     place: Ints
 
-    def fill(self, vector: Float32, out: Float32, n_threads: int) -> None:
+    def fill(self, vector: Float32, blocks: Float32, n_threads: int) -> None:
         """Copy parameters, or an optimizer's state, of the graph into a vector of the plan."""
         n = min(self.base, len(vector))  # which may end amid a panel
-        out[:n] = vector[:n]
-        mlgraph_ext.sweep.move(vector, self.origin, out, self.place, n_threads)
+        blocks[:n] = vector[:n]
+        mlgraph_ext.sweep.move(vector, self.origin, blocks, self.place, n_threads)
 
-    def empty(self, out: Float32, vector: Float32, n_threads: int) -> None:
-        """And back."""
+    def empty(self, blocks: Float32, vector: Float32, n_threads: int) -> None:
+        """And back: first all that stands alike, then the rows, which the plan has left as they were."""
         n = min(self.base, len(vector))
-        vector[:n] = out[:n]
-        mlgraph_ext.sweep.move(out, self.place, vector, self.origin, n_threads)
+        vector[:n] = blocks[:n]
+        mlgraph_ext.sweep.move(blocks, self.place, vector, self.origin, n_threads)
 
 
 def fill(plan: Plan) -> tuple[Plan, Filling | None]:
@@ -96,11 +96,15 @@ def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ints] | None:
     """The sources that a block of these rows has, and where in it each of their weights stands; None if it would not pay."""
     row = plan.index[ins.args : ins.args + ins.size + 1]
     source = plan.index[ins.args + ins.size + 1 :][: row[-1]]
-    slots = np.arange(len(plan.input_column), dtype=np.int32) if ins.reads_data else np.unique(source)
+    read = np.zeros(plan.n_slots, bool)
+    read[source] = True
+    if ins.reads_data:
+        read[: len(plan.input_column)] = True
+    slots, number = np.flatnonzero(read).astype(np.int32), np.cumsum(read) - 1
     if len(source) < (FULL_FROM_DATA if ins.reads_data else FULL_FROM) * ins.size * len(slots):
         return None
     neuron = np.repeat(np.arange(ins.size), np.diff(row))
-    places = (neuron // PANEL * len(slots) + np.searchsorted(slots, source)) * PANEL + neuron % PANEL
+    places = (neuron // PANEL * len(slots) + number[source]) * PANEL + neuron % PANEL
     # Nodes of equal value are one slot. A neuron may read one twice, by two weights; a block has place for one of them.
     taken = np.zeros(-(-ins.size // PANEL) * PANEL * len(slots), bool)
     taken[places] = True
