@@ -42,23 +42,23 @@ class Filling(NamedTuple):
     origin: Ints
     place: Ints
 
-    def fill(self, vector: Float32, out: Float32, n_threads: int) -> None:
+    def fill(self, vector: Float32, blocks: Float32, n_threads: int) -> None:
         """Copy parameters, or an optimizer's state, of the graph into a vector of the plan."""
         n = min(self.base, len(vector))  # which may end amid a panel
-        out[:n] = vector[:n]
-        mlgraph_ext.sweep.move(vector, self.origin, out, self.place, n_threads)
+        blocks[:n] = vector[:n]
+        mlgraph_ext.sweep.move(vector, self.origin, blocks, self.place, n_threads)
 
-    def empty(self, out: Float32, vector: Float32, n_threads: int) -> None:
-        """And back."""
+    def empty(self, blocks: Float32, vector: Float32, n_threads: int) -> None:
+        """And back: first all that stands alike, then the rows, which the plan has left as they were."""
         n = min(self.base, len(vector))
-        vector[:n] = out[:n]
-        mlgraph_ext.sweep.move(out, self.place, vector, self.origin, n_threads)
+        vector[:n] = blocks[:n]
+        mlgraph_ext.sweep.move(blocks, self.place, vector, self.origin, n_threads)
 
 
 def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     """The plan with dense blocks for rows that are full enough; itself if there are none."""
-    rows = [(i, ins, *_rows(plan, ins)) for i, ins in plan.trained if ins.kind == KINDS["rows"] and not ins.bits]
-    full = [(i, ins, row, source, slots) for i, ins, row, source, slots in rows if _is_full(ins, source, slots)]
+    rows = [(i, ins) for i, ins in plan.trained if ins.kind == KINDS["rows"] and ins.size >= DENSE_FROM and not ins.bits]
+    full = [(i, ins, *block) for i, ins in rows if (block := _block(plan, ins)) is not None]
     if not full:
         return plan, None
     ends = [ins.weights + ins.n_weights for _, ins in plan.trained] + [ins.bias + ins.size for _, ins in plan.trained]
@@ -69,12 +69,10 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     new.program, index = plan.program.copy(), [plan.index]
     n_index = len(plan.index)
     origin, place = [], []
-    for i, ins, row, source, slots in full:
+    for i, ins, slots, places in full:
         width = -(-ins.size // PANEL) * PANEL
-        neuron = np.repeat(np.arange(ins.size), np.diff(row))
-        k = np.searchsorted(slots, source)
-        origin.append(ins.weights + np.arange(len(source)))
-        place.append(size + (neuron // PANEL * len(slots) + k) * PANEL + neuron % PANEL)
+        origin.append(ins.weights + np.arange(len(places)))
+        place.append(size + places)
         new.program[i] = ins._replace(
             kind=KINDS["dense"], arity=len(slots), args=n_index, weights=size, n_weights=width * len(slots), back=0, n_back=0,
             transposed=new.n_extra, holes=(size - base) // 64, masked=new.n_masked,
@@ -87,21 +85,27 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     new.index = np.concatenate(index)
     reading = [ins.kind for _, ins in new.trained if ins.reads_data]
     new.dense_read_data, new.rows_read_data = KINDS["dense"] in reading, KINDS["rows"] in reading
-    places = np.concatenate(place)
+    stands = np.concatenate(place)
     bits = np.zeros(size - base, bool)
-    bits[places - base] = True
+    bits[stands - base] = True
     edges = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
-    return new, Filling(edges, base, size, np.concatenate(origin), places)
+    return new, Filling(edges, base, size, np.concatenate(origin), stands)
 
 
-def _rows(plan: Plan, ins: Instruction) -> tuple[Ids, Ids, Ids]:
-    """Pointers and sources of rows, and the sources a block of them would have."""
+def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ints] | None:
+    """The sources that a block of these rows has, and where in it each of their weights stands; None if it would not pay."""
     row = plan.index[ins.args : ins.args + ins.size + 1]
     source = plan.index[ins.args + ins.size + 1 :][: row[-1]]
-    slots = np.arange(len(plan.input_column), dtype=np.int32) if ins.reads_data else np.unique(source)
-    return row, source, slots
-
-
-def _is_full(ins: Instruction, source: Ids, slots: Ids) -> bool:
-    share = FULL_FROM_DATA if ins.reads_data else FULL_FROM
-    return ins.size >= DENSE_FROM and len(source) >= share * ins.size * len(slots)
+    read = np.zeros(plan.n_slots, bool)
+    read[source] = True
+    if ins.reads_data:
+        read[: len(plan.input_column)] = True
+    slots, number = np.flatnonzero(read).astype(np.int32), np.cumsum(read) - 1
+    if len(source) < (FULL_FROM_DATA if ins.reads_data else FULL_FROM) * ins.size * len(slots):
+        return None
+    neuron = np.repeat(np.arange(ins.size), np.diff(row))
+    places = (neuron // PANEL * len(slots) + number[source]) * PANEL + neuron % PANEL
+    # Nodes of equal value are one slot. A neuron may read one twice, by two weights; a block has place for one of them.
+    taken = np.zeros(-(-ins.size // PANEL) * PANEL * len(slots), bool)
+    taken[places] = True
+    return (slots, places) if np.count_nonzero(taken) == len(places) else None

@@ -165,7 +165,7 @@ def step(
 
 
 def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
-    """What step `number` drops from an instruction in a tile (``_random.pxi``)."""
+    """What step `number` drops from an instruction in a tile (``_dropout.pxi``)."""
     if ins.kind not in (KINDS["dense"], KINDS["rows"]):
         return Dropped()
     edges: Array | None = None

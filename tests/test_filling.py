@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mlgraph
+from mlgraph import reference
 from mlgraph.engine import Engine, Examples
 from mlgraph.filling import fill
 from mlgraph.plan import KINDS
@@ -50,6 +51,36 @@ def test_what_is_filled():
     assert fill(lightly_pruned(weight_dropout=0.5)._engine("loss").plan)[1] is None
 
 
+@pytest.mark.parametrize("kind", ["operations", "written"])
+def test_a_source_that_comes_twice_is_not_filled(monkeypatch, kind):
+    """Two nodes of equal value are one slot, and a neuron that reads both has two weights for it."""
+    x = np.random.default_rng(0).normal(size=(100, 8))
+    trained = []
+    for by_rows in (False, True):
+        rng = np.random.default_rng(1)
+        g = mlgraph.Graph()
+        inputs = g.inputs(8)
+        nodes = inputs if kind == "written" else [mlgraph.sin(node) for node in inputs]
+        again = inputs if kind == "written" else [mlgraph.sin(node) for node in inputs]
+        neurons = []
+        for i in range(16):
+            sources = [node for k, node in enumerate([*nodes, *again]) if k != i]
+            if kind == "written":
+                parameters = [g.parameter(w) for w in rng.normal(size=len(sources)) / 4]
+                neurons.append(mlgraph.tanh(mlgraph.sum(*(p * node for p, node in zip(parameters, sources, strict=True)))))
+            else:
+                neurons.append(g.add_neuron(sources, "tanh", weights=rng.normal(size=len(sources)) / 4))
+        outputs = [g.add_neuron(neurons, weights=rng.normal(size=16) / 4) for _ in range(3)]
+        model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
+        assert kinds(model._engine("loss").plan) == [KINDS["rows"]] * 2
+        if by_rows:
+            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+        model.fit(x, np.arange(100) % 3, epochs=3, batch_size=50, learning_rate=0.1)
+        trained.append((g.parameters.copy(), model.history.batch_loss))
+    np.testing.assert_allclose(trained[0][0], trained[1][0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(trained[0][1], trained[1][1], rtol=1e-5)
+
+
 @pytest.mark.parametrize("options", OPTIMIZERS)
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
 def test_training_is_that_of_the_rows(sweep, monkeypatch, kind, options):
@@ -65,6 +96,50 @@ def test_training_is_that_of_the_rows(sweep, monkeypatch, kind, options):
         trained.append((net.graph.parameters.copy(), net.history.batch_loss))
     np.testing.assert_allclose(trained[0][0], trained[1][0], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(trained[0][1], trained[1][1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize("n", [1, 33, 100, 200])
+def test_gradients_of_the_reference(sweep, kind, dropout, n):
+    """Those of one step, in the places of the rows, and zero where there is no edge."""
+    net = lightly_pruned((60, 70, 20, 6), dropout=dropout)
+    x, y = data(n, 60, 6, kind)
+    engine = net._engine("loss")
+    losses = np.zeros(n, np.float32)
+    engine.filled.run(
+        Examples(x, 60), first=[0], size=[n], label=y.astype(np.int32), loss=net.loss, loss_nodes=net._loss_nodes,
+        optimizer="accumulate", training=True, backward=True, seed=3, step_number=7, losses=losses,
+    )  # fmt: skip
+    want_losses, want = reference.step(
+        engine.plan, net.graph.parameters, x, net.loss, engine.plan.slot[net._loss_nodes], label=y, seed=3, number=7
+    )
+    np.testing.assert_allclose(losses, want_losses, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(net.graph.state["gradient"], want, rtol=1e-4, atol=2e-6 * np.abs(want).max())
+    blocks = engine.filled._copies[1][engine.filled._filling.base :]
+    edges = np.unpackbits(engine.filled._filling.edges.astype("<u8").view(np.uint8), bitorder="little").astype(bool)
+    assert not blocks[~edges].any() and blocks[edges].any()
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS)
+def test_a_run_goes_on_with_the_same_bits(tmp_path, options):
+    x, y = data(300, 60, 6, "sparse")
+    options = {"epochs": 3, "batch_size": 37, "learning_rate": 0.05, **options}
+
+    def interrupt(progress):
+        if progress.examples > 400:
+            raise KeyboardInterrupt
+
+    whole, other = lightly_pruned(), lightly_pruned()
+    whole.fit(x, y, **options)
+    with pytest.raises(KeyboardInterrupt):
+        other.fit(x, y, checkpoint=tmp_path / "run", callback=interrupt, **options)
+    again = lightly_pruned()
+    again.fit(x, y, checkpoint=tmp_path / "run", resume=True, **options)
+    assert len(other.history.batch_loss) < len(whole.history.batch_loss)
+    for one, two in zip(whole.layers, again.layers, strict=True):
+        for neuron, same in zip(one.neurons, two.neurons, strict=True):
+            assert neuron.weights.tobytes() == same.weights.tobytes() and neuron.bias == same.bias
 
 
 @pytest.mark.parametrize("dropout", [0.3, 0.5, 0.9])

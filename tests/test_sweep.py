@@ -136,6 +136,23 @@ def test_pruned_layers(sweep, kind, density, n):
     np.testing.assert_allclose(model.forward(x), values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 63, 64, 65, 67, 130, 785])
+@pytest.mark.parametrize("read", ["all", "some"])
+def test_bytes_of_any_number_of_columns(sweep, columns, read):
+    """Rows read words of four bytes, 64 columns at a time; what they do not read may lie between, before and behind."""
+    rng = np.random.default_rng(columns)
+    g = mlgraph.Graph()
+    inputs = g.inputs(columns)
+    some = inputs if read == "all" else [inputs[k] for k in np.flatnonzero(rng.random(columns) < 0.1)] or inputs[-1:]
+    sources = [[node for node in some if rng.random() < 0.5] or some[-1:] for _ in range(7)]
+    weights = [rng.normal(size=len(nodes)) / len(nodes) ** 0.5 for nodes in sources]
+    hidden = [g.add_neuron(nodes, "tanh", weights=w, bias=rng.normal()) for nodes, w in zip(sources, weights, strict=True)]
+    outputs = [g.add_neuron(hidden[i : i + 4], weights=rng.normal(size=4)) for i in range(4)]
+    model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
+    plan = check(model, *data(150, columns, 4, "dense"))
+    assert plan.reads_directly and plan.rows_read_data and not plan.dense_read_data
+
+
 def test_bits_of_pruned_layers_do_not_depend_on_threads(sweep):
     x, y = data(500, 60, 6, "sparse")
     results = []
