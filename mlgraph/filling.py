@@ -96,15 +96,16 @@ def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ints] | None:
     """The sources that a block of these rows has, and where in it each of their weights stands; None if it would not pay."""
     row = plan.index[ins.args : ins.args + ins.size + 1]
     source = plan.index[ins.args + ins.size + 1 :][: row[-1]]
-    read = np.zeros(plan.n_slots, bool)
-    read[source] = True
-    if ins.reads_data:
-        read[: len(plan.input_column)] = True
-    slots, number = np.flatnonzero(read).astype(np.int32), np.cumsum(read) - 1
+    first, last = (0, len(plan.input_column) - 1) if ins.reads_data else (int(source.min()), int(source.max()))
+    if last - first >= 16 * len(source):  # so far apart that to look would not be linear in the edges
+        return None
+    read = np.full(last + 1 - first, bool(ins.reads_data))
+    read[source - first] = True
+    slots, number = (np.flatnonzero(read) + first).astype(np.int32), np.cumsum(read) - 1
     if len(source) < (FULL_FROM_DATA if ins.reads_data else FULL_FROM) * ins.size * len(slots):
         return None
     neuron = np.repeat(np.arange(ins.size), np.diff(row))
-    places = (neuron // PANEL * len(slots) + number[source]) * PANEL + neuron % PANEL
+    places = (neuron // PANEL * len(slots) + number[source - first]) * PANEL + neuron % PANEL
     # Nodes of equal value are one slot. A neuron may read one twice, by two weights; a block has place for one of them.
     taken = np.zeros(-(-ins.size // PANEL) * PANEL * len(slots), bool)
     taken[places] = True
