@@ -330,6 +330,11 @@ class Engine:
         bad : int
             -1, or the step that was not taken, because something is not finite or not certain to stay below the limit.
         values, adjoints : float32, shape (len(order), nodes), or None
+
+        Raises
+        ------
+        ValueError
+            If the data are narrower than what the plan reads, or one of several steps is empty.
         """
         plan, n = self.plan, len(examples)
         if examples.array.shape[1] < self._width:
@@ -341,6 +346,8 @@ class Engine:
             first, size = np.asarray(first, np.int64), np.asarray(size, np.int64)
             rate = np.zeros(len(size), np.float32) if rate is None else np.asarray(rate, np.float32)
             most = int(size.max()) if len(size) else 0
+        if len(size) > 1 and size.min() < 1:
+            raise ValueError(f"size: expected at least one example in every step, came {size.min()}")
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
         n_threads = threads_for(n_threads, plan.work * most)

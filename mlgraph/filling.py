@@ -1,8 +1,10 @@
 """Light pruning: rows that lack few edges are trained as dense blocks with holes, which costs no more than all the edges.
 
 A hole is a weight that is zero and stays so: what the block finds for its gradient is masked. The graph knows nothing of
-it: its parameters stand in rows, and the blocks have copies. What is not finite would spread through a hole, 0 * inf;
-training meets it with a bound on every step, and takes the step that fails it by the rows.
+it: its parameters stand in rows, and the blocks have copies, of the optimizer's state too (4 bytes a weight, hole or not, for
+each vector, and 16 bytes an edge to find them). What is not finite would spread through a hole, 0 * inf; training meets it
+with a bound on every step, and takes the step that fails it by the rows. The two add in another order, so that close to
+overflow one may find a sum finite that the other does not, as two builds may.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from mlgraph.lowering import Ids, Ints
 from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan
 
 FULL_FROM_DATA, FULL_FROM = 0.33, 0.6
-"""Shares of the edges from which on a dense block takes a step faster than rows: where it reads the data, and elsewhere."""
+"""Shares of the edges from which on a dense block takes a step faster than rows: where it reads the data, and elsewhere.
+
+Of 784-300-100-10 on MNIST at batch 128, by the v4 build on one and on two threads.
+"""
 
 
 class Filling(NamedTuple):

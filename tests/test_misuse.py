@@ -534,6 +534,8 @@ def test_columns_that_the_data_do_not_have_reach_no_kernel():
     for columns in (0, 2):
         with pytest.raises(ValueError, match=f"^x: expected 3 columns, one for each input, came {columns}$"):
             engine.run(Examples(np.ones((5, columns)), columns), values=[neuron.id])
+    with pytest.raises(ValueError, match=r"^size: expected at least one example in every step, came 0$"):
+        engine.run(Examples(np.ones((5, 3)), 3), first=[0, 0], size=[5, 0])
 
 
 def test_shares_next_to_one(new):
