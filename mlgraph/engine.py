@@ -6,6 +6,7 @@ import os
 import warnings
 from contextlib import suppress
 from functools import cache, cached_property
+from operator import is_
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -152,8 +153,11 @@ class Examples:
         array = real_array(what, x)
         if array.ndim != 2 or array.shape[1] != n_inputs:
             raise ValueError(f"{what}: expected shape (examples, {n_inputs}), came {array.shape}")
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
-            self.array: npt.NDArray[Any] = np.ascontiguousarray(array, np.uint8 if array.dtype == np.uint8 else np.float32)
+        self.array: npt.NDArray[Any] = array
+        if array.dtype not in (np.uint8, np.float32):
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+                self.array = array.astype(np.float32)
+        self.array = np.ascontiguousarray(self.array)
         self._what = what
         self._nonzeros: tuple[bytes, Nonzeros] | None = None
 
@@ -188,8 +192,10 @@ class Examples:
     @cached_property
     def are_sparse(self) -> bool:
         """Whether walking over the nonzeros of each example pays: few values are not zero, or the examples are few."""
+        if len(self) <= FEW:
+            return True
         sample = self.array[:: max(1, len(self) // 256)]
-        return len(self) <= FEW or bool(np.count_nonzero(sample) <= SPARSE_BELOW * sample.size)
+        return bool(np.count_nonzero(sample) <= SPARSE_BELOW * sample.size)
 
     def nonzeros(self, columns: npt.NDArray[np.int32], n_threads: int) -> Nonzeros:
         """The nonzeros of these columns, numbered from 0; those of the columns asked for last are kept."""
@@ -374,7 +380,7 @@ class Engine:
         key = optimizer, hyper, backward, sparse, as_bytes, n_tiles, n_threads, self.graph._used
         arrays = parameters, nonzeros, first_moment, second_moment
         prepared = self._prepared
-        if prepared is None or prepared[0] != key or any(a is not b for a, b in zip(prepared[1], arrays, strict=True)):
+        if prepared is None or prepared[0] != key or not all(map(is_, prepared[1], arrays)):
             chunk = nonzeros.chunk if nonzeros is not None else None
             units, unit_floats = self._units_for(chunk) if optimizer else (_NO_UNITS, PANEL)
             # What a worker needs: two gradients of a unit, nonzeros of a tile or sorted by column, masked weights.
