@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path  # noqa: F401 - of the processes below
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -616,8 +616,8 @@ def test_a_folder_that_is_read_only(path, monkeypatch):
 
     stale = path.with_name(".run.npz.abcd_012")
     stale.write_text("")
-    for name in ("unlink", "open"):
-        monkeypatch.setattr(os, name, refused)
+    for owner, name in ((Path, "unlink"), (os, "open")):
+        monkeypatch.setattr(owner, name, refused)
     net = network()
     with pytest.warns(RuntimeWarning, match=rf"^checkpoint: {path} cannot be written \(Read-only file system\), training"):
         fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0)
