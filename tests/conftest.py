@@ -7,7 +7,7 @@ import pytest
 
 import mlgraph_ext
 
-pytest_plugins = ["mnist_program"]
+pytest_plugins = ["checkpoint_runs", "mnist_program"]
 pytest.register_assert_rewrite("fuzz_files", "fuzz_graphs", "fuzz_command_line")
 
 # Examples are run against the one `sweep` that the test has from its fixture.

@@ -32,31 +32,24 @@ def test_gradients_of_nodes(sweep):
 
         return change
 
-    def bias(neuron):
+    def number(node, name):
         def change(step):
-            before = neuron.bias
-            neuron.bias += step
-            return lambda: setattr(neuron, "bias", before)
-
-        return change
-
-    def value(parameter):
-        def change(step):
-            before = parameter.value
-            parameter.value += step
-            return lambda: setattr(parameter, "value", before)
+            before = getattr(node, name)
+            setattr(node, name, before + step)
+            return lambda: setattr(node, name, before)
 
         return change
 
     for name in ("w", "shared"):
         assert gradients.of(n[name]).shape == ()
-        np.testing.assert_allclose(gradients.of(n[name]), slope(g, n["z"], x, value(n[name])), rtol=1e-2)
+        np.testing.assert_allclose(gradients.of(n[name]), slope(g, n["z"], x, number(n[name], "value")), rtol=1e-2)
     for name in ("one", "bare", "first", "last"):
         neuron = n[name]
         want = [slope(g, n["z"], x, weight(neuron, k)) for k in range(len(neuron.sources))]
         np.testing.assert_allclose(gradients.of(neuron), want, rtol=2e-2, atol=0.05)
         if name != "bare":
-            np.testing.assert_allclose(gradients.of_bias(neuron), slope(g, n["z"], x, bias(neuron)), rtol=2e-2, atol=0.05)
+            want = slope(g, n["z"], x, number(neuron, "bias"))
+            np.testing.assert_allclose(gradients.of_bias(neuron), want, rtol=2e-2, atol=0.05)
     np.testing.assert_array_equal(gradients.of(n["y"]), gradients.inputs[:, 1])
 
 
