@@ -81,6 +81,36 @@ def test_a_source_that_comes_twice_is_not_filled(monkeypatch, kind):
     np.testing.assert_allclose(trained[0][1], trained[1][1], rtol=1e-5)
 
 
+def test_rows_are_read_wherever_something_may_not_be_finite(monkeypatch):
+    """Many steps at a time are taken by blocks; a step that is looked at, and all that does not train, by rows."""
+    ran = []
+    run = Engine.run
+    monkeypatch.setattr(Engine, "run", lambda self, *args, **options: ran.append(self._filling) or run(self, *args, **options))
+    net, (x, y) = lightly_pruned(), data(200, 60, 6, "sparse")
+    net.fit(x, y, epochs=1, batch_size=50)
+    assert ran and all(ran)
+    ran.clear()
+    net.evaluate(x, y)
+    net.predict(x)
+    assert ran == [None, None]
+    ran.clear()
+    net.layers[1].neurons[1].weights[:] = np.inf
+    with pytest.raises(mlgraph.NonFiniteError):
+        net.fit(x, y, epochs=1, batch_size=50)
+    assert ran[0] and len(ran) > 1 and not any(ran[1:])
+
+
+def test_sources_that_are_far_apart_are_not_filled():
+    """Four of 2,000 slots, three for each neuron: to look for them would take longer the more there is between."""
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    between = [g.add_neuron(x[: 1 + k % 4], "tanh", weights=np.ones(1 + k % 4)) for k in range(2000)]
+    far = [between[k] for k in (0, 700, 1300, 1999)]
+    last = [g.add_neuron([s for j, s in enumerate(far) if j != k % 4], weights=np.ones(3)) for k in range(10)]
+    engine = mlgraph.Model(g, [mlgraph.sum(*last, *between)])._engine("loss")
+    assert KINDS["rows"] in kinds(engine.plan) and fill(engine.plan)[1] is None
+
+
 @pytest.mark.parametrize("options", OPTIMIZERS)
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
 def test_training_is_that_of_the_rows(sweep, monkeypatch, kind, options):

@@ -9,7 +9,7 @@ import mlgraph
 from mlgraph import reference
 from mlgraph.graph import PANEL
 from mlgraph.lowering import topological
-from mlgraph.plan import DENSE_FROM, KINDS, Plan
+from mlgraph.plan import DENSE_FROM, KINDS, ROW_WORK, Plan
 
 X = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
 
@@ -50,6 +50,17 @@ def test_a_layer_is_a_dense_block():
     assert first.reads_data and not second.reads_data and not first.propagate and second.propagate
     assert plan.reads_directly and plan.n_edges == 6 * 20 + 20 * 9 and plan.n_slots == 6 + 20 + 9
     assert net.graph.moves == 0, "a network is laid out as it is made"
+
+
+def test_work_counts_what_costs_more_than_an_edge_of_a_block():
+    """By it threads are shared out: a graph of operations alone has no edges, and is no less work."""
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    assert plan_of(mlgraph.tanh(x * y)).work == 3 * ROW_WORK
+    assert plan_of(g.add_neuron([x, y])).work == 2 * ROW_WORK
+    net = mlgraph.Network(6)
+    net.add_layer(20)
+    assert plan_of(*net.outputs).work == 6 * 20
 
 
 def test_a_short_layer_is_rows():

@@ -352,6 +352,12 @@ def test_small_work_has_one_thread(monkeypatch):
     assert engine.threads_for(4, 1) == engine.threads_for(np.int64(4), 1e12) == 4
 
 
+def test_few_examples_are_walked_one_by_one():
+    """Also where nothing is zero: for as few a tile of all lanes is slower."""
+    assert engine.Examples(np.ones((engine.FEW, 3)), 3).are_sparse
+    assert not engine.Examples(np.ones((engine.FEW + 1, 3)), 3).are_sparse
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted as Linux shows them")
 def test_small_work_starts_no_thread():
     code = """
