@@ -352,6 +352,16 @@ def test_small_work_has_one_thread(monkeypatch):
     assert engine.threads_for(4, 1) == engine.threads_for(np.int64(4), 1e12) == 4
 
 
+def test_operations_are_work_too(monkeypatch):
+    asked = []
+    monkeypatch.setattr(engine, "threads_for", lambda n_threads, work: asked.append(work) or 1)
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    f = g.compile(mlgraph.tanh(x * y))
+    f(np.ones((500, 2)))
+    assert asked[-1] == 500 * f._engine(False).plan.work > 0
+
+
 def test_few_examples_are_walked_one_by_one():
     """Also where nothing is zero: for as few a tile of all lanes is slower."""
     assert engine.Examples(np.ones((engine.FEW, 3)), 3).are_sparse
