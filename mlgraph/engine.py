@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import cache, cached_property
 from operator import is_
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,17 +32,13 @@ STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam":
 BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
 """What a byte of uint8 data stands for."""
 
-SPARSE_BELOW = 0.4
-"""Share of nonzeros in the data below which examples are walked nonzero by nonzero."""
+RUN = mlgraph_ext.sweep.RUN_COLUMNS
+
+SPARSE_BELOW = 0.7
+"""Share of runs of columns that are not all zero below which skipping the others pays."""
 
 FEW = 8
 """Examples for which one row after the other is faster than `LANES` at once, sparse or not."""
-
-CHUNKS = 6
-"""Pieces of the columns whose gradients have one owner each: a few for each thread, so that uneven ones level out."""
-
-COLUMN_FLOATS = 1 + 2 * 128
-"""Scratch for each column of a chunk: a length, and places and values of up to 128 nonzeros (``_columns.pxi``)."""
 
 MOST_THREADS = 1024
 """More than this is a mistake, and may be more than the system can start: libgomp then ends the process."""
@@ -125,17 +121,6 @@ def threads_for(n_threads: int | None, work: float) -> int:
     return min(available_threads(), worth) if worth > 1 else 1
 
 
-class Nonzeros(NamedTuple):
-    """The nonzeros of all examples in compressed rows; the fields are the kernels'."""
-
-    start: Ints
-    column: npt.NDArray[np.uint16]
-    byte: npt.NDArray[np.uint8] | None
-    value: Float32 | None
-    cut: npt.NDArray[np.uint16]
-    chunk: npt.NDArray[np.int32]
-
-
 class Examples:
     """Data in the form that the sweep reads; checks it.
 
@@ -159,7 +144,7 @@ class Examples:
                 self.array = array.astype(np.float32)
         self.array = np.ascontiguousarray(self.array)
         self._what = what
-        self._nonzeros: tuple[bytes, Nonzeros] | None = None
+        self._narrowed: tuple[bytes, Examples] | None = None
 
     def __len__(self) -> int:
         return len(self.array)
@@ -191,39 +176,21 @@ class Examples:
 
     @cached_property
     def are_sparse(self) -> bool:
-        """Whether walking over the nonzeros of each example pays: few values are not zero, or the examples are few."""
+        """Whether skipping runs of zeros pays: few are not zero, or the examples are few."""
         if len(self) <= FEW:
             return True
-        sample = self.array[:: max(1, len(self) // 256)]
-        return bool(np.count_nonzero(sample) <= SPARSE_BELOW * sample.size)
+        sample = self.array[:: max(1, len(self) // 256)] != 0
+        runs = np.logical_or.reduceat(sample, np.arange(0, sample.shape[1], RUN), axis=1)
+        return bool(np.count_nonzero(runs) <= SPARSE_BELOW * runs.size)
 
-    def nonzeros(self, columns: npt.NDArray[np.int32], n_threads: int) -> Nonzeros:
-        """The nonzeros of these columns, numbered from 0; those of the columns asked for last are kept."""
+    def narrowed(self, columns: npt.NDArray[np.int32]) -> Examples:
+        """These columns alone, side by side; those asked for last are kept."""
+        if np.array_equal(columns, np.arange(self.array.shape[1])):
+            return self
         key = columns.tobytes()
-        if self._nonzeros is None or self._nonzeros[0] != key:
-            self._nonzeros = key, self._compress(columns, n_threads)
-        return self._nonzeros[1]
-
-    def _compress(self, columns: npt.NDArray[np.int32], n_threads: int) -> Nonzeros:
-        array = self.array if len(columns) == self.array.shape[1] else np.ascontiguousarray(self.array[:, columns])
-        chunk = np.array([0, len(columns)], np.int32)
-        if len(self) >= 64:
-            # Chunks of about equal work, that begin at multiples of 8 columns: the compressor looks at 8 bytes at once.
-            sample = self.array[:: max(1, len(self) // 256)]
-            work = np.cumsum(np.count_nonzero(sample[:, columns], axis=0) + 0.01)
-            cuts = np.searchsorted(work, work[-1] * np.arange(1, CHUNKS) / CHUNKS) // 8 * 8
-            chunk = np.unique([0, *cuts, len(columns)]).astype(np.int32)
-        is_bytes = array.dtype == np.uint8
-        bytes, floats = (array, None) if is_bytes else (None, array)
-        start = np.zeros(len(array) + 1, np.int64)
-        mlgraph_ext.sweep.count_nonzero(bytes, floats, start[1:], n_threads)
-        np.cumsum(start, out=start)
-        column = np.empty(max(1, start[-1]), np.uint16)
-        byte = np.empty(len(column), np.uint8) if is_bytes else None
-        value = None if is_bytes else np.empty(len(column), np.float32)
-        cut = np.empty((len(array), len(chunk)), np.uint16)
-        mlgraph_ext.sweep.compress(bytes, floats, start, chunk, column, byte, value, cut, n_threads)
-        return Nonzeros(start, column, byte, value, cut, chunk)
+        if self._narrowed is None or self._narrowed[0] != key:
+            self._narrowed = key, Examples(self.array[:, columns], len(columns), self._what)
+        return self._narrowed[1]
 
 
 _START = np.zeros(1, np.int64)
@@ -250,13 +217,11 @@ class Engine:
         self._copies: list[Float32] = []
         self._memory = aligned(0)
         self._scratch = aligned(0)
-        self._units: dict[bytes, tuple[Ints, int]] = {}
+        self._ahead = aligned(0)
+        self._units: dict[tuple[bool, int], tuple[Ints, int]] = {}
         self._slots: dict[tuple[int, ...], tuple[npt.NDArray[np.int32], int]] = {(): (_NO_SLOTS, plan.n_slots)}
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
-        # A tile may compress its own data where every column is read in order.
-        columns = plan.input_column
-        self._width = int(columns.max(initial=-1)) + 1
-        self._reads_all = len(columns) == graph.n_inputs and bool((columns == np.arange(len(columns))).all())
+        self._width = int(plan.input_column.max(initial=-1)) + 1
         self._prepared: tuple[tuple[Any, ...], tuple[Any, ...], bytes] | None = None
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, Filling | None]]:
@@ -361,56 +326,65 @@ class Engine:
         adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
         loss_slot, lowest_loss = self._slots_of(loss_nodes)
         n_in = len(plan.input_column)
-        # Neurons that read the data may take them otherwise than from slots of floats: dense blocks walk over the nonzeros,
-        # if most are zero; sparse rows read bytes as they are.
+        # Neurons that read the data may take them otherwise than from slots of floats: dense blocks skip runs of zeros, if
+        # most are zero; sparse rows read bytes as they are.
         direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
         vectors = [self.graph._vector, *(self.graph.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
         own = self._copied(vectors, n_threads)
         parameters, first_moment, second_moment, *_ = *own, None, None
         sparse = direct and plan.dense_read_data and examples.are_sparse and self._weights_are_finite(parameters)
         as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
-        compress = sparse and not backward and self._reads_all
-        nonzeros = examples.nonzeros(plan.input_column, n_threads) if sparse and not compress else None
+        input_column = plan.input_column
+        narrow = sparse and len(input_column) < examples.array.shape[1]
+        if narrow:
+            examples, input_column = examples.narrowed(input_column), np.arange(n_in, dtype=np.int32)
         first_slot = n_in if as_bytes or (sparse and not plan.rows_read_data) else 0
         slots = (plan.n_slots - first_slot) * LANES
         stride = plan.n_extra + slots * (2 if backward else 1)
         bytes_at = stride if as_bytes else -1
         stride += n_in * mlgraph_ext.sweep.BYTE_SLOT_FLOATS * as_bytes
+        # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.
+        sweep = mlgraph_ext.sweep
+        ahead = sparse and optimizer is not None and n_threads <= plan.panels_ahead
+        entries_at = stride if sparse and not ahead else -1
+        list_examples = sweep.GROUP_EXAMPLES if ahead else sweep.TILE_EXAMPLES
+        list_floats = sweep.entry_floats(examples.bytes is not None, n_in, list_examples) if sparse else 0
+        stride += 0 if ahead else list_floats
         n_tiles = max(-(-most // LANES), n_threads) if optimizer else n_threads
-        key = optimizer, hyper, backward, sparse, as_bytes, n_tiles, n_threads, self.graph._used
-        arrays = parameters, nonzeros, first_moment, second_moment
+        n_lists = -(-n_tiles * LANES // list_examples)
+        key = optimizer, hyper, backward, sparse, as_bytes, n_tiles, n_threads, examples.bytes is None, self.graph._used, narrow
+        arrays = parameters, first_moment, second_moment
         prepared = self._prepared
         if prepared is None or prepared[0] != key or not all(map(is_, prepared[1], arrays)):
-            chunk = nonzeros.chunk if nonzeros is not None else None
-            units, unit_floats = self._units_for(chunk) if optimizer else (_NO_UNITS, PANEL)
-            # What a worker needs: two gradients of a unit, nonzeros of a tile or sorted by column, masked weights.
-            columns = 0
-            if compress:
-                columns = mlgraph_ext.sweep.tile_nonzeros(n_in)
-            elif chunk is not None and optimizer:
-                columns = int(np.diff(chunk).max()) * COLUMN_FLOATS
-            columns = -(-columns // PANEL) * PANEL
-            scratch_stride = 2 * unit_floats + columns + plan.n_masked
+            units, unit_floats = self._units_for(sparse, n_threads if ahead else 0) if optimizer else (_NO_UNITS, PANEL)
+            # What a worker needs: two gradients of a unit, values of entries that were bytes, masked weights.
+            n_examples = min(n_lists * list_examples, sweep.EXAMPLES_AT_ONCE)
+            converted = max(-(-n_in // RUN) * RUN * list_examples, sweep.UNIT_COLUMNS * n_examples) * sparse
+            scratch_stride = 2 * unit_floats + converted + plan.n_masked
             self._memory = _at_least(self._memory, stride * n_tiles)
             self._scratch = _at_least(self._scratch, scratch_stride * n_threads)
+            if ahead:
+                self._ahead = _at_least(self._ahead, plan.n_extra * n_tiles + 2 * n_lists * list_floats)
+            sums, entries = (self._ahead, self._ahead[plan.n_extra * n_tiles :]) if ahead else (None, None)
             program = plan.program
             if plan.n_masked:
                 program = program.copy()
-                program[:, -1] += 2 * unit_floats + columns
+                program[:, -1] += 2 * unit_floats + converted
             address = mlgraph_ext.sweep.prepare(
                 program=program, index=plan.index, constants=plan.constants, units=units,
                 edges=self._filling.edges if self._filling else _NO_EDGES, parameters=parameters,
                 optimizer=OPTIMIZERS[optimizer or "sgd"],
                 hyper=np.array(hyper, np.float32), first=first_moment, second=second_moment, scale=BYTE_SCALE,
-                input_column=plan.input_column, nonzero=None if nonzeros is None else tuple(nonzeros), compress=compress,
-                backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
+                input_column=input_column, backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
                 values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
                 first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],
-                first_adjoint=0 if plan.want_inputs else n_in, bytes_at=bytes_at, scratch=self._scratch, n_workers=n_threads,
-                scratch_stride=scratch_stride, columns_at=2 * unit_floats,
+                first_adjoint=0 if plan.want_inputs else n_in, bytes_at=bytes_at, entries_at=entries_at,
+                sums=sums, entries=entries, entries_stride=list_floats,
+                scratch=self._scratch, n_workers=n_threads, scratch_stride=scratch_stride,
+                converted_at=2 * unit_floats,
             )  # fmt: skip
             self._prepared = prepared = key, arrays, address
-            self._held = program, units  # the kernels have their addresses
+            self._held = program, units, input_column  # the kernels have their addresses
         n = n if order is None else len(order)
         value_out = np.empty((n, len(value_slot)), np.float32) if len(value_slot) and highest is None else None
         adjoint_out = np.empty((n, len(adjoint_slot)), np.float32) if len(adjoint_slot) else None
@@ -436,11 +410,11 @@ class Engine:
                 self._slots[key] = found
         return found
 
-    def _units_for(self, chunk: npt.NDArray[np.int32] | None) -> tuple[Ints, int]:
-        key = b"" if chunk is None else chunk.tobytes()
+    def _units_for(self, sparse: bool, ahead: int) -> tuple[Ints, int]:
+        key = sparse, ahead
         if key not in self._units:
-            units = self.plan.units(0 if chunk is None else len(chunk) - 1)
-            self._units[key] = units, self.plan.unit_floats(units, chunk)
+            units = self.plan.units(sparse, ahead)
+            self._units[key] = units, self.plan.unit_floats(units)
         return self._units[key]
 
     def _copied(self, vectors: list[Float32], n_threads: int) -> list[Float32]:

@@ -7,12 +7,14 @@ no output needs is left out. The parameter vector is laid out as the instruction
 
 from __future__ import annotations
 
+import itertools
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+import mlgraph_ext
 from mlgraph import ops
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, Graph
 from mlgraph.layout import lay_out
@@ -28,6 +30,9 @@ KINDS = {"constant": 0, "parameter": 1, "operation": 2, "dense": 3, "rows": 4}
 DENSE_FROM = 8
 """Neurons that must share their sources to be a dense block: a panel of `PANEL` costs about half as many sparse rows."""
 
+
+PANELS_AT_ONCE = 4
+"""Panels of a unit: as many as the widest kernel takes at a time."""
 
 ROW_WORK = 4
 """Edges of a dense block that one edge of a sparse row, or one argument of an operation, costs as much time as."""
@@ -253,32 +258,45 @@ class Plan:
         """Number of slots: inputs that are read, and nodes."""
         return len(self.node)
 
-    def units(self, chunks: int) -> Ints:
+    @cached_property
+    def panels_ahead(self) -> int:
+        """Panels of dense blocks that read the data, if all their sums may be made before a tile is swept; else 0."""
+        blocks = [ins for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data]
+        # Edges are dropped tile by tile, and many neurons in ways that pack the weights.
+        plain = all(ins.bits == 0 and ins.drop < 2**31 for ins in blocks)
+        return sum(-(-ins.size // PANEL) for ins in blocks) if plain else 0
+
+    def units(self, sparse: bool, ahead: int) -> Ints:
         """Runs of parameters for the second phase of a step.
 
         Parameters
         ----------
-        chunks : int
-            Chunks of the columns where dense blocks read the nonzeros of the data, else 0.
+        sparse : bool
+            Whether dense blocks that read the data skip zeros.
+        ahead : int
+            For how many threads they are cut into whole panels, whose sums are made ahead; 0: not at all. What comes out
+            does not depend on it.
 
         Returns
         -------
         int64, shape (units, 6)
-            Instruction, part (0 weights, 1 bias), first and last source, chunk, neuron or node, first panel, panels. The
-            gradient of one unit stays in the L1 cache.
+            Instruction, part (0 weights, 1 bias, 2 all and ahead), first and last source, neuron or node, first panel,
+            panels. The gradient of one unit, or of UNIT_COLUMNS of it, stays in the L1 cache.
         """
         units = []
         for i, ins in self.trained:
             if ins.kind == KINDS["dense"]:
-                sparse = chunks and ins.reads_data
                 panels = -(-ins.size // PANEL)
-                step, last = (1, chunks) if sparse else (64, ins.arity)
-                # Wide units share what sorting their nonzeros costs (_columns.pxi).
-                wide = 4 if not sparse else 2 if panels <= 2 else 32
+                if ahead and ins.reads_data:
+                    groups = min(panels, ahead * -(-panels // (ahead * PANELS_AT_ONCE)))
+                    cuts = np.arange(groups + 1) * panels // groups
+                    units += [(i, mlgraph_ext.sweep.WHOLE_UNIT, 0, 0, a, b - a) for a, b in itertools.pairwise(cuts.tolist())]
+                    continue
+                step = mlgraph_ext.sweep.UNIT_COLUMNS if sparse and ins.reads_data else 64
                 units += [
-                    (i, 0, k, min(k + step, last), p, min(wide, panels - p))
-                    for p in range(0, panels, wide)
-                    for k in range(0, last, step)
+                    (i, 0, k, min(k + step, ins.arity), p, min(PANELS_AT_ONCE, panels - p))
+                    for p in range(0, panels, PANELS_AT_ONCE)
+                    for k in range(0, ins.arity, step)
                 ]
                 if ins.bias >= 0:
                     units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
@@ -291,14 +309,14 @@ class Plan:
                 units += [(i, 0, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
         return np.array(units, np.int64).reshape(-1, 6)
 
-    def unit_floats(self, units: Ints, chunk: npt.NDArray[np.int32] | None) -> int:
+    def unit_floats(self, units: Ints) -> int:
         """Floats of the largest gradient among `units`."""
         most, trained = 64, dict(self.trained)
         for i, part, first, last, _, panels in units:
             ins = trained[i]
-            if ins.kind == KINDS["dense"] and part == 0:
-                if chunk is not None and ins.reads_data:
-                    first, last = chunk[first], chunk[last]
+            if part == mlgraph_ext.sweep.WHOLE_UNIT:
+                most = max(most, min(ins.arity, mlgraph_ext.sweep.UNIT_COLUMNS) * int(panels) * PANEL)
+            elif ins.kind == KINDS["dense"] and part == 0:
                 most = max(most, int((last - first) * panels * PANEL))
             elif ins.kind == KINDS["rows"] and part == 0:
                 most = max(most, int(self.index[ins.args + last] - self.index[ins.args + first]))

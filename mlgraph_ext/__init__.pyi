@@ -9,6 +9,12 @@ class _Sweep(Protocol):
 
     PARALLEL: bool
     BYTE_SLOT_FLOATS: int
+    RUN_COLUMNS: int
+    TILE_EXAMPLES: int
+    GROUP_EXAMPLES: int
+    EXAMPLES_AT_ONCE: int
+    UNIT_COLUMNS: int
+    WHOLE_UNIT: int
 
     def max_threads(self) -> int: ...
     def is_finite(self, x: _Array) -> bool: ...
@@ -16,10 +22,10 @@ class _Sweep(Protocol):
     def prepare(
         self, *, program: _Array, index: _Array, constants: _Array, edges: _Array, units: _Array, parameters: _Array,
         optimizer: int, hyper: _Array, first: _Array | None, second: _Array | None, scale: _Array, input_column: _Array,
-        nonzero: tuple[_Array | None, ...] | None, compress: bool, backward: bool, tiles: _Array, n_tiles: int,
-        tile_stride: int, values_at: int, adjoints_at: int, first_slot: int, n_slots: int, first_adjoint: int,
-        bytes_at: int, first_source: int, last_source: int, scratch: _Array, n_workers: int, scratch_stride: int,
-        columns_at: int,
+        backward: bool, tiles: _Array, n_tiles: int, tile_stride: int, values_at: int, adjoints_at: int, first_slot: int,
+        n_slots: int, first_adjoint: int, bytes_at: int, entries_at: int, first_source: int, last_source: int,
+        sums: _Array | None, entries: _Array | None, entries_stride: int, scratch: _Array, n_workers: int,
+        scratch_stride: int, converted_at: int,
     ) -> bytes: ...
     def run(
         self, prepared: bytes, data_bytes: _Array | None, data_floats: _Array | None, step_first: _Array,
@@ -28,12 +34,7 @@ class _Sweep(Protocol):
         losses: _Array | None, correct: _Array | None, value_slot: _Array, value_out: _Array | None,
         highest: _Array | None, adjoint_slot: _Array, adjoint_out: _Array | None,
     ) -> int: ...
-    def tile_nonzeros(self, columns: int) -> int: ...
-    def count_nonzero(self, bytes: _Array | None, floats: _Array | None, out: _Array, n_threads: int) -> None: ...
-    def compress(
-        self, bytes: _Array | None, floats: _Array | None, start: _Array, chunk: _Array, column: _Array,
-        byte: _Array | None, value: _Array | None, cut: _Array, n_threads: int,
-    ) -> None: ...
+    def entry_floats(self, bytes: bool, columns: int, lanes: int) -> int: ...
     def fma_flops(self, repeats: int) -> int: ...
     def kernel_flops(
         self, kernel: str, fan_in: int, count: int, tiles: int, repeats: int, density: float = 1.0

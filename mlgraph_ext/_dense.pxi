@@ -89,19 +89,19 @@ cdef kernel_void dense_adjoint(
         k = k + TILE_ROWS
 
 
-cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out) noexcept nogil:
-    """out[panel][lane][neuron] = delta[neuron][lane]: the operand of the gradient. Neurons past `count` are zero."""
-    cdef int64_t panel, n, lane
-    cdef float* to
+cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out, int64_t stride) noexcept nogil:
+    """out[panel][lane][neuron] = delta[neuron][lane]: the operand of the gradient. Neurons past `count` are zero.
+
+    Panels of `out` stand `stride` floats apart.
+    """
+    cdef float padded[PANEL * LANES]
+    cdef int64_t panel, n
     for panel in range((count + PANEL - 1) // PANEL):
-        to = out + panel * LANES * PANEL
-        for n in range(PANEL):
-            if panel * PANEL + n < count:
-                for lane in range(LANES):
-                    to[lane * PANEL + n] = delta[(panel * PANEL + n) * LANES + lane]
-            else:
-                for lane in range(LANES):
-                    to[lane * PANEL + n] = <float>0
+        n = smaller(PANEL, count - panel * PANEL)
+        if n < PANEL:
+            memset(padded, 0, sizeof(padded))
+            memcpy(padded, delta + panel * PANEL * LANES, n * LANES * sizeof(float))
+        transpose(delta + panel * PANEL * LANES if n == PANEL else padded, LANES, PANEL, LANES, out + panel * stride, PANEL)
 
 
 cdef kernel_void dense_gradient(
@@ -149,7 +149,7 @@ cdef kernel_void dense_gradient(
 
 
 cdef kernel_void bias_gradient(
-    int64_t panels, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
+    int64_t panels, const float* delta, int64_t panel_stride, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
     """gradient[panel][neuron] = sum over tiles and lanes of delta[panel][lane][neuron]."""
     cdef vec acc[PANEL_VECS]
@@ -161,7 +161,7 @@ cdef kernel_void bias_gradient(
             acc[c] = splat(<float>0)
         for tile in range(n_tiles):
             for lane in range(LANES):
-                at = <const vec*>(delta + tile * tile_stride + (panel * LANES + lane) * PANEL)
+                at = <const vec*>(delta + tile * tile_stride + panel * panel_stride + lane * PANEL)
                 for c in range(PANEL_VECS):
                     acc[c] = acc[c] + at[c]
         for c in range(PANEL_VECS):

@@ -30,42 +30,42 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     Parameters
     ----------
     kernel : str
-        dense_forward, dense_adjoint, dense_gradient, nonzero_forward, nonzero_gradient, rows_forward, rows_adjoint,
+        dense_forward, dense_adjoint, dense_gradient, runs_forward, runs_gradient, rows_forward, rows_adjoint,
         rows_gradient, byte_rows_forward or byte_rows_gradient. Forward and adjoint kernels take one tile of examples,
         gradients take `tiles`.
     fan_in, count : int
         Sources of a neuron, and neurons.
     density : float
-        Share of nonzeros in the data, or of edges that the rows have.
+        Share of nonzeros in the data, which come six side by side, so that runs are as full as MNIST's; or share of edges
+        that the rows have.
     """
-    names = ("dense_forward", "dense_adjoint", "dense_gradient", "nonzero_forward", "nonzero_gradient",
+    names = ("dense_forward", "dense_adjoint", "dense_gradient", "runs_forward", "runs_gradient",
              "rows_forward", "rows_adjoint", "rows_gradient", "byte_rows_forward", "byte_rows_gradient")
-    if kernel not in names or min(fan_in, count, tiles, repeats) < 1 or fan_in > 65535 or not 0 < density <= 1:
+    if (kernel not in names or min(fan_in, count, tiles, repeats) < 1 or tiles > GROUP_TILES or fan_in > 65535
+            or not 0 < density <= 1):
         raise ValueError(f"kernel: expected one of {', '.join(names)} and sizes of at least 1, came {kernel!r}")
-    cdef int64_t which = names.index(kernel), panels = (count + PANEL - 1) // PANEL, i, j, per
-    cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES
-    cdef float* memory = <float*>zeros(tiles * slots * LANES, sizeof(float))
+    cdef int64_t which = names.index(kernel), panels = (count + PANEL - 1) // PANEL, i, j
+    cdef int64_t per = entry_floats(True, fan_in, LANES)
+    cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES, stride = slots * LANES
+    cdef float* memory = <float*>zeros(tiles * stride, sizeof(float))
     cdef float* weights = <float*>zeros(2 * fan_in * panels * PANEL, sizeof(float))
     cdef int32_t* source = <int32_t*>zeros(fan_in * count, sizeof(int32_t))
     cdef int32_t* row = <int32_t*>zeros(count + 1, sizeof(int32_t))
     cdef int32_t* next = <int32_t*>zeros(count, sizeof(int32_t))
     cdef int32_t* back = <int32_t*>zeros(2 * fan_in + 1 + 2 * fan_in * count, sizeof(int32_t))
-    cdef int64_t* start = <int64_t*>zeros(n + 1, sizeof(int64_t))
-    cdef uint16_t* column = <uint16_t*>zeros(fan_in * n, sizeof(uint16_t))
     cdef uint8_t* byte = <uint8_t*>zeros(fan_in * n, sizeof(uint8_t))
-    cdef uint16_t* cut = <uint16_t*>zeros(2 * n, sizeof(uint16_t))
     cdef int64_t* example = <int64_t*>zeros(n, sizeof(int64_t))
-    cdef float scale[256]
-    cdef int32_t chunk[2]
-    cdef Nonzero data
+    cdef float* converted = <float*>zeros(tiles * (fan_in + RUN) * LANES, sizeof(float))
+    cdef float* entries = <float*>zeros(tiles * entry_floats(True, fan_in, LANES), sizeof(float))
     cdef float* delta = memory + fan_in * LANES
     cdef float* gradient = weights + fan_in * panels * PANEL
-    cdef int64_t edges = 0, entries = 0
+    cdef int64_t edges = 0, nonzeros = 0
+    cdef Part part[GROUP_TILES]
     if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or back == NULL
-            or start == NULL or column == NULL or byte == NULL or cut == NULL or example == NULL):
+            or byte == NULL or example == NULL or converted == NULL or entries == NULL):
         raise MemoryError("kernel_flops: sizes")
     with nogil:
-        for i in range(tiles * slots * LANES):
+        for i in range(tiles * stride):
             memory[i] = <float>0.5
         for i in range(count):
             row[i] = <int32_t>edges
@@ -86,45 +86,41 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                         edges = edges + 1
             back[2 * fan_in] = <int32_t>edges
         for i in range(n):
-            start[i], example[i] = entries, i
+            example[i] = i
             for j in range(fan_in):
-                if (draw(i + 1, j) >> 11) * (1.0 / 9007199254740992.0) < density:
-                    column[entries], byte[entries] = <uint16_t>j, 1
-                    entries = entries + 1
-            cut[2 * i + 1] = <uint16_t>(entries - start[i])
-        start[n] = entries
-        scale[1] = <float>0.5
-        chunk[0], chunk[1] = 0, <int32_t>fan_in
-        data.start, data.column, data.byte, data.value, data.scale = start, column, byte, NULL, scale
-        data.cut, data.chunk, data.chunks = cut, chunk, 1
+                byte[i * fan_in + j] = (draw(i, (i + j) // 6) >> 11) * (1.0 / 9007199254740992.0) < density
+                if which == 4 or i < LANES:
+                    nonzeros = nonzeros + byte[i * fan_in + j]
+        for i in range(tiles):
+            part[i].e = entries_at(entries + i * per, True, fan_in, LANES)
+            part[i].delta = delta + i * stride
+            for j in range(blocks_of(fan_in)):
+                find_entries(byte, NULL, fan_in, fan_in, example + i * LANES, LANES, j, &part[i].e)
         for i in range(repeats):
             if which == 0:
                 dense_forward(weights, NULL, fan_in, count, source, memory, delta)
             elif which == 1:
                 dense_adjoint(weights, fan_in, count, source, delta, memory)
             elif which == 2:
-                dense_gradient(source, fan_in, panels, memory, delta, slots * LANES, tiles, gradient)
+                dense_gradient(source, fan_in, panels, memory, delta, stride, tiles, gradient)
             elif which == 3:
-                nonzero_forward(&data, example, LANES, weights, NULL, fan_in, count, delta)
+                runs_forward(&part[0].e, True, fan_in, LANES, weights, panels, NULL, delta, LANES * PANEL, converted)
             elif which == 4:
-                for j in range(tiles):
-                    nonzero_gradient(&data, example + j * LANES, LANES, 0, panels, delta + j * slots * LANES, gradient)
+                runs_gradient(part, tiles, True, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL, converted)
             elif which == 5:
                 rows_forward(weights, NULL, row, count, source, memory, delta)
             elif which == 6:
                 rows_adjoint(weights, back, fan_in, delta, memory)
             elif which == 7:
-                rows_gradient(row, count, source, memory, delta, slots * LANES, tiles, gradient)
+                rows_gradient(row, count, source, memory, delta, stride, tiles, gradient)
             elif which == 8:
                 byte_rows_forward(weights, NULL, row, count, source, memory, 1, delta)
             else:
-                byte_rows_gradient(row, count, source, memory, 1, delta, slots * LANES, tiles, gradient)
+                byte_rows_gradient(row, count, source, memory, 1, delta, stride, tiles, gradient)
     per = 2 * LANES * (edges if which != 3 and which != 4 else 0) * (tiles if which in (2, 7, 9) else 1)
-    if which == 3:
-        per = 2 * count * start[LANES]
-    elif which == 4:
-        per = 2 * count * entries
+    if which == 3 or which == 4:
+        per = 2 * count * nonzeros
     for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>back,
-                    <size_t>start, <size_t>column, <size_t>byte, <size_t>cut, <size_t>example):
+                    <size_t>byte, <size_t>example, <size_t>converted, <size_t>entries):
         free(<void*><size_t>pointer)
     return per * repeats

@@ -25,7 +25,7 @@ cdef struct Instruction:
     int64_t weights      # into the parameters (a constant: into the constants)
     int64_t n_weights    # with padding
     int64_t bias         # into the parameters, or -1
-    int64_t reads_data   # neurons that may read the nonzeros of the data themselves
+    int64_t reads_data   # neurons that may read the data themselves
     int64_t propagate    # some source wants an adjoint
     int64_t back         # rows: into the index table, edges by source (rows_adjoint)
     int64_t n_back       # rows: sources that want an adjoint
@@ -38,10 +38,14 @@ cdef struct Instruction:
     int64_t holes        # a dense block with holes: where its bits begin in Run.edges, or -1
     int64_t masked       # where a worker keeps masked or thin weights, and then slots of thin neurons
 
+cdef enum:
+    WHOLE = 2            # all weights and biases of some panels, and then their sums for the next step
+    WHOLE_COLUMNS = 128  # of which so many columns are taken at a time: their gradient stays in the L1 cache
+
 cdef struct Unit:
     int64_t instruction
-    int64_t part         # 0 weights, 1 bias
-    int64_t first        # dense: source (sparse data: chunk); else: neuron or node
+    int64_t part         # 0 weights, 1 bias, or WHOLE
+    int64_t first        # dense: source; else: neuron or node
     int64_t last
     int64_t panel        # dense: first panel
     int64_t panels       # dense: number of panels
@@ -62,9 +66,6 @@ cdef struct Run:
     const float* scale
     const int32_t* input_column
     int64_t n_inputs
-    Nonzero nonzero
-    bint sparse          # dense blocks that read the data walk over their nonzeros
-    bint compress        # which are found for each tile anew: no training, no `nonzero`
     const int32_t* label
     const float* target
     const int64_t* order
@@ -106,10 +107,15 @@ cdef struct Run:
     int64_t n_slots
     int64_t first_adjoint  # slots before it have no adjoint: inputs that nobody asks for
     int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
+    int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_runs.pxi)
+    bint ahead           # there are units that are WHOLE: blocks make their sums of entries before tiles are swept
+    float* entries       # those of two steps then, each by groups of tiles
+    int64_t entries_stride
+    float* sums          # of a step then, and after them deltas: [panel][example][neuron] from n_tiles * transposed on
     float* scratch
     int64_t n_workers
     int64_t scratch_stride
-    int64_t columns_at   # where in a worker's scratch nonzeros are sorted by column
+    int64_t converted_at  # where in a worker's scratch bytes of entries become floats
     # the queue
     int64_t* taken       # of each worker's share, TAKEN_STRIDE apart
     int64_t done

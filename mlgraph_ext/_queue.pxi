@@ -37,14 +37,18 @@ cdef int64_t take(int64_t* taken, int64_t phase) noexcept nogil:
 
 
 cdef void work(Run* r, int64_t worker, int64_t workers) noexcept nogil:
-    """Go through the phases of all steps: the tiles of a step, then its units."""
+    """Go through the phases of all steps: the tiles of a step, then its units.
+
+    Where sums are made ahead there is a step -1, which only makes those of the first.
+    """
     cdef float* scratch = r.scratch + worker * r.scratch_stride
-    cdef int64_t step, phase = 0, start = 0, count, share, item, i, seen = -1
-    cdef bint finite
+    cdef int64_t step, phase = 0, start = 0, count, lists, share, item, i, seen = -2, asked = -2
+    cdef bint good
     cdef int spins, tiles
-    for step in range(r.n_steps):
+    for step in range(-1 if r.ahead else 0, r.n_steps):
         for tiles in range(1, -1, -1):
-            count = (r.step_size[step] + LANES - 1) // LANES if tiles else r.n_units
+            lists = lists_of(r, step + 1) if tiles else 0
+            count = lists + tiles_of(r, step) if tiles else r.n_units
             phase = phase + 1
             # All items before are done: nothing is taken while waiting, so that a worker that the system puts aside
             # then holds up nobody.
@@ -60,12 +64,17 @@ cdef void work(Run* r, int64_t worker, int64_t workers) noexcept nogil:
                 while 0 <= item < count:
                     if load_acquire(&r.stop):
                         return
-                    if tiles:
-                        finite = sweep_tile(r, step, item, item if r.n_units else worker, scratch, step != seen)
+                    good = True
+                    if item < lists:
+                        list_ahead(r, step + 1, item)
+                    elif tiles:
+                        item = item - lists
+                        good = sweep_tile(r, step, item, item if r.n_units else worker, scratch, step != seen)
                         seen = step
                     else:
-                        finite = step_unit(r, step, r.units + item, scratch)
-                    if not finite and r.training:
+                        good = step_unit(r, step, r.units + item, scratch, worker if asked != step else -1)
+                        asked = step
+                    if not good and r.training:
                         r.bad_step = step
                         store_release(&r.stop, 1)
                     add_release(&r.done)

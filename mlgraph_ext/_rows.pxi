@@ -38,7 +38,6 @@ cdef extern from *:
     }
     /* The sum of the lanes, halving: a loop over lanes would add them one after the other. */
     typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
-    typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
     static inline float vec_sum(vec x) {
         vec4 y;
     #if VEC_WIDTH == 16

@@ -5,12 +5,14 @@
 # a) A slot is LANES = 32 examples of one scalar, contiguous: a sweep is SIMD over examples for any topology. Inner loops
 #    have constant length, sums stand in register tiles (_vector.pxi says why they are written as vectors).
 # b) A plan is a table of instructions over numbered slots, in topological order. Dense blocks (_dense.pxi), dense blocks
-#    that read sparse data (_nonzero.pxi), sparse rows (_rows.pxi) of floats or of data in bytes (_bytes.pxi), scalar
+#    that read sparse data (_runs.pxi, _entries.pxi), sparse rows (_rows.pxi) of floats or of data in bytes (_bytes.pxi), scalar
 #    operations (_elementwise.pxi).
-# c) A step is two phases. Phase 1, over tiles of examples: load, forward, loss, backward. Phase 2, over units, runs of
-#    parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer there and then. No
-#    gradient is ever shared, none is reduced, and the bits do not depend on the number of threads.
-# d) Tiles are cut by the batch, units by the plan: never by the number of threads.
+# c) A step is two phases. Phase 1, over tiles of examples: load, forward, loss, backward (_tiles.pxi). Phase 2, over units,
+#    runs of parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer there and then
+#    (_units.pxi). No gradient is ever shared, none is reduced, and the bits do not depend on the number of threads. Where
+#    data are mostly zero the sums of the first layers move to the second phase of the step before (_ahead.pxi).
+# d) Tiles are cut by the batch, units by the plan; whatever is cut otherwise for another number of threads adds the
+#    same numbers in the same order.
 # e) The items of a phase are shared out among the workers, the same share at every step, and whoever is done with its own
 #    takes from the others' (_queue.pxi). A phase waits until every item before it is done, not until every thread has
 #    arrived, so a thread that the system has put aside holding nothing holds up nobody; waiting soon yields the processor.
@@ -34,14 +36,15 @@ include "_vector.pxi"
 include "_elementwise.pxi"
 include "_dropout.pxi"
 include "_dense.pxi"
-include "_nonzero.pxi"
-include "_compress.pxi"
-include "_columns.pxi"
 include "_bytes.pxi"
+include "_entries.pxi"
+include "_runs.pxi"
 include "_rows.pxi"
 include "_update.pxi"
 include "_program.pxi"
-include "_phases.pxi"
+include "_ahead.pxi"
+include "_tiles.pxi"
+include "_units.pxi"
 include "_queue.pxi"
 include "_peak.pxi"
 
@@ -60,6 +63,11 @@ cdef extern from *:
 
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
 BYTE_SLOT_FLOATS = BYTE_SLOT        # what an input takes of a tile where rows read bytes
+RUN_COLUMNS = RUN                   # columns that dense blocks skip together where all are zero
+TILE_EXAMPLES, GROUP_EXAMPLES = LANES, GROUP   # whose entries are in one list
+EXAMPLES_AT_ONCE = TILES_AT_ONCE * LANES   # of lists that are read together
+UNIT_COLUMNS = WHOLE_COLUMNS        # whose weights are updated at once, by dense blocks that skip zeros
+WHOLE_UNIT = WHOLE                  # the part that is all of some panels
 
 
 def max_threads():
@@ -85,22 +93,17 @@ def prepare(
     *, const int64_t[:, ::1] program, const int32_t[::1] index, const float[::1] constants, const uint64_t[::1] edges,
     const int64_t[:, ::1] units,
     float[::1] parameters, int optimizer, const float[::1] hyper, float[::1] first, float[::1] second,
-    const float[::1] scale, const int32_t[::1] input_column, tuple nonzero, bint compress, bint backward,
+    const float[::1] scale, const int32_t[::1] input_column, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
-    int64_t n_slots, int64_t first_adjoint, int64_t bytes_at, int64_t first_source, int64_t last_source,
-    float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t columns_at,
+    int64_t n_slots, int64_t first_adjoint, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
+    float[::1] sums, float[::1] entries, int64_t entries_stride, float[::1] scratch, int64_t n_workers,
+    int64_t scratch_stride, int64_t converted_at,
 ):
     """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
 
     mlgraph.engine is the one caller of both and says what each argument is.
     """
     cdef Run r
-    cdef const int64_t[::1] start
-    cdef const uint16_t[::1] column
-    cdef const uint8_t[::1] byte
-    cdef const float[::1] value
-    cdef const uint16_t[:, ::1] cut
-    cdef const int32_t[::1] chunk
     if program.shape[1] * sizeof(int64_t) != sizeof(Instruction) or units.shape[1] * sizeof(int64_t) != sizeof(Unit):
         raise ValueError(f"program, units: expected rows of {sizeof(Instruction) // 8} and {sizeof(Unit) // 8} numbers, "
                          f"came {program.shape[1]} and {units.shape[1]}")
@@ -125,23 +128,16 @@ def prepare(
     r.scale = &scale[0]
     r.input_column = &input_column[0] if input_column.shape[0] else NULL
     r.n_inputs = input_column.shape[0]
-    r.sparse, r.compress, r.backward = compress or nonzero is not None, compress, backward
-    if nonzero is not None:
-        start, column, byte, value, cut, chunk = nonzero
-        r.nonzero.start = &start[0]
-        r.nonzero.column = &column[0]
-        r.nonzero.byte = &byte[0] if byte is not None else NULL
-        r.nonzero.value = &value[0] if value is not None else NULL
-        r.nonzero.scale = &scale[0]
-        r.nonzero.cut = &cut[0, 0]
-        r.nonzero.chunk = &chunk[0]
-        r.nonzero.chunks = chunk.shape[0] - 1
+    r.backward = backward
     r.tiles = &tiles[0]
     r.n_tiles, r.tile_stride, r.values_at, r.adjoints_at = n_tiles, tile_stride, values_at, adjoints_at
-    r.first_slot, r.n_slots, r.first_adjoint, r.bytes_at = first_slot, n_slots, first_adjoint, bytes_at
+    r.first_slot, r.n_slots, r.first_adjoint = first_slot, n_slots, first_adjoint
+    r.bytes_at, r.entries_at, r.entries_stride, r.ahead = bytes_at, entries_at, entries_stride, entries is not None
+    if r.ahead:
+        r.sums, r.entries = &sums[0], &entries[0]
     r.first_source, r.last_source = first_source, last_source
     r.scratch = &scratch[0]
-    r.n_workers, r.scratch_stride, r.columns_at = n_workers, scratch_stride, columns_at
+    r.n_workers, r.scratch_stride, r.converted_at = n_workers, scratch_stride, converted_at
     return (<const char*>&r)[:sizeof(Run)]
 
 

@@ -38,6 +38,13 @@ cdef extern from *:
     #define mlgraph_kernel_void __attribute__((noinline)) void
     static inline vec splat(float x) { return x - (vec){0}; }
     typedef int32_t ivec __attribute__((vector_size(4 * VEC_WIDTH), aligned(4), may_alias));
+    typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
+    typedef int32_t ivec4 __attribute__((vector_size(16), may_alias));
+    #ifdef __clang__
+    #define SHUFFLE4(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+    #else
+    #define SHUFFLE4(a, b, ...) __builtin_shuffle(a, b, (ivec4){__VA_ARGS__})
+    #endif
     /* x where the bit of the lane is one, 0 elsewhere: GCC turns no loop of this into vector code. */
     static inline vec choose(vec x, int32_t bits) {
     #if defined(__AVX512F__)
@@ -48,6 +55,23 @@ cdef extern from *:
         chosen = (((ivec){0} + bits) & bit) == bit;
         return (vec)((ivec)x & chosen);
     #endif
+    }
+    /* to[column][row] = from[row][column], four by four. */
+    static inline void transpose(const float *from, int64_t from_stride, int rows, int columns, float *to, int64_t to_stride)
+    {
+        for (int r = 0; r < rows; r += 4)
+            for (int k = 0; k < columns; k += 4) {
+                const float *f = from + r * from_stride + k;
+                float *t = to + k * to_stride + r;
+                vec4 a = *(const vec4 *)f, b = *(const vec4 *)(f + from_stride);
+                vec4 c = *(const vec4 *)(f + 2 * from_stride), d = *(const vec4 *)(f + 3 * from_stride);
+                vec4 ab = SHUFFLE4(a, b, 0, 4, 1, 5), cd = SHUFFLE4(c, d, 0, 4, 1, 5);
+                *(vec4 *)t = SHUFFLE4(ab, cd, 0, 1, 4, 5);
+                *(vec4 *)(t + to_stride) = SHUFFLE4(ab, cd, 2, 3, 6, 7);
+                ab = SHUFFLE4(a, b, 2, 6, 3, 7), cd = SHUFFLE4(c, d, 2, 6, 3, 7);
+                *(vec4 *)(t + 2 * to_stride) = SHUFFLE4(ab, cd, 0, 1, 4, 5);
+                *(vec4 *)(t + 3 * to_stride) = SHUFFLE4(ab, cd, 2, 3, 6, 7);
+            }
     }
     """
     ctypedef float vec
@@ -61,7 +85,9 @@ cdef extern from *:
     enum: SLOT_VECS      # vectors of a slot
     enum: PANEL_VECS     # vectors across a panel
     vec splat(float) noexcept nogil
+    void prefetch "__builtin_prefetch"(const void*) noexcept nogil
     vec choose(vec, int32_t) noexcept nogil
+    void transpose(const float*, int64_t, int, int, float*, int64_t) noexcept nogil
 
 
 cdef inline int64_t smaller(int64_t a, int64_t b) noexcept nogil:

@@ -239,11 +239,12 @@ def test_edits_between_pieces_are_seen(monkeypatch):
     assert len(neuron.weights) == len(neuron.sources) and abs(neuron.weights[1] - 7) < 0.01
 
 
-def test_nonzeros_of_columns_no_longer_read_are_let_go():
-    """Pruned while it trains a network reads fewer and fewer columns, and each list of nonzeros is as large as the data."""
+def test_copies_of_columns_no_longer_read_are_let_go():
+    """Pruned while it trains a network reads fewer and fewer columns, and each copy is as large as the data."""
     examples = Examples(data(100, 60, 6, "sparse")[0], 60)
     columns = np.arange(60, dtype=np.int32)
-    first = weakref.ref(examples.nonzeros(columns, 1).column)
-    assert examples.nonzeros(columns, 1).column is first()
-    examples.nonzeros(columns[1:], 1)
+    assert examples.narrowed(columns) is examples
+    first = weakref.ref(examples.narrowed(columns[1:]).array)
+    assert examples.narrowed(columns[1:]).array is first()
+    examples.narrowed(columns[2:])
     assert first() is None

@@ -211,6 +211,51 @@ def test_bits_do_not_depend_on_threads(sweep, kind, options):
         np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
 
 
+@pytest.mark.parametrize("kind", ["sparse", "float", "sparse float"])
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 63, 64, 65, 67, 130, 200])
+def test_runs_of_any_number_of_columns(sweep, kind, columns):
+    """Blocks list what is not zero by runs of 4 columns, 64 columns and 128 examples at a time."""
+    net = layered((columns, 20, 4))
+    x, y = data(300, columns, 4, "sparse" if kind == "sparse float" else kind)
+    if kind == "sparse float":
+        x = x / np.float32(-255)
+    x[0] += x[0] == 0  # an example without zeros
+    check(net, x, y)
+    check(net, x, y, n_threads=2)
+    check(net, x, y, n_threads=3)  # more than panels
+
+
+@pytest.mark.parametrize("batch_size", [2500, 129, 1024])
+def test_bits_of_large_steps_do_not_depend_on_threads(sweep, batch_size):
+    """Steps of several lists of entries; with three threads the first layer is cut by tiles, else by neurons."""
+    x, y = data(2500, 30, 5, "sparse")
+    results = []
+    for n_threads in (1, 2, 3):
+        net = layered((30, 24, 5))
+        net.fit(x, y, epochs=2, batch_size=batch_size, learning_rate=0.1, seed=5, n_threads=n_threads)
+        results.append(net.graph.parameters.copy())
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
+
+
+def test_columns_that_nobody_reads(sweep):
+    """A block of the columns that are left, in data that have more."""
+    x, y = data(200, 40, 5, "sparse")
+    results = []
+    for read in (np.arange(40), np.flatnonzero(np.arange(40) % 7 != 3)):
+        g = mlgraph.Graph()
+        inputs = g.inputs(40)
+        rng = np.random.default_rng(1)
+        weights = rng.normal(size=(20, 40))[:, read] / 6
+        hidden = [g.add_neuron([inputs[k] for k in read], "tanh", weights=w) for w in weights]
+        outputs = [g.add_neuron(hidden, weights=rng.normal(size=20)) for _ in range(5)]
+        model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
+        plan = check(model, x, y)
+        assert plan.dense_read_data and len(plan.input_column) == len(read)
+        results.append(model.forward(x[:, :]))
+    assert not np.allclose(*results)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_optimizers(sweep, optimizer):
     net = layered((20, 16, 4))
@@ -235,29 +280,3 @@ def test_optimizers(sweep, optimizer):
             optimizer="adam" if optimizer == "adam" else "sgd")  # fmt: skip
     # Adam divides a gradient by its own size, so that where it is nearly zero its rounding decides the step.
     np.testing.assert_allclose(net.graph.parameters, w, rtol=1e-3, atol=1e-3 if optimizer == "adam" else 2e-5)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("columns", [1, 8, 27])
-def test_nonzeros_of_data_that_change_stay_in_bounds(sweep, dtype, columns):
-    """Another thread may write to them after they were counted."""
-    rng = np.random.default_rng(0)
-    counted, found = ((rng.random((50, columns)) < share).astype(dtype) for share in (0.3, 0.6))
-    found[::3] = counted[::3]
-    is_bytes = dtype == np.uint8
-
-    def arrays(x):
-        return (x, None) if is_bytes else (None, x)
-
-    start, chunk = np.zeros(51, np.int64), np.array([0, columns // 16 * 8, columns], np.int32)
-    sweep.count_nonzero(*arrays(counted), start[1:], 1)
-    np.cumsum(start, out=start)
-    guard = 64
-    column, value = np.full(start[-1] + guard, 65535, np.uint16), np.full(start[-1] + guard, 99, dtype)
-    cut = np.full((50, 3), 65535, np.uint16)
-    sweep.compress(*arrays(found), start, chunk, column, *arrays(value), cut, 1)
-    assert (column[: start[-1]] < columns).all() and (column[start[-1] :] == 65535).all() and (value[start[-1] :] == 99).all()
-    assert (np.diff(cut.astype(int), axis=1) >= 0).all() and (cut[:, -1] <= np.diff(start)).all()
-    for i in range(0, 50, 3):
-        row = slice(start[i], start[i + 1])
-        assert column[row].tolist() == np.flatnonzero(found[i]).tolist() and (value[row] == found[i][column[row]]).all()

@@ -1,4 +1,4 @@
-# The two phases of a step: a tile of examples through a whole sweep, and then a unit of parameters through all tiles.
+# The first phase of a step: a tile of examples through a whole sweep.
 
 cdef void load(const Run* r, const int64_t* row, float* values) noexcept nogil:
     """The transpose from examples to lanes, in pieces that stay in the L1 cache."""
@@ -39,7 +39,7 @@ cdef inline double kept_share(const Instruction* ins) noexcept nogil:
 
 cdef bint is_thin(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
     # Packing costs the same for a step of any size; from 48 examples on it pays. Larger steps have several masks.
-    return (ins.kind == DENSE and r.training and ins.drop and kept_share(ins) <= 0.5 and ins.bits == 0 and r.sparse
+    return (ins.kind == DENSE and r.training and ins.drop and kept_share(ins) <= 0.5 and ins.bits == 0 and r.entries_at >= 0
             and ins.reads_data and 48 <= r.step_size[step] <= 4 * LANES)
 
 
@@ -64,14 +64,16 @@ cdef float* thin_slots(const Instruction* ins, float* scratch) noexcept nogil:
 
 
 cdef void forward(
-    const Run* r, int64_t step, int64_t tile, const Nonzero* data, const int64_t* row, int64_t n, float* memory,
-    float* scratch, bint fresh,
+    const Run* r, int64_t step, int64_t tile, int64_t place, int64_t n, const Entries* entries, float* scratch, bint fresh,
+    Fetch* fetch,
 ) noexcept nogil:
     """Values of all slots of a tile. `fresh`: this worker has not seen this step before."""
+    cdef float* memory = r.tiles + place * r.tile_stride
     cdef float* values = memory + r.values_at
     cdef const Instruction* ins
     cdef float* out
     cdef float* thin
+    cdef float* sums
     cdef int64_t t, i, lane
     for t in range(r.n_instructions):
         ins = r.program + t
@@ -89,25 +91,31 @@ cdef void forward(
                            r.optimizer.parameters + ins.weights, scratch + ins.masked, False)
             if ins.kind == ROWS and r.bytes_at >= 0 and ins.reads_data:
                 byte_rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
-                                  r.index + ins.args + ins.size + 1, memory + r.bytes_at, 256 * r.scale[1], out)
+                                  r.index + ins.args + ins.size + 1, memory + r.bytes_at, data_unit(r), out)
             elif ins.kind == ROWS:
                 rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
                              r.index + ins.args + ins.size + 1, values, out)
+            elif is_ahead(r, ins):
+                sums_to_lanes(sums_of(r, ins, place), sums_stride(r, ins), n, ins.size, data_unit(r), biases(r, ins), out)
             elif is_thin(r, ins, step):
                 if fresh:
                     pack_thin(neuron_key(r, ins, step, tile), kept_share(ins), r.optimizer.parameters + ins.weights,
                               ins.arity, ins.size, scratch + ins.masked)
                 thin = thin_slots(ins, scratch)
-                nonzero_forward(data, row, n, scratch + ins.masked, NULL, ins.arity,
-                                groups_of(ins.size) * PANEL, thin)
+                sums = sums_of(r, ins, place)
+                runs_forward(entries, r.bytes != NULL, ins.arity, n, scratch + ins.masked, groups_of(ins.size), fetch,
+                             sums, LANES * PANEL, scratch + r.converted_at)
+                sums_to_lanes(sums, LANES * PANEL, n, groups_of(ins.size) * PANEL, data_unit(r), NULL, thin)
                 spread_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, thin, out)
                 if ins.bias >= 0:
                     for i in range(ins.size):
                         for lane in range(LANES):
                             out[i * LANES + lane] = out[i * LANES + lane] + biases(r, ins)[i]
-            elif r.sparse and ins.reads_data:
-                nonzero_forward(data, row, n, tile_weights(r, ins, scratch), biases(r, ins),
-                                ins.arity, ins.size, out)
+            elif r.entries_at >= 0 and ins.reads_data:
+                sums = sums_of(r, ins, place)
+                runs_forward(entries, r.bytes != NULL, ins.arity, n, tile_weights(r, ins, scratch), panels_of(ins.size),
+                             fetch, sums, LANES * PANEL, scratch + r.converted_at)
+                sums_to_lanes(sums, LANES * PANEL, n, ins.size, data_unit(r), biases(r, ins), out)
             else:
                 dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size,
                               r.index + ins.args, values, out)
@@ -175,11 +183,11 @@ cdef double size_of(const Run* r, const float* x, int64_t n) noexcept nogil:
 
 
 cdef double backward(
-    const Run* r, int64_t step, int64_t tile, float* memory, float* scratch,
+    const Run* r, int64_t step, int64_t tile, int64_t place, float* scratch,
 ) noexcept nogil:
     """Adjoints in reverse order; `size_of` all those of neurons and parameters."""
-    cdef float* values = memory + r.values_at
-    cdef float* adjoints = memory + r.adjoints_at
+    cdef float* values = r.tiles + place * r.tile_stride + r.values_at
+    cdef float* adjoints = r.tiles + place * r.tile_stride + r.adjoints_at
     cdef const Instruction* ins
     cdef float* delta
     cdef float y[LANES]
@@ -207,9 +215,10 @@ cdef double backward(
             if ins.kind == DENSE:
                 if is_thin(r, ins, step):
                     gather_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, delta, thin_slots(ins, scratch))
-                    transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, memory + ins.transposed)
+                    transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, sums_of(r, ins, place),
+                                    LANES * PANEL)
                 else:
-                    transpose_delta(delta, ins.size, memory + ins.transposed)
+                    transpose_delta(delta, ins.size, sums_of(r, ins, place), sums_stride(r, ins))
                 if ins.propagate:
                     dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, adjoints)
             elif ins.propagate:
@@ -255,40 +264,36 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     cdef float* values = memory + r.values_at
     cdef float* adjoints = memory + r.adjoints_at
     cdef int64_t first = r.step_first[step] + tile * LANES
-    cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
-    cdef int64_t last = r.step_first[r.n_steps - 1] + r.step_size[r.n_steps - 1]
     cdef int64_t row[LANES]
     cdef int64_t after[LANES]
-    cdef int64_t entry[LANES]
-    cdef const int64_t* rows     # the examples in `data`
-    cdef Nonzero data
-    cdef int64_t lane
+    cdef int64_t n = examples_of(r, step, tile, row), block, next_step = step, then = tile + r.n_workers
+    cdef Entries entries
+    cdef Fetch fetch
     cdef bint finite = True
     cdef double total, reach
-    for lane in range(LANES):
-        entry[lane] = lane
-        # The lanes past the end repeat the last example: real numbers, of no weight in the loss.
-        row[lane] = first + smaller(lane, n - 1)
-        after[lane] = smaller(first + r.n_workers * LANES + lane, last - 1)
-        if r.order != NULL:
-            row[lane], after[lane] = r.order[row[lane]], r.order[after[lane]]
-    if r.compress:
-        compress_tile(r.bytes, r.floats, r.columns, row, n, r.scale, <char*>(scratch + r.columns_at), &data)
-        rows = entry
-    else:
-        data = r.nonzero
-        rows = row
+    # Where this worker is likely to go on.
+    if then >= tiles_of(r, step):
+        next_step, then = step + 1, tile % r.n_workers
+    if then >= tiles_of(r, next_step):
+        next_step, then = step, tile
+    if r.entries_at >= 0:
+        entries = tile_entries(r, place)
+        for block in range(blocks_of(r.n_inputs)):
+            find_entries(r.bytes, r.floats, r.columns, r.n_inputs, row, n, block, &entries)
+        fetch = fetch_of(r, r.step_first[next_step] + then * LANES, smaller(LANES, r.step_size[next_step] - then * LANES), 0,
+                         blocks_of(r.n_inputs), runs_of(r.n_inputs))
     if r.first_slot == 0:
         load(r, row, values)
     if r.bytes_at >= 0:
+        examples_of(r, next_step, then, after)
         load_bytes(r.bytes, r.columns, r.input_column, r.n_inputs, row, after, memory + r.bytes_at)
-    forward(r, step, tile, &data, rows, n, memory, scratch, fresh)
+    forward(r, step, tile, place, n, &entries, scratch, fresh, &fetch)
     if r.backward:
         memset(adjoints + r.first_adjoint * LANES, 0, (r.n_slots - r.first_adjoint) * LANES * sizeof(float))
     if r.loss != LOSS_NONE:
         finite = seed_adjoints(r, step, first, row, n, values, adjoints)
     if r.backward:
-        total = backward(r, step, tile, memory, scratch)
+        total = backward(r, step, tile, place, scratch)
         finite = finite and total - total == 0
         if r.limit > 0:
             # No gradient is larger than the sum of all adjoints times the largest value that one is multiplied by.
@@ -301,113 +306,3 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     if r.n_adjoints:
         hand_back(first, n, adjoints, r.adjoint_slot, r.n_adjoints, r.adjoint_out)
     return finite or not r.n_units
-
-
-cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch) noexcept nogil:
-    """Phase 2 for one unit: gradient over all tiles of the step, then the update. False, for each unit, if it may overflow."""
-    cdef const Instruction* ins = r.program + unit.instruction
-    cdef const int32_t* sources = r.index + ins.args
-    cdef int64_t tiles = (r.step_size[step] + LANES - 1) // LANES
-    cdef int64_t first = unit.first, n = unit.last - unit.first, at, run, runs = 1, tile, i
-    cdef bint masked = unit.part == 0 and r.training and ins.bits
-    cdef bint thin = unit.part == 0 and is_thin(r, ins, step)
-    cdef float* g = scratch
-    cdef float* part
-    cdef double bound = 0
-    if r.limit > 0:
-        for tile in range(tiles):
-            bound = bound + r.bounds[tile]
-        if not bound < r.limit:
-            return False
-    if ins.kind == DENSE and unit.part == 0:
-        if r.sparse and ins.reads_data:
-            first = r.nonzero.chunk[unit.first]
-            n = r.nonzero.chunk[unit.last] - first
-        at = ins.weights + (unit.panel * ins.arity + first) * PANEL
-        run = n * PANEL
-        runs = unit.panels
-    elif ins.kind == DENSE:
-        at = ins.bias + unit.panel * PANEL
-        run = unit.panels * PANEL
-    elif ins.kind == ROWS and unit.part == 0:
-        at = ins.weights + sources[first]
-        run = sources[unit.last] - sources[first]
-    else:
-        at = (ins.bias if unit.part else ins.weights) + first
-        run = n
-
-    # With a mask on the edges each tile is summed by itself, and then added through its mask. A thin block is summed as it
-    # is, and then spread.
-    if masked or thin or (ins.kind == DENSE and unit.part == 0 and r.sparse and ins.reads_data):
-        memset(g, 0, runs * run * sizeof(float))
-    part = g + runs * run if masked or thin else g
-    for tile in range(tiles if masked else 1):
-        unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, masked or thin, part, scratch)
-        if masked:
-            for i in range(runs):
-                apply_mask(<const uint64_t*>(r.tiles + tile * r.tile_stride + ins.mask),
-                           at - ins.weights + i * ins.arity * PANEL, edge_scale(ins), run, part + i * run, g + i * run, True)
-    if thin:
-        spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, unit.panel // 2, (unit.panels + 1) // 2,
-                    ins.size, part, g)
-    for i in range(runs):
-        if ins.holes >= 0 and unit.part == 0:
-            apply_mask(r.edges + ins.holes, at - ins.weights + i * ins.arity * PANEL, 1, run, g + i * run, g + i * run, False)
-        update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run)
-    return True
-
-
-cdef void unit_gradient(
-    Run* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, int64_t first, int64_t n, int64_t size,
-    bint clear, float* g, float* scratch,
-) noexcept nogil:
-    """Gradient of a unit over `tiles` tiles from `tile` on."""
-    cdef int64_t panels = unit.panels
-    cdef int32_t* length
-    cdef const Instruction* ins = r.program + unit.instruction
-    cdef const float* memory = r.tiles + tile * r.tile_stride
-    cdef const float* values = memory + r.values_at
-    cdef const float* delta = memory + r.adjoints_at + ins.dst * LANES
-    cdef const float* transposed = memory + ins.transposed + unit.panel * LANES * PANEL
-    cdef const int32_t* sources = r.index + ins.args
-    cdef int64_t row[LANES]
-    cdef int64_t t, lane, lanes, position
-    if ins.kind == DENSE and unit.part == 1 and is_thin(r, ins, step):
-        first = unit.panel * PANEL
-        n = smaller(unit.panels * PANEL, ins.size - first)
-        memset(g, 0, size * sizeof(float))
-        slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)
-    elif ins.kind == DENSE and unit.part == 1:
-        bias_gradient(unit.panels, transposed, r.tile_stride, tiles, g)
-    elif ins.kind == DENSE and r.sparse and ins.reads_data:
-        if clear:
-            memset(g, 0, size * sizeof(float))
-        if is_thin(r, ins, step):
-            panels = (panels + 1) // 2
-            transposed = memory + ins.transposed + unit.panel // 2 * LANES * PANEL
-        length = <int32_t*>(scratch + r.columns_at)
-        for t in range(tiles):
-            position = r.step_first[step] + (tile + t) * LANES
-            lanes = smaller(LANES, r.step_size[step] - (tile + t) * LANES)
-            for lane in range(lanes):
-                row[lane] = position + lane if r.order == NULL else r.order[position + lane]
-            if panels <= 2:
-                nonzero_gradient(&r.nonzero, row, lanes, unit.first, panels, transposed + t * r.tile_stride, g)
-                continue
-            if t % 4 == 0:
-                memset(length, 0, n * sizeof(int32_t))
-            sort_columns(&r.nonzero, row, lanes, unit.first, t % 4 * r.tile_stride,
-                         length, length + n, <float*>(length + n + n * SORTED))
-            if t % 4 == 3 or t == tiles - 1:
-                columns_gradient(n, panels, length, length + n, <float*>(length + n + n * SORTED),
-                                 transposed + (t - t % 4) * r.tile_stride, g, t >= 4)
-    elif ins.kind == DENSE:
-        dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, tiles, g)
-    elif ins.kind == ROWS and unit.part == 0 and r.bytes_at >= 0 and ins.reads_data:
-        byte_rows_gradient(sources + first, n, sources + ins.size + 1, memory + r.bytes_at, 256 * r.scale[1],
-                           delta + first * LANES, r.tile_stride, tiles, g)
-    elif ins.kind == ROWS and unit.part == 0:
-        rows_gradient(sources + first, n, sources + ins.size + 1, values, delta + first * LANES,
-                      r.tile_stride, tiles, g)
-    else:
-        slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)

@@ -1,0 +1,180 @@
+# Dense blocks that read the data themselves, where much of the data is zero: what is zero contributes nothing, exactly, so
+# only the entries of a tile (_entries.pxi) are looked at.
+#
+# The vector runs over neurons: the panels of the weights are laid out for it, weights[panel][source][neuron]. The weights
+# of a run of columns stand in registers while all examples pass that have it, and each line of them is read once a tile and
+# in order. Example by example they would be read for every pixel, in no order, from the L2 cache: 2.5 cycles a multiply-add
+# of a vector. And a run has several columns because a sum over examples then costs a load and a store for several
+# multiply-adds.
+
+cdef extern from *:
+    """
+    #define RUN_VECS (VEC_WIDTH == 16 ? 4 : 2)
+    """
+    enum: RUN_VECS       # vectors of neurons whose weights for a run, or whose gradients, stand in registers
+
+cdef enum:
+    TILES_AT_ONCE = 32   # tiles whose entries are summed at a time, in however many lists they stand
+
+
+cdef inline const vec* at_neurons(const float* panels, int64_t stride, int64_t c) noexcept nogil:
+    # The c-th vector of neurons: its panel (stride floats apart), then its place in the panel.
+    return <const vec*>(panels + (c * VEC_WIDTH // PANEL) * stride + c * VEC_WIDTH % PANEL)
+
+
+cdef inline inlined_void forward_of_runs(
+    int vecs, const Entries* e, const float* value, int64_t columns, const float* weights, float* sums, int64_t stride,
+    Fetch* fetch,
+) noexcept nogil:
+    cdef vec w[RUN][RUN_VECS]
+    cdef vec acc[RUN_VECS]
+    cdef const float* x
+    cdef float* at
+    cdef int64_t run, j, end
+    cdef int i, c
+    for run in range(runs_of(columns)):
+        if fetch != NULL:
+            fetch_some(fetch)
+        j, end = e.start[run], e.end[run]
+        if j == end:
+            continue
+        for i in range(RUN):
+            for c in range(vecs):
+                # Past the last column stand zeros; any finite weight will do.
+                w[i][c] = at_neurons(weights + smaller(run * RUN + i, columns - 1) * PANEL, columns * PANEL, c)[0]
+        while j < end:
+            x = value + j * RUN
+            at = sums + <int64_t>e.lane[j] * PANEL
+            for c in range(vecs):
+                acc[c] = at_neurons(at, stride, c)[0]
+            for i in range(RUN):
+                for c in range(vecs):
+                    acc[c] = acc[c] + w[i][c] * x[i]
+            for c in range(vecs):
+                (<vec*>at_neurons(at, stride, c))[0] = acc[c]
+            j = j + 1
+
+
+cdef kernel_void runs_forward(
+    const Entries* e, bint bytes, int64_t columns, int64_t n, const float* weights, int64_t panels, Fetch* fetch,
+    float* sums, int64_t stride, float* converted,
+) noexcept nogil:
+    """sums[panel][lane][neuron] = sum over the entries of n examples; panels of sums stand `stride` floats apart.
+
+    `converted` has room for their values. Meanwhile other rows are fetched.
+    """
+    cdef const float* value = values_of(e, bytes, 0, runs_of(columns), converted)
+    cdef int64_t first = 0, left
+    cdef const float* w
+    cdef float* to
+    for first in range(panels):
+        memset(sums + first * stride, 0, n * PANEL * sizeof(float))
+    first = 0
+    while first < panels * PANEL_VECS:
+        left = panels * PANEL_VECS - first
+        w = <const float*>at_neurons(weights, columns * PANEL, first)
+        to = <float*>at_neurons(sums, stride, first)
+        if left >= RUN_VECS:
+            forward_of_runs(RUN_VECS, e, value, columns, w, to, stride, fetch)
+        elif left == 3:
+            forward_of_runs(3, e, value, columns, w, to, stride, fetch)
+        elif left == 2:
+            forward_of_runs(2, e, value, columns, w, to, stride, fetch)
+        else:
+            forward_of_runs(1, e, value, columns, w, to, stride, fetch)
+        first = first + RUN_VECS
+        fetch = NULL
+
+
+cdef kernel_void sums_to_lanes(
+    float* sums, int64_t stride, int64_t n, int64_t count, float unit, const float* bias, float* out,
+) noexcept nogil:
+    """out[neuron][lane] = bias[neuron] + unit * sums[panel][lane][neuron]; lanes from n on repeat lane n - 1.
+
+    Panels of sums stand `stride` floats apart.
+    """
+    cdef float turned[PANEL * LANES]
+    cdef int64_t panel, lane, i
+    cdef float* at
+    cdef vec w
+    cdef int c
+    for panel in range((count + PANEL - 1) // PANEL):
+        at = sums + panel * stride
+        for lane in range(n, LANES):
+            memcpy(at + lane * PANEL, at + (n - 1) * PANEL, PANEL * sizeof(float))
+        transpose(at, PANEL, LANES, PANEL, turned, LANES)
+        for i in range(smaller(PANEL, count - panel * PANEL)):
+            w = splat(bias[panel * PANEL + i] if bias != NULL else <float>0)
+            for c in range(SLOT_VECS):
+                (<vec*>(out + (panel * PANEL + i) * LANES))[c] = (<vec*>(turned + i * LANES))[c] * unit + w
+
+
+cdef struct Part:
+    Entries e
+    const float* value   # of the first entry of all
+    const float* delta   # [panel][lane][neuron]
+
+
+cdef inline inlined_void gradient_of_runs(
+    int vecs, const Part* part, int64_t parts, int64_t first, int64_t last, float unit, int64_t panel, int64_t stride,
+    float* gradient, bint add, Fetch* fetch,
+) noexcept nogil:
+    cdef vec acc[RUN][RUN_VECS]
+    cdef vec d[RUN_VECS]
+    cdef const float* x
+    cdef const float* at
+    cdef const float* delta
+    cdef vec* to
+    cdef int64_t run, p, j, k
+    cdef int i, c
+    for run in range(first // RUN, runs_of(last)):
+        if fetch != NULL:
+            fetch_some(fetch)
+        for i in range(RUN):
+            for c in range(vecs):
+                acc[i][c] = splat(<float>0)
+        for p in range(parts):
+            delta = <const float*>at_neurons(part[p].delta, stride, panel)
+            for j in range(part[p].e.start[run], part[p].e.end[run]):
+                x = part[p].value + j * RUN
+                at = delta + <int64_t>part[p].e.lane[j] * PANEL
+                for c in range(vecs):
+                    d[c] = at_neurons(at, stride, c)[0]
+                for i in range(RUN):
+                    for c in range(vecs):
+                        acc[i][c] = acc[i][c] + d[c] * x[i]
+        for i in range(RUN):
+            k = run * RUN + i - first
+            if k < last - first:
+                for c in range(vecs):
+                    to = <vec*>at_neurons(gradient + k * PANEL, (last - first) * PANEL, c)
+                    to[0] = to[0] + acc[i][c] * unit if add else acc[i][c] * unit
+
+
+cdef kernel_void runs_gradient(
+    Part* part, int64_t parts, bint bytes, int64_t first, int64_t last, int64_t panels, float unit, int64_t stride,
+    float* gradient, bint add, Fetch* fetch, float* converted,
+) noexcept nogil:
+    """gradient[panel][source][neuron] = unit * sum over the entries of all parts of value * delta; with `add`, += that.
+
+    Sources are the columns `first` to `last`; `first` is a multiple of RUN, and so is `last` if it is not their end. Panels of
+    the deltas stand `stride` floats apart. `converted` has room for the values. Meanwhile other rows are fetched.
+    """
+    cdef int64_t i, at = 0, left
+    cdef float* to
+    for i in range(parts):
+        part[i].value = values_of(&part[i].e, bytes, first // RUN, runs_of(last), converted)
+        converted = converted + (runs_of(last) - first // RUN) * part[i].e.lanes * RUN
+    while at < panels * PANEL_VECS:
+        left = panels * PANEL_VECS - at
+        to = <float*>at_neurons(gradient, (last - first) * PANEL, at)
+        if left >= RUN_VECS:
+            gradient_of_runs(RUN_VECS, part, parts, first, last, unit, at, stride, to, add, fetch)
+        elif left == 3:
+            gradient_of_runs(3, part, parts, first, last, unit, at, stride, to, add, fetch)
+        elif left == 2:
+            gradient_of_runs(2, part, parts, first, last, unit, at, stride, to, add, fetch)
+        else:
+            gradient_of_runs(1, part, parts, first, last, unit, at, stride, to, add, fetch)
+        at = at + RUN_VECS
+        fetch = NULL

@@ -1,0 +1,129 @@
+# The second phase of a step: a unit of parameters through all tiles.
+
+cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch, int64_t worker) noexcept nogil:
+    """Phase 2 for one unit: gradient over all tiles of the step, then the update. False, for each unit, if it may overflow.
+
+    A unit of whole panels goes on with their sums for the next step. `worker`: its number, if this is its first unit of the
+    phase, else -1.
+    """
+    cdef const Instruction* ins = r.program + unit.instruction
+    cdef Unit part = unit[0]
+    cdef Fetch fetch
+    cdef double bound = 0
+    cdef int64_t i
+    if r.limit > 0:
+        for i in range(tiles_of(r, step)):
+            bound = bound + r.bounds[i]
+        if not bound < r.limit:
+            return False
+    if unit.part != WHOLE:
+        if step >= 0:
+            update_unit(r, step, unit, scratch, NULL)
+        return True
+    fetch = fetch_after(r, step + 2, worker)
+    if step >= 0:
+        part.part = 0
+        while part.first < ins.arity:
+            part.last = smaller(part.first + WHOLE_COLUMNS, ins.arity)
+            update_unit(r, step, &part, scratch, &fetch)
+            part.first = part.last
+        part.part, part.first, part.last = 1, 0, 0
+        if ins.bias >= 0:
+            update_unit(r, step, &part, scratch, NULL)
+    sum_ahead(r, step + 1, unit, scratch, &fetch)
+    return True
+
+
+cdef void update_unit(Run* r, int64_t step, const Unit* unit, float* scratch, Fetch* fetch) noexcept nogil:
+    """Gradient of a run of parameters over all tiles of the step, then the update."""
+    cdef const Instruction* ins = r.program + unit.instruction
+    cdef const int32_t* sources = r.index + ins.args
+    cdef int64_t tiles = tiles_of(r, step)
+    cdef int64_t first = unit.first, n = unit.last - unit.first, at, run, runs = 1, tile, i
+    cdef bint masked = unit.part == 0 and r.training and ins.bits
+    cdef bint thin = unit.part == 0 and is_thin(r, ins, step)
+    cdef float* g = scratch
+    cdef float* part
+    if ins.kind == DENSE and unit.part == 0:
+        at = ins.weights + (unit.panel * ins.arity + first) * PANEL
+        run = n * PANEL
+        runs = unit.panels
+    elif ins.kind == DENSE:
+        at = ins.bias + unit.panel * PANEL
+        run = unit.panels * PANEL
+    elif ins.kind == ROWS and unit.part == 0:
+        at = ins.weights + sources[first]
+        run = sources[unit.last] - sources[first]
+    else:
+        at = (ins.bias if unit.part else ins.weights) + first
+        run = n
+
+    # With a mask on the edges each tile is summed by itself, and then added through its mask. A thin block is summed as it
+    # is, and then spread.
+    if masked:
+        memset(g, 0, runs * run * sizeof(float))
+    part = g + runs * run if masked or thin else g
+    for tile in range(tiles if masked else 1):
+        unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, part, scratch, fetch)
+        if masked:
+            for i in range(runs):
+                apply_mask(<const uint64_t*>(r.tiles + tile * r.tile_stride + ins.mask),
+                           at - ins.weights + i * ins.arity * PANEL, edge_scale(ins), run, part + i * run, g + i * run, True)
+    if thin:
+        spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, unit.panel // 2, (unit.panels + 1) // 2,
+                    ins.size, part, g)
+    for i in range(runs):
+        if ins.holes >= 0 and unit.part == 0:
+            apply_mask(r.edges + ins.holes, at - ins.weights + i * ins.arity * PANEL, 1, run, g + i * run, g + i * run, False)
+        update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run)
+
+
+cdef void unit_gradient(
+    Run* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, int64_t first, int64_t n, int64_t size,
+    float* g, float* scratch, Fetch* fetch,
+) noexcept nogil:
+    """Gradient of a unit over `tiles` tiles from `tile` on."""
+    cdef int64_t panels = unit.panels
+    cdef const Instruction* ins = r.program + unit.instruction
+    cdef const float* memory = r.tiles + tile * r.tile_stride
+    cdef const float* values = memory + r.values_at
+    cdef const float* delta = memory + r.adjoints_at + ins.dst * LANES
+    cdef const float* transposed = sums_of(r, ins, tile) + unit.panel * sums_stride(r, ins)
+    cdef const int32_t* sources = r.index + ins.args
+    cdef int64_t wide, parts, i, done = 0
+    cdef Part part[TILES_AT_ONCE]
+    if ins.kind == DENSE and unit.part == 1 and is_thin(r, ins, step):
+        first = unit.panel * PANEL
+        n = smaller(unit.panels * PANEL, ins.size - first)
+        memset(g, 0, size * sizeof(float))
+        slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)
+    elif ins.kind == DENSE and unit.part == 1 and is_ahead(r, ins):
+        bias_gradient(unit.panels, transposed, sums_stride(r, ins), LANES * PANEL, tiles, g)
+    elif ins.kind == DENSE and unit.part == 1:
+        bias_gradient(unit.panels, transposed, LANES * PANEL, r.tile_stride, tiles, g)
+    elif is_ahead(r, ins) or (ins.kind == DENSE and r.entries_at >= 0 and ins.reads_data):
+        if is_thin(r, ins, step):
+            panels, transposed = (panels + 1) // 2, sums_of(r, ins, tile) + unit.panel // 2 * LANES * PANEL
+        wide = GROUP_TILES if is_ahead(r, ins) else 1
+        while done < tiles:
+            parts = (smaller(TILES_AT_ONCE, tiles - done) + wide - 1) // wide
+            for i in range(parts):
+                if is_ahead(r, ins):
+                    part[i].e = group_entries(r, step, done // wide + i)
+                    part[i].delta = transposed + (done // wide + i) * GROUP * PANEL
+                else:
+                    part[i].e = tile_entries(r, tile + done + i)
+                    part[i].delta = transposed + (done + i) * r.tile_stride
+            runs_gradient(part, parts, r.bytes != NULL, first, first + n, panels, data_unit(r), sums_stride(r, ins), g,
+                          done > 0, fetch, scratch + r.converted_at)
+            done = done + TILES_AT_ONCE
+    elif ins.kind == DENSE:
+        dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, tiles, g)
+    elif ins.kind == ROWS and unit.part == 0 and r.bytes_at >= 0 and ins.reads_data:
+        byte_rows_gradient(sources + first, n, sources + ins.size + 1, memory + r.bytes_at, data_unit(r),
+                           delta + first * LANES, r.tile_stride, tiles, g)
+    elif ins.kind == ROWS and unit.part == 0:
+        rows_gradient(sources + first, n, sources + ins.size + 1, values, delta + first * LANES,
+                      r.tile_stride, tiles, g)
+    else:
+        slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)
