@@ -32,7 +32,8 @@ STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam":
 BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
 """What a byte of uint8 data stands for."""
 
-RUN = mlgraph_ext.sweep.RUN_COLUMNS
+RUN, LIST_TILES = mlgraph_ext.sweep.RUN_COLUMNS, mlgraph_ext.sweep.LIST_TILES
+"""Columns that blocks skip together where all are zero, and tiles that may share a list of those that are not."""
 
 SPARSE_BELOW = 0.7
 """Share of runs of columns that are not all zero below which skipping the others pays."""
@@ -179,8 +180,9 @@ class Examples:
         """Whether skipping runs of zeros pays: few are not zero, or the examples are few."""
         if len(self) <= FEW:
             return True
-        sample = self.array[:: max(1, len(self) // 256)] != 0
-        runs = np.logical_or.reduceat(sample, np.arange(0, sample.shape[1], RUN), axis=1)
+        whole = self.array.shape[1] // RUN * RUN
+        sample = np.ascontiguousarray(self.array[:: max(1, len(self) // 256), :whole])
+        runs = sample.view({1: "u4", 4: "c16"}[sample.itemsize])  # four numbers in one: it is zero if they all are
         return bool(np.count_nonzero(runs) <= SPARSE_BELOW * runs.size)
 
     def narrowed(self, columns: npt.NDArray[np.int32]) -> Examples:
@@ -338,24 +340,27 @@ class Engine:
         narrow = sparse and len(input_column) < examples.array.shape[1]
         if narrow:
             examples, input_column = examples.narrowed(input_column), np.arange(n_in, dtype=np.int32)
-        first_slot = n_in if as_bytes or (sparse and not plan.rows_read_data) else 0
-        slots = (plan.n_slots - first_slot) * LANES
-        stride = plan.n_extra + slots * (2 if backward else 1)
-        bytes_at = stride if as_bytes else -1
-        stride += n_in * mlgraph_ext.sweep.BYTE_SLOT_FLOATS * as_bytes
         # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.
-        sweep = mlgraph_ext.sweep
-        ahead = sparse and optimizer is not None and n_threads <= plan.panels_ahead
-        entries_at = stride if sparse and not ahead else -1
-        list_examples = sweep.GROUP_EXAMPLES if ahead else sweep.TILE_EXAMPLES
-        list_floats = sweep.entry_floats(examples.bytes is not None, n_in, list_examples) if sparse else 0
-        stride += 0 if ahead else list_floats
-        n_tiles = max(-(-most // LANES), n_threads) if optimizer else n_threads
-        n_lists = -(-n_tiles * LANES // list_examples)
-        key = optimizer, hyper, backward, sparse, as_bytes, n_tiles, n_threads, examples.bytes is None, self.graph._used, narrow
+        ahead = sparse and (n_threads <= plan.panels_ahead if optimizer else not training)
+        n_tiles = n_threads * (LIST_TILES if ahead else 1)
+        if optimizer:
+            n_tiles = max(-(-most // LANES), n_threads)
+        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, examples.bytes is None, n_tiles, n_threads,
+               self.graph._used)  # fmt: skip
         arrays = parameters, first_moment, second_moment
         prepared = self._prepared
         if prepared is None or prepared[0] != key or not all(map(is_, prepared[1], arrays)):
+            sweep = mlgraph_ext.sweep
+            first_slot = n_in if as_bytes or (sparse and not plan.rows_read_data) else 0
+            slots = (plan.n_slots - first_slot) * LANES
+            stride = plan.n_extra + slots * (2 if backward else 1)
+            bytes_at = stride if as_bytes else -1
+            stride += n_in * sweep.BYTE_SLOT_FLOATS * as_bytes
+            entries_at = stride if sparse and not ahead else -1
+            list_examples = LIST_TILES * LANES if ahead else LANES
+            list_floats = sweep.entry_floats(examples.bytes is not None, n_in, list_examples) if sparse else 0
+            stride += 0 if ahead else list_floats
+            n_lists = -(-n_tiles * LANES // list_examples)
             units, unit_floats = self._units_for(sparse, n_threads if ahead else 0) if optimizer else (_NO_UNITS, PANEL)
             # What a worker needs: two gradients of a unit, values of entries that were bytes, masked weights.
             n_examples = min(n_lists * list_examples, sweep.EXAMPLES_AT_ONCE)

@@ -10,8 +10,7 @@ class _Sweep(Protocol):
     PARALLEL: bool
     BYTE_SLOT_FLOATS: int
     RUN_COLUMNS: int
-    TILE_EXAMPLES: int
-    GROUP_EXAMPLES: int
+    LIST_TILES: int
     EXAMPLES_AT_ONCE: int
     UNIT_COLUMNS: int
     WHOLE_UNIT: int

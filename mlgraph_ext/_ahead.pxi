@@ -66,7 +66,7 @@ cdef inline int64_t blocks_each(const Run* r) noexcept nogil:
 
 cdef int64_t lists_of(const Run* r, int64_t step) noexcept nogil:
     """Items of `list_ahead` for a step."""
-    return (examples_in(r, step) + GROUP - 1) // GROUP * blocks_each(r) * r.n_workers if r.ahead else 0
+    return (examples_in(r, step) + GROUP - 1) // GROUP * blocks_each(r) * r.n_workers if r.ahead and r.n_units else 0
 
 
 cdef void list_ahead(Run* r, int64_t step, int64_t item) noexcept nogil:
@@ -119,3 +119,20 @@ cdef void sum_ahead(Run* r, int64_t step, const Unit* unit, float* scratch, Fetc
         e = group_entries(r, step, group)
         runs_forward(&e, r.bytes != NULL, ins.arity, smaller(GROUP, r.step_size[step] - group * GROUP), weights, unit.panels,
                      fetch, sums_of(r, ins, group * GROUP_TILES) + unit.panel * stride, stride, scratch + r.converted_at)
+
+
+cdef void sum_group(Run* r, int64_t step, int64_t group, int64_t place, float* scratch) noexcept nogil:
+    """Without units, whoever takes a group of tiles lists its entries and makes its sums, for the tiles from `place` on."""
+    cdef const Instruction* ins
+    cdef int64_t row[GROUP]
+    cdef int64_t first = r.step_first[step] + group * GROUP, n = smaller(GROUP, r.step_size[step] - group * GROUP), i
+    cdef Entries e = group_entries(r, 0, place // GROUP_TILES)
+    for i in range(n):
+        row[i] = first + i if r.order == NULL else r.order[first + i]
+    for i in range(blocks_of(r.n_inputs)):
+        find_entries(r.bytes, r.floats, r.columns, r.n_inputs, row, n, i, &e)
+    for i in range(r.n_instructions):
+        ins = r.program + i
+        if is_ahead(r, ins):
+            runs_forward(&e, r.bytes != NULL, ins.arity, n, r.optimizer.parameters + ins.weights, panels_of(ins.size), NULL,
+                         sums_of(r, ins, place), sums_stride(r, ins), scratch + r.converted_at)

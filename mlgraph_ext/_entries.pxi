@@ -48,8 +48,10 @@ cdef extern from *:
     static inline void turn(const uint8_t *const *row, int n, __mmask16 there, __m512i *w)
     {
         __m512i a[16], b[16];
-        for (int i = 0; i < 16; i++)
+        for (int i = 0; i < 16; i++) {
             a[i] = i < n ? _mm512_maskz_loadu_epi32(there, row[i]) : _mm512_setzero_si512();
+            if (i < n) __builtin_prefetch(row[i] + 2 * sizeof(__m512i));  /* rows that nobody has asked for */
+        }
         for (int i = 0; i < 16; i += 2) {
             b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
             b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
@@ -82,6 +84,17 @@ cdef extern from *:
     {
         __m512i w[8][16], lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
         __mmask16 there = (__mmask16)((1u << runs) - 1);
+        if (n == 1) {
+            __m512i word = _mm512_maskz_loadu_epi32(there, row[0]);
+            __mmask16 some = _mm512_test_epi32_mask(word, word);
+            append(word, _mm512_setzero_si512(), lane + found, byte + RUN * found);
+            for (int k = 0; k < runs; k++) {
+                start[k] = found;
+                found += some >> k & 1;
+                end[k] = found;
+            }
+            return found;
+        }
         for (int i = 0; 16 * i < n; i++) turn(row + 16 * i, n - 16 * i, there, w[i]);
         for (int k = 0; k < runs; k++) {
             start[k] = found;

@@ -45,10 +45,10 @@ cdef void work(Run* r, int64_t worker, int64_t workers) noexcept nogil:
     cdef int64_t step, phase = 0, start = 0, count, lists, share, item, i, seen = -2, asked = -2
     cdef bint good
     cdef int spins, tiles
-    for step in range(-1 if r.ahead else 0, r.n_steps):
+    for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
         for tiles in range(1, -1, -1):
             lists = lists_of(r, step + 1) if tiles else 0
-            count = lists + tiles_of(r, step) if tiles else r.n_units
+            count = lists + items_of(r, step) if tiles else r.n_units
             phase = phase + 1
             # All items before are done: nothing is taken while waiting, so that a worker that the system puts aside
             # then holds up nobody.
@@ -68,8 +68,7 @@ cdef void work(Run* r, int64_t worker, int64_t workers) noexcept nogil:
                     if item < lists:
                         list_ahead(r, step + 1, item)
                     elif tiles:
-                        item = item - lists
-                        good = sweep_tile(r, step, item, item if r.n_units else worker, scratch, step != seen)
+                        good = sweep_item(r, step, item - lists, worker, scratch, step != seen)
                         seen = step
                     else:
                         good = step_unit(r, step, r.units + item, scratch, worker if asked != step else -1)

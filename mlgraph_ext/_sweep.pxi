@@ -64,7 +64,7 @@ cdef extern from *:
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
 BYTE_SLOT_FLOATS = BYTE_SLOT        # what an input takes of a tile where rows read bytes
 RUN_COLUMNS = RUN                   # columns that dense blocks skip together where all are zero
-TILE_EXAMPLES, GROUP_EXAMPLES = LANES, GROUP   # whose entries are in one list
+LIST_TILES = GROUP_TILES            # whose entries may be in one list
 EXAMPLES_AT_ONCE = TILES_AT_ONCE * LANES   # of lists that are read together
 UNIT_COLUMNS = WHOLE_COLUMNS        # whose weights are updated at once, by dense blocks that skip zeros
 WHOLE_UNIT = WHOLE                  # the part that is all of some panels

@@ -306,3 +306,22 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     if r.n_adjoints:
         hand_back(first, n, adjoints, r.adjoint_slot, r.n_adjoints, r.adjoint_out)
     return finite or not r.n_units
+
+
+cdef inline int64_t items_of(const Run* r, int64_t step) noexcept nogil:
+    """Items of the first phase: tiles, or where there is no second phase but entries are listed, groups of them."""
+    return (tiles_of(r, step) + GROUP_TILES - 1) // GROUP_TILES if r.ahead and not r.n_units else tiles_of(r, step)
+
+
+cdef bint sweep_item(Run* r, int64_t step, int64_t item, int64_t worker, float* scratch, bint fresh) noexcept nogil:
+    """Sweep a tile, or the tiles of a group; the second phase finds them in memory of their number."""
+    cdef int64_t first = item * GROUP_TILES, i
+    cdef bint finite = True
+    if r.n_units:
+        return sweep_tile(r, step, item, item, scratch, fresh)
+    if not r.ahead:
+        return sweep_tile(r, step, item, worker, scratch, fresh)
+    sum_group(r, step, item, worker * GROUP_TILES, scratch)
+    for i in range(smaller(GROUP_TILES, tiles_of(r, step) - first)):
+        finite = sweep_tile(r, step, first + i, worker * GROUP_TILES + i, scratch, fresh) and finite
+    return finite
