@@ -191,7 +191,8 @@ def _parse(stream: io.BufferedIOBase, path: StrPath, ndim: int | None) -> Bytes:
     if len(data) != n_bytes:
         came = "more" if len(data) > n_bytes else len(data)
         raise DataError(f"{path}: expected {n_bytes} bytes of data for the shape {shape}, came {came}")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    # A copy: numpy asks the system for large pages, and shuffled examples are read from all of them.
+    return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
 
 def _read(stream: io.BufferedIOBase, n_bytes: int) -> bytearray:

@@ -219,7 +219,7 @@ class Engine:
         self._copies: list[Float32] = []
         self._memory = aligned(0)
         self._scratch = aligned(0)
-        self._ahead = aligned(0)
+        self._sums = aligned(0)
         self._units: dict[tuple[bool, int], tuple[Ints, int]] = {}
         self._slots: dict[tuple[int, ...], tuple[npt.NDArray[np.int32], int]] = {(): (_NO_SLOTS, plan.n_slots)}
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
@@ -357,24 +357,19 @@ class Engine:
             bytes_at = stride if as_bytes else -1
             stride += n_in * sweep.BYTE_SLOT_FLOATS * as_bytes
             entries_at = stride if sparse and not ahead else -1
-            list_examples = LIST_TILES * LANES if ahead else LANES
-            list_floats = sweep.entry_floats(examples.bytes is not None, n_in, list_examples) if sparse else 0
-            stride += 0 if ahead else list_floats
-            n_lists = -(-n_tiles * LANES // list_examples)
+            stride += sweep.entry_floats(n_in, LANES) * (entries_at >= 0)
             units, unit_floats = self._units_for(sparse, n_threads if ahead else 0) if optimizer else (_NO_UNITS, PANEL)
-            # What a worker needs: two gradients of a unit, values of entries that were bytes, masked weights.
-            n_examples = min(n_lists * list_examples, sweep.EXAMPLES_AT_ONCE)
-            converted = max(-(-n_in // RUN) * RUN * list_examples, sweep.UNIT_COLUMNS * n_examples) * sparse
-            scratch_stride = 2 * unit_floats + converted + plan.n_masked
+            # What a worker needs: two gradients of a unit, lists of entries, masked weights.
+            list_floats = sweep.entry_floats(n_in, LIST_TILES * LANES) * ahead
+            lists = list_floats * (2 * -(-n_tiles // LIST_TILES) if optimizer else 1)
+            scratch_stride = 2 * unit_floats + lists + plan.n_masked
             self._memory = _at_least(self._memory, stride * n_tiles)
             self._scratch = _at_least(self._scratch, scratch_stride * n_threads)
-            if ahead:
-                self._ahead = _at_least(self._ahead, plan.n_extra * n_tiles + 2 * n_lists * list_floats)
-            sums, entries = (self._ahead, self._ahead[plan.n_extra * n_tiles :]) if ahead else (None, None)
+            self._sums = _at_least(self._sums, plan.n_extra * n_tiles * ahead)
             program = plan.program
             if plan.n_masked:
                 program = program.copy()
-                program[:, -1] += 2 * unit_floats + converted
+                program[:, -1] += 2 * unit_floats + lists
             address = mlgraph_ext.sweep.prepare(
                 program=program, index=plan.index, constants=plan.constants, units=units,
                 edges=self._filling.edges if self._filling else _NO_EDGES, parameters=parameters,
@@ -384,9 +379,9 @@ class Engine:
                 values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
                 first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],
                 first_adjoint=0 if plan.want_inputs else n_in, bytes_at=bytes_at, entries_at=entries_at,
-                sums=sums, entries=entries, entries_stride=list_floats,
+                sums=self._sums if ahead else None,
                 scratch=self._scratch, n_workers=n_threads, scratch_stride=scratch_stride,
-                converted_at=2 * unit_floats,
+                lists_at=2 * unit_floats, list_floats=list_floats,
             )  # fmt: skip
             self._prepared = prepared = key, arrays, address
             self._held = program, units, input_column  # the kernels have their addresses

@@ -11,7 +11,6 @@ class _Sweep(Protocol):
     BYTE_SLOT_FLOATS: int
     RUN_COLUMNS: int
     LIST_TILES: int
-    EXAMPLES_AT_ONCE: int
     UNIT_COLUMNS: int
     WHOLE_UNIT: int
 
@@ -23,8 +22,7 @@ class _Sweep(Protocol):
         optimizer: int, hyper: _Array, first: _Array | None, second: _Array | None, scale: _Array, input_column: _Array,
         backward: bool, tiles: _Array, n_tiles: int, tile_stride: int, values_at: int, adjoints_at: int, first_slot: int,
         n_slots: int, first_adjoint: int, bytes_at: int, entries_at: int, first_source: int, last_source: int,
-        sums: _Array | None, entries: _Array | None, entries_stride: int, scratch: _Array, n_workers: int,
-        scratch_stride: int, converted_at: int,
+        sums: _Array | None, scratch: _Array, n_workers: int, scratch_stride: int, lists_at: int, list_floats: int,
     ) -> bytes: ...
     def run(
         self, prepared: bytes, data_bytes: _Array | None, data_floats: _Array | None, step_first: _Array,
@@ -33,7 +31,7 @@ class _Sweep(Protocol):
         losses: _Array | None, correct: _Array | None, value_slot: _Array, value_out: _Array | None,
         highest: _Array | None, adjoint_slot: _Array, adjoint_out: _Array | None,
     ) -> int: ...
-    def entry_floats(self, bytes: bool, columns: int, lanes: int) -> int: ...
+    def entry_floats(self, columns: int, lanes: int) -> int: ...
     def fma_flops(self, repeats: int) -> int: ...
     def kernel_flops(
         self, kernel: str, fan_in: int, count: int, tiles: int, repeats: int, density: float = 1.0

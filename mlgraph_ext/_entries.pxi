@@ -1,13 +1,14 @@
 # The entries of a tile: runs of RUN neighbouring columns that are not all zero, listed column by column. Zeros of images lie
 # together: of MNIST's pixels 19 % are not zero, of its runs of four 28 %; what is zero in all of 32 examples leaves 58 %.
 #
-# The lists are made from the raw rows at each step anew. That costs about as much as reading lists that were made before,
-# and no epoch has to wait until they are. Bytes stay bytes until a kernel reads them, because of all that a worker reads in
-# the second phase half was written by the others.
+# The lists are made from the raw rows at each step anew, by each worker for itself. That costs about as much as reading
+# lists that another core has made, or that were made before, and no epoch has to wait until they are.
 
 cdef extern from *:
     """
     #define RUN 4
+    #define NUMBERS(i) i, i + 1, i + 2, i + 3, i + 4, i + 5, i + 6, i + 7, i + 8, i + 9, i + 10, i + 11, i + 12, i + 13, \\
+                       i + 14, i + 15
     typedef int32_t words __attribute__((vector_size(4 * VEC_WIDTH), aligned(1), may_alias));
 
     /* mask[i] |= bit where run i of a row is not zero. */
@@ -42,15 +43,15 @@ cdef extern from *:
     }
 
     /* The same for bytes, 16 runs of 16 rows at a time and without a branch, which nothing could predict: a third of the
-       time. Runs are whole. Past the end of a list a vector may be written whole. */
-    #if defined(__AVX512F__)
-    #define HAVE_TURN 1
-    static inline void turn(const uint8_t *const *row, int n, __mmask16 there, __m512i *w)
+       time. Runs are whole. It takes an extension (VBMI2) that not every processor with AVX-512 has. */
+    #if defined(__AVX512BW__)
+    #define HAVE_TURN __builtin_cpu_supports("avx512vbmi2")
+    static inline void turn(const uint8_t *const *row, int n, int64_t at, __mmask16 there, __m512i *w)
     {
         __m512i a[16], b[16];
         for (int i = 0; i < 16; i++) {
-            a[i] = i < n ? _mm512_maskz_loadu_epi32(there, row[i]) : _mm512_setzero_si512();
-            if (i < n) __builtin_prefetch(row[i] + 2 * sizeof(__m512i));  /* rows that nobody has asked for */
+            a[i] = i < n ? _mm512_maskz_loadu_epi32(there, row[i] + at) : _mm512_setzero_si512();
+            if (i < n) __builtin_prefetch(row[i] + at + 2 * sizeof(__m512i));  /* rows that nobody has asked for */
         }
         for (int i = 0; i < 16; i += 2) {
             b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
@@ -72,43 +73,55 @@ cdef extern from *:
             w[j + 12] = _mm512_shuffle_i32x4(odd, odd_, 0xdd);
         }
     }
-    static inline int append(__m512i w, __m512i lanes, uint8_t *lane, uint8_t *byte)
+    /* Words and numbers of the rows, up to 64, that are not zero; how many. */
+    __attribute__((target("avx512vbmi2"))) static inline int append(const __m512i (*w)[16], int k, int n, int first,
+                                                                    uint8_t *lane, uint8_t *byte)
     {
-        __mmask16 some = _mm512_test_epi32_mask(w, w);
-        _mm512_storeu_si512(byte, _mm512_maskz_compress_epi32(some, w));
-        _mm_storeu_si128((__m128i *)lane, _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(some, lanes)));
-        return __builtin_popcount(some);
+        static const uint8_t number[128] = {NUMBERS(0), NUMBERS(16), NUMBERS(32), NUMBERS(48),
+                                            NUMBERS(64), NUMBERS(80), NUMBERS(96), NUMBERS(112)};
+        uint64_t all = 0;
+        int found = 0;
+        for (int i = 0; 16 * i < n && i < 4; i++) {
+            __mmask16 some = _mm512_test_epi32_mask(w[i][k], w[i][k]);
+            _mm512_storeu_si512(byte + RUN * found, _mm512_maskz_compress_epi32(some, w[i][k]));
+            all |= (uint64_t)some << 16 * i;
+            found += __builtin_popcount(some);
+        }
+        _mm512_storeu_si512(lane, _mm512_maskz_compress_epi8(all, _mm512_loadu_si512(number + first)));
+        return found;
     }
-    static int32_t turn_and_append(const uint8_t *const *row, int n, int runs, int32_t found, int32_t *start, int32_t *end,
-                                   uint8_t *lane, uint8_t *byte)
+    __attribute__((target("avx512vbmi2"))) static int32_t turn_and_append(
+        const uint8_t *const *row, int n, int64_t at, int runs, int32_t base, int32_t *start, int32_t *end, uint8_t *lane,
+        uint8_t *byte)
     {
-        __m512i w[8][16], lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        int32_t found = 0;
+        __m512i w[8][16];
         __mmask16 there = (__mmask16)((1u << runs) - 1);
         if (n == 1) {
-            __m512i word = _mm512_maskz_loadu_epi32(there, row[0]);
+            __m512i word = _mm512_maskz_loadu_epi32(there, row[0] + at);
             __mmask16 some = _mm512_test_epi32_mask(word, word);
-            append(word, _mm512_setzero_si512(), lane + found, byte + RUN * found);
+            _mm512_storeu_si512(byte, _mm512_maskz_compress_epi32(some, word));
+            memset(lane, 0, 16);
             for (int k = 0; k < runs; k++) {
-                start[k] = found;
+                start[k] = base + found;
                 found += some >> k & 1;
-                end[k] = found;
+                end[k] = base + found;
             }
             return found;
         }
-        for (int i = 0; 16 * i < n; i++) turn(row + 16 * i, n - 16 * i, there, w[i]);
+        for (int i = 0; 16 * i < n; i++) turn(row + 16 * i, n - 16 * i, at, there, w[i]);
         for (int k = 0; k < runs; k++) {
-            start[k] = found;
-            for (int i = 0; 16 * i < n; i++)
-                found += append(w[i][k], _mm512_add_epi32(lanes, _mm512_set1_epi32(16 * i)), lane + found, byte + RUN * found);
-            end[k] = found;
+            start[k] = base + found;
+            for (int i = 0; i < n; i += 64) found += append(w + i / 16, k, n - i, i, lane + found, byte + RUN * found);
+            end[k] = base + found;
         }
         return found;
     }
     #else
     #define HAVE_TURN 0
-    static int32_t turn_and_append(const uint8_t *const *r, int n, int m, int32_t f, int32_t *s, int32_t *e, uint8_t *l,
-                                   uint8_t *b)
-    { (void)r, (void)n, (void)m, (void)s, (void)e, (void)l, (void)b; return f; }
+    static int32_t turn_and_append(const uint8_t *const *r, int n, int64_t a, int m, int32_t f, int32_t *s, int32_t *e,
+                                   uint8_t *l, uint8_t *b)
+    { (void)r, (void)n, (void)a, (void)m, (void)f, (void)s, (void)e, (void)l, (void)b; return 0; }
     #endif
     """
     enum: RUN            # neighbouring columns that are skipped together
@@ -117,22 +130,22 @@ cdef extern from *:
     void mark_floats(const float*, int64_t, int32_t, int32_t*) noexcept nogil
     void copy_bytes(const uint8_t*, int64_t, uint8_t*) noexcept nogil
     void copy_floats(const float*, int64_t, float*) noexcept nogil
-    int32_t turn_and_append(const uint8_t**, int, int, int32_t, int32_t*, int32_t*, uint8_t*, uint8_t*) noexcept nogil
+    int32_t turn_and_append(const uint8_t**, int, int64_t, int, int32_t, int32_t*, int32_t*, uint8_t*, uint8_t*) noexcept nogil
     int lowest_bit "__builtin_ctz"(uint32_t) noexcept nogil
 
 
 cdef enum:
     BLOCK_RUNS = 16              # runs that are looked at together: 64 columns
     GROUP_TILES = 4              # tiles that may have their entries in common
-    GROUP = GROUP_TILES * LANES  # examples: what a byte can number
+    GROUP = 4 * LANES            # examples: what a byte can number
+    SLACK = 64                   # past the end of a list a vector may be written whole
 
 
 cdef struct Entries:
+    float* value         # [entries][RUN]; bytes / 256 (_bytes.pxi says why)
     int32_t* start       # [runs] first entry of each run of columns
     int32_t* end         # [runs] one after its last
     uint8_t* lane        # [entries] which of the examples
-    float* value         # [entries][RUN]; of data in bytes a kernel converts those that it reads
-    uint8_t* byte        # [entries][RUN]
     int64_t lanes        # most examples
 
 
@@ -144,82 +157,79 @@ cdef inline int64_t blocks_of(int64_t columns) noexcept nogil:
     return (runs_of(columns) + BLOCK_RUNS - 1) // BLOCK_RUNS
 
 
-def entry_floats(bint bytes, int64_t columns, int64_t lanes):
+def entry_floats(int64_t columns, int64_t lanes):
     """Floats that the entries of so many examples may need."""
-    # Past the end of a list a vector may be written whole.
-    n = runs_of(columns) * lanes + LANES
-    return (n * (RUN if not bytes else RUN // 4) + n // 4 + 2 * runs_of(columns) + LANES) // LANES * LANES
+    return (runs_of(columns) * (RUN * lanes + lanes // 4 + 2) + 2 * LANES) // LANES * LANES
 
 
-cdef inline Entries entries_at(float* memory, bint bytes, int64_t columns, int64_t lanes) noexcept nogil:
+cdef inline Entries entries_at(float* memory, int64_t columns, int64_t lanes) noexcept nogil:
     cdef Entries e
-    cdef int64_t n = runs_of(columns) * lanes + LANES
     e.value = memory
-    e.byte = <uint8_t*>memory
-    e.lane = <uint8_t*>(memory + n * (RUN if not bytes else RUN // 4))
-    e.start = <int32_t*>(e.lane + n)
+    e.start = <int32_t*>(memory + runs_of(columns) * RUN * lanes)
     e.end = e.start + runs_of(columns)
+    e.lane = <uint8_t*>(e.end + runs_of(columns))
     e.lanes = lanes
     return e
 
 
 cdef kernel_void find_entries(
     const uint8_t* bytes, const float* floats, int64_t stride, int64_t columns, const int64_t* row, int64_t n,
-    int64_t block, const Entries* e,
+    const Entries* e,
 ) noexcept nogil:
-    """List the entries of n examples in one block of columns. Rows are `stride` numbers apart."""
-    cdef int64_t first = block * BLOCK_RUNS, last = smaller(first + BLOCK_RUNS, runs_of(columns)), i, lane, k
-    cdef int32_t found = <int32_t>(first * e.lanes)
-    cdef int32_t mask[GROUP_TILES][BLOCK_RUNS]
-    cdef uint32_t some
+    """List the entries of n examples. Rows are `stride` numbers apart."""
+    cdef int64_t first = 0, lane
     cdef const uint8_t* byte_row[GROUP]
-    if HAVE_TURN and bytes != NULL:
-        for lane in range(n):
-            byte_row[lane] = bytes + row[lane] * stride + first * RUN
-        i = smaller(last, columns // RUN)
-        found = turn_and_append(byte_row, <int>n, <int>(i - first), found, e.start + first, e.end + first, e.lane, e.byte)
-        first = i
-    if first == last:
-        return
-    memset(mask, 0, sizeof(mask))
-    k = smaller(last * RUN, columns) - first * RUN
+    cdef const float* float_row[GROUP]
     for lane in range(n):
-        i = row[lane] * stride + first * RUN
         if bytes != NULL:
-            mark_bytes(bytes + i, k, <int32_t>(<uint32_t>1 << lane % LANES), mask[lane // LANES])
+            byte_row[lane] = bytes + row[lane] * stride
         else:
-            mark_floats(floats + i, k, <int32_t>(<uint32_t>1 << lane % LANES), mask[lane // LANES])
-    for i in range(first, last):
-        e.start[i] = found
+            float_row[lane] = floats + row[lane] * stride
+    while first < runs_of(columns):
+        find_in_block(byte_row if bytes != NULL else NULL, float_row, columns, n, first,
+                      smaller(first + BLOCK_RUNS, runs_of(columns)), e)
+        first = first + BLOCK_RUNS
+
+
+cdef void find_in_block(
+    const uint8_t** bytes, const float** floats, int64_t columns, int64_t n, int64_t first, int64_t last, const Entries* e,
+) noexcept nogil:
+    # Entries of a block begin where those of all runs before it may end.
+    cdef float* value = e.value + first * e.lanes * RUN
+    cdef int64_t base = first * e.lanes, whole = first, i, lane, k
+    cdef uint8_t byte[BLOCK_RUNS * GROUP * RUN + SLACK]
+    cdef int32_t mask[GROUP_TILES][BLOCK_RUNS]
+    cdef int32_t found = 0
+    cdef uint32_t some
+    if HAVE_TURN and bytes != NULL:
+        whole = smaller(last, columns // RUN)
+        found = turn_and_append(bytes, <int>n, first * RUN, <int>(whole - first), <int32_t>base, e.start + first, e.end + first,
+                                e.lane + base, byte)
+    if whole < last:
+        memset(mask, 0, sizeof(mask))
+        k = smaller(last * RUN, columns) - whole * RUN
+        for lane in range(n):
+            if bytes != NULL:
+                mark_bytes(bytes[lane] + whole * RUN, k, <int32_t>(<uint32_t>1 << lane % LANES), mask[lane // LANES])
+            else:
+                mark_floats(floats[lane] + whole * RUN, k, <int32_t>(<uint32_t>1 << lane % LANES), mask[lane // LANES])
+    for i in range(whole, last):
+        e.start[i] = <int32_t>base + found
         for k in range((n + LANES - 1) // LANES):
-            some = <uint32_t>mask[k][i - first]
+            some = <uint32_t>mask[k][i - whole]
             while some:
                 lane = k * LANES + lowest_bit(some)
                 some = some & (some - 1)
-                e.lane[found] = <uint8_t>lane
+                e.lane[base + found] = <uint8_t>lane
                 if bytes != NULL:
-                    copy_bytes(bytes + row[lane] * stride + i * RUN, columns - i * RUN, e.byte + <int64_t>found * RUN)
+                    copy_bytes(bytes[lane] + i * RUN, columns - i * RUN, byte + found * RUN)
                 else:
-                    copy_floats(floats + row[lane] * stride + i * RUN, columns - i * RUN, e.value + <int64_t>found * RUN)
+                    copy_floats(floats[lane] + i * RUN, columns - i * RUN, value + found * RUN)
                 found = found + 1
-        e.end[i] = found
-
-
-cdef inline const float* values_of(const Entries* e, bint bytes, int64_t run, int64_t end, float* memory) noexcept nogil:
-    """Values of the entries of some runs; bytes are converted into `memory`, to byte / 256 (_bytes.pxi).
-
-    What comes back is where the first entry of all would be.
-    """
-    cdef int64_t first = e.start[run], i, j, k
-    if not bytes:
-        return e.value
-    while run < end:
-        k = smaller(run // BLOCK_RUNS * BLOCK_RUNS + BLOCK_RUNS, end)
-        i = e.start[run]
-        for j in range((e.end[k - 1] - i) * RUN):
-            memory[(i - first) * RUN + j] = e.byte[i * RUN + j] * <float>0.00390625
-        run = k
-    return memory - first * RUN
+        e.end[i] = <int32_t>base + found
+    if bytes != NULL:
+        for i in range(found * RUN):
+            value[i] = byte[i] * <float>0.00390625
 
 
 cdef struct Fetch:
@@ -227,10 +237,9 @@ cdef struct Fetch:
     const int64_t* row   # of examples that are soon read, or NULL: one after the other
     int64_t stride       # bytes from one to the next
     int64_t example      # where it has come to
-    int64_t last
     int64_t line
-    int64_t first_line   # which bytes of a row
-    int64_t last_line
+    int64_t last
+    int64_t end          # of a row
     int64_t at_once
 
 
@@ -243,5 +252,5 @@ cdef inline void fetch_some(Fetch* fetch) noexcept nogil:
             row = fetch.row[fetch.example] if fetch.row != NULL else fetch.example
             prefetch(fetch.data + row * fetch.stride + fetch.line)
             fetch.line = fetch.line + 64
-            if fetch.line >= fetch.last_line:
-                fetch.line, fetch.example = fetch.first_line, fetch.example + 1
+            if fetch.line >= fetch.end:
+                fetch.line, fetch.example = 0, fetch.example + 1

@@ -45,7 +45,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             or not 0 < density <= 1):
         raise ValueError(f"kernel: expected one of {', '.join(names)} and sizes of at least 1, came {kernel!r}")
     cdef int64_t which = names.index(kernel), panels = (count + PANEL - 1) // PANEL, i, j
-    cdef int64_t per = entry_floats(True, fan_in, LANES)
+    cdef int64_t per = entry_floats(fan_in, LANES)
     cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES, stride = slots * LANES
     cdef float* memory = <float*>zeros(tiles * stride, sizeof(float))
     cdef float* weights = <float*>zeros(2 * fan_in * panels * PANEL, sizeof(float))
@@ -55,14 +55,13 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     cdef int32_t* back = <int32_t*>zeros(2 * fan_in + 1 + 2 * fan_in * count, sizeof(int32_t))
     cdef uint8_t* byte = <uint8_t*>zeros(fan_in * n, sizeof(uint8_t))
     cdef int64_t* example = <int64_t*>zeros(n, sizeof(int64_t))
-    cdef float* converted = <float*>zeros(tiles * (fan_in + RUN) * LANES, sizeof(float))
-    cdef float* entries = <float*>zeros(tiles * entry_floats(True, fan_in, LANES), sizeof(float))
+    cdef float* entries = <float*>zeros(tiles * entry_floats(fan_in, LANES), sizeof(float))
     cdef float* delta = memory + fan_in * LANES
     cdef float* gradient = weights + fan_in * panels * PANEL
     cdef int64_t edges = 0, nonzeros = 0
     cdef Part part[GROUP_TILES]
     if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or back == NULL
-            or byte == NULL or example == NULL or converted == NULL or entries == NULL):
+            or byte == NULL or example == NULL or entries == NULL):
         raise MemoryError("kernel_flops: sizes")
     with nogil:
         for i in range(tiles * stride):
@@ -92,10 +91,9 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                 if which == 4 or i < LANES:
                     nonzeros = nonzeros + byte[i * fan_in + j]
         for i in range(tiles):
-            part[i].e = entries_at(entries + i * per, True, fan_in, LANES)
+            part[i].e = entries_at(entries + i * per, fan_in, LANES)
             part[i].delta = delta + i * stride
-            for j in range(blocks_of(fan_in)):
-                find_entries(byte, NULL, fan_in, fan_in, example + i * LANES, LANES, j, &part[i].e)
+            find_entries(byte, NULL, fan_in, fan_in, example + i * LANES, LANES, &part[i].e)
         for i in range(repeats):
             if which == 0:
                 dense_forward(weights, NULL, fan_in, count, source, memory, delta)
@@ -104,9 +102,9 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             elif which == 2:
                 dense_gradient(source, fan_in, panels, memory, delta, stride, tiles, gradient)
             elif which == 3:
-                runs_forward(&part[0].e, True, fan_in, LANES, weights, panels, NULL, delta, LANES * PANEL, converted)
+                runs_forward(&part[0].e, fan_in, LANES, weights, panels, NULL, delta, LANES * PANEL)
             elif which == 4:
-                runs_gradient(part, tiles, True, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL, converted)
+                runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL)
             elif which == 5:
                 rows_forward(weights, NULL, row, count, source, memory, delta)
             elif which == 6:
@@ -121,6 +119,6 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     if which == 3 or which == 4:
         per = 2 * count * nonzeros
     for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>back,
-                    <size_t>byte, <size_t>example, <size_t>converted, <size_t>entries):
+                    <size_t>byte, <size_t>example, <size_t>entries):
         free(<void*><size_t>pointer)
     return per * repeats

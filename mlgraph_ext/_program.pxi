@@ -108,14 +108,13 @@ cdef struct Run:
     int64_t first_adjoint  # slots before it have no adjoint: inputs that nobody asks for
     int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
     int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_runs.pxi)
-    bint ahead           # there are units that are WHOLE: blocks make their sums of entries before tiles are swept
-    float* entries       # those of two steps then, each by groups of tiles
-    int64_t entries_stride
+    bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)
     float* sums          # of a step then, and after them deltas: [panel][example][neuron] from n_tiles * transposed on
     float* scratch
     int64_t n_workers
     int64_t scratch_stride
-    int64_t converted_at  # where in a worker's scratch bytes of entries become floats
+    int64_t lists_at     # where in a worker's scratch it has entries of two steps, by groups of tiles
+    int64_t list_floats
     # the queue
     int64_t* taken       # of each worker's share, TAKEN_STRIDE apart
     int64_t done
@@ -124,3 +123,10 @@ cdef struct Run:
 
 cdef enum:
     TAKEN_STRIDE = 8     # a line of the cache each
+
+cdef struct Worker:
+    int64_t number
+    float* scratch
+    int64_t listed[2]    # of which steps it has entries
+    int64_t swept        # the last step of which it has swept tiles
+    int64_t asked        # the last step for which it has asked for rows

@@ -36,19 +36,20 @@ cdef int64_t take(int64_t* taken, int64_t phase) noexcept nogil:
     return -1
 
 
-cdef void work(Run* r, int64_t worker, int64_t workers) noexcept nogil:
+cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
     """Go through the phases of all steps: the tiles of a step, then its units.
 
     Where sums are made ahead there is a step -1, which only makes those of the first.
     """
-    cdef float* scratch = r.scratch + worker * r.scratch_stride
-    cdef int64_t step, phase = 0, start = 0, count, lists, share, item, i, seen = -2, asked = -2
+    cdef Worker w
+    cdef int64_t step, phase = 0, start = 0, count, share, item, i
     cdef bint good
     cdef int spins, tiles
+    w.number, w.scratch = number, r.scratch + number * r.scratch_stride
+    w.listed[0] = w.listed[1] = w.swept = w.asked = -2
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
         for tiles in range(1, -1, -1):
-            lists = lists_of(r, step + 1) if tiles else 0
-            count = lists + items_of(r, step) if tiles else r.n_units
+            count = items_of(r, step) if tiles else r.n_units
             phase = phase + 1
             # All items before are done: nothing is taken while waiting, so that a worker that the system puts aside
             # then holds up nobody.
@@ -58,21 +59,13 @@ cdef void work(Run* r, int64_t worker, int64_t workers) noexcept nogil:
                     return
                 spins = spins + 1
                 relax(spins)
-            for i in range(worker, worker + workers):
+            for i in range(number, number + workers):
                 share = i % workers
                 item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
                 while 0 <= item < count:
                     if load_acquire(&r.stop):
                         return
-                    good = True
-                    if item < lists:
-                        list_ahead(r, step + 1, item)
-                    elif tiles:
-                        good = sweep_item(r, step, item - lists, worker, scratch, step != seen)
-                        seen = step
-                    else:
-                        good = step_unit(r, step, r.units + item, scratch, worker if asked != step else -1)
-                        asked = step
+                    good = sweep_item(r, step, item, &w) if tiles else step_unit(r, step, r.units + item, &w)
                     if not good and r.training:
                         r.bad_step = step
                         store_release(&r.stop, 1)

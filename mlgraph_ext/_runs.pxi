@@ -23,8 +23,7 @@ cdef inline const vec* at_neurons(const float* panels, int64_t stride, int64_t c
 
 
 cdef inline inlined_void forward_of_runs(
-    int vecs, const Entries* e, const float* value, int64_t columns, const float* weights, float* sums, int64_t stride,
-    Fetch* fetch,
+    int vecs, const Entries* e, int64_t columns, const float* weights, float* sums, int64_t stride, Fetch* fetch,
 ) noexcept nogil:
     cdef vec w[RUN][RUN_VECS]
     cdef vec acc[RUN_VECS]
@@ -43,7 +42,7 @@ cdef inline inlined_void forward_of_runs(
                 # Past the last column stand zeros; any finite weight will do.
                 w[i][c] = at_neurons(weights + smaller(run * RUN + i, columns - 1) * PANEL, columns * PANEL, c)[0]
         while j < end:
-            x = value + j * RUN
+            x = e.value + j * RUN
             at = sums + <int64_t>e.lane[j] * PANEL
             for c in range(vecs):
                 acc[c] = at_neurons(at, stride, c)[0]
@@ -56,14 +55,13 @@ cdef inline inlined_void forward_of_runs(
 
 
 cdef kernel_void runs_forward(
-    const Entries* e, bint bytes, int64_t columns, int64_t n, const float* weights, int64_t panels, Fetch* fetch,
-    float* sums, int64_t stride, float* converted,
+    const Entries* e, int64_t columns, int64_t n, const float* weights, int64_t panels, Fetch* fetch, float* sums,
+    int64_t stride,
 ) noexcept nogil:
     """sums[panel][lane][neuron] = sum over the entries of n examples; panels of sums stand `stride` floats apart.
 
-    `converted` has room for their values. Meanwhile other rows are fetched.
+    Meanwhile other rows are fetched.
     """
-    cdef const float* value = values_of(e, bytes, 0, runs_of(columns), converted)
     cdef int64_t first = 0, left
     cdef const float* w
     cdef float* to
@@ -75,13 +73,13 @@ cdef kernel_void runs_forward(
         w = <const float*>at_neurons(weights, columns * PANEL, first)
         to = <float*>at_neurons(sums, stride, first)
         if left >= RUN_VECS:
-            forward_of_runs(RUN_VECS, e, value, columns, w, to, stride, fetch)
+            forward_of_runs(RUN_VECS, e, columns, w, to, stride, fetch)
         elif left == 3:
-            forward_of_runs(3, e, value, columns, w, to, stride, fetch)
+            forward_of_runs(3, e, columns, w, to, stride, fetch)
         elif left == 2:
-            forward_of_runs(2, e, value, columns, w, to, stride, fetch)
+            forward_of_runs(2, e, columns, w, to, stride, fetch)
         else:
-            forward_of_runs(1, e, value, columns, w, to, stride, fetch)
+            forward_of_runs(1, e, columns, w, to, stride, fetch)
         first = first + RUN_VECS
         fetch = NULL
 
@@ -111,7 +109,6 @@ cdef kernel_void sums_to_lanes(
 
 cdef struct Part:
     Entries e
-    const float* value   # of the first entry of all
     const float* delta   # [panel][lane][neuron]
 
 
@@ -136,7 +133,7 @@ cdef inline inlined_void gradient_of_runs(
         for p in range(parts):
             delta = <const float*>at_neurons(part[p].delta, stride, panel)
             for j in range(part[p].e.start[run], part[p].e.end[run]):
-                x = part[p].value + j * RUN
+                x = part[p].e.value + j * RUN
                 at = delta + <int64_t>part[p].e.lane[j] * PANEL
                 for c in range(vecs):
                     d[c] = at_neurons(at, stride, c)[0]
@@ -152,19 +149,16 @@ cdef inline inlined_void gradient_of_runs(
 
 
 cdef kernel_void runs_gradient(
-    Part* part, int64_t parts, bint bytes, int64_t first, int64_t last, int64_t panels, float unit, int64_t stride,
-    float* gradient, bint add, Fetch* fetch, float* converted,
+    const Part* part, int64_t parts, int64_t first, int64_t last, int64_t panels, float unit, int64_t stride,
+    float* gradient, bint add, Fetch* fetch,
 ) noexcept nogil:
     """gradient[panel][source][neuron] = unit * sum over the entries of all parts of value * delta; with `add`, += that.
 
     Sources are the columns `first` to `last`; `first` is a multiple of RUN, and so is `last` if it is not their end. Panels of
-    the deltas stand `stride` floats apart. `converted` has room for the values. Meanwhile other rows are fetched.
+    the deltas stand `stride` floats apart. Meanwhile other rows are fetched.
     """
-    cdef int64_t i, at = 0, left
+    cdef int64_t at = 0, left
     cdef float* to
-    for i in range(parts):
-        part[i].value = values_of(&part[i].e, bytes, first // RUN, runs_of(last), converted)
-        converted = converted + (runs_of(last) - first // RUN) * part[i].e.lanes * RUN
     while at < panels * PANEL_VECS:
         left = panels * PANEL_VECS - at
         to = <float*>at_neurons(gradient, (last - first) * PANEL, at)

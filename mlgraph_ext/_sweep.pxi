@@ -65,7 +65,6 @@ PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
 BYTE_SLOT_FLOATS = BYTE_SLOT        # what an input takes of a tile where rows read bytes
 RUN_COLUMNS = RUN                   # columns that dense blocks skip together where all are zero
 LIST_TILES = GROUP_TILES            # whose entries may be in one list
-EXAMPLES_AT_ONCE = TILES_AT_ONCE * LANES   # of lists that are read together
 UNIT_COLUMNS = WHOLE_COLUMNS        # whose weights are updated at once, by dense blocks that skip zeros
 WHOLE_UNIT = WHOLE                  # the part that is all of some panels
 
@@ -96,8 +95,7 @@ def prepare(
     const float[::1] scale, const int32_t[::1] input_column, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
     int64_t n_slots, int64_t first_adjoint, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
-    float[::1] sums, float[::1] entries, int64_t entries_stride, float[::1] scratch, int64_t n_workers,
-    int64_t scratch_stride, int64_t converted_at,
+    float[::1] sums, float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
 ):
     """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
 
@@ -132,12 +130,11 @@ def prepare(
     r.tiles = &tiles[0]
     r.n_tiles, r.tile_stride, r.values_at, r.adjoints_at = n_tiles, tile_stride, values_at, adjoints_at
     r.first_slot, r.n_slots, r.first_adjoint = first_slot, n_slots, first_adjoint
-    r.bytes_at, r.entries_at, r.entries_stride, r.ahead = bytes_at, entries_at, entries_stride, entries is not None
-    if r.ahead:
-        r.sums, r.entries = &sums[0], &entries[0]
+    r.bytes_at, r.entries_at, r.ahead = bytes_at, entries_at, sums is not None
+    r.sums = &sums[0] if sums is not None else NULL
     r.first_source, r.last_source = first_source, last_source
     r.scratch = &scratch[0]
-    r.n_workers, r.scratch_stride, r.converted_at = n_workers, scratch_stride, converted_at
+    r.n_workers, r.scratch_stride, r.lists_at, r.list_floats = n_workers, scratch_stride, lists_at, list_floats
     return (<const char*>&r)[:sizeof(Run)]
 
 

@@ -103,8 +103,7 @@ cdef void forward(
                               ins.arity, ins.size, scratch + ins.masked)
                 thin = thin_slots(ins, scratch)
                 sums = sums_of(r, ins, place)
-                runs_forward(entries, r.bytes != NULL, ins.arity, n, scratch + ins.masked, groups_of(ins.size), fetch,
-                             sums, LANES * PANEL, scratch + r.converted_at)
+                runs_forward(entries, ins.arity, n, scratch + ins.masked, groups_of(ins.size), fetch, sums, LANES * PANEL)
                 sums_to_lanes(sums, LANES * PANEL, n, groups_of(ins.size) * PANEL, data_unit(r), NULL, thin)
                 spread_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, thin, out)
                 if ins.bias >= 0:
@@ -113,8 +112,8 @@ cdef void forward(
                             out[i * LANES + lane] = out[i * LANES + lane] + biases(r, ins)[i]
             elif r.entries_at >= 0 and ins.reads_data:
                 sums = sums_of(r, ins, place)
-                runs_forward(entries, r.bytes != NULL, ins.arity, n, tile_weights(r, ins, scratch), panels_of(ins.size),
-                             fetch, sums, LANES * PANEL, scratch + r.converted_at)
+                runs_forward(entries, ins.arity, n, tile_weights(r, ins, scratch), panels_of(ins.size), fetch, sums,
+                             LANES * PANEL)
                 sums_to_lanes(sums, LANES * PANEL, n, ins.size, data_unit(r), biases(r, ins), out)
             else:
                 dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size,
@@ -258,7 +257,7 @@ cdef void find_highest(
         out[row[lane]] = arg[lane]
 
 
-cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* scratch, bint fresh) noexcept nogil:
+cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, Worker* w) noexcept nogil:
     """Phase 1 for one tile, in the tile memory numbered `place`. False if something is not finite that would be learnt from."""
     cdef float* memory = r.tiles + place * r.tile_stride
     cdef float* values = memory + r.values_at
@@ -266,7 +265,7 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
     cdef int64_t first = r.step_first[step] + tile * LANES
     cdef int64_t row[LANES]
     cdef int64_t after[LANES]
-    cdef int64_t n = examples_of(r, step, tile, row), block, next_step = step, then = tile + r.n_workers
+    cdef int64_t n = examples_of(r, step, tile, row), next_step = step, then = tile + r.n_workers
     cdef Entries entries
     cdef Fetch fetch
     cdef bint finite = True
@@ -278,22 +277,21 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
         next_step, then = step, tile
     if r.entries_at >= 0:
         entries = tile_entries(r, place)
-        for block in range(blocks_of(r.n_inputs)):
-            find_entries(r.bytes, r.floats, r.columns, r.n_inputs, row, n, block, &entries)
-        fetch = fetch_of(r, r.step_first[next_step] + then * LANES, smaller(LANES, r.step_size[next_step] - then * LANES), 0,
-                         blocks_of(r.n_inputs), runs_of(r.n_inputs))
+        find_entries(r.bytes, r.floats, r.columns, r.n_inputs, row, n, &entries)
+        fetch = fetch_of(r, r.step_first[next_step] + then * LANES, smaller(LANES, r.step_size[next_step] - then * LANES),
+                         runs_of(r.n_inputs))
     if r.first_slot == 0:
         load(r, row, values)
     if r.bytes_at >= 0:
         examples_of(r, next_step, then, after)
         load_bytes(r.bytes, r.columns, r.input_column, r.n_inputs, row, after, memory + r.bytes_at)
-    forward(r, step, tile, place, n, &entries, scratch, fresh, &fetch)
+    forward(r, step, tile, place, n, &entries, w.scratch, step != w.swept, &fetch)
     if r.backward:
         memset(adjoints + r.first_adjoint * LANES, 0, (r.n_slots - r.first_adjoint) * LANES * sizeof(float))
     if r.loss != LOSS_NONE:
         finite = seed_adjoints(r, step, first, row, n, values, adjoints)
     if r.backward:
-        total = backward(r, step, tile, place, scratch)
+        total = backward(r, step, tile, place, w.scratch)
         finite = finite and total - total == 0
         if r.limit > 0:
             # No gradient is larger than the sum of all adjoints times the largest value that one is multiplied by.
@@ -305,23 +303,24 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, float* s
         find_highest(row, n, values, r.value_slot, r.n_values, r.highest)
     if r.n_adjoints:
         hand_back(first, n, adjoints, r.adjoint_slot, r.n_adjoints, r.adjoint_out)
+    w.swept = step
     return finite or not r.n_units
 
 
 cdef inline int64_t items_of(const Run* r, int64_t step) noexcept nogil:
-    """Items of the first phase: tiles, or where there is no second phase but entries are listed, groups of them."""
-    return (tiles_of(r, step) + GROUP_TILES - 1) // GROUP_TILES if r.ahead and not r.n_units else tiles_of(r, step)
+    """Items of the first phase: tiles, or without a second phase groups of those that have entries in common."""
+    return groups_in(r, step) if r.ahead and not r.n_units else tiles_of(r, step)
 
 
-cdef bint sweep_item(Run* r, int64_t step, int64_t item, int64_t worker, float* scratch, bint fresh) noexcept nogil:
+cdef bint sweep_item(Run* r, int64_t step, int64_t item, Worker* w) noexcept nogil:
     """Sweep a tile, or the tiles of a group; the second phase finds them in memory of their number."""
     cdef int64_t first = item * GROUP_TILES, i
     cdef bint finite = True
     if r.n_units:
-        return sweep_tile(r, step, item, item, scratch, fresh)
+        return sweep_tile(r, step, item, item, w)
     if not r.ahead:
-        return sweep_tile(r, step, item, worker, scratch, fresh)
-    sum_group(r, step, item, worker * GROUP_TILES, scratch)
+        return sweep_tile(r, step, item, w.number, w)
+    sum_group(r, step, item, w)
     for i in range(smaller(GROUP_TILES, tiles_of(r, step) - first)):
-        finite = sweep_tile(r, step, first + i, worker * GROUP_TILES + i, scratch, fresh) and finite
+        finite = sweep_tile(r, step, first + i, w.number * GROUP_TILES + i, w) and finite
     return finite

@@ -1,10 +1,9 @@
 # The second phase of a step: a unit of parameters through all tiles.
 
-cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch, int64_t worker) noexcept nogil:
+cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept nogil:
     """Phase 2 for one unit: gradient over all tiles of the step, then the update. False, for each unit, if it may overflow.
 
-    A unit of whole panels goes on with their sums for the next step. `worker`: its number, if this is its first unit of the
-    phase, else -1.
+    A unit of whole panels goes on with their sums for the next step.
     """
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Unit part = unit[0]
@@ -18,23 +17,27 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, float* scratch, int6
             return False
     if unit.part != WHOLE:
         if step >= 0:
-            update_unit(r, step, unit, scratch, NULL)
+            update_unit(r, step, unit, w, NULL)
         return True
-    fetch = fetch_after(r, step + 2, worker)
+    # Meanwhile the rows after those are fetched, which this worker lists in the next phase like this.
+    i = examples_in(r, step + 2) if w.asked != step + 2 else 0
+    w.asked = step + 2
+    fetch = fetch_of(r, r.step_first[step + 2] if i else 0, i, 2 * runs_of(r.n_inputs) * (1 + i // GROUP))
     if step >= 0:
+        list_step(r, step, w)
         part.part = 0
         while part.first < ins.arity:
             part.last = smaller(part.first + WHOLE_COLUMNS, ins.arity)
-            update_unit(r, step, &part, scratch, &fetch)
+            update_unit(r, step, &part, w, &fetch)
             part.first = part.last
         part.part, part.first, part.last = 1, 0, 0
         if ins.bias >= 0:
-            update_unit(r, step, &part, scratch, NULL)
-    sum_ahead(r, step + 1, unit, scratch, &fetch)
+            update_unit(r, step, &part, w, NULL)
+    sum_ahead(r, step + 1, unit, w, &fetch)
     return True
 
 
-cdef void update_unit(Run* r, int64_t step, const Unit* unit, float* scratch, Fetch* fetch) noexcept nogil:
+cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* fetch) noexcept nogil:
     """Gradient of a run of parameters over all tiles of the step, then the update."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef const int32_t* sources = r.index + ins.args
@@ -42,7 +45,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, float* scratch, Fe
     cdef int64_t first = unit.first, n = unit.last - unit.first, at, run, runs = 1, tile, i
     cdef bint masked = unit.part == 0 and r.training and ins.bits
     cdef bint thin = unit.part == 0 and is_thin(r, ins, step)
-    cdef float* g = scratch
+    cdef float* g = w.scratch
     cdef float* part
     if ins.kind == DENSE and unit.part == 0:
         at = ins.weights + (unit.panel * ins.arity + first) * PANEL
@@ -64,7 +67,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, float* scratch, Fe
         memset(g, 0, runs * run * sizeof(float))
     part = g + runs * run if masked or thin else g
     for tile in range(tiles if masked else 1):
-        unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, part, scratch, fetch)
+        unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, part, w, fetch)
         if masked:
             for i in range(runs):
                 apply_mask(<const uint64_t*>(r.tiles + tile * r.tile_stride + ins.mask),
@@ -80,7 +83,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, float* scratch, Fe
 
 cdef void unit_gradient(
     Run* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, int64_t first, int64_t n, int64_t size,
-    float* g, float* scratch, Fetch* fetch,
+    float* g, const Worker* w, Fetch* fetch,
 ) noexcept nogil:
     """Gradient of a unit over `tiles` tiles from `tile` on."""
     cdef int64_t panels = unit.panels
@@ -109,13 +112,12 @@ cdef void unit_gradient(
             parts = (smaller(TILES_AT_ONCE, tiles - done) + wide - 1) // wide
             for i in range(parts):
                 if is_ahead(r, ins):
-                    part[i].e = group_entries(r, step, done // wide + i)
+                    part[i].e = group_entries(r, w, step, done // wide + i)
                     part[i].delta = transposed + (done // wide + i) * GROUP * PANEL
                 else:
                     part[i].e = tile_entries(r, tile + done + i)
                     part[i].delta = transposed + (done + i) * r.tile_stride
-            runs_gradient(part, parts, r.bytes != NULL, first, first + n, panels, data_unit(r), sums_stride(r, ins), g,
-                          done > 0, fetch, scratch + r.converted_at)
+            runs_gradient(part, parts, first, first + n, panels, data_unit(r), sums_stride(r, ins), g, done > 0, fetch)
             done = done + TILES_AT_ONCE
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, tiles, g)

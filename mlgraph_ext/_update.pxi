@@ -20,8 +20,31 @@ cdef struct Optimizer:
 cdef extern from *:
     """
     static inline vec absolute(vec x) { return (vec)((ivec)x & 0x7fffffff); }
+
+    /* Kingma & Ba's step. Root and quotient share one unit of the processor, which makes them the longest part of an update;
+       so the quotient is made by multiplying: an estimate of 14 bits, corrected once to 2^-27. */
+    static inline void adam(float *w, float *v, float *s, const float *g, int64_t n, float rate, float a, float b, float e)
+    {
+        int64_t i = 0;
+    #if defined(__AVX512F__)
+        for (; i + 16 <= n; i += 16) {
+            vec x = *(const vec *)(g + i);
+            vec first = *(vec *)(v + i) * a + x * (1 - a), second = *(vec *)(s + i) * b + x * (x * (1 - b));
+            *(vec *)(v + i) = first;
+            *(vec *)(s + i) = second;
+            vec d = (vec)_mm512_sqrt_ps((__m512)second) + e, q = (vec)_mm512_rcp14_ps((__m512)d);
+            *(vec *)(w + i) -= first * rate * (q * (2 - d * q));
+        }
+    #endif
+        for (; i < n; i++) {
+            v[i] = a * v[i] + (1 - a) * g[i];
+            s[i] = b * s[i] + (1 - b) * g[i] * g[i];
+            w[i] -= rate * v[i] / (sqrtf(s[i]) + e);
+        }
+    }
     """
     vec absolute(vec x) noexcept nogil
+    void adam(float*, float*, float*, const float*, int64_t, float, float, float, float) noexcept nogil
 
 
 cdef double magnitude(const float* x, int64_t n) noexcept nogil:
@@ -71,7 +94,4 @@ cdef void update(const Optimizer* o, float rate, int64_t offset, int64_t n, cons
             v[i] = a * v[i] + g[i]
             w[i] = w[i] - rate * v[i]
     else:
-        for i in range(n):
-            v[i] = a * v[i] + (1 - a) * g[i]
-            s[i] = b * s[i] + (1 - b) * g[i] * g[i]
-            w[i] = w[i] - rate * v[i] / (sqrtf(s[i]) + e)
+        adam(w, v, s, g, n, rate, a, b, e)
