@@ -35,7 +35,7 @@ BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
 RUN, LIST_TILES = mlgraph_ext.sweep.RUN_COLUMNS, mlgraph_ext.sweep.LIST_TILES
 """Columns that blocks skip together where all are zero, and tiles that may share a list of those that are not."""
 
-SPARSE_BELOW = 0.7
+SPARSE_BELOW = 0.9
 """Share of runs of columns that are not all zero below which skipping the others pays."""
 
 FEW = 8

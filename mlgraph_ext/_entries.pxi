@@ -20,12 +20,18 @@ cdef extern from *:
         for (; RUN * i < n; i++)
             mask[i] |= four_bytes(row + RUN * i, n - RUN * i) ? bit : 0;
     }
-    static inline void mark_floats(const float *row, int64_t n, int32_t bit, int32_t *mask)
+    static inline void mark_floats(const float *row, const float *after, int64_t n, int32_t bit, int32_t *mask)
     {
         int64_t i = 0;
         for (; RUN * i + RUN <= n; i++) {
-            ivec4 w = (ivec4)*(const vec4 *)(row + RUN * i) << 1;
-            mask[i] |= ((w[0] | w[1]) | (w[2] | w[3])) ? bit : 0;
+    #if defined(__SSE2__)
+            int some = _mm_movemask_ps(_mm_cmpneq_ps(_mm_loadu_ps(row + RUN * i), _mm_setzero_ps()));
+    #else
+            const float *x = row + RUN * i;
+            int some = (x[0] != 0) | (x[1] != 0) | (x[2] != 0) | (x[3] != 0);
+    #endif
+            if (i % 4 == 0) __builtin_prefetch(after + RUN * i);
+            mask[i] |= some ? bit : 0;
         }
         for (int64_t k = RUN * i; k < n; k++)
             mask[i] |= row[k] != 0 ? bit : 0;
@@ -127,7 +133,7 @@ cdef extern from *:
     enum: RUN            # neighbouring columns that are skipped together
     bint HAVE_TURN
     void mark_bytes(const uint8_t*, int64_t, int32_t, int32_t*) noexcept nogil
-    void mark_floats(const float*, int64_t, int32_t, int32_t*) noexcept nogil
+    void mark_floats(const float*, const float*, int64_t, int32_t, int32_t*) noexcept nogil
     void copy_bytes(const uint8_t*, int64_t, uint8_t*) noexcept nogil
     void copy_floats(const float*, int64_t, float*) noexcept nogil
     int32_t turn_and_append(const uint8_t**, int, int64_t, int, int32_t, int32_t*, int32_t*, uint8_t*, uint8_t*) noexcept nogil
@@ -145,6 +151,7 @@ cdef struct Entries:
     float* value         # [entries][RUN]; bytes / 256 (_bytes.pxi says why)
     int32_t* start       # [runs] first entry of each run of columns
     int32_t* end         # [runs] one after its last
+    int32_t* mask        # [tiles][runs] which runs of which examples are not zero, where they are looked at by rows
     uint8_t* lane        # [entries] which of the examples
     int64_t lanes        # most examples
 
@@ -159,7 +166,7 @@ cdef inline int64_t blocks_of(int64_t columns) noexcept nogil:
 
 def entry_floats(int64_t columns, int64_t lanes):
     """Floats that the entries of so many examples may need."""
-    return (runs_of(columns) * (RUN * lanes + lanes // 4 + 2) + 2 * LANES) // LANES * LANES
+    return (runs_of(columns) * (RUN * lanes + lanes // 4 + 2 + GROUP_TILES) + 2 * LANES) // LANES * LANES
 
 
 cdef inline Entries entries_at(float* memory, int64_t columns, int64_t lanes) noexcept nogil:
@@ -167,7 +174,8 @@ cdef inline Entries entries_at(float* memory, int64_t columns, int64_t lanes) no
     e.value = memory
     e.start = <int32_t*>(memory + runs_of(columns) * RUN * lanes)
     e.end = e.start + runs_of(columns)
-    e.lane = <uint8_t*>(e.end + runs_of(columns))
+    e.mask = e.end + runs_of(columns)
+    e.lane = <uint8_t*>(e.mask + GROUP_TILES * runs_of(columns))
     e.lanes = lanes
     return e
 
@@ -177,7 +185,8 @@ cdef kernel_void find_entries(
     const Entries* e,
 ) noexcept nogil:
     """List the entries of n examples. Rows are `stride` numbers apart."""
-    cdef int64_t first = 0, lane
+    cdef int64_t runs = runs_of(columns), first = 0, lane
+    cdef int32_t bit
     cdef const uint8_t* byte_row[GROUP]
     cdef const float* float_row[GROUP]
     for lane in range(n):
@@ -185,38 +194,44 @@ cdef kernel_void find_entries(
             byte_row[lane] = bytes + row[lane] * stride
         else:
             float_row[lane] = floats + row[lane] * stride
-    while first < runs_of(columns):
-        find_in_block(byte_row if bytes != NULL else NULL, float_row, columns, n, first,
-                      smaller(first + BLOCK_RUNS, runs_of(columns)), e)
+    if HAVE_TURN and bytes != NULL:
+        turn_rows(byte_row, columns // RUN, n, e)
+        first = columns // RUN
+    if first == runs:
+        return
+    # Row after row, as they lie in memory; then run after run.
+    memset(e.mask, 0, GROUP_TILES * runs * sizeof(int32_t))
+    for lane in range(n):
+        bit = <int32_t>(<uint32_t>1 << lane % LANES)
+        if bytes != NULL:
+            mark_bytes(byte_row[lane] + first * RUN, columns - first * RUN, bit, e.mask + lane // LANES * runs + first)
+        else:
+            mark_floats(float_row[lane], float_row[smaller(lane + 2, n - 1)], columns, bit, e.mask + lane // LANES * runs)
+    copy_marked(byte_row if bytes != NULL else NULL, float_row, columns, n, first, e)
+
+
+cdef void turn_rows(const uint8_t** bytes, int64_t runs, int64_t n, const Entries* e) noexcept nogil:
+    # Entries of a block begin where those of all runs before it may end.
+    cdef uint8_t byte[BLOCK_RUNS * GROUP * RUN + SLACK]
+    cdef int64_t first = 0, base, found
+    while first < runs:
+        base = first * e.lanes
+        found = turn_and_append(bytes, <int>n, first * RUN, <int>smaller(BLOCK_RUNS, runs - first), <int32_t>base,
+                                e.start + first, e.end + first, e.lane + base, byte)
+        convert(byte, found * RUN, e.value + base * RUN)
         first = first + BLOCK_RUNS
 
 
-cdef void find_in_block(
-    const uint8_t** bytes, const float** floats, int64_t columns, int64_t n, int64_t first, int64_t last, const Entries* e,
+cdef void copy_marked(
+    const uint8_t** bytes, const float** floats, int64_t columns, int64_t n, int64_t first, const Entries* e,
 ) noexcept nogil:
-    # Entries of a block begin where those of all runs before it may end.
-    cdef float* value = e.value + first * e.lanes * RUN
-    cdef int64_t base = first * e.lanes, whole = first, i, lane, k
-    cdef uint8_t byte[BLOCK_RUNS * GROUP * RUN + SLACK]
-    cdef int32_t mask[GROUP_TILES][BLOCK_RUNS]
-    cdef int32_t found = 0
+    cdef uint8_t byte[GROUP * RUN]
+    cdef int64_t runs = runs_of(columns), base = first * e.lanes, found, i, k, lane
     cdef uint32_t some
-    if HAVE_TURN and bytes != NULL:
-        whole = smaller(last, columns // RUN)
-        found = turn_and_append(bytes, <int>n, first * RUN, <int>(whole - first), <int32_t>base, e.start + first, e.end + first,
-                                e.lane + base, byte)
-    if whole < last:
-        memset(mask, 0, sizeof(mask))
-        k = smaller(last * RUN, columns) - whole * RUN
-        for lane in range(n):
-            if bytes != NULL:
-                mark_bytes(bytes[lane] + whole * RUN, k, <int32_t>(<uint32_t>1 << lane % LANES), mask[lane // LANES])
-            else:
-                mark_floats(floats[lane] + whole * RUN, k, <int32_t>(<uint32_t>1 << lane % LANES), mask[lane // LANES])
-    for i in range(whole, last):
-        e.start[i] = <int32_t>base + found
+    for i in range(first, runs):
+        found = 0
         for k in range((n + LANES - 1) // LANES):
-            some = <uint32_t>mask[k][i - whole]
+            some = <uint32_t>e.mask[k * runs + i]
             while some:
                 lane = k * LANES + lowest_bit(some)
                 some = some & (some - 1)
@@ -224,12 +239,18 @@ cdef void find_in_block(
                 if bytes != NULL:
                     copy_bytes(bytes[lane] + i * RUN, columns - i * RUN, byte + found * RUN)
                 else:
-                    copy_floats(floats[lane] + i * RUN, columns - i * RUN, value + found * RUN)
+                    copy_floats(floats[lane] + i * RUN, columns - i * RUN, e.value + (base + found) * RUN)
                 found = found + 1
-        e.end[i] = <int32_t>base + found
-    if bytes != NULL:
-        for i in range(found * RUN):
-            value[i] = byte[i] * <float>0.00390625
+        if bytes != NULL:
+            convert(byte, found * RUN, e.value + base * RUN)
+        e.start[i], e.end[i] = <int32_t>base, <int32_t>(base + found)
+        base = base + found
+
+
+cdef inline void convert(const uint8_t* byte, int64_t n, float* value) noexcept nogil:
+    cdef int64_t i
+    for i in range(n):
+        value[i] = byte[i] * <float>0.00390625
 
 
 cdef struct Fetch:

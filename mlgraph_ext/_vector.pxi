@@ -14,8 +14,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from *:
     """
     #include <stdint.h>
-    #if defined(__AVX512F__)
+    #if defined(__SSE2__)
     #include <immintrin.h>
+    #endif
+    #if defined(__AVX512F__)
     #define VEC_WIDTH 16
     #define TILE_ROWS 8
     #define TILE_VECS 2
