@@ -117,8 +117,7 @@ cdef struct Run:
     int64_t list_floats
     # the queue
     int64_t* taken       # of each worker's share, TAKEN_STRIDE apart
-    int64_t done
-    int64_t stop
+    Gate* gate
     int64_t bad_step
 
 cdef enum:

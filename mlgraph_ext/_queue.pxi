@@ -6,24 +6,35 @@ cdef extern from *:
     static inline int take_if(int64_t *counter, int64_t *seen, int64_t then) {
         return __atomic_compare_exchange_n(counter, seen, then, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
-    static inline void add_release(int64_t *counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELEASE); }
     static inline int64_t load_acquire(int64_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
-    static inline void store_release(int64_t *counter, int64_t x) { __atomic_store_n(counter, x, __ATOMIC_RELEASE); }
 
     #include <sched.h>
-    static inline void relax(int spins) {
-        if (spins & 63) {
+
+    /* Items done; alone in its line of the cache. */
+    typedef struct { int64_t done, stop; } Gate;
+
+    static inline void item_done(Gate *g) { __atomic_fetch_add(&g->done, 1, __ATOMIC_RELEASE); }
+    static inline void stop(Gate *g) { __atomic_store_n(&g->stop, 1, __ATOMIC_RELEASE); }
+
+    /* Wait until so many items are done; 0 if the run has stopped. To sleep would be no better, beside a busy process too. */
+    static int pass(Gate *g, int64_t all) {
+        for (int spins = 1; load_acquire(&g->done) < all; spins++) {
+            if (load_acquire(&g->stop)) return 0;
+            if (spins % 64 == 0) sched_yield();
     #if defined(__x86_64__) || defined(__i386__)
-            __builtin_ia32_pause();
+            else __builtin_ia32_pause();
     #endif
-        } else sched_yield();
+        }
+        return 1;
     }
     """
+    ctypedef struct Gate:
+        int64_t stop
     bint take_if(int64_t*, int64_t*, int64_t) noexcept nogil
-    void add_release(int64_t*) noexcept nogil
     int64_t load_acquire(int64_t*) noexcept nogil
-    void store_release(int64_t*, int64_t) noexcept nogil
-    void relax(int) noexcept nogil
+    void item_done(Gate*) noexcept nogil
+    void stop(Gate*) noexcept nogil
+    bint pass_gate "pass"(Gate*, int64_t) noexcept nogil
 
 
 cdef int64_t take(int64_t* taken, int64_t phase) noexcept nogil:
@@ -44,31 +55,30 @@ cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
     cdef Worker w
     cdef int64_t step, phase = 0, start = 0, count, share, item, i
     cdef bint good
-    cdef int spins, tiles
+    cdef int tiles
     w.number, w.scratch = number, r.scratch + number * r.scratch_stride
     w.listed[0] = w.listed[1] = w.swept = w.asked = -2
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
         for tiles in range(1, -1, -1):
             count = items_of(r, step) if tiles else r.n_units
             phase = phase + 1
-            # All items before are done: nothing is taken while waiting, so that a worker that the system puts aside
-            # then holds up nobody.
-            spins = 0
-            while load_acquire(&r.done) < start:
-                if load_acquire(&r.stop):
-                    return
-                spins = spins + 1
-                relax(spins)
+            # All items before are done. Nothing is taken while waiting, so that a worker that the system puts aside then
+            # holds up nobody.
+            if not pass_gate(r.gate, start):
+                return
+            start = start + count
             for i in range(number, number + workers):
                 share = i % workers
                 item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
                 while 0 <= item < count:
-                    if load_acquire(&r.stop):
+                    if load_acquire(&r.gate.stop):
                         return
                     good = sweep_item(r, step, item, &w) if tiles else step_unit(r, step, r.units + item, &w)
                     if not good and r.training:
                         r.bad_step = step
-                        store_release(&r.stop, 1)
-                    add_release(&r.done)
+                        stop(r.gate)
+                    item_done(r.gate)
                     item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
-            start = start + count
+    # OpenMP's own barrier comes next, and spins without yielding: whoever is done waits here until all are.
+    item_done(r.gate)
+    pass_gate(r.gate, start + workers)

@@ -16,7 +16,7 @@
 # e) The items of a phase are shared out among the workers, the same share at every step, and whoever is done with its own
 #    takes from the others' (_queue.pxi). A phase waits until every item before it is done, not until every thread has
 #    arrived, so a thread that the system has put aside holding nothing holds up nobody; waiting soon yields the processor.
-#    libgomp's barrier does neither: beside a busy process it costs several times the epoch.
+#    libgomp's barrier does neither, so workers leave together, and __init__.py has libgomp spin less.
 # f) Many steps go down in one call; Python is on the path of no step.
 # g) Nothing that is not finite reaches a parameter. A loss or an adjoint that is not stops the run before its step writes
 #    anything. That no gradient, moment or parameter will overflow is known before the first write as well: all gradients
@@ -194,7 +194,8 @@ def run(
     if r.n_tiles < most:
         raise ValueError(f"prepared: expected memory for {most} tiles, came {r.n_tiles}")
     workers = <int>r.n_workers
-    r.taken = <int64_t*>zeros(workers * TAKEN_STRIDE, sizeof(int64_t))
+    r.taken = <int64_t*>zeros((workers + 1) * TAKEN_STRIDE, sizeof(int64_t))
+    r.gate = <Gate*>(r.taken + workers * TAKEN_STRIDE)
     r.bounds = <double*>zeros(r.n_tiles, sizeof(double))
     if r.taken == NULL or r.bounds == NULL:
         free(r.taken)

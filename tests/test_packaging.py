@@ -108,3 +108,12 @@ def test_what_is_imported_when_asked_for(name: str) -> None:
 
 def test_nothing_else_is_an_attribute() -> None:
     assert stdout("import mlgraph; print(hasattr(mlgraph, 'spam'), set(mlgraph.__all__) <= set(dir(mlgraph)))") == "False True"
+
+
+def test_the_environment_is_left_as_it_was():
+    """OpenMP is told to spin less while it is loaded, unless the user has told it what to do."""
+    code = "import os; before = dict(os.environ); import mlgraph; print(dict(os.environ) == before)"
+    for given in ({}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "passive"}):
+        env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+        done = subprocess.run([sys.executable, "-c", code], env=env | given, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "True"

@@ -364,8 +364,8 @@ def test_operations_are_work_too(monkeypatch):
 
 def test_few_examples_are_walked_one_by_one():
     """Also where nothing is zero: for as few a tile of all lanes is slower."""
-    assert engine.Examples(np.ones((engine.FEW, 3)), 3).are_sparse
-    assert not engine.Examples(np.ones((engine.FEW + 1, 3)), 3).are_sparse
+    assert engine.Examples(np.ones((engine.FEW, 9)), 9).are_sparse
+    assert not engine.Examples(np.ones((engine.FEW + 1, 9)), 9).are_sparse
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted as Linux shows them")
