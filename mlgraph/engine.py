@@ -38,6 +38,9 @@ RUN, LIST_TILES = mlgraph_ext.sweep.RUN_COLUMNS, mlgraph_ext.sweep.LIST_TILES
 SPARSE_BELOW = 0.9
 """Share of runs of columns that are not all zero below which skipping the others pays."""
 
+MANY = 2**22
+"""Floats from which on it pays to look whether they are bytes: more than the caches hold."""
+
 FEW = 8
 """Examples for which one row after the other is faster than `LANES` at once, sparse or not."""
 
@@ -167,6 +170,19 @@ class Examples:
         if not np.isfinite(self.largest):
             i, j = np.argwhere(~np.isfinite(self.array))[0]
             raise ValueError(f"{self._what}: expected finite numbers, came {self.array[i, j]} in example {i}, column {j}")
+
+    def in_bytes(self, n_threads: int | None = None) -> Examples:
+        """The same data as bytes, where there are many and each is exactly byte / 255: a quarter of the memory to read."""
+        x = self.floats
+        if x is None or x.size < MANY or not self._are_bytes(x[:: len(x) // 64 + 1], 1)[0]:
+            return self
+        found, array = self._are_bytes(x, threads_for(n_threads, x.size))
+        return Examples(array, array.shape[1], self._what) if found else self
+
+    @staticmethod
+    def _are_bytes(x: Float32, n_threads: int) -> tuple[bool, npt.NDArray[np.uint8]]:
+        array = np.empty(x.shape, np.uint8)
+        return mlgraph_ext.sweep.as_bytes(np.ascontiguousarray(x), array, n_threads), array
 
     @cached_property
     def largest(self) -> float:

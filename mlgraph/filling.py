@@ -21,7 +21,7 @@ from mlgraph.graph import PANEL
 from mlgraph.lowering import Ids, Ints
 from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan
 
-FULL_FROM_DATA, FULL_FROM = 0.33, 0.6
+FULL_FROM_DATA, FULL_FROM = 0.2, 0.6
 """Shares of the edges from which on a dense block takes a step faster than rows: where it reads the data, and elsewhere.
 
 Of 784-300-100-10 on MNIST at batch 128, by the v4 build on one and on two threads.
@@ -37,15 +37,15 @@ class Filling(NamedTuple):
         A bit for each weight of the blocks: whether there is such an edge.
     base, size : int
         The vector that the plan reads is the graph's as far as `base`, and then blocks up to `size`.
-    origin, place : int64, shape (edges,)
+    origin, place : int32, shape (edges,)
         Where weights of the blocks stand in the graph's vector, and in this one.
     """
 
     edges: npt.NDArray[np.uint64]
     base: int
     size: int
-    origin: Ints
-    place: Ints
+    origin: Ids
+    place: Ids
 
     def fill(self, vector: Float32, blocks: Float32, n_threads: int) -> None:
         """Copy parameters, or an optimizer's state, of the graph into a vector of the plan."""
@@ -76,8 +76,8 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     origin, place = [], []
     for i, ins, slots, places in full:
         width = -(-ins.size // PANEL) * PANEL
-        origin.append(ins.weights + np.arange(len(places)))
-        place.append(size + places)
+        origin.append(ins.weights + np.arange(len(places), dtype=np.int32))
+        place.append((size + places).astype(np.int32))
         new.program[i] = ins._replace(
             kind=KINDS["dense"], arity=len(slots), args=n_index, weights=size, n_weights=width * len(slots), back=0, n_back=0,
             transposed=new.n_extra, holes=(size - base) // 64, masked=new.n_masked,

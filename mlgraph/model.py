@@ -428,6 +428,7 @@ class Model:
         threads_for(n_threads, 0)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback: expected a callable, came {type(callback).__name__}")
+        examples = examples.in_bytes(n_threads)
         examples.check_trainable()
         validate: Callable[[], dict[str, float]] | None = None
         held: Examples | None = None
@@ -435,6 +436,7 @@ class Model:
             if not isinstance(validation, tuple | list) or len(validation) != 2:
                 raise ValueError(f"validation: expected (x, y), came {shown(validation)}")
             held = Examples(validation[0], self.graph.n_inputs, "validation x")
+            held = held.in_bytes(n_threads)
             held.check_trainable()
             held_targets = self._targets(validation[1], len(held), "validation y")
             validate = partial(self._evaluate, held, *held_targets, n_threads)

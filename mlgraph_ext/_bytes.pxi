@@ -39,6 +39,16 @@ cdef extern from *:
             ((ivec *)slot)[c] = upper | lower >> 16;
         }
     }
+    /* Bytes of a row of floats; how many of them are no byte / 255. */
+    static int64_t row_as_bytes(const float *x, int64_t n, uint8_t *out) {
+        int32_t others = 0;
+        for (int64_t i = 0; i < n; i++) {
+            int inside = x[i] >= 0 && x[i] <= 1;  /* not so for NaN: nothing is converted that an integer cannot hold */
+            out[i] = (uint8_t)(int32_t)((inside ? x[i] : 0) * 255.0f + 0.5f);
+            others += !inside | ((float)out[i] / 255.0f != x[i]);
+        }
+        return others;
+    }
     static inline int32_t four_bytes(const uint8_t *p, int64_t n) {
         uint32_t x = 0;
         if (n >= 4) memcpy(&x, p, 4);
@@ -52,6 +62,7 @@ cdef extern from *:
     enum: HALF_VECS
     void widen(const float*, vec*) noexcept nogil
     void narrow(const int32_t*, int, float*) noexcept nogil
+    int64_t row_as_bytes(const float*, int64_t, uint8_t*) noexcept nogil
     int32_t four_bytes(const uint8_t*, int64_t) noexcept nogil
 
 

@@ -79,7 +79,18 @@ def is_finite(const float[::1] x):
     return all_finite(&x[0], x.shape[0]) if x.shape[0] else True
 
 
-def move(const float[::1] x, const int64_t[::1] origin, float[::1] out, const int64_t[::1] place, int n_threads):
+def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
+    """Whether each number is exactly that of a byte, byte / 255; `out` is filled with the bytes."""
+    cdef int64_t i, columns = x.shape[1], others = 0
+    if out.shape[0] != x.shape[0] or out.shape[1] != columns:
+        raise ValueError(f"out: expected shape {x.shape[0], columns}, came {out.shape[0], out.shape[1]}")
+    for i in prange(x.shape[0] if columns else 0, nogil=True, num_threads=n_threads, schedule="static",
+                    use_threads_if=n_threads > 1):
+        others += row_as_bytes(&x[i, 0], columns, &out[i, 0])
+    return others == 0
+
+
+def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const int32_t[::1] place, int n_threads):
     """out[place[i]] = x[origin[i]] for all i; no place comes twice."""
     cdef int64_t i
     if origin.shape[0] != place.shape[0]:

@@ -5,7 +5,7 @@ import pytest
 
 import mlgraph
 from mlgraph import reference
-from mlgraph.engine import Engine, Examples
+from mlgraph.engine import BYTE_SCALE, MANY, Engine, Examples
 from mlgraph.plan import KINDS, Plan
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
@@ -236,6 +236,28 @@ def test_bits_of_large_steps_do_not_depend_on_threads(sweep, batch_size):
         results.append(net.graph.parameters.copy())
     for other in results[1:]:
         np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
+
+
+def test_floats_that_are_bytes(sweep):
+    """Many floats that are byte / 255 exactly are learnt from as bytes; others, a single one of them, as they are."""
+    x = (np.arange(256, dtype=np.float32) / np.float32(255)).reshape(2, 128)
+    for value in (np.nan, -np.inf, np.inf, -1e-3, 1 + 1e-6, 1e30, 0.5, np.nextafter(np.float32(1), 0), -0.0):
+        out = np.zeros(x.shape, np.uint8)
+        assert sweep.as_bytes(x, out, 2)
+        np.testing.assert_array_equal(out.reshape(-1), np.arange(256))
+        other = x.copy()
+        other[1, 77] = value
+        assert sweep.as_bytes(other, out, 2) == (value == 0)
+    assert BYTE_SCALE.tolist() == x.reshape(-1).tolist()
+
+    n = -(-MANY // 100)
+    integers = np.random.default_rng(0).integers(0, 256, (n, 100), np.uint8)
+    floats = integers / np.float32(255)
+    examples = Examples(floats, 100)
+    np.testing.assert_array_equal(examples.in_bytes().array, integers)
+    assert Examples(floats[:-1], 100).in_bytes().bytes is None
+    floats[-1, -1] = 0.3
+    assert examples.in_bytes() is examples
 
 
 def test_columns_that_nobody_reads(sweep):
