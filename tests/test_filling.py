@@ -46,7 +46,7 @@ def test_what_is_filled():
     assert kinds(engine.plan) == [KINDS["rows"]] * 3
     assert kinds(engine.filled.plan) == [KINDS["dense"]] * 2 + [KINDS["rows"]]  # six outputs are no block
     assert engine.filled.filled is engine.filled
-    hard = lightly_pruned(share=0.8)._engine("loss")
+    hard = lightly_pruned(share=0.9)._engine("loss")
     assert hard.filled is hard
     assert fill(lightly_pruned(weight_dropout=0.5)._engine("loss").plan)[1] is None
 
