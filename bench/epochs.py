@@ -39,6 +39,9 @@ LENET = (784, 300, 100, 10)
 SMALLEST_OF_SKLEARN = 32
 """Batch below which its epoch would be the longest part of the whole run."""
 
+PAUSE = 0.2
+"""Seconds before a turn: threads of whoever was before, BLAS's above all, spin on for a while and take a core from the next."""
+
 LATER = "mlgraph, later epochs"
 LABELS = {"mlgraph": "mlgraph, epoch 1", LATER: "mlgraph, later", "jax": "JAX, jitted scan", "torch": "PyTorch, eager",
           "sklearn": "scikit-learn", "bound": "dense, at peak"}  # fmt: skip
@@ -73,6 +76,7 @@ class Turn:
 
     def __call__(self) -> float:
         """Seconds of this turn."""
+        time.sleep(PAUSE)
         begin = time.perf_counter()
         if isinstance(self.rival, Mlgraph):
             times = self.rival.epochs(self.batch)
