@@ -241,7 +241,7 @@ def test_bits_of_large_steps_do_not_depend_on_threads(sweep, batch_size):
 def test_floats_that_are_bytes(sweep):
     """Many floats that are byte / 255 exactly are learnt from as bytes; others, a single one of them, as they are."""
     x = (np.arange(256, dtype=np.float32) / np.float32(255)).reshape(2, 128)
-    for value in (np.nan, -np.inf, np.inf, -1e-3, 1 + 1e-6, 1e30, 0.5, np.nextafter(np.float32(1), 0), -0.0):
+    for value in (np.nan, -np.inf, np.inf, -1e-3, 1 + 1e-6, 1e30, 0.5, np.nextafter(np.float32(1), np.float32(0)), -0.0):
         out = np.zeros(x.shape, np.uint8)
         assert sweep.as_bytes(x, out, 2)
         np.testing.assert_array_equal(out.reshape(-1), np.arange(256))
