@@ -38,6 +38,9 @@ RUN, LIST_TILES = mlgraph_ext.sweep.RUN_COLUMNS, mlgraph_ext.sweep.LIST_TILES
 SPARSE_BELOW = 0.9
 """Share of runs of columns that are not all zero below which skipping the others pays."""
 
+MOST_LISTED = 2**25
+"""Floats that the lists of a worker may take at most: those of a step of 19,840 examples of MNIST. Few are ever touched."""
+
 MANY = 2**22
 """Floats from which on it pays to look whether they are bytes: more than the caches hold."""
 
@@ -196,8 +199,9 @@ class Examples:
         """Whether skipping runs of zeros pays: few are not zero, or the examples are few."""
         if len(self) <= FEW:
             return True
-        whole = self.array.shape[1] // RUN * RUN
-        sample = np.ascontiguousarray(self.array[:: max(1, len(self) // 256), :whole])
+        sample = self.array[:: max(1, len(self) // 256)]
+        rest = -sample.shape[1] % RUN
+        sample = np.pad(sample, ((0, 0), (0, rest))) if rest else np.ascontiguousarray(sample)
         runs = sample.view({1: "u4", 4: "c16"}[sample.itemsize])  # four numbers in one: it is zero if they all are
         return bool(np.count_nonzero(runs) <= SPARSE_BELOW * runs.size)
 
@@ -357,11 +361,11 @@ class Engine:
         if narrow:
             examples, input_column = examples.narrowed(input_column), np.arange(n_in, dtype=np.int32)
         # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.
-        ahead = sparse and (n_threads <= plan.panels_ahead if optimizer else not training)
+        ahead = sparse and (self._pays_ahead(n_threads, most) if optimizer else not training)
         n_tiles = n_threads * (LIST_TILES if ahead else 1)
         if optimizer:
             n_tiles = max(-(-most // LANES), n_threads)
-        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, examples.bytes is None, n_tiles, n_threads,
+        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads,
                self.graph._used)  # fmt: skip
         arrays = parameters, first_moment, second_moment
         prepared = self._prepared
@@ -425,6 +429,12 @@ class Engine:
             if key is not None:
                 self._slots[key] = found
         return found
+
+    def _pays_ahead(self, n_threads: int, most: int) -> bool:
+        """Whether the first layers have panels for all threads, and each has memory for its lists of two steps."""
+        lists = 2 * -(-most // (LIST_TILES * LANES))
+        floats = mlgraph_ext.sweep.entry_floats(len(self.plan.input_column), LIST_TILES * LANES)
+        return n_threads <= self.plan.panels_ahead and lists * floats <= MOST_LISTED
 
     def _units_for(self, sparse: bool, ahead: int) -> tuple[Ints, int]:
         key = sparse, ahead

@@ -69,7 +69,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     ends = [ins.weights + ins.n_weights for _, ins in plan.trained] + [ins.bias + ins.size for _, ins in plan.trained]
     base = size = -(-max(ends) // PANEL) * PANEL
     new = copy(plan)
-    for name in ("instructions", "trained"):
+    for name in ("instructions", "trained", "panels_ahead"):
         vars(new).pop(name, None)
     new.program, index = plan.program.copy(), [plan.index]
     n_index = len(plan.index)

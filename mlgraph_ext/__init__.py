@@ -27,12 +27,15 @@ ISA = os.environ.get("MLGRAPH_ISA") or AVAILABLE[-1]
 if ISA not in AVAILABLE:
     raise ImportError(f"MLGRAPH_ISA: expected one of {', '.join(AVAILABLE)} on this processor, got {ISA!r}")
 
-# GCC's OpenMP reads its environment once, when it is loaded. If nobody says otherwise its threads then spin for about 5
-# milliseconds wherever they wait, before and after a sweep: beside a busy process, on the time of those that they wait for.
+# GCC's OpenMP reads its environment once, when it is loaded, by whoever comes first. If nobody says otherwise its threads then
+# spin for about 5 milliseconds wherever they wait, before and after a sweep: beside a busy process, on the time of those that
+# they wait for.
 _SPINS = "GOMP_SPINCOUNT"
 _ours = not {_SPINS, "OMP_WAIT_POLICY"} & os.environ.keys()
 if _ours:
     os.environ[_SPINS] = "5000"  # some 100 microseconds
-sweep = import_module(f"{__name__}._sweep_{ISA}")
-if _ours:
-    del os.environ[_SPINS]
+try:
+    sweep = import_module(f"{__name__}._sweep_{ISA}")
+finally:
+    if _ours:
+        del os.environ[_SPINS]

@@ -1,4 +1,4 @@
-# The entries of a tile: runs of RUN neighbouring columns that are not all zero, listed column by column. Zeros of images lie
+# The entries of examples: runs of RUN neighbouring columns that are not all zero, listed run by run. Zeros of images lie
 # together: of MNIST's pixels 19 % are not zero, of its runs of four 28 %; what is zero in all of 32 examples leaves 58 %.
 #
 # The lists are made from the raw rows at each step anew, by each worker for itself. That costs about as much as reading

@@ -107,7 +107,7 @@ cdef struct Run:
     int64_t n_slots
     int64_t first_adjoint  # slots before it have no adjoint: inputs that nobody asks for
     int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
-    int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_runs.pxi)
+    int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_entries.pxi)
     bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)
     float* sums          # of a step then, and after them deltas: [panel][example][neuron] from n_tiles * transposed on
     float* scratch

@@ -79,6 +79,8 @@ cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
                         stop(r.gate)
                     item_done(r.gate)
                     item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
-    # OpenMP's own barrier comes next, and spins without yielding: whoever is done waits here until all are.
+    # OpenMP's own barrier comes next, and spins without yielding: whoever is done waits here until all are. With fewer threads
+    # than workers some begin only when this one has returned.
     item_done(r.gate)
-    pass_gate(r.gate, start + workers)
+    if omp_get_num_threads() == workers:
+        pass_gate(r.gate, start + workers)

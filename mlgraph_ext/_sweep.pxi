@@ -56,10 +56,12 @@ cdef extern from *:
     #else
     #define MLGRAPH_PARALLEL 0
     #define omp_get_max_threads() 1
+    #define omp_get_num_threads() 1
     #endif
     """
     int MLGRAPH_PARALLEL
     int omp_get_max_threads() noexcept nogil
+    int omp_get_num_threads() noexcept nogil
 
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
 BYTE_SLOT_FLOATS = BYTE_SLOT        # what an input takes of a tile where rows read bytes

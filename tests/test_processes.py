@@ -364,8 +364,28 @@ def test_operations_are_work_too(monkeypatch):
 
 def test_few_examples_are_walked_one_by_one():
     """Also where nothing is zero: for as few a tile of all lanes is slower."""
-    assert engine.Examples(np.ones((engine.FEW, 9)), 9).are_sparse
-    assert not engine.Examples(np.ones((engine.FEW + 1, 9)), 9).are_sparse
+    assert engine.Examples(np.ones((engine.FEW, 3)), 3).are_sparse
+    assert not engine.Examples(np.ones((engine.FEW + 1, 3)), 3).are_sparse
+
+
+@pytest.mark.parametrize("setting", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}], ids=str)
+def test_fewer_threads_than_asked_for(setting):
+    """OpenMP may give fewer threads: those that come do the work of all, and nobody waits for the others."""
+    code = """
+import hashlib
+import numpy as np
+import mlgraph
+
+rng = np.random.default_rng(0)
+x = rng.integers(0, 256, (20000, 30), np.uint8) * (rng.random((20000, 30)) < 0.3).astype(np.uint8)
+for n_threads in (1, 2, 5, None):
+    net = mlgraph.Network(30, seed=0)
+    net.add_layer(40)
+    net.add_layer(10, "softmax")
+    net.fit(x, x[:, 0] % 10, epochs=1, batch_size=256, n_threads=n_threads)
+    print(hashlib.sha256(net.graph.parameters.tobytes() + net.predict(x, n_threads=n_threads).tobytes()).hexdigest())
+"""
+    assert len(set(run(code, **setting))) == 1
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted as Linux shows them")
