@@ -359,8 +359,9 @@ class Model:
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. What is not finite is refused before anything is learnt. A float32 array is not copied:
-            who changes it meanwhile goes past that check.
+            uint8 is read as x / 255. What is not finite is refused before anything is learnt. A float32 array is not copied
+            (unless it is large, and each number exactly byte / 255: then its bytes are learnt from): who changes it meanwhile
+            goes past that check.
         y : array_like
             Labels, integers of shape (examples,), or targets of shape (examples, outputs); nothing where the loss is a node.
         epochs : int
