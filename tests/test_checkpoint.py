@@ -313,7 +313,7 @@ name, path, out = sys.argv[1:]
 make, y, options = t.RUNS[name]
 model, begun = make(), []
 try:
-    t.fit(model, y, epochs=40, checkpoint=path, checkpoint_every=1e6, resume=True, n_threads=2, **options,
+    t.fit(model, y, epochs=150, checkpoint=path, checkpoint_every=1e6, resume=True, n_threads=2, **options,
           callback=lambda event: begun or (begun.append(1), print("begun", flush=True)))
 except KeyboardInterrupt:
     sys.exit(3)
@@ -334,7 +334,7 @@ def test_processes_are_interrupted(name, tmp_path):
             if len(ends) < 5:
                 child.send_signal(signal.SIGINT)
             ends.append(child.wait(timeout=600))
-    assert ends.count(3) == len(ends) - 1 > 0 and out.read_text() == repr(whole(name, epochs=40))
+    assert ends.count(3) == len(ends) - 1 > 0 and out.read_text() == repr(whole(name, epochs=150))
 
 
 def test_digests_do_not_read_names():
