@@ -48,8 +48,8 @@ cdef extern from *:
         else for (int i = 0; i < RUN; i++) to[i] = i < n ? x[i] : 0;
     }
 
-    /* The same for bytes, 16 runs of 16 rows at a time and without a branch, which nothing could predict: a third of the
-       time. Runs are whole. It takes an extension (VBMI2) that not every processor with AVX-512 has. */
+    /* The same for bytes, 16 runs of 16 rows at a time and without a branch, which nothing could predict.
+       Runs are whole. It takes an extension (VBMI2) that not every processor with AVX-512 has. */
     #if defined(__AVX512BW__)
     #define HAVE_TURN __builtin_cpu_supports("avx512vbmi2")
     static inline void turn(const uint8_t *const *row, int n, int64_t at, __mmask16 there, __m512i *w)

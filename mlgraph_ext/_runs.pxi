@@ -1,8 +1,8 @@
 # Dense blocks that read the data themselves, where much of the data is zero: what is zero contributes nothing, exactly, so
-# only the entries of a tile (_entries.pxi) are looked at.
+# only entries (_entries.pxi) are looked at.
 #
 # The vector runs over neurons: the panels of the weights are laid out for it, weights[panel][source][neuron]. The weights
-# of a run of columns stand in registers while all examples pass that have it, and each line of them is read once a tile and
+# of a run of columns stand in registers while all examples pass that have it, and each line of them is read once a list and
 # in order. Example by example they would be read for every pixel, in no order, from the L2 cache: 2.5 cycles a multiply-add
 # of a vector. And a run has several columns because a sum over examples then costs a load and a store for several
 # multiply-adds.

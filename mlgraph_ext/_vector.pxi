@@ -9,7 +9,7 @@
 # 16 (AVX2: FMA latency times throughput is 8 to 10), 8 of 16 (SSE, where the product needs a register of its own).
 
 from libc.stdlib cimport free
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from *:
     """
