@@ -302,7 +302,7 @@ def test_a_full_disk_at_ctrl_c(path, handler, monkeypatch):
 
 
 INTERRUPTED = """
-import signal, sys
+import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 import checkpoint_runs as t
@@ -315,9 +315,11 @@ model, begun = make(), []
 try:
     t.fit(model, y, epochs=150, checkpoint=path, checkpoint_every=1e6, resume=True, n_threads=2, **options,
           callback=lambda event: begun or (begun.append(1), print("begun", flush=True)))
+    # The signal may also come when the run has just ended: the next process finds a finished run, and writes this.
+    Path(out + ".part").write_text(repr(t.bits(model)))
+    os.replace(out + ".part", out)
 except KeyboardInterrupt:
     sys.exit(3)
-Path(out).write_text(repr(t.bits(model)))
 """
 
 
