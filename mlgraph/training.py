@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlgraph.nonfinite import Guard
     from mlgraph.sparsify import Acting
 
-PIECE_SECONDS = 0.04
+PIECE_SECONDS = 0.1
 """Aim for one call of the sweep: Ctrl-C and progress wait no longer."""
 
 Doubles = npt.NDArray[np.float64]
@@ -133,7 +133,7 @@ class Progress:
     Attributes
     ----------
     kind : "steps" or "epoch"
-        After a piece of steps (about every 0.04 s), or at the end of an epoch, after validation.
+        After a piece of steps (about every 0.1 s), or at the end of an epoch, after validation.
     epoch, epochs : int
         The epoch, from 0, and how many there are.
     examples, total_examples : int

@@ -76,9 +76,8 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, unit.panel // 2, (unit.panels + 1) // 2,
                     ins.size, part, g)
     for i in range(runs):
-        if ins.holes >= 0 and unit.part == 0:
-            apply_mask(r.edges + ins.holes, at - ins.weights + i * ins.arity * PANEL, 1, run, g + i * run, g + i * run, False)
-        update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run)
+        update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run,
+               r.edges + ins.holes if ins.holes >= 0 and unit.part == 0 else NULL, at - ins.weights + i * ins.arity * PANEL)
 
 
 cdef void unit_gradient(

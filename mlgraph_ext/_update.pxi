@@ -21,30 +21,38 @@ cdef extern from *:
     """
     static inline vec absolute(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
-    /* Kingma & Ba's step. Root and quotient share one unit of the processor, which makes them the longest part of an update;
-       so the quotient is made by multiplying: an estimate of 14 bits, corrected once to 2^-27. */
-    static inline void adam(float *w, float *v, float *s, const float *g, int64_t n, float rate, float a, float b, float e)
-    {
-        int64_t i = 0;
+    /* A vector of a gradient; where the bit of a mask is zero, zero. */
+    static inline vec unmasked(const float *g, const uint64_t *mask, int64_t at) {
+        vec x = *(const vec *)g;
+        return mask ? choose(x, (int32_t)(mask[at / 64] >> (at % 64))) : x;
+    }
+    static inline vec root(vec x) {
     #if defined(__AVX512F__)
-        for (; i + 16 <= n; i += 16) {
-            vec x = *(const vec *)(g + i);
-            vec first = *(vec *)(v + i) * a + x * (1 - a), second = *(vec *)(s + i) * b + x * (x * (1 - b));
-            *(vec *)(v + i) = first;
-            *(vec *)(s + i) = second;
-            vec d = (vec)_mm512_sqrt_ps((__m512)second) + e, q = (vec)_mm512_rcp14_ps((__m512)d);
-            *(vec *)(w + i) -= first * rate * (q * (2 - d * q));
-        }
+        return (vec)_mm512_sqrt_ps((__m512)x);
+    #elif defined(__AVX__)
+        return (vec)_mm256_sqrt_ps((__m256)x);
+    #elif defined(__SSE2__)
+        return (vec)_mm_sqrt_ps((__m128)x);
+    #else
+        for (int l = 0; l < VEC_WIDTH; l++) x[l] = sqrtf(x[l]);
+        return x;
     #endif
-        for (; i < n; i++) {
-            v[i] = a * v[i] + (1 - a) * g[i];
-            s[i] = b * s[i] + (1 - b) * g[i] * g[i];
-            w[i] -= rate * v[i] / (sqrtf(s[i]) + e);
-        }
+    }
+    /* Root and quotient share one unit of the processor, which makes them the longest part of a step of Adam; where there is
+       an estimate of 14 bits, the quotient is made by multiplying, corrected once to 2^-27. */
+    static inline vec quotient(vec x, vec d) {
+    #if defined(__AVX512F__)
+        vec q = (vec)_mm512_rcp14_ps((__m512)d);
+        return x * (q * (2 - d * q));
+    #else
+        return x / d;
+    #endif
     }
     """
     vec absolute(vec x) noexcept nogil
-    void adam(float*, float*, float*, const float*, int64_t, float, float, float, float) noexcept nogil
+    vec unmasked(const float*, const uint64_t*, int64_t) noexcept nogil
+    vec root(vec) noexcept nogil
+    vec quotient(vec, vec) noexcept nogil
 
 
 cdef double magnitude(const float* x, int64_t n) noexcept nogil:
@@ -77,21 +85,44 @@ cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
     return total == 0
 
 
-cdef void update(const Optimizer* o, float rate, int64_t offset, int64_t n, const float* g) noexcept nogil:
+cdef void update(
+    const Optimizer* o, float rate, int64_t offset, int64_t n, const float* g, const uint64_t* mask, int64_t first,
+) noexcept nogil:
+    """Move n parameters from `offset` on by the gradient g.
+
+    `mask`, or NULL: only those count whose bit is one, from bit `first` on; n and first are multiples of PANEL then.
+    """
     cdef float* w = o.parameters + offset
     cdef float* v = o.first + offset if o.kind != SGD else NULL
     cdef float* s = o.second + offset if o.kind == ADAM else NULL
-    cdef float a = o.momentum, b = o.decay, e = o.epsilon
-    cdef int64_t i
-    if o.kind == ACCUMULATE:
-        for i in range(n):
+    cdef float a = o.momentum, b = o.decay, e = o.epsilon, of_g = 1 - a, of_square = 1 - b
+    cdef vec* wide_w = <vec*>w
+    cdef vec* wide_v = <vec*>v
+    cdef vec* wide_s = <vec*>s
+    cdef int64_t kind = o.kind, i
+    cdef vec x
+    for i in range(n // VEC_WIDTH):
+        x = unmasked(g + i * VEC_WIDTH, mask, first + i * VEC_WIDTH)
+        if kind == ACCUMULATE:
+            wide_v[i] = wide_v[i] + x
+        elif kind == SGD:
+            wide_w[i] = wide_w[i] - x * rate
+        elif kind == MOMENTUM:
+            wide_v[i] = wide_v[i] * a + x
+            wide_w[i] = wide_w[i] - wide_v[i] * rate
+        else:
+            wide_v[i] = wide_v[i] * a + x * of_g
+            wide_s[i] = wide_s[i] * b + x * (x * of_square)
+            wide_w[i] = wide_w[i] - quotient(wide_v[i] * rate, root(wide_s[i]) + e)
+    for i in range(n // VEC_WIDTH * VEC_WIDTH, n):
+        if kind == ACCUMULATE:
             v[i] = v[i] + g[i]
-    elif o.kind == SGD:
-        for i in range(n):
+        elif kind == SGD:
             w[i] = w[i] - rate * g[i]
-    elif o.kind == MOMENTUM:
-        for i in range(n):
+        elif kind == MOMENTUM:
             v[i] = a * v[i] + g[i]
             w[i] = w[i] - rate * v[i]
-    else:
-        adam(w, v, s, g, n, rate, a, b, e)
+        else:
+            v[i] = a * v[i] + of_g * g[i]
+            s[i] = b * s[i] + of_square * g[i] * g[i]
+            w[i] = w[i] - rate * v[i] / (sqrtf(s[i]) + e)
