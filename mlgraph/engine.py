@@ -365,7 +365,8 @@ class Engine:
         n_tiles = n_threads * (LIST_TILES if ahead else 1)
         if optimizer:
             n_tiles = max(-(-most // LANES), n_threads)
-        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads,
+        first_added = min(plan.first_added, lowest_loss)  # the loss adds to the adjoints of its nodes
+        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_added,
                self.graph._used)  # fmt: skip
         arrays = parameters, first_moment, second_moment
         prepared = self._prepared
@@ -398,7 +399,7 @@ class Engine:
                 input_column=input_column, backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
                 values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
                 first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],
-                first_adjoint=0 if plan.want_inputs else n_in, bytes_at=bytes_at, entries_at=entries_at,
+                first_added=first_added, bytes_at=bytes_at, entries_at=entries_at,
                 sums=self._sums if ahead else None,
                 scratch=self._scratch, n_workers=n_threads, scratch_stride=scratch_stride,
                 lists_at=2 * unit_floats, list_floats=list_floats,

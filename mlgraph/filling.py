@@ -109,10 +109,11 @@ def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:
     read = np.full(last + 1 - first, bool(ins.reads_data))
     read[source - first] = True
     slots, number = (np.flatnonzero(read) + first).astype(np.int32), np.cumsum(read) - 1
-    if len(source) < (FULL_FROM_DATA if ins.reads_data else FULL_FROM) * ins.size * len(slots):
+    width = -(-ins.size // PANEL) * PANEL
+    if len(source) < (FULL_FROM_DATA if ins.reads_data else FULL_FROM) * width * len(slots):
         return None
     neuron = np.repeat(np.arange(ins.size), np.diff(row))
-    edge = np.full(-(-ins.size // PANEL) * PANEL * len(slots), -1, np.int32)
+    edge = np.full(width * len(slots), -1, np.int32)
     edge[(neuron // PANEL * len(slots) + number[source - first]) * PANEL + neuron % PANEL] = np.arange(len(source))
     # Nodes of equal value are one slot. A neuron may read one twice, by two weights; a block has place for one of them.
     return (slots, edge) if np.count_nonzero(edge >= 0) == len(source) else None

@@ -104,6 +104,9 @@ class Plan:
         Edges into live neurons.
     work : int
         What an example costs, in multiply-adds of dense blocks.
+    first_added : int
+        Each slot before it, inputs aside whose adjoint nobody wants, is read by one block alone, which sets its adjoint. The
+        others' adjoints are sums.
     read_slots : (int, int)
         The first and one after the last of the slots that neurons read, beside inputs.
     edge_scale : float
@@ -176,6 +179,8 @@ class Plan:
         self.dense_read_data = self.rows_read_data = False
         self.n_masked = self.n_extra = self.n_edges = 0
         self.work = ROW_WORK * len(arguments)
+        self._reader = np.full(len(self.node), -1)  # the one block that reads a slot; -1 none yet, -2 not one block alone
+        self._reader[arguments] = -2
         self.read_slots, self.edge_scale = (0, 0), 1.0
         trained = np.flatnonzero(code[heads] >= PARAMETER).tolist()
         groups = [nodes[firsts[i] : firsts[i] + sizes[i]] for i in trained]
@@ -185,6 +190,10 @@ class Plan:
             make = self._neurons if code[group[0]] >= NEURON else self._parameters
             self.program[i] = make(low, i, group, shared, place, wants, dropout)
         self.index = np.concatenate([*self._index, np.zeros(1, np.int32)])
+        added = self._reader < 0
+        added[:n_inputs] &= want_inputs
+        self.first_added = int(np.argmax(np.append(added, True)))
+        del self._reader
         self.n_extra = -(-self.n_extra // PANEL) * PANEL
         self.edits, self.moves = graph.edits, graph.moves
 
@@ -218,6 +227,7 @@ class Plan:
         width = -(-n // PANEL) * PANEL  # of a dense block, padding included
         n_weights = width * arity if shared else len(sources)
         wanted = wants[sources] > 0
+        self._reader[slots] = np.where(wanted & (self._reader[slots] == -1), i, -2)
         args = self._add(*pointers, slots)
         back, n_back = (0, 0) if shared or not wanted.any() else self._add_by_source(slots, low.count[group], wanted)
         instruction = Instruction(

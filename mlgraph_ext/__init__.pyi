@@ -22,7 +22,7 @@ class _Sweep(Protocol):
         self, *, program: _Array, index: _Array, constants: _Array, edges: _Array, units: _Array, parameters: _Array,
         optimizer: int, hyper: _Array, first: _Array | None, second: _Array | None, scale: _Array, input_column: _Array,
         backward: bool, tiles: _Array, n_tiles: int, tile_stride: int, values_at: int, adjoints_at: int, first_slot: int,
-        n_slots: int, first_adjoint: int, bytes_at: int, entries_at: int, first_source: int, last_source: int,
+        n_slots: int, first_added: int, bytes_at: int, entries_at: int, first_source: int, last_source: int,
         sums: _Array | None, scratch: _Array, n_workers: int, scratch_stride: int, lists_at: int, list_floats: int,
     ) -> bytes: ...
     def run(

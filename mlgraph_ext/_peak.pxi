@@ -98,7 +98,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             if which == 0:
                 dense_forward(weights, NULL, fan_in, count, source, memory, delta)
             elif which == 1:
-                dense_adjoint(weights, fan_in, count, source, delta, memory)
+                dense_adjoint(weights, fan_in, count, source, delta, 0, memory)
             elif which == 2:
                 dense_gradient(source, fan_in, panels, memory, delta, stride, tiles, gradient)
             elif which == 3:
@@ -108,7 +108,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             elif which == 5:
                 rows_forward(weights, NULL, row, count, source, memory, delta)
             elif which == 6:
-                rows_adjoint(weights, back, fan_in, delta, memory)
+                rows_adjoint(weights, back, fan_in, delta, 0, memory)
             elif which == 7:
                 rows_gradient(row, count, source, memory, delta, stride, tiles, gradient)
             elif which == 8:

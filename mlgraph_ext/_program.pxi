@@ -105,7 +105,7 @@ cdef struct Run:
     int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
     int64_t first_slot   # slots before it have no memory: 0, or all inputs, where every reader takes them otherwise
     int64_t n_slots
-    int64_t first_adjoint  # slots before it have no adjoint: inputs that nobody asks for
+    int64_t first_added  # slots before it have an adjoint that the one block that reads them sets, or none
     int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
     int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_entries.pxi)
     bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)

@@ -121,9 +121,9 @@ cdef kernel_void byte_rows_forward(
 
 
 cdef kernel_void rows_adjoint(
-    const float* weights, const int32_t* slot, int64_t n_sources, const float* delta, float* adjoints,
+    const float* weights, const int32_t* slot, int64_t n_sources, const float* delta, int64_t first_added, float* adjoints,
 ) noexcept nogil:
-    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge.
+    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge; those of slots before `first_added` are set.
 
     The edges come sorted by source, so that an adjoint is summed in registers: `slot` of each source, then where its edges
     begin and the last ends, then number and neuron of each edge.
@@ -139,7 +139,7 @@ cdef kernel_void rows_adjoint(
     for source in range(n_sources):
         to = <vec*>(adjoints + slot[source] * <int64_t>LANES)
         for c in range(SLOT_VECS):
-            acc[0][c] = to[c]
+            acc[0][c] = splat(<float>0) if slot[source] < first_added else to[c]
             for i in range(1, ROW_CHAINS):
                 acc[i][c] = splat(<float>0)
         j = begin[source]

@@ -107,7 +107,7 @@ def prepare(
     float[::1] parameters, int optimizer, const float[::1] hyper, float[::1] first, float[::1] second,
     const float[::1] scale, const int32_t[::1] input_column, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
-    int64_t n_slots, int64_t first_adjoint, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
+    int64_t n_slots, int64_t first_added, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
     float[::1] sums, float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
 ):
     """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
@@ -142,7 +142,7 @@ def prepare(
     r.backward = backward
     r.tiles = &tiles[0]
     r.n_tiles, r.tile_stride, r.values_at, r.adjoints_at = n_tiles, tile_stride, values_at, adjoints_at
-    r.first_slot, r.n_slots, r.first_adjoint = first_slot, n_slots, first_adjoint
+    r.first_slot, r.n_slots, r.first_added = first_slot, n_slots, first_added
     r.bytes_at, r.entries_at, r.ahead = bytes_at, entries_at, sums is not None
     r.sums = &sums[0] if sums is not None else NULL
     r.first_source, r.last_source = first_source, last_source

@@ -219,9 +219,11 @@ cdef double backward(
                 else:
                     transpose_delta(delta, ins.size, sums_of(r, ins, place), sums_stride(r, ins))
                 if ins.propagate:
-                    dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, adjoints)
+                    dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, r.first_added,
+                                  adjoints)
             elif ins.propagate:
-                rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.back, ins.n_back, delta, adjoints)
+                rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.back, ins.n_back, delta, r.first_added,
+                             adjoints)
     return total
 
 
@@ -287,7 +289,7 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, Worker* 
         load_bytes(r.bytes, r.columns, r.input_column, r.n_inputs, row, after, memory + r.bytes_at)
     forward(r, step, tile, place, n, &entries, w.scratch, step != w.swept, &fetch)
     if r.backward:
-        memset(adjoints + r.first_adjoint * LANES, 0, (r.n_slots - r.first_adjoint) * LANES * sizeof(float))
+        memset(adjoints + r.first_added * LANES, 0, (r.n_slots - r.first_added) * LANES * sizeof(float))
     if r.loss != LOSS_NONE:
         finite = seed_adjoints(r, step, first, row, n, values, adjoints)
     if r.backward:
