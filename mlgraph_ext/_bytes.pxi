@@ -11,6 +11,7 @@ cdef extern from *:
     """
     #include <string.h>
     #define HALF_VECS (SLOT_VECS / 2)
+    #define LOADED 16
 
     /* Loaded once: GCC would rather load it twice than spend a register. */
     #if defined(__AVX512F__)
@@ -58,17 +59,64 @@ cdef extern from *:
     #endif
         return (int32_t)x;
     }
+    #if defined(__AVX512BW__)
+    /* w[k]: word k of 16 rows, of which n are there; a bit of `there` for each word that a row has from byte `at` on. */
+    static inline void turn(const uint8_t *const *row, int n, int64_t at, __mmask16 there, __m512i *w)
+    {
+        __m512i a[16], b[16];
+        for (int i = 0; i < 16; i++) {
+            a[i] = i < n ? _mm512_maskz_loadu_epi32(there, row[i] + at) : _mm512_setzero_si512();
+            if (i < n) __builtin_prefetch(row[i] + at + 2 * sizeof(__m512i));  /* rows that nobody has asked for */
+        }
+        for (int i = 0; i < 16; i += 2) {
+            b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+            b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+        }
+        /* a[4 i + j]: in each quarter q, column 4 q + j of rows 4 i to 4 i + 3 */
+        for (int i = 0; i < 16; i += 4)
+            for (int j = 0; j < 2; j++) {
+                a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
+                a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
+            }
+        for (int j = 0; j < 4; j++) {
+            __m512i even = _mm512_shuffle_i32x4(a[j], a[j + 4], 0x88), odd = _mm512_shuffle_i32x4(a[j], a[j + 4], 0xdd);
+            __m512i even_ = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0x88);
+            __m512i odd_ = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0xdd);
+            w[j] = _mm512_shuffle_i32x4(even, even_, 0x88);
+            w[j + 8] = _mm512_shuffle_i32x4(even, even_, 0xdd);
+            w[j + 4] = _mm512_shuffle_i32x4(odd, odd_, 0x88);
+            w[j + 12] = _mm512_shuffle_i32x4(odd, odd_, 0xdd);
+        }
+    }
+    #endif
+    /* word[k][lane] = word k of a row, from byte `at` on, of the first n bytes from there. */
+    static inline void words_of_rows(const uint8_t *const *row, int64_t at, int64_t n, int32_t (*word)[LANES])
+    {
+    #if defined(__AVX512BW__)
+        if (n >= 4 * LOADED) {
+            for (int first = 0; first < LANES; first += 16) {
+                __m512i w[16];
+                turn(row + first, 16, at, (__mmask16)-1, w);
+                for (int k = 0; k < 16; k++) _mm512_storeu_si512(&word[k][first], w[k]);
+            }
+            return;
+        }
+    #endif
+        for (int lane = 0; lane < LANES; lane++)
+            for (int64_t k = 0; k < LOADED && 4 * k < n; k++) word[k][lane] = four_bytes(row[lane] + at + 4 * k, n - 4 * k);
+    }
     """
     enum: HALF_VECS
+    enum: LOADED             # words of each example at once
     void widen(const float*, vec*) noexcept nogil
     void narrow(const int32_t*, int, float*) noexcept nogil
     int64_t row_as_bytes(const float*, int64_t, uint8_t*) noexcept nogil
     int32_t four_bytes(const uint8_t*, int64_t) noexcept nogil
+    void words_of_rows(const uint8_t**, int64_t, int64_t, int32_t (*)[LANES]) noexcept nogil
 
 
 cdef enum:
     BYTE_SLOT = LANES // 2   # floats, as far as memory goes
-    LOADED = 16              # words of each example
 
 
 cdef kernel_void load_bytes(
@@ -80,16 +128,19 @@ cdef kernel_void load_bytes(
     `after`: the examples that this worker takes next. Shuffled examples lie anywhere in memory, and waiting for them took
     three times as long as the transpose.
     """
-    # A block of columns after the other: so much lies between writing the words of the lanes and reading them as vectors
-    # that they have left the store buffer, from which no vector could be put together.
+    # A block of columns after the other: where the words of the lanes are written one by one, so much lies between that and
+    # reading them as vectors that they have left the store buffer, from which no vector could be put together.
     cdef int32_t word[LOADED][LANES]
-    cdef int64_t k, s = 0, lane, i
+    cdef const uint8_t* start[LANES]
+    cdef int64_t k, s = 0, lane
+    for lane in range(LANES):
+        start[lane] = bytes + row[lane] * columns
     while s < n:
-        k = column[s]
+        # A whole block, if there is one.
+        k = column[s] if columns < 4 * LOADED else smaller(column[s], columns - 4 * LOADED)
         for lane in range(LANES):
             prefetch(bytes + after[lane] * columns + k)
-            for i in range(smaller(LOADED, (columns - k + 3) // 4)):
-                word[i][lane] = four_bytes(bytes + row[lane] * columns + k + 4 * i, columns - k - 4 * i)
+        words_of_rows(start, k, columns - k, word)
         while s < n and column[s] < k + 4 * LOADED:
             narrow(word[(column[s] - k) // 4], 8 * ((column[s] - k) % 4), slots + s * BYTE_SLOT)
             s = s + 1

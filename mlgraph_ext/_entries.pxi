@@ -52,33 +52,6 @@ cdef extern from *:
        Runs are whole. It takes an extension (VBMI2) that not every processor with AVX-512 has. */
     #if defined(__AVX512BW__)
     #define HAVE_TURN __builtin_cpu_supports("avx512vbmi2")
-    static inline void turn(const uint8_t *const *row, int n, int64_t at, __mmask16 there, __m512i *w)
-    {
-        __m512i a[16], b[16];
-        for (int i = 0; i < 16; i++) {
-            a[i] = i < n ? _mm512_maskz_loadu_epi32(there, row[i] + at) : _mm512_setzero_si512();
-            if (i < n) __builtin_prefetch(row[i] + at + 2 * sizeof(__m512i));  /* rows that nobody has asked for */
-        }
-        for (int i = 0; i < 16; i += 2) {
-            b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-            b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-        }
-        /* a[4 i + j]: in each quarter q, column 4 q + j of rows 4 i to 4 i + 3 */
-        for (int i = 0; i < 16; i += 4)
-            for (int j = 0; j < 2; j++) {
-                a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
-                a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
-            }
-        for (int j = 0; j < 4; j++) {
-            __m512i even = _mm512_shuffle_i32x4(a[j], a[j + 4], 0x88), odd = _mm512_shuffle_i32x4(a[j], a[j + 4], 0xdd);
-            __m512i even_ = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0x88);
-            __m512i odd_ = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0xdd);
-            w[j] = _mm512_shuffle_i32x4(even, even_, 0x88);
-            w[j + 8] = _mm512_shuffle_i32x4(even, even_, 0xdd);
-            w[j + 4] = _mm512_shuffle_i32x4(odd, odd_, 0x88);
-            w[j + 12] = _mm512_shuffle_i32x4(odd, odd_, 0xdd);
-        }
-    }
     /* Words and numbers of the rows, up to 64, that are not zero; how many. */
     __attribute__((target("avx512vbmi2"))) static inline int append(const __m512i (*w)[16], int k, int n, int first,
                                                                     uint8_t *lane, uint8_t *byte)
