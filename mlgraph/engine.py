@@ -240,6 +240,7 @@ class Engine:
         self._memory = aligned(0)
         self._scratch = aligned(0)
         self._sums = aligned(0)
+        self._pack_sums = aligned(0)
         self._units: dict[tuple[bool, int], tuple[Ints, int]] = {}
         self._slots: dict[tuple[int, ...], tuple[npt.NDArray[np.int32], int]] = {(): (_NO_SLOTS, plan.n_slots)}
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
@@ -366,7 +367,8 @@ class Engine:
         if optimizer:
             n_tiles = max(-(-most // LANES), n_threads)
         first_added = min(plan.first_added, lowest_loss)  # the loss adds to the adjoints of its nodes
-        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_added,
+        in_packs = optimizer is not None and self._pays_in_packs(n_threads, most)
+        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_added, in_packs,
                self.graph._used)  # fmt: skip
         arrays = parameters, first_moment, second_moment
         prepared = self._prepared
@@ -387,6 +389,8 @@ class Engine:
             self._memory = _at_least(self._memory, stride * n_tiles)
             self._scratch = _at_least(self._scratch, scratch_stride * n_threads)
             self._sums = _at_least(self._sums, plan.n_extra * n_tiles * ahead)
+            pack_stride = plan.row_parameters[1] * in_packs
+            self._pack_sums = _at_least(self._pack_sums, pack_stride * -(-n_tiles // sweep.PACK_TILES))
             program = plan.program
             if plan.n_masked:
                 program = program.copy()
@@ -400,7 +404,7 @@ class Engine:
                 values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
                 first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],
                 first_added=first_added, bytes_at=bytes_at, entries_at=entries_at,
-                sums=self._sums if ahead else None,
+                sums=self._sums if ahead else None, pack_sums=self._pack_sums if in_packs else None, pack_stride=pack_stride,
                 scratch=self._scratch, n_workers=n_threads, scratch_stride=scratch_stride,
                 lists_at=2 * unit_floats, list_floats=list_floats,
             )  # fmt: skip
@@ -436,6 +440,12 @@ class Engine:
         lists = 2 * -(-most // (LIST_TILES * LANES))
         floats = mlgraph_ext.sweep.entry_floats(len(self.plan.input_column), LIST_TILES * LANES)
         return n_threads <= self.plan.panels_ahead and lists * floats <= MOST_LISTED
+
+    def _pays_in_packs(self, n_threads: int, most: int) -> bool:
+        """Whether rows have fewer parameters than the tiles of a pack have floats, and all threads have packs."""
+        tiles = mlgraph_ext.sweep.PACK_TILES
+        n = self.plan.row_parameters[0]
+        return 0 < n <= 2 * tiles * LANES * self.plan.n_slots and 1 < n_threads <= -(-most // (LANES * tiles))
 
     def _units_for(self, sparse: bool, ahead: int) -> tuple[Ints, int]:
         key = sparse, ahead

@@ -22,7 +22,7 @@ from mlgraph.lowering import Ids
 from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan
 
 FULL_FROM_DATA, FULL_FROM = 0.2, 0.6
-"""Shares of the edges from which on a dense block takes a step faster than rows: where it reads the data, and elsewhere.
+"""Shares of a block's weights, padding included, from which on it takes a step faster than rows: if it reads the data, else.
 
 Of 784-300-100-10 on MNIST at batch 128, by the v4 build on one and on two threads.
 """
@@ -69,7 +69,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     ends = [ins.weights + ins.n_weights for _, ins in plan.trained] + [ins.bias + ins.size for _, ins in plan.trained]
     base = size = -(-max(ends) // PANEL) * PANEL
     new = copy(plan)
-    for name in ("instructions", "trained", "panels_ahead"):
+    for name in ("instructions", "trained", "panels_ahead", "row_parameters"):
         vars(new).pop(name, None)
     new.program, index = plan.program.copy(), [plan.index]
     n_index = len(plan.index)

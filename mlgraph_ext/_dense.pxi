@@ -58,7 +58,7 @@ cdef kernel_void dense_adjoint(
     const float* weights, int64_t fan_in, int64_t count,
     const int32_t* source, const float* delta, int64_t first_added, float* adjoints,
 ) noexcept nogil:
-    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]; those of slots before `first_added` are set."""
+    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]; slots before `first_added` are set."""
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec d[TILE_VECS]
     cdef const float* w[TILE_ROWS]

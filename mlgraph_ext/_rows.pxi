@@ -8,7 +8,7 @@ cdef extern from *:
     """
     #define ROW_CHAINS (SLOT_VECS < 4 ? 4 / SLOT_VECS : 1)
     #define FOURS (VEC_WIDTH / 4)
-    #define ROW_TILES (SLOT_VECS < 8 ? 8 / SLOT_VECS : 1)
+    #define ROW_TILES (SLOT_VECS < 8 ? 2 : 1)
     /* Sums of neighbours among four lanes, of a and of b; and sums of neighbouring groups of four lanes. Four vectors by the
        first, twice, and four of those by the second, twice: the sums over lanes of 16 vectors, in order. */
     #ifdef __clang__
@@ -36,6 +36,16 @@ cdef extern from *:
         return a + b;  /* never called: a vector is one group */
     #endif
     }
+    /* The first n lanes, n < VEC_WIDTH, are stored or added. */
+    static inline void store_some(float *to, vec x, int64_t n, int add) {
+    #if defined(__AVX512F__)
+        __mmask16 some = (__mmask16)((1u << n) - 1);
+        if (add) x += (vec)_mm512_maskz_loadu_ps(some, to);
+        _mm512_mask_storeu_ps(to, some, (__m512)x);
+    #else
+        for (int64_t i = 0; i < n; i++) to[i] = add ? to[i] + x[i] : x[i];
+    #endif
+    }
     /* The sum of the lanes, halving: a loop over lanes would add them one after the other. */
     typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
     static inline float vec_sum(vec x) {
@@ -55,6 +65,7 @@ cdef extern from *:
     enum: FOURS
     enum: ROW_TILES      # tiles whose deltas fit into the registers
     float vec_sum(vec) noexcept nogil
+    void store_some(float*, vec, int64_t, bint) noexcept nogil
     vec pair_sums(vec, vec) noexcept nogil
     vec group_sums(vec, vec) noexcept nogil
 
@@ -176,6 +187,18 @@ cdef inline vec edge_product(
     return acc
 
 
+cdef inline vec four_edges(
+    bint bytes, int tiles, bint clipped, const float* slots, const int32_t* source, int64_t j, int64_t last,
+    int64_t tile_stride, const vec d[ROW_TILES][SLOT_VECS],
+) noexcept nogil:
+    """Four lanes for each of the edges from j on; with `clipped` those past `last` repeat it."""
+    return pair_sums(
+        pair_sums(edge_product(bytes, tiles, slots, source[j], tile_stride, d),
+                  edge_product(bytes, tiles, slots, source[smaller(j + 1, last) if clipped else j + 1], tile_stride, d)),
+        pair_sums(edge_product(bytes, tiles, slots, source[smaller(j + 2, last) if clipped else j + 2], tile_stride, d),
+                  edge_product(bytes, tiles, slots, source[smaller(j + 3, last) if clipped else j + 3], tile_stride, d)))
+
+
 cdef inline inlined_void gradient_of_rows(
     bint bytes, int tiles, float unit, const int32_t* row, int64_t count, const int32_t* source,
     const float* slots, const float* delta, int64_t tile_stride, bint add, float* gradient,
@@ -183,40 +206,38 @@ cdef inline inlined_void gradient_of_rows(
     # The deltas of a neuron stay in registers for all its edges. A vector of edges is taken at a time, so that their sums
     # over lanes come out side by side; and of these four, which are as many as the registers hold besides.
     cdef vec d[ROW_TILES][SLOT_VECS]
-    cdef vec four[FOURS]
+    cdef vec four[4]
     cdef vec acc
-    cdef int64_t neuron, j, k, n, last
+    cdef int64_t neuron, j, end
     cdef float* g = gradient - row[0]
-    cdef int i, t, c, width
+    cdef int t, c, i
     for neuron in range(count):
         for t in range(tiles):
             for c in range(SLOT_VECS):
                 d[t][c] = (<const vec*>(delta + t * tile_stride + neuron * LANES))[c]
         j = row[neuron]
-        last = row[neuron + 1] - 1
-        while j <= last:
-            n = smaller(VEC_WIDTH, last + 1 - j)
+        end = row[neuron + 1]
+        while j + VEC_WIDTH <= end:
+            acc = four_edges(bytes, tiles, False, slots, source, j, 0, tile_stride, d)
+            if VEC_WIDTH >= 8:
+                acc = group_sums(acc, four_edges(bytes, tiles, False, slots, source, j + 4, 0, tile_stride, d))
+            if VEC_WIDTH == 16:
+                acc = group_sums(acc, group_sums(four_edges(bytes, tiles, False, slots, source, j + 8, 0, tile_stride, d),
+                                                 four_edges(bytes, tiles, False, slots, source, j + 12, 0, tile_stride, d)))
+            acc = acc * unit
+            (<vec*>(g + j))[0] = (<vec*>(g + j))[0] + acc if add else acc
+            j = j + VEC_WIDTH
+        if j < end:
             for i in range(FOURS):
                 four[i] = splat(<float>0)
-                k = j + 4 * i
-                if k <= last:
-                    four[i] = pair_sums(
-                        pair_sums(edge_product(bytes, tiles, slots, source[k], tile_stride, d),
-                                  edge_product(bytes, tiles, slots, source[smaller(k + 1, last)], tile_stride, d)),
-                        pair_sums(edge_product(bytes, tiles, slots, source[smaller(k + 2, last)], tile_stride, d),
-                                  edge_product(bytes, tiles, slots, source[smaller(k + 3, last)], tile_stride, d)))
-            width = FOURS // 2
-            while width:
-                for i in range(width):
-                    four[i] = group_sums(four[2 * i], four[2 * i + 1])
-                width = width // 2
-            acc = four[0] * unit
-            if n == VEC_WIDTH:
-                (<vec*>(g + j))[0] = (<vec*>(g + j))[0] + acc if add else acc
-            else:
-                for i in range(n):
-                    g[j + i] = g[j + i] + (<float*>&acc)[i] if add else (<float*>&acc)[i]
-            j = j + n
+                if j + 4 * i < end:
+                    four[i] = four_edges(bytes, tiles, True, slots, source, j + 4 * i, end - 1, tile_stride, d)
+            acc = four[0]
+            if VEC_WIDTH >= 8:
+                acc = group_sums(acc, four[1])
+            if VEC_WIDTH == 16:
+                acc = group_sums(acc, group_sums(four[2], four[3]))
+            store_some(g + j, acc * unit, end - j, add)
 
 
 cdef inline inlined_void gradient_of_tiles(
@@ -262,12 +283,16 @@ cdef kernel_void slot_gradient(
 ) noexcept nogil:
     """gradient[i] = sum over tiles and lanes of delta[i][lane]: biases of rows, and parameters that are nodes."""
     cdef vec acc[SLOT_VECS]
-    cdef int64_t i, tile
+    cdef int64_t i, tile = 0, last, t
     cdef int c
-    for i in range(count):
-        for c in range(SLOT_VECS):
-            acc[c] = splat(<float>0)
-        for tile in range(n_tiles):
+    memset(gradient, 0, count * sizeof(float))
+    while tile < n_tiles:
+        last = smaller(tile + ROW_TILES, n_tiles)
+        for i in range(count):
             for c in range(SLOT_VECS):
-                acc[c] = acc[c] + (<const vec*>(delta + tile * tile_stride + i * LANES))[c]
-        gradient[i] = lane_sum(acc)
+                acc[c] = splat(<float>0)
+            for t in range(tile, last):
+                for c in range(SLOT_VECS):
+                    acc[c] = acc[c] + (<const vec*>(delta + t * tile_stride + i * LANES))[c]
+            gradient[i] = gradient[i] + lane_sum(acc)
+        tile = last

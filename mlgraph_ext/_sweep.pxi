@@ -43,6 +43,7 @@ include "_rows.pxi"
 include "_update.pxi"
 include "_program.pxi"
 include "_ahead.pxi"
+include "_packs.pxi"
 include "_tiles.pxi"
 include "_units.pxi"
 include "_queue.pxi"
@@ -66,6 +67,7 @@ cdef extern from *:
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
 BYTE_SLOT_FLOATS = BYTE_SLOT        # what an input takes of a tile where rows read bytes
 RUN_COLUMNS = RUN                   # columns that dense blocks skip together where all are zero
+PACK_TILES = PACK                   # over which rows sum a gradient at a time
 LIST_TILES = GROUP_TILES            # whose entries may be in one list
 UNIT_COLUMNS = WHOLE_COLUMNS        # whose weights are updated at once, by dense blocks that skip zeros
 WHOLE_UNIT = WHOLE                  # the part that is all of some panels
@@ -108,7 +110,8 @@ def prepare(
     const float[::1] scale, const int32_t[::1] input_column, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
     int64_t n_slots, int64_t first_added, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
-    float[::1] sums, float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
+    float[::1] sums, float[::1] pack_sums, int64_t pack_stride, float[::1] scratch, int64_t n_workers,
+    int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
 ):
     """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
 
@@ -121,6 +124,9 @@ def prepare(
     if n_workers < 1 or scratch.shape[0] < n_workers * scratch_stride:
         raise ValueError(f"scratch: expected n_workers >= 1 and {n_workers} x {scratch_stride} floats, "
                          f"came {scratch.shape[0]}")
+    if pack_sums is not None and pack_sums.shape[0] < (n_tiles + PACK - 1) // PACK * pack_stride:
+        raise ValueError(f"pack_sums: expected {(n_tiles + PACK - 1) // PACK} x {pack_stride} floats, "
+                         f"came {pack_sums.shape[0]}")
     if n_tiles < n_workers or tiles.shape[0] < n_tiles * tile_stride:
         raise ValueError(f"tiles: expected n_tiles >= n_workers and {n_tiles} x {tile_stride} floats, came {tiles.shape[0]}")
     memset(&r, 0, sizeof(Run))
@@ -145,6 +151,8 @@ def prepare(
     r.first_slot, r.n_slots, r.first_added = first_slot, n_slots, first_added
     r.bytes_at, r.entries_at, r.ahead = bytes_at, entries_at, sums is not None
     r.sums = &sums[0] if sums is not None else NULL
+    r.pack_sums = &pack_sums[0] if pack_sums is not None else NULL
+    r.pack_stride = pack_stride
     r.first_source, r.last_source = first_source, last_source
     r.scratch = &scratch[0]
     r.n_workers, r.scratch_stride, r.lists_at, r.list_floats = n_workers, scratch_stride, lists_at, list_floats

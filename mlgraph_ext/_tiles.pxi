@@ -267,14 +267,16 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, Worker* 
     cdef int64_t first = r.step_first[step] + tile * LANES
     cdef int64_t row[LANES]
     cdef int64_t after[LANES]
-    cdef int64_t n = examples_of(r, step, tile, row), next_step = step, then = tile + r.n_workers
+    cdef int64_t n = examples_of(r, step, tile, row), next_step = step, then = tile + 1, wide = tiles_at_once(r)
     cdef Entries entries
     cdef Fetch fetch
     cdef bint finite = True
     cdef double total, reach
     # Where this worker is likely to go on.
+    if then % wide == 0 or then >= tiles_of(r, step):
+        then = (tile // wide + r.n_workers) * wide
     if then >= tiles_of(r, step):
-        next_step, then = step + 1, tile % r.n_workers
+        next_step, then = step + 1, tile // wide % r.n_workers * wide
     if then >= tiles_of(r, next_step):
         next_step, then = step, tile
     if r.entries_at >= 0:
@@ -310,16 +312,21 @@ cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, Worker* 
 
 
 cdef inline int64_t items_of(const Run* r, int64_t step) noexcept nogil:
-    """Items of the first phase: tiles, or without a second phase groups of those that have entries in common."""
-    return groups_in(r, step) if r.ahead and not r.n_units else tiles_of(r, step)
+    """Items of the first phase: tiles or packs, or without a second phase groups of those that have entries in common."""
+    cdef int64_t wide = tiles_at_once(r)
+    return groups_in(r, step) if r.ahead and not r.n_units else (tiles_of(r, step) + wide - 1) // wide
 
 
 cdef bint sweep_item(Run* r, int64_t step, int64_t item, Worker* w) noexcept nogil:
-    """Sweep a tile, or the tiles of a group; the second phase finds them in memory of their number."""
-    cdef int64_t first = item * GROUP_TILES, i
+    """Sweep a tile, or those of a pack or a group; the second phase finds them in memory of their number."""
+    cdef int64_t first = item * (tiles_at_once(r) if r.n_units else GROUP_TILES), i
     cdef bint finite = True
     if r.n_units:
-        return sweep_tile(r, step, item, item, w)
+        for i in range(first, smaller(first + tiles_at_once(r), tiles_of(r, step))):
+            finite = sweep_tile(r, step, i, i, w) and finite
+        if r.pack_sums != NULL:
+            sum_pack(r, step, item, w)
+        return finite
     if not r.ahead:
         return sweep_tile(r, step, item, w.number, w)
     sum_group(r, step, item, w)

@@ -66,7 +66,10 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     if masked:
         memset(g, 0, runs * run * sizeof(float))
     part = g + runs * run if masked or thin else g
-    for tile in range(tiles if masked else 1):
+    if ins.kind == ROWS and r.pack_sums != NULL:
+        add_packs(r, step, at, run, g)
+        tiles = 0
+    for tile in range(tiles if masked else smaller(tiles, 1)):
         unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, part, w, fetch)
         if masked:
             for i in range(runs):

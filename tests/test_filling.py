@@ -14,7 +14,7 @@ from mlgraph.plan import KINDS
 OPTIMIZERS = [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.003}]
 
 
-def lightly_pruned(sizes=(60, 30, 20, 6), share=0.3, seed=0, **options):
+def lightly_pruned(sizes=(60, 30, 32, 6), share=0.3, seed=0, **options):
     """Layers that have lost a share of their edges, each other ones."""
     net = mlgraph.Network(sizes[0], seed=seed)
     for size in sizes[1:-1]:
@@ -133,7 +133,7 @@ def test_training_is_that_of_the_rows(sweep, monkeypatch, kind, options):
 @pytest.mark.parametrize("n", [1, 33, 100, 200])
 def test_gradients_of_the_reference(sweep, kind, dropout, n):
     """Those of one step, in the places of the rows, and zero where there is no edge."""
-    net = lightly_pruned((60, 70, 20, 6), dropout=dropout)
+    net = lightly_pruned((60, 70, 32, 6), dropout=dropout)
     x, y = data(n, 60, 6, kind)
     engine = net._engine("loss")
     losses = np.zeros(n, np.float32)

@@ -1,0 +1,41 @@
+# Packs: as many tiles as rows sum their gradient over at a time. Sums of packs are added in their order, whoever makes them.
+#
+# Where rows have few edges, whoever has swept a pack sums its gradients there and then, and the units only add and update. So
+# values and adjoints stay in one core's cache, to be overwritten there at the next step, and what goes to another is a float
+# an edge. Where edges are many against slots, units sum, and values and adjoints are what goes.
+
+cdef enum:
+    PACK = ROW_TILES
+
+
+cdef inline int64_t tiles_at_once(const Run* r) noexcept nogil:
+    """Tiles that a worker takes together."""
+    return PACK if r.pack_sums != NULL else 1
+
+
+cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept nogil:
+    """Gradients of all rows over a pack of tiles."""
+    cdef const Instruction* ins
+    cdef float* sums = r.pack_sums + pack * r.pack_stride
+    cdef int64_t first = pack * PACK, tiles = smaller(PACK, tiles_of(r, step) - first), i
+    cdef Unit unit
+    memset(&unit, 0, sizeof(Unit))
+    for i in range(r.n_instructions):
+        ins = r.program + i
+        if ins.kind == ROWS:
+            unit.instruction, unit.part = i, 0
+            unit_gradient(r, step, &unit, first, tiles, 0, ins.size, 0, sums + ins.weights, w, NULL)
+            if ins.bias >= 0:
+                unit.part = 1
+                unit_gradient(r, step, &unit, first, tiles, 0, ins.size, 0, sums + ins.bias, w, NULL)
+
+
+cdef void add_packs(const Run* r, int64_t step, int64_t at, int64_t n, float* g) noexcept nogil:
+    """The gradient of n parameters from `at` on."""
+    cdef int64_t packs = (tiles_of(r, step) + PACK - 1) // PACK, pack, i
+    cdef const float* sums
+    memcpy(g, r.pack_sums + at, n * sizeof(float))
+    for pack in range(1, packs):
+        sums = r.pack_sums + pack * r.pack_stride + at
+        for i in range(n):
+            g[i] = g[i] + sums[i]
