@@ -103,6 +103,22 @@ def test_widths(sweep, width):
     check(layered((width, width, 3), "relu"), *data(37, width, 3, "float"))
 
 
+@pytest.mark.parametrize("density", [0.5, 1])
+@pytest.mark.parametrize("loss", ["squared_error", "softmax_cross_entropy"])
+def test_outputs_that_are_read(sweep, density, loss):
+    """The loss and one block give adjoints to the same neurons."""
+    rng, g = np.random.default_rng(0), mlgraph.Graph()
+
+    def layer(nodes, n):
+        chosen = [[node for node in nodes if rng.random() <= density] for _ in range(n)]
+        return [g.add_neuron(some, "tanh", weights=rng.normal(size=len(some)) / 4) for some in chosen]
+
+    hidden = layer(layer(g.inputs(12), 18), 17)
+    x, y = data(70, 12, 6, "float")
+    model = mlgraph.Model(g, [*hidden[:3], *layer(hidden, 3)], loss)
+    check(model, x, y if loss != "squared_error" else np.eye(6, dtype=np.float32)[y])
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("kind", ["sparse", "float"])
 def test_any_topology(sweep, seed, kind):
