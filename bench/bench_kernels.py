@@ -20,10 +20,10 @@ KERNELS = [
     ("runs_forward", 784, 300, 1, 0.19),
     ("runs_gradient", 132, 32, 4, 0.19),
     ("runs_gradient", 132, 64, 4, 0.19),
-    ("rows_forward", 784, 300, 1, 0.1),
-    ("rows_adjoint", 784, 300, 1, 0.1),
+    ("rows_forward", 784, 300, 2, 0.1),
+    ("rows_adjoint", 784, 300, 2, 0.1),
     ("rows_gradient", 784, 300, 4, 0.1),
-    ("byte_rows_forward", 784, 300, 1, 0.1),
+    ("byte_rows_forward", 784, 300, 2, 0.1),
     ("byte_rows_gradient", 784, 300, 4, 0.1),
 ]
 

@@ -363,13 +363,16 @@ class Engine:
             examples, input_column = examples.narrowed(input_column), np.arange(n_in, dtype=np.int32)
         # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.
         ahead = sparse and (self._pays_ahead(n_threads, most) if optimizer else not training)
-        n_tiles = n_threads * (LIST_TILES if ahead else 1)
-        if optimizer:
-            n_tiles = max(-(-most // LANES), n_threads)
+        # Kernels of rows take tiles side by side, if that leaves some for every thread.
+        n_rows, pack = plan.row_parameters[0], mlgraph_ext.sweep.PACK_TILES
+        wide = pack if n_rows and n_threads <= -(-most // (LANES * pack)) else 1
+        at_once = LIST_TILES if ahead and not optimizer else wide
+        n_tiles = max(-(-most // LANES), n_threads) if optimizer else n_threads * at_once
+        # Whoever has swept them sums the gradients of rows, if those have fewer parameters than the slots floats.
+        in_packs = bool(optimizer) and n_threads > 1 and wide == pack and 0 < n_rows <= 2 * pack * LANES * plan.n_slots
         first_added = min(plan.first_added, lowest_loss)  # the loss adds to the adjoints of its nodes
-        in_packs = optimizer is not None and self._pays_in_packs(n_threads, most)
-        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_added, in_packs,
-               self.graph._used)  # fmt: skip
+        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_added, wide,
+               in_packs, self.graph._used)  # fmt: skip
         arrays = parameters, first_moment, second_moment
         prepared = self._prepared
         if prepared is None or prepared[0] != key or not all(map(is_, prepared[1], arrays)):
@@ -390,7 +393,7 @@ class Engine:
             self._scratch = _at_least(self._scratch, scratch_stride * n_threads)
             self._sums = _at_least(self._sums, plan.n_extra * n_tiles * ahead)
             pack_stride = plan.row_parameters[1] * in_packs
-            self._pack_sums = _at_least(self._pack_sums, pack_stride * -(-n_tiles // sweep.PACK_TILES))
+            self._pack_sums = _at_least(self._pack_sums, pack_stride * -(-n_tiles // pack))
             program = plan.program
             if plan.n_masked:
                 program = program.copy()
@@ -405,6 +408,7 @@ class Engine:
                 first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],
                 first_added=first_added, bytes_at=bytes_at, entries_at=entries_at,
                 sums=self._sums if ahead else None, pack_sums=self._pack_sums if in_packs else None, pack_stride=pack_stride,
+                wide=wide, at_once=at_once,
                 scratch=self._scratch, n_workers=n_threads, scratch_stride=scratch_stride,
                 lists_at=2 * unit_floats, list_floats=list_floats,
             )  # fmt: skip
@@ -440,12 +444,6 @@ class Engine:
         lists = 2 * -(-most // (LIST_TILES * LANES))
         floats = mlgraph_ext.sweep.entry_floats(len(self.plan.input_column), LIST_TILES * LANES)
         return n_threads <= self.plan.panels_ahead and lists * floats <= MOST_LISTED
-
-    def _pays_in_packs(self, n_threads: int, most: int) -> bool:
-        """Whether rows have fewer parameters than the tiles of a pack have floats, and all threads have packs."""
-        tiles = mlgraph_ext.sweep.PACK_TILES
-        n = self.plan.row_parameters[0]
-        return 0 < n <= 2 * tiles * LANES * self.plan.n_slots and 1 < n_threads <= -(-most // (LANES * tiles))
 
     def _units_for(self, sparse: bool, ahead: int) -> tuple[Ints, int]:
         key = sparse, ahead

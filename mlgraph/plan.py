@@ -278,11 +278,11 @@ class Plan:
 
     @cached_property
     def row_parameters(self) -> tuple[int, int]:
-        """How many parameters rows have, none where edges of them are dropped, and where the last one ends."""
+        """How many parameters rows have, none where edges are dropped, and where the last one ends."""
         rows = [ins for _, ins in self.trained if ins.kind == KINDS["rows"]]
         ends = [0] + [max(ins.weights + ins.n_weights, ins.bias + ins.size) for ins in rows]
         n = sum(ins.n_weights + ins.size for ins in rows)
-        return 0 if any(ins.bits for ins in rows) else n, -(-max(ends) // PANEL) * PANEL
+        return 0 if any(ins.bits for _, ins in self.trained) else n, -(-max(ends) // PANEL) * PANEL
 
     def units(self, sparse: bool, ahead: int) -> Ints:
         """Runs of parameters for the second phase of a step.

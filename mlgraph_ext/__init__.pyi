@@ -24,8 +24,8 @@ class _Sweep(Protocol):
         optimizer: int, hyper: _Array, first: _Array | None, second: _Array | None, scale: _Array, input_column: _Array,
         backward: bool, tiles: _Array, n_tiles: int, tile_stride: int, values_at: int, adjoints_at: int, first_slot: int,
         n_slots: int, first_added: int, bytes_at: int, entries_at: int, first_source: int, last_source: int,
-        sums: _Array | None, pack_sums: _Array | None, pack_stride: int, scratch: _Array, n_workers: int,
-        scratch_stride: int, lists_at: int, list_floats: int,
+        sums: _Array | None, pack_sums: _Array | None, pack_stride: int, wide: int, at_once: int, scratch: _Array,
+        n_workers: int, scratch_stride: int, lists_at: int, list_floats: int,
     ) -> bytes: ...
     def run(
         self, prepared: bytes, data_bytes: _Array | None, data_floats: _Array | None, step_first: _Array,

@@ -1,17 +1,9 @@
-# Packs: as many tiles as rows sum their gradient over at a time. Sums of packs are added in their order, whoever makes them.
+# Packs: as many tiles as kernels of rows take side by side. A gradient is summed over a pack at a time, and sums of packs are
+# added in their order, whoever makes them.
 #
 # Where rows have few edges, whoever has swept a pack sums its gradients there and then, and the units only add and update. So
 # values and adjoints stay in one core's cache, to be overwritten there at the next step, and what goes to another is a float
 # an edge. Where edges are many against slots, units sum, and values and adjoints are what goes.
-
-cdef enum:
-    PACK = ROW_TILES
-
-
-cdef inline int64_t tiles_at_once(const Run* r) noexcept nogil:
-    """Tiles that a worker takes together."""
-    return PACK if r.pack_sums != NULL else 1
-
 
 cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept nogil:
     """Gradients of all rows over a pack of tiles."""

@@ -31,8 +31,8 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     ----------
     kernel : str
         dense_forward, dense_adjoint, dense_gradient, runs_forward, runs_gradient, rows_forward, rows_adjoint,
-        rows_gradient, byte_rows_forward or byte_rows_gradient. Forward and adjoint kernels take one tile of examples,
-        gradients take `tiles`.
+        rows_gradient, byte_rows_forward or byte_rows_gradient. Forward and adjoint kernels of dense blocks take one tile of
+        examples, the others `tiles`.
     fan_in, count : int
         Sources of a neuron, and neurons.
     density : float
@@ -106,16 +106,16 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             elif which == 4:
                 runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL)
             elif which == 5:
-                rows_forward(weights, NULL, row, count, source, memory, delta)
+                rows_forward(weights, NULL, row, count, source, memory, stride, tiles, delta)
             elif which == 6:
-                rows_adjoint(weights, back, fan_in, delta, 0, memory)
+                rows_adjoint(weights, back, fan_in, delta, stride, tiles, 0, memory)
             elif which == 7:
                 rows_gradient(row, count, source, memory, delta, stride, tiles, gradient)
             elif which == 8:
-                byte_rows_forward(weights, NULL, row, count, source, memory, 1, delta)
+                byte_rows_forward(weights, NULL, row, count, source, memory, 1, stride, tiles, delta)
             else:
                 byte_rows_gradient(row, count, source, memory, 1, delta, stride, tiles, gradient)
-    per = 2 * LANES * (edges if which != 3 and which != 4 else 0) * (tiles if which in (2, 7, 9) else 1)
+    per = 2 * LANES * (edges if which != 3 and which != 4 else 0) * (tiles if which == 2 or which >= 5 else 1)
     if which == 3 or which == 4:
         per = 2 * count * nonzeros
     for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>back,

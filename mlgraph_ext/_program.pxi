@@ -110,6 +110,8 @@ cdef struct Run:
     int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_entries.pxi)
     bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)
     float* sums          # of a step then, and after them deltas: [panel][example][neuron] from n_tiles * transposed on
+    int64_t wide         # tiles that go through a sweep side by side, PACK at most
+    int64_t at_once      # tiles that a worker takes at once: a multiple of that
     float* pack_sums     # of each pack of tiles, gradients of rows by place of the parameter (_packs.pxi), or NULL
     int64_t pack_stride
     float* scratch

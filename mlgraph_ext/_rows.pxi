@@ -8,7 +8,7 @@ cdef extern from *:
     """
     #define ROW_CHAINS (SLOT_VECS < 4 ? 4 / SLOT_VECS : 1)
     #define FOURS (VEC_WIDTH / 4)
-    #define ROW_TILES (SLOT_VECS < 8 ? 2 : 1)
+    #define PACK (SLOT_VECS < 8 ? 2 : 1)
     /* Sums of neighbours among four lanes, of a and of b; and sums of neighbouring groups of four lanes. Four vectors by the
        first, twice, and four of those by the second, twice: the sums over lanes of 16 vectors, in order. */
     #ifdef __clang__
@@ -63,7 +63,7 @@ cdef extern from *:
     """
     enum: ROW_CHAINS     # independent sums that hide the latency of the FMA, with the help of the rows after
     enum: FOURS
-    enum: ROW_TILES      # tiles whose deltas fit into the registers
+    enum: PACK           # tiles side by side: their deltas, or sums, fit into the registers; a pack (_packs.pxi)
     float vec_sum(vec) noexcept nogil
     void store_some(float*, vec, int64_t, bint) noexcept nogil
     vec pair_sums(vec, vec) noexcept nogil
@@ -80,102 +80,141 @@ cdef inline inlined_void read_slot(bint bytes, const float* slots, int64_t sourc
 
 
 cdef inline inlined_void forward_of_rows(
-    bint bytes, float unit, const float* weights, const float* bias, const int32_t* row, int64_t count,
-    const int32_t* source, const float* slots, float* out,
+    bint bytes, int tiles, float unit, const float* weights, const float* bias, const int32_t* row, int64_t count,
+    const int32_t* source, const float* slots, int64_t tile_stride, float* out,
 ) noexcept nogil:
-    cdef vec acc[ROW_CHAINS][SLOT_VECS]
+    cdef vec acc[PACK][ROW_CHAINS][SLOT_VECS]
     cdef vec x[SLOT_VECS]
     cdef vec w
     cdef int64_t neuron, j, end
-    cdef int i, c
+    cdef int t, i, c
     for neuron in range(count):
-        for i in range(ROW_CHAINS):
-            for c in range(SLOT_VECS):
-                acc[i][c] = splat(<float>0)
+        for t in range(tiles):
+            for i in range(ROW_CHAINS):
+                for c in range(SLOT_VECS):
+                    acc[t][i][c] = splat(<float>0)
         j = row[neuron]
         end = row[neuron + 1]
         while j + ROW_CHAINS <= end:
             for i in range(ROW_CHAINS):
                 w = splat(weights[j + i])
-                read_slot(bytes, slots, source[j + i], x)
-                for c in range(SLOT_VECS):
-                    acc[i][c] = acc[i][c] + x[c] * w
+                for t in range(tiles):
+                    read_slot(bytes, slots + t * tile_stride, source[j + i], x)
+                    for c in range(SLOT_VECS):
+                        acc[t][i][c] = acc[t][i][c] + x[c] * w
             j = j + ROW_CHAINS
         while j < end:
             w = splat(weights[j])
-            read_slot(bytes, slots, source[j], x)
-            for c in range(SLOT_VECS):
-                acc[0][c] = acc[0][c] + x[c] * w
+            for t in range(tiles):
+                read_slot(bytes, slots + t * tile_stride, source[j], x)
+                for c in range(SLOT_VECS):
+                    acc[t][0][c] = acc[t][0][c] + x[c] * w
             j = j + 1
         w = splat(bias[neuron] if bias != NULL else <float>0)
-        for i in range(1, ROW_CHAINS):
+        for t in range(tiles):
             for c in range(SLOT_VECS):
-                acc[0][c] = acc[0][c] + acc[i][c]
-        for c in range(SLOT_VECS):
-            (<vec*>(out + neuron * LANES))[c] = acc[0][c] * unit + w
+                for i in range(1, ROW_CHAINS):
+                    acc[t][0][c] = acc[t][0][c] + acc[t][i][c]
+                (<vec*>(out + t * tile_stride + neuron * LANES))[c] = acc[t][0][c] * unit + w
 
 
 cdef kernel_void rows_forward(
     const float* weights, const float* bias, const int32_t* row, int64_t count,
-    const int32_t* source, const float* values, float* out,
+    const int32_t* source, const float* values, int64_t tile_stride, int64_t n_tiles, float* out,
 ) noexcept nogil:
-    """out[neuron][lane] = bias[neuron] + sum over edges; `bias` may be NULL."""
-    forward_of_rows(False, <float>1, weights, bias, row, count, source, values, out)
+    """out[neuron][lane] = bias[neuron] + sum over edges, of each tile; `bias` may be NULL."""
+    cdef int64_t tile = 0
+    while tile + PACK <= n_tiles:
+        forward_of_rows(False, PACK, <float>1, weights, bias, row, count, source, values + tile * tile_stride, tile_stride,
+                        out + tile * tile_stride)
+        tile = tile + PACK
+    while tile < n_tiles:
+        forward_of_rows(False, 1, <float>1, weights, bias, row, count, source, values + tile * tile_stride, tile_stride,
+                        out + tile * tile_stride)
+        tile = tile + 1
 
 
 cdef kernel_void byte_rows_forward(
     const float* weights, const float* bias, const int32_t* row, int64_t count,
-    const int32_t* source, const float* slots, float unit, float* out,
+    const int32_t* source, const float* slots, float unit, int64_t tile_stride, int64_t n_tiles, float* out,
 ) noexcept nogil:
     """The same where the sources are byte slots; 256 bytes are `unit`."""
-    forward_of_rows(True, unit, weights, bias, row, count, source, slots, out)
+    cdef int64_t tile = 0
+    while tile + PACK <= n_tiles:
+        forward_of_rows(True, PACK, unit, weights, bias, row, count, source, slots + tile * tile_stride, tile_stride,
+                        out + tile * tile_stride)
+        tile = tile + PACK
+    while tile < n_tiles:
+        forward_of_rows(True, 1, unit, weights, bias, row, count, source, slots + tile * tile_stride, tile_stride,
+                        out + tile * tile_stride)
+        tile = tile + 1
+
+
+cdef inline inlined_void adjoint_of_rows(
+    int tiles, const float* weights, const int32_t* slot, int64_t n_sources, const float* delta, int64_t tile_stride,
+    int64_t first_added, float* adjoints,
+) noexcept nogil:
+    cdef vec acc[PACK][ROW_CHAINS][SLOT_VECS]
+    cdef vec w
+    cdef const int32_t* begin = slot + n_sources
+    cdef const int32_t* edge = begin + n_sources + 1
+    cdef const vec* d
+    cdef float* to
+    cdef int64_t source, j, end
+    cdef int t, i, c
+    for source in range(n_sources):
+        to = adjoints + slot[source] * <int64_t>LANES
+        for t in range(tiles):
+            for c in range(SLOT_VECS):
+                acc[t][0][c] = splat(<float>0) if slot[source] < first_added else (<vec*>(to + t * tile_stride))[c]
+                for i in range(1, ROW_CHAINS):
+                    acc[t][i][c] = splat(<float>0)
+        j = begin[source]
+        end = begin[source + 1]
+        while j + ROW_CHAINS <= end:
+            for i in range(ROW_CHAINS):
+                w = splat(weights[edge[2 * (j + i)]])
+                for t in range(tiles):
+                    d = <const vec*>(delta + t * tile_stride + edge[2 * (j + i) + 1] * <int64_t>LANES)
+                    for c in range(SLOT_VECS):
+                        acc[t][i][c] = acc[t][i][c] + d[c] * w
+            j = j + ROW_CHAINS
+        while j < end:
+            w = splat(weights[edge[2 * j]])
+            for t in range(tiles):
+                d = <const vec*>(delta + t * tile_stride + edge[2 * j + 1] * <int64_t>LANES)
+                for c in range(SLOT_VECS):
+                    acc[t][0][c] = acc[t][0][c] + d[c] * w
+            j = j + 1
+        for t in range(tiles):
+            for c in range(SLOT_VECS):
+                for i in range(1, ROW_CHAINS):
+                    acc[t][0][c] = acc[t][0][c] + acc[t][i][c]
+                (<vec*>(to + t * tile_stride))[c] = acc[t][0][c]
 
 
 cdef kernel_void rows_adjoint(
-    const float* weights, const int32_t* slot, int64_t n_sources, const float* delta, int64_t first_added, float* adjoints,
+    const float* weights, const int32_t* slot, int64_t n_sources, const float* delta, int64_t tile_stride, int64_t n_tiles,
+    int64_t first_added, float* adjoints,
 ) noexcept nogil:
     """adjoints[source][lane] += weight * delta[neuron][lane] for every edge; those of slots before `first_added` are set.
 
     The edges come sorted by source, so that an adjoint is summed in registers: `slot` of each source, then where its edges
     begin and the last ends, then number and neuron of each edge.
     """
-    cdef vec acc[ROW_CHAINS][SLOT_VECS]
-    cdef vec w
-    cdef const int32_t* begin = slot + n_sources
-    cdef const int32_t* edge = begin + n_sources + 1
-    cdef const vec* d
-    cdef vec* to
-    cdef int64_t source, j, end
-    cdef int i, c
-    for source in range(n_sources):
-        to = <vec*>(adjoints + slot[source] * <int64_t>LANES)
-        for c in range(SLOT_VECS):
-            acc[0][c] = splat(<float>0) if slot[source] < first_added else to[c]
-            for i in range(1, ROW_CHAINS):
-                acc[i][c] = splat(<float>0)
-        j = begin[source]
-        end = begin[source + 1]
-        while j + ROW_CHAINS <= end:
-            for i in range(ROW_CHAINS):
-                w = splat(weights[edge[2 * (j + i)]])
-                d = <const vec*>(delta + edge[2 * (j + i) + 1] * <int64_t>LANES)
-                for c in range(SLOT_VECS):
-                    acc[i][c] = acc[i][c] + d[c] * w
-            j = j + ROW_CHAINS
-        while j < end:
-            w = splat(weights[edge[2 * j]])
-            d = <const vec*>(delta + edge[2 * j + 1] * <int64_t>LANES)
-            for c in range(SLOT_VECS):
-                acc[0][c] = acc[0][c] + d[c] * w
-            j = j + 1
-        for c in range(SLOT_VECS):
-            for i in range(1, ROW_CHAINS):
-                acc[0][c] = acc[0][c] + acc[i][c]
-            to[c] = acc[0][c]
+    cdef int64_t tile = 0
+    while tile + PACK <= n_tiles:
+        adjoint_of_rows(PACK, weights, slot, n_sources, delta + tile * tile_stride, tile_stride, first_added,
+                        adjoints + tile * tile_stride)
+        tile = tile + PACK
+    while tile < n_tiles:
+        adjoint_of_rows(1, weights, slot, n_sources, delta + tile * tile_stride, tile_stride, first_added,
+                        adjoints + tile * tile_stride)
+        tile = tile + 1
 
 
 cdef inline vec edge_product(
-    bint bytes, int tiles, const float* slots, int64_t source, int64_t tile_stride, const vec d[ROW_TILES][SLOT_VECS],
+    bint bytes, int tiles, const float* slots, int64_t source, int64_t tile_stride, const vec d[PACK][SLOT_VECS],
 ) noexcept nogil:
     cdef vec x[SLOT_VECS]
     cdef vec acc = splat(<float>0)
@@ -189,7 +228,7 @@ cdef inline vec edge_product(
 
 cdef inline vec four_edges(
     bint bytes, int tiles, bint clipped, const float* slots, const int32_t* source, int64_t j, int64_t last,
-    int64_t tile_stride, const vec d[ROW_TILES][SLOT_VECS],
+    int64_t tile_stride, const vec d[PACK][SLOT_VECS],
 ) noexcept nogil:
     """Four lanes for each of the edges from j on; with `clipped` those past `last` repeat it."""
     return pair_sums(
@@ -205,7 +244,7 @@ cdef inline inlined_void gradient_of_rows(
 ) noexcept nogil:
     # The deltas of a neuron stay in registers for all its edges. A vector of edges is taken at a time, so that their sums
     # over lanes come out side by side; and of these four, which are as many as the registers hold besides.
-    cdef vec d[ROW_TILES][SLOT_VECS]
+    cdef vec d[PACK][SLOT_VECS]
     cdef vec four[4]
     cdef vec acc
     cdef int64_t neuron, j, end
@@ -245,10 +284,10 @@ cdef inline inlined_void gradient_of_tiles(
     const float* slots, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
     cdef int64_t tile = 0
-    while tile + ROW_TILES <= n_tiles:
-        gradient_of_rows(bytes, ROW_TILES, unit, row, count, source, slots + tile * tile_stride,
+    while tile + PACK <= n_tiles:
+        gradient_of_rows(bytes, PACK, unit, row, count, source, slots + tile * tile_stride,
                          delta + tile * tile_stride, tile_stride, tile > 0, gradient)
-        tile = tile + ROW_TILES
+        tile = tile + PACK
     while tile < n_tiles:
         gradient_of_rows(bytes, 1, unit, row, count, source, slots + tile * tile_stride,
                          delta + tile * tile_stride, tile_stride, tile > 0, gradient)
@@ -287,7 +326,7 @@ cdef kernel_void slot_gradient(
     cdef int c
     memset(gradient, 0, count * sizeof(float))
     while tile < n_tiles:
-        last = smaller(tile + ROW_TILES, n_tiles)
+        last = smaller(tile + PACK, n_tiles)
         for i in range(count):
             for c in range(SLOT_VECS):
                 acc[c] = splat(<float>0)

@@ -110,14 +110,15 @@ def prepare(
     const float[::1] scale, const int32_t[::1] input_column, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
     int64_t n_slots, int64_t first_added, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
-    float[::1] sums, float[::1] pack_sums, int64_t pack_stride, float[::1] scratch, int64_t n_workers,
-    int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
+    float[::1] sums, float[::1] pack_sums, int64_t pack_stride, int64_t wide, int64_t at_once, float[::1] scratch,
+    int64_t n_workers, int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
 ):
     """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
 
     mlgraph.engine is the one caller of both and says what each argument is.
     """
     cdef Run r
+    cdef int64_t least
     if program.shape[1] * sizeof(int64_t) != sizeof(Instruction) or units.shape[1] * sizeof(int64_t) != sizeof(Unit):
         raise ValueError(f"program, units: expected rows of {sizeof(Instruction) // 8} and {sizeof(Unit) // 8} numbers, "
                          f"came {program.shape[1]} and {units.shape[1]}")
@@ -127,8 +128,11 @@ def prepare(
     if pack_sums is not None and pack_sums.shape[0] < (n_tiles + PACK - 1) // PACK * pack_stride:
         raise ValueError(f"pack_sums: expected {(n_tiles + PACK - 1) // PACK} x {pack_stride} floats, "
                          f"came {pack_sums.shape[0]}")
-    if n_tiles < n_workers or tiles.shape[0] < n_tiles * tile_stride:
-        raise ValueError(f"tiles: expected n_tiles >= n_workers and {n_tiles} x {tile_stride} floats, came {tiles.shape[0]}")
+    if not 1 <= wide <= PACK or at_once < 1 or at_once % wide:
+        raise ValueError(f"wide, at_once: expected 1 to {PACK} and a multiple of it, came {wide} and {at_once}")
+    least = n_workers if units.shape[0] else n_workers * at_once
+    if n_tiles < least or tiles.shape[0] < n_tiles * tile_stride:
+        raise ValueError(f"tiles: expected n_tiles >= {least} and {n_tiles} x {tile_stride} floats, came {tiles.shape[0]}")
     memset(&r, 0, sizeof(Run))
     r.program = <const Instruction*>&program[0, 0] if program.shape[0] else NULL
     r.n_instructions = program.shape[0]
@@ -152,7 +156,7 @@ def prepare(
     r.bytes_at, r.entries_at, r.ahead = bytes_at, entries_at, sums is not None
     r.sums = &sums[0] if sums is not None else NULL
     r.pack_sums = &pack_sums[0] if pack_sums is not None else NULL
-    r.pack_stride = pack_stride
+    r.pack_stride, r.wide, r.at_once = pack_stride, wide, at_once
     r.first_source, r.last_source = first_source, last_source
     r.scratch = &scratch[0]
     r.n_workers, r.scratch_stride, r.lists_at, r.list_floats = n_workers, scratch_stride, lists_at, list_floats

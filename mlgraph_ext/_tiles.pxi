@@ -63,64 +63,111 @@ cdef float* thin_slots(const Instruction* ins, float* scratch) noexcept nogil:
     return scratch + ins.masked + groups_of(ins.size) * PANEL * ins.arity
 
 
-cdef void forward(
-    const Run* r, int64_t step, int64_t tile, int64_t place, int64_t n, const Entries* entries, float* scratch, bint fresh,
-    Fetch* fetch,
-) noexcept nogil:
-    """Values of all slots of a tile. `fresh`: this worker has not seen this step before."""
-    cdef float* memory = r.tiles + place * r.tile_stride
-    cdef float* values = memory + r.values_at
+cdef enum:
+    CHUNK = 64               # neurons whose values, in two tiles, stay in the L1 cache from one kernel to the next
+
+cdef struct Tile:
+    int64_t number           # in its step
+    int64_t place            # of its memory
+    int64_t n                # examples
+    int64_t row[LANES]
+    Entries entries
+    Fetch fetch
+    double total             # `size_of` its adjoints
+
+
+cdef inline float* memory_of(const Run* r, const Tile* tile) noexcept nogil:
+    return r.tiles + tile.place * r.tile_stride
+
+
+cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch, bint fresh) noexcept nogil:
+    """Values of all slots of some tiles side by side. `fresh`: this worker has not seen this step before."""
     cdef const Instruction* ins
+    cdef float* values
     cdef float* out
-    cdef float* thin
-    cdef float* sums
-    cdef int64_t t, i, lane
+    cdef int64_t t, i, k
     for t in range(r.n_instructions):
         ins = r.program + t
-        out = values + ins.dst * LANES
-        if ins.kind == CONSTANT or ins.kind == PARAMETER:
-            for i in range(ins.size):
-                fill(out + i * LANES, (r.constants if ins.kind == CONSTANT else r.optimizer.parameters)[ins.weights + i])
-        elif ins.kind == OPERATION:
-            op_forward(<int>ins.op, ins.size, ins.arity, r.index + ins.args, values, ins.dst)
-        else:
-            if r.training and ins.bits:
-                draw_mask(edge_key(r, ins, step, tile), ins.keep, ins.bits, (ins.n_weights + 63) // 64,
-                          <uint64_t*>(memory + ins.mask))
-                apply_mask(<uint64_t*>(memory + ins.mask), 0, edge_scale(ins), ins.n_weights,
-                           r.optimizer.parameters + ins.weights, scratch + ins.masked, False)
-            if ins.kind == ROWS and r.bytes_at >= 0 and ins.reads_data:
-                byte_rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
-                                  r.index + ins.args + ins.size + 1, memory + r.bytes_at, data_unit(r), out)
-            elif ins.kind == ROWS:
-                rows_forward(tile_weights(r, ins, scratch), biases(r, ins), r.index + ins.args, ins.size,
-                             r.index + ins.args + ins.size + 1, values, out)
-            elif is_ahead(r, ins):
-                sums_to_lanes(sums_of(r, ins, place), sums_stride(r, ins), n, ins.size, data_unit(r), biases(r, ins), out)
-            elif is_thin(r, ins, step):
-                if fresh:
-                    pack_thin(neuron_key(r, ins, step, tile), kept_share(ins), r.optimizer.parameters + ins.weights,
-                              ins.arity, ins.size, scratch + ins.masked)
-                thin = thin_slots(ins, scratch)
-                sums = sums_of(r, ins, place)
-                runs_forward(entries, ins.arity, n, scratch + ins.masked, groups_of(ins.size), fetch, sums, LANES * PANEL)
-                sums_to_lanes(sums, LANES * PANEL, n, groups_of(ins.size) * PANEL, data_unit(r), NULL, thin)
-                spread_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, thin, out)
-                if ins.bias >= 0:
-                    for i in range(ins.size):
-                        for lane in range(LANES):
-                            out[i * LANES + lane] = out[i * LANES + lane] + biases(r, ins)[i]
-            elif r.entries_at >= 0 and ins.reads_data:
-                sums = sums_of(r, ins, place)
-                runs_forward(entries, ins.arity, n, tile_weights(r, ins, scratch), panels_of(ins.size), fetch, sums,
-                             LANES * PANEL)
-                sums_to_lanes(sums, LANES * PANEL, n, ins.size, data_unit(r), biases(r, ins), out)
+        if ins.kind == ROWS:
+            forward_rows(r, ins, step, tile, tiles, scratch)
+        for i in range(tiles):
+            values = memory_of(r, tile + i) + r.values_at
+            out = values + ins.dst * LANES
+            if ins.kind == OPERATION:
+                op_forward(<int>ins.op, ins.size, ins.arity, r.index + ins.args, values, ins.dst)
+            elif ins.kind == CONSTANT or ins.kind == PARAMETER:
+                for k in range(ins.size):
+                    fill(out + k * LANES, (r.constants if ins.kind == CONSTANT else r.optimizer.parameters)[ins.weights + k])
             else:
-                dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size,
-                              r.index + ins.args, values, out)
-            activate(<int>ins.op, ins.size * LANES, out)
-            if r.training and ins.drop:
-                drop_neurons(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, out)
+                if ins.kind == DENSE:
+                    forward_dense(r, ins, step, tile + i, scratch, fresh and i == 0, values)
+                    activate(<int>ins.op, ins.size * LANES, out)
+                if r.training and ins.drop:
+                    drop_neurons(neuron_key(r, ins, step, tile[i].number), kept_share(ins), ins.size, out)
+
+
+cdef void mask_edges(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch) noexcept nogil:
+    """Have the weights of a tile that drops edges where `tile_weights` finds them, until another tile comes."""
+    cdef uint64_t* mask = <uint64_t*>(memory_of(r, tile) + ins.mask)
+    if r.training and ins.bits:
+        draw_mask(edge_key(r, ins, step, tile.number), ins.keep, ins.bits, (ins.n_weights + 63) // 64, mask)
+        apply_mask(mask, 0, edge_scale(ins), ins.n_weights, r.optimizer.parameters + ins.weights, scratch + ins.masked, False)
+
+
+cdef void forward_rows(
+    const Run* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles, float* scratch,
+) noexcept nogil:
+    cdef float* memory = memory_of(r, tile)
+    cdef const float* weights
+    cdef const float* bias
+    cdef const int32_t* row = r.index + ins.args
+    cdef float* out
+    cdef int64_t first = 0, n, i
+    mask_edges(r, ins, step, tile, scratch)
+    weights = tile_weights(r, ins, scratch)
+    while first < ins.size:
+        n = smaller(CHUNK, ins.size - first)
+        bias = biases(r, ins) + first if ins.bias >= 0 else NULL
+        out = memory + r.values_at + (ins.dst + first) * LANES
+        if r.bytes_at >= 0 and ins.reads_data:
+            byte_rows_forward(weights, bias, row + first, n, row + ins.size + 1, memory + r.bytes_at, data_unit(r),
+                              r.tile_stride, tiles, out)
+        else:
+            rows_forward(weights, bias, row + first, n, row + ins.size + 1, memory + r.values_at, r.tile_stride, tiles, out)
+        for i in range(tiles):
+            activate(<int>ins.op, n * LANES, out + i * r.tile_stride)
+        first = first + n
+
+
+cdef void forward_dense(
+    const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* scratch, bint fresh, float* values,
+) noexcept nogil:
+    cdef float* out = values + ins.dst * LANES
+    cdef float* sums = sums_of(r, ins, tile.place)
+    cdef float* thin
+    cdef int64_t i, lane
+    mask_edges(r, ins, step, tile, scratch)
+    if is_ahead(r, ins):
+        sums_to_lanes(sums, sums_stride(r, ins), tile.n, ins.size, data_unit(r), biases(r, ins), out)
+    elif is_thin(r, ins, step):
+        if fresh:
+            pack_thin(neuron_key(r, ins, step, tile.number), kept_share(ins), r.optimizer.parameters + ins.weights,
+                      ins.arity, ins.size, scratch + ins.masked)
+        thin = thin_slots(ins, scratch)
+        runs_forward(&tile.entries, ins.arity, tile.n, scratch + ins.masked, groups_of(ins.size), &tile.fetch, sums,
+                     LANES * PANEL)
+        sums_to_lanes(sums, LANES * PANEL, tile.n, groups_of(ins.size) * PANEL, data_unit(r), NULL, thin)
+        spread_slots(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, thin, out)
+        if ins.bias >= 0:
+            for i in range(ins.size):
+                for lane in range(LANES):
+                    out[i * LANES + lane] = out[i * LANES + lane] + biases(r, ins)[i]
+    elif r.entries_at >= 0 and ins.reads_data:
+        runs_forward(&tile.entries, ins.arity, tile.n, tile_weights(r, ins, scratch), panels_of(ins.size), &tile.fetch, sums,
+                     LANES * PANEL)
+        sums_to_lanes(sums, LANES * PANEL, tile.n, ins.size, data_unit(r), biases(r, ins), out)
+    else:
+        dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, out)
 
 
 cdef bint seed_adjoints(
@@ -181,50 +228,66 @@ cdef double size_of(const Run* r, const float* x, int64_t n) noexcept nogil:
     return magnitude(x, n) if r.limit > 0 else 0 if all_finite(x, n) else INFINITY
 
 
-cdef double backward(
-    const Run* r, int64_t step, int64_t tile, int64_t place, float* scratch,
-) noexcept nogil:
-    """Adjoints in reverse order; `size_of` all those of neurons and parameters."""
-    cdef float* values = r.tiles + place * r.tile_stride + r.values_at
-    cdef float* adjoints = r.tiles + place * r.tile_stride + r.adjoints_at
+cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
+    """Adjoints in reverse order; `size_of` all those of neurons and parameters of each tile."""
     cdef const Instruction* ins
+    cdef float* adjoints
     cdef float* delta
-    cdef float y[LANES]
-    cdef int64_t t, i, lane
-    cdef double total = 0
+    cdef int64_t t, i
+    for i in range(tiles):
+        tile[i].total = 0
     for t in range(r.n_instructions - 1, -1, -1):
         ins = r.program + t
-        delta = adjoints + ins.dst * LANES
-        if ins.kind == OPERATION:
-            if ins.propagate:
-                op_adjoint(<int>ins.op, ins.size, ins.arity, r.index + ins.args, values, adjoints, ins.dst)
-        elif ins.kind == PARAMETER:
-            total = total + size_of(r, delta, ins.size * LANES)
-        elif ins.kind != CONSTANT:
-            if r.training and ins.drop:
-                drop_neurons(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, delta)
-                for i in range(ins.size):
-                    # The derivative is a function of the output before dropout scaled it.
-                    for lane in range(LANES):
-                        y[lane] = values[(ins.dst + i) * LANES + lane] * <float>kept_share(ins)
-                    activation_adjoint(<int>ins.op, LANES, y, delta + i * LANES)
-            else:
-                activation_adjoint(<int>ins.op, ins.size * LANES, values + ins.dst * LANES, delta)
-            total = total + size_of(r, delta, ins.size * LANES)
-            if ins.kind == DENSE:
-                if is_thin(r, ins, step):
-                    gather_slots(neuron_key(r, ins, step, tile), kept_share(ins), ins.size, delta, thin_slots(ins, scratch))
-                    transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, sums_of(r, ins, place),
-                                    LANES * PANEL)
-                else:
-                    transpose_delta(delta, ins.size, sums_of(r, ins, place), sums_stride(r, ins))
-                if ins.propagate:
-                    dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, r.first_added,
-                                  adjoints)
-            elif ins.propagate:
-                rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.back, ins.n_back, delta, r.first_added,
-                             adjoints)
-    return total
+        for i in range(tiles):
+            adjoints = memory_of(r, tile + i) + r.adjoints_at
+            delta = adjoints + ins.dst * LANES
+            if ins.kind == OPERATION and ins.propagate:
+                op_adjoint(<int>ins.op, ins.size, ins.arity, r.index + ins.args, memory_of(r, tile + i) + r.values_at,
+                           adjoints, ins.dst)
+            elif ins.kind == PARAMETER:
+                tile[i].total += size_of(r, delta, ins.size * LANES)
+            elif ins.kind == DENSE or ins.kind == ROWS:
+                before_activation(r, ins, step, tile + i, delta)
+                if ins.kind == DENSE:
+                    backward_dense(r, ins, step, tile + i, scratch, delta, adjoints)
+        if ins.kind == ROWS and ins.propagate:
+            adjoints = memory_of(r, tile) + r.adjoints_at
+            rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.back, ins.n_back, adjoints + ins.dst * LANES,
+                         r.tile_stride, tiles, r.first_added, adjoints)
+
+
+cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* delta) noexcept nogil:
+    """From adjoints of neurons to those of their weighted sums."""
+    cdef const float* values = memory_of(r, tile) + r.values_at + ins.dst * LANES
+    cdef float y[LANES]
+    cdef int64_t first = 0, n, i, lane
+    if r.training and ins.drop:
+        drop_neurons(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, delta)
+        for i in range(ins.size):
+            # The derivative is a function of the output before dropout scaled it.
+            for lane in range(LANES):
+                y[lane] = values[i * LANES + lane] * <float>kept_share(ins)
+            activation_adjoint(<int>ins.op, LANES, y, delta + i * LANES)
+        tile.total += size_of(r, delta, ins.size * LANES)
+        return
+    while first < ins.size:
+        n = smaller(CHUNK, ins.size - first)
+        activation_adjoint(<int>ins.op, n * LANES, values + first * LANES, delta + first * LANES)
+        tile.total += size_of(r, delta + first * LANES, n * LANES)
+        first = first + n
+
+
+cdef void backward_dense(
+    const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
+) noexcept nogil:
+    cdef float* transposed = sums_of(r, ins, tile.place)
+    if is_thin(r, ins, step):
+        gather_slots(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, delta, thin_slots(ins, scratch))
+        transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, transposed, LANES * PANEL)
+    else:
+        transpose_delta(delta, ins.size, transposed, sums_stride(r, ins))
+    if ins.propagate:
+        dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, r.first_added, adjoints)
 
 
 cdef void hand_back(
@@ -259,77 +322,85 @@ cdef void find_highest(
         out[row[lane]] = arg[lane]
 
 
-cdef bint sweep_tile(Run* r, int64_t step, int64_t tile, int64_t place, Worker* w) noexcept nogil:
-    """Phase 1 for one tile, in the tile memory numbered `place`. False if something is not finite that would be learnt from."""
-    cdef float* memory = r.tiles + place * r.tile_stride
-    cdef float* values = memory + r.values_at
-    cdef float* adjoints = memory + r.adjoints_at
-    cdef int64_t first = r.step_first[step] + tile * LANES
-    cdef int64_t row[LANES]
+cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:
+    """Phase 1 for some tiles, `PACK` at most, in the tile memory from number `place` on.
+
+    False if something is not finite that would be learnt from.
+    """
+    cdef Tile tile[PACK]
+    cdef Tile* t
+    cdef float* memory
+    cdef float* values
+    cdef float* adjoints
     cdef int64_t after[LANES]
-    cdef int64_t n = examples_of(r, step, tile, row), next_step = step, then = tile + 1, wide = tiles_at_once(r)
-    cdef Entries entries
-    cdef Fetch fetch
+    # This worker is likely to go on so many tiles later, or with the same share of the next step.
+    cdef int64_t ahead = r.n_workers * r.at_once, next_step, then, i
     cdef bint finite = True
-    cdef double total, reach
-    # Where this worker is likely to go on.
-    if then % wide == 0 or then >= tiles_of(r, step):
-        then = (tile // wide + r.n_workers) * wide
-    if then >= tiles_of(r, step):
-        next_step, then = step + 1, tile // wide % r.n_workers * wide
-    if then >= tiles_of(r, next_step):
-        next_step, then = step, tile
-    if r.entries_at >= 0:
-        entries = tile_entries(r, place)
-        find_entries(r.bytes, r.floats, r.columns, r.n_inputs, row, n, &entries)
-        fetch = fetch_of(r, r.step_first[next_step] + then * LANES, smaller(LANES, r.step_size[next_step] - then * LANES),
-                         runs_of(r.n_inputs))
-    if r.first_slot == 0:
-        load(r, row, values)
-    if r.bytes_at >= 0:
-        examples_of(r, next_step, then, after)
-        load_bytes(r.bytes, r.columns, r.input_column, r.n_inputs, row, after, memory + r.bytes_at)
-    forward(r, step, tile, place, n, &entries, w.scratch, step != w.swept, &fetch)
+    cdef double reach
+    for i in range(tiles):
+        t = tile + i
+        t.number, t.place = first + i, place + i
+        t.n = examples_of(r, step, t.number, t.row)
+        next_step, then = step, t.number + ahead
+        if then >= tiles_of(r, step):
+            next_step, then = step + 1, t.number % ahead
+        if then >= tiles_of(r, next_step):
+            next_step, then = step, t.number
+        memory = memory_of(r, t)
+        if r.entries_at >= 0:
+            t.entries = tile_entries(r, t.place)
+            find_entries(r.bytes, r.floats, r.columns, r.n_inputs, t.row, t.n, &t.entries)
+            t.fetch = fetch_of(r, r.step_first[next_step] + then * LANES,
+                               smaller(LANES, r.step_size[next_step] - then * LANES), runs_of(r.n_inputs))
+        if r.first_slot == 0:
+            load(r, t.row, memory + r.values_at)
+        if r.bytes_at >= 0:
+            examples_of(r, next_step, then, after)
+            load_bytes(r.bytes, r.columns, r.input_column, r.n_inputs, t.row, after, memory + r.bytes_at)
+    forward(r, step, tile, tiles, w.scratch, step != w.swept)
+    w.swept = step
+    for i in range(tiles):
+        t = tile + i
+        values, adjoints = memory_of(r, t) + r.values_at, memory_of(r, t) + r.adjoints_at
+        if r.backward:
+            memset(adjoints + r.first_added * LANES, 0, (r.n_slots - r.first_added) * LANES * sizeof(float))
+        if r.loss != LOSS_NONE:
+            finite = seed_adjoints(r, step, r.step_first[step] + t.number * LANES, t.row, t.n, values, adjoints) and finite
     if r.backward:
-        memset(adjoints + r.first_added * LANES, 0, (r.n_slots - r.first_added) * LANES * sizeof(float))
-    if r.loss != LOSS_NONE:
-        finite = seed_adjoints(r, step, first, row, n, values, adjoints)
-    if r.backward:
-        total = backward(r, step, tile, place, w.scratch)
-        finite = finite and total - total == 0
-        if r.limit > 0:
+        backward(r, step, tile, tiles, w.scratch)
+    for i in range(tiles):
+        t = tile + i
+        values, adjoints = memory_of(r, t) + r.values_at, memory_of(r, t) + r.adjoints_at
+        if r.backward:
+            finite = finite and t.total - t.total == 0
+        if r.backward and r.limit > 0:
             # No gradient is larger than the sum of all adjoints times the largest value that one is multiplied by.
             reach = magnitude(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES)
-            r.bounds[place] = total * (r.reach if reach < r.reach else reach)
-    if r.value_out != NULL:
-        hand_back(first, n, values, r.value_slot, r.n_values, r.value_out)
-    if r.highest != NULL:
-        find_highest(row, n, values, r.value_slot, r.n_values, r.highest)
-    if r.n_adjoints:
-        hand_back(first, n, adjoints, r.adjoint_slot, r.n_adjoints, r.adjoint_out)
-    w.swept = step
+            r.bounds[t.place] = t.total * (r.reach if reach < r.reach else reach)
+        if r.value_out != NULL:
+            hand_back(r.step_first[step] + t.number * LANES, t.n, values, r.value_slot, r.n_values, r.value_out)
+        if r.highest != NULL:
+            find_highest(t.row, t.n, values, r.value_slot, r.n_values, r.highest)
+        if r.n_adjoints:
+            hand_back(r.step_first[step] + t.number * LANES, t.n, adjoints, r.adjoint_slot, r.n_adjoints, r.adjoint_out)
     return finite or not r.n_units
 
 
 cdef inline int64_t items_of(const Run* r, int64_t step) noexcept nogil:
-    """Items of the first phase: tiles or packs, or without a second phase groups of those that have entries in common."""
-    cdef int64_t wide = tiles_at_once(r)
-    return groups_in(r, step) if r.ahead and not r.n_units else (tiles_of(r, step) + wide - 1) // wide
+    """Items of the first phase: as many tiles as a worker takes at once."""
+    return (tiles_of(r, step) + r.at_once - 1) // r.at_once
 
 
 cdef bint sweep_item(Run* r, int64_t step, int64_t item, Worker* w) noexcept nogil:
-    """Sweep a tile, or those of a pack or a group; the second phase finds them in memory of their number."""
-    cdef int64_t first = item * (tiles_at_once(r) if r.n_units else GROUP_TILES), i
+    """Sweep the tiles of an item; the second phase finds them in memory of their number."""
+    cdef int64_t first = item * r.at_once, tiles = smaller(r.at_once, tiles_of(r, step) - first), done = 0
     cdef bint finite = True
-    if r.n_units:
-        for i in range(first, smaller(first + tiles_at_once(r), tiles_of(r, step))):
-            finite = sweep_tile(r, step, i, i, w) and finite
-        if r.pack_sums != NULL:
-            sum_pack(r, step, item, w)
-        return finite
-    if not r.ahead:
-        return sweep_tile(r, step, item, w.number, w)
-    sum_group(r, step, item, w)
-    for i in range(smaller(GROUP_TILES, tiles_of(r, step) - first)):
-        finite = sweep_tile(r, step, first + i, w.number * GROUP_TILES + i, w) and finite
+    if r.ahead and not r.n_units:
+        sum_group(r, step, item, w)
+    while done < tiles:
+        finite = sweep_tiles(r, step, first + done, first + done if r.n_units else w.number * r.at_once + done,
+                             smaller(r.wide, tiles - done), w) and finite
+        done = done + r.wide
+    if r.pack_sums != NULL:
+        sum_pack(r, step, item, w)
     return finite
