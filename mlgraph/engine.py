@@ -443,7 +443,7 @@ class Engine:
         """Whether the first layers have panels for all threads, and each has memory for its lists of two steps."""
         lists = 2 * -(-most // (LIST_TILES * LANES))
         floats = mlgraph_ext.sweep.entry_floats(len(self.plan.input_column), LIST_TILES * LANES)
-        return n_threads <= self.plan.panels_ahead and lists * floats <= MOST_LISTED
+        return n_threads <= self.plan.threads_ahead and lists * floats <= MOST_LISTED
 
     def _units_for(self, sparse: bool, ahead: int) -> tuple[Ints, int]:
         key = sparse, ahead

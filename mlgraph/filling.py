@@ -19,7 +19,7 @@ import mlgraph_ext
 from mlgraph.checks import Float32
 from mlgraph.graph import PANEL
 from mlgraph.lowering import Ids
-from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan
+from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan, extra_floats, halves_of
 
 FULL_FROM_DATA, FULL_FROM = 0.2, 0.6
 """Shares of a block's weights, padding included, from which on it takes a step faster than rows: if it reads the data, else.
@@ -69,7 +69,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     ends = [ins.weights + ins.n_weights for _, ins in plan.trained] + [ins.bias + ins.size for _, ins in plan.trained]
     base = size = -(-max(ends) // PANEL) * PANEL
     new = copy(plan)
-    for name in ("instructions", "trained", "panels_ahead", "row_parameters"):
+    for name in ("instructions", "trained", "threads_ahead", "row_parameters"):
         vars(new).pop(name, None)
     new.program, index = plan.program.copy(), [plan.index]
     n_index = len(plan.index)
@@ -80,14 +80,15 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
         taken = np.flatnonzero(edge >= 0)
         origin.append(ins.weights + edge[taken])
         place.append((size + taken).astype(np.int32))
+        halves = halves_of(ins.size, len(slots)) if ins.reads_data else 1
         new.program[i] = ins._replace(
             kind=KINDS["dense"], arity=len(slots), args=n_index, weights=size, n_weights=width * len(slots), back=0, n_back=0,
-            transposed=new.n_extra, holes=(size - base) // 64, masked=new.n_masked,
+            transposed=new.n_extra, halves=halves, holes=(size - base) // 64, masked=new.n_masked,
         )  # fmt: skip
         index.append(slots)
         n_index += len(slots)
         size += -(-width * len(slots) // 64) * 64
-        new.n_extra += width * LANES
+        new.n_extra += extra_floats(width, halves)
         new.n_masked += -(-ins.size // 32) * PANEL * (len(slots) + LANES) if ins.drop and ins.reads_data else 0
     new.index = np.concatenate(index)
     reading = [ins.kind for _, ins in new.trained if ins.reads_data]

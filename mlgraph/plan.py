@@ -34,6 +34,9 @@ DENSE_FROM = 8
 PANELS_AT_ONCE = 4
 """Panels of a unit: as many as the widest kernel takes at a time."""
 
+NARROW = PANELS_AT_ONCE * PANEL
+"""Neurons of a block that is shared out by columns: all of it is what one kernel takes at a time."""
+
 ROW_WORK = 4
 """Edges of a dense block that one edge of a sparse row, or one argument of an operation, costs as much time as."""
 
@@ -55,6 +58,7 @@ class Instruction(NamedTuple):
     back: int = 0
     n_back: int = 0
     transposed: int = 0
+    halves: int = 1
     stream: int = 0
     drop: int = 0
     keep: int = 0
@@ -228,14 +232,16 @@ class Plan:
         n_weights = width * arity if shared else len(sources)
         wanted = wants[sources] > 0
         self._reader[slots] = np.where(wanted & (self._reader[slots] == -1), i, -2)
+        halves = halves_of(n, arity) if shared and reads_data else 1
+        extra = shared * extra_floats(width, halves)
         args = self._add(*pointers, slots)
         back, n_back = (0, 0) if shared or not wanted.any() else self._add_by_source(slots, low.count[group], wanted)
         instruction = Instruction(
             KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity,
             args, place[0], n_weights, place[1], reads_data, bool(wanted.any()), back, n_back,
-            self.n_extra, i, drop, keep, bits, self.n_extra + shared * width * LANES, -1, self.n_masked,
+            self.n_extra, halves, i, drop, keep, bits, self.n_extra + extra, -1, self.n_masked,
         )  # fmt: skip
-        self.n_extra += shared * width * LANES
+        self.n_extra += extra
         edges = int(low.count[group].sum())
         self.n_edges += edges
         self.work += edges if shared else ROW_WORK * edges
@@ -269,12 +275,12 @@ class Plan:
         return len(self.node)
 
     @cached_property
-    def panels_ahead(self) -> int:
-        """Panels of dense blocks that read the data, if all their sums may be made before a tile is swept; else 0."""
+    def threads_ahead(self) -> int:
+        """Among how many threads dense blocks that read the data can be shared out, their sums made ahead; 0: not at all."""
         blocks = [ins for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data]
         # Edges are dropped tile by tile, and many neurons in ways that pack the weights.
         plain = all(ins.bits == 0 and ins.drop < 2**31 for ins in blocks)
-        return sum(-(-ins.size // PANEL) for ins in blocks) if plain else 0
+        return sum(-(-ins.size // PANEL) * ins.halves for ins in blocks) if plain else 0
 
     @cached_property
     def row_parameters(self) -> tuple[int, int]:
@@ -292,13 +298,13 @@ class Plan:
         sparse : bool
             Whether dense blocks that read the data skip zeros.
         ahead : int
-            For how many threads they are cut into whole panels, whose sums are made ahead; 0: not at all. What comes out
-            does not depend on it.
+            For how many threads they are cut into whole panels, or halves of them, whose sums are made ahead; 0: not at all.
+            What comes out does not depend on it.
 
         Returns
         -------
         int64, shape (units, 6)
-            Instruction, part (0 weights, 1 bias, 2 all and ahead), first and last source, neuron or node, first panel,
+            Instruction, part (0 weights, 1 bias, 2 both and ahead), first and last source, neuron or node, first panel,
             panels. The gradient of one unit, or of UNIT_COLUMNS of it, stays in the L1 cache.
         """
         units = []
@@ -306,9 +312,13 @@ class Plan:
             if ins.kind == KINDS["dense"]:
                 panels = -(-ins.size // PANEL)
                 if ahead and ins.reads_data:
-                    groups = min(panels, ahead * -(-panels // (ahead * PANELS_AT_ONCE)))
-                    cuts = np.arange(groups + 1) * panels // groups
-                    units += [(i, mlgraph_ext.sweep.WHOLE_UNIT, 0, 0, a, b - a) for a, b in itertools.pairwise(cuts.tolist())]
+                    middle = mlgraph_ext.sweep.middle_column(ins.arity)
+                    halves = [(0, middle), (middle, ins.arity)] if ins.halves == 2 and ahead > 1 else [(0, ins.arity)]
+                    shares = -(-ahead // len(halves))
+                    groups = min(panels, shares * -(-panels // (shares * PANELS_AT_ONCE)))
+                    cuts = (np.arange(groups + 1) * panels // groups).tolist()
+                    whole = mlgraph_ext.sweep.WHOLE_UNIT
+                    units += [(i, whole, k, z, p, q - p) for p, q in itertools.pairwise(cuts) for k, z in halves]
                     continue
                 step = mlgraph_ext.sweep.UNIT_COLUMNS if sparse and ins.reads_data else 64
                 units += [
@@ -360,6 +370,16 @@ class Plan:
         self._index.extend(parts)
         self._index_length += sum(map(len, parts))
         return at
+
+
+def halves_of(n: int, arity: int) -> int:
+    """In how many parts of the columns n neurons sum data of which zeros are skipped."""
+    return 2 if n <= NARROW and mlgraph_ext.sweep.middle_column(arity) else 1
+
+
+def extra_floats(width: int, halves: int) -> int:
+    """What a tile needs for sums of entries and transposed deltas of so many neurons: sums of halves have places apart."""
+    return width * LANES * (3 if halves == 2 else 1)
 
 
 def _runs(rows: npt.NDArray[np.int32], edges: int) -> list[tuple[int, int]]:

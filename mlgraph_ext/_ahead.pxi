@@ -1,6 +1,9 @@
-# Sums made ahead. A dense block that reads entries is shared out by neurons: whoever has updated some panels of its weights
-# makes their sums for the next step there and then. So no weight goes from one core's cache to another's, and what does,
-# sums and deltas, is little beside them.
+# Sums made ahead. A dense block that reads entries is shared out by neurons, and one of few neurons by columns: whoever has
+# updated some of its weights makes their sums for the next step there and then. So no weight goes from one core's cache to
+# another's, and what does, sums and deltas, is little beside them.
+#
+# Columns have two halves, whose sums are made apart and then added, whoever makes them: a worker lists the entries of its half
+# alone, and the panels of few neurons stay together, whose kernel costs little more than that of one.
 #
 #   tiles of step s  |  units of step s, sums of step s + 1  |  tiles of step s + 1  |  ...
 #
@@ -24,10 +27,19 @@ cdef inline int64_t sums_stride(const Run* r, const Instruction* ins) noexcept n
 
 
 cdef inline float* sums_of(const Run* r, const Instruction* ins, int64_t tile) noexcept nogil:
-    """Sums of a tile, and after them its transposed deltas: [panel][lane][neuron], panels `sums_stride` floats apart."""
+    """Sums of a tile, [half][panel][lane][neuron], panels `sums_stride` floats apart."""
     if is_ahead(r, ins):
         return r.sums + (ins.transposed * r.n_tiles + tile * LANES * PANEL)
     return r.tiles + tile * r.tile_stride + ins.transposed
+
+
+cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t tile) noexcept nogil:
+    """Transposed deltas of a tile: in place of its sums, or where those are of halves behind them.
+
+    Whoever is done with the deltas of a panel writes its sums of the next step. Those of half the columns come while others
+    still need the deltas for the other half.
+    """
+    return sums_of(r, ins, tile) + (2 * panels_of(ins.size) * sums_stride(r, ins) if ins.halves == 2 else 0)
 
 
 cdef int64_t examples_of(const Run* r, int64_t step, int64_t tile, int64_t* row) noexcept nogil:
@@ -64,28 +76,36 @@ cdef inline Entries group_entries(const Run* r, const Worker* w, int64_t step, i
     return entries_at(w.scratch + r.lists_at + ((step & 1) * groups + group) * r.list_floats, r.n_inputs, GROUP)
 
 
-cdef void list_group(const Run* r, int64_t step, int64_t group, const Entries* e) noexcept nogil:
+cdef void list_group(
+    const Run* r, int64_t step, int64_t group, int64_t first_run, int64_t last_run, const Entries* e,
+) noexcept nogil:
     cdef int64_t row[GROUP]
     cdef int64_t first = r.step_first[step] + group * GROUP, n = smaller(GROUP, r.step_size[step] - group * GROUP), i
     for i in range(n):
         row[i] = first + i if r.order == NULL else r.order[first + i]
-    find_entries(r.bytes, r.floats, r.columns, r.n_inputs, row, n, e)
+    find_entries(r.bytes, r.floats, r.columns, r.n_inputs, first_run, last_run, row, n, e)
 
 
-cdef void list_step(const Run* r, int64_t step, Worker* w) noexcept nogil:
-    """Have the entries of a step listed, if they are not."""
+cdef void list_step(const Run* r, int64_t step, int64_t first, int64_t last, Worker* w) noexcept nogil:
+    """Have the entries of a step listed, if they are not: of the halves in which the columns `first` to `last` are."""
     cdef Entries e
-    cdef int64_t group
-    if w.listed[step & 1] == step:
-        return
-    for group in range(groups_in(r, step)):
+    cdef int64_t runs = runs_of(r.n_inputs), cut = middle(runs), group
+    cdef int64_t* listed = w.listed[step & 1]
+    cdef int64_t begin = 0 if first < cut * RUN and listed[0] != step else cut
+    cdef int64_t end = runs if last > cut * RUN and listed[1] != step else cut
+    for group in range(groups_in(r, step) if begin < end else 0):
         e = group_entries(r, w, step, group)
-        list_group(r, step, group, &e)
-    w.listed[step & 1] = step
+        list_group(r, step, group, begin, end, &e)
+    if begin < cut:
+        listed[0] = step
+    if end > cut:
+        listed[1] = step
 
 
-cdef Fetch fetch_of(const Run* r, int64_t first, int64_t n, int64_t runs) noexcept nogil:
-    """Have n examples fetched, while so many runs are gone through."""
+cdef Fetch fetch_of(
+    const Run* r, int64_t first, int64_t n, int64_t first_column, int64_t last_column, int64_t runs,
+) noexcept nogil:
+    """Have some columns of n examples fetched, while so many runs are gone through."""
     cdef Fetch f
     cdef int64_t size = 1 if r.bytes != NULL else 4
     f.data = <const char*>r.bytes if r.bytes != NULL else <const char*>r.floats
@@ -93,22 +113,36 @@ cdef Fetch fetch_of(const Run* r, int64_t first, int64_t n, int64_t runs) noexce
     f.example = 0 if r.order != NULL else first
     f.last = f.example + n
     f.stride = r.columns * size
-    f.line, f.end = 0, r.n_inputs * size
-    f.at_once = (n * ((f.end + 63) // 64) + runs - 1) // runs
+    f.begin, f.end = first_column * size, last_column * size
+    f.line = f.begin
+    f.at_once = (n * ((f.end - f.begin + 63) // 64) + runs - 1) // runs
     return f
 
 
+cdef void sum_runs(
+    const Run* r, const Instruction* ins, const Entries* e, int64_t n, int64_t first, int64_t last, const float* weights,
+    int64_t panels, Fetch* fetch, float* sums,
+) noexcept nogil:
+    """Sums of some panels over the entries of n examples in the runs `first` to `last`: whole halves, or all."""
+    cdef int64_t stride = sums_stride(r, ins), cut = middle(runs_of(ins.arity)) if ins.halves == 2 else last
+    if first < cut:
+        runs_forward(e, ins.arity, first, smaller(cut, last), n, weights, panels, fetch, sums, stride)
+    if cut < last:
+        runs_forward(e, ins.arity, cut, last, n, weights, panels, fetch, sums + panels_of(ins.size) * stride, stride)
+
+
 cdef void sum_ahead(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* fetch) noexcept nogil:
-    """Sums of a unit's neurons for all tiles of a step."""
+    """Sums of a unit's neurons over its columns, for all tiles of a step."""
     cdef const Instruction* ins = r.program + unit.instruction
-    cdef const float* weights = r.optimizer.parameters + ins.weights + unit.panel * ins.arity * PANEL
-    cdef int64_t stride = sums_stride(r, ins), group
+    cdef int64_t group
     cdef Entries e
+    if groups_in(r, step):
+        list_step(r, step, unit.first, unit.last, w)
     for group in range(groups_in(r, step)):
-        list_step(r, step, w)
         e = group_entries(r, w, step, group)
-        runs_forward(&e, ins.arity, smaller(GROUP, r.step_size[step] - group * GROUP), weights, unit.panels, fetch,
-                     sums_of(r, ins, group * GROUP_TILES) + unit.panel * stride, stride)
+        sum_runs(r, ins, &e, smaller(GROUP, r.step_size[step] - group * GROUP), unit.first // RUN, runs_of(unit.last),
+                 r.optimizer.parameters + ins.weights + unit.panel * ins.arity * PANEL, unit.panels, fetch,
+                 sums_of(r, ins, group * GROUP_TILES) + unit.panel * sums_stride(r, ins))
 
 
 cdef void sum_group(Run* r, int64_t step, int64_t group, Worker* w) noexcept nogil:
@@ -116,9 +150,10 @@ cdef void sum_group(Run* r, int64_t step, int64_t group, Worker* w) noexcept nog
     cdef const Instruction* ins
     cdef int64_t i
     cdef Entries e = group_entries(r, w, 0, 0)
-    list_group(r, step, group, &e)
+    list_group(r, step, group, 0, runs_of(r.n_inputs), &e)
     for i in range(r.n_instructions):
         ins = r.program + i
         if is_ahead(r, ins):
-            runs_forward(&e, ins.arity, smaller(GROUP, r.step_size[step] - group * GROUP), r.optimizer.parameters + ins.weights,
-                         panels_of(ins.size), NULL, sums_of(r, ins, w.number * GROUP_TILES), sums_stride(r, ins))
+            sum_runs(r, ins, &e, smaller(GROUP, r.step_size[step] - group * GROUP), 0, runs_of(ins.arity),
+                     r.optimizer.parameters + ins.weights, panels_of(ins.size), NULL,
+                     sums_of(r, ins, w.number * GROUP_TILES))

@@ -133,6 +133,17 @@ cdef inline int64_t runs_of(int64_t columns) noexcept nogil:
     return (columns + RUN - 1) // RUN
 
 
+cdef inline int64_t middle(int64_t runs) noexcept nogil:
+    """The first run of the second half, which is whole blocks; 0 if there are too few runs for two."""
+    cdef int64_t half = runs // 2 // BLOCK_RUNS * BLOCK_RUNS
+    return runs - half if half else 0
+
+
+def middle_column(int64_t columns):
+    """The first column of the second half; 0 if there are too few for two."""
+    return RUN * middle(runs_of(columns))
+
+
 cdef inline int64_t blocks_of(int64_t columns) noexcept nogil:
     return (runs_of(columns) + BLOCK_RUNS - 1) // BLOCK_RUNS
 
@@ -154,11 +165,11 @@ cdef inline Entries entries_at(float* memory, int64_t columns, int64_t lanes) no
 
 
 cdef kernel_void find_entries(
-    const uint8_t* bytes, const float* floats, int64_t stride, int64_t columns, const int64_t* row, int64_t n,
-    const Entries* e,
+    const uint8_t* bytes, const float* floats, int64_t stride, int64_t columns, int64_t first, int64_t last,
+    const int64_t* row, int64_t n, const Entries* e,
 ) noexcept nogil:
-    """List the entries of n examples. Rows are `stride` numbers apart."""
-    cdef int64_t runs = runs_of(columns), first = 0, lane
+    """List the entries of n examples in the runs `first` to `last`. Rows are `stride` numbers apart."""
+    cdef int64_t runs = runs_of(columns), whole = smaller(last, columns // RUN), end = smaller(last * RUN, columns), lane
     cdef int32_t bit
     cdef const uint8_t* byte_row[GROUP]
     cdef const float* float_row[GROUP]
@@ -168,40 +179,41 @@ cdef kernel_void find_entries(
         else:
             float_row[lane] = floats + row[lane] * stride
     if HAVE_TURN and bytes != NULL:
-        turn_rows(byte_row, columns // RUN, n, e)
-        first = columns // RUN
-    if first == runs:
+        turn_rows(byte_row, first, whole, n, e)
+        first = whole
+    if first >= last:
         return
     # Row after row, as they lie in memory; then run after run.
     memset(e.mask, 0, GROUP_TILES * runs * sizeof(int32_t))
     for lane in range(n):
         bit = <int32_t>(<uint32_t>1 << lane % LANES)
         if bytes != NULL:
-            mark_bytes(byte_row[lane] + first * RUN, columns - first * RUN, bit, e.mask + lane // LANES * runs + first)
+            mark_bytes(byte_row[lane] + first * RUN, end - first * RUN, bit, e.mask + lane // LANES * runs + first)
         else:
-            mark_floats(float_row[lane], float_row[smaller(lane + 2, n - 1)], columns, bit, e.mask + lane // LANES * runs)
-    copy_marked(byte_row if bytes != NULL else NULL, float_row, columns, n, first, e)
+            mark_floats(float_row[lane] + first * RUN, float_row[smaller(lane + 2, n - 1)] + first * RUN, end - first * RUN,
+                        bit, e.mask + lane // LANES * runs + first)
+    copy_marked(byte_row if bytes != NULL else NULL, float_row, columns, n, first, last, e)
 
 
-cdef void turn_rows(const uint8_t** bytes, int64_t runs, int64_t n, const Entries* e) noexcept nogil:
+cdef void turn_rows(const uint8_t** bytes, int64_t first, int64_t last, int64_t n, const Entries* e) noexcept nogil:
     # Entries of a block begin where those of all runs before it may end.
     cdef uint8_t byte[BLOCK_RUNS * GROUP * RUN + SLACK]
-    cdef int64_t first = 0, base, found
-    while first < runs:
+    cdef int64_t base, found
+    while first < last:
         base = first * e.lanes
-        found = turn_and_append(bytes, <int>n, first * RUN, <int>smaller(BLOCK_RUNS, runs - first), <int32_t>base,
+        found = turn_and_append(bytes, <int>n, first * RUN, <int>smaller(BLOCK_RUNS, last - first), <int32_t>base,
                                 e.start + first, e.end + first, e.lane + base, byte)
         convert(byte, found * RUN, e.value + base * RUN)
         first = first + BLOCK_RUNS
 
 
 cdef void copy_marked(
-    const uint8_t** bytes, const float** floats, int64_t columns, int64_t n, int64_t first, const Entries* e,
+    const uint8_t** bytes, const float** floats, int64_t columns, int64_t n, int64_t first, int64_t last, const Entries* e,
 ) noexcept nogil:
     cdef uint8_t byte[GROUP * RUN]
     cdef int64_t runs = runs_of(columns), base = first * e.lanes, found, i, k, lane
     cdef uint32_t some
-    for i in range(first, runs):
+    for i in range(first, last):
         found = 0
         for k in range((n + LANES - 1) // LANES):
             some = <uint32_t>e.mask[k * runs + i]
@@ -233,7 +245,8 @@ cdef struct Fetch:
     int64_t example      # where it has come to
     int64_t line
     int64_t last
-    int64_t end          # of a row
+    int64_t begin        # of what is wanted of a row, and its end
+    int64_t end
     int64_t at_once
 
 
@@ -247,4 +260,4 @@ cdef inline void fetch_some(Fetch* fetch) noexcept nogil:
             prefetch(fetch.data + row * fetch.stride + fetch.line)
             fetch.line = fetch.line + 64
             if fetch.line >= fetch.end:
-                fetch.line, fetch.example = 0, fetch.example + 1
+                fetch.line, fetch.example = fetch.begin, fetch.example + 1

@@ -93,7 +93,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
         for i in range(tiles):
             part[i].e = entries_at(entries + i * per, fan_in, LANES)
             part[i].delta = delta + i * stride
-            find_entries(byte, NULL, fan_in, fan_in, example + i * LANES, LANES, &part[i].e)
+            find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example + i * LANES, LANES, &part[i].e)
         for i in range(repeats):
             if which == 0:
                 dense_forward(weights, NULL, fan_in, count, source, memory, delta)
@@ -102,7 +102,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             elif which == 2:
                 dense_gradient(source, fan_in, panels, memory, delta, stride, tiles, gradient)
             elif which == 3:
-                runs_forward(&part[0].e, fan_in, LANES, weights, panels, NULL, delta, LANES * PANEL)
+                runs_forward(&part[0].e, fan_in, 0, runs_of(fan_in), LANES, weights, panels, NULL, delta, LANES * PANEL)
             elif which == 4:
                 runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL)
             elif which == 5:

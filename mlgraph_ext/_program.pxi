@@ -29,7 +29,8 @@ cdef struct Instruction:
     int64_t propagate    # some source wants an adjoint
     int64_t back         # rows: into the index table, edges by source (rows_adjoint)
     int64_t n_back       # rows: sources that want an adjoint
-    int64_t transposed   # dense: where a tile keeps its transposed deltas
+    int64_t transposed   # dense: where a tile keeps its sums of entries, and its transposed deltas
+    int64_t halves       # dense: 2 if entries are summed in two halves of the columns, else 1
     int64_t stream       # which random numbers
     int64_t drop         # a neuron is dropped with probability drop / 2**32
     int64_t keep         # an edge is kept with probability keep / 2**bits
@@ -39,13 +40,13 @@ cdef struct Instruction:
     int64_t masked       # where a worker keeps masked or thin weights, and then slots of thin neurons
 
 cdef enum:
-    WHOLE = 2            # all weights and biases of some panels, and then their sums for the next step
+    WHOLE = 2            # weights of some panels from some columns, with the first the biases; then sums for the next step
     WHOLE_COLUMNS = 128  # of which so many columns are taken at a time: their gradient stays in the L1 cache
 
 cdef struct Unit:
     int64_t instruction
     int64_t part         # 0 weights, 1 bias, or WHOLE
-    int64_t first        # dense: source; else: neuron or node
+    int64_t first        # dense: source (with WHOLE column); else: neuron or node
     int64_t last
     int64_t panel        # dense: first panel
     int64_t panels       # dense: number of panels
@@ -130,6 +131,6 @@ cdef enum:
 cdef struct Worker:
     int64_t number
     float* scratch
-    int64_t listed[2]    # of which steps it has entries
+    int64_t listed[2][2]  # of which steps it has entries: by the parity of the step, for the halves of the columns
     int64_t swept        # the last step of which it has swept tiles
-    int64_t asked        # the last step for which it has asked for rows
+    int64_t asked[2]     # the last step for which it has asked for rows, or for their second half

@@ -57,7 +57,7 @@ cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
     cdef bint good
     cdef int tiles
     w.number, w.scratch = number, r.scratch + number * r.scratch_stride
-    w.listed[0] = w.listed[1] = w.swept = w.asked = -2
+    w.listed[0][0] = w.listed[0][1] = w.listed[1][0] = w.listed[1][1] = w.swept = w.asked[0] = w.asked[1] = -2
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
         for tiles in range(1, -1, -1):
             count = items_of(r, step) if tiles else r.n_units

@@ -23,7 +23,8 @@ cdef inline const vec* at_neurons(const float* panels, int64_t stride, int64_t c
 
 
 cdef inline inlined_void forward_of_runs(
-    int vecs, const Entries* e, int64_t columns, const float* weights, float* sums, int64_t stride, Fetch* fetch,
+    int vecs, const Entries* e, int64_t columns, int64_t first, int64_t last, const float* weights, float* sums,
+    int64_t stride, Fetch* fetch,
 ) noexcept nogil:
     cdef vec w[RUN][RUN_VECS]
     cdef vec acc[RUN_VECS]
@@ -31,7 +32,7 @@ cdef inline inlined_void forward_of_runs(
     cdef float* at
     cdef int64_t run, j, end
     cdef int i, c
-    for run in range(runs_of(columns)):
+    for run in range(first, last):
         if fetch != NULL:
             fetch_some(fetch)
         j, end = e.start[run], e.end[run]
@@ -55,14 +56,14 @@ cdef inline inlined_void forward_of_runs(
 
 
 cdef kernel_void runs_forward(
-    const Entries* e, int64_t columns, int64_t n, const float* weights, int64_t panels, Fetch* fetch, float* sums,
-    int64_t stride,
+    const Entries* e, int64_t columns, int64_t first_run, int64_t last_run, int64_t n, const float* weights, int64_t panels,
+    Fetch* fetch, float* sums, int64_t stride,
 ) noexcept nogil:
-    """sums[panel][lane][neuron] = sum over the entries of n examples; panels of sums stand `stride` floats apart.
+    """sums[panel][lane][neuron] = sum over the entries of n examples in some runs of the columns.
 
-    Meanwhile other rows are fetched.
+    Panels of sums stand `stride` floats apart. Meanwhile other rows are fetched.
     """
-    cdef int64_t first = 0, left
+    cdef int64_t first, left
     cdef const float* w
     cdef float* to
     for first in range(panels):
@@ -73,31 +74,36 @@ cdef kernel_void runs_forward(
         w = <const float*>at_neurons(weights, columns * PANEL, first)
         to = <float*>at_neurons(sums, stride, first)
         if left >= RUN_VECS:
-            forward_of_runs(RUN_VECS, e, columns, w, to, stride, fetch)
+            forward_of_runs(RUN_VECS, e, columns, first_run, last_run, w, to, stride, fetch)
         elif left == 3:
-            forward_of_runs(3, e, columns, w, to, stride, fetch)
+            forward_of_runs(3, e, columns, first_run, last_run, w, to, stride, fetch)
         elif left == 2:
-            forward_of_runs(2, e, columns, w, to, stride, fetch)
+            forward_of_runs(2, e, columns, first_run, last_run, w, to, stride, fetch)
         else:
-            forward_of_runs(1, e, columns, w, to, stride, fetch)
+            forward_of_runs(1, e, columns, first_run, last_run, w, to, stride, fetch)
         first = first + RUN_VECS
         fetch = NULL
 
 
 cdef kernel_void sums_to_lanes(
-    float* sums, int64_t stride, int64_t n, int64_t count, float unit, const float* bias, float* out,
+    float* sums, int64_t halves, int64_t stride, int64_t n, int64_t count, float unit, const float* bias, float* out,
 ) noexcept nogil:
-    """out[neuron][lane] = bias[neuron] + unit * sums[panel][lane][neuron]; lanes from n on repeat lane n - 1.
+    """out[neuron][lane] = bias[neuron] + unit * sum over halves of sums[half][panel][lane][neuron].
 
-    Panels of sums stand `stride` floats apart.
+    Lanes from n on repeat lane n - 1. Panels of sums stand `stride` floats apart, halves all panels.
     """
     cdef float turned[PANEL * LANES]
-    cdef int64_t panel, lane, i
+    cdef int64_t panels = (count + PANEL - 1) // PANEL, panel, lane, i
     cdef float* at
+    cdef const vec* other
     cdef vec w
     cdef int c
-    for panel in range((count + PANEL - 1) // PANEL):
+    for panel in range(panels):
         at = sums + panel * stride
+        if halves == 2:
+            other = <const vec*>(at + panels * stride)
+            for i in range(n * PANEL_VECS):
+                (<vec*>at)[i] = (<vec*>at)[i] + other[i]
         for lane in range(n, LANES):
             memcpy(at + lane * PANEL, at + (n - 1) * PANEL, PANEL * sizeof(float))
         transpose(at, PANEL, LANES, PANEL, turned, LANES)

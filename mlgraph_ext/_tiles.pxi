@@ -148,24 +148,24 @@ cdef void forward_dense(
     cdef int64_t i, lane
     mask_edges(r, ins, step, tile, scratch)
     if is_ahead(r, ins):
-        sums_to_lanes(sums, sums_stride(r, ins), tile.n, ins.size, data_unit(r), biases(r, ins), out)
+        sums_to_lanes(sums, ins.halves, sums_stride(r, ins), tile.n, ins.size, data_unit(r), biases(r, ins), out)
     elif is_thin(r, ins, step):
         if fresh:
             pack_thin(neuron_key(r, ins, step, tile.number), kept_share(ins), r.optimizer.parameters + ins.weights,
                       ins.arity, ins.size, scratch + ins.masked)
         thin = thin_slots(ins, scratch)
-        runs_forward(&tile.entries, ins.arity, tile.n, scratch + ins.masked, groups_of(ins.size), &tile.fetch, sums,
-                     LANES * PANEL)
-        sums_to_lanes(sums, LANES * PANEL, tile.n, groups_of(ins.size) * PANEL, data_unit(r), NULL, thin)
+        runs_forward(&tile.entries, ins.arity, 0, runs_of(ins.arity), tile.n, scratch + ins.masked, groups_of(ins.size),
+                     &tile.fetch, sums, LANES * PANEL)
+        sums_to_lanes(sums, 1, LANES * PANEL, tile.n, groups_of(ins.size) * PANEL, data_unit(r), NULL, thin)
         spread_slots(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, thin, out)
         if ins.bias >= 0:
             for i in range(ins.size):
                 for lane in range(LANES):
                     out[i * LANES + lane] = out[i * LANES + lane] + biases(r, ins)[i]
     elif r.entries_at >= 0 and ins.reads_data:
-        runs_forward(&tile.entries, ins.arity, tile.n, tile_weights(r, ins, scratch), panels_of(ins.size), &tile.fetch, sums,
-                     LANES * PANEL)
-        sums_to_lanes(sums, LANES * PANEL, tile.n, ins.size, data_unit(r), biases(r, ins), out)
+        sum_runs(r, ins, &tile.entries, tile.n, 0, runs_of(ins.arity), tile_weights(r, ins, scratch), panels_of(ins.size),
+                 &tile.fetch, sums)
+        sums_to_lanes(sums, ins.halves, LANES * PANEL, tile.n, ins.size, data_unit(r), biases(r, ins), out)
     else:
         dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, out)
 
@@ -280,7 +280,7 @@ cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, 
 cdef void backward_dense(
     const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
 ) noexcept nogil:
-    cdef float* transposed = sums_of(r, ins, tile.place)
+    cdef float* transposed = deltas_of(r, ins, tile.place)
     if is_thin(r, ins, step):
         gather_slots(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, delta, thin_slots(ins, scratch))
         transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, transposed, LANES * PANEL)
@@ -349,9 +349,9 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
         memory = memory_of(r, t)
         if r.entries_at >= 0:
             t.entries = tile_entries(r, t.place)
-            find_entries(r.bytes, r.floats, r.columns, r.n_inputs, t.row, t.n, &t.entries)
+            find_entries(r.bytes, r.floats, r.columns, r.n_inputs, 0, runs_of(r.n_inputs), t.row, t.n, &t.entries)
             t.fetch = fetch_of(r, r.step_first[next_step] + then * LANES,
-                               smaller(LANES, r.step_size[next_step] - then * LANES), runs_of(r.n_inputs))
+                               smaller(LANES, r.step_size[next_step] - then * LANES), 0, r.n_inputs, runs_of(r.n_inputs))
         if r.first_slot == 0:
             load(r, t.row, memory + r.values_at)
         if r.bytes_at >= 0:

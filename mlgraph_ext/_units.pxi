@@ -3,7 +3,7 @@
 cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept nogil:
     """Phase 2 for one unit: gradient over all tiles of the step, then the update. False, for each unit, if it may overflow.
 
-    A unit of whole panels goes on with their sums for the next step.
+    A unit of a block whose sums are made ahead goes on with them.
     """
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Unit part = unit[0]
@@ -20,18 +20,19 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
             update_unit(r, step, unit, w, NULL)
         return True
     # Meanwhile the rows after those are fetched, which this worker lists in the next phase like this.
-    i = examples_in(r, step + 2) if w.asked != step + 2 else 0
-    w.asked = step + 2
-    fetch = fetch_of(r, r.step_first[step + 2] if i else 0, i, 2 * runs_of(r.n_inputs) * (1 + i // GROUP))
+    i = examples_in(r, step + 2) if w.asked[unit.first > 0] != step + 2 else 0
+    w.asked[unit.first > 0] = step + 2
+    fetch = fetch_of(r, r.step_first[step + 2] if i else 0, i, unit.first, unit.last,
+                     2 * runs_of(unit.last - unit.first) * (1 + i // GROUP))
     if step >= 0:
-        list_step(r, step, w)
+        list_step(r, step, unit.first, unit.last, w)
         part.part = 0
-        while part.first < ins.arity:
-            part.last = smaller(part.first + WHOLE_COLUMNS, ins.arity)
+        while part.first < unit.last:
+            part.last = smaller(part.first + WHOLE_COLUMNS, unit.last)
             update_unit(r, step, &part, w, &fetch)
             part.first = part.last
         part.part, part.first, part.last = 1, 0, 0
-        if ins.bias >= 0:
+        if ins.bias >= 0 and unit.first == 0:
             update_unit(r, step, &part, w, NULL)
     sum_ahead(r, step + 1, unit, w, &fetch)
     return True
@@ -93,7 +94,7 @@ cdef void unit_gradient(
     cdef const float* memory = r.tiles + tile * r.tile_stride
     cdef const float* values = memory + r.values_at
     cdef const float* delta = memory + r.adjoints_at + ins.dst * LANES
-    cdef const float* transposed = sums_of(r, ins, tile) + unit.panel * sums_stride(r, ins)
+    cdef const float* transposed = deltas_of(r, ins, tile) + unit.panel * sums_stride(r, ins)
     cdef const int32_t* sources = r.index + ins.args
     cdef int64_t wide, parts, i, done = 0
     cdef Part part[TILES_AT_ONCE]
@@ -108,7 +109,7 @@ cdef void unit_gradient(
         bias_gradient(unit.panels, transposed, LANES * PANEL, r.tile_stride, tiles, g)
     elif is_ahead(r, ins) or (ins.kind == DENSE and r.entries_at >= 0 and ins.reads_data):
         if is_thin(r, ins, step):
-            panels, transposed = (panels + 1) // 2, sums_of(r, ins, tile) + unit.panel // 2 * LANES * PANEL
+            panels, transposed = (panels + 1) // 2, deltas_of(r, ins, tile) + unit.panel // 2 * LANES * PANEL
         wide = GROUP_TILES if is_ahead(r, ins) else 1
         while done < tiles:
             parts = (smaller(TILES_AT_ONCE, tiles - done) + wide - 1) // wide

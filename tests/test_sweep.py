@@ -216,11 +216,13 @@ def test_steps_add_up(sweep):
 
 @pytest.mark.parametrize("kind", ["sparse", "float"])
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"weight_dropout": 0.5}], ids=str)
-def test_bits_do_not_depend_on_threads(sweep, kind, options):
-    x, y = data(500, 40, 6, kind)
+@pytest.mark.parametrize(("columns", "hidden"), [(40, 36), (131, 36), (131, 70)])
+def test_bits_do_not_depend_on_threads(sweep, kind, options, columns, hidden):
+    """From 128 columns on at most 64 neurons are shared out by halves of them, more neurons by panels; and both by tiles."""
+    x, y = data(500, columns, 6, kind)
     results = []
     for n_threads in (1, 2, 3, 7):
-        net = layered((40, 36, 20, 6), **options)
+        net = layered((columns, hidden, 20, 6), **options)
         net.fit(x, y, epochs=3, batch_size=(100, 7), learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
         results.append(net.graph.parameters.copy())
     for other in results[1:]:
@@ -242,12 +244,13 @@ def test_runs_of_any_number_of_columns(sweep, kind, columns):
 
 
 @pytest.mark.parametrize("batch_size", [2500, 129, 1024])
-def test_bits_of_large_steps_do_not_depend_on_threads(sweep, batch_size):
-    """Steps of several lists of entries; with three threads the first layer is cut by tiles, else by neurons."""
-    x, y = data(2500, 30, 5, "sparse")
+@pytest.mark.parametrize("columns", [30, 200])
+def test_bits_of_large_steps_do_not_depend_on_threads(sweep, batch_size, columns):
+    """Steps of several lists of entries; with most threads the first layer is cut by tiles, else by neurons and columns."""
+    x, y = data(2500, columns, 5, "sparse")
     results = []
-    for n_threads in (1, 2, 3):
-        net = layered((30, 24, 5))
+    for n_threads in (1, 2, 3, 5):
+        net = layered((columns, 24, 5))
         net.fit(x, y, epochs=2, batch_size=batch_size, learning_rate=0.1, seed=5, n_threads=n_threads)
         results.append(net.graph.parameters.copy())
     for other in results[1:]:
