@@ -21,7 +21,7 @@ from mlgraph.graph import PANEL
 from mlgraph.lowering import Ids
 from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan, extra_floats, halves_of
 
-FULL_FROM_DATA, FULL_FROM = 0.2, 0.6
+FULL_FROM_DATA, FULL_FROM = 0.22, 0.6
 """Shares of a block's weights, padding included, from which on it takes a step faster than rows: if it reads the data, else.
 
 Of 784-300-100-10 on MNIST at batch 128, by the v4 build on one and on two threads.

@@ -46,25 +46,10 @@ cdef extern from *:
         for (int64_t i = 0; i < n; i++) to[i] = add ? to[i] + x[i] : x[i];
     #endif
     }
-    /* The sum of the lanes, halving: a loop over lanes would add them one after the other. */
-    typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
-    static inline float vec_sum(vec x) {
-        vec4 y;
-    #if VEC_WIDTH == 16
-        vec8 half = ((vec8 *)&x)[0] + ((vec8 *)&x)[1];
-        y = ((vec4 *)&half)[0] + ((vec4 *)&half)[1];
-    #elif VEC_WIDTH == 8
-        y = ((vec4 *)&x)[0] + ((vec4 *)&x)[1];
-    #else
-        y = x;
-    #endif
-        return (y[0] + y[2]) + (y[1] + y[3]);
-    }
     """
     enum: ROW_CHAINS     # independent sums that hide the latency of the FMA, with the help of the rows after
     enum: FOURS
     enum: PACK           # tiles side by side: their deltas, or sums, fit into the registers; a pack (_packs.pxi)
-    float vec_sum(vec) noexcept nogil
     void store_some(float*, vec, int64_t, bint) noexcept nogil
     vec pair_sums(vec, vec) noexcept nogil
     vec group_sums(vec, vec) noexcept nogil
@@ -238,6 +223,13 @@ cdef inline vec four_edges(
                   edge_product(bytes, tiles, slots, source[smaller(j + 3, last) if clipped else j + 3], tile_stride, d)))
 
 
+cdef inline vec vector_of_fours(const vec* four) noexcept nogil:
+    """The sums of as many edges as a vector has lanes, in order, from FOURS vectors of four each."""
+    if VEC_WIDTH == 16:
+        return group_sums(group_sums(four[0], four[1]), group_sums(four[2], four[3]))
+    return group_sums(four[0], four[1]) if VEC_WIDTH == 8 else four[0]
+
+
 cdef inline inlined_void gradient_of_rows(
     bint bytes, int tiles, float unit, const int32_t* row, int64_t count, const int32_t* source,
     const float* slots, const float* delta, int64_t tile_stride, bint add, float* gradient,
@@ -257,13 +249,14 @@ cdef inline inlined_void gradient_of_rows(
         j = row[neuron]
         end = row[neuron + 1]
         while j + VEC_WIDTH <= end:
-            acc = four_edges(bytes, tiles, False, slots, source, j, 0, tile_stride, d)
+            # Without a loop: one over these calls would keep the vectors in memory.
+            four[0] = four_edges(bytes, tiles, False, slots, source, j, 0, tile_stride, d)
             if VEC_WIDTH >= 8:
-                acc = group_sums(acc, four_edges(bytes, tiles, False, slots, source, j + 4, 0, tile_stride, d))
+                four[1] = four_edges(bytes, tiles, False, slots, source, j + 4, 0, tile_stride, d)
             if VEC_WIDTH == 16:
-                acc = group_sums(acc, group_sums(four_edges(bytes, tiles, False, slots, source, j + 8, 0, tile_stride, d),
-                                                 four_edges(bytes, tiles, False, slots, source, j + 12, 0, tile_stride, d)))
-            acc = acc * unit
+                four[2] = four_edges(bytes, tiles, False, slots, source, j + 8, 0, tile_stride, d)
+                four[3] = four_edges(bytes, tiles, False, slots, source, j + 12, 0, tile_stride, d)
+            acc = vector_of_fours(four) * unit
             (<vec*>(g + j))[0] = (<vec*>(g + j))[0] + acc if add else acc
             j = j + VEC_WIDTH
         if j < end:
@@ -271,12 +264,7 @@ cdef inline inlined_void gradient_of_rows(
                 four[i] = splat(<float>0)
                 if j + 4 * i < end:
                     four[i] = four_edges(bytes, tiles, True, slots, source, j + 4 * i, end - 1, tile_stride, d)
-            acc = four[0]
-            if VEC_WIDTH >= 8:
-                acc = group_sums(acc, four[1])
-            if VEC_WIDTH == 16:
-                acc = group_sums(acc, group_sums(four[2], four[3]))
-            store_some(g + j, acc * unit, end - j, add)
+            store_some(g + j, vector_of_fours(four) * unit, end - j, add)
 
 
 cdef inline inlined_void gradient_of_tiles(
@@ -310,28 +298,40 @@ cdef kernel_void byte_rows_gradient(
     gradient_of_tiles(True, unit, row, count, source, slots, delta, tile_stride, n_tiles, gradient)
 
 
-cdef inline float lane_sum(vec* acc) noexcept nogil:
+cdef inline vec slot_lanes(int64_t tiles, const float* delta, int64_t tile_stride) noexcept nogil:
+    cdef vec acc = splat(<float>0)
+    cdef int64_t t
     cdef int c
-    for c in range(1, SLOT_VECS):
-        acc[0] = acc[0] + acc[c]
-    return vec_sum(acc[0])
+    for t in range(tiles):
+        for c in range(SLOT_VECS):
+            acc = acc + (<const vec*>(delta + t * tile_stride))[c]
+    return acc
 
 
 cdef kernel_void slot_gradient(
     int64_t count, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
     """gradient[i] = sum over tiles and lanes of delta[i][lane]: biases of rows, and parameters that are nodes."""
-    cdef vec acc[SLOT_VECS]
-    cdef int64_t i, tile = 0, last, t
-    cdef int c
-    memset(gradient, 0, count * sizeof(float))
+    cdef vec four[4]
+    cdef const float* d
+    cdef int64_t tile = 0, first, n, tiles
+    cdef int i
     while tile < n_tiles:
-        last = smaller(tile + PACK, n_tiles)
-        for i in range(count):
-            for c in range(SLOT_VECS):
-                acc[c] = splat(<float>0)
-            for t in range(tile, last):
-                for c in range(SLOT_VECS):
-                    acc[c] = acc[c] + (<const vec*>(delta + t * tile_stride + i * LANES))[c]
-            gradient[i] = gradient[i] + lane_sum(acc)
-        tile = last
+        tiles = smaller(PACK, n_tiles - tile)
+        first = 0
+        while first < count:
+            n = smaller(VEC_WIDTH, count - first)
+            for i in range(FOURS):
+                # Past the last slot it is taken again.
+                d = delta + tile * tile_stride + first * LANES
+                four[i] = pair_sums(
+                    pair_sums(slot_lanes(tiles, d + smaller(4 * i, n - 1) * LANES, tile_stride),
+                              slot_lanes(tiles, d + smaller(4 * i + 1, n - 1) * LANES, tile_stride)),
+                    pair_sums(slot_lanes(tiles, d + smaller(4 * i + 2, n - 1) * LANES, tile_stride),
+                              slot_lanes(tiles, d + smaller(4 * i + 3, n - 1) * LANES, tile_stride)))
+            if n == VEC_WIDTH:
+                (<vec*>(gradient + first))[0] = (<vec*>(gradient + first))[0] + vector_of_fours(four) if tile else vector_of_fours(four)
+            else:
+                store_some(gradient + first, vector_of_fours(four), n, tile > 0)
+            first = first + n
+        tile = tile + tiles

@@ -10,7 +10,9 @@
 # c) A step is two phases. Phase 1, over tiles of examples: load, forward, loss, backward (_tiles.pxi). Phase 2, over units,
 #    runs of parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer there and then
 #    (_units.pxi). No gradient is ever shared, none is reduced, and the bits do not depend on the number of threads. Where
-#    data are mostly zero the sums of the first layers move to the second phase of the step before (_ahead.pxi).
+#    data are mostly zero the sums of the first layers move to the second phase of the step before (_ahead.pxi); where rows
+#    have few edges their gradients are summed in the first, by whoever has swept the tiles, and added in order in the second
+#    (_packs.pxi).
 # d) Tiles are cut by the batch, units by the plan; whatever is cut otherwise for another number of threads adds the
 #    same numbers in the same order.
 # e) The items of a phase are shared out among the workers, the same share at every step, and whoever is done with its own
