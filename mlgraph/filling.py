@@ -35,28 +35,30 @@ class Filling(NamedTuple):
     ----------
     edges : uint64
         A bit for each weight of the blocks: whether there is such an edge.
-    base, size : int
-        The vector that the plan reads is the graph's as far as `base`, and then blocks up to `size`.
+    size : int
+        The vector that the plan reads is the graph's, and then blocks up to `size`.
+    others : list of slice
+        What stands in both vectors alike: all but the rows that have become blocks.
     origin, place : int32, shape (edges,)
         Where weights of the blocks stand in the graph's vector, and in this one.
     """
 
     edges: npt.NDArray[np.uint64]
-    base: int
     size: int
+    others: list[slice]
     origin: Ids
     place: Ids
 
     def fill(self, vector: Float32, blocks: Float32, n_threads: int) -> None:
         """Copy parameters, or an optimizer's state, of the graph into a vector of the plan."""
-        n = min(self.base, len(vector))  # which may end amid a panel
-        blocks[:n] = vector[:n]
+        for part in self.others:
+            blocks[part] = vector[part]
         mlgraph_ext.sweep.move(vector, self.origin, blocks, self.place, n_threads)
 
     def empty(self, blocks: Float32, vector: Float32, n_threads: int) -> None:
-        """And back: first all that stands alike, then the rows, which the plan has left as they were."""
-        n = min(self.base, len(vector))
-        vector[:n] = blocks[:n]
+        """And back."""
+        for part in self.others:
+            vector[part] = blocks[part]
         mlgraph_ext.sweep.move(blocks, self.place, vector, self.origin, n_threads)
 
 
@@ -67,7 +69,8 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     if not full:
         return plan, None
     ends = [ins.weights + ins.n_weights for _, ins in plan.trained] + [ins.bias + ins.size for _, ins in plan.trained]
-    base = size = -(-max(ends) // PANEL) * PANEL
+    last = max(ends)
+    base = size = -(-last // PANEL) * PANEL
     new = copy(plan)
     for name in ("instructions", "trained", "threads_ahead", "row_parameters"):
         vars(new).pop(name, None)
@@ -97,7 +100,10 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     bits = np.zeros(size - base, bool)
     bits[stands - base] = True
     edges = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
-    return new, Filling(edges, base, size, np.concatenate(origin), stands)
+    bounds = sorted((ins.weights, ins.weights + ins.n_weights) for _, ins, _, _ in full)
+    begins, ends = [0, *(end for _, end in bounds)], [*(begin for begin, _ in bounds), last]
+    others = [slice(begin, end) for begin, end in zip(begins, ends, strict=True)]
+    return new, Filling(edges, size, others, np.concatenate(origin), stands)
 
 
 def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:
