@@ -364,14 +364,14 @@ class Engine:
         # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.
         ahead = sparse and (self._pays_ahead(n_threads, most) if optimizer else not training)
         # Kernels of rows take tiles side by side, if that leaves some for every thread.
-        n_rows, pack = plan.row_parameters[0], mlgraph_ext.sweep.PACK_TILES
-        wide = pack if n_rows and n_threads <= -(-most // (LANES * pack)) else 1
+        (first_row, end), pack = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES
+        wide = pack if end and n_threads <= -(-most // (LANES * pack)) else 1
         at_once = LIST_TILES if ahead and not optimizer else wide
         n_tiles = max(-(-most // LANES), n_threads) if optimizer else n_threads * at_once
-        # Whoever has swept them sums the gradients of rows, if those have fewer parameters than the slots floats.
-        in_packs = bool(optimizer) and n_threads > 1 and wide == pack and 0 < n_rows <= 2 * pack * LANES * plan.n_slots
-        first_added = min(plan.first_added, lowest_loss)  # the loss adds to the adjoints of its nodes
-        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_added, wide,
+        # Whoever has swept them sums the gradients of rows, if their parameters are fewer than the floats of slots.
+        in_packs = bool(optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots)
+        first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
+        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_zeroed, wide,
                in_packs, self.graph._used)  # fmt: skip
         arrays = parameters, first_moment, second_moment
         prepared = self._prepared
@@ -392,7 +392,7 @@ class Engine:
             self._memory = _at_least(self._memory, stride * n_tiles)
             self._scratch = _at_least(self._scratch, scratch_stride * n_threads)
             self._sums = _at_least(self._sums, plan.n_extra * n_tiles * ahead)
-            pack_stride = plan.row_parameters[1] * in_packs
+            pack_stride = (end - first_row) * in_packs
             self._pack_sums = _at_least(self._pack_sums, pack_stride * -(-n_tiles // pack))
             program = plan.program
             if plan.n_masked:
@@ -406,9 +406,9 @@ class Engine:
                 input_column=input_column, backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
                 values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
                 first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],
-                first_added=first_added, bytes_at=bytes_at, entries_at=entries_at,
-                sums=self._sums if ahead else None, pack_sums=self._pack_sums if in_packs else None, pack_stride=pack_stride,
-                wide=wide, at_once=at_once,
+                first_zeroed=first_zeroed, bytes_at=bytes_at, entries_at=entries_at,
+                sums=self._sums if ahead else None, pack_sums=self._pack_sums if in_packs else None,
+                pack_stride=pack_stride, first_row=first_row, wide=wide, at_once=at_once,
                 scratch=self._scratch, n_workers=n_threads, scratch_stride=scratch_stride,
                 lists_at=2 * unit_floats, list_floats=list_floats,
             )  # fmt: skip

@@ -35,8 +35,8 @@ class Filling(NamedTuple):
     ----------
     edges : uint64
         A bit for each weight of the blocks: whether there is such an edge.
-    size : int
-        The vector that the plan reads is the graph's, and then blocks up to `size`.
+    base, size : int
+        The vector that the plan reads is the graph's as far as `base`, and then blocks up to `size`.
     others : list of slice
         What stands in both vectors alike: all but the rows that have become blocks.
     origin, place : int32, shape (edges,)
@@ -44,6 +44,7 @@ class Filling(NamedTuple):
     """
 
     edges: npt.NDArray[np.uint64]
+    base: int
     size: int
     others: list[slice]
     origin: Ids
@@ -103,7 +104,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     bounds = sorted((ins.weights, ins.weights + ins.n_weights) for _, ins, _, _ in full)
     begins, ends = [0, *(end for _, end in bounds)], [*(begin for begin, _ in bounds), last]
     others = [slice(begin, end) for begin, end in zip(begins, ends, strict=True)]
-    return new, Filling(edges, size, others, np.concatenate(origin), stands)
+    return new, Filling(edges, base, size, others, np.concatenate(origin), stands)
 
 
 def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:

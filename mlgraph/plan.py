@@ -108,9 +108,9 @@ class Plan:
         Edges into live neurons.
     work : int
         What an example costs, in multiply-adds of dense blocks.
-    first_added : int
-        Each slot before it, inputs aside whose adjoint nobody wants, is read by one block alone, which sets its adjoint. The
-        others' adjoints are sums.
+    first_zeroed : int
+        Each slot before it, inputs aside whose adjoint nobody wants, is read once, by one block, which sets its adjoint. The
+        others' adjoints are zeroed, and then added to.
     read_slots : (int, int)
         The first and one after the last of the slots that neurons read, beside inputs.
     edge_scale : float
@@ -196,7 +196,7 @@ class Plan:
         self.index = np.concatenate([*self._index, np.zeros(1, np.int32)])
         added = self._reader < 0
         added[:n_inputs] &= want_inputs
-        self.first_added = int(np.argmax(np.append(added, True)))
+        self.first_zeroed = int(np.argmax(np.append(added, True)))
         del self._reader
         self.n_extra = -(-self.n_extra // PANEL) * PANEL
         self.edits, self.moves = graph.edits, graph.moves
@@ -232,6 +232,9 @@ class Plan:
         n_weights = width * arity if shared else len(sources)
         wanted = wants[sources] > 0
         self._reader[slots] = np.where(wanted & (self._reader[slots] == -1), i, -2)
+        if shared:  # what comes twice in a block is added to by both; rows have their edges by source
+            unique, times = np.unique(slots, return_counts=True)
+            self._reader[unique[times > 1]] = -2
         halves = halves_of(n, arity) if shared and reads_data else 1
         extra = shared * extra_floats(width, halves)
         args = self._add(*pointers, slots)
@@ -284,11 +287,16 @@ class Plan:
 
     @cached_property
     def row_parameters(self) -> tuple[int, int]:
-        """How many parameters rows have, none where edges are dropped, and where the last one ends."""
+        """Where the parameters of rows begin and end, in whole panels.
+
+        Nowhere if edges are dropped, of blocks too: a worker then has the weights of one tile at a time.
+        """
         rows = [ins for _, ins in self.trained if ins.kind == KINDS["rows"]]
-        ends = [0] + [max(ins.weights + ins.n_weights, ins.bias + ins.size) for ins in rows]
-        n = sum(ins.n_weights + ins.size for ins in rows)
-        return 0 if any(ins.bits for _, ins in self.trained) else n, -(-max(ends) // PANEL) * PANEL
+        if not rows or any(ins.bits for _, ins in self.trained):
+            return 0, 0
+        first = min(min(ins.weights, ins.bias if ins.bias >= 0 else ins.weights) for ins in rows)
+        end = max(max(ins.weights + ins.n_weights, ins.bias + ins.size) for ins in rows)
+        return first // PANEL * PANEL, -(-end // PANEL) * PANEL
 
     def units(self, sparse: bool, ahead: int) -> Ints:
         """Runs of parameters for the second phase of a step.

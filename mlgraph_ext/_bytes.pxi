@@ -111,7 +111,6 @@ cdef extern from *:
     void widen(const float*, vec*) noexcept nogil
     void narrow(const int32_t*, int, float*) noexcept nogil
     int64_t row_as_bytes(const float*, int64_t, uint8_t*) noexcept nogil
-    int32_t four_bytes(const uint8_t*, int64_t) noexcept nogil
     void words_of_rows(const uint8_t**, int64_t, int64_t, int32_t (*)[LANES]) noexcept nogil
 
 

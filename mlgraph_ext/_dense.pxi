@@ -56,9 +56,9 @@ cdef kernel_void dense_forward(
 
 cdef kernel_void dense_adjoint(
     const float* weights, int64_t fan_in, int64_t count,
-    const int32_t* source, const float* delta, int64_t first_added, float* adjoints,
+    const int32_t* source, const float* delta, int64_t first_zeroed, float* adjoints,
 ) noexcept nogil:
-    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]; slots before `first_added` are set."""
+    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]; slots before `first_zeroed` are set."""
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec d[TILE_VECS]
     cdef const float* w[TILE_ROWS]
@@ -85,7 +85,7 @@ cdef kernel_void dense_adjoint(
                 if k + i < fan_in:
                     to = <vec*>(adjoints + source[k + i] * LANES + lane * TILE_WIDTH)
                     for c in range(TILE_VECS):
-                        to[c] = acc[i][c] if source[k + i] < first_added else to[c] + acc[i][c]
+                        to[c] = acc[i][c] if source[k + i] < first_zeroed else to[c] + acc[i][c]
         k = k + TILE_ROWS
 
 

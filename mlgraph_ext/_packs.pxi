@@ -16,18 +16,18 @@ cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept
         ins = r.program + i
         if ins.kind == ROWS:
             unit.instruction, unit.part = i, 0
-            unit_gradient(r, step, &unit, first, tiles, 0, ins.size, 0, sums + ins.weights, w, NULL)
+            unit_gradient(r, step, &unit, first, tiles, 0, ins.size, 0, sums + (ins.weights - r.first_row), w, NULL)
             if ins.bias >= 0:
                 unit.part = 1
-                unit_gradient(r, step, &unit, first, tiles, 0, ins.size, 0, sums + ins.bias, w, NULL)
+                unit_gradient(r, step, &unit, first, tiles, 0, ins.size, 0, sums + (ins.bias - r.first_row), w, NULL)
 
 
 cdef void add_packs(const Run* r, int64_t step, int64_t at, int64_t n, float* g) noexcept nogil:
     """The gradient of n parameters from `at` on."""
     cdef int64_t packs = (tiles_of(r, step) + PACK - 1) // PACK, pack, i
     cdef const float* sums
-    memcpy(g, r.pack_sums + at, n * sizeof(float))
+    memcpy(g, r.pack_sums + (at - r.first_row), n * sizeof(float))
     for pack in range(1, packs):
-        sums = r.pack_sums + pack * r.pack_stride + at
+        sums = r.pack_sums + (pack * r.pack_stride + at - r.first_row)
         for i in range(n):
             g[i] = g[i] + sums[i]

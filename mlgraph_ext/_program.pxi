@@ -106,15 +106,16 @@ cdef struct Run:
     int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
     int64_t first_slot   # slots before it have no memory: 0, or all inputs, where every reader takes them otherwise
     int64_t n_slots
-    int64_t first_added  # slots before it have an adjoint that the one block that reads them sets, or none
+    int64_t first_zeroed  # slots before it have an adjoint that the one block that reads them sets, or none
     int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
     int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_entries.pxi)
     bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)
     float* sums          # of a step then, and after them deltas: [panel][example][neuron] from n_tiles * transposed on
     int64_t wide         # tiles that go through a sweep side by side, PACK at most
     int64_t at_once      # tiles that a worker takes at once: a multiple of that
-    float* pack_sums     # of each pack of tiles, gradients of rows by place of the parameter (_packs.pxi), or NULL
+    float* pack_sums     # of each pack of tiles, gradients of rows (_packs.pxi), or NULL: [pack][parameters from first_row on]
     int64_t pack_stride
+    int64_t first_row
     float* scratch
     int64_t n_workers
     int64_t scratch_stride

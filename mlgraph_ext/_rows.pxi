@@ -137,7 +137,7 @@ cdef kernel_void byte_rows_forward(
 
 cdef inline inlined_void adjoint_of_rows(
     int tiles, const float* weights, const int32_t* slot, int64_t n_sources, const float* delta, int64_t tile_stride,
-    int64_t first_added, float* adjoints,
+    int64_t first_zeroed, float* adjoints,
 ) noexcept nogil:
     cdef vec acc[PACK][ROW_CHAINS][SLOT_VECS]
     cdef vec w
@@ -151,7 +151,7 @@ cdef inline inlined_void adjoint_of_rows(
         to = adjoints + slot[source] * <int64_t>LANES
         for t in range(tiles):
             for c in range(SLOT_VECS):
-                acc[t][0][c] = splat(<float>0) if slot[source] < first_added else (<vec*>(to + t * tile_stride))[c]
+                acc[t][0][c] = splat(<float>0) if slot[source] < first_zeroed else (<vec*>(to + t * tile_stride))[c]
                 for i in range(1, ROW_CHAINS):
                     acc[t][i][c] = splat(<float>0)
         j = begin[source]
@@ -180,20 +180,20 @@ cdef inline inlined_void adjoint_of_rows(
 
 cdef kernel_void rows_adjoint(
     const float* weights, const int32_t* slot, int64_t n_sources, const float* delta, int64_t tile_stride, int64_t n_tiles,
-    int64_t first_added, float* adjoints,
+    int64_t first_zeroed, float* adjoints,
 ) noexcept nogil:
-    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge; those of slots before `first_added` are set.
+    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge; those of slots before `first_zeroed` are set.
 
     The edges come sorted by source, so that an adjoint is summed in registers: `slot` of each source, then where its edges
     begin and the last ends, then number and neuron of each edge.
     """
     cdef int64_t tile = 0
     while tile + PACK <= n_tiles:
-        adjoint_of_rows(PACK, weights, slot, n_sources, delta + tile * tile_stride, tile_stride, first_added,
+        adjoint_of_rows(PACK, weights, slot, n_sources, delta + tile * tile_stride, tile_stride, first_zeroed,
                         adjoints + tile * tile_stride)
         tile = tile + PACK
     while tile < n_tiles:
-        adjoint_of_rows(1, weights, slot, n_sources, delta + tile * tile_stride, tile_stride, first_added,
+        adjoint_of_rows(1, weights, slot, n_sources, delta + tile * tile_stride, tile_stride, first_zeroed,
                         adjoints + tile * tile_stride)
         tile = tile + 1
 
@@ -245,7 +245,8 @@ cdef inline inlined_void gradient_of_rows(
     for neuron in range(count):
         for t in range(tiles):
             for c in range(SLOT_VECS):
-                d[t][c] = (<const vec*>(delta + t * tile_stride + neuron * LANES))[c]
+                # `unit` goes in here: as a factor of sums, which may be added to others, the compiler might fuse it there.
+                d[t][c] = (<const vec*>(delta + t * tile_stride + neuron * LANES))[c] * unit
         j = row[neuron]
         end = row[neuron + 1]
         while j + VEC_WIDTH <= end:
@@ -256,7 +257,7 @@ cdef inline inlined_void gradient_of_rows(
             if VEC_WIDTH == 16:
                 four[2] = four_edges(bytes, tiles, False, slots, source, j + 8, 0, tile_stride, d)
                 four[3] = four_edges(bytes, tiles, False, slots, source, j + 12, 0, tile_stride, d)
-            acc = vector_of_fours(four) * unit
+            acc = vector_of_fours(four)
             (<vec*>(g + j))[0] = (<vec*>(g + j))[0] + acc if add else acc
             j = j + VEC_WIDTH
         if j < end:
@@ -264,7 +265,7 @@ cdef inline inlined_void gradient_of_rows(
                 four[i] = splat(<float>0)
                 if j + 4 * i < end:
                     four[i] = four_edges(bytes, tiles, True, slots, source, j + 4 * i, end - 1, tile_stride, d)
-            store_some(g + j, vector_of_fours(four) * unit, end - j, add)
+            store_some(g + j, vector_of_fours(four), end - j, add)
 
 
 cdef inline inlined_void gradient_of_tiles(
@@ -314,6 +315,7 @@ cdef kernel_void slot_gradient(
     """gradient[i] = sum over tiles and lanes of delta[i][lane]: biases of rows, and parameters that are nodes."""
     cdef vec four[4]
     cdef const float* d
+    cdef vec* to
     cdef int64_t tile = 0, first, n, tiles
     cdef int i
     while tile < n_tiles:
@@ -330,7 +332,8 @@ cdef kernel_void slot_gradient(
                     pair_sums(slot_lanes(tiles, d + smaller(4 * i + 2, n - 1) * LANES, tile_stride),
                               slot_lanes(tiles, d + smaller(4 * i + 3, n - 1) * LANES, tile_stride)))
             if n == VEC_WIDTH:
-                (<vec*>(gradient + first))[0] = (<vec*>(gradient + first))[0] + vector_of_fours(four) if tile else vector_of_fours(four)
+                to = <vec*>(gradient + first)
+                to[0] = to[0] + vector_of_fours(four) if tile else vector_of_fours(four)
             else:
                 store_some(gradient + first, vector_of_fours(four), n, tile > 0)
             first = first + n

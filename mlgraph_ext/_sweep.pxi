@@ -111,9 +111,9 @@ def prepare(
     float[::1] parameters, int optimizer, const float[::1] hyper, float[::1] first, float[::1] second,
     const float[::1] scale, const int32_t[::1] input_column, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
-    int64_t n_slots, int64_t first_added, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
-    float[::1] sums, float[::1] pack_sums, int64_t pack_stride, int64_t wide, int64_t at_once, float[::1] scratch,
-    int64_t n_workers, int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
+    int64_t n_slots, int64_t first_zeroed, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
+    float[::1] sums, float[::1] pack_sums, int64_t pack_stride, int64_t first_row, int64_t wide, int64_t at_once,
+    float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
 ):
     """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
 
@@ -154,11 +154,11 @@ def prepare(
     r.backward = backward
     r.tiles = &tiles[0]
     r.n_tiles, r.tile_stride, r.values_at, r.adjoints_at = n_tiles, tile_stride, values_at, adjoints_at
-    r.first_slot, r.n_slots, r.first_added = first_slot, n_slots, first_added
+    r.first_slot, r.n_slots, r.first_zeroed = first_slot, n_slots, first_zeroed
     r.bytes_at, r.entries_at, r.ahead = bytes_at, entries_at, sums is not None
     r.sums = &sums[0] if sums is not None else NULL
     r.pack_sums = &pack_sums[0] if pack_sums is not None else NULL
-    r.pack_stride, r.wide, r.at_once = pack_stride, wide, at_once
+    r.pack_stride, r.first_row, r.wide, r.at_once = pack_stride, first_row, wide, at_once
     r.first_source, r.last_source = first_source, last_source
     r.scratch = &scratch[0]
     r.n_workers, r.scratch_stride, r.lists_at, r.list_floats = n_workers, scratch_stride, lists_at, list_floats

@@ -253,7 +253,7 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
         if ins.kind == ROWS and ins.propagate:
             adjoints = memory_of(r, tile) + r.adjoints_at
             rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.back, ins.n_back, adjoints + ins.dst * LANES,
-                         r.tile_stride, tiles, r.first_added, adjoints)
+                         r.tile_stride, tiles, r.first_zeroed, adjoints)
 
 
 cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* delta) noexcept nogil:
@@ -287,7 +287,7 @@ cdef void backward_dense(
     else:
         transpose_delta(delta, ins.size, transposed, sums_stride(r, ins))
     if ins.propagate:
-        dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, r.first_added, adjoints)
+        dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, r.first_zeroed, adjoints)
 
 
 cdef void hand_back(
@@ -363,7 +363,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
         t = tile + i
         values, adjoints = memory_of(r, t) + r.values_at, memory_of(r, t) + r.adjoints_at
         if r.backward:
-            memset(adjoints + r.first_added * LANES, 0, (r.n_slots - r.first_added) * LANES * sizeof(float))
+            memset(adjoints + r.first_zeroed * LANES, 0, (r.n_slots - r.first_zeroed) * LANES * sizeof(float))
         if r.loss != LOSS_NONE:
             finite = seed_adjoints(r, step, r.step_first[step] + t.number * LANES, t.row, t.n, values, adjoints) and finite
     if r.backward:

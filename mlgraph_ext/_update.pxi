@@ -22,7 +22,7 @@ cdef extern from *:
     static inline vec absolute(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
     /* A vector of a gradient; where the bit of a mask is zero, zero. */
-    static inline vec unmasked(const float *g, const uint64_t *mask, int64_t at) {
+    static inline vec through_mask(const float *g, const uint64_t *mask, int64_t at) {
         vec x = *(const vec *)g;
         return mask ? choose(x, (int32_t)(mask[at / 64] >> (at % 64))) : x;
     }
@@ -50,7 +50,7 @@ cdef extern from *:
     }
     """
     vec absolute(vec x) noexcept nogil
-    vec unmasked(const float*, const uint64_t*, int64_t) noexcept nogil
+    vec through_mask(const float*, const uint64_t*, int64_t) noexcept nogil
     vec root(vec) noexcept nogil
     vec quotient(vec, vec) noexcept nogil
 
@@ -102,7 +102,7 @@ cdef void update(
     cdef int64_t kind = o.kind, i
     cdef vec x
     for i in range(n // VEC_WIDTH):
-        x = unmasked(g + i * VEC_WIDTH, mask, first + i * VEC_WIDTH)
+        x = through_mask(g + i * VEC_WIDTH, mask, first + i * VEC_WIDTH)
         if kind == ACCUMULATE:
             wide_v[i] = wide_v[i] + x
         elif kind == SGD:

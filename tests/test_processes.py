@@ -377,15 +377,18 @@ import numpy as np
 import mlgraph
 
 rng = np.random.default_rng(0)
-x = rng.integers(0, 256, (20000, 30), np.uint8) * (rng.random((20000, 30)) < 0.3).astype(np.uint8)
-for n_threads in (1, 2, 5, None):
-    net = mlgraph.Network(30, seed=0)
-    net.add_layer(40)
-    net.add_layer(10, "softmax")
-    net.fit(x, x[:, 0] % 10, epochs=1, batch_size=256, n_threads=n_threads)
-    print(hashlib.sha256(net.graph.parameters.tobytes() + net.predict(x, n_threads=n_threads).tobytes()).hexdigest())
+x = rng.integers(0, 256, (20000, 140), np.uint8) * (rng.random((20000, 140)) < 0.3).astype(np.uint8)
+for sparsity in (0, 0.9):
+    for n_threads in (1, 2, 4, None):
+        net = mlgraph.Network(140, seed=0)
+        net.add_layer(40)
+        net.add_layer(10, "softmax")
+        net.prune(sparsity, by="random")
+        net.fit(x, x[:, 0] % 10, epochs=1, batch_size=256, n_threads=n_threads)
+        print(hashlib.sha256(net.graph.parameters.tobytes() + net.predict(x, n_threads=n_threads).tobytes()).hexdigest())
 """
-    assert len(set(run(code, **setting))) == 1
+    bits = run(code, **setting)
+    assert len(bits) == 8 and len(set(bits[:4])) == len(set(bits[4:])) == 1
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are counted as Linux shows them")

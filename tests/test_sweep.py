@@ -169,15 +169,35 @@ def test_bytes_of_any_number_of_columns(sweep, columns, read):
     assert plan.reads_directly and plan.rows_read_data and not plan.dense_read_data
 
 
-def test_bits_of_pruned_layers_do_not_depend_on_threads(sweep):
-    x, y = data(500, 60, 6, "sparse")
+@pytest.mark.parametrize("kind", ["sparse", "float"])
+@pytest.mark.parametrize(("columns", "density", "batch_size"), [(60, 0.3, (100, 7)), (300, 0.1, 300), (300, 0.1, (300, 20))])
+def test_bits_of_pruned_layers_do_not_depend_on_threads(sweep, monkeypatch, kind, columns, density, batch_size):
+    """Gradients of rows are summed by units or, where there are tiles enough for all threads, by whoever has swept them."""
+    ways, prepare = set(), sweep.prepare
+    monkeypatch.setattr(sweep, "prepare", lambda **options: ways.add(
+        (options["n_workers"], options["pack_sums"] is not None, options["bytes_at"] >= 0)) or prepare(**options))  # fmt: skip
+    x, y = data(700, columns, 6, kind)
     results = []
     for n_threads in (1, 2, 3, 7):
-        model = pruned((60, 30, 20, 6), 0.3)
-        model.fit(x, y, epochs=2, batch_size=(100, 7), learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
+        model = pruned((columns, 30, 20, 6), density)
+        model.fit(x, y, epochs=2, batch_size=batch_size, learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
         results.append(model.graph.parameters.copy())
     for other in results[1:]:
         np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
+    if columns == 300:
+        of_bytes = kind == "sparse"
+        assert {(1, False, of_bytes), (2, True, of_bytes), (3, True, of_bytes)} <= ways
+
+
+def test_a_source_that_comes_twice(sweep):
+    """In neurons written out; each of its edges gives it an adjoint."""
+    rng, g = np.random.default_rng(0), mlgraph.Graph()
+    x = g.inputs(6)
+    hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=6)) for _ in range(8)]
+    sources = hidden + hidden[:3]
+    outputs = [mlgraph.sum(*[g.parameter(rng.normal() / 4) * node for node in sources]) for _ in range(9)]
+    plan = check(mlgraph.Model(g, outputs, "softmax_cross_entropy"), *data(50, 6, 9, "float"))
+    assert [ins.arity for _, ins in plan.trained] == [6, 11]
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
@@ -218,7 +238,7 @@ def test_steps_add_up(sweep):
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"weight_dropout": 0.5}], ids=str)
 @pytest.mark.parametrize(("columns", "hidden"), [(40, 36), (131, 36), (131, 70)])
 def test_bits_do_not_depend_on_threads(sweep, kind, options, columns, hidden):
-    """From 128 columns on at most 64 neurons are shared out by halves of them, more neurons by panels; and both by tiles."""
+    """From 125 columns on at most 64 neurons are shared out by halves of them, more neurons by panels; and both by tiles."""
     x, y = data(500, columns, 6, kind)
     results = []
     for n_threads in (1, 2, 3, 7):
