@@ -53,6 +53,9 @@ MOST_THREADS = 1024
 WORK_PER_THREAD = 400_000
 """Multiply-adds of a step for which one more thread pays: about 10 microseconds, several times what waiting costs."""
 
+WORK_OF_TWO, MANY_STEPS = 200_000, 100
+"""Multiply-adds of a step for which two threads pay, if so many steps come one after the other that none has to be woken."""
+
 
 @cache
 def _cgroup_quota(mount: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> int | None:
@@ -111,8 +114,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def threads_for(n_threads: int | None, work: float) -> int:
-    """Number of threads for a step of `work` multiply-adds.
+def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
+    """Number of threads for steps of `work` multiply-adds each.
 
     Parameters
     ----------
@@ -124,7 +127,7 @@ def threads_for(n_threads: int | None, work: float) -> int:
         return 1
     if wish is not None:
         return wish
-    worth = int(work // WORK_PER_THREAD)
+    worth = max(int(work // WORK_PER_THREAD), 1 + (work >= WORK_OF_TWO and steps >= MANY_STEPS))
     return min(available_threads(), worth) if worth > 1 else 1
 
 
@@ -344,7 +347,7 @@ class Engine:
             raise ValueError(f"size: expected at least one example in every step, came {size.min()}")
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
-        n_threads = threads_for(n_threads, plan.work * most)
+        n_threads = threads_for(n_threads, plan.work * most, len(size))
         value_slot, lowest_value = self._slots_of(values)
         adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
         loss_slot, lowest_loss = self._slots_of(loss_nodes)

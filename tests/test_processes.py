@@ -349,12 +349,15 @@ def test_the_smallest_limit_counts(monkeypatch):
 def test_small_work_has_one_thread(monkeypatch):
     monkeypatch.setattr(engine, "available_threads", lambda: 6)
     assert [engine.threads_for(None, work) for work in (0, 1, 2 * engine.WORK_PER_THREAD, 1e12)] == [1, 1, 2, 6]
+    few, many = engine.MANY_STEPS - 1, engine.MANY_STEPS
+    assert [engine.threads_for(None, engine.WORK_OF_TWO, steps) for steps in (1, few, many)] == [1, 1, 2]
+    assert engine.threads_for(None, engine.WORK_OF_TWO - 1, many) == 1
     assert engine.threads_for(4, 1) == engine.threads_for(np.int64(4), 1e12) == 4
 
 
 def test_operations_are_work_too(monkeypatch):
     asked = []
-    monkeypatch.setattr(engine, "threads_for", lambda n_threads, work: asked.append(work) or 1)
+    monkeypatch.setattr(engine, "threads_for", lambda n_threads, work, steps=1: asked.append(work) or 1)
     g = mlgraph.Graph()
     x, y = g.inputs(2)
     f = g.compile(mlgraph.tanh(x * y))
