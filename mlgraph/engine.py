@@ -214,7 +214,7 @@ class Examples:
             return self
         key = columns.tobytes()
         if self._narrowed is None or self._narrowed[0] != key:
-            self._narrowed = key, Examples(self.array[:, columns], len(columns), self._what)
+            self._narrowed = key, Examples(np.take(self.array, columns, axis=1), len(columns), self._what)
         return self._narrowed[1]
 
 

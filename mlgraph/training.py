@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -50,12 +52,22 @@ def epoch_steps(
     The last batch of an epoch is as short as it must be.
     """
     (b0, b1), (lr0, lr1) = batch_size, learning_rate
-    first = []
+
+    def size_at(place: int) -> int:
+        p = (epoch * n + place) / (epochs * n)
+        return max(1, round(b0 * (1 - p**2) + b1 * p**2))
+
+    def differs(size: int, place: int) -> bool:
+        return size_at(place) != size
+
+    first: list[int] = []
     at = 0
     while at < n:
-        first.append(at)
-        p = (epoch * n + at) / (epochs * n)
-        at += max(1, round(b0 * (1 - p**2) + b1 * p**2))
+        # Sizes fall or rise slowly: as many steps of one size as there are before the first place of another.
+        size = size_at(at)
+        end = at + bisect.bisect_left(range(at, n), True, key=partial(differs, size))
+        first.extend(range(at, end, size))
+        at = first[-1] + size
     begin = np.array(first)
     progress = (epoch * n + begin) / (epochs * n)
     rate = lr0 * (1 - progress**1.5) + lr1 * progress**1.5

@@ -138,7 +138,7 @@ cdef kernel_void load_bytes(
         # A whole block, if there is one.
         k = column[s] if columns < 4 * LOADED else smaller(column[s], columns - 4 * LOADED)
         for lane in range(LANES):
-            prefetch(bytes + after[lane] * columns + k)
+            prefetch_later(bytes + after[lane] * columns + k)
         words_of_rows(start, k, columns - k, word)
         while s < n and column[s] < k + 4 * LOADED:
             narrow(word[(column[s] - k) // 4], 8 * ((column[s] - k) % 4), slots + s * BYTE_SLOT)

@@ -257,7 +257,7 @@ cdef inline void fetch_some(Fetch* fetch) noexcept nogil:
     for i in range(fetch.at_once):
         if fetch.example < fetch.last:
             row = fetch.row[fetch.example] if fetch.row != NULL else fetch.example
-            prefetch(fetch.data + row * fetch.stride + fetch.line)
+            prefetch_later(fetch.data + row * fetch.stride + fetch.line)
             fetch.line = fetch.line + 64
             if fetch.line >= fetch.end:
                 fetch.line, fetch.example = fetch.begin, fetch.example + 1

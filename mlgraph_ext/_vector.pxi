@@ -58,6 +58,8 @@ cdef extern from *:
         return (vec)((ivec)x & chosen);
     #endif
     }
+    /* Into the L2 cache: what is asked for a phase ahead would push out of the first what is in use. */
+    static inline void prefetch_later(const void *p) { __builtin_prefetch(p, 0, 2); }
     /* to[column][row] = from[row][column], four by four. */
     static inline void transpose(const float *from, int64_t from_stride, int rows, int columns, float *to, int64_t to_stride)
     {
@@ -87,7 +89,7 @@ cdef extern from *:
     enum: SLOT_VECS      # vectors of a slot
     enum: PANEL_VECS     # vectors across a panel
     vec splat(float) noexcept nogil
-    void prefetch "__builtin_prefetch"(const void*) noexcept nogil
+    void prefetch_later(const void*) noexcept nogil
     vec choose(vec, int32_t) noexcept nogil
     void transpose(const float*, int64_t, int, int, float*, int64_t) noexcept nogil
 
