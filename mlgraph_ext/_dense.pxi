@@ -11,7 +11,7 @@
 
 
 cdef enum:
-    BLOCK = 128          # sources taken at once: their values, 16 KB, stay in the L1 cache for all neurons
+    BLOCK = 128          # operands that are vectors, taken at once: 16 KB, they stay in the L1 cache for all rows
 
 
 cdef kernel_void dense_forward(
@@ -40,6 +40,7 @@ cdef kernel_void dense_forward(
                             acc[i][c] = splat(bias[row + i] if bias != NULL else <float>0)
                 for k in range(first, smaller(first + BLOCK, fan_in)):
                     at = <const vec*>(values + source[k] * LANES + lane * TILE_WIDTH)
+                    prefetch_later(w + (fan_in + k) * PANEL)
                     for c in range(TILE_VECS):
                         x[c] = at[c]
                     for i in range(TILE_ROWS):
@@ -62,31 +63,34 @@ cdef kernel_void dense_adjoint(
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec d[TILE_VECS]
     cdef const float* w[TILE_ROWS]
-    cdef int64_t k = 0, panel, n, lane, step
+    cdef int64_t first = 0, k, panel, n, lane, step
     cdef const vec* at
     cdef vec* to
     cdef int i, c
-    while k < fan_in:
-        for lane in range(LANES // TILE_WIDTH):
-            for i in range(TILE_ROWS):
-                w[i] = weights + smaller(k + i, fan_in - 1) * PANEL
-                for c in range(TILE_VECS):
-                    acc[i][c] = splat(<float>0)
-            for panel in range((count + PANEL - 1) // PANEL):
-                step = panel * fan_in * PANEL
-                for n in range(smaller(PANEL, count - panel * PANEL)):
-                    at = <const vec*>(delta + (panel * PANEL + n) * LANES + lane * TILE_WIDTH)
+    while first < count:
+        k = 0
+        while k < fan_in:
+            for lane in range(LANES // TILE_WIDTH):
+                for i in range(TILE_ROWS):
+                    w[i] = weights + smaller(k + i, fan_in - 1) * PANEL
                     for c in range(TILE_VECS):
-                        d[c] = at[c]
-                    for i in range(TILE_ROWS):
+                        acc[i][c] = splat(<float>0)
+                for panel in range(first // PANEL, (smaller(first + BLOCK, count) + PANEL - 1) // PANEL):
+                    step = panel * fan_in * PANEL
+                    for n in range(smaller(PANEL, count - panel * PANEL)):
+                        at = <const vec*>(delta + (panel * PANEL + n) * LANES + lane * TILE_WIDTH)
                         for c in range(TILE_VECS):
-                            acc[i][c] = acc[i][c] + d[c] * w[i][step + n]
-            for i in range(TILE_ROWS):
-                if k + i < fan_in:
-                    to = <vec*>(adjoints + source[k + i] * LANES + lane * TILE_WIDTH)
-                    for c in range(TILE_VECS):
-                        to[c] = acc[i][c] if source[k + i] < first_zeroed else to[c] + acc[i][c]
-        k = k + TILE_ROWS
+                            d[c] = at[c]
+                        for i in range(TILE_ROWS):
+                            for c in range(TILE_VECS):
+                                acc[i][c] = acc[i][c] + d[c] * w[i][step + n]
+                for i in range(TILE_ROWS):
+                    if k + i < fan_in:
+                        to = <vec*>(adjoints + source[k + i] * LANES + lane * TILE_WIDTH)
+                        for c in range(TILE_VECS):
+                            to[c] = acc[i][c] if first == 0 and source[k + i] < first_zeroed else to[c] + acc[i][c]
+            k = k + TILE_ROWS
+        first = first + BLOCK
 
 
 cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out, int64_t stride) noexcept nogil:
