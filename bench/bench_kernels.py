@@ -28,7 +28,7 @@ KERNELS = [
 ]
 
 
-FLOPS = 1 << 29
+FLOPS = 1 << 30
 """Of one call: some milliseconds, so that some call meets a moment in which the machine does nothing else."""
 
 

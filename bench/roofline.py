@@ -26,16 +26,18 @@ COLORS = {"baseline": "#555555", "v2": "#E69F00", "v3": "#56B4E9", "v4": "#0072B
 NAMES = {"baseline": "baseline", "v2": "v2 (SSE4.2)", "v3": "v3 (AVX2)", "v4": "v4 (AVX-512)"}
 
 Rates = dict[str, float]
+Times = dict[str, tuple[float, float, float]]
+"""Operations of a call, less those of one that runs the kernel once, and the seconds of both."""
 
 
-def measure() -> Rates:
-    """Operations a second of each kernel in this process, and the peak."""
-    rates = {"peak": machine.peak()}
+def measure() -> Times:
+    """What each kernel takes in this process, and an operation at the peak."""
+    times: Times = {"peak": (1, 1 / machine.peak(), 0)}
     for kernel, fan_in, count, tiles, density in KERNELS:
         once, setup = shortest(kernel, fan_in, count, tiles, 1, density)
         flops, seconds = shortest(kernel, fan_in, count, tiles, repeats(fan_in, count, tiles, density), density)
-        rates[name(kernel, fan_in, count, density)] = (flops - once) / (seconds - setup)
-    return rates
+        times[name(kernel, fan_in, count, density)] = flops - once, seconds, setup
+    return times
 
 
 def name(kernel: str, fan_in: int, count: int, density: float) -> str:
@@ -43,16 +45,21 @@ def name(kernel: str, fan_in: int, count: int, density: float) -> str:
 
 
 def measure_builds(rounds: int) -> dict[str, Rates]:
-    """Of each build the fastest of `rounds` processes, as shares of the peak that is theirs."""
-    results: dict[str, Rates] = {}
+    """Of each build operations a second, by the fastest of `rounds` processes."""
+    results: dict[str, Times] = {}
     for _ in range(rounds):
         for isa in mlgraph_ext.AVAILABLE:
             done = subprocess.run([sys.executable, __file__, "--measure"], env=os.environ | {"MLGRAPH_ISA": isa},
                                   stdout=subprocess.PIPE, check=True)  # fmt: skip
-            rates: Rates = json.loads(done.stdout)
-            best = results.setdefault(isa, rates)
-            best.update({what: max(rate, best[what]) for what, rate in rates.items()})
-    return results
+            times: Times = json.loads(done.stdout)
+            best = results.setdefault(isa, times)
+            for what, (flops, seconds, setup) in times.items():
+                # Each for itself: of differences the largest would be that with the slowest setup.
+                best[what] = flops, min(seconds, best[what][1]), min(setup, best[what][2])
+    return {
+        isa: {what: flops / (seconds - setup) for what, (flops, seconds, setup) in times.items()}
+        for isa, times in results.items()
+    }
 
 
 def table(results: dict[str, Rates]) -> str:
