@@ -40,6 +40,7 @@ cdef kernel_void dense_forward(
                             acc[i][c] = splat(bias[row + i] if bias != NULL else <float>0)
                 for k in range(first, smaller(first + BLOCK, fan_in)):
                     at = <const vec*>(values + source[k] * LANES + lane * TILE_WIDTH)
+                    # Of the next panel, which in a wide layer lies where no hardware prefetcher expects it.
                     prefetch_later(w + (fan_in + k) * PANEL)
                     for c in range(TILE_VECS):
                         x[c] = at[c]

@@ -103,6 +103,22 @@ def test_widths(sweep, width):
     check(layered((width, width, 3), "relu"), *data(37, width, 3, "float"))
 
 
+@pytest.mark.parametrize("width", [128, 129, 300])
+@pytest.mark.parametrize("read", ["once", "twice"])
+def test_wide_layers(sweep, width, read):
+    """More neurons, and sources, than a dense block takes at a time."""
+    rng, g = np.random.default_rng(width), mlgraph.Graph()
+
+    def layer(nodes, n):
+        return [g.add_neuron(nodes, "tanh", weights=rng.normal(size=len(nodes)) / len(nodes) ** 0.5) for _ in range(n)]
+
+    narrow = layer(g.inputs(9), 21)
+    wide = layer(narrow, width)
+    model = mlgraph.Model(g, layer(narrow + wide if read == "twice" else wide, 10), "softmax_cross_entropy")
+    plan = check(model, *data(37, 9, 10, "float"))
+    assert KINDS["rows"] not in {ins.kind for ins in plan.instructions}
+
+
 @pytest.mark.parametrize("density", [0.5, 1])
 @pytest.mark.parametrize("loss", ["squared_error", "softmax_cross_entropy"])
 def test_outputs_that_are_read(sweep, density, loss):
