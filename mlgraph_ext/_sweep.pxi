@@ -14,7 +14,7 @@
 #    have few edges their gradients are summed in the first, by whoever has swept the tiles, and added in order in the second
 #    (_packs.pxi).
 # d) Tiles are cut by the batch, units by the plan; whatever is cut otherwise for another number of threads adds the
-#    same numbers in the same order.
+#    same numbers in the same order. (Only the sign of a NaN may be another, which IEEE 754 leaves open, 6.3.)
 # e) The items of a phase are shared out among the workers, the same share at every step, and whoever is done with its own
 #    takes from the others' (_queue.pxi). A phase waits until every item before it is done, not until every thread has
 #    arrived, so a thread that the system has put aside holding nothing holds up nobody; waiting soon yields the processor.

@@ -72,16 +72,21 @@ cdef double magnitude(const float* x, int64_t n) noexcept nogil:
 
 cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
     # 0 * x is zero for finite x and NaN otherwise; a sum of such products is zero only if all were.
-    cdef vec acc = splat(<float>0)
+    cdef vec acc[4]
     cdef float total = 0
-    cdef int64_t i
+    cdef int64_t at = 0, i
     cdef int c
-    for i in range(n // VEC_WIDTH):
-        acc = acc + (<const vec*>x)[i] * splat(<float>0)
-    for i in range(n // VEC_WIDTH * VEC_WIDTH, n):
+    for c in range(4):
+        acc[c] = splat(<float>0)
+    while at + 4 * VEC_WIDTH <= n:
+        for c in range(4):
+            acc[c] = acc[c] + (<const vec*>(x + at))[c] * splat(<float>0)
+        at = at + 4 * VEC_WIDTH
+    for i in range(at, n):
         total = total + x[i] * <float>0
+    acc[0] = (acc[0] + acc[1]) + (acc[2] + acc[3])
     for c in range(VEC_WIDTH):
-        total = total + (<float*>&acc)[c]
+        total = total + (<float*>&acc[0])[c]
     return total == 0
 
 

@@ -293,6 +293,17 @@ def test_bits_of_large_steps_do_not_depend_on_threads(sweep, batch_size, columns
         np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
 
 
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 31, 64, 65, 130])
+def test_what_is_finite(sweep, n):
+    x = np.full(n, np.finfo(np.float32).max)
+    assert sweep.is_finite(x)
+    for i in range(n):
+        for value in (np.nan, np.inf, -np.inf):
+            other = x.copy()
+            other[i] = value
+            assert not sweep.is_finite(other)
+
+
 def test_floats_that_are_bytes(sweep):
     """Many floats that are byte / 255 exactly are learnt from as bytes; others, a single one of them, as they are."""
     x = (np.arange(256, dtype=np.float32) / np.float32(255)).reshape(2, 128)
