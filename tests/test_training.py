@@ -1,0 +1,134 @@
+"""Schedules, the history of a run, and what a callback is told."""
+
+import json
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from learnable import INPUTS, TARGETS, N, X, Y, bytes_and_labels, network
+
+import mlgraph
+from mlgraph.training import schedule
+
+
+def test_schedule():
+    steps = schedule(100, 2, (40, 10), (1.0, 0.5))
+    assert steps.size.tolist() == [40, 39, 21, 32, 27, 21, 16, 4]
+    assert steps.first.tolist() == [0, 40, 79, 0, 32, 59, 80, 96] and steps.epoch.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    p = (steps.epoch * 100 + steps.first) / 200
+    np.testing.assert_allclose(steps.rate, 1.0 - 0.5 * p**1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "epochs", "batch", "sizes"),
+    [
+        (7, 1, (3, 3), [3, 3, 1]),
+        (6, 2, (3, 3), [3, 3, 3, 3]),
+        (5, 3, (100, 100), [5, 5, 5]),
+        (1, 1, (1, 1), [1]),
+        (3, 1, (1, 1), [1, 1, 1]),
+        (5, 1, (100, 1), [5]),
+    ],
+)
+def test_edges_of_the_schedule(n, epochs, batch, sizes):
+    assert schedule(n, epochs, batch, (0.1, 0.1)).size.tolist() == sizes
+
+
+@given(st.integers(1, 300), st.integers(1, 4), st.tuples(*[st.integers(1, 400)] * 2), st.tuples(*[st.floats(1e-6, 10)] * 2))
+def test_any_schedule(n, epochs, batch, rate):
+    steps = schedule(n, epochs, batch, rate)
+    p = (steps.epoch * n + steps.first) / (epochs * n)
+    wanted = [round(batch[0] * (1 - q**2) + batch[1] * q**2) for q in p]
+    np.testing.assert_array_equal(steps.size, np.minimum(wanted, n - steps.first))
+    np.testing.assert_allclose(steps.rate, rate[0] * (1 - p**1.5) + rate[1] * p**1.5, rtol=1e-6, atol=1e-30)
+    assert min(rate) * 0.999 <= steps.rate.min() and steps.rate.max() <= max(rate) * 1.001
+    for epoch in range(epochs):
+        first, size = steps.first[steps.epoch == epoch], steps.size[steps.epoch == epoch]
+        assert first[0] == 0 and size.sum() == n and (first[1:] == np.cumsum(size)[:-1]).all()
+
+
+@pytest.mark.parametrize(("batch", "rate"), [((50, 7), (0.1, 0.001)), ((7, 50), (0.001, 0.1)), (64, 0.05)], ids=str)
+def test_history(batch, rate):
+    net = network()
+    first = net.evaluate(X[: np.ravel(batch)[0]], Y[: np.ravel(batch)[0]])
+    held = bytes_and_labels(31, seed=1)
+    h = net.fit(X, Y, epochs=3, batch_size=batch, learning_rate=rate, shuffle=False, validation=held)
+    steps = schedule(N, 3, (batch, batch) if isinstance(batch, int) else batch, (rate, rate) if batch == 64 else rate)
+    assert h.batch_size.tolist() == steps.size.tolist() and h.batch_size.sum() == 3 * N
+    assert h.batch_examples.tolist() == np.cumsum(h.batch_size).tolist()
+    assert h.epoch_examples.tolist() == [N, 2 * N, 3 * N]
+    np.testing.assert_array_equal(h.learning_rate, steps.rate)
+    assert (h.batch_loss[0], h.batch_accuracy[0]) == (pytest.approx(first["loss"], rel=1e-5), first["accuracy"])
+    for epoch in range(3):
+        here = steps.epoch == epoch
+        for each, mean in ((h.batch_loss, h.epoch_loss), (h.batch_accuracy, h.epoch_accuracy)):
+            assert len(each) == len(steps.size) and len(mean) == 3
+            assert np.average(each[here], weights=steps.size[here]) == pytest.approx(mean[epoch], rel=1e-6)
+    scores = net.evaluate(*held)
+    assert (h.validation_loss[-1], h.validation_accuracy[-1]) == (scores["loss"], scores["accuracy"])
+    assert len(h.validation_loss) == len(h.validation_accuracy) == len(h.epoch_seconds) == 3 and (h.epoch_seconds > 0).all()
+    assert json.loads(json.dumps(h.to_dict()))["batch_size"] == h.batch_size.tolist()
+
+
+def test_history_without_validation_or_labels():
+    h = network("tanh").fit(X, TARGETS, epochs=2)
+    assert len(h.validation_loss) == len(h.validation_accuracy) == 0 and np.isnan(h.batch_accuracy).all()
+    assert h.to_dict()["epoch_accuracy"] == [None, None]
+
+
+def test_events():
+    net, events = network(), []
+
+    def listen(p):
+        events.append((p.kind, p.epoch, p.examples, p.batch_loss, p.batch_accuracy))
+        assert (p.epochs, p.total_examples) == (3, 3 * N) and p.history is net.history
+        assert p.history.batch_examples[-1] == p.examples
+        assert len(p.history.epoch_loss) == len(p.history.validation_loss) == p.epoch + (p.kind == "epoch")
+
+    h = net.fit(X, Y, epochs=3, batch_size=20, callback=listen, validation=(X, Y))
+    kind, epoch, examples, loss, accuracy = (list(column) for column in zip(*events, strict=True))
+    assert epoch == sorted(epoch) and examples == sorted(examples) and examples[-1] == 3 * N
+    for e in range(3):
+        mine = [k for k in range(len(events)) if epoch[k] == e]
+        *pieces, end = mine
+        assert pieces and {kind[k] for k in pieces} == {"steps"} and kind[end] == "epoch" and examples[end] == (e + 1) * N
+        assert (loss[end], accuracy[end]) == (h.epoch_loss[e], h.epoch_accuracy[e])
+        seen = np.diff([e * N, *(examples[k] for k in pieces)])
+        assert (seen > 0).all()
+        assert np.average([loss[k] for k in pieces], weights=seen) == pytest.approx(h.epoch_loss[e], rel=1e-6)
+
+
+def test_a_callback_may_compile_another_part_of_the_graph():
+    """It moves the parameters under the run, which must not notice."""
+
+    def run(meddle):
+        g = mlgraph.Graph()
+        inputs = g.inputs(INPUTS)
+        rng = np.random.default_rng(0)
+        hidden = [g.add_neuron(inputs, "tanh", weights=rng.normal(size=INPUTS)) for _ in range(12)]
+        model = mlgraph.Model(g, [g.add_neuron(hidden, weights=rng.normal(size=12))])
+        other = mlgraph.Model(g, hidden[5:6])
+
+        moves = set()
+
+        def look(progress):
+            other.forward(X[:3])
+            moves.add(g.moves)
+
+        model.fit(X, Y, epochs=2, batch_size=5, learning_rate=0.001, callback=look if meddle else None)
+        assert len(moves) > 2 or not meddle
+        return model.forward(X)
+
+    np.testing.assert_array_equal(run(True), run(False))
+
+
+def test_an_exception_in_a_callback_ends_the_run():
+    net = network()
+
+    def stop(progress):
+        raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        net.fit(X, Y, epochs=3, callback=stop)
+    assert len(net.history.batch_loss) and np.isfinite(net.evaluate(X, Y)["loss"])
