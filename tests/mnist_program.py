@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mlgraph import mnist
+from mlgraph.display import Display
 
 HEIGHT, WIDTH, CLASSES = 4, 5, 3
 
@@ -75,3 +76,15 @@ def run(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypa
 def model(run: Run) -> str:
     assert run("--epochs", 3, "--batch-size", 4, "--hidden", 8, "--out", "trained", "--no-plot", "--quiet").status == 0
     return str(Path("trained") / "model.npz")
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, kind: str, epoch: int) -> None:
+    """Raise KeyboardInterrupt where Ctrl-C would: when training comes back to Python, here at an event."""
+    show = Display.__call__
+
+    def show_and_interrupt(self: Display, event: Any) -> None:
+        show(self, event)
+        if (event.kind, event.epoch) == (kind, epoch):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "__call__", show_and_interrupt)

@@ -12,24 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mnist_program import Run, write_data
+from mnist_program import Run, interrupt, write_data
 
 import mlgraph
-from mlgraph import application, mnist
-from mlgraph.display import Display
-
-
-def interrupt(monkeypatch: pytest.MonkeyPatch, kind: str, epoch: int) -> None:
-    """Raise KeyboardInterrupt where Ctrl-C would: when training comes back to Python, here at an event."""
-    show = Display.__call__
-
-    def show_and_interrupt(self: Display, event: Any) -> None:
-        show(self, event)
-        if (event.kind, event.epoch) == (kind, epoch):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Display, "__call__", show_and_interrupt)
-
+from mlgraph import mnist
 
 # --- training ---------------------------------------------------------------------------------------------------------
 
@@ -251,142 +237,6 @@ def test_interrupt_before_the_first_step(run: Run, model: str, monkeypatch: pyte
         "mlgraph.mnist: error: interrupted before the first step, nothing saved\n",
     )
     assert Path(model).read_bytes() == before
-
-
-# --- checkpoints ------------------------------------------------------------------------------------------------------
-
-
-def record_of(folder: str) -> dict[str, Any]:
-    """What two runs have in common: all but times and places of files."""
-    record: dict[str, Any] = json.loads(Path(folder, "history.json").read_text())
-    del record["history"]["epoch_seconds"]
-    for name in ("train_seconds", "examples_per_second", "files"):
-        del record["results"][name]
-    return record
-
-
-@pytest.mark.parametrize("epoch", [0, 2])
-@pytest.mark.parametrize("kind", ["steps", "epoch"])
-def test_resume(run: Run, monkeypatch: pytest.MonkeyPatch, kind: str, epoch: int) -> None:
-    words = ["--epochs", 4, "--dropout", 0.5, "--batch-size", "9:4", "--no-plot"]
-    assert run(*words, "--out", "whole").status == 0
-    with monkeypatch.context() as context:
-        interrupt(context, kind, epoch)
-        result = run(*words, "--checkpoint-every", 1000)
-        assert result.status == 130
-        assert result.err.endswith("; saved what there is, and --resume goes on\n")
-        assert len(result.err.splitlines()) == 1
-        assert sorted(os.listdir("mnist-run")) == ["checkpoint.npz", "history.json", "model.npz"]
-    result = run(*words, "--resume", "--json")
-    assert (result.status, result.err) == (0, "")
-    rest = range(5 - len([line for line in result.out.splitlines() if line.startswith("epoch")]), 5)
-    assert rest[0] in (epoch + 1, epoch + 2)
-    assert record_of("mnist-run") == record_of("whole")
-    loaded = mlgraph.load("mnist-run/checkpoint.npz").graph.parameters
-    assert loaded.tobytes() == mlgraph.load("whole/model.npz").graph.parameters.tobytes()
-    assert run("evaluate", "mnist-run/checkpoint.npz").status == 0
-    again = run(*words, "--resume")
-    assert again.status == 0
-    assert "epoch " not in again.out
-    assert record_of("mnist-run") == record_of("whole")
-
-
-def test_an_interrupted_run_that_was_resumed_has_a_rate(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for epoch in (0, 1):
-        with monkeypatch.context() as context:
-            interrupt(context, "epoch", epoch)
-            record = run("--epochs", 3, "--resume", "--json", "--no-plot").json
-    history = json.loads(Path("mnist-run/history.json").read_text())["history"]
-    assert record["epochs_trained"] == 2
-    assert record["train_seconds"] == sum(history["epoch_seconds"])
-    assert record["examples_per_second"] == pytest.approx(180 / record["train_seconds"])
-
-
-def test_resume_from_nothing(run: Run) -> None:
-    assert run("--epochs", 1, "--no-plot", "--resume").status == 0
-    assert sorted(os.listdir("mnist-run")) == ["checkpoint.npz", "history.json", "model.npz"]
-
-
-def test_resume_with_other_options(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as context:
-        interrupt(context, "steps", 1)
-        run("--epochs", 3, "--resume", "--no-plot")
-    before = Path("mnist-run/checkpoint.npz").read_bytes()
-    for words, message in (
-        (["--epochs", 4], "epochs 3; came 4"),
-        (["--seed", 1], "seed 0; came 1"),
-        (["--hidden", 7], "another model"),
-    ):
-        path = Path("mnist-run/checkpoint.npz")
-        expected = f"mlgraph.mnist: error: argument --resume: checkpoint: {path} belongs to another run, with {message}\n"
-        assert run(*(["--epochs", 3] if words[0] != "--epochs" else []), "--resume", *words)[::2] == (2, expected)
-    assert Path("mnist-run/checkpoint.npz").read_bytes() == before
-
-
-def test_resume_from_a_damaged_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["--epochs", 2, "--no-plot", "--checkpoint-every", 0]
-    run(*words, "--out", "whole")
-    run(*words)
-    path = Path("mnist-run/checkpoint.npz")
-    path.write_bytes(path.read_bytes()[:-9])
-    result = run(*words, "--resume")
-    assert result.status == 0
-    assert result.err.startswith(f"mlgraph.mnist: checkpoint: {path}: not a model file, or a damaged one (")
-    assert result.err.endswith(f"; going on from {path}.previous\n")
-    assert record_of("mnist-run") == record_of("whole")
-    for file in (path, Path(f"{path}.previous")):
-        file.write_bytes(b"")
-    result = run(*words, "--resume")
-    assert (result.status, len(result.err.splitlines())) == (2, 1)
-    assert result.err.startswith(f"mlgraph.mnist: error: argument --resume: {path}: not a model file")
-
-
-def test_checkpoints_on_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told once, and training goes on."""
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("mlgraph.checkpoint.save", full)
-    result = run("--epochs", 2, "--checkpoint-every", 0, "--quiet", "--no-plot")
-    path = Path("mnist-run/checkpoint.npz")
-    message = f"mlgraph.mnist: checkpoint: {path} cannot be written (No space left on device), training goes on\n"
-    assert result == (0, "", message)
-    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
-
-
-def test_interrupt_while_loading(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(folder: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(application, "load_mnist", load)
-    assert run() == (130, "", "mlgraph.mnist: interrupted\n")
-
-
-def test_non_finite_training_overwrites_nothing(run: Run, model: str) -> None:
-    before = {name: Path("trained", name).read_bytes() for name in os.listdir("trained")}
-    result = run("--epochs", 5, "--learning-rate", "1e30", "--out", "trained", "--json")
-    assert result.status == 1
-    assert len(result.err.splitlines()) == 1
-    assert result.err.startswith("mlgraph.mnist: error: epoch ")
-    assert {name: Path("trained", name).read_bytes() for name in os.listdir("trained")} == before
-
-
-def test_disk_full(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(self: mlgraph.Network, path: object) -> None:
-        raise OSError(28, "No space left on device", str(path))
-
-    monkeypatch.setattr(mlgraph.Network, "save", save)
-    result = run("--epochs", 1)
-    assert result.status == 1
-    assert len(result.err.splitlines()) == 1
-    assert "No space left on device: " in result.err
-
-
-def test_too_large_for_memory(run: Run) -> None:
-    result = run("--hidden", 10**9, "--epochs", 1)
-    assert (result.status, len(result.err.splitlines())) == (1, 1)
-    assert result.err.startswith("mlgraph.mnist: error: not enough memory")
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
