@@ -124,8 +124,8 @@ cdef kernel_void load_bytes(
 ) noexcept nogil:
     """The transpose from examples to byte slots, of the n columns listed in ascending order.
 
-    `after`: the examples that this worker takes next. Shuffled examples lie anywhere in memory, and waiting for them took
-    three times as long as the transpose.
+    `after`: the examples that this worker takes next. Shuffled examples lie anywhere in memory, and no hardware prefetcher
+    knows their order.
     """
     # A block of columns after the other: where the words of the lanes are written one by one, so much lies between that and
     # reading them as vectors that they have left the store buffer, from which no vector could be put together.
