@@ -356,6 +356,8 @@ class Model:
     ) -> History:
         """Train from where the parameters are.
 
+        Adjoints, gradients, moments and parameters below the normal numbers of float32, 1.2e-38, count as zero meanwhile.
+
         Parameters
         ----------
         x : array_like, shape (examples, inputs)

@@ -11,6 +11,7 @@ cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept
     cdef float* sums = r.pack_sums + pack * r.pack_stride
     cdef int64_t first = pack * PACK, tiles = smaller(PACK, tiles_of(r, step) - first), i
     cdef Unit unit
+    cdef unsigned int numbers = flush_subnormals(r.training)
     memset(&unit, 0, sizeof(Unit))
     for i in range(r.n_instructions):
         ins = r.program + i
@@ -20,6 +21,7 @@ cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept
             if ins.bias >= 0:
                 unit.part = 1
                 unit_gradient(r, step, &unit, first, tiles, 0, ins.size, 0, sums + (ins.bias - r.first_row), w, NULL)
+    restore_numbers(numbers)
 
 
 cdef void add_packs(const Run* r, int64_t step, int64_t at, int64_t n, float* g) noexcept nogil:

@@ -28,7 +28,11 @@
 #    certain so is a step that learning rarely meets: the run stops, and the caller takes it alone, from a copy, and looks.
 #    (Gradients of all units checked before the first write would be a third phase and a vector of gradients; old values
 #    kept by each unit a store for each parameter, some percent of an epoch.)
-# h) Everything that can raise is checked in `run` before the GIL goes.
+# h) What is learnt from is normal or zero: in a step of learning adjoints, gradients, moments and parameters below the normal
+#    numbers are taken for zero. A confident softmax, and the moments of weights whose source has been zero for some hundred
+#    steps, would else be subnormal from then on (0.9 of the least number is rounded to it), and of those each multiply-add
+#    costs an Intel processor some hundred cycles. Values forward, and all that is only computed, keep every bit.
+# i) Everything that can raise is checked in `run` before the GIL goes.
 
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, sqrtf

@@ -337,6 +337,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
     cdef int64_t ahead = r.n_workers * r.at_once, next_step, then, i
     cdef bint finite = True
     cdef double reach
+    cdef unsigned int numbers
     for i in range(tiles):
         t = tile + i
         t.number, t.place = first + i, place + i
@@ -367,7 +368,9 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
         if r.loss != LOSS_NONE:
             finite = seed_adjoints(r, step, r.step_first[step] + t.number * LANES, t.row, t.n, values, adjoints) and finite
     if r.backward:
+        numbers = flush_subnormals(r.training)
         backward(r, step, tile, tiles, w.scratch)
+        restore_numbers(numbers)
     for i in range(tiles):
         t = tile + i
         values, adjoints = memory_of(r, t) + r.values_at, memory_of(r, t) + r.adjoints_at

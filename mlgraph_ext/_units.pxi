@@ -9,6 +9,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
     cdef Unit part = unit[0]
     cdef Fetch fetch
     cdef double bound = 0
+    cdef unsigned int numbers
     cdef int64_t i
     if r.limit > 0:
         for i in range(tiles_of(r, step)):
@@ -17,7 +18,9 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
             return False
     if unit.part != WHOLE:
         if step >= 0:
+            numbers = flush_subnormals(r.training)
             update_unit(r, step, unit, w, NULL)
+            restore_numbers(numbers)
         return True
     # Meanwhile the rows after those are fetched, which this worker lists in the next phase like this.
     i = examples_in(r, step + 2) if w.asked[unit.first > 0] != step + 2 else 0
@@ -25,6 +28,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
     fetch = fetch_of(r, r.step_first[step + 2] if i else 0, i, unit.first, unit.last,
                      2 * runs_of(unit.last - unit.first) * (1 + i // GROUP))
     if step >= 0:
+        numbers = flush_subnormals(r.training)
         list_step(r, step, unit.first, unit.last, w)
         part.part = 0
         while part.first < unit.last:
@@ -34,6 +38,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
         part.part, part.first, part.last = 1, 0, 0
         if ins.bias >= 0 and unit.first == 0:
             update_unit(r, step, &part, w, NULL)
+        restore_numbers(numbers)
     sum_ahead(r, step + 1, unit, w, &fetch)
     return True
 
