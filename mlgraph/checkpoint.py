@@ -26,7 +26,7 @@ import numpy.typing as npt
 from mlgraph import checks
 from mlgraph.checks import shown
 from mlgraph.engine import STATE
-from mlgraph.graph import NEURON, PARAMETER, Graph, aligned
+from mlgraph.graph import NEURON, PARAMETER, Graph
 from mlgraph.lowering import gather
 from mlgraph.model import Model
 from mlgraph.modelfile import ModelFileError, contents, read, require, save
@@ -167,8 +167,8 @@ class Checkpoint:
             require(
                 len(arrays[name]) == n and np.isfinite(arrays[name]).all(), f"array {name}: expected {n} finite numbers"
             )
-            graph.state[name] = aligned(len(graph.parameters))  # which end with a whole panel, and those of the file need not
-            graph.state[name][:n] = arrays[name]
+            # It ends with a whole panel, and that of the file need not.
+            graph.storage.state_vector(name, fresh=True)[:n] = arrays[name]
         return graph, state
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Checkpoint:
         arrays: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, dtype) for name, dtype in ARRAYS.items()}
         arrays.update({f"history_{name}": column for name, column in vars(state.history).items()})
         for name in STATE[self._arguments["optimizer"]]:
-            arrays[name] = self._model.graph.state_vector(name, fresh=False)
+            arrays[name] = self._model.graph.storage.state_vector(name, fresh=False)
         arrays["losses"] = state.losses[: state.seen]
         if state.correct is not None:
             arrays["correct"] = state.correct[: state.seen]
@@ -261,10 +261,9 @@ def _model_digest(model: Model) -> str:
     header, _ = contents(model)
     text = json.dumps({name: value for name, value in header.items() if name not in ("format", "names")})
     graph, codes, counts = model.graph, model.graph.codes, model.graph.counts
-    start, data, constants, inputs, weights, stride, bias = (
-        np.array(getattr(graph, f"_{name}"))
-        for name in ("start", "data", "constants", "inputs", "weights", "stride", "bias")
-    )
+    start, data = np.array(graph._start), np.array(graph._data)
+    constants, inputs = np.array(graph._constants), np.array(graph._inputs)
+    weights, stride, bias = graph.storage.places
     sources = gather(np.array(graph._pool, np.int32), start, counts)
     record = data[codes >= PARAMETER]
     fan = np.where(codes >= NEURON, counts, 1)[codes >= PARAMETER].astype(np.int64)

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import Float32, plain
-from mlgraph.graph import NEURON, PANEL, PARAMETER, Added, Graph, write
+from mlgraph.graph import NEURON, PARAMETER, Added, Graph
 from mlgraph.lowering import Ids, Ints, gather, is_live, topological
+from mlgraph.storage import PANEL, extend, write
 from mlgraph.views import Edge, Neuron
 
 Mask = npt.NDArray[np.bool_]
@@ -80,7 +81,7 @@ def wiring(graph: Graph, neurons: Ids | None = None) -> Wiring:
     if neurons is None:
         neurons = np.flatnonzero(code >= NEURON).astype(np.int32)
     record = np.array(graph._data, np.int64)[neurons]
-    at, stride = np.array(graph._weights, np.int64)[record], np.array(graph._stride, np.int64)[record]
+    at, stride = np.array(graph.storage.weights, np.int64)[record], np.array(graph.storage.stride, np.int64)[record]
     n = count[neurons]
     source = np.array(graph._pool, np.int32)[_runs(start[neurons], np.ones_like(stride), n)]
     return Wiring(neurons, n, source, _runs(at, stride, n))
@@ -184,7 +185,7 @@ def undo(graph: Graph) -> None:
             raise ValueError(f"undo: expected no model to have outputs among the neurons added, came {name}")
         for column in (graph._code, graph._start, graph._count, graph._data):
             del column[last.nodes :]
-        for column in (graph._weights, graph._stride, graph._bias, graph._made):
+        for column in graph.storage.columns:
             del column[last.records :]
         graph._names = {node: name for node, name in graph._names.items() if node < last.nodes}
         graph.edits += 1
@@ -219,29 +220,24 @@ def _check(graph: Graph, new: Wiring) -> tuple[npt.NDArray[np.uint8], Mask]:
 
 def _rewire(graph: Graph, old: Wiring, new: Wiring, fresh: dict[str, Float32]) -> None:
     """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere."""
-    edge = np.full(graph._used + 1, -1)  # the last is that of new edges
+    edge = np.full(graph.storage.used + 1, -1)  # the last is that of new edges
     edge[new.place] = np.arange(len(new.place))
     edge[-1] = -1
-    before = {name: vector[old.place] for name, vector in _vectors(graph).items()}
+    before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
     kept = old._replace(place=edge[old.place])
-    at = graph._grow(len(new.source), align=PANEL)
-    for name, vector in _vectors(graph).items():
+    at = graph.storage.grow(len(new.source), align=PANEL)
+    for name, vector in graph.storage.vectors().items():
         vector[at : at + len(new.source)] = np.where(new.place >= 0, vector[new.place], fresh.get(name, np.float32(0)))
     record = np.array(graph._data, np.int64)[new.neurons]
     first = np.cumsum(new.counts) - new.counts
-    write(graph._weights, record, at + first)
-    write(graph._stride, record, np.ones(len(record)))
+    write(graph.storage.weights, record, at + first)
+    write(graph.storage.stride, record, np.ones(len(record)))
     write(graph._start, new.neurons, len(graph._pool) + first)
     write(graph._count, new.neurons, new.counts)
-    graph._pool.frombytes(np.ascontiguousarray(new.source, np.int32).tobytes())
+    extend(graph._pool, new.source)
     graph.edits += 1
     graph._last = Rewired(kept, before, graph.edits)
     pack(graph)
-
-
-def _vectors(graph: Graph) -> dict[str, Float32]:
-    """The parameters (""), and each vector of optimizer state, all of one length."""
-    return {"": graph.parameters, **{name: graph.state_vector(name, fresh=False) for name in graph.state}}
 
 
 # --- what edits leave behind -----------------------------------------------------------------------------------------
@@ -279,7 +275,7 @@ def packed(graph: Graph) -> Packed:
     owner = owner[np.argsort(np.array(graph._data, np.int64)[owner])]
     n = np.where(graph.codes[owner] >= NEURON, count[owner], 1)
     ends = np.cumsum(n)
-    at, stride, bias = (np.array(column, np.int64) for column in (graph._weights, graph._stride, graph._bias))
+    at, stride, bias = graph.storage.places
     has = bias >= 0
     origin = np.concatenate([_runs(at, stride, n), bias[has]])
     new_bias = np.where(has, n.sum() + np.cumsum(has) - 1, -1)
@@ -289,11 +285,11 @@ def packed(graph: Graph) -> Packed:
 
 def pack(graph: Graph, *, most: float = 1.0) -> None:
     """Pack the storage if what is not in use is more than `most` times what is."""
-    if len(graph._pool) + graph._used <= (1 + most) * graph._in_use() + 1024:
+    if len(graph._pool) + graph.storage.used <= (1 + most) * graph._in_use() + 1024:
         return
     new = packed(graph)
     graph._start, graph._pool = type(graph._start)("q", new.start.tobytes()), type(graph._pool)("i", new.pool.tobytes())
-    graph.move_parameters(new.origin, np.arange(len(new.weights)), new.weights, new.stride, new.bias)
+    graph.storage.move(new.origin, new.weights, new.stride, new.bias)
 
 
 def _runs(first: Ints, stride: Ints, count: npt.NDArray[Any]) -> Ints:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import mlgraph_ext
 from mlgraph.checks import Float32, real_array, whole
 from mlgraph.filling import Filling, fill
-from mlgraph.graph import PANEL, Graph, aligned
+from mlgraph.graph import Graph
 from mlgraph.lowering import Ints
 from mlgraph.plan import LANES, Plan
+from mlgraph.storage import PANEL, aligned
 
 LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4}
 """Losses, as the kernels number them."""
@@ -355,7 +356,8 @@ class Engine:
         # Neurons that read the data may take them otherwise than from slots of floats: dense blocks skip runs of zeros, if
         # most are zero; sparse rows read bytes as they are.
         direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
-        vectors = [self.graph._vector, *(self.graph.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
+        storage = self.graph.storage
+        vectors = [storage.vector, *(storage.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
         own = self._copied(vectors, n_threads)
         parameters, first_moment, second_moment, *_ = *own, None, None
         sparse = direct and plan.dense_read_data and examples.are_sparse and self._weights_are_finite(parameters)
@@ -375,7 +377,7 @@ class Engine:
         in_packs = bool(optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots)
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
         key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_zeroed, wide,
-               in_packs, self.graph._used)  # fmt: skip
+               in_packs, storage.used)  # fmt: skip
         arrays = parameters, first_moment, second_moment
         prepared = self._prepared
         if prepared is None or prepared[0] != key or not all(map(is_, prepared[1], arrays)):

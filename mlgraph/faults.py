@@ -11,9 +11,9 @@ import numpy.typing as npt
 from mlgraph import ops, reference
 from mlgraph.checks import Float32
 from mlgraph.engine import Engine, Examples
-from mlgraph.graph import PANEL
 from mlgraph.lowering import Ids, Ints
 from mlgraph.plan import KINDS, LANES, Instruction, Plan
+from mlgraph.storage import PANEL
 
 if TYPE_CHECKING:
     from mlgraph.model import Model

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph.checks import Float32
-from mlgraph.graph import PANEL
 from mlgraph.lowering import Ids
 from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan, extra_floats, halves_of
+from mlgraph.storage import PANEL
 
 FULL_FROM_DATA, FULL_FROM = 0.22, 0.6
 """Shares of a block's weights, padding included, from which on it takes a step faster than rows: if it reads the data, else.

@@ -137,7 +137,7 @@ class Function:
         # A step keeps all its tiles until the parameters' gradients are summed; long batches are several steps.
         size = max(1, 2**22 // max(1, plan.n_slots)) // 32 * 32 or 32
         first = np.arange(0, len(examples), size)
-        self.graph.state_vector("gradient", fresh=True)
+        self.graph.storage.state_vector("gradient", fresh=True)
         try:
             _, values, adjoints = engine.run(
                 examples, first=first, size=np.minimum(size, len(examples) - first), target=weight, loss="cotangent",
@@ -145,7 +145,7 @@ class Function:
                 adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
             )  # fmt: skip
         finally:
-            gradient = self.graph.state.pop("gradient")
+            gradient = self.graph.storage.state.pop("gradient")
         inputs = np.zeros((len(examples), self.graph.n_inputs), np.float32)
         if adjoints is not None:
             inputs[:, plan.input_column] = adjoints
@@ -178,8 +178,7 @@ class Function:
         # One copy for each compilation: until then no place changes.
         if self._places is None or self._places[0] is not engine:
             g = self.graph
-            weights, stride, bias, n = (np.array(c, np.int64) for c in (g._weights, g._stride, g._bias, g._count))
-            self._places = engine, Places(weights, stride, bias, n, g)
+            self._places = engine, Places(*g.storage.places, np.array(g._count, np.int64), g)
         return self._places[1]
 
     def _engine(self, want_inputs: bool) -> Engine:

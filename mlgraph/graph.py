@@ -1,8 +1,7 @@
 """The graph of scalars: build it, read it, change it. No arithmetic on batches happens here.
 
 A graph is a handful of arrays. A node is its number, which no edit changes; its views (`mlgraph.views`) are made on demand.
-Neurons made together share one list of sources until one of them is edited. All parameters stand in one float32 vector that
-the graph owns; a neuron's weights are a strided run of it, so that a plan may lay them out as its kernels want.
+Neurons made together share one list of sources until one of them is edited. Parameters stand in `mlgraph.storage`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.checks import MOST, Float32, float_array, number, one_of, plain, shown, whole
+from mlgraph.storage import PANEL, Storage, extend
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
 
 if TYPE_CHECKING:
@@ -30,21 +30,10 @@ if TYPE_CHECKING:
     from mlgraph.function import Function
     from mlgraph.model import Model
 
-__all__ = ["CONSTANT", "INPUT", "NEURON", "PANEL", "PARAMETER", "CycleError", "Float32", "Graph", "aligned"]
-
-PANEL = 16
-"""Neurons that stand side by side in the parameter vector (``PANEL`` of the kernels)."""
-
+__all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Graph"]
 
 class CycleError(ValueError):
     """The graph has a cycle; the message lists the nodes on it."""
-
-
-def aligned(n: int) -> Float32:
-    """Zeroed float32 vector that begins at a cache line."""
-    raw = np.zeros(n + 16, np.float32)
-    first = -raw.ctypes.data // 4 % 16
-    return raw[first : first + n]
 
 
 P = ParamSpec("P")
@@ -108,21 +97,11 @@ class Graph:
         self._pool = array("i")
         self._constants = array("d")
         self._inputs = array("i")
-        # A record for each parameter or neuron: where its weights begin in the vector, their distance, its bias (or -1), and
-        # how many sources it was made with.
-        self._weights = array("q")
-        self._stride = array("i")
-        self._bias = array("q")
-        self._made = array("i")
-        self._vector = aligned(0)
-        self._used = 0
+        self.storage = Storage()
+        """The parameters, and the optimizer's state beside them."""
         self._names: dict[int, str] = {}
         self.edits = 0
         """Number of changes of the topology; a plan made before the last of them is stale."""
-        self.moves = 0
-        """Number of times the parameters were moved; see `move_parameters`."""
-        self.state: dict[str, Float32] = {}
-        """Optimizer state by name, each as long as the parameter vector; it follows every move and edit."""
         self._last: Rewired | Added | None = None
         self._models: WeakSet[Model] = WeakSet()
         self._alive: tuple[Any, npt.NDArray[np.bool_], int] | None = None
@@ -151,9 +130,9 @@ class Graph:
     def parameter(self, value: float, name: str | None = None) -> Node:
         """Add a parameter that training may change."""
         v = number("value", value)
-        at = self._grow(1)
-        self._vector[at] = v
-        node = self._append(PARAMETER, (), self._record(at, 1, -1))
+        at = self.storage.grow(1)
+        self.storage.vector[at] = v
+        node = self._append(PARAMETER, (), self.storage.append(at, 1, -1))
         if name is not None:
             self._names[node] = str(name)
         return Node(self, node)
@@ -186,11 +165,11 @@ class Graph:
         code = NEURON + _activation(activation)
         w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
         b = 0.0 if bias is None else number("bias", bias)
-        at = self._grow(len(ids) + (bias is not None))
-        self._vector[at : at + len(ids)] = w
+        at = self.storage.grow(len(ids) + (bias is not None))
+        self.storage.vector[at : at + len(ids)] = w
         if bias is not None:
-            self._vector[at + len(ids)] = b
-        record = self._record(at, 1, at + len(ids) if bias is not None else -1, len(ids))
+            self.storage.vector[at + len(ids)] = b
+        record = self.storage.append(at, 1, at + len(ids) if bias is not None else -1, len(ids))
         neuron = Neuron(self, self._append(code, ids, record))
         self._last = Added(neuron.id, record, self.edits)
         return neuron
@@ -228,8 +207,8 @@ class Graph:
         if n == 0:
             raise ValueError("weights: expected at least one neuron, came none")
         panels = -(-n // PANEL)
-        at = self._grow(panels * PANEL * (len(ids) + (b is not None)), align=PANEL)
-        block = self._vector[at : at + panels * PANEL * len(ids)].reshape(panels, len(ids), PANEL)
+        at = self.storage.grow(panels * PANEL * (len(ids) + (b is not None)), align=PANEL)
+        block = self.storage.vector[at : at + panels * PANEL * len(ids)].reshape(panels, len(ids), PANEL)
         for p in range(panels):
             rows = w[p * PANEL : (p + 1) * PANEL]
             block[p, :, : len(rows)] = rows.T
@@ -238,17 +217,13 @@ class Graph:
         bias_at = np.full(n, -1)
         if b is not None:
             bias_at = at + panels * PANEL * len(ids) + k
-            self._vector[bias_at] = b
-        node, record = len(self._code), len(self._weights)
-        _extend(self._code, np.full(n, code))
-        _extend(self._start, np.full(n, len(self._pool)))
-        _extend(self._count, np.full(n, len(ids)))
-        _extend(self._data, record + k)
-        _extend(self._pool, ids)
-        _extend(self._weights, first)
-        _extend(self._stride, np.full(n, PANEL))
-        _extend(self._bias, bias_at)
-        _extend(self._made, np.full(n, len(ids)))
+            self.storage.vector[bias_at] = b
+        node, record = len(self._code), self.storage.extend(first, PANEL, bias_at, len(ids))
+        extend(self._code, np.full(n, code))
+        extend(self._start, np.full(n, len(self._pool)))
+        extend(self._count, np.full(n, len(ids)))
+        extend(self._data, record + k)
+        extend(self._pool, ids)
         self.edits += 1
         self._last = Added(node, record, self.edits)
         return range(node, node + n)
@@ -298,7 +273,8 @@ class Graph:
     @property
     def n_parameters(self) -> int:
         """Number of weights, biases and parameter nodes."""
-        return self.n_edges + int((self.codes == PARAMETER).sum()) + int((np.frombuffer(self._bias, np.int64) >= 0).sum())
+        biases = np.frombuffer(self.storage.bias, np.int64) >= 0
+        return self.n_edges + int((self.codes == PARAMETER).sum()) + int(biases.sum())
 
     @property
     def codes(self) -> npt.NDArray[np.int16]:
@@ -316,7 +292,7 @@ class Graph:
     @property
     def parameters(self) -> Float32:
         """The parameter vector, float32, padding included; a writable view, valid until the next edit or compilation."""
-        return self._vector[: self._used]
+        return self.storage.vector[: self.storage.used]
 
     def __getitem__(self, node: int) -> Node:
         node = self._id(node)
@@ -345,10 +321,7 @@ class Graph:
         node = self._id(node)
         if self._code[node] < PARAMETER:
             raise ValueError(f"node: expected a neuron or parameter, came {self[node]!r}")
-        record = self._data[node]
-        at, stride = self._weights[record], self._stride[record]
-        n = self._count[node] if self._code[node] >= NEURON else 1
-        return self._vector[at : at + (n - 1) * stride + 1 : stride] if n else self._vector[:0]
+        return self.storage.weights_of(self._data[node], self._count[node] if self._code[node] >= NEURON else 1)
 
     def compile(self, outputs: Node | Sequence[Node]) -> Function:
         """Compile the part of the graph that `outputs` need into a function of a batch.
@@ -465,48 +438,8 @@ class Graph:
         for name, value in vars(self).items():
             if isinstance(value, array):
                 setattr(other, name, value[:])
-        other._names, other.edits, other.moves, other._used = dict(self._names), self.edits, self.moves, self._used
-        other._vector = aligned(len(self._vector))
-        other._vector[:] = self._vector
-        for name, vector in self.state.items():
-            other.state[name] = aligned(len(vector))
-            other.state[name][:] = vector
+        other._names, other.edits, other.storage = dict(self._names), self.edits, self.storage.copy()
         return other
-
-    def move_parameters(self, origin: npt.NDArray[np.int64], records: npt.NDArray[np.int64], at: npt.NDArray[np.int64],
-                        stride: npt.NDArray[np.int64], bias: npt.NDArray[np.int64]) -> None:
-        """Lay the parameter vector out anew.
-
-        Parameters
-        ----------
-        origin : int64, shape (new length,)
-            Where each element of the new vector stands now; -1 for padding.
-        records, at, stride, bias : int64, all of one length
-            The parameters and neurons that move: where their weights and biases stand then.
-        """
-        def moved(vector: Float32) -> Float32:
-            out = aligned(len(origin))
-            # State made before the last parameters were added is shorter than the vector.
-            kept = (origin >= 0) & (origin < len(vector))
-            out[kept] = vector[origin[kept]]
-            return out
-
-        self._vector = moved(self._vector)
-        self.state = {name: moved(vector) for name, vector in self.state.items()}
-        self._used = len(origin)
-        for target, value in ((self._weights, at), (self._stride, stride), (self._bias, bias)):
-            write(target, records, value)
-        self.moves += 1
-
-    def state_vector(self, name: str, *, fresh: bool) -> Float32:
-        """The optimizer's vector of this name; zeros where it is new or `fresh`."""
-        vector = self.state.get(name)
-        if fresh or vector is None or len(vector) != self._used:
-            old, vector = vector, aligned(self._used)
-            if old is not None and not fresh:
-                vector[: len(old)] = old
-            self.state[name] = vector
-        return vector
 
     @contextmanager
     def in_training(self) -> Iterator[None]:
@@ -528,7 +461,7 @@ class Graph:
 
     def _become(self, other: Graph) -> None:
         """Take over all that `other` holds, which is not to be used any more; nodes keep their numbers, and so their views."""
-        mine: dict[str, Any] = {"edits": self.edits + other.edits + 1, "moves": self.moves + other.moves}
+        mine: dict[str, Any] = {"edits": self.edits + other.edits + 1}
         # Who trains this graph still does, and its models are still its models.
         mine |= {"lock": self.lock, "_is_training": self._is_training, "_models": self._models}
         with self.lock:
@@ -585,22 +518,6 @@ class Graph:
         self.edits += 1
         return len(self._code) - 1
 
-    def _record(self, at: int, stride: int, bias: int, made: int = 0) -> int:
-        self._weights.append(at)
-        self._stride.append(stride)
-        self._bias.append(bias)
-        self._made.append(made)
-        return len(self._weights) - 1
-
-    def _grow(self, n: int, align: int = 1) -> int:
-        at = -(-self._used // align) * align
-        if at + n > len(self._vector):
-            vector = aligned(max(at + n, len(self._vector) * 3 // 2))
-            vector[: self._used] = self._vector[: self._used]
-            self._vector = vector
-        self._used = at + n
-        return at
-
     def _id(self, node: Any) -> int:
         try:
             node = index(node)
@@ -642,15 +559,6 @@ class Graph:
         if len(ids) == 0 or len(np.unique(ids)) != len(ids):
             raise ValueError(f"sources: expected at least one node and none twice, came {len(ids)} nodes")
         return ids
-
-
-def write(target: array[Any], places: npt.NDArray[Any], values: npt.NDArray[Any]) -> None:
-    """Write numbers into a column of a graph."""
-    np.frombuffer(target, target.typecode)[places] = values
-
-
-def _extend(target: array[Any], values: npt.NDArray[Any]) -> None:
-    target.frombytes(np.ascontiguousarray(values, target.typecode).tobytes())
 
 
 def checked_graph(graph: Any) -> Graph:

@@ -76,7 +76,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     table["fan_out"] = np.bincount(edges.source, minlength=len(graph))[ids]
     for name, ends in (("norm_in", edges.target), ("norm_out", edges.source)):
         table[name] = np.sqrt(np.bincount(ends, squares, len(graph)))[ids]
-    bias = np.array(graph._bias, np.int64)[np.array(graph._data, np.int64)[ids]]
+    bias = np.array(graph.storage.bias, np.int64)[np.array(graph._data, np.int64)[ids]]
     table["bias"] = np.where(bias >= 0, graph.parameters[bias], np.nan)
 
     if y is not None:

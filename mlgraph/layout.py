@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlgraph.graph import NEURON, PANEL, PARAMETER, Graph
+from mlgraph.graph import NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, Ints, Lowered, gather
+from mlgraph.storage import PANEL
 
 
 def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]) -> list[tuple[int, int]]:
@@ -28,7 +29,7 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
     list of (int, int)
         Where the weights and the biases of each group stand; -1 without biases.
     """
-    weights, stride, bias = (np.array(column, np.int64) for column in (graph._weights, graph._stride, graph._bias))
+    weights, stride, bias = graph.storage.places
     places = [_Group(lowered, group, block) for group, block in zip(groups, dense, strict=True)]
     seen = np.zeros(len(weights), bool)
     for place in places:
@@ -67,7 +68,7 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
     origin = np.full(-(-top // PANEL) * PANEL, -1)
     if to:
         origin[np.concatenate(to)] = np.concatenate(moved)
-    graph.move_parameters(origin, np.arange(len(weights)), new_weights, new_stride, new_bias)
+    graph.storage.move(origin, new_weights, new_stride, new_bias)
     return [place.where(new_weights, new_bias) for place in places]
 
 

@@ -96,7 +96,7 @@ class Model:
     @property
     def sparsity(self) -> float:
         """Share of the edges that the neurons were made with and that are no longer there, or that no output needs."""
-        made = sum(self.graph._made)
+        made = sum(self.graph.storage.made)
         return max(0.0, 1 - self.graph.n_alive / made) if made else 0.0
 
     # --- cutting and growing -----------------------------------------------------------------------------------------
@@ -356,7 +356,8 @@ class Model:
     ) -> History:
         """Train from where the parameters are.
 
-        Adjoints, gradients, moments and parameters below the normal numbers of float32, 1.2e-38, count as zero meanwhile.
+        Adjoints, gradients, moments and parameters below the normal numbers of float32, 1.2e-38, count as zero meanwhile (on
+        x86-64).
 
         Parameters
         ----------
@@ -469,9 +470,9 @@ class Model:
                 raise ValueError("resume: expected a checkpoint to go on from, came none")
             if not (keeper and resume and keeper.resume()):
                 for name in ("first", "second"):
-                    self.graph.state.pop(name, None)
+                    self.graph.storage.state.pop(name, None)
                 for name in STATE[optimizer]:
-                    self.graph.state_vector(name, fresh=True)
+                    self.graph.storage.state_vector(name, fresh=True)
             self.history = state.history
             options = {
                 "label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes,

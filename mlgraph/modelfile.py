@@ -23,11 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks, ops
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, CycleError, Graph, aligned
+from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, CycleError, Graph
 from mlgraph.lists import expand, squeeze
 from mlgraph.lowering import topological
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
+from mlgraph.storage import PANEL
 
 FORMAT = 2
 """Version of the format, raised when an older reader would go wrong."""
@@ -45,7 +46,15 @@ T = TypeVar("T")
 
 
 COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters")]
-"""Arrays that are columns of a graph."""
+"""Arrays that are columns of a graph, or of its storage."""
+
+OF_RECORDS = ("weights", "stride", "bias", "made")
+"""Those of its storage."""
+
+
+def _column(graph: Graph, name: str) -> array[Any]:
+    column: array[Any] = getattr(graph.storage, name) if name in OF_RECORDS else getattr(graph, f"_{name}")
+    return column
 
 
 class ModelFileError(ValueError):
@@ -147,7 +156,7 @@ def contents(model: Model) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
             for layer in (model.layers if isinstance(model, Network) else [])
         ],
     }
-    arrays = {name: np.array(getattr(g, f"_{name}")) for name in COLUMNS} | squeeze(g) | {"parameters": g.parameters}
+    arrays = {name: np.array(_column(g, name)) for name in COLUMNS} | squeeze(g) | {"parameters": g.parameters}
     return header, arrays
 
 
@@ -337,11 +346,9 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
 
     graph = Graph()
     for name in COLUMNS:
-        target: array[Any] = getattr(graph, f"_{name}")
-        target.frombytes(arrays[name].tobytes())
+        _column(graph, name).frombytes(arrays[name].tobytes())
     topological(graph, start, count.astype(np.int32), pool, np.arange(n, dtype=np.int32))
     # Kernels work on whole panels.
-    graph._used = -(-len(vector) // PANEL) * PANEL
-    graph._vector = aligned(graph._used)
-    graph._vector[: len(vector)] = vector
+    at = graph.storage.grow(-(-len(vector) // PANEL) * PANEL)
+    graph.storage.vector[at : at + len(vector)] = vector
     return graph

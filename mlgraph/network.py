@@ -87,7 +87,7 @@ class Layer:
 
     def _bias_places(self) -> Ints:
         record = np.array(self._graph._data, np.int64)[self._ids.start : self._ids.stop]
-        return np.asarray(np.array(self._graph._bias, np.int64)[record])
+        return np.asarray(np.array(self._graph.storage.bias, np.int64)[record])
 
     def __repr__(self) -> str:
         return f"<Layer of {self.size} {self.activation} neurons>"

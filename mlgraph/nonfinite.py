@@ -134,7 +134,7 @@ class Guard:
             engine, n = self._model._engine("loss"), int(kept.sum())
             scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)
             vectors = [engine.graph.parameters]
-            vectors += [engine.graph.state_vector(name, fresh=False) for name in STATE[self._optimizer]]
+            vectors += [engine.graph.storage.state_vector(name, fresh=False) for name in STATE[self._optimizer]]
             before = [vector.copy() for vector in vectors]
             bad, _, _ = engine.run(
                 self._examples, first=[0], size=[n], rate=[rate], order=rows[kept], optimizer=self._optimizer,
@@ -185,6 +185,6 @@ class Guard:
         raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
 
     def _look(self) -> None:
-        state = self._model.graph.state
+        state = self._model.graph.storage.state
         most = zip(("first", "second"), self._limits[1:], strict=True)
         self._sure = all(np.abs(state[name]).max(initial=0) < bound for name, bound in most if name in STATE[self._optimizer])

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph import ops
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PANEL, PARAMETER, Graph
+from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.layout import lay_out
 from mlgraph.lowering import Ids, Ints, Lowered, gather, lower
+from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
 
 LANES = 32
@@ -199,7 +200,7 @@ class Plan:
         self.first_zeroed = int(np.argmax(np.append(added, True)))
         del self._reader
         self.n_extra = -(-self.n_extra // PANEL) * PANEL
-        self.edits, self.moves = graph.edits, graph.moves
+        self.edits, self.moves = graph.edits, graph.storage.moves
 
     def _parameters(
         self, low: Lowered, i: int, group: Ids, shared: bool, place: tuple[int, int], wants: Any, dropout: Any
@@ -270,7 +271,7 @@ class Plan:
 
     def is_stale(self, graph: Graph) -> bool:
         """Whether the graph has changed since."""
-        return self.edits != graph.edits or self.moves != graph.moves
+        return self.edits != graph.edits or self.moves != graph.storage.moves
 
     @property
     def n_slots(self) -> int:
@@ -427,7 +428,7 @@ def _group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[An
     found = written >= 0
     has_bias = np.zeros(len(neurons), bool)
     has_bias[found] = low.bias[written[found]] >= 0
-    has_bias[~found] = np.array(graph._bias, np.int64)[low.data[neurons[~found]]] >= 0
+    has_bias[~found] = np.array(graph.storage.bias, np.int64)[low.data[neurons[~found]]] >= 0
     detail[at] += 2 * found + has_bias
     # Which neurons read the same sources: first by where their list begins, then by what it holds.
     starts, first, place = np.unique(low.start[neurons], return_index=True, return_inverse=True)

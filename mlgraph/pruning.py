@@ -78,7 +78,7 @@ def prune(
     edges = wiring(graph)
     group = layers_of(model) if scope == "layer" else np.zeros(len(graph), np.int64)
     if neurons is None:
-        made = np.array(graph._made, np.int64)[np.array(graph._data, np.int64)[edges.neurons]]
+        made = np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[edges.neurons]]
         keep_best(model, group, np.round((1 - gone) * np.bincount(group[edges.neurons], made)), by, slope, random)
         return
     hidden = np.setdiff1d(edges.neurons, list(graph.protected()))
@@ -332,14 +332,14 @@ def _accumulated(engine: Engine, examples: Examples, n_threads: int | None, **lo
     total = np.zeros(len(graph.parameters), np.float32)
     for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
         if length:
-            graph.state_vector("gradient", fresh=True)
+            graph.storage.state_vector("gradient", fresh=True)
             try:
                 engine.run(
                     examples, **loss, first=first + size * np.arange(steps), size=np.full(steps, length),
                     optimizer="accumulate", backward=True, n_threads=n_threads,
                 )  # fmt: skip
             finally:
-                part = graph.state.pop("gradient")
+                part = graph.storage.state.pop("gradient")
             total += part if loss["loss"] == "cotangent" else part * np.float32(length / n)
     return total
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.graph import PANEL
 from mlgraph.plan import KINDS, LANES, Instruction, Plan
+from mlgraph.storage import PANEL
 
 Array = npt.NDArray[np.float64]
 

@@ -188,15 +188,15 @@ class Neuron(Node):
     @property
     def bias(self) -> float | None:
         """The bias, None where there is none."""
-        at = self.graph._bias[self.graph._data[self.id]]
-        return None if at < 0 else float(self.graph._vector[at])
+        at = self.graph.storage.bias[self.graph._data[self.id]]
+        return None if at < 0 else float(self.graph.storage.vector[at])
 
     @bias.setter
     def bias(self, bias: float) -> None:
-        at = self.graph._bias[self.graph._data[self.id]]
+        at = self.graph.storage.bias[self.graph._data[self.id]]
         if at < 0:
             raise AttributeError(f"bias: neuron {plain(self.name)} was made without one")
-        self.graph._vector[at] = number("bias", bias)
+        self.graph.storage.vector[at] = number("bias", bias)
 
     @property
     def edges(self) -> list[Edge]:

@@ -66,7 +66,7 @@ def fit(model, y=LABELS, **options):
 def bits(model):
     """All that two runs must have in common."""
     columns = {name: column.tobytes() for name, column in vars(model.history).items() if name != "epoch_seconds"}
-    state = {name: vector.tobytes() for name, vector in model.graph.state.items()}
+    state = {name: vector.tobytes() for name, vector in model.graph.storage.state.items()}
     return {"parameters": model.graph.parameters.tobytes(), "state": state, **columns}
 
 

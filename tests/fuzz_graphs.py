@@ -152,8 +152,8 @@ class Builder:
 
     def state(self):
         g = self.g
-        columns = [column.tobytes() for name, column in sorted(vars(g).items()) if isinstance(column, type(g._code))]
-        return len(g), g.edits, columns, g.parameters.tobytes(), list(g.state), dict(g._names)
+        columns = [c.tobytes() for part in (g, g.storage) for c in vars(part).values() if isinstance(c, type(g._code))]
+        return len(g), g.edits, columns, g.parameters.tobytes(), list(g.storage.state), dict(g._names)
 
 
 ACTIONS = ["add_operation"] * 6 + ["add_by_operator"] * 6 + ["add_neuron"] * 3 + ["add_neurons"] * 2 + [

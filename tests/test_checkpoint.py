@@ -78,7 +78,7 @@ def test_parameters_may_stand_elsewhere(path):
     net = network()
     net.graph.compile(net.layers[1].neurons[::-1])
     net.graph.compile(net.layers[0].neurons[5:])
-    assert net.graph.moves
+    assert net.graph.storage.moves
     fit(net, momentum=0.0, checkpoint=path, resume=True)
     assert bits(net) == whole("sgd")
 

@@ -77,7 +77,7 @@ def untouched():
     net, history = network(), mlgraph.History()
     fit(net, epochs=1, learning_rate=0.0)  # compiled
     net.history = history
-    net.graph.state_vector("first", fresh=True)[:] = 3.5
+    net.graph.storage.state_vector("first", fresh=True)[:] = 3.5
     before = bits(net)
     yield net
     assert bits(net) == before and net.history is history

@@ -42,12 +42,12 @@ class Mirror:
     def read(self):
         g = self.net.graph
         edges = edits.wiring(g)
-        velocity = g.state_vector("first", fresh=False) if "first" in g.state else np.zeros_like(g.parameters)
+        velocity = g.storage.state_vector("first", fresh=False) if "first" in g.storage.state else np.zeros_like(g.parameters)
         ends = zip(edges.source.tolist(), edges.target.tolist(), strict=True)
         values = zip(g.parameters[edges.place].tolist(), velocity[edges.place].tolist(), strict=True)
         self.edges = dict(zip(ends, values, strict=True))
         assert len(self.edges) == len(edges.source), "no edge is there twice"
-        at = {node.id: g._bias[g._data[node.id]] for node in g if isinstance(node, mlgraph.Neuron)}
+        at = {node.id: g.storage.bias[g._data[node.id]] for node in g if isinstance(node, mlgraph.Neuron)}
         self.biases = {node: (float(g.parameters[i]), float(velocity[i])) for node, i in at.items()}
 
     # What is live, and what is needed.

@@ -7,7 +7,7 @@ import pytest
 
 import mlgraph
 from mlgraph import edits
-from mlgraph.graph import PANEL
+from mlgraph.storage import PANEL
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (70, 12), np.uint8)
@@ -30,11 +30,11 @@ def everything(graph):
 
     def of(vector, node):
         record = graph._data[node.id]
-        at, stride, bias = graph._weights[record], graph._stride[record], graph._bias[record]
+        at, stride, bias = graph.storage.weights[record], graph.storage.stride[record], graph.storage.bias[record]
         values = vector[at : at + graph._count[node.id] * stride : stride].tolist()
         return values, None if bias < 0 else float(vector[bias])
 
-    vectors = {"": graph.parameters, **{name: graph.state_vector(name, fresh=False) for name in graph.state}}
+    vectors = {"": graph.parameters, **{name: graph.storage.state_vector(name, fresh=False) for name in graph.storage.state}}
     return [
         (
             node.id, node.kind, node.name, graph.sources_of(node.id).tolist(),
@@ -334,7 +334,7 @@ def test_undo_after_training_brings_back_what_was_cut():
     net.fit(X, Y, epochs=1)
     neuron = net.layers[1].neurons[4]
     cut = neuron.edges[7]
-    state = float(net.graph.state["first"][net.graph._weights[net.graph._data[neuron.id]] + 7 * PANEL])
+    state = float(net.graph.storage.state["first"][net.graph.storage.weights[net.graph._data[neuron.id]] + 7 * PANEL])
     cut.prune()
     net.fit(X, Y, epochs=1)
     trained = neuron.weights.copy()
@@ -342,8 +342,8 @@ def test_undo_after_training_brings_back_what_was_cut():
     assert neuron.edges[7] == cut
     np.testing.assert_array_equal(np.delete(neuron.weights, 7), trained)
     record = net.graph._data[neuron.id]
-    place = net.graph._weights[record] + 7 * net.graph._stride[record]
-    assert net.graph.state_vector("first", fresh=False)[place] == state != 0
+    place = net.graph.storage.weights[record] + 7 * net.graph.storage.stride[record]
+    assert net.graph.storage.state_vector("first", fresh=False)[place] == state != 0
 
 
 def test_only_the_last_edit_is_taken_back():
@@ -392,7 +392,7 @@ def test_training_goes_on_as_with_a_mask(optimizer):
 
     def hold(progress):
         if progress.epoch > 1 or (progress.kind == "epoch" and progress.epoch == 1):
-            for vector in (twin.graph.parameters, *twin.graph.state.values()):
+            for vector in (twin.graph.parameters, *twin.graph.storage.state.values()):
                 vector[edits.wiring(twin.graph).place[chosen]] = 0
 
     options = {"epochs": 4, "batch_size": 70, "learning_rate": 0.02, "optimizer": optimizer}
@@ -418,10 +418,10 @@ def test_storage_stays_in_proportion():
         else:
             neuron.edges[rng.integers(0, len(neuron.sources))].prune()
         in_use = len({(g._start[i], g._count[i]) for i in range(len(g))}) and g._in_use()
-        assert len(g._pool) + g._used <= 2 * in_use + 1024
+        assert len(g._pool) + g.storage.used <= 2 * in_use + 1024
     before = everything(g)
     edits.pack(g, most=-1)
-    assert everything(g) == before and g._in_use() == len(g._pool) + g._used - -g.n_parameters % PANEL
+    assert everything(g) == before and g._in_use() == len(g._pool) + g.storage.used - -g.n_parameters % PANEL
 
 
 def test_a_copy_is_a_graph_of_its_own():

@@ -119,11 +119,11 @@ def trained():
     """A network that has learnt; at the end of the test it must be as it was."""
     net = network()
     history = net.fit(X, Y, epochs=1)
-    before, state = bits(net), {name: vector.copy() for name, vector in net.graph.state.items()}
+    before, state = bits(net), {name: vector.copy() for name, vector in net.graph.storage.state.items()}
     yield net
     assert bits(net) == before and net.history is history
-    assert list(net.graph.state) == list(state) == ["first"]
-    np.testing.assert_array_equal(net.graph.state["first"], state["first"])
+    assert list(net.graph.storage.state) == list(state) == ["first"]
+    np.testing.assert_array_equal(net.graph.storage.state["first"], state["first"])
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -145,7 +145,7 @@ def test_gradients_of_the_reference(sweep, kind, dropout, n):
         engine.plan, net.graph.parameters, x, net.loss, engine.plan.slot[net._loss_nodes], label=y, seed=3, number=7
     )
     np.testing.assert_allclose(losses, want_losses, rtol=2e-5, atol=2e-5)
-    np.testing.assert_allclose(net.graph.state["gradient"], want, rtol=1e-4, atol=2e-6 * np.abs(want).max())
+    np.testing.assert_allclose(net.graph.storage.state["gradient"], want, rtol=1e-4, atol=2e-6 * np.abs(want).max())
     blocks = engine.filled._copies[1][engine.filled._filling.base :]
     edges = np.unpackbits(engine.filled._filling.edges.astype("<u8").view(np.uint8), bitorder="little").astype(bool)
     assert not blocks[~edges].any() and blocks[edges].any()

@@ -60,10 +60,10 @@ def test_gradients_know_their_places():
     gradients = f.vjp(x)
     before = {name: gradients.of(n[name]).copy() for name in ("w", "shared", "one", "bare", "first", "last")}
     bias = gradients.of_bias(n["last"])
-    moves = g.moves
+    moves = g.storage.moves
     late = g.add_neuron([n["x"]], weights=[1])
     g.compile(late + n["w"])([[0.0, 0.0]])
-    assert g.moves > moves
+    assert g.storage.moves > moves
     for name, gradient in before.items():
         np.testing.assert_array_equal(gradients.of(n[name]), gradient)
     assert gradients.of_bias(n["last"]) == bias

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.graph import PANEL
+from mlgraph.storage import PANEL
 
 NAN, INF = np.nan, np.inf
 
 
 def everything(graph):
     """All that a graph holds, to compare before and after."""
-    columns = ("code", "start", "count", "data", "pool", "constants", "inputs", "weights", "stride", "bias", "names")
-    return [*(list(getattr(graph, f"_{name}")) for name in columns), graph.parameters.tolist(), graph.edits, graph.moves]
+    names = ("code", "start", "count", "data", "pool", "constants", "inputs", "names")
+    columns = [list(column) for column in (*(getattr(graph, f"_{name}") for name in names), *graph.storage.columns)]
+    return [*columns, graph.parameters.tolist(), graph.edits, graph.storage.moves]
 
 
 def small():

@@ -22,8 +22,8 @@ def network(hidden=(20, 16), activation="leaky_relu"):
 
 def everything(net):
     g = net.graph
-    return [getattr(g, f"_{name}").tolist() for name in ("code", "start", "count", "pool", "weights", "stride", "bias")] + [
-        g.parameters.tobytes(), g.edits, g.moves, sorted(g.state), g._last
+    return [column.tolist() for column in (g._code, g._start, g._count, g._pool, *g.storage.columns)] + [
+        g.parameters.tobytes(), g.edits, g.storage.moves, sorted(g.storage.state), g._last
     ]  # fmt: skip
 
 

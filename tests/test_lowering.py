@@ -137,12 +137,12 @@ def test_parameters_keep_their_values_and_state_when_they_move():
     model = mlgraph.Model(g, [single + lonely], "squared_error")
     model.fit([[1.0, 2.0, 3.0]] * 4, [0.0] * 4, epochs=1, learning_rate=1e-3)
     before = {"single": [*single.weights, single.bias], "lonely": lonely.value}
-    state = [g.state["first"][g._weights[g._data[n.id]]] for n in (single, lonely)]
+    state = [g.storage.state["first"][g.storage.weights[g._data[n.id]]] for n in (single, lonely)]
     many = [g.add_neuron(x, weights=[k, k, k], bias=k) for k in range(20)]
     g.compile(many)
-    assert g.moves > 0
+    assert g.storage.moves > 0
     assert [*single.weights, single.bias] == before["single"] and lonely.value == before["lonely"]
-    assert [g.state["first"][g._weights[g._data[n.id]]] for n in (single, lonely)] == state
+    assert [g.storage.state["first"][g.storage.weights[g._data[n.id]]] for n in (single, lonely)] == state
     assert [n.weights.tolist() for n in many] == [[k] * 3 for k in range(20)]
     assert [n.bias for n in many] == list(range(20))
 

@@ -54,9 +54,10 @@ def state(w):
     """All that a call might have changed by mistake."""
     graphs = []
     for g in (w.g, w.net.graph, w.sparse.graph, OTHER):
-        arrays = [column.tobytes() for name, column in sorted(vars(g).items()) if hasattr(column, "tobytes")]
-        moments = {name: vector.tobytes() for name, vector in g.state.items()}
-        graphs.append((len(g), g.edits, g._names.copy(), g.parameters.tobytes(), arrays[:-1], moments))
+        columns = [column for part in (g, g.storage) for column in vars(part).values() if isinstance(column, type(g._code))]
+        arrays = [column.tobytes() for column in columns]
+        moments = {name: vector.tobytes() for name, vector in g.storage.state.items()}
+        graphs.append((len(g), g.edits, g._names.copy(), g.parameters.tobytes(), arrays, moments))
     return graphs, bits(w.net.history), len(w.net.layers), w.net._dropout
 
 
@@ -377,7 +378,7 @@ FREE = {
     "datasets.DataError": "an exception", "datasets.Dataset": "a record", "testing.Expected": "a record",
     "Edge": "a record", "Gradients": "a record", "History": "a record", "Progress": "a record",
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
-    "History.add": "of the training loop", "Graph.move_parameters": "of plans", "Graph.state_vector": "of plans",
+    "History.add": "of the training loop",
     "Graph.in_training": "no argument", "Graph.alive": "no argument", "Graph.protected": "no argument",
     "Graph.copy": "no argument", "Graph.undo": "no argument", "Model.undo": "no argument", "Edge.prune": "no argument",
     "Neuron.prune": "no argument", **dict.fromkeys(("GradualPruning.act", "GradualPruning.at", "SET.act", "SET.check"),

@@ -14,9 +14,9 @@ import pytest
 
 import mlgraph
 from mlgraph import modelfile
-from mlgraph.graph import PANEL
 from mlgraph.modelfile import ARRAYS, COLUMNS, ModelFileError
 from mlgraph.plan import KINDS
+from mlgraph.storage import PANEL
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (40, 6), np.uint8)
@@ -50,7 +50,7 @@ def moved_model():
     g = model.graph
     model.fit(X, epochs=1, learning_rate=0.01)
     g.compile([node for node in g if node.kind == "neuron"][3:])
-    assert g.moves == 2
+    assert g.storage.moves == 2
     g.add_neuron([g[0], g[20]], weights=[3, 4], bias=5.0)
     return model
 
@@ -157,7 +157,7 @@ def test_round_trip(model, path):
     for name in COLUMNS:
         # Lists that edits have left behind do not come back.
         if name not in ("start", "pool") or model.sparsity == 0:
-            assert getattr(back.graph, f"_{name}") == getattr(model.graph, f"_{name}"), name
+            assert modelfile._column(back.graph, name) == modelfile._column(model.graph, name), name
     for a, b in zip(model.graph, back.graph, strict=True):
         assert (a.kind, a.name) == (b.kind, b.name)
         assert [node.id for node in a.sources] == [node.id for node in b.sources]

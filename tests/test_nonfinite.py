@@ -27,11 +27,11 @@ def network(last="softmax", *, width=20, activation="leaky_relu", **dropped):
 
 
 def bits(model):
-    return {name: vector.tobytes() for name, vector in {"": model.graph.parameters, **model.graph.state}.items()}
+    return {name: vector.tobytes() for name, vector in {"": model.graph.parameters, **model.graph.storage.state}.items()}
 
 
 def is_finite(model):
-    return all(np.isfinite(vector).all() for vector in [model.graph.parameters, *model.graph.state.values()])
+    return all(np.isfinite(vector).all() for vector in [model.graph.parameters, *model.graph.storage.state.values()])
 
 
 def history(model):
@@ -540,7 +540,7 @@ def test_faults_are_named(request):
         assert (f"in example {example} (" in str(found)) == (example >= 0), (seed, kind, str(found))
         assert model.graph.parameters.tobytes() == before, (seed, kind)
         if "step 0:" in str(found):
-            assert not any(vector.any() for vector in model.graph.state.values()), (seed, kind)
+            assert not any(vector.any() for vector in model.graph.storage.state.values()), (seed, kind)
 
 
 def test_losses_of_both_infinities_have_no_mean_and_no_warning():

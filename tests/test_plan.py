@@ -7,9 +7,9 @@ from hypothesis import given
 
 import mlgraph
 from mlgraph import reference
-from mlgraph.graph import PANEL
 from mlgraph.lowering import topological
 from mlgraph.plan import DENSE_FROM, KINDS, ROW_WORK, Plan
+from mlgraph.storage import PANEL
 
 X = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
 
@@ -49,7 +49,7 @@ def test_a_layer_is_a_dense_block():
     first, second = plan.instructions
     assert first.reads_data and not second.reads_data and not first.propagate and second.propagate
     assert plan.reads_directly and plan.n_edges == 6 * 20 + 20 * 9 and plan.n_slots == 6 + 20 + 9
-    assert net.graph.moves == 0, "a network is laid out as it is made"
+    assert net.graph.storage.moves == 0, "a network is laid out as it is made"
 
 
 def test_work_counts_what_costs_more_than_an_edge_of_a_block():
@@ -76,7 +76,7 @@ def test_neurons_made_one_by_one_become_a_block():
     made = neurons(g, x, 40)
     before = parameters_of(made)
     f = g.compile(made)
-    assert kinds(plan_of(*made)) == [("dense", 40)] and g.moves == 1
+    assert kinds(plan_of(*made)) == [("dense", 40)] and g.storage.moves == 1
     assert parameters_of(made) == before
     np.testing.assert_allclose(f(X), affine(made, X), rtol=1e-5, atol=1e-6)
     made[33].weights[5] = 100
@@ -109,16 +109,17 @@ def test_more_neurons_of_a_block_move_what_was_there():
     made = neurons(g, x, 5)
     model = mlgraph.Model(g, made)
     model.fit(X, np.zeros((5, 5)), epochs=3)
-    states = [g.state["first"][[*range(at, at + 6), bias]] for at, bias in zip(g._weights, g._bias, strict=True)]
-    before, moves = parameters_of(made), g.moves
+    places = zip(g.storage.weights, g.storage.bias, strict=True)
+    states = [g.storage.state["first"][[*range(at, at + 6), bias]] for at, bias in places]
+    before, moves = parameters_of(made), g.storage.moves
     more = neurons(g, x, 5, seed=1)
     fresh = parameters_of(more)
-    assert kinds(plan_of(*made, *more)) == [("dense", 10)] and g.moves == moves + 1
+    assert kinds(plan_of(*made, *more)) == [("dense", 10)] and g.storage.moves == moves + 1
     assert parameters_of(made) == before and parameters_of(more) == fresh
     for k, state in enumerate(states):
-        at, stride = g._weights[k], g._stride[k]
+        at, stride = g.storage.weights[k], g.storage.stride[k]
         assert stride == PANEL
-        np.testing.assert_array_equal(g.state["first"][[*range(at, at + 6 * stride, stride), g._bias[k]]], state)
+        np.testing.assert_array_equal(g.storage.state["first"][[*range(at, at + 6 * stride, stride), g.storage.bias[k]]], state)
 
 
 def test_momentum_does_not_notice_a_move():
@@ -131,9 +132,9 @@ def test_momentum_does_not_notice_a_move():
 
         def edit(progress):
             if moves and progress.kind == "epoch" and progress.epoch == 1:
-                before = g.moves
+                before = g.storage.moves
                 g.compile([*neurons(g, x, 8), *model.outputs])
-                assert g.moves > before
+                assert g.storage.moves > before
 
         model.fit(X, np.ones((5, 5)), epochs=4, learning_rate=0.01, callback=edit)
         return parameters_of(model.outputs)
@@ -169,7 +170,7 @@ def test_the_dead_keep_their_parameters():
     made, p = neurons(g, x, 50), g.parameter(7.0)
     before = parameters_of(made)
     g.compile(made[::5])
-    assert g.moves == 1 and parameters_of(made) == before and p.value == 7.0
+    assert g.storage.moves == 1 and parameters_of(made) == before and p.value == 7.0
 
 
 def test_two_models_of_one_graph_take_turns():
@@ -320,7 +321,7 @@ def test_every_parameter_has_one_place(case):
     assert [g.weights_of(node.id).tolist() for node in trained] == before
     assert [node.bias for node in trained if node.kind == "neuron"] == biases
     g.parameters[:] = np.arange(len(g.parameters))
-    places = np.concatenate([g.weights_of(node.id) for node in trained] + [[b for b in g._bias if b >= 0]])
+    places = np.concatenate([g.weights_of(node.id) for node in trained] + [[b for b in g.storage.bias if b >= 0]])
     assert len(np.unique(places)) == len(places) == g.n_parameters
     for ins in plan.instructions:
         if ins.kind in (KINDS["parameter"], KINDS["dense"], KINDS["rows"]):

@@ -190,7 +190,7 @@ def test_the_gradient_of_many_examples_is_taken_in_steps(monkeypatch):
     monkeypatch.setattr(mlgraph.engine.Engine, "run", spy)
     real = net._engine("loss").plan
     monkeypatch.setattr(type(real), "n_slots", property(lambda self: 2**15))
-    net._engine("loss")._memory = mlgraph.graph.aligned(0)
+    net._engine("loss")._memory = mlgraph.storage.aligned(0)
     np.testing.assert_allclose(pruning.gradient(net, x, y), whole, rtol=1e-4, atol=1e-7)
     assert steps == [10, 1]
 
@@ -338,4 +338,5 @@ def test_errors(name):
     before, edits_before = net.graph.parameters.tobytes(), net.graph.edits
     with pytest.raises(ValueError, match=message):
         attempt(net)
-    assert net.graph.parameters.tobytes() == before and net.graph.edits == edits_before and "gradient" not in net.graph.state
+    assert net.graph.parameters.tobytes() == before and net.graph.edits == edits_before
+    assert "gradient" not in net.graph.storage.state

@@ -164,7 +164,7 @@ def test_new_edges_have_no_momentum():
     before = pairs(net)
     net.regrow(0.5)
     edges = edits.wiring(net.graph)
-    state = net.graph.state_vector("first", fresh=False)[edges.place]
+    state = net.graph.storage.state_vector("first", fresh=False)[edges.place]
     is_new = np.array([edge not in before for edge in zip(edges.source.tolist(), edges.target.tolist(), strict=True)])
     assert is_new.any() and not state[is_new].any() and state[~is_new].any()
 

@@ -25,7 +25,7 @@ def test_moments_of_what_is_no_longer_seen_come_to_rest(sweep, optimizer):
     x = np.ones((1500, 2), np.float32)
     x[1:, 1] = 0
     net.fit(x, x[:, :1], epochs=1, batch_size=1, learning_rate=1e-3, momentum=0.9, optimizer=optimizer, shuffle=False)
-    moment = net.graph.state["first"]
+    moment = net.graph.storage.state["first"]
     assert is_normal(moment).all() and np.count_nonzero(moment) == 2  # of the first weight and the bias
 
 

@@ -59,14 +59,14 @@ def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
     n = len(x)
     sizes = [n] if sizes is None else sizes
     losses = np.zeros(n, np.float32)
-    model.graph.state.clear()
+    model.graph.storage.state.clear()
     label, target = model._targets(y, n)
     engine.run(
         Examples(x, model.graph.n_inputs), first=np.cumsum([0, *sizes[:-1]]), size=sizes, rate=np.zeros(len(sizes)),
         label=label, target=target, loss=model.loss, loss_nodes=model._loss_nodes, optimizer="accumulate", training=True,
         backward=True, seed=seed, step_number=step_number, losses=losses, n_threads=n_threads,
     )  # fmt: skip
-    return engine.plan, losses, model.graph.state["gradient"].copy()
+    return engine.plan, losses, model.graph.storage.state["gradient"].copy()
 
 
 def check(model, x, y, **options):

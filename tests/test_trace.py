@@ -123,10 +123,10 @@ def test_no_examples():
 def test_nothing_changes():
     net = network()
     net.evaluate(X, Y)
-    before, moves, edits = net.graph.parameters.tobytes(), net.graph.moves, net.graph.edits
+    before, moves, edits = net.graph.parameters.tobytes(), net.graph.storage.moves, net.graph.edits
     weights = net.layers[0].neurons[0].weights
     net.trace(X, Y)
-    assert (net.graph.parameters.tobytes(), net.graph.moves, net.graph.edits) == (before, moves, edits)
+    assert (net.graph.parameters.tobytes(), net.graph.storage.moves, net.graph.edits) == (before, moves, edits)
     weights[:] = 0
     assert not net.layers[0].neurons[0].weights.any()
 

@@ -114,7 +114,7 @@ def test_a_callback_may_compile_another_part_of_the_graph():
 
         def look(progress):
             other.forward(X[:3])
-            moves.add(g.moves)
+            moves.add(g.storage.moves)
 
         model.fit(X, Y, epochs=2, batch_size=5, learning_rate=0.001, callback=look if meddle else None)
         assert len(moves) > 2 or not meddle

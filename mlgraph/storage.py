@@ -1,0 +1,166 @@
+"""Where a graph keeps what training changes: one vector of parameters, and the optimizer's vectors beside it.
+
+A parameter node or neuron has a record: where its weights stand in the vector. They are a strided run of it, so that a plan
+may lay them out as its kernels want.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.checks import Float32
+
+Ints = npt.NDArray[np.int64]
+
+PANEL = 16
+"""Neurons that stand side by side in the vector (``PANEL`` of the kernels)."""
+
+
+def aligned(n: int) -> Float32:
+    """Zeroed float32 vector that begins at a cache line."""
+    raw = np.zeros(n + 16, np.float32)
+    first = -raw.ctypes.data // 4 % 16
+    return raw[first : first + n]
+
+
+class Storage:
+    """Parameters and optimizer state, and where those of each record stand in every one of these vectors.
+
+    Attributes
+    ----------
+    vector : float32
+        The parameters, padding included, and room to grow from `used` on.
+    used : int
+    state : dict of float32
+        Optimizer state by name; it follows every move. A vector may be shorter than `used`: what was added since is zero.
+    moves : int
+        Number of times that all of it was laid out anew.
+    weights, stride : array of int
+        Of each record: where its weights begin and how far apart they are. A parameter node is one weight.
+    bias : array of int
+        Where its bias stands, or -1.
+    made : array of int
+        How many sources it was made with; 0 for a parameter node.
+    """
+
+    def __init__(self) -> None:
+        self.vector = aligned(0)
+        self.used = 0
+        self.state: dict[str, Float32] = {}
+        self.moves = 0
+        self.weights = array("q")
+        self.stride = array("i")
+        self.bias = array("q")
+        self.made = array("i")
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.weights)
+
+    @property
+    def columns(self) -> tuple[array[int], ...]:
+        """`weights`, `stride`, `bias` and `made`."""
+        return self.weights, self.stride, self.bias, self.made
+
+    @property
+    def places(self) -> tuple[Ints, Ints, Ints]:
+        """`weights`, `stride` and `bias`, int64 of shape (records,); copies."""
+        weights, stride, bias = (np.array(column, np.int64) for column in (self.weights, self.stride, self.bias))
+        return weights, stride, bias
+
+    def grow(self, n: int, align: int = 1) -> int:
+        """Make room for `n` more elements; where they begin, a multiple of `align`."""
+        at = -(-self.used // align) * align
+        if at + n > len(self.vector):
+            vector = aligned(max(at + n, len(self.vector) * 3 // 2))
+            vector[: self.used] = self.vector[: self.used]
+            self.vector = vector
+        self.used = at + n
+        return at
+
+    def append(self, weights: int, stride: int, bias: int, made: int = 0) -> int:
+        """Add a record; its number."""
+        self.weights.append(weights)
+        self.stride.append(stride)
+        self.bias.append(bias)
+        self.made.append(made)
+        return len(self) - 1
+
+    def extend(self, weights: Ints, stride: int, bias: Ints, made: int) -> int:
+        """Add a record for each of `weights`; the number of the first."""
+        first = len(self)
+        for column, values in zip(self.columns, np.broadcast_arrays(weights, stride, bias, made), strict=True):
+            extend(column, values)
+        return first
+
+    def weights_of(self, record: int, n: int) -> Float32:
+        """The first `n` weights of a record; a writable view."""
+        at, stride = self.weights[record], self.stride[record]
+        return self.vector[at : at + (n - 1) * stride + 1 : stride] if n else self.vector[:0]
+
+    def state_vector(self, name: str, *, fresh: bool) -> Float32:
+        """The optimizer's vector of this name, as long as the parameters; zeros where it is new or `fresh`."""
+        vector = self.state.get(name)
+        if fresh or vector is None or len(vector) != self.used:
+            old, vector = vector, aligned(self.used)
+            if old is not None and not fresh:
+                vector[: len(old)] = old
+            self.state[name] = vector
+        return vector
+
+    def vectors(self) -> dict[str, Float32]:
+        """The parameters (""), and each vector of optimizer state, all of one length."""
+        return {"": self.vector[: self.used], **{name: self.state_vector(name, fresh=False) for name in self.state}}
+
+    def move(self, origin: Ints, weights: Ints, stride: Ints, bias: Ints) -> None:
+        """Lay all of it out anew.
+
+        Parameters
+        ----------
+        origin : int64, shape (new length,)
+            Where each element of the new vectors stands now; -1 for padding.
+        weights, stride, bias : int64, shape (records,)
+            What the records say then.
+        """
+        def moved(vector: Float32) -> Float32:
+            out = aligned(len(origin))
+            kept = (origin >= 0) & (origin < len(vector))
+            out[kept] = vector[origin[kept]]
+            return out
+
+        self.vector = moved(self.vector)
+        self.state = {name: moved(vector) for name, vector in self.state.items()}
+        self.used = len(origin)
+        for column, values in ((self.weights, weights), (self.stride, stride), (self.bias, bias)):
+            write(column, slice(None), values)
+        self.moves += 1
+
+    def copy(self) -> Storage:
+        """The same, with vectors and records of its own."""
+        other = Storage()
+        for name, value in vars(self).items():
+            setattr(other, name, value[:] if isinstance(value, array) else value)
+        other.vector = copied(self.vector)
+        other.state = {name: copied(vector) for name, vector in self.state.items()}
+        return other
+
+
+def copied(vector: Float32) -> Float32:
+    """A copy that begins at a cache line."""
+    out = aligned(len(vector))
+    out[:] = vector
+    return out
+
+
+def write(column: array[Any], places: Any, values: npt.NDArray[Any]) -> None:
+    """Write numbers into a column of records or of nodes."""
+    np.frombuffer(column, column.typecode)[places] = values
+
+
+def extend(column: array[Any], values: npt.NDArray[Any]) -> None:
+    """Append numbers to a column of records or of nodes."""
+    column.frombytes(np.ascontiguousarray(values, column.typecode).tobytes())
