@@ -126,6 +126,7 @@ class Storage:
         weights, stride, bias : int64, shape (records,)
             What the records say then.
         """
+
         def moved(vector: Float32) -> Float32:
             out = aligned(len(origin))
             kept = (origin >= 0) & (origin < len(vector))
