@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 
 import mlgraph
@@ -30,6 +31,8 @@ def load_data(folder: str | None) -> Dataset:
 
 def load_model(path: str) -> mlgraph.Network:
     """A network that tells classes apart."""
+    if os.path.isdir(path):
+        raise Failure(f"argument MODEL: expected a file, came the folder {path}; a run keeps its model in model.npz there")
     try:
         model = mlgraph.load(path)
     except OSError as error:

@@ -87,8 +87,10 @@ def wiring(graph: Graph, neurons: Ids | None = None) -> Wiring:
     return Wiring(neurons, n, source, _runs(at, stride, n))
 
 
-def find(graph: Graph, edges: Wiring, what: Iterable[Any], who: str = "prune") -> Mask:
+def find(graph: Graph, edges: Wiring, what: Any, who: str = "prune") -> Mask:
     """Which of all edges are named by neurons (all edges into and out of one), edges and pairs (source, target)."""
+    if isinstance(what, Neuron | Edge):
+        what = [what]
     if not isinstance(what, Iterable):
         raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(what).__name__}")
     ids: list[int] = []
@@ -97,7 +99,7 @@ def find(graph: Graph, edges: Wiring, what: Iterable[Any], who: str = "prune") -
         if isinstance(thing, Neuron):
             ids += graph._ids(who, [thing])
         elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
-            a, b = graph._ids(who, thing[:2])
+            a, b = graph._ids(who, [thing.source, thing.target] if isinstance(thing, Edge) else thing)
             pairs.append((a, b))
         else:
             raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(thing).__name__}")

@@ -16,7 +16,8 @@ def _graph(name: str, arguments: tuple[Node | float, ...]) -> Graph:
         if isinstance(argument, Node):
             return argument.graph
     came = ", ".join(type(a).__name__ for a in arguments[:5]) or "nothing"
-    raise TypeError(f"{name}: expected at least one node, came {came}")
+    one_by_one = f" ({name}(*nodes) takes them one by one)" if came in ("list", "tuple") else ""
+    raise TypeError(f"{name}: expected at least one node, came {came}{one_by_one}")
 
 
 def _apply(name: str, *arguments: Node | float) -> Node:

@@ -366,11 +366,8 @@ class Graph:
     @_alone
     def edge(self, source: Node, target: Node) -> Edge:
         """The edge from a node to a neuron; ValueError if there is none."""
-        s, t = self._ids("edge", [source, target])
-        at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
-        if not len(at):
-            raise ValueError(f"edge: expected an edge of the graph, came {plain(source.name)} to {plain(target.name)}")
-        return Edge(self[s], Neuron(self, t), float(self.weights_of(t)[int(at[0])]))
+        self._place_of("edge", source, target)
+        return Edge(source, Neuron(self, target.id))
 
     @_alone
     def add_edge(self, source: Node, target: Node, weight: float = 0.0) -> Edge:
@@ -395,12 +392,12 @@ class Graph:
         return self.edge(source, target)
 
     @_alone
-    def prune(self, what: Iterable[Neuron | Edge | tuple[Node, Node]]) -> None:
+    def prune(self, what: Neuron | Edge | Iterable[Neuron | Edge | tuple[Node, Node]]) -> None:
         """Cut neurons and edges, as one edit.
 
         Parameters
         ----------
-        what : iterable
+        what : Neuron, Edge or iterable
             Neurons, which lose all edges into and out of them; edges; pairs (source, target). What then has no path from an
             input, a parameter or a constant loses the edges out of it too: a neuron without live sources gives 0, whatever
             its bias.
@@ -420,7 +417,7 @@ class Graph:
         """Take back the last edit (prune, add_edge, add_neuron, add_neurons, and those of a model), if it was the last change.
 
         Edges that were cut return in their places with the weights and the optimizer state that they had; edges and neurons
-        that were added go. All else stays as it is, trained since or not.
+        that were added go, and their numbers may be given to others. All else stays as it is, trained since or not.
 
         Raises
         ------
@@ -474,6 +471,14 @@ class Graph:
         """Whoever holds it has the graph alone; a thread may take it again."""
         self._is_training = False
         _graphs.add(self)
+
+    def _place_of(self, what: str, source: Node, target: Node) -> int:
+        """Which of the sources of a neuron one is."""
+        s, t = self._ids(what, [source, target])
+        at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
+        if not len(at):
+            raise ValueError(f"{what}: expected an edge of the graph, came {plain(source.name)} to {plain(target.name)}")
+        return int(at[0])
 
     def _living(self) -> tuple[npt.NDArray[np.bool_], int]:
         from mlgraph.lowering import gather, is_live, topological
@@ -536,6 +541,8 @@ class Graph:
                 raise TypeError(f"{what}: expected nodes, came {type(node).__name__}")
             if node.graph is not self:
                 raise ValueError(f"{what}: expected nodes of one graph, came node {node.id} of another")
+            if node.id >= len(self._code):
+                raise ValueError(f"{what}: expected nodes of the graph, came n{node.id}, which it does not have, or no more")
             ids.append(node.id)
         return ids
 

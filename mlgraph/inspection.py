@@ -19,7 +19,7 @@ from mlgraph.network import Layer
 from mlgraph.plan import Plan
 from mlgraph.pruning import layers_of
 from mlgraph.trace import trace
-from mlgraph.views import Edge, Neuron
+from mlgraph.views import Neuron
 from mlgraph_ext import _topology
 
 __all__ = ["ABLATED", "COLUMNS", "ablate", "ablation_table", "inspect"]
@@ -94,7 +94,7 @@ def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_thread
     """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
     graph, other = model.graph, model.graph.copy()
     edges = wiring(other)
-    gone = find(graph, edges, [what] if isinstance(what, Neuron | Edge) else what, "ablate")
+    gone = find(graph, edges, what, "ablate")
     examples = Examples(x, graph.n_inputs)
     label, target = model._targets(y, len(examples))
     cut(other, edges, gone)

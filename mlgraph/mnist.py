@@ -128,7 +128,7 @@ def _add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--checkpoint-every", type=SECONDS, metavar="SECONDS",
                         help=f"keep all that a run needs to go on in {CHECKPOINT}, written anew this often")  # fmt: skip
     parser.add_argument("--resume", action="store_true",
-                        help=f"go on from {CHECKPOINT} if there is one, with the options of its run; write it as well "
+                        help=f"go on from {CHECKPOINT} if there is one, given the options that its run had; write it as well "
                              f"(default: every {DEFAULT_SECONDS:.0f} seconds)")  # fmt: skip
     parser.add_argument("--no-plot", action="store_true", help=f"write no {PICTURE}")
     parser.add_argument("--live", action="store_true", help="draw the picture in a window while training")
@@ -164,6 +164,8 @@ def _train(args: argparse.Namespace) -> int:
     for name, rates in THINNED_RATES.items():
         if getattr(recipe, name) and recipe.learning_rate == Recipe.learning_rate and "learning_rate" not in given:
             recipe = replace(recipe, learning_rate=rates)
+    if "method" in given and not recipe.sparsity:
+        raise Failure("argument --method: expected --sparsity with it, which says how much is cut, came none")
     data = load_data(args.data)
     net = recipe.network(data.train_x.shape[1], data.n_classes)
     return _learn(args, {"preset": args.preset, **asdict(recipe)}, recipe, net, data)

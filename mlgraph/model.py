@@ -33,16 +33,16 @@ class Model:
     Parameters
     ----------
     graph : Graph
-    outputs : sequence of Node
+    outputs : Node or sequence of Node
         For the cross-entropy the logits, one for each class.
     loss : "softmax_cross_entropy", "squared_error" or Node
         The squared error of an example is the sum over the outputs of (output - target)^2. A node is its own loss. The
         loss of a batch is the mean over its examples.
     """
 
-    def __init__(self, graph: Graph, outputs: Sequence[Node], loss: str | Node = "squared_error") -> None:
+    def __init__(self, graph: Graph, outputs: Node | Sequence[Node], loss: str | Node = "squared_error") -> None:
         self._begin(checked_graph(graph))
-        self._define(outputs, loss)
+        self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
 
     def _begin(self, graph: Graph) -> None:
         self.graph, self.history = graph, History()

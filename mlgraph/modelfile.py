@@ -70,7 +70,10 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
     """
     target = Path(checks.path("path", path))
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from None
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -32,6 +33,8 @@ class Node:
     @property
     def kind(self) -> str:
         """"input", "constant", "parameter", "neuron" or the name of the operation."""
+        if self.id >= len(self.graph):
+            return "undone node"  # that added it
         code = self.graph._code[self.id]
         if code >= NEURON:
             return "neuron"
@@ -55,12 +58,13 @@ class Node:
     @property
     def alive(self) -> bool:
         """Whether it has a live source and is needed for an output; see `Graph.alive`."""
-        return bool(self.graph.alive()[self.id])
+        return bool(self.graph.alive()[self.graph._id(self.id)])
 
     @property
     def value(self) -> float:
         """Value of a constant or parameter."""
-        code, data = self.graph._code[self.id], self.graph._data[self.id]
+        node = self.graph._id(self.id)
+        code, data = self.graph._code[node], self.graph._data[node]
         if code == CONSTANT:
             return self.graph._constants[data]
         if code == PARAMETER:
@@ -69,7 +73,7 @@ class Node:
 
     @value.setter
     def value(self, value: float) -> None:
-        if self.graph._code[self.id] != PARAMETER:
+        if self.graph._code[self.graph._id(self.id)] != PARAMETER:
             raise AttributeError(f"value: expected a parameter, came {self.kind} {plain(self.name)}")
         self.graph.weights_of(self.id)[0] = number("value", value)
 
@@ -154,12 +158,38 @@ class Node:
         raise TypeError(f"a node has no truth value (it has one for each example): came {self!r}")
 
 
-class Edge(NamedTuple):
-    """One weight from a source to a neuron: a reading, not a view."""
+class Edge:
+    """A view of one weight, from a source to a neuron; it unpacks to source, target and weight."""
 
-    source: Node
-    target: Neuron
-    weight: float
+    __slots__ = ("source", "target")
+
+    def __init__(self, source: Node, target: Neuron) -> None:
+        self.source = source
+        self.target = target
+
+    @property
+    def weight(self) -> float:
+        """The weight; ValueError once it is cut."""
+        return float(self.target.weights[self._place()])
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
+        self.target.weights[self._place()] = number("weight", weight)
+
+    def _place(self) -> int:
+        return self.target.graph._place_of("edge", self.source, self.target)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.source, self.target, self.weight))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Edge) and self.source == other.source and self.target == other.target
+
+    def __hash__(self) -> int:
+        return hash((self.source, self.target))
+
+    def __repr__(self) -> str:
+        return f"<edge {plain(self.source.name)} to {plain(self.target.name)}>"
 
     def prune(self) -> None:
         """Cut it; see `Graph.prune`."""
@@ -174,7 +204,7 @@ class Neuron(Node):
     @property
     def activation(self) -> str:
         """Name of the activation."""
-        return ops.BY_CODE[self.graph._code[self.id] - NEURON].name
+        return ops.BY_CODE[self.graph._code[self.graph._id(self.id)] - NEURON].name
 
     @property
     def weights(self) -> Float32:
@@ -188,12 +218,12 @@ class Neuron(Node):
     @property
     def bias(self) -> float | None:
         """The bias, None where there is none."""
-        at = self.graph.storage.bias[self.graph._data[self.id]]
+        at = self.graph.storage.bias[self.graph._data[self.graph._id(self.id)]]
         return None if at < 0 else float(self.graph.storage.vector[at])
 
     @bias.setter
     def bias(self, bias: float) -> None:
-        at = self.graph.storage.bias[self.graph._data[self.id]]
+        at = self.graph.storage.bias[self.graph._data[self.graph._id(self.id)]]
         if at < 0:
             raise AttributeError(f"bias: neuron {plain(self.name)} was made without one")
         self.graph.storage.vector[at] = number("bias", bias)
@@ -201,7 +231,7 @@ class Neuron(Node):
     @property
     def edges(self) -> list[Edge]:
         """Its incoming edges."""
-        return [Edge(s, self, float(w)) for s, w in zip(self.sources, self.weights, strict=True)]
+        return [Edge(source, self) for source in self.sources]
 
     def prune(self) -> None:
         """Cut it: all edges into it and out of it; see `Graph.prune`."""

@@ -102,12 +102,44 @@ def test_an_edge():
     a, b = net.layers[0].neurons[2], net.layers[1].neurons[4]
     edge = net.graph.edge(a, b)
     assert (edge.source, edge.target, edge.weight) == (a, b, b.weights[2]) and edge in b.edges
+    assert edge == b.edges[2] != b.edges[3] and len({edge, b.edges[2], b.edges[3]}) == 2
+    assert repr(edge) == f"<edge {a.name} to {b.name}>"
+    edge.weight = 0.25
+    assert b.weights[2] == edge.weight == b.edges[2].weight == 0.25
     rest = np.delete(b.weights, 2)
     edge.prune()
     assert a not in b.sources and b not in a.targets and a.alive and b.alive and net.n_edges == 446
     np.testing.assert_array_equal(b.weights, rest)
     with pytest.raises(ValueError, match=f"edge: expected an edge of the graph, came {a.name} to {b.name}"):
         net.graph.edge(a, b)
+    for use in (lambda: edge.weight, lambda: setattr(edge, "weight", 1), edge.prune):
+        with pytest.raises(ValueError, match=f"expected (an edge|edges) of the graph, came {a.name} to {b.name}"):
+            use()
+
+
+@pytest.mark.parametrize("which", [lambda net: net.layers[0].neurons[2], lambda net: net.layers[0].neurons[2].edges[1]])
+def test_one_thing_needs_no_list(which):
+    one, other = network(), network()
+    one.graph.prune(which(one))
+    other.graph.prune([which(other)])
+    assert one.n_edges == other.n_edges < network().n_edges
+
+
+def test_a_neuron_whose_making_was_undone():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    model = mlgraph.Model(g, g.add_neuron(x, weights=[1, 2]))
+    gone = g.add_neuron(x)
+    g.undo()
+    assert repr(gone) == "<undone node n3>"
+    for use in (lambda: gone.weights, lambda: gone.bias, lambda: setattr(gone, "bias", 1), lambda: gone.activation,
+                lambda: gone.alive, lambda: gone.sources, lambda: gone.value, lambda: setattr(gone, "value", 1)):  # fmt: skip
+        with pytest.raises(IndexError, match="node: expected 0 to 2, came 3"):
+            use()
+    for use in (gone.prune, lambda: g.add_edge(x[0], gone), lambda: g.add_neuron([gone]), lambda: mlgraph.exp(gone),
+                lambda: model.ablate(gone, [[1, 2]], [[3]])):  # fmt: skip
+        with pytest.raises(ValueError, match="expected nodes of the graph, came n3, which it does not have, or no more"):
+            use()
 
 
 def test_weights_of_a_layer():
@@ -263,7 +295,7 @@ def test_an_edge_of_any_two():
     pixel, neuron = net.graph[5], net.layers[1].neurons[2]
     before = net.graph.compile(neuron)(X)
     edge = net.graph.add_edge(pixel, neuron, -0.5)
-    assert edge == (pixel, neuron, -0.5) and neuron.sources[0] == pixel and pixel.targets[-1] == neuron
+    assert tuple(edge) == (pixel, neuron, -0.5) and neuron.sources[0] == pixel and pixel.targets[-1] == neuron
     assert net.n_edges == 448 and net.sparsity == 0
     after = net.graph.compile(neuron)(X)
     slope = np.where(after > 0, 1, 0.01)

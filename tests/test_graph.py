@@ -53,7 +53,7 @@ def test_neurons():
     g, x, y, _, _, n, (a, b), total = small()
     assert n.sources == [x, y] and n.activation == "tanh" and n.bias == 0.25
     np.testing.assert_array_equal(n.weights, [1, -1])
-    assert n.edges == [(x, n, 1.0), (y, n, -1.0)] and n.edges[0].source.name == "x"
+    assert [tuple(edge) for edge in n.edges] == [(x, n, 1.0), (y, n, -1.0)] and n.edges[0].source.name == "x"
     assert a.sources == b.sources == [y, n] and a.activation == "relu" and a.bias is None
     np.testing.assert_array_equal([a.weights, b.weights], [[1, 2], [3, 4]])
     assert total.sources == [n, g[3]]
@@ -209,7 +209,9 @@ ERRORS = {
     "number as output": (lambda g, x: g.compile(1.0), TypeError, "outputs: expected a sequence of nodes, came float"),
     "numbers as outputs": (lambda g, x: g.compile([x, 1.0]), TypeError, "outputs: expected nodes, came float"),
     "output of another": (lambda g, x: g.compile(OTHER), ValueError, "outputs: expected nodes of one graph"),
-    "outputs of a model": (lambda g, x: mlgraph.Model(g, x), TypeError, "outputs: expected a sequence of nodes, came Node"),
+    "outputs of a model": (lambda g, x: mlgraph.Model(g, 1), TypeError, "outputs: expected a sequence of nodes, came int"),
+    "a list of terms": (lambda g, x: mlgraph.sum([x, x]), TypeError,
+                        r"sum: expected at least one node, came list \(sum\(\*nodes\) takes them one by one\)"),
     "loss": (lambda g, x: mlgraph.Model(g, [x], "hinge"), ValueError,
              "loss: expected softmax_cross_entropy, squared_error or a node, came 'hinge'"),
     "loss of another": (lambda g, x: mlgraph.Model(g, [x], OTHER), ValueError, "loss: expected nodes of one graph"),

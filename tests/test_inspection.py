@@ -123,6 +123,14 @@ def test_any_graph():
 # --- the table ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_model_without_neurons():
+    g = mlgraph.Graph()
+    x = g.inputs(12)
+    model = mlgraph.Model(g, x[0] * g.parameter(2.0))
+    for y in (None, X[:, :1]):
+        assert len(model.inspect(X, y)) == 0
+
+
 def test_neurons_of_another_model():
     """They are alive, and nothing here depends on them."""
     net = network()

@@ -67,6 +67,8 @@ def bits(value):
         return value.shape, value.dtype, value.tobytes()
     if isinstance(value, mlgraph.Node):
         return value.id
+    if isinstance(value, mlgraph.Edge):
+        return bits(tuple(value))
     if isinstance(value, mlgraph.Function):
         return bits(value(X))
     if isinstance(value, Network):
@@ -148,12 +150,14 @@ def a_node(good):
     return Kind(good, {"None": None, "number": 3, "text": "x", "list": lambda w: [w.x[0]], "of another graph": OTHER[1]})
 
 
-def nodes(good):
+def nodes(good, one=False):
     bad = {
         "None": None, "number": 3, "text": "x", "numbers": [1.0], "one node": lambda w: w.x[0], "empty": [],
         "of another graph": [OTHER[1]], "one of another": lambda w: [w.x[0], OTHER[40]], "list in a list": lambda w: [w.x],
         "class": [mlgraph.Node], "empty row": np.array([]),
     }  # fmt: skip
+    if one:
+        del bad["one node"]
     row = {"row": lambda v: np.array([*v, None])[:-1]}  # of objects
     return Kind(good, bad, {"tuple": tuple, "iterator": lambda v: (node for node in v), **row})
 
@@ -307,6 +311,7 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Node.value": (lambda w: lambda value: setattr(w.p, "value", value), {"value": number(0.5)}),
     "Node.draw": (lambda w: w.y.draw, PICTURE),
     "Neuron.weights": (lambda w: lambda weights: setattr(w.n, "weights", weights), {"weights": array(WEIGHTS[0, :4])}),
+    "Edge.weight": (lambda w: lambda weight: setattr(w.n.edges[0], "weight", weight), {"weight": number(0.5)}),
     "Neuron.bias": (lambda w: lambda bias: setattr(w.n, "bias", bias), {"bias": number(0.5)}),
     "Layer.weights": (lambda w: lambda weights: setattr(w.net.layers[1], "weights", weights), {
         "weights": array(WEIGHTS.T[:3])}),
@@ -318,7 +323,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Gradients.of": (lambda w: w.gradients.of, {"node": a_node(lambda w: w.n)}),
     "Gradients.of_bias": (lambda w: w.gradients.of_bias, {"neuron": a_node(lambda w: w.n)}),
     "Model": (lambda w: mlgraph.Model, {
-        "graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n]), "loss": a_name("softmax_cross_entropy")}),
+        "graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n], one=True),
+        "loss": a_name("softmax_cross_entropy")}),
     **{f"Model.{name}": (lambda w, name=name: getattr(w.net, name), {"x": DATA, "n_threads": THREADS})
        for name in ("forward", "predict", "predict_proba")},
     "Model.evaluate": (lambda w: w.net.evaluate, {"x": array(X, fits=False, lengths=(0, 1)), "y": array(LABELS, labels=True),
@@ -376,7 +382,7 @@ FREE = {
     "NonFiniteError": "an exception", "CycleError": "an exception", "ModelFileError": "an exception",
     "CheckpointError": "an exception",
     "datasets.DataError": "an exception", "datasets.Dataset": "a record", "testing.Expected": "a record",
-    "Edge": "a record", "Gradients": "a record", "History": "a record", "Progress": "a record",
+    "Edge": "made by graphs", "Gradients": "a record", "History": "a record", "Progress": "a record",
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
     "History.add": "of the training loop",
     "Graph.in_training": "no argument", "Graph.alive": "no argument", "Graph.protected": "no argument",
@@ -500,9 +506,9 @@ def test_the_table_is_complete():
 def test_a_node_that_no_graph_made_reaches_no_kernel(numbers, use):
     g = Graph()
     g.inputs(3)
-    with pytest.raises(ValueError, match=r"^graph: expected edges between its nodes, came others"):
+    with pytest.raises(ValueError, match=r"^graph: expected edges between its nodes, came others|expected nodes of the graph"):
         g.compile(use(g, mlgraph.Node(g, numbers)))
-    with pytest.raises(ValueError, match=r"^graph: "):
+    with pytest.raises(ValueError, match=r"^graph: |: expected nodes of the graph"):
         mlgraph.Model(g, [use(g, mlgraph.Node(g, numbers))]).forward(X[:, :3])
 
 

@@ -292,6 +292,7 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["--epochs"], "argument --epochs: expected one argument"),
         (["--batch-size="], "argument --batch-size: expected N or A:B with positive integers, came ''"),
         (["evaluat", "model.npz"], "argument COMMAND: expected train, evaluate, inspect or prune, came 'evaluat'"),
+        (["--method", "set"], "argument --method: expected --sparsity with it, which says how much is cut, came none"),
         (["evaluate"], "the following arguments are required: MODEL"),
         (["evaluate", "a", "b"], "unrecognized arguments: b"),
         (["evaluate", "a", "--epochs", "1"], "unrecognized arguments: --epochs 1"),

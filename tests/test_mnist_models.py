@@ -63,7 +63,7 @@ def test_evaluate_mistaken_models(run: Run, model: str, tmp_path: Path) -> None:
     many = write_data(tmp_path / "many", classes=4)
     for path, data, message in (
         ("nothing.npz", None, "nothing.npz: cannot be read: No such file or directory"),
-        (".", None, ".: cannot be read: Is a directory"),
+        (".", None, "expected a file, came the folder .; a run keeps its model in model.npz there"),
         ("text", None, "text: not a model file, or a damaged one (File is not a zip file)"),
         ("other.npz", None, "other.npz: expected a network that tells classes apart, came another model"),
         (model, wide, f"{model} has 20 inputs, the images 4 x 6 pixels"),

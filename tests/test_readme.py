@@ -1,0 +1,33 @@
+"""The README's Python runs from top to bottom, and gives what it says."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+README = Path(__file__).parents[1] / "README.md"
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+def shown(value):
+    if isinstance(value, tuple):
+        return ", ".join(map(shown, value))
+    return str(np.asarray(value).tolist()) if isinstance(value, np.ndarray) else repr(value)
+
+
+def test_the_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names, compared = {}, 0
+    for block in re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL):
+        for statement in re.split(r"\n(?=\S)", block):
+            code, _, comment = statement.partition("  # ")
+            expected = comment.strip().partition(": (")[0].replace("...", "")
+            if not expected.startswith(("<", "[", "{")):
+                exec(statement, names)
+                continue
+            came = shown(eval(code, names))
+            # Builds round otherwise, and training makes that larger.
+            np.testing.assert_allclose(*([float(x) for x in NUMBER.findall(text)] for text in (came, expected)), atol=0.02)
+            assert NUMBER.sub("", came).replace("np.float32()", "") == NUMBER.sub("", expected)
+            compared += 1
+    assert compared == 7
