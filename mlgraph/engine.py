@@ -28,7 +28,7 @@ OPTIMIZERS = {"accumulate": 0, "sgd": 1, "momentum": 2, "adam": 3}
 """What becomes of a gradient, as the kernels number it."""
 
 STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam": ("first", "second")}
-"""The vectors of a graph's `state` that each of them keeps."""
+"""The vectors of `graph.storage.state` that each of them keeps."""
 
 BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
 """What a byte of uint8 data stands for."""

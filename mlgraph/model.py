@@ -356,8 +356,8 @@ class Model:
     ) -> History:
         """Train from where the parameters are.
 
-        Adjoints, gradients, moments and parameters below the normal numbers of float32, 1.2e-38, count as zero meanwhile (on
-        x86-64).
+        Adjoints, gradients, moments and parameters that come out of a step below the normal numbers of float32, 1.2e-38, are
+        zero instead (on x86-64).
 
         Parameters
         ----------

@@ -58,12 +58,12 @@ cdef extern from *:
         return (vec)((ivec)x & chosen);
     #endif
     }
-    /* If `so`, what is smaller than the normal numbers, 1.2e-38, counts and comes out as zero on this thread from now on.
-       What was before, for `restore_numbers`. */
+    /* If `so`, results smaller than the normal numbers, 1.2e-38, come out as zero on this thread from now on. (Operands of that
+       size still count: what is differentiated is what was computed.) What was before, for `restore_numbers`. */
     static inline unsigned flush_subnormals(int so) {
     #if defined(__SSE2__)
         unsigned before = _mm_getcsr();
-        if (so) _mm_setcsr(before | 0x8040);
+        if (so) _mm_setcsr(before | _MM_FLUSH_ZERO_ON);
         return before;
     #else
         return 0;

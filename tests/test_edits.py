@@ -462,6 +462,9 @@ def test_a_copy_is_a_graph_of_its_own():
     before, values = everything(net.graph), net.forward(X)
     other = net.graph.copy()
     assert everything(other) == before
+    for vector in (other.parameters, *other.storage.state.values()):
+        vector += 1
+    assert everything(net.graph) == before
     other.prune([(other[0], other[12])])
     other.parameters[:] = 0
     other.add_neuron(other.inputs(1))
