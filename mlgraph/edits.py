@@ -31,14 +31,14 @@ class Wiring(NamedTuple):
     neurons, counts : int32, shape (neurons,)
         Ids, and how many edges each has.
     source : int32, shape (edges,)
-    place : int64, shape (edges,)
+    place : int64 or int32, shape (edges,)
         Where the weight stands in the parameter vector; in an edit -1 for a new edge.
     """
 
     neurons: Ids
     counts: Ids
     source: Ids
-    place: Ints
+    place: Ints | Ids
 
     @property
     def target(self) -> Ids:
@@ -222,14 +222,17 @@ def _check(graph: Graph, new: Wiring) -> tuple[npt.NDArray[np.uint8], Mask]:
 
 def _rewire(graph: Graph, old: Wiring, new: Wiring, fresh: dict[str, Float32]) -> None:
     """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere."""
-    edge = np.full(graph.storage.used + 1, -1)  # the last is that of new edges
-    edge[new.place] = np.arange(len(new.place))
+    edge = np.full(graph.storage.used + 1, -1, np.int32)  # the last is that of new edges
+    edge[new.place] = np.arange(len(new.place), dtype=np.int32)
     edge[-1] = -1
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
     kept = old._replace(place=edge[old.place])
     at = graph.storage.grow(len(new.source), align=PANEL)
     for name, vector in graph.storage.vectors().items():
-        vector[at : at + len(new.source)] = np.where(new.place >= 0, vector[new.place], fresh.get(name, np.float32(0)))
+        values = vector[new.place]
+        if fresh:  # else there are no new edges
+            values = np.where(new.place >= 0, values, fresh.get(name, np.float32(0)))
+        vector[at : at + len(new.source)] = values
     record = np.array(graph._data, np.int64)[new.neurons]
     first = np.cumsum(new.counts) - new.counts
     write(graph.storage.weights, record, at + first)

@@ -366,8 +366,8 @@ class Graph:
     @_alone
     def edge(self, source: Node, target: Node) -> Edge:
         """The edge from a node to a neuron; ValueError if there is none."""
-        self._place_of("edge", source, target)
-        return Edge(source, Neuron(self, target.id))
+        place = self._place_of(source, target)
+        return Edge(source, Neuron(self, target.id), place)
 
     @_alone
     def add_edge(self, source: Node, target: Node, weight: float = 0.0) -> Edge:
@@ -472,12 +472,14 @@ class Graph:
         self._is_training = False
         _graphs.add(self)
 
-    def _place_of(self, what: str, source: Node, target: Node) -> int:
+    def _place_of(self, source: Node, target: Node, guess: int = 0) -> int:
         """Which of the sources of a neuron one is."""
-        s, t = self._ids(what, [source, target])
+        s, t = self._ids("edge", [source, target])
+        if self._code[t] >= NEURON and guess < self._count[t] and self._pool[self._start[t] + guess] == s:
+            return guess
         at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
         if not len(at):
-            raise ValueError(f"{what}: expected an edge of the graph, came {plain(source.name)} to {plain(target.name)}")
+            raise ValueError(f"edge: expected an edge of the graph, came {plain(source.name)} to {plain(target.name)}")
         return int(at[0])
 
     def _living(self) -> tuple[npt.NDArray[np.bool_], int]:

@@ -393,7 +393,8 @@ COMMANDS = {
 
 
 def _run(words: list[str]) -> int:
-    name = words.pop(0) if words and not words[0].startswith("-") else "train"
+    is_named = bool(words) and not words[0].startswith("-")
+    name = words.pop(0) if is_named else "train"
     if name not in COMMANDS:
         *names, last = COMMANDS
         raise Failure(f"argument COMMAND: expected {', '.join(names)} or {last}, came {name!r}")
@@ -406,7 +407,12 @@ def _run(words: list[str]) -> int:
         allow_abbrev=False,
     )
     command.add_options(parser)
-    return command.run(parser.parse(words))
+    try:
+        args = parser.parse(words)
+    except Failure as failure:
+        unknown = str(failure).removeprefix("unrecognized arguments: ").split()
+        raise Failure(f"{failure} (a command comes first)") if not is_named and unknown[0] in COMMANDS else failure from None
+    return command.run(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

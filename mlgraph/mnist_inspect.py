@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_common_options(parser)
     parser.add_argument("--neuron", type=NEURON, metavar="LAYER.INDEX", help="look at one neuron closely")
     parser.add_argument("--layer", type=INDEX, default=0, metavar="N", help="the layer to draw (default: 0, the first)")
-    parser.add_argument("--out", metavar="FILE", help="the picture (default: MODEL's name with .png)")
+    parser.add_argument("--out", metavar="FILE", help="the picture (default: MODEL's name with .png or .LAYER.INDEX.png)")
     parser.add_argument("--no-plot", action="store_true", help="draw no picture")
 
 
@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     size = net.layers[layer].size
     if index is not None and index >= size:
         raise Failure(f"argument --neuron: expected a neuron from {layer}.0 to {layer}.{size - 1}, came {layer}.{index}")
-    out = Path(args.out) if args.out else Path(args.model).with_suffix(".png")
+    suffix = ".png" if index is None else f".{layer}.{index}.png"
+    out = Path(args.out) if args.out else Path(args.model).with_suffix(suffix)
     if not args.no_plot and (out.is_dir() or not out.parent.is_dir()):
         raise Failure(f"argument --out: cannot write {str(out)!r}: {'it is a folder' if out.is_dir() else 'no such folder'}")
 

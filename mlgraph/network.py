@@ -78,7 +78,7 @@ class Layer:
         new, place = float_array("biases", biases, (self.size,)), self._bias_places()
         self._graph.parameters[place[place >= 0]] = new[place >= 0]
 
-    def _edges(self) -> tuple[Ints, npt.NDArray[Any], npt.NDArray[Any]]:
+    def _edges(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
         """Of each edge from the layer before, its place among the parameters, its neuron and its source."""
         edges, column = wiring(self._graph, np.array(self._ids, np.int32)), np.full(len(self._graph), -1)
         column[self._reads] = np.arange(len(self._reads))

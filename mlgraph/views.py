@@ -161,23 +161,25 @@ class Node:
 class Edge:
     """A view of one weight, from a source to a neuron; it unpacks to source, target and weight."""
 
-    __slots__ = ("source", "target")
+    __slots__ = ("_place", "source", "target")
 
-    def __init__(self, source: Node, target: Neuron) -> None:
+    def __init__(self, source: Node, target: Neuron, place: int = 0) -> None:
         self.source = source
         self.target = target
+        self._place = place  # among the sources, unless they have changed since
 
     @property
     def weight(self) -> float:
         """The weight; ValueError once it is cut."""
-        return float(self.target.weights[self._place()])
+        return float(self.target.weights[self._find()])
 
     @weight.setter
     def weight(self, weight: float) -> None:
-        self.target.weights[self._place()] = number("weight", weight)
+        self.target.weights[self._find()] = number("weight", weight)
 
-    def _place(self) -> int:
-        return self.target.graph._place_of("edge", self.source, self.target)
+    def _find(self) -> int:
+        self._place = self.target.graph._place_of(self.source, self.target, self._place)
+        return self._place
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.source, self.target, self.weight))
@@ -231,7 +233,7 @@ class Neuron(Node):
     @property
     def edges(self) -> list[Edge]:
         """Its incoming edges."""
-        return [Edge(source, self) for source in self.sources]
+        return [Edge(source, self, place) for place, source in enumerate(self.sources)]
 
     def prune(self) -> None:
         """Cut it: all edges into it and out of it; see `Graph.prune`."""

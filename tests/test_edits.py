@@ -106,8 +106,9 @@ def test_an_edge():
     assert repr(edge) == f"<edge {a.name} to {b.name}>"
     edge.weight = 0.25
     assert b.weights[2] == edge.weight == b.edges[2].weight == 0.25
-    rest = np.delete(b.weights, 2)
+    rest, later = np.delete(b.weights, 2), b.edges[7]
     edge.prune()
+    assert later.weight == rest[6] and later == b.edges[6]
     assert a not in b.sources and b not in a.targets and a.alive and b.alive and net.n_edges == 446
     np.testing.assert_array_equal(b.weights, rest)
     with pytest.raises(ValueError, match=f"edge: expected an edge of the graph, came {a.name} to {b.name}"):

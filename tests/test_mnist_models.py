@@ -125,6 +125,7 @@ def test_inspect_a_pruned_network(run: Run, model: str) -> None:
     assert (alone.status, alone.err) == (0, "")
     assert "cut off" in alone.out
     assert "wrote" not in alone.out
+    assert "wrote cut.0.4.png" in run("inspect", "cut.npz", "--neuron", "0.4").out  # beside that of the layer
 
 
 @pytest.mark.parametrize("hidden", ["none", "6,4", "50"])
