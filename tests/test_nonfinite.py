@@ -50,7 +50,7 @@ MODELS = {
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_steps_taken_alone_are_the_same(monkeypatch, make, options):
-    """To the bit: whether steps are certain to be finite decides only how they are taken."""
+    """To the bit, where no blocks are filled: whether steps are certain to be finite decides only how they are taken."""
     x = X * (RNG.random(X.shape) < 0.3)
     made, steps = [], []
     for limits in (nonfinite.limits, lambda *_: Limits(0.0, 0.0, 0.0), lambda *_: Limits(1e-3, 1e-3, 1e-6)):
