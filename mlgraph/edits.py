@@ -81,7 +81,7 @@ def wiring(graph: Graph, neurons: Ids | None = None) -> Wiring:
     if neurons is None:
         neurons = np.flatnonzero(code >= NEURON).astype(np.int32)
     record = np.array(graph._data, np.int64)[neurons]
-    at, stride = np.array(graph.storage.weights, np.int64)[record], np.array(graph.storage.stride, np.int64)[record]
+    at, stride, _ = (column[record] for column in graph.storage.places)
     n = count[neurons]
     source = np.array(graph._pool, np.int32)[_runs(start[neurons], np.ones_like(stride), n)]
     return Wiring(neurons, n, source, _runs(at, stride, n))

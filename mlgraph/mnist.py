@@ -410,8 +410,9 @@ def _run(words: list[str]) -> int:
     try:
         args = parser.parse(words)
     except Failure as failure:
-        unknown = str(failure).removeprefix("unrecognized arguments: ").split()
-        raise Failure(f"{failure} (a command comes first)") if not is_named and unknown[0] in COMMANDS else failure from None
+        unknown, _, rest = str(failure).partition(": ")
+        late = not is_named and unknown == "unrecognized arguments" and rest.partition(" ")[0] in COMMANDS
+        raise Failure(f"{failure} (a command comes first)") if late else failure from None
     return command.run(args)
 
 

@@ -288,6 +288,7 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--epoch", "1"], "unrecognized arguments: --epoch 1"),  # no abbreviations: they break when options are added
         (["train", "more"], "unrecognized arguments: more"),
+        (["--json", " "], "unrecognized arguments:  "),
         (["--json", "evaluate", "m"], "unrecognized arguments: evaluate m (a command comes first)"),
         (["train", "a\nb"], "unrecognized arguments: a b"),
         (["--epochs"], "argument --epochs: expected one argument"),
