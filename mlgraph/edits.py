@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from mlgraph.checks import Float32, plain
 from mlgraph.graph import NEURON, PARAMETER, Added, Graph
-from mlgraph.lowering import Ids, Ints, gather, is_live, topological
+from mlgraph.lowering import Ids, Ints, gather, is_live, runs, topological
 from mlgraph.storage import PANEL, extend, write
 from mlgraph.views import Edge, Neuron
 
@@ -32,7 +32,7 @@ class Wiring(NamedTuple):
         Ids, and how many edges each has.
     source : int32, shape (edges,)
     place : int64 or int32, shape (edges,)
-        Where the weight stands in the parameter vector; in an edit -1 for a new edge.
+        Where the weight stands in the parameter vector; of edges to come, which of the present ones they are, -1 if new.
     """
 
     neurons: Ids
@@ -52,9 +52,17 @@ class Wiring(NamedTuple):
         edges = np.repeat(neurons, self.counts)
         return Wiring(self.neurons[neurons], self.counts[neurons], self.source[edges], self.place[edges])
 
-    def where(self, edges: Mask) -> Wiring:
-        """These edges alone, of the same neurons."""
-        return Wiring(self.neurons, _sums(edges, self.counts), self.source[edges], self.place[edges])
+    def beside(self, other: Wiring) -> Wiring:
+        """These neurons, and then others."""
+        neurons, counts, source, place = (np.concatenate([mine, theirs]) for mine, theirs in zip(self, other, strict=True))
+        return Wiring(neurons, counts, source, place)
+
+    def without(self, edges: Mask) -> tuple[Wiring, Wiring]:
+        """All edges of the neurons that lose some of these, and what is left of them."""
+        counts = self.counts - _sums(edges, self.counts)
+        lose = counts != self.counts
+        old, left = self.of(lose), ~edges[np.repeat(lose, self.counts)]
+        return old, Wiring(old.neurons, counts[lose], old.source[left], np.flatnonzero(left).astype(np.int32))
 
 
 class Rewired(NamedTuple):
@@ -63,7 +71,7 @@ class Rewired(NamedTuple):
     Attributes
     ----------
     before : Wiring
-        Of the neurons that were edited; `place` is where each edge stands among their edges now, -1 if it was cut.
+        Of the neurons that were edited; `place` says which of their edges now each is, -1 if it was cut.
     values : dict of float32, shape (edges,)
         What stood at each edge in the parameter vector (""), and in each vector of optimizer state.
     edits : int
@@ -75,77 +83,117 @@ class Rewired(NamedTuple):
     edits: int
 
 
+LONG = 16
+"""Sources of a list that is worth a look whether there is another like it."""
+
+
+class Lists(NamedTuple):
+    """Lists of sources, each once: where that of each node begins, int64, and what they hold, int32."""
+
+    start: Ints
+    pool: Ids
+
+
+def once(edges: Wiring) -> Lists:
+    """The lists of some neurons. Of neurons that lost the same source they are the same."""
+    return _once(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source)
+
+
+def _once(start: Ints, count: Ids, pool: Ids) -> Lists:
+    reads = np.flatnonzero(count)
+    lists, first, which = np.unique(start[reads], return_index=True, return_inverse=True)
+    length = count[reads[first]]
+    held: dict[bytes, Any] = {}
+    for i in np.flatnonzero(length >= LONG).tolist():
+        lists[i] = held.setdefault(pool[lists[i] : lists[i] + length[i]].tobytes(), lists[i])
+    lists, first, again = np.unique(lists, return_index=True, return_inverse=True)
+    length = length[first]
+    begin = np.zeros(len(start), np.int64)
+    begin[reads] = (np.cumsum(length) - length)[again.reshape(-1)[which.reshape(-1)]]
+    return Lists(begin, gather(pool, lists, length))
+
+
 def wiring(graph: Graph, neurons: Ids | None = None) -> Wiring:
     """The edges into these neurons; into all of them by default."""
-    code, count, start = graph.codes, graph.counts, np.array(graph._start, np.int64)
+    start, count = np.array(graph._start, np.int64), graph.counts
     if neurons is None:
-        neurons = np.flatnonzero(code >= NEURON).astype(np.int32)
+        neurons = np.flatnonzero(graph.codes >= NEURON).astype(np.int32)
     record = np.array(graph._data, np.int64)[neurons]
     at, stride, _ = (column[record] for column in graph.storage.places)
     n = count[neurons]
-    source = np.array(graph._pool, np.int32)[_runs(start[neurons], np.ones_like(stride), n)]
-    return Wiring(neurons, n, source, _runs(at, stride, n))
+    source = np.array(graph._pool, np.int32)[runs(start[neurons], np.ones_like(stride), n, len(graph._pool))]
+    return Wiring(neurons, n, source, runs(at, stride, n, graph.storage.used))
 
 
-def find(graph: Graph, edges: Wiring, what: Any, who: str = "prune") -> Mask:
-    """Which of all edges are named by neurons (all edges into and out of one), edges and pairs (source, target)."""
+def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
+    """The edges into some neurons, and which of them are named by neurons, edges and pairs (source, target).
+
+    A neuron names all edges into it: without them it is not live, and `cut` takes those out of it.
+    """
     if isinstance(what, Neuron | Edge):
         what = [what]
     if not isinstance(what, Iterable):
         raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(what).__name__}")
-    ids: list[int] = []
-    pairs: list[tuple[int, int]] = []
+    chosen, pairs = np.zeros(len(graph), bool), []
     for thing in what:
         if isinstance(thing, Neuron):
-            ids += graph._ids(who, [thing])
+            chosen[graph._ids(who, [thing])] = True
         elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
-            a, b = graph._ids(who, [thing.source, thing.target] if isinstance(thing, Edge) else thing)
-            pairs.append((a, b))
+            pairs.append(graph._ids(who, [thing.source, thing.target] if isinstance(thing, Edge) else thing))
         else:
             raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(thing).__name__}")
-    target, found = edges.target, np.zeros(len(edges.source), bool)
+    source, target = np.array(pairs, np.int64).reshape(-1, 2).T
+    concerned = chosen.copy()
+    concerned[target] = True
+    edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
+    found = np.repeat(chosen[edges.neurons], edges.counts)
     if pairs:
-        key = target.astype(np.int64) * len(graph) + edges.source
-        wanted = np.array([t * len(graph) + s for s, t in pairs])
+        key, wanted = edges.target.astype(np.int64) * len(graph) + edges.source, target * len(graph) + source
         there = np.isin(wanted, key)
         if not there.all():
             missing = " to ".join(plain(graph[i].name) for i in pairs[int(np.argmin(there))])
             raise ValueError(f"{who}: expected edges of the graph, came {missing}")
         found |= np.isin(key, wanted)
-    if ids:
-        chosen = np.zeros(len(graph), bool)
-        chosen[ids] = True
-        outputs = [i for i in ids if i in graph.protected()]
-        if outputs:
-            raise ValueError(f"{who}: expected neurons that are no outputs of a model, came {plain(graph[outputs[0]].name)}")
-        found |= chosen[target] | chosen[edges.source]
-    return found
+    outputs = [i for i in np.flatnonzero(chosen).tolist() if i in graph.protected()]
+    if outputs:
+        raise ValueError(f"{who}: expected neurons that are no outputs of a model, came {plain(graph[outputs[0]].name)}")
+    return edges, found
 
 
 def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None:
-    """Cut these of all edges, and with them what then reads a neuron that is not live.
+    """Cut these edges, and with them all that then read a neuron that is not live.
 
     Parameters
     ----------
     edges : Wiring
-        All of the graph's.
+        Of all neurons, or at least of those that lose an edge by `gone`.
     gone : bool, shape (edges,)
     sweep : bool
-        Whether edges go, too, that lead to no output of a model.
+        Whether of `edges` those go, too, that lead to no output of a model.
 
     Raises
     ------
     ValueError
         If an output of a model would not be live any more; nothing has changed.
     """
-    new = edges.where(~gone)
-    live, needed = _check(graph, new)
-    of_use = (live[new.source] > 0) & (needed[new.target] | (not sweep))
-    if not of_use.all():
-        new = new.where(of_use)
-    touched = new.counts != edges.counts
-    if touched.any():
-        _rewire(graph, edges.of(touched), new.of(touched), {})
+    old, new = edges.without(gone)
+    lists = once(new)
+    after = _sources(graph, new, lists)
+    live = _check(graph, *after)
+    late = graph._readers(~live) & (graph.codes >= NEURON) if not live.all() else ~live
+    late[edges.neurons] = False
+    if late.any():
+        others = wiring(graph, np.flatnonzero(late).astype(np.int32))
+        edges = edges.beside(others)
+        gone = np.append(gone, np.zeros(len(others.source), bool))
+    useless = ~live[edges.source]
+    if sweep:
+        useless |= ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)
+    if (useless & ~gone).any():
+        old, new = edges.without(gone | useless)
+        lists = once(new)
+    if len(new.neurons):
+        _rewire(graph, old, new, lists, {})
 
 
 def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
@@ -164,10 +212,11 @@ def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
     falls = (np.diff(old.source) < 0) & (np.diff(slot[: len(old.source)]) == 0)
     ascends[slot[1 : len(old.source)][falls]] = False
     order = np.lexsort([np.where(ascends[slot], sources, np.arange(len(slot))), slot])
-    place = np.concatenate([old.place, np.full(len(source), -1)])[order]
+    place = np.where(order < len(old.source), order, -1)
     new = Wiring(old.neurons, np.bincount(slot, minlength=len(neurons)).astype(np.int32), sources[order], place)
-    _check(graph, new)
-    _rewire(graph, old, new, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
+    lists = once(new)
+    _check(graph, *_sources(graph, new, lists))
+    _rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
 
 def undo(graph: Graph) -> None:
@@ -192,64 +241,63 @@ def undo(graph: Graph) -> None:
         graph._names = {node: name for node, name in graph._names.items() if node < last.nodes}
         graph.edits += 1
     else:
-        now = wiring(graph, last.before.neurons)
-        kept = last.before.place
-        place = np.where(kept >= 0, now.place[kept] if len(now.place) else -1, -1)
-        _rewire(graph, now, last.before._replace(place=place), last.values)
+        _rewire(graph, wiring(graph, last.before.neurons), last.before, once(last.before), last.values)
     graph._last = None
 
 
-def _check(graph: Graph, new: Wiring) -> tuple[npt.NDArray[np.uint8], Mask]:
-    """Which nodes are live once `new` are the edges of its neurons, and which some model needs.
+def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Ints, Ids, Ids]:
+    """The sources of all nodes once `new` are the edges of its neurons: where each list begins, its length, the pool."""
+    start, count = np.array(graph._start, np.int64), graph.counts
+    start[new.neurons], count[new.neurons] = len(graph._pool) + lists.start, new.counts
+    return start, count, np.concatenate([np.array(graph._pool, np.int32), lists.pool])
+
+
+def _check(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
+    """Which nodes are live with these sources.
 
     Raises
     ------
     ValueError
-        If an output of a model is not live; CycleError with a cycle.
+        If an output of a model is not; CycleError with a cycle.
     """
-    start, count = np.array(graph._start, np.int64), graph.counts
-    pool = np.concatenate([np.array(graph._pool, np.int32), new.source])
-    start[new.neurons] = len(graph._pool) + np.cumsum(new.counts) - new.counts
-    count[new.neurons] = new.counts
     _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
-    live, outputs = is_live(graph.codes, start, count, pool, order), np.array(sorted(graph.protected()), np.int32)
-    for i in outputs[live[outputs] == 0].tolist():
-        raise ValueError(f"expected a path to every output of a model, came an edit that would cut off {plain(graph[i].name)}")
-    if not len(outputs):
-        return live, np.ones(len(graph), bool)
-    return live, topological(graph, start, count, pool, outputs)[0] >= 0
+    live = is_live(graph.codes, start, count, pool, order) > 0
+    for i in sorted(graph.protected()):
+        if not live[i]:
+            name = plain(graph[i].name)
+            raise ValueError(f"expected a path to every output of a model, came an edit that would cut off {name}")
+    return live
 
 
-def _rewire(graph: Graph, old: Wiring, new: Wiring, fresh: dict[str, Float32]) -> None:
+def _needed(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
+    """Which nodes some model needs; all, without a model."""
+    outputs = np.array(sorted(graph.protected()), np.int32)
+    return topological(graph, start, count, pool, outputs)[0] >= 0 if len(outputs) else np.ones(len(graph), bool)
+
+
+def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32]) -> None:
     """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere."""
-    edge = np.full(graph.storage.used + 1, -1, np.int32)  # the last is that of new edges
-    edge[new.place] = np.arange(len(new.place), dtype=np.int32)
-    edge[-1] = -1
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
-    kept = old._replace(place=edge[old.place])
-    at = graph.storage.grow(len(new.source), align=PANEL)
+    now = np.full(len(old.source) + 1, -1, np.int32)
+    now[new.place] = np.arange(len(new.place), dtype=np.int32)  # those of new edges behind all others
+    added, at = new.place < 0, graph.storage.grow(len(new.source), align=PANEL)
     for name, vector in graph.storage.vectors().items():
-        values = vector[new.place]
-        if fresh:  # else there are no new edges
-            values = np.where(new.place >= 0, values, fresh.get(name, np.float32(0)))
-        vector[at : at + len(new.source)] = values
+        values = vector[at : at + len(new.source)]
+        if len(old.source):
+            before[name].take(new.place, out=values, mode="clip")
+        values[added] = fresh[name][added] if name in fresh else 0
     record = np.array(graph._data, np.int64)[new.neurons]
-    first = np.cumsum(new.counts) - new.counts
-    write(graph.storage.weights, record, at + first)
+    write(graph.storage.weights, record, at + np.cumsum(new.counts) - new.counts)
     write(graph.storage.stride, record, np.ones(len(record)))
-    write(graph._start, new.neurons, len(graph._pool) + first)
+    write(graph._start, new.neurons, len(graph._pool) + lists.start)
     write(graph._count, new.neurons, new.counts)
-    extend(graph._pool, new.source)
+    extend(graph._pool, lists.pool)
     graph.edits += 1
-    graph._last = Rewired(kept, before, graph.edits)
+    graph._last = Rewired(old._replace(place=now[:-1]), before, graph.edits)
     pack(graph)
 
 
 # --- what edits leave behind -----------------------------------------------------------------------------------------
-
-
-LONG = 16
-"""Sources of a list that is worth a look whether there is another like it."""
 
 
 class Packed(NamedTuple):
@@ -265,27 +313,18 @@ class Packed(NamedTuple):
 
 def packed(graph: Graph) -> Packed:
     """Lists of sources that some node reads, once each; weights record by record, and behind them the biases."""
-    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
-    reads = np.flatnonzero(count)
-    lists, first, which = np.unique(start[reads], return_index=True, return_inverse=True)
-    length = count[reads[first]]
-    held: dict[bytes, Any] = {}
-    for i in np.flatnonzero(length >= LONG).tolist():  # of neurons that lost the same source, the lists are the same
-        lists[i] = held.setdefault(pool[lists[i] : lists[i] + length[i]].tobytes(), lists[i])
-    lists, first, again = np.unique(lists, return_index=True, return_inverse=True)
-    length = length[first]
-    start[:] = 0
-    start[reads] = (np.cumsum(length) - length)[again.reshape(-1)[which.reshape(-1)]]
+    count = graph.counts
+    lists = _once(np.array(graph._start, np.int64), count, np.array(graph._pool, np.int32))
     owner = np.flatnonzero(graph.codes >= PARAMETER)
     owner = owner[np.argsort(np.array(graph._data, np.int64)[owner])]
     n = np.where(graph.codes[owner] >= NEURON, count[owner], 1)
     ends = np.cumsum(n)
     at, stride, bias = graph.storage.places
     has = bias >= 0
-    origin = np.concatenate([_runs(at, stride, n), bias[has]])
+    origin = np.concatenate([runs(at, stride, n, graph.storage.used), bias[has]])
     new_bias = np.where(has, n.sum() + np.cumsum(has) - 1, -1)
     origin = np.concatenate([origin, np.full(-len(origin) % PANEL, -1)])
-    return Packed(start, gather(pool, lists, length), ends - n, np.ones(len(n), np.int64), new_bias, origin)
+    return Packed(*lists, ends - n, np.ones(len(n), np.int64), new_bias, origin)
 
 
 def pack(graph: Graph, *, most: float = 1.0) -> None:
@@ -295,16 +334,6 @@ def pack(graph: Graph, *, most: float = 1.0) -> None:
     new = packed(graph)
     graph._start, graph._pool = type(graph._start)("q", new.start.tobytes()), type(graph._pool)("i", new.pool.tobytes())
     graph.storage.move(new.origin, new.weights, new.stride, new.bias)
-
-
-def _runs(first: Ints, stride: Ints, count: npt.NDArray[Any]) -> Ints:
-    """``first[i] + k * stride[i]`` for all k below ``count[i]``, for one i after the other."""
-    first, stride, count = first[count > 0], stride[count > 0], count[count > 0]
-    step = np.repeat(stride, count)
-    if len(first):
-        last = first + (count - 1) * stride
-        step[np.cumsum(count) - count] = first - np.append(0, last[:-1])
-    return np.cumsum(step, out=step)
 
 
 def _sums(mask: Mask, count: Ids) -> Ids:

@@ -309,12 +309,9 @@ class Graph:
 
     def targets_of(self, node: int) -> npt.NDArray[np.int32]:
         """Ids of the nodes that read a node, int32 of shape (targets,)."""
-        node = self._id(node)
-        start, count, pool = np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32)
-        at = np.flatnonzero(pool == node)
-        # Of the places where it stands, those in each node's list.
-        inside = np.searchsorted(at, start + count) > np.searchsorted(at, start)
-        return np.flatnonzero(inside).astype(np.int32)
+        chosen = np.zeros(len(self), bool)
+        chosen[self._id(node)] = True
+        return np.flatnonzero(self._readers(chosen)).astype(np.int32)
 
     def weights_of(self, node: int) -> Float32:
         """Weights of a neuron, shape (sources,), or the value of a parameter, shape (1,); a writable view."""
@@ -407,10 +404,9 @@ class Graph:
         ValueError
             If it is an output of a model, or would leave one without a live source; nothing has changed.
         """
-        from mlgraph.edits import cut, find, wiring
+        from mlgraph.edits import cut, named
 
-        edges = wiring(self)
-        cut(self, edges, find(self, edges, what))
+        cut(self, *named(self, what))
 
     @_alone
     def undo(self) -> None:
@@ -471,6 +467,14 @@ class Graph:
         """Whoever holds it has the graph alone; a thread may take it again."""
         self._is_training = False
         _graphs.add(self)
+
+    def _readers(self, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Which nodes have one of the chosen among their sources; both of shape (nodes,)."""
+        start, count = np.array(self._start, np.int64), self.counts
+        # Of the places where they stand in the pool, those in each node's list.
+        at = np.flatnonzero(chosen[np.array(self._pool, np.int32)])
+        readers: npt.NDArray[np.bool_] = np.searchsorted(at, start + count) > np.searchsorted(at, start)
+        return readers
 
     def _place_of(self, source: Node, target: Node, guess: int = 0) -> int:
         """Which of the sources of a neuron one is."""

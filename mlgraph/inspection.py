@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.checks import plain
-from mlgraph.edits import cut, find, wiring
+from mlgraph.edits import cut, named, wiring
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, gather, topological
@@ -93,8 +93,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
 def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None) -> dict[str, float]:
     """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
     graph, other = model.graph, model.graph.copy()
-    edges = wiring(other)
-    gone = find(graph, edges, what, "ablate")
+    edges, gone = named(graph, what, "ablate")
     examples = Examples(x, graph.n_inputs)
     label, target = model._targets(y, len(examples))
     cut(other, edges, gone)

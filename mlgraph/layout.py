@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlgraph.graph import NEURON, PARAMETER, Graph
-from mlgraph.lowering import Ids, Ints, Lowered, gather
+from mlgraph.lowering import Ids, Ints, Lowered, gather, index_type, runs
 from mlgraph.storage import PANEL
 
 
@@ -44,31 +44,24 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
 
     # Some group is not: all are laid out anew, and what no output needs keeps its values behind them.
     new_weights, new_stride, new_bias = weights.copy(), stride.copy(), bias.copy()
-    moved, to, top = [], [], 0
+    origins: list[Ints | Ids] = []
+    top, end = 0, graph.storage.used
     for place in places:
-        for origin, target in place.move(top, weights, stride, bias, new_weights, new_stride, new_bias):
-            moved.append(origin)
-            to.append(target)
+        origins += place.move(top, end, weights, stride, bias, new_weights, new_stride, new_bias)
         top += place.length
-    owner = np.full(len(weights), -1)
-    owners = np.flatnonzero(np.array(graph._code) >= PARAMETER)
+    rest = np.flatnonzero(~seen)
+    owner = np.empty(len(weights), np.int64)
+    owners = np.flatnonzero(graph.codes >= PARAMETER)
     owner[np.array(graph._data, np.int64)[owners]] = owners
-    for record in np.flatnonzero(~seen).tolist():
-        n = graph._count[owner[record]] if graph._code[owner[record]] >= NEURON else 1
-        k = np.arange(n)
-        moved.append(weights[record] + k * stride[record])
-        to.append(top + k)
-        new_weights[record], new_stride[record] = top, 1
-        top += n
-        if bias[record] >= 0:
-            moved.append(bias[record : record + 1])
-            to.append(np.array([top]))
-            new_bias[record] = top
-            top += 1
-    origin = np.full(-(-top // PANEL) * PANEL, -1)
-    if to:
-        origin[np.concatenate(to)] = np.concatenate(moved)
-    graph.storage.move(origin, new_weights, new_stride, new_bias)
+    n = np.where(graph.codes >= NEURON, graph.counts, 1)[owner[rest]]
+    has = bias[rest] >= 0
+    origins += [runs(weights[rest], stride[rest], n, end), bias[rest][has]]
+    new_weights[rest], new_stride[rest] = top + np.cumsum(n) - n, 1
+    top += int(n.sum())
+    new_bias[rest[has]] = top + np.arange(np.count_nonzero(has))
+    top += int(np.count_nonzero(has))
+    origins.append(np.full(-top % PANEL, -1))
+    graph.storage.move(np.concatenate(origins, dtype=index_type(end)), new_weights, new_stride, new_bias)
     return [place.where(new_weights, new_bias) for place in places]
 
 
@@ -130,23 +123,22 @@ class _Group:
         """First place and length of its runs, padding included."""
         return [(weights, self.size)] + ([(bias, self._width)] if bias >= 0 else [])
 
-    def move(self, top: int, weights: Ints, stride: Ints, bias: Ints, new_weights: Ints, new_stride: Ints,
-             new_bias: Ints) -> list[tuple[Ints, Ints]]:  # fmt: skip
-        """(from, to) of everything in the group, and the new records."""
-        to = top + self._places()
-        at = self._bias_of(weights, bias)
+    def move(self, top: int, end: int, weights: Ints, stride: Ints, bias: Ints, new_weights: Ints, new_stride: Ints,
+             new_bias: Ints) -> list[Ints | Ids]:  # fmt: skip
+        """Where everything in the group stands now, in the order of its places; -1 for padding. The records are made new."""
+        origin = weights[self.edges]
         if self.is_written:
-            origin = weights[self.edges]
-            new_weights[self.edges] = to
+            new_weights[self.edges] = top + self._places()
         else:
-            j = np.arange(len(to)) - np.repeat(np.cumsum(self.fan) - self.fan, self.fan)
-            origin = np.repeat(weights[self.edges], self.fan) + j * np.repeat(stride[self.edges], self.fan)
+            origin = runs(origin, stride[self.edges], self.fan, end)
             new_weights[self.edges], new_stride[self.edges] = top + self.first, self.step
-        pairs = [(origin, to)]
-        self.length = self.size
+        if self.step == PANEL:
+            rows = np.pad(origin.reshape(self.n, -1), ((0, self._width - self.n), (0, 0)), constant_values=-1)
+            origin = rows.reshape(-1, PANEL, rows.shape[1]).swapaxes(1, 2).reshape(-1)
+        origins, self.length = [origin, np.full(self.size - len(origin), -1)], self.size
+        at = self._bias_of(weights, bias)
         if at is not None:
-            behind = top + self.size + np.arange(self.n)
-            pairs.append((at, behind))
-            (new_weights if self.is_written else new_bias)[self.biases] = behind
+            (new_weights if self.is_written else new_bias)[self.biases] = top + self.size + np.arange(self.n)
+            origins += [at, np.full(self._width - self.n, -1)]
             self.length += self._width
-        return pairs
+        return origins

@@ -179,3 +179,18 @@ def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.
     ends = np.cumsum(count)
     out: npt.NDArray[Any] = pool[np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - count), count)]
     return out
+
+
+def index_type(end: int) -> type[np.int32 | np.int64]:
+    """Of numbers below `end`: most often half the memory, and half the time, of int64."""
+    return np.int32 if end <= np.iinfo(np.int32).max else np.int64
+
+
+def runs(first: Ints, stride: Ints, count: npt.NDArray[Any], end: int) -> Ints | Ids:
+    """``first[i] + k * stride[i]`` for all k below ``count[i]``, for one i after the other; all are below `end`."""
+    first, stride, count = first[count > 0], stride[count > 0], count[count > 0]
+    step = np.repeat(stride.astype(index_type(end)), count)
+    if len(first):
+        last = first + (count - 1) * stride
+        step[np.cumsum(count) - count] = first - np.append(0, last[:-1])
+    return np.cumsum(step, out=step)

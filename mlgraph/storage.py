@@ -116,12 +116,12 @@ class Storage:
         """The parameters (""), and each vector of optimizer state, all of one length."""
         return {"": self.vector[: self.used], **{name: self.state_vector(name, fresh=False) for name in self.state}}
 
-    def move(self, origin: Ints, weights: Ints, stride: Ints, bias: Ints) -> None:
+    def move(self, origin: npt.NDArray[Any], weights: Ints, stride: Ints, bias: Ints) -> None:
         """Lay all of it out anew.
 
         Parameters
         ----------
-        origin : int64, shape (new length,)
+        origin : int32 or int64, shape (new length,)
             Where each element of the new vectors stands now; -1 for padding.
         weights, stride, bias : int64, shape (records,)
             What the records say then.
@@ -129,8 +129,9 @@ class Storage:
 
         def moved(vector: Float32) -> Float32:
             out = aligned(len(origin))
-            kept = (origin >= 0) & (origin < len(vector))
-            out[kept] = vector[origin[kept]]
+            if len(vector):
+                vector.take(origin, out=out, mode="clip")
+            out[(origin < 0) | (origin >= len(vector))] = 0
             return out
 
         self.vector = moved(self.vector)

@@ -472,6 +472,39 @@ def test_a_copy_is_a_graph_of_its_own():
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
 
 
+def test_what_was_added_has_no_state_and_padding_is_zero():
+    """Wherever a layout puts it: neurons beside trained ones, rows and blocks, some read by no output."""
+    net = network(hidden=(9, 5))
+    net.fit(X, Y, epochs=1, momentum=0.9)
+    g = net.graph
+    new = g.add_neuron(net.layers[0].neurons, "tanh", weights=np.ones(9), bias=1.0)
+    idle = g.add_neurons(list(g)[:5], np.ones((3, 5)), np.ones(3))
+    for output in net.outputs[:2]:
+        g.add_edge(new, output, 1.0)
+    net.layers[1].neurons[1].edges[2].prune()
+    net.predict(X)
+    assert g.storage.used == len(g.parameters) and len(g.parameters) % PANEL == 0
+    first, padding = g.storage.vectors()["first"], np.ones(len(g.parameters), bool)
+    mine = edits.wiring(g, np.array([new.id, *idle], np.int32)).place
+    has = np.array(g.storage.bias) >= 0
+    padding[edits.wiring(g).place] = padding[np.array(g.storage.bias)[has]] = False
+    assert (g.parameters[mine] == 1).all() and not first[mine].any() and first.any()
+    assert not g.parameters[padding].any() and not first[padding].any() and padding.any()
+
+
+def test_a_state_shorter_than_the_parameters_moves_with_them():
+    net = network(hidden=(9, 5))
+    net.fit(X, Y, epochs=1, momentum=0.9)
+    g = net.graph
+    g.storage.state["first"][:] = 1
+    new = g.add_neuron(net.layers[0].neurons, "tanh")
+    moves = g.storage.moves
+    mlgraph.Model(g, new).predict(X)
+    first = g.storage.vectors()["first"]
+    assert g.storage.moves > moves and not first[edits.wiring(g, np.array([new.id], np.int32)).place].any()
+    assert first[edits.wiring(g, np.array(net.layers[0]._ids, np.int32)).place].all()
+
+
 def test_what_falls_away_is_not_trained():
     """It must not stand in the padding of a block, where updates take whole panels."""
     net = network(hidden=(9, 5))
