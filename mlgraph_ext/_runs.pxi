@@ -28,6 +28,8 @@ cdef inline inlined_void forward_of_runs(
 ) noexcept nogil:
     cdef vec w[RUN][RUN_VECS]
     cdef vec acc[RUN_VECS]
+    cdef const float* value = e.value
+    cdef const uint8_t* lanes = e.lane
     cdef const float* x
     cdef float* at
     cdef int64_t run, j, end
@@ -43,8 +45,8 @@ cdef inline inlined_void forward_of_runs(
                 # Past the last column stand zeros; any finite weight will do.
                 w[i][c] = at_neurons(weights + smaller(run * RUN + i, columns - 1) * PANEL, columns * PANEL, c)[0]
         while j < end:
-            x = e.value + j * RUN
-            at = sums + <int64_t>e.lane[j] * PANEL
+            x = value + j * RUN
+            at = sums + <int64_t>lanes[j] * PANEL
             for c in range(vecs):
                 acc[c] = at_neurons(at, stride, c)[0]
             for i in range(RUN):
