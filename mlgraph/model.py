@@ -381,7 +381,8 @@ class Model:
         seed : int
             Fixes the order of the examples and what is dropped.
         callback : callable, optional
-            Is given a `Progress` after every piece of steps and every epoch.
+            Is given a `Progress` after every piece of steps and every epoch. If it raises StopIteration, the run ends there:
+            what was learnt stays, and the checkpoint, if any, can be gone on from.
         sparsify : GradualPruning, SET or RigL, optional
             Cuts and grows edges meanwhile.
         on_nonfinite : "raise", "skip" or "disconnect"

@@ -221,8 +221,17 @@ def train(
     graph, or compiled another part of it and so moved the parameters. `options` are those of `Engine.run` that all steps
     have in common. What is not certain to be finite is left to `guard`. `between` is called between pieces, when all that
     a step leads to is done: there a run can be left, and go on later. `sparse` cuts and grows edges before the
-    steps that it chooses.
+    steps that it chooses. A callback that raises StopIteration ends the run.
     """
+
+    def goes_on(progress: Progress) -> bool:
+        try:
+            if callback:
+                callback(progress)
+        except StopIteration:
+            return False
+        return True
+
     n, history, hyper = len(examples), state.history, options["hyper"]
     per_step = 0.0
     while state.epoch < epochs:
@@ -269,7 +278,8 @@ def train(
             if callback:
                 seen = slice(int(steps.first[at]), state.seen)
                 loss, accuracy = _means(losses[seen], None if correct is None else correct[seen])
-                callback(Progress("steps", epoch, epochs, epoch * n + seen.stop, epochs * n, loss, accuracy, history))
+                if not goes_on(Progress("steps", epoch, epochs, epoch * n + seen.stop, epochs * n, loss, accuracy, history)):
+                    return
             between()
         scores = validate() if validate else None
         loss, accuracy = _means(losses, correct)
@@ -279,8 +289,8 @@ def train(
         if scores:
             history.add(validation_loss=scores["loss"], validation_accuracy=scores.get("accuracy", np.nan))
         state.epoch, state.step, state.taken, state.seconds = epoch + 1, 0, taken + len(rate), 0.0
-        if callback:
-            callback(Progress("epoch", epoch, epochs, (epoch + 1) * n, epochs * n, loss, accuracy, history))
+        if not goes_on(Progress("epoch", epoch, epochs, (epoch + 1) * n, epochs * n, loss, accuracy, history)):
+            return
         between()
 
 

@@ -40,6 +40,14 @@ def test_a_run_that_is_stopped_again_and_again(path, name):
     assert (len(model.history.nonfinite_cut) > 5) == (name in ("skipped examples", "disconnected neurons"))
 
 
+@pytest.mark.parametrize("calls", [1, 7, 11, 20])
+def test_a_run_that_its_callback_ended_goes_on(path, calls):
+    fit(network(), momentum=0.0, checkpoint=path, checkpoint_every=1e6, callback=stop_at(calls, StopIteration))
+    net = network()
+    fit(net, momentum=0.0, checkpoint=path, resume=True)
+    assert bits(net) == whole("sgd")
+
+
 def test_nothing_to_go_on_from(path):
     net = network()
     fit(net, momentum=0.0, checkpoint=path, resume=True)
@@ -336,6 +344,7 @@ def test_processes_are_interrupted(name, tmp_path):
             if len(ends) < 5:
                 child.send_signal(signal.SIGINT)
             ends.append(child.wait(timeout=600))
+        assert ends[-1] == 3 or out.exists()
     assert ends.count(3) == len(ends) - 1 > 0 and out.read_text() == repr(whole(name, epochs=150))
 
 

@@ -132,3 +132,22 @@ def test_an_exception_in_a_callback_ends_the_run():
     with pytest.raises(KeyError, match="enough"):
         net.fit(X, Y, epochs=3, callback=stop)
     assert len(net.history.batch_loss) and np.isfinite(net.evaluate(X, Y)["loss"])
+
+
+@pytest.mark.parametrize("kind", ["steps", "epoch"])
+def test_a_callback_may_end_the_run(kind):
+    net, whole, told = network(), network(), []
+
+    def enough(progress):
+        told.append((progress.kind, progress.epoch, progress.examples))
+        if told[-1][:2] == (kind, 1):
+            raise StopIteration
+
+    history = net.fit(X, Y, epochs=3, batch_size=20, validation=(X, Y), callback=enough)
+    epochs = 2 if kind == "epoch" else 1
+    assert history is net.history and told[-1][:2] == (kind, 1) and history.batch_examples[-1] == told[-1][2]
+    assert len(history.epoch_loss) == len(history.validation_loss) == epochs
+    whole.fit(X, Y, epochs=3, batch_size=20, validation=(X, Y))
+    assert history.batch_loss.tolist() == whole.history.batch_loss[: len(history.batch_loss)].tolist()
+    if kind == "epoch":
+        assert net.evaluate(X, Y)["loss"] == whole.history.validation_loss[1] == history.validation_loss[-1]
