@@ -45,8 +45,8 @@ MOST_LISTED = 2**25
 MANY = 2**22
 """Floats from which on it pays to look whether they are bytes: more than the caches hold."""
 
-FEW = 8
-"""Examples for which one row after the other is faster than `LANES` at once, sparse or not."""
+FEW = LANES
+"""Examples of a step for which skipping zeros pays even where there are none: they are one tile, and one thread's otherwise."""
 
 MOST_THREADS = 1024
 """More than this is a mistake, and may be more than the system can start: libgomp then ends the process."""
@@ -200,9 +200,7 @@ class Examples:
 
     @cached_property
     def are_sparse(self) -> bool:
-        """Whether skipping runs of zeros pays: few are not zero, or the examples are few."""
-        if len(self) <= FEW:
-            return True
+        """Whether skipping runs of zeros pays in steps of many examples: enough of them are zero."""
         sample = self.array[:: max(1, len(self) // 256)]
         rest = -sample.shape[1] % RUN
         sample = np.pad(sample, ((0, 0), (0, rest))) if rest else np.ascontiguousarray(sample)
@@ -280,6 +278,7 @@ class Engine:
         step_number: int = 0,
         seed: int = 0,
         limit: float = 0.0,
+        few: bool | None = None,
         losses: Float32 | None = None,
         correct: npt.NDArray[np.uint8] | None = None,
         values: Any = (),
@@ -315,6 +314,9 @@ class Engine:
             Of the first step; with the seed they fix what is dropped.
         limit : float
             In training: a step is taken only if all its gradients are certain to stay below it. 0: whatever they are.
+        few : bool, optional
+            Whether steps have so few examples that zeros are skipped whatever the data. By default these steps decide; a
+            run that is given in pieces says it for all of them, for the other way adds in another order.
         losses, correct : float32 and uint8, shape (len(order),), optional
             Filled with the loss of each example, and whether its highest output is its label's, by place in `order`.
         values, adjoints : sequence of int
@@ -360,7 +362,8 @@ class Engine:
         vectors = [storage.vector, *(storage.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
         own = self._copied(vectors, n_threads)
         parameters, first_moment, second_moment, *_ = *own, None, None
-        sparse = direct and plan.dense_read_data and examples.are_sparse and self._weights_are_finite(parameters)
+        few = most <= FEW if few is None else few
+        sparse = direct and plan.dense_read_data and (few or examples.are_sparse) and self._weights_are_finite(parameters)
         as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
         input_column = plan.input_column
         narrow = sparse and len(input_column) < examples.array.shape[1]

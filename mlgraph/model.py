@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, shown, whole
-from mlgraph.engine import STATE, Engine, Examples, threads_for
+from mlgraph.engine import FEW, STATE, Engine, Examples, threads_for
 from mlgraph.graph import NEURON, Graph, checked_graph
 from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.plan import KINDS, Plan
@@ -478,6 +478,7 @@ class Model:
             options = {
                 "label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes,
                 "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed, "n_threads": n_threads,
+                "few": min(sizes) <= FEW,
             }  # fmt: skip
             with keeper or nullcontext():
                 train(

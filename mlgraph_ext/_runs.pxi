@@ -3,9 +3,8 @@
 #
 # The vector runs over neurons: the panels of the weights are laid out for it, weights[panel][source][neuron]. The weights
 # of a run of columns stand in registers while all examples pass that have it, and each line of them is read once a list and
-# in order. Example by example they would be read for every pixel, in no order, from the L2 cache: 2.5 cycles a multiply-add
-# of a vector. And a run has several columns because a sum over examples then costs a load and a store for several
-# multiply-adds.
+# in order. Example by example they would be read for every pixel, in no order, from the L2 cache. And a run has several
+# columns because a sum over examples then costs a load and a store for several multiply-adds.
 
 cdef extern from *:
     """

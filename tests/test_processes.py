@@ -365,10 +365,24 @@ def test_operations_are_work_too(monkeypatch):
     assert asked[-1] == 500 * f._engine(False).plan.work > 0
 
 
-def test_few_examples_are_walked_one_by_one():
-    """Also where nothing is zero: for as few a tile of all lanes is slower."""
-    assert engine.Examples(np.ones((engine.FEW, 3)), 3).are_sparse
-    assert not engine.Examples(np.ones((engine.FEW + 1, 3)), 3).are_sparse
+def test_steps_of_few_examples_skip_zeros(monkeypatch):
+    """Also where nothing is zero. A run skips them in all its steps or in none: they add in another order."""
+    asked, prepare = [], mlgraph_ext.sweep.prepare
+
+    def spy(**given):
+        asked.append(given["first_slot"])  # inputs have no slots where zeros are skipped
+        return prepare(**given)
+
+    monkeypatch.setattr(mlgraph_ext.sweep, "prepare", spy)
+    x, y, few = np.ones((200, 3)), np.ones((200, 8)), engine.FEW
+    net = mlgraph.Network(3)
+    net.add_layer(8, "tanh")
+    net.forward(x[:few]), net.forward(x[: few + 1])
+    assert asked == [3, 0]
+    for batch in (few, (100, few), (few, 100), few + 1, (few + 1, 100)):
+        asked.clear()
+        net.fit(x, y, epochs=2, batch_size=batch)
+        assert set(asked) == {3 if np.min(batch) <= few else 0}
 
 
 @pytest.mark.parametrize("setting", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}], ids=str)

@@ -1,0 +1,141 @@
+"""What the thresholds of the package stand for: on both sides of each, both ways are timed, in turns.
+
+    python bench/thresholds.py
+
+A row is a value of what is compared with a threshold, and the fastest time of either way; a threshold stands well where the
+one way becomes the faster, for these networks. It takes a quarter of a minute; where other work shares the machine, look at
+several runs.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from machine import facts
+from rivals import network
+
+import mlgraph
+from mlgraph import engine, filling, model, plan
+from mlgraph.datasets import load_mnist
+
+Way = tuple[Any, str, Any]
+"""A module, the name of its threshold, and what it is set to: low enough, or high enough, to decide for one way."""
+
+ROUNDS = 7
+
+
+def seconds(run: Callable[[], Any], ways: list[Way]) -> list[float]:
+    """The fastest of some turns of each way. What was compiled before is compiled anew."""
+    best = [np.inf] * len(ways)
+    for turn in range(ROUNDS + 1):
+        for i, (module, name, value) in enumerate(ways):
+            before = getattr(module, name)
+            setattr(module, name, value)
+            begin = time.perf_counter()
+            run()
+            spent = time.perf_counter() - begin
+            setattr(module, name, before)
+            best[i] = min(best[i], spent) if turn else np.inf
+    return best
+
+
+def fitted(net: mlgraph.Model, x: Any, y: Any, batch: int = 128, **options: Any) -> Callable[[], None]:
+    """Steps of training, without the compilation before them."""
+
+    def run() -> None:
+        net._engines.clear()
+        assert net._engine("loss").filled
+        net.fit(x, y, epochs=1, batch_size=batch, learning_rate=1e-4, **options)
+
+    return run
+
+
+def floats(rng: np.random.Generator, columns: int, examples: int = 6400) -> np.ndarray:
+    return rng.normal(size=(examples, columns)).astype(np.float32)
+
+
+def layers(*sizes: int) -> mlgraph.Network:
+    """Layers of tanh: data that are dense, and a squared error."""
+    net = mlgraph.Network(sizes[0], seed=0)
+    for size in sizes[1:]:
+        net.add_layer(size, "tanh")
+    return net
+
+
+def threads(many: bool) -> Iterator[tuple[float, list[float]]]:
+    """Steps on one thread and on two, by their multiply-adds: alone, or a hundred in a call."""
+    net, rng, steps = layers(64, 64, 10), np.random.default_rng(0), 200
+    ways: list[Way] = [(engine, "threads_for", lambda wish, work, steps=1, n=n: n) for n in (1, 2)]
+    for batch in (8, 16, 32, 64, 128, 256, 512):
+        x, y = floats(rng, 64, steps * batch), floats(rng, 10, steps * batch)
+
+        def alone(x: np.ndarray = x[:batch]) -> None:
+            for _ in range(steps):
+                net.forward(x)
+
+        times = seconds(fitted(net, x, y, batch) if many else alone, ways)
+        yield net._engine("loss").plan.work * batch, [s / steps for s in times]
+
+
+def full(of_data: bool) -> Iterator[tuple[float, list[float]]]:
+    """An epoch of rows and of a block with holes, by the share of the edges that are there."""
+    mnist, rng = load_mnist(), np.random.default_rng(0)
+    for share in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4) if of_data else (0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
+        net = network(300) if of_data else layers(16, 304, 304, 10)
+        net.prune(1 - share, by="random", scope="layer")
+        data = (mnist.train_x[:6400], mnist.train_y[:6400]) if of_data else (floats(rng, 16), floats(rng, 10))
+        name = "FULL_FROM_DATA" if of_data else "FULL_FROM"
+        yield share, seconds(fitted(net, *data), [(filling, name, 2.0), (filling, name, 0.0)])
+
+
+def sparse() -> Iterator[tuple[float, list[float]]]:
+    """An epoch of a block that goes through all its data, and of one that skips zeros, by the share of runs that are not."""
+    rng = np.random.default_rng(0)
+    for share in (0.3, 0.5, 0.7, 0.8, 0.9, 1.0):
+        runs = rng.random((6400, 196)) < share
+        x = (np.repeat(runs, 4, axis=1) * rng.integers(1, 256, (6400, 784))).astype(np.uint8)
+        run = fitted(network(300), x, rng.integers(0, 10, 6400))
+        yield share, seconds(run, [(engine, "SPARSE_BELOW", -1.0), (engine, "SPARSE_BELOW", 2.0)])
+
+
+def few() -> Iterator[tuple[float, list[float]]]:
+    """Steps of dense data by a block that goes through all of them, and by one that skips zeros, by the size of the step."""
+    net, rng, steps = layers(256, 256, 10), np.random.default_rng(0), 100
+    for batch in (4, 8, 16, 32, 64, 128):
+        run = fitted(net, floats(rng, 256, steps * batch), floats(rng, 10, steps * batch), batch)
+        yield batch, [s / steps for s in seconds(run, [(model, "FEW", 0), (model, "FEW", batch)])]
+
+
+def dense() -> Iterator[tuple[float, list[float]]]:
+    """An epoch of rows and of a block, by how many neurons share 256 sources."""
+    rng = np.random.default_rng(0)
+    for n in (2, 4, 6, 8, 12, 16):
+        run = fitted(layers(16, 256, n), floats(rng, 16), floats(rng, n))
+        yield n, seconds(run, [(plan, "DENSE_FROM", n + 1), (plan, "DENSE_FROM", n)])
+
+
+def show(name: str, value: Any, quantity: str, ways: tuple[str, str], rows: Iterator[tuple[float, list[float]]]) -> None:
+    print(f"\n{name} = {value}\n{quantity:>40}{ways[0]:>16}{ways[1]:>16}")
+    for at, (one, other) in rows:
+        unit, size = ("ms", 1e3) if max(one, other) > 1e-3 else ("µs", 1e6)
+        print(f"{at:>40,.6g}{one * size:>13.3g} {unit}{other * size:>13.3g} {unit}{one / other:>8.2f} times as fast")
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    print(", ".join(f"{name} {value}" for name, value in facts().items()))
+    if mlgraph.default_threads() > 1:
+        of_threads = "multiply-adds of a step", ("one thread", "two")
+        show("mlgraph.engine.WORK_PER_THREAD", engine.WORK_PER_THREAD, *of_threads, threads(many=False))
+        show("mlgraph.engine.WORK_OF_TWO", engine.WORK_OF_TWO, *of_threads, threads(many=True))
+    show("mlgraph.engine.SPARSE_BELOW", engine.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
+    show("mlgraph.engine.FEW", engine.FEW, "examples of a step", ("all", "entries"), few())
+    show("mlgraph.filling.FULL_FROM_DATA", filling.FULL_FROM_DATA, "share of edges", ("rows", "block"), full(of_data=True))
+    show("mlgraph.filling.FULL_FROM", filling.FULL_FROM, "share of edges", ("rows", "block"), full(of_data=False))
+    show("mlgraph.plan.DENSE_FROM", plan.DENSE_FROM, "neurons", ("rows", "block"), dense())
+
+
+if __name__ == "__main__":
+    main()
