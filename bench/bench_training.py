@@ -64,6 +64,20 @@ def bench_optimizer(benchmark, note, mnist, options):
     assert net.evaluate(mnist.test_x, mnist.test_y)["accuracy"] > 0.9
 
 
+@pytest.mark.benchmark(group="100 steps of dense data, 64-256-256-10, one thread")
+@pytest.mark.parametrize("batch", [1, 8, 16, 32])
+def bench_few(benchmark, note, batch):
+    """Steps of few examples: what they cost beside those of a whole tile."""
+    rng, net = np.random.default_rng(0), mlgraph.Network(64, seed=0)
+    for size in (256, 256, 10):
+        net.add_layer(size, "tanh")
+    x, y = rng.normal(size=(100 * batch, 64)).astype(np.float32), rng.normal(size=(100 * batch, 10)).astype(np.float32)
+    options = {"epochs": 1, "batch_size": batch, "learning_rate": 1e-4, "n_threads": 1}
+    history = benchmark.pedantic(net.fit, (x, y), options, rounds=9, warmup_rounds=1)
+    note(batch=batch)
+    assert np.isfinite(history.batch_loss).all() and len(history.batch_loss) == 100
+
+
 @pytest.mark.benchmark(group="default run, 10 epochs of 784-32-10")
 @pytest.mark.parametrize("threads", sorted({1, mlgraph.default_threads()}))
 def bench_threads(benchmark, note, mnist, threads):

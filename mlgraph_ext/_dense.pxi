@@ -1,9 +1,13 @@
-# Dense blocks: `count` neurons that share `fan_in` sources. All three kernels are one scheme, an outer product summed in
-# registers: acc[row][vector] += scalar[row] * vector.
+# Dense blocks: `count` neurons that share `fan_in` sources. All kernels are one scheme, an outer product summed in registers:
+# acc[row][vector] += scalar[row] * vector.
 #
-#   forward    row = neuron, vector = lanes,   summed over sources
-#   adjoint    row = source, vector = lanes,   summed over neurons
-#   gradient   row = source, vector = neurons, summed over lanes and tiles
+#   forward    row = neuron,  vector = lanes,   summed over sources
+#   few        row = example, vector = neurons, summed over sources: forward, where most lanes would be of no use
+#   adjoint    row = source,  vector = lanes,   summed over neurons
+#   gradient   row = source,  vector = neurons, summed over lanes and tiles
+#
+# A tile of few examples costs less: its forward step goes by neurons, its adjoint through half the lanes, its gradient through
+# the lanes that it has. Each number is the sum of the same products in the same order, whatever stands beside it.
 #
 # Weights stand in panels of PANEL neurons, weights[panel][source][neuron]: every scalar operand of the first two and every
 # result of the third is contiguous, whatever the width of the layer (a row-major matrix of width 4096 would put eight
@@ -12,6 +16,8 @@
 
 cdef enum:
     BLOCK = 128          # operands that are vectors, taken at once: 16 KB, they stay in the L1 cache for all rows
+    FEW_VECS = 8         # vectors of neurons whose sums of one example stand in registers: they hide the latency of a sum
+    FEW_WIDTH = 8 * VEC_WIDTH
 
 
 cdef kernel_void dense_forward(
@@ -56,42 +62,127 @@ cdef kernel_void dense_forward(
         first = first + BLOCK
 
 
-cdef kernel_void dense_adjoint(
-    const float* weights, int64_t fan_in, int64_t count,
-    const int32_t* source, const float* delta, int64_t first_zeroed, float* adjoints,
+cdef inline const vec* at_neurons(const float* panels, int64_t stride, int64_t c) noexcept nogil:
+    # The c-th vector of neurons: its panel (stride floats apart), then its place in the panel.
+    return <const vec*>(panels + (c * VEC_WIDTH // PANEL) * stride + c * VEC_WIDTH % PANEL)
+
+
+cdef inline inlined_void few_of_neurons(
+    int rows, int vecs, const float* weights, const float* bias, int64_t fan_in, int64_t left, const int32_t* source,
+    const float* values, float* sums,
 ) noexcept nogil:
-    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]; slots before `first_zeroed` are set."""
+    # sums[example][neuron] of `vecs` vectors of neurons, of which only `left` may be there: the last is repeated.
+    cdef vec acc[TILE_ROWS][FEW_VECS]
+    cdef const float* w[FEW_VECS]
+    cdef const float* x
+    cdef vec v
+    cdef int64_t k
+    cdef int i, c
+    for c in range(vecs):
+        w[c] = <const float*>at_neurons(weights, fan_in * PANEL, smaller(c, left - 1))
+        for i in range(rows):
+            acc[i][c] = (<const vec*>bias)[smaller(c, left - 1)] if bias != NULL else splat(<float>0)
+    for k in range(fan_in):
+        x = values + source[k] * <int64_t>LANES
+        for c in range(vecs):
+            v = (<const vec*>(w[c] + k * PANEL))[0]
+            for i in range(rows):
+                acc[i][c] = acc[i][c] + v * x[i]
+    for i in range(rows):
+        for c in range(vecs):
+            (<vec*>(sums + i * FEW_WIDTH))[c] = acc[i][c]
+
+
+cdef kernel_void few_forward(
+    const float* weights, const float* bias, int64_t fan_in, int64_t count,
+    const int32_t* source, const float* values, int64_t n, float* out,
+) noexcept nogil:
+    """What `dense_forward` gives, of a tile of n examples: lanes past them repeat the last."""
+    cdef float sums[LANES * FEW_WIDTH]
+    cdef float turned[FEW_WIDTH * LANES]
+    cdef int64_t vecs = (count + PANEL - 1) // PANEL * PANEL_VECS, at = 0, width, neurons, example, i
+    cdef const float* w
+    cdef const float* b
+    cdef float* to
+    while at < vecs:
+        w = <const float*>at_neurons(weights, fan_in * PANEL, at)
+        b = bias + at * VEC_WIDTH if bias != NULL else NULL
+        width = FEW_VECS if n == 1 else TILE_VECS
+        example = 0
+        while example < n:
+            if n == 1:
+                few_of_neurons(1, FEW_VECS, w, b, fan_in, vecs - at, source, values, sums)
+            else:
+                few_of_neurons(TILE_ROWS, TILE_VECS, w, b, fan_in, vecs - at, source, values + example,
+                               sums + example * FEW_WIDTH)
+            example = example + TILE_ROWS
+        neurons = smaller(width * VEC_WIDTH, count - at * VEC_WIDTH)
+        to = out + at * VEC_WIDTH * LANES
+        if n == 1:
+            for i in range(neurons * SLOT_VECS):
+                (<vec*>to)[i] = splat(sums[i // SLOT_VECS])
+        else:
+            for i in range(n, LANES):
+                memcpy(sums + i * FEW_WIDTH, sums + (n - 1) * FEW_WIDTH, neurons * sizeof(float))
+            transpose(sums, FEW_WIDTH, LANES, <int>neurons, turned, LANES)  # by fours: up to the end of a panel
+            memcpy(to, turned, neurons * LANES * sizeof(float))
+        at = at + width
+
+
+cdef inline inlined_void adjoint_of_lanes(
+    int vecs, const float* weights, int64_t fan_in, int64_t count,
+    const int32_t* source, const float* delta, int64_t n, int64_t first_zeroed, float* adjoints,
+) noexcept nogil:
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec d[TILE_VECS]
     cdef const float* w[TILE_ROWS]
-    cdef int64_t first = 0, k, panel, n, lane, step
+    cdef int64_t first = 0, k, panel, neuron, lane, step, lanes = vecs * VEC_WIDTH
     cdef const vec* at
     cdef vec* to
     cdef int i, c
     while first < count:
         k = 0
         while k < fan_in:
-            for lane in range(LANES // TILE_WIDTH):
+            lane = 0
+            while lane < n:
                 for i in range(TILE_ROWS):
                     w[i] = weights + smaller(k + i, fan_in - 1) * PANEL
-                    for c in range(TILE_VECS):
+                    for c in range(vecs):
                         acc[i][c] = splat(<float>0)
                 for panel in range(first // PANEL, (smaller(first + BLOCK, count) + PANEL - 1) // PANEL):
                     step = panel * fan_in * PANEL
-                    for n in range(smaller(PANEL, count - panel * PANEL)):
-                        at = <const vec*>(delta + (panel * PANEL + n) * LANES + lane * TILE_WIDTH)
-                        for c in range(TILE_VECS):
+                    for neuron in range(smaller(PANEL, count - panel * PANEL)):
+                        at = <const vec*>(delta + (panel * PANEL + neuron) * LANES + lane)
+                        for c in range(vecs):
                             d[c] = at[c]
                         for i in range(TILE_ROWS):
-                            for c in range(TILE_VECS):
-                                acc[i][c] = acc[i][c] + d[c] * w[i][step + n]
+                            for c in range(vecs):
+                                acc[i][c] = acc[i][c] + d[c] * w[i][step + neuron]
                 for i in range(TILE_ROWS):
                     if k + i < fan_in:
-                        to = <vec*>(adjoints + source[k + i] * LANES + lane * TILE_WIDTH)
-                        for c in range(TILE_VECS):
+                        to = <vec*>(adjoints + source[k + i] * LANES + lane)
+                        for c in range(vecs):
                             to[c] = acc[i][c] if first == 0 and source[k + i] < first_zeroed else to[c] + acc[i][c]
+                lane = lane + lanes
+            for i in range(TILE_ROWS):
+                if first == 0 and k + i < fan_in and source[k + i] < first_zeroed:
+                    memset(adjoints + source[k + i] * LANES + lane, 0, (LANES - lane) * sizeof(float))
             k = k + TILE_ROWS
         first = first + BLOCK
+
+
+cdef kernel_void dense_adjoint(
+    const float* weights, int64_t fan_in, int64_t count,
+    const int32_t* source, const float* delta, int64_t n, int64_t first_zeroed, float* adjoints,
+) noexcept nogil:
+    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]; slots before `first_zeroed` are set.
+
+    Deltas of lanes past n examples are zero.
+    """
+    if n <= VEC_WIDTH and VEC_WIDTH == LANES // 2:
+        adjoint_of_lanes(1, weights, fan_in, count, source, delta, n, first_zeroed, adjoints)
+    else:
+        adjoint_of_lanes(TILE_VECS, weights, fan_in, count, source, delta, n, first_zeroed, adjoints)
 
 
 cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out, int64_t stride) noexcept nogil:
@@ -111,7 +202,7 @@ cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out, 
 
 cdef kernel_void dense_gradient(
     const int32_t* source, int64_t sources, int64_t panels,
-    const float* values, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
+    const float* values, const float* delta, int64_t tile_stride, int64_t examples, float* gradient,
 ) noexcept nogil:
     """gradient[panel][source][neuron] = sum over tiles and lanes of values[source][lane] * delta[panel][lane][neuron].
 
@@ -132,11 +223,11 @@ cdef kernel_void dense_gradient(
             for i in range(TILE_ROWS):
                 for c in range(TILE_VECS):
                     acc[i][c] = splat(<float>0)
-            for tile in range(n_tiles):
+            for tile in range((examples + LANES - 1) // LANES):
                 for i in range(TILE_ROWS):
                     x[i] = values + tile * tile_stride + source[smaller(k + i, sources - 1)] * LANES
                 at = delta + tile * tile_stride + panel * LANES * PANEL
-                for lane in range(LANES):
+                for lane in range(smaller(LANES, examples - tile * LANES)):
                     for c in range(TILE_VECS):
                         d[c] = (<const vec*>(at + lane * PANEL
                                              + (c * VEC_WIDTH // PANEL) * second + c * VEC_WIDTH % PANEL))[0]

@@ -31,8 +31,8 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     ----------
     kernel : str
         dense_forward, dense_adjoint, dense_gradient, runs_forward, runs_gradient, rows_forward, rows_adjoint,
-        rows_gradient, byte_rows_forward or byte_rows_gradient. Forward and adjoint kernels of dense blocks take one tile of
-        examples, the others `tiles`.
+        rows_gradient, byte_rows_forward, byte_rows_gradient or few_forward. Forward and adjoint kernels of dense blocks take
+        one tile of examples, or a few, 8, the others `tiles`.
     fan_in, count : int
         Sources of a neuron, and neurons.
     density : float
@@ -40,11 +40,11 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
         that the rows have.
     """
     names = ("dense_forward", "dense_adjoint", "dense_gradient", "runs_forward", "runs_gradient",
-             "rows_forward", "rows_adjoint", "rows_gradient", "byte_rows_forward", "byte_rows_gradient")
+             "rows_forward", "rows_adjoint", "rows_gradient", "byte_rows_forward", "byte_rows_gradient", "few_forward")
     if (kernel not in names or min(fan_in, count, tiles, repeats) < 1 or tiles > GROUP_TILES or fan_in > 65535
             or not 0 < density <= 1):
         raise ValueError(f"kernel: expected one of {', '.join(names)} and sizes of at least 1, came {kernel!r}")
-    cdef int64_t which = names.index(kernel), panels = (count + PANEL - 1) // PANEL, i, j
+    cdef int64_t which = names.index(kernel), few = 8, panels = (count + PANEL - 1) // PANEL, i, j
     cdef int64_t per = entry_floats(fan_in, LANES)
     cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES, stride = slots * LANES
     cdef float* memory = <float*>zeros(tiles * stride, sizeof(float))
@@ -69,11 +69,11 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
         for i in range(count):
             row[i] = <int32_t>edges
             for j in range(fan_in):
-                if which < 5 or (draw(i, j) >> 11) * (1.0 / 9007199254740992.0) < density:
-                    source[edges if which >= 5 else j] = <int32_t>j
+                if which < 5 or which == 10 or (draw(i, j) >> 11) * (1.0 / 9007199254740992.0) < density:
+                    source[edges if 5 <= which < 10 else j] = <int32_t>j
                     edges = edges + 1
         row[count] = <int32_t>edges
-        if which >= 5:
+        if 5 <= which < 10:
             memcpy(next, row, count * sizeof(int32_t))
             edges = 0
             for i in range(fan_in):
@@ -98,9 +98,9 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             if which == 0:
                 dense_forward(weights, NULL, fan_in, count, source, memory, delta)
             elif which == 1:
-                dense_adjoint(weights, fan_in, count, source, delta, 0, memory)
+                dense_adjoint(weights, fan_in, count, source, delta, LANES, 0, memory)
             elif which == 2:
-                dense_gradient(source, fan_in, panels, memory, delta, stride, tiles, gradient)
+                dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient)
             elif which == 3:
                 runs_forward(&part[0].e, fan_in, 0, runs_of(fan_in), LANES, weights, panels, NULL, delta, LANES * PANEL)
             elif which == 4:
@@ -113,9 +113,13 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                 rows_gradient(row, count, source, memory, delta, stride, tiles, gradient)
             elif which == 8:
                 byte_rows_forward(weights, NULL, row, count, source, memory, 1, stride, tiles, delta)
+            elif which == 10:
+                few_forward(weights, NULL, fan_in, count, source, memory, few, delta)
             else:
                 byte_rows_gradient(row, count, source, memory, 1, delta, stride, tiles, gradient)
     per = 2 * LANES * (edges if which != 3 and which != 4 else 0) * (tiles if which == 2 or which >= 5 else 1)
+    if which == 10:
+        per = 2 * few * edges
     if which == 3 or which == 4:
         per = 2 * count * nonzeros
     for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>back,

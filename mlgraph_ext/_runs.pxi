@@ -16,11 +16,6 @@ cdef enum:
     TILES_AT_ONCE = 32   # tiles whose entries are summed at a time, in however many lists they stand
 
 
-cdef inline const vec* at_neurons(const float* panels, int64_t stride, int64_t c) noexcept nogil:
-    # The c-th vector of neurons: its panel (stride floats apart), then its place in the panel.
-    return <const vec*>(panels + (c * VEC_WIDTH // PANEL) * stride + c * VEC_WIDTH % PANEL)
-
-
 cdef inline inlined_void forward_of_runs(
     int vecs, const Entries* e, int64_t columns, int64_t first, int64_t last, const float* weights, float* sums,
     int64_t stride, Fetch* fetch,

@@ -166,6 +166,8 @@ cdef void forward_dense(
         sum_runs(r, ins, &tile.entries, tile.n, 0, runs_of(ins.arity), tile_weights(r, ins, scratch), panels_of(ins.size),
                  &tile.fetch, sums)
         sums_to_lanes(sums, ins.halves, LANES * PANEL, tile.n, ins.size, data_unit(r), biases(r, ins), out)
+    elif tile.n <= LANES // 2:
+        few_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, tile.n, out)
     else:
         dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, out)
 
@@ -287,7 +289,8 @@ cdef void backward_dense(
     else:
         transpose_delta(delta, ins.size, transposed, sums_stride(r, ins))
     if ins.propagate:
-        dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, r.first_zeroed, adjoints)
+        dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, tile.n, r.first_zeroed,
+                      adjoints)
 
 
 cdef void hand_back(

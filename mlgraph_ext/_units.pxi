@@ -128,7 +128,8 @@ cdef void unit_gradient(
             runs_gradient(part, parts, first, first + n, panels, data_unit(r), sums_stride(r, ins), g, done > 0, fetch)
             done = done + TILES_AT_ONCE
     elif ins.kind == DENSE:
-        dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, tiles, g)
+        dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride,
+                       smaller(tiles * LANES, r.step_size[step] - tile * LANES), g)
     elif ins.kind == ROWS and unit.part == 0 and r.bytes_at >= 0 and ins.reads_data:
         byte_rows_gradient(sources + first, n, sources + ins.size + 1, memory + r.bytes_at, data_unit(r),
                            delta + first * LANES, r.tile_stride, tiles, g)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import reference
+from mlgraph import engine, reference
 from mlgraph.engine import BYTE_SCALE, MANY, Engine, Examples
 from mlgraph.plan import KINDS, Plan
 
@@ -117,6 +117,32 @@ def test_wide_layers(sweep, width, read):
     model = mlgraph.Model(g, layer(narrow + wide if read == "twice" else wide, 10), "softmax_cross_entropy")
     plan = check(model, *data(37, 9, 10, "float"))
     assert KINDS["rows"] not in {ins.kind for ins in plan.instructions}
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 9, 15, 16, 17, 31])
+@pytest.mark.parametrize("width", [1, 9, 33, 130])
+def test_few_examples_have_the_bits_of_many(sweep, monkeypatch, n, width):
+    """Whichever kernels of dense blocks take them: values, derivatives, and against the reference the gradient."""
+    monkeypatch.setattr(engine, "FEW", 0)  # kernels that skip zeros add in another order
+    rng = np.random.default_rng(width)
+    net = layered((40, width, width + 5, 130, 10), last="identity")
+    f, x = net.graph.compile([*net.outputs, *net.layers[1].neurons]), rng.normal(size=(70, 40)).astype(np.float32)
+    values, derivatives = f(x), f.vjp(x).inputs
+    for first in (0, 29):
+        some = slice(first, first + n)
+        assert f(x[some]).tobytes() == values[some].tobytes()
+        assert f.vjp(x[some]).inputs.tobytes() == derivatives[some].tobytes()
+    check(net, x[:n], rng.normal(size=(n, 10)))
+
+
+@pytest.mark.parametrize("n", [1, 7, 15, 17])
+def test_few_examples_leave_nothing_of_those_before(sweep, n):
+    """Their kernels go through some lanes of a slot; what a larger step had in the others must not count."""
+    net = layered((40, 30, 20, 10))
+    x, y = data(32 + n, 40, 10, "float")
+    alone = [gradient(net, x[some], y[some])[2] for some in (slice(32), slice(32, None))]
+    both = gradient(net, x, y, sizes=[32, n])[2]
+    np.testing.assert_allclose(both, alone[0] + alone[1], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("density", [0.5, 1])
