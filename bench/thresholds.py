@@ -21,7 +21,7 @@ from mlgraph import engine, filling, model, plan
 from mlgraph.datasets import load_mnist
 
 Way = tuple[Any, str, Any]
-"""A module, the name of its threshold, and what it is set to: low enough, or high enough, to decide for one way."""
+"""A module, the name of its threshold (or of what decides by it), and what it is set to, so that it decides for one way."""
 
 ROUNDS = 7
 
@@ -34,9 +34,11 @@ def seconds(run: Callable[[], Any], ways: list[Way]) -> list[float]:
             before = getattr(module, name)
             setattr(module, name, value)
             begin = time.perf_counter()
-            run()
+            try:
+                run()
+            finally:
+                setattr(module, name, before)
             spent = time.perf_counter() - begin
-            setattr(module, name, before)
             best[i] = min(best[i], spent) if turn else np.inf
     return best
 

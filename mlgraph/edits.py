@@ -88,14 +88,14 @@ LONG = 16
 
 
 class Lists(NamedTuple):
-    """Lists of sources, each once: where that of each node begins, int64, and what they hold, int32."""
+    """Lists of sources, long ones each once: where that of each node begins, int64, and what they hold, int32."""
 
     start: Ints
     pool: Ids
 
 
 def once(edges: Wiring) -> Lists:
-    """The lists of some neurons. Of neurons that lost the same source they are the same."""
+    """The lists of some neurons. Of neurons that lost the same source they are the same, which is seen if they are long."""
     return _once(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source)
 
 
@@ -134,17 +134,18 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
         what = [what]
     if not isinstance(what, Iterable):
         raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(what).__name__}")
-    chosen, pairs = np.zeros(len(graph), bool), []
+    ids: list[int] = []
+    pairs: list[list[int]] = []
     for thing in what:
         if isinstance(thing, Neuron):
-            chosen[graph._ids(who, [thing])] = True
+            ids += graph._ids(who, [thing])
         elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
             pairs.append(graph._ids(who, [thing.source, thing.target] if isinstance(thing, Edge) else thing))
         else:
             raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(thing).__name__}")
     source, target = np.array(pairs, np.int64).reshape(-1, 2).T
-    concerned = chosen.copy()
-    concerned[target] = True
+    chosen, concerned = np.zeros((2, len(graph)), bool)
+    chosen[ids] = concerned[ids] = concerned[target] = True
     edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
     found = np.repeat(chosen[edges.neurons], edges.counts)
     if pairs:
@@ -154,7 +155,8 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
             missing = " to ".join(plain(graph[i].name) for i in pairs[int(np.argmin(there))])
             raise ValueError(f"{who}: expected edges of the graph, came {missing}")
         found |= np.isin(key, wanted)
-    outputs = [i for i in np.flatnonzero(chosen).tolist() if i in graph.protected()]
+    protected = graph.protected()
+    outputs = [i for i in ids if i in protected]
     if outputs:
         raise ValueError(f"{who}: expected neurons that are no outputs of a model, came {plain(graph[outputs[0]].name)}")
     return edges, found
@@ -180,12 +182,12 @@ def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None
     lists = once(new)
     after = _sources(graph, new, lists)
     live = _check(graph, *after)
-    late = graph._readers(~live) & (graph.codes >= NEURON) if not live.all() else ~live
-    late[edges.neurons] = False
-    if late.any():
-        others = wiring(graph, np.flatnonzero(late).astype(np.int32))
-        edges = edges.beside(others)
-        gone = np.append(gone, np.zeros(len(others.source), bool))
+    if not live.all():
+        # Who else reads what is not live. To cut that makes no other node less live: one look is enough.
+        readers = graph._readers(~live) & (graph.codes >= NEURON)
+        readers[edges.neurons] = False
+        others = wiring(graph, np.flatnonzero(readers).astype(np.int32))
+        edges, gone = edges.beside(others), np.append(gone, np.zeros(len(others.source), bool))
     useless = ~live[edges.source]
     if sweep:
         useless |= ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)

@@ -46,7 +46,10 @@ MANY = 2**22
 """Floats from which on it pays to look whether they are bytes: more than the caches hold."""
 
 FEW = LANES
-"""Examples of a step for which skipping zeros pays even where there are none: they are one tile, and one thread's otherwise."""
+"""Examples of a step for which skipping zeros pays even where there are none: they are one tile, and one thread's otherwise.
+
+In a run whose steps differ in size the smallest decides for all of them.
+"""
 
 MOST_THREADS = 1024
 """More than this is a mistake, and may be more than the system can start: libgomp then ends the process."""
@@ -315,8 +318,8 @@ class Engine:
         limit : float
             In training: a step is taken only if all its gradients are certain to stay below it. 0: whatever they are.
         few : bool, optional
-            Whether steps have so few examples that zeros are skipped whatever the data. By default these steps decide; a
-            run that is given in pieces says it for all of them, for the other way adds in another order.
+            Whether steps have so few examples that zeros are skipped whatever the data; by default the largest of these
+            decides. The other way adds in another order: who cuts a run by the clock says it for all pieces.
         losses, correct : float32 and uint8, shape (len(order),), optional
             Filled with the loss of each example, and whether its highest output is its label's, by place in `order`.
         values, adjoints : sequence of int
@@ -363,6 +366,8 @@ class Engine:
         own = self._copied(vectors, n_threads)
         parameters, first_moment, second_moment, *_ = *own, None, None
         few = most <= FEW if few is None else few
+        # Dense data are not copied for it.
+        few = few and (n <= FEW or n_in == examples.array.shape[1])
         sparse = direct and plan.dense_read_data and (few or examples.are_sparse) and self._weights_are_finite(parameters)
         as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
         input_column = plan.input_column

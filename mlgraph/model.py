@@ -382,7 +382,8 @@ class Model:
             Fixes the order of the examples and what is dropped.
         callback : callable, optional
             Is given a `Progress` after every piece of steps and every epoch. If it raises StopIteration, the run ends there:
-            what was learnt stays, and the checkpoint, if any, can be gone on from.
+            what was learnt stays, and the checkpoint, if any, can be gone on from. (So does ``next`` of an iterator that has
+            run out.)
         sparsify : GradualPruning, SET or RigL, optional
             Cuts and grows edges meanwhile.
         on_nonfinite : "raise", "skip" or "disconnect"
@@ -478,7 +479,7 @@ class Model:
             options = {
                 "label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes,
                 "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed, "n_threads": n_threads,
-                "few": min(sizes) <= FEW,
+                "few": min(*sizes, len(examples)) <= FEW,
             }  # fmt: skip
             with keeper or nullcontext():
                 train(

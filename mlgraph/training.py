@@ -275,11 +275,10 @@ def train(
             spent = time.perf_counter() - begin
             state.seconds += spent
             per_step = spent / (state.step - at)
-            if callback:
-                seen = slice(int(steps.first[at]), state.seen)
-                loss, accuracy = _means(losses[seen], None if correct is None else correct[seen])
-                if not goes_on(Progress("steps", epoch, epochs, epoch * n + seen.stop, epochs * n, loss, accuracy, history)):
-                    return
+            seen = slice(int(steps.first[at]), state.seen)
+            loss, accuracy = _means(losses[seen], None if correct is None else correct[seen])
+            if not goes_on(Progress("steps", epoch, epochs, epoch * n + seen.stop, epochs * n, loss, accuracy, history)):
+                return
             between()
         scores = validate() if validate else None
         loss, accuracy = _means(losses, correct)

@@ -9,13 +9,15 @@
 # A tile of few examples costs less: its forward step goes by neurons, its adjoint through half the lanes, its gradient through
 # the lanes that it has. Each number is the sum of the same products in the same order, whatever stands beside it.
 #
-# Weights stand in panels of PANEL neurons, weights[panel][source][neuron]: every scalar operand of the first two and every
-# result of the third is contiguous, whatever the width of the layer (a row-major matrix of width 4096 would put eight
-# sources of one neuron into one set of the L1 cache). The last panel is padded with neurons whose weights stay zero.
+# Weights stand in panels of PANEL neurons, weights[panel][source][neuron]: every scalar operand of forward and adjoint, every
+# vector of `few` and every result of the gradient is contiguous, whatever the width of the layer (a row-major matrix of width
+# 4096 would put eight sources of one neuron into one set of the L1 cache). The last panel is padded with neurons whose weights
+# stay zero.
 
 
 cdef enum:
     BLOCK = 128          # operands that are vectors, taken at once: 16 KB, they stay in the L1 cache for all rows
+    FEW = 16             # examples of a tile that go by neurons: TILE_ROWS at a time, they are at most half the cost of all lanes
     FEW_VECS = 8         # vectors of neurons whose sums of one example stand in registers: they hide the latency of a sum
     FEW_WIDTH = 8 * VEC_WIDTH
 
@@ -124,7 +126,7 @@ cdef kernel_void few_forward(
         else:
             for i in range(n, LANES):
                 memcpy(sums + i * FEW_WIDTH, sums + (n - 1) * FEW_WIDTH, neurons * sizeof(float))
-            transpose(sums, FEW_WIDTH, LANES, <int>neurons, turned, LANES)  # by fours: up to the end of a panel
+            transpose(sums, FEW_WIDTH, LANES, <int>neurons, turned, LANES)  # by fours: what is past `neurons` is not copied
             memcpy(to, turned, neurons * LANES * sizeof(float))
         at = at + width
 
@@ -179,6 +181,7 @@ cdef kernel_void dense_adjoint(
 
     Deltas of lanes past n examples are zero.
     """
+    # Where a register tile is a whole slot, half of it is enough for half the examples; others go by halves anyway.
     if n <= VEC_WIDTH and VEC_WIDTH == LANES // 2:
         adjoint_of_lanes(1, weights, fan_in, count, source, delta, n, first_zeroed, adjoints)
     else:
@@ -204,7 +207,7 @@ cdef kernel_void dense_gradient(
     const int32_t* source, int64_t sources, int64_t panels,
     const float* values, const float* delta, int64_t tile_stride, int64_t examples, float* gradient,
 ) noexcept nogil:
-    """gradient[panel][source][neuron] = sum over tiles and lanes of values[source][lane] * delta[panel][lane][neuron].
+    """gradient[panel][source][neuron] = sum over so many examples of values[source][lane] * delta[panel][lane][neuron].
 
     `values` and `delta` (transposed) belong to the first tile; the next tile's stand `tile_stride` floats on.
     """

@@ -30,23 +30,25 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     Parameters
     ----------
     kernel : str
-        dense_forward, dense_adjoint, dense_gradient, runs_forward, runs_gradient, rows_forward, rows_adjoint,
-        rows_gradient, byte_rows_forward, byte_rows_gradient or few_forward. Forward and adjoint kernels of dense blocks take
-        one tile of examples, or a few, 8, the others `tiles`.
+        dense_forward, few_forward, dense_adjoint, dense_gradient, runs_forward, runs_gradient, rows_forward, rows_adjoint,
+        rows_gradient, byte_rows_forward or byte_rows_gradient. Forward and adjoint kernels of dense blocks, and runs_forward,
+        take one tile of examples, few_forward 8 examples, the others `tiles`.
     fan_in, count : int
         Sources of a neuron, and neurons.
     density : float
         Share of nonzeros in the data, which come six side by side, so that runs are as full as MNIST's; or share of edges
         that the rows have.
     """
-    names = ("dense_forward", "dense_adjoint", "dense_gradient", "runs_forward", "runs_gradient",
-             "rows_forward", "rows_adjoint", "rows_gradient", "byte_rows_forward", "byte_rows_gradient", "few_forward")
+    names = ("dense_forward", "few_forward", "dense_adjoint", "dense_gradient", "runs_forward", "runs_gradient",
+             "rows_forward", "rows_adjoint", "rows_gradient", "byte_rows_forward", "byte_rows_gradient")
     if (kernel not in names or min(fan_in, count, tiles, repeats) < 1 or tiles > GROUP_TILES or fan_in > 65535
             or not 0 < density <= 1):
         raise ValueError(f"kernel: expected one of {', '.join(names)} and sizes of at least 1, came {kernel!r}")
-    cdef int64_t which = names.index(kernel), few = 8, panels = (count + PANEL - 1) // PANEL, i, j
+    cdef int64_t which = names.index(kernel), panels = (count + PANEL - 1) // PANEL, i, j
     cdef int64_t per = entry_floats(fan_in, LANES)
     cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES, stride = slots * LANES
+    cdef bint of_rows = "rows" in kernel
+    cdef int64_t taken = 8 if kernel == "few_forward" else n if of_rows or "gradient" in kernel else LANES
     cdef float* memory = <float*>zeros(tiles * stride, sizeof(float))
     cdef float* weights = <float*>zeros(2 * fan_in * panels * PANEL, sizeof(float))
     cdef int32_t* source = <int32_t*>zeros(fan_in * count, sizeof(int32_t))
@@ -69,11 +71,11 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
         for i in range(count):
             row[i] = <int32_t>edges
             for j in range(fan_in):
-                if which < 5 or which == 10 or (draw(i, j) >> 11) * (1.0 / 9007199254740992.0) < density:
-                    source[edges if 5 <= which < 10 else j] = <int32_t>j
+                if not of_rows or (draw(i, j) >> 11) * (1.0 / 9007199254740992.0) < density:
+                    source[edges if of_rows else j] = <int32_t>j
                     edges = edges + 1
         row[count] = <int32_t>edges
-        if 5 <= which < 10:
+        if of_rows:
             memcpy(next, row, count * sizeof(int32_t))
             edges = 0
             for i in range(fan_in):
@@ -88,7 +90,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             example[i] = i
             for j in range(fan_in):
                 byte[i * fan_in + j] = (draw(i, (i + j) // 6) >> 11) * (1.0 / 9007199254740992.0) < density
-                if which == 4 or i < LANES:
+                if i < taken:
                     nonzeros = nonzeros + byte[i * fan_in + j]
         for i in range(tiles):
             part[i].e = entries_at(entries + i * per, fan_in, LANES)
@@ -98,30 +100,26 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             if which == 0:
                 dense_forward(weights, NULL, fan_in, count, source, memory, delta)
             elif which == 1:
-                dense_adjoint(weights, fan_in, count, source, delta, LANES, 0, memory)
+                few_forward(weights, NULL, fan_in, count, source, memory, taken, delta)
             elif which == 2:
-                dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient)
+                dense_adjoint(weights, fan_in, count, source, delta, LANES, 0, memory)
             elif which == 3:
-                runs_forward(&part[0].e, fan_in, 0, runs_of(fan_in), LANES, weights, panels, NULL, delta, LANES * PANEL)
+                dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient)
             elif which == 4:
-                runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL)
+                runs_forward(&part[0].e, fan_in, 0, runs_of(fan_in), LANES, weights, panels, NULL, delta, LANES * PANEL)
             elif which == 5:
-                rows_forward(weights, NULL, row, count, source, memory, stride, tiles, delta)
+                runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL)
             elif which == 6:
-                rows_adjoint(weights, back, fan_in, delta, stride, tiles, 0, memory)
+                rows_forward(weights, NULL, row, count, source, memory, stride, tiles, delta)
             elif which == 7:
-                rows_gradient(row, count, source, memory, delta, stride, tiles, gradient)
+                rows_adjoint(weights, back, fan_in, delta, stride, tiles, 0, memory)
             elif which == 8:
+                rows_gradient(row, count, source, memory, delta, stride, tiles, gradient)
+            elif which == 9:
                 byte_rows_forward(weights, NULL, row, count, source, memory, 1, stride, tiles, delta)
-            elif which == 10:
-                few_forward(weights, NULL, fan_in, count, source, memory, few, delta)
             else:
                 byte_rows_gradient(row, count, source, memory, 1, delta, stride, tiles, gradient)
-    per = 2 * LANES * (edges if which != 3 and which != 4 else 0) * (tiles if which == 2 or which >= 5 else 1)
-    if which == 10:
-        per = 2 * few * edges
-    if which == 3 or which == 4:
-        per = 2 * count * nonzeros
+    per = 2 * count * nonzeros if "runs" in kernel else 2 * taken * edges
     for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>back,
                     <size_t>byte, <size_t>example, <size_t>entries):
         free(<void*><size_t>pointer)

@@ -472,6 +472,21 @@ def test_a_copy_is_a_graph_of_its_own():
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
 
 
+def test_the_first_output_that_comes_is_named():
+    net = network()
+    with pytest.raises(ValueError, match=f"no outputs of a model, came n{net.outputs[2].id}"):
+        net.graph.prune([net.outputs[2], net.outputs[0]])
+
+
+def test_neurons_that_lose_the_same_source_share_a_list():
+    net = network(hidden=(20, 30))
+    pool = len(net.graph._pool)
+    net.layers[0].neurons[3].prune()
+    starts = {net.graph._start[i] for i in net.layers[1]._ids}
+    assert len(starts) == 1 and len(net.graph._pool) == pool + 19
+    assert all(len(neuron.sources) == 19 for neuron in net.layers[1].neurons)
+
+
 def test_what_was_added_has_no_state_and_padding_is_zero():
     """Wherever a layout puts it: neurons beside trained ones, rows and blocks, some read by no output."""
     net = network(hidden=(9, 5))

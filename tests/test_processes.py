@@ -383,6 +383,23 @@ def test_steps_of_few_examples_skip_zeros(monkeypatch):
         asked.clear()
         net.fit(x, y, epochs=2, batch_size=batch)
         assert set(asked) == {3 if np.min(batch) <= few else 0}
+    for n in (few, few + 1):
+        asked.clear()
+        net.fit(x[:n], y[:n], epochs=2, batch_size=128)
+        assert set(asked) == {3 if n <= few else 0}
+
+
+def test_dense_data_are_not_copied_for_small_steps():
+    """Where a network reads some columns only: those that skip zeros stand side by side."""
+    x, y = np.ones((200, 6)), np.ones((200, 8))
+    net = mlgraph.Network(6)
+    net.add_layer(8, "tanh")
+    net.graph.prune([(net.graph[2], neuron) for neuron in net.layers[0].neurons])
+    given = {"target": np.float32(y), "loss": "squared_error", "loss_nodes": net._loss_nodes}
+    for data, few, narrowed in ((x, False, False), (x, True, False), (x * [1, 1, 1, 1, 0, 0], True, True)):
+        examples = engine.Examples(data, 6)
+        net._run("loss", examples, few=few, **given)
+        assert (examples._narrowed is not None) == narrowed
 
 
 @pytest.mark.parametrize("setting", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}], ids=str)
