@@ -40,7 +40,7 @@ def load_model(path: str) -> mlgraph.Network:
     except mlgraph.ModelFileError as error:
         raise Failure(f"argument MODEL: {error}") from None
     if not (isinstance(model, mlgraph.Network) and model.layers[-1].activation == "softmax"):
-        raise Failure(f"argument MODEL: {path}: expected a network that tells classes apart, came another model")
+        raise Failure(f"argument MODEL: {path}: expected a `Network` with a softmax layer, came another model")
     return model
 
 

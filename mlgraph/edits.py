@@ -194,8 +194,7 @@ def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None
     if (useless & ~gone).any():
         old, new = edges.without(gone | useless)
         lists = once(new)
-    if len(new.neurons):
-        _rewire(graph, old, new, lists, {})
+    _rewire(graph, old, new, lists, {})
 
 
 def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
@@ -235,7 +234,7 @@ def undo(graph: Graph) -> None:
     if isinstance(last, Added):
         if any(i >= last.nodes for i in graph.protected()):
             name = plain(graph[last.nodes].name)
-            raise ValueError(f"undo: expected no model to have outputs among the neurons added, came {name}")
+            raise ValueError(f"undo: expected a last edit that added no outputs of a model, came one that added {name}")
         for column in (graph._code, graph._start, graph._count, graph._data):
             del column[last.nodes :]
         for column in graph.storage.columns:
@@ -278,7 +277,13 @@ def _needed(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
 
 
 def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32]) -> None:
-    """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere."""
+    """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere.
+
+    It is an edit even of no neuron: who takes back what he did must not take back what was before.
+    """
+    if len(new.neurons) == 0:
+        graph._last = Rewired(old, {}, graph.edits)
+        return
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
     now = np.full(len(old.source) + 1, -1, np.int32)
     now[new.place] = np.arange(len(new.place), dtype=np.int32)  # those of new edges behind all others

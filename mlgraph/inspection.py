@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.checks import plain
-from mlgraph.edits import cut, named, wiring
+from mlgraph.edits import Wiring, cut, named, wiring
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, gather, topological
@@ -92,13 +92,17 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
 
 def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None) -> dict[str, float]:
     """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
-    graph, other = model.graph, model.graph.copy()
-    edges, gone = named(graph, what, "ablate")
-    examples = Examples(x, graph.n_inputs)
-    label, target = model._targets(y, len(examples))
+    edges = named(model.graph, what, "ablate")
+    examples = Examples(x, model.graph.n_inputs)
+    return model._evaluate(examples, *model._targets(y, len(examples)), n_threads, _without(model, *edges))
+
+
+def _without(model: Model, edges: Wiring, gone: npt.NDArray[np.bool_]) -> Engine:
+    """An engine of the model less these edges; a ValueError if they are the last way to an output."""
+    other = model.graph.copy()
+    other._models.add(model)
     cut(other, edges, gone)
-    engine = Engine(other, Plan(other, [*model._outputs, *model._loss_nodes]))
-    return model._evaluate(examples, label, target, n_threads, engine)
+    return Engine(other, Plan(other, [*model._outputs, *model._loss_nodes]))
 
 
 def ablation_table(
@@ -130,7 +134,11 @@ def ablation_table(
     place[given] = np.arange(len(given))
     for i in rows.tolist():
         if lone[ids[i]]:
-            scores = ablate(model, Neuron(graph, int(ids[i])), x, y, n_threads)
+            edges = named(graph, Neuron(graph, int(ids[i])), "ablation_table")
+            try:
+                scores = model._evaluate(examples, label, target, n_threads, _without(model, *edges))
+            except ValueError:  # it is the last way to an output
+                scores = {"loss": np.nan}
         else:
             column = rest.array[:, place[ids[i]]]
             kept = column.copy()

@@ -262,7 +262,7 @@ class Model:
             norm_in, norm_out : Euclidean norms of their weights.
             bias : NaN without.
             loss, accuracy : what the model would lose without it: how much higher the loss would be, how much lower the
-            accuracy. NaN for outputs, and without `y`.
+            accuracy. NaN for outputs, for the last way to one, and without `y`.
         """
         from mlgraph.inspection import inspect
 
@@ -320,7 +320,7 @@ class Model:
         Returns
         -------
         structured array, shape (neurons,)
-            node : id of the neuron. loss, accuracy : without it; NaN for an output.
+            node : id of the neuron. loss, accuracy : without it; NaN for an output, and for the last way to one.
 
         Raises
         ------
@@ -375,6 +375,8 @@ class Model:
         momentum : float
             v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
         optimizer : "sgd" or "adam"
+            Adam as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999, and epsilon, 1e-8, stands beside the root
+            before its bias is corrected.
         validation : (x, y), optional
             Evaluated after each epoch.
         shuffle : bool

@@ -132,6 +132,8 @@ def save(
     ValueError
         If the graph has a cycle, in a part that no plan has needed so far: the file could not be read.
     """
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "expected a file, came a folder", str(path))
     g = model.graph
     topological(g, np.array(g._start, np.int64), g.counts, np.array(g._pool, np.int32), np.arange(len(g), dtype=np.int32))
     header, arrays = contents(model)

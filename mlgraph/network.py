@@ -174,7 +174,9 @@ class Network(Model):
         seed: int = 0,
         n_threads: int | None = None,
     ) -> None:
-        """Add edges of weight 0 from layer to layer, which change no output until they are trained. It is one edit.
+        """Add edges of weight 0 from layer to layer, which change no output, but for rounding, until they are trained.
+
+        It is one edit.
 
         Parameters
         ----------

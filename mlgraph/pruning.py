@@ -162,8 +162,7 @@ def grow_best(graph: Graph, layers: list[Places], scores: list[Scores], wanted: 
     rows, columns = zip(*(np.nonzero(places.free) for places in layers), strict=True)
     sources = np.concatenate([p.sources[c[b]] for p, c, b in zip(layers, columns, best, strict=False)])
     targets = np.concatenate([p.targets[r[b]] for p, r, b in zip(layers, rows, best, strict=False)])
-    if len(sources):
-        grow(graph, sources, targets, np.zeros(len(sources), np.float32))
+    grow(graph, sources, targets, np.zeros(len(sources), np.float32))
 
 
 def place_scores(

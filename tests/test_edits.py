@@ -395,7 +395,7 @@ def test_neurons_that_a_model_has_for_outputs_stay():
     g = mlgraph.Graph()
     n = g.add_neuron(g.inputs(2))
     model = mlgraph.Model(g, [n])
-    with pytest.raises(ValueError, match="undo: expected no model to have outputs among the neurons added, came n2"):
+    with pytest.raises(ValueError, match="undo: expected a last edit that added no outputs of a model, came one that added n2"):
         g.undo()
     assert model.forward([[1, 2]]) == 0
 
@@ -470,6 +470,23 @@ def test_a_copy_is_a_graph_of_its_own():
     other.parameters[:] = 0
     other.add_neuron(other.inputs(1))
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("nothing", [
+    lambda net: net.prune(0.1), lambda net: net.graph.prune([]), lambda net: net.layers[0].neurons[0].prune(),
+    lambda net: net.regrow(0),
+], ids=["less", "no edge", "dead", "no place"])  # fmt: skip
+def test_to_take_back_nothing_takes_back_nothing(nothing):
+    """An edit that changed nothing is an edit: what was done before it stays."""
+    net = network()
+    net.layers[0].neurons[0].prune()
+    net.prune(0.5)
+    before, edits_before = everything(net.graph), net.graph.edits
+    nothing(net)
+    net.undo()
+    assert everything(net.graph) == before and net.graph.edits == edits_before
+    with pytest.raises(ValueError, match="undo: expected an edit as the last change"):
+        net.undo()
 
 
 def test_the_first_output_that_comes_is_named():

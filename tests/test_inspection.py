@@ -223,3 +223,18 @@ def test_errors(attempt, error, message):
     with pytest.raises(error, match=message):
         attempt(net)
     assert everything(net) == before
+
+
+def test_the_last_way_to_an_output():
+    """Without it the model is none: to ablate it is refused as to cut it is, and a table has no number for it."""
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(1, "tanh")
+    net.add_layer(1, "sigmoid")
+    x, y = np.eye(2), np.ones((2, 1))
+    for what in (net.layers[0].neurons, net.layers[0].neurons[0].edges, net.outputs[0].edges):
+        for refuse, given in ((net.ablate, (what, x, y)), (net.graph.prune, (what,))):
+            with pytest.raises(ValueError, match="expected a path to every output of a model, came an edit that would cut off"):
+                refuse(*given)
+    assert np.isnan(net.ablation_table(net.layers[0], x, y)["loss"]).all() and np.isnan(net.inspect(x, y)["loss"]).all()
+    other = mlgraph.Model(net.graph, net.layers[0].neurons)
+    assert other.evaluate(x, y)["loss"] >= 0 and net.ablate([(net.graph[0], net.layers[0].neurons[0])], x, y)["loss"] >= 0

@@ -65,7 +65,7 @@ def test_evaluate_mistaken_models(run: Run, model: str, tmp_path: Path) -> None:
         ("nothing.npz", None, "nothing.npz: cannot be read: No such file or directory"),
         (".", None, "expected a file, came the folder .; a run keeps its model in model.npz there"),
         ("text", None, "text: not a model file, or a damaged one (File is not a zip file)"),
-        ("other.npz", None, "other.npz: expected a network that tells classes apart, came another model"),
+        ("other.npz", None, "other.npz: expected a `Network` with a softmax layer, came another model"),
         (model, wide, f"{model} has 20 inputs, the images 4 x 6 pixels"),
         (model, many, f"{model} has 3 outputs, the data 4 classes"),
     ):

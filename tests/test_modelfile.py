@@ -194,6 +194,15 @@ def test_what_was_loaded_can_be_saved(model, path):
     assert after == before
 
 
+@pytest.mark.parametrize("name", [".", "folder"])
+def test_a_folder_is_no_file_to_save_to(model, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError, match=f"expected a file, came a folder: '{name}'"):
+        model.save(name)
+    assert os.listdir(tmp_path) == ["folder"] and not os.listdir("folder")
+
+
 def test_another_process_reads_it(saved):
     model, path = saved
     code = "import json, sys, mlgraph; print(mlgraph.load(sys.argv[1]).forward(json.load(sys.stdin)).tobytes().hex())"
