@@ -17,7 +17,7 @@
 
 cdef enum:
     BLOCK = 128          # operands that are vectors, taken at once: 16 KB, they stay in the L1 cache for all rows
-    FEW = 16             # examples of a tile that go by neurons: TILE_ROWS at a time cost at most half of all lanes
+    FEW_LANES = 16       # examples of a tile that go by neurons: TILE_ROWS at a time cost at most half of all lanes
     FEW_VECS = 8         # vectors of neurons whose sums of one example stand in registers: they hide the latency of a sum
     FEW_WIDTH = 8 * VEC_WIDTH
 

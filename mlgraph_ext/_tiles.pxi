@@ -166,7 +166,7 @@ cdef void forward_dense(
         sum_runs(r, ins, &tile.entries, tile.n, 0, runs_of(ins.arity), tile_weights(r, ins, scratch), panels_of(ins.size),
                  &tile.fetch, sums)
         sums_to_lanes(sums, ins.halves, LANES * PANEL, tile.n, ins.size, data_unit(r), biases(r, ins), out)
-    elif tile.n <= FEW:
+    elif tile.n <= FEW_LANES:
         few_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, tile.n, out)
     else:
         dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, out)
