@@ -164,6 +164,9 @@ def _train(args: argparse.Namespace) -> int:
     for name, rates in THINNED_RATES.items():
         if getattr(recipe, name) and recipe.learning_rate == Recipe.learning_rate and "learning_rate" not in given:
             recipe = replace(recipe, learning_rate=rates)
+    for name in ("dropout", "weight_dropout"):
+        if given.get(name) and not recipe.hidden:
+            raise Failure(f"argument --{name.replace('_', '-')}: expected hidden layers to drop from, came none")
     if "method" in given and not recipe.sparsity:
         raise Failure("argument --method: expected --sparsity with it, which says how much is cut, came none")
     data = load_data(args.data)

@@ -29,8 +29,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one that is training")
     add_common_options(parser)
-    parser.add_argument("--neuron", type=NEURON, metavar="LAYER.INDEX", help="look at one neuron closely")
-    parser.add_argument("--layer", type=INDEX, default=0, metavar="N", help="the layer to draw (default: 0, the first)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--neuron", type=NEURON, metavar="LAYER.INDEX", help="look at one neuron closely")
+    which.add_argument("--layer", type=INDEX, metavar="N", help="the layer to draw (default: 0, the first)")
     parser.add_argument("--out", metavar="FILE", help="the picture (default: MODEL's name with .png or .LAYER.INDEX.png)")
     parser.add_argument("--no-plot", action="store_true", help="draw no picture")
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     net = load_model(args.model)
     data = load_data(args.data)
     check_fit(net, data, args.model)
-    layer, index = args.neuron or (args.layer, None)
+    layer, index = args.neuron or (args.layer or 0, None)
     if layer >= len(net.layers):
         option = "--layer" if index is None else "--neuron"
         raise Failure(f"argument {option}: expected a layer from 0 to {len(net.layers) - 1}, came {layer}")
