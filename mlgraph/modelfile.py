@@ -70,6 +70,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
     """
     target = Path(checks.path("path", path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "expected a file, came a folder", str(target))
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:
@@ -132,8 +134,6 @@ def save(
     ValueError
         If the graph has a cycle, in a part that no plan has needed so far: the file could not be read.
     """
-    if os.path.isdir(path):
-        raise IsADirectoryError(errno.EISDIR, "expected a file, came a folder", str(path))
     g = model.graph
     topological(g, np.array(g._start, np.int64), g.counts, np.array(g._pool, np.int32), np.arange(len(g), dtype=np.int32))
     header, arrays = contents(model)
