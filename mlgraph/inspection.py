@@ -136,9 +136,11 @@ def ablation_table(
         if lone[ids[i]]:
             edges = named(graph, Neuron(graph, int(ids[i])), "ablation_table")
             try:
-                scores = model._evaluate(examples, label, target, n_threads, _without(model, *edges))
+                alone = _without(model, *edges)
             except ValueError:  # it is the last way to an output
-                scores = {"loss": np.nan}
+                table["loss"][i] = table["accuracy"][i] = np.nan
+                continue
+            scores = model._evaluate(examples, label, target, n_threads, alone)
         else:
             column = rest.array[:, place[ids[i]]]
             kept = column.copy()

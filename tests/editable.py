@@ -1,0 +1,39 @@
+"""A small network to edit, data for it, and all that an edit may change."""
+
+import numpy as np
+
+import mlgraph
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (70, 12), np.uint8)
+Y = RNG.integers(0, 3, 70)
+
+
+def network(seed=0, hidden=(20, 9), classes=3):
+    net = mlgraph.Network(12, seed=seed)
+    for size in hidden:
+        net.add_layer(size, "leaky_relu")
+    net.add_layer(classes, "softmax")
+    for layer in net.layers:
+        for k, neuron in enumerate(layer.neurons):
+            neuron.bias = 0.1 * k + 0.05
+    return net
+
+
+def everything(graph):
+    """All that tells one graph from another: of each node what it is and reads, each weight, bias and state of it."""
+
+    def of(vector, node):
+        record = graph._data[node.id]
+        at, stride, bias = graph.storage.weights[record], graph.storage.stride[record], graph.storage.bias[record]
+        values = vector[at : at + graph._count[node.id] * stride : stride].tolist()
+        return values, None if bias < 0 else float(vector[bias])
+
+    vectors = {"": graph.parameters, **{name: graph.storage.state_vector(name, fresh=False) for name in graph.storage.state}}
+    return [
+        (
+            node.id, node.kind, node.name, graph.sources_of(node.id).tolist(),
+            {name: of(vector, node) for name, vector in vectors.items()} if isinstance(node, mlgraph.Neuron) else None,
+        )
+        for node in graph
+    ]  # fmt: skip

@@ -1,0 +1,99 @@
+"""Where parameters stand: what edits and layouts leave in the vectors beside what they are asked for."""
+
+import numpy as np
+from editable import X, Y, everything, network
+
+import mlgraph
+from mlgraph import edits
+from mlgraph.storage import PANEL
+
+
+def test_storage_stays_in_proportion():
+    """Edit after edit, compiled or not, what is left behind is packed away."""
+    net = network(hidden=(40, 40))
+    rng, g = np.random.default_rng(0), net.graph
+    for step in range(300):
+        neuron = net.layers[rng.integers(0, 2)].neurons[rng.integers(0, 40)]
+        others = list(g)[:12] if neuron in net.layers[0].neurons else net.layers[0].neurons
+        missing = [node for node in others if node not in neuron.sources]
+        if missing and step % 2:
+            g.add_edge(missing[rng.integers(0, len(missing))], neuron, 1.0)
+        else:
+            neuron.edges[rng.integers(0, len(neuron.sources))].prune()
+        in_use = len({(g._start[i], g._count[i]) for i in range(len(g))}) and g._in_use()
+        assert len(g._pool) + g.storage.used <= 2 * in_use + 1024
+    before = everything(g)
+    edits.pack(g, most=-1)
+    assert everything(g) == before and g._in_use() == len(g._pool) + g.storage.used - -g.n_parameters % PANEL
+
+
+def test_a_copy_is_a_graph_of_its_own():
+    net = network()
+    net.fit(X, Y, epochs=1)
+    before, values = everything(net.graph), net.forward(X)
+    other = net.graph.copy()
+    assert everything(other) == before
+    for vector in (other.parameters, *other.storage.state.values()):
+        vector += 1
+    assert everything(net.graph) == before
+    other.prune([(other[0], other[12])])
+    other.parameters[:] = 0
+    other.add_neuron(other.inputs(1))
+    assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
+
+
+def test_neurons_that_lose_the_same_source_share_a_list():
+    net = network(hidden=(20, 30))
+    pool = len(net.graph._pool)
+    net.layers[0].neurons[3].prune()
+    starts = {net.graph._start[i] for i in net.layers[1]._ids}
+    assert len(starts) == 1 and len(net.graph._pool) == pool + 19
+    assert all(len(neuron.sources) == 19 for neuron in net.layers[1].neurons)
+
+
+def test_what_was_added_has_no_state_and_padding_is_zero():
+    """Wherever a layout puts it: neurons beside trained ones, rows and blocks, some read by no output."""
+    net = network(hidden=(9, 5))
+    net.fit(X, Y, epochs=1, momentum=0.9)
+    g = net.graph
+    new = g.add_neuron(net.layers[0].neurons, "tanh", weights=np.ones(9), bias=1.0)
+    idle = g.add_neurons(list(g)[:5], np.ones((3, 5)), np.ones(3))
+    for output in net.outputs[:2]:
+        g.add_edge(new, output, 1.0)
+    net.layers[1].neurons[1].edges[2].prune()
+    net.predict(X)
+    assert g.storage.used == len(g.parameters) and len(g.parameters) % PANEL == 0
+    first, padding = g.storage.vectors()["first"], np.ones(len(g.parameters), bool)
+    mine = edits.wiring(g, np.array([new.id, *idle], np.int32)).place
+    has = np.array(g.storage.bias) >= 0
+    padding[edits.wiring(g).place] = padding[np.array(g.storage.bias)[has]] = False
+    assert (g.parameters[mine] == 1).all() and not first[mine].any() and first.any()
+    assert not g.parameters[padding].any() and not first[padding].any() and padding.any()
+
+
+def test_a_state_shorter_than_the_parameters_moves_with_them():
+    net = network(hidden=(9, 5))
+    net.fit(X, Y, epochs=1, momentum=0.9)
+    g = net.graph
+    g.storage.state["first"][:] = 1
+    new = g.add_neuron(net.layers[0].neurons, "tanh")
+    moves = g.storage.moves
+    mlgraph.Model(g, new).predict(X)
+    first = g.storage.vectors()["first"]
+    assert g.storage.moves > moves and not first[edits.wiring(g, np.array([new.id], np.int32)).place].any()
+    assert first[edits.wiring(g, np.array(net.layers[0]._ids, np.int32)).place].all()
+
+
+def test_what_falls_away_is_not_trained():
+    """It must not stand in the padding of a block, where updates take whole panels."""
+    net = network(hidden=(9, 5))
+    net.fit(X, Y, epochs=1)
+    last, kept = net.layers[0].neurons[-1], []
+
+    def edit(progress):
+        if progress.kind == "epoch" and progress.epoch == 0:
+            net.graph.prune([(last, n) for n in net.layers[1].neurons])
+            kept.append((last.weights.tolist(), last.bias))
+
+    net.fit(X, Y, epochs=3, callback=edit)
+    assert [(last.weights.tolist(), last.bias)] == kept
