@@ -67,6 +67,11 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         at = (ins.bias if unit.part else ins.weights) + first
         run = n
 
+    if not is_ahead(r, ins) or unit.part:
+        # All workers have read these parameters in the first phase.
+        for i in range(runs):
+            prefetch_to_write(r.optimizer.parameters + at + i * ins.arity * PANEL, run)
+
     # With a mask on the edges each tile is summed by itself, and then added through its mask. A thin block is summed as it
     # is, and then spread.
     if masked:

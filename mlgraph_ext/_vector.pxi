@@ -78,6 +78,16 @@ cdef extern from *:
     }
     /* Into the L2 cache: what is asked for a phase ahead would push out of the first what is in use. */
     static inline void prefetch_later(const void *p) { __builtin_prefetch(p, 0, 2); }
+    /* Into this core's L1 cache, and out of all others'. A store to a line that others have waits until they have given it up,
+       and all stores after it wait too; so many of them are asked for at once. (prefetchw is no operation on old processors.) */
+    static inline void prefetch_to_write(const float *p, int64_t n) {
+        for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof(float))
+    #if defined(__x86_64__)
+            __asm__ volatile("prefetchw %0" : : "m"(p[i]));
+    #else
+            __builtin_prefetch(p + i, 1);
+    #endif
+    }
     /* to[column][row] = from[row][column], four by four. */
     static inline void transpose(const float *from, int64_t from_stride, int rows, int columns, float *to, int64_t to_stride)
     {
@@ -108,6 +118,7 @@ cdef extern from *:
     enum: PANEL_VECS     # vectors across a panel
     vec splat(float) noexcept nogil
     void prefetch_later(const void*) noexcept nogil
+    void prefetch_to_write(const float*, int64_t) noexcept nogil
     unsigned int flush_subnormals(bint) noexcept nogil
     void restore_numbers(unsigned int) noexcept nogil
     vec choose(vec, int32_t) noexcept nogil
