@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import Float32, plain
-from mlgraph.graph import NEURON, PARAMETER, Added, Graph
+from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, Ints, gather, is_live, runs, topological
 from mlgraph.storage import PANEL, extend, write
 from mlgraph.views import Edge, Neuron
@@ -66,7 +66,7 @@ class Wiring(NamedTuple):
 
 
 class Rewired(NamedTuple):
-    """What undoing an edit of edges takes.
+    """What taking back the edges of some neurons takes.
 
     Attributes
     ----------
@@ -74,13 +74,10 @@ class Rewired(NamedTuple):
         Of the neurons that were edited; `place` says which of their edges now each is, -1 if it was cut.
     values : dict of float32, shape (edges,)
         What stood at each edge in the parameter vector (""), and in each vector of optimizer state.
-    edits : int
-        `Graph.edits` after the edit: with another number something else was the last change.
     """
 
     before: Wiring
     values: dict[str, Float32]
-    edits: int
 
 
 LONG = 16
@@ -229,21 +226,33 @@ def undo(graph: Graph) -> None:
         If the last change of the graph was no edit, or a model has the neurons that were added for outputs.
     """
     last = graph._last
+    if graph._open is not None:
+        raise ValueError("undo: expected an edit that is over, came one within one_edit")
     if last is None or last.edits != graph.edits:
         raise ValueError("undo: expected an edit as the last change of the graph, came none")
-    if isinstance(last, Added):
-        if any(i >= last.nodes for i in graph.protected()):
-            name = plain(graph[last.nodes].name)
-            raise ValueError(f"undo: expected a last edit that added no outputs of a model, came one that added {name}")
-        for column in (graph._code, graph._start, graph._count, graph._data):
-            del column[last.nodes :]
-        for column in graph.storage.columns:
-            del column[last.records :]
-        graph._names = {node: name for node, name in graph._names.items() if node < last.nodes}
-        graph.edits += 1
-    else:
-        _rewire(graph, wiring(graph, last.before.neurons), last.before, once(last.before), last.values)
+    if any(i >= last.nodes for i in graph.protected()):
+        name = plain(graph[min(i for i in graph.protected() if i >= last.nodes)].name)
+        raise ValueError(f"undo: expected a last edit that added no outputs of a model, came one that added {name}")
+    for before, values in reversed(last.rewired):
+        _rewire(graph, wiring(graph, before.neurons), before, once(before), values)
+    if len(graph) > last.nodes:
+        _forget(graph, last.nodes, last.records)
     graph._last = None
+
+
+def _forget(graph: Graph, nodes: int, records: int) -> None:
+    """Leave so many nodes and records: those that came first."""
+    for column in (graph._code, graph._start, graph._count, graph._data):
+        del column[nodes:]
+    for column in graph.storage.columns:
+        del column[records:]
+    # In lists that nobody has any more.
+    gone = np.flatnonzero(np.array(graph._pool, np.int32) >= nodes)
+    write(graph._pool, gone, np.zeros(len(gone), np.int32))
+    del graph._inputs[sum(i < nodes for i in graph._inputs) :]
+    del graph._constants[np.count_nonzero(graph.codes == CONSTANT) :]
+    graph._names = {node: name for node, name in graph._names.items() if node < nodes}
+    graph.edits += 1
 
 
 def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Ints, Ids, Ids]:
@@ -282,7 +291,7 @@ def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[st
     It is an edit even of no neuron: who takes back what he did must not take back what was before.
     """
     if len(new.neurons) == 0:
-        graph._last = Rewired(old, {}, graph.edits)
+        graph._edited(len(graph), len(graph.storage.weights))
         return
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
     now = np.full(len(old.source) + 1, -1, np.int32)
@@ -300,7 +309,7 @@ def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[st
     write(graph._count, new.neurons, new.counts)
     extend(graph._pool, lists.pool)
     graph.edits += 1
-    graph._last = Rewired(old._replace(place=now[:-1]), before, graph.edits)
+    graph._edited(len(graph), len(graph.storage.weights), [Rewired(old._replace(place=now[:-1]), before)])
     pack(graph)
 
 

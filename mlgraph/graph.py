@@ -11,7 +11,7 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import index
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakSet
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlgraph.function import Function
     from mlgraph.model import Model
 
-__all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Graph"]
+__all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Edges", "Graph"]
 
 class CycleError(ValueError):
     """The graph has a cycle; the message lists the nodes on it."""
@@ -64,9 +64,35 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Added(NamedTuple):
-    """What undoing the making of neurons takes: how many nodes and records there were, and `Graph.edits` after it."""
+class Edges(NamedTuple):
+    """Edges as arrays.
 
+    Attributes
+    ----------
+    source, target : int32, shape (edges,)
+        Ids of nodes and neurons.
+    weight : float32, shape (edges,)
+    """
+
+    source: npt.NDArray[np.int32]
+    target: npt.NDArray[np.int32]
+    weight: Float32
+
+
+class Edit(NamedTuple):
+    """What undoing an edit takes.
+
+    Attributes
+    ----------
+    rewired : list of Rewired
+        Neurons that were given other sources; what came last is last.
+    nodes, records : int
+        How many there were before. What has been added goes.
+    edits : int
+        `Graph.edits` afterwards: with another number something else was the last change.
+    """
+
+    rewired: list[Rewired]
     nodes: int
     records: int
     edits: int
@@ -88,6 +114,7 @@ class Graph:
     """
 
     _is_training: bool
+    _open: Edit | None
 
     def __init__(self) -> None:
         self._code = array("h")  # op, or INPUT ... NEURON + activation
@@ -102,7 +129,7 @@ class Graph:
         self._names: dict[int, str] = {}
         self.edits = 0
         """Number of changes of the topology; a plan made before the last of them is stale."""
-        self._last: Rewired | Added | None = None
+        self._last: Edit | None = None
         self._models: WeakSet[Model] = WeakSet()
         self._alive: tuple[Any, npt.NDArray[np.bool_], int] | None = None
         self._unlock()
@@ -171,7 +198,7 @@ class Graph:
             self.storage.vector[at + len(ids)] = b
         record = self.storage.append(at, 1, at + len(ids) if bias is not None else -1, len(ids))
         neuron = Neuron(self, self._append(code, ids, record))
-        self._last = Added(neuron.id, record, self.edits)
+        self._edited(neuron.id, record)
         return neuron
 
     @_alone
@@ -225,7 +252,7 @@ class Graph:
         extend(self._data, record + k)
         extend(self._pool, ids)
         self.edits += 1
-        self._last = Added(node, record, self.edits)
+        self._edited(node, record)
         return range(node, node + n)
 
     def operation(self, name: str, *arguments: Node | float) -> Node:
@@ -354,6 +381,22 @@ class Graph:
         """Number of edges into neurons that are alive from nodes that are."""
         return self._living()[1]
 
+    @_alone
+    def edges(self) -> Edges:
+        """The edges into neurons that are alive from nodes that are, as arrays.
+
+        Returns
+        -------
+        Edges
+            Neuron by neuron, each with its sources in their order; copies.
+        """
+        from mlgraph.edits import wiring
+
+        neurons = np.flatnonzero(self.alive() & (self.codes >= NEURON)).astype(np.int32)
+        into = wiring(self, neurons)
+        there = self.alive()[into.source]
+        return Edges(into.source[there], into.target[there], self.parameters[into.place[there]])
+
     def protected(self) -> frozenset[int]:
         """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
         return frozenset(i for model in self._models for i in (*model._outputs, *model._loss_nodes))
@@ -365,6 +408,11 @@ class Graph:
         """The edge from a node to a neuron; ValueError if there is none."""
         place = self._place_of(source, target)
         return Edge(source, Neuron(self, target.id), place)
+
+    def has_edge(self, source: Node, target: Node) -> bool:
+        """Whether there is an edge from a node to a neuron."""
+        s, t = self._ids("has_edge", [source, target])
+        return self._code[t] >= NEURON and s in self.sources_of(t)
 
     @_alone
     def add_edge(self, source: Node, target: Node, weight: float = 0.0) -> Edge:
@@ -408,6 +456,42 @@ class Graph:
 
         cut(self, *named(self, what))
 
+    @contextmanager
+    def one_edit(self) -> Iterator[None]:
+        """While this is entered, all edits are one, which `undo` takes back; if an exception ends it, that is done at once.
+
+        Nodes of other kinds that are made meanwhile are part of it. Other threads wait.
+
+        Examples
+        --------
+        >>> g = Graph()
+        >>> x = g.input("x")
+        >>> y = g.add_neuron([x], "tanh", weights=[1.0])
+        >>> with g.one_edit():
+        ...     hidden = g.add_neuron([x], "tanh", weights=[0.5])
+        ...     edge = g.add_edge(hidden, y, 2.0)
+        >>> g.n_edges
+        3
+        >>> g.undo()
+        >>> g.n_edges
+        1
+        """
+        from mlgraph.edits import undo
+
+        with self.lock:
+            if self._open is not None:
+                yield
+                return
+            self._open = Edit([], len(self), len(self.storage.weights), self.edits)
+            try:
+                yield
+            except BaseException:
+                self._close()
+                with suppress(ValueError):  # a model has what was added for outputs
+                    undo(self)
+                raise
+            self._close()
+
     @_alone
     def undo(self) -> None:
         """Take back the last edit (prune, add_edge, add_neuron, add_neurons, and those of a model), if it was the last change.
@@ -418,7 +502,7 @@ class Graph:
         Raises
         ------
         ValueError
-            If the last change was no edit, or added neurons that are outputs of a model.
+            If the last change was no edit, or added neurons that are outputs of a model, or is part of `one_edit`.
         """
         from mlgraph.edits import undo
 
@@ -462,9 +546,21 @@ class Graph:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    def _edited(self, nodes: int, records: int, rewired: Iterable[Rewired] = ()) -> None:
+        """Keep what undoing an edit takes: before it there were so many nodes and records."""
+        if self._open is not None:
+            self._open.rewired.extend(rewired)
+        else:
+            self._last = Edit(list(rewired), nodes, records, self.edits)
+
+    def _close(self) -> None:
+        # None: the graph has become another meanwhile.
+        self._last, self._open = self._open and self._open._replace(edits=self.edits), None
+
     def _unlock(self) -> None:
         self.lock = threading.RLock()
         """Whoever holds it has the graph alone; a thread may take it again."""
+        self._open = None
         self._is_training = False
         _graphs.add(self)
 
@@ -512,7 +608,7 @@ class Graph:
         return int(count[reads[first]].sum()) + self.n_parameters
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("lock", "_models")}
+        return {name: value for name, value in vars(self).items() if name not in ("lock", "_models", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

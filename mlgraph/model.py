@@ -123,7 +123,7 @@ class Model:
             In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
         by : str or callable
             "magnitude": of the weight. "saliency": of weight x gradient, of the mean loss over `data`. "random". A callable
-            takes `mlgraph.pruning.Edges` (or, for neurons, a list of them) and gives a score for each. How neurons are scored
+            takes `mlgraph.graph.Edges` (or, for neurons, a list of them) and gives a score for each. How neurons are scored
             by magnitude and saliency says `mlgraph.pruning`.
         scope : "global" or "layer"
             Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlgraph.checks import Float32, one_of, real_array, share, shown, whole
 from mlgraph.edits import Mask, Wiring, cut, grow, wiring
 from mlgraph.engine import Engine, Examples, threads_for
-from mlgraph.graph import NEURON, Graph
+from mlgraph.graph import NEURON, Edges, Graph
 from mlgraph.lowering import Ids, gather, topological
 from mlgraph.model import Model
 from mlgraph.network import Network
@@ -20,7 +20,7 @@ from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
 __all__ = [
-    "Edges", "Places", "absent", "absent_gradient", "gradient", "grow_best", "keep_best", "layers_of", "place_scores", "prune",
+    "Places", "absent", "absent_gradient", "gradient", "grow_best", "keep_best", "layers_of", "place_scores", "prune",
     "regrow",
 ]  # fmt: skip
 
@@ -30,21 +30,6 @@ SCOPES = ("global", "layer")
 Data = tuple[Any, Any]
 Scores = npt.NDArray[np.float64]
 Criterion = str | Callable[..., npt.ArrayLike]
-
-
-class Edges(NamedTuple):
-    """Edges as a criterion of the user's own sees them.
-
-    Attributes
-    ----------
-    source, target : int32, shape (edges,)
-        Ids of nodes and neurons.
-    weight : float32, shape (edges,)
-    """
-
-    source: Ids
-    target: Ids
-    weight: Float32
 
 
 class Places(NamedTuple):
@@ -177,19 +162,37 @@ def place_scores(
 
 
 def absent(net: Network) -> list[Places]:
-    """Of each layer the places where an edge could be and is not, between nodes that are alive."""
-    graph, alive, layers = net.graph, net.graph.alive(), []
+    """Of each layer the places where an edge could be and is not, between nodes that are alive; all of them make no cycle."""
+    graph, alive, height, layers = net.graph, net.graph.alive(), _heights(net), []
     for layer in net.layers:
         sources, targets = (np.array(ids, np.int32) for ids in (layer._reads, layer._ids))
         sources, targets = sources[alive[sources]], targets[alive[targets]]
         column = np.full(len(graph), -1)
         column[sources] = np.arange(len(sources))
         edges = wiring(graph, targets)
-        free = np.ones((len(targets), len(sources)), bool)
+        free = height[sources] < height[targets][:, None]
         row, at = np.repeat(np.arange(len(targets)), edges.counts), column[edges.source]
         free[row[at >= 0], at[at >= 0]] = False
         layers.append(Places(sources, targets, free))
     return layers
+
+
+def _heights(net: Network) -> npt.NDArray[np.int64]:
+    """A number for each node, which goes up along each path from layer to layer: edges that go up, too, make no cycle."""
+    graph, edges = net.graph, wiring(net.graph)
+    height = np.arange(len(graph))
+    if (edges.source < edges.target).all():
+        return height
+    # Edges lead from a layer to one before it: the numbers of what they lead to rise above those of their sources.
+    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    height[:] = 0
+    for k, layer in enumerate(net.layers, 1):
+        height[layer._ids] = k
+    in_layer = height > 0
+    for node in topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))[1].tolist():
+        below = height[pool[start[node] : start[node] + count[node]]].max(initial=0)
+        height[node] = max(height[node], below + in_layer[node])
+    return height
 
 
 def absent_gradient(net: Network, layers: list[Places], x: Any, y: Any, n_threads: int | None = None) -> list[Float32]:

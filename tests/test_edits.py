@@ -1,6 +1,8 @@
 """Cutting, adding and taking back: what an edit leaves, what it refuses, and that nothing else moves."""
 
+import contextlib
 import gc
+import threading
 
 import numpy as np
 import pytest
@@ -311,7 +313,54 @@ EDITS = {
     "new edge": lambda net: net.graph.add_edge(net.graph[3], net.layers[2].neurons[1], 0.5),
     "new neuron": lambda net: net.graph.add_neuron(net.layers[0].neurons[:3], "tanh", weights=[1, 2, 3], bias=0.5),
     "new neurons": lambda net: net.graph.add_neurons(net.layers[0].neurons[:3], np.ones((20, 3)), np.ones(20)),
+    "several": lambda net: several(net),
+    "several, and one within": lambda net: several(net, within=True),
 }
+
+
+def several(net, within=False):
+    """One edit, of all kinds."""
+    g, neurons = net.graph, net.layers[1].neurons
+    with g.one_edit():
+        x = g.input("more")
+        new = g.add_neuron([g[0], x, g.constant(2.0)], "relu", weights=[1, 2, 3])
+        g.add_neurons([new, x, g.parameter(0.5) * new], np.ones((3, 3)), np.ones(3))
+        neurons[2].edges[0].prune()
+        with g.one_edit() if within else contextlib.nullcontext():
+            edge = neurons[2].edges[0]
+            source, target = edge.source, edge.target
+            edge.prune()
+            net.forward(np.zeros((1, g.n_inputs)))
+            g.add_edge(source, target, 7.0)
+        g.add_edge(new, neurons[2], 0.5)
+        neurons[1].prune()
+        net.prune(0.3)
+        new.weights = [3, 4, 5]
+
+
+def test_edges_as_arrays():
+    net = network()
+    net.layers[0].neurons[2].prune()
+    dead = net.graph.add_neuron([net.layers[0].neurons[1]])
+    net.layers[1].neurons[1].weights = range(len(net.layers[1].neurons[1].weights))
+    source, target, weight = net.graph.edges()
+    by_hand = [(s.id, n.id, float(w)) for n in net.graph if isinstance(n, mlgraph.Neuron) and n.alive
+               for s, w in zip(n.sources, n.weights, strict=True)]  # fmt: skip
+    assert list(zip(source.tolist(), target.tolist(), weight.tolist(), strict=True)) == by_hand
+    assert len(weight) == net.n_edges == net.graph.n_alive and dead.id not in target
+    assert (source.dtype, target.dtype, weight.dtype) == (np.int32, np.int32, np.float32)
+    weight[:] = 0
+    assert net.graph.edges().weight.any()
+    assert all(part.size == 0 for part in mlgraph.Graph().edges())
+
+
+def test_has_edge():
+    net = network()
+    edge = net.layers[1].neurons[1].edges[3]
+    source, target = edge.source, edge.target
+    assert net.graph.has_edge(source, target) and not net.graph.has_edge(target, source)
+    edge.prune()
+    assert not net.graph.has_edge(source, target) and not net.graph.has_edge(net.graph[0], net.graph[1])
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -325,8 +374,9 @@ def test_undo_is_exact(name, optimizer, compiled):
         EDITS[name](net)
         assert everything(net.graph) != before
         if compiled:
-            net.forward(X)
-            net.evaluate(X, Y)
+            x = np.pad(X, ((0, 0), (0, net.graph.n_inputs - X.shape[1])))
+            net.forward(x)
+            net.evaluate(x, Y)
         net.undo()
         assert everything(net.graph) == before and net.graph.alive().tolist() == alive
         assert net.forward(X).tobytes() == values.tobytes()
@@ -362,6 +412,70 @@ def test_only_the_last_edit_is_taken_back():
     net.graph.constant(1.0)
     with pytest.raises(ValueError, match="undo: expected an edit as the last change"):
         net.undo()
+
+
+@pytest.mark.parametrize("ends", [KeyError, KeyboardInterrupt, "prune"])
+def test_what_an_exception_ends_is_taken_back(ends):
+    net = network()
+    net.fit(X, Y, epochs=1)
+    before, values = everything(net.graph), net.forward(X)
+
+    def fail():
+        with net.graph.one_edit():
+            several(net)
+            if ends == "prune":
+                net.graph.prune(net.outputs)
+            raise ends
+
+    with pytest.raises(ValueError if ends == "prune" else ends):
+        fail()
+    assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
+    with pytest.raises(ValueError, match="undo: expected an edit as the last change of the graph, came none"):
+        net.undo()
+
+
+def test_what_a_model_has_for_outputs_an_exception_leaves():
+    g = mlgraph.Graph()
+    x = g.input()
+    models = []
+
+    def fail():
+        with g.one_edit():
+            models.append(mlgraph.Model(g, [g.add_neuron([x], weights=[2.0])]))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert models[0].forward([[1.5]]) == 3
+
+
+def test_one_edit_is_over_before_it_is_undone():
+    net = network()
+    before = everything(net.graph)
+    with net.graph.one_edit():
+        net.layers[0].neurons[0].prune()
+        with pytest.raises(ValueError, match="undo: expected an edit that is over, came one within one_edit"):
+            net.undo()
+    net.undo()
+    assert everything(net.graph) == before
+    with net.graph.one_edit():
+        pass
+    net.undo()
+    assert everything(net.graph) == before
+
+
+def test_threads_wait_for_one_edit():
+    net = network()
+    seen = []
+    with net.graph.one_edit():
+        other = threading.Thread(target=lambda: seen.append(net.graph.edges().source.size))
+        net.layers[0].neurons[0].prune()
+        other.start()
+        other.join(0.05)
+        assert not seen
+        net.layers[0].neurons[1].prune()
+    other.join()
+    assert seen == [net.n_edges]
 
 
 def test_neurons_that_a_model_has_for_outputs_stay():

@@ -301,6 +301,7 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Graph.weights_of": (lambda w: w.g.weights_of, {"node": count(7, 0, None)}),
     "Graph.targets_of": (lambda w: w.g.targets_of, {"node": count(7, 0, None)}),
     "Graph.edge": (lambda w: w.g.edge, {"source": a_node(lambda w: w.x[0]), "target": a_node(lambda w: w.n)}),
+    "Graph.has_edge": (lambda w: w.g.has_edge, {"source": a_node(lambda w: w.x[0]), "target": a_node(lambda w: w.n)}),
     "Graph.add_edge": (lambda w: w.g.add_edge, {
         "source": a_node(lambda w: w.x[5]), "target": a_node(lambda w: w.n), "weight": number(0.5)}),
     "Graph.prune": (lambda w: w.g.prune, {"what": Kind(lambda w: [(w.x[0], w.n)], EDGES | {"an output": lambda w: [w.n]},
@@ -386,7 +387,8 @@ FREE = {
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
     "History.add": "of the training loop",
     "Graph.in_training": "no argument", "Graph.alive": "no argument", "Graph.protected": "no argument",
-    "Graph.copy": "no argument", "Graph.undo": "no argument", "Model.undo": "no argument", "Edge.prune": "no argument",
+    "Graph.copy": "no argument", "Graph.edges": "no argument", "Graph.one_edit": "no argument",
+    "Graph.undo": "no argument", "Model.undo": "no argument", "Edge.prune": "no argument",
     "Neuron.prune": "no argument", **dict.fromkeys(("GradualPruning.act", "GradualPruning.at", "SET.act", "SET.check"),
                                                    "of the training loop"),
     "History.to_dict": "no argument", "drawing.Drawing.to_dot": "no argument", "drawing.Drawing.to_svg": "no argument",

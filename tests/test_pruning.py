@@ -340,3 +340,24 @@ def test_errors(name):
         attempt(net)
     assert net.graph.parameters.tobytes() == before and net.graph.edits == edits_before
     assert "gradient" not in net.graph.storage.state
+
+
+@pytest.mark.parametrize("by", ["random", "gradient"])
+def test_regrown_edges_make_no_cycle(by):
+    """Where an edge has been added from a layer to one before it, directly or by a neuron of no layer."""
+    net = mlgraph.Network(4, seed=0)
+    for size in (6, 5, 2):
+        net.add_layer(size, "tanh")
+    g, (first, second, _) = net.graph, (layer.neurons for layer in net.layers)
+    g.prune(first[0])
+    g.prune([(first[3], second[1])])
+    below = g.add_neuron([second[4]], weights=[1.0])
+    g.prune([(neuron, second[4]) for neuron in first[1:]])
+    g.add_edge(g[0], second[4], 1.0)
+    g.add_edge(below, first[5], 1.0)
+    data = np.random.default_rng(0).random((20, 4)), np.zeros((20, 2))
+    before = net.n_edges
+    net.regrow(1.0, by=by, data=data if by == "gradient" else None)
+    assert g.has_edge(first[3], second[1]) and not g.has_edge(first[5], second[4]) and net.n_edges > before
+    net.fit(*data, epochs=1)
+    assert not g.has_edge(g[0], first[0]), "what was cut off stays so"
