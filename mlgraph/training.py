@@ -295,12 +295,14 @@ def train(
 
 def _means(losses: Float32, correct: npt.NDArray[np.uint8] | None) -> tuple[float, float]:
     """Of the examples that have a loss: the others were left out."""
-    used = ~np.isnan(losses)
-    if not used.any():
+    left_out = np.isnan(losses)
+    if left_out.all():
         return float("nan"), float("nan")
-    accuracy = float("nan") if correct is None else float(correct[used].mean())
+    if left_out.any():  # to choose all would take longer than the rest
+        losses, correct = losses[~left_out], None if correct is None else correct[~left_out]
+    accuracy = float("nan") if correct is None else np.count_nonzero(correct) / len(correct)
     with np.errstate(invalid="ignore"):  # infinities of both signs, where nothing is learnt from them
-        return float(losses[used].mean(dtype=np.float64)), accuracy
+        return float(losses.mean(dtype=np.float64)), accuracy
 
 
 def _record(history: History, steps: Steps, done: slice, before: int, losses: Any, correct: Any) -> None:
@@ -308,17 +310,18 @@ def _record(history: History, steps: Steps, done: slice, before: int, losses: An
         return
     first, size = steps.first[done], steps.size[done]
     here = slice(first[0], first[-1] + size[-1])
-    used = ~np.isnan(losses[here])
+    left_out = np.isnan(losses[here])
+    some = bool(left_out.any())
 
     def total(values: Any) -> Doubles:
-        return np.add.reduceat(np.where(used, values, 0).astype(np.float64), first - first[0])
+        return np.add.reduceat(np.where(left_out, 0, values) if some else values, first - first[0], dtype=np.float64)
 
-    count = total(1)
+    count = size - np.add.reduceat(left_out, first - first[0], dtype=np.int64)
     with np.errstate(invalid="ignore"):  # 0 / 0 where a step was left out
         history.add(
             batch_examples=before + first + size,
             batch_size=size,
-            batch_skipped=size - count.astype(np.int64),
+            batch_skipped=size - count,
             learning_rate=steps.rate[done].astype(np.float64),
             batch_loss=total(losses[here]) / count,
             batch_accuracy=np.full(len(size), np.nan) if correct is None else total(correct[here]) / count,
