@@ -21,7 +21,7 @@ from mlgraph.lowering import Ints
 from mlgraph.plan import LANES, Plan
 from mlgraph.storage import PANEL, aligned
 
-LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4}
+LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4, "binary_cross_entropy": 5}
 """Losses, as the kernels number them."""
 
 OPTIMIZERS = {"accumulate": 0, "sgd": 1, "momentum": 2, "adam": 3}
@@ -301,11 +301,11 @@ class Engine:
             Examples by place; as they come by default.
         label : int32, shape (examples,), optional
         target : float32, shape (examples, outputs), optional
-            Targets of the squared error, or cotangents.
+            Targets of the squared error or the binary cross-entropy, or cotangents.
         loss : str
             A key of `LOSSES`.
         loss_nodes : sequence of int
-            The node that the loss begins with (logsumexp, or the loss itself), then the outputs.
+            The node that the loss begins with (logsumexp, the sum of softplus, or the loss itself), then the outputs.
         optimizer : str, optional
             A key of `OPTIMIZERS`; without one there is no second phase.
         hyper : (float, float, float)
@@ -321,7 +321,8 @@ class Engine:
             Whether steps have so few examples that zeros are skipped whatever the data; by default the largest of these
             decides. The other way adds in another order: who cuts a run by the clock says it for all pieces.
         losses, correct : float32 and uint8, shape (len(order),), optional
-            Filled with the loss of each example, and whether its highest output is its label's, by place in `order`.
+            Filled by place in `order`: the loss of each example; whether its highest output is its label's or, without labels,
+            each output on the side of 0 that its target says.
         values, adjoints : sequence of int
             Nodes whose values or adjoints are wanted, by place in `order`.
         highest : int64, shape (examples,), optional

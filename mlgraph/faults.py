@@ -116,9 +116,9 @@ class Search:
         if self._options["loss"] == "softmax_cross_entropy":
             read, blamed = slots[[0, self._options["label"][row] + 1]], slots[self._options["label"][row] + 1]
             against = f", the logsumexp of all {self._values[slots[0]]:.6g}"
-        elif self._options["loss"] == "squared_error":
+        elif self._options["loss"] in ("squared_error", "binary_cross_entropy"):
             worst = _largest(self._values[slots[1:]] - self._options["target"][row])
-            read, blamed = slots[1:], slots[1 + worst]
+            read, blamed = slots[self._options["loss"] == "squared_error" :], slots[1 + worst]
             against = f", its target {self._options['target'][row, worst]:.6g}"
         else:
             read, blamed = slots, slots[0]

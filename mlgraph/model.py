@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from mlgraph.network import Layer
     from mlgraph.sparsify import Acting, Schedule
 
+CROSS_ENTROPIES = ("softmax_cross_entropy", "binary_cross_entropy")
+"""Losses whose outputs are logits."""
+
+LOSSES = (*CROSS_ENTROPIES, "squared_error")
+"""Losses that have a name; any node may be one."""
+
 
 class Model:
     """A graph that learns: outputs and a loss.
@@ -34,10 +40,12 @@ class Model:
     ----------
     graph : Graph
     outputs : Node or sequence of Node
-        For the cross-entropy the logits, one for each class.
-    loss : "softmax_cross_entropy", "squared_error" or Node
-        The squared error of an example is the sum over the outputs of (output - target)^2. A node is its own loss. The
-        loss of a batch is the mean over its examples.
+        For the cross-entropies the logits, one for each class.
+    loss : "softmax_cross_entropy", "binary_cross_entropy", "squared_error" or Node
+        Softmax: each example is of one class. Binary: each output z is a question of its own, whose answer t is 0, 1 or
+        between; the loss of an example is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for 1 and
+        -log(1 - sigmoid(z)) for 0. The squared error is the sum of (output - target)^2. A node is its own loss. The loss
+        of a batch is the mean over its examples.
     """
 
     def __init__(self, graph: Graph, outputs: Node | Sequence[Node], loss: str | Node = "squared_error") -> None:
@@ -53,6 +61,8 @@ class Model:
         self._outputs = self.graph._ids("outputs", outputs)
         if not self._outputs:
             raise ValueError("outputs: expected at least one node, came none")
+        if not isinstance(loss, Node) and not (isinstance(loss, str) and loss in LOSSES):
+            raise ValueError(f"loss: expected {', '.join(LOSSES)} or a node, came {shown(loss)}")
         self.loss = loss if isinstance(loss, str) else "node"
         self._probabilities: list[int] = []
         if self.loss == "softmax_cross_entropy":
@@ -60,12 +70,14 @@ class Model:
             # Each is exp(z - logsumexp).
             difference = self.graph.sources_of(self._probabilities[0])[0]
             self._loss_nodes = [int(self.graph.sources_of(int(difference))[1]), *self._outputs]
+        elif self.loss == "binary_cross_entropy":
+            self._probabilities = [self.graph.operation("sigmoid", z).id for z in self.outputs]
+            total = self.graph.operation("sum", *(self.graph.operation("softplus", z) for z in self.outputs))
+            self._loss_nodes = [total.id, *self._outputs]
         elif self.loss == "squared_error":
             self._loss_nodes = [self._outputs[0], *self._outputs]
-        elif isinstance(loss, Node):
-            self._loss_nodes = self.graph._ids("loss", [loss])
         else:
-            raise ValueError(f"loss: expected softmax_cross_entropy, squared_error or a node, came {shown(loss)}")
+            self._loss_nodes = self.graph._ids("loss", [loss])
         self.graph._models.add(self)
 
     def __repr__(self) -> str:
@@ -150,7 +162,7 @@ class Model:
     # --- running -----------------------------------------------------------------------------------------------------
 
     def forward(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
-        """Values of the outputs (of the logits, for the cross-entropy).
+        """Values of the outputs (of the logits, for the cross-entropies).
 
         Parameters
         ----------
@@ -164,7 +176,7 @@ class Model:
         return self._values(x, "outputs", self._outputs, n_threads)
 
     def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
-        """Probabilities of the classes, float32 of shape (examples, classes); `x` as for `forward`.
+        """Probabilities of the classes, or of yes for each output, float32 of shape (examples, outputs); `x` as for `forward`.
 
         Raises
         ------
@@ -172,14 +184,18 @@ class Model:
             If the loss is no cross-entropy.
         """
         if not self._probabilities:
-            raise ValueError(f"predict_proba: expected a model with loss softmax_cross_entropy, came {self.loss}")
+            raise ValueError(f"predict_proba: expected a model with loss {' or '.join(CROSS_ENTROPIES)}, came {self.loss}")
         return self._values(x, "probabilities", self._probabilities, n_threads)
 
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """The likeliest class of each example, int64 of shape (examples,); `x` as for `forward`.
 
-        Where the loss is no cross-entropy, what `forward` returns.
+        For the binary cross-entropy 1 where yes is likelier, else 0, of shape (examples,) for one output and (examples,
+        outputs) for several. Where the loss is no cross-entropy, what `forward` returns.
         """
+        if self.loss == "binary_cross_entropy":
+            answers = (self.forward(x, n_threads=n_threads) > 0).astype(np.int64)
+            return answers[:, 0] if len(self._outputs) == 1 else answers
         if not self._probabilities:
             return self.forward(x, n_threads=n_threads)
         examples = Examples(x, self.graph.n_inputs)
@@ -188,7 +204,9 @@ class Model:
         return highest
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> dict[str, float]:
-        """Mean loss over the examples and, where `y` are labels, accuracy as a fraction.
+        """Mean loss over the examples and, where `y` are labels or answers to binary questions, accuracy as a fraction.
+
+        An example counts as right whose highest output is its label's, or all of whose questions are answered right.
 
         Parameters
         ----------
@@ -200,7 +218,7 @@ class Model:
         Returns
         -------
         dict
-            "loss", and "accuracy" for labels.
+            "loss", and "accuracy" where there is one.
         """
         examples = Examples(x, self.graph.n_inputs)
         return self._evaluate(examples, *self._targets(y, len(examples)), n_threads)
@@ -366,7 +384,8 @@ class Model:
             (unless it is large, and each number exactly byte / 255: then its bytes are learnt from): who changes it meanwhile
             goes past that check.
         y : array_like
-            Labels, integers of shape (examples,), or targets of shape (examples, outputs); nothing where the loss is a node.
+            Labels, integers of shape (examples,), or targets of shape (examples, outputs), from 0 to 1 for the binary
+            cross-entropy; nothing where the loss is a node.
         epochs : int
         batch_size : int or (int, int)
             From and to; see `mlgraph.training.schedule`. The gradient is the mean over the batch.
@@ -457,7 +476,7 @@ class Model:
             acting = Acting(sparsify, self, examples, label, target, seed, n_threads)
         with self.graph.in_training():
             self._engine("loss")
-            correct = np.zeros(len(examples), np.uint8) if label is not None else None
+            correct = self._no_answers(len(examples), label)
             state = RunState(np.zeros(len(examples), np.float32), correct, History())
             keeper: Checkpoint | None = None
             if checkpoint is not None:
@@ -558,7 +577,7 @@ class Model:
         if n == 0:
             raise ValueError("x: expected at least one example, came none")
         losses = np.zeros(n, np.float32)
-        correct = np.zeros(n, np.uint8) if label is not None else None
+        correct = self._no_answers(n, label)
         run = engine.run if engine else partial(self._run, "loss")
         run(
             examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
@@ -570,13 +589,17 @@ class Model:
             scores["accuracy"] = float(correct.mean())
         return scores
 
+    def _no_answers(self, n: int, label: Any) -> npt.NDArray[np.uint8] | None:
+        """Where it will stand for n examples whether they were answered right; None where there is no right or wrong."""
+        return np.zeros(n, np.uint8) if label is not None or self.loss == "binary_cross_entropy" else None
+
     def _targets(self, y: npt.ArrayLike, n: int, what: str = "y") -> tuple[npt.NDArray[np.int32] | None, Float32 | None]:
         """Labels and targets as the sweep reads them."""
         self._require_outputs()
         if self.loss == "node":
             return None, None
-        array, classes = real_array(what, y), len(self._outputs)
-        if array.dtype.kind in "bui" and array.ndim == 1 and (classes > 1 or self._probabilities):
+        array, classes, binary = real_array(what, y), len(self._outputs), self.loss == "binary_cross_entropy"
+        if array.dtype.kind in "bui" and array.ndim == 1 and (classes > 1 or self._probabilities) and not binary:
             if len(array) != n:
                 raise ValueError(f"{what}: expected {n} labels, one for each example, came {len(array)}")
             if n and not (array.min() >= 0 and array.max() < classes):
@@ -594,6 +617,9 @@ class Model:
             i, j = np.argwhere(~np.isfinite(target))[0]
             came = np.asarray(array).reshape(target.shape)[i, j]
             raise ValueError(f"{what}: expected finite numbers that float32 can hold, came {came} in example {i}, output {j}")
+        if binary and n and not (target.min() >= 0 and target.max() <= 1):
+            i, j = np.argwhere((target < 0) | (target > 1))[0]
+            raise ValueError(f"{what}: expected numbers from 0 to 1, came {target[i, j]} in example {i}, output {j}")
         return None, np.ascontiguousarray(target)
 
     def _name(self, node: int) -> str:

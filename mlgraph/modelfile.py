@@ -26,11 +26,11 @@ from mlgraph import checks, ops
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, CycleError, Graph
 from mlgraph.lists import expand, squeeze
 from mlgraph.lowering import topological
-from mlgraph.model import Model
+from mlgraph.model import CROSS_ENTROPIES, LOSSES, Model
 from mlgraph.network import Layer, Network
 from mlgraph.storage import PANEL
 
-FORMAT = 2
+FORMAT = 3
 """Version of the format, raised when an older reader would go wrong."""
 
 MAX_BYTES = 2**34
@@ -157,7 +157,7 @@ def contents(model: Model) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
         "probabilities": model._probabilities,
         "names": {str(node): name for node, name in g._names.items()},
         "layers": [
-            [layer._ids.start, layer._ids.stop, layer.activation, layer.dropout, layer.weight_dropout]
+            [layer._ids.start, layer._ids.stop, layer.activation, layer.dropout, layer.weight_dropout, layer._probabilities]
             for layer in (model.layers if isinstance(model, Network) else [])
         ],
     }
@@ -270,7 +270,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     )
     graph._names = {int(k): v for k, v in header["names"].items()}
     loss, kind = header.get("loss"), header.get("kind")
-    require(loss in ("softmax_cross_entropy", "squared_error", "node"), f"header: loss: came {loss!r}")
+    require(loss == "node" or loss in LOSSES, f"header: loss: came {loss!r}")
     require(kind in ("network", "model"), f"header: kind: expected network or model, came {kind!r}")
     model: Model = object.__new__(Network if kind == "network" else Model)
     outputs, loss_nodes = ids("outputs", 1), ids("loss_nodes", 1)
@@ -278,7 +278,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         len(loss_nodes) == 1 if loss == "node" else loss_nodes[1:] == outputs, "header: loss_nodes do not belong to the outputs"
     )
     probabilities = ids("probabilities")
-    wanted = len(outputs) if loss == "softmax_cross_entropy" else 0
+    wanted = len(outputs) if loss in CROSS_ENTROPIES else 0
     require(len(probabilities) == wanted, "header: probabilities do not belong to the outputs")
     model._restore(graph, outputs, loss, loss_nodes, probabilities)
     if isinstance(model, Network):
@@ -286,8 +286,8 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         require(isinstance(layers, list) and layers, "header: layers: expected at least one")
         assert isinstance(layers, list)
         for layer in layers:
-            require(isinstance(layer, list) and len(layer) == 5, "header: layers: expected lists of five")
-            first, last, activation, dropout, weight_dropout = layer
+            require(isinstance(layer, list) and len(layer) == 6, "header: layers: expected lists of six")
+            first, last, activation, dropout, weight_dropout, probabilities = layer
             require(
                 type(first) is type(last) is int and 0 <= first < last <= n and bool((graph.codes[first:last] >= NEURON).all()),
                 f"header: layers: expected runs of neurons, came {first!r} to {last!r}",
@@ -295,7 +295,12 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
             require(activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: activation {activation!r}")
             shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
             require(shares, f"header: layers: dropout {dropout!r}, {weight_dropout!r}")
-            model._add(Layer(graph, range(first, last), activation, float(dropout), float(weight_dropout)))
+            require(
+                isinstance(probabilities, list) and len(probabilities) in (0, last - first)
+                and all(type(i) is int and 0 <= i < n for i in probabilities),
+                "header: layers: expected a node for the probability of each neuron, or none",
+            )  # fmt: skip
+            model._add(Layer(graph, range(first, last), activation, float(dropout), float(weight_dropout), probabilities))
         require(outputs == list(range(first, last)), "header: layers: expected the outputs to be the last of them")
     return model
 

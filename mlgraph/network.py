@@ -13,7 +13,7 @@ from mlgraph.checks import Float32, float_array, one_of, share, whole
 from mlgraph.edits import wiring
 from mlgraph.graph import Graph
 from mlgraph.lowering import Ints
-from mlgraph.model import Model
+from mlgraph.model import CROSS_ENTROPIES, Model
 from mlgraph.views import Neuron
 
 
@@ -23,13 +23,15 @@ class Layer:
     Attributes
     ----------
     neurons : sequence of Neuron
-        For a softmax layer the neurons that give its logits.
+        For a layer of probabilities the neurons that give the logits.
     activation : str
     dropout, weight_dropout : float
     """
 
-    def __init__(self, graph: Graph, ids: range, activation: str, dropout: float, weight_dropout: float) -> None:
-        self._graph, self._ids = graph, ids
+    def __init__(
+        self, graph: Graph, ids: range, activation: str, dropout: float, weight_dropout: float, probabilities: list[int]
+    ) -> None:
+        self._graph, self._ids, self._probabilities = graph, ids, probabilities
         self._reads: list[int] = []  # the nodes of the layer before
         self.activation, self.dropout, self.weight_dropout = activation, dropout, weight_dropout
 
@@ -130,6 +132,7 @@ class Network(Model):
         dropout: float = 0.0,
         weight_dropout: float = 0.0,
         bias: bool = True,
+        loss: str | None = None,
     ) -> Layer:
         """Add neurons that read all outputs of the layer before.
 
@@ -137,8 +140,7 @@ class Network(Model):
         ----------
         size : int
         activation : str
-            identity, relu, leaky_relu, sigmoid, tanh or softmax. After a softmax layer the loss is the cross-entropy of
-            its label, else the squared error.
+            identity, relu, leaky_relu, sigmoid, tanh or softmax.
         dropout : float
             Share of the neurons dropped in training (inverted dropout: the others are scaled up then). One choice is made
             for each step, for each 128 examples of it if it has more.
@@ -146,21 +148,27 @@ class Network(Model):
             Share of the incoming edges dropped in training, one choice for each 32 examples (DropConnect, Wan et al.
             2013); rounded to 1/65536.
         bias : bool
+        loss : str, optional
+            Of the network, if this is its last layer; see `Model`. After softmax it is the softmax_cross_entropy, else the
+            squared_error by default, and after sigmoid the binary_cross_entropy if that is asked for.
         """
         size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
         dropout, weight_dropout = share("dropout", dropout), share("weight_dropout", weight_dropout)
-        if activation == "softmax" and dropout:
-            raise ValueError(f"dropout: expected 0 for a softmax layer, whose probabilities must add up to 1, came {dropout}")
+        fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}
+        fits = fitting.get(activation, ("squared_error",))
+        loss = fits[0] if loss is None else one_of(f"loss after {activation}", loss, fits)
+        if loss in CROSS_ENTROPIES and dropout:
+            raise ValueError(f"dropout: expected 0 for a layer of probabilities, came {dropout}")
         fan_in = len(self._ends)
         # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He et al. 2015) costs
         # 784-32-10 on MNIST 0.2 points of test accuracy.
         weights = self._random.standard_normal((size, fan_in), np.float32) / np.float32((3 * fan_in) ** 0.5)
-        softmax = activation == "softmax"
         ids = self.graph.add_neurons(
-            np.array(self._ends, np.int32), weights, np.zeros(size) if bias else None, "identity" if softmax else activation
-        )
-        layer = Layer(self.graph, ids, activation, dropout, weight_dropout)
-        self._define(layer.neurons, "softmax_cross_entropy" if softmax else "squared_error")
+            np.array(self._ends, np.int32), weights, np.zeros(size) if bias else None,
+            "identity" if loss in CROSS_ENTROPIES else activation,
+        )  # fmt: skip
+        self._define([Neuron(self.graph, i) for i in ids], loss)
+        layer = Layer(self.graph, ids, activation, dropout, weight_dropout, self._probabilities)
         self._add(layer)
         return layer
 
@@ -214,7 +222,7 @@ class Network(Model):
         layer._reads = self._ends
         if layer.dropout or layer.weight_dropout:
             self._dropout.append((layer._ids, layer.dropout, layer.weight_dropout))
-        self._ends = self._probabilities if layer.activation == "softmax" else list(layer._ids)
+        self._ends = layer._probabilities or list(layer._ids)
         self._engines.clear()
 
     def __repr__(self) -> str:

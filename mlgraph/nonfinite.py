@@ -129,7 +129,7 @@ class Guard:
     def _step(self, rows: Ints, rate: float, number: int, where: str) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
-        correct = np.zeros(len(rows), np.uint8) if self._options["label"] is not None else None
+        correct = self._model._no_answers(len(rows), self._options["label"])
         while kept.any():
             engine, n = self._model._engine("loss"), int(kept.sum())
             scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)

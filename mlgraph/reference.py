@@ -115,7 +115,7 @@ def loss(
     kind : str
         A key of `mlgraph.engine.LOSSES`.
     slots : sequence of int
-        Slot of logsumexp or of the loss itself, then the slots of the outputs.
+        Slot of logsumexp, of the sum of softplus, or of the loss itself, then the slots of the outputs.
     """
     adjoints = np.zeros_like(values)
     z = values[slots[1:]]
@@ -130,6 +130,10 @@ def loss(
     adjoints[slots[0]] += 1
     if kind == "node":
         return values[slots[0]], adjoints
+    if kind == "binary_cross_entropy":
+        t = np.asarray(target, np.float64).T
+        np.add.at(adjoints, slots[1:], -t)
+        return values[slots[0]] - (t * z).sum(axis=0), adjoints
     np.add.at(adjoints, (np.asarray(slots[1:])[label], each), -1)
     return values[slots[0]] - z[label, each], adjoints
 

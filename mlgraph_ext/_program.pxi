@@ -14,6 +14,7 @@ cdef enum:
     LOSS_SQUARED = 2
     LOSS_NODE = 3        # the value of a node
     LOSS_COTANGENT = 4   # adjoints of the outputs are given
+    LOSS_BINARY = 5      # cross-entropy of each output for itself
 
 cdef struct Instruction:
     int64_t kind

@@ -180,15 +180,17 @@ cdef bint seed_adjoints(
     cdef float loss[LANES]
     cdef float best[LANES]
     cdef int32_t arg[LANES]
+    cdef bint right[LANES]
     cdef const float* z
     cdef int64_t lane, j
-    cdef float error
+    cdef float error, target
     cdef bint finite = True
     for lane in range(LANES):
         share[lane] = <float>1 / <float>r.step_size[step] if lane < n else <float>0
         loss[lane] = 0
         best[lane] = -<float>INFINITY
         arg[lane] = 0
+        right[lane] = True
     for j in range(r.n_outputs):
         z = values + r.loss_slot[j + 1] * <int64_t>LANES
         if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_SQUARED:
@@ -204,7 +206,7 @@ cdef bint seed_adjoints(
         elif r.loss == LOSS_COTANGENT:
             for lane in range(n):
                 adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] += r.target[row[lane] * r.n_outputs + j]
-    if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_NODE:
+    if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_BINARY or r.loss == LOSS_NODE:
         for lane in range(LANES):
             loss[lane] = values[r.loss_slot[0] * <int64_t>LANES + lane]
             if r.backward:
@@ -216,12 +218,22 @@ cdef bint seed_adjoints(
             loss[lane] = loss[lane] - values[j]
             if r.backward:
                 adjoints[j] -= share[lane]
+    if r.loss == LOSS_BINARY:
+        # The sum of softplus(z) - target * z.
+        for j in range(r.n_outputs):
+            z = values + r.loss_slot[j + 1] * <int64_t>LANES
+            for lane in range(LANES):
+                target = r.target[row[lane] * r.n_outputs + j]
+                loss[lane] = loss[lane] - target * z[lane]
+                right[lane] = right[lane] & ((z[lane] > 0) == (target > <float>0.5))
+                if r.backward:
+                    adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] -= target * share[lane]
     for lane in range(n):
         finite = finite and loss[lane] - loss[lane] == 0
         if r.losses != NULL:
             r.losses[first + lane] = loss[lane]
-        if r.correct != NULL and r.label != NULL:
-            r.correct[first + lane] = arg[lane] == r.label[row[lane]]
+        if r.correct != NULL:
+            r.correct[first + lane] = right[lane] if r.label == NULL else arg[lane] == r.label[row[lane]]
     return finite
 
 

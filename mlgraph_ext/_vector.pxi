@@ -78,8 +78,8 @@ cdef extern from *:
     }
     /* Into the L2 cache: what is asked for a phase ahead would push out of the first what is in use. */
     static inline void prefetch_later(const void *p) { __builtin_prefetch(p, 0, 2); }
-    /* Into this core's L1 cache, and out of all others'. A store to a line that others have waits until they have given it up,
-       and all stores after it wait too; so many of them are asked for at once. (prefetchw is no operation on old processors.) */
+    /* Into this core's L1 cache, and out of all others'. A store to a line that others have waits until they have given it
+       up, and all stores after it wait too; so many are asked for at once. (prefetchw is no operation on old processors.) */
     static inline void prefetch_to_write(const float *p, int64_t n) {
         for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof(float))
     #if defined(__x86_64__)

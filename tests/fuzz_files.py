@@ -197,8 +197,8 @@ def models():
 
 JUNK = (
     None, True, False, -1, 0, 1, 3, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e308, NAN, INF, "", "spam", "relu", "softmax",
-    "model", "squared_error", "softmax_cross_entropy", "node", "0", "²", "\n", "\ud800", "x" * 5000, [], {}, [[]], [0],
-    [0, 1, 2], {"0": "x"}, {"x": 1}, [[6, 26, "tanh", 0, 0]],
+    "model", "squared_error", "softmax_cross_entropy", "binary_cross_entropy", "node", "0", "²", "\n", "\ud800",
+    "x" * 5000, [], {}, [[]], [0], [0, 1, 2], {"0": "x"}, {"x": 1}, [[6, 26, "tanh", 0, 0, []]],
 )  # fmt: skip
 
 

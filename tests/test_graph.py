@@ -213,7 +213,7 @@ ERRORS = {
     "a list of terms": (lambda g, x: mlgraph.sum([x, x]), TypeError,
                         r"sum: expected at least one node, came list \(sum\(\*nodes\) takes them one by one\)"),
     "loss": (lambda g, x: mlgraph.Model(g, [x], "hinge"), ValueError,
-             "loss: expected softmax_cross_entropy, squared_error or a node, came 'hinge'"),
+             "loss: expected softmax_cross_entropy, binary_cross_entropy, squared_error or a node, came 'hinge'"),
     "loss of another": (lambda g, x: mlgraph.Model(g, [x], OTHER), ValueError, "loss: expected nodes of one graph"),
     "value of an input": (lambda g, x: x.value, AttributeError, "value: expected a constant or parameter, came input x"),
     "value for a constant": (lambda g, x: setattr(g[2], "value", 1), AttributeError, "value: .* a parameter, came constant n2"),

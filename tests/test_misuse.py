@@ -361,7 +361,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Model.save": (lambda w: w.net.save, {"path": a_path(lambda w: w.path)}),
     "Network": (lambda w: Network, {"n_inputs": count(3), "seed": SEED}),
     "Network.add_layer": (lambda w: w.net.add_layer, {
-        "size": count(4), "activation": a_name("relu"), "dropout": share(0.5), "weight_dropout": share(0.5), "bias": ANY}),
+        "size": count(4), "activation": a_name("relu"), "dropout": share(0.5), "weight_dropout": share(0.5), "bias": ANY,
+        "loss": Kind("squared_error", {k: v for k, v in a_name("").bad.items() if k != "None"}, {"numpy": np.str_})}),
     "load": (lambda w: mlgraph.load, {"path": a_path(lambda w: w.saved)}),
     "modelfile.save": (lambda w: lambda path: modelfile.save(w.net, path), {"path": a_path(lambda w: w.path)}),
     "datasets.load_mnist": (lambda w: datasets.load_mnist, {"folder": Kind(lambda w: w.path.parent, a_path("").bad)}),

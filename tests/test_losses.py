@@ -1,0 +1,164 @@
+"""The binary cross-entropy: each output is a question of its own. Layers of probabilities, and what comes after them."""
+
+import re
+
+import numpy as np
+import pytest
+
+import mlgraph
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(90, 6)).astype(np.float32)
+ANSWERS = (X[:, :3] * X[:, 3:] > 0).astype(int)
+SOFT = RNG.random((90, 3))
+
+
+def network(questions=3, hidden=8, seed=0):
+    net = mlgraph.Network(6, seed=seed)
+    net.add_layer(hidden, "tanh")
+    net.add_layer(questions, "sigmoid", loss="binary_cross_entropy")
+    return net
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z.astype(np.float64)))
+
+
+@pytest.mark.parametrize("y", [ANSWERS, ANSWERS.astype(bool), SOFT], ids=["0 or 1", "bool", "between"])
+def test_values(sweep, y):
+    net = network()
+    z = net.forward(X)
+    p = sigmoid(z)
+    np.testing.assert_allclose(net.predict_proba(X), p, rtol=1e-5)
+    np.testing.assert_array_equal(net.predict(X), (z > 0).astype(np.int64))
+    loss = -(y * np.log(p) + (1 - np.float64(y)) * np.log(1 - p)).sum(axis=1).mean()
+    right = ((z > 0) == (np.asarray(y) > 0.5)).all(axis=1).mean()
+    assert net.evaluate(X, y) == {"loss": pytest.approx(loss, rel=1e-5), "accuracy": pytest.approx(right)}
+    assert 0 < right < 1
+
+
+def test_one_question_has_one_answer_an_example(sweep):
+    net = network(1)
+    for y in (ANSWERS[:, 0], ANSWERS[:, :1], ANSWERS[:, 0].astype(float), ANSWERS[:, 0].astype(bool), ANSWERS[:, 0].tolist()):
+        scores = net.evaluate(X, y)
+        assert scores["accuracy"] == pytest.approx((net.predict(X) == ANSWERS[:, 0]).mean())
+    assert net.predict(X).shape == (90,) and net.predict_proba(X).shape == net.forward(X).shape == (90, 1)
+
+
+def test_of_one_question_it_is_that_of_two_classes(sweep):
+    """Of which one has the logit 0."""
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    z = g.add_neuron(x, weights=RNG.normal(size=6), bias=0.3)
+    two = mlgraph.Model(g, [z * 0, z], "softmax_cross_entropy")
+    one = mlgraph.Model(g, z, "binary_cross_entropy")
+    y = ANSWERS[:, 0]
+    assert one.evaluate(X, y) == {name: pytest.approx(value, rel=1e-5) for name, value in two.evaluate(X, y).items()}
+    np.testing.assert_allclose(one.predict_proba(X)[:, 0], two.predict_proba(X)[:, 1], rtol=1e-5)
+    traces = [model.trace(X, y, [z]).adjoint(z) for model in (one, two)]
+    np.testing.assert_allclose(*traces, atol=1e-6)
+
+
+def test_logits_of_any_size(sweep):
+    g = mlgraph.Graph()
+    [z] = g.inputs(1)
+    model = mlgraph.Model(g, z, "binary_cross_entropy")
+    x = np.array([[1e30], [1e30], [-1e30], [-1e30], [0]], np.float32)
+    found = model.trace(x, [1, 0, 1, 0, 1], [z]).adjoint(z)
+    np.testing.assert_array_equal(found, [0, 1, -1, 0, -0.5])
+    assert model.evaluate(x[[0, 3]], [1, 0]) == {"loss": 0, "accuracy": 1}
+    assert model.evaluate(x[[1, 2]], [0, 1]) == {"loss": pytest.approx(1e30), "accuracy": 0}
+    np.testing.assert_array_equal(model.predict_proba(x)[:, 0], [1, 1, 0, 0, 0.5])
+
+
+def test_it_learns():
+    net = network(hidden=32)
+    history = net.fit(X, ANSWERS, epochs=200, batch_size=16, learning_rate=0.1, validation=(X, ANSWERS))
+    assert net.evaluate(X, ANSWERS)["accuracy"] == history.validation_accuracy[-1] == 1 == history.epoch_accuracy[-1]
+    assert history.batch_accuracy[:6].mean() < 0.6
+
+
+def test_bits_do_not_depend_on_threads(sweep):
+    results = []
+    for n_threads in (1, 3):
+        net = network()
+        net.fit(X, SOFT, epochs=3, batch_size=70, n_threads=n_threads)
+        results.append((net.graph.parameters.tobytes(), net.history.batch_accuracy.tolist()))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(("y", "message"), [
+    (ANSWERS[:, 0], "y: expected shape (90, 3), came (90,)"),
+    (ANSWERS[:5], "y: expected shape (90, 3), came (5, 3)"),
+    (ANSWERS * 2, "y: expected numbers from 0 to 1, came 2.0 in example 0, output 0"),
+    (SOFT - 1, "y: expected numbers from 0 to 1, came -0."),
+    (np.where(ANSWERS, np.nan, 0.5), "y: expected finite numbers that float32 can hold, came nan in example 0, output 0"),
+], ids=["labels", "few", "two", "negative", "NaN"])  # fmt: skip
+def test_what_is_no_answer(y, message):
+    assert ANSWERS[0, 0] == 1
+    net = network()
+    before = net.graph.parameters.tobytes()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        net.fit(X, y, epochs=1)
+    assert net.graph.parameters.tobytes() == before
+
+
+@pytest.mark.parametrize(("activation", "loss", "message"), [
+    ("tanh", "binary_cross_entropy", "loss after tanh: expected one of squared_error, came 'binary_cross_entropy'"),
+    ("softmax", "squared_error", "loss after softmax: expected one of softmax_cross_entropy, came 'squared_error'"),
+    ("sigmoid", "hinge", "loss after sigmoid: expected squared_error or binary_cross_entropy, came 'hinge'"),
+])  # fmt: skip
+def test_losses_that_do_not_fit(activation, loss, message):
+    net = network()
+    with pytest.raises(ValueError, match=message):
+        net.add_layer(2, activation, loss=loss)
+    assert len(net.layers) == 2
+
+
+def test_a_sigmoid_layer_keeps_its_squared_error():
+    net = mlgraph.Network(6, seed=0)
+    layer = net.add_layer(2, "sigmoid")
+    assert net.loss == "squared_error" and layer.neurons[0].activation == "sigmoid"
+    same = mlgraph.Network(6, seed=0)
+    same.add_layer(2, "sigmoid", loss="squared_error")
+    assert same.loss == "squared_error" and same.forward(X).tobytes() == net.forward(X).tobytes()
+
+
+@pytest.mark.parametrize("first", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("last", ["softmax", "sigmoid", "tanh"])
+def test_layers_of_probabilities_within(tmp_path, first, last):
+    """What comes after reads the probabilities, and does so when the network has been saved and loaded."""
+    net = mlgraph.Network(6, seed=0)
+    for size, activation in ((5, first), (3, last)):
+        net.add_layer(size, activation, loss="binary_cross_entropy" if activation == "sigmoid" else None)
+    y = np.arange(90) % 3 if last == "softmax" else ANSWERS
+    net.fit(X, y, epochs=2)
+    net.save(tmp_path / "model.npz")
+    back = mlgraph.load(tmp_path / "model.npz")
+    between = net.trace(X, nodes=net.layers[1].neurons[0].sources).values
+    logits = net.trace(X, nodes=net.layers[0].neurons).values.astype(np.float64)
+    e = np.exp(logits)
+    np.testing.assert_allclose(between, sigmoid(logits) if first == "sigmoid" else e / e.sum(axis=1, keepdims=True), rtol=1e-4)
+    for each in (net, back):
+        assert each.layers[1].weights.shape == (3, 5)
+        each.prune(0.4, scope="layer")
+        each.regrow(0.5, seed=1)
+        each.fit(X, y, epochs=2, seed=3)
+        assert each.add_layer(2).weights.shape == (2, 3)
+    for one, other in zip(net.layers[:2], back.layers, strict=False):
+        assert one.weights.tobytes() == other.weights.tobytes()
+
+
+def test_examples_that_are_left_out():
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    model = mlgraph.Model(g, [g.add_neuron(x, weights=w) for w in RNG.normal(size=(3, 6))], "binary_cross_entropy")
+    model.outputs[0].weights[0] = 1e10
+    spoilt = X.copy()
+    spoilt[7, 0] = 1e30
+    with pytest.raises(mlgraph.NonFiniteError, match=r"neuron n6 is inf in example 7 \(forward\)"):
+        model.fit(spoilt, ANSWERS, epochs=1)
+    history = model.fit(spoilt, ANSWERS, epochs=1, batch_size=30, learning_rate=0.0, on_nonfinite="skip")
+    assert history.nonfinite_example.tolist() == [7] and history.batch_skipped.sum() == 1
+    right = ((model.forward(spoilt) > 0) == ANSWERS).all(axis=1)
+    assert history.epoch_accuracy[0] == pytest.approx(np.delete(right, 7).mean())
