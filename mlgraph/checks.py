@@ -94,7 +94,9 @@ def real_array(what: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
     except ValueError:
         raise TypeError(f"{what}: expected an array of numbers, came rows of different lengths") from None
     if array.dtype.kind not in "buif":
-        raise TypeError(f"{what}: expected numbers, came an array of {array.dtype}")
+        came = f"an array of {array.dtype}" if array.ndim else shown(value)
+        hint = "; astype(float) may make them numbers" if array.ndim and array.dtype == object else ""
+        raise TypeError(f"{what}: expected numbers, came {came}{hint}")
     return array if array.flags.aligned else array.copy()
 
 

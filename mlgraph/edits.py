@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import Float32, plain
-from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
+from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Edges, Graph
 from mlgraph.lowering import Ids, Ints, gather, is_live, runs, topological
 from mlgraph.storage import PANEL, extend, write
-from mlgraph.views import Edge, Neuron
+from mlgraph.views import Edge, Neuron, Node
 
 Mask = npt.NDArray[np.bool_]
 
@@ -129,6 +129,8 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
     """
     if isinstance(what, Neuron | Edge):
         what = [what]
+    if isinstance(what, Edges):
+        what = zip(what.source.tolist(), what.target.tolist(), strict=True)
     if not isinstance(what, Iterable):
         raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(what).__name__}")
     ids: list[int] = []
@@ -137,7 +139,12 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
         if isinstance(thing, Neuron):
             ids += graph._ids(who, [thing])
         elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
-            pairs.append(graph._ids(who, [thing.source, thing.target] if isinstance(thing, Edge) else thing))
+            ends = (thing.source, thing.target) if isinstance(thing, Edge) else thing
+            try:
+                nodes = [end if isinstance(end, Node) else graph[end] for end in ends]
+            except (TypeError, IndexError) as error:
+                raise type(error)(f"{who}: {error}") from None
+            pairs.append(graph._ids(who, nodes))
         else:
             raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(thing).__name__}")
     source, target = np.array(pairs, np.int64).reshape(-1, 2).T
@@ -217,6 +224,24 @@ def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
     _rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
 
+def stands(graph: Graph) -> Ints | Ids:
+    """Where the parameters stand, without padding.
+
+    Weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases.
+    """
+    owner = np.flatnonzero(graph.codes >= PARAMETER)
+    record = np.array(graph._data, np.int64)[owner]
+    n = np.where(graph.codes[owner] >= NEURON, graph.counts[owner], 1)
+    at, stride, bias = (column[record] for column in graph.storage.places)
+    return np.concatenate([runs(at, stride, n, graph.storage.used), bias[bias >= 0]])
+
+
+def values(graph: Graph) -> dict[str, Float32]:
+    """The parameters ("") and the optimizer's state, in the order of `stands`."""
+    places = stands(graph)
+    return {name: vector[places] for name, vector in graph.storage.vectors().items()}
+
+
 def undo(graph: Graph) -> None:
     """Take back the last edit: edges that were cut return with their weights and state, edges that were added go.
 
@@ -229,14 +254,19 @@ def undo(graph: Graph) -> None:
     if graph._open is not None:
         raise ValueError("undo: expected an edit that is over, came one within one_edit")
     if last is None or last.edits != graph.edits:
-        raise ValueError("undo: expected an edit as the last change of the graph, came none")
+        raise ValueError("undo: expected an edit as the last change of the graph, came none: one edit is kept, the last")
     if any(i >= last.nodes for i in graph.protected()):
         name = plain(graph[min(i for i in graph.protected() if i >= last.nodes)].name)
         raise ValueError(f"undo: expected a last edit that added no outputs of a model, came one that added {name}")
-    for before, values in reversed(last.rewired):
-        _rewire(graph, wiring(graph, before.neurons), before, once(before), values)
+    for before, at_edges in reversed(last.rewired):
+        _rewire(graph, wiring(graph, before.neurons), before, once(before), at_edges)
     if len(graph) > last.nodes:
         _forget(graph, last.nodes, last.records)
+    if last.values is not None:
+        storage, places = graph.storage, stands(graph)
+        storage.state = {name: vector for name, vector in storage.state.items() if name in last.values}
+        for name, given in last.values.items():
+            (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
     graph._last = None
 
 

@@ -90,12 +90,15 @@ class Edit(NamedTuple):
         How many there were before. What has been added goes.
     edits : int
         `Graph.edits` afterwards: with another number something else was the last change.
+    values : dict of float32 arrays, or None
+        `mlgraph.edits.values` before it, if they are to come back.
     """
 
     rewired: list[Rewired]
     nodes: int
     records: int
     edits: int
+    values: dict[str, Float32] | None = None
 
 
 class Graph:
@@ -318,8 +321,30 @@ class Graph:
 
     @property
     def parameters(self) -> Float32:
-        """The parameter vector, float32, padding included; a writable view, valid until the next edit or compilation."""
+        """The parameter vector, float32, padding included; a writable view, valid until the next edit or compilation.
+
+        Where a parameter stands in it changes then, too; `get_parameters` has them in an order that does not.
+        """
         return self.storage.vector[: self.storage.used]
+
+    @_alone
+    def get_parameters(self) -> Float32:
+        """All weights, biases and values of parameters, float32 of shape (n_parameters,); a copy.
+
+        First weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases. That
+        order is the same until an edit.
+        """
+        from mlgraph.edits import stands
+
+        return self.storage.vector[stands(self)]
+
+    @_alone
+    def set_parameters(self, values: npt.ArrayLike) -> None:
+        """Assign what `get_parameters` gives, or anything of its shape."""
+        from mlgraph.edits import stands
+
+        places = stands(self)
+        self.storage.vector[places] = float_array("values", values, (len(places),))
 
     def __getitem__(self, node: int) -> Node:
         node = self._id(node)
@@ -409,6 +434,16 @@ class Graph:
         place = self._place_of(source, target)
         return Edge(source, Neuron(self, target.id), place)
 
+    @_alone
+    def reaches(self, source: Node, target: Node) -> bool:
+        """Whether a path leads from one node to another, or they are the same: an edge back would make a cycle."""
+        from mlgraph.lowering import spread
+
+        s, t = self._ids("reaches", [source, target])
+        flags = np.zeros(len(self), np.uint8)
+        flags[s] = 1
+        return bool(spread(self, flags)[t])
+
     def has_edge(self, source: Node, target: Node) -> bool:
         """Whether there is an edge from a node to a neuron."""
         s, t = self._ids("has_edge", [source, target])
@@ -437,15 +472,15 @@ class Graph:
         return self.edge(source, target)
 
     @_alone
-    def prune(self, what: Neuron | Edge | Iterable[Neuron | Edge | tuple[Node, Node]]) -> None:
+    def prune(self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]]) -> None:
         """Cut neurons and edges, as one edit.
 
         Parameters
         ----------
-        what : Neuron, Edge or iterable
-            Neurons, which lose all edges into and out of them; edges; pairs (source, target). What then has no path from an
-            input, a parameter or a constant loses the edges out of it too: a neuron without live sources gives 0, whatever
-            its bias.
+        what : Neuron, Edge, Edges or iterable
+            Neurons, which lose all edges into and out of them; edges; pairs (source, target) of nodes or their ids. What
+            then has no path from an input, a parameter or a constant loses the edges out of it too: a neuron without live
+            sources gives 0, whatever its bias.
 
         Raises
         ------
@@ -457,10 +492,17 @@ class Graph:
         cut(self, *named(self, what))
 
     @contextmanager
-    def one_edit(self) -> Iterator[None]:
+    def one_edit(self, *, parameters: bool = False) -> Iterator[None]:
         """While this is entered, all edits are one, which `undo` takes back; if an exception ends it, that is done at once.
 
-        Nodes of other kinds that are made meanwhile are part of it. Other threads wait.
+        Nodes of other kinds that are made meanwhile are part of it. Other threads wait. Within another `one_edit` it is part
+        of that.
+
+        Parameters
+        ----------
+        parameters : bool
+            Whether what was trained or assigned meanwhile is taken back too: all weights, biases and values of parameters,
+            and the optimizer's state. They are copied for that.
 
         Examples
         --------
@@ -476,13 +518,14 @@ class Graph:
         >>> g.n_edges
         1
         """
-        from mlgraph.edits import undo
+        from mlgraph.edits import undo, values
 
         with self.lock:
             if self._open is not None:
                 yield
                 return
-            self._open = Edit([], len(self), len(self.storage.weights), self.edits)
+            kept = values(self) if parameters else None
+            self._open = Edit([], len(self), len(self.storage.weights), self.edits, kept)
             try:
                 yield
             except BaseException:
@@ -497,7 +540,8 @@ class Graph:
         """Take back the last edit (prune, add_edge, add_neuron, add_neurons, and those of a model), if it was the last change.
 
         Edges that were cut return in their places with the weights and the optimizer state that they had; edges and neurons
-        that were added go, and their numbers may be given to others. All else stays as it is, trained since or not.
+        that were added go, and their numbers may be given to others. All else stays as it is, trained since or not, but for
+        `one_edit(parameters=True)`.
 
         Raises
         ------

@@ -174,6 +174,14 @@ def is_live(
     return live
 
 
+def spread(graph: Graph, flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Set the flags of all nodes that depend on one whose flag is set."""
+    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
+    _topology.spread(start, count, pool, order, flags)
+    return flags
+
+
 def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
     ends = np.cumsum(count)

@@ -238,7 +238,7 @@ class Model:
         x : array_like, shape (examples, inputs)
             uint8 is read as x / 255.
         y : array_like, optional
-            Labels or targets as for `fit`; where the loss is a node, anything but None.
+            Labels or targets as for `fit`; where the loss is a node, ().
         nodes : sequence of Node, optional
             By default everything that is alive but the inputs, whose values are the data.
 
@@ -597,6 +597,8 @@ class Model:
         """Labels and targets as the sweep reads them."""
         self._require_outputs()
         if self.loss == "node":
+            if y is None or len(np.atleast_1d(np.asarray(y, object))):
+                raise ValueError(f"{what}: expected nothing, (), where the loss is a node, came {shown(y)}")
             return None, None
         array, classes, binary = real_array(what, y), len(self._outputs), self.loss == "binary_cross_entropy"
         if array.dtype.kind in "bui" and array.ndim == 1 and (classes > 1 or self._probabilities) and not binary:
@@ -607,7 +609,9 @@ class Model:
             label = array.astype(np.int32)
             return label, np.eye(classes, dtype=np.float32)[label] if self.loss == "squared_error" else None
         if self.loss == "softmax_cross_entropy":
-            raise ValueError(f"{what}: expected integer labels of shape ({n},), came {array.dtype} of shape {array.shape}")
+            how = {(n,): "y.astype(int)", (n, classes): "y.argmax(axis=1)", (n, 1): "y.ravel()"}.get(array.shape)
+            came = f"{array.dtype} of shape {array.shape}" + (f"; {how} may be them" if how else "")
+            raise ValueError(f"{what}: expected integer labels of shape ({n},), came {came}")
         with np.errstate(over="ignore"):
             target = array.astype(np.float32)
         target = target[:, None] if target.ndim == 1 else target

@@ -152,6 +152,8 @@ class Network(Model):
             Of the network, if this is its last layer; see `Model`. After softmax it is the softmax_cross_entropy, else the
             squared_error by default, and after sigmoid the binary_cross_entropy if that is asked for.
         """
+        if self.graph._is_training:
+            raise RuntimeError("add_layer: expected a network that is not being trained, came one that is")
         size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
         dropout, weight_dropout = share("dropout", dropout), share("weight_dropout", weight_dropout)
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}

@@ -153,7 +153,9 @@ class Guard:
             search = Search(self._model, engine, self._examples, rows[kept], number, self._options)
             fault = search.find(spoilt, rate, vectors)
             if self._policy == "raise":
-                message = f"{where}: {fault.text}; a lower learning rate may help"
+                message = f"{where}: {fault.text}"
+                if np.isfinite(before[0]).all():
+                    message += "; a lower learning rate may help"
                 raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
             cut = -1
             out = np.array([fault.example])

@@ -189,7 +189,8 @@ def fuzz_graph(rng, folder):
 
     loss = pick(rng, ("squared_error", "softmax_cross_entropy", "binary_cross_entropy", outputs[0]))
     model = mlgraph.Model(g, outputs, loss)
-    y = rng.integers(0, len(outputs), len(x)) if loss == "softmax_cross_entropy" else rng.random((len(x), len(outputs)))
+    labels, targets = rng.integers(0, len(outputs), len(x)), rng.random((len(x), len(outputs)))
+    y = labels if loss == "softmax_cross_entropy" else targets if isinstance(loss, str) else ()
     trained = g.parameters.copy()
     try:
         model.fit(x, y, epochs=2, batch_size=int(rng.integers(1, 80)), learning_rate=1e-3, n_threads=int(rng.integers(1, 4)),

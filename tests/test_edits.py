@@ -213,7 +213,8 @@ REFUSED = {
                 "prune: expected edges of the graph, came n0 to n41"),
     "an input": (lambda net: net.graph.prune([net.graph[0]]), TypeError, "prune: expected neurons, edges or pairs .* Node"),
     "a number": (lambda net: net.graph.prune([3]), TypeError, "prune: expected neurons, edges or pairs .*, came int"),
-    "a pair of numbers": (lambda net: net.graph.prune([(0, 12)]), TypeError, "prune: expected nodes, came int"),
+    "a pair of texts": (lambda net: net.graph.prune([("x", "y")]), TypeError, "prune: node: expected the id .*, came str"),
+    "no id": (lambda net: net.graph.prune([(0, 999)]), IndexError, "prune: node: expected 0 to .*, came 999"),
     "another graph's": (lambda net: net.graph.prune([network().layers[0].neurons[0]]), ValueError,
                         "prune: expected nodes of one graph, came node 12 of another"),
     "an edge there is": (lambda net: net.graph.add_edge(net.graph[0], net.layers[0].neurons[0]), ValueError,
@@ -462,6 +463,85 @@ def test_one_edit_is_over_before_it_is_undone():
         pass
     net.undo()
     assert everything(net.graph) == before
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("ends", ["undo", "exception"])
+def test_one_edit_takes_back_what_was_trained(optimizer, ends):
+    """With `parameters`; whatever the parameters were laid out for meanwhile, and whichever optimizer learnt."""
+    net = network()
+    net.fit(X, Y, epochs=1, optimizer=optimizer, learning_rate=0.01)
+    before, values = everything(net.graph), net.forward(X)
+
+    def change():
+        with net.graph.one_edit(parameters=True):
+            net.graph.add_edge(net.graph[3], net.outputs[1], 0.5)
+            net.layers[0].neurons[3].prune()
+            net.fit(X, Y, epochs=1, optimizer="adam")
+            net.layers[1].neurons[2].bias = 7
+            net.prune(0.5)
+            net.graph.compile(net.layers[0].neurons)(X)
+            if ends == "exception":
+                raise KeyError
+
+    if ends == "exception":
+        with pytest.raises(KeyError):
+            change()
+    else:
+        change()
+        net.undo()
+    assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
+    with net.graph.one_edit():
+        net.layers[1].neurons[2].bias = 7
+    net.undo()
+    assert net.layers[1].neurons[2].bias == 7, "what is no edit stays, if one does not ask for it"
+
+
+def test_parameters_in_an_order_that_compilations_keep():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    p = g.parameter(0.5)
+    a = g.add_neuron(x, weights=[1, 2], bias=3)
+    b = g.add_neuron([a, p * x[0]], weights=[4, 5], bias=None)
+    many = [g[i] for i in g.add_neurons(x, np.arange(20.0).reshape(10, 2), np.arange(10.0))]
+    want = [0.5, 1, 2, 4, 5, *range(20), 3, *range(10)]
+    for outputs in ([b], many, [*many[3:], a], [*many, b]):
+        assert g.get_parameters().tolist() == want and g.n_parameters == len(want)
+        g.compile(outputs)([[1, 1]])
+    kept = g.get_parameters()
+    g.set_parameters(-kept)
+    assert (p.value, a.weights.tolist(), a.bias, b.weights.tolist(), many[4].bias) == (-0.5, [-1, -2], -3, [-4, -5], -4)
+    assert kept.tolist() == want, "a copy"
+    with pytest.raises(ValueError, match=r"values: expected shape \(36,\), came \(3,\)"):
+        g.set_parameters([1, 2, 3])
+    assert mlgraph.Graph().get_parameters().shape == (0,)
+
+
+def test_edges_may_be_named_by_their_ids():
+    net, same, other = network(), network(), network()
+    source, target, weight = net.graph.edges()
+    small = np.abs(weight) < 0.1
+    net.graph.prune(mlgraph.graph.Edges(source[small], target[small], weight[small]))
+    same.graph.prune(zip(source[small].tolist(), target[small], strict=True))
+    ends = zip(source[small].tolist(), target[small].tolist(), strict=True)
+    other.graph.prune([(other.graph[s], other.graph[t]) for s, t in ends])
+    assert everything(net.graph) == everything(same.graph) == everything(other.graph)
+    assert 0 < net.n_edges <= np.count_nonzero(~small) < len(small) and (np.abs(net.graph.edges().weight) >= 0.1).all()
+
+
+def test_what_reaches_what():
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    a = g.add_neuron([x])
+    b, c = g.add_neuron([a]), g.add_neuron([y])
+    assert g.reaches(x, b) and g.reaches(a, a) and not g.reaches(y, b) and not g.reaches(b, a)
+    for source, target in ((b, c), (c, a), (a, b)):
+        if g.has_edge(source, target) or g.reaches(target, source):
+            with pytest.raises(ValueError, match=r"add_edge|cycle"):
+                g.add_edge(source, target)
+        else:
+            g.add_edge(source, target)
+    assert g.reaches(a, c) and g.has_edge(b, c) and not g.has_edge(c, a)
 
 
 def test_threads_wait_for_one_edit():

@@ -162,3 +162,34 @@ def test_examples_that_are_left_out():
     assert history.nonfinite_example.tolist() == [7] and history.batch_skipped.sum() == 1
     right = ((model.forward(spoilt) > 0) == ANSWERS).all(axis=1)
     assert history.epoch_accuracy[0] == pytest.approx(np.delete(right, 7).mean())
+
+
+@pytest.mark.parametrize(("y", "hint"), [
+    (np.eye(3)[np.arange(90) % 3], r"float64 of shape \(90, 3\); y.argmax\(axis=1\) may be them"),
+    (ANSWERS[:, :1], r"int64 of shape \(90, 1\); y.ravel\(\) may be them"),
+    (ANSWERS[:, 0] / 1, r"float64 of shape \(90,\); y.astype\(int\) may be them"),
+    (SOFT[:, :2], r"float64 of shape \(90, 2\)"),
+])  # fmt: skip
+def test_what_is_no_label_says_where_labels_may_be(y, hint):
+    net = mlgraph.Network(6)
+    net.add_layer(3, "softmax")
+    with pytest.raises(ValueError, match=rf"y: expected integer labels of shape \(90,\), came {hint}$"):
+        net.evaluate(X, y)
+
+
+def test_targets_that_a_loss_of_ones_own_would_not_read():
+    g = mlgraph.Graph()
+    x, t = g.inputs(2)
+    z = g.add_neuron([x])
+    model = mlgraph.Model(g, z, (z - t) ** 2)
+    for run in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=r"y: expected nothing, \(\), where the loss is a node, came array"):
+            run(X[:, :2], X[:, 0])
+    assert set(model.evaluate(X[:, :2])) == {"loss"}
+
+
+def test_no_layer_comes_in_training():
+    net = network()
+    with pytest.raises(RuntimeError, match="add_layer: expected a network that is not being trained, came one that is"):
+        net.fit(X, ANSWERS, epochs=1, callback=lambda progress: net.add_layer(3))
+    assert len(net.layers) == 2 and net.loss == "binary_cross_entropy"

@@ -276,8 +276,8 @@ OPTIONS = {"x": EXAMPLES, "epochs": count(2), "batch_size": SIZE, "learning_rate
 LABELS_OF_ALL = array(LABELS, labels=True)
 DATA_FOR = Kind((X, LABELS), {**VALIDATION.bad, "None": None}, VALIDATION.same)
 EDGES = {"None": None, "number": 3, "text": "x", "numbers": [1], "nodes": lambda w: w.x, "triples": lambda w: [(w.x[0],) * 3],
-         "pairs of numbers": [(0, 1)], "of another graph": [(OTHER[0], OTHER[1])], "no edge": lambda w: [(w.x[5], w.n)],
-         "class": [mlgraph.Neuron], "row": X}  # fmt: skip
+         "pairs of numbers": [(0, 1.5)], "no ids": [(0, 10**6)], "of another graph": [(OTHER[0], OTHER[1])],
+         "no edge": lambda w: [(w.x[5], w.n)], "class": [mlgraph.Neuron], "row": X}  # fmt: skip
 WITHOUT = Kind(lambda w: [w.net.layers[0].neurons[2]], EDGES | {"an output": lambda w: [w.net.outputs[0]]}, {"tuple": tuple})
 SCORED = {"scope": a_name("layer"), "seed": SEED, "n_threads": THREADS}
 WEIGHTS = RNG.integers(-8, 9, (9, 6)).astype(np.float32) / 4
@@ -301,6 +301,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Graph.weights_of": (lambda w: w.g.weights_of, {"node": count(7, 0, None)}),
     "Graph.targets_of": (lambda w: w.g.targets_of, {"node": count(7, 0, None)}),
     "Graph.edge": (lambda w: w.g.edge, {"source": a_node(lambda w: w.x[0]), "target": a_node(lambda w: w.n)}),
+    "Graph.reaches": (lambda w: w.g.reaches, {"source": a_node(lambda w: w.x[0]), "target": a_node(lambda w: w.n)}),
+    "Graph.set_parameters": (lambda w: w.g.set_parameters, {"values": array(lambda w: w.g.get_parameters())}),
     "Graph.has_edge": (lambda w: w.g.has_edge, {"source": a_node(lambda w: w.x[0]), "target": a_node(lambda w: w.n)}),
     "Graph.add_edge": (lambda w: w.g.add_edge, {
         "source": a_node(lambda w: w.x[5]), "target": a_node(lambda w: w.n), "weight": number(0.5)}),
@@ -388,8 +390,8 @@ FREE = {
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
     "History.add": "of the training loop",
     "Graph.in_training": "no argument", "Graph.alive": "no argument", "Graph.protected": "no argument",
-    "Graph.copy": "no argument", "Graph.edges": "no argument", "Graph.one_edit": "no argument",
-    "Graph.undo": "no argument", "Model.undo": "no argument", "Edge.prune": "no argument",
+    "Graph.copy": "no argument", "Graph.edges": "no argument", "Graph.get_parameters": "no argument",
+    "Graph.one_edit": "a context", "Graph.undo": "no argument", "Model.undo": "no argument", "Edge.prune": "no argument",
     "Neuron.prune": "no argument", **dict.fromkeys(("GradualPruning.act", "GradualPruning.at", "SET.act", "SET.check"),
                                                    "of the training loop"),
     "History.to_dict": "no argument", "drawing.Drawing.to_dot": "no argument", "drawing.Drawing.to_svg": "no argument",
