@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import Float32, plain
-from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Edges, Graph
+from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Edges, Edit, Graph
 from mlgraph.lowering import Ids, Ints, gather, is_live, runs, topological
 from mlgraph.storage import PANEL, extend, write
 from mlgraph.views import Edge, Neuron, Node
@@ -224,12 +224,12 @@ def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
     _rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
 
-def stands(graph: Graph) -> Ints | Ids:
-    """Where the parameters stand, without padding.
+def stands(graph: Graph, nodes: int | None = None) -> Ints | Ids:
+    """Where the parameters of so many nodes, or of all, stand, without padding.
 
     Weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases.
     """
-    owner = np.flatnonzero(graph.codes >= PARAMETER)
+    owner = np.flatnonzero(graph.codes[:nodes] >= PARAMETER)
     record = np.array(graph._data, np.int64)[owner]
     n = np.where(graph.codes[owner] >= NEURON, graph.counts[owner], 1)
     at, stride, bias = (column[record] for column in graph.storage.places)
@@ -258,16 +258,21 @@ def undo(graph: Graph) -> None:
     if any(i >= last.nodes for i in graph.protected()):
         name = plain(graph[min(i for i in graph.protected() if i >= last.nodes)].name)
         raise ValueError(f"undo: expected a last edit that added no outputs of a model, came one that added {name}")
-    for before, at_edges in reversed(last.rewired):
-        _rewire(graph, wiring(graph, before.neurons), before, once(before), at_edges)
-    if len(graph) > last.nodes:
-        _forget(graph, last.nodes, last.records)
-    if last.values is not None:
-        storage, places = graph.storage, stands(graph)
-        storage.state = {name: vector for name, vector in storage.state.items() if name in last.values}
-        for name, given in last.values.items():
-            (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
+    take_back(graph, last)
     graph._last = None
+
+
+def take_back(graph: Graph, edit: Edit) -> None:
+    """Have all as it was before an edit; nodes that a model has for outputs stay, and with them all that were added."""
+    for before, at_edges in reversed(edit.rewired):
+        _rewire(graph, wiring(graph, before.neurons), before, once(before), at_edges)
+    if len(graph) > edit.nodes > max(graph.protected(), default=-1):
+        _forget(graph, edit.nodes, edit.records)
+    if edit.values is not None:
+        storage, places = graph.storage, stands(graph, edit.nodes)
+        storage.state = {name: vector for name, vector in storage.state.items() if name in edit.values}
+        for name, given in edit.values.items():
+            (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
 
 
 def _forget(graph: Graph, nodes: int, records: int) -> None:
@@ -321,7 +326,7 @@ def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[st
     It is an edit even of no neuron: who takes back what he did must not take back what was before.
     """
     if len(new.neurons) == 0:
-        graph._edited(len(graph), len(graph.storage.weights))
+        graph._edited(len(graph), len(graph.storage))
         return
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
     now = np.full(len(old.source) + 1, -1, np.int32)
@@ -333,13 +338,14 @@ def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[st
             before[name].take(new.place, out=values, mode="clip")
         values[added] = fresh[name][added] if name in fresh else 0
     record = np.array(graph._data, np.int64)[new.neurons]
-    write(graph.storage.weights, record, at + np.cumsum(new.counts) - new.counts)
-    write(graph.storage.stride, record, np.ones(len(record)))
-    write(graph._start, new.neurons, len(graph._pool) + lists.start)
+    weights, start = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
+    extend(graph._pool, lists.pool)  # the last that takes memory: before it nothing has changed
+    write(graph.storage.weights, record, weights)
+    write(graph.storage.stride, record, np.ones(1))
+    write(graph._start, new.neurons, start)
     write(graph._count, new.neurons, new.counts)
-    extend(graph._pool, lists.pool)
     graph.edits += 1
-    graph._edited(len(graph), len(graph.storage.weights), [Rewired(old._replace(place=now[:-1]), before)])
+    graph._edited(len(graph), len(graph.storage), [Rewired(old._replace(place=now[:-1]), before)])
     pack(graph)
 
 

@@ -11,7 +11,7 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from operator import index
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakSet
@@ -89,7 +89,7 @@ class Edit(NamedTuple):
     nodes, records : int
         How many there were before. What has been added goes.
     edits : int
-        `Graph.edits` afterwards: with another number something else was the last change.
+        `Graph.edits` afterwards (while it is made, before): with another number something else was the last change.
     values : dict of float32 arrays, or None
         `mlgraph.edits.values` before it, if they are to come back.
     """
@@ -133,6 +133,7 @@ class Graph:
         self.edits = 0
         """Number of changes of the topology; a plan made before the last of them is stale."""
         self._last: Edit | None = None
+        self._open = None
         self._models: WeakSet[Model] = WeakSet()
         self._alive: tuple[Any, npt.NDArray[np.bool_], int] | None = None
         self._unlock()
@@ -444,6 +445,7 @@ class Graph:
         flags[s] = 1
         return bool(spread(self, flags)[t])
 
+    @_alone
     def has_edge(self, source: Node, target: Node) -> bool:
         """Whether there is an edge from a node to a neuron."""
         s, t = self._ids("has_edge", [source, target])
@@ -495,8 +497,8 @@ class Graph:
     def one_edit(self, *, parameters: bool = False) -> Iterator[None]:
         """While this is entered, all edits are one, which `undo` takes back; if an exception ends it, that is done at once.
 
-        Nodes of other kinds that are made meanwhile are part of it. Other threads wait. Within another `one_edit` it is part
-        of that.
+        Nodes of other kinds that are made meanwhile are part of it. (Those that a model has for outputs stay when an exception
+        takes the rest back.) Within another `one_edit` it is part of that. Other threads that edit or run the graph wait.
 
         Parameters
         ----------
@@ -518,22 +520,26 @@ class Graph:
         >>> g.n_edges
         1
         """
-        from mlgraph.edits import undo, values
+        from mlgraph.edits import take_back, values
 
         with self.lock:
-            if self._open is not None:
-                yield
-                return
+            around, last = self._open, self._last
             kept = values(self) if parameters else None
-            self._open = Edit([], len(self), len(self.storage.weights), self.edits, kept)
+            mine = self._open = Edit([], len(self), len(self.storage), self.edits, kept)
             try:
                 yield
             except BaseException:
-                self._close()
-                with suppress(ValueError):  # a model has what was added for outputs
-                    undo(self)
+                self._open = None
+                take_back(self, mine)
+                is_last = last is not None and last.edits == mine.edits and len(self) == mine.nodes
+                self._last = last._replace(edits=self.edits) if last and is_last else None
                 raise
-            self._close()
+            else:
+                self._last = mine._replace(edits=self.edits)
+                if around is not None:
+                    around.rewired.extend(mine.rewired)
+            finally:
+                self._open = around
 
     @_alone
     def undo(self) -> None:
@@ -582,6 +588,8 @@ class Graph:
 
     def _become(self, other: Graph) -> None:
         """Take over all that `other` holds, which is not to be used any more; nodes keep their numbers, and so their views."""
+        if self._open is not None:
+            raise RuntimeError("resume: expected a graph of which no edit is open, came one within one_edit")
         mine: dict[str, Any] = {"edits": self.edits + other.edits + 1}
         # Who trains this graph still does, and its models are still its models.
         mine |= {"lock": self.lock, "_is_training": self._is_training, "_models": self._models}
@@ -597,14 +605,9 @@ class Graph:
         else:
             self._last = Edit(list(rewired), nodes, records, self.edits)
 
-    def _close(self) -> None:
-        # None: the graph has become another meanwhile.
-        self._last, self._open = self._open and self._open._replace(edits=self.edits), None
-
     def _unlock(self) -> None:
         self.lock = threading.RLock()
         """Whoever holds it has the graph alone; a thread may take it again."""
-        self._open = None
         self._is_training = False
         _graphs.add(self)
 
@@ -656,7 +659,7 @@ class Graph:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._models = WeakSet()
+        self._models, self._open = WeakSet(), None
         self._unlock()
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:

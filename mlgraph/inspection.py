@@ -165,7 +165,8 @@ def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, npt.ND
     below[ids] = 0
     nodes = order[below[order] > 0]
     sources = gather(pool, start[nodes], count[nodes])
-    above = np.unique(sources[below[sources] == 0])
+    # Outputs that are not downstream are read from above as well.
+    above = np.unique(np.concatenate([sources[below[sources] == 0], [i for i in outputs if not below[i]]])).astype(np.int32)
     first = np.cumsum(count[nodes]) - count[nodes]
     least, most = np.minimum.reduceat(sources, first), np.maximum.reduceat(sources, first)
     lone = np.zeros(len(graph), bool)

@@ -192,7 +192,7 @@ class Network(Model):
         ----------
         fraction : float
             How many of the edges that could be and are not, between nodes that are alive. What was cut off stays so, and what
-            might make a cycle with edges that lead from a layer to one before it is no such place.
+            might make a cycle with edges that lead back, or within a layer, is no such place.
         by : "random" or "gradient"
             Where the loss over `data` is steepest (Evci et al. 2020).
         scope : "global" or "layer"

@@ -40,11 +40,14 @@ class Places(NamedTuple):
     sources, targets : int32
         Ids of nodes and neurons that are alive.
     free : bool, shape (targets, sources)
+    n_edges : int
+        How many edges there are between them.
     """
 
     sources: Ids
     targets: Ids
     free: Mask
+    n_edges: int
 
 
 def prune(
@@ -170,20 +173,24 @@ def absent(net: Network) -> list[Places]:
         column = np.full(len(graph), -1)
         column[sources] = np.arange(len(sources))
         edges = wiring(graph, targets)
-        free = height[sources] < height[targets][:, None]
+        free = height[sources] <= height[targets][:, None]
         row, at = np.repeat(np.arange(len(targets)), edges.counts), column[edges.source]
         free[row[at >= 0], at[at >= 0]] = False
-        layers.append(Places(sources, targets, free))
+        layers.append(Places(sources, targets, free, int(np.count_nonzero(at >= 0))))
     return layers
 
 
 def _heights(net: Network) -> npt.NDArray[np.int64]:
-    """A number for each node, which goes up along each path from layer to layer: edges that go up, too, make no cycle."""
+    """A number for each node, which no edge lowers and each edge into a layer's neuron raises.
+
+    On a cycle all would be equal. So what lowers none may be added between layers, all at once: on a cycle of nothing but such
+    edges, and of edges into nodes that are in no layer, each would lead to a later layer than the one before.
+    """
     graph, edges = net.graph, wiring(net.graph)
     height = np.arange(len(graph))
     if (edges.source < edges.target).all():
         return height
-    # Edges lead from a layer to one before it: the numbers of what they lead to rise above those of their sources.
+    # Edges lead from a layer to one before it, or to one of its own.
     start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
     height[:] = 0
     for k, layer in enumerate(net.layers, 1):

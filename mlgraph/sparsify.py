@@ -197,7 +197,7 @@ class SET(Schedule):
             layer[own._ids.start : own._ids.stop] = i
         keep_best(net, layer, np.append(np.round((1 - moved) * wanted), net.graph.n_edges))
         places = absent(net)
-        missing = [most - np.count_nonzero(~p.free) for most, p in zip(wanted, places, strict=True)]
+        missing = [most - p.n_edges for most, p in zip(wanted, places, strict=True)]
         if step and max(missing) > 0:
             scores = place_scores(net, places, self.by, sample(SAMPLE) if self.by == "gradient" else None, random, n_threads)
             # What is not finite tells nothing here. The steps meet it as well, and know what is to become of it.

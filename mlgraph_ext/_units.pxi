@@ -67,7 +67,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         at = (ins.bias if unit.part else ins.weights) + first
         run = n
 
-    if not is_ahead(r, ins) or unit.part:
+    if r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins)):
         # All workers have read these parameters in the first phase.
         for i in range(runs):
             prefetch_to_write(r.optimizer.parameters + at + i * ins.arity * PANEL, run)

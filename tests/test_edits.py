@@ -353,6 +353,13 @@ def test_edges_as_arrays():
     weight[:] = 0
     assert net.graph.edges().weight.any()
     assert all(part.size == 0 for part in mlgraph.Graph().edges())
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    none = g.add_neuron([x])
+    both = g.add_neuron([none, y])
+    g.prune([(x, none)])
+    g.add_edge(none, both, 1.0)
+    assert [part.tolist() for part in g.edges()] == [[y.id], [both.id], [0]], "not what has no live source"
 
 
 def test_has_edge():
@@ -362,6 +369,7 @@ def test_has_edge():
     assert net.graph.has_edge(source, target) and not net.graph.has_edge(target, source)
     edge.prune()
     assert not net.graph.has_edge(source, target) and not net.graph.has_edge(net.graph[0], net.graph[1])
+    assert not net.graph.has_edge(net.graph[0], -net.graph[0]), "an argument is no edge"
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -448,6 +456,107 @@ def test_what_a_model_has_for_outputs_an_exception_leaves():
     with pytest.raises(KeyError):
         fail()
     assert models[0].forward([[1.5]]) == 3
+
+
+def test_a_model_made_within_keeps_no_more_than_its_nodes():
+    """Edits of others are taken back when an exception ends it."""
+    net = network()
+    net.fit(X, Y, epochs=1)
+    before, values = everything(net.graph), net.forward(X)
+
+    def fail():
+        with net.graph.one_edit(parameters=True):
+            net.layers[0].neurons[2].prune()
+            net.layers[0].neurons[3].bias = 9
+            net.add_layer(2)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert everything(net.graph)[: len(before)] == before and len(net.layers) == 4
+    assert net.forward(X).shape == (70, 2) and net.graph.compile([net.graph[i] for i in net.layers[2]._ids])(X).tobytes() == (
+        values.tobytes()
+    )
+
+
+def test_within_another_an_exception_takes_back_its_own():
+    net = network()
+    neurons = net.layers[0].neurons
+    before = everything(net.graph)
+    with net.graph.one_edit():
+        neurons[0].prune()
+        half = everything(net.graph)
+        try:
+            with net.graph.one_edit():
+                several(net)
+                raise KeyError
+        except KeyError:
+            pass
+        assert everything(net.graph) == half
+        neurons[1].prune()
+    net.undo()
+    assert everything(net.graph) == before
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_an_exception_leaves_the_edit_before_to_be_undone(changes):
+    net = network()
+    before = everything(net.graph)
+    net.layers[0].neurons[0].prune()
+
+    def fail():
+        with net.graph.one_edit():
+            if changes:
+                several(net)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    net.undo()
+    assert everything(net.graph) == before
+
+
+def test_no_run_is_resumed_within_one_edit(tmp_path):
+    net = network()
+    run = {"epochs": 2, "checkpoint": tmp_path / "run.npz"}
+    net.fit(X, Y, **run)
+    net = network()
+    before = everything(net.graph)
+    with net.graph.one_edit(), pytest.raises(RuntimeError, match="resume: expected a graph of which no edit is open"):
+        net.fit(X, Y, resume=True, **run)
+    assert everything(net.graph) == before
+
+
+def test_no_memory_for_an_edit_changes_nothing(monkeypatch):
+    net = network()
+    before = everything(net.graph)
+
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(edits, "extend", refuse)
+    with pytest.raises(MemoryError), net.graph.one_edit():
+        net.layers[0].neurons[0].prune()
+    assert everything(net.graph) == before
+    net.forward(X)
+
+
+def test_numbers_of_nodes_taken_back_are_given_anew():
+    """With names, constants and records of their own."""
+    g = mlgraph.Graph()
+    x = g.input("x")
+    y = g.add_neurons([x], np.ones((2, 1)))
+    model = mlgraph.Model(g, [g[i] for i in y])
+    with g.one_edit():
+        g.input("a")
+        g.parameter(3.0, "b")
+        g.constant(5.0)
+        g.add_neurons([x], np.ones((3, 1)))
+    g.undo()
+    nodes = [g.constant(7.0), g.input(), g.parameter(2.0), g.add_neuron([x], weights=[9.0])]
+    assert not {node.name for node in nodes} & {"a", "b"}
+    assert (nodes[0].value, nodes[2].value, nodes[3].weights.tolist(), g.n_inputs) == (7, 2, [9], 2)
+    assert len(g.storage) == 2 + 2 and model.sparsity == pytest.approx(1 - 2 / 3)
 
 
 def test_one_edit_is_over_before_it_is_undone():

@@ -225,6 +225,24 @@ def test_errors(attempt, error, message):
     assert everything(net) == before
 
 
+@pytest.mark.parametrize("loss", ["squared_error", "binary_cross_entropy"])
+def test_outputs_that_are_not_downstream(loss):
+    """They read data that no neuron of the table does, or are data themselves."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    hidden = [g.add_neuron(x[1:], "tanh", weights=[k, 1 - k]) for k in range(3)]
+    outputs = [g.add_neuron([*hidden, x[1]], weights=[1, 2, 3, 4]), g.add_neuron([x[0]], weights=[2.0]), x[2]]
+    model = mlgraph.Model(g, outputs, loss)
+    data, y = np.random.default_rng(0).normal(size=(40, 3)), np.random.default_rng(1).random((40, 3))
+    table = model.ablation_table(hidden, data, y)
+    for row, neuron in zip(table, hidden, strict=True):
+        alone = model.ablate(neuron, data, y)
+        assert row["loss"] == pytest.approx(alone["loss"], rel=1e-6)
+        assert np.isnan(row["accuracy"]) if "accuracy" not in alone else row["accuracy"] == alone["accuracy"]
+    costs = model.inspect(data, y)["loss"]
+    assert costs[:3] == pytest.approx(table["loss"] - model.evaluate(data, y)["loss"], rel=1e-5)
+
+
 def test_the_last_way_to_an_output():
     """Without it the model is none: to ablate it is refused as to cut it is, and a table has no number for it."""
     net = mlgraph.Network(2, seed=0)

@@ -343,21 +343,47 @@ def test_errors(name):
 
 
 @pytest.mark.parametrize("by", ["random", "gradient"])
-def test_regrown_edges_make_no_cycle(by):
-    """Where an edge has been added from a layer to one before it, directly or by a neuron of no layer."""
+@pytest.mark.parametrize("way", ["direct", "beside", "within"])
+def test_regrown_edges_make_no_cycle(by, way):
+    """Where an edge goes from a layer to one before it, or to its own, directly or by a neuron of no layer."""
     net = mlgraph.Network(4, seed=0)
     for size in (6, 5, 2):
         net.add_layer(size, "tanh")
     g, (first, second, _) = net.graph, (layer.neurons for layer in net.layers)
     g.prune(first[0])
-    g.prune([(first[3], second[1])])
-    below = g.add_neuron([second[4]], weights=[1.0])
-    g.prune([(neuron, second[4]) for neuron in first[1:]])
+    g.prune([(first[3], second[1]), (g[2], first[5]), (g[1], first[2])])
     g.add_edge(g[0], second[4], 1.0)
-    g.add_edge(below, first[5], 1.0)
+    g.prune([(neuron, second[4]) for neuron in first[1:]])
+    middle = g.add_neuron([second[4] if way != "within" else first[4]], weights=[1.0]) if way != "direct" else second[4]
+    g.add_edge(middle, first[5] if way != "within" else first[1], 1.0)
+    assert middle.alive and first[5].alive
+    if way != "within":
+        with pytest.raises(mlgraph.CycleError):
+            g.add_edge(first[5], second[4])
     data = np.random.default_rng(0).random((20, 4)), np.zeros((20, 2))
-    before = net.n_edges
     net.regrow(1.0, by=by, data=data if by == "gradient" else None)
-    assert g.has_edge(first[3], second[1]) and not g.has_edge(first[5], second[4]) and net.n_edges > before
+    grown = [(first[3], second[1]), (g[2], first[5]), (g[1], first[2])]
+    assert all(g.has_edge(*ends) for ends in (grown if way == "within" else grown[1:]))
+    assert g.has_edge(first[5], second[4]) == (way == "within") and g.has_edge(first[3], second[1])
     net.fit(*data, epochs=1)
     assert not g.has_edge(g[0], first[0]), "what was cut off stays so"
+
+
+@pytest.mark.parametrize("method", ["SET", "RigL"])
+def test_edges_that_lead_back_do_not_shrink_a_network(method):
+    """Places that are left out are no edges that are there."""
+    counts = []
+    for back in (False, True):
+        net = mlgraph.Network(20, seed=0)
+        for size in (24, 24, 24):
+            net.add_layer(size, "tanh")
+        net.add_layer(3, "softmax")
+        x, y = np.random.default_rng(0).random((200, 20)), np.arange(200) % 3
+        net.prune(0.8)
+        if back:
+            source = next(n for n in net.layers[2].neurons if n.alive)
+            target = next(n for n in net.layers[0].neurons if n.alive and not net.graph.reaches(n, source))
+            net.graph.add_edge(source, target)
+        net.fit(x, y, epochs=2, batch_size=10, sparsify=getattr(mlgraph, method)(0.8, updates=8))
+        counts.append(net.n_edges)
+    assert abs(counts[1] - counts[0]) <= 2, counts
