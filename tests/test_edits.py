@@ -556,6 +556,8 @@ def test_numbers_of_nodes_taken_back_are_given_anew():
     nodes = [g.constant(7.0), g.input(), g.parameter(2.0), g.add_neuron([x], weights=[9.0])]
     assert not {node.name for node in nodes} & {"a", "b"}
     assert (nodes[0].value, nodes[2].value, nodes[3].weights.tolist(), g.n_inputs) == (7, 2, [9], 2)
+    g.add_neurons([x], np.ones((5, 1)))
+    g.undo()
     assert len(g.storage) == 2 + 2 and model.sparsity == pytest.approx(1 - 2 / 3)
 
 

@@ -569,8 +569,8 @@ def test_headers_of_nothing(saved, path, text):
 
 
 ODD = [None, True, -1, 0, 0.5, 10**30, float("nan"), "", "spam", [], {}, [None], [-1], [0.5], [10**30], [[]], ["x"], {"": ""},
-       {"x": "y"}, {"0": 1}, {"-1": "x"}, {"1" * 5000: "x"}, {"²": "x"}, [[0, 1, "relu", 0, 0]], [["0", 1, "relu", 0, 0]],
-       [[6, 7, "relu", 1, 0]], [[6, 7, "relu", "x", 0]], [[6, 7, ["relu"], 0, 0]], [[7, 6, "relu", 0, 0]]]  # fmt: skip
+       {"x": "y"}, {"0": 1}, {"-1": "x"}, {"1" * 5000: "x"}, {"²": "x"}, [[0, 1, "relu", 0, 0, []]], [["0", 1, "relu", 0, 0, []]],
+       [[6, 7, "relu", 1, 0, []]], [[6, 7, "relu", "x", 0, []]], [[6, 7, ["relu"], 0, 0, []]], [[7, 6, "relu", 0, 0, []]]]  # fmt: skip
 
 
 @pytest.mark.parametrize("field", ["kind", "loss", "outputs", "loss_nodes", "probabilities", "names", "layers"])
@@ -581,6 +581,15 @@ def test_odd_headers(saved, path, field):
         changed = {k: v for k, v in header.items() if k != field} if value is ... else {**header, field: value}
         refused += try_damaged(rewrite(saved[1], path, header=as_array(changed))) is None
     assert refused > 20 or (field == "layers" and header["kind"] == "model")
+
+
+@pytest.mark.parametrize("junk", [None, 3, [0, 1], ["x"] * 3, [-1, 0, 1], [0, 1, 10**6], [0.0, 1.0, 2.0]])
+def test_probabilities_of_a_layer_that_are_none(path, junk):
+    network().save(path)
+    header = json.loads(members(path)["header.npy"][128:])
+    header["layers"][-1][5] = junk
+    rewrite(path, path.with_name("changed"), header=np.frombuffer(json.dumps(header).encode(), np.uint8))
+    refuse(path.with_name("changed"), "header: layers: expected a node for the probability of each neuron, or none")
 
 
 def test_outputs_that_are_not_the_last_layer(path):

@@ -351,7 +351,7 @@ def test_regrown_edges_make_no_cycle(by, way):
         net.add_layer(size, "tanh")
     g, (first, second, _) = net.graph, (layer.neurons for layer in net.layers)
     g.prune(first[0])
-    g.prune([(first[3], second[1]), (g[2], first[5]), (g[1], first[2])])
+    g.prune([(first[3], second[1]), (first[1], second[2]), (g[2], first[5]), (g[1], first[2])])
     g.add_edge(g[0], second[4], 1.0)
     g.prune([(neuron, second[4]) for neuron in first[1:]])
     middle = g.add_neuron([second[4] if way != "within" else first[4]], weights=[1.0]) if way != "direct" else second[4]
@@ -362,8 +362,7 @@ def test_regrown_edges_make_no_cycle(by, way):
             g.add_edge(first[5], second[4])
     data = np.random.default_rng(0).random((20, 4)), np.zeros((20, 2))
     net.regrow(1.0, by=by, data=data if by == "gradient" else None)
-    grown = [(first[3], second[1]), (g[2], first[5]), (g[1], first[2])]
-    assert all(g.has_edge(*ends) for ends in (grown if way == "within" else grown[1:]))
+    assert all(g.has_edge(*ends) for ends in [(first[1], second[2]), (g[2], first[5]), (g[1], first[2])])
     assert g.has_edge(first[5], second[4]) == (way == "within") and g.has_edge(first[3], second[1])
     net.fit(*data, epochs=1)
     assert not g.has_edge(g[0], first[0]), "what was cut off stays so"
@@ -381,9 +380,10 @@ def test_edges_that_lead_back_do_not_shrink_a_network(method):
         x, y = np.random.default_rng(0).random((200, 20)), np.arange(200) % 3
         net.prune(0.8)
         if back:
-            source = next(n for n in net.layers[2].neurons if n.alive)
-            target = next(n for n in net.layers[0].neurons if n.alive and not net.graph.reaches(n, source))
-            net.graph.add_edge(source, target)
+            above, below = ([n for n in net.layers[i].neurons if n.alive] for i in (2, 0))
+            ends = [(s, t) for t in below for s in above if not net.graph.reaches(t, s)]
+            net.graph.add_edge(*ends[0], 5.0)  # too large to be cut
         net.fit(x, y, epochs=2, batch_size=10, sparsify=getattr(mlgraph, method)(0.8, updates=8))
         counts.append(net.n_edges)
+    assert net.graph.has_edge(*ends[0]) and sum(np.count_nonzero(~p.free) - p.n_edges for p in pruning.absent(net)) > 5
     assert abs(counts[1] - counts[0]) <= 2, counts
