@@ -569,8 +569,9 @@ def test_headers_of_nothing(saved, path, text):
 
 
 ODD = [None, True, -1, 0, 0.5, 10**30, float("nan"), "", "spam", [], {}, [None], [-1], [0.5], [10**30], [[]], ["x"], {"": ""},
-       {"x": "y"}, {"0": 1}, {"-1": "x"}, {"1" * 5000: "x"}, {"²": "x"}, [[0, 1, "relu", 0, 0, []]], [["0", 1, "relu", 0, 0, []]],
-       [[6, 7, "relu", 1, 0, []]], [[6, 7, "relu", "x", 0, []]], [[6, 7, ["relu"], 0, 0, []]], [[7, 6, "relu", 0, 0, []]]]  # fmt: skip
+       {"x": "y"}, {"0": 1}, {"-1": "x"}, {"1" * 5000: "x"}, {"²": "x"}, [[0, 1, "relu", 0, 0, []]], [[6, 7, "relu", 0, 0]],
+       [["0", 1, "relu", 0, 0, []]], [[6, 7, "relu", 1, 0, []]], [[6, 7, "relu", "x", 0, []]], [[6, 7, ["relu"], 0, 0, []]],
+       [[7, 6, "relu", 0, 0, []]]]  # fmt: skip
 
 
 @pytest.mark.parametrize("field", ["kind", "loss", "outputs", "loss_nodes", "probabilities", "names", "layers"])
