@@ -179,7 +179,8 @@ class Examples:
             raise ValueError(f"{self._what}: expected at least one example, came none")
         if not np.isfinite(self.largest):
             i, j = np.argwhere(~np.isfinite(self.array))[0]
-            raise ValueError(f"{self._what}: expected finite numbers, came {self.array[i, j]} in example {i}, column {j}")
+            came = f"{self.array[i, j]} in example {i}, column {j}"
+            raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, came {came}")
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:
         """The same data as bytes, where there are many and each is exactly byte / 255: a quarter of the memory to read."""

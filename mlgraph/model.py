@@ -46,6 +46,14 @@ class Model:
         between; the loss of an example is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for 1 and
         -log(1 - sigmoid(z)) for 0. The squared error is the sum of (output - target)^2. A node is its own loss. The loss
         of a batch is the mean over its examples.
+
+    Attributes
+    ----------
+    graph : Graph
+    loss : str
+        "node" where it is one.
+    history : History
+        Of the last `fit`.
     """
 
     def __init__(self, graph: Graph, outputs: Node | Sequence[Node], loss: str | Node = "squared_error") -> None:
@@ -385,7 +393,8 @@ class Model:
             goes past that check.
         y : array_like
             Labels, integers of shape (examples,), or targets of shape (examples, outputs), from 0 to 1 for the binary
-            cross-entropy; nothing where the loss is a node.
+            cross-entropy; nothing where the loss is a node. By the squared error several outputs learn labels as 1 for the
+            output of the label and 0 for all others.
         epochs : int
         batch_size : int or (int, int)
             From and to; see `mlgraph.training.schedule`. The gradient is the mean over the batch.

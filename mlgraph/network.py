@@ -104,6 +104,14 @@ class Network(Model):
     seed : int
         Fixes the first weights.
 
+    Attributes
+    ----------
+    graph : Graph
+        Its inputs are nodes 0 to n_inputs - 1.
+    layers : list of Layer
+    history : History
+        Of the last `fit`.
+
     Examples
     --------
     >>> net = Network(784, seed=0)

@@ -81,7 +81,8 @@ class Trace:
 
     def _at(self, node: int) -> int:
         if node not in self._column:
-            raise ValueError(f"node: expected a node of the trace, came {plain(self._graph[node].name)}")
+            name = plain(self._graph[node].name)
+            raise ValueError(f"node: expected a node of the trace, came {name}; trace(..., nodes=[...]) says which are")
         return self._column[node]
 
 

@@ -90,7 +90,7 @@ BAD = {
 }  # fmt: skip
 
 BAD_TO_FIT = {
-    "NaN": ((changed(FLOATS, (7, 5), NAN), Y), "x: expected finite numbers, came nan in example 7, column 5"),
+    "NaN": ((changed(FLOATS, (7, 5), NAN), Y), "x: expected finite numbers that .*, came nan in example 7, column 5"),
     "both infinities": ((changed(FLOATS, (7, [5, 6]), [INF, -INF]), Y), "x: .* came inf in example 7, column 5"),
     "beyond float32": ((changed(X / 255, (7, 5), 1e39), Y), "x: .* came inf in example 7, column 5"),
 }
@@ -110,7 +110,7 @@ BAD_OPTIONS_ONE_BY_ONE = [(name, value, message) for name, (*values, message) in
 MORE_BAD_VALIDATIONS = [
     ("validation", (X[:0], Y[:0]), "validation x: expected at least one example, came none"),
     ("validation", (X, Y + 1), "validation y: expected labels from 0 to 2, came 1 to 3"),
-    ("validation", (X * NAN, Y), "validation x: expected finite numbers, came nan in example 0, column 0"),
+    ("validation", (X * NAN, Y), "validation x: expected finite numbers that .*, came nan in example 0, column 0"),
 ]
 
 
