@@ -1,8 +1,6 @@
 """Cutting, adding and taking back: what an edit leaves, what it refuses, and that nothing else moves."""
 
-import contextlib
 import gc
-import threading
 
 import numpy as np
 import pytest
@@ -10,7 +8,6 @@ from editable import X, Y, everything, network
 
 import mlgraph
 from mlgraph import edits
-from mlgraph.storage import PANEL
 
 
 def pairs(graph):
@@ -304,39 +301,7 @@ def test_what_was_cut_can_be_added_again():
     assert net.forward(X).tobytes() == other.forward(X).tobytes()
 
 
-# --- taking back --------------------------------------------------------------------------------------------------------
-
-EDITS = {
-    "neuron": lambda net: net.layers[0].neurons[3].prune(),
-    "neurons": lambda net: net.graph.prune(net.layers[0].neurons[1:]),
-    "edge": lambda net: net.layers[1].neurons[3].edges[5].prune(),
-    "edges": lambda net: edits.cut(net.graph, edits.wiring(net.graph), np.random.default_rng(1).random(447) < 0.5),
-    "new edge": lambda net: net.graph.add_edge(net.graph[3], net.layers[2].neurons[1], 0.5),
-    "new neuron": lambda net: net.graph.add_neuron(net.layers[0].neurons[:3], "tanh", weights=[1, 2, 3], bias=0.5),
-    "new neurons": lambda net: net.graph.add_neurons(net.layers[0].neurons[:3], np.ones((20, 3)), np.ones(20)),
-    "several": lambda net: several(net),
-    "several, and one within": lambda net: several(net, within=True),
-}
-
-
-def several(net, within=False):
-    """One edit, of all kinds."""
-    g, neurons = net.graph, net.layers[1].neurons
-    with g.one_edit():
-        x = g.input("more")
-        new = g.add_neuron([g[0], x, g.constant(2.0)], "relu", weights=[1, 2, 3])
-        g.add_neurons([new, x, g.parameter(0.5) * new], np.ones((3, 3)), np.ones(3))
-        neurons[2].edges[0].prune()
-        with g.one_edit() if within else contextlib.nullcontext():
-            edge = neurons[2].edges[0]
-            source, target = edge.source, edge.target
-            edge.prune()
-            net.forward(np.zeros((1, g.n_inputs)))
-            g.add_edge(source, target, 7.0)
-        g.add_edge(new, neurons[2], 0.5)
-        neurons[1].prune()
-        net.prune(0.3)
-        new.weights = [3, 4, 5]
+# --- reading ------------------------------------------------------------------------------------------------------------
 
 
 def test_edges_as_arrays():
@@ -372,240 +337,19 @@ def test_has_edge():
     assert not net.graph.has_edge(net.graph[0], -net.graph[0]), "an argument is no edge"
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("name", EDITS)
-def test_undo_is_exact(name, optimizer, compiled):
-    net = network()
-    net.fit(X, Y, epochs=2, optimizer=optimizer, learning_rate=0.01)
-    before, values, alive = everything(net.graph), net.forward(X), net.graph.alive().tolist()
-    for _ in range(2):
-        EDITS[name](net)
-        assert everything(net.graph) != before
-        if compiled:
-            x = np.pad(X, ((0, 0), (0, net.graph.n_inputs - X.shape[1])))
-            net.forward(x)
-            net.evaluate(x, Y)
-        net.undo()
-        assert everything(net.graph) == before and net.graph.alive().tolist() == alive
-        assert net.forward(X).tobytes() == values.tobytes()
-        with pytest.raises(ValueError, match="undo: expected an edit"):
-            net.undo()
-
-
-def test_undo_after_training_brings_back_what_was_cut():
-    """And leaves what was trained since."""
-    net = network()
-    net.fit(X, Y, epochs=1)
-    neuron = net.layers[1].neurons[4]
-    cut = neuron.edges[7]
-    state = float(net.graph.storage.state["first"][net.graph.storage.weights[net.graph._data[neuron.id]] + 7 * PANEL])
-    cut.prune()
-    net.fit(X, Y, epochs=1)
-    trained = neuron.weights.copy()
-    net.undo()
-    assert neuron.edges[7] == cut
-    np.testing.assert_array_equal(np.delete(neuron.weights, 7), trained)
-    record = net.graph._data[neuron.id]
-    place = net.graph.storage.weights[record] + 7 * net.graph.storage.stride[record]
-    assert net.graph.storage.state_vector("first", fresh=False)[place] == state != 0
-
-
-def test_only_the_last_edit_is_taken_back():
-    net = network()
-    net.layers[0].neurons[0].prune()
-    net.layers[0].neurons[1].prune()
-    net.undo()
-    assert not net.layers[0].neurons[0].alive and net.layers[0].neurons[1].alive
-    net.layers[0].neurons[1].prune()
-    net.graph.constant(1.0)
-    with pytest.raises(ValueError, match="undo: expected an edit as the last change"):
-        net.undo()
-
-
-@pytest.mark.parametrize("ends", [KeyError, KeyboardInterrupt, "prune"])
-def test_what_an_exception_ends_is_taken_back(ends):
-    net = network()
-    net.fit(X, Y, epochs=1)
-    before, values = everything(net.graph), net.forward(X)
-
-    def fail():
-        with net.graph.one_edit():
-            several(net)
-            if ends == "prune":
-                net.graph.prune(net.outputs)
-            raise ends
-
-    with pytest.raises(ValueError if ends == "prune" else ends):
-        fail()
-    assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
-    with pytest.raises(ValueError, match="undo: expected an edit as the last change of the graph, came none"):
-        net.undo()
-
-
-def test_what_a_model_has_for_outputs_an_exception_leaves():
+def test_what_reaches_what():
     g = mlgraph.Graph()
-    x = g.input()
-    models = []
-
-    def fail():
-        with g.one_edit():
-            models.append(mlgraph.Model(g, [g.add_neuron([x], weights=[2.0])]))
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert models[0].forward([[1.5]]) == 3
-
-
-def test_a_model_made_within_keeps_no_more_than_its_nodes():
-    """Edits of others are taken back when an exception ends it."""
-    net = network()
-    net.fit(X, Y, epochs=1)
-    before, values = everything(net.graph), net.forward(X)
-
-    def fail():
-        with net.graph.one_edit(parameters=True):
-            net.layers[0].neurons[2].prune()
-            net.layers[0].neurons[3].bias = 9
-            net.add_layer(2)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert everything(net.graph)[: len(before)] == before and len(net.layers) == 4
-    assert net.forward(X).shape == (70, 2) and net.graph.compile([net.graph[i] for i in net.layers[2]._ids])(X).tobytes() == (
-        values.tobytes()
-    )
-
-
-def test_within_another_an_exception_takes_back_its_own():
-    net = network()
-    neurons = net.layers[0].neurons
-    before = everything(net.graph)
-    with net.graph.one_edit():
-        neurons[0].prune()
-        half = everything(net.graph)
-        try:
-            with net.graph.one_edit():
-                several(net)
-                raise KeyError
-        except KeyError:
-            pass
-        assert everything(net.graph) == half
-        neurons[1].prune()
-    net.undo()
-    assert everything(net.graph) == before
-
-
-@pytest.mark.parametrize("changes", [False, True])
-def test_an_exception_leaves_the_edit_before_to_be_undone(changes):
-    net = network()
-    before = everything(net.graph)
-    net.layers[0].neurons[0].prune()
-
-    def fail():
-        with net.graph.one_edit():
-            if changes:
-                several(net)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    net.undo()
-    assert everything(net.graph) == before
-
-
-def test_no_run_is_resumed_within_one_edit(tmp_path):
-    net = network()
-    run = {"epochs": 2, "checkpoint": tmp_path / "run.npz"}
-    net.fit(X, Y, **run)
-    net = network()
-    before = everything(net.graph)
-    with net.graph.one_edit(), pytest.raises(RuntimeError, match="resume: expected a graph of which no edit is open"):
-        net.fit(X, Y, resume=True, **run)
-    assert everything(net.graph) == before
-
-
-def test_no_memory_for_an_edit_changes_nothing(monkeypatch):
-    net = network()
-    before = everything(net.graph)
-
-    def refuse(*_):
-        raise MemoryError
-
-    monkeypatch.setattr(edits, "extend", refuse)
-    with pytest.raises(MemoryError), net.graph.one_edit():
-        net.layers[0].neurons[0].prune()
-    assert everything(net.graph) == before
-    net.forward(X)
-
-
-def test_numbers_of_nodes_taken_back_are_given_anew():
-    """With names, constants and records of their own."""
-    g = mlgraph.Graph()
-    x = g.input("x")
-    y = g.add_neurons([x], np.ones((2, 1)))
-    model = mlgraph.Model(g, [g[i] for i in y])
-    with g.one_edit():
-        g.input("a")
-        g.parameter(3.0, "b")
-        g.constant(5.0)
-        g.add_neurons([x], np.ones((3, 1)))
-    g.undo()
-    nodes = [g.constant(7.0), g.input(), g.parameter(2.0), g.add_neuron([x], weights=[9.0])]
-    assert not {node.name for node in nodes} & {"a", "b"}
-    assert (nodes[0].value, nodes[2].value, nodes[3].weights.tolist(), g.n_inputs) == (7, 2, [9], 2)
-    g.add_neurons([x], np.ones((5, 1)))
-    g.undo()
-    assert len(g.storage) == 2 + 2 and model.sparsity == pytest.approx(1 - 2 / 3)
-
-
-def test_one_edit_is_over_before_it_is_undone():
-    net = network()
-    before = everything(net.graph)
-    with net.graph.one_edit():
-        net.layers[0].neurons[0].prune()
-        with pytest.raises(ValueError, match="undo: expected an edit that is over, came one within one_edit"):
-            net.undo()
-    net.undo()
-    assert everything(net.graph) == before
-    with net.graph.one_edit():
-        pass
-    net.undo()
-    assert everything(net.graph) == before
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("ends", ["undo", "exception"])
-def test_one_edit_takes_back_what_was_trained(optimizer, ends):
-    """With `parameters`; whatever the parameters were laid out for meanwhile, and whichever optimizer learnt."""
-    net = network()
-    net.fit(X, Y, epochs=1, optimizer=optimizer, learning_rate=0.01)
-    before, values = everything(net.graph), net.forward(X)
-
-    def change():
-        with net.graph.one_edit(parameters=True):
-            net.graph.add_edge(net.graph[3], net.outputs[1], 0.5)
-            net.layers[0].neurons[3].prune()
-            net.fit(X, Y, epochs=1, optimizer="adam")
-            net.layers[1].neurons[2].bias = 7
-            net.prune(0.5)
-            net.graph.compile(net.layers[0].neurons)(X)
-            if ends == "exception":
-                raise KeyError
-
-    if ends == "exception":
-        with pytest.raises(KeyError):
-            change()
-    else:
-        change()
-        net.undo()
-    assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
-    with net.graph.one_edit():
-        net.layers[1].neurons[2].bias = 7
-    net.undo()
-    assert net.layers[1].neurons[2].bias == 7, "what is no edit stays, if one does not ask for it"
+    x, y = g.inputs(2)
+    a = g.add_neuron([x])
+    b, c = g.add_neuron([a]), g.add_neuron([y])
+    assert g.reaches(x, b) and g.reaches(a, a) and not g.reaches(y, b) and not g.reaches(b, a)
+    for source, target in ((b, c), (c, a), (a, b)):
+        if g.has_edge(source, target) or g.reaches(target, source):
+            with pytest.raises(ValueError, match=r"add_edge|cycle"):
+                g.add_edge(source, target)
+        else:
+            g.add_edge(source, target)
+    assert g.reaches(a, c) and g.has_edge(b, c) and not g.has_edge(c, a)
 
 
 def test_parameters_in_an_order_that_compilations_keep():
@@ -638,70 +382,6 @@ def test_edges_may_be_named_by_their_ids():
     other.graph.prune([(other.graph[s], other.graph[t]) for s, t in ends])
     assert everything(net.graph) == everything(same.graph) == everything(other.graph)
     assert 0 < net.n_edges <= np.count_nonzero(~small) < len(small) and (np.abs(net.graph.edges().weight) >= 0.1).all()
-
-
-def test_what_reaches_what():
-    g = mlgraph.Graph()
-    x, y = g.inputs(2)
-    a = g.add_neuron([x])
-    b, c = g.add_neuron([a]), g.add_neuron([y])
-    assert g.reaches(x, b) and g.reaches(a, a) and not g.reaches(y, b) and not g.reaches(b, a)
-    for source, target in ((b, c), (c, a), (a, b)):
-        if g.has_edge(source, target) or g.reaches(target, source):
-            with pytest.raises(ValueError, match=r"add_edge|cycle"):
-                g.add_edge(source, target)
-        else:
-            g.add_edge(source, target)
-    assert g.reaches(a, c) and g.has_edge(b, c) and not g.has_edge(c, a)
-
-
-def test_threads_wait_for_one_edit():
-    net = network()
-    seen = []
-    with net.graph.one_edit():
-        other = threading.Thread(target=lambda: seen.append(net.graph.edges().source.size))
-        net.layers[0].neurons[0].prune()
-        other.start()
-        other.join(0.05)
-        assert not seen
-        net.layers[0].neurons[1].prune()
-    other.join()
-    assert seen == [net.n_edges]
-
-
-def test_neurons_that_a_model_has_for_outputs_stay():
-    g = mlgraph.Graph()
-    n = g.add_neuron(g.inputs(2))
-    model = mlgraph.Model(g, [n])
-    with pytest.raises(ValueError, match="undo: expected a last edit that added no outputs of a model, came one that added n2"):
-        g.undo()
-    assert model.forward([[1, 2]]) == 0
-
-
-def test_a_function_of_a_neuron_that_is_no_more():
-    g = mlgraph.Graph()
-    x = g.input()
-    f = g.compile(g.add_neuron([x]))
-    g.undo()
-    with pytest.raises(ValueError, match="graph: expected edges between its nodes, came others: by a node undone"):
-        f([[1]])
-
-
-@pytest.mark.parametrize("nothing", [
-    lambda net: net.prune(0.1), lambda net: net.graph.prune([]), lambda net: net.layers[0].neurons[0].prune(),
-    lambda net: net.regrow(0),
-], ids=["less", "no edge", "dead", "no place"])  # fmt: skip
-def test_to_take_back_nothing_takes_back_nothing(nothing):
-    """An edit that changed nothing is an edit: what was done before it stays."""
-    net = network()
-    net.layers[0].neurons[0].prune()
-    net.prune(0.5)
-    before, edits_before = everything(net.graph), net.graph.edits
-    nothing(net)
-    net.undo()
-    assert everything(net.graph) == before and net.graph.edits == edits_before
-    with pytest.raises(ValueError, match="undo: expected an edit as the last change"):
-        net.undo()
 
 
 # --- training -----------------------------------------------------------------------------------------------------------
