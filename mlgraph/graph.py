@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlgraph.function import Function
     from mlgraph.model import Model
 
-__all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Edges", "Graph"]
+__all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Edges", "Graph", "Neurons"]
 
 class CycleError(ValueError):
     """The graph has a cycle; the message lists the nodes on it."""
@@ -77,6 +77,23 @@ class Edges(NamedTuple):
     source: npt.NDArray[np.int32]
     target: npt.NDArray[np.int32]
     weight: Float32
+
+
+class Neurons(NamedTuple):
+    """Neurons as arrays.
+
+    Attributes
+    ----------
+    node : int32, shape (neurons,)
+        Ids.
+    activation : str, shape (neurons,)
+    bias : float32, shape (neurons,)
+        0 where there is none.
+    """
+
+    node: npt.NDArray[np.int32]
+    activation: npt.NDArray[np.str_]
+    bias: Float32
 
 
 class Edit(NamedTuple):
@@ -422,6 +439,35 @@ class Graph:
         into = wiring(self, neurons)
         there = self.alive()[into.source]
         return Edges(into.source[there], into.target[there], self.parameters[into.place[there]])
+
+    @_alone
+    def neurons(self) -> Neurons:
+        """The neurons that are alive, as arrays; sources come before the neurons that read them.
+
+        With `edges` it is all that a graph of neurons computes.
+
+        Examples
+        --------
+        >>> g = Graph()
+        >>> x = g.inputs(2)
+        >>> hidden = g.add_neuron(x, "tanh", weights=[1.0, -1.0], bias=0.5)
+        >>> y = g.add_neuron([hidden, x[0]], weights=[2.0, 3.0])
+        >>> source, target, weight = g.edges()
+        >>> value = {0: 0.5, 1: 1.0}
+        >>> for node, activation, bias in zip(*g.neurons()):
+        ...     z = bias + sum(w * value[s] for s, w in zip(source[target == node], weight[target == node]))
+        ...     value[node] = np.tanh(z) if activation == "tanh" else z
+        >>> bool(abs(value[y.id] - g.compile(y)([[0.5, 1.0]]).item()) < 1e-6)
+        True
+        """
+        from mlgraph.lowering import topological
+
+        start, count, pool = np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32)
+        _, order = topological(self, start, count, pool, np.arange(len(self), dtype=np.int32))
+        node = order[self.alive()[order] & (self.codes[order] >= NEURON)]
+        bias = np.array(self.storage.bias, np.int64)[np.array(self._data, np.int64)[node]]
+        values = np.where(bias < 0, np.float32(0), self.storage.vector[bias])
+        return Neurons(node, np.array(ops.ACTIVATIONS)[self.codes[node] - NEURON], values)
 
     def protected(self) -> frozenset[int]:
         """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""

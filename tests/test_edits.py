@@ -7,7 +7,7 @@ import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph import edits
+from mlgraph import edits, ops
 
 
 def pairs(graph):
@@ -325,6 +325,29 @@ def test_edges_as_arrays():
     g.prune([(x, none)])
     g.add_edge(none, both, 1.0)
     assert [part.tolist() for part in g.edges()] == [[y.id], [both.id], [0]], "not what has no live source"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_edges_and_neurons_are_all_that_a_graph_computes(seed):
+    """Of any topology, with neurons cut and added, outputs read, ids in no order of layers."""
+    net = network(seed)
+    g = net.graph
+    net.prune(0.4)
+    late = g.add_neuron([g[0], net.layers[0].neurons[4]], "tanh", weights=[1.0, -2.0], bias=None)
+    g.add_edge(late, net.layers[1].neurons[3], 0.5)
+    g.add_neuron([late], "sigmoid")
+    source, target, weight = g.edges()
+    node, activation, bias = g.neurons()
+    assert node.dtype == np.int32 and bias.dtype == np.float32 and late.id in node and len(g) - 1 not in node
+    assert sorted(node.tolist()) == [n.id for n in g if isinstance(n, mlgraph.Neuron) and n.alive]
+    values = dict(enumerate(X.T / 255))
+    for n, name, b in zip(node.tolist(), activation.tolist(), bias.tolist(), strict=True):
+        mine = target == n
+        z = b + sum(w * values[s] for s, w in zip(source[mine].tolist(), weight[mine].tolist(), strict=True))
+        values[n] = ops.OPS[name].value(z)
+    want = np.array([values[node.id] for node in net.outputs]).T
+    np.testing.assert_allclose(net.forward(X), want, rtol=1e-4, atol=1e-5)
+    assert all(part.size == 0 for part in mlgraph.Graph().neurons())
 
 
 def test_has_edge():

@@ -390,10 +390,10 @@ FREE = {
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
     "History.add": "of the training loop",
     "Graph.in_training": "no argument", "Graph.alive": "no argument", "Graph.protected": "no argument",
-    "Graph.copy": "no argument", "Graph.edges": "no argument", "Graph.get_parameters": "no argument",
-    "Graph.one_edit": "a context", "Graph.undo": "no argument", "Model.undo": "no argument", "Edge.prune": "no argument",
-    "Neuron.prune": "no argument", **dict.fromkeys(("GradualPruning.act", "GradualPruning.at", "SET.act", "SET.check"),
-                                                   "of the training loop"),
+    "Graph.copy": "no argument", "Graph.edges": "no argument", "Graph.neurons": "no argument",
+    "Graph.get_parameters": "no argument", "Graph.one_edit": "a context", "Graph.undo": "no argument",
+    "Model.undo": "no argument", "Edge.prune": "no argument", "Neuron.prune": "no argument",
+    **dict.fromkeys(("GradualPruning.act", "GradualPruning.at", "SET.act", "SET.check"), "of the training loop"),
     "History.to_dict": "no argument", "drawing.Drawing.to_dot": "no argument", "drawing.Drawing.to_svg": "no argument",
 }  # fmt: skip
 MAY_BE = {  # what is no mistake there
