@@ -30,4 +30,4 @@ def test_the_readme(tmp_path, monkeypatch):
             np.testing.assert_allclose(*([float(x) for x in NUMBER.findall(text)] for text in (came, expected)), atol=0.02)
             assert NUMBER.sub("", came).replace("np.float32()", "") == NUMBER.sub("", expected)
             compared += 1
-    assert compared == 7
+    assert compared == 8
