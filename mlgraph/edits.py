@@ -8,61 +8,18 @@ an edit that cuts takes the edges that read it too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from mlgraph.arrays import Edges, Mask, Wiring, stands, values, wiring
 from mlgraph.checks import Float32, plain
-from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Edges, Edit, Graph
+from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, Ints, gather, is_live, runs, topological
 from mlgraph.storage import PANEL, extend, write
 from mlgraph.views import Edge, Neuron, Node
-
-Mask = npt.NDArray[np.bool_]
-
-
-class Wiring(NamedTuple):
-    """The edges into some neurons, neuron by neuron in the order of their sources.
-
-    Attributes
-    ----------
-    neurons, counts : int32, shape (neurons,)
-        Ids, and how many edges each has.
-    source : int32, shape (edges,)
-    place : int64 or int32, shape (edges,)
-        Where the weight stands in the parameter vector; of edges to come, which of the present ones they are, -1 if new.
-    """
-
-    neurons: Ids
-    counts: Ids
-    source: Ids
-    place: Ints | Ids
-
-    @property
-    def target(self) -> Ids:
-        """The neuron of each edge."""
-        return np.repeat(self.neurons, self.counts)
-
-    def of(self, neurons: Mask) -> Wiring:
-        """These neurons alone."""
-        if neurons.all():
-            return self
-        edges = np.repeat(neurons, self.counts)
-        return Wiring(self.neurons[neurons], self.counts[neurons], self.source[edges], self.place[edges])
-
-    def beside(self, other: Wiring) -> Wiring:
-        """These neurons, and then others."""
-        neurons, counts, source, place = (np.concatenate([mine, theirs]) for mine, theirs in zip(self, other, strict=True))
-        return Wiring(neurons, counts, source, place)
-
-    def without(self, edges: Mask) -> tuple[Wiring, Wiring]:
-        """All edges of the neurons that lose some of these, and what is left of them."""
-        counts = self.counts - _sums(edges, self.counts)
-        lose = counts != self.counts
-        old, left = self.of(lose), ~edges[np.repeat(lose, self.counts)]
-        return old, Wiring(old.neurons, counts[lose], old.source[left], np.flatnonzero(left).astype(np.int32))
 
 
 class Rewired(NamedTuple):
@@ -78,6 +35,28 @@ class Rewired(NamedTuple):
 
     before: Wiring
     values: dict[str, Float32]
+
+
+class Edit(NamedTuple):
+    """What undoing an edit takes.
+
+    Attributes
+    ----------
+    rewired : list of Rewired
+        Neurons that were given other sources; what came last is last.
+    nodes, records : int
+        How many there were before. What has been added goes.
+    edits : int
+        `Graph.edits` afterwards (while it is made, before): with another number something else was the last change.
+    values : dict of float32 arrays, or None
+        `mlgraph.arrays.values` before it, if they are to come back.
+    """
+
+    rewired: list[Rewired]
+    nodes: int
+    records: int
+    edits: int
+    values: dict[str, Float32] | None = None
 
 
 LONG = 16
@@ -108,18 +87,6 @@ def _once(start: Ints, count: Ids, pool: Ids) -> Lists:
     begin = np.zeros(len(start), np.int64)
     begin[reads] = (np.cumsum(length) - length)[again.reshape(-1)[which.reshape(-1)]]
     return Lists(begin, gather(pool, lists, length))
-
-
-def wiring(graph: Graph, neurons: Ids | None = None) -> Wiring:
-    """The edges into these neurons; into all of them by default."""
-    start, count = np.array(graph._start, np.int64), graph.counts
-    if neurons is None:
-        neurons = np.flatnonzero(graph.codes >= NEURON).astype(np.int32)
-    record = np.array(graph._data, np.int64)[neurons]
-    at, stride, _ = (column[record] for column in graph.storage.places)
-    n = count[neurons]
-    source = np.array(graph._pool, np.int32)[runs(start[neurons], np.ones_like(stride), n, len(graph._pool))]
-    return Wiring(neurons, n, source, runs(at, stride, n, graph.storage.used))
 
 
 def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
@@ -224,22 +191,97 @@ def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
     _rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
 
-def stands(graph: Graph, nodes: int | None = None) -> Ints | Ids:
-    """Where the parameters of so many nodes, or of all, stand, without padding.
+def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Ints, Ids, Ids]:
+    """The sources of all nodes once `new` are the edges of its neurons: where each list begins, its length, the pool."""
+    start, count = np.array(graph._start, np.int64), graph.counts
+    start[new.neurons], count[new.neurons] = len(graph._pool) + lists.start, new.counts
+    return start, count, np.concatenate([np.array(graph._pool, np.int32), lists.pool])
 
-    Weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases.
+
+def _check(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
+    """Which nodes are live with these sources.
+
+    Raises
+    ------
+    ValueError
+        If an output of a model is not; CycleError with a cycle.
     """
-    owner = np.flatnonzero(graph.codes[:nodes] >= PARAMETER)
-    record = np.array(graph._data, np.int64)[owner]
-    n = np.where(graph.codes[owner] >= NEURON, graph.counts[owner], 1)
-    at, stride, bias = (column[record] for column in graph.storage.places)
-    return np.concatenate([runs(at, stride, n, graph.storage.used), bias[bias >= 0]])
+    _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
+    live = is_live(graph.codes, start, count, pool, order) > 0
+    for i in sorted(graph.protected()):
+        if not live[i]:
+            name = plain(graph[i].name)
+            raise ValueError(f"expected a path to every output of a model, came an edit that would cut off {name}")
+    return live
 
 
-def values(graph: Graph) -> dict[str, Float32]:
-    """The parameters ("") and the optimizer's state, in the order of `stands`."""
-    places = stands(graph)
-    return {name: vector[places] for name, vector in graph.storage.vectors().items()}
+def _needed(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
+    """Which nodes some model needs; all, without a model."""
+    outputs = np.array(sorted(graph.protected()), np.int32)
+    return topological(graph, start, count, pool, outputs)[0] >= 0 if len(outputs) else np.ones(len(graph), bool)
+
+
+def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32]) -> None:
+    """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere.
+
+    It is an edit even of no neuron: who takes back what he did must not take back what was before.
+    """
+    if len(new.neurons) == 0:
+        edited(graph, len(graph), len(graph.storage))
+        return
+    before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
+    now = np.full(len(old.source) + 1, -1, np.int32)
+    now[new.place] = np.arange(len(new.place), dtype=np.int32)  # those of new edges behind all others
+    added, at = new.place < 0, graph.storage.grow(len(new.source), align=PANEL)
+    for name, vector in graph.storage.vectors().items():
+        values = vector[at : at + len(new.source)]
+        if len(old.source):
+            before[name].take(new.place, out=values, mode="clip")
+        values[added] = fresh[name][added] if name in fresh else 0
+    record = np.array(graph._data, np.int64)[new.neurons]
+    weights, start = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
+    extend(graph._pool, lists.pool)  # the last that takes memory: before it nothing has changed
+    write(graph.storage.weights, record, weights)
+    write(graph.storage.stride, record, np.ones(1))
+    write(graph._start, new.neurons, start)
+    write(graph._count, new.neurons, new.counts)
+    graph.edits += 1
+    edited(graph, len(graph), len(graph.storage), [Rewired(old._replace(place=now[:-1]), before)])
+    pack(graph)
+
+
+# --- taking back -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
+    """`Graph.one_edit` says what it is."""
+    with graph.lock:
+        around, last = graph._open, graph._last
+        kept = values(graph) if parameters else None
+        mine = graph._open = Edit([], len(graph), len(graph.storage), graph.edits, kept)
+        try:
+            yield
+        except BaseException:
+            graph._open = None
+            take_back(graph, mine)
+            is_last = last is not None and last.edits == mine.edits and len(graph) == mine.nodes
+            graph._last = last._replace(edits=graph.edits) if last and is_last else None
+            raise
+        else:
+            graph._last = mine._replace(edits=graph.edits)
+            if around is not None:
+                around.rewired.extend(mine.rewired)
+        finally:
+            graph._open = around
+
+
+def edited(graph: Graph, nodes: int, records: int, rewired: Iterable[Rewired] = ()) -> None:
+    """Keep what undoing an edit takes: before it there were so many nodes and records."""
+    if graph._open is not None:
+        graph._open.rewired.extend(rewired)
+    else:
+        graph._last = Edit(list(rewired), nodes, records, graph.edits)
 
 
 def undo(graph: Graph) -> None:
@@ -290,65 +332,6 @@ def _forget(graph: Graph, nodes: int, records: int) -> None:
     graph.edits += 1
 
 
-def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Ints, Ids, Ids]:
-    """The sources of all nodes once `new` are the edges of its neurons: where each list begins, its length, the pool."""
-    start, count = np.array(graph._start, np.int64), graph.counts
-    start[new.neurons], count[new.neurons] = len(graph._pool) + lists.start, new.counts
-    return start, count, np.concatenate([np.array(graph._pool, np.int32), lists.pool])
-
-
-def _check(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
-    """Which nodes are live with these sources.
-
-    Raises
-    ------
-    ValueError
-        If an output of a model is not; CycleError with a cycle.
-    """
-    _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
-    live = is_live(graph.codes, start, count, pool, order) > 0
-    for i in sorted(graph.protected()):
-        if not live[i]:
-            name = plain(graph[i].name)
-            raise ValueError(f"expected a path to every output of a model, came an edit that would cut off {name}")
-    return live
-
-
-def _needed(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
-    """Which nodes some model needs; all, without a model."""
-    outputs = np.array(sorted(graph.protected()), np.int32)
-    return topological(graph, start, count, pool, outputs)[0] >= 0 if len(outputs) else np.ones(len(graph), bool)
-
-
-def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32]) -> None:
-    """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere.
-
-    It is an edit even of no neuron: who takes back what he did must not take back what was before.
-    """
-    if len(new.neurons) == 0:
-        graph._edited(len(graph), len(graph.storage))
-        return
-    before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
-    now = np.full(len(old.source) + 1, -1, np.int32)
-    now[new.place] = np.arange(len(new.place), dtype=np.int32)  # those of new edges behind all others
-    added, at = new.place < 0, graph.storage.grow(len(new.source), align=PANEL)
-    for name, vector in graph.storage.vectors().items():
-        values = vector[at : at + len(new.source)]
-        if len(old.source):
-            before[name].take(new.place, out=values, mode="clip")
-        values[added] = fresh[name][added] if name in fresh else 0
-    record = np.array(graph._data, np.int64)[new.neurons]
-    weights, start = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
-    extend(graph._pool, lists.pool)  # the last that takes memory: before it nothing has changed
-    write(graph.storage.weights, record, weights)
-    write(graph.storage.stride, record, np.ones(1))
-    write(graph._start, new.neurons, start)
-    write(graph._count, new.neurons, new.counts)
-    graph.edits += 1
-    graph._edited(len(graph), len(graph.storage), [Rewired(old._replace(place=now[:-1]), before)])
-    pack(graph)
-
-
 # --- what edits leave behind -----------------------------------------------------------------------------------------
 
 
@@ -386,11 +369,3 @@ def pack(graph: Graph, *, most: float = 1.0) -> None:
     new = packed(graph)
     graph._start, graph._pool = type(graph._start)("q", new.start.tobytes()), type(graph._pool)("i", new.pool.tobytes())
     graph.storage.move(new.origin, new.weights, new.stride, new.bias)
-
-
-def _sums(mask: Mask, count: Ids) -> Ids:
-    """How many are set in each of the runs of these lengths."""
-    sums, some = np.zeros(len(count), np.int32), count > 0
-    if some.any():
-        sums[some] = np.add.reduceat(mask, (np.cumsum(count) - count)[some], dtype=np.int32)
-    return sums

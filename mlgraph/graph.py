@@ -11,9 +11,9 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from operator import index
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -25,12 +25,13 @@ from mlgraph.storage import PANEL, Storage, extend
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
 
 if TYPE_CHECKING:
+    from mlgraph.arrays import Edges, Neurons
     from mlgraph.drawing import Drawing
-    from mlgraph.edits import Rewired
+    from mlgraph.edits import Edit
     from mlgraph.function import Function
     from mlgraph.model import Model
 
-__all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Edges", "Graph", "Neurons"]
+__all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Graph"]
 
 class CycleError(ValueError):
     """The graph has a cycle; the message lists the nodes on it."""
@@ -62,60 +63,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-class Edges(NamedTuple):
-    """Edges as arrays.
-
-    Attributes
-    ----------
-    source, target : int32, shape (edges,)
-        Ids of nodes and neurons.
-    weight : float32, shape (edges,)
-    """
-
-    source: npt.NDArray[np.int32]
-    target: npt.NDArray[np.int32]
-    weight: Float32
-
-
-class Neurons(NamedTuple):
-    """Neurons as arrays.
-
-    Attributes
-    ----------
-    node : int32, shape (neurons,)
-        Ids.
-    activation : str, shape (neurons,)
-    bias : float32, shape (neurons,)
-        0 where there is none.
-    """
-
-    node: npt.NDArray[np.int32]
-    activation: npt.NDArray[np.str_]
-    bias: Float32
-
-
-class Edit(NamedTuple):
-    """What undoing an edit takes.
-
-    Attributes
-    ----------
-    rewired : list of Rewired
-        Neurons that were given other sources; what came last is last.
-    nodes, records : int
-        How many there were before. What has been added goes.
-    edits : int
-        `Graph.edits` afterwards (while it is made, before): with another number something else was the last change.
-    values : dict of float32 arrays, or None
-        `mlgraph.edits.values` before it, if they are to come back.
-    """
-
-    rewired: list[Rewired]
-    nodes: int
-    records: int
-    edits: int
-    values: dict[str, Float32] | None = None
 
 
 class Graph:
@@ -207,6 +154,8 @@ class Graph:
         bias : float or None
             None: no bias.
         """
+        from mlgraph.edits import edited
+
         ids = self._ids("sources", sources)
         if not ids or len(set(ids)) != len(ids):
             raise ValueError(f"sources: expected at least one node and none twice, came {len(ids)} nodes")
@@ -219,7 +168,7 @@ class Graph:
             self.storage.vector[at + len(ids)] = b
         record = self.storage.append(at, 1, at + len(ids) if bias is not None else -1, len(ids))
         neuron = Neuron(self, self._append(code, ids, record))
-        self._edited(neuron.id, record)
+        edited(self, neuron.id, record)
         return neuron
 
     @_alone
@@ -247,6 +196,8 @@ class Graph:
         range
             Ids of the new neurons.
         """
+        from mlgraph.edits import edited
+
         ids = self._source_ids(sources)
         code = NEURON + _activation(activation)
         w = float_array("weights", weights, (None, len(ids)))
@@ -273,7 +224,7 @@ class Graph:
         extend(self._data, record + k)
         extend(self._pool, ids)
         self.edits += 1
-        self._edited(node, record)
+        edited(self, node, record)
         return range(node, node + n)
 
     def operation(self, name: str, *arguments: Node | float) -> Node:
@@ -352,14 +303,14 @@ class Graph:
         First weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases. That
         order is the same until an edit.
         """
-        from mlgraph.edits import stands
+        from mlgraph.arrays import stands
 
         return self.storage.vector[stands(self)]
 
     @_alone
     def set_parameters(self, values: npt.ArrayLike) -> None:
         """Assign what `get_parameters` gives, or anything of its shape."""
-        from mlgraph.edits import stands
+        from mlgraph.arrays import stands
 
         places = stands(self)
         self.storage.vector[places] = float_array("values", values, (len(places),))
@@ -433,12 +384,9 @@ class Graph:
         Edges
             Neuron by neuron, each with its sources in their order; copies.
         """
-        from mlgraph.edits import wiring
+        from mlgraph.arrays import edges
 
-        neurons = np.flatnonzero(self.alive() & (self.codes >= NEURON)).astype(np.int32)
-        into = wiring(self, neurons)
-        there = self.alive()[into.source]
-        return Edges(into.source[there], into.target[there], self.parameters[into.place[there]])
+        return edges(self)
 
     @_alone
     def neurons(self) -> Neurons:
@@ -460,14 +408,9 @@ class Graph:
         >>> bool(abs(value[y.id] - g.compile(y)([[0.5, 1.0]]).item()) < 1e-6)
         True
         """
-        from mlgraph.lowering import topological
+        from mlgraph.arrays import neurons
 
-        start, count, pool = np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32)
-        _, order = topological(self, start, count, pool, np.arange(len(self), dtype=np.int32))
-        node = order[self.alive()[order] & (self.codes[order] >= NEURON)]
-        bias = np.array(self.storage.bias, np.int64)[np.array(self._data, np.int64)[node]]
-        values = np.where(bias < 0, np.float32(0), self.storage.vector[bias])
-        return Neurons(node, np.array(ops.ACTIVATIONS)[self.codes[node] - NEURON], values)
+        return neurons(self)
 
     def protected(self) -> frozenset[int]:
         """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
@@ -539,8 +482,7 @@ class Graph:
 
         cut(self, *named(self, what))
 
-    @contextmanager
-    def one_edit(self, *, parameters: bool = False) -> Iterator[None]:
+    def one_edit(self, *, parameters: bool = False) -> AbstractContextManager[None]:
         """While this is entered, all edits are one, which `undo` takes back; if an exception ends it, that is done at once.
 
         Nodes of other kinds that are made meanwhile are part of it. (Those that a model has for outputs stay when an exception
@@ -566,26 +508,9 @@ class Graph:
         >>> g.n_edges
         1
         """
-        from mlgraph.edits import take_back, values
+        from mlgraph.edits import one_edit
 
-        with self.lock:
-            around, last = self._open, self._last
-            kept = values(self) if parameters else None
-            mine = self._open = Edit([], len(self), len(self.storage), self.edits, kept)
-            try:
-                yield
-            except BaseException:
-                self._open = None
-                take_back(self, mine)
-                is_last = last is not None and last.edits == mine.edits and len(self) == mine.nodes
-                self._last = last._replace(edits=self.edits) if last and is_last else None
-                raise
-            else:
-                self._last = mine._replace(edits=self.edits)
-                if around is not None:
-                    around.rewired.extend(mine.rewired)
-            finally:
-                self._open = around
+        return one_edit(self, parameters=parameters)
 
     @_alone
     def undo(self) -> None:
@@ -643,13 +568,6 @@ class Graph:
             vars(self).update(vars(other) | mine)
 
     # --- inside ------------------------------------------------------------------------------------------------------
-
-    def _edited(self, nodes: int, records: int, rewired: Iterable[Rewired] = ()) -> None:
-        """Keep what undoing an edit takes: before it there were so many nodes and records."""
-        if self._open is not None:
-            self._open.rewired.extend(rewired)
-        else:
-            self._last = Edit(list(rewired), nodes, records, self.edits)
 
     def _unlock(self) -> None:
         self.lock = threading.RLock()

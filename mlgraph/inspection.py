@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.arrays import Wiring, wiring
 from mlgraph.checks import plain
-from mlgraph.edits import Wiring, cut, named, wiring
+from mlgraph.edits import cut, named
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, gather, topological

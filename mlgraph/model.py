@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import LARGEST, Float32, one_of, plain, real_array, share, shown, whole
+from mlgraph.checks import LARGEST, Float32, one_of, plain, share, shown, whole
 from mlgraph.engine import FEW, STATE, Engine, Examples, threads_for
 from mlgraph.graph import NEURON, Graph, checked_graph
+from mlgraph.losses import CROSS_ENTROPIES, Labels, define_loss, no_answers, read_targets
 from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.plan import KINDS, Plan
 from mlgraph.trace import Trace, trace
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
     from mlgraph.checkpoint import Checkpoint
     from mlgraph.network import Layer
     from mlgraph.sparsify import Acting, Schedule
-
-CROSS_ENTROPIES = ("softmax_cross_entropy", "binary_cross_entropy")
-"""Losses whose outputs are logits."""
-
-LOSSES = (*CROSS_ENTROPIES, "squared_error")
-"""Losses that have a name; any node may be one."""
 
 
 class Model:
@@ -69,23 +64,7 @@ class Model:
         self._outputs = self.graph._ids("outputs", outputs)
         if not self._outputs:
             raise ValueError("outputs: expected at least one node, came none")
-        if not isinstance(loss, Node) and not (isinstance(loss, str) and loss in LOSSES):
-            raise ValueError(f"loss: expected {', '.join(LOSSES)} or a node, came {shown(loss)}")
-        self.loss = loss if isinstance(loss, str) else "node"
-        self._probabilities: list[int] = []
-        if self.loss == "softmax_cross_entropy":
-            self._probabilities = [node.id for node in self.graph.softmax(self.outputs)]
-            # Each is exp(z - logsumexp).
-            difference = self.graph.sources_of(self._probabilities[0])[0]
-            self._loss_nodes = [int(self.graph.sources_of(int(difference))[1]), *self._outputs]
-        elif self.loss == "binary_cross_entropy":
-            self._probabilities = [self.graph.operation("sigmoid", z).id for z in self.outputs]
-            total = self.graph.operation("sum", *(self.graph.operation("softplus", z) for z in self.outputs))
-            self._loss_nodes = [total.id, *self._outputs]
-        elif self.loss == "squared_error":
-            self._loss_nodes = [self._outputs[0], *self._outputs]
-        else:
-            self._loss_nodes = self.graph._ids("loss", [loss])
+        self.loss, self._loss_nodes, self._probabilities = define_loss(self.graph, self._outputs, loss)
         self.graph._models.add(self)
 
     def __repr__(self) -> str:
@@ -143,7 +122,7 @@ class Model:
             In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
         by : str or callable
             "magnitude": of the weight. "saliency": of weight x gradient, of the mean loss over `data`. "random". A callable
-            takes `mlgraph.graph.Edges` (or, for neurons, a list of them) and gives a score for each. How neurons are scored
+            takes `mlgraph.arrays.Edges` (or, for neurons, a list of them) and gives a score for each. How neurons are scored
             by magnitude and saliency says `mlgraph.pruning`.
         scope : "global" or "layer"
             Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
@@ -485,7 +464,7 @@ class Model:
             acting = Acting(sparsify, self, examples, label, target, seed, n_threads)
         with self.graph.in_training():
             self._engine("loss")
-            correct = self._no_answers(len(examples), label)
+            correct = no_answers(self.loss, len(examples), label)
             state = RunState(np.zeros(len(examples), np.float32), correct, History())
             keeper: Checkpoint | None = None
             if checkpoint is not None:
@@ -586,7 +565,7 @@ class Model:
         if n == 0:
             raise ValueError("x: expected at least one example, came none")
         losses = np.zeros(n, np.float32)
-        correct = self._no_answers(n, label)
+        correct = no_answers(self.loss, n, label)
         run = engine.run if engine else partial(self._run, "loss")
         run(
             examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
@@ -598,42 +577,10 @@ class Model:
             scores["accuracy"] = float(correct.mean())
         return scores
 
-    def _no_answers(self, n: int, label: Any) -> npt.NDArray[np.uint8] | None:
-        """Where it will stand for n examples whether they were answered right; None where there is no right or wrong."""
-        return np.zeros(n, np.uint8) if label is not None or self.loss == "binary_cross_entropy" else None
-
-    def _targets(self, y: npt.ArrayLike, n: int, what: str = "y") -> tuple[npt.NDArray[np.int32] | None, Float32 | None]:
+    def _targets(self, y: npt.ArrayLike, n: int, what: str = "y") -> tuple[Labels | None, Float32 | None]:
         """Labels and targets as the sweep reads them."""
         self._require_outputs()
-        if self.loss == "node":
-            if y is None or len(np.atleast_1d(np.asarray(y, object))):
-                raise ValueError(f"{what}: expected nothing, (), where the loss is a node, came {shown(y)}")
-            return None, None
-        array, classes, binary = real_array(what, y), len(self._outputs), self.loss == "binary_cross_entropy"
-        if array.dtype.kind in "bui" and array.ndim == 1 and (classes > 1 or self._probabilities) and not binary:
-            if len(array) != n:
-                raise ValueError(f"{what}: expected {n} labels, one for each example, came {len(array)}")
-            if n and not (array.min() >= 0 and array.max() < classes):
-                raise ValueError(f"{what}: expected labels from 0 to {classes - 1}, came {array.min()} to {array.max()}")
-            label = array.astype(np.int32)
-            return label, np.eye(classes, dtype=np.float32)[label] if self.loss == "squared_error" else None
-        if self.loss == "softmax_cross_entropy":
-            how = {(n,): "y.astype(int)", (n, classes): "y.argmax(axis=1)", (n, 1): "y.ravel()"}.get(array.shape)
-            came = f"{array.dtype} of shape {array.shape}" + (f"; {how} may be them" if how else "")
-            raise ValueError(f"{what}: expected integer labels of shape ({n},), came {came}")
-        with np.errstate(over="ignore"):
-            target = array.astype(np.float32)
-        target = target[:, None] if target.ndim == 1 else target
-        if target.shape != (n, classes):
-            raise ValueError(f"{what}: expected shape ({n}, {classes}), came {array.shape}")
-        if not np.isfinite(target).all():
-            i, j = np.argwhere(~np.isfinite(target))[0]
-            came = np.asarray(array).reshape(target.shape)[i, j]
-            raise ValueError(f"{what}: expected finite numbers that float32 can hold, came {came} in example {i}, output {j}")
-        if binary and n and not (target.min() >= 0 and target.max() <= 1):
-            i, j = np.argwhere((target < 0) | (target > 1))[0]
-            raise ValueError(f"{what}: expected numbers from 0 to 1, came {target[i, j]} in example {i}, output {j}")
-        return None, np.ascontiguousarray(target)
+        return read_targets(self.loss, y, n, len(self._outputs), what)
 
     def _name(self, node: int) -> str:
         """What an error calls a node."""

@@ -22,11 +22,11 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph import checks, ops
+from mlgraph import checks, losses, ops
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, CycleError, Graph
 from mlgraph.lists import expand, squeeze
 from mlgraph.lowering import topological
-from mlgraph.model import CROSS_ENTROPIES, LOSSES, Model
+from mlgraph.model import Model
 from mlgraph.network import Layer, Network
 from mlgraph.storage import PANEL
 
@@ -270,7 +270,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     )
     graph._names = {int(k): v for k, v in header["names"].items()}
     loss, kind = header.get("loss"), header.get("kind")
-    require(loss == "node" or loss in LOSSES, f"header: loss: came {loss!r}")
+    require(loss == "node" or loss in losses.NAMES, f"header: loss: came {loss!r}")
     require(kind in ("network", "model"), f"header: kind: expected network or model, came {kind!r}")
     model: Model = object.__new__(Network if kind == "network" else Model)
     outputs, loss_nodes = ids("outputs", 1), ids("loss_nodes", 1)
@@ -278,7 +278,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         len(loss_nodes) == 1 if loss == "node" else loss_nodes[1:] == outputs, "header: loss_nodes do not belong to the outputs"
     )
     probabilities = ids("probabilities")
-    wanted = len(outputs) if loss in CROSS_ENTROPIES else 0
+    wanted = len(outputs) if loss in losses.CROSS_ENTROPIES else 0
     require(len(probabilities) == wanted, "header: probabilities do not belong to the outputs")
     model._restore(graph, outputs, loss, loss_nodes, probabilities)
     if isinstance(model, Network):

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.arrays import wiring
 from mlgraph.checks import Float32, float_array, one_of, share, whole
-from mlgraph.edits import wiring
 from mlgraph.graph import Graph
+from mlgraph.losses import CROSS_ENTROPIES
 from mlgraph.lowering import Ints
-from mlgraph.model import CROSS_ENTROPIES, Model
+from mlgraph.model import Model
 from mlgraph.views import Neuron
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mlgraph.checks import Float32
 from mlgraph.engine import STATE, Examples
 from mlgraph.faults import SWEEPS, Fault, Search
+from mlgraph.losses import no_answers
 from mlgraph.lowering import Ints
 from mlgraph.views import Neuron
 
@@ -129,7 +130,7 @@ class Guard:
     def _step(self, rows: Ints, rate: float, number: int, where: str) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
-        correct = self._model._no_answers(len(rows), self._options["label"])
+        correct = no_answers(self._model.loss, len(rows), self._options["label"])
         while kept.any():
             engine, n = self._model._engine("loss"), int(kept.sum())
             scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)

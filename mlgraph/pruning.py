@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.arrays import Edges, Mask, Wiring, wiring
 from mlgraph.checks import Float32, one_of, real_array, share, shown, whole
-from mlgraph.edits import Mask, Wiring, cut, grow, wiring
+from mlgraph.edits import cut, grow
 from mlgraph.engine import Engine, Examples, threads_for
-from mlgraph.graph import NEURON, Edges, Graph
+from mlgraph.graph import NEURON, Graph
 from mlgraph.lowering import Ids, gather, topological
 from mlgraph.model import Model
 from mlgraph.network import Network

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 import mlgraph
-from mlgraph import edits, reference
+from mlgraph import arrays, reference
 
 N, RATE, MOMENTUM = 5, 0.05, 0.9
 INPUTS, SIZES = 4, (9, 5, 3)
@@ -40,7 +40,7 @@ class Mirror:
 
     def read(self):
         g = self.net.graph
-        edges = edits.wiring(g)
+        edges = arrays.wiring(g)
         velocity = g.storage.state_vector("first", fresh=False) if "first" in g.storage.state else np.zeros_like(g.parameters)
         ends = zip(edges.source.tolist(), edges.target.tolist(), strict=True)
         values = zip(g.parameters[edges.place].tolist(), velocity[edges.place].tolist(), strict=True)
@@ -215,7 +215,7 @@ def edit(mirror, kind, a, b, share, path):
             net.prune(share, by="random", seed=b)
         except ValueError:  # no room for a path to each output
             return
-        after = set(zip(*(ends.tolist() for ends in (edits.wiring(g).source, edits.wiring(g).target)), strict=True))
+        after = set(zip(*(ends.tolist() for ends in (arrays.wiring(g).source, arrays.wiring(g).target)), strict=True))
         assert after <= set(before)
         want = mirror.cut(set(before) - after, sweep=True)
         assert set(want) == after and len(after) <= max(round((1 - share) * mirror.made), 0)
@@ -227,7 +227,7 @@ def edit(mirror, kind, a, b, share, path):
                 if s in alive and t in alive} - set(before)  # fmt: skip
         data = (X, Y) if a % 2 else None
         net.regrow(share, by="gradient" if data else "random", seed=b, data=data)
-        after = set(zip(*(ends.tolist() for ends in (edits.wiring(g).source, edits.wiring(g).target)), strict=True))
+        after = set(zip(*(ends.tolist() for ends in (arrays.wiring(g).source, arrays.wiring(g).target)), strict=True))
         new = after - set(before)
         assert new <= free and set(before) <= after
         # Where an edge goes from a layer to one before, some places are left out, which might make a cycle.

@@ -7,11 +7,11 @@ import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph import edits, ops
+from mlgraph import arrays, edits, ops
 
 
 def pairs(graph):
-    edges = edits.wiring(graph)
+    edges = arrays.wiring(graph)
     return set(zip(edges.source.tolist(), edges.target.tolist(), strict=True))
 
 
@@ -40,7 +40,7 @@ def test_a_cut_neuron_gives_exactly_what_zeroed_weights_give(sweep, layer):
 def test_cut_edges_give_what_zeroed_weights_give(sweep):
     """To rounding: sparse rows add in another order than dense blocks."""
     net, zeroed = network(), network()
-    edges = edits.wiring(net.graph)
+    edges = arrays.wiring(net.graph)
     gone = np.random.default_rng(0).random(len(edges.source)) < 0.6
     for source, target in zip(edges.source[gone], edges.target[gone], strict=True):
         neuron = zeroed.graph[target]
@@ -399,7 +399,7 @@ def test_edges_may_be_named_by_their_ids():
     net, same, other = network(), network(), network()
     source, target, weight = net.graph.edges()
     small = np.abs(weight) < 0.1
-    net.graph.prune(mlgraph.graph.Edges(source[small], target[small], weight[small]))
+    net.graph.prune(mlgraph.arrays.Edges(source[small], target[small], weight[small]))
     same.graph.prune(zip(source[small].tolist(), target[small], strict=True))
     ends = zip(source[small].tolist(), target[small].tolist(), strict=True)
     other.graph.prune([(other.graph[s], other.graph[t]) for s, t in ends])
@@ -418,19 +418,19 @@ def test_training_goes_on_as_with_a_mask(optimizer):
 
     def cut(progress):
         if progress.kind == "epoch" and progress.epoch == 1:
-            edges = edits.wiring(net.graph)
+            edges = arrays.wiring(net.graph)
             edits.cut(net.graph, edges, chosen)
 
     def hold(progress):
         if progress.epoch > 1 or (progress.kind == "epoch" and progress.epoch == 1):
             for vector in (twin.graph.parameters, *twin.graph.storage.state.values()):
-                vector[edits.wiring(twin.graph).place[chosen]] = 0
+                vector[arrays.wiring(twin.graph).place[chosen]] = 0
 
     options = {"epochs": 4, "batch_size": 70, "learning_rate": 0.02, "optimizer": optimizer}
     net.fit(X, Y, callback=cut, **options)
     twin.fit(X, Y, callback=hold, **options)
-    edges = edits.wiring(twin.graph)
+    edges = arrays.wiring(twin.graph)
     np.testing.assert_allclose(
-        net.graph.parameters[edits.wiring(net.graph).place], twin.graph.parameters[edges.place[~chosen]], rtol=2e-4, atol=1e-6
+        net.graph.parameters[arrays.wiring(net.graph).place], twin.graph.parameters[edges.place[~chosen]], rtol=2e-4, atol=1e-6
     )
     np.testing.assert_allclose(net.history.epoch_loss, twin.history.epoch_loss, rtol=1e-5)

@@ -99,7 +99,7 @@ print(*sorted(set(sys.modules) - before))
     assert not {"argparse", "unittest", "mlgraph.mnist"} & set(imported)
 
 
-@pytest.mark.parametrize("name", ["datasets.load_mnist", "drawing.Drawing", "graph.Edges", "sparsify.Schedule",
+@pytest.mark.parametrize("name", ["datasets.load_mnist", "drawing.Drawing", "arrays.Edges", "sparsify.Schedule",
                                   "testing.check_gradients", "load", "RigL", "CheckpointError"])  # fmt: skip
 def test_what_is_imported_when_asked_for(name: str) -> None:
     code = f"import mlgraph; print({name.partition('.')[0]!r} in dir(mlgraph), mlgraph.{name}.__name__)"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import edits, pruning
+from mlgraph import arrays, pruning
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (90, 12), np.uint8)
@@ -24,7 +24,7 @@ def network(trained=True, seed=0):
 
 def weights(net):
     """Of every edge by its ends."""
-    edges = edits.wiring(net.graph)
+    edges = arrays.wiring(net.graph)
     values = net.graph.parameters[edges.place].tolist()
     return dict(zip(zip(edges.source.tolist(), edges.target.tolist(), strict=True), values, strict=True))
 

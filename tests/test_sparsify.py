@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import edits, pruning, training
+from mlgraph import arrays, pruning, training
 from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule, erdos_renyi
 
 RNG = np.random.default_rng(0)
@@ -26,7 +26,7 @@ def network(**options):
 
 
 def pairs(net):
-    edges = edits.wiring(net.graph)
+    edges = arrays.wiring(net.graph)
     return set(zip(edges.source.tolist(), edges.target.tolist(), strict=True))
 
 
@@ -163,7 +163,7 @@ def test_new_edges_have_no_momentum():
     net.fit(X, Y, sparsify=GradualPruning(0.5), **OPTIONS)
     before = pairs(net)
     net.regrow(0.5)
-    edges = edits.wiring(net.graph)
+    edges = arrays.wiring(net.graph)
     state = net.graph.storage.state_vector("first", fresh=False)[edges.place]
     is_new = np.array([edge not in before for edge in zip(edges.source.tolist(), edges.target.tolist(), strict=True)])
     assert is_new.any() and not state[is_new].any() and state[~is_new].any()

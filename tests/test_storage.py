@@ -4,7 +4,7 @@ import numpy as np
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph import edits
+from mlgraph import arrays, edits
 from mlgraph.storage import PANEL
 
 
@@ -64,9 +64,9 @@ def test_what_was_added_has_no_state_and_padding_is_zero():
     net.predict(X)
     assert g.storage.used == len(g.parameters) and len(g.parameters) % PANEL == 0
     first, padding = g.storage.vectors()["first"], np.ones(len(g.parameters), bool)
-    mine = edits.wiring(g, np.array([new.id, *idle], np.int32)).place
+    mine = arrays.wiring(g, np.array([new.id, *idle], np.int32)).place
     has = np.array(g.storage.bias) >= 0
-    padding[edits.wiring(g).place] = padding[np.array(g.storage.bias)[has]] = False
+    padding[arrays.wiring(g).place] = padding[np.array(g.storage.bias)[has]] = False
     assert (g.parameters[mine] == 1).all() and not first[mine].any() and first.any()
     assert not g.parameters[padding].any() and not first[padding].any() and padding.any()
 
@@ -80,8 +80,8 @@ def test_a_state_shorter_than_the_parameters_moves_with_them():
     moves = g.storage.moves
     mlgraph.Model(g, new).predict(X)
     first = g.storage.vectors()["first"]
-    assert g.storage.moves > moves and not first[edits.wiring(g, np.array([new.id], np.int32)).place].any()
-    assert first[edits.wiring(g, np.array(net.layers[0]._ids, np.int32)).place].all()
+    assert g.storage.moves > moves and not first[arrays.wiring(g, np.array([new.id], np.int32)).place].any()
+    assert first[arrays.wiring(g, np.array(net.layers[0]._ids, np.int32)).place].all()
 
 
 def test_what_falls_away_is_not_trained():

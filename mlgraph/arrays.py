@@ -1,0 +1,145 @@
+"""A graph's edges, neurons and parameters as arrays, and where in the parameter vector they stand."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.checks import Float32
+from mlgraph.graph import NEURON, PARAMETER, Graph
+from mlgraph.lowering import Ids, Ints, runs, topological
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Edges(NamedTuple):
+    """Edges as arrays.
+
+    Attributes
+    ----------
+    source, target : int32, shape (edges,)
+        Ids of nodes and neurons.
+    weight : float32, shape (edges,)
+    """
+
+    source: npt.NDArray[np.int32]
+    target: npt.NDArray[np.int32]
+    weight: Float32
+
+
+class Neurons(NamedTuple):
+    """Neurons as arrays.
+
+    Attributes
+    ----------
+    node : int32, shape (neurons,)
+        Ids.
+    activation : str, shape (neurons,)
+    bias : float32, shape (neurons,)
+        0 where there is none.
+    """
+
+    node: npt.NDArray[np.int32]
+    activation: npt.NDArray[np.str_]
+    bias: Float32
+
+
+class Wiring(NamedTuple):
+    """The edges into some neurons, neuron by neuron in the order of their sources.
+
+    Attributes
+    ----------
+    neurons, counts : int32, shape (neurons,)
+        Ids, and how many edges each has.
+    source : int32, shape (edges,)
+    place : int64 or int32, shape (edges,)
+        Where the weight stands in the parameter vector; of edges to come, which of the present ones they are, -1 if new.
+    """
+
+    neurons: Ids
+    counts: Ids
+    source: Ids
+    place: Ints | Ids
+
+    @property
+    def target(self) -> Ids:
+        """The neuron of each edge."""
+        return np.repeat(self.neurons, self.counts)
+
+    def of(self, neurons: Mask) -> Wiring:
+        """These neurons alone."""
+        if neurons.all():
+            return self
+        edges = np.repeat(neurons, self.counts)
+        return Wiring(self.neurons[neurons], self.counts[neurons], self.source[edges], self.place[edges])
+
+    def beside(self, other: Wiring) -> Wiring:
+        """These neurons, and then others."""
+        neurons, counts, source, place = (np.concatenate([mine, theirs]) for mine, theirs in zip(self, other, strict=True))
+        return Wiring(neurons, counts, source, place)
+
+    def without(self, edges: Mask) -> tuple[Wiring, Wiring]:
+        """All edges of the neurons that lose some of these, and what is left of them."""
+        counts = self.counts - _sums(edges, self.counts)
+        lose = counts != self.counts
+        old, left = self.of(lose), ~edges[np.repeat(lose, self.counts)]
+        return old, Wiring(old.neurons, counts[lose], old.source[left], np.flatnonzero(left).astype(np.int32))
+
+
+def wiring(graph: Graph, neurons: Ids | None = None) -> Wiring:
+    """The edges into these neurons; into all of them by default."""
+    start, count = np.array(graph._start, np.int64), graph.counts
+    if neurons is None:
+        neurons = np.flatnonzero(graph.codes >= NEURON).astype(np.int32)
+    record = np.array(graph._data, np.int64)[neurons]
+    at, stride, _ = (column[record] for column in graph.storage.places)
+    n = count[neurons]
+    source = np.array(graph._pool, np.int32)[runs(start[neurons], np.ones_like(stride), n, len(graph._pool))]
+    return Wiring(neurons, n, source, runs(at, stride, n, graph.storage.used))
+
+
+def edges(graph: Graph) -> Edges:
+    """`Graph.edges` says what they are."""
+    alive = graph.alive()
+    into = wiring(graph, np.flatnonzero(alive & (graph.codes >= NEURON)).astype(np.int32))
+    there = alive[into.source]
+    return Edges(into.source[there], into.target[there], graph.parameters[into.place[there]])
+
+
+def neurons(graph: Graph) -> Neurons:
+    """`Graph.neurons` says what they are."""
+    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
+    node = order[graph.alive()[order] & (graph.codes[order] >= NEURON)]
+    bias = np.array(graph.storage.bias, np.int64)[np.array(graph._data, np.int64)[node]]
+    values = np.where(bias < 0, np.float32(0), graph.storage.vector[bias])
+    return Neurons(node, np.array(ops.ACTIVATIONS)[graph.codes[node] - NEURON], values)
+
+
+def stands(graph: Graph, nodes: int | None = None) -> Ints | Ids:
+    """Where the parameters of so many nodes, or of all, stand, without padding.
+
+    Weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases.
+    """
+    owner = np.flatnonzero(graph.codes[:nodes] >= PARAMETER)
+    record = np.array(graph._data, np.int64)[owner]
+    n = np.where(graph.codes[owner] >= NEURON, graph.counts[owner], 1)
+    at, stride, bias = (column[record] for column in graph.storage.places)
+    return np.concatenate([runs(at, stride, n, graph.storage.used), bias[bias >= 0]])
+
+
+def values(graph: Graph) -> dict[str, Float32]:
+    """The parameters ("") and the optimizer's state, in the order of `stands`."""
+    places = stands(graph)
+    return {name: vector[places] for name, vector in graph.storage.vectors().items()}
+
+
+def _sums(mask: Mask, count: Ids) -> Ids:
+    """How many are set in each of the runs of these lengths."""
+    sums, some = np.zeros(len(count), np.int32), count > 0
+    if some.any():
+        sums[some] = np.add.reduceat(mask, (np.cumsum(count) - count)[some], dtype=np.int32)
+    return sums

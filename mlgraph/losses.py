@@ -1,0 +1,87 @@
+"""Losses by name: the nodes that one begins with, and the targets that it takes. What comes then the kernels compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.checks import Float32, real_array, shown
+from mlgraph.graph import Graph
+from mlgraph.views import Node
+
+Labels = npt.NDArray[np.int32]
+
+CROSS_ENTROPIES = ("softmax_cross_entropy", "binary_cross_entropy")
+"""Losses whose outputs are logits."""
+
+NAMES = (*CROSS_ENTROPIES, "squared_error")
+"""Losses that have a name of their own; any node may be one, and its name is "node"."""
+
+
+def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str, list[int], list[int]]:
+    """Add what a loss takes beside the outputs.
+
+    Returns
+    -------
+    name : str
+    nodes : list of int
+        The node that the loss begins with (logsumexp, the sum of softplus, or the loss itself), then the outputs.
+    probabilities : list of int
+        A node for each logit of a cross-entropy.
+    """
+    if isinstance(loss, Node):
+        return "node", graph._ids("loss", [loss]), []
+    if not isinstance(loss, str) or loss not in NAMES:
+        raise ValueError(f"loss: expected {', '.join(NAMES)} or a node, came {shown(loss)}")
+    logits = [graph[i] for i in outputs]
+    if loss == "softmax_cross_entropy":
+        probabilities = [node.id for node in graph.softmax(logits)]
+        # Each is exp(z - logsumexp).
+        difference = graph.sources_of(probabilities[0])[0]
+        return loss, [int(graph.sources_of(int(difference))[1]), *outputs], probabilities
+    if loss == "binary_cross_entropy":
+        probabilities = [graph.operation("sigmoid", z).id for z in logits]
+        total = graph.operation("sum", *(graph.operation("softplus", z) for z in logits))
+        return loss, [total.id, *outputs], probabilities
+    return loss, [outputs[0], *outputs], []
+
+
+def no_answers(loss: str, n: int, label: Any) -> npt.NDArray[np.uint8] | None:
+    """Where it will stand for n examples whether they were answered right; None where there is no right or wrong."""
+    return np.zeros(n, np.uint8) if label is not None or loss == "binary_cross_entropy" else None
+
+
+def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str) -> tuple[Labels | None, Float32 | None]:
+    """Labels and targets of n examples as the sweep reads them; TypeError or ValueError, of `what`, if `y` is none."""
+    if loss == "node":
+        if y is None or len(np.atleast_1d(np.asarray(y, object))):
+            raise ValueError(f"{what}: expected nothing, (), where the loss is a node, came {shown(y)}")
+        return None, None
+    array = real_array(what, y)
+    labelled = loss == "softmax_cross_entropy" or (loss == "squared_error" and n_outputs > 1)
+    if labelled and array.dtype.kind in "bui" and array.ndim == 1:
+        if len(array) != n:
+            raise ValueError(f"{what}: expected {n} labels, one for each example, came {len(array)}")
+        if n and not (array.min() >= 0 and array.max() < n_outputs):
+            raise ValueError(f"{what}: expected labels from 0 to {n_outputs - 1}, came {array.min()} to {array.max()}")
+        label = array.astype(np.int32)
+        return label, np.eye(n_outputs, dtype=np.float32)[label] if loss == "squared_error" else None
+    if loss == "softmax_cross_entropy":
+        how = {(n,): "y.astype(int)", (n, n_outputs): "y.argmax(axis=1)", (n, 1): "y.ravel()"}.get(array.shape)
+        came = f"{array.dtype} of shape {array.shape}" + (f"; {how} may be them" if how else "")
+        raise ValueError(f"{what}: expected integer labels of shape ({n},), came {came}")
+    with np.errstate(over="ignore"):
+        target = array.astype(np.float32)
+    target = target[:, None] if target.ndim == 1 else target
+    if target.shape != (n, n_outputs):
+        raise ValueError(f"{what}: expected shape ({n}, {n_outputs}), came {array.shape}")
+    if not np.isfinite(target).all():
+        i, j = np.argwhere(~np.isfinite(target))[0]
+        came = np.asarray(array).reshape(target.shape)[i, j]
+        raise ValueError(f"{what}: expected finite numbers that float32 can hold, came {came} in example {i}, output {j}")
+    if loss == "binary_cross_entropy" and n and not (target.min() >= 0 and target.max() <= 1):
+        i, j = np.argwhere((target < 0) | (target > 1))[0]
+        raise ValueError(f"{what}: expected numbers from 0 to 1, came {target[i, j]} in example {i}, output {j}")
+    return None, np.ascontiguousarray(target)

@@ -1,0 +1,63 @@
+"""Models of all kinds to save, and what stands in a file."""
+
+import zipfile
+
+import numpy as np
+
+import mlgraph
+
+RNG = np.random.default_rng(0)
+X = RNG.integers(0, 256, (40, 6), np.uint8)
+LABELS = RNG.integers(0, 3, 40)
+
+
+def network():
+    net = mlgraph.Network(6, seed=1)
+    net.add_layer(20, "tanh", dropout=0.25)
+    net.add_layer(9, "leaky_relu", weight_dropout=0.5, bias=False)
+    net.add_layer(3, "softmax")
+    net.fit(X, LABELS, epochs=2)
+    return net
+
+
+def any_model():
+    """Neurons with and without sources of their own, parameters, operations, names; the loss is a node."""
+    g = mlgraph.Graph()
+    x = [g.input(name) for name in ("a", "b", "ü", "\n", "", "a")]
+    scale = g.parameter(0.5, "scale")
+    shared = [g.add_neuron(x, "tanh", weights=RNG.normal(size=6), bias=None) for _ in range(10)]
+    own = [g.add_neuron([*x[k:], shared[k]], "relu", weights=np.ones(7 - k), bias=k) for k in range(5)]
+    total = mlgraph.sum(*own, *shared[:3]) * scale + 1.5
+    return mlgraph.Model(g, [total, own[2], x[1]], loss=abs(total - x[0]))
+
+
+def moved_model():
+    """A model of parameters that another compilation has moved, and neurons that were added since."""
+    model = any_model()
+    g = model.graph
+    model.fit(X, epochs=1, learning_rate=0.01)
+    g.compile([node for node in g if node.kind == "neuron"][3:])
+    assert g.storage.moves == 2
+    g.add_neuron([g[0], g[20]], weights=[3, 4], bias=5.0)
+    return model
+
+
+def pruned_network():
+    """Neurons that have lost some edges, all, and one that all others have lost."""
+    net = mlgraph.Network(6, seed=1)
+    net.add_layer(40, "tanh", dropout=0.25)
+    net.add_layer(24, "leaky_relu")
+    net.add_layer(3, "softmax")
+    net.layers[0].neurons[3].prune()
+    net.layers[1].neurons[5].prune()
+    net.fit(X, LABELS, epochs=1)
+    net.prune(0.3)
+    return net
+
+
+MODELS = {"network": network, "any": any_model, "moved": moved_model, "pruned": pruned_network}
+
+
+def members(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
