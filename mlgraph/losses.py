@@ -35,17 +35,17 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
         return "node", graph._ids("loss", [loss]), []
     if not isinstance(loss, str) or loss not in NAMES:
         raise ValueError(f"loss: expected {', '.join(NAMES)} or a node, came {shown(loss)}")
+    if loss == "squared_error":
+        return loss, [outputs[0], *outputs], []
     logits = [graph[i] for i in outputs]
     if loss == "softmax_cross_entropy":
         probabilities = [node.id for node in graph.softmax(logits)]
         # Each is exp(z - logsumexp).
         difference = graph.sources_of(probabilities[0])[0]
         return loss, [int(graph.sources_of(int(difference))[1]), *outputs], probabilities
-    if loss == "binary_cross_entropy":
-        probabilities = [graph.operation("sigmoid", z).id for z in logits]
-        total = graph.operation("sum", *(graph.operation("softplus", z) for z in logits))
-        return loss, [total.id, *outputs], probabilities
-    return loss, [outputs[0], *outputs], []
+    probabilities = [graph.operation("sigmoid", z).id for z in logits]
+    total = graph.operation("sum", *(graph.operation("softplus", z) for z in logits))
+    return loss, [total.id, *outputs], probabilities
 
 
 def no_answers(loss: str, n: int, label: Any) -> npt.NDArray[np.uint8] | None:
