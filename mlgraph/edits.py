@@ -319,7 +319,7 @@ def take_back(graph: Graph, edit: Edit) -> None:
 
 def _forget(graph: Graph, nodes: int, records: int) -> None:
     """Leave so many nodes and records: those that came first."""
-    for column in (graph._code, graph._start, graph._count, graph._data):
+    for column in (graph._code, graph._start, graph._count, graph._data, graph._born):
         del column[nodes:]
     for column in graph.storage.columns:
         del column[records:]

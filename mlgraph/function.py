@@ -16,13 +16,17 @@ from mlgraph.views import Neuron, Node
 
 
 class Places(NamedTuple):
-    """Where the weights and biases of each record stood in the parameter vector, and how many sources each node had."""
+    """Where the weights and biases of each record stood in the parameter vector, and how many sources each node had.
+
+    `edits` is what `Graph.edits` was then: nodes that were made later had no place.
+    """
 
     weights: npt.NDArray[np.int64]
     stride: npt.NDArray[np.int64]
     bias: npt.NDArray[np.int64]
     n_sources: npt.NDArray[np.int64]
     graph: Graph
+    edits: int
 
 
 class Gradients(NamedTuple):
@@ -52,10 +56,10 @@ class Gradients(NamedTuple):
             A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order its weights had.
         """
         code, data = self._record("node", node)
-        if code == INPUT and data < self.inputs.shape[1]:
+        if code == INPUT:
             return self.inputs[:, data]
-        if code < PARAMETER or data >= len(self.places.weights):
-            raise ValueError(f"node: expected an input, parameter or neuron that was there, came {node!r}")
+        if code < PARAMETER:
+            raise ValueError(f"node: expected an input, parameter or neuron, came {node!r}")
         at, stride = self.places.weights[data], self.places.stride[data]
         if code == PARAMETER:
             return self.parameters[at : at + 1].reshape(())
@@ -64,13 +68,15 @@ class Gradients(NamedTuple):
     def of_bias(self, neuron: Neuron) -> float:
         """Derivative for the bias of a neuron."""
         code, data = self._record("neuron", neuron)
-        if code < NEURON or data >= len(self.places.bias) or self.places.bias[data] < 0:
-            raise ValueError(f"neuron: expected a neuron with a bias that was there, came {neuron!r}")
+        if code < NEURON or self.places.bias[data] < 0:
+            raise ValueError(f"neuron: expected a neuron with a bias, came {neuron!r}")
         return float(self.parameters[self.places.bias[data]])
 
     def _record(self, what: str, node: Node) -> tuple[int, int]:
         graph = self.places.graph
         [place] = graph._ids(what, [node])
+        if node._born >= self.places.edits:
+            raise ValueError(f"{what}: expected a node that was there, came {node!r}, which was made since")
         return graph._code[place], graph._data[place]
 
 
@@ -86,6 +92,7 @@ class Function:
     def __init__(self, graph: Graph, outputs: Sequence[Node]) -> None:
         self.graph = checked_graph(graph)
         self._outputs = graph._ids("outputs", outputs)
+        self._nodes = [graph[i] for i in self._outputs]
         if not self._outputs:
             raise ValueError("outputs: expected at least one node, came none")
         self._engines: dict[bool, Engine] = {}
@@ -178,13 +185,14 @@ class Function:
         # One copy for each compilation: until then no place changes.
         if self._places is None or self._places[0] is not engine:
             g = self.graph
-            self._places = engine, Places(*g.storage.places, np.array(g._count, np.int64), g)
+            self._places = engine, Places(*g.storage.places, np.array(g._count, np.int64), g, g.edits)
         return self._places[1]
 
     def _engine(self, want_inputs: bool) -> Engine:
         with self.graph.lock:
             engine = self._engines.get(want_inputs)
             if engine is None or engine.plan.is_stale(self.graph):
+                self.graph._ids("outputs", self._nodes)  # of which `undo` may have taken one away
                 engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs))
                 self._engines[want_inputs] = engine
         return engine

@@ -88,6 +88,7 @@ class Graph:
         self._start = array("q")  # first of the node's sources in the pool
         self._count = array("i")
         self._data = array("q")  # input: its column; constant, parameter, neuron: its record
+        self._born = array("q")  # `edits` at that time, which tells nodes apart that had one number
         self._pool = array("i")
         self._constants = array("d")
         self._inputs = array("i")
@@ -104,6 +105,7 @@ class Graph:
 
     # --- building ----------------------------------------------------------------------------------------------------
 
+    @_alone
     def input(self, name: str | None = None) -> Node:
         """Add an input; the k-th input made is column k of the data."""
         node = self._append(INPUT, (), len(self._inputs))
@@ -116,6 +118,7 @@ class Graph:
         """Add `n` inputs."""
         return [self.input() for _ in range(whole("n", n, 0, MOST - len(self)))]
 
+    @_alone
     def constant(self, value: float) -> Node:
         """Add a constant."""
         self._constants.append(number("value", value))
@@ -222,11 +225,13 @@ class Graph:
         extend(self._start, np.full(n, len(self._pool)))
         extend(self._count, np.full(n, len(ids)))
         extend(self._data, record + k)
+        extend(self._born, np.full(n, self.edits))
         extend(self._pool, ids)
         self.edits += 1
         edited(self, node, record)
         return range(node, node + n)
 
+    @_alone
     def operation(self, name: str, *arguments: Node | float) -> Node:
         """Add a node that applies an operation to nodes or numbers.
 
@@ -243,6 +248,7 @@ class Graph:
             raise ValueError(f"arguments of {name}: expected {expected}, came {len(arguments)}")
         return Node(self, self._append(op.code, self._arguments(name, arguments)))
 
+    @_alone
     def softmax(self, nodes: Sequence[Node]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z."""
         if not isinstance(nodes, Iterable):
@@ -517,8 +523,8 @@ class Graph:
         """Take back the last edit (prune, add_edge, add_neuron, add_neurons, and those of a model), if it was the last change.
 
         Edges that were cut return in their places with the weights and the optimizer state that they had; edges and neurons
-        that were added go, and their numbers may be given to others. All else stays as it is, trained since or not, but for
-        `one_edit(parameters=True)`.
+        that were added go. (Their numbers may be given to others; what was made for the old ones refuses those.) All else stays
+        as it is, trained since or not, but for `one_edit(parameters=True)`.
 
         Raises
         ------
@@ -564,6 +570,7 @@ class Graph:
         mine: dict[str, Any] = {"edits": self.edits + other.edits + 1}
         # Who trains this graph still does, and its models are still its models.
         mine |= {"lock": self.lock, "_is_training": self._is_training, "_models": self._models}
+        mine["_born"] = self._born[: len(other)] + other._born[len(self) :]
         with self.lock:
             vars(self).update(vars(other) | mine)
 
@@ -626,6 +633,7 @@ class Graph:
         self._models, self._open = WeakSet(), None
         self._unlock()
 
+    @_alone
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
         start = len(self._pool)
         self._pool.extend(sources)  # first: it raises for an id that is none, and then nothing has changed
@@ -633,6 +641,7 @@ class Graph:
         self._start.append(start)
         self._count.append(len(sources))
         self._data.append(data)
+        self._born.append(self.edits)
         self.edits += 1
         return len(self._code) - 1
 
@@ -645,6 +654,10 @@ class Graph:
             raise IndexError(f"node: expected 0 to {len(self._code) - 1}, came {shown(node)}")
         return int(node)
 
+    def _has(self, node: Node) -> bool:
+        """Whether it is a node still: `undo` may have taken it away, and its number may be that of another."""
+        return 0 <= node.id < len(self._born) and self._born[node.id] == node._born
+
     def _ids(self, what: str, nodes: Any) -> list[int]:
         if not isinstance(nodes, Iterable):
             raise TypeError(f"{what}: expected a sequence of nodes, came {type(nodes).__name__}")
@@ -654,7 +667,7 @@ class Graph:
                 raise TypeError(f"{what}: expected nodes, came {type(node).__name__}")
             if node.graph is not self:
                 raise ValueError(f"{what}: expected nodes of one graph, came node {node.id} of another")
-            if node.id >= len(self._code):
+            if not self._has(node):
                 raise ValueError(f"{what}: expected nodes of the graph, came n{node.id}, which it does not have, or no more")
             ids.append(node.id)
         return ids

@@ -152,11 +152,10 @@ def _split(
 def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) -> tuple[Ids, Ids]:
     """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError."""
     n, end = len(start), len(pool)
-    # No kernel looks again. A view made by hand may have any number, and Ctrl-C may strike amid an edit.
+    # No kernel looks again, and Ctrl-C may strike amid an edit.
     good = len(graph) <= n == len(count) and bool(((start >= 0) & (count >= 0) & (start <= end - count)).all())
     if not good or any(len(ids) and not 0 <= ids.min() <= ids.max() < n for ids in (pool, outputs)):
-        cause = "by a node undone or made by hand, or an interrupted edit"
-        raise ValueError(f"graph: expected edges between its nodes, came others: {cause}")
+        raise ValueError("graph: expected edges between its nodes, came others: by an edit that was interrupted")
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
     if cycle:

@@ -28,7 +28,7 @@ from mlgraph.lists import expand, squeeze
 from mlgraph.lowering import topological
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
-from mlgraph.storage import PANEL
+from mlgraph.storage import PANEL, extend
 
 FORMAT = 3
 """Version of the format, raised when an older reader would go wrong."""
@@ -357,6 +357,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     graph = Graph()
     for name in COLUMNS:
         _column(graph, name).frombytes(arrays[name].tobytes())
+    extend(graph._born, np.full(n, -1))
     topological(graph, start, count.astype(np.int32), pool, np.arange(n, dtype=np.int32))
     # Kernels work on whole panels.
     at = graph.storage.grow(-(-len(vector) // PANEL) * PANEL)

@@ -32,8 +32,11 @@ class Trace:
         The derivative of the example's own loss with respect to the node's value.
     """
 
-    def __init__(self, graph: Graph, nodes: Ids, values: Float32, adjoints: Float32 | None) -> None:
+    def __init__(
+        self, graph: Graph, nodes: Ids, values: Float32, adjoints: Float32 | None, *, edits: int | None = None
+    ) -> None:
         self._graph, self.nodes, self.values, self.adjoints = graph, nodes, values, adjoints
+        self._edits = graph.edits if edits is None else edits  # nodes made later are none of these
         self._column = {node: i for i, node in enumerate(nodes.tolist())}
 
     def __len__(self) -> int:
@@ -58,7 +61,7 @@ class Trace:
         listed = nodes if isinstance(nodes, np.ndarray | range) else self._graph._ids("nodes", nodes)
         columns = [self._at(int(i)) for i in listed]
         adjoints = None if self.adjoints is None else self.adjoints[:, columns]
-        return Trace(self._graph, self.nodes[columns], self.values[:, columns], adjoints)
+        return Trace(self._graph, self.nodes[columns], self.values[:, columns], adjoints, edits=self._edits)
 
     def deltas(self) -> Float32:
         """For neurons, the derivatives with respect to the sums that their activations are applied to; shape (examples, nodes).
@@ -80,7 +83,7 @@ class Trace:
         return self._at(self._graph._ids("node", [node])[0])
 
     def _at(self, node: int) -> int:
-        if node not in self._column:
+        if node not in self._column or self._graph._born[node] >= self._edits:
             name = plain(self._graph[node].name)
             raise ValueError(f"node: expected a node of the trace, came {name}; trace(..., nodes=[...]) says which are")
         return self._column[node]

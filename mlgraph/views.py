@@ -24,16 +24,22 @@ _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "su
 class Node:
     """A view of one scalar of a graph; arithmetic on nodes adds nodes."""
 
-    __slots__ = ("graph", "id")
+    __slots__ = ("_born", "graph", "id")
 
     def __init__(self, graph: Graph, id: int) -> None:
         self.graph = graph
         self.id = id
+        self._born = graph._born[id] if 0 <= id < len(graph._born) else -1
+
+    @property
+    def _place(self) -> int:
+        """The number, or a ValueError if that is another node's by now, or nobody's."""
+        return self.graph._ids("node", [self])[0]
 
     @property
     def kind(self) -> str:
         """"input", "constant", "parameter", "neuron" or the name of the operation."""
-        if self.id >= len(self.graph):
+        if not self.graph._has(self):
             return "undone node"  # that added it
         code = self.graph._code[self.id]
         if code >= NEURON:
@@ -43,39 +49,40 @@ class Node:
     @property
     def name(self) -> str:
         """The name it was given, or its number."""
-        return self.graph._names.get(self.id, f"n{self.id}")
+        name = self.graph._names.get(self.id) if self.graph._has(self) else None
+        return f"n{self.id}" if name is None else name
 
     @property
     def sources(self) -> list[Node]:
         """The nodes it reads."""
-        return [self.graph[i] for i in self.graph.sources_of(self.id)]
+        return [self.graph[i] for i in self.graph.sources_of(self._place)]
 
     @property
     def targets(self) -> list[Node]:
         """The nodes that read it."""
-        return [self.graph[i] for i in self.graph.targets_of(self.id)]
+        return [self.graph[i] for i in self.graph.targets_of(self._place)]
 
     @property
     def alive(self) -> bool:
         """Whether it has a live source and is needed for an output; see `Graph.alive`."""
-        return bool(self.graph.alive()[self.graph._id(self.id)])
+        return bool(self.graph.alive()[self._place])
 
     @property
     def value(self) -> float:
         """Value of a constant or parameter."""
-        node = self.graph._id(self.id)
+        node = self._place
         code, data = self.graph._code[node], self.graph._data[node]
         if code == CONSTANT:
             return self.graph._constants[data]
         if code == PARAMETER:
-            return float(self.graph.weights_of(self.id)[0])
+            return float(self.graph.weights_of(node)[0])
         raise AttributeError(f"value: expected a constant or parameter, came {self.kind} {plain(self.name)}")
 
     @value.setter
     def value(self, value: float) -> None:
-        if self.graph._code[self.graph._id(self.id)] != PARAMETER:
+        if self.graph._code[self._place] != PARAMETER:
             raise AttributeError(f"value: expected a parameter, came {self.kind} {plain(self.name)}")
-        self.graph.weights_of(self.id)[0] = number("value", value)
+        self.graph.weights_of(self._place)[0] = number("value", value)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {plain(self.name)}>"
@@ -125,13 +132,13 @@ class Node:
         return self._binary(_POW, other, self)
 
     def __neg__(self) -> Node:
-        return Node(self.graph, self.graph._append(_NEG, (self.id,)))
+        return Node(self.graph, self.graph._append(_NEG, (self._place,)))
 
     def __pos__(self) -> Node:
         return self
 
     def __abs__(self) -> Node:
-        return Node(self.graph, self.graph._append(_ABS, (self.id,)))
+        return Node(self.graph, self.graph._append(_ABS, (self._place,)))
 
     def _compare(self, other: object) -> bool:
         raise TypeError("nodes have no order (they have one for each example): use where, maximum or minimum")
@@ -142,14 +149,14 @@ class Node:
         graph = self.graph
         try:
             if a.graph is b.graph:  # type: ignore[union-attr]
-                return Node(graph, graph._append(code, (a.id, b.id)))  # type: ignore[union-attr]
+                return Node(graph, graph._append(code, (a._place, b._place)))  # type: ignore[union-attr]
         except AttributeError:
             if not isinstance(a if b is self else b, Real):
                 return NotImplemented  # type: ignore[no-any-return]
         return Node(graph, graph._append(code, graph._arguments(ops.BY_CODE[code].name, (a, b))))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Node) and self.graph is other.graph and self.id == other.id
+        return isinstance(other, Node) and (self.graph, self.id, self._born) == (other.graph, other.id, other._born)
 
     def __hash__(self) -> int:
         return hash((id(self.graph), self.id))
@@ -206,26 +213,26 @@ class Neuron(Node):
     @property
     def activation(self) -> str:
         """Name of the activation."""
-        return ops.BY_CODE[self.graph._code[self.graph._id(self.id)] - NEURON].name
+        return ops.BY_CODE[self.graph._code[self._place] - NEURON].name
 
     @property
     def weights(self) -> Float32:
         """Weights in the order of `sources`; a writable view, valid until the next edit or compilation."""
-        return self.graph.weights_of(self.id)
+        return self.graph.weights_of(self._place)
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
-        self.graph.weights_of(self.id)[:] = float_array("weights", weights, (self.graph._count[self.id],))
+        self.graph.weights_of(self._place)[:] = float_array("weights", weights, (self.graph._count[self._place],))
 
     @property
     def bias(self) -> float | None:
         """The bias, None where there is none."""
-        at = self.graph.storage.bias[self.graph._data[self.graph._id(self.id)]]
+        at = self.graph.storage.bias[self.graph._data[self._place]]
         return None if at < 0 else float(self.graph.storage.vector[at])
 
     @bias.setter
     def bias(self, bias: float) -> None:
-        at = self.graph.storage.bias[self.graph._data[self.graph._id(self.id)]]
+        at = self.graph.storage.bias[self.graph._data[self._place]]
         if at < 0:
             raise AttributeError(f"bias: neuron {plain(self.name)} was made without one")
         self.graph.storage.vector[at] = number("bias", bias)

@@ -99,14 +99,45 @@ def test_a_neuron_whose_making_was_undone():
     gone = g.add_neuron(x)
     g.undo()
     assert repr(gone) == "<undone node n3>"
-    for use in (lambda: gone.weights, lambda: gone.bias, lambda: setattr(gone, "bias", 1), lambda: gone.activation,
-                lambda: gone.alive, lambda: gone.sources, lambda: gone.value, lambda: setattr(gone, "value", 1)):  # fmt: skip
-        with pytest.raises(IndexError, match="node: expected 0 to 2, came 3"):
-            use()
-    for use in (gone.prune, lambda: g.add_edge(x[0], gone), lambda: g.add_neuron([gone]), lambda: mlgraph.exp(gone),
-                lambda: model.ablate(gone, [[1, 2]], [[3]])):  # fmt: skip
-        with pytest.raises(ValueError, match="expected nodes of the graph, came n3, which it does not have, or no more"):
-            use()
+    uses = (
+        lambda: gone.weights, lambda: gone.bias, lambda: setattr(gone, "bias", 1), lambda: gone.activation, lambda: gone.alive,
+        lambda: gone.sources, lambda: gone.targets, lambda: gone.value, lambda: setattr(gone, "value", 1), lambda: str(gone),
+        lambda: setattr(gone, "weights", [1, 2]), lambda: -gone, lambda: abs(gone), lambda: gone + x[0], lambda: 2 * gone,
+        gone.prune, lambda: g.add_edge(x[0], gone), lambda: g.add_neuron([gone]), lambda: mlgraph.exp(gone),
+        lambda: g.compile(gone), lambda: mlgraph.Model(g, [gone]), lambda: model.ablate(gone, [[1, 2]], [[3]]),
+    )  # fmt: skip
+    for others in range(2):  # then its number is another's
+        before = len(g), g.edits
+        for use in uses:
+            with pytest.raises(ValueError, match="expected nodes of the graph, came n3, which it does not have, or no more"):
+                use()
+        assert (len(g), g.edits) == before
+        assert repr(gone) == "<undone node n3>"
+        if not others:
+            other = g.parameter(7.0, "seven")
+            assert other.id == gone.id and other != gone and len({other, gone}) == 2
+    assert g[3] == other and g[3].name == "seven" and gone.name == "n3"
+
+
+def test_what_was_made_for_a_node_is_not_of_the_next_with_its_number():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    model = mlgraph.Model(g, [x[0] * 2])
+    old = g.add_neuron(x, weights=[1, 2])
+    f = g.compile(old)
+    gradients, trace = f.vjp([[3, 4]]), model.trace([[3, 4]], nodes=[x[1], old])
+    assert gradients.of(old).tolist() == [3, 4] and gradients.of_bias(old) == 1 and trace[old].tolist() == [11]
+    part = trace.of([old])
+    g.undo()
+    new = g.add_neuron(x, weights=[5, 6])
+    assert new.id == old.id
+    uses = gradients.of, gradients.of_bias, trace.__getitem__, part.__getitem__, lambda node: trace.of([node])
+    for use in uses:
+        with pytest.raises(ValueError, match=r"expected a node that was there|expected a node of the trace"):
+            use(new)
+    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, came n4, which it does not have, or no more"):
+        f([[3, 4]])
+    assert g.compile(new)([[3, 4]]).tolist() == [[39]] and trace[x[1]].tolist() == [4]
 
 
 def test_weights_of_a_layer():

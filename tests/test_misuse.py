@@ -522,7 +522,7 @@ def test_a_node_without_a_number_changes_nothing(id):
     g = Graph()
     x, y = g.inputs(2)
     z = x * y
-    with pytest.raises((TypeError, OverflowError)):
+    with pytest.raises((TypeError, ValueError)):
         z + mlgraph.Node(g, id)
     assert g.compile([z, x + y])([[3, 4]]).tolist() == [[12, 7]]
 
@@ -534,7 +534,7 @@ def test_an_interrupted_edit_reaches_no_kernel():
         x, y = g.inputs(2)
         z = x * y
         getattr(g, column).append(1)
-        with pytest.raises(ValueError, match=r"^graph: .* interrupted edit"):
+        with pytest.raises(ValueError, match=r"^graph: .* an edit that was interrupted$"):
             g.compile(z)
 
 

@@ -308,7 +308,7 @@ def test_a_function_of_a_neuron_that_is_no_more():
     x = g.input()
     f = g.compile(g.add_neuron([x]))
     g.undo()
-    with pytest.raises(ValueError, match="graph: expected edges between its nodes, came others: by a node undone"):
+    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, came n1, which it does not have, or no more"):
         f([[1]])
 
 
