@@ -1,7 +1,7 @@
-"""Edits of a graph's edges: as many as one likes at once, checked before anything changes, the last one reversible.
+"""Edits of a graph: as many as one likes at once, checked before anything changes, the last one reversible.
 
-An edit gives some neurons new lists of sources. The lists go behind all others and their weights behind all weights, with
-whatever state an optimizer has of them; what they leave behind is packed away once it outweighs what is in use. A node is
+An edit of edges gives some neurons new lists of sources. The lists go behind all others and their weights behind all weights,
+with whatever state an optimizer has of them; what they leave behind is packed away once it outweighs what is in use. A node is
 live if a path leads to it from an input, a parameter or a constant. A neuron that is not gives 0, whatever its bias, and
 an edit that cuts takes the edges that read it too.
 """
@@ -37,13 +37,20 @@ class Rewired(NamedTuple):
     values: dict[str, Float32]
 
 
+class Activated(NamedTuple):
+    """What taking back the activation of a neuron takes: its code before."""
+
+    neuron: int
+    code: int
+
+
 class Edit(NamedTuple):
     """What undoing an edit takes.
 
     Attributes
     ----------
-    rewired : list of Rewired
-        Neurons that were given other sources; what came last is last.
+    changes : list of Rewired and Activated
+        Neurons that were given other sources or another activation; what came last is last.
     nodes, records : int
         How many there were before. What has been added goes.
     edits : int
@@ -52,7 +59,7 @@ class Edit(NamedTuple):
         `mlgraph.arrays.values` before it, if they are to come back.
     """
 
-    rewired: list[Rewired]
+    changes: list[Rewired | Activated]
     nodes: int
     records: int
     edits: int
@@ -191,6 +198,14 @@ def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
     _rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
 
+def activate(graph: Graph, neuron: int, code: int) -> None:
+    """Give a neuron another activation, by its code."""
+    before = Activated(neuron, graph._code[neuron])
+    graph._code[neuron] = code
+    graph.edits += 1
+    edited(graph, len(graph), len(graph.storage), [before])
+
+
 def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Ints, Ids, Ids]:
     """The sources of all nodes once `new` are the edges of its neurons: where each list begins, its length, the pool."""
     start, count = np.array(graph._start, np.int64), graph.counts
@@ -271,17 +286,17 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
         else:
             graph._last = mine._replace(edits=graph.edits)
             if around is not None:
-                around.rewired.extend(mine.rewired)
+                around.changes.extend(mine.changes)
         finally:
             graph._open = around
 
 
-def edited(graph: Graph, nodes: int, records: int, rewired: Iterable[Rewired] = ()) -> None:
+def edited(graph: Graph, nodes: int, records: int, changes: Iterable[Rewired | Activated] = ()) -> None:
     """Keep what undoing an edit takes: before it there were so many nodes and records."""
     if graph._open is not None:
-        graph._open.rewired.extend(rewired)
+        graph._open.changes.extend(changes)
     else:
-        graph._last = Edit(list(rewired), nodes, records, graph.edits)
+        graph._last = Edit(list(changes), nodes, records, graph.edits)
 
 
 def undo(graph: Graph) -> None:
@@ -306,8 +321,11 @@ def undo(graph: Graph) -> None:
 
 def take_back(graph: Graph, edit: Edit) -> None:
     """Have all as it was before an edit; nodes that a model has for outputs stay, and with them all that were added."""
-    for before, at_edges in reversed(edit.rewired):
-        _rewire(graph, wiring(graph, before.neurons), before, once(before), at_edges)
+    for change in reversed(edit.changes):
+        if isinstance(change, Activated):
+            activate(graph, *change)
+        else:
+            _rewire(graph, wiring(graph, change.before.neurons), change.before, once(change.before), change.values)
     if len(graph) > edit.nodes > max(graph.protected(), default=-1):
         _forget(graph, edit.nodes, edit.records)
     if edit.values is not None:

@@ -520,7 +520,9 @@ class Graph:
 
     @_alone
     def undo(self) -> None:
-        """Take back the last edit (prune, add_edge, add_neuron, add_neurons, and those of a model), if it was the last change.
+        """Take back the last edit, if it was the last change.
+
+        Edits are prune, add_edge, add_neuron, add_neurons, another activation, and those of a model.
 
         Edges that were cut return in their places with the weights and the optimizer state that they had; edges and neurons
         that were added go. (Their numbers may be given to others; what was made for the old ones refuses those.) All else stays

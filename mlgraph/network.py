@@ -26,6 +26,7 @@ class Layer:
     neurons : sequence of Neuron
         For a layer of probabilities the neurons that give the logits.
     activation : str
+        With which its neurons were made.
     dropout, weight_dropout : float
     """
 

@@ -33,10 +33,10 @@ class Trace:
     """
 
     def __init__(
-        self, graph: Graph, nodes: Ids, values: Float32, adjoints: Float32 | None, *, edits: int | None = None
+        self, graph: Graph, nodes: Ids, values: Float32, adjoints: Float32 | None, codes: npt.NDArray[np.int16], edits: int
     ) -> None:
         self._graph, self.nodes, self.values, self.adjoints = graph, nodes, values, adjoints
-        self._edits = graph.edits if edits is None else edits  # nodes made later are none of these
+        self._codes, self._edits = codes, edits  # as they were: activations change, and numbers may be given to others
         self._column = {node: i for i, node in enumerate(nodes.tolist())}
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Trace:
         listed = nodes if isinstance(nodes, np.ndarray | range) else self._graph._ids("nodes", nodes)
         columns = [self._at(int(i)) for i in listed]
         adjoints = None if self.adjoints is None else self.adjoints[:, columns]
-        return Trace(self._graph, self.nodes[columns], self.values[:, columns], adjoints, edits=self._edits)
+        return Trace(self._graph, self.nodes[columns], self.values[:, columns], adjoints, self._codes[columns], self._edits)
 
     def deltas(self) -> Float32:
         """For neurons, the derivatives with respect to the sums that their activations are applied to; shape (examples, nodes).
@@ -72,7 +72,7 @@ class Trace:
         if self.adjoints is None:
             raise ValueError("deltas: expected a trace with labels or targets, came one of values alone")
         out = self.adjoints.copy()
-        code = self._graph.codes[self.nodes]
+        code = self._codes
         for activation in np.unique(code[code > NEURON]).tolist():
             at = code == activation
             y = self.values[:, at]
@@ -115,8 +115,8 @@ def trace(
         values = np.empty((len(examples), 0), np.float32)
         adjoints = values if loss else None
     if not loss:
-        return Trace(graph, kept, values, None)
+        return Trace(graph, kept, values, None, graph.codes[kept], graph.edits)
     assert adjoints is not None
     if loss["loss"] != "cotangent":
         adjoints *= np.float32(len(examples))  # the sweep's are of the mean over the batch
-    return Trace(graph, kept, values, adjoints)
+    return Trace(graph, kept, values, adjoints, graph.codes[kept], graph.edits)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import Float32, float_array, number, plain
+from mlgraph.checks import Float32, float_array, number, one_of, plain
 
 if TYPE_CHECKING:
     from mlgraph.drawing import Drawing
@@ -34,7 +34,7 @@ class Node:
     @property
     def _place(self) -> int:
         """The number, or a ValueError if that is another node's by now, or nobody's."""
-        return self.graph._ids("node", [self])[0]
+        return self.id if self.graph._has(self) else self.graph._ids("node", [self])[0]
 
     @property
     def kind(self) -> str:
@@ -212,8 +212,20 @@ class Neuron(Node):
 
     @property
     def activation(self) -> str:
-        """Name of the activation."""
+        """Name of the activation; to assign another is an edit.
+
+        A layer's `activation` stays what it was made with. What outputs with a cross-entropy have, softmax or sigmoid, comes
+        after it.
+        """
         return ops.BY_CODE[self.graph._code[self._place] - NEURON].name
+
+    @activation.setter
+    def activation(self, activation: str) -> None:
+        from mlgraph.edits import activate
+
+        op = ops.OPS[one_of("activation", activation, ops.ACTIVATIONS)]
+        with self.graph.lock:
+            activate(self.graph, self._place, NEURON + op.code)
 
     @property
     def weights(self) -> Float32:

@@ -28,8 +28,16 @@ def network():
     return net
 
 
+ACTIVATIONS = {  # value of the sum; derivative, from the value
+    "identity": (lambda z: z, lambda y: 1.0),
+    "tanh": (np.tanh, lambda y: 1 - y**2),
+    "sigmoid": (lambda z: 1 / (1 + np.exp(-z)), lambda y: y * (1 - y)),
+    "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), lambda y: np.where(y > 0, 1, 0.01)),
+}
+
+
 class Mirror:
-    """Edges and biases as dictionaries from ends to (weight, velocity)."""
+    """Edges and biases as dictionaries from ends to (weight, velocity); activations by neuron."""
 
     def __init__(self, net):
         self.net, self.last, self.several = net, None, None
@@ -37,6 +45,7 @@ class Mirror:
         self.made = len(self.edges)
         self.outputs = [node.id for node in net.outputs]
         self.layers = [list(range(INPUTS)), *(list(layer._ids) for layer in net.layers)]
+        self.activations = {node: net.graph[node].activation for node in self.biases}
 
     def read(self):
         g = self.net.graph
@@ -101,16 +110,19 @@ class Mirror:
             below |= more
         return None if source in below else {**self.edges, edge: (float(np.float32(weight)), 0.0)}
 
-    def become(self, edges):
+    def become(self, edges, activations=None):
         if self.several is not None:
-            self.several.append(self.edges)
+            self.several.append((self.edges, self.activations))
         else:
-            self.last = [self.edges]  # also where nothing has changed
+            self.last = [(self.edges, self.activations)]  # also where nothing has changed
         self.edges = edges
+        if activations:
+            self.activations = activations
 
     def undo(self):
-        for before in reversed(self.last):
+        for before, activations in reversed(self.last):
             self.edges = {edge: self.edges.get(edge, old) for edge, old in before.items()}
+            self.activations = activations
         self.last = None
 
     # Learning.
@@ -119,7 +131,7 @@ class Mirror:
         values, live = dict(enumerate(X.T.astype(float))), self.live(self.edges)
         for node in self.order(self.edges):
             z = self.biases[node][0] + sum(self.edges[s, node][0] * values[s] for s in self.sources(node, self.edges))
-            values[node] = (z if node in self.outputs else np.tanh(z)) * (node in live) + np.zeros(N)
+            values[node] = ACTIVATIONS[self.activations[node]][0](z) * (node in live) + np.zeros(N)
         return values
 
     def step(self):
@@ -129,8 +141,7 @@ class Mirror:
         for k, node in enumerate(self.outputs):
             delta[node] = 2 * (values[node] - Y[:, k]) / N
         for node in reversed(self.order(self.edges)):
-            if node not in self.outputs:
-                delta[node] = delta[node] * (1 - values[node] ** 2)
+            delta[node] = delta[node] * ACTIVATIONS[self.activations[node]][1](values[node])
             if node not in live or node not in needed:
                 continue
             for source in self.sources(node, self.edges):
@@ -157,6 +168,7 @@ class Mirror:
         assert [node.id for node in g if node.alive] == [node.id for node in g if node.id in alive]
         n_alive = sum(s in alive and t in alive for s, t in self.edges)
         assert net.n_edges == n_alive and net.sparsity == pytest.approx(max(0, 1 - n_alive / self.made))
+        assert self.activations == {node: g[node].activation for node in self.biases}
         assert all(sorted(n.id for n in g[i].targets) == sorted(t for s, t in self.edges if s == i) for i in range(len(g)))
         want = np.array([self.forward()[node] for node in self.outputs]).T
         np.testing.assert_allclose(net.forward(X), want, rtol=1e-4, atol=1e-5)
@@ -196,6 +208,10 @@ def edit(mirror, kind, a, b, share, path):
         else:
             g.add_edge(g[edge[0]], g[edge[1]], share)
             mirror.become(want)
+    elif kind == "activation":
+        node, name = list(mirror.biases)[a % len(mirror.biases)], list(ACTIVATIONS)[b % len(ACTIVATIONS)]
+        g[node].activation = name
+        mirror.become(mirror.edges, {**mirror.activations, node: name})
     elif kind == "undo":
         if mirror.last is None:
             with pytest.raises(ValueError, match="undo: expected "):
@@ -239,10 +255,14 @@ def edit(mirror, kind, a, b, share, path):
         assert back.forward(X).tobytes() == net.forward(X).tobytes() and back.sparsity == net.sparsity
         twin = Mirror(back)
         assert {e: w for e, (w, _) in twin.edges.items()} == {e: w for e, (w, _) in mirror.edges.items()}
+        assert twin.activations == mirror.activations
         assert {n: b for n, (b, _) in twin.biases.items()} == {n: b for n, (b, _) in mirror.biases.items()}
 
 
-KINDS = ["neuron", "edges", "edges", "add", "add", "prune", "regrow", "regrow", "undo", "undo", "several", "file", "step"]
+KINDS = [
+    "neuron", "edges", "edges", "add", "add", "activation", "prune", "regrow", "regrow", "undo", "undo", "several",
+    "file", "step",
+]  # fmt: skip
 EDITS = st.tuples(st.sampled_from(KINDS), st.integers(0, 999), st.integers(0, 999), st.sampled_from([0.0, 0.1, 0.3, 0.6, 0.85]))
 
 

@@ -140,6 +140,29 @@ def test_what_was_made_for_a_node_is_not_of_the_next_with_its_number():
     assert g.compile(new)([[3, 4]]).tolist() == [[39]] and trace[x[1]].tolist() == [4]
 
 
+def test_another_activation():
+    """It is an edit; what was traced before keeps the derivatives that it had."""
+    net = network()
+    neuron, probabilities = net.layers[1].neurons[2], net.predict_proba(X)
+    traced = net.trace(X, Y, nodes=[neuron])
+    deltas = traced.deltas()
+    neuron.activation = "sigmoid"
+    assert neuron.activation == "sigmoid" and net.layers[1].activation == "leaky_relu"
+    z = net.trace(X, nodes=net.layers[0].neurons).values @ neuron.weights + neuron.bias
+    np.testing.assert_allclose(net.trace(X)[neuron], 1 / (1 + np.exp(-z)), rtol=1e-5)
+    assert traced.deltas().tobytes() == traced.of([neuron]).deltas().tobytes() == deltas.tobytes()
+    net.fit(X, Y, epochs=2, batch_size=16)
+    net.undo()
+    with pytest.raises(ValueError, match=r"^activation: expected one of identity, relu, leaky_relu, sigmoid, tanh, came 'sine'"):
+        neuron.activation = "sine"
+    assert neuron.activation == "leaky_relu"
+    fresh = network()
+    fresh.layers[1].neurons[2].activation = "tanh"
+    assert (fresh.predict_proba(X) != probabilities).any()
+    fresh.undo()
+    assert fresh.predict_proba(X).tobytes() == probabilities.tobytes()
+
+
 def test_weights_of_a_layer():
     """A matrix as before, with zeros where edges were cut; not what other nodes than the layer before feed."""
     net = network()

@@ -315,6 +315,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Node.draw": (lambda w: w.y.draw, PICTURE),
     "Neuron.weights": (lambda w: lambda weights: setattr(w.n, "weights", weights), {"weights": array(WEIGHTS[0, :4])}),
     "Edge.weight": (lambda w: lambda weight: setattr(w.n.edges[0], "weight", weight), {"weight": number(0.5)}),
+    "Neuron.activation": (
+        lambda w: lambda activation: setattr(w.n, "activation", activation), {"activation": a_name("relu")}),
     "Neuron.bias": (lambda w: lambda bias: setattr(w.n, "bias", bias), {"bias": number(0.5)}),
     "Layer.weights": (lambda w: lambda weights: setattr(w.net.layers[1], "weights", weights), {
         "weights": array(WEIGHTS.T[:3])}),
