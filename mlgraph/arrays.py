@@ -91,13 +91,13 @@ class Wiring(NamedTuple):
 
 def wiring(graph: Graph, neurons: Ids | None = None) -> Wiring:
     """The edges into these neurons; into all of them by default."""
-    start, count = np.array(graph._start, np.int64), graph.counts
+    start, count, pool = graph.topology()
     if neurons is None:
         neurons = np.flatnonzero(graph.codes >= NEURON).astype(np.int32)
     record = np.array(graph._data, np.int64)[neurons]
     at, stride, _ = (column[record] for column in graph.storage.places)
     n = count[neurons]
-    source = np.array(graph._pool, np.int32)[runs(start[neurons], np.ones_like(stride), n, len(graph._pool))]
+    source = pool[runs(start[neurons], np.ones_like(stride), n, len(pool))]
     return Wiring(neurons, n, source, runs(at, stride, n, graph.storage.used))
 
 
@@ -111,7 +111,7 @@ def edges(graph: Graph) -> Edges:
 
 def neurons(graph: Graph) -> Neurons:
     """`Graph.neurons` says what they are."""
-    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    start, count, pool = graph.topology()
     _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
     node = order[graph.alive()[order] & (graph.codes[order] >= NEURON)]
     bias = np.array(graph.storage.bias, np.int64)[np.array(graph._data, np.int64)[node]]

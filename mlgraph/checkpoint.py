@@ -29,7 +29,7 @@ from mlgraph.engine import STATE
 from mlgraph.graph import NEURON, PARAMETER, Graph
 from mlgraph.lowering import gather
 from mlgraph.model import Model
-from mlgraph.modelfile import ModelFileError, contents, read, require, save
+from mlgraph.modelfile import TEMPORARY, ModelFileError, contents, read, require, save
 from mlgraph.training import History, RunState
 
 FORMAT = 1
@@ -215,7 +215,8 @@ class Checkpoint:
     # --- Ctrl-C ------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Checkpoint:
-        for stale in self.path.parent.glob(f".{glob.escape(self.path.name)}.????????"):
+        path = self.path.resolve()
+        for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{TEMPORARY}"):
             with suppress(OSError):  # a killed process was writing it; where it cannot go, nothing can be written either
                 stale.unlink()
         handler = signal.getsignal(signal.SIGINT)
@@ -260,11 +261,12 @@ def _model_digest(model: Model) -> str:
     """Of a model, wherever its lists of sources and its parameters stand: compilations and edits move them."""
     header, _ = contents(model)
     text = json.dumps({name: value for name, value in header.items() if name not in ("format", "names")})
-    graph, codes, counts = model.graph, model.graph.codes, model.graph.counts
-    start, data = np.array(graph._start), np.array(graph._data)
+    graph, codes = model.graph, model.graph.codes
+    start, counts, pool = graph.topology()
+    data = np.array(graph._data)
     constants, inputs = np.array(graph._constants), np.array(graph._inputs)
     weights, stride, bias = graph.storage.places
-    sources = gather(np.array(graph._pool, np.int32), start, counts)
+    sources = gather(pool, start, counts)
     record = data[codes >= PARAMETER]
     fan = np.where(codes >= NEURON, counts, 1)[codes >= PARAMETER].astype(np.int64)
     at = np.repeat(weights[record] - (np.cumsum(fan) - fan) * stride[record], fan)

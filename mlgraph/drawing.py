@@ -88,8 +88,7 @@ class Drawing:
             if given is not None and not (isinstance(given, Mapping) and all(isinstance(v, Real) for v in given.values())):
                 raise TypeError(f"{name}: expected numbers by the ids of nodes, came {shown(given)}")
         self._graph = graph = nodes if isinstance(nodes, Graph) else listed[0].graph
-        self._code, count, start = graph.codes, graph.counts, np.array(graph._start, np.int64)
-        pool = np.array(graph._pool, np.int32)
+        self._code, (start, count, pool) = graph.codes, graph.topology()
         wanted = np.array(graph._ids("nodes", listed) if listed else range(len(graph)), np.int32)
         level, order = topological(graph, start, count, pool, wanted)
         self._source, self._target = gather(pool, start[order], count[order]), np.repeat(order, count[order])

@@ -103,8 +103,9 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
     """
     if isinstance(what, Neuron | Edge):
         what = [what]
-    if isinstance(what, Edges):
-        what = zip(what.source.tolist(), what.target.tolist(), strict=True)
+    given, what = (what, ()) if isinstance(what, Edges) else (None, what)
+    if isinstance(what, tuple) and len(what) == 2 and not any(isinstance(one, Edge | tuple) for one in what):
+        raise TypeError(f"{who}: expected [(source, target)] for an edge, or a list of neurons, came a pair that may be either")
     if not isinstance(what, Iterable):
         raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(what).__name__}")
     ids: list[int] = []
@@ -121,16 +122,16 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
             pairs.append(graph._ids(who, nodes))
         else:
             raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(thing).__name__}")
-    source, target = np.array(pairs, np.int64).reshape(-1, 2).T
+    source, target = np.array(pairs, np.int64).reshape(-1, 2).T if given is None else _checked(graph, given, who)
     chosen, concerned = np.zeros((2, len(graph)), bool)
     chosen[ids] = concerned[ids] = concerned[target] = True
     edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
     found = np.repeat(chosen[edges.neurons], edges.counts)
-    if pairs:
+    if len(target):
         key, wanted = edges.target.astype(np.int64) * len(graph) + edges.source, target * len(graph) + source
         there = np.isin(wanted, key)
         if not there.all():
-            missing = " to ".join(plain(graph[i].name) for i in pairs[int(np.argmin(there))])
+            missing = " to ".join(plain(graph[int(end[np.argmin(there)])].name) for end in (source, target))
             raise ValueError(f"{who}: expected edges of the graph, came {missing}")
         found |= np.isin(key, wanted)
     protected = graph.protected()
@@ -138,6 +139,16 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
     if outputs:
         raise ValueError(f"{who}: expected neurons that are no outputs of a model, came {plain(graph[outputs[0]].name)}")
     return edges, found
+
+
+def _checked(graph: Graph, edges: Edges, who: str) -> list[Ints]:
+    ends = [np.asarray(end) for end in (edges.source, edges.target)]
+    if any(end.ndim != 1 or end.dtype.kind not in "iu" for end in ends) or len(ends[0]) != len(ends[1]):
+        came = " and ".join(f"{end.dtype} of shape {end.shape}" for end in ends)
+        raise TypeError(f"{who}: expected edges with a row of ids of sources, and one of targets as long, came {came}")
+    if any(len(end) and not 0 <= end.min() <= end.max() < len(graph) for end in ends):
+        raise ValueError(f"{who}: expected edges between nodes from 0 to {len(graph) - 1}, came others")
+    return [end.astype(np.int64) for end in ends]
 
 
 def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None:
@@ -208,9 +219,9 @@ def activate(graph: Graph, neuron: int, code: int) -> None:
 
 def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Ints, Ids, Ids]:
     """The sources of all nodes once `new` are the edges of its neurons: where each list begins, its length, the pool."""
-    start, count = np.array(graph._start, np.int64), graph.counts
-    start[new.neurons], count[new.neurons] = len(graph._pool) + lists.start, new.counts
-    return start, count, np.concatenate([np.array(graph._pool, np.int32), lists.pool])
+    start, count, pool = graph.topology()
+    start[new.neurons], count[new.neurons] = len(pool) + lists.start, new.counts
+    return start, count, np.concatenate([pool, lists.pool])
 
 
 def _check(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
@@ -345,7 +356,8 @@ def _forget(graph: Graph, nodes: int, records: int) -> None:
     gone = np.flatnonzero(np.array(graph._pool, np.int32) >= nodes)
     write(graph._pool, gone, np.zeros(len(gone), np.int32))
     del graph._inputs[sum(i < nodes for i in graph._inputs) :]
-    del graph._constants[np.count_nonzero(graph.codes == CONSTANT) :]
+    constants = np.array(graph._data, np.int64)[graph.codes == CONSTANT]
+    del graph._constants[constants.max(initial=-1) + 1 :]
     graph._names = {node: name for node, name in graph._names.items() if node < nodes}
     graph.edits += 1
 
@@ -366,8 +378,8 @@ class Packed(NamedTuple):
 
 def packed(graph: Graph) -> Packed:
     """Lists of sources that some node reads, once each; weights record by record, and behind them the biases."""
-    count = graph.counts
-    lists = _once(np.array(graph._start, np.int64), count, np.array(graph._pool, np.int32))
+    start, count, pool = graph.topology()
+    lists = _once(start, count, pool)
     owner = np.flatnonzero(graph.codes >= PARAMETER)
     owner = owner[np.argsort(np.array(graph._data, np.int64)[owner])]
     n = np.where(graph.codes[owner] >= NEURON, count[owner], 1)

@@ -257,11 +257,15 @@ class Engine:
         # A copy has arrays of its own: the addresses that this one has prepared are not theirs.
         return Engine, (self.graph, self.plan, self._filling)
 
-    @cached_property
+    @property
     def filled(self) -> Engine:
         """What trains the same nodes fastest, many steps at a time: blocks with holes in place of nearly full rows."""
+        return self._fuller or self
+
+    @cached_property
+    def _fuller(self) -> Engine | None:  # not itself: that would be a cycle, whose memory waits for the collector
         plan, filling = fill(self.plan)
-        return self if filling is None else Engine(self.graph, plan, filling)
+        return None if filling is None else Engine(self.graph, plan, filling)
 
     def run(
         self,

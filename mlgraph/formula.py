@@ -62,6 +62,8 @@ def _pieces(node: Node, i: int, code: int, around: int) -> list[str | tuple[int,
 
 def _neuron(neuron: Neuron) -> str:
     sources = neuron.graph.sources_of(neuron.id)
+    if not len(sources):
+        return "0"  # whatever its bias: it has no live source
     shown = [f"{w:.4g}*{neuron.graph[int(i)].name}" for i, w in zip(sources[:8], neuron.weights[:8], strict=True)]
     if neuron.bias is not None:
         shown.append(f"{neuron.bias:.4g}")

@@ -86,6 +86,8 @@ def minimum(a: Node | float, b: Node | float) -> Node:
 
 def where(condition: Node | float, a: Node | float, b: Node | float) -> Node:
     """A node that is `a` in the examples where condition > 0, `b` in the others."""
+    if isinstance(condition, bool):
+        raise TypeError(f"where: expected a node as the condition, came {condition} (x == y tells whether both are one node)")
     return _apply("where", condition, a, b)
 
 

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from operator import index
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -52,6 +52,24 @@ def _alone(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[G
     return alone
 
 
+def _adds(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
+    """A method that adds nodes: it takes its turn, and an exception within it leaves none, Ctrl-C or no memory included."""
+
+    @functools.wraps(method)
+    def whole_or_not(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.lock:
+            columns = self._columns()
+            lengths = [len(column) for column in columns]
+            try:
+                return method(self, *args, **kwargs)
+            except BaseException:
+                for column, length in zip(columns, lengths, strict=True):
+                    del column[length:]
+                raise
+
+    return whole_or_not
+
+
 _graphs: WeakSet[Graph] = WeakSet()
 
 
@@ -63,6 +81,22 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class Topology(NamedTuple):
+    """The sources of all nodes: those of node i are ``pool[start[i] : start[i] + counts[i]]``.
+
+    Attributes
+    ----------
+    start : int64, shape (nodes,)
+    counts : int32, shape (nodes,)
+    pool : int32
+        Ids. Nodes may share a part of it.
+    """
+
+    start: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int32]
+    pool: npt.NDArray[np.int32]
 
 
 class Graph:
@@ -100,12 +134,12 @@ class Graph:
         self._last: Edit | None = None
         self._open = None
         self._models: WeakSet[Model] = WeakSet()
-        self._alive: tuple[Any, npt.NDArray[np.bool_], int] | None = None
+        self._alive: tuple[Any, npt.NDArray[np.bool_]] | None = None
         self._unlock()
 
     # --- building ----------------------------------------------------------------------------------------------------
 
-    @_alone
+    @_adds
     def input(self, name: str | None = None) -> Node:
         """Add an input; the k-th input made is column k of the data."""
         node = self._append(INPUT, (), len(self._inputs))
@@ -118,13 +152,14 @@ class Graph:
         """Add `n` inputs."""
         return [self.input() for _ in range(whole("n", n, 0, MOST - len(self)))]
 
-    @_alone
     def constant(self, value: float) -> Node:
         """Add a constant."""
-        self._constants.append(number("value", value))
-        return Node(self, self._append(CONSTANT, (), len(self._constants) - 1))
+        v = number("value", value)
+        with self.lock:
+            self._constants.append(v)  # if that is all that comes of it, it harms nobody
+            return Node(self, self._append(CONSTANT, (), len(self._constants) - 1))
 
-    @_alone
+    @_adds
     def parameter(self, value: float, name: str | None = None) -> Node:
         """Add a parameter that training may change."""
         v = number("value", value)
@@ -135,7 +170,7 @@ class Graph:
             self._names[node] = str(name)
         return Node(self, node)
 
-    @_alone
+    @_adds
     def add_neuron(
         self,
         sources: Sequence[Node],
@@ -174,7 +209,7 @@ class Graph:
         edited(self, neuron.id, record)
         return neuron
 
-    @_alone
+    @_adds
     def add_neurons(
         self,
         sources: Sequence[Node] | npt.NDArray[np.int32],
@@ -231,7 +266,7 @@ class Graph:
         edited(self, node, record)
         return range(node, node + n)
 
-    @_alone
+    @_adds
     def operation(self, name: str, *arguments: Node | float) -> Node:
         """Add a node that applies an operation to nodes or numbers.
 
@@ -248,7 +283,7 @@ class Graph:
             raise ValueError(f"arguments of {name}: expected {expected}, came {len(arguments)}")
         return Node(self, self._append(op.code, self._arguments(name, arguments)))
 
-    @_alone
+    @_adds
     def softmax(self, nodes: Sequence[Node]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z."""
         if not isinstance(nodes, Iterable):
@@ -293,6 +328,10 @@ class Graph:
     def counts(self) -> npt.NDArray[np.int32]:
         """Number of sources of each node, int32 of shape (nodes,); a copy."""
         return np.array(self._count, np.int32)
+
+    def topology(self) -> Topology:
+        """The sources of all nodes, as arrays; copies."""
+        return Topology(np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32))
 
     @property
     def parameters(self) -> Float32:
@@ -374,12 +413,20 @@ class Graph:
         Outputs are those of the models of this graph; without a model, the nodes that nothing reads. What is not alive has no
         part in any plan for them.
         """
-        return self._living()[0]
+        from mlgraph.lowering import is_live, topological
 
-    @property
-    def n_alive(self) -> int:
-        """Number of edges into neurons that are alive from nodes that are."""
-        return self._living()[1]
+        outputs = self.protected()
+        key = (self.edits, outputs)
+        if self._alive is None or self._alive[0] != key:
+            start, count, pool = self.topology()
+            _, order = topological(self, start, count, pool, np.arange(len(self), dtype=np.int32))
+            live = is_live(self.codes, start, count, pool, order) > 0
+            if outputs:
+                level, _ = topological(self, start, count, pool, np.array(sorted(outputs), np.int32))
+                live &= level >= 0
+            live.flags.writeable = False
+            self._alive = key, live
+        return self._alive[1]
 
     @_alone
     def edges(self) -> Edges:
@@ -537,6 +584,9 @@ class Graph:
 
         undo(self)
 
+    def __copy__(self) -> Graph:
+        return self.copy()
+
     @_alone
     def copy(self) -> Graph:
         """A graph of the same nodes, with parameters and optimizer state of its own."""
@@ -586,9 +636,9 @@ class Graph:
 
     def _readers(self, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Which nodes have one of the chosen among their sources; both of shape (nodes,)."""
-        start, count = np.array(self._start, np.int64), self.counts
+        start, count, pool = self.topology()
         # Of the places where they stand in the pool, those in each node's list.
-        at = np.flatnonzero(chosen[np.array(self._pool, np.int32)])
+        at = np.flatnonzero(chosen[pool])
         readers: npt.NDArray[np.bool_] = np.searchsorted(at, start + count) > np.searchsorted(at, start)
         return readers
 
@@ -602,27 +652,9 @@ class Graph:
             raise ValueError(f"edge: expected an edge of the graph, came {plain(source.name)} to {plain(target.name)}")
         return int(at[0])
 
-    def _living(self) -> tuple[npt.NDArray[np.bool_], int]:
-        from mlgraph.lowering import gather, is_live, topological
-
-        outputs = self.protected()
-        key = (self.edits, outputs)
-        if self._alive is None or self._alive[0] != key:
-            start, count, pool = np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32)
-            _, order = topological(self, start, count, pool, np.arange(len(self), dtype=np.int32))
-            live = is_live(self.codes, start, count, pool, order) > 0
-            if outputs:
-                level, _ = topological(self, start, count, pool, np.array(sorted(outputs), np.int32))
-                live &= level >= 0
-            neurons = np.flatnonzero(live & (self.codes >= NEURON))
-            edges = int(np.count_nonzero(live[gather(pool, start[neurons], count[neurons])]))
-            live.flags.writeable = False
-            self._alive = key, live, edges
-        return self._alive[1], self._alive[2]
-
     def _in_use(self) -> int:
         """Elements of the pool and of the parameter vector that some node needs."""
-        start, count = np.array(self._start, np.int64), self.counts
+        start, count, _ = self.topology()
         reads = np.flatnonzero(count)
         _, first = np.unique(start[reads], return_index=True)
         return int(count[reads[first]].sum()) + self.n_parameters
@@ -635,17 +667,23 @@ class Graph:
         self._models, self._open = WeakSet(), None
         self._unlock()
 
-    @_alone
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
-        start = len(self._pool)
-        self._pool.extend(sources)  # first: it raises for an id that is none, and then nothing has changed
-        self._code.append(code)
-        self._start.append(start)
-        self._count.append(len(sources))
-        self._data.append(data)
-        self._born.append(self.edits)
-        self.edits += 1
-        return len(self._code) - 1
+        # As `_adds`, written out: of an expression it is most of the work.
+        with self.lock:
+            node, start = len(self._code), len(self._pool)
+            try:
+                self._pool.extend(sources)
+                self._code.append(code)
+                self._start.append(start)
+                self._count.append(len(sources))
+                self._data.append(data)
+                self._born.append(self.edits)
+            except BaseException:
+                del self._code[node:], self._start[node:], self._count[node:], self._data[node:], self._born[node:]
+                del self._pool[start:]
+                raise
+            self.edits += 1
+            return node
 
     def _id(self, node: Any) -> int:
         try:
@@ -655,6 +693,10 @@ class Graph:
         if not 0 <= node < len(self._code):
             raise IndexError(f"node: expected 0 to {len(self._code) - 1}, came {shown(node)}")
         return int(node)
+
+    def _columns(self) -> tuple[array[Any], ...]:
+        nodes = self._code, self._start, self._count, self._data, self._born
+        return *nodes, self._pool, self._constants, self._inputs, *self.storage.columns
 
     def _has(self, node: Node) -> bool:
         """Whether it is a node still: `undo` may have taken it away, and its number may be that of another."""

@@ -16,9 +16,9 @@ from mlgraph.engine import Engine, Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import Ids, gather, topological
 from mlgraph.model import Model
-from mlgraph.network import Layer
+from mlgraph.network import Layer, Network
 from mlgraph.plan import Plan
-from mlgraph.pruning import layers_of
+from mlgraph.pruning import layers_of, levels_of
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
 from mlgraph_ext import _topology
@@ -51,6 +51,8 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     table = np.zeros(len(ids), COLUMNS)
     _, first, which = np.unique(layer, return_index=True, return_inverse=True)
     table["layer"], table["index"], table["node"], table["alive"] = layer, np.arange(len(ids)) - first[which], ids, alive
+    if isinstance(model, Network):
+        table["layer"][layer == len(model.layers)] = -1
     table["loss"] = table["accuracy"] = np.nan
 
     examples = Examples(x, graph.n_inputs)
@@ -83,8 +85,9 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     if y is not None:
         label, target = model._targets(y, len(examples))
         whole = model._evaluate(examples, label, target, n_threads)
-        for i in range(len(first)):
-            mine = which == i
+        levels = levels_of(graph)[ids]  # within a layer, too, neurons may depend on each other
+        for some in sorted(set(zip(layer.tolist(), levels.tolist(), strict=True))):
+            mine = (layer == some[0]) & (levels == some[1])
             without = ablation_table(model, [Neuron(graph, int(k)) for k in ids[mine]], x, y, n_threads)
             table["loss"][mine] = without["loss"] - whole["loss"]
             table["accuracy"][mine] = whole.get("accuracy", np.nan) - without["accuracy"]
@@ -121,7 +124,7 @@ def ablation_table(
     table["node"], table["loss"], table["accuracy"] = ids, whole["loss"], whole.get("accuracy", np.nan)
     alive, is_output = graph.alive()[ids], np.isin(ids, list(graph.protected()))
     table["loss"][is_output] = table["accuracy"][is_output] = np.nan
-    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    start, count, pool = graph.topology()
     level, _ = topological(graph, start, count, pool, np.array(outputs, np.int32))
     rows = np.flatnonzero(alive & ~is_output & (level[ids] >= 0))  # others may be alive for another model's outputs
     if not len(rows):
@@ -154,7 +157,7 @@ def ablation_table(
 
 def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
     """The nodes that whatever is downstream of `ids` reads from above, and which nodes are all that some node there reads."""
-    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    start, count, pool = graph.topology()
     _, order = topological(graph, start, count, pool, np.array(outputs, np.int32))
     below = np.zeros(len(graph), np.uint8)
     below[ids] = 1

@@ -36,7 +36,7 @@ def squeeze(graph: Graph) -> Arrays:
     lists = packed(graph)
     start, count, pool = lists.start, graph.counts, lists.pool
     if len(pool) == len(graph._pool):
-        start, pool = np.array(graph._start, np.int64), np.array(graph._pool, np.int32)
+        start, _, pool = graph.topology()
     reads = np.flatnonzero(count)
     begin, first, readers = np.unique(start[reads], return_index=True, return_counts=True)
     length = count[reads[first]]

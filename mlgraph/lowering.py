@@ -81,8 +81,8 @@ def lower(graph: Graph, outputs: Ids, given: Ids | None = None, *, split: bool =
         If what the outputs need has a cycle.
     """
     n = len(graph)
-    start, count, code = np.array(graph._start, np.int64), graph.counts, graph.codes
-    pool, data = np.array(graph._pool, np.int32), np.array(graph._data, np.int64)
+    start, count, pool = graph.topology()
+    code, data = graph.codes, np.array(graph._data, np.int64)
     if given is not None:
         code[given], count[given], data[given] = INPUT, 0, np.arange(len(given))
     level, order = topological(graph, start, count, pool, outputs)
@@ -175,7 +175,7 @@ def is_live(
 
 def spread(graph: Graph, flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Set the flags of all nodes that depend on one whose flag is set."""
-    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    start, count, pool = graph.topology()
     _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
     _topology.spread(start, count, pool, order, flags)
     return flags

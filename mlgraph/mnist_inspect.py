@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--neuron", type=NEURON, metavar="LAYER.INDEX", help="look at one neuron closely")
     which.add_argument("--layer", type=INDEX, metavar="N", help="the layer to draw (default: 0, the first)")
-    parser.add_argument("--out", metavar="FILE", help="the picture (default: MODEL's name with .png or .LAYER.INDEX.png)")
+    parser.add_argument("--out", metavar="FILE", help="the picture (default: MODEL's name with .png, .N.png, .LAYER.INDEX.png)")
     parser.add_argument("--no-plot", action="store_true", help="draw no picture")
 
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     size = net.layers[layer].size
     if index is not None and index >= size:
         raise Failure(f"argument --neuron: expected a neuron from {layer}.0 to {layer}.{size - 1}, came {layer}.{index}")
-    suffix = ".png" if index is None else f".{layer}.{index}.png"
+    suffix = "".join(f".{number}" for number in args.neuron or ([layer] if layer else [])) + ".png"
     out = Path(args.out) if args.out else Path(args.model).with_suffix(suffix)
     if not args.no_plot and (out.is_dir() or not out.parent.is_dir()):
         raise Failure(f"argument --out: cannot write {str(out)!r}: {'it is a folder' if out.is_dir() else 'no such folder'}")
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
 def _table(table: Any) -> list[str]:
     lines = ["neuron   fires    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias  loss without    accuracy"]
     for row in table:
-        name = f"{row['layer']}.{row['index']}"
+        name = f"{row['layer']}.{row['index']}" if row["layer"] >= 0 else f"n{row['node']}"  # which is in no layer
         if not row["alive"]:
             lines.append(f"{name:7}  cut")
             continue

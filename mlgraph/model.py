@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from mlgraph.checks import LARGEST, Float32, one_of, plain, share, shown, whole
 from mlgraph.engine import FEW, STATE, Engine, Examples, threads_for
 from mlgraph.graph import NEURON, Graph, checked_graph
 from mlgraph.losses import CROSS_ENTROPIES, Labels, define_loss, no_answers, read_targets
+from mlgraph.lowering import gather, topological
 from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.plan import KINDS, Plan
 from mlgraph.trace import Trace, trace
@@ -45,8 +47,6 @@ class Model:
     Attributes
     ----------
     graph : Graph
-    loss : str
-        "node" where it is one.
     history : History
         Of the last `fit`.
     """
@@ -59,19 +59,26 @@ class Model:
         self.graph, self.history = graph, History()
         self._dropout: list[tuple[range, float, float]] = []
         self._engines: dict[str, Engine] = {}
+        self._had = np.zeros(0, bool)  # which nodes it has needed, where the graph has other models as well
 
     def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
         self._outputs = self.graph._ids("outputs", outputs)
         if not self._outputs:
             raise ValueError("outputs: expected at least one node, came none")
-        self.loss, self._loss_nodes, self._probabilities = define_loss(self.graph, self._outputs, loss)
+        self._loss, self._loss_nodes, self._probabilities = define_loss(self.graph, self._outputs, loss)
         self.graph._models.add(self)
+        self._own()
 
     def __repr__(self) -> str:
-        shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self.graph.n_alive} edges"
+        shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self._edges()[1]} edges"
         return f"<Model of {shape}: {self.loss}>"
 
     # --- reading -----------------------------------------------------------------------------------------------------
+
+    @property
+    def loss(self) -> str:
+        """What it was made with; "node" where that is one."""
+        return self._loss
 
     @property
     def outputs(self) -> list[Node]:
@@ -81,8 +88,8 @@ class Model:
     @property
     def n_edges(self) -> int:
         """Edges that some output needs, from nodes that are live."""
-        stored = int(self.graph.counts[self.graph.alive() & (self.graph.codes >= NEURON)].sum())
-        return self._engine("outputs").plan.n_edges - stored + self.graph.n_alive
+        stored, alive = self._edges()
+        return self._engine("outputs").plan.n_edges - stored + alive
 
     @property
     def n_parameters(self) -> int:
@@ -94,9 +101,13 @@ class Model:
 
     @property
     def sparsity(self) -> float:
-        """Share of the edges that the neurons were made with and that are no longer there, or that no output needs."""
-        made = sum(self.graph.storage.made)
-        return max(0.0, 1 - self.graph.n_alive / made) if made else 0.0
+        """Share of the edges that the neurons were made with and that are no longer there, or that no output needs.
+
+        Neurons that only other models of the graph need do not count.
+        """
+        graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
+        made = int(np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[own]].sum())
+        return max(0.0, 1 - self._edges()[1] / made) if made else 0.0
 
     # --- cutting and growing -----------------------------------------------------------------------------------------
 
@@ -257,12 +268,13 @@ class Model:
         Returns
         -------
         structured array, shape (neurons,)
-            layer, index, node : where it stands; its id.
+            layer, index, node : where it stands; its id. The layer is -1 for a neuron of a network that is in none, and the
+            level in a model that has none.
             alive : whether it has a part in any output.
             mean, deviation : of its value over the examples.
             active : share of the examples in which its weighted sum is positive.
-            dormant : its mean absolute value over that of its layer, 0 for a neuron that never does anything (Sokar et al.
-            2023, The dormant neuron phenomenon in deep reinforcement learning).
+            dormant : its mean absolute value over that of its layer's living neurons, 0 for a neuron that never does
+            anything (Sokar et al. 2023, The dormant neuron phenomenon in deep reinforcement learning).
             fan_in, fan_out : edges into it, and edges out of it into other neurons.
             norm_in, norm_out : Euclidean norms of their weights.
             bias : NaN without.
@@ -518,9 +530,35 @@ class Model:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    def __copy__(self) -> Model:
+        return deepcopy(self)  # of a graph that both edit neither would know what the other does
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_engines": {}}  # compiled again when needed
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.graph._models.add(self)
+
+    def _edges(self) -> tuple[int, int]:
+        """How many edges lead into the neurons that are alive, and how many of these come from nodes that are."""
+        graph, alive = self.graph, self.graph.alive()
+        neurons = np.flatnonzero(self._own() & alive & (graph.codes >= NEURON))
+        start, count, pool = graph.topology()
+        return int(count[neurons].sum()), int(np.count_nonzero(alive[gather(pool, start[neurons], count[neurons])]))
+
+    def _own(self) -> npt.NDArray[np.bool_]:
+        """Which nodes are not those of other models of the graph alone; shape (nodes,)."""
+        graph, theirs = self.graph, np.zeros(len(self.graph), bool)
+        if len(graph._models) > 1:
+            topology = graph.topology()
+            for model in graph._models:
+                outputs = np.array([*model._outputs, *model._loss_nodes], np.int32)
+                model._had = np.pad(model._had[: len(graph)], (0, max(0, len(graph) - len(model._had))))
+                model._had |= topological(graph, *topology, outputs)[0] >= 0
+                theirs |= model._had
+            theirs &= ~self._had
+        return ~theirs
 
     def _require_outputs(self) -> None:
         if not self._outputs:
@@ -528,7 +566,7 @@ class Model:
 
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         self._begin(graph)
-        self._outputs, self.loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
+        self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
         graph._models.add(self)
 
     def _engine(self, what: str) -> Engine:

@@ -6,9 +6,9 @@ import errno
 import io
 import json
 import os
+import secrets
 import stat
 import struct
-import tempfile
 import textwrap
 import warnings
 import zipfile
@@ -30,7 +30,7 @@ from mlgraph.model import Model
 from mlgraph.network import Layer, Network
 from mlgraph.storage import PANEL, extend
 
-FORMAT = 3
+FORMAT = 4
 """Version of the format, raised when an older reader would go wrong."""
 
 MAX_BYTES = 2**34
@@ -57,6 +57,10 @@ def _column(graph: Graph, name: str) -> array[Any]:
     return column
 
 
+TEMPORARY = ".mlgraph-part"
+"""How the names of files end that are being written."""
+
+
 class ModelFileError(ValueError):
     """A file is no model, or not one that can be read; the message says which file and what is wrong."""
 
@@ -70,20 +74,22 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
     """
     target = Path(checks.path("path", path))
+    if target.is_symlink():
+        target = target.resolve()  # what the link leads to is replaced, and not the link
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "expected a file, came a folder", str(target))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        file = open(temporary, "xb")  # noqa: SIM115
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(target)) from None
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
+            with suppress(FileNotFoundError):
+                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))  # who may not read the one may not read the other
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # what open() would have given it
         if previous is not None and target.exists():
             _keep(target, previous)
         os.replace(temporary, target)
@@ -135,7 +141,7 @@ def save(
         If the graph has a cycle, in a part that no plan has needed so far: the file could not be read.
     """
     g = model.graph
-    topological(g, np.array(g._start, np.int64), g.counts, np.array(g._pool, np.int32), np.arange(len(g), dtype=np.int32))
+    topological(g, *g.topology(), np.arange(len(g), dtype=np.int32))
     header, arrays = contents(model)
     text = np.frombuffer(json.dumps({**header, **more}).encode(), np.uint8)
     members = {"header": text, **arrays, **more_arrays}
@@ -160,6 +166,7 @@ def contents(model: Model) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
             [layer._ids.start, layer._ids.stop, layer.activation, layer.dropout, layer.weight_dropout, layer._probabilities]
             for layer in (model.layers if isinstance(model, Network) else [])
         ],
+        "reads": model.layers[0]._reads if isinstance(model, Network) else [],
     }
     arrays = {name: np.array(_column(g, name)) for name in COLUMNS} | squeeze(g) | {"parameters": g.parameters}
     return header, arrays
@@ -191,9 +198,11 @@ def read(
         Types of the arrays that the file must hold beside those of the model.
     """
     path = checks.path("path", path)
+    # Before it is opened: to open a pipe is to wait for whoever writes it.
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise ModelFileError(f"{path}: not a model file, but a device or a pipe")
     with open(path, "rb") as file:
         try:
-            require(stat.S_ISREG(os.fstat(file.fileno()).st_mode), "not a model file, but a device or a pipe")
             arrays = _read(file, {"header": "uint8", **ARRAYS, **more_arrays})
             header = _header(arrays["header"])
             return make(_model(header, arrays), header, arrays)
@@ -284,6 +293,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     if isinstance(model, Network):
         layers = header.get("layers")
         require(isinstance(layers, list) and layers, "header: layers: expected at least one")
+        model._ends = ids("reads", 1)
         assert isinstance(layers, list)
         for layer in layers:
             require(isinstance(layer, list) and len(layer) == 6, "header: layers: expected lists of six")

@@ -19,23 +19,29 @@ from mlgraph.views import Neuron
 
 
 class Layer:
-    """Neurons of one layer of a `Network`.
-
-    Attributes
-    ----------
-    neurons : sequence of Neuron
-        For a layer of probabilities the neurons that give the logits.
-    activation : str
-        With which its neurons were made.
-    dropout, weight_dropout : float
-    """
+    """Neurons of one layer of a `Network`."""
 
     def __init__(
         self, graph: Graph, ids: range, activation: str, dropout: float, weight_dropout: float, probabilities: list[int]
     ) -> None:
         self._graph, self._ids, self._probabilities = graph, ids, probabilities
         self._reads: list[int] = []  # the nodes of the layer before
-        self.activation, self.dropout, self.weight_dropout = activation, dropout, weight_dropout
+        self._made_with = activation, dropout, weight_dropout
+
+    @property
+    def activation(self) -> str:
+        """With which its neurons were made."""
+        return self._made_with[0]
+
+    @property
+    def dropout(self) -> float:
+        """Share of its neurons dropped in training."""
+        return self._made_with[1]
+
+    @property
+    def weight_dropout(self) -> float:
+        """Share of its incoming edges dropped in training."""
+        return self._made_with[2]
 
     @property
     def size(self) -> int:
@@ -44,7 +50,7 @@ class Layer:
 
     @property
     def neurons(self) -> Sequence[Neuron]:
-        """Views of the neurons."""
+        """Views of the neurons; for a layer of probabilities those that give the logits."""
         return [Neuron(self._graph, i) for i in self._ids]
 
     @property
@@ -54,17 +60,19 @@ class Layer:
         A copy, and so read-only: to change them, assign to the whole. What it is assigned stands at the edges that there are;
         none comes or goes.
         """
-        place, row, column = self._edges()
         out = np.zeros((self.size, len(self._reads)), np.float32)
-        out[row, column] = self._graph.parameters[place]
+        with self._graph.lock:  # the parameters may move while another thread compiles
+            place, row, column = self._edges()
+            out[row, column] = self._graph.parameters[place]
         out.flags.writeable = False
         return out
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
         new = float_array("weights", weights, (self.size, len(self._reads)))
-        place, row, column = self._edges()
-        self._graph.parameters[place] = new[row, column]
+        with self._graph.lock:
+            place, row, column = self._edges()
+            self._graph.parameters[place] = new[row, column]
 
     @property
     def biases(self) -> Float32:
@@ -72,15 +80,18 @@ class Layer:
 
         A copy, and so read-only. What it is assigned goes to the neurons that have one.
         """
-        place = self._bias_places()
-        out = np.where(place >= 0, self._graph.parameters[place], np.float32(np.nan))
+        with self._graph.lock:
+            place = self._bias_places()
+            out = np.where(place >= 0, self._graph.parameters[place], np.float32(np.nan))
         out.flags.writeable = False
         return out
 
     @biases.setter
     def biases(self, biases: npt.ArrayLike) -> None:
-        new, place = float_array("biases", biases, (self.size,)), self._bias_places()
-        self._graph.parameters[place[place >= 0]] = new[place >= 0]
+        new = float_array("biases", biases, (self.size,))
+        with self._graph.lock:
+            place = self._bias_places()
+            self._graph.parameters[place[place >= 0]] = new[place >= 0]
 
     def _edges(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
         """Of each edge from the layer before, its place among the parameters, its neuron and its source."""
@@ -110,7 +121,6 @@ class Network(Model):
     ----------
     graph : Graph
         Its inputs are nodes 0 to n_inputs - 1.
-    layers : list of Layer
     history : History
         Of the last `fit`.
 
@@ -128,11 +138,16 @@ class Network(Model):
     def __init__(self, n_inputs: int, *, seed: int = 0) -> None:
         n_inputs, seed = whole("n_inputs", n_inputs), whole("seed", seed, 0, None)
         self._begin(Graph())
-        self.layers: list[Layer] = []
-        self.loss = "squared_error"
+        self._layers: list[Layer] = []
+        self._loss = "squared_error"
         self._outputs, self._loss_nodes, self._probabilities = [], [], []
         self._random = np.random.default_rng(seed)
         self._ends = [node.id for node in self.graph.inputs(n_inputs)]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """From the first that reads the inputs to the outputs."""
+        return tuple(self._layers)
 
     def add_layer(
         self,
@@ -220,8 +235,7 @@ class Network(Model):
 
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         super()._restore(graph, outputs, loss, loss_nodes, probabilities)
-        self.layers, self._random = [], np.random.default_rng(len(graph))
-        self._ends = list(graph._inputs)
+        self._layers, self._random = [], np.random.default_rng(len(graph))
 
     def _name(self, node: int) -> str:
         for i, layer in enumerate(self.layers):
@@ -230,7 +244,7 @@ class Network(Model):
         return super()._name(node)
 
     def _add(self, layer: Layer) -> None:
-        self.layers.append(layer)
+        self._layers.append(layer)
         layer._reads = self._ends
         if layer.dropout or layer.weight_dropout:
             self._dropout.append((layer._ids, layer.dropout, layer.weight_dropout))
@@ -239,4 +253,4 @@ class Network(Model):
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
-        return f"<Network {sizes}: {self.graph.n_alive} edges>"
+        return f"<Network {sizes}: {self._edges()[1]} edges>"

@@ -124,13 +124,16 @@ class Guard:
         NonFiniteError
             If that is the policy, or nothing can be disconnected.
         """
-        with self._model.graph.lock:
+        # What a step disconnects goes together, or not at all.
+        graph = self._model.graph
+        with graph.one_edit() if self._policy == "disconnect" else graph.lock:
             return self._step(rows, rate, number, where)
 
     def _step(self, rows: Ints, rate: float, number: int, where: str) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
         correct = no_answers(self._model.loss, len(rows), self._options["label"])
+        told: list[dict[str, Ints]] = []
         while kept.any():
             engine, n = self._model._engine("loss"), int(kept.sum())
             scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)
@@ -155,7 +158,8 @@ class Guard:
             fault = search.find(spoilt, rate, vectors)
             if self._policy == "raise":
                 message = f"{where}: {fault.text}"
-                if np.isfinite(before[0]).all():
+                learnt = number > 0 or SWEEPS[fault.sweep] == "update"
+                if learnt and np.isfinite(before[0]).all():
                     message += "; a lower learning rate may help"
                 raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
             cut = -1
@@ -167,8 +171,10 @@ class Guard:
                     out = rows[kept][~search.finite]
                 kept[kept] = search.finite
             same = {"step": number, "sweep": fault.sweep, "node": fault.node, "cut": cut}
-            told = {f"nonfinite_{name}": np.full(len(out), value) for name, value in same.items()}
-            self._model.history.add(nonfinite_example=out, **told)
+            told.append({f"nonfinite_{name}": np.full(len(out), value) for name, value in same.items()})
+            told[-1]["nonfinite_example"] = out
+        for columns in told:
+            self._model.history.add(**columns)
         self._look()
         return losses, correct
 

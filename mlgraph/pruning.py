@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.arrays import Edges, Mask, Wiring, wiring
+from mlgraph.arrays import Edges, Mask, wiring
 from mlgraph.checks import Float32, one_of, real_array, share, shown, whole
 from mlgraph.edits import cut, grow
 from mlgraph.engine import Engine, Examples, threads_for
@@ -21,8 +21,8 @@ from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
 __all__ = [
-    "Places", "absent", "absent_gradient", "gradient", "grow_best", "keep_best", "layers_of", "place_scores", "prune",
-    "regrow",
+    "Places", "absent", "absent_gradient", "gradient", "grow_best", "keep_best", "layers_of", "levels_of", "place_scores",
+    "prune", "regrow",
 ]  # fmt: skip
 
 SCOPES = ("global", "layer")
@@ -64,17 +64,17 @@ def prune(
     threads_for(n_threads, 0)
     slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
     graph, random = model.graph, np.random.default_rng([seed, 1])
-    edges = wiring(graph)
     group = layers_of(model) if scope == "layer" else np.zeros(len(graph), np.int64)
+    mine = np.flatnonzero(model._own() & (graph.codes >= NEURON))
     if neurons is None:
-        made = np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[edges.neurons]]
-        keep_best(model, group, np.round((1 - gone) * np.bincount(group[edges.neurons], made)), by, slope, random)
+        made = np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[mine]]
+        keep_best(model, group, np.round((1 - gone) * np.bincount(group[mine], made)), by, slope, random)
         return
-    hidden = np.setdiff1d(edges.neurons, list(graph.protected()))
+    hidden = np.setdiff1d(mine, list(graph.protected()))
     total = np.bincount(group[hidden], minlength=1)
     hidden = hidden[graph.alive()[hidden]]
-    score = _neuron_scores(graph, hidden, edges, by, slope, random)
-    lost = np.zeros(len(graph), bool)
+    score = _neuron_scores(graph, hidden, by, slope, random)
+    edges, lost = wiring(graph), np.zeros(len(graph), bool)
     lost[hidden[~_best(score, group[hidden], np.round((1 - gone) * total))]] = True
     cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
 
@@ -89,6 +89,8 @@ def keep_best(
 ) -> None:
     """Keep the best `wanted` edges of each group, of those that are alive. To each output of a model one path stays.
 
+    What only other models of the graph need is left as it is.
+
     Parameters
     ----------
     group : int64, shape (nodes,)
@@ -99,22 +101,29 @@ def keep_best(
     graph, edges = model.graph, wiring(model.graph)
     alive, target = graph.alive(), edges.target
     there = np.flatnonzero(alive[edges.source] & alive[target])
-    few = Edges(edges.source[there], target[there], graph.parameters[edges.place[there]])
+    own = model._own()[target[there]]
+    mine = there[own]
+    few = Edges(edges.source[mine], target[mine], graph.parameters[edges.place[mine]])
     if callable(by):
-        score = _checked_scores(by(few), len(there), "edge")
+        score = _asked(graph, by, few, len(mine), "edge")
+        edges = wiring(graph)
     elif by == "random":
         assert random is not None
-        score = random.random(len(there))
+        score = random.random(len(mine))
     else:
-        score = np.abs(few.weight if slope is None else few.weight * slope[edges.place[there]]).astype(np.float64)
-    lines = _lifelines(graph, few, score)
+        score = np.abs(few.weight if slope is None else few.weight * slope[edges.place[mine]]).astype(np.float64)
+    best = np.full(len(there), np.inf)  # edges of other models alone stay
+    best[own] = score
+    lines = _lifelines(graph, edges.source[there], target[there], best)
+    lines = (np.cumsum(own) - 1)[lines[own[lines]]]
     least = np.bincount(group[few.target[lines]], minlength=len(wanted))
     if (least > wanted).any():
         i = int(np.argmax(least > wanted))
         raise ValueError(f"sparsity: expected to keep at least {least[i]} edges, a path to each output, came {int(wanted[i])}")
     score[lines] = np.inf
     gone = np.ones(len(target), bool)
-    gone[there[_best(score, group[few.target], wanted)]] = False
+    gone[there[~own]] = False
+    gone[mine[_best(score, group[few.target], wanted)]] = False
     cut(graph, edges, gone, sweep=True)
 
 
@@ -192,7 +201,7 @@ def _heights(net: Network) -> npt.NDArray[np.int64]:
     if (edges.source < edges.target).all():
         return height
     # Edges lead from a layer to one before it, or to one of its own.
-    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
+    start, count, pool = graph.topology()
     height[:] = 0
     for k, layer in enumerate(net.layers, 1):
         height[layer._ids] = k
@@ -260,7 +269,7 @@ def _slope(model: Model, by: Criterion, data: Data | None, n_threads: int | None
 
 
 def _neuron_scores(
-    graph: Graph, hidden: Ids, edges: Wiring, by: Criterion, slope: Float32 | None, random: np.random.Generator
+    graph: Graph, hidden: Ids, by: Criterion, slope: Float32 | None, random: np.random.Generator
 ) -> Scores:
     """Scores of neurons.
 
@@ -269,9 +278,10 @@ def _neuron_scores(
     order, with the neuron's value (Molchanov et al. 2017, Pruning convolutional neural networks).
     """
     if callable(by):
-        return _checked_scores(by([Neuron(graph, i) for i in hidden.tolist()]), len(hidden), "neuron")
+        return _asked(graph, by, [Neuron(graph, i) for i in hidden.tolist()], len(hidden), "neuron")
     if by == "random":
         return random.random(len(hidden))
+    edges = wiring(graph)
     weight = graph.parameters[edges.place].astype(np.float64)
     if slope is not None:
         return np.abs(np.bincount(edges.source, weight * slope[edges.place], len(graph)))[hidden]
@@ -279,29 +289,33 @@ def _neuron_scores(
     return np.asarray(np.sqrt(into * out))
 
 
-def _lifelines(graph: Graph, edges: Edges, score: Scores) -> npt.NDArray[np.int64]:
+def _lifelines(graph: Graph, source: Ids, target: Ids, score: Scores) -> npt.NDArray[np.int64]:
     """Edges of one path to each output of a model: on the way up the best edge into every neuron. NaN is nobody's best."""
-    neurons, first, which = np.unique(edges.target, return_index=True, return_inverse=True)  # edges come neuron by neuron
+    neurons, first, which = np.unique(target, return_index=True, return_inverse=True)  # edges come neuron by neuron
     if not len(neurons):
         return np.zeros(0, np.int64)
     most = np.fmax.reduceat(score, first)
     at = np.flatnonzero(score == most[which.reshape(-1)])
     best = np.full(len(graph), -1)
-    best[edges.target[at[::-1]]] = at[::-1]
-    code, start, count = graph.codes, np.array(graph._start, np.int64), graph.counts
-    pool, seen, chosen = np.array(graph._pool, np.int32), np.zeros(len(graph), bool), [np.zeros(0, np.int64)]
+    best[target[at[::-1]]] = at[::-1]
+    code, (start, count, pool) = graph.codes, graph.topology()
+    seen, chosen = np.zeros(len(graph), bool), [np.zeros(0, np.int64)]
     reached = np.array(sorted(graph.protected()), np.int64)
     while len(reached):
         seen[reached] = True
         chosen.append(best[reached][best[reached] >= 0])
         operations = reached[code[reached] < NEURON]
-        above = np.concatenate([edges.source[chosen[-1]], gather(pool, start[operations], count[operations])])
+        above = np.concatenate([source[chosen[-1]], gather(pool, start[operations], count[operations])])
         reached = np.unique(above[~seen[above]]).astype(np.int64)
     return np.concatenate(chosen)
 
 
-def _checked_scores(scores: npt.ArrayLike, n: int, what: str) -> Scores:
-    array = real_array("by", scores).astype(np.float64)
+def _asked(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, what: str) -> Scores:
+    """The scores that a callable gives n edges or neurons. It may run the graph, which may move the parameters."""
+    edits = graph.edits
+    array = real_array("by", by(things)).astype(np.float64)
+    if graph.edits != edits:
+        raise RuntimeError("by: expected a criterion that leaves the graph as it is, came one that has edited it")
     if array.shape != (n,):
         raise ValueError(f"by: expected a score for each {what}, shape ({n},), came {array.shape}")
     return array
@@ -325,13 +339,18 @@ def _best(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> M
 
 
 def layers_of(model: Model) -> npt.NDArray[np.int64]:
-    """The layer of each node; its level, where there are no layers."""
-    graph = model.graph
-    start, count, pool = np.array(graph._start, np.int64), graph.counts, np.array(graph._pool, np.int32)
-    level, _ = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
-    for i, layer in enumerate(model.layers if isinstance(model, Network) else []):
-        level[layer._ids.start : layer._ids.stop] = i
-    return level.astype(np.int64)
+    """The layer of each node, behind them one for all nodes that are in none; the level of each, where there are no layers."""
+    if not isinstance(model, Network):
+        return levels_of(model.graph)
+    number = np.full(len(model.graph), len(model.layers))
+    for i, layer in enumerate(model.layers):
+        number[layer._ids.start : layer._ids.stop] = i
+    return number
+
+
+def levels_of(graph: Graph) -> npt.NDArray[np.int64]:
+    """The level of each node: nodes of one level do not depend on each other."""
+    return topological(graph, *graph.topology(), np.arange(len(graph), dtype=np.int32))[0].astype(np.int64)
 
 
 def _accumulated(engine: Engine, examples: Examples, n_threads: int | None, **loss: Any) -> Float32:

@@ -153,7 +153,9 @@ class GradualPruning(Schedule):
 
     def at(self, moment: float) -> float:
         """The sparsity of a moment."""
-        t = 1.0 if moment >= self.until else max(0.0, moment - self.start) / (self.until - self.start)
+        if not self.start < moment < self.until:
+            return self.sparsity if moment >= self.until else 0.0
+        t = (moment - self.start) / (self.until - self.start)
         return self.sparsity * (1 - (1 - t) ** 3)
 
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:

@@ -80,7 +80,7 @@ def schedule(n: int, epochs: int, batch_size: tuple[int, int], learning_rate: tu
     return Steps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class History:
     """What happened in a run.
 
@@ -124,7 +124,9 @@ class History:
     nonfinite_cut: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __repr__(self) -> str:
-        return f"<History of {len(self.epoch_loss)} epochs, {len(self.batch_loss)} batches>"
+        cut = np.count_nonzero(self.nonfinite_cut >= 0)
+        more = [f"{n} {what}" for n, what in ((int(self.batch_skipped.sum()), "examples left out"), (cut, "neurons cut")) if n]
+        return f"<History of {', '.join([f'{len(self.epoch_loss)} epochs', f'{len(self.batch_loss)} batches', *more])}>"
 
     def add(self, **values: Any) -> None:
         """Append to the arrays of these names."""
@@ -153,7 +155,7 @@ class Progress:
     batch_loss, batch_accuracy : float
         Means over the steps since the last event.
     history : History
-        Up to here.
+        That of the run, which goes on.
     """
 
     kind: Literal["steps", "epoch"]

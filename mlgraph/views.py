@@ -34,7 +34,10 @@ class Node:
     @property
     def _place(self) -> int:
         """The number, or a ValueError if that is another node's by now, or nobody's."""
-        return self.id if self.graph._has(self) else self.graph._ids("node", [self])[0]
+        born = self.graph._born
+        if 0 <= self.id < len(born) and born[self.id] == self._born:
+            return self.id
+        return self.graph._ids("node", [self])[0]
 
     @property
     def kind(self) -> str:
@@ -75,14 +78,16 @@ class Node:
         if code == CONSTANT:
             return self.graph._constants[data]
         if code == PARAMETER:
-            return float(self.graph.weights_of(node)[0])
+            with self.graph.lock:
+                return float(self.graph.weights_of(node)[0])
         raise AttributeError(f"value: expected a constant or parameter, came {self.kind} {plain(self.name)}")
 
     @value.setter
     def value(self, value: float) -> None:
         if self.graph._code[self._place] != PARAMETER:
             raise AttributeError(f"value: expected a parameter, came {self.kind} {plain(self.name)}")
-        self.graph.weights_of(self._place)[0] = number("value", value)
+        with self.graph.lock:
+            self.graph.weights_of(self._place)[0] = number("value", value)
 
     def __repr__(self) -> str:
         return f"<{self.kind} {plain(self.name)}>"
@@ -141,7 +146,7 @@ class Node:
         return Node(self.graph, self.graph._append(_ABS, (self._place,)))
 
     def _compare(self, other: object) -> bool:
-        raise TypeError("nodes have no order (they have one for each example): use where, maximum or minimum")
+        raise TypeError("nodes have no order (they have one for each example): where(x - y, a, b) is a where x > y, else b")
 
     __lt__ = __le__ = __gt__ = __ge__ = _compare
 
@@ -178,11 +183,13 @@ class Edge:
     @property
     def weight(self) -> float:
         """The weight; ValueError once it is cut."""
-        return float(self.target.weights[self._find()])
+        with self.target.graph.lock:  # the parameters may move while another thread compiles
+            return float(self.target.weights[self._find()])
 
     @weight.setter
     def weight(self, weight: float) -> None:
-        self.target.weights[self._find()] = number("weight", weight)
+        with self.target.graph.lock:
+            self.target.weights[self._find()] = number("weight", weight)
 
     def _find(self) -> int:
         self._place = self.target.graph._place_of(self.source, self.target, self._place)
@@ -210,6 +217,11 @@ class Neuron(Node):
 
     __slots__ = ()
 
+    def __init__(self, graph: Graph, id: int) -> None:
+        super().__init__(graph, id)
+        if self._born >= 0 and graph._code[id] < NEURON:
+            raise ValueError(f"id: expected that of a neuron, came that of {Node(graph, id)!r}")
+
     @property
     def activation(self) -> str:
         """Name of the activation; to assign another is an edit.
@@ -234,20 +246,23 @@ class Neuron(Node):
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
-        self.graph.weights_of(self._place)[:] = float_array("weights", weights, (self.graph._count[self._place],))
+        with self.graph.lock:
+            self.graph.weights_of(self._place)[:] = float_array("weights", weights, (self.graph._count[self._place],))
 
     @property
     def bias(self) -> float | None:
         """The bias, None where there is none."""
-        at = self.graph.storage.bias[self.graph._data[self._place]]
-        return None if at < 0 else float(self.graph.storage.vector[at])
+        with self.graph.lock:
+            at = self.graph.storage.bias[self.graph._data[self._place]]
+            return None if at < 0 else float(self.graph.storage.vector[at])
 
     @bias.setter
     def bias(self, bias: float) -> None:
-        at = self.graph.storage.bias[self.graph._data[self._place]]
-        if at < 0:
-            raise AttributeError(f"bias: neuron {plain(self.name)} was made without one")
-        self.graph.storage.vector[at] = number("bias", bias)
+        with self.graph.lock:
+            at = self.graph.storage.bias[self.graph._data[self._place]]
+            if at < 0:
+                raise AttributeError(f"bias: neuron {plain(self.name)} was made without one")
+            self.graph.storage.vector[at] = number("bias", bias)
 
     @property
     def edges(self) -> list[Edge]:

@@ -25,6 +25,7 @@ from checkpoint_runs import (
 
 import mlgraph
 from mlgraph import checkpoint as checkpoints
+from mlgraph import modelfile
 from mlgraph.checkpoint import ARRAYS, CheckpointError
 from mlgraph.modelfile import ModelFileError
 
@@ -322,11 +323,12 @@ def test_file_and_folder_come_to_the_disk(path, monkeypatch):
 
 
 def test_what_a_killed_process_was_writing_goes(path):
-    stale, other = path.with_name(".run.npz.abcd_012"), path.with_name(".run.npz")
-    for file in (stale, other):
+    stale = path.with_name(".run.npz.abcd0123.mlgraph-part")
+    others = [path.with_name(name) for name in (".run.npz", ".run.npz.20240101", ".another.npz.abcd0123.mlgraph-part")]
+    for file in (stale, *others):
         file.write_text("")
     fit(network(), checkpoint=path, checkpoint_every=1e6)
-    assert not stale.exists() and other.exists()
+    assert not stale.exists() and all(other.exists() for other in others)
 
 
 def test_a_folder_that_is_read_only(path, monkeypatch):
@@ -335,10 +337,10 @@ def test_a_folder_that_is_read_only(path, monkeypatch):
     def refused(*_, **__):
         raise OSError(30, "Read-only file system")
 
-    stale = path.with_name(".run.npz.abcd_012")
+    stale = path.with_name(".run.npz.abcd0123.mlgraph-part")
     stale.write_text("")
-    for owner, name in ((Path, "unlink"), (os, "open")):
-        monkeypatch.setattr(owner, name, refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    monkeypatch.setattr(modelfile, "open", refused, raising=False)
     net = network()
     with pytest.warns(RuntimeWarning, match=rf"^checkpoint: {path} cannot be written \(Read-only file system\), training"):
         fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0)

@@ -153,7 +153,7 @@ def test_another_activation():
     assert traced.deltas().tobytes() == traced.of([neuron]).deltas().tobytes() == deltas.tobytes()
     net.fit(X, Y, epochs=2, batch_size=16)
     net.undo()
-    with pytest.raises(ValueError, match=r"^activation: expected one of identity, relu, leaky_relu, sigmoid, tanh, came 'sine'"):
+    with pytest.raises(ValueError, match=r"^activation: expected one of identity, relu, leaky_relu, .*, came 'sine'"):
         neuron.activation = "sine"
     assert neuron.activation == "leaky_relu"
     fresh = network()
@@ -367,7 +367,7 @@ def test_edges_as_arrays():
     by_hand = [(s.id, n.id, float(w)) for n in net.graph if isinstance(n, mlgraph.Neuron) and n.alive
                for s, w in zip(n.sources, n.weights, strict=True)]  # fmt: skip
     assert list(zip(source.tolist(), target.tolist(), weight.tolist(), strict=True)) == by_hand
-    assert len(weight) == net.n_edges == net.graph.n_alive and dead.id not in target
+    assert len(weight) == net.n_edges and dead.id not in target
     assert (source.dtype, target.dtype, weight.dtype) == (np.int32, np.int32, np.float32)
     weight[:] = 0
     assert net.graph.edges().weight.any()

@@ -200,7 +200,7 @@ ERRORS = {
     "operator on text": (lambda g, x: x + "1", TypeError, "unsupported operand"),
     "softmax": (lambda g, x: g.softmax([x, OTHER]), ValueError, "arguments of logsumexp: expected nodes of one graph"),
     "softmax of nothing": (lambda g, x: g.softmax([]), ValueError, "arguments of logsumexp: expected at least 1, came 0"),
-    "comparison": (lambda g, x: x < 1, TypeError, "nodes have no order .*: use where, maximum or minimum"),
+    "comparison": (lambda g, x: x < 1, TypeError, r"nodes have no order .*: where\(x - y, a, b\) is a where x > y, else b"),
     "truth": (lambda g, x: bool(x), TypeError, "a node has no truth value .*: came <input x>"),
     "node of no number": (lambda g, x: g[8], IndexError, "node: expected 0 to 7, came 8"),
     "node from the end": (lambda g, x: g[-1], IndexError, "node: expected 0 to 7, came -1"),

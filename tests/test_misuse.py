@@ -14,6 +14,7 @@ import pytest
 
 import mlgraph
 from mlgraph import Graph, Network, datasets, drawing, modelfile, testing
+from mlgraph.arrays import Edges
 from mlgraph.engine import Engine, Examples
 from mlgraph.plan import Plan
 from mlgraph.sparsify import Schedule
@@ -277,7 +278,9 @@ LABELS_OF_ALL = array(LABELS, labels=True)
 DATA_FOR = Kind((X, LABELS), {**VALIDATION.bad, "None": None}, VALIDATION.same)
 EDGES = {"None": None, "number": 3, "text": "x", "numbers": [1], "nodes": lambda w: w.x, "triples": lambda w: [(w.x[0],) * 3],
          "pairs of numbers": [(0, 1.5)], "no ids": [(0, 10**6)], "of another graph": [(OTHER[0], OTHER[1])],
-         "no edge": lambda w: [(w.x[5], w.n)], "class": [mlgraph.Neuron], "row": X}  # fmt: skip
+         "no edge": lambda w: [(w.x[5], w.n)], "class": [mlgraph.Neuron], "row": X, "a pair": lambda w: (w.x[0], w.n),
+         "pair of ids": (0, 7), "edges of floats": Edges(X[0], X[0], X[0]), "edges of no ids": Edges(*np.full((3, 1), 10**6)),
+         "edges cut short": Edges(np.zeros(2, int), np.zeros(1, int), np.zeros(1))}  # fmt: skip
 WITHOUT = Kind(lambda w: [w.net.layers[0].neurons[2]], EDGES | {"an output": lambda w: [w.net.outputs[0]]}, {"tuple": tuple})
 SCORED = {"scope": a_name("layer"), "seed": SEED, "n_threads": THREADS}
 WEIGHTS = RNG.integers(-8, 9, (9, 6)).astype(np.float32) / 4
@@ -392,7 +395,7 @@ FREE = {
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
     "History.add": "of the training loop",
     "Graph.in_training": "no argument", "Graph.alive": "no argument", "Graph.protected": "no argument",
-    "Graph.copy": "no argument", "Graph.edges": "no argument", "Graph.neurons": "no argument",
+    "Graph.copy": "no argument", "Graph.topology": "no argument", "Graph.edges": "no argument", "Graph.neurons": "no argument",
     "Graph.get_parameters": "no argument", "Graph.one_edit": "a context", "Graph.undo": "no argument",
     "Model.undo": "no argument", "Edge.prune": "no argument", "Neuron.prune": "no argument",
     **dict.fromkeys(("GradualPruning.act", "GradualPruning.at", "SET.act", "SET.check"), "of the training loop"),
@@ -474,7 +477,8 @@ def test_what_is_right_gives_the_same_in_any_form(new, name, parameter):
 def public():
     """All functions and methods that are public, by name."""
     found = {}
-    rooms = {"": (mlgraph, mlgraph.__all__), **{f"{room.__name__.partition('.')[2]}.": (room, room.__all__) for room in (
+    rooms = {"": (mlgraph, [*mlgraph.__all__, "max", "sum"])}
+    rooms |= {**{f"{room.__name__.partition('.')[2]}.": (room, room.__all__) for room in (
         datasets, drawing, testing)}, "modelfile.": (modelfile, ["save"])}  # fmt: skip
     for prefix, (room, names) in rooms.items():
         for name in names:

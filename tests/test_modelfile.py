@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import subprocess
 import sys
 
@@ -176,12 +177,26 @@ def test_an_interrupted_write_leaves_nothing(path, monkeypatch):
 
 def test_a_new_file_replaces_the_old_one(path):
     path.write_text("old")
-    path.chmod(0o600)
     any_model().save(path)
-    other = path.with_name("other")
-    other.write_text("")
-    assert sorted(os.listdir(path.parent)) == ["model.npz", "other"]
-    assert mlgraph.load(path).loss == "node" and path.stat().st_mode == other.stat().st_mode
+    assert os.listdir(path.parent) == ["model.npz"] and mlgraph.load(path).loss == "node"
+
+
+def test_a_file_keeps_its_mode_and_a_link_stays_one(tmp_path):
+    path, link = tmp_path / "model.npz", tmp_path / "latest.npz"
+    net = network()
+    before = os.umask(0o022)
+    try:
+        net.save(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    path.chmod(0o600)
+    link.symlink_to("model.npz")
+    net.layers[0].neurons[0].bias = 7.0
+    net.save(link)
+    assert link.is_symlink() and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert mlgraph.load(path).layers[0].neurons[0].bias == 7.0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["latest.npz", "model.npz"]
 
 
 def test_what_could_not_be_read_is_not_written(path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from editable import everything
 
 import mlgraph
 from mlgraph import arrays, pruning
@@ -387,3 +388,88 @@ def test_edges_that_lead_back_do_not_shrink_a_network(method):
         counts.append(net.n_edges)
     assert net.graph.has_edge(*ends[0]) and sum(np.count_nonzero(~p.free) - p.n_edges for p in pruning.absent(net)) > 5
     assert abs(counts[1] - counts[0]) <= 2, counts
+
+
+@pytest.mark.parametrize("what", ["edges", "neurons"])
+def test_a_criterion_may_run_the_network_and_may_not_edit_it(what):
+    """To run it may move the parameters."""
+    net, other = network(), network()
+    for one in (net, other):
+        one.evaluate(X, Y)
+        one.layers[0].neurons[0].edges[0].prune()  # so that the next run lays them out anew
+
+    def score(things):
+        return np.abs(things.weight) if what == "edges" else [float(np.abs(n.weights).sum()) for n in things]
+
+    def running(things):
+        scores, moves = score(things), net.graph.storage.moves
+        net.evaluate(X, Y)
+        assert net.graph.storage.moves > moves
+        return scores
+
+    share = {"sparsity" if what == "edges" else "neurons": 0.3}
+    net.prune(**share, by=running)
+    other.prune(**share, by=score)
+    assert [e.tolist() for e in net.graph.edges()] == [e.tolist() for e in other.graph.edges()]
+    assert net.forward(X).tobytes() == other.forward(X).tobytes()
+    before = everything(net.graph)
+
+    def editing(things):
+        net.layers[1].neurons[2].activation = "tanh"
+        return score(things)
+
+    with pytest.raises(RuntimeError, match=r"^by: expected a criterion that leaves the graph as it is"):
+        net.prune(**dict.fromkeys(share, 0.6), by=editing)
+    net.undo()
+    assert everything(net.graph) == before
+
+
+def two_models(shared):
+    """Over one graph, of 24 inputs: each has 9 neurons and 2 outputs, or reads the 9 of the first."""
+    g = mlgraph.Graph()
+    x, rng, models = g.inputs(24), np.random.default_rng(0), []
+    for k in range(2):
+        if k == 0 or not shared:
+            hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=24)) for _ in range(9)]
+        models.append(mlgraph.Model(g, [g.add_neuron(hidden, weights=rng.normal(size=9)) for _ in range(2)]))
+    return models
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("by", ["magnitude", "saliency", "random", "callable"])
+def test_models_that_share_a_graph_prune_their_own(by, scope):
+    first, second = two_models(shared=False)
+    x = np.random.default_rng(1).normal(size=(30, 24))
+    before, n = second.forward(x), 9 * 24 + 2 * 9
+    first.prune(0.5, by=(lambda edges: -edges.weight) if by == "callable" else by, scope=scope, data=(x, x[:, :2]))
+    assert first.n_edges <= n // 2 and first.sparsity == pytest.approx(1 - first.n_edges / n)
+    assert second.n_edges == n and second.sparsity == 0 and second.forward(x).tobytes() == before.tobytes()
+    second.prune(neurons=0.3, scope=scope)
+    assert sum(node.alive for node in first.graph if isinstance(node, mlgraph.Neuron)) <= 9 + 2 + 7 + 2
+    assert second.sparsity > 0.3 and first.sparsity == pytest.approx(1 - first.n_edges / n)
+
+
+def test_a_path_to_the_outputs_of_other_models_stays():
+    first, second = two_models(shared=True)
+    x = np.random.default_rng(1).normal(size=(30, 24))
+    first.prune(0.98)
+    assert first.n_edges >= 2 and np.isfinite(second.forward(x)).all()
+    assert [len(node.sources) for node in second.outputs] >= [1, 1]
+
+
+def test_neurons_in_no_layer_are_a_layer_of_their_own():
+    net = mlgraph.Network(4, seed=0)
+    net.add_layer(6, "tanh")
+    free = net.graph.add_neuron([net.graph[0], net.graph[1]], "tanh", weights=[1, 1])
+    net.add_layer(3)
+    net.graph.add_edge(free, net.layers[0].neurons[2], 0.5)
+    net.graph.add_edge(net.layers[0].neurons[2], net.layers[0].neurons[4], 0.5)
+    x, y = np.random.default_rng(0).normal(size=(20, 4)), np.zeros((20, 3))
+    table = net.inspect(x, y)
+    assert table["layer"].tolist() == [0] * 6 + [1] * 3 + [-1] and table["node"][-1] == free.id
+    assert [net.layers[row["layer"]].neurons[row["index"]].id for row in table[:-1]] == table["node"][:-1].tolist()
+    for neuron, row in ((free, -1), (net.layers[0].neurons[4], 4)):
+        without = net.ablate(neuron, x, y)["loss"] - net.evaluate(x, y)["loss"]
+        assert table["loss"][row] == pytest.approx(without, rel=1e-4)
+    net.prune(0.5, scope="layer")
+    assert free.alive and sum(len(neuron.sources) for neuron in net.layers[0].neurons) == 12
