@@ -132,11 +132,13 @@ class Checkpoint:
         assert isinstance(arguments, dict) and isinstance(digests, dict)
         for name, here in self._arguments.items():
             if arguments.get(name) != here:
-                return f"{name} {arguments.get(name)}; came {here}"
+                # Of `sgd` there are two kinds here; their momentum, which is compared before, tells one from the other.
+                then, now = ("sgd" if value == "momentum" else value for value in (arguments.get(name), here))
+                return f"{name} {then}; came {now}"
         for name, digest in self._digests.items():
             # The model may also be the one that the checkpoint holds.
             if digests.get(name) != digest and not (name == "model" and digest == _model_digest(model)):
-                return f"another {name}"
+                return f"another {name}" if name == "model" else f"other {name}"
 
         ends = [(m.graph.n_inputs, m._outputs, m._loss_nodes, m._probabilities) for m in (model, self._model)]
         require(ends[0] == ends[1], "checkpoint: expected the inputs, outputs and loss of the model, came others")

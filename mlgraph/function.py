@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import Float32, float_array
+from mlgraph.checks import Float32, float_array, plain
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import INPUT, NEURON, PARAMETER, Graph, checked_graph
 from mlgraph.plan import Plan
@@ -98,6 +98,9 @@ class Function:
         self._engines: dict[bool, Engine] = {}
         self._places: tuple[Engine, Places] | None = None
         self._engine(False)
+
+    def __repr__(self) -> str:
+        return f"<Function of {self.graph.n_inputs} inputs: {', '.join(plain(node.name) for node in self._nodes[:10])}>"
 
     def __call__(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
         """Values of the outputs.

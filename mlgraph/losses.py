@@ -69,8 +69,9 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
         label = array.astype(np.int32)
         return label, np.eye(n_outputs, dtype=np.float32)[label] if loss == "squared_error" else None
     if loss == "softmax_cross_entropy":
-        how = {(n,): "y.astype(int)", (n, n_outputs): "y.argmax(axis=1)", (n, 1): "y.ravel()"}.get(array.shape)
-        came = f"{array.dtype} of shape {array.shape}" + (f"; {how} may be them" if how else "")
+        are_whole = array.dtype.kind != "f" or bool(np.isfinite(array).all() and (array == np.floor(array)).all())
+        how = {(n, n_outputs): "y.argmax(axis=1)", (n, 1): "y.ravel()", (n,): "y.astype(int)" if are_whole else None}
+        came = f"{array.dtype} of shape {array.shape}" + (f"; {how[array.shape]} may be them" if how.get(array.shape) else "")
         raise ValueError(f"{what}: expected integer labels of shape ({n},), came {came}")
     with np.errstate(over="ignore"):
         target = array.astype(np.float32)

@@ -180,6 +180,9 @@ def _prune(args: argparse.Namespace) -> int:
     net = load_model(args.model)
     data = load_data(args.data)
     check_fit(net, data, args.model)
+    replaced = Path(args.out) / MODEL
+    if replaced.exists() and replaced.samefile(args.model):
+        raise Failure(f"argument --out: expected another folder than that of MODEL, which would be replaced, came {args.out!r}")
     if np.isnan(net.graph.parameters).any():
         raise Failure(f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest")
     names = ("epochs", "batch_size", "learning_rate", "momentum", "sparsity", "seed")
@@ -198,7 +201,8 @@ def _learn(
     display = Display(quiet=args.quiet)
     display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
     if before:
-        display.say(f"test accuracy before {before['accuracy']:.2%}, sparsity {net.sparsity:.2%}")
+        sparser = ": sparser than asked for, so nothing will be cut" if net.sparsity > recipe.sparsity else ""
+        display.say(f"test accuracy before {before['accuracy']:.2%}, sparsity {net.sparsity:.2%}{sparser}")
     title = f"{describe(net)}, {count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
     if args.live:
         display.open_live(title, n_epochs=recipe.epochs, epoch_size=n_examples)
@@ -280,6 +284,8 @@ def _learn(
         "examples_per_second": rate,
         "epochs_trained": seen / n_examples,
         "interrupted": interrupted,
+        "examples_left_out": int(history.batch_skipped.sum()),
+        "neurons_disconnected": int(np.sum(history.nonfinite_cut >= 0)),
         "files": {role: str(path) for role, path in files.items()},
     }
     record = {"configuration": configuration, "results": results, "history": history.to_dict()}
@@ -451,6 +457,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # it was closed when the process began
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may have bytes that no encoding knows
     status = main()

@@ -455,6 +455,7 @@ class Model:
         threads_for(n_threads, 0)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback: expected a callable, came {type(callback).__name__}")
+        examples.warn_of_truths()
         examples = examples.in_bytes(n_threads)
         examples.check_trainable()
         validate: Callable[[], dict[str, float]] | None = None

@@ -72,8 +72,8 @@ def training_picture(
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise _without_matplotlib(error) from error
+    except (ImportError, ValueError) as error:
+        raise without_matplotlib(error) from error
 
     figure = Figure(figsize=SIZE, dpi=DPI)
     FigureCanvasAgg(figure)
@@ -110,8 +110,8 @@ class LivePicture:
             raise NoDisplayError("neither DISPLAY nor WAYLAND_DISPLAY is set")
         try:
             import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise _without_matplotlib(error) from error
+        except (ImportError, ValueError) as error:
+            raise without_matplotlib(error) from error
 
         self._plt = plt
         self._next = 0.0  # when an update is due
@@ -293,5 +293,8 @@ def _running_mean(seen: Numbers, sizes: Numbers, y: Numbers, *, window: float) -
     return ends, (np.interp(ends, edges, total) - np.interp(ends - window, edges, total)) / window
 
 
-def _without_matplotlib(error: ImportError) -> ImportError:
-    return ImportError(f"a picture needs matplotlib ({error}): pip install 'mlgraph[app]'")
+def without_matplotlib(error: Exception) -> ImportError:
+    """What is raised where matplotlib is not installed, or cannot be imported for another reason."""
+    if isinstance(error, ImportError):
+        return ImportError(f"a picture needs matplotlib ({error}): pip install 'mlgraph[app]'")
+    return ImportError(f"a picture needs matplotlib, which says: {error}")  # of a backend that there is not, say

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mlgraph.engine import Examples
 from mlgraph.modelfile import write_atomically
 from mlgraph.network import Network
+from mlgraph.plotting import without_matplotlib
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
@@ -132,8 +133,8 @@ def draw(
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"a picture needs matplotlib ({error}): pip install 'mlgraph[app]'") from error
+    except (ImportError, ValueError) as error:
+        raise without_matplotlib(error) from error
 
     alone = len(people) == 1
     columns, scale, (down, across) = (1, 2.8, (4, 6)) if alone else (min(4, len(people)), 1.0, (2, 3))

@@ -20,7 +20,7 @@ __all__ = ["Trace", "trace"]
 
 
 class Trace:
-    """Values and adjoints of nodes; ``trace[node]`` and ``trace.adjoint(node)`` are those of one.
+    """Values and adjoints of nodes; ``trace[node]`` and ``trace.adjoint(node)`` are those of one, or by its id.
 
     Attributes
     ----------
@@ -46,11 +46,11 @@ class Trace:
         what = "values" if self.adjoints is None else "values and adjoints"
         return f"<Trace of {len(self)} nodes, {len(self.values)} examples: {what}>"
 
-    def __getitem__(self, node: Node) -> Float32:
+    def __getitem__(self, node: Node | int) -> Float32:
         """Values of a node, shape (examples,); a view."""
         return self.values[:, self._place(node)]
 
-    def adjoint(self, node: Node) -> Float32:
+    def adjoint(self, node: Node | int) -> Float32:
         """Adjoints of a node, shape (examples,); a view. ValueError for a trace without labels."""
         if self.adjoints is None:
             raise ValueError("adjoint: expected a trace with labels or targets, came one of values alone")
@@ -79,8 +79,8 @@ class Trace:
             out[:, at] *= ops.BY_CODE[activation - NEURON].derivatives(y, y)[0].astype(np.float32)
         return out
 
-    def _place(self, node: Node) -> int:
-        return self._at(self._graph._ids("node", [node])[0])
+    def _place(self, node: Node | int) -> int:
+        return self._at(self._graph._id(node) if not isinstance(node, Node) else self._graph._ids("node", [node])[0])
 
     def _at(self, node: int) -> int:
         if node not in self._column or self._graph._born[node] >= self._edits:

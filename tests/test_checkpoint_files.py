@@ -179,7 +179,7 @@ def test_a_file_with_another_model_in_it(untouched, path, n_inputs, hidden):
 
 def test_a_model_is_no_checkpoint(untouched, path):
     network().save(path)
-    with pytest.raises(ModelFileError, match=f"{path}: not a model file: it has no first, second, losses"):
+    with pytest.raises(ModelFileError, match=f"{path}: a model, but no checkpoint: it has no first, second, losses"):
         fit(untouched, checkpoint=path, resume=True)
 
 
@@ -188,7 +188,7 @@ def test_a_model_is_no_checkpoint(untouched, path):
 OTHERS = {
     "epochs": {"epochs": 4}, "batch_size": {"batch_size": (64, 63)}, "learning_rate": {"learning_rate": 0.05},
     "momentum": {"momentum": 0.5}, "optimizer": {"optimizer": "adam"}, "shuffle": {"shuffle": False}, "seed": {"seed": 6},
-    "another validation data": {"validation": None}, "on_nonfinite": {"on_nonfinite": "skip"},
+    "other validation data": {"validation": None}, "on_nonfinite": {"on_nonfinite": "skip"},
     "sparsify": {"sparsify": mlgraph.GradualPruning(0.5)},
 }  # fmt: skip
 
@@ -210,7 +210,7 @@ def changed(array):
 @pytest.mark.parametrize("data", [(changed(X), LABELS), (X, changed(LABELS)), (X[:-1], LABELS[:-1]), (X / 255, LABELS)])
 def test_other_data(untouched, path, data):
     interrupted(path, 30)
-    with pytest.raises(CheckpointError, match=r"belongs to another run, with another data$"):
+    with pytest.raises(CheckpointError, match=r"belongs to another run, with other data$"):
         untouched.fit(*data, epochs=3, batch_size=64, learning_rate=(0.05, 0.01), momentum=0.0, seed=5,
                       validation=(X[:99], LABELS[:99]), checkpoint=path, resume=True)  # fmt: skip
 

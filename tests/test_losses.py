@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mlgraph
+from mlgraph import losses
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 6)).astype(np.float32)
@@ -122,6 +123,16 @@ def test_a_sigmoid_layer_keeps_its_squared_error():
     same = mlgraph.Network(6, seed=0)
     same.add_layer(2, "sigmoid", loss="squared_error")
     assert same.loss == "squared_error" and same.forward(X).tobytes() == net.forward(X).tobytes()
+
+
+@pytest.mark.parametrize(("y", "hint"), [
+    (np.zeros(9), "; y.astype(int) may be them"), (np.full(9, 0.5), ""), (np.full(9, np.nan), ""), (np.full(9, np.inf), ""),
+    (np.eye(9), "; y.argmax(axis=1) may be them"), (np.zeros((9, 1), int), "; y.ravel() may be them"),
+])  # fmt: skip
+def test_labels_that_are_none(y, hint):
+    with pytest.raises(ValueError, match=r"^y: expected integer labels of shape") as error:
+        losses.read_targets("softmax_cross_entropy", y, 9, 9, "y")
+    assert str(error.value).endswith(f"of shape {y.shape}{hint}")
 
 
 @pytest.mark.parametrize("first", ["softmax", "sigmoid"])

@@ -376,7 +376,8 @@ def test_what_is_not_finite(run: Run) -> None:
     assert (raised.status, len(raised.err.splitlines())) == (1, 1) and "layer" in raised.err
     skipped = run(*options, "--on-nonfinite", "skip", "--json")
     assert skipped.status == 0 and "left out, 0 neurons cut" in skipped.out
-    assert json.loads(skipped.out.splitlines()[-1])["on_nonfinite"] == "skip"
+    record = json.loads(skipped.out.splitlines()[-1])
+    assert record["on_nonfinite"] == "skip" and record["examples_left_out"] > 0 == record["neurons_disconnected"]
     assert run("--on-nonfinite", "ignore").status == 2
 
 
@@ -395,6 +396,18 @@ def test_process_is_quiet_when_nobody_reads(tmp_path: Path, data: Path) -> None:
     assert process.wait(timeout=60) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file descriptors of POSIX")
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_process_with_closed_streams(tmp_path: Path, data: Path, closed: tuple[int, ...]) -> None:
+    """As a service manager may start it."""
+    options = {"stdout": None, "stderr": None, "cwd": tmp_path}
+    for words in (("--epochs", 2, "--hidden", 4), ("evaluate", "mnist-run/model.npz"), ("inspect", "mnist-run/model.npz")):
+        process = start(*words, "--data", data, preexec_fn=lambda: [os.close(number) for number in closed], **options)
+        assert process.wait(timeout=60) == 0, words
+    written = sorted(file.name for file in (tmp_path / "mnist-run").iterdir())
+    assert written == ["history.json", "model.npz", "model.png", "training.png"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,6 +181,39 @@ def test_prune(run: Run, model: str) -> None:
     assert net.n_edges == record["edges"] <= 92
     assert run("evaluate", "mnist-pruned/model.npz", "--json").json["test_accuracy"] == record["test_accuracy"]
     assert Path("mnist-pruned/model.npz").stat().st_size < Path(model).stat().st_size
+
+
+def test_prune_replaces_no_model(run: Run, model: str) -> None:
+    before = Path(model).read_bytes()
+    result = run("prune", model, "--sparsity", 0.5, "--out", Path(model).parent)
+    assert result.status == 2
+    assert result.err.startswith("mlgraph.mnist: error: argument --out: expected another folder than that of MODEL, ")
+    assert Path(model).read_bytes() == before
+
+
+def test_what_is_sparser_already(run: Run, model: str) -> None:
+    net = mlgraph.load(model)
+    net.prune(0.6)
+    net.save("sparse.npz")
+    result = run("prune", "sparse.npz", "--sparsity", 0.3, "--epochs", 1)
+    assert result.out.splitlines()[1].endswith("%: sparser than asked for, so nothing will be cut")
+    assert mlgraph.load("mnist-pruned/model.npz").n_edges == net.n_edges
+
+
+def test_a_backend_that_there_is_not(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a picture needs goes wrong where it is imported."""
+
+    def no_backend(name: str, *rest: Any) -> Any:
+        if name.startswith("matplotlib"):
+            raise ValueError("Key backend: 'spam' is not a valid value")
+        return real(name, *rest)
+
+    real = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", no_backend)
+    for command in (["--epochs", 1], ["inspect", model]):
+        result = run(*command)
+        assert result.status == 0
+        assert result.err.splitlines()[-1].startswith("no picture: a picture needs matplotlib, which says: Key backend: 'spam'")
 
 
 def test_train_sparse(run: Run) -> None:

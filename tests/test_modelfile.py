@@ -217,3 +217,13 @@ def test_where_nothing_can_be_written(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         network().save(path)
     assert error.value.filename == str(path)
+
+
+def test_inputs_that_came_later_are_no_part_of_the_first_layer(path):
+    net = network()
+    net.graph.input("extra")
+    net.save(path)
+    loaded = mlgraph.load(path)
+    assert loaded.layers[0].weights.tobytes() == net.layers[0].weights.tobytes()
+    net.regrow(1.0), loaded.regrow(1.0)
+    assert loaded.n_edges == net.n_edges

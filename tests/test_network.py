@@ -334,3 +334,22 @@ def test_interruption():
         finally:
             child.kill()
     assert min(seconds) < 0.5
+
+
+def test_what_a_network_was_made_with_is_not_assigned():
+    """It would look as if it had been changed, and be another network once saved."""
+    net = network()
+    for thing, name in ((net, "loss"), (net, "layers"), (net, "outputs"), *((net.layers[0], name) for name in (
+            "activation", "dropout", "weight_dropout", "neurons", "size"))):  # fmt: skip
+        with pytest.raises(AttributeError, match=name):
+            setattr(thing, name, 0.5)
+    assert isinstance(net.layers, tuple)
+
+
+def test_bytes_of_zeros_and_ones():
+    """Whoever means 0 and 1 hears of it; who has an image that is nearly black does not."""
+    net, bits = network(), (X > 127).astype(np.uint8)
+    with pytest.warns(UserWarning, match=r"^x: bytes are read as byte / 255, and all of these are 0 or 1; astype"):
+        net.fit(bits, Y, epochs=1)
+    for fine in (X, 2 * bits, 0 * bits, bits.astype(np.float32), bits > 0):
+        net.fit(fine, Y, epochs=1)

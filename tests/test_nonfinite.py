@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from editable import everything
 from overflowing import FLOATS, RNG, TARGETS, N, X, Y, bits, is_finite, network, one_neuron
 
 import mlgraph
@@ -262,6 +263,25 @@ def test_where_nothing_is_left_to_disconnect():
     with pytest.raises(mlgraph.NonFiniteError, match=r"layer 0 neuron 5 is .*; no neuron that led to it may be disconnected$"):
         net.fit(SPOILT, Y, epochs=1, on_nonfinite="disconnect", momentum=0.0)
     assert bits(net) == before and net.layers[0].neurons[5].alive
+
+
+def test_what_a_step_disconnects_goes_together_or_not_at_all():
+    """Several neurons are cut before it turns out that the last one may not be."""
+    net = sensitive()
+    for neuron in net.layers[0].neurons:
+        neuron.weights = net.layers[0].neurons[5].weights
+    before = everything(net.graph)
+    with pytest.raises(mlgraph.NonFiniteError, match=r"; no neuron that led to it may be disconnected$"):
+        net.fit(SPOILT, Y, epochs=1, on_nonfinite="disconnect", momentum=0.0)
+    assert everything(net.graph) == before and all(neuron.alive for neuron in net.layers[0].neurons)
+    assert len(net.history.nonfinite_cut) == 0 and repr(net.history) == "<History of 0 epochs, 0 batches>"
+
+
+def test_a_history_says_what_was_left_out():
+    net = sensitive()
+    assert repr(net.fit(SPOILT, Y, epochs=1, on_nonfinite="skip")).endswith(f", {len(BAD)} examples left out>")
+    net = sensitive()
+    assert repr(net.fit(SPOILT, Y, epochs=1, on_nonfinite="disconnect")).endswith(", 1 neurons cut>")
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------------

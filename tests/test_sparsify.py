@@ -99,6 +99,7 @@ def test_the_curve():
     for moment, want in ((0, 0), (0.2, 0), (0.3, 0.9 - 0.9 * 0.75**3), (0.4, 0.9 - 0.9 / 8), (0.6, 0.9), (1, 0.9)):
         assert schedule.at(moment) == pytest.approx(want)
     assert GradualPruning(0.5, start=0.3, until=0.3).at(0.3) == 0.5 and GradualPruning(0.5, until=0).at(0) == 0.5
+    assert [GradualPruning(0.5, start=0.3, until=0.3).at(t) for t in (0, 0.29, 0.31, 1)] == [0, 0, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])

@@ -1,10 +1,14 @@
 """Where parameters stand: what edits and layouts leave in the vectors beside what they are asked for."""
 
+import copy
+import pickle
+
 import numpy as np
+import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph import arrays, edits
+from mlgraph import arrays, edits, graph, storage
 from mlgraph.storage import PANEL
 
 
@@ -97,3 +101,40 @@ def test_what_falls_away_is_not_trained():
 
     net.fit(X, Y, epochs=3, callback=edit)
     assert [(last.weights.tolist(), last.bias)] == kept
+
+
+@pytest.mark.parametrize("stop", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("column", ["_code", "_count", "_born", "_pool", "bias", "made"])
+def test_what_stops_the_making_of_neurons_leaves_none(column, stop, monkeypatch):
+    """Wherever among the columns it strikes."""
+    net, real = network(), storage.extend
+    g, source = net.graph, np.arange(12, dtype=np.int32)
+    before, values = everything(g), net.forward(X)
+    reached = getattr(g.storage if column in ("bias", "made") else g, column)
+
+    def stopping(to, numbers):
+        real(to, numbers)
+        if to is reached:
+            raise stop
+
+    for room in (storage, graph):
+        monkeypatch.setattr(room, "extend", stopping)
+    with pytest.raises(stop):
+        g.add_neurons(source, np.ones((40, 12)), np.ones(40))
+    monkeypatch.undo()
+    assert everything(g) == before and net.forward(X).tobytes() == values.tobytes()
+    for columns in ((g._code, g._start, g._count, g._data, g._born), g.storage.columns):
+        assert len({len(column) for column in columns}) == 1
+    assert len(g.add_neurons(source, np.ones((2, 12)))) == 2
+
+
+def test_copies_by_the_module():
+    """Of a graph that two hold, neither would know of the other's edits."""
+    net = network()
+    values = net.forward(X)
+    for other in (copy.copy(net), copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert other.graph is not net.graph and other.forward(X).tobytes() == values.tobytes()
+        other.layers[0].neurons[3].prune()
+        assert other.n_edges < net.n_edges and net.forward(X).tobytes() == values.tobytes()
+    assert copy.copy(net.graph) is not net.graph and everything(copy.copy(net.graph)) == everything(net.graph)
+    assert len(pickle.dumps(net)) < 2 * len(pickle.dumps(net.graph))
