@@ -474,7 +474,7 @@ class Model:
         if sparsify is not None:
             from mlgraph.sparsify import Acting
 
-            acting = Acting(sparsify, self, examples, label, target, seed, n_threads)
+            acting = Acting(sparsify, self, examples, label, target, epochs, seed, n_threads)
         with self.graph.in_training():
             self._engine("loss")
             correct = no_answers(self.loss, len(examples), label)

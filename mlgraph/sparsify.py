@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,24 +36,29 @@ class Schedule(ABC):
     ----------
     sparsity : float
         Share of the edges that is gone at the end.
-    updates : int
-        How many times it acts after the first time.
+    updates : int, optional
+        How many times it acts after the first time. By default 100 times, or 10 an epoch if that is less: each time costs some
+        milliseconds, which in a network of few neurons is a good part of an epoch.
     until : float
         Share of the training after which it acts no more.
     """
 
     sparsity: float
-    updates: int = 100
+    updates: int | None = None
     until: float = 0.75
 
     def __post_init__(self) -> None:
         # Plain numbers, so that equal schedules look equal and go into files.
-        vars(self).update(
-            sparsity=share("sparsity", self.sparsity), updates=whole("updates", self.updates), until=share("until", self.until)
-        )
+        updates = None if self.updates is None else whole("updates", self.updates)
+        vars(self).update(sparsity=share("sparsity", self.sparsity), updates=updates, until=share("until", self.until))
+
+    def over(self, epochs: int) -> Schedule:
+        """The schedule of a run of so many epochs."""
+        return self if self.updates else replace(self, updates=min(100, max(1, round(10 * epochs * self.until))))
 
     def due(self, begin: Doubles, end: Doubles) -> Doubles:
         """Moments at which to act before steps that go from `begin` to `end`, shares of the training; NaN where none is."""
+        assert self.updates is not None
         scale = self.updates / max(self.until, 1e-9)
         before, reached = (np.clip(np.ceil(share * scale) - 1, -1, self.updates) for share in (begin, end))
         return np.where(reached > before, reached * (self.until / self.updates), np.nan)
@@ -82,17 +87,19 @@ class Acting:
     Parameters
     ----------
     schedule : Schedule
-    model, examples, label, target, seed, n_threads
+    model, examples, label, target, epochs, seed, n_threads
         Of the run.
     """
 
     def __init__(
-        self, schedule: Schedule, model: Model, examples: Examples, label: Any, target: Any, seed: int, n_threads: int | None
-    ) -> None:
+        self, schedule: Schedule, model: Model, examples: Examples, label: Any, target: Any, epochs: int, seed: int,
+        n_threads: int | None,
+    ) -> None:  # fmt: skip
         if not isinstance(schedule, Schedule):
             raise TypeError(f"sparsify: expected a schedule of mlgraph.sparsify or None, came {type(schedule).__name__}")
         schedule.check(model)
-        self._schedule, self._model, self._examples, self._seed, self._n_threads = schedule, model, examples, seed, n_threads
+        self._schedule = schedule.over(epochs)
+        self._model, self._examples, self._seed, self._n_threads = model, examples, seed, n_threads
         self._y = () if model.loss == "node" else target if label is None else label
 
     def __call__(self, step: int, ends: Doubles) -> int:

@@ -53,12 +53,13 @@ def _no_calls():
 # --- when ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("updates", [1, 3, 20, 1000])
+@pytest.mark.parametrize("updates", [1, 3, 20, 1000, None])
 @pytest.mark.parametrize("until", [0, 0.31, 0.77, 0.999])
 def test_moments(updates, until):
     """Before the first step whose examples reach a moment; each at most once; first and last always."""
     steps = training.schedule(600, 4, (20, 10), (0.1, 0.01))
     network().fit(X, Y, sparsify=Spy(0.5, updates=updates, until=until), seed=7, **OPTIONS)
+    updates = updates or max(1, round(40 * until))  # by default ten in each of the four epochs
     begin = (steps.epoch * 600 + steps.first) / 2400
     end = begin + steps.size / 2400
     want = []
@@ -70,6 +71,11 @@ def test_moments(updates, until):
     np.testing.assert_allclose([call[0] for call in calls], [moment for _, moment in want], atol=1e-12)
     assert calls[0][:2] == (0, 0) or updates > len(steps.size)
     assert calls[-1][0] == pytest.approx(until) and all(call[2] == 7 for call in calls)
+
+
+def test_how_often_by_default():
+    assert [GradualPruning(0.5).over(epochs).updates for epochs in (1, 10, 60)] == [8, 75, 100]
+    assert SET(0.5, updates=7).over(60) == SET(0.5, updates=7)
 
 
 def test_one_step():
