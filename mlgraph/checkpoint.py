@@ -30,6 +30,7 @@ from mlgraph.graph import NEURON, PARAMETER, Graph
 from mlgraph.lowering import gather
 from mlgraph.model import Model
 from mlgraph.modelfile import TEMPORARY, ModelFileError, contents, read, require, save
+from mlgraph.storage import FROZEN
 from mlgraph.training import History, RunState
 
 FORMAT = 1
@@ -274,5 +275,8 @@ def _model_digest(model: Model) -> str:
     at = np.repeat(weights[record] - (np.cumsum(fan) - fan) * stride[record], fan)
     at += np.arange(len(at)) * np.repeat(stride[record], fan)
     has_bias = bias[record] >= 0
-    numbers = graph.parameters[at], has_bias, graph.parameters[bias[record][has_bias]]
+    numbers = [graph.parameters[at], has_bias, graph.parameters[bias[record][has_bias]]]
+    if FROZEN in graph.storage.state:
+        frozen = graph.storage.state_vector(FROZEN, fresh=False)
+        numbers += [frozen[at], frozen[bias[record][has_bias]]]
     return _digest([np.frombuffer(text.encode(), np.uint8), codes, counts, data, sources, constants, inputs, *numbers])

@@ -49,6 +49,13 @@ def share(what: str, value: Any, *, all: bool = False) -> float:
     return float(value)
 
 
+def truth(what: str, value: Any) -> bool:
+    """`value` as a bool, or a TypeError if it is none."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{what}: expected True or False, came {shown(value)}")
+    return bool(value)
+
+
 def one_of(what: str, value: Any, names: Sequence[str]) -> str:
     """`value`, which is one of `names`, or else a ValueError."""
     if not isinstance(value, str) or value not in names:

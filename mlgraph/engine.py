@@ -19,7 +19,7 @@ from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
 from mlgraph.lowering import Ints
 from mlgraph.plan import LANES, Plan
-from mlgraph.storage import PANEL, aligned
+from mlgraph.storage import FROZEN, PANEL, aligned
 
 LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4, "binary_cross_entropy": 5}
 """Losses, as the kernels number them."""
@@ -376,7 +376,9 @@ class Engine:
         direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
         storage = self.graph.storage
         vectors = [storage.vector, *(storage.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
-        own = self._copied(vectors, n_threads)
+        freezes = FROZEN in storage.state and optimizer not in (None, "accumulate")
+        own = self._copied([*vectors, storage.state_vector(FROZEN, fresh=False)] if freezes else vectors, n_threads)
+        frozen = own.pop() if freezes else None
         parameters, first_moment, second_moment, *_ = *own, None, None
         few = most <= FEW if few is None else few
         # Dense data are not copied for it.
@@ -399,7 +401,7 @@ class Engine:
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
         key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_zeroed, wide,
                in_packs, storage.used)  # fmt: skip
-        arrays = parameters, first_moment, second_moment
+        arrays = parameters, first_moment, second_moment, frozen
         prepared = self._prepared
         if prepared is None or prepared[0] != key or not all(map(is_, prepared[1], arrays)):
             sweep = mlgraph_ext.sweep
@@ -428,7 +430,7 @@ class Engine:
                 program=program, index=plan.index, constants=plan.constants, units=units,
                 edges=self._filling.edges if self._filling else _NO_EDGES, parameters=parameters,
                 optimizer=OPTIMIZERS[optimizer or "sgd"],
-                hyper=np.array(hyper, np.float32), first=first_moment, second=second_moment, scale=BYTE_SCALE,
+                hyper=np.array(hyper, np.float32), first=first_moment, second=second_moment, frozen=frozen, scale=BYTE_SCALE,
                 input_column=input_column, backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
                 values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
                 first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],

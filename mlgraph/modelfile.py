@@ -28,7 +28,7 @@ from mlgraph.lists import expand, squeeze
 from mlgraph.lowering import topological
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
-from mlgraph.storage import PANEL, extend
+from mlgraph.storage import FROZEN, PANEL, extend
 
 FORMAT = 4
 """Version of the format, raised when an older reader would go wrong."""
@@ -39,13 +39,13 @@ MAX_BYTES = 2**34
 ARRAYS = {
     "code": "int16", "start": "int64", "count": "int32", "data": "int64", "pool": "int32", "coded": "int32", "bits": "uint8",
     "constants": "float64", "inputs": "int32", "weights": "int64", "stride": "int32", "bias": "int64", "made": "int32",
-    "parameters": "float32",
+    "parameters": "float32", "frozen": "uint8",
 }  # fmt: skip
 
 T = TypeVar("T")
 
 
-COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters")]
+COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters", "frozen")]
 """Arrays that are columns of a graph, or of its storage."""
 
 OF_RECORDS = ("weights", "stride", "bias", "made")
@@ -169,7 +169,8 @@ def contents(model: Model) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
         "reads": model.layers[0]._reads if isinstance(model, Network) else [],
     }
     arrays = {name: np.array(_column(g, name)) for name in COLUMNS} | squeeze(g) | {"parameters": g.parameters}
-    return header, arrays
+    frozen = g.storage.state_vector(FROZEN, fresh=False) if FROZEN in g.storage.state else np.zeros(0)
+    return header, {**arrays, "frozen": frozen.astype(np.uint8)}
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -365,6 +366,10 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     every((arrays["made"] >= 0) & (arrays["made"] <= n), "made", f"0 to {n}")
     require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
 
+    frozen = arrays["frozen"]
+    require(len(frozen) in (0, len(vector)), f"array frozen: expected {len(vector)} numbers or none, came {len(frozen)}")
+    every(frozen <= 1, "frozen", "0 or 1")
+
     graph = Graph()
     for name in COLUMNS:
         _column(graph, name).frombytes(arrays[name].tobytes())
@@ -373,4 +378,6 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     # Kernels work on whole panels.
     at = graph.storage.grow(-(-len(vector) // PANEL) * PANEL)
     graph.storage.vector[at : at + len(vector)] = vector
+    if len(frozen):
+        graph.storage.state_vector(FROZEN, fresh=True)[: len(frozen)] = frozen
     return graph

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.arrays import wiring
-from mlgraph.checks import Float32, float_array, one_of, share, whole
+from mlgraph.checks import Float32, float_array, one_of, share, truth, whole
 from mlgraph.graph import Graph
 from mlgraph.losses import CROSS_ENTROPIES
 from mlgraph.lowering import Ints
@@ -92,6 +92,22 @@ class Layer:
         with self._graph.lock:
             place = self._bias_places()
             self._graph.parameters[place[place >= 0]] = new[place >= 0]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves all its weights and biases as they are."""
+        with self._graph.lock:
+            return self._graph.storage.are_frozen(self._parameters())
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        with self._graph.lock:
+            self._graph.storage.freeze(self._parameters(), truth("frozen", frozen))
+
+    def _parameters(self) -> Ints:
+        """Where they stand in the vector."""
+        places = self._bias_places()
+        return np.concatenate([wiring(self._graph, np.array(self._ids, np.int32)).place, places[places >= 0]], dtype=np.int64)
 
     def _edges(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
         """Of each edge from the layer before, its place among the parameters, its neuron and its source."""

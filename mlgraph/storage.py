@@ -27,6 +27,10 @@ def aligned(n: int) -> Float32:
     return raw[first : first + n]
 
 
+FROZEN = "frozen"
+"""The vector of `Storage.state` that says which parameters training leaves as they are: 1 for these, 0 for others."""
+
+
 class Storage:
     """Parameters and optimizer state, and where those of each record stand in every one of these vectors.
 
@@ -111,6 +115,21 @@ class Storage:
                 vector[: len(old)] = old
             self.state[name] = vector
         return vector
+
+    def freeze(self, places: Any, frozen: bool) -> None:
+        """Have the parameters in some places stay as they are in training, or learn again. It is state like an optimizer's."""
+        if frozen:
+            for name in self.state:
+                self.state_vector(name, fresh=False)[places] = 0  # no velocity may carry them on
+        if frozen or FROZEN in self.state:
+            vector = self.state_vector(FROZEN, fresh=False)
+            vector[places] = frozen
+            if not vector.any():
+                del self.state[FROZEN]
+
+    def are_frozen(self, places: Any) -> bool:
+        """Whether all of them are."""
+        return FROZEN in self.state and bool(self.state_vector(FROZEN, fresh=False)[places].all())
 
     def vectors(self) -> dict[str, Float32]:
         """The parameters (""), and each vector of optimizer state, all of one length."""

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import Float32, float_array, number, one_of, plain
+from mlgraph.checks import Float32, float_array, number, one_of, plain, truth
 
 if TYPE_CHECKING:
     from mlgraph.drawing import Drawing
@@ -88,6 +89,27 @@ class Node:
             raise AttributeError(f"value: expected a parameter, came {self.kind} {plain(self.name)}")
         with self.graph.lock:
             self.graph.weights_of(self._place)[0] = number("value", value)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves it as it is: a parameter, or all weights and the bias of a neuron."""
+        with self.graph.lock:
+            return self.graph.storage.are_frozen(self._parameters())
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        with self.graph.lock:
+            self.graph.storage.freeze(self._parameters(), truth("frozen", frozen))
+
+    def _parameters(self) -> npt.NDArray[np.int64]:
+        """Where they stand in the vector."""
+        node, storage = self._place, self.graph.storage
+        code, record = self.graph._code[node], self.graph._data[node]
+        if code < PARAMETER:
+            raise AttributeError(f"frozen: expected a parameter or neuron, came {self.kind} {plain(self.name)}")
+        n, bias = (self.graph._count[node], storage.bias[record]) if code >= NEURON else (1, -1)
+        places = storage.weights[record] + storage.stride[record] * np.arange(n)
+        return np.append(places, bias) if bias >= 0 else places
 
     def __repr__(self) -> str:
         return f"<{self.kind} {plain(self.name)}>"
@@ -190,6 +212,17 @@ class Edge:
     def weight(self, weight: float) -> None:
         with self.target.graph.lock:
             self.target.weights[self._find()] = number("weight", weight)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves the weight as it is."""
+        with self.target.graph.lock:
+            return self.target.graph.storage.are_frozen(self.target._parameters()[self._find()])
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        with self.target.graph.lock:
+            self.target.graph.storage.freeze(self.target._parameters()[self._find()], truth("frozen", frozen))
 
     def _find(self) -> int:
         self._place = self.target.graph._place_of(self.source, self.target, self._place)

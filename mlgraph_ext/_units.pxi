@@ -89,6 +89,9 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     if thin:
         spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, unit.panel // 2, (unit.panels + 1) // 2,
                     ins.size, part, g)
+    if r.frozen != NULL:
+        for i in range(runs):
+            keep_frozen(r.frozen + at + i * ins.arity * PANEL, run, g + i * run)
     for i in range(runs):
         update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run,
                r.edges + ins.holes if ins.holes >= 0 and unit.part == 0 else NULL, at - ins.weights + i * ins.arity * PANEL)

@@ -55,6 +55,16 @@ cdef extern from *:
     vec quotient(vec, vec) noexcept nogil
 
 
+cdef extern from *:
+    """
+    /* What is frozen has no gradient, whatever it was; its state is zero, and so it stays where it is. */
+    static void keep_frozen(const float *frozen, int64_t n, float *g) {
+        for (int64_t i = 0; i < n; i++) g[i] = frozen[i] != 0 ? 0 : g[i];
+    }
+    """
+    void keep_frozen(const float*, int64_t, float*) noexcept nogil
+
+
 cdef double magnitude(const float* x, int64_t n) noexcept nogil:
     """Sum of |x|: as large as the largest of them, and not finite if one is not. `n` is a multiple of LANES."""
     cdef vec acc[4]

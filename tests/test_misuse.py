@@ -236,6 +236,7 @@ def graph(good):
 
 
 ANY = Kind(lambda w: True)  # a truth value or a text, which anything has
+TRUTH = Kind(True, {"None": None, "text": "yes", "number": 1, "float": 0.0, "array": X}, {"numpy": np.bool_})
 VALIDATION = Kind((X, LABELS), {
     "number": 3, "text": "ab", "row": X, "empty": (), "dict": {0: X, 1: LABELS}, "three": (X, LABELS, X), "Nones": (None, None),
     "columns": (X[:, :5], LABELS), "NaN": (X * NAN, LABELS), "no examples": (X[:0], LABELS[:0]), "labels": (X, LABELS + 1),
@@ -320,6 +321,9 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Edge.weight": (lambda w: lambda weight: setattr(w.n.edges[0], "weight", weight), {"weight": number(0.5)}),
     "Neuron.activation": (
         lambda w: lambda activation: setattr(w.n, "activation", activation), {"activation": a_name("relu")}),
+    "Node.frozen": (lambda w: lambda frozen: setattr(w.p, "frozen", frozen), {"frozen": TRUTH}),
+    "Edge.frozen": (lambda w: lambda frozen: setattr(w.n.edges[0], "frozen", frozen), {"frozen": TRUTH}),
+    "Layer.frozen": (lambda w: lambda frozen: setattr(w.net.layers[0], "frozen", frozen), {"frozen": TRUTH}),
     "Neuron.bias": (lambda w: lambda bias: setattr(w.n, "bias", bias), {"bias": number(0.5)}),
     "Layer.weights": (lambda w: lambda weights: setattr(w.net.layers[1], "weights", weights), {
         "weights": array(WEIGHTS.T[:3])}),
@@ -361,7 +365,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Network.regrow": (lambda w: w.sparse.regrow, {
         "fraction": share(0.25, all=True), "by": a_name("gradient"), "data": DATA_FOR, **SCORED}),
     "GradualPruning": (lambda w: mlgraph.GradualPruning, {
-        "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "start": share(0.25), "scope": a_name("layer")}),
+        "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "start": share(0.25),
+        "scope": a_name("layer")}),
     **{name: (lambda w, name=name: getattr(mlgraph, name), {
         "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "fraction": share(0.25, all=True)})
        for name in ("SET", "RigL")},

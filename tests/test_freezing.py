@@ -1,0 +1,187 @@
+"""What is frozen stays to the bit, whatever computes it; all else learns as if nothing were."""
+
+import copy
+
+import numpy as np
+import pytest
+from learnable import FLOATS, N, X, Y, network
+
+import mlgraph
+from mlgraph import arrays
+from mlgraph.storage import FROZEN
+
+WIDE = np.tile(X, 12) * (np.arange(144) % 5 == 0).astype(np.uint8)
+OPTIMIZERS = {"sgd": {"momentum": 0.0}, "momentum": {}, "adam": {"optimizer": "adam", "learning_rate": 0.003}}
+
+
+def written_out():
+    """Neurons of parameters that are nodes, and parameters that operations read."""
+    g, rng = mlgraph.Graph(), np.random.default_rng(3)
+    x = g.inputs(FLOATS.shape[1])
+    hidden = [
+        mlgraph.tanh(mlgraph.sum(g.parameter(0.1), *(g.parameter(w) * s for w, s in zip(row, x, strict=True))))
+        for row in rng.normal(size=(9, len(x)))
+    ]
+    outputs = [g.add_neuron(hidden, weights=rng.normal(size=9)) * g.parameter(1.5) for _ in range(3)]
+    return mlgraph.Model(g, outputs, "softmax_cross_entropy")
+
+
+def wide():
+    """Of so many inputs that their sums are made in two halves."""
+    net = mlgraph.Network(WIDE.shape[1], seed=0)
+    net.add_layer(40, "tanh")
+    net.add_layer(3, "softmax")
+    return net
+
+
+def pruned(share):
+    net = network()
+    net.prune(share, by="random")
+    return net
+
+
+MODELS = {
+    "dense bytes": (network, X), "dense floats": (network, FLOATS), "sparse bytes": (network, X * (X > 200)),
+    "rows of bytes": (lambda: pruned(0.9), X), "rows of floats": (lambda: pruned(0.9), FLOATS),
+    "wide": (wide, WIDE), "blocks with holes": (lambda: pruned(0.1), X), "dropout": (lambda: network(dropout=0.4), X),
+    "edges dropped": (lambda: network(weight_dropout=0.3), X), "written out": (written_out, FLOATS),
+}
+
+
+def some(model, seed=0):
+    """Whether each parameter, in the order of `get_parameters`, is among those to freeze: about half."""
+    return np.random.default_rng(seed).random(len(model.graph.get_parameters())) < 0.5
+
+
+def freeze(model, chosen):
+    model.graph.storage.freeze(arrays.stands(model.graph)[chosen], True)
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("name", MODELS)
+def test_one_step_moves_all_but_the_frozen(sweep, name, options):
+    make, x = MODELS[name]
+    free, model = make(), make()
+    chosen, before = some(model), model.graph.get_parameters()
+    freeze(model, chosen)
+    for one in (free, model):
+        one.fit(x, Y, epochs=1, batch_size=N, n_threads=2, **options)
+    after = model.graph.get_parameters()
+    assert after[chosen].tobytes() == before[chosen].tobytes()
+    assert after[~chosen].tobytes() == free.graph.get_parameters()[~chosen].tobytes()
+    assert (after[~chosen] != before[~chosen]).mean() > 0.15
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("name", MODELS)
+def test_many_steps(sweep, name, options):
+    make, x = MODELS[name]
+    results = []
+    for n_threads in (1, 3):
+        model = make()
+        chosen, before = some(model), model.graph.get_parameters()
+        freeze(model, chosen)
+        model.fit(x, Y, epochs=3, batch_size=(64, 16), n_threads=n_threads, **options)
+        assert model.graph.get_parameters()[chosen].tobytes() == before[chosen].tobytes()
+        results.append(model.graph.get_parameters().tobytes())
+    assert results[0] == results[1] != before.tobytes()
+
+
+def test_views_freeze_what_they_show():
+    net = network()
+    first, last = net.layers[0], net.layers[-1]
+    assert not first.frozen and FROZEN not in net.graph.storage.state
+    neuron, edge = first.neurons[3], first.neurons[5].edges[2]
+    neuron.frozen = edge.frozen = last.frozen = True
+    assert neuron.frozen and edge.frozen and last.frozen and all(n.frozen for n in last.neurons)
+    assert not first.frozen and not first.neurons[5].frozen and not first.neurons[5].edges[1].frozen
+    before = [(layer.weights.copy(), layer.biases.copy()) for layer in net.layers]
+    net.fit(X, Y, epochs=2)
+    same = first.weights == before[0][0]
+    assert same[3].all() and first.biases[3] == before[0][1][3]
+    assert same[5, 2] and same.sum() == same.shape[1] + 1
+    assert (last.weights == before[-1][0]).all() and (last.biases == before[-1][1]).all()
+    neuron.frozen = False
+    assert not neuron.frozen and not neuron.edges[0].frozen
+    edge.frozen = last.frozen = False
+    assert FROZEN not in net.graph.storage.state
+
+
+def test_a_parameter_of_an_expression():
+    g = mlgraph.Graph()
+    x, a, b = g.input(), g.parameter(1.0), g.parameter(2.0)
+    model = mlgraph.Model(g, [a * x + b])
+    a.frozen = True
+    assert a.frozen and not b.frozen
+    model.fit([[1.0], [2.0]], [5.0, 6.0], epochs=200, batch_size=2, learning_rate=0.1)
+    assert a.value == 1 and b.value == pytest.approx(4, abs=1e-3)
+    for node in (x, a * x, g.constant(1)):
+        with pytest.raises(AttributeError, match=r"^frozen: expected a parameter or neuron, came "):
+            node.frozen = True
+    assert g.compile(a * x).vjp([[3.0]]).of(a) == 3  # a gradient it has
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_no_velocity_carries_on_what_is_frozen_in_a_run(options):
+    net, seen = network(), []
+
+    def freeze_at_first(progress):
+        if progress.kind == "epoch":
+            net.layers[0].frozen = True
+            seen.append((net.layers[0].weights.tobytes(), net.layers[1].weights.tobytes()))
+
+    net.fit(X, Y, epochs=3, callback=freeze_at_first, **options)
+    assert len({first for first, _ in seen}) == 1 and len({second for _, second in seen}) == 3
+
+
+def test_it_stays_frozen_through_edits_files_and_copies(tmp_path):
+    net = network()
+    neuron, edge = net.layers[0].neurons[3], net.layers[1].neurons[2].edges[4]
+    neuron.frozen = edge.frozen = True
+    source = neuron.sources[1]
+    net.graph.prune([net.layers[0].neurons[7], (source, neuron)])
+    net.evaluate(X, Y)
+    assert edge.frozen and neuron.frozen
+    net.graph.add_edge(source, neuron, 0.5)
+    assert edge.frozen and not neuron.frozen and neuron.edges[0].frozen and not net.graph.edge(source, neuron).frozen
+    net.undo()
+    assert edge.frozen and neuron.frozen
+    net.save(tmp_path / "model.npz")
+    for other in (mlgraph.load(tmp_path / "model.npz"), copy.deepcopy(net)):
+        there = other.layers[0].neurons[3]
+        assert there.frozen and not other.layers[0].neurons[4].frozen
+        before = there.weights.copy()
+        other.fit(X, Y, epochs=1)
+        np.testing.assert_array_equal(there.weights, before)
+    edge.prune()
+    net.undo()
+    assert edge.frozen
+    with net.graph.one_edit(parameters=True):
+        neuron.frozen = False
+    net.undo()
+    assert neuron.frozen
+
+
+def test_a_resumed_run_keeps_what_is_frozen(tmp_path):
+    options = {"epochs": 3, "batch_size": 32, "seed": 1}
+    whole, path = network(), tmp_path / "run.npz"
+    whole.layers[0].frozen = True
+    whole.fit(X, Y, **options)
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress):
+        if progress.kind == "epoch" and progress.epoch == 1:
+            raise Stop
+
+    half = network()
+    half.layers[0].frozen = True
+    with pytest.raises(Stop):
+        half.fit(X, Y, **options, checkpoint=path, checkpoint_every=0, callback=stop)
+    with pytest.raises(mlgraph.CheckpointError, match="another model"):
+        network().fit(X, Y, **options, checkpoint=path, resume=True)
+    again = network()
+    again.layers[0].frozen = True
+    again.fit(X, Y, **options, checkpoint=path, resume=True)
+    assert again.layers[0].frozen and again.graph.get_parameters().tobytes() == whole.graph.get_parameters().tobytes()
