@@ -15,20 +15,24 @@ from mlgraph.views import Edge, Neuron, Node
 from mlgraph_ext import ISA
 
 if TYPE_CHECKING:
+    from mlgraph.arrays import Edges, Neurons
     from mlgraph.checkpoint import CheckpointError
     from mlgraph.modelfile import ModelFileError, load
     from mlgraph.sparsify import SET, GradualPruning, RigL
+    from mlgraph.trace import Trace
 
 __all__ = [
-    "ISA", "SET", "CheckpointError", "CycleError", "Edge", "Function", "GradualPruning", "Gradients", "Graph", "History",
-    "Layer", "Model", "ModelFileError", "Network", "Neuron", "Node", "NonFiniteError", "Progress", "RigL", "default_threads",
-    "load", *(name for name in _functions if name not in ("max", "sum")),  # which `import *` must not take from Python
+    "ISA", "SET", "CheckpointError", "CycleError", "Edge", "Edges", "Function", "GradualPruning", "Gradients",
+    "Graph", "History", "Layer", "Model", "ModelFileError", "Network", "Neuron", "Neurons", "Node", "NonFiniteError",
+    "Progress", "RigL", "Trace", "default_threads", "load",
+    *(name for name in _functions if name not in ("max", "sum")),  # `import *` must not take these from Python
 ]  # fmt: skip
 
 # What few programs need at once is imported when asked for.
 _LATER = {
-    "CheckpointError": "checkpoint", "GradualPruning": "sparsify", "ModelFileError": "modelfile", "RigL": "sparsify",
-    "SET": "sparsify", "load": "modelfile",
+    "CheckpointError": "checkpoint", "Edges": "arrays", "GradualPruning": "sparsify",
+    "ModelFileError": "modelfile", "Neurons": "arrays", "RigL": "sparsify", "SET": "sparsify", "Trace": "trace",
+    "load": "modelfile",
 }  # fmt: skip
 _MODULES = ("datasets", "drawing", "pruning", "sparsify", "testing")
 

@@ -44,7 +44,8 @@ def whole(what: str, value: Any, least: int = 1, most: int | None = MOST) -> int
 
 def share(what: str, value: Any, *, all: bool = False) -> float:
     """`value` as a float; ValueError if it is no number from 0 to below 1, or to 1 if it may be `all`."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1 or (value == 1 and not all):
+    is_share = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1  # type: ignore[operator]
+    if not is_share or (value == 1 and not all):
         raise ValueError(f"{what}: expected a number from 0 to {'' if all else 'below '}1, came {shown(value)}")
     return float(value)
 
@@ -116,4 +117,5 @@ def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) 
         with np.errstate(over="raise"):
             return array.astype(np.float32, copy=False)
     except FloatingPointError:
-        raise ValueError(f"{what}: expected numbers that float32 can hold, came {np.abs(array).max()}") from None
+        largest = np.abs(array[np.isfinite(array)]).max()
+        raise ValueError(f"{what}: expected numbers that float32 can hold, came {largest}") from None

@@ -173,7 +173,7 @@ class Graph:
     @_adds
     def add_neuron(
         self,
-        sources: Sequence[Node],
+        sources: Sequence[Node] | npt.NDArray[np.int32],
         activation: str = "identity",
         *,
         weights: npt.ArrayLike | None = None,
@@ -183,20 +183,18 @@ class Graph:
 
         Parameters
         ----------
-        sources : sequence of Node
+        sources : sequence of Node, or int32 array of their ids
             At least one node of this graph; none twice.
         activation : str
             identity, relu, leaky_relu, sigmoid or tanh.
         weights : array_like, shape (len(sources),), optional
-            Zeros by default.
+            Zeros by default: hidden neurons that all begin so never come to differ.
         bias : float or None
             None: no bias.
         """
         from mlgraph.edits import edited
 
-        ids = self._ids("sources", sources)
-        if not ids or len(set(ids)) != len(ids):
-            raise ValueError(f"sources: expected at least one node and none twice, came {len(ids)} nodes")
+        ids = self._source_ids(sources).tolist()
         code = NEURON + _activation(activation)
         w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
         b = 0.0 if bias is None else number("bias", bias)
@@ -691,7 +689,8 @@ class Graph:
         except TypeError:
             raise TypeError(f"node: expected the id of a node, came {type(node).__name__}") from None
         if not 0 <= node < len(self._code):
-            raise IndexError(f"node: expected 0 to {len(self._code) - 1}, came {shown(node)}")
+            expected = f"0 to {len(self._code) - 1}" if len(self._code) else "a graph that has nodes"
+            raise IndexError(f"node: expected {expected}, came {shown(node)}")
         return int(node)
 
     def _columns(self) -> tuple[array[Any], ...]:
@@ -733,8 +732,10 @@ class Graph:
             ids = sources.astype(np.int32)
         else:
             ids = np.array(self._ids("sources", sources), np.int32)
-        if len(ids) == 0 or len(np.unique(ids)) != len(ids):
-            raise ValueError(f"sources: expected at least one node and none twice, came {len(ids)} nodes")
+        unique, times = np.unique(ids, return_counts=True)
+        if len(unique) == 0 or len(unique) < len(ids):
+            came = f"{plain(self[int(unique[times > 1][0])].name)} twice" if len(ids) else "none"
+            raise ValueError(f"sources: expected at least one node and none twice, came {came}")
         return ids
 
 

@@ -127,14 +127,18 @@ class Model:
         Parameters
         ----------
         sparsity : float
-            Share of the edges that is gone afterwards, of all that the neurons were made with. What the cut leaves without a
-            live source, or without a way to an output, goes too.
+            Share of the edges that is gone afterwards, of all that the neurons were made with; nothing goes where it is gone
+            already. What the cut leaves without a live source, or without a way to an output, goes too, so that more may be
+            gone than asked for: `sparsity` then says how much. Of a model that shares its graph with others only what is not
+            theirs alone.
         neurons : float
             In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
         by : str or callable
             "magnitude": of the weight. "saliency": of weight x gradient, of the mean loss over `data`. "random". A callable
-            takes `mlgraph.arrays.Edges` (or, for neurons, a list of them) and gives a score for each. How neurons are scored
-            by magnitude and saliency says `mlgraph.pruning`.
+            takes `mlgraph.Edges` (or, for neurons, a list of `Neuron`) and gives a score for each; it may run the model, but
+            not edit it. The magnitude of a neuron is the norm of the weights into it times that of those out of it; its
+            saliency is the sum of weight x gradient over those out of it (Molchanov et al. 2017, Pruning convolutional
+            neural networks).
         scope : "global" or "layer"
             Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
         data : (x, y), optional
@@ -388,9 +392,10 @@ class Model:
             output of the label and 0 for all others.
         epochs : int
         batch_size : int or (int, int)
-            From and to; see `mlgraph.training.schedule`. The gradient is the mean over the batch.
+            From and to: after every batch it moves with p^2, where p is the share of the training that is done. The gradient is
+            the mean over the batch.
         learning_rate : float or (float, float)
-            From and to.
+            From and to: it moves with p^1.5. `History.learning_rate` has that of each batch.
         momentum : float
             v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
         optimizer : "sgd" or "adam"

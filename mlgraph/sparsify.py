@@ -142,7 +142,7 @@ class GradualPruning(Schedule):
     Parameters
     ----------
     sparsity, updates, until
-        As for `Schedule`.
+        As for `mlgraph.sparsify.Schedule`.
     start : float
         Share of the training before which nothing is cut.
     scope : "global" or "layer"
@@ -176,12 +176,13 @@ class SET(Schedule):
     """Sparse from the first step on: again and again the smallest weights are cut, and as many edges grow at random.
 
     Sparse evolutionary training (Mocanu et al. 2018, Scalable training of artificial neural networks). Each layer has as many
-    edges as `erdos_renyi` gives it; the first time, what is more goes. Only for a `Network`.
+    edges as `erdos_renyi` gives it; the first time, what is more goes. Edges grow between nodes that are alive: an input or a
+    neuron that has lost all its edges gets none back, other than in the paper. Only for a `Network`.
 
     Parameters
     ----------
     sparsity, updates, until
-        As for `Schedule`.
+        As for `mlgraph.sparsify.Schedule`.
     fraction : float
         Share of the edges that move the first time; along a cosine it falls to 0 at `until` (Dettmers and Zettlemoyer 2019,
         Sparse networks from scratch).

@@ -38,6 +38,7 @@ def world():
     w.f = w.g.compile([w.y, w.n])
     w.gradients = w.f.vjp(X)
     w.model = mlgraph.Model(w.g, [w.y, w.n])
+    w.traced = w.model.trace(X, np.zeros((16, 2)))
     w.net = Network(6, seed=1)
     w.net.add_layer(9, "tanh", dropout=0.25)
     w.net.add_layer(3, "softmax")
@@ -332,6 +333,9 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Function.__call__": (lambda w: w.f, {"x": DATA, "n_threads": THREADS}),
     "Function.vjp": (lambda w: w.f.vjp, {"x": DATA, "cotangent": COTANGENT, "n_threads": THREADS}),
     "Function.jvp": (lambda w: w.f.jvp, {"x": DATA, "tangent": array(X, lengths=(0, 1)), "n_threads": THREADS}),
+    "Trace.__getitem__": (lambda w: w.traced.__getitem__, {"node": a_node(lambda w: w.n)}),
+    "Trace.adjoint": (lambda w: w.traced.adjoint, {"node": a_node(lambda w: w.n)}),
+    "Trace.of": (lambda w: lambda nodes: w.traced.of(nodes).values, {"nodes": nodes(lambda w: [w.y, w.n])}),
     "Gradients.of": (lambda w: w.gradients.of, {"node": a_node(lambda w: w.n)}),
     "Gradients.of_bias": (lambda w: w.gradients.of_bias, {"neuron": a_node(lambda w: w.n)}),
     "Model": (lambda w: mlgraph.Model, {
@@ -396,6 +400,7 @@ FREE = {
     "NonFiniteError": "an exception", "CycleError": "an exception", "ModelFileError": "an exception",
     "CheckpointError": "an exception",
     "datasets.DataError": "an exception", "datasets.Dataset": "a record", "testing.Expected": "a record",
+    "Edges": "a record", "Neurons": "a record", "Trace": "made by models", "Trace.deltas": "no argument",
     "Edge": "made by graphs", "Gradients": "a record", "History": "a record", "Progress": "a record",
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
     "History.add": "of the training loop",
@@ -409,7 +414,7 @@ FREE = {
 MAY_BE = {  # what is no mistake there
     "Graph.operation": {("arguments", "number")}, "Graph.softmax": {("nodes", "numbers")},
     "Graph.sources_of": {("node", "truth")}, "Graph.targets_of": {("node", "truth")}, "Graph.__getitem__": {("node", "truth")},
-    "Graph.compile": {("outputs", "one node")}, "datasets.load_mnist": {("folder", "None")},
+    "Trace.of": {("nodes", "empty"), ("nodes", "empty row")}, "Graph.compile": {("outputs", "one node")}, "datasets.load_mnist": {("folder", "None")},
     **{name: {(p, way) for p in kinds for way in (["number"] if len(kinds) > 1 else ["number", "of another graph"])}
        for name, (_, kinds) in API.items() if name in mlgraph.functions.__all__},
 }  # fmt: skip
