@@ -156,7 +156,7 @@ class Search:
         return self._fault(1, slot, f"has the adjoint {self._adjoints[slot]} in", numbers)
 
     def _of_update(self, spoilt: Mask, rate: float, vectors: list[Float32]) -> Fault:
-        slot, source, place = next(_spoilt_slots(self._plan, spoilt), (-1, -1, -1))
+        slot, source, place = _first_spoilt(self._plan, spoilt)
         if slot < 0:
             self.finite[:] = False
             return Fault(2, -1, -1, "something is not finite")
@@ -290,8 +290,11 @@ class Search:
         return values, adjoints
 
 
-def _spoilt_slots(plan: Plan, spoilt: Mask) -> Iterator[tuple[int, int, int]]:
-    """Slot of each neuron or parameter of which a number is marked; slot of that weight's source, or -1; the number's place."""
+def _first_spoilt(plan: Plan, spoilt: Mask) -> tuple[int, int, int]:
+    """Slot of the first node of which a number is marked; slot of that weight's source, or -1; the number's place.
+
+    Of its numbers the first weight, or else the bias; -1 three times if none is marked.
+    """
     for _, ins in plan.trained:
         places = np.flatnonzero(spoilt[ins.weights : ins.weights + ins.n_weights])
         if ins.kind == KINDS["dense"]:
@@ -303,9 +306,13 @@ def _spoilt_slots(plan: Plan, spoilt: Mask) -> Iterator[tuple[int, int, int]]:
         else:
             owner, source = places, np.full(len(places), -1)
         biases = np.flatnonzero(spoilt[ins.bias : ins.bias + ins.size]) if ins.bias >= 0 else np.zeros(0, np.int64)
-        found = [*zip(owner, source, ins.weights + places, strict=True), *((k, -1, ins.bias + k) for k in biases)]
-        for k, read, place in sorted(found, key=lambda one: int(one[0])):
-            yield ins.dst + int(k), int(read), int(place)
+        owners = np.append(owner, biases)
+        if len(owners):
+            k = int(np.argmin(owners))
+            of_weight = k < len(places)
+            place = ins.weights + places[k] if of_weight else ins.bias + owners[k]
+            return ins.dst + int(owners[k]), int(source[k]) if of_weight else -1, int(place)
+    return -1, -1, -1
 
 
 def _size(x: Any) -> float:

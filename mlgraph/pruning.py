@@ -326,8 +326,9 @@ def _best(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> M
     if np.isnan(score).any():
         raise ValueError("by: expected scores that are numbers, came nan")
     keep = np.zeros(len(score), bool)
-    for g, most in enumerate(wanted.astype(np.int64).tolist()):
-        mine = np.flatnonzero(group == g)
+    sizes = np.bincount(group, minlength=len(wanted))[: len(wanted)]
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes))
+    for mine, most in zip(members, wanted.astype(np.int64).tolist(), strict=False):
         if most >= len(mine):
             keep[mine] = True
         elif most > 0:

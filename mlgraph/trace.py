@@ -58,9 +58,9 @@ class Trace:
 
     def of(self, nodes: Sequence[Node] | npt.NDArray[np.int32] | range) -> Trace:
         """The trace of some of its nodes, in their order."""
-        numbers = isinstance(nodes, range) or (isinstance(nodes, np.ndarray) and nodes.dtype.kind in "iu")
-        listed = nodes if numbers else self._graph._ids("nodes", nodes)
-        columns = [self._at(int(i)) for i in listed]
+        are_ids = isinstance(nodes, range) or (isinstance(nodes, np.ndarray) and nodes.dtype.kind in "iu")
+        ids: Any = nodes if are_ids else self._graph._ids("nodes", nodes)
+        columns = [self._at(int(i)) for i in ids]
         adjoints = None if self.adjoints is None else self.adjoints[:, columns]
         return Trace(self._graph, self.nodes[columns], self.values[:, columns], adjoints, self._codes[columns], self._edits)
 
