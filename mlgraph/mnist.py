@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import mlgraph
-from mlgraph import mnist_inspect
-from mlgraph.application import add_common_options, check_fit, complain, count, describe, finite, load_data, load_model
-from mlgraph.arguments import COUNT, COUNTS, FRACTION, RATES, SECONDS, SEED, SIZES, Failure, Parser, one_of
+from mlgraph.app import inspect
+from mlgraph.app.arguments import COUNT, COUNTS, FRACTION, RATES, SECONDS, SEED, SIZES, Failure, Parser, one_of
+from mlgraph.app.common import add_common_options, check_fit, complain, count, describe, finite, load_data, load_model
+from mlgraph.app.display import Display
 from mlgraph.datasets import Dataset
-from mlgraph.display import Display
 from mlgraph.modelfile import write_atomically
 from mlgraph.nonfinite import POLICIES
 from mlgraph.ops import ACTIVATIONS
@@ -396,7 +396,7 @@ class _Command(NamedTuple):
 COMMANDS = {
     "train": _Command("train a network and save it; the command if none is named", _add_train_options, _train),
     "evaluate": _Command("say how well a saved network does on the test data", _add_evaluate_options, _evaluate),
-    "inspect": _Command("say and draw what the neurons of a saved network do", mnist_inspect.add_options, mnist_inspect.run),
+    "inspect": _Command("say and draw what the neurons of a saved network do", inspect.add_options, inspect.run),
     "prune": _Command("cut edges of a saved network and train what is left", _add_prune_options, _prune),
 }
 

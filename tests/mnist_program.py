@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlgraph import mnist
-from mlgraph.display import Display
+from mlgraph.app.display import Display
 
 HEIGHT, WIDTH, CLASSES = 4, 5, 3
 

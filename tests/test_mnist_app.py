@@ -191,7 +191,7 @@ def test_live_window(run: Run, monkeypatch: pytest.MonkeyPatch, watched: bool) -
             calls.append(("wait", len(history.validation_accuracy)))
             raise KeyboardInterrupt  # Ctrl-C closes it, too
 
-    monkeypatch.setattr("mlgraph.display.LivePicture", Window)
+    monkeypatch.setattr("mlgraph.app.display.LivePicture", Window)
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert run("--epochs", 2, "--no-plot", "--live", terminal=watched).status == 0
     title = "20-32-3 leaky_relu, 736 edges, 2 epochs, seed 0"

@@ -11,7 +11,7 @@ import pytest
 from mnist_program import Run, interrupt
 
 import mlgraph
-from mlgraph import application
+from mlgraph.app import common
 
 
 def record_of(folder: str) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def test_interrupt_while_loading(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     def load(folder: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(application, "load_mnist", load)
+    monkeypatch.setattr(common, "load_mnist", load)
     assert run() == (130, "", "mlgraph.mnist: interrupted\n")
 
 

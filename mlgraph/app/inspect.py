@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import mlgraph
-from mlgraph.application import add_common_options, check_fit, count, describe, finite, load_data, load_model
-from mlgraph.arguments import INDEX, NEURON, Failure
+from mlgraph.app.arguments import INDEX, NEURON, Failure
+from mlgraph.app.common import add_common_options, check_fit, count, describe, finite, load_data, load_model
 from mlgraph.datasets import Dataset
 from mlgraph.portrait import SHOWN, Portrait, draw, portraits
 

@@ -8,7 +8,7 @@ import os
 import sys
 
 import mlgraph
-from mlgraph.arguments import THREADS, Failure
+from mlgraph.app.arguments import THREADS, Failure
 from mlgraph.datasets import DataError, Dataset, load_mnist
 
 __all__ = ["add_common_options", "check_fit", "complain", "count", "describe", "finite", "load_data", "load_model"]
