@@ -159,7 +159,7 @@ class Examples:
         self.array = np.ascontiguousarray(self.array)
         self._what = what
         self._narrowed: tuple[bytes, Examples] | None = None
-        self._room = np.empty(0, self.array.dtype)
+        self._room: npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.array)
@@ -226,7 +226,7 @@ class Examples:
         key = columns.tobytes()
         if self._narrowed is None or self._narrowed[0] != key:
             size = len(self) * len(columns)
-            if len(self._room) < size:
+            if self._room is None or len(self._room) < size:
                 self._room = np.empty(size, self.array.dtype)
             few = self._room[:size].reshape(len(self), len(columns))  # over those of before, which nobody reads any more
             mlgraph_ext.sweep.take_columns(self.array.view(np.uint8), columns, few.view(np.uint8), few.itemsize, n_threads)
@@ -382,7 +382,7 @@ class Engine:
         direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
         storage = self.graph.storage
         vectors = [storage.vector, *(storage.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
-        freezes = FROZEN in storage.state and optimizer not in (None, "accumulate")
+        freezes = bool(optimizer) and optimizer != "accumulate" and FROZEN in storage.state
         own = self._copied([*vectors, storage.state_vector(FROZEN, fresh=False)] if freezes else vectors, n_threads)
         frozen = own.pop() if freezes else None
         parameters, first_moment, second_moment, *_ = *own, None, None

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -357,3 +358,49 @@ def test_how_often(path, monkeypatch):
 
     fit(network(), epochs=1, validation=None, batch_size=100, checkpoint=path, checkpoint_every=4, callback=callback)
     assert written == [4, 8, 12, 13 if clock[0] == 13 else clock[0]]
+
+
+def test_a_checkpoint_is_written_while_no_other_thread_may_edit(path, monkeypatch):
+    net, free = network(), []
+
+    def other():
+        free.append(net.graph.lock.acquire(blocking=False))
+        if free[-1]:
+            net.graph.lock.release()
+
+    def save(*_, **__):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(checkpoints, "save", save)
+    fit(net, checkpoint=path)
+    assert free and not any(free)
+
+
+def test_a_digest_knows_shapes():
+    assert checkpoints._digest([np.zeros((2, 3))]) != checkpoints._digest([np.zeros((3, 2))])
+
+
+def test_a_full_disk_is_tried_no_more_often(path, monkeypatch):
+    clock, tries = [0], []
+
+    def tick(_):
+        clock[0] += 1
+
+    def full(*_, **__):
+        tries.append(clock[0])
+        raise OSError(28, "full")
+
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.warns(RuntimeWarning, match="cannot be written"):
+        fit(network(), callback=tick, checkpoint=path, checkpoint_every=10)
+    assert clock[0] > 20 and len(tries) <= clock[0] // 10 + 1
+
+
+def test_a_name_that_looks_like_a_pattern(tmp_path):
+    other = tmp_path / ".ab.12345678.mlgraph-part"
+    other.touch()
+    fit(network(), checkpoint=tmp_path / "a*")
+    assert other.exists()

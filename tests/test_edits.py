@@ -489,3 +489,18 @@ def test_training_goes_on_as_with_a_mask(optimizer):
         net.graph.parameters[arrays.wiring(net.graph).place], twin.graph.parameters[edges.place[~chosen]], rtol=2e-4, atol=1e-6
     )
     np.testing.assert_allclose(net.history.epoch_loss, twin.history.epoch_loss, rtol=1e-5)
+
+
+def test_lists_that_differ_in_their_last_source_alone_stay_two():
+    g = mlgraph.Graph()
+    a, b = g.add_neurons(g.inputs(18), np.ones((2, 18)))
+    g.prune([(16, a), (17, b)])
+    assert g.sources_of(a).tolist() == [*range(16), 17] and g.sources_of(b).tolist() == [*range(17)]
+
+
+def test_a_list_stays_in_order_whatever_the_list_before_it_ends_with():
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    a, b = g.add_neuron([x[0], x[3]]), g.add_neuron([x[1], x[3]])
+    edits.grow(g, np.array([2, 2]), np.array([a.id, b.id]), np.zeros(2, np.float32))
+    assert g.sources_of(a.id).tolist() == [0, 2, 3] and g.sources_of(b.id).tolist() == [1, 2, 3]

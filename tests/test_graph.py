@@ -232,3 +232,9 @@ def test_an_error_says_what_is_wrong_and_changes_nothing(name):
     with pytest.raises(error, match=message):
         attempt(g, x)
     assert everything(g) == before
+
+
+def test_neurons_without_a_bias_have_0_in_the_table():
+    g = mlgraph.Graph()
+    g.add_neuron(g.inputs(1), weights=[2.0], bias=None)
+    assert g.neurons().bias.tolist() == [0]

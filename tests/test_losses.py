@@ -204,3 +204,41 @@ def test_no_layer_comes_in_training():
     with pytest.raises(RuntimeError, match="add_layer: expected a network that is not being trained, came one that is"):
         net.fit(X, ANSWERS, epochs=1, callback=lambda progress: net.add_layer(3))
     assert len(net.layers) == 2 and net.loss == "binary_cross_entropy"
+
+
+def test_truths_are_labels():
+    net = mlgraph.Network(1)
+    net.add_layer(2, "softmax")
+    assert net.evaluate(np.ones((2, 1)), [False, True]) == net.evaluate(np.ones((2, 1)), [0, 1])
+
+
+def test_no_answers_to_no_examples():
+    g = mlgraph.Graph()
+    model = mlgraph.Model(g, g.add_neuron(g.inputs(1)), "binary_cross_entropy")
+    assert model.trace(np.zeros((0, 1)), np.zeros(0)).adjoints.shape[0] == 0
+
+
+def test_targets_that_change_while_they_are_learnt():
+    """They are copied: a run learns what it was given."""
+
+    def run(change):
+        g, y = mlgraph.Graph(), np.ones((4, 1), np.float32)
+        model = mlgraph.Model(g, g.add_neuron(g.inputs(1)))
+        model.fit(np.ones((4, 1)), y, epochs=3, callback=lambda _: y.fill(9) if change else None)
+        return model.graph.parameters.tolist()
+
+    assert run(True) == run(False)
+
+
+def test_an_even_chance_is_no_yes():
+    g = mlgraph.Graph()
+    model = mlgraph.Model(g, g.add_neuron(g.inputs(1), weights=[1.0]), "binary_cross_entropy")
+    assert model.predict([[0.0], [1e-30], [-1e-30]]).tolist() == [0, 1, 0]
+
+
+def test_the_mean_loss_is_summed_in_float64():
+    g = mlgraph.Graph()
+    x = g.input()
+    model = mlgraph.Model(g, [x], x * 1)
+    losses = np.array([[3e7]] + [[1.0]] * 1000, np.float32)
+    assert model.evaluate(losses)["loss"] == losses.mean(dtype=np.float64) != losses.mean()

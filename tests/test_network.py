@@ -1,6 +1,7 @@
 """Training, evaluating and predicting: what comes out, what is refused, what an interrupted run leaves."""
 
 import copy
+import pickle
 import signal
 import subprocess
 import sys
@@ -353,3 +354,17 @@ def test_bytes_of_zeros_and_ones():
         net.fit(bits, Y, epochs=1)
     for fine in (X, 2 * bits, 0 * bits, bits.astype(np.float32), bits > 0):
         net.fit(fine, Y, epochs=1)
+
+
+def test_a_model_from_a_pickle_protects_its_outputs():
+    net = pickle.loads(pickle.dumps(network()))
+    assert net.graph.protected() == network().graph.protected()
+    with pytest.raises(ValueError, match="expected neurons that are no outputs of a model"):
+        net.outputs[0].prune()
+
+
+def test_no_state_of_another_optimizer_is_left():
+    net = network()
+    net.fit(X, Y, epochs=1, optimizer="adam")
+    net.fit(X, Y, epochs=1, momentum=0.0)
+    assert not net.graph.storage.state

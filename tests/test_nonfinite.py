@@ -414,3 +414,13 @@ def test_losses_of_both_infinities_have_no_mean_and_no_warning():
     model = mlgraph.Model(g, [ratio], ratio)
     x = np.array([[0.0], [-0.0], [2.0]], np.float32)
     assert np.isnan(model.evaluate(x, ())["loss"]) and np.isnan(model.fit(x, epochs=1).epoch_loss[0])
+
+
+def test_a_rate_that_grows_within_an_epoch():
+    """What is certain at the first rate is not at the last."""
+    g = mlgraph.Graph()
+    w = g.parameter(1.0)
+    model = mlgraph.Model(g, w * g.input(), w * 1e20)
+    with pytest.raises(mlgraph.NonFiniteError):
+        model.fit(np.ones((50, 1)), batch_size=1, epochs=1, momentum=0, learning_rate=(1e-30, 1e25))
+    assert np.isfinite(g.parameters).all()

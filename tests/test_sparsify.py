@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -273,3 +274,30 @@ def test_another_schedule_is_another_run(tmp_path):
         network().fit(X, Y, sparsify=RigL(0.6), checkpoint=path, resume=True, **OPTIONS)
     with pytest.raises(ValueError, match="prune: expected neurons that are no outputs"):
         net.outputs[0].prune()
+
+
+def test_schedules_act_while_no_other_thread_may(monkeypatch):
+    net, free = network(), []
+
+    def other(lock):
+        free.append(lock.acquire(blocking=False))
+        if free[-1]:
+            lock.release()
+
+    def act(self, model, *_):
+        thread = threading.Thread(target=other, args=[model.graph.lock])
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(SET, "act", act)
+    net.fit(X, Y, epochs=1, sparsify=SET(0.5))
+    assert free and not any(free)
+
+
+def test_nothing_is_edited_where_nothing_is_to_go():
+    """So that the last edit is still that of before the run."""
+    net = network()
+    net.prune(0.5)
+    net.fit(X, Y, epochs=1, sparsify=GradualPruning(0.3))
+    net.undo()
+    assert net.sparsity == 0

@@ -1,6 +1,7 @@
 """Schedules, the history of a run, and what a callback is told."""
 
 import json
+import time
 
 import hypothesis.strategies as st
 import numpy as np
@@ -151,3 +152,9 @@ def test_a_callback_may_end_the_run(kind):
     assert history.batch_loss.tolist() == whole.history.batch_loss[: len(history.batch_loss)].tolist()
     if kind == "epoch":
         assert net.evaluate(X, Y)["loss"] == whole.history.validation_loss[1] == history.validation_loss[-1]
+
+
+def test_the_time_of_epochs_is_that_of_each():
+    begin = time.perf_counter()
+    history = network().fit(X, Y, epochs=50)
+    assert 0 < history.epoch_seconds.sum() <= time.perf_counter() - begin

@@ -327,3 +327,14 @@ def test_to_take_back_nothing_takes_back_nothing(nothing):
     assert everything(net.graph) == before and net.graph.edits == edits_before
     with pytest.raises(ValueError, match="undo: expected an edit as the last change"):
         net.undo()
+
+
+def test_constants_go_with_the_nodes_that_were_made():
+    g = mlgraph.Graph()
+    x = g.input()
+    kept = x * 3.0
+    for _ in range(3):
+        with g.one_edit():
+            g.add_neuron([x * 2.0, x + 5.0])
+        g.undo()
+    assert list(g._constants) == [3.0] and g.compile(kept)([[2.0]]).item() == 6
