@@ -17,6 +17,7 @@ import numpy as np
 from mlgraph.arrays import Edges, Mask, Wiring, stands, values, wiring
 from mlgraph.checks import Float32, plain
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
+from mlgraph.interrupts import uninterrupted
 from mlgraph.lowering import Ids, Ints, gather, is_live, runs, topological
 from mlgraph.storage import PANEL, extend, write
 from mlgraph.views import Edge, Neuron, Node
@@ -266,13 +267,14 @@ def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[st
         values[added] = fresh[name][added] if name in fresh else 0
     record = np.array(graph._data, np.int64)[new.neurons]
     weights, start = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
-    extend(graph._pool, lists.pool)  # the last that takes memory: before it nothing has changed
-    write(graph.storage.weights, record, weights)
-    write(graph.storage.stride, record, np.ones(1))
-    write(graph._start, new.neurons, start)
-    write(graph._count, new.neurons, new.counts)
-    graph.edits += 1
-    edited(graph, len(graph), len(graph.storage), [Rewired(old._replace(place=now[:-1]), before)])
+    with uninterrupted():
+        extend(graph._pool, lists.pool)  # the last that takes memory: before it nothing has changed
+        write(graph.storage.weights, record, weights)
+        write(graph.storage.stride, record, np.ones(1))
+        write(graph._start, new.neurons, start)
+        write(graph._count, new.neurons, new.counts)
+        graph.edits += 1
+        edited(graph, len(graph), len(graph.storage), [Rewired(old._replace(place=now[:-1]), before)])
     pack(graph)
 
 
@@ -332,18 +334,19 @@ def undo(graph: Graph) -> None:
 
 def take_back(graph: Graph, edit: Edit) -> None:
     """Have all as it was before an edit; nodes that a model has for outputs stay, and with them all that were added."""
-    for change in reversed(edit.changes):
-        if isinstance(change, Activated):
-            activate(graph, *change)
-        else:
-            _rewire(graph, wiring(graph, change.before.neurons), change.before, once(change.before), change.values)
-    if len(graph) > edit.nodes > max(graph.protected(), default=-1):
-        _forget(graph, edit.nodes, edit.records)
-    if edit.values is not None:
-        storage, places = graph.storage, stands(graph, edit.nodes)
-        storage.state = {name: vector for name, vector in storage.state.items() if name in edit.values}
-        for name, given in edit.values.items():
-            (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
+    with uninterrupted():
+        for change in reversed(edit.changes):
+            if isinstance(change, Activated):
+                activate(graph, *change)
+            else:
+                _rewire(graph, wiring(graph, change.before.neurons), change.before, once(change.before), change.values)
+        if len(graph) > edit.nodes > max(graph.protected(), default=-1):
+            _forget(graph, edit.nodes, edit.records)
+        if edit.values is not None:
+            storage, places = graph.storage, stands(graph, edit.nodes)
+            storage.state = {name: vector for name, vector in storage.state.items() if name in edit.values}
+            for name, given in edit.values.items():
+                (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
 
 
 def _forget(graph: Graph, nodes: int, records: int) -> None:
@@ -397,5 +400,7 @@ def pack(graph: Graph, *, most: float = 1.0) -> None:
     if len(graph._pool) + graph.storage.used <= (1 + most) * graph._in_use() + 1024:
         return
     new = packed(graph)
-    graph._start, graph._pool = type(graph._start)("q", new.start.tobytes()), type(graph._pool)("i", new.pool.tobytes())
+    start, pool = type(graph._start)("q", new.start.tobytes()), type(graph._pool)("i", new.pool.tobytes())
+    with uninterrupted():
+        graph._start, graph._pool = start, pool
     graph.storage.move(new.origin, new.weights, new.stride, new.bias)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cache, cached_property
 from operator import is_
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ import mlgraph_ext
 from mlgraph.checks import Float32, real_array, whole
 from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
+from mlgraph.interrupts import uninterrupted
 from mlgraph.lowering import Ints
 from mlgraph.plan import LANES, Plan
 from mlgraph.storage import FROZEN, PANEL, aligned
@@ -451,15 +452,18 @@ class Engine:
         n = n if order is None else len(order)
         value_out = np.empty((n, len(value_slot)), np.float32) if len(value_slot) and highest is None else None
         adjoint_out = np.empty((n, len(adjoint_slot)), np.float32) if len(adjoint_slot) else None
-        bad = mlgraph_ext.sweep.run(
-            prepared[2], examples.bytes, examples.floats, first, size, rate, order, step_number,
-            seed & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
-            LOSSES[loss], loss_slot if len(loss_slot) else _NO_LOSS, label, target, losses, correct, value_slot,
-            value_out, highest, adjoint_slot, adjoint_out,
-        )  # fmt: skip
-        if self._filling and optimizer:
-            for vector, copy in zip(vectors, own, strict=True):
-                self._filling.empty(copy, vector, n_threads)
+        # What the kernels have copies of goes back whole, or training would go on from other moments than parameters.
+        copies = self._filling if optimizer else None
+        with uninterrupted() if copies else nullcontext():
+            bad = mlgraph_ext.sweep.run(
+                prepared[2], examples.bytes, examples.floats, first, size, rate, order, step_number,
+                seed & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
+                LOSSES[loss], loss_slot if len(loss_slot) else _NO_LOSS, label, target, losses, correct, value_slot,
+                value_out, highest, adjoint_slot, adjoint_out,
+            )  # fmt: skip
+            if copies:
+                for vector, copy in zip(vectors, own, strict=True):
+                    copies.empty(copy, vector, n_threads)
         return bad, value_out, adjoint_out
 
     def _slots_of(self, nodes: Any) -> tuple[npt.NDArray[np.int32], int]:

@@ -732,9 +732,9 @@ class Graph:
             ids = sources.astype(np.int32)
         else:
             ids = np.array(self._ids("sources", sources), np.int32)
-        unique, times = np.unique(ids, return_counts=True)
-        if len(unique) == 0 or len(unique) < len(ids):
-            came = f"{plain(self[int(unique[times > 1][0])].name)} twice" if len(ids) else "none"
+        if len(ids) == 0 or len(set(ids.tolist())) < len(ids):
+            twice = np.flatnonzero(np.bincount(ids) > 1).tolist()
+            came = f"{plain(self[twice[0]].name)} twice" if twice else "none"
             raise ValueError(f"sources: expected at least one node and none twice, came {came}")
         return ids
 

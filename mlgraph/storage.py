@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import Float32
+from mlgraph.interrupts import uninterrupted
 
 Ints = npt.NDArray[np.int64]
 
@@ -153,12 +154,12 @@ class Storage:
             out[(origin < 0) | (origin >= len(vector))] = 0
             return out
 
-        self.vector = moved(self.vector)
-        self.state = {name: moved(vector) for name, vector in self.state.items()}
-        self.used = len(origin)
-        for column, values in ((self.weights, weights), (self.stride, stride), (self.bias, bias)):
-            write(column, slice(None), values)
-        self.moves += 1
+        vector, state = moved(self.vector), {name: moved(vector) for name, vector in self.state.items()}
+        with uninterrupted():
+            self.vector, self.state, self.used = vector, state, len(origin)
+            for column, values in ((self.weights, weights), (self.stride, stride), (self.bias, bias)):
+                write(column, slice(None), values)
+            self.moves += 1
 
     def copy(self) -> Storage:
         """The same, with vectors and records of its own."""

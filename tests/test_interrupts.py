@@ -1,0 +1,133 @@
+"""Ctrl-C may strike between any two lines: what it strikes is then as it was before, or as it is afterwards."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from editable import X, Y, everything, network
+
+import mlgraph
+from mlgraph.interrupts import uninterrupted
+
+ROOM = Path(mlgraph.__file__).parent
+
+
+def interrupted_at(line, work):
+    """Do some work, with a Ctrl-C at the n-th line of the library that it comes to; whether there are so many."""
+    left = [line]
+
+    def within(frame, event, _):
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                signal.raise_signal(signal.SIGINT)
+        return within
+
+    def trace(frame, event, _):
+        return within if Path(frame.f_code.co_filename).parent == ROOM else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return left[0] <= 0
+
+
+def trained():
+    net = network()
+    net.fit(X, Y, epochs=1)
+    return net
+
+
+EDITS = {
+    "prune": lambda net: net.graph.prune([net.layers[0].neurons[3], net.layers[1].neurons[2].edges[4]]),
+    "magnitude": lambda net: net.prune(0.7),
+    "add_edge": lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[2], 0.5),
+    "add_neuron": lambda net: net.graph.add_neuron([net.graph[0], net.graph[1]], weights=[1, 2]),
+    "add_neurons": lambda net: net.graph.add_neurons([net.graph[0], net.graph[1]], [[1, 2], [3, 4]]),
+    "expression": lambda net: net.graph[0] * 2.0 + net.graph[1],
+    "activation": lambda net: setattr(net.layers[0].neurons[3], "activation", "tanh"),
+    "undo": lambda net: net.undo(),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_is_whole_or_not(name):
+    """And nothing that follows has to do with it."""
+
+    def fresh():
+        net = trained()
+        net.layers[1].neurons[4].prune()
+        return net
+
+    net = fresh()
+    before, values = everything(net.graph), net.forward(X).tobytes()
+    EDITS[name](net)
+    after = everything(net.graph)
+    outcomes, line = {net.forward(X).tobytes(), values}, 0
+    while True:
+        line += 1 + line // 40
+        net = fresh()
+        if not interrupted_at(line, lambda net=net: EDITS[name](net)):
+            break
+        found = everything(net.graph)
+        if name == "expression":  # of which some nodes may be there
+            found, after = found[: len(before)], before
+        assert found in (before, after), line
+        assert net.forward(X).tobytes() in outcomes, line
+        net.prune(0.5)
+        net.fit(X, Y, epochs=1)
+    assert line > 20
+
+
+def test_a_compilation_is_whole_or_not():
+    """It moves the parameters."""
+    line = 0
+    while True:
+        line += 1 + line // 20
+        net = trained()
+        net.layers[0].neurons[3].edges[1].prune()
+        values = everything(net.graph)
+        if not interrupted_at(line, lambda net=net: net.evaluate(X, Y)):
+            break
+        assert everything(net.graph) == values, line
+        net.evaluate(X, Y)
+        assert everything(net.graph) == values
+    assert line > 100
+
+
+def test_ctrl_c_waits():
+    seen = []
+
+    def work():
+        with uninterrupted():
+            with uninterrupted():
+                signal.raise_signal(signal.SIGINT)
+                seen.append("inner")
+            seen.append("outer")
+        seen.append("behind")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert seen == ["inner", "outer"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_exception_does_not_wait():
+    with pytest.raises(ZeroDivisionError), uninterrupted():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_other_threads_have_no_signals():
+    done = []
+    thread = threading.Thread(target=lambda: done.append(trained()))
+    thread.start()
+    thread.join()
+    assert done and np.isfinite(done[0].forward(X)).all()
