@@ -318,7 +318,8 @@ def undo(graph: Graph) -> None:
     Raises
     ------
     ValueError
-        If the last change of the graph was no edit, or a model has the neurons that were added for outputs.
+        If the last change of the graph was no edit, or a model has the neurons that were added for outputs, or would have one
+        without a live source.
     """
     last = graph._last
     if graph._open is not None:
@@ -328,8 +329,20 @@ def undo(graph: Graph) -> None:
     if any(i >= last.nodes for i in graph.protected()):
         name = plain(graph[min(i for i in graph.protected() if i >= last.nodes)].name)
         raise ValueError(f"undo: expected a last edit that added no outputs of a model, came one that added {name}")
+    _check(graph, *_as_before(graph, last))  # a model may have come since
     take_back(graph, last)
     graph._last = None
+
+
+def _as_before(graph: Graph, edit: Edit) -> tuple[Ints, Ids, Ids]:
+    """The sources of all nodes, as of `Graph.topology`, once an edit is taken back."""
+    start, count, pool = graph.topology()
+    for change in reversed(edit.changes):
+        if isinstance(change, Rewired):
+            lists = once(change.before)
+            start[change.before.neurons], count[change.before.neurons] = len(pool) + lists.start, change.before.counts
+            pool = np.concatenate([pool, lists.pool])
+    return start, count, pool
 
 
 def take_back(graph: Graph, edit: Edit) -> None:

@@ -576,7 +576,8 @@ class Graph:
         Raises
         ------
         ValueError
-            If the last change was no edit, or added neurons that are outputs of a model, or is part of `one_edit`.
+            If the last change was no edit, or added neurons that are outputs of a model, or the only way to one, or is part of
+            `one_edit`.
         """
         from mlgraph.edits import undo
 

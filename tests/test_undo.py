@@ -1,6 +1,7 @@
 """Taking back: the last edit, and many that were made as one; by an exception, too."""
 
 import contextlib
+import gc
 import threading
 
 import numpy as np
@@ -338,3 +339,22 @@ def test_constants_go_with_the_nodes_that_were_made():
             g.add_neuron([x * 2.0, x + 5.0])
         g.undo()
     assert list(g._constants) == [3.0] and g.compile(kept)([[2.0]]).item() == 6
+
+
+def test_a_model_that_came_since_keeps_its_outputs():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    n = g.add_neuron([x[0]], weights=[2.0])
+    n.prune()
+    with g.one_edit():
+        g.add_edge(x[1], n, 3.0)
+        g.add_edge(x[0], n, 1.0)
+    model = mlgraph.Model(g, [n])
+    before = everything(g)
+    with pytest.raises(ValueError, match=r"^expected a path to every output of a model, came an edit that would cut off n2"):
+        g.undo()
+    assert everything(g) == before and model.forward([[1, 1]]) == 4
+    del model
+    gc.collect()
+    g.undo()
+    assert not n.sources
