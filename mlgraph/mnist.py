@@ -402,6 +402,9 @@ COMMANDS = {
 
 
 def _run(words: list[str]) -> int:
+    if words == ["--version"]:
+        print(f"mlgraph {mlgraph.__version__}")
+        return OK
     is_named = bool(words) and not words[0].startswith("-")
     name = words.pop(0) if is_named else "train"
     if name not in COMMANDS:
@@ -411,7 +414,7 @@ def _run(words: list[str]) -> int:
     parser = Parser(
         prog=f"python -m mlgraph.mnist {name}",
         description=command.summary,
-        epilog="\n".join(["commands:", *(f"  {name:9} {command.summary}" for name, command in COMMANDS.items())]),
+        epilog="\n".join(["commands:", *(f"  {n:9} {c.summary}" for n, c in COMMANDS.items()), "--version says which this is"]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

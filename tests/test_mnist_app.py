@@ -381,6 +381,11 @@ def test_what_is_not_finite(run: Run) -> None:
     assert run("--on-nonfinite", "ignore").status == 2
 
 
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mnist.main(["--version"]) == 0
+    assert capsys.readouterr() == (f"mlgraph {mlgraph.__version__}\n", "")
+
+
 def test_process_help() -> None:
     process = start("--help")
     out, err = process.communicate(timeout=60)
