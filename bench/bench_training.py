@@ -124,6 +124,25 @@ def bench_pruned(benchmark, note, mnist, sparsity):
     assert 0 <= net.sparsity - sparsity + 1e-4 < 0.005 and accuracy > 0.9
 
 
+@pytest.mark.benchmark(group="3 epochs of 784-32-10, batch 128, to 90 % sparse")
+@pytest.mark.parametrize(
+    "schedule", [None, mlgraph.GradualPruning(0.9), mlgraph.SET(0.9), mlgraph.RigL(0.9)],
+    ids=["dense", "gradual", "set", "rigl"],
+)  # fmt: skip
+def bench_sparsify(benchmark, note, mnist, schedule):
+    """What it costs to cut and to grow while a small network learns: each time it is compiled anew."""
+
+    def run():
+        net = network(32)
+        net.fit(mnist.train_x, mnist.train_y, epochs=3, batch_size=128, sparsify=schedule)
+        return net
+
+    net = benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+    accuracy = net.evaluate(mnist.test_x, mnist.test_y)["accuracy"]
+    note(sparsity=net.sparsity, accuracy=accuracy)
+    assert abs(net.sparsity - (0.9 if schedule else 0)) < 0.005 and accuracy > 0.9
+
+
 @pytest.mark.benchmark(group="ablation of all 32 neurons of 784-32-10, 10,000 images")
 def bench_ablation(benchmark, note, mnist):
     net = network(32)

@@ -216,6 +216,7 @@ TABLES: dict[str, Callable[[Results], str | None]] = {
     "Prediction": predictions,
     "Expressions": expressions,
     "Epochs of 784-300-100-10, pruned": compared("bench_pruned", "sparsity", "0", "dense"),
+    "3 epochs of 784-32-10 to 90 % sparse": compared("bench_sparsify", "schedule", "dense"),
     "Epoch of 784-300-100-10 by optimizer": compared("bench_optimizer", "two epochs with", "sgd"),
     "Default run by threads": compared("bench_threads", "threads", "1", "one"),
     "Epoch of 784-32-10 with dropout": compared("bench_dropout", "dropped", "none"),
