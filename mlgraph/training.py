@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -130,14 +131,27 @@ class History:
 
     def add(self, **values: Any) -> None:
         """Append to the arrays of these names."""
+        rooms = _rooms.setdefault(self, {})
         for name, value in values.items():
-            setattr(self, name, np.append(getattr(self, name), value))
+            column, more = getattr(self, name), np.atleast_1d(value)
+            begin, end = len(column), len(column) + len(more)
+            room, used = rooms.get(name, (None, 0))
+            if room is None or column.base is not room or used != begin or len(room) < end:
+                room = np.empty(max(64, 2 * end), column.dtype)
+                room[:begin] = column
+            room[begin:end] = more
+            rooms[name] = room, end
+            setattr(self, name, room[:end])
 
     def to_dict(self) -> dict[str, list[float | None]]:
         """Lists by name, fit for JSON: what is not finite becomes None."""
         return {
             name: [None if v != v or abs(v) == np.inf else v for v in values.tolist()] for name, values in vars(self).items()
         }
+
+
+_rooms: WeakKeyDictionary[History, dict[str, tuple[npt.NDArray[Any], int]]] = WeakKeyDictionary()
+"""By column the array of which it is the first part, and how much of that is used: so it grows without being copied."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Schedules, the history of a run, and what a callback is told."""
 
+import copy
 import json
+import pickle
 import time
 
 import hypothesis.strategies as st
@@ -158,3 +160,22 @@ def test_the_time_of_epochs_is_that_of_each():
     begin = time.perf_counter()
     history = network().fit(X, Y, epochs=50)
     assert 0 < history.epoch_seconds.sum() <= time.perf_counter() - begin
+
+
+def test_a_history_grows_without_being_copied_each_time():
+    history, other, rooms = mlgraph.History(), None, set()
+    for i in range(1000):
+        history.add(epoch_loss=i / 2, batch_size=np.array([i, i]))
+        rooms.add(id(history.epoch_loss.base))
+        if i == 500:
+            other = copy.copy(history)
+            other.add(epoch_loss=-1.0)
+    assert history.epoch_loss.tolist() == [i / 2 for i in range(1000)] and len(rooms) < 8
+    assert history.batch_size.tolist() == [i for i in range(1000) for _ in range(2)]
+    assert (history.epoch_loss.dtype, history.batch_size.dtype) == (np.float64, np.int64)
+    assert other.epoch_loss.tolist() == [*(i / 2 for i in range(501)), -1.0]
+    kept = history.epoch_loss
+    history.epoch_loss = kept[:2]
+    history.add(epoch_loss=7.0)
+    assert kept[2] == 1 and len(kept) == 1000
+    assert history.epoch_loss.tolist() == [0, 0.5, 7] and pickle.loads(pickle.dumps(history)).epoch_loss.tolist() == [0, 0.5, 7]
