@@ -132,25 +132,29 @@ def ablation_table(
 
     # What is downstream is a graph of its own, whose inputs are what it reads from above: swept with a column of zeros.
     given, lone = _downstream(graph, outputs, ids[rows])
-    rest = Examples(trace(graph, examples, outputs, given, n_threads=n_threads).values, len(given))
-    engine = Engine(graph, Plan(graph, outputs, given=given))
     place = np.full(len(graph), -1)
     place[given] = np.arange(len(given))
-    for i in rows.tolist():
-        if lone[ids[i]]:
-            edges = named(graph, Neuron(graph, int(ids[i])), "ablation_table")
-            try:
-                alone = _without(model, *edges)
-            except ValueError:  # it is the last way to an output
-                table["loss"][i] = table["accuracy"][i] = np.nan
-                continue
-            scores = model._evaluate(examples, label, target, n_threads, alone)
-        else:
+    sums, size = np.zeros((len(ids), 2)), max(1, BLOCK // max(1, len(given)))
+    for at in range(0, len(examples), size):
+        here = slice(at, at + size)
+        part = Examples(examples.array[here], graph.n_inputs)
+        rest = Examples(trace(graph, part, outputs, given, n_threads=n_threads).values, len(given))
+        engine = Engine(graph, Plan(graph, outputs, given=given))  # after the trace, which lays out the parameters for itself
+        answers = (None if label is None else label[here]), (None if target is None else target[here])
+        for i in rows[~lone[ids[rows]]].tolist():
             column = rest.array[:, place[ids[i]]]
             kept = column.copy()
             column[:] = 0
-            scores = model._evaluate(rest, label, target, n_threads, engine)
+            scores = model._evaluate(rest, *answers, n_threads, engine)
             column[:] = kept
+            sums[i] += np.array([scores["loss"], scores.get("accuracy", np.nan)]) * (len(part) / len(examples))
+    table["loss"][rows], table["accuracy"][rows] = sums[rows].T
+    for i in rows[lone[ids[rows]]].tolist():
+        edges = named(graph, Neuron(graph, int(ids[i])), "ablation_table")
+        try:
+            scores = model._evaluate(examples, label, target, n_threads, _without(model, *edges))
+        except ValueError:  # it is the last way to an output
+            scores = {"loss": np.nan}
         table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)
     return table
 

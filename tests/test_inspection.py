@@ -74,6 +74,15 @@ def test_the_table_is_one_ablation_each(sweep, activation, layer, x):
     assert len(set(table["loss"])) > 10
 
 
+def test_examples_in_blocks(monkeypatch):
+    net = network()
+    whole = net.ablation_table(net.layers[0], X, Y)
+    monkeypatch.setattr(inspection, "BLOCK", 500)
+    parts = net.ablation_table(net.layers[0], X, Y)
+    for name in ("loss", "accuracy"):
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-6)
+
+
 def test_a_pruned_network():
     """Neurons that are dead cost nothing; those that others live by take them along."""
     net = network((6, 16))
