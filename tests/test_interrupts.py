@@ -15,6 +15,14 @@ from mlgraph.interrupts import uninterrupted
 ROOM = Path(mlgraph.__file__).parent
 
 
+@pytest.fixture(autouse=True)
+def python_handles_ctrl_c():
+    """A shell has what it starts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupted_at(line, work):
     """Do some work, with a Ctrl-C at the n-th line of the library that it comes to; whether there are so many."""
     left = [line]
