@@ -7,7 +7,9 @@
 #
 #   tiles of step s  |  units of step s, sums of step s + 1  |  tiles of step s + 1  |  ...
 #
-# The entries that this takes each worker lists for itself, by groups of tiles.
+# The entries that this takes each worker lists for itself, by groups of tiles, and in parts: the last before the units that
+# need them, the first before the tiles of the step before, so that whoever is done with a phase has some work of its own
+# while others are not.
 
 cdef inline float data_unit(const Run* r) noexcept nogil:
     # What bytes that are read as byte / 256 have to be multiplied by.
@@ -86,20 +88,36 @@ cdef void list_group(
     find_entries(r.bytes, r.floats, r.columns, r.n_inputs, first_run, last_run, row, n, e)
 
 
-cdef void list_step(const Run* r, int64_t step, int64_t first, int64_t last, Worker* w) noexcept nogil:
-    """Have the entries of a step listed, if they are not: of the halves in which the columns `first` to `last` are."""
+cdef int64_t part_begin(int64_t runs, int64_t part) noexcept nogil:
+    """The first run of a part of LIST_PARTS: two of each half, of whole blocks but for the last of a half."""
+    cdef int64_t cut = middle(runs), begin = cut if part >= 2 else 0, end = runs if part >= 2 else cut
+    return runs if part == LIST_PARTS else begin + part % 2 * ((end - begin) // 2 // BLOCK_RUNS * BLOCK_RUNS)
+
+
+cdef void list_step(const Run* r, int64_t step, int64_t first, int64_t last, int64_t most, Worker* w) noexcept nogil:
+    """Have the entries of a step listed, if they are not: of the parts in which the columns `first` to `last` are.
+
+    Of parts that are not listed yet, so many at most.
+    """
     cdef Entries e
-    cdef int64_t runs = runs_of(r.n_inputs), cut = middle(runs), group
-    cdef int64_t* listed = w.listed[step & 1]
-    cdef int64_t begin = 0 if first < cut * RUN and listed[0] != step else cut
-    cdef int64_t end = runs if last > cut * RUN and listed[1] != step else cut
-    for group in range(groups_in(r, step) if begin < end else 0):
-        e = group_entries(r, w, step, group)
-        list_group(r, step, group, begin, end, &e)
-    if begin < cut:
-        listed[0] = step
-    if end > cut:
-        listed[1] = step
+    cdef int64_t runs = runs_of(r.n_inputs), part, begin, end, group
+    for part in range(LIST_PARTS if groups_in(r, step) else 0):
+        begin, end = part_begin(runs, part), part_begin(runs, part + 1)
+        if w.listed[step & 1][part] != step and most > 0 and begin * RUN < last and end * RUN > first and begin < end:
+            for group in range(groups_in(r, step)):
+                e = group_entries(r, w, step, group)
+                list_group(r, step, group, begin, end, &e)
+            w.listed[step & 1][part] = step
+            most = most - 1
+
+
+cdef void list_meanwhile(const Run* r, int64_t step, int64_t most, int64_t workers, Worker* w) noexcept nogil:
+    """List what a worker's own units will need at a step, or so many parts of it."""
+    cdef int64_t unit = w.number
+    while unit < r.n_units:
+        if r.units[unit].part == WHOLE:
+            list_step(r, step, r.units[unit].first, r.units[unit].last, most, w)
+        unit = unit + workers
 
 
 cdef Fetch fetch_of(
@@ -136,8 +154,7 @@ cdef void sum_ahead(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* fe
     cdef const Instruction* ins = r.program + unit.instruction
     cdef int64_t group
     cdef Entries e
-    if groups_in(r, step):
-        list_step(r, step, unit.first, unit.last, w)
+    list_step(r, step, unit.first, unit.last, LIST_PARTS, w)
     for group in range(groups_in(r, step)):
         e = group_entries(r, w, step, group)
         sum_runs(r, ins, &e, smaller(GROUP, r.step_size[step] - group * GROUP), unit.first // RUN, runs_of(unit.last),

@@ -117,6 +117,7 @@ cdef enum:
     BLOCK_RUNS = 16              # runs that are looked at together: 64 columns
     GROUP_TILES = 4              # tiles that may have their entries in common
     GROUP = 4 * LANES            # examples: what a byte can number
+    LIST_PARTS = 4               # of the columns, whose entries may be listed one by one
     SLACK = 64                   # past the end of a list a vector may be written whole
 
 

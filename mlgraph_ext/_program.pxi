@@ -134,6 +134,6 @@ cdef enum:
 cdef struct Worker:
     int64_t number
     float* scratch
-    int64_t listed[2][2]  # of which steps it has entries: by the parity of the step, for the halves of the columns
+    int64_t listed[2][LIST_PARTS]  # of which steps it has entries: by the parity of the step, for each part of the columns
     int64_t swept        # the last step of which it has swept tiles
     int64_t asked[2]     # the last step for which it has asked for rows, or for their second half

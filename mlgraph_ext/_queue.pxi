@@ -57,7 +57,9 @@ cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
     cdef bint good
     cdef int tiles
     w.number, w.scratch = number, r.scratch + number * r.scratch_stride
-    w.listed[0][0] = w.listed[0][1] = w.listed[1][0] = w.listed[1][1] = w.swept = w.asked[0] = w.asked[1] = -2
+    w.swept = w.asked[0] = w.asked[1] = -2
+    for i in range(LIST_PARTS):
+        w.listed[0][i] = w.listed[1][i] = -2
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
         for tiles in range(1, -1, -1):
             count = items_of(r, step) if tiles else r.n_units
@@ -79,6 +81,8 @@ cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
                         stop(r.gate)
                     item_done(r.gate)
                     item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
+            if r.ahead:
+                list_meanwhile(r, step + 1 if tiles else step + 2, LIST_PARTS if tiles else 1, workers, &w)
     # OpenMP's own barrier comes next, and spins without yielding: whoever is done waits here until all are. With fewer threads
     # than workers some begin only when this one has returned.
     item_done(r.gate)

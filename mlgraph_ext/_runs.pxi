@@ -116,7 +116,7 @@ cdef struct Part:
 
 cdef inline inlined_void gradient_of_runs(
     int vecs, const Part* part, int64_t parts, int64_t first, int64_t last, float unit, int64_t panel, int64_t stride,
-    float* gradient, bint add, Fetch* fetch,
+    float* gradient, bint add, const Descent* descent, Fetch* fetch,
 ) noexcept nogil:
     cdef vec acc[RUN][RUN_VECS]
     cdef vec d[RUN_VECS]
@@ -124,16 +124,24 @@ cdef inline inlined_void gradient_of_runs(
     cdef const float* at
     cdef const float* delta
     cdef vec* to
-    cdef int64_t run, p, j, k
+    cdef Optimizer own    # a copy, which no store to a parameter can change
+    cdef int64_t run, p, j, k, w, of_first = 0
     cdef int i, c
+    cdef bint zero
+    memset(&own, 0, sizeof(Optimizer))
+    if descent != NULL:
+        own = descent.optimizer
+        of_first = descent.at + panel * VEC_WIDTH // PANEL * descent.stride + panel * VEC_WIDTH % PANEL
     for run in range(first // RUN, runs_of(last)):
         if fetch != NULL:
             fetch_some(fetch)
         for i in range(RUN):
             for c in range(vecs):
                 acc[i][c] = splat(<float>0)
+        zero = True
         for p in range(parts):
             delta = <const float*>at_neurons(part[p].delta, stride, panel)
+            zero = zero and part[p].e.start[run] == part[p].e.end[run]
             for j in range(part[p].e.start[run], part[p].e.end[run]):
                 x = part[p].e.value + j * RUN
                 at = delta + <int64_t>part[p].e.lane[j] * PANEL
@@ -142,9 +150,18 @@ cdef inline inlined_void gradient_of_runs(
                 for i in range(RUN):
                     for c in range(vecs):
                         acc[i][c] = acc[i][c] + d[c] * x[i]
+        if zero and own.kind == SGD:
+            continue    # nothing moves
         for i in range(RUN):
             k = run * RUN + i - first
-            if k < last - first:
+            if k >= last - first:
+                break
+            if descent != NULL:
+                for c in range(vecs):
+                    w = of_first + k * PANEL + c * VEC_WIDTH // PANEL * descent.stride + c * VEC_WIDTH % PANEL
+                    move_parameters(&own, descent.rate, w,
+                                    through_mask(rounded(acc[i][c] * unit), descent.mask, w - descent.unmasked))
+            else:
                 for c in range(vecs):
                     to = <vec*>at_neurons(gradient + k * PANEL, (last - first) * PANEL, c)
                     to[0] = to[0] + acc[i][c] * unit if add else acc[i][c] * unit
@@ -152,12 +169,13 @@ cdef inline inlined_void gradient_of_runs(
 
 cdef kernel_void runs_gradient(
     const Part* part, int64_t parts, int64_t first, int64_t last, int64_t panels, float unit, int64_t stride,
-    float* gradient, bint add, Fetch* fetch,
+    float* gradient, bint add, const Descent* descent, Fetch* fetch,
 ) noexcept nogil:
     """gradient[panel][source][neuron] = unit * sum over the entries of all parts of value * delta; with `add`, += that.
 
     Sources are the columns `first` to `last`; `first` is a multiple of RUN, and so is `last` if it is not their end. Panels of
-    the deltas stand `stride` floats apart. Meanwhile other rows are fetched.
+    the deltas stand `stride` floats apart. Meanwhile other rows are fetched. With `descent` the weights move by it at once, and
+    it is not stored.
     """
     cdef int64_t at = 0, left
     cdef float* to
@@ -165,12 +183,12 @@ cdef kernel_void runs_gradient(
         left = panels * PANEL_VECS - at
         to = <float*>at_neurons(gradient, (last - first) * PANEL, at)
         if left >= RUN_VECS:
-            gradient_of_runs(RUN_VECS, part, parts, first, last, unit, at, stride, to, add, fetch)
+            gradient_of_runs(RUN_VECS, part, parts, first, last, unit, at, stride, to, add, descent, fetch)
         elif left == 3:
-            gradient_of_runs(3, part, parts, first, last, unit, at, stride, to, add, fetch)
+            gradient_of_runs(3, part, parts, first, last, unit, at, stride, to, add, descent, fetch)
         elif left == 2:
-            gradient_of_runs(2, part, parts, first, last, unit, at, stride, to, add, fetch)
+            gradient_of_runs(2, part, parts, first, last, unit, at, stride, to, add, descent, fetch)
         else:
-            gradient_of_runs(1, part, parts, first, last, unit, at, stride, to, add, fetch)
+            gradient_of_runs(1, part, parts, first, last, unit, at, stride, to, add, descent, fetch)
         at = at + RUN_VECS
         fetch = NULL

@@ -19,11 +19,22 @@ cdef struct Optimizer:
 
 cdef extern from *:
     """
+    /* x, as it is: a product, of which nothing is fused with what becomes of it, so that it has the bits it would have in
+       memory. */
+    static inline vec rounded(vec x) {
+    #if defined(__AVX512F__)
+        __asm__("" : "+v"(x));
+    #elif defined(__SSE2__)
+        __asm__("" : "+x"(x));
+    #else
+        __asm__("" : "+m"(x));
+    #endif
+        return x;
+    }
     static inline vec absolute(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
-    /* A vector of a gradient; where the bit of a mask is zero, zero. */
-    static inline vec through_mask(const float *g, const uint64_t *mask, int64_t at) {
-        vec x = *(const vec *)g;
+    /* x; where the bit of a mask is zero, zero. */
+    static inline vec through_mask(vec x, const uint64_t *mask, int64_t at) {
         return mask ? choose(x, (int32_t)(mask[at / 64] >> (at % 64))) : x;
     }
     static inline vec root(vec x) {
@@ -49,8 +60,9 @@ cdef extern from *:
     #endif
     }
     """
+    vec rounded(vec x) noexcept nogil
     vec absolute(vec x) noexcept nogil
-    vec through_mask(const float*, const uint64_t*, int64_t) noexcept nogil
+    vec through_mask(vec, const uint64_t*, int64_t) noexcept nogil
     vec root(vec) noexcept nogil
     vec quotient(vec, vec) noexcept nogil
 
@@ -107,6 +119,37 @@ cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
     return total == 0
 
 
+cdef struct Descent:
+    Optimizer optimizer
+    float rate
+    int64_t at           # first parameter
+    int64_t stride       # from one panel to the next
+    const uint64_t* mask  # NULL: all move
+    int64_t unmasked     # parameters before the one of its first bit
+
+
+cdef inline void move_parameters(const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:
+    """Move a vector of parameters, from number `at` on, by their gradient."""
+    cdef float a = o.momentum, b = o.decay, of_g = 1 - a, of_square = 1 - b
+    cdef vec* w = <vec*>(o.parameters + at)
+    cdef vec* v
+    cdef vec* s
+    if o.kind == SGD:
+        w[0] = w[0] - g * rate
+        return
+    v = <vec*>(o.first + at)
+    if o.kind == ACCUMULATE:
+        v[0] = v[0] + g
+    elif o.kind == MOMENTUM:
+        v[0] = v[0] * a + g
+        w[0] = w[0] - v[0] * rate
+    else:
+        s = <vec*>(o.second + at)
+        v[0] = v[0] * a + g * of_g
+        s[0] = s[0] * b + g * (g * of_square)
+        w[0] = w[0] - quotient(v[0] * rate, root(s[0]) + o.epsilon)
+
+
 cdef void update(
     const Optimizer* o, float rate, int64_t offset, int64_t n, const float* g, const uint64_t* mask, int64_t first,
 ) noexcept nogil:
@@ -114,37 +157,24 @@ cdef void update(
 
     `mask`, or NULL: only those count whose bit is one, from bit `first` on; n and first are multiples of PANEL then.
     """
+    cdef Optimizer own = o[0]    # a copy, which no store to a parameter can change
     cdef float* w = o.parameters + offset
     cdef float* v = o.first + offset if o.kind != SGD else NULL
     cdef float* s = o.second + offset if o.kind == ADAM else NULL
-    cdef float a = o.momentum, b = o.decay, e = o.epsilon, of_g = 1 - a, of_square = 1 - b
-    cdef vec* wide_w = <vec*>w
-    cdef vec* wide_v = <vec*>v
-    cdef vec* wide_s = <vec*>s
-    cdef int64_t kind = o.kind, i
-    cdef vec x
+    cdef float a = o.momentum, b = o.decay
+    cdef int64_t i
     for i in range(n // VEC_WIDTH):
-        x = through_mask(g + i * VEC_WIDTH, mask, first + i * VEC_WIDTH)
-        if kind == ACCUMULATE:
-            wide_v[i] = wide_v[i] + x
-        elif kind == SGD:
-            wide_w[i] = wide_w[i] - x * rate
-        elif kind == MOMENTUM:
-            wide_v[i] = wide_v[i] * a + x
-            wide_w[i] = wide_w[i] - wide_v[i] * rate
-        else:
-            wide_v[i] = wide_v[i] * a + x * of_g
-            wide_s[i] = wide_s[i] * b + x * (x * of_square)
-            wide_w[i] = wide_w[i] - quotient(wide_v[i] * rate, root(wide_s[i]) + e)
+        move_parameters(&own, rate, offset + i * VEC_WIDTH,
+                        through_mask((<const vec*>g)[i], mask, first + i * VEC_WIDTH))
     for i in range(n // VEC_WIDTH * VEC_WIDTH, n):
-        if kind == ACCUMULATE:
+        if own.kind == ACCUMULATE:
             v[i] = v[i] + g[i]
-        elif kind == SGD:
+        elif own.kind == SGD:
             w[i] = w[i] - rate * g[i]
-        elif kind == MOMENTUM:
+        elif own.kind == MOMENTUM:
             v[i] = a * v[i] + g[i]
             w[i] = w[i] - rate * v[i]
         else:
-            v[i] = a * v[i] + of_g * g[i]
-            s[i] = b * s[i] + of_square * g[i] * g[i]
-            w[i] = w[i] - rate * v[i] / (sqrtf(s[i]) + e)
+            v[i] = a * v[i] + (1 - a) * g[i]
+            s[i] = b * s[i] + (1 - b) * g[i] * g[i]
+            w[i] = w[i] - rate * v[i] / (sqrtf(s[i]) + o.epsilon)
