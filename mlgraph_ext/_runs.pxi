@@ -101,7 +101,8 @@ cdef kernel_void sums_to_lanes(
             for i in range(n * PANEL_VECS):
                 (<vec*>at)[i] = (<vec*>at)[i] + other[i]
         for lane in range(n, LANES):
-            memcpy(at + lane * PANEL, at + (n - 1) * PANEL, PANEL * sizeof(float))
+            for c in range(PANEL_VECS):
+                (<vec*>(at + lane * PANEL))[c] = (<vec*>(at + (n - 1) * PANEL))[c]
         transpose(at, PANEL, LANES, PANEL, turned, LANES)
         for i in range(smaller(PANEL, count - panel * PANEL)):
             w = splat(bias[panel * PANEL + i] if bias != NULL else <float>0)

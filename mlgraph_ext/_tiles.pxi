@@ -183,10 +183,10 @@ cdef bint seed_adjoints(
     cdef bint right[LANES]
     cdef const float* z
     cdef int64_t lane, j
-    cdef float error, target
+    cdef float error, target, one_share = <float>1 / <float>r.step_size[step]
     cdef bint finite = True
     for lane in range(LANES):
-        share[lane] = <float>1 / <float>r.step_size[step] if lane < n else <float>0
+        share[lane] = one_share if lane < n else <float>0
         loss[lane] = 0
         best[lane] = -<float>INFINITY
         arg[lane] = 0
@@ -213,7 +213,7 @@ cdef bint seed_adjoints(
                 adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += share[lane]
     if r.loss == LOSS_CROSS_ENTROPY:
         # logsumexp(z) - z[label]
-        for lane in range(LANES):
+        for lane in range(n):
             j = r.loss_slot[r.label[row[lane]] + 1] * <int64_t>LANES + lane
             loss[lane] = loss[lane] - values[j]
             if r.backward:
