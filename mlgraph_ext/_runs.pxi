@@ -115,6 +115,20 @@ cdef struct Part:
     const float* delta   # [panel][lane][neuron]
 
 
+cdef inline inlined_void move_run(
+    int vecs, int kind, const Optimizer* o, const Descent* descent, int64_t first, int64_t n, float unit, vec (*acc)[RUN_VECS],
+) noexcept nogil:
+    """Move the weights of n columns, from number `first` on, by unit * acc[column][vector of neurons]."""
+    cdef int64_t at
+    cdef int i, c
+    for i in range(RUN):
+        if i < n:
+            for c in range(vecs):
+                at = first + i * PANEL + c * VEC_WIDTH // PANEL * descent.stride + c * VEC_WIDTH % PANEL
+                move_parameters(kind, o, descent.rate, at,
+                                through_mask(rounded(acc[i][c] * unit), descent.mask, at - descent.unmasked))
+
+
 cdef inline inlined_void gradient_of_runs(
     int vecs, const Part* part, int64_t parts, int64_t first, int64_t last, float unit, int64_t panel, int64_t stride,
     float* gradient, bint add, const Descent* descent, Fetch* fetch,
@@ -151,18 +165,23 @@ cdef inline inlined_void gradient_of_runs(
                 for i in range(RUN):
                     for c in range(vecs):
                         acc[i][c] = acc[i][c] + d[c] * x[i]
-        if zero and own.kind == SGD:
-            continue    # nothing moves
+        if descent != NULL:
+            k = run * RUN - first
+            w = of_first + k * PANEL
+            k = last - first - k
+            # Constants, so that it is not asked again for each vector.
+            if own.kind == SGD and not zero:
+                move_run(vecs, SGD, &own, descent, w, k, unit, acc)
+            elif own.kind == MOMENTUM:
+                move_run(vecs, MOMENTUM, &own, descent, w, k, unit, acc)
+            elif own.kind == ADAM:
+                move_run(vecs, ADAM, &own, descent, w, k, unit, acc)
+            elif own.kind == ACCUMULATE:
+                move_run(vecs, ACCUMULATE, &own, descent, w, k, unit, acc)
+            continue
         for i in range(RUN):
             k = run * RUN + i - first
-            if k >= last - first:
-                break
-            if descent != NULL:
-                for c in range(vecs):
-                    w = of_first + k * PANEL + c * VEC_WIDTH // PANEL * descent.stride + c * VEC_WIDTH % PANEL
-                    move_parameters(&own, descent.rate, w,
-                                    through_mask(rounded(acc[i][c] * unit), descent.mask, w - descent.unmasked))
-            else:
+            if k < last - first:
                 for c in range(vecs):
                     to = <vec*>at_neurons(gradient + k * PANEL, (last - first) * PANEL, c)
                     to[0] = to[0] + acc[i][c] * unit if add else acc[i][c] * unit

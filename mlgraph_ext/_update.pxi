@@ -128,19 +128,19 @@ cdef struct Descent:
     int64_t unmasked     # parameters before the one of its first bit
 
 
-cdef inline void move_parameters(const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:
+cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:
     """Move a vector of parameters, from number `at` on, by their gradient."""
     cdef float a = o.momentum, b = o.decay, of_g = 1 - a, of_square = 1 - b
     cdef vec* w = <vec*>(o.parameters + at)
     cdef vec* v
     cdef vec* s
-    if o.kind == SGD:
+    if kind == SGD:
         w[0] = w[0] - g * rate
         return
     v = <vec*>(o.first + at)
-    if o.kind == ACCUMULATE:
+    if kind == ACCUMULATE:
         v[0] = v[0] + g
-    elif o.kind == MOMENTUM:
+    elif kind == MOMENTUM:
         v[0] = v[0] * a + g
         w[0] = w[0] - v[0] * rate
     else:
@@ -164,7 +164,7 @@ cdef void update(
     cdef float a = o.momentum, b = o.decay
     cdef int64_t i
     for i in range(n // VEC_WIDTH):
-        move_parameters(&own, rate, offset + i * VEC_WIDTH,
+        move_parameters(<int>own.kind, &own, rate, offset + i * VEC_WIDTH,
                         through_mask((<const vec*>g)[i], mask, first + i * VEC_WIDTH))
     for i in range(n // VEC_WIDTH * VEC_WIDTH, n):
         if own.kind == ACCUMULATE:
