@@ -24,6 +24,10 @@ cdef inline bint is_ahead(const Run* r, const Instruction* ins) noexcept nogil:
     return r.ahead and ins.kind == DENSE and ins.reads_data
 
 
+cdef inline bint reads_entries(const Run* r, const Instruction* ins) noexcept nogil:
+    return ins.kind == DENSE and ins.reads_data and (r.ahead or r.entries_at >= 0)
+
+
 cdef inline int64_t sums_stride(const Run* r, const Instruction* ins) noexcept nogil:
     return r.n_tiles * LANES * PANEL if is_ahead(r, ins) else LANES * PANEL
 

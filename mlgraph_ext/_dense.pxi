@@ -206,17 +206,23 @@ cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out, 
 cdef kernel_void dense_gradient(
     const int32_t* source, int64_t sources, int64_t panels,
     const float* values, const float* delta, int64_t tile_stride, int64_t examples, float* gradient,
+    const Descent* descent,
 ) noexcept nogil:
     """gradient[panel][source][neuron] = sum over so many examples of values[source][lane] * delta[panel][lane][neuron].
 
-    `values` and `delta` (transposed) belong to the first tile; the next tile's stand `tile_stride` floats on.
+    `values` and `delta` (transposed) belong to the first tile; the next tile's stand `tile_stride` floats on. With
+    `descent` the weights move by it at once, and it is not stored.
     """
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec d[TILE_VECS]
     cdef const float* x[TILE_ROWS]
     cdef int64_t panel = 0, k, tile, lane, second, n
     cdef const float* at
+    cdef Descent own
     cdef int i, c
+    memset(&own, 0, sizeof(Descent))
+    if descent != NULL:
+        own = descent[0]    # a copy, which no store to a parameter can change
     while panel < panels:
         # The vectors of a register tile cross into the next panel where a panel is one vector; without a next panel
         # they repeat this one and are not stored.
@@ -237,7 +243,10 @@ cdef kernel_void dense_gradient(
                     for i in range(TILE_ROWS):
                         for c in range(TILE_VECS):
                             acc[i][c] = acc[i][c] + d[c] * x[i][lane]
-            for i in range(TILE_ROWS):
+            if descent != NULL:
+                descend(TILE_ROWS, TILE_VECS, TILE_VECS, &own, k, panel * PANEL_VECS, sources - k,
+                        (panels - panel) * PANEL_VECS, &acc[0][0])
+            for i in range(TILE_ROWS if descent == NULL else 0):
                 if k + i < sources:
                     for c in range(TILE_VECS):
                         n = panel + c * VEC_WIDTH // PANEL

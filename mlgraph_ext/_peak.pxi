@@ -104,7 +104,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             elif which == 2:
                 dense_adjoint(weights, fan_in, count, source, delta, LANES, 0, memory)
             elif which == 3:
-                dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient)
+                dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient, NULL)
             elif which == 4:
                 runs_forward(&part[0].e, fan_in, 0, runs_of(fan_in), LANES, weights, panels, NULL, delta, LANES * PANEL)
             elif which == 5:

@@ -115,20 +115,6 @@ cdef struct Part:
     const float* delta   # [panel][lane][neuron]
 
 
-cdef inline inlined_void move_run(
-    int vecs, int kind, const Optimizer* o, const Descent* descent, int64_t first, int64_t n, float unit, vec (*acc)[RUN_VECS],
-) noexcept nogil:
-    """Move the weights of n columns, from number `first` on, by unit * acc[column][vector of neurons]."""
-    cdef int64_t at
-    cdef int i, c
-    for i in range(RUN):
-        if i < n:
-            for c in range(vecs):
-                at = first + i * PANEL + c * VEC_WIDTH // PANEL * descent.stride + c * VEC_WIDTH % PANEL
-                move_parameters(kind, o, descent.rate, at,
-                                through_mask(rounded(acc[i][c] * unit), descent.mask, at - descent.unmasked))
-
-
 cdef inline inlined_void gradient_of_runs(
     int vecs, const Part* part, int64_t parts, int64_t first, int64_t last, float unit, int64_t panel, int64_t stride,
     float* gradient, bint add, const Descent* descent, Fetch* fetch,
@@ -139,14 +125,13 @@ cdef inline inlined_void gradient_of_runs(
     cdef const float* at
     cdef const float* delta
     cdef vec* to
-    cdef Optimizer own    # a copy, which no store to a parameter can change
-    cdef int64_t run, p, j, k, w, of_first = 0
+    cdef Descent own
+    cdef int64_t run, p, j, k
     cdef int i, c
     cdef bint zero
-    memset(&own, 0, sizeof(Optimizer))
+    memset(&own, 0, sizeof(Descent))
     if descent != NULL:
-        own = descent.optimizer
-        of_first = descent.at + panel * VEC_WIDTH // PANEL * descent.stride + panel * VEC_WIDTH % PANEL
+        own = descent[0]    # a copy, which no store to a parameter can change
     for run in range(first // RUN, runs_of(last)):
         if fetch != NULL:
             fetch_some(fetch)
@@ -166,18 +151,12 @@ cdef inline inlined_void gradient_of_runs(
                     for c in range(vecs):
                         acc[i][c] = acc[i][c] + d[c] * x[i]
         if descent != NULL:
-            k = run * RUN - first
-            w = of_first + k * PANEL
-            k = last - first - k
-            # Constants, so that it is not asked again for each vector.
-            if own.kind == SGD and not zero:
-                move_run(vecs, SGD, &own, descent, w, k, unit, acc)
-            elif own.kind == MOMENTUM:
-                move_run(vecs, MOMENTUM, &own, descent, w, k, unit, acc)
-            elif own.kind == ADAM:
-                move_run(vecs, ADAM, &own, descent, w, k, unit, acc)
-            elif own.kind == ACCUMULATE:
-                move_run(vecs, ACCUMULATE, &own, descent, w, k, unit, acc)
+            if zero and own.optimizer.kind == SGD:
+                continue
+            for i in range(RUN):
+                for c in range(vecs):
+                    acc[i][c] = rounded(acc[i][c] * unit)
+            descend(RUN, vecs, RUN_VECS, &own, run * RUN - first, panel, last - run * RUN, vecs, &acc[0][0])
             continue
         for i in range(RUN):
             k = run * RUN + i - first

@@ -41,12 +41,12 @@ from libc.string cimport memcpy, memset
 
 include "_vector.pxi"
 include "_elementwise.pxi"
+include "_update.pxi"
 include "_dropout.pxi"
 include "_dense.pxi"
 include "_bytes.pxi"
 include "_entries.pxi"
 include "_rows.pxi"
-include "_update.pxi"
 include "_runs.pxi"
 include "_program.pxi"
 include "_ahead.pxi"

@@ -119,15 +119,6 @@ cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
     return total == 0
 
 
-cdef struct Descent:
-    Optimizer optimizer
-    float rate
-    int64_t at           # first parameter
-    int64_t stride       # from one panel to the next
-    const uint64_t* mask  # NULL: all move
-    int64_t unmasked     # parameters before the one of its first bit
-
-
 cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:
     """Move a vector of parameters, from number `at` on, by their gradient."""
     cdef float a = o.momentum, b = o.decay, of_g = 1 - a, of_square = 1 - b
@@ -148,6 +139,48 @@ cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rat
         v[0] = v[0] * a + g * of_g
         s[0] = s[0] * b + g * (g * of_square)
         w[0] = w[0] - quotient(v[0] * rate, root(s[0]) + o.epsilon)
+
+
+cdef struct Descent:
+    Optimizer optimizer
+    float rate
+    int64_t first        # parameter
+    int64_t stride       # from one panel to the next
+    const uint64_t* mask  # NULL: all move
+    int64_t unmasked     # parameters before the one of its first bit
+
+
+cdef inline inlined_void move_tile(
+    int kind, int rows, int vecs, int width, const Descent* d, int64_t first, int64_t n_rows, int64_t n_vecs, const vec* g,
+) noexcept nogil:
+    cdef int64_t at
+    cdef int i, c
+    for i in range(rows):
+        for c in range(vecs):
+            if i < n_rows and c < n_vecs:
+                at = first + i * PANEL + c * VEC_WIDTH // PANEL * d.stride + c * VEC_WIDTH % PANEL
+                move_parameters(kind, &d.optimizer, d.rate, at, through_mask(g[i * width + c], d.mask, at - d.unmasked))
+
+
+cdef inline inlined_void descend(
+    int rows, int vecs, int width, const Descent* d, int64_t source, int64_t vector, int64_t n_rows, int64_t n_vecs,
+    const vec* g,
+) noexcept nogil:
+    """Move the weights of a dense block by the gradients g[row][vec] of a register tile, of which so many are there.
+
+    They are those of the sources from number `source` on, and the vectors of neurons from number `vector` on. A row of g is
+    `width` vectors.
+    """
+    cdef int64_t first = d.first + source * PANEL + vector * VEC_WIDTH // PANEL * d.stride + vector * VEC_WIDTH % PANEL
+    # Constants, so that it is not asked again for each vector.
+    if d.optimizer.kind == SGD:
+        move_tile(SGD, rows, vecs, width, d, first, n_rows, n_vecs, g)
+    elif d.optimizer.kind == MOMENTUM:
+        move_tile(MOMENTUM, rows, vecs, width, d, first, n_rows, n_vecs, g)
+    elif d.optimizer.kind == ADAM:
+        move_tile(ADAM, rows, vecs, width, d, first, n_rows, n_vecs, g)
+    else:
+        move_tile(ACCUMULATE, rows, vecs, width, d, first, n_rows, n_vecs, g)
 
 
 cdef void update(
