@@ -332,8 +332,8 @@ class Plan:
                 step = mlgraph_ext.sweep.UNIT_COLUMNS if sparse and ins.reads_data else 64
                 units += [
                     (i, 0, k, min(k + step, ins.arity), p, min(PANELS_AT_ONCE, panels - p))
-                    for p in range(0, panels, PANELS_AT_ONCE)
                     for k in range(0, ins.arity, step)
+                    for p in range(0, panels, PANELS_AT_ONCE)
                 ]
                 if ins.bias >= 0:
                     units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
