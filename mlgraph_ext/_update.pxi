@@ -19,8 +19,7 @@ cdef struct Optimizer:
 
 cdef extern from *:
     """
-    /* x, as it is: a product, of which nothing is fused with what becomes of it, so that it has the bits it would have in
-       memory. */
+    /* x, as it is: a product that the compiler does not fuse with a sum that comes next. */
     static inline vec rounded(vec x) {
     #if defined(__AVX512F__)
         __asm__("" : "+v"(x));
@@ -120,7 +119,7 @@ cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
 
 
 cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:
-    """Move a vector of parameters, from number `at` on, by their gradient."""
+    """Move a vector of parameters, from number `at` on, by their gradient: to the same bits wherever this is compiled into."""
     cdef float a = o.momentum, b = o.decay, of_g = 1 - a, of_square = 1 - b
     cdef vec* w = <vec*>(o.parameters + at)
     cdef vec* v
@@ -136,8 +135,8 @@ cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rat
         w[0] = w[0] - v[0] * rate
     else:
         s = <vec*>(o.second + at)
-        v[0] = v[0] * a + g * of_g
-        s[0] = s[0] * b + g * (g * of_square)
+        v[0] = v[0] * a + rounded(g * of_g)
+        s[0] = s[0] * b + rounded(g * (g * of_square))
         w[0] = w[0] - quotient(v[0] * rate, root(s[0]) + o.epsilon)
 
 
