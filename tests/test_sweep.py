@@ -381,22 +381,22 @@ def test_columns_that_nobody_reads(sweep):
 
 
 @pytest.mark.parametrize("kind", ["float", "sparse"])
-@pytest.mark.parametrize("columns", [20, 131])
+@pytest.mark.parametrize(("columns", "size"), [(20, 32), (131, 32), (131, 1100)])
 @pytest.mark.parametrize("share", [0, 0.1])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_optimizers(sweep, optimizer, share, columns, kind):
+def test_optimizers(sweep, optimizer, share, columns, size, kind):
     """Two steps in turns; what is zero in all of one step's examples moves there by its momentum alone."""
     net = layered((columns, 16, 4))
-    x, y = data(64, columns, 4, kind)
-    x[32:, 4:16] = 0
+    x, y = data(2 * size, columns, 4, kind)
+    x[size:, 4:16] = 0
     if share:
         net.prune(share, by="random")
     plan = Plan(net.graph, [*net._outputs, *net._loss_nodes])
     w = net.graph.parameters.astype(np.float64)
-    label, _ = net._targets(y, 64)
+    label, _ = net._targets(y, len(x))
     first, second = np.zeros_like(w), np.zeros_like(w)
     for t in range(1, 11):
-        half = slice(0, 32) if t % 2 else slice(32, 64)
+        half = slice(0, size) if t % 2 else slice(size, 2 * size)
         _, g = reference.step(plan, w, x[half], net.loss, plan.slot[net._loss_nodes], label=label[half])
         if optimizer == "sgd":
             w -= 0.1 * g
@@ -408,7 +408,7 @@ def test_optimizers(sweep, optimizer, share, columns, kind):
             w -= 0.01 * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
     momentum = 0.0 if optimizer == "sgd" else 0.9
     rate = 0.01 if optimizer == "adam" else 0.1
-    net.fit(x, y, epochs=5, batch_size=32, learning_rate=rate, momentum=momentum, shuffle=False,
+    net.fit(x, y, epochs=5, batch_size=size, learning_rate=rate, momentum=momentum, shuffle=False,
             optimizer="adam" if optimizer == "adam" else "sgd")  # fmt: skip
     # Adam divides a gradient by its own size, so that where it is nearly zero its rounding decides the step.
     off = ~np.isclose(net.graph.parameters, w, rtol=1e-3, atol=1e-3 if optimizer == "adam" else 2e-5)
