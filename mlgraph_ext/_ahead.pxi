@@ -7,9 +7,9 @@
 #
 #   tiles of step s  |  units of step s, sums of step s + 1  |  tiles of step s + 1  |  ...
 #
-# The entries that this takes each worker lists for itself, by groups of tiles, and in parts: the last before the units that
-# need them, the first before the tiles of the step before, so that whoever is done with a phase has some work of its own
-# while others are not.
+# The entries that this takes each worker lists for itself, by groups of tiles, and in parts: while it would wait for others to
+# be done with a phase, or else when a unit needs them. The first part comes before the tiles of the step before, so that there
+# is some work left for each gate.
 
 cdef inline float data_unit(const Run* r) noexcept nogil:
     # What bytes that are read as byte / 256 have to be multiplied by.

@@ -29,6 +29,7 @@ cdef extern from *:
     }
     """
     ctypedef struct Gate:
+        int64_t done
         int64_t stop
     bint take_if(int64_t*, int64_t*, int64_t) noexcept nogil
     int64_t load_acquire(int64_t*) noexcept nogil
@@ -81,7 +82,7 @@ cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
                         stop(r.gate)
                     item_done(r.gate)
                     item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
-            if r.ahead:
+            if r.ahead and load_acquire(&r.gate.done) < start:
                 list_meanwhile(r, step + 1 if tiles else step + 2, LIST_PARTS if tiles else 1, workers, &w)
     # OpenMP's own barrier comes next, and spins without yielding: whoever is done waits here until all are. With fewer threads
     # than workers some begin only when this one has returned.

@@ -1,5 +1,5 @@
 # Dense blocks that read the data themselves, where much of the data is zero: what is zero contributes nothing, exactly, so
-# only entries (_entries.pxi) are looked at.
+# only entries (_entries.pxi) are looked at; and plain SGD moves no weight of a run of columns that has none.
 #
 # The vector runs over neurons: the panels of the weights are laid out for it, weights[panel][source][neuron]. The weights
 # of a run of columns stand in registers while all examples pass that have it, and each line of them is read once a list and
@@ -152,7 +152,7 @@ cdef inline inlined_void gradient_of_runs(
                         acc[i][c] = acc[i][c] + d[c] * x[i]
         if descent != NULL:
             if zero and own.optimizer.kind == SGD:
-                continue
+                continue    # nothing moves
             for i in range(RUN):
                 for c in range(vecs):
                     acc[i][c] = rounded(acc[i][c] * unit)

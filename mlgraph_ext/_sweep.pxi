@@ -29,8 +29,8 @@
 #    (Gradients of all units checked before the first write would be a third phase and a vector of gradients; old values
 #    kept by each unit a store for each parameter, some percent of an epoch.)
 # h) What is learnt from is normal or zero (on x86-64): in a step of learning adjoints, gradients, moments and parameters that
-#    come out below the normal numbers come out as zero. A confident softmax, and the moments of weights whose source has been
-#    zero for some hundred steps, would else be subnormal from then on (0.9 of the least number is rounded to it), and each
+#    are written below the normal numbers come out as zero. A confident softmax, and the moments of weights whose source has
+#    been zero for some hundred steps, would else be subnormal from then on (0.9 of the least number is rounded to it), and each
 #    operation with them is slow on Intel processors. Operands of that size count as ever, so that what is differentiated is
 #    what was computed; values forward, and all that is only computed, keep every bit.
 # i) Everything that can raise is checked in `run` before the GIL goes.

@@ -193,7 +193,7 @@ cdef void update(
     cdef float* w = o.parameters + offset
     cdef float* v = o.first + offset if o.kind != SGD else NULL
     cdef float* s = o.second + offset if o.kind == ADAM else NULL
-    cdef float a = o.momentum, b = o.decay
+    cdef float a = o.momentum, b = o.decay, of_g = 1 - a, of_square = 1 - b
     cdef int64_t i
     for i in range(n // VEC_WIDTH):
         move_parameters(<int>own.kind, &own, rate, offset + i * VEC_WIDTH,
@@ -207,6 +207,6 @@ cdef void update(
             v[i] = a * v[i] + g[i]
             w[i] = w[i] - rate * v[i]
         else:
-            v[i] = a * v[i] + (1 - a) * g[i]
-            s[i] = b * s[i] + (1 - b) * g[i] * g[i]
+            v[i] = a * v[i] + of_g * g[i]
+            s[i] = b * s[i] + of_square * g[i] * g[i]
             w[i] = w[i] - rate * v[i] / (sqrtf(s[i]) + o.epsilon)
