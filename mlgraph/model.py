@@ -378,7 +378,7 @@ class Model:
         """Train from where the parameters are.
 
         Adjoints, gradients, moments and parameters that come out of a step below the normal numbers of float32, 1.2e-38, are
-        zero instead (on x86-64).
+        zero instead (on x86-64); weights that plain SGD need not move, since their sources are zero, stay as they are.
 
         Parameters
         ----------

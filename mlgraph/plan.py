@@ -314,7 +314,7 @@ class Plan:
         -------
         int64, shape (units, 6)
             Instruction, part (0 weights, 1 bias, 2 both and ahead), first and last source, neuron or node, first panel,
-            panels. The gradient of one unit, or of UNIT_COLUMNS of it, stays in the L1 cache.
+            panels. The gradient of one unit, or of UNIT_COLUMNS of it, stays in the L1 cache where it is stored.
         """
         units = []
         for i, ins in self.trained:

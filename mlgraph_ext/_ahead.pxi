@@ -98,29 +98,30 @@ cdef int64_t part_begin(int64_t runs, int64_t part) noexcept nogil:
     return runs if part == LIST_PARTS else begin + part % 2 * ((end - begin) // 2 // BLOCK_RUNS * BLOCK_RUNS)
 
 
-cdef void list_step(const Run* r, int64_t step, int64_t first, int64_t last, int64_t most, Worker* w) noexcept nogil:
+cdef int64_t list_step(const Run* r, int64_t step, int64_t first, int64_t last, int64_t most, Worker* w) noexcept nogil:
     """Have the entries of a step listed, if they are not: of the parts in which the columns `first` to `last` are.
 
-    Of parts that are not listed yet, so many at most.
+    Of parts that are not listed yet, so many at most; how many it has listed.
     """
     cdef Entries e
-    cdef int64_t runs = runs_of(r.n_inputs), part, begin, end, group
+    cdef int64_t runs = runs_of(r.n_inputs), done = 0, part, begin, end, group
     for part in range(LIST_PARTS if groups_in(r, step) else 0):
         begin, end = part_begin(runs, part), part_begin(runs, part + 1)
-        if w.listed[step & 1][part] != step and most > 0 and begin * RUN < last and end * RUN > first and begin < end:
+        if w.listed[step & 1][part] != step and done < most and begin * RUN < last and end * RUN > first and begin < end:
             for group in range(groups_in(r, step)):
                 e = group_entries(r, w, step, group)
                 list_group(r, step, group, begin, end, &e)
             w.listed[step & 1][part] = step
-            most = most - 1
+            done = done + 1
+    return done
 
 
 cdef void list_meanwhile(const Run* r, int64_t step, int64_t most, int64_t workers, Worker* w) noexcept nogil:
-    """List what a worker's own units will need at a step, or so many parts of it."""
+    """List what a worker's own units will need at a step, so many parts of it at most."""
     cdef int64_t unit = w.number
     while unit < r.n_units:
         if r.units[unit].part == WHOLE:
-            list_step(r, step, r.units[unit].first, r.units[unit].last, most, w)
+            most = most - list_step(r, step, r.units[unit].first, r.units[unit].last, most, w)
         unit = unit + workers
 
 

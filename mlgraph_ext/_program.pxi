@@ -42,7 +42,7 @@ cdef struct Instruction:
 
 cdef enum:
     WHOLE = 2            # weights of some panels from some columns, with the first the biases; then sums for the next step
-    WHOLE_COLUMNS = 128  # of which so many columns are taken at a time: their gradient stays in the L1 cache
+    WHOLE_COLUMNS = 128  # of which so many columns are taken at a time: their gradient, if stored, stays in the L1 cache
 
 cdef struct Unit:
     int64_t instruction

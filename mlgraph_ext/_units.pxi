@@ -53,7 +53,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     cdef bint thin = unit.part == 0 and is_thin(r, ins, step)
     cdef float* g = w.scratch
     cdef const uint64_t* holes = r.edges + ins.holes if ins.holes >= 0 and unit.part == 0 else NULL
-    cdef bint at_once
+    cdef bint descends
     cdef Descent descent
     cdef float* part
     if ins.kind == DENSE and unit.part == 0:
@@ -76,12 +76,11 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
             prefetch_to_write(r.optimizer.parameters + at + i * ins.arity * PANEL, run)
 
     # Weights of dense blocks move as their gradient comes, where nothing else becomes of it before. So it is not stored, and
-    # weights and moments are waited for while others are summed: 15 % of an epoch of 784-32-10 at batch 8 on one thread, 8 % of
-    # one of 784-1000-10.
-    at_once = (ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not masked and not thin
-               and (tiles <= TILES_AT_ONCE or not reads_entries(r, ins)))
+    # weights and moments, which come from the L2 cache, are waited for while others are summed.
+    descends = (ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not masked and not thin
+                and (tiles <= TILES_AT_ONCE or not reads_entries(r, ins)))
     descent.optimizer, descent.rate, descent.first, descent.stride = r.optimizer, r.step_rate[step], at, ins.arity * PANEL
-    descent.mask, descent.unmasked = holes, ins.weights
+    descent.mask, descent.mask_begin = holes, ins.weights
     # With a mask on the edges each tile is summed by itself, and then added through its mask. A thin block is summed as it
     # is, and then spread.
     if masked:
@@ -92,12 +91,12 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         tiles = 0
     for tile in range(tiles if masked else smaller(tiles, 1)):
         unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, part, w,
-                      &descent if at_once else NULL, fetch)
+                      &descent if descends else NULL, fetch)
         if masked:
             for i in range(runs):
                 apply_mask(<const uint64_t*>(r.tiles + tile * r.tile_stride + ins.mask),
                            at - ins.weights + i * ins.arity * PANEL, edge_scale(ins), run, part + i * run, g + i * run, True)
-    if at_once:
+    if descends:
         return
     if thin:
         spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, unit.panel // 2, (unit.panels + 1) // 2,

@@ -1,5 +1,5 @@
-# What becomes of a gradient: it is added to a vector of gradients, or moves the parameters at once. Each call owns a run
-# of neighbouring parameters, so that no two threads touch the same.
+# What becomes of a gradient: it is added to a vector of gradients, or moves the parameters at once. Each call owns its
+# parameters, so that no two threads touch the same.
 
 cdef enum:
     ACCUMULATE = 0       # gradient += g
@@ -143,10 +143,10 @@ cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rat
 cdef struct Descent:
     Optimizer optimizer
     float rate
-    int64_t first        # parameter
-    int64_t stride       # from one panel to the next
+    int64_t first        # the parameter of the first gradient
+    int64_t stride       # parameters from one panel to the next
     const uint64_t* mask  # NULL: all move
-    int64_t unmasked     # parameters before the one of its first bit
+    int64_t mask_begin   # the parameter of its first bit
 
 
 cdef inline inlined_void move_tile(
@@ -158,7 +158,7 @@ cdef inline inlined_void move_tile(
         for c in range(vecs):
             if i < n_rows and c < n_vecs:
                 at = first + i * PANEL + c * VEC_WIDTH // PANEL * d.stride + c * VEC_WIDTH % PANEL
-                move_parameters(kind, &d.optimizer, d.rate, at, through_mask(g[i * width + c], d.mask, at - d.unmasked))
+                move_parameters(kind, &d.optimizer, d.rate, at, through_mask(g[i * width + c], d.mask, at - d.mask_begin))
 
 
 cdef inline inlined_void descend(
@@ -209,4 +209,4 @@ cdef void update(
         else:
             v[i] = a * v[i] + of_g * g[i]
             s[i] = b * s[i] + of_square * g[i] * g[i]
-            w[i] = w[i] - rate * v[i] / (sqrtf(s[i]) + o.epsilon)
+            w[i] = w[i] - rate * v[i] / (sqrtf(s[i]) + own.epsilon)
