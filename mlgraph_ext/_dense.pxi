@@ -102,7 +102,7 @@ cdef kernel_void few_forward(
     """What `dense_forward` gives, of a tile of n examples: lanes past them repeat the last."""
     cdef float sums[LANES * FEW_WIDTH]
     cdef float turned[FEW_WIDTH * LANES]
-    cdef int64_t vecs = (count + PANEL - 1) // PANEL * PANEL_VECS, at = 0, width, neurons, example, i
+    cdef int64_t vecs = (count + PANEL - 1) // PANEL * PANEL_VECS, at = 0, width, neurons, example, i, c
     cdef const float* w
     cdef const float* b
     cdef float* to
@@ -124,10 +124,12 @@ cdef kernel_void few_forward(
             for i in range(neurons * SLOT_VECS):
                 (<vec*>to)[i] = splat(sums[i // SLOT_VECS])
         else:
-            for i in range(n, LANES):
-                memcpy(sums + i * FEW_WIDTH, sums + (n - 1) * FEW_WIDTH, neurons * sizeof(float))
+            for example in range(n, LANES):
+                for c in range((neurons + VEC_WIDTH - 1) // VEC_WIDTH):
+                    (<vec*>(sums + example * FEW_WIDTH))[c] = (<vec*>(sums + (n - 1) * FEW_WIDTH))[c]
             transpose(sums, FEW_WIDTH, LANES, <int>neurons, turned, LANES)  # by fours: what is past `neurons` is not copied
-            memcpy(to, turned, neurons * LANES * sizeof(float))
+            for i in range(neurons * SLOT_VECS):
+                (<vec*>to)[i] = (<vec*>turned)[i]
         at = at + width
 
 
@@ -214,6 +216,7 @@ cdef kernel_void dense_gradient(
     `descent` the weights move by it at once, and it is not stored.
     """
     cdef vec acc[TILE_ROWS][TILE_VECS]
+    cdef vec g[TILE_ROWS * TILE_VECS]
     cdef vec d[TILE_VECS]
     cdef const float* x[TILE_ROWS]
     cdef int64_t panel = 0, k, tile, lane, second, n
@@ -244,8 +247,10 @@ cdef kernel_void dense_gradient(
                         for c in range(TILE_VECS):
                             acc[i][c] = acc[i][c] + d[c] * x[i][lane]
             if descent != NULL:
-                descend(TILE_ROWS, TILE_VECS, TILE_VECS, &own, k, panel * PANEL_VECS, sources - k,
-                        (panels - panel) * PANEL_VECS, &acc[0][0])
+                for i in range(TILE_ROWS):
+                    for c in range(TILE_VECS):
+                        g[i * TILE_VECS + c] = acc[i][c]
+                descend(TILE_ROWS, TILE_VECS, &own, k, panel * PANEL_VECS, sources - k, (panels - panel) * PANEL_VECS, g)
             for i in range(TILE_ROWS if descent == NULL else 0):
                 if k + i < sources:
                     for c in range(TILE_VECS):

@@ -120,6 +120,7 @@ cdef inline inlined_void gradient_of_runs(
     float* gradient, bint add, const Descent* descent, Fetch* fetch,
 ) noexcept nogil:
     cdef vec acc[RUN][RUN_VECS]
+    cdef vec g[RUN * RUN_VECS]
     cdef vec d[RUN_VECS]
     cdef const float* x
     cdef const float* at
@@ -155,8 +156,8 @@ cdef inline inlined_void gradient_of_runs(
                 continue    # nothing moves
             for i in range(RUN):
                 for c in range(vecs):
-                    acc[i][c] = rounded(acc[i][c] * unit)
-            descend(RUN, vecs, RUN_VECS, &own, run * RUN - first, panel, last - run * RUN, vecs, &acc[0][0])
+                    g[i * vecs + c] = rounded(acc[i][c] * unit)
+            descend(RUN, vecs, &own, run * RUN - first, panel, last - run * RUN, vecs, g)
             continue
         for i in range(RUN):
             k = run * RUN + i - first

@@ -150,7 +150,7 @@ cdef struct Descent:
 
 
 cdef inline inlined_void move_tile(
-    int kind, int rows, int vecs, int width, const Descent* d, int64_t first, int64_t n_rows, int64_t n_vecs, const vec* g,
+    int kind, int rows, int vecs, const Descent* d, int64_t first, int64_t n_rows, int64_t n_vecs, const vec* g,
 ) noexcept nogil:
     cdef int64_t at
     cdef int i, c
@@ -158,28 +158,27 @@ cdef inline inlined_void move_tile(
         for c in range(vecs):
             if i < n_rows and c < n_vecs:
                 at = first + i * PANEL + c * VEC_WIDTH // PANEL * d.stride + c * VEC_WIDTH % PANEL
-                move_parameters(kind, &d.optimizer, d.rate, at, through_mask(g[i * width + c], d.mask, at - d.mask_begin))
+                move_parameters(kind, &d.optimizer, d.rate, at, through_mask(g[i * vecs + c], d.mask, at - d.mask_begin))
 
 
 cdef inline inlined_void descend(
-    int rows, int vecs, int width, const Descent* d, int64_t source, int64_t vector, int64_t n_rows, int64_t n_vecs,
-    const vec* g,
+    int rows, int vecs, const Descent* d, int64_t source, int64_t vector, int64_t n_rows, int64_t n_vecs, const vec* g,
 ) noexcept nogil:
-    """Move the weights of a dense block by the gradients g[row][vec] of a register tile, of which so many are there.
+    """Move the weights of a dense block by the gradients g[row * vecs + vec] of a register tile, of which so many are there.
 
-    They are those of the sources from number `source` on, and the vectors of neurons from number `vector` on. A row of g is
-    `width` vectors.
+    They are those of the sources from number `source` on, and the vectors of neurons from number `vector` on. The tile is
+    copied to `g` first: what has its address taken stays in memory all the while it is summed.
     """
     cdef int64_t first = d.first + source * PANEL + vector * VEC_WIDTH // PANEL * d.stride + vector * VEC_WIDTH % PANEL
     # Constants, so that it is not asked again for each vector.
     if d.optimizer.kind == SGD:
-        move_tile(SGD, rows, vecs, width, d, first, n_rows, n_vecs, g)
+        move_tile(SGD, rows, vecs, d, first, n_rows, n_vecs, g)
     elif d.optimizer.kind == MOMENTUM:
-        move_tile(MOMENTUM, rows, vecs, width, d, first, n_rows, n_vecs, g)
+        move_tile(MOMENTUM, rows, vecs, d, first, n_rows, n_vecs, g)
     elif d.optimizer.kind == ADAM:
-        move_tile(ADAM, rows, vecs, width, d, first, n_rows, n_vecs, g)
+        move_tile(ADAM, rows, vecs, d, first, n_rows, n_vecs, g)
     else:
-        move_tile(ACCUMULATE, rows, vecs, width, d, first, n_rows, n_vecs, g)
+        move_tile(ACCUMULATE, rows, vecs, d, first, n_rows, n_vecs, g)
 
 
 cdef void update(
