@@ -125,6 +125,31 @@ cdef void list_meanwhile(const Run* r, int64_t step, int64_t most, int64_t worke
         unit = unit + workers
 
 
+cdef void win_back(const Run* r, int64_t workers, const Worker* w) noexcept nogil:
+    """Ask for the first weights of a worker's own units, to be written.
+
+    They lie behind weights of other workers, whose hardware prefetchers read on past the end of those, some 20 lines of the
+    cache, at each pass. A store would wait until such a line is this core's alone again.
+    """
+    cdef const Unit* own
+    cdef const Instruction* ins
+    cdef int64_t unit = w.number, panel, at, n
+    while unit < r.n_units:
+        own = r.units + unit
+        ins = r.program + own.instruction
+        n = smaller(READ_ON, own.last - own.first) * PANEL
+        for panel in range(own.panels if own.part == WHOLE else 0):
+            # Whole panels of one unit lie one behind the other.
+            if panel == 0 or own.last - own.first < ins.arity:
+                at = ins.weights + ((own.panel + panel) * ins.arity + own.first) * PANEL
+                prefetch_to_write(r.optimizer.parameters + at, n)
+                if r.optimizer.first != NULL:
+                    prefetch_to_write(r.optimizer.first + at, n)
+                if r.optimizer.second != NULL:
+                    prefetch_to_write(r.optimizer.second + at, n)
+        unit = unit + workers
+
+
 cdef Fetch fetch_of(
     const Run* r, int64_t first, int64_t n, int64_t first_column, int64_t last_column, int64_t runs,
 ) noexcept nogil:

@@ -42,6 +42,7 @@ cdef struct Instruction:
 
 cdef enum:
     WHOLE = 2            # weights of some panels from some columns, with the first the biases; then sums for the next step
+    READ_ON = 32         # sources whose weights, a line of the cache each, other cores may have prefetched
     WHOLE_COLUMNS = 128  # of which so many columns are taken at a time: their gradient, if stored, stays in the L1 cache
 
 cdef struct Unit:

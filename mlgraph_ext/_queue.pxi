@@ -13,8 +13,23 @@ cdef extern from *:
     /* Items done; alone in its line of the cache. */
     typedef struct { int64_t done, stop; } Gate;
 
+    /* Workers come through a gate together, and what the owner of a share last wrote is in its cache: whoever would take from
+       it leaves the owner a moment to begin, about 0.5 us. */
+    static void let_begin(int64_t *taken, int64_t phase) {
+        for (int spins = 0; spins < 16 && load_acquire(taken) >> 32 < phase; spins++)
+    #if defined(__x86_64__) || defined(__i386__)
+            __builtin_ia32_pause();
+    #else
+            ;
+    #endif
+    }
+
     static inline void item_done(Gate *g) { __atomic_fetch_add(&g->done, 1, __ATOMIC_RELEASE); }
-    static inline void stop(Gate *g) { __atomic_store_n(&g->stop, 1, __ATOMIC_RELEASE); }
+    /* Several workers may find the same step bad, each for itself. Nothing is swept beyond it, so all write one number. */
+    static inline void stop_at(Gate *g, int64_t *bad, int64_t step) {
+        __atomic_store_n(bad, step, __ATOMIC_RELAXED);
+        __atomic_store_n(&g->stop, 1, __ATOMIC_RELEASE);
+    }
 
     /* Wait until so many items are done; 0 if the run has stopped. To sleep would be no better, beside a busy process too. */
     static int pass(Gate *g, int64_t all) {
@@ -33,8 +48,9 @@ cdef extern from *:
         int64_t stop
     bint take_if(int64_t*, int64_t*, int64_t) noexcept nogil
     int64_t load_acquire(int64_t*) noexcept nogil
+    void let_begin(int64_t*, int64_t) noexcept nogil
     void item_done(Gate*) noexcept nogil
-    void stop(Gate*) noexcept nogil
+    void stop_at(Gate*, int64_t*, int64_t) noexcept nogil
     bint pass_gate "pass"(Gate*, int64_t) noexcept nogil
 
 
@@ -72,14 +88,17 @@ cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
             start = start + count
             for i in range(number, number + workers):
                 share = i % workers
+                if share != number:
+                    let_begin(r.taken + share * TAKEN_STRIDE, phase)
                 item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
+                if r.ahead and tiles and share == number and workers > 1:
+                    win_back(r, workers, &w)
                 while 0 <= item < count:
                     if load_acquire(&r.gate.stop):
                         return
                     good = sweep_item(r, step, item, &w) if tiles else step_unit(r, step, r.units + item, &w)
                     if not good and r.training:
-                        r.bad_step = step
-                        stop(r.gate)
+                        stop_at(r.gate, &r.bad_step, step)
                     item_done(r.gate)
                     item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
             if r.ahead and load_acquire(&r.gate.done) < start:

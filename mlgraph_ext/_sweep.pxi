@@ -16,9 +16,9 @@
 # d) Tiles are cut by the batch, units by the plan; whatever is cut otherwise for another number of threads adds the
 #    same numbers in the same order. (Only the sign of a NaN may be another, which IEEE 754 leaves open, 6.3.)
 # e) The items of a phase are shared out among the workers, the same share at every step, and whoever is done with its own
-#    takes from the others' (_queue.pxi). A phase waits until every item before it is done, not until every thread has
-#    arrived, so a thread that the system has put aside holding nothing holds up nobody; waiting soon yields the processor.
-#    libgomp's barrier does neither, so workers leave together, and __init__.py has libgomp spin less.
+#    takes from the others', whom it leaves a moment to begin (_queue.pxi). A phase waits until every item before it is done,
+#    not until every thread has arrived, so a thread that the system has put aside holding nothing holds up nobody; waiting
+#    soon yields the processor. libgomp's barrier does neither, so workers leave together, and __init__.py has it spin less.
 # f) Many steps go down in one call; Python is on the path of no step.
 # g) Nothing that is not finite reaches a parameter. A loss or an adjoint that is not stops the run before its step writes
 #    anything. That no gradient, moment or parameter will overflow is known before the first write as well: all gradients
