@@ -59,7 +59,15 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
         if y is None or len(np.atleast_1d(np.asarray(y, object))):
             raise ValueError(f"{what}: expected nothing, (), where the loss is a node, came {shown(y)}")
         return None, None
-    array = real_array(what, y)
+    if isinstance(y, tuple) and not y and n:
+        raise ValueError(f"{what}: expected labels or targets of {n} examples, came none")
+    try:
+        array = real_array(what, y)
+    except TypeError:
+        if any(isinstance(label, str) for label in np.ravel(np.asarray(y, object))[:1]):
+            hint = f"np.unique({what}, return_inverse=True) numbers them"
+            raise TypeError(f"{what}: expected numbers, came texts; {hint}") from None
+        raise
     labelled = loss == "softmax_cross_entropy" or (loss == "squared_error" and n_outputs > 1)
     if labelled and array.dtype.kind in "bui" and array.ndim == 1:
         if len(array) != n:

@@ -234,6 +234,10 @@ cdef bint seed_adjoints(
             r.losses[first + lane] = loss[lane]
         if r.correct != NULL:
             r.correct[first + lane] = right[lane] if r.label == NULL else arg[lane] == r.label[row[lane]]
+    if not finite and r.correct != NULL:
+        for lane in range(n):
+            if loss[lane] - loss[lane] != 0:
+                r.correct[first + lane] = False  # whatever the order of numbers that are none
     return finite
 
 

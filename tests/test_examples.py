@@ -85,8 +85,8 @@ BAD = {
     "huge label": ((X, changed(Y.astype(np.uint64), 9, 2**63)), ValueError, "y: expected labels from 0 to 2, came 0 to 9223"),
     "float labels": ((X, Y.astype(float)), ValueError, r"y: expected integer labels of shape \(200,\), came float64 of shape"),
     "labels in rows": ((X, TARGETS), ValueError, r"y: expected integer labels of shape \(200,\), came float32 of shape"),
-    "labels of text": ((X, Y.astype(str)), TypeError, "y: expected numbers, came an array of <U21"),
-    "no labels": ((X,), ValueError, r"y: expected integer labels of shape \(200,\), came float64 of shape \(0,\)"),
+    "labels of text": ((X, Y.astype(str)), TypeError, "y: expected numbers, came texts; np.unique"),
+    "no labels": ((X,), ValueError, "y: expected labels or targets of 200 examples, came none"),
 }  # fmt: skip
 
 BAD_TO_FIT = {

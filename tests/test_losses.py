@@ -242,3 +242,24 @@ def test_the_mean_loss_is_summed_in_float64():
     model = mlgraph.Model(g, [x], x * 1)
     losses = np.array([[3e7]] + [[1.0]] * 1000, np.float32)
     assert model.evaluate(losses)["loss"] == losses.mean(dtype=np.float64) != losses.mean()
+
+
+@pytest.mark.parametrize(("last", "loss"), [("softmax", None), ("sigmoid", "binary_cross_entropy"), ("identity", None)])
+def test_what_is_not_finite_is_not_right(last, loss):
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(3, last, loss=loss)
+    x, labels = np.full((40, 2), np.nan, np.float32), np.zeros(40, int)
+    x[20:] = 1
+    y = np.eye(3)[labels] if loss else labels
+    whole, half = net.evaluate(x[20:], y[20:])["accuracy"], net.evaluate(x, y)
+    assert net.evaluate(x[:20], y[:20])["accuracy"] == 0 and half["accuracy"] == whole / 2 and np.isnan(half["loss"])
+
+
+def test_targets_that_are_texts_or_none():
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(3, "softmax")
+    for y in (["a", "b"], np.array(["a", "b"]), np.array(["a", "b"], object)):
+        with pytest.raises(TypeError, match=r"^y: expected numbers, came texts; np.unique\(y, return_inverse=True\) numbers"):
+            net.fit(np.ones((2, 2)), y)
+    with pytest.raises(ValueError, match=r"^y: expected labels or targets of 2 examples, came none$"):
+        net.fit(np.ones((2, 2)))
