@@ -146,11 +146,14 @@ def measure(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several runs of one commit as one, with the turns of all."""
+    """Several runs of one commit on one machine, beside the same rivals, as one, with the turns of all."""
     results = runs[0]
     for run in runs[1:]:
-        if run["machine"]["commit"] != results["machine"]["commit"]:
-            raise SystemExit(f"expected runs of one commit, came {results['machine']['commit']} and {run['machine']['commit']}")
+        for fact in ("commit", "cpu", "isa", "threads"):
+            if run["machine"][fact] != results["machine"][fact]:
+                raise SystemExit(f"expected runs of one {fact}, came {results['machine'][fact]} and {run['machine'][fact]}")
+        if run["versions"] != results["versions"]:
+            raise SystemExit(f"expected runs beside the same rivals, came {results['versions']} and {run['versions']}")
         results["peak"] = max(results["peak"], run["peak"])
         for point, other in zip(results["points"], run["points"], strict=True):
             point["bound"] = min(point["bound"], other["bound"])

@@ -23,12 +23,16 @@ WHO = {"mlgraph": "mlgraph", "jax": "JAX, jitted scan", "torch": "PyTorch, eager
 
 
 class Results:
-    """The benchmarks of some files, by name."""
+    """The benchmarks of some files, all of one commit on one processor, by name."""
 
     def __init__(self, files: Sequence[dict[str, Any]], statistic: str) -> None:
         self.statistic = statistic
+        every = [bench for file in files for bench in file["benchmarks"]]
+        sources = {(bench["extra_info"]["commit"], bench["extra_info"]["cpu"]) for bench in every}
+        if len(sources) > 1:
+            raise SystemExit(f"expected benchmarks of one commit on one processor, came {sorted(sources)}")
         fastest: dict[tuple[str, Any], Bench] = {}
-        for bench in (bench for file in files for bench in file["benchmarks"]):
+        for bench in every:
             key = bench["name"], bench["extra_info"].get("isa")
             if key not in fastest or self.seconds(bench) < self.seconds(fastest[key]):
                 fastest[key] = bench
