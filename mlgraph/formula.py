@@ -23,11 +23,15 @@ def formula(node: Node, longest: int = LONGEST) -> str:
     todo: list[str | tuple[int, int]] = [(node._place, 0)]
     while todo:
         item = todo.pop()
+        if length >= longest and item != ")":
+            if "..." not in parts:
+                parts.append("...")
+            continue
         if isinstance(item, tuple):
             i, around = item
             code = graph._code[i]
             if code < len(ops.BY_CODE):
-                todo.extend(reversed(_pieces(node, i, code, around)) if length < longest else ["..."])
+                todo.extend(reversed(_pieces(node, i, code, around)))
                 continue
             if code == CONSTANT:
                 item = f"{graph[i].value:.6g}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.checks import shown
 from mlgraph.modelfile import write_atomically
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ DPI = 120
 COLUMNS = 1000  # a line of many more points is reduced to its outline, which looks the same
 SOFTENING = 0.01  # of the accuracy scale: the larger, the less room between 99 and 100 %
 ACCURACY_TICKS = (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 96, 98, 99, 100)  # percent
+
+FORMATS: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+"""Kinds of files that pictures are written as; of each what must be None, so that a picture drawn again is the same file."""
 
 LIVE_INTERVAL = 0.2  # seconds between two updates of a window, at least
 LIVE_COLUMNS = 500  # coarser, for half of the time
@@ -79,9 +84,23 @@ def training_picture(
     FigureCanvasAgg(figure)
     _Picture(figure, title, epoch_size).update(history)
     if path is not None:
-        # Matplotlib would name its version in the file.
-        write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
+        save_figure(figure, path)
     return figure
+
+
+def picture_format(path: str | os.PathLike[str]) -> str:
+    """A key of `FORMATS`, by the end of a file's name; png if it has none. ValueError if it is another."""
+    suffix = Path(os.fsdecode(path)).suffix[1:].lower() or "png"
+    if suffix not in FORMATS:
+        names = " or ".join(f".{name}" for name in FORMATS)
+        raise ValueError(f"path: expected a picture's name that ends in {names}, came {shown(os.fsdecode(path))}")
+    return suffix
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a matplotlib figure, all of it or nothing, in the format that the name says."""
+    kind = picture_format(path)
+    write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=FORMATS[kind]))
 
 
 class LivePicture:
@@ -288,9 +307,11 @@ def _outline(x: Numbers, y: Numbers, columns: int) -> tuple[Numbers, Numbers]:
 def _running_mean(seen: Numbers, sizes: Numbers, y: Numbers, *, window: float) -> tuple[Numbers, Numbers]:
     """Mean over the last `window` examples, at even distances from the first full window to the end."""
     edges = np.concatenate([[0], seen])
-    total = np.concatenate([[0], np.cumsum(y * sizes)])
+    counted = np.where(np.isnan(y), 0, sizes)  # of a batch that was left out there is no accuracy
+    total, count = (np.concatenate([[0], np.cumsum(n)]) for n in (np.nan_to_num(y) * counted, counted))
     ends = np.linspace(window, edges[-1], 500)
-    return ends, (np.interp(ends, edges, total) - np.interp(ends - window, edges, total)) / window
+    total, count = (np.interp(ends, edges, n) - np.interp(ends - window, edges, n) for n in (total, count))
+    return ends, np.divide(total, count, out=np.full(len(ends), np.nan), where=count > 0)
 
 
 def without_matplotlib(error: Exception) -> ImportError:

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.engine import Examples
-from mlgraph.modelfile import write_atomically
 from mlgraph.network import Network
-from mlgraph.plotting import without_matplotlib
+from mlgraph.plotting import save_figure, without_matplotlib
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
@@ -174,7 +173,7 @@ def draw(
             right.axvline(k * image_shape[1] - 0.5, color="0.8", lw=0.5)
         _bare(right)
     if path is not None:
-        write_atomically(path, lambda file: figure.savefig(file, format="png", metadata={"Software": None}))
+        save_figure(figure, path)
     return figure
 
 

@@ -141,6 +141,9 @@ class _Layout:
                     self._links.add(((i, column - 1), (i, column)))
             for link in box.links:
                 self._links.add(((link.source, box.column - 1), (i, box.column)))
+        self._links_from: list[list[tuple[Item, Item]]] = [[] for _ in self._columns]
+        for a, b in self._links:
+            self._links_from[a[1]].append((a, b))
         self._order()
         self._align()
         self.left: list[float] = []
@@ -177,12 +180,13 @@ class _Layout:
         """Items of a column in the order of the mean places of their neighbours (Sugiyama et al. 1981)."""
         sides = self._neighbours()
         best, fewest = [list(column) for column in self._columns], self._crossings()
+        place = {item: k / max(1, len(column) - 1) for column in self._columns for k, item in enumerate(column)}
         for sweep in range(SWEEPS):
             near = sides[sweep % 2]
             for column in self._columns if sweep % 2 == 0 else reversed(self._columns):
-                place = {item: k / max(1, len(c) - 1) for c in self._columns for k, item in enumerate(c)}
                 means = {i: float(np.mean([place[n] for n in near[i]])) if i in near else place[i] for i in column}
                 column.sort(key=means.__getitem__)
+                place.update((item, k / max(1, len(column) - 1)) for k, item in enumerate(column))
             crossings = self._crossings()
             if crossings < fewest:
                 best, fewest = [list(column) for column in self._columns], crossings
@@ -191,8 +195,8 @@ class _Layout:
     def _crossings(self) -> int:
         place = {item: k for column in self._columns for k, item in enumerate(column)}
         total = 0
-        for c in range(len(self._columns)):
-            ends = np.array([(place[a], place[b]) for a, b in self._links if a[1] == c]).reshape(-1, 2)
+        for links in self._links_from:
+            ends = np.array([(place[a], place[b]) for a, b in links]).reshape(-1, 2)
             before = ends[:, None] < ends[None]
             total += int(np.sum(before[..., 0] & before.transpose(1, 0, 2)[..., 1]))
         return total

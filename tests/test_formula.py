@@ -89,3 +89,11 @@ def test_a_formula_is_python(g, seed):
     with np.errstate(all="ignore"):
         value = eval(compile(code, "formula", "eval"), names)
     np.testing.assert_allclose(value, evaluate(g, x)[-1][0], rtol=1e-6)  # constants have six digits in print
+
+
+@pytest.mark.parametrize("write", [lambda t, x: t + x, lambda t, x: (t + x) * x, lambda t, x: mlgraph.tanh(t)])
+def test_a_long_formula_is_cut(write):
+    x = t = mlgraph.Graph().input("x")
+    for _ in range(5000):
+        t = write(t, x)
+    assert "..." in str(t) and len(str(t)) < 3 * 400

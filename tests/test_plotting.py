@@ -260,3 +260,25 @@ def test_window_of_a_backend_that_cannot_blit(windows: list[str], monkeypatch: p
     picture.update(history(epochs=2))
     assert windows == ["open", "draw", "draw", "draw"]
     plt.close(picture._figure)
+
+
+def test_a_batch_that_was_left_out_leaves_the_curve_whole():
+    accuracy = np.full(100, 0.5)
+    accuracy[40] = np.nan
+    _, mean = plotting._running_mean(np.arange(1, 101) * 10.0, np.full(100, 10.0), accuracy, window=100.0)
+    np.testing.assert_allclose(mean, 0.5)
+
+
+@pytest.mark.parametrize(("name", "begins"), [("p.PNG", b"\x89PNG"), ("p.svg", b"<?xml"), ("p.pdf", b"%PDF"), ("p", b"\x89P")])
+def test_a_picture_is_what_its_name_says(tmp_path, name, begins):
+    training_picture(History(), tmp_path / name)
+    first = (tmp_path / name).read_bytes()
+    assert first.startswith(begins)
+    training_picture(History(), tmp_path / name)
+    assert name == "p.svg" or (tmp_path / name).read_bytes() == first  # an SVG has random names inside
+
+
+def test_a_picture_of_no_kind_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^path: expected a picture's name that ends in .png or .svg or .pdf, came '.*bmpx'$"):
+        training_picture(History(), tmp_path / "p.bmpx")
+    assert not list(tmp_path.iterdir())

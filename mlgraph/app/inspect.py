@@ -14,6 +14,7 @@ import mlgraph
 from mlgraph.app.arguments import INDEX, NEURON, Failure
 from mlgraph.app.common import add_common_options, check_fit, count, describe, finite, load_data, load_model
 from mlgraph.datasets import Dataset
+from mlgraph.plotting import picture_format
 from mlgraph.portrait import SHOWN, Portrait, draw, portraits
 
 __all__ = ["add_options", "run"]
@@ -52,6 +53,11 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out) if args.out else Path(args.model).with_suffix(suffix)
     if not args.no_plot and (out.is_dir() or not out.parent.is_dir()):
         raise Failure(f"argument --out: cannot write {str(out)!r}: {'it is a folder' if out.is_dir() else 'no such folder'}")
+    if not args.no_plot:
+        try:
+            picture_format(out)
+        except ValueError as error:
+            raise Failure(f"argument --out: {str(error).removeprefix('path: ')}") from None
 
     table = net.inspect(data.test_x, data.test_y, n_threads=args.threads)
     accuracy = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)["accuracy"]
