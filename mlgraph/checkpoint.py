@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks
+from mlgraph.arrays import stands
 from mlgraph.checks import shown
 from mlgraph.engine import STATE
-from mlgraph.graph import NEURON, PARAMETER, Graph
+from mlgraph.graph import PARAMETER, Graph
 from mlgraph.lowering import gather
 from mlgraph.model import Model
 from mlgraph.modelfile import TEMPORARY, ModelFileError, contents, read, require, save
@@ -268,15 +269,12 @@ def _model_digest(model: Model) -> str:
     start, counts, pool = graph.topology()
     data = np.array(graph._data)
     constants, inputs = np.array(graph._constants), np.array(graph._inputs)
-    weights, stride, bias = graph.storage.places
     sources = gather(pool, start, counts)
-    record = data[codes >= PARAMETER]
-    fan = np.where(codes >= NEURON, counts, 1)[codes >= PARAMETER].astype(np.int64)
-    at = np.repeat(weights[record] - (np.cumsum(fan) - fan) * stride[record], fan)
-    at += np.arange(len(at)) * np.repeat(stride[record], fan)
-    has_bias = bias[record] >= 0
-    numbers = [graph.parameters[at], has_bias, graph.parameters[bias[record][has_bias]]]
+    has_bias = np.array(graph.storage.bias, np.int64)[data[codes >= PARAMETER]] >= 0
+    places = stands(graph)
+    weights, biases = np.split(places, [len(places) - np.count_nonzero(has_bias)])
+    numbers = [graph.parameters[weights], has_bias, graph.parameters[biases]]
     if FROZEN in graph.storage.state:
         frozen = graph.storage.state_vector(FROZEN, fresh=False)
-        numbers += [frozen[at], frozen[bias[record][has_bias]]]
+        numbers += [frozen[weights], frozen[biases]]
     return _digest([np.frombuffer(text.encode(), np.uint8), codes, counts, data, sources, constants, inputs, *numbers])

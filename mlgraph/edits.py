@@ -375,6 +375,8 @@ def _forget(graph: Graph, nodes: int, records: int) -> None:
     constants = np.array(graph._data, np.int64)[graph.codes == CONSTANT]
     del graph._constants[constants.max(initial=-1) + 1 :]
     graph._names = {node: name for node, name in graph._names.items() if node < nodes}
+    for model in graph._models:
+        model._had = model._had[:nodes]  # these numbers may be given to others
     graph.edits += 1
 
 

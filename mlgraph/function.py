@@ -182,6 +182,10 @@ class Function:
             for k, cotangent in enumerate(np.eye(len(self._outputs), dtype=np.float32)):
                 weight = np.ascontiguousarray(np.broadcast_to(cotangent, products.shape))
                 products[:, k] = np.sum(self._vjp(examples, weight, n_threads).inputs * along, axis=1)
+                if len(self._outputs) > 1 and not np.isfinite(products[:, k]).all():
+                    # By itself: 0 for another output is NaN where that has an infinite derivative.
+                    alone = Function(self.graph, [self._nodes[k]])
+                    products[:, k] = alone.jvp(examples.array, tangent, n_threads=n_threads)[:, 0]
         return products
 
     def _places_for(self, engine: Engine) -> Places:

@@ -210,7 +210,7 @@ class Graph:
     @_adds
     def add_neurons(
         self,
-        sources: Sequence[Node] | npt.NDArray[np.int32],
+        sources: Sequence[Node] | range | npt.NDArray[np.int32],
         weights: npt.ArrayLike,
         biases: npt.ArrayLike | None = None,
         activation: str = "identity",
@@ -411,9 +411,12 @@ class Graph:
         Outputs are those of the models of this graph; without a model, the nodes that nothing reads. What is not alive has no
         part in any plan for them.
         """
+        return self._needed_for(self.protected())
+
+    def _needed_for(self, outputs: frozenset[int]) -> npt.NDArray[np.bool_]:
+        """What is alive if these are the outputs; of those asked for last it is kept."""
         from mlgraph.lowering import is_live, topological
 
-        outputs = self.protected()
         key = (self.edits, outputs)
         if self._alive is None or self._alive[0] != key:
             start, count, pool = self.topology()
@@ -723,7 +726,9 @@ class Graph:
         self._ids(what, (a for a in given if isinstance(a, Node)))
         return [(a if isinstance(a, Node) else self.constant(a)).id for a in given]
 
-    def _source_ids(self, sources: Sequence[Node] | npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    def _source_ids(self, sources: Sequence[Node] | range | npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        if isinstance(sources, range):
+            sources = np.array(sources, np.int64)
         if isinstance(sources, np.ndarray) and sources.dtype != object:
             if sources.dtype.kind not in "iu" or sources.ndim != 1:
                 raise TypeError(f"sources: expected nodes or a row of ids, came {sources.dtype} of shape {sources.shape}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -13,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import LARGEST, Float32, one_of, plain, share, shown, whole
+from mlgraph.checks import LARGEST, Float32, one_of, plain, share, shown, truth, whole
 from mlgraph.engine import FEW, STATE, Engine, Examples, threads_for
-from mlgraph.graph import NEURON, Graph, checked_graph
+from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
 from mlgraph.losses import CROSS_ENTROPIES, Labels, define_loss, no_answers, read_targets
 from mlgraph.lowering import gather, topological
 from mlgraph.nonfinite import POLICIES, Guard
-from mlgraph.plan import KINDS, Plan
+from mlgraph.plan import Plan
 from mlgraph.trace import Trace, trace
 from mlgraph.training import History, Progress, RunState, epoch_steps, train
 from mlgraph.views import Edge, Neuron, Node
 
 if TYPE_CHECKING:
+    from mlgraph.arrays import Edges
     from mlgraph.checkpoint import Checkpoint
     from mlgraph.network import Layer
     from mlgraph.sparsify import Acting, Schedule
@@ -58,19 +60,23 @@ class Model:
     def _begin(self, graph: Graph) -> None:
         self.graph, self.history = graph, History()
         self._dropout: list[tuple[range, float, float]] = []
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[frozenset[int], Engine] = {}
         self._had = np.zeros(0, bool)  # which nodes it has needed, where the graph has other models as well
 
     def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
         self._outputs = self.graph._ids("outputs", outputs)
         if not self._outputs:
             raise ValueError("outputs: expected at least one node, came none")
+        alive = self.graph._needed_for(frozenset(self._outputs))
+        for i in self._outputs:
+            if not alive[i]:
+                raise ValueError(f"outputs: expected nodes that a path leads to, came {plain(self.graph[i].name)}")
         self._loss, self._loss_nodes, self._probabilities = define_loss(self.graph, self._outputs, loss)
         self.graph._models.add(self)
         self._own()
 
     def __repr__(self) -> str:
-        shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self._edges()[1]} edges"
+        shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self._edges()} edges"
         return f"<Model of {shape}: {self.loss}>"
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -87,17 +93,18 @@ class Model:
 
     @property
     def n_edges(self) -> int:
-        """Edges that some output needs, from nodes that are live."""
-        stored, alive = self._edges()
-        return self._engine("outputs").plan.n_edges - stored + alive
+        """Edges that some output or the loss needs, from nodes that are live; parameters that are nodes are none."""
+        self._require_outputs()
+        return self._edges()
 
     @property
     def n_parameters(self) -> int:
-        """Weights, biases and parameter nodes that some output needs."""
-        plan = self._engine("outputs").plan
-        trained = [ins for _, ins in plan.trained]
-        biases = sum(ins.size for ins in trained if ins.bias >= 0)
-        return self.n_edges + biases + sum(ins.size for ins in trained if ins.kind == KINDS["parameter"])
+        """Weights, biases and parameter nodes that some output or the loss needs."""
+        self._require_outputs()
+        graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
+        record = np.array(graph._data, np.int64)[needed]
+        biases = np.count_nonzero(np.array(graph.storage.bias, np.int64)[record] >= 0)
+        return self._edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
 
     @property
     def sparsity(self) -> float:
@@ -107,7 +114,7 @@ class Model:
         """
         graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
         made = int(np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[own]].sum())
-        return max(0.0, 1 - self._edges()[1] / made) if made else 0.0
+        return max(0.0, 1 - self._edges() / made) if made else 0.0
 
     # --- cutting and growing -----------------------------------------------------------------------------------------
 
@@ -140,22 +147,34 @@ class Model:
             saliency is the sum of weight x gradient over those out of it (Molchanov et al. 2017, Pruning convolutional
             neural networks).
         scope : "global" or "layer"
-            Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
+            Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share. Of
+            equal scores some are kept at random.
         data : (x, y), optional
             For the saliency.
         seed : int
             For "random".
+        n_threads : int, optional
+            As for `fit`.
 
         Raises
         ------
         ValueError
             If an output would be cut off; nothing has changed.
+
+        Warns
+        -----
+        UserWarning
+            If more than half of the edges that were kept have gone with the others.
         """
         from mlgraph.pruning import prune
 
         self._require_outputs()
         with self.graph.lock:
-            prune(self, sparsity, neurons=neurons, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
+            kept = prune(self, sparsity, neurons=neurons, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
+            left = self.n_edges
+        if 2 * left < kept:
+            what = f"{kept} edges are kept, but only {left} of them still lie between what is live and an output"
+            warnings.warn(f"prune: {what}; scope='layer' cuts all layers alike", UserWarning, stacklevel=2)
 
     def undo(self) -> None:
         """Take back the last edit; see `Graph.undo`."""
@@ -170,6 +189,8 @@ class Model:
         ----------
         x : array_like, shape (examples, inputs)
             uint8 is read as x / 255.
+        n_threads : int, optional
+            As for `fit`.
 
         Returns
         -------
@@ -178,7 +199,9 @@ class Model:
         return self._values(x, "outputs", self._outputs, n_threads)
 
     def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
-        """Probabilities of the classes, or of yes for each output, float32 of shape (examples, outputs); `x` as for `forward`.
+        """Probabilities of the classes, or of yes for each output, float32 of shape (examples, outputs).
+
+        Parameters as for `forward`.
 
         Raises
         ------
@@ -190,7 +213,7 @@ class Model:
         return self._values(x, "probabilities", self._probabilities, n_threads)
 
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
-        """The likeliest class of each example, int64 of shape (examples,); `x` as for `forward`.
+        """The likeliest class of each example, int64 of shape (examples,); parameters as for `forward`.
 
         For the binary cross-entropy 1 where yes is likelier, else 0, of shape (examples,) for one output and (examples,
         outputs) for several. Where the loss is no cross-entropy, what `forward` returns.
@@ -208,7 +231,8 @@ class Model:
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> dict[str, float]:
         """Mean loss over the examples and, where `y` are labels or answers to binary questions, accuracy as a fraction.
 
-        An example counts as right whose highest output is its label's, or all of whose questions are answered right.
+        An example counts as right whose highest output is its label's, or all of whose questions are answered right; not if
+        its loss is not finite.
 
         Parameters
         ----------
@@ -216,11 +240,18 @@ class Model:
             At least one example. uint8 is read as x / 255.
         y : array_like
             Labels or targets as for `fit`; nothing where the loss is a node.
+        n_threads : int, optional
+            As for `fit`.
 
         Returns
         -------
         dict
             "loss", and "accuracy" where there is one.
+
+        Raises
+        ------
+        ValueError
+            If there is no example, or `y` is not what `fit` takes.
         """
         examples = Examples(x, self.graph.n_inputs)
         return self._evaluate(examples, *self._targets(y, len(examples)), n_threads)
@@ -243,6 +274,8 @@ class Model:
             Labels or targets as for `fit`; where the loss is a node, ().
         nodes : sequence of Node, optional
             By default everything that is alive but the inputs, whose values are the data.
+        n_threads : int, optional
+            As for `fit`.
 
         Returns
         -------
@@ -268,6 +301,8 @@ class Model:
         x : array_like, shape (examples, inputs)
         y : array_like, optional
             Labels or targets as for `fit`, for what each neuron is worth.
+        n_threads : int, optional
+            As for `fit`.
 
         Returns
         -------
@@ -293,7 +328,7 @@ class Model:
 
     def ablate(
         self,
-        what: Neuron | Edge | Iterable[Neuron | Edge | tuple[Node, Node]],
+        what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]],
         x: npt.ArrayLike,
         y: npt.ArrayLike = (),
         *,
@@ -307,6 +342,8 @@ class Model:
             As for `Graph.prune`.
         x, y : array_like
             As for `evaluate`.
+        n_threads : int, optional
+            As for `fit`.
 
         Returns
         -------
@@ -337,6 +374,8 @@ class Model:
             Neurons that do not depend on each other.
         x, y : array_like
             As for `evaluate`.
+        n_threads : int, optional
+            As for `fit`.
 
         Returns
         -------
@@ -455,7 +494,10 @@ class Model:
         epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
         optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
         on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
-        if not isinstance(checkpoint_every, Real) or not 0 <= checkpoint_every < np.inf:
+        shuffle, resume = truth("shuffle", shuffle), truth("resume", resume)
+        if resume and checkpoint is None:
+            raise ValueError("resume: expected a checkpoint to go on from, came none")
+        if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, Real) or not 0 <= checkpoint_every < np.inf:
             raise ValueError(f"checkpoint_every: expected seconds from 0 on, came {shown(checkpoint_every)}")
         threads_for(n_threads, 0)
         if callback is not None and not callable(callback):
@@ -490,13 +532,11 @@ class Model:
 
                 arguments = {
                     "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
-                    "optimizer": optimizer, "shuffle": bool(shuffle), "seed": seed, "on_nonfinite": on_nonfinite,
+                    "optimizer": optimizer, "shuffle": shuffle, "seed": seed, "on_nonfinite": on_nonfinite,
                     "sparsify": repr(sparsify),
                 }  # fmt: skip
                 seen = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
                 keeper = Checkpoint(checkpoint, checkpoint_every, self, state, arguments, seen)
-            elif resume:
-                raise ValueError("resume: expected a checkpoint to go on from, came none")
             if not (keeper and resume and keeper.resume()):
                 for name in ("first", "second"):
                     self.graph.storage.state.pop(name, None)
@@ -546,12 +586,16 @@ class Model:
         vars(self).update(state)
         self.graph._models.add(self)
 
-    def _edges(self) -> tuple[int, int]:
-        """How many edges lead into the neurons that are alive, and how many of these come from nodes that are."""
-        graph, alive = self.graph, self.graph.alive()
-        neurons = np.flatnonzero(self._own() & alive & (graph.codes >= NEURON))
+    def _needed(self) -> npt.NDArray[np.bool_]:
+        """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
+        return self.graph._needed_for(frozenset((*self._outputs, *self._loss_nodes)))
+
+    def _edges(self) -> int:
+        """How many edges lead into the neurons that are needed, from nodes that are."""
+        graph, needed = self.graph, self._needed()
         start, count, pool = graph.topology()
-        return int(count[neurons].sum()), int(np.count_nonzero(alive[gather(pool, start[neurons], count[neurons])]))
+        neurons = np.flatnonzero(needed & (graph.codes >= NEURON))
+        return int(np.count_nonzero(needed[gather(pool, start[neurons], count[neurons])]))
 
     def _own(self) -> npt.NDArray[np.bool_]:
         """Which nodes are not those of other models of the graph alone; shape (nodes,)."""
@@ -579,15 +623,14 @@ class Model:
         """An engine whose plan is of the graph as it is now."""
         self._require_outputs()
         with self.graph.lock:
-            engine = self._engines.get(what)
+            nodes = {
+                "outputs": self._outputs,
+                "probabilities": self._probabilities,
+                "loss": [*self._outputs, *self._loss_nodes],
+            }[what]
+            engine = self._engines.get(frozenset(nodes))  # of the squared error the loss is that of the outputs
             if engine is None or engine.plan.is_stale(self.graph):
-                nodes = {
-                    "outputs": self._outputs,
-                    "probabilities": self._probabilities,
-                    "loss": [*self._outputs, *self._loss_nodes],
-                }[what]
-                engine = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
-                self._engines[what] = engine
+                engine = self._engines[frozenset(nodes)] = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
         return engine
 
     def _run(self, what: str, examples: Examples, **options: Any) -> tuple[int, Float32 | None, Float32 | None]:

@@ -8,6 +8,7 @@ last place, stays finite whatever it is.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -126,8 +127,13 @@ class Guard:
         """
         # What a step disconnects goes together, or not at all.
         graph = self._model.graph
-        with graph.one_edit() if self._policy == "disconnect" else graph.lock:
-            return self._step(rows, rate, number, where)
+        with graph.lock:
+            edits, last = graph.edits, graph._last
+            with graph.one_edit() if self._policy == "disconnect" else nullcontext():
+                result = self._step(rows, rate, number, where)
+            if graph.edits == edits:  # nothing was: what `undo` takes back is still what was done before
+                graph._last = last
+            return result
 
     def _step(self, rows: Ints, rate: float, number: int, where: str) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
         kept = np.ones(len(rows), bool)

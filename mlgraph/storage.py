@@ -161,6 +161,11 @@ class Storage:
                 write(column, slice(None), values)
             self.moves += 1
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.vector = copied(self.vector)  # numpy has put it anywhere
+        self.state = {name: copied(vector) for name, vector in self.state.items()}
+
     def copy(self) -> Storage:
         """The same, with vectors and records of its own."""
         other = Storage()

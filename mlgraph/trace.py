@@ -84,8 +84,9 @@ class Trace:
         return self._at(self._graph._id(node) if not isinstance(node, Node) else self._graph._ids("node", [node])[0])
 
     def _at(self, node: int) -> int:
-        if node not in self._column or self._graph._born[node] >= self._edits:
-            name = plain(self._graph[node].name)
+        born = self._graph._born
+        if node not in self._column or node >= len(born) or born[node] >= self._edits:
+            name = plain(self._graph[node].name) if 0 <= node < len(born) else f"n{node}"
             raise ValueError(f"node: expected a node of the trace, came {name}; trace(..., nodes=[...]) says which are")
         return self._column[node]
 

@@ -177,3 +177,10 @@ def test_bits_do_not_depend_on_threads(sweep, case):
         for a, b in zip(one[:3], other[:3], strict=True):
             np.testing.assert_array_equal(a.view(np.int32), b.view(np.int32))
         np.testing.assert_array_equal(f(case.x, n_threads=n_threads).view(np.int32), f(case.x, n_threads=1).view(np.int32))
+
+
+def test_jvp_of_one_output_beside_an_infinite_derivative():
+    g = mlgraph.Graph()
+    x = g.input()
+    f = g.compile([x * 2, mlgraph.log(x)])
+    np.testing.assert_array_equal(f.jvp([[0.0], [1.0]], [[1.0], [1.0]]), [[2.0, np.inf], [2.0, 1.0]])

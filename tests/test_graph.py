@@ -238,3 +238,10 @@ def test_neurons_without_a_bias_have_0_in_the_table():
     g = mlgraph.Graph()
     g.add_neuron(g.inputs(1), weights=[2.0], bias=None)
     assert g.neurons().bias.tolist() == [0]
+
+
+def test_what_add_neurons_returns_is_what_it_takes():
+    g = mlgraph.Graph()
+    first = g.add_neurons(g.inputs(3), np.ones((4, 3)))
+    second = g.add_neurons(first, np.ones((2, 4)))
+    assert [node.id for node in g[second[0]].sources] == list(first)

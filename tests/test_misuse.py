@@ -253,7 +253,7 @@ SEED = count(3, 0, None)
 DATA = array(X, empty=True, fits=False, lengths=(1,))
 EXAMPLES = array(X, finite=True, lengths=(0, 1))
 CHECKPOINT = Kind(lambda w: w.path, {way: v for way, v in a_path("").bad.items() if v is not None}, {"text": str})
-SECONDS = Kind(0.5, {**NOT_NUMBERS, "negative": -1, "NaN": NAN, "infinite": INF})
+SECONDS = Kind(0.5, {**NOT_NUMBERS, "truth": True, "negative": -1, "NaN": NAN, "infinite": INF})
 CALLBACK = Kind(None, {"number": 3, "text": "print", "list": [print]})
 NUMBERS = Kind({0: 1.5}, {"number": 3, "list": [1.0], "texts": {0: "x"}, "Nones": {0: None}, "complex": {0: 1j}})
 PICTURE = {
@@ -273,9 +273,9 @@ DIFFERENCES = CHECKED | {"inputs": ANY, "parameters": ANY, "seed": SEED, "step":
 SPARSIFY = Kind(None, {"number": 0.5, "text": "rigl", "list": [], "class": mlgraph.RigL})
 OPTIONS = {"x": EXAMPLES, "epochs": count(2), "batch_size": SIZE, "learning_rate": RATE, "momentum": share(0.5),
            "sparsify": SPARSIFY, "optimizer": a_name("sgd"),
-           "validation": VALIDATION, "shuffle": ANY, "seed": SEED, "callback": CALLBACK,
-           "on_nonfinite": a_name("raise"), "checkpoint": CHECKPOINT, "checkpoint_every": SECONDS, "resume": Kind(False),
-           "n_threads": THREADS}  # fmt: skip
+           "validation": VALIDATION, "shuffle": TRUTH, "seed": SEED, "callback": CALLBACK,
+           "on_nonfinite": a_name("raise"), "checkpoint": CHECKPOINT, "checkpoint_every": SECONDS,
+           "resume": Kind(False, TRUTH.bad), "n_threads": THREADS}  # fmt: skip
 LABELS_OF_ALL = array(LABELS, labels=True)
 DATA_FOR = Kind((X, LABELS), {**VALIDATION.bad, "None": None}, VALIDATION.same)
 EDGES = {"None": None, "number": 3, "text": "x", "numbers": [1], "nodes": lambda w: w.x, "triples": lambda w: [(w.x[0],) * 3],

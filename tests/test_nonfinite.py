@@ -424,3 +424,13 @@ def test_a_rate_that_grows_within_an_epoch():
     with pytest.raises(mlgraph.NonFiniteError):
         model.fit(np.ones((50, 1)), batch_size=1, epochs=1, momentum=0, learning_rate=(1e-30, 1e25))
     assert np.isfinite(g.parameters).all()
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "disconnect"])
+def test_a_run_that_cuts_nothing_leaves_the_last_edit_to_undo(policy):
+    net = network()
+    net.layers[0].neurons[3].edges[0].prune()
+    n = net.n_edges
+    net.fit(X, Y, epochs=1, momentum=1 - 1e-9, on_nonfinite=policy)  # no step is certain to be finite
+    net.undo()
+    assert net.n_edges == n + 1

@@ -138,3 +138,14 @@ def test_copies_by_the_module():
         assert other.n_edges < net.n_edges and net.forward(X).tobytes() == values.tobytes()
     assert copy.copy(net.graph) is not net.graph and everything(copy.copy(net.graph)) == everything(net.graph)
     assert len(pickle.dumps(net)) < 2 * len(pickle.dumps(net.graph))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"])
+def test_copies_begin_at_a_line_of_the_cache(copied):
+    """Of four, since numpy's own arrays begin there now and then."""
+    net = network()
+    net.fit(X, Y, epochs=1)
+    for _ in range(4):
+        net = copied(net)
+        vectors = [net.graph.parameters, *net.graph.storage.state.values()]
+        assert len(vectors) == 2 and all(vector.ctypes.data % 64 == 0 for vector in vectors)

@@ -145,3 +145,13 @@ def test_nothing_changes():
 def test_errors(attempt, error, message):
     with pytest.raises(error, match=message):
         attempt(network())
+
+
+def test_a_node_that_undo_has_taken_away_is_in_no_trace():
+    net = network()
+    traced = net.trace(X)
+    new = net.graph.add_neuron(net.layers[0].neurons[:2], "tanh", weights=[1, 2])
+    number = new.id
+    net.undo()
+    with pytest.raises(ValueError, match=rf"^node: expected a node of the trace, came n{number};"):
+        traced.of(range(number, number + 1))

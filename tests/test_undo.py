@@ -358,3 +358,19 @@ def test_a_model_that_came_since_keeps_its_outputs():
     gc.collect()
     g.undo()
     assert not n.sources
+
+
+def test_numbers_that_are_given_again_are_no_longer_a_models_own():
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    first, second = (mlgraph.Model(g, g.add_neuron(x, weights=w)) for w in ([1, 2, 3, 4], [5, 6, 7, 8]))
+    with g.one_edit():
+        hidden = g.add_neuron(x, "tanh", weights=[0.1] * 4)
+        g.add_edge(hidden, first.outputs[0], 0.01)
+    assert first.sparsity == 0 and first.n_edges == 9
+    g.undo()
+    again = g.add_neuron(x, "tanh", weights=[0.001] * 4)
+    g.add_edge(again, second.outputs[0], 1.0)
+    assert again.id == hidden.id and (first.n_edges, second.n_edges) == (4, 9)
+    first.prune(0.25)
+    assert (first.n_edges, second.n_edges) == (3, 9)
