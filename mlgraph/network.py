@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,14 @@ from mlgraph.lowering import Ints
 from mlgraph.model import Model
 from mlgraph.views import Neuron
 
+if TYPE_CHECKING:
+    from mlgraph.arrays import Edges
+
 
 class Layer:
     """Neurons of one layer of a `Network`."""
+
+    __slots__ = ("_graph", "_ids", "_made_with", "_probabilities", "_reads")
 
     def __init__(
         self, graph: Graph, ids: range, activation: str, dropout: float, weight_dropout: float, probabilities: list[int]
@@ -192,6 +197,17 @@ class Network(Model):
         loss : str, optional
             Of the network, if this is its last layer; see `Model`. After softmax it is the softmax_cross_entropy, else the
             squared_error by default, and after sigmoid the binary_cross_entropy if that is asked for.
+
+        Returns
+        -------
+        Layer
+
+        Raises
+        ------
+        RuntimeError
+            If the network is being trained.
+        ValueError
+            If the loss does not fit the activation, or neurons of a layer of probabilities are to be dropped.
         """
         if self.graph._is_training:
             raise RuntimeError("add_layer: expected a network that is not being trained, came one that is")
@@ -219,7 +235,7 @@ class Network(Model):
         self,
         fraction: float,
         *,
-        by: str = "random",
+        by: str | Callable[[Edges], npt.ArrayLike] = "random",
         scope: str = "global",
         data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         seed: int = 0,
@@ -234,14 +250,22 @@ class Network(Model):
         fraction : float
             How many of the edges that could be and are not, between nodes that are alive. What was cut off stays so, and what
             might make a cycle with edges that lead back, or within a layer, is no such place.
-        by : "random" or "gradient"
-            Where the loss over `data` is steepest (Evci et al. 2020).
+        by : "random", "gradient" or callable
+            By the gradient: where the loss over `data` is steepest (Evci et al. 2020). A callable takes the `mlgraph.Edges`
+            that could be, of weight 0, and gives a score for each; those of the highest are added.
         scope : "global" or "layer"
             Whether places are compared across layers, or the same share of each layer's grows.
         data : (x, y), optional
             For the gradient.
         seed : int
             For "random".
+        n_threads : int, optional
+            As for `fit`.
+
+        Raises
+        ------
+        ValueError
+            If the gradient is asked for without `data`, or `data` are not what `fit` takes; nothing has changed.
         """
         from mlgraph.pruning import regrow
 
@@ -269,4 +293,4 @@ class Network(Model):
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
-        return f"<Network {sizes}: {self._edges()[1]} edges>"
+        return f"<Network {sizes}: {self._edges()} edges>"

@@ -192,8 +192,11 @@ class Plan:
         dense = [bool(code[g[0]] >= NEURON and keys[2][order[firsts[i]]] >= 0) for i, g in zip(trained, groups, strict=True)]
         places = lay_out(graph, low, groups, dense)
         for i, group, shared, place in zip(trained, groups, dense, places, strict=True):
-            make = self._neurons if code[group[0]] >= NEURON else self._parameters
-            self.program[i] = make(low, i, group, shared, place, wants, dropout)
+            if code[group[0]] >= NEURON:
+                self.program[i] = self._neurons(low, i, group, shared, place, wants, dropout)
+            else:
+                slot, n = int(self.slot[group[0]]), len(group)
+                self.program[i] = Instruction(KINDS["parameter"], 0, slot, n, weights=place[0], n_weights=n)
         self.index = np.concatenate([*self._index, np.zeros(1, np.int32)])
         added = self._reader < 0
         added[:n_inputs] &= want_inputs
@@ -201,11 +204,6 @@ class Plan:
         del self._reader
         self.n_extra = -(-self.n_extra // PANEL) * PANEL
         self.edits, self.moves = graph.edits, graph.storage.moves
-
-    def _parameters(
-        self, low: Lowered, i: int, group: Ids, shared: bool, place: tuple[int, int], wants: Any, dropout: Any
-    ) -> Instruction:
-        return Instruction(KINDS["parameter"], 0, int(self.slot[group[0]]), len(group), weights=place[0], n_weights=len(group))
 
     def _neurons(
         self, low: Lowered, i: int, group: Ids, shared: bool, place: tuple[int, int], wants: Any, dropout: Any

@@ -54,8 +54,8 @@ class Places(NamedTuple):
 def prune(
     model: Model, sparsity: float | None, *, neurons: float | None, by: Criterion, scope: str, data: Data | None, seed: int,
     n_threads: int | None,
-) -> None:  # fmt: skip
-    """Cut edges or neurons; `Model.prune` says what the parameters are."""
+) -> int:  # fmt: skip
+    """Cut edges or neurons; `Model.prune` says what the parameters are. How many edges had scores to be kept; 0 for neurons."""
     if (sparsity is None) == (neurons is None):
         raise ValueError(f"prune: expected either sparsity or neurons, came {'neither' if sparsity is None else 'both'}")
     gone = share("neurons", neurons) if sparsity is None else share("sparsity", sparsity)
@@ -68,8 +68,10 @@ def prune(
     mine = np.flatnonzero(model._own() & (graph.codes >= NEURON))
     if neurons is None:
         made = np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[mine]]
-        keep_best(model, group, np.round((1 - gone) * np.bincount(group[mine], made)), by, slope, random)
-        return
+        wanted = np.round((1 - gone) * np.bincount(group[mine], made))
+        before = model.n_edges
+        keep_best(model, group, wanted, by, slope, random)
+        return int(min(before, wanted.sum()))
     hidden = np.setdiff1d(mine, list(graph.protected()))
     total = np.bincount(group[hidden], minlength=1)
     hidden = hidden[graph.alive()[hidden]]
@@ -77,6 +79,7 @@ def prune(
     edges, lost = wiring(graph), np.zeros(len(graph), bool)
     lost[hidden[~_best(score, group[hidden], np.round((1 - gone) * total))]] = True
     cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
+    return 0
 
 
 def keep_best(
@@ -128,11 +131,12 @@ def keep_best(
 
 
 def regrow(
-    net: Network, fraction: float, *, by: str, scope: str, data: Data | None, seed: int, n_threads: int | None
-) -> None:
+    net: Network, fraction: float, *, by: Criterion, scope: str, data: Data | None, seed: int, n_threads: int | None
+) -> None:  # fmt: skip
     """Add edges where there are none; `Network.regrow` says what the parameters are."""
     fraction, seed = share("fraction", fraction, all=True), whole("seed", seed, 0, None)
-    one_of("by", by, ("random", "gradient"))
+    if not callable(by) and not (isinstance(by, str) and by in ("random", "gradient")):
+        raise ValueError(f"by: expected random, gradient or a callable, came {shown(by)}")
     one_of("scope", scope, SCOPES)
     threads_for(n_threads, 0)
     places = absent(net)
@@ -156,17 +160,26 @@ def grow_best(graph: Graph, layers: list[Places], scores: list[Scores], wanted: 
         How many of each group.
     """
     group = np.repeat(np.arange(len(scores)), [len(score) for score in scores])
-    best = np.split(_best(np.concatenate(scores), group, wanted), np.cumsum([np.count_nonzero(p.free) for p in layers]))
+    best = _best(np.concatenate(scores), group, wanted)
+    new = _free_edges(layers)
+    grow(graph, new.source[best], new.target[best], new.weight[best])
+
+
+def _free_edges(layers: list[Places]) -> Edges:
+    """Edges of weight 0 at all free places, in the order of the layers."""
     rows, columns = zip(*(np.nonzero(places.free) for places in layers), strict=True)
-    sources = np.concatenate([p.sources[c[b]] for p, c, b in zip(layers, columns, best, strict=False)])
-    targets = np.concatenate([p.targets[r[b]] for p, r, b in zip(layers, rows, best, strict=False)])
-    grow(graph, sources, targets, np.zeros(len(sources), np.float32))
+    sources = np.concatenate([places.sources[c] for places, c in zip(layers, columns, strict=True)])
+    targets = np.concatenate([places.targets[r] for places, r in zip(layers, rows, strict=True)])
+    return Edges(sources, targets, np.zeros(len(sources), np.float32))
 
 
 def place_scores(
-    net: Network, layers: list[Places], by: str, data: Data | None, random: np.random.Generator, n_threads: int | None
+    net: Network, layers: list[Places], by: Criterion, data: Data | None, random: np.random.Generator, n_threads: int | None
 ) -> list[Scores]:
-    """Scores of the free places of each layer: at random, or the size of the gradient over `data`."""
+    """Scores of the free places of each layer: what a callable gives, at random, or the size of the gradient over `data`."""
+    if callable(by):
+        sizes = [int(np.count_nonzero(places.free)) for places in layers]
+        return np.split(_asked(net.graph, by, _free_edges(layers), sum(sizes), "edge"), np.cumsum(sizes)[:-1])
     if data is None:
         return [random.random(np.count_nonzero(places.free)) for places in layers]
     with np.errstate(all="ignore"):
@@ -322,7 +335,7 @@ def _asked(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, 
 
 
 def _best(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Mask:
-    """The best of each group, `wanted[group]` of them; of equal ones the first."""
+    """The best of each group, `wanted[group]` of them; of equal ones some at random: the first would be those of one layer."""
     if np.isnan(score).any():
         raise ValueError("by: expected scores that are numbers, came nan")
     keep = np.zeros(len(score), bool)
@@ -335,7 +348,8 @@ def _best(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> M
             values = score[mine]
             least = np.partition(values, len(values) - most)[len(values) - most]
             keep[mine[values > least]] = True
-            keep[mine[values == least][: most - np.count_nonzero(values > least)]] = True
+            equal = mine[values == least]
+            keep[np.random.default_rng(0).permutation(equal)[: most - np.count_nonzero(values > least)]] = True
     return keep
 
 

@@ -20,7 +20,7 @@ from mlgraph.checks import one_of, share, whole
 from mlgraph.engine import Examples
 from mlgraph.model import Model
 from mlgraph.network import Network
-from mlgraph.pruning import SCOPES, absent, grow_best, keep_best, place_scores
+from mlgraph.pruning import SCOPES, absent, grow_best, keep_best, layers_of, place_scores, prune
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
@@ -168,7 +168,9 @@ class GradualPruning(Schedule):
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut to the sparsity of the moment."""
         if self.at(moment) > model.sparsity:
-            model.prune(self.at(moment), scope=self.scope)
+            prune(
+                model, self.at(moment), neurons=None, by="magnitude", scope=self.scope, data=None, seed=0, n_threads=None
+            )
 
 
 @dataclass(frozen=True)
@@ -202,10 +204,7 @@ class SET(Schedule):
         wanted = erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
         # Neurons that were added to the graph beside the layers keep all their edges.
-        layer = np.full(len(net.graph), len(wanted))
-        for i, own in enumerate(net.layers):
-            layer[own._ids.start : own._ids.stop] = i
-        keep_best(net, layer, np.append(np.round((1 - moved) * wanted), net.graph.n_edges))
+        keep_best(net, layers_of(net), np.append(np.round((1 - moved) * wanted), net.graph.n_edges))
         places = absent(net)
         missing = [most - p.n_edges for most, p in zip(wanted, places, strict=True)]
         if step and max(missing) > 0:

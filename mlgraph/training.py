@@ -81,6 +81,14 @@ def schedule(n: int, epochs: int, batch_size: tuple[int, int], learning_rate: tu
     return Steps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
+def _no_ints() -> npt.NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
+def _no_doubles() -> Doubles:
+    return np.zeros(0)
+
+
 @dataclass(repr=False, eq=False)
 class History:
     """What happened in a run.
@@ -106,23 +114,23 @@ class History:
         data, -1 where only a sum over all those of a step overflowed; the neuron that was cut, or -1.
     """
 
-    batch_examples: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    batch_size: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    batch_skipped: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    learning_rate: Doubles = field(default_factory=lambda: np.zeros(0))
-    batch_loss: Doubles = field(default_factory=lambda: np.zeros(0))
-    batch_accuracy: Doubles = field(default_factory=lambda: np.zeros(0))
-    epoch_examples: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    epoch_loss: Doubles = field(default_factory=lambda: np.zeros(0))
-    epoch_accuracy: Doubles = field(default_factory=lambda: np.zeros(0))
-    validation_loss: Doubles = field(default_factory=lambda: np.zeros(0))
-    validation_accuracy: Doubles = field(default_factory=lambda: np.zeros(0))
-    epoch_seconds: Doubles = field(default_factory=lambda: np.zeros(0))
-    nonfinite_step: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    nonfinite_sweep: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    nonfinite_node: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    nonfinite_example: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    nonfinite_cut: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    batch_examples: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    batch_size: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    batch_skipped: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    learning_rate: Doubles = field(default_factory=_no_doubles)
+    batch_loss: Doubles = field(default_factory=_no_doubles)
+    batch_accuracy: Doubles = field(default_factory=_no_doubles)
+    epoch_examples: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    epoch_loss: Doubles = field(default_factory=_no_doubles)
+    epoch_accuracy: Doubles = field(default_factory=_no_doubles)
+    validation_loss: Doubles = field(default_factory=_no_doubles)
+    validation_accuracy: Doubles = field(default_factory=_no_doubles)
+    epoch_seconds: Doubles = field(default_factory=_no_doubles)
+    nonfinite_step: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    nonfinite_sweep: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    nonfinite_node: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    nonfinite_example: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    nonfinite_cut: npt.NDArray[np.int64] = field(default_factory=_no_ints)
 
     def __repr__(self) -> str:
         cut = np.count_nonzero(self.nonfinite_cut >= 0)

@@ -368,3 +368,12 @@ def test_no_state_of_another_optimizer_is_left():
     net.fit(X, Y, epochs=1, optimizer="adam")
     net.fit(X, Y, epochs=1, momentum=0.0)
     assert not net.graph.storage.state
+
+
+def test_a_layer_has_no_other_attributes():
+    net = mlgraph.Network(2, seed=0)
+    layer = net.add_layer(3)
+    with pytest.raises(AttributeError):
+        layer.weight = np.zeros((3, 2))
+    again = pickle.loads(pickle.dumps(net)).layers[0]
+    assert again.weights.tolist() == layer.weights.tolist() == copy.deepcopy(layer).weights.tolist()

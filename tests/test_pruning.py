@@ -139,14 +139,6 @@ def test_a_path_to_every_output_stays(scope):
     assert lone.alive
 
 
-def test_equal_scores():
-    """The first stay, but for a path to each output."""
-    net = network()
-    net.prune(0.5, by=lambda edges: np.ones(len(edges.weight)))
-    assert all((s, t) in weights(net) for s in range(12) for t in net.layers[0]._ids) and net.n_edges < EDGES / 2
-    assert all(len(n.sources) >= 1 for n in net.layers[2].neurons)
-
-
 def test_one_edit():
     net = network()
     before = net.forward(X)
@@ -323,7 +315,7 @@ ERRORS = {
     "everything but one": (lambda net: net.prune(0.999), "sparsity: expected to keep at least .* edges, .*, came 1"),
     "all but outputs": (lambda net: net.prune(neurons=0.99), "expected a path to every output of a model"),
     "fraction": (lambda net: net.regrow(1.1), "fraction: expected a number from 0 to 1, came 1.1"),
-    "growth": (lambda net: net.regrow(0.5, by="magnitude"), "by: expected random or gradient, came 'magnitude'"),
+    "growth": (lambda net: net.regrow(0.5, by="magnitude"), "by: expected random, gradient or a callable, came 'magnitude'"),
     "growth scope": (lambda net: net.regrow(0.5, scope="net"), "scope: expected global or layer, came 'net'"),
     "no data to grow": (lambda net: net.regrow(0.5, by="gradient"), r"data: expected \(x, y\) to regrow by gradient, came no"),
     "no layers": (lambda net: mlgraph.Network(3).prune(0.5), "the network has no layers yet"),
@@ -473,3 +465,90 @@ def test_neurons_in_no_layer_are_a_layer_of_their_own():
         assert table["loss"][row] == pytest.approx(without, rel=1e-4)
     net.prune(0.5, scope="layer")
     assert free.alive and sum(len(neuron.sources) for neuron in net.layers[0].neurons) == 12
+
+
+def test_edges_are_counted_by_what_a_model_itself_needs():
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    hidden = g.add_neuron(x, "tanh", weights=[1, 2, 3, 4])
+    first = mlgraph.Model(g, g.add_neuron([*x, hidden], weights=[1, 2, 3, 4, 5]))
+    second = mlgraph.Model(g, g.add_neuron([hidden], weights=[1]))
+    assert (first.n_edges, second.n_edges) == (9, 5)
+    g.edge(hidden, first.outputs[0]).prune()
+    assert (first.n_edges, second.n_edges) == (4, 5) and "4 edges" in repr(first)
+    assert first.sparsity == pytest.approx(1 - 4 / 9) and second.sparsity == 0
+
+
+def test_to_count_moves_nothing():
+    net = mlgraph.Network(24, seed=0)
+    net.add_layer(9)
+    net.add_layer(3, "softmax")
+    net.prune(0.3)
+    weights = net.layers[0].neurons[2].weights
+    assert net.n_edges < net.n_parameters == net.n_edges + 12
+    weights[0] = 5.0
+    assert net.layers[0].neurons[2].weights[0] == 5.0
+
+
+def test_outputs_that_are_dead_are_refused():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    dead = g.add_neuron(x, weights=[1, 2])
+    g.prune(dead)
+    before = everything(g)
+    with pytest.raises(ValueError, match=rf"^outputs: expected nodes that a path leads to, came n{dead.id}$"):
+        mlgraph.Model(g, [x[0], dead])
+    assert everything(g) == before and not g.protected()
+
+
+def test_one_plan_for_outputs_that_are_the_loss():
+    g = mlgraph.Graph()
+    model = mlgraph.Model(g, g.add_neuron(g.inputs(2), weights=[1, 2]))
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=1)
+    model.predict(np.ones((4, 2)))
+    assert len(model._engines) == 1
+
+
+def test_of_equal_scores_each_layer_keeps_its_share():
+    net = mlgraph.Network(784, seed=0)
+    net.add_layer(100, "relu")
+    net.add_layer(10, "softmax")
+    net.prune(0.25, by=lambda edges: np.ones(len(edges.weight)))
+    kept = [sum(len(neuron.sources) for neuron in layer.neurons) for layer in net.layers]
+    assert sum(kept) == round(0.75 * 79_400) and 700 < kept[1] < 800
+    assert len({len(neuron.sources) for neuron in net.layers[0].neurons}) > 5
+
+
+def test_a_cut_that_leaves_little_says_so():
+    net = mlgraph.Network(24, seed=0)
+    net.add_layer(20)
+    net.add_layer(3, "softmax")
+    net.layers[1].weights = np.zeros((3, 20))
+    with pytest.warns(UserWarning, match=r"^prune: 378 edges are kept, but only \d+ of them still lie between"):
+        net.prune(0.3)
+    assert net.n_edges < 378 / 2
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_regrow_by_a_function(scope):
+    net = mlgraph.Network(24, seed=0)
+    net.add_layer(20)
+    net.add_layer(9, "softmax")
+    net.prune(0.5)
+    before = {(s, t) for s, t, _ in zip(*net.graph.edges(), strict=True)}
+    seen = []
+
+    def nearest(edges):
+        assert not any(map(before.__contains__, zip(edges.source, edges.target, strict=True))) and not edges.weight.any()
+        seen.append(len(edges.source))
+        return -np.abs(edges.target - edges.source)
+
+    n = net.n_edges
+    net.regrow(0.25, by=nearest, scope=scope)
+    assert net.n_edges - n == pytest.approx(seen[0] / 4, abs=2)
+    if scope == "global":
+        after = {(s, t) for s, t, _ in zip(*net.graph.edges(), strict=True)} - before
+        assert max(t - s for s, t in after) < 40
+    for wrong, error in ((lambda edges: [1.0], ValueError), ("magnitude", ValueError), (lambda edges: "x", TypeError)):
+        with pytest.raises(error, match=r"^by: expected"):
+            net.regrow(0.25, by=wrong)
