@@ -119,7 +119,7 @@ def neurons(graph: Graph) -> Neurons:
     return Neurons(node, np.array(ops.ACTIVATIONS)[graph.codes[node] - NEURON], values)
 
 
-def stands(graph: Graph, nodes: int | None = None) -> Ints | Ids:
+def parameter_places(graph: Graph, nodes: int | None = None) -> Ints | Ids:
     """Where the parameters of so many nodes, or of all, stand, without padding.
 
     Weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases.
@@ -132,8 +132,8 @@ def stands(graph: Graph, nodes: int | None = None) -> Ints | Ids:
 
 
 def values(graph: Graph) -> dict[str, Float32]:
-    """The parameters ("") and the optimizer's state, in the order of `stands`."""
-    places = stands(graph)
+    """The parameters ("") and the optimizer's state, in the order of `parameter_places`."""
+    places = parameter_places(graph)
     return {name: vector[places] for name, vector in graph.storage.vectors().items()}
 
 

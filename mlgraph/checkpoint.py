@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks
-from mlgraph.arrays import stands
+from mlgraph.arrays import parameter_places
 from mlgraph.checks import shown
 from mlgraph.engine import STATE
 from mlgraph.graph import PARAMETER, Graph
@@ -271,7 +271,7 @@ def _model_digest(model: Model) -> str:
     constants, inputs = np.array(graph._constants), np.array(graph._inputs)
     sources = gather(pool, start, counts)
     has_bias = np.array(graph.storage.bias, np.int64)[data[codes >= PARAMETER]] >= 0
-    places = stands(graph)
+    places = parameter_places(graph)
     weights, biases = np.split(places, [len(places) - np.count_nonzero(has_bias)])
     numbers = [graph.parameters[weights], has_bias, graph.parameters[biases]]
     if FROZEN in graph.storage.state:

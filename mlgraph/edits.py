@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlgraph.arrays import Edges, Mask, Wiring, stands, values, wiring
+from mlgraph.arrays import Edges, Mask, Wiring, parameter_places, values, wiring
 from mlgraph.checks import Float32, plain
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.interrupts import uninterrupted
@@ -78,12 +78,12 @@ class Lists(NamedTuple):
     pool: Ids
 
 
-def once(edges: Wiring) -> Lists:
+def shared_lists(edges: Wiring) -> Lists:
     """The lists of some neurons. Of neurons that lost the same source they are the same, which is seen if they are long."""
-    return _once(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source)
+    return _shared(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source)
 
 
-def _once(start: Ints, count: Ids, pool: Ids) -> Lists:
+def _shared(start: Ints, count: Ids, pool: Ids) -> Lists:
     reads = np.flatnonzero(count)
     lists, first, which = np.unique(start[reads], return_index=True, return_inverse=True)
     length = count[reads[first]]
@@ -169,7 +169,7 @@ def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None
         If an output of a model would not be live any more; nothing has changed.
     """
     old, new = edges.without(gone)
-    lists = once(new)
+    lists = shared_lists(new)
     after = _sources(graph, new, lists)
     live = _check(graph, *after)
     if not live.all():
@@ -183,7 +183,7 @@ def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None
         useless |= ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)
     if (useless & ~gone).any():
         old, new = edges.without(gone | useless)
-        lists = once(new)
+        lists = shared_lists(new)
     _rewire(graph, old, new, lists, {})
 
 
@@ -205,7 +205,7 @@ def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
     order = np.lexsort([np.where(ascends[slot], sources, np.arange(len(slot))), slot])
     place = np.where(order < len(old.source), order, -1)
     new = Wiring(old.neurons, np.bincount(slot, minlength=len(neurons)).astype(np.int32), sources[order], place)
-    lists = once(new)
+    lists = shared_lists(new)
     _check(graph, *_sources(graph, new, lists))
     _rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
@@ -339,7 +339,7 @@ def _as_before(graph: Graph, edit: Edit) -> tuple[Ints, Ids, Ids]:
     start, count, pool = graph.topology()
     for change in reversed(edit.changes):
         if isinstance(change, Rewired):
-            lists = once(change.before)
+            lists = shared_lists(change.before)
             start[change.before.neurons], count[change.before.neurons] = len(pool) + lists.start, change.before.counts
             pool = np.concatenate([pool, lists.pool])
     return start, count, pool
@@ -352,11 +352,11 @@ def take_back(graph: Graph, edit: Edit) -> None:
             if isinstance(change, Activated):
                 activate(graph, *change)
             else:
-                _rewire(graph, wiring(graph, change.before.neurons), change.before, once(change.before), change.values)
+                _rewire(graph, wiring(graph, change.before.neurons), change.before, shared_lists(change.before), change.values)
         if len(graph) > edit.nodes > max(graph.protected(), default=-1):
             _forget(graph, edit.nodes, edit.records)
         if edit.values is not None:
-            storage, places = graph.storage, stands(graph, edit.nodes)
+            storage, places = graph.storage, parameter_places(graph, edit.nodes)
             storage.state = {name: vector for name, vector in storage.state.items() if name in edit.values}
             for name, given in edit.values.items():
                 (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
@@ -397,7 +397,7 @@ class Packed(NamedTuple):
 def packed(graph: Graph) -> Packed:
     """Lists of sources that some node reads, once each; weights record by record, and behind them the biases."""
     start, count, pool = graph.topology()
-    lists = _once(start, count, pool)
+    lists = _shared(start, count, pool)
     owner = np.flatnonzero(graph.codes >= PARAMETER)
     owner = owner[np.argsort(np.array(graph._data, np.int64)[owner])]
     n = np.where(graph.codes[owner] >= NEURON, count[owner], 1)

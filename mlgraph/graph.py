@@ -346,16 +346,16 @@ class Graph:
         First weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases. That
         order is the same until an edit.
         """
-        from mlgraph.arrays import stands
+        from mlgraph.arrays import parameter_places
 
-        return self.storage.vector[stands(self)]
+        return self.storage.vector[parameter_places(self)]
 
     @_alone
     def set_parameters(self, values: npt.ArrayLike) -> None:
         """Assign what `get_parameters` gives, or anything of its shape."""
-        from mlgraph.arrays import stands
+        from mlgraph.arrays import parameter_places
 
-        places = stands(self)
+        places = parameter_places(self)
         self.storage.vector[places] = float_array("values", values, (len(places),))
 
     def __getitem__(self, node: int) -> Node:

@@ -48,7 +48,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
     return loss, [total.id, *outputs], probabilities
 
 
-def no_answers(loss: str, n: int, label: Any) -> npt.NDArray[np.uint8] | None:
+def empty_answers(loss: str, n: int, label: Any) -> npt.NDArray[np.uint8] | None:
     """Where it will stand for n examples whether they were answered right; None where there is no right or wrong."""
     return np.zeros(n, np.uint8) if label is not None or loss == "binary_cross_entropy" else None
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mlgraph.checks import LARGEST, Float32, one_of, plain, share, shown, truth, whole
 from mlgraph.engine import FEW, STATE, Engine, Examples, threads_for
 from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
-from mlgraph.losses import CROSS_ENTROPIES, Labels, define_loss, no_answers, read_targets
+from mlgraph.losses import CROSS_ENTROPIES, Labels, define_loss, empty_answers, read_targets
 from mlgraph.lowering import gather, topological
 from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.plan import Plan
@@ -524,7 +524,7 @@ class Model:
             acting = Acting(sparsify, self, examples, label, target, epochs, seed, n_threads)
         with self.graph.in_training():
             self._engine("loss")
-            correct = no_answers(self.loss, len(examples), label)
+            correct = empty_answers(self.loss, len(examples), label)
             state = RunState(np.zeros(len(examples), np.float32), correct, History())
             keeper: Checkpoint | None = None
             if checkpoint is not None:
@@ -652,7 +652,7 @@ class Model:
         if n == 0:
             raise ValueError("x: expected at least one example, came none")
         losses = np.zeros(n, np.float32)
-        correct = no_answers(self.loss, n, label)
+        correct = empty_answers(self.loss, n, label)
         run = engine.run if engine else partial(self._run, "loss")
         run(
             examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from mlgraph.checks import Float32
 from mlgraph.engine import STATE, Examples
 from mlgraph.faults import SWEEPS, Fault, Search
-from mlgraph.losses import no_answers
+from mlgraph.losses import empty_answers
 from mlgraph.lowering import Ints
 from mlgraph.views import Neuron
 
@@ -94,7 +94,7 @@ class Guard:
     def begin(self, rate: float) -> None:
         """Before steps at learning rates up to `rate`."""
         self._limits = limits(self._optimizer, self._options["hyper"], rate)
-        self._look()
+        self._check_state()
 
     @property
     def limit(self) -> float | None:
@@ -138,7 +138,7 @@ class Guard:
     def _step(self, rows: Ints, rate: float, number: int, where: str) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
-        correct = no_answers(self._model.loss, len(rows), self._options["label"])
+        correct = empty_answers(self._model.loss, len(rows), self._options["label"])
         told: list[dict[str, Ints]] = []
         while kept.any():
             engine, n = self._model._engine("loss"), int(kept.sum())
@@ -181,7 +181,7 @@ class Guard:
             told[-1]["nonfinite_example"] = out
         for columns in told:
             self._model.history.add(**columns)
-        self._look()
+        self._check_state()
         return losses, correct
 
     def _disconnect(self, search: Search, message: str, fault: Fault) -> int:
@@ -199,7 +199,7 @@ class Guard:
         message += "; no neuron that led to it may be disconnected"
         raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
 
-    def _look(self) -> None:
+    def _check_state(self) -> None:
         state = self._model.graph.storage.state
         most = zip(("first", "second"), self._limits[1:], strict=True)
         self._sure = all(np.abs(state[name]).max(initial=0) < bound for name, bound in most if name in STATE[self._optimizer])

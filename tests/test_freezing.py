@@ -57,7 +57,7 @@ def some(model, seed=0):
 
 
 def freeze(model, chosen):
-    model.graph.storage.freeze(arrays.stands(model.graph)[chosen], True)
+    model.graph.storage.freeze(arrays.parameter_places(model.graph)[chosen], True)
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
