@@ -119,6 +119,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def checked_threads(n_threads: int | None) -> int | None:
+    """What a user wishes for: 1 to `MOST_THREADS`, or None; else a ValueError."""
+    return None if n_threads is None else whole("n_threads", n_threads, 1, MOST_THREADS)
+
+
 def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
     """Number of threads for steps of `work` multiply-adds each.
 
@@ -127,7 +132,7 @@ def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
     n_threads : int or None
         The user's wish, 1 to `MOST_THREADS`; None: as many as the machine has and the work is worth.
     """
-    wish = None if n_threads is None else whole("n_threads", n_threads, 1, MOST_THREADS)
+    wish = checked_threads(n_threads)
     if _forked:
         return 1
     if wish is not None:

@@ -144,8 +144,7 @@ class Function:
     def _vjp(self, examples: Examples, weight: Float32, n_threads: int | None) -> Gradients:
         engine = self._engine(True)
         plan = engine.plan
-        # A step keeps all its tiles until the parameters' gradients are summed; long batches are several steps.
-        size = max(1, 2**22 // max(1, plan.n_slots)) // 32 * 32 or 32
+        size = plan.examples_at_once
         first = np.arange(0, len(examples), size)
         self.graph.storage.state_vector("gradient", fresh=True)
         try:

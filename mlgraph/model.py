@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import LARGEST, Float32, one_of, plain, share, shown, truth, whole
-from mlgraph.engine import FEW, STATE, Engine, Examples, threads_for
+from mlgraph.engine import FEW, STATE, Engine, Examples, checked_threads
 from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
 from mlgraph.losses import CROSS_ENTROPIES, Labels, define_loss, empty_answers, read_targets
 from mlgraph.lowering import gather, topological
@@ -499,7 +499,7 @@ class Model:
             raise ValueError("resume: expected a checkpoint to go on from, came none")
         if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, Real) or not 0 <= checkpoint_every < np.inf:
             raise ValueError(f"checkpoint_every: expected seconds from 0 on, came {shown(checkpoint_every)}")
-        threads_for(n_threads, 0)
+        checked_threads(n_threads)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback: expected a callable, came {type(callback).__name__}")
         examples.warn_of_truths()

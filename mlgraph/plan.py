@@ -276,6 +276,11 @@ class Plan:
         """Number of slots: inputs that are read, and nodes."""
         return len(self.node)
 
+    @property
+    def examples_at_once(self) -> int:
+        """Examples of a step that only sums gradients, and keeps all its tiles until then: 16 MB of values at most."""
+        return max(1, 2**22 // max(1, self.n_slots) // LANES) * LANES
+
     @cached_property
     def threads_ahead(self) -> int:
         """Among how many threads dense blocks that read the data can be shared out, their sums made ahead; 0: not at all."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlgraph.arrays import Edges, Mask, wiring
 from mlgraph.checks import Float32, one_of, real_array, share, shown, whole
 from mlgraph.edits import cut, grow
-from mlgraph.engine import Engine, Examples, threads_for
+from mlgraph.engine import Engine, Examples, checked_threads
 from mlgraph.graph import NEURON, Graph
 from mlgraph.lowering import Ids, gather, topological
 from mlgraph.model import Model
@@ -61,7 +61,7 @@ def prune(
     gone = share("neurons", neurons) if sparsity is None else share("sparsity", sparsity)
     one_of("scope", scope, SCOPES)
     seed = whole("seed", seed, 0, None)
-    threads_for(n_threads, 0)
+    checked_threads(n_threads)
     slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
     graph, random = model.graph, np.random.default_rng([seed, 1])
     group = layers_of(model) if scope == "layer" else np.zeros(len(graph), np.int64)
@@ -138,7 +138,7 @@ def regrow(
     if not callable(by) and not (isinstance(by, str) and by in ("random", "gradient")):
         raise ValueError(f"by: expected random, gradient or a callable, came {shown(by)}")
     one_of("scope", scope, SCOPES)
-    threads_for(n_threads, 0)
+    checked_threads(n_threads)
     places = absent(net)
     free = np.array([np.count_nonzero(p.free) for p in places])
     given = _required_data("regrow", by, data) if by == "gradient" else None
@@ -371,7 +371,7 @@ def levels_of(graph: Graph) -> npt.NDArray[np.int64]:
 def _accumulated(engine: Engine, examples: Examples, n_threads: int | None, **loss: Any) -> Float32:
     """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory."""
     graph, n = engine.graph, len(examples)
-    size = min(n, max(1, 2**21 // max(1, engine.plan.n_slots)) // 32 * 32 or 32)
+    size = min(n, engine.plan.examples_at_once)
     full = n // size
     total = np.zeros(len(graph.parameters), np.float32)
     for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):

@@ -182,7 +182,7 @@ def test_the_gradient_of_many_examples_is_taken_in_steps(monkeypatch):
 
     monkeypatch.setattr(mlgraph.engine.Engine, "run", spy)
     real = net._engine("loss").plan
-    monkeypatch.setattr(type(real), "n_slots", property(lambda self: 2**15))
+    monkeypatch.setattr(type(real), "n_slots", property(lambda self: 2**16))
     net._engine("loss")._memory = mlgraph.storage.aligned(0)
     np.testing.assert_allclose(pruning.gradient(net, x, y), whole, rtol=1e-4, atol=1e-7)
     assert steps == [10, 1]
