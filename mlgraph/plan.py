@@ -278,7 +278,7 @@ class Plan:
 
     @property
     def examples_at_once(self) -> int:
-        """Examples of a step that only sums gradients, and keeps all its tiles until then: 16 MB of values at most."""
+        """Examples of a step that only sums gradients, and keeps its tiles until then: 16 MB of values, or one tile."""
         return max(1, 2**22 // max(1, self.n_slots) // LANES) * LANES
 
     @cached_property
