@@ -23,7 +23,7 @@ def formula(node: Node, longest: int = LONGEST) -> str:
     todo: list[str | tuple[int, int]] = [(node._place, 0)]
     while todo:
         item = todo.pop()
-        if length >= longest and item != ")":
+        if length >= longest and item not in ("", ")"):
             if "..." not in parts:
                 parts.append("...")
             continue
@@ -53,7 +53,7 @@ def _pieces(node: Node, i: int, code: int, around: int) -> list[str | tuple[int,
         pieces: list[str | tuple[int, int]] = [f"{op.name}("]
         for k, source in enumerate(sources[:100]):
             pieces += [", ", (source, 0)] if k else [(source, 0)]
-        return [*pieces, ", ...)" if len(sources) > 100 else ")"]
+        return [*pieces, ", ...", ")"] if len(sources) > 100 else [*pieces, ")"]
     texts = op.symbol.split("{}")
     pieces = ["("] if strength and strength < around else []
     for k, source in enumerate(sources):

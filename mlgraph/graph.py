@@ -413,6 +413,7 @@ class Graph:
         """
         return self._needed_for(self.protected())
 
+    @_alone
     def _needed_for(self, outputs: frozenset[int]) -> npt.NDArray[np.bool_]:
         """What is alive if these are the outputs; of those asked for last it is kept."""
         from mlgraph.lowering import is_live, topological

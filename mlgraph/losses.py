@@ -65,7 +65,7 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
         array = real_array(what, y)
     except TypeError:
         if any(isinstance(label, str) for label in np.ravel(np.asarray(y, object))[:1]):
-            hint = f"np.unique({what}, return_inverse=True) numbers them"
+            hint = "np.unique(y, return_inverse=True) numbers them" if what == "y" else "number them as those that are learnt"
             raise TypeError(f"{what}: expected numbers, came texts; {hint}") from None
         raise
     labelled = loss == "softmax_cross_entropy" or (loss == "squared_error" and n_outputs > 1)

@@ -67,10 +67,12 @@ class Model:
         self._outputs = self.graph._ids("outputs", outputs)
         if not self._outputs:
             raise ValueError("outputs: expected at least one node, came none")
-        alive = self.graph._needed_for(frozenset(self._outputs))
-        for i in self._outputs:
+        ends = [("outputs", i) for i in self._outputs]
+        ends += [("loss", i) for i in self.graph._ids("loss", [loss])] if isinstance(loss, Node) else []
+        alive = self.graph._needed_for(frozenset(i for _, i in ends))
+        for what, i in ends:
             if not alive[i]:
-                raise ValueError(f"outputs: expected nodes that a path leads to, came {plain(self.graph[i].name)}")
+                raise ValueError(f"{what}: expected nodes that a path leads to, came {plain(self.graph[i].name)}")
         self._loss, self._loss_nodes, self._probabilities = define_loss(self.graph, self._outputs, loss)
         self.graph._models.add(self)
         self._own()
@@ -101,10 +103,11 @@ class Model:
     def n_parameters(self) -> int:
         """Weights, biases and parameter nodes that some output or the loss needs."""
         self._require_outputs()
-        graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
-        record = np.array(graph._data, np.int64)[needed]
-        biases = np.count_nonzero(np.array(graph.storage.bias, np.int64)[record] >= 0)
-        return self._edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
+        with self.graph.lock:
+            graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
+            record = np.array(graph._data, np.int64)[needed]
+            biases = np.count_nonzero(np.array(graph.storage.bias, np.int64)[record] >= 0)
+            return self._edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
 
     @property
     def sparsity(self) -> float:
@@ -112,9 +115,10 @@ class Model:
 
         Neurons that only other models of the graph need do not count.
         """
-        graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
-        made = int(np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[own]].sum())
-        return max(0.0, 1 - self._edges() / made) if made else 0.0
+        with self.graph.lock:
+            graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
+            made = int(np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[own]].sum())
+            return max(0.0, 1 - self._edges() / made) if made else 0.0
 
     # --- cutting and growing -----------------------------------------------------------------------------------------
 
@@ -145,10 +149,9 @@ class Model:
             takes `mlgraph.Edges` (or, for neurons, a list of `Neuron`) and gives a score for each; it may run the model, but
             not edit it. The magnitude of a neuron is the norm of the weights into it times that of those out of it; its
             saliency is the sum of weight x gradient over those out of it (Molchanov et al. 2017, Pruning convolutional
-            neural networks).
+            neural networks). Of equal scores some are kept at random, always the same ones.
         scope : "global" or "layer"
-            Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share. Of
-            equal scores some are kept at random.
+            Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
         data : (x, y), optional
             For the saliency.
         seed : int
@@ -174,7 +177,8 @@ class Model:
             left = self.n_edges
         if 2 * left < kept:
             what = f"{kept} edges are kept, but only {left} of them still lie between what is live and an output"
-            warnings.warn(f"prune: {what}; scope='layer' cuts all layers alike", UserWarning, stacklevel=2)
+            hint = "; scope='layer' cuts all layers alike" if scope == "global" else ""
+            warnings.warn(f"prune: {what}{hint}", UserWarning, stacklevel=2)
 
     def undo(self) -> None:
         """Take back the last edit; see `Graph.undo`."""
@@ -592,10 +596,11 @@ class Model:
 
     def _edges(self) -> int:
         """How many edges lead into the neurons that are needed, from nodes that are."""
-        graph, needed = self.graph, self._needed()
-        start, count, pool = graph.topology()
-        neurons = np.flatnonzero(needed & (graph.codes >= NEURON))
-        return int(np.count_nonzero(needed[gather(pool, start[neurons], count[neurons])]))
+        with self.graph.lock:
+            graph, needed = self.graph, self._needed()
+            start, count, pool = graph.topology()
+            neurons = np.flatnonzero(needed & (graph.codes >= NEURON))
+            return int(np.count_nonzero(needed[gather(pool, start[neurons], count[neurons])]))
 
     def _own(self) -> npt.NDArray[np.bool_]:
         """Which nodes are not those of other models of the graph alone; shape (nodes,)."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Layer:
     """Neurons of one layer of a `Network`."""
 
-    __slots__ = ("_graph", "_ids", "_made_with", "_probabilities", "_reads")
+    __slots__ = ("__weakref__", "_graph", "_ids", "_made_with", "_probabilities", "_reads")
 
     def __init__(
         self, graph: Graph, ids: range, activation: str, dropout: float, weight_dropout: float, probabilities: list[int]
@@ -32,6 +32,13 @@ class Layer:
         self._graph, self._ids, self._probabilities = graph, ids, probabilities
         self._reads: list[int] = []  # the nodes of the layer before
         self._made_with = activation, dropout, weight_dropout
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__ if name != "__weakref__"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
 
     @property
     def activation(self) -> str:
@@ -252,7 +259,8 @@ class Network(Model):
             might make a cycle with edges that lead back, or within a layer, is no such place.
         by : "random", "gradient" or callable
             By the gradient: where the loss over `data` is steepest (Evci et al. 2020). A callable takes the `mlgraph.Edges`
-            that could be, of weight 0, and gives a score for each; those of the highest are added.
+            that could be, of weight 0, and gives a score for each; those of the highest are added. Of equal scores some
+            are taken at random, always the same ones.
         scope : "global" or "layer"
             Whether places are compared across layers, or the same share of each layer's grows.
         data : (x, y), optional

@@ -57,7 +57,7 @@ def training_picture(
     history : History
         What ``fit`` returns, or has so far.
     path : path, optional
-        The PNG file to write, atomically. Equal histories give equal bytes.
+        The file to write, atomically: .svg, .pdf or .png, which may be left out. Equal histories give equal bytes.
     title : str, optional
         Stands above the picture.
     epoch_size : int, optional
@@ -71,6 +71,8 @@ def training_picture(
     ------
     ImportError
         If matplotlib is not installed. The message names the extra to install.
+    ValueError
+        If the name of the file ends in something else.
     OSError
         If the file cannot be written; what stood at `path` is still there.
     """
@@ -99,8 +101,11 @@ def picture_format(path: str | os.PathLike[str]) -> str:
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a matplotlib figure, all of it or nothing, in the format that the name says."""
+    import matplotlib
+
     kind = picture_format(path)
-    write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=FORMATS[kind]))
+    with matplotlib.rc_context({"svg.hashsalt": "mlgraph"}):  # or names inside it are random
+        write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=FORMATS[kind]))
 
 
 class LivePicture:

@@ -122,7 +122,7 @@ def draw(
     image_shape : (int, int)
         Rows and columns of an image.
     path : path, optional
-        The PNG file to write, atomically.
+        The file to write, atomically: .svg, .pdf or .png, which may be left out.
 
     Raises
     ------

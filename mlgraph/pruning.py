@@ -69,12 +69,10 @@ def prune(
     if neurons is None:
         made = np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[mine]]
         wanted = np.round((1 - gone) * np.bincount(group[mine], made))
-        before = model.n_edges
-        keep_best(model, group, wanted, by, slope, random)
-        return int(min(before, wanted.sum()))
+        return keep_best(model, group, wanted, by, slope, random)
     hidden = np.setdiff1d(mine, list(graph.protected()))
     total = np.bincount(group[hidden], minlength=1)
-    hidden = hidden[graph.alive()[hidden]]
+    hidden = hidden[model._needed()[hidden]]
     score = _neuron_scores(graph, hidden, by, slope, random)
     edges, lost = wiring(graph), np.zeros(len(graph), bool)
     lost[hidden[~_best(score, group[hidden], np.round((1 - gone) * total))]] = True
@@ -89,10 +87,11 @@ def keep_best(
     by: Criterion = "magnitude",
     slope: Float32 | None = None,
     random: np.random.Generator | None = None,
-) -> None:
-    """Keep the best `wanted` edges of each group, of those that are alive. To each output of a model one path stays.
+) -> int:
+    """Keep the best `wanted` edges of each group, of those that are alive; how many. To each output of a model one path stays.
 
-    What only other models of the graph need is left as it is.
+    More may be gone afterwards: what leads from or to nothing that is alive. What only other models of the graph need is left
+    as it is.
 
     Parameters
     ----------
@@ -104,7 +103,7 @@ def keep_best(
     graph, edges = model.graph, wiring(model.graph)
     alive, target = graph.alive(), edges.target
     there = np.flatnonzero(alive[edges.source] & alive[target])
-    own = model._own()[target[there]]
+    own = model._needed()[target[there]]
     mine = there[own]
     few = Edges(edges.source[mine], target[mine], graph.parameters[edges.place[mine]])
     if callable(by):
@@ -123,11 +122,14 @@ def keep_best(
     if (least > wanted).any():
         i = int(np.argmax(least > wanted))
         raise ValueError(f"sparsity: expected to keep at least {least[i]} edges, a path to each output, came {int(wanted[i])}")
+    score = np.minimum(score, np.finfo(np.float64).max)  # nothing is as good as a path to an output
     score[lines] = np.inf
     gone = np.ones(len(target), bool)
     gone[there[~own]] = False
-    gone[mine[_best(score, group[few.target], wanted)]] = False
+    kept = _best(score, group[few.target], wanted)
+    gone[mine[kept]] = False
     cut(graph, edges, gone, sweep=True)
+    return int(np.count_nonzero(kept))
 
 
 def regrow(
@@ -335,10 +337,13 @@ def _asked(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, 
 
 
 def _best(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Mask:
-    """The best of each group, `wanted[group]` of them; of equal ones some at random: the first would be those of one layer."""
+    """The best of each group, `wanted[group]` of them; of equal ones some at random, always the same.
+
+    The first of equal ones would be those of one layer.
+    """
     if np.isnan(score).any():
         raise ValueError("by: expected scores that are numbers, came nan")
-    keep = np.zeros(len(score), bool)
+    keep, random = np.zeros(len(score), bool), np.random.default_rng(0)  # one: groups of one size lose other places
     sizes = np.bincount(group, minlength=len(wanted))[: len(wanted)]
     members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes))
     for mine, most in zip(members, wanted.astype(np.int64).tolist(), strict=False):
@@ -349,7 +354,7 @@ def _best(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> M
             least = np.partition(values, len(values) - most)[len(values) - most]
             keep[mine[values > least]] = True
             equal = mine[values == least]
-            keep[np.random.default_rng(0).permutation(equal)[: most - np.count_nonzero(values > least)]] = True
+            keep[random.permutation(equal)[: most - np.count_nonzero(values > least)]] = True
     return keep
 
 

@@ -168,6 +168,7 @@ class GradualPruning(Schedule):
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut to the sparsity of the moment."""
         if self.at(moment) > model.sparsity:
+            # Not the method, which would warn at each moment of what falls away with what is cut.
             prune(
                 model, self.at(moment), neurons=None, by="magnitude", scope=self.scope, data=None, seed=0, n_threads=None
             )

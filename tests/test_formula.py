@@ -97,3 +97,11 @@ def test_a_long_formula_is_cut(write):
     for _ in range(5000):
         t = write(t, x)
     assert "..." in str(t) and len(str(t)) < 3 * 400
+
+
+def test_what_is_whole_has_no_dots():
+    g = mlgraph.Graph()
+    x, y = g.input("x"), g.input("y")
+    assert formula(x + y, 5) == "x + y" and formula(mlgraph.tanh(x), 7) == "tanh(x)"
+    many = str(mlgraph.tanh(g.operation("sum", *(g.input(f"a long name {i}") for i in range(120)))))
+    assert many.endswith("...))") and many.count("(") == many.count(")") == 2

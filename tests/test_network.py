@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -375,5 +376,6 @@ def test_a_layer_has_no_other_attributes():
     layer = net.add_layer(3)
     with pytest.raises(AttributeError):
         layer.weight = np.zeros((3, 2))
-    again = pickle.loads(pickle.dumps(net)).layers[0]
-    assert again.weights.tolist() == layer.weights.tolist() == copy.deepcopy(layer).weights.tolist()
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(net, protocol)).layers[0].weights.tolist() == layer.weights.tolist()
+    assert copy.deepcopy(layer).weights.tolist() == layer.weights.tolist() and weakref.ref(layer)() is layer
