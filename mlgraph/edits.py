@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlgraph.arrays import Edges, Mask, Wiring, parameter_places, values, wiring
-from mlgraph.checks import Float32, plain
+from mlgraph.checks import Float32, float_array, plain
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.interrupts import uninterrupted
 from mlgraph.lowering import Ids, Ints, gather, is_live, runs, topological
@@ -150,6 +150,27 @@ def _checked(graph: Graph, edges: Edges, who: str) -> list[Ints]:
     if any(len(end) and not 0 <= end.min() <= end.max() < len(graph) for end in ends):
         raise ValueError(f"{who}: expected edges between nodes from 0 to {len(graph) - 1}, came others")
     return [end.astype(np.int64) for end in ends]
+
+
+def absent(graph: Graph, edges: Edges, who: str) -> Edges:
+    """`edges` as `grow` takes them; TypeError or ValueError if they are none, or could not come new."""
+    if not isinstance(edges, Edges):
+        raise TypeError(f"{who}: expected mlgraph.Edges, came {type(edges).__name__}")
+    source, target = _checked(graph, edges, who)
+    weight = float_array(f"{who}: weights", edges.weight, source.shape)
+    others = target[graph.codes[target] < NEURON]
+    if len(others):
+        raise ValueError(f"{who}: expected edges that lead to neurons, came {graph[int(others[0])]!r}")
+    present = wiring(graph, np.unique(target).astype(np.int32))
+    key = target * len(graph) + source
+    there = np.isin(key, present.target.astype(np.int64) * len(graph) + present.source)
+    twice = np.ones(len(key), bool)
+    twice[np.unique(key, return_index=True)[1]] = False
+    for wrong, expected in ((there, "an edge that is not there"), (twice, "each edge once")):
+        if wrong.any():
+            came = " to ".join(plain(graph[int(end[np.argmax(wrong)])].name) for end in (source, target))
+            raise ValueError(f"{who}: expected {expected}, came {came}")
+    return Edges(source.astype(np.int32), target.astype(np.int32), weight)
 
 
 def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None:

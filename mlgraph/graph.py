@@ -506,16 +506,30 @@ class Graph:
         ValueError
             If the edge is there already.
         """
-        from mlgraph.edits import grow
+        from mlgraph.arrays import Edges
+        from mlgraph.edits import absent, grow
 
         s, t = self._ids("add_edge", [source, target])
         if self._code[t] < NEURON:
             raise ValueError(f"target: expected a neuron, came {target!r}")
-        if s in self.sources_of(t):
-            raise ValueError(f"add_edge: expected an edge that is not there, came {plain(source.name)} to {plain(target.name)}")
-        w = np.array([number("weight", weight)], np.float32)
-        grow(self, np.array([s], np.int32), np.array([t], np.int32), w)
+        new = Edges(np.array([s], np.int32), np.array([t], np.int32), np.array([number("weight", weight)], np.float32))
+        grow(self, *absent(self, new, "add_edge"))
         return self.edge(source, target)
+
+    @_alone
+    def add_edges(self, edges: Edges) -> None:
+        """Add many edges, as one edit; one after the other takes far longer.
+
+        Raises
+        ------
+        CycleError
+            If there would be a cycle; nothing has changed.
+        ValueError
+            If one of them is there already, comes twice or leads to a node that is no neuron.
+        """
+        from mlgraph.edits import absent, grow
+
+        grow(self, *absent(self, edges, "add_edges"))
 
     @_alone
     def prune(self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]]) -> None:

@@ -278,10 +278,11 @@ OPTIONS = {"x": EXAMPLES, "epochs": count(2), "batch_size": SIZE, "learning_rate
            "resume": Kind(False, TRUTH.bad), "n_threads": THREADS}  # fmt: skip
 LABELS_OF_ALL = array(LABELS, labels=True)
 DATA_FOR = Kind((X, LABELS), {**VALIDATION.bad, "None": None}, VALIDATION.same)
+NO_IDS = Edges(*np.full((3, 1), 10**6))
 EDGES = {"None": None, "number": 3, "text": "x", "numbers": [1], "nodes": lambda w: w.x, "triples": lambda w: [(w.x[0],) * 3],
          "pairs of numbers": [(0, 1.5)], "no ids": [(0, 10**6)], "of another graph": [(OTHER[0], OTHER[1])],
          "no edge": lambda w: [(w.x[5], w.n)], "class": [mlgraph.Neuron], "row": X, "a pair": lambda w: (w.x[0], w.n),
-         "pair of ids": (0, 7), "edges of floats": Edges(X[0], X[0], X[0]), "edges of no ids": Edges(*np.full((3, 1), 10**6)),
+         "pair of ids": (0, 7), "edges of floats": Edges(X[0], X[0], X[0]), "edges of no ids": NO_IDS,
          "edges cut short": Edges(np.zeros(2, int), np.zeros(1, int), np.zeros(1))}  # fmt: skip
 WITHOUT = Kind(lambda w: [w.net.layers[0].neurons[2]], EDGES | {"an output": lambda w: [w.net.outputs[0]]}, {"tuple": tuple})
 SCORED = {"scope": a_name("layer"), "seed": SEED, "n_threads": THREADS}
@@ -311,6 +312,13 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Graph.has_edge": (lambda w: w.g.has_edge, {"source": a_node(lambda w: w.x[0]), "target": a_node(lambda w: w.n)}),
     "Graph.add_edge": (lambda w: w.g.add_edge, {
         "source": a_node(lambda w: w.x[5]), "target": a_node(lambda w: w.n), "weight": number(0.5)}),
+    "Graph.add_edges": (lambda w: w.g.add_edges, {"edges": Kind(lambda w: Edges([4, 5], [w.n.id] * 2, [0.5, 1]), {
+        "None": None, "pairs": [(5, 7)], "nodes": lambda w: w.x, "floats": Edges(X[0], X[0], X[0]), "no ids": NO_IDS,
+        "cut short": Edges(np.zeros(2, int), np.zeros(1, int), np.zeros(2)), "there": lambda w: Edges([0], [w.n.id], [1]),
+        "twice": lambda w: Edges([5, 5], [w.n.id] * 2, [1, 1]), "to an input": Edges([0], [1], [1]),
+        "one weight": lambda w: Edges([4, 5], [w.n.id] * 2, [1]), "huge": lambda w: Edges([5], [w.n.id], [1e39]),
+        "texts": lambda w: Edges([5], [w.n.id], ["x"]),
+    })}),
     "Graph.prune": (lambda w: w.g.prune, {"what": Kind(lambda w: [(w.x[0], w.n)], EDGES | {"an output": lambda w: [w.n]},
                                                        {"tuple": tuple, "iterator": iter})}),
     "Graph.__getitem__": (lambda w: w.g.__getitem__, {"node": count(7, 0, None)}),
