@@ -520,6 +520,11 @@ class Graph:
     def add_edges(self, edges: Edges) -> None:
         """Add many edges, as one edit; one after the other takes far longer.
 
+        Parameters
+        ----------
+        edges : Edges
+            Ids of sources and of neurons, and weights, each of shape (edges,).
+
         Raises
         ------
         CycleError
