@@ -152,7 +152,7 @@ def _checked(graph: Graph, edges: Edges, who: str) -> list[Ints]:
     return [end.astype(np.int64) for end in ends]
 
 
-def absent(graph: Graph, edges: Edges, who: str) -> Edges:
+def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     """`edges` as `grow` takes them; TypeError or ValueError if they are none, or could not come new."""
     if not isinstance(edges, Edges):
         raise TypeError(f"{who}: expected mlgraph.Edges, came {type(edges).__name__}")

@@ -507,13 +507,13 @@ class Graph:
             If the edge is there already.
         """
         from mlgraph.arrays import Edges
-        from mlgraph.edits import absent, grow
+        from mlgraph.edits import grow, new_edges
 
         s, t = self._ids("add_edge", [source, target])
         if self._code[t] < NEURON:
             raise ValueError(f"target: expected a neuron, came {target!r}")
         new = Edges(np.array([s], np.int32), np.array([t], np.int32), np.array([number("weight", weight)], np.float32))
-        grow(self, *absent(self, new, "add_edge"))
+        grow(self, *new_edges(self, new, "add_edge"))
         return self.edge(source, target)
 
     @_alone
@@ -532,9 +532,9 @@ class Graph:
         ValueError
             If one of them is there already, comes twice or leads to a node that is no neuron.
         """
-        from mlgraph.edits import absent, grow
+        from mlgraph.edits import grow, new_edges
 
-        grow(self, *absent(self, edges, "add_edges"))
+        grow(self, *new_edges(self, edges, "add_edges"))
 
     @_alone
     def prune(self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]]) -> None:

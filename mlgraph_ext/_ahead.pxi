@@ -128,8 +128,8 @@ cdef void list_meanwhile(const Run* r, int64_t step, int64_t most, int64_t worke
 cdef void win_back(const Run* r, int64_t workers, const Worker* w) noexcept nogil:
     """Ask for the first weights of a worker's own units, to be written.
 
-    They lie behind weights of other workers, whose hardware prefetchers read on past the end of those, some 20 lines of the
-    cache, at each pass. A store would wait until such a line is this core's alone again.
+    They lie behind weights of other workers, whose hardware prefetchers, it seems, read on past the end of those at each pass:
+    stores to the first lines of a unit waited, 0.7 us of a step of 784-32-10 at batch 8, as if another core had them.
     """
     cdef const Unit* own
     cdef const Instruction* ins

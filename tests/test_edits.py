@@ -356,6 +356,36 @@ def test_what_was_cut_can_be_added_again():
     assert net.forward(X).tobytes() == other.forward(X).tobytes()
 
 
+def test_many_edges_are_one_edit():
+    """The same as one after the other; none of them is an edit, too."""
+    one, many = network(), network()
+    for net in (one, many):
+        net.prune(0.5)
+    before = everything(many.graph)
+    new = [(s, t) for s in (0, 3, 12, 14) for t in many.layers[1]._ids if s not in many.graph.sources_of(t)]
+    weights = np.linspace(-1, 1, len(new)).astype(np.float32)
+    assert len(new) > 20
+    for (s, t), weight in zip(new, weights, strict=True):
+        one.graph.add_edge(one.graph[s], one.graph[t], weight)
+    many.graph.add_edges(mlgraph.Edges(*np.array(new).T, weights))
+    assert [column.tolist() for column in many.graph.edges()] == [column.tolist() for column in one.graph.edges()]
+    assert many.forward(X).tobytes() == one.forward(X).tobytes()
+    many.undo()
+    assert everything(many.graph) == before
+    many.graph.add_edges(mlgraph.Edges(*np.zeros((2, 0), np.int32), np.zeros(0)))
+    many.undo()
+    assert everything(many.graph) == before
+
+
+def test_many_edges_that_make_a_cycle():
+    net = network()
+    before = everything(net.graph)
+    low, high = (layer.neurons[0].id for layer in net.layers[:2])
+    with pytest.raises(mlgraph.CycleError):
+        net.graph.add_edges(mlgraph.Edges([high], [low], [1.0]))
+    assert everything(net.graph) == before
+
+
 # --- reading ------------------------------------------------------------------------------------------------------------
 
 
@@ -504,33 +534,3 @@ def test_a_list_stays_in_order_whatever_the_list_before_it_ends_with():
     a, b = g.add_neuron([x[0], x[3]]), g.add_neuron([x[1], x[3]])
     edits.grow(g, np.array([2, 2]), np.array([a.id, b.id]), np.zeros(2, np.float32))
     assert g.sources_of(a.id).tolist() == [0, 2, 3] and g.sources_of(b.id).tolist() == [1, 2, 3]
-
-
-def test_many_edges_are_one_edit():
-    """The same as one after the other; none of them is an edit, too."""
-    one, many = network(), network()
-    for net in (one, many):
-        net.prune(0.5)
-    before = everything(many.graph)
-    new = [(s, t) for s in (0, 3, 12, 14) for t in many.layers[1]._ids if s not in many.graph.sources_of(t)]
-    weights = np.linspace(-1, 1, len(new)).astype(np.float32)
-    assert len(new) > 20
-    for (s, t), weight in zip(new, weights, strict=True):
-        one.graph.add_edge(one.graph[s], one.graph[t], weight)
-    many.graph.add_edges(mlgraph.Edges(*np.array(new).T, weights))
-    assert [column.tolist() for column in many.graph.edges()] == [column.tolist() for column in one.graph.edges()]
-    assert many.forward(X).tobytes() == one.forward(X).tobytes()
-    many.undo()
-    assert everything(many.graph) == before
-    many.graph.add_edges(mlgraph.Edges(*np.zeros((2, 0), np.int32), np.zeros(0)))
-    many.undo()
-    assert everything(many.graph) == before
-
-
-def test_many_edges_that_make_a_cycle():
-    net = network()
-    before = everything(net.graph)
-    low, high = (layer.neurons[0].id for layer in net.layers[:2])
-    with pytest.raises(mlgraph.CycleError):
-        net.graph.add_edges(mlgraph.Edges([high], [low], [1.0]))
-    assert everything(net.graph) == before

@@ -239,6 +239,7 @@ def test_the_preset_of_the_sparse_networks(run: Run) -> None:
         (["inspect", "--neuron", "3.0"], "argument --neuron: expected a layer from 0 to 1, came 3"),
         (["inspect", "--neuron", "0.8"], "argument --neuron: expected a neuron from 0.0 to 0.7, came 0.8"),
         (["inspect", "--out", "no/where.png"], "argument --out: cannot write 'no/where.png': no such folder"),
+        (["inspect", "--out", "a.bmpx"], "argument --out: expected a picture's name that ends in .png or .svg or .pdf, came"),
         (["inspect", "--out", "trained"], "argument --out: cannot write 'trained': it is a folder"),
         (["prune", "--sparsity", 0.99], "argument --sparsity: expected to keep at least "),
     ],

@@ -1,8 +1,5 @@
 """Which edges and neurons go and which grow: each choice against its definition, computed another way."""
 
-import operator
-import threading
-
 import numpy as np
 import pytest
 from editable import everything
@@ -192,6 +189,56 @@ def test_the_gradient_of_many_examples_is_taken_in_steps(monkeypatch):
     assert steps == [10, 1]
 
 
+def test_of_equal_scores_each_layer_keeps_its_share():
+    net = mlgraph.Network(784, seed=0)
+    net.add_layer(100, "relu")
+    net.add_layer(10, "softmax")
+    net.prune(0.25, by=lambda edges: np.ones(len(edges.weight)))
+    kept = [sum(len(neuron.sources) for neuron in layer.neurons) for layer in net.layers]
+    assert sum(kept) == round(0.75 * 79_400) and 700 < kept[1] < 800
+    assert len({len(neuron.sources) for neuron in net.layers[0].neurons}) > 5
+
+
+def test_layers_of_one_size_lose_other_places_of_equal_scores():
+    net = mlgraph.Network(20, seed=0)
+    for _ in range(3):
+        net.add_layer(20)
+    net.prune(0.5, by=lambda edges: np.ones(len(edges.weight)), scope="layer")
+    first, second = (layer.weights != 0 for layer in net.layers[:2])
+    assert 0.4 < np.mean(first == second) < 0.7
+
+
+def test_a_cut_that_leaves_little_says_so():
+    net = mlgraph.Network(24, seed=0)
+    net.add_layer(20)
+    net.add_layer(3, "softmax")
+    net.layers[1].weights = np.zeros((3, 20))
+    with pytest.warns(UserWarning, match=r"^prune: 378 edges are kept, but only \d+ of them still lie between"):
+        net.prune(0.3)
+    assert net.n_edges < 378 / 2
+
+
+def test_layers_that_have_less_than_they_may_keep_are_no_loss():
+    net = mlgraph.Network(100, seed=0)
+    net.add_layer(40)
+    net.add_layer(20)
+    edges = net.graph.edges()
+    most = np.flatnonzero((edges.target < 140) & (np.arange(len(edges.source)) % 99 > 0))
+    net.graph.prune(Edges(*(column[most] for column in edges)))
+    n = len(net.graph.edges().source)
+    assert 830 < n < 850
+    net.prune(0.8, scope="layer")  # a warning is an error here
+    assert n - 645 < net.n_edges <= n - 640
+
+
+def test_infinite_scores_are_no_better_than_a_path():
+    net = mlgraph.Network(20, seed=0)
+    net.add_layer(20)
+    net.add_layer(3)
+    net.prune(0.9, by=lambda edges: np.full(len(edges.weight), np.inf))
+    assert all(neuron.alive for neuron in net.outputs)
+
+
 # --- neurons ------------------------------------------------------------------------------------------------------------
 
 
@@ -294,6 +341,31 @@ def test_nothing_to_grow():
     net.prune(0.5)
     net.regrow(0)
     assert net.graph.edits == edits_before + 1
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_regrow_by_a_function(scope):
+    net = mlgraph.Network(24, seed=0)
+    net.add_layer(20)
+    net.add_layer(9, "softmax")
+    net.prune(0.5)
+    before = {(s, t) for s, t, _ in zip(*net.graph.edges(), strict=True)}
+    seen = []
+
+    def nearest(edges):
+        assert not any(map(before.__contains__, zip(edges.source, edges.target, strict=True))) and not edges.weight.any()
+        seen.append(len(edges.source))
+        return -np.abs(edges.target - edges.source)
+
+    n = net.n_edges
+    net.regrow(0.25, by=nearest, scope=scope)
+    assert abs(net.n_edges - n - seen[0] / 4) <= (0.5 if scope == "global" else 1)
+    if scope == "global":
+        after = {(s, t) for s, t, _ in zip(*net.graph.edges(), strict=True)} - before
+        assert max(t - s for s, t in after) < 40
+    for wrong, error in ((lambda edges: [1.0], ValueError), ("magnitude", ValueError), (lambda edges: "x", TypeError)):
+        with pytest.raises(error, match=r"^by: expected"):
+            net.regrow(0.25, by=wrong)
 
 
 # --- errors -------------------------------------------------------------------------------------------------------------
@@ -420,39 +492,6 @@ def test_a_criterion_may_run_the_network_and_may_not_edit_it(what):
     assert everything(net.graph) == before
 
 
-def two_models(shared):
-    """Over one graph, of 24 inputs: each has 9 neurons and 2 outputs, or reads the 9 of the first."""
-    g = mlgraph.Graph()
-    x, rng, models = g.inputs(24), np.random.default_rng(0), []
-    for k in range(2):
-        if k == 0 or not shared:
-            hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=24)) for _ in range(9)]
-        models.append(mlgraph.Model(g, [g.add_neuron(hidden, weights=rng.normal(size=9)) for _ in range(2)]))
-    return models
-
-
-@pytest.mark.parametrize("scope", ["global", "layer"])
-@pytest.mark.parametrize("by", ["magnitude", "saliency", "random", "callable"])
-def test_models_that_share_a_graph_prune_their_own(by, scope):
-    first, second = two_models(shared=False)
-    x = np.random.default_rng(1).normal(size=(30, 24))
-    before, n = second.forward(x), 9 * 24 + 2 * 9
-    first.prune(0.5, by=(lambda edges: -edges.weight) if by == "callable" else by, scope=scope, data=(x, x[:, :2]))
-    assert first.n_edges <= n // 2 and first.sparsity == pytest.approx(1 - first.n_edges / n)
-    assert second.n_edges == n and second.sparsity == 0 and second.forward(x).tobytes() == before.tobytes()
-    second.prune(neurons=0.3, scope=scope)
-    assert sum(node.alive for node in first.graph if isinstance(node, mlgraph.Neuron)) <= 9 + 2 + 7 + 2
-    assert second.sparsity > 0.3 and first.sparsity == pytest.approx(1 - first.n_edges / n)
-
-
-def test_a_path_to_the_outputs_of_other_models_stays():
-    first, second = two_models(shared=True)
-    x = np.random.default_rng(1).normal(size=(30, 24))
-    first.prune(0.98)
-    assert first.n_edges >= 2 and np.isfinite(second.forward(x)).all()
-    assert [len(node.sources) for node in second.outputs] >= [1, 1]
-
-
 def test_neurons_in_no_layer_are_a_layer_of_their_own():
     net = mlgraph.Network(4, seed=0)
     net.add_layer(6, "tanh")
@@ -469,169 +508,3 @@ def test_neurons_in_no_layer_are_a_layer_of_their_own():
         assert table["loss"][row] == pytest.approx(without, rel=1e-4)
     net.prune(0.5, scope="layer")
     assert free.alive and sum(len(neuron.sources) for neuron in net.layers[0].neurons) == 12
-
-
-def test_edges_are_counted_by_what_a_model_itself_needs():
-    g = mlgraph.Graph()
-    x = g.inputs(4)
-    hidden = g.add_neuron(x, "tanh", weights=[1, 2, 3, 4])
-    first = mlgraph.Model(g, g.add_neuron([*x, hidden], weights=[1, 2, 3, 4, 5]))
-    second = mlgraph.Model(g, g.add_neuron([hidden], weights=[1]))
-    assert (first.n_edges, second.n_edges) == (9, 5)
-    g.edge(hidden, first.outputs[0]).prune()
-    assert (first.n_edges, second.n_edges) == (4, 5) and "4 edges" in repr(first)
-    assert first.sparsity == pytest.approx(1 - 4 / 9) and second.sparsity == 0
-
-
-def test_to_count_moves_nothing():
-    net = mlgraph.Network(24, seed=0)
-    net.add_layer(9)
-    net.add_layer(3, "softmax")
-    net.prune(0.3)
-    weights = net.layers[0].neurons[2].weights
-    assert net.n_edges < net.n_parameters == net.n_edges + 12
-    weights[0] = 5.0
-    assert net.layers[0].neurons[2].weights[0] == 5.0
-
-
-def test_outputs_that_are_dead_are_refused():
-    g = mlgraph.Graph()
-    x = g.inputs(2)
-    dead = g.add_neuron(x, weights=[1, 2])
-    g.prune(dead)
-    before = everything(g)
-    with pytest.raises(ValueError, match=rf"^outputs: expected nodes that a path leads to, came n{dead.id}$"):
-        mlgraph.Model(g, [x[0], dead])
-    assert everything(g) == before and not g.protected()
-
-
-def test_one_plan_for_outputs_that_are_the_loss():
-    g = mlgraph.Graph()
-    model = mlgraph.Model(g, g.add_neuron(g.inputs(2), weights=[1, 2]))
-    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=1)
-    moves = g.storage.moves
-    model.predict(np.ones((4, 2)))
-    assert g.storage.moves == moves
-
-
-def test_of_equal_scores_each_layer_keeps_its_share():
-    net = mlgraph.Network(784, seed=0)
-    net.add_layer(100, "relu")
-    net.add_layer(10, "softmax")
-    net.prune(0.25, by=lambda edges: np.ones(len(edges.weight)))
-    kept = [sum(len(neuron.sources) for neuron in layer.neurons) for layer in net.layers]
-    assert sum(kept) == round(0.75 * 79_400) and 700 < kept[1] < 800
-    assert len({len(neuron.sources) for neuron in net.layers[0].neurons}) > 5
-
-
-def test_a_cut_that_leaves_little_says_so():
-    net = mlgraph.Network(24, seed=0)
-    net.add_layer(20)
-    net.add_layer(3, "softmax")
-    net.layers[1].weights = np.zeros((3, 20))
-    with pytest.warns(UserWarning, match=r"^prune: 378 edges are kept, but only \d+ of them still lie between"):
-        net.prune(0.3)
-    assert net.n_edges < 378 / 2
-
-
-@pytest.mark.parametrize("scope", ["global", "layer"])
-def test_regrow_by_a_function(scope):
-    net = mlgraph.Network(24, seed=0)
-    net.add_layer(20)
-    net.add_layer(9, "softmax")
-    net.prune(0.5)
-    before = {(s, t) for s, t, _ in zip(*net.graph.edges(), strict=True)}
-    seen = []
-
-    def nearest(edges):
-        assert not any(map(before.__contains__, zip(edges.source, edges.target, strict=True))) and not edges.weight.any()
-        seen.append(len(edges.source))
-        return -np.abs(edges.target - edges.source)
-
-    n = net.n_edges
-    net.regrow(0.25, by=nearest, scope=scope)
-    assert abs(net.n_edges - n - seen[0] / 4) <= (0.5 if scope == "global" else 1)
-    if scope == "global":
-        after = {(s, t) for s, t, _ in zip(*net.graph.edges(), strict=True)} - before
-        assert max(t - s for s, t in after) < 40
-    for wrong, error in ((lambda edges: [1.0], ValueError), ("magnitude", ValueError), (lambda edges: "x", TypeError)):
-        with pytest.raises(error, match=r"^by: expected"):
-            net.regrow(0.25, by=wrong)
-
-
-@pytest.mark.parametrize("what", ["sparsity", "neurons"])
-def test_what_only_another_model_needs_is_not_cut(what):
-    g = mlgraph.Graph()
-    x = g.inputs(4)
-    hidden = [g.add_neuron(x, "tanh", weights=np.arange(1, 5) + k) for k in range(4)]
-    first = mlgraph.Model(g, [g.add_neuron([*x, *hidden], weights=np.ones(8)) for _ in range(2)])
-    second = mlgraph.Model(g, [g.add_neuron(hidden, weights=np.ones(4)) for _ in range(5)])
-    g.prune([(h, out) for h in hidden for out in first.outputs])
-    before = second.forward(np.ones((1, 4)))
-    assert (first.n_edges, second.n_edges) == (8, 36)
-    first.prune(**{what: 0.5})
-    assert (first.n_edges, second.n_edges) == (8, 36) and second.forward(np.ones((1, 4))).tobytes() == before.tobytes()
-
-
-def test_layers_of_one_size_lose_other_places_of_equal_scores():
-    net = mlgraph.Network(20, seed=0)
-    for _ in range(3):
-        net.add_layer(20)
-    net.prune(0.5, by=lambda edges: np.ones(len(edges.weight)), scope="layer")
-    first, second = (layer.weights != 0 for layer in net.layers[:2])
-    assert 0.4 < np.mean(first == second) < 0.7
-
-
-def test_layers_that_have_less_than_they_may_keep_are_no_loss():
-    net = mlgraph.Network(100, seed=0)
-    net.add_layer(40)
-    net.add_layer(20)
-    edges = net.graph.edges()
-    most = np.flatnonzero((edges.target < 140) & (np.arange(len(edges.source)) % 99 > 0))
-    net.graph.prune(Edges(*(column[most] for column in edges)))
-    n = len(net.graph.edges().source)
-    assert 830 < n < 850
-    net.prune(0.8, scope="layer")  # a warning is an error here
-    assert n - 645 < net.n_edges <= n - 640
-
-
-def test_infinite_scores_are_no_better_than_a_path():
-    net = mlgraph.Network(20, seed=0)
-    net.add_layer(20)
-    net.add_layer(3)
-    net.prune(0.9, by=lambda edges: np.full(len(edges.weight), np.inf))
-    assert all(neuron.alive for neuron in net.outputs)
-
-
-def test_a_dead_loss_is_refused():
-    g = mlgraph.Graph()
-    x = g.inputs(2)
-    out, dead = (g.add_neuron(x, weights=[1, 2]) for _ in range(2))
-    g.prune(dead)
-    with pytest.raises(ValueError, match=rf"^loss: expected nodes that a path leads to, came n{dead.id}$"):
-        mlgraph.Model(g, out, loss=dead)
-    assert not g.protected()
-
-
-COUNTS = {name: operator.attrgetter(name) for name in ("n_edges", "n_parameters", "sparsity")}
-COUNTS["alive"] = lambda net: net.graph.alive().sum()
-
-
-@pytest.mark.parametrize("count", COUNTS.values(), ids=COUNTS)
-def test_to_count_waits_for_an_edit(count):
-    net = mlgraph.Network(6, seed=0)
-    net.add_layer(9)
-    held, counted = threading.Event(), []
-
-    def read():
-        held.wait()
-        counted.append(count(net))
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    with net.graph.lock:
-        held.set()
-        thread.join(0.05)
-        assert not counted
-    thread.join()
-    assert counted == [count(net)]

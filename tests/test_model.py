@@ -1,0 +1,134 @@
+"""Models: what one needs of its graph, alone or beside others, and how that is counted."""
+
+import operator
+import threading
+
+import numpy as np
+import pytest
+from editable import everything
+
+import mlgraph
+
+
+def two_models(shared):
+    """Over one graph, of 24 inputs: each has 9 neurons and 2 outputs, or reads the 9 of the first."""
+    g = mlgraph.Graph()
+    x, rng, models = g.inputs(24), np.random.default_rng(0), []
+    for k in range(2):
+        if k == 0 or not shared:
+            hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=24)) for _ in range(9)]
+        models.append(mlgraph.Model(g, [g.add_neuron(hidden, weights=rng.normal(size=9)) for _ in range(2)]))
+    return models
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("by", ["magnitude", "saliency", "random", "callable"])
+def test_models_that_share_a_graph_prune_their_own(by, scope):
+    first, second = two_models(shared=False)
+    x = np.random.default_rng(1).normal(size=(30, 24))
+    before, n = second.forward(x), 9 * 24 + 2 * 9
+    first.prune(0.5, by=(lambda edges: -edges.weight) if by == "callable" else by, scope=scope, data=(x, x[:, :2]))
+    assert first.n_edges <= n // 2 and first.sparsity == pytest.approx(1 - first.n_edges / n)
+    assert second.n_edges == n and second.sparsity == 0 and second.forward(x).tobytes() == before.tobytes()
+    second.prune(neurons=0.3, scope=scope)
+    assert sum(node.alive for node in first.graph if isinstance(node, mlgraph.Neuron)) <= 9 + 2 + 7 + 2
+    assert second.sparsity > 0.3 and first.sparsity == pytest.approx(1 - first.n_edges / n)
+
+
+def test_a_path_to_the_outputs_of_other_models_stays():
+    first, second = two_models(shared=True)
+    x = np.random.default_rng(1).normal(size=(30, 24))
+    first.prune(0.98)
+    assert first.n_edges >= 2 and np.isfinite(second.forward(x)).all()
+    assert [len(node.sources) for node in second.outputs] >= [1, 1]
+
+
+@pytest.mark.parametrize("what", ["sparsity", "neurons"])
+def test_what_only_another_model_needs_is_not_cut(what):
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    hidden = [g.add_neuron(x, "tanh", weights=np.arange(1, 5) + k) for k in range(4)]
+    first = mlgraph.Model(g, [g.add_neuron([*x, *hidden], weights=np.ones(8)) for _ in range(2)])
+    second = mlgraph.Model(g, [g.add_neuron(hidden, weights=np.ones(4)) for _ in range(5)])
+    g.prune([(h, out) for h in hidden for out in first.outputs])
+    before = second.forward(np.ones((1, 4)))
+    assert (first.n_edges, second.n_edges) == (8, 36)
+    first.prune(**{what: 0.5})
+    assert (first.n_edges, second.n_edges) == (8, 36) and second.forward(np.ones((1, 4))).tobytes() == before.tobytes()
+
+
+def test_edges_are_counted_by_what_a_model_itself_needs():
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    hidden = g.add_neuron(x, "tanh", weights=[1, 2, 3, 4])
+    first = mlgraph.Model(g, g.add_neuron([*x, hidden], weights=[1, 2, 3, 4, 5]))
+    second = mlgraph.Model(g, g.add_neuron([hidden], weights=[1]))
+    assert (first.n_edges, second.n_edges) == (9, 5)
+    g.edge(hidden, first.outputs[0]).prune()
+    assert (first.n_edges, second.n_edges) == (4, 5) and "4 edges" in repr(first)
+    assert first.sparsity == pytest.approx(1 - 4 / 9) and second.sparsity == 0
+
+
+def test_to_count_moves_nothing():
+    net = mlgraph.Network(24, seed=0)
+    net.add_layer(9)
+    net.add_layer(3, "softmax")
+    net.prune(0.3)
+    weights = net.layers[0].neurons[2].weights
+    assert net.n_edges < net.n_parameters == net.n_edges + 12
+    weights[0] = 5.0
+    assert net.layers[0].neurons[2].weights[0] == 5.0
+
+
+def test_outputs_that_are_dead_are_refused():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    dead = g.add_neuron(x, weights=[1, 2])
+    g.prune(dead)
+    before = everything(g)
+    with pytest.raises(ValueError, match=rf"^outputs: expected nodes that a path leads to, came n{dead.id}$"):
+        mlgraph.Model(g, [x[0], dead])
+    assert everything(g) == before and not g.protected()
+
+
+def test_a_dead_loss_is_refused():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    out, dead = (g.add_neuron(x, weights=[1, 2]) for _ in range(2))
+    g.prune(dead)
+    with pytest.raises(ValueError, match=rf"^loss: expected nodes that a path leads to, came n{dead.id}$"):
+        mlgraph.Model(g, out, loss=dead)
+    assert not g.protected()
+
+
+def test_one_plan_for_outputs_that_are_the_loss():
+    g = mlgraph.Graph()
+    model = mlgraph.Model(g, g.add_neuron(g.inputs(2), weights=[1, 2]))
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=1)
+    moves = g.storage.moves
+    model.predict(np.ones((4, 2)))
+    assert g.storage.moves == moves
+
+
+COUNTS = {name: operator.attrgetter(name) for name in ("n_edges", "n_parameters", "sparsity")}
+COUNTS["alive"] = lambda net: net.graph.alive().sum()
+
+
+@pytest.mark.parametrize("count", COUNTS.values(), ids=COUNTS)
+def test_to_count_waits_for_an_edit(count):
+    net = mlgraph.Network(6, seed=0)
+    net.add_layer(9)
+    held, counted = threading.Event(), []
+
+    def read():
+        held.wait()
+        counted.append(count(net))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    with net.graph.lock:
+        held.set()
+        thread.join(0.05)
+        assert not counted
+    thread.join()
+    assert counted == [count(net)]
