@@ -209,13 +209,22 @@ def test_layers_of_one_size_lose_other_places_of_equal_scores():
 
 
 def test_a_cut_that_leaves_little_says_so():
+    def thin(**options):
+        net = mlgraph.Network(24, seed=0)
+        net.add_layer(20)
+        net.add_layer(3, "softmax")
+        net.prune(0.9, by="random", **options)
+
     net = mlgraph.Network(24, seed=0)
     net.add_layer(20)
     net.add_layer(3, "softmax")
     net.layers[1].weights = np.zeros((3, 20))
-    with pytest.warns(UserWarning, match=r"^prune: 378 edges are kept, but only \d+ of them still lie between"):
+    what = r"^prune: 378 edges are kept, but only \d+ of them still lie between what is live and an output; scope='layer' "
+    with pytest.warns(UserWarning, match=what):
         net.prune(0.3)
     assert net.n_edges < 378 / 2
+    with pytest.warns(UserWarning, match=r"^prune: 54 edges are kept, but only \d+ of them [^;]*$"):
+        thin(scope="layer")
 
 
 def test_layers_that_have_less_than_they_may_keep_are_no_loss():

@@ -149,9 +149,8 @@ def test_errors(attempt, error, message):
 
 def test_a_node_that_undo_has_taken_away_is_in_no_trace():
     net = network()
-    traced = net.trace(X)
     new = net.graph.add_neuron(net.layers[0].neurons[:2], "tanh", weights=[1, 2])
-    number = new.id
+    number, traced = new.id, net.trace(X, nodes=[new])
     net.undo()
     with pytest.raises(ValueError, match=rf"^node: expected a node of the trace, came n{number};"):
         traced.of(range(number, number + 1))
