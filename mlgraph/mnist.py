@@ -19,7 +19,7 @@ import numpy as np
 
 import mlgraph
 from mlgraph.app import inspect
-from mlgraph.app.arguments import COUNT, COUNTS, FRACTION, RATES, SECONDS, SEED, SIZES, Failure, Parser, one_of
+from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, RATES, SECONDS, SEED, SIZES, Failure, Parser, one_of
 from mlgraph.app.common import add_common_options, check_fit, complain, count, describe, finite, load_data, load_model
 from mlgraph.app.display import Display
 from mlgraph.datasets import Dataset
@@ -49,6 +49,7 @@ class Recipe:
     batch_size: tuple[int, int] = (128, 8)
     learning_rate: tuple[float, float] = (0.07, 0.0002)
     momentum: float = 0.9
+    weight_decay: float = 0.0
     dropout: float = 0.0  # of the hidden layers, like the next
     weight_dropout: float = 0.0
     output_bias: bool = True
@@ -101,6 +102,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
         ("learning_rate", RATES, "A:B", "from the first step to the last, smaller with dropout"),
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
+        ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that parameters lose at a step"),
         ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step"),
         ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
         ("sparsity", FRACTION, "X", "share of the edges that is cut by the end"),
@@ -149,6 +151,7 @@ def _add_prune_options(parser: argparse.ArgumentParser) -> None:
         ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
         ("learning_rate", RATES, "A:B", "from the first step to the last"),
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
+        ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that parameters lose at a step"),
         ("seed", SEED, "N", "decides all that is random"),
     ):
         _add_recipe_option(recipe, PRUNING, name, kind, metavar, text)
@@ -185,7 +188,7 @@ def _prune(args: argparse.Namespace) -> int:
         raise Failure(f"argument --out: expected another folder than that of MODEL, which would be replaced, came {args.out!r}")
     if np.isnan(net.graph.parameters).any():
         raise Failure(f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest")
-    names = ("epochs", "batch_size", "learning_rate", "momentum", "sparsity", "seed")
+    names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "seed")
     configuration = {"model": args.model, **{name: getattr(recipe, name) for name in names}}
     return _learn(args, configuration, recipe, net, data, net.evaluate(data.test_x, data.test_y, n_threads=args.threads))
 
@@ -222,6 +225,7 @@ def _learn(
                 batch_size=recipe.batch_size,
                 learning_rate=recipe.learning_rate,
                 momentum=recipe.momentum,
+                weight_decay=recipe.weight_decay,
                 validation=(data.test_x, data.test_y),
                 seed=recipe.seed,
                 n_threads=args.threads,
@@ -235,9 +239,10 @@ def _learn(
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
         raise Failure(f"argument --resume: {error}") from None
     except ValueError as error:
-        if not str(error).startswith("sparsity: "):
+        name, _, text = str(error).partition(": ")
+        if name not in ("sparsity", "weight_decay"):  # what only the network, or another argument, makes wrong
             raise
-        raise Failure(f"argument --{error}") from None
+        raise Failure(f"argument --{name.replace('_', '-')}: {text}") from None
     except KeyboardInterrupt:
         interrupted = True
     finally:

@@ -406,6 +406,7 @@ class Model:
         batch_size: int | tuple[int, int] = 128,
         learning_rate: float | tuple[float, float] = 0.05,
         momentum: float = 0.9,
+        weight_decay: float = 0.0,
         optimizer: str = "sgd",
         validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         shuffle: bool = True,
@@ -441,6 +442,11 @@ class Model:
             From and to: it moves with p^1.5. `History.learning_rate` has that of each batch.
         momentum : float
             v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
+        weight_decay : float
+            At each step parameters lose the share rate * weight_decay of themselves as well, biases and parameters that are
+            nodes included: w = w - rate * weight_decay * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization).
+            For SGD without momentum that is the gradient of weight_decay / 2 * w^2, which other libraries add to the loss;
+            with momentum a decay of theirs is one of 1 / (1 - momentum) times as much here.
         optimizer : "sgd" or "adam"
             Adam as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999, and epsilon, 1e-8, stands beside the root
             before its bias is corrected.
@@ -496,6 +502,7 @@ class Model:
         sizes = _pair("batch_size", batch_size, int, 1, 2**63)
         rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
         epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
+        weight_decay = _decay(weight_decay, max(rates))
         optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
         on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
         shuffle, resume = truth("shuffle", shuffle), truth("resume", resume)
@@ -536,7 +543,7 @@ class Model:
 
                 arguments = {
                     "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
-                    "optimizer": optimizer, "shuffle": shuffle, "seed": seed, "on_nonfinite": on_nonfinite,
+                    "weight_decay": weight_decay, "optimizer": optimizer, "shuffle": shuffle, "seed": seed, "on_nonfinite": on_nonfinite,
                     "sparsify": repr(sparsify),
                 }  # fmt: skip
                 seen = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
@@ -556,8 +563,8 @@ class Model:
                 train(
                     partial(self._run, "loss"), examples, epochs,
                     lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer,
-                    options=options, shuffle=shuffle, guard=Guard(self, on_nonfinite, examples, optimizer, options),
-                    validate=validate, callback=callback, state=state,
+                    weight_decay=weight_decay, options=options, shuffle=shuffle,
+                    guard=Guard(self, on_nonfinite, examples, optimizer, options), validate=validate, callback=callback, state=state,
                     between=keeper.between_steps if keeper else lambda: None, sparse=acting,
                 )  # fmt: skip
         return self.history
@@ -687,3 +694,12 @@ def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple
         expected = f"one or two {kind.__name__}s, from {least} to below {most:.6g}"
         raise ValueError(f"{name}: expected {expected}, came {shown(value)}")
     return kind(pair[0]), kind(pair[1])
+
+
+def _decay(value: Any, rate: float) -> float:
+    """A weight decay that takes no more than all of a parameter at this learning rate."""
+    most = min(1 / rate, LARGEST) if rate else LARGEST
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= most:  # type: ignore[operator]
+        expected = f"to 1 / learning_rate, {most:.6g}" if most < LARGEST else "on"
+        raise ValueError(f"weight_decay: expected a number from 0 {expected}, came {shown(value)}")
+    return float(value)

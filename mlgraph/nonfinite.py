@@ -101,7 +101,9 @@ class Guard:
         """The limit for steps that are taken many at a time; None: each must be taken alone."""
         return self._limits.gradient if self._sure else None
 
-    def step(self, rows: Ints, rate: float, number: int, where: str) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
+    def step(
+        self, rows: Ints, rate: float, decay: Float32 | None, number: int, where: str
+    ) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
         """Take one step alone, or what the policy leaves of it.
 
         Parameters
@@ -109,6 +111,8 @@ class Guard:
         rows : int64, shape (examples,)
             Which examples.
         rate : float
+        decay : float32, shape (1,), optional
+            As for `Engine.run`.
         number : int
             Of the step since training began.
         where : str
@@ -130,12 +134,14 @@ class Guard:
         with graph.lock:
             edits, last = graph.edits, graph._last
             with graph.one_edit() if self._policy == "disconnect" else nullcontext():
-                result = self._step(rows, rate, number, where)
+                result = self._step(rows, rate, decay, number, where)
             if graph.edits == edits:  # nothing was: what `undo` takes back is still what was done before
                 graph._last = last
             return result
 
-    def _step(self, rows: Ints, rate: float, number: int, where: str) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
+    def _step(
+        self, rows: Ints, rate: float, decay: Float32 | None, number: int, where: str
+    ) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
         correct = empty_answers(self._model.loss, len(rows), self._options["label"])
@@ -147,8 +153,8 @@ class Guard:
             vectors += [engine.graph.storage.state_vector(name, fresh=False) for name in STATE[self._optimizer]]
             before = [vector.copy() for vector in vectors]
             bad, _, _ = engine.run(
-                self._examples, first=[0], size=[n], rate=[rate], order=rows[kept], optimizer=self._optimizer,
-                step_number=number, losses=scores[0], correct=scores[1], **self._options,
+                self._examples, first=[0], size=[n], rate=[rate], decay=decay, order=rows[kept],
+                optimizer=self._optimizer, step_number=number, losses=scores[0], correct=scores[1], **self._options,
             )  # fmt: skip
             spoilt = np.zeros(len(before[0]), bool)
             for vector, old in zip(vectors, before, strict=True):

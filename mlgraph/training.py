@@ -230,6 +230,7 @@ def train(
     steps_of: Callable[[int], Steps],
     *,
     optimizer: str,
+    weight_decay: float,
     options: dict[str, Any],
     shuffle: bool,
     guard: Guard,
@@ -263,6 +264,7 @@ def train(
         order = np.random.default_rng([options["seed"], epoch]).permutation(n) if shuffle else np.arange(n)
         steps = steps_of(epoch)
         rate = steps.rate
+        decay = rate * np.float32(weight_decay) if weight_decay else None
         if optimizer == "adam":
             # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
             t = np.arange(taken + 1, taken + len(rate) + 1)
@@ -282,15 +284,17 @@ def train(
             bad = 0
             if limit:
                 bad, _, _ = run(
-                    examples, first=steps.first[part], size=steps.size[part], rate=rate[part], order=order,
-                    optimizer=optimizer, step_number=taken + at, limit=limit, losses=losses, correct=correct, **options,
+                    examples, first=steps.first[part], size=steps.size[part], rate=rate[part],
+                    decay=None if decay is None else decay[part], order=order, optimizer=optimizer, step_number=taken + at,
+                    limit=limit, losses=losses, correct=correct, **options,
                 )  # fmt: skip
             done = part.stop if bad < 0 else at + bad
             _record(history, steps, slice(at, done), epoch * n, losses, correct)
             state.step = done
             if bad >= 0:
                 places = slice(int(steps.first[done]), int(steps.first[done] + steps.size[done]))
-                alone = guard.step(order[places], float(rate[done]), taken + done, f"epoch {epoch}, step {done}")
+                own = None if decay is None else decay[done : done + 1]
+                alone = guard.step(order[places], float(rate[done]), own, taken + done, f"epoch {epoch}, step {done}")
                 losses[places] = alone[0]
                 if correct is not None and alone[1] is not None:
                     correct[places] = alone[1]

@@ -31,8 +31,8 @@ class _Sweep(Protocol):
     ) -> bytes: ...
     def run(
         self, prepared: bytes, data_bytes: _Array | None, data_floats: _Array | None, step_first: _Array,
-        step_size: _Array, step_rate: _Array, order: _Array | None, step_number: int, seed: int, training: bool,
-        limit: float, reach: float, loss: int, loss_slot: _Array, label: _Array | None, target: _Array | None,
+        step_size: _Array, step_rate: _Array, step_decay: _Array | None, order: _Array | None, step_number: int, seed: int,
+        training: bool, limit: float, reach: float, loss: int, loss_slot: _Array, label: _Array | None, target: _Array | None,
         losses: _Array | None, correct: _Array | None, value_slot: _Array, value_out: _Array | None,
         highest: _Array | None, adjoint_slot: _Array, adjoint_out: _Array | None,
     ) -> int: ...

@@ -77,6 +77,7 @@ cdef struct Run:
     const int64_t* step_first
     const int64_t* step_size
     const float* step_rate
+    const float* step_decay  # share of themselves that parameters lose; NULL: none
     int64_t n_steps
     int64_t step_number
     uint64_t seed

@@ -187,8 +187,8 @@ def prepare(
 
 def run(
     bytes prepared, const uint8_t[:, ::1] data_bytes, const float[:, ::1] data_floats,
-    const int64_t[::1] step_first, const int64_t[::1] step_size, const float[::1] step_rate, const int64_t[::1] order,
-    int64_t step_number, uint64_t seed, bint training, double limit, double reach,
+    const int64_t[::1] step_first, const int64_t[::1] step_size, const float[::1] step_rate, const float[::1] step_decay,
+    const int64_t[::1] order, int64_t step_number, uint64_t seed, bint training, double limit, double reach,
     int loss, const int32_t[::1] loss_slot, const int32_t[::1] label, const float[:, ::1] target,
     float[::1] losses, uint8_t[::1] correct,
     const int32_t[::1] value_slot, float[:, ::1] value_out, int64_t[::1] highest,
@@ -210,6 +210,8 @@ def run(
     if step_first.shape[0] != step_size.shape[0] or step_rate.shape[0] != step_size.shape[0]:
         raise ValueError("step_first, step_size, step_rate: expected one length, came "
                          f"{step_first.shape[0]}, {step_size.shape[0]}, {step_rate.shape[0]}")
+    if step_decay is not None and step_decay.shape[0] != step_size.shape[0]:
+        raise ValueError(f"step_decay: expected {step_size.shape[0]} numbers, came {step_decay.shape[0]}")
     memcpy(&r, <const char*>prepared, sizeof(Run))
     # Without columns there is no first element to point at, and nobody looks.
     if data_bytes is not None and data_bytes.shape[1]:
@@ -220,6 +222,7 @@ def run(
     r.target = &target[0, 0] if target is not None else NULL
     r.order = &order[0] if order is not None else NULL
     r.step_first, r.step_size, r.step_rate = &step_first[0], &step_size[0], &step_rate[0]
+    r.step_decay = &step_decay[0] if step_decay is not None else NULL
     r.n_steps = step_size.shape[0]
     r.step_number, r.seed, r.training = step_number, seed, training
     r.limit, r.reach = limit if training and r.n_units else 0, reach

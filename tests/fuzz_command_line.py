@@ -17,7 +17,7 @@ OPTIONS = {
     "--preset": ("default", "ml-rust"), "--hidden": ("1", "5", "3,4", "none", ""), "--activation": ops.ACTIVATIONS,
     "--epochs": ("1", "2", "1_0"), "--batch-size": ("1", "8", "30:4", "1000000000"), "--momentum": ("0", "0.5", "1e-9"),
     "--learning-rate": ("0.1", "0.1:0.001", "1e30"), "--dropout": ("0", "0.5"), "--weight-dropout": ("0.5", "0.999999"),
-    "--sparsity": ("0", "0.5", "0.9", "0.999999"), "--method": ("gradual", "set", "rigl"), "--seed": ("0", "7"),
+    "--weight-decay": ("0", "0.01", "1e30"), "--sparsity": ("0", "0.5", "0.9", "0.999999"), "--method": ("gradual", "set", "rigl"), "--seed": ("0", "7"),
     "--threads": ("1", "2"), "--checkpoint-every": ("0", "1e9"), "--neuron": ("0.0", "1.3", "9.9", "0.-1", "1"),
     "--layer": ("0", "1", "2", "1000000000"),
     "--out": ("out", "out/deeper", "data", "data/train-images-idx3-ubyte/x", "out/\n", "", "file"),

@@ -77,6 +77,7 @@ def test_saved_model_is_the_trained_one(run: Run, model: str, data: Path) -> Non
         (["--dropout", ".5", "--epochs", "1"], {"learning_rate": list(mnist.THINNED_RATES["dropout"])}),
         (["--hidden", "none", "--epochs", "1"], {"hidden": [], "edges": 60}),
         (["--hidden", "", "--epochs", "1"], {"hidden": [], "edges": 60}),
+        (["--weight-decay", "0.001"], {"weight_decay": 0.001}),
         (
             ["--learning-rate", "0.2:0.1", "--momentum", "0", "--dropout", ".25", "--activation", "tanh"],
             {"learning_rate": [0.2, 0.1], "momentum": 0.0, "dropout": 0.25, "activation": "tanh"},
@@ -260,6 +261,7 @@ SIZES = "expected positive integers such as 32 or 300,100, or none"
             for value in ("x", "", "0", "-0.1", "nan", "inf", "1e300", "0.1:", "0.1:nan")
         ),
         *(("--momentum", value, SHARE) for value in ("x", "1", "-0.1", "nan", "inf")),
+        *(("--weight-decay", value, "expected a finite number from 0 on") for value in ("x", "-0.1", "nan", "inf", "1e39")),
         *(("--dropout", value, SHARE) for value in ("x", "1", "1.0", "-1", "nan")),
         *(("--weight-dropout", value, SHARE) for value in ("x", "1", "-1", "50%")),
         *(("--epochs", value, COUNT) for value in ("x", "0", "-1", "1.5", "1000000001", "9" * 5000)),

@@ -242,6 +242,8 @@ def test_the_preset_of_the_sparse_networks(run: Run) -> None:
         (["inspect", "--out", "a.bmpx"], "argument --out: expected a picture's name that ends in .png or .svg or .pdf, came"),
         (["inspect", "--out", "trained"], "argument --out: cannot write 'trained': it is a folder"),
         (["prune", "--sparsity", 0.99], "argument --sparsity: expected to keep at least "),
+        (["prune", "--sparsity", 0.5, "--learning-rate", 2, "--weight-decay", 1],
+         "argument --weight-decay: expected a number from 0 to 1 / learning_rate, 0.5, came 1.0"),
     ],
 )
 def test_what_a_network_does_not_have(run: Run, model: str, words: list[object], message: str) -> None:

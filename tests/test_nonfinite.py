@@ -434,3 +434,11 @@ def test_a_run_that_cuts_nothing_leaves_the_last_edit_to_undo(policy):
     net.fit(X, Y, epochs=1, momentum=1 - 1e-9, on_nonfinite=policy)  # no step is certain to be finite
     net.undo()
     assert net.n_edges == n + 1
+
+
+@pytest.mark.parametrize("momentum", [0, 0.9, 1 - 1e-9])  # with the last no step is certain to be finite: each is taken alone
+def test_parameters_decay_however_steps_are_taken(momentum):
+    net = network()
+    before = net.graph.get_parameters()
+    net.fit(X, Y, epochs=3, batch_size=len(X), momentum=momentum, learning_rate=1e-30, weight_decay=1e29)
+    np.testing.assert_allclose(net.graph.get_parameters(), before * 0.9**3, rtol=1e-6, atol=1e-29)

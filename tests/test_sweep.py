@@ -384,7 +384,8 @@ def test_columns_that_nobody_reads(sweep):
 @pytest.mark.parametrize(("columns", "size"), [(20, 32), (131, 32), (131, 1100)])
 @pytest.mark.parametrize("share", [0, 0.1])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_optimizers(sweep, optimizer, share, columns, size, kind):
+@pytest.mark.parametrize("decay", [0, 0.5])
+def test_optimizers(sweep, decay, optimizer, share, columns, size, kind):
     """Two steps in turns; what is zero in all of one step's examples moves there by its momentum alone."""
     net = layered((columns, 16, 4))
     x, y = data(2 * size, columns, 4, kind)
@@ -398,6 +399,7 @@ def test_optimizers(sweep, optimizer, share, columns, size, kind):
     for t in range(1, 11):
         half = slice(0, size) if t % 2 else slice(size, 2 * size)
         _, g = reference.step(plan, w, x[half], net.loss, plan.slot[net._loss_nodes], label=label[half])
+        w *= 1 - decay * (0.01 if optimizer == "adam" else 0.1)
         if optimizer == "sgd":
             w -= 0.1 * g
         elif optimizer == "momentum":
@@ -408,8 +410,8 @@ def test_optimizers(sweep, optimizer, share, columns, size, kind):
             w -= 0.01 * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
     momentum = 0.0 if optimizer == "sgd" else 0.9
     rate = 0.01 if optimizer == "adam" else 0.1
-    net.fit(x, y, epochs=5, batch_size=size, learning_rate=rate, momentum=momentum, shuffle=False,
-            optimizer="adam" if optimizer == "adam" else "sgd")  # fmt: skip
+    net.fit(x, y, epochs=5, batch_size=size, learning_rate=rate, momentum=momentum, weight_decay=decay,
+            shuffle=False, optimizer="adam" if optimizer == "adam" else "sgd")  # fmt: skip
     # Adam divides a gradient by its own size, so that where it is nearly zero its rounding decides the step.
     off = ~np.isclose(net.graph.parameters, w, rtol=1e-3, atol=1e-3 if optimizer == "adam" else 2e-5)
     assert off.mean() <= (0.005 if optimizer == "adam" else 0)

@@ -82,6 +82,7 @@ SECONDS = _type(f"a number of seconds from 0 to {LARGEST}", float, lambda x: 0 <
 INDEX = _type(f"an integer from 0 to {LARGEST}", int, lambda n: 0 <= n <= LARGEST)
 SEED = _type("an integer from 0 to 2**63 - 1", int, lambda n: 0 <= n < 2**63)
 THREADS = _type("an integer from 1 to 1024", int, lambda n: 1 <= n <= 1024)
+DECAY = _type("a finite number from 0 on", float, lambda x: 0 <= x <= LARGEST_FLOAT32)
 FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)
 SIZES = _type("positive integers such as 32 or 300,100, or none", _sizes, _are_counts)
 NEURON = _type(
