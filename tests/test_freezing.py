@@ -12,7 +12,8 @@ from mlgraph import arrays
 from mlgraph.storage import FROZEN
 
 WIDE = np.tile(X, 12) * (np.arange(144) % 5 == 0).astype(np.uint8)
-OPTIMIZERS = {"sgd": {"momentum": 0.0}, "decay": {"momentum": 0.0, "weight_decay": 0.1}, "momentum": {}, "adam": {"optimizer": "adam", "learning_rate": 0.003}}
+OPTIMIZERS = {"sgd": {"momentum": 0.0}, "decay": {"momentum": 0.0, "weight_decay": 0.1}, "momentum": {},
+              "adam": {"optimizer": "adam", "learning_rate": 0.003}}  # fmt: skip
 
 
 def written_out():

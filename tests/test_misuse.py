@@ -272,8 +272,7 @@ STEP = Kind(1e-6, {**NOT_NUMBERS, "zero": 0, "negative": -1e-6, "NaN": NAN, "inf
 DIFFERENCES = CHECKED | {"inputs": ANY, "parameters": ANY, "seed": SEED, "step": STEP}
 SPARSIFY = Kind(None, {"number": 0.5, "text": "rigl", "list": [], "class": mlgraph.RigL})
 OPTIONS = {"x": EXAMPLES, "epochs": count(2), "batch_size": SIZE, "learning_rate": RATE, "momentum": share(0.5),
-           "weight_decay": Kind(0.5, {**NOT_NUMBERS, "truth": True, "negative": -1, "NaN": NAN, "infinite": INF, "huge": 10**400}),
-           "sparsify": SPARSIFY, "optimizer": a_name("sgd"),
+           "weight_decay": Kind(0.5, {**SECONDS.bad, "huge": 10**400}), "sparsify": SPARSIFY, "optimizer": a_name("sgd"),
            "validation": VALIDATION, "shuffle": TRUTH, "seed": SEED, "callback": CALLBACK,
            "on_nonfinite": a_name("raise"), "checkpoint": CHECKPOINT, "checkpoint_every": SECONDS,
            "resume": Kind(False, TRUTH.bad), "n_threads": THREADS}  # fmt: skip
