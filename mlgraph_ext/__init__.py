@@ -5,13 +5,22 @@ is a crash, not an exception. So the choice is made by `_cpu`, which every proce
 """
 
 import os
+import sys
 from importlib import import_module
 from importlib.util import find_spec
+
+
+def _failure(message: str) -> BaseException:
+    if sys.argv[:1] == ["-m"]:  # so as long as `python -m mlgraph.mnist` imports its package: there one line says it
+        print(f"mlgraph: error: {message}", file=sys.stderr)
+        return SystemExit(2)
+    return ImportError(message)
+
 
 try:
     from ._cpu import best
 except ModuleNotFoundError:
-    raise ImportError(
+    raise _failure(
         f"mlgraph_ext is not compiled in {os.path.dirname(__file__)!r}: "
         "run `pip install -e .` there, or leave that folder to use an installed mlgraph"
     ) from None
@@ -21,11 +30,11 @@ _runnable = _LEVELS[: _LEVELS.index(best()) + 1]
 
 AVAILABLE = tuple(isa for isa in _runnable if find_spec(f"{__name__}._sweep_{isa}"))
 if not AVAILABLE:
-    raise ImportError(f"mlgraph_ext has no build that this processor can run: looked for {', '.join(_runnable)}")
+    raise _failure(f"mlgraph_ext has no build that this processor can run: looked for {', '.join(_runnable)}")
 
 ISA = os.environ.get("MLGRAPH_ISA") or AVAILABLE[-1]
 if ISA not in AVAILABLE:
-    raise ImportError(f"MLGRAPH_ISA: expected one of {', '.join(AVAILABLE)} on this processor, got {ISA!r}")
+    raise _failure(f"MLGRAPH_ISA: expected one of {', '.join(AVAILABLE)} on this processor, came {ISA!r}")
 
 # GCC's OpenMP reads its environment once, when it is loaded, by whoever comes first. If nobody says otherwise its threads then
 # spin for about 5 milliseconds wherever they wait, before and after a sweep: beside a busy process, on the time of those that
