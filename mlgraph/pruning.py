@@ -21,8 +21,8 @@ from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
 __all__ = [
-    "Places", "absent", "absent_gradient", "gradient", "grow_best", "keep_best", "layers_of", "levels_of", "place_scores",
-    "prune", "regrow",
+    "Places", "absent", "absent_gradient", "check_criterion", "gradient", "grow_best", "keep_best",
+    "layers_of", "levels_of", "place_scores", "prune", "regrow",
 ]  # fmt: skip
 
 SCOPES = ("global", "layer")
@@ -53,16 +53,20 @@ class Places(NamedTuple):
 
 def prune(
     model: Model, sparsity: float | None, *, neurons: float | None, by: Criterion, scope: str, data: Data | None, seed: int,
-    n_threads: int | None,
+    n_threads: int | None, slope: Float32 | None = None,
 ) -> int:  # fmt: skip
-    """Cut edges or neurons; `Model.prune` says what the parameters are. How many edges had scores to be kept; 0 for neurons."""
+    """Cut edges or neurons; `Model.prune` says what the parameters are. How many edges had scores to be kept; 0 for neurons.
+
+    `slope`: the gradient, if it is known already.
+    """
     if (sparsity is None) == (neurons is None):
         raise ValueError(f"prune: expected either sparsity or neurons, came {'neither' if sparsity is None else 'both'}")
     gone = share("neurons", neurons) if sparsity is None else share("sparsity", sparsity)
     one_of("scope", scope, SCOPES)
     seed = whole("seed", seed, 0, None)
     checked_threads(n_threads)
-    slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
+    if slope is None:
+        slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
     graph, random = model.graph, np.random.default_rng([seed, 1])
     group = layers_of(model) if scope == "layer" else np.zeros(len(graph), np.int64)
     mine = np.flatnonzero(model._own() & (graph.codes >= NEURON))
@@ -78,6 +82,12 @@ def prune(
     lost[hidden[~_best(score, group[hidden], np.round((1 - gone) * total))]] = True
     cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
     return 0
+
+
+def check_criterion(by: Criterion) -> None:
+    """Raise ValueError if there is no such criterion to prune by."""
+    if not callable(by) and not (isinstance(by, str) and by in ("magnitude", "saliency", "random")):
+        raise ValueError(f"by: expected magnitude, saliency, random or a callable, came {shown(by)}")
 
 
 def keep_best(
@@ -278,8 +288,7 @@ def _slope(model: Model, by: Criterion, data: Data | None, n_threads: int | None
     """The gradient, if the criterion takes it."""
     if isinstance(by, str) and by == "saliency":
         return gradient(model, *_required_data("prune", by, data), n_threads)
-    if not callable(by) and not (isinstance(by, str) and by in ("magnitude", "random")):
-        raise ValueError(f"by: expected magnitude, saliency, random or a callable, came {shown(by)}")
+    check_criterion(by)
     return None
 
 

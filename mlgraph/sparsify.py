@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from mlgraph.checks import one_of, share, whole
 from mlgraph.engine import Examples
 from mlgraph.model import Model
 from mlgraph.network import Network
-from mlgraph.pruning import SCOPES, absent, grow_best, keep_best, layers_of, place_scores, prune
+from mlgraph.pruning import SCOPES, absent, check_criterion, gradient, grow_best, keep_best, layers_of, place_scores, prune
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
@@ -28,7 +28,7 @@ Doubles = npt.NDArray[np.float64]
 Sample = Callable[[int], tuple[Any, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schedule(ABC):
     """What all schedules have in common.
 
@@ -51,6 +51,12 @@ class Schedule(ABC):
         # Plain numbers, so that equal schedules look equal and go into files.
         updates = None if self.updates is None else whole("updates", self.updates)
         vars(self).update(sparsity=share("sparsity", self.sparsity), updates=updates, until=share("until", self.until))
+
+    def __repr__(self) -> str:
+        # By it a checkpoint knows its run again, in another process, too, where a function has another address.
+        values = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        shown = (f"{name}={getattr(v, '__qualname__', type(v).__name__) if callable(v) else repr(v)}" for name, v in values)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def over(self, epochs: int) -> Schedule:
         """The schedule of a run of so many epochs."""
@@ -132,9 +138,9 @@ class Acting:
         return sample
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradualPruning(Schedule):
-    """Cut the smallest weights little by little, along a cubic curve (Zhu and Gupta 2017, To prune, or not to prune).
+    """Cut the edges of the lowest scores little by little, along a cubic curve (Zhu and Gupta 2017, To prune, or not to prune).
 
     The sparsity is ``sparsity * (1 - (1 - t)^3)`` with t from 0 at the moment `start` to 1 at `until`: most goes early, while
     there is much to spare.
@@ -147,14 +153,20 @@ class GradualPruning(Schedule):
         Share of the training before which nothing is cut.
     scope : "global" or "layer"
         As for `Model.prune`.
+    by : "magnitude", "saliency", "random" or callable
+        As for `Model.prune`; the saliency is that of 1,024 of the examples, others each time. A checkpoint knows a callable by
+        its name.
     """
 
     start: float = 0.0
     scope: str = "global"
+    by: str | Callable[..., npt.ArrayLike] = "magnitude"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         vars(self).update(start=share("start", self.start), scope=str(one_of("scope", self.scope, SCOPES)))
+        check_criterion(self.by)
+        vars(self).update(by=str(self.by) if isinstance(self.by, str) else self.by)
         if self.start > self.until:
             raise ValueError(f"start: expected a number from 0 to until, {self.until}, came {self.start}")
 
@@ -168,13 +180,17 @@ class GradualPruning(Schedule):
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut to the sparsity of the moment."""
         if self.at(moment) > model.sparsity:
+            slope = None
+            if self.by == "saliency":  # of which what is not finite tells nothing here
+                slope = np.nan_to_num(gradient(model, *sample(SAMPLE), n_threads), nan=0.0, posinf=0.0, neginf=0.0)
             # Not the method, which would warn at each moment of what falls away with what is cut.
             prune(
-                model, self.at(moment), neurons=None, by="magnitude", scope=self.scope, data=None, seed=0, n_threads=None
-            )
+                model, self.at(moment), neurons=None, by=self.by, scope=self.scope, data=None, seed=seed + step,
+                n_threads=n_threads, slope=slope,
+            )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SET(Schedule):
     """Sparse from the first step on: again and again the smallest weights are cut, and as many edges grow at random.
 
@@ -219,7 +235,7 @@ class SET(Schedule):
         _network(model)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RigL(SET):
     """Like `SET`, but edges grow where the loss is steepest (Evci et al. 2020, Rigging the lottery).
 

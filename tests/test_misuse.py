@@ -378,7 +378,7 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
         "fraction": share(0.25, all=True), "by": a_name("gradient"), "data": DATA_FOR, **SCORED}),
     "GradualPruning": (lambda w: mlgraph.GradualPruning, {
         "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "start": share(0.25),
-        "scope": a_name("layer")}),
+        "scope": a_name("layer"), "by": a_name("saliency")}),
     **{name: (lambda w, name=name: getattr(mlgraph, name), {
         "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "fraction": share(0.25, all=True)})
        for name in ("SET", "RigL")},

@@ -121,6 +121,53 @@ def test_gradual_pruning(scope):
         assert layer_sizes(net) == pytest.approx([0.2 * n for n in made], abs=0.01 * sum(made))
 
 
+def by_target(edges):
+    return edges.target * 1000.0 + edges.source
+
+
+def test_gradual_pruning_by_a_callable():
+    """Its scores decide: nothing is cut of the later layers while the first has an edge, but what leads nowhere."""
+    net = network()
+    net.fit(X, Y, sparsify=GradualPruning(0.3, updates=5, by=by_target), **OPTIONS)
+    kept = {i: len(n.sources) for i, n in enumerate(net.layers[0].neurons)}
+    assert sum(kept.values()) < 30 * 24 and layer_sizes(net)[2] == 16 * 9
+    whole = [i for i, n in kept.items() if n == 30]
+    assert whole == list(range(min(whole), 24)) and sum(n > 0 for n in kept.values()) <= len(whole) + 1
+
+
+@pytest.mark.parametrize("by", ["saliency", "random"])
+def test_gradual_pruning_by_other_criteria(monkeypatch, by):
+    """By the gradient of a sample; at random others with another seed."""
+    seen = []
+
+    def spy(model, sparsity, **options):
+        seen.append((options["slope"], options["seed"]))
+        return prune(model, sparsity, **options)
+
+    prune = pruning.prune
+    monkeypatch.setattr("mlgraph.sparsify.prune", spy)
+    left = []
+    for seed in (0, 0, 1):
+        net = network()
+        net.fit(X, Y, sparsify=GradualPruning(0.8, updates=10, by=by), seed=seed, **OPTIONS)
+        assert net.sparsity == pytest.approx(0.8, abs=0.02)
+        assert by == "random" or net.evaluate(X, Y)["accuracy"] > 0.6
+        left.append(pairs(net))
+    assert left[0] == left[1] != left[2]
+    assert all((slope is not None) == (by == "saliency") for slope, _ in seen)
+    assert len({seed for _, seed in seen}) > 5
+
+
+def test_a_saliency_that_is_not_finite_cuts_nothing_short():
+    """The step says what is wrong, not the criterion."""
+    g = mlgraph.Graph()
+    x = g.inputs(30)
+    hidden = [g.add_neuron(x, "relu", weights=np.full(30, 1e36)) for _ in range(3)]
+    model = mlgraph.Model(g, mlgraph.sum(*hidden) * 1e5)
+    with pytest.raises(mlgraph.NonFiniteError):
+        model.fit(X, Y[:, None] * 1.0, epochs=2, sparsify=GradualPruning(0.5, start=0.0, until=0, by="saliency"))
+
+
 @pytest.mark.parametrize("kind", [SET, RigL])
 def test_prune_and_regrow(kind):
     net, seen = network(), []
@@ -216,6 +263,7 @@ def test_erdos_renyi(sparsity):
         (lambda: SET(0.5, fraction=2), "fraction: expected a number from 0 to 1, came 2"),
         (lambda: GradualPruning(0.5, start=0.8), "start: expected a number from 0 to until, 0.75, came 0.8"),
         (lambda: GradualPruning(0.5, scope="all"), "scope: expected global or layer, came 'all'"),
+        (lambda: GradualPruning(0.5, by="gradient"), "by: expected magnitude, saliency, random or a callable, came 'gradient'"),
     ],
 )
 def test_bad_schedules(attempt, message):
@@ -265,6 +313,12 @@ def test_a_run_goes_on_from_any_step(tmp_path, monkeypatch, schedule, optimizer)
     assert len(net.history.batch_loss) == steps and not stops
     assert pairs(net) == pairs(whole) and net.forward(X).tobytes() == whole.forward(X).tobytes()
     assert net.history.batch_loss.tolist() == whole.history.batch_loss.tolist()
+
+
+def test_a_criterion_is_known_by_its_name():
+    assert repr(GradualPruning(0.5, by=by_target)) == repr(GradualPruning(0.5, by=by_target))
+    assert "by=by_target" in repr(GradualPruning(0.5, by=by_target)) and "0x" not in repr(GradualPruning(0.5, by=np.abs))
+    assert eval(repr(RigL(0.5, updates=3))) == RigL(0.5, updates=3)
 
 
 def test_another_schedule_is_another_run(tmp_path):
