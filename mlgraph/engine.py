@@ -328,7 +328,7 @@ class Engine:
             Examples by place; as they come by default.
         label : int32, shape (examples,), optional
         target : float32, shape (examples, outputs), optional
-            Targets of the squared error or the binary cross-entropy, or cotangents.
+            Targets of the squared error or the cross-entropies (of a softmax where there is no `label`), or cotangents.
         loss : str
             A key of `LOSSES`.
         loss_nodes : sequence of int
@@ -348,8 +348,8 @@ class Engine:
             Whether steps have so few examples that zeros are skipped whatever the data; by default the largest of these
             decides. The other way adds in another order: who cuts a run by the clock says it for all pieces.
         losses, correct : float32 and uint8, shape (len(order),), optional
-            Filled by place in `order`: the loss of each example; whether its highest output is its label's or, without labels,
-            each output on the side of 0 that its target says.
+            Filled by place in `order`: the loss of each example; whether its highest output is that of its label or highest
+            target or, for the binary cross-entropy, each on the side of 0 that its target says.
         values, adjoints : sequence of int
             Nodes whose values or adjoints are wanted, by place in `order`.
         highest : int64, shape (examples,), optional

@@ -114,7 +114,9 @@ class Search:
         row, against = self._rows[self._at], ""
         slots = self._plan.slot[np.array(self._options["loss_nodes"])]
         if self._options["loss"] == "softmax_cross_entropy":
-            read, blamed = slots[[0, self._options["label"][row] + 1]], slots[self._options["label"][row] + 1]
+            label, target = self._options["label"], self._options["target"]
+            wanted = 1 + (target[row].argmax() if label is None else label[row])
+            read, blamed = slots[[0, wanted]], slots[wanted]
             against = f", the logsumexp of all {self._values[slots[0]]:.6g}"
         elif self._options["loss"] in ("squared_error", "binary_cross_entropy"):
             worst = _largest(self._values[slots[1:]] - self._options["target"][row])

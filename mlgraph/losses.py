@@ -50,7 +50,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
 
 def empty_answers(loss: str, n: int, label: Any) -> npt.NDArray[np.uint8] | None:
     """Where it will stand for n examples whether they were answered right; None where there is no right or wrong."""
-    return np.zeros(n, np.uint8) if label is not None or loss == "binary_cross_entropy" else None
+    return np.zeros(n, np.uint8) if label is not None or loss in CROSS_ENTROPIES else None
 
 
 def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str) -> tuple[Labels | None, Float32 | None]:
@@ -76,11 +76,11 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
             raise ValueError(f"{what}: expected labels from 0 to {n_outputs - 1}, came {array.min()} to {array.max()}")
         label = array.astype(np.int32)
         return label, np.eye(n_outputs, dtype=np.float32)[label] if loss == "squared_error" else None
-    if loss == "softmax_cross_entropy":
+    if loss == "softmax_cross_entropy" and array.shape != (n, n_outputs):
         are_whole = array.dtype.kind != "f" or bool(np.isfinite(array).all() and (array == np.floor(array)).all())
-        how = {(n, n_outputs): "y.argmax(axis=1)", (n, 1): "y.ravel()", (n,): "y.astype(int)" if are_whole else None}
+        how = {(n, 1): "y.ravel()", (n,): "y.astype(int)" if are_whole else None}
         came = f"{array.dtype} of shape {array.shape}" + (f"; {how[array.shape]} may be them" if how.get(array.shape) else "")
-        raise ValueError(f"{what}: expected integer labels of shape ({n},), came {came}")
+        raise ValueError(f"{what}: expected integer labels of shape ({n},) or targets of shape ({n}, {n_outputs}), came {came}")
     with np.errstate(over="ignore"):
         target = array.astype(np.float32)
     target = target[:, None] if target.ndim == 1 else target
@@ -93,4 +93,7 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
     if loss == "binary_cross_entropy" and n and not (target.min() >= 0 and target.max() <= 1):
         i, j = np.argwhere((target < 0) | (target > 1))[0]
         raise ValueError(f"{what}: expected numbers from 0 to 1, came {target[i, j]} in example {i}, output {j}")
+    if loss == "softmax_cross_entropy" and n and not target.min() >= 0:
+        i, j = np.argwhere(target < 0)[0]
+        raise ValueError(f"{what}: expected targets of at least 0, came {target[i, j]} in example {i}, output {j}")
     return None, np.ascontiguousarray(target)

@@ -41,7 +41,8 @@ class Model:
     outputs : Node or sequence of Node
         For the cross-entropies the logits, one for each class.
     loss : "softmax_cross_entropy", "binary_cross_entropy", "squared_error" or Node
-        Softmax: each example is of one class. Binary: each output z is a question of its own, whose answer t is 0, 1 or
+        Softmax: each example is of one class, or of each with a probability or weight t; its loss is the sum over the classes
+        of -t log p. Binary: each output z is a question of its own, whose answer t is 0, 1 or
         between; the loss of an example is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for 1 and
         -log(1 - sigmoid(z)) for 0. The squared error is the sum of (output - target)^2. A node is its own loss. The loss
         of a batch is the mean over its examples.
@@ -235,8 +236,8 @@ class Model:
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> dict[str, float]:
         """Mean loss over the examples and, where `y` are labels or answers to binary questions, accuracy as a fraction.
 
-        An example counts as right whose highest output is its label's, or all of whose questions are answered right; not if
-        its loss is not finite.
+        An example counts as right whose highest output is that of its label or highest target, or all of whose questions are
+        answered right; not if its loss is not finite.
 
         Parameters
         ----------
@@ -431,9 +432,10 @@ class Model:
             (unless it is large, and each number exactly byte / 255: then its bytes are learnt from): who changes it meanwhile
             goes past that check.
         y : array_like
-            Labels, integers of shape (examples,), or targets of shape (examples, outputs), from 0 to 1 for the binary
-            cross-entropy; nothing where the loss is a node. By the squared error several outputs learn labels as 1 for the
-            output of the label and 0 for all others.
+            Labels, integers of shape (examples,), or targets of shape (examples, outputs); nothing where the loss is a node.
+            Targets of the binary cross-entropy are from 0 to 1, those of the softmax at least 0: the probabilities of the
+            classes, or the weight of an example in place of the 1 of its label. By the squared error several outputs learn
+            labels as 1 for the output of the label and 0 for all others.
         epochs : int
         batch_size : int or (int, int)
             From and to: after every batch it moves with p^2, where p is the share of the training that is done. The gradient is

@@ -127,6 +127,11 @@ def loss(
     if kind == "cotangent":
         np.add.at(adjoints, slots[1:], np.asarray(target, np.float64).T)
         return np.zeros(values.shape[1]), adjoints
+    if kind == "softmax_cross_entropy" and label is None:
+        t = np.asarray(target, np.float64).T
+        adjoints[slots[0]] += t.sum(axis=0)
+        np.add.at(adjoints, slots[1:], -t)
+        return (t * (values[slots[0]] - z)).sum(axis=0), adjoints
     adjoints[slots[0]] += 1
     if kind == "node":
         return values[slots[0]], adjoints

@@ -178,8 +178,11 @@ cdef bint seed_adjoints(
     """Loss of each example; adjoints of the nodes it reads. False if a loss is not finite."""
     cdef float share[LANES]
     cdef float loss[LANES]
+    cdef float weight[LANES]
     cdef float best[LANES]
+    cdef float likeliest[LANES]
     cdef int32_t arg[LANES]
+    cdef int32_t wanted[LANES]
     cdef bint right[LANES]
     cdef const float* z
     cdef int64_t lane, j
@@ -188,6 +191,7 @@ cdef bint seed_adjoints(
     for lane in range(LANES):
         share[lane] = one_share if lane < n else <float>0
         loss[lane] = 0
+        weight[lane] = 1
         best[lane] = -<float>INFINITY
         arg[lane] = 0
         right[lane] = True
@@ -206,12 +210,30 @@ cdef bint seed_adjoints(
         elif r.loss == LOSS_COTANGENT:
             for lane in range(n):
                 adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] += r.target[row[lane] * r.n_outputs + j]
+    if r.loss == LOSS_CROSS_ENTROPY and r.label == NULL:
+        for lane in range(LANES):
+            weight[lane], likeliest[lane], wanted[lane] = 0, -1, 0
+            for j in range(r.n_outputs):
+                target = r.target[row[lane] * r.n_outputs + j]
+                weight[lane] = weight[lane] + target
+                if target > likeliest[lane]:
+                    likeliest[lane], wanted[lane] = target, <int32_t>j
+            right[lane] = arg[lane] == wanted[lane]
     if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_BINARY or r.loss == LOSS_NODE:
         for lane in range(LANES):
-            loss[lane] = values[r.loss_slot[0] * <int64_t>LANES + lane]
+            loss[lane] = weight[lane] * values[r.loss_slot[0] * <int64_t>LANES + lane]
             if r.backward:
-                adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += share[lane]
-    if r.loss == LOSS_CROSS_ENTROPY:
+                adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += weight[lane] * share[lane]
+    if r.loss == LOSS_CROSS_ENTROPY and r.label == NULL:
+        # The sum of target * (logsumexp(z) - z); 0 * -inf, of a class that is not to be, is nothing.
+        for j in range(r.n_outputs):
+            z = values + r.loss_slot[j + 1] * <int64_t>LANES
+            for lane in range(LANES):
+                target = r.target[row[lane] * r.n_outputs + j]
+                loss[lane] = loss[lane] - (target * z[lane] if target > 0 else <float>0)
+                if r.backward:
+                    adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] -= target * share[lane]
+    elif r.loss == LOSS_CROSS_ENTROPY:
         # logsumexp(z) - z[label]
         for lane in range(n):
             j = r.loss_slot[r.label[row[lane]] + 1] * <int64_t>LANES + lane

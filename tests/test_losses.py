@@ -1,4 +1,4 @@
-"""The binary cross-entropy: each output is a question of its own. Layers of probabilities, and what comes after them."""
+"""The cross-entropies: of one question for each output, and of classes. Layers of probabilities, and what comes after them."""
 
 import re
 
@@ -127,10 +127,10 @@ def test_a_sigmoid_layer_keeps_its_squared_error():
 
 @pytest.mark.parametrize(("y", "hint"), [
     (np.zeros(9), "; y.astype(int) may be them"), (np.full(9, 0.5), ""), (np.full(9, np.nan), ""), (np.full(9, np.inf), ""),
-    (np.eye(9), "; y.argmax(axis=1) may be them"), (np.zeros((9, 1), int), "; y.ravel() may be them"),
+    (np.zeros((9, 1), int), "; y.ravel() may be them"), (np.eye(9)[:, :8], ""), (np.eye(9)[:8], ""),
 ])  # fmt: skip
 def test_labels_that_are_none(y, hint):
-    with pytest.raises(ValueError, match=r"^y: expected integer labels of shape") as error:
+    with pytest.raises(ValueError, match=r"^y: expected integer labels of shape \(9,\) or targets of shape \(9, 9\)") as error:
         losses.read_targets("softmax_cross_entropy", y, 9, 9, "y")
     assert str(error.value).endswith(f"of shape {y.shape}{hint}")
 
@@ -176,7 +176,6 @@ def test_examples_that_are_left_out():
 
 
 @pytest.mark.parametrize(("y", "hint"), [
-    (np.eye(3)[np.arange(90) % 3], r"float64 of shape \(90, 3\); y.argmax\(axis=1\) may be them"),
     (ANSWERS[:, :1], r"int64 of shape \(90, 1\); y.ravel\(\) may be them"),
     (ANSWERS[:, 0] / 1, r"float64 of shape \(90,\); y.astype\(int\) may be them"),
     (SOFT[:, :2], r"float64 of shape \(90, 2\)"),
@@ -184,7 +183,8 @@ def test_examples_that_are_left_out():
 def test_what_is_no_label_says_where_labels_may_be(y, hint):
     net = mlgraph.Network(6)
     net.add_layer(3, "softmax")
-    with pytest.raises(ValueError, match=rf"y: expected integer labels of shape \(90,\), came {hint}$"):
+    expected = r"integer labels of shape \(90,\) or targets of shape \(90, 3\)"
+    with pytest.raises(ValueError, match=rf"^y: expected {expected}, came {hint}$"):
         net.evaluate(X, y)
 
 
@@ -265,3 +265,76 @@ def test_targets_that_are_texts_or_none():
             net.fit(np.ones((2, 2)), y)
     with pytest.raises(ValueError, match=r"^y: expected labels or targets of 2 examples, came none$"):
         net.fit(np.ones((2, 2)))
+
+
+# --- targets of classes -------------------------------------------------------------------------------------------------
+
+CLASSES = X[:, :3].argmax(axis=1)
+ONE_HOT = np.eye(3)[CLASSES]
+
+
+def classifier(seed=0):
+    net = mlgraph.Network(6, seed=seed)
+    net.add_layer(8, "tanh")
+    net.add_layer(3, "softmax")
+    return net
+
+
+def test_probabilities_of_classes(sweep):
+    """And weights: what a class should have may add up to anything."""
+    net, p = classifier(), classifier().predict_proba(X).astype(np.float64)
+    losses = -(SOFT * np.log(p)).sum(axis=1)
+    accuracy = (p.argmax(axis=1) == SOFT.argmax(axis=1)).mean()
+    assert net.evaluate(X, SOFT) == {"loss": pytest.approx(losses.mean(), rel=1e-5), "accuracy": pytest.approx(accuracy)}
+    assert 0 < accuracy < 1
+    traced = net.trace(X, SOFT)
+    slope = np.stack([traced.adjoint(z) for z in net.layers[-1].neurons], axis=1)
+    np.testing.assert_allclose(slope, SOFT.sum(axis=1, keepdims=True) * p - SOFT, atol=1e-6)
+    table = net.ablation_table(net.layers[0], X, SOFT)
+    scores = net.ablate(net.layers[0].neurons[2], X, SOFT)
+    assert (table["loss"][2], table["accuracy"][2]) == (pytest.approx(scores["loss"]), scores["accuracy"])
+
+
+@pytest.mark.parametrize("y", [ONE_HOT, ONE_HOT.astype(np.uint8), ONE_HOT.astype(bool)], ids=["floats", "bytes", "truths"])
+def test_certain_targets_are_labels(sweep, y):
+    """To the bit, whatever the steps."""
+    nets, options = [classifier(), classifier()], {"epochs": 3, "batch_size": (40, 7), "n_threads": 2}
+    histories = [nets[0].fit(X, CLASSES, **options), nets[1].fit(X, y, **options)]
+    assert nets[0].graph.parameters.tobytes() == nets[1].graph.parameters.tobytes()
+    assert histories[0].batch_loss.tobytes() == histories[1].batch_loss.tobytes()
+    assert histories[0].batch_accuracy.tobytes() == histories[1].batch_accuracy.tobytes()
+
+
+def test_targets_of_twice_the_weight_are_a_rate_of_twice_the_size():
+    nets = [classifier(), classifier()]
+    for net, weight, rate in ((nets[0], 2, 0.05), (nets[1], 1, 0.1)):
+        net.fit(X, weight * ONE_HOT, epochs=3, learning_rate=rate)
+    assert nets[0].graph.parameters.tobytes() == nets[1].graph.parameters.tobytes()
+
+
+def test_examples_without_weight_teach_nothing():
+    y = ONE_HOT.copy()
+    y[30:] = 0
+    one, few = classifier(), classifier()
+    one.fit(X, y, epochs=2, batch_size=90, shuffle=False, learning_rate=0.3)
+    few.fit(X[:30], y[:30], epochs=2, batch_size=30, shuffle=False, learning_rate=0.1)
+    np.testing.assert_allclose(one.graph.parameters, few.graph.parameters, rtol=1e-4, atol=1e-6)
+
+
+def test_a_class_that_is_not_to_be_may_be_impossible():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    model = mlgraph.Model(g, [*x, g.constant(-np.inf)], "softmax_cross_entropy")
+    given = np.array([[0.5, 1.0]], np.float32)
+    assert model.evaluate(given, [[1, 0, 0]]) == model.evaluate(given, [0])
+    assert model.evaluate(given, [[0.5, 0.25, 0.25]])["loss"] == np.inf
+
+
+@pytest.mark.parametrize(("y", "message"), [
+    (-ONE_HOT, "expected targets of at least 0, came -1.0 in example 0, output "),
+    (ONE_HOT * np.nan, "expected finite numbers that float32 can hold, came nan in example 0, output 0"),
+    (ONE_HOT * 1e39, "expected finite numbers that float32 can hold, came 1e[+]39 in example 0, output "),
+])  # fmt: skip
+def test_targets_of_classes_that_are_none(y, message):
+    with pytest.raises(ValueError, match=f"^y: {message}"):
+        classifier().fit(X, y)

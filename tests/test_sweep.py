@@ -92,6 +92,12 @@ def test_layers(sweep, kind, n):
     assert {ins.kind for ins in plan.instructions} == {KINDS["dense"], KINDS["operation"]}
 
 
+@pytest.mark.parametrize("n", [1, 33, 200])
+def test_targets_of_classes(sweep, n):
+    x, _ = data(n, 50, 10, "sparse")
+    check(layered((50, 33, 10)), x, np.random.default_rng(1).random((n, 10)))
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(sweep, activation):
     check(layered((20, 17, 8), activation), *data(40, 20, 8, "float"))
