@@ -20,7 +20,6 @@ Ints = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int32]
 
 _COMMUTES = np.array([op.name in ("add", "mul", "maximum", "minimum") for op in ops.BY_CODE], np.uint8)
-_SUMS = [ops.OPS["add"].code, ops.OPS["sum"].code]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,8 @@ def lower(graph: Graph, outputs: Ids, given: Ids | None = None, *, split: bool =
     written = np.full(n, -1, np.int32)
     begin, weight, bias = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
     kind = np.zeros(n, np.int8)
-    kind[np.isin(code, _SUMS)], kind[code == ops.OPS["mul"].code], kind[code == PARAMETER] = 1, 2, 3
+    for number, what in ((1, ops.OPS["add"].code), (1, ops.OPS["sum"].code), (2, ops.OPS["mul"].code), (3, PARAMETER)):
+        kind[code == what] = number
     if (kind[order] == 3).any() and (kind[order] == 1).any():
         is_output = np.zeros(n, np.uint8)
         is_output[outputs] = 1
@@ -151,13 +151,10 @@ def _split(
 
 def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) -> tuple[Ids, Ids]:
     """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError."""
-    n, end = len(start), len(pool)
-    # No kernel looks again, and Ctrl-C may strike amid an edit.
-    good = len(graph) <= n == len(count) and bool(((start >= 0) & (count >= 0) & (start <= end - count)).all())
-    if not good or any(len(ids) and not 0 <= ids.min() <= ids.max() < n for ids in (pool, outputs)):
-        raise ValueError("graph: expected edges between its nodes, came others: by an edit that was interrupted")
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
+    if needed < 0 or len(start) < len(graph):  # Ctrl-C may strike amid an edit, and no kernel looks again
+        raise ValueError("graph: expected edges between its nodes, came others: by an edit that was interrupted")
     if cycle:
         names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
         raise CycleError(f"the graph has a cycle of {len(cycle)} nodes: {names}")
@@ -183,8 +180,9 @@ def spread(graph: Graph, flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
-    ends = np.cumsum(count)
-    out: npt.NDArray[Any] = pool[np.arange(ends[-1] if len(ends) else 0) + np.repeat(start - (ends - count), count)]
+    count = count.astype(np.int64, copy=False)
+    out = np.empty(int(count.sum()), pool.dtype)
+    _topology.gather(pool, start, count, out)
     return out
 
 
@@ -195,9 +193,7 @@ def index_type(end: int) -> type[np.int32 | np.int64]:
 
 def runs(first: Ints, stride: Ints, count: npt.NDArray[Any], end: int) -> Ints | Ids:
     """``first[i] + k * stride[i]`` for all k below ``count[i]``, for one i after the other; all are below `end`."""
-    first, stride, count = first[count > 0], stride[count > 0], count[count > 0]
-    step = np.repeat(stride.astype(index_type(end)), count)
-    if len(first):
-        last = first + (count - 1) * stride
-        step[np.cumsum(count) - count] = first - np.append(0, last[:-1])
-    return np.cumsum(step, out=step)
+    count = count.astype(np.int64, copy=False)
+    out: npt.NDArray[Any] = np.empty(int(count.sum()), index_type(end))
+    _topology.runs(first, stride, count, out)
+    return out

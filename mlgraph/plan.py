@@ -151,7 +151,8 @@ class Plan:
         self.slot = self.slot[low.same]
         changes = np.zeros(max(0, len(nodes) - 1), bool)
         for key in keys:
-            changes |= np.diff(key[order]) != 0
+            key = key[order]
+            changes |= key[1:] != key[:-1]
         firsts = np.concatenate([[0], np.flatnonzero(changes) + 1])[: len(nodes)]
         sizes = np.diff(np.append(firsts, len(nodes)))
 
@@ -232,8 +233,8 @@ class Plan:
         wanted = wants[sources] > 0
         self._reader[slots] = np.where(wanted & (self._reader[slots] == -1), i, -2)
         if shared:  # what comes twice in a block is added to by both; rows have their edges by source
-            unique, times = np.unique(slots, return_counts=True)
-            self._reader[unique[times > 1]] = -2
+            ascending = np.sort(slots)
+            self._reader[ascending[1:][ascending[1:] == ascending[:-1]]] = -2
         halves = halves_of(n, arity) if shared and reads_data else 1
         extra = shared * extra_floats(width, halves)
         args = self._add(*pointers, slots)
@@ -438,7 +439,7 @@ def _group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[An
     lists: dict[bytes, int] = {}
     held = [low.pool[s : s + n].tobytes() for s, n in zip(starts, low.count[neurons[first]], strict=True)]
     which = np.array([lists.setdefault(sources, len(lists)) for sources in held])
-    key = np.column_stack([which[place], kind[at], detail[at]])
-    _, inverse, size = np.unique(key, axis=0, return_inverse=True, return_counts=True)
-    shape[at] = np.where(size[inverse.reshape(-1)] >= DENSE_FROM, which[place], -1)
+    key = (which[place] * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
+    _, inverse, size = np.unique(key, return_inverse=True, return_counts=True)
+    shape[at] = np.where(size[inverse] >= DENSE_FROM, which[place], -1)
     return [kind, shape, detail]

@@ -7,6 +7,63 @@ The graph comes as compressed rows: the sources of node i are ``pool[start[i]:st
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 
+ctypedef fused ints:
+    int32_t
+    int64_t
+
+
+def runs(const int64_t[::1] first, const int64_t[::1] stride, const int64_t[::1] count, ints[::1] out):
+    """Fill `out` with ``first[i] + k * stride[i]`` for all k below ``count[i]``, for one i after the other."""
+    cdef int64_t at = 0, i, k
+    if not first.shape[0] == stride.shape[0] == count.shape[0]:
+        raise ValueError("first, stride, count: expected one length, "
+                         f"came {first.shape[0]}, {stride.shape[0]} and {count.shape[0]}")
+    with nogil:
+        for i in range(count.shape[0]):
+            if not 0 <= count[i] <= out.shape[0] - at:
+                at = -1
+                break
+            for k in range(count[i]):
+                out[at + k] = <ints>(first[i] + k * stride[i])
+            at = at + count[i]
+    if at != out.shape[0]:
+        raise ValueError(f"count: expected {out.shape[0]} in all, and none below 0, came others")
+
+
+def gather(const ints[::1] pool, const int64_t[::1] start, const int64_t[::1] count, ints[::1] out):
+    """Fill `out` with ``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
+    cdef int64_t at = 0, i, k
+    if start.shape[0] != count.shape[0]:
+        raise ValueError(f"start, count: expected one length, came {start.shape[0]} and {count.shape[0]}")
+    with nogil:
+        for i in range(count.shape[0]):
+            if not 0 <= count[i] <= out.shape[0] - at or (count[i] and not 0 <= start[i] <= pool.shape[0] - count[i]):
+                at = -1
+                break
+            for k in range(count[i]):
+                out[at + k] = pool[start[i] + k]
+            at = at + count[i]
+    if at != out.shape[0]:
+        raise ValueError(f"start, count: expected runs of {pool.shape[0]} numbers, {out.shape[0]} in all, came others")
+
+
+cdef bint are_nodes(const int32_t[::1] ids, int64_t n) noexcept nogil:
+    cdef int64_t i
+    for i in range(ids.shape[0]):
+        if not 0 <= ids[i] < n:
+            return False
+    return True
+
+
+cdef bint is_graph(const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool) noexcept nogil:
+    cdef int64_t i
+    if start.shape[0] != count.shape[0]:
+        return False
+    for i in range(start.shape[0]):
+        if start[i] < 0 or count[i] < 0 or start[i] > pool.shape[0] - count[i]:
+            return False
+    return are_nodes(pool, start.shape[0])
+
 
 def sort(
     const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, const int32_t[::1] outputs,
@@ -23,11 +80,13 @@ def sort(
     Returns
     -------
     int
-        How many nodes are needed.
+        How many nodes are needed; -1 if sources or outputs are no nodes.
     list of int
         The nodes of a cycle in the order of its edges; empty if there is none.
     """
     cdef int64_t n = start.shape[0]
+    if not is_graph(start, count, pool) or not are_nodes(outputs, n) or level.shape[0] < n or order.shape[0] < n:
+        return -1, []
     cdef int32_t* known = <int32_t*>malloc((pool.shape[0] + 1) * sizeof(int32_t))   # level above a list, or -1
     cdef int32_t* stack = <int32_t*>malloc((n + 1) * sizeof(int32_t))
     cdef int32_t* place = <int32_t*>malloc((n + 1) * sizeof(int32_t))               # sources of stack[i] already walked

@@ -83,7 +83,7 @@ BAD = {
     "label too high": ((X, changed(Y, 9, 3)), ValueError, "y: expected labels from 0 to 2, came 0 to 3"),
     "label too low": ((X, changed(Y, 9, -1)), ValueError, "y: expected labels from 0 to 2, came -1 to 2"),
     "huge label": ((X, changed(Y.astype(np.uint64), 9, 2**63)), ValueError, "y: expected labels from 0 to 2, came 0 to 9223"),
-    "float labels": ((X, Y.astype(float)), ValueError, r"y: expected integer labels of shape \(200,\) or targets of .* came float64"),
+    "float labels": ((X, Y.astype(float)), ValueError, r"y: expected integer labels of shape \(200,\) or .*, came float64"),
     "labels in rows": ((X, TARGETS[:, :2]), ValueError, r"y: expected integer labels .* or targets of shape \(200, 3\), came"),
     "negative targets": ((X, -TARGETS), ValueError, "y: expected targets of at least 0, came -1.0 in example 0, output "),
     "labels of text": ((X, Y.astype(str)), TypeError, "y: expected numbers, came texts; np.unique"),
