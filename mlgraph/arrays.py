@@ -8,11 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import Float32
+from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.graph import NEURON, PARAMETER, Graph
-from mlgraph.lowering import Ids, Ints, runs, topological
-
-Mask = npt.NDArray[np.bool_]
+from mlgraph.lowering import runs, topological
 
 
 class Edges(NamedTuple):
@@ -112,7 +110,7 @@ def edges(graph: Graph) -> Edges:
 def neurons(graph: Graph) -> Neurons:
     """`Graph.neurons` says what they are."""
     start, count, pool = graph.topology()
-    _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
+    _, order = topological(graph, start, count, pool)
     node = order[graph.alive()[order] & (graph.codes[order] >= NEURON)]
     bias = np.array(graph.storage.bias, np.int64)[np.array(graph._data, np.int64)[node]]
     values = np.where(bias < 0, np.float32(0), graph.storage.vector[bias])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
+from mlgraph.array_types import Float32
 
 LARGEST = float(np.finfo(np.float32).max)
 """The largest finite number of the precision that everything is computed in."""

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.array_types import Ids
 from mlgraph.checks import real_array, shown, whole
 from mlgraph.engine import Examples
 from mlgraph.formula import formula
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
-from mlgraph.lowering import Ids, gather, topological
+from mlgraph.lowering import gather, topological
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 from mlgraph.trace import trace
 from mlgraph.views import Node

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlgraph.arrays import Edges, Mask, Wiring, parameter_places, values, wiring
-from mlgraph.checks import Float32, float_array, plain
+from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.arrays import Edges, Wiring, parameter_places, values, wiring
+from mlgraph.checks import float_array, plain
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.interrupts import uninterrupted
-from mlgraph.lowering import Ids, Ints, gather, is_live, runs, topological
+from mlgraph.lowering import gather, is_live, runs, topological
 from mlgraph.storage import PANEL, extend, write
 from mlgraph.views import Edge, Neuron, Node
 
@@ -254,7 +255,7 @@ def _check(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
     ValueError
         If an output of a model is not; CycleError with a cycle.
     """
-    _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
+    _, order = topological(graph, start, count, pool)
     live = is_live(graph.codes, start, count, pool, order) > 0
     for i in sorted(graph.protected()):
         if not live[i]:

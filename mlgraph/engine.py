@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.checks import Float32, real_array, whole
+from mlgraph.array_types import Float32, Ints
+from mlgraph.checks import real_array, whole
 from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
 from mlgraph.interrupts import uninterrupted
-from mlgraph.lowering import Ints
 from mlgraph.plan import LANES, Plan
 from mlgraph.storage import FROZEN, PANEL, aligned
 

@@ -6,20 +6,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mlgraph import ops, reference
-from mlgraph.checks import Float32
+from mlgraph.array_types import Doubles, Float32, Ids, Ints, Mask
 from mlgraph.engine import Engine, Examples
-from mlgraph.lowering import Ids, Ints
 from mlgraph.plan import KINDS, LANES, Instruction, Plan
 from mlgraph.storage import PANEL
 
 if TYPE_CHECKING:
     from mlgraph.model import Model
-
-Mask = npt.NDArray[np.bool_]
-Doubles = npt.NDArray[np.float64]
 
 SWEEPS = ("forward", "backward", "update")
 """Where something was not finite; the history has their numbers."""

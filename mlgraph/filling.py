@@ -16,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.checks import Float32
-from mlgraph.lowering import Ids
+from mlgraph.array_types import Float32, Ids
 from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan, extra_floats, halves_of
 from mlgraph.storage import PANEL
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import Float32, float_array, plain
+from mlgraph.array_types import Float32
+from mlgraph.checks import float_array, plain
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import INPUT, NEURON, PARAMETER, Graph, checked_graph
 from mlgraph.plan import Plan

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import MOST, Float32, float_array, number, one_of, plain, shown, whole
+from mlgraph.array_types import Float32
+from mlgraph.checks import MOST, float_array, number, one_of, plain, shown, whole
 from mlgraph.storage import PANEL, Storage, extend
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
 

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.array_types import Ids
 from mlgraph.arrays import Wiring, wiring
 from mlgraph.checks import plain
 from mlgraph.edits import cut, named
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
-from mlgraph.lowering import Ids, gather, topological
+from mlgraph.lowering import gather, topological
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
 from mlgraph.plan import Plan

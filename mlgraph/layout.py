@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from mlgraph.array_types import Ids, Ints
 from mlgraph.graph import NEURON, PARAMETER, Graph
-from mlgraph.lowering import Ids, Ints, Lowered, gather, index_type, runs
+from mlgraph.lowering import Lowered, gather, index_type, runs
 from mlgraph.storage import PANEL
 
 

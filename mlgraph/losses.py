@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import Float32, real_array, shown
+from mlgraph.array_types import Float32
+from mlgraph.checks import real_array, shown
 from mlgraph.graph import Graph
 from mlgraph.views import Node
 

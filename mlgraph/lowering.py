@@ -12,12 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.array_types import Ids, Ints
 from mlgraph.checks import plain
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, CycleError, Graph
 from mlgraph_ext import _topology
-
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.int32]
 
 _COMMUTES = np.array([op.name in ("add", "mul", "maximum", "minimum") for op in ops.BY_CODE], np.uint8)
 
@@ -149,8 +147,13 @@ def _split(
     return Lowered(code, start, count, pool, data, level, order, same, np.full_like(same, -1), *found)
 
 
-def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids) -> tuple[Ids, Ids]:
-    """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError."""
+def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids | None = None) -> tuple[Ids, Ids]:
+    """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError.
+
+    By default all nodes are needed.
+    """
+    if outputs is None:
+        outputs = np.arange(len(graph), dtype=np.int32)
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
     if needed < 0 or len(start) < len(graph):  # Ctrl-C may strike amid an edit, and no kernel looks again
@@ -173,7 +176,7 @@ def is_live(
 def spread(graph: Graph, flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Set the flags of all nodes that depend on one whose flag is set."""
     start, count, pool = graph.topology()
-    _, order = topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))
+    _, order = topological(graph, start, count, pool)
     _topology.spread(start, count, pool, order, flags)
     return flags
 

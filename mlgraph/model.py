@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import LARGEST, Float32, one_of, plain, share, shown, truth, whole
+from mlgraph.array_types import Float32
+from mlgraph.checks import LARGEST, one_of, plain, share, shown, truth, whole
 from mlgraph.engine import FEW, STATE, Engine, Examples, checked_threads
 from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
 from mlgraph.losses import CROSS_ENTROPIES, Labels, define_loss, empty_answers, read_targets

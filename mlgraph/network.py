@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.array_types import Float32, Ints
 from mlgraph.arrays import wiring
-from mlgraph.checks import Float32, float_array, one_of, share, truth, whole
+from mlgraph.checks import float_array, one_of, share, truth, whole
 from mlgraph.graph import Graph
 from mlgraph.losses import CROSS_ENTROPIES
-from mlgraph.lowering import Ints
 from mlgraph.model import Model
 from mlgraph.views import Neuron
 

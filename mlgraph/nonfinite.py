@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import Float32
+from mlgraph.array_types import Float32, Ints
 from mlgraph.engine import STATE, Examples
 from mlgraph.faults import SWEEPS, Fault, Search
 from mlgraph.losses import empty_answers
-from mlgraph.lowering import Ints
 from mlgraph.views import Neuron
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph import ops
+from mlgraph.array_types import Ids, Ints
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.layout import lay_out
-from mlgraph.lowering import Ids, Ints, Lowered, gather, lower
+from mlgraph.lowering import Lowered, gather, lower
 from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
 

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.arrays import Edges, Mask, wiring
-from mlgraph.checks import Float32, one_of, real_array, share, shown, whole
+from mlgraph.array_types import Float32, Ids, Mask
+from mlgraph.arrays import Edges, wiring
+from mlgraph.checks import one_of, real_array, share, shown, whole
 from mlgraph.edits import cut, grow
 from mlgraph.engine import Engine, Examples, checked_threads
 from mlgraph.graph import NEURON, Graph
-from mlgraph.lowering import Ids, gather, topological
+from mlgraph.lowering import gather, topological
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.plan import Plan
@@ -231,7 +232,7 @@ def _heights(net: Network) -> npt.NDArray[np.int64]:
     for k, layer in enumerate(net.layers, 1):
         height[layer._ids] = k
     in_layer = height > 0
-    for node in topological(graph, start, count, pool, np.arange(len(graph), dtype=np.int32))[1].tolist():
+    for node in topological(graph, start, count, pool)[1].tolist():
         below = height[pool[start[node] : start[node] + count[node]]].max(initial=0)
         height[node] = max(height[node], below + in_layer[node])
     return height
@@ -379,7 +380,7 @@ def layers_of(model: Model) -> npt.NDArray[np.int64]:
 
 def levels_of(graph: Graph) -> npt.NDArray[np.int64]:
     """The level of each node: nodes of one level do not depend on each other."""
-    return topological(graph, *graph.topology(), np.arange(len(graph), dtype=np.int32))[0].astype(np.int64)
+    return topological(graph, *graph.topology())[0].astype(np.int64)
 
 
 def _accumulated(engine: Engine, examples: Examples, n_threads: int | None, **loss: Any) -> Float32:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.array_types import Doubles
 from mlgraph.checks import one_of, share, whole
 from mlgraph.engine import Examples
 from mlgraph.model import Model
@@ -24,7 +25,6 @@ from mlgraph.pruning import SCOPES, absent, check_criterion, gradient, grow_best
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
-Doubles = npt.NDArray[np.float64]
 Sample = Callable[[int], tuple[Any, Any]]
 
 

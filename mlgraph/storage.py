@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import Float32
+from mlgraph.array_types import Float32, Ints
 from mlgraph.interrupts import uninterrupted
-
-Ints = npt.NDArray[np.int64]
 
 PANEL = 16
 """Neurons that stand side by side in the vector (``PANEL`` of the kernels)."""

@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from mlgraph.lowering import Ids
+from mlgraph.array_types import Ids
 
 __all__ = ["ADJOINT", "COLOURS", "VALUE", "Box", "Link", "printable", "to_svg"]
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import Float32, plain
+from mlgraph.array_types import Float32, Ids
+from mlgraph.checks import plain
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import INPUT, NEURON, Graph
-from mlgraph.lowering import Ids
 from mlgraph.plan import Plan
 from mlgraph.views import Node
 

@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import LARGEST, Float32
+from mlgraph.array_types import Doubles, Float32
+from mlgraph.checks import LARGEST
 from mlgraph.engine import Examples
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 PIECE_SECONDS = 0.1
 """Aim for one call of the sweep: Ctrl-C and progress wait no longer."""
-
-Doubles = npt.NDArray[np.float64]
 
 
 class Steps(NamedTuple):

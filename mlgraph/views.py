@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.checks import Float32, float_array, number, one_of, plain, truth
+from mlgraph.array_types import Float32
+from mlgraph.checks import float_array, number, one_of, plain, truth
 
 if TYPE_CHECKING:
     from mlgraph.drawing import Drawing
