@@ -22,6 +22,7 @@ from mlgraph.interrupts import uninterrupted
 from mlgraph.lowering import gather, is_live, runs, topological
 from mlgraph.storage import PANEL, extend, write
 from mlgraph.views import Edge, Neuron, Node
+from mlgraph_ext import _topology
 
 
 class Rewired(NamedTuple):
@@ -68,34 +69,23 @@ class Edit(NamedTuple):
     values: dict[str, Float32] | None = None
 
 
-LONG = 16
-"""Sources of a list that is worth a look whether there is another like it."""
-
-
 class Lists(NamedTuple):
-    """Lists of sources, long ones each once: where that of each node begins, int64, and what they hold, int32."""
+    """Lists of sources, each once: where that of each node begins, int64, and what they hold, int32."""
 
     start: Ints
     pool: Ids
 
 
 def shared_lists(edges: Wiring) -> Lists:
-    """The lists of some neurons. Of neurons that lost the same source they are the same, which is seen if they are long."""
+    """The lists of some neurons. Of neurons that lost the same source they are the same."""
     return _shared(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source)
 
 
 def _shared(start: Ints, count: Ids, pool: Ids) -> Lists:
-    reads = np.flatnonzero(count)
-    lists, first, which = np.unique(start[reads], return_index=True, return_inverse=True)
-    length = count[reads[first]]
-    held: dict[bytes, Any] = {}
-    for i in np.flatnonzero(length >= LONG).tolist():
-        lists[i] = held.setdefault(pool[lists[i] : lists[i] + length[i]].tobytes(), lists[i])
-    lists, first, again = np.unique(lists, return_index=True, return_inverse=True)
-    length = length[first]
-    begin = np.zeros(len(start), np.int64)
-    begin[reads] = (np.cumsum(length) - length)[again.reshape(-1)[which.reshape(-1)]]
-    return Lists(begin, gather(pool, lists, length))
+    first = np.empty(len(start), np.int64)
+    _topology.same_lists(start, count, pool, first)
+    length = np.where(first == np.arange(len(first)), count, 0)
+    return Lists((np.cumsum(length) - length)[first], gather(pool, start, length))
 
 
 def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:

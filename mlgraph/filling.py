@@ -19,6 +19,7 @@ import mlgraph_ext
 from mlgraph.array_types import Float32, Ids
 from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan, extra_floats, halves_of
 from mlgraph.storage import PANEL
+from mlgraph_ext import _topology
 
 FULL_FROM_DATA, FULL_FROM = 0.22, 0.6
 """Shares of a block's weights, padding included, from which on it takes a step faster than rows: if it reads the data, else.
@@ -119,8 +120,6 @@ def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:
     width = -(-ins.size // PANEL) * PANEL
     if len(source) < (FULL_FROM_DATA if ins.reads_data else FULL_FROM) * width * len(slots):
         return None
-    neuron = np.repeat(np.arange(ins.size), np.diff(row))
     edge = np.full(width * len(slots), -1, np.int32)
-    edge[(neuron // PANEL * len(slots) + number[source - first]) * PANEL + neuron % PANEL] = np.arange(len(source))
     # Nodes of equal value are one slot. A neuron may read one twice, by two weights; a block has place for one of them.
-    return (slots, edge) if np.count_nonzero(edge >= 0) == len(source) else None
+    return (slots, edge) if _topology.place_edges(row, source, first, number, len(slots), PANEL, edge) else None

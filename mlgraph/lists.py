@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.edits import LONG, packed
+from mlgraph.edits import packed
 from mlgraph.graph import NEURON, Graph
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+LONG = 16
+"""Sources of a list from which on it may be shorter as bits: beside these it takes three numbers."""
 
 
 def squeeze(graph: Graph) -> Arrays:

@@ -435,12 +435,9 @@ def _group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[An
     has_bias[found] = low.bias[written[found]] >= 0
     has_bias[~found] = np.array(graph.storage.bias, np.int64)[low.data[neurons[~found]]] >= 0
     detail[at] += 2 * found + has_bias
-    # Which neurons read the same sources: first by where their list begins, then by what it holds.
-    starts, first, place = np.unique(low.start[neurons], return_index=True, return_inverse=True)
-    lists: dict[bytes, int] = {}
-    held = [low.pool[s : s + n].tobytes() for s, n in zip(starts, low.count[neurons[first]], strict=True)]
-    which = np.array([lists.setdefault(sources, len(lists)) for sources in held])
-    key = (which[place] * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
+    which = np.empty(len(neurons), np.int64)
+    _topology.same_lists(low.start[neurons], low.count[neurons], low.pool, which)
+    key = (which * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
     _, inverse, size = np.unique(key, return_inverse=True, return_counts=True)
-    shape[at] = np.where(size[inverse] >= DENSE_FROM, which[place], -1)
+    shape[at] = np.where(size[inverse] >= DENSE_FROM, which, -1)
     return [kind, shape, detail]

@@ -316,11 +316,10 @@ def _neuron_scores(
 
 def _lifelines(graph: Graph, source: Ids, target: Ids, score: Scores) -> npt.NDArray[np.int64]:
     """Edges of one path to each output of a model: on the way up the best edge into every neuron. NaN is nobody's best."""
-    neurons, first, which = np.unique(target, return_index=True, return_inverse=True)  # edges come neuron by neuron
-    if not len(neurons):
+    if not len(target):
         return np.zeros(0, np.int64)
-    most = np.fmax.reduceat(score, first)
-    at = np.flatnonzero(score == most[which.reshape(-1)])
+    first = np.flatnonzero(np.diff(target, prepend=-1))  # edges come neuron by neuron
+    at = np.flatnonzero(score == np.repeat(np.fmax.reduceat(score, first), np.diff(first, append=len(target))))
     best = np.full(len(graph), -1)
     best[target[at[::-1]]] = at[::-1]
     code, (start, count, pool) = graph.codes, graph.topology()
@@ -354,8 +353,10 @@ def _best(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> M
     if np.isnan(score).any():
         raise ValueError("by: expected scores that are numbers, came nan")
     keep, random = np.zeros(len(score), bool), np.random.default_rng(0)  # one: groups of one size lose other places
-    sizes = np.bincount(group, minlength=len(wanted))[: len(wanted)]
-    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes))
+    members = [np.arange(len(score))]
+    if len(wanted) > 1:
+        sizes = np.bincount(group, minlength=len(wanted))[: len(wanted)]
+        members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes))
     for mine, most in zip(members, wanted.astype(np.int64).tolist(), strict=False):
         if most >= len(mine):
             keep[mine] = True

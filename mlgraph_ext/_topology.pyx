@@ -6,6 +6,7 @@ The graph comes as compressed rows: the sources of node i are ``pool[start[i]:st
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp
 
 ctypedef fused ints:
     int32_t
@@ -63,6 +64,94 @@ cdef bint is_graph(const int64_t[::1] start, const int32_t[::1] count, const int
         if start[i] < 0 or count[i] < 0 or start[i] > pool.shape[0] - count[i]:
             return False
     return are_nodes(pool, start.shape[0])
+
+
+def same_lists(const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, int64_t[::1] first):
+    """Fill first[i] with the number of the first list that holds what list i does, ``pool[start[i] : start[i] + count[i]]``."""
+    cdef int64_t n = start.shape[0], size = 16, i, found
+    cdef bint good = count.shape[0] == n == first.shape[0]
+    cdef uint64_t h
+    while size < 2 * n:
+        size = 2 * size
+    cdef int64_t* table = <int64_t*>malloc(2 * size * sizeof(int64_t))  # lists by where they begin, and then by what they hold
+    cdef uint64_t* content = <uint64_t*>malloc((n + 1) * sizeof(uint64_t))
+    if table == NULL or content == NULL:
+        free(table)
+        free(content)
+        raise MemoryError(f"same_lists: {n} lists")
+    with nogil:
+        for i in range(2 * size):
+            table[i] = -1
+        for i in range(n if good else 0):
+            if not (start[i] >= 0 and 0 <= count[i] <= pool.shape[0] - start[i]):
+                good = False
+                break
+            h = mix(<uint64_t>start[i], <uint64_t>count[i]) & (size - 1)
+            while table[h] >= 0 and not (start[table[h]] == start[i] and count[table[h]] == count[i]):
+                h = (h + 1) & (size - 1)
+            if table[h] >= 0:
+                first[i] = first[table[h]]
+                continue
+            table[h] = i
+            content[i] = mix_all(&pool[start[i]] if count[i] else NULL, count[i])
+            h = content[i] & (size - 1)
+            while True:
+                found = table[size + h]
+                if found < 0:
+                    table[size + h] = first[i] = i
+                    break
+                if content[found] == content[i] and count[found] == count[i] and (
+                    count[i] == 0 or memcmp(&pool[start[found]], &pool[start[i]], count[i] * sizeof(int32_t)) == 0
+                ):
+                    first[i] = found
+                    break
+                h = (h + 1) & (size - 1)
+    free(table)
+    free(content)
+    if not good:
+        raise ValueError(f"start, count, first: expected {n} runs of {pool.shape[0]} numbers, came others")
+
+
+cdef uint64_t mix_all(const int32_t* x, int64_t n) noexcept nogil:
+    # Four at a time, which do not wait for each other.
+    cdef uint64_t h[4]
+    cdef int64_t i, k
+    for k in range(4):
+        h[k] = <uint64_t>n
+    for i in range(n // 4):
+        for k in range(4):
+            h[k] = mix(h[k], <uint64_t>x[4 * i + k])
+    for i in range(n // 4 * 4, n):
+        h[0] = mix(h[0], <uint64_t>x[i])
+    return mix(mix(h[0], h[1]), mix(h[2], h[3]))
+
+
+def place_edges(
+    const int32_t[::1] row, const int32_t[::1] source, int64_t lowest, const int64_t[::1] number, int64_t n_sources,
+    int64_t panel, int32_t[::1] edge,
+):
+    """Number the edges of sparse rows where a dense block has their weights: edge[panel][source][neuron].
+
+    Parameters
+    ----------
+    number : int64, shape (any,)
+        Which of the block's `n_sources` each source is, from source number `lowest` on.
+    edge : int32, shape (panels * n_sources * panel,)
+        -1 where no edge stands.
+
+    Returns
+    -------
+    bool
+        Whether each has a place of its own.
+    """
+    cdef int64_t neuron, j, at, taken = 0
+    with nogil:
+        for neuron in range(row.shape[0] - 1):
+            for j in range(row[neuron], row[neuron + 1]):
+                at = (neuron // panel * n_sources + number[source[j] - lowest]) * panel + neuron % panel
+                taken += edge[at] >= 0
+                edge[at] = <int32_t>j
+    return taken == 0
 
 
 def sort(
