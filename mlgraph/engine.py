@@ -323,7 +323,7 @@ class Engine:
             Step i takes ``size[i]`` examples from place ``first[i]`` of `order` on, at learning rate ``rate[i]``. By
             default one step of all examples.
         decay : float32, shape (steps,), optional
-            The share of themselves that parameters lose at a step, beside what the optimizer moves them by.
+            The share of themselves that weights of edges lose at a step, beside what the optimizer moves them by.
         order : int64, shape (any,), optional
             Examples by place; as they come by default.
         label : int32, shape (examples,), optional

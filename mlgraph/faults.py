@@ -110,9 +110,13 @@ class Search:
         slots = self._plan.slot[np.array(self._options["loss_nodes"])]
         if self._options["loss"] == "softmax_cross_entropy":
             label, target = self._options["label"], self._options["target"]
-            wanted = 1 + (target[row].argmax() if label is None else label[row])
-            read, blamed = slots[[0, wanted]], slots[wanted]
+            wanted = np.flatnonzero(target[row]) if label is None else label[row : row + 1]
+            least = self._values[slots[0]] - self._values[slots[1 + wanted]]
+            worst = wanted[_largest(least if label is not None else target[row, wanted] * least)]
+            read, blamed = slots[[0, *(1 + wanted)]], slots[1 + worst]
             against = f", the logsumexp of all {self._values[slots[0]]:.6g}"
+            if label is None:
+                against += f", its target {target[row, worst]:.6g}"
         elif self._options["loss"] in ("squared_error", "binary_cross_entropy"):
             worst = _largest(self._values[slots[1:]] - self._options["target"][row])
             read, blamed = slots[self._options["loss"] == "squared_error" :], slots[1 + worst]

@@ -97,4 +97,10 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
     if loss == "softmax_cross_entropy" and n and not target.min() >= 0:
         i, j = np.argwhere(target < 0)[0]
         raise ValueError(f"{what}: expected targets of at least 0, came {target[i, j]} in example {i}, output {j}")
+    if loss == "softmax_cross_entropy":
+        with np.errstate(over="ignore"):
+            weights = target.sum(axis=1)
+        if not np.isfinite(weights).all():
+            i = int(np.argmin(np.isfinite(weights)))
+            raise ValueError(f"{what}: expected targets of a sum that float32 can hold, came {weights[i]} in example {i}")
     return None, np.ascontiguousarray(target)

@@ -184,7 +184,7 @@ def spread(graph: Graph, flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
     count = count.astype(np.int64, copy=False)
-    out = np.empty(int(count.sum()), pool.dtype)
+    out = np.empty(max(0, int(count.sum())), pool.dtype)
     _topology.gather(pool, start, count, out)
     return out
 
@@ -197,6 +197,6 @@ def index_type(end: int) -> type[np.int32 | np.int64]:
 def runs(first: Ints, stride: Ints, count: npt.NDArray[Any], end: int) -> Ints | Ids:
     """``first[i] + k * stride[i]`` for all k below ``count[i]``, for one i after the other; all are below `end`."""
     count = count.astype(np.int64, copy=False)
-    out: npt.NDArray[Any] = np.empty(int(count.sum()), index_type(end))
+    out: npt.NDArray[Any] = np.empty(max(0, int(count.sum())), index_type(end))
     _topology.runs(first, stride, count, out)
     return out

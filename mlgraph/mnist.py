@@ -23,6 +23,7 @@ from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, RATES, SECONDS
 from mlgraph.app.common import add_common_options, check_fit, complain, count, describe, finite, load_data, load_model
 from mlgraph.app.display import Display
 from mlgraph.datasets import Dataset
+from mlgraph.model import checked_decay
 from mlgraph.modelfile import write_atomically
 from mlgraph.nonfinite import POLICIES
 from mlgraph.ops import ACTIVATIONS
@@ -102,7 +103,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
         ("learning_rate", RATES, "A:B", "from the first step to the last, smaller with dropout"),
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
-        ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that parameters lose at a step"),
+        ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
         ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step"),
         ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
         ("sparsity", FRACTION, "X", "share of the edges that is cut by the end"),
@@ -151,7 +152,7 @@ def _add_prune_options(parser: argparse.ArgumentParser) -> None:
         ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
         ("learning_rate", RATES, "A:B", "from the first step to the last"),
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
-        ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that parameters lose at a step"),
+        ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
         ("seed", SEED, "N", "decides all that is random"),
     ):
         _add_recipe_option(recipe, PRUNING, name, kind, metavar, text)
@@ -172,14 +173,23 @@ def _train(args: argparse.Namespace) -> int:
             raise Failure(f"argument --{name.replace('_', '-')}: expected hidden layers to drop from, came none")
     if "method" in given and not recipe.sparsity:
         raise Failure("argument --method: expected --sparsity with it, which says how much is cut, came none")
+    _check_decay(recipe)
     data = load_data(args.data)
     net = recipe.network(data.train_x.shape[1], data.n_classes)
     return _learn(args, {"preset": args.preset, **asdict(recipe)}, recipe, net, data)
 
 
+def _check_decay(recipe: Recipe) -> None:
+    try:
+        checked_decay(recipe.weight_decay, max(recipe.learning_rate))
+    except ValueError as error:
+        raise Failure(f"argument --weight-decay: {str(error).partition(': ')[2]}") from None
+
+
 def _prune(args: argparse.Namespace) -> int:
     given = {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}
     recipe = replace(PRUNING, **given)
+    _check_decay(recipe)
     net = load_model(args.model)
     data = load_data(args.data)
     check_fit(net, data, args.model)
@@ -239,10 +249,9 @@ def _learn(
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
         raise Failure(f"argument --resume: {error}") from None
     except ValueError as error:
-        name, _, text = str(error).partition(": ")
-        if name not in ("sparsity", "weight_decay"):  # what only the network, or another argument, makes wrong
+        if not str(error).startswith("sparsity: "):
             raise
-        raise Failure(f"argument --{name.replace('_', '-')}: {text}") from None
+        raise Failure(f"argument --{error}") from None
     except KeyboardInterrupt:
         interrupted = True
     finally:

@@ -43,10 +43,10 @@ class Model:
         For the cross-entropies the logits, one for each class.
     loss : "softmax_cross_entropy", "binary_cross_entropy", "squared_error" or Node
         Softmax: each example is of one class, or of each with a probability or weight t; its loss is the sum over the classes
-        of -t log p. Binary: each output z is a question of its own, whose answer t is 0, 1 or
-        between; the loss of an example is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for 1 and
-        -log(1 - sigmoid(z)) for 0. The squared error is the sum of (output - target)^2. A node is its own loss. The loss
-        of a batch is the mean over its examples.
+        of -t log p. Binary: each output z is a question of its own, whose answer t is 0, 1 or between; the loss of an example
+        is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for 1 and -log(1 - sigmoid(z)) for 0. The
+        squared error is the sum of (output - target)^2. A node is its own loss. The loss of a batch is the mean over its
+        examples.
 
     Attributes
     ----------
@@ -235,10 +235,10 @@ class Model:
         return highest
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> dict[str, float]:
-        """Mean loss over the examples and, where `y` are labels or answers to binary questions, accuracy as a fraction.
+        """Mean loss over the examples and, where `y` are of classes or answers to binary questions, accuracy as a fraction.
 
         An example counts as right whose highest output is that of its label or highest target, or all of whose questions are
-        answered right; not if its loss is not finite.
+        answered right; not if its loss is not finite. Whatever the targets add up to, each counts alike.
 
         Parameters
         ----------
@@ -446,10 +446,11 @@ class Model:
         momentum : float
             v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
         weight_decay : float
-            At each step parameters lose the share rate * weight_decay of themselves as well, biases and parameters that are
-            nodes included: w = w - rate * weight_decay * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization).
-            For SGD without momentum that is the gradient of weight_decay / 2 * w^2, which other libraries add to the loss;
-            with momentum a decay of theirs is one of 1 / (1 - momentum) times as much here.
+            At each step the weights of edges lose the share rate * weight_decay of themselves as well: w = w - rate *
+            weight_decay * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization). Biases do not, nor do parameters
+            that are nodes, which the loss may hold small. For SGD without momentum that is the gradient of weight_decay / 2 *
+            w^2, which other libraries add to the loss; with momentum a decay of theirs is one of 1 / (1 - momentum) times as
+            much here.
         optimizer : "sgd" or "adam"
             Adam as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999, and epsilon, 1e-8, stands beside the root
             before its bias is corrected.
@@ -505,7 +506,7 @@ class Model:
         sizes = _pair("batch_size", batch_size, int, 1, 2**63)
         rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
         epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
-        weight_decay = _decay(weight_decay, max(rates))
+        weight_decay = checked_decay(weight_decay, max(rates))
         optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
         on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
         shuffle, resume = truth("shuffle", shuffle), truth("resume", resume)
@@ -699,10 +700,10 @@ def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple
     return kind(pair[0]), kind(pair[1])
 
 
-def _decay(value: Any, rate: float) -> float:
-    """A weight decay that takes no more than all of a parameter at this learning rate."""
+def checked_decay(value: Any, rate: float) -> float:
+    """A weight decay that takes no more than all of a weight at this learning rate."""
     most = min(1 / rate, LARGEST) if rate else LARGEST
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= most:  # type: ignore[operator]
-        expected = f"to 1 / learning_rate, {most:.6g}" if most < LARGEST else "on"
+        expected = f"to 1 / learning_rate, {most:.6g}" if most < LARGEST else "on that float32 can hold"
         raise ValueError(f"weight_decay: expected a number from 0 {expected}, came {shown(value)}")
     return float(value)

@@ -54,6 +54,7 @@ class Instruction(NamedTuple):
     args: int = 0
     weights: int = 0
     n_weights: int = 0
+    decays: int = 0
     bias: int = -1
     reads_data: int = 0
     propagate: int = 0
@@ -242,7 +243,7 @@ class Plan:
         back, n_back = (0, 0) if shared or not wanted.any() else self._add_by_source(slots, low.count[group], wanted)
         instruction = Instruction(
             KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity,
-            args, place[0], n_weights, place[1], reads_data, bool(wanted.any()), back, n_back,
+            args, place[0], n_weights, low.written[first] < 0, place[1], reads_data, bool(wanted.any()), back, n_back,
             self.n_extra, halves, i, drop, keep, bits, self.n_extra + extra, -1, self.n_masked,
         )  # fmt: skip
         self.n_extra += extra

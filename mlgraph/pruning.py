@@ -54,11 +54,11 @@ class Places(NamedTuple):
 
 def prune(
     model: Model, sparsity: float | None, *, neurons: float | None, by: Criterion, scope: str, data: Data | None, seed: int,
-    n_threads: int | None, slope: Float32 | None = None,
+    n_threads: int | None, step: int = 0, slope: Float32 | None = None,
 ) -> int:  # fmt: skip
     """Cut edges or neurons; `Model.prune` says what the parameters are. How many edges had scores to be kept; 0 for neurons.
 
-    `slope`: the gradient, if it is known already.
+    `step`: when it is done many times, what is random is other each time. `slope`: the gradient, if it is known already.
     """
     if (sparsity is None) == (neurons is None):
         raise ValueError(f"prune: expected either sparsity or neurons, came {'neither' if sparsity is None else 'both'}")
@@ -68,7 +68,7 @@ def prune(
     checked_threads(n_threads)
     if slope is None:
         slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
-    graph, random = model.graph, np.random.default_rng([seed, 1])
+    graph, random = model.graph, np.random.default_rng([seed, 1, step])
     group = layers_of(model) if scope == "layer" else np.zeros(len(graph), np.int64)
     mine = np.flatnonzero(model._own() & (graph.codes >= NEURON))
     if neurons is None:

@@ -131,7 +131,8 @@ def loss(
         t = np.asarray(target, np.float64).T
         adjoints[slots[0]] += t.sum(axis=0)
         np.add.at(adjoints, slots[1:], -t)
-        return (t * (values[slots[0]] - z)).sum(axis=0), adjoints
+        with np.errstate(invalid="ignore"):
+            return np.where(t > 0, t * (values[slots[0]] - z), 0).sum(axis=0), adjoints
     adjoints[slots[0]] += 1
     if kind == "node":
         return values[slots[0]], adjoints

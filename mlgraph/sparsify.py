@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,9 +55,7 @@ class Schedule(ABC):
 
     def __repr__(self) -> str:
         # By it a checkpoint knows its run again, in another process, too, where a function has another address.
-        values = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        shown = (f"{name}={getattr(v, '__qualname__', type(v).__name__) if callable(v) else repr(v)}" for name, v in values)
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return f"{type(self).__name__}({', '.join(f'{f.name}={_named(getattr(self, f.name))}' for f in fields(self))})"
 
     def over(self, epochs: int) -> Schedule:
         """The schedule of a run of so many epochs."""
@@ -154,8 +153,8 @@ class GradualPruning(Schedule):
     scope : "global" or "layer"
         As for `Model.prune`.
     by : "magnitude", "saliency", "random" or callable
-        As for `Model.prune`; the saliency is that of 1,024 of the examples, others each time. A checkpoint knows a callable by
-        its name.
+        As for `Model.prune`; the saliency is that of 1,024 of the examples, others each time. A checkpoint knows a function by
+        its name, any other callable by its repr.
     """
 
     start: float = 0.0
@@ -185,8 +184,8 @@ class GradualPruning(Schedule):
                 slope = np.nan_to_num(gradient(model, *sample(SAMPLE), n_threads), nan=0.0, posinf=0.0, neginf=0.0)
             # Not the method, which would warn at each moment of what falls away with what is cut.
             prune(
-                model, self.at(moment), neurons=None, by=self.by, scope=self.scope, data=None, seed=seed + step,
-                n_threads=n_threads, slope=slope,
+                model, self.at(moment), neurons=None, by=self.by, scope=self.scope, data=None, seed=seed,
+                n_threads=n_threads, step=step, slope=slope,
             )  # fmt: skip
 
 
@@ -252,6 +251,14 @@ def _network(model: Model) -> Network:
     if not isinstance(model, Network):
         raise TypeError("sparsify: expected GradualPruning for a model without layers, came one that needs layers")
     return model
+
+
+def _named(value: Any) -> str:
+    if isinstance(value, partial):
+        given = [*map(_named, value.args), *(f"{name}={_named(v)}" for name, v in value.keywords.items())]
+        return f"partial({', '.join([_named(value.func), *given])})"
+    name = getattr(value, "__qualname__", None)
+    return repr(value) if name is None else f"{value.__module__}.{name}"
 
 
 SAMPLE = 1024

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 
 
 def _failure(message: str) -> BaseException:
-    if sys.argv[:1] == ["-m"]:  # so as long as `python -m mlgraph.mnist` imports its package: there one line says it
+    # As long as `python -m` imports the package of its module, that stands in place of a path.
+    if sys.argv[:1] == ["-m"] and "mlgraph." in "".join(sys.orig_argv[1:]).partition("-m")[2][:8]:
         print(f"mlgraph: error: {message}", file=sys.stderr)
         return SystemExit(2)
     return ImportError(message)

@@ -25,6 +25,7 @@ cdef struct Instruction:
     int64_t args         # into the index table: arguments, node by node; sources; row pointers and then sources
     int64_t weights      # into the parameters (a constant: into the constants)
     int64_t n_weights    # with padding
+    int64_t decays       # they are weights of edges
     int64_t bias         # into the parameters, or -1
     int64_t reads_data   # neurons that may read the data themselves
     int64_t propagate    # some source wants an adjoint
@@ -77,7 +78,7 @@ cdef struct Run:
     const int64_t* step_first
     const int64_t* step_size
     const float* step_rate
-    const float* step_decay  # share of themselves that parameters lose; NULL: none
+    const float* step_decay  # share of themselves that weights of edges lose; NULL: none
     int64_t n_steps
     int64_t step_number
     uint64_t seed

@@ -163,7 +163,7 @@ def prepare(
     r.units = <const Unit*>&units[0, 0] if units.shape[0] else NULL
     r.n_units = units.shape[0]
     r.optimizer.kind = optimizer
-    r.optimizer.momentum, r.optimizer.decay, r.optimizer.epsilon = hyper[0], hyper[1], hyper[2]
+    r.optimizer.momentum, r.optimizer.beta2, r.optimizer.epsilon = hyper[0], hyper[1], hyper[2]
     r.optimizer.parameters = &parameters[0] if parameters.shape[0] else NULL
     r.optimizer.first = &first[0] if first is not None and first.shape[0] else NULL
     r.optimizer.second = &second[0] if second is not None and second.shape[0] else NULL

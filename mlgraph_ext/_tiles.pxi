@@ -221,16 +221,18 @@ cdef bint seed_adjoints(
             right[lane] = arg[lane] == wanted[lane]
     if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_BINARY or r.loss == LOSS_NODE:
         for lane in range(LANES):
-            loss[lane] = weight[lane] * values[r.loss_slot[0] * <int64_t>LANES + lane]
+            loss[lane] = values[r.loss_slot[0] * <int64_t>LANES + lane]
             if r.backward:
                 adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += weight[lane] * share[lane]
     if r.loss == LOSS_CROSS_ENTROPY and r.label == NULL:
-        # The sum of target * (logsumexp(z) - z); 0 * -inf, of a class that is not to be, is nothing.
+        # The sum of target * (logsumexp(z) - z): of a class that is not to be nothing, whatever its z.
+        for lane in range(LANES):
+            best[lane], loss[lane] = loss[lane], 0
         for j in range(r.n_outputs):
             z = values + r.loss_slot[j + 1] * <int64_t>LANES
             for lane in range(LANES):
                 target = r.target[row[lane] * r.n_outputs + j]
-                loss[lane] = loss[lane] - (target * z[lane] if target > 0 else <float>0)
+                loss[lane] = loss[lane] + (target * (best[lane] - z[lane]) if target > 0 else <float>0)
                 if r.backward:
                     adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] -= target * share[lane]
     elif r.loss == LOSS_CROSS_ENTROPY:

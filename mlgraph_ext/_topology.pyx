@@ -169,7 +169,7 @@ def sort(
     Returns
     -------
     int
-        How many nodes are needed; -1 if sources or outputs are no nodes.
+        How many nodes are needed; -1 if sources or outputs are no nodes, or the arrays are too short.
     list of int
         The nodes of a cycle in the order of its edges; empty if there is none.
     """

@@ -74,10 +74,10 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         # All workers have read these parameters in the first phase.
         for i in range(runs):
             prefetch_to_write(r.optimizer.parameters + at + i * ins.arity * PANEL, run)
-    if r.step_decay != NULL:
+    if r.step_decay != NULL and ins.decays and unit.part == 0:
         for i in range(runs):
-            decay_parameters(r.frozen + at + i * ins.arity * PANEL if r.frozen != NULL else NULL, r.step_decay[step], run,
-                             r.optimizer.parameters + at + i * ins.arity * PANEL)
+            decay_weights(r.frozen + at + i * ins.arity * PANEL if r.frozen != NULL else NULL, r.step_decay[step], run,
+                          r.optimizer.parameters + at + i * ins.arity * PANEL)
 
     # Weights of dense blocks move as their gradient comes, where nothing else becomes of it before. So it is not stored, and
     # weights and moments, which come from the L2 cache, are waited for while others are summed.

@@ -10,7 +10,7 @@ cdef enum:
 cdef struct Optimizer:
     int64_t kind
     float momentum       # Adam: beta1
-    float decay          # Adam: beta2
+    float beta2          # Adam
     float epsilon        # Adam
     float* parameters
     float* first         # velocity, Adam's first moment, or the vector of gradients
@@ -72,15 +72,15 @@ cdef extern from *:
     static void keep_frozen(const float *frozen, int64_t n, float *g) {
         for (int64_t i = 0; i < n; i++) g[i] = frozen[i] != 0 ? 0 : g[i];
     }
-    /* Parameters lose a share of themselves; `frozen` may be NULL. A pass of its own, 1 to 2 % of an epoch, that costs nothing
-       where there is no decay. */
-    static void decay_parameters(const float *frozen, float share, int64_t n, float *w) {
-        if (frozen) for (int64_t i = 0; i < n; i++) w[i] = frozen[i] != 0 ? w[i] : w[i] - share * w[i];
-        else for (int64_t i = 0; i < n; i++) w[i] = w[i] - share * w[i];
+    /* Weights lose a share of themselves, but for what is frozen or infinite; `frozen` may be NULL. A pass of its own, 1 to 2 %
+       of an epoch, that costs nothing where there is no decay. */
+    static void decay_weights(const float *frozen, float share, int64_t n, float *w) {
+        if (frozen) for (int64_t i = 0; i < n; i++) w[i] -= frozen[i] == 0 && w[i] - w[i] == 0 ? share * w[i] : 0;
+        else for (int64_t i = 0; i < n; i++) w[i] -= w[i] - w[i] == 0 ? share * w[i] : 0;
     }
     """
     void keep_frozen(const float*, int64_t, float*) noexcept nogil
-    void decay_parameters(const float*, float, int64_t, float*) noexcept nogil
+    void decay_weights(const float*, float, int64_t, float*) noexcept nogil
 
 
 cdef double magnitude(const float* x, int64_t n) noexcept nogil:
@@ -127,7 +127,7 @@ cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
 
 cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:
     """Move a vector of parameters, from number `at` on, by their gradient: to the same bits wherever this is compiled into."""
-    cdef float a = o.momentum, b = o.decay, of_g = 1 - a, of_square = 1 - b
+    cdef float a = o.momentum, b = o.beta2, of_g = 1 - a, of_square = 1 - b
     cdef vec* w = <vec*>(o.parameters + at)
     cdef vec* v
     cdef vec* s
@@ -199,7 +199,7 @@ cdef void update(
     cdef float* w = o.parameters + offset
     cdef float* v = o.first + offset if o.kind != SGD else NULL
     cdef float* s = o.second + offset if o.kind == ADAM else NULL
-    cdef float a = o.momentum, b = o.decay, of_g = 1 - a, of_square = 1 - b
+    cdef float a = o.momentum, b = o.beta2, of_g = 1 - a, of_square = 1 - b
     cdef int64_t i
     for i in range(n // VEC_WIDTH):
         move_parameters(<int>own.kind, &own, rate, offset + i * VEC_WIDTH,

@@ -330,9 +330,31 @@ def test_a_class_that_is_not_to_be_may_be_impossible():
     assert model.evaluate(given, [[0.5, 0.25, 0.25]])["loss"] == np.inf
 
 
+def test_a_certain_class_costs_nothing_at_any_height():
+    g = mlgraph.Graph()
+    model = mlgraph.Model(g, g.inputs(2), "softmax_cross_entropy")
+    for z, t in (([1000.1, 0], [1.3, 0]), ([1e38, 0], [10, 0])):
+        assert model.evaluate(np.array([z], np.float32), [t])["loss"] == 0
+
+
+def test_what_gives_an_infinite_loss_is_found_among_all_classes():
+    """Not only behind the likeliest: nothing else is cut."""
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(4, "relu")
+    net.add_layer(2, "softmax")
+    net.layers[0].weights = np.ones((4, 2))
+    net.layers[1].weights = [[1, 1, 0, 0], [0, 0, -3e38, -3e38]]
+    x = np.ones((8, 2), np.float32)
+    with pytest.raises(mlgraph.NonFiniteError, match=r"layer 1 neuron 1 is -inf in example 0 \(forward\): the bias is 0"):
+        net.fit(x, np.full((8, 2), [0.6, 0.4]), epochs=1, shuffle=False)
+    net.fit(x, np.full((8, 2), [0.6, 0.4]), epochs=1, on_nonfinite="disconnect", learning_rate=1e-30)
+    assert all(neuron.alive for neuron in net.layers[0].neurons[:2])
+
+
 @pytest.mark.parametrize(("y", "message"), [
     (-ONE_HOT, "expected targets of at least 0, came -1.0 in example 0, output "),
     (ONE_HOT * np.nan, "expected finite numbers that float32 can hold, came nan in example 0, output 0"),
+    (ONE_HOT * 0 + 3e38, "expected targets of a sum that float32 can hold, came inf in example 0"),
     (ONE_HOT * 1e39, "expected finite numbers that float32 can hold, came 1e[+]39 in example 0, output "),
 ])  # fmt: skip
 def test_targets_of_classes_that_are_none(y, message):

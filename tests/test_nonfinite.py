@@ -437,8 +437,22 @@ def test_a_run_that_cuts_nothing_leaves_the_last_edit_to_undo(policy):
 
 
 @pytest.mark.parametrize("momentum", [0, 0.9, 1 - 1e-9])  # with the last no step is certain to be finite: each is taken alone
-def test_parameters_decay_however_steps_are_taken(momentum):
+def test_weights_decay_however_steps_are_taken(momentum):
     net = network()
-    before = net.graph.get_parameters()
+    for layer in net.layers:
+        layer.biases = np.arange(layer.size) + 1.0
+    before = [(layer.weights, layer.biases) for layer in net.layers]
     net.fit(X, Y, epochs=3, batch_size=len(X), momentum=momentum, learning_rate=1e-30, weight_decay=1e29)
-    np.testing.assert_allclose(net.graph.get_parameters(), before * 0.9**3, rtol=1e-6, atol=1e-29)
+    for layer, (weights, biases) in zip(net.layers, before, strict=True):
+        np.testing.assert_allclose(layer.weights, weights * 0.9**3, rtol=1e-6, atol=1e-29)
+        np.testing.assert_array_equal(layer.biases, biases)
+
+
+def test_what_is_infinite_does_not_decay_into_no_number():
+    """A relu that nothing can switch on."""
+    g = mlgraph.Graph()
+    x = g.input()
+    off, on = (g.add_neuron([x], "relu", weights=[w]) for w in (-np.inf, 1.0))
+    model = mlgraph.Model(g, g.add_neuron([off, on], weights=[1.0, 1.0]))
+    model.fit(np.ones((8, 1)), np.ones(8), epochs=1, batch_size=8, momentum=0, learning_rate=0.1, weight_decay=5)
+    assert off.weights[0] == -np.inf and on.weights[0] < 1

@@ -5,6 +5,7 @@ import pytest
 
 import mlgraph
 from mlgraph import engine, reference
+from mlgraph.arrays import wiring
 from mlgraph.engine import BYTE_SCALE, MANY, Engine, Examples
 from mlgraph.plan import KINDS, Plan
 
@@ -399,13 +400,13 @@ def test_optimizers(sweep, decay, optimizer, share, columns, size, kind):
     if share:
         net.prune(share, by="random")
     plan = Plan(net.graph, [*net._outputs, *net._loss_nodes])
-    w = net.graph.parameters.astype(np.float64)
+    w, weights = net.graph.parameters.astype(np.float64), wiring(net.graph).place
     label, _ = net._targets(y, len(x))
     first, second = np.zeros_like(w), np.zeros_like(w)
     for t in range(1, 11):
         half = slice(0, size) if t % 2 else slice(size, 2 * size)
         _, g = reference.step(plan, w, x[half], net.loss, plan.slot[net._loss_nodes], label=label[half])
-        w *= 1 - decay * (0.01 if optimizer == "adam" else 0.1)
+        w[weights] *= 1 - decay * (0.01 if optimizer == "adam" else 0.1)
         if optimizer == "sgd":
             w -= 0.1 * g
         elif optimizer == "momentum":
