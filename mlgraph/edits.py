@@ -17,7 +17,7 @@ import numpy as np
 from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, Wiring, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
-from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
+from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.interrupts import uninterrupted
 from mlgraph.lowering import gather, is_live, runs, topological
 from mlgraph.storage import PANEL, extend, write
@@ -396,7 +396,7 @@ def _forget(graph: Graph, nodes: int, records: int) -> None:
 
 
 class Packed(NamedTuple):
-    """The storage of a graph without gaps: columns as those of the graph, and where each parameter stands there."""
+    """The storage of some nodes without gaps: columns as those of a graph, and where each parameter stands now."""
 
     start: Ints
     pool: Ids
@@ -406,15 +406,14 @@ class Packed(NamedTuple):
     origin: Ints
 
 
-def packed(graph: Graph) -> Packed:
-    """Lists of sources that some node reads, once each; weights record by record, and behind them the biases."""
+def packed(graph: Graph, nodes: Ints) -> Packed:
+    """Lists of sources that some of these nodes reads, once each; weights record by record, and behind them the biases."""
     start, count, pool = graph.topology()
-    lists = _shared(start, count, pool)
-    owner = np.flatnonzero(graph.codes >= PARAMETER)
-    owner = owner[np.argsort(np.array(graph._data, np.int64)[owner])]
+    lists = _shared(start[nodes], count[nodes], pool)
+    owner, record = _owners(graph, nodes)
     n = np.where(graph.codes[owner] >= NEURON, count[owner], 1)
     ends = np.cumsum(n)
-    at, stride, bias = graph.storage.places
+    at, stride, bias = (column[record] for column in graph.storage.places)
     has = bias >= 0
     origin = np.concatenate([runs(at, stride, n, graph.storage.used), bias[has]])
     new_bias = np.where(has, n.sum() + np.cumsum(has) - 1, -1)
@@ -422,11 +421,46 @@ def packed(graph: Graph) -> Packed:
     return Packed(*lists, ends - n, np.ones(len(n), np.int64), new_bias, origin)
 
 
+def _owners(graph: Graph, nodes: Ints) -> tuple[Ints, Ints]:
+    """Those of the nodes that have records, in the order of these; the records."""
+    owner = nodes[graph.codes[nodes] >= PARAMETER]
+    record = np.array(graph._data, np.int64)[owner]
+    order = np.argsort(record)
+    return owner[order], record[order]
+
+
+def compacted(graph: Graph, keep: Mask) -> tuple[Graph, Ints]:
+    """A graph of these nodes alone, with parameters and optimizer state of its own; what number each has there.
+
+    None of them reads one that goes. All inputs stay.
+    """
+    keep = keep | (graph.codes == INPUT)
+    nodes, number = np.flatnonzero(keep), np.where(keep, np.cumsum(keep) - 1, -1)
+    new, code, data = packed(graph, nodes), graph.codes[nodes], np.array(graph._data, np.int64)[nodes]
+    owner, record = _owners(graph, nodes)
+    other, constant = Graph(), code == CONSTANT
+    other._constants.extend(np.array(graph._constants)[data[constant]].tolist())
+    data[constant] = np.arange(np.count_nonzero(constant))
+    data[np.searchsorted(nodes, owner)] = np.arange(len(owner))
+    for column, numbers in (
+        (other._code, code), (other._start, new.start), (other._count, graph.counts[nodes]), (other._data, data),
+        (other._born, np.full(len(nodes), -1)), (other._pool, number[new.pool]),
+        (other._inputs, number[np.array(graph._inputs, np.int64)]),
+    ):  # fmt: skip
+        extend(column, numbers)
+    other._names = {int(number[node]): name for node, name in graph._names.items() if keep[node]}
+    storage = other.storage = graph.storage.copy()
+    for name, column in zip(("weights", "stride", "bias", "made"), storage.columns, strict=True):
+        setattr(storage, name, type(column)(column.typecode, np.array(column)[record].astype(column.typecode).tobytes()))
+    storage.move(new.origin, new.weights, new.stride, new.bias)
+    return other, number
+
+
 def pack(graph: Graph, *, most: float = 1.0) -> None:
     """Pack the storage if what is not in use is more than `most` times what is."""
     if len(graph._pool) + graph.storage.used <= (1 + most) * graph._in_use() + 1024:
         return
-    new = packed(graph)
+    new = packed(graph, np.arange(len(graph)))
     start, pool = type(graph._start)("q", new.start.tobytes()), type(graph._pool)("i", new.pool.tobytes())
     with uninterrupted():
         graph._start, graph._pool = start, pool

@@ -36,7 +36,7 @@ def squeeze(graph: Graph) -> Arrays:
         pool : int32
             All other lists.
     """
-    lists = packed(graph)
+    lists = packed(graph, np.arange(len(graph)))
     start, count, pool = lists.start, graph.counts, lists.pool
     if len(pool) == len(graph._pool):
         start, _, pool = graph.topology()

@@ -9,12 +9,12 @@ from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32
+from mlgraph.array_types import Float32, Ids, Ints
 from mlgraph.checks import LARGEST, one_of, plain, share, shown, truth, whole
 from mlgraph.engine import FEW, STATE, Engine, Examples, checked_threads
 from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mlgraph.checkpoint import Checkpoint
     from mlgraph.network import Layer
     from mlgraph.sparsify import Acting, Schedule
+
+Self = TypeVar("Self", bound="Model")  # that of typing is of Python 3.11
 
 
 class Model:
@@ -185,6 +187,26 @@ class Model:
     def undo(self) -> None:
         """Take back the last edit; see `Graph.undo`."""
         self.graph.undo()
+
+    def compact(self: Self) -> Self:
+        """A copy without the nodes that neither an output nor the loss needs, but for inputs.
+
+        What is left has other numbers there, in the same order; a layer has fewer neurons, or is gone with the last of them.
+        The copy computes the same, shares nothing with this model, and has no history. Its `sparsity` is that of the
+        neurons that it has.
+        """
+        from mlgraph.edits import compacted
+
+        self._require_outputs()
+        with self.graph.lock:
+            graph, number = compacted(self.graph, topological(self.graph, *self.graph.topology(), self._kept())[0] >= 0)
+        other = object.__new__(type(self))
+        outputs, loss_nodes, probabilities = (
+            number[np.array(nodes, int)].tolist() for nodes in (self._outputs, self._loss_nodes, self._probabilities)
+        )
+        other._restore(graph, outputs, self._loss, loss_nodes, probabilities)
+        other._renumber(self, number)
+        return other
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -634,6 +656,13 @@ class Model:
         self._begin(graph)
         self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
         graph._models.add(self)
+
+    def _kept(self) -> Ids:
+        """The nodes that a compact copy cannot do without."""
+        return np.array([*self._outputs, *self._loss_nodes, *self._probabilities], np.int32)
+
+    def _renumber(self, other: Any, number: Ints) -> None:
+        """Take over what another model says of its nodes, which have these numbers here, or -1."""
 
     def _engine(self, what: str) -> Engine:
         """An engine whose plan is of the graph as it is now."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32, Ints
+from mlgraph.array_types import Float32, Ids, Ints
 from mlgraph.arrays import wiring
 from mlgraph.checks import float_array, one_of, share, truth, whole
 from mlgraph.graph import Graph
@@ -284,6 +284,20 @@ class Network(Model):
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         super()._restore(graph, outputs, loss, loss_nodes, probabilities)
         self._layers, self._random = [], np.random.default_rng(len(graph))
+
+    def _kept(self) -> Ids:
+        # A layer of probabilities has one for each of its neurons, whether or not anything reads it.
+        return np.concatenate([super()._kept(), [i for layer in self._layers for i in layer._probabilities]], dtype=np.int32)
+
+    def _renumber(self, other: Any, number: Ints) -> None:
+        self._ends = number[other._layers[0]._reads].tolist()
+        for layer in other._layers:
+            ids = number[layer._ids.start : layer._ids.stop]
+            ids = ids[ids >= 0]
+            if len(ids):
+                probabilities = number[layer._probabilities].tolist() if layer._probabilities else []
+                kept = range(int(ids[0]), int(ids[-1]) + 1)
+                self._add(Layer(self.graph, kept, layer.activation, layer.dropout, layer.weight_dropout, probabilities))
 
     def _name(self, node: int) -> str:
         for i, layer in enumerate(self.layers):

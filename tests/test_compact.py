@@ -1,0 +1,110 @@
+"""Copies without the nodes that nothing needs: they compute and learn the same."""
+
+import numpy as np
+import pytest
+from learnable import FLOATS, X, Y, network
+
+import mlgraph
+
+
+def pruned(**options):
+    net = network(**options)
+    net.fit(X, Y, epochs=1)
+    for layer in net.layers[:-1]:
+        for i in (0, 3, layer.size - 1):
+            layer.neurons[i].prune()
+    net.prune(0.6, by="random", seed=1)
+    return net
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.2}, {"weight_dropout": 0.3}], ids=repr)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_network(tmp_path, options, optimizer):
+    net = pruned(**options)
+    alive = [sum(neuron.alive for neuron in layer.neurons) for layer in net.layers]
+    before, bits, last = len(net.graph), net.graph.get_parameters().tobytes(), net.forward(X).tobytes()
+    small = net.compact()
+    assert small.forward(X).tobytes() == last
+    assert small.n_edges == net.n_edges and small.n_parameters == net.n_parameters == small.graph.n_parameters
+    assert [layer.size for layer in small.layers] == alive != [layer.size for layer in net.layers]
+    assert len(small.graph) == before - sum(layer.size for layer in net.layers) + sum(alive)
+    for mine, theirs in zip(small.layers, net.layers, strict=True):
+        assert mine.activation == theirs.activation and mine.dropout == theirs.dropout
+        assert mine.weights.sum() == pytest.approx(theirs.weights.sum(), rel=1e-5)
+    small.save(tmp_path / "model.npz")
+    loaded = mlgraph.load(tmp_path / "model.npz")
+    for model in (small, loaded):
+        model.fit(X, Y, epochs=2, optimizer=optimizer, learning_rate=0.01, seed=4)
+    assert loaded.forward(X).tobytes() == small.forward(X).tobytes() != last
+    assert (len(net.graph), net.graph.get_parameters().tobytes(), net.forward(X).tobytes()) == (before, bits, last)
+    net.undo()
+    assert net.n_edges > small.n_edges
+
+
+def test_nothing_to_leave_out_is_a_copy():
+    net = network()
+    net.layers[0].neurons[2].frozen = True
+    small = net.compact()
+    assert len(small.graph) == len(net.graph) and repr(small) == repr(net) and small.sparsity == 0
+    assert [n.frozen for n in small.layers[0].neurons] == [n.frozen for n in net.layers[0].neurons]
+    small.fit(X, Y, epochs=1)
+    assert small.forward(X).tobytes() != net.forward(X).tobytes()
+    assert small.compact().forward(X).tobytes() == small.forward(X).tobytes()
+
+
+def test_a_graph_of_ones_own():
+    """Names, constants, parameters, operations, a loss that is a node, another model of the graph."""
+    g = mlgraph.Graph()
+    x = [g.input(f"x{i}") for i in range(FLOATS.shape[1])]
+    lost = mlgraph.exp(g.parameter(7.0, "lost") * x[0] + 11.0)
+    scale = g.parameter(1.5, "scale")
+    hidden = g.add_neuron(x[2:6], "tanh", weights=[0.1, -0.2, 0.3, 0.4], bias=0.25)
+    out = scale * hidden + 0.125
+    other = mlgraph.Model(g, lost)
+    model = mlgraph.Model(g, out, loss=mlgraph.log(1 + (out - x[1]) ** 2))
+    model.fit(FLOATS, epochs=1, learning_rate=0.01)
+    small = model.compact()
+    assert {node.name for node in small.graph} >= {"x0", "x1", "scale"} and "lost" not in {node.name for node in small.graph}
+    assert small.graph.n_inputs == len(x) and small.n_parameters == 6 == small.graph.n_parameters
+    assert small.evaluate(FLOATS) == model.evaluate(FLOATS) and small.loss == "node"
+    assert small.forward(FLOATS).tobytes() == model.forward(FLOATS).tobytes()
+    before = other.forward(FLOATS).tobytes()
+    assert small.fit(FLOATS, epochs=2).epoch_loss.tolist() == model.fit(FLOATS, epochs=2).epoch_loss.tolist()
+    assert other.forward(FLOATS).tobytes() == before
+    assert str(small.outputs[0]) == f"scale * {small.graph[small._outputs[0]].graph[len(x) + 1].name} + 0.125"
+
+
+def test_what_evolution_leaves_behind():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    out = g.add_neuron(x, weights=[1.0, 1.0])
+    model = mlgraph.Model(g, out)
+    for _ in range(50):
+        with g.one_edit():
+            neuron = g.add_neuron(x, "tanh", weights=[1.0, 1.0])
+            g.add_edge(neuron, out, 1.0)
+        neuron.prune()
+    small = model.compact()
+    assert len(g) == 53 and len(small.graph) == 3 and small.graph.n_parameters == 3
+    assert len(small.graph._pool) == 2 and small.graph.storage.used <= 16
+
+
+def test_a_layer_that_is_gone():
+    """Past which edges lead; the next one reads the layer before it."""
+    net = mlgraph.Network(FLOATS.shape[1], seed=0)
+    for size, activation in ((5, "softmax"), (4, "relu"), (3, "softmax")):
+        net.add_layer(size, activation)
+    for k in range(3):
+        net.graph.add_edge(net.layers[1]._graph[net.layers[1]._reads[k]], net.outputs[k], 0.5)
+    for neuron in net.layers[1].neurons:
+        neuron.prune()
+    small = net.compact()
+    assert [layer.size for layer in small.layers] == [5, 3] and small.layers[1].weights.shape == (3, 5)
+    assert small.layers[1].weights.sum() == 1.5
+    assert small.forward(FLOATS).tobytes() == net.forward(FLOATS).tobytes()
+    assert np.isclose(small.fit(X, Y, epochs=1).epoch_loss, net.fit(X, Y, epochs=1).epoch_loss, rtol=1e-5).all()
+
+
+def test_a_network_without_layers():
+    with pytest.raises(ValueError, match="the network has no layers yet: expected add_layer first"):
+        mlgraph.Network(3).compact()
