@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from mlgraph.lowering import gather, topological
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 from mlgraph.trace import trace
 from mlgraph.views import Node
+
+if TYPE_CHECKING:
+    from mlgraph.model import Model
 
 __all__ = ["Drawing"]
 
@@ -211,6 +215,22 @@ class Drawing:
         return self.to_svg()
 
 
+def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, limit: int | None) -> Drawing:
+    """`Model.draw` says what the parameters are."""
+    graph = model.graph
+    drawn = [graph[i] for i in dict.fromkeys(model._probabilities or [*model._outputs, *model._loss_nodes])]
+    values: dict[int, float] = {}
+    adjoints: dict[int, float] = {}
+    if x is None and y is not None:
+        raise ValueError("y: expected an example x with it, came none")
+    if x is not None:
+        values = _of_model(model, x, None, model._kept())
+    if x is not None and y is not None:
+        # Of the nodes that the loss depends on: it takes the logits, not the probabilities.
+        adjoints = _of_model(model, x, y, np.array([*model._outputs, *model._loss_nodes], np.int32))
+    return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST if limit is None else limit)
+
+
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
@@ -250,16 +270,34 @@ def _quoted(text: str) -> str:
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def _trace(graph: Graph, order: Ids, outputs: Ids, x: npt.ArrayLike) -> tuple[dict[int, float], dict[int, float]]:
-    """Values and adjoints of all nodes but constants, which say what they are, for one example."""
+def _example(graph: Graph, x: npt.ArrayLike) -> npt.NDArray[Any]:
+    """One example as data of one row."""
     example = real_array("x", x)
     if example.shape != (graph.n_inputs,):
         raise ValueError(f"x: expected one example of shape ({graph.n_inputs},), came {example.shape}")
+    return example[None]
+
+
+def _trace(graph: Graph, order: Ids, outputs: Ids, x: npt.ArrayLike) -> tuple[dict[int, float], dict[int, float]]:
+    """Values and adjoints of all nodes but constants, which say what they are, for one example."""
+    example = _example(graph, x)
     shown, ids = order[graph.codes[order] != CONSTANT], outputs.tolist()
     found = trace(
-        graph, Examples(example[None], graph.n_inputs), ids, shown, loss="cotangent", loss_nodes=[ids[0], *ids],
+        graph, Examples(example, graph.n_inputs), ids, shown, loss="cotangent", loss_nodes=[ids[0], *ids],
         target=np.ones((1, len(ids)), np.float32), n_threads=1,
     )  # fmt: skip
     assert found.adjoints is not None
     numbers = [dict(zip(shown.tolist(), rows[0].tolist(), strict=True)) for rows in (found.values, found.adjoints)]
     return numbers[0], numbers[1]
+
+
+def _of_model(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, ends: Ids) -> dict[int, float]:
+    """Values of all nodes but constants that these need; or with `y` the derivatives of the loss."""
+    graph = model.graph
+    order = topological(graph, *graph.topology(), ends)[1]
+    order = order[graph.codes[order] != CONSTANT]
+    answers: Any = y if y is None or model.loss == "node" else [y]
+    found = model.trace(_example(graph, x), answers, [graph[i] for i in order.tolist()], n_threads=1)
+    numbers = found.values if y is None else found.adjoints
+    assert numbers is not None
+    return dict(zip(order.tolist(), numbers[0].tolist(), strict=True))

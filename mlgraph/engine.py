@@ -257,6 +257,11 @@ class Engine:
     plan : Plan
     filling : Filling, optional
         Where the parameters of `plan` stand in the graph, if not where it says.
+
+    Attributes
+    ----------
+    width : int
+        How many columns the data must have: up to the last that is read.
     """
 
     def __init__(self, graph: Graph, plan: Plan, filling: Filling | None = None) -> None:
@@ -269,7 +274,7 @@ class Engine:
         self._units: dict[tuple[bool, int], tuple[Ints, int]] = {}
         self._slots: dict[tuple[int, ...], tuple[npt.NDArray[np.int32], int]] = {(): (_NO_SLOTS, plan.n_slots)}
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
-        self._width = int(plan.input_column.max(initial=-1)) + 1
+        self.width = int(plan.input_column.max(initial=-1)) + 1
         self._prepared: tuple[tuple[Any, ...], tuple[Any, ...], bytes] | None = None
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, Filling | None]]:
@@ -368,9 +373,9 @@ class Engine:
             If the data are narrower than what the plan reads, or one of several steps is empty.
         """
         plan, n = self.plan, len(examples)
-        if examples.array.shape[1] < self._width:
+        if examples.array.shape[1] < self.width:
             # Inputs that were added, and read, since the data were checked: by a callback of `fit`.
-            raise ValueError(f"x: expected {self._width} columns, one for each input, came {examples.array.shape[1]}")
+            raise ValueError(f"x: expected {self.width} columns, one for each input, came {examples.array.shape[1]}")
         if size is None:
             first, size, rate, most = _START, np.array([n], np.int64), _NO_RATE, n
         else:

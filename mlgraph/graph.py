@@ -732,7 +732,8 @@ class Graph:
         ids = []
         for node in nodes:
             if not isinstance(node, Node):
-                raise TypeError(f"{what}: expected nodes, came {type(node).__name__}")
+                hint = f"; graph[{node}] is a node" if type(node) is int else ""
+                raise TypeError(f"{what}: expected nodes, came {type(node).__name__}{hint}")
             if node.graph is not self:
                 raise ValueError(f"{what}: expected nodes of one graph, came node {node.id} of another")
             if not self._has(node):

@@ -69,8 +69,10 @@ class Recipe:
         net.add_layer(n_classes, activation="softmax", bias=self.output_bias)
         return net
 
-    def schedule(self) -> Schedule | None:
-        """What cuts and grows edges during the training."""
+    def schedule(self, initial: float) -> Schedule | None:
+        """What cuts and grows edges during the training of a network of this sparsity."""
+        if self.method == "gradual" and self.sparsity:
+            return GradualPruning(self.sparsity, initial=min(initial, self.sparsity))
         return METHODS[self.method](self.sparsity) if self.sparsity else None
 
 
@@ -243,7 +245,7 @@ def _learn(
                 checkpoint=checkpoint,
                 checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
                 resume=args.resume,
-                sparsify=recipe.schedule(),
+                sparsify=recipe.schedule(net.sparsity),
                 on_nonfinite=recipe.on_nonfinite,
             )
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:

@@ -29,6 +29,7 @@ from mlgraph.views import Edge, Neuron, Node
 if TYPE_CHECKING:
     from mlgraph.arrays import Edges
     from mlgraph.checkpoint import Checkpoint
+    from mlgraph.drawing import Drawing
     from mlgraph.network import Layer
     from mlgraph.sparsify import Acting, Schedule
 
@@ -149,10 +150,10 @@ class Model:
         neurons : float
             In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
         by : str or callable
-            "magnitude": of the weight. "saliency": of weight x gradient, of the mean loss over `data`. "random". A callable
+            "magnitude": of the weight. "saliency": |weight x gradient|, of the mean loss over `data`. "random". A callable
             takes `mlgraph.Edges` (or, for neurons, a list of `Neuron`) and gives a score for each; it may run the model, but
             not edit it. The magnitude of a neuron is the norm of the weights into it times that of those out of it; its
-            saliency is the sum of weight x gradient over those out of it (Molchanov et al. 2017, Pruning convolutional
+            saliency is |the sum of weight x gradient| over those out of it (Molchanov et al. 2017, Pruning convolutional
             neural networks). Of equal scores some are kept at random, always the same ones.
         scope : "global" or "layer"
             Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
@@ -216,7 +217,8 @@ class Model:
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255.
+            uint8 is read as x / 255. Columns past the last that an output reads may be missing, all of them: such as targets
+            that a loss of one's own compares with.
         n_threads : int, optional
             As for `fit`.
 
@@ -251,7 +253,7 @@ class Model:
             return answers[:, 0] if len(self._outputs) == 1 else answers
         if not self._probabilities:
             return self.forward(x, n_threads=n_threads)
-        examples = Examples(x, self.graph.n_inputs)
+        examples = self._examples(x, "outputs")
         highest = np.empty(len(examples), np.int64)
         self._run("outputs", examples, values=self._outputs, highest=highest, n_threads=n_threads)
         return highest
@@ -320,6 +322,32 @@ class Model:
             loss = {"label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes}
         with self.graph.lock:
             return trace(self.graph, examples, [*self._outputs, *self._loss_nodes], wanted, n_threads=n_threads, **loss)
+
+    def draw(
+        self, x: npt.ArrayLike | None = None, y: npt.ArrayLike | None = None, *, limit: int | None = None
+    ) -> Drawing:
+        """A picture of what leads to the outputs.
+
+        Parameters
+        ----------
+        x : array_like, shape (inputs,), optional
+            One example: every node shows its value.
+        y : array_like, optional
+            Its label or targets; where the loss is a node, (). Every node that the loss depends on shows the derivative of the
+            loss, too.
+        limit : int, optional
+            As for `mlgraph.drawing.Drawing`.
+
+        Returns
+        -------
+        mlgraph.drawing.Drawing
+            A notebook shows it; `to_svg` and `to_dot` give it as text.
+        """
+        from mlgraph.drawing import draw_model
+
+        self._require_outputs()
+        with self.graph.lock:
+            return draw_model(self, x, y, limit)
 
     def inspect(self, x: npt.ArrayLike, y: npt.ArrayLike | None = None, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """A table over all neurons, layer by layer.
@@ -684,8 +712,17 @@ class Model:
             engine = self._engine(what)
             return (engine.filled if options.get("limit") else engine).run(examples, **options)
 
+    def _examples(self, x: npt.ArrayLike, what: str) -> Examples:
+        """Data for what an engine is called by; columns past the last that it reads may be missing."""
+        try:
+            return Examples(x, self.graph.n_inputs)
+        except ValueError:
+            if np.ndim(x) != 2 or np.shape(x)[1] != (width := self._engine(what).width):
+                raise
+            return Examples(x, width)
+
     def _values(self, x: npt.ArrayLike, what: str, nodes: list[int], n_threads: int | None) -> Float32:
-        examples = Examples(x, self.graph.n_inputs)
+        examples = self._examples(x, what)
         _, values, _ = self._run(what, examples, values=nodes, n_threads=n_threads)
         assert values is not None
         return values

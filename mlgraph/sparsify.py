@@ -141,8 +141,8 @@ class Acting:
 class GradualPruning(Schedule):
     """Cut the edges of the lowest scores little by little, along a cubic curve (Zhu and Gupta 2017, To prune, or not to prune).
 
-    The sparsity is ``sparsity * (1 - (1 - t)^3)`` with t from 0 at the moment `start` to 1 at `until`: most goes early, while
-    there is much to spare.
+    The sparsity is ``initial + (sparsity - initial) * (1 - (1 - t)^3)`` with t from 0 at the moment `start` to 1 at `until`:
+    most goes early, while there is much to spare.
 
     Parameters
     ----------
@@ -150,6 +150,9 @@ class GradualPruning(Schedule):
         As for `mlgraph.sparsify.Schedule`.
     start : float
         Share of the training before which nothing is cut.
+    initial : float
+        The sparsity that it starts from: that of a model that has been pruned before. Else nothing goes until the curve has
+        come so far.
     scope : "global" or "layer"
         As for `Model.prune`.
     by : "magnitude", "saliency", "random" or callable
@@ -160,10 +163,14 @@ class GradualPruning(Schedule):
     start: float = 0.0
     scope: str = "global"
     by: str | Callable[..., npt.ArrayLike] = "magnitude"
+    initial: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         vars(self).update(start=share("start", self.start), scope=str(one_of("scope", self.scope, SCOPES)))
+        vars(self).update(initial=share("initial", self.initial))
+        if self.initial > self.sparsity:
+            raise ValueError(f"initial: expected a number from 0 to sparsity, {self.sparsity}, came {self.initial}")
         check_criterion(self.by)
         vars(self).update(by=str(self.by) if isinstance(self.by, str) else self.by)
         if self.start > self.until:
@@ -172,9 +179,9 @@ class GradualPruning(Schedule):
     def at(self, moment: float) -> float:
         """The sparsity of a moment."""
         if not self.start < moment < self.until:
-            return self.sparsity if moment >= self.until else 0.0
+            return self.sparsity if moment >= self.until else self.initial
         t = (moment - self.start) / (self.until - self.start)
-        return self.sparsity * (1 - (1 - t) ** 3)
+        return self.initial + (self.sparsity - self.initial) * (1 - (1 - t) ** 3)
 
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut to the sparsity of the moment."""

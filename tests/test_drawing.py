@@ -112,6 +112,47 @@ def test_numbers_can_be_given():
     assert boxes(z.draw(x=[0], values={z.id: 7.0})) == [["x", "0", "∂ 1"], ["exp", "7", "∂ 1"]]
 
 
+def test_a_model_with_its_loss():
+    """Derivatives of the loss, of the nodes that it depends on; nothing that is cut off is there."""
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(3, "tanh")
+    net.add_layer(2, "softmax")
+    net.layers[0].neurons[1].prune()
+    x = np.array([[1.0, -2.0]], np.float32)
+    traced = net.trace(x, [1])
+    shown = {box[0]: box[1:] for box in boxes(net.draw(x[0], 1))}
+    for layer in net.layers:
+        for neuron in layer.neurons:
+            title = next((t for t in shown if t.startswith(f"{neuron.name} ")), None)
+            assert (title is not None) == neuron.alive
+            if title:
+                assert shown[title] == [f"{traced[neuron][0]:.5g}", f"∂ {traced.adjoint(neuron)[0]:.5g}"]
+    p = net.predict_proba(x)[0]
+    assert sorted(box[1] for box in boxes(net.draw(x[0], 1)) if box[0] == "exp") == sorted(f"{v:.5g}" for v in p)
+    assert "∂" in net.draw(x[0], 1).to_svg() and "∂" not in net.draw(x[0]).to_svg()
+    assert len(boxes(net.draw())) == len(boxes(net.draw(x[0], 1))) > len(boxes(net.draw(limit=4)))
+
+
+def test_a_model_whose_loss_is_a_node():
+    g = mlgraph.Graph()
+    x, target = g.input("x"), g.input("target")
+    out = g.add_neuron([x], weights=[3.0])
+    model = mlgraph.Model(g, out, loss=(out - target) ** 2)
+    shown = {box[0]: box[1:] for box in boxes(model.draw([2.0, 5.0], ()))}
+    assert shown["x"] == ["2", "∂ 6"] and shown["target"] == ["5", "∂ -2"] and shown["^"] == ["1", "∂ 1"]
+
+
+def test_errors_of_a_model():
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(2, "softmax")
+    for given, message in (
+        ((None, 1), "y: expected an example x with it, came none"), (([[1, 2]],), r"x: expected one example of shape \(2,\)"),
+        (([1, 2], 2), "y: expected labels from 0 to 1, came 2 to 2"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            net.draw(*given)
+
+
 def test_bytes_and_the_shape_of_an_example():
     g = mlgraph.Graph()
     z = g.input() + g.input()

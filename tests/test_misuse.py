@@ -324,6 +324,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Graph.__getitem__": (lambda w: w.g.__getitem__, {"node": count(7, 0, None)}),
     "Graph.compile": (lambda w: w.g.compile, {"outputs": nodes(lambda w: [w.y, w.n])}),
     "Graph.draw": (lambda w: w.g.draw, PICTURE),
+    "Model.draw": (lambda w: w.net.draw, {
+        "x": PICTURE["x"], "limit": count(20, 2, optional=True), "y": Kind(None, {"text": "abc", "too high": 99, "list": [0, 1]})}),
     "Node.value": (lambda w: lambda value: setattr(w.p, "value", value), {"value": number(0.5)}),
     "Node.draw": (lambda w: w.y.draw, PICTURE),
     "Neuron.weights": (lambda w: lambda weights: setattr(w.n, "weights", weights), {"weights": array(WEIGHTS[0, :4])}),
@@ -378,7 +380,7 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
         "fraction": share(0.25, all=True), "by": a_name("gradient"), "data": DATA_FOR, **SCORED}),
     "GradualPruning": (lambda w: mlgraph.GradualPruning, {
         "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "start": share(0.25),
-        "scope": a_name("layer"), "by": a_name("saliency")}),
+        "scope": a_name("layer"), "by": a_name("saliency"), "initial": share(0.25)}),
     **{name: (lambda w, name=name: getattr(mlgraph, name), {
         "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "fraction": share(0.25, all=True)})
        for name in ("SET", "RigL")},
@@ -415,7 +417,7 @@ FREE = {
     "Graph.in_training": "no argument", "Graph.alive": "no argument", "Graph.protected": "no argument",
     "Graph.copy": "no argument", "Graph.topology": "no argument", "Graph.edges": "no argument", "Graph.neurons": "no argument",
     "Graph.get_parameters": "no argument", "Graph.one_edit": "a context", "Graph.undo": "no argument",
-    "Model.undo": "no argument", "Edge.prune": "no argument", "Neuron.prune": "no argument",
+    "Model.undo": "no argument", "Model.compact": "no argument", "Edge.prune": "no argument", "Neuron.prune": "no argument",
     **dict.fromkeys(("GradualPruning.act", "GradualPruning.at", "SET.act", "SET.check"), "of the training loop"),
     "History.to_dict": "no argument", "drawing.Drawing.to_dot": "no argument", "drawing.Drawing.to_svg": "no argument",
 }  # fmt: skip

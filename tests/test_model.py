@@ -134,3 +134,20 @@ def test_to_count_waits_for_an_edit(count):
         assert not counted
     thread.join()
     assert counted == [count(net)]
+
+
+def test_columns_that_only_the_loss_reads_may_be_missing():
+    """To predict, of targets that are inputs; not where an output reads past them."""
+    g = mlgraph.Graph()
+    x, target, other = g.inputs(3)
+    out = g.add_neuron([x], weights=[2.0])
+    model = mlgraph.Model(g, out, loss=(out - target) ** 2)
+    assert model.predict([[1, 7, 7], [2, 7, 7]]).tolist() == model.forward([[1], [2]]).tolist() == [[2], [4]]
+    for n in (0, 2, 4):
+        with pytest.raises(ValueError, match=rf"^x: expected shape \(examples, 3\), came \(2, {n}\)"):
+            model.predict(np.ones((2, n)))
+    with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 3\), came \(2, 1\)"):
+        model.evaluate([[1], [2]])
+    last = mlgraph.Model(g, other * 1.0)
+    with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 3\), came \(2, 1\)"):
+        last.predict([[1], [2]])

@@ -102,10 +102,13 @@ def test_samples_follow_from_the_step():
 
 
 def test_the_curve():
-    """Of the paper: s_f + (s_i - s_f) (1 - (t - t_0) / (n dt))^3 with s_i = 0."""
+    """Of the paper: s_f + (s_i - s_f) (1 - (t - t_0) / (n dt))^3 """
     schedule = GradualPruning(0.9, start=0.2, until=0.6)
     for moment, want in ((0, 0), (0.2, 0), (0.3, 0.9 - 0.9 * 0.75**3), (0.4, 0.9 - 0.9 / 8), (0.6, 0.9), (1, 0.9)):
         assert schedule.at(moment) == pytest.approx(want)
+    again = GradualPruning(0.9, start=0.2, until=0.6, initial=0.7)
+    for moment, want in ((0, 0.7), (0.2, 0.7), (0.3, 0.9 - 0.2 * 0.75**3), (0.4, 0.9 - 0.2 / 8), (0.6, 0.9), (1, 0.9)):
+        assert again.at(moment) == pytest.approx(want)
     assert GradualPruning(0.5, start=0.3, until=0.3).at(0.3) == 0.5 and GradualPruning(0.5, until=0).at(0) == 0.5
     assert [GradualPruning(0.5, start=0.3, until=0.3).at(t) for t in (0, 0.29, 0.31, 1)] == [0, 0, 0.5, 0.5]
 
@@ -263,6 +266,7 @@ def test_erdos_renyi(sparsity):
         (lambda: SET(0.5, updates=1.5), "updates: expected an integer of at least 1, came 1.5"),
         (lambda: SET(0.5, fraction=2), "fraction: expected a number from 0 to 1, came 2"),
         (lambda: GradualPruning(0.5, start=0.8), "start: expected a number from 0 to until, 0.75, came 0.8"),
+        (lambda: GradualPruning(0.5, initial=0.6), "initial: expected a number from 0 to sparsity, 0.5, came 0.6"),
         (lambda: GradualPruning(0.5, scope="all"), "scope: expected global or layer, came 'all'"),
         (lambda: GradualPruning(0.5, by="gradient"), "by: expected magnitude, saliency, random or a callable, came 'gradient'"),
     ],
