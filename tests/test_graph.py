@@ -208,7 +208,7 @@ ERRORS = {
     "no output": (lambda g, x: g.compile([]), ValueError, "outputs: expected at least one node, came none"),
     "number as output": (lambda g, x: g.compile(1.0), TypeError, "outputs: expected a sequence of nodes, came float"),
     "numbers as outputs": (lambda g, x: g.compile([x, 1.0]), TypeError, "outputs: expected nodes, came float"),
-    "numbers of sources": (lambda g, x: g.add_edge(0, 1), TypeError, r"add_edge: expected nodes, came int; graph\[0\] is a node"),
+    "ids as nodes": (lambda g, x: g.add_edge(0, 1), TypeError, r"add_edge: expected nodes, came int; graph\[0\] is a node"),
     "output of another": (lambda g, x: g.compile(OTHER), ValueError, "outputs: expected nodes of one graph"),
     "outputs of a model": (lambda g, x: mlgraph.Model(g, 1), TypeError, "outputs: expected a sequence of nodes, came int"),
     "a list of terms": (lambda g, x: mlgraph.sum([x, x]), TypeError,

@@ -325,7 +325,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Graph.compile": (lambda w: w.g.compile, {"outputs": nodes(lambda w: [w.y, w.n])}),
     "Graph.draw": (lambda w: w.g.draw, PICTURE),
     "Model.draw": (lambda w: w.net.draw, {
-        "x": PICTURE["x"], "limit": count(20, 2, optional=True), "y": Kind(None, {"text": "abc", "too high": 99, "list": [0, 1]})}),
+        "x": PICTURE["x"], "limit": count(20, 2, optional=True),
+        "y": Kind(None, {"text": "abc", "too high": 99, "list": [0, 1]})}),
     "Node.value": (lambda w: lambda value: setattr(w.p, "value", value), {"value": number(0.5)}),
     "Node.draw": (lambda w: w.y.draw, PICTURE),
     "Neuron.weights": (lambda w: lambda weights: setattr(w.n, "weights", weights), {"weights": array(WEIGHTS[0, :4])}),
