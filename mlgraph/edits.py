@@ -78,12 +78,14 @@ class Lists(NamedTuple):
 
 def shared_lists(edges: Wiring) -> Lists:
     """The lists of some neurons. Of neurons that lost the same source they are the same."""
-    return _shared(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source)
+    return _shared(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source, np.zeros(len(edges.counts), bool))
 
 
-def _shared(start: Ints, count: Ids, pool: Ids) -> Lists:
+def _shared(start: Ints, count: Ids, pool: Ids, apart: Mask) -> Lists:
+    """Lists that are the same, once; those that are to stay `apart` share theirs with no other of these."""
     first = np.empty(len(start), np.int64)
     _topology.same_lists(start, count, pool, first)
+    first[apart] = np.flatnonzero(apart)
     length = np.where(first == np.arange(len(first)), count, 0)
     return Lists((np.cumsum(length) - length)[first], gather(pool, start, length))
 
@@ -409,7 +411,8 @@ class Packed(NamedTuple):
 def packed(graph: Graph, nodes: Ints) -> Packed:
     """Lists of sources that some of these nodes reads, once each; weights record by record, and behind them the biases."""
     start, count, pool = graph.topology()
-    lists = _shared(start[nodes], count[nodes], pool)
+    # A file of operations that share arguments might claim more of these than there is memory for.
+    lists = _shared(start[nodes], count[nodes], pool, graph.codes[nodes] < NEURON)
     owner, record = _owners(graph, nodes)
     n = np.where(graph.codes[owner] >= NEURON, count[owner], 1)
     ends = np.cumsum(n)
