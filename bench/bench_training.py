@@ -1,5 +1,6 @@
 """Epochs, steps, predictions and compilation; the rivals in the same run, where they are installed."""
 
+import copy
 import importlib
 import tracemalloc
 
@@ -49,8 +50,9 @@ def bench_epoch(benchmark, note, peak_of_all, mnist, who, sizes, batch):
 
 @pytest.mark.benchmark(group="epoch 784-300-100-10, batch 128, by optimizer")
 @pytest.mark.parametrize(
-    "options", [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.001}],
-    ids=["sgd", "momentum", "adam"],
+    "options", [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.001},
+                {"momentum": 0.9, "weight_decay": 0.001}],
+    ids=["sgd", "momentum", "adam", "momentum and decay"],
 )  # fmt: skip
 def bench_optimizer(benchmark, note, mnist, options):
     """What the state of an optimizer costs beside plain SGD; the later of two epochs is noted too."""
@@ -204,6 +206,29 @@ def bench_edit(benchmark, note, hidden):
     plan = benchmark.pedantic(edit, rounds=rounds, warmup_rounds=1)
     note(edges=plan.n_edges)
     assert before - plan.n_edges == (rounds + 1) * (784 + net.layers[1].size)
+
+
+@pytest.mark.benchmark(group="a child of an evolution")
+def bench_child(benchmark, note):
+    """A model of seven neurons copied, an edge cut, a neuron and an edge added, weights moved, 64 examples evaluated."""
+    rng, g = np.random.default_rng(0), mlgraph.Graph()
+    x = g.inputs(3)
+    hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=3)) for _ in range(6)]
+    parent = mlgraph.Model(g, g.add_neuron(hidden, weights=rng.normal(size=6)), loss="binary_cross_entropy")
+    data, answers = rng.normal(size=(64, 3)).astype(np.float32), rng.integers(0, 2, 64)
+    parent.evaluate(data, answers)
+
+    def child():
+        model = copy.deepcopy(parent)
+        graph = model.graph
+        graph.edge(graph[0], graph[4]).prune()
+        graph.add_edge(graph.add_neuron([graph[0], graph[1]], "tanh", weights=[0.1, 0.2]), model.outputs[0], 0.3)
+        graph.set_parameters(graph.get_parameters() + 0.01)
+        return model, model.evaluate(data, answers)
+
+    model, scores = benchmark.pedantic(child, rounds=200, warmup_rounds=20)
+    note(edges=model.n_edges)
+    assert model.n_edges == parent.n_edges + 2 and scores != parent.evaluate(data, answers)
 
 
 @pytest.mark.benchmark(group="784-4096-4096-10, 20 million edges")

@@ -188,6 +188,7 @@ def alone(results: Results) -> str | None:
         ("bench_step", "one step of 128 through `fit`"),
         ("bench_compile", "compile"),
         ("bench_edit", "cut a neuron and compile"),
+        ("bench_child", "copy a model of 7 neurons, edit it three times, evaluate 64 examples"),
         ("bench_large_build", "build and compile 784-4096-4096-10"),
         ("bench_large_steps", "16 steps of 128 of it through `fit`"),
         ("bench_large", "compile a large graph"),

@@ -82,7 +82,7 @@ def shared_lists(edges: Wiring) -> Lists:
 
 
 def _shared(start: Ints, count: Ids, pool: Ids, apart: Mask) -> Lists:
-    """Lists that are the same, once; those that are to stay `apart` share theirs with no other of these."""
+    """Lists that are the same, once; each that is to stay `apart` has one of its own."""
     first = np.empty(len(start), np.int64)
     _topology.same_lists(start, count, pool, first)
     first[apart] = np.flatnonzero(apart)

@@ -192,9 +192,9 @@ class Model:
     def compact(self: Self) -> Self:
         """A copy without the nodes that neither an output nor the loss needs, but for inputs.
 
-        What is left has other numbers there, in the same order; a layer has fewer neurons, or is gone with the last of them.
-        The copy computes the same, shares nothing with this model, and has no history. Its `sparsity` is that of the
-        neurons that it has.
+        What is left has other numbers there, in the same order; a layer has fewer neurons, or is gone with the last of them
+        (one of probabilities keeps all of its own). The copy computes the same, shares nothing with this model, and has no
+        history. Its `sparsity` is that of the neurons that it has.
         """
         from mlgraph.edits import compacted
 
@@ -207,6 +207,7 @@ class Model:
         )
         other._restore(graph, outputs, self._loss, loss_nodes, probabilities)
         other._renumber(self, number)
+        vars(other).update(deepcopy({name: value for name, value in vars(self).items() if name not in vars(other)}))
         return other
 
     # --- running -----------------------------------------------------------------------------------------------------
@@ -331,7 +332,7 @@ class Model:
         Parameters
         ----------
         x : array_like, shape (inputs,), optional
-            One example: every node shows its value.
+            One example, of all inputs: every node shows its value.
         y : array_like, optional
             Its label or targets; where the loss is a node, (). Every node that the loss depends on shows the derivative of the
             loss, too.

@@ -287,7 +287,7 @@ class Network(Model):
 
     def _kept(self) -> Ids:
         # A layer of probabilities has one for each of its neurons, whether or not anything reads it.
-        return np.concatenate([super()._kept(), [i for layer in self._layers for i in layer._probabilities]], dtype=np.int32)
+        return np.array([*super()._kept(), *(i for layer in self._layers for i in layer._probabilities)], np.int32)
 
     def _renumber(self, other: Any, number: Ints) -> None:
         self._ends = number[other._layers[0]._reads].tolist()

@@ -13,7 +13,7 @@ from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import one_of, real_array, share, shown, whole
 from mlgraph.edits import cut, grow
 from mlgraph.engine import Engine, Examples, checked_threads
-from mlgraph.graph import NEURON, Graph
+from mlgraph.graph import INPUT, NEURON, Graph
 from mlgraph.lowering import gather, topological
 from mlgraph.model import Model
 from mlgraph.network import Network
@@ -249,7 +249,7 @@ def absent_gradient(net: Network, layers: list[Places], x: Any, y: Any, n_thread
     label, target = net._targets(y, len(examples), "data y")
     examples.check_trainable()
     hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
-    hidden = hidden[graph.codes[hidden] >= NEURON]
+    hidden = hidden[graph.codes[hidden] != INPUT]
     found = trace(
         graph, examples, [*net._outputs, *net._loss_nodes], hidden, n_threads=n_threads, label=label, target=target,
         loss=net.loss, loss_nodes=net._loss_nodes,

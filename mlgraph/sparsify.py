@@ -151,8 +151,8 @@ class GradualPruning(Schedule):
     start : float
         Share of the training before which nothing is cut.
     initial : float
-        The sparsity that it starts from: that of a model that has been pruned before. Else nothing goes until the curve has
-        come so far.
+        The sparsity that the curve starts from: that of a model that has been pruned before, from which nothing would go
+        before it has come so far. One that is less sparse is cut to it at `start`.
     scope : "global" or "layer"
         As for `Model.prune`.
     by : "magnitude", "saliency", "random" or callable
@@ -185,7 +185,7 @@ class GradualPruning(Schedule):
 
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut to the sparsity of the moment."""
-        if self.at(moment) > model.sparsity:
+        if moment >= self.start and self.at(moment) > model.sparsity:
             slope = None
             if self.by == "saliency":  # of which what is not finite tells nothing here
                 slope = np.nan_to_num(gradient(model, *sample(SAMPLE), n_threads), nan=0.0, posinf=0.0, neginf=0.0)

@@ -11,8 +11,9 @@ from importlib.util import find_spec
 
 
 def _failure(message: str) -> BaseException:
-    # As long as `python -m` imports the package of its module, that stands in place of a path.
-    if sys.argv[:1] == ["-m"] and "mlgraph." in "".join(sys.orig_argv[1:]).partition("-m")[2][:8]:
+    # As long as `python -m` imports the package of its module, that stands in place of a path, and its arguments behind it.
+    module = sys.orig_argv[len(sys.orig_argv) - len(sys.argv)] if sys.argv[:1] == ["-m"] else ""
+    if module.removeprefix("-m").startswith("mlgraph."):
         print(f"mlgraph: error: {message}", file=sys.stderr)
         return SystemExit(2)
     return ImportError(message)

@@ -117,13 +117,13 @@ cdef uint64_t mix_all(const int32_t* x, int64_t n) noexcept nogil:
     cdef uint64_t h[4]
     cdef int64_t i, k
     for k in range(4):
-        h[k] = <uint64_t>n
+        h[k] = mix(<uint64_t>n, <uint64_t>k + 1)    # each another: what is equal would cancel below
     for i in range(n // 4):
         for k in range(4):
             h[k] = mix(h[k], <uint64_t>x[4 * i + k])
     for i in range(n // 4 * 4, n):
         h[0] = mix(h[0], <uint64_t>x[i])
-    return mix(mix(h[0], h[1]), mix(h[2], h[3]))
+    return mix(mix(mix(h[0], h[1]), h[2]), h[3])
 
 
 def place_edges(

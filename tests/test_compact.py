@@ -28,9 +28,13 @@ def test_a_network(tmp_path, options, optimizer):
     assert small.n_edges == net.n_edges and small.n_parameters == net.n_parameters == small.graph.n_parameters
     assert [layer.size for layer in small.layers] == alive != [layer.size for layer in net.layers]
     assert len(small.graph) == before - sum(layer.size for layer in net.layers) + sum(alive)
+    below = np.ones(X.shape[1], bool)
     for mine, theirs in zip(small.layers, net.layers, strict=True):
-        assert mine.activation == theirs.activation and mine.dropout == theirs.dropout
-        assert mine.weights.sum() == pytest.approx(theirs.weights.sum(), rel=1e-5)
+        assert mine._made_with == theirs._made_with
+        here = np.array([neuron.alive for neuron in theirs.neurons])
+        np.testing.assert_array_equal(mine.weights, theirs.weights[here][:, below])
+        np.testing.assert_array_equal(mine.biases, theirs.biases[here])
+        below = here
     small.save(tmp_path / "model.npz")
     loaded = mlgraph.load(tmp_path / "model.npz")
     for model in (small, loaded):
@@ -72,6 +76,37 @@ def test_a_graph_of_ones_own():
     assert small.fit(FLOATS, epochs=2).epoch_loss.tolist() == model.fit(FLOATS, epochs=2).epoch_loss.tolist()
     assert other.forward(FLOATS).tobytes() == before
     assert str(small.outputs[0]) == f"scale * {small.graph[small._outputs[0]].graph[len(x) + 1].name} + 0.125"
+
+
+@pytest.mark.parametrize("last", ["identity", "sigmoid", "softmax"])
+@pytest.mark.parametrize("first", ["tanh", "softmax"])
+def test_whatever_the_layers(tmp_path, first, last):
+    net = mlgraph.Network(FLOATS.shape[1], seed=0)
+    net.add_layer(6, first)
+    net.add_layer(3, last)
+    for output in net.outputs:
+        for source in (1, 4):
+            net.graph.edge(net.graph[net.layers[1]._reads[source]], output).prune()
+    small = net.compact()
+    # A layer of probabilities is whole or not at all: each depends on all logits.
+    assert [layer.size for layer in small.layers] == [6 if first == "softmax" else 4, 3]
+    assert small.forward(FLOATS).tobytes() == net.forward(FLOATS).tobytes() and small.loss == net.loss
+    small.save(tmp_path / "model.npz")
+    assert mlgraph.load(tmp_path / "model.npz").forward(FLOATS).tobytes() == small.forward(FLOATS).tobytes()
+    left = slice(6) if first == "softmax" else [0, 2, 3, 5]
+    np.testing.assert_array_equal(small.layers[1].weights, net.layers[1].weights[:, left])
+    assert len(net.draw(FLOATS[0]).to_dot()) and np.isfinite(small.fit(FLOATS, Y, epochs=1).epoch_loss).all()
+
+
+def test_what_a_model_has_besides():
+    class Named(mlgraph.Network):
+        pass
+
+    net = Named(3)
+    net.add_layer(2)
+    net.tags = ["a"]
+    small = net.compact()
+    assert type(small) is Named and small.tags == ["a"] and small.tags is not net.tags
 
 
 def test_what_evolution_leaves_behind():

@@ -6,6 +6,7 @@ import pytest
 import mlgraph
 from mlgraph import reference
 from mlgraph.plan import KINDS, Plan
+from mlgraph_ext import _topology
 
 
 def kinds(plan):
@@ -155,3 +156,19 @@ def test_two_plans_that_want_different_layouts_take_turns():
     for _ in range(3):
         np.testing.assert_allclose(some([[1, 2, 3.0]]), [[k + 4 for k in range(0, 12, 2)]])
         np.testing.assert_allclose(all_of_them([[1, 2, 3.0]]), [[k + 4 for k in range(12)]])
+
+
+def test_lists_that_are_the_same():
+    """Found among lists that repeat themselves, share a beginning, or are empty, and without comparing each with each."""
+    rng = np.random.default_rng(0)
+    held = [rng.integers(0, 3, rng.integers(0, 6)) for _ in range(2000)] + [np.full(4, i) for i in range(50000)]
+    held += [np.tile([i, i + 1], 4) for i in range(50000)]
+    count = np.array([len(one) for one in held], np.int32)
+    start, pool = (np.cumsum(count) - count).astype(np.int64), np.concatenate(held).astype(np.int32)
+    start[7], count[7], held[7] = start[5], count[5], held[5]
+    first, seen = np.empty(len(held), np.int64), {}
+    _topology.same_lists(start, count, pool, first)
+    assert first.tolist() == [seen.setdefault(one.astype(np.int32).tobytes(), i) for i, one in enumerate(held)]
+    for wrong in (start - 1, start + 10):
+        with pytest.raises(ValueError, match="expected 102000 runs"):
+            _topology.same_lists(wrong, count, pool, first)

@@ -191,6 +191,16 @@ def test_prune_replaces_no_model(run: Run, model: str) -> None:
     assert Path(model).read_bytes() == before
 
 
+def test_what_is_sparse_is_cut_from_there(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, given = mlgraph.load(model), []
+    net.prune(0.6)
+    net.save("sparse.npz")
+    fit = mlgraph.Network.fit
+    monkeypatch.setattr(mlgraph.Network, "fit", lambda *args, **options: given.append(options) or fit(*args, **options))
+    run("prune", "sparse.npz", "--sparsity", 0.8, "--epochs", 1)
+    assert given[0]["sparsify"] == mlgraph.GradualPruning(0.8, initial=net.sparsity)
+
+
 def test_what_is_sparser_already(run: Run, model: str) -> None:
     net = mlgraph.load(model)
     net.prune(0.6)

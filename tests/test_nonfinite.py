@@ -456,3 +456,19 @@ def test_what_is_infinite_does_not_decay_into_no_number():
     model = mlgraph.Model(g, g.add_neuron([off, on], weights=[1.0, 1.0]))
     model.fit(np.ones((8, 1)), np.ones(8), epochs=1, batch_size=8, momentum=0, learning_rate=0.1, weight_decay=5)
     assert off.weights[0] == -np.inf and on.weights[0] < 1
+
+
+def test_parameters_that_are_nodes_do_not_decay():
+    """Though a neuron written out in them runs as one."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    weights = [g.parameter(w) for w in (1.0, 2.0, 3.0)]
+    out = mlgraph.sum(*(w * s for w, s in zip(weights, x, strict=True)))
+    beside = g.add_neuron(x, weights=[1.0, 2.0, 3.0])
+    model = mlgraph.Model(g, [out, beside, g.parameter(4.0) * x[0]])
+    before = g.get_parameters()
+    model.fit(np.zeros((8, 3)), np.zeros((8, 3)), epochs=1, batch_size=8, learning_rate=0.1, weight_decay=5, momentum=0)
+    assert {ins.decays for _, ins in model._engine("loss").plan.trained} == {0, 1}
+    moved = g.get_parameters() / np.where(before, before, 1)
+    assert beside.weights.tolist() == [0.5, 1.0, 1.5] and [w.value for w in weights] == [1.0, 2.0, 3.0]
+    assert sorted(moved[before != 0].tolist()) == [0.5] * 3 + [1.0] * 4

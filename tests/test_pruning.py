@@ -517,3 +517,19 @@ def test_neurons_in_no_layer_are_a_layer_of_their_own():
         assert table["loss"][row] == pytest.approx(without, rel=1e-4)
     net.prune(0.5, scope="layer")
     assert free.alive and sum(len(neuron.sources) for neuron in net.layers[0].neurons) == 12
+
+
+def test_edges_from_probabilities_grow_by_the_gradient():
+    """Whether something reads them or not."""
+    net = mlgraph.Network(X.shape[1], seed=0)
+    for size in (6, Y.max() + 1):
+        net.add_layer(size, "softmax")
+    unread = net.layers[1]._reads[1]
+    for output in net.outputs:
+        net.graph.edge(net.graph[unread], output).prune()
+    n = net.n_edges
+    net.regrow(1.0, by="gradient", data=(X, Y))
+    assert net.n_edges == n  # what was cut off stays so
+    net.graph.edge(net.graph[net.layers[1]._reads[2]], net.outputs[0]).prune()
+    net.regrow(1.0, by="gradient", data=(X, Y))
+    assert net.n_edges == n

@@ -172,6 +172,14 @@ def test_a_saliency_that_is_not_finite_cuts_nothing_short():
         model.fit(X, Y[:, None] * 1.0, epochs=2, sparsify=GradualPruning(0.5, start=0.0, until=0, by="saliency"))
 
 
+def test_nothing_is_cut_before_the_start():
+    net, seen = network(), []
+    schedule = GradualPruning(0.9, start=0.5, until=0.75, initial=0.7)
+    net.fit(X, Y, sparsify=schedule, callback=lambda p: seen.append((p.examples / p.total_examples, net.sparsity)), **OPTIONS)
+    assert all(sparsity == 0 for share, sparsity in seen if share < 0.45)
+    assert min(sparsity for share, sparsity in seen if share > 0.55) > 0.69
+
+
 @pytest.mark.parametrize("kind", [SET, RigL])
 def test_prune_and_regrow(kind):
     net, seen = network(), []
