@@ -172,17 +172,40 @@ cdef void forward_dense(
         dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, out)
 
 
+cdef void seed_classes(
+    const Run* r, const int64_t* row, const float* share, const float* values, float* adjoints, const int32_t* highest,
+    float* loss, bint* right,
+) noexcept nogil:
+    """Losses by the targets of classes, the sum of target * (logsumexp(z) - z), and their adjoints."""
+    cdef int64_t lane, j, at
+    cdef int32_t wanted
+    cdef float total, target, most, weight
+    for lane in range(LANES):
+        total = values[r.loss_slot[0] * <int64_t>LANES + lane]
+        loss[lane], most, weight, wanted = 0, -1, 0, 0
+        for j in range(r.n_outputs):
+            at = r.loss_slot[j + 1] * <int64_t>LANES + lane
+            target = r.target[row[lane] * r.n_outputs + j]
+            weight = weight + target
+            if target > 0:    # a class that is not to be may be impossible
+                loss[lane] = loss[lane] + target * (total - values[at])
+            if target > most:
+                most, wanted = target, <int32_t>j
+            if r.backward:
+                adjoints[at] -= target * share[lane]
+        right[lane] = highest[lane] == wanted
+        if r.backward:
+            adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += weight * share[lane]
+
+
 cdef bint seed_adjoints(
     const Run* r, int64_t step, int64_t first, const int64_t* row, int64_t n, const float* values, float* adjoints,
 ) noexcept nogil:
     """Loss of each example; adjoints of the nodes it reads. False if a loss is not finite."""
     cdef float share[LANES]
     cdef float loss[LANES]
-    cdef float weight[LANES]
     cdef float best[LANES]
-    cdef float likeliest[LANES]
     cdef int32_t arg[LANES]
-    cdef int32_t wanted[LANES]
     cdef bint right[LANES]
     cdef const float* z
     cdef int64_t lane, j
@@ -191,7 +214,6 @@ cdef bint seed_adjoints(
     for lane in range(LANES):
         share[lane] = one_share if lane < n else <float>0
         loss[lane] = 0
-        weight[lane] = 1
         best[lane] = -<float>INFINITY
         arg[lane] = 0
         right[lane] = True
@@ -211,31 +233,13 @@ cdef bint seed_adjoints(
             for lane in range(n):
                 adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] += r.target[row[lane] * r.n_outputs + j]
     if r.loss == LOSS_CROSS_ENTROPY and r.label == NULL:
-        for lane in range(LANES):
-            weight[lane], likeliest[lane], wanted[lane] = 0, -1, 0
-            for j in range(r.n_outputs):
-                target = r.target[row[lane] * r.n_outputs + j]
-                weight[lane] = weight[lane] + target
-                if target > likeliest[lane]:
-                    likeliest[lane], wanted[lane] = target, <int32_t>j
-            right[lane] = arg[lane] == wanted[lane]
-    if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_BINARY or r.loss == LOSS_NODE:
+        seed_classes(r, row, share, values, adjoints, arg, loss, right)
+    elif r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_BINARY or r.loss == LOSS_NODE:
         for lane in range(LANES):
             loss[lane] = values[r.loss_slot[0] * <int64_t>LANES + lane]
             if r.backward:
-                adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += weight[lane] * share[lane]
-    if r.loss == LOSS_CROSS_ENTROPY and r.label == NULL:
-        # The sum of target * (logsumexp(z) - z): of a class that is not to be nothing, whatever its z.
-        for lane in range(LANES):
-            best[lane], loss[lane] = loss[lane], 0
-        for j in range(r.n_outputs):
-            z = values + r.loss_slot[j + 1] * <int64_t>LANES
-            for lane in range(LANES):
-                target = r.target[row[lane] * r.n_outputs + j]
-                loss[lane] = loss[lane] + (target * (best[lane] - z[lane]) if target > 0 else <float>0)
-                if r.backward:
-                    adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] -= target * share[lane]
-    elif r.loss == LOSS_CROSS_ENTROPY:
+                adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += share[lane]
+    if r.loss == LOSS_CROSS_ENTROPY and r.label != NULL:
         # logsumexp(z) - z[label]
         for lane in range(n):
             j = r.loss_slot[r.label[row[lane]] + 1] * <int64_t>LANES + lane
