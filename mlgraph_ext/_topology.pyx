@@ -86,7 +86,7 @@ def same_lists(const int64_t[::1] start, const int32_t[::1] count, const int32_t
             if not (start[i] >= 0 and 0 <= count[i] <= pool.shape[0] - start[i]):
                 good = False
                 break
-            h = mix(<uint64_t>start[i], <uint64_t>count[i]) & (size - 1)
+            h = mix(mix(1, <uint64_t>start[i]), <uint64_t>count[i]) & (size - 1)
             while table[h] >= 0 and not (start[table[h]] == start[i] and count[table[h]] == count[i]):
                 h = (h + 1) & (size - 1)
             if table[h] >= 0:
