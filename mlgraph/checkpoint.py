@@ -113,7 +113,7 @@ class Checkpoint:
             if isinstance(found, str):
                 raise CheckpointError(f"checkpoint: {path} belongs to another run, with {found}")
             if damage:
-                warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=3)
+                warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=4)
             graph, state = found
             self._whole, self._place = path == self.path, (state.epoch, state.step)
             self._model.graph._become(graph)

@@ -194,7 +194,7 @@ class Examples:
         x = self.bytes
         if x is not None and x.size and x[:: len(x) // 64 + 1].max() <= 1 and x.max() == 1:
             what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
-            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=3)
+            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=4)
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:
         """The same data as bytes, where there are many and each is exactly byte / 255: a quarter of the memory to read."""

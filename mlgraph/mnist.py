@@ -23,7 +23,7 @@ from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, RATES, SECONDS
 from mlgraph.app.common import add_common_options, check_fit, complain, count, describe, finite, load_data, load_model
 from mlgraph.app.display import Display
 from mlgraph.datasets import Dataset
-from mlgraph.model import checked_decay
+from mlgraph.fitting import checked_decay
 from mlgraph.modelfile import write_atomically
 from mlgraph.nonfinite import POLICIES
 from mlgraph.ops import ACTIVATIONS

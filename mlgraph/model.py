@@ -5,33 +5,29 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
-from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ids, Ints
-from mlgraph.checks import LARGEST, one_of, plain, share, shown, truth, whole
-from mlgraph.engine import FEW, STATE, Engine, Examples, checked_threads
+from mlgraph.checks import plain
+from mlgraph.engine import Engine, Examples
 from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
 from mlgraph.losses import CROSS_ENTROPIES, Labels, define_loss, empty_answers, read_targets
 from mlgraph.lowering import gather, topological
-from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.plan import Plan
 from mlgraph.trace import Trace, trace
-from mlgraph.training import History, Progress, RunState, epoch_steps, train
+from mlgraph.training import History, Progress
 from mlgraph.views import Edge, Neuron, Node
 
 if TYPE_CHECKING:
     from mlgraph.arrays import Edges
-    from mlgraph.checkpoint import Checkpoint
     from mlgraph.drawing import Drawing
     from mlgraph.network import Layer
-    from mlgraph.sparsify import Acting, Schedule
+    from mlgraph.sparsify import Schedule
 
 Self = TypeVar("Self", bound="Model")  # that of typing is of Python 3.11
 
@@ -552,77 +548,14 @@ class Model:
         ModelFileError
             If there is a checkpoint to go on from, and neither it nor the one before can be read.
         """
-        examples = Examples(x, self.graph.n_inputs)
-        label, target = self._targets(y, len(examples))
-        sizes = _pair("batch_size", batch_size, int, 1, 2**63)
-        rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
-        epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
-        weight_decay = checked_decay(weight_decay, max(rates))
-        optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
-        on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
-        shuffle, resume = truth("shuffle", shuffle), truth("resume", resume)
-        if resume and checkpoint is None:
-            raise ValueError("resume: expected a checkpoint to go on from, came none")
-        if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, Real) or not 0 <= checkpoint_every < np.inf:
-            raise ValueError(f"checkpoint_every: expected seconds from 0 on, came {shown(checkpoint_every)}")
-        checked_threads(n_threads)
-        if callback is not None and not callable(callback):
-            raise TypeError(f"callback: expected a callable, came {type(callback).__name__}")
-        examples.warn_of_truths()
-        examples = examples.in_bytes(n_threads)
-        examples.check_trainable()
-        validate: Callable[[], dict[str, float]] | None = None
-        held: Examples | None = None
-        if validation is not None:
-            if not isinstance(validation, tuple | list) or len(validation) != 2:
-                raise ValueError(f"validation: expected (x, y), came {shown(validation)}")
-            held = Examples(validation[0], self.graph.n_inputs, "validation x")
-            held = held.in_bytes(n_threads)
-            held.check_trainable()
-            held_targets = self._targets(validation[1], len(held), "validation y")
-            validate = partial(self._evaluate, held, *held_targets, n_threads)
-        if optimizer == "sgd" and momentum:
-            optimizer = "momentum"
-        acting: Acting | None = None
-        if sparsify is not None:
-            from mlgraph.sparsify import Acting
+        from mlgraph.fitting import fit
 
-            acting = Acting(sparsify, self, examples, label, target, epochs, seed, n_threads)
-        with self.graph.in_training():
-            self._engine("loss")
-            correct = empty_answers(self.loss, len(examples), label)
-            state = RunState(np.zeros(len(examples), np.float32), correct, History())
-            keeper: Checkpoint | None = None
-            if checkpoint is not None:
-                from mlgraph.checkpoint import Checkpoint
-
-                arguments = {
-                    "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
-                    "weight_decay": weight_decay, "optimizer": optimizer, "shuffle": shuffle, "seed": seed,
-                    "on_nonfinite": on_nonfinite, "sparsify": repr(sparsify),
-                }  # fmt: skip
-                seen = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
-                keeper = Checkpoint(checkpoint, checkpoint_every, self, state, arguments, seen)
-            if not (keeper and resume and keeper.resume()):
-                for name in ("first", "second"):
-                    self.graph.storage.state.pop(name, None)
-                for name in STATE[optimizer]:
-                    self.graph.storage.state_vector(name, fresh=True)
-            self.history = state.history
-            options = {
-                "label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes,
-                "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed, "n_threads": n_threads,
-                "few": min(*sizes, len(examples)) <= FEW,
-            }  # fmt: skip
-            with keeper or nullcontext():
-                train(
-                    partial(self._run, "loss"), examples, epochs,
-                    lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer,
-                    weight_decay=weight_decay, options=options, shuffle=shuffle,
-                    guard=Guard(self, on_nonfinite, examples, optimizer, options), validate=validate, callback=callback,
-                    state=state, between=keeper.between_steps if keeper else lambda: None, sparse=acting,
-                )  # fmt: skip
-        return self.history
+        return fit(
+            self, x, y, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, momentum=momentum,
+            weight_decay=weight_decay, optimizer=optimizer, validation=validation, shuffle=shuffle, seed=seed,
+            callback=callback, sparsify=sparsify, on_nonfinite=on_nonfinite, checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every, resume=resume, n_threads=n_threads,
+        )  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
@@ -755,22 +688,3 @@ class Model:
     def _name(self, node: int) -> str:
         """What an error calls a node."""
         return f"{self.graph[node].kind} {plain(self.graph[node].name)}"
-
-
-def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple[Any, Any]:
-    """(from, to) of a schedule, from a pair or one number."""
-    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    number = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
-    if len(pair) != 2 or not all(isinstance(v, number) and not isinstance(v, bool) and least <= v < most for v in pair):
-        expected = f"one or two {kind.__name__}s, from {least} to below {most:.6g}"
-        raise ValueError(f"{name}: expected {expected}, came {shown(value)}")
-    return kind(pair[0]), kind(pair[1])
-
-
-def checked_decay(value: Any, rate: float) -> float:
-    """A weight decay that takes no more than all of a weight at this learning rate."""
-    most = min(1 / rate, LARGEST) if rate else LARGEST
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= most:  # type: ignore[operator]
-        expected = f"to 1 / learning_rate, {most:.6g}" if most < LARGEST else "on that float32 can hold"
-        raise ValueError(f"weight_decay: expected a number from 0 {expected}, came {shown(value)}")
-    return float(value)

@@ -72,7 +72,7 @@ cdef extern from *:
     static void keep_frozen(const float *frozen, int64_t n, float *g) {
         for (int64_t i = 0; i < n; i++) g[i] = frozen[i] != 0 ? 0 : g[i];
     }
-    /* Weights lose a share of themselves, but for what is frozen or infinite; `frozen` may be NULL. A pass of its own, 1 to 2 %
+    /* Weights lose a share of themselves, but for what is frozen or infinite; `frozen` may be NULL. A pass of its own, 1 to 4 %
        of an epoch, that costs nothing where there is no decay. */
     static void decay_weights(const float *frozen, float share, int64_t n, float *w) {
         if (frozen) for (int64_t i = 0; i < n; i++) w[i] -= frozen[i] == 0 && w[i] - w[i] == 0 ? share * w[i] : 0;

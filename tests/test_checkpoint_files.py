@@ -56,8 +56,10 @@ def test_the_one_before_a_torn_one(path, damage):
     damage(path)
     net, previous = network(), path.with_name("run.npz.previous")
     good = previous.read_bytes()
-    with pytest.warns(RuntimeWarning, match=rf"^checkpoint: {path}: .*; going on from {previous}$"), pytest.raises(Stop):
+    expected = rf"^checkpoint: {path}: .*; going on from {previous}$"
+    with pytest.warns(RuntimeWarning, match=expected) as told, pytest.raises(Stop):
         fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0, resume=True, callback=stop_at(2))
+    assert told[0].filename == fit.__code__.co_filename
     # The first to be written takes the place of the torn one.
     assert previous.read_bytes() == good and mlgraph.load(path).n_edges == net.n_edges
     net = network()

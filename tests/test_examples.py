@@ -169,3 +169,10 @@ def test_bad_targets(targets, error, message):
     with pytest.raises(error, match=message):
         net.fit(X, targets)
     assert bits(net) == before
+
+
+def test_a_warning_points_at_who_called_fit():
+    net = network()
+    with pytest.warns(UserWarning, match="bytes are read as byte / 255") as told:
+        net.fit((X > 200).astype(np.uint8), Y, epochs=1)
+    assert [warning.filename for warning in told] == [__file__]
