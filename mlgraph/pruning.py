@@ -22,8 +22,8 @@ from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
 __all__ = [
-    "Places", "absent", "absent_gradient", "check_criterion", "gradient", "grow_best", "keep_best",
-    "layers_of", "levels_of", "place_scores", "prune", "regrow",
+    "Places", "absent", "absent_gradient", "check_criterion", "check_room", "gradient", "grow_best", "keep_best",
+    "layers_of", "levels_of", "place_scores", "prune", "regrow", "room",
 ]  # fmt: skip
 
 SCOPES = ("global", "layer")
@@ -69,13 +69,10 @@ def prune(
     if slope is None:
         slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
     graph, random = model.graph, np.random.default_rng([seed, 1, step])
-    group = layers_of(model) if scope == "layer" else np.zeros(len(graph), np.int64)
-    mine = np.flatnonzero(model._own() & (graph.codes >= NEURON))
     if neurons is None:
-        made = np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[mine]]
-        wanted = np.round((1 - gone) * np.bincount(group[mine], made))
-        return keep_best(model, group, wanted, by, slope, random)
-    hidden = np.setdiff1d(mine, list(graph.protected()))
+        return keep_best(model, *room(model, gone, scope), by, slope, random)
+    group = _groups(model, scope)
+    hidden = np.setdiff1d(_own_neurons(model), list(graph.protected()))
     total = np.bincount(group[hidden], minlength=1)
     hidden = hidden[model._needed()[hidden]]
     score = _neuron_scores(graph, hidden, by, slope, random)
@@ -83,6 +80,24 @@ def prune(
     lost[hidden[~_best(score, group[hidden], np.round((1 - gone) * total))]] = True
     cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
     return 0
+
+
+def room(model: Model, sparsity: float, scope: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The group of the edges into each node, and how many edges of each group a sparsity leaves."""
+    graph, group, mine = model.graph, _groups(model, scope), _own_neurons(model)
+    made = np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[mine]]
+    return group, np.round((1 - sparsity) * np.bincount(group[mine], made))
+
+
+def check_room(model: Model, group: npt.NDArray[np.int64], wanted: npt.NDArray[Any]) -> None:
+    """Raise ValueError if no `wanted` edges of each group are a path to each output, whichever are the best."""
+    graph, edges = model.graph, wiring(model.graph)
+    alive = graph.alive()
+    there = np.flatnonzero(alive[edges.source] & alive[edges.target])
+    source, target = edges.source[there], edges.target[there]
+    # Paths by the sources that most read, and of these by the first, have most in common.
+    lines = _lifelines(graph, source, target, np.bincount(source)[source] - source / len(graph))
+    _check_paths(group[target[lines[model._needed()[target[lines]]]]], wanted)
 
 
 def check_criterion(by: Criterion) -> None:
@@ -129,10 +144,7 @@ def keep_best(
     best[own] = score
     lines = _lifelines(graph, edges.source[there], target[there], best)
     lines = (np.cumsum(own) - 1)[lines[own[lines]]]
-    least = np.bincount(group[few.target[lines]], minlength=len(wanted))
-    if (least > wanted).any():
-        i = int(np.argmax(least > wanted))
-        raise ValueError(f"sparsity: expected to keep at least {least[i]} edges, a path to each output, came {int(wanted[i])}")
+    _check_paths(group[few.target[lines]], wanted)
     score = np.minimum(score, np.finfo(np.float64).max)  # nothing is as good as a path to an output
     score[lines] = np.inf
     gone = np.ones(len(target), bool)
@@ -332,6 +344,22 @@ def _lifelines(graph: Graph, source: Ids, target: Ids, score: Scores) -> npt.NDA
         above = np.concatenate([source[chosen[-1]], gather(pool, start[operations], count[operations])])
         reached = np.unique(above[~seen[above]]).astype(np.int64)
     return np.concatenate(chosen)
+
+
+def _check_paths(group: npt.NDArray[np.int64], wanted: npt.NDArray[Any]) -> None:
+    """Raise ValueError if edges of these groups are more than are wanted of one."""
+    least = np.bincount(group, minlength=len(wanted))
+    if (least > wanted).any():
+        i = int(np.argmax(least > wanted))
+        raise ValueError(f"sparsity: expected to keep at least {least[i]} edges, a path to each output, came {int(wanted[i])}")
+
+
+def _groups(model: Model, scope: str) -> npt.NDArray[np.int64]:
+    return layers_of(model) if scope == "layer" else np.zeros(len(model.graph), np.int64)
+
+
+def _own_neurons(model: Model) -> npt.NDArray[np.int64]:
+    return np.flatnonzero(model._own() & (model.graph.codes >= NEURON))
 
 
 def _asked(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, what: str) -> Scores:

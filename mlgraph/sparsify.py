@@ -22,7 +22,19 @@ from mlgraph.checks import one_of, share, whole
 from mlgraph.engine import Examples
 from mlgraph.model import Model
 from mlgraph.network import Network
-from mlgraph.pruning import SCOPES, absent, check_criterion, gradient, grow_best, keep_best, layers_of, place_scores, prune
+from mlgraph.pruning import (
+    SCOPES,
+    absent,
+    check_criterion,
+    check_room,
+    gradient,
+    grow_best,
+    keep_best,
+    layers_of,
+    place_scores,
+    prune,
+    room,
+)  # fmt: skip
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
@@ -69,7 +81,7 @@ class Schedule(ABC):
         return np.where(reached > before, reached * (self.until / self.updates), np.nan)
 
     def check(self, model: Model) -> None:  # noqa: B027 - a schedule that takes any model has nothing to add
-        """Raise TypeError if this is no model for the schedule."""
+        """Raise TypeError if this is no model for the schedule, ValueError if so few edges cannot be a path to each output."""
 
     @abstractmethod
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
@@ -183,6 +195,10 @@ class GradualPruning(Schedule):
         t = (moment - self.start) / (self.until - self.start)
         return self.initial + (self.sparsity - self.initial) * (1 - (1 - t) ** 3)
 
+    def check(self, model: Model) -> None:
+        """Raise ValueError if so few edges cannot be a path to each output."""
+        check_room(model, *room(model, self.sparsity, self.scope))
+
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut to the sparsity of the moment."""
         if moment >= self.start and self.at(moment) > model.sparsity:
@@ -224,10 +240,9 @@ class SET(Schedule):
         """Cut a share of each layer's edges and grow it to its size again."""
         random = np.random.default_rng([seed, 3, step])
         net = _network(model)
-        wanted = erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
+        wanted = self._sizes(net)
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
-        # Neurons that were added to the graph beside the layers keep all their edges.
-        keep_best(net, layers_of(net), np.append(np.round((1 - moved) * wanted), net.graph.n_edges))
+        keep_best(net, *self._room(net, moved))
         places = absent(net)
         missing = [most - p.n_edges for most, p in zip(wanted, places, strict=True)]
         if step and max(missing) > 0:
@@ -237,8 +252,18 @@ class SET(Schedule):
             grow_best(net.graph, places, scores, np.maximum(missing, 0))
 
     def check(self, model: Model) -> None:
-        """Raise TypeError if this is no `Network`."""
-        _network(model)
+        """Raise TypeError if this is no `Network`, ValueError if so few edges cannot be a path to each output."""
+        net = _network(model)
+        check_room(net, *self._room(net, self.fraction))
+
+    def _sizes(self, net: Network) -> Doubles:
+        """Edges of each layer."""
+        return erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
+
+    def _room(self, net: Network, moved: float) -> tuple[npt.NDArray[np.int64], Doubles]:
+        """The layer of each node, and how many edges each layer keeps while this share of them moves."""
+        # Neurons that were added to the graph beside the layers keep all their edges.
+        return layers_of(net), np.append(np.round((1 - moved) * self._sizes(net)), net.graph.n_edges)
 
 
 @dataclass(frozen=True, repr=False)

@@ -297,6 +297,34 @@ def test_a_schedule_for_another_model():
     assert model.n_edges == 15
 
 
+@pytest.mark.parametrize(
+    ("schedule", "least"),
+    [
+        (GradualPruning(0.992), 11),  # an edge for each output, and one into the neuron of each layer that all share
+        (GradualPruning(0.98, scope="layer"), 9),
+        (SET(0.95, fraction=0.4), 9),  # 13 at the end, of which 8 stay while the others move
+        (RigL(0.5, fraction=1), 1),
+    ],
+    ids=repr,
+)
+def test_too_few_edges_are_refused_before_training(schedule, least):
+    net = network()
+    before = net.graph.get_parameters()
+    with pytest.raises(ValueError, match=f"sparsity: expected to keep at least {least} edges, a path to each output, came \\d"):
+        net.fit(X, Y, sparsify=schedule, **OPTIONS)
+    assert net.sparsity == 0 and not len(net.history.batch_loss)
+    np.testing.assert_array_equal(net.graph.get_parameters(), before)
+
+
+def test_the_fewest_edges_are_allowed():
+    """Each output reads the same neuron of each layer, which reads one source."""
+    net = network()
+    n_edges = net.n_edges
+    fewest = len(net.outputs) + len(net.layers) - 1
+    net.fit(X, Y, sparsify=GradualPruning(1 - fewest / n_edges, by=lambda edges: -edges.source - 0.1), **OPTIONS)
+    assert net.n_edges == fewest
+
+
 # --- going on -----------------------------------------------------------------------------------------------------------
 
 
