@@ -134,15 +134,19 @@ class Model:
         seed: int = 0,
         n_threads: int | None = None,
     ) -> None:
-        """Cut the edges, or the neurons, of the lowest scores. It is one edit, which `undo` takes back.
+        """Cut the weakest edges, or neurons. It is one edit, which `undo` takes back.
+
+        An edge is as strong as the strongest path through it, from where values come from to an output; a path is as strong as
+        its edge of the lowest score. So a large weight goes with a small one that nothing leads past; what is kept is of use,
+        and no output is cut off. With neurons it is the same, by their scores.
 
         Parameters
         ----------
         sparsity : float
             Share of the edges that is gone afterwards, of all that the neurons were made with; nothing goes where it is gone
-            already. What the cut leaves without a live source, or without a way to an output, goes too, so that more may be
-            gone than asked for: `sparsity` then says how much. Of a model that shares its graph with others only what is not
-            theirs alone.
+            already. With ``scope="layer"``, and where strengths are equal, something may be left without a live source or
+            without a way to an output. That goes, too, so that more may be gone than asked for: `sparsity` then says how much.
+            Of a model that shares its graph with others only what is not theirs alone.
         neurons : float
             In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
         by : str or callable
@@ -163,7 +167,7 @@ class Model:
         Raises
         ------
         ValueError
-            If an output would be cut off; nothing has changed.
+            If so little would be kept that it is no path to each output; nothing has changed.
 
         Warns
         -----

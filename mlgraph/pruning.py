@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ids, Mask
-from mlgraph.arrays import Edges, wiring
+from mlgraph.arrays import Edges, Wiring, wiring
 from mlgraph.checks import one_of, real_array, share, shown, whole
 from mlgraph.edits import cut, grow
 from mlgraph.engine import Engine, Examples, checked_threads
 from mlgraph.graph import INPUT, NEURON, Graph
-from mlgraph.lowering import gather, topological
+from mlgraph.lowering import is_live, topological
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.plan import Plan
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
+from mlgraph_ext import _topology
 
 __all__ = [
     "Places", "absent", "absent_gradient", "check_criterion", "check_room", "gradient", "grow_best", "keep_best",
@@ -75,9 +76,19 @@ def prune(
     hidden = np.setdiff1d(_own_neurons(model), list(graph.protected()))
     total = np.bincount(group[hidden], minlength=1)
     hidden = hidden[model._needed()[hidden]]
-    score = _neuron_scores(graph, hidden, by, slope, random)
-    edges, lost = wiring(graph), np.zeros(len(graph), bool)
-    lost[hidden[~_best(score, group[hidden], np.round((1 - gone) * total))]] = True
+    score, wanted = _neuron_scores(graph, hidden, by, slope, random), np.round((1 - gone) * total)
+    edges = wiring(graph)
+    others, present = _present(model, edges)
+    # An edge is as good as the neuron that it leads to.
+    into = np.full(len(graph), np.inf)
+    into[hidden] = _comparable(score, group[hidden], wanted)
+    strength, chosen = _strongest(graph, edges, others, present, into[edges.target[present]])
+    best = np.full(len(graph), -np.inf)
+    np.maximum.at(best, edges.target, strength)
+    best[edges.target[chosen]] = np.inf
+    _check_paths("neurons", "neurons", group[hidden[np.isposinf(best[hidden])]], wanted)
+    lost = np.zeros(len(graph), bool)
+    lost[hidden[~_best(best[hidden], group[hidden], wanted)]] = True
     cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
     return 0
 
@@ -92,12 +103,11 @@ def room(model: Model, sparsity: float, scope: str) -> tuple[npt.NDArray[np.int6
 def check_room(model: Model, group: npt.NDArray[np.int64], wanted: npt.NDArray[Any]) -> None:
     """Raise ValueError if no `wanted` edges of each group are a path to each output, whichever are the best."""
     graph, edges = model.graph, wiring(model.graph)
-    alive = graph.alive()
-    there = np.flatnonzero(alive[edges.source] & alive[edges.target])
-    source, target = edges.source[there], edges.target[there]
+    others, mine = _present(model, edges)
     # Paths by the sources that most read, and of these by the first, have most in common.
-    lines = _lifelines(graph, source, target, np.bincount(source)[source] - source / len(graph))
-    _check_paths(group[target[lines[model._needed()[target[lines]]]]], wanted)
+    source = edges.source[mine]
+    _, chosen = _strongest(graph, edges, others, mine, np.bincount(source)[source] - source / len(graph))
+    _check_paths("sparsity", "edges", group[edges.target[mine[chosen[mine]]]], wanted)
 
 
 def check_criterion(by: Criterion) -> None:
@@ -114,10 +124,10 @@ def keep_best(
     slope: Float32 | None = None,
     random: np.random.Generator | None = None,
 ) -> int:
-    """Keep the best `wanted` edges of each group, of those that are alive; how many. To each output of a model one path stays.
+    """Keep the strongest `wanted` edges of each group, of those that are alive; how many. To each output one path stays.
 
-    More may be gone afterwards: what leads from or to nothing that is alive. What only other models of the graph need is left
-    as it is.
+    More may be gone afterwards: what leads from or to nothing that is alive, for the groups are cut apart from each other, and
+    of equal ones some at random. What only other models of the graph need is left as it is.
 
     Parameters
     ----------
@@ -127,11 +137,8 @@ def keep_best(
         The gradient, in the places of the parameter vector, for the saliency.
     """
     graph, edges = model.graph, wiring(model.graph)
-    alive, target = graph.alive(), edges.target
-    there = np.flatnonzero(alive[edges.source] & alive[target])
-    own = model._needed()[target[there]]
-    mine = there[own]
-    few = Edges(edges.source[mine], target[mine], graph.parameters[edges.place[mine]])
+    others, mine = _present(model, edges)
+    few = Edges(edges.source[mine], edges.target[mine], graph.parameters[edges.place[mine]])
     if callable(by):
         score = _asked(graph, by, few, len(mine), "edge")
         edges = wiring(graph)
@@ -140,17 +147,13 @@ def keep_best(
         score = random.random(len(mine))
     else:
         score = np.abs(few.weight if slope is None else few.weight * slope[edges.place[mine]]).astype(np.float64)
-    best = np.full(len(there), np.inf)  # edges of other models alone stay
-    best[own] = score
-    lines = _lifelines(graph, edges.source[there], target[there], best)
-    lines = (np.cumsum(own) - 1)[lines[own[lines]]]
-    _check_paths(group[few.target[lines]], wanted)
-    score = np.minimum(score, np.finfo(np.float64).max)  # nothing is as good as a path to an output
-    score[lines] = np.inf
-    gone = np.ones(len(target), bool)
-    gone[there[~own]] = False
-    kept = _best(score, group[few.target], wanted)
-    gone[mine[kept]] = False
+    into = group[few.target]
+    strength, chosen = _strongest(graph, edges, others, mine, _comparable(score, into, wanted))
+    _check_paths("sparsity", "edges", into[chosen[mine]], wanted)
+    strength[chosen] = np.inf
+    kept = _best(strength[mine], into, wanted)
+    gone = np.ones(len(edges.source), bool)
+    gone[others] = gone[mine[kept]] = False
     cut(graph, edges, gone, sweep=True)
     return int(np.count_nonzero(kept))
 
@@ -326,32 +329,62 @@ def _neuron_scores(
     return np.asarray(np.sqrt(into * out))
 
 
-def _lifelines(graph: Graph, source: Ids, target: Ids, score: Scores) -> npt.NDArray[np.int64]:
-    """Edges of one path to each output of a model: on the way up the best edge into every neuron. NaN is nobody's best."""
-    if not len(target):
-        return np.zeros(0, np.int64)
-    first = np.flatnonzero(np.diff(target, prepend=-1))  # edges come neuron by neuron
-    at = np.flatnonzero(score == np.repeat(np.fmax.reduceat(score, first), np.diff(first, append=len(target))))
-    best = np.full(len(graph), -1)
-    best[target[at[::-1]]] = at[::-1]
-    code, (start, count, pool) = graph.codes, graph.topology()
-    seen, chosen = np.zeros(len(graph), bool), [np.zeros(0, np.int64)]
-    reached = np.array(sorted(graph.protected()), np.int64)
-    while len(reached):
-        seen[reached] = True
-        chosen.append(best[reached][best[reached] >= 0])
-        operations = reached[code[reached] < NEURON]
-        above = np.concatenate([source[chosen[-1]], gather(pool, start[operations], count[operations])])
-        reached = np.unique(above[~seen[above]]).astype(np.int64)
-    return np.concatenate(chosen)
+def _present(model: Model, edges: Wiring) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of all edges those that are alive for other models alone, and those for this one."""
+    alive = model.graph.alive()
+    there = alive[edges.source] & alive[edges.target]
+    own = model._needed()[edges.target]
+    return np.flatnonzero(there & ~own), np.flatnonzero(there & own)
 
 
-def _check_paths(group: npt.NDArray[np.int64], wanted: npt.NDArray[Any]) -> None:
-    """Raise ValueError if edges of these groups are more than are wanted of one."""
+def _strongest(
+    graph: Graph, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], score: Scores
+) -> tuple[Scores, Mask]:
+    """Of each edge the strength of the strongest path through it to an output; those of one strongest path to each output.
+
+    A path is as strong as its edge of the lowest score. What is kept for being best by that, and not by its own score alone,
+    leads from something that is alive to an output, and no output that such edges reach needs more of them.
+    """
+    start, count, pool = graph.topology()
+    order, first = topological(graph, start, count, pool)[1], np.full(len(graph), -1)
+    first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
+    n = len(edges.source)
+    given, strength, chosen = np.full(n, -np.inf), np.empty(n), np.zeros(n, bool)
+    given[others] = np.inf
+    given[mine] = np.clip(score, np.finfo(float).min, np.finfo(float).max)  # infinite is what has no choice
+    up = np.where(is_live(graph.codes, start, count, pool, order[:0]), np.inf, -np.inf)
+    down = np.full(len(graph), -np.inf)
+    down[sorted(graph.protected())] = np.inf
+    _topology.strongest(start, count, pool, order, first, given, up, down, strength, chosen.view(np.uint8))
+    return strength, chosen
+
+
+def _comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Scores:
+    """Scores of several groups as distances from the lowest that each keeps, so that they can be compared; none is NaN."""
+    if np.isnan(score).any():
+        raise ValueError("by: expected scores that are numbers, came nan")
+    if len(wanted) > 1:
+        score = np.clip(score, np.finfo(float).min / 2, np.finfo(float).max / 2)
+        for mine, most in _members(group, wanted):
+            least = len(mine) - min(most, len(mine))
+            if least < len(mine):
+                score[mine] -= np.partition(score[mine], least)[least]
+    return score
+
+
+def _members(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+    """The members of each group, and how many are wanted."""
+    sizes = np.bincount(group, minlength=len(wanted))[: len(wanted)]
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)) if len(wanted) > 1 else [np.arange(len(group))]
+    return zip(members, wanted.astype(np.int64).tolist(), strict=False)
+
+
+def _check_paths(name: str, what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> None:
+    """Raise ValueError if what is in these groups, on paths to outputs, is more than is wanted of one."""
     least = np.bincount(group, minlength=len(wanted))
     if (least > wanted).any():
         i = int(np.argmax(least > wanted))
-        raise ValueError(f"sparsity: expected to keep at least {least[i]} edges, a path to each output, came {int(wanted[i])}")
+        raise ValueError(f"{name}: expected to keep at least {least[i]} {what}, a path to each output, came {int(wanted[i])}")
 
 
 def _groups(model: Model, scope: str) -> npt.NDArray[np.int64]:
@@ -378,14 +411,8 @@ def _best(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> M
 
     The first of equal ones would be those of one layer.
     """
-    if np.isnan(score).any():
-        raise ValueError("by: expected scores that are numbers, came nan")
     keep, random = np.zeros(len(score), bool), np.random.default_rng(0)  # one: groups of one size lose other places
-    members = [np.arange(len(score))]
-    if len(wanted) > 1:
-        sizes = np.bincount(group, minlength=len(wanted))[: len(wanted)]
-        members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes))
-    for mine, most in zip(members, wanted.astype(np.int64).tolist(), strict=False):
+    for mine, most in _members(group, wanted):
         if most >= len(mine):
             keep[mine] = True
         elif most > 0:

@@ -151,10 +151,10 @@ class Acting:
 
 @dataclass(frozen=True, repr=False)
 class GradualPruning(Schedule):
-    """Cut the edges of the lowest scores little by little, along a cubic curve (Zhu and Gupta 2017, To prune, or not to prune).
+    """Cut the weakest edges little by little, along a cubic curve (Zhu and Gupta 2017, To prune, or not to prune).
 
     The sparsity is ``initial + (sparsity - initial) * (1 - (1 - t)^3)`` with t from 0 at the moment `start` to 1 at `until`:
-    most goes early, while there is much to spare.
+    most goes early, while there is much to spare. `Model.prune` says what is weak.
 
     Parameters
     ----------

@@ -257,6 +257,76 @@ def spread(
                 flag[node] = flag[pool[j]]
 
 
+def strongest(
+    const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, const int32_t[::1] order,
+    const int64_t[::1] first, const double[::1] score, double[::1] up, double[::1] down, double[::1] strength,
+    uint8_t[::1] chosen,
+):
+    """Find how strong the strongest path through each edge is. A path is as strong as its edge of the lowest score.
+
+    Parameters
+    ----------
+    order : int32, shape (nodes,)
+        All nodes, sources first.
+    first : int64, shape (nodes,)
+        Where the scores of the edges into a neuron begin; -1 for other nodes, which weaken no path.
+    score : float64, shape (edges,)
+        -infinity for an edge that no path may take.
+    up, down : float64, shape (nodes,), changed
+        Infinity where paths may begin, and where they may end, -infinity elsewhere; then the strength of the strongest path
+        that leads to a node, or from it.
+    strength : float64, shape (edges,), filled
+    chosen : uint8, shape (edges,), zeros
+        Set for the edges of one strongest path to each node where paths end. Of edges as good as each other there the one of
+        the highest score is taken, the first of them; of a node that is no neuron all sources.
+    """
+    cdef int64_t n = order.shape[0], edges = score.shape[0], i, j, k, at
+    cdef int32_t node, source
+    cdef double s, w, infinity = float("inf")
+    cdef int64_t* best = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # places of edges; an edge into each node
+    cdef uint8_t* on_path = <uint8_t*>malloc(n + 1)
+    cdef bint good = is_graph(start, count, pool) and n == start.shape[0] and are_nodes(order, n)
+    good = good and n == first.shape[0] == up.shape[0] == down.shape[0] and edges == strength.shape[0] == chosen.shape[0]
+    if best == NULL or on_path == NULL:
+        free(best)
+        free(on_path)
+        raise MemoryError(f"strongest: {n} nodes")
+    with nogil:
+        for i in range(n if good else 0):
+            if first[i] >= 0 and first[i] > edges - count[i]:
+                good = False
+        for i in range(n if good else 0):
+            node = order[i]
+            best[node] = -1
+            on_path[node] = down[node] == infinity
+            for j in range(count[node]):
+                source = pool[start[node] + j]
+                s = score[first[node] + j] if first[node] >= 0 else infinity
+                w = min(s, up[source])
+                k = best[node]
+                if w > up[node] or (k >= 0 and w == up[node] and s > score[first[node] + k]):
+                    up[node] = w
+                    best[node] = j if first[node] >= 0 else -1
+        for i in range(n - 1 if good else -1, -1, -1):
+            node = order[i]
+            for j in range(count[node]):
+                source = pool[start[node] + j]
+                if first[node] < 0:
+                    down[source] = max(down[source], down[node])
+                    on_path[source] |= on_path[node]
+                    continue
+                at = first[node] + j
+                w = min(score[at], down[node])
+                down[source] = max(down[source], w)
+                strength[at] = min(w, up[source])
+                if on_path[node] and j == best[node]:
+                    chosen[at] = on_path[source] = 1
+    free(best)
+    free(on_path)
+    if not good:
+        raise ValueError("start, count, pool, order, first, score, up, down, strength, chosen: expected a graph, came none")
+
+
 def merge(
     const int16_t[::1] code, const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool,
     const int32_t[::1] order, const int64_t[::1] identity, const uint8_t[::1] commutes, int32_t[::1] same,
