@@ -113,7 +113,7 @@ class Checkpoint:
             if isinstance(found, str):
                 raise CheckpointError(f"checkpoint: {path} belongs to another run, with {found}")
             if damage:
-                warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=4)
+                warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=3)
             graph, state = found
             self._whole, self._place = path == self.path, (state.epoch, state.step)
             self._model.graph._become(graph)
@@ -125,13 +125,11 @@ class Checkpoint:
 
     def _found(self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> str | tuple[Graph, RunState]:
         """Graph and state of the run in a file; or what tells that run from this one."""
-        what = header.get("checkpoint")
+        what: Any = header.get("checkpoint")
         require(isinstance(what, dict) and type(what.get("format")) is int, "no checkpoint: its header has none")
-        assert isinstance(what, dict)
         require(what["format"] == FORMAT, f"checkpoint: format: expected {FORMAT}, came {what['format']}: of another version")
         arguments, digests = what.get("arguments"), what.get("digests")
         require(isinstance(arguments, dict) and isinstance(digests, dict), "checkpoint: expected arguments and digests")
-        assert isinstance(arguments, dict) and isinstance(digests, dict)
         for name, here in self._arguments.items():
             if arguments.get(name) != here:
                 # Of `sgd` there are two kinds here; their momentum, which is compared before, tells one from the other.
@@ -148,9 +146,7 @@ class Checkpoint:
         epoch, step, taken, seconds = (what.get(name) for name in ("epoch", "step", "taken", "seconds"))
         counts = all(type(count) is int and 0 <= count < 2**62 for count in (epoch, step, taken))
         require(counts, f"checkpoint: epoch, step, taken: expected counts, came {epoch!r}, {step!r}, {taken!r}")
-        assert isinstance(epoch, int) and isinstance(step, int) and isinstance(taken, int)
         require(isinstance(seconds, float) and 0 <= seconds < np.inf, f"checkpoint: seconds: came {seconds!r}")
-        assert isinstance(seconds, float)
         state, n, epochs = self._state, len(self._state.losses), self._arguments["epochs"]
         history = History(**{name: arrays[f"history_{name}"].copy() for name in HISTORY})
         faults = len(arrays["history_nonfinite_step"])

@@ -93,23 +93,24 @@ class Drawing:
             if given is not None and not (isinstance(given, Mapping) and all(isinstance(v, Real) for v in given.values())):
                 raise TypeError(f"{name}: expected numbers by the ids of nodes, came {shown(given)}")
         self._graph = graph = nodes if isinstance(nodes, Graph) else listed[0].graph
-        self._code, (start, count, pool) = graph.codes, graph.topology()
-        wanted = np.array(graph._ids("nodes", listed) if listed else range(len(graph)), np.int32)
-        level, order = topological(graph, start, count, pool, wanted)
-        self._source, self._target = gather(pool, start[order], count[order]), np.repeat(order, count[order])
-        self._place = np.arange(len(self._source)) - np.repeat(np.cumsum(count[order]) - count[order], count[order])
-        if not listed:
-            wanted = np.setdiff1d(wanted, self._source)  # what nothing reads
-        traced = ({}, {}) if x is None else _trace(graph, order, wanted, x)
-        self._values, self._adjoints = ({**a, **(b or {})} for a, b in zip(traced, (values, adjoints), strict=True))
+        with graph.lock:
+            self._code, (start, count, pool) = graph.codes, graph.topology()
+            wanted = np.array(graph._ids("nodes", listed) if listed else range(len(graph)), np.int32)
+            level, order = topological(graph, start, count, pool, wanted)
+            self._source, self._target = gather(pool, start[order], count[order]), np.repeat(order, count[order])
+            self._place = np.arange(len(self._source)) - np.repeat(np.cumsum(count[order]) - count[order], count[order])
+            if not listed:
+                wanted = np.setdiff1d(wanted, self._source)  # what nothing reads
+            traced = ({}, {}) if x is None else _trace(graph, order, wanted, x)
+            self._values, self._adjoints = ({**a, **(b or {})} for a, b in zip(traced, (values, adjoints), strict=True))
 
-        # A constant or parameter stands next to what reads it first.
-        first = np.full(len(level), np.iinfo(np.int32).max)
-        np.minimum.at(first, self._source, level[self._target])
-        late = order[np.isin(self._code[order], [CONSTANT, PARAMETER]) & (first[order] < np.iinfo(np.int32).max)]
-        level[late] = first[late] - 1
-        self._boxes = self._fold(order, level, set(wanted.tolist()), limit)
-        self._link()
+            # A constant or parameter stands next to what reads it first.
+            first = np.full(len(level), np.iinfo(np.int32).max)
+            np.minimum.at(first, self._source, level[self._target])
+            late = order[np.isin(self._code[order], [CONSTANT, PARAMETER]) & (first[order] < np.iinfo(np.int32).max)]
+            level[late] = first[late] - 1
+            self._boxes = self._fold(order, level, set(wanted.tolist()), limit)
+            self._link()
 
     # --- folding -----------------------------------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class Drawing:
 def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, limit: int | None) -> Drawing:
     """`Model.draw` says what the parameters are."""
     graph = model.graph
-    drawn = [graph[i] for i in dict.fromkeys(model._probabilities or [*model._outputs, *model._loss_nodes])]
+    drawn = [graph[i] for i in dict.fromkeys(model._probabilities or model._sinks)]
     values: dict[int, float] = {}
     adjoints: dict[int, float] = {}
     if x is None and y is not None:
@@ -227,7 +228,7 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
         values = _of_model(model, x, None, model._kept())
     if x is not None and y is not None:
         # Of the nodes that the loss depends on: it takes the logits, not the probabilities.
-        adjoints = _of_model(model, x, y, np.array([*model._outputs, *model._loss_nodes], np.int32))
+        adjoints = _of_model(model, x, y, np.array(model._sinks, np.int32))
     return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST if limit is None else limit)
 
 
@@ -281,6 +282,8 @@ def _example(graph: Graph, x: npt.ArrayLike) -> npt.NDArray[Any]:
 def _trace(graph: Graph, order: Ids, outputs: Ids, x: npt.ArrayLike) -> tuple[dict[int, float], dict[int, float]]:
     """Values and adjoints of all nodes but constants, which say what they are, for one example."""
     example = _example(graph, x)
+    if not len(outputs):
+        return {}, {}
     shown, ids = order[graph.codes[order] != CONSTANT], outputs.tolist()
     found = trace(
         graph, Examples(example, graph.n_inputs), ids, shown, loss="cotangent", loss_nodes=[ids[0], *ids],

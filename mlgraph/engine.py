@@ -194,7 +194,7 @@ class Examples:
         x = self.bytes
         if x is not None and x.size and x[:: len(x) // 64 + 1].max() <= 1 and x.max() == 1:
             what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
-            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=4)
+            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=3)
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:
         """The same data as bytes, where there are many and each is exactly byte / 255: a quarter of the memory to read."""
@@ -420,7 +420,7 @@ class Engine:
         in_packs = bool(optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots)
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
         key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_zeroed, wide,
-               in_packs, storage.used)  # fmt: skip
+               in_packs)  # fmt: skip
         arrays = parameters, first_moment, second_moment, frozen
         prepared = self._prepared
         if prepared is None or prepared[0] != key or not all(map(is_, prepared[1], arrays)):

@@ -231,22 +231,15 @@ class Search:
 
     def _reads(self, slot: int) -> tuple[Ids, Doubles | None]:
         """Slots that a slot is made from, and for a neuron its weights: those of the example, scaled or dropped."""
-        none = np.zeros(0, np.int32)
         if slot < self._inputs:
-            return none, None
-        ins, index = self._instruction(slot), self._plan.index
-        n = slot - ins.dst
+            return np.zeros(0, np.int32), None
+        ins = self._instruction(slot)
         if ins.kind not in NEURONS:
-            return (index[ins.args + n * ins.arity : ins.args + (n + 1) * ins.arity] if ins.arity else none), None
-        if ins.kind == KINDS["dense"]:
-            sources = index[ins.args : ins.args + ins.arity]
-            places = n // PANEL * PANEL * ins.arity + n % PANEL + np.arange(ins.arity) * PANEL
-        else:
-            first, last = index[ins.args + n : ins.args + n + 2]
-            sources, places = index[ins.args + ins.size + 1 :][first:last], np.arange(first, last)
-        weights = self._engine.graph.parameters[ins.weights + places].astype(np.float64)
+            return reference.arguments_of(self._plan, ins)[slot - ins.dst], None
+        sources, at = reference.neuron(self._plan, ins, slot - ins.dst)
+        weights = self._engine.graph.parameters[at].astype(np.float64)
         edges = reference.draw(ins, self._options["seed"], self._number, self._at // LANES).edges
-        return sources, weights if edges is None else _product(edges[places], weights)
+        return sources, weights if edges is None else _product(edges[at - ins.weights], weights)
 
     def _instruction(self, slot: int) -> Instruction:
         place = Instruction._fields.index("dst")

@@ -80,6 +80,8 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     origin, place = [], []
     for i, ins, slots, edge in full:
         width = -(-ins.size // PANEL) * PANEL
+        if size + width * len(slots) > np.iinfo(np.int32).max:  # no place for a number of 32 bits
+            return plan, None
         # In the order of the block, so that a copy goes through it once, and through 16 rows at a time.
         taken = np.flatnonzero(edge >= 0)
         origin.append(ins.weights + edge[taken])

@@ -27,28 +27,106 @@ if TYPE_CHECKING:
 def fit(
     model: Model,
     x: npt.ArrayLike,
-    y: npt.ArrayLike,
+    y: npt.ArrayLike = (),
     *,
-    epochs: int,
-    batch_size: int | tuple[int, int],
-    learning_rate: float | tuple[float, float],
-    momentum: float,
-    weight_decay: float,
-    optimizer: str,
-    validation: tuple[npt.ArrayLike, npt.ArrayLike] | None,
-    shuffle: bool,
-    seed: int,
-    callback: Callable[[Progress], Any] | None,
-    sparsify: Schedule | None,
-    on_nonfinite: str,
-    checkpoint: str | os.PathLike[str] | None,
-    checkpoint_every: float,
-    resume: bool,
-    n_threads: int | None,
+    epochs: int = 10,
+    batch_size: int | tuple[int, int] = 128,
+    learning_rate: float | tuple[float, float] = 0.05,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    optimizer: str = "sgd",
+    validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    callback: Callable[[Progress], Any] | None = None,
+    sparsify: Schedule | None = None,
+    on_nonfinite: str = "raise",
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: float = 60.0,
+    resume: bool = False,
+    n_threads: int | None = None,
 ) -> History:
-    """`Model.fit` says what the parameters are."""
-    examples = Examples(x, model.graph.n_inputs)
-    label, target = model._targets(y, len(examples))
+    """Train from where the parameters are.
+
+    Adjoints, gradients, moments and parameters that come out of a step below the normal numbers of float32, 1.2e-38, are
+    zero instead (on x86-64); weights that plain SGD need not move, since their sources are zero, stay as they are.
+
+    Parameters
+    ----------
+    x : array_like, shape (examples, inputs)
+        uint8 is read as x / 255. What is not finite is refused before anything is learnt. A float32 array is not copied
+        (unless it is large, and each number exactly byte / 255: then its bytes are learnt from): who changes it meanwhile
+        goes past that check.
+    y : array_like
+        Labels, integers of shape (examples,), or targets of shape (examples, outputs); nothing where the loss is a node.
+        Targets of the binary cross-entropy are from 0 to 1, those of the softmax at least 0: the probabilities of the
+        classes, or the weight of an example in place of the 1 of its label. By the squared error several outputs learn
+        labels as 1 for the output of the label and 0 for all others.
+    epochs : int
+    batch_size : int or (int, int)
+        From and to: after every batch it moves with p^2, where p is the share of the training that is done. The gradient is
+        the mean over the batch.
+    learning_rate : float or (float, float)
+        From and to: it moves with p^1.5. `History.learning_rate` has that of each batch.
+    momentum : float
+        v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
+    weight_decay : float
+        At each step the weights of edges lose the share rate * weight_decay of themselves as well: w = w - rate *
+        weight_decay * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization). Biases do not, nor do parameters
+        that are nodes, which the loss may hold small. For SGD without momentum that is the gradient of weight_decay / 2 *
+        w^2, which other libraries add to the loss; with momentum a decay of theirs is one of 1 / (1 - momentum) times as
+        much here.
+    optimizer : "sgd" or "adam"
+        Adam as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999, and epsilon, 1e-8, stands beside the root
+        before its bias is corrected.
+    validation : (x, y), optional
+        Evaluated after each epoch.
+    shuffle : bool
+    seed : int
+        Fixes the order of the examples and what is dropped.
+    callback : callable, optional
+        Is given a `Progress` after every piece of steps and every epoch. If it raises StopIteration, the run ends there:
+        what was learnt stays, and the checkpoint, if any, can be gone on from. (So does ``next`` of an iterator that has
+        run out.)
+    sparsify : GradualPruning, SET or RigL, optional
+        Cuts and grows edges meanwhile.
+    on_nonfinite : "raise", "skip" or "disconnect"
+        What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever reaches
+        a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left out of
+        the step, or all of them where only their sum overflowed. "disconnect": the neuron where it began is cut out of
+        the graph, or where that is an operation, an output or the last way to one, the neuron that counted most for it;
+        then the step is taken again. The history says what was left out.
+    checkpoint : path, optional
+        A file that holds all that is needed to go on bit for bit, written anew as training goes on, at its end and at
+        Ctrl-C; the one before is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. When
+        it cannot be written, on a full disk, that is a warning and training goes on.
+    checkpoint_every : float
+        Seconds between two checkpoints, at least.
+    resume : bool
+        Go on from the checkpoint, if there is one, with the graph and parameters in it; its data and arguments must be
+        those given here. The result is that of a run that was never interrupted, to the bit on the same kind of
+        processor, but for `History.epoch_seconds`. What a callback did to the graph is in the checkpoint.
+    n_threads : int, optional
+        As many as the machine has and the work is worth by default. The result is the same to the bit for any number.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    NonFiniteError
+        If something is not finite, and that is what `on_nonfinite` says or there is nothing left to disconnect.
+        Parameters and optimizer state are as before the step. It names the node where it began.
+    RuntimeError
+        If the graph is being trained already, by another thread or by the run whose callback this is. To predict
+        meanwhile is fine: threads take turns.
+    CheckpointError
+        If the checkpoint belongs to another run.
+    ModelFileError
+        If there is a checkpoint to go on from, and neither it nor the one before can be read.
+    """
+    examples, loss = model._examples_and_loss(x, y)
     sizes = _pair("batch_size", batch_size, int, 1, 2**63)
     rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
     epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
@@ -71,21 +149,20 @@ def fit(
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
             raise ValueError(f"validation: expected (x, y), came {shown(validation)}")
-        held = Examples(validation[0], model.graph.n_inputs, "validation x")
+        held, held_loss = model._examples_and_loss(*validation, "validation ")
         held = held.in_bytes(n_threads)
         held.check_trainable()
-        held_targets = model._targets(validation[1], len(held), "validation y")
-        validate = partial(model._evaluate, held, *held_targets, n_threads)
+        validate = partial(model._evaluate, held, held_loss, n_threads)
     if optimizer == "sgd" and momentum:
         optimizer = "momentum"
     acting: Acting | None = None
     if sparsify is not None:
         from mlgraph.sparsify import Acting
 
-        acting = Acting(sparsify, model, examples, label, target, epochs, seed, n_threads)
+        acting = Acting(sparsify, model, examples, loss["label"], loss["target"], epochs, seed, n_threads)
     with model.graph.in_training():
         model._engine("loss")
-        correct = empty_answers(model.loss, len(examples), label)
+        correct = empty_answers(model.loss, len(examples), loss["label"])
         state = RunState(np.zeros(len(examples), np.float32), correct, History())
         keeper: Checkpoint | None = None
         if checkpoint is not None:
@@ -96,7 +173,9 @@ def fit(
                 "weight_decay": weight_decay, "optimizer": optimizer, "shuffle": shuffle, "seed": seed,
                 "on_nonfinite": on_nonfinite, "sparsify": repr(sparsify),
             }  # fmt: skip
-            seen = {"data": [examples.array, label, target], "validation data": [held.array, *held_targets] if held else []}
+            seen = {"data": [examples.array, loss["label"], loss["target"]], "validation data": []}
+            if held:
+                seen["validation data"] = [held.array, held_loss["label"], held_loss["target"]]
             keeper = Checkpoint(checkpoint, checkpoint_every, model, state, arguments, seen)
         if not (keeper and resume and keeper.resume()):
             for name in ("first", "second"):
@@ -105,8 +184,7 @@ def fit(
                 model.graph.storage.state_vector(name, fresh=True)
         model.history = state.history
         options = {
-            "label": label, "target": target, "loss": model.loss, "loss_nodes": model._loss_nodes,
-            "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed, "n_threads": n_threads,
+            **loss, "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed, "n_threads": n_threads,
             "few": min(*sizes, len(examples)) <= FEW,
         }  # fmt: skip
         with keeper or nullcontext():

@@ -8,7 +8,11 @@ from mlgraph.views import CONSTANT, NEURON, Neuron, Node
 LONGEST = 400
 """Characters after which a formula is cut short: a reader has stopped by then."""
 
-_STRENGTH = {"add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3, "pow": 4}
+_WRITTEN = {
+    "add": (1, "", " + "), "sub": (1, "", " - "), "mul": (2, "", " * "), "div": (2, "", " / "), "neg": (3, "-", ""),
+    "pow": (4, "", " ** "),
+}  # fmt: skip
+"""Ops that are no function of their arguments: how strongly they bind, and what stands before and between these."""
 
 
 def formula(node: Node, longest: int = LONGEST) -> str:
@@ -48,20 +52,18 @@ def formula(node: Node, longest: int = LONGEST) -> str:
 def _pieces(node: Node, i: int, code: int, around: int) -> list[str | tuple[int, int]]:
     op = ops.BY_CODE[code]
     sources = node.graph.sources_of(i).tolist()
-    strength = _STRENGTH.get(op.name, 0)
-    if op.arity < 0:
+    if op.name not in _WRITTEN:
         pieces: list[str | tuple[int, int]] = [f"{op.name}("]
         for k, source in enumerate(sources[:100]):
-            pieces += [", ", (source, 0)] if k else [(source, 0)]
+            pieces += [", " if k else "", (source, 0), " > 0" if k == 0 and op.name == "where" else ""]
         return [*pieces, ", ...", ")"] if len(sources) > 100 else [*pieces, ")"]
-    texts = op.symbol.split("{}")
-    pieces = ["("] if strength and strength < around else []
+    strength, before, between = _WRITTEN[op.name]
+    pieces = ["(" if strength < around else "", before]
     for k, source in enumerate(sources):
         # The side on which an operator does not associate needs parentheses at equal strength, and --x reads ill.
-        tight = strength + (op.name == "neg" or (strength > 0 and op.arity == 2 and (op.name == "pow") == (k == 0)))
-        pieces += [texts[k], (source, tight)]
-    pieces.append(texts[-1])
-    return [*pieces, ")"] if strength and strength < around else pieces
+        tight = strength + (op.arity == 1 or (op.name == "pow") == (k == 0))
+        pieces += [between if k else "", (source, tight)]
+    return [*pieces, ")" if strength < around else ""]
 
 
 def _neuron(neuron: Neuron) -> str:

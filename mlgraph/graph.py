@@ -149,6 +149,7 @@ class Graph:
             self._names[node] = str(name)
         return Node(self, node)
 
+    @_adds
     def inputs(self, n: int) -> list[Node]:
         """Add `n` inputs."""
         return [self.input() for _ in range(whole("n", n, 0, MOST - len(self)))]
@@ -305,17 +306,20 @@ class Graph:
         return len(self._inputs)
 
     @property
+    @_alone
     def n_edges(self) -> int:
         """Number of edges into neurons."""
         return int(self.counts[self.codes >= NEURON].sum())
 
     @property
+    @_alone
     def n_parameters(self) -> int:
         """Number of weights, biases and parameter nodes."""
         biases = np.frombuffer(self.storage.bias, np.int64) >= 0
         return self.n_edges + int((self.codes == PARAMETER).sum()) + int(biases.sum())
 
     @property
+    @_alone
     def codes(self) -> npt.NDArray[np.int16]:
         """What each node is, int16 of shape (nodes,); a copy.
 
@@ -324,10 +328,12 @@ class Graph:
         return np.array(self._code, np.int16)
 
     @property
+    @_alone
     def counts(self) -> npt.NDArray[np.int32]:
         """Number of sources of each node, int32 of shape (nodes,); a copy."""
         return np.array(self._count, np.int32)
 
+    @_alone
     def topology(self) -> Topology:
         """The sources of all nodes, as arrays; copies."""
         return Topology(np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32))
@@ -372,6 +378,7 @@ class Graph:
         start = self._start[node]
         return np.array(self._pool[start : start + self._count[node]], np.int32)
 
+    @_alone
     def targets_of(self, node: int) -> npt.NDArray[np.int32]:
         """Ids of the nodes that read a node, int32 of shape (targets,)."""
         chosen = np.zeros(len(self), bool)
@@ -470,7 +477,7 @@ class Graph:
 
     def protected(self) -> frozenset[int]:
         """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
-        return frozenset(i for model in self._models for i in (*model._outputs, *model._loss_nodes))
+        return frozenset(i for model in self._models for i in model._sinks)
 
     # --- editing -----------------------------------------------------------------------------------------------------
 
@@ -483,12 +490,10 @@ class Graph:
     @_alone
     def reaches(self, source: Node, target: Node) -> bool:
         """Whether a path leads from one node to another, or they are the same: an edge back would make a cycle."""
-        from mlgraph.lowering import spread
+        from mlgraph.lowering import topological
 
         s, t = self._ids("reaches", [source, target])
-        flags = np.zeros(len(self), np.uint8)
-        flags[s] = 1
-        return bool(spread(self, flags)[t])
+        return bool(topological(self, *self.topology(), np.array([t], np.int32))[0][s] >= 0)
 
     @_alone
     def has_edge(self, source: Node, target: Node) -> bool:
@@ -682,8 +687,10 @@ class Graph:
         _, first = np.unique(start[reads], return_index=True)
         return int(count[reads[first]].sum()) + self.n_parameters
 
+    @_alone
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("lock", "_models", "_open")}
+        state = {**vars(self.copy()), "_last": self._last}
+        return {name: value for name, value in state.items() if name not in ("lock", "_models", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -64,7 +64,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     sums, size = np.zeros((4, len(shown))), max(1, BLOCK // max(1, len(graph)))
     for at in range(0, len(examples), size):
         part = Examples(examples.array[at : at + size], graph.n_inputs)
-        values = trace(graph, part, [*model._outputs, *model._loss_nodes], shown, n_threads=n_threads).values
+        values = trace(graph, part, model._sinks, shown, n_threads=n_threads).values
         sums += [values.sum(axis=0, dtype=np.float64), np.einsum("ij,ij->j", values, values, dtype=np.float64),
                  (values > base).sum(axis=0), np.abs(values).sum(axis=0, dtype=np.float64)]  # fmt: skip
     mean, square, active, size_of = sums / len(examples)
@@ -84,12 +84,12 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     table["bias"] = np.where(bias >= 0, graph.parameters[bias], np.nan)
 
     if y is not None:
-        label, target = model._targets(y, len(examples))
-        whole = model._evaluate(examples, label, target, n_threads)
+        examples, loss = model._examples_and_loss(x, y)
+        whole = model._evaluate(examples, loss, n_threads)
         levels = levels_of(graph)[ids]  # within a layer, too, neurons may depend on each other
         for some in sorted(set(zip(layer.tolist(), levels.tolist(), strict=True))):
             mine = (layer == some[0]) & (levels == some[1])
-            without = ablation_table(model, [Neuron(graph, int(k)) for k in ids[mine]], x, y, n_threads)
+            without = _ablated(model, ids[mine], examples, loss, whole, n_threads)
             table["loss"][mine] = without["loss"] - whole["loss"]
             table["accuracy"][mine] = whole.get("accuracy", np.nan) - without["accuracy"]
     return table
@@ -98,8 +98,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
 def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None) -> dict[str, float]:
     """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
     edges = named(model.graph, what, "ablate")
-    examples = Examples(x, model.graph.n_inputs)
-    return model._evaluate(examples, *model._targets(y, len(examples)), n_threads, _without(model, *edges))
+    return model._evaluate(*model._examples_and_loss(x, y), n_threads, _without(model, *edges))
 
 
 def _without(model: Model, edges: Wiring, gone: npt.NDArray[np.bool_]) -> Engine:
@@ -107,7 +106,7 @@ def _without(model: Model, edges: Wiring, gone: npt.NDArray[np.bool_]) -> Engine
     other = model.graph.copy()
     other._models.add(model)
     cut(other, edges, gone)
-    return Engine(other, Plan(other, [*model._outputs, *model._loss_nodes]))
+    return Engine(other, Plan(other, model._sinks))
 
 
 def ablation_table(
@@ -118,9 +117,15 @@ def ablation_table(
     ids = np.array(graph._ids("layer", layer.neurons if isinstance(layer, Layer) else layer), np.int32)
     if (graph.codes[ids] < NEURON).any():
         raise TypeError("layer: expected neurons, came other nodes")
-    examples, outputs = Examples(x, graph.n_inputs), [*model._outputs, *model._loss_nodes]
-    label, target = model._targets(y, len(examples))
-    whole = model._evaluate(examples, label, target, n_threads)
+    examples, loss = model._examples_and_loss(x, y)
+    return _ablated(model, ids, examples, loss, model._evaluate(examples, loss, n_threads), n_threads)
+
+
+def _ablated(
+    model: Model, ids: Ids, examples: Examples, loss: dict[str, Any], whole: dict[str, float], n_threads: int | None
+) -> Table:
+    """The table of these neurons; `whole` is what `evaluate` returns of the model as it is."""
+    graph, outputs = model.graph, model._sinks
     table = np.zeros(len(ids), ABLATED)
     table["node"], table["loss"], table["accuracy"] = ids, whole["loss"], whole.get("accuracy", np.nan)
     alive, is_output = graph.alive()[ids], np.isin(ids, list(graph.protected()))
@@ -141,19 +146,19 @@ def ablation_table(
         part = Examples(examples.array[here], graph.n_inputs)
         rest = Examples(trace(graph, part, outputs, given, n_threads=n_threads).values, len(given))
         engine = Engine(graph, Plan(graph, outputs, given=given))  # after the trace, which lays out the parameters for itself
-        answers = (None if label is None else label[here]), (None if target is None else target[here])
+        answers = {name: value[here] if isinstance(value, np.ndarray) else value for name, value in loss.items()}
         for i in rows[~lone[ids[rows]]].tolist():
             column = rest.array[:, place[ids[i]]]
             kept = column.copy()
             column[:] = 0
-            scores = model._evaluate(rest, *answers, n_threads, engine)
+            scores = model._evaluate(rest, answers, n_threads, engine)
             column[:] = kept
             sums[i] += np.array([scores["loss"], scores.get("accuracy", np.nan)]) * (len(part) / len(examples))
     table["loss"][rows], table["accuracy"][rows] = sums[rows].T
     for i in rows[lone[ids[rows]]].tolist():
         edges = named(graph, Neuron(graph, int(ids[i])), "ablation_table")
         try:
-            scores = model._evaluate(examples, label, target, n_threads, _without(model, *edges))
+            scores = model._evaluate(examples, loss, n_threads, _without(model, *edges))
         except ValueError:  # it is the last way to an output
             scores = {"loss": np.nan}
         table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)

@@ -88,10 +88,11 @@ class Sweeps:
     def _forward(self, ins: Instruction) -> None:
         op, out = ops.BY_CODE[ins.op], self.values[:, ins.dst : ins.dst + ins.size]
         if ins.kind == KINDS["operation"]:
-            out[:] = self._value(op, [self.values[:, a] for a in reference._arguments(self.plan, ins).T])
+            out[:] = self._value(op, [self.values[:, a] for a in reference.arguments_of(self.plan, ins).T])
         elif ins.kind in (KINDS["dense"], KINDS["rows"]):
             bias = self.p[ins.bias : ins.bias + ins.size] if ins.bias >= 0 else np.zeros(ins.size)
-            for n, (sources, at) in enumerate(reference._neurons(self.plan, ins)):
+            for n in range(ins.size):
+                sources, at = reference.neuron(self.plan, ins, n)
                 terms = _times(self._weights(at), self.values[:, sources])
                 terms = np.concatenate([terms, np.full((2, 1, terms.shape[2]), bias[n])], axis=1)
                 out[:, n] = self._value(op, [self._total(terms)])
@@ -102,14 +103,15 @@ class Sweeps:
         if ins.kind == KINDS["parameter"]:
             self._parameters(slice(ins.weights, ins.weights + ins.size), d)
         elif ins.kind == KINDS["operation"] and ins.propagate:
-            arguments = reference._arguments(self.plan, ins).T
+            arguments = reference.arguments_of(self.plan, ins).T
             for slots, terms in zip(arguments, self._terms(op, d, y, [self.values[:, a] for a in arguments]), strict=True):
                 self._add(slots, terms)
         elif ins.kind in (KINDS["dense"], KINDS["rows"]):
             d = self._rounded(_times(d, self._partials(op, y, [y])[0]))
             if ins.bias >= 0:
                 self._parameters(slice(ins.bias, ins.bias + ins.size), d)
-            for n, (sources, at) in enumerate(reference._neurons(self.plan, ins)):
+            for n in range(ins.size):
+                sources, at = reference.neuron(self.plan, ins, n)
                 self._parameters(at, _times(self.values[:, sources], d[:, n, None]))
                 if ins.propagate:
                     self._add(sources, _times(self._weights(at), d[:, n, None]))

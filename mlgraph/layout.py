@@ -41,6 +41,12 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
         others = np.concatenate([weights[~seen], bias[~seen]])
         ranges = [(at, at + n) for place, (w, b) in zip(places, found, strict=True) for at, n in place.extent(w, b)]
         if not len(others) or not any(((others >= a) & (others < z)).any() for a, z in ranges):
+            # Nor may that of the last block lie past the end of the vector. (Of rows no more moves than there is.)
+            blocks = [extent for place, where in zip(places, found, strict=True) if place.step == PANEL
+                      for extent in place.extent(*where)]  # fmt: skip
+            missing = max((at + n for at, n in blocks), default=0) - graph.storage.used
+            if missing > 0:
+                graph.storage.vector[graph.storage.grow(missing) :] = 0
             return found
 
     # Some group is not: all are laid out anew, and what no output needs keeps its values behind them.

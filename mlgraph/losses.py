@@ -40,13 +40,12 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
         return loss, [outputs[0], *outputs], []
     logits = [graph[i] for i in outputs]
     if loss == "softmax_cross_entropy":
-        probabilities = [node.id for node in graph.softmax(logits)]
-        # Each is exp(z - logsumexp).
-        difference = graph.sources_of(probabilities[0])[0]
-        return loss, [int(graph.sources_of(int(difference))[1]), *outputs], probabilities
-    probabilities = [graph.operation("sigmoid", z).id for z in logits]
-    total = graph.operation("sum", *(graph.operation("softplus", z) for z in logits))
-    return loss, [total.id, *outputs], probabilities
+        probabilities = graph.softmax(logits)
+        begin = probabilities[0].sources[0].sources[1]  # each is exp(z - logsumexp)
+    else:
+        probabilities = [graph.operation("sigmoid", z) for z in logits]
+        begin = graph.operation("sum", *(graph.operation("softplus", z) for z in logits))
+    return loss, [begin.id, *outputs], [node.id for node in probabilities]
 
 
 def empty_answers(loss: str, n: int, label: Any) -> npt.NDArray[np.uint8] | None:

@@ -173,14 +173,6 @@ def is_live(
     return live
 
 
-def spread(graph: Graph, flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Set the flags of all nodes that depend on one whose flag is set."""
-    start, count, pool = graph.topology()
-    _, order = topological(graph, start, count, pool)
-    _topology.spread(start, count, pool, order, flags)
-    return flags
-
-
 def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
     count = count.astype(np.int64, copy=False)

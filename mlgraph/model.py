@@ -15,19 +15,19 @@ import numpy.typing as npt
 from mlgraph.array_types import Float32, Ids, Ints
 from mlgraph.checks import plain
 from mlgraph.engine import Engine, Examples
+from mlgraph.fitting import fit
 from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
-from mlgraph.losses import CROSS_ENTROPIES, Labels, define_loss, empty_answers, read_targets
+from mlgraph.losses import CROSS_ENTROPIES, define_loss, empty_answers, read_targets
 from mlgraph.lowering import gather, topological
 from mlgraph.plan import Plan
 from mlgraph.trace import Trace, trace
-from mlgraph.training import History, Progress
+from mlgraph.training import History
 from mlgraph.views import Edge, Neuron, Node
 
 if TYPE_CHECKING:
     from mlgraph.arrays import Edges
     from mlgraph.drawing import Drawing
     from mlgraph.network import Layer
-    from mlgraph.sparsify import Schedule
 
 Self = TypeVar("Self", bound="Model")  # that of typing is of Python 3.11
 
@@ -284,8 +284,7 @@ class Model:
         ValueError
             If there is no example, or `y` is not what `fit` takes.
         """
-        examples = Examples(x, self.graph.n_inputs)
-        return self._evaluate(examples, *self._targets(y, len(examples)), n_threads)
+        return self._evaluate(*self._examples_and_loss(x, y), n_threads)
 
     def trace(
         self,
@@ -317,12 +316,9 @@ class Model:
         wanted = None if nodes is None else self.graph._ids("nodes", nodes)
         if wanted is not None and not wanted:
             raise ValueError("nodes: expected at least one node, came none")
-        examples, loss = Examples(x, self.graph.n_inputs), {}
-        if y is not None:
-            label, target = self._targets(y, len(examples))
-            loss = {"label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes}
+        examples, loss = (Examples(x, self.graph.n_inputs), {}) if y is None else self._examples_and_loss(x, y)
         with self.graph.lock:
-            return trace(self.graph, examples, [*self._outputs, *self._loss_nodes], wanted, n_threads=n_threads, **loss)
+            return trace(self.graph, examples, self._sinks, wanted, n_threads=n_threads, **loss)
 
     def draw(
         self, x: npt.ArrayLike | None = None, y: npt.ArrayLike | None = None, *, limit: int | None = None
@@ -450,116 +446,7 @@ class Model:
         with self.graph.lock:
             return ablation_table(self, layer, x, y, n_threads)
 
-    def fit(
-        self,
-        x: npt.ArrayLike,
-        y: npt.ArrayLike = (),
-        *,
-        epochs: int = 10,
-        batch_size: int | tuple[int, int] = 128,
-        learning_rate: float | tuple[float, float] = 0.05,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        optimizer: str = "sgd",
-        validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-        shuffle: bool = True,
-        seed: int = 0,
-        callback: Callable[[Progress], Any] | None = None,
-        sparsify: Schedule | None = None,
-        on_nonfinite: str = "raise",
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: float = 60.0,
-        resume: bool = False,
-        n_threads: int | None = None,
-    ) -> History:
-        """Train from where the parameters are.
-
-        Adjoints, gradients, moments and parameters that come out of a step below the normal numbers of float32, 1.2e-38, are
-        zero instead (on x86-64); weights that plain SGD need not move, since their sources are zero, stay as they are.
-
-        Parameters
-        ----------
-        x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. What is not finite is refused before anything is learnt. A float32 array is not copied
-            (unless it is large, and each number exactly byte / 255: then its bytes are learnt from): who changes it meanwhile
-            goes past that check.
-        y : array_like
-            Labels, integers of shape (examples,), or targets of shape (examples, outputs); nothing where the loss is a node.
-            Targets of the binary cross-entropy are from 0 to 1, those of the softmax at least 0: the probabilities of the
-            classes, or the weight of an example in place of the 1 of its label. By the squared error several outputs learn
-            labels as 1 for the output of the label and 0 for all others.
-        epochs : int
-        batch_size : int or (int, int)
-            From and to: after every batch it moves with p^2, where p is the share of the training that is done. The gradient is
-            the mean over the batch.
-        learning_rate : float or (float, float)
-            From and to: it moves with p^1.5. `History.learning_rate` has that of each batch.
-        momentum : float
-            v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
-        weight_decay : float
-            At each step the weights of edges lose the share rate * weight_decay of themselves as well: w = w - rate *
-            weight_decay * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization). Biases do not, nor do parameters
-            that are nodes, which the loss may hold small. For SGD without momentum that is the gradient of weight_decay / 2 *
-            w^2, which other libraries add to the loss; with momentum a decay of theirs is one of 1 / (1 - momentum) times as
-            much here.
-        optimizer : "sgd" or "adam"
-            Adam as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999, and epsilon, 1e-8, stands beside the root
-            before its bias is corrected.
-        validation : (x, y), optional
-            Evaluated after each epoch.
-        shuffle : bool
-        seed : int
-            Fixes the order of the examples and what is dropped.
-        callback : callable, optional
-            Is given a `Progress` after every piece of steps and every epoch. If it raises StopIteration, the run ends there:
-            what was learnt stays, and the checkpoint, if any, can be gone on from. (So does ``next`` of an iterator that has
-            run out.)
-        sparsify : GradualPruning, SET or RigL, optional
-            Cuts and grows edges meanwhile.
-        on_nonfinite : "raise", "skip" or "disconnect"
-            What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever reaches
-            a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left out of
-            the step, or all of them where only their sum overflowed. "disconnect": the neuron where it began is cut out of
-            the graph, or where that is an operation, an output or the last way to one, the neuron that counted most for it;
-            then the step is taken again. The history says what was left out.
-        checkpoint : path, optional
-            A file that holds all that is needed to go on bit for bit, written anew as training goes on, at its end and at
-            Ctrl-C; the one before is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. When
-            it cannot be written, on a full disk, that is a warning and training goes on.
-        checkpoint_every : float
-            Seconds between two checkpoints, at least.
-        resume : bool
-            Go on from the checkpoint, if there is one, with the graph and parameters in it; its data and arguments must be
-            those given here. The result is that of a run that was never interrupted, to the bit on the same kind of
-            processor, but for `History.epoch_seconds`. What a callback did to the graph is in the checkpoint.
-        n_threads : int, optional
-            As many as the machine has and the work is worth by default. The result is the same to the bit for any number.
-
-        Returns
-        -------
-        History
-
-        Raises
-        ------
-        NonFiniteError
-            If something is not finite, and that is what `on_nonfinite` says or there is nothing left to disconnect.
-            Parameters and optimizer state are as before the step. It names the node where it began.
-        RuntimeError
-            If the graph is being trained already, by another thread or by the run whose callback this is. To predict
-            meanwhile is fine: threads take turns.
-        CheckpointError
-            If the checkpoint belongs to another run.
-        ModelFileError
-            If there is a checkpoint to go on from, and neither it nor the one before can be read.
-        """
-        from mlgraph.fitting import fit
-
-        return fit(
-            self, x, y, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, momentum=momentum,
-            weight_decay=weight_decay, optimizer=optimizer, validation=validation, shuffle=shuffle, seed=seed,
-            callback=callback, sparsify=sparsify, on_nonfinite=on_nonfinite, checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every, resume=resume, n_threads=n_threads,
-        )  # fmt: skip
+    fit = fit
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
@@ -589,9 +476,14 @@ class Model:
         vars(self).update(state)
         self.graph._models.add(self)
 
+    @property
+    def _sinks(self) -> list[int]:
+        """What a plan for training needs: the outputs and the nodes of the loss."""
+        return [*self._outputs, *self._loss_nodes]
+
     def _needed(self) -> npt.NDArray[np.bool_]:
         """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
-        return self.graph._needed_for(frozenset((*self._outputs, *self._loss_nodes)))
+        return self.graph._needed_for(frozenset(self._sinks))
 
     def _edges(self) -> int:
         """How many edges lead into the neurons that are needed, from nodes that are."""
@@ -607,7 +499,7 @@ class Model:
         if len(graph._models) > 1:
             topology = graph.topology()
             for model in graph._models:
-                outputs = np.array([*model._outputs, *model._loss_nodes], np.int32)
+                outputs = np.array(model._sinks, np.int32)
                 model._had = np.pad(model._had[: len(graph)], (0, max(0, len(graph) - len(model._had))))
                 model._had |= topological(graph, *topology, outputs)[0] >= 0
                 theirs |= model._had
@@ -625,7 +517,7 @@ class Model:
 
     def _kept(self) -> Ids:
         """The nodes that a compact copy cannot do without."""
-        return np.array([*self._outputs, *self._loss_nodes, *self._probabilities], np.int32)
+        return np.array([*self._sinks, *self._probabilities], np.int32)
 
     def _renumber(self, other: Any, number: Ints) -> None:
         """Take over what another model says of its nodes, which have these numbers here, or -1."""
@@ -637,7 +529,7 @@ class Model:
             nodes = {
                 "outputs": self._outputs,
                 "probabilities": self._probabilities,
-                "loss": [*self._outputs, *self._loss_nodes],
+                "loss": self._sinks,
             }[what]
             engine = self._engines.get(frozenset(nodes))  # of the squared error the loss is that of the outputs
             if engine is None or engine.plan.is_stale(self.graph):
@@ -666,28 +558,27 @@ class Model:
         return values
 
     def _evaluate(
-        self, examples: Examples, label: Any, target: Any, n_threads: int | None, engine: Engine | None = None
+        self, examples: Examples, loss: dict[str, Any], n_threads: int | None, engine: Engine | None = None
     ) -> dict[str, float]:
         n = len(examples)
         if n == 0:
             raise ValueError("x: expected at least one example, came none")
         losses = np.zeros(n, np.float32)
-        correct = empty_answers(self.loss, n, label)
+        correct = empty_answers(self.loss, n, loss["label"])
         run = engine.run if engine else partial(self._run, "loss")
-        run(
-            examples, label=label, target=target, loss=self.loss, loss_nodes=self._loss_nodes, losses=losses,
-            correct=correct, n_threads=n_threads,
-        )  # fmt: skip
+        run(examples, **loss, losses=losses, correct=correct, n_threads=n_threads)
         with np.errstate(invalid="ignore"):  # infinities of both signs
             scores = {"loss": float(losses.mean(dtype=np.float64))}
         if correct is not None:
             scores["accuracy"] = float(correct.mean())
         return scores
 
-    def _targets(self, y: npt.ArrayLike, n: int, what: str = "y") -> tuple[Labels | None, Float32 | None]:
-        """Labels and targets as the sweep reads them."""
+    def _examples_and_loss(self, x: npt.ArrayLike, y: npt.ArrayLike, what: str = "") -> tuple[Examples, dict[str, Any]]:
+        """Data, and the loss over them as `Engine.run` takes it; errors name x and y with `what` before."""
+        examples = Examples(x, self.graph.n_inputs, f"{what}x")
         self._require_outputs()
-        return read_targets(self.loss, y, n, len(self._outputs), what)
+        label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
+        return examples, {"label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes}
 
     def _name(self, node: int) -> str:
         """What an error calls a node."""

@@ -253,12 +253,11 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
 
 def _header(text: npt.NDArray[np.uint8]) -> dict[str, Any]:
     try:
-        header = json.loads(text.tobytes())
+        header: dict[str, Any] = json.loads(text.tobytes())
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"header: expected JSON ({error})") from None
     require(isinstance(header, dict) and type(header.get("format")) is int, "header: expected an object with a format")
     require(header["format"] == FORMAT, f"format: expected {FORMAT}, came {header['format']}: made by another version")
-    assert isinstance(header, dict)
     return header
 
 
@@ -267,10 +266,9 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     n = len(graph)
 
     def ids(name: str, least: int = 0) -> list[int]:
-        value = header.get(name)
+        value: list[int] = header.get(name)
         good = isinstance(value, list) and len(value) >= least and all(type(i) is int and 0 <= i < n for i in value)
         require(good, f"header: {name}: expected ids of nodes from 0 to {n - 1}")
-        assert isinstance(value, list)
         return value
 
     names = header.get("names")
@@ -296,7 +294,6 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         layers = header.get("layers")
         require(isinstance(layers, list) and layers, "header: layers: expected at least one")
         model._ends = ids("reads", 1)
-        assert isinstance(layers, list)
         for layer in layers:
             require(isinstance(layer, list) and len(layer) == 6, "header: layers: expected lists of six")
             first, last, activation, dropout, weight_dropout, probabilities = layer

@@ -11,25 +11,25 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids, Ints
 from mlgraph.arrays import wiring
-from mlgraph.checks import float_array, one_of, share, truth, whole
+from mlgraph.checks import float_array, one_of, share, whole
 from mlgraph.graph import Graph
 from mlgraph.losses import CROSS_ENTROPIES
 from mlgraph.model import Model
-from mlgraph.views import Neuron
+from mlgraph.views import Freezable, Neuron
 
 if TYPE_CHECKING:
     from mlgraph.arrays import Edges
 
 
-class Layer:
+class Layer(Freezable):
     """Neurons of one layer of a `Network`."""
 
-    __slots__ = ("__weakref__", "_graph", "_ids", "_made_with", "_probabilities", "_reads")
+    __slots__ = ("__weakref__", "_ids", "_made_with", "_probabilities", "_reads", "graph")
 
     def __init__(
         self, graph: Graph, ids: range, activation: str, dropout: float, weight_dropout: float, probabilities: list[int]
     ) -> None:
-        self._graph, self._ids, self._probabilities = graph, ids, probabilities
+        self.graph, self._ids, self._probabilities = graph, ids, probabilities
         self._reads: list[int] = []  # the nodes of the layer before
         self._made_with = activation, dropout, weight_dropout
 
@@ -63,7 +63,7 @@ class Layer:
     @property
     def neurons(self) -> Sequence[Neuron]:
         """Views of the neurons; for a layer of probabilities those that give the logits."""
-        return [Neuron(self._graph, i) for i in self._ids]
+        return [Neuron(self.graph, i) for i in self._ids]
 
     @property
     def weights(self) -> Float32:
@@ -73,18 +73,18 @@ class Layer:
         none comes or goes.
         """
         out = np.zeros((self.size, len(self._reads)), np.float32)
-        with self._graph.lock:  # the parameters may move while another thread compiles
+        with self.graph.lock:  # the parameters may move while another thread compiles
             place, row, column = self._edges()
-            out[row, column] = self._graph.parameters[place]
+            out[row, column] = self.graph.parameters[place]
         out.flags.writeable = False
         return out
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
         new = float_array("weights", weights, (self.size, len(self._reads)))
-        with self._graph.lock:
+        with self.graph.lock:
             place, row, column = self._edges()
-            self._graph.parameters[place] = new[row, column]
+            self.graph.parameters[place] = new[row, column]
 
     @property
     def biases(self) -> Float32:
@@ -92,45 +92,33 @@ class Layer:
 
         A copy, and so read-only. What it is assigned goes to the neurons that have one.
         """
-        with self._graph.lock:
+        with self.graph.lock:
             place = self._bias_places()
-            out = np.where(place >= 0, self._graph.parameters[place], np.float32(np.nan))
+            out = np.where(place >= 0, self.graph.parameters[place], np.float32(np.nan))
         out.flags.writeable = False
         return out
 
     @biases.setter
     def biases(self, biases: npt.ArrayLike) -> None:
         new = float_array("biases", biases, (self.size,))
-        with self._graph.lock:
+        with self.graph.lock:
             place = self._bias_places()
-            self._graph.parameters[place[place >= 0]] = new[place >= 0]
-
-    @property
-    def frozen(self) -> bool:
-        """Whether training leaves all its weights and biases as they are."""
-        with self._graph.lock:
-            return self._graph.storage.are_frozen(self._parameters())
-
-    @frozen.setter
-    def frozen(self, frozen: bool) -> None:
-        with self._graph.lock:
-            self._graph.storage.freeze(self._parameters(), truth("frozen", frozen))
+            self.graph.parameters[place[place >= 0]] = new[place >= 0]
 
     def _parameters(self) -> Ints:
-        """Where they stand in the vector."""
         places = self._bias_places()
-        return np.concatenate([wiring(self._graph, np.array(self._ids, np.int32)).place, places[places >= 0]], dtype=np.int64)
+        return np.concatenate([wiring(self.graph, np.array(self._ids, np.int32)).place, places[places >= 0]], dtype=np.int64)
 
     def _edges(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
         """Of each edge from the layer before, its place among the parameters, its neuron and its source."""
-        edges, column = wiring(self._graph, np.array(self._ids, np.int32)), np.full(len(self._graph), -1)
+        edges, column = wiring(self.graph, np.array(self._ids, np.int32)), np.full(len(self.graph), -1)
         column[self._reads] = np.arange(len(self._reads))
         inside = column[edges.source] >= 0
         return edges.place[inside], edges.target[inside] - self._ids.start, column[edges.source[inside]]
 
     def _bias_places(self) -> Ints:
-        record = np.array(self._graph._data, np.int64)[self._ids.start : self._ids.stop]
-        return np.asarray(np.array(self._graph.storage.bias, np.int64)[record])
+        record = np.array(self.graph._data, np.int64)[self._ids.start : self._ids.stop]
+        return np.asarray(np.array(self.graph.storage.bias, np.int64)[record])
 
     def __repr__(self) -> str:
         return f"<Layer of {self.size} {self.activation} neurons>"

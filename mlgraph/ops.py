@@ -49,8 +49,6 @@ class Op(NamedTuple):
     derivatives : callable
         ``derivatives(y, *arguments)``: the partial derivative for each argument, given the output y too. An n-ary op
         gives one array, in the shape of its arguments.
-    symbol : str
-        Format string to print the op; an n-ary op has one field, for its arguments joined by commas.
     """
 
     code: int
@@ -58,7 +56,6 @@ class Op(NamedTuple):
     arity: int
     value: Callable[..., Array]
     derivatives: Callable[..., Any]
-    symbol: str
 
 
 def _leaky_relu(x: Array) -> Array:
@@ -111,39 +108,38 @@ def _logsumexp(x: Array) -> Array:
 
 
 # fmt: off
-_TABLE: list[tuple[str, int, Callable[..., Any], Callable[..., Any], str]] = [
+_TABLE: list[tuple[str, int, Callable[..., Any], Callable[..., Any]]] = [
     # Activations: their derivative needs y alone.
-    ("identity", 1, np.array, lambda y, x: (np.ones_like(y),), "{}"),
-    ("relu", 1, lambda x: np.where(x < 0, 0.0, x), lambda y, x: (np.where(y > 0, 1.0, 0.0),), "relu({})"),
-    ("leaky_relu", 1, _leaky_relu, lambda y, x: (np.where(y > 0, 1.0, LEAK),), "leaky_relu({})"),
-    ("sigmoid", 1, _sigmoid, lambda y, x: (y * (1.0 - y),), "sigmoid({})"),
-    ("tanh", 1, np.tanh, lambda y, x: (1.0 - y * y,), "tanh({})"),
+    ("identity", 1, np.array, lambda y, x: (np.ones_like(y),)),
+    ("relu", 1, lambda x: np.where(x < 0, 0.0, x), lambda y, x: (np.where(y > 0, 1.0, 0.0),)),
+    ("leaky_relu", 1, _leaky_relu, lambda y, x: (np.where(y > 0, 1.0, LEAK),)),
+    ("sigmoid", 1, _sigmoid, lambda y, x: (y * (1.0 - y),)),
+    ("tanh", 1, np.tanh, lambda y, x: (1.0 - y * y,)),
     # The other unary ops.
-    ("softplus", 1, _softplus, lambda y, x: (_sigmoid(x),), "softplus({})"),
-    ("neg", 1, np.negative, lambda y, x: (-np.ones_like(y),), "-{}"),
-    ("abs", 1, np.abs, lambda y, x: (np.where(x > 0, 1.0, 0.0) - np.where(x < 0, 1.0, 0.0),), "abs({})"),
-    ("exp", 1, np.exp, lambda y, x: (y,), "exp({})"),
-    ("log", 1, np.log, lambda y, x: (1.0 / x,), "log({})"),
-    ("sqrt", 1, np.sqrt, lambda y, x: (0.5 / y,), "sqrt({})"),
-    ("sin", 1, np.sin, lambda y, x: (np.cos(x),), "sin({})"),
-    ("cos", 1, np.cos, lambda y, x: (-np.sin(x),), "cos({})"),
+    ("softplus", 1, _softplus, lambda y, x: (_sigmoid(x),)),
+    ("neg", 1, np.negative, lambda y, x: (-np.ones_like(y),)),
+    ("abs", 1, np.abs, lambda y, x: (np.where(x > 0, 1.0, 0.0) - np.where(x < 0, 1.0, 0.0),)),
+    ("exp", 1, np.exp, lambda y, x: (y,)),
+    ("log", 1, np.log, lambda y, x: (1.0 / x,)),
+    ("sqrt", 1, np.sqrt, lambda y, x: (0.5 / y,)),
+    ("sin", 1, np.sin, lambda y, x: (np.cos(x),)),
+    ("cos", 1, np.cos, lambda y, x: (-np.sin(x),)),
     # Binary ops.
-    ("add", 2, np.add, lambda y, a, b: (np.ones_like(y), np.ones_like(y)), "{} + {}"),
-    ("sub", 2, np.subtract, lambda y, a, b: (np.ones_like(y), -np.ones_like(y)), "{} - {}"),
-    ("mul", 2, np.multiply, lambda y, a, b: (b, a), "{} * {}"),
-    ("div", 2, np.divide, lambda y, a, b: (1.0 / b, -y / b), "{} / {}"),
-    ("pow", 2, np.power, _pow_derivatives, "{} ** {}"),
-    ("maximum", 2, _maximum, lambda y, a, b: (_win(a, b), _win(b, a)), "maximum({}, {})"),
-    ("minimum", 2, lambda a, b: -_maximum(-a, -b), lambda y, a, b: (_win(b, a), _win(a, b)), "minimum({}, {})"),
+    ("add", 2, np.add, lambda y, a, b: (np.ones_like(y), np.ones_like(y))),
+    ("sub", 2, np.subtract, lambda y, a, b: (np.ones_like(y), -np.ones_like(y))),
+    ("mul", 2, np.multiply, lambda y, a, b: (b, a)),
+    ("div", 2, np.divide, lambda y, a, b: (1.0 / b, -y / b)),
+    ("pow", 2, np.power, _pow_derivatives),
+    ("maximum", 2, _maximum, lambda y, a, b: (_win(a, b), _win(b, a))),
+    ("minimum", 2, lambda a, b: -_maximum(-a, -b), lambda y, a, b: (_win(b, a), _win(a, b))),
     # Ternary op.
     ("where", 3, lambda c, a, b: np.where(c > 0, a, b),
-     lambda y, c, a, b: (np.zeros_like(y), np.where(c > 0, 1.0, 0.0), np.where(c > 0, 0.0, 1.0)),
-     "where({} > 0, {}, {})"),
+     lambda y, c, a, b: (np.zeros_like(y), np.where(c > 0, 1.0, 0.0), np.where(c > 0, 0.0, 1.0))),
     # n-ary ops.
-    ("sum", -1, lambda x: np.sum(x, axis=0), lambda y, x: np.ones_like(x), "sum({})"),
-    ("prod", -1, lambda x: np.prod(x, axis=0), _prod_derivatives, "prod({})"),
-    ("max", -1, lambda x: reduce(lambda most, a: _maximum(a, most), x), _max_derivatives, "max({})"),
-    ("logsumexp", -1, _logsumexp, lambda y, x: np.exp(x - y), "logsumexp({})"),
+    ("sum", -1, lambda x: np.sum(x, axis=0), lambda y, x: np.ones_like(x)),
+    ("prod", -1, lambda x: np.prod(x, axis=0), _prod_derivatives),
+    ("max", -1, lambda x: reduce(lambda most, a: _maximum(a, most), x), _max_derivatives),
+    ("logsumexp", -1, _logsumexp, lambda y, x: np.exp(x - y)),
 ]
 # fmt: on
 
@@ -159,8 +155,8 @@ def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 BY_CODE: tuple[Op, ...] = tuple(
-    Op(code, name, arity, _quiet(value), _quiet(derivatives), symbol)
-    for code, (name, arity, value, derivatives, symbol) in enumerate(_TABLE)
+    Op(code, name, arity, _quiet(value), _quiet(derivatives))
+    for code, (name, arity, value, derivatives) in enumerate(_TABLE)
 )
 """All ops in the order of their codes."""
 

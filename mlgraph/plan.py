@@ -39,6 +39,9 @@ PANELS_AT_ONCE = 4
 NARROW = PANELS_AT_ONCE * PANEL
 """Neurons of a block that is shared out by columns: all of it is what one kernel takes at a time."""
 
+MOST_COLUMNS = 2**26
+"""Columns of data that blocks and rows read by themselves: the kernels number `LANES` values of each in 32 bits."""
+
 ROW_WORK = 4
 """Edges of a dense block that one edge of a sparse row, or one argument of an operation, costs as much time as."""
 
@@ -183,7 +186,7 @@ class Plan:
         self.constants = np.append(constants, 0).astype(np.float32)
 
         n_inputs = len(inputs)
-        self.reads_directly = 0 < n_inputs <= np.iinfo(np.uint16).max and not (arguments < n_inputs).any()
+        self.reads_directly = 0 < n_inputs < MOST_COLUMNS and not (arguments < n_inputs).any()
         self.dense_read_data = self.rows_read_data = False
         self.n_masked = self.n_extra = self.n_edges = 0
         self.work = ROW_WORK * len(arguments)

@@ -188,7 +188,9 @@ def grow_best(graph: Graph, layers: list[Places], scores: list[Scores], wanted: 
         How many of each group.
     """
     group = np.repeat(np.arange(len(scores)), [len(score) for score in scores])
-    best = _best(np.concatenate(scores), group, wanted)
+    score = np.concatenate(scores)
+    _check_scores(score)
+    best = _best(score, group, wanted)
     new = _free_edges(layers)
     grow(graph, new.source[best], new.target[best], new.weight[best])
 
@@ -260,15 +262,11 @@ def absent_gradient(net: Network, layers: list[Places], x: Any, y: Any, n_thread
     (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
     """
     graph, out = net.graph, []
-    examples = Examples(x, graph.n_inputs, "data x")
-    label, target = net._targets(y, len(examples), "data y")
+    examples, loss = net._examples_and_loss(x, y, "data ")
     examples.check_trainable()
     hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
     hidden = hidden[graph.codes[hidden] != INPUT]
-    found = trace(
-        graph, examples, [*net._outputs, *net._loss_nodes], hidden, n_threads=n_threads, label=label, target=target,
-        loss=net.loss, loss_nodes=net._loss_nodes,
-    )  # fmt: skip
+    found = trace(graph, examples, net._sinks, hidden, n_threads=n_threads, **loss)
     inputs = {node: column for column, node in enumerate(graph._inputs)}
     for places in layers:
         first = places.sources[:1].tolist()
@@ -283,12 +281,9 @@ def absent_gradient(net: Network, layers: list[Places], x: Any, y: Any, n_thread
 
 def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:
     """Gradient of the mean loss over the examples, in the places of the parameter vector; zero for padding."""
-    examples = Examples(x, model.graph.n_inputs, "data x")
-    label, target = model._targets(y, len(examples), "data y")
+    examples, loss = model._examples_and_loss(x, y, "data ")
     examples.check_trainable()
-    return _accumulated(
-        model._engine("loss"), examples, n_threads, label=label, target=target, loss=model.loss, loss_nodes=model._loss_nodes
-    )
+    return _accumulated(model._engine("loss"), examples, n_threads, **loss)
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
@@ -361,8 +356,7 @@ def _strongest(
 
 def _comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Scores:
     """Scores of several groups as distances from the lowest that each keeps, so that they can be compared; none is NaN."""
-    if np.isnan(score).any():
-        raise ValueError("by: expected scores that are numbers, came nan")
+    _check_scores(score)
     if len(wanted) > 1:
         score = np.clip(score, np.finfo(float).min / 2, np.finfo(float).max / 2)
         for mine, most in _members(group, wanted):
@@ -370,6 +364,11 @@ def _comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]
             if least < len(mine):
                 score[mine] -= np.partition(score[mine], least)[least]
     return score
+
+
+def _check_scores(score: Scores) -> None:
+    if np.isnan(score).any():
+        raise ValueError("by: expected scores that are numbers, came nan")
 
 
 def _members(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], int]]:

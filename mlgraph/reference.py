@@ -6,13 +6,13 @@ is fast, and nothing is shared with the kernels but the plan.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
+from mlgraph.array_types import Ids, Ints
 from mlgraph.plan import KINDS, LANES, Instruction, Plan
 from mlgraph.storage import PANEL
 
@@ -44,12 +44,13 @@ def forward(plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, dropped: di
             out[:] = p[ins.weights : ins.weights + ins.size, None]
         elif ins.kind == KINDS["operation"]:
             op = ops.BY_CODE[ins.op]
-            for y, arguments in zip(out, _arguments(plan, ins), strict=True):
+            for y, arguments in zip(out, arguments_of(plan, ins), strict=True):
                 y[:] = op.value(values[arguments]) if op.arity < 0 else op.value(*values[arguments])
         else:
             drop = (dropped or {}).get(i, Dropped())
             bias = p[ins.bias : ins.bias + ins.size] if ins.bias >= 0 else np.zeros(ins.size)
-            for n, (sources, at) in enumerate(_neurons(plan, ins)):
+            for n in range(ins.size):
+                sources, at = neuron(plan, ins, n)
                 z = bias[n] + _weights(p, drop, ins, at) @ values[sources]
                 out[n] = ops.BY_CODE[ins.op].value(z)
                 if drop.neurons is not None:
@@ -82,7 +83,7 @@ def backward(
             gradient[ins.weights : ins.weights + ins.size] = d.sum(axis=1)
         elif ins.kind == KINDS["operation"] and ins.propagate:
             op = ops.BY_CODE[ins.op]
-            for n, arguments in enumerate(_arguments(plan, ins)):
+            for n, arguments in enumerate(arguments_of(plan, ins)):
                 y, a = values[ins.dst + n], values[arguments]
                 partials = op.derivatives(y, a) if op.arity < 0 else op.derivatives(y, *a)
                 for argument, partial in zip(arguments, partials, strict=True):
@@ -90,7 +91,8 @@ def backward(
                     adjoints[argument] += np.where(partial == 0, 0, term) if op.name in CHOICES else term
         elif ins.kind in (KINDS["dense"], KINDS["rows"]):
             drop = (dropped or {}).get(i, Dropped())
-            for n, (sources, at) in enumerate(_neurons(plan, ins)):
+            for n in range(ins.size):
+                sources, at = neuron(plan, ins, n)
                 y, scale = values[ins.dst + n], 1.0 if drop.neurons is None else drop.neurons[n]
                 # The derivative is a function of the output before it was scaled.
                 d[n] *= scale * ops.BY_CODE[ins.op].derivatives(y / scale, y)[0] if scale else 0.0
@@ -216,19 +218,18 @@ def _random(key: Any, counter: Any) -> Any:
         return z ^ (z >> np.uint64(31))
 
 
-def _arguments(plan: Plan, ins: Instruction) -> npt.NDArray[np.int32]:
+def arguments_of(plan: Plan, ins: Instruction) -> npt.NDArray[np.int32]:
+    """Slots of the arguments of each operation of an instruction, shape (size, arity)."""
     return plan.index[ins.args : ins.args + ins.size * ins.arity].reshape(ins.size, ins.arity)
 
 
-def _neurons(plan: Plan, ins: Instruction) -> list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]]:
-    """Source slots of each neuron, and where its weights stand."""
+def neuron(plan: Plan, ins: Instruction, n: int) -> tuple[Ids, Ints]:
+    """Source slots of neuron `n` of an instruction, and where its weights stand."""
     if ins.kind == KINDS["dense"]:
-        sources = plan.index[ins.args : ins.args + ins.arity]
-        k = np.arange(ins.arity) * PANEL
-        return [(sources, ins.weights + n // PANEL * PANEL * ins.arity + n % PANEL + k) for n in range(ins.size)]
-    rows = plan.index[ins.args : ins.args + ins.size + 1]
-    sources = plan.index[ins.args + ins.size + 1 :]
-    return [(sources[a:b], ins.weights + np.arange(a, b)) for a, b in itertools.pairwise(rows)]
+        at = n // PANEL * PANEL * ins.arity + n % PANEL + np.arange(ins.arity) * PANEL
+        return plan.index[ins.args : ins.args + ins.arity], ins.weights + at
+    a, b = plan.index[ins.args + n : ins.args + n + 2]
+    return plan.index[ins.args + ins.size + 1 :][a:b], ins.weights + np.arange(a, b)
 
 
 def _weights(p: Array, drop: Dropped, ins: Instruction, at: npt.NDArray[np.int64]) -> Array:

@@ -127,8 +127,9 @@ class Storage:
                 del self.state[FROZEN]
 
     def are_frozen(self, places: Any) -> bool:
-        """Whether all of them are."""
-        return FROZEN in self.state and bool(self.state_vector(FROZEN, fresh=False)[places].all())
+        """Whether all of them are, and there are some."""
+        chosen = self.state_vector(FROZEN, fresh=False)[places] if FROZEN in self.state else np.zeros(0)
+        return chosen.size > 0 and bool(chosen.all())
 
     def vectors(self) -> dict[str, Float32]:
         """The parameters (""), and each vector of optimizer state, all of one length."""
@@ -167,10 +168,7 @@ class Storage:
     def copy(self) -> Storage:
         """The same, with vectors and records of its own."""
         other = Storage()
-        for name, value in vars(self).items():
-            setattr(other, name, value[:] if isinstance(value, array) else value)
-        other.vector = copied(self.vector)
-        other.state = {name: copied(vector) for name, vector in self.state.items()}
+        other.__setstate__({name: value[:] if isinstance(value, array) else value for name, value in vars(self).items()})
         return other
 
 

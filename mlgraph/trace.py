@@ -114,11 +114,7 @@ def trace(
         examples, **loss, backward=bool(loss), values=kept, adjoints=kept if loss else (), n_threads=n_threads
     )
     if values is None:  # nothing was asked for
-        values = np.empty((len(examples), 0), np.float32)
-        adjoints = values if loss else None
-    if not loss:
-        return Trace(graph, kept, values, None, graph.codes[kept], graph.edits)
-    assert adjoints is not None
-    if loss["loss"] != "cotangent":
+        values = adjoints = np.empty((len(examples), 0), np.float32)
+    if adjoints is not None and loss.get("loss") != "cotangent":
         adjoints *= np.float32(len(examples))  # the sweep's are of the mean over the batch
-    return Trace(graph, kept, values, adjoints, graph.codes[kept], graph.edits)
+    return Trace(graph, kept, values, adjoints if loss else None, graph.codes[kept], graph.edits)

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Doubles, Float32
+from mlgraph.array_types import Doubles, Float32, Ints
 from mlgraph.checks import LARGEST
 from mlgraph.engine import Examples
 
@@ -26,20 +26,19 @@ PIECE_SECONDS = 0.1
 
 
 class Steps(NamedTuple):
-    """Steps of training.
+    """Steps of one epoch.
 
     Attributes
     ----------
-    epoch, first, size : int64, shape (steps,)
-        Step i takes ``size[i]`` examples from place ``first[i]`` of the shuffled data of epoch ``epoch[i]`` on.
+    first, size : int64, shape (steps,)
+        Step i takes ``size[i]`` examples from place ``first[i]`` of the epoch's shuffled data on.
     rate : float32, shape (steps,)
         Learning rates.
     """
 
-    epoch: npt.NDArray[np.int64]
-    first: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
-    rate: npt.NDArray[np.float32]
+    first: Ints
+    size: Ints
+    rate: Float32
 
 
 def epoch_steps(
@@ -71,16 +70,10 @@ def epoch_steps(
     begin = np.array(first)
     progress = (epoch * n + begin) / (epochs * n)
     rate = lr0 * (1 - progress**1.5) + lr1 * progress**1.5
-    return Steps(np.full(len(begin), epoch), begin, np.diff(begin, append=n), rate.astype(np.float32))
+    return Steps(begin, np.diff(begin, append=n), rate.astype(np.float32))
 
 
-def schedule(n: int, epochs: int, batch_size: tuple[int, int], learning_rate: tuple[float, float]) -> Steps:
-    """The steps of all epochs, one after the other; see `epoch_steps`."""
-    parts = [epoch_steps(epoch, n, epochs, batch_size, learning_rate) for epoch in range(epochs)]
-    return Steps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _no_ints() -> npt.NDArray[np.int64]:
+def _no_ints() -> Ints:
     return np.zeros(0, np.int64)
 
 
@@ -113,23 +106,23 @@ class History:
         data, -1 where only a sum over all those of a step overflowed; the neuron that was cut, or -1.
     """
 
-    batch_examples: npt.NDArray[np.int64] = field(default_factory=_no_ints)
-    batch_size: npt.NDArray[np.int64] = field(default_factory=_no_ints)
-    batch_skipped: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    batch_examples: Ints = field(default_factory=_no_ints)
+    batch_size: Ints = field(default_factory=_no_ints)
+    batch_skipped: Ints = field(default_factory=_no_ints)
     learning_rate: Doubles = field(default_factory=_no_doubles)
     batch_loss: Doubles = field(default_factory=_no_doubles)
     batch_accuracy: Doubles = field(default_factory=_no_doubles)
-    epoch_examples: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    epoch_examples: Ints = field(default_factory=_no_ints)
     epoch_loss: Doubles = field(default_factory=_no_doubles)
     epoch_accuracy: Doubles = field(default_factory=_no_doubles)
     validation_loss: Doubles = field(default_factory=_no_doubles)
     validation_accuracy: Doubles = field(default_factory=_no_doubles)
     epoch_seconds: Doubles = field(default_factory=_no_doubles)
-    nonfinite_step: npt.NDArray[np.int64] = field(default_factory=_no_ints)
-    nonfinite_sweep: npt.NDArray[np.int64] = field(default_factory=_no_ints)
-    nonfinite_node: npt.NDArray[np.int64] = field(default_factory=_no_ints)
-    nonfinite_example: npt.NDArray[np.int64] = field(default_factory=_no_ints)
-    nonfinite_cut: npt.NDArray[np.int64] = field(default_factory=_no_ints)
+    nonfinite_step: Ints = field(default_factory=_no_ints)
+    nonfinite_sweep: Ints = field(default_factory=_no_ints)
+    nonfinite_node: Ints = field(default_factory=_no_ints)
+    nonfinite_example: Ints = field(default_factory=_no_ints)
+    nonfinite_cut: Ints = field(default_factory=_no_ints)
 
     def __repr__(self) -> str:
         cut = np.count_nonzero(self.nonfinite_cut >= 0)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32
+from mlgraph.array_types import Float32, Ints
 from mlgraph.checks import float_array, number, one_of, plain, truth
 
 if TYPE_CHECKING:
@@ -23,7 +23,30 @@ INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
 _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "sub", "mul", "div", "pow", "neg", "abs"))
 
 
-class Node:
+class Freezable:
+    """What training may leave as it is: a parameter, an edge, or all weights and biases of a neuron or layer."""
+
+    __slots__ = ()
+
+    graph: Graph
+
+    def _parameters(self) -> Ints:
+        """Where they stand in the vector."""
+        raise NotImplementedError
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves it as it is."""
+        with self.graph.lock:
+            return self.graph.storage.are_frozen(self._parameters())
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        with self.graph.lock:
+            self.graph.storage.freeze(self._parameters(), truth("frozen", frozen))
+
+
+class Node(Freezable):
     """A view of one scalar of a graph; arithmetic on nodes adds nodes."""
 
     __slots__ = ("_born", "graph", "id")
@@ -91,19 +114,7 @@ class Node:
         with self.graph.lock:
             self.graph.weights_of(self._place)[0] = number("value", value)
 
-    @property
-    def frozen(self) -> bool:
-        """Whether training leaves it as it is: a parameter, or all weights and the bias of a neuron."""
-        with self.graph.lock:
-            return self.graph.storage.are_frozen(self._parameters())
-
-    @frozen.setter
-    def frozen(self, frozen: bool) -> None:
-        with self.graph.lock:
-            self.graph.storage.freeze(self._parameters(), truth("frozen", frozen))
-
-    def _parameters(self) -> npt.NDArray[np.int64]:
-        """Where they stand in the vector."""
+    def _parameters(self) -> Ints:
         node, storage = self._place, self.graph.storage
         code, record = self.graph._code[node], self.graph._data[node]
         if code < PARAMETER:
@@ -193,40 +204,31 @@ class Node:
         raise TypeError(f"a node has no truth value (it has one for each example): came {self!r}")
 
 
-class Edge:
+class Edge(Freezable):
     """A view of one weight, from a source to a neuron; it unpacks to source, target and weight."""
 
-    __slots__ = ("_place", "source", "target")
+    __slots__ = ("_place", "graph", "source", "target")
 
     def __init__(self, source: Node, target: Neuron, place: int = 0) -> None:
-        self.source = source
-        self.target = target
+        self.source, self.target, self.graph = source, target, target.graph
         self._place = place  # among the sources, unless they have changed since
 
     @property
     def weight(self) -> float:
         """The weight; ValueError once it is cut."""
-        with self.target.graph.lock:  # the parameters may move while another thread compiles
+        with self.graph.lock:  # the parameters may move while another thread compiles
             return float(self.target.weights[self._find()])
 
     @weight.setter
     def weight(self, weight: float) -> None:
-        with self.target.graph.lock:
+        with self.graph.lock:
             self.target.weights[self._find()] = number("weight", weight)
 
-    @property
-    def frozen(self) -> bool:
-        """Whether training leaves the weight as it is."""
-        with self.target.graph.lock:
-            return self.target.graph.storage.are_frozen(self.target._parameters()[self._find()])
-
-    @frozen.setter
-    def frozen(self, frozen: bool) -> None:
-        with self.target.graph.lock:
-            self.target.graph.storage.freeze(self.target._parameters()[self._find()], truth("frozen", frozen))
+    def _parameters(self) -> Ints:
+        return self.target._parameters()[[self._find()]]
 
     def _find(self) -> int:
-        self._place = self.target.graph._place_of(self.source, self.target, self._place)
+        self._place = self.graph._place_of(self.source, self.target, self._place)
         return self._place
 
     def __iter__(self) -> Iterator[Any]:
@@ -243,7 +245,7 @@ class Edge:
 
     def prune(self) -> None:
         """Cut it; see `Graph.prune`."""
-        self.target.graph.prune([self])
+        self.graph.prune([self])
 
 
 class Neuron(Node):

@@ -16,10 +16,6 @@ cdef inline float data_unit(const Run* r) noexcept nogil:
     return 256 * r.scale[1] if r.bytes != NULL else <float>1
 
 
-cdef inline int64_t panels_of(int64_t count) noexcept nogil:
-    return (count + PANEL - 1) // PANEL
-
-
 cdef inline bint is_ahead(const Run* r, const Instruction* ins) noexcept nogil:
     return r.ahead and ins.kind == DENSE and ins.reads_data
 

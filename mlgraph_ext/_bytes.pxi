@@ -110,7 +110,6 @@ cdef extern from *:
             for (int64_t k = 0; k < LOADED && 4 * k < n; k++) word[k][lane] = four_bytes(row[lane] + at + 4 * k, n - 4 * k);
     }
     """
-    enum: HALF_VECS
     enum: LOADED             # words of each example at once
     void widen(const float*, vec*) noexcept nogil
     void narrow(const int32_t*, int, float*) noexcept nogil

@@ -19,7 +19,7 @@ cdef enum:
     BLOCK = 128          # operands that are vectors, taken at once: 16 KB, they stay in the L1 cache for all rows
     FEW_LANES = 16       # examples of a tile that go by neurons: TILE_ROWS at a time cost at most half of all lanes
     FEW_VECS = 8         # vectors of neurons whose sums of one example stand in registers: they hide the latency of a sum
-    FEW_WIDTH = 8 * VEC_WIDTH
+    FEW_WIDTH = FEW_VECS * VEC_WIDTH
 
 
 cdef kernel_void dense_forward(
@@ -47,7 +47,7 @@ cdef kernel_void dense_forward(
                         else:
                             acc[i][c] = splat(bias[row + i] if bias != NULL else <float>0)
                 for k in range(first, smaller(first + BLOCK, fan_in)):
-                    at = <const vec*>(values + source[k] * LANES + lane * TILE_WIDTH)
+                    at = <const vec*>(values + source[k] * <int64_t>LANES + lane * TILE_WIDTH)
                     # Of the next panel, which in a wide layer lies where no hardware prefetcher expects it.
                     prefetch_later(w + (fan_in + k) * PANEL)
                     for c in range(TILE_VECS):
@@ -102,7 +102,7 @@ cdef kernel_void few_forward(
     """What `dense_forward` gives, of a tile of n examples: lanes past them repeat the last."""
     cdef float sums[LANES * FEW_WIDTH]
     cdef float turned[FEW_WIDTH * LANES]
-    cdef int64_t vecs = (count + PANEL - 1) // PANEL * PANEL_VECS, at = 0, width, neurons, example, i, c
+    cdef int64_t vecs = panels_of(count) * PANEL_VECS, at = 0, width, neurons, example, i, c
     cdef const float* w
     cdef const float* b
     cdef float* to
@@ -164,13 +164,13 @@ cdef inline inlined_void adjoint_of_lanes(
                                 acc[i][c] = acc[i][c] + d[c] * w[i][step + neuron]
                 for i in range(TILE_ROWS):
                     if k + i < fan_in:
-                        to = <vec*>(adjoints + source[k + i] * LANES + lane)
+                        to = <vec*>(adjoints + source[k + i] * <int64_t>LANES + lane)
                         for c in range(vecs):
                             to[c] = acc[i][c] if first == 0 and source[k + i] < first_zeroed else to[c] + acc[i][c]
                 lane = lane + lanes
             for i in range(TILE_ROWS):
                 if first == 0 and k + i < fan_in and source[k + i] < first_zeroed:
-                    memset(adjoints + source[k + i] * LANES + lane, 0, (LANES - lane) * sizeof(float))
+                    memset(adjoints + source[k + i] * <int64_t>LANES + lane, 0, (LANES - lane) * sizeof(float))
             k = k + TILE_ROWS
         first = first + BLOCK
 
@@ -197,7 +197,7 @@ cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out, 
     """
     cdef float padded[PANEL * LANES]
     cdef int64_t panel, n
-    for panel in range((count + PANEL - 1) // PANEL):
+    for panel in range(panels_of(count)):
         n = smaller(PANEL, count - panel * PANEL)
         if n < PANEL:
             memset(padded, 0, sizeof(padded))
@@ -237,7 +237,7 @@ cdef kernel_void dense_gradient(
                     acc[i][c] = splat(<float>0)
             for tile in range((examples + LANES - 1) // LANES):
                 for i in range(TILE_ROWS):
-                    x[i] = values + tile * tile_stride + source[smaller(k + i, sources - 1)] * LANES
+                    x[i] = values + tile * tile_stride + source[smaller(k + i, sources - 1)] * <int64_t>LANES
                 at = delta + tile * tile_stride + panel * LANES * PANEL
                 for lane in range(smaller(LANES, examples - tile * LANES)):
                     for c in range(TILE_VECS):

@@ -16,6 +16,10 @@ cdef enum:
     THIN_GROUP = 32      # neurons of which dropout keeps the same share: two panels
 
 
+cdef inline int64_t groups_of(int64_t count) noexcept nogil:
+    return (count + THIN_GROUP - 1) // THIN_GROUP
+
+
 cdef int64_t keep_neurons(uint64_t key, int64_t group, int64_t count, double keep, int32_t* kept) noexcept nogil:
     """Choose which neurons of a group of `count` are kept; their number is returned.
 
@@ -41,19 +45,18 @@ cdef void drop_neurons(uint64_t key, double keep, int64_t count, float* values) 
     """Zero the slots of the neurons that are dropped, scale the others by 1 / keep."""
     cdef int32_t kept[THIN_GROUP]
     cdef float scale = <float>(1.0 / keep)
-    cdef int64_t group, first, n, found, i, lane
-    for group in range((count + THIN_GROUP - 1) // THIN_GROUP):
+    cdef int64_t group, first, n, found, at, i, lane
+    cdef bint is_kept
+    for group in range(groups_of(count)):
         first = group * THIN_GROUP
         n = smaller(THIN_GROUP, count - first)
         found = keep_neurons(key, group, n, keep, kept)
-        for i in range(n - 1, -1, -1):
-            if found > 0 and kept[found - 1] == i:
-                found = found - 1
-                for lane in range(LANES):
-                    values[(first + i) * LANES + lane] = values[(first + i) * LANES + lane] * scale
-            else:
-                for lane in range(LANES):
-                    values[(first + i) * LANES + lane] = <float>0
+        at = 0
+        for i in range(n):
+            is_kept = at < found and kept[at] == i
+            at = at + is_kept
+            for lane in range(LANES):
+                values[(first + i) * LANES + lane] = values[(first + i) * LANES + lane] * scale if is_kept else <float>0
 
 
 # Thinned blocks: where at most half of each group is kept, the kept neurons of a group move into one panel, and the
@@ -64,7 +67,6 @@ cdef void drop_neurons(uint64_t key, double keep, int64_t count, float* values) 
 cdef extern from *:
     """
     #if defined(__AVX512F__)
-    #include <immintrin.h>
     /* The one thing that vectors of GCC and clang cannot say alike: a choice of lanes known only at run time. */
     static inline void pick(const float *a, const float *b, const int32_t *from, float *to) {
         _mm512_storeu_ps(to, _mm512_permutex2var_ps(_mm512_loadu_ps(a), _mm512_loadu_si512(from), _mm512_loadu_ps(b)));
@@ -98,7 +100,7 @@ cdef kernel_void pack_thin(
     cdef const float* a
     cdef const float* b
     cdef int j
-    for group in range((count + THIN_GROUP - 1) // THIN_GROUP):
+    for group in range(groups_of(count)):
         n = smaller(THIN_GROUP, count - group * THIN_GROUP)
         found = keep_neurons(key, group, n, keep, kept)
         for j in range(<int>found, PANEL):
@@ -125,28 +127,34 @@ cdef kernel_void spread_thin(
             column[j] = -1
         for j in range(<int>found):
             column[kept[j]] = j
-        for panel in range((n + PANEL - 1) // PANEL):
+        for panel in range(panels_of(n)):
             for k in range(rows):
                 place(thin + (group * rows + k) * PANEL, column + panel * PANEL, out + ((2 * group + panel) * rows + k) * PANEL)
 
 
-cdef void spread_slots(uint64_t key, double keep, int64_t count, const float* thin, float* out) noexcept nogil:
-    """out[neuron][lane] from thin[column][lane]; what is dropped is zero."""
+cdef void spread_slots(
+    uint64_t key, double keep, int64_t count, const float* thin, const float* bias, float* out,
+) noexcept nogil:
+    """out[neuron][lane] from thin[column][lane], and its bias; what is dropped is zero. `bias` may be NULL."""
     cdef int32_t kept[THIN_GROUP]
-    cdef int64_t group, n, found, j
+    cdef int64_t group, n, found, j, neuron, lane
     memset(out, 0, count * LANES * sizeof(float))
-    for group in range((count + THIN_GROUP - 1) // THIN_GROUP):
+    for group in range(groups_of(count)):
         n = smaller(THIN_GROUP, count - group * THIN_GROUP)
         found = keep_neurons(key, group, n, keep, kept)
         for j in range(found):
-            memcpy(out + (group * THIN_GROUP + kept[j]) * LANES, thin + (group * PANEL + j) * LANES, LANES * sizeof(float))
+            neuron = group * THIN_GROUP + kept[j]
+            for lane in range(LANES):
+                out[neuron * LANES + lane] = thin[(group * PANEL + j) * LANES + lane]
+                if bias != NULL:
+                    out[neuron * LANES + lane] += bias[neuron]
 
 
 cdef void gather_slots(uint64_t key, double keep, int64_t count, const float* x, float* thin) noexcept nogil:
     """thin[column][lane] from x[neuron][lane]; columns without a neuron are zero."""
     cdef int32_t kept[THIN_GROUP]
     cdef int64_t group, n, found, j
-    for group in range((count + THIN_GROUP - 1) // THIN_GROUP):
+    for group in range(groups_of(count)):
         n = smaller(THIN_GROUP, count - group * THIN_GROUP)
         found = keep_neurons(key, group, n, keep, kept)
         for j in range(PANEL):

@@ -185,7 +185,7 @@ cdef kernel_void find_entries(
     if first >= last:
         return
     # Row after row, as they lie in memory; then run after run.
-    memset(e.mask, 0, GROUP_TILES * runs * sizeof(int32_t))
+    memset(e.mask, 0, (n + LANES - 1) // LANES * runs * sizeof(int32_t))
     for lane in range(n):
         bit = <int32_t>(<uint32_t>1 << lane % LANES)
         if bytes != NULL:

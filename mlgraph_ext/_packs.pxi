@@ -16,11 +16,11 @@ cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept
     for i in range(r.n_instructions):
         ins = r.program + i
         if ins.kind == ROWS:
-            unit.instruction, unit.part = i, 0
-            unit_gradient(r, step, &unit, first, tiles, 0, ins.size, 0, sums + (ins.weights - r.first_row), w, NULL, NULL)
+            unit.instruction, unit.part, unit.last = i, 0, ins.size
+            unit_gradient(r, step, &unit, first, tiles, sums + (ins.weights - r.first_row), w, NULL, NULL)
             if ins.bias >= 0:
                 unit.part = 1
-                unit_gradient(r, step, &unit, first, tiles, 0, ins.size, 0, sums + (ins.bias - r.first_row), w, NULL, NULL)
+                unit_gradient(r, step, &unit, first, tiles, sums + (ins.bias - r.first_row), w, NULL, NULL)
     restore_numbers(numbers)
 
 

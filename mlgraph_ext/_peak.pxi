@@ -44,7 +44,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     if (kernel not in names or min(fan_in, count, tiles, repeats) < 1 or tiles > GROUP_TILES or fan_in > 65535
             or not 0 < density <= 1):
         raise ValueError(f"kernel: expected one of {', '.join(names)} and sizes of at least 1, came {kernel!r}")
-    cdef int64_t which = names.index(kernel), panels = (count + PANEL - 1) // PANEL, i, j
+    cdef int64_t which = names.index(kernel), panels = panels_of(count), i, j
     cdef int64_t per = entry_floats(fan_in, LANES)
     cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES, stride = slots * LANES
     cdef bint of_rows = "rows" in kernel
@@ -71,7 +71,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
         for i in range(count):
             row[i] = <int32_t>edges
             for j in range(fan_in):
-                if not of_rows or (draw(i, j) >> 11) * (1.0 / 9007199254740992.0) < density:
+                if not of_rows or uniform(draw(i, j)) < density:
                     source[edges if of_rows else j] = <int32_t>j
                     edges = edges + 1
         row[count] = <int32_t>edges
@@ -89,7 +89,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
         for i in range(n):
             example[i] = i
             for j in range(fan_in):
-                byte[i * fan_in + j] = (draw(i, (i + j) // 6) >> 11) * (1.0 / 9007199254740992.0) < density
+                byte[i * fan_in + j] = uniform(draw(i, (i + j) // 6)) < density
                 if i < taken:
                     nonzeros = nonzeros + byte[i * fan_in + j]
         for i in range(tiles):
@@ -110,15 +110,27 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             elif which == 5:
                 runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL, NULL)
             elif which == 6:
-                rows_forward(weights, NULL, row, count, source, memory, stride, tiles, delta)
+                j = 0
+                while j < tiles:
+                    rows_forward(False, 1, weights, NULL, row, count, source, memory + j * stride, stride,
+                                 smaller(PACK, tiles - j), delta + j * stride)
+                    j = j + PACK
             elif which == 7:
-                rows_adjoint(weights, back, fan_in, delta, stride, tiles, 0, memory)
+                j = 0
+                while j < tiles:
+                    rows_adjoint(weights, back, fan_in, delta + j * stride, stride, smaller(PACK, tiles - j), 0,
+                                 memory + j * stride)
+                    j = j + PACK
             elif which == 8:
-                rows_gradient(row, count, source, memory, delta, stride, tiles, gradient)
+                rows_gradient(False, 1, row, count, source, memory, delta, stride, tiles, gradient)
             elif which == 9:
-                byte_rows_forward(weights, NULL, row, count, source, memory, 1, stride, tiles, delta)
+                j = 0
+                while j < tiles:
+                    rows_forward(True, 1, weights, NULL, row, count, source, memory + j * stride, stride,
+                                 smaller(PACK, tiles - j), delta + j * stride)
+                    j = j + PACK
             else:
-                byte_rows_gradient(row, count, source, memory, 1, delta, stride, tiles, gradient)
+                rows_gradient(True, 1, row, count, source, memory, delta, stride, tiles, gradient)
     per = 2 * count * nonzeros if "runs" in kernel else 2 * taken * edges
     for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>back,
                     <size_t>byte, <size_t>example, <size_t>entries):

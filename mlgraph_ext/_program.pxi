@@ -1,20 +1,12 @@
 # What a run is made of: the tables of a plan, data, memory. Pointers into arrays that the caller holds.
 
-# The numbers of mlgraph/plan.py and mlgraph/engine.py.
+# The numbers of mlgraph/plan.py.
 cdef enum:
     CONSTANT = 0
     PARAMETER = 1
     OPERATION = 2
     DENSE = 3
     ROWS = 4
-
-cdef enum:
-    LOSS_NONE = 0        # forward only
-    LOSS_CROSS_ENTROPY = 1
-    LOSS_SQUARED = 2
-    LOSS_NODE = 3        # the value of a node
-    LOSS_COTANGENT = 4   # adjoints of the outputs are given
-    LOSS_BINARY = 5      # cross-entropy of each output for itself
 
 cdef struct Instruction:
     int64_t kind

@@ -33,7 +33,7 @@ cdef extern from *:
 
     /* Wait until so many items are done; 0 if the run has stopped. To sleep would be no better, beside a busy process too. */
     static int pass(Gate *g, int64_t all) {
-        for (int spins = 1; load_acquire(&g->done) < all; spins++) {
+        for (unsigned spins = 1; load_acquire(&g->done) < all; spins++) {
             if (load_acquire(&g->stop)) return 0;
             if (spins % 64 == 0) sched_yield();
     #if defined(__x86_64__) || defined(__i386__)

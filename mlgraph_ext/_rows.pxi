@@ -104,35 +104,21 @@ cdef inline inlined_void forward_of_rows(
 
 
 cdef kernel_void rows_forward(
-    const float* weights, const float* bias, const int32_t* row, int64_t count,
-    const int32_t* source, const float* values, int64_t tile_stride, int64_t n_tiles, float* out,
+    bint bytes, float unit, const float* weights, const float* bias, const int32_t* row, int64_t count,
+    const int32_t* source, const float* slots, int64_t tile_stride, int64_t n_tiles, float* out,
 ) noexcept nogil:
-    """out[neuron][lane] = bias[neuron] + sum over edges, of each tile; `bias` may be NULL."""
-    cdef int64_t tile = 0
-    while tile + PACK <= n_tiles:
-        forward_of_rows(False, PACK, <float>1, weights, bias, row, count, source, values + tile * tile_stride, tile_stride,
-                        out + tile * tile_stride)
-        tile = tile + PACK
-    while tile < n_tiles:
-        forward_of_rows(False, 1, <float>1, weights, bias, row, count, source, values + tile * tile_stride, tile_stride,
-                        out + tile * tile_stride)
-        tile = tile + 1
+    """out[neuron][lane] = bias[neuron] + sum over edges, of one tile or of PACK; `bias` may be NULL.
 
-
-cdef kernel_void byte_rows_forward(
-    const float* weights, const float* bias, const int32_t* row, int64_t count,
-    const int32_t* source, const float* slots, float unit, int64_t tile_stride, int64_t n_tiles, float* out,
-) noexcept nogil:
-    """The same where the sources are byte slots; 256 bytes are `unit`."""
-    cdef int64_t tile = 0
-    while tile + PACK <= n_tiles:
-        forward_of_rows(True, PACK, unit, weights, bias, row, count, source, slots + tile * tile_stride, tile_stride,
-                        out + tile * tile_stride)
-        tile = tile + PACK
-    while tile < n_tiles:
-        forward_of_rows(True, 1, unit, weights, bias, row, count, source, slots + tile * tile_stride, tile_stride,
-                        out + tile * tile_stride)
-        tile = tile + 1
+    With `bytes` the sources are byte slots, and 256 bytes are `unit`.
+    """
+    if bytes and n_tiles == PACK:
+        forward_of_rows(True, PACK, unit, weights, bias, row, count, source, slots, tile_stride, out)
+    elif bytes:
+        forward_of_rows(True, 1, unit, weights, bias, row, count, source, slots, tile_stride, out)
+    elif n_tiles == PACK:
+        forward_of_rows(False, PACK, <float>1, weights, bias, row, count, source, slots, tile_stride, out)
+    else:
+        forward_of_rows(False, 1, <float>1, weights, bias, row, count, source, slots, tile_stride, out)
 
 
 cdef inline inlined_void adjoint_of_rows(
@@ -187,15 +173,10 @@ cdef kernel_void rows_adjoint(
     The edges come sorted by source, so that an adjoint is summed in registers: `slot` of each source, then where its edges
     begin and the last ends, then number and neuron of each edge.
     """
-    cdef int64_t tile = 0
-    while tile + PACK <= n_tiles:
-        adjoint_of_rows(PACK, weights, slot, n_sources, delta + tile * tile_stride, tile_stride, first_zeroed,
-                        adjoints + tile * tile_stride)
-        tile = tile + PACK
-    while tile < n_tiles:
-        adjoint_of_rows(1, weights, slot, n_sources, delta + tile * tile_stride, tile_stride, first_zeroed,
-                        adjoints + tile * tile_stride)
-        tile = tile + 1
+    if n_tiles == PACK:
+        adjoint_of_rows(PACK, weights, slot, n_sources, delta, tile_stride, first_zeroed, adjoints)
+    else:
+        adjoint_of_rows(1, weights, slot, n_sources, delta, tile_stride, first_zeroed, adjoints)
 
 
 cdef inline vec edge_product(
@@ -284,19 +265,17 @@ cdef inline inlined_void gradient_of_tiles(
 
 
 cdef kernel_void rows_gradient(
-    const int32_t* row, int64_t count, const int32_t* source,
-    const float* values, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
+    bint bytes, float unit, const int32_t* row, int64_t count, const int32_t* source,
+    const float* slots, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
-    """gradient[edge - row[0]] = sum over tiles and lanes of values[source][lane] * delta[neuron][lane]."""
-    gradient_of_tiles(False, <float>1, row, count, source, values, delta, tile_stride, n_tiles, gradient)
+    """gradient[edge - row[0]] = sum over tiles and lanes of values[source][lane] * delta[neuron][lane].
 
-
-cdef kernel_void byte_rows_gradient(
-    const int32_t* row, int64_t count, const int32_t* source,
-    const float* slots, float unit, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
-) noexcept nogil:
-    """The same where the sources are byte slots; 256 bytes are `unit`."""
-    gradient_of_tiles(True, unit, row, count, source, slots, delta, tile_stride, n_tiles, gradient)
+    With `bytes` the sources are byte slots, and 256 bytes are `unit`.
+    """
+    if bytes:
+        gradient_of_tiles(True, unit, row, count, source, slots, delta, tile_stride, n_tiles, gradient)
+    else:
+        gradient_of_tiles(False, <float>1, row, count, source, slots, delta, tile_stride, n_tiles, gradient)
 
 
 cdef inline vec slot_lanes(int64_t tiles, const float* delta, int64_t tile_stride) noexcept nogil:

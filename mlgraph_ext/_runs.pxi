@@ -1,5 +1,7 @@
 # Dense blocks that read the data themselves, where much of the data is zero: what is zero contributes nothing, exactly, so
-# only entries (_entries.pxi) are looked at; and plain SGD moves no weight of a run of columns that has none.
+# only entries (_entries.pxi) are looked at; and plain SGD moves no weight of a run of columns that has none. (Zero times what
+# is not finite would be NaN: blocks with such a weight are swept otherwise, and of an adjoint that is not finite, which ends
+# a step of learning, the gradient where data are zero is 0 or NaN.)
 #
 # The vector runs over neurons: the panels of the weights are laid out for it, weights[panel][source][neuron]. The weights
 # of a run of columns stand in registers while all examples pass that have it, and each line of them is read once a list and
@@ -89,7 +91,7 @@ cdef kernel_void sums_to_lanes(
     Lanes from n on repeat lane n - 1. Panels of sums stand `stride` floats apart, halves all panels.
     """
     cdef float turned[PANEL * LANES]
-    cdef int64_t panels = (count + PANEL - 1) // PANEL, panel, lane, i
+    cdef int64_t panels = panels_of(count), panel, lane, i
     cdef float* at
     cdef const vec* other
     cdef vec w

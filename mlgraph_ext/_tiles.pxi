@@ -43,10 +43,6 @@ cdef bint is_thin(const Run* r, const Instruction* ins, int64_t step) noexcept n
             and ins.reads_data and 48 <= r.step_size[step] <= 4 * LANES)
 
 
-cdef inline int64_t groups_of(int64_t count) noexcept nogil:
-    return (count + THIN_GROUP - 1) // THIN_GROUP
-
-
 cdef inline float edge_scale(const Instruction* ins) noexcept nogil:
     return <float>(<double>(1 << ins.bits) / <double>ins.keep)
 
@@ -123,17 +119,15 @@ cdef void forward_rows(
     cdef const int32_t* row = r.index + ins.args
     cdef float* out
     cdef int64_t first = 0, n, i
+    cdef bint bytes = r.bytes_at >= 0 and ins.reads_data
     mask_edges(r, ins, step, tile, scratch)
     weights = tile_weights(r, ins, scratch)
     while first < ins.size:
         n = smaller(CHUNK, ins.size - first)
         bias = biases(r, ins) + first if ins.bias >= 0 else NULL
         out = memory + r.values_at + (ins.dst + first) * LANES
-        if r.bytes_at >= 0 and ins.reads_data:
-            byte_rows_forward(weights, bias, row + first, n, row + ins.size + 1, memory + r.bytes_at, data_unit(r),
-                              r.tile_stride, tiles, out)
-        else:
-            rows_forward(weights, bias, row + first, n, row + ins.size + 1, memory + r.values_at, r.tile_stride, tiles, out)
+        rows_forward(bytes, data_unit(r), weights, bias, row + first, n, row + ins.size + 1,
+                     memory + (r.bytes_at if bytes else r.values_at), r.tile_stride, tiles, out)
         for i in range(tiles):
             activate(<int>ins.op, n * LANES, out + i * r.tile_stride)
         first = first + n
@@ -145,7 +139,6 @@ cdef void forward_dense(
     cdef float* out = values + ins.dst * LANES
     cdef float* sums = sums_of(r, ins, tile.place)
     cdef float* thin
-    cdef int64_t i, lane
     mask_edges(r, ins, step, tile, scratch)
     if is_ahead(r, ins):
         sums_to_lanes(sums, ins.halves, sums_stride(r, ins), tile.n, ins.size, data_unit(r), biases(r, ins), out)
@@ -157,11 +150,7 @@ cdef void forward_dense(
         runs_forward(&tile.entries, ins.arity, 0, runs_of(ins.arity), tile.n, scratch + ins.masked, groups_of(ins.size),
                      &tile.fetch, sums, LANES * PANEL)
         sums_to_lanes(sums, 1, LANES * PANEL, tile.n, groups_of(ins.size) * PANEL, data_unit(r), NULL, thin)
-        spread_slots(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, thin, out)
-        if ins.bias >= 0:
-            for i in range(ins.size):
-                for lane in range(LANES):
-                    out[i * LANES + lane] = out[i * LANES + lane] + biases(r, ins)[i]
+        spread_slots(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, thin, biases(r, ins), out)
     elif r.entries_at >= 0 and ins.reads_data:
         sum_runs(r, ins, &tile.entries, tile.n, 0, runs_of(ins.arity), tile_weights(r, ins, scratch), panels_of(ins.size),
                  &tile.fetch, sums)
@@ -170,103 +159,6 @@ cdef void forward_dense(
         few_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, tile.n, out)
     else:
         dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, out)
-
-
-cdef void seed_classes(
-    const Run* r, const int64_t* row, const float* share, const float* values, float* adjoints, const int32_t* highest,
-    float* loss, bint* right,
-) noexcept nogil:
-    """Losses by the targets of classes, the sum of target * (logsumexp(z) - z), and their adjoints."""
-    cdef int64_t lane, j, at
-    cdef int32_t wanted
-    cdef float total, target, most, weight
-    for lane in range(LANES):
-        total = values[r.loss_slot[0] * <int64_t>LANES + lane]
-        loss[lane], most, weight, wanted = 0, -1, 0, 0
-        for j in range(r.n_outputs):
-            at = r.loss_slot[j + 1] * <int64_t>LANES + lane
-            target = r.target[row[lane] * r.n_outputs + j]
-            weight = weight + target
-            if target > 0:    # a class that is not to be may be impossible
-                loss[lane] = loss[lane] + target * (total - values[at])
-            if target > most:
-                most, wanted = target, <int32_t>j
-            if r.backward:
-                adjoints[at] -= target * share[lane]
-        right[lane] = highest[lane] == wanted
-        if r.backward:
-            adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += weight * share[lane]
-
-
-cdef bint seed_adjoints(
-    const Run* r, int64_t step, int64_t first, const int64_t* row, int64_t n, const float* values, float* adjoints,
-) noexcept nogil:
-    """Loss of each example; adjoints of the nodes it reads. False if a loss is not finite."""
-    cdef float share[LANES]
-    cdef float loss[LANES]
-    cdef float best[LANES]
-    cdef int32_t arg[LANES]
-    cdef bint right[LANES]
-    cdef const float* z
-    cdef int64_t lane, j
-    cdef float error, target, one_share = <float>1 / <float>r.step_size[step]
-    cdef bint finite = True
-    for lane in range(LANES):
-        share[lane] = one_share if lane < n else <float>0
-        loss[lane] = 0
-        best[lane] = -<float>INFINITY
-        arg[lane] = 0
-        right[lane] = True
-    for j in range(r.n_outputs):
-        z = values + r.loss_slot[j + 1] * <int64_t>LANES
-        if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_SQUARED:
-            for lane in range(LANES):
-                arg[lane] = <int32_t>j if z[lane] > best[lane] else arg[lane]
-                best[lane] = z[lane] if z[lane] > best[lane] else best[lane]
-        if r.loss == LOSS_SQUARED:
-            for lane in range(LANES):
-                error = z[lane] - r.target[row[lane] * r.n_outputs + j]
-                loss[lane] = loss[lane] + error * error
-                if r.backward:
-                    adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] += 2 * error * share[lane]
-        elif r.loss == LOSS_COTANGENT:
-            for lane in range(n):
-                adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] += r.target[row[lane] * r.n_outputs + j]
-    if r.loss == LOSS_CROSS_ENTROPY and r.label == NULL:
-        seed_classes(r, row, share, values, adjoints, arg, loss, right)
-    elif r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_BINARY or r.loss == LOSS_NODE:
-        for lane in range(LANES):
-            loss[lane] = values[r.loss_slot[0] * <int64_t>LANES + lane]
-            if r.backward:
-                adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += share[lane]
-    if r.loss == LOSS_CROSS_ENTROPY and r.label != NULL:
-        # logsumexp(z) - z[label]
-        for lane in range(n):
-            j = r.loss_slot[r.label[row[lane]] + 1] * <int64_t>LANES + lane
-            loss[lane] = loss[lane] - values[j]
-            if r.backward:
-                adjoints[j] -= share[lane]
-    if r.loss == LOSS_BINARY:
-        # The sum of softplus(z) - target * z.
-        for j in range(r.n_outputs):
-            z = values + r.loss_slot[j + 1] * <int64_t>LANES
-            for lane in range(LANES):
-                target = r.target[row[lane] * r.n_outputs + j]
-                loss[lane] = loss[lane] - target * z[lane]
-                right[lane] = right[lane] & ((z[lane] > 0) == (target > <float>0.5))
-                if r.backward:
-                    adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] -= target * share[lane]
-    for lane in range(n):
-        finite = finite and loss[lane] - loss[lane] == 0
-        if r.losses != NULL:
-            r.losses[first + lane] = loss[lane]
-        if r.correct != NULL:
-            r.correct[first + lane] = right[lane] if r.label == NULL else arg[lane] == r.label[row[lane]]
-    if not finite and r.correct != NULL:
-        for lane in range(n):
-            if loss[lane] - loss[lane] != 0:
-                r.correct[first + lane] = False  # whatever the order of numbers that are none
-    return finite
 
 
 cdef double size_of(const Run* r, const float* x, int64_t n) noexcept nogil:

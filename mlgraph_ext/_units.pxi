@@ -94,8 +94,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         add_packs(r, step, at, run, g)
         tiles = 0
     for tile in range(tiles if masked else smaller(tiles, 1)):
-        unit_gradient(r, step, unit, tile, 1 if masked else tiles, first, n, runs * run, part, w,
-                      &descent if descends else NULL, fetch)
+        unit_gradient(r, step, unit, tile, 1 if masked else tiles, part, w, &descent if descends else NULL, fetch)
         if masked:
             for i in range(runs):
                 apply_mask(<const uint64_t*>(r.tiles + tile * r.tile_stride + ins.mask),
@@ -114,11 +113,11 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
 
 
 cdef void unit_gradient(
-    Run* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, int64_t first, int64_t n, int64_t size,
-    float* g, const Worker* w, const Descent* descent, Fetch* fetch,
+    Run* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, float* g, const Worker* w, const Descent* descent,
+    Fetch* fetch,
 ) noexcept nogil:
     """Gradient of a unit over `tiles` tiles from `tile` on; with `descent` its parameters move by it."""
-    cdef int64_t panels = unit.panels
+    cdef int64_t panels = unit.panels, first = unit.first, n = unit.last - unit.first
     cdef const Instruction* ins = r.program + unit.instruction
     cdef const float* memory = r.tiles + tile * r.tile_stride
     cdef const float* values = memory + r.values_at
@@ -127,15 +126,14 @@ cdef void unit_gradient(
     cdef const int32_t* sources = r.index + ins.args
     cdef int64_t wide, parts, i, done = 0
     cdef Part part[TILES_AT_ONCE]
+    cdef bint bytes
     if ins.kind == DENSE and unit.part == 1 and is_thin(r, ins, step):
         first = unit.panel * PANEL
-        n = smaller(unit.panels * PANEL, ins.size - first)
-        memset(g, 0, size * sizeof(float))
+        n = smaller(panels * PANEL, ins.size - first)
+        memset(g, 0, panels * PANEL * sizeof(float))
         slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)
-    elif ins.kind == DENSE and unit.part == 1 and is_ahead(r, ins):
-        bias_gradient(unit.panels, transposed, sums_stride(r, ins), LANES * PANEL, tiles, g)
     elif ins.kind == DENSE and unit.part == 1:
-        bias_gradient(unit.panels, transposed, LANES * PANEL, r.tile_stride, tiles, g)
+        bias_gradient(panels, transposed, sums_stride(r, ins), LANES * PANEL if is_ahead(r, ins) else r.tile_stride, tiles, g)
     elif reads_entries(r, ins):
         if is_thin(r, ins, step):
             panels, transposed = (panels + 1) // 2, deltas_of(r, ins, tile) + unit.panel // 2 * LANES * PANEL
@@ -154,11 +152,9 @@ cdef void unit_gradient(
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride,
                        smaller(tiles * LANES, r.step_size[step] - tile * LANES), g, descent)
-    elif ins.kind == ROWS and unit.part == 0 and r.bytes_at >= 0 and ins.reads_data:
-        byte_rows_gradient(sources + first, n, sources + ins.size + 1, memory + r.bytes_at, data_unit(r),
-                           delta + first * LANES, r.tile_stride, tiles, g)
     elif ins.kind == ROWS and unit.part == 0:
-        rows_gradient(sources + first, n, sources + ins.size + 1, values, delta + first * LANES,
-                      r.tile_stride, tiles, g)
+        bytes = r.bytes_at >= 0 and ins.reads_data
+        rows_gradient(bytes, data_unit(r), sources + first, n, sources + ins.size + 1, memory + r.bytes_at if bytes else values,
+                      delta + first * LANES, r.tile_stride, tiles, g)
     else:
         slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)

@@ -129,13 +129,17 @@ cdef inline int64_t smaller(int64_t a, int64_t b) noexcept nogil:
     return a if a < b else b
 
 
+cdef inline int64_t panels_of(int64_t count) noexcept nogil:
+    return (count + PANEL - 1) // PANEL
+
+
 cdef extern from *:
     """
     #include <stdlib.h>
     /* At a cache line, where the engine's memory begins too; a vector across two lines costs twice. */
     static void *zeros(size_t n, size_t size) {
         void *p = NULL;
-        if (posix_memalign(&p, 64, n * size + 64)) return NULL;
+        if (posix_memalign(&p, 64, n * size + 64)) return NULL;  /* of nothing it might be NULL, too */
         return memset(p, 0, n * size);
     }
     """

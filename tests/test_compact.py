@@ -130,7 +130,7 @@ def test_a_layer_that_is_gone():
     for size, activation in ((5, "softmax"), (4, "relu"), (3, "softmax")):
         net.add_layer(size, activation)
     for k in range(3):
-        net.graph.add_edge(net.layers[1]._graph[net.layers[1]._reads[k]], net.outputs[k], 0.5)
+        net.graph.add_edge(net.layers[1].graph[net.layers[1]._reads[k]], net.outputs[k], 0.5)
     for neuron in net.layers[1].neurons:
         neuron.prune()
     small = net.compact()

@@ -333,3 +333,7 @@ def test_errors():
         Drawing([])
     with pytest.raises(ValueError, match="nodes: expected nodes of one graph"):
         Drawing([g.input(), mlgraph.Graph().input()])
+
+
+def test_an_empty_graph_is_an_empty_picture():
+    assert mlgraph.Graph().draw(x=[]).to_svg() == mlgraph.Graph().draw().to_svg()

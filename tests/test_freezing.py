@@ -189,3 +189,15 @@ def test_a_resumed_run_keeps_what_is_frozen(tmp_path):
     again.layers[0].frozen = True
     again.fit(X, Y, **options, checkpoint=path, resume=True)
     assert again.layers[0].frozen and again.graph.get_parameters().tobytes() == whole.graph.get_parameters().tobytes()
+
+
+def test_what_has_no_parameters_is_not_frozen():
+    """Whatever else is."""
+    g = mlgraph.Graph()
+    x, p = g.input(), g.parameter(1.0)
+    bare = g.add_neuron([x], weights=[1.0], bias=None)
+    g.add_neuron([bare], weights=[1.0])
+    g.prune(list(bare.edges))
+    p.frozen = True
+    bare.frozen = True
+    assert p.frozen and not bare.frozen

@@ -1,7 +1,6 @@
 """The op table against finite differences, and the kernels of every build against the op table."""
 
 import itertools
-import string
 
 import numpy as np
 import pytest
@@ -53,12 +52,6 @@ def test_codes_are_positions():
     assert [op.code for op in BY_CODE] == list(range(25))
     assert [OPS[op.name] for op in BY_CODE] == list(BY_CODE)
     assert tuple(op.name for op in BY_CODE[:5]) == ACTIVATIONS
-
-
-@every_op
-def test_symbol_has_a_field_for_each_argument(op):
-    fields = [field for _, field, _, _ in string.Formatter().parse(op.symbol) if field is not None]
-    assert len(fields) == (op.arity if op.arity > 0 else 1)
 
 
 @every_op

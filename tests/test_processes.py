@@ -518,3 +518,59 @@ def test_beside_pytorch(order):
     """In one process, in turns and at once, whichever is imported first."""
     pytest.importorskip("torch")
     assert run(BESIDE_TORCH, order) == ["True"] * 5
+
+
+@pytest.fixture
+def hasty():
+    """Threads that take turns often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_thread_reads_a_graph_while_another_edits_it(hasty):
+    """To read is to export buffers, while which nothing can grow."""
+    net = mlgraph.Network(784, seed=0)
+    net.add_layer(100)
+    net.add_layer(10, "softmax")
+    done, read, neuron = threading.Event(), 0, net.layers[0].neurons[0]
+
+    def edit():
+        try:
+            for _ in range(15):
+                net.prune(0.5)
+                net.regrow(1.0)
+        finally:
+            done.set()
+
+    def look():
+        nonlocal read
+        while not done.is_set():
+            assert net.graph.n_parameters >= 110 and all(node.id >= 884 for node in neuron.targets)
+            read += 1
+
+    assert together(edit, look) == [None, None] and read
+
+
+def test_a_copy_is_of_one_moment(hasty):
+    """Another thread lays the parameters out anew meanwhile."""
+    g, rng = mlgraph.Graph(), np.random.default_rng(0)
+    x = g.inputs(24)
+    first = [g[i] for i in g.add_neurons(x, rng.normal(size=(20, 24)), activation="tanh")]
+    second = [g[i] for i in g.add_neurons(first, rng.normal(size=(20, 20)), activation="tanh")]
+    given, done = g.get_parameters(), threading.Event()
+
+    def move():
+        try:
+            for k in range(400):
+                g.compile(second[: 1 + k % 20])
+                g.compile(first[: 1 + k % 7])
+        finally:
+            done.set()
+
+    def copies():
+        while not done.is_set():
+            np.testing.assert_array_equal(copy.deepcopy(g).get_parameters(), given)
+
+    assert together(move, copies) == [None, None]

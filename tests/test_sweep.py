@@ -61,11 +61,10 @@ def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
     sizes = [n] if sizes is None else sizes
     losses = np.zeros(n, np.float32)
     model.graph.storage.state.clear()
-    label, target = model._targets(y, n)
+    examples, loss = model._examples_and_loss(x, y)
     engine.run(
-        Examples(x, model.graph.n_inputs), first=np.cumsum([0, *sizes[:-1]]), size=sizes, rate=np.zeros(len(sizes)),
-        label=label, target=target, loss=model.loss, loss_nodes=model._loss_nodes, optimizer="accumulate", training=True,
-        backward=True, seed=seed, step_number=step_number, losses=losses, n_threads=n_threads,
+        examples, **loss, first=np.cumsum([0, *sizes[:-1]]), size=sizes, rate=np.zeros(len(sizes)), optimizer="accumulate",
+        training=True, backward=True, seed=seed, step_number=step_number, losses=losses, n_threads=n_threads,
     )  # fmt: skip
     return engine.plan, losses, model.graph.storage.state["gradient"].copy()
 
@@ -73,9 +72,9 @@ def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
 def check(model, x, y, **options):
     plan, losses, g = gradient(model, x, y, **options)
     slots = plan.slot[model._loss_nodes]
-    label, target = model._targets(y, len(x))
+    _, loss = model._examples_and_loss(x, y)
     want_losses, want = reference.step(
-        plan, model.graph.parameters, x, model.loss, slots, label=label, target=target,
+        plan, model.graph.parameters, x, model.loss, slots, label=loss["label"], target=loss["target"],
         seed=options.get("seed", 0), number=options.get("step_number", 0),
     )  # fmt: skip
     np.testing.assert_allclose(losses, want_losses, rtol=2e-5, atol=2e-5)
@@ -401,7 +400,7 @@ def test_optimizers(sweep, decay, optimizer, share, columns, size, kind):
         net.prune(share, by="random")
     plan = Plan(net.graph, [*net._outputs, *net._loss_nodes])
     w, weights = net.graph.parameters.astype(np.float64), wiring(net.graph).place
-    label, _ = net._targets(y, len(x))
+    label = net._examples_and_loss(x, y)[1]["label"]
     first, second = np.zeros_like(w), np.zeros_like(w)
     for t in range(1, 11):
         half = slice(0, size) if t % 2 else slice(size, 2 * size)
@@ -422,3 +421,37 @@ def test_optimizers(sweep, decay, optimizer, share, columns, size, kind):
     # Adam divides a gradient by its own size, so that where it is nearly zero its rounding decides the step.
     off = ~np.isclose(net.graph.parameters, w, rtol=1e-3, atol=1e-3 if optimizer == "adam" else 2e-5)
     assert off.mean() <= (0.005 if optimizer == "adam" else 0)
+
+
+@pytest.mark.parametrize("n", [17, 33, 65])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_block_ends_before_the_vector_does(sweep, n, optimizer):
+    """Neurons written out, whose weights stand as a block would have them, but for the padding of its last panel."""
+    g = mlgraph.Graph()
+    x = g.input()
+    weights = [g.parameter(1.0) for _ in range(n)]
+    model = mlgraph.Model(g, [g.operation("sum", w * x) for w in weights])
+    data = np.random.default_rng(0).random((64, 1), np.float32)
+    model.fit(data, np.tile(2 * data, (1, n)), epochs=20, optimizer=optimizer)
+    blocks = [ins for ins in model._engine("loss").plan.instructions if ins.kind == KINDS["dense"]]
+    assert [ins.size for ins in blocks] == [n]
+    assert all(ins.weights + ins.n_weights <= len(vector) for vector in g.storage.vectors().values() for ins in blocks)
+    assert len({w.value for w in weights}) == 1 and weights[0].value > 1.1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
+def test_more_columns_than_16_bits_number(sweep, optimizer):
+    """Words of a text, say: what is zero is skipped in them as in any other data."""
+    columns, rng = 70_000, np.random.default_rng(0)
+    x = np.zeros((40, columns), np.float32)
+    x[np.arange(40)[:, None], rng.integers(0, columns, (40, 200))] = rng.normal(size=(40, 200))
+    x[:, -1] = 1
+    net = mlgraph.Network(columns, seed=0)
+    net.add_layer(16, "tanh")
+    net.add_layer(3, "softmax")
+    y = rng.integers(0, 3, 40)
+    plan, before = check(net, x, y), net.layers[0].weights
+    assert plan.reads_directly
+    net.fit(x, y, epochs=1, batch_size=40, optimizer="sgd", momentum=0.9 * (optimizer == "momentum"), shuffle=False)
+    moved = (net.layers[0].weights != before).any(axis=0)
+    assert moved[-1] and (moved == x.any(axis=0)).mean() > 0.999

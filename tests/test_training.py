@@ -12,15 +12,22 @@ from hypothesis import given
 from learnable import INPUTS, TARGETS, N, X, Y, bytes_and_labels, network
 
 import mlgraph
-from mlgraph.training import schedule
+from mlgraph.training import epoch_steps
+
+
+def schedule(n, epochs, *options):
+    """The steps of all epochs, one after the other, and the epoch of each."""
+    parts = [epoch_steps(epoch, n, epochs, *options) for epoch in range(epochs)]
+    columns = zip(*parts, strict=True)
+    return *(np.concatenate(column) for column in columns), np.repeat(np.arange(epochs), [len(part.size) for part in parts])
 
 
 def test_schedule():
-    steps = schedule(100, 2, (40, 10), (1.0, 0.5))
-    assert steps.size.tolist() == [40, 39, 21, 32, 27, 21, 16, 4]
-    assert steps.first.tolist() == [0, 40, 79, 0, 32, 59, 80, 96] and steps.epoch.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
-    p = (steps.epoch * 100 + steps.first) / 200
-    np.testing.assert_allclose(steps.rate, 1.0 - 0.5 * p**1.5, rtol=1e-6)
+    first, size, rate, epoch = schedule(100, 2, (40, 10), (1.0, 0.5))
+    assert size.tolist() == [40, 39, 21, 32, 27, 21, 16, 4]
+    assert first.tolist() == [0, 40, 79, 0, 32, 59, 80, 96] and epoch.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    p = (epoch * 100 + first) / 200
+    np.testing.assert_allclose(rate, 1.0 - 0.5 * p**1.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -35,20 +42,20 @@ def test_schedule():
     ],
 )
 def test_edges_of_the_schedule(n, epochs, batch, sizes):
-    assert schedule(n, epochs, batch, (0.1, 0.1)).size.tolist() == sizes
+    assert schedule(n, epochs, batch, (0.1, 0.1))[1].tolist() == sizes
 
 
 @given(st.integers(1, 300), st.integers(1, 4), st.tuples(*[st.integers(1, 400)] * 2), st.tuples(*[st.floats(1e-6, 10)] * 2))
 def test_any_schedule(n, epochs, batch, rate):
-    steps = schedule(n, epochs, batch, rate)
-    p = (steps.epoch * n + steps.first) / (epochs * n)
+    first, size, rates, number = schedule(n, epochs, batch, rate)
+    p = (number * n + first) / (epochs * n)
     wanted = [round(batch[0] * (1 - q**2) + batch[1] * q**2) for q in p]
-    np.testing.assert_array_equal(steps.size, np.minimum(wanted, n - steps.first))
-    np.testing.assert_allclose(steps.rate, rate[0] * (1 - p**1.5) + rate[1] * p**1.5, rtol=1e-6, atol=1e-30)
-    assert min(rate) * 0.999 <= steps.rate.min() and steps.rate.max() <= max(rate) * 1.001
+    np.testing.assert_array_equal(size, np.minimum(wanted, n - first))
+    np.testing.assert_allclose(rates, rate[0] * (1 - p**1.5) + rate[1] * p**1.5, rtol=1e-6, atol=1e-30)
+    assert min(rate) * 0.999 <= rates.min() and rates.max() <= max(rate) * 1.001
     for epoch in range(epochs):
-        first, size = steps.first[steps.epoch == epoch], steps.size[steps.epoch == epoch]
-        assert first[0] == 0 and size.sum() == n and (first[1:] == np.cumsum(size)[:-1]).all()
+        here, ends = first[number == epoch], np.cumsum(size[number == epoch])
+        assert here[0] == 0 and ends[-1] == n and (here[1:] == ends[:-1]).all()
 
 
 @pytest.mark.parametrize(("batch", "rate"), [((50, 7), (0.1, 0.001)), ((7, 50), (0.001, 0.1)), (64, 0.05)], ids=str)
@@ -57,17 +64,18 @@ def test_history(batch, rate):
     first = net.evaluate(X[: np.ravel(batch)[0]], Y[: np.ravel(batch)[0]])
     held = bytes_and_labels(31, seed=1)
     h = net.fit(X, Y, epochs=3, batch_size=batch, learning_rate=rate, shuffle=False, validation=held)
-    steps = schedule(N, 3, (batch, batch) if isinstance(batch, int) else batch, (rate, rate) if batch == 64 else rate)
-    assert h.batch_size.tolist() == steps.size.tolist() and h.batch_size.sum() == 3 * N
+    batches = (batch, batch) if isinstance(batch, int) else batch
+    _, sizes, rates, number = schedule(N, 3, batches, (rate, rate) if batch == 64 else rate)
+    assert h.batch_size.tolist() == sizes.tolist() and h.batch_size.sum() == 3 * N
     assert h.batch_examples.tolist() == np.cumsum(h.batch_size).tolist()
     assert h.epoch_examples.tolist() == [N, 2 * N, 3 * N]
-    np.testing.assert_array_equal(h.learning_rate, steps.rate)
+    np.testing.assert_array_equal(h.learning_rate, rates)
     assert (h.batch_loss[0], h.batch_accuracy[0]) == (pytest.approx(first["loss"], rel=1e-5), first["accuracy"])
     for epoch in range(3):
-        here = steps.epoch == epoch
+        here = number == epoch
         for each, mean in ((h.batch_loss, h.epoch_loss), (h.batch_accuracy, h.epoch_accuracy)):
-            assert len(each) == len(steps.size) and len(mean) == 3
-            assert np.average(each[here], weights=steps.size[here]) == pytest.approx(mean[epoch], rel=1e-6)
+            assert len(each) == len(sizes) and len(mean) == 3
+            assert np.average(each[here], weights=sizes[here]) == pytest.approx(mean[epoch], rel=1e-6)
     scores = net.evaluate(*held)
     assert (h.validation_loss[-1], h.validation_accuracy[-1]) == (scores["loss"], scores["accuracy"])
     assert len(h.validation_loss) == len(h.validation_accuracy) == len(h.epoch_seconds) == 3 and (h.epoch_seconds > 0).all()

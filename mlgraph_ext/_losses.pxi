@@ -1,0 +1,104 @@
+# The losses: of each example by its label or targets, with the adjoints of what they read.
+
+# The numbers of mlgraph/engine.py.
+cdef enum:
+    LOSS_NONE = 0        # forward only
+    LOSS_CROSS_ENTROPY = 1
+    LOSS_SQUARED = 2
+    LOSS_NODE = 3        # the value of a node
+    LOSS_COTANGENT = 4   # adjoints of the outputs are given
+    LOSS_BINARY = 5      # cross-entropy of each output for itself
+
+
+cdef void seed_classes(
+    const Run* r, const int64_t* row, const float* share, const float* values, float* adjoints, const int32_t* highest,
+    float* loss, bint* right,
+) noexcept nogil:
+    """Losses by the targets of classes, the sum of target * (logsumexp(z) - z), and their adjoints."""
+    cdef int64_t lane, j, at
+    cdef int32_t wanted
+    cdef float total, target, most, weight
+    for lane in range(LANES):
+        total = values[r.loss_slot[0] * <int64_t>LANES + lane]
+        loss[lane], most, weight, wanted = 0, -1, 0, 0
+        for j in range(r.n_outputs):
+            at = r.loss_slot[j + 1] * <int64_t>LANES + lane
+            target = r.target[row[lane] * r.n_outputs + j]
+            weight = weight + target
+            if target > 0:    # a class that is not to be may be impossible
+                loss[lane] = loss[lane] + target * (total - values[at])
+            if target > most:
+                most, wanted = target, <int32_t>j
+            if r.backward:
+                adjoints[at] -= target * share[lane]
+        right[lane] = highest[lane] == wanted
+        if r.backward:
+            adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += weight * share[lane]
+
+
+cdef bint seed_adjoints(
+    const Run* r, int64_t step, int64_t first, const int64_t* row, int64_t n, const float* values, float* adjoints,
+) noexcept nogil:
+    """Loss of each example; adjoints of the nodes it reads. False if a loss is not finite."""
+    cdef float share[LANES]
+    cdef float loss[LANES]
+    cdef float best[LANES]
+    cdef int32_t arg[LANES]
+    cdef bint right[LANES]
+    cdef const float* z
+    cdef int64_t lane, j
+    cdef float error, target, one_share = <float>1 / <float>r.step_size[step]
+    cdef bint finite = True, number
+    for lane in range(LANES):
+        share[lane] = one_share if lane < n else <float>0
+        loss[lane] = 0
+        best[lane] = -<float>INFINITY
+        arg[lane] = 0
+        right[lane] = True
+    for j in range(r.n_outputs):
+        z = values + r.loss_slot[j + 1] * <int64_t>LANES
+        if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_SQUARED:
+            for lane in range(LANES):
+                arg[lane] = <int32_t>j if z[lane] > best[lane] else arg[lane]
+                best[lane] = z[lane] if z[lane] > best[lane] else best[lane]
+        if r.loss == LOSS_SQUARED:
+            for lane in range(LANES):
+                error = z[lane] - r.target[row[lane] * r.n_outputs + j]
+                loss[lane] = loss[lane] + error * error
+                if r.backward:
+                    adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] += 2 * error * share[lane]
+        elif r.loss == LOSS_COTANGENT:
+            for lane in range(n):
+                adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] += r.target[row[lane] * r.n_outputs + j]
+    if r.loss == LOSS_CROSS_ENTROPY and r.label == NULL:
+        seed_classes(r, row, share, values, adjoints, arg, loss, right)
+    elif r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_BINARY or r.loss == LOSS_NODE:
+        for lane in range(LANES):
+            loss[lane] = values[r.loss_slot[0] * <int64_t>LANES + lane]
+            if r.backward:
+                adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += share[lane]
+    if r.loss == LOSS_CROSS_ENTROPY and r.label != NULL:
+        # logsumexp(z) - z[label]
+        for lane in range(n):
+            j = r.loss_slot[r.label[row[lane]] + 1] * <int64_t>LANES + lane
+            loss[lane] = loss[lane] - values[j]
+            if r.backward:
+                adjoints[j] -= share[lane]
+    if r.loss == LOSS_BINARY:
+        # The sum of softplus(z) - target * z.
+        for j in range(r.n_outputs):
+            z = values + r.loss_slot[j + 1] * <int64_t>LANES
+            for lane in range(LANES):
+                target = r.target[row[lane] * r.n_outputs + j]
+                loss[lane] = loss[lane] - target * z[lane]
+                right[lane] = right[lane] & ((z[lane] > 0) == (target > <float>0.5))
+                if r.backward:
+                    adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] -= target * share[lane]
+    for lane in range(n):
+        number = loss[lane] - loss[lane] == 0
+        finite = finite and number
+        if r.losses != NULL:
+            r.losses[first + lane] = loss[lane]
+        if r.correct != NULL:  # there is no order of what is no number
+            r.correct[first + lane] = number and (right[lane] if r.label == NULL else arg[lane] == r.label[row[lane]])
+    return finite
