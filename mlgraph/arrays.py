@@ -87,24 +87,28 @@ class Wiring(NamedTuple):
         return old, Wiring(old.neurons, counts[lose], old.source[left], np.flatnonzero(left).astype(np.int32))
 
 
-def wiring(graph: Graph, neurons: Ids | None = None) -> Wiring:
-    """The edges into these neurons; into all of them by default."""
+def wiring(graph: Graph, neurons: Ids | None = None, places: tuple[Ints, Ints] | None = None) -> Wiring:
+    """The edges into these neurons; into all of them by default.
+
+    `places` has where the weights of each record begin and how far apart they are, in a vector that was laid out otherwise.
+    """
     start, count, pool = graph.topology()
     if neurons is None:
         neurons = np.flatnonzero(graph.codes >= NEURON).astype(np.int32)
     record = np.array(graph._data, np.int64)[neurons]
-    at, stride, _ = (column[record] for column in graph.storage.places)
+    at, stride = (column[record] for column in places or graph.storage.places[:2])
     n = count[neurons]
     source = pool[runs(start[neurons], np.ones_like(stride), n, len(pool))]
     return Wiring(neurons, n, source, runs(at, stride, n, graph.storage.used))
 
 
-def edges(graph: Graph) -> Edges:
-    """`Graph.edges` says what they are."""
+def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Ints, Ints] | None = None) -> Edges:
+    """`Graph.edges` says what they are; or what another vector has in place of their weights."""
     alive = graph.alive()
-    into = wiring(graph, np.flatnonzero(alive & (graph.codes >= NEURON)).astype(np.int32))
+    into = wiring(graph, np.flatnonzero(alive & (graph.codes >= NEURON)).astype(np.int32), places)
     there = alive[into.source]
-    return Edges(into.source[there], into.target[there], graph.parameters[into.place[there]])
+    values = graph.parameters if vector is None else vector
+    return Edges(into.source[there], into.target[there], values[into.place[there]])
 
 
 def neurons(graph: Graph) -> Neurons:

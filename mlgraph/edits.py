@@ -34,10 +34,13 @@ class Rewired(NamedTuple):
         Of the neurons that were edited; `place` says which of their edges now each is, -1 if it was cut.
     values : dict of float32, shape (edges,)
         What stood at each edge in the parameter vector (""), and in each vector of optimizer state.
+    most : int64, shape (neurons,)
+        The most edges that each had had by then.
     """
 
     before: Wiring
     values: dict[str, Float32]
+    most: Ints
 
 
 class Activated(NamedTuple):
@@ -262,8 +265,12 @@ def _needed(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
     return topological(graph, start, count, pool, outputs)[0] >= 0 if len(outputs) else np.ones(len(graph), bool)
 
 
-def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32]) -> None:
+def _rewire(
+    graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32], most: Ints | None = None
+) -> None:
     """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere.
+
+    `most`: what is the most edges that each has had, where these have not come to be more.
 
     It is an edit even of no neuron: who takes back what he did must not take back what was before.
     """
@@ -280,15 +287,17 @@ def _rewire(graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[st
             before[name].take(new.place, out=values, mode="clip")
         values[added] = fresh[name][added] if name in fresh else 0
     record = np.array(graph._data, np.int64)[new.neurons]
+    most_before = np.array(graph.storage.made, np.int64)[record]
     weights, start = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
     with uninterrupted():
         extend(graph._pool, lists.pool)  # the last that takes memory: before it nothing has changed
         write(graph.storage.weights, record, weights)
         write(graph.storage.stride, record, np.ones(1))
+        write(graph.storage.made, record, np.maximum(most_before, new.counts) if most is None else most)
         write(graph._start, new.neurons, start)
         write(graph._count, new.neurons, new.counts)
         graph.edits += 1
-        edited(graph, len(graph), len(graph.storage), [Rewired(old._replace(place=now[:-1]), before)])
+        edited(graph, len(graph), len(graph.storage), [Rewired(old._replace(place=now[:-1]), before, most_before)])
     pack(graph)
 
 
@@ -366,7 +375,8 @@ def take_back(graph: Graph, edit: Edit) -> None:
             if isinstance(change, Activated):
                 activate(graph, *change)
             else:
-                _rewire(graph, wiring(graph, change.before.neurons), change.before, shared_lists(change.before), change.values)
+                now, lists = wiring(graph, change.before.neurons), shared_lists(change.before)
+                _rewire(graph, now, change.before, lists, change.values, change.most)
         if len(graph) > edit.nodes > max(graph.protected(), default=-1):
             _forget(graph, edit.nodes, edit.records)
         if edit.values is not None:

@@ -85,10 +85,11 @@ def fit(
     seed : int
         Fixes the order of the examples and what is dropped.
     callback : callable, optional
-        Is given a `Progress` after every piece of steps and every epoch. If it raises StopIteration, the run ends there:
+        Is given a `Progress` after every piece of steps, a tenth of a second by the clock, and every epoch; what is to happen
+        at the same steps in each run is a schedule. If it raises StopIteration, the run ends there:
         what was learnt stays, and the checkpoint, if any, can be gone on from. (So does ``next`` of an iterator that has
         run out.)
-    sparsify : GradualPruning, SET or RigL, optional
+    sparsify : GradualPruning, SET, RigL or another mlgraph.sparsify.Schedule, optional
         Cuts and grows edges meanwhile.
     on_nonfinite : "raise", "skip" or "disconnect"
         What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever reaches

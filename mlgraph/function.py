@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32
+from mlgraph.arrays import edges
 from mlgraph.checks import float_array, plain
 from mlgraph.engine import Engine, Examples
 from mlgraph.graph import INPUT, NEURON, PARAMETER, Graph, checked_graph
@@ -30,15 +31,21 @@ class Places(NamedTuple):
     edits: int
 
 
+def places_in(graph: Graph) -> Places:
+    """Where all stands now."""
+    return Places(*graph.storage.places, np.array(graph._count, np.int64), graph, graph.edits)
+
+
 class Gradients(NamedTuple):
-    """What `Function.vjp` gives.
+    """What `Function.vjp` gives, and `Model.gradients`.
 
     Attributes
     ----------
     values : float32, shape (batch, outputs)
     inputs : float32, shape (batch, inputs)
     parameters : float32, shape (len(graph.parameters),)
-        Summed over the batch, in the places that the parameter vector has until the next edit or compilation.
+        Summed over the batch (of a model, whose loss is a mean, its gradient), in the places that the parameter vector has
+        until the next edit or compilation.
     places : Places
         These places: `of` and `of_bias` look up a node's there, also when the vector has been laid out anew.
     """
@@ -47,6 +54,15 @@ class Gradients(NamedTuple):
     inputs: Float32
     parameters: Float32
     places: Places
+
+    @property
+    def edges(self) -> Float32:
+        """Derivative for the weight of each edge, float32 in the order of `Graph.edges`; the graph must be as it was."""
+        graph, places = self.places.graph, self.places
+        with graph.lock:
+            if graph.edits != places.edits:
+                raise ValueError("edges: expected the graph of these gradients, came one that has been edited since")
+            return edges(graph, self.parameters, (places.weights, places.stride)).weight
 
     def of(self, node: Node) -> Float32:
         """Derivative for an input, a parameter or a neuron's weights; 0 for what no output needs.
@@ -191,8 +207,7 @@ class Function:
     def _places_for(self, engine: Engine) -> Places:
         # One copy for each compilation: until then no place changes.
         if self._places is None or self._places[0] is not engine:
-            g = self.graph
-            self._places = engine, Places(*g.storage.places, np.array(g._count, np.int64), g, g.edits)
+            self._places = engine, places_in(self.graph)
         return self._places[1]
 
     def _engine(self, want_inputs: bool) -> Engine:

@@ -160,7 +160,7 @@ def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids |
         raise ValueError("graph: expected edges between its nodes, came others: by an edit that was interrupted")
     if cycle:
         names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
-        raise CycleError(f"the graph has a cycle of {len(cycle)} nodes: {names}")
+        raise CycleError(f"expected no cycle, came one of {len(cycle)} node{'s' if len(cycle) > 1 else ''}: {names}")
     return level, order[:needed]
 
 

@@ -27,6 +27,7 @@ from mlgraph.views import Edge, Neuron, Node
 if TYPE_CHECKING:
     from mlgraph.arrays import Edges
     from mlgraph.drawing import Drawing
+    from mlgraph.function import Gradients
     from mlgraph.network import Layer
 
 Self = TypeVar("Self", bound="Model")  # that of typing is of Python 3.11
@@ -112,8 +113,9 @@ class Model:
 
     @property
     def sparsity(self) -> float:
-        """Share of the edges that the neurons were made with and that are no longer there, or that no output needs.
+        """Share of the edges that are no longer there, or that no output needs, of all that the neurons were made with.
 
+        A neuron that has come to have more since counts as made with the most that it has had.
         Neurons that only other models of the graph need do not count.
         """
         with self.graph.lock:
@@ -143,7 +145,7 @@ class Model:
         Parameters
         ----------
         sparsity : float
-            Share of the edges that is gone afterwards, of all that the neurons were made with; nothing goes where it is gone
+            Share of the edges that is gone afterwards, of as many as `Model.sparsity` counts; nothing goes where it is gone
             already. With ``scope="layer"``, and where strengths are equal, something may be left without a live source or
             without a way to an output. That goes, too, so that more may be gone than asked for: `sparsity` then says how much.
             Of a model that shares its graph with others only what is not theirs alone.
@@ -285,6 +287,36 @@ class Model:
             If there is no example, or `y` is not what `fit` takes.
         """
         return self._evaluate(*self._examples_and_loss(x, y), n_threads)
+
+    def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
+        """Derivatives of the mean loss over the examples, for the inputs of each and for all parameters.
+
+        Parameters
+        ----------
+        x, y
+            As for `fit`.
+        n_threads : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        Gradients
+            `values` are those of the outputs; `edges` has the derivative for each weight, in the order of `Graph.edges`.
+        """
+        from mlgraph.function import Gradients, places_in
+        from mlgraph.pruning import accumulated
+
+        examples, loss = self._examples_and_loss(x, y)
+        if len(examples) == 0:
+            raise ValueError("x: expected at least one example, came none")
+        graph, nodes = self.graph, np.array([*self.graph._inputs, *self._outputs], np.int32)
+        with graph.lock:
+            found = trace(graph, examples, self._sinks, nodes, n_threads=n_threads, **loss)
+            engine = self._engine("loss")
+            parameters, places = accumulated(engine, examples, n_threads, **loss), places_in(graph)
+        n_inputs, adjoints = graph.n_inputs, found.adjoints
+        assert adjoints is not None
+        return Gradients(found.values[:, n_inputs:], adjoints[:, :n_inputs] / np.float32(len(examples)), parameters, places)
 
     def trace(
         self,

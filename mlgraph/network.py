@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32, Ids, Ints
-from mlgraph.arrays import wiring
-from mlgraph.checks import float_array, one_of, share, whole
+from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.arrays import Edges, wiring
+from mlgraph.checks import float_array, one_of, real_array, share, whole
 from mlgraph.graph import Graph
 from mlgraph.losses import CROSS_ENTROPIES
 from mlgraph.model import Model
 from mlgraph.views import Freezable, Neuron
-
-if TYPE_CHECKING:
-    from mlgraph.arrays import Edges
 
 
 class Layer(Freezable):
@@ -85,6 +82,39 @@ class Layer(Freezable):
         with self.graph.lock:
             place, row, column = self._edges()
             self.graph.parameters[place] = new[row, column]
+
+    @property
+    def mask(self) -> Mask:
+        """Where an edge is, bool of shape (neurons, nodes of the layer before): also one of weight 0, or that no output needs.
+
+        A copy, and so read-only. To assign is one edit: edges go and, with weight 0, come.
+        """
+        out = np.zeros((self.size, len(self._reads)), bool)
+        with self.graph.lock:
+            _, row, column = self._edges()
+        out[row, column] = True
+        out.flags.writeable = False
+        return out
+
+    @mask.setter
+    def mask(self, mask: npt.ArrayLike) -> None:
+        wanted = real_array("mask", mask)
+        if wanted.dtype != bool or wanted.shape != (self.size, len(self._reads)):
+            came = f"{wanted.dtype} of shape {wanted.shape}"
+            raise ValueError(f"mask: expected bool of shape {self.size, len(self._reads)}, came {came}")
+        try:
+            with self.graph.one_edit():
+                there = self.mask
+                # What comes is there before what goes, so that no output is cut off in between.
+                self.graph.add_edges(self._edges_at(wanted & ~there))
+                self.graph.prune(self._edges_at(there & ~wanted))
+        except ValueError as error:
+            raise type(error)(f"mask: {error}") from None
+
+    def _edges_at(self, places: Mask) -> Edges:
+        row, column = np.nonzero(places)
+        source = np.array(self._reads, np.int32)[column]
+        return Edges(source, (row + self._ids.start).astype(np.int32), np.zeros(len(row), np.float32))
 
     @property
     def biases(self) -> Float32:
@@ -263,7 +293,7 @@ class Network(Model):
         ValueError
             If the gradient is asked for without `data`, or `data` are not what `fit` takes; nothing has changed.
         """
-        from mlgraph.pruning import regrow
+        from mlgraph.growing import regrow
 
         self._require_outputs()
         with self.graph.lock:

@@ -20,21 +20,10 @@ import numpy.typing as npt
 from mlgraph.array_types import Doubles
 from mlgraph.checks import one_of, share, whole
 from mlgraph.engine import Examples
+from mlgraph.growing import absent, grow_best, place_scores
 from mlgraph.model import Model
 from mlgraph.network import Network
-from mlgraph.pruning import (
-    SCOPES,
-    absent,
-    check_criterion,
-    check_room,
-    gradient,
-    grow_best,
-    keep_best,
-    layers_of,
-    place_scores,
-    prune,
-    room,
-)  # fmt: skip
+from mlgraph.pruning import SCOPES, check_criterion, check_room, gradient, keep_best, layers_of, prune, room
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
@@ -43,7 +32,9 @@ Sample = Callable[[int], tuple[Any, Any]]
 
 @dataclass(frozen=True, repr=False)
 class Schedule(ABC):
-    """What all schedules have in common.
+    """What all schedules have in common. One of one's own is a subclass with an `act`.
+
+    What else it is given should be fields of a dataclass too: by its repr a checkpoint knows its run again.
 
     Parameters
     ----------
@@ -154,7 +145,7 @@ class GradualPruning(Schedule):
     """Cut the weakest edges little by little, along a cubic curve (Zhu and Gupta 2017, To prune, or not to prune).
 
     The sparsity is ``initial + (sparsity - initial) * (1 - (1 - t)^3)`` with t from 0 at the moment `start` to 1 at `until`:
-    most goes early, while there is much to spare. `Model.prune` says what is weak.
+    most goes early, while there is much to spare. `Model.prune` says what is weak; what is frozen stays.
 
     Parameters
     ----------
@@ -208,7 +199,7 @@ class GradualPruning(Schedule):
             # Not the method, which would warn at each moment of what falls away with what is cut.
             prune(
                 model, self.at(moment), neurons=None, by=self.by, scope=self.scope, data=None, seed=seed,
-                n_threads=n_threads, step=step, slope=slope,
+                n_threads=n_threads, step=step, slope=slope, in_training=True,
             )  # fmt: skip
 
 
@@ -242,7 +233,7 @@ class SET(Schedule):
         net = _network(model)
         wanted = self._sizes(net)
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
-        keep_best(net, *self._room(net, moved))
+        keep_best(net, *self._room(net, moved), in_training=True)
         places = absent(net)
         missing = [most - p.n_edges for most, p in zip(wanted, places, strict=True)]
         if step and max(missing) > 0:

@@ -47,7 +47,7 @@ class Storage:
     bias : array of int
         Where its bias stands, or -1.
     made : array of int
-        How many sources it was made with; 0 for a parameter node.
+        How many sources it was made with, or has had since, if that is more; 0 for a parameter node.
     """
 
     def __init__(self) -> None:

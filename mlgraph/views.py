@@ -36,7 +36,10 @@ class Freezable:
 
     @property
     def frozen(self) -> bool:
-        """Whether training leaves it as it is."""
+        """Whether training leaves it as it is: no step moves it, and no schedule of `fit` cuts it.
+
+        (But what is at no path to an output any more goes.) What is assigned, and `prune`, change it as ever.
+        """
         with self.graph.lock:
             return self.graph.storage.are_frozen(self._parameters())
 

@@ -5,6 +5,8 @@ time, and after each step takes over what float32 made of it.
 """
 
 
+import collections
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ class Mirror:
     def __init__(self, net):
         self.net, self.last, self.several = net, None, None
         self.read()
-        self.made = len(self.edges)
+        self.most = self.counts(self.edges)  # edges that each neuron was made with, or has had since
         self.outputs = [node.id for node in net.outputs]
         self.layers = [list(range(INPUTS)), *(list(layer._ids) for layer in net.layers)]
         self.activations = {node: net.graph[node].activation for node in self.biases}
@@ -57,6 +59,13 @@ class Mirror:
         assert len(self.edges) == len(edges.source), "no edge is there twice"
         at = {node.id: g.storage.bias[g._data[node.id]] for node in g if isinstance(node, mlgraph.Neuron)}
         self.biases = {node: (float(g.parameters[i]), float(velocity[i])) for node, i in at.items()}
+
+    @property
+    def made(self):
+        return sum(self.most.values())
+
+    def counts(self, edges):
+        return collections.Counter(t for _, t in edges)
 
     # What is live, and what is needed.
 
@@ -112,17 +121,17 @@ class Mirror:
 
     def become(self, edges, activations=None):
         if self.several is not None:
-            self.several.append((self.edges, self.activations))
+            self.several.append((self.edges, self.activations, self.most))
         else:
-            self.last = [(self.edges, self.activations)]  # also where nothing has changed
-        self.edges = edges
+            self.last = [(self.edges, self.activations, self.most)]  # also where nothing has changed
+        self.edges, self.most = edges, self.most | self.counts(edges)
         if activations:
             self.activations = activations
 
     def undo(self):
-        for before, activations in reversed(self.last):
+        for before, activations, most in reversed(self.last):
             self.edges = {edge: self.edges.get(edge, old) for edge, old in before.items()}
-            self.activations = activations
+            self.activations, self.most = activations, most
         self.last = None
 
     # Learning.

@@ -286,6 +286,7 @@ EDGES = {"None": None, "number": 3, "text": "x", "numbers": [1], "nodes": lambda
          "edges cut short": Edges(np.zeros(2, int), np.zeros(1, int), np.zeros(1))}  # fmt: skip
 WITHOUT = Kind(lambda w: [w.net.layers[0].neurons[2]], EDGES | {"an output": lambda w: [w.net.outputs[0]]}, {"tuple": tuple})
 SCORED = {"scope": a_name("layer"), "seed": SEED, "n_threads": THREADS}
+MASK = RNG.integers(0, 2, (3, 9)) > 0
 WEIGHTS = RNG.integers(-8, 9, (9, 6)).astype(np.float32) / 4
 
 # By the name of a function: how to get it, and the kind of each argument. In the name of a setter stands what it sets.
@@ -339,6 +340,9 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Neuron.bias": (lambda w: lambda bias: setattr(w.n, "bias", bias), {"bias": number(0.5)}),
     "Layer.weights": (lambda w: lambda weights: setattr(w.net.layers[1], "weights", weights), {
         "weights": array(WEIGHTS.T[:3])}),
+    "Layer.mask": (lambda w: lambda mask: setattr(w.net.layers[1], "mask", mask), {"mask": Kind(MASK, {
+        **NOT_NUMBERS, "number": 1, "floats": MASK.astype(float), "integers": MASK.astype(int), "a row": MASK[0],
+        "fewer": MASK[:, 1:], "no path to an output": MASK & [[True], [False], [True]]}, {"list": lambda v: v.tolist()})}),
     "Layer.biases": (lambda w: lambda biases: setattr(w.net.layers[1], "biases", biases), {"biases": array(WEIGHTS[0, :3])}),
     "Function": (lambda w: mlgraph.Function, {"graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n])}),
     "Function.__call__": (lambda w: w.f, {"x": DATA, "n_threads": THREADS}),
@@ -359,6 +363,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Model.fit": (lambda w: w.net.fit, {**OPTIONS, "y": array(LABELS, labels=True)}),
     "Model.fit to targets": (lambda w: w.model.fit, {**OPTIONS, "y": array(TARGETS, finite=True, lengths=(0, 1)),
                                                      "validation": Kind((X, TARGETS))}),
+    "Model.gradients": (lambda w: w.net.gradients, {
+        "x": array(X, fits=False, lengths=(0, 1)), "y": array(LABELS, labels=True), "n_threads": THREADS}),
     "Model.trace": (lambda w: w.net.trace, {
         "x": DATA, "y": array(LABELS, labels=True, empty=True, optional=True), "n_threads": THREADS,
         "nodes": Kind(lambda w: w.net.outputs, {k: v for k, v in nodes(None).bad.items() if k != "None"}, {"tuple": tuple})}),

@@ -151,3 +151,62 @@ def test_columns_that_only_the_loss_reads_may_be_missing():
     last = mlgraph.Model(g, other * 1.0)
     with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 3\), came \(2, 1\)"):
         last.predict([[1], [2]])
+
+
+@pytest.mark.parametrize("last", ["softmax", "sigmoid", "identity"])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_gradients(last, n_threads):
+    """Of the mean loss, against differences; edges in the order of the graph's, wherever weights have moved."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(70, 5)).astype(np.float32), rng.integers(0, 3, 70)
+    net = mlgraph.Network(5, seed=0)
+    net.add_layer(7, "tanh")
+    net.add_layer(3, last)
+    loss = {} if last != "sigmoid" else {"loss": "binary_cross_entropy"}
+    model = mlgraph.Model(net.graph, net.outputs, **loss) if loss else net
+    y = labels if last == "softmax" else np.eye(3)[labels]
+    model.prune(0.3)
+    model.graph.add_edge(net.layers[0].neurons[0], net.layers[0].neurons[1], 0.5)
+    found = model.gradients(x, y, n_threads=n_threads)
+    net.graph.compile(net.layers[0].neurons[3:])  # lays out the parameters anew
+    edges = net.graph.edges()
+    assert found.edges.shape == edges.weight.shape and found.inputs.shape == x.shape
+    np.testing.assert_array_equal(found.values, model.forward(x))
+
+    def slope(put, at, h=2e-3):
+        sides = []
+        for value in (at + h, at - h):
+            put(value)
+            sides.append(model.evaluate(x, y)["loss"])
+        put(at)
+        return (sides[0] - sides[1]) / (2 * h)
+
+    for k in range(0, len(edges.weight), 5):
+        edge = net.graph.edge(net.graph[int(edges.source[k])], net.graph[int(edges.target[k])])
+        assert slope(lambda w, edge=edge: setattr(edge, "weight", w), edge.weight) == pytest.approx(found.edges[k], abs=2e-4)
+        of = found.of(edge.target)[edge.target.sources.index(edge.source)]
+        assert of == found.edges[k]
+    for neuron in (net.layers[0].neurons[2], net.outputs[1]):
+        want = slope(lambda b, neuron=neuron: setattr(neuron, "bias", b), neuron.bias)
+        assert want == pytest.approx(found.of_bias(neuron), abs=2e-4)
+    assert slope(lambda v: x.__setitem__((3, 2), v), float(x[3, 2]), 0.05) == pytest.approx(found.inputs[3, 2], abs=2e-5)
+    net.layers[0].neurons[5].prune()
+    with pytest.raises(ValueError, match="edges: expected the graph of these gradients, came one that has been edited since"):
+        found.edges  # noqa: B018
+
+
+def test_a_criterion_of_ones_own_by_the_gradient():
+    """What "saliency" does."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 6)), rng.integers(0, 3, 90)
+
+    def network():
+        net = mlgraph.Network(6, seed=0)
+        net.add_layer(9, "tanh")
+        net.add_layer(3, "softmax")
+        return net
+
+    by_name, by_hand = network(), network()
+    by_name.prune(0.6, by="saliency", data=(x, y))
+    by_hand.prune(0.6, by=lambda edges: np.abs(edges.weight * by_hand.gradients(x, y).edges))
+    assert [layer.mask.tolist() for layer in by_hand.layers] == [layer.mask.tolist() for layer in by_name.layers]

@@ -379,3 +379,28 @@ def test_a_layer_has_no_other_attributes():
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert pickle.loads(pickle.dumps(net, protocol)).layers[0].weights.tolist() == layer.weights.tolist()
     assert copy.deepcopy(layer).weights.tolist() == layer.weights.tolist() and weakref.ref(layer)() is layer
+
+
+def test_a_mask():
+    """It says where edges are, not where weights are not zero; to assign it is one edit."""
+    net = mlgraph.Network(8, seed=0)
+    net.add_layer(6, "tanh")
+    net.add_layer(2)
+    layer, weights = net.layers[0], net.layers[0].weights
+    assert layer.mask.all() and layer.mask.shape == (6, 8)
+    two_of_four = np.argsort(np.argsort(-np.abs(weights.reshape(6, 2, 4)), axis=2), axis=2).reshape(6, 8) < 2
+    layer.mask = two_of_four
+    np.testing.assert_array_equal(layer.weights, np.where(two_of_four, weights, 0))
+    np.testing.assert_array_equal(layer.mask, two_of_four)
+    assert net.n_edges == 24 + 12 and all(len(neuron.sources) == 4 for neuron in layer.neurons)
+    layer.mask = ~two_of_four
+    assert not layer.weights.any() and layer.mask.sum() == 24 and (layer.mask != two_of_four).all()
+    net.undo()
+    np.testing.assert_array_equal(layer.weights, np.where(two_of_four, weights, 0))
+    net.layers[1].mask = np.eye(2, 6, 3, dtype=bool)  # others lead nowhere now, but are there
+    assert net.n_edges == 2 + 2 * 4 and layer.mask.sum() == 24
+    layer.mask = two_of_four.tolist()
+    assert layer.mask.sum() == 24 and not layer.mask.flags.writeable
+    with pytest.raises(ValueError, match="mask: expected a path to every output of a model"):
+        net.layers[1].mask = np.zeros((2, 6), bool)
+    assert net.n_edges == 10

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import arrays, pruning, training
+from mlgraph import arrays, growing, pruning, training
 from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule, erdos_renyi
 
 RNG = np.random.default_rng(0)
@@ -211,14 +211,14 @@ def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
         grown.append((set(zip(source.tolist(), target.tolist(), strict=True)), pairs(net)))
         return grow(graph, source, target, weight)
 
-    grow = pruning.grow
-    monkeypatch.setattr(pruning, "grow", watch)
+    grow = growing.grow
+    monkeypatch.setattr(growing, "grow", watch)
     schedule.act(net, 0.1, 5, 0, lambda n: (X[:n], Y[:n]), None)
     (new, kept) = grown[0]
     assert kept < before and pairs(net) == kept | new
     net.graph.undo()
-    layers = pruning.absent(net)
-    for places, gradient in zip(layers, pruning.absent_gradient(net, layers, X, Y), strict=True):
+    layers = growing.absent(net)
+    for places, gradient in zip(layers, growing.absent_gradient(net, layers, X, Y), strict=True):
         score = {(s, t): abs(g) for (r, c), g in np.ndenumerate(gradient)
                  for s, t in [(int(places.sources[c]), int(places.targets[r]))] if places.free[r, c]}  # fmt: skip
         mine = {edge for edge in new if edge in score}
@@ -314,6 +314,34 @@ def test_too_few_edges_are_refused_before_training(schedule, least):
         net.fit(X, Y, sparsify=schedule, **OPTIONS)
     assert net.sparsity == 0 and not len(net.history.batch_loss)
     np.testing.assert_array_equal(net.graph.get_parameters(), before)
+
+
+@pytest.mark.parametrize("schedule", [GradualPruning(0.5), GradualPruning(0.6, scope="layer"), SET(0.6), RigL(0.6)], ids=repr)
+def test_what_is_frozen_stays(schedule):
+    net = network()
+    some = [edge for neuron in net.layers[0].neurons[:4] for edge in neuron.edges] + net.layers[1].neurons[3].edges[:5]
+    for edge in some:
+        edge.weight, edge.frozen = edge.weight / 1000, True
+    before = [edge.weight for edge in some]
+    net.fit(X, Y, sparsify=schedule, **OPTIONS)
+    there = [net.graph.has_edge(edge.source, edge.target) for edge in some]
+    assert all(there) or not isinstance(schedule, GradualPruning)
+    for edge, weight, is_there in zip(some, before, there, strict=True):
+        if is_there:
+            assert edge.weight == weight and edge.frozen
+        else:
+            assert not (edge.source.alive and edge.target.alive)
+    assert sum(there) >= 0.9 * len(some) and net.sparsity > 0.49
+    net.prune(0.8)  # is not training
+    assert len(net.layers[0].neurons[0].sources) < 30
+
+
+def test_what_is_frozen_may_be_too_much():
+    net = network()
+    net.layers[0].frozen = True
+    least = r"sparsity: expected to keep at least 7\d\d edges, a path to each output and what is frozen, came 624"
+    with pytest.raises(ValueError, match=least):
+        net.fit(X, Y, sparsify=GradualPruning(0.5), **OPTIONS)
 
 
 def test_the_fewest_edges_are_allowed():

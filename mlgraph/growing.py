@@ -1,0 +1,178 @@
+"""Which edges to grow where there are none: the gaps of a network, their scores, and the one edit each decision makes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.array_types import Float32, Ids, Mask
+from mlgraph.arrays import Edges, wiring
+from mlgraph.checks import one_of, share, shown, whole
+from mlgraph.edits import grow
+from mlgraph.engine import Engine, Examples, checked_threads
+from mlgraph.graph import INPUT, Graph
+from mlgraph.lowering import topological
+from mlgraph.network import Network
+from mlgraph.plan import Plan
+from mlgraph.pruning import SCOPES, Criterion, Data, Scores, accumulated, asked, best_of, check_scores, required_data
+from mlgraph.trace import trace
+
+__all__ = ["Gaps", "absent", "absent_gradient", "grow_best", "place_scores", "regrow"]
+
+
+class Gaps(NamedTuple):
+    """Places of a layer where an edge could be and is not.
+
+    Attributes
+    ----------
+    sources, targets : int32
+        Ids of nodes and neurons that are alive.
+    free : bool, shape (targets, sources)
+    n_edges : int
+        How many edges there are between them.
+    """
+
+    sources: Ids
+    targets: Ids
+    free: Mask
+    n_edges: int
+
+
+def regrow(
+    net: Network, fraction: float, *, by: Criterion, scope: str, data: Data | None, seed: int, n_threads: int | None
+) -> None:  # fmt: skip
+    """Add edges where there are none; `Network.regrow` says what the parameters are."""
+    fraction, seed = share("fraction", fraction, all=True), whole("seed", seed, 0, None)
+    if not callable(by) and not (isinstance(by, str) and by in ("random", "gradient")):
+        raise ValueError(f"by: expected random, gradient or a callable, came {shown(by)}")
+    one_of("scope", scope, SCOPES)
+    checked_threads(n_threads)
+    places = absent(net)
+    free = np.array([np.count_nonzero(p.free) for p in places])
+    given = required_data("regrow", by, data) if by == "gradient" else None
+    score = place_scores(net, places, by, given, np.random.default_rng([seed, 2]), n_threads)
+    if scope == "layer":
+        grow_best(net.graph, places, score, np.round(fraction * free))
+    else:
+        grow_best(net.graph, places, [np.concatenate(score)], np.round(fraction * free.sum(keepdims=True)))
+
+
+def grow_best(graph: Graph, layers: list[Gaps], scores: list[Scores], wanted: npt.NDArray[Any]) -> None:
+    """Add edges of weight 0 at the best free places.
+
+    Parameters
+    ----------
+    scores : list of float64 arrays
+        Of the free places in the order of the layers, in one or more groups.
+    wanted : shape (len(scores),)
+        How many of each group.
+    """
+    group = np.repeat(np.arange(len(scores)), [len(score) for score in scores])
+    score = np.concatenate(scores)
+    check_scores(score)
+    best = best_of(score, group, wanted)
+    new = _free_edges(layers)
+    grow(graph, new.source[best], new.target[best], new.weight[best])
+
+
+def place_scores(
+    net: Network, layers: list[Gaps], by: Criterion, data: Data | None, random: np.random.Generator, n_threads: int | None
+) -> list[Scores]:
+    """Scores of the free places of each layer: what a callable gives, at random, or the size of the gradient over `data`."""
+    if callable(by):
+        sizes = [int(np.count_nonzero(places.free)) for places in layers]
+        return np.split(asked(net.graph, by, _free_edges(layers), sum(sizes), "edge"), np.cumsum(sizes)[:-1])
+    if data is None:
+        return [random.random(np.count_nonzero(places.free)) for places in layers]
+    with np.errstate(all="ignore"):
+        gradients = absent_gradient(net, layers, *data, n_threads)
+    return [np.abs(g[places.free]).astype(np.float64) for g, places in zip(gradients, layers, strict=True)]
+
+
+def absent(net: Network) -> list[Gaps]:
+    """Of each layer the places where an edge could be and is not, between nodes that are alive; all of them make no cycle."""
+    graph, alive, height, layers = net.graph, net.graph.alive(), _heights(net), []
+    for layer in net.layers:
+        sources, targets = (np.array(ids, np.int32) for ids in (layer._reads, layer._ids))
+        sources, targets = sources[alive[sources]], targets[alive[targets]]
+        column = np.full(len(graph), -1)
+        column[sources] = np.arange(len(sources))
+        edges = wiring(graph, targets)
+        free = height[sources] <= height[targets][:, None]
+        row, at = np.repeat(np.arange(len(targets)), edges.counts), column[edges.source]
+        free[row[at >= 0], at[at >= 0]] = False
+        layers.append(Gaps(sources, targets, free, int(np.count_nonzero(at >= 0))))
+    return layers
+
+
+def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads: int | None = None) -> list[Float32]:
+    """Gradient of the mean loss for a weight at each place, free or not; float32, shape (targets, sources) for each layer.
+
+    That of an edge is the sum over the examples of its source's value times the delta of its target, and needs no edge
+    (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
+    """
+    graph, out = net.graph, []
+    examples, loss = net._examples_and_loss(x, y, "data ")
+    examples.check_trainable()
+    hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
+    hidden = hidden[graph.codes[hidden] != INPUT]
+    found = trace(graph, examples, net._sinks, hidden, n_threads=n_threads, **loss)
+    inputs = {node: column for column, node in enumerate(graph._inputs)}
+    for places in layers:
+        first = places.sources[:1].tolist()
+        if first and first[0] in inputs:
+            values = examples.array[:, [inputs[i] for i in places.sources.tolist()]]
+        else:
+            values = found.of(places.sources).values
+        deltas = found.of(places.targets).deltas() / np.float32(len(examples))
+        out.append(_products(values, deltas, n_threads))
+    return out
+
+
+# --- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _free_edges(layers: list[Gaps]) -> Edges:
+    """Edges of weight 0 at all free places, in the order of the layers."""
+    rows, columns = zip(*(np.nonzero(places.free) for places in layers), strict=True)
+    sources = np.concatenate([places.sources[c] for places, c in zip(layers, columns, strict=True)])
+    targets = np.concatenate([places.targets[r] for places, r in zip(layers, rows, strict=True)])
+    return Edges(sources, targets, np.zeros(len(sources), np.float32))
+
+
+def _heights(net: Network) -> npt.NDArray[np.int64]:
+    """A number for each node, which no edge lowers and each edge into a layer's neuron raises.
+
+    On a cycle all would be equal. So what lowers none may be added between layers, all at once: on a cycle of nothing but such
+    edges, and of edges into nodes that are in no layer, each would lead to a later layer than the one before.
+    """
+    graph, edges = net.graph, wiring(net.graph)
+    height = np.arange(len(graph))
+    if (edges.source < edges.target).all():
+        return height
+    # Edges lead from a layer to one before it, or to one of its own.
+    start, count, pool = graph.topology()
+    height[:] = 0
+    for k, layer in enumerate(net.layers, 1):
+        height[layer._ids] = k
+    in_layer = height > 0
+    for node in topological(graph, start, count, pool)[1].tolist():
+        below = height[pool[start[node] : start[node] + count[node]]].max(initial=0)
+        height[node] = max(height[node], below + in_layer[node])
+    return height
+
+
+def _products(values: npt.NDArray[Any], deltas: Float32, n_threads: int | None) -> Float32:
+    """``deltas.T @ values``, as the gradient of a layer that has all edges."""
+    shape = (deltas.shape[1], values.shape[1])
+    if 0 in shape:
+        return np.zeros(shape, np.float32)
+    graph = Graph()
+    graph.inputs(shape[1])
+    neurons = graph.add_neurons(np.arange(shape[1], dtype=np.int32), np.zeros(shape, np.float32))
+    engine = Engine(graph, Plan(graph, list(neurons)))
+    given = {"target": np.ascontiguousarray(deltas), "loss": "cotangent", "loss_nodes": [neurons[0], *neurons]}
+    total = accumulated(engine, Examples(values, shape[1]), n_threads, **given)
+    return total[wiring(graph).place].reshape(shape)
