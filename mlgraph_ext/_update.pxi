@@ -88,11 +88,12 @@ cdef extern from *:
 cdef double magnitude(const float* x, int64_t n) noexcept nogil:
     """Sum of |x|: as large as the largest of them, and not finite if one is not. `n` is a multiple of LANES."""
     cdef vec acc[4]
-    cdef double total = 0
+    cdef double total[4]
     cdef int64_t at = 0
     cdef int c
     for c in range(4):
         acc[c] = splat(<float>0)
+        total[c] = 0
     while at + 4 * VEC_WIDTH <= n:
         for c in range(4):
             acc[c] = acc[c] + absolute((<const vec*>(x + at))[c])
@@ -102,8 +103,8 @@ cdef double magnitude(const float* x, int64_t n) noexcept nogil:
         at = at + VEC_WIDTH
     acc[0] = (acc[0] + acc[1]) + (acc[2] + acc[3])
     for c in range(VEC_WIDTH):
-        total = total + (<float*>&acc[0])[c]
-    return total
+        total[c % 4] += (<float*>&acc[0])[c]
+    return (total[0] + total[1]) + (total[2] + total[3])
 
 
 cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
