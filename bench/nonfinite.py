@@ -62,12 +62,12 @@ def build(way: Way, seed: int) -> tuple[mlgraph.Model, list[mlgraph.Neuron]]:
     hidden: list[mlgraph.Node] = []
     for part, activation in ((slice(0, way.raised), "identity"), (slice(way.raised, HIDDEN), "leaky_relu")):
         if len(first[part]):
-            hidden += [g[i] for i in g.add_neurons(x, first[part], np.zeros(len(first[part])), activation)]
+            hidden += [g[i] for i in g.add_neurons(x, activation, weights=first[part], biases=np.zeros(len(first[part])))]
     outputs = list(hidden)
     for k in range(way.raised):
         for _ in range(way.powers - 1):
             outputs[k] = outputs[k] * hidden[k]
-    logits = [g[i] for i in g.add_neurons(outputs, weights(rng, HIDDEN, CLASSES), np.zeros(CLASSES))]
+    logits = [g[i] for i in g.add_neurons(outputs, weights=weights(rng, HIDDEN, CLASSES), biases=np.zeros(CLASSES))]
     if not way.by_hand:
         return mlgraph.Model(g, logits, "softmax_cross_entropy"), hidden
     exponentials = [mlgraph.exp(z) for z in logits]

@@ -12,6 +12,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from weakref import WeakSet
@@ -175,7 +176,7 @@ class Graph:
     @_adds
     def add_neuron(
         self,
-        sources: Sequence[Node] | npt.NDArray[np.int32],
+        sources: Sequence[Node] | range | npt.NDArray[np.int32],
         activation: str = "identity",
         *,
         weights: npt.ArrayLike | None = None,
@@ -213,9 +214,10 @@ class Graph:
     def add_neurons(
         self,
         sources: Sequence[Node] | range | npt.NDArray[np.int32],
-        weights: npt.ArrayLike,
-        biases: npt.ArrayLike | None = None,
         activation: str = "identity",
+        *,
+        weights: npt.ArrayLike,
+        biases: npt.ArrayLike | None = 0.0,
     ) -> range:
         """Add neurons that all have the same sources.
 
@@ -223,11 +225,11 @@ class Graph:
         ----------
         sources : sequence of Node, or int32 array of their ids
             At least one node of this graph; none twice.
-        weights : array_like, shape (neurons, sources)
-        biases : array_like, shape (neurons,), optional
-            None: no biases.
         activation : str
             identity, relu, leaky_relu, sigmoid or tanh.
+        weights : array_like, shape (neurons, sources)
+        biases : array_like, shape (neurons,), or float, or None
+            None: no biases.
 
         Returns
         -------
@@ -240,7 +242,8 @@ class Graph:
         code = NEURON + _activation(activation)
         w = float_array("weights", weights, (None, len(ids)))
         n = len(w)
-        b = None if biases is None else float_array("biases", biases, (n,))
+        given = np.full(n, number("biases", biases)) if isinstance(biases, Real) else biases
+        b = None if given is None else float_array("biases", given, (n,))
         if n == 0:
             raise ValueError("weights: expected at least one neuron, came none")
         panels = -(-n // PANEL)

@@ -171,7 +171,7 @@ def _products(values: npt.NDArray[Any], deltas: Float32, n_threads: int | None) 
         return np.zeros(shape, np.float32)
     graph = Graph()
     graph.inputs(shape[1])
-    neurons = graph.add_neurons(np.arange(shape[1], dtype=np.int32), np.zeros(shape, np.float32))
+    neurons = graph.add_neurons(np.arange(shape[1], dtype=np.int32), weights=np.zeros(shape, np.float32), biases=None)
     engine = Engine(graph, Plan(graph, list(neurons)))
     given = {"target": np.ascontiguousarray(deltas), "loss": "cotangent", "loss_nodes": [neurons[0], *neurons]}
     total = accumulated(engine, Examples(values, shape[1]), n_threads, **given)

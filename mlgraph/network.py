@@ -247,10 +247,8 @@ class Network(Model):
         # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He et al. 2015) costs
         # 784-32-10 on MNIST 0.2 points of test accuracy.
         weights = self._random.standard_normal((size, fan_in), np.float32) / np.float32((3 * fan_in) ** 0.5)
-        ids = self.graph.add_neurons(
-            np.array(self._ends, np.int32), weights, np.zeros(size) if bias else None,
-            "identity" if loss in CROSS_ENTROPIES else activation,
-        )  # fmt: skip
+        inner = "identity" if loss in CROSS_ENTROPIES else activation
+        ids = self.graph.add_neurons(np.array(self._ends, np.int32), inner, weights=weights, biases=0.0 if bias else None)
         self._define([Neuron(self.graph, i) for i in ids], loss)
         layer = Layer(self.graph, ids, activation, dropout, weight_dropout, self._probabilities)
         self._add(layer)

@@ -51,27 +51,10 @@ def prune(
     checked_threads(n_threads)
     if slope is None:
         slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
-    graph, random = model.graph, np.random.default_rng([seed, 1, step])
+    random = np.random.default_rng([seed, 1, step])
     if neurons is None:
         return keep_best(model, *room(model, gone, scope), by, slope, random, in_training=in_training)
-    group = _groups(model, scope)
-    hidden = np.setdiff1d(_own_neurons(model), list(graph.protected()))
-    total = np.bincount(group[hidden], minlength=1)
-    hidden = hidden[model._needed()[hidden]]
-    score, wanted = _neuron_scores(graph, hidden, by, slope, random), np.round((1 - gone) * total)
-    edges = wiring(graph)
-    others, present = _present(model, edges)
-    # An edge is as good as the neuron that it leads to.
-    into = np.full(len(graph), np.inf)
-    into[hidden] = _comparable(score, group[hidden], wanted)
-    strength, chosen = _strongest(graph, edges, others, present, into[edges.target[present]])
-    best = np.full(len(graph), -np.inf)
-    np.maximum.at(best, edges.target, strength)
-    best[edges.target[chosen]] = np.inf
-    _check_kept("neurons", group[hidden[np.isposinf(best[hidden])]], wanted)
-    lost = np.zeros(len(graph), bool)
-    lost[hidden[~best_of(best[hidden], group[hidden], wanted)]] = True
-    cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
+    _keep_best_neurons(model, gone, scope, by, slope, random)
     return 0
 
 
@@ -242,6 +225,30 @@ def _slope(model: Model, by: Criterion, data: Data | None, n_threads: int | None
         return gradient(model, *required_data("prune", by, data), n_threads)
     check_criterion(by)
     return None
+
+
+def _keep_best_neurons(
+    model: Model, gone: float, scope: str, by: Criterion, slope: Float32 | None, random: np.random.Generator
+) -> None:
+    """Keep the strongest neurons, all but this share, of those that are alive; to each output one path stays."""
+    graph, group = model.graph, _groups(model, scope)
+    hidden = np.setdiff1d(_own_neurons(model), list(graph.protected()))
+    total = np.bincount(group[hidden], minlength=1)
+    hidden = hidden[model._needed()[hidden]]
+    score, wanted = _neuron_scores(graph, hidden, by, slope, random), np.round((1 - gone) * total)
+    edges = wiring(graph)
+    others, present = _present(model, edges)
+    # An edge is as good as the neuron that it leads to.
+    into = np.full(len(graph), np.inf)
+    into[hidden] = _comparable(score, group[hidden], wanted)
+    strength, chosen = _strongest(graph, edges, others, present, into[edges.target[present]])
+    best = np.full(len(graph), -np.inf)
+    np.maximum.at(best, edges.target, strength)
+    best[edges.target[chosen]] = np.inf
+    _check_kept("neurons", group[hidden[np.isposinf(best[hidden])]], wanted)
+    lost = np.zeros(len(graph), bool)
+    lost[hidden[~best_of(best[hidden], group[hidden], wanted)]] = True
+    cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
 
 
 def _neuron_scores(

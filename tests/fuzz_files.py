@@ -178,7 +178,7 @@ def any_model():
 
 def squared():
     g = mlgraph.Graph()
-    ids = g.add_neurons(g.inputs(6), np.ones((17, 6)) / 4, np.zeros(17), "sigmoid")
+    ids = g.add_neurons(g.inputs(6), "sigmoid", weights=np.ones((17, 6)) / 4, biases=np.zeros(17))
     return mlgraph.Model(g, [g[i] for i in ids][3:6])
 
 

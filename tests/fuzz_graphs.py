@@ -102,7 +102,7 @@ class Builder:
         if chance(self.rng, 0.3):
             ids = [getattr(node, "id", 0) for node in sources]
             given = np.array(ids, pick(self.rng, ("int32", "int64", "uint16", "float64")))
-        ids = self.g.add_neurons(given, self.matrix(n, len(sources)), biases, self.name(ops.ACTIVATIONS))
+        ids = self.g.add_neurons(given, self.name(ops.ACTIVATIONS), weights=self.matrix(n, len(sources)), biases=biases)
         return [self.g[i] for i in ids]
 
     def add_written_neuron(self):

@@ -64,7 +64,7 @@ def cases(draw, tame=True):
             sources, n = some(5), draw(st.sampled_from([1, 7, 8, 16, 17, 33]))
             weights = [[number() / len(sources) ** 0.5 for _ in sources] for _ in range(n)]
             biases = draw(st.sampled_from([None, [number() for _ in range(n)]]))
-            new = [g[i] for i in g.add_neurons(sources, weights, biases, draw(st.sampled_from(ops.ACTIVATIONS)))]
+            new = [g[i] for i in g.add_neurons(sources, draw(st.sampled_from(ops.ACTIVATIONS)), weights=weights, biases=biases)]
             new = [new[0], new[-1], g.operation("sum", *new)]
         else:
             op = ops.OPS[kind]
@@ -104,7 +104,8 @@ def every_parameter():
     shared = g.parameter(-1.5, "shared")
     one = g.add_neuron([x, y, w], "tanh", weights=[0.5, -1, 2], bias=0.25)
     bare = g.add_neuron([one, x], "sigmoid", weights=[1, -2], bias=None)
-    block = [g[i] for i in g.add_neurons([x, one], np.linspace(-1, 1, 34).reshape(17, 2), np.linspace(-1, 1, 17), "relu")]
+    weights = np.linspace(-1, 1, 34).reshape(17, 2)
+    block = [g[i] for i in g.add_neurons([x, one], "relu", weights=weights, biases=np.linspace(-1, 1, 17))]
     z = shared * bare + mlgraph.sum(*block) * shared + w * y
     return g, {"x": x, "y": y, "w": w, "shared": shared, "one": one, "bare": bare, "first": block[0], "last": block[-1], "z": z}
 

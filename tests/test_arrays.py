@@ -85,7 +85,7 @@ def test_parameters_in_an_order_that_compilations_keep():
     p = g.parameter(0.5)
     a = g.add_neuron(x, weights=[1, 2], bias=3)
     b = g.add_neuron([a, p * x[0]], weights=[4, 5], bias=None)
-    many = [g[i] for i in g.add_neurons(x, np.arange(20.0).reshape(10, 2), np.arange(10.0))]
+    many = [g[i] for i in g.add_neurons(x, weights=np.arange(20.0).reshape(10, 2), biases=np.arange(10.0))]
     want = [0.5, 1, 2, 4, 5, *range(20), 3, *range(10)]
     for outputs in ([b], many, [*many[3:], a], [*many, b]):
         assert g.get_parameters().tolist() == want and g.n_parameters == len(want)

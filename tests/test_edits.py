@@ -417,7 +417,7 @@ def test_training_goes_on_as_with_a_mask(optimizer):
 
 def test_lists_that_differ_in_their_last_source_alone_stay_two():
     g = mlgraph.Graph()
-    a, b = g.add_neurons(g.inputs(18), np.ones((2, 18)))
+    a, b = g.add_neurons(g.inputs(18), weights=np.ones((2, 18)), biases=None)
     g.prune([(16, a), (17, b)])
     assert g.sources_of(a).tolist() == [*range(16), 17] and g.sources_of(b).tolist() == [*range(17)]
 

@@ -115,7 +115,7 @@ def test_batches_longer_than_a_step(sweep):
     g = mlgraph.Graph()
     x = g.input()
     w = np.random.default_rng(0).normal(size=(n, 1)).astype(np.float32)
-    neurons = [g[i] for i in g.add_neurons([x], w)]
+    neurons = [g[i] for i in g.add_neurons([x], weights=w, biases=None)]
     f = g.compile(mlgraph.sum(*neurons))
     at, u = np.random.default_rng(1).normal(size=(2, 150, 1)).astype(np.float32)
     gradients = f.vjp(at, u)
@@ -145,7 +145,7 @@ def test_jvp(sweep):
     """Rows of the Jacobian times the tangent: of a linear map its matrix, of others what a difference says."""
     g = mlgraph.Graph()
     x, w = g.inputs(3), np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    neurons = [g[i] for i in g.add_neurons(x, w)]
+    neurons = [g[i] for i in g.add_neurons(x, weights=w, biases=None)]
     at, tangent = np.random.default_rng(1).normal(size=(2, 40, 3)).astype(np.float32)
     np.testing.assert_allclose(g.compile(neurons).jvp(at, tangent), tangent @ w.T, rtol=1e-5, atol=1e-6)
     z = [mlgraph.sin(neurons[0]) * x[1], mlgraph.softplus(neurons[3]), g.constant(1)]

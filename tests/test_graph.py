@@ -22,7 +22,7 @@ def small():
     x, y = g.input("x"), g.input()
     c, p = g.constant(2.5), g.parameter(0.5, "p")
     n = g.add_neuron([x, y], "tanh", weights=[1, -1], bias=0.25)
-    block = g.add_neurons([y, n], [[1, 2], [3, 4]], None, "relu")
+    block = g.add_neurons([y, n], "relu", weights=[[1, 2], [3, 4]], biases=None)
     return g, x, y, c, p, n, [g[i] for i in block], n + p
 
 
@@ -44,7 +44,7 @@ def test_nodes_are_numbered_as_they_come():
 def test_ids_stay_as_they_are():
     g, x, *_, n, block, total = small()
     before = [(node.id, node.kind, [s.id for s in node.sources]) for node in g]
-    g.input(), g.add_neuron([total, x]), g.add_neurons([n], np.ones((40, 1)))
+    g.input(), g.add_neuron([total, x]), g.add_neurons([n], weights=np.ones((40, 1)), biases=None)
     g.compile([g[len(g) - 1], block[0]])
     assert [(g[i].id, g[i].kind, [s.id for s in g[i].sources]) for i in range(8)] == before
 
@@ -71,7 +71,7 @@ def test_neurons_made_together_are_like_neurons_made_one_by_one(n, biased):
     rng = np.random.default_rng(n)
     weights, biases = rng.normal(size=(n, 5)).astype(np.float32), rng.normal(size=n).astype(np.float32)
     together, alone = mlgraph.Graph(), mlgraph.Graph()
-    block = together.add_neurons(together.inputs(5), weights, biases if biased else None, "sigmoid")
+    block = together.add_neurons(together.inputs(5), "sigmoid", weights=weights, biases=biases if biased else None)
     inputs = alone.inputs(5)
     for w, b in zip(weights, biases, strict=True):
         alone.add_neuron(inputs, "sigmoid", weights=w, bias=float(b) if biased else None)
@@ -83,9 +83,18 @@ def test_neurons_made_together_are_like_neurons_made_one_by_one(n, biased):
         assert together[i].weights.tolist() == alone[i].weights.tolist() and together[i].bias == alone[i].bias
 
 
+def test_one_bias_for_all():
+    """As `add_neuron` has it: 0, a number, or none."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    for options, want in (({}, 0.0), ({"biases": 0.5}, 0.5), ({"biases": np.float32(2)}, 2.0), ({"biases": None}, None)):
+        block = g.add_neurons(x, weights=np.ones((3, 2)), **options)
+        assert [g[i].bias for i in block] == [want] * 3
+
+
 def test_sources_by_number():
     g, x, y, *_ = small()
-    block = g.add_neurons(np.array([y.id, x.id]), [[1, 2]])
+    block = g.add_neurons(np.array([y.id, x.id]), weights=[[1, 2]], biases=None)
     assert g[block[0]].sources == [y, x]
 
 
@@ -142,7 +151,7 @@ def test_edits_make_a_function_compile_again():
     x = g.input()
     f = g.compile(x + 1)
     before = g.edits
-    g.add_neurons(g.inputs(2), np.ones((20, 2)))
+    g.add_neurons(g.inputs(2), weights=np.ones((20, 2)), biases=None)
     assert g.edits > before
     np.testing.assert_array_equal(f([[1, 2, 3]]), [[2]])
     with pytest.raises(ValueError, match=r"x: expected shape \(examples, 3\), came \(1, 1\)"):
@@ -171,7 +180,7 @@ ERRORS = {
     "node as parameter": (lambda g, x: g.parameter(x), TypeError, "value: expected a number, came Node"),
     "activation": (lambda g, x: g.add_neuron([x], "softplus"), ValueError,
                    "activation: expected one of identity, relu, leaky_relu, sigmoid, tanh, came 'softplus'"),
-    "activation of many": (lambda g, x: g.add_neurons([x], [[1]], activation=None), ValueError, "activation: .* came None"),
+    "activation of many": (lambda g, x: g.add_neurons([x], None, weights=[[1]]), ValueError, "activation: .* came None"),
     "no sources": (lambda g, x: g.add_neuron([]), ValueError, "sources: expected at least one node and none twice, came none"),
     "source twice": (lambda g, x: g.add_neuron([x, x]), ValueError, "sources: expected at least one node and none twice, came"),
     "number as source": (lambda g, x: g.add_neuron([x, 1.0]), TypeError, "sources: expected nodes, came float"),
@@ -182,14 +191,21 @@ ERRORS = {
     "weights of text": (lambda g, x: g.add_neuron([x], weights=["1"]), TypeError, "weights: expected numbers, came .*<U1"),
     "huge weights": (lambda g, x: g.add_neuron([x], weights=[1e39]), ValueError, "weights: expected numbers that float32 can"),
     "bias": (lambda g, x: g.add_neuron([x], bias=[1]), TypeError, "bias: expected a number, came list"),
-    "weights of many": (lambda g, x: g.add_neurons([x], [1, 2]), ValueError, r"weights: expected shape \(.n., 1\), came"),
-    "rows": (lambda g, x: g.add_neurons([x], [[1], [1, 2]]), TypeError, "weights: .* rows of different lengths"),
-    "no neurons": (lambda g, x: g.add_neurons([x], np.ones((0, 1))), ValueError, "weights: expected at least one neuron, came"),
-    "biases": (lambda g, x: g.add_neurons([x], [[1], [2]], [1]), ValueError, r"biases: expected shape \(2,\), came \(1,\)"),
-    "source of many twice": (lambda g, x: g.add_neurons(np.array([0, 0]), [[1, 2]]), ValueError, "sources: .* none twice"),
-    "number of no node": (lambda g, x: g.add_neurons(np.array([8]), [[1]]), ValueError, "sources: .* from 0 to 7, came 8 to 8"),
-    "wrapped number": (lambda g, x: g.add_neurons(np.array([2**32]), [[1]]), ValueError, "sources: expected ids from 0 to 7"),
-    "numbers that are no ids": (lambda g, x: g.add_neurons(np.array([0.5]), [[1]]), TypeError, "sources: .* came float64"),
+    "weights of many": (lambda g, x: g.add_neurons([x], weights=[1, 2]), ValueError,
+                        r"weights: expected shape \(.n., 1\), came"),
+    "rows": (lambda g, x: g.add_neurons([x], weights=[[1], [1, 2]]), TypeError, "weights: .* rows of different lengths"),
+    "no neurons": (lambda g, x: g.add_neurons([x], weights=np.ones((0, 1))), ValueError,
+                   "weights: expected at least one neuron, came"),
+    "biases": (lambda g, x: g.add_neurons([x], weights=[[1], [2]], biases=[1]), ValueError,
+               r"biases: expected shape \(2,\), came \(1,\)"),
+    "source of many twice": (lambda g, x: g.add_neurons(np.array([0, 0]), weights=[[1, 2]]), ValueError,
+                             "sources: .* none twice"),
+    "number of no node": (lambda g, x: g.add_neurons(np.array([8]), weights=[[1]]), ValueError,
+                          "sources: .* from 0 to 7, came 8 to 8"),
+    "wrapped number": (lambda g, x: g.add_neurons(np.array([2**32]), weights=[[1]]), ValueError,
+                       "sources: expected ids from 0 to 7"),
+    "numbers that are no ids": (lambda g, x: g.add_neurons(np.array([0.5]), weights=[[1]]), TypeError,
+                                "sources: .* came float64"),
     "operation": (lambda g, x: g.operation("sine", x), ValueError, "name: expected one of identity, relu, .*, came 'sine'"),
     "arity": (lambda g, x: g.operation("add", x), ValueError, "arguments of add: expected 2, came 1"),
     "no arguments": (lambda g, x: g.operation("sum"), ValueError, "arguments of sum: expected at least 1, came 0"),
@@ -243,6 +259,6 @@ def test_neurons_without_a_bias_have_0_in_the_table():
 
 def test_what_add_neurons_returns_is_what_it_takes():
     g = mlgraph.Graph()
-    first = g.add_neurons(g.inputs(3), np.ones((4, 3)))
-    second = g.add_neurons(first, np.ones((2, 4)))
+    first = g.add_neurons(g.inputs(3), weights=np.ones((4, 3)), biases=None)
+    second = g.add_neurons(first, weights=np.ones((2, 4)), biases=None)
     assert [node.id for node in g[second[0]].sources] == list(first)

@@ -433,6 +433,7 @@ MAY_BE = {  # what is no mistake there
     "Graph.operation": {("arguments", "number")}, "Graph.softmax": {("nodes", "numbers")},
     "Graph.sources_of": {("node", "truth")}, "Graph.targets_of": {("node", "truth")}, "Graph.__getitem__": {("node", "truth")},
     "Trace.of": {("nodes", "empty"), ("nodes", "empty row")},
+    "Graph.add_neurons": {("biases", "number"), ("biases", "one number")},
     "Graph.compile": {("outputs", "one node")}, "datasets.load_mnist": {("folder", "None")},
     **{name: {(p, way) for p in kinds for way in (["number"] if len(kinds) > 1 else ["number", "of another graph"])}
        for name, (_, kinds) in API.items() if name in mlgraph.functions.__all__},

@@ -267,7 +267,7 @@ def graphs(draw):
             weights = np.arange(n * len(sources)).reshape(n, -1) + 100 * len(nodes)
             biases = np.arange(n) + 0.5 if draw(st.booleans()) else None
             activation = draw(st.sampled_from(["identity", "tanh"]))
-            ids = g.add_neurons(np.array([s.id for s in sources]), weights, biases, activation)
+            ids = g.add_neurons(np.array([s.id for s in sources]), activation, weights=weights, biases=biases)
             nodes += [g[i] for i in ids]
     return g, draw(st.lists(below, min_size=1, max_size=3))
 

@@ -557,8 +557,8 @@ def test_a_copy_is_of_one_moment(hasty):
     """Another thread lays the parameters out anew meanwhile."""
     g, rng = mlgraph.Graph(), np.random.default_rng(0)
     x = g.inputs(24)
-    first = [g[i] for i in g.add_neurons(x, rng.normal(size=(20, 24)), activation="tanh")]
-    second = [g[i] for i in g.add_neurons(first, rng.normal(size=(20, 20)), activation="tanh")]
+    first = [g[i] for i in g.add_neurons(x, activation="tanh", weights=rng.normal(size=(20, 24)), biases=None)]
+    second = [g[i] for i in g.add_neurons(first, activation="tanh", weights=rng.normal(size=(20, 20)), biases=None)]
     given, done = g.get_parameters(), threading.Event()
 
     def move():

@@ -61,7 +61,7 @@ def test_what_was_added_has_no_state_and_padding_is_zero():
     net.fit(X, Y, epochs=1, momentum=0.9)
     g = net.graph
     new = g.add_neuron(net.layers[0].neurons, "tanh", weights=np.ones(9), bias=1.0)
-    idle = g.add_neurons(list(g)[:5], np.ones((3, 5)), np.ones(3))
+    idle = g.add_neurons(list(g)[:5], weights=np.ones((3, 5)), biases=np.ones(3))
     for output in net.outputs[:2]:
         g.add_edge(new, output, 1.0)
     net.layers[1].neurons[1].edges[2].prune()
@@ -120,12 +120,12 @@ def test_what_stops_the_making_of_neurons_leaves_none(column, stop, monkeypatch)
     for room in (storage, graph):
         monkeypatch.setattr(room, "extend", stopping)
     with pytest.raises(stop):
-        g.add_neurons(source, np.ones((40, 12)), np.ones(40))
+        g.add_neurons(source, weights=np.ones((40, 12)), biases=np.ones(40))
     monkeypatch.undo()
     assert everything(g) == before and net.forward(X).tobytes() == values.tobytes()
     for columns in ((g._code, g._start, g._count, g._data, g._born), g.storage.columns):
         assert len({len(column) for column in columns}) == 1
-    assert len(g.add_neurons(source, np.ones((2, 12)))) == 2
+    assert len(g.add_neurons(source, weights=np.ones((2, 12)), biases=None)) == 2
 
 
 def test_copies_by_the_module():

@@ -19,7 +19,7 @@ EDITS = {
     "edges": lambda net: edits.cut(net.graph, arrays.wiring(net.graph), np.random.default_rng(1).random(447) < 0.5),
     "new edge": lambda net: net.graph.add_edge(net.graph[3], net.layers[2].neurons[1], 0.5),
     "new neuron": lambda net: net.graph.add_neuron(net.layers[0].neurons[:3], "tanh", weights=[1, 2, 3], bias=0.5),
-    "new neurons": lambda net: net.graph.add_neurons(net.layers[0].neurons[:3], np.ones((20, 3)), np.ones(20)),
+    "new neurons": lambda net: net.graph.add_neurons(net.layers[0].neurons[:3], weights=np.ones((20, 3)), biases=np.ones(20)),
     "several": lambda net: several(net),
     "several, and one within": lambda net: several(net, within=True),
 }
@@ -31,7 +31,7 @@ def several(net, within=False):
     with g.one_edit():
         x = g.input("more")
         new = g.add_neuron([g[0], x, g.constant(2.0)], "relu", weights=[1, 2, 3])
-        g.add_neurons([new, x, g.parameter(0.5) * new], np.ones((3, 3)), np.ones(3))
+        g.add_neurons([new, x, g.parameter(0.5) * new], weights=np.ones((3, 3)), biases=np.ones(3))
         neurons[2].edges[0].prune()
         with g.one_edit() if within else contextlib.nullcontext():
             edge = neurons[2].edges[0]
@@ -218,18 +218,18 @@ def test_numbers_of_nodes_taken_back_are_given_anew():
     """With names, constants and records of their own."""
     g = mlgraph.Graph()
     x = g.input("x")
-    y = g.add_neurons([x], np.ones((2, 1)))
+    y = g.add_neurons([x], weights=np.ones((2, 1)), biases=None)
     model = mlgraph.Model(g, [g[i] for i in y])
     with g.one_edit():
         g.input("a")
         g.parameter(3.0, "b")
         g.constant(5.0)
-        g.add_neurons([x], np.ones((3, 1)))
+        g.add_neurons([x], weights=np.ones((3, 1)), biases=None)
     g.undo()
     nodes = [g.constant(7.0), g.input(), g.parameter(2.0), g.add_neuron([x], weights=[9.0])]
     assert not {node.name for node in nodes} & {"a", "b"}
     assert (nodes[0].value, nodes[2].value, nodes[3].weights.tolist(), g.n_inputs) == (7, 2, [9], 2)
-    g.add_neurons([x], np.ones((5, 1)))
+    g.add_neurons([x], weights=np.ones((5, 1)), biases=None)
     g.undo()
     assert len(g.storage) == 2 + 2 and model.sparsity == pytest.approx(1 - 2 / 3)
 
