@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ids, Mask
 from mlgraph.arrays import Edges, Wiring, wiring
-from mlgraph.checks import one_of, real_array, share, shown, whole
+from mlgraph.checks import one_of, plain, real_array, share, shown, whole
 from mlgraph.edits import cut
 from mlgraph.engine import Engine, Examples, checked_threads
 from mlgraph.graph import NEURON, Graph
@@ -36,12 +36,11 @@ Criterion = str | Callable[..., npt.ArrayLike]
 
 def prune(
     model: Model, sparsity: float | None, *, neurons: float | None, by: Criterion, scope: str, data: Data | None, seed: int,
-    n_threads: int | None, step: int = 0, slope: Float32 | None = None, in_training: bool = False,
+    n_threads: int | None, step: int = 0, slope: Float32 | None = None,
 ) -> int:  # fmt: skip
     """Cut edges or neurons; `Model.prune` says what the parameters are. How many edges had scores to be kept; 0 for neurons.
 
     `step`: when it is done many times, what is random is other each time. `slope`: the gradient, if it is known already.
-    `in_training`: edges that are frozen stay.
     """
     if (sparsity is None) == (neurons is None):
         raise ValueError(f"prune: expected either sparsity or neurons, came {'neither' if sparsity is None else 'both'}")
@@ -53,7 +52,7 @@ def prune(
         slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
     random = np.random.default_rng([seed, 1, step])
     if neurons is None:
-        return keep_best(model, *room(model, gone, scope), by, slope, random, in_training=in_training)
+        return keep_best(model, *room(model, gone, scope), by, slope, random)
     _keep_best_neurons(model, gone, scope, by, slope, random)
     return 0
 
@@ -69,11 +68,9 @@ def check_room(model: Model, group: npt.NDArray[np.int64], wanted: npt.NDArray[A
     """Raise ValueError if no `wanted` edges of each group are a path to each output, whichever are the best."""
     graph, edges = model.graph, wiring(model.graph)
     others, mine = _present(model, edges)
-    # Paths by the sources that most read, and of these by the first, have most in common.
-    source = edges.source[mine]
-    _, chosen = _strongest(graph, edges, others, mine, np.bincount(source)[source] - source / len(graph))
-    held = _held(graph, edges, chosen)
-    _check_kept("edges", group[edges.target[mine[held[mine]]]], wanted, frozen=held is not chosen)
+    frozen = _frozen(graph, edges, mine)
+    held = _fewest(graph, edges, others, mine, frozen)
+    _check_kept("edges", group[edges.target[mine[held[mine]]]], wanted, frozen=bool(frozen.any()))
 
 
 def check_criterion(by: Criterion) -> None:
@@ -89,13 +86,12 @@ def keep_best(
     by: Criterion = "magnitude",
     slope: Float32 | None = None,
     random: np.random.Generator | None = None,
-    *,
-    in_training: bool,
 ) -> int:
     """Keep the strongest `wanted` edges of each group, of those that are alive; how many. To each output one path stays.
 
     More may be gone afterwards: what leads from or to nothing that is alive, for the groups are cut apart from each other, and
-    of equal ones some at random. What only other models of the graph need is left as it is.
+    of equal ones some at random. What only other models of the graph need is left as it is. While the graph is being trained
+    what is frozen stays, and more than is wanted, if that and paths take more.
 
     Parameters
     ----------
@@ -103,8 +99,6 @@ def keep_best(
         The group of the edges into each neuron.
     slope : float32, optional
         The gradient, in the places of the parameter vector, for the saliency.
-    in_training : bool
-        Whether edges that are frozen stay.
     """
     graph, edges = model.graph, wiring(model.graph)
     others, mine = _present(model, edges)
@@ -117,12 +111,21 @@ def keep_best(
         score = random.random(len(mine))
     else:
         score = np.abs(few.weight if slope is None else few.weight * slope[edges.place[mine]]).astype(np.float64)
+    if not callable(by) and np.isnan(score).any():
+        i = int(np.argmax(np.isnan(score)))
+        ends = " to ".join(plain(graph[int(end[i])].name) for end in (few.source, few.target))
+        raise ValueError(f"by: expected weights, or a gradient, that are numbers, came nan from {ends}")
     into = group[few.target]
-    strength, chosen = _strongest(graph, edges, others, mine, _comparable(score, into, wanted))
-    held = _held(graph, edges, chosen) if in_training else chosen
-    _check_kept("edges", into[held[mine]], wanted, frozen=held is not chosen)
+    score = _comparable(score, into, wanted)
+    frozen = _frozen(graph, edges, mine) if graph._is_training else np.zeros(len(edges.source), bool)
+    strength, held = _strongest(graph, edges, others, mine, score, frozen)
+    if _exceeds(into[held[mine]], wanted):
+        held = _fewest(graph, edges, others, mine, frozen)
+        wanted = _with_room("edges", graph, into[held[mine]], wanted)
     strength[held] = np.inf
-    kept = best_of(strength[mine], into, wanted)
+    # Of a path's edges the one that makes it weak comes first: without it the others are of no use.
+    second = np.where(score <= strength[mine], np.inf, score)
+    kept = best_of(strength[mine], into, wanted, second)
     gone = np.ones(len(edges.source), bool)
     gone[others] = gone[mine[kept]] = False
     cut(graph, edges, gone, sweep=True)
@@ -183,10 +186,12 @@ def check_scores(score: Scores) -> None:
         raise ValueError("by: expected scores that are numbers, came nan")
 
 
-def best_of(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Mask:
-    """The best of each group, `wanted[group]` of them; of equal ones some at random, always the same.
+def best_of(
+    score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any], second: Scores | None = None
+) -> Mask:  # fmt: skip
+    """The best of each group, `wanted[group]` of them; of equal ones the best by `second`, and then some at random.
 
-    The first of equal ones would be those of one layer.
+    It is always the same ones. The first of equal ones would be those of one layer.
     """
     keep, random = np.zeros(len(score), bool), np.random.default_rng(0)  # one: groups of one size lose other places
     for mine, most in _members(group, wanted):
@@ -196,8 +201,10 @@ def best_of(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) ->
             values = score[mine]
             least = np.partition(values, len(values) - most)[len(values) - most]
             keep[mine[values > least]] = True
-            equal = mine[values == least]
-            keep[random.permutation(equal)[: most - np.count_nonzero(values > least)]] = True
+            equal = random.permutation(mine[values == least])
+            if second is not None:
+                equal = equal[np.argsort(-second[equal], kind="stable")]
+            keep[equal[: most - np.count_nonzero(values > least)]] = True
     return keep
 
 
@@ -239,15 +246,19 @@ def _keep_best_neurons(
     edges = wiring(graph)
     others, present = _present(model, edges)
     # An edge is as good as the neuron that it leads to.
-    into = np.full(len(graph), np.inf)
+    into, none = np.full(len(graph), np.inf), np.zeros(len(edges.source), bool)
     into[hidden] = _comparable(score, group[hidden], wanted)
-    strength, chosen = _strongest(graph, edges, others, present, into[edges.target[present]])
+    strength, chosen = _strongest(graph, edges, others, present, into[edges.target[present]], none, all_sources=False)
+    held = np.intersect1d(edges.target[chosen], hidden)
+    if _exceeds(group[held], wanted):
+        held = np.intersect1d(edges.target[_fewest(graph, edges, others, present, none, all_sources=False)], hidden)
+        wanted = _with_room("neurons", graph, group[held], wanted)
     best = np.full(len(graph), -np.inf)
     np.maximum.at(best, edges.target, strength)
-    best[edges.target[chosen]] = np.inf
-    _check_kept("neurons", group[hidden[np.isposinf(best[hidden])]], wanted)
+    best[held] = np.inf
     lost = np.zeros(len(graph), bool)
-    lost[hidden[~best_of(best[hidden], group[hidden], wanted)]] = True
+    second = np.where(into[hidden] <= best[hidden], np.inf, into[hidden])
+    lost[hidden[~best_of(best[hidden], group[hidden], wanted, second)]] = True
     cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
 
 
@@ -289,31 +300,46 @@ def _present(model: Model, edges: Wiring) -> tuple[npt.NDArray[np.int64], npt.ND
 
 
 def _strongest(
-    graph: Graph, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], score: Scores
-) -> tuple[Scores, Mask]:
-    """Of each edge the strength of the strongest path through it to an output; those of one strongest path to each output.
+    graph: Graph, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], score: Scores, held: Mask,
+    *, all_sources: bool = True,
+) -> tuple[Scores, Mask]:  # fmt: skip
+    """Of each edge the strength of the strongest path through it to an output; which edges are on those that stay.
 
     A path is as strong as its edge of the lowest score. What is kept for being best by that, and not by its own score alone,
-    leads from something that is alive to an output, and no output that such edges reach needs more of them.
+    leads from something that is alive to an output, and no output that such edges reach needs more of them. What stays is one
+    path to each output, and one through each edge that is `held`.
     """
     start, count, pool = graph.topology()
     order, first = topological(graph, start, count, pool)[1], np.full(len(graph), -1)
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
     n = len(edges.source)
-    given, strength, chosen = np.full(n, -np.inf), np.empty(n), np.zeros(n, bool)
+    given, strength, chosen = np.full(n, -np.inf), np.empty(n), held.copy()
     given[others] = np.inf
     given[mine] = np.clip(score, np.finfo(float).min, np.finfo(float).max)  # infinite is what has no choice
     up = np.where(is_live(graph.codes, start, count, pool, order[:0]), np.inf, -np.inf)
     down = np.full(len(graph), -np.inf)
     down[sorted(graph.protected())] = np.inf
-    _topology.strongest(start, count, pool, order, first, given, up, down, strength, chosen.view(np.uint8))
+    _topology.strongest(start, count, pool, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
     return strength, chosen
 
 
-def _held(graph: Graph, edges: Wiring, chosen: Mask) -> Mask:
-    """These edges, and those that are frozen."""
-    storage = graph.storage
-    return chosen | (storage.state_vector(FROZEN, fresh=False)[edges.place] > 0) if FROZEN in storage.state else chosen
+def _fewest(
+    graph: Graph, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], held: Mask,
+    *, all_sources: bool = True,
+) -> Mask:  # fmt: skip
+    """Few edges that are a path to each output, and one through each edge that is `held`."""
+    # Paths by the sources that most read, and of these by the first, have most in common.
+    source = edges.source[mine]
+    score = np.bincount(source)[source] - source / len(graph)
+    return _strongest(graph, edges, others, mine, score, held, all_sources=all_sources)[1]
+
+
+def _frozen(graph: Graph, edges: Wiring, mine: npt.NDArray[np.int64]) -> Mask:
+    """Which edges are frozen, of `mine`."""
+    frozen, storage = np.zeros(len(edges.source), bool), graph.storage
+    if FROZEN in storage.state:
+        frozen[mine] = storage.state_vector(FROZEN, fresh=False)[edges.place[mine]] > 0
+    return frozen
 
 
 def _comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Scores:
@@ -328,14 +354,26 @@ def _comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]
     return score
 
 
+def _exceeds(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:
+    """Whether what is in these groups is more than is wanted of one."""
+    return bool((np.bincount(group, minlength=len(wanted)) > wanted).any())
+
+
 def _check_kept(what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any], *, frozen: bool = False) -> None:
     """Raise ValueError if what must be kept, and is in these groups, is more than is wanted of one."""
-    least = np.bincount(group, minlength=len(wanted))
-    if (least > wanted).any():
+    if _exceeds(group, wanted):
+        least = np.bincount(group, minlength=len(wanted))
         i = int(np.argmax(least > wanted))
         kept = f"{least[i]} {what}, a path to each output{' and what is frozen' * frozen}"
         name = "sparsity" if what == "edges" else what
         raise ValueError(f"{name}: expected to keep at least {kept}, came {int(wanted[i])}")
+
+
+def _with_room(what: str, graph: Graph, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """How many of each group are kept, where these must be; a run has begun with enough, and is not ended for a few more."""
+    if not graph._is_training:
+        _check_kept(what, group, wanted)
+    return np.asarray(np.maximum(wanted, np.bincount(group, minlength=len(wanted))))
 
 
 def _members(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], int]]:

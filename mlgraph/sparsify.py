@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from copy import copy
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
@@ -34,7 +35,8 @@ Sample = Callable[[int], tuple[Any, Any]]
 class Schedule(ABC):
     """What all schedules have in common. One of one's own is a subclass with an `act`.
 
-    What else it is given should be fields of a dataclass too: by its repr a checkpoint knows its run again.
+    What else it is given should be fields, of a ``@dataclass(frozen=True, repr=False)``: a checkpoint knows its run again by
+    the repr. What is frozen no `Model.prune` cuts while `fit` goes on.
 
     Parameters
     ----------
@@ -62,7 +64,9 @@ class Schedule(ABC):
 
     def over(self, epochs: int) -> Schedule:
         """The schedule of a run of so many epochs."""
-        return self if self.updates else replace(self, updates=min(100, max(1, round(10 * epochs * self.until))))
+        other = copy(self)  # of a class that may be made with anything
+        vars(other).update(updates=self.updates or min(100, max(1, round(10 * epochs * self.until))))
+        return other
 
     def due(self, begin: Doubles, end: Doubles) -> Doubles:
         """Moments at which to act before steps that go from `begin` to `end`, shares of the training; NaN where none is."""
@@ -199,7 +203,7 @@ class GradualPruning(Schedule):
             # Not the method, which would warn at each moment of what falls away with what is cut.
             prune(
                 model, self.at(moment), neurons=None, by=self.by, scope=self.scope, data=None, seed=seed,
-                n_threads=n_threads, step=step, slope=slope, in_training=True,
+                n_threads=n_threads, step=step, slope=slope,
             )  # fmt: skip
 
 
@@ -233,7 +237,7 @@ class SET(Schedule):
         net = _network(model)
         wanted = self._sizes(net)
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
-        keep_best(net, *self._room(net, moved), in_training=True)
+        keep_best(net, *self._room(net, moved))
         places = absent(net)
         missing = [most - p.n_edges for most, p in zip(wanted, places, strict=True)]
         if step and max(missing) > 0:
@@ -253,8 +257,10 @@ class SET(Schedule):
 
     def _room(self, net: Network, moved: float) -> tuple[npt.NDArray[np.int64], Doubles]:
         """The layer of each node, and how many edges each layer keeps while this share of them moves."""
+        wanted = self._sizes(net)
+        gaps = [len(layer._reads) * layer.size for layer in net.layers] - wanted  # more would come back to where they were
         # Neurons that were added to the graph beside the layers keep all their edges.
-        return layers_of(net), np.append(np.round((1 - moved) * self._sizes(net)), net.graph.n_edges)
+        return layers_of(net), np.append(wanted - np.minimum(np.round(moved * wanted), gaps), net.graph.n_edges)
 
 
 @dataclass(frozen=True, repr=False)

@@ -36,9 +36,9 @@ class Freezable:
 
     @property
     def frozen(self) -> bool:
-        """Whether training leaves it as it is: no step moves it, and no schedule of `fit` cuts it.
+        """Whether training leaves it as it is: no step moves it, and while `fit` goes on no `Model.prune` cuts it.
 
-        (But what is at no path to an output any more goes.) What is assigned, and `prune`, change it as ever.
+        (Edges that a schedule grows into a frozen neuron are not frozen.) All else changes it as ever.
         """
         with self.graph.lock:
             return self.graph.storage.are_frozen(self._parameters())

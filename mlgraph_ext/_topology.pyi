@@ -16,7 +16,7 @@ def sort(
 def spread(start: _Array, count: _Array, pool: _Array, order: _Array, flag: _Array) -> None: ...
 def strongest(
     start: _Array, count: _Array, pool: _Array, order: _Array, first: _Array, score: _Array, up: _Array, down: _Array,
-    strength: _Array, chosen: _Array,
+    all_sources: bool, strength: _Array, chosen: _Array,
 ) -> None: ...
 def merge(
     code: _Array, start: _Array, count: _Array, pool: _Array, order: _Array, identity: _Array, commutes: _Array, same: _Array

@@ -259,8 +259,8 @@ def spread(
 
 def strongest(
     const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, const int32_t[::1] order,
-    const int64_t[::1] first, const double[::1] score, double[::1] up, double[::1] down, double[::1] strength,
-    uint8_t[::1] chosen,
+    const int64_t[::1] first, const double[::1] score, double[::1] up, double[::1] down, bint all_sources,
+    double[::1] strength, uint8_t[::1] chosen,
 ):
     """Find how strong the strongest path through each edge is. A path is as strong as its edge of the lowest score.
 
@@ -275,54 +275,78 @@ def strongest(
     up, down : float64, shape (nodes,), changed
         Infinity where paths may begin, and where they may end, -infinity elsewhere; then the strength of the strongest path
         that leads to a node, or from it.
+    all_sources : bool
+        Whether a path to a node that is no neuron takes one to each of its sources, or to the best.
     strength : float64, shape (edges,), filled
-    chosen : uint8, shape (edges,), zeros
-        Set for the edges of one strongest path to each node where paths end. Of edges as good as each other there the one of
-        the highest score is taken, the first of them; of a node that is no neuron all sources.
+    chosen : uint8, shape (edges,), changed
+        Edges that are to be on paths; then also those of one strongest path to each node where paths end, and of one to and
+        one from each edge that was to be. Of edges as good as each other the one of the highest score is taken, and of
+        those the first.
     """
     cdef int64_t n = order.shape[0], edges = score.shape[0], i, j, k, at
     cdef int32_t node, source
     cdef double s, w, infinity = float("inf")
-    cdef int64_t* best = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # places of edges; an edge into each node
-    cdef uint8_t* on_path = <uint8_t*>malloc(n + 1)
+    cdef int64_t* best = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # of the sources of a node
+    cdef int64_t* next = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # the place of the edge on the way down, or -1
+    cdef int32_t* reader = <int32_t*>malloc((n + 1) * sizeof(int32_t))   # and the node that is next on it, or -1
+    cdef uint8_t* on_path = <uint8_t*>malloc(n + 1)                      # of which there is to be a path to a node, from it
+    cdef uint8_t* goes_on = <uint8_t*>malloc(n + 1)
     cdef bint good = is_graph(start, count, pool) and n == start.shape[0] and are_nodes(order, n)
     good = good and n == first.shape[0] == up.shape[0] == down.shape[0] and edges == strength.shape[0] == chosen.shape[0]
-    if best == NULL or on_path == NULL:
+    if best == NULL or next == NULL or reader == NULL or on_path == NULL or goes_on == NULL:
         free(best)
+        free(next)
+        free(reader)
         free(on_path)
+        free(goes_on)
         raise MemoryError(f"strongest: {n} nodes")
     with nogil:
         for i in range(n if good else 0):
+            best[i] = next[i] = reader[i] = -1
+            on_path[i], goes_on[i] = down[i] == infinity, False
             if first[i] >= 0 and first[i] > edges - count[i]:
                 good = False
         for i in range(n if good else 0):
             node = order[i]
-            best[node] = -1
-            on_path[node] = down[node] == infinity
             for j in range(count[node]):
                 source = pool[start[node] + j]
                 s = score[first[node] + j] if first[node] >= 0 else infinity
                 w = min(s, up[source])
                 k = best[node]
-                if w > up[node] or (k >= 0 and w == up[node] and s > score[first[node] + k]):
+                if w > up[node] or (k >= 0 and first[node] >= 0 and w == up[node] and s > score[first[node] + k]):
                     up[node] = w
-                    best[node] = j if first[node] >= 0 else -1
+                    best[node] = j
+                if first[node] >= 0 and chosen[first[node] + j]:
+                    on_path[source] = goes_on[node] = True
         for i in range(n - 1 if good else -1, -1, -1):
             node = order[i]
             for j in range(count[node]):
                 source = pool[start[node] + j]
-                if first[node] < 0:
-                    down[source] = max(down[source], down[node])
-                    on_path[source] |= on_path[node]
-                    continue
-                at = first[node] + j
-                w = min(score[at], down[node])
-                down[source] = max(down[source], w)
-                strength[at] = min(w, up[source])
-                if on_path[node] and j == best[node]:
-                    chosen[at] = on_path[source] = 1
+                at = first[node] + j if first[node] >= 0 else -1
+                w = min(score[at], down[node]) if at >= 0 else down[node]
+                if w > down[source]:
+                    down[source] = w
+                    next[source], reader[source] = at, node
+                if at >= 0:
+                    strength[at] = min(w, up[source])
+        for i in range(n if good else 0):
+            node = order[i]
+            if goes_on[node] and reader[node] >= 0:    # where paths end nothing is next
+                goes_on[reader[node]] = True
+                if next[node] >= 0:
+                    chosen[next[node]] = True
+        for i in range(n - 1 if good else -1, -1, -1):
+            node = order[i]
+            for j in range(count[node] if on_path[node] else 0):
+                if first[node] < 0 and (all_sources or j == best[node]):
+                    on_path[pool[start[node] + j]] = True
+                elif first[node] >= 0 and j == best[node]:
+                    chosen[first[node] + j] = on_path[pool[start[node] + j]] = True
     free(best)
+    free(next)
+    free(reader)
     free(on_path)
+    free(goes_on)
     if not good:
         raise ValueError("start, count, pool, order, first, score, up, down, strength, chosen: expected a graph, came none")
 

@@ -143,3 +143,17 @@ def test_a_layer_that_is_gone():
 def test_a_network_without_layers():
     with pytest.raises(ValueError, match="the network has no layers yet: expected add_layer first"):
         mlgraph.Network(3).compact()
+
+
+def test_what_is_compacted_can_be_saved(tmp_path):
+    """Though a neuron was made with more edges than there are nodes now."""
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(100, "tanh")
+    net.add_layer(1)
+    net.prune(neurons=0.98)
+    small = net.compact()
+    small.save(tmp_path / "small.npz")
+    again = mlgraph.load(tmp_path / "small.npz")
+    x = np.ones((3, 2))
+    assert again.forward(x).tobytes() == small.forward(x).tobytes() == net.forward(x).tobytes()
+    assert again.sparsity == small.sparsity > 0

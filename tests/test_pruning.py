@@ -282,6 +282,33 @@ def test_an_edge_is_worth_what_its_path_is():
     assert sorted(g.edges().weight.tolist()) == [4.0, 5.0] and not a.alive
 
 
+def test_of_edges_on_a_path_that_is_as_weak_the_best_stay():
+    """After the one that makes it weak, without which they would be of no use."""
+    net = mlgraph.Network(4, seed=0)
+    net.add_layer(2, "tanh")
+    net.add_layer(1)
+    net.layers[0].weights, net.layers[1].weights = [[1.1, 1.2, 1.3, 1.4], [2, 2.1, 2.2, 2.3]], [[0.1, 3.0]]
+    for n in (9, 8, 7):
+        net.prune(1 - n / 10)
+        assert net.n_edges == n and net.layers[0].mask[0].tolist() == [False] * (10 - n) + [True] * (n - 6)
+
+
+def test_neurons_of_a_hidden_softmax():
+    """One is enough for the others."""
+    net = mlgraph.Network(6, seed=0)
+    net.add_layer(5, "softmax")
+    net.add_layer(4, "softmax")
+    net.prune(neurons=0.4)
+    assert sum(neuron.alive for neuron in net.layers[0].neurons) == 3 and np.isfinite(net.forward(np.ones((2, 6)))).all()
+
+
+def test_weights_that_are_no_numbers():
+    net = network()
+    net.layers[1].neurons[2].weights[3] = np.nan
+    with pytest.raises(ValueError, match="by: expected weights, or a gradient, that are numbers, came nan from n15 to n34"):
+        net.prune(0.5)
+
+
 def test_paths_lead_through_operations():
     g = mlgraph.Graph()
     x, y = g.inputs(2)
