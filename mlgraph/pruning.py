@@ -123,9 +123,7 @@ def keep_best(
         held = _fewest(graph, edges, others, mine, frozen)
         wanted = _with_room("edges", graph, into[held[mine]], wanted)
     strength[held] = np.inf
-    # Of a path's edges the one that makes it weak comes first: without it the others are of no use.
-    second = np.where(score <= strength[mine], np.inf, score)
-    kept = best_of(strength[mine], into, wanted, second)
+    kept = best_of(strength[mine], into, wanted, score)
     gone = np.ones(len(edges.source), bool)
     gone[others] = gone[mine[kept]] = False
     cut(graph, edges, gone, sweep=True)
@@ -187,11 +185,12 @@ def check_scores(score: Scores) -> None:
 
 
 def best_of(
-    score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any], second: Scores | None = None
+    score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any], own: Scores | None = None
 ) -> Mask:  # fmt: skip
-    """The best of each group, `wanted[group]` of them; of equal ones the best by `second`, and then some at random.
+    """The best of each group, `wanted[group]` of them; of equal ones some at random, always the same.
 
-    It is always the same ones. The first of equal ones would be those of one layer.
+    The first of equal ones would be those of one layer. Where `score` is that of a path, the scores of its members by
+    themselves, `own`, come before chance: first those that make it weak, without which the others are of no use.
     """
     keep, random = np.zeros(len(score), bool), np.random.default_rng(0)  # one: groups of one size lose other places
     for mine, most in _members(group, wanted):
@@ -202,8 +201,8 @@ def best_of(
             least = np.partition(values, len(values) - most)[len(values) - most]
             keep[mine[values > least]] = True
             equal = random.permutation(mine[values == least])
-            if second is not None:
-                equal = equal[np.argsort(-second[equal], kind="stable")]
+            if own is not None:
+                equal = equal[np.argsort(-np.where(own[equal] <= least, np.inf, own[equal]), kind="stable")]
             keep[equal[: most - np.count_nonzero(values > least)]] = True
     return keep
 
@@ -257,8 +256,7 @@ def _keep_best_neurons(
     np.maximum.at(best, edges.target, strength)
     best[held] = np.inf
     lost = np.zeros(len(graph), bool)
-    second = np.where(into[hidden] <= best[hidden], np.inf, into[hidden])
-    lost[hidden[~best_of(best[hidden], group[hidden], wanted, second)]] = True
+    lost[hidden[~best_of(best[hidden], group[hidden], wanted, into[hidden])]] = True
     cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
 
 
