@@ -388,6 +388,7 @@ class Graph:
         chosen[self._id(node)] = True
         return np.flatnonzero(self._readers(chosen)).astype(np.int32)
 
+    @_alone
     def weights_of(self, node: int) -> Float32:
         """Weights of a neuron, shape (sources,), or the value of a parameter, shape (1,); a writable view."""
         node = self._id(node)
@@ -692,7 +693,7 @@ class Graph:
 
     @_alone
     def __getstate__(self) -> dict[str, Any]:
-        state = {**vars(self.copy()), "_last": self._last}
+        state = {**vars(self), **vars(self.copy()), "_last": self._last}
         return {name: value for name, value in state.items() if name not in ("lock", "_models", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

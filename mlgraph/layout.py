@@ -46,7 +46,8 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
                       for extent in place.extent(*where)]  # fmt: skip
             missing = max((at + n for at, n in blocks), default=0) - graph.storage.used
             if missing > 0:
-                graph.storage.vector[graph.storage.grow(missing) :] = 0
+                at = graph.storage.grow(missing)
+                graph.storage.vector[at:] = 0
             return found
 
     # Some group is not: all are laid out anew, and what no output needs keeps its values behind them.

@@ -140,14 +140,16 @@ class Model:
 
         An edge is as strong as the strongest path through it, from where values come from to an output; a path is as strong as
         its edge of the lowest score. So a large weight goes with a small one that nothing leads past; what is kept is of use,
-        and no output is cut off. With neurons it is the same, by their scores.
+        and no output is cut off. (An operation on the way weakens no path, and is as good as the best of its arguments, though
+        of a product each factor matters.) With neurons it is the same, by their scores. While `fit` goes on, in a schedule or
+        a callback, what is frozen stays.
 
         Parameters
         ----------
         sparsity : float
             Share of the edges that is gone afterwards, of as many as `Model.sparsity` counts; nothing goes where it is gone
-            already. With ``scope="layer"``, and where strengths are equal, something may be left without a live source or
-            without a way to an output. That goes, too, so that more may be gone than asked for: `sparsity` then says how much.
+            already. With ``scope="layer"``, and where scores are equal, something may be left without a live source or without
+            a way to an output. That goes, too, so that more may be gone than asked for: `sparsity` then says how much.
             Of a model that shares its graph with others only what is not theirs alone.
         neurons : float
             In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
@@ -169,7 +171,8 @@ class Model:
         Raises
         ------
         ValueError
-            If so little would be kept that it is no path to each output; nothing has changed.
+            If so little would be kept that it is no path to each output; nothing has changed. (The fewest edges that are one
+            are not searched for among all ways: an edge or two more may be asked for. A run that has begun keeps them.)
 
         Warns
         -----

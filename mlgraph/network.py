@@ -108,6 +108,8 @@ class Layer(Freezable):
                 # What comes is there before what goes, so that no output is cut off in between.
                 self.graph.add_edges(self._edges_at(wanted & ~there))
                 self.graph.prune(self._edges_at(there & ~wanted))
+                if (self.mask != wanted).any():
+                    raise ValueError("expected edges from nodes that are alive, came some from others")
         except ValueError as error:
             raise type(error)(f"mask: {error}") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ __all__ = [
 
 SCOPES = ("global", "layer")
 """Whether everything is compared with everything, or each layer within itself."""
+
+FEW_EQUAL = 16
+"""Edges as strong as the weakest that is kept that may go without a closer look, which takes another pass over all."""
 
 Data = tuple[Any, Any]
 Scores = npt.NDArray[np.float64]
@@ -68,8 +71,8 @@ def check_room(model: Model, group: npt.NDArray[np.int64], wanted: npt.NDArray[A
     """Raise ValueError if no `wanted` edges of each group are a path to each output, whichever are the best."""
     graph, edges = model.graph, wiring(model.graph)
     others, mine = _present(model, edges)
-    frozen = _frozen(graph, edges, mine)
-    held = _fewest(graph, edges, others, mine, frozen)
+    frozen = _frozen(graph, edges, mine, True)
+    held = _fewest(model, edges, others, mine, frozen)
     _check_kept("edges", group[edges.target[mine[held[mine]]]], wanted, frozen=bool(frozen.any()))
 
 
@@ -117,12 +120,14 @@ def keep_best(
         raise ValueError(f"by: expected weights, or a gradient, that are numbers, came nan from {ends}")
     into = group[few.target]
     score = _comparable(score, into, wanted)
-    frozen = _frozen(graph, edges, mine) if graph._is_training else np.zeros(len(edges.source), bool)
-    strength, held = _strongest(graph, edges, others, mine, score, frozen)
-    if _exceeds(into[held[mine]], wanted):
-        held = _fewest(graph, edges, others, mine, frozen)
+    frozen = _frozen(graph, edges, mine, graph._is_training)
+    strength, held = _strongest(model, edges, others, mine, score, frozen)
+    if _exceeds(into[held[mine]], wanted) or _cuts_off(graph, edges, held):
+        held = _fewest(model, edges, others, mine, frozen)
         wanted = _with_room("edges", graph, into[held[mine]], wanted)
     strength[held] = np.inf
+    if len(wanted) == 1:
+        strength[mine] = _refined(model, edges, others, mine, score, strength[mine], held, int(wanted[0]))
     kept = best_of(strength[mine], into, wanted, score)
     gone = np.ones(len(edges.source), bool)
     gone[others] = gone[mine[kept]] = False
@@ -245,12 +250,12 @@ def _keep_best_neurons(
     edges = wiring(graph)
     others, present = _present(model, edges)
     # An edge is as good as the neuron that it leads to.
-    into, none = np.full(len(graph), np.inf), np.zeros(len(edges.source), bool)
+    into, frozen = np.full(len(graph), np.inf), _frozen(graph, edges, present, graph._is_training)
     into[hidden] = _comparable(score, group[hidden], wanted)
-    strength, chosen = _strongest(graph, edges, others, present, into[edges.target[present]], none, all_sources=False)
+    strength, chosen = _strongest(model, edges, others, present, into[edges.target[present]], frozen, all_sources=False)
     held = np.intersect1d(edges.target[chosen], hidden)
-    if _exceeds(group[held], wanted):
-        held = np.intersect1d(edges.target[_fewest(graph, edges, others, present, none, all_sources=False)], hidden)
+    if _exceeds(group[held], wanted) or _cuts_off(graph, edges, chosen):
+        held = np.intersect1d(edges.target[_fewest(model, edges, others, present, frozen, all_sources=False)], hidden)
         wanted = _with_room("neurons", graph, group[held], wanted)
     best = np.full(len(graph), -np.inf)
     np.maximum.at(best, edges.target, strength)
@@ -298,58 +303,100 @@ def _present(model: Model, edges: Wiring) -> tuple[npt.NDArray[np.int64], npt.ND
 
 
 def _strongest(
-    graph: Graph, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], score: Scores, held: Mask,
+    model: Model, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], score: Scores, held: Mask,
     *, all_sources: bool = True,
 ) -> tuple[Scores, Mask]:  # fmt: skip
     """Of each edge the strength of the strongest path through it to an output; which edges are on those that stay.
 
-    A path is as strong as its edge of the lowest score. What is kept for being best by that, and not by its own score alone,
-    leads from something that is alive to an output, and no output that such edges reach needs more of them. What stays is one
-    path to each output, and one through each edge that is `held`.
+    A path is as strong as its edge of the lowest score; those that are `held` make none weak. What is kept for being best by
+    that, and not by its own score alone, leads from something that is alive to an output, and no output that such edges reach
+    needs more of them. What stays is one path to each output, and one through each edge that is held.
     """
+    graph = model.graph
     start, count, pool = graph.topology()
     order, first = topological(graph, start, count, pool)[1], np.full(len(graph), -1)
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
-    n = len(edges.source)
-    given, strength, chosen = np.full(n, -np.inf), np.empty(n), held.copy()
-    given[others] = np.inf
-    given[mine] = np.clip(score, np.finfo(float).min, np.finfo(float).max)  # infinite is what has no choice
-    up = np.where(is_live(graph.codes, start, count, pool, order[:0]), np.inf, -np.inf)
-    down = np.full(len(graph), -np.inf)
-    down[sorted(graph.protected())] = np.inf
-    _topology.strongest(start, count, pool, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
-    return strength, chosen
+    live = is_live(graph.codes, start, count, pool, order[:0])
+
+    def through(ends: Collection[int], of_others: float) -> tuple[Scores, Mask]:
+        given, strength, chosen = np.full(len(held), -np.inf), np.empty(len(held)), held.copy()
+        given[others], given[mine] = of_others, score
+        given[held] = np.inf
+        up, down = np.where(live, np.inf, -np.inf), np.full(len(graph), -np.inf)
+        down[sorted(ends)] = np.inf
+        _topology.strongest(start, count, pool, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
+        return strength, chosen
+
+    # Paths to outputs of other models stay as well, and take what these have; but they make nothing of this model strong.
+    strength, chosen = through(graph.protected(), np.inf)
+    return (strength if graph.protected() <= set(model._sinks) else through(model._sinks, -np.inf)[0]), chosen
+
+
+def _refined(
+    model: Model, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], score: Scores, strength: Scores,
+    held: Mask, wanted: int,
+) -> Scores:  # fmt: skip
+    """Strengths of which few are equal, where some equal ones are kept and some are not, if scores tell them from each other.
+
+    Behind one weak edge all are as weak. If it stays, they are as strong as the paths through them and it are without it.
+    """
+    for _ in range(len(model.graph)):
+        if not 0 < wanted < len(mine):
+            break
+        least = np.partition(strength, len(mine) - wanted)[len(mine) - wanted]
+        equal = strength == least
+        if np.isinf(least) or np.count_nonzero(strength >= least) <= wanted + FEW_EQUAL:
+            break
+        now = np.where(strength > least, np.inf, -np.inf)
+        now[equal] = np.where(score[equal] <= least, np.inf, score[equal])
+        found = _strongest(model, edges, others, mine, now, held)[0][mine]
+        if (found[equal] == found[equal][0]).all():
+            break
+        strength = np.where(equal, found, now)
+    return strength
 
 
 def _fewest(
-    graph: Graph, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], held: Mask,
+    model: Model, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], held: Mask,
     *, all_sources: bool = True,
 ) -> Mask:  # fmt: skip
     """Few edges that are a path to each output, and one through each edge that is `held`."""
     # Paths by the sources that most read, and of these by the first, have most in common.
     source = edges.source[mine]
-    score = np.bincount(source)[source] - source / len(graph)
-    return _strongest(graph, edges, others, mine, score, held, all_sources=all_sources)[1]
+    score = np.bincount(source)[source] - source / len(model.graph)
+    return _strongest(model, edges, others, mine, score, held, all_sources=all_sources)[1]
 
 
-def _frozen(graph: Graph, edges: Wiring, mine: npt.NDArray[np.int64]) -> Mask:
-    """Which edges are frozen, of `mine`."""
+def _frozen(graph: Graph, edges: Wiring, mine: npt.NDArray[np.int64], in_training: bool) -> Mask:
+    """Which edges are frozen, of `mine`; none but in training."""
     frozen, storage = np.zeros(len(edges.source), bool), graph.storage
-    if FROZEN in storage.state:
+    if in_training and FROZEN in storage.state:
         frozen[mine] = storage.state_vector(FROZEN, fresh=False)[edges.place[mine]] > 0
     return frozen
 
 
 def _comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Scores:
-    """Scores of several groups as distances from the lowest that each keeps, so that they can be compared; none is NaN."""
+    """Scores of several groups as distances from the lowest that each keeps, so that they can be compared; none is NaN.
+
+    What is infinite is what has no choice: of a group that keeps nothing -infinity.
+    """
     check_scores(score)
-    if len(wanted) > 1:
-        score = np.clip(score, np.finfo(float).min / 2, np.finfo(float).max / 2)
-        for mine, most in _members(group, wanted):
+    if len(wanted) == 1:
+        return np.clip(score, np.finfo(float).min, np.finfo(float).max)
+    score = np.clip(score, np.finfo(float).min / 2, np.finfo(float).max / 2)
+    for mine, most in _members(group, wanted):
+        if most == 0:
+            score[mine] = -np.inf
+        elif len(mine):
             least = len(mine) - min(most, len(mine))
-            if least < len(mine):
-                score[mine] -= np.partition(score[mine], least)[least]
+            score[mine] -= np.partition(score[mine], least)[least]
     return score
+
+
+def _cuts_off(graph: Graph, edges: Wiring, held: Mask) -> bool:
+    """Whether to some output there is no path, for want of room in a layer."""
+    outputs = np.array(sorted(graph.protected()), np.int64)
+    return not np.isin(outputs[graph.codes[outputs] >= NEURON], edges.target[held]).all()
 
 
 def _exceeds(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:

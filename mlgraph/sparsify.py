@@ -249,7 +249,7 @@ class SET(Schedule):
     def check(self, model: Model) -> None:
         """Raise TypeError if this is no `Network`, ValueError if so few edges cannot be a path to each output."""
         net = _network(model)
-        check_room(net, *self._room(net, self.fraction))
+        check_room(net, *self._room(net, 0.0))
 
     def _sizes(self, net: Network) -> Doubles:
         """Edges of each layer."""

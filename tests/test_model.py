@@ -168,7 +168,10 @@ def test_gradients(last, n_threads):
     model.prune(0.3)
     model.graph.add_edge(net.layers[0].neurons[0], net.layers[0].neurons[1], 0.5)
     found = model.gradients(x, y, n_threads=n_threads)
+    before, moves = found.edges, net.graph.storage.moves
     net.graph.compile(net.layers[0].neurons[3:])  # lays out the parameters anew
+    assert net.graph.storage.moves > moves
+    np.testing.assert_array_equal(found.edges, before)
     edges = net.graph.edges()
     assert found.edges.shape == edges.weight.shape and found.inputs.shape == x.shape
     np.testing.assert_array_equal(found.values, model.forward(x))

@@ -1,10 +1,13 @@
 """Which edges and neurons go and which grow: each choice against its definition, computed another way."""
 
+import itertools
 import operator
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from editable import everything
+from hypothesis import given
 
 import mlgraph
 from mlgraph import arrays, growing, pruning
@@ -307,6 +310,80 @@ def test_weights_that_are_no_numbers():
     net.layers[1].neurons[2].weights[3] = np.nan
     with pytest.raises(ValueError, match="by: expected weights, or a gradient, that are numbers, came nan from n15 to n34"):
         net.prune(0.5)
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.99])
+def test_behind_a_weak_layer_the_sparsity_is_the_one_asked_for(sparsity):
+    """All edges before it are as weak as it is, and equal so; what stays is of use all the same."""
+    net = mlgraph.Network(60, seed=0)
+    for n, activation in ((50, "relu"), (30, "relu"), (5, "softmax")):
+        net.add_layer(n, activation)
+    net.layers[2].weights = net.layers[2].weights * 0.01
+    net.prune(sparsity)
+    assert abs(net.n_edges - (1 - sparsity) * (60 * 50 + 50 * 30 + 30 * 5)) <= 1
+
+
+def test_paths_of_other_models_make_nothing_strong():
+    g = mlgraph.Graph()
+    x = g.inputs(20)
+    h, k = g.add_neuron(x, weights=np.linspace(5, 6, 20)), g.add_neuron(x, weights=np.linspace(1, 2, 20))
+    mine = mlgraph.Model(g, g.add_neuron([h, k], weights=[0.01, 9.0]))
+    other = mlgraph.Model(g, g.add_neuron([h], weights=[9.0]))
+    mine.prune(0.5)
+    assert 20 <= mine.n_edges <= 21 and len(k.sources) >= 18 and other.outputs[0].alive
+
+
+def test_a_layer_that_keeps_nothing_is_no_way():
+    g = mlgraph.Graph()
+    x = g.input()
+    h = g.add_neuron([x], weights=[5.0])
+    o = g.add_neuron([h, x], weights=[5.0, 1.0])
+    model = mlgraph.Model(g, o)
+    model.prune(0.6, scope="layer")
+    assert o.sources == [x] and not h.alive
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.9))
+def test_small_graphs_by_all_ways_to_cut_them(seed, sparsity):
+    """What is kept are as many edges as there is room for, all of use, of which the weakest is as strong as can be."""
+    rng = np.random.default_rng(seed)
+    g = mlgraph.Graph()
+    nodes = g.inputs(2)
+    for _ in range(rng.integers(2, 4)):
+        some = rng.permutation(len(nodes))[: rng.integers(1, 4)]
+        nodes.append(g.add_neuron([nodes[i] for i in some], weights=rng.permutation(9)[: len(some)] + rng.random(len(some))))
+    outputs = nodes[-2:] if rng.random() < 0.5 else nodes[-1:]
+    model = mlgraph.Model(g, outputs)
+    weight = {(int(s), int(t)): float(w) for s, t, w in zip(*g.edges(), strict=True)}
+    total = sum(len(n.sources) for n in nodes[2:])
+    ends = {n.id for n in outputs}
+
+    def of_use(edges):
+        while True:
+            fed, read = {0, 1} | {t for _, t in edges}, ends | {s for s, _ in edges}
+            rest = {(s, t) for s, t in edges if s in fed and t in read}
+            if rest == edges:
+                return rest if ends <= {t for _, t in rest} else None
+            edges = rest
+
+    room = round((1 - sparsity) * total)
+    ways = [set(way) for n in range(room + 1) for way in itertools.combinations(weight, n)]
+    ways = [way for way in ways if of_use(way) == way]
+    refused = False
+    try:
+        model.prune(sparsity)
+    except ValueError:
+        refused = True
+    if refused:
+        assert min(map(len, ways), default=99) >= room  # the fewest edges are not looked for among all ways
+        return
+    kept = {(int(s), int(t)) for s, t in zip(*g.edges()[:2], strict=True)}
+    assert kept in ways
+    if len(weight) <= room:
+        assert kept == set(weight)
+    else:  # as many as can be of those as strong as the weakest that is kept, or the paths alone that must be
+        weakest = min(weight[e] for e in kept)
+        assert max(min(weight[e] for e in way) for way in ways if len(way) >= len(kept)) == weakest
 
 
 def test_paths_lead_through_operations():

@@ -304,8 +304,8 @@ def test_a_schedule_for_another_model():
     [
         (GradualPruning(0.992), 11),  # an edge for each output, and one into the neuron of each layer that all share
         (GradualPruning(0.98, scope="layer"), 9),
-        (SET(0.95, fraction=0.4), 9),  # 13 at the end, of which 8 stay while the others move
-        (RigL(0.5, fraction=1), 1),
+        (SET(0.97), 9),
+        (RigL(0.97), 9),
     ],
     ids=repr,
 )
@@ -326,7 +326,8 @@ def test_what_is_frozen_stays(schedule):
         edge.weight, edge.frozen = edge.weight / 1000, True
     before = [edge.weight for edge in some]
     net.fit(X, Y, sparsify=schedule, **OPTIONS)
-    assert [edge.weight for edge in some] == before and all(edge.frozen for edge in some) and net.sparsity > 0.49
+    assert [edge.weight for edge in some] == before and all(edge.frozen for edge in some)
+    assert schedule.sparsity - 0.001 < net.sparsity < schedule.sparsity + 0.06
     net.prune(0.8)  # is not training
     assert len(net.layers[0].neurons[0].sources) < 30
 
@@ -342,6 +343,13 @@ def test_what_is_frozen_keeps_a_path_to_an_output(sparsity):
     net.fit(x, y, epochs=2, sparsify=GradualPruning(sparsity))
     np.testing.assert_array_equal(net.layers[0].weights, before)
     assert net.sparsity == pytest.approx(sparsity, abs=1e-6) and all(neuron.alive for neuron in net.layers[0].neurons)
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+def test_all_edges_may_move(kind):
+    net = network()
+    net.fit(X, Y, sparsify=kind(0.5, fraction=1, updates=8), **OPTIONS)
+    assert 0.5 <= net.sparsity < 0.9 and all(neuron.alive for neuron in net.outputs)  # neurons that have lost all are gone
 
 
 def test_a_run_is_not_ended_for_a_few_edges():
