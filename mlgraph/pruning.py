@@ -318,18 +318,18 @@ def _strongest(
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
     live = is_live(graph.codes, start, count, pool, order[:0])
 
-    def through(ends: Collection[int], of_others: float) -> tuple[Scores, Mask]:
+    def through(ends: Collection[int]) -> tuple[Scores, Mask]:
         given, strength, chosen = np.full(len(held), -np.inf), np.empty(len(held)), held.copy()
-        given[others], given[mine] = of_others, score
+        given[others], given[mine] = np.inf, score
         given[held] = np.inf
         up, down = np.where(live, np.inf, -np.inf), np.full(len(graph), -np.inf)
         down[sorted(ends)] = np.inf
         _topology.strongest(start, count, pool, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
         return strength, chosen
 
-    # Paths to outputs of other models stay as well, and take what these have; but they make nothing of this model strong.
-    strength, chosen = through(graph.protected(), np.inf)
-    return (strength if graph.protected() <= set(model._sinks) else through(model._sinks, -np.inf)[0]), chosen
+    # Paths to outputs of other models stay as well; but they make nothing of this model strong.
+    strength, chosen = through(graph.protected())
+    return (strength if graph.protected() <= set(model._sinks) else through(model._sinks)[0]), chosen
 
 
 def _refined(

@@ -343,6 +343,25 @@ def test_a_layer_that_keeps_nothing_is_no_way():
     assert o.sources == [x] and not h.alive
 
 
+def test_what_leads_through_a_layer_that_keeps_nothing_is_weak():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    a, b = g.add_neuron(x, weights=[5.0, 5.0]), g.add_neuron(x, weights=[1.0, 1.0])
+    h = g.add_neuron([a], weights=[9.0])
+    o = g.add_neuron([h, b], weights=[9.0, 1.0])
+    model = mlgraph.Model(g, o)
+    model.prune(0.5, scope="layer")
+    assert o.sources == [b] and b.sources == x and not a.alive
+
+
+def test_the_only_way_leads_through_a_layer_that_keeps_nothing():
+    g = mlgraph.Graph()
+    x = g.input()
+    model = mlgraph.Model(g, g.add_neuron([g.add_neuron([x], weights=[5.0])], weights=[5.0]))
+    with pytest.raises(ValueError, match="sparsity: expected to keep at least 1 edges, a path to each output, came 0"):
+        model.prune(0.6, scope="layer")
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.9))
 def test_small_graphs_by_all_ways_to_cut_them(seed, sparsity):
     """What is kept are as many edges as there is room for, all of use, of which the weakest is as strong as can be."""

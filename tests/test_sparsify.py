@@ -352,6 +352,29 @@ def test_all_edges_may_move(kind):
     assert 0.5 <= net.sparsity < 0.9 and all(neuron.alive for neuron in net.outputs)  # neurons that have lost all are gone
 
 
+def test_what_is_frozen_makes_no_path_weak():
+    net = mlgraph.Network(30, seed=0)
+    net.add_layer(24, "relu")
+    net.add_layer(9, "softmax")
+    net.layers[1].weights = net.layers[1].weights * 1e-3
+    net.layers[1].frozen = True
+    largest = np.sort(np.abs(net.layers[0].weights), axis=None)[-252:].sum()
+    net.fit(X, Y, epochs=1, learning_rate=1e-9, momentum=0, sparsify=GradualPruning(0.5, until=0.5))
+    assert net.n_edges == 468 and net.layers[1].mask.all()
+    assert np.abs(net.layers[0].weights).sum() == pytest.approx(largest, rel=0.01)
+
+
+def test_frozen_edges_are_the_paths():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    outputs = [g.add_neuron(x, weights=[1.0, 2.0]) for _ in range(3)]
+    model = mlgraph.Model(g, outputs)
+    for neuron in outputs:
+        neuron.edges[1].frozen = True
+    model.fit(np.ones((8, 2)), np.ones((8, 3)), epochs=1, sparsify=GradualPruning(0.5, until=0))
+    assert all(neuron.sources == x[1:] for neuron in outputs)
+
+
 def test_a_run_is_not_ended_for_a_few_edges():
     """The paths of the weights that have come to be the largest take more edges than others would; those there are stay."""
     rng = np.random.default_rng(0)
