@@ -6,15 +6,13 @@ Neurons made together share one list of sources until one of them is edited. Par
 
 from __future__ import annotations
 
-import functools
-import os
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from numbers import Real
 from operator import index
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 import numpy as np
@@ -24,6 +22,7 @@ from mlgraph import ops
 from mlgraph.array_types import Float32
 from mlgraph.checks import MOST, float_array, number, one_of, plain, shown, whole
 from mlgraph.storage import PANEL, Storage, extend
+from mlgraph.turns import adds, alone, graphs
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
 
 if TYPE_CHECKING:
@@ -37,52 +36,6 @@ __all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Graph"]
 
 class CycleError(ValueError):
     """The graph has a cycle; the message lists the nodes on it."""
-
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _alone(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
-    """A method that takes its turn where threads share the graph."""
-
-    @functools.wraps(method)
-    def alone(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.lock:
-            return method(self, *args, **kwargs)
-
-    return alone
-
-
-def _adds(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
-    """A method that adds nodes: it takes its turn, and an exception within it leaves none, Ctrl-C or no memory included."""
-
-    @functools.wraps(method)
-    def whole_or_not(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.lock:
-            columns = self._columns()
-            lengths = [len(column) for column in columns]
-            try:
-                return method(self, *args, **kwargs)
-            except BaseException:
-                for column, length in zip(columns, lengths, strict=True):
-                    del column[length:]
-                raise
-
-    return whole_or_not
-
-
-_graphs: WeakSet[Graph] = WeakSet()
-
-
-def _after_fork() -> None:
-    # What another thread held at the fork would stay locked for ever: a child has that thread no more.
-    for graph in _graphs:
-        graph._unlock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Topology(NamedTuple):
@@ -141,7 +94,7 @@ class Graph:
 
     # --- building ----------------------------------------------------------------------------------------------------
 
-    @_adds
+    @adds
     def input(self, name: str | None = None) -> Node:
         """Add an input; the k-th input made is column k of the data."""
         node = self._append(INPUT, (), len(self._inputs))
@@ -150,7 +103,7 @@ class Graph:
             self._names[node] = str(name)
         return Node(self, node)
 
-    @_adds
+    @adds
     def inputs(self, n: int) -> list[Node]:
         """Add `n` inputs."""
         return [self.input() for _ in range(whole("n", n, 0, MOST - len(self)))]
@@ -162,7 +115,7 @@ class Graph:
             self._constants.append(v)  # if that is all that comes of it, it harms nobody
             return Node(self, self._append(CONSTANT, (), len(self._constants) - 1))
 
-    @_adds
+    @adds
     def parameter(self, value: float, name: str | None = None) -> Node:
         """Add a parameter that training may change."""
         v = number("value", value)
@@ -173,7 +126,7 @@ class Graph:
             self._names[node] = str(name)
         return Node(self, node)
 
-    @_adds
+    @adds
     def add_neuron(
         self,
         sources: Sequence[Node] | range | npt.NDArray[np.int32],
@@ -210,7 +163,7 @@ class Graph:
         edited(self, neuron.id, record)
         return neuron
 
-    @_adds
+    @adds
     def add_neurons(
         self,
         sources: Sequence[Node] | range | npt.NDArray[np.int32],
@@ -269,7 +222,7 @@ class Graph:
         edited(self, node, record)
         return range(node, node + n)
 
-    @_adds
+    @adds
     def operation(self, name: str, *arguments: Node | float) -> Node:
         """Add a node that applies an operation to nodes or numbers.
 
@@ -286,7 +239,7 @@ class Graph:
             raise ValueError(f"arguments of {name}: expected {expected}, came {len(arguments)}")
         return Node(self, self._append(op.code, self._arguments(name, arguments)))
 
-    @_adds
+    @adds
     def softmax(self, nodes: Sequence[Node]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z."""
         if not isinstance(nodes, Iterable):
@@ -309,20 +262,20 @@ class Graph:
         return len(self._inputs)
 
     @property
-    @_alone
+    @alone
     def n_edges(self) -> int:
         """Number of edges into neurons."""
         return int(self.counts[self.codes >= NEURON].sum())
 
     @property
-    @_alone
+    @alone
     def n_parameters(self) -> int:
         """Number of weights, biases and parameter nodes."""
         biases = np.frombuffer(self.storage.bias, np.int64) >= 0
         return self.n_edges + int((self.codes == PARAMETER).sum()) + int(biases.sum())
 
     @property
-    @_alone
+    @alone
     def codes(self) -> npt.NDArray[np.int16]:
         """What each node is, int16 of shape (nodes,); a copy.
 
@@ -331,12 +284,12 @@ class Graph:
         return np.array(self._code, np.int16)
 
     @property
-    @_alone
+    @alone
     def counts(self) -> npt.NDArray[np.int32]:
         """Number of sources of each node, int32 of shape (nodes,); a copy."""
         return np.array(self._count, np.int32)
 
-    @_alone
+    @alone
     def topology(self) -> Topology:
         """The sources of all nodes, as arrays; copies."""
         return Topology(np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32))
@@ -349,7 +302,7 @@ class Graph:
         """
         return self.storage.vector[: self.storage.used]
 
-    @_alone
+    @alone
     def get_parameters(self) -> Float32:
         """All weights, biases and values of parameters, float32 of shape (n_parameters,); a copy.
 
@@ -360,7 +313,7 @@ class Graph:
 
         return self.storage.vector[parameter_places(self)]
 
-    @_alone
+    @alone
     def set_parameters(self, values: npt.ArrayLike) -> None:
         """Assign what `get_parameters` gives, or anything of its shape."""
         from mlgraph.arrays import parameter_places
@@ -381,14 +334,14 @@ class Graph:
         start = self._start[node]
         return np.array(self._pool[start : start + self._count[node]], np.int32)
 
-    @_alone
+    @alone
     def targets_of(self, node: int) -> npt.NDArray[np.int32]:
         """Ids of the nodes that read a node, int32 of shape (targets,)."""
         chosen = np.zeros(len(self), bool)
         chosen[self._id(node)] = True
         return np.flatnonzero(self._readers(chosen)).astype(np.int32)
 
-    @_alone
+    @alone
     def weights_of(self, node: int) -> Float32:
         """Weights of a neuron, shape (sources,), or the value of a parameter, shape (1,); a writable view."""
         node = self._id(node)
@@ -425,7 +378,7 @@ class Graph:
         """
         return self._needed_for(self.protected())
 
-    @_alone
+    @alone
     def _needed_for(self, outputs: frozenset[int]) -> npt.NDArray[np.bool_]:
         """What is alive if these are the outputs; of those asked for last it is kept."""
         from mlgraph.lowering import is_live, topological
@@ -442,7 +395,7 @@ class Graph:
             self._alive = key, live
         return self._alive[1]
 
-    @_alone
+    @alone
     def edges(self) -> Edges:
         """The edges into neurons that are alive from nodes that are, as arrays.
 
@@ -455,7 +408,7 @@ class Graph:
 
         return edges(self)
 
-    @_alone
+    @alone
     def neurons(self) -> Neurons:
         """The neurons that are alive, as arrays; sources come before the neurons that read them.
 
@@ -485,13 +438,13 @@ class Graph:
 
     # --- editing -----------------------------------------------------------------------------------------------------
 
-    @_alone
+    @alone
     def edge(self, source: Node, target: Node) -> Edge:
         """The edge from a node to a neuron; ValueError if there is none."""
         place = self._place_of(source, target)
         return Edge(source, Neuron(self, target.id), place)
 
-    @_alone
+    @alone
     def reaches(self, source: Node, target: Node) -> bool:
         """Whether a path leads from one node to another, or they are the same: an edge back would make a cycle."""
         from mlgraph.lowering import topological
@@ -499,13 +452,13 @@ class Graph:
         s, t = self._ids("reaches", [source, target])
         return bool(topological(self, *self.topology(), np.array([t], np.int32))[0][s] >= 0)
 
-    @_alone
+    @alone
     def has_edge(self, source: Node, target: Node) -> bool:
         """Whether there is an edge from a node to a neuron."""
         s, t = self._ids("has_edge", [source, target])
         return self._code[t] >= NEURON and s in self.sources_of(t)
 
-    @_alone
+    @alone
     def add_edge(self, source: Node, target: Node, weight: float = 0.0) -> Edge:
         """Add an edge from a node to a neuron.
 
@@ -526,7 +479,7 @@ class Graph:
         grow(self, *new_edges(self, new, "add_edge"))
         return self.edge(source, target)
 
-    @_alone
+    @alone
     def add_edges(self, edges: Edges) -> None:
         """Add many edges, as one edit; one after the other takes far longer.
 
@@ -546,7 +499,7 @@ class Graph:
 
         grow(self, *new_edges(self, edges, "add_edges"))
 
-    @_alone
+    @alone
     def prune(self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]]) -> None:
         """Cut neurons and edges, as one edit.
 
@@ -596,7 +549,7 @@ class Graph:
 
         return one_edit(self, parameters=parameters)
 
-    @_alone
+    @alone
     def undo(self) -> None:
         """Take back the last edit, if it was the last change.
 
@@ -619,7 +572,7 @@ class Graph:
     def __copy__(self) -> Graph:
         return self.copy()
 
-    @_alone
+    @alone
     def copy(self) -> Graph:
         """A graph of the same nodes, with parameters and optimizer state of its own."""
         other = Graph()
@@ -664,7 +617,7 @@ class Graph:
         self.lock = threading.RLock()
         """Whoever holds it has the graph alone; a thread may take it again."""
         self._is_training = False
-        _graphs.add(self)
+        graphs.add(self)
 
     def _readers(self, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Which nodes have one of the chosen among their sources; both of shape (nodes,)."""
@@ -691,7 +644,7 @@ class Graph:
         _, first = np.unique(start[reads], return_index=True)
         return int(count[reads[first]].sum()) + self.n_parameters
 
-    @_alone
+    @alone
     def __getstate__(self) -> dict[str, Any]:
         state = {**vars(self), **vars(self.copy()), "_last": self._last}
         return {name: value for name, value in state.items() if name not in ("lock", "_models", "_open")}
@@ -702,7 +655,7 @@ class Graph:
         self._unlock()
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
-        # As `_adds`, written out: of an expression it is most of the work.
+        # As `adds`, written out: of an expression it is most of the work.
         with self.lock:
             node, start = len(self._code), len(self._pool)
             try:

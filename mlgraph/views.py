@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +24,15 @@ _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "su
 
 
 class Freezable:
-    """What training may leave as it is: a parameter, an edge, or all weights and biases of a neuron or layer."""
+    """What training may leave as it is: a parameter, an edge, or all weights and biases of a neuron or layer.
+
+    Each kind says by `_parameters` where these stand in the vector.
+    """
 
     __slots__ = ()
 
     graph: Graph
-
-    def _parameters(self) -> Ints:
-        """Where they stand in the vector."""
-        raise NotImplementedError
+    _parameters: Callable[[], Ints]
 
     @property
     def frozen(self) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import graph
+from mlgraph import turns
 
 MEGABYTE = 2**20
 X = np.random.default_rng(0).integers(0, 256, (200, 30), np.uint8)
@@ -64,10 +64,10 @@ def test_memory_stays_flat(tmp_path, request):
     for seed in range(10 + cycles // 10):  # until all that is taken once has been taken
         cycle(tmp_path / "model.npz", seed)
     before = resident()
-    graphs = len(graph._graphs)
+    graphs = len(turns.graphs)
     for seed in range(cycles):
         cycle(tmp_path / "model.npz", seed)
     growth = resident() - before
     print(f"\n{cycles} cycles: {growth / 1024:.0f} KiB more than {before / MEGABYTE:.1f} MiB")
-    assert len(graph._graphs) == graphs
+    assert len(turns.graphs) == graphs
     assert growth < 2 * MEGABYTE, f"{growth} bytes in {cycles} cycles"

@@ -1,0 +1,60 @@
+"""Who shares a graph takes turns: the decorators of its methods, and what becomes of its lock in a forked child."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from mlgraph.graph import Graph
+
+__all__ = ["adds", "alone", "graphs"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def alone(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
+    """A method that takes its turn where threads share the graph."""
+
+    @functools.wraps(method)
+    def in_turn(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.lock:
+            return method(self, *args, **kwargs)
+
+    return in_turn
+
+
+def adds(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
+    """A method that adds nodes: it takes its turn, and an exception within it leaves none, Ctrl-C or no memory included."""
+
+    @functools.wraps(method)
+    def whole_or_not(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.lock:
+            columns = self._columns()
+            lengths = [len(column) for column in columns]
+            try:
+                return method(self, *args, **kwargs)
+            except BaseException:
+                for column, length in zip(columns, lengths, strict=True):
+                    del column[length:]
+                raise
+
+    return whole_or_not
+
+
+graphs: WeakSet[Graph] = WeakSet()
+"""All that there are: a forked child finds their locks as they were."""
+
+
+def _after_fork() -> None:
+    # What another thread held at the fork would stay locked for ever: a child has that thread no more.
+    for graph in graphs:
+        graph._unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

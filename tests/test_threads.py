@@ -1,0 +1,226 @@
+"""Threads of Python that train, run, read and copy models at the same time."""
+
+import copy
+import pickle
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import mlgraph
+
+X = np.random.default_rng(0).integers(0, 256, (600, 40), np.uint8)
+LABELS = np.random.default_rng(1).integers(0, 4, 600)
+
+
+def trained(seed, **options):
+    """The parameters of a network after some epochs, in bits."""
+    net = mlgraph.Network(40, seed=seed)
+    net.add_layer(50, "tanh", dropout=0.5)
+    net.add_layer(4, "softmax")
+    net.fit(X, LABELS, epochs=8, batch_size=100, learning_rate=0.01, **options)
+    return net.graph.parameters.tobytes() + net.predict_proba(X, **options).tobytes()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_threads_train_models_at_the_same_time(n_threads):
+    seeds = range(4)
+    expected = [trained(seed, n_threads=n_threads) for seed in seeds]
+    assert len(set(expected)) == len(seeds)
+    together, start = {}, threading.Barrier(len(seeds))
+
+    def work(seed):
+        start.wait()
+        together[seed] = trained(seed, n_threads=n_threads)
+
+    threads = [threading.Thread(target=work, args=[seed]) for seed in seeds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together.get(seed) for seed in seeds] == expected
+
+
+def together(*tasks):
+    """Run each in a thread of its own, all at once; what they return or raise."""
+    start, results = threading.Barrier(len(tasks)), [None] * len(tasks)
+
+    def work(i):
+        start.wait()
+        try:
+            results[i] = tasks[i]()
+        except Exception as error:
+            results[i] = error
+
+    threads = [threading.Thread(target=work, args=[i]) for i in range(len(tasks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def shared():
+    """A network, and of the same graph a function and another model."""
+    net = mlgraph.Network(40, seed=3)
+    net.add_layer(50, "tanh")
+    net.add_layer(4, "softmax")
+    neurons = net.layers[0].neurons
+    return net, net.graph.compile([neurons[5], neurons[30]]), mlgraph.Model(net.graph, neurons[:10])
+
+
+def test_threads_take_turns_with_a_graph():
+    """Each has its own plan of it, and each plan moves the parameters."""
+    def tasks():
+        net, function, model = shared()
+        return [lambda: net.predict_proba(X).tobytes(), lambda: function(X).tobytes(), lambda: model.forward(X).tobytes(),
+                lambda: function.vjp(X).inputs.tobytes(), lambda: net.evaluate(X, LABELS)["loss"]]  # fmt: skip
+
+    expected = [task() for task in tasks()]
+    for _ in range(10):
+        many = tasks()
+        assert together(*many * 3) == expected * 3
+
+
+def test_others_run_the_graph_that_one_thread_trains():
+    """The run ends with the bits that it has alone, though the others move its parameters, and add to the graph."""
+    options = {"epochs": 30, "batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
+    alone = shared()[0]
+    alone.fit(X, LABELS, **options)
+    net, function, model = shared()
+    done = threading.Event()
+
+    def train():
+        net.fit(X, LABELS, **options)
+        done.set()
+
+    def use():
+        turns = 0
+        while not done.is_set() or not turns:
+            assert np.isfinite(function.vjp(X[:50]).inputs).all() and np.isfinite(model.forward(X)).all()
+            net.graph.parameter(1.0)
+            turns += 1
+
+    assert together(train, use, use) == [None] * 3
+    assert net.predict_proba(X).tobytes() == alone.predict_proba(X).tobytes()
+
+
+def test_one_at_a_time_trains_a_graph():
+    alone = shared()[0]
+    alone.fit(X, LABELS, epochs=2)
+    net, _, model = shared()
+    running, refused = threading.Event(), threading.Event()
+
+    def meanwhile(_):
+        with pytest.raises(RuntimeError, match="the graph is being trained already: by another thread, or by who called this"):
+            net.fit(X, LABELS)
+        running.set()
+        assert refused.wait(300)
+
+    def train_too():
+        running.wait()
+        try:
+            model.fit(X, X[:, :10])
+        finally:
+            refused.set()
+
+    trained, error = together(lambda: net.fit(X, LABELS, epochs=2, callback=meanwhile) and None, train_too)
+    assert trained is None and isinstance(error, RuntimeError)
+    assert net.predict_proba(X).tobytes() == alone.predict_proba(X).tobytes()
+    with pytest.raises(RuntimeError, match="being trained already"):
+        net.fit(X, LABELS, callback=lambda _: model.fit(X, X[:, :10]))
+    net.fit(X, LABELS, epochs=1)  # an error ends the run, and leaves the graph to the next
+
+
+def test_copies_have_all_of_their_own():
+    """Locks, and the memory that engines have prepared."""
+    net = shared()[0]
+    net.fit(X, LABELS, epochs=1)
+    before, probabilities = net.graph.parameters.copy(), net.predict_proba(X)
+    with net.graph.lock, net.graph.in_training():
+        copies = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+        assert [c.predict_proba(X).tobytes() for c in copies] == [probabilities.tobytes()] * 2
+        assert together(*(lambda c=c: c.fit(X, LABELS, epochs=1) and None for c in copies)) == [None, None]
+    assert net.graph.parameters.tobytes() == before.tobytes()
+    assert all(c.predict_proba(X).tobytes() != probabilities.tobytes() for c in copies)
+    net.fit(X, LABELS, epochs=1)
+    assert [c.predict_proba(X).tobytes() for c in copies] == [net.predict_proba(X).tobytes()] * 2
+
+
+def test_the_interpreter_is_free_meanwhile():
+    """While a sweep runs, another thread of Python does too."""
+    net = mlgraph.Network(400)
+    net.add_layer(800)
+    net.add_layer(800)
+    x, turns, running = np.ones((4000, 400), np.float32), 0, threading.Event()
+    net.forward(x[:1])
+
+    def sweep():
+        running.set()
+        net.forward(x, n_threads=1)
+        running.clear()
+
+    thread = threading.Thread(target=sweep)
+    thread.start()
+    running.wait()
+    while running.is_set():
+        turns += 1
+    thread.join()
+    assert turns > 1000
+
+
+@pytest.fixture
+def hasty():
+    """Threads that take turns often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_a_thread_reads_a_graph_while_another_edits_it(hasty):
+    """To read is to export buffers, while which nothing can grow."""
+    net = mlgraph.Network(784, seed=0)
+    net.add_layer(100)
+    net.add_layer(10, "softmax")
+    done, read, neuron = threading.Event(), 0, net.layers[0].neurons[0]
+
+    def edit():
+        try:
+            for _ in range(15):
+                net.prune(0.5)
+                net.regrow(1.0)
+        finally:
+            done.set()
+
+    def look():
+        nonlocal read
+        while not done.is_set():
+            assert net.graph.n_parameters >= 110 and all(node.id >= 884 for node in neuron.targets)
+            read += 1
+
+    assert together(edit, look) == [None, None] and read
+
+
+def test_a_copy_is_of_one_moment(hasty):
+    """Another thread lays the parameters out anew meanwhile."""
+    g, rng = mlgraph.Graph(), np.random.default_rng(0)
+    x = g.inputs(24)
+    first = [g[i] for i in g.add_neurons(x, activation="tanh", weights=rng.normal(size=(20, 24)), biases=None)]
+    second = [g[i] for i in g.add_neurons(first, activation="tanh", weights=rng.normal(size=(20, 20)), biases=None)]
+    given, done = g.get_parameters(), threading.Event()
+
+    def move():
+        try:
+            for k in range(400):
+                g.compile(second[: 1 + k % 20])
+                g.compile(first[: 1 + k % 7])
+        finally:
+            done.set()
+
+    def copies():
+        while not done.is_set():
+            np.testing.assert_array_equal(copy.deepcopy(g).get_parameters(), given)
+
+    assert together(move, copies) == [None, None]
