@@ -27,6 +27,11 @@ KERNELS = [
     ("rows_gradient", 784, 300, 4, 0.1),
     ("byte_rows_forward", 784, 300, 2, 0.1),
     ("byte_rows_gradient", 784, 300, 4, 0.1),
+    ("quads_forward", 784, 300, 2, 0.1),
+    ("quads_adjoint", 784, 300, 2, 0.1),
+    ("quads_gradient", 784, 300, 4, 0.1),
+    ("byte_quads_forward", 784, 300, 2, 0.1),
+    ("byte_quads_gradient", 784, 300, 4, 0.1),
 ]
 
 

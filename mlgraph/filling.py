@@ -27,6 +27,9 @@ FULL_FROM_DATA, FULL_FROM = 0.22, 0.6
 Of 784-300-100-10 on MNIST at batch 128, by the v4 build on one and on two threads.
 """
 
+QUADS_FULL_FROM_DATA, QUADS_FULL_FROM = 0.26, 0.95
+"""The same for rows that are all in quads (mlgraph_ext/_quads.pxi)."""
+
 
 class Filling(NamedTuple):
     """How the parameters of dense blocks with holes stand in the rows of a graph.
@@ -120,7 +123,11 @@ def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:
     read[source - first] = True
     slots, number = (np.flatnonzero(read) + first).astype(np.int32), np.cumsum(read) - 1
     width = -(-ins.size // PANEL) * PANEL
-    if len(source) < (FULL_FROM_DATA if ins.reads_data else FULL_FROM) * width * len(slots):
+    in_quads = np.empty(ins.size, np.uint8)
+    mlgraph_ext.sweep.find_quads(plan.index[ins.args + ins.size + 1 + row[-1] :][: ins.size], in_quads)
+    shared = int(np.diff(row)[in_quads > 0].sum())
+    alone, quads = (FULL_FROM_DATA, QUADS_FULL_FROM_DATA) if ins.reads_data else (FULL_FROM, QUADS_FULL_FROM)
+    if (len(source) - shared) / alone + shared / quads < width * len(slots):
         return None
     edge = np.full(width * len(slots), -1, np.int32)
     # Nodes of equal value are one slot. A neuron may read one twice, by two weights; a block has place for one of them.

@@ -56,6 +56,7 @@ class Recipe:
     output_bias: bool = True
     sparsity: float = 0.0  # at the end of the training
     method: str = "gradual"  # of getting there
+    block: int = 1  # neurons that keep or lose a source together
     on_nonfinite: str = "raise"
     seed: int = 0
 
@@ -72,7 +73,7 @@ class Recipe:
     def schedule(self, initial: float) -> Schedule | None:
         """What cuts and grows edges during the training of a network of this sparsity."""
         if self.method == "gradual" and self.sparsity:
-            return GradualPruning(self.sparsity, initial=min(initial, self.sparsity))
+            return GradualPruning(self.sparsity, initial=min(initial, self.sparsity), block=self.block)
         return METHODS[self.method](self.sparsity) if self.sparsity else None
 
 
@@ -86,6 +87,8 @@ PRESETS = {
 
 PRUNING = Recipe(epochs=10, batch_size=(128, 128), learning_rate=(0.02, 0.0002))
 """Where the options of ``prune`` start from."""
+
+BLOCK = "neurons side by side that keep or lose a source together, which is faster; 4 is best"
 
 THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003)}
 """Learning rates where no others are given and something is dropped: its noise calls for smaller steps."""
@@ -110,6 +113,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
         ("sparsity", FRACTION, "X", "share of the edges that is cut by the end"),
         ("method", one_of(*METHODS), "NAME", "how edges are cut: gradual (once and for all), set or rigl (and others grow)"),
+        ("block", COUNT, "N", BLOCK),
         ("on_nonfinite", one_of(*POLICIES), "NAME", "what becomes of what is not finite: "
          "raise ends the run, skip leaves those examples out, disconnect cuts the neuron out"),
         ("seed", SEED, "N", "decides all that is random"),
@@ -155,6 +159,7 @@ def _add_prune_options(parser: argparse.ArgumentParser) -> None:
         ("learning_rate", RATES, "A:B", "from the first step to the last"),
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
         ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
+        ("block", COUNT, "N", BLOCK),
         ("seed", SEED, "N", "decides all that is random"),
     ):
         _add_recipe_option(recipe, PRUNING, name, kind, metavar, text)
@@ -175,6 +180,9 @@ def _train(args: argparse.Namespace) -> int:
             raise Failure(f"argument --{name.replace('_', '-')}: expected hidden layers to drop from, came none")
     if "method" in given and not recipe.sparsity:
         raise Failure("argument --method: expected --sparsity with it, which says how much is cut, came none")
+    if recipe.block > 1 and not (recipe.sparsity and recipe.method == "gradual"):
+        asked = f"{recipe.sparsity} and {recipe.method}"
+        raise Failure(f"argument --block: expected --sparsity with it, and no other method than gradual, came {asked}")
     _check_decay(recipe)
     data = load_data(args.data)
     net = recipe.network(data.train_x.shape[1], data.n_classes)
@@ -200,7 +208,7 @@ def _prune(args: argparse.Namespace) -> int:
         raise Failure(f"argument --out: expected another folder than that of MODEL, which would be replaced, came {args.out!r}")
     if np.isnan(net.graph.parameters).any():
         raise Failure(f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest")
-    names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "seed")
+    names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "block", "seed")
     configuration = {"model": args.model, **{name: getattr(recipe, name) for name in names}}
     return _learn(args, configuration, recipe, net, data, net.evaluate(data.test_x, data.test_y, n_threads=args.threads))
 

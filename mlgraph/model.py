@@ -132,6 +132,7 @@ class Model:
         neurons: float | None = None,
         by: str | Callable[..., npt.ArrayLike] = "magnitude",
         scope: str = "global",
+        block: int = 1,
         data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         seed: int = 0,
         n_threads: int | None = None,
@@ -161,6 +162,11 @@ class Model:
             neural networks). Of equal scores some are kept at random, always the same ones.
         scope : "global" or "layer"
             Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
+        block : int
+            Neurons side by side in a layer (a level) that keep or lose a source together: the score of each of their edges is
+            the root of the mean square of those from that source (of a callable's, the mean). Neurons with the same sources
+            are swept faster than others, best in fours (Lin et al. 2022, 1xN pattern for pruning convolutional neural
+            networks). An edge of a block goes alone where its neuron has grown weak.
         data : (x, y), optional
             For the saliency.
         seed : int
@@ -183,7 +189,9 @@ class Model:
 
         self._require_outputs()
         with self.graph.lock:
-            kept = prune(self, sparsity, neurons=neurons, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
+            kept = prune(
+                self, sparsity, neurons=neurons, by=by, scope=scope, block=block, data=data, seed=seed, n_threads=n_threads
+            )
             left = self.n_edges
         if 2 * left < kept:
             what = f"{kept} edges are kept, but only {left} of them still lie between what is live and an output"

@@ -38,8 +38,8 @@ Criterion = str | Callable[..., npt.ArrayLike]
 
 
 def prune(
-    model: Model, sparsity: float | None, *, neurons: float | None, by: Criterion, scope: str, data: Data | None, seed: int,
-    n_threads: int | None, step: int = 0, slope: Float32 | None = None,
+    model: Model, sparsity: float | None, *, neurons: float | None, by: Criterion, scope: str, block: int, data: Data | None,
+    seed: int, n_threads: int | None, step: int = 0, slope: Float32 | None = None,
 ) -> int:  # fmt: skip
     """Cut edges or neurons; `Model.prune` says what the parameters are. How many edges had scores to be kept; 0 for neurons.
 
@@ -49,13 +49,16 @@ def prune(
         raise ValueError(f"prune: expected either sparsity or neurons, came {'neither' if sparsity is None else 'both'}")
     gone = share("neurons", neurons) if sparsity is None else share("sparsity", sparsity)
     one_of("scope", scope, SCOPES)
+    block = whole("block", block)
+    if block > 1 and sparsity is None:
+        raise ValueError(f"block: expected 1 where whole neurons are cut, came {block}")
     seed = whole("seed", seed, 0, None)
     checked_threads(n_threads)
     if slope is None:
         slope = _slope(model, by, data, n_threads)  # compiles, and may move the parameters
     random = np.random.default_rng([seed, 1, step])
     if neurons is None:
-        return keep_best(model, *room(model, gone, scope), by, slope, random)
+        return keep_best(model, *room(model, gone, scope), by, slope, random, block)
     _keep_best_neurons(model, gone, scope, by, slope, random)
     return 0
 
@@ -89,6 +92,7 @@ def keep_best(
     by: Criterion = "magnitude",
     slope: Float32 | None = None,
     random: np.random.Generator | None = None,
+    block: int = 1,
 ) -> int:
     """Keep the strongest `wanted` edges of each group, of those that are alive; how many. To each output one path stays.
 
@@ -102,6 +106,8 @@ def keep_best(
         The group of the edges into each neuron.
     slope : float32, optional
         The gradient, in the places of the parameter vector, for the saliency.
+    block : int
+        Neurons side by side that have one score for each source.
     """
     graph, edges = model.graph, wiring(model.graph)
     others, mine = _present(model, edges)
@@ -118,6 +124,9 @@ def keep_best(
         i = int(np.argmax(np.isnan(score)))
         ends = " to ".join(plain(graph[int(end[i])].name) for end in (few.source, few.target))
         raise ValueError(f"by: expected weights, or a gradient, that are numbers, came nan from {ends}")
+    if block > 1:
+        check_scores(score)
+        score = _of_blocks(model, few, score, block, squared=not callable(by))
     into = group[few.target]
     score = _comparable(score, into, wanted)
     frozen = _frozen(graph, edges, mine, graph._is_training)
@@ -373,6 +382,19 @@ def _frozen(graph: Graph, edges: Wiring, mine: npt.NDArray[np.int64], in_trainin
     if in_training and FROZEN in storage.state:
         frozen[mine] = storage.state_vector(FROZEN, fresh=False)[edges.place[mine]] > 0
     return frozen
+
+
+def _of_blocks(model: Model, edges: Edges, score: Scores, block: int, *, squared: bool) -> Scores:
+    """The mean score of the edges that lead from the same source to neurons of the same block; or that of the squares."""
+    layer = layers_of(model)
+    order = np.argsort(layer, kind="stable")
+    place = np.empty(len(layer), np.int64)
+    place[order] = np.arange(len(layer)) - np.searchsorted(layer[order], layer[order])
+    number = np.unique(layer * len(layer) + place // block, return_inverse=True)[1]
+    mine = np.unique(number[edges.target] * len(layer) + edges.source, return_inverse=True)[1]
+    with np.errstate(over="ignore"):
+        total = np.bincount(mine, score**2 if squared else score)
+    return np.asarray((total / np.bincount(mine))[mine])
 
 
 def _comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Scores:

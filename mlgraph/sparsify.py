@@ -165,17 +165,20 @@ class GradualPruning(Schedule):
     by : "magnitude", "saliency", "random" or callable
         As for `Model.prune`; the saliency is that of 1,024 of the examples, others each time. A checkpoint knows a function by
         its name, any other callable by its repr.
+    block : int
+        As for `Model.prune`.
     """
 
     start: float = 0.0
     scope: str = "global"
     by: str | Callable[..., npt.ArrayLike] = "magnitude"
     initial: float = 0.0
+    block: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         vars(self).update(start=share("start", self.start), scope=str(one_of("scope", self.scope, SCOPES)))
-        vars(self).update(initial=share("initial", self.initial))
+        vars(self).update(initial=share("initial", self.initial), block=whole("block", self.block))
         if self.initial > self.sparsity:
             raise ValueError(f"initial: expected a number from 0 to sparsity, {self.sparsity}, came {self.initial}")
         check_criterion(self.by)
@@ -202,7 +205,7 @@ class GradualPruning(Schedule):
                 slope = np.nan_to_num(gradient(model, *sample(SAMPLE), n_threads), nan=0.0, posinf=0.0, neginf=0.0)
             # Not the method, which would warn at each moment of what falls away with what is cut.
             prune(
-                model, self.at(moment), neurons=None, by=self.by, scope=self.scope, data=None, seed=seed,
+                model, self.at(moment), neurons=None, by=self.by, scope=self.scope, block=self.block, data=None, seed=seed,
                 n_threads=n_threads, step=step, slope=slope,
             )  # fmt: skip
 

@@ -22,14 +22,12 @@ cdef extern from *:
     #define IN_REGISTER(x)
     #endif
 
-    /* A slot of 32 bytes as floats. */
-    static inline void widen(const float *slot, vec *x) {
-        for (int c = 0; c < HALF_VECS; c++) {
-            ivec word = ((const ivec *)slot)[c];
-            IN_REGISTER(word);
-            x[c] = (vec)(word & (int32_t)0xffff0000);
-            x[c + HALF_VECS] = (vec)(word << 16);
-        }
+    /* Vectors c and c + HALF_VECS of a slot of 32 bytes, as floats. */
+    static inline void widen_pair(const float *slot, int c, vec *upper, vec *lower) {
+        ivec word = ((const ivec *)slot)[c];
+        IN_REGISTER(word);
+        *upper = (vec)(word & (int32_t)0xffff0000);
+        *lower = (vec)(word << 16);
     }
     /* And back, from the bytes `shift` bits up in a word of each lane. */
     static inline void narrow(const int32_t *lane, int shift, float *slot) {
@@ -111,7 +109,8 @@ cdef extern from *:
     }
     """
     enum: LOADED             # words of each example at once
-    void widen(const float*, vec*) noexcept nogil
+    enum: HALF_VECS
+    void widen_pair(const float*, int, vec*, vec*) noexcept nogil
     void narrow(const int32_t*, int, float*) noexcept nogil
     int64_t row_as_bytes(const float*, int64_t, uint8_t*) noexcept nogil
     void take_row(const uint8_t*, const int32_t*, int64_t, int, uint8_t*) noexcept nogil

@@ -31,19 +31,23 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     ----------
     kernel : str
         dense_forward, few_forward, dense_adjoint, dense_gradient, runs_forward, runs_gradient, rows_forward, rows_adjoint,
-        rows_gradient, byte_rows_forward or byte_rows_gradient. Forward and adjoint kernels of dense blocks, and runs_forward,
-        take one tile of examples, few_forward 8 examples, the others `tiles`.
+        rows_gradient, byte_rows_forward or byte_rows_gradient; or one of the last five with quads for rows. Forward and
+        adjoint kernels of dense blocks, and runs_forward, take one tile of examples, few_forward 8 examples, the others
+        `tiles`.
     fan_in, count : int
-        Sources of a neuron, and neurons.
+        Sources of a neuron, and neurons; of quads a multiple of four.
     density : float
         Share of nonzeros in the data, which come six side by side, so that runs are as full as MNIST's; or share of edges
         that the rows have.
     """
     names = ("dense_forward", "few_forward", "dense_adjoint", "dense_gradient", "runs_forward", "runs_gradient",
              "rows_forward", "rows_adjoint", "rows_gradient", "byte_rows_forward", "byte_rows_gradient")
+    cdef bint of_quads = "quads" in kernel
+    cdef str given = kernel
+    kernel = kernel.replace("quads", "rows")
     if (kernel not in names or min(fan_in, count, tiles, repeats) < 1 or tiles > GROUP_TILES or fan_in > 65535
             or not 0 < density <= 1):
-        raise ValueError(f"kernel: expected one of {', '.join(names)} and sizes of at least 1, came {kernel!r}")
+        raise ValueError(f"kernel: expected one of {', '.join(names)} and sizes of at least 1, came {given!r}")
     cdef int64_t which = names.index(kernel), panels = panels_of(count), i, j
     cdef int64_t per = entry_floats(fan_in, LANES)
     cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES, stride = slots * LANES
@@ -54,38 +58,39 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     cdef int32_t* source = <int32_t*>zeros(fan_in * count, sizeof(int32_t))
     cdef int32_t* row = <int32_t*>zeros(count + 1, sizeof(int32_t))
     cdef int32_t* next = <int32_t*>zeros(count, sizeof(int32_t))
+    cdef int32_t* alike = <int32_t*>zeros(count, sizeof(int32_t))
     cdef int32_t* back = <int32_t*>zeros(2 * fan_in + 1 + 2 * fan_in * count, sizeof(int32_t))
     cdef uint8_t* byte = <uint8_t*>zeros(fan_in * n, sizeof(uint8_t))
     cdef int64_t* example = <int64_t*>zeros(n, sizeof(int64_t))
     cdef float* entries = <float*>zeros(tiles * entry_floats(fan_in, LANES), sizeof(float))
     cdef float* delta = memory + fan_in * LANES
     cdef float* gradient = weights + fan_in * panels * PANEL
-    cdef int64_t edges = 0, nonzeros = 0
+    cdef int64_t edges = 0, nonzeros = 0, k = 0
     cdef Part part[GROUP_TILES]
-    if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or back == NULL
-            or byte == NULL or example == NULL or entries == NULL):
+    if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or alike == NULL
+            or back == NULL or byte == NULL or example == NULL or entries == NULL):
         raise MemoryError("kernel_flops: sizes")
     with nogil:
         for i in range(tiles * stride):
             memory[i] = <float>0.5
         for i in range(count):
             row[i] = <int32_t>edges
+            alike[i] = <int32_t>(QUAD - i % QUAD if of_quads else 1)
             for j in range(fan_in):
-                if not of_rows or uniform(draw(i, j)) < density:
+                if not of_rows or uniform(draw(i // QUAD if of_quads else i, j)) < density:
                     source[edges if of_rows else j] = <int32_t>j
                     edges = edges + 1
         row[count] = <int32_t>edges
         if of_rows:
             memcpy(next, row, count * sizeof(int32_t))
-            edges = 0
             for i in range(fan_in):
-                back[i], back[fan_in + i] = <int32_t>i, <int32_t>edges
-                for j in range(count):
+                back[i], back[fan_in + i] = <int32_t>i, <int32_t>k
+                for j in range(0 if alike[0] >= QUAD_FROM else count):    # the adjoint of quads goes by their rows
                     if next[j] < row[j + 1] and source[next[j]] == i:
-                        back[2 * fan_in + 1 + 2 * edges], back[2 * fan_in + 2 + 2 * edges] = next[j], <int32_t>j
+                        back[2 * fan_in + 1 + 2 * k], back[2 * fan_in + 2 + 2 * k] = next[j], <int32_t>j
                         next[j] += 1
-                        edges = edges + 1
-            back[2 * fan_in] = <int32_t>edges
+                        k = k + 1
+            back[2 * fan_in] = <int32_t>k
         for i in range(n):
             example[i] = i
             for j in range(fan_in):
@@ -112,27 +117,27 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             elif which == 6:
                 j = 0
                 while j < tiles:
-                    rows_forward(False, 1, weights, NULL, row, count, source, memory + j * stride, stride,
+                    rows_forward(False, 1, weights, NULL, row, alike, count, source, memory + j * stride, stride,
                                  smaller(PACK, tiles - j), delta + j * stride)
                     j = j + PACK
             elif which == 7:
                 j = 0
                 while j < tiles:
-                    rows_adjoint(weights, back, fan_in, delta + j * stride, stride, smaller(PACK, tiles - j), 0,
-                                 memory + j * stride)
+                    rows_adjoint(weights, row, alike, count, source, back, fan_in, delta + j * stride, stride,
+                                 smaller(PACK, tiles - j), 0, memory + j * stride)
                     j = j + PACK
             elif which == 8:
-                rows_gradient(False, 1, row, count, source, memory, delta, stride, tiles, gradient)
+                rows_gradient(False, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
             elif which == 9:
                 j = 0
                 while j < tiles:
-                    rows_forward(True, 1, weights, NULL, row, count, source, memory + j * stride, stride,
+                    rows_forward(True, 1, weights, NULL, row, alike, count, source, memory + j * stride, stride,
                                  smaller(PACK, tiles - j), delta + j * stride)
                     j = j + PACK
             else:
-                rows_gradient(True, 1, row, count, source, memory, delta, stride, tiles, gradient)
+                rows_gradient(True, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
     per = 2 * count * nonzeros if "runs" in kernel else 2 * taken * edges
-    for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>back,
+    for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>alike, <size_t>back,
                     <size_t>byte, <size_t>example, <size_t>entries):
         free(<void*><size_t>pointer)
     return per * repeats

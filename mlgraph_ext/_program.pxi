@@ -14,7 +14,7 @@ cdef struct Instruction:
     int64_t dst          # first slot written
     int64_t size         # nodes
     int64_t arity        # arguments of each node; sources of a dense block
-    int64_t args         # into the index table: arguments, node by node; sources; row pointers and then sources
+    int64_t args         # into the index table: arguments, node by node; sources; row pointers, sources, alike (_quads.pxi)
     int64_t weights      # into the parameters (a constant: into the constants)
     int64_t n_weights    # with padding
     int64_t decays       # they are weights of edges
@@ -32,6 +32,10 @@ cdef struct Instruction:
     int64_t mask         # where a tile keeps the mask of its edges
     int64_t holes        # a dense block with holes: where its bits begin in Run.edges, or -1
     int64_t masked       # where a worker keeps masked or thin weights, and then slots of thin neurons
+
+cdef inline const int32_t* alike_of(const Run* r, const Instruction* ins) noexcept nogil:
+    return r.index + ins.args + ins.size + 1 + r.index[ins.args + ins.size]
+
 
 cdef enum:
     WHOLE = 2            # weights of some panels from some columns, with the first the biases; then sums for the next step

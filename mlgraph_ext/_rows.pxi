@@ -1,6 +1,7 @@
 # Sparse rows: neurons that each have sources of their own, in compressed rows; any topology at all. The vector runs over
 # lanes, so a row costs what its edges cost: one load and one FMA a vector forward, whatever the sources are. Slots of the
-# sources are floats or bytes (_bytes.pxi); the loops are the same.
+# sources are floats or bytes (_bytes.pxi); the loops are the same. Neurons that have their sources in common are taken together
+# (_quads.pxi).
 #
 #   edge j of neuron i: row[i] <= j < row[i + 1], weight weights[j], source source[j]
 
@@ -58,7 +59,8 @@ cdef extern from *:
 cdef inline inlined_void read_slot(bint bytes, const float* slots, int64_t source, vec* x) noexcept nogil:
     cdef int c
     if bytes:
-        widen(slots + source * BYTE_SLOT, x)
+        for c in range(HALF_VECS):
+            widen_pair(slots + source * BYTE_SLOT, c, x + c, x + c + HALF_VECS)
     else:
         for c in range(SLOT_VECS):
             x[c] = (<const vec*>(slots + source * LANES))[c]
@@ -103,14 +105,10 @@ cdef inline inlined_void forward_of_rows(
                 (<vec*>(out + t * tile_stride + neuron * LANES))[c] = acc[t][0][c] * unit + w
 
 
-cdef kernel_void rows_forward(
+cdef kernel_void single_forward(
     bint bytes, float unit, const float* weights, const float* bias, const int32_t* row, int64_t count,
     const int32_t* source, const float* slots, int64_t tile_stride, int64_t n_tiles, float* out,
 ) noexcept nogil:
-    """out[neuron][lane] = bias[neuron] + sum over edges, of one tile or of PACK; `bias` may be NULL.
-
-    With `bytes` the sources are byte slots, and 256 bytes are `unit`.
-    """
     if bytes and n_tiles == PACK:
         forward_of_rows(True, PACK, unit, weights, bias, row, count, source, slots, tile_stride, out)
     elif bytes:
@@ -119,6 +117,28 @@ cdef kernel_void rows_forward(
         forward_of_rows(False, PACK, <float>1, weights, bias, row, count, source, slots, tile_stride, out)
     else:
         forward_of_rows(False, 1, <float>1, weights, bias, row, count, source, slots, tile_stride, out)
+
+
+cdef void rows_forward(
+    bint bytes, float unit, const float* weights, const float* bias, const int32_t* row, const int32_t* alike, int64_t count,
+    const int32_t* source, const float* slots, int64_t tile_stride, int64_t n_tiles, float* out,
+) noexcept nogil:
+    """out[neuron][lane] = bias[neuron] + sum over edges, of one tile or of PACK; `bias` may be NULL.
+
+    With `bytes` the sources are byte slots, and 256 bytes are `unit`.
+    """
+    cdef int64_t neuron = 0, size, n
+    while neuron < count:
+        n = singles(alike, neuron, count)
+        if n:
+            single_forward(bytes, unit, weights, bias + neuron if bias != NULL else NULL, row + neuron, n, source, slots,
+                           tile_stride, n_tiles, out + neuron * LANES)
+        neuron = neuron + n
+        size = quad_size(alike, neuron, count)
+        if size:
+            quad_forward(bytes, unit, weights, bias + neuron if bias != NULL else NULL, row + neuron, size, source, slots,
+                         tile_stride, n_tiles, out + neuron * LANES)
+        neuron = neuron + size
 
 
 cdef inline inlined_void adjoint_of_rows(
@@ -164,44 +184,59 @@ cdef inline inlined_void adjoint_of_rows(
                 (<vec*>(to + t * tile_stride))[c] = acc[t][0][c]
 
 
-cdef kernel_void rows_adjoint(
+cdef kernel_void single_adjoint(
     const float* weights, const int32_t* slot, int64_t n_sources, const float* delta, int64_t tile_stride, int64_t n_tiles,
     int64_t first_zeroed, float* adjoints,
 ) noexcept nogil:
-    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge; those of slots before `first_zeroed` are set.
-
-    The edges come sorted by source, so that an adjoint is summed in registers: `slot` of each source, then where its edges
-    begin and the last ends, then number and neuron of each edge.
-    """
     if n_tiles == PACK:
         adjoint_of_rows(PACK, weights, slot, n_sources, delta, tile_stride, first_zeroed, adjoints)
     else:
         adjoint_of_rows(1, weights, slot, n_sources, delta, tile_stride, first_zeroed, adjoints)
 
 
-cdef inline vec edge_product(
-    bint bytes, int tiles, const float* slots, int64_t source, int64_t tile_stride, const vec d[PACK][SLOT_VECS],
+cdef void rows_adjoint(
+    const float* weights, const int32_t* row, const int32_t* alike, int64_t count, const int32_t* source, const int32_t* slot,
+    int64_t n_sources, const float* delta, int64_t tile_stride, int64_t n_tiles, int64_t first_zeroed, float* adjoints,
+) noexcept nogil:
+    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge; those of slots before `first_zeroed` are set.
+
+    The edges of neurons that are in no quad come sorted by source, so that an adjoint is summed in registers: `slot` of each
+    source of any neuron, then where its edges begin and the last ends, then number and neuron of each edge.
+    """
+    cdef int64_t neuron = 0, size
+    single_adjoint(weights, slot, n_sources, delta, tile_stride, n_tiles, first_zeroed, adjoints)
+    while neuron < count:
+        neuron = neuron + singles(alike, neuron, count)
+        size = quad_size(alike, neuron, count)
+        if size:
+            quad_adjoint(weights, row + neuron, size, source, delta + neuron * LANES, tile_stride, n_tiles, adjoints)
+        neuron = neuron + size
+
+
+cdef inline inlined_void edge_product(
+    bint bytes, int tiles, const float* slots, int64_t source, int64_t tile_stride, const vec d[PACK][SLOT_VECS], vec* out,
 ) noexcept nogil:
     cdef vec x[SLOT_VECS]
-    cdef vec acc = splat(<float>0)
     cdef int t, c
+    out[0] = splat(<float>0)
     for t in range(tiles):
         read_slot(bytes, slots + t * tile_stride, source, x)
         for c in range(SLOT_VECS):
-            acc = acc + x[c] * d[t][c]
-    return acc
+            out[0] = out[0] + x[c] * d[t][c]
 
 
-cdef inline vec four_edges(
+cdef inline inlined_void four_edges(
     bint bytes, int tiles, bint clipped, const float* slots, const int32_t* source, int64_t j, int64_t last,
-    int64_t tile_stride, const vec d[PACK][SLOT_VECS],
+    int64_t tile_stride, const vec d[PACK][SLOT_VECS], vec* out,
 ) noexcept nogil:
     """Four lanes for each of the edges from j on; with `clipped` those past `last` repeat it."""
-    return pair_sums(
-        pair_sums(edge_product(bytes, tiles, slots, source[j], tile_stride, d),
-                  edge_product(bytes, tiles, slots, source[smaller(j + 1, last) if clipped else j + 1], tile_stride, d)),
-        pair_sums(edge_product(bytes, tiles, slots, source[smaller(j + 2, last) if clipped else j + 2], tile_stride, d),
-                  edge_product(bytes, tiles, slots, source[smaller(j + 3, last) if clipped else j + 3], tile_stride, d)))
+    cdef vec edge[4]
+    # Without a loop: one over these calls would keep the vectors in memory.
+    edge_product(bytes, tiles, slots, source[j], tile_stride, d, edge)
+    edge_product(bytes, tiles, slots, source[smaller(j + 1, last) if clipped else j + 1], tile_stride, d, edge + 1)
+    edge_product(bytes, tiles, slots, source[smaller(j + 2, last) if clipped else j + 2], tile_stride, d, edge + 2)
+    edge_product(bytes, tiles, slots, source[smaller(j + 3, last) if clipped else j + 3], tile_stride, d, edge + 3)
+    out[0] = pair_sums(pair_sums(edge[0], edge[1]), pair_sums(edge[2], edge[3]))
 
 
 cdef inline vec vector_of_fours(const vec* four) noexcept nogil:
@@ -221,7 +256,6 @@ cdef inline inlined_void gradient_of_rows(
     cdef vec four[4]
     cdef vec acc
     cdef int64_t neuron, j, end
-    cdef float* g = gradient - row[0]
     cdef int t, c, i
     for neuron in range(count):
         for t in range(tiles):
@@ -232,50 +266,62 @@ cdef inline inlined_void gradient_of_rows(
         end = row[neuron + 1]
         while j + VEC_WIDTH <= end:
             # Without a loop: one over these calls would keep the vectors in memory.
-            four[0] = four_edges(bytes, tiles, False, slots, source, j, 0, tile_stride, d)
+            four_edges(bytes, tiles, False, slots, source, j, 0, tile_stride, d, four)
             if VEC_WIDTH >= 8:
-                four[1] = four_edges(bytes, tiles, False, slots, source, j + 4, 0, tile_stride, d)
+                four_edges(bytes, tiles, False, slots, source, j + 4, 0, tile_stride, d, four + 1)
             if VEC_WIDTH == 16:
-                four[2] = four_edges(bytes, tiles, False, slots, source, j + 8, 0, tile_stride, d)
-                four[3] = four_edges(bytes, tiles, False, slots, source, j + 12, 0, tile_stride, d)
+                four_edges(bytes, tiles, False, slots, source, j + 8, 0, tile_stride, d, four + 2)
+                four_edges(bytes, tiles, False, slots, source, j + 12, 0, tile_stride, d, four + 3)
             acc = vector_of_fours(four)
-            (<vec*>(g + j))[0] = (<vec*>(g + j))[0] + acc if add else acc
+            (<vec*>(gradient + j))[0] = (<vec*>(gradient + j))[0] + acc if add else acc
             j = j + VEC_WIDTH
         if j < end:
             for i in range(FOURS):
                 four[i] = splat(<float>0)
                 if j + 4 * i < end:
-                    four[i] = four_edges(bytes, tiles, True, slots, source, j + 4 * i, end - 1, tile_stride, d)
-            store_some(g + j, vector_of_fours(four), end - j, add)
+                    four_edges(bytes, tiles, True, slots, source, j + 4 * i, end - 1, tile_stride, d, four + i)
+            store_some(gradient + j, vector_of_fours(four), end - j, add)
 
 
-cdef inline inlined_void gradient_of_tiles(
+cdef kernel_void single_gradient(
     bint bytes, float unit, const int32_t* row, int64_t count, const int32_t* source,
-    const float* slots, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
+    const float* slots, const float* delta, int64_t tile_stride, int64_t tiles, bint add, float* gradient,
 ) noexcept nogil:
-    cdef int64_t tile = 0
-    while tile + PACK <= n_tiles:
-        gradient_of_rows(bytes, PACK, unit, row, count, source, slots + tile * tile_stride,
-                         delta + tile * tile_stride, tile_stride, tile > 0, gradient)
-        tile = tile + PACK
-    while tile < n_tiles:
-        gradient_of_rows(bytes, 1, unit, row, count, source, slots + tile * tile_stride,
-                         delta + tile * tile_stride, tile_stride, tile > 0, gradient)
-        tile = tile + 1
+    if bytes and tiles == PACK:
+        gradient_of_rows(True, PACK, unit, row, count, source, slots, delta, tile_stride, add, gradient)
+    elif bytes:
+        gradient_of_rows(True, 1, unit, row, count, source, slots, delta, tile_stride, add, gradient)
+    elif tiles == PACK:
+        gradient_of_rows(False, PACK, <float>1, row, count, source, slots, delta, tile_stride, add, gradient)
+    else:
+        gradient_of_rows(False, 1, <float>1, row, count, source, slots, delta, tile_stride, add, gradient)
 
 
-cdef kernel_void rows_gradient(
-    bint bytes, float unit, const int32_t* row, int64_t count, const int32_t* source,
+cdef void rows_gradient(
+    bint bytes, float unit, const int32_t* row, const int32_t* alike, int64_t count, const int32_t* source,
     const float* slots, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
     """gradient[edge - row[0]] = sum over tiles and lanes of values[source][lane] * delta[neuron][lane].
 
     With `bytes` the sources are byte slots, and 256 bytes are `unit`.
     """
-    if bytes:
-        gradient_of_tiles(True, unit, row, count, source, slots, delta, tile_stride, n_tiles, gradient)
-    else:
-        gradient_of_tiles(False, <float>1, row, count, source, slots, delta, tile_stride, n_tiles, gradient)
+    cdef int64_t tile = 0, tiles, neuron, size, n
+    cdef float* g = gradient - row[0]
+    while tile < n_tiles:
+        tiles = PACK if tile + PACK <= n_tiles else 1
+        neuron = 0
+        while neuron < count:
+            n = singles(alike, neuron, count)
+            if n:
+                single_gradient(bytes, unit, row + neuron, n, source, slots + tile * tile_stride,
+                                delta + tile * tile_stride + neuron * LANES, tile_stride, tiles, tile > 0, g)
+            neuron = neuron + n
+            size = quad_size(alike, neuron, count)
+            if size:
+                quad_gradient(bytes, unit, row + neuron, size, source, slots + tile * tile_stride,
+                              delta + tile * tile_stride + neuron * LANES, tile_stride, tiles, tile > 0, g)
+            neuron = neuron + size
+        tile = tile + tiles
 
 
 cdef inline vec slot_lanes(int64_t tiles, const float* delta, int64_t tile_stride) noexcept nogil:

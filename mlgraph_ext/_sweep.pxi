@@ -5,8 +5,8 @@
 # a) A slot is LANES = 32 examples of one scalar, contiguous: a sweep is SIMD over examples for any topology. Inner loops
 #    have constant length, sums stand in register tiles (_vector.pxi says why they are written as vectors).
 # b) A plan is a table of instructions over numbered slots, in topological order. Dense blocks (_dense.pxi), dense blocks
-#    that read sparse data (_runs.pxi, _entries.pxi), sparse rows (_rows.pxi) of floats or of data in bytes (_bytes.pxi), scalar
-#    operations (_elementwise.pxi).
+#    that read sparse data (_runs.pxi, _entries.pxi), sparse rows (_rows.pxi, _quads.pxi) of floats or of data in bytes
+#    (_bytes.pxi), scalar operations (_elementwise.pxi).
 # c) A step is two phases. Phase 1, over tiles of examples: load, forward, loss, backward (_tiles.pxi). Phase 2, over units,
 #    runs of parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer there and then
 #    (_units.pxi). No gradient is ever shared, none is reduced, and the bits do not depend on the number of threads. Where
@@ -48,6 +48,7 @@ include "_bytes.pxi"
 include "_entries.pxi"
 include "_runs.pxi"
 include "_rows.pxi"
+include "_quads.pxi"
 include "_program.pxi"
 include "_ahead.pxi"
 include "_packs.pxi"
@@ -122,6 +123,18 @@ def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const in
         raise ValueError(f"origin, place: expected one length, came {origin.shape[0]} and {place.shape[0]}")
     for i in prange(origin.shape[0], nogil=True, num_threads=n_threads, schedule="static", use_threads_if=n_threads > 1):
         out[place[i]] = x[origin[i]]
+
+
+def find_quads(const int32_t[::1] alike, uint8_t[::1] out):
+    """out[i] = whether neuron i of rows is swept in a quad; `alike` as in _quads.pxi."""
+    cdef int64_t i = 0, n = alike.shape[0], size, k
+    if out.shape[0] != n:
+        raise ValueError(f"out: expected {n} bytes, came {out.shape[0]}")
+    while i < n:
+        size = quad_size(&alike[0], i, n)
+        for k in range(max(size, 1)):
+            out[i + k] = size > 0
+        i += max(size, 1)
 
 
 def prepare(

@@ -126,7 +126,7 @@ cdef void forward_rows(
         n = smaller(CHUNK, ins.size - first)
         bias = biases(r, ins) + first if ins.bias >= 0 else NULL
         out = memory + r.values_at + (ins.dst + first) * LANES
-        rows_forward(bytes, data_unit(r), weights, bias, row + first, n, row + ins.size + 1,
+        rows_forward(bytes, data_unit(r), weights, bias, row + first, alike_of(r, ins) + first, n, row + ins.size + 1,
                      memory + (r.bytes_at if bytes else r.values_at), r.tile_stride, tiles, out)
         for i in range(tiles):
             activate(<int>ins.op, n * LANES, out + i * r.tile_stride)
@@ -171,6 +171,7 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
     cdef const Instruction* ins
     cdef float* adjoints
     cdef float* delta
+    cdef const int32_t* row
     cdef int64_t t, i
     for i in range(tiles):
         tile[i].total = 0
@@ -190,8 +191,9 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
                     backward_dense(r, ins, step, tile + i, scratch, delta, adjoints)
         if ins.kind == ROWS and ins.propagate:
             adjoints = memory_of(r, tile) + r.adjoints_at
-            rows_adjoint(tile_weights(r, ins, scratch), r.index + ins.back, ins.n_back, adjoints + ins.dst * LANES,
-                         r.tile_stride, tiles, r.first_zeroed, adjoints)
+            row = r.index + ins.args
+            rows_adjoint(tile_weights(r, ins, scratch), row, alike_of(r, ins), ins.size, row + ins.size + 1, r.index + ins.back,
+                         ins.n_back, adjoints + ins.dst * LANES, r.tile_stride, tiles, r.first_zeroed, adjoints)
 
 
 cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* delta) noexcept nogil:

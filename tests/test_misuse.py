@@ -379,15 +379,15 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
         "x": array(X, fits=False, lengths=(0, 1)), "y": LABELS_OF_ALL, "n_threads": THREADS}),
     "Model.prune": (lambda w: w.net.prune, {
         "sparsity": share(0.25, optional=True), "neurons": Kind(None, {"both": 0.25}), "by": a_name("saliency"),
-        "data": DATA_FOR, **SCORED}),
+        "block": count(2), "data": DATA_FOR, **SCORED}),
     "Model.prune neurons": (lambda w: w.net.prune, {
         "sparsity": Kind(None, {"both": 0.25}), "neurons": share(0.25, optional=True), "by": a_name("magnitude"),
-        "data": Kind(None), **SCORED}),
+        "block": count(1), "data": Kind(None), **SCORED}),
     "Network.regrow": (lambda w: w.sparse.regrow, {
         "fraction": share(0.25, all=True), "by": a_name("gradient"), "data": DATA_FOR, **SCORED}),
     "GradualPruning": (lambda w: mlgraph.GradualPruning, {
         "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "start": share(0.25),
-        "scope": a_name("layer"), "by": a_name("saliency"), "initial": share(0.25)}),
+        "scope": a_name("layer"), "by": a_name("saliency"), "initial": share(0.25), "block": count(4)}),
     **{name: (lambda w, name=name: getattr(mlgraph, name), {
         "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "fraction": share(0.25, all=True)})
        for name in ("SET", "RigL")},

@@ -2,6 +2,7 @@
 
 import itertools
 import operator
+from collections import defaultdict
 
 import hypothesis.strategies as st
 import numpy as np
@@ -76,6 +77,59 @@ def test_the_weakest_edges_go(sparsity, by, scope):
     if scope == "global":
         assert fewest == {edge for edge in strength if strength[edge] > last[0]} and len(after) >= 0.95 * room[0]
     assert net.n_edges == net.graph.n_edges == len(after) and net.sparsity == pytest.approx(1 - len(after) / EDGES)
+
+
+def blocks(net, edges, size):
+    """What the edges of each block have, by its source and its first neuron."""
+    found = defaultdict(list)
+    for (source, target), value in edges.items():
+        layer = next(layer for layer in net.layers if target in layer._ids)
+        found[source, target - (target - layer._ids.start) % size].append(value)
+    return found
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_in_blocks(scope, size):
+    """As by the norm of each block, which a criterion of one's own may give; most blocks are kept or cut whole."""
+    net, other = network(), network()
+    before = weights(net)
+    norm = {key: np.sqrt(np.mean(np.square(values))) for key, values in blocks(net, before, size).items()}
+
+    def own(edges):
+        ends = zip(edges.source.tolist(), edges.target.tolist(), strict=True)
+        return [norm[next(iter(blocks(net, {edge: 0}, size)))] for edge in ends]
+
+    net.prune(0.3, block=size, scope=scope)
+    other.prune(0.3, by=own, scope=scope)
+    assert weights(net) == weights(other)
+    had, has = (blocks(net, edges, size) for edges in (before, weights(net)))
+    assert sum(0 < len(has[key]) < len(had[key]) for key in had) < 0.2 * len(had)
+
+
+def test_blocks_of_scores_below_zero():
+    net, other = network(), network()
+    net.prune(0.4, by=lambda edges: -1.0 - edges.source, block=4)
+    other.prune(0.4, by=lambda edges: -1.0 - edges.source)
+    assert weights(net) == weights(other)
+
+
+def test_blocks_of_any_graph():
+    """Neurons of one level are side by side as they were made."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    y = [g.add_neuron(x, weights=[3.0 - i, 1.0, 2.0 + (i == 1)]) for i in range(4)]
+    model = mlgraph.Model(g, y, loss="squared_error")
+    model.prune(0.5, block=2)
+    kept = [(source.id, neuron.id) for neuron in y for source in neuron.sources]
+    assert kept == [(x[i].id, y[j].id) for i, j in ((0, 0), (2, 0), (0, 1), (2, 1), (2, 2), (2, 3))]
+
+
+def test_blocks_are_no_choice_of_neurons():
+    net = network()
+    with pytest.raises(ValueError, match="block: expected 1 where whole neurons are cut, came 4"):
+        net.prune(neurons=0.5, block=4)
+    assert net.sparsity == 0
 
 
 def test_at_random():

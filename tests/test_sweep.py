@@ -1,9 +1,12 @@
 """The sweeps of every build against the float64 reference."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 import mlgraph
+import mlgraph_ext
 from mlgraph import engine, reference
 from mlgraph.arrays import wiring
 from mlgraph.engine import BYTE_SCALE, MANY, Engine, Examples
@@ -235,6 +238,98 @@ def test_bits_of_pruned_layers_do_not_depend_on_threads(sweep, monkeypatch, kind
     if columns == 300:
         of_bytes = kind == "sparse"
         assert {(1, False, of_bytes), (2, True, of_bytes), (3, True, of_bytes)} <= ways
+
+
+def shared(sizes, density, together, seed=0):
+    """Layers in which so many neurons at a time have sources in common, made in another order."""
+    rng = np.random.default_rng(seed)
+    g = mlgraph.Graph()
+    nodes = g.inputs(sizes[0])
+    for size in sizes[1:]:
+        lists = [[node for node in nodes if rng.random() < density] or nodes[:1] for _ in range(-(-size // together))]
+        nodes = [
+            g.add_neuron(lists[i], "tanh", weights=rng.normal(size=len(lists[i])) / len(lists[i]) ** 0.5, bias=rng.normal())
+            for i in (rng.permutation(size) // together).tolist()
+        ]
+    return mlgraph.Model(g, nodes, "softmax_cross_entropy")
+
+
+def in_quads(sweep, plan):
+    """Neurons of rows that are swept in quads, and how many should be."""
+    found = wanted = 0
+    for ins in (ins for _, ins in plan.trained if ins.kind == KINDS["rows"]):
+        row = plan.index[ins.args : ins.args + ins.size + 1]
+        source, alike = np.split(plan.index[ins.args + ins.size + 1 :][: row[-1] + ins.size], [row[-1]])
+        out = np.empty(ins.size, np.uint8)
+        sweep.find_quads(alike, out)
+        found += int(out.sum())
+        same = Counter(tuple(some) for some in np.split(source, row[1:-1]))
+        wanted += sum(n if n % 4 == 3 else n - n % 4 for n in same.values())
+    return found, 0 if sweep.__name__.endswith(("v2", "baseline")) else wanted
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
+@pytest.mark.parametrize("density", [0.05, 0.3, 0.8])
+@pytest.mark.parametrize("n", [1, 33, 128, 200])
+@pytest.mark.parametrize("together", [2, 3, 4, 5, 7])
+def test_neurons_that_share_their_sources(sweep, kind, density, n, together):
+    """In quads, or what is left of four in threes; by themselves where it is less."""
+    model = shared((60, 30, 20, 7), density, together)
+    x, y = data(n, 60, 7, kind)
+    plan = check(model, x, y)
+    assert plan.reads_directly and not plan.dense_read_data
+    found, wanted = in_quads(sweep, plan)
+    assert found == wanted and (found > 0 or together == 2 or sweep.__name__.endswith(("v2", "baseline")))
+    values = reference.forward(plan, model.graph.parameters, x)[plan.slot[model._outputs]].T
+    np.testing.assert_allclose(model.forward(x), values, rtol=1e-4, atol=1e-5)
+
+
+def test_quads():
+    """Of so many neurons with the same sources; the same for every build but those whose vectors are too short to gain."""
+    alike = np.concatenate([np.arange(n, 0, -1) for n in (1, 2, 3, 4, 5, 6, 7, 8)]).astype(np.int32)
+    out = np.empty(len(alike), np.uint8)
+    mlgraph_ext.sweep.find_quads(alike, out)
+    if mlgraph_ext.ISA in ("v3", "v4"):
+        assert [int(part.sum()) for part in np.split(out, np.cumsum(range(1, 8)))] == [0, 0, 3, 4, 4, 4, 7, 8]
+    with pytest.raises(ValueError, match="out: expected 36 bytes, came 3"):
+        mlgraph_ext.sweep.find_quads(alike, out[:3])
+
+
+@pytest.mark.parametrize("together", [3, 4])
+@pytest.mark.parametrize("n", [5, 64])
+def test_weights_of_quads_that_are_not_finite(sweep, together, n):
+    """Times a delta of zero they are NaN in the row that they are in, and in no row that is swept beside it."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    hidden = [g.add_neuron(x[:2], "relu", weights=[1.0, 2.0]) for _ in range(together)]
+    last = [g.add_neuron([*hidden, x[2]], weights=np.ones(together + 1)) for _ in range(2)]
+    function = g.compile(last)
+    hidden[-1].weights[0] = np.inf
+    rows = np.tile(np.float32([0.5, 0.25, 1.0]), (n, 1))
+    np.testing.assert_array_equal(function.vjp(rows).inputs, np.tile(np.float32([np.inf, 4.0 * together, 2.0]), (n, 1)))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "float"])
+@pytest.mark.parametrize("batch_size", [(100, 7), 300])
+def test_bits_of_quads_do_not_depend_on_threads(sweep, kind, batch_size):
+    x, y = data(700, 300, 6, kind)
+    results = []
+    for n_threads in (1, 2, 3, 7):
+        model = shared((300, 90, 20, 6), 0.2, 5)
+        model.fit(x, y, epochs=2, batch_size=batch_size, learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
+        results.append(model.graph.parameters.copy())
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"weight_dropout": 0.3}])
+def test_dropout_of_quads(sweep, options):
+    net = layered((40, 24, 9), **options)
+    rng = np.random.default_rng(0)
+    net.layers[0].mask = np.repeat(rng.random((6, 40)) < 0.4, 4, axis=0)
+    plan = check(net, *data(150, 40, 9, "sparse"), seed=3, step_number=2)
+    found, wanted = in_quads(sweep, plan)
+    assert found == wanted
 
 
 def test_a_source_that_comes_twice(sweep):
