@@ -9,7 +9,8 @@ clock, shuffling included. The picture shows the fastest of the turns, for what 
 file has every time, and several runs, minutes apart, are drawn together by `--redraw`.
 
 The bound is the time that every multiply-add of the dense epoch takes at the peak of all threads, measured in the same
-process. Sparse networks are trained for an epoch, cut to the largest weights, and then trained on, which is what is timed.
+process. Sparse networks are trained for an epoch, cut to the largest weights, one by one or in blocks of four neurons, and then
+trained on, which is what is timed.
 """
 
 import argparse
@@ -34,6 +35,7 @@ Times = dict[str, list[float]]
 BATCHES = (8, 32, 128, 512, 1024)
 WIDTHS = (32, 100, 300, 1000)
 SPARSITIES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+IN_BLOCKS = (0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 BATCH = 128
 LENET = (784, 300, 100, 10)
 SMALLEST_OF_SKLEARN = 32
@@ -42,15 +44,16 @@ SMALLEST_OF_SKLEARN = 32
 PAUSE = 0.2
 """Seconds before a turn: threads of whoever was before, BLAS's above all, spin on for a while and take a core from the next."""
 
-LATER = "mlgraph, later epochs"
-LABELS = {"mlgraph": "mlgraph, epoch 1", LATER: "mlgraph, later", "jax": "JAX, jitted scan", "torch": "PyTorch, eager",
-          "sklearn": "scikit-learn", "bound": "dense, at peak"}  # fmt: skip
+LATER, BLOCKS = "mlgraph, later epochs", "mlgraph, later epochs, cut in blocks of 4"
+LABELS = {"mlgraph": "mlgraph, epoch 1", LATER: "mlgraph, later", BLOCKS: "later, in blocks", "jax": "JAX, jitted scan",
+          "torch": "PyTorch, eager", "sklearn": "scikit-learn", "bound": "dense, at peak"}  # fmt: skip
 DENSE = {"jax": "JAX, dense", "torch": "PyTorch, dense", "dense": "mlgraph, dense"}
 
 # Okabe and Ito's colours, which the colour-blind tell apart; markers for whoever sees none.
 STYLES: dict[str, dict[str, Any]] = {
     "mlgraph": {"color": "#0072B2", "marker": "o", "linewidth": 2.2},
     LATER: {"color": "#0072B2", "marker": "o", "linewidth": 1.2, "markerfacecolor": "white"},
+    BLOCKS: {"color": "#0072B2", "marker": "v", "linewidth": 1.2, "markerfacecolor": "white"},
     "jax": {"color": "#D55E00", "marker": "s"},
     "torch": {"color": "#009E73", "marker": "^"},
     "sklearn": {"color": "#AA4499", "marker": "D"},
@@ -65,13 +68,13 @@ LINE_HEIGHT = 0.038  # of a panel
 class Turn:
     """One library at one point of a panel: a network of its own."""
 
-    def __init__(self, who: str, sizes: Sizes, batch: int, data: Any, sparsity: float = 0.0) -> None:
-        self.who, self.batch, self.data = who, batch, data
+    def __init__(self, who: str, sizes: Sizes, batch: int, data: Any, sparsity: float = 0.0, block: int = 1) -> None:
+        self.who, self.batch, self.data = BLOCKS if block > 1 else who, batch, data
         self.rival = ALL[who](sizes, data.train_x, data.train_y)
-        self.rounds, self.seconds = 0, {name: [] for name in ((who, LATER) if who == "mlgraph" else (who,))}
+        self.rounds, self.seconds = 0, {name: [] for name in ((who, LATER) if self.who == "mlgraph" else (self.who,))}
         self.rival.epoch(batch)
         if sparsity:
-            self.rival.net.prune(sparsity)
+            self.rival.net.prune(sparsity, block=block)
         self.rival.epoch(batch)
 
     def __call__(self) -> float:
@@ -85,7 +88,7 @@ class Turn:
             between = time.perf_counter()
             self.rival.epoch(self.batch)
             times = (time.perf_counter() - between,)
-        for series, value in zip(self.seconds.values(), times, strict=True):
+        for series, value in zip(self.seconds.values(), times[-len(self.seconds) :], strict=True):
             series.append(value)
         return time.perf_counter() - begin
 
@@ -134,6 +137,8 @@ def measure(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     shared = next(point for point in points if point["panel"] == "batch" and point["at"] == BATCH)
     points.append(shared | {"panel": "width", "at": 32})
     turns = {("sparsity", s): [Turn("mlgraph", LENET, BATCH, data, s)] for s in SPARSITIES}
+    for s in IN_BLOCKS:
+        turns["sparsity", s].append(Turn("mlgraph", LENET, BATCH, data, s, block=4))
     turns["sparsity", 0.0] += [Turn(who, LENET, BATCH, data) for who in present if who in ("jax", "torch")]
     group(turns, LENET, BATCH)
     # At both ends of the run, because the machine may be busy at one of them.

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from epochs import LATER, together
+from epochs import BLOCKS, LATER, together
 
 Bench = dict[str, Any]
 
@@ -111,7 +111,9 @@ def turns(epochs: dict[str, Any]) -> str:
         first, later = fastest["mlgraph"], fastest[LATER]
         if point["panel"] == "sparsity":
             base = base or later
-            cut.append([f"{point['at']:.0%}", time(first), time(later), f"{later / base:.2f}"])
+            blocks = fastest.get(BLOCKS)
+            cut.append([f"{point['at']:.0%}", time(first), time(later), f"{base / later:.2f}", time(blocks),
+                        f"{base / blocks:.2f}" if blocks else ""])  # fmt: skip
         if point["at"] == 0 or point["panel"] != "sparsity":
             cells = side_by_side(f"{network(point['sizes'])}, {point['batch']}", [first, later, *map(fastest.get, rivals)])
             for i, who in enumerate(rivals, 3):
@@ -120,11 +122,12 @@ def turns(epochs: dict[str, Any]) -> str:
     versions = "".join(f", {who} {version}" for who, version in epochs["versions"].items() if who != "mlgraph")
     head = ["network, batch", "mlgraph, first epoch of a `fit`", "later epochs", *(WHO[who] for who in rivals),
             "every multiply-add at peak", "as a share of later epochs"]  # fmt: skip
+    cut_head = ["784-300-100-10, 128: edges cut", "first epoch of a `fit`", "later epochs", "times as fast as dense",
+                "later, cut in blocks of 4", "times as fast"]  # fmt: skip
     return (
         f"### Epochs in turns\n\nFastest of the turns; {epochs['examples']:,} examples; {machine(epochs['machine'])}, peak of "
         f"all threads {epochs['peak'] / 1e9:.0f} GFLOP/s{versions}. In brackets: how many times as long as mlgraph's first "
-        f"epoch and its later ones.\n\n{table(head, [*dense.values()])}\n\n"
-        + table(["784-300-100-10, 128: edges cut", "first epoch of a `fit`", "later epochs", "times dense"], cut)
+        f"epoch and its later ones.\n\n{table(head, [*dense.values()])}\n\n" + table(cut_head, cut)
     )
 
 
