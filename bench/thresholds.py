@@ -17,7 +17,7 @@ from machine import facts
 from rivals import network
 
 import mlgraph
-from mlgraph import engine, filling, model, plan
+from mlgraph import engine, filling, fitting, plan
 from mlgraph.datasets import load_mnist
 
 Way = tuple[Any, str, Any]
@@ -26,30 +26,30 @@ Way = tuple[Any, str, Any]
 ROUNDS = 7
 
 
-def seconds(run: Callable[[], Any], ways: list[Way]) -> list[float]:
-    """The fastest of some turns of each way. What was compiled before is compiled anew."""
+def seconds(run: Callable[[], float], ways: list[Way]) -> list[float]:
+    """The fastest of some turns of each way, each as long as `run` says."""
     best = [np.inf] * len(ways)
     for turn in range(ROUNDS + 1):
         for i, (module, name, value) in enumerate(ways):
             before = getattr(module, name)
             setattr(module, name, value)
-            begin = time.perf_counter()
             try:
-                run()
+                spent = run()
             finally:
                 setattr(module, name, before)
-            spent = time.perf_counter() - begin
             best[i] = min(best[i], spent) if turn else np.inf
     return best
 
 
-def fitted(net: mlgraph.Model, x: Any, y: Any, batch: int = 128, **options: Any) -> Callable[[], None]:
-    """Steps of training, without the compilation before them."""
+def fitted(net: mlgraph.Model, x: Any, y: Any, batch: int = 128, **options: Any) -> Callable[[], float]:
+    """Times steps of training, without the compilation before them."""
 
-    def run() -> None:
+    def run() -> float:
         net._engines.clear()
         assert net._engine("loss").filled
+        begin = time.perf_counter()
         net.fit(x, y, epochs=1, batch_size=batch, learning_rate=1e-4, **options)
+        return time.perf_counter() - begin
 
     return run
 
@@ -73,23 +73,38 @@ def threads(many: bool) -> Iterator[tuple[float, list[float]]]:
     for batch in (8, 16, 32, 64, 128, 256, 512):
         x, y = floats(rng, 64, steps * batch), floats(rng, 10, steps * batch)
 
-        def alone(x: np.ndarray = x[:batch]) -> None:
+        def alone(x: np.ndarray = x[:batch]) -> float:
+            begin = time.perf_counter()
             for _ in range(steps):
                 net.forward(x)
+            return time.perf_counter() - begin
 
         times = seconds(fitted(net, x, y, batch) if many else alone, ways)
         yield net._engine("loss").plan.work * batch, [s / steps for s in times]
 
 
-def full(of_data: bool) -> Iterator[tuple[float, list[float]]]:
+def full(name: str) -> Iterator[tuple[float, list[float]]]:
     """An epoch of rows and of a block with holes, by the share of the edges that are there."""
     mnist, rng = load_mnist(), np.random.default_rng(0)
-    for share in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4) if of_data else (0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
+    of_data, together = name.endswith("DATA"), 4 if name.startswith("QUADS") else 1
+    for share in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4) if of_data else (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         net = network(300) if of_data else layers(16, 304, 304, 10)
-        net.prune(1 - share, by="random", scope="layer")
+        layer = net.layers[0 if of_data else 1]
+        count, sources = layer.mask.shape
+        layer.mask = np.repeat(rng.random((count // together, sources)) < share, together, axis=0)
         data = (mnist.train_x[:6400], mnist.train_y[:6400]) if of_data else (floats(rng, 16), floats(rng, 10))
-        name = "FULL_FROM_DATA" if of_data else "FULL_FROM"
-        yield share, seconds(fitted(net, *data), [(filling, name, 2.0), (filling, name, 0.0)])
+        yield share, seconds(fitted(net, *data), [(filling, name, 1e9), (filling, name, 1e-9)])
+
+
+def some(sparse: bool) -> Iterator[tuple[float, list[float]]]:
+    """An epoch of rows and of blocks, by how many of 256 neurons share their sources, a quarter of the data."""
+    mnist, rng = load_mnist(), np.random.default_rng(0)
+    for n in (8, 16, 32, 64, 128):
+        net = network(256)
+        net.layers[0].mask = np.repeat(rng.random((256 // n, 784)) < 0.25, n, axis=0)
+        x = mnist.train_x[:6400] if sparse else floats(rng, 784)
+        run = fitted(net, x, mnist.train_y[:6400])
+        yield n, seconds(run, [(plan, "DENSE_OF_SOME", n + 1), (plan, "DENSE_OF_SOME", n)])
 
 
 def sparse() -> Iterator[tuple[float, list[float]]]:
@@ -107,7 +122,7 @@ def few() -> Iterator[tuple[float, list[float]]]:
     net, rng, steps = layers(256, 256, 10), np.random.default_rng(0), 100
     for batch in (4, 8, 16, 32, 64, 128):
         run = fitted(net, floats(rng, 256, steps * batch), floats(rng, 10, steps * batch), batch)
-        yield batch, [s / steps for s in seconds(run, [(model, "FEW", 0), (model, "FEW", batch)])]
+        yield batch, [s / steps for s in seconds(run, [(fitting, "FEW", 0), (fitting, "FEW", batch)])]
 
 
 def dense() -> Iterator[tuple[float, list[float]]]:
@@ -134,9 +149,11 @@ def main() -> None:
         show("mlgraph.engine.WORK_OF_TWO", engine.WORK_OF_TWO, *of_threads, threads(many=True))
     show("mlgraph.engine.SPARSE_BELOW", engine.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
     show("mlgraph.engine.FEW", engine.FEW, "examples of a step", ("all", "entries"), few())
-    show("mlgraph.filling.FULL_FROM_DATA", filling.FULL_FROM_DATA, "share of edges", ("rows", "block"), full(of_data=True))
-    show("mlgraph.filling.FULL_FROM", filling.FULL_FROM, "share of edges", ("rows", "block"), full(of_data=False))
+    for name in ("FULL_FROM_DATA", "FULL_FROM", "QUADS_FULL_FROM_DATA", "QUADS_FULL_FROM"):
+        show(f"mlgraph.filling.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))
     show("mlgraph.plan.DENSE_FROM", plan.DENSE_FROM, "neurons", ("rows", "block"), dense())
+    show("mlgraph.plan.DENSE_OF_SOME, MNIST", plan.DENSE_OF_SOME, "neurons", ("rows", "block"), some(sparse=True))
+    show("mlgraph.plan.DENSE_OF_SOME, floats", plan.DENSE_OF_SOME, "neurons", ("rows", "block"), some(sparse=False))
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan, extra_floa
 from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
 
-FULL_FROM_DATA, FULL_FROM = 0.22, 0.6
+FULL_FROM_DATA, FULL_FROM = 0.21, 0.52
 """Shares of a block's weights, padding included, from which on it takes a step faster than rows: if it reads the data, else.
 
-Of 784-300-100-10 on MNIST at batch 128, by the v4 build on one and on two threads.
+Of MNIST, and of 304 neurons that read 304, at batch 128, by the v4 build on two threads (bench/thresholds.py).
 """
 
-QUADS_FULL_FROM_DATA, QUADS_FULL_FROM = 0.26, 0.95
+QUADS_FULL_FROM_DATA, QUADS_FULL_FROM = 0.28, 0.78
 """The same for rows that are all in quads (mlgraph_ext/_quads.pxi)."""
 
 

@@ -445,7 +445,7 @@ def _group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[An
     """Keys that are equal for nodes of one level that one instruction may compute, and one by which they stand in it.
 
     The second, for a neuron, is the number of its source list where enough neurons have that list, else -1. The last, by which
-    neurons stand side by side that have the same list, is the first of these neurons; of other nodes the node.
+    neurons stand side by side that have the same list, is one of these neurons; of other nodes the node.
     """
     kind = low.code[nodes].astype(np.int64)
     shape = low.count[nodes].astype(np.int64)
@@ -465,15 +465,14 @@ def _group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[An
     which = np.empty(len(neurons), np.int64)
     _topology.same_lists(low.start[neurons], low.count[neurons], low.pool, which)
     key = (which * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
-    _, inverse, size = np.unique(key, return_inverse=True, return_counts=True)
+    _, one, inverse, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
     size = size[inverse]
     dense = size >= DENSE_FROM
     doubtful = np.flatnonzero(dense & (size < DENSE_OF_SOME))
     dense[doubtful] = ~_read_some(low, neurons[which], doubtful)
     shape[at] = np.where(dense, which, -1)
-    lead, first = nodes.copy(), np.full(len(neurons), len(low.code), nodes.dtype)
-    np.minimum.at(first, inverse, neurons)
-    lead[at] = first[inverse]
+    lead = nodes.copy()
+    lead[at] = neurons[one[inverse]]
     return [kind, shape, detail, lead]
 
 

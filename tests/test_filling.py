@@ -51,6 +51,17 @@ def test_what_is_filled():
     assert fill(lightly_pruned(weight_dropout=0.5)._engine("loss").plan)[1] is None
 
 
+@pytest.mark.parametrize(("together", "share", "filled"), [(1, 0.6, True), (4, 0.6, False), (4, 0.85, True), (1, 0.45, False)])
+def test_rows_in_quads_are_filled_later(sweep, together, share, filled):
+    net, rng = mlgraph.Network(40, seed=0), np.random.default_rng(0)
+    net.add_layer(20, activation="tanh")
+    net.add_layer(48, activation="tanh")
+    net.add_layer(10, activation="softmax")
+    net.layers[1].mask = np.repeat(rng.random((48 // together, 20)) < share, together, axis=0)
+    quads = together == 4 and not sweep.__name__.endswith(("v2", "baseline"))
+    assert (fill(net._engine("loss").plan)[1] is not None) == (filled or (share > 0.52 and not quads))
+
+
 @pytest.mark.parametrize("kind", ["operations", "written"])
 def test_a_source_that_comes_twice_is_not_filled(monkeypatch, kind):
     """Two nodes of equal value are one slot, and a neuron that reads both has two weights for it."""

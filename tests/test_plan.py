@@ -102,6 +102,34 @@ def test_what_shares_no_sources_is_rows():
     np.testing.assert_allclose(g.compile([*few, *ragged])(X), want, rtol=1e-5, atol=1e-6)
 
 
+def test_who_has_the_same_sources_stands_side_by_side():
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    lists = [x[:2], x[2:], x[:2], x[1:4], x[2:], x[:2], x[2:]]
+    hidden = [g.add_neuron(some, weights=np.arange(len(some)) + i) for i, some in enumerate(lists)]
+    plan = plan_of(*hidden)
+    [(_, ins)] = plan.trained
+    assert plan.node[ins.dst :].tolist() == [hidden[i].id for i in (0, 2, 5, 1, 4, 6, 3)]
+    row = plan.index[ins.args : ins.args + ins.size + 1]
+    assert row.tolist() == [0, 2, 4, 6, 10, 14, 18, 21]
+    assert plan.index[ins.args + 8 + 21 :][:7].tolist() == [3, 2, 1, 3, 2, 1, 1]
+    values = np.arange(6.0)
+    want = [values[[node.id for node in some]] @ n.weights for some, n in zip(lists, hidden, strict=True)]
+    np.testing.assert_array_equal(g.compile(hidden)([values])[0], want)
+
+
+@pytest.mark.parametrize(
+    ("n", "columns", "kind"), [(8, 4, "rows"), (31, 4, "rows"), (32, 4, "dense"), (8, 5, "dense"), (8, 0, "dense")]
+)
+def test_few_neurons_that_read_some_of_the_data_are_rows(n, columns, kind):
+    """Of the data half at most; what reads none of them, or most, is a block."""
+    g = mlgraph.Graph()
+    x = g.inputs(8)
+    inner = [g.add_neuron(x, "tanh", weights=np.ones(8)) for _ in range(3)]
+    some = [g.add_neuron([*x[:columns], *inner], weights=np.ones(columns + 3)) for _ in range(n)]
+    assert kinds(plan_of(*some))[1:] == [(kind, n)]
+
+
 def test_more_neurons_of_a_block_move_what_was_there():
     """The state of the optimizer goes where its weights go."""
     g = mlgraph.Graph()
