@@ -360,7 +360,8 @@ class Plan:
                     units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
             elif ins.kind == KINDS["rows"]:
                 rows = self.index[ins.args : ins.args + ins.size + 1]
-                units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, 2048)]
+                alike = self.index[ins.args + ins.size + 1 + rows[-1] :][: ins.size]
+                units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, alike, 2048)]
                 if ins.bias >= 0:
                     units += [(i, 1, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
             elif ins.kind == KINDS["parameter"]:
@@ -416,10 +417,11 @@ def extra_floats(width: int, halves: int) -> int:
     return width * LANES * (3 if halves == 2 else 1)
 
 
-def _runs(rows: npt.NDArray[np.int32], edges: int) -> list[tuple[int, int]]:
-    """Runs of neurons with about `edges` edges each."""
-    cuts = np.searchsorted(rows, np.arange(edges, rows[-1], edges))
-    bounds = np.unique([0, *cuts, len(rows) - 1])
+def _runs(rows: Ids, alike: Ids, edges: int) -> list[tuple[int, int]]:
+    """Runs of neurons with about `edges` edges each; quads stay together, so that they are the same however rows are cut."""
+    firsts = np.append(np.append(0, np.flatnonzero(alike[:-1] == 1) + 1), len(alike))
+    cuts = np.searchsorted(rows[firsts], np.arange(edges, rows[-1], edges))
+    bounds = np.unique([0, *firsts[cuts], len(alike)])
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
 
 

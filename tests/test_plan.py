@@ -118,6 +118,19 @@ def test_who_has_the_same_sources_stands_side_by_side():
     np.testing.assert_array_equal(g.compile(hidden)([values])[0], want)
 
 
+def test_units_do_not_cut_quads():
+    """Of rows about 2048 edges each; neurons that share their sources stay together."""
+    rng, g = np.random.default_rng(0), mlgraph.Graph()
+    x = g.inputs(300)
+    lists = [[node for node in x if rng.random() < 0.3] for _ in range(40)]
+    hidden = [g.add_neuron(lists[i // 5], weights=np.ones(len(lists[i // 5]))) for i in range(100)]
+    plan = plan_of(*hidden)
+    units = plan.units(False, 0)
+    bounds = units[units[:, 1] == 0][:, 2:4]
+    assert len(bounds) == 5 and not (bounds % 5).any()
+    assert bounds[0, 0] == 0 and bounds[-1, 1] == 100 and (bounds[1:, 0] == bounds[:-1, 1]).all()
+
+
 @pytest.mark.parametrize(
     ("n", "columns", "kind"), [(8, 4, "rows"), (31, 4, "rows"), (32, 4, "dense"), (8, 5, "dense"), (8, 0, "dense")]
 )
