@@ -88,7 +88,7 @@ PRESETS = {
 PRUNING = Recipe(epochs=10, batch_size=(128, 128), learning_rate=(0.02, 0.0002))
 """Where the options of ``prune`` start from."""
 
-BLOCK = "neurons side by side that keep or lose a source together, which is faster; 4 is best"
+BLOCK = "neurons side by side that keep or lose a source together; 4 are swept faster than others"
 
 THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003)}
 """Learning rates where no others are given and something is dropped: its noise calls for smaller steps."""

@@ -164,9 +164,9 @@ class Model:
             Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
         block : int
             Neurons side by side in a layer (a level) that keep or lose a source together: the score of each of their edges is
-            the root of the mean square of those from that source (of a callable's, the mean). Neurons with the same sources
-            are swept faster than others, best in fours (Lin et al. 2022, 1xN pattern for pruning convolutional neural
-            networks). An edge of a block goes alone where its neuron has grown weak.
+            the root of the mean square of those from that source (of a callable's, the mean). With AVX2 or AVX-512 neurons
+            with the same sources are swept faster than others, best in fours (Lin et al. 2022, 1xN pattern for pruning
+            convolutional neural networks). An edge of a block goes alone where its neuron has grown weak.
         data : (x, y), optional
             For the saliency.
         seed : int

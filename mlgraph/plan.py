@@ -34,7 +34,7 @@ DENSE_FROM = 8
 
 
 DENSE_OF_SOME = 32
-"""The same for neurons that read some columns of the data, half of them at most.
+"""The same for neurons that read columns of the data and nothing else, half of them at most.
 
 Such a block reads them as floats and skips no zeros. MNIST is read up to 1.8 times as fast by rows, however many neurons share
 their sources; data without zeros up to 1.5 times as fast by blocks of 16 and more.
@@ -252,10 +252,10 @@ class Plan:
         if shared:
             args, back, n_back = self._add(slots), 0, 0
         else:
-            if wanted.any() and not wanted.all():
-                alike = np.ones(n, np.int32)  # a quad has adjoints for all its sources
-            args = self._add(np.append(0, np.cumsum(low.count[group])).astype(np.int32), slots, alike)
-            back, n_back = self._add_by_source(slots, low.count[group], alike, wanted) if wanted.any() else (0, 0)
+            whole = alike.copy()  # where a quad may go down to the sources: all of them have adjoints
+            whole[np.repeat(np.arange(n), low.count[group])[~wanted]] = 1
+            args = self._add(np.append(0, np.cumsum(low.count[group])).astype(np.int32), slots, alike, whole)
+            back, n_back = self._add_by_source(slots, low.count[group], whole, wanted) if wanted.any() else (0, 0)
         instruction = Instruction(
             KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity,
             args, place[0], n_weights, low.written[first] < 0, place[1], reads_data, bool(wanted.any()), back, n_back,
@@ -418,8 +418,10 @@ def extra_floats(width: int, halves: int) -> int:
 
 
 def _runs(rows: Ids, alike: Ids, edges: int) -> list[tuple[int, int]]:
-    """Runs of neurons with about `edges` edges each; quads stay together, so that they are the same however rows are cut."""
-    firsts = np.append(np.append(0, np.flatnonzero(alike[:-1] == 1) + 1), len(alike))
+    """Runs of neurons with about `edges` edges each; no quad is cut, so that they are the same in any run."""
+    starts = np.append(0, np.flatnonzero(alike[:-1] == 1) + 1)
+    place = np.arange(len(alike)) - np.repeat(starts, alike[starts])  # among those with the same sources
+    firsts = np.append(np.flatnonzero(place % mlgraph_ext.sweep.QUAD_NEURONS == 0), len(alike))
     cuts = np.searchsorted(rows[firsts], np.arange(edges, rows[-1], edges))
     bounds = np.unique([0, *firsts[cuts], len(alike)])
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
@@ -479,9 +481,9 @@ def _group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[An
 
 
 def _read_some(low: Lowered, lead: Ids, which: Ints) -> npt.NDArray[np.bool_]:
-    """Of some neurons, by the first that has the list of each, whether they read columns of the data, half of them at most."""
+    """Of some neurons, by one that has the list of each, whether they read columns of the data alone, half of them at most."""
     lists, where = np.unique(lead[which], return_inverse=True)
     n = low.count[lists].astype(np.int64)
     is_input = low.code == INPUT
     read = np.bincount(np.repeat(np.arange(len(lists)), n), is_input[gather(low.pool, low.start[lists], n)], len(lists))
-    return np.asarray((read > 0) & (2 * read <= np.count_nonzero(is_input[low.order])))[where]
+    return np.asarray((read == n) & (2 * read <= np.count_nonzero(is_input[low.order])))[where]

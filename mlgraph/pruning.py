@@ -124,9 +124,11 @@ def keep_best(
         i = int(np.argmax(np.isnan(score)))
         ends = " to ".join(plain(graph[int(end[i])].name) for end in (few.source, few.target))
         raise ValueError(f"by: expected weights, or a gradient, that are numbers, came nan from {ends}")
+    together = None
     if block > 1:
         check_scores(score)
-        score = _of_blocks(model, few, score, block, squared=not callable(by))
+        together = _block_of(model, few, block)
+        score = _of_blocks(score, together, squared=not callable(by))
     into = group[few.target]
     score = _comparable(score, into, wanted)
     frozen = _frozen(graph, edges, mine, graph._is_training)
@@ -137,7 +139,7 @@ def keep_best(
     strength[held] = np.inf
     if len(wanted) == 1:
         strength[mine] = _refined(model, edges, others, mine, score, strength[mine], held, int(wanted[0]))
-    kept = best_of(strength[mine], into, wanted, score)
+    kept = best_of(strength[mine], into, wanted, score, together)
     gone = np.ones(len(edges.source), bool)
     gone[others] = gone[mine[kept]] = False
     cut(graph, edges, gone, sweep=True)
@@ -199,12 +201,14 @@ def check_scores(score: Scores) -> None:
 
 
 def best_of(
-    score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any], own: Scores | None = None
+    score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any], own: Scores | None = None,
+    together: npt.NDArray[np.int64] | None = None,
 ) -> Mask:  # fmt: skip
     """The best of each group, `wanted[group]` of them; of equal ones some at random, always the same.
 
     The first of equal ones would be those of one layer. Where `score` is that of a path, the scores of its members by
-    themselves, `own`, come before chance: first those that make it weak, without which the others are of no use.
+    themselves, `own`, come before chance: first those that make it weak, without which the others are of no use. Chance
+    takes what has one number in `together` one after the other.
     """
     keep, random = np.zeros(len(score), bool), np.random.default_rng(0)  # one: groups of one size lose other places
     for mine, most in _members(group, wanted):
@@ -215,6 +219,9 @@ def best_of(
             least = np.partition(values, len(values) - most)[len(values) - most]
             keep[mine[values > least]] = True
             equal = random.permutation(mine[values == least])
+            if together is not None:
+                place = random.permutation(len(score))
+                equal = equal[np.argsort(place[together[equal]], kind="stable")]
             if own is not None:
                 equal = equal[np.argsort(-np.where(own[equal] <= least, np.inf, own[equal]), kind="stable")]
             keep[equal[: most - np.count_nonzero(values > least)]] = True
@@ -384,17 +391,23 @@ def _frozen(graph: Graph, edges: Wiring, mine: npt.NDArray[np.int64], in_trainin
     return frozen
 
 
-def _of_blocks(model: Model, edges: Edges, score: Scores, block: int, *, squared: bool) -> Scores:
-    """The mean score of the edges that lead from the same source to neurons of the same block; or that of the squares."""
-    layer = layers_of(model)
-    order = np.argsort(layer, kind="stable")
-    place = np.empty(len(layer), np.int64)
-    place[order] = np.arange(len(layer)) - np.searchsorted(layer[order], layer[order])
-    number = np.unique(layer * len(layer) + place // block, return_inverse=True)[1]
-    mine = np.unique(number[edges.target] * len(layer) + edges.source, return_inverse=True)[1]
-    with np.errstate(over="ignore"):
-        total = np.bincount(mine, score**2 if squared else score)
-    return np.asarray((total / np.bincount(mine))[mine])
+def _block_of(model: Model, edges: Edges, block: int) -> npt.NDArray[np.int64]:
+    """A number for each edge, one for those that lead from the same source to neurons of the same block."""
+    graph, layer = model.graph, layers_of(model)
+    place = np.cumsum(graph.codes >= NEURON) - 1  # among the neurons as they were made, which no cut changes
+    if isinstance(model, Network):
+        for one in model.layers:
+            place[one._ids.start : one._ids.stop] -= place[one._ids.start]
+    number = np.unique(layer * len(graph) + place // block, return_inverse=True)[1]
+    return np.asarray(np.unique(number[edges.target] * len(graph) + edges.source, return_inverse=True)[1])
+
+
+def _of_blocks(score: Scores, together: npt.NDArray[np.int64], *, squared: bool) -> Scores:
+    """For each score the mean of those that have its number; or the root of the mean of the squares."""
+    limit = np.sqrt(np.finfo(float).max) / len(score)
+    score = np.clip(score, -limit, limit)  # no sum is infinite
+    mean = np.bincount(together, score**2 if squared else score) / np.bincount(together)
+    return np.asarray((np.sqrt(mean) if squared else mean)[together])
 
 
 def _comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Scores:

@@ -12,6 +12,7 @@ class _Sweep(Protocol):
     RUN_COLUMNS: int
     LIST_TILES: int
     PACK_TILES: int
+    QUAD_NEURONS: int
     UNIT_COLUMNS: int
     WHOLE_UNIT: int
 

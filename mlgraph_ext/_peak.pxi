@@ -46,8 +46,9 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     cdef str given = kernel
     kernel = kernel.replace("quads", "rows")
     if (kernel not in names or min(fan_in, count, tiles, repeats) < 1 or tiles > GROUP_TILES or fan_in > 65535
-            or not 0 < density <= 1):
-        raise ValueError(f"kernel: expected one of {', '.join(names)} and sizes of at least 1, came {given!r}")
+            or not 0 < density <= 1 or (of_quads and count % QUAD)):
+        raise ValueError(f"kernel: expected one of {', '.join(names)} (or quads for rows, of a multiple of {QUAD} neurons) "
+                         f"and sizes of at least 1, came {given!r}")
     cdef int64_t which = names.index(kernel), panels = panels_of(count), i, j
     cdef int64_t per = entry_floats(fan_in, LANES)
     cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES, stride = slots * LANES

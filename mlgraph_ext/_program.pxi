@@ -14,7 +14,7 @@ cdef struct Instruction:
     int64_t dst          # first slot written
     int64_t size         # nodes
     int64_t arity        # arguments of each node; sources of a dense block
-    int64_t args         # into the index table: arguments, node by node; sources; row pointers, sources, alike (_quads.pxi)
+    int64_t args         # into the index table: arguments, node by node; sources; of rows pointers, sources, alike twice
     int64_t weights      # into the parameters (a constant: into the constants)
     int64_t n_weights    # with padding
     int64_t decays       # they are weights of edges

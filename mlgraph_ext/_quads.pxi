@@ -5,6 +5,8 @@
 #
 #   alike[i]: how many neurons, from neuron i of the rows on, have the sources of neuron i
 #
+# The adjoint has an array of its own: where some source wants no adjoint, neurons go down to the others by themselves.
+#
 # A vector c of a slot and the one half a slot further are a pair, which is a word of data in bytes (_bytes.pxi).
 
 cdef extern from *:

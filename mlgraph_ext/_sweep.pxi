@@ -76,6 +76,7 @@ cdef extern from *:
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
 BYTE_SLOT_FLOATS = BYTE_SLOT        # what an input takes of a tile where rows read bytes
 RUN_COLUMNS = RUN                   # columns that dense blocks skip together where all are zero
+QUAD_NEURONS = QUAD                 # swept together where they have the same sources
 PACK_TILES = PACK                   # over which rows sum a gradient at a time
 LIST_TILES = GROUP_TILES            # whose entries may be in one list
 UNIT_COLUMNS = WHOLE_COLUMNS        # whose weights are updated at once, by dense blocks that skip zeros
@@ -126,7 +127,7 @@ def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const in
 
 
 def find_quads(const int32_t[::1] alike, uint8_t[::1] out):
-    """out[i] = whether neuron i of rows is swept in a quad; `alike` as in _quads.pxi."""
+    """out[i] = whether neuron i of rows is swept in a quad; `alike` as in _quads.pxi. (Forward, CHUNK may cut one in two.)"""
     cdef int64_t i = 0, n = alike.shape[0], size, k
     if out.shape[0] != n:
         raise ValueError(f"out: expected {n} bytes, came {out.shape[0]}")

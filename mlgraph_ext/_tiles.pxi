@@ -192,8 +192,9 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
         if ins.kind == ROWS and ins.propagate:
             adjoints = memory_of(r, tile) + r.adjoints_at
             row = r.index + ins.args
-            rows_adjoint(tile_weights(r, ins, scratch), row, alike_of(r, ins), ins.size, row + ins.size + 1, r.index + ins.back,
-                         ins.n_back, adjoints + ins.dst * LANES, r.tile_stride, tiles, r.first_zeroed, adjoints)
+            rows_adjoint(tile_weights(r, ins, scratch), row, alike_of(r, ins) + ins.size, ins.size, row + ins.size + 1,
+                         r.index + ins.back, ins.n_back, adjoints + ins.dst * LANES, r.tile_stride, tiles, r.first_zeroed,
+                         adjoints)
 
 
 cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* delta) noexcept nogil:

