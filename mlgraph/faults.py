@@ -214,8 +214,8 @@ class Search:
             if ins.kind == KINDS["dense"]:
                 readers = np.arange(ins.size) if slot in table[: ins.arity] else np.zeros(0, np.int64)
             elif ins.kind == KINDS["rows"]:
-                edges = np.flatnonzero(table[ins.size + 1 : ins.size + 1 + table[ins.size]] == slot)
-                readers = np.searchsorted(table[: ins.size + 1], edges, "right") - 1
+                rows = self._plan.rows(ins)
+                readers = np.searchsorted(rows.begin, np.flatnonzero(rows.source == slot), "right") - 1
             else:
                 readers = np.flatnonzero(table[: ins.size * ins.arity] == slot) // ins.arity
             for reader in (ins.dst + np.unique(readers)).tolist():
@@ -295,8 +295,8 @@ def _first_spoilt(plan: Plan, spoilt: Mask) -> tuple[int, int, int]:
             panel, rest = places // (PANEL * ins.arity), places % (PANEL * ins.arity)
             owner, source = panel * PANEL + rest % PANEL, plan.index[ins.args + rest // PANEL]
         elif ins.kind == KINDS["rows"]:
-            owner = np.searchsorted(plan.index[ins.args : ins.args + ins.size + 1], places, "right") - 1
-            source = plan.index[ins.args + ins.size + 1 + places]
+            rows = plan.rows(ins)
+            owner, source = np.searchsorted(rows.begin, places, "right") - 1, rows.source[places]
         else:
             owner, source = places, np.full(len(places), -1)
         biases = np.flatnonzero(spoilt[ins.bias : ins.bias + ins.size]) if ins.bias >= 0 else np.zeros(0, np.int64)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph.array_types import Float32, Ids
-from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan, extra_floats, halves_of
+from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan, extra_floats, halves_of, in_quads
 from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
 
@@ -114,8 +114,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
 
 def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:
     """The sources that a block of these rows has, and the edge of each of its weights, or -1; None if it would not pay."""
-    row = plan.index[ins.args : ins.args + ins.size + 1]
-    source = plan.index[ins.args + ins.size + 1 :][: row[-1]]
+    row, source, alike = plan.rows(ins)
     first, last = (0, len(plan.input_column) - 1) if ins.reads_data else (int(source.min()), int(source.max()))
     if last - first >= 16 * len(source):  # so far apart that to look would not be linear in the edges
         return None
@@ -123,9 +122,7 @@ def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:
     read[source - first] = True
     slots, number = (np.flatnonzero(read) + first).astype(np.int32), np.cumsum(read) - 1
     width = -(-ins.size // PANEL) * PANEL
-    in_quads = np.empty(ins.size, np.uint8)
-    mlgraph_ext.sweep.find_quads(plan.index[ins.args + ins.size + 1 + row[-1] :][: ins.size], in_quads)
-    shared = int(np.diff(row)[in_quads > 0].sum())
+    shared = int(np.diff(row)[in_quads(alike)].sum())
     alone, quads = (FULL_FROM_DATA, QUADS_FULL_FROM_DATA) if ins.reads_data else (FULL_FROM, QUADS_FULL_FROM)
     if (len(source) - shared) / alone + shared / quads < width * len(slots):
         return None

@@ -81,6 +81,24 @@ class Instruction(NamedTuple):
     masked: int = 0
 
 
+class Rows(NamedTuple):
+    """What the neurons of sparse rows read.
+
+    Attributes
+    ----------
+    begin : int32, shape (neurons + 1,)
+        Where the edges of each neuron begin, and where the last one's end.
+    source : int32, shape (edges,)
+        Slots.
+    alike : int32, shape (neurons,)
+        How many neurons from each on have its sources.
+    """
+
+    begin: Ids
+    source: Ids
+    alike: Ids
+
+
 class Plan:
     """The compiled form of a graph for some outputs; it does not change.
 
@@ -285,6 +303,12 @@ class Plan:
         with_parameters = np.isin(self.program[:, 0], [KINDS["parameter"], KINDS["dense"], KINDS["rows"]])
         return [(i, Instruction(*self.program[i].tolist())) for i in np.flatnonzero(with_parameters).tolist()]
 
+    def rows(self, ins: Instruction) -> Rows:
+        """What the neurons of an instruction of rows read."""
+        table, n = self.index[ins.args :], ins.size + 1
+        n_edges = int(table[ins.size])
+        return Rows(table[:n], table[n : n + n_edges], table[n + n_edges :][: ins.size])
+
     def is_stale(self, graph: Graph) -> bool:
         """Whether the graph has changed since."""
         return self.edits != graph.edits or self.moves != graph.storage.moves
@@ -359,9 +383,7 @@ class Plan:
                 if ins.bias >= 0:
                     units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
             elif ins.kind == KINDS["rows"]:
-                rows = self.index[ins.args : ins.args + ins.size + 1]
-                alike = self.index[ins.args + ins.size + 1 + rows[-1] :][: ins.size]
-                units += [(i, 0, a, b, 0, 0) for a, b in _runs(rows, alike, 2048)]
+                units += [(i, 0, a, b, 0, 0) for a, b in _runs(self.rows(ins), 2048)]
                 if ins.bias >= 0:
                     units += [(i, 1, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
             elif ins.kind == KINDS["parameter"]:
@@ -385,8 +407,6 @@ class Plan:
 
     def _add_by_source(self, slots: Ids, count: Ids, alike: Ids, wanted: npt.NDArray[np.bool_]) -> tuple[int, int]:
         """Add the edges of sparse rows sorted by source, as `rows_adjoint` reads them; their place and number of sources."""
-        in_quads = np.empty(len(count), np.uint8)
-        mlgraph_ext.sweep.find_quads(alike, in_quads)
         edges = np.flatnonzero(wanted).astype(np.int32)
         neurons = np.repeat(np.arange(len(count), dtype=np.int32), count)[edges]
         low = slots[edges] - slots.min()
@@ -395,7 +415,7 @@ class Plan:
         order = np.lexsort(keys)
         slots = slots[edges[order]]
         firsts = np.flatnonzero(np.diff(slots, prepend=-1)).astype(np.int32)
-        single = in_quads[neurons[order]] == 0
+        single = ~in_quads(alike)[neurons[order]]
         begin = np.append(0, np.cumsum(single))[np.append(firsts, len(slots))].astype(np.int32)
         pairs = np.column_stack([edges[order], neurons[order]])[single].reshape(-1)
         return self._add(slots[firsts], begin, pairs), len(firsts)
@@ -417,12 +437,20 @@ def extra_floats(width: int, halves: int) -> int:
     return width * LANES * (3 if halves == 2 else 1)
 
 
-def _runs(rows: Ids, alike: Ids, edges: int) -> list[tuple[int, int]]:
+def in_quads(alike: Ids) -> npt.NDArray[np.bool_]:
+    """Which neurons of rows are swept in quads; `alike` as in `Rows`."""
+    found = np.empty(len(alike), np.uint8)
+    mlgraph_ext.sweep.find_quads(alike, found)
+    return found > 0
+
+
+def _runs(rows: Rows, edges: int) -> list[tuple[int, int]]:
     """Runs of neurons with about `edges` edges each; no quad is cut, so that they are the same in any run."""
+    begin, _, alike = rows
     starts = np.append(0, np.flatnonzero(alike[:-1] == 1) + 1)
     place = np.arange(len(alike)) - np.repeat(starts, alike[starts])  # among those with the same sources
     firsts = np.append(np.flatnonzero(place % mlgraph_ext.sweep.QUAD_NEURONS == 0), len(alike))
-    cuts = np.searchsorted(rows[firsts], np.arange(edges, rows[-1], edges))
+    cuts = np.searchsorted(begin[firsts], np.arange(edges, begin[-1], edges))
     bounds = np.unique([0, *firsts[cuts], len(alike)])
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
 

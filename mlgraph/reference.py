@@ -228,8 +228,9 @@ def neuron(plan: Plan, ins: Instruction, n: int) -> tuple[Ids, Ints]:
     if ins.kind == KINDS["dense"]:
         at = n // PANEL * PANEL * ins.arity + n % PANEL + np.arange(ins.arity) * PANEL
         return plan.index[ins.args : ins.args + ins.arity], ins.weights + at
-    a, b = plan.index[ins.args + n : ins.args + n + 2]
-    return plan.index[ins.args + ins.size + 1 :][a:b], ins.weights + np.arange(a, b)
+    rows = plan.rows(ins)
+    a, b = rows.begin[n : n + 2]
+    return rows.source[a:b], ins.weights + np.arange(a, b)
 
 
 def _weights(p: Array, drop: Dropped, ins: Instruction, at: npt.NDArray[np.int64]) -> Array:

@@ -110,9 +110,8 @@ def test_who_has_the_same_sources_stands_side_by_side():
     plan = plan_of(*hidden)
     [(_, ins)] = plan.trained
     assert plan.node[ins.dst :].tolist() == [hidden[i].id for i in (0, 2, 5, 1, 4, 6, 3)]
-    row = plan.index[ins.args : ins.args + ins.size + 1]
-    assert row.tolist() == [0, 2, 4, 6, 10, 14, 18, 21]
-    assert plan.index[ins.args + 8 + 21 :][:7].tolist() == [3, 2, 1, 3, 2, 1, 1]
+    rows = plan.rows(ins)
+    assert rows.begin.tolist() == [0, 2, 4, 6, 10, 14, 18, 21] and rows.alike.tolist() == [3, 2, 1, 3, 2, 1, 1]
     values = np.arange(6.0)
     want = [values[[node.id for node in some]] @ n.weights for some, n in zip(lists, hidden, strict=True)]
     np.testing.assert_array_equal(g.compile(hidden)([values])[0], want)
@@ -346,9 +345,8 @@ def test_instructions_read_what_is_written_before(case):
             sources = plan.index[ins.args : ins.args + ins.arity * (ins.size if ins.kind == KINDS["operation"] else 1)]
             assert len(sources) and sources.min() >= 0 and sources.max() < written
         elif ins.kind == KINDS["rows"]:
-            rows = plan.index[ins.args : ins.args + ins.size + 1]
-            sources = plan.index[ins.args + ins.size + 1 :][: rows[-1]]
-            assert rows[0] == 0 and (np.diff(rows) > 0).all() and sources.min() >= 0 and sources.max() < written
+            begin, sources, _ = plan.rows(ins)
+            assert begin[0] == 0 and (np.diff(begin) > 0).all() and sources.min() >= 0 and sources.max() < written
         written += ins.size
     assert written == plan.n_slots and (plan.slot[[node.id for node in outputs]] >= 0).all()
 

@@ -8,6 +8,7 @@ import pytest
 import mlgraph
 import mlgraph_ext
 from mlgraph import engine, reference
+from mlgraph import plan as plans
 from mlgraph.arrays import wiring
 from mlgraph.engine import BYTE_SCALE, MANY, Engine, Examples
 from mlgraph.plan import KINDS, Plan
@@ -258,12 +259,9 @@ def in_quads(sweep, plan):
     """Neurons of rows that are swept in quads, and how many should be."""
     found = wanted = 0
     for ins in (ins for _, ins in plan.trained if ins.kind == KINDS["rows"]):
-        row = plan.index[ins.args : ins.args + ins.size + 1]
-        source, alike = np.split(plan.index[ins.args + ins.size + 1 :][: row[-1] + ins.size], [row[-1]])
-        out = np.empty(ins.size, np.uint8)
-        sweep.find_quads(alike, out)
-        found += int(out.sum())
-        same = Counter(tuple(some) for some in np.split(source, row[1:-1]))
+        rows = plan.rows(ins)
+        found += int(np.count_nonzero(plans.in_quads(rows.alike)))
+        same = Counter(tuple(some) for some in np.split(rows.source, rows.begin[1:-1]))
         wanted += sum(n if n % 4 == 3 else n - n % 4 for n in same.values())
     return found, 0 if sweep.__name__.endswith(("v2", "baseline")) else wanted
 
