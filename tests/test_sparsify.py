@@ -127,6 +127,19 @@ def test_gradual_pruning(scope):
         assert layer_sizes(net) == pytest.approx([0.2 * n for n in made], abs=0.01 * sum(made))
 
 
+@pytest.mark.parametrize("by", ["magnitude", "saliency"])
+def test_gradual_pruning_in_blocks(by):
+    """More neurons keep a source together than by chance, and the run learns."""
+    shared = []
+    for block in (1, 4):
+        net = network()
+        net.fit(X, Y, sparsify=GradualPruning(0.7, updates=10, block=block, by=by), **OPTIONS)
+        assert net.sparsity == pytest.approx(0.7, abs=0.01) and net.evaluate(X, Y)["accuracy"] > 0.8
+        mask = net.layers[0].mask.reshape(6, 4, 30).sum(axis=1)
+        shared.append(np.mean((mask == 0) | (mask == 4)))
+    assert shared[1] > 0.75 > 0.5 > shared[0]
+
+
 def by_target(edges):
     return edges.target * 1000.0 + edges.source
 
