@@ -21,13 +21,14 @@ from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan, extra_floa
 from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
 
-FULL_FROM_DATA, FULL_FROM = 0.21, 0.52
+FULL_FROM_DATA, FULL_FROM = 0.19, 0.52
 """Shares of a block's weights, padding included, from which on it takes a step faster than rows: if it reads the data, else.
 
-Of MNIST, and of 304 neurons that read 304, at batch 128, by the v4 build on two threads (bench/thresholds.py).
+If it reads the data these are shares of all columns: the ones that are no longer read are those that held least, which cost a
+block least. Of MNIST, and of 304 neurons that read 304, at batch 128, by the v4 build on two threads (bench/thresholds.py).
 """
 
-QUADS_FULL_FROM_DATA, QUADS_FULL_FROM = 0.28, 0.78
+QUADS_FULL_FROM_DATA, QUADS_FULL_FROM = 0.285, 0.78
 """The same for rows that are all in quads (mlgraph_ext/_quads.pxi)."""
 
 
@@ -124,7 +125,7 @@ def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:
     width = -(-ins.size // PANEL) * PANEL
     shared = int(np.diff(row)[in_quads(alike)].sum())
     alone, quads = (FULL_FROM_DATA, QUADS_FULL_FROM_DATA) if ins.reads_data else (FULL_FROM, QUADS_FULL_FROM)
-    if (len(source) - shared) / alone + shared / quads < width * len(slots):
+    if (len(source) - shared) / alone + shared / quads < width * (plan.n_columns if ins.reads_data else len(slots)):
         return None
     edge = np.full(width * len(slots), -1, np.int32)
     # Nodes of equal value are one slot. A neuron may read one twice, by two weights; a block has place for one of them.

@@ -149,9 +149,9 @@ class Model:
         ----------
         sparsity : float
             Share of the edges that is gone afterwards, of as many as `Model.sparsity` counts; nothing goes where it is gone
-            already. With ``scope="layer"``, and where scores are equal, something may be left without a live source or without
-            a way to an output. That goes, too, so that more may be gone than asked for: `sparsity` then says how much.
-            Of a model that shares its graph with others only what is not theirs alone.
+            already. With ``scope="layer"``, and where scores are equal, as in blocks, something may be left without a live
+            source or without a way to an output. That goes, too, so that more may be gone than asked for: `sparsity` then says
+            how much. Of a model that shares its graph with others only what is not theirs alone.
         neurons : float
             In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
         by : str or callable
@@ -166,7 +166,8 @@ class Model:
             Neurons side by side in a layer (a level) that keep or lose a source together: the score of each of their edges is
             the root of the mean square of those from that source (of a callable's, the mean). With AVX2 or AVX-512 neurons
             with the same sources are swept faster than others, best in fours (Lin et al. 2022, 1xN pattern for pruning
-            convolutional neural networks). An edge of a block goes alone where its neuron has grown weak.
+            convolutional neural networks). An edge of a block goes alone where its neuron has grown weak, and one block is
+            cut in two for the number that was asked for. `compact` numbers the neurons anew, and so their blocks.
         data : (x, y), optional
             For the saliency.
         seed : int

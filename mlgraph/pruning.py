@@ -404,8 +404,8 @@ def _block_of(model: Model, edges: Edges, block: int) -> npt.NDArray[np.int64]:
 
 def _of_blocks(score: Scores, together: npt.NDArray[np.int64], *, squared: bool) -> Scores:
     """For each score the mean of those that have its number; or the root of the mean of the squares."""
-    limit = np.sqrt(np.finfo(float).max) / len(score)
-    score = np.clip(score, -limit, limit)  # no sum is infinite
+    limit = np.finfo(float).max / max(1, len(score))  # of what is added up: no sum is infinite
+    score = np.minimum(np.abs(score), np.sqrt(limit)) if squared else np.clip(score, -limit, limit)
     mean = np.bincount(together, score**2 if squared else score) / np.bincount(together)
     return np.asarray((np.sqrt(mean) if squared else mean)[together])
 

@@ -131,10 +131,11 @@ def test_units_do_not_cut_quads():
 
 
 @pytest.mark.parametrize(
-    ("n", "columns", "kind"), [(8, 4, "rows"), (31, 4, "rows"), (32, 4, "dense"), (8, 5, "dense"), (8, 0, "dense")]
+    ("n", "columns", "kind"),
+    [(8, 4, "rows"), (31, 4, "rows"), (32, 4, "dense"), (8, 5, "rows"), (40, 7, "rows"), (8, 8, "dense"), (8, 0, "dense")],
 )
-def test_few_neurons_that_read_some_of_the_data_are_rows(n, columns, kind):
-    """Of the data half at most; what reads more of them, or others too, is a block."""
+def test_what_reads_some_of_the_data_is_rows(n, columns, kind):
+    """Of few neurons, or of most of the data; what reads all of them, or others too, is a block."""
     g = mlgraph.Graph()
     x = g.inputs(8)
     inner = [g.add_neuron(x, "tanh", weights=np.ones(8)) for _ in range(3)]

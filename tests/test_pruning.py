@@ -158,7 +158,9 @@ def test_operations_are_no_neurons_of_a_block():
 
 
 def test_blocks_of_infinite_scores():
-    """What is infinite is compared as a large number is."""
+    """What is infinite is compared as a large number is. There may be no scores at all."""
+    assert len(pruning._of_blocks(np.zeros(0), np.zeros(0, np.int64), squared=True)) == 0
+    np.testing.assert_array_equal(pruning._of_blocks(np.array([1e300, 3e300]), np.zeros(2, int), squared=False), [2e300] * 2)
     net, other = network(False), network(False)
     net.prune(0.4, by=lambda edges: np.where(edges.source % 2, np.inf, -np.inf), block=4)
     other.prune(0.4, by=lambda edges: np.where(edges.source % 2, 1.0, -1.0), block=4)
