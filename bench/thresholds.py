@@ -104,7 +104,7 @@ def some(sparse: bool) -> Iterator[tuple[float, list[float]]]:
         net.layers[0].mask = np.repeat(rng.random((256 // n, 784)) < 0.25, n, axis=0)
         x = mnist.train_x[:6400] if sparse else floats(rng, 784)
         run = fitted(net, x, mnist.train_y[:6400])
-        yield n, seconds(run, [(plan, "DENSE_OF_SOME", n + 1), (plan, "DENSE_OF_SOME", n)])
+        yield n, seconds(run, [(plan, "DENSE_BESIDE", n + 1), (plan, "DENSE_BESIDE", n)])
 
 
 def sparse() -> Iterator[tuple[float, list[float]]]:
@@ -152,8 +152,8 @@ def main() -> None:
     for name in ("FULL_FROM_DATA", "FULL_FROM", "QUADS_FULL_FROM_DATA", "QUADS_FULL_FROM"):
         show(f"mlgraph.filling.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))
     show("mlgraph.plan.DENSE_FROM", plan.DENSE_FROM, "neurons", ("rows", "block"), dense())
-    show("mlgraph.plan.DENSE_OF_SOME, MNIST", plan.DENSE_OF_SOME, "neurons", ("rows", "block"), some(sparse=True))
-    show("mlgraph.plan.DENSE_OF_SOME, floats", plan.DENSE_OF_SOME, "neurons", ("rows", "block"), some(sparse=False))
+    show("mlgraph.plan.DENSE_BESIDE, MNIST", plan.DENSE_BESIDE, "neurons", ("rows", "block"), some(sparse=True))
+    show("mlgraph.plan.DENSE_BESIDE, floats", plan.DENSE_BESIDE, "neurons", ("rows", "block"), some(sparse=False))
 
 
 if __name__ == "__main__":

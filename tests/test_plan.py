@@ -86,9 +86,21 @@ def test_neurons_made_one_by_one_become_a_block():
 def test_blocks_by_activation_bias_and_order_of_sources():
     g = mlgraph.Graph()
     x = g.inputs(6)
-    made = [*neurons(g, x, 8), *neurons(g, x, 9, activation="relu"), *neurons(g, x[::-1], 10)]
+    made = [*neurons(g, x, 32), *neurons(g, x, 9, activation="relu"), *neurons(g, x[::-1], 33)]
     made += [g.add_neuron(x, bias=None) for _ in range(11)]
-    assert sorted(kinds(plan_of(*made))) == [("dense", 8), ("dense", 9), ("dense", 10), ("dense", 11)]
+    assert sorted(kinds(plan_of(*made))) == [("dense", 9), ("dense", 11), ("dense", 32), ("dense", 33)]
+    assert sorted(kinds(plan_of(*made[:31], *made[41:]))) == [("dense", 11), ("dense", 33), ("rows", 31)]
+
+
+def test_few_beside_others_are_rows():
+    """Which all together may be filled: blocks of 8 in a layer that was pruned by them."""
+    net = mlgraph.Network(40, seed=0)
+    for size in (24, 48, 9):
+        net.add_layer(size, activation="tanh")
+    net.layers[1].mask = np.repeat(np.random.default_rng(0).random((6, 24)) < 0.9, 8, axis=0)
+    engine = net._engine("loss")
+    assert kinds(engine.plan) == [("dense", 24), ("rows", 48), ("dense", 9)]
+    assert kinds(engine.filled.plan) == [("dense", 24), ("dense", 48), ("dense", 9)]
 
 
 def test_what_shares_no_sources_is_rows():
