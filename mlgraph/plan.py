@@ -33,7 +33,7 @@ DENSE_FROM = 8
 """Neurons that must share their sources to be a dense block: a panel of `PANEL` costs about half as many sparse rows."""
 
 DENSE_BESIDE = 32
-"""The same where neurons like them on their level have other sources, and where they read half of the data's columns at most.
+"""The same where most neurons like them on their level have other sources, and for half of the data's columns at most.
 
 Fewer are rows, which all together may be filled up to one block, which skips zeros of the data (filling.py): layers cut in
 blocks of 8 or 16 neurons take a quarter to four fifths of the time. More are faster by themselves, if the data have no zeros
@@ -506,10 +506,10 @@ def _group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[An
     n_inputs = np.count_nonzero(low.code[low.order] == INPUT)
     few = size < DENSE_BESIDE
     rows = (0 < read) & (read < n_inputs) & (few | (2 * read > n_inputs))
-    # Beside other lists few are better rows, which all together may be filled.
+    # Beside many others few are better rows, which all together may be filled.
     beside = (low.level[neurons] * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
     _, of, total = np.unique(beside, return_inverse=True, return_counts=True)
-    rows |= few & (size < total[of])
+    rows |= few & (2 * size < total[of])
     shape[at] = np.where((size >= DENSE_FROM) & ~rows, which, -1)
     lead = nodes.copy()
     lead[at] = neurons[one[inverse]]

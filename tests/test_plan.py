@@ -90,6 +90,7 @@ def test_blocks_by_activation_bias_and_order_of_sources():
     made += [g.add_neuron(x, bias=None) for _ in range(11)]
     assert sorted(kinds(plan_of(*made))) == [("dense", 9), ("dense", 11), ("dense", 32), ("dense", 33)]
     assert sorted(kinds(plan_of(*made[:31], *made[41:]))) == [("dense", 11), ("dense", 33), ("rows", 31)]
+    assert sorted(kinds(plan_of(*made[:20], *neurons(g, x[:2], 4)))) == [("dense", 20), ("rows", 4)]
 
 
 def test_few_beside_others_are_rows():
