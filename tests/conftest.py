@@ -8,7 +8,7 @@ import pytest
 import mlgraph_ext
 
 pytest_plugins = ["checkpoint_runs", "mnist_program"]
-pytest.register_assert_rewrite("fuzz_files", "fuzz_graphs", "fuzz_command_line")
+pytest.register_assert_rewrite("fuzz_files", "fuzz_graphs", "fuzz_command_line", "swept")
 
 # Examples are run against the one `sweep` that the test has from its fixture.
 same_fixture = [hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow]

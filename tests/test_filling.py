@@ -4,6 +4,7 @@ import weakref
 
 import numpy as np
 import pytest
+from swept import data
 
 import mlgraph
 from mlgraph import reference
@@ -22,14 +23,6 @@ def lightly_pruned(sizes=(60, 30, 32, 6), share=0.3, seed=0, **options):
     net.add_layer(sizes[-1], activation="softmax")
     net.prune(share, by="random", scope="layer", seed=seed)
     return net
-
-
-def data(n, n_inputs, classes, kind, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.integers(0, 256, (n, n_inputs), np.uint8)
-    if kind == "sparse":
-        x[rng.random(x.shape) < 0.8] = 0
-    return (rng.normal(size=x.shape) if kind == "float" else x), rng.integers(0, classes, n)
 
 
 def sources(net):
