@@ -115,7 +115,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
 
 def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:
     """The sources that a block of these rows has, and the edge of each of its weights, or -1; None if it would not pay."""
-    row, source, alike = plan.rows(ins)
+    row, source, alike, _ = plan.rows(ins)
     first, last = (0, len(plan.input_column) - 1) if ins.reads_data else (int(source.min()), int(source.max()))
     if last - first >= 16 * len(source):  # so far apart that to look would not be linear in the edges
         return None

@@ -92,11 +92,14 @@ class Rows(NamedTuple):
         Slots.
     alike : int32, shape (neurons,)
         How many neurons from each on have its sources.
+    whole : int32, shape (neurons,)
+        The same for adjoints; 1 where some source wants none, so that the neuron goes down to the others by itself.
     """
 
     begin: Ids
     source: Ids
     alike: Ids
+    whole: Ids
 
 
 class Plan:
@@ -273,7 +276,7 @@ class Plan:
         if shared:
             args, back, n_back = self._add(slots), 0, 0
         else:
-            whole = alike.copy()  # where a quad may go down to the sources: all of them have adjoints
+            whole = alike.copy()
             whole[np.repeat(np.arange(n), low.count[group])[~wanted]] = 1
             args = self._add(np.append(0, np.cumsum(low.count[group])).astype(np.int32), slots, alike, whole)
             back, n_back = self._add_by_source(slots, low.count[group], whole, wanted) if wanted.any() else (0, 0)
@@ -310,7 +313,8 @@ class Plan:
         """What the neurons of an instruction of rows read."""
         table, n = self.index[ins.args :], ins.size + 1
         n_edges = int(table[ins.size])
-        return Rows(table[:n], table[n : n + n_edges], table[n + n_edges :][: ins.size])
+        begin, source, alike, whole, _ = np.split(table, np.cumsum([n, n_edges, ins.size, ins.size]))
+        return Rows(begin, source, alike, whole)
 
     def is_stale(self, graph: Graph) -> bool:
         """Whether the graph has changed since."""
@@ -449,7 +453,7 @@ def in_quads(alike: Ids) -> npt.NDArray[np.bool_]:
 
 def _runs(rows: Rows, edges: int) -> list[tuple[int, int]]:
     """Runs of neurons with about `edges` edges each; no quad is cut, so that they are the same in any run."""
-    begin, _, alike = rows
+    begin, alike = rows.begin, rows.alike
     starts = np.append(0, np.flatnonzero(alike[:-1] == 1) + 1)
     place = np.arange(len(alike)) - np.repeat(starts, alike[starts])  # among those with the same sources
     firsts = np.append(np.flatnonzero(place % mlgraph_ext.sweep.QUAD_NEURONS == 0), len(alike))

@@ -359,7 +359,7 @@ def test_instructions_read_what_is_written_before(case):
             sources = plan.index[ins.args : ins.args + ins.arity * (ins.size if ins.kind == KINDS["operation"] else 1)]
             assert len(sources) and sources.min() >= 0 and sources.max() < written
         elif ins.kind == KINDS["rows"]:
-            begin, sources, _ = plan.rows(ins)
+            begin, sources, _, _ = plan.rows(ins)
             assert begin[0] == 0 and (np.diff(begin) > 0).all() and sources.min() >= 0 and sources.max() < written
         written += ins.size
     assert written == plan.n_slots and (plan.slot[[node.id for node in outputs]] >= 0).all()
