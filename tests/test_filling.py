@@ -55,6 +55,17 @@ def test_rows_in_quads_are_filled_later(sweep, together, share, filled):
     assert (fill(net._engine("loss").plan)[1] is not None) == (filled or (share > 0.52 and not quads))
 
 
+@pytest.mark.parametrize(("columns", "filled"), [(100, True), (400, False)])
+def test_columns_that_nobody_reads_count(columns, filled):
+    """Half of the edges from 60 columns: that is 0.3 of all, or 0.075."""
+    net, rng = mlgraph.Network(columns, seed=0), np.random.default_rng(0)
+    net.add_layer(32, activation="tanh")
+    net.add_layer(6, activation="softmax")
+    net.layers[0].mask = (rng.random((32, columns)) < 0.5) & (np.arange(columns) < 60)
+    plan = net._engine("loss").plan
+    assert plan.n_columns == columns and len(plan.input_column) == 60 and (fill(plan)[1] is not None) == filled
+
+
 @pytest.mark.parametrize("kind", ["operations", "written"])
 def test_a_source_that_comes_twice_is_not_filled(monkeypatch, kind):
     """Two nodes of equal value are one slot, and a neuron that reads both has two weights for it."""
