@@ -9,7 +9,8 @@ import pytest
 from rivals import network
 
 import mlgraph_ext
-from mlgraph.engine import STATE, Examples
+from mlgraph.engine import STATE
+from mlgraph.examples import Examples
 from mlgraph.nonfinite import Guard
 from mlgraph.plan import KINDS, LANES
 

@@ -17,7 +17,8 @@ from machine import facts
 from rivals import network
 
 import mlgraph
-from mlgraph import engine, filling, fitting, plan
+from mlgraph import engine, examples, filling, fitting, plan
+from mlgraph import threads as policy
 from mlgraph.datasets import load_mnist
 
 Way = tuple[Any, str, Any]
@@ -114,7 +115,7 @@ def sparse() -> Iterator[tuple[float, list[float]]]:
         runs = rng.random((6400, 196)) < share
         x = (np.repeat(runs, 4, axis=1) * rng.integers(1, 256, (6400, 784))).astype(np.uint8)
         run = fitted(network(300), x, rng.integers(0, 10, 6400))
-        yield share, seconds(run, [(engine, "SPARSE_BELOW", -1.0), (engine, "SPARSE_BELOW", 2.0)])
+        yield share, seconds(run, [(examples, "SPARSE_BELOW", -1.0), (examples, "SPARSE_BELOW", 2.0)])
 
 
 def few() -> Iterator[tuple[float, list[float]]]:
@@ -145,9 +146,9 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in facts().items()))
     if mlgraph.default_threads() > 1:
         of_threads = "multiply-adds of a step", ("one thread", "two")
-        show("mlgraph.engine.WORK_PER_THREAD", engine.WORK_PER_THREAD, *of_threads, threads(many=False))
-        show("mlgraph.engine.WORK_OF_TWO", engine.WORK_OF_TWO, *of_threads, threads(many=True))
-    show("mlgraph.engine.SPARSE_BELOW", engine.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
+        show("mlgraph.threads.WORK_PER_THREAD", policy.WORK_PER_THREAD, *of_threads, threads(many=False))
+        show("mlgraph.threads.WORK_OF_TWO", policy.WORK_OF_TWO, *of_threads, threads(many=True))
+    show("mlgraph.examples.SPARSE_BELOW", examples.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
     show("mlgraph.engine.FEW", engine.FEW, "examples of a step", ("all", "entries"), few())
     for name in ("FULL_FROM_DATA", "FULL_FROM", "QUADS_FULL_FROM_DATA", "QUADS_FULL_FROM"):
         show(f"mlgraph.filling.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from mlgraph.engine import available_threads as default_threads
 from mlgraph.function import Function, Gradients
 from mlgraph.functions import *  # noqa: F403
 from mlgraph.functions import __all__ as _functions
@@ -10,6 +9,7 @@ from mlgraph.graph import CycleError, Graph
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
 from mlgraph.nonfinite import NonFiniteError
+from mlgraph.threads import available_threads as default_threads
 from mlgraph.training import History, Progress
 from mlgraph.views import Edge, Neuron, Node
 from mlgraph_ext import ISA

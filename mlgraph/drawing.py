@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Ids
 from mlgraph.checks import real_array, shown, whole
-from mlgraph.engine import Examples
+from mlgraph.examples import Examples
 from mlgraph.formula import formula
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import gather, topological

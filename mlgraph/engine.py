@@ -1,13 +1,10 @@
-"""Runs a plan over data: checks what comes, owns the working memory, decides on threads, calls the sweep."""
+"""Runs a plan over data: owns the working memory, chooses among the kernels, calls the sweep."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from contextlib import nullcontext, suppress
-from functools import cache, cached_property
+from contextlib import nullcontext
+from functools import cached_property
 from operator import is_
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,12 +12,13 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph.array_types import Float32, Ints
-from mlgraph.checks import real_array, whole
+from mlgraph.examples import Examples
 from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
 from mlgraph.interrupts import uninterrupted
 from mlgraph.plan import LANES, Plan
 from mlgraph.storage import FROZEN, PANEL, aligned
+from mlgraph.threads import threads_for
 
 LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4, "binary_cross_entropy": 5}
 """Losses, as the kernels number them."""
@@ -34,211 +32,17 @@ STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam":
 BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
 """What a byte of uint8 data stands for."""
 
-RUN, LIST_TILES = mlgraph_ext.sweep.RUN_COLUMNS, mlgraph_ext.sweep.LIST_TILES
-"""Columns that blocks skip together where all are zero, and tiles that may share a list of those that are not."""
-
-SPARSE_BELOW = 0.9
-"""Share of runs of columns that are not all zero below which skipping the others pays."""
+LIST_TILES = mlgraph_ext.sweep.LIST_TILES
+"""Tiles that may share a list of what is not zero."""
 
 MOST_LISTED = 2**25
 """Floats that the lists of a worker may take at most: those of a step of 19,840 examples of MNIST. Few are ever touched."""
-
-MANY = 2**22
-"""Floats from which on it pays to look whether they are bytes: more than the caches hold."""
 
 FEW = LANES
 """Examples of a step for which skipping zeros pays even where there are none: they are one tile, and one thread's otherwise.
 
 In a run whose steps differ in size the smallest decides for all of them.
 """
-
-MOST_THREADS = 1024
-"""More than this is a mistake, and may be more than the system can start: libgomp then ends the process."""
-
-WORK_PER_THREAD = 400_000
-"""Multiply-adds of a step for which one more thread pays: about 10 microseconds, several times what waiting costs."""
-
-WORK_OF_TWO, MANY_STEPS = 200_000, 100
-"""Multiply-adds of a step for which two threads pay, if so many steps come one after the other that none has to be woken."""
-
-
-@cache
-def _cgroup_quota(mount: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> int | None:
-    """Processors that the cgroups of this process may use, of either version; None without a quota."""
-    quotas = []
-    try:
-        lines = Path(membership).read_text().splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        # A group has no more than those above it. In a container they may stand where the file system begins.
-        _, controllers, group = line.split(":", 2)
-        for level in [PurePosixPath(group), *PurePosixPath(group).parents]:
-            folder = Path(mount, controllers, *level.parts[1:])
-            files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
-            with suppress(OSError, ValueError):  # no such level, another controller, or "max", which is -1 in version 1
-                quota, period = map(int, " ".join((folder / name).read_text() for name in files).split())
-                if quota > 0:
-                    quotas.append(max(1, quota // period))
-    return min(quotas, default=None)
-
-
-@cache
-def _warn_of_one_thread() -> None:
-    warnings.warn("mlgraph was built without OpenMP and runs on one thread", RuntimeWarning, stacklevel=3)
-
-
-def available_threads() -> int:
-    """Processors this process may use: affinity, cgroup quota, OMP_NUM_THREADS and threadpoolctl respected."""
-    if not mlgraph_ext.sweep.PARALLEL:
-        _warn_of_one_thread()
-        return 1
-    limits = [
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        mlgraph_ext.sweep.max_threads(),
-    ]
-    quota = _cgroup_quota()
-    if quota is not None:
-        limits.append(quota)
-    value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if value.isdigit() and int(value) > 0:
-        limits.append(int(value))
-    return min(limits)
-
-
-_forked = False
-
-
-def _after_fork() -> None:
-    # libgomp's pool does not survive a fork: a child that enters a parallel region waits for threads that are not there.
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def checked_threads(n_threads: int | None) -> int | None:
-    """What a user wishes for: 1 to `MOST_THREADS`, or None; else a ValueError."""
-    return None if n_threads is None else whole("n_threads", n_threads, 1, MOST_THREADS)
-
-
-def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
-    """Number of threads for steps of `work` multiply-adds each.
-
-    Parameters
-    ----------
-    n_threads : int or None
-        The user's wish, 1 to `MOST_THREADS`; None: as many as the machine has and the work is worth.
-    """
-    wish = checked_threads(n_threads)
-    if _forked:
-        return 1
-    if wish is not None:
-        return wish
-    worth = max(int(work // WORK_PER_THREAD), 1 + (work >= WORK_OF_TWO and steps >= MANY_STEPS))
-    return min(available_threads(), worth) if worth > 1 else 1
-
-
-class Examples:
-    """Data in the form that the sweep reads; checks it.
-
-    Parameters
-    ----------
-    x : array_like, shape (examples, inputs)
-        uint8 (a byte b is read as b / 255), float32, float64 or other real numbers (read as float32).
-    n_inputs : int
-        Columns expected.
-    what : str
-        What errors call the data.
-    """
-
-    def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
-        array = real_array(what, x)
-        if array.ndim != 2 or array.shape[1] != n_inputs:
-            raise ValueError(f"{what}: expected shape (examples, {n_inputs}), came {array.shape}")
-        self.array: npt.NDArray[Any] = array
-        if array.dtype not in (np.uint8, np.float32):
-            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
-                self.array = array.astype(np.float32)
-        self.array = np.ascontiguousarray(self.array)
-        self._what = what
-        self._narrowed: tuple[bytes, Examples] | None = None
-        self._room: npt.NDArray[Any] | None = None
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    @property
-    def bytes(self) -> npt.NDArray[np.uint8] | None:
-        """The data if they are bytes."""
-        return self.array if self.array.dtype == np.uint8 else None
-
-    @property
-    def floats(self) -> Float32 | None:
-        """The data if they are floats."""
-        return self.array if self.array.dtype != np.uint8 else None
-
-    def check_trainable(self) -> None:
-        """Raise ValueError if there is no example, or one has a value that is not finite; it names the first."""
-        if len(self) == 0:
-            raise ValueError(f"{self._what}: expected at least one example, came none")
-        if not np.isfinite(self.largest):
-            i, j = np.argwhere(~np.isfinite(self.array))[0]
-            came = f"{self.array[i, j]} in example {i}, column {j}"
-            raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, came {came}")
-
-    def warn_of_truths(self) -> None:
-        """Warn if the data are bytes of 0 and 1, which will be read as 0 and 1/255."""
-        x = self.bytes
-        if x is not None and x.size and x[:: len(x) // 64 + 1].max() <= 1 and x.max() == 1:
-            what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
-            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=3)
-
-    def in_bytes(self, n_threads: int | None = None) -> Examples:
-        """The same data as bytes, where there are many and each is exactly byte / 255: a quarter of the memory to read."""
-        x = self.floats
-        if x is None or x.size < MANY or not self._are_bytes(x[:: len(x) // 64 + 1], 1)[0]:
-            return self
-        found, array = self._are_bytes(x, threads_for(n_threads, x.size))
-        return Examples(array, array.shape[1], self._what) if found else self
-
-    @staticmethod
-    def _are_bytes(x: Float32, n_threads: int) -> tuple[bool, npt.NDArray[np.uint8]]:
-        array = np.empty(x.shape, np.uint8)
-        return mlgraph_ext.sweep.as_bytes(np.ascontiguousarray(x), array, n_threads), array
-
-    @cached_property
-    def largest(self) -> float:
-        """The largest absolute value, at least 1; not finite if one of them is not."""
-        if self.floats is None or self.floats.size == 0:
-            return 1.0
-        return float(np.maximum(1.0, np.maximum(self.floats.max(), -self.floats.min())))
-
-    @cached_property
-    def are_sparse(self) -> bool:
-        """Whether skipping runs of zeros pays in steps of many examples: enough of them are zero."""
-        sample = self.array[:: max(1, len(self) // 256)]
-        rest = -sample.shape[1] % RUN
-        sample = np.pad(sample, ((0, 0), (0, rest))) if rest else np.ascontiguousarray(sample)
-        runs = sample.view({1: "u4", 4: "c16"}[sample.itemsize])  # four numbers in one: it is zero if they all are
-        return bool(np.count_nonzero(runs) <= SPARSE_BELOW * runs.size)
-
-    def narrowed(self, columns: npt.NDArray[np.int32], n_threads: int = 1) -> Examples:
-        """These columns alone, side by side; those asked for last are kept."""
-        if np.array_equal(columns, np.arange(self.array.shape[1])):
-            return self
-        key = columns.tobytes()
-        if self._narrowed is None or self._narrowed[0] != key:
-            size = len(self) * len(columns)
-            if self._room is None or len(self._room) < size:
-                self._room = np.empty(size, self.array.dtype)
-            few = self._room[:size].reshape(len(self), len(columns))  # over those of before, which nobody reads any more
-            mlgraph_ext.sweep.take_columns(self.array.view(np.uint8), columns, few.view(np.uint8), few.itemsize, n_threads)
-            self._narrowed = key, Examples(few, len(columns), self._what)
-        return self._narrowed[1]
-
 
 _START = np.zeros(1, np.int64)
 _NO_RATE = np.zeros(1, np.float32)
@@ -406,7 +210,9 @@ class Engine:
         sparse = direct and plan.dense_read_data and (few or examples.are_sparse) and self._weights_are_finite(parameters)
         as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
         input_column = plan.input_column
-        narrow = sparse and len(input_column) < examples.array.shape[1]
+        narrow = n_in < examples.array.shape[1] and (
+            sparse or (as_bytes and examples.pays_narrowed(input_column, int(size.sum())))
+        )
         if narrow:
             examples, input_column = examples.narrowed(input_column, n_threads), np.arange(n_in, dtype=np.int32)
         # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.

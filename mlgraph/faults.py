@@ -9,7 +9,8 @@ import numpy as np
 
 from mlgraph import ops, reference
 from mlgraph.array_types import Doubles, Float32, Ids, Ints, Mask
-from mlgraph.engine import Engine, Examples
+from mlgraph.engine import Engine
+from mlgraph.examples import Examples
 from mlgraph.plan import KINDS, LANES, Instruction, Plan
 from mlgraph.storage import PANEL
 

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import LARGEST, one_of, share, shown, truth, whole
-from mlgraph.engine import FEW, STATE, Examples, checked_threads
+from mlgraph.engine import FEW, STATE
+from mlgraph.examples import Examples
 from mlgraph.losses import empty_answers
 from mlgraph.nonfinite import POLICIES, Guard
+from mlgraph.threads import checked_threads
 from mlgraph.training import History, Progress, RunState, epoch_steps, train
 
 if TYPE_CHECKING:

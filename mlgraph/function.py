@@ -11,7 +11,8 @@ import numpy.typing as npt
 from mlgraph.array_types import Float32
 from mlgraph.arrays import edges
 from mlgraph.checks import float_array, plain
-from mlgraph.engine import Engine, Examples
+from mlgraph.engine import Engine
+from mlgraph.examples import Examples
 from mlgraph.graph import INPUT, NEURON, PARAMETER, Graph, checked_graph
 from mlgraph.plan import Plan
 from mlgraph.views import Neuron, Node

@@ -11,12 +11,14 @@ from mlgraph.array_types import Float32, Ids, Mask
 from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import one_of, share, shown, whole
 from mlgraph.edits import grow
-from mlgraph.engine import Engine, Examples, checked_threads
+from mlgraph.engine import Engine
+from mlgraph.examples import Examples
 from mlgraph.graph import INPUT, Graph
 from mlgraph.lowering import topological
 from mlgraph.network import Network
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES, Criterion, Data, Scores, accumulated, asked, best_of, check_scores, required_data
+from mlgraph.threads import checked_threads
 from mlgraph.trace import trace
 
 __all__ = ["Gaps", "absent", "absent_gradient", "grow_best", "place_scores", "regrow"]

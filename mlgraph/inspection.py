@@ -13,7 +13,8 @@ from mlgraph.array_types import Ids
 from mlgraph.arrays import Wiring, wiring
 from mlgraph.checks import plain
 from mlgraph.edits import cut, named
-from mlgraph.engine import Engine, Examples
+from mlgraph.engine import Engine
+from mlgraph.examples import Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.lowering import gather, topological
 from mlgraph.model import Model

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ids, Ints
 from mlgraph.checks import plain
-from mlgraph.engine import Engine, Examples
+from mlgraph.engine import Engine
+from mlgraph.examples import Examples
 from mlgraph.fitting import fit
 from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
 from mlgraph.losses import CROSS_ENTROPIES, define_loss, empty_answers, read_targets

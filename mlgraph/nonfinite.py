@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ints
-from mlgraph.engine import STATE, Examples
+from mlgraph.engine import STATE
+from mlgraph.examples import Examples
 from mlgraph.faults import SWEEPS, Fault, Search
 from mlgraph.losses import empty_answers
 from mlgraph.views import Neuron

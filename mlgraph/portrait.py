@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.engine import Examples
+from mlgraph.examples import Examples
 from mlgraph.network import Network
 from mlgraph.plotting import save_figure, without_matplotlib
 from mlgraph.trace import trace

@@ -12,12 +12,14 @@ from mlgraph.array_types import Float32, Ids, Mask
 from mlgraph.arrays import Edges, Wiring, wiring
 from mlgraph.checks import one_of, plain, real_array, share, shown, whole
 from mlgraph.edits import cut
-from mlgraph.engine import Engine, Examples, checked_threads
+from mlgraph.engine import Engine
+from mlgraph.examples import Examples
 from mlgraph.graph import NEURON, Graph
 from mlgraph.lowering import is_live, topological
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.storage import FROZEN
+from mlgraph.threads import checked_threads
 from mlgraph.views import Neuron
 from mlgraph_ext import _topology
 

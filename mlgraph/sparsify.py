@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Doubles
 from mlgraph.checks import one_of, share, whole
-from mlgraph.engine import Examples
+from mlgraph.examples import Examples
 from mlgraph.growing import absent, grow_best, place_scores
 from mlgraph.model import Model
 from mlgraph.network import Network

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mlgraph import intervals, reference
 from mlgraph.checks import float_array, shown, whole
-from mlgraph.engine import Examples
+from mlgraph.examples import Examples
 from mlgraph.function import Function
 from mlgraph.views import Node
 

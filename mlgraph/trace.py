@@ -11,7 +11,8 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids
 from mlgraph.checks import plain
-from mlgraph.engine import Engine, Examples
+from mlgraph.engine import Engine
+from mlgraph.examples import Examples
 from mlgraph.graph import INPUT, NEURON, Graph
 from mlgraph.plan import Plan
 from mlgraph.views import Node

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Doubles, Float32, Ints
 from mlgraph.checks import LARGEST
-from mlgraph.engine import Examples
+from mlgraph.examples import Examples
 
 if TYPE_CHECKING:
     from mlgraph.nonfinite import Guard

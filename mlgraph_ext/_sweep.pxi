@@ -105,11 +105,11 @@ def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
 
 
 def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:, ::1] out, int size, int n_threads):
-    """out[i, k] = x[i, columns[k]]: numbers of `size` bytes, 1 or 4, in arrays that are seen as bytes."""
+    """out[i, k] = x[i, columns[k]]: numbers of `size` bytes, 1 or 4, in arrays that are seen as bytes; the rest is left."""
     cdef int64_t i, k, n = columns.shape[0], most = x.shape[1] // size
-    if size not in (1, 4) or out.shape[0] != x.shape[0] or out.shape[1] != n * size:
-        raise ValueError(f"size, out: expected 1 or 4, and shape {x.shape[0], n * size}, "
-                         f"came {size}, and {out.shape[0], out.shape[1]}")
+    if size not in (1, 4) or out.shape[0] != x.shape[0] or out.shape[1] < n * size:
+        raise ValueError(f"size, out: expected 1 or 4, and {x.shape[0]} rows of {n * size} bytes or more, "
+                         f"came {size}, and {out.shape[0]} of {out.shape[1]}")
     for k in range(n):
         if not 0 <= columns[k] < most:
             raise ValueError(f"columns: expected 0 to {most - 1}, came {columns[k]}")

@@ -1,8 +1,15 @@
 """Data in every form: what is read alike, and what is refused."""
 
+import weakref
+
 import numpy as np
 import pytest
 from learnable import CLASSES, FLOATS, INF, INPUTS, NAN, TARGETS, X, Y, bits, network
+from swept import data
+
+import mlgraph
+from mlgraph import examples
+from mlgraph.examples import LINE, Examples
 
 
 def strided(x):
@@ -176,3 +183,86 @@ def test_a_warning_points_at_who_called_fit():
     with pytest.warns(UserWarning, match="bytes are read as byte / 255") as told:
         net.fit((X > 200).astype(np.uint8), Y, epochs=1)
     assert [warning.filename for warning in told] == [__file__]
+
+
+# --- columns that are read -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_columns_are_taken(dtype, n_threads):
+    x = np.random.default_rng(0).integers(0, 256, (50, 200)).astype(dtype)
+    for columns in ([0], [199], range(3, 190), range(0, 200, 2), [*range(20), *range(30, 47), 60, 199], range(184, 200)):
+        few = Examples(x, 200).narrowed(np.array(columns, np.int32), n_threads)
+        np.testing.assert_array_equal(few.array[:, : len(columns)], x[:, list(columns)])
+        assert few.array.ctypes.data % LINE == 0 and few.array.strides[0] % LINE == 0
+        assert few.array.strides[0] - len(columns) * x.itemsize < LINE
+
+
+def test_short_rows_stay_short():
+    assert Examples(X, INPUTS).narrowed(np.arange(1, 6, dtype=np.int32)).array.shape == (len(X), 5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_columns_in_any_order(sweep, dtype):
+    x = np.random.default_rng(0).integers(0, 256, (50, 37)).astype(dtype)
+    for columns in (np.arange(37), np.arange(3, 9), np.array([36, 0, 0, 7]), np.zeros(0, int)):
+        out = np.full((50, len(columns) + 2), 7, dtype)
+        sweep.take_columns(x.view(np.uint8), columns.astype(np.int32), out.view(np.uint8), x.itemsize, 3)
+        np.testing.assert_array_equal(out[:, :-2], x[:, columns])
+        assert (out[:, -2:] == 7).all()
+    for wrong in ([-1], [37], [2**31 - 1]):
+        with pytest.raises(ValueError, match=r"^columns: expected 0 to 36, came "):
+            sweep.take_columns(x.view(np.uint8), np.array(wrong, np.int32), np.zeros((50, x.itemsize), np.uint8), x.itemsize, 1)
+    for shape, size in (((50, x.itemsize - 1), x.itemsize), ((49, x.itemsize), x.itemsize), ((50, x.itemsize), 2)):
+        with pytest.raises(ValueError, match=r"^size, out: expected 1 or 4, and 50 rows of [0-9] bytes or more, came "):
+            sweep.take_columns(x.view(np.uint8), np.zeros(1, np.int32), np.zeros(shape, np.uint8), size, 1)
+
+
+def test_copies_of_columns_no_longer_read_are_let_go():
+    """Pruned while it trains a network reads fewer and fewer columns, and each copy is as large as the data."""
+    given = Examples(data(100, 60, 6, "sparse")[0], 60)
+    columns = np.arange(60, dtype=np.int32)
+    assert given.narrowed(columns) is given
+    first = weakref.ref(given.narrowed(columns[1:]).array)
+    assert given.narrowed(columns[1:]).array is first()
+    room = given._room
+    second = given.narrowed(columns[2:])
+    assert first() is None and given._room is room and np.shares_memory(second.array, room)
+
+
+def pruned_to_few_columns():
+    net = mlgraph.Network(300, seed=0)
+    net.add_layer(24, "tanh")
+    net.add_layer(6, "softmax")
+    mask = np.random.default_rng(0).random((24, 300)) < 0.1
+    mask[:, np.r_[40:170, 190:250]] = False
+    net.layers[0].mask = mask
+    return net
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_rows_that_read_few_columns_have_them_copied(sweep, n_threads, monkeypatch):
+    """Once that has paid, and not before; nothing that is learnt depends on it, and an edit between is seen."""
+    x, y = data(200, 300, 6, "bytes")
+    asked, narrowed = [], Examples.narrowed
+    monkeypatch.setattr(Examples, "narrowed", lambda self, *given: asked.append(len(given[0])) or narrowed(self, *given))
+
+    def trained(after):
+        asked.clear()
+        monkeypatch.setattr(examples, "NARROW_AFTER", after)
+        net = pruned_to_few_columns()
+        last = net.graph[299].targets
+
+        def cut(progress):
+            if progress.kind == "epoch" and progress.epoch == 3:
+                net.graph.prune([(net.graph[299], neuron) for neuron in last])
+
+        net.fit(x, y, epochs=7, batch_size=64, n_threads=n_threads, seed=1, callback=cut)
+        return net.graph.get_parameters()
+
+    expected = trained(10)
+    assert asked == []
+    np.testing.assert_array_equal(trained(2), expected)
+    read = int(pruned_to_few_columns().layers[0].mask.any(0).sum())
+    assert asked == [read, read, read - 1]

@@ -1,14 +1,13 @@
 """Nearly full rows that are trained as dense blocks with holes."""
 
-import weakref
-
 import numpy as np
 import pytest
 from swept import data
 
 import mlgraph
 from mlgraph import reference
-from mlgraph.engine import Engine, Examples
+from mlgraph.engine import Engine
+from mlgraph.examples import Examples
 from mlgraph.filling import fill
 from mlgraph.plan import KINDS
 
@@ -252,31 +251,3 @@ def test_edits_between_pieces_are_seen(monkeypatch):
 
     net.fit(x, y, epochs=2, batch_size=100, learning_rate=1e-6, momentum=0.0, callback=edit)
     assert len(neuron.weights) == len(neuron.sources) and abs(neuron.weights[1] - 7) < 0.01
-
-
-def test_copies_of_columns_no_longer_read_are_let_go():
-    """Pruned while it trains a network reads fewer and fewer columns, and each copy is as large as the data."""
-    examples = Examples(data(100, 60, 6, "sparse")[0], 60)
-    columns = np.arange(60, dtype=np.int32)
-    assert examples.narrowed(columns) is examples
-    first = weakref.ref(examples.narrowed(columns[1:]).array)
-    assert examples.narrowed(columns[1:]).array is first()
-    second = examples.narrowed(columns[2:])
-    assert first() is None and second.array.base is examples._room and len(examples._room) == 100 * 59
-
-
-@pytest.mark.parametrize("n_threads", [1, 3])
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_columns_are_taken(sweep, dtype, n_threads):
-    x = np.random.default_rng(0).integers(0, 256, (50, 37)).astype(dtype)
-    for columns in (np.arange(37), np.arange(3, 9), np.array([36, 0, 0, 7]), np.zeros(0, int)):
-        columns = columns.astype(np.int32)
-        out = np.full((50, len(columns)), 7, dtype)
-        sweep.take_columns(x.view(np.uint8), columns, out.view(np.uint8), x.itemsize, n_threads)
-        np.testing.assert_array_equal(out, x[:, columns])
-    for wrong in ([-1], [37], [2**31 - 1]):
-        with pytest.raises(ValueError, match=r"^columns: expected 0 to 36, came "):
-            sweep.take_columns(x.view(np.uint8), np.array(wrong, np.int32), np.zeros((50, x.itemsize), np.uint8), x.itemsize, 1)
-    for shape, size in (((50, 3), x.itemsize), ((49, x.itemsize), x.itemsize), ((50, x.itemsize), 2)):
-        with pytest.raises(ValueError, match=r"^size, out: expected 1 or 4, and shape "):
-            sweep.take_columns(x.view(np.uint8), np.zeros(1, np.int32), np.zeros(shape, np.uint8), size, 1)

@@ -15,7 +15,8 @@ import pytest
 import mlgraph
 from mlgraph import Graph, Network, datasets, drawing, modelfile, testing
 from mlgraph.arrays import Edges
-from mlgraph.engine import Engine, Examples
+from mlgraph.engine import Engine
+from mlgraph.examples import Examples
 from mlgraph.plan import Plan
 from mlgraph.sparsify import Schedule
 from mlgraph.trace import Trace

@@ -9,7 +9,8 @@ import pytest
 
 import mlgraph
 import mlgraph_ext
-from mlgraph import engine
+from mlgraph import engine, threads
+from mlgraph.examples import Examples
 
 X = np.random.default_rng(0).integers(0, 256, (600, 40), np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 4, 600)
@@ -72,7 +73,7 @@ def test_a_child_trains_after_threads_have_run():
 def test_a_child_runs_on_one_thread():
     code = """
 import os, sys
-from mlgraph.engine import threads_for
+from mlgraph.threads import threads_for
 if os.fork() == 0:
     os._exit(threads_for(7, 1e12) * 16 + threads_for(None, 1e12))
 print(os.waitstatus_to_exitcode(os.wait()[1]), threads_for(7, 1e12))
@@ -147,7 +148,7 @@ def test_affinity():
 @pytest.mark.parametrize(("value", "expected"), [("1", 1), ("2", 2), ("3,2", 3), ("64", 5), ("0", 5), ("many", 5), ("", 5)])
 def test_environment(monkeypatch, value, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
-    monkeypatch.setattr(engine, "_cgroup_quota", lambda: None)
+    monkeypatch.setattr(threads, "_cgroup_quota", lambda: None)
     monkeypatch.setattr(mlgraph_ext.sweep, "max_threads", lambda: 64)
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert mlgraph.default_threads() == expected
@@ -184,25 +185,25 @@ def test_quota(tmp_path, membership, files, expected):
         path.write_text(text)
     if membership is not None:
         (tmp_path / "membership").write_text(membership)
-    assert engine._cgroup_quota.__wrapped__(tmp_path / "mount", tmp_path / "membership") == expected
+    assert threads._cgroup_quota.__wrapped__(tmp_path / "mount", tmp_path / "membership") == expected
 
 
 def test_the_smallest_limit_counts(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for quota, openmp, expected in ((None, 64, 5), (3, 64, 3), (8, 64, 5), (None, 2, 2), (3, 1, 1)):
-        monkeypatch.setattr(engine, "_cgroup_quota", lambda quota=quota: quota)
+        monkeypatch.setattr(threads, "_cgroup_quota", lambda quota=quota: quota)
         monkeypatch.setattr(mlgraph_ext.sweep, "max_threads", lambda openmp=openmp: openmp)
         assert mlgraph.default_threads() == expected
 
 
 def test_small_work_has_one_thread(monkeypatch):
-    monkeypatch.setattr(engine, "available_threads", lambda: 6)
-    assert [engine.threads_for(None, work) for work in (0, 1, 2 * engine.WORK_PER_THREAD, 1e12)] == [1, 1, 2, 6]
-    few, many = engine.MANY_STEPS - 1, engine.MANY_STEPS
-    assert [engine.threads_for(None, engine.WORK_OF_TWO, steps) for steps in (1, few, many)] == [1, 1, 2]
-    assert engine.threads_for(None, engine.WORK_OF_TWO - 1, many) == 1
-    assert engine.threads_for(4, 1) == engine.threads_for(np.int64(4), 1e12) == 4
+    monkeypatch.setattr(threads, "available_threads", lambda: 6)
+    assert [threads.threads_for(None, work) for work in (0, 1, 2 * threads.WORK_PER_THREAD, 1e12)] == [1, 1, 2, 6]
+    few, many = threads.MANY_STEPS - 1, threads.MANY_STEPS
+    assert [threads.threads_for(None, threads.WORK_OF_TWO, steps) for steps in (1, few, many)] == [1, 1, 2]
+    assert threads.threads_for(None, threads.WORK_OF_TWO - 1, many) == 1
+    assert threads.threads_for(4, 1) == threads.threads_for(np.int64(4), 1e12) == 4
 
 
 def test_operations_are_work_too(monkeypatch):
@@ -247,7 +248,7 @@ def test_dense_data_are_not_copied_for_small_steps():
     net.graph.prune([(net.graph[2], neuron) for neuron in net.layers[0].neurons])
     given = {"target": np.float32(y), "loss": "squared_error", "loss_nodes": net._loss_nodes}
     for data, few, narrowed in ((x, False, False), (x, True, False), (x * [1, 1, 1, 1, 0, 0], True, True)):
-        examples = engine.Examples(data, 6)
+        examples = Examples(data, 6)
         net._run("loss", examples, few=few, **given)
         assert (examples._narrowed is not None) == narrowed
 
@@ -311,8 +312,8 @@ def test_threadpoolctl_sees_us():
     pools = [pool for pool in control.threadpool_info() if pool["user_api"] == "openmp"]
     assert any(pool["num_threads"] == mlgraph_ext.sweep.max_threads() for pool in pools)
     with control.threadpool_limits(1):
-        assert mlgraph.default_threads() == engine.threads_for(None, 1e12) == 1
-        assert engine.threads_for(3, 1e12) == 3, "what is asked for is asked for"
+        assert mlgraph.default_threads() == threads.threads_for(None, 1e12) == 1
+        assert threads.threads_for(3, 1e12) == 3, "what is asked for is asked for"
     assert mlgraph.default_threads() == default
 
 

@@ -7,7 +7,8 @@ from swept import check, data, gradient, layered
 import mlgraph
 from mlgraph import engine, reference
 from mlgraph.arrays import wiring
-from mlgraph.engine import BYTE_SCALE, MANY, Examples
+from mlgraph.engine import BYTE_SCALE
+from mlgraph.examples import MANY, Examples
 from mlgraph.plan import KINDS, Plan
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")

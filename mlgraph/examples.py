@@ -1,0 +1,149 @@
+"""Data in the form that the sweep reads."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import mlgraph_ext
+from mlgraph.array_types import Float32, Ids
+from mlgraph.checks import real_array
+from mlgraph.threads import threads_for
+
+SPARSE_BELOW = 0.9
+"""Share of runs of columns that are not all zero below which skipping the others pays."""
+
+NARROW_AFTER = 2
+"""How often few of the columns are read where they stand before they are copied."""
+
+LINE = 64
+"""Bytes of a line of the cache."""
+
+MANY = 2**22
+"""Floats from which on it pays to look whether they are bytes: more than the caches hold."""
+
+
+class Examples:
+    """Data in the form that the sweep reads; checks it.
+
+    Parameters
+    ----------
+    x : array_like, shape (examples, inputs)
+        uint8 (a byte b is read as b / 255), float32, float64 or other real numbers (read as float32).
+    n_inputs : int
+        Columns expected.
+    what : str
+        What errors call the data.
+    """
+
+    def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
+        array = real_array(what, x)
+        if array.ndim != 2 or array.shape[1] != n_inputs:
+            raise ValueError(f"{what}: expected shape (examples, {n_inputs}), came {array.shape}")
+        self.array: npt.NDArray[Any] = array
+        if array.dtype not in (np.uint8, np.float32):
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+                self.array = array.astype(np.float32)
+        self.array = np.ascontiguousarray(self.array)
+        self._what = what
+        self._narrowed: tuple[bytes, Examples] | None = None
+        self._room: npt.NDArray[np.uint8] | None = None
+        self._read: tuple[bytes, int] | None = None  # columns, and of how many examples they have been read
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @property
+    def bytes(self) -> npt.NDArray[np.uint8] | None:
+        """The data if they are bytes."""
+        return self.array if self.array.dtype == np.uint8 else None
+
+    @property
+    def floats(self) -> Float32 | None:
+        """The data if they are floats."""
+        return self.array if self.array.dtype != np.uint8 else None
+
+    def check_trainable(self) -> None:
+        """Raise ValueError if there is no example, or one has a value that is not finite; it names the first."""
+        if len(self) == 0:
+            raise ValueError(f"{self._what}: expected at least one example, came none")
+        if not np.isfinite(self.largest):
+            i, j = np.argwhere(~np.isfinite(self.array))[0]
+            came = f"{self.array[i, j]} in example {i}, column {j}"
+            raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, came {came}")
+
+    def warn_of_truths(self) -> None:
+        """Warn if the data are bytes of 0 and 1, which will be read as 0 and 1/255."""
+        x = self.bytes
+        if x is not None and x.size and x[:: len(x) // 64 + 1].max() <= 1 and x.max() == 1:
+            what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
+            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=3)
+
+    def in_bytes(self, n_threads: int | None = None) -> Examples:
+        """The same data as bytes, where there are many and each is exactly byte / 255: a quarter of the memory to read."""
+        x = self.floats
+        if x is None or x.size < MANY or not self._are_bytes(x[:: len(x) // 64 + 1], 1)[0]:
+            return self
+        found, array = self._are_bytes(x, threads_for(n_threads, x.size))
+        return Examples(array, array.shape[1], self._what) if found else self
+
+    @staticmethod
+    def _are_bytes(x: Float32, n_threads: int) -> tuple[bool, npt.NDArray[np.uint8]]:
+        array = np.empty(x.shape, np.uint8)
+        return mlgraph_ext.sweep.as_bytes(np.ascontiguousarray(x), array, n_threads), array
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest absolute value, at least 1; not finite if one of them is not."""
+        if self.floats is None or self.floats.size == 0:
+            return 1.0
+        return float(np.maximum(1.0, np.maximum(self.floats.max(), -self.floats.min())))
+
+    @cached_property
+    def are_sparse(self) -> bool:
+        """Whether skipping runs of zeros pays in steps of many examples: enough of them are zero."""
+        sample = self.array[:: max(1, len(self) // 256)]
+        rest = -sample.shape[1] % mlgraph_ext.sweep.RUN_COLUMNS
+        sample = np.pad(sample, ((0, 0), (0, rest))) if rest else np.ascontiguousarray(sample)
+        runs = sample.view({1: "u4", 4: "c16"}[sample.itemsize])  # four numbers in one: it is zero if they all are
+        return bool(np.count_nonzero(runs) <= SPARSE_BELOW * runs.size)
+
+    def narrowed(self, columns: Ids, n_threads: int = 1) -> Examples:
+        """These columns, in ascending order, side by side; those asked for last are kept.
+
+        Where rows are longer than a line of the cache or two, they begin with one. Columns past those asked for are anything.
+        """
+        if np.array_equal(columns, np.arange(self.array.shape[1])):
+            return self
+        key = columns.tobytes()
+        if self._narrowed is None or self._narrowed[0] != key:
+            n, size, row = len(self), self.array.itemsize, self._narrow_row(len(columns))
+            if self._room is None or len(self._room) < n * row + LINE:
+                self._room = np.zeros(n * row + LINE, np.uint8)
+            start = -self._room.ctypes.data % LINE
+            few = self._room[start : start + n * row].reshape(n, row)  # over those of before, which nobody reads any more
+            mlgraph_ext.sweep.take_columns(self.array.view(np.uint8), columns, few, size, n_threads)
+            self._narrowed = key, Examples(few.view(self.array.dtype), row // size, self._what)
+        return self._narrowed[1]
+
+    def pays_narrowed(self, columns: Ids, n: int) -> bool:
+        """Whether columns that could be read where they stand are better copied, for n examples and what may come after.
+
+        It pays where they take half of the memory and are read a few times. Nobody knows that in advance, for a network may
+        be cut meanwhile. So they are copied once they have been read as often as a copy takes to pay.
+        """
+        if 2 * self._narrow_row(len(columns)) > self.array.shape[1] * self.array.itemsize:
+            return False
+        key = columns.tobytes()
+        before = self._read[1] if self._read and self._read[0] == key else 0
+        self._read = key, before + n
+        return before >= NARROW_AFTER * len(self)
+
+    def _narrow_row(self, columns: int) -> int:
+        """Bytes from one row of so many columns to the next."""
+        size = self.array.itemsize
+        return -(-columns * size // LINE) * LINE if self.array.shape[1] * size >= 2 * LINE else columns * size
