@@ -77,6 +77,7 @@ class Instruction(NamedTuple):
     keep: int = 0
     bits: int = 0
     mask: int = 0
+    kept: int = 0
     holes: int = -1
     masked: int = 0
 
@@ -273,6 +274,7 @@ class Plan:
             self._reader[ascending[1:][ascending[1:] == ascending[:-1]]] = -2
         halves = halves_of(n, arity) if shared and reads_data else 1
         extra = shared * extra_floats(width, halves)
+        mask = -(-n_weights // 64) * 2 if bits else 0
         if shared:
             args, back, n_back = self._add(slots), 0, 0
         else:
@@ -283,15 +285,14 @@ class Plan:
         instruction = Instruction(
             KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity,
             args, place[0], n_weights, low.written[first] < 0, place[1], reads_data, bool(wanted.any()), back, n_back,
-            self.n_extra, halves, i, drop, keep, bits, self.n_extra + extra, -1, self.n_masked,
+            self.n_extra, halves, i, drop, keep, bits, self.n_extra + extra, self.n_extra + extra + mask, -1, self.n_masked,
         )  # fmt: skip
-        self.n_extra += extra
+        self.n_extra += extra + mask + (-(-n // 64) * 2 if drop else 0)
         edges = int(low.count[group].sum())
         self.n_edges += edges
         self.work += edges if shared else ROW_WORK * edges
         if bits:
             self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
-            self.n_extra += -(-n_weights // 64) * 2
             self.n_masked += -(-n_weights // PANEL) * PANEL
         elif drop and shared and reads_data:
             # A thin copy of the block (_dropout.pxi): a panel for each 32 neurons, and their slots.

@@ -20,47 +20,60 @@ cdef inline int64_t groups_of(int64_t count) noexcept nogil:
     return (count + THIN_GROUP - 1) // THIN_GROUP
 
 
-cdef int64_t keep_neurons(uint64_t key, int64_t group, int64_t count, double keep, int32_t* kept) noexcept nogil:
-    """Choose which neurons of a group of `count` are kept; their number is returned.
-
-    Each is kept with probability `keep`, and as nearly `keep * count` of them as whole numbers allow: every step costs the
-    same, and half of two panels fits into one. Selection sampling (Knuth, TAOCP vol. 2, 3.4.2, algorithm S).
-    """
-    cdef int64_t base = group * (THIN_GROUP + 1)
-    cdef int64_t wanted = <int64_t>(keep * count), found = 0, i
-    if uniform(draw(key, base)) < keep * count - wanted:
-        wanted = wanted + 1
-    for i in range(count):
-        if uniform(draw(key, base + 1 + i)) * (count - i) < wanted - found:
-            kept[found] = <int32_t>i
-            found = found + 1
-    return found
-
-
 cdef inline double uniform(uint64_t x) noexcept nogil:
     return <double>(x >> 11) * (1.0 / 9007199254740992.0)
 
 
-cdef void drop_neurons(uint64_t key, double keep, int64_t count, float* values) noexcept nogil:
-    """Zero the slots of the neurons that are dropped, scale the others by 1 / keep."""
-    cdef int32_t kept[THIN_GROUP]
-    cdef float scale = <float>(1.0 / keep)
-    cdef int64_t group, first, n, found, at, i, lane
-    cdef bint is_kept
+cdef kernel_void draw_kept(uint64_t key, double keep, int64_t count, uint32_t* kept) noexcept nogil:
+    """Choose which of `count` neurons are kept: a word for each group, and in it a bit for each neuron.
+
+    Each is kept with probability `keep`, and of a group of n as nearly `keep * n` as whole numbers allow: every step costs the
+    same, and half of two panels fits into one. Selection sampling (Knuth, TAOCP vol. 2, 3.4.2, algorithm S).
+    """
+    cdef double u[THIN_GROUP]
+    cdef double wanted
+    cdef int64_t group, base, n, i
+    cdef uint32_t word
     for group in range(groups_of(count)):
-        first = group * THIN_GROUP
-        n = smaller(THIN_GROUP, count - first)
-        found = keep_neurons(key, group, n, keep, kept)
-        at = 0
+        base = group * (THIN_GROUP + 1)
+        n = smaller(THIN_GROUP, count - group * THIN_GROUP)
+        for i in range(THIN_GROUP):
+            u[i] = uniform(draw(key, base + 1 + i)) * (n - i)
+        wanted = <double><int64_t>(keep * n)
+        if uniform(draw(key, base)) < keep * n - wanted:
+            wanted = wanted + 1
+        word = 0
         for i in range(n):
-            is_kept = at < found and kept[at] == i
-            at = at + is_kept
+            if u[i] < wanted:
+                word = word | <uint32_t>1 << i
+                wanted = wanted - 1
+        kept[group] = word
+
+
+cdef inline int64_t list_kept(uint32_t kept, int32_t* neuron) noexcept nogil:
+    """Which neurons of a group are kept, in order; their number is returned."""
+    cdef int64_t found = 0
+    while kept:
+        neuron[found] = lowest_bit(kept)
+        kept = kept & (kept - 1)
+        found = found + 1
+    return found
+
+
+cdef kernel_void drop_neurons(const uint32_t* kept, double keep, int64_t count, float* values) noexcept nogil:
+    """Zero the slots of the neurons that are dropped, scale the others by 1 / keep."""
+    cdef float scale = <float>(1.0 / keep)
+    cdef int64_t i, lane
+    for i in range(count):
+        if kept[i // THIN_GROUP] >> (i % THIN_GROUP) & 1:
             for lane in range(LANES):
-                values[(first + i) * LANES + lane] = values[(first + i) * LANES + lane] * scale if is_kept else <float>0
+                values[i * LANES + lane] = values[i * LANES + lane] * scale
+        else:
+            memset(values + i * LANES, 0, LANES * sizeof(float))
 
 
 # Thinned blocks: where at most half of each group is kept, the kept neurons of a group move into one panel, and the
-# kernels of dense blocks do half the work. Column j of panel g of the thin block is neuron kept[j] of group g; columns
+# kernels of dense blocks do half the work. Column j of panel g of the thin block is the j-th neuron kept of group g; columns
 # without a neuron hold copies of the first and come to nothing.
 
 
@@ -92,74 +105,70 @@ cdef extern from *:
 
 
 cdef kernel_void pack_thin(
-    uint64_t key, double keep, const float* weights, int64_t fan_in, int64_t count, float* thin,
+    const uint32_t* kept, const float* weights, int64_t fan_in, int64_t count, float* thin,
 ) noexcept nogil:
     """thin[group][source][column] = weights of the kept neurons."""
-    cdef int32_t kept[THIN_GROUP]
+    cdef int32_t neuron[THIN_GROUP]
     cdef int64_t group, n, found, k
     cdef const float* a
     cdef const float* b
     cdef int j
     for group in range(groups_of(count)):
         n = smaller(THIN_GROUP, count - group * THIN_GROUP)
-        found = keep_neurons(key, group, n, keep, kept)
+        found = list_kept(kept[group], neuron)
         for j in range(<int>found, PANEL):
-            kept[j] = 0
+            neuron[j] = 0
         a = weights + group * THIN_GROUP * fan_in
         b = a + fan_in * PANEL if n > PANEL else a
         for k in range(fan_in):
-            pick(a + k * PANEL, b + k * PANEL, kept, thin + (group * fan_in + k) * PANEL)
+            pick(a + k * PANEL, b + k * PANEL, neuron, thin + (group * fan_in + k) * PANEL)
 
 
 cdef kernel_void spread_thin(
-    uint64_t key, double keep, int64_t rows, int64_t first_group, int64_t groups, int64_t count,
-    const float* thin, float* out,
+    const uint32_t* kept, int64_t rows, int64_t first_group, int64_t groups, int64_t count, const float* thin, float* out,
 ) noexcept nogil:
     """out[panel][row][neuron] from thin[group][row][column]: zero where a neuron is dropped."""
-    cdef int32_t kept[THIN_GROUP]
+    cdef int32_t neuron[THIN_GROUP]
     cdef int32_t column[THIN_GROUP]
     cdef int64_t group, n, found, k, panel
     cdef int j
     for group in range(groups):
         n = smaller(THIN_GROUP, count - (first_group + group) * THIN_GROUP)
-        found = keep_neurons(key, first_group + group, n, keep, kept)
+        found = list_kept(kept[first_group + group], neuron)
         for j in range(THIN_GROUP):
             column[j] = -1
         for j in range(<int>found):
-            column[kept[j]] = j
+            column[neuron[j]] = j
         for panel in range(panels_of(n)):
             for k in range(rows):
                 place(thin + (group * rows + k) * PANEL, column + panel * PANEL, out + ((2 * group + panel) * rows + k) * PANEL)
 
 
 cdef void spread_slots(
-    uint64_t key, double keep, int64_t count, const float* thin, const float* bias, float* out,
+    const uint32_t* kept, int64_t count, const float* thin, const float* bias, float* out,
 ) noexcept nogil:
     """out[neuron][lane] from thin[column][lane], and its bias; what is dropped is zero. `bias` may be NULL."""
-    cdef int32_t kept[THIN_GROUP]
-    cdef int64_t group, n, found, j, neuron, lane
+    cdef int32_t neuron[THIN_GROUP]
+    cdef int64_t group, j, at, lane
     memset(out, 0, count * LANES * sizeof(float))
     for group in range(groups_of(count)):
-        n = smaller(THIN_GROUP, count - group * THIN_GROUP)
-        found = keep_neurons(key, group, n, keep, kept)
-        for j in range(found):
-            neuron = group * THIN_GROUP + kept[j]
+        for j in range(list_kept(kept[group], neuron)):
+            at = group * THIN_GROUP + neuron[j]
             for lane in range(LANES):
-                out[neuron * LANES + lane] = thin[(group * PANEL + j) * LANES + lane]
+                out[at * LANES + lane] = thin[(group * PANEL + j) * LANES + lane]
                 if bias != NULL:
-                    out[neuron * LANES + lane] += bias[neuron]
+                    out[at * LANES + lane] += bias[at]
 
 
-cdef void gather_slots(uint64_t key, double keep, int64_t count, const float* x, float* thin) noexcept nogil:
+cdef void gather_slots(const uint32_t* kept, int64_t count, const float* x, float* thin) noexcept nogil:
     """thin[column][lane] from x[neuron][lane]; columns without a neuron are zero."""
-    cdef int32_t kept[THIN_GROUP]
-    cdef int64_t group, n, found, j
+    cdef int32_t neuron[THIN_GROUP]
+    cdef int64_t group, found, j
     for group in range(groups_of(count)):
-        n = smaller(THIN_GROUP, count - group * THIN_GROUP)
-        found = keep_neurons(key, group, n, keep, kept)
+        found = list_kept(kept[group], neuron)
         for j in range(PANEL):
             if j < found:
-                memcpy(thin + (group * PANEL + j) * LANES, x + (group * THIN_GROUP + kept[j]) * LANES, LANES * sizeof(float))
+                memcpy(thin + (group * PANEL + j) * LANES, x + (group * THIN_GROUP + neuron[j]) * LANES, LANES * sizeof(float))
             else:
                 memset(thin + (group * PANEL + j) * LANES, 0, LANES * sizeof(float))
 

@@ -30,6 +30,7 @@ cdef struct Instruction:
     int64_t keep         # an edge is kept with probability keep / 2**bits
     int64_t bits         # 0: all edges are kept
     int64_t mask         # where a tile keeps the mask of its edges
+    int64_t kept         # where a tile keeps which neurons are not dropped (draw_kept)
     int64_t holes        # a dense block with holes: where its bits begin in Run.edges, or -1
     int64_t masked       # where a worker keeps masked or thin weights, and then slots of thin neurons
 

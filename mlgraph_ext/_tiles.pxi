@@ -24,13 +24,34 @@ cdef inline void fill(float* slot, float x) noexcept nogil:
         (<vec*>slot)[c] = splat(x)
 
 
+cdef enum:
+    MASK_TILES = 4           # that drop the same neurons: a step of their size or less trains one thinned network
+
+
 cdef uint64_t neuron_key(const Run* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
-    # One mask for each 128 examples: a step of that size or less trains one thinned network.
-    return draw(draw(draw(r.seed, r.step_number + step), 2 * ins.stream), tile // 4)
+    return draw(draw(draw(r.seed, r.step_number + step), 2 * ins.stream), tile // MASK_TILES)
 
 
 cdef uint64_t edge_key(const Run* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
     return draw(draw(draw(r.seed, r.step_number + step), 2 * ins.stream + 1), tile)
+
+
+cdef inline uint32_t* kept_of(const Run* r, const Instruction* ins, int64_t place) noexcept nogil:
+    return <uint32_t*>(r.tiles + place * r.tile_stride + ins.kept)
+
+
+cdef void draw_tiles(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles) noexcept nogil:
+    """Have each tile know which neurons it keeps."""
+    cdef const uint32_t* before = NULL
+    cdef uint32_t* kept
+    cdef int64_t i
+    for i in range(tiles):
+        kept = kept_of(r, ins, tile[i].place)
+        if before != NULL and tile[i].number % MASK_TILES:
+            memcpy(kept, before, groups_of(ins.size) * sizeof(uint32_t))
+        else:
+            draw_kept(neuron_key(r, ins, step, tile[i].number), kept_share(ins), ins.size, kept)
+        before = kept
 
 
 cdef inline double kept_share(const Instruction* ins) noexcept nogil:
@@ -40,7 +61,7 @@ cdef inline double kept_share(const Instruction* ins) noexcept nogil:
 cdef bint is_thin(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
     # Packing costs the same for a step of any size; from 48 examples on it pays. Larger steps have several masks.
     return (ins.kind == DENSE and r.training and ins.drop and kept_share(ins) <= 0.5 and ins.bits == 0 and r.entries_at >= 0
-            and ins.reads_data and 48 <= r.step_size[step] <= 4 * LANES)
+            and ins.reads_data and 48 <= r.step_size[step] <= MASK_TILES * LANES)
 
 
 cdef inline float edge_scale(const Instruction* ins) noexcept nogil:
@@ -84,6 +105,8 @@ cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* 
     cdef int64_t t, i, k
     for t in range(r.n_instructions):
         ins = r.program + t
+        if r.training and ins.drop:
+            draw_tiles(r, ins, step, tile, tiles)
         if ins.kind == ROWS:
             forward_rows(r, ins, step, tile, tiles, scratch)
         for i in range(tiles):
@@ -94,12 +117,22 @@ cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* 
             elif ins.kind == CONSTANT or ins.kind == PARAMETER:
                 for k in range(ins.size):
                     fill(out + k * LANES, (r.constants if ins.kind == CONSTANT else r.optimizer.parameters)[ins.weights + k])
-            else:
-                if ins.kind == DENSE:
-                    forward_dense(r, ins, step, tile + i, scratch, fresh and i == 0, values)
-                    activate(<int>ins.op, ins.size * LANES, out)
-                if r.training and ins.drop:
-                    drop_neurons(neuron_key(r, ins, step, tile[i].number), kept_share(ins), ins.size, out)
+            elif ins.kind == DENSE:
+                forward_dense(r, ins, step, tile + i, scratch, fresh and i == 0, values)
+                after_sums(r, ins, tile + i, 0, ins.size)
+
+
+cdef void after_sums(const Run* r, const Instruction* ins, const Tile* tile, int64_t first, int64_t last) noexcept nogil:
+    """From weighted sums to values of the neurons `first`, a multiple of CHUNK, to `last`."""
+    cdef float* out
+    cdef int64_t n
+    while first < last:
+        n = smaller(CHUNK, last - first)
+        out = memory_of(r, tile) + r.values_at + (ins.dst + first) * LANES
+        activate(<int>ins.op, n * LANES, out)
+        if r.training and ins.drop:
+            drop_neurons(kept_of(r, ins, tile.place) + first // THIN_GROUP, kept_share(ins), n, out)
+        first = first + n
 
 
 cdef void mask_edges(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch) noexcept nogil:
@@ -129,7 +162,7 @@ cdef void forward_rows(
         rows_forward(bytes, data_unit(r), weights, bias, row + first, alike_of(r, ins) + first, n, row + ins.size + 1,
                      memory + (r.bytes_at if bytes else r.values_at), r.tile_stride, tiles, out)
         for i in range(tiles):
-            activate(<int>ins.op, n * LANES, out + i * r.tile_stride)
+            after_sums(r, ins, tile + i, first, first + n)
         first = first + n
 
 
@@ -144,13 +177,13 @@ cdef void forward_dense(
         sums_to_lanes(sums, ins.halves, sums_stride(r, ins), tile.n, ins.size, data_unit(r), biases(r, ins), out)
     elif is_thin(r, ins, step):
         if fresh:
-            pack_thin(neuron_key(r, ins, step, tile.number), kept_share(ins), r.optimizer.parameters + ins.weights,
-                      ins.arity, ins.size, scratch + ins.masked)
+            pack_thin(kept_of(r, ins, tile.place), r.optimizer.parameters + ins.weights, ins.arity, ins.size,
+                      scratch + ins.masked)
         thin = thin_slots(ins, scratch)
         runs_forward(&tile.entries, ins.arity, 0, runs_of(ins.arity), tile.n, scratch + ins.masked, groups_of(ins.size),
                      &tile.fetch, sums, LANES * PANEL)
         sums_to_lanes(sums, 1, LANES * PANEL, tile.n, groups_of(ins.size) * PANEL, data_unit(r), NULL, thin)
-        spread_slots(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, thin, biases(r, ins), out)
+        spread_slots(kept_of(r, ins, tile.place), ins.size, thin, biases(r, ins), out)
     elif r.entries_at >= 0 and ins.reads_data:
         sum_runs(r, ins, &tile.entries, tile.n, 0, runs_of(ins.arity), tile_weights(r, ins, scratch), panels_of(ins.size),
                  &tile.fetch, sums)
@@ -200,22 +233,22 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
 cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* delta) noexcept nogil:
     """From adjoints of neurons to those of their weighted sums."""
     cdef const float* values = memory_of(r, tile) + r.values_at + ins.dst * LANES
-    cdef float y[LANES]
-    cdef int64_t first = 0, n, i, lane
-    if r.training and ins.drop:
-        drop_neurons(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, delta)
-        for i in range(ins.size):
-            # The derivative is a function of the output before dropout scaled it.
-            for lane in range(LANES):
-                y[lane] = values[i * LANES + lane] * <float>kept_share(ins)
-            activation_adjoint(<int>ins.op, LANES, y, delta + i * LANES)
-        tile.total += size_of(r, delta, ins.size * LANES)
-        return
+    cdef const float* y
+    cdef float unscaled[CHUNK * LANES]
+    cdef bint drops = r.training and ins.drop
+    cdef int64_t first = 0, n, i
     while first < ins.size:
         n = smaller(CHUNK, ins.size - first)
-        activation_adjoint(<int>ins.op, n * LANES, values + first * LANES, delta + first * LANES)
-        tile.total += size_of(r, delta + first * LANES, n * LANES)
-        first = first + n
+        y = values
+        if drops:
+            drop_neurons(kept_of(r, ins, tile.place) + first // THIN_GROUP, kept_share(ins), n, delta)
+            # The derivative is a function of the output before dropout scaled it.
+            for i in range(n * LANES):
+                unscaled[i] = values[i] * <float>kept_share(ins)
+            y = unscaled
+        activation_adjoint(<int>ins.op, n * LANES, y, delta)
+        tile.total += size_of(r, delta, n * LANES)
+        values, delta, first = values + n * LANES, delta + n * LANES, first + n
 
 
 cdef void backward_dense(
@@ -223,7 +256,7 @@ cdef void backward_dense(
 ) noexcept nogil:
     cdef float* transposed = deltas_of(r, ins, tile.place)
     if is_thin(r, ins, step):
-        gather_slots(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, delta, thin_slots(ins, scratch))
+        gather_slots(kept_of(r, ins, tile.place), ins.size, delta, thin_slots(ins, scratch))
         transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, transposed, LANES * PANEL)
     else:
         transpose_delta(delta, ins.size, transposed, sums_stride(r, ins))

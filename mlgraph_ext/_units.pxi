@@ -102,8 +102,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     if descends:
         return
     if thin:
-        spread_thin(neuron_key(r, ins, step, 0), kept_share(ins), n, unit.panel // 2, (unit.panels + 1) // 2,
-                    ins.size, part, g)
+        spread_thin(kept_of(r, ins, 0), n, unit.panel // 2, (unit.panels + 1) // 2, ins.size, part, g)
     if r.frozen != NULL:
         for i in range(runs):
             keep_frozen(r.frozen + at + i * ins.arity * PANEL, run, g + i * run)
