@@ -34,7 +34,7 @@ from mlgraph.modelfile import TEMPORARY, ModelFileError, contents, read, require
 from mlgraph.storage import FROZEN
 from mlgraph.training import History, RunState
 
-FORMAT = 2
+FORMAT = 3
 """Version of what a checkpoint adds to a model file."""
 
 HISTORY = {name: str(column.dtype) for name, column in vars(History()).items()}

@@ -196,7 +196,8 @@ def fit(
                 lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer,
                 weight_decay=weight_decay, options=options, shuffle=shuffle,
                 guard=Guard(model, on_nonfinite, examples, optimizer, options), validate=validate, callback=callback,
-                state=state, between=keeper.between_steps if keeper else lambda: None, sparse=acting,
+                state=state, between=keeper.between_steps if keeper else lambda: None, n_edges=lambda: model.n_edges,
+                sparse=acting,
             )  # fmt: skip
     return model.history
 

@@ -100,6 +100,8 @@ class History:
         After the epoch; empty without validation data.
     epoch_seconds : float64, shape (epochs,)
         Time of training alone.
+    epoch_edges : int64, shape (epochs,)
+        How many edges were alive when the epoch ended.
     nonfinite_step, nonfinite_sweep, nonfinite_node, nonfinite_example, nonfinite_cut : int64, shape (faults,)
         Of each example that was left out, or neuron that was disconnected: the number of the step since training began; 0
         forward, 1 backward, 2 update; the node where the first of that step began not to be finite; an example's place in the
@@ -118,6 +120,7 @@ class History:
     validation_loss: Doubles = field(default_factory=_no_doubles)
     validation_accuracy: Doubles = field(default_factory=_no_doubles)
     epoch_seconds: Doubles = field(default_factory=_no_doubles)
+    epoch_edges: Ints = field(default_factory=_no_ints)
     nonfinite_step: Ints = field(default_factory=_no_ints)
     nonfinite_sweep: Ints = field(default_factory=_no_ints)
     nonfinite_node: Ints = field(default_factory=_no_ints)
@@ -230,6 +233,7 @@ def train(
     callback: Callable[[Progress], Any] | None,
     state: RunState,
     between: Callable[[], Any],
+    n_edges: Callable[[], int],
     sparse: Acting | None = None,
 ) -> None:
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
@@ -237,8 +241,8 @@ def train(
     `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
     graph, or compiled another part of it and so moved the parameters. `options` are those of `Engine.run` that all steps
     have in common. What is not certain to be finite is left to `guard`. `between` is called between pieces, when all that
-    a step leads to is done: there a run can be left, and go on later. `sparse` cuts and grows edges before the
-    steps that it chooses. A callback that raises StopIteration ends the run.
+    a step leads to is done: there a run can be left, and go on later. `n_edges` says how many are alive. `sparse` cuts and
+    grows edges before the steps that it chooses. A callback that raises StopIteration ends the run.
     """
 
     def goes_on(progress: Progress) -> bool:
@@ -303,7 +307,8 @@ def train(
         scores = validate() if validate else None
         loss, accuracy = _means(losses, correct)
         history.add(
-            epoch_examples=(epoch + 1) * n, epoch_seconds=state.seconds, epoch_loss=loss, epoch_accuracy=accuracy
+            epoch_examples=(epoch + 1) * n, epoch_seconds=state.seconds, epoch_edges=n_edges(), epoch_loss=loss,
+            epoch_accuracy=accuracy,
         )  # fmt: skip
         if scores:
             history.add(validation_loss=scores["loss"], validation_accuracy=scores.get("accuracy", np.nan))

@@ -110,7 +110,7 @@ def rewrite(path, array=None, **header):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 1, "checkpoint: format: expected 2, came 1: of another version"),
+        ("format", 1, "checkpoint: format: expected 3, came 1: of another version"),
         ("format", None, "no checkpoint: its header has none"),
         ("arguments", [], "checkpoint: expected arguments and digests"),
         ("digests", "x", "checkpoint: expected arguments and digests"),

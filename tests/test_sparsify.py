@@ -122,6 +122,7 @@ def test_gradual_pruning(scope):
     net.fit(X, Y, sparsify=schedule, callback=lambda p: seen.append(net.sparsity) if p.kind == "epoch" else None, **OPTIONS)
     # Of each layer the share is rounded, and what is of no use goes too.
     assert seen == pytest.approx([schedule.at(0.2), schedule.at(0.45), 0.8, 0.8], abs=0.01)
+    assert 1 - net.history.epoch_edges / sum(made) == pytest.approx(seen)
     assert net.evaluate(X, Y)["accuracy"] > 0.8
     if scope == "layer":
         assert layer_sizes(net) == pytest.approx([0.2 * n for n in made], abs=0.01 * sum(made))

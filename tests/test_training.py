@@ -79,6 +79,7 @@ def test_history(batch, rate):
     scores = net.evaluate(*held)
     assert (h.validation_loss[-1], h.validation_accuracy[-1]) == (scores["loss"], scores["accuracy"])
     assert len(h.validation_loss) == len(h.validation_accuracy) == len(h.epoch_seconds) == 3 and (h.epoch_seconds > 0).all()
+    assert h.epoch_edges.tolist() == [net.n_edges] * 3
     assert json.loads(json.dumps(h.to_dict()))["batch_size"] == h.batch_size.tolist()
 
 
