@@ -17,7 +17,7 @@ from mlgraph.graph import INPUT, Graph
 from mlgraph.lowering import topological
 from mlgraph.network import Network
 from mlgraph.plan import Plan
-from mlgraph.pruning import SCOPES, Criterion, Data, Scores, accumulated, asked, best_of, check_scores, required_data
+from mlgraph.pruning import SCOPES, Criterion, Data, Scores, accumulated, asked, best_of, check_scores, in_blocks, required_data
 from mlgraph.threads import checked_threads
 from mlgraph.trace import trace
 
@@ -43,25 +43,28 @@ class Gaps(NamedTuple):
 
 
 def regrow(
-    net: Network, fraction: float, *, by: Criterion, scope: str, data: Data | None, seed: int, n_threads: int | None
+    net: Network, fraction: float, *, by: Criterion, scope: str, block: int, data: Data | None, seed: int,
+    n_threads: int | None,
 ) -> None:  # fmt: skip
     """Add edges where there are none; `Network.regrow` says what the parameters are."""
     fraction, seed = share("fraction", fraction, all=True), whole("seed", seed, 0, None)
     if not callable(by) and not (isinstance(by, str) and by in ("random", "gradient")):
         raise ValueError(f"by: expected random, gradient or a callable, came {shown(by)}")
     one_of("scope", scope, SCOPES)
+    block = whole("block", block)
     checked_threads(n_threads)
     places = absent(net)
     free = np.array([np.count_nonzero(p.free) for p in places])
     given = required_data("regrow", by, data) if by == "gradient" else None
     score = place_scores(net, places, by, given, np.random.default_rng([seed, 2]), n_threads)
-    if scope == "layer":
-        grow_best(net.graph, places, score, np.round(fraction * free))
-    else:
-        grow_best(net.graph, places, [np.concatenate(score)], np.round(fraction * free.sum(keepdims=True)))
+    if scope == "global":
+        score, free = [np.concatenate(score)], free.sum(keepdims=True)
+    grow_best(net, places, score, np.round(fraction * free), by, block)
 
 
-def grow_best(graph: Graph, layers: list[Gaps], scores: list[Scores], wanted: npt.NDArray[Any]) -> None:
+def grow_best(
+    net: Network, layers: list[Gaps], scores: list[Scores], wanted: npt.NDArray[Any], by: Criterion, block: int
+) -> None:
     """Add edges of weight 0 at the best free places.
 
     Parameters
@@ -70,13 +73,15 @@ def grow_best(graph: Graph, layers: list[Gaps], scores: list[Scores], wanted: np
         Of the free places in the order of the layers, in one or more groups.
     wanted : shape (len(scores),)
         How many of each group.
+    by, block
+        As for `Network.regrow`.
     """
     group = np.repeat(np.arange(len(scores)), [len(score) for score in scores])
-    score = np.concatenate(scores)
+    new, score = _free_edges(layers), np.concatenate(scores)
     check_scores(score)
-    best = best_of(score, group, wanted)
-    new = _free_edges(layers)
-    grow(graph, new.source[best], new.target[best], new.weight[best])
+    score, together = in_blocks(net, new, score, by, block)
+    best = best_of(score, group, wanted, together=together)
+    grow(net.graph, new.source[best], new.target[best], new.weight[best])
 
 
 def place_scores(

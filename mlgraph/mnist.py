@@ -72,12 +72,14 @@ class Recipe:
 
     def schedule(self, initial: float) -> Schedule | None:
         """What cuts and grows edges during the training of a network of this sparsity."""
-        if self.method == "gradual" and self.sparsity:
+        if not self.sparsity:
+            return None
+        if self.method == "gradual":
             return GradualPruning(self.sparsity, initial=min(initial, self.sparsity), block=self.block)
-        return METHODS[self.method](self.sparsity) if self.sparsity else None
+        return METHODS[self.method](self.sparsity, block=self.block)
 
 
-METHODS: dict[str, Callable[[float], Schedule]] = {"gradual": GradualPruning, "set": SET, "rigl": RigL}
+METHODS: dict[str, Callable[..., Schedule]] = {"gradual": GradualPruning, "set": SET, "rigl": RigL}
 
 PRESETS = {
     "default": Recipe(),
@@ -180,9 +182,8 @@ def _train(args: argparse.Namespace) -> int:
             raise Failure(f"argument --{name.replace('_', '-')}: expected hidden layers to drop from, came none")
     if "method" in given and not recipe.sparsity:
         raise Failure("argument --method: expected --sparsity with it, which says how much is cut, came none")
-    if recipe.block > 1 and not (recipe.sparsity and recipe.method == "gradual"):
-        asked = f"{recipe.sparsity} and {recipe.method}"
-        raise Failure(f"argument --block: expected --sparsity with it, and no other method than gradual, came {asked}")
+    if recipe.block > 1 and not recipe.sparsity:
+        raise Failure("argument --block: expected --sparsity with it, which says how much is cut, came none")
     _check_decay(recipe)
     data = load_data(args.data)
     net = recipe.network(data.train_x.shape[1], data.n_classes)

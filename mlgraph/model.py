@@ -165,10 +165,10 @@ class Model:
             Whether all edges are compared with each other, or each layer (each level of a graph without) loses its share.
         block : int
             Neurons side by side in a layer (a level) that keep or lose a source together: the score of each of their edges is
-            the root of the mean square of those from that source (of a callable's, the mean). With AVX2 or AVX-512 neurons
-            with the same sources are swept faster than others, best in fours (Lin et al. 2022, 1xN pattern for pruning
-            convolutional neural networks). An edge of a block goes alone where its neuron has grown weak, and one block is
-            cut in two for the number that was asked for. `compact` numbers the neurons anew, and so their blocks.
+            the root of the mean square of those from that source (of a callable's the mean, at random one number). With AVX2
+            or AVX-512 neurons with the same sources are swept faster than others, best in fours (Lin et al. 2022, 1xN pattern
+            for pruning convolutional neural networks). An edge of a block goes alone where its neuron has grown weak, and one
+            block is cut in two for the number that was asked for. `compact` numbers the neurons anew, and so their blocks.
         data : (x, y), optional
             For the saliency.
         seed : int

@@ -262,6 +262,7 @@ class Network(Model):
         *,
         by: str | Callable[[Edges], npt.ArrayLike] = "random",
         scope: str = "global",
+        block: int = 1,
         data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         seed: int = 0,
         n_threads: int | None = None,
@@ -281,6 +282,9 @@ class Network(Model):
             are taken at random, always the same ones.
         scope : "global" or "layer"
             Whether places are compared across layers, or the same share of each layer's grows.
+        block : int
+            Neurons side by side in a layer that find a source together, as `prune` cuts them: the score of each of their places
+            is the root of the mean square of those for that source (of a callable's the mean, at random one number).
         data : (x, y), optional
             For the gradient.
         seed : int
@@ -297,7 +301,7 @@ class Network(Model):
 
         self._require_outputs()
         with self.graph.lock:
-            regrow(self, fraction, by=by, scope=scope, data=data, seed=seed, n_threads=n_threads)
+            regrow(self, fraction, by=by, scope=scope, block=block, data=data, seed=seed, n_threads=n_threads)
 
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         super()._restore(graph, outputs, loss, loss_nodes, probabilities)

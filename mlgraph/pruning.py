@@ -126,11 +126,7 @@ def keep_best(
         i = int(np.argmax(np.isnan(score)))
         ends = " to ".join(plain(graph[int(end[i])].name) for end in (few.source, few.target))
         raise ValueError(f"by: expected weights, or a gradient, that are numbers, came nan from {ends}")
-    together = None
-    if block > 1:
-        check_scores(score)
-        together = _block_of(model, few, block)
-        score = _of_blocks(score, together, squared=not callable(by))
+    score, together = in_blocks(model, few, score, by, block)
     into = group[few.target]
     score = _comparable(score, into, wanted)
     frozen = _frozen(graph, edges, mine, graph._is_training)
@@ -228,6 +224,17 @@ def best_of(
                 equal = equal[np.argsort(-np.where(own[equal] <= least, np.inf, own[equal]), kind="stable")]
             keep[equal[: most - np.count_nonzero(values > least)]] = True
     return keep
+
+
+def in_blocks(
+    model: Model, edges: Edges, score: Scores, by: Criterion, block: int
+) -> tuple[Scores, npt.NDArray[np.int64] | None]:
+    """For each edge the score of its block, and a number that those of the block have in common; none for blocks of one."""
+    if block == 1:
+        return score, None
+    check_scores(score)
+    together = _block_of(model, edges, block)
+    return _of_blocks(score, together, by), together
 
 
 def layers_of(model: Model) -> npt.NDArray[np.int64]:
@@ -404,12 +411,17 @@ def _block_of(model: Model, edges: Edges, block: int) -> npt.NDArray[np.int64]:
     return np.asarray(np.unique(number[edges.target] * len(graph) + edges.source, return_inverse=True)[1])
 
 
-def _of_blocks(score: Scores, together: npt.NDArray[np.int64], *, squared: bool) -> Scores:
-    """For each score the mean of those that have its number; or the root of the mean of the squares."""
+def _of_blocks(score: Scores, together: npt.NDArray[np.int64], by: Criterion) -> Scores:
+    """For each score that of all that have its number: the root of the mean square, of a callable's the mean.
+
+    A mean of what is random would be less so than one number, and blocks with few edges the first to be chosen or left.
+    """
+    if by == "random":
+        return score[np.unique(together, return_index=True)[1]][together]
     limit = np.finfo(float).max / max(1, len(score))  # of what is added up: no sum is infinite
-    score = np.minimum(np.abs(score), np.sqrt(limit)) if squared else np.clip(score, -limit, limit)
-    mean = np.bincount(together, score**2 if squared else score) / np.bincount(together)
-    return np.asarray((np.sqrt(mean) if squared else mean)[together])
+    score = np.clip(score, -limit, limit) if callable(by) else np.minimum(np.abs(score), np.sqrt(limit)) ** 2
+    mean = np.bincount(together, score) / np.bincount(together)
+    return np.asarray((mean if callable(by) else np.sqrt(mean))[together])
 
 
 def _comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Scores:

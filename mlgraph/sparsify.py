@@ -225,14 +225,17 @@ class SET(Schedule):
     fraction : float
         Share of the edges that move the first time; along a cosine it falls to 0 at `until` (Dettmers and Zettlemoyer 2019,
         Sparse networks from scratch).
+    block : int
+        As for `Network.prune` and `Network.regrow`: neurons side by side lose and find a source together.
     """
 
     fraction: float = 0.3
+    block: int = 1
     by: ClassVar[str] = "random"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        vars(self).update(fraction=share("fraction", self.fraction, all=True))
+        vars(self).update(fraction=share("fraction", self.fraction, all=True), block=whole("block", self.block))
 
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut a share of each layer's edges and grow it to its size again."""
@@ -240,14 +243,14 @@ class SET(Schedule):
         net = _network(model)
         wanted = self._sizes(net)
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
-        keep_best(net, *self._room(net, moved))
+        keep_best(net, *self._room(net, moved), block=self.block)
         places = absent(net)
         missing = [most - p.n_edges for most, p in zip(wanted, places, strict=True)]
         if step and max(missing) > 0:
             scores = place_scores(net, places, self.by, sample(SAMPLE) if self.by == "gradient" else None, random, n_threads)
             # What is not finite tells nothing here. The steps meet it as well, and know what is to become of it.
             scores = [np.where(np.isfinite(score), score, 0) for score in scores]
-            grow_best(net.graph, places, scores, np.maximum(missing, 0))
+            grow_best(net, places, scores, np.maximum(missing, 0), self.by, self.block)
 
     def check(self, model: Model) -> None:
         """Raise TypeError if this is no `Network`, ValueError if so few edges cannot be a path to each output."""
@@ -272,7 +275,7 @@ class RigL(SET):
 
     Parameters
     ----------
-    sparsity, updates, until, fraction
+    sparsity, updates, until, fraction, block
         As for `SET`.
     """
 

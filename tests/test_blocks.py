@@ -1,14 +1,15 @@
-"""Cutting in blocks of neurons: their scores, and which neurons a block is."""
+"""Cutting and growing in blocks of neurons: their scores, and which neurons a block is."""
 
 from collections import defaultdict
 
 import numpy as np
 import pytest
-from scored import network, weights
+from scored import DATA, X, Y, network, slopes, weights
 
 import mlgraph
 from mlgraph import pruning
 from mlgraph.arrays import Edges
+from mlgraph.growing import absent
 
 
 def blocks(net, edges, size):
@@ -44,8 +45,9 @@ def test_in_blocks(scope, size, seed):
 def test_scores_of_blocks():
     """On the scale of the scores, for with `scope="layer"` layers are compared by how far they are from what each keeps."""
     score, together = np.array([3.0, 1.0, 4.0, -2.0]), np.array([0, 1, 0, 2])
-    np.testing.assert_allclose(pruning._of_blocks(score, together, squared=True), [12.5**0.5, 1, 12.5**0.5, 2])
-    np.testing.assert_allclose(pruning._of_blocks(score, together, squared=False), [3.5, 1, 3.5, -2])
+    np.testing.assert_allclose(pruning._of_blocks(score, together, "magnitude"), [12.5**0.5, 1, 12.5**0.5, 2])
+    np.testing.assert_allclose(pruning._of_blocks(score, together, max), [3.5, 1, 3.5, -2])
+    np.testing.assert_array_equal(pruning._of_blocks(score, together, "random"), [3, 1, 3, -2])
 
 
 def test_blocks_of_equal_weights_stay_whole():
@@ -91,8 +93,8 @@ def test_operations_are_no_neurons_of_a_block():
 
 def test_blocks_of_infinite_scores():
     """What is infinite is compared as a large number is. There may be no scores at all."""
-    assert len(pruning._of_blocks(np.zeros(0), np.zeros(0, np.int64), squared=True)) == 0
-    np.testing.assert_array_equal(pruning._of_blocks(np.array([1e300, 3e300]), np.zeros(2, int), squared=False), [2e300] * 2)
+    assert len(pruning._of_blocks(np.zeros(0), np.zeros(0, np.int64), "magnitude")) == 0
+    np.testing.assert_array_equal(pruning._of_blocks(np.array([1e300, 3e300]), np.zeros(2, int), max), [2e300] * 2)
     net, other = network(False), network(False)
     net.prune(0.4, by=lambda edges: np.where(edges.source % 2, np.inf, -np.inf), block=4)
     other.prune(0.4, by=lambda edges: np.where(edges.source % 2, 1.0, -1.0), block=4)
@@ -122,3 +124,51 @@ def test_blocks_are_no_choice_of_neurons():
     with pytest.raises(ValueError, match="block: expected 1 where whole neurons are cut, came 4"):
         net.prune(neurons=0.5, block=4)
     assert net.sparsity == 0
+
+
+# --- growing ------------------------------------------------------------------------------------------------------------
+
+
+def whole_blocks(net, edges):
+    """How many of these edges are in fours that are there whole."""
+    return sum(len(block) for block in blocks(net, edges, 4).values() if len(block) == 4)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("by", ["random", "gradient"])
+def test_growth_in_blocks(scope, by):
+    """As by the norm of each block; one of them is cut in two, in each layer that is asked for a number of its own."""
+    net, other = network(), network()
+    for one in (net, other):
+        one.prune(0.5, block=4)
+    before, free = weights(net), [int(gaps.free.sum()) for gaps in absent(net)]
+    net.regrow(0.3, by=by, block=4, scope=scope, data=DATA)
+    assert len(weights(net)) - len(before) == sum(round(0.3 * n) for n in (free if scope == "layer" else [sum(free)]))
+    if by == "random":
+        other.regrow(0.3, scope=scope)
+        grown = [whole_blocks(one, weights(one)) - whole_blocks(one, before) for one in (net, other)]
+        assert grown[0] > 2 * grown[1]
+        return
+    twin = network(trained=False)
+    for layer, same in zip(net.layers, twin.layers, strict=True):
+        for a, b in zip(layer.neurons, same.neurons, strict=True):
+            b.bias = a.bias
+            b.weights = [before.get((s.id, b.id), 0.0) for s in b.sources]
+    alive = {neuron.id for layer in other.layers for neuron in layer.neurons if neuron.alive} | set(range(12))
+    slope = {edge: s for edge, s in slopes(twin).items() if edge not in before and alive.issuperset(edge)}
+    norm = {key: np.sqrt(np.mean(np.square(values))) for key, values in blocks(net, slope, 4).items()}
+    other.regrow(0.3, scope=scope, by=lambda edges: [
+        norm[next(iter(blocks(net, {edge: 0}, 4)))] for edge in zip(edges.source.tolist(), edges.target.tolist(), strict=True)
+    ])  # fmt: skip
+    assert len(set(weights(net)) ^ set(weights(other))) <= 6 * (1 if scope == "global" else 3)
+
+
+@pytest.mark.parametrize("schedule", [mlgraph.SET, mlgraph.RigL])
+def test_schedules_that_grow_in_blocks(schedule):
+    """More neurons keep a source together than by chance, and the layers have as many edges as without blocks."""
+    kept = []
+    for block in (1, 4):
+        net = network(False)
+        history = net.fit(X, Y, epochs=12, batch_size=10, sparsify=schedule(0.6, updates=20, block=block), seed=1)
+        kept.append((whole_blocks(net, weights(net)), history.epoch_edges.tolist()))
+    assert kept[1][0] > 2 * kept[0][0] and kept[1][1] == pytest.approx(kept[0][1], rel=0.1)

@@ -385,12 +385,13 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
         "sparsity": Kind(None, {"both": 0.25}), "neurons": share(0.25, optional=True), "by": a_name("magnitude"),
         "block": count(1), "data": Kind(None), **SCORED}),
     "Network.regrow": (lambda w: w.sparse.regrow, {
-        "fraction": share(0.25, all=True), "by": a_name("gradient"), "data": DATA_FOR, **SCORED}),
+        "fraction": share(0.25, all=True), "by": a_name("gradient"), "block": count(2), "data": DATA_FOR, **SCORED}),
     "GradualPruning": (lambda w: mlgraph.GradualPruning, {
         "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "start": share(0.25),
         "scope": a_name("layer"), "by": a_name("saliency"), "initial": share(0.25), "block": count(4)}),
     **{name: (lambda w, name=name: getattr(mlgraph, name), {
-        "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "fraction": share(0.25, all=True)})
+        "sparsity": share(0.5), "updates": count(20, optional=True), "until": share(0.5), "fraction": share(0.25, all=True),
+        "block": count(4)})
        for name in ("SET", "RigL")},
     "Model.save": (lambda w: w.net.save, {"path": a_path(lambda w: w.path)}),
     "Network": (lambda w: Network, {"n_inputs": count(3), "seed": SEED}),
