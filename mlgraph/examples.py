@@ -115,9 +115,11 @@ class Examples:
     def narrowed(self, columns: Ids, n_threads: int = 1) -> Examples:
         """These columns, in ascending order, side by side; those asked for last are kept.
 
-        Where rows are longer than a line of the cache or two, they begin with one. Columns past those asked for are anything.
+        Where rows of the data are longer than a line of the cache or two, those of the copy begin with one: they are filled
+        up with zeros.
         """
         if np.array_equal(columns, np.arange(self.array.shape[1])):
+            self._narrowed = self._room = None
             return self
         key = columns.tobytes()
         if self._narrowed is None or self._narrowed[0] != key:
@@ -133,10 +135,11 @@ class Examples:
     def pays_narrowed(self, columns: Ids, n: int) -> bool:
         """Whether columns that could be read where they stand are better copied, for n examples and what may come after.
 
-        It pays where they take half of the memory and are read a few times. Nobody knows that in advance, for a network may
-        be cut meanwhile. So they are copied once they have been read as often as a copy takes to pay.
+        It pays where they are in half of the lines of the cache and are read a few times. Nobody knows that in advance, for a
+        network may be cut meanwhile. So they are copied once they have been read as often as a copy takes to pay.
         """
-        if 2 * self._narrow_row(len(columns)) > self.array.shape[1] * self.array.itemsize:
+        size, width = self.array.itemsize, self.array.shape[1]
+        if 2 * -(-len(columns) * size // LINE) > width * size // LINE:
             return False
         key = columns.tobytes()
         before = self._read[1] if self._read and self._read[0] == key else 0

@@ -133,6 +133,8 @@ def fit(
     sizes = _pair("batch_size", batch_size, int, 1, 2**63)
     rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
     epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
+    if np.float32(momentum) == 1:
+        raise ValueError(f"momentum: expected a number that is below 1 in float32, too, came {shown(momentum)}")
     weight_decay = checked_decay(weight_decay, max(rates))
     optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
     on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +20,9 @@ from mlgraph.network import Network
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES, Criterion, Data, Scores, accumulated, asked, best_of, check_scores, in_blocks, required_data
 from mlgraph.threads import checked_threads
-from mlgraph.trace import trace
+from mlgraph.trace import Trace, trace
 
-__all__ = ["Gaps", "absent", "absent_gradient", "grow_best", "place_scores", "regrow"]
+__all__ = ["Gaps", "absent", "absent_gradient", "fill_layers", "place_scores", "regrow"]
 
 
 class Gaps(NamedTuple):
@@ -30,16 +31,16 @@ class Gaps(NamedTuple):
     Attributes
     ----------
     sources, targets : int32
-        Ids of nodes and neurons that are alive.
+        Ids of nodes and neurons.
     free : bool, shape (targets, sources)
-    n_edges : int
-        How many edges there are between them.
+    counts : int32, shape (targets,)
+        How many sources each neuron has, in the layer before or elsewhere.
     """
 
     sources: Ids
     targets: Ids
     free: Mask
-    n_edges: int
+    counts: npt.NDArray[np.int32]
 
 
 def regrow(
@@ -57,31 +58,53 @@ def regrow(
     free = np.array([np.count_nonzero(p.free) for p in places])
     given = required_data("regrow", by, data) if by == "gradient" else None
     score = place_scores(net, places, by, given, np.random.default_rng([seed, 2]), n_threads)
-    if scope == "global":
-        score, free = [np.concatenate(score)], free.sum(keepdims=True)
-    grow_best(net, places, score, np.round(fraction * free), by, block)
-
-
-def grow_best(
-    net: Network, layers: list[Gaps], scores: list[Scores], wanted: npt.NDArray[Any], by: Criterion, block: int
-) -> None:
-    """Add edges of weight 0 at the best free places.
-
-    Parameters
-    ----------
-    scores : list of float64 arrays
-        Of the free places in the order of the layers, in one or more groups.
-    wanted : shape (len(scores),)
-        How many of each group.
-    by, block
-        As for `Network.regrow`.
-    """
-    group = np.repeat(np.arange(len(scores)), [len(score) for score in scores])
-    new, score = _free_edges(layers), np.concatenate(scores)
-    check_scores(score)
-    score, together = in_blocks(net, new, score, by, block)
-    best = best_of(score, group, wanted, together=together)
+    group = np.repeat(np.arange(len(places)), free) if scope == "layer" else np.zeros(free.sum(), np.int64)
+    wanted = np.round(fraction * (free if scope == "layer" else free.sum(keepdims=True)))
+    new, scores = _free_edges(places), np.concatenate(score)
+    check_scores(scores)
+    scores, together = in_blocks(net, new, scores, by, block)
+    best = best_of(scores, group, wanted, together=together)
     grow(net.graph, new.source[best], new.target[best], new.weight[best])
+
+
+def fill_layers(
+    net: Network, wanted: npt.NDArray[Any], by: str, block: int, data: Data | None, random: np.random.Generator,
+    n_threads: int | None,
+) -> None:  # fmt: skip
+    """Add edges of weight 0 until each layer has as many as are wanted, at any of its neurons; by and block as in `regrow`.
+
+    From the last layer to the first, for a neuron that nothing reads has no use of a source: those that come to be read get one
+    at least. The weights into these are as of a new layer, for with 0 they might never learn. What the network says is the
+    same, for it is with 0 that they are read.
+    """
+    graph, places = net.graph, absent(net, dead=True)
+    scores = place_scores(net, places, by, data, random, n_threads)
+    alive = graph.alive()
+    read, sources, targets, weights = alive.copy(), [], [], []
+    for gaps, given, most in zip(reversed(places), reversed(scores), reversed(wanted.tolist()), strict=True):
+        row, column = np.nonzero(gaps.free)
+        here = read[gaps.targets][row]
+        source, target = gaps.sources[column[here]], gaps.targets[row[here]]
+        # What is not finite tells nothing here. The steps meet it as well, and know what is to become of it.
+        score: Scores = np.where(np.isfinite(given[here]), given[here], 0)
+        score, together = in_blocks(net, Edges(source, target, np.zeros(len(source), np.float32)), score, by, block)
+        # The best place of each neuron that reads nothing, and then those that are best of all.
+        keep = np.zeros(len(source), bool)
+        bare = np.flatnonzero(gaps.counts[row[here]] == 0)
+        bare = bare[np.lexsort((-score[bare], target[bare]))]
+        keep[bare[np.flatnonzero(np.diff(target[bare], prepend=-1))]] = True
+        score[keep] = np.inf
+        missing = max(most - int(gaps.counts[read[gaps.targets]].sum()), np.count_nonzero(keep))
+        keep = best_of(score, np.zeros(len(score), np.int64), np.array([missing]), together=together)
+        source, target = source[keep], target[keep]
+        weight, revived = np.zeros(len(source), np.float32), ~alive[target]
+        fan_in = np.bincount(target, minlength=len(graph))[target[revived]]
+        weight[revived] = random.standard_normal(len(fan_in)) / np.sqrt(3 * fan_in)
+        read[source] = True
+        sources.append(source)
+        targets.append(target)
+        weights.append(weight)
+    grow(graph, np.concatenate(sources), np.concatenate(targets), np.concatenate(weights))
 
 
 def place_scores(
@@ -98,19 +121,23 @@ def place_scores(
     return [np.abs(g[places.free]).astype(np.float64) for g, places in zip(gradients, layers, strict=True)]
 
 
-def absent(net: Network) -> list[Gaps]:
-    """Of each layer the places where an edge could be and is not, between nodes that are alive; all of them make no cycle."""
+def absent(net: Network, *, dead: bool = False) -> list[Gaps]:
+    """Of each layer the places where an edge could be and is not; all of them make no cycle.
+
+    Between nodes that are alive, or all that are in layers or inputs.
+    """
     graph, alive, height, layers = net.graph, net.graph.alive(), _heights(net), []
     for layer in net.layers:
         sources, targets = (np.array(ids, np.int32) for ids in (layer._reads, layer._ids))
-        sources, targets = sources[alive[sources]], targets[alive[targets]]
+        if not dead:
+            sources, targets = sources[alive[sources]], targets[alive[targets]]
         column = np.full(len(graph), -1)
         column[sources] = np.arange(len(sources))
         edges = wiring(graph, targets)
         free = height[sources] <= height[targets][:, None]
         row, at = np.repeat(np.arange(len(targets)), edges.counts), column[edges.source]
         free[row[at >= 0], at[at >= 0]] = False
-        layers.append(Gaps(sources, targets, free, int(np.count_nonzero(at >= 0))))
+        layers.append(Gaps(sources, targets, free, edges.counts))
     return layers
 
 
@@ -118,22 +145,29 @@ def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads:
     """Gradient of the mean loss for a weight at each place, free or not; float32, shape (targets, sources) for each layer.
 
     That of an edge is the sum over the examples of its source's value times the delta of its target, and needs no edge
-    (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
+    (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads. It is 0
+    from and to neurons that are not alive.
     """
-    graph, out = net.graph, []
+    graph, alive, out = net.graph, net.graph.alive(), []
     examples, loss = net._examples_and_loss(x, y, "data ")
     examples.check_trainable()
     hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
-    hidden = hidden[graph.codes[hidden] != INPUT]
+    hidden = hidden[(graph.codes[hidden] != INPUT) & alive[hidden]]
     found = trace(graph, examples, net._sinks, hidden, n_threads=n_threads, **loss)
     inputs = {node: column for column, node in enumerate(graph._inputs)}
+
+    def of_all(ids: Ids, of_alive: Callable[[Trace], Float32]) -> Float32:
+        values = np.zeros((len(examples), len(ids)), np.float32)
+        values[:, alive[ids]] = of_alive(found.of(ids[alive[ids]]))
+        return values
+
     for places in layers:
         first = places.sources[:1].tolist()
         if first and first[0] in inputs:
             values = examples.array[:, [inputs[i] for i in places.sources.tolist()]]
         else:
-            values = found.of(places.sources).values
-        deltas = found.of(places.targets).deltas() / np.float32(len(examples))
+            values = of_all(places.sources, lambda trace: trace.values)
+        deltas = of_all(places.targets, Trace.deltas) / np.float32(len(examples))
         out.append(_products(values, deltas, n_threads))
     return out
 

@@ -373,7 +373,7 @@ def _refined(
         if np.isinf(least) or np.count_nonzero(strength >= least) <= wanted + FEW_EQUAL:
             break
         now = np.where(strength > least, np.inf, -np.inf)
-        now[equal] = np.where(score[equal] <= least, np.inf, score[equal])
+        now[equal] = np.where(score[equal] <= least, np.finfo(float).max, score[equal])  # infinite is what is held alone
         found = _strongest(model, edges, others, mine, now, held)[0][mine]
         if (found[equal] == found[equal][0]).all():
             break

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from mlgraph.array_types import Doubles
 from mlgraph.checks import one_of, share, whole
 from mlgraph.examples import Examples
-from mlgraph.growing import absent, grow_best, place_scores
+from mlgraph.growing import fill_layers
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.pruning import SCOPES, check_criterion, check_room, gradient, keep_best, layers_of, prune, room
@@ -73,7 +73,8 @@ class Schedule(ABC):
         assert self.updates is not None
         scale = self.updates / max(self.until, 1e-9)
         before, reached = (np.clip(np.ceil(share * scale) - 1, -1, self.updates) for share in (begin, end))
-        return np.where(reached > before, reached * (self.until / self.updates), np.nan)
+        moments = np.where(reached == self.updates, self.until, reached * (self.until / self.updates))  # the last to the bit
+        return np.where(reached > before, moments, np.nan)
 
     def check(self, model: Model) -> None:  # noqa: B027 - a schedule that takes any model has nothing to add
         """Raise TypeError if this is no model for the schedule, ValueError if so few edges cannot be a path to each output."""
@@ -139,7 +140,10 @@ class Acting:
     def _sample(self, step: int) -> Sample:
         def sample(n: int) -> tuple[Any, Any]:
             some = np.random.default_rng([self._seed, 4, step]).permutation(len(self._examples))[:n]
-            return self._examples.array[some], self._y[some] if len(self._y) else ()
+            x = self._examples.array[some]
+            # Of inputs that were added since `fit` began there are no data, and so far nothing reads them.
+            x = np.pad(x, ((0, 0), (0, self._model.graph.n_inputs - x.shape[1])))
+            return x, self._y[some] if len(self._y) else ()
 
         return sample
 
@@ -215,16 +219,17 @@ class SET(Schedule):
     """Sparse from the first step on: again and again the smallest weights are cut, and as many edges grow at random.
 
     Sparse evolutionary training (Mocanu et al. 2018, Scalable training of artificial neural networks). Each layer has as many
-    edges as `erdos_renyi` gives it; the first time, what is more goes. Edges grow between nodes that are alive: an input or a
-    neuron that has lost all its edges gets none back, other than in the paper. Only for a `Network`.
+    edges as `erdos_renyi` gives it; the first time, what is more goes. They grow anywhere between a layer and what it was made
+    to read, at inputs and neurons too that have lost all their edges, but for neurons that nothing comes to read; a neuron that
+    comes to be read gets a source at least. Only for a `Network`.
 
     Parameters
     ----------
     sparsity, updates, until
         As for `mlgraph.sparsify.Schedule`.
     fraction : float
-        Share of the edges that move the first time; along a cosine it falls to 0 at `until` (Dettmers and Zettlemoyer 2019,
-        Sparse networks from scratch).
+        Share of the edges that would move at the beginning; along a cosine it falls to 0 at `until` (Dettmers and Zettlemoyer
+        2019, Sparse networks from scratch). Before the first step edges are cut alone.
     block : int
         As for `Network.prune` and `Network.regrow`: neurons side by side lose and find a source together.
     """
@@ -239,18 +244,11 @@ class SET(Schedule):
 
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut a share of each layer's edges and grow it to its size again."""
-        random = np.random.default_rng([seed, 3, step])
         net = _network(model)
-        wanted = self._sizes(net)
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
         keep_best(net, *self._room(net, moved), block=self.block)
-        places = absent(net)
-        missing = [most - p.n_edges for most, p in zip(wanted, places, strict=True)]
-        if step and max(missing) > 0:
-            scores = place_scores(net, places, self.by, sample(SAMPLE) if self.by == "gradient" else None, random, n_threads)
-            # What is not finite tells nothing here. The steps meet it as well, and know what is to become of it.
-            scores = [np.where(np.isfinite(score), score, 0) for score in scores]
-            grow_best(net, places, scores, np.maximum(missing, 0), self.by, self.block)
+        data = sample(SAMPLE) if self.by == "gradient" else None
+        fill_layers(net, self._sizes(net), self.by, self.block, data, np.random.default_rng([seed, 3, step]), n_threads)
 
     def check(self, model: Model) -> None:
         """Raise TypeError if this is no `Network`, ValueError if so few edges cannot be a path to each output."""

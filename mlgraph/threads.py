@@ -60,7 +60,7 @@ def available_threads() -> int:
     if quota is not None:
         limits.append(quota)
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if value.isdigit() and int(value) > 0:
+    if value.isdecimal() and int(value) > 0:
         limits.append(int(value))
     return min(limits)
 

@@ -48,9 +48,10 @@ cdef extern from *:
         }
         return others;
     }
-    static void take_row(const uint8_t *x, const int32_t *column, int64_t n, int size, uint8_t *out) {
+    static void take_row(const uint8_t *x, const int32_t *column, int64_t n, int size, uint8_t *out, int64_t row) {
         if (size == 1) for (int64_t k = 0; k < n; k++) out[k] = x[column[k]];
         else for (int64_t k = 0; k < n; k++) memcpy(out + 4 * k, x + 4 * (int64_t)column[k], 4);
+        memset(out + n * size, 0, (size_t)(row - n * size));
     }
     static inline int32_t four_bytes(const uint8_t *p, int64_t n) {
         uint32_t x = 0;
@@ -113,7 +114,7 @@ cdef extern from *:
     void widen_pair(const float*, int, vec*, vec*) noexcept nogil
     void narrow(const int32_t*, int, float*) noexcept nogil
     int64_t row_as_bytes(const float*, int64_t, uint8_t*) noexcept nogil
-    void take_row(const uint8_t*, const int32_t*, int64_t, int, uint8_t*) noexcept nogil
+    void take_row(const uint8_t*, const int32_t*, int64_t, int, uint8_t*, int64_t) noexcept nogil
     void words_of_rows(const uint8_t**, int64_t, int64_t, int32_t (*)[LANES]) noexcept nogil
 
 

@@ -105,16 +105,19 @@ def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
 
 
 def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:, ::1] out, int size, int n_threads):
-    """out[i, k] = x[i, columns[k]]: numbers of `size` bytes, 1 or 4, in arrays that are seen as bytes; the rest is left."""
-    cdef int64_t i, k, n = columns.shape[0], most = x.shape[1] // size
+    """out[i, k] = x[i, columns[k]]: numbers of `size` bytes, 1 or 4, in arrays that are seen as bytes; what is left of a row is 0."""
+    cdef int64_t i, k, n = columns.shape[0], most
+    cdef const int32_t* column = &columns[0] if n else NULL
     if size not in (1, 4) or out.shape[0] != x.shape[0] or out.shape[1] < n * size:
         raise ValueError(f"size, out: expected 1 or 4, and {x.shape[0]} rows of {n * size} bytes or more, "
                          f"came {size}, and {out.shape[0]} of {out.shape[1]}")
+    most = x.shape[1] // size
     for k in range(n):
         if not 0 <= columns[k] < most:
             raise ValueError(f"columns: expected 0 to {most - 1}, came {columns[k]}")
-    for i in prange(x.shape[0] if n else 0, nogil=True, num_threads=n_threads, schedule="static", use_threads_if=n_threads > 1):
-        take_row(&x[i, 0], &columns[0], n, size, &out[i, 0])
+    for i in prange(x.shape[0] if out.shape[1] else 0, nogil=True, num_threads=n_threads, schedule="static",
+                    use_threads_if=n_threads > 1):
+        take_row(&x[i, 0], column, n, size, &out[i, 0], out.shape[1])
 
 
 def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const int32_t[::1] place, int n_threads):

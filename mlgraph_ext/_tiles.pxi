@@ -41,17 +41,12 @@ cdef inline uint32_t* kept_of(const Run* r, const Instruction* ins, int64_t plac
 
 
 cdef void draw_tiles(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles) noexcept nogil:
-    """Have each tile know which neurons it keeps."""
-    cdef const uint32_t* before = NULL
-    cdef uint32_t* kept
+    """Have some tiles side by side know which neurons they keep: the same ones, for MASK_TILES is a multiple of PACK."""
+    cdef uint32_t* kept = kept_of(r, ins, tile.place)
     cdef int64_t i
-    for i in range(tiles):
-        kept = kept_of(r, ins, tile[i].place)
-        if before != NULL and tile[i].number % MASK_TILES:
-            memcpy(kept, before, groups_of(ins.size) * sizeof(uint32_t))
-        else:
-            draw_kept(neuron_key(r, ins, step, tile[i].number), kept_share(ins), ins.size, kept)
-        before = kept
+    draw_kept(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, kept)
+    for i in range(1, tiles):
+        memcpy(kept_of(r, ins, tile.place + i), kept, groups_of(ins.size) * sizeof(uint32_t))
 
 
 cdef inline double kept_share(const Instruction* ins) noexcept nogil:

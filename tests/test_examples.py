@@ -8,7 +8,7 @@ from learnable import CLASSES, FLOATS, INF, INPUTS, NAN, TARGETS, X, Y, bits, ne
 from swept import data
 
 import mlgraph
-from mlgraph import examples
+from mlgraph import examples, training
 from mlgraph.examples import LINE, Examples
 
 
@@ -118,6 +118,7 @@ BAD_OPTIONS = {
 }
 BAD_OPTIONS_ONE_BY_ONE = [(name, value, message) for name, (*values, message) in BAD_OPTIONS.items() for value in values]
 MORE_BAD_VALIDATIONS = [
+    ("momentum", 0.99999998, "momentum: expected a number that is below 1 in float32, too, came 0.99999998"),
     ("validation", (X[:0], Y[:0]), "validation x: expected at least one example, came none"),
     ("validation", (X, Y + 1), "validation y: expected labels from 0 to 2, came 1 to 3"),
     ("validation", (X * NAN, Y), "validation x: expected finite numbers that .*, came nan in example 0, column 0"),
@@ -210,7 +211,7 @@ def test_columns_in_any_order(sweep, dtype):
         out = np.full((50, len(columns) + 2), 7, dtype)
         sweep.take_columns(x.view(np.uint8), columns.astype(np.int32), out.view(np.uint8), x.itemsize, 3)
         np.testing.assert_array_equal(out[:, :-2], x[:, columns])
-        assert (out[:, -2:] == 7).all()
+        assert not out[:, -2:].any()
     for wrong in ([-1], [37], [2**31 - 1]):
         with pytest.raises(ValueError, match=r"^columns: expected 0 to 36, came "):
             sweep.take_columns(x.view(np.uint8), np.array(wrong, np.int32), np.zeros((50, x.itemsize), np.uint8), x.itemsize, 1)
@@ -229,6 +230,26 @@ def test_copies_of_columns_no_longer_read_are_let_go():
     room = given._room
     second = given.narrowed(columns[2:])
     assert first() is None and given._room is room and np.shares_memory(second.array, room)
+    assert given.narrowed(columns) is given and given._room is None
+
+
+def test_nothing_is_left_of_columns_that_are_no_longer_read():
+    """What the data at most are is what a step may be at most: a run that went on from a file would take others."""
+    x = np.ones((4, 40), np.float32)
+    x[:, 39] = 1e31
+    given = Examples(x, 40)
+    assert given.narrowed(np.arange(1, 40, dtype=np.int32)).largest == np.float32(1e31)
+    assert given.narrowed(np.arange(1, 39, dtype=np.int32)).largest == 1
+
+
+def test_when_columns_are_copied():
+    """If they are half of the memory, lines of the cache counted whole, and have been read twice."""
+    for width, itemsize, columns, pays in ((256, 1, 128, True), (256, 1, 129, False), (127, 1, 1, False), (128, 1, 64, True),
+                                           (64, 4, 32, True), (64, 4, 33, False)):  # fmt: skip
+        given = Examples(np.zeros((10, width), {1: np.uint8, 4: np.float32}[itemsize]), width)
+        read, other = np.arange(columns, dtype=np.int32), np.arange(1, columns + 1, dtype=np.int32)
+        assert [given.pays_narrowed(read, 5) for _ in range(6)] == [False] * 4 + [pays] * 2, (width, itemsize, columns)
+        assert not given.pays_narrowed(other, 20) and given.pays_narrowed(other, 5) == pays
 
 
 def pruned_to_few_columns():
@@ -246,6 +267,7 @@ def test_rows_that_read_few_columns_have_them_copied(sweep, n_threads, monkeypat
     """Once that has paid, and not before; nothing that is learnt depends on it, and an edit between is seen."""
     x, y = data(200, 300, 6, "bytes")
     asked, narrowed = [], Examples.narrowed
+    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
     monkeypatch.setattr(Examples, "narrowed", lambda self, *given: asked.append(len(given[0])) or narrowed(self, *given))
 
     def trained(after):

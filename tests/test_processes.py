@@ -145,7 +145,9 @@ def test_affinity():
     assert int(run(COUNT)[0]) <= len(os.sched_getaffinity(0))
 
 
-@pytest.mark.parametrize(("value", "expected"), [("1", 1), ("2", 2), ("3,2", 3), ("64", 5), ("0", 5), ("many", 5), ("", 5)])
+@pytest.mark.parametrize(("value", "expected"), [
+    ("1", 1), ("2", 2), ("3,2", 3), ("64", 5), ("0", 5), ("many", 5), ("\N{SUPERSCRIPT TWO}", 5), ("", 5),
+])  # fmt: skip
 def test_environment(monkeypatch, value, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
     monkeypatch.setattr(threads, "_cgroup_quota", lambda: None)

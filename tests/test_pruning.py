@@ -572,3 +572,35 @@ def test_edges_from_probabilities_grow_by_the_gradient():
     net.graph.edge(net.graph[net.layers[1]._reads[2]], net.outputs[0]).prune()
     net.regrow(1.0, by="gradient", data=(X, Y))
     assert net.n_edges == n
+
+
+def few_values(seed, digits):
+    """Layers of weights of which many are equal."""
+    random = np.random.default_rng(seed)
+    net = mlgraph.Network(int(random.integers(4, 12)), seed=seed)
+    for size in random.integers(4, 12, random.integers(2, 4)).tolist():
+        net.add_layer(size, "tanh")
+    for layer in net.layers:
+        layer.weights = np.round(layer.weights, digits) if digits else np.maximum(np.sign(layer.weights), 0)
+    return net
+
+
+@pytest.mark.parametrize("digits", [0, 1])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_equal_scores_leave_what_must_stay(digits, frozen):
+    """A path to each output, and in training what is frozen: they are not among the equal ones that chance takes."""
+    for seed in range(40):
+        net = few_values(seed, digits)
+        x, y = np.ones((8, net.graph.n_inputs)), np.ones((8, len(net.outputs)))
+        if not frozen:
+            net.prune(0.5)
+            assert net.graph.alive()[[node.id for node in net.outputs]].all()
+            continue
+        edges = [net.graph.edge(source, neuron) for neuron in net.layers[0].neurons for source in neuron.sources][::9]
+        held = {(edge.source.id, edge.target.id) for edge in edges}
+        for edge in edges:
+            edge.frozen = True
+        done = []
+        net.fit(x, y, epochs=1, learning_rate=0, callback=lambda _, net=net, done=done: done or done.append(net.prune(0.5)))
+        source, target, _ = net.graph.edges()
+        assert done and held <= set(zip(source.tolist(), target.tolist(), strict=True))

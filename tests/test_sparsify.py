@@ -115,6 +115,15 @@ def test_the_curve():
     assert [GradualPruning(0.5, start=0.3, until=0.3).at(t) for t in (0, 0.29, 0.31, 1)] == [0, 0, 0.5, 0.5]
 
 
+@pytest.mark.parametrize("updates", [10, 11, 49])
+@pytest.mark.parametrize("until", [0.3, 0.5, 0.9])
+def test_all_at_the_last_moment(updates, until):
+    """A moment that was rounded to before `start` would cut nothing, and there is none after it."""
+    net = network()
+    net.fit(X, Y, sparsify=GradualPruning(0.5, start=until, until=until, updates=updates), **OPTIONS)
+    assert net.sparsity == pytest.approx(0.5, abs=0.01)
+
+
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_gradual_pruning(scope):
     schedule, net, seen = GradualPruning(0.8, updates=10, start=0.1, until=0.5, scope=scope), network(), []
@@ -216,6 +225,62 @@ def test_neurons_beside_the_layers_keep_their_edges(kind):
     other = mlgraph.Model(net.graph, [extra])
     net.fit(X, Y, sparsify=kind(0.7, updates=8), **OPTIONS)
     assert layer_sizes(net) == wanted and len(extra.sources) == 20 and other.forward(X).any()
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize(("sparsity", "fraction"), [(0.95, 0.3), (0.9, 0.9), (0.8, 1)])
+def test_no_edge_is_lost_where_few_are_left(kind, sparsity, fraction):
+    """Neurons and inputs that have lost all their edges may come back: else fewer and fewer would be left to grow at."""
+    net = network()
+    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], sparsity)
+    read, neurons = set(), set()
+
+    def watch(progress):
+        read.update(source for source, _ in pairs(net) if source < 30)
+        neurons.update(neuron.id for layer in net.layers for neuron in layer.neurons if neuron.alive)
+
+    options = {**OPTIONS, "epochs": 12}
+    history = net.fit(X, Y, sparsify=kind(sparsity, fraction=fraction, updates=100), callback=watch, **options)
+    # More if the neurons that are read need more than there are; fewer, of those of steepest loss, if none of them has room.
+    most = 1.1 * wanted.sum()
+    assert (history.epoch_edges >= wanted.sum() * (1 if kind is SET else 0.9)).all() and (history.epoch_edges <= most).all()
+    source, target = (np.array(sorted(pairs(net))).T)
+    assert net.graph.alive()[[*source, *target]].all()
+    if kind is SET:
+        assert len(read) == 30 and len(neurons) == 24 + 16 + 9
+
+
+def test_neurons_come_back_without_a_change_of_what_is_said():
+    net = network()
+    lost = net.layers[1].neurons[5]
+    lost.prune()
+    before, said = pairs(net), net.forward(X)
+    wanted = np.array([30 * 24, 24 * 16 - 3, 16 * 9 - 3])
+    growing.fill_layers(net, wanted, "random", 1, None, np.random.default_rng(0), None)
+    assert lost.alive and lost.weights.all() and len(lost.sources) > 15 and not any(
+        net.graph.edge(lost, neuron).weight for neuron in lost.targets
+    )
+    assert lost.weights.std() == pytest.approx((3 * len(lost.sources)) ** -0.5, rel=0.5)
+    assert layer_sizes(net) == wanted.tolist() and before < pairs(net)
+    np.testing.assert_allclose(net.forward(X), said, rtol=1e-5, atol=1e-6)
+
+
+def test_edges_past_the_layers_count():
+    net = network()
+    source, target = np.repeat(np.arange(30), 16), np.tile(np.array(net.layers[1]._ids), 30)
+    weight = np.random.default_rng(0).normal(size=480).astype(np.float32) / 5
+    net.graph.add_edges(mlgraph.Edges(source.astype(np.int32), target.astype(np.int32), weight))
+    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.7).tolist()
+    net.fit(X, Y, sparsify=SET(0.7, updates=8), **OPTIONS)
+    assert layer_sizes(net) == wanted
+
+
+def test_inputs_that_come_while_it_trains():
+    """Of which there are no data, and which nothing reads."""
+    for schedule in (RigL(0.5), SET(0.5), GradualPruning(0.5, by="saliency")):
+        net, new = network(), []
+        net.fit(X, Y, sparsify=schedule, callback=lambda _, net=net, new=new: new or new.append(net.graph.input()), **OPTIONS)
+        assert net.sparsity == pytest.approx(0.5, abs=0.02) and not new[0].targets
 
 
 def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
