@@ -3,7 +3,7 @@
     python bench/epochs.py --out bench/pictures/epochs.png --json epochs.json
 
 The libraries take turns, so that what else the machine does meets them all. A turn is two epochs, of which the second counts:
-caches and threads are then the library's own. mlgraph's turn is one `fit` of four epochs, of which the first and the last
+caches and threads are then the library's own. mlgraph's turn is one `fit` of ten epochs, of which the first and the last
 count, on lines of their own: the first has all that `fit` does before its first step. Data conversion and compilation of the
 rivals are outside. Wall clock, shuffling included. The picture shows the fastest of the turns, for what else a machine does can
 only add to them; the file has every time, and several runs, minutes apart, are drawn together by `--redraw`.

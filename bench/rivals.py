@@ -125,8 +125,8 @@ class Sklearn:
         return self.net.predict(x.astype(np.float32) / 255)
 
 
-EPOCHS = 4
-"""Of a `fit`. Columns of data of which few are read are copied after two."""
+EPOCHS = 10
+"""Of a `fit`. Where few columns of the data are read they are copied after eight."""
 
 
 class Mlgraph:

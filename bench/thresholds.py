@@ -3,7 +3,7 @@
     python bench/thresholds.py
 
 A row is a value of what is compared with a threshold, and the fastest time of either way; a threshold stands well where the
-one way becomes the faster, for these networks. It takes a quarter of a minute; where other work shares the machine, look at
+one way becomes the faster, for these networks. It takes half a minute; where other work shares the machine, look at
 several runs.
 """
 
@@ -42,14 +42,14 @@ def seconds(run: Callable[[], float], ways: list[Way]) -> list[float]:
     return best
 
 
-def fitted(net: mlgraph.Model, x: Any, y: Any, batch: int = 128, **options: Any) -> Callable[[], float]:
+def fitted(net: mlgraph.Model, x: Any, y: Any, batch: int = 128, epochs: int = 1) -> Callable[[], float]:
     """Times steps of training, without the compilation before them."""
 
     def run() -> float:
         net._engines.clear()
         assert net._engine("loss").filled
         begin = time.perf_counter()
-        net.fit(x, y, epochs=1, batch_size=batch, learning_rate=1e-4, **options)
+        net.fit(x, y, epochs=epochs, batch_size=batch, learning_rate=1e-4)
         return time.perf_counter() - begin
 
     return run
@@ -118,6 +118,18 @@ def sparse() -> Iterator[tuple[float, list[float]]]:
         yield share, seconds(run, [(examples, "SPARSE_BELOW", -1.0), (examples, "SPARSE_BELOW", 2.0)])
 
 
+def narrow() -> Iterator[tuple[float, list[float]]]:
+    """Epochs of rows that read a few pixels in the middle, where they stand and from a copy, by how many there are."""
+    mnist, rng = load_mnist(), np.random.default_rng(0)
+    net = network(100)
+    middle = np.zeros((28, 28), bool)
+    middle[8:20, 8:20] = True
+    net.layers[0].mask = middle.reshape(-1) & (rng.random((100, 784)) < 0.05)
+    for epochs in (2, 4, 8, 16):
+        run = fitted(net, mnist.train_x, mnist.train_y, epochs=epochs)
+        yield epochs, seconds(run, [(examples, "NARROW_AFTER", 1e9), (examples, "NARROW_AFTER", 0)])
+
+
 def few() -> Iterator[tuple[float, list[float]]]:
     """Steps of dense data by a block that goes through all of them, and by one that skips zeros, by the size of the step."""
     net, rng, steps = layers(256, 256, 10), np.random.default_rng(0), 100
@@ -149,6 +161,7 @@ def main() -> None:
         show("mlgraph.threads.WORK_PER_THREAD", policy.WORK_PER_THREAD, *of_threads, threads(many=False))
         show("mlgraph.threads.WORK_OF_TWO", policy.WORK_OF_TWO, *of_threads, threads(many=True))
     show("mlgraph.examples.SPARSE_BELOW", examples.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
+    show("mlgraph.examples.NARROW_AFTER", examples.NARROW_AFTER, "epochs", ("in place", "copied"), narrow())
     show("mlgraph.engine.FEW", engine.FEW, "examples of a step", ("all", "entries"), few())
     for name in ("FULL_FROM_DATA", "FULL_FROM", "QUADS_FULL_FROM_DATA", "QUADS_FULL_FROM"):
         show(f"mlgraph.filling.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))

@@ -17,7 +17,7 @@ from mlgraph.threads import threads_for
 SPARSE_BELOW = 0.9
 """Share of runs of columns that are not all zero below which skipping the others pays."""
 
-NARROW_AFTER = 2
+NARROW_AFTER = 8
 """How often few of the columns are read where they stand before they are copied."""
 
 LINE = 64

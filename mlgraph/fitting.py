@@ -56,9 +56,9 @@ def fit(
     Parameters
     ----------
     x : array_like, shape (examples, inputs)
-        uint8 is read as x / 255. What is not finite is refused before anything is learnt. A float32 array is not copied
-        (unless it is large, and each number exactly byte / 255: then its bytes are learnt from): who changes it meanwhile
-        goes past that check.
+        uint8 is read as x / 255. What is not finite is refused before anything is learnt. Not to be changed meanwhile: bytes
+        and float32 are read where they stand, or from a copy, as it is faster (the bytes of large data of which each number
+        is exactly byte / 255; the columns that are read, where they are few).
     y : array_like
         Labels, integers of shape (examples,), or targets of shape (examples, outputs); nothing where the loss is a node.
         Targets of the binary cross-entropy are from 0 to 1, those of the softmax at least 0: the probabilities of the
@@ -133,10 +133,10 @@ def fit(
     sizes = _pair("batch_size", batch_size, int, 1, 2**63)
     rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
     epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
-    if np.float32(momentum) == 1:
-        raise ValueError(f"momentum: expected a number that is below 1 in float32, too, came {shown(momentum)}")
     weight_decay = checked_decay(weight_decay, max(rates))
     optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
+    if optimizer == "adam" and np.float32(momentum) == 1:  # no gradient would come in any more
+        raise ValueError(f"momentum: expected a number that is below 1 in float32, too, came {shown(momentum)}")
     on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
     shuffle, resume = truth("shuffle", shuffle), truth("resume", resume)
     if resume and checkpoint is None:

@@ -43,6 +43,7 @@ BLOCK = 2**26
 """Values that are traced at a time."""
 
 
+@np.errstate(all="ignore")  # the table says what is not finite
 def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: int | None) -> Table:
     """A table over all neurons; `Model.inspect` says what its columns are."""
     graph, code = model.graph, model.graph.codes

@@ -38,6 +38,9 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
         raise ValueError(f"loss: expected {', '.join(NAMES)} or a node, came {shown(loss)}")
     if loss == "squared_error":
         return loss, [outputs[0], *outputs], []
+    if loss == "softmax_cross_entropy" and len(outputs) == 1:
+        one = "for one yes or no there is binary_cross_entropy"
+        raise ValueError(f"outputs: expected 2 or more for a softmax, of which one is always certain, came 1; {one}")
     logits = [graph[i] for i in outputs]
     if loss == "softmax_cross_entropy":
         probabilities = graph.softmax(logits)

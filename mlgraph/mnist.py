@@ -49,6 +49,7 @@ class Recipe:
     epochs: int = 10
     batch_size: tuple[int, int] = (128, 8)
     learning_rate: tuple[float, float] = (0.07, 0.0002)
+    optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 0.0
     dropout: float = 0.0  # of the hidden layers, like the next
@@ -92,6 +93,9 @@ PRUNING = Recipe(epochs=10, batch_size=(128, 128), learning_rate=(0.02, 0.0002))
 
 BLOCK = "neurons side by side that keep or lose a source together; 4 are swept faster than others"
 
+ADAM_RATES = (0.003, 0.00003)
+"""Learning rates of Adam where no others are given."""
+
 THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003)}
 """Learning rates where no others are given and something is dropped: its noise calls for smaller steps."""
 
@@ -108,7 +112,8 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         ("activation", one_of(*ACTIVATIONS), "NAME", "of the hidden layers: " + ", ".join(ACTIVATIONS)),
         ("epochs", COUNT, "N", "passes over the data"),
         ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
-        ("learning_rate", RATES, "A:B", "from the first step to the last, smaller with dropout"),
+        ("learning_rate", RATES, "A:B", "from the first step to the last, smaller with dropout and adam"),
+        ("optimizer", one_of("sgd", "adam"), "NAME", "sgd or adam"),
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
         ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
         ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step"),
@@ -174,6 +179,8 @@ def _add_prune_options(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     given = {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}
     recipe = replace(PRESETS[args.preset], **given)
+    if recipe.optimizer == "adam" and "learning_rate" not in given:
+        recipe = replace(recipe, learning_rate=ADAM_RATES)
     for name, rates in THINNED_RATES.items():
         if getattr(recipe, name) and recipe.learning_rate == Recipe.learning_rate and "learning_rate" not in given:
             recipe = replace(recipe, learning_rate=rates)
@@ -204,9 +211,11 @@ def _prune(args: argparse.Namespace) -> int:
     net = load_model(args.model)
     data = load_data(args.data)
     check_fit(net, data, args.model)
-    replaced = Path(args.out) / MODEL
-    if replaced.exists() and replaced.samefile(args.model):
-        raise Failure(f"argument --out: expected another folder than that of MODEL, which would be replaced, came {args.out!r}")
+    for name in (MODEL, CHECKPOINT, f"{CHECKPOINT}.previous"):  # with its run, of which the others are
+        replaced = Path(args.out) / name
+        if replaced.exists() and replaced.samefile(args.model):
+            expected = "another folder than that of MODEL, which would be replaced"
+            raise Failure(f"argument --out: expected {expected}, came {args.out!r}")
     if np.isnan(net.graph.parameters).any():
         raise Failure(f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest")
     names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "block", "seed")
@@ -222,14 +231,14 @@ def _learn(
     n_examples = len(data.train_x)
     out = _prepare_folder(args.out)
 
-    display = Display(quiet=args.quiet)
+    display = Display(quiet=args.quiet, edges=recipe.sparsity > 0)
     display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
     if before:
         sparser = ": sparser than asked for, so nothing will be cut" if net.sparsity > recipe.sparsity else ""
         display.say(f"test accuracy before {before['accuracy']:.2%}, sparsity {net.sparsity:.2%}{sparser}")
-    title = f"{describe(net)}, {count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
+    ending = f"{count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
     if args.live:
-        display.open_live(title, n_epochs=recipe.epochs, epoch_size=n_examples)
+        display.open_live(f"{describe(net)}, {ending}", n_epochs=recipe.epochs, epoch_size=n_examples)
     display.open_bar(n_examples * recipe.epochs)
 
     checkpoint = out / CHECKPOINT if args.resume or args.checkpoint_every is not None else None
@@ -245,6 +254,7 @@ def _learn(
                 epochs=recipe.epochs,
                 batch_size=recipe.batch_size,
                 learning_rate=recipe.learning_rate,
+                optimizer=recipe.optimizer,
                 momentum=recipe.momentum,
                 weight_decay=recipe.weight_decay,
                 validation=(data.test_x, data.test_y),
@@ -276,7 +286,7 @@ def _learn(
     net.save(files["model"])
     if not args.no_plot:
         try:
-            training_picture(history, out / PICTURE, title=title, epoch_size=n_examples)
+            training_picture(history, out / PICTURE, title=f"{describe(net)}, {ending}", epoch_size=n_examples)
             files["picture"] = out / PICTURE
         except ImportError as error:
             display.note(f"no picture: {error}")
@@ -304,7 +314,8 @@ def _learn(
         **({"sparsity_reached": net.sparsity} if recipe.sparsity else {}),
         "test_accuracy": test["accuracy"],
         "test_loss": finite(test["loss"]),
-        "best_test_accuracy": max([test["accuracy"], *map(float, history.validation_accuracy)]),
+        # That of a network with more edges is not this one's.
+        "best_test_accuracy": max([test["accuracy"], *history.validation_accuracy[history.epoch_edges <= net.n_edges]]),
         "train_seconds": seconds,
         "examples_per_second": rate,
         "epochs_trained": seen / n_examples,

@@ -62,7 +62,6 @@ class Model:
 
     def _begin(self, graph: Graph) -> None:
         self.graph, self.history = graph, History()
-        self._dropout: list[tuple[range, float, float]] = []
         self._engines: dict[frozenset[int], Engine] = {}
         self._had = np.zeros(0, bool)  # which nodes it has needed, where the graph has other models as well
 
@@ -150,9 +149,10 @@ class Model:
         ----------
         sparsity : float
             Share of the edges that is gone afterwards, of as many as `Model.sparsity` counts; nothing goes where it is gone
-            already. With ``scope="layer"``, and where scores are equal, as in blocks, something may be left without a live
-            source or without a way to an output. That goes, too, so that more may be gone than asked for: `sparsity` then says
-            how much. Of a model that shares its graph with others only what is not theirs alone.
+            already. With ``scope="layer"``, where scores are equal, as in blocks, and where a few edges hang on one that is
+            weak, something may be left without a live source or without a way to an output. That goes, too, so that more may
+            be gone than asked for: `sparsity` then says how much. Of a model that shares its graph with others only what is
+            not theirs alone.
         neurons : float
             In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
         by : str or callable
@@ -525,6 +525,11 @@ class Model:
     def _sinks(self) -> list[int]:
         """What a plan for training needs: the outputs and the nodes of the loss."""
         return [*self._outputs, *self._loss_nodes]
+
+    @property
+    def _dropout(self) -> list[tuple[range, float, float]]:
+        """Neurons, and what shares of them and of their edges are dropped in training."""
+        return []
 
     def _needed(self) -> npt.NDArray[np.bool_]:
         """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, wiring
-from mlgraph.checks import float_array, one_of, real_array, share, whole
+from mlgraph.checks import float_array, one_of, plain, real_array, share, whole
 from mlgraph.graph import Graph
 from mlgraph.losses import CROSS_ENTROPIES
 from mlgraph.model import Model
@@ -21,14 +21,14 @@ from mlgraph.views import Freezable, Neuron
 class Layer(Freezable):
     """Neurons of one layer of a `Network`."""
 
-    __slots__ = ("__weakref__", "_ids", "_made_with", "_probabilities", "_reads", "graph")
+    __slots__ = ("__weakref__", "_activation", "_dropout", "_ids", "_probabilities", "_reads", "_weight_dropout", "graph")
 
     def __init__(
         self, graph: Graph, ids: range, activation: str, dropout: float, weight_dropout: float, probabilities: list[int]
     ) -> None:
         self.graph, self._ids, self._probabilities = graph, ids, probabilities
         self._reads: list[int] = []  # the nodes of the layer before
-        self._made_with = activation, dropout, weight_dropout
+        self._activation, self._dropout, self._weight_dropout = activation, dropout, weight_dropout
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__ if name != "__weakref__"}
@@ -40,17 +40,32 @@ class Layer(Freezable):
     @property
     def activation(self) -> str:
         """With which its neurons were made."""
-        return self._made_with[0]
+        return self._activation
 
     @property
     def dropout(self) -> float:
-        """Share of its neurons dropped in training."""
-        return self._made_with[1]
+        """Share of its neurons dropped in training; may be assigned between two runs, as `Network.add_layer` takes it."""
+        return self._dropout
+
+    @dropout.setter
+    def dropout(self, value: float) -> None:
+        self._drop(dropout_of(value, bool(self._probabilities)), self._weight_dropout)
 
     @property
     def weight_dropout(self) -> float:
-        """Share of its incoming edges dropped in training."""
-        return self._made_with[2]
+        """Share of its incoming edges dropped in training; may be assigned between two runs."""
+        return self._weight_dropout
+
+    @weight_dropout.setter
+    def weight_dropout(self, value: float) -> None:
+        self._drop(self._dropout, share("weight_dropout", value))
+
+    def _drop(self, dropout: float, weight_dropout: float) -> None:
+        with self.graph.lock:
+            if self.graph._is_training:
+                raise RuntimeError("dropout: expected a network that is not being trained, came one that is")
+            self._dropout, self._weight_dropout = dropout, weight_dropout
+            self.graph.edits += 1  # plans know it
 
     @property
     def size(self) -> int:
@@ -87,7 +102,8 @@ class Layer(Freezable):
     def mask(self) -> Mask:
         """Where an edge is, bool of shape (neurons, nodes of the layer before): also one of weight 0, or that no output needs.
 
-        A copy, and so read-only. To assign is one edit: edges go and, with weight 0, come.
+        A copy, and so read-only. To assign is one edit: edges go and, with weight 0, come; from nodes that have a live source,
+        so that of several layers those nearest the data are the first to be assigned.
         """
         out = np.zeros((self.size, len(self._reads)), bool)
         with self.graph.lock:
@@ -109,7 +125,8 @@ class Layer(Freezable):
                 self.graph.add_edges(self._edges_at(wanted & ~there))
                 self.graph.prune(self._edges_at(there & ~wanted))
                 if (self.mask != wanted).any():
-                    raise ValueError("expected edges from nodes that are alive, came some from others")
+                    name = plain(self.graph[self._reads[int(np.argmax((self.mask != wanted).any(axis=0)))]].name)
+                    raise ValueError(f"expected edges from nodes that have a live source, came one from {name}, which has none")
         except ValueError as error:
             raise type(error)(f"mask: {error}") from None
 
@@ -239,12 +256,13 @@ class Network(Model):
         if self.graph._is_training:
             raise RuntimeError("add_layer: expected a network that is not being trained, came one that is")
         size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
-        dropout, weight_dropout = share("dropout", dropout), share("weight_dropout", weight_dropout)
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}
         fits = fitting.get(activation, ("squared_error",))
         loss = fits[0] if loss is None else one_of(f"loss after {activation}", loss, fits)
-        if loss in CROSS_ENTROPIES and dropout:
-            raise ValueError(f"dropout: expected 0 for a layer of probabilities, came {dropout}")
+        if loss == CROSS_ENTROPIES[0] and size == 1:
+            one = "for one yes or no there is sigmoid with loss='binary_cross_entropy'"
+            raise ValueError(f"size: expected 2 or more for softmax, of which one is always certain, came 1; {one}")
+        dropout, weight_dropout = dropout_of(dropout, loss in CROSS_ENTROPIES), share("weight_dropout", weight_dropout)
         fan_in = len(self._ends)
         # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He et al. 2015) costs
         # 784-32-10 on MNIST 0.2 points of test accuracy.
@@ -321,6 +339,11 @@ class Network(Model):
                 kept = range(int(ids[0]), int(ids[-1]) + 1)
                 self._add(Layer(self.graph, kept, layer.activation, layer.dropout, layer.weight_dropout, probabilities))
 
+    @property
+    def _dropout(self) -> list[tuple[range, float, float]]:
+        shares = ((layer._ids, layer.dropout, layer.weight_dropout) for layer in self._layers)
+        return [(ids, neurons, edges) for ids, neurons, edges in shares if neurons or edges]
+
     def _name(self, node: int) -> str:
         for i, layer in enumerate(self.layers):
             if node in layer._ids:
@@ -330,11 +353,17 @@ class Network(Model):
     def _add(self, layer: Layer) -> None:
         self._layers.append(layer)
         layer._reads = self._ends
-        if layer.dropout or layer.weight_dropout:
-            self._dropout.append((layer._ids, layer.dropout, layer.weight_dropout))
         self._ends = layer._probabilities or list(layer._ids)
         self._engines.clear()
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
         return f"<Network {sizes}: {self._edges()} edges>"
+
+
+def dropout_of(value: float, of_probabilities: bool) -> float:
+    """A share of neurons to be dropped; ValueError if it is none, or the neurons are those of a layer of probabilities."""
+    dropout = share("dropout", value)
+    if of_probabilities and dropout:
+        raise ValueError(f"dropout: expected 0 for a layer of probabilities, came {dropout}")
+    return dropout

@@ -78,7 +78,7 @@ def check_room(model: Model, group: npt.NDArray[np.int64], wanted: npt.NDArray[A
     others, mine = _present(model, edges)
     frozen = _frozen(graph, edges, mine, True)
     held = _fewest(model, edges, others, mine, frozen)
-    _check_kept("edges", group[edges.target[mine[held[mine]]]], wanted, frozen=bool(frozen.any()))
+    _check_kept(model, "edges", group[edges.target[mine[held[mine]]]], wanted, frozen=bool(frozen.any()))
 
 
 def check_criterion(by: Criterion) -> None:
@@ -133,7 +133,7 @@ def keep_best(
     strength, held = _strongest(model, edges, others, mine, score, frozen)
     if _exceeds(into[held[mine]], wanted) or _cuts_off(graph, edges, held):
         held = _fewest(model, edges, others, mine, frozen)
-        wanted = _with_room("edges", graph, into[held[mine]], wanted)
+        wanted = _with_room(model, "edges", into[held[mine]], wanted)
     strength[held] = np.inf
     if len(wanted) == 1:
         strength[mine] = _refined(model, edges, others, mine, score, strength[mine], held, int(wanted[0]))
@@ -281,7 +281,7 @@ def _keep_best_neurons(
     held = np.intersect1d(edges.target[chosen], hidden)
     if _exceeds(group[held], wanted) or _cuts_off(graph, edges, chosen):
         held = np.intersect1d(edges.target[_fewest(model, edges, others, present, frozen, all_sources=False)], hidden)
-        wanted = _with_room("neurons", graph, group[held], wanted)
+        wanted = _with_room(model, "neurons", group[held], wanted)
     best = np.full(len(graph), -np.inf)
     np.maximum.at(best, edges.target, strength)
     best[held] = np.inf
@@ -453,20 +453,24 @@ def _exceeds(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:
     return bool((np.bincount(group, minlength=len(wanted)) > wanted).any())
 
 
-def _check_kept(what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any], *, frozen: bool = False) -> None:
+def _check_kept(
+    model: Model, what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any], *, frozen: bool = False
+) -> None:
     """Raise ValueError if what must be kept, and is in these groups, is more than is wanted of one."""
     if _exceeds(group, wanted):
         least = np.bincount(group, minlength=len(wanted))
         i = int(np.argmax(least > wanted))
-        kept = f"{least[i]} {what}, a path to each output{' and what is frozen' * frozen}"
+        kind = "layer" if isinstance(model, Network) else "level"
+        where = f" of {kind} {i}" if len(wanted) > 1 else ""
+        kept = f"{least[i]} {what if least[i] > 1 else what[:-1]}{where}, a path to each output{' and what is frozen' * frozen}"
         name = "sparsity" if what == "edges" else what
         raise ValueError(f"{name}: expected to keep at least {kept}, came {int(wanted[i])}")
 
 
-def _with_room(what: str, graph: Graph, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _with_room(model: Model, what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """How many of each group are kept, where these must be; a run has begun with enough, and is not ended for a few more."""
-    if not graph._is_training:
-        _check_kept(what, group, wanted)
+    if not model.graph._is_training:
+        _check_kept(model, what, group, wanted)
     return np.asarray(np.maximum(wanted, np.bincount(group, minlength=len(wanted))))
 
 

@@ -43,10 +43,10 @@ class Schedule(ABC):
     sparsity : float
         Share of the edges that is gone at the end.
     updates : int, optional
-        How many times it acts after the first time. By default 100 times, or 10 an epoch if that is less: each time costs some
-        milliseconds, which in a network of few neurons is a good part of an epoch.
+        How many times it acts after the first time, at least once. By default 100 times, or 10 an epoch if that is less: each
+        time costs some milliseconds, which in a network of few neurons is a good part of an epoch.
     until : float
-        Share of the training after which it acts no more.
+        Share of the training after which it acts no more, below 1.
     """
 
     sparsity: float
@@ -282,7 +282,7 @@ class RigL(SET):
 
 def _network(model: Model) -> Network:
     if not isinstance(model, Network):
-        raise TypeError("sparsify: expected GradualPruning for a model without layers, came one that needs layers")
+        raise TypeError("sparsify: expected a schedule without need of layers, as GradualPruning, came one that needs them")
     return model
 
 

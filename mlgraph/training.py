@@ -170,7 +170,7 @@ class Progress:
     examples, total_examples : int
         Seen so far and in all, over all epochs.
     batch_loss, batch_accuracy : float
-        Means over the steps since the last event.
+        Means over the steps since the last event; at the end of an epoch over all of it.
     history : History
         That of the run, which goes on.
     """

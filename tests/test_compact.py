@@ -30,7 +30,8 @@ def test_a_network(tmp_path, options, optimizer):
     assert len(small.graph) == before - sum(layer.size for layer in net.layers) + sum(alive)
     below = np.ones(X.shape[1], bool)
     for mine, theirs in zip(small.layers, net.layers, strict=True):
-        assert mine._made_with == theirs._made_with
+        made_with = [(layer.activation, layer.dropout, layer.weight_dropout) for layer in (mine, theirs)]
+        assert made_with[0] == made_with[1]
         here = np.array([neuron.alive for neuron in theirs.neurons])
         np.testing.assert_array_equal(mine.weights, theirs.weights[here][:, below])
         np.testing.assert_array_equal(mine.biases, theirs.biases[here])

@@ -118,7 +118,6 @@ BAD_OPTIONS = {
 }
 BAD_OPTIONS_ONE_BY_ONE = [(name, value, message) for name, (*values, message) in BAD_OPTIONS.items() for value in values]
 MORE_BAD_VALIDATIONS = [
-    ("momentum", 0.99999998, "momentum: expected a number that is below 1 in float32, too, came 0.99999998"),
     ("validation", (X[:0], Y[:0]), "validation x: expected at least one example, came none"),
     ("validation", (X, Y + 1), "validation y: expected labels from 0 to 2, came 1 to 3"),
     ("validation", (X * NAN, Y), "validation x: expected finite numbers that .*, came nan in example 0, column 0"),
@@ -177,6 +176,11 @@ def test_bad_targets(targets, error, message):
     with pytest.raises(error, match=message):
         net.fit(X, targets)
     assert bits(net) == before
+
+
+def test_adam_with_a_momentum_that_float32_rounds_to_1(trained):
+    with pytest.raises(ValueError, match=r"momentum: expected a number that is below 1 in float32, too, came 0\.99999998"):
+        trained.fit(X, Y, optimizer="adam", momentum=0.99999998)
 
 
 def test_a_warning_points_at_who_called_fit():
@@ -243,13 +247,14 @@ def test_nothing_is_left_of_columns_that_are_no_longer_read():
 
 
 def test_when_columns_are_copied():
-    """If they are half of the memory, lines of the cache counted whole, and have been read twice."""
+    """If they are half of the memory, lines of the cache counted whole, and have been read a number of times."""
     for width, itemsize, columns, pays in ((256, 1, 128, True), (256, 1, 129, False), (127, 1, 1, False), (128, 1, 64, True),
                                            (64, 4, 32, True), (64, 4, 33, False)):  # fmt: skip
         given = Examples(np.zeros((10, width), {1: np.uint8, 4: np.float32}[itemsize]), width)
         read, other = np.arange(columns, dtype=np.int32), np.arange(1, columns + 1, dtype=np.int32)
-        assert [given.pays_narrowed(read, 5) for _ in range(6)] == [False] * 4 + [pays] * 2, (width, itemsize, columns)
-        assert not given.pays_narrowed(other, 20) and given.pays_narrowed(other, 5) == pays
+        often = examples.NARROW_AFTER
+        assert [given.pays_narrowed(read, 5) for _ in range(2 * often + 2)] == [False] * 2 * often + [pays] * 2
+        assert not given.pays_narrowed(other, 10 * often) and given.pays_narrowed(other, 5) == pays
 
 
 def pruned_to_few_columns():

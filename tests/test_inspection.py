@@ -265,3 +265,12 @@ def test_the_last_way_to_an_output():
     assert np.isnan(net.ablation_table(net.layers[0], x, y)["loss"]).all() and np.isnan(net.inspect(x, y)["loss"]).all()
     other = mlgraph.Model(net.graph, net.layers[0].neurons)
     assert other.evaluate(x, y)["loss"] >= 0 and net.ablate([(net.graph[0], net.layers[0].neurons[0])], x, y)["loss"] >= 0
+
+
+def test_weights_too_large_are_inspected_without_a_warning():
+    net = mlgraph.Network(4, seed=0)
+    net.add_layer(3, "relu")
+    net.add_layer(2, "softmax")
+    net.layers[0].weights = np.full((3, 4), 3e38)
+    table = net.inspect(np.ones((10, 4)), np.zeros(10, int))
+    assert np.isinf(table["mean"][:3]).all() and np.isfinite(table["norm_in"]).all()

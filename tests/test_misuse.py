@@ -344,6 +344,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Layer.mask": (lambda w: lambda mask: setattr(w.net.layers[1], "mask", mask), {"mask": Kind(MASK, {
         **NOT_NUMBERS, "number": 1, "floats": MASK.astype(float), "integers": MASK.astype(int), "a row": MASK[0],
         "fewer": MASK[:, 1:], "no path to an output": MASK & [[True], [False], [True]]}, {"list": lambda v: v.tolist()})}),
+    **{f"Layer.{name}": (lambda w, name=name: lambda value: setattr(w.net.layers[0], name, value), {"value": share(0.5)})
+       for name in ("dropout", "weight_dropout")},
     "Layer.biases": (lambda w: lambda biases: setattr(w.net.layers[1], "biases", biases), {"biases": array(WEIGHTS[0, :3])}),
     "Function": (lambda w: mlgraph.Function, {"graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n])}),
     "Function.__call__": (lambda w: w.f, {"x": DATA, "n_threads": THREADS}),

@@ -83,6 +83,8 @@ def test_saved_model_is_the_trained_one(run: Run, model: str, data: Path) -> Non
             {"learning_rate": [0.2, 0.1], "momentum": 0.0, "dropout": 0.25, "activation": "tanh"},
         ),
         (["--learning-rate", "1e-3"], {"learning_rate": [0.001, 0.001]}),
+        (["--optimizer", "adam"], {"optimizer": "adam", "learning_rate": list(mnist.ADAM_RATES)}),
+        (["--optimizer", "adam", "--learning-rate", "0.01"], {"optimizer": "adam", "learning_rate": [0.01, 0.01]}),
     ],
 )  # fmt: skip
 def test_presets_and_options(run: Run, words: list[str], expected: dict[str, Any]) -> None:

@@ -168,6 +168,7 @@ def test_prune(run: Run, model: str) -> None:
     assert heading.startswith("20-8-3 leaky_relu, 184 edges, ")
     assert was == f"test accuracy before {before:.2%}, sparsity 0.00%"
     assert [line.split("   test accuracy")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert epochs[-1].endswith(" s   92 edges")
     record = result.json
     assert left == (
         f"sparsity {record['sparsity_reached']:.2%}, {record['edges']} edges left: "
@@ -189,6 +190,28 @@ def test_prune_replaces_no_model(run: Run, model: str) -> None:
     assert result.status == 2
     assert result.err.startswith("mlgraph.mnist: error: argument --out: expected another folder than that of MODEL, ")
     assert Path(model).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["checkpoint.npz", "checkpoint.npz.previous"])
+def test_prune_replaces_no_run_whose_checkpoint_it_reads(run: Run, name: str) -> None:
+    assert run("--epochs", 3, "--checkpoint-every", 0, "--out", "a-run").status == 0
+    before = {path.name: path.read_bytes() for path in Path("a-run").iterdir()}
+    result = run("prune", f"a-run/{name}", "--sparsity", 0.5, "--out", "a-run")
+    assert result.status == 2 and "argument --out: expected another folder than that of MODEL" in result.err
+    assert {path.name: path.read_bytes() for path in Path("a-run").iterdir()} == before
+
+
+def test_the_best_accuracy_is_of_no_denser_network(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = mlgraph.Network.fit
+
+    def better_before(net: mlgraph.Network, *args: Any, **options: Any) -> Any:
+        history = fit(net, *args, **options)
+        history.validation_accuracy[history.epoch_edges > net.n_edges] = 1.0
+        return history
+
+    monkeypatch.setattr(mlgraph.Network, "fit", better_before)
+    record = run("--epochs", 4, "--sparsity", 0.9, "--json").json
+    assert record["test_accuracy"] <= record["best_test_accuracy"] < 1
 
 
 def test_what_is_sparse_is_cut_from_there(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -342,10 +342,48 @@ def test_what_a_network_was_made_with_is_not_assigned():
     """It would look as if it had been changed, and be another network once saved."""
     net = network()
     for thing, name in ((net, "loss"), (net, "layers"), (net, "outputs"), *((net.layers[0], name) for name in (
-            "activation", "dropout", "weight_dropout", "neurons", "size"))):  # fmt: skip
+            "activation", "neurons", "size"))):  # fmt: skip
         with pytest.raises(AttributeError, match=name):
             setattr(thing, name, 0.5)
     assert isinstance(net.layers, tuple)
+
+
+@pytest.mark.parametrize("name", ["dropout", "weight_dropout"])
+def test_dropout_is_assigned_between_runs(name, tmp_path):
+    """As if the network had been made with it; a saved one has it."""
+    net, other = network(), network(**{name: 0.5})
+    with pytest.raises(ValueError, match=f"{name}: expected a number from 0 to below 1, came 1.5"):
+        setattr(net.layers[0], name, 1.5)
+    if name == "dropout":
+        with pytest.raises(ValueError, match=r"dropout: expected 0 for a layer of probabilities, came 0\.5"):
+            net.layers[-1].dropout = 0.5
+    net.predict(X)
+    setattr(net.layers[0], name, 0.5)
+    net.save(tmp_path / "model.npz")
+    saved = mlgraph.load(tmp_path / "model.npz")
+    histories = [one.fit(X, Y, epochs=2, batch_size=30, seed=3).batch_loss.tolist() for one in (net, other, saved)]
+    assert histories[0] == histories[1] == histories[2] and getattr(saved.layers[0], name) == 0.5
+    setattr(other.layers[0], name, 0)
+    assert other.fit(X, Y, epochs=2, batch_size=30, seed=3).batch_loss.tolist() != net.fit(
+        X, Y, epochs=2, batch_size=30, seed=3
+    ).batch_loss.tolist()
+
+    def during(_):
+        with pytest.raises(RuntimeError, match="dropout: expected a network that is not being trained, came one that is"):
+            setattr(net.layers[0], name, 0.1)
+
+    net.fit(X, Y, epochs=1, callback=during)
+    assert getattr(net.layers[0], name) == 0.5
+
+
+@pytest.mark.parametrize("make", [
+    lambda: mlgraph.Network(3).add_layer(1, "softmax"),
+    lambda: (lambda g: mlgraph.Model(g, g.input(), loss="softmax_cross_entropy"))(mlgraph.Graph()),
+], ids=["Network", "Model"])  # fmt: skip
+def test_a_softmax_of_one_is_refused(make):
+    """It is always certain, right, and learns nothing."""
+    with pytest.raises(ValueError, match=r": expected 2 or more for .*softmax, of which one is always certain, came 1; "):
+        make()
 
 
 def test_bytes_of_zeros_and_ones():

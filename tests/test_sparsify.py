@@ -369,7 +369,7 @@ def test_a_schedule_for_another_model():
     g = mlgraph.Graph()
     model = mlgraph.Model(g, [g.add_neuron(g.inputs(30), weights=np.ones(30))])
     before = g.parameters.tobytes()
-    with pytest.raises(TypeError, match="sparsify: expected GradualPruning for a model without layers"):
+    with pytest.raises(TypeError, match="sparsify: expected a schedule without need of layers, as GradualPruning"):
         model.fit(X, Y[:, None] * 1.0, sparsify=RigL(0.5))
     with pytest.raises(TypeError, match=r"sparsify: expected a schedule of .* or None, came float"):
         model.fit(X, Y[:, None] * 1.0, sparsify=0.5)
@@ -381,17 +381,17 @@ def test_a_schedule_for_another_model():
 @pytest.mark.parametrize(
     ("schedule", "least"),
     [
-        (GradualPruning(0.992), 11),  # an edge for each output, and one into the neuron of each layer that all share
-        (GradualPruning(0.98, scope="layer"), 9),
-        (SET(0.97), 9),
-        (RigL(0.97), 9),
+        (GradualPruning(0.992), "11 edges"),  # an edge for each output, and one into the neuron of each layer that all share
+        (GradualPruning(0.98, scope="layer"), "9 edges of layer 2"),
+        (SET(0.97), "9 edges of layer 2"),
+        (RigL(0.97), "9 edges of layer 2"),
     ],
     ids=repr,
 )
 def test_too_few_edges_are_refused_before_training(schedule, least):
     net = network()
     before = net.graph.get_parameters()
-    with pytest.raises(ValueError, match=f"sparsity: expected to keep at least {least} edges, a path to each output, came \\d"):
+    with pytest.raises(ValueError, match=f"sparsity: expected to keep at least {least}, a path to each output, came \\d"):
         net.fit(X, Y, sparsify=schedule, **OPTIONS)
     assert net.sparsity == 0 and not len(net.history.batch_loss)
     np.testing.assert_array_equal(net.graph.get_parameters(), before)

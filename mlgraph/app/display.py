@@ -20,10 +20,12 @@ class Display:
     ----------
     quiet : bool
         Print nothing.
+    edges : bool
+        With each epoch print how many edges it left.
     """
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self, *, quiet: bool, edges: bool = False) -> None:
+        self._quiet, self._edges = quiet, edges
         self._bar: Any = None
         self.live: LivePicture | None = None
 
@@ -71,10 +73,11 @@ class Display:
         """Show what ``fit`` tells."""
         history = event.history
         if event.kind == "epoch":
+            left = f"   {history.epoch_edges[-1]:,} edges" if self._edges else ""
             self.say(
                 f"epoch {event.epoch + 1:{len(str(event.epochs))}}/{event.epochs}"
                 f"   test accuracy {history.validation_accuracy[-1]:7.2%}"
-                f"   training {history.epoch_accuracy[-1]:7.2%}   {history.epoch_seconds[-1]:.3f} s"
+                f"   training {history.epoch_accuracy[-1]:7.2%}   {history.epoch_seconds[-1]:.3f} s{left}"
             )
         elif self._bar is not None:
             self._bar.set_postfix_str(f"batch accuracy {event.batch_accuracy:.1%}", refresh=False)
