@@ -112,7 +112,8 @@ def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) 
     """`value` as float32; TypeError or ValueError if it is not of this shape, in which None is any length."""
     array = real_array(what, value)
     if array.ndim != len(shape) or any(e is not None and e != s for e, s in zip(shape, array.shape, strict=True)):
-        raise ValueError(f"{what}: expected shape {tuple('n' if e is None else e for e in shape)}, came {array.shape}")
+        expected = ", ".join("n" if e is None else str(e) for e in shape) + "," * (len(shape) == 1)
+        raise ValueError(f"{what}: expected shape ({expected}), came {array.shape}")
     try:
         with np.errstate(over="raise"):
             return array.astype(np.float32, copy=False)

@@ -192,7 +192,7 @@ ERRORS = {
     "huge weights": (lambda g, x: g.add_neuron([x], weights=[1e39]), ValueError, "weights: expected numbers that float32 can"),
     "bias": (lambda g, x: g.add_neuron([x], bias=[1]), TypeError, "bias: expected a number, came list"),
     "weights of many": (lambda g, x: g.add_neurons([x], weights=[1, 2]), ValueError,
-                        r"weights: expected shape \(.n., 1\), came"),
+                        r"weights: expected shape \(n, 1\), came"),
     "rows": (lambda g, x: g.add_neurons([x], weights=[[1], [1, 2]]), TypeError, "weights: .* rows of different lengths"),
     "no neurons": (lambda g, x: g.add_neurons([x], weights=np.ones((0, 1))), ValueError,
                    "weights: expected at least one neuron, came"),

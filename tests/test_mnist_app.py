@@ -244,11 +244,11 @@ def test_interrupt_before_the_first_step(run: Run, model: str, monkeypatch: pyte
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
-PAIR = "expected N or A:B with positive integers"
+PAIR = "expected N or A:B with integers from 1 to 1000000000"
 RATES = "expected X or A:B with positive finite numbers"
 SHARE = "expected a number from 0 to below 1"
 COUNT = "expected an integer from 1 to 1000000000"
-SIZES = "expected positive integers such as 32 or 300,100, or none"
+SIZES = "expected integers from 1 to 1000000000 such as 32 or 300,100, or none"
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["--json", "evaluate", "m"], "unrecognized arguments: evaluate m (a command comes first)"),
         (["train", "a\nb"], "unrecognized arguments: a b"),
         (["--epochs"], "argument --epochs: expected one argument"),
-        (["--batch-size="], "argument --batch-size: expected N or A:B with positive integers, came ''"),
+        (["--batch-size="], "argument --batch-size: expected N or A:B with integers from 1 to 1000000000, came ''"),
         (["evaluat", "model.npz"], "argument COMMAND: expected train, evaluate, inspect or prune, came 'evaluat'"),
         (["--hidden", "none", "--dropout", "0.5"], "argument --dropout: expected hidden layers to drop from, came none"),
         (["--preset", "ml-rust", "--hidden", "none", "--weight-dropout", "0.1"],

@@ -84,11 +84,11 @@ SEED = _type("an integer from 0 to 2**63 - 1", int, lambda n: 0 <= n < 2**63)
 THREADS = _type("an integer from 1 to 1024", int, lambda n: 1 <= n <= 1024)
 DECAY = _type("a finite number from 0 on", float, lambda x: 0 <= x <= LARGEST_FLOAT32)
 FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)
-SIZES = _type("positive integers such as 32 or 300,100, or none", _sizes, _are_counts)
+SIZES = _type(f"integers from 1 to {LARGEST} such as 32 or 300,100, or none", _sizes, _are_counts)
 NEURON = _type(
     "LAYER.INDEX such as 0.7", lambda text: tuple(map(int, text.split("."))), lambda v: len(v) == 2 and min(v) >= 0
 )
-COUNTS = _type("N or A:B with positive integers", _pair(int), _are_counts)
+COUNTS = _type(f"N or A:B with integers from 1 to {LARGEST}", _pair(int), _are_counts)
 RATES = _type(
     "X or A:B with positive finite numbers", _pair(float), lambda pair: all(0 < x <= LARGEST_FLOAT32 for x in pair)
 )
