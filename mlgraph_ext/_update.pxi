@@ -38,14 +38,9 @@ cdef extern from *:
     static inline vec through_mask(vec x, const uint64_t *mask, int64_t at) {
         return mask ? choose(x, (int32_t)(mask[at / 64] >> (at % 64))) : x;
     }
-    /* Root and quotient share one unit of the processor, which makes them the longest part of a step of Adam. Where there are
-       estimates of 14 bits both are made by multiplying, corrected once to 2^-27, which is below the last bit. The root of a
-       number below the normal ones is too small then, beside an epsilon of 1e-8 by nothing. */
     static inline vec root(vec x) {
     #if defined(__AVX512F__)
-        vec r = (vec)_mm512_rsqrt14_ps(_mm512_max_ps((__m512)x, _mm512_set1_ps(0x1p-126f)));
-        vec s = x * r;
-        return s + s * (0.5f - s * (0.5f * r));
+        return (vec)_mm512_sqrt_ps((__m512)x);
     #elif defined(__AVX__)
         return (vec)_mm256_sqrt_ps((__m256)x);
     #elif defined(__SSE2__)
@@ -55,6 +50,8 @@ cdef extern from *:
         return x;
     #endif
     }
+    /* Root and quotient share one unit of the processor, which makes them the longest part of a step of Adam; where there is
+       an estimate of 14 bits, the quotient is made by multiplying, corrected once to 2^-27. */
     static inline vec quotient(vec x, vec d) {
     #if defined(__AVX512F__)
         vec q = (vec)_mm512_rcp14_ps((__m512)d);
