@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from mlgraph.network import Network
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES, Criterion, Data, Scores, accumulated, asked, best_of, check_scores, in_blocks, required_data
 from mlgraph.threads import checked_threads
-from mlgraph.trace import Trace, trace
+from mlgraph.trace import trace
 
 __all__ = ["Gaps", "absent", "absent_gradient", "fill_layers", "place_scores", "regrow"]
 
@@ -145,29 +144,22 @@ def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads:
     """Gradient of the mean loss for a weight at each place, free or not; float32, shape (targets, sources) for each layer.
 
     That of an edge is the sum over the examples of its source's value times the delta of its target, and needs no edge
-    (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads. It is 0
-    from and to neurons that are not alive.
+    (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
     """
-    graph, alive, out = net.graph, net.graph.alive(), []
+    graph, out = net.graph, []
     examples, loss = net._examples_and_loss(x, y, "data ")
     examples.check_trainable()
     hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
-    hidden = hidden[(graph.codes[hidden] != INPUT) & alive[hidden]]
+    hidden = hidden[graph.codes[hidden] != INPUT]
     found = trace(graph, examples, net._sinks, hidden, n_threads=n_threads, **loss)
     inputs = {node: column for column, node in enumerate(graph._inputs)}
-
-    def of_all(ids: Ids, of_alive: Callable[[Trace], Float32]) -> Float32:
-        values = np.zeros((len(examples), len(ids)), np.float32)
-        values[:, alive[ids]] = of_alive(found.of(ids[alive[ids]]))
-        return values
-
     for places in layers:
         first = places.sources[:1].tolist()
         if first and first[0] in inputs:
             values = examples.array[:, [inputs[i] for i in places.sources.tolist()]]
         else:
-            values = of_all(places.sources, lambda trace: trace.values)
-        deltas = of_all(places.targets, Trace.deltas) / np.float32(len(examples))
+            values = found.of(places.sources).values
+        deltas = found.of(places.targets).deltas() / np.float32(len(examples))
         out.append(_products(values, deltas, n_threads))
     return out
 

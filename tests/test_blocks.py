@@ -9,7 +9,7 @@ from scored import DATA, X, Y, network, slopes, weights
 import mlgraph
 from mlgraph import pruning
 from mlgraph.arrays import Edges
-from mlgraph.growing import absent
+from mlgraph.growing import absent, fill_layers
 
 
 def blocks(net, edges, size):
@@ -172,3 +172,12 @@ def test_schedules_that_grow_in_blocks(schedule):
         history = net.fit(X, Y, epochs=12, batch_size=10, sparsify=schedule(0.6, updates=20, block=block), seed=1)
         kept.append((whole_blocks(net, weights(net)), history.epoch_edges.tolist()))
     assert kept[1][0] > 2 * kept[0][0] and kept[1][1] == pytest.approx(kept[0][1], rel=0.1)
+
+
+def test_layers_are_filled_in_blocks():
+    net = network(False)
+    net.prune(0.7, block=4)
+    before = weights(net)
+    fill_layers(net, np.array([180, 240, 110]), "random", 4, None, np.random.default_rng(0), None)
+    new = {edge: 0.0 for edge in weights(net) if edge not in before}
+    assert len(new) > 200 and whole_blocks(net, new) > 0.6 * len(new)

@@ -391,3 +391,14 @@ def test_a_constant_of_any_bits():
     plan = plan_of(a, b)
     assert plan.slot[a.id] != plan.slot[b.id]
     assert np.isnan(g.compile([a, b, a * b])(np.zeros((1, 0)))).all()
+
+
+def test_a_neuron_beside_a_layer_is_swept_with_it():
+    """Where neither drops anything, and with a layer before that does."""
+    net = mlgraph.Network(20, seed=0)
+    for dropout in (0.5, 0.0):
+        net.add_layer(16, "tanh", dropout=dropout)
+    net.add_layer(3, "softmax")
+    extra = net.graph.add_neuron(net.layers[0].neurons, "tanh", weights=np.ones(16))
+    net.graph.add_edge(extra, net.outputs[0], 1.0)
+    assert [ins.size for ins in net._engine("loss").plan.instructions if ins.kind == KINDS["dense"]][:2] == [16, 17]

@@ -265,6 +265,21 @@ def test_neurons_come_back_without_a_change_of_what_is_said():
     np.testing.assert_allclose(net.forward(X), said, rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_read_gets_a_source_and_what_is_not_does_not_count():
+    net = network()
+    lost, unread = net.layers[1].neurons[5], net.layers[0].neurons[7]
+    lost.prune()
+    net.graph.prune([(unread, neuron) for neuron in net.layers[1].neurons if neuron.id != lost.id])
+    assert not unread.alive and len(unread.sources) == 30
+    before = np.array(layer_sizes(net))
+    # There is room for the lost neuron in the last layer alone; and for edges into the first, all of whose neurons but one are
+    # read by all.
+    net.graph.prune([(net.graph[3], neuron) for neuron in net.layers[0].neurons if neuron.id != unread.id])
+    growing.fill_layers(net, before + np.array([-50, 0, 5]), "random", 1, None, np.random.default_rng(0), None)
+    assert len(lost.sources) == 1 and lost.alive and len(lost.targets) == 5
+    assert not unread.alive and sum(len(n.sources) for n in net.layers[0].neurons if n.id != unread.id) == before[0] - 50
+
+
 def test_edges_past_the_layers_count():
     net = network()
     source, target = np.repeat(np.arange(30), 16), np.tile(np.array(net.layers[1]._ids), 30)
