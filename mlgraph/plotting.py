@@ -247,7 +247,7 @@ class _Picture:
         )
         self._last = accuracy.annotate(
             "", (0, 0), (0, -14), textcoords="offset points", ha="right", va="top", color="tab:red", weight="bold",
-            bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8},
+            bbox=BEHIND_TEXT,
         )  # fmt: skip
         accuracy.legend(loc="lower center", ncols=3, frameon=False)
 
@@ -257,7 +257,14 @@ class _Picture:
             axes.set_ylabel(label, color=color, fontsize="small")
             axes.tick_params(axis="y", labelcolor=color, labelsize="small")
             self._schedules += axes.plot([], [], color=color, lw=1.2)
-        self.artists = [self._batches, self._mean, self._test, self._last, *self._schedules]
+        # Of a run that cuts edges, how many are left: a share of the height, and at its end the number.
+        left = rates.twinx()
+        left.set(ylim=(0, 1.15))
+        left.set_axis_off()
+        (self._edges,) = left.plot([], [], ":", color="0.3", lw=1.5)
+        self._n_edges = left.annotate("", (0, 0), (-3, 3), textcoords="offset points", ha="right", va="bottom", color="0.3",
+                                      fontsize="small", bbox=BEHIND_TEXT)  # fmt: skip
+        self.artists = [self._batches, self._mean, self._test, self._last, *self._schedules, self._edges, self._n_edges]
 
     @property
     def limits(self) -> list[tuple[float, float]]:
@@ -286,8 +293,17 @@ class _Picture:
         for line, values in zip(self._schedules, (history.learning_rate, history.batch_size), strict=True):
             line.set_data(*_outline(epochs[whole], values[whole], self._columns))
             line.axes.set_ylim(0, 1.15 * values.max())
+        edges = history.epoch_edges
+        if len(edges) and edges.min() < edges.max():
+            ends, share = epoch_ends[: len(edges)] / epoch_size, edges / edges.max()
+            self._edges.set_data(ends, share)
+            self._n_edges.xy = ends[-1], share[-1]
+            self._n_edges.set_text(f"{edges[-1]:,} edges")
         if self._n_epochs is None:
             self._axes[0].set_xlim(0, epochs[-1])
+
+
+BEHIND_TEXT = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
 
 
 def _stretch(percent: Floats) -> Floats:

@@ -55,13 +55,22 @@ def test_what_is_drawn() -> None:
     x, mean = drawn["training, running mean"]
     np.testing.assert_allclose(x[[0, -1]], [0.1, 3])
     assert mean[0] == pytest.approx(100 * np.average(h.batch_accuracy[:5], weights=[10, 10, 10, 10, 9.5]))
-    accuracy, rates, sizes = figure.axes
+    accuracy, rates, sizes, left = figure.axes
+    assert not len(left.lines[0].get_xdata())
     assert accuracy.get_title(loc="left") == "a title"
     assert "92.00 %" in [text.get_text() for text in accuracy.texts]
     assert (accuracy.get_xlim(), accuracy.get_ylim()) == ((0, 3), (0, 100))
     # The short batches at the ends of the epochs are left out of the schedule.
     assert set(sizes.lines[0].get_ydata()) == {10}
     assert len(rates.lines[0].get_ydata()) == 3 * 49
+
+
+def test_edges_that_are_left_are_drawn() -> None:
+    h = history()
+    h.add(epoch_edges=[2000, 1500, 1000])
+    left = training_picture(h).axes[-1]
+    np.testing.assert_allclose(left.lines[0].get_data(), [[1, 2, 3], [1, 0.75, 0.5]])
+    assert [text.get_text() for text in left.texts] == ["1,000 edges"]
 
 
 @pytest.mark.parametrize(
