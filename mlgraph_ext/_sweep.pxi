@@ -105,7 +105,7 @@ def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
 
 
 def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:, ::1] out, int size, int n_threads):
-    """out[i, k] = x[i, columns[k]]: numbers of `size` bytes, 1 or 4, in arrays that are seen as bytes; what is left of a row is 0."""
+    """out[i, k] = x[i, columns[k]], and 0 from there on: numbers of `size` bytes, 1 or 4, in arrays that are seen as bytes."""
     cdef int64_t i, k, n = columns.shape[0], most
     cdef const int32_t* column = &columns[0] if n else NULL
     if size not in (1, 4) or out.shape[0] != x.shape[0] or out.shape[1] < n * size:
