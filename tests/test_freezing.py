@@ -3,12 +3,14 @@
 import copy
 import warnings
 
+import cuttable
 import numpy as np
 import pytest
 from learnable import FLOATS, N, X, Y, network
 
 import mlgraph
 from mlgraph import arrays
+from mlgraph.sparsify import SET, GradualPruning, RigL
 from mlgraph.storage import FROZEN
 
 WIDE = np.tile(X, 12) * (np.arange(144) % 5 == 0).astype(np.uint8)
@@ -201,3 +203,64 @@ def test_what_has_no_parameters_is_not_frozen():
     p.frozen = True
     bare.frozen = True
     assert p.frozen and not bare.frozen
+
+
+# --- in training that cuts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", [GradualPruning(0.5), GradualPruning(0.6, scope="layer"), SET(0.6), RigL(0.6)], ids=repr)
+def test_what_is_frozen_stays(schedule):
+    net = cuttable.network()
+    some = [edge for neuron in net.layers[0].neurons[:4] for edge in neuron.edges] + net.layers[1].neurons[3].edges[:5]
+    for edge in some:
+        edge.weight, edge.frozen = edge.weight / 1000, True
+    before = [edge.weight for edge in some]
+    net.fit(cuttable.X, cuttable.Y, sparsify=schedule, **cuttable.OPTIONS)
+    assert [edge.weight for edge in some] == before and all(edge.frozen for edge in some)
+    assert schedule.sparsity - 0.001 < net.sparsity < schedule.sparsity + 0.06
+    net.prune(0.8)  # is not training
+    assert len(net.layers[0].neurons[0].sources) < 30
+
+
+@pytest.mark.parametrize("sparsity", [0.05, 0.1])
+def test_what_is_frozen_keeps_a_path_to_an_output(sparsity):
+    net = mlgraph.Network(20, seed=0)
+    net.add_layer(10, "tanh")
+    net.add_layer(4, "softmax")
+    net.layers[0].frozen = True
+    rng = np.random.default_rng(0)
+    before, x, y = net.layers[0].weights, rng.normal(size=(200, 20)), rng.integers(0, 4, 200)
+    net.fit(x, y, epochs=2, sparsify=GradualPruning(sparsity))
+    np.testing.assert_array_equal(net.layers[0].weights, before)
+    assert net.sparsity == pytest.approx(sparsity, abs=1e-6) and all(neuron.alive for neuron in net.layers[0].neurons)
+
+
+def test_what_is_frozen_makes_no_path_weak():
+    net = mlgraph.Network(30, seed=0)
+    net.add_layer(24, "relu")
+    net.add_layer(9, "softmax")
+    net.layers[1].weights = net.layers[1].weights * 1e-3
+    net.layers[1].frozen = True
+    largest = np.sort(np.abs(net.layers[0].weights), axis=None)[-252:].sum()
+    net.fit(cuttable.X, cuttable.Y, epochs=1, learning_rate=1e-9, momentum=0, sparsify=GradualPruning(0.5, until=0.5))
+    assert net.n_edges == 468 and net.layers[1].mask.all()
+    assert np.abs(net.layers[0].weights).sum() == pytest.approx(largest, rel=0.01)
+
+
+def test_frozen_edges_are_the_paths():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    outputs = [g.add_neuron(x, weights=[1.0, 2.0]) for _ in range(3)]
+    model = mlgraph.Model(g, outputs)
+    for neuron in outputs:
+        neuron.edges[1].frozen = True
+    model.fit(np.ones((8, 2)), np.ones((8, 3)), epochs=1, sparsify=GradualPruning(0.5, until=0))
+    assert all(neuron.sources == x[1:] for neuron in outputs)
+
+
+def test_what_is_frozen_may_be_too_much():
+    net = cuttable.network()
+    net.layers[0].frozen = True
+    least = r"sparsity: expected to keep at least 7\d\d edges, a path to each output and what is frozen, came 624"
+    with pytest.raises(ValueError, match=least):
+        net.fit(cuttable.X, cuttable.Y, sparsify=GradualPruning(0.5), **cuttable.OPTIONS)

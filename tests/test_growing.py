@@ -1,10 +1,13 @@
 """Which edges grow: each choice against its definition, computed another way."""
 
+import cuttable
 import numpy as np
 import pytest
-from scored import DATA, EDGES, X, best, layer_of, network, slopes, weights
+from scored import DATA, EDGES, X, Y, best, layer_of, network, slopes, weights
 
 import mlgraph
+from mlgraph import arrays, growing
+from mlgraph.sparsify import GradualPruning
 
 
 def test_all_grows_again():
@@ -100,3 +103,89 @@ def test_regrow_by_a_function(scope):
     for wrong, error in ((lambda edges: [1.0], ValueError), ("magnitude", ValueError), (lambda edges: "x", TypeError)):
         with pytest.raises(error, match=r"^by: expected"):
             net.regrow(0.25, by=wrong)
+
+
+@pytest.mark.parametrize("by", ["random", "gradient"])
+@pytest.mark.parametrize("way", ["direct", "beside", "within"])
+def test_regrown_edges_make_no_cycle(by, way):
+    """Where an edge goes from a layer to one before it, or to its own, directly or by a neuron of no layer."""
+    net = mlgraph.Network(4, seed=0)
+    for size in (6, 5, 2):
+        net.add_layer(size, "tanh")
+    g, (first, second, _) = net.graph, (layer.neurons for layer in net.layers)
+    g.prune(first[0])
+    g.prune([(first[3], second[1]), (first[1], second[2]), (g[2], first[5]), (g[1], first[2])])
+    g.add_edge(g[0], second[4], 1.0)
+    g.prune([(neuron, second[4]) for neuron in first[1:]])
+    middle = g.add_neuron([second[4] if way != "within" else first[4]], weights=[1.0]) if way != "direct" else second[4]
+    g.add_edge(middle, first[5] if way != "within" else first[1], 1.0)
+    assert middle.alive and first[5].alive
+    if way != "within":
+        with pytest.raises(mlgraph.CycleError):
+            g.add_edge(first[5], second[4])
+    data = np.random.default_rng(0).random((20, 4)), np.zeros((20, 2))
+    net.regrow(1.0, by=by, data=data if by == "gradient" else None)
+    assert all(g.has_edge(*ends) for ends in [(first[1], second[2]), (g[2], first[5]), (g[1], first[2])])
+    assert g.has_edge(first[5], second[4]) == (way == "within") and g.has_edge(first[3], second[1])
+    net.fit(*data, epochs=1)
+    assert not g.has_edge(g[0], first[0]), "what was cut off stays so"
+
+
+def test_edges_from_probabilities_grow_by_the_gradient():
+    """Whether something reads them or not."""
+    net = mlgraph.Network(X.shape[1], seed=0)
+    for size in (6, Y.max() + 1):
+        net.add_layer(size, "softmax")
+    unread = net.layers[1]._reads[1]
+    for output in net.outputs:
+        net.graph.edge(net.graph[unread], output).prune()
+    n = net.n_edges
+    net.regrow(1.0, by="gradient", data=(X, Y))
+    assert net.n_edges == n  # what was cut off stays so
+    net.graph.edge(net.graph[net.layers[1]._reads[2]], net.outputs[0]).prune()
+    net.regrow(1.0, by="gradient", data=(X, Y))
+    assert net.n_edges == n
+
+
+def test_new_edges_have_no_momentum():
+    net = cuttable.network()
+    net.fit(cuttable.X, cuttable.Y, sparsify=GradualPruning(0.5), **cuttable.OPTIONS)
+    before = cuttable.pairs(net)
+    net.regrow(0.5)
+    edges = arrays.wiring(net.graph)
+    state = net.graph.storage.state_vector("first", fresh=False)[edges.place]
+    is_new = np.array([edge not in before for edge in zip(edges.source.tolist(), edges.target.tolist(), strict=True)])
+    assert is_new.any() and not state[is_new].any() and state[~is_new].any()
+
+
+# --- layers that are filled again, from the last to the first ----------------------------------------------------------------
+
+
+def test_neurons_come_back_without_a_change_of_what_is_said():
+    net = cuttable.network()
+    lost = net.layers[1].neurons[5]
+    lost.prune()
+    before, said = cuttable.pairs(net), net.forward(cuttable.X)
+    wanted = np.array([30 * 24, 24 * 16 - 3, 16 * 9 - 3])
+    growing.fill_layers(net, wanted, "random", 1, None, np.random.default_rng(0), None)
+    assert lost.alive and lost.weights.all() and len(lost.sources) > 15 and not any(
+        net.graph.edge(lost, neuron).weight for neuron in lost.targets
+    )
+    assert lost.weights.std() == pytest.approx((3 * len(lost.sources)) ** -0.5, rel=0.5)
+    assert cuttable.layer_sizes(net) == wanted.tolist() and before < cuttable.pairs(net)
+    np.testing.assert_allclose(net.forward(cuttable.X), said, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_read_gets_a_source_and_what_is_not_does_not_count():
+    net = cuttable.network()
+    lost, unread = net.layers[1].neurons[5], net.layers[0].neurons[7]
+    lost.prune()
+    net.graph.prune([(unread, neuron) for neuron in net.layers[1].neurons if neuron.id != lost.id])
+    assert not unread.alive and len(unread.sources) == 30
+    before = np.array(cuttable.layer_sizes(net))
+    # There is room for the lost neuron in the last layer alone; and for edges into the first, all of whose neurons but one are
+    # read by all.
+    net.graph.prune([(net.graph[3], neuron) for neuron in net.layers[0].neurons if neuron.id != unread.id])
+    growing.fill_layers(net, before + np.array([-50, 0, 5]), "random", 1, None, np.random.default_rng(0), None)
+    assert len(lost.sources) == 1 and lost.alive and len(lost.targets) == 5
+    assert not unread.alive and sum(len(n.sources) for n in net.layers[0].neurons if n.id != unread.id) == before[0] - 50

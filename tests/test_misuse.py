@@ -1,16 +1,31 @@
 """Misuse: each argument of each public function, wrong in the ways its kind can be, right in the forms it may come in."""
 
-import datetime
-import fractions
 import inspect
 import re
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
+from argument_kinds import (
+    FORMS,
+    INF,
+    NAN,
+    NOT_NUMBERS,
+    Kind,
+    a_name,
+    a_node,
+    a_path,
+    array,
+    count,
+    graph,
+    nodes,
+    number,
+    of,
+    share,
+)  # fmt: skip
+from world import LABELS, OTHER, RNG, X, bits, state, world
 
 import mlgraph
 from mlgraph import Graph, Network, datasets, drawing, modelfile, testing
@@ -18,224 +33,6 @@ from mlgraph.arrays import Edges
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.plan import Plan
-from mlgraph.sparsify import Schedule
-from mlgraph.trace import Trace
-from mlgraph.training import History
-
-RNG = np.random.default_rng(0)
-X = RNG.integers(-8, 9, (16, 6)).astype(np.float32) / 4  # numbers that every type of float holds
-LABELS = RNG.integers(0, 3, 16)
-OTHER = Graph()
-OTHER.inputs(50)
-
-
-def world():
-    """Everything that a call may need, new and always the same."""
-    w = types.SimpleNamespace(g=Graph())
-    w.x = w.g.inputs(6)
-    w.p = w.g.parameter(0.5, "p")
-    w.n = w.g.add_neuron(w.x[:4], "tanh", weights=[1, 2, -1, 0.5], bias=0.25)
-    w.y = mlgraph.exp(w.n) * w.p + w.x[5]
-    w.f = w.g.compile([w.y, w.n])
-    w.gradients = w.f.vjp(X)
-    w.model = mlgraph.Model(w.g, [w.y, w.n])
-    w.traced = w.model.trace(X, np.zeros((16, 2)))
-    w.net = Network(6, seed=1)
-    w.net.add_layer(9, "tanh", dropout=0.25)
-    w.net.add_layer(3, "softmax")
-    w.sparse = Network(6, seed=1)
-    w.sparse.add_layer(9, "tanh")
-    w.sparse.add_layer(3, "softmax")
-    w.sparse.prune(0.25)
-    w.sparse.evaluate(X, LABELS)
-    w.model.evaluate(X, np.zeros((16, 2)))  # what is compiled first may move parameters
-    w.net.evaluate(X, LABELS)
-    return w
-
-
-def state(w):
-    """All that a call might have changed by mistake."""
-    graphs = []
-    for g in (w.g, w.net.graph, w.sparse.graph, OTHER):
-        columns = [column for part in (g, g.storage) for column in vars(part).values() if isinstance(column, type(g._code))]
-        arrays = [column.tobytes() for column in columns]
-        moments = {name: vector.tobytes() for name, vector in g.storage.state.items()}
-        graphs.append((len(g), g.edits, g._names.copy(), g.parameters.tobytes(), arrays, moments))
-    return graphs, bits(w.net.history), len(w.net.layers), w.net._dropout
-
-
-def bits(value):
-    """A result, in a form that can be compared to the last bit."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.shape, value.dtype, value.tobytes()
-    if isinstance(value, mlgraph.Node):
-        return value.id
-    if isinstance(value, mlgraph.Edge):
-        return bits(tuple(value))
-    if isinstance(value, mlgraph.Function):
-        return bits(value(X))
-    if isinstance(value, Network):
-        return bits(value.predict_proba(X)) if value.layers else (repr(value), value._random.bit_generator.state["state"])
-    if isinstance(value, mlgraph.Model):
-        return bits(value.forward(X))
-    if isinstance(value, mlgraph.Layer):
-        return bits(value.weights)
-    if isinstance(value, drawing.Drawing):
-        return value.to_dot()
-    if isinstance(value, History):
-        return [bits(column) for name, column in vars(value).items() if name != "epoch_seconds"]
-    if isinstance(value, Graph | Schedule):
-        return repr(value)
-    if isinstance(value, Trace):
-        return bits([value.nodes, value.values, value.adjoints])
-    if isinstance(value, dict):
-        return {key: bits(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [bits(v) for v in value]
-    assert value is None or isinstance(value, bool | int | float | str | range), type(value)
-    return value
-
-
-# --- kinds of arguments -------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Kind:
-    """What an argument may be and may not be; values are functions of a `world`, or the same in any."""
-
-    good: Any
-    bad: dict[str, Any] = field(default_factory=dict)
-    same: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
-
-
-def of(value, w):
-    return value(w) if isinstance(value, types.FunctionType) else value
-
-
-NAN, INF = float("nan"), float("inf")
-NOT_NUMBERS = {
-    "text": "3", "None": None, "list": [1], "object": object(), "complex": 1j, "bytes": b"3", "date": datetime.date.max,
-    "row": np.ones(2), "node": lambda w: w.x[0],
-}  # fmt: skip
-INTEGERS = {"int64": np.int64, "uint8": np.uint8}
-FLOATS = {"float64": np.float64, "float32": np.float32, "fraction": fractions.Fraction}
-
-
-def count(good, least=1, most=2**31 - 1, optional=False):
-    bad = {**NOT_NUMBERS, "half": 1.5, "float": float(good), "NaN": NAN, "truth": True, "too small": least - 1}
-    bad |= {"negative": -3}
-    if most is not None:
-        bad |= {"too large": most + 1, "beyond int64": 2**63, "huge": 10**5000}
-    if optional:
-        del bad["None"]
-    return Kind(good, bad, INTEGERS)
-
-
-def share(good, optional=False, all=False):
-    bad = {**NOT_NUMBERS, "one": 1, "two": 2.0, "negative": -0.125, "NaN": NAN, "infinite": INF, "truth": False}
-    bad = {way: value for way, value in bad.items() if not (way == "None" and optional) and not (way == "one" and all)}
-    return Kind(good, bad, FLOATS)
-
-
-def number(good, optional=False):
-    bad = {**NOT_NUMBERS, "beyond float32": 1e39, "huge": 10**400}
-    if optional:
-        del bad["None"]
-    return Kind(good, bad, FLOATS)
-
-
-def a_name(good):
-    return Kind(good, {"unknown": "spam", "empty": "", "None": None, "number": 3, "list": [good], "bytes": good.encode(),
-                       "row": np.array([good, good]), "lines": "a\nb", "long": "x" * 10**5}, {"numpy": np.str_})  # fmt: skip
-
-
-def a_node(good):
-    return Kind(good, {"None": None, "number": 3, "text": "x", "list": lambda w: [w.x[0]], "of another graph": OTHER[1]})
-
-
-def nodes(good, one=False):
-    bad = {
-        "None": None, "number": 3, "text": "x", "numbers": [1.0], "one node": lambda w: w.x[0], "empty": [],
-        "of another graph": [OTHER[1]], "one of another": lambda w: [w.x[0], OTHER[40]], "list in a list": lambda w: [w.x],
-        "class": [mlgraph.Node], "empty row": np.array([]),
-    }  # fmt: skip
-    if one:
-        del bad["one node"]
-    row = {"row": lambda v: np.array([*v, None])[:-1]}  # of objects
-    return Kind(good, bad, {"tuple": tuple, "iterator": lambda v: (node for node in v), **row})
-
-
-def unaligned(a):
-    raw = np.zeros(a.nbytes + 1, np.uint8)
-    raw[1:] = np.ascontiguousarray(a).reshape(-1).view(np.uint8)
-    return raw[1:].view(a.dtype).reshape(a.shape)
-
-
-def read_only(a):
-    a = a.copy()
-    a.flags.writeable = False
-    return a
-
-
-FORMS = {
-    "Fortran": np.asfortranarray,
-    "every other": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
-    "every third row": lambda a: np.repeat(a, 3, axis=0)[::3],
-    "backwards": lambda a: a[::-1].copy()[::-1],
-    "of a larger one": lambda a: np.pad(a, 3)[(slice(3, -3),) * a.ndim],
-    "read-only": read_only,
-    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
-    "unaligned": unaligned,
-    "list": np.ndarray.tolist,
-    "rows": list,
-    "unmasked": np.ma.masked_array,
-    "subclass": lambda a: a.view(type("Array", (np.ndarray,), {})),
-    "memoryview": lambda a: memoryview(np.ascontiguousarray(a)),
-}
-FLOAT_TYPES = {t: lambda a, t=t: a.astype(t) for t in ("float16", "float32", "float64", "longdouble")}
-INT_TYPES = {t: lambda a, t=t: a.astype(t) for t in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")}
-
-
-def array(good, *, labels=False, finite=False, empty=False, fits=True, lengths=(0,), optional=False):
-    """An array; `finite` and not `empty` if it must be, numbers that float32 can hold if that `fits`, of fixed `lengths`."""
-    a = good if isinstance(good, np.ndarray) else good(world())
-    bad = {
-        "None": None, "number": 3.0, "text": "abc", "texts": a.astype(str), "bytes": b"abc", "dict": {}, "set": {1.0},
-        "object": object(), "node": lambda w: w.x[0], "nodes": lambda w: w.x, "objects": a.astype(object),
-        "complex": a.astype(complex), "dates": np.zeros(a.shape, "M8[s]"), "times": np.zeros(a.shape, "m8[s]"),
-        "fields": np.zeros(a.shape, [("a", "<f4")]), "raw": np.zeros(a.shape, "V4"), "ragged": [[1.0], [1.0, 2.0]],
-        "some None": [[1.0, None]], "huge integers": [[2**70] * a.shape[-1]] * len(a), "more dimensions": a[None],
-        "one number": np.float32(1), "masked": np.ma.masked_array(a, np.arange(a.size).reshape(a.shape) == 1),
-        "deep": np.zeros((1,) * 30), "class": np.ndarray, "function": len,
-    }  # fmt: skip
-    for axis in lengths:
-        shorter = np.moveaxis(np.moveaxis(a, axis, 0)[1:], 0, axis)
-        longer = np.moveaxis(np.moveaxis(np.concatenate([a, a], axis), axis, 0)[: a.shape[axis] + 1], 0, axis)
-        bad |= {f"shorter {axis}": shorter, f"longer {axis}": longer}
-    if a.ndim > 1:
-        bad |= {"fewer dimensions": a[0], "flat": a.ravel()}
-    if labels:
-        bad |= {"negative": a - 1, "too large": a + 1, "wrapped": a + 2**32, "floats": a.astype(float)}
-    if finite:
-        bad |= {"NaN": np.where(np.arange(a.size).reshape(a.shape) == 1, np.nan, a), "infinite": np.full(a.shape, np.inf)}
-    if not empty:
-        bad |= {"empty": a[:0], "no columns": a[..., :0]}
-    if fits:
-        bad |= {"beyond float32": a.astype(float) + 1e39}
-    if optional:
-        del bad["None"]
-    return Kind(good, bad, FORMS | (INT_TYPES if labels else FLOAT_TYPES))
-
-
-def a_path(good):
-    bad = {"None": None, "number": 3, "descriptor": 0, "truth": True, "list": ["x"], "float": 1.5, "node": lambda w: w.x[0],
-           "null": "a\0b", "null in bytes": b"a\0b", "half a pair": "\ud800"}  # fmt: skip
-    return Kind(good, bad, {"bytes": lambda p: str(p).encode(), "text": str})
-
-
-def graph(good):
-    return Kind(good, {"None": None, "text": "x", "node": lambda w: w.x[0], "model": lambda w: w.model, "class": Graph})
-
 
 ANY = Kind(lambda w: True)  # a truth value or a text, which anything has
 TRUTH = Kind(True, {"None": None, "text": "yes", "number": 1, "float": 0.0, "array": X}, {"numpy": np.bool_})
@@ -595,9 +392,9 @@ def test_columns_that_the_data_do_not_have_reach_no_kernel():
 def test_shares_next_to_one(new):
     """So close that the generator cannot tell: a few are kept, and nothing is divided by zero."""
     almost = np.nextafter(1.0, 0.0)
-    for share in ({"dropout": almost}, {"weight_dropout": almost}):
+    for options in ({"dropout": almost}, {"weight_dropout": almost}):
         net = Network(6, seed=1)
-        net.add_layer(70, "tanh", **share)
+        net.add_layer(70, "tanh", **options)
         net.add_layer(3, "softmax")
         before = net.graph.parameters.copy()
         net.fit(X, LABELS, epochs=20)

@@ -1,13 +1,10 @@
 """Which edges and neurons go: each choice against its definition, computed another way."""
 
-import itertools
 import operator
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 from editable import everything
-from hypothesis import given
 from scored import DATA, EDGES, X, Y, best, layer_of, network, slopes, weights
 
 import mlgraph
@@ -109,22 +106,6 @@ def test_what_is_of_no_use_goes_too():
     assert net.graph.n_edges == net.n_edges == round(0.1 * EDGES) and net.sparsity == pytest.approx(0.9, abs=1e-3)
 
 
-@pytest.mark.parametrize("scope", ["global", "layer"])
-def test_a_path_to_every_output_stays(scope):
-    """Though each of its weights is among the smallest. Where there is no room for that, nothing is cut."""
-    net = network()
-    lone = net.layers[2].neurons[4]
-    lone.weights *= 1e-6
-    for neuron in net.layers[1].neurons[:8]:
-        neuron.weights *= 1e-3
-    best = max(lone.edges, key=lambda edge: abs(edge.weight))
-    net.prune(0.85, scope=scope)
-    assert lone.alive and (best.source.id, lone.id) in weights(net) and np.isfinite(net.forward(X)).all()
-    with pytest.raises(ValueError, match=r"sparsity: .* at least \d+ edges( of layer \d)?, a path to each output, came \d+"):
-        net.prune(0.99, scope=scope)
-    assert lone.alive
-
-
 def test_one_edit():
     net = network()
     before = net.forward(X)
@@ -224,36 +205,6 @@ def test_layers_that_have_less_than_they_may_keep_are_no_loss():
     assert n - 645 < net.n_edges <= n - 640
 
 
-def test_infinite_scores_are_no_better_than_a_path():
-    net = mlgraph.Network(20, seed=0)
-    net.add_layer(20)
-    net.add_layer(3)
-    net.prune(0.9, by=lambda edges: np.full(len(edges.weight), np.inf))
-    assert all(neuron.alive for neuron in net.outputs)
-
-
-def test_an_edge_is_worth_what_its_path_is():
-    """The largest weight goes with the small one that it hangs on, and no output keeps a weaker path than it must."""
-    g = mlgraph.Graph()
-    x = g.input()
-    a, b = g.add_neuron([x], weights=[0.1]), g.add_neuron([x], weights=[5.0])
-    out = g.add_neuron([a, b], weights=[10.0, 4.0])
-    model = mlgraph.Model(g, out)
-    model.prune(0.5)
-    assert sorted(g.edges().weight.tolist()) == [4.0, 5.0] and not a.alive
-
-
-def test_of_edges_on_a_path_that_is_as_weak_the_best_stay():
-    """After the one that makes it weak, without which they would be of no use."""
-    net = mlgraph.Network(4, seed=0)
-    net.add_layer(2, "tanh")
-    net.add_layer(1)
-    net.layers[0].weights, net.layers[1].weights = [[1.1, 1.2, 1.3, 1.4], [2, 2.1, 2.2, 2.3]], [[0.1, 3.0]]
-    for n in (9, 8, 7):
-        net.prune(1 - n / 10)
-        assert net.n_edges == n and net.layers[0].mask[0].tolist() == [False] * (10 - n) + [True] * (n - 6)
-
-
 def test_neurons_of_a_hidden_softmax():
     """One is enough for the others."""
     net = mlgraph.Network(6, seed=0)
@@ -268,109 +219,6 @@ def test_weights_that_are_no_numbers():
     net.layers[1].neurons[2].weights[3] = np.nan
     with pytest.raises(ValueError, match="by: expected weights, or a gradient, that are numbers, came nan from n15 to n34"):
         net.prune(0.5)
-
-
-@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.99])
-def test_behind_a_weak_layer_the_sparsity_is_the_one_asked_for(sparsity):
-    """All edges before it are as weak as it is, and equal so; what stays is of use all the same."""
-    net = mlgraph.Network(60, seed=0)
-    for n, activation in ((50, "relu"), (30, "relu"), (5, "softmax")):
-        net.add_layer(n, activation)
-    net.layers[2].weights = net.layers[2].weights * 0.01
-    net.prune(sparsity)
-    assert abs(net.n_edges - (1 - sparsity) * (60 * 50 + 50 * 30 + 30 * 5)) <= 1
-
-
-def test_paths_of_other_models_make_nothing_strong():
-    g = mlgraph.Graph()
-    x = g.inputs(20)
-    h, k = g.add_neuron(x, weights=np.linspace(5, 6, 20)), g.add_neuron(x, weights=np.linspace(1, 2, 20))
-    mine = mlgraph.Model(g, g.add_neuron([h, k], weights=[0.01, 9.0]))
-    other = mlgraph.Model(g, g.add_neuron([h], weights=[9.0]))
-    mine.prune(0.5)
-    assert 20 <= mine.n_edges <= 21 and len(k.sources) >= 18 and other.outputs[0].alive
-
-
-def test_a_layer_that_keeps_nothing_is_no_way():
-    g = mlgraph.Graph()
-    x = g.input()
-    h = g.add_neuron([x], weights=[5.0])
-    o = g.add_neuron([h, x], weights=[5.0, 1.0])
-    model = mlgraph.Model(g, o)
-    model.prune(0.6, scope="layer")
-    assert o.sources == [x] and not h.alive
-
-
-def test_what_leads_through_a_layer_that_keeps_nothing_is_weak():
-    g = mlgraph.Graph()
-    x = g.inputs(2)
-    a, b = g.add_neuron(x, weights=[5.0, 5.0]), g.add_neuron(x, weights=[1.0, 1.0])
-    h = g.add_neuron([a], weights=[9.0])
-    o = g.add_neuron([h, b], weights=[9.0, 1.0])
-    model = mlgraph.Model(g, o)
-    model.prune(0.5, scope="layer")
-    assert o.sources == [b] and b.sources == x and not a.alive
-
-
-def test_the_only_way_leads_through_a_layer_that_keeps_nothing():
-    g = mlgraph.Graph()
-    x = g.input()
-    model = mlgraph.Model(g, g.add_neuron([g.add_neuron([x], weights=[5.0])], weights=[5.0]))
-    with pytest.raises(ValueError, match=r"sparsity: expected to keep .* 1 edge of level 1, a path to each output, came 0"):
-        model.prune(0.6, scope="layer")
-
-
-@given(st.integers(0, 2**32 - 1), st.floats(0, 0.9))
-def test_small_graphs_by_all_ways_to_cut_them(seed, sparsity):
-    """What is kept are as many edges as there is room for, all of use, of which the weakest is as strong as can be."""
-    rng = np.random.default_rng(seed)
-    g = mlgraph.Graph()
-    nodes = g.inputs(2)
-    for _ in range(rng.integers(2, 4)):
-        some = rng.permutation(len(nodes))[: rng.integers(1, 4)]
-        nodes.append(g.add_neuron([nodes[i] for i in some], weights=rng.permutation(9)[: len(some)] + rng.random(len(some))))
-    outputs = nodes[-2:] if rng.random() < 0.5 else nodes[-1:]
-    model = mlgraph.Model(g, outputs)
-    weight = {(int(s), int(t)): float(w) for s, t, w in zip(*g.edges(), strict=True)}
-    total = sum(len(n.sources) for n in nodes[2:])
-    ends = {n.id for n in outputs}
-
-    def of_use(edges):
-        while True:
-            fed, read = {0, 1} | {t for _, t in edges}, ends | {s for s, _ in edges}
-            rest = {(s, t) for s, t in edges if s in fed and t in read}
-            if rest == edges:
-                return rest if ends <= {t for _, t in rest} else None
-            edges = rest
-
-    room = round((1 - sparsity) * total)
-    ways = [set(way) for n in range(room + 1) for way in itertools.combinations(weight, n)]
-    ways = [way for way in ways if of_use(way) == way]
-    refused = False
-    try:
-        model.prune(sparsity)
-    except ValueError:
-        refused = True
-    if refused:
-        assert min(map(len, ways), default=99) >= room  # the fewest edges are not looked for among all ways
-        return
-    kept = {(int(s), int(t)) for s, t in zip(*g.edges()[:2], strict=True)}
-    assert kept in ways
-    if len(weight) <= room:
-        assert kept == set(weight)
-    else:  # as many as can be of those as strong as the weakest that is kept, or the paths alone that must be
-        weakest = min(weight[e] for e in kept)
-        assert max(min(weight[e] for e in way) for way in ways if len(way) >= len(kept)) == weakest
-
-
-def test_paths_lead_through_operations():
-    g = mlgraph.Graph()
-    x, y = g.inputs(2)
-    a, b = g.add_neuron([x, y], weights=[3.0, 0.2]), g.add_neuron([x, y], weights=[0.3, 0.1])
-    out = g.add_neuron([a * b, mlgraph.tanh(b)], weights=[0.5, 0.01])
-    model = mlgraph.Model(g, [out])
-    model.prune(0.5)  # a path through the product leads to both of its factors
-    assert [n.sources for n in (a, b, out)] == [[x], [x], out.sources[:1]]
 
 
 # --- neurons ------------------------------------------------------------------------------------------------------------
@@ -402,18 +250,6 @@ def test_whole_neurons(by, scope):
             assert len((kept & set(layer.neurons)) - best({k: scores[k] for k in layer.neurons}, n)) <= (by == "saliency")
     net.prune(neurons=0.2)
     assert {n for n in hidden if n.alive} == kept
-
-
-def test_neurons_on_the_way_to_an_output_stay():
-    """Though the scores of a layer are lower than all of the other."""
-    net = mlgraph.Network(50, seed=0)
-    for n, activation in ((20, "relu"), (20, "relu"), (5, "softmax")):
-        net.add_layer(n, activation)
-    net.prune(neurons=0.7, by=lambda neurons: [n.id for n in neurons])
-    assert [sum(n.alive for n in layer.neurons) for layer in net.layers] == [1, 11, 5]
-    assert net.layers[0].neurons[19].alive and np.isfinite(net.forward(np.zeros((1, 50)))).all()
-    with pytest.raises(ValueError, match=r"neurons: expected to keep .* 1 neuron of layer 0, a path to each output, came 0"):
-        net.prune(neurons=0.99, scope="layer")
 
 
 # --- errors -------------------------------------------------------------------------------------------------------------
@@ -457,53 +293,6 @@ def test_errors(name):
         attempt(net)
     assert net.graph.parameters.tobytes() == before and net.graph.edits == edits_before
     assert "gradient" not in net.graph.storage.state
-
-
-@pytest.mark.parametrize("by", ["random", "gradient"])
-@pytest.mark.parametrize("way", ["direct", "beside", "within"])
-def test_regrown_edges_make_no_cycle(by, way):
-    """Where an edge goes from a layer to one before it, or to its own, directly or by a neuron of no layer."""
-    net = mlgraph.Network(4, seed=0)
-    for size in (6, 5, 2):
-        net.add_layer(size, "tanh")
-    g, (first, second, _) = net.graph, (layer.neurons for layer in net.layers)
-    g.prune(first[0])
-    g.prune([(first[3], second[1]), (first[1], second[2]), (g[2], first[5]), (g[1], first[2])])
-    g.add_edge(g[0], second[4], 1.0)
-    g.prune([(neuron, second[4]) for neuron in first[1:]])
-    middle = g.add_neuron([second[4] if way != "within" else first[4]], weights=[1.0]) if way != "direct" else second[4]
-    g.add_edge(middle, first[5] if way != "within" else first[1], 1.0)
-    assert middle.alive and first[5].alive
-    if way != "within":
-        with pytest.raises(mlgraph.CycleError):
-            g.add_edge(first[5], second[4])
-    data = np.random.default_rng(0).random((20, 4)), np.zeros((20, 2))
-    net.regrow(1.0, by=by, data=data if by == "gradient" else None)
-    assert all(g.has_edge(*ends) for ends in [(first[1], second[2]), (g[2], first[5]), (g[1], first[2])])
-    assert g.has_edge(first[5], second[4]) == (way == "within") and g.has_edge(first[3], second[1])
-    net.fit(*data, epochs=1)
-    assert not g.has_edge(g[0], first[0]), "what was cut off stays so"
-
-
-@pytest.mark.parametrize("method", ["SET", "RigL"])
-def test_edges_that_lead_back_do_not_shrink_a_network(method):
-    """Places that are left out are no edges that are there."""
-    counts = []
-    for back in (False, True):
-        net = mlgraph.Network(20, seed=0)
-        for size in (24, 24, 24):
-            net.add_layer(size, "tanh")
-        net.add_layer(3, "softmax")
-        x, y = np.random.default_rng(0).random((200, 20)), np.arange(200) % 3
-        net.prune(0.8)
-        if back:
-            above, below = ([n for n in net.layers[i].neurons if n.alive] for i in (2, 0))
-            ends = [(s, t) for t in below for s in above if not net.graph.reaches(t, s)]
-            net.graph.add_edge(*ends[0], 5.0)  # too large to be cut
-        net.fit(x, y, epochs=2, batch_size=10, sparsify=getattr(mlgraph, method)(0.8, updates=8))
-        counts.append(net.n_edges)
-    assert net.graph.has_edge(*ends[0]) and sum(np.count_nonzero(~p.free) - p.counts.sum() for p in growing.absent(net)) > 5
-    assert abs(counts[1] - counts[0]) <= 2, counts
 
 
 @pytest.mark.parametrize("what", ["edges", "neurons"])
@@ -556,51 +345,3 @@ def test_neurons_in_no_layer_are_a_layer_of_their_own():
         assert table["loss"][row] == pytest.approx(without, rel=1e-4)
     net.prune(0.5, scope="layer")
     assert free.alive and sum(len(neuron.sources) for neuron in net.layers[0].neurons) == 13  # of 26
-
-
-def test_edges_from_probabilities_grow_by_the_gradient():
-    """Whether something reads them or not."""
-    net = mlgraph.Network(X.shape[1], seed=0)
-    for size in (6, Y.max() + 1):
-        net.add_layer(size, "softmax")
-    unread = net.layers[1]._reads[1]
-    for output in net.outputs:
-        net.graph.edge(net.graph[unread], output).prune()
-    n = net.n_edges
-    net.regrow(1.0, by="gradient", data=(X, Y))
-    assert net.n_edges == n  # what was cut off stays so
-    net.graph.edge(net.graph[net.layers[1]._reads[2]], net.outputs[0]).prune()
-    net.regrow(1.0, by="gradient", data=(X, Y))
-    assert net.n_edges == n
-
-
-def few_values(seed, digits):
-    """Layers of weights of which many are equal."""
-    random = np.random.default_rng(seed)
-    net = mlgraph.Network(int(random.integers(4, 12)), seed=seed)
-    for size in random.integers(4, 12, random.integers(2, 4)).tolist():
-        net.add_layer(size, "tanh")
-    for layer in net.layers:
-        layer.weights = np.round(layer.weights, digits) if digits else np.maximum(np.sign(layer.weights), 0)
-    return net
-
-
-@pytest.mark.parametrize("digits", [0, 1])
-@pytest.mark.parametrize("frozen", [False, True])
-def test_equal_scores_leave_what_must_stay(digits, frozen):
-    """A path to each output, and in training what is frozen: they are not among the equal ones that chance takes."""
-    for seed in range(40):
-        net = few_values(seed, digits)
-        x, y = np.ones((8, net.graph.n_inputs)), np.ones((8, len(net.outputs)))
-        if not frozen:
-            net.prune(0.5)
-            assert net.graph.alive()[[node.id for node in net.outputs]].all()
-            continue
-        edges = [net.graph.edge(source, neuron) for neuron in net.layers[0].neurons for source in neuron.sources][::9]
-        held = {(edge.source.id, edge.target.id) for edge in edges}
-        for edge in edges:
-            edge.frozen = True
-        done = []
-        net.fit(x, y, epochs=1, learning_rate=0, callback=lambda _, net=net, done=done: done or done.append(net.prune(0.5)))
-        source, target, _ = net.graph.edges()
-        assert done and held <= set(zip(source.tolist(), target.tolist(), strict=True))

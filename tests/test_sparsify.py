@@ -2,43 +2,17 @@
 
 import contextlib
 import copy
-import itertools
 import threading
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pytest
+from cuttable import OPTIONS, X, Y, layer_sizes, network, pairs
 
 import mlgraph
-from mlgraph import arrays, growing, pruning, training
-from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule, erdos_renyi
-
-RNG = np.random.default_rng(0)
-LABELS = RNG.integers(0, 9, 600)
-X = RNG.integers(0, 256, (600, 30), np.uint8) // 3
-X[np.arange(600), LABELS * 3] = 255
-Y = LABELS
-
-
-def network(**options):
-    net = mlgraph.Network(30, seed=0)
-    net.add_layer(24, "relu", **options)
-    net.add_layer(16, "relu")
-    net.add_layer(9, "softmax")
-    return net
-
-
-def pairs(net):
-    edges = arrays.wiring(net.graph)
-    return set(zip(edges.source.tolist(), edges.target.tolist(), strict=True))
-
-
-def layer_sizes(net):
-    return [sum(len(n.sources) for n in layer.neurons) for layer in net.layers]
-
-
-OPTIONS = {"epochs": 4, "batch_size": (20, 10), "learning_rate": (0.1, 0.01)}
+from mlgraph import pruning, training
+from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
 
 
 class Spy(Schedule):
@@ -205,131 +179,12 @@ def test_nothing_is_cut_before_the_start():
     assert min(sparsity for share, sparsity in seen if share > 0.55) > 0.69
 
 
-@pytest.mark.parametrize("kind", [SET, RigL])
-def test_prune_and_regrow(kind):
-    net, seen = network(), []
-    schedule = kind(0.7, updates=8, until=0.5)
-    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.7).tolist()
-    net.fit(X, Y, sparsify=schedule, callback=lambda p: seen.append((layer_sizes(net), pairs(net))), **OPTIONS)
-    assert all(sizes == wanted for sizes, _ in seen)
-    moved = [len(b - a) for (_, a), (_, b) in itertools.pairwise(seen)]
-    assert max(moved) > 20 and moved[len(moved) // 2 + 5 :] == [0] * len(moved[len(moved) // 2 + 5 :])
-    assert net.evaluate(X, Y)["accuracy"] > 0.8
-
-
-@pytest.mark.parametrize("kind", [SET, RigL])
-def test_neurons_beside_the_layers_keep_their_edges(kind):
-    net = network()
-    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.7).tolist()
-    extra = net.graph.add_neuron([*net.graph][:20], weights=np.full(20, 1e-9))
-    other = mlgraph.Model(net.graph, [extra])
-    net.fit(X, Y, sparsify=kind(0.7, updates=8), **OPTIONS)
-    assert layer_sizes(net) == wanted and len(extra.sources) == 20 and other.forward(X).any()
-
-
-@pytest.mark.parametrize("kind", [SET, RigL])
-@pytest.mark.parametrize(("sparsity", "fraction"), [(0.95, 0.3), (0.9, 0.9), (0.8, 1)])
-def test_no_edge_is_lost_where_few_are_left(kind, sparsity, fraction):
-    """Neurons and inputs that have lost all their edges may come back: else fewer and fewer would be left to grow at."""
-    net = network()
-    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], sparsity)
-    read, neurons = set(), set()
-
-    def watch(progress):
-        read.update(source for source, _ in pairs(net) if source < 30)
-        neurons.update(neuron.id for layer in net.layers for neuron in layer.neurons if neuron.alive)
-
-    options = {**OPTIONS, "epochs": 12}
-    history = net.fit(X, Y, sparsify=kind(sparsity, fraction=fraction, updates=100), callback=watch, **options)
-    # More if the neurons that are read need more than there are; fewer, of those of steepest loss, if none of them has room.
-    most = 1.1 * wanted.sum()
-    assert (history.epoch_edges >= wanted.sum() * (1 if kind is SET else 0.9)).all() and (history.epoch_edges <= most).all()
-    source, target = (np.array(sorted(pairs(net))).T)
-    assert net.graph.alive()[[*source, *target]].all()
-    if kind is SET:
-        assert len(read) == 30 and len(neurons) == 24 + 16 + 9
-
-
-def test_neurons_come_back_without_a_change_of_what_is_said():
-    net = network()
-    lost = net.layers[1].neurons[5]
-    lost.prune()
-    before, said = pairs(net), net.forward(X)
-    wanted = np.array([30 * 24, 24 * 16 - 3, 16 * 9 - 3])
-    growing.fill_layers(net, wanted, "random", 1, None, np.random.default_rng(0), None)
-    assert lost.alive and lost.weights.all() and len(lost.sources) > 15 and not any(
-        net.graph.edge(lost, neuron).weight for neuron in lost.targets
-    )
-    assert lost.weights.std() == pytest.approx((3 * len(lost.sources)) ** -0.5, rel=0.5)
-    assert layer_sizes(net) == wanted.tolist() and before < pairs(net)
-    np.testing.assert_allclose(net.forward(X), said, rtol=1e-5, atol=1e-6)
-
-
-def test_what_is_read_gets_a_source_and_what_is_not_does_not_count():
-    net = network()
-    lost, unread = net.layers[1].neurons[5], net.layers[0].neurons[7]
-    lost.prune()
-    net.graph.prune([(unread, neuron) for neuron in net.layers[1].neurons if neuron.id != lost.id])
-    assert not unread.alive and len(unread.sources) == 30
-    before = np.array(layer_sizes(net))
-    # There is room for the lost neuron in the last layer alone; and for edges into the first, all of whose neurons but one are
-    # read by all.
-    net.graph.prune([(net.graph[3], neuron) for neuron in net.layers[0].neurons if neuron.id != unread.id])
-    growing.fill_layers(net, before + np.array([-50, 0, 5]), "random", 1, None, np.random.default_rng(0), None)
-    assert len(lost.sources) == 1 and lost.alive and len(lost.targets) == 5
-    assert not unread.alive and sum(len(n.sources) for n in net.layers[0].neurons if n.id != unread.id) == before[0] - 50
-
-
-def test_edges_past_the_layers_count():
-    net = network()
-    source, target = np.repeat(np.arange(30), 16), np.tile(np.array(net.layers[1]._ids), 30)
-    weight = np.random.default_rng(0).normal(size=480).astype(np.float32) / 5
-    net.graph.add_edges(mlgraph.Edges(source.astype(np.int32), target.astype(np.int32), weight))
-    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.7).tolist()
-    net.fit(X, Y, sparsify=SET(0.7, updates=8), **OPTIONS)
-    assert layer_sizes(net) == wanted
-
-
 def test_inputs_that_come_while_it_trains():
     """Of which there are no data, and which nothing reads."""
     for schedule in (RigL(0.5), SET(0.5), GradualPruning(0.5, by="saliency")):
         net, new = network(), []
         net.fit(X, Y, sparsify=schedule, callback=lambda _, net=net, new=new: new or new.append(net.graph.input()), **OPTIONS)
         assert net.sparsity == pytest.approx(0.5, abs=0.02) and not new[0].targets
-
-
-def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
-    net, schedule = network(), RigL(0.7)
-    net.fit(X, Y, sparsify=schedule, epochs=1, batch_size=600)
-    before, grown = pairs(net), []
-
-    def watch(graph, source, target, weight):
-        grown.append((set(zip(source.tolist(), target.tolist(), strict=True)), pairs(net)))
-        return grow(graph, source, target, weight)
-
-    grow = growing.grow
-    monkeypatch.setattr(growing, "grow", watch)
-    schedule.act(net, 0.1, 5, 0, lambda n: (X[:n], Y[:n]), None)
-    (new, kept) = grown[0]
-    assert kept < before and pairs(net) == kept | new
-    net.graph.undo()
-    layers = growing.absent(net)
-    for places, gradient in zip(layers, growing.absent_gradient(net, layers, X, Y), strict=True):
-        score = {(s, t): abs(g) for (r, c), g in np.ndenumerate(gradient)
-                 for s, t in [(int(places.sources[c]), int(places.targets[r]))] if places.free[r, c]}  # fmt: skip
-        mine = {edge for edge in new if edge in score}
-        assert mine == set(sorted(score, key=score.get, reverse=True)[: len(mine)])
-
-
-def test_new_edges_have_no_momentum():
-    net = network()
-    net.fit(X, Y, sparsify=GradualPruning(0.5), **OPTIONS)
-    before = pairs(net)
-    net.regrow(0.5)
-    edges = arrays.wiring(net.graph)
-    state = net.graph.storage.state_vector("first", fresh=False)[edges.place]
-    is_new = np.array([edge not in before for edge in zip(edges.source.tolist(), edges.target.tolist(), strict=True)])
-    assert is_new.any() and not state[is_new].any() and state[~is_new].any()
 
 
 @pytest.mark.parametrize("schedule", [GradualPruning(0.8, updates=20), SET(0.8, updates=20), RigL(0.8, updates=20)], ids=repr)
@@ -343,17 +198,6 @@ def test_nothing_but_the_seed_decides(monkeypatch, schedule, dropout):
         net.fit(X, Y, sparsify=schedule, seed=seed, n_threads=n_threads, **OPTIONS)
         runs.append((net.graph._pool.tobytes(), net.graph.parameters.tobytes(), net.history.batch_loss.tolist()))
     assert runs[0] == runs[1] == runs[2] != runs[3]
-
-
-@pytest.mark.parametrize("sparsity", [0, 0.5, 0.9, 0.99])
-def test_erdos_renyi(sparsity):
-    sizes = [(784, 300), (300, 100), (100, 10)]
-    edges = erdos_renyi(sizes, sparsity)
-    whole = np.array([a * b for a, b in sizes])
-    assert edges.sum() == pytest.approx((1 - sparsity) * whole.sum(), abs=2) and (edges <= whole).all()
-    share = edges / [a + b for a, b in sizes]
-    free = edges < whole
-    np.testing.assert_allclose(share[free], share[free][:1].repeat(free.sum()), rtol=0.01)
 
 
 # --- errors -------------------------------------------------------------------------------------------------------------
@@ -412,63 +256,6 @@ def test_too_few_edges_are_refused_before_training(schedule, least):
     np.testing.assert_array_equal(net.graph.get_parameters(), before)
 
 
-@pytest.mark.parametrize("schedule", [GradualPruning(0.5), GradualPruning(0.6, scope="layer"), SET(0.6), RigL(0.6)], ids=repr)
-def test_what_is_frozen_stays(schedule):
-    net = network()
-    some = [edge for neuron in net.layers[0].neurons[:4] for edge in neuron.edges] + net.layers[1].neurons[3].edges[:5]
-    for edge in some:
-        edge.weight, edge.frozen = edge.weight / 1000, True
-    before = [edge.weight for edge in some]
-    net.fit(X, Y, sparsify=schedule, **OPTIONS)
-    assert [edge.weight for edge in some] == before and all(edge.frozen for edge in some)
-    assert schedule.sparsity - 0.001 < net.sparsity < schedule.sparsity + 0.06
-    net.prune(0.8)  # is not training
-    assert len(net.layers[0].neurons[0].sources) < 30
-
-
-@pytest.mark.parametrize("sparsity", [0.05, 0.1])
-def test_what_is_frozen_keeps_a_path_to_an_output(sparsity):
-    net = mlgraph.Network(20, seed=0)
-    net.add_layer(10, "tanh")
-    net.add_layer(4, "softmax")
-    net.layers[0].frozen = True
-    rng = np.random.default_rng(0)
-    before, x, y = net.layers[0].weights, rng.normal(size=(200, 20)), rng.integers(0, 4, 200)
-    net.fit(x, y, epochs=2, sparsify=GradualPruning(sparsity))
-    np.testing.assert_array_equal(net.layers[0].weights, before)
-    assert net.sparsity == pytest.approx(sparsity, abs=1e-6) and all(neuron.alive for neuron in net.layers[0].neurons)
-
-
-@pytest.mark.parametrize("kind", [SET, RigL])
-def test_all_edges_may_move(kind):
-    net = network()
-    net.fit(X, Y, sparsify=kind(0.5, fraction=1, updates=8), **OPTIONS)
-    assert 0.5 <= net.sparsity < 0.9 and all(neuron.alive for neuron in net.outputs)  # neurons that have lost all are gone
-
-
-def test_what_is_frozen_makes_no_path_weak():
-    net = mlgraph.Network(30, seed=0)
-    net.add_layer(24, "relu")
-    net.add_layer(9, "softmax")
-    net.layers[1].weights = net.layers[1].weights * 1e-3
-    net.layers[1].frozen = True
-    largest = np.sort(np.abs(net.layers[0].weights), axis=None)[-252:].sum()
-    net.fit(X, Y, epochs=1, learning_rate=1e-9, momentum=0, sparsify=GradualPruning(0.5, until=0.5))
-    assert net.n_edges == 468 and net.layers[1].mask.all()
-    assert np.abs(net.layers[0].weights).sum() == pytest.approx(largest, rel=0.01)
-
-
-def test_frozen_edges_are_the_paths():
-    g = mlgraph.Graph()
-    x = g.inputs(2)
-    outputs = [g.add_neuron(x, weights=[1.0, 2.0]) for _ in range(3)]
-    model = mlgraph.Model(g, outputs)
-    for neuron in outputs:
-        neuron.edges[1].frozen = True
-    model.fit(np.ones((8, 2)), np.ones((8, 3)), epochs=1, sparsify=GradualPruning(0.5, until=0))
-    assert all(neuron.sources == x[1:] for neuron in outputs)
-
-
 def test_a_run_is_not_ended_for_a_few_edges():
     """The paths of the weights that have come to be the largest take more edges than others would; those there are stay."""
     rng = np.random.default_rng(0)
@@ -482,21 +269,6 @@ def test_a_run_is_not_ended_for_a_few_edges():
         assert all(neuron.alive for neuron in net.outputs) and 0.9 < net.sparsity <= 0.96
         twin.prune(0.95)  # 7 of 132
         assert all(neuron.alive for neuron in twin.outputs) and 6 <= twin.n_edges <= 7
-
-
-@pytest.mark.parametrize("kind", [SET, RigL])
-def test_a_layer_that_has_all_its_edges_is_left_alone(kind):
-    """There is nowhere that they could move to."""
-    net = mlgraph.Network(30, seed=0)
-    net.add_layer(24)
-    net.add_layer(2)
-    schedule = kind(0.5, updates=3)
-    assert erdos_renyi([(30, 24), (24, 2)], 0.5)[1] == 48
-    before = net.layers[1].weights
-    for step in range(3):
-        schedule.act(net, 0.1, step, 0, lambda n: (X[:n], np.zeros((len(X[:n]), 2))), None)
-    np.testing.assert_array_equal(net.layers[1].weights, before)
-    assert net.layers[0].mask.sum() == 336
 
 
 def test_a_schedule_of_ones_own():
@@ -525,14 +297,6 @@ def test_a_schedule_of_ones_own():
     some.weights, some.frozen = some.weights / 1000, True
     net.fit(X, Y, sparsify=Plain(0.5), **OPTIONS)
     assert net.sparsity == pytest.approx(0.5, abs=1e-3) and len(some.sources) == 24
-
-
-def test_what_is_frozen_may_be_too_much():
-    net = network()
-    net.layers[0].frozen = True
-    least = r"sparsity: expected to keep at least 7\d\d edges, a path to each output and what is frozen, came 624"
-    with pytest.raises(ValueError, match=least):
-        net.fit(X, Y, sparsify=GradualPruning(0.5), **OPTIONS)
 
 
 def test_the_fewest_edges_are_allowed():

@@ -1,0 +1,143 @@
+"""SET and RigL: layers keep their edges, which move to where they belong."""
+
+import itertools
+
+import numpy as np
+import pytest
+from cuttable import OPTIONS, X, Y, layer_sizes, network, pairs
+
+import mlgraph
+from mlgraph import growing
+from mlgraph.sparsify import SET, RigL, erdos_renyi
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+def test_prune_and_regrow(kind):
+    net, seen = network(), []
+    schedule = kind(0.7, updates=8, until=0.5)
+    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.7).tolist()
+    net.fit(X, Y, sparsify=schedule, callback=lambda p: seen.append((layer_sizes(net), pairs(net))), **OPTIONS)
+    assert all(sizes == wanted for sizes, _ in seen)
+    moved = [len(b - a) for (_, a), (_, b) in itertools.pairwise(seen)]
+    assert max(moved) > 20 and moved[len(moved) // 2 + 5 :] == [0] * len(moved[len(moved) // 2 + 5 :])
+    assert net.evaluate(X, Y)["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+def test_neurons_beside_the_layers_keep_their_edges(kind):
+    net = network()
+    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.7).tolist()
+    extra = net.graph.add_neuron([*net.graph][:20], weights=np.full(20, 1e-9))
+    other = mlgraph.Model(net.graph, [extra])
+    net.fit(X, Y, sparsify=kind(0.7, updates=8), **OPTIONS)
+    assert layer_sizes(net) == wanted and len(extra.sources) == 20 and other.forward(X).any()
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize(("sparsity", "fraction"), [(0.95, 0.3), (0.9, 0.9), (0.8, 1)])
+def test_no_edge_is_lost_where_few_are_left(kind, sparsity, fraction):
+    """Neurons and inputs that have lost all their edges may come back: else fewer and fewer would be left to grow at."""
+    net = network()
+    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], sparsity)
+    read, neurons = set(), set()
+
+    def watch(progress):
+        read.update(source for source, _ in pairs(net) if source < 30)
+        neurons.update(neuron.id for layer in net.layers for neuron in layer.neurons if neuron.alive)
+
+    options = {**OPTIONS, "epochs": 12}
+    history = net.fit(X, Y, sparsify=kind(sparsity, fraction=fraction, updates=100), callback=watch, **options)
+    # More if the neurons that are read need more than there are; fewer, of those of steepest loss, if none of them has room.
+    most = 1.1 * wanted.sum()
+    assert (history.epoch_edges >= wanted.sum() * (1 if kind is SET else 0.9)).all() and (history.epoch_edges <= most).all()
+    source, target = (np.array(sorted(pairs(net))).T)
+    assert net.graph.alive()[[*source, *target]].all()
+    if kind is SET:
+        assert len(read) == 30 and len(neurons) == 24 + 16 + 9
+
+
+def test_edges_past_the_layers_count():
+    net = network()
+    source, target = np.repeat(np.arange(30), 16), np.tile(np.array(net.layers[1]._ids), 30)
+    weight = np.random.default_rng(0).normal(size=480).astype(np.float32) / 5
+    net.graph.add_edges(mlgraph.Edges(source.astype(np.int32), target.astype(np.int32), weight))
+    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.7).tolist()
+    net.fit(X, Y, sparsify=SET(0.7, updates=8), **OPTIONS)
+    assert layer_sizes(net) == wanted
+
+
+def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
+    net, schedule = network(), RigL(0.7)
+    net.fit(X, Y, sparsify=schedule, epochs=1, batch_size=600)
+    before, grown = pairs(net), []
+
+    def watch(graph, source, target, weight):
+        grown.append((set(zip(source.tolist(), target.tolist(), strict=True)), pairs(net)))
+        return grow(graph, source, target, weight)
+
+    grow = growing.grow
+    monkeypatch.setattr(growing, "grow", watch)
+    schedule.act(net, 0.1, 5, 0, lambda n: (X[:n], Y[:n]), None)
+    (new, kept) = grown[0]
+    assert kept < before and pairs(net) == kept | new
+    net.graph.undo()
+    layers = growing.absent(net)
+    for places, gradient in zip(layers, growing.absent_gradient(net, layers, X, Y), strict=True):
+        score = {(s, t): abs(g) for (r, c), g in np.ndenumerate(gradient)
+                 for s, t in [(int(places.sources[c]), int(places.targets[r]))] if places.free[r, c]}  # fmt: skip
+        mine = {edge for edge in new if edge in score}
+        assert mine == set(sorted(score, key=score.get, reverse=True)[: len(mine)])
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.5, 0.9, 0.99])
+def test_erdos_renyi(sparsity):
+    sizes = [(784, 300), (300, 100), (100, 10)]
+    edges = erdos_renyi(sizes, sparsity)
+    whole = np.array([a * b for a, b in sizes])
+    assert edges.sum() == pytest.approx((1 - sparsity) * whole.sum(), abs=2) and (edges <= whole).all()
+    share = edges / [a + b for a, b in sizes]
+    free = edges < whole
+    np.testing.assert_allclose(share[free], share[free][:1].repeat(free.sum()), rtol=0.01)
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+def test_all_edges_may_move(kind):
+    net = network()
+    net.fit(X, Y, sparsify=kind(0.5, fraction=1, updates=8), **OPTIONS)
+    assert net.sparsity == pytest.approx(0.5, abs=0.01) and all(neuron.alive for neuron in net.outputs)
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+def test_a_layer_that_has_all_its_edges_is_left_alone(kind):
+    """There is nowhere that they could move to."""
+    net = mlgraph.Network(30, seed=0)
+    net.add_layer(24)
+    net.add_layer(2)
+    schedule = kind(0.5, updates=3)
+    assert erdos_renyi([(30, 24), (24, 2)], 0.5)[1] == 48
+    before = net.layers[1].weights
+    for step in range(3):
+        schedule.act(net, 0.1, step, 0, lambda n: (X[:n], np.zeros((len(X[:n]), 2))), None)
+    np.testing.assert_array_equal(net.layers[1].weights, before)
+    assert net.layers[0].mask.sum() == 336
+
+
+@pytest.mark.parametrize("method", ["SET", "RigL"])
+def test_edges_that_lead_back_do_not_shrink_a_network(method):
+    """Places that are left out are no edges that are there."""
+    counts = []
+    for back in (False, True):
+        net = mlgraph.Network(20, seed=0)
+        for size in (24, 24, 24):
+            net.add_layer(size, "tanh")
+        net.add_layer(3, "softmax")
+        x, y = np.random.default_rng(0).random((200, 20)), np.arange(200) % 3
+        net.prune(0.8)
+        if back:
+            above, below = ([n for n in net.layers[i].neurons if n.alive] for i in (2, 0))
+            ends = [(s, t) for t in below for s in above if not net.graph.reaches(t, s)]
+            net.graph.add_edge(*ends[0], 5.0)  # too large to be cut
+        net.fit(x, y, epochs=2, batch_size=10, sparsify=getattr(mlgraph, method)(0.8, updates=8))
+        counts.append(net.n_edges)
+    assert net.graph.has_edge(*ends[0]) and sum(np.count_nonzero(~p.free) - p.counts.sum() for p in growing.absent(net)) > 5
+    assert abs(counts[1] - counts[0]) <= 2, counts
