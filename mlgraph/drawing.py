@@ -19,6 +19,7 @@ from mlgraph.checks import real_array, shown, whole
 from mlgraph.examples import Examples
 from mlgraph.formula import formula
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
+from mlgraph.ids import ids_of
 from mlgraph.lowering import gather, topological
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 from mlgraph.trace import trace
@@ -95,7 +96,7 @@ class Drawing:
         self._graph = graph = nodes if isinstance(nodes, Graph) else listed[0].graph
         with graph.lock:
             self._code, (start, count, pool) = graph.codes, graph.topology()
-            wanted = np.array(graph._ids("nodes", listed) if listed else range(len(graph)), np.int32)
+            wanted = np.array(ids_of(graph, "nodes", listed) if listed else range(len(graph)), np.int32)
             level, order = topological(graph, start, count, pool, wanted)
             self._source, self._target = gather(pool, start[order], count[order]), np.repeat(order, count[order])
             self._place = np.arange(len(self._source)) - np.repeat(np.cumsum(count[order]) - count[order], count[order])

@@ -18,6 +18,7 @@ from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, Wiring, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
+from mlgraph.ids import ids_of
 from mlgraph.interrupts import uninterrupted
 from mlgraph.lowering import gather, is_live, runs, topological
 from mlgraph.storage import PANEL, extend, write
@@ -109,14 +110,14 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
     pairs: list[list[int]] = []
     for thing in what:
         if isinstance(thing, Neuron):
-            ids += graph._ids(who, [thing])
+            ids += ids_of(graph, who, [thing])
         elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
             ends = (thing.source, thing.target) if isinstance(thing, Edge) else thing
             try:
                 nodes = [end if isinstance(end, Node) else graph[end] for end in ends]
             except (TypeError, IndexError) as error:
                 raise type(error)(f"{who}: {error}") from None
-            pairs.append(graph._ids(who, nodes))
+            pairs.append(ids_of(graph, who, nodes))
         else:
             raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(thing).__name__}")
     source, target = np.array(pairs, np.int64).reshape(-1, 2).T if given is None else _checked(graph, given, who)
@@ -469,9 +470,17 @@ def compacted(graph: Graph, keep: Mask) -> tuple[Graph, Ints]:
     return other, number
 
 
+def in_use(graph: Graph) -> int:
+    """Elements of the pool and of the parameter vector that some node needs."""
+    start, count, _ = graph.topology()
+    reads = np.flatnonzero(count)
+    _, first = np.unique(start[reads], return_index=True)
+    return int(count[reads[first]].sum()) + graph.n_parameters
+
+
 def pack(graph: Graph, *, most: float = 1.0) -> None:
     """Pack the storage if what is not in use is more than `most` times what is."""
-    if len(graph._pool) + graph.storage.used <= (1 + most) * graph._in_use() + 1024:
+    if len(graph._pool) + graph.storage.used <= (1 + most) * in_use(graph) + 1024:
         return
     new = packed(graph, np.arange(len(graph)))
     start, pool = type(graph._start)("q", new.start.tobytes()), type(graph._pool)("i", new.pool.tobytes())

@@ -14,6 +14,7 @@ from mlgraph.checks import float_array, plain
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import INPUT, NEURON, PARAMETER, Graph, checked_graph
+from mlgraph.ids import ids_of
 from mlgraph.plan import Plan
 from mlgraph.views import Neuron, Node
 
@@ -92,7 +93,7 @@ class Gradients(NamedTuple):
 
     def _record(self, what: str, node: Node) -> tuple[int, int]:
         graph = self.places.graph
-        [place] = graph._ids(what, [node])
+        [place] = ids_of(graph, what, [node])
         if node._born >= self.places.edits:
             raise ValueError(f"{what}: expected a node that was there, came {node!r}, which was made since")
         return graph._code[place], graph._data[place]
@@ -109,7 +110,7 @@ class Function:
 
     def __init__(self, graph: Graph, outputs: Sequence[Node]) -> None:
         self.graph = checked_graph(graph)
-        self._outputs = graph._ids("outputs", outputs)
+        self._outputs = ids_of(graph, "outputs", outputs)
         self._nodes = [graph[i] for i in self._outputs]
         if not self._outputs:
             raise ValueError("outputs: expected at least one node, came none")
@@ -215,7 +216,7 @@ class Function:
         with self.graph.lock:
             engine = self._engines.get(want_inputs)
             if engine is None or engine.plan.is_stale(self.graph):
-                self.graph._ids("outputs", self._nodes)  # of which `undo` may have taken one away
+                ids_of(self.graph, "outputs", self._nodes)  # of which `undo` may have taken one away
                 engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs))
                 self._engines[want_inputs] = engine
         return engine

@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from numbers import Real
-from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
@@ -20,7 +19,8 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Float32
-from mlgraph.checks import MOST, float_array, number, one_of, plain, shown, whole
+from mlgraph.checks import MOST, float_array, number, one_of, plain, whole
+from mlgraph.ids import id_of, ids_of, ids_of_sources
 from mlgraph.storage import PANEL, Storage, extend
 from mlgraph.turns import adds, alone, graphs
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
@@ -150,7 +150,7 @@ class Graph:
         """
         from mlgraph.edits import edited
 
-        ids = self._source_ids(sources).tolist()
+        ids = ids_of_sources(self, sources).tolist()
         code = NEURON + _activation(activation)
         w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
         b = 0.0 if bias is None else number("bias", bias)
@@ -191,7 +191,7 @@ class Graph:
         """
         from mlgraph.edits import edited
 
-        ids = self._source_ids(sources)
+        ids = ids_of_sources(self, sources)
         code = NEURON + _activation(activation)
         w = float_array("weights", weights, (None, len(ids)))
         n = len(w)
@@ -322,7 +322,7 @@ class Graph:
         self.storage.vector[places] = float_array("values", values, (len(places),))
 
     def __getitem__(self, node: int) -> Node:
-        node = self._id(node)
+        node = id_of(self, node)
         return (Neuron if self._code[node] >= NEURON else Node)(self, node)
 
     def __iter__(self) -> Iterator[Node]:
@@ -330,7 +330,7 @@ class Graph:
 
     def sources_of(self, node: int) -> npt.NDArray[np.int32]:
         """Ids of the sources of a node, int32 of shape (sources,); a copy."""
-        node = self._id(node)
+        node = id_of(self, node)
         start = self._start[node]
         return np.array(self._pool[start : start + self._count[node]], np.int32)
 
@@ -338,13 +338,13 @@ class Graph:
     def targets_of(self, node: int) -> npt.NDArray[np.int32]:
         """Ids of the nodes that read a node, int32 of shape (targets,)."""
         chosen = np.zeros(len(self), bool)
-        chosen[self._id(node)] = True
+        chosen[id_of(self, node)] = True
         return np.flatnonzero(self._readers(chosen)).astype(np.int32)
 
     @alone
     def weights_of(self, node: int) -> Float32:
         """Weights of a neuron, shape (sources,), or the value of a parameter, shape (1,); a writable view."""
-        node = self._id(node)
+        node = id_of(self, node)
         if self._code[node] < PARAMETER:
             raise ValueError(f"node: expected a neuron or parameter, came {self[node]!r}")
         return self.storage.weights_of(self._data[node], self._count[node] if self._code[node] >= NEURON else 1)
@@ -449,13 +449,13 @@ class Graph:
         """Whether a path leads from one node to another, or they are the same: an edge back would make a cycle."""
         from mlgraph.lowering import topological
 
-        s, t = self._ids("reaches", [source, target])
+        s, t = ids_of(self, "reaches", [source, target])
         return bool(topological(self, *self.topology(), np.array([t], np.int32))[0][s] >= 0)
 
     @alone
     def has_edge(self, source: Node, target: Node) -> bool:
         """Whether there is an edge from a node to a neuron."""
-        s, t = self._ids("has_edge", [source, target])
+        s, t = ids_of(self, "has_edge", [source, target])
         return self._code[t] >= NEURON and s in self.sources_of(t)
 
     @alone
@@ -472,7 +472,7 @@ class Graph:
         from mlgraph.arrays import Edges
         from mlgraph.edits import grow, new_edges
 
-        s, t = self._ids("add_edge", [source, target])
+        s, t = ids_of(self, "add_edge", [source, target])
         if self._code[t] < NEURON:
             raise ValueError(f"target: expected a neuron, came {target!r}")
         new = Edges(np.array([s], np.int32), np.array([t], np.int32), np.array([number("weight", weight)], np.float32))
@@ -629,20 +629,13 @@ class Graph:
 
     def _place_of(self, source: Node, target: Node, guess: int = 0) -> int:
         """Which of the sources of a neuron one is."""
-        s, t = self._ids("edge", [source, target])
+        s, t = ids_of(self, "edge", [source, target])
         if self._code[t] >= NEURON and guess < self._count[t] and self._pool[self._start[t] + guess] == s:
             return guess
         at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
         if not len(at):
             raise ValueError(f"edge: expected an edge of the graph, came {plain(source.name)} to {plain(target.name)}")
         return int(at[0])
-
-    def _in_use(self) -> int:
-        """Elements of the pool and of the parameter vector that some node needs."""
-        start, count, _ = self.topology()
-        reads = np.flatnonzero(count)
-        _, first = np.unique(start[reads], return_index=True)
-        return int(count[reads[first]].sum()) + self.n_parameters
 
     @alone
     def __getstate__(self) -> dict[str, Any]:
@@ -672,63 +665,20 @@ class Graph:
             self.edits += 1
             return node
 
-    def _id(self, node: Any) -> int:
-        try:
-            node = index(node)
-        except TypeError:
-            raise TypeError(f"node: expected the id of a node, came {type(node).__name__}") from None
-        if not 0 <= node < len(self._code):
-            expected = f"0 to {len(self._code) - 1}" if len(self._code) else "a graph that has nodes"
-            raise IndexError(f"node: expected {expected}, came {shown(node)}")
-        return int(node)
-
     def _columns(self) -> tuple[array[Any], ...]:
         nodes = self._code, self._start, self._count, self._data, self._born
         return *nodes, self._pool, self._constants, self._inputs, *self.storage.columns
-
-    def _has(self, node: Node) -> bool:
-        """Whether it is a node still: `undo` may have taken it away, and its number may be that of another."""
-        return 0 <= node.id < len(self._born) and self._born[node.id] == node._born
-
-    def _ids(self, what: str, nodes: Any) -> list[int]:
-        if not isinstance(nodes, Iterable):
-            raise TypeError(f"{what}: expected a sequence of nodes, came {type(nodes).__name__}")
-        ids = []
-        for node in nodes:
-            if not isinstance(node, Node):
-                hint = f"; graph[{node}] is a node" if type(node) is int else ""
-                raise TypeError(f"{what}: expected nodes, came {type(node).__name__}{hint}")
-            if node.graph is not self:
-                raise ValueError(f"{what}: expected nodes of one graph, came node {node.id} of another")
-            if not self._has(node):
-                raise ValueError(f"{what}: expected nodes of the graph, came n{node.id}, which it does not have, or no more")
-            ids.append(node.id)
-        return ids
 
     def _arguments(self, operation: str, arguments: Iterable[Any]) -> list[int]:
         """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""
         what = f"arguments of {operation}"
         given = [a if isinstance(a, Node) else number(what, a) for a in arguments]
-        self._ids(what, (a for a in given if isinstance(a, Node)))
+        ids_of(self, what, (a for a in given if isinstance(a, Node)))
         return [(a if isinstance(a, Node) else self.constant(a)).id for a in given]
 
-    def _source_ids(self, sources: Sequence[Node] | range | npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        if isinstance(sources, range):
-            sources = np.array(sources, np.int64)
-        if isinstance(sources, np.ndarray) and sources.dtype != object:
-            if sources.dtype.kind not in "iu" or sources.ndim != 1:
-                raise TypeError(f"sources: expected nodes or a row of ids, came {sources.dtype} of shape {sources.shape}")
-            if len(sources) and not (0 <= sources.min() and sources.max() < len(self._code)):
-                last = len(self._code) - 1
-                raise ValueError(f"sources: expected ids from 0 to {last}, came {sources.min()} to {sources.max()}")
-            ids = sources.astype(np.int32)
-        else:
-            ids = np.array(self._ids("sources", sources), np.int32)
-        if len(ids) == 0 or len(set(ids.tolist())) < len(ids):
-            twice = np.flatnonzero(np.bincount(ids) > 1).tolist()
-            came = f"{plain(self[twice[0]].name)} twice" if twice else "none"
-            raise ValueError(f"sources: expected at least one node and none twice, came {came}")
-        return ids
+    def _has(self, node: Node) -> bool:
+        """Whether it is a node still: `undo` may have taken it away, and its number may be that of another."""
+        return 0 <= node.id < len(self._born) and self._born[node.id] == node._born
 
 
 def checked_graph(graph: Any) -> Graph:

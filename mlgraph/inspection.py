@@ -16,6 +16,7 @@ from mlgraph.edits import cut, named
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
+from mlgraph.ids import ids_of
 from mlgraph.lowering import gather, topological
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
@@ -116,7 +117,7 @@ def ablation_table(
 ) -> Table:
     """What `evaluate` would give without each neuron of a layer; `Model.ablation_table` says what the parameters are."""
     graph = model.graph
-    ids = np.array(graph._ids("layer", layer.neurons if isinstance(layer, Layer) else layer), np.int32)
+    ids = np.array(ids_of(graph, "layer", layer.neurons if isinstance(layer, Layer) else layer), np.int32)
     if (graph.codes[ids] < NEURON).any():
         raise TypeError("layer: expected neurons, came other nodes")
     examples, loss = model._examples_and_loss(x, y)

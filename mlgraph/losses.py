@@ -10,6 +10,7 @@ import numpy.typing as npt
 from mlgraph.array_types import Float32
 from mlgraph.checks import real_array, shown
 from mlgraph.graph import Graph
+from mlgraph.ids import ids_of
 from mlgraph.views import Node
 
 Labels = npt.NDArray[np.int32]
@@ -33,7 +34,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
         A node for each logit of a cross-entropy.
     """
     if isinstance(loss, Node):
-        return "node", graph._ids("loss", [loss]), []
+        return "node", ids_of(graph, "loss", [loss]), []
     if not isinstance(loss, str) or loss not in NAMES:
         raise ValueError(f"loss: expected {', '.join(NAMES)} or a node, came {shown(loss)}")
     if loss == "squared_error":

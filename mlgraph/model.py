@@ -18,6 +18,7 @@ from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.fitting import fit
 from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
+from mlgraph.ids import ids_of
 from mlgraph.losses import CROSS_ENTROPIES, define_loss, empty_answers, read_targets
 from mlgraph.lowering import gather, topological
 from mlgraph.plan import Plan
@@ -66,11 +67,11 @@ class Model:
         self._had = np.zeros(0, bool)  # which nodes it has needed, where the graph has other models as well
 
     def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
-        self._outputs = self.graph._ids("outputs", outputs)
+        self._outputs = ids_of(self.graph, "outputs", outputs)
         if not self._outputs:
             raise ValueError("outputs: expected at least one node, came none")
         ends = [("outputs", i) for i in self._outputs]
-        ends += [("loss", i) for i in self.graph._ids("loss", [loss])] if isinstance(loss, Node) else []
+        ends += [("loss", i) for i in ids_of(self.graph, "loss", [loss])] if isinstance(loss, Node) else []
         alive = self.graph._needed_for(frozenset(i for _, i in ends))
         for what, i in ends:
             if not alive[i]:
@@ -358,7 +359,7 @@ class Model:
             ``trace[node]`` and ``trace.adjoint(node)`` are float32 of shape (examples,).
         """
         self._require_outputs()
-        wanted = None if nodes is None else self.graph._ids("nodes", nodes)
+        wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes)
         if wanted is not None and not wanted:
             raise ValueError("nodes: expected at least one node, came none")
         examples, loss = (Examples(x, self.graph.n_inputs), {}) if y is None else self._examples_and_loss(x, y)

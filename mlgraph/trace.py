@@ -14,6 +14,7 @@ from mlgraph.checks import plain
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import INPUT, NEURON, Graph
+from mlgraph.ids import id_of, ids_of
 from mlgraph.plan import Plan
 from mlgraph.views import Node
 
@@ -60,7 +61,7 @@ class Trace:
     def of(self, nodes: Sequence[Node] | npt.NDArray[np.int32] | range) -> Trace:
         """The trace of some of its nodes, in their order."""
         are_ids = isinstance(nodes, range) or (isinstance(nodes, np.ndarray) and nodes.dtype.kind in "iu")
-        ids: Any = nodes if are_ids else self._graph._ids("nodes", nodes)
+        ids: Any = nodes if are_ids else ids_of(self._graph, "nodes", nodes)
         columns = [self._at(int(i)) for i in ids]
         adjoints = None if self.adjoints is None else self.adjoints[:, columns]
         return Trace(self._graph, self.nodes[columns], self.values[:, columns], adjoints, self._codes[columns], self._edits)
@@ -82,7 +83,7 @@ class Trace:
         return out
 
     def _place(self, node: Node | int) -> int:
-        return self._at(self._graph._id(node) if not isinstance(node, Node) else self._graph._ids("node", [node])[0])
+        return self._at(id_of(self._graph, node) if not isinstance(node, Node) else ids_of(self._graph, "node", [node])[0])
 
     def _at(self, node: int) -> int:
         born = self._graph._born

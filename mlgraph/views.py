@@ -65,7 +65,9 @@ class Node(Freezable):
         born = self.graph._born
         if 0 <= self.id < len(born) and born[self.id] == self._born:
             return self.id
-        return self.graph._ids("node", [self])[0]
+        from mlgraph.ids import ids_of  # which is made of nodes
+
+        return ids_of(self.graph, "node", [self])[0]
 
     @property
     def kind(self) -> str:

@@ -24,11 +24,10 @@ def test_storage_stays_in_proportion():
             g.add_edge(missing[rng.integers(0, len(missing))], neuron, 1.0)
         else:
             neuron.edges[rng.integers(0, len(neuron.sources))].prune()
-        in_use = len({(g._start[i], g._count[i]) for i in range(len(g))}) and g._in_use()
-        assert len(g._pool) + g.storage.used <= 2 * in_use + 1024
+        assert len(g._pool) + g.storage.used <= 2 * edits.in_use(g) + 1024
     before = everything(g)
     edits.pack(g, most=-1)
-    assert everything(g) == before and g._in_use() == len(g._pool) + g.storage.used - -g.n_parameters % PANEL
+    assert everything(g) == before and edits.in_use(g) == len(g._pool) + g.storage.used - -g.n_parameters % PANEL
 
 
 def test_a_copy_is_a_graph_of_its_own():
