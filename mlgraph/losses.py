@@ -22,6 +22,12 @@ NAMES = (*CROSS_ENTROPIES, "squared_error")
 """Losses that have a name of their own; any node may be one, and its name is "node"."""
 
 
+def check_classes(what: str, loss: str, n: int) -> None:
+    """Raise ValueError for a softmax of one output, which is always certain, and right, and learns nothing."""
+    if loss == "softmax_cross_entropy" and n == 1:
+        raise ValueError(f"{what}: expected 2 or more for a softmax, came 1; for one yes or no there is binary_cross_entropy")
+
+
 def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str, list[int], list[int]]:
     """Add what a loss takes beside the outputs.
 
@@ -39,9 +45,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
         raise ValueError(f"loss: expected {', '.join(NAMES)} or a node, came {shown(loss)}")
     if loss == "squared_error":
         return loss, [outputs[0], *outputs], []
-    if loss == "softmax_cross_entropy" and len(outputs) == 1:
-        one = "for one yes or no there is binary_cross_entropy"
-        raise ValueError(f"outputs: expected 2 or more for a softmax, of which one is always certain, came 1; {one}")
+    check_classes("outputs", loss, len(outputs))
     logits = [graph[i] for i in outputs]
     if loss == "softmax_cross_entropy":
         probabilities = graph.softmax(logits)

@@ -13,7 +13,7 @@ from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import float_array, one_of, plain, real_array, share, whole
 from mlgraph.graph import Graph
-from mlgraph.losses import CROSS_ENTROPIES
+from mlgraph.losses import CROSS_ENTROPIES, check_classes
 from mlgraph.model import Model
 from mlgraph.views import Freezable, Neuron
 
@@ -49,7 +49,7 @@ class Layer(Freezable):
 
     @dropout.setter
     def dropout(self, value: float) -> None:
-        self._drop(dropout_of(value, bool(self._probabilities)), self._weight_dropout)
+        self._assign("dropout", dropout_of(value, bool(self._probabilities)))
 
     @property
     def weight_dropout(self) -> float:
@@ -58,14 +58,15 @@ class Layer(Freezable):
 
     @weight_dropout.setter
     def weight_dropout(self, value: float) -> None:
-        self._drop(self._dropout, share("weight_dropout", value))
+        self._assign("weight_dropout", share("weight_dropout", value))
 
-    def _drop(self, dropout: float, weight_dropout: float) -> None:
+    def _assign(self, name: str, value: float) -> None:
         with self.graph.lock:
             if self.graph._is_training:
-                raise RuntimeError("dropout: expected a network that is not being trained, came one that is")
-            self._dropout, self._weight_dropout = dropout, weight_dropout
-            self.graph.edits += 1  # plans know it
+                raise RuntimeError(f"{name}: expected a network that is not being trained, came one that is")
+            setattr(self, f"_{name}", value)
+            for model in self.graph._models:
+                model._engines.clear()  # whose plans know another value
 
     @property
     def size(self) -> int:
@@ -259,9 +260,7 @@ class Network(Model):
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}
         fits = fitting.get(activation, ("squared_error",))
         loss = fits[0] if loss is None else one_of(f"loss after {activation}", loss, fits)
-        if loss == CROSS_ENTROPIES[0] and size == 1:
-            one = "for one yes or no there is sigmoid with loss='binary_cross_entropy'"
-            raise ValueError(f"size: expected 2 or more for softmax, of which one is always certain, came 1; {one}")
+        check_classes("size", loss, size)
         dropout, weight_dropout = dropout_of(dropout, loss in CROSS_ENTROPIES), share("weight_dropout", weight_dropout)
         fan_in = len(self._ends)
         # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He et al. 2015) costs
