@@ -428,3 +428,17 @@ def test_a_list_stays_in_order_whatever_the_list_before_it_ends_with():
     a, b = g.add_neuron([x[0], x[3]]), g.add_neuron([x[1], x[3]])
     edits.grow(g, np.array([2, 2]), np.array([a.id, b.id]), np.zeros(2, np.float32))
     assert g.sources_of(a.id).tolist() == [0, 2, 3] and g.sources_of(b.id).tolist() == [1, 2, 3]
+
+
+def test_a_mask_from_nodes_without_a_source_names_the_first():
+    net = mlgraph.Network(4, seed=0)
+    for size in (3, 3, 2):
+        net.add_layer(size)
+    whole = net.layers[1].mask
+    lost = net.layers[0].neurons[1]
+    lost.prune()
+    with pytest.raises(ValueError, match=rf"^mask: .* that have a live source, came one from n{lost.id}, "):
+        net.layers[1].mask = whole
+    net.layers[0].mask = np.ones((3, 4), bool)
+    net.layers[1].mask = whole
+    assert net.layers[1].mask.all()

@@ -204,6 +204,11 @@ def test_columns_are_taken(dtype, n_threads):
         assert few.array.strides[0] - len(columns) * x.itemsize < LINE
 
 
+def test_rows_of_two_lines_begin_with_one():
+    few = Examples(np.zeros((9, 130), np.uint8), 130).narrowed(np.arange(1, 6, dtype=np.int32))
+    assert few.array.shape == (9, LINE) and few.array.ctypes.data % LINE == 0
+
+
 def test_short_rows_stay_short():
     assert Examples(X, INPUTS).narrowed(np.arange(1, 6, dtype=np.int32)).array.shape == (len(X), 5)
 

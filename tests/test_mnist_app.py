@@ -94,6 +94,19 @@ def test_presets_and_options(run: Run, words: list[str], expected: dict[str, Any
     assert {name: result.json[name] for name in expected} == expected
 
 
+def test_what_fit_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, Any]] = []
+    fit = mlgraph.Network.fit
+    monkeypatch.setattr(mlgraph.Network, "fit", lambda *args, **options: given.append(options) or fit(*args, **options))
+    for words in (["--optimizer", "adam"], ["--sparsity", "0.5", "--block", "2"], *(
+            ["--sparsity", "0.5", "--block", "2", "--method", method] for method in ("set", "rigl"))):  # fmt: skip
+        assert run(*words, "--epochs", 1, "--quiet", "--no-plot").status == 0
+    assert [options["optimizer"] for options in given] == ["adam", "sgd", "sgd", "sgd"]
+    assert [options["sparsify"] for options in given] == [
+        None, mlgraph.GradualPruning(0.5, block=2), mlgraph.SET(0.5, block=2), mlgraph.RigL(0.5, block=2),
+    ]  # fmt: skip
+
+
 def test_same_seed_same_model(run: Run) -> None:
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         run("--epochs", 2, "--seed", seed, "--dropout", 0.5, "--quiet", "--no-plot", "--out", out)

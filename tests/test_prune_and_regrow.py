@@ -31,6 +31,7 @@ def test_neurons_beside_the_layers_keep_their_edges(kind):
     other = mlgraph.Model(net.graph, [extra])
     net.fit(X, Y, sparsify=kind(0.7, updates=8), **OPTIONS)
     assert layer_sizes(net) == wanted and len(extra.sources) == 20 and other.forward(X).any()
+    assert net.history.epoch_edges[-1] == net.n_edges == net.graph.n_edges - 20
 
 
 @pytest.mark.parametrize("kind", [SET, RigL])
