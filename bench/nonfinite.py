@@ -134,7 +134,8 @@ class Numpy:
         with np.errstate(all="ignore"):
             for epoch in range(epochs):
                 order = np.random.default_rng([seed, epoch]).permutation(len(floats))
-                for _, first, size, rate in zip(*epoch_steps(epoch, len(floats), epochs, (BATCH, BATCH), rates), strict=True):
+                steps = epoch_steps(epoch, len(floats), epochs, (BATCH, BATCH), rates)
+                for first, size, rate in zip(steps.first, steps.size, steps.rate, strict=True):
                     rows = order[first : first + size]
                     self.step(floats[rows], data.y[rows], rate)
 
