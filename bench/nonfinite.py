@@ -16,7 +16,7 @@ import numpy as np
 
 import mlgraph
 from mlgraph.datasets import load_mnist
-from mlgraph.training import epoch_steps
+from mlgraph.training import epoch_order, epoch_steps
 
 HIDDEN, CLASSES, BATCH, MOMENTUM = 32, 10, 128, 0.9
 LARGEST = np.finfo(np.float32).max
@@ -133,7 +133,7 @@ class Numpy:
         rates = self.way.rate, self.way.rate / 100
         with np.errstate(all="ignore"):
             for epoch in range(epochs):
-                order = np.random.default_rng([seed, epoch]).permutation(len(floats))
+                order = epoch_order(epoch, len(floats), seed)
                 steps = epoch_steps(epoch, len(floats), epochs, (BATCH, BATCH), rates)
                 for first, size, rate in zip(steps.first, steps.size, steps.rate, strict=True):
                     rows = order[first : first + size]

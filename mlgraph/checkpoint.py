@@ -34,15 +34,12 @@ from mlgraph.modelfile import TEMPORARY, ModelFileError, contents, read, require
 from mlgraph.storage import FROZEN
 from mlgraph.training import History, RunState
 
-FORMAT = 3
+FORMAT = 4
 """Version of what a checkpoint adds to a model file."""
 
 HISTORY = {name: str(column.dtype) for name, column in vars(History()).items()}
 
-ARRAYS = {
-    "first": "float32", "second": "float32", "losses": "float32", "correct": "uint8",
-    **{f"history_{name}": dtype for name, dtype in HISTORY.items()},
-}  # fmt: skip
+ARRAYS = {"first": "float32", "second": "float32", **{f"history_{name}": dtype for name, dtype in HISTORY.items()}}
 
 
 class CheckpointError(ValueError):
@@ -59,6 +56,8 @@ class Checkpoint:
         Seconds between two writes, at least.
     model : Model
         As the run begins, or as a checkpoint of it holds it.
+    n : int
+        How many examples it learns from.
     state : RunState
         Where the run stands, from now on; `resume` changes it.
     arguments : mapping from str to any JSON
@@ -72,6 +71,7 @@ class Checkpoint:
         path: str | os.PathLike[str],
         every: Any,
         model: Model,
+        n: int,
         state: RunState,
         arguments: Mapping[str, Any],
         data: Mapping[str, Sequence[npt.NDArray[Any] | None]],
@@ -80,7 +80,7 @@ class Checkpoint:
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise ValueError(f"checkpoint: expected a file in a folder that exists, came {shown(str(path))}")
         self.previous = self.path.with_name(f"{self.path.name}.previous")
-        self._every, self._model, self._state = float(every), model, state
+        self._every, self._model, self._n, self._state = float(every), model, n, state
         self._arguments = json.loads(json.dumps(arguments))
         self._digests = {"model": _model_digest(model), **{name: _digest(arrays) for name, arrays in data.items()}}
         self._validated = bool(data.get("validation data"))
@@ -147,20 +147,17 @@ class Checkpoint:
         counts = all(type(count) is int and 0 <= count < 2**62 for count in (epoch, step, taken))
         require(counts, f"checkpoint: epoch, step, taken: expected counts, came {epoch!r}, {step!r}, {taken!r}")
         require(isinstance(seconds, float) and 0 <= seconds < np.inf, f"checkpoint: seconds: came {seconds!r}")
-        state, n, epochs = self._state, len(self._state.losses), self._arguments["epochs"]
         history = History(**{name: arrays[f"history_{name}"].copy() for name in HISTORY})
         faults = len(arrays["history_nonfinite_step"])
         wanted = {"validation": epoch if self._validated else 0, "epoch": epoch, "nonfinite": faults}
         for name, column in vars(history).items():
             length = wanted.get(name.split("_")[0], taken + step)
             require(len(column) == length, f"array history_{name}: expected {length} numbers, came {len(column)}")
-        correct = None if state.correct is None else state.correct.copy()
-        state = RunState(state.losses.copy(), correct, history, epoch, step, taken, seconds)
-        good = (epoch < epochs and state.seen in range(step > 0, n + 1)) or (epoch, step) == (epochs, 0)
+        epochs, n = self._arguments["epochs"], self._n
+        seen = int(history.batch_examples[-1]) - epoch * n if step else 0
+        good = (epoch < epochs and seen in range(step > 0, n + 1)) or (epoch, step) == (epochs, 0)
         require(good, f"checkpoint: expected a place in a run of {epochs} epochs, came step {step} of epoch {epoch}")
-        for name in ("losses",) if correct is None else ("losses", "correct"):
-            require(len(arrays[name]) == state.seen, f"array {name}: expected {state.seen} numbers, came {len(arrays[name])}")
-            getattr(state, name)[: state.seen] = arrays[name]
+        state = RunState(history, epoch, step, taken, seconds)
         graph = model.graph
         n = len(arrays["parameters"])
         for name in STATE[arguments["optimizer"]]:
@@ -198,9 +195,6 @@ class Checkpoint:
         arrays.update({f"history_{name}": column for name, column in vars(state.history).items()})
         for name in STATE[self._arguments["optimizer"]]:
             arrays[name] = self._model.graph.storage.state_vector(name, fresh=False)
-        arrays["losses"] = state.losses[: state.seen]
-        if state.correct is not None:
-            arrays["correct"] = state.correct[: state.seen]
         try:
             save(
                 self._model, self.path, more={"checkpoint": what}, more_arrays=arrays,

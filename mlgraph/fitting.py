@@ -167,8 +167,7 @@ def fit(
         acting = Acting(sparsify, model, examples, loss["label"], loss["target"], epochs, seed, n_threads)
     with model.graph.in_training():
         model._engine("loss")
-        correct = empty_answers(model.loss, len(examples), loss["label"])
-        state = RunState(np.zeros(len(examples), np.float32), correct, History())
+        state = RunState(History())
         keeper: Checkpoint | None = None
         if checkpoint is not None:
             from mlgraph.checkpoint import Checkpoint
@@ -181,7 +180,7 @@ def fit(
             seen = {"data": [examples.array, loss["label"], loss["target"]], "validation data": []}
             if held:
                 seen["validation data"] = [held.array, held_loss["label"], held_loss["target"]]
-            keeper = Checkpoint(checkpoint, checkpoint_every, model, state, arguments, seen)
+            keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
         if not (keeper and resume and keeper.resume()):
             for name in ("first", "second"):
                 model.graph.storage.state.pop(name, None)
@@ -194,7 +193,7 @@ def fit(
         }  # fmt: skip
         with keeper or nullcontext():
             train(
-                partial(model._run, "loss"), examples, epochs,
+                partial(model._run, "loss"), examples, empty_answers(model.loss, len(examples), loss["label"]), epochs,
                 lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer,
                 weight_decay=weight_decay, options=options, shuffle=shuffle,
                 guard=Guard(model, on_nonfinite, examples, optimizer, options), validate=validate, callback=callback,

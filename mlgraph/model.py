@@ -65,6 +65,7 @@ class Model:
         self.graph, self.history = graph, History()
         self._engines: dict[frozenset[int], Engine] = {}
         self._had = np.zeros(0, bool)  # which nodes it has needed, where the graph has other models as well
+        self._counted: tuple[tuple[int, ...], int] = (), 0  # its edges, after so many edits and for these sinks
 
     def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
         self._outputs = ids_of(self.graph, "outputs", outputs)
@@ -539,10 +540,12 @@ class Model:
     def _edges(self) -> int:
         """How many edges lead into the neurons that are needed, from nodes that are."""
         with self.graph.lock:
-            graph, needed = self.graph, self._needed()
-            start, count, pool = graph.topology()
-            neurons = np.flatnonzero(needed & (graph.codes >= NEURON))
-            return int(np.count_nonzero(needed[gather(pool, start[neurons], count[neurons])]))
+            graph, key = self.graph, (self.graph.edits, *self._sinks)
+            if self._counted[0] != key:
+                needed, (start, count, pool) = self._needed(), graph.topology()
+                neurons = np.flatnonzero(needed & (graph.codes >= NEURON))
+                self._counted = key, int(np.count_nonzero(needed[gather(pool, start[neurons], count[neurons])]))
+            return self._counted[1]
 
     def _own(self) -> npt.NDArray[np.bool_]:
         """Which nodes are not those of other models of the graph alone; shape (nodes,)."""

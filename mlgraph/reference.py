@@ -200,6 +200,16 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
     return Dropped(edges, neurons)
 
 
+def order(seed: int, epoch: int, n: int) -> Ints:
+    """The order of the examples of an epoch (`shuffle` of ``_sweep.pxi``)."""
+    random = _random(_random(_random(np.uint64(seed), -1), epoch), np.arange(n))
+    places: list[int] = []
+    for i, u in enumerate((random >> np.uint64(11)) / 2.0**53):
+        j = int(u * (i + 1))
+        places = [*places[:j], i, *places[j + 1 :], places[j]] if j < i else [*places, i]
+    return np.array(places, np.int64)
+
+
 def _keep(key: Any, group: int, count: int, keep: float) -> Array:
     """Which of a group of `count` neurons are kept: ``keep * count`` of them, rounded at random, without replacement."""
     u = (_random(key, group * 33 + np.arange(count + 1)) >> np.uint64(11)) / 2.0**53

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+import mlgraph_ext
 from mlgraph.array_types import Doubles, Float32, Ints
 from mlgraph.checks import LARGEST
 from mlgraph.examples import Examples
@@ -64,13 +65,13 @@ def epoch_steps(
     while at < n:
         # Sizes fall or rise slowly: as many steps of one size as there are before the first place of another.
         size = size_at(at)
-        end = at + bisect.bisect_left(range(at, n), True, key=partial(differs, size))
+        end = at + bisect.bisect_left(range(at, n), True, key=partial(differs, size)) if b0 != b1 else n
         first.extend(range(at, end, size))
         at = first[-1] + size
-    begin = np.array(first)
-    progress = (epoch * n + begin) / (epochs * n)
-    rate = lr0 * (1 - progress**1.5) + lr1 * progress**1.5
-    return Steps(begin, np.diff(begin, append=n), rate.astype(np.float32))
+    begin = np.array([*first, n])
+    moved = ((epoch * n + begin[:-1]) / (epochs * n)) ** 1.5
+    rate = lr0 * (1 - moved) + lr1 * moved
+    return Steps(begin[:-1], begin[1:] - begin[:-1], rate.astype(np.float32))
 
 
 def _no_ints() -> Ints:
@@ -79,6 +80,13 @@ def _no_ints() -> Ints:
 
 def _no_doubles() -> Doubles:
     return np.zeros(0)
+
+
+def epoch_order(epoch: int, n: int, seed: int) -> Ints:
+    """The order in which one epoch takes its n examples; int64, shape (n,)."""
+    order = np.empty(n, np.int64)
+    mlgraph_ext.sweep.shuffle(order, seed & 0xFFFFFFFFFFFFFFFF, epoch)
+    return order
 
 
 @dataclass(repr=False, eq=False)
@@ -191,10 +199,6 @@ class RunState:
 
     Attributes
     ----------
-    losses : float32, shape (examples,)
-        Of this epoch, by place in its order, as far as it has come.
-    correct : uint8, shape (examples,), or None
-        Whether the highest output was the label's; None without labels.
     history : History
     epoch, step : int
         The epoch and its next step.
@@ -204,23 +208,17 @@ class RunState:
         Time of training in this epoch.
     """
 
-    losses: Float32
-    correct: npt.NDArray[np.uint8] | None
     history: History
     epoch: int = 0
     step: int = 0
     taken: int = 0
     seconds: float = 0.0
 
-    @property
-    def seen(self) -> int:
-        """Examples of this epoch so far."""
-        return int(self.history.batch_examples[-1]) - self.epoch * len(self.losses) if self.step else 0
-
 
 def train(
     run: Callable[..., tuple[int, Any, Any]],
     examples: Examples,
+    correct: npt.NDArray[np.uint8] | None,
     epochs: int,
     steps_of: Callable[[int], Steps],
     *,
@@ -239,7 +237,8 @@ def train(
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 
     `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
-    graph, or compiled another part of it and so moved the parameters. `options` are those of `Engine.run` that all steps
+    graph, or compiled another part of it and so moved the parameters. `correct` is what it fills, if a loss knows right from
+    wrong. `options` are those of `Engine.run` that all steps
     have in common. What is not certain to be finite is left to `guard`. `between` is called between pieces, when all that
     a step leads to is done: there a run can be left, and go on later. `n_edges` says how many are alive. `sparse` cuts and
     grows edges before the steps that it chooses. A callback that raises StopIteration ends the run.
@@ -253,11 +252,11 @@ def train(
             return False
         return True
 
-    n, history, hyper = len(examples), state.history, options["hyper"]
+    n, history, hyper, losses = len(examples), state.history, options["hyper"], np.zeros(len(examples), np.float32)
     per_step = 0.0
     while state.epoch < epochs:
         epoch, taken = state.epoch, state.taken
-        order = np.random.default_rng([options["seed"], epoch]).permutation(n) if shuffle else np.arange(n)
+        order = epoch_order(epoch, n, options["seed"]) if shuffle else np.arange(n)
         steps = steps_of(epoch)
         rate = steps.rate
         decay = rate * np.float32(weight_decay) if weight_decay else None
@@ -266,12 +265,10 @@ def train(
             t = np.arange(taken + 1, taken + len(rate) + 1)
             rate = np.minimum(rate * np.sqrt(1 - hyper[1] ** t) / (1 - hyper[0] ** t), LARGEST).astype(np.float32)
         guard.begin(float(rate.max()))
-        losses, correct = state.losses, state.correct
-        ends = (np.append(steps.first, n) + epoch * n) / (epochs * n)
         while state.step < len(rate):
             at, last, begin = state.step, len(rate), time.perf_counter()
             if sparse:
-                last = at + sparse(taken + at, ends[at:])
+                last = at + sparse(taken + at, (np.append(steps.first[at:], n) + epoch * n) / (epochs * n))
                 state.seconds += time.perf_counter() - begin
             limit = guard.limit
             piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else 4
@@ -299,13 +296,12 @@ def train(
             spent = time.perf_counter() - begin
             state.seconds += spent
             per_step = spent / (state.step - at)
-            seen = slice(int(steps.first[at]), state.seen)
-            loss, accuracy = _means(losses[seen], None if correct is None else correct[seen])
-            if not goes_on(Progress("steps", epoch, epochs, epoch * n + seen.stop, epochs * n, loss, accuracy, history)):
+            seen, (loss, accuracy) = int(history.batch_examples[-1]), _means(history, taken + at)
+            if not goes_on(Progress("steps", epoch, epochs, seen, epochs * n, loss, accuracy, history)):
                 return
             between()
         scores = validate() if validate else None
-        loss, accuracy = _means(losses, correct)
+        loss, accuracy = _means(history, taken)
         history.add(
             epoch_examples=(epoch + 1) * n, epoch_seconds=state.seconds, epoch_edges=n_edges(), epoch_loss=loss,
             epoch_accuracy=accuracy,
@@ -318,16 +314,16 @@ def train(
         between()
 
 
-def _means(losses: Float32, correct: npt.NDArray[np.uint8] | None) -> tuple[float, float]:
-    """Of the examples that have a loss: the others were left out."""
-    left_out = np.isnan(losses)
-    if left_out.all():
+def _means(history: History, first: int) -> tuple[float, float]:
+    """Loss and accuracy of all examples from batch number `first` on, but for those that were left out."""
+    count = history.batch_size[first:] - history.batch_skipped[first:]
+    some = count > 0
+    if not some.any():
         return float("nan"), float("nan")
-    if left_out.any():  # to choose all would take longer than the rest
-        losses, correct = losses[~left_out], None if correct is None else correct[~left_out]
-    accuracy = float("nan") if correct is None else np.count_nonzero(correct) / len(correct)
+    share = count[some] / count.sum()
     with np.errstate(invalid="ignore"):  # infinities of both signs, where nothing is learnt from them
-        return float(losses.mean(dtype=np.float64)), accuracy
+        loss, accuracy = ((column[first:][some] * share).sum() for column in (history.batch_loss, history.batch_accuracy))
+    return float(loss), float(accuracy)
 
 
 def _record(history: History, steps: Steps, done: slice, before: int, losses: Any, correct: Any) -> None:
@@ -335,19 +331,23 @@ def _record(history: History, steps: Steps, done: slice, before: int, losses: An
         return
     first, size = steps.first[done], steps.size[done]
     here = slice(first[0], first[-1] + size[-1])
-    left_out = np.isnan(losses[here])
-    some = bool(left_out.any())
+    begin = first - first[0]
 
     def total(values: Any) -> Doubles:
-        return np.add.reduceat(np.where(left_out, 0, values) if some else values, first - first[0], dtype=np.float64)
+        return np.add.reduceat(values, begin, dtype=np.float64)
 
-    count = size - np.add.reduceat(left_out, first - first[0], dtype=np.int64)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a step was left out
+    # Infinities of both signs are possible where nothing is learnt from them; and 0 / 0 where a step was left out.
+    with np.errstate(invalid="ignore"):
+        loss, count = total(losses[here]), size
+        right = np.full(len(size), np.nan) if correct is None else total(correct[here])
+        if np.isnan(loss).any():
+            left_out = np.isnan(losses[here])
+            loss, count = total(np.where(left_out, 0, losses[here])), size - total(left_out).astype(np.int64)
         history.add(
             batch_examples=before + first + size,
             batch_size=size,
             batch_skipped=size - count,
-            learning_rate=steps.rate[done].astype(np.float64),
-            batch_loss=total(losses[here]) / count,
-            batch_accuracy=np.full(len(size), np.nan) if correct is None else total(correct[here]) / count,
+            learning_rate=steps.rate[done],
+            batch_loss=loss / count,
+            batch_accuracy=right / count,
         )

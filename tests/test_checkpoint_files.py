@@ -110,7 +110,7 @@ def rewrite(path, array=None, **header):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 1, "checkpoint: format: expected 3, came 1: of another version"),
+        ("format", 1, "checkpoint: format: expected 4, came 1: of another version"),
         ("format", None, "no checkpoint: its header has none"),
         ("arguments", [], "checkpoint: expected arguments and digests"),
         ("digests", "x", "checkpoint: expected arguments and digests"),
@@ -182,7 +182,7 @@ def test_a_file_with_another_model_in_it(untouched, path, n_inputs, hidden):
 
 def test_a_model_is_no_checkpoint(untouched, path):
     network().save(path)
-    with pytest.raises(ModelFileError, match=f"{path}: a model, but no checkpoint: it has no first, second, losses"):
+    with pytest.raises(ModelFileError, match=f"{path}: a model, but no checkpoint: it has no first, second, history_"):
         fit(untouched, checkpoint=path, resume=True)
 
 

@@ -1,6 +1,7 @@
 """Schedules, the history of a run, and what a callback is told."""
 
 import copy
+import itertools
 import json
 import pickle
 import time
@@ -12,7 +13,8 @@ from hypothesis import given
 from learnable import INPUTS, TARGETS, N, X, Y, bytes_and_labels, network
 
 import mlgraph
-from mlgraph.training import epoch_steps
+from mlgraph import reference
+from mlgraph.training import epoch_order, epoch_steps
 
 
 def schedule(n, epochs, *options):
@@ -56,6 +58,23 @@ def test_any_schedule(n, epochs, batch, rate):
     for epoch in range(epochs):
         here, ends = first[number == epoch], np.cumsum(size[number == epoch])
         assert here[0] == 0 and ends[-1] == n and (here[1:] == ends[:-1]).all()
+
+
+def test_order_of_an_epoch(sweep):
+    for epoch, n, seed in ((0, 0, 0), (0, 1, 0), (3, 300, 5), (2**40, 17, 2**64 - 1)):
+        np.testing.assert_array_equal(epoch_order(epoch, n, seed), reference.order(seed, epoch, n))
+    assert sorted(epoch_order(1, 60_000, 0)) == list(range(60_000))
+    assert (epoch_order(0, 9, 2**70 + 5) == epoch_order(0, 9, 5)).all()
+
+
+def test_all_orders_are_as_likely():
+    counts = np.zeros((24, 2))
+    places = {order: i for i, order in enumerate(itertools.permutations(range(4)))}
+    for k in range(24_000):
+        counts[places[tuple(epoch_order(k, 4, 7))], 0] += 1         # epochs of one seed
+        counts[places[tuple(epoch_order(3, 4, k))], 1] += 1         # seeds of one epoch
+    # Chi-squared with 23 degrees of freedom is above 49.7 once in a thousand times.
+    assert (((counts - 1000) ** 2 / 1000).sum(axis=0) < 49.7).all()
 
 
 @pytest.mark.parametrize(("batch", "rate"), [((50, 7), (0.1, 0.001)), ((7, 50), (0.001, 0.1)), (64, 0.05)], ids=str)
