@@ -38,6 +38,9 @@ LIST_TILES = mlgraph_ext.sweep.LIST_TILES
 MOST_LISTED = 2**25
 """Floats that the lists of a worker may take at most: those of a step of 19,840 examples of MNIST. Few are ever touched."""
 
+WIDE = 2**18
+"""Weights of a dense block that the L2 cache holds no longer: each that comes from afar serves several tiles then."""
+
 FEW = LANES
 """Examples of a step for which skipping zeros pays even where there are none: they are one tile, and one thread's otherwise.
 
@@ -217,11 +220,13 @@ class Engine:
             examples, input_column = examples.narrowed(input_column, n_threads), np.arange(n_in, dtype=np.int32)
         # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.
         ahead = sparse and (self._pays_ahead(n_threads, most) if optimizer else not training)
-        # Kernels of rows take tiles side by side, if that leaves some for every thread.
-        (first_row, end), pack = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES
-        wide = pack if end and n_threads <= -(-most // (LANES * pack)) else 1
+        # Kernels of rows take tiles side by side, if that leaves some for every thread; so do large dense blocks.
+        (first_row, end), pack, tiles = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES, -(-most // LANES)
+        wide = pack if end and n_threads <= -(-tiles // pack) else 1
+        if plan.widest[sparse] >= WIDE:
+            wide = _side_by_side(tiles, n_threads)
         at_once = LIST_TILES if ahead and not optimizer else wide
-        n_tiles = max(-(-most // LANES), n_threads) if optimizer else n_threads * at_once
+        n_tiles = max(tiles, n_threads) if optimizer else n_threads * at_once
         # Whoever has swept them sums the gradients of rows, if their parameters are fewer than the floats of slots.
         in_packs = bool(optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots)
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
@@ -321,6 +326,13 @@ class Engine:
     def _weights_are_finite(self, parameters: Float32) -> bool:
         # 0 * inf is not 0: with such a weight no source may be skipped.
         return all(mlgraph_ext.sweep.is_finite(parameters[a:b]) for a, b in self._reading)
+
+
+def _side_by_side(tiles: int, n_threads: int) -> int:
+    """How many tiles may go side by side, if no thread then waits much longer for another."""
+    most = mlgraph_ext.sweep.SIDE_BY_SIDE
+    even = (n for n in (most, most // 2) if n_threads == 1 or tiles % (n * n_threads) == 0 or tiles > 16 * n * n_threads)
+    return next(even, 1)
 
 
 def _at_least(memory: Float32, n: int) -> Float32:

@@ -332,6 +332,18 @@ class Plan:
         return max(1, 2**22 // max(1, self.n_slots) // LANES) * LANES
 
     @cached_property
+    def widest(self) -> tuple[int, int]:
+        """Weights of the largest dense block, and of the largest that does not read the data.
+
+        None where there are rows, which decide then, or edges are dropped: a worker has the weights of one tile at a time.
+        """
+        if any(ins.bits or ins.kind == KINDS["rows"] for _, ins in self.trained):
+            return 0, 0
+        blocks = [ins for _, ins in self.trained if ins.kind == KINDS["dense"]]
+        behind = [ins for ins in blocks if not ins.reads_data]
+        return max((ins.n_weights for ins in blocks), default=0), max((ins.n_weights for ins in behind), default=0)
+
+    @cached_property
     def threads_ahead(self) -> int:
         """Among how many threads dense blocks that read the data can be shared out, their sums made ahead; 0: not at all."""
         blocks = [ins for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data]

@@ -11,6 +11,7 @@ class _Sweep(Protocol):
     BYTE_SLOT_FLOATS: int
     RUN_COLUMNS: int
     LIST_TILES: int
+    SIDE_BY_SIDE: int
     PACK_TILES: int
     QUAD_NEURONS: int
     UNIT_COLUMNS: int

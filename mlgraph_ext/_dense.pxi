@@ -6,6 +6,9 @@
 #   adjoint    row = source,  vector = lanes,   summed over neurons
 #   gradient   row = source,  vector = neurons, summed over lanes and tiles
 #
+# Tiles may go side by side: a weight of a large block, which comes from afar, then serves them all. What is moved by a gradient
+# is asked for a register tile before.
+#
 # A tile of few examples costs less: its forward step goes by neurons, its adjoint through half the lanes, its gradient through
 # the lanes that it has. Each number is the sum of the same products in the same order, whatever stands beside it.
 #
@@ -17,50 +20,69 @@
 
 cdef enum:
     BLOCK = 128          # operands that are vectors, taken at once: 16 KB, they stay in the L1 cache for all rows
+    PANELS_OF_TILE = (TILE_WIDTH + PANEL - 1) // PANEL    # of the gradient
     FEW_LANES = 16       # examples of a tile that go by neurons: TILE_ROWS at a time cost at most half of all lanes
     FEW_VECS = 8         # vectors of neurons whose sums of one example stand in registers: they hide the latency of a sum
     FEW_WIDTH = FEW_VECS * VEC_WIDTH
 
 
-cdef kernel_void dense_forward(
-    const float* weights, const float* bias, int64_t fan_in, int64_t count,
-    const int32_t* source, const float* values, float* out,
+cdef inline inlined_void forward_of_neurons(
+    const float* weights, const float* bias, int64_t fan_in, int64_t first, int64_t n, int64_t neurons, const int32_t* source,
+    const float* values, float* out,
 ) noexcept nogil:
-    """out[neuron][lane] = bias[neuron] + sum over sources; `bias` may be NULL."""
+    # Of a register tile of neurons, n of `fan_in` sources from number `first` on.
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec x[TILE_VECS]
-    cdef int64_t row, k, lane, first = 0
-    cdef const float* w
+    cdef const float* w = weights + first * PANEL
     cdef const vec* at
     cdef vec* to
+    cdef int64_t lane, k
     cdef int i, c
+    for lane in range(LANES // TILE_WIDTH):
+        for i in range(TILE_ROWS):
+            to = <vec*>(out + i * LANES + lane * TILE_WIDTH)
+            for c in range(TILE_VECS):
+                if i < neurons and first > 0:
+                    acc[i][c] = to[c]
+                else:
+                    acc[i][c] = splat(bias[i] if bias != NULL else <float>0)
+        # Sums of the next panel: those of a wide layer leave the cache from one block of sources to the next.
+        for i in range(TILE_ROWS):
+            for c in range(0, TILE_WIDTH, 16):
+                prefetch_later(out + (PANEL + i) * LANES + lane * TILE_WIDTH + c)
+        for k in range(n):
+            at = <const vec*>(values + source[k] * <int64_t>LANES + lane * TILE_WIDTH)
+            # Of the next panel, which in a wide layer lies where no hardware prefetcher expects it.
+            prefetch_later(w + (fan_in + k) * PANEL)
+            for c in range(TILE_VECS):
+                x[c] = at[c]
+            for i in range(TILE_ROWS):
+                for c in range(TILE_VECS):
+                    acc[i][c] = acc[i][c] + x[c] * w[k * PANEL + i]
+        for i in range(TILE_ROWS):
+            if i < neurons:
+                to = <vec*>(out + i * LANES + lane * TILE_WIDTH)
+                for c in range(TILE_VECS):
+                    to[c] = acc[i][c]
+
+
+cdef kernel_void dense_forward(
+    const float* weights, const float* bias, int64_t fan_in, int64_t count,
+    const int32_t* source, const float* values, int64_t tile_stride, int64_t tiles, float* out,
+) noexcept nogil:
+    """out[neuron][lane] = bias[neuron] + sum over sources, of some tiles; `bias` may be NULL."""
+    cdef int64_t first = 0, panel, tile, row
     while first < fan_in:
-        row = 0
-        while row < count:
-            w = weights + (row // PANEL) * fan_in * PANEL + row % PANEL
-            for lane in range(LANES // TILE_WIDTH):
-                for i in range(TILE_ROWS):
-                    to = <vec*>(out + (row + i) * LANES + lane * TILE_WIDTH)
-                    for c in range(TILE_VECS):
-                        if row + i < count and first > 0:
-                            acc[i][c] = to[c]
-                        else:
-                            acc[i][c] = splat(bias[row + i] if bias != NULL else <float>0)
-                for k in range(first, smaller(first + BLOCK, fan_in)):
-                    at = <const vec*>(values + source[k] * <int64_t>LANES + lane * TILE_WIDTH)
-                    # Of the next panel, which in a wide layer lies where no hardware prefetcher expects it.
-                    prefetch_later(w + (fan_in + k) * PANEL)
-                    for c in range(TILE_VECS):
-                        x[c] = at[c]
-                    for i in range(TILE_ROWS):
-                        for c in range(TILE_VECS):
-                            acc[i][c] = acc[i][c] + x[c] * w[k * PANEL + i]
-                for i in range(TILE_ROWS):
-                    if row + i < count:
-                        to = <vec*>(out + (row + i) * LANES + lane * TILE_WIDTH)
-                        for c in range(TILE_VECS):
-                            to[c] = acc[i][c]
-            row = row + TILE_ROWS
+        # Weights, which in a wide layer come from afar, serve all tiles, and values of a tile a whole panel.
+        for panel in range(panels_of(count)):
+            for tile in range(tiles):
+                row = panel * PANEL
+                while row < smaller(panel * PANEL + PANEL, count):
+                    forward_of_neurons(
+                        weights + panel * fan_in * PANEL + row % PANEL, bias + row if bias != NULL else NULL, fan_in, first,
+                        smaller(BLOCK, fan_in - first), smaller(TILE_ROWS, count - row), source + first,
+                        values + tile * tile_stride, out + tile * tile_stride + row * LANES)
+                    row = row + TILE_ROWS
         first = first + BLOCK
 
 
@@ -134,60 +156,63 @@ cdef kernel_void few_forward(
 
 
 cdef inline inlined_void adjoint_of_lanes(
-    int vecs, const float* weights, int64_t fan_in, int64_t count,
-    const int32_t* source, const float* delta, int64_t n, int64_t first_zeroed, float* adjoints,
+    int vecs, const float* weights, int64_t fan_in, int64_t count, const int32_t* source, const float* delta, int64_t n,
+    int64_t tile_stride, int64_t tiles, int64_t first_zeroed, float* adjoints,
 ) noexcept nogil:
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec d[TILE_VECS]
     cdef const float* w[TILE_ROWS]
-    cdef int64_t first = 0, k, panel, neuron, lane, step, lanes = vecs * VEC_WIDTH
+    cdef int64_t first = 0, k, panel, neuron, tile, lane, step, lanes = vecs * VEC_WIDTH
     cdef const vec* at
     cdef vec* to
     cdef int i, c
     while first < count:
         k = 0
         while k < fan_in:
-            lane = 0
-            while lane < n:
-                for i in range(TILE_ROWS):
-                    w[i] = weights + smaller(k + i, fan_in - 1) * PANEL
-                    for c in range(vecs):
-                        acc[i][c] = splat(<float>0)
-                for panel in range(first // PANEL, (smaller(first + BLOCK, count) + PANEL - 1) // PANEL):
-                    step = panel * fan_in * PANEL
-                    for neuron in range(smaller(PANEL, count - panel * PANEL)):
-                        at = <const vec*>(delta + (panel * PANEL + neuron) * LANES + lane)
-                        for c in range(vecs):
-                            d[c] = at[c]
-                        for i in range(TILE_ROWS):
-                            for c in range(vecs):
-                                acc[i][c] = acc[i][c] + d[c] * w[i][step + neuron]
-                for i in range(TILE_ROWS):
-                    if k + i < fan_in:
-                        to = <vec*>(adjoints + source[k + i] * <int64_t>LANES + lane)
-                        for c in range(vecs):
-                            to[c] = acc[i][c] if first == 0 and source[k + i] < first_zeroed else to[c] + acc[i][c]
-                lane = lane + lanes
             for i in range(TILE_ROWS):
-                if first == 0 and k + i < fan_in and source[k + i] < first_zeroed:
-                    memset(adjoints + source[k + i] * <int64_t>LANES + lane, 0, (LANES - lane) * sizeof(float))
+                w[i] = weights + smaller(k + i, fan_in - 1) * PANEL
+            for tile in range(tiles):
+                lane = 0
+                while lane < n:
+                    for i in range(TILE_ROWS):
+                        for c in range(vecs):
+                            acc[i][c] = splat(<float>0)
+                    for panel in range(first // PANEL, (smaller(first + BLOCK, count) + PANEL - 1) // PANEL):
+                        step = panel * fan_in * PANEL
+                        for neuron in range(smaller(PANEL, count - panel * PANEL)):
+                            at = <const vec*>(delta + tile * tile_stride + (panel * PANEL + neuron) * LANES + lane)
+                            for c in range(vecs):
+                                d[c] = at[c]
+                            for i in range(TILE_ROWS):
+                                for c in range(vecs):
+                                    acc[i][c] = acc[i][c] + d[c] * w[i][step + neuron]
+                    for i in range(TILE_ROWS):
+                        if k + i < fan_in:
+                            to = <vec*>(adjoints + tile * tile_stride + source[k + i] * <int64_t>LANES + lane)
+                            for c in range(vecs):
+                                to[c] = acc[i][c] if first == 0 and source[k + i] < first_zeroed else to[c] + acc[i][c]
+                    lane = lane + lanes
+                for i in range(TILE_ROWS):
+                    if first == 0 and k + i < fan_in and source[k + i] < first_zeroed:
+                        memset(adjoints + tile * tile_stride + source[k + i] * <int64_t>LANES + lane, 0,
+                               (LANES - lane) * sizeof(float))
             k = k + TILE_ROWS
         first = first + BLOCK
 
 
 cdef kernel_void dense_adjoint(
-    const float* weights, int64_t fan_in, int64_t count,
-    const int32_t* source, const float* delta, int64_t n, int64_t first_zeroed, float* adjoints,
+    const float* weights, int64_t fan_in, int64_t count, const int32_t* source, const float* delta, int64_t n,
+    int64_t tile_stride, int64_t tiles, int64_t first_zeroed, float* adjoints,
 ) noexcept nogil:
     """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]; slots before `first_zeroed` are set.
 
-    Deltas of lanes past n examples are zero.
+    Of some tiles, or of one; deltas of lanes past n examples are zero, in each of them.
     """
     # Where a register tile is a whole slot, half of it is enough for half the examples; others go by halves anyway.
     if n <= VEC_WIDTH and VEC_WIDTH == LANES // 2:
-        adjoint_of_lanes(1, weights, fan_in, count, source, delta, n, first_zeroed, adjoints)
+        adjoint_of_lanes(1, weights, fan_in, count, source, delta, n, tile_stride, tiles, first_zeroed, adjoints)
     else:
-        adjoint_of_lanes(TILE_VECS, weights, fan_in, count, source, delta, n, first_zeroed, adjoints)
+        adjoint_of_lanes(TILE_VECS, weights, fan_in, count, source, delta, n, tile_stride, tiles, first_zeroed, adjoints)
 
 
 cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out, int64_t stride) noexcept nogil:
@@ -226,12 +251,21 @@ cdef kernel_void dense_gradient(
     memset(&own, 0, sizeof(Descent))
     if descent != NULL:
         own = descent[0]    # a copy, which no store to a parameter can change
+        fetch_to_move(descent, 0, 0, smaller(TILE_ROWS, sources), smaller(PANELS_OF_TILE, panels))
     while panel < panels:
         # The vectors of a register tile cross into the next panel where a panel is one vector; without a next panel
         # they repeat this one and are not stored.
         second = LANES * PANEL if panel + 1 < panels else 0
         k = 0
         while k < sources:
+            if descent != NULL:
+                # What is moved next comes meanwhile: in a wide layer from afar, else from another core.
+                if k + TILE_ROWS < sources:
+                    fetch_to_move(descent, k + TILE_ROWS, panel, smaller(TILE_ROWS, sources - k - TILE_ROWS),
+                                  smaller(PANELS_OF_TILE, panels - panel))
+                elif panel + PANELS_OF_TILE < panels:
+                    fetch_to_move(descent, 0, panel + PANELS_OF_TILE, smaller(TILE_ROWS, sources),
+                                  smaller(PANELS_OF_TILE, panels - panel - PANELS_OF_TILE))
             for i in range(TILE_ROWS):
                 for c in range(TILE_VECS):
                     acc[i][c] = splat(<float>0)
@@ -258,7 +292,7 @@ cdef kernel_void dense_gradient(
                         if n < panels:
                             (<vec*>(gradient + (n * sources + k + i) * PANEL + c * VEC_WIDTH % PANEL))[0] = acc[i][c]
             k = k + TILE_ROWS
-        panel = panel + (TILE_WIDTH + PANEL - 1) // PANEL
+        panel = panel + PANELS_OF_TILE
 
 
 cdef kernel_void bias_gradient(

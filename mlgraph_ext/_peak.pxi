@@ -31,9 +31,8 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     ----------
     kernel : str
         dense_forward, few_forward, dense_adjoint, dense_gradient, runs_forward, runs_gradient, rows_forward, rows_adjoint,
-        rows_gradient, byte_rows_forward or byte_rows_gradient; or one of the last five with quads for rows. Forward and
-        adjoint kernels of dense blocks, and runs_forward, take one tile of examples, few_forward 8 examples, the others
-        `tiles`.
+        rows_gradient, byte_rows_forward or byte_rows_gradient; or one of the last five with quads for rows. All take `tiles`
+        tiles of examples, but for runs_forward, which takes one, and few_forward, of 8 examples.
     fan_in, count : int
         Sources of a neuron, and neurons; of quads a multiple of four.
     density : float
@@ -53,7 +52,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     cdef int64_t per = entry_floats(fan_in, LANES)
     cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES, stride = slots * LANES
     cdef bint of_rows = "rows" in kernel
-    cdef int64_t taken = 8 if kernel == "few_forward" else n if of_rows or "gradient" in kernel else LANES
+    cdef int64_t taken = 8 if kernel == "few_forward" else LANES if kernel == "runs_forward" else n
     cdef float* memory = <float*>zeros(tiles * stride, sizeof(float))
     cdef float* weights = <float*>zeros(2 * fan_in * panels * PANEL, sizeof(float))
     cdef int32_t* source = <int32_t*>zeros(fan_in * count, sizeof(int32_t))
@@ -104,11 +103,11 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
             find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example + i * LANES, LANES, &part[i].e)
         for i in range(repeats):
             if which == 0:
-                dense_forward(weights, NULL, fan_in, count, source, memory, delta)
+                dense_forward(weights, NULL, fan_in, count, source, memory, stride, tiles, delta)
             elif which == 1:
                 few_forward(weights, NULL, fan_in, count, source, memory, taken, delta)
             elif which == 2:
-                dense_adjoint(weights, fan_in, count, source, delta, LANES, 0, memory)
+                dense_adjoint(weights, fan_in, count, source, delta, LANES, stride, tiles, 0, memory)
             elif which == 3:
                 dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient, NULL)
             elif which == 4:

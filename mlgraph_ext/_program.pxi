@@ -113,7 +113,7 @@ cdef struct Run:
     int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_entries.pxi)
     bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)
     float* sums          # of a step then, and after them deltas: [panel][example][neuron] from n_tiles * transposed on
-    int64_t wide         # tiles that go through a sweep side by side, PACK at most
+    int64_t wide         # tiles that go through a sweep side by side: 1, 2 or 4; PACK at most where there are rows
     int64_t at_once      # tiles that a worker takes at once: a multiple of that
     float* pack_sums     # of each pack of tiles, gradients of rows (_packs.pxi), or NULL: [pack][parameters from first_row on]
     int64_t pack_stride
@@ -127,6 +127,9 @@ cdef struct Run:
     int64_t* taken       # of each worker's share, TAKEN_STRIDE apart
     Gate* gate
     int64_t bad_step
+
+cdef enum:
+    SIDE_TILES = 4       # as many as drop the same neurons
 
 cdef enum:
     TAKEN_STRIDE = 8     # a line of the cache each

@@ -77,6 +77,7 @@ PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
 BYTE_SLOT_FLOATS = BYTE_SLOT        # what an input takes of a tile where rows read bytes
 RUN_COLUMNS = RUN                   # columns that dense blocks skip together where all are zero
 QUAD_NEURONS = QUAD                 # swept together where they have the same sources
+SIDE_BY_SIDE = SIDE_TILES           # that go through a sweep so, at most
 PACK_TILES = PACK                   # over which rows sum a gradient at a time
 LIST_TILES = GROUP_TILES            # whose entries may be in one list
 UNIT_COLUMNS = WHOLE_COLUMNS        # whose weights are updated at once, by dense blocks that skip zeros
@@ -170,7 +171,8 @@ def prepare(
     mlgraph.engine is the one caller of both and says what each argument is.
     """
     cdef Run r
-    cdef int64_t least
+    cdef int64_t least, i
+    cdef bint of_rows = False
     if program.shape[1] * sizeof(int64_t) != sizeof(Instruction) or units.shape[1] * sizeof(int64_t) != sizeof(Unit):
         raise ValueError(f"program, units: expected rows of {sizeof(Instruction) // 8} and {sizeof(Unit) // 8} numbers, "
                          f"came {program.shape[1]} and {units.shape[1]}")
@@ -180,8 +182,11 @@ def prepare(
     if pack_sums is not None and pack_sums.shape[0] < (n_tiles + PACK - 1) // PACK * pack_stride:
         raise ValueError(f"pack_sums: expected {(n_tiles + PACK - 1) // PACK} x {pack_stride} floats, "
                          f"came {pack_sums.shape[0]}")
-    if not 1 <= wide <= PACK or at_once < 1 or at_once % wide:
-        raise ValueError(f"wide, at_once: expected 1 to {PACK} and a multiple of it, came {wide} and {at_once}")
+    for i in range(program.shape[0]):
+        of_rows = of_rows or program[i, 0] == ROWS
+    if wide not in (1, 2, 4) or (of_rows and wide > PACK) or at_once < 1 or at_once % wide:
+        raise ValueError(f"wide, at_once: expected 1, 2 or 4, at most {PACK} where there are rows, and a multiple of it, "
+                         f"came {wide} and {at_once}")
     least = n_workers if units.shape[0] else n_workers * at_once
     if n_tiles < least or tiles.shape[0] < n_tiles * tile_stride:
         raise ValueError(f"tiles: expected n_tiles >= {least} and {n_tiles} x {tile_stride} floats, came {tiles.shape[0]}")

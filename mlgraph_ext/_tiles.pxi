@@ -41,7 +41,7 @@ cdef inline uint32_t* kept_of(const Run* r, const Instruction* ins, int64_t plac
 
 
 cdef void draw_tiles(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles) noexcept nogil:
-    """Have some tiles side by side know which neurons they keep: the same ones, for MASK_TILES is a multiple of PACK."""
+    """Have some tiles side by side know which neurons they keep: the same ones, for they are 1, 2 or 4."""
     cdef uint32_t* kept = kept_of(r, ins, tile.place)
     cdef int64_t i
     draw_kept(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, kept)
@@ -92,6 +92,12 @@ cdef inline float* memory_of(const Run* r, const Tile* tile) noexcept nogil:
     return r.tiles + tile.place * r.tile_stride
 
 
+cdef bint takes_tiles(const Run* r, const Instruction* ins, const Tile* tile, int64_t tiles) noexcept nogil:
+    """Whether a dense block goes by its weights once for some tiles: for them all, each has more than half of the lanes."""
+    return (ins.kind == DENSE and tiles > 1 and ins.bits == 0 and tile[tiles - 1].n > LANES // 2
+            and not reads_entries(r, ins))
+
+
 cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch, bint fresh) noexcept nogil:
     """Values of all slots of some tiles side by side. `fresh`: this worker has not seen this step before."""
     cdef const Instruction* ins
@@ -104,6 +110,10 @@ cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* 
             draw_tiles(r, ins, step, tile, tiles)
         if ins.kind == ROWS:
             forward_rows(r, ins, step, tile, tiles, scratch)
+        elif takes_tiles(r, ins, tile, tiles):
+            values = memory_of(r, tile) + r.values_at
+            dense_forward(r.optimizer.parameters + ins.weights, biases(r, ins), ins.arity, ins.size, r.index + ins.args, values,
+                          r.tile_stride, tiles, values + ins.dst * LANES)
         for i in range(tiles):
             values = memory_of(r, tile + i) + r.values_at
             out = values + ins.dst * LANES
@@ -113,7 +123,8 @@ cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* 
                 for k in range(ins.size):
                     fill(out + k * LANES, (r.constants if ins.kind == CONSTANT else r.optimizer.parameters)[ins.weights + k])
             elif ins.kind == DENSE:
-                forward_dense(r, ins, step, tile + i, scratch, fresh and i == 0, values)
+                if not takes_tiles(r, ins, tile, tiles):
+                    forward_dense(r, ins, step, tile + i, scratch, fresh and i == 0, values)
                 after_sums(r, ins, tile + i, 0, ins.size)
 
 
@@ -186,7 +197,7 @@ cdef void forward_dense(
     elif tile.n <= FEW_LANES:
         few_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, tile.n, out)
     else:
-        dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, out)
+        dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, 0, 1, out)
 
 
 cdef double size_of(const Run* r, const float* x, int64_t n) noexcept nogil:
@@ -216,7 +227,11 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
             elif ins.kind == DENSE or ins.kind == ROWS:
                 before_activation(r, ins, step, tile + i, delta)
                 if ins.kind == DENSE:
-                    backward_dense(r, ins, step, tile + i, scratch, delta, adjoints)
+                    backward_dense(r, ins, step, tile + i, scratch, delta, adjoints, not takes_tiles(r, ins, tile, tiles))
+        if ins.propagate and takes_tiles(r, ins, tile, tiles):
+            adjoints = memory_of(r, tile) + r.adjoints_at
+            dense_adjoint(r.optimizer.parameters + ins.weights, ins.arity, ins.size, r.index + ins.args,
+                          adjoints + ins.dst * LANES, LANES, r.tile_stride, tiles, r.first_zeroed, adjoints)
         if ins.kind == ROWS and ins.propagate:
             adjoints = memory_of(r, tile) + r.adjoints_at
             row = r.index + ins.args
@@ -248,6 +263,7 @@ cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, 
 
 cdef void backward_dense(
     const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
+    bint alone,
 ) noexcept nogil:
     cdef float* transposed = deltas_of(r, ins, tile.place)
     if is_thin(r, ins, step):
@@ -255,9 +271,9 @@ cdef void backward_dense(
         transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, transposed, LANES * PANEL)
     else:
         transpose_delta(delta, ins.size, transposed, sums_stride(r, ins))
-    if ins.propagate:
-        dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, tile.n, r.first_zeroed,
-                      adjoints)
+    if ins.propagate and alone:
+        dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, tile.n, 0, 1,
+                      r.first_zeroed, adjoints)
 
 
 cdef void hand_back(
@@ -293,11 +309,11 @@ cdef void find_highest(
 
 
 cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:
-    """Phase 1 for some tiles, `PACK` at most, in the tile memory from number `place` on.
+    """Phase 1 for some tiles, SIDE_TILES at most, in the tile memory from number `place` on.
 
     False if something is not finite that would be learnt from.
     """
-    cdef Tile tile[PACK]
+    cdef Tile tile[SIDE_TILES]
     cdef Tile* t
     cdef float* memory
     cdef float* values

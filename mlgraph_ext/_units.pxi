@@ -70,7 +70,11 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         at = (ins.bias if unit.part else ins.weights) + first
         run = n
 
-    if r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins)):
+    # Weights of dense blocks move as their gradient comes, where nothing else becomes of it before. So it is not stored, and
+    # weights and moments are asked for, and waited for, while others are summed.
+    descends = (ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not masked and not thin
+                and (tiles <= TILES_AT_ONCE or not reads_entries(r, ins)))
+    if r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins)) and (not descends or reads_entries(r, ins)):
         # All workers have read these parameters in the first phase.
         for i in range(runs):
             prefetch_to_write(r.optimizer.parameters + at + i * ins.arity * PANEL, run)
@@ -78,11 +82,6 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         for i in range(runs):
             decay_weights(r.frozen + at + i * ins.arity * PANEL if r.frozen != NULL else NULL, r.step_decay[step], run,
                           r.optimizer.parameters + at + i * ins.arity * PANEL)
-
-    # Weights of dense blocks move as their gradient comes, where nothing else becomes of it before. So it is not stored, and
-    # weights and moments, which come from the L2 cache, are waited for while others are summed.
-    descends = (ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not masked and not thin
-                and (tiles <= TILES_AT_ONCE or not reads_entries(r, ins)))
     descent.optimizer, descent.rate, descent.first, descent.stride = r.optimizer, r.step_rate[step], at, ins.arity * PANEL
     descent.mask, descent.mask_begin = holes, ins.weights
     # With a mask on the edges each tile is summed by itself, and then added through its mask. A thin block is summed as it

@@ -158,6 +158,17 @@ cdef struct Descent:
     int64_t mask_begin   # the parameter of its first bit
 
 
+cdef kernel_void fetch_to_move(const Descent* d, int64_t source, int64_t panel, int64_t rows, int64_t panels) noexcept nogil:
+    """Ask for weights, and their moments, of `rows` sources and some panels, which are to be moved soon."""
+    cdef int64_t at = d.first + source * PANEL + panel * d.stride, i
+    for i in range(panels):
+        prefetch_to_write(d.optimizer.parameters + at + i * d.stride, rows * PANEL)
+        if d.optimizer.kind >= MOMENTUM:
+            prefetch_to_write(d.optimizer.first + at + i * d.stride, rows * PANEL)
+        if d.optimizer.kind == ADAM:
+            prefetch_to_write(d.optimizer.second + at + i * d.stride, rows * PANEL)
+
+
 cdef inline inlined_void move_tile(
     int kind, int rows, int vecs, const Descent* d, int64_t first, int64_t n_rows, int64_t n_vecs, const vec* g,
 ) noexcept nogil:

@@ -184,6 +184,31 @@ def test_bits_do_not_depend_on_threads(sweep, kind, options, columns, hidden):
         np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
 
 
+@pytest.mark.parametrize("n", [33, 48, 64, 100, 128, 129, 200])
+def test_large_blocks_take_tiles_side_by_side(sweep, monkeypatch, n):
+    monkeypatch.setattr(engine, "WIDE", 1)
+    check(layered((50, 33, 20, 10)), *data(n, 50, 10, "float"))
+    check(layered((50, 33, 20, 10), dropout=0.3), *data(n, 50, 10, "sparse"), n_threads=2)
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"weight_dropout": 0.5}], ids=str)
+@pytest.mark.parametrize("kind", ["sparse", "float"])
+@pytest.mark.parametrize("outputs", [10, 6])
+@pytest.mark.parametrize("batch_size", [256, 200, (130, 7)], ids=str)
+def test_tiles_side_by_side_have_the_bits_of_one_after_the_other(sweep, monkeypatch, options, kind, outputs, batch_size):
+    x, y = data(600, 40, outputs, kind)
+    given, prepare, results = [], sweep.prepare, []
+    monkeypatch.setattr(sweep, "prepare", lambda **arguments: given.append(arguments["wide"]) or prepare(**arguments))
+    for least, n_threads in ((2**62, 1), (1, 1), (1, 2), (1, 3), (1, 5)):
+        monkeypatch.setattr(engine, "WIDE", least)
+        net = layered((40, 36, 20, outputs), **options)
+        net.fit(x, y, epochs=2, batch_size=batch_size, learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
+        results.append((net.graph.parameters.tobytes(), net.forward(x, n_threads=n_threads).tobytes()))
+    assert len(set(results)) == 1
+    # The six outputs are rows, which go two side by side at most, and with dropped edges one after the other.
+    assert (4 in given) == (outputs == 10 and "weight_dropout" not in options)
+
+
 @pytest.mark.parametrize("kind", ["sparse", "float", "sparse float"])
 @pytest.mark.parametrize("columns", [1, 2, 3, 5, 63, 64, 65, 67, 130, 200])
 def test_runs_of_any_number_of_columns(sweep, kind, columns):
