@@ -99,6 +99,10 @@ ADAM_RATES = (0.003, 0.00003)
 THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003)}
 """Learning rates where no others are given and something is dropped: its noise calls for smaller steps."""
 
+FULL_DROPOUT_TO = 0.8
+"""Sparsity up to which a preset's dropout is all of it. Then it falls with the root of the share of edges that is left, as Han et
+al. have it (2015, Learning both weights and connections for efficient neural networks, 3.2), who begin at 0; that is measured."""
+
 
 # --- the command line -------------------------------------------------------------------------------------------------
 
@@ -116,7 +120,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         ("optimizer", one_of("sgd", "adam"), "NAME", "sgd or adam"),
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
         ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
-        ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step"),
+        ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step; of sparse presets less"),
         ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
         ("sparsity", FRACTION, "X", "share of the edges that is cut by the end"),
         ("method", one_of(*METHODS), "NAME", "how edges are cut: gradual (once and for all), set or rigl (and others grow)"),
@@ -179,6 +183,9 @@ def _add_prune_options(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     given = {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}
     recipe = replace(PRESETS[args.preset], **given)
+    if "dropout" not in given:
+        left = min(1.0, (1 - recipe.sparsity) / (1 - FULL_DROPOUT_TO))
+        recipe = replace(recipe, dropout=round(recipe.dropout * left**0.5, 3))
     if recipe.optimizer == "adam" and "learning_rate" not in given:
         recipe = replace(recipe, learning_rate=ADAM_RATES)
     for name, rates in THINNED_RATES.items():
