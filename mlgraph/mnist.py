@@ -100,8 +100,9 @@ THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003)}
 """Learning rates where no others are given and something is dropped: its noise calls for smaller steps."""
 
 FULL_DROPOUT_TO = 0.8
-"""Sparsity up to which a preset's dropout is all of it. Then it falls with the root of the share of edges that is left, as Han et
-al. have it (2015, Learning both weights and connections for efficient neural networks, 3.2), who begin at 0; that is measured."""
+"""Sparsity up to which a preset's dropout is all of it. Then it falls with the root of the share of edges that is left, as Han
+et al. have it (2015, Learning both weights and connections for efficient neural networks, 3.2), who begin at 0; this is
+measured."""
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
