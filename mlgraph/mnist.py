@@ -57,6 +57,7 @@ class Recipe:
     output_bias: bool = True
     sparsity: float = 0.0  # at the end of the training
     method: str = "gradual"  # of getting there
+    sparse_from: float = 0.1  # share of the training before which the gradual method cuts nothing
     block: int = 1  # neurons that keep or lose a source together
     on_nonfinite: str = "raise"
     seed: int = 0
@@ -76,7 +77,8 @@ class Recipe:
         if not self.sparsity:
             return None
         if self.method == "gradual":
-            return GradualPruning(self.sparsity, initial=min(initial, self.sparsity), block=self.block)
+            initial = min(initial, self.sparsity)
+            return GradualPruning(self.sparsity, start=self.sparse_from, initial=initial, block=self.block)
         return METHODS[self.method](self.sparsity, block=self.block)
 
 
@@ -88,7 +90,7 @@ PRESETS = {
     "lenet-300-100": Recipe(hidden=(300, 100), epochs=60, batch_size=(128, 128), learning_rate=(0.05, 0.0002), dropout=0.2),
 }
 
-PRUNING = Recipe(epochs=10, batch_size=(128, 128), learning_rate=(0.02, 0.0002))
+PRUNING = Recipe(epochs=10, batch_size=(128, 128), learning_rate=(0.02, 0.0002), sparse_from=0.0)
 """Where the options of ``prune`` start from."""
 
 BLOCK = "neurons side by side that keep or lose a source together; 4 are swept faster than others"
@@ -96,8 +98,8 @@ BLOCK = "neurons side by side that keep or lose a source together; 4 are swept f
 ADAM_RATES = (0.003, 0.00003)
 """Learning rates of Adam where no others are given."""
 
-THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003)}
-"""Learning rates where no others are given and something is dropped: its noise calls for smaller steps."""
+THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003), "sparsity": (0.1, 0.0002)}
+"""Learning rates where no others are given and something is dropped, whose noise calls for smaller steps, or cut."""
 
 FULL_DROPOUT_TO = 0.8
 """Sparsity up to which a preset's dropout is all of it. Then it falls with the root of the share of edges that is left, as Han

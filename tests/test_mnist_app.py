@@ -84,6 +84,8 @@ def test_saved_model_is_the_trained_one(run: Run, model: str, data: Path) -> Non
         ),
         (["--learning-rate", "1e-3"], {"learning_rate": [0.001, 0.001]}),
         (["--optimizer", "adam"], {"optimizer": "adam", "learning_rate": list(mnist.ADAM_RATES)}),
+        (["--sparsity", ".5", "--epochs", "1"], {"learning_rate": list(mnist.THINNED_RATES["sparsity"]), "sparse_from": 0.1}),
+        (["--sparsity", ".5", "--optimizer", "adam"], {"learning_rate": list(mnist.ADAM_RATES)}),
         (["--preset", "lenet-300-100", "--epochs", "1"], {"dropout": 0.2}),
         (["--preset", "lenet-300-100", "--epochs", "1", "--sparsity", "0.8"], {"dropout": 0.2}),
         (["--preset", "lenet-300-100", "--epochs", "1", "--sparsity", "0.95"], {"dropout": 0.1}),
