@@ -109,7 +109,7 @@ def test_what_fit_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         assert run(*words, "--epochs", 1, "--quiet", "--no-plot").status == 0
     assert [options["optimizer"] for options in given] == ["adam", "sgd", "sgd", "sgd"]
     assert [options["sparsify"] for options in given] == [
-        None, mlgraph.GradualPruning(0.5, block=2), mlgraph.SET(0.5, block=2), mlgraph.RigL(0.5, block=2),
+        None, mlgraph.GradualPruning(0.5, start=0.1, block=2), mlgraph.SET(0.5, block=2), mlgraph.RigL(0.5, block=2),
     ]  # fmt: skip
 
 

@@ -225,7 +225,7 @@ def test_what_is_sparse_is_cut_from_there(run: Run, model: str, monkeypatch: pyt
     run("prune", "sparse.npz", "--sparsity", 0.8, "--block", 4, "--epochs", 1)
     assert given[1]["sparsify"] == mlgraph.GradualPruning(0.8, initial=net.sparsity, block=4)
     run("--sparsity", 0.8, "--block", 2, "--epochs", 1)
-    assert given[2]["sparsify"] == mlgraph.GradualPruning(0.8, block=2)
+    assert given[2]["sparsify"] == mlgraph.GradualPruning(0.8, start=0.1, block=2)
 
 
 def test_what_is_sparser_already(run: Run, model: str) -> None:
