@@ -206,7 +206,8 @@ def order(seed: int, epoch: int, n: int) -> Ints:
     places: list[int] = []
     for i, u in enumerate((random >> np.uint64(11)) / 2.0**53):
         j = int(u * (i + 1))
-        places = [*places[:j], i, *places[j + 1 :], places[j]] if j < i else [*places, i]
+        places.append(i)
+        places[i], places[j] = places[j], i
     return np.array(places, np.int64)
 
 

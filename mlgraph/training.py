@@ -237,11 +237,11 @@ def train(
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 
     `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
-    graph, or compiled another part of it and so moved the parameters. `correct` is what it fills, if a loss knows right from
-    wrong. `options` are those of `Engine.run` that all steps
-    have in common. What is not certain to be finite is left to `guard`. `between` is called between pieces, when all that
-    a step leads to is done: there a run can be left, and go on later. `n_edges` says how many are alive. `sparse` cuts and
-    grows edges before the steps that it chooses. A callback that raises StopIteration ends the run.
+    graph, or compiled another part of it and so moved the parameters. It fills `correct`, if the loss knows right from wrong.
+    `options` are those of `Engine.run` that all steps have in common. What is not certain to be finite is left to `guard`.
+    `between` is called between pieces, when all that a step leads to is done: there a run can be left, and go on later.
+    `n_edges` says how many are alive. `sparse` cuts and grows edges before the steps that it chooses. A callback that raises
+    StopIteration ends the run.
     """
 
     def goes_on(progress: Progress) -> bool:
@@ -320,9 +320,9 @@ def _means(history: History, first: int) -> tuple[float, float]:
     some = count > 0
     if not some.any():
         return float("nan"), float("nan")
-    share = count[some] / count.sum()
+    columns = history.batch_loss[first:], history.batch_accuracy[first:]
     with np.errstate(invalid="ignore"):  # infinities of both signs, where nothing is learnt from them
-        loss, accuracy = ((column[first:][some] * share).sum() for column in (history.batch_loss, history.batch_accuracy))
+        loss, accuracy = ((column[some] * count[some]).sum() / count.sum() for column in columns)
     return float(loss), float(accuracy)
 
 
