@@ -11,11 +11,11 @@ import mlgraph_ext
 
 KERNELS = [
     ("dense_forward", 784, 32, 1, 1.0),
-    ("dense_forward", 1024, 1024, 1, 1.0),
+    ("dense_forward", 1024, 1024, 4, 1.0),
     ("few_forward", 300, 100, 1, 1.0),
     ("few_forward", 1024, 1024, 1, 1.0),
     ("dense_adjoint", 300, 100, 1, 1.0),
-    ("dense_adjoint", 1024, 1024, 1, 1.0),
+    ("dense_adjoint", 1024, 1024, 4, 1.0),
     ("dense_gradient", 784, 32, 4, 1.0),
     ("dense_gradient", 1024, 1024, 4, 1.0),
     ("runs_forward", 784, 32, 1, 0.19),

@@ -223,7 +223,7 @@ class Engine:
         # Kernels of rows take tiles side by side, if that leaves some for every thread; so do large dense blocks.
         (first_row, end), pack, tiles = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES, -(-most // LANES)
         wide = pack if end and n_threads <= -(-tiles // pack) else 1
-        if plan.widest[sparse] >= WIDE:
+        if plan.largest_blocks[sparse] >= WIDE:
             wide = _side_by_side(tiles, n_threads)
         at_once = LIST_TILES if ahead and not optimizer else wide
         n_tiles = max(tiles, n_threads) if optimizer else n_threads * at_once
@@ -331,8 +331,10 @@ class Engine:
 def _side_by_side(tiles: int, n_threads: int) -> int:
     """How many tiles may go side by side, if no thread then waits much longer for another."""
     most = mlgraph_ext.sweep.SIDE_BY_SIDE
-    even = (n for n in (most, most // 2) if n_threads == 1 or tiles % (n * n_threads) == 0 or tiles > 16 * n * n_threads)
-    return next(even, 1)
+    for n in (most, most // 2):
+        if tiles % (n * n_threads) == 0 or tiles >= (n if n_threads == 1 else 16 * n * n_threads):
+            return n
+    return 1
 
 
 def _at_least(memory: Float32, n: int) -> Float32:

@@ -99,7 +99,8 @@ ADAM_RATES = (0.003, 0.00003)
 """Learning rates of Adam where no others are given."""
 
 THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003), "sparsity": (0.1, 0.0002)}
-"""Learning rates where no others are given and something is dropped, whose noise calls for smaller steps, or cut."""
+"""Learning rates where no others are given and something is dropped, whose noise calls for smaller steps, or cut: of 784-32-10
+from 50 % on better by 0.15 points or more, by each method."""
 
 FULL_DROPOUT_TO = 0.8
 """Sparsity up to which a preset's dropout is all of it. Then it falls with the root of the share of edges that is left, as Han
@@ -119,11 +120,11 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
         ("activation", one_of(*ACTIVATIONS), "NAME", "of the hidden layers: " + ", ".join(ACTIVATIONS)),
         ("epochs", COUNT, "N", "passes over the data"),
         ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
-        ("learning_rate", RATES, "A:B", "from the first step to the last, smaller with dropout and adam"),
+        ("learning_rate", RATES, "A:B", "from the first step to the last, smaller with dropout and adam, larger if sparse"),
         ("optimizer", one_of("sgd", "adam"), "NAME", "sgd or adam"),
         ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
         ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
-        ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step; of sparse presets less"),
+        ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step; a preset has less from 80 %% sparsity on"),
         ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
         ("sparsity", FRACTION, "X", "share of the edges that is cut by the end"),
         ("method", one_of(*METHODS), "NAME", "how edges are cut: gradual (once and for all), set or rigl (and others grow)"),

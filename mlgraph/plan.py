@@ -332,10 +332,10 @@ class Plan:
         return max(1, 2**22 // max(1, self.n_slots) // LANES) * LANES
 
     @cached_property
-    def widest(self) -> tuple[int, int]:
+    def largest_blocks(self) -> tuple[int, int]:
         """Weights of the largest dense block, and of the largest that does not read the data.
 
-        None where there are rows, which decide then, or edges are dropped: a worker has the weights of one tile at a time.
+        0 where there are rows, which decide then, or edges are dropped: a worker has the weights of one tile at a time.
         """
         if any(ins.bits or ins.kind == KINDS["rows"] for _, ins in self.trained):
             return 0, 0

@@ -202,7 +202,7 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
 
 def order(seed: int, epoch: int, n: int) -> Ints:
     """The order of the examples of an epoch (`shuffle` of ``_sweep.pxi``)."""
-    random = _random(_random(_random(np.uint64(seed), -1), epoch), np.arange(n))
+    random = _random(_random(_random(np.uint64(seed), -2), epoch), np.arange(n))
     places: list[int] = []
     for i, u in enumerate((random >> np.uint64(11)) / 2.0**53):
         j = int(u * (i + 1))

@@ -180,7 +180,7 @@ class Progress:
     batch_loss, batch_accuracy : float
         Means over the steps since the last event; at the end of an epoch over all of it.
     history : History
-        That of the run, which goes on.
+        That of the run, which goes on: to be read.
     """
 
     kind: Literal["steps", "epoch"]
@@ -341,7 +341,7 @@ def _record(history: History, steps: Steps, done: slice, before: int, losses: An
         loss, count = total(losses[here]), size
         right = np.full(len(size), np.nan) if correct is None else total(correct[here])
         if np.isnan(loss).any():
-            left_out = np.isnan(losses[here])
+            left_out = np.isnan(losses[here])  # none of which is right
             loss, count = total(np.where(left_out, 0, losses[here])), size - total(left_out).astype(np.int64)
         history.add(
             batch_examples=before + first + size,

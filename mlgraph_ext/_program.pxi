@@ -129,7 +129,8 @@ cdef struct Run:
     int64_t bad_step
 
 cdef enum:
-    SIDE_TILES = 4       # as many as drop the same neurons
+    MASK_TILES = 4           # that drop the same neurons: a step of their size or less trains one thinned network
+    SIDE_TILES = MASK_TILES  # at most
 
 cdef enum:
     TAKEN_STRIDE = 8     # a line of the cache each

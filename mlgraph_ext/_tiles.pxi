@@ -24,10 +24,6 @@ cdef inline void fill(float* slot, float x) noexcept nogil:
         (<vec*>slot)[c] = splat(x)
 
 
-cdef enum:
-    MASK_TILES = 4           # that drop the same neurons: a step of their size or less trains one thinned network
-
-
 cdef uint64_t neuron_key(const Run* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
     return draw(draw(draw(r.seed, r.step_number + step), 2 * ins.stream), tile // MASK_TILES)
 
@@ -41,7 +37,7 @@ cdef inline uint32_t* kept_of(const Run* r, const Instruction* ins, int64_t plac
 
 
 cdef void draw_tiles(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles) noexcept nogil:
-    """Have some tiles side by side know which neurons they keep: the same ones, for they are 1, 2 or 4."""
+    """Have some tiles side by side know which neurons they keep: the same ones, for SIDE_TILES do."""
     cdef uint32_t* kept = kept_of(r, ins, tile.place)
     cdef int64_t i
     draw_kept(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, kept)

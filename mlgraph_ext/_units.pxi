@@ -53,7 +53,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     cdef bint thin = unit.part == 0 and is_thin(r, ins, step)
     cdef float* g = w.scratch
     cdef const uint64_t* holes = r.edges + ins.holes if ins.holes >= 0 and unit.part == 0 else NULL
-    cdef bint descends
+    cdef bint descends, decays
     cdef Descent descent
     cdef float* part
     if ins.kind == DENSE and unit.part == 0:
@@ -74,11 +74,13 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     # weights and moments are asked for, and waited for, while others are summed.
     descends = (ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not masked and not thin
                 and (tiles <= TILES_AT_ONCE or not reads_entries(r, ins)))
-    if r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins)) and (not descends or reads_entries(r, ins)):
+    decays = r.step_decay != NULL and ins.decays and unit.part == 0
+    if (r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins))
+            and (decays or not descends or reads_entries(r, ins))):
         # All workers have read these parameters in the first phase.
         for i in range(runs):
             prefetch_to_write(r.optimizer.parameters + at + i * ins.arity * PANEL, run)
-    if r.step_decay != NULL and ins.decays and unit.part == 0:
+    if decays:
         for i in range(runs):
             decay_weights(r.frozen + at + i * ins.arity * PANEL if r.frozen != NULL else NULL, r.step_decay[step], run,
                           r.optimizer.parameters + at + i * ins.arity * PANEL)

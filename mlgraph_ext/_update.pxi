@@ -159,11 +159,12 @@ cdef struct Descent:
 
 
 cdef kernel_void fetch_to_move(const Descent* d, int64_t source, int64_t panel, int64_t rows, int64_t panels) noexcept nogil:
-    """Ask for weights, and their moments, of `rows` sources and some panels, which are to be moved soon."""
+    """Ask for what is to be written soon of `rows` sources and some panels: weights and moments, or their gradient."""
     cdef int64_t at = d.first + source * PANEL + panel * d.stride, i
     for i in range(panels):
-        prefetch_to_write(d.optimizer.parameters + at + i * d.stride, rows * PANEL)
-        if d.optimizer.kind >= MOMENTUM:
+        if d.optimizer.kind != ACCUMULATE:
+            prefetch_to_write(d.optimizer.parameters + at + i * d.stride, rows * PANEL)
+        if d.optimizer.kind != SGD:
             prefetch_to_write(d.optimizer.first + at + i * d.stride, rows * PANEL)
         if d.optimizer.kind == ADAM:
             prefetch_to_write(d.optimizer.second + at + i * d.stride, rows * PANEL)
