@@ -55,7 +55,7 @@ cdef extern from *:
     static inline vec quotient(vec x, vec d) {
     #if defined(__AVX512F__)
         vec q = (vec)_mm512_rcp14_ps((__m512)d);
-        return x * (q * (2 - d * q));
+        return x * (q * (vec)_mm512_fnmadd_ps((__m512)d, (__m512)q, _mm512_set1_ps(2)));
     #else
         return x / d;
     #endif
@@ -146,7 +146,7 @@ cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rat
         s = <vec*>(o.second + at)
         v[0] = v[0] * a + rounded(g * of_g)
         s[0] = s[0] * b + rounded(g * (g * of_square))
-        w[0] = w[0] - quotient(v[0] * rate, root(s[0]) + o.epsilon)
+        w[0] = w[0] - rounded(quotient(v[0] * rate, root(s[0]) + o.epsilon))
 
 
 cdef struct Descent:
