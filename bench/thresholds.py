@@ -17,7 +17,7 @@ from machine import facts
 from rivals import network
 
 import mlgraph
-from mlgraph import engine, examples, filling, fitting, plan
+from mlgraph import engine, examples, filling, fitting, grouping
 from mlgraph import threads as policy
 from mlgraph.datasets import load_mnist
 
@@ -105,7 +105,7 @@ def some(sparse: bool) -> Iterator[tuple[float, list[float]]]:
         net.layers[0].mask = np.repeat(rng.random((256 // n, 784)) < 0.25, n, axis=0)
         x = mnist.train_x[:6400] if sparse else floats(rng, 784)
         run = fitted(net, x, mnist.train_y[:6400])
-        yield n, seconds(run, [(plan, "DENSE_BESIDE", n + 1), (plan, "DENSE_BESIDE", n)])
+        yield n, seconds(run, [(grouping, "DENSE_BESIDE", n + 1), (grouping, "DENSE_BESIDE", n)])
 
 
 def sparse() -> Iterator[tuple[float, list[float]]]:
@@ -143,7 +143,7 @@ def dense() -> Iterator[tuple[float, list[float]]]:
     rng = np.random.default_rng(0)
     for n in (2, 4, 6, 8, 12, 16):
         run = fitted(layers(16, 256, n), floats(rng, 16), floats(rng, n))
-        yield n, seconds(run, [(plan, "DENSE_FROM", n + 1), (plan, "DENSE_FROM", n)])
+        yield n, seconds(run, [(grouping, "DENSE_FROM", n + 1), (grouping, "DENSE_FROM", n)])
 
 
 def show(name: str, value: Any, quantity: str, ways: tuple[str, str], rows: Iterator[tuple[float, list[float]]]) -> None:
@@ -165,9 +165,9 @@ def main() -> None:
     show("mlgraph.engine.FEW", engine.FEW, "examples of a step", ("all", "entries"), few())
     for name in ("FULL_FROM_DATA", "FULL_FROM", "QUADS_FULL_FROM_DATA", "QUADS_FULL_FROM"):
         show(f"mlgraph.filling.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))
-    show("mlgraph.plan.DENSE_FROM", plan.DENSE_FROM, "neurons", ("rows", "block"), dense())
-    show("mlgraph.plan.DENSE_BESIDE, MNIST", plan.DENSE_BESIDE, "neurons", ("rows", "block"), some(sparse=True))
-    show("mlgraph.plan.DENSE_BESIDE, floats", plan.DENSE_BESIDE, "neurons", ("rows", "block"), some(sparse=False))
+    show("mlgraph.grouping.DENSE_FROM", grouping.DENSE_FROM, "neurons", ("rows", "block"), dense())
+    show("mlgraph.grouping.DENSE_BESIDE, MNIST", grouping.DENSE_BESIDE, "neurons", ("rows", "block"), some(sparse=True))
+    show("mlgraph.grouping.DENSE_BESIDE, floats", grouping.DENSE_BESIDE, "neurons", ("rows", "block"), some(sparse=False))
 
 
 if __name__ == "__main__":

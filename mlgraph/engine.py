@@ -19,6 +19,7 @@ from mlgraph.interrupts import uninterrupted
 from mlgraph.plan import LANES, Plan
 from mlgraph.storage import FROZEN, PANEL, aligned
 from mlgraph.threads import threads_for
+from mlgraph.units import unit_floats, units_of
 
 LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4, "binary_cross_entropy": 5}
 """Losses, as the kernels number them."""
@@ -243,11 +244,11 @@ class Engine:
             stride += n_in * sweep.BYTE_SLOT_FLOATS * as_bytes
             entries_at = stride if sparse and not ahead else -1
             stride += sweep.entry_floats(n_in, LANES) * (entries_at >= 0)
-            units, unit_floats = self._units_for(sparse, n_threads if ahead else 0) if optimizer else (_NO_UNITS, PANEL)
+            units, most_floats = self._units_for(sparse, n_threads if ahead else 0) if optimizer else (_NO_UNITS, PANEL)
             # What a worker needs: two gradients of a unit, lists of entries, masked weights.
             list_floats = sweep.entry_floats(n_in, LIST_TILES * LANES) * ahead
             lists = list_floats * (2 * -(-n_tiles // LIST_TILES) if optimizer else 1)
-            scratch_stride = 2 * unit_floats + lists + plan.n_masked
+            scratch_stride = 2 * most_floats + lists + plan.n_masked
             self._memory = _at_least(self._memory, stride * n_tiles)
             self._scratch = _at_least(self._scratch, scratch_stride * n_threads)
             self._sums = _at_least(self._sums, plan.n_extra * n_tiles * ahead)
@@ -256,7 +257,7 @@ class Engine:
             program = plan.program
             if plan.n_masked:
                 program = program.copy()
-                program[:, -1] += 2 * unit_floats + lists
+                program[:, -1] += 2 * most_floats + lists
             address = mlgraph_ext.sweep.prepare(
                 program=program, index=plan.index, constants=plan.constants, units=units,
                 edges=self._filling.edges if self._filling else _NO_EDGES, parameters=parameters,
@@ -269,7 +270,7 @@ class Engine:
                 sums=self._sums if ahead else None, pack_sums=self._pack_sums if in_packs else None,
                 pack_stride=pack_stride, first_row=first_row, wide=wide, at_once=at_once,
                 scratch=self._scratch, n_workers=n_threads, scratch_stride=scratch_stride,
-                lists_at=2 * unit_floats, list_floats=list_floats,
+                lists_at=2 * most_floats, list_floats=list_floats,
             )  # fmt: skip
             self._prepared = prepared = key, arrays, address
             self._held = program, units, input_column  # the kernels have their addresses
@@ -310,8 +311,8 @@ class Engine:
     def _units_for(self, sparse: bool, ahead: int) -> tuple[Ints, int]:
         key = sparse, ahead
         if key not in self._units:
-            units = self.plan.units(sparse, ahead)
-            self._units[key] = units, self.plan.unit_floats(units)
+            units = units_of(self.plan, sparse, ahead)
+            self._units[key] = units, unit_floats(self.plan, units)
         return self._units[key]
 
     def _copied(self, vectors: list[Float32], n_threads: int) -> list[Float32]:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph.array_types import Float32, Ids
-from mlgraph.plan import DENSE_FROM, KINDS, LANES, Instruction, Plan, extra_floats, halves_of, in_quads
+from mlgraph.grouping import DENSE_FROM
+from mlgraph.plan import KINDS, LANES, Instruction, Plan, extra_floats, halves_of, in_quads
 from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
 

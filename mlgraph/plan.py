@@ -7,7 +7,6 @@ no output needs is left out. The parameter vector is laid out as the instruction
 
 from __future__ import annotations
 
-import itertools
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,8 +15,9 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph import ops
-from mlgraph.array_types import Ids, Ints
+from mlgraph.array_types import Ids
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
+from mlgraph.grouping import alike_of, group_keys
 from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, gather, lower
 from mlgraph.storage import PANEL
@@ -28,17 +28,6 @@ LANES = 32
 
 KINDS = {"constant": 0, "parameter": 1, "operation": 2, "dense": 3, "rows": 4}
 """Kinds of instructions, as the kernels number them."""
-
-DENSE_FROM = 8
-"""Neurons that must share their sources to be a dense block: a panel of `PANEL` costs about half as many sparse rows."""
-
-DENSE_BESIDE = 32
-"""The same where most neurons like them on their level have other sources, and for half of the data's columns at most.
-
-Fewer are rows, which all together may be filled up to one block, which skips zeros of the data (filling.py): layers cut in
-blocks of 8 or 16 neurons take a quarter to four fifths of the time. More are faster by themselves, if the data have no zeros
-1.7 times. What reads more than half of the data, but not all, is rows.
-"""
 
 PANELS_AT_ONCE = 4
 """Panels of a unit: as many as the widest kernel takes at a time."""
@@ -178,7 +167,7 @@ class Plan:
         inputs = inputs[np.argsort(low.data[inputs])]
         self.input_column = low.data[inputs].astype(np.int32)
         nodes = low.order[~is_input]
-        keys = [low.level[nodes], *_group_keys(graph, low, nodes, dropout)]
+        keys = [low.level[nodes], *group_keys(graph, low, nodes, dropout)]
         keys, lead = keys[:-1], keys[-1]
         order = np.lexsort([nodes, lead, *keys[::-1]])
         nodes = nodes[order]
@@ -232,7 +221,7 @@ class Plan:
         places = lay_out(graph, low, groups, dense)
         for i, group, shared, place in zip(trained, groups, dense, places, strict=True):
             if code[group[0]] >= NEURON:
-                alike = _alike(lead[order[firsts[i] : firsts[i] + sizes[i]]])
+                alike = alike_of(lead[order[firsts[i] : firsts[i] + sizes[i]]])
                 self.program[i] = self._neurons(low, i, group, shared, alike, place, wants, dropout)
             else:
                 slot, n = int(self.slot[group[0]]), len(group)
@@ -364,67 +353,6 @@ class Plan:
         end = max(max(ins.weights + ins.n_weights, ins.bias + ins.size) for ins in rows)
         return first // PANEL * PANEL, -(-end // PANEL) * PANEL
 
-    def units(self, sparse: bool, ahead: int) -> Ints:
-        """Runs of parameters for the second phase of a step.
-
-        Parameters
-        ----------
-        sparse : bool
-            Whether dense blocks that read the data skip zeros.
-        ahead : int
-            For how many threads they are cut into whole panels, or halves of them, whose sums are made ahead; 0: not at all.
-            What comes out does not depend on it.
-
-        Returns
-        -------
-        int64, shape (units, 6)
-            Instruction, part (0 weights, 1 bias, 2 both and ahead), first and last source, neuron or node, first panel,
-            panels. The gradient of one unit, or of UNIT_COLUMNS of it, stays in the L1 cache where it is stored.
-        """
-        units = []
-        for i, ins in self.trained:
-            if ins.kind == KINDS["dense"]:
-                panels = -(-ins.size // PANEL)
-                if ahead and ins.reads_data:
-                    middle = mlgraph_ext.sweep.middle_column(ins.arity)
-                    halves = [(0, middle), (middle, ins.arity)] if ins.halves == 2 and ahead > 1 else [(0, ins.arity)]
-                    shares = -(-ahead // len(halves))
-                    groups = min(panels, shares * -(-panels // (shares * PANELS_AT_ONCE)))
-                    cuts = (np.arange(groups + 1) * panels // groups).tolist()
-                    whole = mlgraph_ext.sweep.WHOLE_UNIT
-                    units += [(i, whole, k, z, p, q - p) for p, q in itertools.pairwise(cuts) for k, z in halves]
-                    continue
-                step = mlgraph_ext.sweep.UNIT_COLUMNS if sparse and ins.reads_data else 64
-                units += [
-                    (i, 0, k, min(k + step, ins.arity), p, min(PANELS_AT_ONCE, panels - p))
-                    for k in range(0, ins.arity, step)
-                    for p in range(0, panels, PANELS_AT_ONCE)
-                ]
-                if ins.bias >= 0:
-                    units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
-            elif ins.kind == KINDS["rows"]:
-                units += [(i, 0, a, b, 0, 0) for a, b in _runs(self.rows(ins), 2048)]
-                if ins.bias >= 0:
-                    units += [(i, 1, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
-            elif ins.kind == KINDS["parameter"]:
-                units += [(i, 0, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
-        return np.array(units, np.int64).reshape(-1, 6)
-
-    def unit_floats(self, units: Ints) -> int:
-        """Floats of the largest gradient among `units`."""
-        most, trained = 64, dict(self.trained)
-        for i, part, first, last, _, panels in units:
-            ins = trained[i]
-            if part == mlgraph_ext.sweep.WHOLE_UNIT:
-                most = max(most, min(ins.arity, mlgraph_ext.sweep.UNIT_COLUMNS) * int(panels) * PANEL)
-            elif ins.kind == KINDS["dense"] and part == 0:
-                most = max(most, int((last - first) * panels * PANEL))
-            elif ins.kind == KINDS["rows"] and part == 0:
-                most = max(most, int(self.index[ins.args + last] - self.index[ins.args + first]))
-            else:
-                most = max(most, int(last - first), int(panels * PANEL))
-        return -(-most // PANEL) * PANEL
-
     def _add_by_source(self, slots: Ids, count: Ids, alike: Ids, wanted: npt.NDArray[np.bool_]) -> tuple[int, int]:
         """Add the edges of sparse rows sorted by source, as `rows_adjoint` reads them; their place and number of sources."""
         edges = np.flatnonzero(wanted).astype(np.int32)
@@ -464,23 +392,6 @@ def in_quads(alike: Ids) -> npt.NDArray[np.bool_]:
     return found > 0
 
 
-def _runs(rows: Rows, edges: int) -> list[tuple[int, int]]:
-    """Runs of neurons with about `edges` edges each; no quad is cut, so that they are the same in any run."""
-    begin, alike = rows.begin, rows.alike
-    starts = np.append(0, np.flatnonzero(alike[:-1] == 1) + 1)
-    place = np.arange(len(alike)) - np.repeat(starts, alike[starts])  # among those with the same sources
-    firsts = np.append(np.flatnonzero(place % mlgraph_ext.sweep.QUAD_NEURONS == 0), len(alike))
-    cuts = np.searchsorted(begin[firsts], np.arange(edges, begin[-1], edges))
-    bounds = np.unique([0, *firsts[cuts], len(alike)])
-    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
-
-
-def _alike(lead: Ids) -> Ids:
-    """How many neurons that have one source list stand side by side from each on; `lead` is one for those."""
-    ends = np.append(np.flatnonzero(np.diff(lead)) + 1, len(lead))
-    return (np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(lead))).astype(np.int32)
-
-
 def _dropout_of(node: int, dropout: Any) -> tuple[int, int, int]:
     """(drop * 2**32, keep, bits) of a neuron: an edge is kept with probability keep / 2**bits."""
     for ids, neurons, edges in dropout:
@@ -491,54 +402,3 @@ def _dropout_of(node: int, dropout: Any) -> tuple[int, int, int]:
                 keep, bits = keep // 2, bits - 1
             return min(round(neurons * 2**32), 2**32 - 1), keep, bits
     return 0, 0, 0
-
-
-def _group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[Any]:
-    """Keys that are equal for nodes of one level that one instruction may compute, and one by which they stand in it.
-
-    The second, for a neuron, is the number of its source list where enough neurons have that list, else -1. The last, by which
-    neurons stand side by side that have the same list, is one of these neurons; of other nodes the node.
-    """
-    kind = low.code[nodes].astype(np.int64)
-    shape = low.count[nodes].astype(np.int64)
-    detail = np.zeros(len(nodes), np.int64)
-    at = np.flatnonzero(kind >= NEURON)
-    neurons = nodes[at]
-    if len(neurons) == 0:
-        return [kind, shape, detail, nodes]
-    for i, (ids, _, _) in enumerate(dropout):
-        detail[at[(neurons >= ids.start) & (neurons < ids.stop)]] = 4 * (i + 1)
-    written = low.written[neurons]
-    found = written >= 0
-    has_bias = np.zeros(len(neurons), bool)
-    has_bias[found] = low.bias[written[found]] >= 0
-    has_bias[~found] = np.array(graph.storage.bias, np.int64)[low.data[neurons[~found]]] >= 0
-    detail[at] += 2 * found + has_bias
-    which = np.empty(len(neurons), np.int64)
-    _topology.same_lists(low.start[neurons], low.count[neurons], low.pool, which)
-    key = (which * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
-    _, one, inverse, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
-    size = size[inverse]
-    read = _columns_read(low, neurons[which], size >= DENSE_FROM)
-    n_inputs = np.count_nonzero(low.code[low.order] == INPUT)
-    few = size < DENSE_BESIDE
-    rows = (0 < read) & (read < n_inputs) & (few | (2 * read > n_inputs))
-    # Beside many others few are better rows, which all together may be filled.
-    beside = (low.level[neurons] * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
-    _, of, total = np.unique(beside, return_inverse=True, return_counts=True)
-    rows |= few & (2 * size < total[of])
-    shape[at] = np.where((size >= DENSE_FROM) & ~rows, which, -1)
-    lead = nodes.copy()
-    lead[at] = neurons[one[inverse]]
-    return [kind, shape, detail, lead]
-
-
-def _columns_read(low: Lowered, lead: Ids, some: npt.NDArray[np.bool_]) -> Ints:
-    """How many columns of the data `some` neurons read that read nothing else; `lead`: one that has the list of each."""
-    lists, where = np.unique(lead[some], return_inverse=True)
-    n = low.count[lists].astype(np.int64)
-    is_input = low.code[gather(low.pool, low.start[lists], n)] == INPUT
-    read = np.bincount(np.repeat(np.arange(len(lists)), n), is_input, len(lists))
-    columns = np.zeros(len(lead), np.int64)
-    columns[some] = np.where(read == n, n, 0)[where]
-    return columns

@@ -6,7 +6,7 @@
 #    have constant length, sums stand in register tiles (_vector.pxi says why they are written as vectors).
 # b) A plan is a table of instructions over numbered slots, in topological order. Dense blocks (_dense.pxi), dense blocks
 #    that read sparse data (_runs.pxi, _entries.pxi), sparse rows (_rows.pxi, _quads.pxi) of floats or of data in bytes
-#    (_bytes.pxi), scalar operations (_elementwise.pxi).
+#    (_bytes.pxi), scalar operations (_elementwise.pxi, _reductions.pxi).
 # c) A step is two phases. Phase 1, over tiles of examples: load, forward, loss, backward (_tiles.pxi). Phase 2, over units,
 #    runs of parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer there and then
 #    (_units.pxi). No gradient is ever shared, none is reduced, and the bits do not depend on the number of threads. Where
@@ -41,6 +41,7 @@ from libc.string cimport memcpy, memset
 
 include "_vector.pxi"
 include "_elementwise.pxi"
+include "_reductions.pxi"
 include "_update.pxi"
 include "_dropout.pxi"
 include "_dense.pxi"

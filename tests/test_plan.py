@@ -7,9 +7,11 @@ from hypothesis import given
 
 import mlgraph
 from mlgraph import reference
+from mlgraph.grouping import DENSE_FROM
 from mlgraph.lowering import topological
-from mlgraph.plan import DENSE_FROM, KINDS, ROW_WORK, Plan
+from mlgraph.plan import KINDS, ROW_WORK, Plan
 from mlgraph.storage import PANEL
+from mlgraph.units import units_of
 
 X = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
 
@@ -137,7 +139,7 @@ def test_units_do_not_cut_quads():
     lists = [[node for node in x if rng.random() < 0.3] for _ in range(40)]
     hidden = [g.add_neuron(lists[i // 5], weights=np.ones(len(lists[i // 5]))) for i in range(100)]
     plan = plan_of(*hidden)
-    units = plan.units(False, 0)
+    units = units_of(plan, False, 0)
     bounds = units[units[:, 1] == 0][:, 2:4]
     assert len(bounds) == 5 and set((bounds % 5).ravel()) == {0, 4}
     assert bounds[0, 0] == 0 and bounds[-1, 1] == 100 and (bounds[1:, 0] == bounds[:-1, 1]).all()

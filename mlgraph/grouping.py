@@ -1,0 +1,82 @@
+"""Which nodes of a level are one instruction of a plan: operations of one kind, dense blocks, rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.array_types import Ids, Ints
+from mlgraph.graph import INPUT, NEURON, Graph
+from mlgraph.lowering import Lowered, gather
+from mlgraph_ext import _topology
+
+DENSE_FROM = 8
+"""Neurons that must share their sources to be a dense block: a panel of `PANEL` costs about half as many sparse rows."""
+
+DENSE_BESIDE = 32
+"""The same where most neurons like them on their level have other sources, and for half of the data's columns at most.
+
+Fewer are rows, which all together may be filled up to one block, which skips zeros of the data (filling.py): layers cut in
+blocks of 8 or 16 neurons take a quarter to four fifths of the time. More are faster by themselves, if the data have no zeros
+1.7 times. What reads more than half of the data, but not all, is rows.
+"""
+
+
+def group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[Any]:
+    """Keys that are equal for nodes of one level that one instruction may compute, and one by which they stand in it.
+
+    The second, for a neuron, is the number of its source list where enough neurons have that list, else -1. The last, by which
+    neurons stand side by side that have the same list, is one of these neurons; of other nodes the node.
+    """
+    kind = low.code[nodes].astype(np.int64)
+    shape = low.count[nodes].astype(np.int64)
+    detail = np.zeros(len(nodes), np.int64)
+    at = np.flatnonzero(kind >= NEURON)
+    neurons = nodes[at]
+    if len(neurons) == 0:
+        return [kind, shape, detail, nodes]
+    for i, (ids, _, _) in enumerate(dropout):
+        detail[at[(neurons >= ids.start) & (neurons < ids.stop)]] = 4 * (i + 1)
+    written = low.written[neurons]
+    found = written >= 0
+    has_bias = np.zeros(len(neurons), bool)
+    has_bias[found] = low.bias[written[found]] >= 0
+    has_bias[~found] = np.array(graph.storage.bias, np.int64)[low.data[neurons[~found]]] >= 0
+    detail[at] += 2 * found + has_bias
+    which = np.empty(len(neurons), np.int64)
+    _topology.same_lists(low.start[neurons], low.count[neurons], low.pool, which)
+    key = (which * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
+    _, one, inverse, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+    size = size[inverse]
+    read = _columns_read(low, neurons[which], size >= DENSE_FROM)
+    n_inputs = np.count_nonzero(low.code[low.order] == INPUT)
+    few = size < DENSE_BESIDE
+    rows = (0 < read) & (read < n_inputs) & (few | (2 * read > n_inputs))
+    # Beside many others few are better rows, which all together may be filled.
+    beside = (low.level[neurons] * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
+    _, of, total = np.unique(beside, return_inverse=True, return_counts=True)
+    rows |= few & (2 * size < total[of])
+    shape[at] = np.where((size >= DENSE_FROM) & ~rows, which, -1)
+    lead = nodes.copy()
+    lead[at] = neurons[one[inverse]]
+    return [kind, shape, detail, lead]
+
+
+def _columns_read(low: Lowered, lead: Ids, some: npt.NDArray[np.bool_]) -> Ints:
+    """How many columns of the data `some` neurons read that read nothing else; `lead`: one that has the list of each."""
+    lists, where = np.unique(lead[some], return_inverse=True)
+    n = low.count[lists].astype(np.int64)
+    is_input = low.code[gather(low.pool, low.start[lists], n)] == INPUT
+    read = np.bincount(np.repeat(np.arange(len(lists)), n), is_input, len(lists))
+    columns = np.zeros(len(lead), np.int64)
+    columns[some] = np.where(read == n, n, 0)[where]
+    return columns
+
+
+def alike_of(lead: Ids) -> Ids:
+    """How many neurons that have one source list stand side by side from each on; `lead` is one for those."""
+    ends = np.append(np.flatnonzero(np.diff(lead)) + 1, len(lead))
+    return (np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(lead))).astype(np.int32)
