@@ -230,9 +230,10 @@ class Engine:
         n_tiles = max(tiles, n_threads) if optimizer else n_threads * at_once
         # Whoever has swept them sums the gradients of rows, if their parameters are fewer than the floats of slots.
         in_packs = bool(optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots)
+        alone = bool(ahead and optimizer and n_threads > 1 and not in_packs and plan.sweeps_alone)
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
         key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_zeroed, wide,
-               in_packs)  # fmt: skip
+               in_packs, alone)  # fmt: skip
         arrays = parameters, first_moment, second_moment, frozen
         prepared = self._prepared
         if prepared is None or prepared[0] != key or not all(map(is_, prepared[1], arrays)):
@@ -267,7 +268,7 @@ class Engine:
                 values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
                 first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],
                 first_zeroed=first_zeroed, bytes_at=bytes_at, entries_at=entries_at,
-                sums=self._sums if ahead else None, pack_sums=self._pack_sums if in_packs else None,
+                sums=self._sums if ahead else None, alone=alone, pack_sums=self._pack_sums if in_packs else None,
                 pack_stride=pack_stride, first_row=first_row, wide=wide, at_once=at_once,
                 scratch=self._scratch, n_workers=n_threads, scratch_stride=scratch_stride,
                 lists_at=2 * most_floats, list_floats=list_floats,

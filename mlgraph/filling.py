@@ -78,7 +78,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     last = max(ends)
     base = size = -(-last // PANEL) * PANEL
     new = copy(plan)
-    for name in ("instructions", "trained", "threads_ahead", "row_parameters"):
+    for name in ("instructions", "trained", "largest_blocks", "threads_ahead", "sweeps_alone", "row_parameters"):
         vars(new).pop(name, None)
     new.program, index = plan.program.copy(), [plan.index]
     n_index = len(plan.index)

@@ -35,6 +35,10 @@ PANELS_AT_ONCE = 4
 NARROW = PANELS_AT_ONCE * PANEL
 """Neurons of a block that is shared out by columns: all of it is what one kernel takes at a time."""
 
+MOST_BEHIND = 2**14
+"""Weights that every thread goes through for itself rather than wait for one of them: a step of 8 of 784-32-10 takes 6 to
+17 % less time so, that of 784-32-300-10 about as much, that of 784-32-500-10 up to 6 % more, on two threads."""
+
 MOST_COLUMNS = 2**26
 """Columns of data that blocks and rows read by themselves: the kernels number `LANES` values of each in 32 bits."""
 
@@ -339,6 +343,15 @@ class Plan:
         # Edges are dropped tile by tile, and many neurons in ways that pack the weights.
         plain = all(ins.bits == 0 and ins.drop < 2**31 for ins in blocks)
         return sum(-(-ins.size // PANEL) * ins.halves for ins in blocks) if plain else 0
+
+    @cached_property
+    def sweeps_alone(self) -> bool:
+        """Whether every thread sweeps the tile of a step that has one, where sums are made ahead.
+
+        With more neurons than NARROW they list all columns, and the one that does not sweep had better do that meanwhile.
+        """
+        narrow = all(ins.halves == 2 for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data)
+        return narrow and sum(ins.n_weights for _, ins in self.trained if not ins.reads_data) <= MOST_BEHIND
 
     @cached_property
     def row_parameters(self) -> tuple[int, int]:

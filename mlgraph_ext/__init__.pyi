@@ -30,7 +30,7 @@ class _Sweep(Protocol):
         scale: _Array, input_column: _Array,
         backward: bool, tiles: _Array, n_tiles: int, tile_stride: int, values_at: int, adjoints_at: int, first_slot: int,
         n_slots: int, first_zeroed: int, bytes_at: int, entries_at: int, first_source: int, last_source: int,
-        sums: _Array | None, pack_sums: _Array | None, pack_stride: int, first_row: int, wide: int, at_once: int,
+        sums: _Array | None, alone: bool, pack_sums: _Array | None, pack_stride: int, first_row: int, wide: int, at_once: int,
         scratch: _Array, n_workers: int, scratch_stride: int, lists_at: int, list_floats: int,
     ) -> bytes: ...
     def run(

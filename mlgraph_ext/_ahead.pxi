@@ -28,20 +28,35 @@ cdef inline int64_t sums_stride(const Run* r, const Instruction* ins) noexcept n
     return r.n_tiles * LANES * PANEL if is_ahead(r, ins) else LANES * PANEL
 
 
-cdef inline float* sums_of(const Run* r, const Instruction* ins, int64_t tile) noexcept nogil:
+cdef inline float* ahead_at(const Run* r, const Instruction* ins, int64_t tile) noexcept nogil:
+    return r.sums + (ins.transposed * r.n_tiles + tile * LANES * PANEL)
+
+
+cdef inline float* sums_of(const Run* r, const Instruction* ins, const Tile* tile) noexcept nogil:
     """Sums of a tile, [half][panel][lane][neuron], panels `sums_stride` floats apart."""
     if is_ahead(r, ins):
-        return r.sums + (ins.transposed * r.n_tiles + tile * LANES * PANEL)
-    return r.tiles + tile * r.tile_stride + ins.transposed
+        return ahead_at(r, ins, tile.number if r.n_units else tile.place)
+    return memory_of(r, tile) + ins.transposed
 
 
-cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t tile) noexcept nogil:
-    """Transposed deltas of a tile: in place of its sums, or where those are of halves behind them.
+cdef inline bint shares_deltas(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
+    return is_ahead(r, ins) and not sweeps_alone(r, step)
 
-    Whoever is done with the deltas of a panel writes its sums of the next step. Those of half the columns come while others
-    still need the deltas for the other half.
+
+cdef inline int64_t deltas_stride(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
+    return sums_stride(r, ins) if shares_deltas(r, ins, step) else LANES * PANEL
+
+
+cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step, int64_t place) noexcept nogil:
+    """Transposed deltas of the tile whose memory has that place, panels `deltas_stride` floats apart.
+
+    They are in place of its sums, or where those are of halves behind them. Whoever is done with the deltas of a panel writes
+    its sums of the next step. Those of half the columns come while others still need the deltas for the other half.
     """
-    return sums_of(r, ins, tile) + (2 * panels_of(ins.size) * sums_stride(r, ins) if ins.halves == 2 else 0)
+    cdef int64_t behind = 2 * panels_of(ins.size) * deltas_stride(r, ins, step) if ins.halves == 2 else 0
+    if shares_deltas(r, ins, step):
+        return ahead_at(r, ins, place) + behind
+    return r.tiles + (place * r.tile_stride + ins.transposed + behind)
 
 
 cdef int64_t examples_of(const Run* r, int64_t step, int64_t tile, int64_t* row) noexcept nogil:
@@ -185,7 +200,7 @@ cdef void sum_ahead(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* fe
         e = group_entries(r, w, step, group)
         sum_runs(r, ins, &e, smaller(GROUP, r.step_size[step] - group * GROUP), unit.first // RUN, runs_of(unit.last),
                  r.optimizer.parameters + ins.weights + unit.panel * ins.arity * PANEL, unit.panels, fetch,
-                 sums_of(r, ins, group * GROUP_TILES) + unit.panel * sums_stride(r, ins))
+                 ahead_at(r, ins, group * GROUP_TILES) + unit.panel * sums_stride(r, ins))
 
 
 cdef void sum_group(Run* r, int64_t step, int64_t group, Worker* w) noexcept nogil:
@@ -199,4 +214,4 @@ cdef void sum_group(Run* r, int64_t step, int64_t group, Worker* w) noexcept nog
         if is_ahead(r, ins):
             sum_runs(r, ins, &e, smaller(GROUP, r.step_size[step] - group * GROUP), 0, runs_of(ins.arity),
                      r.optimizer.parameters + ins.weights, panels_of(ins.size), NULL,
-                     sums_of(r, ins, w.number * GROUP_TILES))
+                     ahead_at(r, ins, w.number * GROUP_TILES))

@@ -113,6 +113,7 @@ cdef struct Run:
     int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_entries.pxi)
     bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)
     float* sums          # of a step then, and after them deltas: [panel][example][neuron] from n_tiles * transposed on
+    bint alone           # the tile of a step that has one is swept by every worker for itself (_alone.pxi)
     int64_t wide         # tiles that go through a sweep side by side: 1, 2 or 4; PACK at most where there are rows
     int64_t at_once      # tiles that a worker takes at once: a multiple of that
     float* pack_sums     # of each pack of tiles, gradients of rows (_packs.pxi), or NULL: [pack][parameters from first_row on]
@@ -125,6 +126,7 @@ cdef struct Run:
     int64_t list_floats
     # the queue
     int64_t* taken       # of each worker's share, TAKEN_STRIDE apart
+    Sweeping* sweeping   # of each worker
     Gate* gate
     int64_t bad_step
 
@@ -141,3 +143,17 @@ cdef struct Worker:
     int64_t listed[2][LIST_PARTS]  # of which steps it has entries: by the parity of the step, for each part of the columns
     int64_t swept        # the last step of which it has swept tiles
     int64_t asked[2]     # the last step for which it has asked for rows, or for their second half
+    int64_t closed       # the last step for whose sweeps it has waited
+
+cdef struct Tile:
+    int64_t number           # in its step
+    int64_t place            # of its memory
+    int64_t n                # examples
+    int64_t row[LANES]
+    Entries entries
+    Fetch fetch
+    double total             # `size_of` its adjoints
+
+
+cdef inline float* memory_of(const Run* r, const Tile* tile) noexcept nogil:
+    return r.tiles + tile.place * r.tile_stride

@@ -8,11 +8,6 @@ cdef extern from *:
     }
     static inline int64_t load_acquire(int64_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
 
-    #include <sched.h>
-
-    /* Items done; alone in its line of the cache. */
-    typedef struct { int64_t done, stop; } Gate;
-
     /* Workers come through a gate together, and what the owner of a share last wrote is in its cache: whoever would take from
        it leaves the owner a moment to begin: 0.2 us on a Xeon, less where there is no instruction to pause. */
     static void let_begin(int64_t *taken, int64_t phase) {
@@ -31,21 +26,15 @@ cdef extern from *:
         __atomic_store_n(&g->stop, 1, __ATOMIC_RELEASE);
     }
 
-    /* Wait until so many items are done; 0 if the run has stopped. To sleep would be no better, beside a busy process too. */
+    /* Wait until so many items are done; 0 if the run has stopped. */
     static int pass(Gate *g, int64_t all) {
-        for (unsigned spins = 1; load_acquire(&g->done) < all; spins++) {
+        for (unsigned times = 1; load_acquire(&g->done) < all; times++) {
             if (load_acquire(&g->stop)) return 0;
-            if (spins % 64 == 0) sched_yield();
-    #if defined(__x86_64__) || defined(__i386__)
-            else __builtin_ia32_pause();
-    #endif
+            wait_a_little(times);
         }
         return 1;
     }
     """
-    ctypedef struct Gate:
-        int64_t done
-        int64_t stop
     bint take_if(int64_t*, int64_t*, int64_t) noexcept nogil
     int64_t load_acquire(int64_t*) noexcept nogil
     void let_begin(int64_t*, int64_t) noexcept nogil
@@ -65,46 +54,66 @@ cdef int64_t take(int64_t* taken, int64_t phase) noexcept nogil:
 
 
 cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
-    """Go through the phases of all steps: the tiles of a step, then its units.
+    """Go through the phases of all steps, together with the other workers."""
+    cdef Worker w
+    cdef int64_t i, done
+    w.number, w.scratch = number, r.scratch + number * r.scratch_stride
+    w.swept = w.asked[0] = w.asked[1] = w.closed = -2
+    for i in range(LIST_PARTS):
+        w.listed[0][i] = w.listed[1][i] = -2
+    done = take_part(r, workers, &w)
+    if done < 0:
+        return
+    # OpenMP's own barrier comes next, and spins without yielding: whoever is done waits here until all are. With fewer threads
+    # than workers some begin only when this one has returned.
+    item_done(r.gate)
+    if omp_get_num_threads() == workers:
+        pass_gate(r.gate, done + workers)
+
+
+cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
+    """In the phases of all steps: the tiles of a step, then its units. How many items those were, or -1: the run has stopped.
 
     Where sums are made ahead there is a step -1, which only makes those of the first.
     """
-    cdef Worker w
     cdef int64_t step, phase = 0, start = 0, count, share, item, i
-    cdef bint good
+    cdef bint good, alone, swept = False
     cdef int tiles
-    w.number, w.scratch = number, r.scratch + number * r.scratch_stride
-    w.swept = w.asked[0] = w.asked[1] = -2
-    for i in range(LIST_PARTS):
-        w.listed[0][i] = w.listed[1][i] = -2
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
+        alone = sweeps_alone(r, step)
         for tiles in range(1, -1, -1):
-            count = items_of(r, step) if tiles else r.n_units
+            count = r.n_units if not tiles else 0 if alone else items_of(r, step)
             phase = phase + 1
             # All items before are done. Nothing is taken while waiting, so that a worker that the system puts aside then
             # holds up nobody.
             if not pass_gate(r.gate, start):
-                return
+                return -1
             start = start + count
-            for i in range(number, number + workers):
+            if alone and tiles:
+                swept = begin_sweep(r.gate, r.sweeping + w.number, step)
+                if swept:
+                    win_back(r, workers, w)
+                    good = sweep_tiles(r, step, 0, w.number, 1, w)
+                    end_sweep(r.sweeping + w.number)
+                    if not good and r.training:
+                        stop_at(r.gate, &r.bad_step, step)
+            if alone and (tiles or not swept):
+                continue
+            for i in range(w.number, w.number + workers):
                 share = i % workers
-                if share != number:
+                if share != w.number:
                     let_begin(r.taken + share * TAKEN_STRIDE, phase)
                 item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
-                if r.ahead and tiles and share == number and workers > 1:
-                    win_back(r, workers, &w)
+                if r.ahead and tiles and share == w.number and workers > 1:
+                    win_back(r, workers, w)
                 while 0 <= item < count:
                     if load_acquire(&r.gate.stop):
-                        return
-                    good = sweep_item(r, step, item, &w) if tiles else step_unit(r, step, r.units + item, &w)
+                        return -1
+                    good = sweep_item(r, step, item, w) if tiles else step_unit(r, step, r.units + item, w)
                     if not good and r.training:
                         stop_at(r.gate, &r.bad_step, step)
                     item_done(r.gate)
                     item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
             if r.ahead and load_acquire(&r.gate.done) < start:
-                list_meanwhile(r, step + 1 if tiles else step + 2, LIST_PARTS if tiles else 1, workers, &w)
-    # OpenMP's own barrier comes next, and spins without yielding: whoever is done waits here until all are. With fewer threads
-    # than workers some begin only when this one has returned.
-    item_done(r.gate)
-    if omp_get_num_threads() == workers:
-        pass_gate(r.gate, start + workers)
+                list_meanwhile(r, step + 1 if tiles else step + 2, LIST_PARTS if tiles else 1, workers, w)
+    return start

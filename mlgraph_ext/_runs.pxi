@@ -84,28 +84,28 @@ cdef kernel_void runs_forward(
 
 
 cdef kernel_void sums_to_lanes(
-    float* sums, int64_t halves, int64_t stride, int64_t n, int64_t count, float unit, const float* bias, float* out,
+    const float* sums, int64_t halves, int64_t stride, int64_t n, int64_t count, float unit, const float* bias, float* out,
 ) noexcept nogil:
     """out[neuron][lane] = bias[neuron] + unit * sum over halves of sums[half][panel][lane][neuron].
 
     Lanes from n on repeat lane n - 1. Panels of sums stand `stride` floats apart, halves all panels.
     """
+    cdef float whole[LANES * PANEL]
     cdef float turned[PANEL * LANES]
     cdef int64_t panels = panels_of(count), panel, lane, i
-    cdef float* at
+    cdef const vec* one
     cdef const vec* other
     cdef vec w
     cdef int c
     for panel in range(panels):
-        at = sums + panel * stride
-        if halves == 2:
-            other = <const vec*>(at + panels * stride)
-            for i in range(n * PANEL_VECS):
-                (<vec*>at)[i] = (<vec*>at)[i] + other[i]
+        one = <const vec*>(sums + panel * stride)
+        other = <const vec*>(sums + (panels + panel) * stride)
+        for i in range(n * PANEL_VECS):
+            (<vec*>whole)[i] = one[i] + other[i] if halves == 2 else one[i]
         for lane in range(n, LANES):
             for c in range(PANEL_VECS):
-                (<vec*>(at + lane * PANEL))[c] = (<vec*>(at + (n - 1) * PANEL))[c]
-        transpose(at, PANEL, LANES, PANEL, turned, LANES)
+                (<vec*>(whole + lane * PANEL))[c] = (<vec*>(whole + (n - 1) * PANEL))[c]
+        transpose(whole, PANEL, LANES, PANEL, turned, LANES)
         for i in range(smaller(PANEL, count - panel * PANEL)):
             w = splat(bias[panel * PANEL + i] if bias != NULL else <float>0)
             for c in range(SLOT_VECS):

@@ -10,9 +10,9 @@
 # c) A step is two phases. Phase 1, over tiles of examples: load, forward, loss, backward (_tiles.pxi). Phase 2, over units,
 #    runs of parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer there and then
 #    (_units.pxi). No gradient is ever shared, none is reduced, and the bits do not depend on the number of threads. Where
-#    data are mostly zero the sums of the first layers move to the second phase of the step before (_ahead.pxi); where rows
-#    have few edges their gradients are summed in the first, by whoever has swept the tiles, and added in order in the second
-#    (_packs.pxi).
+#    data are mostly zero the sums of the first layers move to the second phase of the step before (_ahead.pxi), and what is
+#    left of a step of one tile each worker sweeps for itself (_alone.pxi); where rows have few edges their gradients are summed
+#    in the first, by whoever has swept the tiles, and added in order in the second (_packs.pxi).
 # d) Tiles are cut by the batch, units by the plan; whatever is cut otherwise for another number of threads adds the
 #    same numbers in the same order. (Only the sign of a NaN may be another, which IEEE 754 leaves open, 6.3.)
 # e) The items of a phase are shared out among the workers, the same share at every step, and whoever is done with its own
@@ -52,6 +52,7 @@ include "_rows.pxi"
 include "_quads.pxi"
 include "_program.pxi"
 include "_ahead.pxi"
+include "_alone.pxi"
 include "_packs.pxi"
 include "_losses.pxi"
 include "_tiles.pxi"
@@ -164,7 +165,7 @@ def prepare(
     const float[::1] scale, const int32_t[::1] input_column, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
     int64_t n_slots, int64_t first_zeroed, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
-    float[::1] sums, float[::1] pack_sums, int64_t pack_stride, int64_t first_row, int64_t wide, int64_t at_once,
+    float[::1] sums, bint alone, float[::1] pack_sums, int64_t pack_stride, int64_t first_row, int64_t wide, int64_t at_once,
     float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
 ):
     """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
@@ -191,6 +192,8 @@ def prepare(
     least = n_workers if units.shape[0] else n_workers * at_once
     if n_tiles < least or tiles.shape[0] < n_tiles * tile_stride:
         raise ValueError(f"tiles: expected n_tiles >= {least} and {n_tiles} x {tile_stride} floats, came {tiles.shape[0]}")
+    if alone and (sums is None or pack_sums is not None or not units.shape[0]):
+        raise ValueError("alone: expected sums, units, and no pack_sums with it")
     memset(&r, 0, sizeof(Run))
     r.program = <const Instruction*>&program[0, 0] if program.shape[0] else NULL
     r.n_instructions = program.shape[0]
@@ -216,6 +219,7 @@ def prepare(
     r.sums = &sums[0] if sums is not None else NULL
     r.pack_sums = &pack_sums[0] if pack_sums is not None else NULL
     r.pack_stride, r.first_row, r.wide, r.at_once = pack_stride, first_row, wide, at_once
+    r.alone = alone
     r.first_source, r.last_source = first_source, last_source
     r.scratch = &scratch[0]
     r.n_workers, r.scratch_stride, r.lists_at, r.list_floats = n_workers, scratch_stride, lists_at, list_floats
@@ -284,14 +288,19 @@ def run(
     r.taken = <int64_t*>zeros((workers + 1) * TAKEN_STRIDE, sizeof(int64_t))
     r.gate = <Gate*>(r.taken + workers * TAKEN_STRIDE)
     r.bounds = <double*>zeros(r.n_tiles, sizeof(double))
-    if r.taken == NULL or r.bounds == NULL:
+    r.sweeping = <Sweeping*>zeros(workers, sizeof(Sweeping))
+    if r.taken == NULL or r.bounds == NULL or r.sweeping == NULL:
         free(r.taken)
         free(r.bounds)
+        free(r.sweeping)
         raise MemoryError("prepared: no memory for the queues of its workers")
+    for i in range(workers):
+        r.sweeping[i].step = -1
     # One iteration is one worker. With fewer threads than asked for, the first worker does the work of the missing ones.
     for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1,
                          use_threads_if=workers > 1):
         work(&r, worker, workers)
     free(r.taken)
     free(r.bounds)
+    free(r.sweeping)
     return r.bad_step

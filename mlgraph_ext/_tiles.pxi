@@ -74,19 +74,6 @@ cdef float* thin_slots(const Instruction* ins, float* scratch) noexcept nogil:
 cdef enum:
     CHUNK = 64               # neurons whose values, in two tiles, stay in the L1 cache from one kernel to the next
 
-cdef struct Tile:
-    int64_t number           # in its step
-    int64_t place            # of its memory
-    int64_t n                # examples
-    int64_t row[LANES]
-    Entries entries
-    Fetch fetch
-    double total             # `size_of` its adjoints
-
-
-cdef inline float* memory_of(const Run* r, const Tile* tile) noexcept nogil:
-    return r.tiles + tile.place * r.tile_stride
-
 
 cdef bint takes_tiles(const Run* r, const Instruction* ins, const Tile* tile, int64_t tiles) noexcept nogil:
     """Whether a dense block goes by its weights once for some tiles: for them all, each has more than half of the lanes."""
@@ -172,7 +159,7 @@ cdef void forward_dense(
     const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* scratch, bint fresh, float* values,
 ) noexcept nogil:
     cdef float* out = values + ins.dst * LANES
-    cdef float* sums = sums_of(r, ins, tile.place)
+    cdef float* sums = sums_of(r, ins, tile)
     cdef float* thin
     mask_edges(r, ins, step, tile, scratch)
     if is_ahead(r, ins):
@@ -261,12 +248,12 @@ cdef void backward_dense(
     const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
     bint alone,
 ) noexcept nogil:
-    cdef float* transposed = deltas_of(r, ins, tile.place)
+    cdef float* transposed = deltas_of(r, ins, step, tile.place)
     if is_thin(r, ins, step):
         gather_slots(kept_of(r, ins, tile.place), ins.size, delta, thin_slots(ins, scratch))
         transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, transposed, LANES * PANEL)
     else:
-        transpose_delta(delta, ins.size, transposed, sums_stride(r, ins))
+        transpose_delta(delta, ins.size, transposed, deltas_stride(r, ins, step))
     if ins.propagate and alone:
         dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, tile.n, 0, 1,
                       r.first_zeroed, adjoints)

@@ -13,10 +13,11 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
     cdef int64_t i
     if r.limit > 0:
         for i in range(tiles_of(r, step)):
-            bound = bound + r.bounds[i]
+            bound = bound + r.bounds[first_place(r, step, w) + i]
         if not bound < r.limit:
             return False
     if unit.part != WHOLE:
+        wait_for_sweeps(r, step, w)
         if step >= 0:
             numbers = flush_subnormals(r.training)
             update_unit(r, step, unit, w, NULL)
@@ -35,10 +36,12 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
             part.last = smaller(part.first + WHOLE_COLUMNS, unit.last)
             update_unit(r, step, &part, w, &fetch)
             part.first = part.last
+        wait_for_sweeps(r, step, w)
         part.part, part.first, part.last = 1, 0, 0
         if ins.bias >= 0 and unit.first == 0:
             update_unit(r, step, &part, w, NULL)
         restore_numbers(numbers)
+    wait_for_sweeps(r, step, w)
     sum_ahead(r, step + 1, unit, w, &fetch)
     return True
 
@@ -98,7 +101,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         unit_gradient(r, step, unit, tile, 1 if masked else tiles, part, w, &descent if descends else NULL, fetch)
         if masked:
             for i in range(runs):
-                apply_mask(<const uint64_t*>(r.tiles + tile * r.tile_stride + ins.mask),
+                apply_mask(<const uint64_t*>(r.tiles + (first_place(r, step, w) + tile) * r.tile_stride + ins.mask),
                            at - ins.weights + i * ins.arity * PANEL, edge_scale(ins), run, part + i * run, g + i * run, True)
     if descends:
         return
@@ -119,10 +122,13 @@ cdef void unit_gradient(
     """Gradient of a unit over `tiles` tiles from `tile` on; with `descent` its parameters move by it."""
     cdef int64_t panels = unit.panels, first = unit.first, n = unit.last - unit.first
     cdef const Instruction* ins = r.program + unit.instruction
-    cdef const float* memory = r.tiles + tile * r.tile_stride
+    cdef int64_t place = first_place(r, step, w) + tile
+    cdef const float* memory = r.tiles + place * r.tile_stride
     cdef const float* values = memory + r.values_at
     cdef const float* delta = memory + r.adjoints_at + ins.dst * LANES
-    cdef const float* transposed = deltas_of(r, ins, tile) + unit.panel * sums_stride(r, ins)
+    cdef const float* deltas = deltas_of(r, ins, step, place)
+    cdef int64_t stride = deltas_stride(r, ins, step)
+    cdef const float* transposed = deltas + unit.panel * stride
     cdef const int32_t* sources = r.index + ins.args
     cdef int64_t wide, parts, i, done = 0
     cdef Part part[TILES_AT_ONCE]
@@ -133,10 +139,10 @@ cdef void unit_gradient(
         memset(g, 0, panels * PANEL * sizeof(float))
         slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)
     elif ins.kind == DENSE and unit.part == 1:
-        bias_gradient(panels, transposed, sums_stride(r, ins), LANES * PANEL if is_ahead(r, ins) else r.tile_stride, tiles, g)
+        bias_gradient(panels, transposed, stride, LANES * PANEL if is_ahead(r, ins) else r.tile_stride, tiles, g)
     elif reads_entries(r, ins):
         if is_thin(r, ins, step):
-            panels, transposed = (panels + 1) // 2, deltas_of(r, ins, tile) + unit.panel // 2 * LANES * PANEL
+            panels, transposed = (panels + 1) // 2, deltas + unit.panel // 2 * LANES * PANEL
         wide = GROUP_TILES if is_ahead(r, ins) else 1
         while done < tiles:
             parts = (smaller(TILES_AT_ONCE, tiles - done) + wide - 1) // wide
@@ -145,9 +151,9 @@ cdef void unit_gradient(
                     part[i].e = group_entries(r, w, step, done // wide + i)
                     part[i].delta = transposed + (done // wide + i) * GROUP * PANEL
                 else:
-                    part[i].e = tile_entries(r, tile + done + i)
+                    part[i].e = tile_entries(r, place + done + i)
                     part[i].delta = transposed + (done + i) * r.tile_stride
-            runs_gradient(part, parts, first, first + n, panels, data_unit(r), sums_stride(r, ins), g, done > 0, descent, fetch)
+            runs_gradient(part, parts, first, first + n, panels, data_unit(r), stride, g, done > 0, descent, fetch)
             done = done + TILES_AT_ONCE
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride,

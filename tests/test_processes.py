@@ -271,7 +271,7 @@ for sparsity in (0, 0.9):
         net.add_layer(40)
         net.add_layer(10, "softmax")
         net.prune(sparsity, by="random")
-        net.fit(x, x[:, 0] % 10, epochs=1, batch_size=256, n_threads=n_threads)
+        net.fit(x, x[:, 0] % 10, epochs=2, batch_size=(256, 24), n_threads=n_threads)
         print(hashlib.sha256(net.graph.parameters.tobytes() + net.predict(x, n_threads=n_threads).tobytes()).hexdigest())
 """
     bits = run(code, **setting)

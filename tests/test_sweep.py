@@ -184,6 +184,38 @@ def test_bits_do_not_depend_on_threads(sweep, kind, options, columns, hidden):
         np.testing.assert_array_equal(results[0].view(np.int32), other.view(np.int32))
 
 
+OPTIMIZERS = [{}, {"momentum": 0.9, "weight_decay": 0.01}, {"optimizer": "adam"}]
+
+
+@pytest.mark.parametrize("sizes", [(200, 36, 12, 10), (130, 9, 10), (200, 70, 10), (200, 20, 900, 10)], ids=str)
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.3}], ids=str)
+@pytest.mark.parametrize("how", OPTIMIZERS, ids=str)
+def test_every_thread_sweeps_the_only_tile(sweep, monkeypatch, sizes, options, how):
+    """If the first layer is narrow and there is little behind it. More threads than cores: some come too late for a step."""
+    x, y = data(400, sizes[0], 10, "sparse")
+    alone, prepare, results = [], sweep.prepare, []
+    monkeypatch.setattr(sweep, "prepare", lambda **given: alone.append(given["alone"]) or prepare(**given))
+    for n_threads in (1, 2, 3, 4):
+        net = layered(sizes, **options)
+        history = net.fit(x, y, epochs=3, batch_size=(70, 3), learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads, **how)
+        state = [vector.tobytes() for vector in (net.graph.parameters, *net.graph.storage.state.values())]
+        results.append((state, history.batch_loss.tobytes(), history.batch_accuracy.tobytes()))
+    assert all(result == results[0] for result in results)
+    assert any(alone) == (sizes in ((200, 36, 12, 10), (130, 9, 10)))
+    check(layered(sizes, **options), x[:30], y[:30], n_threads=2)
+
+
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_a_step_that_every_thread_finds_bad_changes_nothing(sweep, n_threads):
+    x, y = data(300, 200, 10, "sparse")
+    nets = [layered((200, 20, 10), "relu") for _ in range(2)]
+    for net, threads in zip(nets, (1, n_threads), strict=True):
+        with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 0, step 1"):
+            net.fit(x, y, epochs=3, batch_size=20, learning_rate=1e36, seed=5, n_threads=threads, on_nonfinite="raise")
+    one, other = (net.graph.parameters for net in nets)
+    assert one.tobytes() == other.tobytes() and np.isfinite(one).all()
+
+
 @pytest.mark.parametrize("n", [33, 48, 64, 100, 128, 129, 200])
 def test_large_blocks_take_tiles_side_by_side(sweep, monkeypatch, n):
     monkeypatch.setattr(engine, "WIDE", 1)
