@@ -252,14 +252,15 @@ def bench_large_build(benchmark, note):
 
 
 @pytest.mark.benchmark(group="784-4096-4096-10, 20 million edges")
-def bench_large_steps(benchmark, note, peak_of_all):
+@pytest.mark.parametrize("momentum", [0.0, 0.9], ids=["sgd", "momentum"])
+def bench_large_steps(benchmark, note, peak_of_all, momentum):
     """Eight steps of 128 examples that have no zeros, through `fit`."""
     sizes, n = (784, 4096, 4096, 10), 8 * 128
     net, rng, seconds = network(*sizes[1:-1]), np.random.default_rng(0), []
     x, y = rng.random((n, 784), np.float32) + np.float32(0.1), rng.integers(0, 10, n)
 
     def fit():
-        seconds.extend(net.fit(x, y, epochs=2, batch_size=128, learning_rate=1e-3).epoch_seconds)
+        seconds.extend(net.fit(x, y, epochs=2, batch_size=128, learning_rate=1e-3, momentum=momentum).epoch_seconds)
 
     benchmark.pedantic(fit, rounds=3, warmup_rounds=1)
     flops = machine.dense_flops(sizes, n)

@@ -193,7 +193,7 @@ def alone(results: Results) -> str | None:
         ("bench_edit", "cut a neuron and compile"),
         ("bench_child", "copy a model of 7 neurons, edit it three times, evaluate 64 examples"),
         ("bench_large_build", "build and compile 784-4096-4096-10"),
-        ("bench_large_steps", "16 steps of 128 of it through `fit`"),
+        ("bench_large_steps", "16 steps of 128 of it through `fit`, by"),
         ("bench_large", "compile a large graph"),
         ("bench_build", "784-32-10 written in scalars"),
         ("bench_written_network", "epoch of 784-32-10, batch 128, as"),

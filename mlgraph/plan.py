@@ -348,10 +348,13 @@ class Plan:
     def sweeps_alone(self) -> bool:
         """Whether every thread sweeps the tile of a step that has one, where sums are made ahead.
 
-        With more neurons than NARROW they list all columns, and the one that does not sweep had better do that meanwhile.
+        Blocks that are shared out by panels have each thread list the data of all columns, and whoever does not sweep had
+        better do that meanwhile. Parameters that are nodes are units before all others, and would end a step's sweeps early.
         """
-        narrow = all(ins.halves == 2 for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data)
-        return narrow and sum(ins.n_weights for _, ins in self.trained if not ins.reads_data) <= MOST_BEHIND
+        ahead = [ins for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data]
+        behind = sum(ins.n_weights for _, ins in self.trained) - sum(ins.n_weights for ins in ahead)
+        nodes = any(ins.kind == KINDS["parameter"] for _, ins in self.trained)
+        return all(ins.halves == 2 for ins in ahead) and behind <= MOST_BEHIND and not nodes
 
     @cached_property
     def row_parameters(self) -> tuple[int, int]:

@@ -51,7 +51,8 @@ cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step,
     """Transposed deltas of the tile whose memory has that place, panels `deltas_stride` floats apart.
 
     They are in place of its sums, or where those are of halves behind them. Whoever is done with the deltas of a panel writes
-    its sums of the next step. Those of half the columns come while others still need the deltas for the other half.
+    its sums of the next step. Those of half the columns come while others still need the deltas for the other half. Of a step
+    that every worker sweeps they are in the tile's own memory.
     """
     cdef int64_t behind = 2 * panels_of(ins.size) * deltas_stride(r, ins, step) if ins.halves == 2 else 0
     if shares_deltas(r, ins, step):

@@ -23,9 +23,9 @@ cdef extern from *:
     #endif
     }
 
-    /* Items done, and the first step that nobody may begin to sweep alone any more; alone in its line of the cache. */
+    /* Items done; whether the run has stopped; the first step that a worker may still begin to sweep. A line of the cache. */
     typedef struct { int64_t done, stop, open; } Gate;
-    /* The step that a worker sweeps alone, or -1; alone in its line, too. */
+    /* The step that a worker sweeps, or -1; a line, too. */
     typedef struct { int64_t step, line[7]; } Sweeping;
 
     /* Either the worker that closes the step sees that this one has begun, or this one sees that it is closed: each writes,
@@ -64,7 +64,7 @@ cdef inline int64_t first_place(const Run* r, int64_t step, const Worker* w) noe
 
 
 cdef inline void wait_for_sweeps(const Run* r, int64_t step, Worker* w) noexcept nogil:
-    """Come back when no worker sweeps a step alone any more: its parameters, and sums, are about to change."""
+    """Come back when no worker sweeps this step any more: what sweeps read is about to change."""
     if sweeps_alone(r, step) and w.closed != step:
         close_step(r.gate, r.sweeping, r.n_workers, step)
         w.closed = step

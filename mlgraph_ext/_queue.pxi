@@ -90,6 +90,9 @@ cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
                 return -1
             start = start + count
             if alone and tiles:
+                # Units that find their step bad are items done like others.
+                if load_acquire(&r.gate.stop):
+                    return -1
                 swept = begin_sweep(r.gate, r.sweeping + w.number, step)
                 if swept:
                     win_back(r, workers, w)

@@ -99,7 +99,7 @@ cdef kernel_void sums_to_lanes(
     cdef int c
     for panel in range(panels):
         one = <const vec*>(sums + panel * stride)
-        other = <const vec*>(sums + (panels + panel) * stride)
+        other = one + panels * stride // VEC_WIDTH * (halves - 1)
         for i in range(n * PANEL_VECS):
             (<vec*>whole)[i] = one[i] + other[i] if halves == 2 else one[i]
         for lane in range(n, LANES):

@@ -41,7 +41,6 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
         if ins.bias >= 0 and unit.first == 0:
             update_unit(r, step, &part, w, NULL)
         restore_numbers(numbers)
-    wait_for_sweeps(r, step, w)
     sum_ahead(r, step + 1, unit, w, &fetch)
     return True
 
