@@ -112,8 +112,7 @@ cdef struct Run:
     int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
     int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_entries.pxi)
     bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)
-    float* sums          # of a step then, and after them deltas that are for all workers: [panel][example][neuron] from
-                         # n_tiles * transposed on
+    float* sums          # of a step then, and after them shared deltas: [panel][example][neuron] from n_tiles * transposed on
     bint alone           # the tile of a step that has one is swept by every worker for itself (_alone.pxi)
     int64_t wide         # tiles that go through a sweep side by side: 1, 2 or 4; PACK at most where there are rows
     int64_t at_once      # tiles that a worker takes at once: a multiple of that
