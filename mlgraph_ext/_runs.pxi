@@ -93,19 +93,23 @@ cdef kernel_void sums_to_lanes(
     cdef float whole[LANES * PANEL]
     cdef float turned[PANEL * LANES]
     cdef int64_t panels = panels_of(count), panel, lane, i
+    cdef const float* at
     cdef const vec* one
     cdef const vec* other
     cdef vec w
     cdef int c
     for panel in range(panels):
-        one = <const vec*>(sums + panel * stride)
-        other = one + panels * stride // VEC_WIDTH * (halves - 1)
-        for i in range(n * PANEL_VECS):
-            (<vec*>whole)[i] = one[i] + other[i] if halves == 2 else one[i]
-        for lane in range(n, LANES):
-            for c in range(PANEL_VECS):
-                (<vec*>(whole + lane * PANEL))[c] = (<vec*>(whole + (n - 1) * PANEL))[c]
-        transpose(whole, PANEL, LANES, PANEL, turned, LANES)
+        at = sums + panel * stride
+        if halves == 2 or n < LANES:
+            # Not in place, where other workers read it.
+            one, other = <const vec*>at, <const vec*>(at + (halves - 1) * panels * stride)
+            for i in range(n * PANEL_VECS):
+                (<vec*>whole)[i] = one[i] + other[i] if halves == 2 else one[i]
+            for lane in range(n, LANES):
+                for c in range(PANEL_VECS):
+                    (<vec*>(whole + lane * PANEL))[c] = (<vec*>(whole + (n - 1) * PANEL))[c]
+            at = whole
+        transpose(at, PANEL, LANES, PANEL, turned, LANES)
         for i in range(smaller(PANEL, count - panel * PANEL)):
             w = splat(bias[panel * PANEL + i] if bias != NULL else <float>0)
             for c in range(SLOT_VECS):
