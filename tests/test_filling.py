@@ -1,15 +1,17 @@
 """Nearly full rows that are trained as dense blocks with holes."""
 
+from functools import cached_property
+
 import numpy as np
 import pytest
 from swept import data
 
 import mlgraph
-from mlgraph import reference
+from mlgraph import engine, reference
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.filling import fill
-from mlgraph.plan import KINDS
+from mlgraph.plan import KINDS, Plan
 
 OPTIMIZERS = [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.003}]
 
@@ -21,6 +23,16 @@ def lightly_pruned(sizes=(60, 30, 32, 6), share=0.3, seed=0, **options):
         net.add_layer(size, activation="tanh", **options)
     net.add_layer(sizes[-1], activation="softmax")
     net.prune(share, by="random", scope="layer", seed=seed)
+    return net
+
+
+def without_rows_when_filled(sizes=(130, 30, 10)):
+    """Only the first layer has lost edges."""
+    net = mlgraph.Network(sizes[0], seed=0)
+    for size in sizes[1:-1]:
+        net.add_layer(size, activation="tanh")
+    net.add_layer(sizes[-1], activation="softmax")
+    net.layers[0].mask = np.random.default_rng(0).random((sizes[1], sizes[0])) < 0.7
     return net
 
 
@@ -199,11 +211,39 @@ def test_dropout_drops_the_same_neurons(sweep, monkeypatch, dropout):
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
-def test_bits_do_not_depend_on_threads(sweep):
-    x, y = data(500, 60, 6, "sparse")
+def test_a_filled_plan_has_properties_of_its_own():
+    """Whatever has been asked of the other before."""
+    names = [name for name, value in vars(Plan).items() if isinstance(value, cached_property)]
+    plan = without_rows_when_filled()._engine("loss").plan
+    fresh, _ = fill(plan)
+    for name in names:
+        getattr(plan, name)
+    later, filling = fill(plan)
+    assert filling is not None and {"largest_blocks", "threads_ahead", "sweeps_alone"} <= set(names)
+    for name in names:
+        np.testing.assert_equal(getattr(later, name), getattr(fresh, name))
+    assert later.largest_blocks != plan.largest_blocks and later.threads_ahead != plan.threads_ahead
+
+
+@pytest.mark.parametrize("sizes", [(60, 30, 32, 10), (130, 30, 10)], ids=str)
+def test_tiles_of_filled_blocks_go_side_by_side(sweep, monkeypatch, sizes):
+    x, y = data(500, sizes[0], 10, "float")
+    results = set()
+    for least in (2**62, 1):
+        monkeypatch.setattr(engine, "WIDE", least)
+        net = without_rows_when_filled(sizes)
+        net.fit(x, y, epochs=2, batch_size=256, learning_rate=0.1, seed=5, n_threads=2)
+        assert net._engine("loss").filled.plan.largest_blocks[0] > 0
+        results.add(net.graph.parameters.tobytes())
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("sizes", [(60, 30, 32, 6), (130, 30, 10)], ids=str)
+def test_bits_do_not_depend_on_threads(sweep, sizes):
+    x, y = data(500, sizes[0], sizes[-1], "sparse")
     results = []
     for n_threads in (1, 2, 5):
-        net = lightly_pruned()
+        net = lightly_pruned(sizes) if sizes[-1] == 6 else without_rows_when_filled(sizes)
         net.fit(x, y, epochs=2, batch_size=(100, 7), learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads)
         results.append(net.graph.parameters.copy())
     for other in results[1:]:
