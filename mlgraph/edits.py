@@ -17,13 +17,13 @@ import numpy as np
 from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, Wiring, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
+from mlgraph.graph import CONSTANT, NEURON, Graph
 from mlgraph.ids import ids_of
 from mlgraph.interrupts import uninterrupted
-from mlgraph.lowering import gather, is_live, runs, topological
+from mlgraph.lowering import is_live, topological
+from mlgraph.packing import Lists, pack, shared_lists
 from mlgraph.storage import PANEL, extend, write
 from mlgraph.views import Edge, Neuron, Node
-from mlgraph_ext import _topology
 
 
 class Rewired(NamedTuple):
@@ -71,27 +71,6 @@ class Edit(NamedTuple):
     records: int
     edits: int
     values: dict[str, Float32] | None = None
-
-
-class Lists(NamedTuple):
-    """Lists of sources, each once: where that of each node begins, int64, and what they hold, int32."""
-
-    start: Ints
-    pool: Ids
-
-
-def shared_lists(edges: Wiring) -> Lists:
-    """The lists of some neurons. Of neurons that lost the same source they are the same."""
-    return _shared(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source, np.zeros(len(edges.counts), bool))
-
-
-def _shared(start: Ints, count: Ids, pool: Ids, apart: Mask) -> Lists:
-    """Lists that are the same, once; each that is to stay `apart` has one of its own."""
-    first = np.empty(len(start), np.int64)
-    _topology.same_lists(start, count, pool, first)
-    first[apart] = np.flatnonzero(apart)
-    length = np.where(first == np.arange(len(first)), count, 0)
-    return Lists((np.cumsum(length) - length)[first], gather(pool, start, length))
 
 
 def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
@@ -403,87 +382,3 @@ def _forget(graph: Graph, nodes: int, records: int) -> None:
     for model in graph._models:
         model._had = model._had[:nodes]  # these numbers may be given to others
     graph.edits += 1
-
-
-# --- what edits leave behind -----------------------------------------------------------------------------------------
-
-
-class Packed(NamedTuple):
-    """The storage of some nodes without gaps: columns as those of a graph, and where each parameter stands now."""
-
-    start: Ints
-    pool: Ids
-    weights: Ints
-    stride: Ints
-    bias: Ints
-    origin: Ints
-
-
-def packed(graph: Graph, nodes: Ints) -> Packed:
-    """Lists of sources that some of these nodes reads, once each; weights record by record, and behind them the biases."""
-    start, count, pool = graph.topology()
-    # A file of operations that share arguments might claim more of these than there is memory for.
-    lists = _shared(start[nodes], count[nodes], pool, graph.codes[nodes] < NEURON)
-    owner, record = _owners(graph, nodes)
-    n = np.where(graph.codes[owner] >= NEURON, count[owner], 1)
-    ends = np.cumsum(n)
-    at, stride, bias = (column[record] for column in graph.storage.places)
-    has = bias >= 0
-    origin = np.concatenate([runs(at, stride, n, graph.storage.used), bias[has]])
-    new_bias = np.where(has, n.sum() + np.cumsum(has) - 1, -1)
-    origin = np.concatenate([origin, np.full(-len(origin) % PANEL, -1)])
-    return Packed(*lists, ends - n, np.ones(len(n), np.int64), new_bias, origin)
-
-
-def _owners(graph: Graph, nodes: Ints) -> tuple[Ints, Ints]:
-    """Those of the nodes that have records, in the order of these; the records."""
-    owner = nodes[graph.codes[nodes] >= PARAMETER]
-    record = np.array(graph._data, np.int64)[owner]
-    order = np.argsort(record)
-    return owner[order], record[order]
-
-
-def compacted(graph: Graph, keep: Mask) -> tuple[Graph, Ints]:
-    """A graph of these nodes alone, with parameters and optimizer state of its own; what number each has there.
-
-    None of them reads one that goes. All inputs stay.
-    """
-    keep = keep | (graph.codes == INPUT)
-    nodes, number = np.flatnonzero(keep), np.where(keep, np.cumsum(keep) - 1, -1)
-    new, code, data = packed(graph, nodes), graph.codes[nodes], np.array(graph._data, np.int64)[nodes]
-    owner, record = _owners(graph, nodes)
-    other, constant = Graph(), code == CONSTANT
-    other._constants.extend(np.array(graph._constants)[data[constant]].tolist())
-    data[constant] = np.arange(np.count_nonzero(constant))
-    data[np.searchsorted(nodes, owner)] = np.arange(len(owner))
-    for column, numbers in (
-        (other._code, code), (other._start, new.start), (other._count, graph.counts[nodes]), (other._data, data),
-        (other._born, np.full(len(nodes), -1)), (other._pool, number[new.pool]),
-        (other._inputs, number[np.array(graph._inputs, np.int64)]),
-    ):  # fmt: skip
-        extend(column, numbers)
-    other._names = {int(number[node]): name for node, name in graph._names.items() if keep[node]}
-    storage = other.storage = graph.storage.copy()
-    for name, column in zip(("weights", "stride", "bias", "made"), storage.columns, strict=True):
-        setattr(storage, name, type(column)(column.typecode, np.array(column)[record].astype(column.typecode).tobytes()))
-    storage.move(new.origin, new.weights, new.stride, new.bias)
-    return other, number
-
-
-def in_use(graph: Graph) -> int:
-    """Elements of the pool and of the parameter vector that some node needs."""
-    start, count, _ = graph.topology()
-    reads = np.flatnonzero(count)
-    _, first = np.unique(start[reads], return_index=True)
-    return int(count[reads[first]].sum()) + graph.n_parameters
-
-
-def pack(graph: Graph, *, most: float = 1.0) -> None:
-    """Pack the storage if what is not in use is more than `most` times what is."""
-    if len(graph._pool) + graph.storage.used <= (1 + most) * in_use(graph) + 1024:
-        return
-    new = packed(graph, np.arange(len(graph)))
-    start, pool = type(graph._start)("q", new.start.tobytes()), type(graph._pool)("i", new.pool.tobytes())
-    with uninterrupted():
-        graph._start, graph._pool = start, pool
-    graph.storage.move(new.origin, new.weights, new.stride, new.bias)

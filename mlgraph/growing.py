@@ -17,7 +17,8 @@ from mlgraph.graph import INPUT, Graph
 from mlgraph.lowering import topological
 from mlgraph.network import Network
 from mlgraph.plan import Plan
-from mlgraph.pruning import SCOPES, Criterion, Data, Scores, accumulated, asked, best_of, check_scores, in_blocks, required_data
+from mlgraph.pruning import SCOPES
+from mlgraph.scores import Criterion, Data, Scores, accumulated, asked, best_of, check_scores, in_blocks, required_data
 from mlgraph.threads import checked_threads
 from mlgraph.trace import trace
 

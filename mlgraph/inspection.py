@@ -21,7 +21,7 @@ from mlgraph.lowering import gather, topological
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
 from mlgraph.plan import Plan
-from mlgraph.pruning import layers_of, levels_of
+from mlgraph.scores import layers_of, levels_of
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
 from mlgraph_ext import _topology

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.edits import packed
 from mlgraph.graph import NEURON, Graph
+from mlgraph.packing import packed
 
 Arrays = dict[str, npt.NDArray[Any]]
 

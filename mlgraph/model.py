@@ -213,7 +213,7 @@ class Model:
         (one of probabilities keeps all of its own). The copy computes the same, shares nothing with this model, and has no
         history. Its `sparsity` is that of the neurons that it has.
         """
-        from mlgraph.edits import compacted
+        from mlgraph.packing import compacted
 
         self._require_outputs()
         with self.graph.lock:
@@ -319,7 +319,7 @@ class Model:
             `values` are those of the outputs; `edges` has the derivative for each weight, in the order of `Graph.edges`.
         """
         from mlgraph.function import Gradients, places_in
-        from mlgraph.pruning import accumulated
+        from mlgraph.scores import accumulated
 
         examples, loss = self._examples_and_loss(x, y)
         if len(examples) == 0:
@@ -503,8 +503,8 @@ class Model:
         OSError
             If it cannot be written; what stood at `path` is still there.
         """
-        from mlgraph.edits import pack
         from mlgraph.modelfile import save
+        from mlgraph.packing import pack
 
         with self.graph.lock:
             self._engine("loss")  # lays out the parameters, if edits have left any behind

@@ -24,7 +24,8 @@ from mlgraph.examples import Examples
 from mlgraph.growing import fill_layers
 from mlgraph.model import Model
 from mlgraph.network import Network
-from mlgraph.pruning import SCOPES, check_criterion, check_room, gradient, keep_best, layers_of, prune, room
+from mlgraph.pruning import SCOPES, check_room, keep_best, prune, room
+from mlgraph.scores import check_criterion, gradient, layers_of
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 

@@ -7,7 +7,7 @@ import pytest
 from scored import DATA, X, Y, network, slopes, weights
 
 import mlgraph
-from mlgraph import pruning
+from mlgraph import scores
 from mlgraph.arrays import Edges
 from mlgraph.growing import absent, fill_layers
 
@@ -45,9 +45,9 @@ def test_in_blocks(scope, size, seed):
 def test_scores_of_blocks():
     """On the scale of the scores, for with `scope="layer"` layers are compared by how far they are from what each keeps."""
     score, together = np.array([3.0, 1.0, 4.0, -2.0]), np.array([0, 1, 0, 2])
-    np.testing.assert_allclose(pruning._of_blocks(score, together, "magnitude"), [12.5**0.5, 1, 12.5**0.5, 2])
-    np.testing.assert_allclose(pruning._of_blocks(score, together, max), [3.5, 1, 3.5, -2])
-    np.testing.assert_array_equal(pruning._of_blocks(score, together, "random"), [3, 1, 3, -2])
+    np.testing.assert_allclose(scores._of_blocks(score, together, "magnitude"), [12.5**0.5, 1, 12.5**0.5, 2])
+    np.testing.assert_allclose(scores._of_blocks(score, together, max), [3.5, 1, 3.5, -2])
+    np.testing.assert_array_equal(scores._of_blocks(score, together, "random"), [3, 1, 3, -2])
 
 
 def test_blocks_of_equal_weights_stay_whole():
@@ -88,13 +88,13 @@ def test_operations_are_no_neurons_of_a_block():
         x[0] * x[1]
     model = mlgraph.Model(g, y, loss="squared_error")
     edges = Edges(*np.array([[0, 1] * 4, np.repeat([n.id for n in y], 2), [0] * 8]))
-    assert pruning._block_of(model, edges, 4).tolist() == [0, 1] * 4
+    assert scores._block_of(model, edges, 4).tolist() == [0, 1] * 4
 
 
 def test_blocks_of_infinite_scores():
     """What is infinite is compared as a large number is. There may be no scores at all."""
-    assert len(pruning._of_blocks(np.zeros(0), np.zeros(0, np.int64), "magnitude")) == 0
-    np.testing.assert_array_equal(pruning._of_blocks(np.array([1e300, 3e300]), np.zeros(2, int), max), [2e300] * 2)
+    assert len(scores._of_blocks(np.zeros(0), np.zeros(0, np.int64), "magnitude")) == 0
+    np.testing.assert_array_equal(scores._of_blocks(np.array([1e300, 3e300]), np.zeros(2, int), max), [2e300] * 2)
     net, other = network(False), network(False)
     net.prune(0.4, by=lambda edges: np.where(edges.source % 2, np.inf, -np.inf), block=4)
     other.prune(0.4, by=lambda edges: np.where(edges.source % 2, 1.0, -1.0), block=4)

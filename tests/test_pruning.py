@@ -8,8 +8,9 @@ from editable import everything
 from scored import DATA, EDGES, X, Y, best, layer_of, network, slopes, weights
 
 import mlgraph
-from mlgraph import growing, pruning
+from mlgraph import growing
 from mlgraph.arrays import Edges
+from mlgraph.scores import gradient as gradient_of
 
 
 def of_use(net, edges):
@@ -131,8 +132,8 @@ def test_any_graph():
 def test_gradients_do_not_depend_on_threads(n_threads):
     net = network()
     net.prune(0.5)
-    want = pruning.gradient(net, X, Y, n_threads=1)
-    assert pruning.gradient(net, X, Y, n_threads=n_threads).tobytes() == want.tobytes()
+    want = gradient_of(net, X, Y, n_threads=1)
+    assert gradient_of(net, X, Y, n_threads=n_threads).tobytes() == want.tobytes()
     layers = growing.absent(net)
     for a, b in zip(*(growing.absent_gradient(net, layers, X, Y, n) for n in (1, n_threads)), strict=True):
         assert a.tobytes() == b.tobytes()
@@ -140,7 +141,7 @@ def test_gradients_do_not_depend_on_threads(n_threads):
 
 def test_the_gradient_of_many_examples_is_taken_in_steps(monkeypatch):
     net, x, y = network(), np.tile(X, (8, 1))[:700], np.tile(Y, 8)[:700]
-    whole = pruning.gradient(net, x, y)
+    whole = gradient_of(net, x, y)
     steps, run = [], mlgraph.engine.Engine.run
 
     def spy(self, *arguments, **options):
@@ -151,7 +152,7 @@ def test_the_gradient_of_many_examples_is_taken_in_steps(monkeypatch):
     real = net._engine("loss").plan
     monkeypatch.setattr(type(real), "n_slots", property(lambda self: 2**16))
     net._engine("loss")._memory = mlgraph.storage.aligned(0)
-    np.testing.assert_allclose(pruning.gradient(net, x, y), whole, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(gradient_of(net, x, y), whole, rtol=1e-4, atol=1e-7)
     assert steps == [10, 1]
 
 

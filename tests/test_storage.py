@@ -8,7 +8,7 @@ import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph import arrays, edits, graph, storage
+from mlgraph import arrays, graph, packing, storage
 from mlgraph.storage import PANEL
 
 
@@ -24,10 +24,10 @@ def test_storage_stays_in_proportion():
             g.add_edge(missing[rng.integers(0, len(missing))], neuron, 1.0)
         else:
             neuron.edges[rng.integers(0, len(neuron.sources))].prune()
-        assert len(g._pool) + g.storage.used <= 2 * edits.in_use(g) + 1024
+        assert len(g._pool) + g.storage.used <= 2 * packing.in_use(g) + 1024
     before = everything(g)
-    edits.pack(g, most=-1)
-    assert everything(g) == before and edits.in_use(g) == len(g._pool) + g.storage.used - -g.n_parameters % PANEL
+    packing.pack(g, most=-1)
+    assert everything(g) == before and packing.in_use(g) == len(g._pool) + g.storage.used - -g.n_parameters % PANEL
 
 
 def test_a_copy_is_a_graph_of_its_own():

@@ -1,0 +1,107 @@
+"""What a path to each output takes, of the edges of a model: the strongest edges that are one, and the fewest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.array_types import Mask
+from mlgraph.arrays import Wiring
+from mlgraph.graph import NEURON, Graph
+from mlgraph.lowering import is_live, topological
+from mlgraph.model import Model
+from mlgraph.scores import Scores
+from mlgraph.storage import FROZEN
+from mlgraph_ext import _topology
+
+FEW_EQUAL = 16
+"""Edges as strong as the weakest that is kept that may go without a closer look, which takes another pass over all."""
+
+
+def present(model: Model, edges: Wiring) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of all edges those that are alive for other models alone, and those for this one."""
+    alive = model.graph.alive()
+    there = alive[edges.source] & alive[edges.target]
+    own = model._needed()[edges.target]
+    return np.flatnonzero(there & ~own), np.flatnonzero(there & own)
+
+
+def strongest(
+    model: Model, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], score: Scores, held: Mask,
+    *, all_sources: bool = True,
+) -> tuple[Scores, Mask]:  # fmt: skip
+    """Of each edge the strength of the strongest path through it to an output; which edges are on those that stay.
+
+    A path is as strong as its edge of the lowest score; those that are `held` make none weak. What is kept for being best by
+    that, and not by its own score alone, leads from something that is alive to an output, and no output that such edges reach
+    needs more of them. What stays is one path to each output, and one through each edge that is held.
+    """
+    graph = model.graph
+    start, count, pool = graph.topology()
+    order, first = topological(graph, start, count, pool)[1], np.full(len(graph), -1)
+    first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
+    live = is_live(graph.codes, start, count, pool, order[:0])
+
+    def through(ends: Collection[int]) -> tuple[Scores, Mask]:
+        given, strength, chosen = np.full(len(held), -np.inf), np.empty(len(held)), held.copy()
+        given[others], given[mine] = np.inf, score
+        given[held] = np.inf
+        up, down = np.where(live, np.inf, -np.inf), np.full(len(graph), -np.inf)
+        down[sorted(ends)] = np.inf
+        _topology.strongest(start, count, pool, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
+        return strength, chosen
+
+    # Paths to outputs of other models stay as well; but they make nothing of this model strong.
+    strength, chosen = through(graph.protected())
+    return (strength if graph.protected() <= set(model._sinks) else through(model._sinks)[0]), chosen
+
+
+def refined(
+    model: Model, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], score: Scores, strength: Scores,
+    held: Mask, wanted: int,
+) -> Scores:  # fmt: skip
+    """Strengths of which few are equal, where some equal ones are kept and some are not, if scores tell them from each other.
+
+    Behind one weak edge all are as weak. If it stays, they are as strong as the paths through them and it are without it.
+    """
+    for _ in range(len(model.graph)):
+        if not 0 < wanted < len(mine):
+            break
+        least = np.partition(strength, len(mine) - wanted)[len(mine) - wanted]
+        equal = strength == least
+        if np.isinf(least) or np.count_nonzero(strength >= least) <= wanted + FEW_EQUAL:
+            break
+        now = np.where(strength > least, np.inf, -np.inf)
+        now[equal] = np.where(score[equal] <= least, np.finfo(float).max, score[equal])  # infinite is what is held alone
+        found = strongest(model, edges, others, mine, now, held)[0][mine]
+        if (found[equal] == found[equal][0]).all():
+            break
+        strength = np.where(equal, found, now)
+    return strength
+
+
+def fewest(
+    model: Model, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], held: Mask,
+    *, all_sources: bool = True,
+) -> Mask:  # fmt: skip
+    """Few edges that are a path to each output, and one through each edge that is `held`."""
+    # Paths by the sources that most read, and of these by the first, have most in common.
+    source = edges.source[mine]
+    score = np.bincount(source)[source] - source / len(model.graph)
+    return strongest(model, edges, others, mine, score, held, all_sources=all_sources)[1]
+
+
+def frozen_edges(graph: Graph, edges: Wiring, mine: npt.NDArray[np.int64], in_training: bool) -> Mask:
+    """Which edges are frozen, of `mine`; none but in training."""
+    frozen, storage = np.zeros(len(edges.source), bool), graph.storage
+    if in_training and FROZEN in storage.state:
+        frozen[mine] = storage.state_vector(FROZEN, fresh=False)[edges.place[mine]] > 0
+    return frozen
+
+
+def cuts_off(graph: Graph, edges: Wiring, held: Mask) -> bool:
+    """Whether to some output there is no path, for want of room in a layer."""
+    outputs = np.array(sorted(graph.protected()), np.int64)
+    return not np.isin(outputs[graph.codes[outputs] >= NEURON], edges.target[held]).all()

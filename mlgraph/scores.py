@@ -1,0 +1,213 @@
+"""Scores of edges and neurons, by a criterion, and the best of each group by them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.array_types import Float32, Ids, Mask
+from mlgraph.arrays import Edges, wiring
+from mlgraph.checks import real_array, shown
+from mlgraph.engine import Engine
+from mlgraph.examples import Examples
+from mlgraph.graph import NEURON, Graph
+from mlgraph.lowering import topological
+from mlgraph.model import Model
+from mlgraph.network import Network
+from mlgraph.views import Neuron
+
+Data = tuple[Any, Any]
+Scores = npt.NDArray[np.float64]
+Criterion = str | Callable[..., npt.ArrayLike]
+
+
+def check_criterion(by: Criterion) -> None:
+    """Raise ValueError if there is no such criterion to prune by."""
+    if not callable(by) and not (isinstance(by, str) and by in ("magnitude", "saliency", "random")):
+        raise ValueError(f"by: expected magnitude, saliency, random or a callable, came {shown(by)}")
+
+
+def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:
+    """Gradient of the mean loss over data for training, in the places of the parameter vector; zero for padding."""
+    examples, loss = model._examples_and_loss(x, y, "data ")
+    examples.check_trainable()
+    return accumulated(model._engine("loss"), examples, n_threads, **loss)
+
+
+def accumulated(engine: Engine, examples: Examples, n_threads: int | None, **loss: Any) -> Float32:
+    """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory."""
+    graph, n = engine.graph, len(examples)
+    size = min(n, engine.plan.examples_at_once)
+    full = n // size
+    total = np.zeros(len(graph.parameters), np.float32)
+    for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
+        if length:
+            graph.storage.state_vector("gradient", fresh=True)
+            try:
+                engine.run(
+                    examples, **loss, first=first + size * np.arange(steps), size=np.full(steps, length),
+                    optimizer="accumulate", backward=True, n_threads=n_threads,
+                )  # fmt: skip
+            finally:
+                part = graph.storage.state.pop("gradient")
+            total += part if loss["loss"] == "cotangent" else part * np.float32(length / n)
+    return total
+
+
+def required_data(who: str, by: str, data: Data | None) -> Data:
+    """(x, y) as it was given; ValueError if it was not."""
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise ValueError(f"data: expected (x, y) to {who} by {by}, came {'none' if data is None else shown(data)}")
+    return data[0], data[1]
+
+
+def asked(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, what: str) -> Scores:
+    """The scores that a callable gives n edges or neurons. It may run the graph, which may move the parameters."""
+    edits = graph.edits
+    array = real_array("by", by(things)).astype(np.float64)
+    if graph.edits != edits:
+        raise RuntimeError("by: expected a criterion that leaves the graph as it is, came one that has edited it")
+    if array.shape != (n,):
+        raise ValueError(f"by: expected a score for each {what}, shape ({n},), came {array.shape}")
+    return array
+
+
+def check_scores(score: Scores) -> None:
+    """Raise ValueError if one is NaN."""
+    if np.isnan(score).any():
+        raise ValueError("by: expected scores that are numbers, came nan")
+
+
+def best_of(
+    score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any], own: Scores | None = None,
+    together: npt.NDArray[np.int64] | None = None,
+) -> Mask:  # fmt: skip
+    """The best of each group, `wanted[group]` of them; of equal ones some at random, always the same.
+
+    The first of equal ones would be those of one layer. Where `score` is that of a path, the scores of its members by
+    themselves, `own`, come before chance: first those that make it weak, without which the others are of no use. Chance
+    takes what has one number in `together` one after the other.
+    """
+    keep, random = np.zeros(len(score), bool), np.random.default_rng(0)  # one: groups of one size lose other places
+    for mine, most in _members(group, wanted):
+        if most >= len(mine):
+            keep[mine] = True
+        elif most > 0:
+            values = score[mine]
+            least = np.partition(values, len(values) - most)[len(values) - most]
+            keep[mine[values > least]] = True
+            equal = random.permutation(mine[values == least])
+            if together is not None:
+                place = random.permutation(len(score))
+                equal = equal[np.argsort(place[together[equal]], kind="stable")]
+            if own is not None:
+                equal = equal[np.argsort(-np.where(own[equal] <= least, np.inf, own[equal]), kind="stable")]
+            keep[equal[: most - np.count_nonzero(values > least)]] = True
+    return keep
+
+
+def in_blocks(
+    model: Model, edges: Edges, score: Scores, by: Criterion, block: int
+) -> tuple[Scores, npt.NDArray[np.int64] | None]:
+    """For each edge the score of its block, and a number that those of the block have in common; none for blocks of one."""
+    if block == 1:
+        return score, None
+    check_scores(score)
+    together = _block_of(model, edges, block)
+    return _of_blocks(score, together, by), together
+
+
+def layers_of(model: Model) -> npt.NDArray[np.int64]:
+    """The layer of each node, behind them one for all nodes that are in none; the level of each, where there are no layers."""
+    if not isinstance(model, Network):
+        return levels_of(model.graph)
+    number = np.full(len(model.graph), len(model.layers))
+    for i, layer in enumerate(model.layers):
+        number[layer._ids.start : layer._ids.stop] = i
+    return number
+
+
+def levels_of(graph: Graph) -> npt.NDArray[np.int64]:
+    """The level of each node: nodes of one level do not depend on each other."""
+    return topological(graph, *graph.topology())[0].astype(np.int64)
+
+
+def slope_for(model: Model, by: Criterion, data: Data | None, n_threads: int | None) -> Float32 | None:
+    """The gradient, if the criterion takes it."""
+    if isinstance(by, str) and by == "saliency":
+        return gradient(model, *required_data("prune", by, data), n_threads)
+    check_criterion(by)
+    return None
+
+
+def neuron_scores(
+    graph: Graph, hidden: Ids, by: Criterion, slope: Float32 | None, random: np.random.Generator
+) -> Scores:
+    """Scores of neurons.
+
+    The magnitude is the norm of the incoming weights times that of the outgoing ones, which scaling the one against the
+    other leaves as it is. The saliency is the sum of weight x gradient over the outgoing edges: what the loss loses, to first
+    order, with the neuron's value (Molchanov et al. 2017, Pruning convolutional neural networks).
+    """
+    if callable(by):
+        return asked(graph, by, [Neuron(graph, i) for i in hidden.tolist()], len(hidden), "neuron")
+    if by == "random":
+        return random.random(len(hidden))
+    edges = wiring(graph)
+    weight = graph.parameters[edges.place].astype(np.float64)
+    if slope is not None:
+        return np.abs(np.bincount(edges.source, weight * slope[edges.place], len(graph)))[hidden]
+    into, out = (np.bincount(ids, weight**2, len(graph))[hidden] for ids in (edges.target, edges.source))
+    return np.asarray(np.sqrt(into * out))
+
+
+def _block_of(model: Model, edges: Edges, block: int) -> npt.NDArray[np.int64]:
+    """A number for each edge, one for those that lead from the same source to neurons of the same block."""
+    graph, layer = model.graph, layers_of(model)
+    place = np.cumsum(graph.codes >= NEURON) - 1  # among the neurons as they were made, which no cut changes
+    if isinstance(model, Network):
+        for one in model.layers:
+            place[one._ids.start : one._ids.stop] -= place[one._ids.start]
+    number = np.unique(layer * len(graph) + place // block, return_inverse=True)[1]
+    return np.asarray(np.unique(number[edges.target] * len(graph) + edges.source, return_inverse=True)[1])
+
+
+def _of_blocks(score: Scores, together: npt.NDArray[np.int64], by: Criterion) -> Scores:
+    """For each score that of all that have its number: the root of the mean square, of a callable's the mean.
+
+    A mean of what is random would be less so than one number, and blocks with few edges the first to be chosen or left.
+    """
+    if by == "random":
+        return score[np.unique(together, return_index=True)[1]][together]
+    limit = np.finfo(float).max / max(1, len(score))  # of what is added up: no sum is infinite
+    score = np.clip(score, -limit, limit) if callable(by) else np.minimum(np.abs(score), np.sqrt(limit)) ** 2
+    mean = np.bincount(together, score) / np.bincount(together)
+    return np.asarray((mean if callable(by) else np.sqrt(mean))[together])
+
+
+def comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Scores:
+    """Scores of several groups as distances from the lowest that each keeps, so that they can be compared; none is NaN.
+
+    What is infinite is what has no choice: of a group that keeps nothing -infinity.
+    """
+    check_scores(score)
+    if len(wanted) == 1:
+        return np.clip(score, np.finfo(float).min, np.finfo(float).max)
+    score = np.clip(score, np.finfo(float).min / 2, np.finfo(float).max / 2)
+    for mine, most in _members(group, wanted):
+        if most == 0:
+            score[mine] = -np.inf
+        elif len(mine):
+            least = len(mine) - min(most, len(mine))
+            score[mine] -= np.partition(score[mine], least)[least]
+    return score
+
+
+def _members(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+    """The members of each group, and how many are wanted."""
+    sizes = np.bincount(group, minlength=len(wanted))[: len(wanted)]
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)) if len(wanted) > 1 else [np.arange(len(group))]
+    return zip(members, wanted.astype(np.int64).tolist(), strict=False)
