@@ -10,7 +10,7 @@ import pytest
 from rivals import ALL, MODULES, network
 
 import mlgraph
-from mlgraph.mnist import PRESETS
+from mlgraph.app.recipe import PRESETS
 from mlgraph.plan import Plan
 
 EPOCHS = [((784, 32, 10), 128), ((784, 32, 10), 8), ((784, 32, 10), 1024), ((784, 300, 100, 10), 128), ((784, 1000, 10), 128)]

@@ -37,7 +37,7 @@ NARROW = PANELS_AT_ONCE * PANEL
 
 MOST_BEHIND = 2**14
 """Weights that every thread goes through for itself rather than wait for one of them: a step of 8 of 784-32-10 takes 6 to
-17 % less time so, that of 784-32-300-10 about as much, that of 784-32-500-10 up to 6 % more, on two threads."""
+14 % less time so, that of 784-32-300-10 about as much, that of 784-32-500-10 up to 6 % more, on two threads."""
 
 MOST_COLUMNS = 2**26
 """Columns of data that blocks and rows read by themselves: the kernels number `LANES` values of each in 32 bits."""

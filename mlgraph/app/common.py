@@ -11,7 +11,12 @@ import mlgraph
 from mlgraph.app.arguments import THREADS, Failure
 from mlgraph.datasets import DataError, Dataset, load_mnist
 
-__all__ = ["add_common_options", "check_fit", "complain", "count", "describe", "finite", "load_data", "load_model"]
+__all__ = [
+    "FAILED", "INTERRUPTED", "OK", "READER_GONE", "add_common_options", "check_fit", "complain", "count", "describe", "finite",
+    "load_data", "load_model",
+]  # fmt: skip
+
+OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13  # exit status; as in shells, signals follow 128
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,70 @@
+"""``python -m mlgraph.mnist evaluate``: how well a saved network does, and what it takes for what."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+import numpy as np
+
+import mlgraph
+from mlgraph.app.common import OK, add_common_options, check_fit, count, describe, finite, load_data, load_model
+from mlgraph.app.learning import MODEL
+
+__all__ = ["add_options", "run"]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", metavar="MODEL", help=f"a {MODEL} of a training run")
+    add_common_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate a saved network; exit status."""
+    threads = args.threads or mlgraph.default_threads()
+    net = load_model(args.model)
+    data = load_data(args.data)
+    check_fit(net, data, args.model)
+
+    test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
+    predicted = net.predict(data.test_x, n_threads=args.threads)
+    n_classes = net.layers[-1].size
+    confusion = np.zeros((n_classes, n_classes), np.int64)  # rows: what it is, columns: what it was taken for
+    np.add.at(confusion, (data.test_y, predicted), 1)
+    examples, right = confusion.sum(axis=1), confusion.diagonal()
+    mistakes = confusion - np.diag(right)
+
+    print(f"{args.model}: {describe(net)}")
+    print(f"{count(len(predicted), 'test example')}: accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}\n")
+    print("class  examples  accuracy  most often taken for")
+    for label in np.flatnonzero(examples):
+        most = [f"{other} ({mistakes[label, other]})" for other in _largest(mistakes[label], 3)]
+        share = right[label] / examples[label]
+        print(f"{label:5}  {examples[label]:8}  {share:8.2%}  {', '.join(most)}".rstrip())
+    if mistakes.any():
+        pairs = (divmod(int(index), n_classes) for index in _largest(mistakes.ravel(), 5))
+        listed = (f"{label} taken for {other} ({mistakes[label, other]})" for label, other in pairs)
+        print(f"\n{count(mistakes.sum(), 'mistake')}, most often {', '.join(listed)}")
+    if args.json:
+        result = {
+            "model": args.model,
+            "data": args.data,
+            "test_accuracy": test["accuracy"],
+            "test_loss": finite(test["loss"]),
+            "class_accuracy": [float(r / n) if n else None for r, n in zip(right, examples, strict=True)],
+            "confusion": confusion.tolist(),
+            "edges": net.n_edges,
+            "parameters": net.n_parameters,
+            "threads": threads,
+            "isa": mlgraph.ISA,
+        }
+        print(json.dumps(result))
+    sys.stdout.flush()
+    return OK
+
+
+def _largest(counts: np.ndarray, n: int) -> list[int]:
+    """Where the `n` largest counts stand, largest first, without zeros."""
+    return [index for index in np.argsort(-counts, kind="stable")[:n].tolist() if counts[index]]

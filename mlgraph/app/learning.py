@@ -1,0 +1,223 @@
+"""A run of training, as the commands ``train`` and ``prune`` make it: its options, and what it leaves in its folder."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mlgraph
+from mlgraph.app.arguments import SECONDS, Failure
+from mlgraph.app.common import INTERRUPTED, OK, add_common_options, complain, count, describe, finite
+from mlgraph.app.display import Display
+from mlgraph.app.recipe import Recipe
+from mlgraph.datasets import Dataset
+from mlgraph.fitting import checked_decay
+from mlgraph.modelfile import write_atomically
+from mlgraph.plotting import training_picture
+
+__all__ = ["BLOCK", "CHECKPOINT", "MODEL", "add_recipe_option", "add_run_options", "check_decay", "given_of", "learn"]
+
+# What a run leaves in its folder.
+MODEL, HISTORY, PICTURE, CHECKPOINT = "model.npz", "history.json", "training.png", "checkpoint.npz"
+
+DEFAULT_SECONDS = 60.0  # between checkpoints
+
+BLOCK = "neurons side by side that keep or lose a source together; 4 are swept faster than others"
+
+
+def add_recipe_option(group: Any, recipe: Recipe, name: str, kind: Callable[[str], Any], metavar: str, text: str) -> None:
+    """An option for a field of a recipe, whose default is this one's."""
+    value = getattr(recipe, name)
+    default = (":" if metavar == "A:B" else ",").join(map(str, value if isinstance(value, tuple) else [value]))
+    # Suppressed, so that what was given can be told from what was not, which the preset decides.
+    group.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar,
+                       help=f"{text} (default: {default})")  # fmt: skip
+
+
+def given_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What is given of a recipe."""
+    return {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}
+
+
+def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """Options that every run of training has; `out`: its folder by default."""
+    add_common_options(parser)
+    parser.add_argument("--out", metavar="DIR", default=out,
+                        help=f"folder for {MODEL}, {HISTORY} and {PICTURE} (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--checkpoint-every", type=SECONDS, metavar="SECONDS",
+                        help=f"keep all that a run needs to go on in {CHECKPOINT}, written anew this often")  # fmt: skip
+    parser.add_argument("--resume", action="store_true",
+                        help=f"go on from {CHECKPOINT} if there is one, given the options that its run had; write it as well "
+                             f"(default: every {DEFAULT_SECONDS:.0f} seconds)")  # fmt: skip
+    parser.add_argument("--no-plot", action="store_true", help=f"write no {PICTURE}")
+    parser.add_argument("--live", action="store_true", help="draw the picture in a window while training")
+    parser.add_argument("--quiet", action="store_true", help="print errors only, and what --json asks for")
+
+
+def check_decay(recipe: Recipe) -> None:
+    """Raise Failure if a step would take more of the weights than there is."""
+    try:
+        checked_decay(recipe.weight_decay, max(recipe.learning_rate))
+    except ValueError as error:
+        raise Failure(f"argument --weight-decay: {str(error).partition(': ')[2]}") from None
+
+
+def learn(
+    args: argparse.Namespace, asked: dict[str, Any], recipe: Recipe, net: mlgraph.Network, data: Dataset,
+    before: dict[str, float] | None = None,
+) -> int:  # fmt: skip
+    """Train a network, save it, and say how it went; exit status.
+
+    `asked`: what its record says of how it was called. `before`: what it was evaluated to, if it had learned before.
+    """
+    threads = args.threads or mlgraph.default_threads()
+    n_examples = len(data.train_x)
+    out = _prepare_folder(args.out)
+
+    display = Display(quiet=args.quiet, edges=recipe.sparsity > 0)
+    display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
+    if before:
+        sparser = ": sparser than asked for, so nothing will be cut" if net.sparsity > recipe.sparsity else ""
+        display.say(f"test accuracy before {before['accuracy']:.2%}, sparsity {net.sparsity:.2%}{sparser}")
+    ending = f"{count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
+    if args.live:
+        display.open_live(f"{describe(net)}, {ending}", n_epochs=recipe.epochs, epoch_size=n_examples)
+    display.open_bar(n_examples * recipe.epochs)
+
+    checkpoint = out / CHECKPOINT if args.resume or args.checkpoint_every is not None else None
+    interrupted = False
+    start = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("default", "checkpoint: ", RuntimeWarning)
+            warnings.showwarning = lambda message, *_: complain(str(message))
+            net.fit(
+                data.train_x,
+                data.train_y,
+                epochs=recipe.epochs,
+                batch_size=recipe.batch_size,
+                learning_rate=recipe.learning_rate,
+                optimizer=recipe.optimizer,
+                momentum=recipe.momentum,
+                weight_decay=recipe.weight_decay,
+                validation=(data.test_x, data.test_y),
+                seed=recipe.seed,
+                n_threads=args.threads,
+                callback=display,
+                checkpoint=checkpoint,
+                checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
+                resume=args.resume,
+                sparsify=recipe.schedule(net.sparsity),
+                on_nonfinite=recipe.on_nonfinite,
+            )
+    except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
+        raise Failure(f"argument --resume: {error}") from None
+    except ValueError as error:
+        if not str(error).startswith("sparsity: "):
+            raise
+        raise Failure(f"argument --{error}") from None
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        display.close_bar()
+    elapsed = time.perf_counter() - start
+    history = net.history
+    if not len(history.batch_examples):
+        raise Failure("interrupted before the first step, nothing saved", INTERRUPTED)
+
+    files = {"model": out / MODEL, "history": out / HISTORY}
+    net.save(files["model"])
+    if not args.no_plot:
+        try:
+            training_picture(history, out / PICTURE, title=f"{describe(net)}, {ending}", epoch_size=n_examples)
+            files["picture"] = out / PICTURE
+        except ImportError as error:
+            display.note(f"no picture: {error}")
+
+    test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
+    seen = int(history.batch_examples[-1])
+    # Validation and drawing are no part of training. A run that was cut short knows only the time on the clock, and where
+    # that does not show its beginning the time of its whole epochs.
+    seconds, timed = float(np.sum(history.epoch_seconds)), seen
+    if interrupted and args.resume:
+        timed = n_examples * len(history.epoch_seconds)
+    elif interrupted:
+        seconds = elapsed
+    rate = timed / max(seconds, 1e-9)
+    configuration = {
+        **asked,
+        "data": args.data,
+        "threads": threads,
+        "isa": mlgraph.ISA,
+        "edges": net.n_edges,
+        "parameters": net.n_parameters,
+    }
+    results = {
+        **({"accuracy_before": before["accuracy"], "loss_before": finite(before["loss"])} if before else {}),
+        **({"sparsity_reached": net.sparsity} if recipe.sparsity else {}),
+        "test_accuracy": test["accuracy"],
+        "test_loss": finite(test["loss"]),
+        # That of a network with more edges is not this one's.
+        "best_test_accuracy": max([test["accuracy"], *history.validation_accuracy[history.epoch_edges <= net.n_edges]]),
+        "train_seconds": seconds,
+        "examples_per_second": rate,
+        "epochs_trained": seen / n_examples,
+        "interrupted": interrupted,
+        "examples_left_out": int(history.batch_skipped.sum()),
+        "neurons_disconnected": int(np.sum(history.nonfinite_cut >= 0)),
+        "files": {role: str(path) for role, path in files.items()},
+    }
+    record = {"configuration": configuration, "results": results, "history": history.to_dict()}
+    write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
+
+    if interrupted:
+        complain(f"interrupted after {seen / n_examples:.2f} of {count(recipe.epochs, 'epoch')}; saved what there is"
+                 + (", and --resume goes on" if checkpoint else ""))  # fmt: skip
+    display.say(
+        f"test accuracy {test['accuracy']:.2%} (best {results['best_test_accuracy']:.2%}), "
+        f"{seconds:.2f} s of training, {rate:,.0f} examples/s"
+    )
+    if recipe.sparsity:
+        was = f", before {before['accuracy']:.2%}" if before else ""
+        left = f"sparsity {net.sparsity:.2%}, {count(net.n_edges, 'edge')} left"
+        display.say(f"{left}: test accuracy {test['accuracy']:.2%}{was}")
+    if len(history.nonfinite_step):
+        cut = int(np.sum(history.nonfinite_cut >= 0))
+        display.say(f"not finite: {count(len(history.nonfinite_step) - cut, 'example')} left out, {count(cut, 'neuron')} cut")
+    display.say("wrote " + ", ".join(map(str, files.values())))
+    if args.json:
+        print(json.dumps({**configuration, **results}), flush=True)
+
+    # Who watched the training wants to see its end; a script without a terminal must not wait for a click.
+    if display.live is not None and display.live.is_open and sys.stderr.isatty() and not interrupted:
+        display.note("close the window to end")
+        with contextlib.suppress(KeyboardInterrupt):  # as good a way to end as any, for all is saved
+            display.live.wait(history)
+    return INTERRUPTED if interrupted else OK
+
+
+def _prepare_folder(name: str) -> Path:
+    """The folder, made and known to be writable: before the training rather than after."""
+    folder = Path(name)
+    probe = folder / f"probe.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise Failure(f"argument --out: cannot write to {name!r}: {error.strerror}") from None
+    for file in (MODEL, HISTORY, PICTURE, CHECKPOINT):
+        if (folder / file).is_dir():
+            raise Failure(f"argument --out: cannot write {str(folder / file)!r}: it is a folder")
+    return folder

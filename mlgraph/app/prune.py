@@ -1,0 +1,53 @@
+"""``python -m mlgraph.mnist prune``: edges of a saved network are cut while what is left goes on learning."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, RATES, SEED, Failure
+from mlgraph.app.common import check_fit, load_data, load_model
+from mlgraph.app.learning import BLOCK, CHECKPOINT, MODEL, add_recipe_option, add_run_options, check_decay, given_of, learn
+from mlgraph.app.recipe import PRUNING
+
+__all__ = ["add_options", "run"]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("model", metavar="MODEL", help="a saved network")
+    recipe = parser.add_argument_group("the cut and the training meanwhile")
+    recipe.add_argument("--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges that is cut")
+    for name, kind, metavar, text in (
+        ("epochs", COUNT, "N", "passes over the data; in the last quarter nothing is cut any more"),
+        ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
+        ("learning_rate", RATES, "A:B", "from the first step to the last"),
+        ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
+        ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
+        ("block", COUNT, "N", BLOCK),
+        ("seed", SEED, "N", "decides all that is random"),
+    ):
+        add_recipe_option(recipe, PRUNING, name, kind, metavar, text)
+    add_run_options(parser, "mnist-pruned")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Cut a saved network while it learns, and save it; exit status."""
+    recipe = replace(PRUNING, **given_of(args))
+    check_decay(recipe)
+    net = load_model(args.model)
+    data = load_data(args.data)
+    check_fit(net, data, args.model)
+    for name in (MODEL, CHECKPOINT, f"{CHECKPOINT}.previous"):  # with its run, of which the others are
+        replaced = Path(args.out) / name
+        if replaced.exists() and replaced.samefile(args.model):
+            expected = "another folder than that of MODEL, which would be replaced"
+            raise Failure(f"argument --out: expected {expected}, came {args.out!r}")
+    if np.isnan(net.graph.parameters).any():
+        raise Failure(f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest")
+    names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "block", "seed")
+    configuration = {"model": args.model, **{name: getattr(recipe, name) for name in names}}
+    return learn(args, configuration, recipe, net, data, net.evaluate(data.test_x, data.test_y, n_threads=args.threads))
