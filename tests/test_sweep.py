@@ -206,6 +206,23 @@ def test_every_thread_sweeps_the_only_tile(sweep, monkeypatch, sizes, options, h
     check(layered(sizes, **options), x[:30], y[:30], n_threads=2)
 
 
+def test_parameters_that_are_nodes_are_for_all_threads_to_wait_for():
+    """They are the first units of a step, and would end the sweeps of those that come a little later."""
+    x, y = data(100, 200, 10, "sparse")[0], np.random.default_rng(1).random((100, 10))
+    results = set()
+    for n_threads in (1, 2, 3):
+        g, rng = mlgraph.Graph(), np.random.default_rng(0)
+        hidden = g.add_neurons(g.inputs(200), "tanh", weights=rng.normal(size=(20, 200)) / 20)
+        scale = g.parameter(0.5)
+        last = g.add_neurons(hidden, "tanh", weights=rng.normal(size=(10, 20)) / 5)
+        model = mlgraph.Model(g, [g[number] * scale for number in last])
+        model.fit(x, y, epochs=2, batch_size=8, learning_rate=0.01, n_threads=n_threads)
+        plan = model._engine("loss").plan
+        assert plan.threads_ahead and not plan.sweeps_alone and scale.value != 0.5
+        results.add(g.get_parameters().tobytes())
+    assert len(results) == 1
+
+
 @pytest.mark.parametrize("sizes", [(200, 10), (200, 26), (200, 20, 10)], ids=str)
 @pytest.mark.parametrize("why", ["not finite", "not certain"])
 def test_nothing_is_swept_after_a_bad_step(sweep, sizes, why):
