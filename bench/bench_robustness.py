@@ -9,7 +9,6 @@ import pytest
 from rivals import network
 
 import mlgraph_ext
-from mlgraph.engine import STATE
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import Guard
 from mlgraph.plan import KINDS, LANES
@@ -64,7 +63,7 @@ def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
     once = min(benchmark.stats.stats.data)
     note(floats=n, epoch=epoch, share_of_epoch=round(once / epoch, 5), data_once_a_fit=data)
     print(f"\n{'-'.join(map(str, hidden))}, {kind}: {once / epoch:.2%} of an epoch of {epoch:.4f} s, {data:.4f} s once a fit")
-    assert limit > 0 and STATE["momentum"] == ("first",) and np.isfinite(net.graph.parameters).all()
+    assert limit > 0 and np.isfinite(net.graph.parameters).all()
 
 
 @pytest.mark.benchmark(group="busy neighbour, epoch 784-32-10, batch 128")

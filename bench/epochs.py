@@ -123,7 +123,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
         for (panel, at), here in turns.items():
             scores = {turn.who: turn.accuracy() for turn in here}
             if min(scores.values()) < (0.3 if quick else 0.9):
-                raise AssertionError(f"{panel} {at}: an epoch that does not learn is none, came accuracies {scores}")
+                raise AssertionError(f"{panel} {at}: an epoch that does not learn is none, got accuracies {scores}")
             seconds: Times = {name: times for turn in here for name, times in turn.seconds.items()}
             points.append({"panel": panel, "at": at, "sizes": sizes, "batch": batch, "seconds": seconds, "accuracy": scores})
             fastest = (f"{LABELS[name]} {1e3 * min(times):.1f} ms" for name, times in seconds.items())
@@ -156,9 +156,9 @@ def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for run in runs[1:]:
         for fact in ("commit", "cpu", "isa", "threads"):
             if run["machine"][fact] != results["machine"][fact]:
-                raise SystemExit(f"expected runs of one {fact}, came {results['machine'][fact]} and {run['machine'][fact]}")
+                raise SystemExit(f"expected runs of one {fact}, got {results['machine'][fact]} and {run['machine'][fact]}")
         if run["versions"] != results["versions"]:
-            raise SystemExit(f"expected runs beside the same rivals, came {results['versions']} and {run['versions']}")
+            raise SystemExit(f"expected runs beside the same rivals, got {results['versions']} and {run['versions']}")
         results["peak"] = max(results["peak"], run["peak"])
         for point, other in zip(results["points"], run["points"], strict=True):
             point["bound"] = min(point["bound"], other["bound"])

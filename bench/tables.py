@@ -30,7 +30,7 @@ class Results:
         every = [bench for file in files for bench in file["benchmarks"]]
         sources = {(bench["extra_info"]["commit"], bench["extra_info"]["cpu"]) for bench in every}
         if len(sources) > 1:
-            raise SystemExit(f"expected benchmarks of one commit on one processor, came {sorted(sources)}")
+            raise SystemExit(f"expected benchmarks of one commit on one processor, got {sorted(sources)}")
         fastest: dict[tuple[str, Any], Bench] = {}
         for bench in every:
             key = bench["name"], bench["extra_info"].get("isa")

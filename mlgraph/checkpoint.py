@@ -78,7 +78,7 @@ class Checkpoint:
     ) -> None:
         self.path = Path(checks.path("checkpoint", path))
         if self.path.is_dir() or not self.path.parent.is_dir():
-            raise ValueError(f"checkpoint: expected a file in a folder that exists, came {shown(str(path))}")
+            raise ValueError(f"checkpoint: expected a file in a folder that exists, got {shown(str(path))}")
         self.previous = self.path.with_name(f"{self.path.name}.previous")
         self._every, self._model, self._n, self._state = float(every), model, n, state
         self._arguments = json.loads(json.dumps(arguments))
@@ -127,36 +127,36 @@ class Checkpoint:
         """Graph and state of the run in a file; or what tells that run from this one."""
         what: Any = header.get("checkpoint")
         require(isinstance(what, dict) and type(what.get("format")) is int, "no checkpoint: its header has none")
-        require(what["format"] == FORMAT, f"checkpoint: format: expected {FORMAT}, came {what['format']}: of another version")
+        require(what["format"] == FORMAT, f"checkpoint: format: expected {FORMAT}, got {what['format']}: of another version")
         arguments, digests = what.get("arguments"), what.get("digests")
         require(isinstance(arguments, dict) and isinstance(digests, dict), "checkpoint: expected arguments and digests")
         for name, here in self._arguments.items():
             if arguments.get(name) != here:
                 # Of `sgd` there are two kinds here; their momentum, which is compared before, tells one from the other.
                 then, now = ("sgd" if value == "momentum" else value for value in (arguments.get(name), here))
-                return f"{name} {then}; came {now}"
+                return f"{name} {then}; got {now}"
         for name, digest in self._digests.items():
             # The model may also be the one that the checkpoint holds.
             if digests.get(name) != digest and not (name == "model" and digest == _model_digest(model)):
                 return f"another {name}" if name == "model" else f"other {name}"
 
         ends = [(m.graph.n_inputs, m._outputs, m._loss_nodes, m._probabilities) for m in (model, self._model)]
-        require(ends[0] == ends[1], "checkpoint: expected the inputs, outputs and loss of the model, came others")
+        require(ends[0] == ends[1], "checkpoint: expected the inputs, outputs and loss of the model, got others")
 
         epoch, step, taken, seconds = (what.get(name) for name in ("epoch", "step", "taken", "seconds"))
         counts = all(type(count) is int and 0 <= count < 2**62 for count in (epoch, step, taken))
-        require(counts, f"checkpoint: epoch, step, taken: expected counts, came {epoch!r}, {step!r}, {taken!r}")
-        require(isinstance(seconds, float) and 0 <= seconds < np.inf, f"checkpoint: seconds: came {seconds!r}")
+        require(counts, f"checkpoint: epoch, step, taken: expected counts, got {epoch!r}, {step!r}, {taken!r}")
+        require(isinstance(seconds, float) and 0 <= seconds < np.inf, f"checkpoint: seconds: got {seconds!r}")
         history = History(**{name: arrays[f"history_{name}"].copy() for name in HISTORY})
         faults = len(arrays["history_nonfinite_step"])
         wanted = {"validation": epoch if self._validated else 0, "epoch": epoch, "nonfinite": faults}
         for name, column in vars(history).items():
             length = wanted.get(name.split("_")[0], taken + step)
-            require(len(column) == length, f"array history_{name}: expected {length} numbers, came {len(column)}")
+            require(len(column) == length, f"array history_{name}: expected {length} numbers, got {len(column)}")
         epochs, n = self._arguments["epochs"], self._n
         seen = int(history.batch_examples[-1]) - epoch * n if step else 0
         good = (epoch < epochs and seen in range(step > 0, n + 1)) or (epoch, step) == (epochs, 0)
-        require(good, f"checkpoint: expected a place in a run of {epochs} epochs, came step {step} of epoch {epoch}")
+        require(good, f"checkpoint: expected a place in a run of {epochs} epochs, got step {step} of epoch {epoch}")
         state = RunState(history, epoch, step, taken, seconds)
         graph = model.graph
         n = len(arrays["parameters"])

@@ -1,4 +1,4 @@
-"""What arguments must be. A mistake is one line that names the argument, what was expected and what came."""
+"""What arguments must be. A mistake is one line that names the argument, what was expected and what was got."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def plain(text: str) -> str:
 def whole(what: str, value: Any, least: int = 1, most: int | None = MOST) -> int:
     """`value` as an int; ValueError if it is no integer, a truth value, or out of range."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{what}: expected an integer of at least {least}, came {shown(value)}")
+        raise ValueError(f"{what}: expected an integer of at least {least}, got {shown(value)}")
     if most is not None and value > most:
-        raise ValueError(f"{what}: expected an integer of at most {most}, came {shown(value)}")
+        raise ValueError(f"{what}: expected an integer of at most {most}, got {shown(value)}")
     return int(value)
 
 
@@ -46,14 +46,14 @@ def share(what: str, value: Any, *, all: bool = False) -> float:
     """`value` as a float; ValueError if it is no number from 0 to below 1, or to 1 if it may be `all`."""
     is_share = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1  # type: ignore[operator]
     if not is_share or (value == 1 and not all):
-        raise ValueError(f"{what}: expected a number from 0 to {'' if all else 'below '}1, came {shown(value)}")
+        raise ValueError(f"{what}: expected a number from 0 to {'' if all else 'below '}1, got {shown(value)}")
     return float(value)
 
 
 def truth(what: str, value: Any) -> bool:
     """`value` as a bool, or a TypeError if it is none."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{what}: expected True or False, came {shown(value)}")
+        raise TypeError(f"{what}: expected True or False, got {shown(value)}")
     return bool(value)
 
 
@@ -61,7 +61,7 @@ def one_of(what: str, value: Any, names: Sequence[str]) -> str:
     """`value`, which is one of `names`, or else a ValueError."""
     if not isinstance(value, str) or value not in names:
         expected = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
-        raise ValueError(f"{what}: expected {expected}, came {shown(value)}")
+        raise ValueError(f"{what}: expected {expected}, got {shown(value)}")
     return value
 
 
@@ -70,41 +70,41 @@ def path(what: str, value: Any) -> str:
     try:
         text = os.fsdecode(value)
     except TypeError:
-        raise TypeError(f"{what}: expected a path, came {type(value).__name__}") from None
+        raise TypeError(f"{what}: expected a path, got {type(value).__name__}") from None
     try:
         possible = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         possible = False
-    if not possible:
-        raise ValueError(f"{what}: expected a path that a file may have, came {shown(value)}")
+    if not possible or not text:
+        raise ValueError(f"{what}: expected a path that a file may have, got {shown(value)}")
     return text
 
 
 def number(what: str, value: Any) -> float:
     """`value` as a float that float32 can hold, infinities and NaN included; TypeError if it is no number."""
     if not isinstance(value, Real):
-        raise TypeError(f"{what}: expected a number, came {type(value).__name__}")
+        raise TypeError(f"{what}: expected a number, got {type(value).__name__}")
     try:
         result = float(value)
     except OverflowError:  # an integer
         result = float(np.finfo(np.float64).max)
     if LARGEST < abs(result) < np.inf:
-        raise ValueError(f"{what}: expected a number that float32 can hold, came {shown(value)}")
+        raise ValueError(f"{what}: expected a number that float32 can hold, got {shown(value)}")
     return result
 
 
 def real_array(what: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
     """An array of real numbers of any type; TypeError if `value` is none."""
     if type(value) is not np.ndarray and np.ma.is_masked(value):
-        raise TypeError(f"{what}: expected numbers, came an array that masks some of them")
+        raise TypeError(f"{what}: expected numbers, got an array that masks some of them")
     try:
         array = np.asarray(value)
     except ValueError:
-        raise TypeError(f"{what}: expected an array of numbers, came rows of different lengths") from None
+        raise TypeError(f"{what}: expected an array of numbers, got rows of different lengths") from None
     if array.dtype.kind not in "buif":
-        came = f"an array of {array.dtype}" if array.ndim else shown(value)
+        got = f"an array of {array.dtype}" if array.ndim else shown(value)
         hint = "; astype(float) may make them numbers" if array.ndim and array.dtype == object else ""
-        raise TypeError(f"{what}: expected numbers, came {came}{hint}")
+        raise TypeError(f"{what}: expected numbers, got {got}{hint}")
     return array if array.flags.aligned else array.copy()
 
 
@@ -113,10 +113,10 @@ def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) 
     array = real_array(what, value)
     if array.ndim != len(shape) or any(e is not None and e != s for e, s in zip(shape, array.shape, strict=True)):
         expected = ", ".join("n" if e is None else str(e) for e in shape) + "," * (len(shape) == 1)
-        raise ValueError(f"{what}: expected shape ({expected}), came {array.shape}")
+        raise ValueError(f"{what}: expected shape ({expected}), got {array.shape}")
     try:
         with np.errstate(over="raise"):
             return array.astype(np.float32, copy=False)
     except FloatingPointError:
         largest = np.abs(array[np.isfinite(array)]).max()
-        raise ValueError(f"{what}: expected numbers that float32 can hold, came {largest}") from None
+        raise ValueError(f"{what}: expected numbers that float32 can hold, got {largest}") from None

@@ -93,14 +93,14 @@ def load_mnist(folder: StrPath | None = None) -> Dataset:
     if test_x.shape[1:] != (height, width):
         raise DataError(
             f"{test_images}: expected images of {height} x {width} as in {train_images}, "
-            f"came {test_x.shape[1]} x {test_x.shape[2]}"
+            f"got {test_x.shape[1]} x {test_x.shape[2]}"
         )
     n_classes = max(2, int(train_y.max()) + 1)
     if test_y.max() >= n_classes:
         example = int(np.argmax(test_y >= n_classes))
         raise DataError(
             f"{test_labels}: expected labels below {n_classes}, the number of classes in {train_labels}, "
-            f"came {test_y[example]} at example {example}"
+            f"got {test_y[example]} at example {example}"
         )
     return Dataset(
         train_x.reshape(len(train_x), -1), train_y, test_x.reshape(len(test_x), -1), test_y, (height, width), n_classes
@@ -124,7 +124,7 @@ def _find(folder: Path, present: set[str], prefixes: tuple[str, ...], kind: str)
 def _read_split(images: Path, labels: Path) -> tuple[Bytes, Bytes]:
     x, y = read_idx(images, ndim=3), read_idx(labels, ndim=1)
     if len(x) != len(y):
-        raise DataError(f"{images}: expected {len(y)} images, one for each label in {labels}, came {len(x)}")
+        raise DataError(f"{images}: expected {len(y)} images, one for each label in {labels}, got {len(x)}")
     return x, y
 
 
@@ -169,28 +169,28 @@ def _parse(stream: io.BufferedIOBase, path: StrPath, ndim: int | None) -> Bytes:
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DataError(
             f"{path}: expected an IDX file, which starts with 00 00 {UINT8:02x} and the number of dimensions, "
-            f"came {magic.hex(' ') or 'an empty file'}"
+            f"got {magic.hex(' ') or 'an empty file'}"
         )
     _, _, element_type, n_dims = magic
     if element_type != UINT8:
         name = OTHER_TYPES.get(element_type, "unknown")
-        raise DataError(f"{path}: expected elements of type uint8 (0x{UINT8:02x}), came {name} (0x{element_type:02x})")
+        raise DataError(f"{path}: expected elements of type uint8 (0x{UINT8:02x}), got {name} (0x{element_type:02x})")
     if not 1 <= n_dims <= MAX_NDIM or ndim not in (None, n_dims):
-        raise DataError(f"{path}: expected {ndim or f'1 to {MAX_NDIM}'} dimensions, came {n_dims}")
+        raise DataError(f"{path}: expected {ndim or f'1 to {MAX_NDIM}'} dimensions, got {n_dims}")
 
     sizes = _read(stream, 4 * n_dims)
     if len(sizes) < 4 * n_dims:
-        raise DataError(f"{path}: expected a header of {4 + 4 * n_dims} bytes, came {4 + len(sizes)}")
+        raise DataError(f"{path}: expected a header of {4 + 4 * n_dims} bytes, got {4 + len(sizes)}")
     shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     n_bytes = math.prod(shape)
     if not 0 < n_bytes <= MAX_BYTES:
-        raise DataError(f"{path}: expected 1 to {MAX_BYTES} bytes of data, came a header that claims {shape}")
+        raise DataError(f"{path}: expected 1 to {MAX_BYTES} bytes of data, got a header that claims {shape}")
 
     # The byte too many tells an over-long file, and asking for it makes gzip verify its checksum.
     data = _read(stream, n_bytes + 1)
     if len(data) != n_bytes:
-        came = "more" if len(data) > n_bytes else len(data)
-        raise DataError(f"{path}: expected {n_bytes} bytes of data for the shape {shape}, came {came}")
+        got = "more" if len(data) > n_bytes else len(data)
+        raise DataError(f"{path}: expected {n_bytes} bytes of data for the shape {shape}, got {got}")
     # A copy: numpy asks the system for large pages, and shuffled examples are read from all of them.
     return np.frombuffer(data, np.uint8).reshape(shape).copy()
 

@@ -19,7 +19,7 @@ from mlgraph.checks import real_array, shown, whole
 from mlgraph.examples import Examples
 from mlgraph.formula import formula
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
-from mlgraph.ids import ids_of
+from mlgraph.ids import id_of, ids_of
 from mlgraph.lowering import gather, topological
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 from mlgraph.trace import trace
@@ -84,16 +84,19 @@ class Drawing:
     ) -> None:
         whole("limit", limit, 2)
         if not isinstance(nodes, Graph | Node | Sequence) or isinstance(nodes, str):
-            raise TypeError(f"nodes: expected a graph or nodes, came {type(nodes).__name__}")
+            raise TypeError(f"nodes: expected a graph or nodes, got {type(nodes).__name__}")
         listed = [nodes] if isinstance(nodes, Node) else [] if isinstance(nodes, Graph) else list(nodes)
         if not listed and not isinstance(nodes, Graph):
-            raise ValueError("nodes: expected a graph or at least one node, came none")
+            raise ValueError("nodes: expected a graph or at least one node, got none")
         if not all(isinstance(node, Node) for node in listed):
-            raise TypeError("nodes: expected nodes, came other things among them")
+            raise TypeError("nodes: expected nodes, got other things among them")
         for name, given in (("values", values), ("adjoints", adjoints)):
             if given is not None and not (isinstance(given, Mapping) and all(isinstance(v, Real) for v in given.values())):
-                raise TypeError(f"{name}: expected numbers by the ids of nodes, came {shown(given)}")
+                raise TypeError(f"{name}: expected numbers by the ids of nodes, got {shown(given)}")
         self._graph = graph = nodes if isinstance(nodes, Graph) else listed[0].graph
+        for name, given in (("values", values), ("adjoints", adjoints)):
+            for node in given or ():
+                id_of(graph, node, name)
         with graph.lock:
             self._code, (start, count, pool) = graph.codes, graph.topology()
             wanted = np.array(ids_of(graph, "nodes", listed) if listed else range(len(graph)), np.int32)
@@ -119,13 +122,16 @@ class Drawing:
         order = np.sort(order)
         keys = np.column_stack([level[order], self._code[order]])
         _, group, size = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
-        group = group.reshape(-1)
+        group, place = group.reshape(-1), level
         if len(size) > limit:
             # Inputs, and runs of levels.
             n = min(BANDS, limit - 1)
             keys = np.where(self._code[order] == INPUT, 0, 1 + level[order].astype(np.int64) * n // (level[order].max() + 1))
             fold = np.ones(len(order), bool)
             _, group = np.unique(keys, return_inverse=True)
+            # Not by their levels: constants of the first run may stand beside inputs that others of it read.
+            place = np.zeros(len(level), np.int64)
+            place[order] = keys
         elif len(order) > limit:
             largest = np.argsort(-size, kind="stable")
             boxes = len(order) - np.cumsum(size[largest] - 1)
@@ -139,7 +145,7 @@ class Drawing:
         self._box_of = np.full(len(self._code), -1)
         self._box_of[order] = box
         members = [order[box == i] for i in range(len(first))]
-        columns = np.unique(np.array([level[m].min() for m in members], int), return_inverse=True)[1].reshape(-1).tolist()
+        columns = np.unique(np.array([place[m].min() for m in members], int), return_inverse=True)[1].reshape(-1).tolist()
         return [
             self._box(m, column, bool(outputs.intersection(m.tolist())), level)
             for m, column in zip(members, columns, strict=True)
@@ -224,7 +230,7 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
     values: dict[int, float] = {}
     adjoints: dict[int, float] = {}
     if x is None and y is not None:
-        raise ValueError("y: expected an example x with it, came none")
+        raise ValueError("y: expected an example x with it, got none")
     if x is not None:
         values = _of_model(model, x, None, model._kept())
     if x is not None and y is not None:
@@ -276,7 +282,7 @@ def _example(graph: Graph, x: npt.ArrayLike) -> npt.NDArray[Any]:
     """One example as data of one row."""
     example = real_array("x", x)
     if example.shape != (graph.n_inputs,):
-        raise ValueError(f"x: expected one example of shape ({graph.n_inputs},), came {example.shape}")
+        raise ValueError(f"x: expected one example of shape ({graph.n_inputs},), got {example.shape}")
     return example[None]
 
 

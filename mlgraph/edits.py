@@ -82,9 +82,9 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
         what = [what]
     given, what = (what, ()) if isinstance(what, Edges) else (None, what)
     if isinstance(what, tuple) and len(what) == 2 and not any(isinstance(one, Edge | tuple) for one in what):
-        raise TypeError(f"{who}: expected [(source, target)] for an edge, or a list of neurons, came a pair that may be either")
+        raise TypeError(f"{who}: expected [(source, target)] for an edge, or a list of neurons, got a pair that may be either")
     if not isinstance(what, Iterable):
-        raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(what).__name__}")
+        raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(what).__name__}")
     ids: list[int] = []
     pairs: list[list[int]] = []
     for thing in what:
@@ -98,7 +98,7 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
                 raise type(error)(f"{who}: {error}") from None
             pairs.append(ids_of(graph, who, nodes))
         else:
-            raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), came {type(thing).__name__}")
+            raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(thing).__name__}")
     source, target = np.array(pairs, np.int64).reshape(-1, 2).T if given is None else _checked(graph, given, who)
     chosen, concerned = np.zeros((2, len(graph)), bool)
     chosen[ids] = concerned[ids] = concerned[target] = True
@@ -109,34 +109,36 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
         there = np.isin(wanted, key)
         if not there.all():
             missing = " to ".join(plain(graph[int(end[np.argmin(there)])].name) for end in (source, target))
-            raise ValueError(f"{who}: expected edges of the graph, came {missing}")
+            raise ValueError(f"{who}: expected edges of the graph, got {missing}")
         found |= np.isin(key, wanted)
     protected = graph.protected()
     outputs = [i for i in ids if i in protected]
     if outputs:
-        raise ValueError(f"{who}: expected neurons that are no outputs of a model, came {plain(graph[outputs[0]].name)}")
+        raise ValueError(f"{who}: expected neurons that are no outputs of a model, got {plain(graph[outputs[0]].name)}")
     return edges, found
 
 
 def _checked(graph: Graph, edges: Edges, who: str) -> list[Ints]:
     ends = [np.asarray(end) for end in (edges.source, edges.target)]
     if any(end.ndim != 1 or end.dtype.kind not in "iu" for end in ends) or len(ends[0]) != len(ends[1]):
-        came = " and ".join(f"{end.dtype} of shape {end.shape}" for end in ends)
-        raise TypeError(f"{who}: expected edges with a row of ids of sources, and one of targets as long, came {came}")
-    if any(len(end) and not 0 <= end.min() <= end.max() < len(graph) for end in ends):
-        raise ValueError(f"{who}: expected edges between nodes from 0 to {len(graph) - 1}, came others")
+        got = " and ".join(f"{end.dtype} of shape {end.shape}" for end in ends)
+        raise TypeError(f"{who}: expected edges with a row of ids of sources, and one of targets as long, got {got}")
+    for end in ends:
+        if len(end) and not 0 <= end.min() <= end.max() < len(graph):
+            worst = end.min() if end.min() < 0 else end.max()
+            raise ValueError(f"{who}: expected edges between nodes from 0 to {len(graph) - 1}, got node {worst}")
     return [end.astype(np.int64) for end in ends]
 
 
 def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     """`edges` as `grow` takes them; TypeError or ValueError if they are none, or could not come new."""
     if not isinstance(edges, Edges):
-        raise TypeError(f"{who}: expected mlgraph.Edges, came {type(edges).__name__}")
+        raise TypeError(f"{who}: expected mlgraph.Edges, got {type(edges).__name__}")
     source, target = _checked(graph, edges, who)
     weight = float_array(f"{who}: weights", edges.weight, source.shape)
     others = target[graph.codes[target] < NEURON]
     if len(others):
-        raise ValueError(f"{who}: expected edges that lead to neurons, came {graph[int(others[0])]!r}")
+        raise ValueError(f"{who}: expected edges that lead to neurons, got {graph[int(others[0])]!r}")
     present = wiring(graph, np.unique(target).astype(np.int32))
     key = target * len(graph) + source
     there = np.isin(key, present.target.astype(np.int64) * len(graph) + present.source)
@@ -144,12 +146,12 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     twice[np.unique(key, return_index=True)[1]] = False
     for wrong, expected in ((there, "an edge that is not there"), (twice, "each edge once")):
         if wrong.any():
-            came = " to ".join(plain(graph[int(end[np.argmax(wrong)])].name) for end in (source, target))
-            raise ValueError(f"{who}: expected {expected}, came {came}")
+            got = " to ".join(plain(graph[int(end[np.argmax(wrong)])].name) for end in (source, target))
+            raise ValueError(f"{who}: expected {expected}, got {got}")
     return Edges(source.astype(np.int32), target.astype(np.int32), weight)
 
 
-def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None:
+def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False, who: str = "prune") -> None:
     """Cut these edges, and with them all that then read a neuron that is not live.
 
     Parameters
@@ -159,6 +161,8 @@ def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None
     gone : bool, shape (edges,)
     sweep : bool
         Whether of `edges` those go, too, that lead to no output of a model.
+    who : str
+        What errors begin with.
 
     Raises
     ------
@@ -168,7 +172,7 @@ def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False) -> None
     old, new = edges.without(gone)
     lists = shared_lists(new)
     after = _sources(graph, new, lists)
-    live = _check(graph, *after)
+    live = _check(graph, who, *after)
     if not live.all():
         # Who else reads what is not live. To cut that makes no other node less live: one look is enough.
         readers = graph._readers(~live) & (graph.codes >= NEURON)
@@ -203,7 +207,7 @@ def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
     place = np.where(order < len(old.source), order, -1)
     new = Wiring(old.neurons, np.bincount(slot, minlength=len(neurons)).astype(np.int32), sources[order], place)
     lists = shared_lists(new)
-    _check(graph, *_sources(graph, new, lists))
+    _check(graph, "add_edge", *_sources(graph, new, lists))
     _rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
 
@@ -222,8 +226,8 @@ def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Ints, Ids, Ids]:
     return start, count, np.concatenate([pool, lists.pool])
 
 
-def _check(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
-    """Which nodes are live with these sources.
+def _check(graph: Graph, who: str, start: Ints, count: Ids, pool: Ids) -> Mask:
+    """Which nodes are live with these sources; errors begin with `who`.
 
     Raises
     ------
@@ -235,7 +239,7 @@ def _check(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
     for i in sorted(graph.protected()):
         if not live[i]:
             name = plain(graph[i].name)
-            raise ValueError(f"expected a path to every output of a model, came an edit that would cut off {name}")
+            raise ValueError(f"{who}: expected a path to every output of a model, got what would cut off {name}")
     return live
 
 
@@ -326,13 +330,13 @@ def undo(graph: Graph) -> None:
     """
     last = graph._last
     if graph._open is not None:
-        raise ValueError("undo: expected an edit that is over, came one within one_edit")
+        raise ValueError("undo: expected an edit that is over, got one within one_edit")
     if last is None or last.edits != graph.edits:
-        raise ValueError("undo: expected an edit as the last change of the graph, came none: one edit is kept, the last")
+        raise ValueError("undo: expected an edit as the last change of the graph, got none: one edit is kept, the last")
     if any(i >= last.nodes for i in graph.protected()):
         name = plain(graph[min(i for i in graph.protected() if i >= last.nodes)].name)
-        raise ValueError(f"undo: expected a last edit that added no outputs of a model, came one that added {name}")
-    _check(graph, *_as_before(graph, last))  # a model may have come since
+        raise ValueError(f"undo: expected a last edit that added no outputs of a model, got one that added {name}")
+    _check(graph, "undo", *_as_before(graph, last))  # a model may have come since
     take_back(graph, last)
     graph._last = None
 

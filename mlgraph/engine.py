@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from functools import cached_property
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from mlgraph.examples import Examples
 from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
 from mlgraph.interrupts import uninterrupted
-from mlgraph.plan import LANES, Plan
+from mlgraph.plan import LANES, Instruction, Plan
 from mlgraph.storage import FROZEN, PANEL, aligned
 from mlgraph.threads import threads_for
 from mlgraph.units import unit_floats, units_of
@@ -43,10 +43,7 @@ WIDE = 2**18
 """Weights of a dense block that the L2 cache holds no longer: each that comes from afar serves several tiles then."""
 
 FEW = LANES
-"""Examples of a step for which skipping zeros pays even where there are none: they are one tile, and one thread's otherwise.
-
-In a run whose steps differ in size the smallest decides for all of them.
-"""
+"""Steps of at most so many examples skip zeros whatever the data: they are one tile, and one thread's otherwise."""
 
 _START = np.zeros(1, np.int64)
 _NO_RATE = np.zeros(1, np.float32)
@@ -54,6 +51,44 @@ _NO_SLOTS = np.zeros(0, np.int32)
 _NO_EDGES = np.zeros(0, np.uint64)
 _NO_LOSS = np.zeros(1, np.int32)
 _NO_UNITS = np.zeros((0, 6), np.int64)
+
+
+class Choice(NamedTuple):
+    """How a run is swept.
+
+    Attributes
+    ----------
+    optimizer : str or None
+    sparse : bool
+        Whether dense blocks that read the data skip runs of zeros.
+    ahead : bool
+        Whether they make their sums before tiles are swept (``_ahead.pxi``).
+    as_bytes : bool
+        Whether rows that read the data read bytes (``_bytes.pxi``).
+    narrow : bool
+        Whether a copy of the data has the columns alone that are read.
+    n_tiles : int
+        Tiles that have memory at a time.
+    n_threads : int
+    wide, at_once : int
+        Tiles that go through a sweep side by side, and that a worker takes at once.
+    in_packs : bool
+        Whether gradients of rows are summed by whoever has swept a pack of tiles (``_packs.pxi``).
+    alone : bool
+        Whether the tile of a step that has one is swept by every worker (``_alone.pxi``).
+    """
+
+    optimizer: str | None
+    sparse: bool
+    ahead: bool
+    as_bytes: bool
+    narrow: bool
+    n_tiles: int
+    n_threads: int
+    wide: int
+    at_once: int
+    in_packs: bool
+    alone: bool
 
 
 class Engine:
@@ -83,7 +118,7 @@ class Engine:
         self._slots: dict[tuple[int, ...], tuple[npt.NDArray[np.int32], int]] = {(): (_NO_SLOTS, plan.n_slots)}
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
         self.width = int(plan.input_column.max(initial=-1)) + 1
-        self._prepared: tuple[tuple[Any, ...], tuple[Any, ...], bytes] | None = None
+        self._prepared: tuple[tuple[Any, ...], tuple[Float32 | None, ...], bytes] | None = None
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, Filling | None]]:
         # A copy has arrays of its own: the addresses that this one has prepared are not theirs.
@@ -183,7 +218,7 @@ class Engine:
         plan, n = self.plan, len(examples)
         if examples.array.shape[1] < self.width:
             # Inputs that were added, and read, since the data were checked: by a callback of `fit`.
-            raise ValueError(f"x: expected {self.width} columns, one for each input, came {examples.array.shape[1]}")
+            raise ValueError(f"x: expected {self.width} columns, one for each input, got {examples.array.shape[1]}")
         if size is None:
             first, size, rate, most = _START, np.array([n], np.int64), _NO_RATE, n
         else:
@@ -191,17 +226,13 @@ class Engine:
             rate = np.zeros(len(size), np.float32) if rate is None else np.asarray(rate, np.float32)
             most = int(size.max()) if len(size) else 0
         if len(size) > 1 and size.min() < 1:
-            raise ValueError(f"size: expected at least one example in every step, came {size.min()}")
+            raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
         n_threads = threads_for(n_threads, plan.work * most, len(size))
         value_slot, lowest_value = self._slots_of(values)
         adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
         loss_slot, lowest_loss = self._slots_of(loss_nodes)
-        n_in = len(plan.input_column)
-        # Neurons that read the data may take them otherwise than from slots of floats: dense blocks skip runs of zeros, if
-        # most are zero; sparse rows read bytes as they are.
-        direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
         storage = self.graph.storage
         vectors = [storage.vector, *(storage.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
         freezes = bool(optimizer) and optimizer != "accumulate" and FROZEN in storage.state
@@ -209,72 +240,13 @@ class Engine:
         frozen = own.pop() if freezes else None
         parameters, first_moment, second_moment, *_ = *own, None, None
         few = most <= FEW if few is None else few
-        # Dense data are not copied for it.
-        few = few and (n <= FEW or n_in == examples.array.shape[1])
-        sparse = direct and plan.dense_read_data and (few or examples.are_sparse) and self._weights_are_finite(parameters)
-        as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
-        input_column = plan.input_column
-        narrow = n_in < examples.array.shape[1] and (
-            sparse or (as_bytes and examples.pays_narrowed(input_column, int(size.sum())))
-        )
-        if narrow:
-            examples, input_column = examples.narrowed(input_column, n_threads), np.arange(n_in, dtype=np.int32)
-        # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.
-        ahead = sparse and (self._pays_ahead(n_threads, most) if optimizer else not training)
-        # Kernels of rows take tiles side by side, if that leaves some for every thread; so do large dense blocks.
-        (first_row, end), pack, tiles = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES, -(-most // LANES)
-        wide = pack if end and n_threads <= -(-tiles // pack) else 1
-        if plan.largest_blocks[sparse] >= WIDE:
-            wide = _side_by_side(tiles, n_threads)
-        at_once = LIST_TILES if ahead and not optimizer else wide
-        n_tiles = max(tiles, n_threads) if optimizer else n_threads * at_once
-        # Whoever has swept them sums the gradients of rows, if their parameters are fewer than the floats of slots.
-        in_packs = bool(optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots)
-        alone = bool(ahead and optimizer and n_threads > 1 and not in_packs and plan.sweeps_alone)
+        lowest = min(lowest_value, lowest_adjoint, lowest_loss)
+        sparse = self._skips_zeros(examples, few, lowest) and self._weights_are_finite(parameters)
+        how = self._choose(examples, size, sparse, lowest, optimizer, training, n_threads)
+        if how.narrow:
+            examples = examples.narrowed(plan.input_column, n_threads)
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
-        key = (optimizer, hyper, backward, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, first_zeroed, wide,
-               in_packs, alone)  # fmt: skip
-        arrays = parameters, first_moment, second_moment, frozen
-        prepared = self._prepared
-        if prepared is None or prepared[0] != key or not all(map(is_, prepared[1], arrays)):
-            sweep = mlgraph_ext.sweep
-            first_slot = n_in if as_bytes or (sparse and not plan.rows_read_data) else 0
-            slots = (plan.n_slots - first_slot) * LANES
-            stride = plan.n_extra + slots * (2 if backward else 1)
-            bytes_at = stride if as_bytes else -1
-            stride += n_in * sweep.BYTE_SLOT_FLOATS * as_bytes
-            entries_at = stride if sparse and not ahead else -1
-            stride += sweep.entry_floats(n_in, LANES) * (entries_at >= 0)
-            units, most_floats = self._units_for(sparse, n_threads if ahead else 0) if optimizer else (_NO_UNITS, PANEL)
-            # What a worker needs: two gradients of a unit, lists of entries, masked weights.
-            list_floats = sweep.entry_floats(n_in, LIST_TILES * LANES) * ahead
-            lists = list_floats * (2 * -(-n_tiles // LIST_TILES) if optimizer else 1)
-            scratch_stride = 2 * most_floats + lists + plan.n_masked
-            self._memory = _at_least(self._memory, stride * n_tiles)
-            self._scratch = _at_least(self._scratch, scratch_stride * n_threads)
-            self._sums = _at_least(self._sums, plan.n_extra * n_tiles * ahead)
-            pack_stride = (end - first_row) * in_packs
-            self._pack_sums = _at_least(self._pack_sums, pack_stride * -(-n_tiles // pack))
-            program = plan.program
-            if plan.n_masked:
-                program = program.copy()
-                program[:, -1] += 2 * most_floats + lists
-            address = mlgraph_ext.sweep.prepare(
-                program=program, index=plan.index, constants=plan.constants, units=units,
-                edges=self._filling.edges if self._filling else _NO_EDGES, parameters=parameters,
-                optimizer=OPTIMIZERS[optimizer or "sgd"],
-                hyper=np.array(hyper, np.float32), first=first_moment, second=second_moment, frozen=frozen, scale=BYTE_SCALE,
-                input_column=input_column, backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
-                values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
-                first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],
-                first_zeroed=first_zeroed, bytes_at=bytes_at, entries_at=entries_at,
-                sums=self._sums if ahead else None, alone=alone, pack_sums=self._pack_sums if in_packs else None,
-                pack_stride=pack_stride, first_row=first_row, wide=wide, at_once=at_once,
-                scratch=self._scratch, n_workers=n_threads, scratch_stride=scratch_stride,
-                lists_at=2 * most_floats, list_floats=list_floats,
-            )  # fmt: skip
-            self._prepared = prepared = key, arrays, address
-            self._held = program, units, input_column  # the kernels have their addresses
+        prepared = self._prepare(how, hyper, backward, first_zeroed, (parameters, first_moment, second_moment, frozen))
         n = n if order is None else len(order)
         value_out = np.empty((n, len(value_slot)), np.float32) if len(value_slot) and highest is None else None
         adjoint_out = np.empty((n, len(adjoint_slot)), np.float32) if len(adjoint_slot) else None
@@ -282,7 +254,7 @@ class Engine:
         copies = self._filling if optimizer else None
         with uninterrupted() if copies else nullcontext():
             bad = mlgraph_ext.sweep.run(
-                prepared[2], examples.bytes, examples.floats, first, size, rate, decay, order, step_number,
+                prepared, examples.bytes, examples.floats, first, size, rate, decay, order, step_number,
                 seed & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
                 LOSSES[loss], loss_slot if len(loss_slot) else _NO_LOSS, label, target, losses, correct, value_slot,
                 value_out, highest, adjoint_slot, adjoint_out,
@@ -291,6 +263,104 @@ class Engine:
                 for vector, copy in zip(vectors, own, strict=True):
                     copies.empty(copy, vector, n_threads)
         return bad, value_out, adjoint_out
+
+    def _reads_directly(self, lowest: int) -> bool:
+        """Whether neurons that read the data may take them otherwise than from slots of floats.
+
+        `lowest`: the first slot that the loss reads, or that is handed back.
+        """
+        return self.plan.reads_directly and not self.plan.want_inputs and lowest >= len(self.plan.input_column)
+
+    def _skips_zeros(self, examples: Examples, few: bool, lowest: int) -> bool:
+        """Whether dense blocks skip runs of zeros in these data, if all weights are finite."""
+        # Dense data are not copied for it.
+        few = few and (len(examples) <= FEW or len(self.plan.input_column) == examples.array.shape[1])
+        return self._reads_directly(lowest) and self.plan.dense_read_data and (few or examples.are_sparse)
+
+    def _choose(
+        self, examples: Examples, size: Ints, sparse: bool, lowest: int, optimizer: str | None, training: bool, n_threads: int
+    ) -> Choice:
+        plan, n_in, most = self.plan, len(self.plan.input_column), int(size.max())
+        # Sparse rows read bytes as they are.
+        as_bytes = (
+            self._reads_directly(lowest) and plan.rows_read_data and examples.bytes is not None
+            and sparse == plan.dense_read_data
+        )  # fmt: skip
+        narrow = n_in < examples.array.shape[1] and (
+            sparse or (as_bytes and examples.pays_narrowed(plan.input_column, int(size.sum())))
+        )
+        # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.
+        ahead = sparse and (self._pays_ahead(n_threads, most) if optimizer else not training)
+        # Kernels of rows take tiles side by side, if that leaves some for every thread; so do large dense blocks.
+        (first_row, end), pack, tiles = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES, -(-most // LANES)
+        wide = pack if end and n_threads <= -(-tiles // pack) else 1
+        if plan.largest_blocks[sparse] >= WIDE:
+            wide = _side_by_side(tiles, n_threads)
+        at_once = LIST_TILES if ahead and not optimizer else wide
+        # Whoever has swept them sums the gradients of rows, if their parameters are fewer than the floats of slots.
+        in_packs = bool(optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots)
+        return Choice(
+            optimizer=optimizer, sparse=sparse, ahead=ahead, as_bytes=as_bytes, narrow=narrow,
+            n_tiles=max(tiles, n_threads) if optimizer else n_threads * at_once, n_threads=n_threads, wide=wide,
+            at_once=at_once, in_packs=in_packs,
+            alone=bool(ahead and optimizer and n_threads > 1 and not in_packs and plan.sweeps_alone),
+        )  # fmt: skip
+
+    def _prepare(
+        self, how: Choice, hyper: tuple[float, float, float], backward: bool, first_zeroed: int,
+        arrays: tuple[Float32, Float32 | None, Float32 | None, Float32 | None],
+    ) -> bytes:  # fmt: skip
+        """What the kernels are told of a plan, its memory and its parameters; what was prepared before, if it is the same.
+
+        `arrays`: parameters, first and second moments, and what is frozen, each as the plan reads it.
+        """
+        key = how, hyper, backward, first_zeroed
+        if self._prepared and self._prepared[0] == key and all(map(is_, self._prepared[1], arrays)):
+            return self._prepared[2]
+        plan, sweep, n_in, n_tiles = self.plan, mlgraph_ext.sweep, len(self.plan.input_column), how.n_tiles
+        input_column = np.arange(n_in, dtype=np.int32) if how.narrow else plan.input_column
+        first_slot = n_in if how.as_bytes or (how.sparse and not plan.rows_read_data) else 0
+        slots = (plan.n_slots - first_slot) * LANES
+        stride = plan.n_extra + slots * (2 if backward else 1)
+        bytes_at = stride if how.as_bytes else -1
+        stride += n_in * sweep.BYTE_SLOT_FLOATS * how.as_bytes
+        entries_at = stride if how.sparse and not how.ahead else -1
+        stride += sweep.entry_floats(n_in, LANES) * (entries_at >= 0)
+        units, most_floats = _NO_UNITS, PANEL
+        if how.optimizer:
+            units, most_floats = self._units_for(how.sparse, how.n_threads if how.ahead else 0)
+        # What a worker needs: two gradients of a unit, lists of entries, masked weights.
+        list_floats = sweep.entry_floats(n_in, LIST_TILES * LANES) * how.ahead
+        lists = list_floats * (2 * -(-n_tiles // LIST_TILES) if how.optimizer else 1)
+        scratch_stride = 2 * most_floats + lists + plan.n_masked
+        first_row, end = plan.row_parameters
+        pack_stride = (end - first_row) * how.in_packs
+        self._memory = _at_least(self._memory, stride * n_tiles)
+        self._scratch = _at_least(self._scratch, scratch_stride * how.n_threads)
+        self._sums = _at_least(self._sums, plan.n_extra * n_tiles * how.ahead)
+        self._pack_sums = _at_least(self._pack_sums, pack_stride * -(-n_tiles // sweep.PACK_TILES))
+        program = plan.program
+        if plan.n_masked:
+            program = program.copy()
+            program[:, Instruction._fields.index("masked")] += 2 * most_floats + lists
+        parameters, first_moment, second_moment, frozen = arrays
+        address = sweep.prepare(
+            program=program, index=plan.index, constants=plan.constants, units=units,
+            edges=self._filling.edges if self._filling else _NO_EDGES, parameters=parameters,
+            optimizer=OPTIMIZERS[how.optimizer or "sgd"], hyper=np.array(hyper, np.float32),
+            first=first_moment, second=second_moment, frozen=frozen, scale=BYTE_SCALE, input_column=input_column,
+            backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
+            values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
+            first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],
+            first_zeroed=first_zeroed, bytes_at=bytes_at, entries_at=entries_at,
+            sums=self._sums if how.ahead else None, alone=how.alone, pack_sums=self._pack_sums if how.in_packs else None,
+            pack_stride=pack_stride, first_row=first_row, wide=how.wide, at_once=how.at_once,
+            scratch=self._scratch, n_workers=how.n_threads, scratch_stride=scratch_stride,
+            lists_at=2 * most_floats, list_floats=list_floats,
+        )  # fmt: skip
+        self._prepared = key, arrays, address
+        self._held = program, units, input_column  # the kernels have their addresses
+        return address
 
     def _slots_of(self, nodes: Any) -> tuple[npt.NDArray[np.int32], int]:
         """Slots of nodes and the lowest of them."""

@@ -43,7 +43,7 @@ class Examples:
     def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
         array = real_array(what, x)
         if array.ndim != 2 or array.shape[1] != n_inputs:
-            raise ValueError(f"{what}: expected shape (examples, {n_inputs}), came {array.shape}")
+            raise ValueError(f"{what}: expected shape (examples, {n_inputs}), got {array.shape}")
         self.array: npt.NDArray[Any] = array
         if array.dtype not in (np.uint8, np.float32):
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
@@ -70,18 +70,18 @@ class Examples:
     def check_trainable(self) -> None:
         """Raise ValueError if there is no example, or one has a value that is not finite; it names the first."""
         if len(self) == 0:
-            raise ValueError(f"{self._what}: expected at least one example, came none")
+            raise ValueError(f"{self._what}: expected at least one example, got none")
         if not np.isfinite(self.largest):
             i, j = np.argwhere(~np.isfinite(self.array))[0]
-            came = f"{self.array[i, j]} in example {i}, column {j}"
-            raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, came {came}")
+            got = f"{self.array[i, j]} in example {i}, column {j}"
+            raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, got {got}")
 
     def warn_of_truths(self) -> None:
         """Warn if the data are bytes of 0 and 1, which will be read as 0 and 1/255."""
         x = self.bytes
         if x is not None and x.size and x[:: len(x) // 64 + 1].max() <= 1 and x.max() == 1:
             what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
-            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=3)
+            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=4)
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:
         """The same data as bytes, where there are many and each is exactly byte / 255: a quarter of the memory to read."""

@@ -10,6 +10,7 @@ overflow one may find a sum finite that the other does not, as two builds may.
 from __future__ import annotations
 
 from copy import copy
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import mlgraph_ext
 from mlgraph.array_types import Float32, Ids
 from mlgraph.grouping import DENSE_FROM
-from mlgraph.plan import KINDS, LANES, Instruction, Plan, extra_floats, halves_of, in_quads
+from mlgraph.plan import KINDS, Instruction, Plan, extra_floats, halves_of, in_quads, thin_floats
 from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
 
@@ -78,8 +79,9 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     last = max(ends)
     base = size = -(-last // PANEL) * PANEL
     new = copy(plan)
-    for name in ("instructions", "trained", "largest_blocks", "threads_ahead", "sweeps_alone", "row_parameters"):
-        vars(new).pop(name, None)
+    for name, value in vars(Plan).items():
+        if isinstance(value, cached_property):
+            vars(new).pop(name, None)
     new.program, index = plan.program.copy(), [plan.index]
     n_index = len(plan.index)
     origin, place = [], []
@@ -100,7 +102,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
         n_index += len(slots)
         size += -(-width * len(slots) // 64) * 64
         new.n_extra += extra_floats(width, halves)
-        new.n_masked += -(-ins.size // 32) * PANEL * (len(slots) + LANES) if ins.drop and ins.reads_data else 0
+        new.n_masked += thin_floats(ins.size, len(slots)) if ins.drop and ins.reads_data else 0
     new.index = np.concatenate(index)
     reading = [ins.kind for _, ins in new.trained if ins.reads_data]
     new.dense_read_data, new.rows_read_data = KINDS["dense"] in reading, KINDS["rows"] in reading

@@ -60,7 +60,8 @@ def fit(
         and float32 are read where they stand, or from a copy, as it is faster (the bytes of large data of which each number
         is exactly byte / 255; the columns that are read, where they are few).
     y : array_like
-        Labels, integers of shape (examples,), or targets of shape (examples, outputs); nothing where the loss is a node.
+        Labels, integers of shape (examples,), or targets of shape (examples, outputs), which are taken as they are, bytes
+        too: where `x` are images and `y` the same, divide `y` by 255. Nothing where the loss is a node.
         Targets of the binary cross-entropy are from 0 to 1, those of the softmax at least 0: the probabilities of the
         classes, or the weight of an example in place of the 1 of its label. By the squared error several outputs learn
         labels as 1 for the output of the label and 0 for all others.
@@ -87,10 +88,10 @@ def fit(
     seed : int
         Fixes the order of the examples and what is dropped.
     callback : callable, optional
-        Is given a `Progress` after every piece of steps, a tenth of a second by the clock, and every epoch; what is to happen
-        at the same steps in each run is a schedule. If it raises StopIteration, the run ends there:
-        what was learnt stays, and the checkpoint, if any, can be gone on from. (So does ``next`` of an iterator that has
-        run out.)
+        Is given a `Progress` after every piece of steps, a tenth of a second by the clock, and after every epoch. Which steps
+        end a piece is another matter in each run: what must be reproducible is a schedule, as for `sparsify`. If it raises
+        StopIteration (as ``next`` of an iterator does that has run out), the run ends there: what was learnt stays, and the
+        checkpoint, if any, can be gone on from.
     sparsify : GradualPruning, SET, RigL or another mlgraph.sparsify.Schedule, optional
         Cuts and grows edges meanwhile.
     on_nonfinite : "raise", "skip" or "disconnect"
@@ -136,24 +137,23 @@ def fit(
     weight_decay = checked_decay(weight_decay, max(rates))
     optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
     if optimizer == "adam" and np.float32(momentum) == 1:  # no gradient would come in any more
-        raise ValueError(f"momentum: expected a number that is below 1 in float32, too, came {shown(momentum)}")
+        raise ValueError(f"momentum: expected a number that is below 1 in float32, too, got {shown(momentum)}")
     on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
     shuffle, resume = truth("shuffle", shuffle), truth("resume", resume)
     if resume and checkpoint is None:
-        raise ValueError("resume: expected a checkpoint to go on from, came none")
+        raise ValueError("resume: expected a checkpoint to go on from, got none")
     if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, Real) or not 0 <= checkpoint_every < np.inf:
-        raise ValueError(f"checkpoint_every: expected seconds from 0 on, came {shown(checkpoint_every)}")
+        raise ValueError(f"checkpoint_every: expected seconds from 0 on, got {shown(checkpoint_every)}")
     checked_threads(n_threads)
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback: expected a callable, came {type(callback).__name__}")
-    examples.warn_of_truths()
+        raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
     examples = examples.in_bytes(n_threads)
     examples.check_trainable()
     validate: Callable[[], dict[str, float]] | None = None
     held: Examples | None = None
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
-            raise ValueError(f"validation: expected (x, y), came {shown(validation)}")
+            raise ValueError(f"validation: expected (x, y), got {shown(validation)}")
         held, held_loss = model._examples_and_loss(*validation, "validation ")
         held = held.in_bytes(n_threads)
         held.check_trainable()
@@ -209,7 +209,7 @@ def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple
     number = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
     if len(pair) != 2 or not all(isinstance(v, number) and not isinstance(v, bool) and least <= v < most for v in pair):
         expected = f"one or two {kind.__name__}s, from {least} to below {most:.6g}"
-        raise ValueError(f"{name}: expected {expected}, came {shown(value)}")
+        raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
     return kind(pair[0]), kind(pair[1])
 
 
@@ -218,5 +218,5 @@ def checked_decay(value: Any, rate: float) -> float:
     most = min(1 / rate, LARGEST) if rate else LARGEST
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= most:  # type: ignore[operator]
         expected = f"to 1 / learning_rate, {most:.6g}" if most < LARGEST else "on that float32 can hold"
-        raise ValueError(f"weight_decay: expected a number from 0 {expected}, came {shown(value)}")
+        raise ValueError(f"weight_decay: expected a number from 0 {expected}, got {shown(value)}")
     return float(value)

@@ -14,7 +14,7 @@ from mlgraph.checks import float_array, plain
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import INPUT, NEURON, PARAMETER, Graph, checked_graph
-from mlgraph.ids import ids_of
+from mlgraph.ids import id_of, ids_of
 from mlgraph.plan import Plan
 from mlgraph.views import Neuron, Node
 
@@ -63,40 +63,60 @@ class Gradients(NamedTuple):
         graph, places = self.places.graph, self.places
         with graph.lock:
             if graph.edits != places.edits:
-                raise ValueError("edges: expected the graph of these gradients, came one that has been edited since")
+                raise ValueError("edges: expected the graph of these gradients, got one that has been edited since")
             return edges(graph, self.parameters, (places.weights, places.stride)).weight
 
-    def of(self, node: Node) -> Float32:
+    def of(self, node: Node | int) -> Float32:
         """Derivative for an input, a parameter or a neuron's weights; 0 for what no output needs.
+
+        Parameters
+        ----------
+        node : Node or int
 
         Returns
         -------
         float32
             A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order its weights had.
+
+        Raises
+        ------
+        ValueError
+            If it is another node, or was made since.
         """
-        code, data = self._record("node", node)
+        place, code, data = self._record("node", node)
         if code == INPUT:
             return self.inputs[:, data]
         if code < PARAMETER:
-            raise ValueError(f"node: expected an input, parameter or neuron, came {node!r}")
+            raise ValueError(f"node: expected an input, parameter or neuron, got {self.places.graph[place]!r}")
         at, stride = self.places.weights[data], self.places.stride[data]
         if code == PARAMETER:
             return self.parameters[at : at + 1].reshape(())
-        return self.parameters[at : at + self.places.n_sources[node.id] * stride : stride]
+        return self.parameters[at : at + self.places.n_sources[place] * stride : stride]
 
-    def of_bias(self, neuron: Neuron) -> float:
-        """Derivative for the bias of a neuron."""
-        code, data = self._record("neuron", neuron)
+    def of_bias(self, neuron: Neuron | int) -> float:
+        """Derivative for the bias of a neuron; 0 for what no output needs.
+
+        Parameters
+        ----------
+        neuron : Neuron or int
+
+        Raises
+        ------
+        ValueError
+            If it has none, or was made since.
+        """
+        place, code, data = self._record("neuron", neuron)
         if code < NEURON or self.places.bias[data] < 0:
-            raise ValueError(f"neuron: expected a neuron with a bias, came {neuron!r}")
+            raise ValueError(f"neuron: expected a neuron with a bias, got {self.places.graph[place]!r}")
         return float(self.parameters[self.places.bias[data]])
 
-    def _record(self, what: str, node: Node) -> tuple[int, int]:
+    def _record(self, what: str, node: Node | int) -> tuple[int, int, int]:
+        """Number, code and record of a node."""
         graph = self.places.graph
-        [place] = ids_of(graph, what, [node])
-        if node._born >= self.places.edits:
-            raise ValueError(f"{what}: expected a node that was there, came {node!r}, which was made since")
-        return graph._code[place], graph._data[place]
+        place = id_of(graph, node, what)
+        if graph._born[place] >= self.places.edits:
+            raise ValueError(f"{what}: expected a node that was there, got {graph[place]!r}, which was made since")
+        return place, graph._code[place], graph._data[place]
 
 
 class Function:
@@ -106,6 +126,14 @@ class Function:
     ----------
     graph : Graph
     outputs : sequence of Node
+        At least one.
+
+    Raises
+    ------
+    CycleError
+        If they depend on themselves.
+    ValueError
+        If there is none, or one is of another graph.
     """
 
     def __init__(self, graph: Graph, outputs: Sequence[Node]) -> None:
@@ -113,7 +141,7 @@ class Function:
         self._outputs = ids_of(graph, "outputs", outputs)
         self._nodes = [graph[i] for i in self._outputs]
         if not self._outputs:
-            raise ValueError("outputs: expected at least one node, came none")
+            raise ValueError("outputs: expected at least one node, got none")
         self._engines: dict[bool, Engine] = {}
         self._places: tuple[Engine, Places] | None = None
         self._engine(False)
@@ -128,10 +156,17 @@ class Function:
         ----------
         x : array_like, shape (batch, inputs)
             uint8 is read as x / 255.
+        n_threads : int, optional
+            As many as the machine has and the work is worth by default.
 
         Returns
         -------
         float32, shape (batch, outputs)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the data are no real numbers, or not of this shape.
         """
         examples = Examples(x, self.graph.n_inputs)
         with self.graph.lock:
@@ -148,10 +183,17 @@ class Function:
             uint8 is read as x / 255.
         cotangent : array_like, shape (batch, outputs), optional
             Ones by default.
+        n_threads : int, optional
+            As many as the machine has and the work is worth by default; the result is the same to the bit for any number.
 
         Returns
         -------
         Gradients
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the data are no real numbers, or not of these shapes.
         """
         examples = Examples(x, self.graph.n_inputs)
         shape = (len(examples), len(self._outputs))
@@ -188,10 +230,18 @@ class Function:
         Parameters
         ----------
         x, tangent : array_like, shape (batch, inputs)
+            uint8 in `x` is read as x / 255.
+        n_threads : int, optional
+            As for `vjp`.
 
         Returns
         -------
         float32, shape (batch, outputs)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are no real numbers, or not of this shape.
         """
         examples = Examples(x, self.graph.n_inputs)
         along = float_array("tangent", tangent, examples.array.shape).astype(np.float64)

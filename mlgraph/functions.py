@@ -15,9 +15,9 @@ def _graph(name: str, arguments: tuple[Node | float, ...]) -> Graph:
     for argument in arguments:
         if isinstance(argument, Node):
             return argument.graph
-    came = ", ".join(type(a).__name__ for a in arguments[:5]) or "nothing"
-    one_by_one = f" ({name}(*nodes) takes them one by one)" if came in ("list", "tuple") else ""
-    raise TypeError(f"{name}: expected at least one node, came {came}{one_by_one}")
+    got = ", ".join(type(a).__name__ for a in arguments[:5]) or "nothing"
+    one_by_one = f" ({name}(*nodes) takes them one by one)" if got in ("list", "tuple") else ""
+    raise TypeError(f"{name}: expected at least one node, got {got}{one_by_one}")
 
 
 def _apply(name: str, *arguments: Node | float) -> Node:
@@ -87,7 +87,7 @@ def minimum(a: Node | float, b: Node | float) -> Node:
 def where(condition: Node | float, a: Node | float, b: Node | float) -> Node:
     """A node that is `a` in the examples where condition > 0, `b` in the others."""
     if isinstance(condition, bool):
-        raise TypeError(f"where: expected a node as the condition, came {condition} (x == y tells whether both are one node)")
+        raise TypeError(f"where: expected a node as the condition, got {condition} (x == y tells whether both are one node)")
     return _apply("where", condition, a, b)
 
 

@@ -22,7 +22,7 @@ from mlgraph.array_types import Float32
 from mlgraph.checks import MOST, float_array, number, one_of, plain, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources
 from mlgraph.storage import PANEL, Storage, extend
-from mlgraph.turns import adds, alone, graphs
+from mlgraph.turns import adds_nodes, graphs, locked
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
 
 if TYPE_CHECKING:
@@ -94,39 +94,66 @@ class Graph:
 
     # --- building ----------------------------------------------------------------------------------------------------
 
-    @adds
+    @adds_nodes
     def input(self, name: str | None = None) -> Node:
-        """Add an input; the k-th input made is column k of the data."""
+        """Add an input; the k-th input made is column k of the data.
+
+        Parameters
+        ----------
+        name : str, optional
+            How it is shown; by default its number.
+        """
+        name = _checked_name(name)
         node = self._append(INPUT, (), len(self._inputs))
         self._inputs.append(node)
         if name is not None:
-            self._names[node] = str(name)
+            self._names[node] = name
         return Node(self, node)
 
-    @adds
+    @adds_nodes
     def inputs(self, n: int) -> list[Node]:
-        """Add `n` inputs."""
+        """Add inputs: the next columns of the data.
+
+        Parameters
+        ----------
+        n : int
+            How many, from 0 on.
+        """
         return [self.input() for _ in range(whole("n", n, 0, MOST - len(self)))]
 
     def constant(self, value: float) -> Node:
-        """Add a constant."""
+        """Add a constant.
+
+        Parameters
+        ----------
+        value : float
+            What float32 can hold, infinities and NaN included.
+        """
         v = number("value", value)
         with self.lock:
             self._constants.append(v)  # if that is all that comes of it, it harms nobody
             return Node(self, self._append(CONSTANT, (), len(self._constants) - 1))
 
-    @adds
+    @adds_nodes
     def parameter(self, value: float, name: str | None = None) -> Node:
-        """Add a parameter that training may change."""
-        v = number("value", value)
+        """Add a parameter that training may change.
+
+        Parameters
+        ----------
+        value : float
+            What it begins with.
+        name : str, optional
+            How it is shown; by default its number.
+        """
+        v, name = number("value", value), _checked_name(name)
         at = self.storage.grow(1)
         self.storage.vector[at] = v
         node = self._append(PARAMETER, (), self.storage.append(at, 1, -1))
         if name is not None:
-            self._names[node] = str(name)
+            self._names[node] = name
         return Node(self, node)
 
-    @adds
+    @adds_nodes
     def add_neuron(
         self,
         sources: Sequence[Node] | range | npt.NDArray[np.int32],
@@ -163,7 +190,7 @@ class Graph:
         edited(self, neuron.id, record)
         return neuron
 
-    @adds
+    @adds_nodes
     def add_neurons(
         self,
         sources: Sequence[Node] | range | npt.NDArray[np.int32],
@@ -188,6 +215,11 @@ class Graph:
         -------
         range
             Ids of the new neurons.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not that; nothing has been added.
         """
         from mlgraph.edits import edited
 
@@ -198,7 +230,7 @@ class Graph:
         given = np.full(n, number("biases", biases)) if isinstance(biases, Real) else biases
         b = None if given is None else float_array("biases", given, (n,))
         if n == 0:
-            raise ValueError("weights: expected at least one neuron, came none")
+            raise ValueError("weights: expected at least one neuron, got none")
         panels = -(-n // PANEL)
         at = self.storage.grow(panels * PANEL * (len(ids) + (b is not None)), align=PANEL)
         block = self.storage.vector[at : at + panels * PANEL * len(ids)].reshape(panels, len(ids), PANEL)
@@ -222,7 +254,7 @@ class Graph:
         edited(self, node, record)
         return range(node, node + n)
 
-    @adds
+    @adds_nodes
     def operation(self, name: str, *arguments: Node | float) -> Node:
         """Add a node that applies an operation to nodes or numbers.
 
@@ -232,18 +264,40 @@ class Graph:
             One of `mlgraph.ops.OPS`.
         *arguments : Node or float
             As many as it takes; a number becomes a constant.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such operation, it takes another number of arguments, or one is of another graph; nothing has been
+            added.
         """
         op = ops.OPS[one_of("name", name, tuple(ops.OPS))]
         if op.arity != len(arguments) if op.arity >= 0 else not arguments:
             expected = op.arity if op.arity >= 0 else "at least 1"
-            raise ValueError(f"arguments of {name}: expected {expected}, came {len(arguments)}")
+            raise ValueError(f"arguments of {name}: expected {expected}, got {len(arguments)}")
         return Node(self, self._append(op.code, self._arguments(name, arguments)))
 
-    @adds
+    @adds_nodes
     def softmax(self, nodes: Sequence[Node]) -> list[Node]:
-        """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z."""
+        """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z.
+
+        Parameters
+        ----------
+        nodes : sequence of Node
+            At least one.
+
+        Returns
+        -------
+        list of Node
+            As many, in their order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are no nodes of this graph, or none; nothing has been added.
+        """
         if not isinstance(nodes, Iterable):
-            raise TypeError(f"nodes: expected a sequence of nodes, came {type(nodes).__name__}")
+            raise TypeError(f"nodes: expected a sequence of nodes, got {type(nodes).__name__}")
         terms = list(nodes)
         total = self.operation("logsumexp", *terms)
         return [self.operation("exp", self.operation("sub", z, total)) for z in terms]
@@ -262,20 +316,20 @@ class Graph:
         return len(self._inputs)
 
     @property
-    @alone
+    @locked
     def n_edges(self) -> int:
         """Number of edges into neurons."""
         return int(self.counts[self.codes >= NEURON].sum())
 
     @property
-    @alone
+    @locked
     def n_parameters(self) -> int:
         """Number of weights, biases and parameter nodes."""
         biases = np.frombuffer(self.storage.bias, np.int64) >= 0
         return self.n_edges + int((self.codes == PARAMETER).sum()) + int(biases.sum())
 
     @property
-    @alone
+    @locked
     def codes(self) -> npt.NDArray[np.int16]:
         """What each node is, int16 of shape (nodes,); a copy.
 
@@ -284,12 +338,12 @@ class Graph:
         return np.array(self._code, np.int16)
 
     @property
-    @alone
+    @locked
     def counts(self) -> npt.NDArray[np.int32]:
         """Number of sources of each node, int32 of shape (nodes,); a copy."""
         return np.array(self._count, np.int32)
 
-    @alone
+    @locked
     def topology(self) -> Topology:
         """The sources of all nodes, as arrays; copies."""
         return Topology(np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32))
@@ -302,7 +356,7 @@ class Graph:
         """
         return self.storage.vector[: self.storage.used]
 
-    @alone
+    @locked
     def get_parameters(self) -> Float32:
         """All weights, biases and values of parameters, float32 of shape (n_parameters,); a copy.
 
@@ -313,9 +367,15 @@ class Graph:
 
         return self.storage.vector[parameter_places(self)]
 
-    @alone
+    @locked
     def set_parameters(self, values: npt.ArrayLike) -> None:
-        """Assign what `get_parameters` gives, or anything of its shape."""
+        """Assign all weights, biases and values of parameters.
+
+        Parameters
+        ----------
+        values : array_like, shape (n_parameters,)
+            In the order of `get_parameters`.
+        """
         from mlgraph.arrays import parameter_places
 
         places = parameter_places(self)
@@ -328,29 +388,59 @@ class Graph:
     def __iter__(self) -> Iterator[Node]:
         return (self[i] for i in range(len(self)))
 
-    def sources_of(self, node: int) -> npt.NDArray[np.int32]:
-        """Ids of the sources of a node, int32 of shape (sources,); a copy."""
+    def sources_of(self, node: Node | int) -> npt.NDArray[np.int32]:
+        """Ids of the sources of a node, int32 of shape (sources,); a copy.
+
+        Parameters
+        ----------
+        node : Node or int
+        """
         node = id_of(self, node)
         start = self._start[node]
         return np.array(self._pool[start : start + self._count[node]], np.int32)
 
-    @alone
-    def targets_of(self, node: int) -> npt.NDArray[np.int32]:
-        """Ids of the nodes that read a node, int32 of shape (targets,)."""
+    @locked
+    def targets_of(self, node: Node | int) -> npt.NDArray[np.int32]:
+        """Ids of the nodes that read a node, int32 of shape (targets,).
+
+        Parameters
+        ----------
+        node : Node or int
+        """
         chosen = np.zeros(len(self), bool)
         chosen[id_of(self, node)] = True
         return np.flatnonzero(self._readers(chosen)).astype(np.int32)
 
-    @alone
-    def weights_of(self, node: int) -> Float32:
-        """Weights of a neuron, shape (sources,), or the value of a parameter, shape (1,); a writable view."""
+    @locked
+    def weights_of(self, node: Node | int) -> Float32:
+        """Weights of a neuron, or the value of a parameter.
+
+        Parameters
+        ----------
+        node : Node or int
+
+        Returns
+        -------
+        float32, shape (sources,) or (1,)
+            A writable view, valid until the next edit or compilation.
+
+        Raises
+        ------
+        ValueError
+            If it is another node.
+        """
         node = id_of(self, node)
         if self._code[node] < PARAMETER:
-            raise ValueError(f"node: expected a neuron or parameter, came {self[node]!r}")
+            raise ValueError(f"node: expected a neuron or parameter, got {self[node]!r}")
         return self.storage.weights_of(self._data[node], self._count[node] if self._code[node] >= NEURON else 1)
 
     def compile(self, outputs: Node | Sequence[Node]) -> Function:
         """Compile the part of the graph that `outputs` need into a function of a batch.
+
+        Parameters
+        ----------
+        outputs : Node or sequence of Node
+            At least one.
 
         Raises
         ------
@@ -378,7 +468,7 @@ class Graph:
         """
         return self._needed_for(self.protected())
 
-    @alone
+    @locked
     def _needed_for(self, outputs: frozenset[int]) -> npt.NDArray[np.bool_]:
         """What is alive if these are the outputs; of those asked for last it is kept."""
         from mlgraph.lowering import is_live, topological
@@ -395,7 +485,7 @@ class Graph:
             self._alive = key, live
         return self._alive[1]
 
-    @alone
+    @locked
     def edges(self) -> Edges:
         """The edges into neurons that are alive from nodes that are, as arrays.
 
@@ -408,7 +498,7 @@ class Graph:
 
         return edges(self)
 
-    @alone
+    @locked
     def neurons(self) -> Neurons:
         """The neurons that are alive, as arrays; sources come before the neurons that read them.
 
@@ -438,29 +528,55 @@ class Graph:
 
     # --- editing -----------------------------------------------------------------------------------------------------
 
-    @alone
-    def edge(self, source: Node, target: Node) -> Edge:
-        """The edge from a node to a neuron; ValueError if there is none."""
-        place = self._place_of(source, target)
-        return Edge(source, Neuron(self, target.id), place)
+    @locked
+    def edge(self, source: Node | int, target: Node | int) -> Edge:
+        """The edge from a node to a neuron.
 
-    @alone
-    def reaches(self, source: Node, target: Node) -> bool:
-        """Whether a path leads from one node to another, or they are the same: an edge back would make a cycle."""
+        Parameters
+        ----------
+        source, target : Node or int
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        s, t = id_of(self, source, "edge"), id_of(self, target, "edge")
+        place = self._place_of(s, t)
+        return Edge(self[s], Neuron(self, t), place)
+
+    @locked
+    def reaches(self, source: Node | int, target: Node | int) -> bool:
+        """Whether a path leads from one node to another, or they are the same: an edge back would make a cycle.
+
+        Parameters
+        ----------
+        source, target : Node or int
+        """
         from mlgraph.lowering import topological
 
-        s, t = ids_of(self, "reaches", [source, target])
+        s, t = id_of(self, source, "reaches"), id_of(self, target, "reaches")
         return bool(topological(self, *self.topology(), np.array([t], np.int32))[0][s] >= 0)
 
-    @alone
-    def has_edge(self, source: Node, target: Node) -> bool:
-        """Whether there is an edge from a node to a neuron."""
-        s, t = ids_of(self, "has_edge", [source, target])
+    @locked
+    def has_edge(self, source: Node | int, target: Node | int) -> bool:
+        """Whether there is an edge from a node to a neuron.
+
+        Parameters
+        ----------
+        source, target : Node or int
+        """
+        s, t = id_of(self, source, "has_edge"), id_of(self, target, "has_edge")
         return self._code[t] >= NEURON and s in self.sources_of(t)
 
-    @alone
-    def add_edge(self, source: Node, target: Node, weight: float = 0.0) -> Edge:
+    @locked
+    def add_edge(self, source: Node | int, target: Node | int, weight: float = 0.0) -> Edge:
         """Add an edge from a node to a neuron.
+
+        Parameters
+        ----------
+        source, target : Node or int
+        weight : float
 
         Raises
         ------
@@ -472,14 +588,14 @@ class Graph:
         from mlgraph.arrays import Edges
         from mlgraph.edits import grow, new_edges
 
-        s, t = ids_of(self, "add_edge", [source, target])
+        s, t = id_of(self, source, "add_edge"), id_of(self, target, "add_edge")
         if self._code[t] < NEURON:
-            raise ValueError(f"target: expected a neuron, came {target!r}")
+            raise ValueError(f"target: expected a neuron, got {self[t]!r}")
         new = Edges(np.array([s], np.int32), np.array([t], np.int32), np.array([number("weight", weight)], np.float32))
         grow(self, *new_edges(self, new, "add_edge"))
-        return self.edge(source, target)
+        return self.edge(s, t)
 
-    @alone
+    @locked
     def add_edges(self, edges: Edges) -> None:
         """Add many edges, as one edit; one after the other takes far longer.
 
@@ -499,7 +615,7 @@ class Graph:
 
         grow(self, *new_edges(self, edges, "add_edges"))
 
-    @alone
+    @locked
     def prune(self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]]) -> None:
         """Cut neurons and edges, as one edit.
 
@@ -549,7 +665,7 @@ class Graph:
 
         return one_edit(self, parameters=parameters)
 
-    @alone
+    @locked
     def undo(self) -> None:
         """Take back the last edit, if it was the last change.
 
@@ -572,7 +688,7 @@ class Graph:
     def __copy__(self) -> Graph:
         return self.copy()
 
-    @alone
+    @locked
     def copy(self) -> Graph:
         """A graph of the same nodes, with parameters and optimizer state of its own."""
         other = Graph()
@@ -603,7 +719,7 @@ class Graph:
     def _become(self, other: Graph) -> None:
         """Take over all that `other` holds, which is not to be used any more; nodes keep their numbers, and so their views."""
         if self._open is not None:
-            raise RuntimeError("resume: expected a graph of which no edit is open, came one within one_edit")
+            raise RuntimeError("resume: expected a graph of which no edit is open, got one within one_edit")
         mine: dict[str, Any] = {"edits": self.edits + other.edits + 1}
         # Who trains this graph still does, and its models are still its models.
         mine |= {"lock": self.lock, "_is_training": self._is_training, "_models": self._models}
@@ -627,17 +743,17 @@ class Graph:
         readers: npt.NDArray[np.bool_] = np.searchsorted(at, start + count) > np.searchsorted(at, start)
         return readers
 
-    def _place_of(self, source: Node, target: Node, guess: int = 0) -> int:
+    def _place_of(self, source: Node | int, target: Node | int, guess: int = 0) -> int:
         """Which of the sources of a neuron one is."""
-        s, t = ids_of(self, "edge", [source, target])
+        s, t = id_of(self, source, "edge"), id_of(self, target, "edge")
         if self._code[t] >= NEURON and guess < self._count[t] and self._pool[self._start[t] + guess] == s:
             return guess
         at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
         if not len(at):
-            raise ValueError(f"edge: expected an edge of the graph, came {plain(source.name)} to {plain(target.name)}")
+            raise ValueError(f"edge: expected an edge of the graph, got {plain(self[s].name)} to {plain(self[t].name)}")
         return int(at[0])
 
-    @alone
+    @locked
     def __getstate__(self) -> dict[str, Any]:
         state = {**vars(self), **vars(self.copy()), "_last": self._last}
         return {name: value for name, value in state.items() if name not in ("lock", "_models", "_open")}
@@ -648,7 +764,7 @@ class Graph:
         self._unlock()
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
-        # As `adds`, written out: of an expression it is most of the work.
+        # As `adds_nodes`, written out: of an expression it is most of the work.
         with self.lock:
             node, start = len(self._code), len(self._pool)
             try:
@@ -684,8 +800,14 @@ class Graph:
 def checked_graph(graph: Any) -> Graph:
     """`graph`, or a TypeError if it is none."""
     if not isinstance(graph, Graph):
-        raise TypeError(f"graph: expected a Graph, came {type(graph).__name__}")
+        raise TypeError(f"graph: expected a Graph, got {type(graph).__name__}")
     return graph
+
+
+def _checked_name(name: Any) -> str | None:
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name: expected a string, got {type(name).__name__}")
+    return None if name is None else str(name)
 
 
 def _activation(name: str) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Ids, Ints
+from mlgraph.array_types import Ids, Ints, Mask
 from mlgraph.graph import INPUT, NEURON, Graph
 from mlgraph.lowering import Lowered, gather
 from mlgraph_ext import _topology
@@ -17,15 +17,57 @@ DENSE_FROM = 8
 """Neurons that must share their sources to be a dense block: a panel of `PANEL` costs about half as many sparse rows."""
 
 DENSE_BESIDE = 32
-"""The same where most neurons like them on their level have other sources, and for half of the data's columns at most.
+"""The same for neurons that read at most half of the data's columns, or whose level has mostly neurons of other sources.
 
-Fewer are rows, which all together may be filled up to one block, which skips zeros of the data (filling.py): layers cut in
-blocks of 8 or 16 neurons take a quarter to four fifths of the time. More are faster by themselves, if the data have no zeros
-1.7 times. What reads more than half of the data, but not all, is rows.
+A smaller group becomes rows, and all rows together may then be filled up to one block that skips zeros of the data
+(filling.py): layers cut in blocks of 8 or 16 neurons take a quarter to four fifths of the time so. Larger groups are faster by
+themselves, 1.7 times if the data have no zeros. A group that reads more than half of the columns, but not all, is rows.
 """
 
 
-def group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[Any]:
+class Groups(NamedTuple):
+    """Nodes group by group, level by level; each group is one instruction.
+
+    Attributes
+    ----------
+    nodes : int32, shape (nodes,)
+    first, size : int64, shape (groups,)
+        Group i is ``nodes[first[i] : first[i] + size[i]]``.
+    dense : bool, shape (groups,)
+        Whether its neurons share their sources, and are a dense block.
+    alike : int32, shape (nodes,)
+        How many nodes of a group from each on have its list of sources; of operations 1.
+    """
+
+    nodes: Ids
+    first: Ints
+    size: Ints
+    dense: Mask
+    alike: Ids
+
+
+def group(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> Groups:
+    """Group nodes that are no inputs; `dropout` as for `Plan`."""
+    kind, shape, detail, lead = _keys(graph, low, nodes, dropout)
+    keys: list[Any] = [low.level[nodes], kind, shape, detail]
+    order = np.lexsort([nodes, lead, *keys[::-1]])
+    ends = np.zeros(len(nodes), bool)
+    ends[-1:] = True
+    for key in keys:
+        key = key[order]
+        ends[:-1] |= key[1:] != key[:-1]
+    bounds = np.append(0, np.flatnonzero(ends) + 1)
+    first = bounds[:-1]
+    dense = (kind >= NEURON)[order[first]] & (shape >= 0)[order[first]]
+    # Groups end runs, too: neurons of several may have one list.
+    lead = lead[order]
+    ends[:-1] |= lead[1:] != lead[:-1]
+    stops = np.flatnonzero(ends) + 1
+    alike = np.repeat(stops, np.diff(stops, prepend=0)) - np.arange(len(nodes))
+    return Groups(nodes[order], first, np.diff(bounds), dense, alike.astype(np.int32))
+
+
+def _keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> tuple[Ints, Ints, Ints, Ids]:
     """Keys that are equal for nodes of one level that one instruction may compute, and one by which they stand in it.
 
     The second, for a neuron, is the number of its source list where enough neurons have that list, else -1. The last, by which
@@ -37,7 +79,7 @@ def group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[Any
     at = np.flatnonzero(kind >= NEURON)
     neurons = nodes[at]
     if len(neurons) == 0:
-        return [kind, shape, detail, nodes]
+        return kind, shape, detail, nodes
     for i, (ids, _, _) in enumerate(dropout):
         detail[at[(neurons >= ids.start) & (neurons < ids.stop)]] = 4 * (i + 1)
     written = low.written[neurons]
@@ -62,7 +104,7 @@ def group_keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> list[Any
     shape[at] = np.where((size >= DENSE_FROM) & ~rows, which, -1)
     lead = nodes.copy()
     lead[at] = neurons[one[inverse]]
-    return [kind, shape, detail, lead]
+    return kind, shape, detail, lead
 
 
 def _columns_read(low: Lowered, lead: Ids, some: npt.NDArray[np.bool_]) -> Ints:
@@ -74,9 +116,3 @@ def _columns_read(low: Lowered, lead: Ids, some: npt.NDArray[np.bool_]) -> Ints:
     columns = np.zeros(len(lead), np.int64)
     columns[some] = np.where(read == n, n, 0)[where]
     return columns
-
-
-def alike_of(lead: Ids) -> Ids:
-    """How many neurons that have one source list stand side by side from each on; `lead` is one for those."""
-    ends = np.append(np.flatnonzero(np.diff(lead)) + 1, len(lead))
-    return (np.repeat(ends, np.diff(ends, prepend=0)) - np.arange(len(lead))).astype(np.int32)

@@ -50,7 +50,7 @@ def regrow(
     """Add edges where there are none; `Network.regrow` says what the parameters are."""
     fraction, seed = share("fraction", fraction, all=True), whole("seed", seed, 0, None)
     if not callable(by) and not (isinstance(by, str) and by in ("random", "gradient")):
-        raise ValueError(f"by: expected random, gradient or a callable, came {shown(by)}")
+        raise ValueError(f"by: expected random, gradient or a callable, got {shown(by)}")
     one_of("scope", scope, SCOPES)
     block = whole("block", block)
     checked_threads(n_threads)

@@ -16,31 +16,33 @@ if TYPE_CHECKING:
     from mlgraph.graph import Graph
 
 
-def id_of(graph: Graph, node: Any) -> int:
-    """The number of a node, if it is one of the graph."""
+def id_of(graph: Graph, node: Any, what: str = "node") -> int:
+    """The number of a node of the graph, given as a node or by its number; errors call it `what`."""
+    if isinstance(node, Node):
+        return ids_of(graph, what, [node])[0]
     try:
         node = index(node)
     except TypeError:
-        raise TypeError(f"node: expected the id of a node, came {type(node).__name__}") from None
+        raise TypeError(f"{what}: expected a node or its id, got {type(node).__name__}") from None
     if not 0 <= node < len(graph):
         expected = f"0 to {len(graph) - 1}" if len(graph) else "a graph that has nodes"
-        raise IndexError(f"node: expected {expected}, came {shown(node)}")
+        raise IndexError(f"{what}: expected {expected}, got {shown(node)}")
     return int(node)
 
 
 def ids_of(graph: Graph, what: str, nodes: Any) -> list[int]:
     """Those of nodes, which must be of the graph and still there; errors call them `what`."""
     if not isinstance(nodes, Iterable):
-        raise TypeError(f"{what}: expected a sequence of nodes, came {type(nodes).__name__}")
+        raise TypeError(f"{what}: expected a sequence of nodes, got {type(nodes).__name__}")
     ids = []
     for node in nodes:
         if not isinstance(node, Node):
             hint = f"; graph[{node}] is a node" if type(node) is int else ""
-            raise TypeError(f"{what}: expected nodes, came {type(node).__name__}{hint}")
+            raise TypeError(f"{what}: expected nodes, got {type(node).__name__}{hint}")
         if node.graph is not graph:
-            raise ValueError(f"{what}: expected nodes of one graph, came node {node.id} of another")
+            raise ValueError(f"{what}: expected nodes of one graph, got node {node.id} of another")
         if not graph._has(node):
-            raise ValueError(f"{what}: expected nodes of the graph, came n{node.id}, which it does not have, or no more")
+            raise ValueError(f"{what}: expected nodes of the graph, got n{node.id}, which it does not have, or no more")
         ids.append(node.id)
     return ids
 
@@ -51,14 +53,14 @@ def ids_of_sources(graph: Graph, sources: Sequence[Node] | range | npt.NDArray[n
         sources = np.array(sources, np.int64)
     if isinstance(sources, np.ndarray) and sources.dtype != object:
         if sources.dtype.kind not in "iu" or sources.ndim != 1:
-            raise TypeError(f"sources: expected nodes or a row of ids, came {sources.dtype} of shape {sources.shape}")
+            raise TypeError(f"sources: expected nodes or a row of ids, got {sources.dtype} of shape {sources.shape}")
         if len(sources) and not (0 <= sources.min() and sources.max() < len(graph)):
-            raise ValueError(f"sources: expected ids from 0 to {len(graph) - 1}, came {sources.min()} to {sources.max()}")
+            raise ValueError(f"sources: expected ids from 0 to {len(graph) - 1}, got {sources.min()} to {sources.max()}")
         ids = sources.astype(np.int32)
     else:
         ids = np.array(ids_of(graph, "sources", sources), np.int32)
     if len(ids) == 0 or len(set(ids.tolist())) < len(ids):
         twice = np.flatnonzero(np.bincount(ids) > 1).tolist()
-        came = f"{plain(graph[twice[0]].name)} twice" if twice else "none"
-        raise ValueError(f"sources: expected at least one node and none twice, came {came}")
+        got = f"{plain(graph[twice[0]].name)} twice" if twice else "none"
+        raise ValueError(f"sources: expected at least one node and none twice, got {got}")
     return ids

@@ -61,7 +61,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
 
     examples = Examples(x, graph.n_inputs)
     if len(examples) == 0:
-        raise ValueError("x: expected at least one example, came none")
+        raise ValueError("x: expected at least one example, got none")
     shown = ids[alive]
     base = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])[code[shown] - NEURON]
     sums, size = np.zeros((4, len(shown))), max(1, BLOCK // max(1, len(graph)))
@@ -108,7 +108,7 @@ def _without(model: Model, edges: Wiring, gone: npt.NDArray[np.bool_]) -> Engine
     """An engine of the model less these edges; a ValueError if they are the last way to an output."""
     other = model.graph.copy()
     other._models.add(model)
-    cut(other, edges, gone)
+    cut(other, edges, gone, who="ablate")
     return Engine(other, Plan(other, model._sinks))
 
 
@@ -119,7 +119,7 @@ def ablation_table(
     graph = model.graph
     ids = np.array(ids_of(graph, "layer", layer.neurons if isinstance(layer, Layer) else layer), np.int32)
     if (graph.codes[ids] < NEURON).any():
-        raise TypeError("layer: expected neurons, came other nodes")
+        raise TypeError("layer: expected neurons, got other nodes")
     examples, loss = model._examples_and_loss(x, y)
     return _ablated(model, ids, examples, loss, model._evaluate(examples, loss, n_threads), n_threads)
 
@@ -178,7 +178,7 @@ def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, npt.ND
     dependent = np.repeat(ids, count[ids])[below[gather(pool, start[ids], count[ids])] > 0]
     if len(dependent):
         name = plain(graph[dependent[0]].name)
-        raise ValueError(f"layer: expected neurons that do not depend on each other, came {name} with one that it depends on")
+        raise ValueError(f"layer: expected neurons that do not depend on each other, got {name} with one that it depends on")
     below[ids] = 0
     nodes = order[below[order] > 0]
     sources = gather(pool, start[nodes], count[nodes])

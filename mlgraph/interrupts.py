@@ -19,11 +19,11 @@ def uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
         return
-    came: list[tuple[Any, ...]] = []
-    signal.signal(signal.SIGINT, lambda *what: came.append(what))
+    signals: list[tuple[Any, ...]] = []
+    signal.signal(signal.SIGINT, lambda *what: signals.append(what))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        if came:
-            handler(*came[-1])
+        if signals:
+            handler(*signals[-1])

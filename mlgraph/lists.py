@@ -75,7 +75,7 @@ def expand(arrays: Arrays) -> npt.NDArray[np.int32]:
     if not np.array_equal(begin, np.cumsum(length) - length):
         raise ValueError("array start: expected lists one after the other where some are coded")
     if len(arrays["coded"]) % 3:
-        raise ValueError(f"array coded: expected three numbers for each list, came {len(arrays['coded'])}")
+        raise ValueError(f"array coded: expected three numbers for each list, got {len(arrays['coded'])}")
     which, lowest, span = arrays["coded"].astype(np.int64).reshape(-1, 3).T
     inside = (which >= 0) & (which < len(begin)) & (lowest >= 0) & (span > 0) & (lowest + span <= len(start))
     if not inside.all() or (np.diff(which) <= 0).any() or -(-span.sum() // 8) != len(arrays["bits"]):
@@ -83,7 +83,7 @@ def expand(arrays: Arrays) -> npt.NDArray[np.int32]:
     coded = np.zeros(len(begin), bool)
     coded[which] = True
     if length[~coded].sum() != len(pool) or length[coded].sum() > len(arrays["parameters"]):
-        raise ValueError(f"array pool: expected {length[~coded].sum()} sources, came {len(pool)}")
+        raise ValueError(f"array pool: expected {length[~coded].sum()} sources, got {len(pool)}")
     at = np.flatnonzero(np.unpackbits(arrays["bits"], count=int(span.sum()), bitorder="little"))
     owner = np.searchsorted(np.cumsum(span), at, side="right")
     if not np.array_equal(np.bincount(owner, minlength=len(which)), length[which]):

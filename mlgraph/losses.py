@@ -25,7 +25,7 @@ NAMES = (*CROSS_ENTROPIES, "squared_error")
 def check_classes(what: str, loss: str, n: int) -> None:
     """Raise ValueError for a softmax of one output, which is always certain, and right, and learns nothing."""
     if loss == "softmax_cross_entropy" and n == 1:
-        raise ValueError(f"{what}: expected 2 or more for a softmax, came 1; for one yes or no there is binary_cross_entropy")
+        raise ValueError(f"{what}: expected 2 or more for a softmax, got 1; for one yes or no there is binary_cross_entropy")
 
 
 def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str, list[int], list[int]]:
@@ -42,7 +42,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
     if isinstance(loss, Node):
         return "node", ids_of(graph, "loss", [loss]), []
     if not isinstance(loss, str) or loss not in NAMES:
-        raise ValueError(f"loss: expected {', '.join(NAMES)} or a node, came {shown(loss)}")
+        raise ValueError(f"loss: expected {', '.join(NAMES)} or a node, got {shown(loss)}")
     if loss == "squared_error":
         return loss, [outputs[0], *outputs], []
     check_classes("outputs", loss, len(outputs))
@@ -65,49 +65,49 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
     """Labels and targets of n examples as the sweep reads them; TypeError or ValueError, of `what`, if `y` is none."""
     if loss == "node":
         if y is None or len(np.atleast_1d(np.asarray(y, object))):
-            raise ValueError(f"{what}: expected nothing, (), where the loss is a node, came {shown(y)}")
+            raise ValueError(f"{what}: expected nothing, (), where the loss is a node, got {shown(y)}")
         return None, None
     if isinstance(y, tuple) and not y and n:
-        raise ValueError(f"{what}: expected labels or targets of {n} examples, came none")
+        raise ValueError(f"{what}: expected labels or targets of {n} examples, got none")
     try:
         array = real_array(what, y)
     except TypeError:
         if any(isinstance(label, str) for label in np.ravel(np.asarray(y, object))[:1]):
             hint = "np.unique(y, return_inverse=True) numbers them" if what == "y" else "number them as those that are learnt"
-            raise TypeError(f"{what}: expected numbers, came texts; {hint}") from None
+            raise TypeError(f"{what}: expected numbers, got texts; {hint}") from None
         raise
     labelled = loss == "softmax_cross_entropy" or (loss == "squared_error" and n_outputs > 1)
     if labelled and array.dtype.kind in "bui" and array.ndim == 1:
         if len(array) != n:
-            raise ValueError(f"{what}: expected {n} labels, one for each example, came {len(array)}")
+            raise ValueError(f"{what}: expected {n} labels, one for each example, got {len(array)}")
         if n and not (array.min() >= 0 and array.max() < n_outputs):
-            raise ValueError(f"{what}: expected labels from 0 to {n_outputs - 1}, came {array.min()} to {array.max()}")
+            raise ValueError(f"{what}: expected labels from 0 to {n_outputs - 1}, got {array.min()} to {array.max()}")
         label = array.astype(np.int32)
         return label, np.eye(n_outputs, dtype=np.float32)[label] if loss == "squared_error" else None
     if loss == "softmax_cross_entropy" and array.shape != (n, n_outputs):
         are_whole = array.dtype.kind != "f" or bool(np.isfinite(array).all() and (array == np.floor(array)).all())
         how = {(n, 1): "y.ravel()", (n,): "y.astype(int)" if are_whole else None}
-        came = f"{array.dtype} of shape {array.shape}" + (f"; {how[array.shape]} may be them" if how.get(array.shape) else "")
-        raise ValueError(f"{what}: expected integer labels of shape ({n},) or targets of shape ({n}, {n_outputs}), came {came}")
+        got = f"{array.dtype} of shape {array.shape}" + (f"; {how[array.shape]} may be them" if how.get(array.shape) else "")
+        raise ValueError(f"{what}: expected integer labels of shape ({n},) or targets of shape ({n}, {n_outputs}), got {got}")
     with np.errstate(over="ignore"):
         target = array.astype(np.float32)
     target = target[:, None] if target.ndim == 1 else target
     if target.shape != (n, n_outputs):
-        raise ValueError(f"{what}: expected shape ({n}, {n_outputs}), came {array.shape}")
+        raise ValueError(f"{what}: expected shape ({n}, {n_outputs}), got {array.shape}")
     if not np.isfinite(target).all():
         i, j = np.argwhere(~np.isfinite(target))[0]
-        came = np.asarray(array).reshape(target.shape)[i, j]
-        raise ValueError(f"{what}: expected finite numbers that float32 can hold, came {came} in example {i}, output {j}")
+        got = np.asarray(array).reshape(target.shape)[i, j]
+        raise ValueError(f"{what}: expected finite numbers that float32 can hold, got {got} in example {i}, output {j}")
     if loss == "binary_cross_entropy" and n and not (target.min() >= 0 and target.max() <= 1):
         i, j = np.argwhere((target < 0) | (target > 1))[0]
-        raise ValueError(f"{what}: expected numbers from 0 to 1, came {target[i, j]} in example {i}, output {j}")
+        raise ValueError(f"{what}: expected numbers from 0 to 1, got {target[i, j]} in example {i}, output {j}")
     if loss == "softmax_cross_entropy" and n and not target.min() >= 0:
         i, j = np.argwhere(target < 0)[0]
-        raise ValueError(f"{what}: expected targets of at least 0, came {target[i, j]} in example {i}, output {j}")
+        raise ValueError(f"{what}: expected targets of at least 0, got {target[i, j]} in example {i}, output {j}")
     if loss == "softmax_cross_entropy":
         with np.errstate(over="ignore"):
             weights = target.sum(axis=1)
         if not np.isfinite(weights).all():
             i = int(np.argmin(np.isfinite(weights)))
-            raise ValueError(f"{what}: expected targets of a sum that float32 can hold, came {weights[i]} in example {i}")
+            raise ValueError(f"{what}: expected targets of a sum that float32 can hold, got {weights[i]} in example {i}")
     return None, np.ascontiguousarray(target)

@@ -157,10 +157,10 @@ def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids |
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
     if needed < 0 or len(start) < len(graph):  # Ctrl-C may strike amid an edit, and no kernel looks again
-        raise ValueError("graph: expected edges between its nodes, came others: by an edit that was interrupted")
+        raise ValueError("graph: expected edges between its nodes, got others: by an edit that was interrupted")
     if cycle:
         names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
-        raise CycleError(f"expected no cycle, came one of {len(cycle)} node{'s' if len(cycle) > 1 else ''}: {names}")
+        raise CycleError(f"expected no cycle, got one of {len(cycle)} node{'s' if len(cycle) > 1 else ''}: {names}")
     return level, order[:needed]
 
 

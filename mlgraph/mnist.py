@@ -39,7 +39,7 @@ def _run(words: list[str]) -> int:
     name = words.pop(0) if is_named else "train"
     if name not in COMMANDS:
         *names, last = COMMANDS
-        raise Failure(f"argument COMMAND: expected {', '.join(names)} or {last}, came {name!r}")
+        raise Failure(f"argument COMMAND: expected {', '.join(names)} or {last}, got {name!r}")
     command = COMMANDS[name]
     parser = Parser(
         prog=f"python -m mlgraph.mnist {name}",

@@ -70,13 +70,13 @@ class Model:
     def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
         self._outputs = ids_of(self.graph, "outputs", outputs)
         if not self._outputs:
-            raise ValueError("outputs: expected at least one node, came none")
+            raise ValueError("outputs: expected at least one node, got none")
         ends = [("outputs", i) for i in self._outputs]
         ends += [("loss", i) for i in ids_of(self.graph, "loss", [loss])] if isinstance(loss, Node) else []
         alive = self.graph._needed_for(frozenset(i for _, i in ends))
         for what, i in ends:
             if not alive[i]:
-                raise ValueError(f"{what}: expected nodes that a path leads to, came {plain(self.graph[i].name)}")
+                raise ValueError(f"{what}: expected nodes that a path leads to, got {plain(self.graph[i].name)}")
         self._loss, self._loss_nodes, self._probabilities = define_loss(self.graph, self._outputs, loss)
         self.graph._models.add(self)
         self._own()
@@ -243,6 +243,11 @@ class Model:
         Returns
         -------
         float32, shape (examples, outputs)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the data are no real numbers, or not of this shape.
         """
         return self._values(x, "outputs", self._outputs, n_threads)
 
@@ -257,7 +262,7 @@ class Model:
             If the loss is no cross-entropy.
         """
         if not self._probabilities:
-            raise ValueError(f"predict_proba: expected a model with loss {' or '.join(CROSS_ENTROPIES)}, came {self.loss}")
+            raise ValueError(f"predict_proba: expected a model with loss {' or '.join(CROSS_ENTROPIES)}, got {self.loss}")
         return self._values(x, "probabilities", self._probabilities, n_threads)
 
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
@@ -317,13 +322,18 @@ class Model:
         -------
         Gradients
             `values` are those of the outputs; `edges` has the derivative for each weight, in the order of `Graph.edges`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no example, or `x` or `y` is not what `fit` takes.
         """
         from mlgraph.function import Gradients, places_in
         from mlgraph.scores import accumulated
 
         examples, loss = self._examples_and_loss(x, y)
         if len(examples) == 0:
-            raise ValueError("x: expected at least one example, came none")
+            raise ValueError("x: expected at least one example, got none")
         graph, nodes = self.graph, np.array([*self.graph._inputs, *self._outputs], np.int32)
         with graph.lock:
             found = trace(graph, examples, self._sinks, nodes, n_threads=n_threads, **loss)
@@ -358,11 +368,16 @@ class Model:
         -------
         Trace
             ``trace[node]`` and ``trace.adjoint(node)`` are float32 of shape (examples,).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x` or `y` is not what `fit` takes, or `nodes` are none, or not of this graph.
         """
         self._require_outputs()
         wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes)
         if wanted is not None and not wanted:
-            raise ValueError("nodes: expected at least one node, came none")
+            raise ValueError("nodes: expected at least one node, got none")
         examples, loss = (Examples(x, self.graph.n_inputs), {}) if y is None else self._examples_and_loss(x, y)
         with self.graph.lock:
             return trace(self.graph, examples, self._sinks, wanted, n_threads=n_threads, **loss)
@@ -419,6 +434,11 @@ class Model:
             bias : NaN without.
             loss, accuracy : what the model would lose without it: how much higher the loss would be, how much lower the
             accuracy. NaN for outputs, for the last way to one, and without `y`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no example, or `x` or `y` is not what `fit` takes.
         """
         from mlgraph.inspection import inspect
 
@@ -471,7 +491,7 @@ class Model:
         Parameters
         ----------
         layer : Layer or iterable of Neuron
-            Neurons that do not depend on each other.
+            Neurons that do not depend on each other; outputs may be among them, and have NaN.
         x, y : array_like
             As for `evaluate`.
         n_threads : int, optional
@@ -616,7 +636,7 @@ class Model:
     ) -> dict[str, float]:
         n = len(examples)
         if n == 0:
-            raise ValueError("x: expected at least one example, came none")
+            raise ValueError("x: expected at least one example, got none")
         losses = np.zeros(n, np.float32)
         correct = empty_answers(self.loss, n, loss["label"])
         run = engine.run if engine else partial(self._run, "loss")
@@ -630,6 +650,7 @@ class Model:
     def _examples_and_loss(self, x: npt.ArrayLike, y: npt.ArrayLike, what: str = "") -> tuple[Examples, dict[str, Any]]:
         """Data, and the loss over them as `Engine.run` takes it; errors name x and y with `what` before."""
         examples = Examples(x, self.graph.n_inputs, f"{what}x")
+        examples.warn_of_truths()
         self._require_outputs()
         label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
         return examples, {"label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes}

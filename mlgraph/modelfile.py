@@ -77,7 +77,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     if target.is_symlink():
         target = target.resolve()  # what the link leads to is replaced, and not the link
     if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "expected a file, came a folder", str(target))
+        raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder", str(target))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         file = open(temporary, "xb")  # noqa: SIM115
@@ -228,9 +228,9 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
         what = "a model, but no checkpoint" if missing and not {"header", *ARRAYS} & {*missing} else "not a model file"
         require(not missing, f"{what}: it has no {', '.join(missing)}")
         size = sum(members[f"{name}.npy"].file_size for name in types)
-        require(size <= MAX_BYTES, f"expected at most {MAX_BYTES} bytes of arrays, came {size}")
+        require(size <= MAX_BYTES, f"expected at most {MAX_BYTES} bytes of arrays, got {size}")
         packed = [name for name in types if members[f"{name}.npy"].compress_type != zipfile.ZIP_STORED]
-        require(not packed, f"expected arrays that are not compressed, came {', '.join(packed)}")
+        require(not packed, f"expected arrays that are not compressed, got {', '.join(packed)}")
         for name, dtype_name in types.items():
             with archive.open(members[f"{name}.npy"]) as member:
                 raw = member.read(members[f"{name}.npy"].file_size)
@@ -246,7 +246,7 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
             expected = np.dtype(dtype_name)
             rest = memoryview(raw)[stream.tell() :]
             fits = len(shape) == 1 and dtype == expected and shape[0] * expected.itemsize == len(rest)
-            require(fits, f"array {name}: expected {expected} numbers in one row, came {dtype} of shape {shape}")
+            require(fits, f"array {name}: expected {expected} numbers in one row, got {dtype} of shape {shape}")
             arrays[name] = np.frombuffer(rest, expected)
     return arrays
 
@@ -257,7 +257,7 @@ def _header(text: npt.NDArray[np.uint8]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"header: expected JSON ({error})") from None
     require(isinstance(header, dict) and type(header.get("format")) is int, "header: expected an object with a format")
-    require(header["format"] == FORMAT, f"format: expected {FORMAT}, came {header['format']}: made by another version")
+    require(header["format"] == FORMAT, f"format: expected {FORMAT}, got {header['format']}: made by another version")
     return header
 
 
@@ -279,8 +279,8 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     )
     graph._names = {int(k): v for k, v in header["names"].items()}
     loss, kind = header.get("loss"), header.get("kind")
-    require(loss == "node" or loss in losses.NAMES, f"header: loss: came {loss!r}")
-    require(kind in ("network", "model"), f"header: kind: expected network or model, came {kind!r}")
+    require(loss == "node" or loss in losses.NAMES, f"header: loss: got {loss!r}")
+    require(kind in ("network", "model"), f"header: kind: expected network or model, got {kind!r}")
     model: Model = object.__new__(Network if kind == "network" else Model)
     outputs, loss_nodes = ids("outputs", 1), ids("loss_nodes", 1)
     require(
@@ -299,7 +299,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
             first, last, activation, dropout, weight_dropout, probabilities = layer
             require(
                 type(first) is type(last) is int and 0 <= first < last <= n and bool((graph.codes[first:last] >= NEURON).all()),
-                f"header: layers: expected runs of neurons, came {first!r} to {last!r}",
+                f"header: layers: expected runs of neurons, got {first!r} to {last!r}",
             )
             require(activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: activation {activation!r}")
             shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
@@ -364,7 +364,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
 
     frozen = arrays["frozen"]
-    require(len(frozen) in (0, len(vector)), f"array frozen: expected {len(vector)} numbers or none, came {len(frozen)}")
+    require(len(frozen) in (0, len(vector)), f"array frozen: expected {len(vector)} numbers or none, got {len(frozen)}")
     every(frozen <= 1, "frozen", "0 or 1")
 
     graph = Graph()

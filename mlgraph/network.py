@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, wiring
-from mlgraph.checks import float_array, one_of, plain, real_array, share, whole
+from mlgraph.checks import float_array, one_of, plain, real_array, share, truth, whole
 from mlgraph.graph import Graph
 from mlgraph.losses import CROSS_ENTROPIES, check_classes
 from mlgraph.model import Model
@@ -63,7 +63,7 @@ class Layer(Freezable):
     def _assign(self, name: str, value: float) -> None:
         with self.graph.lock:
             if self.graph._is_training:
-                raise RuntimeError(f"{name}: expected a network that is not being trained, came one that is")
+                raise RuntimeError(f"{name}: expected a network that is not being trained, got one that is")
             setattr(self, f"_{name}", value)
             for model in self.graph._models:
                 model._engines.clear()  # whose plans know another value
@@ -117,8 +117,8 @@ class Layer(Freezable):
     def mask(self, mask: npt.ArrayLike) -> None:
         wanted = real_array("mask", mask)
         if wanted.dtype != bool or wanted.shape != (self.size, len(self._reads)):
-            came = f"{wanted.dtype} of shape {wanted.shape}"
-            raise ValueError(f"mask: expected bool of shape {self.size, len(self._reads)}, came {came}")
+            got = f"{wanted.dtype} of shape {wanted.shape}"
+            raise ValueError(f"mask: expected bool of shape {self.size, len(self._reads)}, got {got}")
         try:
             with self.graph.one_edit():
                 there = self.mask
@@ -127,9 +127,9 @@ class Layer(Freezable):
                 self.graph.prune(self._edges_at(there & ~wanted))
                 if (self.mask != wanted).any():
                     name = plain(self.graph[self._reads[int(np.argmax((self.mask != wanted).any(axis=0)))]].name)
-                    raise ValueError(f"expected edges from nodes that have a live source, came one from {name}, which has none")
+                    raise ValueError(f"expected edges from nodes that have a live source, got one from {name}, which has none")
         except ValueError as error:
-            raise type(error)(f"mask: {error}") from None
+            raise type(error)(f"mask: {str(error).removeprefix('prune: ')}") from None
 
     def _edges_at(self, places: Mask) -> Edges:
         row, column = np.nonzero(places)
@@ -255,12 +255,13 @@ class Network(Model):
             If the loss does not fit the activation, or neurons of a layer of probabilities are to be dropped.
         """
         if self.graph._is_training:
-            raise RuntimeError("add_layer: expected a network that is not being trained, came one that is")
+            raise RuntimeError("add_layer: expected a network that is not being trained, got one that is")
         size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}
         fits = fitting.get(activation, ("squared_error",))
         loss = fits[0] if loss is None else one_of(f"loss after {activation}", loss, fits)
         check_classes("size", loss, size)
+        bias = truth("bias", bias)
         dropout, weight_dropout = dropout_of(dropout, loss in CROSS_ENTROPIES), share("weight_dropout", weight_dropout)
         fan_in = len(self._ends)
         # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He et al. 2015) costs
@@ -364,5 +365,5 @@ def dropout_of(value: float, of_probabilities: bool) -> float:
     """A share of neurons to be dropped; ValueError if it is none, or the neurons are those of a layer of probabilities."""
     dropout = share("dropout", value)
     if of_probabilities and dropout:
-        raise ValueError(f"dropout: expected 0 for a layer of probabilities, came {dropout}")
+        raise ValueError(f"dropout: expected 0 for a layer of probabilities, got {dropout}")
     return dropout

@@ -15,16 +15,16 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph import ops
-from mlgraph.array_types import Ids
+from mlgraph.array_types import Float32, Ids, Mask
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
-from mlgraph.grouping import alike_of, group_keys
+from mlgraph.grouping import Groups, group
 from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, gather, lower
 from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
 
-LANES = 32
-"""Examples of a tile (``LANES`` of the kernels)."""
+LANES = mlgraph_ext.sweep.TILE_EXAMPLES
+"""Examples of a tile."""
 
 KINDS = {"constant": 0, "parameter": 1, "operation": 2, "dense": 3, "rows": 4}
 """Kinds of instructions, as the kernels number them."""
@@ -164,89 +164,93 @@ class Plan:
     ) -> None:
         self.want_inputs = want_inputs
         low = lower(graph, np.array(outputs, np.int32), given, split=split)
-        code, count = low.code, low.count
-
-        is_input = code[low.order] == INPUT
+        is_input = low.code[low.order] == INPUT
         inputs = low.order[is_input]
         inputs = inputs[np.argsort(low.data[inputs])]
+        groups = group(graph, low, low.order[~is_input], dropout)
         self.input_column = low.data[inputs].astype(np.int32)
-        nodes = low.order[~is_input]
-        keys = [low.level[nodes], *group_keys(graph, low, nodes, dropout)]
-        keys, lead = keys[:-1], keys[-1]
-        order = np.lexsort([nodes, lead, *keys[::-1]])
-        nodes = nodes[order]
-        self.node = np.concatenate([inputs, nodes])
-        self.slot = np.full(len(code), -1, np.int32)
+        self.n_columns = int(np.count_nonzero(low.code == INPUT))
+        self.node = np.concatenate([inputs, groups.nodes])
+        self.slot = np.full(len(low.code), -1, np.int32)
         self.slot[self.node] = np.arange(len(self.node))
         self.slot = self.slot[low.same]
-        changes = np.zeros(max(0, len(nodes) - 1), bool)
-        for key in keys:
-            key = key[order]
-            changes |= key[1:] != key[:-1]
-        firsts = np.concatenate([[0], np.flatnonzero(changes) + 1])[: len(nodes)]
-        sizes = np.diff(np.append(firsts, len(nodes)))
+        self.program = np.tile(np.array(Instruction(0, 0, 0, 0), np.int64), (len(groups.first), 1))
+        self._index: list[Ids] = []
+        self._index_length = 0
+        self._reader = np.full(len(self.node), -1)  # the one block that reads a slot; -1 none yet, -2 not one block alone
 
-        wants = (code >= PARAMETER).astype(np.uint8)
+        wants = (low.code >= PARAMETER).astype(np.uint8)
         wants[inputs] = want_inputs
-        _topology.spread(low.start, count, low.pool, low.order, wants)
-        self.program = np.tile(np.array(Instruction(0, 0, 0, 0), np.int64), (len(firsts), 1))
-        column = {name: self.program[:, i] for i, name in enumerate(Instruction._fields)}
-        column["dst"][:], column["size"][:] = firsts + len(inputs), sizes
-
-        heads = nodes[firsts]
-        is_operation = code[heads] < len(ops.BY_CODE)
-        operations = nodes[np.repeat(is_operation, sizes)]
-        arguments = self.slot[gather(low.pool, low.start[operations], count[operations])]
-        self._index = [arguments]
-        self._index_length = len(arguments)
-        at = is_operation
-        column["kind"][at], column["op"][at], column["arity"][at] = KINDS["operation"], code[heads[at]], count[heads[at]]
-        lengths = sizes[at] * count[heads[at]]
-        column["args"][at] = np.cumsum(lengths) - lengths
-        column["propagate"][at] = np.maximum.reduceat(wants[nodes], firsts)[at] if len(firsts) else 0
-
-        at = code[heads] == CONSTANT
-        column["kind"][at], column["weights"][at] = KINDS["constant"], np.cumsum(sizes[at]) - sizes[at]
-        constants = np.append(graph._constants, 0.0)[low.data[nodes[code[nodes] == CONSTANT]]]  # 0: neurons that are dead
-        self.constants = np.append(constants, 0).astype(np.float32)
-
-        n_inputs = len(inputs)
-        self.n_columns = int(np.count_nonzero(code == INPUT))
-        self.reads_directly = 0 < n_inputs < MOST_COLUMNS and not (arguments < n_inputs).any()
+        _topology.spread(low.start, low.count, low.pool, low.order, wants)
+        arguments = self._add_operations(low, groups, wants)
+        self.constants = self._add_constants(graph, low, groups)
+        self.reads_directly = 0 < len(inputs) < MOST_COLUMNS and not (arguments < len(inputs)).any()
         self.dense_read_data = self.rows_read_data = False
         self.n_masked = self.n_extra = self.n_edges = 0
         self.work = ROW_WORK * len(arguments)
-        self._reader = np.full(len(self.node), -1)  # the one block that reads a slot; -1 none yet, -2 not one block alone
-        self._reader[arguments] = -2
         self.read_slots, self.edge_scale = (0, 0), 1.0
-        trained = np.flatnonzero(code[heads] >= PARAMETER).tolist()
-        groups = [nodes[firsts[i] : firsts[i] + sizes[i]] for i in trained]
-        dense = [bool(code[g[0]] >= NEURON and keys[2][order[firsts[i]]] >= 0) for i, g in zip(trained, groups, strict=True)]
-        places = lay_out(graph, low, groups, dense)
-        for i, group, shared, place in zip(trained, groups, dense, places, strict=True):
-            if code[group[0]] >= NEURON:
-                alike = alike_of(lead[order[firsts[i] : firsts[i] + sizes[i]]])
-                self.program[i] = self._neurons(low, i, group, shared, alike, place, wants, dropout)
-            else:
-                slot, n = int(self.slot[group[0]]), len(group)
-                self.program[i] = Instruction(KINDS["parameter"], 0, slot, n, weights=place[0], n_weights=n)
+        self._add_trained(graph, low, groups, wants, dropout)
+
         self.index = np.concatenate([*self._index, np.zeros(1, np.int32)])
         added = self._reader < 0
-        added[:n_inputs] &= want_inputs
+        added[: len(inputs)] &= want_inputs
         self.first_zeroed = int(np.argmax(np.append(added, True)))
         del self._reader
         self.n_extra = -(-self.n_extra // PANEL) * PANEL
         self.edits, self.moves = graph.edits, graph.storage.moves
 
+    def _add_operations(self, low: Lowered, groups: Groups, wants: Any) -> Ids:
+        """The instructions of operations; the slots of their arguments."""
+        heads = groups.nodes[groups.first]
+        at = low.code[heads] < len(ops.BY_CODE)
+        operations = groups.nodes[np.repeat(at, groups.size)]
+        arguments: Ids = self.slot[gather(low.pool, low.start[operations], low.count[operations])]
+        self._reader[arguments] = -2
+        lengths = groups.size[at] * low.count[heads[at]]
+        wanted = np.maximum.reduceat(wants[groups.nodes], groups.first)[at] if len(heads) else 0
+        self._fill(
+            at, groups, KINDS["operation"], op=low.code[heads[at]], arity=low.count[heads[at]],
+            args=np.cumsum(lengths) - lengths + self._add(arguments), propagate=wanted,
+        )  # fmt: skip
+        return arguments
+
+    def _add_constants(self, graph: Graph, low: Lowered, groups: Groups) -> Float32:
+        """The instructions of constants; their values."""
+        at = low.code[groups.nodes[groups.first]] == CONSTANT
+        self._fill(at, groups, KINDS["constant"], weights=np.cumsum(groups.size[at]) - groups.size[at])
+        constants = groups.nodes[low.code[groups.nodes] == CONSTANT]
+        values = np.append(graph._constants, 0.0)[low.data[constants]]  # 0: neurons that are dead
+        return np.append(values, 0).astype(np.float32)
+
+    def _add_trained(self, graph: Graph, low: Lowered, groups: Groups, wants: Any, dropout: Any) -> None:
+        """The instructions of all that has parameters, which are laid out for them."""
+        trained = np.flatnonzero(low.code[groups.nodes[groups.first]] >= PARAMETER).tolist()
+        dense = groups.dense[trained].tolist()
+        parts = [slice(first, first + n) for first, n in zip(groups.first[trained], groups.size[trained], strict=True)]
+        places = lay_out(graph, low, [groups.nodes[part] for part in parts], dense)
+        for i, part, shared, place in zip(trained, parts, dense, places, strict=True):
+            members = groups.nodes[part]
+            if low.code[members[0]] >= NEURON:
+                self.program[i] = self._neurons(low, i, members, shared, groups.alike[part], place, wants, dropout)
+            else:
+                slot, n = int(self.slot[members[0]]), len(members)
+                self.program[i] = Instruction(KINDS["parameter"], 0, slot, n, weights=place[0], n_weights=n)
+
+    def _fill(self, at: Mask, groups: Groups, kind: int, **fields: Any) -> None:
+        """Fill in the instructions of some groups."""
+        fields |= {"kind": kind, "dst": groups.first[at] + len(self.input_column), "size": groups.size[at]}
+        for name, values in fields.items():
+            self.program[at, Instruction._fields.index(name)] = values
+
     def _neurons(
-        self, low: Lowered, i: int, group: Ids, shared: bool, alike: Ids, place: tuple[int, int], wants: Any, dropout: Any
+        self, low: Lowered, i: int, members: Ids, shared: bool, alike: Ids, place: tuple[int, int], wants: Any, dropout: Any
     ) -> Instruction:
-        first, n = group[0], len(group)
+        first, n = members[0], len(members)
         arity, n_inputs = int(low.count[first]), len(self.input_column)
         if shared:
             sources = low.pool[low.start[first] : low.start[first] + arity]
         else:
-            sources = gather(low.pool, low.start[group], low.count[group])
+            sources = gather(low.pool, low.start[members], low.count[members])
         slots = self.slot[sources]
         reads_data = np.array_equal(slots, np.arange(n_inputs)) if shared else bool((slots < n_inputs).all())
         self.dense_read_data |= reads_data and shared
@@ -272,24 +276,23 @@ class Plan:
             args, back, n_back = self._add(slots), 0, 0
         else:
             whole = alike.copy()
-            whole[np.repeat(np.arange(n), low.count[group])[~wanted]] = 1
-            args = self._add(np.append(0, np.cumsum(low.count[group])).astype(np.int32), slots, alike, whole)
-            back, n_back = self._add_by_source(slots, low.count[group], whole, wanted) if wanted.any() else (0, 0)
+            whole[np.repeat(np.arange(n), low.count[members])[~wanted]] = 1
+            args = self._add(np.append(0, np.cumsum(low.count[members])).astype(np.int32), slots, alike, whole)
+            back, n_back = self._add_by_source(slots, low.count[members], whole, wanted) if wanted.any() else (0, 0)
         instruction = Instruction(
             KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity,
             args, place[0], n_weights, low.written[first] < 0, place[1], reads_data, bool(wanted.any()), back, n_back,
             self.n_extra, halves, i, drop, keep, bits, self.n_extra + extra, self.n_extra + extra + mask, -1, self.n_masked,
         )  # fmt: skip
         self.n_extra += extra + mask + (-(-n // 64) * 2 if drop else 0)
-        edges = int(low.count[group].sum())
+        edges = int(low.count[members].sum())
         self.n_edges += edges
         self.work += edges if shared else ROW_WORK * edges
         if bits:
             self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
             self.n_masked += -(-n_weights // PANEL) * PANEL
         elif drop and shared and reads_data:
-            # A thin copy of the block (_dropout.pxi): a panel for each 32 neurons, and their slots.
-            self.n_masked += -(-n // 32) * PANEL * (arity + LANES)
+            self.n_masked += thin_floats(n, arity)
         return instruction
 
     @cached_property
@@ -399,6 +402,11 @@ def halves_of(n: int, arity: int) -> int:
 def extra_floats(width: int, halves: int) -> int:
     """What a tile needs for sums of entries and transposed deltas of so many neurons: sums of halves have places apart."""
     return width * LANES * (3 if halves == 2 else 1)
+
+
+def thin_floats(n: int, arity: int) -> int:
+    """What a worker needs for a thin copy of a block (``_dropout.pxi``): a panel for each group of neurons, and their slots."""
+    return -(-n // mlgraph_ext.sweep.DROPOUT_NEURONS) * PANEL * (arity + LANES)
 
 
 def in_quads(alike: Ids) -> npt.NDArray[np.bool_]:

@@ -95,7 +95,7 @@ def picture_format(path: str | os.PathLike[str]) -> str:
     suffix = Path(os.fsdecode(path)).suffix[1:].lower() or "png"
     if suffix not in FORMATS:
         names = " or ".join(f".{name}" for name in FORMATS)
-        raise ValueError(f"path: expected a picture's name that ends in {names}, came {shown(os.fsdecode(path))}")
+        raise ValueError(f"path: expected a picture's name that ends in {names}, got {shown(os.fsdecode(path))}")
     return suffix
 
 

@@ -1,4 +1,4 @@
-"""Pictures of neurons: what each reads, what it says to each class, and the images that excite it most."""
+"""Pictures of neurons: what each reads, its weight in the logit of each class, and the images that excite it most."""
 
 from __future__ import annotations
 
@@ -38,25 +38,26 @@ class Portrait(NamedTuple):
 
     Attributes
     ----------
-    reads : float, shape (inputs,)
+    neuron : Neuron
+    input_weights : float, shape (inputs,)
         Its weights; of a neuron that reads other neurons, the mean derivative of its value with respect to each input.
-    says : float, shape (classes,)
+    logit_weights : float, shape (classes,)
         Its weight in each logit, or the mean derivative of the logit with respect to its value.
-    fires : float, shape (classes,)
+    class_means : float, shape (classes,)
         Its mean value for the images of each class.
-    excites : int64, shape (images,)
+    top_examples : int64, shape (images,)
         The examples in which its value is highest, highest first.
-    reads_inputs, says_itself : bool
-        Whether `reads` and `says` are weights.
+    reads_inputs, feeds_outputs : bool
+        Whether `input_weights` and `logit_weights` are weights, and no derivatives.
     """
 
     neuron: Neuron
-    reads: Floats
-    says: Floats
-    fires: Floats
-    excites: npt.NDArray[np.int64]
+    input_weights: Floats
+    logit_weights: Floats
+    class_means: Floats
+    top_examples: npt.NDArray[np.int64]
     reads_inputs: bool
-    says_itself: bool
+    feeds_outputs: bool
 
 
 def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: npt.NDArray[Any]) -> list[Portrait]:
@@ -77,19 +78,19 @@ def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: n
     np.add.at(sums, y, values)
     few = Examples(x[:SAMPLE], graph.n_inputs)
 
-    says = np.stack([_derivative(net, few, output, ids) for output in outputs])
+    logit_weights = np.stack([_derivative(net, few, output, ids) for output in outputs])
     top = np.argsort(-values, axis=0, kind="stable")[:SHOWN]
     found = []
     for j, neuron in enumerate(neurons):
         sources, targets = graph.sources_of(neuron.id), graph.targets_of(neuron.id)
         direct = bool(np.isin(sources, graph._inputs).all())
-        reads: Floats = np.zeros(graph.n_inputs)
+        input_weights: Floats = np.zeros(graph.n_inputs)
         if direct:
-            reads[[graph._data[i] for i in sources]] = neuron.weights
+            input_weights[[graph._data[i] for i in sources]] = neuron.weights
         else:
-            reads = _derivative(net, few, neuron.id, graph._inputs)
+            input_weights = _derivative(net, few, neuron.id, graph._inputs)
         to_outputs = bool(np.isin(targets, outputs).all())
-        found.append(Portrait(neuron, reads, says[:, j], sums[:, j] / counts, top[:, j], direct, to_outputs))
+        found.append(Portrait(neuron, input_weights, logit_weights[:, j], sums[:, j] / counts, top[:, j], direct, to_outputs))
     return found
 
 
@@ -102,7 +103,7 @@ def _derivative(net: Network, examples: Examples, of: int, nodes: Sequence[int])
 
 
 def draw(
-    people: Sequence[Portrait],
+    drawn: Sequence[Portrait],
     titles: Sequence[str],
     images: npt.NDArray[Any],
     image_shape: tuple[int, int],
@@ -114,7 +115,7 @@ def draw(
 
     Parameters
     ----------
-    people : sequence of Portrait
+    drawn : sequence of Portrait
     titles : sequence of str
         One line for each.
     images : array, shape (examples, inputs)
@@ -135,13 +136,13 @@ def draw(
     except (ImportError, ValueError) as error:
         raise without_matplotlib(error) from error
 
-    alone = len(people) == 1
-    columns, scale, (down, across) = (1, 2.8, (4, 6)) if alone else (min(4, len(people)), 1.0, (2, 3))
+    alone = len(drawn) == 1
+    columns, scale, (down, across) = (1, 2.8, (4, 6)) if alone else (min(4, len(drawn)), 1.0, (2, 3))
     width, height = (4.6 if alone else 3.65) * scale, 1.3 * scale
-    size = (columns * width + 0.2, -(-len(people) // columns) * height + TOP + 0.1)
+    size = (columns * width + 0.2, -(-len(drawn) // columns) * height + TOP + 0.1)
     figure = Figure(figsize=size, dpi=DPI)
     FigureCanvasAgg(figure)
-    kinds = ["weight" if are_weights else "mean derivative" for are_weights in (people[0].reads_inputs, people[0].says_itself)]
+    kinds = ["weight" if are_weights else "mean derivative" for are_weights in (drawn[0].reads_inputs, drawn[0].feeds_outputs)]
     parts = [f"its {kinds[0]} for each pixel, blue excites, red inhibits", f"its {kinds[1]} in the logit of each class",
              *(["its mean value for images of each class"] if alone else []), "the images that excite it most"]  # fmt: skip
     figure.text(0.1 / size[0], 1 - 0.08 / size[1], title, va="top", fontsize=11, weight="bold")
@@ -152,18 +153,18 @@ def draw(
         left, below = 0.1 + i % columns * width + x * scale, TOP + (i // columns + 1) * height - 0.08 * scale
         return figure.add_axes((left / size[0], 1 - below / size[1], w * scale / size[0], scale / size[1]))
 
-    for i, (person, line) in enumerate(zip(people, titles, strict=True)):
+    for i, (portrait, line) in enumerate(zip(drawn, titles, strict=True)):
         left = axes(i, 0, 1)
-        most = float(np.quantile(np.abs(person.reads), 0.998)) or 1.0
-        left.imshow(person.reads.reshape(image_shape), cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
+        most = float(np.quantile(np.abs(portrait.input_weights), 0.998)) or 1.0
+        left.imshow(portrait.input_weights.reshape(image_shape), cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
         left.set_title(line, loc="left", fontsize=8 if not alone else 10, pad=3)
         _bare(left)
-        _bars(axes(i, 1.12, 0.75), person.says, 5.5 * scale**0.4)
+        _bars(axes(i, 1.12, 0.75), portrait.logit_weights, 5.5 * scale**0.4)
         if alone:
-            _bars(axes(i, 2.07, 0.75), person.fires, 5.5 * scale**0.4)
+            _bars(axes(i, 2.07, 0.75), portrait.class_means, 5.5 * scale**0.4)
         right = axes(i, 2.95 if alone else 1.97, across / down)
         montage = np.zeros((down * across, *image_shape), images.dtype)
-        best = person.excites[: len(montage)]
+        best = portrait.top_examples[: len(montage)]
         montage[: len(best)] = images[best].reshape(-1, *image_shape)
         tiled = montage.reshape(down, across, *image_shape).swapaxes(1, 2).reshape(down * image_shape[0], -1)
         right.imshow(tiled, cmap="gray_r", interpolation="nearest")

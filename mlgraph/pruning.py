@@ -33,12 +33,12 @@ def prune(
     `step`: when it is done many times, what is random is other each time. `slope`: the gradient, if it is known already.
     """
     if (sparsity is None) == (neurons is None):
-        raise ValueError(f"prune: expected either sparsity or neurons, came {'neither' if sparsity is None else 'both'}")
+        raise ValueError(f"prune: expected either sparsity or neurons, got {'neither' if sparsity is None else 'both'}")
     gone = share("neurons", neurons) if sparsity is None else share("sparsity", sparsity)
     one_of("scope", scope, SCOPES)
     block = whole("block", block)
     if block > 1 and sparsity is None:
-        raise ValueError(f"block: expected 1 where whole neurons are cut, came {block}")
+        raise ValueError(f"block: expected 1 where whole neurons are cut, got {block}")
     seed = whole("seed", seed, 0, None)
     checked_threads(n_threads)
     if slope is None:
@@ -104,7 +104,7 @@ def keep_best(
     if not callable(by) and np.isnan(score).any():
         i = int(np.argmax(np.isnan(score)))
         ends = " to ".join(plain(graph[int(end[i])].name) for end in (few.source, few.target))
-        raise ValueError(f"by: expected weights, or a gradient, that are numbers, came nan from {ends}")
+        raise ValueError(f"by: expected weights, or a gradient, that are numbers, got nan from {ends}")
     score, together = in_blocks(model, few, score, by, block)
     into = group[few.target]
     score = comparable(score, into, wanted)
@@ -174,7 +174,7 @@ def _check_kept(
         where = f" of {kind} {i}" if len(wanted) > 1 else ""
         kept = f"{least[i]} {what if least[i] > 1 else what[:-1]}{where}, a path to each output{' and what is frozen' * frozen}"
         name = "sparsity" if what == "edges" else what
-        raise ValueError(f"{name}: expected to keep at least {kept}, came {int(wanted[i])}")
+        raise ValueError(f"{name}: expected to keep at least {kept}, got {int(wanted[i])}")
 
 
 def _with_room(model: Model, what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -27,7 +27,7 @@ Criterion = str | Callable[..., npt.ArrayLike]
 def check_criterion(by: Criterion) -> None:
     """Raise ValueError if there is no such criterion to prune by."""
     if not callable(by) and not (isinstance(by, str) and by in ("magnitude", "saliency", "random")):
-        raise ValueError(f"by: expected magnitude, saliency, random or a callable, came {shown(by)}")
+        raise ValueError(f"by: expected magnitude, saliency, random or a callable, got {shown(by)}")
 
 
 def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:
@@ -60,7 +60,7 @@ def accumulated(engine: Engine, examples: Examples, n_threads: int | None, **los
 def required_data(who: str, by: str, data: Data | None) -> Data:
     """(x, y) as it was given; ValueError if it was not."""
     if not isinstance(data, tuple | list) or len(data) != 2:
-        raise ValueError(f"data: expected (x, y) to {who} by {by}, came {'none' if data is None else shown(data)}")
+        raise ValueError(f"data: expected (x, y) to {who} by {by}, got {'none' if data is None else shown(data)}")
     return data[0], data[1]
 
 
@@ -69,16 +69,16 @@ def asked(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, w
     edits = graph.edits
     array = real_array("by", by(things)).astype(np.float64)
     if graph.edits != edits:
-        raise RuntimeError("by: expected a criterion that leaves the graph as it is, came one that has edited it")
+        raise RuntimeError("by: expected a criterion that leaves the graph as it is, got one that has edited it")
     if array.shape != (n,):
-        raise ValueError(f"by: expected a score for each {what}, shape ({n},), came {array.shape}")
+        raise ValueError(f"by: expected a score for each {what}, shape ({n},), got {array.shape}")
     return array
 
 
 def check_scores(score: Scores) -> None:
     """Raise ValueError if one is NaN."""
     if np.isnan(score).any():
-        raise ValueError("by: expected scores that are numbers, came nan")
+        raise ValueError("by: expected scores that are numbers, got nan")
 
 
 def best_of(

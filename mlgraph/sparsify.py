@@ -29,6 +29,9 @@ from mlgraph.scores import check_criterion, gradient, layers_of
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
+SAMPLE = 1024
+"""Training examples that a gradient is estimated from: of edges for their saliency, of absent ones to grow by."""
+
 Sample = Callable[[int], tuple[Any, Any]]
 
 
@@ -91,7 +94,13 @@ class Schedule(ABC):
         step, seed : int
             Number of the step; the seed of `fit`.
         sample : callable
-            ``sample(n)`` gives n examples of the training data and their labels or targets; the same for the same step.
+            ``sample(n)`` gives n examples of the training data, or all if there are fewer, and their labels or targets; the
+            same for the same step.
+
+        Raises
+        ------
+        StopIteration
+            To end the run there, as a callback may.
         """
 
 
@@ -110,7 +119,7 @@ class Acting:
         n_threads: int | None,
     ) -> None:  # fmt: skip
         if not isinstance(schedule, Schedule):
-            raise TypeError(f"sparsify: expected a schedule of mlgraph.sparsify or None, came {type(schedule).__name__}")
+            raise TypeError(f"sparsify: expected a schedule of mlgraph.sparsify or None, got {type(schedule).__name__}")
         schedule.check(model)
         self._schedule = schedule.over(epochs)
         self._model, self._examples, self._seed, self._n_threads = model, examples, seed, n_threads
@@ -140,6 +149,7 @@ class Acting:
 
     def _sample(self, step: int) -> Sample:
         def sample(n: int) -> tuple[Any, Any]:
+            whole("n", n)
             some = np.random.default_rng([self._seed, 4, step]).permutation(len(self._examples))[:n]
             x = self._examples.array[some]
             # Of inputs that were added since `fit` began there are no data, and so far nothing reads them.
@@ -185,11 +195,11 @@ class GradualPruning(Schedule):
         vars(self).update(start=share("start", self.start), scope=str(one_of("scope", self.scope, SCOPES)))
         vars(self).update(initial=share("initial", self.initial), block=whole("block", self.block))
         if self.initial > self.sparsity:
-            raise ValueError(f"initial: expected a number from 0 to sparsity, {self.sparsity}, came {self.initial}")
+            raise ValueError(f"initial: expected a number from 0 to sparsity, {self.sparsity}, got {self.initial}")
         check_criterion(self.by)
         vars(self).update(by=str(self.by) if isinstance(self.by, str) else self.by)
         if self.start > self.until:
-            raise ValueError(f"start: expected a number from 0 to until, {self.until}, came {self.start}")
+            raise ValueError(f"start: expected a number from 0 to until, {self.until}, got {self.start}")
 
     def at(self, moment: float) -> float:
         """The sparsity of a moment."""
@@ -283,7 +293,7 @@ class RigL(SET):
 
 def _network(model: Model) -> Network:
     if not isinstance(model, Network):
-        raise TypeError("sparsify: expected a schedule without need of layers, as GradualPruning, came one that needs them")
+        raise TypeError("sparsify: expected a schedule without need of layers, as GradualPruning, got one that needs them")
     return model
 
 
@@ -293,10 +303,6 @@ def _named(value: Any) -> str:
         return f"partial({', '.join([_named(value.func), *given])})"
     name = getattr(value, "__qualname__", None)
     return repr(value) if name is None else f"{value.__module__}.{name}"
-
-
-SAMPLE = 1024
-"""Examples that the gradient of absent edges is taken of."""
 
 
 def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import mlgraph_ext
 from mlgraph.array_types import Float32, Ints
 from mlgraph.interrupts import uninterrupted
 
-PANEL = 16
-"""Neurons that stand side by side in the vector (``PANEL`` of the kernels)."""
+PANEL = mlgraph_ext.sweep.PANEL_NEURONS
+"""Neurons that stand side by side in the vector."""
 
 
 def aligned(n: int) -> Float32:

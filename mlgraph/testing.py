@@ -199,9 +199,9 @@ def _compiled(function: Functions) -> Function:
         return function
     nodes = [function] if isinstance(function, Node) else list(function) if isinstance(function, Sequence) else [function]
     if not nodes:
-        raise ValueError("function: expected at least one node, came none")
+        raise ValueError("function: expected at least one node, got none")
     if not isinstance(nodes[0], Node):
-        raise TypeError(f"function: expected a Function or nodes, came {type(nodes[0]).__name__}")
+        raise TypeError(f"function: expected a Function or nodes, got {type(nodes[0]).__name__}")
     return Function(nodes[0].graph, nodes)
 
 
@@ -209,7 +209,7 @@ def _read(f: Function, x: npt.ArrayLike) -> Array:
     """The data as the sweep reads them, in float64."""
     array = Examples(x, f.graph.n_inputs).array
     if len(array) == 0:
-        raise ValueError("x: expected at least one example, came none")
+        raise ValueError("x: expected at least one example, got none")
     return array / 255 if array.dtype == np.uint8 else array.astype(np.float64)
 
 
@@ -247,7 +247,7 @@ def _compare_products(
             tolerance += float(np.nansum(error * np.abs(v)))
 
     if not isinstance(step, Real) or not 0 < step < np.inf:
-        raise ValueError(f"step: expected a positive number, came {shown(step)}")
+        raise ValueError(f"step: expected a positive number, got {shown(step)}")
     plan, data, p = f._engine(True).plan, _read(f, x), f.graph.parameters.astype(np.float64)
     step /= float(np.sqrt(np.sum(tangents[0] ** 2) / max(1, len(data)) + np.sum(tangents[1] ** 2))) or 1.0
 

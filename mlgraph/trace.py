@@ -53,13 +53,38 @@ class Trace:
         return self.values[:, self._place(node)]
 
     def adjoint(self, node: Node | int) -> Float32:
-        """Adjoints of a node, shape (examples,); a view. ValueError for a trace without labels."""
+        """Adjoints of a node.
+
+        Parameters
+        ----------
+        node : Node or int
+
+        Returns
+        -------
+        float32, shape (examples,)
+            A view.
+
+        Raises
+        ------
+        ValueError
+            If the trace has no labels, or not this node.
+        """
         if self.adjoints is None:
-            raise ValueError("adjoint: expected a trace with labels or targets, came one of values alone")
+            raise ValueError("adjoint: expected a trace with labels or targets, got one of values alone")
         return self.adjoints[:, self._place(node)]
 
     def of(self, nodes: Sequence[Node] | npt.NDArray[np.int32] | range) -> Trace:
-        """The trace of some of its nodes, in their order."""
+        """The trace of some of its nodes, in their order.
+
+        Parameters
+        ----------
+        nodes : sequence of Node, or integers
+
+        Raises
+        ------
+        ValueError
+            If the trace has not all of them.
+        """
         are_ids = isinstance(nodes, range) or (isinstance(nodes, np.ndarray) and nodes.dtype.kind in "iu")
         ids: Any = nodes if are_ids else ids_of(self._graph, "nodes", nodes)
         columns = [self._at(int(i)) for i in ids]
@@ -71,9 +96,14 @@ class Trace:
 
         The gradient of an edge is the sum over the examples of its target's delta times its source's value, whether the edge
         is there or not.
+
+        Raises
+        ------
+        ValueError
+            If the trace has no labels.
         """
         if self.adjoints is None:
-            raise ValueError("deltas: expected a trace with labels or targets, came one of values alone")
+            raise ValueError("deltas: expected a trace with labels or targets, got one of values alone")
         out = self.adjoints.copy()
         code = self._codes
         for activation in np.unique(code[code > NEURON]).tolist():
@@ -83,13 +113,13 @@ class Trace:
         return out
 
     def _place(self, node: Node | int) -> int:
-        return self._at(id_of(self._graph, node) if not isinstance(node, Node) else ids_of(self._graph, "node", [node])[0])
+        return self._at(id_of(self._graph, node))
 
     def _at(self, node: int) -> int:
         born = self._graph._born
         if node not in self._column or node >= len(born) or born[node] >= self._edits:
             name = plain(self._graph[node].name) if 0 <= node < len(born) else f"n{node}"
-            raise ValueError(f"node: expected a node of the trace, came {name}; trace(..., nodes=[...]) says which are")
+            raise ValueError(f"node: expected a node of the trace, got {name}; trace(..., nodes=[...]) says which are")
         return self._column[node]
 
 

@@ -240,8 +240,8 @@ def train(
     graph, or compiled another part of it and so moved the parameters. It fills `correct`, if the loss knows right from wrong.
     `options` are those of `Engine.run` that all steps have in common. What is not certain to be finite is left to `guard`.
     `between` is called between pieces, when all that a step leads to is done: there a run can be left, and go on later.
-    `n_edges` says how many are alive. `sparse` cuts and grows edges before the steps that it chooses. A callback that raises
-    StopIteration ends the run.
+    `n_edges` says how many are alive. `sparse` cuts and grows edges before the steps that it chooses. It and a callback end the
+    run by raising StopIteration.
     """
 
     def goes_on(progress: Progress) -> bool:
@@ -268,7 +268,10 @@ def train(
         while state.step < len(rate):
             at, last, begin = state.step, len(rate), time.perf_counter()
             if sparse:
-                last = at + sparse(taken + at, (np.append(steps.first[at:], n) + epoch * n) / (epochs * n))
+                try:
+                    last = at + sparse(taken + at, (np.append(steps.first[at:], n) + epoch * n) / (epochs * n))
+                except StopIteration:
+                    return
                 state.seconds += time.perf_counter() - begin
             limit = guard.limit
             piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else 4

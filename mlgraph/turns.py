@@ -11,13 +11,13 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     from mlgraph.graph import Graph
 
-__all__ = ["adds", "alone", "graphs"]
+__all__ = ["adds_nodes", "graphs", "locked"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def alone(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
+def locked(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
     """A method that takes its turn where threads share the graph."""
 
     @functools.wraps(method)
@@ -28,7 +28,7 @@ def alone(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Gr
     return in_turn
 
 
-def adds(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
+def adds_nodes(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
     """A method that adds nodes: it takes its turn, and an exception within it leaves none, Ctrl-C or no memory included."""
 
     @functools.wraps(method)

@@ -27,8 +27,8 @@ def units_of(plan: Plan, sparse: bool, ahead: int) -> Ints:
     Returns
     -------
     int64, shape (units, 6)
-        Instruction, part (0 weights, 1 bias, 2 both and ahead), first and last source, neuron or node, first panel,
-        panels. The gradient of one unit, or of UNIT_COLUMNS of it, stays in the L1 cache where it is stored.
+        Instruction, part (0 weights, 1 bias, 2 both and ahead), the first source, neuron or node and one after the last,
+        first panel, panels. The gradient of one unit, or of UNIT_COLUMNS of it, stays in the L1 cache where it is stored.
     """
     units = []
     for i, ins in plan.trained:

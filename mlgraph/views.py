@@ -110,12 +110,12 @@ class Node(Freezable):
         if code == PARAMETER:
             with self.graph.lock:
                 return float(self.graph.weights_of(node)[0])
-        raise AttributeError(f"value: expected a constant or parameter, came {self.kind} {plain(self.name)}")
+        raise AttributeError(f"value: expected a constant or parameter, got {self.kind} {plain(self.name)}")
 
     @value.setter
     def value(self, value: float) -> None:
         if self.graph._code[self._place] != PARAMETER:
-            raise AttributeError(f"value: expected a parameter, came {self.kind} {plain(self.name)}")
+            raise AttributeError(f"value: expected a parameter, got {self.kind} {plain(self.name)}")
         with self.graph.lock:
             self.graph.weights_of(self._place)[0] = number("value", value)
 
@@ -123,7 +123,7 @@ class Node(Freezable):
         node, storage = self._place, self.graph.storage
         code, record = self.graph._code[node], self.graph._data[node]
         if code < PARAMETER:
-            raise AttributeError(f"frozen: expected a parameter or neuron, came {self.kind} {plain(self.name)}")
+            raise AttributeError(f"frozen: expected a parameter or neuron, got {self.kind} {plain(self.name)}")
         n, bias = (self.graph._count[node], storage.bias[record]) if code >= NEURON else (1, -1)
         places = storage.weights[record] + storage.stride[record] * np.arange(n)
         return np.append(places, bias) if bias >= 0 else places
@@ -206,7 +206,7 @@ class Node(Freezable):
         return hash((id(self.graph), self.id))
 
     def __bool__(self) -> bool:
-        raise TypeError(f"a node has no truth value (it has one for each example): came {self!r}")
+        raise TypeError(f"a node has no truth value (it has one for each example): got {self!r}")
 
 
 class Edge(Freezable):
@@ -261,7 +261,7 @@ class Neuron(Node):
     def __init__(self, graph: Graph, id: int) -> None:
         super().__init__(graph, id)
         if self._born >= 0 and graph._code[id] < NEURON:
-            raise ValueError(f"id: expected that of a neuron, came that of {Node(graph, id)!r}")
+            raise ValueError(f"id: expected that of a neuron, got that of {Node(graph, id)!r}")
 
     @property
     def activation(self) -> str:

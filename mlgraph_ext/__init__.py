@@ -36,7 +36,7 @@ if not AVAILABLE:
 
 ISA = os.environ.get("MLGRAPH_ISA") or AVAILABLE[-1]
 if ISA not in AVAILABLE:
-    raise _failure(f"MLGRAPH_ISA: expected one of {', '.join(AVAILABLE)} on this processor, came {ISA!r}")
+    raise _failure(f"MLGRAPH_ISA: expected one of {', '.join(AVAILABLE)} on this processor, got {ISA!r}")
 
 # GCC's OpenMP reads its environment once, when it is loaded, by whoever comes first. If nobody says otherwise its threads then
 # spin for about 5 milliseconds wherever they wait, before and after a sweep: beside a busy process, on the time of those that

@@ -8,6 +8,9 @@ class _Sweep(Protocol):
     """One build of the kernels (``_sweep.pxi``)."""
 
     PARALLEL: bool
+    TILE_EXAMPLES: int
+    PANEL_NEURONS: int
+    DROPOUT_NEURONS: int
     BYTE_SLOT_FLOATS: int
     RUN_COLUMNS: int
     LIST_TILES: int

@@ -9,7 +9,7 @@
 # the step, and waits for those that are sweeping it. Who comes later does not sweep it, takes none of its units, and holds up
 # nobody.
 #
-# What a sweep writes that is not the worker's own, losses above all, each writes; it is the same.
+# What a sweep writes that is not the worker's own, losses and whether they are right, each writes, the same (_losses.pxi).
 
 cdef extern from *:
     """

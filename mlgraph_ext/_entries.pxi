@@ -116,7 +116,7 @@ cdef extern from *:
 cdef enum:
     BLOCK_RUNS = 16              # runs that are looked at together: 64 columns
     GROUP_TILES = 4              # tiles that may have their entries in common
-    GROUP = 4 * LANES            # examples: what a byte can number
+    GROUP = GROUP_TILES * LANES  # examples: as many as `append` has numbers for
     LIST_PARTS = 4               # of the columns, whose entries may be listed one by one
     SLACK = 64                   # past the end of a list a vector may be written whole
 
@@ -143,10 +143,6 @@ cdef inline int64_t middle(int64_t runs) noexcept nogil:
 def middle_column(int64_t columns):
     """The first column of the second half; 0 if there are too few for two."""
     return RUN * middle(runs_of(columns))
-
-
-cdef inline int64_t blocks_of(int64_t columns) noexcept nogil:
-    return (runs_of(columns) + BLOCK_RUNS - 1) // BLOCK_RUNS
 
 
 def entry_floats(int64_t columns, int64_t lanes):

@@ -10,6 +10,16 @@ cdef enum:
     LOSS_BINARY = 5      # cross-entropy of each output for itself
 
 
+cdef extern from *:
+    """
+    /* Where several workers sweep the same tile (_alone.pxi) each writes the same to the same place. */
+    static inline void write_float(float *p, float x) { __atomic_store(p, &x, __ATOMIC_RELAXED); }
+    static inline void write_byte(uint8_t *p, uint8_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
+    """
+    void write_float(float*, float) noexcept nogil
+    void write_byte(uint8_t*, uint8_t) noexcept nogil
+
+
 cdef void seed_classes(
     const Run* r, const int64_t* row, const float* share, const float* values, float* adjoints, const int32_t* highest,
     float* loss, bint* right,
@@ -98,7 +108,8 @@ cdef bint seed_adjoints(
         number = loss[lane] - loss[lane] == 0
         finite = finite and number
         if r.losses != NULL:
-            r.losses[first + lane] = loss[lane]
+            write_float(r.losses + first + lane, loss[lane])
         if r.correct != NULL:  # there is no order of what is no number
-            r.correct[first + lane] = number and (right[lane] if r.label == NULL else arg[lane] == r.label[row[lane]])
+            write_byte(r.correct + first + lane,
+                       number and (right[lane] if r.label == NULL else arg[lane] == r.label[row[lane]]))
     return finite

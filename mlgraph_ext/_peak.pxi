@@ -44,10 +44,15 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     cdef bint of_quads = "quads" in kernel
     cdef str given = kernel
     kernel = kernel.replace("quads", "rows")
-    if (kernel not in names or min(fan_in, count, tiles, repeats) < 1 or tiles > GROUP_TILES or fan_in > 65535
-            or not 0 < density <= 1 or (of_quads and count % QUAD)):
-        raise ValueError(f"kernel: expected one of {', '.join(names)} (or quads for rows, of a multiple of {QUAD} neurons) "
-                         f"and sizes of at least 1, came {given!r}")
+    if kernel not in names:
+        raise ValueError(f"kernel: expected one of {', '.join(names)}, or quads for rows, got {given!r}")
+    if min(fan_in, count, tiles, repeats) < 1 or tiles > GROUP_TILES or fan_in > 2**20 or count > 2**20:
+        raise ValueError(f"fan_in, count, tiles, repeats: expected 1 or more, up to 2**20 of the first two and {GROUP_TILES} "
+                         f"tiles, got {fan_in}, {count}, {tiles}, {repeats}")
+    if of_quads and count % QUAD:
+        raise ValueError(f"count: expected a multiple of {QUAD} neurons, got {count}")
+    if not 0 < density <= 1:
+        raise ValueError(f"density: expected more than 0 and at most 1, got {density}")
     cdef int64_t which = names.index(kernel), panels = panels_of(count), i, j
     cdef int64_t per = entry_floats(fan_in, LANES)
     cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES, stride = slots * LANES
@@ -67,77 +72,79 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     cdef float* gradient = weights + fan_in * panels * PANEL
     cdef int64_t edges = 0, nonzeros = 0, k = 0
     cdef Part part[GROUP_TILES]
-    if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or alike == NULL
-            or back == NULL or byte == NULL or example == NULL or entries == NULL):
-        raise MemoryError("kernel_flops: sizes")
-    with nogil:
-        for i in range(tiles * stride):
-            memory[i] = <float>0.5
-        for i in range(count):
-            row[i] = <int32_t>edges
-            alike[i] = <int32_t>(QUAD - i % QUAD if of_quads else 1)
-            for j in range(fan_in):
-                if not of_rows or uniform(draw(i // QUAD if of_quads else i, j)) < density:
-                    source[edges if of_rows else j] = <int32_t>j
-                    edges = edges + 1
-        row[count] = <int32_t>edges
-        if of_rows:
-            memcpy(next, row, count * sizeof(int32_t))
-            for i in range(fan_in):
-                back[i], back[fan_in + i] = <int32_t>i, <int32_t>k
-                for j in range(0 if alike[0] >= QUAD_FROM else count):    # the adjoint of quads goes by their rows
-                    if next[j] < row[j + 1] and source[next[j]] == i:
-                        back[2 * fan_in + 1 + 2 * k], back[2 * fan_in + 2 + 2 * k] = next[j], <int32_t>j
-                        next[j] += 1
-                        k = k + 1
-            back[2 * fan_in] = <int32_t>k
-        for i in range(n):
-            example[i] = i
-            for j in range(fan_in):
-                byte[i * fan_in + j] = uniform(draw(i, (i + j) // 6)) < density
-                if i < taken:
-                    nonzeros = nonzeros + byte[i * fan_in + j]
-        for i in range(tiles):
-            part[i].e = entries_at(entries + i * per, fan_in, LANES)
-            part[i].delta = delta + i * stride
-            find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example + i * LANES, LANES, &part[i].e)
-        for i in range(repeats):
-            if which == 0:
-                dense_forward(weights, NULL, fan_in, count, source, memory, stride, tiles, delta)
-            elif which == 1:
-                few_forward(weights, NULL, fan_in, count, source, memory, taken, delta)
-            elif which == 2:
-                dense_adjoint(weights, fan_in, count, source, delta, LANES, stride, tiles, 0, memory)
-            elif which == 3:
-                dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient, NULL)
-            elif which == 4:
-                runs_forward(&part[0].e, fan_in, 0, runs_of(fan_in), LANES, weights, panels, NULL, delta, LANES * PANEL)
-            elif which == 5:
-                runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL, NULL)
-            elif which == 6:
-                j = 0
-                while j < tiles:
-                    rows_forward(False, 1, weights, NULL, row, alike, count, source, memory + j * stride, stride,
-                                 smaller(PACK, tiles - j), delta + j * stride)
-                    j = j + PACK
-            elif which == 7:
-                j = 0
-                while j < tiles:
-                    rows_adjoint(weights, row, alike, count, source, back, fan_in, delta + j * stride, stride,
-                                 smaller(PACK, tiles - j), 0, memory + j * stride)
-                    j = j + PACK
-            elif which == 8:
-                rows_gradient(False, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
-            elif which == 9:
-                j = 0
-                while j < tiles:
-                    rows_forward(True, 1, weights, NULL, row, alike, count, source, memory + j * stride, stride,
-                                 smaller(PACK, tiles - j), delta + j * stride)
-                    j = j + PACK
-            else:
-                rows_gradient(True, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
+    try:
+        if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or alike == NULL
+                or back == NULL or byte == NULL or example == NULL or entries == NULL):
+            raise MemoryError("kernel_flops: sizes")
+        with nogil:
+            for i in range(tiles * stride):
+                memory[i] = <float>0.5
+            for i in range(count):
+                row[i] = <int32_t>edges
+                alike[i] = <int32_t>(QUAD - i % QUAD if of_quads else 1)
+                for j in range(fan_in):
+                    if not of_rows or uniform(draw(i // QUAD if of_quads else i, j)) < density:
+                        source[edges if of_rows else j] = <int32_t>j
+                        edges = edges + 1
+            row[count] = <int32_t>edges
+            if of_rows:
+                memcpy(next, row, count * sizeof(int32_t))
+                for i in range(fan_in):
+                    back[i], back[fan_in + i] = <int32_t>i, <int32_t>k
+                    for j in range(0 if alike[0] >= QUAD_FROM else count):    # the adjoint of quads goes by their rows
+                        if next[j] < row[j + 1] and source[next[j]] == i:
+                            back[2 * fan_in + 1 + 2 * k], back[2 * fan_in + 2 + 2 * k] = next[j], <int32_t>j
+                            next[j] += 1
+                            k = k + 1
+                back[2 * fan_in] = <int32_t>k
+            for i in range(n):
+                example[i] = i
+                for j in range(fan_in):
+                    byte[i * fan_in + j] = uniform(draw(i, (i + j) // 6)) < density
+                    if i < taken:
+                        nonzeros = nonzeros + byte[i * fan_in + j]
+            for i in range(tiles):
+                part[i].e = entries_at(entries + i * per, fan_in, LANES)
+                part[i].delta = delta + i * stride
+                find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example + i * LANES, LANES, &part[i].e)
+            for i in range(repeats):
+                if which == 0:
+                    dense_forward(weights, NULL, fan_in, count, source, memory, stride, tiles, delta)
+                elif which == 1:
+                    few_forward(weights, NULL, fan_in, count, source, memory, taken, delta)
+                elif which == 2:
+                    dense_adjoint(weights, fan_in, count, source, delta, LANES, stride, tiles, 0, memory)
+                elif which == 3:
+                    dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient, NULL)
+                elif which == 4:
+                    runs_forward(&part[0].e, fan_in, 0, runs_of(fan_in), LANES, weights, panels, NULL, delta, LANES * PANEL)
+                elif which == 5:
+                    runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL, NULL)
+                elif which == 6:
+                    j = 0
+                    while j < tiles:
+                        rows_forward(False, 1, weights, NULL, row, alike, count, source, memory + j * stride, stride,
+                                     smaller(PACK, tiles - j), delta + j * stride)
+                        j = j + PACK
+                elif which == 7:
+                    j = 0
+                    while j < tiles:
+                        rows_adjoint(weights, row, alike, count, source, back, fan_in, delta + j * stride, stride,
+                                     smaller(PACK, tiles - j), 0, memory + j * stride)
+                        j = j + PACK
+                elif which == 8:
+                    rows_gradient(False, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
+                elif which == 9:
+                    j = 0
+                    while j < tiles:
+                        rows_forward(True, 1, weights, NULL, row, alike, count, source, memory + j * stride, stride,
+                                     smaller(PACK, tiles - j), delta + j * stride)
+                        j = j + PACK
+                else:
+                    rows_gradient(True, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
+    finally:
+        for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>alike, <size_t>back,
+                        <size_t>byte, <size_t>example, <size_t>entries):
+            free(<void*><size_t>pointer)
     per = 2 * count * nonzeros if "runs" in kernel else 2 * taken * edges
-    for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>alike, <size_t>back,
-                    <size_t>byte, <size_t>example, <size_t>entries):
-        free(<void*><size_t>pointer)
     return per * repeats

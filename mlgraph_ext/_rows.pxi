@@ -10,8 +10,9 @@ cdef extern from *:
     #define ROW_CHAINS (SLOT_VECS < 4 ? 4 / SLOT_VECS : 1)
     #define FOURS (VEC_WIDTH / 4)
     #define PACK (SLOT_VECS < 8 ? 2 : 1)
-    /* Sums of neighbours among four lanes, of a and of b; and sums of neighbouring groups of four lanes. Four vectors by the
-       first, twice, and four of those by the second, twice: the sums over lanes of 16 vectors, in order. */
+    /* `pair_sums` adds neighbouring lanes within each group of four, of a and then of b, as haddps does; `group_sums` adds
+       neighbouring groups of four lanes. Two levels of the one and then two of the other make of 16 vectors one, of the sums
+       over their lanes in order. */
     #ifdef __clang__
     #define SHUFFLE __builtin_shufflevector
     #else
@@ -125,7 +126,7 @@ cdef void rows_forward(
 ) noexcept nogil:
     """out[neuron][lane] = bias[neuron] + sum over edges, of one tile or of PACK; `bias` may be NULL.
 
-    With `bytes` the sources are byte slots, and 256 bytes are `unit`.
+    With `bytes` the sources are byte slots, of byte / 256, and `unit` is what their sums are multiplied by.
     """
     cdef int64_t neuron = 0, size, n
     while neuron < count:
@@ -303,7 +304,7 @@ cdef void rows_gradient(
 ) noexcept nogil:
     """gradient[edge - row[0]] = sum over tiles and lanes of values[source][lane] * delta[neuron][lane].
 
-    With `bytes` the sources are byte slots, and 256 bytes are `unit`.
+    With `bytes` the sources are byte slots, of byte / 256, and `unit` is what their sums are multiplied by.
     """
     cdef int64_t tile = 0, tiles, neuron, size, n
     cdef float* g = gradient - row[0]

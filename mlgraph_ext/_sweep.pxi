@@ -76,6 +76,9 @@ cdef extern from *:
     int omp_get_num_threads() noexcept nogil
 
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
+TILE_EXAMPLES = LANES
+PANEL_NEURONS = PANEL
+DROPOUT_NEURONS = THIN_GROUP        # of which dropout keeps the same share
 BYTE_SLOT_FLOATS = BYTE_SLOT        # what an input takes of a tile where rows read bytes
 RUN_COLUMNS = RUN                   # columns that dense blocks skip together where all are zero
 QUAD_NEURONS = QUAD                 # swept together where they have the same sources
@@ -100,7 +103,7 @@ def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
     """Whether each number is exactly that of a byte, byte / 255; `out` is filled with the bytes."""
     cdef int64_t i, columns = x.shape[1], others = 0
     if out.shape[0] != x.shape[0] or out.shape[1] != columns:
-        raise ValueError(f"out: expected shape {x.shape[0], columns}, came {out.shape[0], out.shape[1]}")
+        raise ValueError(f"out: expected shape {x.shape[0], columns}, got {out.shape[0], out.shape[1]}")
     for i in prange(x.shape[0] if columns else 0, nogil=True, num_threads=n_threads, schedule="static",
                     use_threads_if=n_threads > 1):
         others += row_as_bytes(&x[i, 0], columns, &out[i, 0])
@@ -113,11 +116,11 @@ def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:,
     cdef const int32_t* column = &columns[0] if n else NULL
     if size not in (1, 4) or out.shape[0] != x.shape[0] or out.shape[1] < n * size:
         raise ValueError(f"size, out: expected 1 or 4, and {x.shape[0]} rows of {n * size} bytes or more, "
-                         f"came {size}, and {out.shape[0]} of {out.shape[1]}")
+                         f"got {size}, and {out.shape[0]} of {out.shape[1]}")
     most = x.shape[1] // size
     for k in range(n):
         if not 0 <= columns[k] < most:
-            raise ValueError(f"columns: expected 0 to {most - 1}, came {columns[k]}")
+            raise ValueError(f"columns: expected 0 to {most - 1}, got {columns[k]}")
     for i in prange(x.shape[0] if out.shape[1] else 0, nogil=True, num_threads=n_threads, schedule="static",
                     use_threads_if=n_threads > 1):
         take_row(&x[i, 0], column, n, size, &out[i, 0], out.shape[1])
@@ -127,7 +130,7 @@ def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const in
     """out[place[i]] = x[origin[i]] for all i; no place comes twice."""
     cdef int64_t i
     if origin.shape[0] != place.shape[0]:
-        raise ValueError(f"origin, place: expected one length, came {origin.shape[0]} and {place.shape[0]}")
+        raise ValueError(f"origin, place: expected one length, got {origin.shape[0]} and {place.shape[0]}")
     for i in prange(origin.shape[0], nogil=True, num_threads=n_threads, schedule="static", use_threads_if=n_threads > 1):
         out[place[i]] = x[origin[i]]
 
@@ -149,7 +152,7 @@ def find_quads(const int32_t[::1] alike, uint8_t[::1] out):
     """out[i] = whether neuron i of rows is swept in a quad; `alike` as in _quads.pxi. (Forward, CHUNK may cut one in two.)"""
     cdef int64_t i = 0, n = alike.shape[0], size, k
     if out.shape[0] != n:
-        raise ValueError(f"out: expected {n} bytes, came {out.shape[0]}")
+        raise ValueError(f"out: expected {n} bytes, got {out.shape[0]}")
     while i < n:
         size = quad_size(&alike[0], i, n)
         for k in range(max(size, 1)):
@@ -177,21 +180,21 @@ def prepare(
     cdef bint of_rows = False
     if program.shape[1] * sizeof(int64_t) != sizeof(Instruction) or units.shape[1] * sizeof(int64_t) != sizeof(Unit):
         raise ValueError(f"program, units: expected rows of {sizeof(Instruction) // 8} and {sizeof(Unit) // 8} numbers, "
-                         f"came {program.shape[1]} and {units.shape[1]}")
+                         f"got {program.shape[1]} and {units.shape[1]}")
     if n_workers < 1 or scratch.shape[0] < n_workers * scratch_stride:
         raise ValueError(f"scratch: expected n_workers >= 1 and {n_workers} x {scratch_stride} floats, "
-                         f"came {scratch.shape[0]}")
+                         f"got {scratch.shape[0]}")
     if pack_sums is not None and pack_sums.shape[0] < (n_tiles + PACK - 1) // PACK * pack_stride:
         raise ValueError(f"pack_sums: expected {(n_tiles + PACK - 1) // PACK} x {pack_stride} floats, "
-                         f"came {pack_sums.shape[0]}")
+                         f"got {pack_sums.shape[0]}")
     for i in range(program.shape[0]):
         of_rows = of_rows or program[i, 0] == ROWS
     if wide not in (1, 2, 4) or (of_rows and wide > PACK) or at_once < 1 or at_once % wide:
         raise ValueError(f"wide, at_once: expected 1, 2 or 4, at most {PACK} where there are rows, and a multiple of it, "
-                         f"came {wide} and {at_once}")
+                         f"got {wide} and {at_once}")
     least = n_workers if units.shape[0] else n_workers * at_once
     if n_tiles < least or tiles.shape[0] < n_tiles * tile_stride:
-        raise ValueError(f"tiles: expected n_tiles >= {least} and {n_tiles} x {tile_stride} floats, came {tiles.shape[0]}")
+        raise ValueError(f"tiles: expected n_tiles >= {least} and {n_tiles} x {tile_stride} floats, got {tiles.shape[0]}")
     if alone and (sums is None or pack_sums is not None or not units.shape[0]):
         raise ValueError("alone: expected sums, units, and no pack_sums with it")
     memset(&r, 0, sizeof(Run))
@@ -247,12 +250,12 @@ def run(
     cdef int64_t most = 0, i
     cdef int worker, workers
     if len(prepared) != sizeof(Run):
-        raise ValueError(f"prepared: expected {sizeof(Run)} bytes, came {len(prepared)}")
+        raise ValueError(f"prepared: expected {sizeof(Run)} bytes, got {len(prepared)}")
     if step_first.shape[0] != step_size.shape[0] or step_rate.shape[0] != step_size.shape[0]:
-        raise ValueError("step_first, step_size, step_rate: expected one length, came "
+        raise ValueError("step_first, step_size, step_rate: expected one length, got "
                          f"{step_first.shape[0]}, {step_size.shape[0]}, {step_rate.shape[0]}")
     if step_decay is not None and step_decay.shape[0] != step_size.shape[0]:
-        raise ValueError(f"step_decay: expected {step_size.shape[0]} numbers, came {step_decay.shape[0]}")
+        raise ValueError(f"step_decay: expected {step_size.shape[0]} numbers, got {step_decay.shape[0]}")
     memcpy(&r, <const char*>prepared, sizeof(Run))
     # Without columns there is no first element to point at, and nobody looks.
     if data_bytes is not None and data_bytes.shape[1]:
@@ -283,7 +286,7 @@ def run(
         for i in range(r.n_steps):
             most = max(most, (r.step_size[i] + LANES - 1) // LANES)
     if r.n_tiles < most:
-        raise ValueError(f"prepared: expected memory for {most} tiles, came {r.n_tiles}")
+        raise ValueError(f"prepared: expected memory for {most} tiles, got {r.n_tiles}")
     workers = <int>r.n_workers
     r.taken = <int64_t*>zeros((workers + 1) * TAKEN_STRIDE, sizeof(int64_t))
     r.gate = <Gate*>(r.taken + workers * TAKEN_STRIDE)

@@ -21,7 +21,7 @@ def runs(const int64_t[::1] first, const int64_t[::1] stride, const int64_t[::1]
     cdef int64_t at = 0, i, k
     if not first.shape[0] == stride.shape[0] == count.shape[0]:
         raise ValueError("first, stride, count: expected one length, "
-                         f"came {first.shape[0]}, {stride.shape[0]} and {count.shape[0]}")
+                         f"got {first.shape[0]}, {stride.shape[0]} and {count.shape[0]}")
     with nogil:
         for i in range(count.shape[0]):
             if not 0 <= count[i] <= out.shape[0] - at:
@@ -31,14 +31,14 @@ def runs(const int64_t[::1] first, const int64_t[::1] stride, const int64_t[::1]
                 out[at + k] = <ints>(first[i] + k * stride[i])
             at = at + count[i]
     if at != out.shape[0]:
-        raise ValueError(f"count: expected {out.shape[0]} in all, and none below 0, came others")
+        raise ValueError(f"count: expected {out.shape[0]} in all, and none below 0, got others")
 
 
 def gather(const ints[::1] pool, const int64_t[::1] start, const int64_t[::1] count, ints[::1] out):
     """Fill `out` with ``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
     cdef int64_t at = 0, i, k
     if start.shape[0] != count.shape[0]:
-        raise ValueError(f"start, count: expected one length, came {start.shape[0]} and {count.shape[0]}")
+        raise ValueError(f"start, count: expected one length, got {start.shape[0]} and {count.shape[0]}")
     with nogil:
         for i in range(count.shape[0]):
             if not 0 <= count[i] <= out.shape[0] - at or (count[i] and not 0 <= start[i] <= pool.shape[0] - count[i]):
@@ -48,7 +48,7 @@ def gather(const ints[::1] pool, const int64_t[::1] start, const int64_t[::1] co
                 out[at + k] = pool[start[i] + k]
             at = at + count[i]
     if at != out.shape[0]:
-        raise ValueError(f"start, count: expected runs of {pool.shape[0]} numbers, {out.shape[0]} in all, came others")
+        raise ValueError(f"start, count: expected runs of {pool.shape[0]} numbers, {out.shape[0]} in all, got others")
 
 
 cdef bint are_nodes(const int32_t[::1] ids, int64_t n) noexcept nogil:
@@ -112,7 +112,7 @@ def same_lists(const int64_t[::1] start, const int32_t[::1] count, const int32_t
     free(table)
     free(content)
     if not good:
-        raise ValueError(f"start, count, first: expected {n} runs of {pool.shape[0]} numbers, came others")
+        raise ValueError(f"start, count, first: expected {n} runs of {pool.shape[0]} numbers, got others")
 
 
 cdef uint64_t mix(uint64_t h, uint64_t x) noexcept nogil:
@@ -356,4 +356,4 @@ def strongest(
     free(on_path)
     free(goes_on)
     if not good:
-        raise ValueError("start, count, pool, order, first, score, up, down, strength, chosen: expected a graph, came none")
+        raise ValueError("start, count, pool, order, first, score, up, down, strength, chosen: expected a graph, got none")

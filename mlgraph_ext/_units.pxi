@@ -1,5 +1,9 @@
 # The second phase of a step: a unit of parameters through all tiles.
 
+cdef enum:
+    FETCH_AHEAD = 3      # steps: the entries of the second next are listed in this phase at the earliest, so that these are due
+
+
 cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept nogil:
     """Phase 2 for one unit: gradient over all tiles of the step, then the update. False, for each unit, if it may overflow.
 
@@ -10,7 +14,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
     cdef Fetch fetch
     cdef double bound = 0
     cdef unsigned int numbers
-    cdef int64_t i
+    cdef int64_t i, soon = step + FETCH_AHEAD, n_examples
     if r.limit > 0:
         for i in range(tiles_of(r, step)):
             bound = bound + r.bounds[first_place(r, step, w) + i]
@@ -24,10 +28,10 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
             restore_numbers(numbers)
         return True
     # Meanwhile the rows are fetched that this worker begins to list after the next phase like this.
-    i = examples_in(r, step + 3) if w.asked[unit.first > 0] != step + 3 else 0
-    w.asked[unit.first > 0] = step + 3
-    fetch = fetch_of(r, r.step_first[step + 3] if i else 0, i, unit.first, unit.last,
-                     2 * runs_of(unit.last - unit.first) * (1 + i // GROUP))
+    n_examples = examples_in(r, soon) if w.asked[unit.first > 0] != soon else 0
+    w.asked[unit.first > 0] = soon
+    fetch = fetch_of(r, r.step_first[soon] if n_examples else 0, n_examples, unit.first, unit.last,
+                     2 * runs_of(unit.last - unit.first) * (1 + n_examples // GROUP))
     if step >= 0:
         numbers = flush_subnormals(r.training)
         list_step(r, step, unit.first, unit.last, LIST_PARTS, w)

@@ -210,23 +210,31 @@ cdef void update(
     `mask`, or NULL: only those count whose bit is one, from bit `first` on; n and first are multiples of PANEL then.
     """
     cdef Optimizer own = o[0]    # a copy, which no store to a parameter can change
-    cdef float* w = o.parameters + offset
-    cdef float* v = o.first + offset if o.kind != SGD else NULL
-    cdef float* s = o.second + offset if o.kind == ADAM else NULL
-    cdef float a = o.momentum, b = o.beta2, of_g = 1 - a, of_square = 1 - b
     cdef int64_t i
     for i in range(n // VEC_WIDTH):
         move_parameters(<int>own.kind, &own, rate, offset + i * VEC_WIDTH,
                         through_mask((<const vec*>g)[i], mask, first + i * VEC_WIDTH))
-    for i in range(n // VEC_WIDTH * VEC_WIDTH, n):
-        if own.kind == ACCUMULATE:
-            v[i] = v[i] + g[i]
-        elif own.kind == SGD:
-            w[i] = w[i] - rate * g[i]
-        elif own.kind == MOMENTUM:
-            v[i] = a * v[i] + g[i]
-            w[i] = w[i] - rate * v[i]
-        else:
-            v[i] = a * v[i] + of_g * g[i]
-            s[i] = b * s[i] + of_square * g[i] * g[i]
-            w[i] = w[i] - rate * v[i] / (sqrtf(s[i]) + own.epsilon)
+    if n % VEC_WIDTH:
+        i = n // VEC_WIDTH * VEC_WIDTH
+        move_some(&own, rate, offset + i, n - i, g + i)
+
+
+cdef void move_some(const Optimizer* o, float rate, int64_t at, int64_t n, const float* g) noexcept nogil:
+    """Move n parameters, fewer than a vector has, by way of a vector: no other parameter is touched."""
+    cdef vec moved[4]            # parameters, moments, gradient
+    cdef size_t size = n * sizeof(float)
+    cdef Optimizer own = o[0]
+    memset(moved, 0, sizeof(moved))
+    own.parameters, own.first, own.second = <float*>moved, <float*>(moved + 1), <float*>(moved + 2)
+    memcpy(own.parameters, o.parameters + at, size)
+    memcpy(moved + 3, g, size)
+    if o.kind != SGD:
+        memcpy(own.first, o.first + at, size)
+    if o.kind == ADAM:
+        memcpy(own.second, o.second + at, size)
+    move_parameters(<int>o.kind, &own, rate, 0, moved[3])
+    memcpy(o.parameters + at, own.parameters, size)
+    if o.kind != SGD:
+        memcpy(o.first + at, own.first, size)
+    if o.kind == ADAM:
+        memcpy(o.second + at, own.second, size)

@@ -38,7 +38,7 @@ cdef extern from *:
     typedef float vec __attribute__((vector_size(4 * VEC_WIDTH), aligned(4), may_alias));
     /* A kernel stays a function of its own: inlined into the sweep it loses its registers to the sweep's variables. */
     #define mlgraph_kernel_void __attribute__((noinline)) void
-    static inline vec splat(float x) { return x - (vec){0}; }
+    static inline vec splat(float x) { return x - (vec){0}; }  /* minus: -0.0 + 0 would be +0 */
     typedef int32_t ivec __attribute__((vector_size(4 * VEC_WIDTH), aligned(4), may_alias));
     typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
     typedef int32_t ivec4 __attribute__((vector_size(16), may_alias));
@@ -61,6 +61,7 @@ cdef extern from *:
     /* If `so`, results smaller than the normal numbers, 1.2e-38, come out as zero on this thread from now on. (Operands of that
        size still count: what is differentiated is what was computed.) What was before, for `restore_numbers`. */
     static inline unsigned flush_subnormals(int so) {
+        (void)so;
     #if defined(__SSE2__)
         unsigned before = _mm_getcsr();
         if (so) _mm_setcsr(before | _MM_FLUSH_ZERO_ON);

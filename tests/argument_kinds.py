@@ -68,6 +68,11 @@ def a_node(good):
     return Kind(good, {"None": None, "number": 3, "text": "x", "list": lambda w: [w.x[0]], "of another graph": OTHER[1]})
 
 
+def a_node_or_id(good):
+    bad = {**a_node(good).bad, "number": 10**6, "negative": -1, "half": 1.5, "float": 3.0, "huge": 10**5000, "row": np.ones(2)}
+    return Kind(good, bad, {"id": lambda node: node.id, "int64": lambda node: np.int64(node.id)})
+
+
 def nodes(good, one=False):
     bad = {
         "None": None, "number": 3, "text": "x", "numbers": [1.0], "one node": lambda w: w.x[0], "empty": [],

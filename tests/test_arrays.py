@@ -94,7 +94,7 @@ def test_parameters_in_an_order_that_compilations_keep():
     g.set_parameters(-kept)
     assert (p.value, a.weights.tolist(), a.bias, b.weights.tolist(), many[4].bias) == (-0.5, [-1, -2], -3, [-4, -5], -4)
     assert kept.tolist() == want, "a copy"
-    with pytest.raises(ValueError, match=r"values: expected shape \(36,\), came \(3,\)"):
+    with pytest.raises(ValueError, match=r"values: expected shape \(36,\), got \(3,\)"):
         g.set_parameters([1, 2, 3])
     assert mlgraph.Graph().get_parameters().shape == (0,)
 

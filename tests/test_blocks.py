@@ -121,7 +121,7 @@ def test_blocks_of_any_graph():
 
 def test_blocks_are_no_choice_of_neurons():
     net = network()
-    with pytest.raises(ValueError, match="block: expected 1 where whole neurons are cut, came 4"):
+    with pytest.raises(ValueError, match="block: expected 1 where whole neurons are cut, got 4"):
         net.prune(neurons=0.5, block=4)
     assert net.sparsity == 0
 

@@ -110,19 +110,19 @@ def rewrite(path, array=None, **header):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 1, "checkpoint: format: expected 4, came 1: of another version"),
+        ("format", 1, "checkpoint: format: expected 4, got 1: of another version"),
         ("format", None, "no checkpoint: its header has none"),
         ("arguments", [], "checkpoint: expected arguments and digests"),
         ("digests", "x", "checkpoint: expected arguments and digests"),
-        ("epoch", -1, "checkpoint: epoch, step, taken: expected counts, came -1, "),
-        ("epoch", 2, "array history_epoch_examples: expected 2 numbers, came 1"),
+        ("epoch", -1, "checkpoint: epoch, step, taken: expected counts, got -1, "),
+        ("epoch", 2, "array history_epoch_examples: expected 2 numbers, got 1"),
         ("step", 0.0, "expected counts"),
         ("step", 2**63, "expected counts"),
-        ("step", 0, "array history_batch_examples: expected 24 numbers, came 31"),
+        ("step", 0, "array history_batch_examples: expected 24 numbers, got 31"),
         ("taken", True, "expected counts"),
-        ("taken", 10, r"array history_batch_examples: expected 17 numbers, came 31"),
-        ("seconds", -1.0, "checkpoint: seconds: came -1.0"),
-        ("seconds", None, "checkpoint: seconds: came None"),
+        ("taken", 10, r"array history_batch_examples: expected 17 numbers, got 31"),
+        ("seconds", -1.0, "checkpoint: seconds: got -1.0"),
+        ("seconds", None, "checkpoint: seconds: got None"),
     ],
 )
 def test_odd_headers(untouched, path, field, value, message):
@@ -176,7 +176,7 @@ def test_a_file_with_another_model_in_it(untouched, path, n_inputs, hidden):
     text = np.frombuffer(json.dumps({**its, "checkpoint": header["checkpoint"]}).encode(), np.uint8)
     np.savez(path, **{**run, **model, "header": text})
     assert mlgraph.load(path).graph.n_inputs == n_inputs
-    with pytest.raises(ModelFileError, match="checkpoint: expected the inputs, outputs and loss of the model, came others"):
+    with pytest.raises(ModelFileError, match="checkpoint: expected the inputs, outputs and loss of the model, got others"):
         fit(untouched, momentum=0.0, checkpoint=path, resume=True)
 
 
@@ -234,12 +234,12 @@ def test_other_models(path, options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resume": True}, "resume: expected a checkpoint to go on from, came none"),
-        ({"checkpoint": "missing/run.npz"}, "checkpoint: expected a file in a folder that exists, came 'missing/run.npz'"),
-        ({"checkpoint": "."}, "checkpoint: expected a file in a folder that exists, came '.'"),
-        ({"checkpoint": "x", "checkpoint_every": -1}, "checkpoint_every: expected seconds from 0 on, came -1"),
-        ({"checkpoint": "x", "checkpoint_every": float("nan")}, "checkpoint_every: expected seconds from 0 on, came nan"),
-        ({"checkpoint": "x", "checkpoint_every": "1"}, "checkpoint_every: expected seconds from 0 on, came '1'"),
+        ({"resume": True}, "resume: expected a checkpoint to go on from, got none"),
+        ({"checkpoint": "missing/run.npz"}, "checkpoint: expected a file in a folder that exists, got 'missing/run.npz'"),
+        ({"checkpoint": "."}, "checkpoint: expected a file in a folder that exists, got '.'"),
+        ({"checkpoint": "x", "checkpoint_every": -1}, "checkpoint_every: expected seconds from 0 on, got -1"),
+        ({"checkpoint": "x", "checkpoint_every": float("nan")}, "checkpoint_every: expected seconds from 0 on, got nan"),
+        ({"checkpoint": "x", "checkpoint_every": "1"}, "checkpoint_every: expected seconds from 0 on, got '1'"),
     ],
 )
 def test_bad_options(untouched, options, message, tmp_path, monkeypatch):

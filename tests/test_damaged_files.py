@@ -122,7 +122,7 @@ def test_compressed_arrays(saved, path):
     """A few bytes could claim gigabytes."""
     with np.load(saved[1]) as arrays:
         np.savez_compressed(path, **arrays)
-    refuse(path, "expected arrays that are not compressed, came header, code")
+    refuse(path, "expected arrays that are not compressed, got header, code")
 
 
 def test_truncated_files(saved, path):
@@ -236,7 +236,7 @@ def test_cycles(path, length):
         pool, start = arrays["pool"].copy(), arrays["start"]
     pool[start[nodes[0].id]] = nodes[-1].id
     rewrite(path, path.with_name("cycle.npz"), pool=pool)
-    refuse(path.with_name("cycle.npz"), rf"expected no cycle, came one of {length} nodes?: (n\d+ -> ){{{length - 1}}}n6$")
+    refuse(path.with_name("cycle.npz"), rf"expected no cycle, got one of {length} nodes?: (n\d+ -> ){{{length - 1}}}n6$")
 
 
 def test_lists_that_begin_together_must_end_together(path):
@@ -308,7 +308,7 @@ def test_nothing_is_unpickled(saved, path, monkeypatch):
     monkeypatch.chdir(path.parent)
     np.save(buffer := io.BytesIO(), np.array([Bomb()], object), allow_pickle=True)
     for name in ("header", *ARRAYS):
-        refuse(rewrite(saved[1], path, **{name: buffer.getvalue()}), f"array {name}: expected .* numbers .*, came object")
+        refuse(rewrite(saved[1], path, **{name: buffer.getvalue()}), f"array {name}: expected .* numbers .*, got object")
     assert os.listdir() == [path.name]
 
 
@@ -318,7 +318,7 @@ def test_nothing_is_unpickled(saved, path, monkeypatch):
 def test_format_of_another_version(saved, path):
     for version in (0, 1, 10**30):
         rewrite(saved[1], path, header=as_array({**header_of(saved[1]), "format": version}))
-        refuse(path, f"format: expected {modelfile.FORMAT}, came {version}: made by another version")
+        refuse(path, f"format: expected {modelfile.FORMAT}, got {version}: made by another version")
     for version in (1.0, True, "1", None):
         refuse(rewrite(saved[1], path, header=as_array({**header_of(saved[1]), "format": version})), "header")
 
@@ -367,4 +367,4 @@ def test_outputs_that_are_not_the_last_layer(path):
 
 def test_more_bytes_than_any_model(saved, path, monkeypatch):
     monkeypatch.setattr(modelfile, "MAX_BYTES", 100)
-    refuse(shutil.copy(saved[1], path), "expected at most 100 bytes of arrays, came ")
+    refuse(shutil.copy(saved[1], path), "expected at most 100 bytes of arrays, got ")

@@ -100,33 +100,33 @@ def test_read_idx_of_several_gzip_members(tmp_path: Path) -> None:
 VALID = idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
 
 DAMAGED = {
-    "empty": (b"", ["expected an IDX file", "came an empty file"]),
-    "empty gzip": (gzip.compress(b""), ["expected an IDX file", "came an empty file"]),
+    "empty": (b"", ["expected an IDX file", "got an empty file"]),
+    "empty gzip": (gzip.compress(b""), ["expected an IDX file", "got an empty file"]),
     "magic cut": (VALID[:3], ["expected an IDX file", "00 00 08"]),
-    "bad magic, first byte": (b"\x01" + VALID[1:], ["expected an IDX file", "came 01 00 08 03"]),
-    "bad magic, second byte": (b"\0\x01" + VALID[2:], ["expected an IDX file", "came 00 01 08 03"]),
-    "text": (b"<!DOCTYPE html>\n<p>404\n", ["expected an IDX file", "came 3c 21 44 4f"]),
-    "gzip in gzip": (gzip.compress(gzip.compress(VALID)), ["expected an IDX file", "came 1f 8b"]),
+    "bad magic, first byte": (b"\x01" + VALID[1:], ["expected an IDX file", "got 01 00 08 03"]),
+    "bad magic, second byte": (b"\0\x01" + VALID[2:], ["expected an IDX file", "got 00 01 08 03"]),
+    "text": (b"<!DOCTYPE html>\n<p>404\n", ["expected an IDX file", "got 3c 21 44 4f"]),
+    "gzip in gzip": (gzip.compress(gzip.compress(VALID)), ["expected an IDX file", "got 1f 8b"]),
     **{
         name: (
             header(2, element_type=code) + bytes(16),
-            ["expected elements of type uint8", f"came {name} (0x{code:02x})"],
+            ["expected elements of type uint8", f"got {name} (0x{code:02x})"],
         )
         for code, name in [(9, "int8"), (11, "int16"), (12, "int32"), (13, "float32"), (14, "float64"), (7, "unknown")]
     },
-    "no dimensions": (header() + b"\0", ["expected 1 to 32 dimensions", "came 0"]),
-    "more dimensions than numpy has": (header(*[1] * 33) + b"\0", ["expected 1 to 32 dimensions", "came 33"]),
-    "header cut": (VALID[:15], ["expected a header of 16 bytes", "came 15"]),
-    "header cut in gzip": (gzip.compress(VALID[:4]), ["expected a header of 16 bytes", "came 4"]),
+    "no dimensions": (header() + b"\0", ["expected 1 to 32 dimensions", "got 0"]),
+    "more dimensions than numpy has": (header(*[1] * 33) + b"\0", ["expected 1 to 32 dimensions", "got 33"]),
+    "header cut": (VALID[:15], ["expected a header of 16 bytes", "got 15"]),
+    "header cut in gzip": (gzip.compress(VALID[:4]), ["expected a header of 16 bytes", "got 4"]),
     "size 0": (header(2, 0, 4), ["expected 1 to 8589934592 bytes", "claims (2, 0, 4)"]),
     "absurd sizes": (header(*[2**32 - 1] * 3), ["expected 1 to 8589934592 bytes", "claims (4294967295, 4294967295"]),
     "sizes whose product is 2**33 modulo 2**64": (header(2**31 + 1, 2**31, 4), ["expected 1 to 8589934592 bytes"]),
     "one byte above the limit": (header(3, 2863311531), ["expected 1 to 8589934592 bytes"]),
-    "no data": (VALID[:16], ["expected 24 bytes of data", "(2, 3, 4)", "came 0"]),
-    "data cut": (VALID[:-1], ["expected 24 bytes of data", "came 23"]),
-    "data cut in gzip": (gzip.compress(VALID[:-1]), ["expected 24 bytes of data", "came 23"]),
-    "over-long": (VALID + b"\0", ["expected 24 bytes of data", "came more"]),
-    "over-long in gzip": (gzip.compress(VALID + b"\0"), ["expected 24 bytes of data", "came more"]),
+    "no data": (VALID[:16], ["expected 24 bytes of data", "(2, 3, 4)", "got 0"]),
+    "data cut": (VALID[:-1], ["expected 24 bytes of data", "got 23"]),
+    "data cut in gzip": (gzip.compress(VALID[:-1]), ["expected 24 bytes of data", "got 23"]),
+    "over-long": (VALID + b"\0", ["expected 24 bytes of data", "got more"]),
+    "over-long in gzip": (gzip.compress(VALID + b"\0"), ["expected 24 bytes of data", "got more"]),
     "gzip of its magic alone": (b"\x1f\x8b", ["expected an intact gzip file", "ended"]),
     "gzip cut in its data": (gzip.compress(VALID)[:20], ["expected an intact gzip file", "ended"]),
     "gzip cut in its trailer": (gzip.compress(VALID)[:-1], ["expected an intact gzip file", "ended"]),
@@ -155,7 +155,7 @@ def test_wrong_number_of_dimensions(tmp_path: Path, ndim: int) -> None:
     (tmp_path / "a").write_bytes(VALID)
     with pytest.raises(DataError) as error:
         read_idx(tmp_path / "a", ndim=ndim)
-    assert_one_line(error, tmp_path / "a", f"expected {ndim} dimensions, came 3")
+    assert_one_line(error, tmp_path / "a", f"expected {ndim} dimensions, got 3")
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -304,15 +304,15 @@ def test_damaged_role(tmp_path: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "expected", "came"), [("train_x", 3, 1), ("train_y", 1, 3), ("test_x", 3, 1), ("test_y", 1, 3)]
+    ("field", "expected", "got"), [("train_x", 3, 1), ("train_y", 1, 3), ("test_x", 3, 1), ("test_y", 1, 3)]
 )
-def test_images_and_labels_exchanged(tmp_path: Path, field: str, expected: int, came: int) -> None:
+def test_images_and_labels_exchanged(tmp_path: Path, field: str, expected: int, got: int) -> None:
     arrays = small()
     other = field[:-1] + ("y" if field.endswith("x") else "x")
     write(tmp_path, {**arrays, field: arrays[other]})
     with pytest.raises(DataError) as error:
         load_mnist(tmp_path)
-    assert_one_line(error, tmp_path / FILES[field], f"expected {expected} dimensions, came {came}")
+    assert_one_line(error, tmp_path / FILES[field], f"expected {expected} dimensions, got {got}")
 
 
 @pytest.mark.parametrize("field", FILES)
@@ -332,7 +332,7 @@ def test_counts_differ(tmp_path: Path, split: str) -> None:
     with pytest.raises(DataError) as error:
         load_mnist(tmp_path)
     labels = str(tmp_path / FILES[f"{split}_y"])
-    assert_one_line(error, tmp_path / FILES[f"{split}_x"], f"expected {n - 1} images", labels, f"came {n}")
+    assert_one_line(error, tmp_path / FILES[f"{split}_x"], f"expected {n - 1} images", labels, f"got {n}")
 
 
 @pytest.mark.parametrize(("height", "width"), [(3, 2), (2, 4), (1, 3)])
@@ -343,7 +343,7 @@ def test_image_sizes_differ(tmp_path: Path, height: int, width: int) -> None:
     with pytest.raises(DataError) as error:
         load_mnist(tmp_path)
     train = str(tmp_path / FILES["train_x"])
-    assert_one_line(error, tmp_path / FILES["test_x"], "expected images of 2 x 3", train, f"came {height} x {width}")
+    assert_one_line(error, tmp_path / FILES["test_x"], "expected images of 2 x 3", train, f"got {height} x {width}")
 
 
 @pytest.mark.parametrize("labels", [(4, 0), (4, 4), (4, 255), (255, 4)])
@@ -355,7 +355,7 @@ def test_label_outside_the_classes(tmp_path: Path, labels: tuple[int, int]) -> N
     with pytest.raises(DataError) as error:
         load_mnist(tmp_path)
     train = str(tmp_path / FILES["train_y"])
-    assert_one_line(error, tmp_path / FILES["test_y"], "labels below 4", train, f"came {labels[0]} at example 1")
+    assert_one_line(error, tmp_path / FILES["test_y"], "labels below 4", train, f"got {labels[0]} at example 1")
 
 
 def test_folder_missing(tmp_path: Path) -> None:

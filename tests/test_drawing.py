@@ -146,8 +146,8 @@ def test_errors_of_a_model():
     net = mlgraph.Network(2, seed=0)
     net.add_layer(2, "softmax")
     for given, message in (
-        ((None, 1), "y: expected an example x with it, came none"), (([[1, 2]],), r"x: expected one example of shape \(2,\)"),
-        (([1, 2], 2), "y: expected labels from 0 to 1, came 2 to 2"),
+        ((None, 1), "y: expected an example x with it, got none"), (([[1, 2]],), r"x: expected one example of shape \(2,\)"),
+        (([1, 2], 2), "y: expected labels from 0 to 1, got 2 to 2"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             net.draw(*given)
@@ -158,7 +158,7 @@ def test_bytes_and_the_shape_of_an_example():
     z = g.input() + g.input()
     assert boxes(z.draw(x=np.array([51, 255], np.uint8)))[2][1] == "1.2"
     for wrong in ([1], [[1, 2]], 3):
-        with pytest.raises(ValueError, match=r"x: expected one example of shape \(2,\), came \("):
+        with pytest.raises(ValueError, match=r"x: expected one example of shape \(2,\), got \("):
             z.draw(x=wrong)
 
 
@@ -198,8 +198,20 @@ def test_only_what_must_be_is_folded():
     assert len(boxes(random_neurons(MOST - 6).draw())) == MOST
 
 
+def random_operations(n, seed=0):
+    """Of inputs, constants and parameters."""
+    rng = np.random.default_rng(seed)
+    g = mlgraph.Graph()
+    nodes = [*g.inputs(3), g.parameter(0.5), g.constant(2.0)]
+    for i in range(n):
+        any_, late = int(rng.integers(len(nodes))), int(rng.integers(max(0, len(nodes) - 9), len(nodes)))
+        nodes.append(nodes[any_] * nodes[late] + i % 7)
+    return g
+
+
 @pytest.mark.parametrize("limit", [2, 3, 10, 60])
-@pytest.mark.parametrize("graph", [network(784, 32, 10).graph, network(3, 4, 3, 2).graph, random_neurons(500)], ids=repr)
+@pytest.mark.parametrize("graph", [network(784, 32, 10).graph, network(3, 4, 3, 2).graph, random_neurons(500),
+                                   random_operations(40), random_operations(100)], ids=repr)  # fmt: skip
 def test_never_more_than_the_limit(graph, limit):
     drawing = Drawing(graph, limit=limit)
     texts = boxes(drawing)
@@ -327,9 +339,9 @@ def test_an_empty_graph():
 
 def test_errors():
     g = mlgraph.Graph()
-    with pytest.raises(ValueError, match="limit: expected an integer of at least 2, came 1"):
+    with pytest.raises(ValueError, match="limit: expected an integer of at least 2, got 1"):
         g.input().draw(limit=1)
-    with pytest.raises(ValueError, match="nodes: expected a graph or at least one node, came none"):
+    with pytest.raises(ValueError, match="nodes: expected a graph or at least one node, got none"):
         Drawing([])
     with pytest.raises(ValueError, match="nodes: expected nodes of one graph"):
         Drawing([g.input(), mlgraph.Graph().input()])

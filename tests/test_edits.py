@@ -77,10 +77,10 @@ def test_an_edge():
     assert later.weight == rest[6] and later == b.edges[6]
     assert a not in b.sources and b not in a.targets and a.alive and b.alive and net.n_edges == 446
     np.testing.assert_array_equal(b.weights, rest)
-    with pytest.raises(ValueError, match=f"edge: expected an edge of the graph, came {a.name} to {b.name}"):
+    with pytest.raises(ValueError, match=f"edge: expected an edge of the graph, got {a.name} to {b.name}"):
         net.graph.edge(a, b)
     for use in (lambda: edge.weight, lambda: setattr(edge, "weight", 1), edge.prune):
-        with pytest.raises(ValueError, match=f"expected (an edge|edges) of the graph, came {a.name} to {b.name}"):
+        with pytest.raises(ValueError, match=f"expected (an edge|edges) of the graph, got {a.name} to {b.name}"):
             use()
 
 
@@ -109,7 +109,7 @@ def test_a_neuron_whose_making_was_undone():
     for others in range(2):  # then its number is another's
         before = len(g), g.edits
         for use in uses:
-            with pytest.raises(ValueError, match="expected nodes of the graph, came n3, which it does not have, or no more"):
+            with pytest.raises(ValueError, match="expected nodes of the graph, got n3, which it does not have, or no more"):
                 use()
         assert (len(g), g.edits) == before
         assert repr(gone) == "<undone node n3>"
@@ -136,7 +136,7 @@ def test_what_was_made_for_a_node_is_not_of_the_next_with_its_number():
     for use in uses:
         with pytest.raises(ValueError, match=r"expected a node that was there|expected a node of the trace"):
             use(new)
-    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, came n4, which it does not have, or no more"):
+    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, got n4, which it does not have, or no more"):
         f([[3, 4]])
     assert g.compile(new)([[3, 4]]).tolist() == [[39]] and trace[x[1]].tolist() == [4]
 
@@ -154,7 +154,7 @@ def test_another_activation():
     assert traced.deltas().tobytes() == traced.of([neuron]).deltas().tobytes() == deltas.tobytes()
     net.fit(X, Y, epochs=2, batch_size=16)
     net.undo()
-    with pytest.raises(ValueError, match=r"^activation: expected one of identity, relu, leaky_relu, .*, came 'sine'"):
+    with pytest.raises(ValueError, match=r"^activation: expected one of identity, relu, leaky_relu, .*, got 'sine'"):
         neuron.activation = "sine"
     assert neuron.activation == "leaky_relu"
     fresh = network()
@@ -256,32 +256,32 @@ def path_of(net):
 
 REFUSED = {
     "an output": (lambda net: net.layers[2].neurons[1].prune(), ValueError,
-                  "prune: expected neurons that are no outputs of a model, came n42"),
+                  "prune: expected neurons that are no outputs of a model, got n42"),
     "the last path": (lambda net: net.graph.prune(path_of(net)), ValueError,
-                      "expected a path to every output of a model, came an edit that would cut off n41"),
+                      "expected a path to every output of a model, got what would cut off n41"),
     "all sources of an output": (lambda net: net.graph.prune(net.layers[2].neurons[2].edges), ValueError, "cut off n43"),
     "a whole layer": (lambda net: net.graph.prune(net.layers[0].neurons), ValueError, "cut off n41"),
     "no edge": (lambda net: net.graph.prune([(net.graph[0], net.layers[2].neurons[0])]), ValueError,
-                "prune: expected edges of the graph, came n0 to n41"),
+                "prune: expected edges of the graph, got n0 to n41"),
     "an input": (lambda net: net.graph.prune([net.graph[0]]), TypeError, "prune: expected neurons, edges or pairs .* Node"),
-    "a number": (lambda net: net.graph.prune([3]), TypeError, "prune: expected neurons, edges or pairs .*, came int"),
-    "a pair of texts": (lambda net: net.graph.prune([("x", "y")]), TypeError, "prune: node: expected the id .*, came str"),
-    "no id": (lambda net: net.graph.prune([(0, 999)]), IndexError, "prune: node: expected 0 to .*, came 999"),
+    "a number": (lambda net: net.graph.prune([3]), TypeError, "prune: expected neurons, edges or pairs .*, got int"),
+    "a pair of texts": (lambda net: net.graph.prune([("x", "y")]), TypeError, "prune: node: .* or its id, got str"),
+    "no id": (lambda net: net.graph.prune([(0, 999)]), IndexError, "prune: node: expected 0 to .*, got 999"),
     "another graph's": (lambda net: net.graph.prune([network().layers[0].neurons[0]]), ValueError,
-                        "prune: expected nodes of one graph, came node 12 of another"),
+                        "prune: expected nodes of one graph, got node 12 of another"),
     "an edge there is": (lambda net: net.graph.add_edge(net.graph[0], net.layers[0].neurons[0]), ValueError,
-                         "add_edge: expected an edge that is not there, came n0 to n12"),
+                         "add_edge: expected an edge that is not there, got n0 to n12"),
     "a cycle": (lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[0].neurons[0]), mlgraph.CycleError,
-                "expected no cycle, came one of 2 nodes: n12 -> n32|expected no cycle, came one of 2 nodes: n32 -> n12"),
+                "expected no cycle, got one of 2 nodes: n12 -> n32|expected no cycle, got one of 2 nodes: n32 -> n12"),
     "itself": (lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[1].neurons[0]), mlgraph.CycleError,
-               "expected no cycle, came one of 1 node: n32"),
+               "expected no cycle, got one of 1 node: n32"),
     "no neuron": (lambda net: net.graph.add_edge(net.graph[0], net.graph[1]), ValueError,
-                  "target: expected a neuron, came <input n1>"),
+                  "target: expected a neuron, got <input n1>"),
     "a source of another graph": (lambda net: net.graph.add_edge(OTHER, net.layers[0].neurons[0]), ValueError,
                                   "add_edge: expected nodes of one graph"),
     "a huge weight": (lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[0], 1e39), ValueError,
                       "weight: expected a number that float32 can hold"),
-    "no edit to undo": (lambda net: net.undo(), ValueError, "undo: expected an edit as the last change of the graph, came no"),
+    "no edit to undo": (lambda net: net.undo(), ValueError, "undo: expected an edit as the last change of the graph, got no"),
 }  # fmt: skip
 
 
@@ -312,7 +312,7 @@ def test_without_a_model_anything_may_be_cut():
 
 def test_the_first_output_that_comes_is_named():
     net = network()
-    with pytest.raises(ValueError, match=f"no outputs of a model, came n{net.outputs[2].id}"):
+    with pytest.raises(ValueError, match=f"no outputs of a model, got n{net.outputs[2].id}"):
         net.graph.prune([net.outputs[2], net.outputs[0]])
 
 
@@ -437,7 +437,7 @@ def test_a_mask_from_nodes_without_a_source_names_the_first():
     whole = net.layers[1].mask
     lost = net.layers[0].neurons[1]
     lost.prune()
-    with pytest.raises(ValueError, match=rf"^mask: .* that have a live source, came one from n{lost.id}, "):
+    with pytest.raises(ValueError, match=rf"^mask: .* that have a live source, got one from n{lost.id}, "):
         net.layers[1].mask = whole
     net.layers[0].mask = np.ones((3, 4), bool)
     net.layers[1].mask = whole

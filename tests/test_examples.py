@@ -77,30 +77,30 @@ def changed(array, at, value):
 
 
 BAD = {
-    "columns": ((X[:, 1:], Y), ValueError, r"x: expected shape \(examples, 12\), came \(200, 11\)"),
-    "one row": ((X[0], Y), ValueError, r"x: expected shape \(examples, 12\), came \(12,\)"),
-    "three dimensions": ((X[None], Y), ValueError, r"x: expected shape \(examples, 12\), came \(1, 200, 12\)"),
-    "text": ((X.astype(str), Y), TypeError, "x: expected numbers, came an array of <U3"),
-    "complex": ((X * 1j, Y), TypeError, "x: expected numbers, came an array of complex128"),
-    "objects": ((X.astype(object), Y), TypeError, "x: expected numbers, came an array of object; astype.float. may make"),
-    "nothing": ((None, Y), TypeError, "x: expected numbers, came None"),
-    "ragged": (([[1.0], [1.0, 2.0]], Y), TypeError, "x: expected an array of numbers, came rows of different lengths"),
-    "no examples": ((X[:0], Y[:0]), ValueError, "x: expected at least one example, came none"),
-    "labels missing": ((X, Y[:-1]), ValueError, "y: expected 200 labels, one for each example, came 199"),
-    "label too high": ((X, changed(Y, 9, 3)), ValueError, "y: expected labels from 0 to 2, came 0 to 3"),
-    "label too low": ((X, changed(Y, 9, -1)), ValueError, "y: expected labels from 0 to 2, came -1 to 2"),
-    "huge label": ((X, changed(Y.astype(np.uint64), 9, 2**63)), ValueError, "y: expected labels from 0 to 2, came 0 to 9223"),
-    "float labels": ((X, Y.astype(float)), ValueError, r"y: expected integer labels of shape \(200,\) or .*, came float64"),
-    "labels in rows": ((X, TARGETS[:, :2]), ValueError, r"y: expected integer labels .* or targets of shape \(200, 3\), came"),
-    "negative targets": ((X, -TARGETS), ValueError, "y: expected targets of at least 0, came -1.0 in example 0, output "),
-    "labels of text": ((X, Y.astype(str)), TypeError, "y: expected numbers, came texts; np.unique"),
-    "no labels": ((X,), ValueError, "y: expected labels or targets of 200 examples, came none"),
+    "columns": ((X[:, 1:], Y), ValueError, r"x: expected shape \(examples, 12\), got \(200, 11\)"),
+    "one row": ((X[0], Y), ValueError, r"x: expected shape \(examples, 12\), got \(12,\)"),
+    "three dimensions": ((X[None], Y), ValueError, r"x: expected shape \(examples, 12\), got \(1, 200, 12\)"),
+    "text": ((X.astype(str), Y), TypeError, "x: expected numbers, got an array of <U3"),
+    "complex": ((X * 1j, Y), TypeError, "x: expected numbers, got an array of complex128"),
+    "objects": ((X.astype(object), Y), TypeError, "x: expected numbers, got an array of object; astype.float. may make"),
+    "nothing": ((None, Y), TypeError, "x: expected numbers, got None"),
+    "ragged": (([[1.0], [1.0, 2.0]], Y), TypeError, "x: expected an array of numbers, got rows of different lengths"),
+    "no examples": ((X[:0], Y[:0]), ValueError, "x: expected at least one example, got none"),
+    "labels missing": ((X, Y[:-1]), ValueError, "y: expected 200 labels, one for each example, got 199"),
+    "label too high": ((X, changed(Y, 9, 3)), ValueError, "y: expected labels from 0 to 2, got 0 to 3"),
+    "label too low": ((X, changed(Y, 9, -1)), ValueError, "y: expected labels from 0 to 2, got -1 to 2"),
+    "huge label": ((X, changed(Y.astype(np.uint64), 9, 2**63)), ValueError, "y: expected labels from 0 to 2, got 0 to 9223"),
+    "float labels": ((X, Y.astype(float)), ValueError, r"y: expected integer labels of shape \(200,\) or .*, got float64"),
+    "labels in rows": ((X, TARGETS[:, :2]), ValueError, r"y: expected integer labels .* or targets of shape \(200, 3\), got"),
+    "negative targets": ((X, -TARGETS), ValueError, "y: expected targets of at least 0, got -1.0 in example 0, output "),
+    "labels of text": ((X, Y.astype(str)), TypeError, "y: expected numbers, got texts; np.unique"),
+    "no labels": ((X,), ValueError, "y: expected labels or targets of 200 examples, got none"),
 }  # fmt: skip
 
 BAD_TO_FIT = {
-    "NaN": ((changed(FLOATS, (7, 5), NAN), Y), "x: expected finite numbers that .*, came nan in example 7, column 5"),
-    "both infinities": ((changed(FLOATS, (7, [5, 6]), [INF, -INF]), Y), "x: .* came inf in example 7, column 5"),
-    "beyond float32": ((changed(X / 255, (7, 5), 1e39), Y), "x: .* came inf in example 7, column 5"),
+    "NaN": ((changed(FLOATS, (7, 5), NAN), Y), "x: expected finite numbers that .*, got nan in example 7, column 5"),
+    "both infinities": ((changed(FLOATS, (7, [5, 6]), [INF, -INF]), Y), "x: .* got inf in example 7, column 5"),
+    "beyond float32": ((changed(X / 255, (7, 5), 1e39), Y), "x: .* got inf in example 7, column 5"),
 }
 
 BAD_OPTIONS = {
@@ -109,18 +109,18 @@ BAD_OPTIONS = {
     "learning_rate": (-0.1, NAN, INF, 1e39, (0.1, "a"), "learning_rate: expected one or two floats, from 0 to below 3.40282e"),
     "momentum": (1, -0.1, NAN, "momentum: expected a number from 0 to below 1"),
     "weight_decay": (-1e-9, NAN, INF, 10**400, True, "0.1", 20.1,
-                     "weight_decay: expected a number from 0 to 1 / learning_rate, 20, came"),
-    "optimizer": ("lion", "optimizer: expected sgd or adam, came 'lion'"),
-    "on_nonfinite": ("ignore", None, "on_nonfinite: expected one of raise, skip, disconnect, came"),
+                     "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got"),
+    "optimizer": ("lion", "optimizer: expected sgd or adam, got 'lion'"),
+    "on_nonfinite": ("ignore", None, "on_nonfinite: expected one of raise, skip, disconnect, got"),
     "seed": (-1, 0.5, "seed: expected an integer of at least 0"),
     "n_threads": (0, 1.5, "n_threads: expected an integer of at least 1"),
     "validation": ((X[:, 1:], Y), r"validation x: expected shape \(examples, 12\)"),
 }
 BAD_OPTIONS_ONE_BY_ONE = [(name, value, message) for name, (*values, message) in BAD_OPTIONS.items() for value in values]
 MORE_BAD_VALIDATIONS = [
-    ("validation", (X[:0], Y[:0]), "validation x: expected at least one example, came none"),
-    ("validation", (X, Y + 1), "validation y: expected labels from 0 to 2, came 1 to 3"),
-    ("validation", (X * NAN, Y), "validation x: expected finite numbers that .*, came nan in example 0, column 0"),
+    ("validation", (X[:0], Y[:0]), "validation x: expected at least one example, got none"),
+    ("validation", (X, Y + 1), "validation y: expected labels from 0 to 2, got 1 to 3"),
+    ("validation", (X * NAN, Y), "validation x: expected finite numbers that .*, got nan in example 0, column 0"),
 ]
 
 
@@ -162,12 +162,12 @@ def test_bad_options(trained, name, value, message):
 @pytest.mark.parametrize(
     ("targets", "error", "message"),
     [
-        (TARGETS[:, :2], ValueError, r"y: expected shape \(200, 3\), came \(200, 2\)"),
-        (TARGETS[:-1], ValueError, r"y: expected shape \(200, 3\), came \(199, 3\)"),
-        (Y / 1, ValueError, r"y: expected shape \(200, 3\), came \(200,\)"),
-        (changed(TARGETS / 1, (9, 2), NAN), ValueError, "y: expected finite .* hold, came nan in example 9, output 2"),
-        (TARGETS.astype(float) * 1e39, ValueError, "y: expected finite .* hold, came 1e\\+39 in example 0, output 2"),
-        (TARGETS * 1j, TypeError, "y: expected numbers, came an array of complex64"),
+        (TARGETS[:, :2], ValueError, r"y: expected shape \(200, 3\), got \(200, 2\)"),
+        (TARGETS[:-1], ValueError, r"y: expected shape \(200, 3\), got \(199, 3\)"),
+        (Y / 1, ValueError, r"y: expected shape \(200, 3\), got \(200,\)"),
+        (changed(TARGETS / 1, (9, 2), NAN), ValueError, "y: expected finite .* hold, got nan in example 9, output 2"),
+        (TARGETS.astype(float) * 1e39, ValueError, "y: expected finite .* hold, got 1e\\+39 in example 0, output 2"),
+        (TARGETS * 1j, TypeError, "y: expected numbers, got an array of complex64"),
     ],
 )
 def test_bad_targets(targets, error, message):
@@ -179,7 +179,7 @@ def test_bad_targets(targets, error, message):
 
 
 def test_adam_with_a_momentum_that_float32_rounds_to_1(trained):
-    with pytest.raises(ValueError, match=r"momentum: expected a number that is below 1 in float32, too, came 0\.99999998"):
+    with pytest.raises(ValueError, match=r"momentum: expected a number that is below 1 in float32, too, got 0\.99999998"):
         trained.fit(X, Y, optimizer="adam", momentum=0.99999998)
 
 
@@ -222,10 +222,10 @@ def test_columns_in_any_order(sweep, dtype):
         np.testing.assert_array_equal(out[:, :-2], x[:, columns])
         assert not out[:, -2:].any()
     for wrong in ([-1], [37], [2**31 - 1]):
-        with pytest.raises(ValueError, match=r"^columns: expected 0 to 36, came "):
+        with pytest.raises(ValueError, match=r"^columns: expected 0 to 36, got "):
             sweep.take_columns(x.view(np.uint8), np.array(wrong, np.int32), np.zeros((50, x.itemsize), np.uint8), x.itemsize, 1)
     for shape, size in (((50, x.itemsize - 1), x.itemsize), ((49, x.itemsize), x.itemsize), ((50, x.itemsize), 2)):
-        with pytest.raises(ValueError, match=r"^size, out: expected 1 or 4, and 50 rows of [0-9] bytes or more, came "):
+        with pytest.raises(ValueError, match=r"^size, out: expected 1 or 4, and 50 rows of [0-9] bytes or more, got "):
             sweep.take_columns(x.view(np.uint8), np.zeros(1, np.int32), np.zeros(shape, np.uint8), size, 1)
 
 

@@ -75,7 +75,7 @@ def test_nodes_have_no_order(compare):
 
 
 def test_nodes_have_no_truth():
-    with pytest.raises(TypeError, match=r"no truth value .* came <input x>"):
+    with pytest.raises(TypeError, match=r"no truth value .* got <input x>"):
         bool(mlgraph.Graph().input("x"))
 
 
@@ -89,7 +89,7 @@ def test_equality_is_identity():
 @pytest.mark.parametrize("op", BINARY)
 def test_graphs_do_not_mix(op):
     x, y = mlgraph.Graph().input(), mlgraph.Graph().input()
-    with pytest.raises(ValueError, match="expected nodes of one graph, came node 0 of another"):
+    with pytest.raises(ValueError, match="expected nodes of one graph, got node 0 of another"):
         op(x, y)
     with pytest.raises(ValueError, match="of another"):
         mlgraph.maximum(x, y)
@@ -105,9 +105,9 @@ def test_only_numbers_and_nodes(op, other):
 
 
 def test_a_function_needs_a_node():
-    with pytest.raises(TypeError, match="maximum: expected at least one node, came int, int"):
+    with pytest.raises(TypeError, match="maximum: expected at least one node, got int, int"):
         mlgraph.maximum(1, 2)
-    with pytest.raises(TypeError, match="sum: expected at least one node, came nothing"):
+    with pytest.raises(TypeError, match="sum: expected at least one node, got nothing"):
         mlgraph.sum()
 
 

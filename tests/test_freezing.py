@@ -122,7 +122,7 @@ def test_a_parameter_of_an_expression():
     model.fit([[1.0], [2.0]], [5.0, 6.0], epochs=200, batch_size=2, learning_rate=0.1)
     assert a.value == 1 and b.value == pytest.approx(4, abs=1e-3)
     for node in (x, a * x, g.constant(1)):
-        with pytest.raises(AttributeError, match=r"^frozen: expected a parameter or neuron, came "):
+        with pytest.raises(AttributeError, match=r"^frozen: expected a parameter or neuron, got "):
             node.frozen = True
     assert g.compile(a * x).vjp([[3.0]]).of(a) == 3  # a gradient it has
 
@@ -261,6 +261,6 @@ def test_frozen_edges_are_the_paths():
 def test_what_is_frozen_may_be_too_much():
     net = cuttable.network()
     net.layers[0].frozen = True
-    least = r"sparsity: expected to keep at least 7\d\d edges, a path to each output and what is frozen, came 624"
+    least = r"sparsity: expected to keep at least 7\d\d edges, a path to each output and what is frozen, got 624"
     with pytest.raises(ValueError, match=least):
         net.fit(cuttable.X, cuttable.Y, sparsify=GradualPruning(0.5), **cuttable.OPTIONS)

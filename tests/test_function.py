@@ -68,10 +68,10 @@ def test_gradients_know_their_places():
         np.testing.assert_array_equal(gradients.of(n[name]), gradient)
     assert gradients.of_bias(n["last"]) == bias
     for wrong in (late, n["z"], g.constant(1), g.input(), g.parameter(0)):
-        with pytest.raises(ValueError, match=r"node: expected (an input, parameter or neuron|a node that was there), came"):
+        with pytest.raises(ValueError, match=r"node: expected (an input, parameter or neuron|a node that was there), got"):
             gradients.of(wrong)
     for wrong in (late, n["bare"], n["w"]):
-        with pytest.raises(ValueError, match=r"neuron: expected a (neuron with a bias|node that was there), came"):
+        with pytest.raises(ValueError, match=r"neuron: expected a (neuron with a bias|node that was there), got"):
             gradients.of_bias(wrong)
 
 
@@ -137,7 +137,7 @@ def test_no_examples(sweep):
 @pytest.mark.parametrize("cotangent", [np.ones(3), np.ones((3, 2)), np.ones((2, 1)), 1.0, [[1]]])
 def test_cotangent_has_the_shape_of_the_outputs(cotangent):
     g, n = every_parameter()
-    with pytest.raises(ValueError, match=r"cotangent: expected shape \(3, 1\), came \("):
+    with pytest.raises(ValueError, match=r"cotangent: expected shape \(3, 1\), got \("):
         g.compile(n["z"]).vjp(np.ones((3, 2)), cotangent)
 
 
@@ -154,7 +154,7 @@ def test_jvp(sweep):
     f = g.compile(z)
     np.testing.assert_allclose(f.jvp(at, tangent), want, rtol=1e-4, atol=1e-5)
     assert f.jvp(np.zeros((0, 3)), np.zeros((0, 3))).shape == (0, 3)
-    with pytest.raises(ValueError, match=r"tangent: expected shape \(40, 3\), came \(3,\)"):
+    with pytest.raises(ValueError, match=r"tangent: expected shape \(40, 3\), got \(3,\)"):
         f.jvp(at, tangent[0])
 
 

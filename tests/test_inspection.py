@@ -125,7 +125,7 @@ def test_any_graph():
             assert row["loss"] == pytest.approx(cut_and_evaluate(model, [neuron], X, ())["loss"], rel=1e-5)
         assert np.isnan(table["accuracy"]).all()
     assert np.isnan(model.ablation_table([out], X)["loss"]).all()
-    with pytest.raises(ValueError, match=f"^layer: .* do not depend on each other, came {alone.name} with one that it "):
+    with pytest.raises(ValueError, match=f"^layer: .* do not depend on each other, got {alone.name} with one that it "):
         model.ablation_table([*first, alone], X, ())
 
 
@@ -212,15 +212,15 @@ def test_a_graph_without_layers():
     ("attempt", "error", "message"),
     [
         (lambda net: net.ablate(net.outputs[0], X, Y), ValueError, "ablate: expected neurons that are no outputs"),
-        (lambda net: net.ablate(3, X, Y), TypeError, r"ablate: expected neurons, edges or pairs \(source, target\), came int"),
-        (lambda net: net.ablate([net.graph[0]], X, Y), TypeError, "ablate: expected neurons, edges or pairs .*, came Node"),
+        (lambda net: net.ablate(3, X, Y), TypeError, r"ablate: expected neurons, edges or pairs \(source, target\), got int"),
+        (lambda net: net.ablate([net.graph[0]], X, Y), TypeError, "ablate: expected neurons, edges or pairs .*, got Node"),
         (lambda net: net.ablate(network().layers[0].neurons[0], X, Y), ValueError, "ablate: expected nodes of one graph"),
         (lambda net: net.ablate(net.layers[0].neurons[0], X, Y[:3]), ValueError, "y: expected 90 labels"),
         (lambda net: net.ablate(net.layers[0].neurons[0], X[:0], Y[:0]), ValueError, "x: expected at least one example"),
-        (lambda net: net.ablation_table([net.graph[0]], X, Y), TypeError, "layer: expected neurons, came other nodes"),
-        (lambda net: net.ablation_table(3, X, Y), TypeError, "layer: expected a sequence of nodes, came int"),
+        (lambda net: net.ablation_table([net.graph[0]], X, Y), TypeError, "layer: expected neurons, got other nodes"),
+        (lambda net: net.ablation_table(3, X, Y), TypeError, "layer: expected a sequence of nodes, got int"),
         (lambda net: net.ablation_table(net.layers[0], X[:, 1:], Y), ValueError, "x: expected shape"),
-        (lambda net: net.inspect(X[:0]), ValueError, "x: expected at least one example, came none"),
+        (lambda net: net.inspect(X[:0]), ValueError, "x: expected at least one example, got none"),
         (lambda net: net.inspect(X, Y - 1), ValueError, "y: expected labels from 0 to 8"),
         (lambda net: mlgraph.Network(12).inspect(X), ValueError, "the network has no layers yet"),
     ],
@@ -260,7 +260,7 @@ def test_the_last_way_to_an_output():
     x, y = np.eye(2), np.ones((2, 1))
     for what in (net.layers[0].neurons, net.layers[0].neurons[0].edges, net.outputs[0].edges):
         for refuse, given in ((net.ablate, (what, x, y)), (net.graph.prune, (what,))):
-            with pytest.raises(ValueError, match="expected a path to every output of a model, came an edit that would cut off"):
+            with pytest.raises(ValueError, match="expected a path to every output of a model, got what would cut off"):
                 refuse(*given)
     assert np.isnan(net.ablation_table(net.layers[0], x, y)["loss"]).all() and np.isnan(net.inspect(x, y)["loss"]).all()
     other = mlgraph.Model(net.graph, net.layers[0].neurons)

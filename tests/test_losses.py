@@ -89,11 +89,11 @@ def test_bits_do_not_depend_on_threads(sweep):
 
 
 @pytest.mark.parametrize(("y", "message"), [
-    (ANSWERS[:, 0], "y: expected shape (90, 3), came (90,)"),
-    (ANSWERS[:5], "y: expected shape (90, 3), came (5, 3)"),
-    (ANSWERS * 2, "y: expected numbers from 0 to 1, came 2.0 in example 0, output 0"),
-    (SOFT - 1, "y: expected numbers from 0 to 1, came -0."),
-    (np.where(ANSWERS, np.nan, 0.5), "y: expected finite numbers that float32 can hold, came nan in example 0, output 0"),
+    (ANSWERS[:, 0], "y: expected shape (90, 3), got (90,)"),
+    (ANSWERS[:5], "y: expected shape (90, 3), got (5, 3)"),
+    (ANSWERS * 2, "y: expected numbers from 0 to 1, got 2.0 in example 0, output 0"),
+    (SOFT - 1, "y: expected numbers from 0 to 1, got -0."),
+    (np.where(ANSWERS, np.nan, 0.5), "y: expected finite numbers that float32 can hold, got nan in example 0, output 0"),
 ], ids=["labels", "few", "two", "negative", "NaN"])  # fmt: skip
 def test_what_is_no_answer(y, message):
     assert ANSWERS[0, 0] == 1
@@ -105,9 +105,9 @@ def test_what_is_no_answer(y, message):
 
 
 @pytest.mark.parametrize(("activation", "loss", "message"), [
-    ("tanh", "binary_cross_entropy", "loss after tanh: expected one of squared_error, came 'binary_cross_entropy'"),
-    ("softmax", "squared_error", "loss after softmax: expected one of softmax_cross_entropy, came 'squared_error'"),
-    ("sigmoid", "hinge", "loss after sigmoid: expected squared_error or binary_cross_entropy, came 'hinge'"),
+    ("tanh", "binary_cross_entropy", "loss after tanh: expected one of squared_error, got 'binary_cross_entropy'"),
+    ("softmax", "squared_error", "loss after softmax: expected one of softmax_cross_entropy, got 'squared_error'"),
+    ("sigmoid", "hinge", "loss after sigmoid: expected squared_error or binary_cross_entropy, got 'hinge'"),
 ])  # fmt: skip
 def test_losses_that_do_not_fit(activation, loss, message):
     net = network()
@@ -184,7 +184,7 @@ def test_what_is_no_label_says_where_labels_may_be(y, hint):
     net = mlgraph.Network(6)
     net.add_layer(3, "softmax")
     expected = r"integer labels of shape \(90,\) or targets of shape \(90, 3\)"
-    with pytest.raises(ValueError, match=rf"^y: expected {expected}, came {hint}$"):
+    with pytest.raises(ValueError, match=rf"^y: expected {expected}, got {hint}$"):
         net.evaluate(X, y)
 
 
@@ -194,14 +194,14 @@ def test_targets_that_a_loss_of_ones_own_would_not_read():
     z = g.add_neuron([x])
     model = mlgraph.Model(g, z, (z - t) ** 2)
     for run in (model.fit, model.evaluate):
-        with pytest.raises(ValueError, match=r"y: expected nothing, \(\), where the loss is a node, came array"):
+        with pytest.raises(ValueError, match=r"y: expected nothing, \(\), where the loss is a node, got array"):
             run(X[:, :2], X[:, 0])
     assert set(model.evaluate(X[:, :2])) == {"loss"}
 
 
 def test_no_layer_comes_in_training():
     net = network()
-    with pytest.raises(RuntimeError, match="add_layer: expected a network that is not being trained, came one that is"):
+    with pytest.raises(RuntimeError, match="add_layer: expected a network that is not being trained, got one that is"):
         net.fit(X, ANSWERS, epochs=1, callback=lambda progress: net.add_layer(3))
     assert len(net.layers) == 2 and net.loss == "binary_cross_entropy"
 
@@ -261,9 +261,9 @@ def test_targets_that_are_texts_or_none():
     net = mlgraph.Network(2, seed=0)
     net.add_layer(3, "softmax")
     for y in (["a", "b"], np.array(["a", "b"]), np.array(["a", "b"], object)):
-        with pytest.raises(TypeError, match=r"^y: expected numbers, came texts; np.unique\(y, return_inverse=True\) numbers"):
+        with pytest.raises(TypeError, match=r"^y: expected numbers, got texts; np.unique\(y, return_inverse=True\) numbers"):
             net.fit(np.ones((2, 2)), y)
-    with pytest.raises(ValueError, match=r"^y: expected labels or targets of 2 examples, came none$"):
+    with pytest.raises(ValueError, match=r"^y: expected labels or targets of 2 examples, got none$"):
         net.fit(np.ones((2, 2)))
 
 
@@ -352,10 +352,10 @@ def test_what_gives_an_infinite_loss_is_found_among_all_classes():
 
 
 @pytest.mark.parametrize(("y", "message"), [
-    (-ONE_HOT, "expected targets of at least 0, came -1.0 in example 0, output "),
-    (ONE_HOT * np.nan, "expected finite numbers that float32 can hold, came nan in example 0, output 0"),
-    (ONE_HOT * 0 + 3e38, "expected targets of a sum that float32 can hold, came inf in example 0"),
-    (ONE_HOT * 1e39, "expected finite numbers that float32 can hold, came 1e[+]39 in example 0, output "),
+    (-ONE_HOT, "expected targets of at least 0, got -1.0 in example 0, output "),
+    (ONE_HOT * np.nan, "expected finite numbers that float32 can hold, got nan in example 0, output 0"),
+    (ONE_HOT * 0 + 3e38, "expected targets of a sum that float32 can hold, got inf in example 0"),
+    (ONE_HOT * 1e39, "expected finite numbers that float32 can hold, got 1e[+]39 in example 0, output "),
 ])  # fmt: skip
 def test_targets_of_classes_that_are_none(y, message):
     with pytest.raises(ValueError, match=f"^y: {message}"):

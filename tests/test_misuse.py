@@ -11,11 +11,13 @@ import pytest
 from argument_kinds import (
     FORMS,
     INF,
+    INTEGERS,
     NAN,
     NOT_NUMBERS,
     Kind,
     a_name,
     a_node,
+    a_node_or_id,
     a_path,
     array,
     count,
@@ -34,7 +36,8 @@ from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.plan import Plan
 
-ANY = Kind(lambda w: True)  # a truth value or a text, which anything has
+ANY = Kind(lambda w: True)  # a truth value, which anything has
+NAME = Kind("a", {"number": 3, "truth": True, "bytes": b"a", "list": ["a"]}, {"numpy": np.str_})
 TRUTH = Kind(True, {"None": None, "text": "yes", "number": 1, "float": 0.0, "array": X}, {"numpy": np.bool_})
 VALIDATION = Kind((X, LABELS), {
     "number": 3, "text": "ab", "row": X, "empty": (), "dict": {0: X, 1: LABELS}, "three": (X, LABELS, X), "Nones": (None, None),
@@ -90,10 +93,10 @@ WEIGHTS = RNG.integers(-8, 9, (9, 6)).astype(np.float32) / 4
 # By the name of a function: how to get it, and the kind of each argument. In the name of a setter stands what it sets.
 API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Graph": (lambda w: Graph, {}),
-    "Graph.input": (lambda w: w.g.input, {"name": ANY}),
+    "Graph.input": (lambda w: w.g.input, {"name": NAME}),
     "Graph.inputs": (lambda w: w.g.inputs, {"n": count(3, 0)}),
     "Graph.constant": (lambda w: w.g.constant, {"value": number(0.5)}),
-    "Graph.parameter": (lambda w: w.g.parameter, {"value": number(0.5), "name": ANY}),
+    "Graph.parameter": (lambda w: w.g.parameter, {"value": number(0.5), "name": NAME}),
     "Graph.add_neuron": (lambda w: w.g.add_neuron, {
         "sources": nodes(lambda w: w.x), "activation": a_name("relu"), "weights": array(WEIGHTS[0], optional=True),
         "bias": number(0.5, optional=True)}),
@@ -102,15 +105,18 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
         "activation": a_name("relu")}),
     "Graph.operation": (lambda w: w.g.operation, {"name": a_name("exp"), "arguments": a_node(lambda w: w.x[0])}),
     "Graph.softmax": (lambda w: w.g.softmax, {"nodes": nodes(lambda w: w.x)}),
-    "Graph.sources_of": (lambda w: w.g.sources_of, {"node": count(7, 0, None)}),
-    "Graph.weights_of": (lambda w: w.g.weights_of, {"node": count(7, 0, None)}),
-    "Graph.targets_of": (lambda w: w.g.targets_of, {"node": count(7, 0, None)}),
-    "Graph.edge": (lambda w: w.g.edge, {"source": a_node(lambda w: w.x[0]), "target": a_node(lambda w: w.n)}),
-    "Graph.reaches": (lambda w: w.g.reaches, {"source": a_node(lambda w: w.x[0]), "target": a_node(lambda w: w.n)}),
+    "Graph.sources_of": (lambda w: w.g.sources_of, {"node": a_node_or_id(lambda w: w.n)}),
+    "Graph.weights_of": (lambda w: w.g.weights_of, {"node": a_node_or_id(lambda w: w.n)}),
+    "Graph.targets_of": (lambda w: w.g.targets_of, {"node": a_node_or_id(lambda w: w.n)}),
+    "Graph.edge": (lambda w: w.g.edge, {
+        "source": a_node_or_id(lambda w: w.x[0]), "target": a_node_or_id(lambda w: w.n)}),
+    "Graph.reaches": (lambda w: w.g.reaches, {
+        "source": a_node_or_id(lambda w: w.x[0]), "target": a_node_or_id(lambda w: w.n)}),
     "Graph.set_parameters": (lambda w: w.g.set_parameters, {"values": array(lambda w: w.g.get_parameters())}),
-    "Graph.has_edge": (lambda w: w.g.has_edge, {"source": a_node(lambda w: w.x[0]), "target": a_node(lambda w: w.n)}),
+    "Graph.has_edge": (lambda w: w.g.has_edge, {
+        "source": a_node_or_id(lambda w: w.x[0]), "target": a_node_or_id(lambda w: w.n)}),
     "Graph.add_edge": (lambda w: w.g.add_edge, {
-        "source": a_node(lambda w: w.x[5]), "target": a_node(lambda w: w.n), "weight": number(0.5)}),
+        "source": a_node_or_id(lambda w: w.x[5]), "target": a_node_or_id(lambda w: w.n), "weight": number(0.5)}),
     "Graph.add_edges": (lambda w: w.g.add_edges, {"edges": Kind(lambda w: Edges([4, 5], [w.n.id] * 2, [0.5, 1]), {
         "None": None, "pairs": [(5, 7)], "nodes": lambda w: w.x, "floats": Edges(X[0], X[0], X[0]), "no ids": NO_IDS,
         "cut short": Edges(np.zeros(2, int), np.zeros(1, int), np.zeros(2)), "there": lambda w: Edges([0], [w.n.id], [1]),
@@ -120,7 +126,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     })}),
     "Graph.prune": (lambda w: w.g.prune, {"what": Kind(lambda w: [(w.x[0], w.n)], EDGES | {"an output": lambda w: [w.n]},
                                                        {"tuple": tuple, "iterator": iter})}),
-    "Graph.__getitem__": (lambda w: w.g.__getitem__, {"node": count(7, 0, None)}),
+    "Graph.__getitem__": (lambda w: w.g.__getitem__, {"node": Kind(7, {
+        way: value for way, value in count(7, 0, None).bad.items() if way != "node"}, INTEGERS)}),
     "Graph.compile": (lambda w: w.g.compile, {"outputs": nodes(lambda w: [w.y, w.n])}),
     "Graph.draw": (lambda w: w.g.draw, PICTURE),
     "Model.draw": (lambda w: w.net.draw, {
@@ -151,8 +158,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Trace.__getitem__": (lambda w: w.traced.__getitem__, {"node": a_node(lambda w: w.n)}),
     "Trace.adjoint": (lambda w: w.traced.adjoint, {"node": a_node(lambda w: w.n)}),
     "Trace.of": (lambda w: lambda nodes: w.traced.of(nodes).values, {"nodes": nodes(lambda w: [w.y, w.n])}),
-    "Gradients.of": (lambda w: w.gradients.of, {"node": a_node(lambda w: w.n)}),
-    "Gradients.of_bias": (lambda w: w.gradients.of_bias, {"neuron": a_node(lambda w: w.n)}),
+    "Gradients.of": (lambda w: w.gradients.of, {"node": a_node_or_id(lambda w: w.n)}),
+    "Gradients.of_bias": (lambda w: w.gradients.of_bias, {"neuron": a_node_or_id(lambda w: w.n)}),
     "Model": (lambda w: mlgraph.Model, {
         "graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n], one=True),
         "loss": a_name("softmax_cross_entropy")}),
@@ -195,7 +202,7 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Model.save": (lambda w: w.net.save, {"path": a_path(lambda w: w.path)}),
     "Network": (lambda w: Network, {"n_inputs": count(3), "seed": SEED}),
     "Network.add_layer": (lambda w: w.net.add_layer, {
-        "size": count(4), "activation": a_name("relu"), "dropout": share(0.5), "weight_dropout": share(0.5), "bias": ANY,
+        "size": count(4), "activation": a_name("relu"), "dropout": share(0.5), "weight_dropout": share(0.5), "bias": TRUTH,
         "loss": Kind("squared_error", {k: v for k, v in a_name("").bad.items() if k != "None"}, {"numpy": np.str_})}),
     "load": (lambda w: mlgraph.load, {"path": a_path(lambda w: w.saved)}),
     "modelfile.save": (lambda w: lambda path: modelfile.save(w.net, path), {"path": a_path(lambda w: w.path)}),
@@ -350,7 +357,7 @@ def test_the_table_is_complete():
 def test_a_node_that_no_graph_made_reaches_no_kernel(numbers, use):
     g = Graph()
     g.inputs(3)
-    with pytest.raises(ValueError, match=r"^graph: expected edges between its nodes, came others|expected nodes of the graph"):
+    with pytest.raises(ValueError, match=r"^graph: expected edges between its nodes, got others|expected nodes of the graph"):
         g.compile(use(g, mlgraph.Node(g, numbers)))
     with pytest.raises(ValueError, match=r"^graph: |: expected nodes of the graph"):
         mlgraph.Model(g, [use(g, mlgraph.Node(g, numbers))]).forward(X[:, :3])
@@ -383,9 +390,9 @@ def test_columns_that_the_data_do_not_have_reach_no_kernel():
     neuron = g.add_neuron(g.inputs(3), weights=[1, 2, 3])
     engine = Engine(g, Plan(g, [neuron.id]))
     for columns in (0, 2):
-        with pytest.raises(ValueError, match=f"^x: expected 3 columns, one for each input, came {columns}$"):
+        with pytest.raises(ValueError, match=f"^x: expected 3 columns, one for each input, got {columns}$"):
             engine.run(Examples(np.ones((5, columns)), columns), values=[neuron.id])
-    with pytest.raises(ValueError, match=r"^size: expected at least one example in every step, came 0$"):
+    with pytest.raises(ValueError, match=r"^size: expected at least one example in every step, got 0$"):
         engine.run(Examples(np.ones((5, 3)), 3), first=[0, 0], size=[5, 0])
 
 

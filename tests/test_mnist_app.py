@@ -301,7 +301,7 @@ SIZES = "expected integers from 1 to 1000000000 such as 32 or 300,100, or none"
     ],
 )
 def test_values_out_of_range(run: Run, option: str, value: str, message: str) -> None:
-    expected = f"mlgraph.mnist: error: argument {option}: {message}, came {value!r}\n"
+    expected = f"mlgraph.mnist: error: argument {option}: {message}, got {value!r}\n"
     assert run(f"{option}={value}") == (2, "", expected)
     assert os.listdir() == []
 
@@ -316,24 +316,24 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["--json", "evaluate", "m"], "unrecognized arguments: evaluate m (a command comes first)"),
         (["train", "a\nb"], "unrecognized arguments: a b"),
         (["--epochs"], "argument --epochs: expected one argument"),
-        (["--batch-size="], "argument --batch-size: expected N or A:B with integers from 1 to 1000000000, came ''"),
-        (["evaluat", "model.npz"], "argument COMMAND: expected train, evaluate, inspect or prune, came 'evaluat'"),
-        (["--hidden", "none", "--dropout", "0.5"], "argument --dropout: expected hidden layers to drop from, came none"),
+        (["--batch-size="], "argument --batch-size: expected N or A:B with integers from 1 to 1000000000, got ''"),
+        (["evaluat", "model.npz"], "argument COMMAND: expected train, evaluate, inspect or prune, got 'evaluat'"),
+        (["--hidden", "none", "--dropout", "0.5"], "argument --dropout: expected hidden layers to drop from, got none"),
         (["--preset", "ml-rust", "--hidden", "none", "--weight-dropout", "0.1"],
-         "argument --weight-dropout: expected hidden layers to drop from, came none"),
+         "argument --weight-dropout: expected hidden layers to drop from, got none"),
         (["inspect", "a", "--layer", "0", "--neuron", "0.1"], "argument --neuron: not allowed with argument --layer"),
-        (["--method", "set"], "argument --method: expected --sparsity with it, which says how much is cut, came none"),
-        (["--block", "4"], "argument --block: expected --sparsity with it, which says how much is cut, came none"),
+        (["--method", "set"], "argument --method: expected --sparsity with it, which says how much is cut, got none"),
+        (["--block", "4"], "argument --block: expected --sparsity with it, which says how much is cut, got none"),
         (["evaluate"], "the following arguments are required: MODEL"),
         (["evaluate", "a", "b"], "unrecognized arguments: b"),
         (["evaluate", "a", "--epochs", "1"], "unrecognized arguments: --epochs 1"),
         (["inspect"], "the following arguments are required: MODEL"),
-        (["inspect", "a", "--neuron", "3"], "argument --neuron: expected LAYER.INDEX such as 0.7, came '3'"),
-        (["inspect", "a", "--neuron", "0.-1"], "argument --neuron: expected LAYER.INDEX such as 0.7, came '0.-1'"),
-        (["inspect", "a", "--neuron", "0.1.2"], "argument --neuron: expected LAYER.INDEX such as 0.7, came '0.1.2'"),
-        (["inspect", "a", "--layer", "-1"], "argument --layer: expected an integer from 0 to 1000000000, came '-1'"),
+        (["inspect", "a", "--neuron", "3"], "argument --neuron: expected LAYER.INDEX such as 0.7, got '3'"),
+        (["inspect", "a", "--neuron", "0.-1"], "argument --neuron: expected LAYER.INDEX such as 0.7, got '0.-1'"),
+        (["inspect", "a", "--neuron", "0.1.2"], "argument --neuron: expected LAYER.INDEX such as 0.7, got '0.1.2'"),
+        (["inspect", "a", "--layer", "-1"], "argument --layer: expected an integer from 0 to 1000000000, got '-1'"),
         (["prune", "a"], "the following arguments are required: --sparsity"),
-        (["prune", "a", "--sparsity", "1"], "argument --sparsity: expected a number from 0 to below 1, came '1'"),
+        (["prune", "a", "--sparsity", "1"], "argument --sparsity: expected a number from 0 to below 1, got '1'"),
     ],
 )
 def test_mistaken_words(run: Run, words: list[str], message: str) -> None:

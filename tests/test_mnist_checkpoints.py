@@ -71,8 +71,8 @@ def test_resume_with_other_options(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         run("--epochs", 3, "--resume", "--no-plot")
     before = Path("mnist-run/checkpoint.npz").read_bytes()
     for words, message in (
-        (["--epochs", 4], "epochs 3; came 4"),
-        (["--seed", 1], "seed 0; came 1"),
+        (["--epochs", 4], "epochs 3; got 4"),
+        (["--seed", 1], "seed 0; got 1"),
         (["--hidden", 7], "another model"),
     ):
         path = Path("mnist-run/checkpoint.npz")

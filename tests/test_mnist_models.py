@@ -65,9 +65,9 @@ def test_evaluate_mistaken_models(run: Run, model: str, tmp_path: Path) -> None:
     many = write_data(tmp_path / "many", classes=4)
     for path, data, message in (
         ("nothing.npz", None, "nothing.npz: cannot be read: No such file or directory"),
-        (".", None, "expected a file, came the folder .; a run keeps its model in model.npz there"),
+        (".", None, "expected a file, got the folder .; a run keeps its model in model.npz there"),
         ("text", None, "text: not a model file, or a damaged one (File is not a zip file)"),
-        ("other.npz", None, "other.npz: expected a `Network` with a softmax layer, came another model"),
+        ("other.npz", None, "other.npz: expected a `Network` with a softmax layer, got another model"),
         (model, wide, f"{model} has 20 inputs, the images 4 x 6 pixels"),
         (model, many, f"{model} has 3 outputs, the data 4 classes"),
     ):
@@ -84,7 +84,7 @@ def test_inspect(run: Run, model: str) -> None:
     accuracy = run("evaluate", model, "--json").json["test_accuracy"]
     assert heading == f"{model}: 20-8-3 leaky_relu, 184 edges, test accuracy {accuracy:.2%}"
     assert sparsity == "sparsity 0.00%, 11 neurons alive of 11"
-    assert names.split()[:3] == ["neuron", "fires", "mean"]
+    assert names.split()[:3] == ["neuron", "active", "mean"]
     assert [row.split()[0] for row in rows] == [*(f"0.{i}" for i in range(8)), *(f"1.{i}" for i in range(3))]
     picture = Path("trained/model.png")
     assert wrote == f"wrote {picture}"
@@ -272,15 +272,15 @@ def test_the_preset_of_the_sparse_networks(run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["inspect", "--layer", 2], "argument --layer: expected a layer from 0 to 1, came 2"),
-        (["inspect", "--neuron", "3.0"], "argument --neuron: expected a layer from 0 to 1, came 3"),
-        (["inspect", "--neuron", "0.8"], "argument --neuron: expected a neuron from 0.0 to 0.7, came 0.8"),
+        (["inspect", "--layer", 2], "argument --layer: expected a layer from 0 to 1, got 2"),
+        (["inspect", "--neuron", "3.0"], "argument --neuron: expected a layer from 0 to 1, got 3"),
+        (["inspect", "--neuron", "0.8"], "argument --neuron: expected a neuron from 0.0 to 0.7, got 0.8"),
         (["inspect", "--out", "no/where.png"], "argument --out: cannot write 'no/where.png': no such folder"),
-        (["inspect", "--out", "a.bmpx"], "argument --out: expected a picture's name that ends in .png or .svg or .pdf, came"),
+        (["inspect", "--out", "a.bmpx"], "argument --out: expected a picture's name that ends in .png or .svg or .pdf, got"),
         (["inspect", "--out", "trained"], "argument --out: cannot write 'trained': it is a folder"),
         (["prune", "--sparsity", 0.99], "argument --sparsity: expected to keep at least "),
         (["prune", "--sparsity", 0.5, "--learning-rate", 2, "--weight-decay", 1],
-         "argument --weight-decay: expected a number from 0 to 1 / learning_rate, 0.5, came 1.0"),
+         "argument --weight-decay: expected a number from 0 to 1 / learning_rate, 0.5, got 1.0"),
     ],
 )
 def test_what_a_network_does_not_have(run: Run, model: str, words: list[object], message: str) -> None:

@@ -86,7 +86,7 @@ def test_outputs_that_are_dead_are_refused():
     dead = g.add_neuron(x, weights=[1, 2])
     g.prune(dead)
     before = everything(g)
-    with pytest.raises(ValueError, match=rf"^outputs: expected nodes that a path leads to, came n{dead.id}$"):
+    with pytest.raises(ValueError, match=rf"^outputs: expected nodes that a path leads to, got n{dead.id}$"):
         mlgraph.Model(g, [x[0], dead])
     assert everything(g) == before and not g.protected()
 
@@ -96,7 +96,7 @@ def test_a_dead_loss_is_refused():
     x = g.inputs(2)
     out, dead = (g.add_neuron(x, weights=[1, 2]) for _ in range(2))
     g.prune(dead)
-    with pytest.raises(ValueError, match=rf"^loss: expected nodes that a path leads to, came n{dead.id}$"):
+    with pytest.raises(ValueError, match=rf"^loss: expected nodes that a path leads to, got n{dead.id}$"):
         mlgraph.Model(g, out, loss=dead)
     assert not g.protected()
 
@@ -144,12 +144,12 @@ def test_columns_that_only_the_loss_reads_may_be_missing():
     model = mlgraph.Model(g, out, loss=(out - target) ** 2)
     assert model.predict([[1, 7, 7], [2, 7, 7]]).tolist() == model.forward([[1], [2]]).tolist() == [[2], [4]]
     for n in (0, 2, 4):
-        with pytest.raises(ValueError, match=rf"^x: expected shape \(examples, 3\), came \(2, {n}\)"):
+        with pytest.raises(ValueError, match=rf"^x: expected shape \(examples, 3\), got \(2, {n}\)"):
             model.predict(np.ones((2, n)))
-    with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 3\), came \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 3\), got \(2, 1\)"):
         model.evaluate([[1], [2]])
     last = mlgraph.Model(g, other * 1.0)
-    with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 3\), came \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 3\), got \(2, 1\)"):
         last.predict([[1], [2]])
 
 
@@ -194,7 +194,7 @@ def test_gradients(last, n_threads):
         assert want == pytest.approx(found.of_bias(neuron), abs=2e-4)
     assert slope(lambda v: x.__setitem__((3, 2), v), float(x[3, 2]), 0.05) == pytest.approx(found.inputs[3, 2], abs=2e-5)
     net.layers[0].neurons[5].prune()
-    with pytest.raises(ValueError, match="edges: expected the graph of these gradients, came one that has been edited since"):
+    with pytest.raises(ValueError, match="edges: expected the graph of these gradients, got one that has been edited since"):
         found.edges  # noqa: B018
 
 

@@ -77,7 +77,7 @@ def test_what_was_loaded_can_be_saved(model, path):
 def test_a_folder_is_no_file_to_save_to(model, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(IsADirectoryError, match=f"expected a file, came a folder: '{name}'"):
+    with pytest.raises(IsADirectoryError, match=f"expected a file, got a folder: '{name}'"):
         model.save(name)
     assert os.listdir(tmp_path) == ["folder"] and not os.listdir("folder")
 
@@ -207,7 +207,7 @@ def test_what_could_not_be_read_is_not_written(path):
     gone = abs(x[0])
     g._pool[-1] = gone.id
     assert model.forward(X).shape == (40, 1)
-    with pytest.raises(mlgraph.CycleError, match=f"came one of 1 node: n{gone.id}"):
+    with pytest.raises(mlgraph.CycleError, match=f"got one of 1 node: n{gone.id}"):
         model.save(path)
     assert not path.exists()
 

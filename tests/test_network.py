@@ -97,11 +97,11 @@ def test_first_weights():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": 0}, "size: expected an integer of at least 1, came 0"),
-        ({"size": 2.0}, "size: expected an integer of at least 1, came 2.0"),
-        ({"activation": "gelu"}, "activation: expected one of identity, .*, softmax, came 'gelu'"),
-        ({"dropout": 1}, "dropout: expected a number from 0 to below 1, came 1"),
-        ({"weight_dropout": -0.1}, "weight_dropout: expected a number from 0 to below 1, came -0.1"),
+        ({"size": 0}, "size: expected an integer of at least 1, got 0"),
+        ({"size": 2.0}, "size: expected an integer of at least 1, got 2.0"),
+        ({"activation": "gelu"}, "activation: expected one of identity, .*, softmax, got 'gelu'"),
+        ({"dropout": 1}, "dropout: expected a number from 0 to below 1, got 1"),
+        ({"weight_dropout": -0.1}, "weight_dropout: expected a number from 0 to below 1, got -0.1"),
         ({"activation": "softmax", "dropout": 0.5}, "dropout: expected 0 for a layer of probabilities"),
     ],
     ids=str,
@@ -118,7 +118,7 @@ def test_bad_layers(arguments, message):
 
 @pytest.mark.parametrize("n_inputs", [0, 2.5, "3"])
 def test_bad_networks(n_inputs):
-    with pytest.raises(ValueError, match=r"n_inputs: expected an integer of at least 1, came "):
+    with pytest.raises(ValueError, match=r"n_inputs: expected an integer of at least 1, got "):
         mlgraph.Network(n_inputs)
 
 
@@ -158,7 +158,7 @@ def test_values_of_a_regression(sweep):
     assert net.evaluate(X, TARGETS) == {"loss": pytest.approx(squares.mean(), rel=1e-5)}
     accuracy = (z.argmax(axis=1) == Y).mean()
     assert net.evaluate(X, Y) == {"loss": pytest.approx(squares.mean(), rel=1e-5), "accuracy": accuracy}
-    with pytest.raises(ValueError, match=r"predict_proba: expected .* softmax_cross_entropy or binary_cross_entropy, came squ"):
+    with pytest.raises(ValueError, match=r"predict_proba: expected .* softmax_cross_entropy or binary_cross_entropy, got squ"):
         net.predict_proba(X)
 
 
@@ -352,10 +352,10 @@ def test_what_a_network_was_made_with_is_not_assigned():
 def test_dropout_is_assigned_between_runs(name, tmp_path):
     """As if the network had been made with it; a saved one has it."""
     net, other = network(), network(**{name: 0.5})
-    with pytest.raises(ValueError, match=f"{name}: expected a number from 0 to below 1, came 1.5"):
+    with pytest.raises(ValueError, match=f"{name}: expected a number from 0 to below 1, got 1.5"):
         setattr(net.layers[0], name, 1.5)
     if name == "dropout":
-        with pytest.raises(ValueError, match=r"dropout: expected 0 for a layer of probabilities, came 0\.5"):
+        with pytest.raises(ValueError, match=r"dropout: expected 0 for a layer of probabilities, got 0\.5"):
             net.layers[-1].dropout = 0.5
     net.predict(X)
     net.layers[0].neurons[1].edges[2].prune()
@@ -371,7 +371,7 @@ def test_dropout_is_assigned_between_runs(name, tmp_path):
     ).batch_loss.tolist()
 
     def during(_):
-        with pytest.raises(RuntimeError, match=f"^{name}: expected a network that is not being trained, came one that is"):
+        with pytest.raises(RuntimeError, match=f"^{name}: expected a network that is not being trained, got one that is"):
             setattr(net.layers[0], name, 0.1)
 
     net.fit(X, Y, epochs=1, callback=during)
@@ -384,7 +384,7 @@ def test_dropout_is_assigned_between_runs(name, tmp_path):
 ], ids=["Network", "Model"])  # fmt: skip
 def test_a_softmax_of_one_is_refused(make):
     """It is always certain, right, and learns nothing."""
-    with pytest.raises(ValueError, match=": expected 2 or more for a softmax, came 1; for one yes or no there "):
+    with pytest.raises(ValueError, match=": expected 2 or more for a softmax, got 1; for one yes or no there "):
         make()
 
 
@@ -393,6 +393,8 @@ def test_bytes_of_zeros_and_ones():
     net, bits = network(), (X > 127).astype(np.uint8)
     with pytest.warns(UserWarning, match=r"^x: bytes are read as byte / 255, and all of these are 0 or 1; astype"):
         net.fit(bits, Y, epochs=1)
+    with pytest.warns(UserWarning, match="^x: bytes are read as byte / 255"):
+        net.evaluate(bits, Y)
     for fine in (X, 2 * bits, 0 * bits, bits.astype(np.float32), bits > 0):
         net.fit(fine, Y, epochs=1)
 

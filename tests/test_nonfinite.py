@@ -172,7 +172,7 @@ def test_edges_that_grow_by_a_gradient_that_is_not_finite():
     net = sensitive()
     history = net.fit(SPOILT, Y, on_nonfinite="skip", batch_size=40, epochs=3, sparsify=mlgraph.RigL(0.5, updates=10))
     assert history.batch_skipped.sum() == 3 * len(BAD) and is_finite(net) and abs(net.sparsity - 0.5) < 0.01
-    with pytest.raises(ValueError, match="by: expected scores that are numbers, came nan"):
+    with pytest.raises(ValueError, match="by: expected scores that are numbers, got nan"):
         net.regrow(0.1, by="gradient", data=(SPOILT, Y))
 
 

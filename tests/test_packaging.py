@@ -64,10 +64,10 @@ def test_override_that_is_no_build_fails_in_one_line(isa: str) -> None:
     run = python("import mlgraph_ext", MLGRAPH_ISA=isa)
     assert run.returncode == 1
     expected = f"one of {', '.join(mlgraph_ext.AVAILABLE)} on this processor"
-    assert run.stderr.splitlines()[-1] == f"ImportError: MLGRAPH_ISA: expected {expected}, came {isa!r}"
+    assert run.stderr.splitlines()[-1] == f"ImportError: MLGRAPH_ISA: expected {expected}, got {isa!r}"
     run = subprocess.run([sys.executable, "-m", "mlgraph.mnist", "--help"], env={**os.environ, "MLGRAPH_ISA": isa},
                          capture_output=True, text=True)  # fmt: skip
-    expected = f"mlgraph: error: MLGRAPH_ISA: expected {expected}, came {isa!r}\n"
+    expected = f"mlgraph: error: MLGRAPH_ISA: expected {expected}, got {isa!r}\n"
     assert (run.returncode, run.stdout, run.stderr) == (2, "", expected)
 
 

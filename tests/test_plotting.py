@@ -288,6 +288,6 @@ def test_a_picture_is_what_its_name_says(tmp_path, name, begins):
 
 
 def test_a_picture_of_no_kind_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^path: expected a picture's name that ends in .png or .svg or .pdf, came '.*bmpx'$"):
+    with pytest.raises(ValueError, match=r"^path: expected a picture's name that ends in .png or .svg or .pdf, got '.*bmpx'$"):
         training_picture(History(), tmp_path / "p.bmpx")
     assert not list(tmp_path.iterdir())

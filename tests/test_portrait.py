@@ -27,25 +27,25 @@ def network():
 def test_the_first_and_the_last_layer_show_their_weights():
     net = network()
     first = portrait.portraits(net, net.layers[0].neurons, X, Y)
-    assert [(p.reads_inputs, p.says_itself) for p in first] == [(True, False)] * 6
-    for person, neuron in zip(first, net.layers[0].neurons, strict=True):
-        assert person.neuron == neuron
+    assert [(p.reads_inputs, p.feeds_outputs) for p in first] == [(True, False)] * 6
+    for p, neuron in zip(first, net.layers[0].neurons, strict=True):
+        assert p.neuron == neuron
         want = np.zeros(12)
         want[[n.id for n in neuron.sources]] = neuron.weights
-        np.testing.assert_array_equal(person.reads, want)
+        np.testing.assert_array_equal(p.input_weights, want)
     last = portrait.portraits(net, net.layers[1].neurons, X, Y)
-    assert [(p.reads_inputs, p.says_itself) for p in last] == [(False, True)] * 5
-    for j, person in enumerate(last):
-        np.testing.assert_allclose(person.says, [out.weights[j] for out in net.outputs], rtol=1e-6)
+    assert [(p.reads_inputs, p.feeds_outputs) for p in last] == [(False, True)] * 5
+    for j, p in enumerate(last):
+        np.testing.assert_allclose(p.logit_weights, [out.weights[j] for out in net.outputs], rtol=1e-6)
 
 
 def test_what_a_neuron_does_for_each_class():
     net = network()
     values = net.trace(X).of(net.layers[0].neurons).values
-    for j, person in enumerate(portrait.portraits(net, net.layers[0].neurons, X, Y)):
-        np.testing.assert_allclose(person.fires, [values[c == Y, j].mean() for c in range(3)], rtol=1e-5)
-        assert len(person.excites) == portrait.SHOWN
-        assert values[person.excites, j].tolist() == sorted(values[:, j], reverse=True)[: portrait.SHOWN]
+    for j, p in enumerate(portrait.portraits(net, net.layers[0].neurons, X, Y)):
+        np.testing.assert_allclose(p.class_means, [values[c == Y, j].mean() for c in range(3)], rtol=1e-5)
+        assert len(p.top_examples) == portrait.SHOWN
+        assert values[p.top_examples, j].tolist() == sorted(values[:, j], reverse=True)[: portrait.SHOWN]
 
 
 @pytest.mark.parametrize("sample", [80, 30])
@@ -53,32 +53,32 @@ def test_what_is_further_away_is_a_mean_derivative(monkeypatch, sample):
     monkeypatch.setattr(portrait, "SAMPLE", sample)
     net = network()
     neuron = net.layers[1].neurons[2]
-    [person] = portrait.portraits(net, [neuron], X, Y)
+    [p] = portrait.portraits(net, [neuron], X, Y)
     want = net.graph.compile(neuron).vjp(X[:sample]).inputs.mean(axis=0)
-    np.testing.assert_allclose(person.reads, want, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(p.input_weights, want, rtol=1e-4, atol=1e-7)
     # The derivative of a logit for a neuron of the first layer, by the chain rule.
-    [person] = portrait.portraits(net, [net.layers[0].neurons[3]], X, Y)
+    [p] = portrait.portraits(net, [net.layers[0].neurons[3]], X, Y)
     y = net.trace(X[:sample]).of(net.layers[1].neurons).values
     w = np.array([n.weights[3] for n in net.layers[1].neurons])
     out = np.array([n.weights for n in net.outputs])
-    np.testing.assert_allclose(person.says, ((y * (1 - y) * w) @ out.T).mean(axis=0), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(p.logit_weights, ((y * (1 - y) * w) @ out.T).mean(axis=0), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_drawing(tmp_path, n):
     net = network()
-    people = portrait.portraits(net, net.layers[0].neurons[:n], X, Y)
+    drawn = portrait.portraits(net, net.layers[0].neurons[:n], X, Y)
     path = tmp_path / "a.png"
-    figure = portrait.draw(people, [f"neuron {k}" for k in range(n)], X, (3, 4), path, title="six neurons")
+    figure = portrait.draw(drawn, [f"neuron {k}" for k in range(n)], X, (3, 4), path, title="six neurons")
     assert path.read_bytes().startswith(b"\x89PNG") and os.listdir(tmp_path) == ["a.png"]
     images = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(images) == 2 * n and len(figure.axes) == (4 if n == 1 else 3 * n)
-    for person, image in zip(people, images[::2], strict=True):
-        np.testing.assert_array_equal(image, person.reads.reshape(3, 4))
+    for p, image in zip(drawn, images[::2], strict=True):
+        np.testing.assert_array_equal(image, p.input_weights.reshape(3, 4))
         assert abs(figure.axes[0].images[0].get_clim()[0]) == figure.axes[0].images[0].get_clim()[1]
-    for person, montage in zip(people, images[1::2], strict=True):
-        np.testing.assert_array_equal(montage[:3, :4], X[person.excites[0]].reshape(3, 4))
-        np.testing.assert_array_equal(montage[:3, 4:8], X[person.excites[1]].reshape(3, 4))
+    for p, montage in zip(drawn, images[1::2], strict=True):
+        np.testing.assert_array_equal(montage[:3, :4], X[p.top_examples[0]].reshape(3, 4))
+        np.testing.assert_array_equal(montage[:3, 4:8], X[p.top_examples[1]].reshape(3, 4))
     words = [text.get_text() for text in figure.texts]
     assert words[0] == "six neurons"
     assert "its weight for each pixel" in words[1] and "its mean derivative in the logit" in words[1]
@@ -86,9 +86,9 @@ def test_drawing(tmp_path, n):
 
 def test_the_same_picture_twice(tmp_path):
     net = network()
-    people = portrait.portraits(net, net.layers[0].neurons, X, Y)
+    drawn = portrait.portraits(net, net.layers[0].neurons, X, Y)
     for name in "ab":
-        portrait.draw(people, ["x"] * 6, X, (3, 4), tmp_path / name)
+        portrait.draw(drawn, ["x"] * 6, X, (3, 4), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 

@@ -218,7 +218,7 @@ def test_neurons_of_a_hidden_softmax():
 def test_weights_that_are_no_numbers():
     net = network()
     net.layers[1].neurons[2].weights[3] = np.nan
-    with pytest.raises(ValueError, match="by: expected weights, or a gradient, that are numbers, came nan from n15 to n34"):
+    with pytest.raises(ValueError, match="by: expected weights, or a gradient, that are numbers, got nan from n15 to n34"):
         net.prune(0.5)
 
 
@@ -257,28 +257,28 @@ def test_whole_neurons(by, scope):
 
 NAN = float("nan")
 ERRORS = {
-    "nothing": (lambda net: net.prune(), "prune: expected either sparsity or neurons, came neither"),
-    "both": (lambda net: net.prune(0.5, neurons=0.5), "prune: expected either sparsity or neurons, came both"),
-    "all": (lambda net: net.prune(1), "sparsity: expected a number from 0 to below 1, came 1"),
-    "less than nothing": (lambda net: net.prune(-0.1), "sparsity: expected a number from 0 to below 1, came -0.1"),
-    "not a number": (lambda net: net.prune(NAN), "sparsity: expected a number from 0 to below 1, came nan"),
-    "text": (lambda net: net.prune("half"), "sparsity: expected a number from 0 to below 1, came 'half'"),
-    "all neurons": (lambda net: net.prune(neurons=1.5), "neurons: expected a number from 0 to below 1, came 1.5"),
-    "criterion": (lambda net: net.prune(0.5, by="size"), "by: expected magnitude, saliency, random or a callable, came 'size'"),
-    "scope": (lambda net: net.prune(0.5, scope="local"), "scope: expected global or layer, came 'local'"),
-    "no data": (lambda net: net.prune(0.5, by="saliency"), r"data: expected \(x, y\) to prune by saliency, came none"),
-    "data alone": (lambda net: net.prune(0.5, by="saliency", data=X), r"data: expected \(x, y\) .*, came array"),
+    "nothing": (lambda net: net.prune(), "prune: expected either sparsity or neurons, got neither"),
+    "both": (lambda net: net.prune(0.5, neurons=0.5), "prune: expected either sparsity or neurons, got both"),
+    "all": (lambda net: net.prune(1), "sparsity: expected a number from 0 to below 1, got 1"),
+    "less than nothing": (lambda net: net.prune(-0.1), "sparsity: expected a number from 0 to below 1, got -0.1"),
+    "not a number": (lambda net: net.prune(NAN), "sparsity: expected a number from 0 to below 1, got nan"),
+    "text": (lambda net: net.prune("half"), "sparsity: expected a number from 0 to below 1, got 'half'"),
+    "all neurons": (lambda net: net.prune(neurons=1.5), "neurons: expected a number from 0 to below 1, got 1.5"),
+    "criterion": (lambda net: net.prune(0.5, by="size"), "by: expected magnitude, saliency, random or a callable, got 'size'"),
+    "scope": (lambda net: net.prune(0.5, scope="local"), "scope: expected global or layer, got 'local'"),
+    "no data": (lambda net: net.prune(0.5, by="saliency"), r"data: expected \(x, y\) to prune by saliency, got none"),
+    "data alone": (lambda net: net.prune(0.5, by="saliency", data=X), r"data: expected \(x, y\) .*, got array"),
     "no examples": (lambda net: net.prune(0.5, by="saliency", data=(X[:0], Y[:0])), "x: expected at least one example"),
     "labels": (lambda net: net.prune(0.5, by="saliency", data=(X, Y[:3])), "y: expected 90 labels"),
-    "scores": (lambda net: net.prune(0.5, by=lambda e: [1, 2]), r"by: expected a score for each edge, shape \(704,\), came"),
-    "nan scores": (lambda net: net.prune(0.5, by=lambda e: e.weight * NAN), "by: expected scores that are numbers, came nan"),
+    "scores": (lambda net: net.prune(0.5, by=lambda e: [1, 2]), r"by: expected a score for each edge, shape \(704,\), got"),
+    "nan scores": (lambda net: net.prune(0.5, by=lambda e: e.weight * NAN), "by: expected scores that are numbers, got nan"),
     "neuron scores": (lambda net: net.prune(neurons=0.5, by=lambda n: 1), "by: expected a score for each neuron"),
-    "everything but one": (lambda net: net.prune(0.999), "sparsity: expected to keep at least .* edges, .*, came 1"),
+    "everything but one": (lambda net: net.prune(0.999), "sparsity: expected to keep at least .* edges, .*, got 1"),
     "all but outputs": (lambda net: net.prune(neurons=0.99), "neurons: expected to keep at least 2 neurons, a path to each"),
-    "fraction": (lambda net: net.regrow(1.1), "fraction: expected a number from 0 to 1, came 1.1"),
-    "growth": (lambda net: net.regrow(0.5, by="magnitude"), "by: expected random, gradient or a callable, came 'magnitude'"),
-    "growth scope": (lambda net: net.regrow(0.5, scope="net"), "scope: expected global or layer, came 'net'"),
-    "no data to grow": (lambda net: net.regrow(0.5, by="gradient"), r"data: expected \(x, y\) to regrow by gradient, came no"),
+    "fraction": (lambda net: net.regrow(1.1), "fraction: expected a number from 0 to 1, got 1.1"),
+    "growth": (lambda net: net.regrow(0.5, by="magnitude"), "by: expected random, gradient or a callable, got 'magnitude'"),
+    "growth scope": (lambda net: net.regrow(0.5, scope="net"), "scope: expected global or layer, got 'net'"),
+    "no data to grow": (lambda net: net.regrow(0.5, by="gradient"), r"data: expected \(x, y\) to regrow by gradient, got no"),
     "no layers": (lambda net: mlgraph.Network(3).prune(0.5), "the network has no layers yet"),
     "no layers to grow": (lambda net: mlgraph.Network(3).regrow(0.5), "the network has no layers yet"),
 }

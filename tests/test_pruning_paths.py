@@ -22,7 +22,7 @@ def test_a_path_to_every_output_stays(scope):
     best = max(lone.edges, key=lambda edge: abs(edge.weight))
     net.prune(0.85, scope=scope)
     assert lone.alive and (best.source.id, lone.id) in weights(net) and np.isfinite(net.forward(X)).all()
-    with pytest.raises(ValueError, match=r"sparsity: .* at least \d+ edges( of layer \d)?, a path to each output, came \d+"):
+    with pytest.raises(ValueError, match=r"sparsity: .* at least \d+ edges( of layer \d)?, a path to each output, got \d+"):
         net.prune(0.99, scope=scope)
     assert lone.alive
 
@@ -103,7 +103,7 @@ def test_the_only_way_leads_through_a_layer_that_keeps_nothing():
     g = mlgraph.Graph()
     x = g.input()
     model = mlgraph.Model(g, g.add_neuron([g.add_neuron([x], weights=[5.0])], weights=[5.0]))
-    with pytest.raises(ValueError, match=r"sparsity: expected to keep .* 1 edge of level 1, a path to each output, came 0"):
+    with pytest.raises(ValueError, match=r"sparsity: expected to keep .* 1 edge of level 1, a path to each output, got 0"):
         model.prune(0.6, scope="layer")
 
 
@@ -168,7 +168,7 @@ def test_neurons_on_the_way_to_an_output_stay():
     net.prune(neurons=0.7, by=lambda neurons: [n.id for n in neurons])
     assert [sum(n.alive for n in layer.neurons) for layer in net.layers] == [1, 11, 5]
     assert net.layers[0].neurons[19].alive and np.isfinite(net.forward(np.zeros((1, 50)))).all()
-    with pytest.raises(ValueError, match=r"neurons: expected to keep .* 1 neuron of layer 0, a path to each output, came 0"):
+    with pytest.raises(ValueError, match=r"neurons: expected to keep .* 1 neuron of layer 0, a path to each output, got 0"):
         net.prune(neurons=0.99, scope="layer")
 
 

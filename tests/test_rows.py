@@ -124,7 +124,7 @@ def test_quads():
     mlgraph_ext.sweep.find_quads(alike, out)
     if mlgraph_ext.ISA in ("v3", "v4"):
         assert [int(part.sum()) for part in np.split(out, np.cumsum(range(1, 8)))] == [0, 0, 3, 4, 4, 4, 7, 8]
-    with pytest.raises(ValueError, match="out: expected 36 bytes, came 3"):
+    with pytest.raises(ValueError, match="out: expected 36 bytes, got 3"):
         mlgraph_ext.sweep.find_quads(alike, out[:3])
 
 

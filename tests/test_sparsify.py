@@ -206,17 +206,17 @@ def test_nothing_but_the_seed_decides(monkeypatch, schedule, dropout):
 @pytest.mark.parametrize(
     ("attempt", "message"),
     [
-        (lambda: GradualPruning(1), "sparsity: expected a number from 0 to below 1, came 1"),
-        (lambda: RigL(-0.5), "sparsity: expected a number from 0 to below 1, came -0.5"),
-        (lambda: SET("x"), "sparsity: expected a number from 0 to below 1, came 'x'"),
-        (lambda: SET(0.5, until=1.0), "until: expected a number from 0 to below 1, came 1.0"),
-        (lambda: SET(0.5, updates=0), "updates: expected an integer of at least 1, came 0"),
-        (lambda: SET(0.5, updates=1.5), "updates: expected an integer of at least 1, came 1.5"),
-        (lambda: SET(0.5, fraction=2), "fraction: expected a number from 0 to 1, came 2"),
-        (lambda: GradualPruning(0.5, start=0.8), "start: expected a number from 0 to until, 0.75, came 0.8"),
-        (lambda: GradualPruning(0.5, initial=0.6), "initial: expected a number from 0 to sparsity, 0.5, came 0.6"),
-        (lambda: GradualPruning(0.5, scope="all"), "scope: expected global or layer, came 'all'"),
-        (lambda: GradualPruning(0.5, by="gradient"), "by: expected magnitude, saliency, random or a callable, came 'gradient'"),
+        (lambda: GradualPruning(1), "sparsity: expected a number from 0 to below 1, got 1"),
+        (lambda: RigL(-0.5), "sparsity: expected a number from 0 to below 1, got -0.5"),
+        (lambda: SET("x"), "sparsity: expected a number from 0 to below 1, got 'x'"),
+        (lambda: SET(0.5, until=1.0), "until: expected a number from 0 to below 1, got 1.0"),
+        (lambda: SET(0.5, updates=0), "updates: expected an integer of at least 1, got 0"),
+        (lambda: SET(0.5, updates=1.5), "updates: expected an integer of at least 1, got 1.5"),
+        (lambda: SET(0.5, fraction=2), "fraction: expected a number from 0 to 1, got 2"),
+        (lambda: GradualPruning(0.5, start=0.8), "start: expected a number from 0 to until, 0.75, got 0.8"),
+        (lambda: GradualPruning(0.5, initial=0.6), "initial: expected a number from 0 to sparsity, 0.5, got 0.6"),
+        (lambda: GradualPruning(0.5, scope="all"), "scope: expected global or layer, got 'all'"),
+        (lambda: GradualPruning(0.5, by="gradient"), "by: expected magnitude, saliency, random or a callable, got 'gradient'"),
     ],
 )
 def test_bad_schedules(attempt, message):
@@ -230,7 +230,7 @@ def test_a_schedule_for_another_model():
     before = g.parameters.tobytes()
     with pytest.raises(TypeError, match="sparsify: expected a schedule without need of layers, as GradualPruning"):
         model.fit(X, Y[:, None] * 1.0, sparsify=RigL(0.5))
-    with pytest.raises(TypeError, match=r"sparsify: expected a schedule of .* or None, came float"):
+    with pytest.raises(TypeError, match=r"sparsify: expected a schedule of .* or None, got float"):
         model.fit(X, Y[:, None] * 1.0, sparsify=0.5)
     assert g.parameters.tobytes() == before
     model.fit(X, Y[:, None] * 1.0, epochs=2, learning_rate=1e-4, sparsify=GradualPruning(0.5))
@@ -250,7 +250,7 @@ def test_a_schedule_for_another_model():
 def test_too_few_edges_are_refused_before_training(schedule, least):
     net = network()
     before = net.graph.get_parameters()
-    with pytest.raises(ValueError, match=f"sparsity: expected to keep at least {least}, a path to each output, came \\d"):
+    with pytest.raises(ValueError, match=f"sparsity: expected to keep at least {least}, a path to each output, got \\d"):
         net.fit(X, Y, sparsify=schedule, **OPTIONS)
     assert net.sparsity == 0 and not len(net.history.batch_loss)
     np.testing.assert_array_equal(net.graph.get_parameters(), before)
@@ -297,6 +297,31 @@ def test_a_schedule_of_ones_own():
     some.weights, some.frozen = some.weights / 1000, True
     net.fit(X, Y, sparsify=Plain(0.5), **OPTIONS)
     assert net.sparsity == pytest.approx(0.5, abs=1e-3) and len(some.sources) == 24
+
+
+def test_a_schedule_ends_a_run():
+    """As a callback does: what was learnt until then stays."""
+
+    @dataclass(frozen=True, repr=False)
+    class Stop(Schedule):
+        def act(self, model, moment, step, seed, sample, n_threads):
+            if moment > 0.3:
+                raise StopIteration
+
+    net = network()
+    history = net.fit(X, Y, sparsify=Stop(0.5), **OPTIONS)
+    assert 0 < history.batch_examples[-1] < 4 * len(X)
+    assert net.fit(X, Y, **OPTIONS).batch_examples[-1] == 4 * len(X)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, 1e9])
+def test_a_sample_of_no_number(n):
+    class Ask(Schedule):
+        def act(self, model, moment, step, seed, sample, n_threads):
+            sample(n)
+
+    with pytest.raises(ValueError, match="n: expected an integer of at least 1, got"):
+        network().fit(X, Y, sparsify=Ask(0.5), **OPTIONS)
 
 
 def test_the_fewest_edges_are_allowed():

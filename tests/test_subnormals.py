@@ -35,7 +35,7 @@ def test_moments_of_what_is_no_longer_seen_come_to_rest(sweep, optimizer):
 def test_parameters_are_normal_whoever_moves_them(sweep, sparsity, momentum):
     rng = np.random.default_rng(0)
     x = np.where(rng.random((500, 20)) < 0.3, rng.random((500, 20)) * 3e-18, 0).astype(np.float32)
-    came = []
+    got = []
     for n_threads in (1, 2, 3):
         net = mlgraph.Network(20, seed=0)
         net.add_layer(16, "identity")
@@ -44,11 +44,11 @@ def test_parameters_are_normal_whoever_moves_them(sweep, sparsity, momentum):
             net.prune(sparsity)
         net.layers[0].weights = np.zeros((16, 20))
         net.fit(x, x[:, :8], epochs=2, batch_size=100, learning_rate=0.06, momentum=momentum, n_threads=n_threads)
-        came.append(np.concatenate([net.graph.parameters, *net.graph.storage.state.values()]))
+        got.append(np.concatenate([net.graph.parameters, *net.graph.storage.state.values()]))
         most = np.abs(net.layers[0].weights).max()
-    assert is_normal(came[0]).all() and 0 < most < 200 * TINY  # so that what moved them was near the border
-    for other in came[1:]:
-        np.testing.assert_array_equal(came[0].view(np.int32), other.view(np.int32))
+    assert is_normal(got[0]).all() and 0 < most < 200 * TINY  # so that what moved them was near the border
+    for other in got[1:]:
+        np.testing.assert_array_equal(got[0].view(np.int32), other.view(np.int32))
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])

@@ -119,7 +119,7 @@ def test_what_may_overflow_cannot_be_checked():
 
 
 def test_checks_need_a_node():
-    with pytest.raises(ValueError, match="function: expected at least one node, came none"):
+    with pytest.raises(ValueError, match="function: expected at least one node, got none"):
         testing.check_gradients([], [[1.0]])
 
 

@@ -63,7 +63,7 @@ def test_values_alone():
     assert repr(trace) == "<Trace of 33 nodes, 70 examples: values>"
     np.testing.assert_array_equal(trace.values, net.trace(X, Y).values)
     for attempt in (trace.deltas, lambda: trace.adjoint(net.outputs[0])):
-        with pytest.raises(ValueError, match="expected a trace with labels or targets, came one of values alone"):
+        with pytest.raises(ValueError, match="expected a trace with labels or targets, got one of values alone"):
             attempt()
 
 
@@ -112,7 +112,7 @@ def test_chosen_nodes():
     assert not trace.adjoint(extra).any() and not trace[cut].any() and not trace.adjoint(cut).any()
     assert trace.adjoint(g[3]).any()
     np.testing.assert_array_equal(trace[net.outputs[1]], net.forward(X)[:, 1])
-    with pytest.raises(ValueError, match=f"node: expected a node of the trace, came {g[4].name}"):
+    with pytest.raises(ValueError, match=f"node: expected a node of the trace, got {g[4].name}"):
         trace[g[4]]
 
 
@@ -136,7 +136,7 @@ def test_nothing_changes():
     [
         (lambda net: net.trace(X[:, :5]), ValueError, r"x: expected shape \(examples, 12\)"),
         (lambda net: net.trace(X, Y[:5]), ValueError, "y: expected 70 labels"),
-        (lambda net: net.trace(X, Y, [3]), TypeError, "nodes: expected nodes, came int"),
+        (lambda net: net.trace(X, Y, [3]), TypeError, "nodes: expected nodes, got int"),
         (lambda net: net.trace(X, Y, network().outputs), ValueError, "nodes: expected nodes of one graph"),
         (lambda net: net.trace(X)[network().outputs[0]], ValueError, "node: expected nodes of one graph"),
         (lambda net: mlgraph.Network(12).trace(X), ValueError, "the network has no layers yet"),
@@ -152,5 +152,5 @@ def test_a_node_that_undo_has_taken_away_is_in_no_trace():
     new = net.graph.add_neuron(net.layers[0].neurons[:2], "tanh", weights=[1, 2])
     number, traced = new.id, net.trace(X, nodes=[new])
     net.undo()
-    with pytest.raises(ValueError, match=rf"^node: expected a node of the trace, came n{number};"):
+    with pytest.raises(ValueError, match=rf"^node: expected a node of the trace, got n{number};"):
         traced.of(range(number, number + 1))

@@ -207,3 +207,16 @@ def test_a_history_grows_without_being_copied_each_time():
     history.add(epoch_loss=7.0)
     assert kept[2] == 1 and len(kept) == 1000
     assert history.epoch_loss.tolist() == [0, 0.5, 7] and pickle.loads(pickle.dumps(history)).epoch_loss.tolist() == [0, 0.5, 7]
+
+
+@pytest.mark.parametrize("options", [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam"}], ids=str)
+def test_parameters_that_are_alike_move_alike(sweep, options):
+    """To the bit, whether they fill a vector of the processor or are left over."""
+    g = mlgraph.Graph()
+    x = g.input()
+    parameters = [g.parameter(0.3) for _ in range(21)]
+    model = mlgraph.Model(g, parameters, loss=mlgraph.sum(*(mlgraph.sin(p * x) for p in parameters)))
+    data = np.random.default_rng(0).normal(size=(200, 1))
+    model.fit(data, epochs=10, batch_size=10, learning_rate=0.01, **options)
+    values = {p.value for p in parameters}
+    assert len(values) == 1 and values != {np.float32(0.3)}

@@ -112,7 +112,7 @@ def test_what_an_exception_ends_is_taken_back(ends):
     with pytest.raises(ValueError if ends == "prune" else ends):
         fail()
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
-    with pytest.raises(ValueError, match="undo: expected an edit as the last change of the graph, came none"):
+    with pytest.raises(ValueError, match="undo: expected an edit as the last change of the graph, got none"):
         net.undo()
 
 
@@ -239,7 +239,7 @@ def test_one_edit_is_over_before_it_is_undone():
     before = everything(net.graph)
     with net.graph.one_edit():
         net.layers[0].neurons[0].prune()
-        with pytest.raises(ValueError, match="undo: expected an edit that is over, came one within one_edit"):
+        with pytest.raises(ValueError, match="undo: expected an edit that is over, got one within one_edit"):
             net.undo()
     net.undo()
     assert everything(net.graph) == before
@@ -299,7 +299,7 @@ def test_neurons_that_a_model_has_for_outputs_stay():
     g = mlgraph.Graph()
     n = g.add_neuron(g.inputs(2))
     model = mlgraph.Model(g, [n])
-    with pytest.raises(ValueError, match="undo: expected a last edit that added no outputs of a model, came one that added n2"):
+    with pytest.raises(ValueError, match="undo: expected a last edit that added no outputs of a model, got one that added n2"):
         g.undo()
     assert model.forward([[1, 2]]) == 0
 
@@ -309,7 +309,7 @@ def test_a_function_of_a_neuron_that_is_no_more():
     x = g.input()
     f = g.compile(g.add_neuron([x]))
     g.undo()
-    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, came n1, which it does not have, or no more"):
+    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, got n1, which it does not have, or no more"):
         f([[1]])
 
 
@@ -351,7 +351,7 @@ def test_a_model_that_came_since_keeps_its_outputs():
         g.add_edge(x[0], n, 1.0)
     model = mlgraph.Model(g, [n])
     before = everything(g)
-    with pytest.raises(ValueError, match=r"^expected a path to every output of a model, came an edit that would cut off n2"):
+    with pytest.raises(ValueError, match=r"^undo: expected a path to every output of a model, got what would cut off n2"):
         g.undo()
     assert everything(g) == before and model.forward([[1, 1]]) == 4
     del model

@@ -6,15 +6,15 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
-import numpy as np
+from mlgraph.checks import LARGEST
+from mlgraph.threads import MOST_THREADS
 
 __all__ = [
-    "COUNT", "COUNTS", "FRACTION", "INDEX", "NEURON", "RATES", "SECONDS", "SEED", "SIZES", "THREADS", "Failure", "Parser",
-    "one_of",
+    "COUNT", "COUNTS", "DECAY", "FRACTION", "INDEX", "NEURON", "RATES", "SECONDS", "SEED", "SIZES", "THREADS", "Failure",
+    "Parser", "one_of",
 ]  # fmt: skip
 
-LARGEST = 10**9  # of all counts: beyond any use, and far from overflow
-LARGEST_FLOAT32 = float(np.finfo(np.float32).max)  # the precision that networks compute in
+MOST = 10**9  # of whatever is counted: beyond any use, and far from overflow
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def _type(expected: str, parse: Callable[[str], T], valid: Callable[[T], bool]) 
                 return value
         except ValueError:
             pass
-        raise argparse.ArgumentTypeError(f"expected {expected}, came {text!r}")
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 
     return convert
 
@@ -74,21 +74,21 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _are_counts(values: tuple[int, ...]) -> bool:
-    return all(1 <= value <= LARGEST for value in values)
+    return all(1 <= value <= MOST for value in values)
 
 
-COUNT = _type(f"an integer from 1 to {LARGEST}", int, lambda n: 1 <= n <= LARGEST)
-SECONDS = _type(f"a number of seconds from 0 to {LARGEST}", float, lambda x: 0 <= x <= LARGEST)
-INDEX = _type(f"an integer from 0 to {LARGEST}", int, lambda n: 0 <= n <= LARGEST)
+COUNT = _type(f"an integer from 1 to {MOST}", int, lambda n: 1 <= n <= MOST)
+SECONDS = _type(f"a number of seconds from 0 to {MOST}", float, lambda x: 0 <= x <= MOST)
+INDEX = _type(f"an integer from 0 to {MOST}", int, lambda n: 0 <= n <= MOST)
 SEED = _type("an integer from 0 to 2**63 - 1", int, lambda n: 0 <= n < 2**63)
-THREADS = _type("an integer from 1 to 1024", int, lambda n: 1 <= n <= 1024)
-DECAY = _type("a finite number from 0 on", float, lambda x: 0 <= x <= LARGEST_FLOAT32)
+THREADS = _type(f"an integer from 1 to {MOST_THREADS}", int, lambda n: 1 <= n <= MOST_THREADS)
+DECAY = _type("a finite number from 0 on", float, lambda x: 0 <= x <= LARGEST)
 FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)
-SIZES = _type(f"integers from 1 to {LARGEST} such as 32 or 300,100, or none", _sizes, _are_counts)
+SIZES = _type(f"integers from 1 to {MOST} such as 32 or 300,100, or none", _sizes, _are_counts)
 NEURON = _type(
     "LAYER.INDEX such as 0.7", lambda text: tuple(map(int, text.split("."))), lambda v: len(v) == 2 and min(v) >= 0
 )
-COUNTS = _type(f"N or A:B with integers from 1 to {LARGEST}", _pair(int), _are_counts)
+COUNTS = _type(f"N or A:B with integers from 1 to {MOST}", _pair(int), _are_counts)
 RATES = _type(
-    "X or A:B with positive finite numbers", _pair(float), lambda pair: all(0 < x <= LARGEST_FLOAT32 for x in pair)
+    "X or A:B with positive finite numbers", _pair(float), lambda pair: all(0 < x <= LARGEST for x in pair)
 )

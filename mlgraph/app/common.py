@@ -37,7 +37,7 @@ def load_data(folder: str | None) -> Dataset:
 def load_model(path: str) -> mlgraph.Network:
     """A network that tells classes apart."""
     if os.path.isdir(path):
-        raise Failure(f"argument MODEL: expected a file, came the folder {path}; a run keeps its model in model.npz there")
+        raise Failure(f"argument MODEL: expected a file, got the folder {path}; a run keeps its model in model.npz there")
     try:
         model = mlgraph.load(path)
     except OSError as error:
@@ -45,7 +45,7 @@ def load_model(path: str) -> mlgraph.Network:
     except mlgraph.ModelFileError as error:
         raise Failure(f"argument MODEL: {error}") from None
     if not (isinstance(model, mlgraph.Network) and model.layers[-1].activation == "softmax"):
-        raise Failure(f"argument MODEL: {path}: expected a `Network` with a softmax layer, came another model")
+        raise Failure(f"argument MODEL: {path}: expected a `Network` with a softmax layer, got another model")
     return model
 
 

@@ -45,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
     layer, index = args.neuron or (args.layer or 0, None)
     if layer >= len(net.layers):
         option = "--layer" if index is None else "--neuron"
-        raise Failure(f"argument {option}: expected a layer from 0 to {len(net.layers) - 1}, came {layer}")
+        raise Failure(f"argument {option}: expected a layer from 0 to {len(net.layers) - 1}, got {layer}")
     size = net.layers[layer].size
     if index is not None and index >= size:
-        raise Failure(f"argument --neuron: expected a neuron from {layer}.0 to {layer}.{size - 1}, came {layer}.{index}")
+        raise Failure(f"argument --neuron: expected a neuron from {layer}.0 to {layer}.{size - 1}, got {layer}.{index}")
     suffix = "".join(f".{number}" for number in args.neuron or ([layer] if layer else [])) + ".png"
     out = Path(args.out) if args.out else Path(args.model).with_suffix(suffix)
     if not args.no_plot and (out.is_dir() or not out.parent.is_dir()):
@@ -67,20 +67,20 @@ def run(args: argparse.Namespace) -> int:
     n = len(shown)
     shown = shown[np.argsort(-shown["loss"], kind="stable")][:MOST]
     neurons = [mlgraph.Neuron(net.graph, node) for node in shown["node"].tolist()]
-    people = portraits(net, neurons, data.test_x, data.test_y) if shown["alive"].all() else []
+    found = portraits(net, neurons, data.test_x, data.test_y) if shown["alive"].all() else []
 
     print(f"{args.model}: {heading}")
     if index is None:
         print(f"sparsity {net.sparsity:.2%}, {count(int(table['alive'].sum()), 'neuron')} alive of {len(table):,}\n")
         print(*_table(table), sep="\n")
     else:
-        print(*_describe(net, neurons[0], shown[0], people, data), sep="\n")
-    if not args.no_plot and people:
+        print(*_describe(net, neurons[0], shown[0], found, data), sep="\n")
+    if not args.no_plot and found:
         if index is None:
             first = f"the {MOST} of {n} neurons that" if n > MOST else "first what"
             heading += f"; layer {layer}, {first} the loss needs most"
         try:
-            draw(people, [_title(row) for row in shown], data.test_x, data.image_shape, out, title=heading)
+            draw(found, [_title(row) for row in shown], data.test_x, data.image_shape, out, title=heading)
             print(f"\nwrote {out}")
         except ImportError as error:
             print(f"no picture: {error}", file=sys.stderr)
@@ -99,7 +99,7 @@ def _plain(value: Any) -> Any:
 
 
 def _table(table: Any) -> list[str]:
-    lines = ["neuron   fires    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias  loss without    accuracy"]
+    lines = ["neuron  active    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias  loss without    accuracy"]
     for row in table:
         name = f"{row['layer']}.{row['index']}" if row["layer"] >= 0 else f"n{row['node']}"  # which is in no layer
         if not row["alive"]:
@@ -113,7 +113,7 @@ def _table(table: Any) -> list[str]:
     return lines
 
 
-def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, people: list[Portrait], data: Dataset) -> list[str]:
+def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: list[Portrait], data: Dataset) -> list[str]:
     state = "alive" if row["alive"] else "cut off"
     lines = ["", f"neuron {row['layer']}.{row['index']}: {neuron.activation}, node {neuron.id}, {state}"]
     edges = sorted(neuron.edges, key=lambda edge: -abs(edge.weight))
@@ -122,8 +122,9 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, people: li
     places = {n.id: f"{i}.{k}" for i, layer in enumerate(net.layers) for k, n in enumerate(layer.neurons)}
 
     def name(node: mlgraph.Node) -> str:
-        row, column = divmod(node.graph._data[node.id], data.image_shape[1])
-        return places.get(node.id, f"pixel {row},{column}")
+        if node.kind == "input":
+            return "pixel {},{}".format(*divmod(node.graph._data[node.id], data.image_shape[1]))
+        return places.get(node.id, node.name)
 
     bias = "no bias" if neuron.bias is None else f"bias {neuron.bias:.4f}"
     lines += [
@@ -131,20 +132,21 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, people: li
         + ", ".join(f"{name(edge.source)} {edge.weight:+.3f}" for edge in edges[:LISTED]),
         f"  {count(len(targets), 'target')}, norm of the weights {row['norm_out']:.4f}; the largest: "
         + ", ".join(f"{name(edge.target)} {edge.weight:+.3f}" for edge in targets[:LISTED]),
-        f"  value: mean {row['mean']:.4f}, deviation {row['deviation']:.4f}, fires in {row['active']:.1%}, dormant score "
+        f"  value: mean {row['mean']:.4f}, deviation {row['deviation']:.4f}, active in {row['active']:.1%}, dormant score "
         f"{row['dormant']:.3f}",
     ]
     if not np.isnan(row["loss"]):
         lines.append(f"  without it: loss {row['loss']:+.4f}, accuracy {-100 * row['accuracy']:+.2f} points")
-    for person in people:
-        best = np.argsort(-person.fires)
-        lines.append("  mean value by class: " + ", ".join(f"{c} {person.fires[c]:.3f}" for c in best.tolist()))
-        lines.append("  logits: " + ", ".join(f"{c} {person.says[c]:+.3f}" for c in np.argsort(-person.says).tolist()))
-        some = person.excites[:SHOWN].tolist()
+    for portrait in found:
+        for what, values, form in (
+            ("mean value by class", portrait.class_means, ".3f"), ("logits", portrait.logit_weights, "+.3f")
+        ):  # fmt: skip
+            lines.append(f"  {what}: " + ", ".join(f"{c} {values[c]:{form}}" for c in np.argsort(-values).tolist()))
+        some = portrait.top_examples[:SHOWN].tolist()
         lines.append("  test images that excite it most: " + ", ".join(f"{i} (a {data.test_y[i]})" for i in some[:LISTED]))
     return lines
 
 
 def _title(row: Any) -> str:
     worth = "" if np.isnan(row["accuracy"]) else f"   worth {100 * row['accuracy']:.2f} points"
-    return f"{row['layer']}.{row['index']}   fires in {row['active']:.0%}{worth}"
+    return f"{row['layer']}.{row['index']}   active in {row['active']:.0%}{worth}"

@@ -81,23 +81,58 @@ def learn(
 
     `asked`: what its record says of how it was called. `before`: what it was evaluated to, if it had learned before.
     """
-    threads = args.threads or mlgraph.default_threads()
-    n_examples = len(data.train_x)
     out = _prepare_folder(args.out)
-
     display = Display(quiet=args.quiet, edges=recipe.sparsity > 0)
-    display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
+    display.say(f"{describe(net)}, {count(args.threads or mlgraph.default_threads(), 'thread')}, {mlgraph.ISA}")
     if before:
         sparser = ": sparser than asked for, so nothing will be cut" if net.sparsity > recipe.sparsity else ""
         display.say(f"test accuracy before {before['accuracy']:.2%}, sparsity {net.sparsity:.2%}{sparser}")
-    ending = f"{count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
+    title = f"{describe(net)}, {count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
+    n_examples = len(data.train_x)
     if args.live:
-        display.open_live(f"{describe(net)}, {ending}", n_epochs=recipe.epochs, epoch_size=n_examples)
+        display.open_live(title, n_epochs=recipe.epochs, epoch_size=n_examples)
     display.open_bar(n_examples * recipe.epochs)
+    elapsed, interrupted = _train(args, recipe, net, data, out, display)
+    if not len(net.history.batch_examples):
+        raise Failure("interrupted before the first step, nothing saved", INTERRUPTED)
 
-    checkpoint = out / CHECKPOINT if args.resume or args.checkpoint_every is not None else None
-    interrupted = False
-    start = time.perf_counter()
+    files = {"model": out / MODEL, "history": out / HISTORY}
+    net.save(files["model"])
+    if not args.no_plot:
+        try:
+            training_picture(net.history, out / PICTURE, title=title, epoch_size=n_examples)
+            files["picture"] = out / PICTURE
+        except ImportError as error:
+            display.note(f"no picture: {error}")
+    configuration = {
+        **asked,
+        "data": args.data,
+        "threads": args.threads or mlgraph.default_threads(),
+        "isa": mlgraph.ISA,
+        "edges": net.n_edges,
+        "parameters": net.n_parameters,
+    }
+    results = _results(args, recipe, net, data, before, elapsed, interrupted)
+    results["files"] = {role: str(path) for role, path in files.items()}
+    record = {"configuration": configuration, "results": results, "history": net.history.to_dict()}
+    write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
+
+    _report(args, recipe, net, results, display)
+    if args.json:
+        print(json.dumps({**configuration, **results}), flush=True)
+    # Who watched the training wants to see its end; a script without a terminal must not wait for a click.
+    if display.live is not None and display.live.is_open and sys.stderr.isatty() and not interrupted:
+        display.note("close the window to end")
+        with contextlib.suppress(KeyboardInterrupt):  # as good a way to end as any, for all is saved
+            display.live.wait(net.history)
+    return INTERRUPTED if interrupted else OK
+
+
+def _train(
+    args: argparse.Namespace, recipe: Recipe, net: mlgraph.Network, data: Dataset, out: Path, display: Display
+) -> tuple[float, bool]:
+    """Train; how many seconds it took, and whether Ctrl-C ended it."""
+    start, interrupted = time.perf_counter(), False
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("default", "checkpoint: ", RuntimeWarning)
@@ -115,7 +150,7 @@ def learn(
                 seed=recipe.seed,
                 n_threads=args.threads,
                 callback=display,
-                checkpoint=checkpoint,
+                checkpoint=out / CHECKPOINT if _keeps_checkpoints(args) else None,
                 checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
                 resume=args.resume,
                 sparsify=recipe.schedule(net.sparsity),
@@ -131,20 +166,19 @@ def learn(
         interrupted = True
     finally:
         display.close_bar()
-    elapsed = time.perf_counter() - start
-    history = net.history
-    if not len(history.batch_examples):
-        raise Failure("interrupted before the first step, nothing saved", INTERRUPTED)
+    return time.perf_counter() - start, interrupted
 
-    files = {"model": out / MODEL, "history": out / HISTORY}
-    net.save(files["model"])
-    if not args.no_plot:
-        try:
-            training_picture(history, out / PICTURE, title=f"{describe(net)}, {ending}", epoch_size=n_examples)
-            files["picture"] = out / PICTURE
-        except ImportError as error:
-            display.note(f"no picture: {error}")
 
+def _keeps_checkpoints(args: argparse.Namespace) -> bool:
+    return bool(args.resume or args.checkpoint_every is not None)
+
+
+def _results(
+    args: argparse.Namespace, recipe: Recipe, net: mlgraph.Network, data: Dataset, before: dict[str, float] | None,
+    elapsed: float, interrupted: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """What came of a run, as its record and --json have it."""
+    history, n_examples = net.history, len(data.train_x)
     test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
     seen = int(history.batch_examples[-1])
     # Validation and drawing are no part of training. A run that was cut short knows only the time on the clock, and where
@@ -154,16 +188,7 @@ def learn(
         timed = n_examples * len(history.epoch_seconds)
     elif interrupted:
         seconds = elapsed
-    rate = timed / max(seconds, 1e-9)
-    configuration = {
-        **asked,
-        "data": args.data,
-        "threads": threads,
-        "isa": mlgraph.ISA,
-        "edges": net.n_edges,
-        "parameters": net.n_parameters,
-    }
-    results = {
+    return {
         **({"accuracy_before": before["accuracy"], "loss_before": finite(before["loss"])} if before else {}),
         **({"sparsity_reached": net.sparsity} if recipe.sparsity else {}),
         "test_accuracy": test["accuracy"],
@@ -171,40 +196,33 @@ def learn(
         # That of a network with more edges is not this one's.
         "best_test_accuracy": max([test["accuracy"], *history.validation_accuracy[history.epoch_edges <= net.n_edges]]),
         "train_seconds": seconds,
-        "examples_per_second": rate,
+        "examples_per_second": timed / max(seconds, 1e-9),
         "epochs_trained": seen / n_examples,
         "interrupted": interrupted,
         "examples_left_out": int(history.batch_skipped.sum()),
         "neurons_disconnected": int(np.sum(history.nonfinite_cut >= 0)),
-        "files": {role: str(path) for role, path in files.items()},
     }
-    record = {"configuration": configuration, "results": results, "history": history.to_dict()}
-    write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
 
-    if interrupted:
-        complain(f"interrupted after {seen / n_examples:.2f} of {count(recipe.epochs, 'epoch')}; saved what there is"
-                 + (", and --resume goes on" if checkpoint else ""))  # fmt: skip
+
+def _report(
+    args: argparse.Namespace, recipe: Recipe, net: mlgraph.Network, results: dict[str, Any], display: Display
+) -> None:
+    """Say how a run went."""
+    if results["interrupted"]:
+        complain(f"interrupted after {results['epochs_trained']:.2f} of {count(recipe.epochs, 'epoch')}; saved what there is"
+                 + (", and --resume goes on" if _keeps_checkpoints(args) else ""))  # fmt: skip
     display.say(
-        f"test accuracy {test['accuracy']:.2%} (best {results['best_test_accuracy']:.2%}), "
-        f"{seconds:.2f} s of training, {rate:,.0f} examples/s"
+        f"test accuracy {results['test_accuracy']:.2%} (best {results['best_test_accuracy']:.2%}), "
+        f"{results['train_seconds']:.2f} s of training, {results['examples_per_second']:,.0f} examples/s"
     )
     if recipe.sparsity:
-        was = f", before {before['accuracy']:.2%}" if before else ""
+        was = f", before {results['accuracy_before']:.2%}" if "accuracy_before" in results else ""
         left = f"sparsity {net.sparsity:.2%}, {count(net.n_edges, 'edge')} left"
-        display.say(f"{left}: test accuracy {test['accuracy']:.2%}{was}")
-    if len(history.nonfinite_step):
-        cut = int(np.sum(history.nonfinite_cut >= 0))
-        display.say(f"not finite: {count(len(history.nonfinite_step) - cut, 'example')} left out, {count(cut, 'neuron')} cut")
-    display.say("wrote " + ", ".join(map(str, files.values())))
-    if args.json:
-        print(json.dumps({**configuration, **results}), flush=True)
-
-    # Who watched the training wants to see its end; a script without a terminal must not wait for a click.
-    if display.live is not None and display.live.is_open and sys.stderr.isatty() and not interrupted:
-        display.note("close the window to end")
-        with contextlib.suppress(KeyboardInterrupt):  # as good a way to end as any, for all is saved
-            display.live.wait(history)
-    return INTERRUPTED if interrupted else OK
+        display.say(f"{left}: test accuracy {results['test_accuracy']:.2%}{was}")
+    stopped, cut = len(net.history.nonfinite_step), results["neurons_disconnected"]
+    if stopped:
+        display.say(f"not finite: {count(stopped - cut, 'example')} left out, {count(cut, 'neuron')} cut")
+    display.say("wrote " + ", ".join(results["files"].values()))
 
 
 def _prepare_folder(name: str) -> Path:

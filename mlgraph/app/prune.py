@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         replaced = Path(args.out) / name
         if replaced.exists() and replaced.samefile(args.model):
             expected = "another folder than that of MODEL, which would be replaced"
-            raise Failure(f"argument --out: expected {expected}, came {args.out!r}")
+            raise Failure(f"argument --out: expected {expected}, got {args.out!r}")
     if np.isnan(net.graph.parameters).any():
         raise Failure(f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest")
     names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "block", "seed")

@@ -48,11 +48,11 @@ def run(args: argparse.Namespace) -> int:
     recipe = begun_with(args.preset, given)
     for name in ("dropout", "weight_dropout"):
         if given.get(name) and not recipe.hidden:
-            raise Failure(f"argument --{name.replace('_', '-')}: expected hidden layers to drop from, came none")
+            raise Failure(f"argument --{name.replace('_', '-')}: expected hidden layers to drop from, got none")
     if "method" in given and not recipe.sparsity:
-        raise Failure("argument --method: expected --sparsity with it, which says how much is cut, came none")
+        raise Failure("argument --method: expected --sparsity with it, which says how much is cut, got none")
     if recipe.block > 1 and not recipe.sparsity:
-        raise Failure("argument --block: expected --sparsity with it, which says how much is cut, came none")
+        raise Failure("argument --block: expected --sparsity with it, which says how much is cut, got none")
     check_decay(recipe)
     data = load_data(args.data)
     net = recipe.network(data.train_x.shape[1], data.n_classes)
