@@ -242,7 +242,7 @@ class Engine:
         few = most <= FEW if few is None else few
         lowest = min(lowest_value, lowest_adjoint, lowest_loss)
         sparse = self._skips_zeros(examples, few, lowest) and self._weights_are_finite(parameters)
-        how = self._choose(examples, size, sparse, lowest, optimizer, training, n_threads)
+        how = self._choose(examples, size, most, sparse, lowest, optimizer, training, n_threads)
         if how.narrow:
             examples = examples.narrowed(plan.input_column, n_threads)
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
@@ -278,9 +278,10 @@ class Engine:
         return self._reads_directly(lowest) and self.plan.dense_read_data and (few or examples.are_sparse)
 
     def _choose(
-        self, examples: Examples, size: Ints, sparse: bool, lowest: int, optimizer: str | None, training: bool, n_threads: int
-    ) -> Choice:
-        plan, n_in, most = self.plan, len(self.plan.input_column), int(size.max())
+        self, examples: Examples, size: Ints, most: int, sparse: bool, lowest: int, optimizer: str | None, training: bool,
+        n_threads: int,
+    ) -> Choice:  # fmt: skip
+        plan, n_in = self.plan, len(self.plan.input_column)
         # Sparse rows read bytes as they are.
         as_bytes = (
             self._reads_directly(lowest) and plan.rows_read_data and examples.bytes is not None
@@ -299,12 +300,9 @@ class Engine:
         at_once = LIST_TILES if ahead and not optimizer else wide
         # Whoever has swept them sums the gradients of rows, if their parameters are fewer than the floats of slots.
         in_packs = bool(optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots)
-        return Choice(
-            optimizer=optimizer, sparse=sparse, ahead=ahead, as_bytes=as_bytes, narrow=narrow,
-            n_tiles=max(tiles, n_threads) if optimizer else n_threads * at_once, n_threads=n_threads, wide=wide,
-            at_once=at_once, in_packs=in_packs,
-            alone=bool(ahead and optimizer and n_threads > 1 and not in_packs and plan.sweeps_alone),
-        )  # fmt: skip
+        alone = bool(ahead and optimizer and n_threads > 1 and not in_packs and plan.sweeps_alone)
+        n_tiles = max(tiles, n_threads) if optimizer else n_threads * at_once
+        return Choice(optimizer, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, wide, at_once, in_packs, alone)
 
     def _prepare(
         self, how: Choice, hyper: tuple[float, float, float], backward: bool, first_zeroed: int,

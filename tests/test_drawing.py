@@ -204,8 +204,8 @@ def random_operations(n, seed=0):
     g = mlgraph.Graph()
     nodes = [*g.inputs(3), g.parameter(0.5), g.constant(2.0)]
     for i in range(n):
-        any_, late = int(rng.integers(len(nodes))), int(rng.integers(max(0, len(nodes) - 9), len(nodes)))
-        nodes.append(nodes[any_] * nodes[late] + i % 7)
+        early, late = int(rng.integers(len(nodes))), int(rng.integers(max(0, len(nodes) - 9), len(nodes)))
+        nodes.append(nodes[early] * nodes[late] + i % 7)
     return g
 
 
