@@ -1,4 +1,4 @@
-"""Prints the tables of the README, in Markdown, from what the benchmarks wrote: no figure is copied by hand.
+"""Prints what the benchmarks wrote as tables in Markdown, of which the README's are made.
 
     python -m pytest bench --benchmark-json bench.json
     python bench/epochs.py --json epochs.json

@@ -138,7 +138,7 @@ def draw(
 
     alone = len(drawn) == 1
     columns, scale, (down, across) = (1, 2.8, (4, 6)) if alone else (min(4, len(drawn)), 1.0, (2, 3))
-    width, height = (4.6 if alone else 3.65) * scale, 1.3 * scale
+    width, height = (4.6 if alone else 3.65) * scale, scale + 0.3
     size = (columns * width + 0.2, -(-len(drawn) // columns) * height + TOP + 0.1)
     figure = Figure(figsize=size, dpi=DPI)
     FigureCanvasAgg(figure)

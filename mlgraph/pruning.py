@@ -92,21 +92,21 @@ def keep_best(
     """
     graph, edges = model.graph, wiring(model.graph)
     others, mine = present(model, edges)
-    few = Edges(edges.source[mine], edges.target[mine], graph.parameters[edges.place[mine]])
+    candidates = Edges(edges.source[mine], edges.target[mine], graph.parameters[edges.place[mine]])
     if callable(by):
-        score = asked(graph, by, few, len(mine), "edge")
+        score = asked(graph, by, candidates, len(mine), "edge")
         edges = wiring(graph)
     elif by == "random":
         assert random is not None
         score = random.random(len(mine))
     else:
-        score = np.abs(few.weight if slope is None else few.weight * slope[edges.place[mine]]).astype(np.float64)
+        score = np.abs(candidates.weight if slope is None else candidates.weight * slope[edges.place[mine]]).astype(np.float64)
     if not callable(by) and np.isnan(score).any():
         i = int(np.argmax(np.isnan(score)))
-        ends = " to ".join(plain(graph[int(end[i])].name) for end in (few.source, few.target))
+        ends = " to ".join(plain(graph[int(end[i])].name) for end in (candidates.source, candidates.target))
         raise ValueError(f"by: expected weights, or a gradient, that are numbers, got nan from {ends}")
-    score, together = in_blocks(model, few, score, by, block)
-    into = group[few.target]
+    score, together = in_blocks(model, candidates, score, by, block)
+    into = group[candidates.target]
     score = comparable(score, into, wanted)
     frozen = frozen_edges(graph, edges, mine, graph._is_training)
     strength, held = strongest(model, edges, others, mine, score, frozen)

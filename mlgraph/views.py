@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -184,7 +184,7 @@ class Node(Freezable):
     def __abs__(self) -> Node:
         return Node(self.graph, self.graph._append(_ABS, (self._place,)))
 
-    def _compare(self, other: object) -> bool:
+    def _compare(self, other: object) -> NoReturn:
         raise TypeError("nodes have no order (they have one for each example): where(x - y, a, b) is a where x > y, else b")
 
     __lt__ = __le__ = __gt__ = __ge__ = _compare

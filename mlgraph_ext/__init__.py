@@ -11,7 +11,8 @@ from importlib.util import find_spec
 
 
 def _failure(message: str) -> BaseException:
-    # As long as `python -m` imports the package of its module, that stands in place of a path, and its arguments behind it.
+    # `python -m mlgraph.mnist` imports this before any code of its own runs that could turn an ImportError into one line.
+    # Meanwhile sys.argv is "-m" and the arguments of the program, and sys.orig_argv has the module's name before these.
     module = sys.orig_argv[len(sys.orig_argv) - len(sys.argv)] if sys.argv[:1] == ["-m"] else ""
     if module.removeprefix("-m").startswith("mlgraph."):
         print(f"mlgraph: error: {message}", file=sys.stderr)

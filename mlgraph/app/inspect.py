@@ -148,5 +148,5 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
 
 
 def _title(row: Any) -> str:
-    worth = "" if np.isnan(row["accuracy"]) else f"   worth {100 * row['accuracy']:.2f} points"
-    return f"{row['layer']}.{row['index']}   active in {row['active']:.0%}{worth}"
+    cost = "" if np.isnan(row["accuracy"]) else f"   without it: loss {row['loss']:+.3f}, {-100 * row['accuracy']:+.2f} points"
+    return f"{row['layer']}.{row['index']}   active in {row['active']:.0%}{cost}"
