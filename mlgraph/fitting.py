@@ -119,6 +119,8 @@ def fit(
 
     Raises
     ------
+    TypeError, ValueError
+        If an argument is not what it should be; nothing has been learnt.
     NonFiniteError
         If something is not finite, and that is what `on_nonfinite` says or there is nothing left to disconnect.
         Parameters and optimizer state are as before the step. It names the node where it began.

@@ -50,7 +50,14 @@ class Freezable:
 
 
 class Node(Freezable):
-    """A view of one scalar of a graph; arithmetic on nodes adds nodes."""
+    """A view of one scalar of a graph; arithmetic on nodes adds nodes.
+
+    Attributes
+    ----------
+    graph : Graph
+    id : int
+        Its number there, ``graph[id]``, which edits leave as it is.
+    """
 
     __slots__ = ("_born", "graph", "id")
 
@@ -210,7 +217,14 @@ class Node(Freezable):
 
 
 class Edge(Freezable):
-    """A view of one weight, from a source to a neuron; it unpacks to source, target and weight."""
+    """A view of one weight, from a source to a neuron; it unpacks to source, target and weight.
+
+    Attributes
+    ----------
+    graph : Graph
+    source : Node
+    target : Neuron
+    """
 
     __slots__ = ("_place", "graph", "source", "target")
 
@@ -254,7 +268,14 @@ class Edge(Freezable):
 
 
 class Neuron(Node):
-    """A view of one neuron: ``activation(bias + sum(weights * sources))``."""
+    """A view of one neuron: ``activation(bias + sum(weights * sources))``.
+
+    Attributes
+    ----------
+    graph : Graph
+    id : int
+        Its number there, which edits leave as it is.
+    """
 
     __slots__ = ()
 
