@@ -306,6 +306,8 @@ def _of_model(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, ends: Ids
     graph = model.graph
     order = topological(graph, *graph.topology(), ends)[1]
     order = order[graph.codes[order] != CONSTANT]
+    if not len(order):
+        return {}
     answers: Any = y if y is None or model.loss == "node" else [y]
     found = model.trace(_example(graph, x), answers, [graph[i] for i in order.tolist()], n_threads=1)
     numbers = found.values if y is None else found.adjoints

@@ -22,7 +22,7 @@ from mlgraph.ids import ids_of
 from mlgraph.interrupts import uninterrupted
 from mlgraph.lowering import is_live, topological
 from mlgraph.packing import Lists, pack, shared_lists
-from mlgraph.storage import PANEL, extend, write
+from mlgraph.storage import FROZEN, PANEL, extend, write
 from mlgraph.views import Edge, Neuron, Node
 
 
@@ -261,6 +261,8 @@ def _rewire(
     if len(new.neurons) == 0:
         edited(graph, len(graph), len(graph.storage))
         return
+    if FROZEN in fresh and fresh[FROZEN][new.place < 0].any():
+        graph.storage.state_vector(FROZEN, fresh=False)  # which nothing else may have needed meanwhile
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
     now = np.full(len(old.source) + 1, -1, np.int32)
     now[new.place] = np.arange(len(new.place), dtype=np.int32)  # those of new edges behind all others
@@ -341,6 +343,19 @@ def undo(graph: Graph) -> None:
     graph._last = None
 
 
+def forget_state(graph: Graph, names: Iterable[str]) -> None:
+    """Have what `undo` takes back return without optimizer state of these names: a run begins with new one."""
+    last = graph._last
+    if last is None:
+        return
+
+    def without(values: dict[str, Float32]) -> dict[str, Float32]:
+        return {name: vector for name, vector in values.items() if name not in names}
+
+    changes = [c._replace(values=without(c.values)) if isinstance(c, Rewired) else c for c in last.changes]
+    graph._last = last._replace(changes=changes, values=None if last.values is None else without(last.values))
+
+
 def _as_before(graph: Graph, edit: Edit) -> tuple[Ints, Ids, Ids]:
     """The sources of all nodes, as of `Graph.topology`, once an edit is taken back."""
     start, count, pool = graph.topology()
@@ -365,7 +380,11 @@ def take_back(graph: Graph, edit: Edit) -> None:
             _forget(graph, edit.nodes, edit.records)
         if edit.values is not None:
             storage, places = graph.storage, parameter_places(graph, edit.nodes)
-            storage.state = {name: vector for name, vector in storage.state.items() if name in edit.values}
+            for name in storage.state.keys() - edit.values.keys():
+                # There was none then; but whoever trains the graph goes on with his.
+                del storage.state[name]
+                if graph._is_training and name != FROZEN:
+                    storage.state_vector(name, fresh=True)
             for name, given in edit.values.items():
                 (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
 

@@ -109,7 +109,8 @@ def fit(
     resume : bool
         Go on from the checkpoint, if there is one, with the graph and parameters in it; its data and arguments must be
         those given here. The result is that of a run that was never interrupted, to the bit on the same kind of
-        processor, but for `History.epoch_seconds`. What a callback did to the graph is in the checkpoint.
+        processor, but for `History.epoch_seconds`. What a callback did to the graph is in the checkpoint, but not what `undo`
+        would take back: edit and undo at one event, or within `one_edit`.
     n_threads : int, optional
         As many as the machine has and the work is worth by default. The result is the same to the bit for any number.
 
@@ -184,6 +185,9 @@ def fit(
                 seen["validation data"] = [held.array, held_loss["label"], held_loss["target"]]
             keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
         if not (keeper and resume and keeper.resume()):
+            from mlgraph.edits import forget_state
+
+            forget_state(model.graph, ("first", "second"))
             for name in ("first", "second"):
                 model.graph.storage.state.pop(name, None)
             for name in STATE[optimizer]:

@@ -671,9 +671,10 @@ class Graph:
 
         Edits are prune, add_edge, add_neuron, add_neurons, another activation, and those of a model.
 
-        Edges that were cut return in their places with the weights and the optimizer state that they had; edges and neurons
-        that were added go. (Their numbers may be given to others; what was made for the old ones refuses those.) All else stays
-        as it is, trained since or not, but for `one_edit(parameters=True)`.
+        Edges that were cut return in their places with the weights and the optimizer state that they had (without state, if a
+        run of `fit` has begun since); edges and neurons that were added go. (Their numbers may be given to others; what was
+        made for the old ones refuses those.) All else stays as it is, trained since or not, but for
+        `one_edit(parameters=True)`.
 
         Raises
         ------

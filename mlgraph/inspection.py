@@ -17,7 +17,7 @@ from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.ids import ids_of
-from mlgraph.lowering import gather, topological
+from mlgraph.lowering import gather, is_live, topological
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
 from mlgraph.plan import Plan
@@ -169,7 +169,7 @@ def _ablated(
 
 
 def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
-    """The nodes that whatever is downstream of `ids` reads from above, and which nodes are all that some node there reads."""
+    """The nodes that whatever is downstream of `ids` reads from above, and which are the one live source of one there."""
     start, count, pool = graph.topology()
     _, order = topological(graph, start, count, pool, np.array(outputs, np.int32))
     below = np.zeros(len(graph), np.uint8)
@@ -184,8 +184,9 @@ def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, npt.ND
     sources = gather(pool, start[nodes], count[nodes])
     # Outputs that are not downstream are read from above as well.
     above = np.unique(np.concatenate([sources[below[sources] == 0], [i for i in outputs if not below[i]]])).astype(np.int32)
-    first = np.cumsum(count[nodes]) - count[nodes]
-    least, most = np.minimum.reduceat(sources, first), np.maximum.reduceat(sources, first)
+    first, live = np.cumsum(count[nodes]) - count[nodes], is_live(graph.codes, start, count, pool, order)[sources] > 0
+    least = np.minimum.reduceat(np.where(live, sources, len(graph)), first)
+    most = np.maximum.reduceat(np.where(live, sources, -1), first)
     lone = np.zeros(len(graph), bool)
     lone[least[least == most]] = True
     return above[~np.isin(graph.codes[above], [CONSTANT, PARAMETER])], lone

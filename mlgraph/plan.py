@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph import ops
-from mlgraph.array_types import Float32, Ids, Mask
+from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.grouping import Groups, group
 from mlgraph.layout import lay_out
@@ -109,6 +109,8 @@ class Plan:
         For ids of neurons: the share of neurons and of edges that a training step drops.
     want_inputs : bool
         Whether the backward sweep goes down to the inputs.
+    wanted : int32, optional
+        Ids of nodes, beside parameters and neurons, whose adjoints are wanted.
     given, split
         As for `mlgraph.lowering.lower`.
 
@@ -159,6 +161,7 @@ class Plan:
         dropout: Any = (),
         *,
         want_inputs: bool = False,
+        wanted: Ids | Ints | None = None,
         given: Ids | None = None,
         split: bool = False,
     ) -> None:
@@ -180,7 +183,9 @@ class Plan:
         self._reader = np.full(len(self.node), -1)  # the one block that reads a slot; -1 none yet, -2 not one block alone
 
         wants = (low.code >= PARAMETER).astype(np.uint8)
-        wants[inputs] = want_inputs
+        if wanted is not None:
+            wants[low.same[wanted]] = True
+        wants[low.code == INPUT] = want_inputs
         _topology.spread(low.start, low.count, low.pool, low.order, wants)
         arguments = self._add_operations(low, groups, wants)
         self.constants = self._add_constants(graph, low, groups)

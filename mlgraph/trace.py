@@ -139,7 +139,11 @@ def trace(
     """
     kept = None if nodes is None else np.array(nodes, np.int32)
     wants_inputs = bool(loss) and kept is not None and bool((graph.codes[kept] == INPUT).any())
-    plan = Plan(graph, [*needed, *(() if kept is None else kept.tolist())], want_inputs=wants_inputs, split=True)
+    wanted = np.arange(len(graph)) if kept is None else kept
+    plan = Plan(
+        graph, [*needed, *(() if kept is None else kept.tolist())], want_inputs=wants_inputs,
+        wanted=wanted if loss else None, split=True,
+    )  # fmt: skip
     if kept is None:
         kept = np.sort(plan.node[(plan.node < len(graph))][len(plan.input_column) :])
     _, values, adjoints = Engine(graph, plan).run(

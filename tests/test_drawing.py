@@ -349,3 +349,9 @@ def test_errors():
 
 def test_an_empty_graph_is_an_empty_picture():
     assert mlgraph.Graph().draw(x=[]).to_svg() == mlgraph.Graph().draw().to_svg()
+
+
+def test_a_model_of_a_constant():
+    g = mlgraph.Graph()
+    g.input("x")
+    assert boxes(mlgraph.Model(g, g.constant(2.0)).draw([1.0])) == [["2"]]

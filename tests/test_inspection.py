@@ -274,3 +274,18 @@ def test_weights_too_large_are_inspected_without_a_warning():
     net.layers[0].weights = np.full((3, 4), 3e38)
     table = net.inspect(np.ones((10, 4)), np.zeros(10, int))
     assert np.isinf(table["mean"][:3]).all() and np.isfinite(table["norm_in"]).all()
+
+
+def test_a_neuron_that_is_the_one_live_source():
+    """Beside one that gives 0 for want of a source: without it what reads both gives 0, whatever its bias."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    one, dead = (g.add_neuron(x, "tanh", weights=[1, 2], bias=bias) for bias in (0.1, 0.5))
+    both = g.add_neuron([one, dead], "tanh", weights=[1, 1], bias=0.7)
+    model = mlgraph.Model(g, g.add_neuron([both, x[0]], weights=[1, 1], bias=0.2))
+    g.prune([dead])
+    g.add_edge(dead, both, 1.0)
+    data, targets = np.random.default_rng(0).normal(size=(64, 2)), np.zeros(64)
+    expected = model.ablate(one, data, targets)["loss"]
+    np.testing.assert_allclose(np.mean((data[:, 0] + 0.2) ** 2), expected, rtol=1e-5)
+    assert model.ablation_table([one], data, targets)["loss"][0] == pytest.approx(expected, rel=1e-6)

@@ -154,3 +154,20 @@ def test_a_node_that_undo_has_taken_away_is_in_no_trace():
     net.undo()
     with pytest.raises(ValueError, match=rf"^node: expected a node of the trace, got n{number};"):
         traced.of(range(number, number + 1))
+
+
+def test_adjoints_of_operations_that_no_parameter_leads_to():
+    """Whatever else is asked for: what only inputs and constants lead to has derivatives, too."""
+    g = mlgraph.Graph()
+    x, p = g.input("x"), g.parameter(2.0)
+    square = x * x
+    bent = mlgraph.tanh(square)
+    lone = mlgraph.exp(g.constant(0.5))
+    model = mlgraph.Model(g, bent * p + lone, "squared_error")
+    z = 2 * np.tanh(0.25) + np.exp(0.5)
+    expected = {x: 2 * (z - 1) * 2 * (1 - np.tanh(0.25) ** 2) * 2 * 0.5, square: 2 * (z - 1) * 2 * (1 - np.tanh(0.25) ** 2),
+                bent: 2 * (z - 1) * 2, lone: 2 * (z - 1), p: 2 * (z - 1) * np.tanh(0.25)}  # fmt: skip
+    for nodes in (None, [square], [lone], [bent, square], [square, x], list(expected)):
+        trace = model.trace([[0.5]], [1.0], nodes)
+        for node in nodes or [square, bent, lone, p]:
+            np.testing.assert_allclose(trace.adjoint(node), expected[node], rtol=1e-5)

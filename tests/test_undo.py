@@ -67,12 +67,12 @@ def test_undo_is_exact(name, optimizer, compiled):
 
 
 def test_undo_after_training_brings_back_what_was_cut():
-    """And leaves what was trained since."""
+    """And leaves what was trained since; the run has begun with optimizer state of its own."""
     net = network()
     net.fit(X, Y, epochs=1)
     neuron = net.layers[1].neurons[4]
     cut = neuron.edges[7]
-    state = float(net.graph.storage.state["first"][net.graph.storage.weights[net.graph._data[neuron.id]] + 7 * PANEL])
+    assert net.graph.storage.state["first"][net.graph.storage.weights[net.graph._data[neuron.id]] + 7 * PANEL] != 0
     cut.prune()
     net.fit(X, Y, epochs=1)
     trained = neuron.weights.copy()
@@ -81,7 +81,8 @@ def test_undo_after_training_brings_back_what_was_cut():
     np.testing.assert_array_equal(np.delete(neuron.weights, 7), trained)
     record = net.graph._data[neuron.id]
     place = net.graph.storage.weights[record] + 7 * net.graph.storage.stride[record]
-    assert net.graph.storage.state_vector("first", fresh=False)[place] == state != 0
+    velocity = net.graph.storage.state_vector("first", fresh=False)
+    assert velocity[place] == 0 and velocity[place - net.graph.storage.stride[record]] != 0
 
 
 def test_only_the_last_edit_is_taken_back():
@@ -374,3 +375,56 @@ def test_numbers_that_are_given_again_are_no_longer_a_models_own():
     assert again.id == hidden.id and (first.n_edges, second.n_edges) == (4, 9)
     first.prune(0.25)
     assert (first.n_edges, second.n_edges) == (3, 9)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("at", ["steps", "epoch"])
+def test_undo_of_parameters_while_they_are_trained(optimizer, at):
+    """A run goes on with state of its own, from what stood before the edit."""
+    net = network()
+    before = net.graph.get_parameters()
+    with net.graph.one_edit(parameters=True):
+        net.layers[0].neurons[0].activation = "relu"
+    taken = []
+
+    def undo_once(progress):
+        if progress.kind == at and not taken:
+            net.undo()
+            taken.append(net.graph.get_parameters())
+            assert all(not vector.any() for vector in net.graph.storage.state.values())
+
+    history = net.fit(X, Y, epochs=3, optimizer=optimizer, learning_rate=0.001, callback=undo_once)
+    np.testing.assert_array_equal(taken[0], before)
+    assert np.isfinite(history.epoch_loss).all() and len(history.epoch_loss) == 3
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_undo_in_a_run_brings_no_state_of_the_run_before(optimizer):
+    net = network()
+    net.fit(X, Y, epochs=5, batch_size=16)
+    edges = [edge for neuron in net.layers[0].neurons for edge in neuron.edges][::3]
+    net.graph.prune(edges)
+    state = []
+
+    def undo_once(progress):
+        if not state:
+            net.undo()
+            places = [net.graph.storage.weights[net.graph._data[e.target.id]] + k for e in edges[:1] for k in range(3)]
+            state.extend(vector[places].tolist() for vector in net.graph.storage.state.values())
+
+    net.fit(X, Y, epochs=1, batch_size=64, optimizer=optimizer, learning_rate=1e-3, callback=undo_once)
+    assert state and all(row[0] == 0 for row in state)  # of the first edge, which was cut
+
+
+def test_what_is_frozen_comes_back_so():
+    """Also where nothing was frozen any more meanwhile."""
+    net = network()
+    edge = net.layers[0].neurons[0].edges[0]
+    edge.frozen = True
+    edge.prune()
+    net.predict(X)
+    net.layers[1].frozen = True
+    net.layers[1].frozen = False
+    assert "frozen" not in net.graph.storage.state
+    net.undo()
+    assert edge.frozen and not net.layers[0].neurons[0].edges[1].frozen
