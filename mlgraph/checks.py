@@ -65,6 +65,13 @@ def one_of(what: str, value: Any, names: Sequence[str]) -> str:
     return value
 
 
+def optional_name(what: str, value: Any) -> str | None:
+    """`value`, or a TypeError if it is neither a string nor None."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{what}: expected a string, got {type(value).__name__}")
+    return None if value is None else str(value)
+
+
 def path(what: str, value: Any) -> str:
     """`value` as a path; TypeError if it is none. An integer is none: open() would take it for an open file, and close it."""
     try:

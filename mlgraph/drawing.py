@@ -6,14 +6,16 @@ level into one box, then all alike of one level, at last whole runs of levels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph import ops
+from mlgraph import checks, ops
 from mlgraph.array_types import Ids
 from mlgraph.checks import real_array, shown, whole
 from mlgraph.examples import Examples
@@ -21,6 +23,7 @@ from mlgraph.formula import formula
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.ids import id_of, ids_of
 from mlgraph.lowering import gather, topological
+from mlgraph.modelfile import write_atomically
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 from mlgraph.trace import trace
 from mlgraph.views import Node
@@ -218,6 +221,27 @@ class Drawing:
     def to_svg(self) -> str:
         """The picture as SVG."""
         return to_svg(self._boxes)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the picture to one file, all of it or nothing.
+
+        Parameters
+        ----------
+        path : path
+            Its name ends in .svg, or for Graphviz in .dot or .gv.
+
+        Raises
+        ------
+        ValueError
+            If it does not.
+        OSError
+            If the file cannot be written.
+        """
+        kind = Path(checks.path("path", path)).suffix.lower()
+        if kind not in (".svg", ".dot", ".gv"):
+            raise ValueError(f"path: expected a name that ends in .svg, .dot or .gv, got {shown(os.fspath(path))}")
+        text = self.to_svg() if kind == ".svg" else self.to_dot()
+        write_atomically(path, lambda file: file.write(text.encode()))
 
     def _repr_svg_(self) -> str:
         return self.to_svg()

@@ -240,9 +240,13 @@ class Engine:
         frozen = own.pop() if freezes else None
         parameters, first_moment, second_moment, *_ = *own, None, None
         few = most <= FEW if few is None else few
-        lowest = min(lowest_value, lowest_adjoint, lowest_loss)
-        sparse = self._skips_zeros(examples, few, lowest) and self._weights_are_finite(parameters)
-        how = self._choose(examples, size, most, sparse, lowest, optimizer, training, n_threads)
+        # Neurons that read the data may take them otherwise than from slots of floats.
+        n_in = len(plan.input_column)
+        direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
+        # Dense data are not copied for it.
+        few = few and (n <= FEW or n_in == examples.array.shape[1])
+        sparse = direct and plan.dense_read_data and (few or examples.are_sparse) and self._weights_are_finite(parameters)
+        how = self._choose(examples, size, most, direct, sparse, optimizer, training, n_threads)
         if how.narrow:
             examples = examples.narrowed(plan.input_column, n_threads)
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
@@ -264,29 +268,14 @@ class Engine:
                     copies.empty(copy, vector, n_threads)
         return bad, value_out, adjoint_out
 
-    def _reads_directly(self, lowest: int) -> bool:
-        """Whether neurons that read the data may take them otherwise than from slots of floats.
-
-        `lowest`: the first slot that the loss reads, or that is handed back.
-        """
-        return self.plan.reads_directly and not self.plan.want_inputs and lowest >= len(self.plan.input_column)
-
-    def _skips_zeros(self, examples: Examples, few: bool, lowest: int) -> bool:
-        """Whether dense blocks skip runs of zeros in these data, if all weights are finite."""
-        # Dense data are not copied for it.
-        few = few and (len(examples) <= FEW or len(self.plan.input_column) == examples.array.shape[1])
-        return self._reads_directly(lowest) and self.plan.dense_read_data and (few or examples.are_sparse)
-
     def _choose(
-        self, examples: Examples, size: Ints, most: int, sparse: bool, lowest: int, optimizer: str | None, training: bool,
+        self, examples: Examples, size: Ints, most: int, direct: bool, sparse: bool, optimizer: str | None, training: bool,
         n_threads: int,
     ) -> Choice:  # fmt: skip
+        """How steps of these sizes, `most` of them the largest, are swept; `direct`: neurons may read the data themselves."""
         plan, n_in = self.plan, len(self.plan.input_column)
         # Sparse rows read bytes as they are.
-        as_bytes = (
-            self._reads_directly(lowest) and plan.rows_read_data and examples.bytes is not None
-            and sparse == plan.dense_read_data
-        )  # fmt: skip
+        as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
         narrow = n_in < examples.array.shape[1] and (
             sparse or (as_bytes and examples.pays_narrowed(plan.input_column, int(size.sum())))
         )

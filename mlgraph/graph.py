@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Float32
-from mlgraph.checks import MOST, float_array, number, one_of, plain, whole
+from mlgraph.checks import MOST, float_array, number, one_of, optional_name, plain, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources
 from mlgraph.storage import PANEL, Storage, extend
 from mlgraph.turns import adds_nodes, graphs, locked
@@ -103,7 +103,7 @@ class Graph:
         name : str, optional
             How it is shown; by default its number.
         """
-        name = _checked_name(name)
+        name = optional_name("name", name)
         node = self._append(INPUT, (), len(self._inputs))
         self._inputs.append(node)
         if name is not None:
@@ -145,7 +145,7 @@ class Graph:
         name : str, optional
             How it is shown; by default its number.
         """
-        v, name = number("value", value), _checked_name(name)
+        v, name = number("value", value), optional_name("name", name)
         at = self.storage.grow(1)
         self.storage.vector[at] = v
         node = self._append(PARAMETER, (), self.storage.append(at, 1, -1))
@@ -803,12 +803,6 @@ def checked_graph(graph: Any) -> Graph:
     if not isinstance(graph, Graph):
         raise TypeError(f"graph: expected a Graph, got {type(graph).__name__}")
     return graph
-
-
-def _checked_name(name: Any) -> str | None:
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"name: expected a string, got {type(name).__name__}")
-    return None if name is None else str(name)
 
 
 def _activation(name: str) -> int:

@@ -600,11 +600,7 @@ class Model:
         """An engine whose plan is of the graph as it is now."""
         self._require_outputs()
         with self.graph.lock:
-            nodes = {
-                "outputs": self._outputs,
-                "probabilities": self._probabilities,
-                "loss": self._sinks,
-            }[what]
+            nodes = self._outputs if what == "outputs" else self._probabilities if what == "probabilities" else self._sinks
             engine = self._engines.get(frozenset(nodes))  # of the squared error the loss is that of the outputs
             if engine is None or engine.plan.is_stale(self.graph):
                 engine = self._engines[frozenset(nodes)] = Engine(self.graph, Plan(self.graph, nodes, self._dropout))

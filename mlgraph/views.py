@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ints
-from mlgraph.checks import float_array, number, one_of, plain, truth
+from mlgraph.checks import float_array, number, one_of, optional_name, plain, truth
 
 if TYPE_CHECKING:
     from mlgraph.drawing import Drawing
@@ -88,9 +88,18 @@ class Node(Freezable):
 
     @property
     def name(self) -> str:
-        """The name it was given, or its number."""
+        """The name it was given, or its number. To assign one, or None for none, is no edit; files and copies have it, too."""
         name = self.graph._names.get(self.id) if self.graph._has(self) else None
         return f"n{self.id}" if name is None else name
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        node, name = self._place, optional_name("name", name)
+        with self.graph.lock:
+            if name is None:
+                self.graph._names.pop(node, None)
+            else:
+                self.graph._names[node] = name
 
     @property
     def sources(self) -> list[Node]:

@@ -355,3 +355,12 @@ def test_a_model_of_a_constant():
     g = mlgraph.Graph()
     g.input("x")
     assert boxes(mlgraph.Model(g, g.constant(2.0)).draw([1.0])) == [["2"]]
+
+
+@pytest.mark.parametrize("name", ["net.svg", "net.DOT", "net.gv"])
+def test_a_file(tmp_path, name):
+    drawing = network(3, 4, 2).draw([0.1, 0.2, 0.3])
+    drawing.save(tmp_path / name)
+    written = (tmp_path / name).read_text()
+    assert written == (drawing.to_svg() if name.endswith("svg") else drawing.to_dot())
+    assert [file.name for file in tmp_path.iterdir()] == [name]

@@ -1,5 +1,7 @@
 """Building, reading and changing a graph; and that an error says what is wrong and changes nothing."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -263,3 +265,21 @@ def test_what_add_neurons_returns_is_what_it_takes():
     first = g.add_neurons(g.inputs(3), weights=np.ones((4, 3)), biases=None)
     second = g.add_neurons(first, weights=np.ones((2, 4)), biases=None)
     assert [node.id for node in g[second[0]].sources] == list(first)
+
+
+def test_names_that_nodes_are_given(tmp_path):
+    """Of any kind of node; copies, files and what is left by `compact` keep them, errors and pictures show them."""
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(3, "tanh")
+    net.add_layer(2, "softmax")
+    neuron = net.layers[0].neurons[1]
+    edits = net.graph.edits
+    neuron.name, net.graph[0].name = "loop", "ink"
+    assert net.graph.edits == edits and neuron.name == "loop" and "loop" in net.draw().to_svg()
+    net.save(tmp_path / "net.npz")
+    net.layers[0].neurons[0].prune()
+    for other in (copy.deepcopy(net), mlgraph.load(tmp_path / "net.npz"), net.compact()):
+        names = [node.name for node in (other.graph[i] for i in range(len(other.graph)))]
+        assert names.count("loop") == names.count("ink") == 1 and isinstance(other.graph[names.index("loop")], mlgraph.Neuron)
+    neuron.name = None
+    assert neuron.name == f"n{neuron.id}"

@@ -133,6 +133,7 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Model.draw": (lambda w: w.net.draw, {
         "x": PICTURE["x"], "limit": count(20, 2, optional=True),
         "y": Kind(None, {"text": "abc", "too high": 99, "list": [0, 1]})}),
+    "Node.name": (lambda w: lambda name: setattr(w.p, "name", name), {"name": NAME}),
     "Node.value": (lambda w: lambda value: setattr(w.p, "value", value), {"value": number(0.5)}),
     "Node.draw": (lambda w: w.y.draw, PICTURE),
     "Neuron.weights": (lambda w: lambda weights: setattr(w.n, "weights", weights), {"weights": array(WEIGHTS[0, :4])}),
@@ -210,6 +211,9 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "datasets.read_idx": (lambda w: datasets.read_idx, {
         "path": a_path(lambda w: w.idx), "ndim": count(1, 1, 32, optional=True)}),
     "drawing.Drawing": (lambda w: drawing.Drawing, DRAWN | PICTURE),
+    "drawing.Drawing.save": (lambda w: drawing.Drawing(w.y).save, {
+        "path": Kind(lambda w: w.path.with_name("y.svg"), a_path("").bad | {"other": "y.jpg", "none": "y"},
+                     {"text": str, "dot": lambda p: p.with_suffix(".dot")})}),
     "testing.check_gradients": (lambda w: testing.check_gradients, DIFFERENCES | {"n_threads": THREADS}),
     "testing.check_reference": (lambda w: testing.check_reference, DIFFERENCES),
     "testing.check_against_reference": (lambda w: testing.check_against_reference, CHECKED | {
