@@ -1,4 +1,4 @@
-"""What arguments must be. A mistake is one line that names the argument, what was expected and what was got."""
+"""What arguments must be. A mistake is one line that names the argument, what was expected and what it got."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def path(what: str, value: Any) -> str:
         possible = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         possible = False
-    if not possible or not text:
+    if not possible:
         raise ValueError(f"{what}: expected a path that a file may have, got {shown(value)}")
     return text
 

@@ -58,8 +58,8 @@ class Drawing:
     x : array_like, shape (inputs,), optional
         One example: every node but constants shows its value, and its adjoint, the derivative of the sum of `nodes` (of a
         graph: of all nodes that nothing reads). uint8 is read as x / 255.
-    values, adjoints : mapping from int to float, optional
-        Numbers to show by the id of the node, in place of those that `x` gives.
+    values, adjoints : mapping from Node or int to float, optional
+        Numbers to show by node, or by its id, in place of those that `x` gives.
     limit : int
         The most boxes to draw; at least 2.
 
@@ -81,8 +81,8 @@ class Drawing:
         nodes: Nodes,
         *,
         x: npt.ArrayLike | None = None,
-        values: Mapping[int, float] | None = None,
-        adjoints: Mapping[int, float] | None = None,
+        values: Mapping[Any, float] | None = None,
+        adjoints: Mapping[Any, float] | None = None,
         limit: int = MOST,
     ) -> None:
         whole("limit", limit, 2)
@@ -97,9 +97,10 @@ class Drawing:
             if given is not None and not (isinstance(given, Mapping) and all(isinstance(v, Real) for v in given.values())):
                 raise TypeError(f"{name}: expected numbers by the ids of nodes, got {shown(given)}")
         self._graph = graph = nodes if isinstance(nodes, Graph) else listed[0].graph
-        for name, given in (("values", values), ("adjoints", adjoints)):
-            for node in given or ():
-                id_of(graph, node, name)
+        given_values, given_adjoints = (
+            {id_of(graph, node, name): number for node, number in (given or {}).items()}
+            for name, given in (("values", values), ("adjoints", adjoints))
+        )
         with graph.lock:
             self._code, (start, count, pool) = graph.codes, graph.topology()
             wanted = np.array(ids_of(graph, "nodes", listed) if listed else range(len(graph)), np.int32)
@@ -109,7 +110,7 @@ class Drawing:
             if not listed:
                 wanted = np.setdiff1d(wanted, self._source)  # what nothing reads
             traced = ({}, {}) if x is None else _trace(graph, order, wanted, x)
-            self._values, self._adjoints = ({**a, **(b or {})} for a, b in zip(traced, (values, adjoints), strict=True))
+            self._values, self._adjoints = ({**a, **b} for a, b in zip(traced, (given_values, given_adjoints), strict=True))
 
             # A constant or parameter stands next to what reads it first.
             first = np.full(len(level), np.iinfo(np.int32).max)
@@ -168,6 +169,8 @@ class Drawing:
             else:
                 own = {CONSTANT: lambda: f"{node.value:.6g}", INPUT: lambda: node.name, PARAMETER: lambda: node.name}
                 title = own.get(code, lambda: _title(code))()
+                if node.id in graph._names and node.name != title:
+                    title = f"{node.name} {title}"
         else:
             key = f"n{nodes[0]}_{nodes[-1]}"
             tip = f"{len(nodes):,} nodes, {graph[int(nodes[0])].name} to {graph[int(nodes[-1])].name}"

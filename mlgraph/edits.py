@@ -17,7 +17,7 @@ import numpy as np
 from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, Wiring, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
-from mlgraph.graph import CONSTANT, NEURON, Graph
+from mlgraph.graph import CONSTANT, NEURON, CycleError, Graph
 from mlgraph.ids import ids_of
 from mlgraph.interrupts import uninterrupted
 from mlgraph.lowering import is_live, topological
@@ -188,8 +188,8 @@ def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False, who: st
     _rewire(graph, old, new, lists, {})
 
 
-def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
-    """Add edges, no pair of which is there yet. A list of sources in ascending order stays so.
+def grow(graph: Graph, source: Ids, target: Ids, weight: Float32, who: str) -> None:
+    """Add edges, no pair of which is there yet. A list of sources in ascending order stays so; errors begin with `who`.
 
     Raises
     ------
@@ -207,7 +207,7 @@ def grow(graph: Graph, source: Ids, target: Ids, weight: Float32) -> None:
     place = np.where(order < len(old.source), order, -1)
     new = Wiring(old.neurons, np.bincount(slot, minlength=len(neurons)).astype(np.int32), sources[order], place)
     lists = shared_lists(new)
-    _check(graph, "add_edge", *_sources(graph, new, lists))
+    _check(graph, who, *_sources(graph, new, lists))
     _rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
 
@@ -234,7 +234,10 @@ def _check(graph: Graph, who: str, start: Ints, count: Ids, pool: Ids) -> Mask:
     ValueError
         If an output of a model is not; CycleError with a cycle.
     """
-    _, order = topological(graph, start, count, pool)
+    try:
+        _, order = topological(graph, start, count, pool)
+    except CycleError as error:
+        raise CycleError(f"{who}: {error}") from None
     live = is_live(graph.codes, start, count, pool, order) > 0
     for i in sorted(graph.protected()):
         if not live[i]:
@@ -381,7 +384,7 @@ def take_back(graph: Graph, edit: Edit) -> None:
         if edit.values is not None:
             storage, places = graph.storage, parameter_places(graph, edit.nodes)
             for name in storage.state.keys() - edit.values.keys():
-                # There was none then; but whoever trains the graph goes on with his.
+                # There was none then: whoever trains the graph goes on from zeros.
                 del storage.state[name]
                 if graph._is_training and name != FROZEN:
                     storage.state_vector(name, fresh=True)

@@ -77,11 +77,11 @@ class Examples:
             raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, got {got}")
 
     def warn_of_truths(self) -> None:
-        """Warn if the data are bytes of 0 and 1, which will be read as 0 and 1/255."""
+        """Warn who called the caller if the data are bytes of 0 and 1, which will be read as 0 and 1/255."""
         x = self.bytes
         if x is not None and x.size and x[:: len(x) // 64 + 1].max() <= 1 and x.max() == 1:
             what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
-            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=4)
+            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=3)
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:
         """The same data as bytes, where there are many and each is exactly byte / 255: a quarter of the memory to read."""

@@ -150,6 +150,7 @@ def fit(
     checked_threads(n_threads)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
+    examples.warn_of_truths()
     examples = examples.in_bytes(n_threads)
     examples.check_trainable()
     validate: Callable[[], dict[str, float]] | None = None

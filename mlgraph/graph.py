@@ -382,6 +382,8 @@ class Graph:
         self.storage.vector[places] = float_array("values", values, (len(places),))
 
     def __getitem__(self, node: int) -> Node:
+        if isinstance(node, Node):
+            raise TypeError(f"node: expected the id of a node, got {type(node).__name__}")
         node = id_of(self, node)
         return (Neuron if self._code[node] >= NEURON else Node)(self, node)
 
@@ -592,7 +594,7 @@ class Graph:
         if self._code[t] < NEURON:
             raise ValueError(f"target: expected a neuron, got {self[t]!r}")
         new = Edges(np.array([s], np.int32), np.array([t], np.int32), np.array([number("weight", weight)], np.float32))
-        grow(self, *new_edges(self, new, "add_edge"))
+        grow(self, *new_edges(self, new, "add_edge"), "add_edge")
         return self.edge(s, t)
 
     @locked
@@ -613,7 +615,7 @@ class Graph:
         """
         from mlgraph.edits import grow, new_edges
 
-        grow(self, *new_edges(self, edges, "add_edges"))
+        grow(self, *new_edges(self, edges, "add_edges"), "add_edges")
 
     @locked
     def prune(self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]]) -> None:
@@ -723,6 +725,8 @@ class Graph:
             raise RuntimeError("resume: expected a graph of which no edit is open, got one within one_edit")
         mine: dict[str, Any] = {"edits": self.edits + other.edits + 1}
         # Who trains this graph still does, and its models are still its models.
+        # Names that nodes have here are the later ones.
+        mine["_names"] = other._names | {node: name for node, name in self._names.items() if node < len(other)}
         mine |= {"lock": self.lock, "_is_training": self._is_training, "_models": self._models}
         mine["_born"] = self._born[: len(other)] + other._born[len(self) :]
         with self.lock:

@@ -36,7 +36,7 @@ class Groups(NamedTuple):
     dense : bool, shape (groups,)
         Whether its neurons share their sources, and are a dense block.
     alike : int32, shape (nodes,)
-        How many nodes of a group from each on have its list of sources; of operations 1.
+        How many nodes of a group from each on have its list of sources; of other nodes than neurons 1.
     """
 
     nodes: Ids

@@ -64,7 +64,7 @@ def regrow(
     check_scores(scores)
     scores, together = in_blocks(net, new, scores, by, block)
     best = best_of(scores, group, wanted, together=together)
-    grow(net.graph, new.source[best], new.target[best], new.weight[best])
+    grow(net.graph, new.source[best], new.target[best], new.weight[best], "regrow")
 
 
 def fill_layers(
@@ -104,7 +104,7 @@ def fill_layers(
         sources.append(source)
         targets.append(target)
         weights.append(weight)
-    grow(graph, np.concatenate(sources), np.concatenate(targets), np.concatenate(weights))
+    grow(graph, np.concatenate(sources), np.concatenate(targets), np.concatenate(weights), "regrow")
 
 
 def place_scores(

@@ -6,8 +6,9 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlgraph
 from mlgraph.app import evaluate, inspect, prune, train
@@ -72,8 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, or after one line on standard error 2 for a mistake of the user, 1 for anything else that went
         wrong, 130 for an interrupt; 141 if nobody reads the output any more.
     """
+    told: set[str] = set()
+
+    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in told:  # of data that several functions are given
+            complain(str(message))
+        told.add(str(message))
+
     try:
-        return _run(list(sys.argv[1:] if argv is None else argv))
+        with warnings.catch_warnings():
+            warnings.showwarning = tell
+            warnings.filterwarnings("default", "checkpoint: ", RuntimeWarning)
+            return _run(list(sys.argv[1:] if argv is None else argv))
     except Failure as failure:
         complain(f"error: {failure}")
         return failure.status

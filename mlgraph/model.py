@@ -306,7 +306,9 @@ class Model:
         ValueError
             If there is no example, or `y` is not what `fit` takes.
         """
-        return self._evaluate(*self._examples_and_loss(x, y), n_threads)
+        examples, loss = self._examples_and_loss(x, y)
+        examples.warn_of_truths()
+        return self._evaluate(examples, loss, n_threads)
 
     def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
         """Derivatives of the mean loss over the examples, for the inputs of each and for all parameters.
@@ -646,7 +648,6 @@ class Model:
     def _examples_and_loss(self, x: npt.ArrayLike, y: npt.ArrayLike, what: str = "") -> tuple[Examples, dict[str, Any]]:
         """Data, and the loss over them as `Engine.run` takes it; errors name x and y with `what` before."""
         examples = Examples(x, self.graph.n_inputs, f"{what}x")
-        examples.warn_of_truths()
         self._require_outputs()
         label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
         return examples, {"label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes}

@@ -119,17 +119,18 @@ class Layer(Freezable):
         if wanted.dtype != bool or wanted.shape != (self.size, len(self._reads)):
             got = f"{wanted.dtype} of shape {wanted.shape}"
             raise ValueError(f"mask: expected bool of shape {self.size, len(self._reads)}, got {got}")
-        try:
-            with self.graph.one_edit():
-                there = self.mask
-                # What comes is there before what goes, so that no output is cut off in between.
-                self.graph.add_edges(self._edges_at(wanted & ~there))
-                self.graph.prune(self._edges_at(there & ~wanted))
-                if (self.mask != wanted).any():
-                    name = plain(self.graph[self._reads[int(np.argmax((self.mask != wanted).any(axis=0)))]].name)
-                    raise ValueError(f"expected edges from nodes that have a live source, got one from {name}, which has none")
-        except ValueError as error:
-            raise type(error)(f"mask: {str(error).removeprefix('prune: ')}") from None
+        from mlgraph.edits import cut, grow, named, new_edges
+
+        graph = self.graph
+        with graph.one_edit():
+            there = self.mask
+            # What comes is there before what goes, so that no output is cut off in between.
+            grow(graph, *new_edges(graph, self._edges_at(wanted & ~there), "mask"), "mask")
+            cut(graph, *named(graph, self._edges_at(there & ~wanted), "mask"), who="mask")
+            if (self.mask != wanted).any():
+                name = plain(graph[self._reads[int(np.argmax((self.mask != wanted).any(axis=0)))]].name)
+                expected = "edges from nodes that have a live source"
+                raise ValueError(f"mask: expected {expected}, got one from {name}, which has none")
 
     def _edges_at(self, places: Mask) -> Edges:
         row, column = np.nonzero(places)

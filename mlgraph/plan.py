@@ -110,7 +110,7 @@ class Plan:
     want_inputs : bool
         Whether the backward sweep goes down to the inputs.
     wanted : int32, optional
-        Ids of nodes, beside parameters and neurons, whose adjoints are wanted.
+        Ids of nodes, beside parameters and neurons, whose adjoints are wanted; of inputs `want_inputs` alone decides.
     given, split
         As for `mlgraph.lowering.lower`.
 

@@ -67,7 +67,11 @@ def required_data(who: str, by: str, data: Data | None) -> Data:
 def asked(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, what: str) -> Scores:
     """The scores that a callable gives n edges or neurons. It may run the graph, which may move the parameters."""
     edits = graph.edits
-    array = real_array("by", by(things)).astype(np.float64)
+    try:
+        given = by(things)
+    except StopIteration as error:  # which would be taken for the end of a run
+        raise RuntimeError("by: expected scores, got StopIteration") from error
+    array = real_array("by", given).astype(np.float64)
     if graph.edits != edits:
         raise RuntimeError("by: expected a criterion that leaves the graph as it is, got one that has edited it")
     if array.shape != (n,):

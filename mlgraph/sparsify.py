@@ -100,7 +100,8 @@ class Schedule(ABC):
         Raises
         ------
         StopIteration
-            To end the run there, as a callback may.
+            To end the run there, as a callback may; before it has edited anything, for a run that is gone on with acts once
+            more at this moment.
         """
 
 

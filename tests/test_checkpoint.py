@@ -362,3 +362,13 @@ def test_digests_do_not_read_names():
             other.graph.input()
         assert checkpoints._model_digest(net) != checkpoints._model_digest(other)
     assert modelfile.contents(net)[0] != modelfile.contents(named)[0]
+
+
+def test_names_that_were_given_before_a_run_is_gone_on_with(path):
+    net = network()
+    net.layers[0].neurons[0].name = "first"
+    fit(net, momentum=0.0, checkpoint=path)
+    again = network()
+    again.layers[0].neurons[1].name = "second"
+    fit(again, momentum=0.0, checkpoint=path, resume=True)
+    assert [neuron.name for neuron in again.layers[0].neurons[:2]] == ["first", "second"]

@@ -364,3 +364,13 @@ def test_a_file(tmp_path, name):
     written = (tmp_path / name).read_text()
     assert written == (drawing.to_svg() if name.endswith("svg") else drawing.to_dot())
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_names_and_numbers_that_are_given():
+    """By node or by id; of operations and constants, too."""
+    g = mlgraph.Graph()
+    x, two = g.input("x"), g.constant(2.0)
+    square = x * x
+    square.name, two.name = "square", "two"
+    drawn = boxes((square + two).draw(values={square: 4321.0, x.id: 1234.0}))
+    assert drawn == [["x", "1234"], ["two 2"], ["square ×", "4321"], ["+"]]

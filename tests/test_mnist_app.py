@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mnist_program import Run, interrupt, write_data
+from mnist_program import HEIGHT, WIDTH, Run, interrupt, write_data, write_idx
 
 import mlgraph
 from mlgraph import mnist
@@ -455,3 +455,30 @@ def test_process_is_interrupted(tmp_path: Path, data: Path) -> None:
     assert err.startswith("mlgraph.mnist: interrupted after ")
     assert len(err.splitlines()) == 1
     assert sorted(os.listdir(tmp_path / "mnist-run")) == ["history.json", "model.npz"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_data_of_zeros_and_ones(run: Run, tmp_path: Path) -> None:
+    """What is warned of is told once, in one line."""
+    folder = write_data(tmp_path / "bits")
+    for prefix, n in (("train", 90), ("t10k", 30)):
+        images = np.random.default_rng(0).integers(0, 2, (n, HEIGHT, WIDTH)).astype(np.uint8)
+        write_idx(folder / f"{prefix}-images-idx3-ubyte", images)
+    model = "mnist-run/model.npz"
+    for words in (
+        ["--epochs", 1, "--no-plot"], ["evaluate", model], ["inspect", model, "--no-plot"],
+        ["prune", model, "--sparsity", 0.5, "--epochs", 1, "--out", "pruned", "--no-plot"],
+    ):  # fmt: skip
+        result = run(*words, data=folder)
+        assert result.status == 0
+        assert result.err.splitlines() == [
+            "mlgraph.mnist: x: bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
+        ]
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "--data", ""], ["evaluate", ""], ["inspect", ""], ["prune", "", "--sparsity", "0.5"]]
+)
+def test_empty_paths(run: Run, words: list[str]) -> None:
+    result = run(*words, data=None)
+    assert (result.status, len(result.err.splitlines())) == (2, 1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -391,12 +392,16 @@ def test_a_softmax_of_one_is_refused(make):
 def test_bytes_of_zeros_and_ones():
     """Whoever means 0 and 1 hears of it; who has an image that is nearly black does not."""
     net, bits = network(), (X > 127).astype(np.uint8)
-    with pytest.warns(UserWarning, match=r"^x: bytes are read as byte / 255, and all of these are 0 or 1; astype"):
-        net.fit(bits, Y, epochs=1)
-    with pytest.warns(UserWarning, match="^x: bytes are read as byte / 255"):
-        net.evaluate(bits, Y)
+    for function in (partial(net.fit, epochs=1), net.evaluate):
+        with pytest.warns(UserWarning, match=r"^x: bytes are read as byte / 255, and all of these are 0 or 1; astype") as told:
+            function(bits, Y)
+        assert [warning.filename for warning in told] == [__file__]
     for fine in (X, 2 * bits, 0 * bits, bits.astype(np.float32), bits > 0):
         net.fit(fine, Y, epochs=1)
+    net.draw(bits[0], Y[0])
+    bright = np.concatenate([bits] * 40)
+    bright[7] = 255  # of which a schedule sees a sample
+    net.fit(bright, np.tile(Y, 40), epochs=1, sparsify=mlgraph.RigL(0.5))
 
 
 def test_a_model_from_a_pickle_protects_its_outputs():

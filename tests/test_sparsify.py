@@ -406,3 +406,10 @@ def test_nothing_is_edited_where_nothing_is_to_go():
     net.fit(X, Y, epochs=1, sparsify=GradualPruning(0.3))
     net.undo()
     assert net.sparsity == 0
+
+
+def test_scores_that_stop_short():
+    """Who gives scores ends no run by it."""
+    scores = iter(range(1))
+    with pytest.raises(RuntimeError, match="by: expected scores, got StopIteration"):
+        network().fit(X, Y, sparsify=GradualPruning(0.5, by=lambda edges: edges.weight * next(scores)), **OPTIONS)

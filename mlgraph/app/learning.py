@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -134,28 +133,25 @@ def _train(
     """Train; how many seconds it took, and whether Ctrl-C ended it."""
     start, interrupted = time.perf_counter(), False
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("default", "checkpoint: ", RuntimeWarning)
-            warnings.showwarning = lambda message, *_: complain(str(message))
-            net.fit(
-                data.train_x,
-                data.train_y,
-                epochs=recipe.epochs,
-                batch_size=recipe.batch_size,
-                learning_rate=recipe.learning_rate,
-                optimizer=recipe.optimizer,
-                momentum=recipe.momentum,
-                weight_decay=recipe.weight_decay,
-                validation=(data.test_x, data.test_y),
-                seed=recipe.seed,
-                n_threads=args.threads,
-                callback=display,
-                checkpoint=out / CHECKPOINT if _keeps_checkpoints(args) else None,
-                checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
-                resume=args.resume,
-                sparsify=recipe.schedule(net.sparsity),
-                on_nonfinite=recipe.on_nonfinite,
-            )
+        net.fit(
+            data.train_x,
+            data.train_y,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            optimizer=recipe.optimizer,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            validation=(data.test_x, data.test_y),
+            seed=recipe.seed,
+            n_threads=args.threads,
+            callback=display,
+            checkpoint=out / CHECKPOINT if _keeps_checkpoints(args) else None,
+            checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
+            resume=args.resume,
+            sparsify=recipe.schedule(net.sparsity),
+            on_nonfinite=recipe.on_nonfinite,
+        )
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
         raise Failure(f"argument --resume: {error}") from None
     except ValueError as error:
