@@ -30,7 +30,7 @@ from mlgraph.engine import STATE
 from mlgraph.graph import PARAMETER, Graph
 from mlgraph.lowering import gather
 from mlgraph.model import Model
-from mlgraph.modelfile import TEMPORARY, ModelFileError, contents, read, require, save
+from mlgraph.modelfile import TEMPORARY, ModelFileError, contents, followed, read, require, save
 from mlgraph.storage import FROZEN
 from mlgraph.training import History, RunState
 
@@ -79,7 +79,9 @@ class Checkpoint:
         self.path = Path(checks.path("checkpoint", path))
         if self.path.is_dir() or not self.path.parent.is_dir():
             raise ValueError(f"checkpoint: expected a file in a folder that exists, got {shown(str(path))}")
-        self.previous = self.path.with_name(f"{self.path.name}.previous")
+        # Beside what a link leads to, which may be on another disk.
+        there = followed(self.path)
+        self.previous = there.with_name(f"{there.name}.previous")
         self._every, self._model, self._n, self._state = float(every), model, n, state
         self._arguments = json.loads(json.dumps(arguments))
         self._digests = {"model": _model_digest(model), **{name: _digest(arrays) for name, arrays in data.items()}}
@@ -209,7 +211,7 @@ class Checkpoint:
     # --- Ctrl-C ------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Checkpoint:
-        path = self.path.resolve()
+        path = followed(self.path)
         for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{TEMPORARY}"):
             with suppress(OSError):  # a killed process was writing it; where it cannot go, nothing can be written either
                 stale.unlink()

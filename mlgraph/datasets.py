@@ -116,7 +116,7 @@ def _find(folder: Path, present: set[str], prefixes: tuple[str, ...], kind: str)
         for spelling in (kind, kind.replace("-", "."))
     ]
     for name in names:
-        if name in present:
+        if name in present and not (folder / name).is_dir():  # some archives have each file in a folder of its name
             return folder / name
     raise DataError(f"{folder}: expected one of the files {', '.join(names)}, found none")
 

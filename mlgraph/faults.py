@@ -35,7 +35,7 @@ class Fault(NamedTuple):
         Its place in `SWEEPS`.
     node : int
     example : int
-        Place in the data; -1 where only a sum over examples overflowed.
+        Place in the data; -1 where only a sum over examples overflowed, or the step that it makes.
     text : str
         All that, and the numbers that made it.
     """

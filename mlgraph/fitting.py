@@ -95,11 +95,11 @@ def fit(
     sparsify : GradualPruning, SET, RigL or another mlgraph.sparsify.Schedule, optional
         Cuts and grows edges meanwhile.
     on_nonfinite : "raise", "skip" or "disconnect"
-        What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever reaches
-        a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left out of
-        the step, or all of them where only their sum overflowed. "disconnect": the neuron where it began is cut out of
-        the graph, or where that is an operation, an output or the last way to one, the neuron that counted most for it;
-        then the step is taken again. The history says what was left out.
+        What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever
+        reaches a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left
+        out of the step, or all of them where only their sum overflowed, or the step that it makes. "disconnect": the
+        neuron where it began is cut out of the graph, or where that is an operation, an output or the last way to one,
+        the neuron that counted most for it; then the step is taken again. The history says what was left out.
     checkpoint : path, optional
         A file that holds all that is needed to go on bit for bit, written anew as training goes on, at its end and at
         Ctrl-C; the one before is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. When

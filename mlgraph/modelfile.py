@@ -73,11 +73,11 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     previous : Path, optional
         Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
     """
-    target = Path(checks.path("path", path))
-    if target.is_symlink():
-        target = target.resolve()  # what the link leads to is replaced, and not the link
+    target = followed(Path(checks.path("path", path)))  # what a link leads to is replaced, and not the link
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder", str(target))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "expected a file, got a device or a pipe", str(target))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         file = open(temporary, "xb")  # noqa: SIM115
@@ -106,6 +106,14 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
                 raise
         finally:
             os.close(folder)
+
+
+def followed(path: Path) -> Path:
+    """What a link leads to, else the path itself; OSError of links that lead to each other."""
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except RuntimeError:  # of Python before 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
 
 
 def _keep(target: Path, previous: Path) -> None:

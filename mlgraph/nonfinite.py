@@ -36,7 +36,7 @@ class NonFiniteError(ArithmeticError):
     node : int
         The first node that was not finite in the order of the sweep.
     example : int
-        Its place in the data; -1 where only a sum over examples overflowed.
+        Its place in the data; -1 where only a sum over examples overflowed, or the step that it makes.
     """
 
     def __init__(self, message: str, sweep: str = "", node: int = -1, example: int = -1) -> None:

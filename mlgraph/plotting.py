@@ -292,7 +292,7 @@ class _Picture:
         whole |= not whole.any()
         for line, values in zip(self._schedules, (history.learning_rate, history.batch_size), strict=True):
             line.set_data(*_outline(epochs[whole], values[whole], self._columns))
-            line.axes.set_ylim(0, 1.15 * values.max())
+            line.axes.set_ylim(0, 1.15 * float(values.max()) or 1.0)
         edges = history.epoch_edges
         if len(edges) and edges.min() < edges.max():
             ends, share = epoch_ends[: len(edges)] / epoch_size, edges / edges.max()

@@ -155,7 +155,9 @@ def draw(
 
     for i, (portrait, line) in enumerate(zip(drawn, titles, strict=True)):
         left = axes(i, 0, 1)
-        most = float(np.quantile(np.abs(portrait.input_weights), 0.998)) or 1.0
+        weights = np.abs(portrait.input_weights)
+        most = float(np.quantile(weights[np.isfinite(weights)], 0.998)) if np.isfinite(weights).any() else 0.0
+        most = most or 1.0
         left.imshow(portrait.input_weights.reshape(image_shape), cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
         left.set_title(line, loc="left", fontsize=8 if not alone else 10, pad=3)
         _bare(left)
@@ -182,7 +184,7 @@ def _bars(axes: Any, values: Floats, font: float) -> None:
     classes = np.arange(len(values))
     axes.barh(classes, values, color=np.where(values < 0, NEGATIVE, POSITIVE), height=0.8)
     axes.axvline(0, color="0.4", lw=0.6)
-    reach = 1.1 * float(np.abs(values).max()) or 1.0
+    reach = 1.1 * float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
     axes.set(xlim=(-reach, reach), ylim=(len(values) - 0.4, -0.6))
     axes.set_xticks([])
     axes.set_yticks(classes, [str(c) for c in classes], fontsize=font)

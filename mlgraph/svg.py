@@ -107,7 +107,8 @@ class Link:
 def to_svg(boxes: list[Box]) -> str:
     """Boxes as a picture; gives them their places."""
     layout = _Layout(boxes)
-    largest = max((abs(link.weight) for box in boxes for link in box.links if link.weight is not None), default=0.0)
+    weights = [abs(link.weight) for box in boxes for link in box.links if link.weight is not None and np.isfinite(link.weight)]
+    largest = max(weights, default=0.0)
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{layout.width:.0f}" height="{layout.height:.0f}" '
         f'viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="12">',
@@ -266,7 +267,7 @@ def _link(layout: _Layout, link: Link, i: int, n: int, largest: float) -> Iterat
     colour, width, tip = PLAIN, 1.0, link.label
     if link.weight is not None:
         colour, tip = NEGATIVE if link.weight < 0 else POSITIVE, f"weight {link.weight:.4g}"
-        width = 0.5 + 2.5 * abs(link.weight) / largest if 0 < largest < np.inf else 1.0
+        width = 0.5 + 2.5 * abs(link.weight) / largest if largest and np.isfinite(link.weight) else 1.0
     yield f"<g><title>{_xml(tip)}</title>" if tip else "<g>"
     yield f'<path d="{_curve(x, y, box.x - 5, end)}" fill="none" stroke="{colour}" stroke-width="{width:.2f}"/>'
     yield f'<path d="M {box.x:.1f} {end:.1f} l -6 -3 v 6 z" fill="{colour}"/>'

@@ -372,3 +372,15 @@ def test_names_that_were_given_before_a_run_is_gone_on_with(path):
     again.layers[0].neurons[1].name = "second"
     fit(again, momentum=0.0, checkpoint=path, resume=True)
     assert [neuron.name for neuron in again.layers[0].neurons[:2]] == ["first", "second"]
+
+
+def test_a_checkpoint_that_is_a_link(tmp_path):
+    """What it leads to is written, and the one before stands beside that: it may be on another disk."""
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "run.npz"
+    link.symlink_to(tmp_path / "there" / "run.npz")
+    net = network()
+    fit(net, momentum=0.0, checkpoint=link, checkpoint_every=0)
+    assert sorted(file.name for file in (tmp_path / "there").iterdir()) == ["run.npz", "run.npz.previous"]
+    np.testing.assert_array_equal(modelfile.load(link).graph.get_parameters(), net.graph.get_parameters())
+    assert sorted([file.name for file in tmp_path.iterdir()]) == ["run.npz", "there"]

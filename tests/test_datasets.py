@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mnist_program import write_data
 
 from mlgraph import datasets
 from mlgraph.datasets import DataError, Dataset, load_mnist, read_idx
@@ -390,3 +391,12 @@ def test_embedded() -> None:
         assert hashlib.sha256(written).hexdigest() == expected[name], field
         content = gzip.decompress((datasets.EMBEDDED / f"{name}.gz").read_bytes())
         assert hashlib.sha256(content).hexdigest() == expected[name], name
+
+
+def test_folders_named_as_files(tmp_path: Path) -> None:
+    """As archives have them that hold each file in a folder of its name, too."""
+    for file in write_data(tmp_path / "data").iterdir():
+        (tmp_path / "data" / file.name.replace("-idx", ".idx")).write_bytes(file.read_bytes())
+        file.unlink()
+        file.mkdir()
+    assert len(load_mnist(tmp_path / "data").train_x) == 90

@@ -374,3 +374,11 @@ def test_names_and_numbers_that_are_given():
     square.name, two.name = "square", "two"
     drawn = boxes((square + two).draw(values={square: 4321.0, x.id: 1234.0}))
     assert drawn == [["x", "1234"], ["two 2"], ["square ×", "4321"], ["+"]]
+
+
+def test_weights_that_are_not_finite():
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    for weights in ([1.0, np.nan], [np.nan, 1.0], [np.inf, 1.0]):
+        svg = g.add_neuron([x, y], weights=weights).draw().to_svg()
+        assert 'width="nan"' not in svg and 'width="inf"' not in svg and 'stroke-width="3.00"' in svg

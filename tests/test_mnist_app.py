@@ -282,7 +282,7 @@ SIZES = "expected integers from 1 to 1000000000 such as 32 or 300,100, or none"
             ("--learning-rate", value, RATES)
             for value in ("x", "", "0", "-0.1", "nan", "inf", "1e300", "0.1:", "0.1:nan")
         ),
-        *(("--momentum", value, SHARE) for value in ("x", "1", "-0.1", "nan", "inf")),
+        *(("--momentum", value, f"{SHARE}, in float32 too") for value in ("x", "1", "-0.1", "nan", "inf", "0.999999999")),
         *(("--weight-decay", value, "expected a finite number from 0 on") for value in ("x", "-0.1", "nan", "inf", "1e39")),
         *(("--dropout", value, SHARE) for value in ("x", "1", "1.0", "-1", "nan")),
         *(("--weight-dropout", value, SHARE) for value in ("x", "1", "-1", "50%")),

@@ -306,3 +306,32 @@ def test_inspect_files_that_are_no_networks(run: Run, tmp_path: Path) -> None:
             result = run(command[0], name, *command[1:])
             assert result.status == 2
             assert result.err.startswith("mlgraph.mnist: error: argument MODEL: ")
+
+
+def test_inspect_what_is_dead_or_not_finite(run: Run, model: str) -> None:
+    """Of a layer without a living neuron there is no picture; numbers that are not finite are drawn as far as they can be."""
+    net = mlgraph.load(model)
+    for pixel in range(20):
+        net.graph.add_edge(net.graph[pixel], net.outputs[0], 0.1)
+        net.graph.add_edge(net.graph[pixel], net.outputs[1], 0.1)
+        net.graph.add_edge(net.graph[pixel], net.outputs[2], 0.1)
+    net.layers[0].neurons[0].weights[:] = np.nan
+    net.save("nan.npz")
+    for words in ([], ["--neuron", "0.0"], ["--neuron", "1.0"]):
+        result = run("inspect", "nan.npz", *words)
+        assert (result.status, result.err) == (0, "")
+    net.layers[0].neurons[0].weights[:] = 0.0
+    for neuron in net.layers[0].neurons:
+        neuron.prune()
+    net.save("dead.npz")
+    result = run("inspect", "dead.npz", "--json")
+    assert (result.status, result.err) == (0, "") and len(result.json["neurons"]) == 11
+    assert not Path("dead.png").exists() and "-0.00 points" not in result.out
+
+
+def test_the_picture_is_not_written_over_the_model(run: Run, model: str) -> None:
+    before = Path(model).read_bytes()
+    Path("model.png").write_bytes(before)
+    result = run("inspect", "model.png")
+    assert result.status == 2 and "argument --out: cannot write 'model.png': it is the model" in result.err
+    assert Path("model.png").read_bytes() == before

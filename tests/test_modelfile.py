@@ -227,3 +227,16 @@ def test_inputs_that_came_later_are_no_part_of_the_first_layer(path):
     assert loaded.layers[0].weights.tobytes() == net.layers[0].weights.tobytes()
     net.regrow(1.0), loaded.regrow(1.0)
     assert loaded.n_edges == net.n_edges
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    net = mlgraph.Network(3, seed=0)
+    net.add_layer(2, "softmax")
+    for name, message in (("pipe", "expected a file, got a device or a pipe"), ("loop", "symbolic links")):
+        with pytest.raises(OSError, match=message):
+            net.save(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "loop").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2

@@ -72,9 +72,9 @@ def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
     net.fit(X, Y, sparsify=schedule, epochs=1, batch_size=600)
     before, grown = pairs(net), []
 
-    def watch(graph, source, target, weight):
+    def watch(graph, source, target, weight, who):
         grown.append((set(zip(source.tolist(), target.tolist(), strict=True)), pairs(net)))
-        return grow(graph, source, target, weight)
+        return grow(graph, source, target, weight, who)
 
     grow = growing.grow
     monkeypatch.setattr(growing, "grow", watch)

@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
+import numpy as np
+
 from mlgraph.checks import LARGEST
 from mlgraph.threads import MOST_THREADS
 
 __all__ = [
-    "COUNT", "COUNTS", "DECAY", "FRACTION", "INDEX", "NEURON", "RATES", "SECONDS", "SEED", "SIZES", "THREADS", "Failure",
-    "Parser", "one_of",
+    "COUNT", "COUNTS", "DECAY", "FRACTION", "INDEX", "MOMENTUM", "NEURON", "RATES", "SECONDS", "SEED", "SIZES", "THREADS",
+    "Failure", "Parser", "one_of",
 ]  # fmt: skip
 
 MOST = 10**9  # of whatever is counted: beyond any use, and far from overflow
@@ -84,6 +86,7 @@ SEED = _type("an integer from 0 to 2**63 - 1", int, lambda n: 0 <= n < 2**63)
 THREADS = _type(f"an integer from 1 to {MOST_THREADS}", int, lambda n: 1 <= n <= MOST_THREADS)
 DECAY = _type("a finite number from 0 on", float, lambda x: 0 <= x <= LARGEST)
 FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)
+MOMENTUM = _type("a number from 0 to below 1, in float32 too", float, lambda x: bool(0 <= np.float32(x) < 1))
 SIZES = _type(f"integers from 1 to {MOST} such as 32 or 300,100, or none", _sizes, _are_counts)
 NEURON = _type(
     "LAYER.INDEX such as 0.7", lambda text: tuple(map(int, text.split("."))), lambda v: len(v) == 2 and min(v) >= 0

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         raise Failure(f"argument --neuron: expected a neuron from {layer}.0 to {layer}.{size - 1}, got {layer}.{index}")
     suffix = "".join(f".{number}" for number in args.neuron or ([layer] if layer else [])) + ".png"
     out = Path(args.out) if args.out else Path(args.model).with_suffix(suffix)
+    if not args.no_plot and out.exists() and out.samefile(args.model):
+        raise Failure(f"argument --out: cannot write {str(out)!r}: it is the model")
     if not args.no_plot and (out.is_dir() or not out.parent.is_dir()):
         raise Failure(f"argument --out: cannot write {str(out)!r}: {'it is a folder' if out.is_dir() else 'no such folder'}")
     if not args.no_plot:
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     n = len(shown)
     shown = shown[np.argsort(-shown["loss"], kind="stable")][:MOST]
     neurons = [mlgraph.Neuron(net.graph, node) for node in shown["node"].tolist()]
-    found = portraits(net, neurons, data.test_x, data.test_y) if shown["alive"].all() else []
+    found = portraits(net, neurons, data.test_x, data.test_y) if n and shown["alive"].all() else []
 
     print(f"{args.model}: {heading}")
     if index is None:
@@ -105,7 +107,7 @@ def _table(table: Any) -> list[str]:
         if not row["alive"]:
             lines.append(f"{name:7}  cut")
             continue
-        cost = "" if np.isnan(row["loss"]) else f"  {row['loss']:+12.4f}  {-100 * row['accuracy']:+9.2f} points"
+        cost = "" if np.isnan(row["loss"]) else f"  {row['loss']:+12.4f}  {_points(row):+9.2f} points"
         lines.append(
             f"{name:7}  {row['active']:5.1%}  {row['mean']:6.3f}  {row['deviation']:9.3f}  {row['dormant']:7.3f}"
             f"  {row['fan_in']:6}  {row['fan_out']:7}  {row['norm_in']:7.3f}  {row['norm_out']:8.3f}  {row['bias']:6.3f}{cost}"
@@ -136,7 +138,7 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
         f"{row['dormant']:.3f}",
     ]
     if not np.isnan(row["loss"]):
-        lines.append(f"  without it: loss {row['loss']:+.4f}, accuracy {-100 * row['accuracy']:+.2f} points")
+        lines.append(f"  without it: loss {row['loss']:+.4f}, accuracy {_points(row):+.2f} points")
     for portrait in found:
         for what, values, form in (
             ("mean value by class", portrait.class_means, ".3f"), ("logits", portrait.logit_weights, "+.3f")
@@ -147,6 +149,11 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
     return lines
 
 
+def _points(row: Any) -> float:
+    """How much higher the accuracy is without a neuron, in percent; 0 and not -0 where it is the same."""
+    return float(0 - 100 * row["accuracy"])
+
+
 def _title(row: Any) -> str:
-    cost = "" if np.isnan(row["accuracy"]) else f"   without it: loss {row['loss']:+.3f}, {-100 * row['accuracy']:+.2f} points"
+    cost = "" if np.isnan(row["accuracy"]) else f"   without it: loss {row['loss']:+.3f}, {_points(row):+.2f} points"
     return f"{row['layer']}.{row['index']}   active in {row['active']:.0%}{cost}"

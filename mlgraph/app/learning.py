@@ -215,9 +215,9 @@ def _report(
         was = f", before {results['accuracy_before']:.2%}" if "accuracy_before" in results else ""
         left = f"sparsity {net.sparsity:.2%}, {count(net.n_edges, 'edge')} left"
         display.say(f"{left}: test accuracy {results['test_accuracy']:.2%}{was}")
-    stopped, cut = len(net.history.nonfinite_step), results["neurons_disconnected"]
-    if stopped:
-        display.say(f"not finite: {count(stopped - cut, 'example')} left out, {count(cut, 'neuron')} cut")
+    if len(net.history.nonfinite_step):
+        left, cut = count(results["examples_left_out"], "example"), count(results["neurons_disconnected"], "neuron")
+        display.say(f"not finite: {left} left out, {cut} cut")
     display.say("wrote " + ", ".join(results["files"].values()))
 
 

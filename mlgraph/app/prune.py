@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, RATES, SEED, Failure
+from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, MOMENTUM, RATES, SEED, Failure
 from mlgraph.app.common import check_fit, load_data, load_model
 from mlgraph.app.learning import BLOCK, CHECKPOINT, MODEL, add_recipe_option, add_run_options, check_decay, given_of, learn
 from mlgraph.app.recipe import PRUNING
@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("epochs", COUNT, "N", "passes over the data; in the last quarter nothing is cut any more"),
         ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
         ("learning_rate", RATES, "A:B", "from the first step to the last"),
-        ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
+        ("momentum", MOMENTUM, "X", "share of a step that goes on into the next"),
         ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
         ("block", COUNT, "N", BLOCK),
         ("seed", SEED, "N", "decides all that is random"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, RATES, SEED, SIZES, Failure, one_of
+from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, MOMENTUM, RATES, SEED, SIZES, Failure, one_of
 from mlgraph.app.common import load_data
 from mlgraph.app.learning import BLOCK, add_recipe_option, add_run_options, check_decay, given_of, learn
 from mlgraph.app.recipe import METHODS, PRESETS, begun_with
@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
         ("learning_rate", RATES, "A:B", "from the first step to the last, smaller with dropout and adam, larger if sparse"),
         ("optimizer", one_of("sgd", "adam"), "NAME", "sgd or adam"),
-        ("momentum", FRACTION, "X", "share of a step that goes on into the next"),
+        ("momentum", MOMENTUM, "X", "share of a step that goes on into the next"),
         ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
         ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step; a preset has less from 80 %% sparsity on"),
         ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
