@@ -400,8 +400,8 @@ def test_what_is_not_finite(run: Run) -> None:
     raised = run(*options)
     assert (raised.status, len(raised.err.splitlines())) == (1, 1) and "layer" in raised.err
     skipped = run(*options, "--on-nonfinite", "skip", "--json")
-    assert skipped.status == 0 and "left out, 0 neurons cut" in skipped.out
     record = json.loads(skipped.out.splitlines()[-1])
+    assert skipped.status == 0 and f"{record['examples_left_out']} examples left out, 0 neurons cut" in skipped.out
     assert record["on_nonfinite"] == "skip" and record["examples_left_out"] > 0 == record["neurons_disconnected"]
     assert run("--on-nonfinite", "ignore").status == 2
 

@@ -291,3 +291,11 @@ def test_a_picture_of_no_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"^path: expected a picture's name that ends in .png or .svg or .pdf, got '.*bmpx'$"):
         training_picture(History(), tmp_path / "p.bmpx")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_moves_nothing(tmp_path):
+    """At a learning rate of 0 the axis has a height all the same; a warning would be an error here."""
+    still = history()
+    still.learning_rate = np.zeros_like(still.learning_rate)
+    training_picture(still, tmp_path / "still.png")
+    assert (tmp_path / "still.png").exists()
