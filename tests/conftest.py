@@ -27,7 +27,7 @@ def pytest_addoption(parser):
     parser.addoption("--fuzz-first", type=int, default=0, metavar="K", help="the first of them")
     parser.addoption("--cycles", type=int, default=15, metavar="N", help="cycles of tests/test_memory.py")
     parser.addoption("--kills", type=int, default=2, help="kills of each run in tests/test_checkpoint.py (default: 2)")
-    parser.addoption("--faults", type=int, default=90, help="faults in tests/test_nonfinite.py (default: 90)")
+    parser.addoption("--faults", type=int, default=90, help="faults in tests/test_faults.py (default: 90)")
 
 
 @pytest.fixture(params=mlgraph_ext.AVAILABLE)

@@ -1,10 +1,11 @@
-"""What a `NonFiniteError` says: the node where it began, the example, the numbers that made it."""
+"""What a `NonFiniteError` says: the node where it began, the example, the numbers that made it; of random faults, too."""
 
 import pickle
 import re
 
 import numpy as np
 import pytest
+from faulty import KINDS, faulty
 from overflowing import FLOATS, TARGETS, N, X, bits, is_finite, network, one_neuron
 
 import mlgraph
@@ -140,3 +141,21 @@ def test_the_first_of_the_order(sweep):
     with pytest.raises(mlgraph.NonFiniteError, match=rf"layer 0 neuron 11 is inf in example {first} \(forward\)") as error:
         net.fit(x, TARGETS, seed=4, batch_size=N, epochs=1)
     assert (error.value.node, error.value.example) == (net.layers[0].neurons[11].id, first)
+
+
+def test_faults_are_named(request):
+    """`--faults 1000` for as many: each time the right node, example and sweep, and nothing has changed."""
+    for seed in range(request.config.getoption("faults")):
+        rng, kind = np.random.default_rng([7, seed]), KINDS[seed % len(KINDS)]
+        model, data, options, node, example, sweep = faulty(rng, kind)
+        model.evaluate(*data, *[()] * (len(data) < 2))  # compiled
+        before = model.graph.parameters.tobytes()
+        with pytest.raises(mlgraph.NonFiniteError) as error:
+            model.fit(*data, epochs=1, seed=seed, n_threads=int(rng.integers(1, 3)), **options)
+        found = error.value
+        assert (found.sweep, found.node, found.example) == (sweep, node, example), (seed, kind, str(found))
+        assert f": {model._name(node)} " in str(found), (seed, kind, str(found))
+        assert (f"in example {example} (" in str(found)) == (example >= 0), (seed, kind, str(found))
+        assert model.graph.parameters.tobytes() == before, (seed, kind)
+        if "step 0:" in str(found):
+            assert not any(vector.any() for vector in model.graph.storage.state.values()), (seed, kind)

@@ -1,8 +1,10 @@
 """Ctrl-C may strike between any two lines: what it strikes is then as it was before, or as it is afterwards."""
 
 import signal
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +141,49 @@ def test_other_threads_have_no_signals():
     thread.start()
     thread.join()
     assert done and np.isfinite(done[0].forward(X)).all()
+
+
+INTERRUPTED = """
+import faulthandler
+import signal
+import subprocess
+import numpy as np
+import mlgraph
+
+faulthandler.dump_traceback_later(60, exit=True)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+rng = np.random.default_rng(0)
+x, y = rng.integers(0, 256, (200_000, 200), np.uint8), rng.integers(0, 10, 200_000)
+net = mlgraph.Network(200)
+net.add_layer(300)
+net.add_layer(10, "softmax")
+for _ in range(3):
+    told = []
+    tell = lambda p: told or told.append(print("begun", flush=True))
+    try:
+        net.fit(x, y, epochs=1000, batch_size=4, learning_rate=0.001, callback=tell)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+scores = net.evaluate(x[:1000], y[:1000])
+assert np.isfinite(net.graph.parameters).all() and len(net.history.batch_loss) and scores["loss"] < 3, scores
+net.fit(x[:100], y[:100], epochs=1)
+print("usable", flush=True)
+"""
+
+
+def test_interruption():
+    """Ctrl-C ends a run within half a second, between two steps."""
+    seconds = []
+    with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as child:
+        try:
+            for _ in range(3):
+                assert child.stdout.readline() == "begun\n"
+                time.sleep(0.1)  # until it is in the midst of a sweep
+                begin = time.monotonic()
+                child.send_signal(signal.SIGINT)
+                assert child.stdout.readline() == "interrupted\n"
+                seconds.append(time.monotonic() - begin)
+            assert child.stdout.readline() == "usable\n"
+        finally:
+            child.kill()
+    assert min(seconds) < 0.5

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -262,139 +260,6 @@ def test_interrupt_before_the_first_step(run: Run, model: str, monkeypatch: pyte
     assert Path(model).read_bytes() == before
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
-
-PAIR = "expected N or A:B with integers from 1 to 1000000000"
-RATES = "expected X or A:B with positive finite numbers"
-SHARE = "expected a number from 0 to below 1"
-COUNT = "expected an integer from 1 to 1000000000"
-SIZES = "expected integers from 1 to 1000000000 such as 32 or 300,100, or none"
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        *(
-            ("--batch-size", value, PAIR)
-            for value in ("x", "", "0", "-1", "128:", ":8", "128:0", "1:2:3", "1.5", "nan")
-        ),
-        *(
-            ("--learning-rate", value, RATES)
-            for value in ("x", "", "0", "-0.1", "nan", "inf", "1e300", "0.1:", "0.1:nan")
-        ),
-        *(("--momentum", value, f"{SHARE}, in float32 too") for value in ("x", "1", "-0.1", "nan", "inf", "0.999999999")),
-        *(("--weight-decay", value, "expected a finite number from 0 on") for value in ("x", "-0.1", "nan", "inf", "1e39")),
-        *(("--dropout", value, SHARE) for value in ("x", "1", "1.0", "-1", "nan")),
-        *(("--weight-dropout", value, SHARE) for value in ("x", "1", "-1", "50%")),
-        *(("--epochs", value, COUNT) for value in ("x", "0", "-1", "1.5", "1000000001", "9" * 5000)),
-        *(
-            ("--hidden", value, SIZES)
-            for value in ("x", "0", "-3", "32,", ",", "32,0", "3.5", "32:16", "None", "9" * 30)
-        ),
-        *(("--threads", value, "expected an integer from 1 to 1024") for value in ("x", "0", "-1", "1025")),
-        *(("--seed", value, "expected an integer from 0 to 2**63 - 1") for value in ("x", "-1", "0.5", str(2**63))),
-        ("--activation", "softmax", "expected identity, relu, leaky_relu, sigmoid or tanh"),
-        ("--activation", "a\nb", "expected identity, relu, leaky_relu, sigmoid or tanh"),
-        ("--preset", "mlrust", "expected default, ml-rust or lenet-300-100"),
-        *(("--sparsity", value, SHARE) for value in ("x", "1", "-0.1", "90%")),
-        ("--method", "magnitude", "expected gradual, set or rigl"),
-    ],
-)
-def test_values_out_of_range(run: Run, option: str, value: str, message: str) -> None:
-    expected = f"mlgraph.mnist: error: argument {option}: {message}, got {value!r}\n"
-    assert run(f"{option}={value}") == (2, "", expected)
-    assert os.listdir() == []
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--epoch", "1"], "unrecognized arguments: --epoch 1"),  # no abbreviations: they break when options are added
-        (["train", "more"], "unrecognized arguments: more"),
-        (["--json", " "], "unrecognized arguments:  "),
-        (["--json", "evaluate", "m"], "unrecognized arguments: evaluate m (a command comes first)"),
-        (["train", "a\nb"], "unrecognized arguments: a b"),
-        (["--epochs"], "argument --epochs: expected one argument"),
-        (["--batch-size="], "argument --batch-size: expected N or A:B with integers from 1 to 1000000000, got ''"),
-        (["evaluat", "model.npz"], "argument COMMAND: expected train, evaluate, inspect or prune, got 'evaluat'"),
-        (["--hidden", "none", "--dropout", "0.5"], "argument --dropout: expected hidden layers to drop from, got none"),
-        (["--preset", "ml-rust", "--hidden", "none", "--weight-dropout", "0.1"],
-         "argument --weight-dropout: expected hidden layers to drop from, got none"),
-        (["inspect", "a", "--layer", "0", "--neuron", "0.1"], "argument --neuron: not allowed with argument --layer"),
-        (["--method", "set"], "argument --method: expected --sparsity with it, which says how much is cut, got none"),
-        (["--block", "4"], "argument --block: expected --sparsity with it, which says how much is cut, got none"),
-        (["evaluate"], "the following arguments are required: MODEL"),
-        (["evaluate", "a", "b"], "unrecognized arguments: b"),
-        (["evaluate", "a", "--epochs", "1"], "unrecognized arguments: --epochs 1"),
-        (["inspect"], "the following arguments are required: MODEL"),
-        (["inspect", "a", "--neuron", "3"], "argument --neuron: expected LAYER.INDEX such as 0.7, got '3'"),
-        (["inspect", "a", "--neuron", "0.-1"], "argument --neuron: expected LAYER.INDEX such as 0.7, got '0.-1'"),
-        (["inspect", "a", "--neuron", "0.1.2"], "argument --neuron: expected LAYER.INDEX such as 0.7, got '0.1.2'"),
-        (["inspect", "a", "--layer", "-1"], "argument --layer: expected an integer from 0 to 1000000000, got '-1'"),
-        (["prune", "a"], "the following arguments are required: --sparsity"),
-        (["prune", "a", "--sparsity", "1"], "argument --sparsity: expected a number from 0 to below 1, got '1'"),
-    ],
-)
-def test_mistaken_words(run: Run, words: list[str], message: str) -> None:
-    assert run(*words, data=None) == (2, "", f"mlgraph.mnist: error: {message}\n")
-
-
-@pytest.mark.parametrize("command", [[], ["evaluate", "trained/model.npz"]])
-@pytest.mark.usefixtures("model")
-def test_bad_data(run: Run, tmp_path: Path, command: list[str]) -> None:
-    folder = write_data(tmp_path / "bad")
-    (folder / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0")
-    missing = tmp_path / "missing"
-    for data, file in ((folder, folder / "t10k-labels-idx1-ubyte"), (missing, missing)):
-        result = run(*command, data=data)
-        assert (result.status, result.out) == (2, "")
-        assert result.err.startswith(f"mlgraph.mnist: error: argument --data: {file}: expected ")
-        assert len(result.err.splitlines()) == 1
-    assert not Path("mnist-run").exists()
-
-
-def test_out_is_checked_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlgraph.Network, "fit", lambda *args, **options: pytest.fail("training began"))
-    Path("file").touch()
-    result = run("--out", "file")
-    assert result == (2, "", "mlgraph.mnist: error: argument --out: cannot write to 'file': File exists\n")
-    result = run("--out", "file/folder")
-    assert result == (2, "", "mlgraph.mnist: error: argument --out: cannot write to 'file/folder': Not a directory\n")
-    Path("run/model.npz").mkdir(parents=True)
-    path = str(Path("run/model.npz"))
-    assert run("--out", "run") == (
-        2,
-        "",
-        f"mlgraph.mnist: error: argument --out: cannot write {path!r}: it is a folder\n",
-    )
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_out_is_read_only(run: Run) -> None:
-    Path("locked").mkdir(mode=0o500)
-    result = run("--out", "locked")
-    assert result == (2, "", "mlgraph.mnist: error: argument --out: cannot write to 'locked': Permission denied\n")
-
-
-# --- as a process -----------------------------------------------------------------------------------------------------
-
-
-def start(*words: object, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "mlgraph.mnist", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(mlgraph.__file__).parents[1])}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    return subprocess.Popen(command, **{**pipes, **options})
-
-
-def test_process(tmp_path: Path, data: Path) -> None:
-    process = start("--epochs", 1, "--data", data, "--no-plot", "--json", cwd=tmp_path)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
-    assert json.loads(out.splitlines()[-1])["test_accuracy"] > 0.3
-    assert (tmp_path / "mnist-run" / "model.npz").exists()
-
-
 def test_what_is_not_finite(run: Run) -> None:
     options = ["--hidden", "8", "--activation", "identity", "--learning-rate", 1e30, "--epochs", 2, "--batch-size", 4]
     raised = run(*options)
@@ -409,52 +274,6 @@ def test_what_is_not_finite(run: Run) -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert mnist.main(["--version"]) == 0
     assert capsys.readouterr() == (f"mlgraph {mlgraph.__version__}\n", "")
-
-
-def test_process_help() -> None:
-    process = start("--help")
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, "")
-    assert all(word in out for word in ("--hidden SIZES", "(default: 128:8)", "commands:", "  evaluate "))
-
-
-def test_process_is_quiet_when_nobody_reads(tmp_path: Path, data: Path) -> None:
-    process = start("--epochs", 3, "--data", data, "--no-plot", cwd=tmp_path)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    assert process.wait(timeout=60) == 141
-    assert process.stderr.read() == ""
-    process.stderr.close()
-
-
-@pytest.mark.skipif(os.name != "posix", reason="file descriptors of POSIX")
-@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
-def test_process_with_closed_streams(tmp_path: Path, data: Path, closed: tuple[int, ...]) -> None:
-    """As a service manager may start it."""
-    options = {"stdout": None, "stderr": None, "cwd": tmp_path}
-    for words in (("--epochs", 2, "--hidden", 4), ("evaluate", "mnist-run/model.npz"), ("inspect", "mnist-run/model.npz")):
-        process = start(*words, "--data", data, preexec_fn=lambda: [os.close(number) for number in closed], **options)
-        assert process.wait(timeout=60) == 0, words
-    written = sorted(file.name for file in (tmp_path / "mnist-run").iterdir())
-    assert written == ["history.json", "model.npz", "model.png", "training.png"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_process_is_interrupted(tmp_path: Path, data: Path) -> None:
-    def take_signals() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
-
-    process = start("--epochs", 20000, "--data", data, "--no-plot", cwd=tmp_path, preexec_fn=take_signals)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("epoch"):
-        pass
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.startswith("mlgraph.mnist: interrupted after ")
-    assert len(err.splitlines()) == 1
-    assert sorted(os.listdir(tmp_path / "mnist-run")) == ["history.json", "model.npz"]
 
 
 @pytest.mark.filterwarnings("default")
@@ -474,11 +293,3 @@ def test_data_of_zeros_and_ones(run: Run, tmp_path: Path) -> None:
         assert result.err.splitlines() == [
             "mlgraph.mnist: x: bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
         ]
-
-
-@pytest.mark.parametrize(
-    "words", [["train", "--data", ""], ["evaluate", ""], ["inspect", ""], ["prune", "", "--sparsity", "0.5"]]
-)
-def test_empty_paths(run: Run, words: list[str]) -> None:
-    result = run(*words, data=None)
-    assert (result.status, len(result.err.splitlines())) == (2, 1)

@@ -1,12 +1,6 @@
-"""Training, evaluating and predicting: what comes out, what is refused, what an interrupted run leaves."""
+"""Networks: how they are made, what training, evaluating and predicting give, what is refused."""
 
-import copy
 import pickle
-import signal
-import subprocess
-import sys
-import time
-import weakref
 from functools import partial
 
 import numpy as np
@@ -22,63 +16,7 @@ def softmax(z):
     return e / e.sum(axis=1, keepdims=True)
 
 
-# --- layers -------------------------------------------------------------------------------------------------------------
-
-
-def test_layers():
-    net = network()
-    assert repr(net) == "<Network 12-16-3: 240 edges>" and (net.n_edges, net.n_parameters) == (240, 259)
-    first, last = net.layers
-    assert repr(first) == "<Layer of 16 leaky_relu neurons>" and first.size == 16 and last.activation == "softmax"
-    assert first.weights.shape == (16, 12) and last.weights.shape == (3, 16)
-    np.testing.assert_array_equal(first.neurons[7].weights, first.weights[7])
-    assert first.neurons[7].sources == [net.graph[i] for i in range(12)] and last.neurons[2].sources == first.neurons
-    assert net.outputs == last.neurons and all(neuron.bias == 0 for neuron in first.neurons)
-    first.neurons[7].weights[3] = 9
-    assert net.layers[0].weights[7, 3] == 9
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_what_a_layer_is_assigned(bias):
-    """It changes the edges and biases that there are, and no other number."""
-    net = mlgraph.Network(12, seed=1)
-    net.add_layer(20, bias=bias)
-    net.add_layer(3, "softmax")
-    net.evaluate(FLOATS, Y)  # which lays the parameters out
-    first, last = net.layers
-    np.testing.assert_array_equal(first.biases, np.zeros(20) if bias else np.full(20, np.nan))
-    net.graph.prune(first.neurons[4].edges[2:5])
-    extra = net.graph.add_neuron(net.outputs[:1], weights=[7], bias=5)
-    net.graph.add_edge(net.graph[0], last.neurons[2], 9)
-    rest = [last.weights, last.biases]
-    for copied in rest:
-        with pytest.raises(ValueError, match="read-only"):
-            copied[0] = 1
-    weights, biases = np.random.default_rng(0).normal(size=(20, 12)), np.random.default_rng(1).normal(size=20)
-    first.weights, first.biases = weights, biases
-    there = np.ones((20, 12), bool)
-    there[4, 2:5] = False
-    np.testing.assert_array_equal(first.weights, np.where(there, np.float32(weights), 0))
-    np.testing.assert_array_equal(first.biases, np.float32(biases) if bias else np.full(20, np.nan))
-    np.testing.assert_array_equal(first.neurons[4].weights, np.float32(weights)[4][there[4]])
-    assert first.neurons[19].bias == (np.float32(biases[19]) if bias else None)
-    assert [last.weights.tolist(), last.biases.tolist()] == [rest[0].tolist(), rest[1].tolist()]
-    assert (extra.weights.tolist(), extra.bias, last.neurons[2].weights[0]) == ([7], 5, 9)
-    assert net.n_edges == 20 * 12 - 3 + 20 * 3 + 1
-
-
-def test_a_ticket_is_rewound():
-    """Surviving edges get their first weights back, in one assignment a layer."""
-    net = network()
-    first = copy.deepcopy(net)
-    net.fit(FLOATS, Y, epochs=2)
-    net.prune(0.5)
-    there = [layer.weights != 0 for layer in net.layers]
-    for layer, begun in zip(net.layers, first.layers, strict=True):
-        layer.weights, layer.biases = begun.weights, begun.biases
-    for layer, begun, edges in zip(net.layers, first.layers, there, strict=True):
-        np.testing.assert_array_equal(layer.weights, np.where(edges, begun.weights, 0))
-        np.testing.assert_array_equal(layer.biases, begun.biases)
+# --- making -------------------------------------------------------------------------------------------------------------
 
 
 def test_how_models_and_histories_look():
@@ -86,35 +24,6 @@ def test_how_models_and_histories_look():
     model = mlgraph.Model(g, [g.add_neuron(g.inputs(INPUTS))])
     assert repr(model) == "<Model of 12 inputs, 1 outputs, 12 edges: squared_error>"
     assert repr(model.fit(FLOATS, TARGETS[:, :1], epochs=2)) == "<History of 2 epochs, 4 batches>"
-
-
-def test_first_weights():
-    net = mlgraph.Network(300, seed=1)
-    layer = net.add_layer(400, bias=False)
-    assert abs(layer.weights.mean()) < 5e-4 and layer.weights.var() == pytest.approx(1 / (3 * 300), rel=0.02)
-    assert layer.neurons[0].bias is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"size": 0}, "size: expected an integer of at least 1, got 0"),
-        ({"size": 2.0}, "size: expected an integer of at least 1, got 2.0"),
-        ({"activation": "gelu"}, "activation: expected one of identity, .*, softmax, got 'gelu'"),
-        ({"dropout": 1}, "dropout: expected a number from 0 to below 1, got 1"),
-        ({"weight_dropout": -0.1}, "weight_dropout: expected a number from 0 to below 1, got -0.1"),
-        ({"activation": "softmax", "dropout": 0.5}, "dropout: expected 0 for a layer of probabilities"),
-    ],
-    ids=str,
-)
-def test_bad_layers(arguments, message):
-    net, same = network(), network()
-    with pytest.raises(ValueError, match=message):
-        net.add_layer(**{"size": 4, **arguments})
-    assert bits(net) == bits(same) and len(net.graph) == len(same.graph) and len(net.layers) == 2
-    assert bits(net) == bits(same)
-    net.add_layer(4), same.add_layer(4)
-    assert bits(net) == bits(same), "the random numbers of the next layer are as if nothing had been"
 
 
 @pytest.mark.parametrize("n_inputs", [0, 2.5, "3"])
@@ -128,6 +37,33 @@ def test_bad_networks(n_inputs):
 def test_a_network_needs_a_layer(use):
     with pytest.raises(ValueError, match="no layers yet: expected add_layer first"):
         use(mlgraph.Network(INPUTS))
+
+
+def test_what_a_network_was_made_with_is_not_assigned():
+    """It would look as if it had been changed, and be another network once saved."""
+    net = network()
+    for thing, name in ((net, "loss"), (net, "layers"), (net, "outputs"), *((net.layers[0], name) for name in (
+            "activation", "neurons", "size"))):  # fmt: skip
+        with pytest.raises(AttributeError, match=name):
+            setattr(thing, name, 0.5)
+    assert isinstance(net.layers, tuple)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: mlgraph.Network(3).add_layer(1, "softmax"),
+    lambda: (lambda g: mlgraph.Model(g, g.input(), loss="softmax_cross_entropy"))(mlgraph.Graph()),
+], ids=["Network", "Model"])  # fmt: skip
+def test_a_softmax_of_one_is_refused(make):
+    """It is always certain, right, and learns nothing."""
+    with pytest.raises(ValueError, match=": expected 2 or more for a softmax, got 1; for one yes or no there "):
+        make()
+
+
+def test_a_model_from_a_pickle_protects_its_outputs():
+    net = pickle.loads(pickle.dumps(network()))
+    assert net.graph.protected() == network().graph.protected()
+    with pytest.raises(ValueError, match="expected neurons that are no outputs of a model"):
+        net.outputs[0].prune()
 
 
 # --- values -------------------------------------------------------------------------------------------------------------
@@ -194,6 +130,21 @@ def test_logits_from_an_iterator():
     g = mlgraph.Graph()
     model = mlgraph.Model(g, iter(g.inputs(3)), "softmax_cross_entropy")
     assert model.predict([[0, 2, 1]]) == [1] and model.predict_proba([[0, 0, 0]]).shape == (1, 3)
+
+
+def test_bytes_of_zeros_and_ones():
+    """Whoever means 0 and 1 hears of it; who has an image that is nearly black does not."""
+    net, bits = network(), (X > 127).astype(np.uint8)
+    for function in (partial(net.fit, epochs=1), net.evaluate):
+        with pytest.warns(UserWarning, match=r"^x: bytes are read as byte / 255, and all of these are 0 or 1; astype") as told:
+            function(bits, Y)
+        assert [warning.filename for warning in told] == [__file__]
+    for fine in (X, 2 * bits, 0 * bits, bits.astype(np.float32), bits > 0):
+        net.fit(fine, Y, epochs=1)
+    net.draw(bits[0], Y[0])
+    bright = np.concatenate([bits] * 40)
+    bright[7] = 255  # of which a schedule sees a sample
+    net.fit(bright, np.tile(Y, 40), epochs=1, sparsify=mlgraph.RigL(0.5))
 
 
 # --- learning -----------------------------------------------------------------------------------------------------------
@@ -275,6 +226,13 @@ def test_momentum_begins_anew():
     assert bits(net) == bits(other)
 
 
+def test_no_state_of_another_optimizer_is_left():
+    net = network()
+    net.fit(X, Y, epochs=1, optimizer="adam")
+    net.fit(X, Y, epochs=1, momentum=0.0)
+    assert not net.graph.storage.state
+
+
 # --- what is not finite -------------------------------------------------------------------------------------------------
 
 
@@ -290,164 +248,3 @@ def test_no_weight_hides_behind_a_zero(sweep, value):
     for data in (X, FLOATS):
         np.testing.assert_allclose(net.forward(data), want[plan.slot[net._outputs]].T, rtol=1e-5, atol=1e-6)
         assert np.isnan(net.forward(data)).any(axis=1).all()
-
-
-# --- interruption -------------------------------------------------------------------------------------------------------
-
-INTERRUPTED = """
-import faulthandler
-import signal
-import numpy as np
-import mlgraph
-
-faulthandler.dump_traceback_later(60, exit=True)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-rng = np.random.default_rng(0)
-x, y = rng.integers(0, 256, (200_000, 200), np.uint8), rng.integers(0, 10, 200_000)
-net = mlgraph.Network(200)
-net.add_layer(300)
-net.add_layer(10, "softmax")
-for _ in range(3):
-    told = []
-    tell = lambda p: told or told.append(print("begun", flush=True))
-    try:
-        net.fit(x, y, epochs=1000, batch_size=4, learning_rate=0.001, callback=tell)
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
-scores = net.evaluate(x[:1000], y[:1000])
-assert np.isfinite(net.graph.parameters).all() and len(net.history.batch_loss) and scores["loss"] < 3, scores
-net.fit(x[:100], y[:100], epochs=1)
-print("usable", flush=True)
-"""
-
-
-def test_interruption():
-    """Ctrl-C ends a run within half a second, between two steps."""
-    seconds = []
-    with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as child:
-        try:
-            for _ in range(3):
-                assert child.stdout.readline() == "begun\n"
-                time.sleep(0.1)  # until it is in the midst of a sweep
-                begin = time.monotonic()
-                child.send_signal(signal.SIGINT)
-                assert child.stdout.readline() == "interrupted\n"
-                seconds.append(time.monotonic() - begin)
-            assert child.stdout.readline() == "usable\n"
-        finally:
-            child.kill()
-    assert min(seconds) < 0.5
-
-
-def test_what_a_network_was_made_with_is_not_assigned():
-    """It would look as if it had been changed, and be another network once saved."""
-    net = network()
-    for thing, name in ((net, "loss"), (net, "layers"), (net, "outputs"), *((net.layers[0], name) for name in (
-            "activation", "neurons", "size"))):  # fmt: skip
-        with pytest.raises(AttributeError, match=name):
-            setattr(thing, name, 0.5)
-    assert isinstance(net.layers, tuple)
-
-
-@pytest.mark.parametrize("name", ["dropout", "weight_dropout"])
-def test_dropout_is_assigned_between_runs(name, tmp_path):
-    """As if the network had been made with it; a saved one has it."""
-    net, other = network(), network(**{name: 0.5})
-    with pytest.raises(ValueError, match=f"{name}: expected a number from 0 to below 1, got 1.5"):
-        setattr(net.layers[0], name, 1.5)
-    if name == "dropout":
-        with pytest.raises(ValueError, match=r"dropout: expected 0 for a layer of probabilities, got 0\.5"):
-            net.layers[-1].dropout = 0.5
-    net.predict(X)
-    net.layers[0].neurons[1].edges[2].prune()
-    setattr(net.layers[0], name, 0.5)
-    net.undo()  # the edit before it
-    net.save(tmp_path / "model.npz")
-    saved = mlgraph.load(tmp_path / "model.npz")
-    histories = [one.fit(X, Y, epochs=2, batch_size=30, seed=3).batch_loss.tolist() for one in (net, other, saved)]
-    assert histories[0] == histories[1] == histories[2] and getattr(saved.layers[0], name) == 0.5
-    setattr(other.layers[0], name, 0)
-    assert other.fit(X, Y, epochs=2, batch_size=30, seed=3).batch_loss.tolist() != net.fit(
-        X, Y, epochs=2, batch_size=30, seed=3
-    ).batch_loss.tolist()
-
-    def during(_):
-        with pytest.raises(RuntimeError, match=f"^{name}: expected a network that is not being trained, got one that is"):
-            setattr(net.layers[0], name, 0.1)
-
-    net.fit(X, Y, epochs=1, callback=during)
-    assert getattr(net.layers[0], name) == 0.5
-
-
-@pytest.mark.parametrize("make", [
-    lambda: mlgraph.Network(3).add_layer(1, "softmax"),
-    lambda: (lambda g: mlgraph.Model(g, g.input(), loss="softmax_cross_entropy"))(mlgraph.Graph()),
-], ids=["Network", "Model"])  # fmt: skip
-def test_a_softmax_of_one_is_refused(make):
-    """It is always certain, right, and learns nothing."""
-    with pytest.raises(ValueError, match=": expected 2 or more for a softmax, got 1; for one yes or no there "):
-        make()
-
-
-def test_bytes_of_zeros_and_ones():
-    """Whoever means 0 and 1 hears of it; who has an image that is nearly black does not."""
-    net, bits = network(), (X > 127).astype(np.uint8)
-    for function in (partial(net.fit, epochs=1), net.evaluate):
-        with pytest.warns(UserWarning, match=r"^x: bytes are read as byte / 255, and all of these are 0 or 1; astype") as told:
-            function(bits, Y)
-        assert [warning.filename for warning in told] == [__file__]
-    for fine in (X, 2 * bits, 0 * bits, bits.astype(np.float32), bits > 0):
-        net.fit(fine, Y, epochs=1)
-    net.draw(bits[0], Y[0])
-    bright = np.concatenate([bits] * 40)
-    bright[7] = 255  # of which a schedule sees a sample
-    net.fit(bright, np.tile(Y, 40), epochs=1, sparsify=mlgraph.RigL(0.5))
-
-
-def test_a_model_from_a_pickle_protects_its_outputs():
-    net = pickle.loads(pickle.dumps(network()))
-    assert net.graph.protected() == network().graph.protected()
-    with pytest.raises(ValueError, match="expected neurons that are no outputs of a model"):
-        net.outputs[0].prune()
-
-
-def test_no_state_of_another_optimizer_is_left():
-    net = network()
-    net.fit(X, Y, epochs=1, optimizer="adam")
-    net.fit(X, Y, epochs=1, momentum=0.0)
-    assert not net.graph.storage.state
-
-
-def test_a_layer_has_no_other_attributes():
-    net = mlgraph.Network(2, seed=0)
-    layer = net.add_layer(3)
-    with pytest.raises(AttributeError):
-        layer.weight = np.zeros((3, 2))
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        assert pickle.loads(pickle.dumps(net, protocol)).layers[0].weights.tolist() == layer.weights.tolist()
-    assert copy.deepcopy(layer).weights.tolist() == layer.weights.tolist() and weakref.ref(layer)() is layer
-
-
-def test_a_mask():
-    """It says where edges are, not where weights are not zero; to assign it is one edit."""
-    net = mlgraph.Network(8, seed=0)
-    net.add_layer(6, "tanh")
-    net.add_layer(2)
-    layer, weights = net.layers[0], net.layers[0].weights
-    assert layer.mask.all() and layer.mask.shape == (6, 8)
-    two_of_four = np.argsort(np.argsort(-np.abs(weights.reshape(6, 2, 4)), axis=2), axis=2).reshape(6, 8) < 2
-    layer.mask = two_of_four
-    np.testing.assert_array_equal(layer.weights, np.where(two_of_four, weights, 0))
-    np.testing.assert_array_equal(layer.mask, two_of_four)
-    assert net.n_edges == 24 + 12 and all(len(neuron.sources) == 4 for neuron in layer.neurons)
-    layer.mask = ~two_of_four
-    assert not layer.weights.any() and layer.mask.sum() == 24 and (layer.mask != two_of_four).all()
-    net.undo()
-    np.testing.assert_array_equal(layer.weights, np.where(two_of_four, weights, 0))
-    net.layers[1].mask = np.eye(2, 6, 3, dtype=bool)  # others lead nowhere now, but are there
-    assert net.n_edges == 2 + 2 * 4 and layer.mask.sum() == 24
-    layer.mask = two_of_four.tolist()
-    assert layer.mask.sum() == 24 and not layer.mask.flags.writeable
-    with pytest.raises(ValueError, match="mask: expected a path to every output of a model"):
-        net.layers[1].mask = np.zeros((2, 6), bool)
-    assert net.n_edges == 10

@@ -1,10 +1,11 @@
-"""What is not finite reaches no parameter: what becomes of such a step, by each policy; random faults are named right."""
+"""What is not finite reaches no parameter: what becomes of such a step, by each policy."""
 
 import itertools
 
 import numpy as np
 import pytest
 from editable import everything
+from faulty import OPTIMIZERS
 from overflowing import FLOATS, RNG, TARGETS, N, X, Y, bits, is_finite, network, one_neuron
 
 import mlgraph
@@ -18,7 +19,6 @@ def history(model):
 
 # --- a step is taken, or it is not ------------------------------------------------------------------------------------------
 
-OPTIMIZERS = {"sgd": {"momentum": 0.0}, "momentum": {"momentum": 0.9}, "adam": {"optimizer": "adam"}}
 MODELS = {
     "dense": lambda: network(), "sparse rows": lambda: network(width=5), "thin": lambda: network(dropout=0.5),
     "dropped edges": lambda: network(weight_dropout=0.4), "wide": lambda: network(width=300),
@@ -285,129 +285,6 @@ def test_a_history_says_what_was_left_out():
     assert repr(net.fit(SPOILT, Y, epochs=1, on_nonfinite="disconnect")).endswith(", 1 neurons cut>")
 
 
-# --- faults -----------------------------------------------------------------------------------------------------------------
-
-WEIGHT, INPUT, BIAS, ADJOINT, SUM, RATE, ALONE, EXP, SQRT = (
-    "weight", "input", "bias", "adjoint", "sum", "rate", "alone", "exp", "sqrt"
-)  # fmt: skip
-
-
-def faulty_network(rng, kind):
-    """A network, data and options with which one neuron, in one example if that can be told, is not finite."""
-    p, a, b, q = rng.integers(2, 40), rng.integers(2, 40), rng.integers(2, 40), rng.integers(1, 5)
-    n = int(rng.integers(60, 120)) if kind == SUM else int(rng.integers(2, 150))
-    net = mlgraph.Network(int(p), seed=int(rng.integers(100)))
-    activation = "identity" if kind in (ADJOINT, SUM, RATE, ALONE) else str(rng.choice(["identity", "leaky_relu", "relu"]))
-    for size in (a, b, q):
-        net.add_layer(int(size), activation if size is not q else "identity", bias=kind == BIAS)
-    one, two, three = ([neuron.weights for neuron in layer.neurons] for layer in net.layers)
-    for row in [*one, *two, *three]:
-        row *= np.float32(0.1)
-    j, m, c, e = rng.integers(a), rng.integers(b), rng.integers(p), int(rng.integers(n))
-    x = rng.random((n, p)).astype(np.float32) * (rng.random((n, p)) < rng.choice([0.2, 1]))
-    y = np.zeros((n, q), np.float32)
-    layer, neuron, sweep = 0, j, "forward"
-    options = {"learning_rate": 0.0, "batch_size": n, **OPTIMIZERS[str(rng.choice(["sgd", "momentum", "adam"]))]}
-    if kind in (ADJOINT, SUM, ALONE):  # Adam squares what else is large
-        options |= {"optimizer": "sgd"}
-    x[:, c] = 0
-    for row in one:
-        row[c] = 0
-    if kind == WEIGHT and rng.random() < 0.5:
-        # Only in that example the source is not zero.
-        layer, neuron = 1, m
-        one[j][:] = 0
-        one[j][c], x[e, c] = 10, 1
-        for row in two:
-            row[j] = 0
-        two[m][j] = 3e38
-    elif kind == WEIGHT:
-        one[j][c], x[e, c] = 3e38, 10
-    elif kind == INPUT:
-        one[j][c], x[e, c] = 100, 1e38
-    elif kind == BIAS:
-        # A byte is at most 1: the weight is finite, the bias as well, their sum is not.
-        x = np.rint(x * 255).astype(np.uint8)
-        one[j][c], x[e, c] = 3e38, 255
-        net.layers[0].neurons[j].bias = 3e38
-        for row in two:
-            row[j] = 0
-    elif kind == ADJOINT and rng.random() < 0.5:
-        layer, neuron, sweep = 1, m, "backward"
-        two[m][:] = 0
-        three[0][m], y[e, 0] = 1e27, 1e15
-    elif kind == ADJOINT:
-        sweep = "backward"
-        one[j][:] = 0
-        for row in two:
-            row[j] = 0
-        two[m][j], three[0][m], y[e, 0] = 1e27, 1, 1e15
-    else:
-        sweep = "update"
-        one[j][:] = 0
-        for row in two:
-            row[j] = 0
-        three[0][m], y[:, 0] = 1, 5
-        if kind == SUM:
-            two[m][j], x[:, c] = 1e9, 1e30
-        elif kind == ALONE:
-            two[m][j], x[e, c] = 1e20, 1e30
-        else:
-            two[m][j], x[:, c] = 1e5, 1
-            options |= {"learning_rate": 1e35, "momentum": float(rng.choice([0, 0.9])), "optimizer": "sgd"}
-    if sweep != "update" and options.get("optimizer") != "adam" and rng.random() < 0.5:
-        options["batch_size"] = int(rng.integers(1, n + 1))
-    return net, (x, y), options, net.layers[layer].neurons[neuron].id, e if kind not in (SUM, RATE) else -1, sweep
-
-
-def faulty_graph(rng, kind):
-    """Neurons with sources of their own, one of which an operation cannot bear in one example."""
-    g, n = mlgraph.Graph(), int(rng.integers(2, 100))
-    x = g.inputs(int(rng.integers(3, 10)))
-    some = [[x[i] for i in rng.permutation(len(x))[:3]] for _ in range(9)]
-    wide = [g.add_neuron(sources, "sigmoid", weights=rng.normal(size=3)) for sources in some]
-    c, e, k = rng.integers(len(x)), int(rng.integers(n)), rng.integers(6)
-    own = [g.add_neuron([x[c], *wide[:i]], weights=[0, *[0.1] * i], bias=1.0) for i in range(1, 7)]
-    own[k].weights[0] = 1
-    data = rng.random((n, len(x)))
-    operation = mlgraph.exp if kind == EXP else mlgraph.sqrt
-    ends = [operation(neuron) for neuron in own]
-    model = mlgraph.Model(g, ends, loss=mlgraph.sum(*ends))
-    data[:, c], value = 0, own[k].id
-    if kind == EXP:
-        data[e, c], node, sweep = 1000, ends[k].id, "forward"
-    else:
-        data[:, c] = 1e-3
-        data[e, c] = -g.compile(own[k])(data)[e, 0] + 1e-3  # the neuron is 0 there
-        data = data.astype(np.float32)
-        for _ in range(50):
-            data[e, c] -= g.compile(own[k])(data)[e, 0]
-        node, sweep = value, "backward"
-        if g.compile(own[k])(data)[e, 0] != 0:
-            own[k].weights[1:], own[k].bias, data[e, c] = 0, 0.0, 0
-    options = {"learning_rate": 0.0, "batch_size": int(rng.integers(1, n + 1)), "momentum": float(rng.choice([0, 0.9]))}
-    return model, (data,), options, node, e, sweep
-
-
-def test_faults_are_named(request):
-    """`--faults 1000` for as many: each time the right node, example and sweep, and nothing has changed."""
-    kinds = [WEIGHT, INPUT, BIAS, ADJOINT, SUM, RATE, ALONE, EXP, SQRT]
-    for seed in range(request.config.getoption("faults")):
-        rng, kind = np.random.default_rng([7, seed]), kinds[seed % len(kinds)]
-        model, data, options, node, example, sweep = (faulty_graph if kind in (EXP, SQRT) else faulty_network)(rng, kind)
-        model.evaluate(*data, *[()] * (len(data) < 2))  # compiled
-        before = model.graph.parameters.tobytes()
-        with pytest.raises(mlgraph.NonFiniteError) as error:
-            model.fit(*data, epochs=1, seed=seed, n_threads=int(rng.integers(1, 3)), **options)
-        found = error.value
-        assert (found.sweep, found.node, found.example) == (sweep, node, example), (seed, kind, str(found))
-        assert f": {model._name(node)} " in str(found), (seed, kind, str(found))
-        assert (f"in example {example} (" in str(found)) == (example >= 0), (seed, kind, str(found))
-        assert model.graph.parameters.tobytes() == before, (seed, kind)
-        if "step 0:" in str(found):
-            assert not any(vector.any() for vector in model.graph.storage.state.values()), (seed, kind)
-
-
 def test_losses_of_both_infinities_have_no_mean_and_no_warning():
     """A graph without parameters learns nothing, and is told what its losses are."""
     g = mlgraph.Graph()
@@ -435,41 +312,3 @@ def test_a_run_that_cuts_nothing_leaves_the_last_edit_to_undo(policy):
     net.fit(X, Y, epochs=1, momentum=1 - 1e-9, on_nonfinite=policy)  # no step is certain to be finite
     net.undo()
     assert net.n_edges == n + 1
-
-
-@pytest.mark.parametrize("momentum", [0, 0.9, 1 - 1e-9])  # with the last no step is certain to be finite: each is taken alone
-def test_weights_decay_however_steps_are_taken(momentum):
-    net = network()
-    for layer in net.layers:
-        layer.biases = np.arange(layer.size) + 1.0
-    before = [(layer.weights, layer.biases) for layer in net.layers]
-    net.fit(X, Y, epochs=3, batch_size=len(X), momentum=momentum, learning_rate=1e-30, weight_decay=1e29)
-    for layer, (weights, biases) in zip(net.layers, before, strict=True):
-        np.testing.assert_allclose(layer.weights, weights * 0.9**3, rtol=1e-6, atol=1e-29)
-        np.testing.assert_array_equal(layer.biases, biases)
-
-
-def test_what_is_infinite_does_not_decay_into_no_number():
-    """A relu that nothing can switch on."""
-    g = mlgraph.Graph()
-    x = g.input()
-    off, on = (g.add_neuron([x], "relu", weights=[w]) for w in (-np.inf, 1.0))
-    model = mlgraph.Model(g, g.add_neuron([off, on], weights=[1.0, 1.0]))
-    model.fit(np.ones((8, 1)), np.ones(8), epochs=1, batch_size=8, momentum=0, learning_rate=0.1, weight_decay=5)
-    assert off.weights[0] == -np.inf and on.weights[0] < 1
-
-
-def test_parameters_that_are_nodes_do_not_decay():
-    """Though a neuron written out in them runs as one."""
-    g = mlgraph.Graph()
-    x = g.inputs(3)
-    weights = [g.parameter(w) for w in (1.0, 2.0, 3.0)]
-    out = mlgraph.sum(*(w * s for w, s in zip(weights, x, strict=True)))
-    beside = g.add_neuron(x, weights=[1.0, 2.0, 3.0])
-    model = mlgraph.Model(g, [out, beside, g.parameter(4.0) * x[0]])
-    before = g.get_parameters()
-    model.fit(np.zeros((8, 3)), np.zeros((8, 3)), epochs=1, batch_size=8, learning_rate=0.1, weight_decay=5, momentum=0)
-    assert {ins.decays for _, ins in model._engine("loss").plan.trained} == {0, 1}
-    moved = g.get_parameters() / np.where(before, before, 1)
-    assert beside.weights.tolist() == [0.5, 1.0, 1.5] and [w.value for w in weights] == [1.0, 2.0, 3.0]
-    assert sorted(moved[before != 0].tolist()) == [0.5] * 3 + [1.0] * 4

@@ -1,0 +1,76 @@
+"""The program as a process of its own: its output, closed streams, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlgraph
+
+
+def start(*words: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mlgraph.mnist", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(mlgraph.__file__).parents[1])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    return subprocess.Popen(command, **{**pipes, **options})
+
+
+def test_process(tmp_path: Path, data: Path) -> None:
+    process = start("--epochs", 1, "--data", data, "--no-plot", "--json", cwd=tmp_path)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out.splitlines()[-1])["test_accuracy"] > 0.3
+    assert (tmp_path / "mnist-run" / "model.npz").exists()
+
+
+def test_process_help() -> None:
+    process = start("--help")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert all(word in out for word in ("--hidden SIZES", "(default: 128:8)", "commands:", "  evaluate "))
+
+
+def test_process_is_quiet_when_nobody_reads(tmp_path: Path, data: Path) -> None:
+    process = start("--epochs", 3, "--data", data, "--no-plot", cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file descriptors of POSIX")
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_process_with_closed_streams(tmp_path: Path, data: Path, closed: tuple[int, ...]) -> None:
+    """As a service manager may start it."""
+    options = {"stdout": None, "stderr": None, "cwd": tmp_path}
+    for words in (("--epochs", 2, "--hidden", 4), ("evaluate", "mnist-run/model.npz"), ("inspect", "mnist-run/model.npz")):
+        process = start(*words, "--data", data, preexec_fn=lambda: [os.close(number) for number in closed], **options)
+        assert process.wait(timeout=60) == 0, words
+    written = sorted(file.name for file in (tmp_path / "mnist-run").iterdir())
+    assert written == ["history.json", "model.npz", "model.png", "training.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_process_is_interrupted(tmp_path: Path, data: Path) -> None:
+    def take_signals() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
+
+    process = start("--epochs", 20000, "--data", data, "--no-plot", cwd=tmp_path, preexec_fn=take_signals)
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("epoch"):
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("mlgraph.mnist: interrupted after ")
+    assert len(err.splitlines()) == 1
+    assert sorted(os.listdir(tmp_path / "mnist-run")) == ["history.json", "model.npz"]
