@@ -21,7 +21,7 @@ from mlgraph import ops
 from mlgraph.array_types import Float32
 from mlgraph.checks import MOST, float_array, number, one_of, optional_name, plain, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources
-from mlgraph.storage import PANEL, Storage, extend
+from mlgraph.storage import Storage, extend
 from mlgraph.turns import adds_nodes, graphs, locked
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
 
@@ -180,12 +180,8 @@ class Graph:
         ids = ids_of_sources(self, sources).tolist()
         code = NEURON + _activation(activation)
         w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
-        b = 0.0 if bias is None else number("bias", bias)
-        at = self.storage.grow(len(ids) + (bias is not None))
-        self.storage.vector[at : at + len(ids)] = w
-        if bias is not None:
-            self.storage.vector[at + len(ids)] = b
-        record = self.storage.append(at, 1, at + len(ids) if bias is not None else -1, len(ids))
+        b = None if bias is None else number("bias", bias)
+        record = self.storage.add_row(w, b)
         neuron = Neuron(self, self._append(code, ids, record))
         edited(self, neuron.id, record)
         return neuron
@@ -231,23 +227,11 @@ class Graph:
         b = None if given is None else float_array("biases", given, (n,))
         if n == 0:
             raise ValueError("weights: expected at least one neuron, got none")
-        panels = -(-n // PANEL)
-        at = self.storage.grow(panels * PANEL * (len(ids) + (b is not None)), align=PANEL)
-        block = self.storage.vector[at : at + panels * PANEL * len(ids)].reshape(panels, len(ids), PANEL)
-        for p in range(panels):
-            rows = w[p * PANEL : (p + 1) * PANEL]
-            block[p, :, : len(rows)] = rows.T
-        k = np.arange(n)
-        first = at + k // PANEL * (PANEL * len(ids)) + k % PANEL
-        bias_at = np.full(n, -1)
-        if b is not None:
-            bias_at = at + panels * PANEL * len(ids) + k
-            self.storage.vector[bias_at] = b
-        node, record = len(self._code), self.storage.extend(first, PANEL, bias_at, len(ids))
+        node, record = len(self._code), self.storage.add_panels(w, b)
         extend(self._code, np.full(n, code))
         extend(self._start, np.full(n, len(self._pool)))
         extend(self._count, np.full(n, len(ids)))
-        extend(self._data, record + k)
+        extend(self._data, record + np.arange(n))
         extend(self._born, np.full(n, self.edits))
         extend(self._pool, ids)
         self.edits += 1

@@ -101,6 +101,36 @@ class Storage:
             extend(column, values)
         return first
 
+    def add_row(self, weights: Float32, bias: float | None) -> int:
+        """Lay out the weights of a neuron side by side, and behind them its bias; the number of its record."""
+        n = len(weights)
+        at = self.grow(n + (bias is not None))
+        self.vector[at : at + n] = weights
+        if bias is not None:
+            self.vector[at + n] = bias
+        return self.append(at, 1, -1 if bias is None else at + n, n)
+
+    def add_panels(self, weights: Float32, biases: Float32 | None) -> int:
+        """Lay out neurons that share their sources as a dense block has them; the number of the first record.
+
+        Parameters
+        ----------
+        weights : float32, shape (neurons, sources)
+        biases : float32, shape (neurons,), or None
+        """
+        n, arity = weights.shape
+        panels, k = -(-n // PANEL), np.arange(n)
+        at = self.grow(panels * PANEL * (arity + (biases is not None)), align=PANEL)
+        end = at + panels * PANEL * arity
+        block = self.vector[at:end].reshape(panels, arity, PANEL)
+        for p in range(panels):
+            rows = weights[p * PANEL : (p + 1) * PANEL]
+            block[p, :, : len(rows)] = rows.T
+        if biases is not None:
+            self.vector[end : end + n] = biases
+        first = at + k // PANEL * (PANEL * arity) + k % PANEL
+        return self.extend(first, PANEL, np.full(n, -1) if biases is None else end + k, arity)
+
     def weights_of(self, record: int, n: int) -> Float32:
         """The first `n` weights of a record; a writable view."""
         at, stride = self.weights[record], self.stride[record]
