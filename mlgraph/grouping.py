@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Ids, Ints, Mask
@@ -63,7 +62,7 @@ def group(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> Groups:
     lead = lead[order]
     ends[:-1] |= lead[1:] != lead[:-1]
     stops = np.flatnonzero(ends) + 1
-    alike = np.repeat(stops, np.diff(stops, prepend=0)) - np.arange(len(nodes))
+    alike = np.repeat(stops, np.diff(np.append(0, stops))) - np.arange(len(nodes))
     return Groups(nodes[order], first, np.diff(bounds), dense, alike.astype(np.int32))
 
 
@@ -90,24 +89,37 @@ def _keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> tuple[Ints, I
     detail[at] += 2 * found + has_bias
     which = np.empty(len(neurons), np.int64)
     _topology.same_lists(low.start[neurons], low.count[neurons], low.pool, which)
-    key = (which * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
-    _, one, inverse, size = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+    several = int(detail.max()) + 1
+    alike = (kind[at] - NEURON) * several + detail[at]
+    _, one, inverse, size = np.unique(
+        which * (len(ops.ACTIVATIONS) + 1) * several + alike, return_index=True, return_inverse=True, return_counts=True
+    )
     size = size[inverse]
-    read = _columns_read(low, neurons[which], size >= DENSE_FROM)
-    n_inputs = np.count_nonzero(low.code[low.order] == INPUT)
-    few = size < DENSE_BESIDE
-    rows = (0 < read) & (read < n_inputs) & (few | (2 * read > n_inputs))
-    # Beside many others few are better rows, which all together may be filled.
-    beside = (low.level[neurons] * (len(ops.ACTIVATIONS) + 1) + kind[at] - NEURON) * (int(detail.max()) + 1) + detail[at]
-    _, of, total = np.unique(beside, return_inverse=True, return_counts=True)
-    rows |= few & (2 * size < total[of])
-    shape[at] = np.where((size >= DENSE_FROM) & ~rows, which, -1)
+    shape[at] = -1
+    if size.max() >= DENSE_FROM:
+        beside = low.level[neurons] * (len(ops.ACTIVATIONS) + 1) * several + alike
+        shape[at] = np.where(_are_dense(low, neurons[which], size, beside), which, -1)
     lead = nodes.copy()
     lead[at] = neurons[one[inverse]]
     return kind, shape, detail, lead
 
 
-def _columns_read(low: Lowered, lead: Ids, some: npt.NDArray[np.bool_]) -> Ints:
+def _are_dense(low: Lowered, lead: Ids, size: Ints, beside: Ints) -> Mask:
+    """Which neurons are dense blocks.
+
+    Of each: one that has its list, how many have it, and a key that is equal for those that it stands beside.
+    """
+    read = _columns_read(low, lead, size >= DENSE_FROM)
+    n_inputs = np.count_nonzero(low.code[low.order] == INPUT)
+    few = size < DENSE_BESIDE
+    rows = (0 < read) & (read < n_inputs) & (few | (2 * read > n_inputs))
+    # Beside many others few are better rows, which all together may be filled.
+    _, of, total = np.unique(beside, return_inverse=True, return_counts=True)
+    rows |= few & (2 * size < total[of])
+    return np.asarray((size >= DENSE_FROM) & ~rows)
+
+
+def _columns_read(low: Lowered, lead: Ids, some: Mask) -> Ints:
     """How many columns of the data `some` neurons read that read nothing else; `lead`: one that has the list of each."""
     lists, where = np.unique(lead[some], return_inverse=True)
     n = low.count[lists].astype(np.int64)

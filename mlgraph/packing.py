@@ -14,6 +14,9 @@ from mlgraph.lowering import gather, runs
 from mlgraph.storage import PANEL, extend
 from mlgraph_ext import _topology
 
+SMALL = 1024
+"""Elements that may be out of use however few are in use."""
+
 
 class Lists(NamedTuple):
     """Lists of sources, each once: where that of each node begins, int64, and what they hold, int32."""
@@ -108,7 +111,8 @@ def in_use(graph: Graph) -> int:
 
 def pack(graph: Graph, *, most: float = 1.0) -> None:
     """Pack the storage if what is not in use is more than `most` times what is."""
-    if len(graph._pool) + graph.storage.used <= (1 + most) * in_use(graph) + 1024:
+    there = len(graph._pool) + graph.storage.used
+    if there <= SMALL or there <= (1 + most) * in_use(graph) + SMALL:  # to count is most of the work of a small edit
         return
     new = packed(graph, np.arange(len(graph)))
     start, pool = type(graph._start)("q", new.start.tobytes()), type(graph._pool)("i", new.pool.tobytes())

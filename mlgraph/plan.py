@@ -177,7 +177,7 @@ class Plan:
         self.slot = np.full(len(low.code), -1, np.int32)
         self.slot[self.node] = np.arange(len(self.node))
         self.slot = self.slot[low.same]
-        self.program = np.tile(np.array(Instruction(0, 0, 0, 0), np.int64), (len(groups.first), 1))
+        self.program = np.array([Instruction(0, 0, 0, 0)], np.int64).repeat(len(groups.first), axis=0)
         self._index: list[Ids] = []
         self._index_length = 0
         self._reader = np.full(len(self.node), -1)  # the one block that reads a slot; -1 none yet, -2 not one block alone
@@ -308,8 +308,9 @@ class Plan:
     @cached_property
     def trained(self) -> list[tuple[int, Instruction]]:
         """Number and instruction of everything that has parameters."""
-        with_parameters = np.isin(self.program[:, 0], [KINDS["parameter"], KINDS["dense"], KINDS["rows"]])
-        return [(i, Instruction(*self.program[i].tolist())) for i in np.flatnonzero(with_parameters).tolist()]
+        kind = self.program[:, 0]
+        trained = np.flatnonzero((kind == KINDS["parameter"]) | (kind == KINDS["dense"]) | (kind == KINDS["rows"]))
+        return [(i, Instruction(*self.program[i].tolist())) for i in trained.tolist()]
 
     def rows(self, ins: Instruction) -> Rows:
         """What the neurons of an instruction of rows read."""
@@ -386,7 +387,7 @@ class Plan:
         keys = [(low & 0xFFFF).astype(np.uint16)] + ([(low >> 16).astype(np.uint16)] if low.max() > 0xFFFF else [])
         order = np.lexsort(keys)
         slots = slots[edges[order]]
-        firsts = np.flatnonzero(np.diff(slots, prepend=-1)).astype(np.int32)
+        firsts = np.flatnonzero(np.append(True, slots[1:] != slots[:-1])).astype(np.int32)
         single = ~in_quads(alike)[neurons[order]]
         begin = np.append(0, np.cumsum(single))[np.append(firsts, len(slots))].astype(np.int32)
         pairs = np.column_stack([edges[order], neurons[order]])[single].reshape(-1)
