@@ -100,8 +100,8 @@ def number(what: str, value: Any) -> float:
     return result
 
 
-def real_array(what: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
-    """An array of real numbers of any type; TypeError if `value` is none."""
+def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> npt.NDArray[Any]:
+    """An array of real numbers of any type; TypeError if `value` is none, which says by what `cast` it may become one."""
     if type(value) is not np.ndarray and np.ma.is_masked(value):
         raise TypeError(f"{what}: expected numbers, got an array that masks some of them")
     try:
@@ -110,7 +110,7 @@ def real_array(what: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
         raise TypeError(f"{what}: expected an array of numbers, got rows of different lengths") from None
     if array.dtype.kind not in "buif":
         got = f"an array of {array.dtype}" if array.ndim else shown(value)
-        hint = "; astype(float) may make them numbers" if array.ndim and array.dtype == object else ""
+        hint = f"; {cast} may make them numbers" if array.ndim and array.dtype == object else ""
         raise TypeError(f"{what}: expected numbers, got {got}{hint}")
     return array if array.flags.aligned else array.copy()
 

@@ -201,13 +201,14 @@ class Engine:
         values, adjoints : sequence of int
             Nodes whose values or adjoints are wanted, by place in `order`.
         highest : int64, shape (examples,), optional
-            Filled with the place in `values` of the highest value, which are then not handed back themselves.
+            Filled with the place in `values` of the highest value, -1 where one is NaN; they are not handed back themselves.
         n_threads : int, optional
 
         Returns
         -------
         bad : int
-            -1, or the step that was not taken, because something is not finite or not certain to stay below the limit.
+            -1, or the step that was not taken, because something is not finite or not certain to stay below the limit; or
+            the first example without a highest value.
         values, adjoints : float32, shape (len(order), nodes), or None
 
         Raises

@@ -63,8 +63,9 @@ def fit(
         Labels, integers of shape (examples,), or targets of shape (examples, outputs), which are taken as they are, bytes
         too: where `x` are images and `y` the same, divide `y` by 255. Nothing where the loss is a node.
         Targets of the binary cross-entropy are from 0 to 1, those of the softmax at least 0: the probabilities of the
-        classes, or the weight of an example in place of the 1 of its label. By the squared error several outputs learn
-        labels as 1 for the output of the label and 0 for all others.
+        classes, or the weight of an example in place of the 1 of its label. (To weigh questions of yes or no, learn them as two
+        classes. Accuracies do not weigh: an example without weight counts in them as one of the first class.) By the squared
+        error several outputs learn labels as 1 for the output of the label and 0 for all others.
     epochs : int
     batch_size : int or (int, int)
         From and to: after every batch it moves with p^2, where p is the share of the training that is done. The gradient is
@@ -110,7 +111,8 @@ def fit(
         Go on from the checkpoint, if there is one, with the graph and parameters in it; its data and arguments must be
         those given here. The result is that of a run that was never interrupted, to the bit on the same kind of
         processor, but for `History.epoch_seconds`. What a callback did to the graph is in the checkpoint, but not what `undo`
-        would take back: edit and undo at one event, or within `one_edit`.
+        would take back: edit and undo at one event, or within `one_edit`. (To train on after the end, load the model in it and
+        begin another run.)
     n_threads : int, optional
         As many as the machine has and the work is worth by default. The result is the same to the bit for any number.
 

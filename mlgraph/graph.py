@@ -630,8 +630,8 @@ class Graph:
         Parameters
         ----------
         parameters : bool
-            Whether what was trained or assigned meanwhile is taken back too: all weights, biases and values of parameters,
-            and the optimizer's state. They are copied for that.
+            Whether what was trained or assigned meanwhile is taken back too, and what is until `undo`: all weights, biases and
+            values of parameters, which of them are frozen, and the optimizer's state. They are copied for that.
 
         Examples
         --------

@@ -70,7 +70,7 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
     if isinstance(y, tuple) and not y and n:
         raise ValueError(f"{what}: expected labels or targets of {n} examples, got none")
     try:
-        array = real_array(what, y)
+        array = real_array(what, y, "astype(int) or astype(float)")
     except TypeError:
         if any(isinstance(label, str) for label in np.ravel(np.asarray(y, object))[:1]):
             hint = "np.unique(y, return_inverse=True) numbers them" if what == "y" else "number them as those that are learnt"

@@ -48,7 +48,7 @@ class Model:
         of -t log p. Binary: each output z is a question of its own, whose answer t is 0, 1 or between; the loss of an example
         is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for 1 and -log(1 - sigmoid(z)) for 0. The
         squared error is the sum of (output - target)^2. A node is its own loss. The loss of a batch is the mean over its
-        examples.
+        examples. The cross-entropies add the nodes that they take to the graph, for each model anew.
 
     Attributes
     ----------
@@ -211,7 +211,8 @@ class Model:
 
         What is left has other numbers there, in the same order; a layer has fewer neurons, or is gone with the last of them
         (one of probabilities keeps all of its own). The copy computes the same, shares nothing with this model, and has no
-        history. Its `sparsity` is that of the neurons that it has.
+        history. Its `sparsity` is that of the neurons that it has. (Attributes of one's own come along as `copy.deepcopy` has
+        them: nodes among them are then of a whole copy of this graph, and not of the compact one.)
         """
         from mlgraph.packing import compacted
 
@@ -268,18 +269,30 @@ class Model:
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """The likeliest class of each example, int64 of shape (examples,); parameters as for `forward`.
 
-        For the binary cross-entropy 1 where yes is likelier, else 0, of shape (examples,) for one output and (examples,
-        outputs) for several. Where the loss is no cross-entropy, what `forward` returns.
+        For the binary cross-entropy 1 where yes is likelier, else 0, and where the loss is no cross-entropy what `forward`
+        returns: of shape (examples,) for one output and (examples, outputs) for several.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `forward`; and if an output is NaN, where classes or answers are asked for.
         """
-        if self.loss == "binary_cross_entropy":
-            answers = (self.forward(x, n_threads=n_threads) > 0).astype(np.int64)
-            return answers[:, 0] if len(self._outputs) == 1 else answers
-        if not self._probabilities:
-            return self.forward(x, n_threads=n_threads)
-        examples = self._examples(x, "outputs")
-        highest = np.empty(len(examples), np.int64)
-        self._run("outputs", examples, values=self._outputs, highest=highest, n_threads=n_threads)
-        return highest
+        predicted: npt.NDArray[Any]
+        unclear = -1
+        if self.loss == "softmax_cross_entropy":
+            examples = self._examples(x, "outputs")
+            predicted = np.empty(len(examples), np.int64)
+            unclear, *_ = self._run("outputs", examples, values=self._outputs, highest=predicted, n_threads=n_threads)
+        else:
+            values = self.forward(x, n_threads=n_threads)
+            predicted = values[:, 0] if len(self._outputs) == 1 else values
+            if self.loss == "binary_cross_entropy":
+                are_nan = np.isnan(values).any(axis=1)
+                unclear = int(np.argmax(are_nan)) if are_nan.any() else -1
+                predicted = (predicted > 0).astype(np.int64)
+        if unclear >= 0:
+            raise ValueError(f"predict: expected outputs that are numbers, got nan for example {unclear}; forward shows them")
+        return predicted
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> dict[str, float]:
         """Mean loss over the examples and, where `y` are of classes or answers to binary questions, accuracy as a fraction.
@@ -518,7 +531,7 @@ class Model:
     fit = fit
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
+        """Write the model to one file, all of it but its history, or nothing; `mlgraph.load` reads it.
 
         Raises
         ------

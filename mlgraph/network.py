@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,10 @@ class Layer(Freezable):
     def neurons(self) -> Sequence[Neuron]:
         """Views of the neurons; for a layer of probabilities those that give the logits."""
         return [Neuron(self.graph, i) for i in self._ids]
+
+    def __iter__(self) -> Iterator[Neuron]:
+        """The same, so that a layer stands for its neurons where some are expected: ``graph.prune(layer)``."""
+        return iter(self.neurons)
 
     @property
     def weights(self) -> Float32:
@@ -260,6 +264,9 @@ class Network(Model):
         size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}
         fits = fitting.get(activation, ("squared_error",))
+        wanted = dict(zip(CROSS_ENTROPIES, fitting, strict=True)).get(str(loss), activation)
+        if wanted != activation:
+            raise ValueError(f"activation: expected {wanted}, which {loss} goes with, got {activation}")
         loss = fits[0] if loss is None else one_of(f"loss after {activation}", loss, fits)
         check_classes("size", loss, size)
         bias = truth("bias", bias)

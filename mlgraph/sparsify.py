@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from functools import partial
+from inspect import ismethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -121,6 +122,10 @@ class Acting:
     ) -> None:  # fmt: skip
         if not isinstance(schedule, Schedule):
             raise TypeError(f"sparsify: expected a schedule of mlgraph.sparsify or None, got {type(schedule).__name__}")
+        missing = [field.name for field in fields(schedule) if not hasattr(schedule, field.name)]
+        if missing:
+            how = "of a @dataclass(frozen=True, repr=False), or of an __init__ that calls super().__init__"
+            raise TypeError(f"sparsify: expected a schedule {how}, got {type(schedule).__name__} without {missing[0]}")
         schedule.check(model)
         self._schedule = schedule.over(epochs)
         self._model, self._examples, self._seed, self._n_threads = model, examples, seed, n_threads
@@ -180,7 +185,7 @@ class GradualPruning(Schedule):
         As for `Model.prune`.
     by : "magnitude", "saliency", "random" or callable
         As for `Model.prune`; the saliency is that of 1,024 of the examples, others each time. A checkpoint knows a function by
-        its name, any other callable by its repr.
+        its name, a method by its object's repr as well, any other callable by its own: give the class a ``__repr__``.
     block : int
         As for `Model.prune`.
     """
@@ -303,7 +308,8 @@ def _named(value: Any) -> str:
         given = [*map(_named, value.args), *(f"{name}={_named(v)}" for name, v in value.keywords.items())]
         return f"partial({', '.join([_named(value.func), *given])})"
     name = getattr(value, "__qualname__", None)
-    return repr(value) if name is None else f"{value.__module__}.{name}"
+    of = f" of {value.__self__!r}" if ismethod(value) else ""
+    return repr(value) if name is None else f"{value.__module__}.{name}{of}"
 
 
 def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:

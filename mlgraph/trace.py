@@ -62,7 +62,7 @@ class Trace:
         Returns
         -------
         float32, shape (examples,)
-            A view.
+            A view. 0 for what the loss does not read, as probabilities: a cross-entropy begins with the logits.
 
         Raises
         ------

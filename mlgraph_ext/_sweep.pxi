@@ -244,7 +244,7 @@ def run(
     -------
     int
         -1, or the number of the step (from 0) that was not taken, and at which the run stopped: something is not finite, or
-        not certain to stay below the limit.
+        not certain to stay below the limit. Where `highest` is asked for, the first example that has none, for it has a NaN.
     """
     cdef Run r
     cdef int64_t most = 0, i
@@ -306,4 +306,8 @@ def run(
     free(r.taken)
     free(r.bounds)
     free(r.sweeping)
+    if highest is not None:
+        for i in range(highest.shape[0]):
+            if highest[i] < 0:
+                return i
     return r.bad_step

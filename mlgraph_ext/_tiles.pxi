@@ -271,7 +271,7 @@ cdef void hand_back(
 cdef void find_highest(
     const int64_t* row, int64_t n, const float* slots, const int32_t* wanted, int64_t n_wanted, int64_t* out,
 ) noexcept nogil:
-    """out[example] = which of the wanted slots is highest; the first of equals, or the first NaN, as numpy has it."""
+    """out[example] = which of the wanted slots is highest, the first of equals; -1 if one is NaN."""
     cdef float best[LANES]
     cdef int32_t arg[LANES]
     cdef const float* z
@@ -288,7 +288,7 @@ cdef void find_highest(
             arg[lane] = j if higher else arg[lane]
             best[lane] = z[lane] if higher else best[lane]
     for lane in range(n):
-        out[row[lane]] = arg[lane]
+        out[row[lane]] = arg[lane] if best[lane] == best[lane] else -1
 
 
 cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:

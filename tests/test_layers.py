@@ -19,7 +19,8 @@ def test_layers():
     assert first.weights.shape == (16, 12) and last.weights.shape == (3, 16)
     np.testing.assert_array_equal(first.neurons[7].weights, first.weights[7])
     assert first.neurons[7].sources == [net.graph[i] for i in range(12)] and last.neurons[2].sources == first.neurons
-    assert net.outputs == last.neurons and all(neuron.bias == 0 for neuron in first.neurons)
+    assert net.outputs == last.neurons == list(last) and all(neuron.bias == 0 for neuron in first)
+    assert net.trace(X, nodes=first).values.shape == (len(X), 16)
     first.neurons[7].weights[3] = 9
     assert net.layers[0].weights[7, 3] == 9
 

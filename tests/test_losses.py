@@ -46,6 +46,26 @@ def test_one_question_has_one_answer_an_example(sweep):
     assert net.predict(X).shape == (90,) and net.predict_proba(X).shape == net.forward(X).shape == (90, 1)
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize(("last", "loss"), [("softmax", None), ("sigmoid", "binary_cross_entropy"), ("identity", None)])
+def test_a_prediction_that_is_no_number_is_refused(sweep, outputs, last, loss):
+    """Where it would be a class or an answer; a number may be NaN."""
+    net = mlgraph.Network(6, seed=0)
+    net.add_layer(max(outputs, 2) if last == "softmax" else outputs, last, loss=loss)
+    x = X[:70].copy()
+    x[40, 2] = np.inf  # which is a number, and so are the outputs
+    z = net.forward(x)
+    expected = {"softmax": z.argmax(axis=1), "sigmoid": (z > 0).astype(np.int64), "identity": z}[last]
+    np.testing.assert_array_equal(net.predict(x), expected[:, 0] if expected.shape[1:] == (1,) else expected)
+    x[[41, 60], 3] = np.nan
+    if last == "identity":
+        assert np.isnan(net.predict(x)).reshape(70, outputs).all(axis=1).nonzero()[0].tolist() == [41, 60]
+        return
+    with pytest.raises(ValueError, match=r"^predict: expected outputs that are numbers, got nan for example 41; forward shows"):
+        net.predict(x)
+    assert net.predict(x[:41]).shape[0] == 41
+
+
 def test_of_one_question_it_is_that_of_two_classes(sweep):
     """Of which one has the logit 0."""
     g = mlgraph.Graph()
@@ -105,7 +125,11 @@ def test_what_is_no_answer(y, message):
 
 
 @pytest.mark.parametrize(("activation", "loss", "message"), [
-    ("tanh", "binary_cross_entropy", "loss after tanh: expected one of squared_error, got 'binary_cross_entropy'"),
+    ("tanh", "binary_cross_entropy", "activation: expected sigmoid, which binary_cross_entropy goes with, got tanh"),
+    ("identity", "softmax_cross_entropy", "activation: expected softmax, which softmax_cross_entropy goes with, got identity"),
+    ("softmax", "binary_cross_entropy", "activation: expected sigmoid, which binary_cross_entropy goes with, got softmax"),
+    ("tanh", "hinge", "loss after tanh: expected one of squared_error, got 'hinge'"),
+    ("tanh", 3, "loss after tanh: expected one of squared_error, got 3"),
     ("softmax", "squared_error", "loss after softmax: expected one of softmax_cross_entropy, got 'squared_error'"),
     ("sigmoid", "hinge", "loss after sigmoid: expected squared_error or binary_cross_entropy, got 'hinge'"),
 ])  # fmt: skip

@@ -290,13 +290,17 @@ def test_what_a_network_does_not_have(run: Run, model: str, words: list[object],
     assert result.err.startswith(f"mlgraph.mnist: error: {message}")
 
 
-def test_weights_that_are_no_numbers_are_not_pruned(run: Run, model: str) -> None:
+def test_weights_that_are_no_numbers_are_not_pruned_and_predict_nothing(run: Run, model: str) -> None:
     net = mlgraph.load(model)
     net.layers[0].neurons[2].weights[3] = np.nan
     net.save("nan.npz")
-    result = run("prune", "nan.npz", "--sparsity", 0.5)
-    assert (result.status, len(result.err.splitlines())) == (2, 1)
-    assert result.err.startswith("mlgraph.mnist: error: argument MODEL: nan.npz has weights or biases that are no numbers")
+    for words, message in (
+        (["prune", "nan.npz", "--sparsity", 0.5], "nan.npz has weights or biases that are no numbers"),
+        (["evaluate", "nan.npz"], "nan.npz: predict: expected outputs that are numbers, got nan for example 0"),
+    ):
+        result = run(*words)
+        assert (result.status, len(result.err.splitlines())) == (2, 1)
+        assert result.err.startswith(f"mlgraph.mnist: error: argument MODEL: {message}")
 
 
 def test_inspect_files_that_are_no_networks(run: Run, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_columns_that_only_the_loss_reads_may_be_missing():
     x, target, other = g.inputs(3)
     out = g.add_neuron([x], weights=[2.0])
     model = mlgraph.Model(g, out, loss=(out - target) ** 2)
-    assert model.predict([[1, 7, 7], [2, 7, 7]]).tolist() == model.forward([[1], [2]]).tolist() == [[2], [4]]
+    assert model.predict([[1, 7, 7], [2, 7, 7]]).tolist() == model.forward([[1], [2]])[:, 0].tolist() == [2, 4]
     for n in (0, 2, 4):
         with pytest.raises(ValueError, match=rf"^x: expected shape \(examples, 3\), got \(2, {n}\)"):
             model.predict(np.ones((2, n)))

@@ -123,7 +123,7 @@ def test_a_node_is_its_own_loss():
     assert model.evaluate(data, ()) == {"loss": 5.0} and model.loss == "node"
     model.fit(data, epochs=200, learning_rate=0.05, momentum=0.0)
     assert p.value == pytest.approx(3, rel=1e-5)
-    np.testing.assert_allclose(model.predict(data), [[3], [3]], rtol=1e-5)
+    np.testing.assert_allclose(model.predict(data), [3, 3], rtol=1e-5)
 
 
 def test_logits_from_an_iterator():

@@ -298,6 +298,15 @@ def test_a_schedule_of_ones_own():
     net.fit(X, Y, sparsify=Plain(0.5), **OPTIONS)
     assert net.sparsity == pytest.approx(0.5, abs=1e-3) and len(some.sources) == 24
 
+    class Bare(Plain):
+        def __init__(self):
+            pass
+
+    before = net.graph.get_parameters().tobytes()
+    with pytest.raises(TypeError, match=r"^sparsify: expected a schedule of a @dataclass.* got Bare without sparsity$"):
+        net.fit(X, Y, sparsify=Bare(), **OPTIONS)
+    assert net.graph.get_parameters().tobytes() == before
+
 
 def test_a_schedule_ends_a_run():
     """As a callback does: what was learnt until then stays."""
@@ -370,6 +379,18 @@ def test_a_criterion_is_known_by_its_name():
     assert len(set(shown)) == 3 and not any("0x" in text for text in shown)
     assert f"by=partial({__name__}.by_target, 1, sign=-1)" in shown[1]
     assert eval(repr(RigL(0.5, updates=3))) == RigL(0.5, updates=3)
+
+
+def test_a_criterion_that_is_a_method_is_known_by_its_object():
+    @dataclass
+    class By:
+        sign: int
+
+        def target(self, edges):
+            return self.sign * edges.target
+
+    shown = [repr(GradualPruning(0.5, by=By(sign).target)) for sign in (1, -1, 1)]
+    assert shown[0] == shown[2] != shown[1] and "By.target of " in shown[0] and "sign=-1" in shown[1]
 
 
 def test_another_schedule_is_another_run(tmp_path):

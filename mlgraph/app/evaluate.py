@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 import mlgraph
+from mlgraph.app.arguments import Failure
 from mlgraph.app.common import OK, add_common_options, check_fit, count, describe, finite, load_data, load_model
 from mlgraph.app.learning import MODEL
 
@@ -29,7 +30,10 @@ def run(args: argparse.Namespace) -> int:
     check_fit(net, data, args.model)
 
     test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
-    predicted = net.predict(data.test_x, n_threads=args.threads)
+    try:
+        predicted = net.predict(data.test_x, n_threads=args.threads)
+    except ValueError as error:  # of weights that are not finite, or too large
+        raise Failure(f"argument MODEL: {args.model}: {error}") from None
     n_classes = net.layers[-1].size
     confusion = np.zeros((n_classes, n_classes), np.int64)  # rows: what it is, columns: what it was taken for
     np.add.at(confusion, (data.test_y, predicted), 1)
