@@ -140,7 +140,8 @@ class Checkpoint:
         for name, digest in self._digests.items():
             # The model may also be the one that the checkpoint holds.
             if digests.get(name) != digest and not (name == "model" and digest == _model_digest(model)):
-                return f"another {name}" if name == "model" else f"other {name}"
+                parts = "its nodes, edges, dropout, parameters at the beginning, or what is frozen"
+                return f"another model: {parts}" if name == "model" else f"other {name}"
 
         ends = [(m.graph.n_inputs, m._outputs, m._loss_nodes, m._probabilities) for m in (model, self._model)]
         require(ends[0] == ends[1], "checkpoint: expected the inputs, outputs and loss of the model, got others")

@@ -73,7 +73,7 @@ def test_resume_with_other_options(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     for words, message in (
         (["--epochs", 4], "epochs 3; got 4"),
         (["--seed", 1], "seed 0; got 1"),
-        (["--hidden", 7], "another model"),
+        (["--hidden", 7], "another model: its nodes, edges, dropout, parameters at the beginning, or what is frozen"),
     ):
         path = Path("mnist-run/checkpoint.npz")
         expected = f"mlgraph.mnist: error: argument --resume: checkpoint: {path} belongs to another run, with {message}\n"
