@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.graph import NEURON, PARAMETER, Graph
-from mlgraph.lowering import runs, topological
+from mlgraph.topology import runs, topological
 
 
 class Edges(NamedTuple):
@@ -95,7 +95,7 @@ def wiring(graph: Graph, neurons: Ids | None = None, places: tuple[Ints, Ints] |
     start, count, pool = graph.topology()
     if neurons is None:
         neurons = np.flatnonzero(graph.codes >= NEURON).astype(np.int32)
-    record = np.array(graph._data, np.int64)[neurons]
+    record = graph.records[neurons]
     at, stride = (column[record] for column in places or graph.storage.places[:2])
     n = count[neurons]
     source = pool[runs(start[neurons], np.ones_like(stride), n, len(pool))]
@@ -116,9 +116,14 @@ def neurons(graph: Graph) -> Neurons:
     start, count, pool = graph.topology()
     _, order = topological(graph, start, count, pool)
     node = order[graph.alive()[order] & (graph.codes[order] >= NEURON)]
-    bias = np.array(graph.storage.bias, np.int64)[np.array(graph._data, np.int64)[node]]
+    bias = bias_places(graph, node)
     values = np.where(bias < 0, np.float32(0), graph.storage.vector[bias])
     return Neurons(node, np.array(ops.ACTIVATIONS)[graph.codes[node] - NEURON], values)
+
+
+def bias_places(graph: Graph, nodes: npt.NDArray[Any] | slice) -> Ints:
+    """Where the biases of neurons or parameters stand, -1 where there is none."""
+    return np.asarray(np.array(graph.storage.bias, np.int64)[graph.records[nodes]])
 
 
 def parameter_places(graph: Graph, nodes: int | None = None) -> Ints | Ids:
@@ -127,7 +132,7 @@ def parameter_places(graph: Graph, nodes: int | None = None) -> Ints | Ids:
     Weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases.
     """
     owner = np.flatnonzero(graph.codes[:nodes] >= PARAMETER)
-    record = np.array(graph._data, np.int64)[owner]
+    record = graph.records[owner]
     n = np.where(graph.codes[owner] >= NEURON, graph.counts[owner], 1)
     at, stride, bias = (column[record] for column in graph.storage.places)
     return np.concatenate([runs(at, stride, n, graph.storage.used), bias[bias >= 0]])

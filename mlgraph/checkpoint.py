@@ -24,14 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks
-from mlgraph.arrays import parameter_places
+from mlgraph.arrays import bias_places, parameter_places
 from mlgraph.checks import shown
 from mlgraph.engine import STATE
 from mlgraph.graph import PARAMETER, Graph
-from mlgraph.lowering import gather
 from mlgraph.model import Model
 from mlgraph.modelfile import TEMPORARY, ModelFileError, contents, followed, read, require, save
 from mlgraph.storage import FROZEN
+from mlgraph.topology import gather
 from mlgraph.training import History, RunState
 
 FORMAT = 4
@@ -52,7 +52,7 @@ class Checkpoint:
     Parameters
     ----------
     path : path
-    every : number
+    every : float
         Seconds between two writes, at least.
     model : Model
         As the run begins, or as a checkpoint of it holds it.
@@ -69,7 +69,7 @@ class Checkpoint:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        every: Any,
+        every: float,
         model: Model,
         n: int,
         state: RunState,
@@ -82,7 +82,7 @@ class Checkpoint:
         # Beside what a link leads to, which may be on another disk.
         there = followed(self.path)
         self.previous = there.with_name(f"{there.name}.previous")
-        self._every, self._model, self._n, self._state = float(every), model, n, state
+        self._every, self._model, self._n, self._state = every, model, n, state
         self._arguments = json.loads(json.dumps(arguments))
         self._digests = {"model": _model_digest(model), **{name: _digest(arrays) for name, arrays in data.items()}}
         self._validated = bool(data.get("validation data"))
@@ -143,8 +143,9 @@ class Checkpoint:
                 parts = "its nodes, edges, dropout, parameters at the beginning, or what is frozen"
                 return f"another model: {parts}" if name == "model" else f"other {name}"
 
-        ends = [(m.graph.n_inputs, m._outputs, m._loss_nodes, m._probabilities) for m in (model, self._model)]
-        require(ends[0] == ends[1], "checkpoint: expected the inputs, outputs and loss of the model, got others")
+        ends = [(m._outputs, m._loss_nodes, m._probabilities) for m in (model, self._model)]
+        added = model.graph.n_inputs - self._model.graph.n_inputs  # by a callback
+        require(ends[0] == ends[1] and added >= 0, "checkpoint: expected the inputs, outputs and loss of the model, got others")
 
         epoch, step, taken, seconds = (what.get(name) for name in ("epoch", "step", "taken", "seconds"))
         counts = all(type(count) is int and 0 <= count < 2**62 for count in (epoch, step, taken))
@@ -260,14 +261,13 @@ def _model_digest(model: Model) -> str:
     text = json.dumps({name: value for name, value in header.items() if name not in ("format", "names")})
     graph, codes = model.graph, model.graph.codes
     start, counts, pool = graph.topology()
-    data = np.array(graph._data)
     constants, inputs = np.array(graph._constants), np.array(graph._inputs)
     sources = gather(pool, start, counts)
-    has_bias = np.array(graph.storage.bias, np.int64)[data[codes >= PARAMETER]] >= 0
+    has_bias = bias_places(graph, np.flatnonzero(codes >= PARAMETER)) >= 0
     places = parameter_places(graph)
     weights, biases = np.split(places, [len(places) - np.count_nonzero(has_bias)])
     numbers = [graph.parameters[weights], has_bias, graph.parameters[biases]]
     if FROZEN in graph.storage.state:
         frozen = graph.storage.state_vector(FROZEN, fresh=False)
-        numbers += [frozen[weights], frozen[biases]]
-    return _digest([np.frombuffer(text.encode(), np.uint8), codes, counts, data, sources, constants, inputs, *numbers])
+        numbers += [frozen[weights], frozen[biases]] if frozen[places].any() else []
+    return _digest([np.frombuffer(text.encode(), np.uint8), codes, counts, graph.records, sources, constants, inputs, *numbers])

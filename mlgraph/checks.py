@@ -42,12 +42,17 @@ def whole(what: str, value: Any, least: int = 1, most: int | None = MOST) -> int
     return int(value)
 
 
+def real(what: str, value: Any, expected: str, least: float, most: float) -> float:
+    """`value` as a float; ValueError if it is no number, a truth value, or not from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not least <= value <= most:  # type: ignore[operator]
+        raise ValueError(f"{what}: expected {expected}, got {shown(value)}")
+    return float(value)
+
+
 def share(what: str, value: Any, *, all: bool = False) -> float:
     """`value` as a float; ValueError if it is no number from 0 to below 1, or to 1 if it may be `all`."""
-    is_share = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= 1  # type: ignore[operator]
-    if not is_share or (value == 1 and not all):
-        raise ValueError(f"{what}: expected a number from 0 to {'' if all else 'below '}1, got {shown(value)}")
-    return float(value)
+    most = 1.0 if all else float(np.nextafter(1.0, 0.0))
+    return real(what, value, f"a number from 0 to {'' if all else 'below '}1", 0.0, most)
 
 
 def truth(what: str, value: Any) -> bool:

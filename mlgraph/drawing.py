@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,9 @@ from mlgraph.examples import Examples
 from mlgraph.formula import formula
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.ids import id_of, ids_of
-from mlgraph.lowering import gather, topological
 from mlgraph.modelfile import write_atomically
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
+from mlgraph.topology import gather, topological
 from mlgraph.trace import trace
 from mlgraph.views import Node
 
@@ -46,6 +46,15 @@ BANDS = 8
 
 LONGEST = 28  # characters of a line in a box
 SYMBOLS = {"add": "+", "sub": "−", "mul": "×", "div": "÷", "neg": "−", "pow": "^", "identity": "="}
+
+
+class Options(TypedDict, total=False):
+    """What `draw` takes, of a graph and of a node; `Drawing` says what it is."""
+
+    x: npt.ArrayLike | None
+    values: Mapping[Any, float] | None
+    adjoints: Mapping[Any, float] | None
+    limit: int
 
 
 class Drawing:

@@ -20,9 +20,9 @@ from mlgraph.checks import float_array, plain
 from mlgraph.graph import CONSTANT, NEURON, CycleError, Graph
 from mlgraph.ids import ids_of
 from mlgraph.interrupts import uninterrupted
-from mlgraph.lowering import is_live, topological
 from mlgraph.packing import Lists, pack, shared_lists
 from mlgraph.storage import FROZEN, PANEL, extend, write
+from mlgraph.topology import is_live, topological
 from mlgraph.views import Edge, Neuron, Node
 
 
@@ -238,9 +238,10 @@ def _check(graph: Graph, who: str, start: Ints, count: Ids, pool: Ids) -> Mask:
         _, order = topological(graph, start, count, pool)
     except CycleError as error:
         raise CycleError(f"{who}: {error}") from None
-    live = is_live(graph.codes, start, count, pool, order) > 0
-    for i in sorted(graph.protected()):
-        if not live[i]:
+    live = is_live(graph.codes, start, count, pool, order)
+    outputs = graph.protected()
+    for i in sorted(outputs):
+        if not live[i] and graph._needed_for(outputs)[i]:
             name = plain(graph[i].name)
             raise ValueError(f"{who}: expected a path to every output of a model, got what would cut off {name}")
     return live
@@ -275,8 +276,8 @@ def _rewire(
         if len(old.source):
             before[name].take(new.place, out=values, mode="clip")
         values[added] = fresh[name][added] if name in fresh else 0
-    record = np.array(graph._data, np.int64)[new.neurons]
-    most_before = np.array(graph.storage.made, np.int64)[record]
+    record = graph.records[new.neurons]
+    most_before = graph.storage.made_with(record)
     weights, start = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
     with uninterrupted():
         extend(graph._pool, lists.pool)  # the last that takes memory: before it nothing has changed
@@ -299,21 +300,24 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
     with graph.lock:
         around, last = graph._open, graph._last
         kept = values(graph) if parameters else None
-        mine = graph._open = Edit([], len(graph), len(graph.storage), graph.edits, kept)
+        mine = Edit([], len(graph), len(graph.storage), graph.edits, kept)
         try:
+            graph._open = mine
             yield
+            with uninterrupted():
+                graph._last = mine._replace(edits=graph.edits)
+                if around is not None:
+                    around.changes.extend(mine.changes)
+                graph._open = around
         except BaseException:
-            graph._open = None
-            take_back(graph, mine)
-            is_last = last is not None and last.edits == mine.edits and len(graph) == mine.nodes
-            graph._last = last._replace(edits=graph.edits) if last and is_last else None
+            with uninterrupted():
+                if graph._open is mine:  # and not over, with a Ctrl-C that waited until then
+                    graph._open = None
+                    take_back(graph, mine)
+                    is_last = last is not None and last.edits == mine.edits and len(graph) == mine.nodes
+                    graph._last = last._replace(edits=graph.edits) if last and is_last else None
+                    graph._open = around
             raise
-        else:
-            graph._last = mine._replace(edits=graph.edits)
-            if around is not None:
-                around.changes.extend(mine.changes)
-        finally:
-            graph._open = around
 
 
 def edited(graph: Graph, nodes: int, records: int, changes: Iterable[Rewired | Activated] = ()) -> None:
@@ -383,13 +387,15 @@ def take_back(graph: Graph, edit: Edit) -> None:
             _forget(graph, edit.nodes, edit.records)
         if edit.values is not None:
             storage, places = graph.storage, parameter_places(graph, edit.nodes)
-            for name in storage.state.keys() - edit.values.keys():
+            storage.freeze(places, False)
+            for name in storage.state.keys() - edit.values.keys() - {FROZEN}:
                 # There was none then: whoever trains the graph goes on from zeros.
                 del storage.state[name]
-                if graph._is_training and name != FROZEN:
+                if graph._is_training:
                     storage.state_vector(name, fresh=True)
             for name, given in edit.values.items():
                 (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
+    pack(graph)  # of added neurons only the room is left
 
 
 def _forget(graph: Graph, nodes: int, records: int) -> None:
@@ -402,7 +408,7 @@ def _forget(graph: Graph, nodes: int, records: int) -> None:
     gone = np.flatnonzero(np.array(graph._pool, np.int32) >= nodes)
     write(graph._pool, gone, np.zeros(len(gone), np.int32))
     del graph._inputs[sum(i < nodes for i in graph._inputs) :]
-    constants = np.array(graph._data, np.int64)[graph.codes == CONSTANT]
+    constants = graph.records[graph.codes == CONSTANT]
     del graph._constants[constants.max(initial=-1) + 1 :]
     graph._names = {node: name for node, name in graph._names.items() if node < nodes}
     for model in graph._models:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from operator import is_
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.array_types import Float32, Ints
+from mlgraph.array_types import Flags, Float32, Ids, Ints
 from mlgraph.examples import Examples
 from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
@@ -20,6 +21,8 @@ from mlgraph.plan import LANES, Instruction, Plan
 from mlgraph.storage import FROZEN, PANEL, aligned
 from mlgraph.threads import threads_for
 from mlgraph.units import unit_floats, units_of
+
+Nodes = Sequence[int] | Ids
 
 LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4, "binary_cross_entropy": 5}
 """Losses, as the kernels number them."""
@@ -37,7 +40,7 @@ LIST_TILES = mlgraph_ext.sweep.LIST_TILES
 """Tiles that may share a list of what is not zero."""
 
 MOST_LISTED = 2**25
-"""Floats that the lists of a worker may take at most: those of a step of 19,840 examples of MNIST. Few are ever touched."""
+"""Floats that the lists of a worker may take at most: those of a step of 19,840 examples of MNIST."""
 
 WIDE = 2**18
 """Weights of a dense block that the L2 cache holds no longer: each that comes from afar serves several tiles then."""
@@ -146,7 +149,7 @@ class Engine:
         label: npt.NDArray[np.int32] | None = None,
         target: Float32 | None = None,
         loss: str = "none",
-        loss_nodes: Any = (),
+        loss_nodes: Nodes = (),
         optimizer: str | None = None,
         hyper: tuple[float, float, float] = (0.0, 0.0, 0.0),
         training: bool = False,
@@ -156,9 +159,9 @@ class Engine:
         limit: float = 0.0,
         few: bool | None = None,
         losses: Float32 | None = None,
-        correct: npt.NDArray[np.uint8] | None = None,
-        values: Any = (),
-        adjoints: Any = (),
+        correct: Flags | None = None,
+        values: Nodes = (),
+        adjoints: Nodes = (),
         highest: Ints | None = None,
         n_threads: int | None = None,
     ) -> tuple[int, Float32 | None, Float32 | None]:
@@ -228,9 +231,9 @@ class Engine:
             most = int(size.max()) if len(size) else 0
         if len(size) > 1 and size.min() < 1:
             raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
+        n_threads = threads_for(n_threads, plan.work * most, len(size))
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
-        n_threads = threads_for(n_threads, plan.work * most, len(size))
         value_slot, lowest_value = self._slots_of(values)
         adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
         loss_slot, lowest_loss = self._slots_of(loss_nodes)
@@ -281,7 +284,9 @@ class Engine:
             sparse or (as_bytes and examples.pays_narrowed(plan.input_column, int(size.sum())))
         )
         # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.
-        ahead = sparse and (self._pays_ahead(n_threads, most) if optimizer else not training)
+        ahead = sparse and self._lists_fit(most if optimizer else 1) and (
+            n_threads <= plan.threads_ahead if optimizer else not training
+        )
         # Kernels of rows take tiles side by side, if that leaves some for every thread; so do large dense blocks.
         (first_row, end), pack, tiles = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES, -(-most // LANES)
         wide = pack if end and n_threads <= -(-tiles // pack) else 1
@@ -350,7 +355,7 @@ class Engine:
         self._held = program, units, input_column  # the kernels have their addresses
         return address
 
-    def _slots_of(self, nodes: Any) -> tuple[npt.NDArray[np.int32], int]:
+    def _slots_of(self, nodes: Nodes) -> tuple[npt.NDArray[np.int32], int]:
         """Slots of nodes and the lowest of them."""
         key = tuple(nodes) if len(nodes) <= 64 else None
         found = self._slots.get(key) if key is not None else None
@@ -361,11 +366,11 @@ class Engine:
                 self._slots[key] = found
         return found
 
-    def _pays_ahead(self, n_threads: int, most: int) -> bool:
-        """Whether the first layers have panels for all threads, and each has memory for its lists of two steps."""
+    def _lists_fit(self, most: int) -> bool:
+        """Whether each thread has memory for lists of two steps of so many examples."""
         lists = 2 * -(-most // (LIST_TILES * LANES))
         floats = mlgraph_ext.sweep.entry_floats(len(self.plan.input_column), LIST_TILES * LANES)
-        return n_threads <= self.plan.threads_ahead and lists * floats <= MOST_LISTED
+        return bool(lists * floats <= MOST_LISTED)
 
     def _units_for(self, sparse: bool, ahead: int) -> tuple[Ints, int]:
         key = sparse, ahead

@@ -67,6 +67,11 @@ class Examples:
         """The data if they are floats."""
         return self.array if self.array.dtype != np.uint8 else None
 
+    def read(self, rows: Any, columns: Any) -> npt.NDArray[np.float64]:
+        """Some of the data as they are read, in float64."""
+        part = self.array[rows, columns]
+        return np.asarray(part / 255 if part.dtype == np.uint8 else part, np.float64)
+
     def check_trainable(self) -> None:
         """Raise ValueError if there is no example, or one has a value that is not finite; it names the first."""
         if len(self) == 0:

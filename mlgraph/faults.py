@@ -255,16 +255,14 @@ class Search:
         """Have values and adjoints of all slots for one example."""
         self._at = at
         self._values, self._adjoints = np.zeros(self._plan.n_slots), np.zeros(self._plan.n_slots)
-        row = self._examples.array[self._rows[at], self._plan.input_column]
-        self._values[: self._inputs] = row / 255 if row.dtype == np.uint8 else row
+        self._values[: self._inputs] = self._examples.read(self._rows[at], self._plan.input_column)
         for part, values, adjoints in self._sweeps():
             self._values[part], self._adjoints[part] = values[at], adjoints[at]
 
     def _column(self, slot: int, *, adjoint: bool) -> Doubles:
         """Values or adjoints of one slot for all examples."""
         if slot < self._inputs:
-            column = self._examples.array[self._rows, self._plan.input_column[slot]]
-            return np.asarray(column / 255 if column.dtype == np.uint8 else column, np.float64)
+            return self._examples.read(self._rows, self._plan.input_column[slot])
         both = self._sweep(slice(slot, slot + 1))
         return both[adjoint][:, 0].astype(np.float64)
 

@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import LARGEST, one_of, share, shown, truth, whole
+from mlgraph.checks import LARGEST, one_of, real, share, shown, truth, whole
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
 from mlgraph.losses import empty_answers
@@ -147,8 +146,7 @@ def fit(
     shuffle, resume = truth("shuffle", shuffle), truth("resume", resume)
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint to go on from, got none")
-    if isinstance(checkpoint_every, bool) or not isinstance(checkpoint_every, Real) or not 0 <= checkpoint_every < np.inf:
-        raise ValueError(f"checkpoint_every: expected seconds from 0 on, got {shown(checkpoint_every)}")
+    checkpoint_every = real("checkpoint_every", checkpoint_every, "seconds from 0 on", 0, LARGEST)
     checked_threads(n_threads)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
@@ -225,7 +223,5 @@ def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple
 def checked_decay(value: Any, rate: float) -> float:
     """A weight decay that takes no more than all of a weight at this learning rate."""
     most = min(1 / rate, LARGEST) if rate else LARGEST
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= most:  # type: ignore[operator]
-        expected = f"to 1 / learning_rate, {most:.6g}" if most < LARGEST else "on that float32 can hold"
-        raise ValueError(f"weight_decay: expected a number from 0 {expected}, got {shown(value)}")
-    return float(value)
+    expected = f"to 1 / learning_rate, {most:.6g}" if most < LARGEST else "on that float32 can hold"
+    return real("weight_decay", value, f"a number from 0 {expected}", 0, most)

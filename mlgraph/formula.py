@@ -24,7 +24,7 @@ def formula(node: Node, longest: int = LONGEST) -> str:
     parts: list[str] = []
     length = 0
     # What is still to be written, last first: text, or a node with the strength of what stands around it.
-    todo: list[str | tuple[int, int]] = [(node._place, 0)]
+    todo: list[str | tuple[int, int]] = [(node._number, 0)]
     while todo:
         item = todo.pop()
         if length >= longest and item not in ("", ")"):

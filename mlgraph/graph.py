@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import numpy as np
@@ -22,36 +22,20 @@ from mlgraph.array_types import Float32
 from mlgraph.checks import MOST, float_array, number, one_of, optional_name, plain, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources
 from mlgraph.storage import Storage, extend
+from mlgraph.topology import CycleError, Topology, is_live, topological
 from mlgraph.turns import adds_nodes, graphs, locked
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack  # that of typing is of Python 3.11
+
     from mlgraph.arrays import Edges, Neurons
-    from mlgraph.drawing import Drawing
+    from mlgraph.drawing import Drawing, Options
     from mlgraph.edits import Edit
     from mlgraph.function import Function
     from mlgraph.model import Model
 
 __all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Graph"]
-
-class CycleError(ValueError):
-    """The graph has a cycle; the message lists the nodes on it."""
-
-
-class Topology(NamedTuple):
-    """The sources of all nodes: those of node i are ``pool[start[i] : start[i] + counts[i]]``.
-
-    Attributes
-    ----------
-    start : int64, shape (nodes,)
-    counts : int32, shape (nodes,)
-    pool : int32
-        Ids. Nodes may share a part of it.
-    """
-
-    start: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int32]
-    pool: npt.NDArray[np.int32]
 
 
 class Graph:
@@ -262,12 +246,12 @@ class Graph:
         return Node(self, self._append(op.code, self._arguments(name, arguments)))
 
     @adds_nodes
-    def softmax(self, nodes: Sequence[Node]) -> list[Node]:
+    def softmax(self, nodes: Sequence[Node | float]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z.
 
         Parameters
         ----------
-        nodes : sequence of Node
+        nodes : sequence of Node or number
             At least one.
 
         Returns
@@ -278,7 +262,7 @@ class Graph:
         Raises
         ------
         TypeError, ValueError
-            If they are no nodes of this graph, or none; nothing has been added.
+            If they are no numbers or nodes of this graph, or none; nothing has been added.
         """
         if not isinstance(nodes, Iterable):
             raise TypeError(f"nodes: expected a sequence of nodes, got {type(nodes).__name__}")
@@ -327,6 +311,12 @@ class Graph:
         """Number of sources of each node, int32 of shape (nodes,); a copy."""
         return np.array(self._count, np.int32)
 
+    @property
+    @locked
+    def records(self) -> npt.NDArray[np.int64]:
+        """Of a constant, parameter or neuron its record, of an input its column, else -1; int64 of shape (nodes,), a copy."""
+        return np.array(self._data, np.int64)
+
     @locked
     def topology(self) -> Topology:
         """The sources of all nodes, as arrays; copies."""
@@ -374,6 +364,7 @@ class Graph:
     def __iter__(self) -> Iterator[Node]:
         return (self[i] for i in range(len(self)))
 
+    @locked
     def sources_of(self, node: Node | int) -> npt.NDArray[np.int32]:
         """Ids of the sources of a node, int32 of shape (sources,); a copy.
 
@@ -437,7 +428,7 @@ class Graph:
 
         return Function(self, [outputs] if isinstance(outputs, Node) else outputs)
 
-    def draw(self, **options: Any) -> Drawing:
+    def draw(self, **options: Unpack[Options]) -> Drawing:
         """A picture of the graph; `x`, `values`, `adjoints` and `limit` as for `mlgraph.drawing.Drawing`."""
         from mlgraph.drawing import Drawing
 
@@ -457,13 +448,11 @@ class Graph:
     @locked
     def _needed_for(self, outputs: frozenset[int]) -> npt.NDArray[np.bool_]:
         """What is alive if these are the outputs; of those asked for last it is kept."""
-        from mlgraph.lowering import is_live, topological
-
         key = (self.edits, outputs)
         if self._alive is None or self._alive[0] != key:
             start, count, pool = self.topology()
-            _, order = topological(self, start, count, pool, np.arange(len(self), dtype=np.int32))
-            live = is_live(self.codes, start, count, pool, order) > 0
+            _, order = topological(self, start, count, pool)
+            live = is_live(self.codes, start, count, pool, order)
             if outputs:
                 level, _ = topological(self, start, count, pool, np.array(sorted(outputs), np.int32))
                 live &= level >= 0
@@ -539,8 +528,6 @@ class Graph:
         ----------
         source, target : Node or int
         """
-        from mlgraph.lowering import topological
-
         s, t = id_of(self, source, "reaches"), id_of(self, target, "reaches")
         return bool(topological(self, *self.topology(), np.array([t], np.int32))[0][s] >= 0)
 
@@ -655,7 +642,7 @@ class Graph:
     def undo(self) -> None:
         """Take back the last edit, if it was the last change.
 
-        Edits are prune, add_edge, add_neuron, add_neurons, another activation, and those of a model.
+        Edits are prune, add_edge, add_edges, add_neuron, add_neurons, another activation or mask, and those of a model.
 
         Edges that were cut return in their places with the weights and the optimizer state that they had (without state, if a
         run of `fit` has begun since); edges and neurons that were added go. (Their numbers may be given to others; what was
@@ -694,14 +681,16 @@ class Graph:
         RuntimeError
             If it is entered already.
         """
-        with self.lock:
-            if self._is_training:
-                raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
-            self._is_training = True
+        mine = False
         try:
+            with self.lock:
+                if self._is_training:
+                    raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
+                mine = self._is_training = True
             yield
         finally:
-            self._is_training = False
+            if mine:
+                self._is_training = False
 
     def _become(self, other: Graph) -> None:
         """Take over all that `other` holds, which is not to be used any more; nodes keep their numbers, and so their views."""

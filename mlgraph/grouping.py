@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from mlgraph import ops
 from mlgraph.array_types import Ids, Ints, Mask
 from mlgraph.graph import INPUT, NEURON, Graph
-from mlgraph.lowering import Lowered, gather
+from mlgraph.lowering import Lowered
+from mlgraph.topology import gather
 from mlgraph_ext import _topology
+
+Dropout = Sequence[tuple[range, float, float]]
+"""For ids of neurons: the share of neurons and of edges that a training step drops."""
 
 DENSE_FROM = 8
 """Neurons that must share their sources to be a dense block: a panel of `PANEL` costs about half as many sparse rows."""
@@ -45,10 +50,10 @@ class Groups(NamedTuple):
     alike: Ids
 
 
-def group(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> Groups:
+def group(graph: Graph, low: Lowered, nodes: Ids, dropout: Dropout) -> Groups:
     """Group nodes that are no inputs; `dropout` as for `Plan`."""
     kind, shape, detail, lead = _keys(graph, low, nodes, dropout)
-    keys: list[Any] = [low.level[nodes], kind, shape, detail]
+    keys: list[Ids | Ints] = [low.level[nodes], kind, shape, detail]
     order = np.lexsort([nodes, lead, *keys[::-1]])
     ends = np.zeros(len(nodes), bool)
     ends[-1:] = True
@@ -66,7 +71,7 @@ def group(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> Groups:
     return Groups(nodes[order], first, np.diff(bounds), dense, alike.astype(np.int32))
 
 
-def _keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Any) -> tuple[Ints, Ints, Ints, Ids]:
+def _keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Dropout) -> tuple[Ints, Ints, Ints, Ids]:
     """Keys that are equal for nodes of one level that one instruction may compute, and one by which they stand in it.
 
     The second, for a neuron, is the number of its source list where enough neurons have that list, else -1. The last, by which

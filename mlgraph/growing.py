@@ -14,12 +14,12 @@ from mlgraph.edits import grow
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import INPUT, Graph
-from mlgraph.lowering import topological
 from mlgraph.network import Network
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
 from mlgraph.scores import Criterion, Data, Scores, accumulated, asked, best_of, check_scores, in_blocks, required_data
 from mlgraph.threads import checked_threads
+from mlgraph.topology import topological
 from mlgraph.trace import trace
 
 __all__ = ["Gaps", "absent", "absent_gradient", "fill_layers", "place_scores", "regrow"]

@@ -10,18 +10,18 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Ids
-from mlgraph.arrays import Wiring, wiring
+from mlgraph.arrays import Wiring, bias_places, wiring
 from mlgraph.checks import plain
 from mlgraph.edits import cut, named
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.ids import ids_of
-from mlgraph.lowering import gather, is_live, topological
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
 from mlgraph.plan import Plan
 from mlgraph.scores import layers_of, levels_of
+from mlgraph.topology import gather, is_live, topological
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
 from mlgraph_ext import _topology
@@ -83,7 +83,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     table["fan_out"] = np.bincount(edges.source, minlength=len(graph))[ids]
     for name, ends in (("norm_in", edges.target), ("norm_out", edges.source)):
         table[name] = np.sqrt(np.bincount(ends, squares, len(graph)))[ids]
-    bias = np.array(graph.storage.bias, np.int64)[np.array(graph._data, np.int64)[ids]]
+    bias = bias_places(graph, ids)
     table["bias"] = np.where(bias >= 0, graph.parameters[bias], np.nan)
 
     if y is not None:
@@ -184,7 +184,7 @@ def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, npt.ND
     sources = gather(pool, start[nodes], count[nodes])
     # Outputs that are not downstream are read from above as well.
     above = np.unique(np.concatenate([sources[below[sources] == 0], [i for i in outputs if not below[i]]])).astype(np.int32)
-    first, live = np.cumsum(count[nodes]) - count[nodes], is_live(graph.codes, start, count, pool, order)[sources] > 0
+    first, live = np.cumsum(count[nodes]) - count[nodes], is_live(graph.codes, start, count, pool, order)[sources]
     least = np.minimum.reduceat(np.where(live, sources, len(graph)), first)
     most = np.maximum.reduceat(np.where(live, sources, -1), first)
     lone = np.zeros(len(graph), bool)

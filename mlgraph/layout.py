@@ -11,8 +11,9 @@ import numpy as np
 
 from mlgraph.array_types import Ids, Ints
 from mlgraph.graph import NEURON, PARAMETER, Graph
-from mlgraph.lowering import Lowered, gather, index_type, runs
+from mlgraph.lowering import Lowered
 from mlgraph.storage import PANEL
+from mlgraph.topology import gather, index_type, runs
 
 
 def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]) -> list[tuple[int, int]]:
@@ -60,7 +61,7 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
     rest = np.flatnonzero(~seen)
     owner = np.empty(len(weights), np.int64)
     owners = np.flatnonzero(graph.codes >= PARAMETER)
-    owner[np.array(graph._data, np.int64)[owners]] = owners
+    owner[graph.records[owners]] = owners
     n = np.where(graph.codes >= NEURON, graph.counts, 1)[owner[rest]]
     has = bias[rest] >= 0
     origins += [runs(weights[rest], stride[rest], n, end), bias[rest][has]]

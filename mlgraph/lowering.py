@@ -6,15 +6,14 @@ Nothing of this changes the graph. Nodes keep their numbers; a node that falls a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Ids, Ints
-from mlgraph.checks import plain
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, CycleError, Graph
+from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
+from mlgraph.topology import is_live, topological
 from mlgraph_ext import _topology
 
 _COMMUTES = np.array([op.name in ("add", "mul", "maximum", "minimum") for op in ops.BY_CODE], np.uint8)
@@ -79,12 +78,12 @@ def lower(graph: Graph, outputs: Ids, given: Ids | None = None, *, split: bool =
     """
     n = len(graph)
     start, count, pool = graph.topology()
-    code, data = graph.codes, np.array(graph._data, np.int64)
+    code, data = graph.codes, graph.records
     if given is not None:
         code[given], count[given], data[given] = INPUT, 0, np.arange(len(given))
     level, order = topological(graph, start, count, pool, outputs)
     # A neuron without live sources is 0 for whatever still reads it.
-    dead = order[(is_live(code, start, count, pool, order)[order] == 0) & (code[order] >= NEURON)]
+    dead = order[~is_live(code, start, count, pool, order)[order] & (code[order] >= NEURON)]
     if len(dead):
         code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph._constants)
         level, order = topological(graph, start, count, pool, outputs)
@@ -145,50 +144,3 @@ def _split(
     level, order = topological(graph, start, count, pool, outputs)
     same, found = np.arange(len(code), dtype=np.int32), (np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
     return Lowered(code, start, count, pool, data, level, order, same, np.full_like(same, -1), *found)
-
-
-def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids | None = None) -> tuple[Ids, Ids]:
-    """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError.
-
-    By default all nodes are needed.
-    """
-    if outputs is None:
-        outputs = np.arange(len(graph), dtype=np.int32)
-    level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
-    needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
-    if needed < 0 or len(start) < len(graph):  # Ctrl-C may strike amid an edit, and no kernel looks again
-        raise ValueError("graph: expected edges between its nodes, got others: by an edit that was interrupted")
-    if cycle:
-        names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
-        raise CycleError(f"expected no cycle, got one of {len(cycle)} node{'s' if len(cycle) > 1 else ''}: {names}")
-    return level, order[:needed]
-
-
-def is_live(
-    code: npt.NDArray[np.int16], start: Ints, count: Ids, pool: Ids, order: Ids
-) -> npt.NDArray[np.uint8]:
-    """Flags of the nodes of `order` that a path leads to from an input, a constant or a parameter."""
-    live = ((code >= len(ops.BY_CODE)) & (code < NEURON)).astype(np.uint8)
-    _topology.spread(start, count, pool, order, live)
-    return live
-
-
-def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
-    count = count.astype(np.int64, copy=False)
-    out = np.empty(max(0, int(count.sum())), pool.dtype)
-    _topology.gather(pool, start, count, out)
-    return out
-
-
-def index_type(end: int) -> type[np.int32 | np.int64]:
-    """Of numbers below `end`: most often half the memory, and half the time, of int64."""
-    return np.int32 if end <= np.iinfo(np.int32).max else np.int64
-
-
-def runs(first: Ints, stride: Ints, count: npt.NDArray[Any], end: int) -> Ints | Ids:
-    """``first[i] + k * stride[i]`` for all k below ``count[i]``, for one i after the other; all are below `end`."""
-    count = count.astype(np.int64, copy=False)
-    out: npt.NDArray[Any] = np.empty(max(0, int(count.sum())), index_type(end))
-    _topology.runs(first, stride, count, out)
-    return out

@@ -13,15 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ids, Ints
+from mlgraph.arrays import bias_places
 from mlgraph.checks import plain
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.fitting import fit
 from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
+from mlgraph.grouping import Dropout
 from mlgraph.ids import ids_of
 from mlgraph.losses import CROSS_ENTROPIES, define_loss, empty_answers, read_targets
-from mlgraph.lowering import gather, topological
 from mlgraph.plan import Plan
+from mlgraph.topology import gather, topological
 from mlgraph.trace import Trace, trace
 from mlgraph.training import History
 from mlgraph.views import Edge, Neuron, Node
@@ -68,16 +70,17 @@ class Model:
         self._counted: tuple[tuple[int, ...], int] = (), 0  # its edges, after so many edits and for these sinks
 
     def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
-        self._outputs = ids_of(self.graph, "outputs", outputs)
-        if not self._outputs:
+        ids = ids_of(self.graph, "outputs", outputs)
+        if not ids:
             raise ValueError("outputs: expected at least one node, got none")
-        ends = [("outputs", i) for i in self._outputs]
+        ends = [("outputs", i) for i in ids]
         ends += [("loss", i) for i in ids_of(self.graph, "loss", [loss])] if isinstance(loss, Node) else []
         alive = self.graph._needed_for(frozenset(i for _, i in ends))
         for what, i in ends:
             if not alive[i]:
                 raise ValueError(f"{what}: expected nodes that a path leads to, got {plain(self.graph[i].name)}")
-        self._loss, self._loss_nodes, self._probabilities = define_loss(self.graph, self._outputs, loss)
+        defined = define_loss(self.graph, ids, loss)
+        self._outputs, (self._loss, self._loss_nodes, self._probabilities) = ids, defined
         self.graph._models.add(self)
         self._own()
 
@@ -109,8 +112,7 @@ class Model:
         self._require_outputs()
         with self.graph.lock:
             graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
-            record = np.array(graph._data, np.int64)[needed]
-            biases = np.count_nonzero(np.array(graph.storage.bias, np.int64)[record] >= 0)
+            biases = np.count_nonzero(bias_places(graph, needed) >= 0)
             return self._edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
 
     @property
@@ -122,7 +124,7 @@ class Model:
         """
         with self.graph.lock:
             graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
-            made = int(np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[own]].sum())
+            made = int(graph.storage.made_with(graph.records[own]).sum())
             return max(0.0, 1 - self._edges() / made) if made else 0.0
 
     # --- cutting and growing -----------------------------------------------------------------------------------------
@@ -564,7 +566,7 @@ class Model:
         return [*self._outputs, *self._loss_nodes]
 
     @property
-    def _dropout(self) -> list[tuple[range, float, float]]:
+    def _dropout(self) -> Dropout:
         """Neurons, and what shares of them and of their edges are dropped in training."""
         return []
 

@@ -25,10 +25,10 @@ import numpy.typing as npt
 from mlgraph import checks, losses, ops
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, CycleError, Graph
 from mlgraph.lists import expand, squeeze
-from mlgraph.lowering import topological
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
 from mlgraph.storage import FROZEN, PANEL, extend
+from mlgraph.topology import topological
 
 FORMAT = 4
 """Version of the format, raised when an older reader would go wrong."""
@@ -149,7 +149,7 @@ def save(
         If the graph has a cycle, in a part that no plan has needed so far: the file could not be read.
     """
     g = model.graph
-    topological(g, *g.topology(), np.arange(len(g), dtype=np.int32))
+    topological(g, *g.topology())
     header, arrays = contents(model)
     text = np.frombuffer(json.dumps({**header, **more}).encode(), np.uint8)
     members = {"header": text, **arrays, **more_arrays}
@@ -379,7 +379,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     for name in COLUMNS:
         _column(graph, name).frombytes(arrays[name].tobytes())
     extend(graph._born, np.full(n, -1))
-    topological(graph, start, count.astype(np.int32), pool, np.arange(n, dtype=np.int32))
+    topological(graph, start, count.astype(np.int32), pool)
     # Kernels work on whole panels.
     at = graph.storage.grow(-(-len(vector) // PANEL) * PANEL)
     graph.storage.vector[at : at + len(vector)] = vector

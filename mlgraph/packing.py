@@ -10,8 +10,8 @@ from mlgraph.array_types import Ids, Ints, Mask
 from mlgraph.arrays import Wiring
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.interrupts import uninterrupted
-from mlgraph.lowering import gather, runs
 from mlgraph.storage import PANEL, extend
+from mlgraph.topology import gather, runs
 from mlgraph_ext import _topology
 
 SMALL = 1024
@@ -69,7 +69,7 @@ def packed(graph: Graph, nodes: Ints) -> Packed:
 def _owners(graph: Graph, nodes: Ints) -> tuple[Ints, Ints]:
     """Those of the nodes that have records, in the order of these; the records."""
     owner = nodes[graph.codes[nodes] >= PARAMETER]
-    record = np.array(graph._data, np.int64)[owner]
+    record = graph.records[owner]
     order = np.argsort(record)
     return owner[order], record[order]
 
@@ -81,7 +81,7 @@ def compacted(graph: Graph, keep: Mask) -> tuple[Graph, Ints]:
     """
     keep = keep | (graph.codes == INPUT)
     nodes, number = np.flatnonzero(keep), np.where(keep, np.cumsum(keep) - 1, -1)
-    new, code, data = packed(graph, nodes), graph.codes[nodes], np.array(graph._data, np.int64)[nodes]
+    new, code, data = packed(graph, nodes), graph.codes[nodes], graph.records[nodes]
     owner, record = _owners(graph, nodes)
     other, constant = Graph(), code == CONSTANT
     other._constants.extend(np.array(graph._constants)[data[constant]].tolist())

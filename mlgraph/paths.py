@@ -10,10 +10,10 @@ import numpy.typing as npt
 from mlgraph.array_types import Mask
 from mlgraph.arrays import Wiring
 from mlgraph.graph import NEURON, Graph
-from mlgraph.lowering import is_live, topological
 from mlgraph.model import Model
 from mlgraph.scores import Scores
 from mlgraph.storage import FROZEN
+from mlgraph.topology import is_live, topological
 from mlgraph_ext import _topology
 
 FEW_EQUAL = 16

@@ -7,6 +7,7 @@ no output needs is left out. The parameter vector is laid out as the instruction
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,12 +16,13 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph import ops
-from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.array_types import Flags, Float32, Ids, Ints, Mask
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
-from mlgraph.grouping import Groups, group
+from mlgraph.grouping import Dropout, Groups, group
 from mlgraph.layout import lay_out
-from mlgraph.lowering import Lowered, gather, lower
+from mlgraph.lowering import Lowered, lower
 from mlgraph.storage import PANEL
+from mlgraph.topology import gather
 from mlgraph_ext import _topology
 
 LANES = mlgraph_ext.sweep.TILE_EXAMPLES
@@ -39,8 +41,9 @@ MOST_BEHIND = 2**14
 """Weights that every thread goes through for itself rather than wait for one of them: a step of 8 of 784-32-10 takes 6 to
 14 % less time so, that of 784-32-300-10 about as much, that of 784-32-500-10 up to 6 % more, on two threads."""
 
-MOST_COLUMNS = 2**26
-"""Columns of data that blocks and rows read by themselves: the kernels number `LANES` values of each in 32 bits."""
+MOST_COLUMNS = 2**26 - 4
+"""Columns of data that blocks and rows read by themselves: the kernels number `LANES` values of each in 32 bits, and the runs
+of four of them for all examples of a list."""
 
 ROW_WORK = 4
 """Edges of a dense block that one edge of a sparse row, or one argument of an operation, costs as much time as."""
@@ -105,8 +108,7 @@ class Plan:
         Its parameters may be moved; views of weights taken before are then stale.
     outputs : sequence of int
         Ids of the nodes wanted.
-    dropout : sequence of (range, float, float)
-        For ids of neurons: the share of neurons and of edges that a training step drops.
+    dropout : Dropout
     want_inputs : bool
         Whether the backward sweep goes down to the inputs.
     wanted : int32, optional
@@ -157,8 +159,8 @@ class Plan:
     def __init__(
         self,
         graph: Graph,
-        outputs: Any,
-        dropout: Any = (),
+        outputs: Sequence[int] | Ids,
+        dropout: Dropout = (),
         *,
         want_inputs: bool = False,
         wanted: Ids | Ints | None = None,
@@ -204,7 +206,7 @@ class Plan:
         self.n_extra = -(-self.n_extra // PANEL) * PANEL
         self.edits, self.moves = graph.edits, graph.storage.moves
 
-    def _add_operations(self, low: Lowered, groups: Groups, wants: Any) -> Ids:
+    def _add_operations(self, low: Lowered, groups: Groups, wants: Flags) -> Ids:
         """The instructions of operations; the slots of their arguments."""
         heads = groups.nodes[groups.first]
         at = low.code[heads] < len(ops.BY_CODE)
@@ -227,7 +229,7 @@ class Plan:
         values = np.append(graph._constants, 0.0)[low.data[constants]]  # 0: neurons that are dead
         return np.append(values, 0).astype(np.float32)
 
-    def _add_trained(self, graph: Graph, low: Lowered, groups: Groups, wants: Any, dropout: Any) -> None:
+    def _add_trained(self, graph: Graph, low: Lowered, groups: Groups, wants: Flags, dropout: Dropout) -> None:
         """The instructions of all that has parameters, which are laid out for them."""
         trained = np.flatnonzero(low.code[groups.nodes[groups.first]] >= PARAMETER).tolist()
         dense = groups.dense[trained].tolist()
@@ -248,7 +250,8 @@ class Plan:
             self.program[at, Instruction._fields.index(name)] = values
 
     def _neurons(
-        self, low: Lowered, i: int, members: Ids, shared: bool, alike: Ids, place: tuple[int, int], wants: Any, dropout: Any
+        self, low: Lowered, i: int, members: Ids, shared: bool, alike: Ids, place: tuple[int, int], wants: Flags,
+        dropout: Dropout,
     ) -> Instruction:
         first, n = members[0], len(members)
         arity, n_inputs = int(low.count[first]), len(self.input_column)
@@ -422,7 +425,7 @@ def in_quads(alike: Ids) -> npt.NDArray[np.bool_]:
     return found > 0
 
 
-def _dropout_of(node: int, dropout: Any) -> tuple[int, int, int]:
+def _dropout_of(node: int, dropout: Dropout) -> tuple[int, int, int]:
     """(drop * 2**32, keep, bits) of a neuron: an edge is kept with probability keep / 2**bits."""
     for ids, neurons, edges in dropout:
         if node in ids:

@@ -124,6 +124,8 @@ def draw(
         Rows and columns of an image.
     path : path, optional
         The file to write, atomically: .svg, .pdf or .png, which may be left out.
+    title : str
+        Stands above the picture.
 
     Raises
     ------

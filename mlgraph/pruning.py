@@ -53,8 +53,7 @@ def prune(
 def room(model: Model, sparsity: float, scope: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """The group of the edges into each node, and how many edges of each group a sparsity leaves."""
     graph, group, mine = model.graph, _groups(model, scope), _own_neurons(model)
-    made = np.array(graph.storage.made, np.int64)[np.array(graph._data, np.int64)[mine]]
-    return group, np.round((1 - sparsity) * np.bincount(group[mine], made))
+    return group, np.round((1 - sparsity) * np.bincount(group[mine], graph.storage.made_with(graph.records[mine])))
 
 
 def check_room(model: Model, group: npt.NDArray[np.int64], wanted: npt.NDArray[Any]) -> None:

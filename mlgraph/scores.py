@@ -14,9 +14,9 @@ from mlgraph.checks import real_array, shown
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import NEURON, Graph
-from mlgraph.lowering import topological
 from mlgraph.model import Model
 from mlgraph.network import Network
+from mlgraph.topology import topological
 from mlgraph.views import Neuron
 
 Data = tuple[Any, Any]
@@ -187,7 +187,7 @@ def _of_blocks(score: Scores, together: npt.NDArray[np.int64], by: Criterion) ->
     if by == "random":
         return score[np.unique(together, return_index=True)[1]][together]
     limit = np.finfo(float).max / max(1, len(score))  # of what is added up: no sum is infinite
-    score = np.clip(score, -limit, limit) if callable(by) else np.minimum(np.abs(score), np.sqrt(limit)) ** 2
+    score = np.clip(score, -limit, limit) if callable(by) else score**2  # of weights or gradients in float32
     mean = np.bincount(together, score) / np.bincount(together)
     return np.asarray((mean if callable(by) else np.sqrt(mean))[together])
 

@@ -90,6 +90,7 @@ class Schedule(ABC):
 
         Parameters
         ----------
+        model : Model
         moment : float
             Share of the training, one of those that are due.
         step, seed : int
@@ -97,6 +98,8 @@ class Schedule(ABC):
         sample : callable
             ``sample(n)`` gives n examples of the training data, or all if there are fewer, and their labels or targets; the
             same for the same step.
+        n_threads : int, optional
+            As for `fit`.
 
         Raises
         ------
@@ -325,7 +328,14 @@ def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:
     Returns
     -------
     float64, shape (layers,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a size is no positive integer, or the sparsity no number from 0 to below 1.
     """
+    sizes = [(whole("sizes", sources), whole("sizes", neurons)) for sources, neurons in sizes]
+    sparsity = share("sparsity", sparsity)
     most = np.array([a * b for a, b in sizes], float)
     weight = np.array([a + b for a, b in sizes], float)
     full = np.zeros(len(most), bool)

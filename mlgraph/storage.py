@@ -76,6 +76,10 @@ class Storage:
         weights, stride, bias = (np.array(column, np.int64) for column in (self.weights, self.stride, self.bias))
         return weights, stride, bias
 
+    def made_with(self, records: Ints) -> Ints:
+        """`made` of these records."""
+        return np.asarray(np.array(self.made, np.int64)[records])
+
     def grow(self, n: int, align: int = 1) -> int:
         """Make room for `n` more elements; where they begin, a multiple of `align`."""
         at = -(-self.used // align) * align
@@ -134,7 +138,7 @@ class Storage:
     def weights_of(self, record: int, n: int) -> Float32:
         """The first `n` weights of a record; a writable view."""
         at, stride = self.weights[record], self.stride[record]
-        return self.vector[at : at + (n - 1) * stride + 1 : stride] if n else self.vector[:0]
+        return self.vector[at : at + n * stride : stride]
 
     def state_vector(self, name: str, *, fresh: bool) -> Float32:
         """The optimizer's vector of this name, as long as the parameters; zeros where it is new or `fresh`."""

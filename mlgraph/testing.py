@@ -6,15 +6,15 @@ reference computes in float64; its error is taken to be 2**-29 times these bound
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import intervals, reference
-from mlgraph.checks import float_array, shown, whole
+from mlgraph.checks import float_array, real, whole
 from mlgraph.examples import Examples
 from mlgraph.function import Function
 from mlgraph.views import Node
@@ -207,10 +207,10 @@ def _compiled(function: Functions) -> Function:
 
 def _read(f: Function, x: npt.ArrayLike) -> Array:
     """The data as the sweep reads them, in float64."""
-    array = Examples(x, f.graph.n_inputs).array
-    if len(array) == 0:
+    examples = Examples(x, f.graph.n_inputs)
+    if len(examples) == 0:
         raise ValueError("x: expected at least one example, got none")
-    return array / 255 if array.dtype == np.uint8 else array.astype(np.float64)
+    return examples.read(slice(None), slice(None))
 
 
 def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed: int) -> Array:
@@ -246,8 +246,7 @@ def _compare_products(
             product += float(np.sum(g * v))
             tolerance += float(np.nansum(error * np.abs(v)))
 
-    if not isinstance(step, Real) or not 0 < step < np.inf:
-        raise ValueError(f"step: expected a positive number, got {shown(step)}")
+    step = real("step", step, "a positive number", sys.float_info.min, sys.float_info.max)
     plan, data, p = f._engine(True).plan, _read(f, x), f.graph.parameters.astype(np.float64)
     step /= float(np.sqrt(np.sum(tangents[0] ** 2) / max(1, len(data)) + np.sum(tangents[1] ** 2))) or 1.0
 

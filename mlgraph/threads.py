@@ -90,6 +90,10 @@ def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
     ----------
     n_threads : int or None
         The user's wish, 1 to `MOST_THREADS`; None: as many as the machine has and the work is worth.
+    work : float
+        Multiply-adds of a step.
+    steps : int
+        How many come one after the other.
     """
     wish = checked_threads(n_threads)
     if _forked:

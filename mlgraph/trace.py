@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids
 from mlgraph.checks import plain
-from mlgraph.engine import Engine
+from mlgraph.engine import Engine, Nodes
 from mlgraph.examples import Examples
 from mlgraph.graph import INPUT, NEURON, Graph
 from mlgraph.ids import id_of, ids_of
@@ -124,8 +124,9 @@ class Trace:
 
 
 def trace(
-    graph: Graph, examples: Examples, needed: Sequence[int], nodes: Any = None, *, n_threads: int | None = None, **loss: Any
-) -> Trace:
+    graph: Graph, examples: Examples, needed: Sequence[int], nodes: Nodes | None = None, *, n_threads: int | None = None,
+    **loss: Any,
+) -> Trace:  # fmt: skip
     """Sweep over the examples and keep what stands at the nodes.
 
     Parameters

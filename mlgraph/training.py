@@ -141,8 +141,8 @@ class History:
         return f"<History of {', '.join([f'{len(self.epoch_loss)} epochs', f'{len(self.batch_loss)} batches', *more])}>"
 
     def add(self, **values: Any) -> None:
-        """Append to the arrays of these names."""
-        rooms = _rooms.setdefault(self, {})
+        """Append to the arrays of these names; to all or none."""
+        rooms, longer = _rooms.setdefault(self, {}), {}
         for name, value in values.items():
             column, more = getattr(self, name), np.atleast_1d(value)
             begin, end = len(column), len(column) + len(more)
@@ -152,7 +152,8 @@ class History:
                 room[:begin] = column
             room[begin:end] = more
             rooms[name] = room, end
-            setattr(self, name, room[:end])
+            longer[name] = room[:end]
+        vars(self).update(longer)
 
     def to_dict(self) -> dict[str, list[float | None]]:
         """Lists by name, fit for JSON: what is not finite becomes None."""
@@ -263,7 +264,8 @@ def train(
         if optimizer == "adam":
             # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
             t = np.arange(taken + 1, taken + len(rate) + 1)
-            rate = np.minimum(rate * np.sqrt(1 - hyper[1] ** t) / (1 - hyper[0] ** t), LARGEST).astype(np.float32)
+            beta1, beta2 = np.array(hyper[:2], np.float32).astype(np.float64)  # as the kernels have them
+            rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), LARGEST).astype(np.float32)
         guard.begin(float(rate.max()))
         while state.step < len(rate):
             at, last, begin = state.step, len(rate), time.perf_counter()
@@ -305,12 +307,13 @@ def train(
             between()
         scores = validate() if validate else None
         loss, accuracy = _means(history, taken)
-        history.add(
-            epoch_examples=(epoch + 1) * n, epoch_seconds=state.seconds, epoch_edges=n_edges(), epoch_loss=loss,
-            epoch_accuracy=accuracy,
-        )  # fmt: skip
+        ended = {
+            "epoch_examples": (epoch + 1) * n, "epoch_seconds": state.seconds, "epoch_edges": n_edges(), "epoch_loss": loss,
+            "epoch_accuracy": accuracy,
+        }  # fmt: skip
         if scores:
-            history.add(validation_loss=scores["loss"], validation_accuracy=scores.get("accuracy", np.nan))
+            ended |= {"validation_loss": scores["loss"], "validation_accuracy": scores.get("accuracy", np.nan)}
+        history.add(**ended)
         state.epoch, state.step, state.taken, state.seconds = epoch + 1, 0, taken + len(rate), 0.0
         if not goes_on(Progress("epoch", epoch, epochs, (epoch + 1) * n, epochs * n, loss, accuracy, history)):
             return

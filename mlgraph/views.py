@@ -14,7 +14,9 @@ from mlgraph.array_types import Float32, Ints
 from mlgraph.checks import float_array, number, one_of, optional_name, plain, truth
 
 if TYPE_CHECKING:
-    from mlgraph.drawing import Drawing
+    from typing_extensions import Unpack  # that of typing is of Python 3.11
+
+    from mlgraph.drawing import Drawing, Options
     from mlgraph.graph import Graph
 
 INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
@@ -67,7 +69,7 @@ class Node(Freezable):
         self._born = graph._born[id] if 0 <= id < len(graph._born) else -1
 
     @property
-    def _place(self) -> int:
+    def _number(self) -> int:
         """The number, or a ValueError if that is another node's by now, or nobody's."""
         born = self.graph._born
         if 0 <= self.id < len(born) and born[self.id] == self._born:
@@ -94,7 +96,7 @@ class Node(Freezable):
 
     @name.setter
     def name(self, name: str | None) -> None:
-        node, name = self._place, optional_name("name", name)
+        node, name = self._number, optional_name("name", name)
         with self.graph.lock:
             if name is None:
                 self.graph._names.pop(node, None)
@@ -104,22 +106,22 @@ class Node(Freezable):
     @property
     def sources(self) -> list[Node]:
         """The nodes it reads."""
-        return [self.graph[i] for i in self.graph.sources_of(self._place)]
+        return [self.graph[i] for i in self.graph.sources_of(self._number)]
 
     @property
     def targets(self) -> list[Node]:
         """The nodes that read it."""
-        return [self.graph[i] for i in self.graph.targets_of(self._place)]
+        return [self.graph[i] for i in self.graph.targets_of(self._number)]
 
     @property
     def alive(self) -> bool:
         """Whether it has a live source and is needed for an output; see `Graph.alive`."""
-        return bool(self.graph.alive()[self._place])
+        return bool(self.graph.alive()[self._number])
 
     @property
     def value(self) -> float:
         """Value of a constant or parameter."""
-        node = self._place
+        node = self._number
         code, data = self.graph._code[node], self.graph._data[node]
         if code == CONSTANT:
             return self.graph._constants[data]
@@ -130,13 +132,13 @@ class Node(Freezable):
 
     @value.setter
     def value(self, value: float) -> None:
-        if self.graph._code[self._place] != PARAMETER:
+        if self.graph._code[self._number] != PARAMETER:
             raise AttributeError(f"value: expected a parameter, got {self.kind} {plain(self.name)}")
         with self.graph.lock:
-            self.graph.weights_of(self._place)[0] = number("value", value)
+            self.graph.weights_of(self._number)[0] = number("value", value)
 
     def _parameters(self) -> Ints:
-        node, storage = self._place, self.graph.storage
+        node, storage = self._number, self.graph.storage
         code, record = self.graph._code[node], self.graph._data[node]
         if code < PARAMETER:
             raise AttributeError(f"frozen: expected a parameter or neuron, got {self.kind} {plain(self.name)}")
@@ -152,7 +154,7 @@ class Node(Freezable):
 
         return formula(self)
 
-    def draw(self, **options: Any) -> Drawing:
+    def draw(self, **options: Unpack[Options]) -> Drawing:
         """A picture of what it depends on; `x`, `values`, `adjoints` and `limit` as for `mlgraph.drawing.Drawing`."""
         from mlgraph.drawing import Drawing
 
@@ -192,13 +194,13 @@ class Node(Freezable):
         return self._binary(_POW, other, self)
 
     def __neg__(self) -> Node:
-        return Node(self.graph, self.graph._append(_NEG, (self._place,)))
+        return Node(self.graph, self.graph._append(_NEG, (self._number,)))
 
     def __pos__(self) -> Node:
         return self
 
     def __abs__(self) -> Node:
-        return Node(self.graph, self.graph._append(_ABS, (self._place,)))
+        return Node(self.graph, self.graph._append(_ABS, (self._number,)))
 
     def _compare(self, other: object) -> NoReturn:
         raise TypeError("nodes have no order (they have one for each example): where(x - y, a, b) is a where x > y, else b")
@@ -209,7 +211,7 @@ class Node(Freezable):
         graph = self.graph
         try:
             if a.graph is b.graph:  # type: ignore[union-attr]
-                return Node(graph, graph._append(code, (a._place, b._place)))  # type: ignore[union-attr]
+                return Node(graph, graph._append(code, (a._number, b._number)))  # type: ignore[union-attr]
         except AttributeError:
             if not isinstance(a if b is self else b, Real):
                 return NotImplemented  # type: ignore[no-any-return]
@@ -290,7 +292,7 @@ class Neuron(Node):
 
     def __init__(self, graph: Graph, id: int) -> None:
         super().__init__(graph, id)
-        if self._born >= 0 and graph._code[id] < NEURON:
+        if 0 <= id < len(graph._code) and graph._code[id] < NEURON:
             raise ValueError(f"id: expected that of a neuron, got that of {Node(graph, id)!r}")
 
     @property
@@ -300,7 +302,7 @@ class Neuron(Node):
         A layer's `activation` stays what it was made with. What outputs with a cross-entropy have, softmax or sigmoid, comes
         after it.
         """
-        return ops.BY_CODE[self.graph._code[self._place] - NEURON].name
+        return ops.BY_CODE[self.graph._code[self._number] - NEURON].name
 
     @activation.setter
     def activation(self, activation: str) -> None:
@@ -308,29 +310,29 @@ class Neuron(Node):
 
         op = ops.OPS[one_of("activation", activation, ops.ACTIVATIONS)]
         with self.graph.lock:
-            activate(self.graph, self._place, NEURON + op.code)
+            activate(self.graph, self._number, NEURON + op.code)
 
     @property
     def weights(self) -> Float32:
         """Weights in the order of `sources`; a writable view, valid until the next edit or compilation."""
-        return self.graph.weights_of(self._place)
+        return self.graph.weights_of(self._number)
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
         with self.graph.lock:
-            self.graph.weights_of(self._place)[:] = float_array("weights", weights, (self.graph._count[self._place],))
+            self.graph.weights_of(self._number)[:] = float_array("weights", weights, (self.graph._count[self._number],))
 
     @property
     def bias(self) -> float | None:
         """The bias, None where there is none."""
         with self.graph.lock:
-            at = self.graph.storage.bias[self.graph._data[self._place]]
+            at = self.graph.storage.bias[self.graph._data[self._number]]
             return None if at < 0 else float(self.graph.storage.vector[at])
 
     @bias.setter
     def bias(self, bias: float) -> None:
         with self.graph.lock:
-            at = self.graph.storage.bias[self.graph._data[self._place]]
+            at = self.graph.storage.bias[self.graph._data[self._number]]
             if at < 0:
                 raise AttributeError(f"bias: neuron {plain(self.name)} was made without one")
             self.graph.storage.vector[at] = number("bias", bias)

@@ -127,12 +127,17 @@ def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:,
 
 
 def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const int32_t[::1] place, int n_threads):
-    """out[place[i]] = x[origin[i]] for all i; no place comes twice."""
-    cdef int64_t i
+    """out[place[i]] = x[origin[i]] for all i; no place comes twice. ValueError if one is outside."""
+    cdef int64_t i, outside = 0
     if origin.shape[0] != place.shape[0]:
         raise ValueError(f"origin, place: expected one length, got {origin.shape[0]} and {place.shape[0]}")
     for i in prange(origin.shape[0], nogil=True, num_threads=n_threads, schedule="static", use_threads_if=n_threads > 1):
-        out[place[i]] = x[origin[i]]
+        if 0 <= origin[i] < x.shape[0] and 0 <= place[i] < out.shape[0]:
+            out[place[i]] = x[origin[i]]
+        else:
+            outside += 1
+    if outside:
+        raise ValueError(f"origin, place: expected numbers below {x.shape[0]} and {out.shape[0]}, got {outside} that are not")
 
 
 def shuffle(int64_t[::1] out, uint64_t seed, uint64_t epoch):

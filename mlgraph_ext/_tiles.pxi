@@ -206,6 +206,7 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
                 op_adjoint(<int>ins.op, ins.size, ins.arity, r.index + ins.args, memory_of(r, tile + i) + r.values_at,
                            adjoints, ins.dst)
             elif ins.kind == PARAMETER:
+                leave_examples(r, tile + i, ins.size, delta)
                 tile[i].total += size_of(r, delta, ins.size * LANES)
             elif ins.kind == DENSE or ins.kind == ROWS:
                 before_activation(r, ins, step, tile + i, delta)
@@ -221,6 +222,19 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
             rows_adjoint(tile_weights(r, ins, scratch), row, alike_of(r, ins) + ins.size, ins.size, row + ins.size + 1,
                          r.index + ins.back, ins.n_back, adjoints + ins.dst * LANES, r.tile_stride, tiles, r.first_zeroed,
                          adjoints)
+
+
+cdef void leave_examples(const Run* r, const Tile* tile, int64_t n, float* delta) noexcept nogil:
+    """Zero the lanes of n slots in which no example is, before gradients are summed over all of them.
+
+    They have adjoints of zero; times a derivative that is infinite that is NaN, where the sum is infinite. A step of training
+    is not taken with either.
+    """
+    cdef int64_t i, lane
+    if tile.n < LANES and not r.training:
+        for i in range(n):
+            for lane in range(tile.n, LANES):
+                delta[i * LANES + lane] = 0
 
 
 cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* delta) noexcept nogil:
@@ -240,6 +254,7 @@ cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, 
                 unscaled[i] = values[i] * <float>kept_share(ins)
             y = unscaled
         activation_adjoint(<int>ins.op, n * LANES, y, delta)
+        leave_examples(r, tile, n, delta)
         tile.total += size_of(r, delta, n * LANES)
         values, delta, first = values + n * LANES, delta + n * LANES, first + n
 

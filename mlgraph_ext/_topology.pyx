@@ -151,14 +151,26 @@ def place_edges(
     -------
     bool
         Whether each has a place of its own.
+
+    Raises
+    ------
+    ValueError
+        If an edge has none in `edge`.
     """
-    cdef int64_t neuron, j, at, taken = 0
+    cdef int64_t neuron, j, at, taken = 0, outside = 0
     with nogil:
         for neuron in range(row.shape[0] - 1):
             for j in range(row[neuron], row[neuron + 1]):
-                at = (neuron // panel * n_sources + number[source[j] - lowest]) * panel + neuron % panel
+                at = -1
+                if 0 <= j < source.shape[0] and 0 <= source[j] - lowest < number.shape[0]:
+                    at = (neuron // panel * n_sources + number[source[j] - lowest]) * panel + neuron % panel
+                if not 0 <= at < edge.shape[0]:
+                    outside += 1
+                    continue
                 taken += edge[at] >= 0
                 edge[at] = <int32_t>j
+    if outside:
+        raise ValueError(f"row, source: expected edges that have places, got {outside} that have none")
     return taken == 0
 
 

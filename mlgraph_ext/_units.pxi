@@ -110,12 +110,13 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         return
     if thin:
         spread_thin(kept_of(r, ins, 0), n, unit.panel // 2, (unit.panels + 1) // 2, ins.size, part, g)
-    if r.frozen != NULL:
-        for i in range(runs):
-            keep_frozen(r.frozen + at + i * ins.arity * PANEL, run, g + i * run)
     for i in range(runs):
-        update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run,
-               holes, at - ins.weights + i * ins.arity * PANEL)
+        if r.frozen != NULL:
+            update_thawed(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run, r.frozen,
+                          holes, at - ins.weights + i * ins.arity * PANEL)
+        else:
+            update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run,
+                   holes, at - ins.weights + i * ins.arity * PANEL)
 
 
 cdef void unit_gradient(

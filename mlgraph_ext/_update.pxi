@@ -70,18 +70,23 @@ cdef extern from *:
 
 cdef extern from *:
     """
-    /* What is frozen has no gradient, whatever it was; its state is zero, and so it stays where it is. */
-    static void keep_frozen(const float *frozen, int64_t n, float *g) {
+    /* What is frozen has no gradient, whatever it was; its state is zero. */
+    static void without_frozen(const float *frozen, int64_t n, float *g) {
         for (int64_t i = 0; i < n; i++) g[i] = frozen[i] != 0 ? 0 : g[i];
+    }
+    /* And it stays where it was, even where a step takes numbers so small for zero. */
+    static void give_back_frozen(const float *frozen, int64_t n, const float *before, float *w) {
+        for (int64_t i = 0; i < n; i++) w[i] = frozen[i] != 0 ? before[i] : w[i];
     }
     /* Weights lose a share of themselves, but for what is frozen or infinite; `frozen` may be NULL. A pass of its own, 1 to 4 %
        of an epoch, that costs nothing where there is no decay. */
     static void decay_weights(const float *frozen, float share, int64_t n, float *w) {
-        if (frozen) for (int64_t i = 0; i < n; i++) w[i] -= frozen[i] == 0 && w[i] - w[i] == 0 ? share * w[i] : 0;
+        if (frozen) for (int64_t i = 0; i < n; i++) w[i] = frozen[i] == 0 && w[i] - w[i] == 0 ? w[i] - share * w[i] : w[i];
         else for (int64_t i = 0; i < n; i++) w[i] -= w[i] - w[i] == 0 ? share * w[i] : 0;
     }
     """
-    void keep_frozen(const float*, int64_t, float*) noexcept nogil
+    void without_frozen(const float*, int64_t, float*) noexcept nogil
+    void give_back_frozen(const float*, int64_t, const float*, float*) noexcept nogil
     void decay_weights(const float*, float, int64_t, float*) noexcept nogil
 
 
@@ -217,6 +222,26 @@ cdef void update(
     if n % VEC_WIDTH:
         i = n // VEC_WIDTH * VEC_WIDTH
         move_some(&own, rate, offset + i, n - i, g + i)
+
+
+cdef enum:
+    AT_ONCE = 512        # parameters; a multiple of PANEL
+
+
+cdef void update_thawed(
+    const Optimizer* o, float rate, int64_t offset, int64_t n, float* g, const float* frozen, const uint64_t* mask,
+    int64_t first,
+) noexcept nogil:
+    """As `update`, of what is not frozen; `frozen` has a float for each parameter, that of number 0 first."""
+    cdef float before[AT_ONCE]
+    cdef int64_t at = 0, some
+    while at < n:
+        some = smaller(AT_ONCE, n - at)
+        memcpy(before, o.parameters + offset + at, some * sizeof(float))
+        without_frozen(frozen + offset + at, some, g + at)
+        update(o, rate, offset + at, some, g + at, mask, first + at)
+        give_back_frozen(frozen + offset + at, some, before, o.parameters + offset + at)
+        at = at + some
 
 
 cdef void move_some(const Optimizer* o, float rate, int64_t at, int64_t n, const float* g) noexcept nogil:

@@ -368,3 +368,16 @@ def test_outputs_that_are_not_the_last_layer(path):
 def test_more_bytes_than_any_model(saved, path, monkeypatch):
     monkeypatch.setattr(modelfile, "MAX_BYTES", 100)
     refuse(shutil.copy(saved[1], path), "expected at most 100 bytes of arrays, got ")
+
+
+@pytest.mark.parametrize("last", ["softmax", "identity"])
+def test_nodes_of_a_loss_that_are_not_the_outputs(path, last):
+    """By their number the kernels would go through the targets, past the end of these."""
+    net = mlgraph.Network(X.shape[1], seed=0)
+    net.add_layer(3, last)
+    net.save(path)
+    header = header_of(path)
+    begin, *outputs = header["loss_nodes"]
+    for wrong in ([begin, *outputs[:-1]], [begin, *outputs, outputs[0]], [begin, *outputs[::-1]], [begin]):
+        rewrite(path, path.with_name("changed"), header=as_array({**header, "loss_nodes": wrong}))
+        refuse(path.with_name("changed"), "header: loss_nodes do not belong to the outputs")

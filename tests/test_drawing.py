@@ -331,9 +331,9 @@ def test_notebooks_find_the_picture():
     assert Drawing([z]).to_dot() == z.draw().to_dot() == g.draw().to_dot()
 
 
-def test_an_empty_graph():
+def test_an_empty_graph_is_an_empty_picture():
     g = mlgraph.Graph()
-    assert boxes(g.draw()) == []
+    assert boxes(g.draw()) == [] and g.draw(x=[]).to_svg() == g.draw().to_svg()
     assert g.draw().to_dot().splitlines()[0] == "digraph {"
 
 
@@ -345,10 +345,6 @@ def test_errors():
         Drawing([])
     with pytest.raises(ValueError, match="nodes: expected nodes of one graph"):
         Drawing([g.input(), mlgraph.Graph().input()])
-
-
-def test_an_empty_graph_is_an_empty_picture():
-    assert mlgraph.Graph().draw(x=[]).to_svg() == mlgraph.Graph().draw().to_svg()
 
 
 def test_a_model_of_a_constant():

@@ -442,3 +442,36 @@ def test_a_mask_from_nodes_without_a_source_names_the_first():
     net.layers[0].mask = np.ones((3, 4), bool)
     net.layers[1].mask = whole
     assert net.layers[1].mask.all()
+
+
+def test_a_view_of_an_edge_reads_its_own_list_alone():
+    """Its place was the third; the list is shorter now, and behind it stands one that begins with the same source."""
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    a, b = g.add_neuron(x[:3], weights=[1, 2, 3]), g.add_neuron(x[2:], weights=[4, 5])
+    edge = a.edges[2]
+    g.prune([(x[1], a)])
+    g.prune([(x[3], b)])
+    assert edge.weight == 3
+
+
+def test_neurons_made_together_are_not_those_that_undo_took_away():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    f = g.compile(x)
+    gradients = f.vjp([[1, 2]])
+    old = g[g.add_neurons(x, weights=np.ones((3, 2)))[0]]
+    with pytest.raises(ValueError, match=r"expected a node that was there, got .*, which was made since"):
+        gradients.of(old)
+    g.undo()
+    new = g[g.add_neurons(x, weights=np.ones((3, 2)))[0]]
+    assert new.id == old.id and new != old
+    with pytest.raises(ValueError, match="expected nodes of the graph, got n2, which it does not have, or no more"):
+        old.prune()
+
+
+def test_the_id_that_is_no_nodes_is_told():
+    net = network()
+    for source, worst in (([0, -1], -1), ([0, 99], 99)):
+        with pytest.raises(ValueError, match=f"prune: expected edges between nodes from 0 to 50, got node {worst}$"):
+            net.graph.prune(mlgraph.Edges(np.array(source), np.array([12, 12]), np.zeros(2)))

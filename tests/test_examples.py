@@ -10,6 +10,7 @@ from swept import data
 import mlgraph
 from mlgraph import examples, training
 from mlgraph.examples import LINE, Examples
+from mlgraph_ext import _topology
 
 
 def strided(x):
@@ -67,6 +68,8 @@ def test_forms_of_labels(form):
 
 def test_no_examples_have_no_values():
     net, none = network(), np.zeros((0, INPUTS))
+    with pytest.raises(ValueError, match=r"^n_threads: expected an integer"):
+        net.forward(none, n_threads="x")
     assert net.forward(none).shape == net.predict_proba(none).shape == (0, CLASSES) and net.predict(none).shape == (0,)
 
 
@@ -298,3 +301,24 @@ def test_rows_that_read_few_columns_have_them_copied(sweep, n_threads, monkeypat
     np.testing.assert_array_equal(trained(2), expected)
     read = int(pruned_to_few_columns().layers[0].mask.any(0).sum())
     assert asked == [read, read, read - 1]
+
+
+def test_places_that_there_are_not_are_refused(sweep):
+    """By the kernels, which would write there."""
+    three, one = np.zeros(3, np.float32), np.zeros(1, np.int32)
+    for origin, place in ((3, 0), (-1, 0), (0, 3), (0, -1)):
+        with pytest.raises(ValueError, match=r"^origin, place: expected numbers below 3 and 3, got 1 that are not"):
+            sweep.move(three, one + origin, three, one + place, 1)
+    row, number = np.array([0, 1], np.int32), np.zeros(1, np.int64)
+    assert _topology.place_edges(row, one, 0, number, 1, 16, np.full(16, -1, np.int32))
+    for source, lowest, places in ((2**30, 0, 16), (0, 1, 16), (5, 0, 16), (0, 0, 0)):
+        with pytest.raises(ValueError, match=r"^row, source: expected edges that have places, got 1 that have none"):
+            _topology.place_edges(row, one + np.int32(source), lowest, number, 1, 16, np.full(places, -1, np.int32))
+
+
+def test_long_lists_of_what_is_not_zero_are_not_made(monkeypatch):
+    """Where data have many columns; the values are the same."""
+    net, x = network(), X * (X > 180)
+    expected = net.forward(x)
+    monkeypatch.setattr("mlgraph.engine.MOST_LISTED", 10)
+    np.testing.assert_allclose(network().forward(x), expected, rtol=1e-5, atol=1e-6)

@@ -126,15 +126,16 @@ def test_rows_are_read_wherever_something_may_not_be_finite(monkeypatch):
     assert ran[0] and len(ran) > 1 and not any(ran[1:])
 
 
-def test_sources_that_are_far_apart_are_not_filled():
-    """Four of 2,000 slots, three for each neuron: to look for them would take longer the more there is between."""
+@pytest.mark.parametrize(("places", "filled"), [((0, 1, 2, 1997, 1998), False), ((0, 3, 6, 9, 12), True)])
+def test_sources_that_are_far_apart_are_not_filled(places, filled):
+    """Five of 2,000 slots, four for each neuron: to look for them would take longer the more there is between."""
     g = mlgraph.Graph()
     x = g.inputs(4)
     between = [g.add_neuron(x[: (1, 2, 4)[k % 3]], "tanh", weights=np.ones((1, 2, 4)[k % 3])) for k in range(2000)]
-    far = [between[k] for k in (0, 700, 1300, 1999)]
-    last = [g.add_neuron([s for j, s in enumerate(far) if j != k % 4], weights=np.ones(3)) for k in range(10)]
+    some = [between[k] for k in places]
+    last = [g.add_neuron([s for j, s in enumerate(some) if j != k % 5], weights=np.ones(4)) for k in range(16)]
     engine = mlgraph.Model(g, [mlgraph.sum(*last, *between)])._engine("loss")
-    assert KINDS["rows"] in kinds(engine.plan) and fill(engine.plan)[1] is None
+    assert kinds(engine.plan)[-1] == KINDS["rows"] and (fill(engine.plan)[1] is not None) == filled
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS)

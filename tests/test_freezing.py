@@ -86,6 +86,8 @@ def test_many_steps(sweep, name, options):
     for n_threads in (1, 3):
         model = make()
         chosen, before = some(model), model.graph.get_parameters()
+        before[np.flatnonzero(chosen)[::7]] = 1e-40  # which training takes for zero
+        model.graph.set_parameters(before)
         freeze(model, chosen)
         model.fit(x, Y, epochs=3, batch_size=(64, 16), n_threads=n_threads, **options)
         assert model.graph.get_parameters()[chosen].tobytes() == before[chosen].tobytes()
@@ -193,6 +195,21 @@ def test_a_resumed_run_keeps_what_is_frozen(tmp_path):
     assert again.layers[0].frozen and again.graph.get_parameters().tobytes() == whole.graph.get_parameters().tobytes()
 
 
+def test_what_was_frozen_once_is_no_other_model(tmp_path):
+    """Nor where edges were cut meanwhile."""
+
+    def model(freeze):
+        net = network()
+        net.layers[0].frozen = freeze
+        net.layers[0].neurons[0].edges[2].prune()
+        net.layers[0].frozen = False
+        return net
+
+    path = tmp_path / "run.npz"
+    model(True).fit(X, Y, epochs=2, checkpoint=path)
+    model(False).fit(X, Y, epochs=2, checkpoint=path, resume=True)
+
+
 def test_what_has_no_parameters_is_not_frozen():
     """Whatever else is."""
     g = mlgraph.Graph()
@@ -264,3 +281,14 @@ def test_what_is_frozen_may_be_too_much():
     least = r"sparsity: expected to keep at least 7\d\d edges, a path to each output and what is frozen, got 624"
     with pytest.raises(ValueError, match=least):
         net.fit(cuttable.X, cuttable.Y, sparsify=GradualPruning(0.5), **cuttable.OPTIONS)
+
+
+def test_no_neuron_that_frozen_edges_lead_to_is_cut_in_training():
+    """However weak it is; afterwards it is."""
+    net, done = cuttable.network(), []
+    weak = net.layers[0].neurons[5]
+    weak.weights, weak.frozen = weak.weights / 1000, True
+    net.fit(cuttable.X, cuttable.Y, epochs=1, learning_rate=0, callback=lambda _: done or done.append(net.prune(neurons=0.5)))
+    assert len(weak.sources) == 30 and weak.alive and sum(n.alive for layer in net.layers[:2] for n in layer.neurons) == 20
+    net.prune(neurons=0.6)
+    assert not weak.alive

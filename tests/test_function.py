@@ -179,8 +179,36 @@ def test_bits_do_not_depend_on_threads(sweep, case):
         np.testing.assert_array_equal(f(case.x, n_threads=n_threads).view(np.int32), f(case.x, n_threads=1).view(np.int32))
 
 
+@pytest.mark.parametrize("n", [1, 16, 17, 32, 33])
+@pytest.mark.parametrize("neurons", [1, 3, 40])
+def test_infinite_gradients_are_infinite_whatever_the_number_of_examples(sweep, n, neurons):
+    """Of rows, quads and blocks, biases and parameters: lanes without an example have no part in them."""
+    g = mlgraph.Graph()
+    x, p = g.inputs(2), g.parameter(0.0)
+    ids = g.add_neurons(x, weights=np.zeros((neurons, 2)), biases=0.0)
+    f = g.compile(mlgraph.sqrt(p) + mlgraph.sum(*(mlgraph.sqrt(g[i]) for i in ids)))
+    gradients = f.vjp(np.ones((n, 2)))
+    assert gradients.of(p) == np.inf
+    for i in ids:
+        assert (gradients.of(g[i]) == np.inf).all() and gradients.of_bias(g[i]) == np.inf
+
+
 def test_jvp_of_one_output_beside_an_infinite_derivative():
     g = mlgraph.Graph()
     x = g.input()
     f = g.compile([x * 2, mlgraph.log(x)])
     np.testing.assert_array_equal(f.jvp([[0.0], [1.0]], [[1.0], [1.0]]), [[2.0, np.inf], [2.0, 1.0]])
+
+
+
+def test_gradients_have_the_places_of_their_own_compilation():
+    """A function that is compiled anew finds the parameters elsewhere."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    neurons = [g.add_neuron(x, weights=[k, 0, 1], bias=1.0) for k in range(12)]
+    f, at = g.compile(neurons), [[1.0, 2.0, 4.0]]
+    f.vjp(at)
+    g.prune([(x[1], neuron) for neuron in neurons[:6]])
+    gradients = f.vjp(at)
+    for k, neuron in enumerate(neurons):
+        assert gradients.of(neuron).tolist() == ([1, 4] if k < 6 else [1, 2, 4]) and gradients.of_bias(neuron) == 1

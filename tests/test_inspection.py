@@ -147,7 +147,7 @@ def test_neurons_of_another_model():
     other = mlgraph.Model(net.graph, [mlgraph.exp(extra)])
     table = net.inspect(X, Y)
     row = table[table["node"] == extra.id][0]
-    assert row["alive"] and row["loss"] == row["accuracy"] == 0 and np.isfinite(table["mean"]).all()
+    assert row["alive"] and row["layer"] == -1 and row["loss"] == row["accuracy"] == 0 and np.isfinite(table["mean"]).all()
     scores = other.ablation_table([extra, net.layers[1].neurons[0]], X, np.ones((90, 1)))["loss"]
     assert scores[1] == other.evaluate(X, np.ones((90, 1)))["loss"] != scores[0]
 

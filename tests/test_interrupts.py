@@ -113,6 +113,61 @@ def test_a_compilation_is_whole_or_not():
     assert line > 100
 
 
+def test_a_layer_is_there_or_not(tmp_path):
+    line = 0
+    while True:
+        line += 1 + line // 20
+        net = network()
+        before = net.forward(X).shape, net.loss
+        if not interrupted_at(line, lambda net=net: net.add_layer(4, "sigmoid", loss="binary_cross_entropy")):
+            break
+        assert (net.forward(X).shape, net.loss) in (before, ((len(X), 4), "binary_cross_entropy")), line
+        assert len(net.outputs) == net.layers[-1].size, line
+        net.save(tmp_path / "net.npz")
+        assert mlgraph.load(tmp_path / "net.npz").forward(X).tobytes() == net.forward(X).tobytes(), line
+    assert line > 100
+
+
+def test_several_edits_are_whole_or_not():
+    """And over, wherever Ctrl-C strikes."""
+
+    def several(net):
+        with net.graph.one_edit(parameters=True):
+            net.layers[0].neurons[3].prune()
+            net.layers[0].neurons[2].bias = 9.0
+
+    net = trained()
+    before = everything(net.graph)
+    several(net)
+    after, line = everything(net.graph), 0
+    while True:
+        line += 1 + line // 40
+        net = trained()
+        if not interrupted_at(line, lambda net=net: several(net)):
+            break
+        assert everything(net.graph) in (before, after), line
+        with net.graph.one_edit():
+            net.layers[1].neurons[1].prune()
+        net.undo()
+        assert everything(net.graph) in (before, after), line
+    assert line > 40
+
+
+def test_a_run_that_is_struck_leaves_a_whole_history():
+    line = 0
+    while True:
+        line += 1 + line // 8
+        net = network()
+        if not interrupted_at(line, lambda net=net: net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y))):
+            break
+        columns = {name.split("_")[0]: set() for name in vars(net.history)}
+        for name, column in vars(net.history).items():
+            columns[name.split("_")[0]].add(len(column))
+        assert all(len(lengths) == 1 for lengths in columns.values()), (line, columns)
+        net.fit(X, Y, epochs=1)  # nobody trains it any more
+    assert line > 300
+
+
 def test_ctrl_c_waits():
     seen = []
 

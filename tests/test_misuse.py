@@ -54,7 +54,7 @@ SEED = count(3, 0, None)
 DATA = array(X, empty=True, fits=False, lengths=(1,))
 EXAMPLES = array(X, finite=True, lengths=(0, 1))
 CHECKPOINT = Kind(lambda w: w.path, {way: v for way, v in a_path("").bad.items() if v is not None}, {"text": str})
-SECONDS = Kind(0.5, {**NOT_NUMBERS, "truth": True, "negative": -1, "NaN": NAN, "infinite": INF})
+SECONDS = Kind(0.5, {**NOT_NUMBERS, "truth": True, "negative": -1, "NaN": NAN, "infinite": INF, "huge": 10**400})
 CALLBACK = Kind(None, {"number": 3, "text": "print", "list": [print]})
 NUMBERS = Kind({0: 1.5}, {"number": 3, "list": [1.0], "texts": {0: "x"}, "Nones": {0: None}, "complex": {0: 1j}})
 PICTURE = {
@@ -69,11 +69,11 @@ DRAWN = {"nodes": Kind(lambda w: w.y, {**NO_NODES, "mixed": lambda w: [w.x[0], O
 CHECKED = {"function": Kind(lambda w: w.f, NO_NODES), "x": array(X, fits=False, lengths=(1,))}
 TARGETS = RNG.integers(-4, 5, (16, 2)).astype(np.float32)
 COTANGENT = array(TARGETS, lengths=(0, 1), optional=True)
-STEP = Kind(1e-6, {**NOT_NUMBERS, "zero": 0, "negative": -1e-6, "NaN": NAN, "infinite": INF})
+STEP = Kind(1e-6, {**NOT_NUMBERS, "truth": True, "zero": 0, "negative": -1e-6, "NaN": NAN, "infinite": INF, "huge": 10**400})
 DIFFERENCES = CHECKED | {"inputs": ANY, "parameters": ANY, "seed": SEED, "step": STEP}
 SPARSIFY = Kind(None, {"number": 0.5, "text": "rigl", "list": [], "class": mlgraph.RigL})
 OPTIONS = {"x": EXAMPLES, "epochs": count(2), "batch_size": SIZE, "learning_rate": RATE, "momentum": share(0.5),
-           "weight_decay": Kind(0.5, {**SECONDS.bad, "huge": 10**400}), "sparsify": SPARSIFY, "optimizer": a_name("sgd"),
+           "weight_decay": Kind(0.5, SECONDS.bad), "sparsify": SPARSIFY, "optimizer": a_name("sgd"),
            "validation": VALIDATION, "shuffle": TRUTH, "seed": SEED, "callback": CALLBACK,
            "on_nonfinite": a_name("raise"), "checkpoint": CHECKPOINT, "checkpoint_every": SECONDS,
            "resume": Kind(False, TRUTH.bad), "n_threads": THREADS}  # fmt: skip
@@ -410,4 +410,4 @@ def test_shares_next_to_one(new):
         before = net.graph.parameters.copy()
         net.fit(X, LABELS, epochs=20)
         change = net.graph.parameters[: 70 * 6] != before[: 70 * 6]
-        assert np.isfinite(net.graph.parameters).all() and change.mean() < 0.05, share
+        assert np.isfinite(net.graph.parameters).all() and change.mean() < 0.05, options

@@ -169,6 +169,7 @@ def test_gradients(last, n_threads):
     model.graph.add_edge(net.layers[0].neurons[0], net.layers[0].neurons[1], 0.5)
     found = model.gradients(x, y, n_threads=n_threads)
     before, moves = found.edges, net.graph.storage.moves
+    assert not net.graph.storage.state, "what was added up is handed back, and not kept"
     net.graph.compile(net.layers[0].neurons[3:])  # lays out the parameters anew
     assert net.graph.storage.moves > moves
     np.testing.assert_array_equal(found.edges, before)

@@ -240,3 +240,25 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
             net.save(tmp_path / name)
     assert (tmp_path / "pipe").is_fifo() and (tmp_path / "loop").is_symlink()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+
+def test_sources_in_any_order(tmp_path):
+    """Of a list that is shorter as bits if it ascends."""
+    g, rng = mlgraph.Graph(), np.random.default_rng(0)
+    x = g.inputs(60)
+    order = [0, *rng.permutation(np.arange(1, 59)), 59]
+    model = mlgraph.Model(g, g.add_neuron([x[i] for i in order], weights=rng.normal(size=60)))
+    model.save(tmp_path / "model.npz")
+    back = mlgraph.load(tmp_path / "model.npz")
+    assert [node.id for node in back.outputs[0].sources] == order
+    data = rng.normal(size=(3, 60))
+    assert back.forward(data).tobytes() == model.forward(data).tobytes()
+
+
+def test_operations_of_the_same_arguments(tmp_path):
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    model = mlgraph.Model(g, [x * y, x - y, x / y])
+    model.save(tmp_path / "model.npz")
+    assert mlgraph.load(tmp_path / "model.npz").forward([[6, 2]]).tolist() == [[12, 4, 3]]

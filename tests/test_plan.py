@@ -8,9 +8,9 @@ from hypothesis import given
 import mlgraph
 from mlgraph import reference
 from mlgraph.grouping import DENSE_FROM
-from mlgraph.lowering import topological
 from mlgraph.plan import KINDS, ROW_WORK, Plan
 from mlgraph.storage import PANEL
+from mlgraph.topology import topological
 from mlgraph.units import units_of
 
 X = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)

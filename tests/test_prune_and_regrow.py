@@ -11,6 +11,14 @@ from mlgraph import growing
 from mlgraph.sparsify import SET, RigL, erdos_renyi
 
 
+@pytest.mark.parametrize(("sizes", "sparsity", "message"), [
+    ([(0, 4)], 0.5, "sizes: expected an integer of at least 1, got 0"), ([(3, 4)], 2, "sparsity: expected a number from 0 "),
+])  # fmt: skip
+def test_what_is_no_size_of_a_layer(sizes, sparsity, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        erdos_renyi(sizes, sparsity)
+
+
 @pytest.mark.parametrize("kind", [SET, RigL])
 def test_prune_and_regrow(kind):
     net, seen = network(), []
@@ -142,3 +150,26 @@ def test_edges_that_lead_back_do_not_shrink_a_network(method):
         counts.append(net.n_edges)
     assert net.graph.has_edge(*ends[0]) and sum(np.count_nonzero(~p.free) - p.counts.sum() for p in growing.absent(net)) > 5
     assert abs(counts[1] - counts[0]) <= 2, counts
+
+
+@pytest.mark.parametrize("schedule", [SET, RigL])
+def test_before_the_first_step_edges_are_cut_alone(schedule):
+    """What grows has weight 0, and none of the edges has."""
+    net, weights = network(), []
+
+    def look(progress):
+        weights.append(net.graph.edges().weight)
+        raise StopIteration
+
+    net.fit(X, Y, epochs=1, learning_rate=0, sparsify=schedule(0.5), callback=look)
+    assert len(weights[0]) == pytest.approx(0.5 * (30 * 24 + 24 * 16 + 16 * 9), rel=0.01) and weights[0].all()
+
+
+@pytest.mark.parametrize("schedule", [SET, RigL])
+def test_a_neuron_that_was_added_beside_the_layers_keeps_its_edges(schedule):
+    """However small they are, while what it feeds is kept."""
+    net = network()
+    extra = net.graph.add_neuron([*net.graph][:20], "tanh", weights=np.full(20, 1e-9))
+    net.graph.add_edge(extra, net.outputs[0], 50.0)
+    net.fit(X, Y, sparsify=schedule(0.7, updates=8), **OPTIONS)
+    assert len(extra.sources) == 20 and extra.alive

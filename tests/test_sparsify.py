@@ -373,6 +373,27 @@ def test_a_run_goes_on_from_any_step(tmp_path, monkeypatch, schedule, optimizer)
     assert net.history.batch_loss.tolist() == whole.history.batch_loss.tolist()
 
 
+@pytest.mark.parametrize("stop", [0, 1])
+def test_a_run_to_which_an_input_came_goes_on(tmp_path, stop):
+    def run(last, path):
+        def tell(progress):
+            if progress.kind == "epoch":
+                if progress.epoch == 0:
+                    net.graph.input("late")
+                if progress.epoch == last:
+                    raise StopIteration
+
+        net = network()
+        net.fit(X, Y, callback=tell, checkpoint=path, checkpoint_every=0, resume=True, sparsify=RigL(0.5), **OPTIONS)
+        return net
+
+    whole = run(None, tmp_path / "whole.npz")
+    run(stop, tmp_path / "run.npz")
+    again = run(None, tmp_path / "run.npz")
+    assert again.graph.n_inputs == whole.graph.n_inputs > X.shape[1] and pairs(again) == pairs(whole)
+    assert again.forward(np.pad(X, ((0, 0), (0, 1)))).tobytes() == whole.forward(np.pad(X, ((0, 0), (0, 1)))).tobytes()
+
+
 def test_a_criterion_is_known_by_its_name():
     given = by_target, partial(by_target, 1, sign=-1), partial(by_target, 1, sign=1)
     shown = [repr(GradualPruning(0.5, by=by)) for by in given]

@@ -209,6 +209,16 @@ def test_a_history_grows_without_being_copied_each_time():
     assert history.epoch_loss.tolist() == [0, 0.5, 7] and pickle.loads(pickle.dumps(history)).epoch_loss.tolist() == [0, 0.5, 7]
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 1 - 1e-5, 1 - 1e-6, 1 - 1e-7])
+def test_the_first_step_of_adam_is_as_long_as_its_rate(sweep, momentum):
+    """Whatever float32 makes of its momentum."""
+    g = mlgraph.Graph()
+    p = g.parameter(0.0)
+    model = mlgraph.Model(g, p * 1.0, loss=3 * p)
+    model.fit(np.zeros((4, 0)), epochs=1, learning_rate=1e-3, momentum=momentum, optimizer="adam")
+    assert p.value == pytest.approx(-1e-3, rel=1e-6)
+
+
 @pytest.mark.parametrize("options", [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam"}], ids=str)
 def test_parameters_that_are_alike_move_alike(sweep, options):
     """To the bit, whether they fill a vector of the processor or are left over."""

@@ -305,15 +305,6 @@ def test_neurons_that_a_model_has_for_outputs_stay():
     assert model.forward([[1, 2]]) == 0
 
 
-def test_a_function_of_a_neuron_that_is_no_more():
-    g = mlgraph.Graph()
-    x = g.input()
-    f = g.compile(g.add_neuron([x]))
-    g.undo()
-    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, got n1, which it does not have, or no more"):
-        f([[1]])
-
-
 @pytest.mark.parametrize("nothing", [
     lambda net: net.prune(0.1), lambda net: net.graph.prune([]), lambda net: net.layers[0].neurons[0].prune(),
     lambda net: net.regrow(0),
@@ -428,3 +419,98 @@ def test_what_is_frozen_comes_back_so():
     assert "frozen" not in net.graph.storage.state
     net.undo()
     assert edge.frozen and not net.layers[0].neurons[0].edges[1].frozen
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_what_stays_of_a_failed_edit_stays_frozen(already):
+    """Whatever else is: a neuron that a model has for an output meanwhile."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    first = g.add_neuron(x, weights=[1, 2])
+    first.frozen = already
+    models = []
+
+    def fail():
+        with g.one_edit(parameters=True):
+            models.append(mlgraph.Model(g, g.add_neuron(x, weights=[3, 4])))
+            models[0].outputs[0].frozen = True
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    n = models[0].outputs[0]
+    assert n.alive and n.frozen and first.frozen == already
+
+
+def test_neurons_that_were_tried_and_taken_back_leave_no_room():
+    net = network()
+    net.predict(X)
+    before = len(net.graph.parameters), len(net.graph._pool)
+    for fails in (False, True) * 200:
+        try:
+            with net.graph.one_edit():
+                net.graph.add_neuron([net.graph[i] for i in range(12)], weights=np.ones(12))
+                if fails:
+                    raise KeyError
+            net.undo()
+        except KeyError:
+            pass
+    assert len(net.graph.parameters) < 2 * before[0] + 1024 and len(net.graph._pool) < 2 * before[1] + 1024
+
+
+def test_an_output_that_is_dead_forbids_no_edit():
+    """A model had it while it was not, within an edit that failed."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    a = g.add_neuron(x, weights=[1, 2])
+    b = g.add_neuron([a], weights=[1.0])
+    c = g.add_neuron(x, weights=[1.0, 1])
+    a.prune()
+    models = []
+
+    def fail():
+        with g.one_edit():
+            g.add_edge(x[0], b, 1.0)
+            models.append(mlgraph.Model(g, b))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    g.edge(x[0], c).prune()
+    assert not b.alive and c.sources == [x[1]] and models[0].forward([[1, 2]]) == 0
+    g.add_edge(x[1], b, 1.0)
+    assert models[0].forward([[1, 2]]) == 2
+    with pytest.raises(ValueError, match=r"^prune: expected a path to every output of a model, got what would cut off n3$"):
+        g.edge(x[1], b).prune()
+
+
+def test_no_edit_before_nodes_that_an_exception_leaves_is_taken_back():
+    """They are the last change, and no edit."""
+    net, models = network(), []
+    net.layers[0].neurons[0].prune()
+
+    def fail():
+        with net.graph.one_edit():
+            models.append(mlgraph.Model(net.graph, [net.graph.add_neuron([net.graph[0]])]))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with pytest.raises(ValueError, match="undo: expected an edit as the last change of the graph, got none"):
+        net.undo()
+
+
+def test_undo_of_parameters_in_a_run_brings_no_state_of_the_run_before():
+    net = network()
+    net.fit(X, Y, epochs=1)
+    with net.graph.one_edit(parameters=True):
+        net.layers[0].neurons[0].bias = 3.0
+    state = []
+
+    def undo_once(progress):
+        if not state:
+            net.undo()
+            state.extend(vector.any() for vector in net.graph.storage.state.values())
+
+    net.fit(X, Y, epochs=1, callback=undo_once)
+    assert state == [False]

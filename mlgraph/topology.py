@@ -1,0 +1,85 @@
+"""What is told from lists of sources alone: an order of the nodes, which of them are live, and runs of numbers.
+
+The lists are those of a graph, or of one that an edit would make.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.array_types import Ids, Ints, Mask
+from mlgraph.checks import plain
+from mlgraph.views import NEURON
+from mlgraph_ext import _topology
+
+if TYPE_CHECKING:
+    from mlgraph.graph import Graph
+
+
+class CycleError(ValueError):
+    """The graph has a cycle; the message lists the nodes on it."""
+
+
+class Topology(NamedTuple):
+    """The sources of all nodes: those of node i are ``pool[start[i] : start[i] + counts[i]]``.
+
+    Attributes
+    ----------
+    start : int64, shape (nodes,)
+    counts : int32, shape (nodes,)
+    pool : int32
+        Ids. Nodes may share a part of it.
+    """
+
+    start: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int32]
+    pool: npt.NDArray[np.int32]
+
+
+def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids | None = None) -> tuple[Ids, Ids]:
+    """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError.
+
+    By default all nodes are needed.
+    """
+    if outputs is None:
+        outputs = np.arange(len(graph), dtype=np.int32)
+    level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
+    needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
+    if needed < 0 or len(start) < len(graph):  # Ctrl-C may strike amid an edit, and no kernel looks again
+        raise ValueError("graph: expected edges between its nodes, got others: by an edit that was interrupted")
+    if cycle:
+        names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
+        raise CycleError(f"expected no cycle, got one of {len(cycle)} node{'s' if len(cycle) > 1 else ''}: {names}")
+    return level, order[:needed]
+
+
+def is_live(code: npt.NDArray[np.int16], start: Ints, count: Ids, pool: Ids, order: Ids) -> Mask:
+    """Whether a path leads to a node from an input, a constant or a parameter, for those of `order`."""
+    live = ((code >= len(ops.BY_CODE)) & (code < NEURON)).astype(np.uint8)
+    _topology.spread(start, count, pool, order, live)
+    return live.view(np.bool_)
+
+
+def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
+    count = count.astype(np.int64, copy=False)
+    out = np.empty(max(0, int(count.sum())), pool.dtype)
+    _topology.gather(pool, start, count, out)
+    return out
+
+
+def index_type(end: int) -> type[np.int32 | np.int64]:
+    """Of numbers below `end`: most often half the memory, and half the time, of int64."""
+    return np.int32 if end <= np.iinfo(np.int32).max else np.int64
+
+
+def runs(first: Ints, stride: Ints, count: npt.NDArray[Any], end: int) -> Ints | Ids:
+    """``first[i] + k * stride[i]`` for all k below ``count[i]``, for one i after the other; all are below `end`."""
+    count = count.astype(np.int64, copy=False)
+    out: npt.NDArray[Any] = np.empty(max(0, int(count.sum())), index_type(end))
+    _topology.runs(first, stride, count, out)
+    return out
