@@ -54,6 +54,7 @@ _NO_SLOTS = np.zeros(0, np.int32)
 _NO_EDGES = np.zeros(0, np.uint64)
 _NO_LOSS = np.zeros(1, np.int32)
 _NO_UNITS = np.zeros((0, 6), np.int64)
+_ANY_TIME = nullcontext()
 
 
 class Choice(NamedTuple):
@@ -121,6 +122,7 @@ class Engine:
         self._slots: dict[tuple[int, ...], tuple[npt.NDArray[np.int32], int]] = {(): (_NO_SLOTS, plan.n_slots)}
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
         self.width = int(plan.input_column.max(initial=-1)) + 1
+        self._list_floats = mlgraph_ext.sweep.entry_floats(len(plan.input_column), LIST_TILES * LANES)
         self._prepared: tuple[tuple[Any, ...], tuple[Float32 | None, ...], bytes] | None = None
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, Filling | None]]:
@@ -260,7 +262,7 @@ class Engine:
         adjoint_out = np.empty((n, len(adjoint_slot)), np.float32) if len(adjoint_slot) else None
         # What the kernels have copies of goes back whole, or training would go on from other moments than parameters.
         copies = self._filling if optimizer else None
-        with uninterrupted() if copies else nullcontext():
+        with uninterrupted() if copies else _ANY_TIME:
             bad = mlgraph_ext.sweep.run(
                 prepared, examples.bytes, examples.floats, first, size, rate, decay, order, step_number,
                 seed & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
@@ -323,7 +325,7 @@ class Engine:
         if how.optimizer:
             units, most_floats = self._units_for(how.sparse, how.n_threads if how.ahead else 0)
         # What a worker needs: two gradients of a unit, lists of entries, masked weights.
-        list_floats = sweep.entry_floats(n_in, LIST_TILES * LANES) * how.ahead
+        list_floats = self._list_floats * how.ahead
         lists = list_floats * (2 * -(-n_tiles // LIST_TILES) if how.optimizer else 1)
         scratch_stride = 2 * most_floats + lists + plan.n_masked
         first_row, end = plan.row_parameters
@@ -368,9 +370,7 @@ class Engine:
 
     def _lists_fit(self, most: int) -> bool:
         """Whether each thread has memory for lists of two steps of so many examples."""
-        lists = 2 * -(-most // (LIST_TILES * LANES))
-        floats = mlgraph_ext.sweep.entry_floats(len(self.plan.input_column), LIST_TILES * LANES)
-        return bool(lists * floats <= MOST_LISTED)
+        return 2 * -(-most // (LIST_TILES * LANES)) * self._list_floats <= MOST_LISTED
 
     def _units_for(self, sparse: bool, ahead: int) -> tuple[Ints, int]:
         key = sparse, ahead

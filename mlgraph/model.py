@@ -284,7 +284,7 @@ class Model:
         if self.loss == "softmax_cross_entropy":
             examples = self._examples(x, "outputs")
             predicted = np.empty(len(examples), np.int64)
-            unclear, *_ = self._run("outputs", examples, values=self._outputs, highest=predicted, n_threads=n_threads)
+            unclear = self._run("outputs", examples, values=self._outputs, highest=predicted, n_threads=n_threads)[0]
         else:
             values = self.forward(x, n_threads=n_threads)
             predicted = values[:, 0] if len(self._outputs) == 1 else values
