@@ -664,7 +664,7 @@ class Graph:
 
     @locked
     def copy(self) -> Graph:
-        """A graph of the same nodes, with parameters and optimizer state of its own."""
+        """A graph of the same nodes, with parameters and optimizer state of its own. Of edits it knows nothing: no `undo`."""
         other = Graph()
         for name, value in vars(self).items():
             if isinstance(value, array):
