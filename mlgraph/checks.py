@@ -44,9 +44,10 @@ def whole(what: str, value: Any, least: int = 1, most: int | None = MOST) -> int
 
 def real(what: str, value: Any, expected: str, least: float, most: float) -> float:
     """`value` as a float; ValueError if it is no number, a truth value, or not from `least` to `most`."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not least <= value <= most:  # type: ignore[operator]
+    given = float(value) if isinstance(value, np.floating) else value  # or numpy rounds the limits to its precision
+    if isinstance(given, bool) or not isinstance(given, Real) or not least <= given <= most:  # type: ignore[operator]
         raise ValueError(f"{what}: expected {expected}, got {shown(value)}")
-    return float(value)
+    return float(given)
 
 
 def share(what: str, value: Any, *, all: bool = False) -> float:

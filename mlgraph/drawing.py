@@ -7,7 +7,7 @@ level into one box, then all alike of one level, at last whole runs of levels.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawing"]
 
-Nodes = Graph | Node | Sequence[Node]
+Nodes = Graph | Node | Iterable[Node]
 
 MOST = 60
 """Boxes that a person still reads."""
@@ -95,7 +95,7 @@ class Drawing:
         limit: int = MOST,
     ) -> None:
         whole("limit", limit, 2)
-        if not isinstance(nodes, Graph | Node | Sequence) or isinstance(nodes, str):
+        if not isinstance(nodes, Graph | Node | Iterable) or isinstance(nodes, str):
             raise TypeError(f"nodes: expected a graph or nodes, got {type(nodes).__name__}")
         listed = [nodes] if isinstance(nodes, Node) else [] if isinstance(nodes, Graph) else list(nodes)
         if not listed and not isinstance(nodes, Graph):

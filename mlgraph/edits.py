@@ -300,7 +300,7 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
     with graph.lock:
         around, last = graph._open, graph._last
         kept = values(graph) if parameters else None
-        mine = Edit([], len(graph), len(graph.storage), graph.edits, kept)
+        mine, over = Edit([], len(graph), len(graph.storage), graph.edits, kept), False
         try:
             graph._open = mine
             yield
@@ -308,10 +308,10 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
                 graph._last = mine._replace(edits=graph.edits)
                 if around is not None:
                     around.changes.extend(mine.changes)
-                graph._open = around
+                graph._open, over = around, True
         except BaseException:
             with uninterrupted():
-                if graph._open is mine:  # and not over, with a Ctrl-C that waited until then
+                if not over:  # else it is a Ctrl-C that waited until then
                     graph._open = None
                     take_back(graph, mine)
                     is_last = last is not None and last.edits == mine.edits and len(graph) == mine.nodes

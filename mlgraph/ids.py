@@ -20,13 +20,14 @@ def id_of(graph: Graph, node: Any, what: str = "node") -> int:
     """The number of a node of the graph, given as a node or by its number; errors call it `what`."""
     if isinstance(node, Node):
         return ids_of(graph, what, [node])[0]
-    if not hasattr(node, "__index__") or isinstance(node, bool | np.ndarray):
-        raise TypeError(f"{what}: expected a node or its id, got {type(node).__name__}")
-    node = index(node)
-    if not 0 <= node < len(graph):
+    try:
+        number = index(None if isinstance(node, bool) else node)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{what}: expected a node or its id, got {type(node).__name__}") from None
+    if not 0 <= number < len(graph):
         expected = f"0 to {len(graph) - 1}" if len(graph) else "a graph that has nodes"
-        raise IndexError(f"{what}: expected {expected}, got {shown(node)}")
-    return int(node)
+        raise IndexError(f"{what}: expected {expected}, got {shown(number)}")
+    return number
 
 
 def ids_of(graph: Graph, what: str, nodes: Any) -> list[int]:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from functools import partial
-from inspect import ismethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -188,7 +187,7 @@ class GradualPruning(Schedule):
         As for `Model.prune`.
     by : "magnitude", "saliency", "random" or callable
         As for `Model.prune`; the saliency is that of 1,024 of the examples, others each time. A checkpoint knows a function by
-        its name, a method by its object's repr as well, any other callable by its own: give the class a ``__repr__``.
+        its name, a method too, whatever its object; any other callable by its repr: give the class a ``__repr__``.
     block : int
         As for `Model.prune`.
     """
@@ -311,8 +310,7 @@ def _named(value: Any) -> str:
         given = [*map(_named, value.args), *(f"{name}={_named(v)}" for name, v in value.keywords.items())]
         return f"partial({', '.join([_named(value.func), *given])})"
     name = getattr(value, "__qualname__", None)
-    of = f" of {value.__self__!r}" if ismethod(value) else ""
-    return repr(value) if name is None else f"{value.__module__}.{name}{of}"
+    return repr(value) if name is None else f"{value.__module__}.{name}"
 
 
 def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:

@@ -47,8 +47,9 @@ def count(good, least=1, most=2**31 - 1, optional=False):
 
 
 def share(good, optional=False, all=False):
-    bad = {**NOT_NUMBERS, "one": 1, "two": 2.0, "negative": -0.125, "NaN": NAN, "infinite": INF, "truth": False}
-    bad = {way: value for way, value in bad.items() if not (way == "None" and optional) and not (way == "one" and all)}
+    bad = {**NOT_NUMBERS, "one": 1, "two": 2.0, "negative": -0.125, "NaN": NAN, "infinite": INF, "truth": False,
+           "float32 one": np.float32(1)}  # fmt: skip
+    bad = {way: value for way, value in bad.items() if not (way == "None" and optional) and not (way.endswith("one") and all)}
     return Kind(good, bad, FLOATS)
 
 

@@ -320,5 +320,9 @@ def test_long_lists_of_what_is_not_zero_are_not_made(monkeypatch):
     """Where data have many columns; the values are the same."""
     net, x = network(), X * (X > 180)
     expected = net.forward(x)
+    engine = net._engine("outputs")
+    how = [engine._choose(Examples(x, INPUTS), np.array([len(x)]), len(x), True, True, None, False, 1)]
     monkeypatch.setattr("mlgraph.engine.MOST_LISTED", 10)
+    how.append(engine._choose(Examples(x, INPUTS), np.array([len(x)]), len(x), True, True, None, False, 1))
+    assert [choice.ahead for choice in how] == [True, False]
     np.testing.assert_allclose(network().forward(x), expected, rtol=1e-5, atol=1e-6)

@@ -9,6 +9,7 @@ import pytest
 from learnable import FLOATS, X, Y, bits, network
 
 import mlgraph
+from mlgraph.drawing import Drawing
 
 
 def test_layers():
@@ -21,6 +22,7 @@ def test_layers():
     assert first.neurons[7].sources == [net.graph[i] for i in range(12)] and last.neurons[2].sources == first.neurons
     assert net.outputs == last.neurons == list(last) and all(neuron.bias == 0 for neuron in first)
     assert net.trace(X, nodes=first).values.shape == (len(X), 16)
+    assert Drawing(first).to_dot() == Drawing(first.neurons).to_dot()
     first.neurons[7].weights[3] = 9
     assert net.layers[0].weights[7, 3] == 9
 

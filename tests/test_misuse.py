@@ -54,7 +54,8 @@ SEED = count(3, 0, None)
 DATA = array(X, empty=True, fits=False, lengths=(1,))
 EXAMPLES = array(X, finite=True, lengths=(0, 1))
 CHECKPOINT = Kind(lambda w: w.path, {way: v for way, v in a_path("").bad.items() if v is not None}, {"text": str})
-SECONDS = Kind(0.5, {**NOT_NUMBERS, "truth": True, "negative": -1, "NaN": NAN, "infinite": INF, "huge": 10**400})
+SECONDS = Kind(0.5, {**NOT_NUMBERS, "truth": True, "negative": -1, "NaN": NAN, "infinite": INF, "huge": 10**400,
+                     "float16": np.float16(INF)})  # fmt: skip
 CALLBACK = Kind(None, {"number": 3, "text": "print", "list": [print]})
 NUMBERS = Kind({0: 1.5}, {"number": 3, "list": [1.0], "texts": {0: "x"}, "Nones": {0: None}, "complex": {0: 1j}})
 PICTURE = {
@@ -69,7 +70,8 @@ DRAWN = {"nodes": Kind(lambda w: w.y, {**NO_NODES, "mixed": lambda w: [w.x[0], O
 CHECKED = {"function": Kind(lambda w: w.f, NO_NODES), "x": array(X, fits=False, lengths=(1,))}
 TARGETS = RNG.integers(-4, 5, (16, 2)).astype(np.float32)
 COTANGENT = array(TARGETS, lengths=(0, 1), optional=True)
-STEP = Kind(1e-6, {**NOT_NUMBERS, "truth": True, "zero": 0, "negative": -1e-6, "NaN": NAN, "infinite": INF, "huge": 10**400})
+STEP = Kind(1e-6, {**NOT_NUMBERS, "truth": True, "zero": 0, "negative": -1e-6, "NaN": NAN, "infinite": INF, "huge": 10**400,
+                   "float32": np.float32(0)})  # fmt: skip
 DIFFERENCES = CHECKED | {"inputs": ANY, "parameters": ANY, "seed": SEED, "step": STEP}
 SPARSIFY = Kind(None, {"number": 0.5, "text": "rigl", "list": [], "class": mlgraph.RigL})
 OPTIONS = {"x": EXAMPLES, "epochs": count(2), "batch_size": SIZE, "learning_rate": RATE, "momentum": share(0.5),

@@ -400,18 +400,10 @@ def test_a_criterion_is_known_by_its_name():
     assert len(set(shown)) == 3 and not any("0x" in text for text in shown)
     assert f"by=partial({__name__}.by_target, 1, sign=-1)" in shown[1]
     assert eval(repr(RigL(0.5, updates=3))) == RigL(0.5, updates=3)
-
-
-def test_a_criterion_that_is_a_method_is_known_by_its_object():
-    @dataclass
-    class By:
-        sign: int
-
-        def target(self, edges):
-            return self.sign * edges.target
-
-    shown = [repr(GradualPruning(0.5, by=By(sign).target)) for sign in (1, -1, 1)]
-    assert shown[0] == shown[2] != shown[1] and "By.target of " in shown[0] and "sign=-1" in shown[1]
+    net = network()
+    method = repr(GradualPruning(0.5, by=net.ablate))
+    net.prune(0.5)
+    assert repr(GradualPruning(0.5, by=net.ablate)) == method and "by=mlgraph.model.Model.ablate" in method
 
 
 def test_another_schedule_is_another_run(tmp_path):

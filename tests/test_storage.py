@@ -162,10 +162,11 @@ def test_a_copy_by_the_module_can_take_back_the_last_edit():
 
 
 
-def test_a_bias_at_the_first_place_counts():
+def test_a_bias_at_the_first_place_counts(monkeypatch):
     """That of a neuron without edges, once all is packed."""
+    monkeypatch.setattr(packing, "SMALL", -1)
     g = mlgraph.Graph()
     neuron = g.add_neuron(g.inputs(1), weights=[2.0], bias=3.0)
     neuron.prune()
-    packing.pack(g, most=-2000)
-    assert g.n_parameters == len(g.get_parameters()) == 1 and neuron.bias == 3
+    packing.pack(g, most=-1)
+    assert g.storage.bias.tolist() == [0] and g.n_parameters == len(g.get_parameters()) == 1 and neuron.bias == 3

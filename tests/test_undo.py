@@ -442,6 +442,43 @@ def test_what_stays_of_a_failed_edit_stays_frozen(already):
     assert n.alive and n.frozen and first.frozen == already
 
 
+def test_what_was_frozen_in_a_failed_edit_is_not_afterwards():
+    net = network()
+    neuron = net.layers[0].neurons[2]
+
+    def fail():
+        with net.graph.one_edit(parameters=True):
+            neuron.frozen = True
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not neuron.frozen
+
+
+def test_an_edit_that_fails_around_another_is_taken_back():
+    """One that is in a generator which nobody has gone on with."""
+    net = network()
+    edges = net.n_edges
+
+    def within():
+        with net.graph.one_edit():
+            net.layers[0].neurons[0].edges[0].prune()
+            yield
+
+    suspended = within()
+
+    def fail():
+        with net.graph.one_edit():
+            net.layers[0].neurons[1].edges[0].prune()
+            next(suspended)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert net.layers[0].neurons[1].edges[0].source.id == 0 and net.n_edges >= edges - 1
+
+
 def test_neurons_that_were_tried_and_taken_back_leave_no_room():
     net = network()
     net.predict(X)
