@@ -326,6 +326,7 @@ class Graph:
     def parameters(self) -> Float32:
         """The parameter vector, float32, padding included; a writable view, valid until the next edit or compilation.
 
+        Whatever computes other nodes than what ran last may compile: not `compile` and `fit` alone, `trace` and `inspect` too.
         Where a parameter stands in it changes then, too; `get_parameters` has them in an order that does not.
         """
         return self.storage.vector[: self.storage.used]
@@ -611,8 +612,9 @@ class Graph:
     def one_edit(self, *, parameters: bool = False) -> AbstractContextManager[None]:
         """While this is entered, all edits are one, which `undo` takes back; if an exception ends it, that is done at once.
 
-        Nodes of other kinds that are made meanwhile are part of it. (Those that a model has for outputs stay when an exception
-        takes the rest back.) Within another `one_edit` it is part of that. Other threads that edit or run the graph wait.
+        Nodes of other kinds that are made meanwhile are part of it. (When a model has one of them for an output, an exception
+        takes back no node that was made.) Within another `one_edit` it is part of that. Other threads that edit or run the
+        graph wait.
 
         Parameters
         ----------

@@ -51,6 +51,7 @@ class Model:
         is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for 1 and -log(1 - sigmoid(z)) for 0. The
         squared error is the sum of (output - target)^2. A node is its own loss. The loss of a batch is the mean over its
         examples. The cross-entropies add the nodes that they take to the graph, for each model anew.
+        Dropout is the layers', and of no other model of their graph.
 
     Attributes
     ----------
@@ -533,7 +534,9 @@ class Model:
     fit = fit
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to one file, all of it but its history, or nothing; `mlgraph.load` reads it.
+        """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
+
+        Its history is not in it, nor what `undo` would take back, nor the state of the generator that new layers begin with.
 
         Raises
         ------

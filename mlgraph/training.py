@@ -103,7 +103,7 @@ class History:
         Loss and accuracy are means over the batch, before it changed the parameters; NaN where there is none.
     epoch_examples : int64, shape (epochs,)
     epoch_loss, epoch_accuracy : float64, shape (epochs,)
-        Means over the epoch's batches, taken while training.
+        Means over the examples of the epoch, but for those left out, taken while training.
     validation_loss, validation_accuracy : float64, shape (epochs,)
         After the epoch; empty without validation data.
     epoch_seconds : float64, shape (epochs,)
@@ -179,7 +179,7 @@ class Progress:
     examples, total_examples : int
         Seen so far and in all, over all epochs.
     batch_loss, batch_accuracy : float
-        Means over the steps since the last event; at the end of an epoch over all of it.
+        Means over the examples since the last event; at the end of an epoch over all of it.
     history : History
         That of the run, which goes on: to be read.
     """

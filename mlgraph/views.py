@@ -40,7 +40,7 @@ class Freezable:
     def frozen(self) -> bool:
         """Whether training leaves it as it is: no step moves it, and while `fit` goes on no `Model.prune` cuts it.
 
-        (Edges that a schedule grows into a frozen neuron are not frozen.) All else changes it as ever.
+        (Edges that come to a frozen neuron later are not frozen, and it then is not, either.) All else changes it as ever.
         """
         with self.graph.lock:
             return self.graph.storage.are_frozen(self._parameters())
