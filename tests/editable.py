@@ -1,8 +1,11 @@
 """A small network to edit, data for it, and all that an edit may change."""
 
+import contextlib
+
 import numpy as np
 
 import mlgraph
+from mlgraph import arrays
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (70, 12), np.uint8)
@@ -37,3 +40,28 @@ def everything(graph):
         )
         for node in graph
     ]  # fmt: skip
+
+
+def several(net, within=False):
+    """One edit, of all kinds."""
+    g, neurons = net.graph, net.layers[1].neurons
+    with g.one_edit():
+        x = g.input("more")
+        new = g.add_neuron([g[0], x, g.constant(2.0)], "relu", weights=[1, 2, 3])
+        g.add_neurons([new, x, g.parameter(0.5) * new], weights=np.ones((3, 3)), biases=np.ones(3))
+        neurons[2].edges[0].prune()
+        with g.one_edit() if within else contextlib.nullcontext():
+            edge = neurons[2].edges[0]
+            source, target = edge.source, edge.target
+            edge.prune()
+            net.forward(np.zeros((1, g.n_inputs)))
+            g.add_edge(source, target, 7.0)
+        g.add_edge(new, neurons[2], 0.5)
+        neurons[1].prune()
+        net.prune(0.3)
+        new.weights = [3, 4, 5]
+
+
+def pairs(graph):
+    edges = arrays.wiring(graph)
+    return set(zip(edges.source.tolist(), edges.target.tolist(), strict=True))

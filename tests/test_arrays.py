@@ -31,19 +31,6 @@ def test_edges_as_arrays():
     assert [part.tolist() for part in g.edges()] == [[y.id], [both.id], [0]], "not what has no live source"
 
 
-def test_views_by_number_are_of_what_the_node_is(tmp_path):
-    """In a graph that was built, read from a file or copied; and True is no number."""
-    net = network()
-    net.save(tmp_path / "net.npz")
-    for model in (net, mlgraph.load(tmp_path / "net.npz"), net.compact()):
-        with pytest.raises(ValueError, match=r"^id: expected that of a neuron, got that of <input n0>$"):
-            mlgraph.Neuron(model.graph, 0)
-        assert mlgraph.Neuron(model.graph, 12).activation == "leaky_relu"
-        for call in (model.graph.sources_of, model.graph.targets_of, lambda node, g=model.graph: g.edge(node, 12)):
-            with pytest.raises(TypeError, match=r"expected a node or its id, got bool$"):
-                call(True)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_edges_and_neurons_are_all_that_a_graph_computes(seed):
     """Of any topology, with neurons cut and added, outputs read, ids in no order of layers."""

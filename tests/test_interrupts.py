@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,14 @@ def interrupted_at(line, work):
     return left[0] <= 0
 
 
+def struck(make, work, dense):
+    """What `make` gives, after Ctrl-C struck work on it at a line: at each of the first `dense`, then at fewer and fewer."""
+    line, thing = 1, make()
+    while interrupted_at(line, partial(work, thing)):
+        yield line, thing
+        line, thing = line + 1 + line // dense, make()
+
+
 def trained():
     net = network()
     net.fit(X, Y, epochs=1)
@@ -81,12 +90,8 @@ def test_an_edit_is_whole_or_not(name):
     before, values = everything(net.graph), net.forward(X).tobytes()
     EDITS[name](net)
     after = everything(net.graph)
-    outcomes, line = {net.forward(X).tobytes(), values}, 0
-    while True:
-        line += 1 + line // 40
-        net = fresh()
-        if not interrupted_at(line, lambda net=net: EDITS[name](net)):
-            break
+    outcomes = {net.forward(X).tobytes(), values}
+    for line, net in struck(fresh, EDITS[name], 40):
         found = everything(net.graph)
         if name == "expression":  # of which some nodes may be there
             found, after = found[: len(before)], before
@@ -99,14 +104,14 @@ def test_an_edit_is_whole_or_not(name):
 
 def test_a_compilation_is_whole_or_not():
     """It moves the parameters."""
-    line = 0
-    while True:
-        line += 1 + line // 20
+
+    def fresh():
         net = trained()
         net.layers[0].neurons[3].edges[1].prune()
-        values = everything(net.graph)
-        if not interrupted_at(line, lambda net=net: net.evaluate(X, Y)):
-            break
+        return net
+
+    values = everything(fresh().graph)
+    for line, net in struck(fresh, lambda net: net.evaluate(X, Y), 20):
         assert everything(net.graph) == values, line
         net.evaluate(X, Y)
         assert everything(net.graph) == values
@@ -114,14 +119,11 @@ def test_a_compilation_is_whole_or_not():
 
 
 def test_a_layer_is_there_or_not(tmp_path):
-    line = 0
-    while True:
-        line += 1 if line > 800 else 1 + line // 20
-        net = network()
-        before = net.forward(X).shape, net.loss
-        if not interrupted_at(line, lambda net=net: net.add_layer(4, "sigmoid", loss="binary_cross_entropy")):
-            break
-        assert (net.forward(X).shape, net.loss) in (before, ((len(X), 4), "binary_cross_entropy")), line
+    def add(net):
+        net.add_layer(4, "sigmoid", loss="binary_cross_entropy")
+
+    for line, net in struck(network, add, 300):
+        assert (net.forward(X).shape[1], net.loss) in ((3, "softmax_cross_entropy"), (4, "binary_cross_entropy")), line
         assert len(net.outputs) == net.layers[-1].size, line
         net.save(tmp_path / "net.npz")
         assert mlgraph.load(tmp_path / "net.npz").forward(X).tobytes() == net.forward(X).tobytes(), line
@@ -139,12 +141,8 @@ def test_several_edits_are_whole_or_not():
     net = trained()
     before = everything(net.graph)
     several(net)
-    after, line = everything(net.graph), 0
-    while True:
-        line += 1 + line // 40
-        net = trained()
-        if not interrupted_at(line, lambda net=net: several(net)):
-            break
+    after = everything(net.graph)
+    for line, net in struck(trained, several, 40):
         assert everything(net.graph) in (before, after), line
         with net.graph.one_edit():
             net.layers[1].neurons[1].prune()
@@ -154,12 +152,7 @@ def test_several_edits_are_whole_or_not():
 
 
 def test_a_run_that_is_struck_leaves_a_whole_history():
-    line = 0
-    while True:
-        line += 1 + line // 8
-        net = network()
-        if not interrupted_at(line, lambda net=net: net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y))):
-            break
+    for line, net in struck(network, lambda net: net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y)), 8):
         columns = {name.split("_")[0]: set() for name in vars(net.history)}
         for name, column in vars(net.history).items():
             columns[name.split("_")[0]].add(len(column))

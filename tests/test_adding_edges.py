@@ -1,0 +1,83 @@
+"""Adding edges: between any two nodes, one or many, in order and without cycles."""
+
+import numpy as np
+import pytest
+from editable import X, everything, network
+
+import mlgraph
+from mlgraph import edits
+
+
+def test_an_edge_of_any_two():
+    net = network()
+    pixel, neuron = net.graph[5], net.layers[1].neurons[2]
+    before = net.graph.compile(neuron)(X)
+    edge = net.graph.add_edge(pixel, neuron, -0.5)
+    assert tuple(edge) == (pixel, neuron, -0.5) and neuron.sources[0] == pixel and pixel.targets[-1] == neuron
+    assert net.n_edges == 448 and net.sparsity == 0
+    after = net.graph.compile(neuron)(X)
+    slope = np.where(after > 0, 1, 0.01)
+    np.testing.assert_allclose(after / slope, before / np.where(before > 0, 1, 0.01) - 0.5 * X[:, [5]] / 255, atol=1e-4)
+
+
+def test_order_of_sources():
+    """New ones come last, but in a list that ascends stand where they belong."""
+    g = mlgraph.Graph()
+    x = g.inputs(5)
+    falling, rising = g.add_neuron([x[4], x[2]], weights=[4, 2]), g.add_neuron([x[2], x[4]], weights=[2, 4])
+    for k in (0, 3):
+        for n in (falling, rising):
+            g.add_edge(x[k], n, k)
+    assert [(s.id, w) for s, _, w in falling.edges] == [(4, 4), (2, 2), (0, 0), (3, 3)]
+    assert [(s.id, w) for s, _, w in rising.edges] == [(0, 0), (2, 2), (3, 3), (4, 4)]
+
+
+def test_what_was_cut_can_be_added_again():
+    """The layer is one dense block as before, with a weight of 0."""
+    net = network()
+    neuron = net.layers[0].neurons[4]
+    net.graph.prune([(net.graph[6], neuron)])
+    net.forward(X)
+    net.graph.add_edge(net.graph[6], neuron)
+    other = network()
+    other.layers[0].neurons[4].weights[6] = 0
+    assert everything(net.graph) == everything(other.graph)
+    assert net.forward(X).tobytes() == other.forward(X).tobytes()
+
+
+def test_many_edges_are_one_edit():
+    """The same as one after the other; none of them is an edit, too."""
+    one, many = network(), network()
+    for net in (one, many):
+        net.prune(0.5)
+    before = everything(many.graph)
+    new = [(s, t) for s in (0, 3, 12, 14) for t in many.layers[1]._ids if s not in many.graph.sources_of(t)]
+    weights = np.linspace(-1, 1, len(new)).astype(np.float32)
+    assert len(new) > 20
+    for (s, t), weight in zip(new, weights, strict=True):
+        one.graph.add_edge(one.graph[s], one.graph[t], weight)
+    many.graph.add_edges(mlgraph.Edges(*np.array(new).T, weights))
+    assert [column.tolist() for column in many.graph.edges()] == [column.tolist() for column in one.graph.edges()]
+    assert many.forward(X).tobytes() == one.forward(X).tobytes()
+    many.undo()
+    assert everything(many.graph) == before
+    many.graph.add_edges(mlgraph.Edges(*np.zeros((2, 0), np.int32), np.zeros(0)))
+    many.undo()
+    assert everything(many.graph) == before
+
+
+def test_many_edges_that_make_a_cycle():
+    net = network()
+    before = everything(net.graph)
+    low, high = (layer.neurons[0].id for layer in net.layers[:2])
+    with pytest.raises(mlgraph.CycleError):
+        net.graph.add_edges(mlgraph.Edges([high], [low], [1.0]))
+    assert everything(net.graph) == before
+
+
+def test_a_list_stays_in_order_whatever_the_list_before_it_ends_with():
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    a, b = g.add_neuron([x[0], x[3]]), g.add_neuron([x[1], x[3]])
+    edits.grow(g, np.array([2, 2]), np.array([a.id, b.id]), np.zeros(2, np.float32), "add_edges")
+    assert g.sources_of(a.id).tolist() == [0, 2, 3] and g.sources_of(b.id).tolist() == [1, 2, 3]

@@ -1,0 +1,102 @@
+"""Views hold a number: of a node that is there, and not of the next one that has it."""
+
+import numpy as np
+import pytest
+from editable import network
+
+import mlgraph
+
+
+def test_a_neuron_whose_making_was_undone():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    model = mlgraph.Model(g, g.add_neuron(x, weights=[1, 2]))
+    gone = g.add_neuron(x)
+    g.undo()
+    assert repr(gone) == "<undone node n3>"
+    uses = (
+        lambda: gone.weights, lambda: gone.bias, lambda: setattr(gone, "bias", 1), lambda: gone.activation, lambda: gone.alive,
+        lambda: gone.sources, lambda: gone.targets, lambda: gone.value, lambda: setattr(gone, "value", 1), lambda: str(gone),
+        lambda: setattr(gone, "weights", [1, 2]), lambda: -gone, lambda: abs(gone), lambda: gone + x[0], lambda: 2 * gone,
+        gone.prune, lambda: g.add_edge(x[0], gone), lambda: g.add_neuron([gone]), lambda: mlgraph.exp(gone),
+        lambda: g.compile(gone), lambda: mlgraph.Model(g, [gone]), lambda: model.ablate(gone, [[1, 2]], [[3]]),
+    )  # fmt: skip
+    for others in range(2):  # then its number is another's
+        before = len(g), g.edits
+        for use in uses:
+            with pytest.raises(ValueError, match="expected nodes of the graph, got n3, which it does not have, or no more"):
+                use()
+        assert (len(g), g.edits) == before
+        assert repr(gone) == "<undone node n3>"
+        if not others:
+            other = g.parameter(7.0, "seven")
+            assert other.id == gone.id and other != gone and len({other, gone}) == 2
+    assert g[3] == other and g[3].name == "seven" and gone.name == "n3"
+
+
+def test_what_was_made_for_a_node_is_not_of_the_next_with_its_number():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    model = mlgraph.Model(g, [x[0] * 2])
+    old = g.add_neuron(x, weights=[1, 2])
+    f = g.compile(old)
+    gradients, trace = f.vjp([[3, 4]]), model.trace([[3, 4]], nodes=[x[1], old])
+    assert gradients.of(old).tolist() == [3, 4] and gradients.of_bias(old) == 1
+    assert trace[old].tolist() == trace[old.id].tolist() == [11]
+    part = trace.of([old])
+    g.undo()
+    new = g.add_neuron(x, weights=[5, 6])
+    assert new.id == old.id
+    uses = gradients.of, gradients.of_bias, trace.__getitem__, part.__getitem__, lambda node: trace.of([node])
+    for use in uses:
+        with pytest.raises(ValueError, match=r"expected a node that was there|expected a node of the trace"):
+            use(new)
+    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, got n4, which it does not have, or no more"):
+        f([[3, 4]])
+    assert g.compile(new)([[3, 4]]).tolist() == [[39]] and trace[x[1]].tolist() == [4]
+
+
+def test_a_view_of_an_edge_reads_its_own_list_alone():
+    """Its place was the third; the list is shorter now, and behind it stands one that begins with the same source."""
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    a, b = g.add_neuron(x[:3], weights=[1, 2, 3]), g.add_neuron(x[2:], weights=[4, 5])
+    edge = a.edges[2]
+    g.prune([(x[1], a)])
+    g.prune([(x[3], b)])
+    assert edge.weight == 3
+
+
+def test_neurons_made_together_are_not_those_that_undo_took_away():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    f = g.compile(x)
+    gradients = f.vjp([[1, 2]])
+    old = g[g.add_neurons(x, weights=np.ones((3, 2)))[0]]
+    with pytest.raises(ValueError, match=r"expected a node that was there, got .*, which was made since"):
+        gradients.of(old)
+    g.undo()
+    new = g[g.add_neurons(x, weights=np.ones((3, 2)))[0]]
+    assert new.id == old.id and new != old
+    with pytest.raises(ValueError, match="expected nodes of the graph, got n2, which it does not have, or no more"):
+        old.prune()
+
+
+def test_the_id_that_is_no_nodes_is_told():
+    net = network()
+    for source, worst in (([0, -1], -1), ([0, 99], 99)):
+        with pytest.raises(ValueError, match=f"prune: expected edges between nodes from 0 to 50, got node {worst}$"):
+            net.graph.prune(mlgraph.Edges(np.array(source), np.array([12, 12]), np.zeros(2)))
+
+
+def test_views_by_number_are_of_what_the_node_is(tmp_path):
+    """In a graph that was built, read from a file or copied; and True is no number."""
+    net = network()
+    net.save(tmp_path / "net.npz")
+    for model in (net, mlgraph.load(tmp_path / "net.npz"), net.compact()):
+        with pytest.raises(ValueError, match=r"^id: expected that of a neuron, got that of <input n0>$"):
+            mlgraph.Neuron(model.graph, 0)
+        assert mlgraph.Neuron(model.graph, 12).activation == "leaky_relu"
+        for call in (model.graph.sources_of, model.graph.targets_of, lambda node, g=model.graph: g.edge(node, 12)):
+            with pytest.raises(TypeError, match=r"expected a node or its id, got bool$"):
+                call(True)
