@@ -151,6 +151,13 @@ def test_several_edits_are_whole_or_not():
     assert line > 40
 
 
+def test_a_history_grows_in_all_columns_or_none():
+    new = {"epoch_loss": 0.5, "epoch_accuracy": 0.9, "epoch_edges": 7}
+    for line, history in struck(mlgraph.History, lambda history: history.add(**new), 1000):
+        assert len({len(getattr(history, name)) for name in new}) == 1, line
+    assert line > 20
+
+
 def test_a_run_that_is_struck_leaves_a_whole_history():
     for line, net in struck(network, lambda net: net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y)), 8):
         columns = {name.split("_")[0]: set() for name in vars(net.history)}
