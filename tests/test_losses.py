@@ -124,6 +124,11 @@ def test_what_is_no_answer(y, message):
     assert net.graph.parameters.tobytes() == before
 
 
+def test_labels_of_objects_are_told_what_they_may_become():
+    with pytest.raises(TypeError, match=r"^y: .* object; astype\(int\) or astype\(float\) may make them numbers"):
+        network().fit(X, ANSWERS.astype(object), epochs=1)
+
+
 @pytest.mark.parametrize(("activation", "loss", "message"), [
     ("tanh", "binary_cross_entropy", "activation: expected sigmoid, which binary_cross_entropy goes with, got tanh"),
     ("identity", "softmax_cross_entropy", "activation: expected softmax, which softmax_cross_entropy goes with, got identity"),
