@@ -135,15 +135,20 @@ cdef kernel_void load_bytes(
     # reading them as vectors that they have left the store buffer, from which no vector could be put together.
     cdef int32_t word[LOADED][LANES]
     cdef const uint8_t* start[LANES]
-    cdef int64_t k, s = 0, lane
+    cdef int64_t k, s = 0, lane, asked
     for lane in range(LANES):
         start[lane] = bytes + row[lane] * columns
     while s < n:
         # A whole block, if there is one.
         k = column[s] if columns < 4 * LOADED else smaller(column[s], columns - 4 * LOADED)
-        for lane in range(LANES):
-            prefetch_later(bytes + after[lane] * columns + k)
         words_of_rows(start, k, columns - k, word)
+        asked = 0
         while s < n and column[s] < k + 4 * LOADED:
             narrow(word[(column[s] - k) // 4], 8 * ((column[s] - k) % 4), slots + s * BYTE_SLOT)
             s = s + 1
+            # In between: all at once they are more than the processor can wait for.
+            if asked < LANES:
+                prefetch_later(bytes + after[asked] * columns + k)
+                asked = asked + 1
+        for lane in range(asked, LANES):
+            prefetch_later(bytes + after[lane] * columns + k)

@@ -230,6 +230,50 @@ cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out, 
         transpose(delta + panel * PANEL * LANES if n == PANEL else padded, LANES, PANEL, LANES, out + panel * stride, PANEL)
 
 
+cdef inline inlined_void gradient_of_panels(
+    int vecs, const int32_t* source, int64_t sources, int64_t panel, int64_t panels, const float* values, const float* delta,
+    int64_t tile_stride, int64_t examples, float* gradient, const Descent* descent,
+) noexcept nogil:
+    # Of as many panels, from number `panel` on, as `vecs` vectors are wide.
+    cdef vec acc[TILE_ROWS][TILE_VECS]
+    cdef vec g[TILE_ROWS * TILE_VECS]
+    cdef vec d[TILE_VECS]
+    cdef const float* x[TILE_ROWS]
+    cdef int64_t k = 0, tile, lane, wide = (vecs * VEC_WIDTH + PANEL - 1) // PANEL
+    cdef const float* at
+    cdef int i, c
+    while k < sources:
+        if descent != NULL:
+            # What is moved next comes meanwhile: in a wide layer from afar, else from another core.
+            if k + TILE_ROWS < sources:
+                fetch_to_move(descent, k + TILE_ROWS, panel, smaller(TILE_ROWS, sources - k - TILE_ROWS), wide)
+            elif panel + wide < panels:
+                fetch_to_move(descent, 0, panel + wide, smaller(TILE_ROWS, sources), smaller(wide, panels - panel - wide))
+        for i in range(TILE_ROWS):
+            for c in range(vecs):
+                acc[i][c] = splat(<float>0)
+        for tile in range((examples + LANES - 1) // LANES):
+            for i in range(TILE_ROWS):
+                x[i] = values + tile * tile_stride + source[smaller(k + i, sources - 1)] * <int64_t>LANES
+            at = delta + tile * tile_stride + panel * LANES * PANEL
+            for lane in range(smaller(LANES, examples - tile * LANES)):
+                for c in range(vecs):
+                    d[c] = at_neurons(at + lane * PANEL, LANES * PANEL, c)[0]
+                for i in range(TILE_ROWS):
+                    for c in range(vecs):
+                        acc[i][c] = acc[i][c] + d[c] * x[i][lane]
+        if descent != NULL:
+            for i in range(TILE_ROWS):
+                for c in range(vecs):
+                    g[i * vecs + c] = acc[i][c]
+            descend(TILE_ROWS, vecs, descent, k, panel * PANEL_VECS, sources - k, vecs, g)
+        for i in range(TILE_ROWS if descent == NULL else 0):
+            if k + i < sources:
+                for c in range(vecs):
+                    (<vec*>at_neurons(gradient + (panel * sources + k + i) * PANEL, sources * PANEL, c))[0] = acc[i][c]
+        k = k + TILE_ROWS
+
+
 cdef kernel_void dense_gradient(
     const int32_t* source, int64_t sources, int64_t panels,
     const float* values, const float* delta, int64_t tile_stride, int64_t examples, float* gradient,
@@ -240,59 +284,19 @@ cdef kernel_void dense_gradient(
     `values` and `delta` (transposed) belong to the first tile; the next tile's stand `tile_stride` floats on. With
     `descent` the weights move by it at once, and it is not stored.
     """
-    cdef vec acc[TILE_ROWS][TILE_VECS]
-    cdef vec g[TILE_ROWS * TILE_VECS]
-    cdef vec d[TILE_VECS]
-    cdef const float* x[TILE_ROWS]
-    cdef int64_t panel = 0, k, tile, lane, second, n
-    cdef const float* at
+    cdef int64_t panel = 0
     cdef Descent own
-    cdef int i, c
+    cdef const Descent* moved = NULL
     memset(&own, 0, sizeof(Descent))
     if descent != NULL:
         own = descent[0]    # a copy, which no store to a parameter can change
+        moved = &own
         fetch_to_move(descent, 0, 0, smaller(TILE_ROWS, sources), smaller(PANELS_OF_TILE, panels))
-    while panel < panels:
-        # The vectors of a register tile cross into the next panel where a panel is one vector; without a next panel
-        # they repeat this one and are not stored.
-        second = LANES * PANEL if panel + 1 < panels else 0
-        k = 0
-        while k < sources:
-            if descent != NULL:
-                # What is moved next comes meanwhile: in a wide layer from afar, else from another core.
-                if k + TILE_ROWS < sources:
-                    fetch_to_move(descent, k + TILE_ROWS, panel, smaller(TILE_ROWS, sources - k - TILE_ROWS),
-                                  smaller(PANELS_OF_TILE, panels - panel))
-                elif panel + PANELS_OF_TILE < panels:
-                    fetch_to_move(descent, 0, panel + PANELS_OF_TILE, smaller(TILE_ROWS, sources),
-                                  smaller(PANELS_OF_TILE, panels - panel - PANELS_OF_TILE))
-            for i in range(TILE_ROWS):
-                for c in range(TILE_VECS):
-                    acc[i][c] = splat(<float>0)
-            for tile in range((examples + LANES - 1) // LANES):
-                for i in range(TILE_ROWS):
-                    x[i] = values + tile * tile_stride + source[smaller(k + i, sources - 1)] * <int64_t>LANES
-                at = delta + tile * tile_stride + panel * LANES * PANEL
-                for lane in range(smaller(LANES, examples - tile * LANES)):
-                    for c in range(TILE_VECS):
-                        d[c] = (<const vec*>(at + lane * PANEL
-                                             + (c * VEC_WIDTH // PANEL) * second + c * VEC_WIDTH % PANEL))[0]
-                    for i in range(TILE_ROWS):
-                        for c in range(TILE_VECS):
-                            acc[i][c] = acc[i][c] + d[c] * x[i][lane]
-            if descent != NULL:
-                for i in range(TILE_ROWS):
-                    for c in range(TILE_VECS):
-                        g[i * TILE_VECS + c] = acc[i][c]
-                descend(TILE_ROWS, TILE_VECS, &own, k, panel * PANEL_VECS, sources - k, (panels - panel) * PANEL_VECS, g)
-            for i in range(TILE_ROWS if descent == NULL else 0):
-                if k + i < sources:
-                    for c in range(TILE_VECS):
-                        n = panel + c * VEC_WIDTH // PANEL
-                        if n < panels:
-                            (<vec*>(gradient + (n * sources + k + i) * PANEL + c * VEC_WIDTH % PANEL))[0] = acc[i][c]
-            k = k + TILE_ROWS
+    while panel + PANELS_OF_TILE <= panels:
+        gradient_of_panels(TILE_VECS, source, sources, panel, panels, values, delta, tile_stride, examples, gradient, moved)
         panel = panel + PANELS_OF_TILE
+    if panel < panels:
+        gradient_of_panels(PANEL_VECS, source, sources, panel, panels, values, delta, tile_stride, examples, gradient, moved)
 
 
 cdef kernel_void bias_gradient(
