@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Ids, Mask
-from mlgraph.arrays import Edges, wiring
+from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.arrays import Edges, Wiring, bias_places, wiring
 from mlgraph.checks import one_of, share, shown, whole
 from mlgraph.edits import grow
 from mlgraph.engine import Engine
@@ -18,11 +18,15 @@ from mlgraph.network import Network
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
 from mlgraph.scores import Criterion, Data, Scores, accumulated, asked, best_of, check_scores, in_blocks, required_data
+from mlgraph.storage import FROZEN
 from mlgraph.threads import checked_threads
 from mlgraph.topology import topological
 from mlgraph.trace import trace
 
-__all__ = ["Gaps", "absent", "absent_gradient", "fill_layers", "place_scores", "regrow"]
+__all__ = [
+    "Gaps", "Parameters", "absent", "absent_gradient", "begin_anew", "fill_layers", "give_back", "parameters_of",
+    "place_scores", "regrow",
+]  # fmt: skip
 
 
 class Gaps(NamedTuple):
@@ -33,14 +37,15 @@ class Gaps(NamedTuple):
     sources, targets : int32
         Ids of nodes and neurons.
     free : bool, shape (targets, sources)
-    counts : int32, shape (targets,)
-        How many sources each neuron has, in the layer before or elsewhere.
+    counts, within : int, shape (targets,)
+        How many sources each neuron has, and how many of them in the layer before.
     """
 
     sources: Ids
     targets: Ids
     free: Mask
     counts: npt.NDArray[np.int32]
+    within: Ints
 
 
 def regrow(
@@ -57,10 +62,14 @@ def regrow(
     places = absent(net)
     free = np.array([np.count_nonzero(p.free) for p in places])
     given = required_data("regrow", by, data) if by == "gradient" else None
-    score = place_scores(net, places, by, given, np.random.default_rng([seed, 2]), n_threads)
+    new = _free_edges(places)
+    if callable(by):
+        scores = asked(net.graph, by, new, len(new.source), "edge")
+    else:
+        slopes = None if given is None else absent_gradient(net, places, *given, n_threads)
+        scores = np.concatenate(place_scores(places, slopes, np.random.default_rng([seed, 2])))
     group = np.repeat(np.arange(len(places)), free) if scope == "layer" else np.zeros(free.sum(), np.int64)
     wanted = np.round(fraction * (free if scope == "layer" else free.sum(keepdims=True)))
-    new, scores = _free_edges(places), np.concatenate(score)
     check_scores(scores)
     scores, together = in_blocks(net, new, scores, by, block)
     best = best_of(scores, group, wanted, together=together)
@@ -68,17 +77,25 @@ def regrow(
 
 
 def fill_layers(
-    net: Network, wanted: npt.NDArray[Any], by: str, block: int, data: Data | None, random: np.random.Generator,
-    n_threads: int | None,
-) -> None:  # fmt: skip
-    """Add edges of weight 0 until each layer has as many as are wanted, at any of its neurons; by and block as in `regrow`.
+    net: Network, wanted: npt.NDArray[Any], slopes: list[Float32] | None, block: int, random: np.random.Generator
+) -> Edges:
+    """Add edges of weight 0 until each layer has as many as are wanted, at any of its neurons; which they are.
 
     From the last layer to the first, for a neuron that nothing reads has no use of a source: those that come to be read get one
     at least. The weights into these are as of a new layer, for with 0 they might never learn. What the network says is the
     same, for it is with 0 that they are read.
+
+    Parameters
+    ----------
+    wanted : shape (layers,)
+        Edges from the nodes that each layer was made to read.
+    slopes : list of float32, optional
+        Of each layer what `absent_gradient` gives for its places, dead ones too; by default edges grow at random.
+    block : int
+        As for `Network.regrow`.
     """
     graph, places = net.graph, absent(net, dead=True)
-    scores = place_scores(net, places, by, data, random, n_threads)
+    scores = place_scores(places, slopes, random)
     alive = graph.alive()
     read, sources, targets, weights = alive.copy(), [], [], []
     for gaps, given, most in zip(reversed(places), reversed(scores), reversed(wanted.tolist()), strict=True):
@@ -87,6 +104,7 @@ def fill_layers(
         source, target = gaps.sources[column[here]], gaps.targets[row[here]]
         # What is not finite tells nothing here. The steps meet it as well, and know what is to become of it.
         score: Scores = np.where(np.isfinite(given[here]), given[here], 0)
+        by = "random" if slopes is None else "gradient"
         score, together = in_blocks(net, Edges(source, target, np.zeros(len(source), np.float32)), score, by, block)
         # The best place of each neuron that reads nothing, and then those that are best of all.
         keep = np.zeros(len(source), bool)
@@ -94,7 +112,7 @@ def fill_layers(
         bare = bare[np.lexsort((-score[bare], target[bare]))]
         keep[bare[np.flatnonzero(np.diff(target[bare], prepend=-1))]] = True
         score[keep] = np.inf
-        missing = max(most - int(gaps.counts[read[gaps.targets]].sum()), np.count_nonzero(keep))
+        missing = max(most - int(gaps.within[read[gaps.targets]].sum()), np.count_nonzero(keep))
         keep = best_of(score, np.zeros(len(score), np.int64), np.array([missing]), together=together)
         source, target = source[keep], target[keep]
         weight, revived = np.zeros(len(source), np.float32), ~alive[target]
@@ -104,21 +122,53 @@ def fill_layers(
         sources.append(source)
         targets.append(target)
         weights.append(weight)
-    grow(graph, np.concatenate(sources), np.concatenate(targets), np.concatenate(weights), "regrow")
+    new = Edges(np.concatenate(sources), np.concatenate(targets), np.concatenate(weights))
+    grow(graph, *new, "regrow")
+    return new
 
 
-def place_scores(
-    net: Network, layers: list[Gaps], by: Criterion, data: Data | None, random: np.random.Generator, n_threads: int | None
-) -> list[Scores]:
-    """Scores of the free places of each layer: what a callable gives, at random, or the size of the gradient over `data`."""
-    if callable(by):
-        sizes = [int(np.count_nonzero(places.free)) for places in layers]
-        return np.split(asked(net.graph, by, _free_edges(layers), sum(sizes), "edge"), np.cumsum(sizes)[:-1])
-    if data is None:
+def place_scores(layers: list[Gaps], slopes: list[Float32] | None, random: np.random.Generator) -> list[Scores]:
+    """Scores of the free places of each layer: the sizes of these slopes, of all its places, or at random."""
+    if slopes is None:
         return [random.random(np.count_nonzero(places.free)) for places in layers]
-    with np.errstate(all="ignore"):
-        gradients = absent_gradient(net, layers, *data, n_threads)
-    return [np.abs(g[places.free]).astype(np.float64) for g, places in zip(gradients, layers, strict=True)]
+    return [np.abs(slope[places.free]).astype(np.float64) for slope, places in zip(slopes, layers, strict=True)]
+
+
+class Parameters(NamedTuple):
+    """Edges of a graph, and what stands at each in the parameter vector ("") and in those of the optimizer's state; copies."""
+
+    key: Ints
+    values: dict[str, Float32]
+
+
+def parameters_of(graph: Graph) -> Parameters:
+    """Those of all its edges."""
+    edges = wiring(graph)
+    return Parameters(_keys(graph, edges), {name: vector[edges.place] for name, vector in graph.storage.vectors().items()})
+
+
+def give_back(graph: Graph, before: Parameters, new: Edges) -> None:
+    """Have those of some edges that were there before, which are new now, be what they were."""
+    edges = wiring(graph)
+    back, _, was = np.intersect1d(_keys(graph, new), before.key, assume_unique=True, return_indices=True)
+    _, now, _ = np.intersect1d(_keys(graph, edges), back, assume_unique=True, return_indices=True)
+    for name, vector in graph.storage.vectors().items():
+        if name in before.values:
+            vector[edges.place[now]] = before.values[name][was]
+
+
+def begin_anew(graph: Graph, neurons: Ints) -> None:
+    """Give neurons a bias as of a new layer, 0, and no optimizer state of it; what is frozen stays."""
+    places, vectors = bias_places(graph, neurons), graph.storage.vectors()
+    places = places[places >= 0]
+    if FROZEN in vectors:
+        places = places[vectors.pop(FROZEN)[places] == 0]
+    for vector in vectors.values():
+        vector[places] = 0
+
+
+def _keys(graph: Graph, edges: Edges | Wiring) -> Ints:
+    return edges.target.astype(np.int64) * len(graph) + edges.source
 
 
 def absent(net: Network, *, dead: bool = False) -> list[Gaps]:
@@ -136,11 +186,13 @@ def absent(net: Network, *, dead: bool = False) -> list[Gaps]:
         edges = wiring(graph, targets)
         free = height[sources] <= height[targets][:, None]
         row, at = np.repeat(np.arange(len(targets)), edges.counts), column[edges.source]
-        free[row[at >= 0], at[at >= 0]] = False
-        layers.append(Gaps(sources, targets, free, edges.counts))
+        row, at = row[at >= 0], at[at >= 0]
+        free[row, at] = False
+        layers.append(Gaps(sources, targets, free, edges.counts, np.bincount(row, minlength=len(targets))))
     return layers
 
 
+@np.errstate(all="ignore")
 def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads: int | None = None) -> list[Float32]:
     """Gradient of the mean loss for a weight at each place, free or not; float32, shape (targets, sources) for each layer.
 

@@ -51,9 +51,10 @@ def prune(
 
 
 def room(model: Model, sparsity: float, scope: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """The group of the edges into each node, and how many edges of each group a sparsity leaves."""
+    """The group of each edge of the graph, and how many edges of each group a sparsity leaves."""
     graph, group, mine = model.graph, _groups(model, scope), _own_neurons(model)
-    return group, np.round((1 - sparsity) * np.bincount(group[mine], graph.storage.made_with(graph.records[mine])))
+    left = np.round((1 - sparsity) * np.bincount(group[mine], graph.storage.made_with(graph.records[mine])))
+    return group[wiring(graph).target], left
 
 
 def check_room(model: Model, group: npt.NDArray[np.int64], wanted: npt.NDArray[Any]) -> None:
@@ -62,7 +63,7 @@ def check_room(model: Model, group: npt.NDArray[np.int64], wanted: npt.NDArray[A
     others, mine = present(model, edges)
     frozen = frozen_edges(graph, edges, mine, True)
     held = fewest(model, edges, others, mine, frozen)
-    _check_kept(model, "edges", group[edges.target[mine[held[mine]]]], wanted, frozen=bool(frozen.any()))
+    _check_kept(model, "edges", group[mine[held[mine]]], wanted, frozen=bool(frozen.any()))
 
 
 def keep_best(
@@ -82,8 +83,8 @@ def keep_best(
 
     Parameters
     ----------
-    group : int64, shape (nodes,)
-        The group of the edges into each neuron.
+    group : int64, shape (edges,)
+        The group of each edge of the graph, in the order of `wiring`.
     slope : float32, optional
         The gradient, in the places of the parameter vector, for the saliency.
     block : int
@@ -105,7 +106,7 @@ def keep_best(
         ends = " to ".join(plain(graph[int(end[i])].name) for end in (candidates.source, candidates.target))
         raise ValueError(f"by: expected weights, or a gradient, that are numbers, got nan from {ends}")
     score, together = in_blocks(model, candidates, score, by, block)
-    into = group[candidates.target]
+    into = group[mine]
     score = comparable(score, into, wanted)
     frozen = frozen_edges(graph, edges, mine, graph._is_training)
     strength, held = strongest(model, edges, others, mine, score, frozen)

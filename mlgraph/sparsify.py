@@ -8,20 +8,24 @@ step.
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from functools import partial
+from hashlib import sha256
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Doubles
+from mlgraph.arrays import wiring
 from mlgraph.checks import one_of, share, whole
 from mlgraph.examples import Examples
-from mlgraph.growing import fill_layers
+from mlgraph.graph import NEURON
+from mlgraph.growing import absent, absent_gradient, begin_anew, fill_layers, give_back, parameters_of
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.pruning import SCOPES, check_room, keep_best, prune, room
@@ -31,6 +35,9 @@ __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
 SAMPLE = 1024
 """Training examples that a gradient is estimated from: of edges for their saliency, of absent ones to grow by."""
+
+LONGEST = 1000
+"""Characters with which a schedule says what it was given; of what is longer, as an array, it gives a digest."""
 
 Sample = Callable[[int], tuple[Any, Any]]
 
@@ -190,6 +197,16 @@ class GradualPruning(Schedule):
         its name, a method too, whatever its object; any other callable by its repr: give the class a ``__repr__``.
     block : int
         As for `Model.prune`.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(200, 20)).astype(np.float32)
+    >>> net = mlgraph.Network(20, seed=0)
+    >>> hidden, out = net.add_layer(10, "relu"), net.add_layer(2, "softmax")
+    >>> history = net.fit(x, x[:, 0] > 0, epochs=5, batch_size=20, sparsify=mlgraph.GradualPruning(0.9))
+    >>> net.n_edges, net.sparsity
+    (22, 0.9)
     """
 
     start: float = 0.0
@@ -222,7 +239,9 @@ class GradualPruning(Schedule):
 
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut to the sparsity of the moment."""
-        if moment >= self.start and self.at(moment) > model.sparsity:
+        # A layer may have more than its share where others have less, which have lost neurons.
+        each = self.scope == "layer" and isinstance(model, Network)
+        if moment >= self.start and (each or self.at(moment) > model.sparsity):
             slope = None
             if self.by == "saliency":  # of which what is not finite tells nothing here
                 slope = np.nan_to_num(gradient(model, *sample(SAMPLE), n_threads), nan=0.0, posinf=0.0, neginf=0.0)
@@ -240,7 +259,8 @@ class SET(Schedule):
     Sparse evolutionary training (Mocanu et al. 2018, Scalable training of artificial neural networks). Each layer has as many
     edges as `erdos_renyi` gives it; the first time, what is more goes. They grow anywhere between a layer and what it was made
     to read, at inputs and neurons too that have lost all their edges, but for neurons that nothing comes to read; a neuron that
-    comes to be read gets a source at least. Only for a `Network`.
+    comes to be read gets a source at least, and one that comes to life a bias of 0. Edges past the layers, and those of neurons
+    that are in none, all stay. Only for a `Network`.
 
     Parameters
     ----------
@@ -264,10 +284,16 @@ class SET(Schedule):
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut a share of each layer's edges and grow it to its size again."""
         net = _network(model)
+        graph, alive = net.graph, net.graph.alive()
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
+        slopes = before = None
+        if self.by == "gradient":  # of the network before it is cut: after that, what was cut would be steep
+            slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), parameters_of(graph)
         keep_best(net, *self._room(net, moved), block=self.block)
-        data = sample(SAMPLE) if self.by == "gradient" else None
-        fill_layers(net, self._sizes(net), self.by, self.block, data, np.random.default_rng([seed, 3, step]), n_threads)
+        new = fill_layers(net, self._sizes(net), slopes, self.block, np.random.default_rng([seed, 3, step]))
+        if before is not None:
+            give_back(graph, before, new)
+        begin_anew(graph, np.flatnonzero(graph.alive() & ~alive & (graph.codes >= NEURON)))
 
     def check(self, model: Model) -> None:
         """Raise TypeError if this is no `Network`, ValueError if so few edges cannot be a path to each output."""
@@ -279,16 +305,23 @@ class SET(Schedule):
         return erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
 
     def _room(self, net: Network, moved: float) -> tuple[npt.NDArray[np.int64], Doubles]:
-        """The layer of each node, and how many edges each layer keeps while this share of them moves."""
+        """The group of each edge, and how many edges each group keeps while this share of them moves."""
         wanted = self._sizes(net)
         gaps = [len(layer._reads) * layer.size for layer in net.layers] - wanted  # more would come back to where they were
-        # Neurons that were added to the graph beside the layers keep all their edges.
-        return layers_of(net), np.append(wanted - np.minimum(np.round(moved * wanted), gaps), net.graph.n_edges)
+        edges, layer_of, read_by = wiring(net.graph), layers_of(net), np.full(len(net.graph), -1)
+        for i, layer in enumerate(net.layers):
+            read_by[layer._reads] = i
+        # Edges past the layers, or into and out of neurons that are in none, would not come back, and all stay.
+        group = np.where(read_by[edges.source] == layer_of[edges.target], layer_of[edges.target], len(net.layers))
+        return group, np.append(wanted - np.minimum(np.round(moved * wanted), gaps), len(group))
 
 
 @dataclass(frozen=True, repr=False)
 class RigL(SET):
     """Like `SET`, but edges grow where the loss is steepest (Evci et al. 2020, Rigging the lottery).
+
+    The gradient is that of 1,024 of the examples, others each time, before anything is cut. An edge that is cut and found steep
+    stays as it is, its weight and the optimizer's state of it too.
 
     Parameters
     ----------
@@ -310,7 +343,11 @@ def _named(value: Any) -> str:
         given = [*map(_named, value.args), *(f"{name}={_named(v)}" for name, v in value.keywords.items())]
         return f"partial({', '.join([_named(value.func), *given])})"
     name = getattr(value, "__qualname__", None)
-    return repr(value) if name is None else f"{value.__module__}.{name}"
+    if name is not None:
+        return f"{value.__module__}.{name}"
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):  # by default most numbers of a large array are left out
+        text = repr(value)
+    return text if len(text) < LONGEST else f"<{type(value).__name__} {sha256(text.encode()).hexdigest()}>"
 
 
 def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:

@@ -178,6 +178,6 @@ def test_layers_are_filled_in_blocks():
     net = network(False)
     net.prune(0.7, block=4)
     before = weights(net)
-    fill_layers(net, np.array([180, 240, 110]), "random", 4, None, np.random.default_rng(0), None)
+    fill_layers(net, np.array([180, 240, 110]), None, 4, np.random.default_rng(0))
     new = {edge: 0.0 for edge in weights(net) if edge not in before}
     assert len(new) > 200 and whole_blocks(net, new) > 0.6 * len(new)

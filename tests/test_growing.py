@@ -167,7 +167,7 @@ def test_neurons_come_back_without_a_change_of_what_is_said():
     lost.prune()
     before, said = cuttable.pairs(net), net.forward(cuttable.X)
     wanted = np.array([30 * 24, 24 * 16 - 3, 16 * 9 - 3])
-    growing.fill_layers(net, wanted, "random", 1, None, np.random.default_rng(0), None)
+    growing.fill_layers(net, wanted, None, 1, np.random.default_rng(0))
     assert lost.alive and lost.weights.all() and len(lost.sources) > 15 and not any(
         net.graph.edge(lost, neuron).weight for neuron in lost.targets
     )
@@ -186,6 +186,6 @@ def test_what_is_read_gets_a_source_and_what_is_not_does_not_count():
     # There is room for the lost neuron in the last layer alone; and for edges into the first, all of whose neurons but one are
     # read by all.
     net.graph.prune([(net.graph[3], neuron) for neuron in net.layers[0].neurons if neuron.id != unread.id])
-    growing.fill_layers(net, before + np.array([-50, 0, 5]), "random", 1, None, np.random.default_rng(0), None)
+    growing.fill_layers(net, before + np.array([-50, 0, 5]), None, 1, np.random.default_rng(0))
     assert len(lost.sources) == 1 and lost.alive and len(lost.targets) == 5
     assert not unread.alive and sum(len(n.sources) for n in net.layers[0].neurons if n.id != unread.id) == before[0] - 50
