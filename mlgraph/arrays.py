@@ -126,15 +126,17 @@ def bias_places(graph: Graph, nodes: npt.NDArray[Any] | slice) -> Ints:
     return np.asarray(np.array(graph.storage.bias, np.int64)[graph.records[nodes]])
 
 
-def parameter_places(graph: Graph, nodes: int | None = None) -> Ints | Ids:
-    """Where the parameters of so many nodes, or of all, stand, without padding.
+def parameter_places(
+    graph: Graph, nodes: int | None = None, places: tuple[Ints, Ints, Ints] | None = None
+) -> Ints | Ids:
+    """Where the parameters of so many nodes, or of all, stand, without padding; or stood, by `Storage.places` of that time.
 
     Weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases.
     """
     owner = np.flatnonzero(graph.codes[:nodes] >= PARAMETER)
     record = graph.records[owner]
     n = np.where(graph.codes[owner] >= NEURON, graph.counts[owner], 1)
-    at, stride, bias = (column[record] for column in graph.storage.places)
+    at, stride, bias = (column[record] for column in places or graph.storage.places)
     return np.concatenate([runs(at, stride, n, graph.storage.used), bias[bias >= 0]])
 
 

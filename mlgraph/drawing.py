@@ -26,7 +26,7 @@ from mlgraph.modelfile import write_atomically
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 from mlgraph.topology import gather, topological
 from mlgraph.trace import trace
-from mlgraph.views import Node
+from mlgraph.views import Neuron, Node
 
 if TYPE_CHECKING:
     from mlgraph.model import Model
@@ -40,6 +40,9 @@ MOST = 60
 
 MANY = 8
 """More nodes than these that are alike become one box, and a neuron with more sources says how many."""
+
+FEW = 40
+"""Edges whose weights are written at them, and the biases into their neurons; of more, a weight is the width of its edge."""
 
 BANDS = 8
 """Boxes of a graph so deep that whole runs of levels are folded."""
@@ -60,6 +63,9 @@ class Options(TypedDict, total=False):
 class Drawing:
     """A picture of a graph, which a notebook shows.
 
+    Edges of positive weights are blue, of negative ones red, and as wide as their weights are large; of a small graph weights
+    and biases are written too. ∂ is an adjoint. Bold boxes are outputs.
+
     Parameters
     ----------
     nodes : Graph, Node or sequence of Node
@@ -74,9 +80,9 @@ class Drawing:
 
     Examples
     --------
-    >>> g = Graph()
+    >>> g = mlgraph.Graph()
     >>> x = g.input("x")
-    >>> print(Drawing(x * x).to_dot())
+    >>> print((x * x).draw().to_dot())
     digraph {
       rankdir=LR; node [shape=box, style=filled, fontname="sans-serif"];
       n0 [label="x", tooltip="x", fillcolor="#e3effb", color="#3b7dc4"];
@@ -154,6 +160,7 @@ class Drawing:
             fold = np.zeros(len(order), bool)
         # Boxes are numbered in the order of their first nodes.
         _, first, number = np.unique(np.where(fold, -1 - group, order), return_index=True, return_inverse=True)
+        self._is_small = len(self._source) <= FEW
         box = np.argsort(np.argsort(first))[number.reshape(-1)]
         self._box_of = np.full(len(self._code), -1)
         self._box_of[order] = box
@@ -175,6 +182,8 @@ class Drawing:
                 title = f"{node.name} {_title(code)}"
                 if graph._count[node.id] > MANY:
                     lines.append((f"{graph._count[node.id]:,} sources", VALUE))
+                if self._is_small and isinstance(node, Neuron) and node.bias is not None:
+                    lines.append((f"bias {node.bias:.3g}", VALUE))
             else:
                 own = {CONSTANT: lambda: f"{node.value:.6g}", INPUT: lambda: node.name, PARAMETER: lambda: node.name}
                 title = own.get(code, lambda: _title(code))()
@@ -210,7 +219,7 @@ class Drawing:
             node = int(self._target[first[i]])
             if self._code[node] >= NEURON and count[i] == 1:
                 weight = float(self._graph.weights_of(node)[self._place[first[i]]])
-            self._boxes[target].links.append(Link(source, target, int(count[i]), weight))
+            self._boxes[target].links.append(Link(source, target, int(count[i]), weight, self._is_small))
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

@@ -133,6 +133,17 @@ def fit(
         If the checkpoint belongs to another run.
     ModelFileError
         If there is a checkpoint to go on from, and neither it nor the one before can be read.
+
+    Examples
+    --------
+    >>> xor = mlgraph.Network(2, seed=0)
+    >>> hidden, out = xor.add_layer(4, "tanh"), xor.add_layer(2, "softmax")
+    >>> x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
+    >>> history = xor.fit(x, y, epochs=200, batch_size=4, learning_rate=0.1)
+    >>> xor.predict(x)
+    array([0, 1, 1, 0])
+    >>> len(history.epoch_loss), bool(history.epoch_loss[-1] < history.epoch_loss[0])
+    (200, True)
     """
     examples, loss = model._examples_and_loss(x, y)
     sizes = _pair("batch_size", batch_size, int, 1, 2**63)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32
-from mlgraph.arrays import edges
+from mlgraph.arrays import edges, parameter_places
 from mlgraph.checks import float_array, plain
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
@@ -60,11 +61,27 @@ class Gradients(NamedTuple):
     @property
     def edges(self) -> Float32:
         """Derivative for the weight of each edge, float32 in the order of `Graph.edges`; the graph must be as it was."""
-        graph, places = self.places.graph, self.places
-        with graph.lock:
-            if graph.edits != places.edits:
-                raise ValueError("edges: expected the graph of these gradients, got one that has been edited since")
+        places = self.places
+        with self._graph("edges") as graph:
             return edges(graph, self.parameters, (places.weights, places.stride)).weight
+
+    @property
+    def flat(self) -> Float32:
+        """Derivative for each parameter, float32 in the order of `Graph.get_parameters`; the graph must be as it was.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.input()
+        >>> y = g.add_neuron([x], weights=[3.0], bias=1.0)
+        >>> gradients = g.compile(y).vjp([[2.0]])
+        >>> g.set_parameters(g.get_parameters() - 0.5 * gradients.flat)  # a step of gradient descent on y
+        >>> float(y.weights[0]), y.bias
+        (2.0, 0.5)
+        """
+        places = self.places
+        with self._graph("flat") as graph:
+            return self.parameters[parameter_places(graph, places=(places.weights, places.stride, places.bias))]
 
     def of(self, node: Node | int) -> Float32:
         """Derivative for an input, a parameter or a neuron's weights; 0 for what no output needs.
@@ -110,6 +127,15 @@ class Gradients(NamedTuple):
             raise ValueError(f"neuron: expected a neuron with a bias, got {self.places.graph[place]!r}")
         return float(self.parameters[self.places.bias[data]])
 
+    @contextmanager
+    def _graph(self, what: str) -> Iterator[Graph]:
+        """While this is entered, nobody else edits the graph; it is as it was."""
+        graph = self.places.graph
+        with graph.lock:
+            if graph.edits != self.places.edits:
+                raise ValueError(f"{what}: expected the graph of these gradients, got one that has been edited since")
+            yield graph
+
     def _record(self, what: str, node: Node | int) -> tuple[int, int, int]:
         """Number, code and record of a node."""
         graph = self.places.graph
@@ -134,6 +160,19 @@ class Function:
         If they depend on themselves.
     ValueError
         If there is none, or one is of another graph.
+
+    Examples
+    --------
+    >>> g = mlgraph.Graph()
+    >>> x, y = g.input("x"), g.input("y")
+    >>> f = g.compile(x * x * y)
+    >>> f([[3.0, 2.0], [1.0, 5.0]])  # two examples
+    array([[18.],
+           [ 5.]], dtype=float32)
+    >>> f.vjp([[3.0, 2.0]]).inputs  # 2 x y and x^2
+    array([[12.,  9.]], dtype=float32)
+    >>> f.jvp([[3.0, 2.0]], [[1.0, 0.0]])
+    array([[12.]], dtype=float32)
     """
 
     def __init__(self, graph: Graph, outputs: Sequence[Node]) -> None:

@@ -46,7 +46,7 @@ class Graph:
 
     Examples
     --------
-    >>> g = Graph()
+    >>> g = mlgraph.Graph()
     >>> x, y = g.input("x"), g.input("y")
     >>> z = x * y + 1
     >>> print(z)
@@ -482,7 +482,7 @@ class Graph:
 
         Examples
         --------
-        >>> g = Graph()
+        >>> g = mlgraph.Graph()
         >>> x = g.inputs(2)
         >>> hidden = g.add_neuron(x, "tanh", weights=[1.0, -1.0], bias=0.5)
         >>> y = g.add_neuron([hidden, x[0]], weights=[2.0, 3.0])
@@ -624,7 +624,7 @@ class Graph:
 
         Examples
         --------
-        >>> g = Graph()
+        >>> g = mlgraph.Graph()
         >>> x = g.input("x")
         >>> y = g.add_neuron([x], "tanh", weights=[1.0])
         >>> with g.one_edit():

@@ -58,6 +58,16 @@ class Model:
     graph : Graph
     history : History
         Of the last `fit`.
+
+    Examples
+    --------
+    >>> g = mlgraph.Graph()
+    >>> x = g.input("x")
+    >>> slope, intercept = g.parameter(0.0), g.parameter(0.0)
+    >>> line = mlgraph.Model(g, slope * x + intercept)
+    >>> history = line.fit([[0.0], [1.0], [2.0]], [[1.0], [3.0], [5.0]], epochs=300, batch_size=3, learning_rate=0.1)
+    >>> round(slope.value, 3), round(intercept.value, 3)
+    (2.0, 1.0)
     """
 
     def __init__(self, graph: Graph, outputs: Node | Sequence[Node], loss: str | Node = "squared_error") -> None:
@@ -391,6 +401,18 @@ class Model:
         ------
         TypeError, ValueError
             If `x` or `y` is not what `fit` takes, or `nodes` are none, or not of this graph.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.input("x")
+        >>> hidden = g.add_neuron([x], "relu", weights=[2.0])
+        >>> model = mlgraph.Model(g, g.add_neuron([hidden], weights=[3.0]))
+        >>> traced = model.trace([[1.0], [-1.0]], [[6.0], [1.0]])
+        >>> traced[hidden]
+        array([2., 0.], dtype=float32)
+        >>> traced.adjoint(hidden)  # of (3 hidden - target)^2
+        array([ 0., -6.], dtype=float32)
         """
         self._require_outputs()
         wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes)
@@ -457,6 +479,15 @@ class Model:
         ------
         TypeError, ValueError
             If there is no example, or `x` or `y` is not what `fit` takes.
+
+        Examples
+        --------
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> hidden, out = net.add_layer(3, "relu"), net.add_layer(1)
+        >>> hidden[1].bias = -9.0
+        >>> table = net.inspect([[0.0, 1.0], [1.0, 0.0]])
+        >>> table["index"][(table["layer"] == 0) & (table["active"] == 0)]  # never active
+        array([1], dtype=int32)
         """
         from mlgraph.inspection import inspect
 
@@ -492,6 +523,16 @@ class Model:
         ------
         ValueError
             If an output is among them, or would be left without a live source.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.inputs(2)
+        >>> model = mlgraph.Model(g, g.add_neuron(x, weights=[1.0, 2.0]))
+        >>> model.evaluate([[1.0, 1.0]], [[3.0]])
+        {'loss': 0.0}
+        >>> model.ablate([(x[1], model.outputs[0])], [[1.0, 1.0]], [[3.0]])
+        {'loss': 4.0}
         """
         from mlgraph.inspection import ablate
 

@@ -190,6 +190,14 @@ def load(path: str | os.PathLike[str]) -> Model:
         If the file is not a model, is damaged, or says anything that a graph cannot be.
     OSError
         If it cannot be opened.
+
+    Examples
+    --------
+    >>> net = mlgraph.Network(2, seed=0)
+    >>> layer = net.add_layer(3, "softmax")
+    >>> net.save("model.npz")
+    >>> mlgraph.load("model.npz")
+    <Network 2-3: 6 edges>
     """
     return read(path, lambda model, header, arrays: model)
 

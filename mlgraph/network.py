@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -80,9 +80,20 @@ class Layer(Freezable):
         """Views of the neurons; for a layer of probabilities those that give the logits."""
         return [Neuron(self.graph, i) for i in self._ids]
 
+    def __len__(self) -> int:
+        return self.size
+
     def __iter__(self) -> Iterator[Neuron]:
-        """The same, so that a layer stands for its neurons where some are expected: ``graph.prune(layer)``."""
+        """A layer stands for its neurons where some are expected: ``graph.prune(layer)``."""
         return iter(self.neurons)
+
+    @overload
+    def __getitem__(self, index: int) -> Neuron: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Neuron]: ...
+    def __getitem__(self, index: int | slice) -> Neuron | list[Neuron]:
+        """``layer.neurons[index]``."""
+        return self.neurons[index]
 
     @property
     def weights(self) -> Float32:
@@ -198,7 +209,7 @@ class Network(Model):
 
     Examples
     --------
-    >>> net = Network(784, seed=0)
+    >>> net = mlgraph.Network(784, seed=0)
     >>> net.add_layer(32, activation="leaky_relu")
     <Layer of 32 leaky_relu neurons>
     >>> net.add_layer(10, activation="softmax")

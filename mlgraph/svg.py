@@ -91,17 +91,22 @@ class Link:
         How many edges it stands for.
     weight : float or None
         Of a single edge into a neuron.
+    is_written : bool
+        Whether the weight is written at it, too.
     """
 
     source: int
     target: int
     count: int
     weight: float | None
+    is_written: bool
 
     @property
     def label(self) -> str:
         """What is written at it."""
-        return f"{self.count:,} edges" if self.count > 1 else ""
+        if self.count > 1:
+            return f"{self.count:,} edges"
+        return "" if self.weight is None or not self.is_written else f"{self.weight:.3g}"
 
 
 def to_svg(boxes: list[Box]) -> str:

@@ -286,6 +286,20 @@ class Neuron(Node):
     graph : Graph
     id : int
         Its number there, which edits leave as it is.
+
+    Examples
+    --------
+    >>> g = mlgraph.Graph()
+    >>> x, y = g.input("x"), g.input("y")
+    >>> neuron = g.add_neuron([x, y], "relu", weights=[0.5, -2.0], bias=1.0)
+    >>> neuron.sources, neuron.bias
+    ([<input x>, <input y>], 1.0)
+    >>> neuron.weights = [0.25, 4.0]
+    >>> neuron.edges[1].weight
+    4.0
+    >>> neuron.edges[0].prune()
+    >>> print(neuron)
+    relu(4*y + 1)
     """
 
     __slots__ = ()

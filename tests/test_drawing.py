@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.drawing import MOST, Drawing
+from mlgraph.drawing import FEW, MOST, Drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -19,6 +19,11 @@ def boxes(drawing):
     assert root.tag == f"{SVG}svg"
     groups = [g for g in root.iter(f"{SVG}g") if g.find(f"{SVG}rect") is not None]
     return [[t.text for t in g.iter(f"{SVG}text")] for g in groups]
+
+
+def texts(drawing):
+    """All that is written."""
+    return [t.text for t in ET.fromstring(drawing.to_svg()).iter(f"{SVG}text")]
 
 
 def rectangles(drawing):
@@ -126,7 +131,8 @@ def test_a_model_with_its_loss():
             title = next((t for t in shown if t.startswith(f"{neuron.name} ")), None)
             assert (title is not None) == neuron.alive
             if title:
-                assert shown[title] == [f"{traced[neuron][0]:.5g}", f"∂ {traced.adjoint(neuron)[0]:.5g}"]
+                numbers = [f"{traced[neuron][0]:.5g}", f"∂ {traced.adjoint(neuron)[0]:.5g}"]
+                assert shown[title] == [f"bias {neuron.bias:.3g}", *numbers]
     p = net.predict_proba(x)[0]
     assert sorted(box[1] for box in boxes(net.draw(x[0], 1)) if box[0] == "exp") == sorted(f"{v:.5g}" for v in p)
     assert "∂" in net.draw(x[0], 1).to_svg() and "∂" not in net.draw(x[0]).to_svg()
@@ -287,6 +293,19 @@ def test_weights_show():
     thin, thick = (g.find(f"{SVG}path") for g in groups)
     assert float(thin.get("stroke-width")) < float(thick.get("stroke-width"))
     assert thin.get("stroke") != thick.get("stroke")
+
+
+def test_weights_and_biases_are_written_where_they_are_few():
+    g = mlgraph.Graph()
+    few, more = g.inputs(2), g.inputs(FEW + 1)
+    out = g.add_neuron(few, weights=[0.5, -2], bias=0.25)
+    assert boxes(out.draw())[2] == [f"{out.name} identity", "bias 0.25"]
+    assert re.findall(r"-> n\d+ (.*);", out.draw().to_dot()) == ['[label="0.5"]', '[label="-2"]']
+    assert [t for t in texts(out.draw()) if t in ("0.5", "-2")] == ["0.5", "0.5", "-2", "-2"]  # each on white
+    assert boxes(g.add_neuron(few, weights=[0.5, -2], bias=None).draw())[2][1:] == []
+    for n, written in ((FEW, True), (FEW + 1, False)):
+        drawing = g.add_neuron(more[:n], weights=np.full(n, 0.5)).draw(limit=100)
+        assert ("bias 0" in texts(drawing), "0.5" in texts(drawing)) == (written, written)
 
 
 NAMES = ['<&>"', "it's", 'a "quote"', "back\\slash", "two\nlines", "ünïcode 漢字 ∂", "\x00\x1b\ud800\uffff", "", "]]>", "%s"]

@@ -138,6 +138,18 @@ def test_a_layer_has_no_other_attributes():
     assert copy.deepcopy(layer).weights.tolist() == layer.weights.tolist() and weakref.ref(layer)() is layer
 
 
+def test_a_layer_is_a_sequence_of_neurons():
+    net = mlgraph.Network(2, seed=0)
+    net.add_layer(3, "tanh")
+    net.add_layer(1)
+    layer = net.layers[0]
+    assert len(layer) == 3 and [layer[0], layer[1], layer[-1]] == list(layer) == layer[:] == layer.neurons
+    with pytest.raises(IndexError):
+        layer[3]
+    net.graph.prune(layer[1:])
+    assert [neuron.alive for neuron in layer] == [True, False, False]
+
+
 def test_a_mask():
     """It says where edges are, not where weights are not zero; to assign it is one edit."""
     net = mlgraph.Network(8, seed=0)

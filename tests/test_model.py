@@ -173,6 +173,12 @@ def test_gradients(last, n_threads):
     net.graph.compile(net.layers[0].neurons[3:])  # lays out the parameters anew
     assert net.graph.storage.moves > moves
     np.testing.assert_array_equal(found.edges, before)
+    parameters = net.graph.get_parameters()
+    net.graph.set_parameters(np.arange(len(parameters)))  # which tells where each stands
+    for neuron in [*net.layers[0], *net.layers[1]]:
+        np.testing.assert_array_equal(found.flat[neuron.weights.astype(int)], found.of(neuron))
+        assert found.flat[int(neuron.bias)] == found.of_bias(neuron)
+    net.graph.set_parameters(parameters)
     edges = net.graph.edges()
     assert found.edges.shape == edges.weight.shape and found.inputs.shape == x.shape
     np.testing.assert_array_equal(found.values, model.forward(x))
@@ -197,6 +203,8 @@ def test_gradients(last, n_threads):
     net.layers[0].neurons[5].prune()
     with pytest.raises(ValueError, match="edges: expected the graph of these gradients, got one that has been edited since"):
         found.edges  # noqa: B018
+    with pytest.raises(ValueError, match="flat: expected the graph of these gradients, got one that has been edited since"):
+        found.flat  # noqa: B018
 
 
 def test_a_criterion_of_ones_own_by_the_gradient():

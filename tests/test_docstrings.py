@@ -1,0 +1,35 @@
+"""The examples of docstrings give what they say, pasted after ``import mlgraph`` and ``import numpy as np``."""
+
+import doctest
+import importlib
+import pkgutil
+
+import numpy as np
+import pytest
+
+import mlgraph
+
+MODULES = [name for _, name, _ in pkgutil.walk_packages(mlgraph.__path__, "mlgraph.") if not name.startswith("mlgraph.app")]
+SHOWN = (
+    "Graph", "Graph.neurons", "Graph.one_edit", "Function", "Gradients.flat", "Neuron", "Model", "Model.trace", "Model.inspect",
+    "Model.ablate", "Network", "fit", "load", "GradualPruning", "Drawing",
+)  # fmt: skip
+
+
+def examples(name):
+    found = doctest.DocTestFinder().find(importlib.import_module(name), globs={"mlgraph": mlgraph, "np": np})
+    return [test for test in found if test.examples]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if examples(name)])
+def test_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for test in examples(name):
+        out = []
+        doctest.DocTestRunner().run(test, out=out.append)
+        assert not out, "".join(out)
+
+
+def test_what_a_newcomer_looks_up_has_an_example():
+    found = {test.name.removeprefix(name + ".") for name in MODULES for test in examples(name)}
+    assert found >= set(SHOWN)
