@@ -29,8 +29,7 @@ from mlgraph.checks import shown
 from mlgraph.engine import STATE
 from mlgraph.graph import PARAMETER, Graph
 from mlgraph.model import Model
-from mlgraph.modelfile import TEMPORARY, ModelFileError, contents, followed, read, require, save
-from mlgraph.storage import FROZEN
+from mlgraph.modelfile import TEMPORARY, ModelFileError, followed, header_of, read, require, save
 from mlgraph.topology import gather
 from mlgraph.training import History, RunState
 
@@ -257,8 +256,7 @@ def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:
 
 def _model_digest(model: Model) -> str:
     """Of a model, wherever its lists of sources and its parameters stand: compilations and edits move them."""
-    header, _ = contents(model)
-    text = json.dumps({name: value for name, value in header.items() if name not in ("format", "names")})
+    text = json.dumps({name: value for name, value in header_of(model).items() if name not in ("format", "names")})
     graph, codes = model.graph, model.graph.codes
     start, counts, pool = graph.topology()
     constants, inputs = np.array(graph._constants), np.array(graph._inputs)
@@ -267,7 +265,7 @@ def _model_digest(model: Model) -> str:
     places = parameter_places(graph)
     weights, biases = np.split(places, [len(places) - np.count_nonzero(has_bias)])
     numbers = [graph.parameters[weights], has_bias, graph.parameters[biases]]
-    if FROZEN in graph.storage.state:
-        frozen = graph.storage.state_vector(FROZEN, fresh=False)
+    frozen = graph.storage.frozen
+    if frozen is not None:
         numbers += [frozen[weights], frozen[biases]] if frozen[places].any() else []
     return _digest([np.frombuffer(text.encode(), np.uint8), codes, counts, graph.records, sources, constants, inputs, *numbers])

@@ -214,9 +214,10 @@ def grow(graph: Graph, source: Ids, target: Ids, weight: Float32, who: str) -> N
 def activate(graph: Graph, neuron: int, code: int) -> None:
     """Give a neuron another activation, by its code."""
     before = Activated(neuron, graph._code[neuron])
-    graph._code[neuron] = code
-    graph.edits += 1
-    edited(graph, len(graph), len(graph.storage), [before])
+    with uninterrupted():
+        graph._code[neuron] = code
+        graph.edits += 1
+        edited(graph, len(graph), len(graph.storage), [before])
 
 
 def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Ints, Ids, Ids]:
@@ -400,7 +401,7 @@ def take_back(graph: Graph, edit: Edit) -> None:
 
 def _forget(graph: Graph, nodes: int, records: int) -> None:
     """Leave so many nodes and records: those that came first."""
-    for column in (graph._code, graph._start, graph._count, graph._data, graph._born):
+    for column in graph._of_nodes:
         del column[nodes:]
     for column in graph.storage.columns:
         del column[records:]

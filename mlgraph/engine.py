@@ -18,7 +18,7 @@ from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
 from mlgraph.interrupts import uninterrupted
 from mlgraph.plan import LANES, Instruction, Plan
-from mlgraph.storage import FROZEN, PANEL, aligned
+from mlgraph.storage import PANEL, aligned
 from mlgraph.threads import threads_for
 from mlgraph.units import unit_floats, units_of
 
@@ -123,7 +123,7 @@ class Engine:
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
         self.width = int(plan.input_column.max(initial=-1)) + 1
         self._list_floats = mlgraph_ext.sweep.entry_floats(len(plan.input_column), LIST_TILES * LANES)
-        self._prepared: tuple[tuple[Any, ...], tuple[Float32 | None, ...], bytes] | None = None
+        self._prepared: tuple[tuple[Any, ...], tuple[Float32 | None, ...], bytes, tuple[Any, ...]] | None = None
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, Filling | None]]:
         # A copy has arrays of its own: the addresses that this one has prepared are not theirs.
@@ -241,9 +241,9 @@ class Engine:
         loss_slot, lowest_loss = self._slots_of(loss_nodes)
         storage = self.graph.storage
         vectors = [storage.vector, *(storage.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
-        freezes = bool(optimizer) and optimizer != "accumulate" and FROZEN in storage.state
-        own = self._copied([*vectors, storage.state_vector(FROZEN, fresh=False)] if freezes else vectors, n_threads)
-        frozen = own.pop() if freezes else None
+        frozen = storage.frozen if optimizer not in (None, "accumulate") else None
+        own = self._copied(vectors if frozen is None else [*vectors, frozen], n_threads)
+        frozen = None if frozen is None else own.pop()
         parameters, first_moment, second_moment, *_ = *own, None, None
         few = most <= FEW if few is None else few
         # Neurons that read the data may take them otherwise than from slots of floats.
@@ -330,6 +330,7 @@ class Engine:
         scratch_stride = 2 * most_floats + lists + plan.n_masked
         first_row, end = plan.row_parameters
         pack_stride = (end - first_row) * how.in_packs
+        self._prepared = None  # which has the addresses of what may go now
         self._memory = _at_least(self._memory, stride * n_tiles)
         self._scratch = _at_least(self._scratch, scratch_stride * how.n_threads)
         self._sums = _at_least(self._sums, plan.n_extra * n_tiles * how.ahead)
@@ -353,8 +354,7 @@ class Engine:
             scratch=self._scratch, n_workers=how.n_threads, scratch_stride=scratch_stride,
             lists_at=2 * most_floats, list_floats=list_floats,
         )  # fmt: skip
-        self._prepared = key, arrays, address
-        self._held = program, units, input_column  # the kernels have their addresses
+        self._prepared = key, arrays, address, (program, units, input_column)  # all whose addresses the kernels have
         return address
 
     def _slots_of(self, nodes: Nodes) -> tuple[npt.NDArray[np.int32], int]:

@@ -20,7 +20,7 @@ import mlgraph_ext
 from mlgraph.array_types import Float32, Ids
 from mlgraph.grouping import DENSE_FROM
 from mlgraph.plan import KINDS, Instruction, Plan, extra_floats, halves_of, in_quads, thin_floats
-from mlgraph.storage import PANEL
+from mlgraph.storage import PANEL, padded
 from mlgraph_ext import _topology
 
 FULL_FROM_DATA, FULL_FROM = 0.19, 0.52
@@ -77,7 +77,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
         return plan, None
     ends = [ins.weights + ins.n_weights for _, ins in plan.trained] + [ins.bias + ins.size for _, ins in plan.trained]
     last = max(ends)
-    base = size = -(-last // PANEL) * PANEL
+    base = size = padded(last)
     new = copy(plan)
     for name, value in vars(Plan).items():
         if isinstance(value, cached_property):
@@ -86,7 +86,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     n_index = len(plan.index)
     origin, place = [], []
     for i, ins, slots, edge in full:
-        width = -(-ins.size // PANEL) * PANEL
+        width = padded(ins.size)
         if size + width * len(slots) > np.iinfo(np.int32).max:  # no place for a number of 32 bits
             return plan, None
         # In the order of the block, so that a copy goes through it once, and through 16 rows at a time.
@@ -125,7 +125,7 @@ def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:
     read = np.full(last + 1 - first, bool(ins.reads_data))
     read[source - first] = True
     slots, number = (np.flatnonzero(read) + first).astype(np.int32), np.cumsum(read) - 1
-    width = -(-ins.size // PANEL) * PANEL
+    width = padded(ins.size)
     shared = int(np.diff(row)[in_quads(alike)].sum())
     alone, quads = (FULL_FROM_DATA, QUADS_FULL_FROM_DATA) if ins.reads_data else (FULL_FROM, QUADS_FULL_FROM)
     if (len(source) - shared) / alone + shared / quads < width * (plan.n_columns if ins.reads_data else len(slots)):

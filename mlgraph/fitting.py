@@ -146,8 +146,9 @@ def fit(
     (200, True)
     """
     examples, loss = model._examples_and_loss(x, y)
-    sizes = _pair("batch_size", batch_size, int, 1, 2**63)
-    rates = _pair("learning_rate", learning_rate, float, 0, LARGEST)
+    sizes = _pair("batch_size", batch_size, partial(whole, most=2**63 - 1))
+    rate = partial(real, expected=f"a number from 0 to {LARGEST:.6g}", least=0, most=LARGEST)
+    rates = _pair("learning_rate", learning_rate, rate)
     epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
     weight_decay = checked_decay(weight_decay, max(rates))
     optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
@@ -221,14 +222,12 @@ def fit(
     return model.history
 
 
-def _pair(name: str, value: Any, kind: type, least: float, most: float) -> tuple[Any, Any]:
+def _pair(name: str, value: Any, checked: Callable[[str, Any], Any]) -> tuple[Any, Any]:
     """(from, to) of a schedule, from a pair or one number."""
     pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    number = (int, np.integer) if kind is int else (int, float, np.integer, np.floating)
-    if len(pair) != 2 or not all(isinstance(v, number) and not isinstance(v, bool) and least <= v < most for v in pair):
-        expected = f"one or two {kind.__name__}s, from {least} to below {most:.6g}"
-        raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
-    return kind(pair[0]), kind(pair[1])
+    if len(pair) != 2:
+        raise ValueError(f"{name}: expected one number or two, got {shown(value)}")
+    return checked(name, pair[0]), checked(name, pair[1])
 
 
 def checked_decay(value: Any, rate: float) -> float:

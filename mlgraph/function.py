@@ -246,15 +246,13 @@ class Function:
         plan = engine.plan
         size = plan.examples_at_once
         first = np.arange(0, len(examples), size)
-        self.graph.storage.state_vector("gradient", fresh=True)
-        try:
+        with self.graph.storage.gradient():
             _, values, adjoints = engine.run(
                 examples, first=first, size=np.minimum(size, len(examples) - first), target=weight, loss="cotangent",
                 loss_nodes=[self._outputs[0], *self._outputs], optimizer="accumulate", backward=True, values=self._outputs,
                 adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
             )  # fmt: skip
-        finally:
-            gradient = self.graph.storage.state.pop("gradient")
+            gradient = self.graph.storage.state["gradient"]
         inputs = np.zeros((len(examples), self.graph.n_inputs), np.float32)
         if adjoints is not None:
             inputs[:, plan.input_column] = adjoints

@@ -212,11 +212,9 @@ class Graph:
         if n == 0:
             raise ValueError("weights: expected at least one neuron, got none")
         node, record = len(self._code), self.storage.add_panels(w, b)
-        extend(self._code, np.full(n, code))
-        extend(self._start, np.full(n, len(self._pool)))
-        extend(self._count, np.full(n, len(ids)))
-        extend(self._data, record + np.arange(n))
-        extend(self._born, np.full(n, self.edits))
+        values = code, len(self._pool), len(ids), record + np.arange(n), self.edits
+        for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):
+            extend(column, numbers)
         extend(self._pool, ids)
         self.edits += 1
         edited(self, node, record)
@@ -563,8 +561,6 @@ class Graph:
         from mlgraph.edits import grow, new_edges
 
         s, t = id_of(self, source, "add_edge"), id_of(self, target, "add_edge")
-        if self._code[t] < NEURON:
-            raise ValueError(f"target: expected a neuron, got {self[t]!r}")
         new = Edges(np.array([s], np.int32), np.array([t], np.int32), np.array([number("weight", weight)], np.float32))
         grow(self, *new_edges(self, new, "add_edge"), "add_edge")
         return self.edge(s, t)
@@ -755,15 +751,18 @@ class Graph:
                 self._data.append(data)
                 self._born.append(self.edits)
             except BaseException:
-                del self._code[node:], self._start[node:], self._count[node:], self._data[node:], self._born[node:]
-                del self._pool[start:]
+                for column, length in zip((*self._of_nodes, self._pool), (node,) * 5 + (start,), strict=True):
+                    del column[length:]
                 raise
             self.edits += 1
             return node
 
+    @property
+    def _of_nodes(self) -> tuple[array[Any], ...]:
+        return self._code, self._start, self._count, self._data, self._born
+
     def _columns(self) -> tuple[array[Any], ...]:
-        nodes = self._code, self._start, self._count, self._data, self._born
-        return *nodes, self._pool, self._constants, self._inputs, *self.storage.columns
+        return *self._of_nodes, self._pool, self._constants, self._inputs, *self.storage.columns
 
     def _arguments(self, operation: str, arguments: Iterable[Any]) -> list[int]:
         """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""

@@ -12,7 +12,7 @@ import numpy as np
 from mlgraph.array_types import Ids, Ints
 from mlgraph.graph import NEURON, PARAMETER, Graph
 from mlgraph.lowering import Lowered
-from mlgraph.storage import PANEL
+from mlgraph.storage import PANEL, in_panels, padded
 from mlgraph.topology import gather, index_type, runs
 
 
@@ -83,13 +83,13 @@ class _Group:
         self.is_written = bool(lowered.written[first] >= 0)
         self.fan = lowered.count[group].astype(np.int64) if self.is_neuron else np.ones(self.n, np.int64)
         k, ends = np.arange(self.n), np.cumsum(self.fan)
-        width = -(-self.n // PANEL) * PANEL
+        width = padded(self.n)
         if dense:
-            self.step, self.first = PANEL, k // PANEL * (PANEL * self.fan[0]) + k % PANEL
+            self.step, self.first = PANEL, in_panels(k, int(self.fan[0]))
             self.size = int(width * self.fan[0])
         else:
             self.step, self.first = 1, ends - self.fan
-            self.size = int(-(-ends[-1] // PANEL) * PANEL)
+            self.size = padded(int(ends[-1]))
         if self.is_written:
             # Each weight, and each bias, is a parameter node with a record of its own.
             number = lowered.written[group]

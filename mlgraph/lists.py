@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.graph import NEURON, Graph
-from mlgraph.packing import packed
+from mlgraph.packing import once_each
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -36,10 +36,10 @@ def squeeze(graph: Graph) -> Arrays:
         pool : int32
             All other lists.
     """
-    lists = packed(graph, np.arange(len(graph)))
-    start, count, pool = lists.start, graph.counts, lists.pool
-    if len(pool) == len(graph._pool):
-        start, _, pool = graph.topology()
+    start, count, pool = graph.topology()
+    lists = once_each(start, count, pool, graph.codes < NEURON)
+    if len(lists.pool) < len(pool):
+        start, pool = lists
     reads = np.flatnonzero(count)
     begin, first, readers = np.unique(start[reads], return_index=True, return_counts=True)
     length = count[reads[first]]

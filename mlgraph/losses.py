@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32
+from mlgraph.array_types import Float32, Mask
 from mlgraph.checks import real_array, shown
 from mlgraph.graph import Graph
 from mlgraph.ids import ids_of
@@ -94,17 +94,17 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
     target = target[:, None] if target.ndim == 1 else target
     if target.shape != (n, n_outputs):
         raise ValueError(f"{what}: expected shape ({n}, {n_outputs}), got {array.shape}")
-    if not np.isfinite(target).all():
-        i, j = np.argwhere(~np.isfinite(target))[0]
-        got = np.asarray(array).reshape(target.shape)[i, j]
-        raise ValueError(f"{what}: expected finite numbers that float32 can hold, got {got} in example {i}, output {j}")
-    if loss == "binary_cross_entropy" and n and not (target.min() >= 0 and target.max() <= 1):
-        i, j = np.argwhere((target < 0) | (target > 1))[0]
-        raise ValueError(f"{what}: expected numbers from 0 to 1, got {target[i, j]} in example {i}, output {j}")
-    if loss == "softmax_cross_entropy" and n and not target.min() >= 0:
-        i, j = np.argwhere(target < 0)[0]
-        raise ValueError(f"{what}: expected targets of at least 0, got {target[i, j]} in example {i}, output {j}")
+
+    def check(good: Mask, expected: str, given: npt.NDArray[Any]) -> None:
+        if not good.all():
+            i, j = np.argwhere(~good)[0]
+            raise ValueError(f"{what}: expected {expected}, got {given[i, j]} in example {i}, output {j}")
+
+    check(np.isfinite(target), "finite numbers that float32 can hold", array.reshape(target.shape))
+    if loss == "binary_cross_entropy":
+        check((target >= 0) & (target <= 1), "numbers from 0 to 1", target)
     if loss == "softmax_cross_entropy":
+        check(target >= 0, "targets of at least 0", target)
         with np.errstate(over="ignore"):
             weights = target.sum(axis=1)
         if not np.isfinite(weights).all():

@@ -27,7 +27,7 @@ from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, CycleError, Graph
 from mlgraph.lists import expand, squeeze
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
-from mlgraph.storage import FROZEN, PANEL, extend
+from mlgraph.storage import FROZEN, PANEL, extend, padded
 from mlgraph.topology import topological
 
 FORMAT = 4
@@ -150,35 +150,37 @@ def save(
     """
     g = model.graph
     topological(g, *g.topology())
-    header, arrays = contents(model)
-    text = np.frombuffer(json.dumps({**header, **more}).encode(), np.uint8)
-    members = {"header": text, **arrays, **more_arrays}
+    text = np.frombuffer(json.dumps({**header_of(model), **more}).encode(), np.uint8)
+    members = {"header": text, **arrays_of(g), **more_arrays}
     # Made in memory: a zip file that a full disk cuts short says so again, on its own, when it is thrown away.
     made = io.BytesIO()
     np.savez(made, **members)  # type: ignore[arg-type]
     write_atomically(path, lambda file: file.write(made.getbuffer()), previous=previous)
 
 
-def contents(model: Model) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Header and arrays of a model's file."""
-    g = model.graph
-    header: dict[str, Any] = {
+def header_of(model: Model) -> dict[str, Any]:
+    """The header of a model's file."""
+    return {
         "format": FORMAT,
         "kind": "network" if isinstance(model, Network) else "model",
         "loss": model.loss,
         "outputs": model._outputs,
         "loss_nodes": model._loss_nodes,
         "probabilities": model._probabilities,
-        "names": {str(node): name for node, name in g._names.items()},
+        "names": {str(node): name for node, name in model.graph._names.items()},
         "layers": [
             [layer._ids.start, layer._ids.stop, layer.activation, layer.dropout, layer.weight_dropout, layer._probabilities]
             for layer in (model.layers if isinstance(model, Network) else [])
         ],
         "reads": model.layers[0]._reads if isinstance(model, Network) else [],
     }
-    arrays = {name: np.array(_column(g, name)) for name in COLUMNS} | squeeze(g) | {"parameters": g.parameters}
-    frozen = g.storage.state_vector(FROZEN, fresh=False) if FROZEN in g.storage.state else np.zeros(0)
-    return header, {**arrays, "frozen": frozen.astype(np.uint8)}
+
+
+def arrays_of(g: Graph) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of its graph's."""
+    frozen = np.zeros(0) if g.storage.frozen is None else g.storage.frozen
+    columns = {name: np.array(_column(g, name)) for name in COLUMNS}
+    return columns | squeeze(g) | {"parameters": g.parameters, "frozen": frozen.astype(np.uint8)}
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -389,7 +391,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     extend(graph._born, np.full(n, -1))
     topological(graph, start, count.astype(np.int32), pool)
     # Kernels work on whole panels.
-    at = graph.storage.grow(-(-len(vector) // PANEL) * PANEL)
+    at = graph.storage.grow(padded(len(vector)))
     graph.storage.vector[at : at + len(vector)] = vector
     if len(frozen):
         graph.storage.state_vector(FROZEN, fresh=True)[: len(frozen)] = frozen

@@ -32,12 +32,8 @@ class Layer(Freezable):
         self._reads: list[int] = []  # the nodes of the layer before
         self._activation, self._dropout, self._weight_dropout = activation, dropout, weight_dropout
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__ if name != "__weakref__"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value)
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        return None, {name: getattr(self, name) for name in self.__slots__ if name != "__weakref__"}
 
     @property
     def activation(self) -> str:
@@ -66,9 +62,9 @@ class Layer(Freezable):
         with self.graph.lock:
             if self.graph._is_training:
                 raise RuntimeError(f"{name}: expected a network that is not being trained, got one that is")
-            setattr(self, f"_{name}", value)
             for model in self.graph._models:
                 model._engines.clear()  # whose plans know another value
+            setattr(self, f"_{name}", value)
 
     @property
     def size(self) -> int:

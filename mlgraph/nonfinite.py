@@ -18,6 +18,7 @@ from mlgraph.array_types import Float32, Ints
 from mlgraph.engine import STATE
 from mlgraph.examples import Examples
 from mlgraph.faults import SWEEPS, Fault, Search
+from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import empty_answers
 from mlgraph.views import Neuron
 
@@ -152,20 +153,23 @@ class Guard:
             vectors = [engine.graph.parameters]
             vectors += [engine.graph.storage.state_vector(name, fresh=False) for name in STATE[self._optimizer]]
             before = [vector.copy() for vector in vectors]
-            bad, _, _ = engine.run(
-                self._examples, first=[0], size=[n], rate=[rate], decay=decay, order=rows[kept],
-                optimizer=self._optimizer, step_number=number, losses=scores[0], correct=scores[1], **self._options,
-            )  # fmt: skip
-            spoilt = np.zeros(len(before[0]), bool)
-            for vector, old in zip(vectors, before, strict=True):
-                spoilt |= ~np.isfinite(vector) & np.isfinite(old)
-            if bad < 0 and not spoilt.any():
+            with uninterrupted():  # or what is not finite would stay
+                bad, _, _ = engine.run(
+                    self._examples, first=[0], size=[n], rate=[rate], decay=decay, order=rows[kept],
+                    optimizer=self._optimizer, step_number=number, losses=scores[0], correct=scores[1], **self._options,
+                )  # fmt: skip
+                spoilt = np.zeros(len(before[0]), bool)
+                for vector, old in zip(vectors, before, strict=True):
+                    spoilt |= ~np.isfinite(vector) & np.isfinite(old)
+                is_good = bad < 0 and not spoilt.any()
+                if not is_good:
+                    for vector, old in zip(vectors, before, strict=True):
+                        vector[:] = old
+            if is_good:
                 losses[kept] = scores[0]
                 if correct is not None and scores[1] is not None:
                     correct[kept] = scores[1]
                 break
-            for vector, old in zip(vectors, before, strict=True):
-                vector[:] = old
             search = Search(self._model, engine, self._examples, rows[kept], number, self._options)
             fault = search.find(spoilt, rate, vectors)
             if self._policy == "raise":

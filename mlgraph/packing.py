@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from mlgraph.array_types import Ids, Ints, Mask
 from mlgraph.arrays import Wiring
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.interrupts import uninterrupted
 from mlgraph.storage import PANEL, extend
-from mlgraph.topology import gather, runs
+from mlgraph.topology import gather, index_type, runs
 from mlgraph_ext import _topology
 
 SMALL = 1024
@@ -27,10 +28,10 @@ class Lists(NamedTuple):
 
 def shared_lists(edges: Wiring) -> Lists:
     """The lists of some neurons. Of neurons that lost the same source they are the same."""
-    return _shared(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source, np.zeros(len(edges.counts), bool))
+    return once_each(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source, np.zeros(len(edges.counts), bool))
 
 
-def _shared(start: Ints, count: Ids, pool: Ids, apart: Mask) -> Lists:
+def once_each(start: Ints, count: Ids, pool: Ids, apart: Mask) -> Lists:
     """Lists that are the same, once; each that is to stay `apart` has one of its own."""
     first = np.empty(len(start), np.int64)
     _topology.same_lists(start, count, pool, first)
@@ -47,22 +48,23 @@ class Packed(NamedTuple):
     weights: Ints
     stride: Ints
     bias: Ints
-    origin: Ints
+    origin: npt.NDArray[Any]
 
 
 def packed(graph: Graph, nodes: Ints) -> Packed:
     """Lists of sources that some of these nodes reads, once each; weights record by record, and behind them the biases."""
     start, count, pool = graph.topology()
     # A file of operations that share arguments might claim more of these than there is memory for.
-    lists = _shared(start[nodes], count[nodes], pool, graph.codes[nodes] < NEURON)
+    lists = once_each(start[nodes], count[nodes], pool, graph.codes[nodes] < NEURON)
     owner, record = _owners(graph, nodes)
     n = np.where(graph.codes[owner] >= NEURON, count[owner], 1)
     ends = np.cumsum(n)
     at, stride, bias = (column[record] for column in graph.storage.places)
     has = bias >= 0
-    origin = np.concatenate([runs(at, stride, n, graph.storage.used), bias[has]])
     new_bias = np.where(has, n.sum() + np.cumsum(has) - 1, -1)
-    origin = np.concatenate([origin, np.full(-len(origin) % PANEL, -1)])
+    padding = np.full(-(int(n.sum()) + np.count_nonzero(has)) % PANEL, -1)
+    used = graph.storage.used
+    origin: npt.NDArray[Any] = np.concatenate([runs(at, stride, n, used), bias[has], padding], dtype=index_type(used))
     return Packed(*lists, ends - n, np.ones(len(n), np.int64), new_bias, origin)
 
 
@@ -103,7 +105,7 @@ def compacted(graph: Graph, keep: Mask) -> tuple[Graph, Ints]:
 
 def in_use(graph: Graph) -> int:
     """Elements of the pool and of the parameter vector that some node needs."""
-    start, count, _ = graph.topology()
+    start, count = np.array(graph._start, np.int64), graph.counts
     reads = np.flatnonzero(count)
     _, first = np.unique(start[reads], return_index=True)
     return int(count[reads[first]].sum()) + graph.n_parameters

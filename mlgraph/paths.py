@@ -12,7 +12,6 @@ from mlgraph.arrays import Wiring
 from mlgraph.graph import NEURON, Graph
 from mlgraph.model import Model
 from mlgraph.scores import Scores
-from mlgraph.storage import FROZEN
 from mlgraph.topology import is_live, topological
 from mlgraph_ext import _topology
 
@@ -95,9 +94,9 @@ def fewest(
 
 def frozen_edges(graph: Graph, edges: Wiring, mine: npt.NDArray[np.int64], in_training: bool) -> Mask:
     """Which edges are frozen, of `mine`; none but in training."""
-    frozen, storage = np.zeros(len(edges.source), bool), graph.storage
-    if in_training and FROZEN in storage.state:
-        frozen[mine] = storage.state_vector(FROZEN, fresh=False)[edges.place[mine]] > 0
+    frozen, all_frozen = np.zeros(len(edges.source), bool), graph.storage.frozen
+    if in_training and all_frozen is not None:
+        frozen[mine] = all_frozen[edges.place[mine]] > 0
     return frozen
 
 

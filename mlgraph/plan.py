@@ -21,7 +21,7 @@ from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.grouping import Dropout, Groups, group
 from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, lower
-from mlgraph.storage import PANEL
+from mlgraph.storage import PANEL, padded
 from mlgraph.topology import gather
 from mlgraph_ext import _topology
 
@@ -203,7 +203,7 @@ class Plan:
         added[: len(inputs)] &= want_inputs
         self.first_zeroed = int(np.argmax(np.append(added, True)))
         del self._reader
-        self.n_extra = -(-self.n_extra // PANEL) * PANEL
+        self.n_extra = padded(self.n_extra)
         self.edits, self.moves = graph.edits, graph.storage.moves
 
     def _add_operations(self, low: Lowered, groups: Groups, wants: Flags) -> Ids:
@@ -270,7 +270,7 @@ class Plan:
             begin, end = self.read_slots if self.read_slots[1] else (len(self.node), 0)
             self.read_slots = min(begin, int(read.min())), max(end, int(read.max()) + 1)
         drop, keep, bits = _dropout_of(first, dropout)
-        width = -(-n // PANEL) * PANEL  # of a dense block, padding included
+        width = padded(n)  # of a dense block, padding included
         n_weights = width * arity if shared else len(sources)
         wanted = wants[sources] > 0
         self._reader[slots] = np.where(wanted & (self._reader[slots] == -1), i, -2)
@@ -298,7 +298,7 @@ class Plan:
         self.work += edges if shared else ROW_WORK * edges
         if bits:
             self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
-            self.n_masked += -(-n_weights // PANEL) * PANEL
+            self.n_masked += padded(n_weights)
         elif drop and shared and reads_data:
             self.n_masked += thin_floats(n, arity)
         return instruction
@@ -311,9 +311,8 @@ class Plan:
     @cached_property
     def trained(self) -> list[tuple[int, Instruction]]:
         """Number and instruction of everything that has parameters."""
-        kind = self.program[:, 0]
-        trained = np.flatnonzero((kind == KINDS["parameter"]) | (kind == KINDS["dense"]) | (kind == KINDS["rows"]))
-        return [(i, Instruction(*self.program[i].tolist())) for i in trained.tolist()]
+        trained = np.isin(self.program[:, 0], [KINDS[kind] for kind in ("parameter", "dense", "rows")])
+        return [(i, Instruction(*self.program[i].tolist())) for i in np.flatnonzero(trained).tolist()]
 
     def rows(self, ins: Instruction) -> Rows:
         """What the neurons of an instruction of rows read."""
@@ -349,9 +348,14 @@ class Plan:
         return max((ins.n_weights for ins in blocks), default=0), max((ins.n_weights for ins in behind), default=0)
 
     @cached_property
+    def blocks_of_data(self) -> list[Instruction]:
+        """Dense blocks that read the data."""
+        return [ins for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data]
+
+    @cached_property
     def threads_ahead(self) -> int:
         """Among how many threads dense blocks that read the data can be shared out, their sums made ahead; 0: not at all."""
-        blocks = [ins for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data]
+        blocks = self.blocks_of_data
         # Edges are dropped tile by tile, and many neurons in ways that pack the weights.
         plain = all(ins.bits == 0 and ins.drop < 2**31 for ins in blocks)
         return sum(-(-ins.size // PANEL) * ins.halves for ins in blocks) if plain else 0
@@ -363,7 +367,7 @@ class Plan:
         Blocks that are shared out by panels have each thread list the data of all columns, and whoever does not sweep had
         better do that meanwhile. Parameters that are nodes are units before all others, and would end a step's sweeps early.
         """
-        ahead = [ins for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data]
+        ahead = self.blocks_of_data
         behind = sum(ins.n_weights for _, ins in self.trained) - sum(ins.n_weights for ins in ahead)
         nodes = any(ins.kind == KINDS["parameter"] for _, ins in self.trained)
         return all(ins.halves == 2 for ins in ahead) and behind <= MOST_BEHIND and not nodes
@@ -379,7 +383,7 @@ class Plan:
             return 0, 0
         first = min(min(ins.weights, ins.bias if ins.bias >= 0 else ins.weights) for ins in rows)
         end = max(max(ins.weights + ins.n_weights, ins.bias + ins.size) for ins in rows)
-        return first // PANEL * PANEL, -(-end // PANEL) * PANEL
+        return first // PANEL * PANEL, padded(end)
 
     def _add_by_source(self, slots: Ids, count: Ids, alike: Ids, wanted: npt.NDArray[np.bool_]) -> tuple[int, int]:
         """Add the edges of sparse rows sorted by source, as `rows_adjoint` reads them; their place and number of sources."""

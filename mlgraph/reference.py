@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Ids, Ints
+from mlgraph.array_types import Doubles, Ids, Ints
 from mlgraph.plan import KINDS, LANES, Instruction, Plan
-from mlgraph.storage import PANEL
-
-Array = npt.NDArray[np.float64]
+from mlgraph.storage import PANEL, in_panels
 
 CHOICES = ("where", "max")
 """Ops whose arguments get nothing if they were not chosen, where others multiply an adjoint, perhaps infinite, by 0."""
@@ -25,11 +23,11 @@ CHOICES = ("where", "max")
 class Dropped(NamedTuple):
     """What a training step drops from one instruction, as factors: 0 or the scale of what is kept."""
 
-    edges: Array | None = None  # (weights,), in the order of the parameter vector
-    neurons: Array | None = None  # (neurons,)
+    edges: Doubles | None = None  # (weights,), in the order of the parameter vector
+    neurons: Doubles | None = None  # (neurons,)
 
 
-def forward(plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, dropped: dict[int, Dropped] | None = None) -> Array:
+def forward(plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, dropped: dict[int, Dropped] | None = None) -> Doubles:
     """Values of all slots, shape (slots, examples)."""
     p = np.asarray(parameters, np.float64)
     data = np.asarray(x)
@@ -59,8 +57,8 @@ def forward(plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, dropped: di
 
 
 def backward(
-    plan: Plan, parameters: npt.ArrayLike, values: Array, adjoints: Array, dropped: dict[int, Dropped] | None = None
-) -> Array:
+    plan: Plan, parameters: npt.ArrayLike, values: Doubles, adjoints: Doubles, dropped: dict[int, Dropped] | None = None
+) -> Doubles:
     """Complete the adjoints in place and give the gradient of all parameters.
 
     Parameters
@@ -108,8 +106,8 @@ def backward(
 
 
 def loss(
-    kind: str, slots: Any, values: Array, label: Any = None, target: Any = None
-) -> tuple[Array, Array]:
+    kind: str, slots: Any, values: Doubles, label: Any = None, target: Any = None
+) -> tuple[Doubles, Doubles]:
     """Loss of each example and the adjoints it leaves, of shape (slots, examples), for the sum of the losses.
 
     Parameters
@@ -149,7 +147,7 @@ def loss(
 def step(
     plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, kind: str, slots: Any, *, label: Any = None, target: Any = None,
     seed: int = 0, number: int = 0,
-) -> tuple[Array, Array]:  # fmt: skip
+) -> tuple[Doubles, Doubles]:  # fmt: skip
     """Losses and mean gradient of one training step, with what it drops.
 
     Parameters
@@ -180,8 +178,8 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
     """What step `number` drops from an instruction in a tile (``_dropout.pxi``)."""
     if ins.kind not in (KINDS["dense"], KINDS["rows"]):
         return Dropped()
-    edges: Array | None = None
-    neurons: Array | None = None
+    edges: Doubles | None = None
+    neurons: Doubles | None = None
     step_key = _random(np.uint64(seed), number)
     if ins.drop:
         key = _random(_random(step_key, 2 * ins.stream), tile // 4)
@@ -211,7 +209,7 @@ def order(seed: int, epoch: int, n: int) -> Ints:
     return np.array(places, np.int64)
 
 
-def _keep(key: Any, group: int, count: int, keep: float) -> Array:
+def _keep(key: Any, group: int, count: int, keep: float) -> Doubles:
     """Which of a group of `count` neurons are kept: ``keep * count`` of them, rounded at random, without replacement."""
     u = (_random(key, group * 33 + np.arange(count + 1)) >> np.uint64(11)) / 2.0**53
     wanted = int(keep * count) + (u[0] < keep * count - int(keep * count))
@@ -237,12 +235,12 @@ def arguments_of(plan: Plan, ins: Instruction) -> npt.NDArray[np.int32]:
 def neuron(plan: Plan, ins: Instruction, n: int) -> tuple[Ids, Ints]:
     """Source slots of neuron `n` of an instruction, and where its weights stand."""
     if ins.kind == KINDS["dense"]:
-        at = n // PANEL * PANEL * ins.arity + n % PANEL + np.arange(ins.arity) * PANEL
-        return plan.index[ins.args : ins.args + ins.arity], ins.weights + at
+        at = ins.weights + in_panels(np.array(n), ins.arity) + np.arange(ins.arity) * PANEL
+        return plan.index[ins.args : ins.args + ins.arity], at
     rows = plan.rows(ins)
     a, b = rows.begin[n : n + 2]
     return rows.source[a:b], ins.weights + np.arange(a, b)
 
 
-def _weights(p: Array, drop: Dropped, ins: Instruction, at: npt.NDArray[np.int64]) -> Array:
+def _weights(p: Doubles, drop: Dropped, ins: Instruction, at: npt.NDArray[np.int64]) -> Doubles:
     return p[at] if drop.edges is None else p[at] * drop.edges[at - ins.weights]

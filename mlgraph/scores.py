@@ -45,14 +45,12 @@ def accumulated(engine: Engine, examples: Examples, n_threads: int | None, **los
     total = np.zeros(len(graph.parameters), np.float32)
     for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
         if length:
-            graph.storage.state_vector("gradient", fresh=True)
-            try:
+            with graph.storage.gradient():
                 engine.run(
                     examples, **loss, first=first + size * np.arange(steps), size=np.full(steps, length),
                     optimizer="accumulate", backward=True, n_threads=n_threads,
                 )  # fmt: skip
-            finally:
-                part = graph.storage.state.pop("gradient")
+                part = graph.storage.state["gradient"]
             total += part if loss["loss"] == "cotangent" else part * np.float32(length / n)
     return total
 

@@ -7,6 +7,8 @@ may lay them out as its kernels want.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,16 @@ def aligned(n: int) -> Float32:
     raw = np.zeros(n + 16, np.float32)
     first = -raw.ctypes.data // 4 % 16
     return raw[first : first + n]
+
+
+def padded(n: int) -> int:
+    """`n`, or the next larger number that is one of whole panels."""
+    return -(-n // PANEL) * PANEL
+
+
+def in_panels(k: npt.NDArray[Any], arity: int) -> npt.NDArray[Any]:
+    """Where the first weights of neurons `k` of a dense block stand in it; each one's next is `PANEL` places further."""
+    return np.asarray(k // PANEL * (PANEL * arity) + k % PANEL)
 
 
 FROZEN = "frozen"
@@ -132,8 +144,7 @@ class Storage:
             block[p, :, : len(rows)] = rows.T
         if biases is not None:
             self.vector[end : end + n] = biases
-        first = at + k // PANEL * (PANEL * arity) + k % PANEL
-        return self.extend(first, PANEL, np.full(n, -1) if biases is None else end + k, arity)
+        return self.extend(at + in_panels(k, arity), PANEL, np.full(n, -1) if biases is None else end + k, arity)
 
     def weights_of(self, record: int, n: int) -> Float32:
         """The first `n` weights of a record; a writable view."""
@@ -150,6 +161,15 @@ class Storage:
             self.state[name] = vector
         return vector
 
+    @contextmanager
+    def gradient(self) -> Iterator[None]:
+        """While this is entered, ``state["gradient"]`` is there for an engine to add gradients to."""
+        try:
+            self.state_vector("gradient", fresh=True)
+            yield
+        finally:
+            self.state.pop("gradient", None)
+
     def freeze(self, places: Any, frozen: bool) -> None:
         """Have the parameters in some places stay as they are in training, or learn again. It is state like an optimizer's."""
         if frozen:
@@ -161,10 +181,10 @@ class Storage:
             if not vector.any():
                 del self.state[FROZEN]
 
-    def are_frozen(self, places: Any) -> bool:
-        """Whether all of them are, and there are some."""
-        chosen = self.state_vector(FROZEN, fresh=False)[places] if FROZEN in self.state else np.zeros(0)
-        return chosen.size > 0 and bool(chosen.all())
+    @property
+    def frozen(self) -> Float32 | None:
+        """Of each parameter 1 if training leaves it as it is, else 0; None if there is no such one."""
+        return self.state_vector(FROZEN, fresh=False) if FROZEN in self.state else None
 
     def vectors(self) -> dict[str, Float32]:
         """The parameters (""), and each vector of optimizer state, all of one length."""

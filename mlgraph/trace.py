@@ -78,7 +78,7 @@ class Trace:
 
         Parameters
         ----------
-        nodes : sequence of Node, or integers
+        nodes : sequence of Node, or array or range of their ids
 
         Raises
         ------

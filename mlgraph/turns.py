@@ -41,6 +41,7 @@ def adds_nodes(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatena
             except BaseException:
                 for column, length in zip(columns, lengths, strict=True):
                     del column[length:]
+                self._names.pop(lengths[0], None)  # of the one node that an input or a parameter is
                 raise
 
     return whole_or_not

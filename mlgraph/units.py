@@ -9,7 +9,7 @@ import numpy as np
 import mlgraph_ext
 from mlgraph.array_types import Ints
 from mlgraph.plan import KINDS, PANELS_AT_ONCE, Plan, Rows
-from mlgraph.storage import PANEL
+from mlgraph.storage import PANEL, padded
 
 
 def units_of(plan: Plan, sparse: bool, ahead: int) -> Ints:
@@ -73,7 +73,7 @@ def unit_floats(plan: Plan, units: Ints) -> int:
             most = max(most, int(plan.index[ins.args + last] - plan.index[ins.args + first]))
         else:
             most = max(most, int(last - first), int(panels * PANEL))
-    return -(-most // PANEL) * PANEL
+    return padded(most)
 
 
 def _runs(rows: Rows, edges: int) -> list[tuple[int, int]]:

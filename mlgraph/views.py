@@ -43,7 +43,8 @@ class Freezable:
         (Edges that come to a frozen neuron later are not frozen, and it then is not, either.) All else changes it as ever.
         """
         with self.graph.lock:
-            return self.graph.storage.are_frozen(self._parameters())
+            places, frozen = self._parameters(), self.graph.storage.frozen
+            return frozen is not None and len(places) > 0 and bool(frozen[places].all())
 
     @frozen.setter
     def frozen(self, frozen: bool) -> None:

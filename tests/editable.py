@@ -35,7 +35,7 @@ def everything(graph):
     vectors = {"": graph.parameters, **{name: graph.storage.state_vector(name, fresh=False) for name in graph.storage.state}}
     return [
         (
-            node.id, node.kind, node.name, graph.sources_of(node.id).tolist(),
+            node.id, getattr(node, "activation", node.kind), node.name, graph.sources_of(node.id).tolist(),
             {name: of(vector, node) for name, vector in vectors.items()} if isinstance(node, mlgraph.Neuron) else None,
         )
         for node in graph

@@ -222,7 +222,7 @@ REFUSED = {
     "itself": (lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[1].neurons[0]), mlgraph.CycleError,
                "expected no cycle, got one of 1 node: n32"),
     "no neuron": (lambda net: net.graph.add_edge(net.graph[0], net.graph[1]), ValueError,
-                  "target: expected a neuron, got <input n1>"),
+                  "add_edge: expected edges that lead to neurons, got <input n1>"),
     "a source of another graph": (lambda net: net.graph.add_edge(OTHER, net.layers[0].neurons[0]), ValueError,
                                   "add_edge: expected nodes of one graph"),
     "a huge weight": (lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[0], 1e39), ValueError,

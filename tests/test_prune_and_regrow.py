@@ -84,7 +84,7 @@ def test_edges_past_the_layers_stay_and_take_no_room(kind, frozen):
     net.fit(X, Y, sparsify=kind(0.7, updates=8), **OPTIONS)
     gone = {(s, t) for s, t in past if not mlgraph.Neuron(net.graph, t).alive}
     assert len(past) == 484 and len(gone) <= 60 and past - gone < pairs(net)
-    assert layer_sizes(net) == (wanted + [0, 480 - len(gone), 1]).tolist()
+    assert layer_sizes(net) == np.add(wanted, [0, 480 - len(gone), 1]).tolist()
 
 
 def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
