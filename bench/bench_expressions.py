@@ -130,7 +130,6 @@ def bench_one_example(benchmark, note, who):
         value, gradient = benchmark.pedantic(run, rounds=200 if who == "mlgraph" else 3, warmup_rounds=1)
     finally:
         sys.setrecursionlimit(limit)
-    note()
     x, (first, second) = one_example()
     h = np.maximum(first @ x, 0)
     np.testing.assert_allclose(value, ((second @ h) ** 2).sum(), rtol=1e-4)
@@ -152,7 +151,6 @@ def bench_written_network(benchmark, note, mnist, how):
     model = net if how == "layers" else mlgraph.Model(g, outputs, "softmax_cross_entropy")
     options = {"epochs": 1, "batch_size": 128}
     history = benchmark.pedantic(model.fit, (mnist.train_x, mnist.train_y), options, rounds=9, warmup_rounds=1)
-    note()
     kinds = [ins.kind for ins in model._engine("loss").plan.instructions]
     assert kinds.count(KINDS["dense"]) == 2 and history.epoch_loss[-1] < 0.5
 
@@ -194,4 +192,4 @@ def bench_large(benchmark, note, shape):
         outputs = [node.id for node in nodes[-10:]]
     plan = benchmark.pedantic(Plan, (g, outputs), rounds=3)
     note(nodes=len(g), edges=g.n_edges)
-    assert plan.n_slots > 1000
+    assert plan.n_slots > 0.95 * len(g)

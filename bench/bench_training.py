@@ -1,6 +1,8 @@
 """Epochs, steps, predictions and compilation; the rivals in the same run, where they are installed."""
 
 import copy
+import subprocess
+import sys
 import tracemalloc
 
 import machine
@@ -101,9 +103,7 @@ def bench_threads(benchmark, note, mnist, threads):
 @pytest.mark.benchmark(group="dropout, epoch 784-32-10, batch 128")
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"weight_dropout": 0.5}], ids=["none", "neurons", "edges"])
 def bench_dropout(benchmark, note, mnist, options):
-    from rivals import Mlgraph
-
-    net = Mlgraph((784, 32, 10), mnist.train_x, mnist.train_y, **options)
+    net = ALL["mlgraph"]((784, 32, 10), mnist.train_x, mnist.train_y, **options)
     benchmark.pedantic(net.epoch, (128,), rounds=9, warmup_rounds=1)
     note(**options)
     assert (net.predict(mnist.test_x) == mnist.test_y).mean() > 0.85
@@ -149,7 +149,6 @@ def bench_ablation(benchmark, note, mnist):
     net = network(32)
     net.fit(mnist.train_x, mnist.train_y, epochs=1)
     table = benchmark.pedantic(net.ablation_table, (net.layers[0], mnist.test_x, mnist.test_y), rounds=9, warmup_rounds=1)
-    note()
     for row, neuron in zip(table[::8], net.layers[0].neurons[::8], strict=True):
         alone = net.ablate(neuron, mnist.test_x, mnist.test_y)
         np.testing.assert_allclose([row["loss"], row["accuracy"]], [alone["loss"], alone["accuracy"]], rtol=1e-4)
@@ -269,9 +268,6 @@ def bench_large_steps(benchmark, note, peak_of_all, momentum):
 
 def bench_import(benchmark, note):
     """`import mlgraph` in a fresh process, beside `import numpy` alone."""
-    import subprocess
-    import sys
-
     code = "import time; import numpy; t = time.perf_counter(); import mlgraph; print(time.perf_counter() - t)"
     benchmark.pedantic(subprocess.run, ([sys.executable, "-c", "import mlgraph"],), {"check": True}, rounds=5)
     seconds = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) for _ in range(5)]

@@ -38,8 +38,4 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 def note(benchmark, facts):
     """Put the facts that a number means nothing without beside it."""
     benchmark.extra_info.update(facts)
-
-    def add(**more):
-        benchmark.extra_info.update(more)
-
-    return add
+    return benchmark.extra_info.update

@@ -172,11 +172,9 @@ def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def draw(results: dict[str, Any], path: str) -> None:
     """Three panels with one axis of seconds; the lines are named at the right of the first and the last."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     batch, width, sparsity = figure.subplots(1, 3, sharey=True)
     _panel(batch, results, "batch", "784-32-10", "examples in a batch")
     _panel(width, results, "width", f"784-width-10, batch {BATCH}", "width of the hidden layer")
@@ -242,6 +240,8 @@ def main() -> None:
     parser.add_argument("--redraw", metavar="FILE", nargs="+", help="draw what --json wrote, time nothing")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data, once: whether it works, not how fast it is")
     args = parser.parse_args()
+    if args.out:
+        import matplotlib.figure  # noqa: F401  # not after five minutes, if there is none
     if args.redraw:
         runs = []
         for path in args.redraw:

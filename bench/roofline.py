@@ -77,12 +77,10 @@ def table(results: dict[str, Rates]) -> str:
 
 def draw(results: dict[str, Rates], path: str) -> None:
     """Bars from nothing to the peak, a group for each kernel."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     kernels = [what for what in next(iter(results.values())) if what != "peak"]
     figure = Figure(figsize=(9.6, 0.9 + 0.42 * len(kernels)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes: Any = figure.subplots()
     height = 0.8 / len(results)
     for i, (isa, rates) in enumerate(results.items()):

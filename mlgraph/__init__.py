@@ -15,11 +15,18 @@ from mlgraph.views import Edge, Neuron, Node
 from mlgraph_ext import ISA
 
 if TYPE_CHECKING:
+    from mlgraph import datasets as datasets
+    from mlgraph import drawing as drawing
+    from mlgraph import pruning as pruning
+    from mlgraph import sparsify as sparsify
+    from mlgraph import testing as testing
     from mlgraph.arrays import Edges, Neurons
     from mlgraph.checkpoint import CheckpointError
     from mlgraph.modelfile import ModelFileError, load
     from mlgraph.sparsify import SET, GradualPruning, RigL
     from mlgraph.trace import Trace
+
+    __version__: str
 
 __all__ = [
     "ISA", "SET", "CheckpointError", "CycleError", "Edge", "Edges", "Function", "GradualPruning", "Gradients",
@@ -37,16 +44,18 @@ _LATER = {
 _MODULES = ("datasets", "drawing", "pruning", "sparsify", "testing")
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+if not TYPE_CHECKING:  # to type checkers it would mean that there is every attribute
 
-    if name in _LATER:
-        return getattr(import_module(f"mlgraph.{_LATER[name]}"), name)
-    if name in _MODULES:
-        return import_module(f"mlgraph.{name}")
-    if name == "__version__":
-        return import_module("importlib.metadata").version("mlgraph")
-    raise AttributeError(f"module 'mlgraph' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in _LATER:
+            return getattr(import_module(f"mlgraph.{_LATER[name]}"), name)
+        if name in _MODULES:
+            return import_module(f"mlgraph.{name}")
+        if name == "__version__":
+            return import_module("importlib.metadata").version("mlgraph")
+        raise AttributeError(f"module 'mlgraph' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

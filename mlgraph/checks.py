@@ -95,7 +95,7 @@ def path(what: str, value: Any) -> str:
 
 def number(what: str, value: Any) -> float:
     """`value` as a float that float32 can hold, infinities and NaN included; TypeError if it is no number."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not isinstance(value, Real):
         raise TypeError(f"{what}: expected a number, got {type(value).__name__}")
     try:
         result = float(value)

@@ -18,7 +18,7 @@ from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, Wiring, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
 from mlgraph.graph import CONSTANT, NEURON, CycleError, Graph
-from mlgraph.ids import ids_of
+from mlgraph.ids import check_sources, ids_of
 from mlgraph.interrupts import uninterrupted
 from mlgraph.packing import Lists, pack, shared_lists
 from mlgraph.storage import FROZEN, PANEL, extend, write
@@ -148,6 +148,7 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
         if wrong.any():
             got = " to ".join(plain(graph[int(end[np.argmax(wrong)])].name) for end in (source, target))
             raise ValueError(f"{who}: expected {expected}, got {got}")
+    check_sources(graph, who, source)
     return Edges(source.astype(np.int32), target.astype(np.int32), weight)
 
 

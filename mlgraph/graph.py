@@ -10,6 +10,7 @@ import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -72,7 +73,6 @@ class Graph:
         """Number of changes of the topology; a plan made before the last of them is stale."""
         self._last: Edit | None = None
         self._open = None
-        self._models: WeakSet[Model] = WeakSet()
         self._alive: tuple[Any, npt.NDArray[np.bool_]] | None = None
         self._unlock()
 
@@ -246,6 +246,8 @@ class Graph:
     @adds_nodes
     def softmax(self, nodes: Sequence[Node | float]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z.
+
+        In float32 their error is some |z| / 10^7: of logits of a million two equal ones have 0.503 each.
 
         Parameters
         ----------
@@ -440,7 +442,8 @@ class Graph:
         """Of each node, whether a path leads to it from an input, a parameter or a constant, and on to an output; read-only.
 
         Outputs are those of the models of this graph; without a model, the nodes that nothing reads. What is not alive has no
-        part in any plan for them.
+        part in any plan for them, but for operations of nothing but neurons that are cut off, which are computed with 0 for
+        these.
         """
         return self._needed_for(self.protected())
 
@@ -705,6 +708,11 @@ class Graph:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _models(self) -> WeakSet[Model]:
+        """A copy of a model enters before the graph that it copies has its state, if the graph leads back to it."""
+        return WeakSet()
+
     def _unlock(self) -> None:
         self.lock = threading.RLock()
         """Whoever holds it has the graph alone; a thread may take it again."""
@@ -736,7 +744,7 @@ class Graph:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._models, self._open = WeakSet(), None
+        self._open = None
         self._unlock()
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import plain, shown
-from mlgraph.views import Node
+from mlgraph.ops import BY_CODE
+from mlgraph.views import NEURON, Node
 
 if TYPE_CHECKING:
     from mlgraph.graph import Graph
@@ -63,4 +64,21 @@ def ids_of_sources(graph: Graph, sources: Sequence[Node] | range | npt.NDArray[n
         twice = np.flatnonzero(np.bincount(ids) > 1).tolist()
         got = f"{plain(graph[twice[0]].name)} twice" if twice else "none"
         raise ValueError(f"sources: expected at least one node and none twice, got {got}")
+    check_sources(graph, "sources", ids)
     return ids
+
+
+def check_sources(graph: Graph, what: str, ids: npt.NDArray[Any]) -> None:
+    """ValueError if one is an operation of nothing but neurons that are cut off: the next cut would take what reads it."""
+    for i in ids[np.frombuffer(graph._code, np.int16)[ids] < len(BY_CODE)].tolist():
+        above, seen = [i], {i}
+        while above:
+            node = above.pop()
+            n = graph._count[node]
+            if graph._code[node] >= len(BY_CODE) and not (graph._code[node] >= NEURON and n == 0):
+                break
+            new = set(graph._pool[graph._start[node] : graph._start[node] + n]) - seen
+            above += new
+            seen |= new
+        else:
+            raise ValueError(f"{what}: expected nodes that have a live source, got {graph[i]!r}, which has none")

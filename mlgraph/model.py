@@ -131,7 +131,9 @@ class Model:
         """Share of the edges that are no longer there, or that no output needs, of all that the neurons were made with.
 
         A neuron that has come to have more since counts as made with the most that it has had.
-        Neurons that only other models of the graph need do not count.
+        Neurons that only other models of the graph need do not count, as long as these models are there: a copy or a file has
+        this one alone, and counts what the others need as cut (`compact` leaves it behind). A neuron that is cut off counts
+        with all that it had, beside one that takes its place.
         """
         with self.graph.lock:
             graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)

@@ -76,18 +76,20 @@ def training_picture(
     OSError
         If the file cannot be written; what stood at `path` is still there.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except (ImportError, ValueError) as error:
-        raise without_matplotlib(error) from error
-
-    figure = Figure(figsize=SIZE, dpi=DPI)
-    FigureCanvasAgg(figure)
+    figure = new_figure(SIZE, DPI)
     _Picture(figure, title, epoch_size).update(history)
     if path is not None:
         save_figure(figure, path)
     return figure
+
+
+def new_figure(size: tuple[float, float], dpi: int) -> Figure:
+    """A figure of matplotlib that is in no window; ImportError, which names the extra to install, if there is no matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except (ImportError, ValueError) as error:
+        raise without_matplotlib(error) from error
+    return Figure(figsize=size, dpi=dpi)
 
 
 def picture_format(path: str | os.PathLike[str]) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mlgraph.examples import Examples
 from mlgraph.network import Network
-from mlgraph.plotting import save_figure, without_matplotlib
+from mlgraph.plotting import new_figure, save_figure
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
@@ -46,9 +46,11 @@ class Portrait(NamedTuple):
     class_means : float, shape (classes,)
         Its mean value for the images of each class.
     top_examples : int64, shape (images,)
-        The examples in which its value is highest, highest first.
+        The examples in which its value is highest, highest first; none in which it is not positive.
     reads_inputs, feeds_outputs : bool
         Whether `input_weights` and `logit_weights` are weights, and no derivatives.
+    is_output : bool
+        Whether it is a logit itself.
     """
 
     neuron: Neuron
@@ -58,10 +60,11 @@ class Portrait(NamedTuple):
     top_examples: npt.NDArray[np.int64]
     reads_inputs: bool
     feeds_outputs: bool
+    is_output: bool
 
 
 def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: npt.NDArray[Any]) -> list[Portrait]:
-    """Look at neurons of one hidden layer over some data.
+    """Look at neurons of one layer over some data.
 
     Parameters
     ----------
@@ -90,7 +93,9 @@ def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: n
         else:
             input_weights = _derivative(net, few, neuron.id, graph._inputs)
         to_outputs = bool(np.isin(targets, outputs).all())
-        found.append(Portrait(neuron, input_weights, logit_weights[:, j], sums[:, j] / counts, top[:, j], direct, to_outputs))
+        excited = top[values[top[:, j], j] > 0, j]
+        weights, means = (input_weights, logit_weights[:, j]), sums[:, j] / counts
+        found.append(Portrait(neuron, *weights, means, excited, direct, to_outputs, neuron.id in outputs))
     return found
 
 
@@ -132,21 +137,17 @@ def draw(
     ImportError
         If matplotlib is not installed. The message names the extra to install.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except (ImportError, ValueError) as error:
-        raise without_matplotlib(error) from error
-
     alone = len(drawn) == 1
     columns, scale, (down, across) = (1, 2.8, (4, 6)) if alone else (min(4, len(drawn)), 1.0, (2, 3))
     width, height = (4.6 if alone else 3.65) * scale, scale + 0.3
     size = (columns * width + 0.2, -(-len(drawn) // columns) * height + TOP + 0.1)
-    figure = Figure(figsize=size, dpi=DPI)
-    FigureCanvasAgg(figure)
+    figure = new_figure(size, DPI)
     kinds = ["weight" if are_weights else "mean derivative" for are_weights in (drawn[0].reads_inputs, drawn[0].feeds_outputs)]
-    parts = [f"its {kinds[0]} for each pixel, blue excites, red inhibits", f"its {kinds[1]} in the logit of each class",
-             *(["its mean value for images of each class"] if alone else []), "the images that excite it most"]  # fmt: skip
+    are_outputs = drawn[0].is_output
+    parts = [f"its {kinds[0]} for each pixel, blue excites, red inhibits"]
+    parts += [] if are_outputs else [f"its {kinds[1]} in the logit of each class"]
+    parts += ["its mean value for images of each class"] if alone or are_outputs else []
+    parts += ["the images that excite it most; ±: the scale"]
     figure.text(0.1 / size[0], 1 - 0.08 / size[1], title, va="top", fontsize=11, weight="bold")
     figure.text(0.1 / size[0], 1 - 0.32 / size[1], "From left to right: " + "; ".join(parts) + ".", va="top", fontsize=8)
 
@@ -163,10 +164,12 @@ def draw(
         left.imshow(portrait.input_weights.reshape(image_shape), cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
         left.set_title(line, loc="left", fontsize=8 if not alone else 10, pad=3)
         _bare(left)
-        _bars(axes(i, 1.12, 0.75), portrait.logit_weights, 5.5 * scale**0.4)
-        if alone:
-            _bars(axes(i, 2.07, 0.75), portrait.class_means, 5.5 * scale**0.4)
-        right = axes(i, 2.95 if alone else 1.97, across / down)
+        font = 5.5 * scale**0.4
+        _scale(left, most, font)
+        bars = [*([] if are_outputs else [portrait.logit_weights]), *([portrait.class_means] if alone or are_outputs else [])]
+        for k, values in enumerate(bars):
+            _bars(axes(i, 1.12 + 0.95 * k, 0.75), values, font)
+        right = axes(i, 2.95 if len(bars) == 2 else 1.97, across / down)
         montage = np.zeros((down * across, *image_shape), images.dtype)
         best = portrait.top_examples[: len(montage)]
         montage[: len(best)] = images[best].reshape(-1, *image_shape)
@@ -177,6 +180,8 @@ def draw(
         for k in range(1, across):
             right.axvline(k * image_shape[1] - 0.5, color="0.8", lw=0.5)
         _bare(right)
+        if not len(best):
+            right.text(0.5, 0.5, "never active", transform=right.transAxes, ha="center", va="center", fontsize=1.3 * font)
     if path is not None:
         save_figure(figure, path)
     return figure
@@ -193,6 +198,12 @@ def _bars(axes: Any, values: Floats, font: float) -> None:
     axes.tick_params(length=0, pad=1)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    _scale(axes, reach / 1.1, font)
+
+
+def _scale(axes: Any, most: float, font: float) -> None:
+    """What the darkest colour, or the longest bar, stands for."""
+    axes.text(1, -0.01, f"±{most:.2g}", transform=axes.transAxes, ha="right", va="top", fontsize=font, color="0.35")
 
 
 def _bare(axes: Any) -> None:

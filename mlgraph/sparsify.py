@@ -378,5 +378,9 @@ def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:
         edges = np.where(full, most, weight * ((1 - sparsity) * most.sum() - most[full].sum()) / weight[~full].sum())
         more = ~full & (edges > most)
         if not more.any():
-            return np.asarray(np.round(edges))
+            # Those that lose most by rounding down get what is left over.
+            whole_edges = np.floor(edges + 1e-9)
+            left = round(edges.sum() - whole_edges.sum())
+            whole_edges[np.argsort(whole_edges - edges, kind="stable")[:left]] += 1
+            return whole_edges
         full |= more

@@ -298,7 +298,7 @@ def _width(text: str) -> float:
 
 def printable(text: str) -> str:
     """Without what XML does not allow: control characters and halves of surrogate pairs."""
-    return "".join(c if c in "\t\n" or (c.isprintable() or c == " ") else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _xml(text: str) -> str:

@@ -29,7 +29,7 @@ class Trace:
     nodes : int32, shape (nodes,)
         Their ids.
     values : float32, shape (examples, nodes)
-        A node that is not alive for want of a live source has 0.
+        A neuron that is not alive for want of a live source has 0; an operation of such neurons what it makes of that.
     adjoints : float32, shape (examples, nodes), or None
         The derivative of the example's own loss with respect to the node's value.
     """

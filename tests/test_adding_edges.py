@@ -81,3 +81,26 @@ def test_a_list_stays_in_order_whatever_the_list_before_it_ends_with():
     a, b = g.add_neuron([x[0], x[3]]), g.add_neuron([x[1], x[3]])
     edits.grow(g, np.array([2, 2]), np.array([a.id, b.id]), np.zeros(2, np.float32), "add_edges")
     assert g.sources_of(a.id).tolist() == [0, 2, 3] and g.sources_of(b.id).tolist() == [1, 2, 3]
+
+
+def test_no_edge_from_an_operation_of_neurons_that_are_cut_off():
+    """The next cut would take it, whatever is cut; of a neuron that is cut off it is one that says 0."""
+    g = mlgraph.Graph()
+    x, z = g.inputs(2)
+    h, other = g.add_neuron([x], weights=[1.0]), g.add_neuron([x], weights=[1.0])
+    deep = mlgraph.exp(mlgraph.cos(h) * h)
+    mixed = [deep + z, deep + other, deep * 2.0, deep + g.parameter(1.0)]
+    out = g.add_neuron([x, z], weights=[1.0, 1.0])
+    h.prune()
+    before = len(g)
+    for attempt in (
+        lambda: g.add_edge(deep, out), lambda: g.add_neuron([x, deep]), lambda: g.add_neurons([x, deep], weights=[[1, 2]]),
+        lambda: g.add_edges(mlgraph.Edges(np.array([deep.id]), np.array([out.id]), np.ones(1))),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"expected nodes that have a live source, got <exp n{deep.id}>, which has none"):
+            attempt()
+    assert len(g) == before and g.n_edges == 3
+    g.add_edge(h, out)
+    g.add_neuron([*mixed, deep + 1.0])
+    g.add_edge(x, h, 1.0)
+    g.add_edge(deep, out)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mlgraph
+from mlgraph import svg
 from mlgraph.drawing import FEW, MOST, Drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -395,5 +396,16 @@ def test_weights_that_are_not_finite():
     g = mlgraph.Graph()
     x, y = g.inputs(2)
     for weights in ([1.0, np.nan], [np.nan, 1.0], [np.inf, 1.0]):
-        svg = g.add_neuron([x, y], weights=weights).draw().to_svg()
-        assert 'width="nan"' not in svg and 'width="inf"' not in svg and 'stroke-width="3.00"' in svg
+        text = g.add_neuron([x, y], weights=weights).draw().to_svg()
+        assert 'width="nan"' not in text and 'width="inf"' not in text and 'stroke-width="3.00"' in text
+
+
+def test_edges_that_need_not_cross_do_not_and_colours_say_the_sign():
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    neurons = [g.add_neuron([x[3 - k]], "tanh", weights=[1 - 2 * (k % 2)]) for k in range(4)]
+    drawing = Drawing(neurons)
+    top = [box[1] for box in rectangles(drawing)[0]]  # of the inputs, then of the neurons
+    assert np.argsort(top[:4]).tolist() == [3 - k for k in np.argsort(top[4:])]
+    lines = [g.find(f"{SVG}path") for g in ET.fromstring(drawing.to_svg()).iter(f"{SVG}g") if g.find(f"{SVG}path") is not None]
+    assert [line.get("stroke") for line in lines] == [svg.POSITIVE, svg.NEGATIVE] * 2

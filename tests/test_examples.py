@@ -108,8 +108,8 @@ BAD_TO_FIT = {
 
 BAD_OPTIONS = {
     "epochs": (0, 1.5, "epochs: expected an integer of at least 1"),
-    "batch_size": (0, 1.5, (1, 2, 3), 2**63, "batch_size: expected one or two ints, from 1 to below"),
-    "learning_rate": (-0.1, NAN, INF, 1e39, (0.1, "a"), "learning_rate: expected one or two floats, from 0 to below 3.40282e"),
+    "batch_size": (0, 1.5, (1, 2, 3), 2**63, (8, 0), "batch_size: expected (an integer of at|one number or two)"),
+    "learning_rate": (-0.1, NAN, INF, 1e39, (0.1, "a"), "learning_rate: expected a number from 0 to 3.40282e"),
     "momentum": (1, -0.1, NAN, "momentum: expected a number from 0 to below 1"),
     "weight_decay": (-1e-9, NAN, INF, 10**400, True, "0.1", 20.1,
                      "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got"),

@@ -278,7 +278,7 @@ def test_an_infinite_value_does_not_pass_through_a_hole():
     assert np.isfinite(net.graph.parameters).all()
 
 
-def test_edits_between_pieces_are_seen(monkeypatch):
+def test_edits_between_pieces_are_seen():
     """A callback cuts an edge and changes a weight; training goes on from there."""
     x, y = data(400, 60, 6, "sparse")
     net = lightly_pruned()

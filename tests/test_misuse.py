@@ -234,7 +234,7 @@ FREE = {
     "Edges": "a record", "Neurons": "a record", "Trace": "made by models", "Trace.deltas": "no argument",
     "Edge": "made by graphs", "Gradients": "a record", "History": "a record", "Progress": "a record",
     "Layer": "made by add_layer", "Node": "made by graphs", "Neuron": "made by graphs",
-    "History.add": "of the training loop",
+    "History.add": "of the training loop", "Layer.__getitem__": "as of the list of its neurons",
     "Graph.in_training": "no argument", "Graph.alive": "no argument", "Graph.protected": "no argument",
     "Graph.copy": "no argument", "Graph.topology": "no argument", "Graph.edges": "no argument", "Graph.neurons": "no argument",
     "Graph.get_parameters": "no argument", "Graph.one_edit": "a context", "Graph.undo": "no argument",
@@ -402,7 +402,7 @@ def test_columns_that_the_data_do_not_have_reach_no_kernel():
         engine.run(Examples(np.ones((5, 3)), 3), first=[0, 0], size=[5, 0])
 
 
-def test_shares_next_to_one(new):
+def test_shares_next_to_one():
     """So close that the generator cannot tell: a few are kept, and nothing is divided by zero."""
     almost = np.nextafter(1.0, 0.0)
     for options in ({"dropout": almost}, {"weight_dropout": almost}):

@@ -15,6 +15,7 @@ from mnist_program import HEIGHT, WIDTH, Run, interrupt, write_data, write_idx
 import mlgraph
 from mlgraph import mnist
 from mlgraph.app.recipe import ADAM_RATES, PRESETS, THINNED_RATES
+from mlgraph.datasets import load_mnist
 
 # --- training ---------------------------------------------------------------------------------------------------------
 
@@ -145,8 +146,10 @@ def test_first_run_is_replaced(run: Run) -> None:
 def test_bar(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     tqdm = pytest.importorskip("tqdm").tqdm
     monkeypatch.setattr(tqdm, "monitor_interval", 0)  # its thread would outlive the test
+    close, reached = tqdm.close, []
+    monkeypatch.setattr(tqdm, "close", lambda bar: reached.append(bar.n) or close(bar))
     result = run("--epochs", 2, "--no-plot", terminal=True)
-    assert "/180 [" in result.err
+    assert "/180 [" in result.err and reached[0] == 180
     lines = result.out.splitlines()
     assert [line[:9] for line in lines] == [lines[0][:9], "epoch 1/2", "epoch 2/2", "test accu", "wrote mni"]
 
@@ -293,3 +296,12 @@ def test_data_of_zeros_and_ones(run: Run, tmp_path: Path) -> None:
         assert result.err.splitlines() == [
             "mlgraph.mnist: x: bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
         ]
+
+
+def test_the_default_run_is_that_of_the_readme(run: Run, data: Path) -> None:
+    assert run("--quiet", "--no-plot").status == 0
+    net, images = mlgraph.Network(20, seed=0), load_mnist(data)
+    net.add_layer(32, activation="leaky_relu")
+    net.add_layer(3, activation="softmax")
+    net.fit(images.train_x, images.train_y, epochs=10, batch_size=(128, 8), learning_rate=(0.07, 0.0002), seed=0)
+    assert mlgraph.load("mnist-run/model.npz").graph.get_parameters().tobytes() == net.graph.get_parameters().tobytes()

@@ -81,7 +81,7 @@ def test_resume_with_other_options(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert Path("mnist-run/checkpoint.npz").read_bytes() == before
 
 
-def test_resume_from_a_damaged_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_from_a_damaged_checkpoint(run: Run) -> None:
     words = ["--epochs", 2, "--no-plot", "--checkpoint-every", 0]
     run(*words, "--out", "whole")
     run(*words)

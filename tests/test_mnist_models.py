@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from mnist_program import Run, write_data
 
 import mlgraph
+from mlgraph.datasets import load_mnist
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------
 
@@ -240,10 +242,10 @@ def test_what_is_sparser_already(run: Run, model: str) -> None:
 def test_a_backend_that_there_is_not(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a picture needs goes wrong where it is imported."""
 
-    def no_backend(name: str, *rest: Any) -> Any:
+    def no_backend(name: str, *rest: Any, **options: Any) -> Any:
         if name.startswith("matplotlib"):
             raise ValueError("Key backend: 'spam' is not a valid value")
-        return real(name, *rest)
+        return real(name, *rest, **options)
 
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", no_backend)
@@ -303,7 +305,7 @@ def test_weights_that_are_no_numbers_are_not_pruned_and_predict_nothing(run: Run
         assert result.err.startswith(f"mlgraph.mnist: error: argument MODEL: {message}")
 
 
-def test_inspect_files_that_are_no_networks(run: Run, tmp_path: Path) -> None:
+def test_inspect_files_that_are_no_networks(run: Run) -> None:
     Path("empty.npz").touch()
     for command in (["inspect"], ["prune", "--sparsity", 0.5]):
         for name in ("missing.npz", "empty.npz"):
@@ -339,3 +341,26 @@ def test_the_picture_is_not_written_over_the_model(run: Run, model: str) -> None
     result = run("inspect", "model.png")
     assert result.status == 2 and "argument --out: cannot write 'model.png': it is the model" in result.err
     assert Path("model.png").read_bytes() == before
+
+
+def test_inspect_says_what_evaluation_says(run: Run, data: Path) -> None:
+    run("--hidden", 2, "--epochs", 20, "--batch-size", 4, "--out", "small", "--no-plot")
+    net, images = mlgraph.load("small/model.npz"), load_mnist(data)
+    assert isinstance(net, mlgraph.Network)
+    x, y = images.test_x, images.test_y
+    whole, costs = net.evaluate(x, y), []
+    for k, neuron in enumerate(net.layers[0].neurons):
+        without = net.ablate(neuron, x, y)
+        loss, points = without["loss"] - whole["loss"], 100 * (without["accuracy"] - whole["accuracy"])
+        out = run("inspect", "small/model.npz", "--neuron", f"0.{k}", "--no-plot").out
+        found = re.search(r"without it: loss (\S+), accuracy (\S+) points", out)
+        assert found
+        np.testing.assert_allclose([float(number) for number in found.groups()], [loss, points], atol=0.006)
+        costs.append(points)
+        weights = sorted((float(o.weights[k]) for o in net.outputs), key=abs, reverse=True)
+        targets = next(line for line in out.splitlines() if " targets, " in line)
+        assert re.findall(r"1\.\d (\S+?)(?:,|$)", targets) == [f"{w:+.3f}" for w in weights]
+        logits = next(line for line in out.splitlines() if line.startswith("  logits: ")).removeprefix("  logits: ")
+        want = {c: float(o.weights[k]) for c, o in enumerate(net.outputs)}
+        assert logits == ", ".join(f"{c} {want[c]:+.3f}" for c in sorted(want, key=want.__getitem__, reverse=True))
+    assert min(costs) < -1

@@ -18,6 +18,7 @@ import mlgraph
 def start(*words: object, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "mlgraph.mnist", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(Path(mlgraph.__file__).parents[1])}
+    environment.pop("PYTHONUNBUFFERED", None)  # it would leave nothing in the buffers
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     return subprocess.Popen(command, **{**pipes, **options})
 

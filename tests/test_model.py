@@ -1,6 +1,8 @@
 """Models: what one needs of its graph, alone or beside others, and how that is counted."""
 
+import copy
 import operator
+import pickle
 import threading
 
 import numpy as np
@@ -222,3 +224,13 @@ def test_a_criterion_of_ones_own_by_the_gradient():
     by_name.prune(0.6, by="saliency", data=(x, y))
     by_hand.prune(0.6, by=lambda edges: np.abs(edges.weight * by_hand.gradients(x, y).edges))
     assert [layer.mask.tolist() for layer in by_hand.layers] == [layer.mask.tolist() for layer in by_name.layers]
+
+
+def test_a_graph_that_leads_back_to_its_model():
+    g = mlgraph.Graph()
+    model = mlgraph.Model(g, g.add_neuron([g.input()], weights=[2.0]))
+    g.of = model
+    copies = [copy.deepcopy(model), copy.deepcopy(g).of, *(pickle.loads(pickle.dumps(model, p)) for p in range(6))]
+    for other in copies:
+        assert other.graph.of is other and other.graph.protected() == g.protected()
+        assert other.forward([[3.0]]).tolist() == [[6.0]]

@@ -44,8 +44,26 @@ def test_what_a_neuron_does_for_each_class():
     values = net.trace(X).of(net.layers[0].neurons).values
     for j, p in enumerate(portrait.portraits(net, net.layers[0].neurons, X, Y)):
         np.testing.assert_allclose(p.class_means, [values[c == Y, j].mean() for c in range(3)], rtol=1e-5)
-        assert len(p.top_examples) == portrait.SHOWN
-        assert values[p.top_examples, j].tolist() == sorted(values[:, j], reverse=True)[: portrait.SHOWN]
+        positive = sorted(values[values[:, j] > 0, j], reverse=True)
+        assert 0 < len(p.top_examples) <= portrait.SHOWN and not p.is_output
+        assert values[p.top_examples, j].tolist() == positive[: portrait.SHOWN]
+
+
+def test_neurons_that_are_never_active_and_outputs():
+    """No image excites the one; the other is what is shown of others, its own weight in itself would say nothing."""
+    net = network()
+    net.layers[1].neurons[1].activation = "relu"
+    net.layers[1].neurons[1].bias = -9.0
+    figure = portrait.draw(portrait.portraits(net, net.layers[1].neurons[:2], X, Y), ["a", "b"], X, (3, 4))
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts[2] == [] and texts[5] == ["never active"]
+    drawn = portrait.portraits(net, net.outputs, X, Y)
+    assert all(p.is_output for p in drawn)
+    figure = portrait.draw(drawn, ["a", "b", "c"], X, (3, 4))
+    assert len(figure.axes) == 9 and "its mean value for images of each class" in figure.texts[1].get_text()
+    for p, axes in zip(drawn, figure.axes[1::3], strict=True):
+        np.testing.assert_allclose([bar.get_width() for bar in axes.patches], p.class_means)
+        assert axes.texts[0].get_text() == f"±{np.abs(p.class_means).max():.2g}"
 
 
 @pytest.mark.parametrize("sample", [80, 30])
@@ -79,8 +97,8 @@ def test_drawing(tmp_path, n):
         least, most = image.get_clim()
         assert -least == most == np.quantile(np.abs(p.input_weights), 0.998), "0 is white"
     for p, montage in zip(drawn, images[1::2], strict=True):
-        np.testing.assert_array_equal(montage[:3, :4], X[p.top_examples[0]].reshape(3, 4))
-        np.testing.assert_array_equal(montage[:3, 4:8], X[p.top_examples[1]].reshape(3, 4))
+        for k, example in enumerate(p.top_examples[:2].tolist()):
+            np.testing.assert_array_equal(montage[:3, 4 * k : 4 * k + 4], X[example].reshape(3, 4))
     words = [text.get_text() for text in figure.texts]
     assert words[0] == "six neurons"
     assert "its weight for each pixel" in words[1] and "its mean derivative in the logit" in words[1]
@@ -97,4 +115,4 @@ def test_the_same_picture_twice(tmp_path):
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"a picture needs matplotlib .*: pip install 'mlgraph\[app\]'"):
-        portrait.draw([], [], X, (3, 4))
+        portrait.draw([None], ["x"], X, (3, 4))

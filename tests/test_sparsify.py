@@ -406,6 +406,30 @@ def test_a_criterion_is_known_by_its_name():
     assert repr(GradualPruning(0.5, by=net.ablate)) == method and "by=mlgraph.model.Model.ablate" in method
 
 
+def test_every_layer_loses_its_share():
+    """Where others have lost more than theirs, too."""
+    net = network()
+    net.graph.prune(net.layers[1][:8])
+    assert layer_sizes(net) == [720, 192, 72]
+    net.fit(X, Y, sparsify=GradualPruning(0.1, scope="layer"), **OPTIONS)
+    assert layer_sizes(net) == [648, 192, 72]
+
+
+def test_a_schedule_knows_an_array_by_all_its_numbers():
+    @dataclass(frozen=True, repr=False)
+    class Kept(Schedule):
+        keep: object = None
+
+        def act(self, *_):
+            pass
+
+    masks = [np.zeros((20, 784)) for _ in range(3)]
+    masks[1][10, 400] = masks[2][10, 400] = 1 + 1e-15
+    shown = [repr(Kept(0.5, keep=mask)) for mask in masks]
+    assert shown[0] != shown[1] == shown[2] and len(shown[0]) < 200
+    assert "array([0.1, 0.2])" in repr(Kept(0.5, keep=np.array([0.1, 0.2])))
+
+
 def test_another_schedule_is_another_run(tmp_path):
     net, path = network(), tmp_path / "run.npz"
     net.fit(X, Y, sparsify=RigL(0.5), checkpoint=path, **OPTIONS)

@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
     n = len(shown)
     shown = shown[np.argsort(-shown["loss"], kind="stable")][:MOST]
     neurons = [mlgraph.Neuron(net.graph, node) for node in shown["node"].tolist()]
-    found = portraits(net, neurons, data.test_x, data.test_y) if n and shown["alive"].all() else []
+    wanted = n and shown["alive"].all() and not (args.no_plot and index is None)
+    found = portraits(net, neurons, data.test_x, data.test_y) if wanted else []
 
     print(f"{args.model}: {heading}")
     if index is None:
@@ -80,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_plot and found:
         if index is None:
             first = f"the {MOST} of {n} neurons that" if n > MOST else "first what"
-            heading += f"; layer {layer}, {first} the loss needs most"
+            are_outputs = np.isnan(shown["loss"]).all()
+            heading += f"; layer {layer}, {'the outputs' if are_outputs else f'{first} the loss needs most'}"
         try:
             draw(found, [_title(row) for row in shown], data.test_x, data.image_shape, out, title=heading)
             print(f"\nwrote {out}")
@@ -144,8 +146,8 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
             ("mean value by class", portrait.class_means, ".3f"), ("logits", portrait.logit_weights, "+.3f")
         ):  # fmt: skip
             lines.append(f"  {what}: " + ", ".join(f"{c} {values[c]:{form}}" for c in np.argsort(-values).tolist()))
-        some = portrait.top_examples[:SHOWN].tolist()
-        lines.append("  test images that excite it most: " + ", ".join(f"{i} (a {data.test_y[i]})" for i in some[:LISTED]))
+        some = [f"{i} (a {data.test_y[i]})" for i in portrait.top_examples[:SHOWN].tolist()]
+        lines.append("  test images that excite it most: " + (", ".join(some[:LISTED]) or "none"))
     return lines
 
 
