@@ -1,4 +1,23 @@
-"""mlgraph: a neural network as an explicit graph of scalars, swept over batches without the GIL."""
+"""mlgraph: a neural network as an explicit graph of scalars, swept over batches without the GIL.
+
+Graph
+    Nodes and edges: `Graph.input`, `Graph.parameter`, `Graph.add_neuron`, + - * / ** of nodes, and the functions of nodes
+    below; `Graph.compile` makes a `Function` of a batch, with exact derivatives.
+Node, Neuron, Edge
+    Views of what is in a graph, by which it is read, changed and pruned.
+Model
+    A graph that learns, with outputs and a loss: `Model.fit`, `Model.evaluate`, `Model.predict`, `Model.inspect`,
+    `Model.trace`, `Model.ablate`, `Model.prune`, `Model.draw`, `Model.save`; `load` reads what was saved.
+Network, Layer
+    A model of layers: `Network.add_layer`.
+GradualPruning, SET, RigL
+    What cuts edges, or moves them, during `fit`; `mlgraph.sparsify.Schedule` is for those of your own.
+mlgraph.datasets, mlgraph.drawing, mlgraph.testing
+    MNIST and other IDX files; pictures of graphs; whether derivatives are right.
+
+Functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus, minimum, maximum, where, and of any
+number of nodes sum, prod, max, logsumexp, softmax. `python -m mlgraph.mnist` is the application.
+"""
 
 from typing import TYPE_CHECKING, Any
 

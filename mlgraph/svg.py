@@ -16,7 +16,7 @@ __all__ = ["ADJOINT", "COLOURS", "VALUE", "Box", "Link", "printable", "to_svg"]
 
 Item = tuple[int, int]  # of a column: a box and its column, or a column that edges from that box pass on their way
 
-LINE, PAD, GAP, BETWEEN = 15.0, 8.0, 46.0, 14.0  # heights and distances in pixels
+LINE, LABEL, PAD, GAP, BETWEEN = 15.0, 15.0, 8.0, 46.0, 14.0  # heights and distances in pixels
 SWEEPS = 12  # over the columns, to have fewer crossings and straighter edges
 
 COLOURS = {  # of a box and of its border
@@ -75,8 +75,9 @@ class Box:
 
     @property
     def height(self) -> float:
-        """In pixels."""
-        return LINE * (1 + len(self.lines)) + PAD
+        """In pixels, for its lines and for what is written at its edges."""
+        written = sum(bool(link.label) for link in self.links) > 1
+        return max(LINE * (1 + len(self.lines)) + PAD, LABEL * (1 + len(self.links)) if written else 0.0)
 
 
 @dataclass
@@ -120,9 +121,16 @@ def to_svg(boxes: list[Box]) -> str:
         '<rect width="100%" height="100%" fill="white"/>',
         *(f'<path d="{path}" fill="none" stroke="{PLAIN}"/>' for path in layout.shared()),
     ]
-    for box in boxes:
-        for i, link in enumerate(box.links):
-            out += _link(layout, link, i, len(box.links), largest)
+    # The first argument of a box on top; what is written over all lines.
+    ends = [
+        (box, link, box.y + box.height * ((i + 1) / (len(box.links) + 1) - 0.5))
+        for box in boxes
+        for i, link in enumerate(box.links)
+    ]
+    for _, link, end in ends:
+        out += _link(layout, link, end, largest)
+    for box, link, end in ends:
+        out += _label(box, link, end)
     for box in boxes:
         out += _box(box)
     return "\n".join([*out, "</svg>"])
@@ -258,17 +266,17 @@ def _box(box: Box) -> Iterator[str]:
     yield f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {rectangle}/>'
     for k, (text, colour) in enumerate([(box.title, "#000000"), *box.lines]):
         style = 'font-weight="bold"' if k == 0 else 'font-size="11"'
+        line = box.y + LINE * (k + 0.25 - len(box.lines) / 2)
         yield (
-            f'<text x="{x + width / 2:.1f}" y="{y + PAD / 2 + LINE * (k + 0.75):.1f}" text-anchor="middle" '
+            f'<text x="{x + width / 2:.1f}" y="{line:.1f}" text-anchor="middle" '
             f'fill="{colour}" {style}>{_xml(text)}</text>'
         )
     yield "</g>"
 
 
-def _link(layout: _Layout, link: Link, i: int, n: int, largest: float) -> Iterator[str]:
+def _link(layout: _Layout, link: Link, end: float, largest: float) -> Iterator[str]:
     box = layout._boxes[link.target]
     x, y = layout.start(link.source, box.column - 1)
-    end = box.y + box.height * ((i + 1) / (n + 1) - 0.5)  # the first argument on top
     colour, width, tip = PLAIN, 1.0, link.label
     if link.weight is not None:
         colour, tip = NEGATIVE if link.weight < 0 else POSITIVE, f"weight {link.weight:.4g}"
@@ -276,14 +284,15 @@ def _link(layout: _Layout, link: Link, i: int, n: int, largest: float) -> Iterat
     yield f"<g><title>{_xml(tip)}</title>" if tip else "<g>"
     yield f'<path d="{_curve(x, y, box.x - 5, end)}" fill="none" stroke="{colour}" stroke-width="{width:.2f}"/>'
     yield f'<path d="M {box.x:.1f} {end:.1f} l -6 -3 v 6 z" fill="{colour}"/>'
-    if link.label:
-        # Near its end, where the edges of a box are apart; on white, which is a text of its own: not all know paint-order.
-        for style in ('stroke="white" stroke-width="3"', f'fill="{VALUE}"'):
-            yield (
-                f'<text x="{box.x - 10:.1f}" y="{end - 4:.1f}" text-anchor="end" font-size="11" {style}>'
-                f"{_xml(link.label)}</text>"
-            )
     yield "</g>"
+
+
+def _label(box: Box, link: Link, end: float) -> Iterator[str]:
+    """Near its end, where the edges of a box are apart; on white, which is a text of its own: not all know paint-order."""
+    for style in ('stroke="white" stroke-width="3"', f'fill="{VALUE}"') if link.label else ():
+        yield (
+            f'<text x="{box.x - 10:.1f}" y="{end - 4:.1f}" text-anchor="end" font-size="11" {style}>{_xml(link.label)}</text>'
+        )
 
 
 def _curve(x0: float, y0: float, x1: float, y1: float) -> str:
