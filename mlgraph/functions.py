@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlgraph.graph import Graph
+from mlgraph.ops import OPS
 from mlgraph.views import Node
 
 __all__ = [
@@ -16,7 +17,8 @@ def _graph(name: str, arguments: tuple[Node | float, ...]) -> Graph:
         if isinstance(argument, Node):
             return argument.graph
     got = ", ".join(type(a).__name__ for a in arguments[:5]) or "nothing"
-    one_by_one = f" ({name}(*nodes) takes them one by one)" if got in ("list", "tuple") else ""
+    takes_any = name == "softmax" or OPS[name].arity < 0
+    one_by_one = f" ({name}(*nodes) takes them one by one)" if takes_any and got in ("list", "tuple") else ""
     raise TypeError(f"{name}: expected at least one node, got {got}{one_by_one}")
 
 

@@ -232,6 +232,7 @@ ERRORS = {
     "outputs of a model": (lambda g, x: mlgraph.Model(g, 1), TypeError, "outputs: expected a sequence of nodes, got int"),
     "a list of terms": (lambda g, x: mlgraph.sum([x, x]), TypeError,
                         r"sum: expected at least one node, got list \(sum\(\*nodes\) takes them one by one\)"),
+    "a list for one": (lambda g, x: mlgraph.tanh([x]), TypeError, "tanh: expected at least one node, got list$"),
     "loss": (lambda g, x: mlgraph.Model(g, [x], "hinge"), ValueError,
              "loss: expected softmax_cross_entropy, binary_cross_entropy, squared_error or a node, got 'hinge'"),
     "loss of another": (lambda g, x: mlgraph.Model(g, [x], OTHER), ValueError, "loss: expected nodes of one graph"),

@@ -60,7 +60,8 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
     ("words", "message"),
     [
         (["--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--epoch", "1"], "unrecognized arguments: --epoch 1"),  # no abbreviations: they break when options are added
+        # No abbreviations: they break when options are added.
+        (["--epoch", "1"], "unrecognized arguments: --epoch 1 (did you mean --epochs?)"),
         (["train", "more"], "unrecognized arguments: more"),
         (["--json", " "], "unrecognized arguments:  "),
         (["--json", "evaluate", "m"], "unrecognized arguments: evaluate m (a command comes first)"),

@@ -126,7 +126,7 @@ def test_inspect_a_pruned_network(run: Run, model: str) -> None:
     assert "0.5      cut" in result.out
     assert "wrote cut.png" in result.out
     alone = run("inspect", "cut.npz", "--neuron", "0.5")
-    assert (alone.status, alone.err) == (0, "")
+    assert (alone.status, alone.err) == (0, "no picture: the neuron is cut off\n")
     assert "cut off" in alone.out
     assert "wrote" not in alone.out
     assert "wrote cut.0.4.png" in run("inspect", "cut.npz", "--neuron", "0.4").out  # beside that of the layer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -34,7 +35,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for any mistake."""
-        raise Failure(message)
+        unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0].partition("=")[0]
+        close = get_close_matches(unknown, self._option_string_actions, 1, 0.75)
+        raise Failure(f"{message} (did you mean {close[0]}?)" if close else message)
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """The arguments by name."""

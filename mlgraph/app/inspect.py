@@ -88,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"\nwrote {out}")
         except ImportError as error:
             print(f"no picture: {error}", file=sys.stderr)
+    elif not args.no_plot and index is not None:
+        print("no picture: the neuron is cut off", file=sys.stderr)
     if args.json:
         names = table.dtype.names or ()
         rows = [dict(zip(names, map(_plain, row), strict=True)) for row in (table if index is None else shown)]
