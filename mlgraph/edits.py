@@ -281,6 +281,7 @@ def _rewire(
     record = graph.records[new.neurons]
     most_before = graph.storage.made_with(record)
     weights, start = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
+    graph._has_bare |= bool((new.counts == 0).any())
     with uninterrupted():
         extend(graph._pool, lists.pool)  # the last that takes memory: before it nothing has changed
         write(graph.storage.weights, record, weights)

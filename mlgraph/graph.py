@@ -71,6 +71,8 @@ class Graph:
         self._names: dict[int, str] = {}
         self.edits = 0
         """Number of changes of the topology; a plan made before the last of them is stale."""
+        self._has_bare = False
+        """Whether a neuron may have no sources."""
         self._last: Edit | None = None
         self._open = None
         self._alive: tuple[Any, npt.NDArray[np.bool_]] | None = None
@@ -582,7 +584,8 @@ class Graph:
         CycleError
             If there would be a cycle; nothing has changed.
         ValueError
-            If one of them is there already, comes twice or leads to a node that is no neuron.
+            If one of them is there already, comes twice, leads to a node that is no neuron, or comes from an operation of
+            nothing but neurons that are cut off.
         """
         from mlgraph.edits import grow, new_edges
 
@@ -671,6 +674,7 @@ class Graph:
             if isinstance(value, array):
                 setattr(other, name, value[:])
         other._names, other.edits, other.storage = dict(self._names), self.edits, self.storage.copy()
+        other._has_bare = self._has_bare
         return other
 
     @contextmanager

@@ -82,8 +82,8 @@ def fill_layers(
     """Add edges of weight 0 until each layer has as many as are wanted, at any of its neurons; which they are.
 
     From the last layer to the first, for a neuron that nothing reads has no use of a source: those that come to be read get one
-    at least. The weights into these are as of a new layer, for with 0 they might never learn. What the network says is the
-    same, for it is with 0 that they are read.
+    at least. The weights into these are as of a new layer, for with 0 they might never learn. These edges leave what the
+    network says as it is, for it is with 0 that they are read.
 
     Parameters
     ----------
@@ -152,9 +152,9 @@ def give_back(graph: Graph, before: Parameters, new: Edges) -> None:
     edges = wiring(graph)
     back, _, was = np.intersect1d(_keys(graph, new), before.key, assume_unique=True, return_indices=True)
     _, now, _ = np.intersect1d(_keys(graph, edges), back, assume_unique=True, return_indices=True)
-    for name, vector in graph.storage.vectors().items():
-        if name in before.values:
-            vector[edges.place[now]] = before.values[name][was]
+    vectors = graph.storage.vectors()
+    for name, values in before.values.items():
+        vectors[name][edges.place[now]] = values[was]
 
 
 def begin_anew(graph: Graph, neurons: Ints) -> None:

@@ -70,12 +70,16 @@ def ids_of_sources(graph: Graph, sources: Sequence[Node] | range | npt.NDArray[n
 
 def check_sources(graph: Graph, what: str, ids: npt.NDArray[Any]) -> None:
     """ValueError if one is an operation of nothing but neurons that are cut off: the next cut would take what reads it."""
-    for i in ids[np.frombuffer(graph._code, np.int16)[ids] < len(BY_CODE)].tolist():
+    if not graph._has_bare:
+        return
+    live: set[int] = set()
+    for i in np.unique(ids[np.frombuffer(graph._code, np.int16)[ids] < len(BY_CODE)]).tolist():
         above, seen = [i], {i}
         while above:
             node = above.pop()
             n = graph._count[node]
-            if graph._code[node] >= len(BY_CODE) and not (graph._code[node] >= NEURON and n == 0):
+            if node in live or (graph._code[node] >= len(BY_CODE) and not (graph._code[node] >= NEURON and n == 0)):
+                live.add(i)
                 break
             new = set(graph._pool[graph._start[node] : graph._start[node] + n]) - seen
             above += new

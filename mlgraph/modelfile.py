@@ -389,6 +389,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     for name in COLUMNS:
         _column(graph, name).frombytes(arrays[name].tobytes())
     extend(graph._born, np.full(n, -1))
+    graph._has_bare = bool((count[neuron] == 0).any())
     topological(graph, start, count.astype(np.int32), pool)
     # Kernels work on whole panels.
     at = graph.storage.grow(padded(len(vector)))

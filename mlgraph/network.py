@@ -89,7 +89,9 @@ class Layer(Freezable):
     def __getitem__(self, index: slice) -> list[Neuron]: ...
     def __getitem__(self, index: int | slice) -> Neuron | list[Neuron]:
         """``layer.neurons[index]``."""
-        return self.neurons[index]
+        if isinstance(index, slice):
+            return [Neuron(self.graph, i) for i in self._ids[index]]
+        return Neuron(self.graph, self._ids[index])
 
     @property
     def weights(self) -> Float32:

@@ -95,6 +95,7 @@ def compacted(graph: Graph, keep: Mask) -> tuple[Graph, Ints]:
         (other._inputs, number[np.array(graph._inputs, np.int64)]),
     ):  # fmt: skip
         extend(column, numbers)
+    other._has_bare = graph._has_bare
     other._names = {int(number[node]): name for node, name in graph._names.items() if keep[node]}
     storage = other.storage = graph.storage.copy()
     for name, column in zip(("weights", "stride", "bias", "made"), storage.columns, strict=True):

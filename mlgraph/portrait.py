@@ -46,7 +46,7 @@ class Portrait(NamedTuple):
     class_means : float, shape (classes,)
         Its mean value for the images of each class.
     top_examples : int64, shape (images,)
-        The examples in which its value is highest, highest first; none in which it is not positive.
+        The examples in which its value is highest, highest first; of a relu or leaky_relu those in which it is active.
     reads_inputs, feeds_outputs : bool
         Whether `input_weights` and `logit_weights` are weights, and no derivatives.
     is_output : bool
@@ -93,7 +93,9 @@ def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: n
         else:
             input_weights = _derivative(net, few, neuron.id, graph._inputs)
         to_outputs = bool(np.isin(targets, outputs).all())
-        excited = top[values[top[:, j], j] > 0, j]
+        excited = top[:, j]
+        if neuron.activation in ("relu", "leaky_relu"):
+            excited = excited[values[excited, j] > 0]
         weights, means = (input_weights, logit_weights[:, j]), sums[:, j] / counts
         found.append(Portrait(neuron, *weights, means, excited, direct, to_outputs, neuron.id in outputs))
     return found
@@ -160,8 +162,8 @@ def draw(
         left = axes(i, 0, 1)
         weights = np.abs(portrait.input_weights)
         most = float(np.quantile(weights[np.isfinite(weights)], 0.998)) if np.isfinite(weights).any() else 0.0
-        most = most or 1.0
-        left.imshow(portrait.input_weights.reshape(image_shape), cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
+        reach = most or 1.0
+        left.imshow(portrait.input_weights.reshape(image_shape), cmap="RdBu", vmin=-reach, vmax=reach, interpolation="nearest")
         left.set_title(line, loc="left", fontsize=8 if not alone else 10, pad=3)
         _bare(left)
         font = 5.5 * scale**0.4
@@ -191,14 +193,15 @@ def _bars(axes: Any, values: Floats, font: float) -> None:
     classes = np.arange(len(values))
     axes.barh(classes, values, color=np.where(values < 0, NEGATIVE, POSITIVE), height=0.8)
     axes.axvline(0, color="0.4", lw=0.6)
-    reach = 1.1 * float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) or 1.0
+    most = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    reach = 1.1 * most or 1.0
     axes.set(xlim=(-reach, reach), ylim=(len(values) - 0.4, -0.6))
     axes.set_xticks([])
     axes.set_yticks(classes, [str(c) for c in classes], fontsize=font)
     axes.tick_params(length=0, pad=1)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    _scale(axes, reach / 1.1, font)
+    _scale(axes, most, font)
 
 
 def _scale(axes: Any, most: float, font: float) -> None:

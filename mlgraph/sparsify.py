@@ -8,7 +8,6 @@ step.
 from __future__ import annotations
 
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -35,9 +34,6 @@ __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
 SAMPLE = 1024
 """Training examples that a gradient is estimated from: of edges for their saliency, of absent ones to grow by."""
-
-LONGEST = 1000
-"""Characters with which a schedule says what it was given; of what is longer, as an array, it gives a digest."""
 
 Sample = Callable[[int], tuple[Any, Any]]
 
@@ -237,11 +233,18 @@ class GradualPruning(Schedule):
         """Raise ValueError if so few edges cannot be a path to each output."""
         check_room(model, *room(model, self.sparsity, self.scope))
 
+    def _is_over(self, model: Model, sparsity: float) -> bool:
+        """Whether the model has more edges than that, or one of its layers: others may have less, which have lost neurons."""
+        if self.scope == "global" or not isinstance(model, Network):
+            return sparsity > model.sparsity
+        group, left = room(model, sparsity, self.scope)
+        edges, alive = wiring(model.graph), model.graph.alive()
+        there = np.bincount(group[alive[edges.source] & alive[edges.target]], minlength=len(left))
+        return bool((there[: len(left)] > left).any())
+
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut to the sparsity of the moment."""
-        # A layer may have more than its share where others have less, which have lost neurons.
-        each = self.scope == "layer" and isinstance(model, Network)
-        if moment >= self.start and (each or self.at(moment) > model.sparsity):
+        if moment >= self.start and self._is_over(model, self.at(moment)):
             slope = None
             if self.by == "saliency":  # of which what is not finite tells nothing here
                 slope = np.nan_to_num(gradient(model, *sample(SAMPLE), n_threads), nan=0.0, posinf=0.0, neginf=0.0)
@@ -260,7 +263,8 @@ class SET(Schedule):
     edges as `erdos_renyi` gives it; the first time, what is more goes. They grow anywhere between a layer and what it was made
     to read, at inputs and neurons too that have lost all their edges, but for neurons that nothing comes to read; a neuron that
     comes to be read gets a source at least, and one that comes to life a bias of 0. Edges past the layers, and those of neurons
-    that are in none, all stay. Only for a `Network`.
+    that are in none, stay and are not counted, but do not come back if a cut leaves their neuron without a source or a reader.
+    Only for a `Network`.
 
     Parameters
     ----------
@@ -289,11 +293,12 @@ class SET(Schedule):
         slopes = before = None
         if self.by == "gradient":  # of the network before it is cut: after that, what was cut would be steep
             slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), parameters_of(graph)
-        keep_best(net, *self._room(net, moved), block=self.block)
-        new = fill_layers(net, self._sizes(net), slopes, self.block, np.random.default_rng([seed, 3, step]))
-        if before is not None:
-            give_back(graph, before, new)
-        begin_anew(graph, np.flatnonzero(graph.alive() & ~alive & (graph.codes >= NEURON)))
+        with graph.one_edit():
+            keep_best(net, *self._room(net, moved), block=self.block)
+            new = fill_layers(net, self._sizes(net), slopes, self.block, np.random.default_rng([seed, 3, step]))
+            if before is not None:
+                give_back(graph, before, new)
+            begin_anew(graph, np.flatnonzero(graph.alive() & ~alive & (graph.codes >= NEURON)))
 
     def check(self, model: Model) -> None:
         """Raise TypeError if this is no `Network`, ValueError if so few edges cannot be a path to each output."""
@@ -345,9 +350,9 @@ def _named(value: Any) -> str:
     name = getattr(value, "__qualname__", None)
     if name is not None:
         return f"{value.__module__}.{name}"
-    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):  # by default most numbers of a large array are left out
-        text = repr(value)
-    return text if len(text) < LONGEST else f"<{type(value).__name__} {sha256(text.encode()).hexdigest()}>"
+    if isinstance(value, np.ndarray) and value.dtype != object:  # of whose numbers a repr leaves out most
+        return f"<{value.dtype} of shape {value.shape} {sha256(value.tobytes()).hexdigest()}>"
+    return repr(value)
 
 
 def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:

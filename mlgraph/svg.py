@@ -119,8 +119,9 @@ def to_svg(boxes: list[Box]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{layout.width:.0f}" height="{layout.height:.0f}" '
         f'viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
-        *(f'<path d="{path}" fill="none" stroke="{PLAIN}"/>' for path in layout.shared()),
     ]
+    for path, links in layout.shared():  # of one edge it looks like that edge
+        out.append(f'<path d="{path}" {_stroke(links[0] if len(links) == 1 else None, largest)}/>')
     # The first argument of a box on top; what is written over all lines.
     ends = [
         (box, link, box.y + box.height * ((i + 1) / (len(box.links) + 1) - 0.5))
@@ -248,12 +249,17 @@ class _Layout:
         b = self._boxes[box]
         return (b.x + b.width if b.column == column else self.right[column]), self.y[box, column]
 
-    def shared(self) -> Iterator[str]:
-        """Paths of edges from a box through the columns that they pass."""
+    def shared(self) -> Iterator[tuple[str, list[Link]]]:
+        """Paths of edges from a box through the columns that they pass, each with these edges."""
+        links_from: dict[int, list[tuple[int, Link]]] = {}
+        for box in self._boxes:
+            for link in box.links:
+                links_from.setdefault(link.source, []).append((box.column, link))
         for (i, column), (j, then) in sorted(self._links):
             if i == j:
                 x, y = self.start(i, column)
-                yield _curve(x, y, self.left[then], self.y[j, then]) + f" H {self.right[then]:.1f}"
+                path = _curve(x, y, self.left[then], self.y[j, then]) + f" H {self.right[then]:.1f}"
+                yield path, [link for end, link in links_from[i] if end > then]
 
 
 def _box(box: Box) -> Iterator[str]:
@@ -277,14 +283,22 @@ def _box(box: Box) -> Iterator[str]:
 def _link(layout: _Layout, link: Link, end: float, largest: float) -> Iterator[str]:
     box = layout._boxes[link.target]
     x, y = layout.start(link.source, box.column - 1)
-    colour, width, tip = PLAIN, 1.0, link.label
-    if link.weight is not None:
-        colour, tip = NEGATIVE if link.weight < 0 else POSITIVE, f"weight {link.weight:.4g}"
-        width = 0.5 + 2.5 * abs(link.weight) / largest if largest and np.isfinite(link.weight) else 1.0
+    tip = link.label if link.weight is None else f"weight {link.weight:.4g}"
     yield f"<g><title>{_xml(tip)}</title>" if tip else "<g>"
-    yield f'<path d="{_curve(x, y, box.x - 5, end)}" fill="none" stroke="{colour}" stroke-width="{width:.2f}"/>'
-    yield f'<path d="M {box.x:.1f} {end:.1f} l -6 -3 v 6 z" fill="{colour}"/>'
+    yield f'<path d="{_curve(x, y, box.x - 5, end)}" {_stroke(link, largest)}/>'
+    yield f'<path d="M {box.x:.1f} {end:.1f} l -6 -3 v 6 z" fill="{_colour(link)}"/>'
     yield "</g>"
+
+
+def _colour(link: Link | None) -> str:
+    return PLAIN if link is None or link.weight is None else NEGATIVE if link.weight < 0 else POSITIVE
+
+
+def _stroke(link: Link | None, largest: float) -> str:
+    width = 1.0
+    if link is not None and link.weight is not None and largest and np.isfinite(link.weight):
+        width = 0.5 + 2.5 * abs(link.weight) / largest
+    return f'fill="none" stroke="{_colour(link)}" stroke-width="{width:.2f}"'
 
 
 def _label(box: Box, link: Link, end: float) -> Iterator[str]:

@@ -1,5 +1,8 @@
 """Adding edges: between any two nodes, one or many, in order and without cycles."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from editable import X, everything, network
@@ -100,7 +103,38 @@ def test_no_edge_from_an_operation_of_neurons_that_are_cut_off():
         with pytest.raises(ValueError, match=f"expected nodes that have a live source, got <exp n{deep.id}>, which has none"):
             attempt()
     assert len(g) == before and g.n_edges == 3
+    for other_graph in (g.copy(), copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
+        with pytest.raises(ValueError, match="expected nodes that have a live source"):
+            other_graph.add_edge(deep.id, out.id)
     g.add_edge(h, out)
     g.add_neuron([*mixed, deep + 1.0])
     g.add_edge(x, h, 1.0)
     g.add_edge(deep, out)
+
+
+def test_operations_that_share_what_they_read_are_looked_at_once():
+    """Ways through these are more than can be gone."""
+    g = mlgraph.Graph()
+    x = g.input()
+    a = h = g.add_neuron([x], weights=[1.0])
+    for _ in range(60):
+        a = mlgraph.tanh(a) * mlgraph.sin(a)
+    h.prune()
+    with pytest.raises(ValueError, match="expected nodes that have a live source"):
+        g.add_neuron([a])
+    g.add_neuron([a + x])
+
+
+def test_a_file_of_an_operation_of_what_is_cut_off(tmp_path):
+    g = mlgraph.Graph()
+    x = g.input()
+    h = g.add_neuron([x], weights=[1.0])
+    z = mlgraph.exp(h) + x
+    out = g.add_neuron([z], weights=[1.0])
+    h.prune()
+    model = mlgraph.Model(g, out)
+    model.save(tmp_path / "net.npz")
+    for other in (mlgraph.load(tmp_path / "net.npz"), model.compact()):
+        dead = next(node for node in other.graph if node.kind == "exp")
+        with pytest.raises(ValueError, match="expected nodes that have a live source"):
+            other.graph.add_neuron([dead])

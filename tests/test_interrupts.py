@@ -134,6 +134,30 @@ def test_a_layer_is_there_or_not(tmp_path):
     assert line > 100
 
 
+@pytest.mark.parametrize("kind", [mlgraph.SET, mlgraph.RigL])
+def test_edges_move_or_not(kind):
+    """Those that are cut and those that grow; what was cut and grows again with what it was."""
+    schedule = kind(0.5, fraction=0.9)
+
+    def fresh():
+        net = trained()
+        schedule.act(net, 0.0, 0, 0, lambda n: (X[:n], Y[:n]), 1)
+        net.fit(X, Y, epochs=1)
+        return net
+
+    def act(net):
+        schedule.act(net, 0.1, 5, 0, lambda n: (X[:n], Y[:n]), 1)
+
+    net = fresh()
+    before = everything(net.graph)
+    act(net)
+    after = everything(net.graph)
+    assert before != after
+    for line, net in struck(fresh, act, 20):
+        assert everything(net.graph) in (before, after), line
+    assert line > 400
+
+
 def test_a_dropout_is_assigned_or_not():
     """What a layer says is what training does."""
     ends = {}

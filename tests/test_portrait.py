@@ -44,9 +44,8 @@ def test_what_a_neuron_does_for_each_class():
     values = net.trace(X).of(net.layers[0].neurons).values
     for j, p in enumerate(portrait.portraits(net, net.layers[0].neurons, X, Y)):
         np.testing.assert_allclose(p.class_means, [values[c == Y, j].mean() for c in range(3)], rtol=1e-5)
-        positive = sorted(values[values[:, j] > 0, j], reverse=True)
-        assert 0 < len(p.top_examples) <= portrait.SHOWN and not p.is_output
-        assert values[p.top_examples, j].tolist() == positive[: portrait.SHOWN]
+        assert len(p.top_examples) == portrait.SHOWN and not p.is_output
+        assert values[p.top_examples, j].tolist() == sorted(values[:, j], reverse=True)[: portrait.SHOWN]
 
 
 def test_neurons_that_are_never_active_and_outputs():
@@ -57,8 +56,13 @@ def test_neurons_that_are_never_active_and_outputs():
     figure = portrait.draw(portrait.portraits(net, net.layers[1].neurons[:2], X, Y), ["a", "b"], X, (3, 4))
     texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
     assert texts[2] == [] and texts[5] == ["never active"]
+    net.layers[0][0].weights = np.zeros(12)
+    net.layers[0][0].bias = 0.0
+    figure = portrait.draw(portrait.portraits(net, net.layers[0][:1], X, Y), ["a"], X, (3, 4))
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts[0] == texts[2] == ["±0"]
     drawn = portrait.portraits(net, net.outputs, X, Y)
-    assert all(p.is_output for p in drawn)
+    assert all(p.is_output and len(p.top_examples) == portrait.SHOWN for p in drawn)
     figure = portrait.draw(drawn, ["a", "b", "c"], X, (3, 4))
     assert len(figure.axes) == 9 and "its mean value for images of each class" in figure.texts[1].get_text()
     for p, axes in zip(drawn, figure.axes[1::3], strict=True):

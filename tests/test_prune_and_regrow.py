@@ -139,7 +139,29 @@ def test_neurons_that_come_to_life_begin_anew(kind):
         kind(0.3, fraction=1.0).act(net, 0.1, step, 0, lambda n: (X[:n], Y[:n]), None)
     place, first = net.graph.storage.bias[net.graph._data[dead.id]], net.graph.storage.state["first"]
     assert dead.alive and (dead.bias, first[place]) == (0.0, 0.0)
+    assert frozen.alive and frozen.bias == 3.0
     assert [neuron.bias for neuron in net.layers[1] if neuron not in (dead, frozen)] == others
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+def test_neurons_that_stay_dead_keep_their_bias(kind):
+    net = network()
+    mlgraph.exp(net.layers[0][0])  # an operation has no record, and no bias
+    net.graph.prune([*net.layers[1][:5], net.layers[0][2]])
+    for neuron in net.layers[1][:5]:
+        neuron.bias = 3.0
+    last = net.outputs[-1].bias = 2.0
+    kind(0.95, fraction=0.1).act(net, 0.1, 3, 0, lambda n: (X[:n], Y[:n]), None)
+    dead = [neuron for neuron in net.layers[1][:5] if not neuron.alive]
+    assert dead and all(neuron.bias == 3.0 for neuron in dead) and net.outputs[-1].bias == last
+
+
+def test_neurons_without_a_bias_begin_anew():
+    net = mlgraph.Network(30, seed=0)
+    net.add_layer(16, bias=False)
+    before = net.graph.parameters.tobytes()
+    growing.begin_anew(net.graph, np.array(net.layers[0]._ids))
+    assert net.graph.parameters.tobytes() == before and net.graph.parameters[-1] != 0
 
 
 def test_what_rounding_leaves_over_goes_to_some():

@@ -423,11 +423,23 @@ def test_a_schedule_knows_an_array_by_all_its_numbers():
         def act(self, *_):
             pass
 
-    masks = [np.zeros((20, 784)) for _ in range(3)]
+    masks = [np.zeros((20, 784)) for _ in range(4)]
     masks[1][10, 400] = masks[2][10, 400] = 1 + 1e-15
+    masks[3][10, 400] = 1
     shown = [repr(Kept(0.5, keep=mask)) for mask in masks]
-    assert shown[0] != shown[1] == shown[2] and len(shown[0]) < 200
-    assert "array([0.1, 0.2])" in repr(Kept(0.5, keep=np.array([0.1, 0.2])))
+    assert len({*shown}) == 3 and shown[1] == shown[2] and len(shown[0]) < 200
+    with np.printoptions(precision=2, suppress=True, linewidth=40):
+        assert [repr(Kept(0.5, keep=mask)) for mask in masks] == shown
+    assert repr(Kept(0.5, keep=masks[0])) != repr(Kept(0.5, keep=masks[0].reshape(784, 20)))
+
+
+def test_layers_that_have_no_more_than_their_share_are_left_alone():
+    """Else each moment would be an edit, and a compilation."""
+    for model in (network(), mlgraph.Model((net := network()).graph, net.outputs, "softmax_cross_entropy")):
+        model.prune(0.5, scope="layer")
+        edits, edges = model.graph.edits, model.n_edges
+        model.fit(X, Y, sparsify=GradualPruning(0.3, scope="layer"), **OPTIONS)
+        assert (model.graph.edits, model.n_edges) == (edits, edges)
 
 
 def test_another_schedule_is_another_run(tmp_path):

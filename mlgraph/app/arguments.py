@@ -35,9 +35,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for any mistake."""
-        unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0].partition("=")[0]
-        close = get_close_matches(unknown, self._option_string_actions, 1, 0.75)
-        raise Failure(f"{message} (did you mean {close[0]}?)" if close else message)
+        for word in message.partition("unrecognized arguments: ")[2].split():
+            close = get_close_matches(word.partition("=")[0], self._option_string_actions, 1, 0.75)
+            if word.startswith("-") and close:
+                raise Failure(f"{message} (did you mean {close[0]}?)")
+        raise Failure(message)
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """The arguments by name."""
