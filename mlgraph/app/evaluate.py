@@ -11,14 +11,13 @@ import numpy as np
 import mlgraph
 from mlgraph.app.arguments import Failure
 from mlgraph.app.common import OK, add_common_options, check_fit, count, describe, finite, load_data, load_model
-from mlgraph.app.learning import MODEL
 
 __all__ = ["add_options", "run"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("model", metavar="MODEL", help=f"a {MODEL} of a training run")
+    parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one that is training")
     add_common_options(parser)
 
 
