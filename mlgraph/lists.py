@@ -37,9 +37,7 @@ def squeeze(graph: Graph) -> Arrays:
             All other lists.
     """
     start, count, pool = graph.topology()
-    lists = once_each(start, count, pool, graph.codes < NEURON)
-    if len(lists.pool) < len(pool):
-        start, pool = lists
+    start, pool = once_each(start, count, pool, graph.codes < NEURON)  # which in a graph may overlap, if a file has it so
     reads = np.flatnonzero(count)
     begin, first, readers = np.unique(start[reads], return_index=True, return_counts=True)
     length = count[reads[first]]

@@ -262,3 +262,20 @@ def test_operations_of_the_same_arguments(tmp_path):
     model = mlgraph.Model(g, [x * y, x - y, x / y])
     model.save(tmp_path / "model.npz")
     assert mlgraph.load(tmp_path / "model.npz").forward([[6, 2]]).tolist() == [[12, 4, 3]]
+
+
+@pytest.mark.parametrize("gap", [0, 1, 5])
+def test_lists_that_overlap(tmp_path, gap):
+    """As those of a file may; they are written one after the other."""
+    g = mlgraph.Graph()
+    x = g.inputs(100)
+    first, second = g.add_neuron(x[::2], weights=np.arange(50)), g.add_neuron(x[2::2], weights=np.arange(49))
+    last = g.add_neuron(x[gap : 100 : 3])
+    g._start[second.id] = g._start[first.id] + 1  # the same sources
+    model = mlgraph.Model(g, [first, second, last])
+    data = np.random.default_rng(0).random((5, 100), np.float32)
+    model.save(tmp_path / "net.npz")
+    again = mlgraph.load(tmp_path / "net.npz")
+    assert again.forward(data).tobytes() == model.forward(data).tobytes()
+    again.save(tmp_path / "again.npz")
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "net.npz").read_bytes()
