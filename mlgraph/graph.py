@@ -1,7 +1,7 @@
 """The graph of scalars: build it, read it, change it. No arithmetic on batches happens here.
 
-A graph is a handful of arrays. A node is its number, which no edit changes; its views (`mlgraph.views`) are made on demand.
-Neurons made together share one list of sources until one of them is edited. Parameters stand in `mlgraph.storage`.
+What nodes are and read stands in columns (`mlgraph.nodes`), parameters in `mlgraph.storage`. A node is its number; views of it
+(`mlgraph.views`) are made on demand.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mlgraph import ops
 from mlgraph.array_types import Float32
 from mlgraph.checks import MOST, float_array, number, one_of, optional_name, plain, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources
-from mlgraph.storage import Storage, extend
-from mlgraph.topology import CycleError, Topology, is_live, topological
+from mlgraph.nodes import NodeTable
+from mlgraph.topology import CycleError, is_live, topological
 from mlgraph.turns import adds_nodes, graphs, locked
 from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Graph"]
 
 
-class Graph:
+class Graph(NodeTable):
     """A graph of scalar nodes.
 
     Threads may share it: they take turns to compile, run and save it, and only one of them trains it. To edit what others
@@ -58,19 +58,8 @@ class Graph:
     _open: Edit | None
 
     def __init__(self) -> None:
-        self._code = array("h")  # op, or INPUT ... NEURON + activation
-        self._start = array("q")  # first of the node's sources in the pool
-        self._count = array("i")
-        self._data = array("q")  # input: its column; constant, parameter, neuron: its record
-        self._born = array("q")  # `edits` at that time, which tells nodes apart that had one number
-        self._pool = array("i")
-        self._constants = array("d")
-        self._inputs = array("i")
-        self.storage = Storage()
-        """The parameters, and the optimizer's state beside them."""
+        super().__init__()
         self._names: dict[int, str] = {}
-        self.edits = 0
-        """Number of changes of the topology; a plan made before the last of them is stale."""
         self._has_bare = False
         """Whether a neuron may have no sources."""
         self._last: Edit | None = None
@@ -214,11 +203,7 @@ class Graph:
         if n == 0:
             raise ValueError("weights: expected at least one neuron, got none")
         node, record = len(self._code), self.storage.add_panels(w, b)
-        values = code, len(self._pool), len(ids), record + np.arange(n), self.edits
-        for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):
-            extend(column, numbers)
-        extend(self._pool, ids)
-        self.edits += 1
+        self._extend(code, ids, record + np.arange(n))
         edited(self, node, record)
         return range(node, node + n)
 
@@ -274,64 +259,8 @@ class Graph:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def __len__(self) -> int:
-        return len(self._code)
-
     def __repr__(self) -> str:
         return f"<Graph: {len(self)} nodes, {self.n_inputs} inputs, {self.n_edges} edges>"
-
-    @property
-    def n_inputs(self) -> int:
-        """Number of inputs: the columns that data must have."""
-        return len(self._inputs)
-
-    @property
-    @locked
-    def n_edges(self) -> int:
-        """Number of edges into neurons."""
-        return int(self.counts[self.codes >= NEURON].sum())
-
-    @property
-    @locked
-    def n_parameters(self) -> int:
-        """Number of weights, biases and parameter nodes."""
-        biases = np.frombuffer(self.storage.bias, np.int64) >= 0
-        return self.n_edges + int((self.codes == PARAMETER).sum()) + int(biases.sum())
-
-    @property
-    @locked
-    def codes(self) -> npt.NDArray[np.int16]:
-        """What each node is, int16 of shape (nodes,); a copy.
-
-        Operations have the codes of `mlgraph.ops`, other nodes those of `mlgraph.views`.
-        """
-        return np.array(self._code, np.int16)
-
-    @property
-    @locked
-    def counts(self) -> npt.NDArray[np.int32]:
-        """Number of sources of each node, int32 of shape (nodes,); a copy."""
-        return np.array(self._count, np.int32)
-
-    @property
-    @locked
-    def records(self) -> npt.NDArray[np.int64]:
-        """Of a constant, parameter or neuron its record, of an input its column, else -1; int64 of shape (nodes,), a copy."""
-        return np.array(self._data, np.int64)
-
-    @locked
-    def topology(self) -> Topology:
-        """The sources of all nodes, as arrays; copies."""
-        return Topology(np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32))
-
-    @property
-    def parameters(self) -> Float32:
-        """The parameter vector, float32, padding included; a writable view, valid until the next edit or compilation.
-
-        Whatever computes other nodes than what ran last may compile: not `compile` and `fit` alone, `trace` and `inspect` too.
-        Where a parameter stands in it changes then, too; `get_parameters` has them in an order that does not.
-        """
-        return self.storage.vector[: self.storage.used]
 
     @locked
     def get_parameters(self) -> Float32:
@@ -723,14 +652,6 @@ class Graph:
         self._is_training = False
         graphs.add(self)
 
-    def _readers(self, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Which nodes have one of the chosen among their sources; both of shape (nodes,)."""
-        start, count, pool = self.topology()
-        # Of the places where they stand in the pool, those in each node's list.
-        at = np.flatnonzero(chosen[pool])
-        readers: npt.NDArray[np.bool_] = np.searchsorted(at, start + count) > np.searchsorted(at, start)
-        return readers
-
     def _place_of(self, source: Node | int, target: Node | int, guess: int = 0) -> int:
         """Which of the sources of a neuron one is."""
         s, t = id_of(self, source, "edge"), id_of(self, target, "edge")
@@ -751,41 +672,12 @@ class Graph:
         self._open = None
         self._unlock()
 
-    def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
-        # As `adds_nodes`, written out: of an expression it is most of the work.
-        with self.lock:
-            node, start = len(self._code), len(self._pool)
-            try:
-                self._pool.extend(sources)
-                self._code.append(code)
-                self._start.append(start)
-                self._count.append(len(sources))
-                self._data.append(data)
-                self._born.append(self.edits)
-            except BaseException:
-                for column, length in zip((*self._of_nodes, self._pool), (node,) * 5 + (start,), strict=True):
-                    del column[length:]
-                raise
-            self.edits += 1
-            return node
-
-    @property
-    def _of_nodes(self) -> tuple[array[Any], ...]:
-        return self._code, self._start, self._count, self._data, self._born
-
-    def _columns(self) -> tuple[array[Any], ...]:
-        return *self._of_nodes, self._pool, self._constants, self._inputs, *self.storage.columns
-
     def _arguments(self, operation: str, arguments: Iterable[Any]) -> list[int]:
         """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""
         what = f"arguments of {operation}"
         given = [a if isinstance(a, Node) else number(what, a) for a in arguments]
         ids_of(self, what, (a for a in given if isinstance(a, Node)))
         return [(a if isinstance(a, Node) else self.constant(a)).id for a in given]
-
-    def _has(self, node: Node) -> bool:
-        """Whether it is a node still: `undo` may have taken it away, and its number may be that of another."""
-        return 0 <= node.id < len(self._born) and self._born[node.id] == node._born
 
 
 def checked_graph(graph: Any) -> Graph:

@@ -24,8 +24,8 @@ from mlgraph.topology import topological
 from mlgraph.trace import trace
 
 __all__ = [
-    "Gaps", "Parameters", "absent", "absent_gradient", "begin_anew", "fill_layers", "give_back", "parameters_of",
-    "place_scores", "regrow",
+    "EdgeValues", "Gaps", "absent", "absent_gradient", "begin_anew", "edge_values", "fill_layers", "give_back", "place_scores",
+    "regrow",
 ]  # fmt: skip
 
 
@@ -134,20 +134,20 @@ def place_scores(layers: list[Gaps], slopes: list[Float32] | None, random: np.ra
     return [np.abs(slope[places.free]).astype(np.float64) for slope, places in zip(slopes, layers, strict=True)]
 
 
-class Parameters(NamedTuple):
+class EdgeValues(NamedTuple):
     """Edges of a graph, and what stands at each in the parameter vector ("") and in those of the optimizer's state; copies."""
 
     key: Ints
     values: dict[str, Float32]
 
 
-def parameters_of(graph: Graph) -> Parameters:
+def edge_values(graph: Graph) -> EdgeValues:
     """Those of all its edges."""
     edges = wiring(graph)
-    return Parameters(_keys(graph, edges), {name: vector[edges.place] for name, vector in graph.storage.vectors().items()})
+    return EdgeValues(_keys(graph, edges), {name: vector[edges.place] for name, vector in graph.storage.vectors().items()})
 
 
-def give_back(graph: Graph, before: Parameters, new: Edges) -> None:
+def give_back(graph: Graph, before: EdgeValues, new: Edges) -> None:
     """Have those of some edges that were there before, which are new now, be what they were."""
     edges = wiring(graph)
     back, _, was = np.intersect1d(_keys(graph, new), before.key, assume_unique=True, return_indices=True)

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Ids, Ints
-from mlgraph.arrays import bias_places
+from mlgraph.array_types import Float32, Ints
 from mlgraph.checks import plain
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.fitting import fit
-from mlgraph.graph import NEURON, PARAMETER, Graph, checked_graph
+from mlgraph.graph import Graph, checked_graph
 from mlgraph.grouping import Dropout
 from mlgraph.ids import ids_of
 from mlgraph.losses import CROSS_ENTROPIES, define_loss, empty_answers, read_targets
+from mlgraph.part import Part
 from mlgraph.plan import Plan
-from mlgraph.topology import gather, topological
+from mlgraph.topology import topological
 from mlgraph.trace import Trace, trace
 from mlgraph.training import History
 from mlgraph.views import Edge, Neuron, Node
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="Model")  # that of typing is of Python 3.11
 
 
-class Model:
+class Model(Part):
     """A graph that learns: outputs and a loss.
 
     Parameters
@@ -75,10 +75,9 @@ class Model:
         self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
 
     def _begin(self, graph: Graph) -> None:
-        self.graph, self.history = graph, History()
+        self._begin_part(graph)
+        self.history = History()
         self._engines: dict[frozenset[int], Engine] = {}
-        self._had = np.zeros(0, bool)  # which nodes it has needed, where the graph has other models as well
-        self._counted: tuple[tuple[int, ...], int] = (), 0  # its edges, after so many edits and for these sinks
 
     def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
         ids = ids_of(self.graph, "outputs", outputs)
@@ -105,40 +104,6 @@ class Model:
     def loss(self) -> str:
         """What it was made with; "node" where that is one."""
         return self._loss
-
-    @property
-    def outputs(self) -> list[Node]:
-        """The nodes the model was made with."""
-        return [self.graph[i] for i in self._outputs]
-
-    @property
-    def n_edges(self) -> int:
-        """Edges that some output or the loss needs, from nodes that are live; parameters that are nodes are none."""
-        self._require_outputs()
-        return self._edges()
-
-    @property
-    def n_parameters(self) -> int:
-        """Weights, biases and parameter nodes that some output or the loss needs."""
-        self._require_outputs()
-        with self.graph.lock:
-            graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
-            biases = np.count_nonzero(bias_places(graph, needed) >= 0)
-            return self._edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
-
-    @property
-    def sparsity(self) -> float:
-        """Share of the edges that are no longer there, or that no output needs, of all that the neurons were made with.
-
-        A neuron that has come to have more since counts as made with the most that it has had.
-        Neurons that only other models of the graph need do not count, as long as these models are there: a copy or a file has
-        this one alone, and counts what the others need as cut (`compact` leaves it behind). A neuron that is cut off counts
-        with all that it had, beside one that takes its place.
-        """
-        with self.graph.lock:
-            graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
-            made = int(graph.storage.made_with(graph.records[own]).sum())
-            return max(0.0, 1 - self._edges() / made) if made else 0.0
 
     # --- cutting and growing -----------------------------------------------------------------------------------------
 
@@ -609,54 +574,14 @@ class Model:
         self.graph._models.add(self)
 
     @property
-    def _sinks(self) -> list[int]:
-        """What a plan for training needs: the outputs and the nodes of the loss."""
-        return [*self._outputs, *self._loss_nodes]
-
-    @property
     def _dropout(self) -> Dropout:
         """Neurons, and what shares of them and of their edges are dropped in training."""
         return []
-
-    def _needed(self) -> npt.NDArray[np.bool_]:
-        """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
-        return self.graph._needed_for(frozenset(self._sinks))
-
-    def _edges(self) -> int:
-        """How many edges lead into the neurons that are needed, from nodes that are."""
-        with self.graph.lock:
-            graph, key = self.graph, (self.graph.edits, *self._sinks)
-            if self._counted[0] != key:
-                needed, (start, count, pool) = self._needed(), graph.topology()
-                neurons = np.flatnonzero(needed & (graph.codes >= NEURON))
-                self._counted = key, int(np.count_nonzero(needed[gather(pool, start[neurons], count[neurons])]))
-            return self._counted[1]
-
-    def _own(self) -> npt.NDArray[np.bool_]:
-        """Which nodes are not those of other models of the graph alone; shape (nodes,)."""
-        graph, theirs = self.graph, np.zeros(len(self.graph), bool)
-        if len(graph._models) > 1:
-            topology = graph.topology()
-            for model in graph._models:
-                outputs = np.array(model._sinks, np.int32)
-                model._had = np.pad(model._had[: len(graph)], (0, max(0, len(graph) - len(model._had))))
-                model._had |= topological(graph, *topology, outputs)[0] >= 0
-                theirs |= model._had
-            theirs &= ~self._had
-        return ~theirs
-
-    def _require_outputs(self) -> None:
-        if not self._outputs:
-            raise ValueError("the network has no layers yet: expected add_layer first")
 
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         self._begin(graph)
         self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
         graph._models.add(self)
-
-    def _kept(self) -> Ids:
-        """The nodes that a compact copy cannot do without."""
-        return np.array([*self._sinks, *self._probabilities], np.int32)
 
     def _renumber(self, other: Any, number: Ints) -> None:
         """Take over what another model says of its nodes, which have these numbers here, or -1."""

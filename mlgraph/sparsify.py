@@ -24,7 +24,7 @@ from mlgraph.arrays import wiring
 from mlgraph.checks import one_of, share, whole
 from mlgraph.examples import Examples
 from mlgraph.graph import NEURON
-from mlgraph.growing import absent, absent_gradient, begin_anew, fill_layers, give_back, parameters_of
+from mlgraph.growing import absent, absent_gradient, begin_anew, edge_values, fill_layers, give_back
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.pruning import SCOPES, check_room, keep_best, prune, room
@@ -292,7 +292,7 @@ class SET(Schedule):
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
         slopes = before = None
         if self.by == "gradient":  # of the network before it is cut: after that, what was cut would be steep
-            slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), parameters_of(graph)
+            slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), edge_values(graph)
         with graph.one_edit():
             keep_best(net, *self._room(net, moved), block=self.block)
             new = fill_layers(net, self._sizes(net), slopes, self.block, np.random.default_rng([seed, 3, step]))
@@ -384,7 +384,7 @@ def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:
         more = ~full & (edges > most)
         if not more.any():
             # Those that lose most by rounding down get what is left over.
-            whole_edges = np.floor(edges + 1e-9)
+            whole_edges = np.floor(edges)
             left = round(edges.sum() - whole_edges.sum())
             whole_edges[np.argsort(whole_edges - edges, kind="stable")[:left]] += 1
             return whole_edges

@@ -10,18 +10,20 @@ from weakref import WeakSet
 
 if TYPE_CHECKING:
     from mlgraph.graph import Graph
+    from mlgraph.nodes import NodeTable
 
 __all__ = ["adds_nodes", "graphs", "locked"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+N = TypeVar("N", bound="NodeTable")
 
 
-def locked(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
+def locked(method: Callable[Concatenate[N, P], T]) -> Callable[Concatenate[N, P], T]:
     """A method that takes its turn where threads share the graph."""
 
     @functools.wraps(method)
-    def in_turn(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def in_turn(self: N, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.lock:
             return method(self, *args, **kwargs)
 

@@ -28,3 +28,7 @@ def pairs(net):
 
 def layer_sizes(net):
     return [sum(len(n.sources) for n in layer.neurons) for layer in net.layers]
+
+
+def by_target(edges):
+    return edges.target * 1000.0 + edges.source

@@ -309,6 +309,14 @@ def test_weights_and_biases_are_written_where_they_are_few():
         assert ("bias 0" in texts(drawing), "0.5" in texts(drawing)) == (written, written)
 
 
+def test_weights_are_written_apart():
+    g = mlgraph.Graph()
+    out = g.add_neuron(g.inputs(12), weights=np.arange(12) / 8)
+    root = ET.fromstring(out.draw().to_svg())
+    heights = sorted(float(t.get("y")) for t in root.iter(f"{SVG}text") if t.get("text-anchor") == "end")[::2]
+    assert len(heights) == 12 and np.diff(heights).min() >= 11, "no line of 11 pixels lies over another"
+
+
 NAMES = ['<&>"', "it's", 'a "quote"', "back\\slash", "two\nlines", "ünïcode 漢字 ∂", "\x00\x1b\ud800\uffff", "", "]]>", "%s"]
 
 

@@ -239,8 +239,8 @@ FREE = {
     "Graph.copy": "no argument", "Graph.topology": "no argument", "Graph.edges": "no argument", "Graph.neurons": "no argument",
     "Graph.get_parameters": "no argument", "Graph.one_edit": "a context", "Graph.undo": "no argument",
     "Model.undo": "no argument", "Model.compact": "no argument", "Edge.prune": "no argument", "Neuron.prune": "no argument",
-    **dict.fromkeys((f"GradualPruning.{name}" for name in ("act", "at", "check")), "of the training loop"),
-    **dict.fromkeys(("SET.act", "SET.check"), "of the training loop"),
+    **dict.fromkeys((f"GradualPruning.{name}" for name in ("act", "at", "check", "due", "over")), "of the training loop"),
+    **dict.fromkeys(("SET.act", "SET.check", "SET.due", "SET.over"), "of the training loop"),
     "History.to_dict": "no argument", "drawing.Drawing.to_dot": "no argument", "drawing.Drawing.to_svg": "no argument",
 }  # fmt: skip
 MAY_BE = {  # what is no mistake there
@@ -330,8 +330,8 @@ def public():
             if inspect.isclass(thing):
                 found[prefix + name] = thing
                 hidden = [base for base in thing.__bases__ if base is not object and base.__name__ not in names]
-                setters = {name: value for base in hidden for name, value in vars(base).items() if isinstance(value, property)}
-                for method, value in (setters | vars(thing)).items():
+                inherited = {name: value for base in hidden for name, value in vars(base).items()}
+                for method, value in (inherited | vars(thing)).items():
                     if isinstance(value, property) and value.fset:
                         found[f"{prefix}{name}.{method}"] = value.fset
                     elif inspect.isfunction(value) and (not method.startswith("_") or method in ("__call__", "__getitem__")):

@@ -14,6 +14,7 @@ import pytest
 from mnist_program import Run, write_data
 
 import mlgraph
+from mlgraph.app import inspect
 from mlgraph.datasets import load_mnist
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------
@@ -114,6 +115,15 @@ def test_inspect_a_neuron(run: Run, model: str) -> None:
     assert Path("three.png").read_bytes().startswith(b"\x89PNG")
     assert run("inspect", model, "--neuron", "1.2", "--no-plot").status == 0
     assert not Path("trained/model.png").exists()
+
+
+def test_what_stands_above_the_picture(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(inspect, "draw", lambda *_, title: titles.append(title))
+    for layer in (0, 1):
+        run("inspect", model, "--layer", layer)
+    ends = ["; layer 0, first what the loss needs most", "; layer 1, the outputs"]
+    assert [title[-len(end) :] for title, end in zip(titles, ends, strict=True)] == ends
 
 
 def test_inspect_a_pruned_network(run: Run, model: str) -> None:

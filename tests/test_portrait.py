@@ -100,6 +100,7 @@ def test_drawing(tmp_path, n):
         np.testing.assert_array_equal(image.get_array(), p.input_weights.reshape(3, 4))
         least, most = image.get_clim()
         assert -least == most == np.quantile(np.abs(p.input_weights), 0.998), "0 is white"
+        assert image.axes.texts[0].get_text() == f"±{most:.2g}"
     for p, montage in zip(drawn, images[1::2], strict=True):
         for k, example in enumerate(p.top_examples[:2].tolist()):
             np.testing.assert_array_equal(montage[:3, 4 * k : 4 * k + 4], X[example].reshape(3, 4))

@@ -167,6 +167,7 @@ def test_neurons_without_a_bias_begin_anew():
 def test_what_rounding_leaves_over_goes_to_some():
     assert erdos_renyi([(3, 3)] * 8, 0.5).tolist() == [5] * 4 + [4] * 4
     assert erdos_renyi([(7, 7)] * 3, 0.5).sum() in (73, 74)
+    assert erdos_renyi([(1, 5), (1, 5)], 0.8).tolist() == [1, 1]  # of 0.9999999999999997
 
 
 @pytest.mark.parametrize("sparsity", [0, 0.5, 0.9, 0.99])

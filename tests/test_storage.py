@@ -8,7 +8,7 @@ import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph import arrays, graph, packing, storage
+from mlgraph import arrays, nodes, packing, storage
 from mlgraph.storage import PANEL
 
 
@@ -117,7 +117,7 @@ def test_what_stops_the_making_of_neurons_leaves_none(column, stop, monkeypatch)
         if to is reached:
             raise stop
 
-    for room in (storage, graph):
+    for room in (storage, nodes):
         monkeypatch.setattr(room, "extend", stopping)
     with pytest.raises(stop):
         g.add_neurons(source, weights=np.ones((40, 12)), biases=np.ones(40))

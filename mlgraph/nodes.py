@@ -1,0 +1,140 @@
+"""The table of a graph's nodes: what each is and what it reads, in columns, and where its numbers stand."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.storage import Storage, extend
+from mlgraph.topology import Topology
+from mlgraph.turns import locked
+from mlgraph.views import NEURON, PARAMETER, Node
+
+
+class NodeTable:
+    """Nodes by number, which no edit changes; neurons made together share one list of sources until one of them is edited."""
+
+    lock: threading.RLock
+
+    def __init__(self) -> None:
+        self._code = array("h")  # op, or INPUT ... NEURON + activation
+        self._start = array("q")  # first of the node's sources in the pool
+        self._count = array("i")
+        self._data = array("q")  # input: its column; constant, parameter, neuron: its record
+        self._born = array("q")  # `edits` at that time, which tells nodes apart that had one number
+        self._pool = array("i")
+        self._constants = array("d")
+        self._inputs = array("i")
+        self.edits = 0
+        """Number of changes of the topology; a plan made before the last of them is stale."""
+        self.storage = Storage()
+        """The parameters, and the optimizer's state beside them."""
+
+    def __len__(self) -> int:
+        return len(self._code)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs: the columns that data must have."""
+        return len(self._inputs)
+
+    @property
+    @locked
+    def n_edges(self) -> int:
+        """Number of edges into neurons."""
+        return int(self.counts[self.codes >= NEURON].sum())
+
+    @property
+    @locked
+    def n_parameters(self) -> int:
+        """Number of weights, biases and parameter nodes."""
+        biases = np.frombuffer(self.storage.bias, np.int64) >= 0
+        return self.n_edges + int((self.codes == PARAMETER).sum()) + int(biases.sum())
+
+    @property
+    @locked
+    def codes(self) -> npt.NDArray[np.int16]:
+        """What each node is, int16 of shape (nodes,); a copy.
+
+        Operations have the codes of `mlgraph.ops`, other nodes those of `mlgraph.views`.
+        """
+        return np.array(self._code, np.int16)
+
+    @property
+    @locked
+    def counts(self) -> npt.NDArray[np.int32]:
+        """Number of sources of each node, int32 of shape (nodes,); a copy."""
+        return np.array(self._count, np.int32)
+
+    @property
+    @locked
+    def records(self) -> npt.NDArray[np.int64]:
+        """Of a constant, parameter or neuron its record, of an input its column, else -1; int64 of shape (nodes,), a copy."""
+        return np.array(self._data, np.int64)
+
+    @locked
+    def topology(self) -> Topology:
+        """The sources of all nodes, as arrays; copies."""
+        return Topology(np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32))
+
+    @property
+    def parameters(self) -> Float32:
+        """The parameter vector, float32, padding included; a writable view, valid until the next edit or compilation.
+
+        Whatever computes other nodes than what ran last may compile: not `compile` and `fit` alone, `trace` and `inspect` too.
+        Where a parameter stands in it changes then, too; `get_parameters` has them in an order that does not.
+        """
+        return self.storage.vector[: self.storage.used]
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _readers(self, chosen: Mask) -> Mask:
+        """Which nodes have one of the chosen among their sources; both of shape (nodes,)."""
+        start, count, pool = self.topology()
+        # Of the places where they stand in the pool, those in each node's list.
+        at = np.flatnonzero(chosen[pool])
+        readers: Mask = np.searchsorted(at, start + count) > np.searchsorted(at, start)
+        return readers
+
+    def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
+        # As `adds_nodes`, written out: of an expression it is most of the work.
+        with self.lock:
+            node, start = len(self._code), len(self._pool)
+            try:
+                self._pool.extend(sources)
+                self._code.append(code)
+                self._start.append(start)
+                self._count.append(len(sources))
+                self._data.append(data)
+                self._born.append(self.edits)
+            except BaseException:
+                for column, length in zip((*self._of_nodes, self._pool), (node,) * 5 + (start,), strict=True):
+                    del column[length:]
+                raise
+            self.edits += 1
+            return node
+
+    @property
+    def _of_nodes(self) -> tuple[array[Any], ...]:
+        return self._code, self._start, self._count, self._data, self._born
+
+    def _columns(self) -> tuple[array[Any], ...]:
+        return *self._of_nodes, self._pool, self._constants, self._inputs, *self.storage.columns
+
+    def _extend(self, code: int, sources: Ids, data: Ints) -> None:
+        """Add a node for each of `data`; they share the list of sources."""
+        values = code, len(self._pool), len(sources), data, self.edits
+        for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):
+            extend(column, numbers)
+        extend(self._pool, sources)
+        self.edits += 1
+
+    def _has(self, node: Node) -> bool:
+        """Whether it is a node still: `undo` may have taken it away, and its number may be that of another."""
+        return 0 <= node.id < len(self._born) and self._born[node.id] == node._born

@@ -1,0 +1,102 @@
+"""The part of a graph that a model is: what its outputs and loss need, beside other models too, and how that is counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph.array_types import Ids
+from mlgraph.arrays import bias_places
+from mlgraph.graph import NEURON, PARAMETER, Graph
+from mlgraph.topology import gather, topological
+from mlgraph.views import Node
+
+
+class Part:
+    """Outputs of a graph, and the nodes of a loss over them."""
+
+    graph: Graph
+    _outputs: list[int]
+    _loss_nodes: list[int]
+    _probabilities: list[int]
+
+    def _begin_part(self, graph: Graph) -> None:
+        self.graph = graph
+        self._had = np.zeros(0, bool)  # which nodes it has needed, where the graph has other models as well
+        self._counted: tuple[tuple[int, ...], int] = (), 0  # its edges, after so many edits and for these sinks
+
+    @property
+    def outputs(self) -> list[Node]:
+        """The nodes the model was made with."""
+        return [self.graph[i] for i in self._outputs]
+
+    @property
+    def n_edges(self) -> int:
+        """Edges that some output or the loss needs, from nodes that are live; parameters that are nodes are none."""
+        self._require_outputs()
+        return self._edges()
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights, biases and parameter nodes that some output or the loss needs."""
+        self._require_outputs()
+        with self.graph.lock:
+            graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
+            biases = np.count_nonzero(bias_places(graph, needed) >= 0)
+            return self._edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the edges that are no longer there, or that no output needs, of all that the neurons were made with.
+
+        A neuron that has come to have more since counts as made with the most that it has had.
+        Neurons that only other models of the graph need do not count, as long as these models are there: a copy or a file has
+        this one alone, and counts what the others need as cut (`compact` leaves it behind). A neuron that is cut off counts
+        with all that it had, beside one that takes its place.
+        """
+        with self.graph.lock:
+            graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
+            made = int(graph.storage.made_with(graph.records[own]).sum())
+            return max(0.0, 1 - self._edges() / made) if made else 0.0
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _sinks(self) -> list[int]:
+        """What a plan for training needs: the outputs and the nodes of the loss."""
+        return [*self._outputs, *self._loss_nodes]
+
+    def _needed(self) -> npt.NDArray[np.bool_]:
+        """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
+        return self.graph._needed_for(frozenset(self._sinks))
+
+    def _edges(self) -> int:
+        """How many edges lead into the neurons that are needed, from nodes that are."""
+        with self.graph.lock:
+            graph, key = self.graph, (self.graph.edits, *self._sinks)
+            if self._counted[0] != key:
+                needed, (start, count, pool) = self._needed(), graph.topology()
+                neurons = np.flatnonzero(needed & (graph.codes >= NEURON))
+                self._counted = key, int(np.count_nonzero(needed[gather(pool, start[neurons], count[neurons])]))
+            return self._counted[1]
+
+    def _own(self) -> npt.NDArray[np.bool_]:
+        """Which nodes are not those of other models of the graph alone; shape (nodes,)."""
+        graph, theirs = self.graph, np.zeros(len(self.graph), bool)
+        if len(graph._models) > 1:
+            topology = graph.topology()
+            for model in graph._models:
+                outputs = np.array(model._sinks, np.int32)
+                model._had = np.pad(model._had[: len(graph)], (0, max(0, len(graph) - len(model._had))))
+                model._had |= topological(graph, *topology, outputs)[0] >= 0
+                theirs |= model._had
+            theirs &= ~self._had
+        return ~theirs
+
+    def _require_outputs(self) -> None:
+        if not self._outputs:
+            raise ValueError("the network has no layers yet: expected add_layer first")
+
+    def _kept(self) -> Ids:
+        """The nodes that a compact copy cannot do without."""
+        return np.array([*self._sinks, *self._probabilities], np.int32)
