@@ -234,7 +234,7 @@ class Graph(NodeTable):
     def softmax(self, nodes: Sequence[Node | float]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z.
 
-        In float32 their error is some |z| / 10^7: of logits of a million two equal ones have 0.503 each.
+        In float32 they may be off by a share of |z| / 10^7: of logits of a million two equal ones have 0.503 each.
 
         Parameters
         ----------

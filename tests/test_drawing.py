@@ -309,6 +309,26 @@ def test_weights_and_biases_are_written_where_they_are_few():
         assert ("bias 0" in texts(drawing), "0.5" in texts(drawing)) == (written, written)
 
 
+def test_edges_past_a_column_look_like_what_they_are():
+    """Like the edge, where there is one; like none in particular, where there are several."""
+    for ends, colour in ((1, svg.NEGATIVE), (2, svg.PLAIN)):
+        g = mlgraph.Graph()
+        x = g.input()
+        h = g.add_neuron([x], "tanh", weights=[0.5])
+        outputs = [g.add_neuron([x, h], weights=[-1 - k, 0.5]) for k in range(ends)]
+        root = ET.fromstring(Drawing(outputs).to_svg())
+        assert [path.get("stroke") for path in root.findall(f"{SVG}path")] == [colour]
+
+
+def test_lines_stand_in_the_middle_of_a_tall_box():
+    g = mlgraph.Graph()
+    drawing = g.add_neuron(g.inputs(12), weights=np.ones(12)).draw()
+    *_, box = [g for g in ET.fromstring(drawing.to_svg()).iter(f"{SVG}g") if g.find(f"{SVG}rect") is not None]
+    rectangle, lines = box.find(f"{SVG}rect"), [float(t.get("y")) for t in box.iter(f"{SVG}text")]
+    middle = float(rectangle.get("y")) + float(rectangle.get("height")) / 2
+    assert len(lines) == 3 and abs(np.mean(lines) - 4 - middle) < 2  # a line stands on its y, half of it is 4 pixels
+
+
 def test_weights_are_written_apart():
     g = mlgraph.Graph()
     out = g.add_neuron(g.inputs(12), weights=np.arange(12) / 8)

@@ -142,6 +142,18 @@ def test_every_layer_loses_its_share():
     assert layer_sizes(net) == [648, 192, 72]
 
 
+def test_edges_of_neurons_that_are_cut_off_are_no_ones_share():
+    net = network()
+    net.layers[0][3].prune()
+    net.prune(0.5, scope="layer")
+    for neuron in net.layers[1]:
+        if neuron.alive:
+            net.graph.add_edge(net.layers[0][3], neuron)
+    edits = net.graph.edits
+    net.fit(X, Y, sparsify=GradualPruning(0.5, scope="layer"), **OPTIONS)
+    assert net.graph.edits == edits
+
+
 def test_layers_that_have_no_more_than_their_share_are_left_alone():
     """Else each moment would be an edit, and a compilation."""
     for model in (network(), mlgraph.Model((net := network()).graph, net.outputs, "softmax_cross_entropy")):

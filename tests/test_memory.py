@@ -2,13 +2,14 @@
 
 import gc
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import turns
+from mlgraph import lists, packing, turns
 
 MEGABYTE = 2**20
 X = np.random.default_rng(0).integers(0, 256, (200, 30), np.uint8)
@@ -71,3 +72,22 @@ def test_memory_stays_flat(tmp_path, request):
     print(f"\n{cycles} cycles: {growth / 1024:.0f} KiB more than {before / MEGABYTE:.1f} MiB")
     assert len(turns.graphs) == graphs
     assert growth < 2 * MEGABYTE, f"{growth} bytes in {cycles} cycles"
+
+
+def test_what_large_graphs_take_for_a_while():
+    """Bytes an edge: a copy of the lists and one of the places of parameters, in 32 bits, and not much beside them."""
+    net = mlgraph.Network(1000, seed=0)
+    net.add_layer(1000, "relu")
+    net.add_layer(5)
+    net.prune(0.1, by="random")  # so that each neuron has a list of its own
+    net.predict(np.zeros((1, 1000)))
+    n = net.n_edges
+    for most, work in (
+        (18, lambda: packing.packed(net.graph, np.arange(len(net.graph)))), (1, lambda: packing.in_use(net.graph)),
+        (12, lambda: lists.squeeze(net.graph)), (12, lambda: net.layers[0][3].edges[5].prune()),
+    ):  # fmt: skip
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < most * n, (peak / n, most)

@@ -62,7 +62,7 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         # No abbreviations: they break when options are added.
         (["--epoch", "1"], "unrecognized arguments: --epoch 1 (did you mean --epochs?)"),
-        (["train", "--zzz", "--hiden=4"], "unrecognized arguments: --zzz --hiden=4 (did you mean --hidden?)"),
+        (["train", "--zzz", "--hiden=400,300"], "unrecognized arguments: --zzz --hiden=400,300 (did you mean --hidden?)"),
         (["train", "more"], "unrecognized arguments: more"),
         (["--json", " "], "unrecognized arguments:  "),
         (["--json", "evaluate", "m"], "unrecognized arguments: evaluate m (a command comes first)"),

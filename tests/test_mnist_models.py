@@ -117,6 +117,11 @@ def test_inspect_a_neuron(run: Run, model: str) -> None:
     assert not Path("trained/model.png").exists()
 
 
+def test_what_nobody_sees_is_not_looked_at(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect, "portraits", lambda *_: pytest.fail("no picture is asked for"))
+    assert run("inspect", model, "--no-plot").status == 0
+
+
 def test_what_stands_above_the_picture(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
     monkeypatch.setattr(inspect, "draw", lambda *_, title: titles.append(title))
