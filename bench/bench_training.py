@@ -1,6 +1,8 @@
 """Epochs, steps, predictions and compilation; the rivals in the same run, where they are installed."""
 
 import copy
+import ctypes
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -177,6 +179,26 @@ def bench_predict(benchmark, note, mnist, who, n):
         expected = _logits(rival.net, mnist.test_x[:n]).argmax(axis=1)
         assert (labels == expected)[top[:, 1] - top[:, 0] > 1e-4].all()
     assert len(labels) == n and (n < 100 or (labels == mnist.test_y[:n]).mean() > 0.7)
+
+
+@pytest.mark.benchmark(group="10,000 images, one after the other, by 784-32-10 written as C")
+@pytest.mark.parametrize("sparsity", [0, 0.9])
+def bench_as_c(benchmark, note, mnist, tmp_path, sparsity):
+    """What `to_c` gives, compiled with -O2 for any processor of the family; the object file has code and tables."""
+    net = network(32)
+    net.fit(mnist.train_x, mnist.train_y, epochs=1, seed=0)
+    net.prune(sparsity)
+    source, library = tmp_path / "digits.c", tmp_path / "digits.so"
+    source.write_text(net.graph.compile(net.outputs).to_c("digits"))
+    compiler = shutil.which("cc") or pytest.skip("no C compiler")
+    subprocess.run([compiler, "-O2", "-c", source, "-o", tmp_path / "digits.o"], check=True)
+    with source.open("a") as file:
+        file.write("void all(const float *x, float *y) { for (int i = 0; i < 10000; i++) digits(x + 784 * i, y + 10 * i); }\n")
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", source, "-o", library, "-lm"], check=True)
+    x, y = (mnist.test_x / np.float32(255)).astype(np.float32), np.zeros((10_000, 10), np.float32)
+    benchmark(ctypes.CDLL(str(library)).all, ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data))
+    note(edges=net.n_edges, bytes_of_object=(tmp_path / "digits.o").stat().st_size)
+    np.testing.assert_allclose(y, net.forward(mnist.test_x), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.benchmark(group="compile")

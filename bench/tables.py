@@ -71,6 +71,7 @@ NOTES: dict[str, Callable[[Any], str]] = {
     "share_of_peak": "{:.0%} of the peak of all threads".format,
     "microseconds_a_node": "{} µs a node".format,
     "milliseconds_beside_numpy": "{} ms after numpy".format,
+    "bytes_of_object": "{:,} bytes of object file".format,
 }
 
 
@@ -188,6 +189,7 @@ def alone(results: Results) -> str | None:
     rows = []
     for function, what in (
         ("bench_ablation", "ablation of all 32 neurons of 784-32-10, 10,000 images"),
+        ("bench_as_c", "10,000 images by the C of 784-32-10, sparsity"),
         ("bench_step", "one step of 128 through `fit`"),
         ("bench_compile", "compile"),
         ("bench_edit", "cut a neuron and compile"),

@@ -2,7 +2,7 @@
 
 Graph
     Nodes and edges: `Graph.input`, `Graph.parameter`, `Graph.add_neuron`, + - * / ** of nodes, and the functions of nodes
-    below; `Graph.compile` makes a `Function` of a batch, with exact derivatives.
+    below; `Graph.compile` makes a `Function` of a batch, with exact derivatives, which `Function.to_c` writes as C.
 Node, Neuron, Edge
     Views of what is in a graph, by which it is read, changed and pruned.
 Model

@@ -293,6 +293,54 @@ class Function:
                     products[:, k] = alone.jvp(examples.array, tangent, n_threads=n_threads)[:, 0]
         return products
 
+    def to_c(self, name: str = "function") -> str:
+        """The function as C99, for where there is no Python: ``void name(const float *x, float *y)``, for one example.
+
+        The text is a file that needs the mathematics library and nothing else. It has the numbers of now, and of the graph what
+        the outputs need: of a pruned network what is left. Neurons with the same sources share the list of them. Values stand
+        on the stack, four bytes for each node.
+
+        Parameters
+        ----------
+        name : str
+            Of the function in C.
+
+        Returns
+        -------
+        str
+            ``x`` has the inputs in their order (bytes divided by 255), ``y`` the outputs. Results are those of a call, but for
+            rounding.
+
+        Raises
+        ------
+        ValueError
+            If it is no name in C, or that of another function of the text.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x, y = g.inputs(2)
+        >>> print(g.compile(mlgraph.exp(x) / y).to_c("ratio"))
+        /* inputs: 2, outputs: 1, weights: 0 */
+        #include <math.h>
+        <BLANKLINE>
+        void ratio(const float *x, float *y)
+        {
+            float v[4];
+            for (int i = 0; i < 2; i++)
+                v[i] = x[i];
+            v[2] = expf(v[0]);
+            v[3] = v[2] / v[1];
+            y[0] = v[3];
+        }
+        <BLANKLINE>
+        """
+        from mlgraph.csource import c_source
+
+        with self.graph.lock:
+            plan = self._engine(False).plan
+            return c_source(plan, self.graph.parameters, plan.slot[self._outputs], name)
+
     def _places_for(self, engine: Engine) -> Places:
         # One copy for each compilation: until then no place changes.
         if self._places is None or self._places[0] is not engine:

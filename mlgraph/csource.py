@@ -1,0 +1,199 @@
+"""A plan as C99: what it computes for one example, as one file that needs a compiler and libm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph import ops
+from mlgraph.array_types import Float32, Ids
+from mlgraph.checks import shown
+from mlgraph.plan import KINDS, Instruction, Plan
+from mlgraph.reference import arguments_of, neuron
+
+KEYWORDS = (
+    "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for",
+    "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct",
+    "switch", "typedef", "union", "unsigned", "void", "volatile", "while",
+)  # fmt: skip
+
+WRITTEN = {
+    "identity": "{}", "neg": "-{}", "abs": "fabsf({})", "exp": "expf({})", "log": "logf({})", "sqrt": "sqrtf({})",
+    "sin": "sinf({})", "cos": "cosf({})", "tanh": "tanhf({})", "pow": "powf({}, {})", "add": "{} + {}", "sub": "{} - {}",
+    "mul": "{} * {}", "div": "{} / {}",
+}  # fmt: skip
+"""Ops that C has."""
+
+FUNCTIONS = {
+    "relu": "float relu(float x) { return x < 0 ? 0 : x; }",
+    "leaky_relu": f"float leaky_relu(float x) {{ return x > 0 ? x : {ops.LEAK}f * x; }}",
+    "sigmoid": "float sigmoid(float x) { float e = expf(-fabsf(x)); return (x < 0 ? e : 1) / (1 + e); }",
+    "softplus": "float softplus(float x) { return (x < 0 ? 0 : x) + log1pf(expf(-fabsf(x))); }",
+    "maximum": "float maximum(float a, float b) { return a > b || isnan(a) ? a : b; }",
+    "minimum": "float minimum(float a, float b) { return a < b || isnan(a) ? a : b; }",
+    "where": "float where(float c, float a, float b) { return c > 0 ? a : b; }",
+    "sum": """float sum(const float *v, const place *at, int n)
+{
+    float y = v[at[0]];
+    for (int i = 1; i < n; i++)
+        y += v[at[i]];
+    return y;
+}""",
+    "prod": """float prod(const float *v, const place *at, int n)
+{
+    float y = v[at[0]];
+    for (int i = 1; i < n; i++)
+        y *= v[at[i]];
+    return y;
+}""",
+    "max": """float max(const float *v, const place *at, int n)
+{
+    float y = v[at[0]];
+    for (int i = 1; i < n; i++)
+        y = v[at[i]] > y || isnan(v[at[i]]) ? v[at[i]] : y;
+    return y;
+}""",
+    "logsumexp": """float logsumexp(const float *v, const place *at, int n)
+{
+    float most = v[at[0]], y = 0;
+    for (int i = 1; i < n; i++)
+        most = v[at[i]] > most || isnan(v[at[i]]) ? v[at[i]] : most;
+    most = isfinite(most) ? most : 0;
+    for (int i = 0; i < n; i++)
+        y += expf(v[at[i]] - most);
+    return most + logf(y);
+}""",
+    "dense": """void dense(float *restrict z, int n, const float *v, const place *source, int arity,
+                  const float *restrict weight, const float *restrict bias)
+{   /* n neurons that all have the same sources; the weights of each source stand side by side */
+    for (int i = 0; i < n; i++)
+        z[i] = bias[i];
+    for (int k = 0; k < arity; k++, weight += n)
+        for (int i = 0; i < n; i++)
+            z[i] += weight[i] * v[source[k]];
+}""",
+    "rows": """void rows(float *z, int n, const float *v, const int (*list)[2], const float *weight, const float *bias)
+{   /* n neurons, each with a list of sources: where it begins, and how many there are */
+    for (int i = 0; i < n; i++) {
+        const place *source = sources + list[i][0];
+        float sum = bias[i];
+        for (int k = 0; k < list[i][1]; k++)
+            sum += *weight++ * v[source[k]];
+        z[i] = sum;
+    }
+}""",
+}
+"""What else a file may need, each a function; these are the ops of `mlgraph.ops`, and the sums of neurons."""
+
+
+class Writer:
+    """The statements of a function, and the tables and functions that they use."""
+
+    def __init__(self, plan: Plan, parameters: Float32) -> None:
+        self.plan, self.parameters = plan, parameters
+        self.statements: list[str] = []
+        self.used: set[str] = set()
+        self.weights: list[Float32] = []
+        self.biases: list[Float32] = []
+        self.lists: list[tuple[int, int]] = []
+        self.sources: list[int] = []
+        self._begin: dict[tuple[int, ...], int] = {}
+        for ins in plan.instructions:
+            self._write(ins)
+
+    def _write(self, ins: Instruction) -> None:
+        if ins.kind in (KINDS["constant"], KINDS["parameter"]):
+            vector = self.plan.constants if ins.kind == KINDS["constant"] else self.parameters
+            for i, value in enumerate(literals(vector[ins.weights : ins.weights + ins.size])):
+                self.statements.append(f"v[{ins.dst + i}] = {value};")
+        elif ins.kind == KINDS["operation"]:
+            name = ops.BY_CODE[ins.op].name
+            for i, arguments in enumerate(arguments_of(self.plan, ins).tolist()):
+                values = [f"v[{k}]" for k in arguments]
+                if ops.BY_CODE[ins.op].arity < 0:
+                    values = ["v", f"sources + {self._list_of(arguments)}", f"{len(arguments)}"]
+                self.statements.append(f"v[{ins.dst + i}] = {self._apply(name, values)};")
+        else:
+            self._write_neurons(ins)
+
+    def _write_neurons(self, ins: Instruction) -> None:
+        sources, places = zip(*(neuron(self.plan, ins, i) for i in range(ins.size)), strict=True)
+        weight, bias = sum(map(len, self.weights)), sum(map(len, self.biases))
+        tables = f"weights + {weight}, biases + {bias}"
+        if ins.kind == KINDS["dense"]:
+            self.weights.append(self.parameters[np.column_stack(places)].reshape(-1))
+            begin = self._list_of(sources[0].tolist())
+            call = f"dense(v + {ins.dst}, {ins.size}, v, sources + {begin}, {ins.arity}, {tables});"
+            self.used.add("dense")
+        else:
+            self.weights.append(self.parameters[np.concatenate(places)])
+            call = f"rows(v + {ins.dst}, {ins.size}, v, lists + {len(self.lists)}, {tables});"
+            self.lists += [(self._list_of(each.tolist()), len(each)) for each in sources]
+            self.used.add("rows")
+        has_bias = ins.bias >= 0
+        self.biases.append(self.parameters[ins.bias : ins.bias + ins.size] if has_bias else np.zeros(ins.size, np.float32))
+        self.statements.append(call)
+        name = ops.BY_CODE[ins.op].name
+        if name != "identity":
+            self.statements.append(f"for (int i = {ins.dst}; i < {ins.dst + ins.size}; i++)")
+            self.statements.append(f"    v[i] = {self._apply(name, ['v[i]'])};")
+
+    def _apply(self, name: str, values: Sequence[str]) -> str:
+        if name in WRITTEN:
+            return WRITTEN[name].format(*values)
+        self.used.add(name)
+        return f"{name}({', '.join(values)})"
+
+    def _list_of(self, sources: list[int]) -> int:
+        """Where a list of sources stands; those that several share are written once."""
+        key = tuple(sources)
+        if key not in self._begin:
+            self._begin[key] = len(self.sources)
+            self.sources += sources
+        return self._begin[key]
+
+
+def c_source(plan: Plan, parameters: Float32, outputs: Ids, name: str) -> str:
+    """`Function.to_c` says what it is; `outputs` are slots."""
+    if not isinstance(name, str) or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or name in (*KEYWORDS, *FUNCTIONS):
+        raise ValueError(f"name: expected a name that a function of C may have, got {shown(name)}")
+    written, columns = Writer(plan, parameters), plan.input_column
+    n, gaps = len(columns), bool(np.any(columns != np.arange(len(columns))))
+    weights = sum(map(len, written.weights))
+    out = [f"/* inputs: {plan.n_columns}, outputs: {len(outputs)}, weights: {weights} */", "#include <math.h>", ""]
+    if written.sources:
+        out += [f"typedef unsigned {'short' if plan.n_slots <= 2**16 else 'int'} place; /* of a value in v */", ""]
+    if gaps:
+        out += table("int columns[]", map(str, columns.tolist()))
+    if written.sources:
+        out += table("place sources[]", map(str, written.sources))
+    if written.lists:
+        out += table("int lists[][2]", (f"{{{begin}, {count}}}" for begin, count in written.lists))
+    if written.weights:
+        out += table("float weights[]", literals(np.concatenate(written.weights)))
+        out += table("float biases[]", literals(np.concatenate(written.biases)))
+    for function, text in FUNCTIONS.items():
+        if function in written.used:
+            out += [f"static {text}", ""]
+    out += [f"void {name}(const float *x, float *y)", "{", f"    float v[{plan.n_slots}];"]
+    read = "    for (int i = 0; i < {}; i++)\n        v[i] = x[{}];".format(n, "columns[i]" if gaps else "i")
+    out += [read if n else "    (void)x;", *(f"    {statement}" for statement in written.statements)]
+    out += [*(f"    y[{i}] = v[{slot}];" for i, slot in enumerate(outputs.tolist())), "}", ""]
+    return "\n".join(out)
+
+
+def literals(numbers: Float32) -> list[str]:
+    """Numbers as C has them: the fewest digits that give the same ones again."""
+    special = {"nan": "NAN", "inf": "INFINITY", "-inf": "-INFINITY"}
+    texts: npt.NDArray[np.str_] = numbers.astype(np.float32).astype(str)
+    return [special.get(text, f"{text}f") for text in texts.tolist()]
+
+
+def table(declared: str, items: Iterable[str]) -> list[str]:
+    """A constant array, eight to a line."""
+    items = list(items)
+    lines = [", ".join(items[i : i + 8]) for i in range(0, len(items), 8)]
+    return [f"static const {declared} = {{", *(f"    {line}," for line in lines), "};", ""]
