@@ -20,6 +20,16 @@ KEYWORDS = (
     "switch", "typedef", "union", "unsigned", "void", "volatile", "while",
 )  # fmt: skip
 
+MATHEMATICS = """acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs fdim floor
+fma fmax fmin fmod frexp hypot ilogb ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf
+nan nearbyint nextafter nexttoward pow remainder remquo rint round scalbln scalbn sin sinh sqrt tan tanh
+tgamma trunc"""
+TAKEN = {
+    *KEYWORDS, *(name + kind for name in MATHEMATICS.split() for kind in ("", "f", "l")),
+    "isnan", "isfinite", "NAN", "INFINITY", "place", "columns", "sources", "lists", "weights", "biases",
+}  # fmt: skip
+"""Names that a file has already: of the language, of math.h, of its tables. So are those of `FUNCTIONS`."""
+
 WRITTEN = {
     "identity": "{}", "neg": "-{}", "abs": "fabsf({})", "exp": "expf({})", "log": "logf({})", "sqrt": "sqrtf({})",
     "sin": "sinf({})", "cos": "cosf({})", "tanh": "tanhf({})", "pow": "powf({}, {})", "add": "{} + {}", "sub": "{} - {}",
@@ -158,8 +168,8 @@ class Writer:
 
 def c_source(plan: Plan, parameters: Float32, outputs: Ids, name: str) -> str:
     """`Function.to_c` says what it is; `outputs` are slots."""
-    if not isinstance(name, str) or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or name in (*KEYWORDS, *FUNCTIONS):
-        raise ValueError(f"name: expected a name that a function of C may have, got {shown(name)}")
+    if not isinstance(name, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or name in TAKEN.union(FUNCTIONS):
+        raise ValueError(f"name: expected one that is free in C, of letters, digits and _, got {shown(name)}")
     written, columns = Writer(plan, parameters), plan.input_column
     n, gaps = len(columns), bool(np.any(columns != np.arange(len(columns))))
     weights = sum(map(len, written.weights))

@@ -135,6 +135,9 @@ class Drawing:
             self._boxes = self._fold(order, level, set(wanted.tolist()), limit)
             self._link()
 
+    def __repr__(self) -> str:
+        return f"<Drawing of {len(self._boxes)} boxes: save('picture.svg') writes it>"
+
     # --- folding -----------------------------------------------------------------------------------------------------
 
     def _fold(self, order: Ids, level: Ids, outputs: set[int], limit: int) -> list[Box]:

@@ -43,7 +43,8 @@ class Examples:
     def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
         array = real_array(what, x)
         if array.ndim != 2 or array.shape[1] != n_inputs:
-            raise ValueError(f"{what}: expected shape (examples, {n_inputs}), got {array.shape}")
+            hint = "; a single example is [x]" if array.shape == (n_inputs,) else ""
+            raise ValueError(f"{what}: expected shape (examples, {n_inputs}), got {array.shape}{hint}")
         self.array: npt.NDArray[Any] = array
         if array.dtype not in (np.uint8, np.float32):
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite

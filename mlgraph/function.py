@@ -314,7 +314,7 @@ class Function:
         Raises
         ------
         ValueError
-            If it is no name in C, or that of another function of the text.
+            If it is no name in C, or one of math.h or of the text.
 
         Examples
         --------

@@ -244,7 +244,7 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
         members = {info.filename: info for info in archive.infolist()}
         missing = [name for name in types if f"{name}.npy" not in members]
         what = "a model, but no checkpoint" if missing and not {"header", *ARRAYS} & {*missing} else "not a model file"
-        require(not missing, f"{what}: it has no {', '.join(missing)}")
+        require(not missing, f"{what}: it has no {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}")
         size = sum(members[f"{name}.npy"].file_size for name in types)
         require(size <= MAX_BYTES, f"expected at most {MAX_BYTES} bytes of arrays, got {size}")
         packed = [name for name in types if members[f"{name}.npy"].compress_type != zipfile.ZIP_STORED]

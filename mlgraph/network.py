@@ -91,7 +91,10 @@ class Layer(Freezable):
         """``layer.neurons[index]``."""
         if isinstance(index, slice):
             return [Neuron(self.graph, i) for i in self._ids[index]]
-        return Neuron(self.graph, self._ids[index])
+        try:
+            return Neuron(self.graph, self._ids[index])
+        except IndexError:
+            raise IndexError(f"layer: expected a neuron from 0 to {self.size - 1}, got {index}") from None
 
     @property
     def weights(self) -> Float32:
@@ -242,11 +245,14 @@ class Network(Model):
     ) -> Layer:
         """Add neurons that read all outputs of the layer before.
 
+        Weights begin normally distributed with the variance 1 / (3 fan-in), biases with 0; others may be assigned to
+        `Layer.weights`.
+
         Parameters
         ----------
         size : int
         activation : str
-            identity, relu, leaky_relu, sigmoid, tanh or softmax.
+            identity, relu, leaky_relu (of slope 0.01 below 0), sigmoid, tanh or softmax.
         dropout : float
             Share of the neurons dropped in training (inverted dropout: the others are scaled up then). One choice is made
             for each step, for each 128 examples of it if it has more.

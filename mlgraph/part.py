@@ -31,6 +31,14 @@ class Part:
         return [self.graph[i] for i in self._outputs]
 
     @property
+    def probabilities(self) -> list[Node]:
+        """The nodes that `Model.predict_proba` gives the values of; none where the loss is no cross-entropy.
+
+        They read the outputs, which are logits then.
+        """
+        return [self.graph[i] for i in self._probabilities]
+
+    @property
     def n_edges(self) -> int:
         """Edges that some output or the loss needs, from nodes that are live; parameters that are nodes are none."""
         self._require_outputs()

@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 import os
+import re
 import shlex
 import subprocess
 import sysconfig
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 
 import mlgraph
 from mlgraph import ops, testing
-from mlgraph.csource import KEYWORDS
+from mlgraph.csource import FUNCTIONS, TAKEN
 
 COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2"]
@@ -93,6 +94,7 @@ def test_a_pruned_network(build, block):
     assert f"weights: {net.n_edges} " in function.to_c()
     assert len(function.to_c()) < length / 2
     np.testing.assert_array_equal(build(function)(x).argmax(axis=1), net.predict(x))
+    np.testing.assert_allclose(build(net.graph.compile(net.probabilities))(x), net.predict_proba(x), rtol=1e-5)
 
 
 def test_lists_that_neurons_share_are_written_once():
@@ -138,9 +140,20 @@ def test_the_name(build):
     g = mlgraph.Graph()
     function = g.compile(mlgraph.relu(g.input()))
     np.testing.assert_array_equal(build(function, "my_network2")([[2.0]]), [[2.0]])
-    for name in ("", "2x", "a b", "f;", "f\n", "é", "relu", "dense", None, 3, *KEYWORDS):
-        with pytest.raises(ValueError, match="name: expected a name that a function of C may have, got "):
+    for name in ("", "2x", "a b", "f;", "f\n", "é", "_f", "relu", "dense", None, 3, *TAKEN):
+        with pytest.raises(ValueError, match="name: expected one that is free in C, of letters, digits and _, got "):
             function.to_c(name)
+
+
+def test_no_name_that_the_text_has_is_free():
+    net = mlgraph.Network(40, seed=0)
+    net.add_layer(32, "relu")
+    net.add_layer(9, "softmax")
+    net.prune(0.9)
+    text = net.graph.compile(net.probabilities).to_c()
+    names = re.findall(r"^(?:static|typedef) (?:const )?(?:unsigned )?\w+ (\w+)", text, re.MULTILINE)
+    assert {"place", "columns", "sources", "lists", "weights", "biases", "rows", "relu", "logsumexp"} <= set(names)
+    assert set(names) <= TAKEN.union(FUNCTIONS)
 
 
 @settings(max_examples=5)

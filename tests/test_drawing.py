@@ -375,6 +375,7 @@ def test_outputs_stand_out():
 def test_notebooks_find_the_picture():
     g = mlgraph.Graph()
     z = mlgraph.exp(g.input("x"))
+    assert repr(z.draw()) == f"<Drawing of {len(g)} boxes: save('picture.svg') writes it>"
     assert g._repr_svg_() == z._repr_svg_() == z.draw()._repr_svg_() == z.draw().to_svg()
     assert Drawing([z]).to_dot() == z.draw().to_dot() == g.draw().to_dot()
 

@@ -81,7 +81,8 @@ def changed(array, at, value):
 
 BAD = {
     "columns": ((X[:, 1:], Y), ValueError, r"x: expected shape \(examples, 12\), got \(200, 11\)"),
-    "one row": ((X[0], Y), ValueError, r"x: expected shape \(examples, 12\), got \(12,\)"),
+    "one row": ((X[0], Y), ValueError, r"x: expected shape \(examples, 12\), got \(12,\); a single example is \[x\]"),
+    "another row": ((X[0, 1:], Y), ValueError, r"x: expected shape \(examples, 12\), got \(11,\)$"),
     "three dimensions": ((X[None], Y), ValueError, r"x: expected shape \(examples, 12\), got \(1, 200, 12\)"),
     "text": ((X.astype(str), Y), TypeError, "x: expected numbers, got an array of <U3"),
     "complex": ((X * 1j, Y), TypeError, "x: expected numbers, got an array of complex128"),

@@ -144,8 +144,9 @@ def test_a_layer_is_a_sequence_of_neurons():
     net.add_layer(1)
     layer = net.layers[0]
     assert len(layer) == 3 and [layer[0], layer[1], layer[-1]] == list(layer) == layer[:] == layer.neurons
-    with pytest.raises(IndexError):
-        layer[3]
+    for index in (3, -4):
+        with pytest.raises(IndexError, match=f"^layer: expected a neuron from 0 to 2, got {index}$"):
+            layer[index]
     net.graph.prune(layer[1:])
     assert [neuron.alive for neuron in layer] == [True, False, False]
 

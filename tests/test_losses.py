@@ -46,6 +46,18 @@ def test_one_question_has_one_answer_an_example(sweep):
     assert net.predict(X).shape == (90,) and net.predict_proba(X).shape == net.forward(X).shape == (90, 1)
 
 
+@pytest.mark.parametrize(("last", "loss"), [("softmax", None), ("sigmoid", "binary_cross_entropy"), ("identity", None)])
+def test_probabilities_are_nodes(last, loss):
+    net = mlgraph.Network(6, seed=0)
+    net.add_layer(3, last, loss=loss)
+    if last == "identity":
+        assert net.probabilities == []
+        return
+    before = net.graph.edits
+    np.testing.assert_array_equal(net.graph.compile(net.probabilities)(X), net.predict_proba(X))
+    assert net.graph.edits == before
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize(("last", "loss"), [("softmax", None), ("sigmoid", "binary_cross_entropy"), ("identity", None)])
 def test_a_prediction_that_is_no_number_is_refused(sweep, outputs, last, loss):

@@ -158,6 +158,9 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Function.__call__": (lambda w: w.f, {"x": DATA, "n_threads": THREADS}),
     "Function.vjp": (lambda w: w.f.vjp, {"x": DATA, "cotangent": COTANGENT, "n_threads": THREADS}),
     "Function.jvp": (lambda w: w.f.jvp, {"x": DATA, "tangent": array(X, lengths=(0, 1)), "n_threads": THREADS}),
+    "Function.to_c": (lambda w: w.f.to_c, {"name": Kind("digits", {
+        **NOT_NUMBERS, "empty": "", "space": "a b", "keyword": "int", "of math.h": "expf", "its own": "weights", "accent": "é",
+    }, {"numpy": np.str_})}),
     "Trace.__getitem__": (lambda w: w.traced.__getitem__, {"node": a_node(lambda w: w.n)}),
     "Trace.adjoint": (lambda w: w.traced.adjoint, {"node": a_node(lambda w: w.n)}),
     "Trace.of": (lambda w: lambda nodes: w.traced.of(nodes).values, {"nodes": nodes(lambda w: [w.y, w.n])}),
