@@ -202,7 +202,7 @@ class Plan:
         added = self._reader < 0
         added[: len(inputs)] &= want_inputs
         self.first_zeroed = int(np.argmax(np.append(added, True)))
-        del self._reader
+        del self._reader, self._index, self._index_length  # or the index would be held twice
         self.n_extra = padded(self.n_extra)
         self.edits, self.moves = graph.edits, graph.storage.moves
 
