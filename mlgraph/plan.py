@@ -287,10 +287,12 @@ class Plan:
             whole[np.repeat(np.arange(n), low.count[members])[~wanted]] = 1
             args = self._add(np.append(0, np.cumsum(low.count[members])).astype(np.int32), slots, alike, whole)
             back, n_back = self._add_by_source(slots, low.count[members], whole, wanted) if wanted.any() else (0, 0)
+        mask_at = self.n_extra + extra
         instruction = Instruction(
-            KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity,
-            args, place[0], n_weights, low.written[first] < 0, place[1], reads_data, bool(wanted.any()), back, n_back,
-            self.n_extra, halves, i, drop, keep, bits, self.n_extra + extra, self.n_extra + extra + mask, -1, self.n_masked,
+            KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity, args,
+            weights=place[0], n_weights=n_weights, decays=low.written[first] < 0, bias=place[1], reads_data=reads_data,
+            propagate=bool(wanted.any()), back=back, n_back=n_back, transposed=self.n_extra, halves=halves, stream=i, drop=drop,
+            keep=keep, bits=bits, mask=mask_at, kept=mask_at + mask, masked=self.n_masked,
         )  # fmt: skip
         self.n_extra += extra + mask + (-(-n // 64) * 2 if drop else 0)
         edges = int(low.count[members].sum())
