@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
-import secrets
 import stat
 import struct
 import textwrap
@@ -14,7 +12,6 @@ import warnings
 import zipfile
 from array import array
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, TypeVar
@@ -23,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks, losses, ops
+from mlgraph.files import write_atomically
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, CycleError, Graph
 from mlgraph.lists import expand, squeeze
 from mlgraph.model import Model
@@ -42,86 +40,17 @@ ARRAYS = {
     "parameters": "float32", "frozen": "uint8",
 }  # fmt: skip
 
-T = TypeVar("T")
-
-
 COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters", "frozen")]
 """Arrays that are columns of a graph, or of its storage."""
 
 OF_RECORDS = ("weights", "stride", "bias", "made")
 """Those of its storage."""
 
-
-def _column(graph: Graph, name: str) -> array[Any]:
-    column: array[Any] = getattr(graph.storage, name) if name in OF_RECORDS else getattr(graph, f"_{name}")
-    return column
-
-
-TEMPORARY = ".mlgraph-part"
-"""How the names of files end that are being written."""
+T = TypeVar("T")
 
 
 class ModelFileError(ValueError):
     """A file is no model, or not one that can be read; the message says which file and what is wrong."""
-
-
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
-    """Let `write` fill a temporary file beside `path`, bring it to the disk, and only then put it in place.
-
-    Parameters
-    ----------
-    previous : Path, optional
-        Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
-    """
-    target = followed(Path(checks.path("path", path)))  # what a link leads to is replaced, and not the link
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder", str(target))
-    if target.exists() and not target.is_file():
-        raise OSError(errno.EINVAL, "expected a file, got a device or a pipe", str(target))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    try:
-        file = open(temporary, "xb")  # noqa: SIM115
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from None
-    try:
-        with file:
-            with suppress(FileNotFoundError):
-                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))  # who may not read the one may not read the other
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and target.exists():
-            _keep(target, previous)
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(OSError):  # it is in place already, or the disk has become read-only: what came first is told
-            os.unlink(temporary)
-        raise
-    if os.name == "posix":  # elsewhere folders cannot be opened
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        except OSError as error:
-            if error.errno not in (errno.EBADF, errno.EINVAL):  # of file systems that do this by themselves
-                raise
-        finally:
-            os.close(folder)
-
-
-def followed(path: Path) -> Path:
-    """What a link leads to, else the path itself; OSError of links that lead to each other."""
-    try:
-        return path.resolve() if path.is_symlink() else path
-    except RuntimeError:  # of Python before 3.13
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
-
-
-def _keep(target: Path, previous: Path) -> None:
-    previous.unlink(missing_ok=True)
-    try:
-        os.link(target, previous)
-    except OSError:  # a file system without links
-        os.replace(target, previous)
 
 
 def save(
@@ -177,10 +106,15 @@ def header_of(model: Model) -> dict[str, Any]:
 
 
 def arrays_of(g: Graph) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of its graph's."""
+    """The arrays of a graph, as its model's file has them."""
     frozen = np.zeros(0) if g.storage.frozen is None else g.storage.frozen
     columns = {name: np.array(_column(g, name)) for name in COLUMNS}
     return columns | squeeze(g) | {"parameters": g.parameters, "frozen": frozen.astype(np.uint8)}
+
+
+def _column(graph: Graph, name: str) -> array[Any]:
+    column: array[Any] = getattr(graph.storage, name) if name in OF_RECORDS else getattr(graph, f"_{name}")
+    return column
 
 
 def load(path: str | os.PathLike[str]) -> Model:

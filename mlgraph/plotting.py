@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import shown
-from mlgraph.modelfile import write_atomically
+from mlgraph.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

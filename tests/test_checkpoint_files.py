@@ -26,7 +26,7 @@ from checkpoint_runs import (
 
 import mlgraph
 from mlgraph import checkpoint as checkpoints
-from mlgraph import modelfile
+from mlgraph import files
 from mlgraph.checkpoint import ARRAYS, CheckpointError
 from mlgraph.modelfile import ModelFileError
 
@@ -344,7 +344,7 @@ def test_a_folder_that_is_read_only(path, monkeypatch):
     stale = path.with_name(".run.npz.abcd0123.mlgraph-part")
     stale.write_text("")
     monkeypatch.setattr(Path, "unlink", refused)
-    monkeypatch.setattr(modelfile, "open", refused, raising=False)
+    monkeypatch.setattr(files, "open", refused, raising=False)
     net = network()
     with pytest.warns(RuntimeWarning, match=rf"^checkpoint: {path} cannot be written \(Read-only file system\), training"):
         fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0)

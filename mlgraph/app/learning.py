@@ -21,8 +21,8 @@ from mlgraph.app.common import INTERRUPTED, OK, add_common_options, complain, co
 from mlgraph.app.display import Display
 from mlgraph.app.recipe import Recipe
 from mlgraph.datasets import Dataset
+from mlgraph.files import write_atomically
 from mlgraph.fitting import checked_decay
-from mlgraph.modelfile import write_atomically
 from mlgraph.plotting import training_picture
 
 __all__ = ["BLOCK", "CHECKPOINT", "MODEL", "add_recipe_option", "add_run_options", "check_decay", "given_of", "learn"]

@@ -1,0 +1,76 @@
+"""Files that are written whole or not at all, whatever ends the writing: Ctrl-C, a full disk, a machine that goes down."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from mlgraph import checks
+
+TEMPORARY = ".mlgraph-part"
+"""How the names of files end that are being written."""
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
+    """Let `write` fill a temporary file beside `path`, bring it to the disk, and only then put it in place.
+
+    Parameters
+    ----------
+    previous : Path, optional
+        Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
+    """
+    target = followed(Path(checks.path("path", path)))  # what a link leads to is replaced, and not the link
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder", str(target))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "expected a file, got a device or a pipe", str(target))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        file = open(temporary, "xb")  # noqa: SIM115
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from None
+    try:
+        with file:
+            with suppress(FileNotFoundError):
+                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))  # who may not read the one may not read the other
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and target.exists():
+            _keep(target, previous)
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):  # it is in place already, or the disk has become read-only: what came first is told
+            os.unlink(temporary)
+        raise
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.EINVAL):  # of file systems that do this by themselves
+                raise
+        finally:
+            os.close(folder)
+
+
+def followed(path: Path) -> Path:
+    """What a link leads to, else the path itself; OSError of links that lead to each other."""
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except RuntimeError:  # of Python before 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+
+
+def _keep(target: Path, previous: Path) -> None:
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(target, previous)
+    except OSError:  # a file system without links
+        os.replace(target, previous)
