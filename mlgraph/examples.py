@@ -73,10 +73,14 @@ class Examples:
         part = self.array[rows, columns]
         return np.asarray(part / 255 if part.dtype == np.uint8 else part, np.float64)
 
-    def check_trainable(self) -> None:
-        """Raise ValueError if there is no example, or one has a value that is not finite; it names the first."""
+    def check_any(self) -> None:
+        """Raise ValueError if there is no example."""
         if len(self) == 0:
             raise ValueError(f"{self._what}: expected at least one example, got none")
+
+    def check_trainable(self) -> None:
+        """Raise ValueError if there is no example, or one has a value that is not finite; it names the first."""
+        self.check_any()
         if not np.isfinite(self.largest):
             i, j = np.argwhere(~np.isfinite(self.array))[0]
             got = f"{self.array[i, j]} in example {i}, column {j}"

@@ -60,8 +60,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     table["loss"] = table["accuracy"] = np.nan
 
     examples = Examples(x, graph.n_inputs)
-    if len(examples) == 0:
-        raise ValueError("x: expected at least one example, got none")
+    examples.check_any()
     shown = ids[alive]
     base = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])[code[shown] - NEURON]
     sums, size = np.zeros((4, len(shown))), max(1, BLOCK // max(1, len(graph)))

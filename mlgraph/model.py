@@ -329,8 +329,7 @@ class Model(Part):
         from mlgraph.scores import accumulated
 
         examples, loss = self._examples_and_loss(x, y)
-        if len(examples) == 0:
-            raise ValueError("x: expected at least one example, got none")
+        examples.check_any()
         graph, nodes = self.graph, np.array([*self.graph._inputs, *self._outputs], np.int32)
         with graph.lock:
             found = trace(graph, examples, self._sinks, nodes, n_threads=n_threads, **loss)
@@ -620,11 +619,9 @@ class Model(Part):
     def _evaluate(
         self, examples: Examples, loss: dict[str, Any], n_threads: int | None, engine: Engine | None = None
     ) -> dict[str, float]:
-        n = len(examples)
-        if n == 0:
-            raise ValueError("x: expected at least one example, got none")
-        losses = np.zeros(n, np.float32)
-        correct = empty_answers(self.loss, n, loss["label"])
+        examples.check_any()
+        losses = np.zeros(len(examples), np.float32)
+        correct = empty_answers(self.loss, len(examples), loss["label"])
         run = engine.run if engine else partial(self._run, "loss")
         run(examples, **loss, losses=losses, correct=correct, n_threads=n_threads)
         with np.errstate(invalid="ignore"):  # infinities of both signs

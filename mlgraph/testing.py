@@ -208,8 +208,7 @@ def _compiled(function: Functions) -> Function:
 def _read(f: Function, x: npt.ArrayLike) -> Doubles:
     """The data as the sweep reads them, in float64."""
     examples = Examples(x, f.graph.n_inputs)
-    if len(examples) == 0:
-        raise ValueError("x: expected at least one example, got none")
+    examples.check_any()
     return examples.read(slice(None), slice(None))
 
 
