@@ -102,6 +102,11 @@ def wiring(graph: Graph, neurons: Ids | None = None, places: tuple[Ints, Ints] |
     return Wiring(neurons, n, source, runs(at, stride, n, graph.storage.used))
 
 
+def edge_keys(graph: Graph, source: Ids | Ints, target: Ids | Ints) -> Ints:
+    """A number for each pair of nodes, by which edges are told apart, found and sorted: by target, then by source."""
+    return target.astype(np.int64) * len(graph) + source
+
+
 def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Ints, Ints] | None = None) -> Edges:
     """`Graph.edges` says what they are; or what another vector has in place of their weights."""
     alive = graph.alive()

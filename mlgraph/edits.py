@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlgraph.array_types import Float32, Ids, Ints, Mask
-from mlgraph.arrays import Edges, Wiring, parameter_places, values, wiring
+from mlgraph.arrays import Edges, Wiring, edge_keys, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
 from mlgraph.graph import CONSTANT, NEURON, CycleError, Graph
 from mlgraph.ids import check_sources, ids_of
@@ -105,7 +105,7 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
     edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
     found = np.repeat(chosen[edges.neurons], edges.counts)
     if len(target):
-        key, wanted = edges.target.astype(np.int64) * len(graph) + edges.source, target * len(graph) + source
+        key, wanted = edge_keys(graph, edges.source, edges.target), edge_keys(graph, source, target)
         there = np.isin(wanted, key)
         if not there.all():
             missing = " to ".join(plain(graph[int(end[np.argmin(there)])].name) for end in (source, target))
@@ -140,8 +140,8 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     if len(others):
         raise ValueError(f"{who}: expected edges that lead to neurons, got {graph[int(others[0])]!r}")
     present = wiring(graph, np.unique(target).astype(np.int32))
-    key = target * len(graph) + source
-    there = np.isin(key, present.target.astype(np.int64) * len(graph) + present.source)
+    key = edge_keys(graph, source, target)
+    there = np.isin(key, edge_keys(graph, present.source, present.target))
     twice = np.ones(len(key), bool)
     twice[np.unique(key, return_index=True)[1]] = False
     for wrong, expected in ((there, "an edge that is not there"), (twice, "each edge once")):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ids, Ints, Mask
-from mlgraph.arrays import Edges, Wiring, bias_places, wiring
+from mlgraph.arrays import Edges, bias_places, edge_keys, wiring
 from mlgraph.checks import one_of, share, shown, whole
 from mlgraph.edits import grow
 from mlgraph.engine import Engine
@@ -144,14 +144,15 @@ class EdgeValues(NamedTuple):
 def edge_values(graph: Graph) -> EdgeValues:
     """Those of all its edges."""
     edges = wiring(graph)
-    return EdgeValues(_keys(graph, edges), {name: vector[edges.place] for name, vector in graph.storage.vectors().items()})
+    key = edge_keys(graph, edges.source, edges.target)
+    return EdgeValues(key, {name: vector[edges.place] for name, vector in graph.storage.vectors().items()})
 
 
 def give_back(graph: Graph, before: EdgeValues, new: Edges) -> None:
     """Have those of some edges that were there before, which are new now, be what they were."""
     edges = wiring(graph)
-    back, _, was = np.intersect1d(_keys(graph, new), before.key, assume_unique=True, return_indices=True)
-    _, now, _ = np.intersect1d(_keys(graph, edges), back, assume_unique=True, return_indices=True)
+    back, _, was = np.intersect1d(edge_keys(graph, new.source, new.target), before.key, assume_unique=True, return_indices=True)
+    _, now, _ = np.intersect1d(edge_keys(graph, edges.source, edges.target), back, assume_unique=True, return_indices=True)
     vectors = graph.storage.vectors()
     for name, values in before.values.items():
         vectors[name][edges.place[now]] = values[was]
@@ -165,10 +166,6 @@ def begin_anew(graph: Graph, neurons: Ints) -> None:
         places = places[vectors.pop(FROZEN)[places] == 0]
     for vector in vectors.values():
         vector[places] = 0
-
-
-def _keys(graph: Graph, edges: Edges | Wiring) -> Ints:
-    return edges.target.astype(np.int64) * len(graph) + edges.source
 
 
 def absent(net: Network, *, dead: bool = False) -> list[Gaps]:
