@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, bias_places, edge_keys, wiring
-from mlgraph.checks import one_of, share, shown, whole
+from mlgraph.checks import one_of, share, whole
 from mlgraph.edits import grow
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
@@ -17,7 +17,7 @@ from mlgraph.graph import INPUT, Graph
 from mlgraph.network import Network
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
-from mlgraph.scores import Criterion, Data, Scores, accumulated, asked, best_of, check_scores, in_blocks, required_data
+from mlgraph.scores import Criterion, Data, Scores, accumulated, asked, best_of, check_criterion, in_blocks, required_data
 from mlgraph.storage import FROZEN
 from mlgraph.threads import checked_threads
 from mlgraph.topology import topological
@@ -54,8 +54,7 @@ def regrow(
 ) -> None:  # fmt: skip
     """Add edges where there are none; `Network.regrow` says what the parameters are."""
     fraction, seed = share("fraction", fraction, all=True), whole("seed", seed, 0, None)
-    if not callable(by) and not (isinstance(by, str) and by in ("random", "gradient")):
-        raise ValueError(f"by: expected random, gradient or a callable, got {shown(by)}")
+    check_criterion(by, ("random", "gradient"))
     one_of("scope", scope, SCOPES)
     block = whole("block", block)
     checked_threads(n_threads)
@@ -70,7 +69,6 @@ def regrow(
         scores = np.concatenate(place_scores(places, slopes, np.random.default_rng([seed, 2])))
     group = np.repeat(np.arange(len(places)), free) if scope == "layer" else np.zeros(free.sum(), np.int64)
     wanted = np.round(fraction * (free if scope == "layer" else free.sum(keepdims=True)))
-    check_scores(scores)
     scores, together = in_blocks(net, new, scores, by, block)
     best = best_of(scores, group, wanted, together=together)
     grow(net.graph, new.source[best], new.target[best], new.weight[best], "regrow")

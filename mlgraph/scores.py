@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,10 @@ Scores = npt.NDArray[np.float64]
 Criterion = str | Callable[..., npt.ArrayLike]
 
 
-def check_criterion(by: Criterion) -> None:
-    """Raise ValueError if there is no such criterion to prune by."""
-    if not callable(by) and not (isinstance(by, str) and by in ("magnitude", "saliency", "random")):
-        raise ValueError(f"by: expected magnitude, saliency, random or a callable, got {shown(by)}")
+def check_criterion(by: Criterion, names: Sequence[str] = ("magnitude", "saliency", "random")) -> None:
+    """Raise ValueError if it is neither callable nor one of these names, which by default are those to prune by."""
+    if not callable(by) and not (isinstance(by, str) and by in names):
+        raise ValueError(f"by: expected {', '.join(names)} or a callable, got {shown(by)}")
 
 
 def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:
@@ -114,10 +114,13 @@ def best_of(
 def in_blocks(
     model: Model, edges: Edges, score: Scores, by: Criterion, block: int
 ) -> tuple[Scores, npt.NDArray[np.int64] | None]:
-    """For each edge the score of its block, and a number that those of the block have in common; none for blocks of one."""
+    """For each edge the score of its block, and a number that those of the block have in common; none for blocks of one.
+
+    ValueError if a score is NaN.
+    """
+    check_scores(score)
     if block == 1:
         return score, None
-    check_scores(score)
     together = _block_of(model, edges, block)
     return _of_blocks(score, together, by), together
 
