@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,8 +99,8 @@ def compacted(graph: Graph, keep: Mask) -> tuple[Graph, Ints]:
     other._has_bare = graph._has_bare
     other._names = {int(number[node]): name for node, name in graph._names.items() if keep[node]}
     storage = other.storage = graph.storage.copy()
-    for name, column in zip(("weights", "stride", "bias", "made"), storage.columns, strict=True):
-        setattr(storage, name, type(column)(column.typecode, np.array(column)[record].astype(column.typecode).tobytes()))
+    for column in storage.columns:
+        column[:] = array(column.typecode, np.array(column)[record].tobytes())
     storage.move(new.origin, new.weights, new.stride, new.bias)
     return other, number
 
@@ -118,7 +119,7 @@ def pack(graph: Graph, *, most: float = 1.0) -> None:
     if there <= SMALL or there <= (1 + most) * in_use(graph) + SMALL:  # to count is most of the work of a small edit
         return
     new = packed(graph, np.arange(len(graph)))
-    start, pool = type(graph._start)("q", new.start.tobytes()), type(graph._pool)("i", new.pool.tobytes())
+    start, pool = array("q", new.start.tobytes()), array("i", new.pool.tobytes())
     with uninterrupted():
         graph._start, graph._pool = start, pool
     graph.storage.move(new.origin, new.weights, new.stride, new.bias)
