@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.graph import NEURON, PARAMETER, Graph
-from mlgraph.topology import runs, topological
+from mlgraph.topology import gather, runs, topological
 
 
 class Edges(NamedTuple):
@@ -98,8 +98,7 @@ def wiring(graph: Graph, neurons: Ids | None = None, places: tuple[Ints, Ints] |
     record = graph.records[neurons]
     at, stride = (column[record] for column in places or graph.storage.places[:2])
     n = count[neurons]
-    source = pool[runs(start[neurons], np.ones_like(stride), n, len(pool))]
-    return Wiring(neurons, n, source, runs(at, stride, n, graph.storage.used))
+    return Wiring(neurons, n, gather(pool, start[neurons], n), runs(at, stride, n, graph.storage.used))
 
 
 def edge_keys(graph: Graph, source: Ids | Ints, target: Ids | Ints) -> Ints:
