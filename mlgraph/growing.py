@@ -198,13 +198,12 @@ def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads:
     examples, loss = net._examples_and_loss(x, y, "data ")
     examples.check_trainable()
     hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
-    hidden = hidden[graph.codes[hidden] != INPUT]
+    codes, columns = graph.codes, graph.records  # of an input its column
+    hidden = hidden[codes[hidden] != INPUT]
     found = trace(graph, examples, net._sinks, hidden, n_threads=n_threads, **loss)
-    inputs = {node: column for column, node in enumerate(graph._inputs)}
     for places in layers:
-        first = places.sources[:1].tolist()
-        if first and first[0] in inputs:
-            values = examples.array[:, [inputs[i] for i in places.sources.tolist()]]
+        if (codes[places.sources] == INPUT).all():
+            values = examples.array[:, columns[places.sources]]
         else:
             values = found.of(places.sources).values
         deltas = found.of(places.targets).deltas() / np.float32(len(examples))

@@ -89,7 +89,7 @@ def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: n
         direct = bool(np.isin(sources, graph._inputs).all())
         input_weights: Floats = np.zeros(graph.n_inputs)
         if direct:
-            input_weights[[graph._data[i] for i in sources]] = neuron.weights
+            input_weights[graph.records[sources]] = neuron.weights
         else:
             input_weights = _derivative(net, few, neuron.id, graph._inputs)
         to_outputs = bool(np.isin(targets, outputs).all())
