@@ -26,7 +26,7 @@ from mlgraph.ids import id_of, ids_of
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 from mlgraph.topology import gather, topological
 from mlgraph.trace import trace
-from mlgraph.views import Neuron, Node
+from mlgraph.views import KIND_NAMES, Neuron, Node
 
 if TYPE_CHECKING:
     from mlgraph.model import Model
@@ -108,14 +108,8 @@ class Drawing:
             raise ValueError("nodes: expected a graph or at least one node, got none")
         if not all(isinstance(node, Node) for node in listed):
             raise TypeError("nodes: expected nodes, got other things among them")
-        for name, given in (("values", values), ("adjoints", adjoints)):
-            if given is not None and not (isinstance(given, Mapping) and all(isinstance(v, Real) for v in given.values())):
-                raise TypeError(f"{name}: expected numbers by the ids of nodes, got {shown(given)}")
         self._graph = graph = nodes if isinstance(nodes, Graph) else listed[0].graph
-        given_values, given_adjoints = (
-            {id_of(graph, node, name): number for node, number in (given or {}).items()}
-            for name, given in (("values", values), ("adjoints", adjoints))
-        )
+        given = _by_id(graph, "values", values), _by_id(graph, "adjoints", adjoints)
         with graph.lock:
             self._code, (start, count, pool) = graph.codes, graph.topology()
             wanted = np.array(ids_of(graph, "nodes", listed) if listed else range(len(graph)), np.int32)
@@ -125,13 +119,14 @@ class Drawing:
             if not listed:
                 wanted = np.setdiff1d(wanted, self._source)  # what nothing reads
             traced = ({}, {}) if x is None else _trace(graph, order, wanted, x)
-            self._values, self._adjoints = ({**a, **b} for a, b in zip(traced, (given_values, given_adjoints), strict=True))
+            self._values, self._adjoints = ({**a, **b} for a, b in zip(traced, given, strict=True))
 
             # A constant or parameter stands next to what reads it first.
             first = np.full(len(level), np.iinfo(np.int32).max)
             np.minimum.at(first, self._source, level[self._target])
             late = order[np.isin(self._code[order], [CONSTANT, PARAMETER]) & (first[order] < np.iinfo(np.int32).max)]
             level[late] = first[late] - 1
+            self._is_small = len(self._source) <= FEW
             self._boxes = self._fold(order, level, set(wanted.tolist()), limit)
             self._link()
 
@@ -163,7 +158,6 @@ class Drawing:
             fold = np.zeros(len(order), bool)
         # Boxes are numbered in the order of their first nodes.
         _, first, number = np.unique(np.where(fold, -1 - group, order), return_index=True, return_inverse=True)
-        self._is_small = len(self._source) <= FEW
         box = np.argsort(np.argsort(first))[number.reshape(-1)]
         self._box_of = np.full(len(self._code), -1)
         self._box_of[order] = box
@@ -188,8 +182,7 @@ class Drawing:
                 if self._is_small and isinstance(node, Neuron) and node.bias is not None:
                     lines.append((f"bias {node.bias:.3g}", VALUE))
             else:
-                own = {CONSTANT: lambda: f"{node.value:.6g}", INPUT: lambda: node.name, PARAMETER: lambda: node.name}
-                title = own.get(code, lambda: _title(code))()
+                title = f"{node.value:.6g}" if code == CONSTANT else node.name if code in (INPUT, PARAMETER) else _title(code)
                 if node.id in graph._names and node.name != title:
                     title = f"{node.name} {title}"
         else:
@@ -291,9 +284,7 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
 
 
 def _kind(code: int) -> str:
-    if code >= NEURON:
-        return "neuron"
-    return {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter"}.get(code, "operation")
+    return KIND_NAMES.get(min(code, NEURON), "operation")
 
 
 def _title(code: int) -> str:
@@ -326,6 +317,15 @@ def _quoted(text: str) -> str:
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
+def _by_id(graph: Graph, what: str, given: Mapping[Any, float] | None) -> dict[int, float]:
+    """Numbers by the ids of nodes, from those that somebody gives, or none; errors call them `what`."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(number, Real) for number in given.values()):
+        raise TypeError(f"{what}: expected numbers by the ids of nodes, got {shown(given)}")
+    return {id_of(graph, node, what): number for node, number in given.items()}
+
+
 def _example(graph: Graph, x: npt.ArrayLike) -> npt.NDArray[Any]:
     """One example as data of one row."""
     example = real_array("x", x)
@@ -339,13 +339,13 @@ def _trace(graph: Graph, order: Ids, outputs: Ids, x: npt.ArrayLike) -> tuple[di
     example = _example(graph, x)
     if not len(outputs):
         return {}, {}
-    shown, ids = order[graph.codes[order] != CONSTANT], outputs.tolist()
+    kept, ids = order[graph.codes[order] != CONSTANT], outputs.tolist()
     found = trace(
-        graph, Examples(example, graph.n_inputs), ids, shown, loss="cotangent", loss_nodes=[ids[0], *ids],
+        graph, Examples(example, graph.n_inputs), ids, kept, loss="cotangent", loss_nodes=[ids[0], *ids],
         target=np.ones((1, len(ids)), np.float32), n_threads=1,
     )  # fmt: skip
     assert found.adjoints is not None
-    numbers = [dict(zip(shown.tolist(), rows[0].tolist(), strict=True)) for rows in (found.values, found.adjoints)]
+    numbers = [dict(zip(kept.tolist(), rows[0].tolist(), strict=True)) for rows in (found.values, found.adjoints)]
     return numbers[0], numbers[1]
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
 """Codes of the nodes that are no operation; neurons add the code of their activation to the last."""
 
+KIND_NAMES = {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter", NEURON: "neuron"}
+"""What these nodes are called."""
+
 _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "sub", "mul", "div", "pow", "neg", "abs"))
 
 
@@ -85,9 +88,7 @@ class Node(Freezable):
         if not self.graph._has(self):
             return "undone node"  # that added it
         code = self.graph._code[self.id]
-        if code >= NEURON:
-            return "neuron"
-        return {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter"}.get(code) or ops.BY_CODE[code].name
+        return KIND_NAMES.get(min(code, NEURON)) or ops.BY_CODE[code].name
 
     @property
     def name(self) -> str:
