@@ -11,7 +11,7 @@ from rivals import network
 import mlgraph_ext
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import Guard
-from mlgraph.plan import KINDS, LANES
+from mlgraph.plan import KINDS, LANES, OF_NEURONS
 
 BATCH = 128
 
@@ -29,7 +29,7 @@ def seconds_of(call, times):
 def floats_looked_at(plan, n):
     """In an epoch of `n` examples: adjoints of neurons and parameters, and values that neurons read, of every tile."""
     slots = plan.read_slots[1] - plan.read_slots[0]
-    slots += sum(ins.size for ins in plan.instructions if ins.kind in (KINDS["dense"], KINDS["rows"], KINDS["parameter"]))
+    slots += sum(ins.size for ins in plan.instructions if ins.kind in (*OF_NEURONS, KINDS["parameter"]))
     tiles = -(-BATCH // LANES) * (n // BATCH) + -(-(n % BATCH) // LANES)
     return slots * LANES * tiles
 

@@ -11,7 +11,7 @@ from mlgraph import ops, reference
 from mlgraph.array_types import Doubles, Float32, Ids, Ints, Mask
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
-from mlgraph.plan import KINDS, LANES, Instruction, Plan
+from mlgraph.plan import KINDS, LANES, OF_NEURONS, Instruction, Plan
 from mlgraph.storage import PANEL
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ SWEEPS = ("forward", "backward", "update")
 
 PIECE = 2**24
 """Values that are looked at in one sweep."""
-
-NEURONS = (KINDS["dense"], KINDS["rows"])
 
 
 class Fault(NamedTuple):
@@ -65,7 +63,7 @@ class Search:
         self._losses = np.zeros(len(rows), np.float32)
         self._trained = np.zeros(plan.n_slots, bool)
         for ins in plan.instructions:
-            self._trained[ins.dst : ins.dst + ins.size] = ins.kind in (KINDS["parameter"], *NEURONS)
+            self._trained[ins.dst : ins.dst + ins.size] = ins.kind in (KINDS["parameter"], *OF_NEURONS)
         self.finite = np.ones(len(rows), bool)
         for part, _, adjoints in self._sweeps():
             self.finite &= np.isfinite(adjoints[:, self._trained[part]]).all(axis=1)
@@ -174,7 +172,7 @@ class Search:
             if fault:
                 return fault
         kind = self._instruction(slot).kind
-        what = "value" if kind not in NEURONS else "bias" if source < 0 else f"weight of {self._name(source)}"
+        what = "value" if kind not in OF_NEURONS else "bias" if source < 0 else f"weight of {self._name(source)}"
         state = "".join(f", {vector[place]:.6g} in the optimizer's state" for vector in vectors[1:])
         numbers = f"{vectors[0][place]:.6g}, the gradient {terms.sum():.6g}{state}, the learning rate {rate:.6g}"
         verb = f"would not keep its {what} finite{' in' if alone else ''}"
@@ -235,7 +233,7 @@ class Search:
         if slot < self._inputs:
             return np.zeros(0, np.int32), None
         ins = self._instruction(slot)
-        if ins.kind not in NEURONS:
+        if ins.kind not in OF_NEURONS:
             return reference.arguments_of(self._plan, ins)[slot - ins.dst], None
         sources, at = reference.neuron(self._plan, ins, slot - ins.dst)
         weights = self._engine.graph.parameters[at].astype(np.float64)

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from mlgraph import ops, reference
 from mlgraph.array_types import Doubles
 from mlgraph.checks import LARGEST
-from mlgraph.plan import KINDS, Instruction, Plan
+from mlgraph.plan import KINDS, OF_NEURONS, Instruction, Plan
 
 UNIT, ULP = 2.0**-24, 2.0**-23  # rounding and unit in the last place, as shares of a number
 SMALLEST = 2.0**-149
@@ -88,7 +88,7 @@ class Sweeps:
         op, out = ops.BY_CODE[ins.op], self.values[:, ins.dst : ins.dst + ins.size]
         if ins.kind == KINDS["operation"]:
             out[:] = self._value(op, [self.values[:, a] for a in reference.arguments_of(self.plan, ins).T])
-        elif ins.kind in (KINDS["dense"], KINDS["rows"]):
+        elif ins.kind in OF_NEURONS:
             bias = self.p[ins.bias : ins.bias + ins.size] if ins.bias >= 0 else np.zeros(ins.size)
             for n in range(ins.size):
                 sources, at = reference.neuron(self.plan, ins, n)
@@ -105,7 +105,7 @@ class Sweeps:
             arguments = reference.arguments_of(self.plan, ins).T
             for slots, terms in zip(arguments, self._terms(op, d, y, [self.values[:, a] for a in arguments]), strict=True):
                 self._add(slots, terms)
-        elif ins.kind in (KINDS["dense"], KINDS["rows"]):
+        elif ins.kind in OF_NEURONS:
             d = self._rounded(_times(d, self._partials(op, y, [y])[0]))
             if ins.bias >= 0:
                 self._parameters(slice(ins.bias, ins.bias + ins.size), d)

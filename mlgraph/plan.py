@@ -31,6 +31,9 @@ LANES = mlgraph_ext.sweep.TILE_EXAMPLES
 KINDS = {"constant": 0, "parameter": 1, "operation": 2, "dense": 3, "rows": 4}
 """Kinds of instructions, as the kernels number them."""
 
+OF_NEURONS = KINDS["dense"], KINDS["rows"]
+"""Those of neurons."""
+
 PANELS_AT_ONCE = 4
 """Panels of a unit: as many as the widest kernel takes at a time."""
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Doubles, Ids, Ints
-from mlgraph.plan import KINDS, LANES, Instruction, Plan
+from mlgraph.plan import KINDS, LANES, OF_NEURONS, Instruction, Plan
 from mlgraph.storage import PANEL, in_panels
 
 CHOICES = ("where", "max")
@@ -74,8 +74,7 @@ def backward(
     """
     p = np.asarray(parameters, np.float64)
     gradient = np.zeros(len(p))
-    for i in range(len(plan.instructions) - 1, -1, -1):
-        ins = plan.instructions[i]
+    for i, ins in reversed([*enumerate(plan.instructions)]):
         d = adjoints[ins.dst : ins.dst + ins.size]
         if ins.kind == KINDS["parameter"]:
             gradient[ins.weights : ins.weights + ins.size] = d.sum(axis=1)
@@ -87,7 +86,7 @@ def backward(
                 for argument, partial in zip(arguments, partials, strict=True):
                     term = d[n] * partial
                     adjoints[argument] += np.where(partial == 0, 0, term) if op.name in CHOICES else term
-        elif ins.kind in (KINDS["dense"], KINDS["rows"]):
+        elif ins.kind in OF_NEURONS:
             drop = (dropped or {}).get(i, Dropped())
             for n in range(ins.size):
                 sources, at = neuron(plan, ins, n)
@@ -176,7 +175,7 @@ def step(
 
 def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
     """What step `number` drops from an instruction in a tile (``_dropout.pxi``)."""
-    if ins.kind not in (KINDS["dense"], KINDS["rows"]):
+    if ins.kind not in OF_NEURONS:
         return Dropped()
     edges: Doubles | None = None
     neurons: Doubles | None = None
