@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from mlgraph.array_types import Mask
-from mlgraph.arrays import Wiring
+from mlgraph.array_types import Ints, Mask
+from mlgraph.arrays import Wiring, wiring
 from mlgraph.graph import NEURON, Graph
 from mlgraph.model import Model
 from mlgraph.scores import Scores
@@ -19,25 +19,39 @@ FEW_EQUAL = 16
 """Edges as strong as the weakest that is kept that may go without a closer look, which takes another pass over all."""
 
 
-def present(model: Model, edges: Wiring) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Of all edges those that are alive for other models alone, and those for this one."""
-    alive = model.graph.alive()
-    there = alive[edges.source] & alive[edges.target]
-    own = model._needed()[edges.target]
-    return np.flatnonzero(there & ~own), np.flatnonzero(there & own)
+class Present(NamedTuple):
+    """All edges of a graph, and which of them are alive.
+
+    Attributes
+    ----------
+    edges : Wiring
+    others, mine : int64
+        Places among them of those that are alive for other models alone, and of those for this one.
+    """
+
+    edges: Wiring
+    others: Ints
+    mine: Ints
+
+
+def present(model: Model) -> Present:
+    """The edges of a model's graph, as they are now."""
+    edges, alive = wiring(model.graph), model.graph.alive()
+    there, own = alive[edges.source] & alive[edges.target], model._needed()[edges.target]
+    return Present(edges, np.flatnonzero(there & ~own), np.flatnonzero(there & own))
 
 
 def strongest(
-    model: Model, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], score: Scores, held: Mask,
-    *, all_sources: bool = True,
-) -> tuple[Scores, Mask]:  # fmt: skip
+    model: Model, there: Present, score: Scores, held: Mask, *, all_sources: bool = True
+) -> tuple[Scores, Mask]:
     """Of each edge the strength of the strongest path through it to an output; which edges are on those that stay.
 
-    A path is as strong as its edge of the lowest score; those that are `held` make none weak. What is kept for being best by
-    that, and not by its own score alone, leads from something that is alive to an output, and no output that such edges reach
-    needs more of them. What stays is one path to each output, and one through each edge that is held.
+    `score` is of `mine` alone, `held` of all edges. A path is as strong as its edge of the lowest score; those that are `held`
+    make none weak. What is kept for being best by that, and not by its own score alone, leads from something that is alive to
+    an output, and no output that such edges reach needs more of them. What stays is one path to each output, and one through
+    each edge that is held.
     """
-    graph = model.graph
+    graph, (edges, others, mine) = model.graph, there
     start, count, pool = graph.topology()
     order, first = topological(graph, start, count, pool)[1], np.full(len(graph), -1)
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
@@ -57,44 +71,40 @@ def strongest(
     return (strength if graph.protected() <= set(model._sinks) else through(model._sinks)[0]), chosen
 
 
-def refined(
-    model: Model, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], score: Scores, strength: Scores,
-    held: Mask, wanted: int,
-) -> Scores:  # fmt: skip
+def refined(model: Model, there: Present, score: Scores, strength: Scores, held: Mask, wanted: int) -> Scores:
     """Strengths of which few are equal, where some equal ones are kept and some are not, if scores tell them from each other.
 
     Behind one weak edge all are as weak. If it stays, they are as strong as the paths through them and it are without it.
     """
+    if not 0 < wanted < len(strength):
+        return strength
+    cut = len(strength) - wanted
     for _ in range(len(model.graph)):
-        if not 0 < wanted < len(mine):
-            break
-        least = np.partition(strength, len(mine) - wanted)[len(mine) - wanted]
+        least = np.partition(strength, cut)[cut]
         equal = strength == least
         if np.isinf(least) or np.count_nonzero(strength >= least) <= wanted + FEW_EQUAL:
             break
         now = np.where(strength > least, np.inf, -np.inf)
         now[equal] = np.where(score[equal] <= least, np.finfo(float).max, score[equal])  # infinite is what is held alone
-        found = strongest(model, edges, others, mine, now, held)[0][mine]
+        found = strongest(model, there, now, held)[0][there.mine]
         if (found[equal] == found[equal][0]).all():
             break
         strength = np.where(equal, found, now)
     return strength
 
 
-def fewest(
-    model: Model, edges: Wiring, others: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], held: Mask,
-    *, all_sources: bool = True,
-) -> Mask:  # fmt: skip
+def fewest(model: Model, there: Present, held: Mask, *, all_sources: bool = True) -> Mask:
     """Few edges that are a path to each output, and one through each edge that is `held`."""
     # Paths by the sources that most read, and of these by the first, have most in common.
-    source = edges.source[mine]
+    source = there.edges.source[there.mine]
     score = np.bincount(source)[source] - source / len(model.graph)
-    return strongest(model, edges, others, mine, score, held, all_sources=all_sources)[1]
+    return strongest(model, there, score, held, all_sources=all_sources)[1]
 
 
-def frozen_edges(graph: Graph, edges: Wiring, mine: npt.NDArray[np.int64], in_training: bool) -> Mask:
+def frozen_edges(graph: Graph, there: Present, in_training: bool) -> Mask:
     """Which edges are frozen, of `mine`; none but in training."""
-    frozen, all_frozen = np.zeros(len(edges.source), bool), graph.storage.frozen
+    (edges, _, mine), all_frozen = there, graph.storage.frozen
+    frozen = np.zeros(len(edges.source), bool)
     if in_training and all_frozen is not None:
         frozen[mine] = all_frozen[edges.place[mine]] > 0
     return frozen

@@ -59,10 +59,9 @@ def room(model: Model, sparsity: float, scope: str) -> tuple[npt.NDArray[np.int6
 
 def check_room(model: Model, group: npt.NDArray[np.int64], wanted: npt.NDArray[Any]) -> None:
     """Raise ValueError if no `wanted` edges of each group are a path to each output, whichever are the best."""
-    graph, edges = model.graph, wiring(model.graph)
-    others, mine = present(model, edges)
-    frozen = frozen_edges(graph, edges, mine, True)
-    held = fewest(model, edges, others, mine, frozen)
+    there = present(model)
+    mine, frozen = there.mine, frozen_edges(model.graph, there, True)
+    held = fewest(model, there, frozen)
     _check_kept(model, "edges", group[mine[held[mine]]], wanted, frozen=bool(frozen.any()))
 
 
@@ -90,12 +89,13 @@ def keep_best(
     block : int
         Neurons side by side that have one score for each source.
     """
-    graph, edges = model.graph, wiring(model.graph)
-    others, mine = present(model, edges)
+    graph, there = model.graph, present(model)
+    edges, others, mine = there
     candidates = Edges(edges.source[mine], edges.target[mine], graph.parameters[edges.place[mine]])
     if callable(by):
         score = asked(graph, by, candidates, len(mine), "edge")
-        edges = wiring(graph)
+        edges = wiring(graph)  # the parameters may stand elsewhere: it may have run the model
+        there = there._replace(edges=edges)
     elif by == "random":
         assert random is not None
         score = random.random(len(mine))
@@ -108,14 +108,14 @@ def keep_best(
     score, together = in_blocks(model, candidates, score, by, block)
     into = group[mine]
     score = comparable(score, into, wanted)
-    frozen = frozen_edges(graph, edges, mine, graph._is_training)
-    strength, held = strongest(model, edges, others, mine, score, frozen)
+    frozen = frozen_edges(graph, there, graph._is_training)
+    strength, held = strongest(model, there, score, frozen)
     if _exceeds(into[held[mine]], wanted) or cuts_off(graph, edges, held):
-        held = fewest(model, edges, others, mine, frozen)
+        held = fewest(model, there, frozen)
         wanted = _with_room(model, "edges", into[held[mine]], wanted)
     strength[held] = np.inf
     if len(wanted) == 1:
-        strength[mine] = refined(model, edges, others, mine, score, strength[mine], held, int(wanted[0]))
+        strength[mine] = refined(model, there, score, strength[mine], held, int(wanted[0]))
     kept = best_of(strength[mine], into, wanted, score, together)
     gone = np.ones(len(edges.source), bool)
     gone[others] = gone[mine[kept]] = False
@@ -132,15 +132,14 @@ def _keep_best_neurons(
     total = np.bincount(group[hidden], minlength=1)
     hidden = hidden[model._needed()[hidden]]
     score, wanted = neuron_scores(graph, hidden, by, slope, random), np.round((1 - gone) * total)
-    edges = wiring(graph)
-    others, mine = present(model, edges)
+    edges, _, mine = there = present(model)
     # An edge is as good as the neuron that it leads to.
-    into, frozen = np.full(len(graph), np.inf), frozen_edges(graph, edges, mine, graph._is_training)
+    into, frozen = np.full(len(graph), np.inf), frozen_edges(graph, there, graph._is_training)
     into[hidden] = comparable(score, group[hidden], wanted)
-    strength, chosen = strongest(model, edges, others, mine, into[edges.target[mine]], frozen, all_sources=False)
+    strength, chosen = strongest(model, there, into[edges.target[mine]], frozen, all_sources=False)
     held = np.intersect1d(edges.target[chosen], hidden)
     if _exceeds(group[held], wanted) or cuts_off(graph, edges, chosen):
-        held = np.intersect1d(edges.target[fewest(model, edges, others, mine, frozen, all_sources=False)], hidden)
+        held = np.intersect1d(edges.target[fewest(model, there, frozen, all_sources=False)], hidden)
         wanted = _with_room(model, "neurons", group[held], wanted)
     best = np.full(len(graph), -np.inf)
     np.maximum.at(best, edges.target, strength)
