@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.array_types import Float32, Ids
+from mlgraph.array_types import Doubles, Float32, Ids
 from mlgraph.checks import real_array
 from mlgraph.threads import threads_for
 
@@ -68,7 +68,7 @@ class Examples:
         """The data if they are floats."""
         return self.array if self.array.dtype != np.uint8 else None
 
-    def read(self, rows: Any, columns: Any) -> npt.NDArray[np.float64]:
+    def read(self, rows: Any, columns: Any) -> Doubles:
         """Some of the data as they are read, in float64."""
         part = self.array[rows, columns]
         return np.asarray(part / 255 if part.dtype == np.uint8 else part, np.float64)

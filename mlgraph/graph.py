@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32
+from mlgraph.array_types import Float32, Mask
 from mlgraph.checks import MOST, float_array, number, one_of, optional_name, plain, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources
 from mlgraph.nodes import NodeTable
@@ -64,7 +64,7 @@ class Graph(NodeTable):
         """Whether a neuron may have no sources."""
         self._last: Edit | None = None
         self._open = None
-        self._alive: tuple[Any, npt.NDArray[np.bool_]] | None = None
+        self._alive: tuple[Any, Mask] | None = None
         self._unlock()
 
     # --- building ----------------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ class Graph(NodeTable):
         return self._needed_for(self.protected())
 
     @locked
-    def _needed_for(self, outputs: frozenset[int]) -> npt.NDArray[np.bool_]:
+    def _needed_for(self, outputs: frozenset[int]) -> Mask:
         """What is alive if these are the outputs; of those asked for last it is kept."""
         key = (self.edits, outputs)
         if self._alive is None or self._alive[0] != key:

@@ -44,7 +44,7 @@ class Gaps(NamedTuple):
     sources: Ids
     targets: Ids
     free: Mask
-    counts: npt.NDArray[np.int32]
+    counts: Ids
     within: Ints
 
 
@@ -222,7 +222,7 @@ def _free_edges(layers: list[Gaps]) -> Edges:
     return Edges(sources, targets, np.zeros(len(sources), np.float32))
 
 
-def _heights(net: Network) -> npt.NDArray[np.int64]:
+def _heights(net: Network) -> Ints:
     """A number for each node, which no edge lowers and each edge into a layer's neuron raises.
 
     On a cycle all would be equal. So what lowers none may be added between layers, all at once: on a cycle of nothing but such

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Ids
+from mlgraph.array_types import Ids, Mask
 from mlgraph.arrays import Wiring, bias_places, wiring
 from mlgraph.checks import plain
 from mlgraph.edits import cut, named
@@ -103,7 +103,7 @@ def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_thread
     return model._evaluate(*model._examples_and_loss(x, y), n_threads, _without(model, *edges))
 
 
-def _without(model: Model, edges: Wiring, gone: npt.NDArray[np.bool_]) -> Engine:
+def _without(model: Model, edges: Wiring, gone: Mask) -> Engine:
     """An engine of the model less these edges; a ValueError if they are the last way to an output."""
     other = model.graph.copy()
     other._models.add(model)
@@ -167,7 +167,7 @@ def _ablated(
     return table
 
 
-def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
+def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, Mask]:
     """The nodes that whatever is downstream of `ids` reads from above, and which are the one live source of one there."""
     start, count, pool = graph.topology()
     _, order = topological(graph, start, count, pool, np.array(outputs, np.int32))

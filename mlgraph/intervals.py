@@ -28,10 +28,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mlgraph import ops, reference
-from mlgraph.array_types import Doubles
+from mlgraph.array_types import Doubles, Ids, Ints, Mask
 from mlgraph.checks import LARGEST
 from mlgraph.plan import KINDS, OF_NEURONS, Instruction, Plan
 
@@ -63,7 +62,7 @@ class Sweeps:
         False for padding and for what no output needs.
     """
 
-    def __init__(self, plan: Plan, p: Doubles, values: Doubles, slots: npt.NDArray[np.int32], u: Doubles, ulps: int) -> None:
+    def __init__(self, plan: Plan, p: Doubles, values: Doubles, slots: Ids, u: Doubles, ulps: int) -> None:
         self.plan, self.p, self.ulps = plan, p, ulps
         self.values = _float32(np.stack([values, values]))  # of inputs: a byte is a rounded quotient
         self.gradient, self.has_gradient = np.zeros((2, len(p))), np.zeros(len(p), bool)
@@ -79,7 +78,7 @@ class Sweeps:
         """Of adjoints that have all their terms."""
         return self._rounded_sum(self._sum[:, slots], self._size[slots], self._count[slots, None])
 
-    def _add(self, slots: npt.NDArray[np.int32], terms: Doubles) -> None:
+    def _add(self, slots: Ids, terms: Doubles) -> None:
         for total, term in zip((*self._sum, self._size), (*terms, _size(terms)), strict=True):
             np.add.at(total, slots, term)
         np.add.at(self._count, slots, 1)
@@ -115,7 +114,7 @@ class Sweeps:
                 if ins.propagate:
                     self._add(sources, _times(self._weights(at), d[:, n, None]))
 
-    def _weights(self, at: npt.NDArray[np.int64]) -> Doubles:
+    def _weights(self, at: Ints) -> Doubles:
         return np.stack([self.p[at, None]] * 2)
 
     def _parameters(self, at: Any, terms: Doubles) -> None:
@@ -259,7 +258,7 @@ def _bend(x: Doubles) -> Doubles:
     return np.asarray(np.fmin((x[1] - x[0]) ** 2 / 4, 2))
 
 
-def _unknown(x: Doubles) -> npt.NDArray[np.bool_]:
+def _unknown(x: Doubles) -> Mask:
     return np.asarray(np.isneginf(x[0]) & np.isposinf(x[1]))
 
 

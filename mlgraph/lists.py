@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.array_types import Ids
 from mlgraph.graph import NEURON, Graph
 from mlgraph.packing import once_each
 
@@ -57,7 +58,7 @@ def squeeze(graph: Graph) -> Arrays:
             "coded": np.array(coded, np.int32).reshape(-1)}  # fmt: skip
 
 
-def expand(arrays: Arrays) -> npt.NDArray[np.int32]:
+def expand(arrays: Arrays) -> Ids:
     """The whole pool of `squeeze`'s arrays, of which `start` and `count` are known to be of one length, no count below 0.
 
     Raises

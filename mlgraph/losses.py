@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Mask
+from mlgraph.array_types import Flags, Float32, Mask
 from mlgraph.checks import real_array, shown
 from mlgraph.graph import Graph
 from mlgraph.ids import ids_of
@@ -56,7 +56,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
     return loss, [begin.id, *outputs], [node.id for node in probabilities]
 
 
-def empty_answers(loss: str, n: int, label: Any) -> npt.NDArray[np.uint8] | None:
+def empty_answers(loss: str, n: int, label: Any) -> Flags | None:
     """Where it will stand for n examples whether they were answered right; None where there is no right or wrong."""
     return np.zeros(n, np.uint8) if label is not None or loss in CROSS_ENTROPIES else None
 

@@ -12,9 +12,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Ints
+from mlgraph.array_types import Flags, Float32, Ints
 from mlgraph.engine import STATE
 from mlgraph.examples import Examples
 from mlgraph.faults import SWEEPS, Fault, Search
@@ -104,7 +103,7 @@ class Guard:
 
     def step(
         self, rows: Ints, rate: float, decay: Float32 | None, number: int, where: str
-    ) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
+    ) -> tuple[Float32, Flags | None]:
         """Take one step alone, or what the policy leaves of it.
 
         Parameters
@@ -142,7 +141,7 @@ class Guard:
 
     def _step(
         self, rows: Ints, rate: float, decay: Float32 | None, number: int, where: str
-    ) -> tuple[Float32, npt.NDArray[np.uint8] | None]:
+    ) -> tuple[Float32, Flags | None]:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
         correct = empty_answers(self._model.loss, len(rows), self._options["label"])

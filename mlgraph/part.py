@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from mlgraph.array_types import Ids
+from mlgraph.array_types import Ids, Mask
 from mlgraph.arrays import bias_places
 from mlgraph.graph import NEURON, PARAMETER, Graph
 from mlgraph.topology import gather, topological
@@ -74,7 +73,7 @@ class Part:
         """What a plan for training needs: the outputs and the nodes of the loss."""
         return [*self._outputs, *self._loss_nodes]
 
-    def _needed(self) -> npt.NDArray[np.bool_]:
+    def _needed(self) -> Mask:
         """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
         return self.graph._needed_for(frozenset(self._sinks))
 
@@ -88,7 +87,7 @@ class Part:
                 self._counted = key, int(np.count_nonzero(needed[gather(pool, start[neurons], count[neurons])]))
             return self._counted[1]
 
-    def _own(self) -> npt.NDArray[np.bool_]:
+    def _own(self) -> Mask:
         """Which nodes are not those of other models of the graph alone; shape (nodes,)."""
         graph, theirs = self.graph, np.zeros(len(self.graph), bool)
         if len(graph._models) > 1:

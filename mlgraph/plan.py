@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph import ops
@@ -390,7 +389,7 @@ class Plan:
         end = max(max(ins.weights + ins.n_weights, ins.bias + ins.size) for ins in rows)
         return first // PANEL * PANEL, padded(end)
 
-    def _add_by_source(self, slots: Ids, count: Ids, alike: Ids, wanted: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    def _add_by_source(self, slots: Ids, count: Ids, alike: Ids, wanted: Mask) -> tuple[int, int]:
         """Add the edges of sparse rows sorted by source, as `rows_adjoint` reads them; their place and number of sources."""
         edges = np.flatnonzero(wanted).astype(np.int32)
         neurons = np.repeat(np.arange(len(count), dtype=np.int32), count)[edges]
@@ -405,7 +404,7 @@ class Plan:
         pairs = np.column_stack([edges[order], neurons[order]])[single].reshape(-1)
         return self._add(slots[firsts], begin, pairs), len(firsts)
 
-    def _add(self, *parts: npt.NDArray[np.int32]) -> int:
+    def _add(self, *parts: Ids) -> int:
         at = self._index_length
         self._index.extend(parts)
         self._index_length += sum(map(len, parts))
@@ -427,7 +426,7 @@ def thin_floats(n: int, arity: int) -> int:
     return -(-n // mlgraph_ext.sweep.DROPOUT_NEURONS) * PANEL * (arity + LANES)
 
 
-def in_quads(alike: Ids) -> npt.NDArray[np.bool_]:
+def in_quads(alike: Ids) -> Mask:
     """Which neurons of rows are swept in quads; `alike` as in `Rows`."""
     found = np.empty(len(alike), np.uint8)
     mlgraph_ext.sweep.find_quads(alike, found)

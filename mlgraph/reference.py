@@ -226,7 +226,7 @@ def _random(key: Any, counter: Any) -> Any:
         return z ^ (z >> np.uint64(31))
 
 
-def arguments_of(plan: Plan, ins: Instruction) -> npt.NDArray[np.int32]:
+def arguments_of(plan: Plan, ins: Instruction) -> Ids:
     """Slots of the arguments of each operation of an instruction, shape (size, arity)."""
     return plan.index[ins.args : ins.args + ins.size * ins.arity].reshape(ins.size, ins.arity)
 
@@ -241,5 +241,5 @@ def neuron(plan: Plan, ins: Instruction, n: int) -> tuple[Ids, Ints]:
     return rows.source[a:b], ins.weights + np.arange(a, b)
 
 
-def _weights(p: Doubles, drop: Dropped, ins: Instruction, at: npt.NDArray[np.int64]) -> Doubles:
+def _weights(p: Doubles, drop: Dropped, ins: Instruction, at: Ints) -> Doubles:
     return p[at] if drop.edges is None else p[at] * drop.edges[at - ins.weights]

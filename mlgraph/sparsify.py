@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Doubles
+from mlgraph.array_types import Doubles, Ints
 from mlgraph.arrays import wiring
 from mlgraph.checks import one_of, share, whole
 from mlgraph.examples import Examples
@@ -309,7 +309,7 @@ class SET(Schedule):
         """Edges of each layer."""
         return erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
 
-    def _room(self, net: Network, moved: float) -> tuple[npt.NDArray[np.int64], Doubles]:
+    def _room(self, net: Network, moved: float) -> tuple[Ints, Doubles]:
         """The group of each edge, and how many edges each group keeps while this share of them moves."""
         wanted = self._sizes(net)
         gaps = [len(layer._reads) * layer.size for layer in net.layers] - wanted  # more would come back to where they were

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.array_types import Doubles, Float32, Ints
+from mlgraph.array_types import Doubles, Flags, Float32, Ints
 from mlgraph.checks import LARGEST
 from mlgraph.examples import Examples
 
@@ -219,7 +219,7 @@ class RunState:
 def train(
     run: Callable[..., tuple[int, Any, Any]],
     examples: Examples,
-    correct: npt.NDArray[np.uint8] | None,
+    correct: Flags | None,
     epochs: int,
     steps_of: Callable[[int], Steps],
     *,
