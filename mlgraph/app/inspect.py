@@ -12,7 +12,7 @@ import numpy as np
 
 import mlgraph
 from mlgraph.app.arguments import INDEX, NEURON, Failure
-from mlgraph.app.common import add_common_options, check_fit, count, describe, finite, load_data, load_model
+from mlgraph.app.common import OK, add_common_options, check_fit, count, describe, finite, load_data, load_model
 from mlgraph.datasets import Dataset
 from mlgraph.plotting import picture_format
 from mlgraph.portrait import SHOWN, Portrait, draw, portraits
@@ -51,15 +51,8 @@ def run(args: argparse.Namespace) -> int:
         raise Failure(f"argument --neuron: expected a neuron from {layer}.0 to {layer}.{size - 1}, got {layer}.{index}")
     suffix = "".join(f".{number}" for number in args.neuron or ([layer] if layer else [])) + ".png"
     out = Path(args.out) if args.out else Path(args.model).with_suffix(suffix)
-    if not args.no_plot and out.exists() and out.samefile(args.model):
-        raise Failure(f"argument --out: cannot write {str(out)!r}: it is the model")
-    if not args.no_plot and (out.is_dir() or not out.parent.is_dir()):
-        raise Failure(f"argument --out: cannot write {str(out)!r}: {'it is a folder' if out.is_dir() else 'no such folder'}")
     if not args.no_plot:
-        try:
-            picture_format(out)
-        except ValueError as error:
-            raise Failure(f"argument --out: {str(error).removeprefix('path: ')}") from None
+        _check_picture(out, args.model)
 
     table = net.inspect(data.test_x, data.test_y, n_threads=args.threads)
     accuracy = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)["accuracy"]
@@ -96,7 +89,19 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"model": args.model, "data": args.data, "test_accuracy": accuracy, "sparsity": net.sparsity,
                           "edges": net.n_edges, "neurons": rows}))  # fmt: skip
     sys.stdout.flush()
-    return 0
+    return OK
+
+
+def _check_picture(out: Path, model: str) -> None:
+    """Fail if no picture can be written there: before the work rather than after."""
+    if out.exists() and out.samefile(model):
+        raise Failure(f"argument --out: cannot write {str(out)!r}: it is the model")
+    if out.is_dir() or not out.parent.is_dir():
+        raise Failure(f"argument --out: cannot write {str(out)!r}: {'it is a folder' if out.is_dir() else 'no such folder'}")
+    try:
+        picture_format(out)
+    except ValueError as error:
+        raise Failure(f"argument --out: {str(error).removeprefix('path: ')}") from None
 
 
 def _plain(value: Any) -> Any:

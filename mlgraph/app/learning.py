@@ -80,9 +80,9 @@ def learn(
 
     `asked`: what its record says of how it was called. `before`: what it was evaluated to, if it had learned before.
     """
-    out = _prepare_folder(args.out)
+    out, threads = _prepare_folder(args.out), args.threads or mlgraph.default_threads()
     display = Display(quiet=args.quiet, edges=recipe.sparsity > 0)
-    display.say(f"{describe(net)}, {count(args.threads or mlgraph.default_threads(), 'thread')}, {mlgraph.ISA}")
+    display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
     if before:
         sparser = ": sparser than asked for, so nothing will be cut" if net.sparsity > recipe.sparsity else ""
         display.say(f"test accuracy before {before['accuracy']:.2%}, sparsity {net.sparsity:.2%}{sparser}")
@@ -106,7 +106,7 @@ def learn(
     configuration = {
         **asked,
         "data": args.data,
-        "threads": args.threads or mlgraph.default_threads(),
+        "threads": threads,
         "isa": mlgraph.ISA,
         "edges": net.n_edges,
         "parameters": net.n_parameters,

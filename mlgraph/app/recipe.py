@@ -38,9 +38,7 @@ class Recipe:
         """The network before it has learned anything."""
         net = mlgraph.Network(n_inputs, seed=self.seed)
         for size in self.hidden:
-            net.add_layer(
-                size, activation=self.activation, dropout=self.dropout, weight_dropout=self.weight_dropout, bias=True
-            )
+            net.add_layer(size, activation=self.activation, dropout=self.dropout, weight_dropout=self.weight_dropout)
         net.add_layer(n_classes, activation="softmax", bias=self.output_bias)
         return net
 
