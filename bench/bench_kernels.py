@@ -55,7 +55,7 @@ def shortest(kernel: str, fan_in: int, count: int, tiles: int, repeats: int, den
 
 
 @pytest.mark.benchmark(group="kernels")
-@pytest.mark.parametrize(("kernel", "fan_in", "count", "tiles", "density"), KERNELS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("kernel", "fan_in", "count", "tiles", "density"), KERNELS, ids=str)
 def bench_kernel(benchmark, note, peak, kernel, fan_in, count, tiles, density):
     arguments = kernel, fan_in, count, tiles, repeats(fan_in, count, tiles, density), density
     flops = benchmark.pedantic(mlgraph_ext.sweep.kernel_flops, arguments, rounds=25, warmup_rounds=1)

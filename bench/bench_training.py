@@ -10,7 +10,7 @@ import tracemalloc
 import machine
 import numpy as np
 import pytest
-from rivals import ALL, MODULES, network
+from rivals import ALL, network
 
 import mlgraph
 from mlgraph.app.recipe import PRESETS
@@ -20,8 +20,7 @@ EPOCHS = [((784, 32, 10), 128), ((784, 32, 10), 8), ((784, 32, 10), 1024), ((784
 
 
 def _rival(who, sizes, x, y):
-    if who in MODULES:
-        pytest.importorskip(MODULES[who])
+    pytest.importorskip(who)
     return ALL[who](sizes, x, y)
 
 

@@ -20,11 +20,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import machine
 import numpy as np
-from rivals import ALL, MODULES, Mlgraph
+from rivals import ALL, Mlgraph
 
 import mlgraph
 from mlgraph.datasets import load_mnist
@@ -114,7 +115,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     limits: tuple[float, tuple[int, int]] = (0.0, (1, 1)) if quick else (4.0, (3, 7))
     threads, n = mlgraph.default_threads(), len(data.train_x)
     peak = machine.peak(threads)
-    absent = [who for who, module in MODULES.items() if importlib.util.find_spec(module) is None]
+    absent = [who for who in ALL if importlib.util.find_spec(who) is None]
     present = [who for who in ALL if who not in absent]
     points: list[dict[str, Any]] = []
 
@@ -243,18 +244,13 @@ def main() -> None:
     if args.out:
         import matplotlib.figure  # noqa: F401  # not after five minutes, if there is none
     if args.redraw:
-        runs = []
-        for path in args.redraw:
-            with open(path) as file:
-                runs.append(json.load(file))
-        results = together(runs)
+        results = together([json.loads(Path(path).read_text()) for path in args.redraw])
     else:
         results = measure(args.quick, lambda line: print(line, file=sys.stderr, flush=True))
         for who in results["absent"]:
             print(f"{LABELS[who]} is not installed: its line is left out", file=sys.stderr)
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=1)
+        Path(args.json).write_text(json.dumps(results, indent=1))
     if args.out:
         draw(results, args.out)
 

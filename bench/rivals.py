@@ -152,4 +152,4 @@ class Mlgraph:
 
 
 ALL = {"mlgraph": Mlgraph, "jax": Jax, "torch": Torch, "sklearn": Sklearn}
-MODULES = {"jax": "jax", "torch": "torch", "sklearn": "sklearn"}
+"""By the names of the modules that they import."""

@@ -13,6 +13,7 @@ all else is of the first build.
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from epochs import BLOCKS, LATER, together
@@ -240,10 +241,7 @@ def main() -> None:
     parser.add_argument("files", nargs="+", metavar="RESULTS.json", help="of pytest-benchmark or of epochs.py")
     parser.add_argument("--median", action="store_true", help="the median of pytest-benchmark's times, not the fastest")
     args = parser.parse_args()
-    files = []
-    for path in args.files:
-        with open(path) as file:
-            files.append(json.load(file))
+    files = [json.loads(Path(path).read_text()) for path in args.files]
     in_turns = [file for file in files if "points" in file]
     if in_turns:
         print(turns(together(in_turns)), end="\n\n")
