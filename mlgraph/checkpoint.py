@@ -150,7 +150,8 @@ class Checkpoint:
         epoch, step, taken, seconds = (what.get(name) for name in ("epoch", "step", "taken", "seconds"))
         counts = all(type(count) is int and 0 <= count < 2**62 for count in (epoch, step, taken))
         require(counts, f"checkpoint: epoch, step, taken: expected counts, got {epoch!r}, {step!r}, {taken!r}")
-        require(isinstance(seconds, float) and 0 <= seconds < np.inf, f"checkpoint: seconds: got {seconds!r}")
+        timed = isinstance(seconds, float) and 0 <= seconds < np.inf
+        require(timed, f"checkpoint: seconds: expected a finite float from 0 on, got {seconds!r}")
         history = History(**{name: arrays[f"history_{name}"].copy() for name in HISTORY})
         faults = len(arrays["history_nonfinite_step"])
         wanted = {"validation": epoch if self._validated else 0, "epoch": epoch, "nonfinite": faults}
@@ -163,13 +164,12 @@ class Checkpoint:
         require(good, f"checkpoint: expected a place in a run of {epochs} epochs, got step {step} of epoch {epoch}")
         state = RunState(history, epoch, step, taken, seconds)
         graph = model.graph
-        n = len(arrays["parameters"])
+        size = len(arrays["parameters"])
         for name in STATE[arguments["optimizer"]]:
-            require(
-                len(arrays[name]) == n and np.isfinite(arrays[name]).all(), f"array {name}: expected {n} finite numbers"
-            )
+            good = len(arrays[name]) == size and np.isfinite(arrays[name]).all()
+            require(good, f"array {name}: expected {size} finite numbers")
             # It ends with a whole panel, and that of the file need not.
-            graph.storage.state_vector(name, fresh=True)[:n] = arrays[name]
+            graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
         return graph, state
 
     # --- writing -----------------------------------------------------------------------------------------------------

@@ -231,7 +231,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     )
     graph._names = {int(k): v for k, v in header["names"].items()}
     loss, kind = header.get("loss"), header.get("kind")
-    require(loss == "node" or loss in losses.NAMES, f"header: loss: got {loss!r}")
+    require(loss in (*losses.NAMES, "node"), f"header: loss: expected {', '.join(losses.NAMES)} or node, got {loss!r}")
     require(kind in ("network", "model"), f"header: kind: expected network or model, got {kind!r}")
     model: Model = object.__new__(Network if kind == "network" else Model)
     outputs, loss_nodes = ids("outputs", 1), ids("loss_nodes", 1)
@@ -253,9 +253,9 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
                 type(first) is type(last) is int and 0 <= first < last <= n and bool((graph.codes[first:last] >= NEURON).all()),
                 f"header: layers: expected runs of neurons, got {first!r} to {last!r}",
             )
-            require(activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: activation {activation!r}")
+            require(activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: expected an activation, got {activation!r}")
             shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
-            require(shares, f"header: layers: dropout {dropout!r}, {weight_dropout!r}")
+            require(shares, f"header: layers: expected shares that are dropped, got {dropout!r} and {weight_dropout!r}")
             require(
                 isinstance(probabilities, list) and len(probabilities) in (0, last - first)
                 and all(type(i) is int and 0 <= i < n for i in probabilities),

@@ -350,7 +350,7 @@ class Neuron(Node):
         with self.graph.lock:
             at = self.graph.storage.bias[self.graph._data[self._number]]
             if at < 0:
-                raise AttributeError(f"bias: neuron {plain(self.name)} was made without one")
+                raise AttributeError(f"bias: expected a neuron that was made with one, got {self.kind} {plain(self.name)}")
             self.graph.storage.vector[at] = number("bias", bias)
 
     @property

@@ -121,8 +121,8 @@ def rewrite(path, array=None, **header):
         ("step", 0, "array history_batch_examples: expected 24 numbers, got 31"),
         ("taken", True, "expected counts"),
         ("taken", 10, r"array history_batch_examples: expected 17 numbers, got 31"),
-        ("seconds", -1.0, "checkpoint: seconds: got -1.0"),
-        ("seconds", None, "checkpoint: seconds: got None"),
+        ("seconds", -1.0, "checkpoint: seconds: expected a finite float from 0 on, got -1.0"),
+        ("seconds", None, "checkpoint: seconds: expected a finite float from 0 on, got None"),
     ],
 )
 def test_odd_headers(untouched, path, field, value, message):
