@@ -475,7 +475,7 @@ class Model(Part):
 
         Parameters
         ----------
-        what : Neuron, Edge or iterable
+        what : Neuron, Edge, Edges or iterable
             As for `Graph.prune`.
         x, y : array_like
             As for `evaluate`.
@@ -547,6 +547,11 @@ class Model(Part):
 
         Its history is not in it, nor what `undo` would take back, nor the state of the generator that new layers begin with.
 
+        Parameters
+        ----------
+        path : path
+            Taken as it is: no ending is added.
+
         Raises
         ------
         OSError
@@ -582,7 +587,7 @@ class Model(Part):
         self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
         graph._models.add(self)
 
-    def _renumber(self, other: Any, number: Ints) -> None:
+    def _renumber(self: Self, other: Self, number: Ints) -> None:
         """Take over what another model says of its nodes, which have these numbers here, or -1."""
 
     def _engine(self, what: str) -> Engine:

@@ -120,6 +120,11 @@ def _column(graph: Graph, name: str) -> array[Any]:
 def load(path: str | os.PathLike[str]) -> Model:
     """Read a model that `save` wrote; a `Network` if it was one.
 
+    Parameters
+    ----------
+    path : path
+        Of a model, or of a checkpoint, which is read as the model in it.
+
     Raises
     ------
     ModelFileError

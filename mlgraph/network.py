@@ -354,7 +354,7 @@ class Network(Model):
         # A layer of probabilities has one for each of its neurons, whether or not anything reads it.
         return np.array([*super()._kept(), *(i for layer in self._layers for i in layer._probabilities)], np.int32)
 
-    def _renumber(self, other: Any, number: Ints) -> None:
+    def _renumber(self, other: Network, number: Ints) -> None:
         self._ends = number[other._layers[0]._reads].tolist()
         for layer in other._layers:
             ids = number[layer._ids.start : layer._ids.stop]

@@ -158,12 +158,13 @@ def check_against_reference(
     return expected
 
 
-def expect(function: Function, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None, *, ulps: int = 0) -> Expected:
+def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None, *, ulps: int = 0) -> Expected:
     """What the reference gives, and how far from it a float32 sweep of the same plan may be.
 
     Parameters
     ----------
-    function : Function
+    function : Function, Node or sequence of Node
+        Nodes are compiled.
     x : array_like, shape (batch, inputs)
     cotangent : array_like, shape (batch, outputs), optional
         Ones by default.
@@ -171,19 +172,19 @@ def expect(function: Function, x: npt.ArrayLike, cotangent: npt.ArrayLike | None
         The least error of an op in units in the last place. With 0 what float32 computes exactly is exact. With 1 the bounds
         hold near x too, where nothing is exact, as differences need it.
     """
-    function = _compiled(function)
-    data = _read(function, x)
-    plan = function._engine(True).plan
-    p = function.graph.parameters.astype(np.float64)
-    slots = plan.slot[function._outputs]
-    u = _cotangent(function, x, np.ones((len(data), len(slots))) if cotangent is None else cotangent, 0)
+    f = _compiled(function)
+    data = _read(f, x)
+    plan = f._engine(True).plan
+    p = f.graph.parameters.astype(np.float64)
+    slots = plan.slot[f._outputs]
+    u = _cotangent(f, x, np.ones((len(data), len(slots))) if cotangent is None else cotangent, 0)
     with np.errstate(all="ignore"):
         values = reference.forward(plan, p, data)
         _, adjoints = reference.loss("cotangent", [slots[0], *slots], values, target=u)
         gradient = reference.backward(plan, p, values, adjoints)
         bounds = intervals.Sweeps(plan, p, values, slots, u, whole("ulps", ulps, 0))
         columns, own = plan.input_column, slice(0, len(plan.input_column))
-        inputs, inputs_error = np.zeros((2, len(data), function.graph.n_inputs))
+        inputs, inputs_error = np.zeros((2, len(data), f.graph.n_inputs))
         inputs[:, columns] = adjoints[own].T
         inputs_error[:, columns] = intervals.distance(adjoints[own], bounds.adjoints(own)).T
         values_error = intervals.distance(values[slots], bounds.values[:, slots]).T

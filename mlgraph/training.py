@@ -233,7 +233,7 @@ def train(
     state: RunState,
     between: Callable[[], Any],
     n_edges: Callable[[], int],
-    sparse: Acting | None = None,
+    sparse: Acting | None,
 ) -> None:
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 

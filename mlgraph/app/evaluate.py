@@ -7,6 +7,7 @@ import json
 import sys
 
 import numpy as np
+import numpy.typing as npt
 
 import mlgraph
 from mlgraph.app.arguments import Failure
@@ -68,6 +69,6 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _largest(counts: np.ndarray, n: int) -> list[int]:
+def _largest(counts: npt.NDArray[np.int64], n: int) -> list[int]:
     """Where the `n` largest counts stand, largest first, without zeros."""
     return [index for index in np.argsort(-counts, kind="stable")[:n].tolist() if counts[index]]
