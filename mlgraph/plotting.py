@@ -29,6 +29,7 @@ SIZE = (9.0, 6.0)  # inches
 DPI = 120
 COLUMNS = 1000  # a line of many more points is reduced to its outline, which looks the same
 SOFTENING = 0.01  # of the accuracy scale: the larger, the less room between 99 and 100 %
+BEHIND_TEXT = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
 ACCURACY_TICKS = (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 96, 98, 99, 100)  # percent
 
 FORMATS: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -92,7 +93,7 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
     return Figure(figsize=size, dpi=dpi)
 
 
-def picture_format(path: str | os.PathLike[str]) -> str:
+def picture_format(path: StrPath) -> str:
     """A key of `FORMATS`, by the end of a file's name; png if it has none. ValueError if it is another."""
     suffix = Path(os.fsdecode(path)).suffix[1:].lower() or "png"
     if suffix not in FORMATS:
@@ -101,7 +102,7 @@ def picture_format(path: str | os.PathLike[str]) -> str:
     return suffix
 
 
-def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Any, path: StrPath) -> None:
     """Write a matplotlib figure, all of it or nothing, in the format that the name says."""
     import matplotlib
 
@@ -303,9 +304,6 @@ class _Picture:
             self._n_edges.set_text(f"{edges[-1]:,} edges")
         if self._n_epochs is None:
             self._axes[0].set_xlim(0, epochs[-1])
-
-
-BEHIND_TEXT = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
 
 
 def _stretch(percent: Floats) -> Floats:

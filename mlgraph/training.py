@@ -74,19 +74,19 @@ def epoch_steps(
     return Steps(begin[:-1], begin[1:] - begin[:-1], rate.astype(np.float32))
 
 
+def epoch_order(epoch: int, n: int, seed: int) -> Ints:
+    """The order in which one epoch takes its n examples; int64, shape (n,)."""
+    order = np.empty(n, np.int64)
+    mlgraph_ext.sweep.shuffle(order, seed & 0xFFFFFFFFFFFFFFFF, epoch)
+    return order
+
+
 def _no_ints() -> Ints:
     return np.zeros(0, np.int64)
 
 
 def _no_doubles() -> Doubles:
     return np.zeros(0)
-
-
-def epoch_order(epoch: int, n: int, seed: int) -> Ints:
-    """The order in which one epoch takes its n examples; int64, shape (n,)."""
-    order = np.empty(n, np.int64)
-    mlgraph_ext.sweep.shuffle(order, seed & 0xFFFFFFFFFFFFFFFF, epoch)
-    return order
 
 
 @dataclass(repr=False, eq=False)
