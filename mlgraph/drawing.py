@@ -23,6 +23,7 @@ from mlgraph.files import write_atomically
 from mlgraph.formula import formula
 from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
 from mlgraph.ids import id_of, ids_of
+from mlgraph.losses import Objective
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 from mlgraph.topology import gather, topological
 from mlgraph.trace import trace
@@ -341,9 +342,9 @@ def _trace(graph: Graph, order: Ids, outputs: Ids, x: npt.ArrayLike) -> tuple[di
         return {}, {}
     kept, ids = order[graph.codes[order] != CONSTANT], outputs.tolist()
     found = trace(
-        graph, Examples(example, graph.n_inputs), ids, kept, loss="cotangent", loss_nodes=[ids[0], *ids],
-        target=np.ones((1, len(ids)), np.float32), n_threads=1,
-    )  # fmt: skip
+        graph, Examples(example, graph.n_inputs), ids, kept, Objective.cotangent(ids, np.ones((1, len(ids)), np.float32)),
+        n_threads=1,
+    )
     assert found.adjoints is not None
     numbers = [dict(zip(kept.tolist(), rows[0].tolist(), strict=True)) for rows in (found.values, found.adjoints)]
     return numbers[0], numbers[1]

@@ -17,6 +17,7 @@ from mlgraph.examples import Examples
 from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
 from mlgraph.interrupts import uninterrupted
+from mlgraph.losses import Objective
 from mlgraph.plan import LANES, Instruction, Plan
 from mlgraph.storage import PANEL, aligned
 from mlgraph.threads import threads_for
@@ -26,6 +27,9 @@ Nodes = Sequence[int] | Ids
 
 LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4, "binary_cross_entropy": 5}
 """Losses, as the kernels number them."""
+
+NOTHING = Objective("none", ())
+"""Where values alone are wanted."""
 
 OPTIMIZERS = {"accumulate": 0, "sgd": 1, "momentum": 2, "adam": 3}
 """What becomes of a gradient, as the kernels number it."""
@@ -148,10 +152,7 @@ class Engine:
         rate: npt.ArrayLike | None = None,
         decay: Float32 | None = None,
         order: Ints | None = None,
-        label: npt.NDArray[np.int32] | None = None,
-        target: Float32 | None = None,
-        loss: str = "none",
-        loss_nodes: Nodes = (),
+        objective: Objective = NOTHING,
         optimizer: str | None = None,
         hyper: tuple[float, float, float] = (0.0, 0.0, 0.0),
         training: bool = False,
@@ -179,13 +180,7 @@ class Engine:
             The share of themselves that weights of edges lose at a step, beside what the optimizer moves them by.
         order : int64, shape (any,), optional
             Examples by place; as they come by default.
-        label : int32, shape (examples,), optional
-        target : float32, shape (examples, outputs), optional
-            Targets of the squared error or the cross-entropies (of a softmax where there is no `label`), or cotangents.
-        loss : str
-            A key of `LOSSES`.
-        loss_nodes : sequence of int
-            The node that the loss begins with (logsumexp, the sum of softplus, or the loss itself), then the outputs.
+        objective : Objective, optional
         optimizer : str, optional
             A key of `OPTIMIZERS`; without one there is no second phase.
         hyper : (float, float, float)
@@ -238,7 +233,7 @@ class Engine:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
         value_slot, lowest_value = self._slots_of(values)
         adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
-        loss_slot, lowest_loss = self._slots_of(loss_nodes)
+        loss_slot, lowest_loss = self._slots_of(objective.nodes)
         storage = self.graph.storage
         vectors = [storage.vector, *(storage.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
         frozen = storage.frozen if optimizer not in (None, "accumulate") else None
@@ -266,8 +261,8 @@ class Engine:
             bad = mlgraph_ext.sweep.run(
                 prepared, examples.bytes, examples.floats, first, size, rate, decay, order, step_number,
                 seed & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
-                LOSSES[loss], loss_slot if len(loss_slot) else _NO_LOSS, label, target, losses, correct, value_slot,
-                value_out, highest, adjoint_slot, adjoint_out,
+                LOSSES[objective.loss], loss_slot if len(loss_slot) else _NO_LOSS, objective.label, objective.target, losses,
+                correct, value_slot, value_out, highest, adjoint_slot, adjoint_out,
             )  # fmt: skip
             if copies:
                 for vector, copy in zip(vectors, own, strict=True):

@@ -11,6 +11,7 @@ from mlgraph import ops, reference
 from mlgraph.array_types import Doubles, Float32, Ids, Ints, Mask
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
+from mlgraph.losses import Objective
 from mlgraph.plan import KINDS, LANES, OF_NEURONS, Instruction, Plan
 from mlgraph.storage import PANEL
 
@@ -58,6 +59,7 @@ class Search:
     ) -> None:
         self._model, self._engine, self._examples, self._rows = model, engine, examples, rows
         self._number, self._options = number, options
+        self._objective: Objective = options["objective"]
         self._plan = plan = engine.plan
         self._inputs = len(plan.input_column)
         self._losses = np.zeros(len(rows), np.float32)
@@ -106,22 +108,22 @@ class Search:
 
     def _of_value(self) -> Fault:
         row, against = self._rows[self._at], ""
-        slots = self._plan.slot[np.array(self._options["loss_nodes"])]
-        if self._options["loss"] == "softmax_cross_entropy":
-            label, target = self._options["label"], self._options["target"]
-            wanted = np.flatnonzero(target[row]) if label is None else label[row : row + 1]
+        loss, nodes, label, target = self._objective
+        slots = self._plan.slot[np.array(nodes)]
+        answer = None if target is None else target[row]
+        if loss == "softmax_cross_entropy":
+            wanted = label[row : row + 1] if label is not None else np.flatnonzero(np.asarray(answer))
             least = self._values[slots[0]] - self._values[slots[1 + wanted]]
-            worst = wanted[_largest(least if label is not None else target[row, wanted] * least)]
+            worst = wanted[_largest(least if answer is None else answer[wanted] * least)]
             read, blamed = slots[[0, *(1 + wanted)]], slots[1 + worst]
             against = f", the logsumexp of all {self._values[slots[0]]:.6g}"
-            if label is None:
-                against += f", its target {target[row, worst]:.6g}"
-        elif self._options["loss"] in ("squared_error", "binary_cross_entropy"):
-            worst = _largest(self._values[slots[1:]] - self._options["target"][row])
-            read, blamed = slots[self._options["loss"] == "squared_error" :], slots[1 + worst]
-            against = f", its target {self._options['target'][row, worst]:.6g}"
+        elif answer is not None:  # the squared error, the binary cross-entropy
+            worst = _largest(self._values[slots[1:]] - answer)
+            read, blamed = slots[loss == "squared_error" :], slots[1 + worst]
         else:
-            read, blamed = slots, slots[0]
+            read, blamed, worst = slots, slots[0], 0
+        if answer is not None:
+            against += f", its target {answer[worst]:.6g}"
         fault = self._behind(read)
         if fault:
             return fault

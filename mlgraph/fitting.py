@@ -145,7 +145,7 @@ def fit(
     >>> len(history.epoch_loss), bool(history.epoch_loss[-1] < history.epoch_loss[0])
     (200, True)
     """
-    examples, loss = model._examples_and_loss(x, y)
+    examples, objective = model._examples_and_objective(x, y)
     sizes = _pair("batch_size", batch_size, partial(whole, most=2**63 - 1))
     rate = partial(real, expected=f"a number from 0 to {LARGEST:.6g}", least=0, most=LARGEST)
     rates = _pair("learning_rate", learning_rate, rate)
@@ -170,17 +170,17 @@ def fit(
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
             raise ValueError(f"validation: expected (x, y), got {shown(validation)}")
-        held, held_loss = model._examples_and_loss(*validation, "validation ")
+        held, of_held = model._examples_and_objective(*validation, "validation ")
         held = held.in_bytes(n_threads)
         held.check_trainable()
-        validate = partial(model._evaluate, held, held_loss, n_threads)
+        validate = partial(model._evaluate, held, of_held, n_threads)
     if optimizer == "sgd" and momentum:
         optimizer = "momentum"
     acting: Acting | None = None
     if sparsify is not None:
         from mlgraph.sparsify import Acting
 
-        acting = Acting(sparsify, model, examples, loss["label"], loss["target"], epochs, seed, n_threads)
+        acting = Acting(sparsify, model, examples, objective, epochs, seed, n_threads)
     with model.graph.in_training():
         model._engine("loss")
         state = RunState(History())
@@ -193,9 +193,9 @@ def fit(
                 "weight_decay": weight_decay, "optimizer": optimizer, "shuffle": shuffle, "seed": seed,
                 "on_nonfinite": on_nonfinite, "sparsify": repr(sparsify),
             }  # fmt: skip
-            seen = {"data": [examples.array, loss["label"], loss["target"]], "validation data": []}
+            seen = {"data": [examples.array, objective.label, objective.target], "validation data": []}
             if held:
-                seen["validation data"] = [held.array, held_loss["label"], held_loss["target"]]
+                seen["validation data"] = [held.array, of_held.label, of_held.target]
             keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
         if not (keeper and resume and keeper.resume()):
             from mlgraph.edits import forget_state
@@ -207,12 +207,12 @@ def fit(
                 model.graph.storage.state_vector(name, fresh=True)
         model.history = state.history
         options = {
-            **loss, "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed, "n_threads": n_threads,
-            "few": min(*sizes, len(examples)) <= FEW,
+            "objective": objective, "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed,
+            "n_threads": n_threads, "few": min(*sizes, len(examples)) <= FEW,
         }  # fmt: skip
         with keeper or nullcontext():
             train(
-                partial(model._run, "loss"), examples, empty_answers(model.loss, len(examples), loss["label"]), epochs,
+                partial(model._run, "loss"), examples, empty_answers(objective, len(examples)), epochs,
                 lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer,
                 weight_decay=weight_decay, options=options, shuffle=shuffle,
                 guard=Guard(model, on_nonfinite, examples, optimizer, options), validate=validate, callback=callback,

@@ -14,6 +14,7 @@ from mlgraph.edits import grow
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import INPUT, Graph
+from mlgraph.losses import Objective
 from mlgraph.network import Network
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
@@ -195,12 +196,12 @@ def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads:
     (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
     """
     graph, out = net.graph, []
-    examples, loss = net._examples_and_loss(x, y, "data ")
+    examples, objective = net._examples_and_objective(x, y, "data ")
     examples.check_trainable()
     hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
     codes, columns = graph.codes, graph.records  # of an input its column
     hidden = hidden[codes[hidden] != INPUT]
-    found = trace(graph, examples, net._sinks, hidden, n_threads=n_threads, **loss)
+    found = trace(graph, examples, net._sinks, hidden, objective, n_threads=n_threads)
     for places in layers:
         if (codes[places.sources] == INPUT).all():
             values = examples.array[:, columns[places.sources]]
@@ -253,6 +254,6 @@ def _products(values: npt.NDArray[Any], deltas: Float32, n_threads: int | None) 
     graph.inputs(shape[1])
     neurons = graph.add_neurons(np.arange(shape[1], dtype=np.int32), weights=np.zeros(shape, np.float32), biases=None)
     engine = Engine(graph, Plan(graph, list(neurons)))
-    given = {"target": np.ascontiguousarray(deltas), "loss": "cotangent", "loss_nodes": [neurons[0], *neurons]}
-    total = accumulated(engine, Examples(values, shape[1]), n_threads, **given)
+    objective = Objective.cotangent(neurons, np.ascontiguousarray(deltas))
+    total = accumulated(engine, Examples(values, shape[1]), objective, n_threads)
     return total[wiring(graph).place].reshape(shape)

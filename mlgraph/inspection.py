@@ -17,6 +17,7 @@ from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
 from mlgraph.ids import ids_of
+from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
 from mlgraph.plan import Plan
@@ -86,12 +87,12 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     table["bias"] = np.where(bias >= 0, graph.parameters[bias], np.nan)
 
     if y is not None:
-        examples, loss = model._examples_and_loss(x, y)
-        whole = model._evaluate(examples, loss, n_threads)
+        examples, objective = model._examples_and_objective(x, y)
+        whole = model._evaluate(examples, objective, n_threads)
         levels = levels_of(graph)[ids]  # within a layer, too, neurons may depend on each other
         for some in sorted(set(zip(layer.tolist(), levels.tolist(), strict=True))):
             mine = (layer == some[0]) & (levels == some[1])
-            without = _ablated(model, ids[mine], examples, loss, whole, n_threads)
+            without = _ablated(model, ids[mine], examples, objective, whole, n_threads)
             table["loss"][mine] = without["loss"] - whole["loss"]
             table["accuracy"][mine] = whole.get("accuracy", np.nan) - without["accuracy"]
     return table
@@ -100,7 +101,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
 def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None) -> dict[str, float]:
     """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
     edges = named(model.graph, what, "ablate")
-    return model._evaluate(*model._examples_and_loss(x, y), n_threads, _without(model, *edges))
+    return model._evaluate(*model._examples_and_objective(x, y), n_threads, _without(model, *edges))
 
 
 def _without(model: Model, edges: Wiring, gone: Mask) -> Engine:
@@ -119,12 +120,12 @@ def ablation_table(
     ids = np.array(ids_of(graph, "layer", layer.neurons if isinstance(layer, Layer) else layer), np.int32)
     if (graph.codes[ids] < NEURON).any():
         raise TypeError("layer: expected neurons, got other nodes")
-    examples, loss = model._examples_and_loss(x, y)
-    return _ablated(model, ids, examples, loss, model._evaluate(examples, loss, n_threads), n_threads)
+    examples, objective = model._examples_and_objective(x, y)
+    return _ablated(model, ids, examples, objective, model._evaluate(examples, objective, n_threads), n_threads)
 
 
 def _ablated(
-    model: Model, ids: Ids, examples: Examples, loss: dict[str, Any], whole: dict[str, float], n_threads: int | None
+    model: Model, ids: Ids, examples: Examples, objective: Objective, whole: dict[str, float], n_threads: int | None
 ) -> Table:
     """The table of these neurons; `whole` is what `evaluate` returns of the model as it is."""
     graph, outputs = model.graph, model._sinks
@@ -148,7 +149,7 @@ def _ablated(
         part = Examples(examples.array[here], graph.n_inputs)
         rest = Examples(trace(graph, part, outputs, given, n_threads=n_threads).values, len(given))
         engine = Engine(graph, Plan(graph, outputs, given=given))  # after the trace, which lays out the parameters for itself
-        answers = {name: value[here] if isinstance(value, np.ndarray) else value for name, value in loss.items()}
+        answers = objective.of(here)
         for i in rows[~lone[ids[rows]]].tolist():
             column = rest.array[:, place[ids[i]]]
             kept = column.copy()
@@ -160,7 +161,7 @@ def _ablated(
     for i in rows[lone[ids[rows]]].tolist():
         edges = named(graph, Neuron(graph, int(ids[i])), "ablation_table")
         try:
-            scores = model._evaluate(examples, loss, n_threads, _without(model, *edges))
+            scores = model._evaluate(examples, objective, n_threads, _without(model, *edges))
         except ValueError:  # it is the last way to an output
             scores = {"loss": np.nan}
         table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)

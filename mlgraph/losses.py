@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,38 @@ CROSS_ENTROPIES = ("softmax_cross_entropy", "binary_cross_entropy")
 
 NAMES = (*CROSS_ENTROPIES, "squared_error")
 """Losses that have a name of their own; any node may be one, and its name is "node"."""
+
+
+class Objective(NamedTuple):
+    """What is learnt, or differentiated: a loss, and what it compares each example with.
+
+    Attributes
+    ----------
+    loss : str
+        One of `NAMES`, "node", or "cotangent": the sum of the outputs times `target`.
+    nodes : sequence of int
+        The node that the loss begins with (logsumexp, the sum of softplus, or the loss itself), then the outputs.
+    label : int32, shape (examples,), optional
+    target : float32, shape (examples, outputs), optional
+        Of the squared error or the cross-entropies (of a softmax where there is no `label`), or cotangents.
+    """
+
+    loss: str
+    nodes: Sequence[int]
+    label: Labels | None = None
+    target: Float32 | None = None
+
+    @classmethod
+    def cotangent(cls, outputs: Sequence[int], target: Float32) -> Objective:
+        """The sum of some nodes times numbers of one's own."""
+        return cls("cotangent", [outputs[0], *outputs], target=target)
+
+    def of(self, rows: slice) -> Objective:
+        """Of these examples."""
+        label, target = self.label, self.target
+        return Objective(
+            self.loss, self.nodes, None if label is None else label[rows], None if target is None else target[rows]
+        )
 
 
 def check_classes(what: str, loss: str, n: int) -> None:
@@ -56,9 +89,9 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
     return loss, [begin.id, *outputs], [node.id for node in probabilities]
 
 
-def empty_answers(loss: str, n: int, label: Any) -> Flags | None:
+def empty_answers(objective: Objective, n: int) -> Flags | None:
     """Where it will stand for n examples whether they were answered right; None where there is no right or wrong."""
-    return np.zeros(n, np.uint8) if label is not None or loss in CROSS_ENTROPIES else None
+    return np.zeros(n, np.uint8) if objective.label is not None or objective.loss in CROSS_ENTROPIES else None
 
 
 def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str) -> tuple[Labels | None, Float32 | None]:

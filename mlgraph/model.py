@@ -20,7 +20,7 @@ from mlgraph.fitting import fit
 from mlgraph.graph import Graph, checked_graph
 from mlgraph.grouping import Dropout
 from mlgraph.ids import ids_of
-from mlgraph.losses import CROSS_ENTROPIES, define_loss, empty_answers, read_targets
+from mlgraph.losses import CROSS_ENTROPIES, Objective, define_loss, empty_answers, read_targets
 from mlgraph.part import Part
 from mlgraph.plan import Plan
 from mlgraph.topology import topological
@@ -301,9 +301,9 @@ class Model(Part):
         ValueError
             If there is no example, or `y` is not what `fit` takes.
         """
-        examples, loss = self._examples_and_loss(x, y)
+        examples, objective = self._examples_and_objective(x, y)
         examples.warn_of_truths()
-        return self._evaluate(examples, loss, n_threads)
+        return self._evaluate(examples, objective, n_threads)
 
     def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
         """Derivatives of the mean loss over the examples, for the inputs of each and for all parameters.
@@ -328,13 +328,13 @@ class Model(Part):
         from mlgraph.function import Gradients, places_in
         from mlgraph.scores import accumulated
 
-        examples, loss = self._examples_and_loss(x, y)
+        examples, objective = self._examples_and_objective(x, y)
         examples.check_any()
         graph, nodes = self.graph, np.array([*self.graph._inputs, *self._outputs], np.int32)
         with graph.lock:
-            found = trace(graph, examples, self._sinks, nodes, n_threads=n_threads, **loss)
+            found = trace(graph, examples, self._sinks, nodes, objective, n_threads=n_threads)
             engine = self._engine("loss")
-            parameters, places = accumulated(engine, examples, n_threads, **loss), places_in(graph)
+            parameters, places = accumulated(engine, examples, objective, n_threads), places_in(graph)
         n_inputs, adjoints = graph.n_inputs, found.adjoints
         assert adjoints is not None
         return Gradients(found.values[:, n_inputs:], adjoints[:, :n_inputs] / np.float32(len(examples)), parameters, places)
@@ -386,9 +386,9 @@ class Model(Part):
         wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes)
         if wanted is not None and not wanted:
             raise ValueError("nodes: expected at least one node, got none")
-        examples, loss = (Examples(x, self.graph.n_inputs), {}) if y is None else self._examples_and_loss(x, y)
+        examples, objective = (Examples(x, self.graph.n_inputs), None) if y is None else self._examples_and_objective(x, y)
         with self.graph.lock:
-            return trace(self.graph, examples, self._sinks, wanted, n_threads=n_threads, **loss)
+            return trace(self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads)
 
     def draw(
         self, x: npt.ArrayLike | None = None, y: npt.ArrayLike | None = None, *, limit: int | None = None
@@ -622,25 +622,25 @@ class Model(Part):
         return values
 
     def _evaluate(
-        self, examples: Examples, loss: dict[str, Any], n_threads: int | None, engine: Engine | None = None
+        self, examples: Examples, objective: Objective, n_threads: int | None, engine: Engine | None = None
     ) -> dict[str, float]:
         examples.check_any()
         losses = np.zeros(len(examples), np.float32)
-        correct = empty_answers(self.loss, len(examples), loss["label"])
+        correct = empty_answers(objective, len(examples))
         run = engine.run if engine else partial(self._run, "loss")
-        run(examples, **loss, losses=losses, correct=correct, n_threads=n_threads)
+        run(examples, objective=objective, losses=losses, correct=correct, n_threads=n_threads)
         with np.errstate(invalid="ignore"):  # infinities of both signs
             scores = {"loss": float(losses.mean(dtype=np.float64))}
         if correct is not None:
             scores["accuracy"] = float(correct.mean())
         return scores
 
-    def _examples_and_loss(self, x: npt.ArrayLike, y: npt.ArrayLike, what: str = "") -> tuple[Examples, dict[str, Any]]:
-        """Data, and the loss over them as `Engine.run` takes it; errors name x and y with `what` before."""
+    def _examples_and_objective(self, x: npt.ArrayLike, y: npt.ArrayLike, what: str = "") -> tuple[Examples, Objective]:
+        """Data, and the loss over them; errors name x and y with `what` before."""
         examples = Examples(x, self.graph.n_inputs, f"{what}x")
         self._require_outputs()
         label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
-        return examples, {"label": label, "target": target, "loss": self.loss, "loss_nodes": self._loss_nodes}
+        return examples, Objective(self.loss, self._loss_nodes, label, target)
 
     def _name(self, node: int) -> str:
         """What an error calls a node."""

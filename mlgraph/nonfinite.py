@@ -144,7 +144,7 @@ class Guard:
     ) -> tuple[Float32, Flags | None]:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
-        correct = empty_answers(self._model.loss, len(rows), self._options["label"])
+        correct = empty_answers(self._options["objective"], len(rows))
         told: list[dict[str, Ints]] = []
         while kept.any():
             engine, n = self._model._engine("loss"), int(kept.sum())

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.examples import Examples
+from mlgraph.losses import Objective
 from mlgraph.network import Network
 from mlgraph.plotting import new_figure, save_figure
 from mlgraph.trace import trace
@@ -104,7 +105,7 @@ def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: n
 def _derivative(net: Network, examples: Examples, of: int, nodes: Sequence[int]) -> Floats:
     """Mean derivative of one node with respect to others."""
     ones = np.ones((len(examples), 1), np.float32)
-    found = trace(net.graph, examples, [of], nodes, loss="cotangent", loss_nodes=[of, of], target=ones)
+    found = trace(net.graph, examples, [of], nodes, Objective.cotangent([of], ones))
     assert found.adjoints is not None
     return np.asarray(found.adjoints.mean(axis=0, dtype=np.float64))
 

@@ -14,6 +14,7 @@ from mlgraph.checks import real_array, shown
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import NEURON, Graph
+from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.topology import topological
@@ -32,12 +33,12 @@ def check_criterion(by: Criterion, names: Sequence[str] = ("magnitude", "salienc
 
 def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:
     """Gradient of the mean loss over data for training, in the places of the parameter vector; zero for padding."""
-    examples, loss = model._examples_and_loss(x, y, "data ")
+    examples, objective = model._examples_and_objective(x, y, "data ")
     examples.check_trainable()
-    return accumulated(model._engine("loss"), examples, n_threads, **loss)
+    return accumulated(model._engine("loss"), examples, objective, n_threads)
 
 
-def accumulated(engine: Engine, examples: Examples, n_threads: int | None, **loss: Any) -> Float32:
+def accumulated(engine: Engine, examples: Examples, objective: Objective, n_threads: int | None) -> Float32:
     """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory."""
     graph, n = engine.graph, len(examples)
     size = min(n, engine.plan.examples_at_once)
@@ -47,11 +48,11 @@ def accumulated(engine: Engine, examples: Examples, n_threads: int | None, **los
         if length:
             with graph.storage.gradient():
                 engine.run(
-                    examples, **loss, first=first + size * np.arange(steps), size=np.full(steps, length),
+                    examples, objective=objective, first=first + size * np.arange(steps), size=np.full(steps, length),
                     optimizer="accumulate", backward=True, n_threads=n_threads,
                 )  # fmt: skip
                 part = graph.storage.state["gradient"]
-            total += part if loss["loss"] == "cotangent" else part * np.float32(length / n)
+            total += part if objective.loss == "cotangent" else part * np.float32(length / n)
     return total
 
 

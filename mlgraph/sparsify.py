@@ -25,6 +25,7 @@ from mlgraph.checks import one_of, share, whole
 from mlgraph.examples import Examples
 from mlgraph.graph import NEURON
 from mlgraph.growing import absent, absent_gradient, begin_anew, edge_values, fill_layers, give_back
+from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.pruning import SCOPES, check_room, keep_best, prune, room
@@ -117,12 +118,12 @@ class Acting:
     Parameters
     ----------
     schedule : Schedule
-    model, examples, label, target, epochs, seed, n_threads
+    model, examples, objective, epochs, seed, n_threads
         Of the run.
     """
 
     def __init__(
-        self, schedule: Schedule, model: Model, examples: Examples, label: Any, target: Any, epochs: int, seed: int,
+        self, schedule: Schedule, model: Model, examples: Examples, objective: Objective, epochs: int, seed: int,
         n_threads: int | None,
     ) -> None:  # fmt: skip
         if not isinstance(schedule, Schedule):
@@ -134,7 +135,8 @@ class Acting:
         schedule.check(model)
         self._schedule = schedule.over(epochs)
         self._model, self._examples, self._seed, self._n_threads = model, examples, seed, n_threads
-        self._y = () if model.loss == "node" else target if label is None else label
+        label, target = objective.label, objective.target
+        self._y: Any = () if objective.loss == "node" else target if label is None else label
 
     def __call__(self, step: int, ends: Doubles) -> int:
         """Act if it is time to, before a step.

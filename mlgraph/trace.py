@@ -11,10 +11,11 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids
 from mlgraph.checks import plain
-from mlgraph.engine import Engine, Nodes
+from mlgraph.engine import NOTHING, Engine, Nodes
 from mlgraph.examples import Examples
 from mlgraph.graph import INPUT, NEURON, Graph
 from mlgraph.ids import id_of, ids_of
+from mlgraph.losses import Objective
 from mlgraph.plan import Plan
 from mlgraph.views import Node
 
@@ -124,8 +125,8 @@ class Trace:
 
 
 def trace(
-    graph: Graph, examples: Examples, needed: Sequence[int], nodes: Nodes | None = None, *, n_threads: int | None = None,
-    **loss: Any,
+    graph: Graph, examples: Examples, needed: Sequence[int], nodes: Nodes | None = None, objective: Objective | None = None,
+    *, n_threads: int | None = None,
 ) -> Trace:  # fmt: skip
     """Sweep over the examples and keep what stands at the nodes.
 
@@ -135,23 +136,24 @@ def trace(
         Ids of the outputs, and of whatever the loss begins with.
     nodes : sequence of int, optional
         Ids of what to keep; by default everything that is needed but the inputs, whose values are the data.
-    **loss
-        `label`, `target`, `loss` and `loss_nodes` of `Engine.run`, for adjoints.
+    objective : Objective, optional
+        For adjoints.
     """
     kept = None if nodes is None else np.array(nodes, np.int32)
-    wants_inputs = bool(loss) and kept is not None and bool((graph.codes[kept] == INPUT).any())
+    wants_inputs = objective is not None and kept is not None and bool((graph.codes[kept] == INPUT).any())
     wanted = np.arange(len(graph)) if kept is None else kept
     plan = Plan(
         graph, [*needed, *(() if kept is None else kept.tolist())], want_inputs=wants_inputs,
-        wanted=wanted if loss else None, split=True,
+        wanted=wanted if objective else None, split=True,
     )  # fmt: skip
     if kept is None:
         kept = np.sort(plan.node[(plan.node < len(graph))][len(plan.input_column) :])
     _, values, adjoints = Engine(graph, plan).run(
-        examples, **loss, backward=bool(loss), values=kept, adjoints=kept if loss else (), n_threads=n_threads
+        examples, objective=objective or NOTHING, backward=bool(objective), values=kept, adjoints=kept if objective else (),
+        n_threads=n_threads,
     )
     if values is None:  # nothing was asked for
         values = adjoints = np.empty((len(examples), 0), np.float32)
-    if adjoints is not None and loss.get("loss") != "cotangent":
+    if adjoints is not None and objective and objective.loss != "cotangent":
         adjoints *= np.float32(len(examples))  # the sweep's are of the mean over the batch
-    return Trace(graph, kept, values, adjoints if loss else None, graph.codes[kept], graph.edits)
+    return Trace(graph, kept, values, adjoints if objective else None, graph.codes[kept], graph.edits)

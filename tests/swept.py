@@ -36,10 +36,11 @@ def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
     sizes = [n] if sizes is None else sizes
     losses = np.zeros(n, np.float32)
     model.graph.storage.state.clear()
-    examples, loss = model._examples_and_loss(x, y)
+    examples, objective = model._examples_and_objective(x, y)
     engine.run(
-        examples, **loss, first=np.cumsum([0, *sizes[:-1]]), size=sizes, rate=np.zeros(len(sizes)), optimizer="accumulate",
-        training=True, backward=True, seed=seed, step_number=step_number, losses=losses, n_threads=n_threads,
+        examples, objective=objective, first=np.cumsum([0, *sizes[:-1]]), size=sizes, rate=np.zeros(len(sizes)),
+        optimizer="accumulate", training=True, backward=True, seed=seed, step_number=step_number, losses=losses,
+        n_threads=n_threads,
     )  # fmt: skip
     return engine.plan, losses, model.graph.storage.state["gradient"].copy()
 
@@ -47,9 +48,9 @@ def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
 def check(model, x, y, **options):
     plan, losses, g = gradient(model, x, y, **options)
     slots = plan.slot[model._loss_nodes]
-    _, loss = model._examples_and_loss(x, y)
+    _, objective = model._examples_and_objective(x, y)
     want_losses, want = reference.step(
-        plan, model.graph.parameters, x, model.loss, slots, label=loss["label"], target=loss["target"],
+        plan, model.graph.parameters, x, model.loss, slots, label=objective.label, target=objective.target,
         seed=options.get("seed", 0), number=options.get("step_number", 0),
     )  # fmt: skip
     np.testing.assert_allclose(losses, want_losses, rtol=2e-5, atol=2e-5)

@@ -11,6 +11,7 @@ from mlgraph import engine, reference
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.filling import fill
+from mlgraph.losses import Objective
 from mlgraph.plan import KINDS, Plan
 
 OPTIMIZERS = [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.003}]
@@ -165,7 +166,7 @@ def test_gradients_of_the_reference(sweep, kind, dropout, n):
     engine = net._engine("loss")
     losses = np.zeros(n, np.float32)
     engine.filled.run(
-        Examples(x, 60), first=[0], size=[n], label=y.astype(np.int32), loss=net.loss, loss_nodes=net._loss_nodes,
+        Examples(x, 60), first=[0], size=[n], objective=Objective(net.loss, net._loss_nodes, y.astype(np.int32)),
         optimizer="accumulate", training=True, backward=True, seed=3, step_number=7, losses=losses,
     )  # fmt: skip
     want_losses, want = reference.step(

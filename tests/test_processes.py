@@ -11,6 +11,7 @@ import mlgraph
 import mlgraph_ext
 from mlgraph import engine, threads
 from mlgraph.examples import Examples
+from mlgraph.losses import Objective
 
 X = np.random.default_rng(0).integers(0, 256, (600, 40), np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 4, 600)
@@ -248,10 +249,10 @@ def test_dense_data_are_not_copied_for_small_steps():
     net = mlgraph.Network(6)
     net.add_layer(8, "tanh")
     net.graph.prune([(net.graph[2], neuron) for neuron in net.layers[0].neurons])
-    given = {"target": np.float32(y), "loss": "squared_error", "loss_nodes": net._loss_nodes}
+    objective = Objective("squared_error", net._loss_nodes, target=np.float32(y))
     for data, few, narrowed in ((x, False, False), (x, True, False), (x * [1, 1, 1, 1, 0, 0], True, True)):
         examples = Examples(data, 6)
-        net._run("loss", examples, few=few, **given)
+        net._run("loss", examples, few=few, objective=objective)
         assert (examples._narrowed is not None) == narrowed
 
 

@@ -235,12 +235,13 @@ def test_nothing_is_swept_after_a_bad_step(sweep, sizes, why):
         y[4 * bad + 2] = 1e6
     for n_threads in (1, *[2] * 8, 3):
         net = layered(sizes, "relu")
-        examples, loss = net._examples_and_loss(x, y)
+        examples, objective = net._examples_and_objective(x, y)
         own = engine.Engine(net.graph, Plan(net.graph, [*net._outputs, *net._loss_nodes], net._dropout))
         losses = np.full(1200, -1, np.float32)
         stopped = own.run(
-            examples, **loss, first=np.arange(0, 1200, 4), size=np.full(300, 4), rate=np.full(300, 0.01), optimizer="sgd",
-            training=True, backward=True, losses=losses, n_threads=n_threads, limit=1e4 * (why == "not certain"),
+            examples, objective=objective, first=np.arange(0, 1200, 4), size=np.full(300, 4), rate=np.full(300, 0.01),
+            optimizer="sgd", training=True, backward=True, losses=losses, n_threads=n_threads,
+            limit=1e4 * (why == "not certain"),
         )[0]  # fmt: skip
         assert stopped == bad and (losses[: 4 * bad] >= 0).all() and (losses[4 * bad + 4 :] == -1).all()
         results.append(net.graph.parameters.tobytes())
@@ -365,7 +366,7 @@ def test_optimizers(sweep, decay, optimizer, share, columns, size, kind):
         net.prune(share, by="random")
     plan = Plan(net.graph, [*net._outputs, *net._loss_nodes])
     w, weights = net.graph.parameters.astype(np.float64), wiring(net.graph).place
-    label = net._examples_and_loss(x, y)[1]["label"]
+    label = net._examples_and_objective(x, y)[1].label
     first, second = np.zeros_like(w), np.zeros_like(w)
     for t in range(1, 11):
         half = slice(0, size) if t % 2 else slice(size, 2 * size)
