@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids
@@ -26,7 +25,8 @@ nan nearbyint nextafter nexttoward pow remainder remquo rint round scalbln scalb
 tgamma trunc"""
 TAKEN = {
     *KEYWORDS, *(name + kind for name in MATHEMATICS.split() for kind in ("", "f", "l")),
-    "isnan", "isfinite", "NAN", "INFINITY", "place", "columns", "sources", "lists", "weights", "biases",
+    "float_t", "double_t", "isnan", "isinf", "isfinite", "isnormal", "signbit", "fpclassify", "NAN", "INFINITY", "asm",
+    "typeof", "main", "place", "columns", "sources", "lists", "weights", "biases",
 }  # fmt: skip
 """Names that a file has already: of the language, of math.h, of its tables. So are those of `FUNCTIONS`."""
 
@@ -37,6 +37,14 @@ WRITTEN = {
 }  # fmt: skip
 """Ops that C has."""
 
+OVER_ALL = """float {name}(const float *v, const place *at, int n)
+{{
+    float y = {first};
+    for (int i = 0; i < n; i++)
+        y = {next};
+    return y;
+}}"""
+
 FUNCTIONS = {
     "relu": "float relu(float x) { return x < 0 ? 0 : x; }",
     "leaky_relu": f"float leaky_relu(float x) {{ return x > 0 ? x : {ops.LEAK}f * x; }}",
@@ -45,32 +53,14 @@ FUNCTIONS = {
     "maximum": "float maximum(float a, float b) { return a > b || isnan(a) ? a : b; }",
     "minimum": "float minimum(float a, float b) { return a < b || isnan(a) ? a : b; }",
     "where": "float where(float c, float a, float b) { return c > 0 ? a : b; }",
-    "sum": """float sum(const float *v, const place *at, int n)
-{
-    float y = v[at[0]];
-    for (int i = 1; i < n; i++)
-        y += v[at[i]];
-    return y;
-}""",
-    "prod": """float prod(const float *v, const place *at, int n)
-{
-    float y = v[at[0]];
-    for (int i = 1; i < n; i++)
-        y *= v[at[i]];
-    return y;
-}""",
-    "max": """float max(const float *v, const place *at, int n)
-{
-    float y = v[at[0]];
-    for (int i = 1; i < n; i++)
-        y = v[at[i]] > y || isnan(v[at[i]]) ? v[at[i]] : y;
-    return y;
-}""",
+    "sum": OVER_ALL.format(name="sum", first="0", next="y + v[at[i]]"),
+    "prod": OVER_ALL.format(name="prod", first="1", next="y * v[at[i]]"),
+    "max": OVER_ALL.format(name="max", first="v[at[0]]", next="v[at[i]] > y || isnan(v[at[i]]) ? v[at[i]] : y"),
     "logsumexp": """float logsumexp(const float *v, const place *at, int n)
 {
     float most = v[at[0]], y = 0;
     for (int i = 1; i < n; i++)
-        most = v[at[i]] > most || isnan(v[at[i]]) ? v[at[i]] : most;
+        most = v[at[i]] > most ? v[at[i]] : most;
     most = isfinite(most) ? most : 0;
     for (int i = 0; i < n; i++)
         y += expf(v[at[i]] - most);
@@ -110,6 +100,7 @@ class Writer:
         self.biases: list[Float32] = []
         self.lists: list[tuple[int, int]] = []
         self.sources: list[int] = []
+        self.n_weights = self.n_biases = 0
         self._begin: dict[tuple[int, ...], int] = {}
         for ins in plan.instructions:
             self._write(ins)
@@ -131,8 +122,7 @@ class Writer:
 
     def _write_neurons(self, ins: Instruction) -> None:
         sources, places = zip(*(neuron(self.plan, ins, i) for i in range(ins.size)), strict=True)
-        weight, bias = sum(map(len, self.weights)), sum(map(len, self.biases))
-        tables = f"weights + {weight}, biases + {bias}"
+        tables = f"weights + {self.n_weights}, biases + {self.n_biases}"
         if ins.kind == KINDS["dense"]:
             self.weights.append(self.parameters[np.column_stack(places)].reshape(-1))
             begin = self._list_of(sources[0].tolist())
@@ -145,6 +135,7 @@ class Writer:
             self.used.add("rows")
         has_bias = ins.bias >= 0
         self.biases.append(self.parameters[ins.bias : ins.bias + ins.size] if has_bias else np.zeros(ins.size, np.float32))
+        self.n_weights, self.n_biases = self.n_weights + len(self.weights[-1]), self.n_biases + ins.size
         self.statements.append(call)
         name = ops.BY_CODE[ins.op].name
         if name != "identity":
@@ -166,14 +157,18 @@ class Writer:
         return self._begin[key]
 
 
-def c_source(plan: Plan, parameters: Float32, outputs: Ids, name: str) -> str:
-    """`Function.to_c` says what it is; `outputs` are slots."""
+def checked_name(name: str) -> str:
+    """`name` if a function of C may have it beside all else that is in a file; else a ValueError."""
     if not isinstance(name, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or name in TAKEN.union(FUNCTIONS):
         raise ValueError(f"name: expected one that is free in C, of letters, digits and _, got {shown(name)}")
+    return name
+
+
+def c_source(plan: Plan, parameters: Float32, outputs: Ids, name: str) -> str:
+    """`Function.to_c` says what it is; `outputs` are slots."""
     written, columns = Writer(plan, parameters), plan.input_column
     n, gaps = len(columns), bool(np.any(columns != np.arange(len(columns))))
-    weights = sum(map(len, written.weights))
-    out = [f"/* inputs: {plan.n_columns}, outputs: {len(outputs)}, weights: {weights} */", "#include <math.h>", ""]
+    out = [f"/* inputs: {plan.n_columns}, outputs: {len(outputs)}, weights: {written.n_weights} */", "#include <math.h>", ""]
     if written.sources:
         out += [f"typedef unsigned {'short' if plan.n_slots <= 2**16 else 'int'} place; /* of a value in v */", ""]
     if gaps:
@@ -188,7 +183,8 @@ def c_source(plan: Plan, parameters: Float32, outputs: Ids, name: str) -> str:
     for function, text in FUNCTIONS.items():
         if function in written.used:
             out += [f"static {text}", ""]
-    out += [f"void {name}(const float *x, float *y)", "{", f"    float v[{plan.n_slots}];"]
+    function = f"void {name}(const float *x, float *y)"
+    out += [f"{function};", "", function, "{", f"    float v[{plan.n_slots}];"]
     read = "    for (int i = 0; i < {}; i++)\n        v[i] = x[{}];".format(n, "columns[i]" if gaps else "i")
     out += [read if n else "    (void)x;", *(f"    {statement}" for statement in written.statements)]
     out += [*(f"    y[{i}] = v[{slot}];" for i, slot in enumerate(outputs.tolist())), "}", ""]
@@ -198,8 +194,8 @@ def c_source(plan: Plan, parameters: Float32, outputs: Ids, name: str) -> str:
 def literals(numbers: Float32) -> list[str]:
     """Numbers as C has them: the fewest digits that give the same ones again."""
     special = {"nan": "NAN", "inf": "INFINITY", "-inf": "-INFINITY"}
-    texts: npt.NDArray[np.str_] = numbers.astype(np.float32).astype(str)
-    return [special.get(text, f"{text}f") for text in texts.tolist()]
+    # One by one: an array of texts would take 128 bytes for each.
+    return [special.get(text, f"{text}f") for text in map(str, numbers)]
 
 
 def table(declared: str, items: Iterable[str]) -> list[str]:

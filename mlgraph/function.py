@@ -299,7 +299,7 @@ class Function:
 
         The text is a file that needs the mathematics library and nothing else. It has the numbers of now, and of the graph what
         the outputs need: of a pruned network what is left. Neurons with the same sources share the list of them. Values stand
-        on the stack, four bytes for each node.
+        on the stack, four bytes for each node and each input that is read.
 
         Parameters
         ----------
@@ -310,7 +310,7 @@ class Function:
         -------
         str
             ``x`` has the inputs in their order (bytes divided by 255), ``y`` the outputs. Results are those of a call, but for
-            rounding.
+            rounding; sums are made in another order, which also shows where one is very long, or overflows on the way.
 
         Raises
         ------
@@ -325,6 +325,8 @@ class Function:
         /* inputs: 2, outputs: 1, weights: 0 */
         #include <math.h>
         <BLANKLINE>
+        void ratio(const float *x, float *y);
+        <BLANKLINE>
         void ratio(const float *x, float *y)
         {
             float v[4];
@@ -336,8 +338,9 @@ class Function:
         }
         <BLANKLINE>
         """
-        from mlgraph.csource import c_source
+        from mlgraph.csource import c_source, checked_name
 
+        name = checked_name(name)
         with self.graph.lock:
             plan = self._engine(False).plan
             return c_source(plan, self.graph.parameters, plan.slot[self._outputs], name)

@@ -18,7 +18,10 @@ from mlgraph.views import NEURON, PARAMETER, Node
 
 
 class NodeTable:
-    """Nodes by number, which no edit changes; neurons made together share one list of sources until one of them is edited."""
+    """Nodes by number, which no edit changes; neurons made together share one list of sources until one of them is edited.
+
+    The base of `Graph`, which brings the lock.
+    """
 
     lock: threading.RLock
 

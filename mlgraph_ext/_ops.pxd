@@ -367,7 +367,7 @@ cdef inline float sin_quarter(float x, int32_t quarter) noexcept nogil:
     s = <float>-1.95179033e-4
     s = s * z + <float>8.33218731e-3
     s = s * z + <float>-1.66666552e-1
-    s = (r * z) * s + r
+    s = copysignf((r * z) * s + r, r)                   # of a zero, too
     c = <float>2.44323273e-5
     c = c * z + <float>-1.38873095e-3
     c = c * z + <float>4.16666456e-2

@@ -79,6 +79,17 @@ def test_a_graph_of_ones_own():
     assert str(small.outputs[0]) == f"scale * {small.graph[small._outputs[0]].graph[len(x) + 1].name} + 0.125"
 
 
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy"])
+def test_probabilities_come_along(loss):
+    g = mlgraph.Graph()
+    x = g.inputs(FLOATS.shape[1])
+    unused = g.add_neurons(x, weights=np.ones((5, len(x))))
+    model = mlgraph.Model(g, [g.add_neuron(x, weights=np.linspace(-k, k, len(x))) for k in (1, 2)], loss)
+    small = model.compact()
+    assert len(small.graph) == len(g) - len(unused)
+    np.testing.assert_array_equal(small.predict_proba(FLOATS), model.predict_proba(FLOATS))
+
+
 @pytest.mark.parametrize("last", ["identity", "sigmoid", "softmax"])
 @pytest.mark.parametrize("first", ["tanh", "softmax"])
 def test_whatever_the_layers(tmp_path, first, last):

@@ -71,10 +71,12 @@ def test_whatever_the_numbers(build, case):
 def test_every_op(build, op):
     g = mlgraph.Graph()
     arguments = g.inputs(3 if op.arity < 0 else op.arity)
-    special = [-np.inf, -2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0, np.inf, np.nan]
+    special = [-np.inf, -20.0, -2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0, np.inf, np.nan]
     x = np.array(list(itertools.product(special, repeat=len(arguments))), np.float32)
     function = g.compile(g.operation(op.name, *arguments))
-    assert_as_expected(function, x, build(function)(x))
+    got, called = build(function)(x), function(x)
+    assert_as_expected(function, x, got)
+    np.testing.assert_array_equal(np.signbit(got)[got == 0], np.signbit(called)[got == 0])
 
 
 @pytest.mark.parametrize("block", [1, 4])
@@ -84,6 +86,7 @@ def test_a_pruned_network(build, block):
     net.add_layer(32, "leaky_relu")
     net.add_layer(9, "sigmoid", bias=False)
     net.add_layer(10, "softmax")
+    net.graph.set_parameters(random.normal(size=net.graph.n_parameters))
     x = random.normal(size=(20, 50)).astype(np.float32)
     dense = net.graph.compile(net.outputs)
     assert_as_expected(dense, x, build(dense)(x))
@@ -100,8 +103,9 @@ def test_a_pruned_network(build, block):
 def test_lists_that_neurons_share_are_written_once():
     g = mlgraph.Graph()
     x = g.inputs(12)
-    pairs = [g.add_neuron(x[:10], weights=np.ones(10)) for _ in range(3)] + [g.add_neuron(x[2:], weights=np.ones(10))]
-    assert g.compile(pairs).to_c().count("0, 1, 2, 3, 4, 5, 6, 7") == 1
+    alike = [g.add_neuron(x[:8], weights=np.ones(8)) for _ in range(3)]
+    text = g.compile([*alike, g.add_neuron(x[1:9], weights=np.ones(8))]).to_c()
+    assert "{\n    0, 1, 2, 3, 4, 5, 6, 7,\n    1, 2, 3, 4, 5, 6, 7, 8,\n}" in text
 
 
 def test_every_way_to_hold_a_parameter(build):
@@ -124,14 +128,20 @@ def test_columns_that_nothing_reads_are_left_out(build):
     g = mlgraph.Graph()
     x = g.inputs(5)
     function = g.compile(x[4] - x[1])
-    assert "float v[3]" in function.to_c()
+    assert "float v[3]" in function.to_c() and "inputs: 5, outputs: 1, weights: 0" in function.to_c()
     np.testing.assert_array_equal(build(function)([[1.0, 2.0, 4.0, 8.0, 16.0]]), [[14.0]])
+
+
+@pytest.mark.parametrize(("n", "wide"), [(2**16 - 1, "short"), (2**16, "int")])
+def test_places_are_as_wide_as_they_must_be(n, wide):
+    g = mlgraph.Graph()
+    assert f"typedef unsigned {wide} place" in g.compile(mlgraph.sum(*g.inputs(n))).to_c()
 
 
 def test_numbers_come_back_to_the_bit(build):
     g = mlgraph.Graph()
     numbers = np.random.default_rng(0).integers(0, 2**32, 200, np.uint32).view(np.float32)
-    numbers = np.append(numbers[~np.isnan(numbers)], np.float32([0.0, -0.0, 1e-45, 3.4028235e38, 0.1]))
+    numbers = np.append(numbers[~np.isnan(numbers)], np.float32([0.0, -0.0, 1e-45, 3.4028235e38, 0.1, np.inf, -np.inf]))
     function = g.compile([g.parameter(float(number)) for number in numbers])
     np.testing.assert_array_equal(build(function)(np.zeros((1, 0))).view(np.uint32)[0], numbers.view(np.uint32))
 

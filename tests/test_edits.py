@@ -227,7 +227,7 @@ REFUSED = {
                                   "add_edge: expected nodes of one graph"),
     "a huge weight": (lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[0], 1e39), ValueError,
                       "weight: expected a number that float32 can hold"),
-    "no edit to undo": (lambda net: net.undo(), ValueError, "undo: expected an edit as the last change of the graph, got no"),
+    "no edit to undo": (lambda net: net.undo(), ValueError, "undo: expected an edit as the last change of the graph, got one"),
 }  # fmt: skip
 
 

@@ -94,6 +94,18 @@ def test_one_bias_for_all():
         assert [g[i].bias for i in block] == [want] * 3
 
 
+def test_targets_are_the_nodes_that_read_one():
+    """And not those whose list of sources stands beside theirs."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    neurons = [g.add_neuron(sources, weights=np.ones(len(sources))) for sources in (x[:1], x[1:2], x[:2], x[2:])]
+    sums = [neurons[0] + neurons[3], neurons[3] * 2.0]
+    assert [g.targets_of(node).tolist() for node in (*x, *neurons)] == [
+        [neurons[0].id, neurons[2].id], [neurons[1].id, neurons[2].id], [neurons[3].id],
+        [sums[0].id], [], [], [node.id for node in sums],
+    ]  # fmt: skip
+
+
 def test_sources_by_number():
     g, x, y, *_ = small()
     block = g.add_neurons(np.array([y.id, x.id]), weights=[[1, 2]], biases=None)

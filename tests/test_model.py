@@ -71,6 +71,27 @@ def test_edges_are_counted_by_what_a_model_itself_needs():
     assert first.sparsity == pytest.approx(1 - 4 / 9) and second.sparsity == 0
 
 
+def test_edges_from_what_is_dead_do_not_count():
+    net = mlgraph.Network(4, seed=0)
+    net.add_layer(4)
+    net.add_layer(4)
+    net.add_layer(2)
+    net.layers[0][3].prune()
+    for neuron in net.layers[1]:
+        net.graph.add_edge(net.layers[0][3], neuron)  # of weight 0, from a neuron without sources
+    assert net.n_edges == 12 + 12 + 8
+
+
+def test_to_count_after_neurons_were_taken_back():
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    first, second = (mlgraph.Model(g, g.add_neuron(x, weights=[1, 2, 3])) for _ in range(2))
+    hidden = g.add_neurons(x, weights=np.ones((2, 3)))
+    assert first.sparsity == second.sparsity == 1 - 3 / 9 and first.n_edges == 3  # of 3 of its own, and 6 of nobody's
+    g.undo()
+    assert (first.sparsity, second.sparsity, second.n_edges) == (0, 0, 3) and len(hidden) == 2
+
+
 def test_to_count_moves_nothing():
     net = mlgraph.Network(24, seed=0)
     net.add_layer(9)

@@ -211,6 +211,8 @@ def test_special_values(sweep, op):
     y, partials = run(sweep, op, x)
     expected = evaluate(op, x.astype(float))
     np.testing.assert_allclose(y, to_float32(expected), rtol=1e-6, atol=2e-45)
+    zeros = (y == 0) & (expected == 0)
+    np.testing.assert_array_equal(np.signbit(y[zeros]), np.signbit(expected[zeros]))
 
     # Where the value is the same in both precisions, so are the derivatives, up to what float32 holds.
     exact = np.isfinite(y) == np.isfinite(expected)
