@@ -50,6 +50,20 @@ def bench_epoch(benchmark, note, peak_of_all, mnist, who, sizes, batch):
     assert accuracy > 0.9
 
 
+@pytest.mark.benchmark(group="epoch of images without zeros, batch 128")
+@pytest.mark.parametrize("hidden", [(32,), (300, 100)], ids=str)
+def bench_without_zeros(benchmark, note, mnist, hidden):
+    """MNIST inverted, so that nothing can be skipped; the later of two epochs is noted too."""
+    net, x, seconds = network(*hidden), np.maximum(255 - mnist.train_x, 1), []
+
+    def fit():
+        seconds.extend(net.fit(x, mnist.train_y, epochs=2, batch_size=128, learning_rate=0.005).epoch_seconds[1:])
+
+    benchmark.pedantic(fit, rounds=5, warmup_rounds=1)
+    note(later_epoch_seconds=min(seconds))
+    assert net.evaluate(np.maximum(255 - mnist.test_x, 1), mnist.test_y)["accuracy"] > 0.9
+
+
 @pytest.mark.benchmark(group="epoch 784-300-100-10, batch 128, by optimizer")
 @pytest.mark.parametrize(
     "options", [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.001},

@@ -190,6 +190,7 @@ def alone(results: Results) -> str | None:
     rows = []
     for function, what in (
         ("bench_ablation", "ablation of all 32 neurons of 784-32-10, 10,000 images"),
+        ("bench_without_zeros", "two epochs of images without zeros, hidden layers"),
         ("bench_as_c", "10,000 images by the C of 784-32-10, sparsity"),
         ("bench_step", "one step of 128 through `fit`"),
         ("bench_compile", "compile"),
