@@ -23,12 +23,18 @@ MATHEMATICS = """acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos c
 fma fmax fmin fmod frexp hypot ilogb ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf
 nan nearbyint nextafter nexttoward pow remainder remquo rint round scalbln scalbn sin sinh sqrt tan tanh
 tgamma trunc"""
+BESIDES = "gamma lgamma_r j0 j1 jn y0 y1 yn finite isinf isnan drem scalb significand"
 TAKEN = {
     *KEYWORDS, *(name + kind for name in MATHEMATICS.split() for kind in ("", "f", "l")),
-    "float_t", "double_t", "isnan", "isinf", "isfinite", "isnormal", "signbit", "fpclassify", "NAN", "INFINITY", "asm",
-    "typeof", "main", "place", "columns", "sources", "lists", "weights", "biases",
+    *(name + kind for name in BESIDES.split() for kind in ("", "f", "l")),
+    "float_t", "double_t", "isfinite", "isnormal", "signbit", "fpclassify", "isgreater", "isgreaterequal", "isless",
+    "islessequal", "islessgreater", "isunordered", "math_errhandling", "signgam", "NAN", "INFINITY", "asm", "typeof", "linux",
+    "unix", "main", "place", "columns", "sources", "lists", "weights", "biases",
 }  # fmt: skip
-"""Names that a file has already: of the language, of math.h, of its tables. So are those of `FUNCTIONS`."""
+"""Names that a file has already, as those of `FUNCTIONS`: of the language, of math.h (in POSIX and GNU, too), of its tables."""
+
+PATTERN = "(?!HUGE_VAL|FP_|MATH_|M_)[A-Za-z][A-Za-z0-9_]*"
+"""Other names than those that math.h keeps for its constants."""
 
 WRITTEN = {
     "identity": "{}", "neg": "-{}", "abs": "fabsf({})", "exp": "expf({})", "log": "logf({})", "sqrt": "sqrtf({})",
@@ -159,7 +165,7 @@ class Writer:
 
 def checked_name(name: str) -> str:
     """`name` if a function of C may have it beside all else that is in a file; else a ValueError."""
-    if not isinstance(name, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name) or name in TAKEN.union(FUNCTIONS):
+    if not isinstance(name, str) or not re.fullmatch(PATTERN, name) or name in TAKEN.union(FUNCTIONS):
         raise ValueError(f"name: expected one that is free in C, of letters, digits and _, got {shown(name)}")
     return name
 

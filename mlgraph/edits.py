@@ -344,7 +344,7 @@ def undo(graph: Graph) -> None:
     if graph._open is not None:
         raise ValueError("undo: expected an edit that is over, got one within one_edit")
     if last is None or last.edits != graph.edits:
-        got = "none: one edit is kept, the last" if last is None else "one since that is none, such as a new node"
+        got = "none: one edit is kept, the last" if last is None else "a later change that is none, such as a new node"
         raise ValueError(f"undo: expected an edit as the last change of the graph, got {got}")
     if any(i >= last.nodes for i in graph.protected()):
         name = plain(graph[min(i for i in graph.protected() if i >= last.nodes)].name)

@@ -181,6 +181,7 @@ class Engine:
         order : int64, shape (any,), optional
             Examples by place; as they come by default.
         objective : Objective, optional
+            By default there is no loss.
         optimizer : str, optional
             A key of `OPTIMIZERS`; without one there is no second phase.
         hyper : (float, float, float)

@@ -297,9 +297,9 @@ class Function:
     def to_c(self, name: str = "function") -> str:
         """The function as C99, for where there is no Python: ``void name(const float *x, float *y)``, for one example.
 
-        The text is a file that needs the mathematics library and nothing else; a compiler of C++ refuses it. It has the numbers
-        of now, and of the graph what the outputs need: of a pruned network what is left. Neurons with the same sources share
-        the list of them. Values stand on the stack, four bytes for each node and each input that is read.
+        The text is a file that needs the mathematics library and nothing else; it is compiled as C, not as C++. It has the
+        numbers of now, and of the graph what the outputs need: of a pruned network what is left. Neurons with the same sources
+        share the list of them. Values stand on the stack, four bytes for each node that is needed, inputs among them.
 
         Parameters
         ----------

@@ -29,7 +29,7 @@ class Objective(NamedTuple):
     Attributes
     ----------
     loss : str
-        One of `NAMES`, "node", or "cotangent": the sum of the outputs times `target`.
+        One of `NAMES`, "node", "cotangent": the sum of the outputs times `target`, or "none".
     nodes : sequence of int
         The node that the loss begins with (logsumexp, the sum of softplus, or the loss itself), then the outputs.
     label : int32, shape (examples,), optional

@@ -94,7 +94,7 @@ class Layer(Freezable):
         try:
             return Neuron(self.graph, self._ids[index])
         except IndexError:
-            raise IndexError(f"layer: expected a neuron from 0 to {self.size - 1}, got {index}") from None
+            raise IndexError(f"layer: expected a number from {-self.size} to {self.size - 1}, got {index}") from None
 
     @property
     def weights(self) -> Float32:

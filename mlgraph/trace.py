@@ -137,23 +137,24 @@ def trace(
     nodes : sequence of int, optional
         Ids of what to keep; by default everything that is needed but the inputs, whose values are the data.
     objective : Objective, optional
-        For adjoints.
+        For adjoints; without it there are values alone.
     """
     kept = None if nodes is None else np.array(nodes, np.int32)
-    wants_inputs = objective is not None and kept is not None and bool((graph.codes[kept] == INPUT).any())
+    backward = objective is not None
+    wants_inputs = backward and kept is not None and bool((graph.codes[kept] == INPUT).any())
     wanted = np.arange(len(graph)) if kept is None else kept
     plan = Plan(
         graph, [*needed, *(() if kept is None else kept.tolist())], want_inputs=wants_inputs,
-        wanted=wanted if objective else None, split=True,
+        wanted=wanted if backward else None, split=True,
     )  # fmt: skip
     if kept is None:
         kept = np.sort(plan.node[(plan.node < len(graph))][len(plan.input_column) :])
     _, values, adjoints = Engine(graph, plan).run(
-        examples, objective=objective or NOTHING, backward=bool(objective), values=kept, adjoints=kept if objective else (),
+        examples, objective=objective or NOTHING, backward=backward, values=kept, adjoints=kept if backward else (),
         n_threads=n_threads,
     )
     if values is None:  # nothing was asked for
         values = adjoints = np.empty((len(examples), 0), np.float32)
     if adjoints is not None and objective and objective.loss != "cotangent":
         adjoints *= np.float32(len(examples))  # the sweep's are of the mean over the batch
-    return Trace(graph, kept, values, adjoints if objective else None, graph.codes[kept], graph.edits)
+    return Trace(graph, kept, values, adjoints if backward else None, graph.codes[kept], graph.edits)

@@ -121,6 +121,7 @@ def rewrite(path, array=None, **header):
         ("step", 0, "array history_batch_examples: expected 24 numbers, got 31"),
         ("taken", True, "expected counts"),
         ("taken", 10, r"array history_batch_examples: expected 17 numbers, got 31"),
+        ("seconds", float("inf"), "checkpoint: seconds: expected a finite float from 0 on, got inf"),
         ("seconds", -1.0, "checkpoint: seconds: expected a finite float from 0 on, got -1.0"),
         ("seconds", None, "checkpoint: seconds: expected a finite float from 0 on, got None"),
     ],

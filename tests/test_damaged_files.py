@@ -115,7 +115,22 @@ def test_what_never_ends_is_not_read(tmp_path):
 
 def test_other_archives(path):
     np.savez(path, x=np.zeros(3))
-    refuse(path, "not a model file: it has no header, code, start")
+    refuse(path, r"not a model file: it has no header, code, start, \.\.\.$")
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"loss": "hinge"}, "loss: expected softmax_cross_entropy, binary_cross_entropy, squared_error or node, got 'hinge'"),
+    ({"dropout": 1.5}, "header: layers: expected shares that are dropped, got 1.5 and 0.0"),
+    ({"activation": "swish"}, "header: layers: expected an activation, got 'swish'"),
+], ids=lambda value: "".join(value) if isinstance(value, dict) else "")  # fmt: skip
+def test_odd_losses_and_layers(path, change, message):
+    network().save(path)
+    header = header_of(path)
+    for place, name in ((2, "activation"), (3, "dropout")):
+        header["layers"][0][place] = change.get(name, header["layers"][0][place])
+    header["loss"] = change.get("loss", header["loss"])
+    rewrite(path, path.with_name("changed"), header=as_array(header))
+    refuse(path.with_name("changed"), message)
 
 
 def test_compressed_arrays(saved, path):

@@ -227,7 +227,8 @@ REFUSED = {
                                   "add_edge: expected nodes of one graph"),
     "a huge weight": (lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[0], 1e39), ValueError,
                       "weight: expected a number that float32 can hold"),
-    "no edit to undo": (lambda net: net.undo(), ValueError, "undo: expected an edit as the last change of the graph, got one"),
+    "no edit to undo": (lambda net: net.undo(), ValueError,
+                        "undo: expected an edit as the last change of the graph, got a later"),
 }  # fmt: skip
 
 
@@ -310,3 +311,16 @@ def test_a_mask_from_nodes_without_a_source_names_the_first():
     net.layers[0].mask = np.ones((3, 4), bool)
     net.layers[1].mask = whole
     assert net.layers[1].mask.all()
+
+
+def test_graphs_of_more_nodes_than_the_root_of_their_numbers():
+    """Pairs of ids are one number each, beyond 32 bits."""
+    g = mlgraph.Graph()
+    x = g.inputs(50_000)
+    first, second = (g[i] for i in g.add_neurons(x[:3], weights=np.ones((2, 3))))
+    model = mlgraph.Model(g, [first, second])
+    g.prune([(x[0], second)])
+    g.add_edge(x[40_000], second)
+    with pytest.raises(ValueError, match="expected an edge that is not there"):
+        g.add_edge(x[40_000], second)
+    assert model.n_edges == 6

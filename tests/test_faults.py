@@ -51,6 +51,10 @@ def test_messages_of_values():
     )
     net.layers[1].neurons[0].bias = -2e38
     assert ": the output is -2e+38, the logsumexp of all 3e+38, its target 9" in refused(net, X[:1], [[9, 1, 0]])
+    questions = mlgraph.Network(12)
+    questions.add_layer(2, "sigmoid", loss="binary_cross_entropy")
+    questions.layers[0].biases = [-2e38, -3e38]
+    assert refused(questions, X[:2], [[0, 1], [0.75, 1]]).endswith("in example 1 (forward): the output is -3e+38, its target 1")
     net.layers[0].neurons[7].weights[:2] = np.nan
     assert refused(net, X[:3] | 1, [0, 1, 2]).startswith(
         "layer 0 neuron 7 is nan in example 0 (forward): the bias is 0, the largest product nan * "

@@ -54,6 +54,28 @@ MODELS = {
 }
 
 
+def test_what_is_frozen_stays_when_the_criterion_runs_the_model():
+    """Which moves the parameters."""
+    net = network()
+    g = net.graph
+    net.prune(0.3, by="random", seed=3)
+    held = list(zip(*(ids.tolist() for ids in g.edges()[:2]), strict=True))[::9]
+    for source, target in held:
+        g.edge(source, target).frozen = True
+
+    def by(edges):
+        net.trace(X, Y)
+        g.compile(net.layers[0][1])(X)
+        return -np.abs(edges.weight)
+
+    def cut(progress):
+        if net.sparsity < 0.6:
+            net.prune(0.7, by=by)
+
+    net.fit(X, Y, epochs=1, callback=cut)
+    assert net.sparsity > 0.6 and set(held) <= set(zip(*(ids.tolist() for ids in g.edges()[:2]), strict=True))
+
+
 def some(model, seed=0):
     """Whether each parameter, in the order of `get_parameters`, is among those to freeze: about half."""
     return np.random.default_rng(seed).random(len(model.graph.get_parameters())) < 0.5

@@ -189,3 +189,11 @@ def test_what_is_read_gets_a_source_and_what_is_not_does_not_count():
     growing.fill_layers(net, before + np.array([-50, 0, 5]), None, 1, np.random.default_rng(0))
     assert len(lost.sources) == 1 and lost.alive and len(lost.targets) == 5
     assert not unread.alive and sum(len(n.sources) for n in net.layers[0].neurons if n.id != unread.id) == before[0] - 50
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_scores_to_grow_by_are_numbers(block):
+    net = network(trained=False)
+    net.prune(0.5)
+    with pytest.raises(ValueError, match="by: expected scores that are numbers, got nan"):
+        net.regrow(0.2, by=lambda edges: np.full(len(edges.source), np.nan), block=block)

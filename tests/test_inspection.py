@@ -83,6 +83,17 @@ def test_examples_in_blocks(monkeypatch):
         np.testing.assert_allclose(parts[name], whole[name], rtol=1e-6)
 
 
+@pytest.mark.parametrize("last", ["softmax", "identity"])
+def test_targets_in_blocks(monkeypatch, last):
+    net = mlgraph.Network(12, seed=0)
+    net.add_layer(8, "tanh")
+    net.add_layer(3, last)
+    targets = np.random.default_rng(1).random((90, 3))
+    whole = net.ablation_table(net.layers[0], X, targets)
+    monkeypatch.setattr(inspection, "BLOCK", 100)
+    np.testing.assert_allclose(net.ablation_table(net.layers[0], X, targets)["loss"], whole["loss"], rtol=1e-5)
+
+
 def test_a_pruned_network():
     """Neurons that are dead cost nothing; those that others live by take them along."""
     net = network((6, 16))

@@ -145,7 +145,7 @@ def test_a_layer_is_a_sequence_of_neurons():
     layer = net.layers[0]
     assert len(layer) == 3 and [layer[0], layer[1], layer[-1]] == list(layer) == layer[:] == layer.neurons
     for index in (3, -4):
-        with pytest.raises(IndexError, match=f"^layer: expected a neuron from 0 to 2, got {index}$"):
+        with pytest.raises(IndexError, match=f"^layer: expected a number from -3 to 2, got {index}$"):
             layer[index]
     net.graph.prune(layer[1:])
     assert [neuron.alive for neuron in layer] == [True, False, False]

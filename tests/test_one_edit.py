@@ -25,7 +25,7 @@ def test_what_an_exception_ends_is_taken_back(ends):
     with pytest.raises(ValueError if ends == "prune" else ends):
         fail()
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
-    with pytest.raises(ValueError, match="undo: expected an edit as the last change of the graph, got none"):
+    with pytest.raises(ValueError, match=r"^undo: expected an edit as the last .* got none: one edit is kept, the last$"):
         net.undo()
 
 

@@ -121,3 +121,12 @@ def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"a picture needs matplotlib .*: pip install 'mlgraph\[app\]'"):
         portrait.draw([None], ["x"], X, (3, 4))
+
+
+def test_an_input_that_came_later():
+    """Its column is not its number."""
+    net = network()
+    late = net.graph.input("late")
+    net.graph.add_edge(late, net.layers[0][1], 0.5)
+    (found,) = portrait.portraits(net, [net.layers[0][1]], np.column_stack([X, X[:, 0]]), Y)
+    assert found.input_weights.shape == (13,) and found.input_weights[12] == 0.5

@@ -194,6 +194,28 @@ def test_a_schedule_ends_a_run():
     assert net.fit(X, Y, **OPTIONS).batch_examples[-1] == 4 * len(X)
 
 
+def test_a_sample_has_the_answers_of_its_examples():
+    class Watching(Schedule):
+        def act(self, model, moment, step, seed, sample, n_threads):
+            x, y = sample(40)
+            seen.append([(row.tobytes(), label) for row, label in zip(x, y.tolist(), strict=True)])
+
+    seen = []
+    network().fit(X, Y, epochs=1, sparsify=Watching(0.5, updates=2))
+    answers = {row.tobytes(): label for row, label in zip(X, Y.tolist(), strict=True)}
+    assert len(seen) == 3 and all(answers[row] == label for pairs in seen for row, label in pairs)
+
+
+def test_a_loss_of_ones_own_has_no_answers():
+    g = mlgraph.Graph()
+    x = g.inputs(X.shape[1])
+    hidden = [g[i] for i in g.add_neurons(x, weights=np.ones((4, len(x))))]
+    out = g.add_neuron(hidden, weights=np.ones(4))
+    model = mlgraph.Model(g, out, loss=mlgraph.softplus(out))
+    model.fit(X, epochs=2, learning_rate=1e-4, sparsify=GradualPruning(0.5, by="saliency"))
+    assert model.sparsity >= 0.5
+
+
 @pytest.mark.parametrize("n", [0, -1, 1.5, 1e9])
 def test_a_sample_of_no_number(n):
     class Ask(Schedule):

@@ -132,3 +132,11 @@ def test_bounds_hold_what_must_not_be_finite(sweep):
     np.testing.assert_array_equal(expected.values[:, 0], [INF, -1, NAN, 0.5, 0])
     np.testing.assert_array_equal(np.isinf(expected.values_error)[:, :2], False)
     assert np.isinf(expected.values_error[0, 3])  # the square root of 0, or of less
+
+
+def test_nodes_stand_for_their_function():
+    g = mlgraph.Graph()
+    x = g.input()
+    nodes, data = [x * x, x + 1.0], [[2.0], [3.0]]
+    for expected in (testing.expect(nodes, data), testing.expect(g.compile(nodes), data)):
+        np.testing.assert_array_equal(expected.values, [[4, 3], [9, 4]])

@@ -71,7 +71,7 @@ def test_only_the_last_edit_is_taken_back():
     assert not net.layers[0].neurons[0].alive and net.layers[0].neurons[1].alive
     net.layers[0].neurons[1].prune()
     net.graph.constant(1.0)
-    expected = "undo: expected an edit as the last change of the graph, got one since that is none, such as a new node"
+    expected = "undo: expected an edit as the last change of the graph, got a later change that is none, such as a new node"
     with pytest.raises(ValueError, match=expected):
         net.undo()
 
