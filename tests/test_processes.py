@@ -243,6 +243,24 @@ def test_steps_of_few_examples_skip_zeros(monkeypatch):
         assert set(asked) == {3 if n <= few else 0}
 
 
+@pytest.mark.parametrize("few", [True, False])
+def test_bytes_are_listed_for_few_neurons_whatever_their_zeros(monkeypatch, few):
+    """And floats, or many neurons, are not: all ways give the same numbers, but for rounding."""
+    x = np.random.default_rng(0).integers(1, 256, (200, 6), np.uint8)
+    net = mlgraph.Network(6)
+    net.add_layer(8 if few else engine.LISTED + 8, "tanh")
+    chosen, choose = [], engine.Engine._choose
+
+    def spy(self, examples, size, most, direct, sparse, *others):
+        chosen.append(sparse)
+        return choose(self, examples, size, most, direct, sparse, *others)
+
+    monkeypatch.setattr(engine.Engine, "_choose", spy)
+    values = [net.forward(data) for data in (x, x / np.float32(255))]
+    assert chosen == [few, False]
+    np.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6)
+
+
 def test_dense_data_are_not_copied_for_small_steps():
     """Where a network reads some columns only: those that skip zeros stand side by side."""
     x, y = np.ones((200, 6)), np.ones((200, 8))
