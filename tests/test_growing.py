@@ -197,3 +197,10 @@ def test_scores_to_grow_by_are_numbers(block):
     net.prune(0.5)
     with pytest.raises(ValueError, match="by: expected scores that are numbers, got nan"):
         net.regrow(0.2, by=lambda edges: np.full(len(edges.source), np.nan), block=block)
+
+
+def test_products_of_examples_in_parts(monkeypatch):
+    monkeypatch.setattr(growing.Plan, "examples_at_once", 7)
+    rng = np.random.default_rng(0)
+    values, deltas = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(50, 9)).astype(np.float32)
+    np.testing.assert_allclose(growing._products(values, deltas, 1), deltas.T @ values, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,7 @@
 """What a plan makes of a graph: order, blocks, layout of the parameters; and what it leaves out."""
 
+import pickle
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -404,3 +406,12 @@ def test_a_neuron_beside_a_layer_is_swept_with_it():
     extra = net.graph.add_neuron(net.layers[0].neurons, "tanh", weights=np.ones(16))
     net.graph.add_edge(extra, net.outputs[0], 1.0)
     assert [ins.size for ins in net._engine("loss").plan.instructions if ins.kind == KINDS["dense"]][:2] == [16, 17]
+
+
+def test_a_plan_holds_its_index_once():
+    net = mlgraph.Network(60, seed=0)
+    net.add_layer(40)
+    net.add_layer(9)
+    net.prune(0.5)
+    plan = net._engine("loss").plan
+    assert plan.index.nbytes < len(pickle.dumps(plan)) < 1.5 * plan.index.nbytes
