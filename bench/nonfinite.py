@@ -16,7 +16,7 @@ import numpy as np
 
 import mlgraph
 from mlgraph.datasets import load_mnist
-from mlgraph.training import epoch_order, epoch_steps
+from mlgraph.steps import epoch_order, epoch_steps
 
 HIDDEN, CLASSES, BATCH, MOMENTUM = 32, 10, 128, 0.9
 LARGEST = np.finfo(np.float32).max

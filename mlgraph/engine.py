@@ -19,6 +19,7 @@ from mlgraph.graph import Graph
 from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import Objective
 from mlgraph.plan import LANES, Instruction, Plan
+from mlgraph.steps import Steps
 from mlgraph.storage import PANEL, aligned
 from mlgraph.threads import threads_for
 from mlgraph.units import unit_floats, units_of
@@ -153,18 +154,11 @@ class Engine:
         self,
         examples: Examples,
         *,
-        first: npt.ArrayLike = (0,),
-        size: npt.ArrayLike | None = None,
-        rate: npt.ArrayLike | None = None,
-        decay: Float32 | None = None,
-        order: Ints | None = None,
+        steps: Steps | None = None,
         objective: Objective = NOTHING,
         optimizer: str | None = None,
         hyper: tuple[float, float, float] = (0.0, 0.0, 0.0),
-        training: bool = False,
-        backward: bool = False,
-        step_number: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
         limit: float = 0.0,
         few: bool | None = None,
         losses: Float32 | None = None,
@@ -179,34 +173,27 @@ class Engine:
         Parameters
         ----------
         examples : Examples
-        first, size, rate : array_like, shape (steps,)
-            Step i takes ``size[i]`` examples from place ``first[i]`` of `order` on, at learning rate ``rate[i]``. By
-            default one step of all examples.
-        decay : float32, shape (steps,), optional
-            The share of themselves that weights of edges lose at a step, beside what the optimizer moves them by.
-        order : int64, shape (any,), optional
-            Examples by place; as they come by default.
+        steps : Steps, optional
+            By default one of all examples.
         objective : Objective, optional
             By default there is no loss.
         optimizer : str, optional
             A key of `OPTIMIZERS`; without one there is no second phase.
         hyper : (float, float, float)
             Momentum or beta1, beta2, epsilon.
-        training : bool
-            Whether neurons and edges are dropped and values that are not finite stop the run.
-        backward : bool
-        step_number, seed : int
-            Of the first step; with the seed they fix what is dropped.
+        seed : int, optional
+            In training: neurons and edges are dropped, and values that are not finite stop the run.
         limit : float
             In training: a step is taken only if all its gradients are certain to stay below it. 0: whatever they are.
         few : bool, optional
             Whether steps have so few examples that zeros are skipped whatever the data; by default the largest of these
             decides. The other way adds in another order: who cuts a run by the clock says it for all pieces.
-        losses, correct : float32 and uint8, shape (len(order),), optional
+        losses, correct : float32 and uint8, shape (examples,), optional
             Filled by place in `order`: the loss of each example; whether its highest output is that of its label or highest
             target or, for the binary cross-entropy, each on the side of 0 that its target says.
         values, adjoints : sequence of int
-            Nodes whose values or adjoints are wanted, by place in `order`.
+            Nodes whose values or adjoints are wanted, by place in `order`. There is a backward sweep if there is an optimizer
+            or an adjoint is wanted.
         highest : int64, shape (examples,), optional
             Filled with the place in `values` of the highest value, -1 where one is NaN; they are not handed back themselves.
         n_threads : int, optional
@@ -216,7 +203,7 @@ class Engine:
         bad : int
             -1, or the step that was not taken, because something is not finite or not certain to stay below the limit; or
             the first example without a highest value.
-        values, adjoints : float32, shape (len(order), nodes), or None
+        values, adjoints : float32, shape (examples, nodes), or None
 
         Raises
         ------
@@ -227,12 +214,12 @@ class Engine:
         if examples.array.shape[1] < self.width:
             # Inputs that were added, and read, since the data were checked: by a callback of `fit`.
             raise ValueError(f"x: expected {self.width} columns, one for each input, got {examples.array.shape[1]}")
-        if size is None:
-            first, size, rate, most = _START, np.array([n], np.int64), _NO_RATE, n
+        if steps is None:
+            steps, most = Steps(_START, np.array([n], np.int64), _NO_RATE), n
         else:
-            first, size = np.asarray(first, np.int64), np.asarray(size, np.int64)
-            rate = np.zeros(len(size), np.float32) if rate is None else np.asarray(rate, np.float32)
-            most = int(size.max()) if len(size) else 0
+            most = int(steps.size.max(initial=0))
+        first, size, rate, decay, order, number = steps
+        training, backward = seed is not None, optimizer is not None or len(adjoints) > 0
         if len(size) > 1 and size.min() < 1:
             raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
         n_threads = threads_for(n_threads, plan.work * most, len(size))
@@ -267,8 +254,8 @@ class Engine:
         copies = self._filling if optimizer else None
         with uninterrupted() if copies else _ANY_TIME:
             bad = mlgraph_ext.sweep.run(
-                prepared, examples.bytes, examples.floats, first, size, rate, decay, order, step_number,
-                seed & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
+                prepared, examples.bytes, examples.floats, first, size, rate, decay, order, number,
+                (seed or 0) & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
                 LOSSES[objective.loss], loss_slot if len(loss_slot) else _NO_LOSS, objective.label, objective.target, losses,
                 correct, value_slot, value_out, highest, adjoint_slot, adjoint_out,
             )  # fmt: skip

@@ -11,8 +11,8 @@ from mlgraph import ops, reference
 from mlgraph.array_types import Doubles, Float32, Ids, Ints, Mask
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
-from mlgraph.losses import Objective
 from mlgraph.plan import KINDS, LANES, OF_NEURONS, Instruction, Plan
+from mlgraph.steps import Learning, Steps
 from mlgraph.storage import PANEL
 
 if TYPE_CHECKING:
@@ -55,11 +55,10 @@ class Search:
     """
 
     def __init__(
-        self, model: Model, engine: Engine, examples: Examples, rows: Ints, number: int, options: dict[str, Any]
+        self, model: Model, engine: Engine, examples: Examples, step: Steps, rows: Ints, learning: Learning
     ) -> None:
-        self._model, self._engine, self._examples, self._rows = model, engine, examples, rows
-        self._number, self._options = number, options
-        self._objective: Objective = options["objective"]
+        self._model, self._engine, self._examples, self._step, self._rows = model, engine, examples, step, rows
+        self._learning, self._objective = learning, learning.objective
         self._plan = plan = engine.plan
         self._inputs = len(plan.input_column)
         self._losses = np.zeros(len(rows), np.float32)
@@ -73,20 +72,19 @@ class Search:
         self._at, self._slot = 0, -1
         self._values, self._adjoints = np.zeros(0), np.zeros(0)
 
-    def find(self, spoilt: Mask, rate: float, vectors: list[Float32]) -> Fault:
+    def find(self, spoilt: Mask, vectors: list[Float32]) -> Fault:
         """Where it began.
 
         Parameters
         ----------
         spoilt : bool, shape (parameters,)
             Where the step would leave a parameter, or the optimizer's state of it, that is not finite.
-        rate : float
         vectors : list of float32, shape (parameters,)
             Parameters and the optimizer's vectors before the step.
         """
         with np.errstate(all="ignore"):
             if self.finite.all():
-                return self._of_update(spoilt, rate, vectors)
+                return self._of_update(spoilt, vectors)
             self._look_at(int(np.argmin(self.finite)))
             return self._of_adjoint() if np.isfinite(self._losses[self._at]) else self._of_value()
 
@@ -157,7 +155,7 @@ class Search:
             numbers = f"the largest term is {self._adjoints[reader]:.6g} * {factor:.6g}, of {self._name(reader)}"
         return self._fault(1, slot, f"has the adjoint {self._adjoints[slot]} in", numbers)
 
-    def _of_update(self, spoilt: Mask, rate: float, vectors: list[Float32]) -> Fault:
+    def _of_update(self, spoilt: Mask, vectors: list[Float32]) -> Fault:
         slot, source, place = _first_spoilt(self._plan, spoilt)
         if slot < 0:
             self.finite[:] = False
@@ -176,7 +174,7 @@ class Search:
         kind = self._instruction(slot).kind
         what = "value" if kind not in OF_NEURONS else "bias" if source < 0 else f"weight of {self._name(source)}"
         state = "".join(f", {vector[place]:.6g} in the optimizer's state" for vector in vectors[1:])
-        numbers = f"{vectors[0][place]:.6g}, the gradient {terms.sum():.6g}{state}, the learning rate {rate:.6g}"
+        numbers = f"{vectors[0][place]:.6g}, the gradient {terms.sum():.6g}{state}, the learning rate {self._step.rate[0]:.6g}"
         verb = f"would not keep its {what} finite{' in' if alone else ''}"
         return self._fault(2, slot, verb, f"it is {numbers}", with_example=alone)
 
@@ -239,7 +237,7 @@ class Search:
             return reference.arguments_of(self._plan, ins)[slot - ins.dst], None
         sources, at = reference.neuron(self._plan, ins, slot - ins.dst)
         weights = self._engine.graph.parameters[at].astype(np.float64)
-        edges = reference.draw(ins, self._options["seed"], self._number, self._at // LANES).edges
+        edges = reference.draw(ins, self._learning.seed, self._step.number, self._at // LANES).edges
         return sources, weights if edges is None else _product(edges[at - ins.weights], weights)
 
     def _instruction(self, slot: int) -> Instruction:
@@ -276,8 +274,8 @@ class Search:
     def _sweep(self, part: slice) -> tuple[Float32, Float32]:
         nodes = self._plan.node[part]
         _, values, adjoints = self._engine.run(
-            self._examples, first=[0], size=[len(self._rows)], order=self._rows, values=nodes, adjoints=nodes,
-            losses=self._losses, step_number=self._number, **self._options,
+            self._examples, steps=self._step, values=nodes, adjoints=nodes, losses=self._losses,
+            **{**self._learning._asdict(), "optimizer": None},
         )  # fmt: skip
         assert values is not None and adjoints is not None
         return values, adjoints

@@ -16,8 +16,9 @@ from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
 from mlgraph.losses import empty_answers
 from mlgraph.nonfinite import POLICIES, Guard
+from mlgraph.steps import Learning, epoch_steps
 from mlgraph.threads import checked_threads
-from mlgraph.training import History, Progress, RunState, epoch_steps, train
+from mlgraph.training import History, Progress, RunState, train
 
 if TYPE_CHECKING:
     from mlgraph.checkpoint import Checkpoint
@@ -206,16 +207,13 @@ def fit(
             for name in STATE[optimizer]:
                 model.graph.storage.state_vector(name, fresh=True)
         model.history = state.history
-        options = {
-            "objective": objective, "hyper": (momentum, 0.999, 1e-8), "training": True, "backward": True, "seed": seed,
-            "n_threads": n_threads, "few": min(*sizes, len(examples)) <= FEW,
-        }  # fmt: skip
+        few = min(*sizes, len(examples)) <= FEW
+        learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), seed, few, n_threads)
         with keeper or nullcontext():
             train(
                 partial(model._run, "loss"), examples, empty_answers(objective, len(examples)), epochs,
-                lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), optimizer=optimizer,
-                weight_decay=weight_decay, options=options, shuffle=shuffle,
-                guard=Guard(model, on_nonfinite, examples, optimizer, options), validate=validate, callback=callback,
+                lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), learning, weight_decay=weight_decay,
+                shuffle=shuffle, guard=Guard(model, on_nonfinite, examples, learning), validate=validate, callback=callback,
                 state=state, between=keeper.between_steps if keeper else lambda: None, n_edges=lambda: model.n_edges,
                 sparse=acting,
             )  # fmt: skip

@@ -18,6 +18,7 @@ from mlgraph.graph import INPUT, NEURON, PARAMETER, Graph, checked_graph
 from mlgraph.ids import id_of, ids_of
 from mlgraph.losses import Objective
 from mlgraph.plan import Plan
+from mlgraph.steps import Steps
 from mlgraph.views import Neuron, Node
 
 
@@ -249,9 +250,9 @@ class Function:
         first = np.arange(0, len(examples), size)
         with self.graph.storage.gradient():
             _, values, adjoints = engine.run(
-                examples, first=first, size=np.minimum(size, len(examples) - first),
-                objective=Objective.cotangent(self._outputs, weight), optimizer="accumulate", backward=True,
-                values=self._outputs, adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
+                examples, steps=Steps.at_rest(first, np.minimum(size, len(examples) - first)),
+                objective=Objective.cotangent(self._outputs, weight), optimizer="accumulate", values=self._outputs,
+                adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
             )  # fmt: skip
             gradient = self.graph.storage.state["gradient"]
         inputs = np.zeros((len(examples), self.graph.n_inputs), np.float32)

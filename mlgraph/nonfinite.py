@@ -9,7 +9,7 @@ last place, stays finite whatever it is.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from mlgraph.examples import Examples
 from mlgraph.faults import SWEEPS, Fault, Search
 from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import empty_answers
+from mlgraph.steps import Learning, Steps
 from mlgraph.views import Neuron
 
 if TYPE_CHECKING:
@@ -81,19 +82,18 @@ class Guard:
     policy : str
         One of `POLICIES`.
     examples : Examples
-    optimizer : str
-    options : dict
-        For `Engine.run`, all that every step has in common.
+    learning : Learning
     """
 
-    def __init__(self, model: Model, policy: str, examples: Examples, optimizer: str, options: dict[str, Any]) -> None:
-        self._model, self._policy, self._examples, self._optimizer, self._options = model, policy, examples, optimizer, options
+    def __init__(self, model: Model, policy: str, examples: Examples, learning: Learning) -> None:
+        self._model, self._policy, self._examples, self._learning = model, policy, examples, learning
+        self._state = STATE[learning.optimizer]
         self._limits = Limits(0.0, 0.0, 0.0)
         self._sure = False
 
     def begin(self, rate: float) -> None:
         """Before steps at learning rates up to `rate`."""
-        self._limits = limits(self._optimizer, self._options["hyper"], rate)
+        self._limits = limits(self._learning.optimizer, self._learning.hyper, rate)
         self._check_state()
 
     @property
@@ -101,20 +101,15 @@ class Guard:
         """The limit for steps that are taken many at a time; None: each must be taken alone."""
         return self._limits.gradient if self._sure else None
 
-    def step(
-        self, rows: Ints, rate: float, decay: Float32 | None, number: int, where: str
-    ) -> tuple[Float32, Flags | None]:
+    def step(self, step: Steps, rows: Ints, where: str) -> tuple[Float32, Flags | None]:
         """Take one step alone, or what the policy leaves of it.
 
         Parameters
         ----------
+        step : Steps
+            This one.
         rows : int64, shape (examples,)
-            Which examples.
-        rate : float
-        decay : float32, shape (1,), optional
-            As for `Engine.run`.
-        number : int
-            Of the step since training began.
+            Its examples.
         where : str
             What a message begins with.
 
@@ -134,29 +129,27 @@ class Guard:
         with graph.lock:
             edits, last = graph.edits, graph._last
             with graph.one_edit() if self._policy == "disconnect" else nullcontext():
-                result = self._step(rows, rate, decay, number, where)
+                result = self._step(step, rows, where)
             if graph.edits == edits:  # nothing was: what `undo` takes back is still what was done before
                 graph._last = last
             return result
 
-    def _step(
-        self, rows: Ints, rate: float, decay: Float32 | None, number: int, where: str
-    ) -> tuple[Float32, Flags | None]:
+    def _step(self, step: Steps, rows: Ints, where: str) -> tuple[Float32, Flags | None]:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
-        correct = empty_answers(self._options["objective"], len(rows))
+        correct = empty_answers(self._learning.objective, len(rows))
         told: list[dict[str, Ints]] = []
         while kept.any():
             engine, n = self._model._engine("loss"), int(kept.sum())
             scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)
+            taken = step._replace(first=np.zeros(1, np.int64), size=np.array([n]), order=rows[kept])
             vectors = [engine.graph.parameters]
-            vectors += [engine.graph.storage.state_vector(name, fresh=False) for name in STATE[self._optimizer]]
+            vectors += [engine.graph.storage.state_vector(name, fresh=False) for name in self._state]
             before = [vector.copy() for vector in vectors]
             with uninterrupted():  # or what is not finite would stay
                 bad, _, _ = engine.run(
-                    self._examples, first=[0], size=[n], rate=[rate], decay=decay, order=rows[kept],
-                    optimizer=self._optimizer, step_number=number, losses=scores[0], correct=scores[1], **self._options,
-                )  # fmt: skip
+                    self._examples, steps=taken, losses=scores[0], correct=scores[1], **self._learning._asdict()
+                )
                 spoilt = np.zeros(len(before[0]), bool)
                 for vector, old in zip(vectors, before, strict=True):
                     spoilt |= ~np.isfinite(vector) & np.isfinite(old)
@@ -169,11 +162,11 @@ class Guard:
                 if correct is not None and scores[1] is not None:
                     correct[kept] = scores[1]
                 break
-            search = Search(self._model, engine, self._examples, rows[kept], number, self._options)
-            fault = search.find(spoilt, rate, vectors)
+            search = Search(self._model, engine, self._examples, taken, rows[kept], self._learning)
+            fault = search.find(spoilt, vectors)
             if self._policy == "raise":
                 message = f"{where}: {fault.text}"
-                learnt = number > 0 or SWEEPS[fault.sweep] == "update"
+                learnt = step.number > 0 or SWEEPS[fault.sweep] == "update"
                 if learnt and np.isfinite(before[0]).all():
                     message += "; a lower learning rate may help"
                 raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
@@ -185,7 +178,7 @@ class Guard:
                 if fault.example >= 0:
                     out = rows[kept][~search.finite]
                 kept[kept] = search.finite
-            same = {"step": number, "sweep": fault.sweep, "node": fault.node, "cut": cut}
+            same = {"step": step.number, "sweep": fault.sweep, "node": fault.node, "cut": cut}
             told.append({f"nonfinite_{name}": np.full(len(out), value) for name, value in same.items()})
             told[-1]["nonfinite_example"] = out
         for columns in told:
@@ -211,4 +204,4 @@ class Guard:
     def _check_state(self) -> None:
         state = self._model.graph.storage.state
         most = zip(("first", "second"), self._limits[1:], strict=True)
-        self._sure = all(np.abs(state[name]).max(initial=0) < bound for name, bound in most if name in STATE[self._optimizer])
+        self._sure = all(np.abs(state[name]).max(initial=0) < bound for name, bound in most if name in self._state)

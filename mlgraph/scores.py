@@ -17,6 +17,7 @@ from mlgraph.graph import NEURON, Graph
 from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.network import Network
+from mlgraph.steps import Steps
 from mlgraph.topology import topological
 from mlgraph.views import Neuron
 
@@ -47,10 +48,8 @@ def accumulated(engine: Engine, examples: Examples, objective: Objective, n_thre
     for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
         if length:
             with graph.storage.gradient():
-                engine.run(
-                    examples, objective=objective, first=first + size * np.arange(steps), size=np.full(steps, length),
-                    optimizer="accumulate", backward=True, n_threads=n_threads,
-                )  # fmt: skip
+                parts = Steps.at_rest(first + size * np.arange(steps), np.full(steps, length))
+                engine.run(examples, steps=parts, objective=objective, optimizer="accumulate", n_threads=n_threads)
                 part = graph.storage.state["gradient"]
             total += part if objective.loss == "cotangent" else part * np.float32(length / n)
     return total

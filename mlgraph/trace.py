@@ -150,7 +150,7 @@ def trace(
     if kept is None:
         kept = np.sort(plan.node[(plan.node < len(graph))][len(plan.input_column) :])
     _, values, adjoints = Engine(graph, plan).run(
-        examples, objective=objective or NOTHING, backward=backward, values=kept, adjoints=kept if backward else (),
+        examples, objective=objective or NOTHING, values=kept, adjoints=kept if backward else (),
         n_threads=n_threads,
     )
     if values is None:  # nothing was asked for

@@ -1,22 +1,20 @@
-"""Learning: schedules, the loop over pieces of steps, and what it leaves behind."""
+"""Learning: the loop over pieces of steps, and what it leaves behind."""
 
 from __future__ import annotations
 
-import bisect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-import mlgraph_ext
-from mlgraph.array_types import Doubles, Flags, Float32, Ints
+from mlgraph.array_types import Doubles, Flags, Ints
 from mlgraph.checks import LARGEST
 from mlgraph.examples import Examples
+from mlgraph.steps import Learning, Steps, epoch_order
 
 if TYPE_CHECKING:
     from mlgraph.nonfinite import Guard
@@ -24,61 +22,6 @@ if TYPE_CHECKING:
 
 PIECE_SECONDS = 0.1
 """Aim for one call of the sweep: Ctrl-C and progress wait no longer."""
-
-
-class Steps(NamedTuple):
-    """Steps of one epoch.
-
-    Attributes
-    ----------
-    first, size : int64, shape (steps,)
-        Step i takes ``size[i]`` examples from place ``first[i]`` of the epoch's shuffled data on.
-    rate : float32, shape (steps,)
-        Learning rates.
-    """
-
-    first: Ints
-    size: Ints
-    rate: Float32
-
-
-def epoch_steps(
-    epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: tuple[float, float]
-) -> Steps:
-    """Batch sizes and learning rates of one epoch; both move after every batch.
-
-    With the progress p = examples seen / examples in all epochs, the learning rate is lr0 (1 - p^1.5) + lr1 p^1.5 and the
-    batch size round(b0 (1 - p^2) + b1 p^2): the schedule of ml-rust, which computes its batch size but never uses it.
-    The last batch of an epoch is as short as it must be.
-    """
-    (b0, b1), (lr0, lr1) = batch_size, learning_rate
-
-    def size_at(place: int) -> int:
-        p = (epoch * n + place) / (epochs * n)
-        return max(1, round(b0 * (1 - p**2) + b1 * p**2))
-
-    def differs(size: int, place: int) -> bool:
-        return size_at(place) != size
-
-    first: list[int] = []
-    at = 0
-    while at < n:
-        # Sizes fall or rise slowly: as many steps of one size as there are before the first place of another.
-        size = size_at(at)
-        end = at + bisect.bisect_left(range(at, n), True, key=partial(differs, size)) if b0 != b1 else n
-        first.extend(range(at, end, size))
-        at = first[-1] + size
-    begin = np.array([*first, n])
-    moved = ((epoch * n + begin[:-1]) / (epochs * n)) ** 1.5
-    rate = lr0 * (1 - moved) + lr1 * moved
-    return Steps(begin[:-1], begin[1:] - begin[:-1], rate.astype(np.float32))
-
-
-def epoch_order(epoch: int, n: int, seed: int) -> Ints:
-    """The order in which one epoch takes its n examples; int64, shape (n,)."""
-    order = np.empty(n, np.int64)
-    mlgraph_ext.sweep.shuffle(order, seed & 0xFFFFFFFFFFFFFFFF, epoch)
-    return order
 
 
 def _no_ints() -> Ints:
@@ -222,10 +165,9 @@ def train(
     correct: Flags | None,
     epochs: int,
     steps_of: Callable[[int], Steps],
+    learning: Learning,
     *,
-    optimizer: str,
     weight_decay: float,
-    options: dict[str, Any],
     shuffle: bool,
     guard: Guard,
     validate: Callable[[], dict[str, float]] | None,
@@ -239,7 +181,7 @@ def train(
 
     `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
     graph, or compiled another part of it and so moved the parameters. It fills `correct`, if the loss knows right from wrong.
-    `options` are those of `Engine.run` that all steps have in common. What is not certain to be finite is left to `guard`.
+    What is not certain to be finite is left to `guard`.
     `between` is called between pieces, when all that a step leads to is done: there a run can be left, and go on later.
     `n_edges` says how many are alive. `sparse` cuts and grows edges before the steps that it chooses. It and a callback end the
     run by raising StopIteration.
@@ -253,19 +195,20 @@ def train(
             return False
         return True
 
-    n, history, hyper, losses = len(examples), state.history, options["hyper"], np.zeros(len(examples), np.float32)
+    n, history, losses = len(examples), state.history, np.zeros(len(examples), np.float32)
     per_step = 0.0
     while state.epoch < epochs:
         epoch, taken = state.epoch, state.taken
-        order = epoch_order(epoch, n, options["seed"]) if shuffle else np.arange(n)
-        steps = steps_of(epoch)
-        rate = steps.rate
+        order = epoch_order(epoch, n, learning.seed) if shuffle else np.arange(n)
+        schedule = steps_of(epoch)
+        rate = schedule.rate
         decay = rate * np.float32(weight_decay) if weight_decay else None
-        if optimizer == "adam":
+        if learning.optimizer == "adam":
             # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
             t = np.arange(taken + 1, taken + len(rate) + 1)
-            beta1, beta2 = np.array(hyper[:2], np.float32).astype(np.float64)  # as the kernels have them
+            beta1, beta2 = np.array(learning.hyper[:2], np.float32).astype(np.float64)  # as the kernels have them
             rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), LARGEST).astype(np.float32)
+        steps = schedule._replace(rate=rate, decay=decay, order=order, number=taken)
         guard.begin(float(rate.max()))
         while state.step < len(rate):
             at, last, begin = state.step, len(rate), time.perf_counter()
@@ -282,21 +225,19 @@ def train(
             bad = 0
             if limit:
                 bad, _, _ = run(
-                    examples, first=steps.first[part], size=steps.size[part], rate=rate[part],
-                    decay=None if decay is None else decay[part], order=order, optimizer=optimizer, step_number=taken + at,
-                    limit=limit, losses=losses, correct=correct, **options,
-                )  # fmt: skip
+                    examples, steps=steps.of(part), limit=limit, losses=losses, correct=correct, **learning._asdict()
+                )
             done = part.stop if bad < 0 else at + bad
-            _record(history, steps, slice(at, done), epoch * n, losses, correct)
+            _record(history, schedule.of(slice(at, done)), epoch * n, losses, correct)
             state.step = done
             if bad >= 0:
-                places = slice(int(steps.first[done]), int(steps.first[done] + steps.size[done]))
-                own = None if decay is None else decay[done : done + 1]
-                alone = guard.step(order[places], float(rate[done]), own, taken + done, f"epoch {epoch}, step {done}")
+                step = steps.of(slice(done, done + 1))
+                places = step.places
+                alone = guard.step(step, order[places], f"epoch {epoch}, step {done}")
                 losses[places] = alone[0]
                 if correct is not None and alone[1] is not None:
                     correct[places] = alone[1]
-                _record(history, steps, slice(done, done + 1), epoch * n, losses, correct)
+                _record(history, schedule.of(slice(done, done + 1)), epoch * n, losses, correct)
                 state.step = done + 1
             spent = time.perf_counter() - begin
             state.seconds += spent
@@ -332,11 +273,10 @@ def _means(history: History, first: int) -> tuple[float, float]:
     return float(loss), float(accuracy)
 
 
-def _record(history: History, steps: Steps, done: slice, before: int, losses: Any, correct: Any) -> None:
-    if done.stop == done.start:
+def _record(history: History, steps: Steps, before: int, losses: Any, correct: Any) -> None:
+    if not len(steps.first):
         return
-    first, size = steps.first[done], steps.size[done]
-    here = slice(first[0], first[-1] + size[-1])
+    first, size, here = steps.first, steps.size, steps.places
     begin = first - first[0]
 
     def total(values: Any) -> Doubles:
@@ -353,7 +293,7 @@ def _record(history: History, steps: Steps, done: slice, before: int, losses: An
             batch_examples=before + first + size,
             batch_size=size,
             batch_skipped=size - count,
-            learning_rate=steps.rate[done],
+            learning_rate=steps.rate,
             batch_loss=loss / count,
             batch_accuracy=right / count,
         )

@@ -6,6 +6,7 @@ import mlgraph
 from mlgraph import reference
 from mlgraph.engine import Engine
 from mlgraph.plan import Plan
+from mlgraph.steps import Steps
 
 
 def layered(sizes, activation="tanh", last="softmax", seed=0, **options):
@@ -38,9 +39,8 @@ def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
     model.graph.storage.state.clear()
     examples, objective = model._examples_and_objective(x, y)
     engine.run(
-        examples, objective=objective, first=np.cumsum([0, *sizes[:-1]]), size=sizes, rate=np.zeros(len(sizes)),
-        optimizer="accumulate", training=True, backward=True, seed=seed, step_number=step_number, losses=losses,
-        n_threads=n_threads,
+        examples, steps=Steps.at_rest(np.cumsum([0, *sizes[:-1]]), np.array(sizes))._replace(number=step_number),
+        objective=objective, optimizer="accumulate", seed=seed, losses=losses, n_threads=n_threads,
     )  # fmt: skip
     return engine.plan, losses, model.graph.storage.state["gradient"].copy()
 

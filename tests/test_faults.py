@@ -9,7 +9,7 @@ from faulty import KINDS, faulty
 from overflowing import FLOATS, TARGETS, N, X, bits, is_finite, network, one_neuron
 
 import mlgraph
-from mlgraph.training import epoch_order
+from mlgraph.steps import epoch_order
 
 
 def refused(model, *data, **options):

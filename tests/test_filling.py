@@ -13,6 +13,7 @@ from mlgraph.examples import Examples
 from mlgraph.filling import fill
 from mlgraph.losses import Objective
 from mlgraph.plan import KINDS, Plan
+from mlgraph.steps import Steps
 
 OPTIMIZERS = [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.003}]
 
@@ -166,8 +167,8 @@ def test_gradients_of_the_reference(sweep, kind, dropout, n):
     engine = net._engine("loss")
     losses = np.zeros(n, np.float32)
     engine.filled.run(
-        Examples(x, 60), first=[0], size=[n], objective=Objective(net.loss, net._loss_nodes, y.astype(np.int32)),
-        optimizer="accumulate", training=True, backward=True, seed=3, step_number=7, losses=losses,
+        Examples(x, 60), steps=Steps.at_rest(np.array([0]), np.array([n]))._replace(number=7), optimizer="accumulate", seed=3,
+        objective=Objective(net.loss, net._loss_nodes, y.astype(np.int32)), losses=losses,
     )  # fmt: skip
     want_losses, want = reference.step(
         engine.plan, net.graph.parameters, x, net.loss, engine.plan.slot[net._loss_nodes], label=y, seed=3, number=7

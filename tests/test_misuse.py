@@ -35,6 +35,7 @@ from mlgraph.arrays import Edges
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.plan import Plan
+from mlgraph.steps import Steps
 
 ANY = Kind(lambda w: True)  # a truth value, which anything has
 NAME = Kind("a", {"number": 3, "truth": True, "bytes": b"a", "list": ["a"]}, {"numpy": np.str_})
@@ -402,7 +403,7 @@ def test_columns_that_the_data_do_not_have_reach_no_kernel():
         with pytest.raises(ValueError, match=f"^x: expected 3 columns, one for each input, got {columns}$"):
             engine.run(Examples(np.ones((5, columns)), columns), values=[neuron.id])
     with pytest.raises(ValueError, match=r"^size: expected at least one example in every step, got 0$"):
-        engine.run(Examples(np.ones((5, 3)), 3), first=[0, 0], size=[5, 0])
+        engine.run(Examples(np.ones((5, 3)), 3), steps=Steps.at_rest(np.array([0, 0]), np.array([5, 0])))
 
 
 def test_shares_next_to_one():

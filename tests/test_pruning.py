@@ -145,7 +145,7 @@ def test_the_gradient_of_many_examples_is_taken_in_steps(monkeypatch):
     steps, run = [], mlgraph.engine.Engine.run
 
     def spy(self, *arguments, **options):
-        steps.append(len(options["size"]))
+        steps.append(len(options["steps"].size))
         return run(self, *arguments, **options)
 
     monkeypatch.setattr(mlgraph.engine.Engine, "run", spy)

@@ -10,6 +10,7 @@ from cuttable import OPTIONS, X, Y, network
 import mlgraph
 from mlgraph import training
 from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
+from mlgraph.steps import epoch_steps
 
 
 class Spy(Schedule):
@@ -29,7 +30,7 @@ def _no_calls():
 @pytest.mark.parametrize("until", [0, 0.31, 0.77, 0.999])
 def test_moments(updates, until):
     """Before the first step whose examples reach a moment; each at most once; first and last always."""
-    epochs = [training.epoch_steps(epoch, 600, 4, (20, 10), (0.1, 0.01)) for epoch in range(4)]
+    epochs = [epoch_steps(epoch, 600, 4, (20, 10), (0.1, 0.01)) for epoch in range(4)]
     network().fit(X, Y, sparsify=Spy(0.5, updates=updates, until=until), seed=7, **OPTIONS)
     updates = updates or max(1, round(40 * until))  # by default ten in each of the four epochs
     begin = np.concatenate([epoch * 600 + steps.first for epoch, steps in enumerate(epochs)]) / 2400

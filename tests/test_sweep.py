@@ -10,6 +10,7 @@ from mlgraph.arrays import wiring
 from mlgraph.engine import BYTE_SCALE
 from mlgraph.examples import MANY, Examples
 from mlgraph.plan import KINDS, Plan
+from mlgraph.steps import Steps
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
 
@@ -239,8 +240,8 @@ def test_nothing_is_swept_after_a_bad_step(sweep, sizes, why):
         own = engine.Engine(net.graph, Plan(net.graph, [*net._outputs, *net._loss_nodes], net._dropout))
         losses = np.full(1200, -1, np.float32)
         stopped = own.run(
-            examples, objective=objective, first=np.arange(0, 1200, 4), size=np.full(300, 4), rate=np.full(300, 0.01),
-            optimizer="sgd", training=True, backward=True, losses=losses, n_threads=n_threads,
+            examples, steps=Steps(np.arange(0, 1200, 4), np.full(300, 4), np.full(300, 0.01, np.float32)),
+            objective=objective, optimizer="sgd", seed=0, losses=losses, n_threads=n_threads,
             limit=1e4 * (why == "not certain"),
         )[0]  # fmt: skip
         assert stopped == bad and (losses[: 4 * bad] >= 0).all() and (losses[4 * bad + 4 :] == -1).all()

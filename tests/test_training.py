@@ -14,13 +14,13 @@ from learnable import INPUTS, TARGETS, N, X, Y, bytes_and_labels, network
 
 import mlgraph
 from mlgraph import reference
-from mlgraph.training import epoch_order, epoch_steps
+from mlgraph.steps import epoch_order, epoch_steps
 
 
 def schedule(n, epochs, *options):
     """The steps of all epochs, one after the other, and the epoch of each."""
     parts = [epoch_steps(epoch, n, epochs, *options) for epoch in range(epochs)]
-    columns = zip(*parts, strict=True)
+    columns = zip(*(part[:3] for part in parts), strict=True)
     return *(np.concatenate(column) for column in columns), np.repeat(np.arange(epochs), [len(part.size) for part in parts])
 
 

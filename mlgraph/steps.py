@@ -1,0 +1,117 @@
+"""Steps of a run: which examples each takes, at what learning rate, and what all have in common."""
+
+from __future__ import annotations
+
+import bisect
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+import mlgraph_ext
+from mlgraph.array_types import Float32, Ints
+from mlgraph.losses import Objective
+
+
+class Steps(NamedTuple):
+    """Steps, one after the other.
+
+    Attributes
+    ----------
+    first, size : int64, shape (steps,)
+        Step i takes ``size[i]`` examples from place ``first[i]`` of `order` on.
+    rate : float32, shape (steps,)
+        Learning rates.
+    decay : float32, shape (steps,), optional
+        The share of themselves that weights of edges lose at a step, beside what the optimizer moves them by.
+    order : int64, shape (any,), optional
+        Examples by place; as they come by default.
+    number : int
+        Of the first step, since training began; with a seed it fixes what is dropped.
+    """
+
+    first: Ints
+    size: Ints
+    rate: Float32
+    decay: Float32 | None = None
+    order: Ints | None = None
+    number: int = 0
+
+    @classmethod
+    def at_rest(cls, first: Ints, size: Ints) -> Steps:
+        """Steps that move nothing."""
+        return cls(first, size, np.zeros(len(size), np.float32))
+
+    def of(self, part: slice) -> Steps:
+        """Some of them, of which the first is number ``part.start``."""
+        decay = None if self.decay is None else self.decay[part]
+        return Steps(self.first[part], self.size[part], self.rate[part], decay, self.order, self.number + part.start)
+
+    @property
+    def places(self) -> slice:
+        """Of all their examples, in `order`."""
+        return slice(int(self.first[0]), int(self.first[-1] + self.size[-1]))
+
+
+class Learning(NamedTuple):
+    """What all steps of a training have in common, under the names that `Engine.run` has for it.
+
+    Attributes
+    ----------
+    objective : Objective
+    optimizer : str
+        A key of `mlgraph.engine.OPTIMIZERS`.
+    hyper : (float, float, float)
+        Momentum or beta1, beta2, epsilon.
+    seed : int
+        Of all that is drawn at random.
+    few : bool
+        Whether the smallest of all steps skip zeros whatever the data.
+    n_threads : int, optional
+    """
+
+    objective: Objective
+    optimizer: str
+    hyper: tuple[float, float, float]
+    seed: int
+    few: bool
+    n_threads: int | None
+
+
+def epoch_steps(
+    epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: tuple[float, float]
+) -> Steps:
+    """Batch sizes and learning rates of one epoch; both move after every batch.
+
+    With the progress p = examples seen / examples in all epochs, the learning rate is lr0 (1 - p^1.5) + lr1 p^1.5 and the
+    batch size round(b0 (1 - p^2) + b1 p^2): the schedule of ml-rust, which computes its batch size but never uses it.
+    The last batch of an epoch is as short as it must be.
+    """
+    (b0, b1), (lr0, lr1) = batch_size, learning_rate
+
+    def size_at(place: int) -> int:
+        p = (epoch * n + place) / (epochs * n)
+        return max(1, round(b0 * (1 - p**2) + b1 * p**2))
+
+    def differs(size: int, place: int) -> bool:
+        return size_at(place) != size
+
+    first: list[int] = []
+    at = 0
+    while at < n:
+        # Sizes fall or rise slowly: as many steps of one size as there are before the first place of another.
+        size = size_at(at)
+        end = at + bisect.bisect_left(range(at, n), True, key=partial(differs, size)) if b0 != b1 else n
+        first.extend(range(at, end, size))
+        at = first[-1] + size
+    begin = np.array([*first, n])
+    moved = ((epoch * n + begin[:-1]) / (epochs * n)) ** 1.5
+    rate = lr0 * (1 - moved) + lr1 * moved
+    return Steps(begin[:-1], begin[1:] - begin[:-1], rate.astype(np.float32))
+
+
+def epoch_order(epoch: int, n: int, seed: int) -> Ints:
+    """The order in which one epoch takes its n examples; int64, shape (n,)."""
+    order = np.empty(n, np.int64)
+    mlgraph_ext.sweep.shuffle(order, seed & 0xFFFFFFFFFFFFFFFF, epoch)
+    return order
