@@ -173,8 +173,10 @@ class Search:
                 return fault
         kind = self._instruction(slot).kind
         what = "value" if kind not in OF_NEURONS else "bias" if source < 0 else f"weight of {self._name(source)}"
+        what += ", or the optimizer's state of it," if vectors[1:] else ""
         state = "".join(f", {vector[place]:.6g} in the optimizer's state" for vector in vectors[1:])
-        numbers = f"{vectors[0][place]:.6g}, the gradient {terms.sum():.6g}{state}, the learning rate {self._step.rate[0]:.6g}"
+        rate = "the learning rate, corrected as by Adam," if self._learning.optimizer == "adam" else "the learning rate"
+        numbers = f"{vectors[0][place]:.6g}, the gradient {terms.sum():.6g}{state}, {rate} {self._step.rate[0]:.6g}"
         verb = f"would not keep its {what} finite{' in' if alone else ''}"
         return self._fault(2, slot, verb, f"it is {numbers}", with_example=alone)
 

@@ -13,7 +13,7 @@ from mlgraph.checks import one_of, share, whole
 from mlgraph.edits import grow
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
-from mlgraph.graph import INPUT, Graph
+from mlgraph.graph import INPUT, NEURON, Graph
 from mlgraph.losses import Objective
 from mlgraph.network import Network
 from mlgraph.plan import Plan
@@ -21,7 +21,7 @@ from mlgraph.pruning import SCOPES
 from mlgraph.scores import Criterion, Data, Scores, accumulated, asked, best_of, check_criterion, in_blocks, required_data
 from mlgraph.storage import FROZEN
 from mlgraph.threads import checked_threads
-from mlgraph.topology import topological
+from mlgraph.topology import Topology, gather, topological
 from mlgraph.trace import trace
 
 __all__ = [
@@ -95,7 +95,7 @@ def fill_layers(
     """
     graph, places = net.graph, absent(net, dead=True)
     scores = place_scores(places, slopes, random)
-    alive = graph.alive()
+    alive, codes, topology = graph.alive(), graph.codes, graph.topology()
     read, sources, targets, weights = alive.copy(), [], [], []
     for gaps, given, most in zip(reversed(places), reversed(scores), reversed(wanted.tolist()), strict=True):
         row, column = np.nonzero(gaps.free)
@@ -117,7 +117,7 @@ def fill_layers(
         weight, revived = np.zeros(len(source), np.float32), ~alive[target]
         fan_in = np.bincount(target, minlength=len(graph))[target[revived]]
         weight[revived] = random.standard_normal(len(fan_in)) / np.sqrt(3 * fan_in)
-        read[source] = True
+        _mark_read(read, source, codes, topology)
         sources.append(source)
         targets.append(target)
         weights.append(weight)
@@ -147,14 +147,15 @@ def edge_values(graph: Graph) -> EdgeValues:
     return EdgeValues(key, {name: vector[edges.place] for name, vector in graph.storage.vectors().items()})
 
 
-def give_back(graph: Graph, before: EdgeValues, new: Edges) -> None:
-    """Have those of some edges that were there before, which are new now, be what they were."""
+def give_back(graph: Graph, before: EdgeValues, new: Edges) -> Ids:
+    """Have those of some edges that were there before, which are new now, be what they were; their targets."""
     edges = wiring(graph)
     back, _, was = np.intersect1d(edge_keys(graph, new.source, new.target), before.key, assume_unique=True, return_indices=True)
     _, now, _ = np.intersect1d(edge_keys(graph, edges.source, edges.target), back, assume_unique=True, return_indices=True)
     vectors = graph.storage.vectors()
     for name, values in before.values.items():
         vectors[name][edges.place[now]] = values[was]
+    return edges.target[now]
 
 
 def begin_anew(graph: Graph, neurons: Ints) -> None:
@@ -213,6 +214,15 @@ def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads:
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _mark_read(read: Mask, nodes: Ids, codes: npt.NDArray[np.int16], topology: Topology) -> None:
+    """Mark nodes and what these read through operations: who reads a probability reads its logit."""
+    while len(nodes):
+        read[nodes] = True
+        operations = nodes[codes[nodes] < NEURON]
+        arguments = gather(topology.pool, topology.start[operations], topology.counts[operations])
+        nodes = np.unique(arguments[~read[arguments]])
 
 
 def _free_edges(layers: list[Gaps]) -> Edges:

@@ -262,10 +262,11 @@ class SET(Schedule):
     """Sparse from the first step on: again and again the smallest weights are cut, and as many edges grow at random.
 
     Sparse evolutionary training (Mocanu et al. 2018, Scalable training of artificial neural networks). Each layer has as many
-    edges as `erdos_renyi` gives it; the first time, what is more goes. They grow anywhere between a layer and what it was made
-    to read, at inputs and neurons too that have lost all their edges, but for neurons that nothing comes to read; a neuron that
-    comes to be read gets a source at least, and one that comes to life a bias of 0. Edges past the layers, and those of neurons
-    that are in none, stay and are not counted, but do not come back if a cut leaves their neuron without a source or a reader.
+    edges as `erdos_renyi` gives it, or a few more: a neuron that comes to be read gets a source at least. Edges grow anywhere
+    between a layer and what it was made to read, also at inputs and neurons that have lost all of theirs, but not at neurons
+    that nothing comes to read. A neuron that comes to life, or has lost all its edges, gets a bias of 0. Edges past the layers,
+    and those of neurons that are in none, stay and are not counted, but do not come back if a cut leaves their neuron without a
+    source or a reader.
     Only for a `Network`.
 
     Parameters
@@ -274,7 +275,8 @@ class SET(Schedule):
         As for `mlgraph.sparsify.Schedule`.
     fraction : float
         Share of the edges that would move at the beginning; along a cosine it falls to 0 at `until` (Dettmers and Zettlemoyer
-        2019, Sparse networks from scratch). Before the first step edges are cut alone.
+        2019, Sparse networks from scratch). Before the first step none move:
+        a layer that has more than its share is cut, and one that has less is filled.
     block : int
         As for `Network.prune` and `Network.regrow`: neurons side by side lose and find a source together.
     """
@@ -297,10 +299,12 @@ class SET(Schedule):
             slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), edge_values(graph)
         with graph.one_edit():
             keep_best(net, *self._room(net, moved), block=self.block)
+            as_before = alive & graph.alive()
             new = fill_layers(net, self._sizes(net), slopes, self.block, np.random.default_rng([seed, 3, step]))
             if before is not None:
-                give_back(graph, before, new)
-            begin_anew(graph, np.flatnonzero(graph.alive() & ~alive & (graph.codes >= NEURON)))
+                back = give_back(graph, before, new)
+                as_before[back] = alive[back]
+            begin_anew(graph, np.flatnonzero(graph.alive() & ~as_before & (graph.codes >= NEURON)))
 
     def check(self, model: Model) -> None:
         """Raise TypeError if this is no `Network`, ValueError if so few edges cannot be a path to each output."""

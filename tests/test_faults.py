@@ -98,11 +98,12 @@ def test_messages_of_updates():
     weight = one_neuron(lambda n: n * 1e20, [0.0], bias=None)
     given = {"momentum": 0.9, "learning_rate": 1e-30}
     assert refused(weight, [[1], [1e30]], **given) == (
-        "neuron n1 would not keep its weight of input x0 finite in example 1 (update): it is 0, the gradient 5e+49, "
-        "0 in the optimizer's state, the learning rate 1e-30"
+        "neuron n1 would not keep its weight of input x0, or the optimizer's state of it, finite in example 1 (update): "
+        "it is 0, the gradient 5e+49, 0 in the optimizer's state, the learning rate 1e-30"
     )
     assert refused(weight, [[2e19]] * 40 + [[1]], **given).startswith(
-        "neuron n1 would not keep its weight of input x0 finite (update): it is 0, the gradient 1.95122e+39, 0 in"
+        "neuron n1 would not keep its weight of input x0, or the optimizer's state of it, finite (update): it is 0, "
+        "the gradient 1.95122e+39, 0 in"
     )
     bias = one_neuron(lambda n: n * 1e3, [0.0], bias=2.0)
     assert refused(bias, [[0]], learning_rate=3e38) == (
@@ -116,7 +117,8 @@ def test_messages_of_updates():
     )
     adam = one_neuron(lambda n: n * 1e30, [0.0], bias=None)
     assert refused(adam, [[1]], optimizer="adam", momentum=0.9).endswith(
-        "it is 0, the gradient 1e+30, 0 in the optimizer's state, 0 in the optimizer's state, the learning rate 0"
+        "it is 0, the gradient 1e+30, 0 in the optimizer's state, 0 in the optimizer's state, "
+        "the learning rate, corrected as by Adam, 0"
     )
 
 

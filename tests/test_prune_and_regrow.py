@@ -245,3 +245,45 @@ def test_a_neuron_that_was_added_beside_the_layers_keeps_its_edges(schedule):
     net.graph.add_edge(extra, net.outputs[0], 50.0)
     net.fit(X, Y, sparsify=schedule(0.7, updates=8), **OPTIONS)
     assert len(extra.sources) == 20 and extra.alive
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_who_reads_a_probability_reads_its_logit(kind, activation):
+    """Which gets a source, then: else the probability would be a constant that computes and is not counted."""
+    x = np.random.default_rng(0).normal(size=(500, 20)).astype(np.float32)
+    y, options = x[:, :4].argmax(axis=1), {"loss": "binary_cross_entropy"} if activation == "sigmoid" else {}
+    for seed in range(5):
+        net = mlgraph.Network(20, seed=seed)
+        net.add_layer(16, activation, **options)
+        net.add_layer(12, "relu")
+        net.add_layer(4, "softmax")
+        net.fit(x, y, epochs=5, batch_size=25, sparsify=kind(0.92), seed=seed)
+        assert net.n_edges == sum(int(layer.mask.sum()) for layer in net.layers)
+        assert net.graph.alive()[[*{source for source, _ in pairs(net)}]].all()
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+def test_a_neuron_that_dies_and_comes_back_at_once_begins_anew(kind):
+    """Its bias as its weights; but as it was, if an edge of it that was cut is found steep."""
+    seen = []
+
+    class Spied(kind):
+        def act(self, model, *arguments):
+            before = [(dict(zip(n.sources, n.weights.tolist(), strict=True)), n.bias) for n in model.layers[0]]
+            super().act(model, *arguments)
+            for neuron, (weights, bias) in zip(model.layers[0], before, strict=True):
+                kept = [weights.get(source) == weight for source, weight in zip(neuron.sources, neuron.weights, strict=True)]
+                if neuron.alive and weights:
+                    seen.append((any(kept), neuron.bias == bias))
+                    assert neuron.bias == (bias if any(kept) else 0)
+
+    for seed in range(5):
+        net = mlgraph.Network(6, seed=seed)
+        net.add_layer(4, "relu")
+        net.add_layer(2)
+        net.layers[0].biases = [1.0, 2.0, 3.0, 4.0]
+        x = np.random.default_rng(seed).normal(size=(40, 6)).astype(np.float32)
+        schedule = Spied(0.6, updates=6, fraction=0.6)
+        net.fit(x, x[:, :2], learning_rate=0.0, epochs=4, batch_size=10, sparsify=schedule, seed=seed)
+    assert (True, True) in seen and ((False, False) in seen or kind is RigL)
