@@ -255,7 +255,7 @@ class Plan:
         self, low: Lowered, i: int, members: Ids, shared: bool, alike: Ids, place: tuple[int, int], wants: Flags,
         dropout: Dropout,
     ) -> Instruction:
-        first, n = members[0], len(members)
+        first, n = int(members[0]), len(members)
         arity, n_inputs = int(low.count[first]), len(self.input_column)
         if shared:
             sources = low.pool[low.start[first] : low.start[first] + arity]
