@@ -162,7 +162,7 @@ class Drawing:
         box = np.argsort(np.argsort(first))[number.reshape(-1)]
         self._box_of = np.full(len(self._code), -1)
         self._box_of[order] = box
-        members = [order[box == i] for i in range(len(first))]
+        members = np.split(order[np.argsort(box, kind="stable")], np.cumsum(np.bincount(box)))[: len(first)]
         columns = np.unique(np.array([place[m].min() for m in members], int), return_inverse=True)[1].reshape(-1).tolist()
         return [
             self._box(m, column, bool(outputs.intersection(m.tolist())), level)

@@ -40,8 +40,12 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
         found = [place.where(weights, bias) for place in places]
         # What no output needs must not stand in the padding of a block either: updates take whole panels.
         others = np.concatenate([weights[~seen], bias[~seen]])
-        ranges = [(at, at + n) for place, (w, b) in zip(places, found, strict=True) for at, n in place.extent(w, b)]
-        if not len(others) or not any(((others >= a) & (others < z)).any() for a, z in ranges):
+        taken = np.zeros(graph.storage.used, bool)
+        for place, where in zip(places, found, strict=True):
+            for at, n in place.extent(*where):
+                taken[at : at + n] = True
+        # Without a bias that is at -1; the weights of a neuron without sources are none, and may be said to be at the end.
+        if not taken[others[(others >= 0) & (others < len(taken))]].any():
             # Nor may that of the last block lie past the end of the vector. (Of rows no more moves than there is.)
             blocks = [extent for place, where in zip(places, found, strict=True) if place.step == PANEL
                       for extent in place.extent(*where)]  # fmt: skip

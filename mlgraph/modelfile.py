@@ -108,8 +108,9 @@ def header_of(model: Model) -> dict[str, Any]:
 def arrays_of(g: Graph) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a graph, as its model's file has them."""
     frozen = np.zeros(0) if g.storage.frozen is None else g.storage.frozen
-    columns = {name: np.array(_column(g, name)) for name in COLUMNS}
-    return columns | squeeze(g) | {"parameters": g.parameters, "frozen": frozen.astype(np.uint8)}
+    lists = squeeze(g)
+    columns = {name: np.array(_column(g, name)) for name in COLUMNS if name not in lists}
+    return columns | lists | {"parameters": g.parameters, "frozen": frozen.astype(np.uint8)}
 
 
 def _column(graph: Graph, name: str) -> array[Any]:
@@ -326,7 +327,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
 
     graph = Graph()
     for name in COLUMNS:
-        _column(graph, name).frombytes(arrays[name].tobytes())
+        extend(_column(graph, name), arrays[name])
     extend(graph._born, np.full(n, -1))
     graph._has_bare = bool((count[neuron] == 0).any())
     topological(graph, start, count.astype(np.int32), pool)

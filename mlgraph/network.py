@@ -182,8 +182,9 @@ class Layer(Freezable):
         """Of each edge from the layer before, its place among the parameters, its neuron and its source."""
         edges, column = wiring(self.graph, np.array(self._ids, np.int32)), np.full(len(self.graph), -1)
         column[self._reads] = np.arange(len(self._reads))
-        inside = column[edges.source] >= 0
-        return edges.place[inside], edges.target[inside] - self._ids.start, column[edges.source[inside]]
+        column = column[edges.source]
+        inside = column >= 0
+        return edges.place[inside], edges.target[inside] - self._ids.start, column[inside]
 
     def _bias_places(self) -> Ints:
         return bias_places(self.graph, slice(self._ids.start, self._ids.stop))

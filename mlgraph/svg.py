@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
@@ -211,9 +212,11 @@ class _Layout:
         place = {item: k for column in self._columns for k, item in enumerate(column)}
         total = 0
         for links in self._links_from:
-            ends = np.array([(place[a], place[b]) for a, b in links]).reshape(-1, 2)
-            before = ends[:, None] < ends[None]
-            total += int(np.sum(before[..., 0] & before.transpose(1, 0, 2)[..., 1]))
+            above: list[int] = []  # right ends of the links that begin above this one, or with it and end no lower
+            for _, end in sorted((place[a], place[b]) for a, b in links):
+                at = bisect_right(above, end)
+                total += len(above) - at
+                above.insert(at, end)
         return total
 
     def _align(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -100,9 +101,7 @@ class History:
 
     def to_dict(self) -> dict[str, list[float | None]]:
         """Lists by name, fit for JSON: what is not finite becomes None."""
-        return {
-            name: [None if v != v or abs(v) == np.inf else v for v in values.tolist()] for name, values in vars(self).items()
-        }
+        return {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in vars(self).items()}
 
 
 _rooms: WeakKeyDictionary[History, dict[str, tuple[npt.NDArray[Any], int]]] = WeakKeyDictionary()

@@ -75,8 +75,7 @@ class Node(Freezable):
     @property
     def _number(self) -> int:
         """The number, or a ValueError if that is another node's by now, or nobody's."""
-        born = self.graph._born
-        if 0 <= self.id < len(born) and born[self.id] == self._born:
+        if self.graph._has(self):
             return self.id
         from mlgraph.ids import ids_of  # which is made of nodes
 
