@@ -167,7 +167,7 @@ class Engine:
         adjoints: Nodes = (),
         highest: Ints | None = None,
         n_threads: int | None = None,
-    ) -> tuple[int, Float32 | None, Float32 | None]:
+    ) -> tuple[int, Float32, Float32]:
         """Run steps of the plan.
 
         Parameters
@@ -203,7 +203,8 @@ class Engine:
         bad : int
             -1, or the step that was not taken, because something is not finite or not certain to stay below the limit; or
             the first example without a highest value.
-        values, adjoints : float32, shape (examples, nodes), or None
+        values, adjoints : float32, shape (examples, nodes)
+            Of the nodes that are wanted, which may be none.
 
         Raises
         ------
@@ -248,8 +249,8 @@ class Engine:
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
         prepared = self._prepare(how, hyper, backward, first_zeroed, (parameters, first_moment, second_moment, frozen))
         n = n if order is None else len(order)
-        value_out = np.empty((n, len(value_slot)), np.float32) if len(value_slot) and highest is None else None
-        adjoint_out = np.empty((n, len(adjoint_slot)), np.float32) if len(adjoint_slot) else None
+        value_out = np.empty((n, len(value_slot) if highest is None else 0), np.float32)
+        adjoint_out = np.empty((n, len(adjoint_slot)), np.float32)
         # What the kernels have copies of goes back whole, or training would go on from other moments than parameters.
         copies = self._filling if optimizer else None
         with uninterrupted() if copies else _ANY_TIME:
@@ -257,7 +258,8 @@ class Engine:
                 prepared, examples.bytes, examples.floats, first, size, rate, decay, order, number,
                 (seed or 0) & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
                 LOSSES[objective.loss], loss_slot if len(loss_slot) else _NO_LOSS, objective.label, objective.target, losses,
-                correct, value_slot, value_out, highest, adjoint_slot, adjoint_out,
+                correct, value_slot, value_out if value_out.size else None, highest, adjoint_slot,
+                adjoint_out if adjoint_out.size else None,
             )  # fmt: skip
             if copies:
                 for vector, copy in zip(vectors, own, strict=True):

@@ -279,7 +279,6 @@ class Search:
             self._examples, steps=self._step, values=nodes, adjoints=nodes, losses=self._losses,
             **{**self._learning._asdict(), "optimizer": None},
         )  # fmt: skip
-        assert values is not None and adjoints is not None
         return values, adjoints
 
 

@@ -212,7 +212,6 @@ class Function:
         examples = Examples(x, self.graph.n_inputs)
         with self.graph.lock:
             _, values, _ = self._engine(False).run(examples, values=self._outputs, n_threads=n_threads)
-        assert values is not None
         return values
 
     def vjp(self, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None, *, n_threads: int | None = None) -> Gradients:
@@ -256,9 +255,7 @@ class Function:
             )  # fmt: skip
             gradient = self.graph.storage.state["gradient"]
         inputs = np.zeros((len(examples), self.graph.n_inputs), np.float32)
-        if adjoints is not None:
-            inputs[:, plan.input_column] = adjoints
-        assert values is not None
+        inputs[:, plan.input_column] = adjoints
         return Gradients(values, inputs, gradient, self._places_for(engine))
 
     def jvp(self, x: npt.ArrayLike, tangent: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:

@@ -42,8 +42,8 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
         others = np.concatenate([weights[~seen], bias[~seen]])
         taken = np.zeros(graph.storage.used, bool)
         for place, where in zip(places, found, strict=True):
-            for at, n in place.extent(*where):
-                taken[at : at + n] = True
+            for first, size in place.extent(*where):
+                taken[first : first + size] = True
         # Without a bias that is at -1; the weights of a neuron without sources are none, and may be said to be at the end.
         if not taken[others[(others >= 0) & (others < len(taken))]].any():
             # Nor may that of the last block lie past the end of the vector. (Of rows no more moves than there is.)

@@ -600,7 +600,7 @@ class Model(Part):
                 engine = self._engines[frozenset(nodes)] = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
         return engine
 
-    def _run(self, what: str, examples: Examples, **options: Any) -> tuple[int, Float32 | None, Float32 | None]:
+    def _run(self, what: str, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
         """Run an engine of the graph as it is now, when no other thread does."""
         with self.graph.lock:
             engine = self._engine(what)
@@ -617,9 +617,7 @@ class Model(Part):
 
     def _values(self, x: npt.ArrayLike, what: str, nodes: list[int], n_threads: int | None) -> Float32:
         examples = self._examples(x, what)
-        _, values, _ = self._run(what, examples, values=nodes, n_threads=n_threads)
-        assert values is not None
-        return values
+        return self._run(what, examples, values=nodes, n_threads=n_threads)[1]
 
     def _evaluate(
         self, examples: Examples, objective: Objective, n_threads: int | None, engine: Engine | None = None

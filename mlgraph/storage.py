@@ -241,4 +241,4 @@ def write(column: array[Any], places: Any, values: npt.NDArray[Any]) -> None:
 
 def extend(column: array[Any], values: npt.NDArray[Any]) -> None:
     """Append numbers to a column of records or of nodes."""
-    column.frombytes(np.ascontiguousarray(values, column.typecode).view(np.uint8))
+    column.frombytes(np.ascontiguousarray(values, column.typecode).view(np.uint8).data)

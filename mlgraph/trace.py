@@ -153,8 +153,6 @@ def trace(
         examples, objective=objective or NOTHING, values=kept, adjoints=kept if backward else (),
         n_threads=n_threads,
     )
-    if values is None:  # nothing was asked for
-        values = adjoints = np.empty((len(examples), 0), np.float32)
-    if adjoints is not None and objective and objective.loss != "cotangent":
+    if objective and objective.loss != "cotangent":
         adjoints *= np.float32(len(examples))  # the sweep's are of the mean over the batch
     return Trace(graph, kept, values, adjoints if backward else None, graph.codes[kept], graph.edits)
