@@ -151,7 +151,7 @@ def bench_written_network(benchmark, note, mnist, how):
     model = net if how == "layers" else mlgraph.Model(g, outputs, "softmax_cross_entropy")
     options = {"epochs": 1, "batch_size": 128}
     history = benchmark.pedantic(model.fit, (mnist.train_x, mnist.train_y), options, rounds=9, warmup_rounds=1)
-    kinds = [ins.kind for ins in model._engine("loss").plan.instructions]
+    kinds = [ins.kind for ins in model._engine().plan.instructions]
     assert kinds.count(KINDS["dense"]) == 2 and history.epoch_loss[-1] < 0.5
 
 

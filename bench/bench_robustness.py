@@ -47,7 +47,7 @@ def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
     x, y = (mnist.train_x, mnist.train_y) if kind == "bytes" else (mnist.train_x / np.float32(255), mnist.train_y)
     net, given = network(*hidden), {"epochs": 1, "batch_size": BATCH, "n_threads": 1}
     net.fit(x, y, **given)
-    n = floats_looked_at(net._engine("loss").plan, len(x)) + len(x)
+    n = floats_looked_at(net._engine().plan, len(x)) + len(x)
     looked_at = np.ones(2**17, np.float32)  # fits into a second-level cache
     guard = Guard(net, "raise", Examples(x[:1], 784), "momentum", {"hyper": (0.9, 0.0, 0.0)})
 

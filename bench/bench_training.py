@@ -233,9 +233,9 @@ def bench_edit(benchmark, note, hidden):
 
     def edit():
         next(neurons).prune()
-        return net._engine("loss").plan
+        return net._engine().plan
 
-    before = net._engine("loss").plan.n_edges
+    before = net._engine().plan.n_edges
     plan = benchmark.pedantic(edit, rounds=rounds, warmup_rounds=1)
     note(edges=plan.n_edges)
     assert before - plan.n_edges == (rounds + 1) * (784 + net.layers[1].size)
@@ -270,7 +270,7 @@ def bench_large_build(benchmark, note):
 
     def build():
         net = network(4096, 4096)
-        net._engine("loss")
+        net._engine()
         return net
 
     benchmark.pedantic(build, rounds=3, warmup_rounds=1)

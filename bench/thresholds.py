@@ -47,7 +47,7 @@ def fitted(net: mlgraph.Model, x: Any, y: Any, batch: int = 128, epochs: int = 1
 
     def run() -> float:
         net._engines.clear()
-        assert net._engine("loss").filled
+        assert net._engine().filled
         begin = time.perf_counter()
         net.fit(x, y, epochs=epochs, batch_size=batch, learning_rate=1e-4)
         return time.perf_counter() - begin
@@ -81,7 +81,7 @@ def threads(many: bool) -> Iterator[tuple[float, list[float]]]:
             return time.perf_counter() - begin
 
         times = seconds(fitted(net, x, y, batch) if many else alone, ways)
-        yield net._engine("loss").plan.work * batch, [s / steps for s in times]
+        yield net._engine().plan.work * batch, [s / steps for s in times]
 
 
 def full(name: str) -> Iterator[tuple[float, list[float]]]:

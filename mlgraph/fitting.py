@@ -14,9 +14,8 @@ import numpy.typing as npt
 from mlgraph.checks import LARGEST, one_of, real, share, shown, truth, whole
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
-from mlgraph.losses import empty_answers
 from mlgraph.nonfinite import POLICIES, Guard
-from mlgraph.steps import Learning, epoch_steps
+from mlgraph.steps import Learning
 from mlgraph.threads import checked_threads
 from mlgraph.training import History, Progress, RunState, train
 
@@ -183,7 +182,7 @@ def fit(
 
         acting = Acting(sparsify, model, examples, objective, epochs, seed, n_threads)
     with model.graph.in_training():
-        model._engine("loss")
+        model._engine()
         state = RunState(History())
         keeper: Checkpoint | None = None
         if checkpoint is not None:
@@ -211,9 +210,8 @@ def fit(
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), seed, few, n_threads)
         with keeper or nullcontext():
             train(
-                partial(model._run, "loss"), examples, empty_answers(objective, len(examples)), epochs,
-                lambda epoch: epoch_steps(epoch, len(examples), epochs, sizes, rates), learning, weight_decay=weight_decay,
-                shuffle=shuffle, guard=Guard(model, on_nonfinite, examples, learning), validate=validate, callback=callback,
+                model._run, examples, epochs, sizes, rates, learning, weight_decay=weight_decay, shuffle=shuffle,
+                guard=Guard(model, on_nonfinite, examples, learning), validate=validate, callback=callback,
                 state=state, between=keeper.between_steps if keeper else lambda: None, n_edges=lambda: model.n_edges,
                 sparse=acting,
             )  # fmt: skip

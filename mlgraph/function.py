@@ -179,10 +179,8 @@ class Function:
 
     def __init__(self, graph: Graph, outputs: Sequence[Node]) -> None:
         self.graph = checked_graph(graph)
-        self._outputs = ids_of(graph, "outputs", outputs)
+        self._outputs = ids_of(graph, "outputs", outputs, 1)
         self._nodes = [graph[i] for i in self._outputs]
-        if not self._outputs:
-            raise ValueError("outputs: expected at least one node, got none")
         self._engines: dict[bool, Engine] = {}
         self._places: tuple[Engine, Places] | None = None
         self._engine(False)

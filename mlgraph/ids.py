@@ -31,8 +31,8 @@ def id_of(graph: Graph, node: Any, what: str = "node") -> int:
     return number
 
 
-def ids_of(graph: Graph, what: str, nodes: Any) -> list[int]:
-    """Those of nodes, which must be of the graph and still there; errors call them `what`."""
+def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
+    """Those of nodes, `least` 0 or 1 of them, which must be of the graph and still there; errors call them `what`."""
     if not isinstance(nodes, Iterable):
         raise TypeError(f"{what}: expected a sequence of nodes, got {type(nodes).__name__}")
     ids = []
@@ -45,6 +45,8 @@ def ids_of(graph: Graph, what: str, nodes: Any) -> list[int]:
         if not graph._has(node):
             raise ValueError(f"{what}: expected nodes of the graph, got n{node.id}, which it does not have, or no more")
         ids.append(node.id)
+    if len(ids) < least:
+        raise ValueError(f"{what}: expected at least one node, got none")
     return ids
 
 

@@ -23,7 +23,6 @@ from mlgraph.network import Layer, Network
 from mlgraph.plan import Plan
 from mlgraph.scores import layers_of, levels_of
 from mlgraph.topology import gather, is_live, topological
-from mlgraph.trace import trace
 from mlgraph.views import Neuron
 from mlgraph_ext import _topology
 
@@ -65,9 +64,10 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     shown = ids[alive]
     base = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])[code[shown] - NEURON]
     sums, size = np.zeros((4, len(shown))), max(1, BLOCK // max(1, len(graph)))
+    engine = Engine(graph, Plan(graph, [*model._sinks, *shown.tolist()], split=True))
     for at in range(0, len(examples), size):
         part = Examples(examples.array[at : at + size], graph.n_inputs)
-        values = trace(graph, part, model._sinks, shown, n_threads=n_threads).values
+        _, values, _ = engine.run(part, values=shown, n_threads=n_threads)
         sums += [values.sum(axis=0, dtype=np.float64), np.einsum("ij,ij->j", values, values, dtype=np.float64),
                  (values > base).sum(axis=0), np.abs(values).sum(axis=0, dtype=np.float64)]  # fmt: skip
     mean, square, active, size_of = sums / len(examples)
@@ -144,12 +144,13 @@ def _ablated(
     place = np.full(len(graph), -1)
     place[given] = np.arange(len(given))
     sums, size = np.zeros((len(ids), 2)), max(1, BLOCK // max(1, len(given)))
+    lower = graph.copy()  # each plan lays out the parameters for itself
+    engine = Engine(lower, Plan(lower, outputs, given=given))
+    upper = Engine(graph, Plan(graph, [*outputs, *given.tolist()], split=True))
     for at in range(0, len(examples), size):
         here = slice(at, at + size)
         part = Examples(examples.array[here], graph.n_inputs)
-        rest = Examples(trace(graph, part, outputs, given, n_threads=n_threads).values, len(given))
-        engine = Engine(graph, Plan(graph, outputs, given=given))  # after the trace, which lays out the parameters for itself
-        answers = objective.of(here)
+        rest, answers = Examples(upper.run(part, values=given, n_threads=n_threads)[1], len(given)), objective.of(here)
         for i in rows[~lone[ids[rows]]].tolist():
             column = rest.array[:, place[ids[i]]]
             kept = column.copy()

@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -80,9 +79,7 @@ class Model(Part):
         self._engines: dict[frozenset[int], Engine] = {}
 
     def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
-        ids = ids_of(self.graph, "outputs", outputs)
-        if not ids:
-            raise ValueError("outputs: expected at least one node, got none")
+        ids = ids_of(self.graph, "outputs", outputs, 1)
         ends = [("outputs", i) for i in ids]
         ends += [("loss", i) for i in ids_of(self.graph, "loss", [loss])] if isinstance(loss, Node) else []
         alive = self.graph._needed_for(frozenset(i for _, i in ends))
@@ -232,7 +229,7 @@ class Model(Part):
         TypeError, ValueError
             If the data are no real numbers, or not of this shape.
         """
-        return self._values(x, "outputs", self._outputs, n_threads)
+        return self._values(x, self._outputs, n_threads)
 
     def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
         """Probabilities of the classes, or of yes for each output, float32 of shape (examples, outputs).
@@ -246,7 +243,7 @@ class Model(Part):
         """
         if not self._probabilities:
             raise ValueError(f"predict_proba: expected a model with loss {' or '.join(CROSS_ENTROPIES)}, got {self.loss}")
-        return self._values(x, "probabilities", self._probabilities, n_threads)
+        return self._values(x, self._probabilities, n_threads)
 
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """The likeliest class of each example, int64 of shape (examples,); parameters as for `forward`.
@@ -262,9 +259,9 @@ class Model(Part):
         predicted: npt.NDArray[Any]
         unclear = -1
         if self.loss == "softmax_cross_entropy":
-            examples = self._examples(x, "outputs")
+            examples = self._examples(x, self._outputs)
             predicted = np.empty(len(examples), np.int64)
-            unclear = self._run("outputs", examples, values=self._outputs, highest=predicted, n_threads=n_threads)[0]
+            unclear = self._run(examples, self._outputs, values=self._outputs, highest=predicted, n_threads=n_threads)[0]
         else:
             values = self.forward(x, n_threads=n_threads)
             predicted = values[:, 0] if len(self._outputs) == 1 else values
@@ -333,7 +330,7 @@ class Model(Part):
         graph, nodes = self.graph, np.array([*self.graph._inputs, *self._outputs], np.int32)
         with graph.lock:
             found = trace(graph, examples, self._sinks, nodes, objective, n_threads=n_threads)
-            engine = self._engine("loss")
+            engine = self._engine()
             parameters, places = accumulated(engine, examples, objective, n_threads), places_in(graph)
         n_inputs, adjoints = graph.n_inputs, found.adjoints
         assert adjoints is not None
@@ -383,9 +380,7 @@ class Model(Part):
         array([ 0., -6.], dtype=float32)
         """
         self._require_outputs()
-        wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes)
-        if wanted is not None and not wanted:
-            raise ValueError("nodes: expected at least one node, got none")
+        wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
         examples, objective = (Examples(x, self.graph.n_inputs), None) if y is None else self._examples_and_objective(x, y)
         with self.graph.lock:
             return trace(self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads)
@@ -561,7 +556,7 @@ class Model(Part):
         from mlgraph.packing import pack
 
         with self.graph.lock:
-            self._engine("loss")  # lays out the parameters, if edits have left any behind
+            self._engine()  # lays out the parameters, if edits have left any behind
             pack(self.graph, most=0.25)
             save(self, path)
 
@@ -590,34 +585,33 @@ class Model(Part):
     def _renumber(self: Self, other: Self, number: Ints) -> None:
         """Take over what another model says of its nodes, which have these numbers here, or -1."""
 
-    def _engine(self, what: str) -> Engine:
-        """An engine whose plan is of the graph as it is now."""
+    def _engine(self, nodes: list[int] | None = None) -> Engine:
+        """An engine for these nodes, by default for all that training needs; its plan is of the graph as it is now."""
         self._require_outputs()
         with self.graph.lock:
-            nodes = self._outputs if what == "outputs" else self._probabilities if what == "probabilities" else self._sinks
+            nodes = self._sinks if nodes is None else nodes
             engine = self._engines.get(frozenset(nodes))  # of the squared error the loss is that of the outputs
             if engine is None or engine.plan.is_stale(self.graph):
                 engine = self._engines[frozenset(nodes)] = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
         return engine
 
-    def _run(self, what: str, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
-        """Run an engine of the graph as it is now, when no other thread does."""
+    def _run(self, examples: Examples, nodes: list[int] | None = None, **options: Any) -> tuple[int, Float32, Float32]:
+        """Run the engine for these nodes, by default for all that training needs, when no other thread does."""
         with self.graph.lock:
-            engine = self._engine(what)
+            engine = self._engine(nodes)
             return (engine.filled if options.get("limit") else engine).run(examples, **options)
 
-    def _examples(self, x: npt.ArrayLike, what: str) -> Examples:
-        """Data for what an engine is called by; columns past the last that it reads may be missing."""
+    def _examples(self, x: npt.ArrayLike, nodes: list[int]) -> Examples:
+        """Data for these nodes; columns past the last that they read may be missing."""
         try:
             return Examples(x, self.graph.n_inputs)
         except ValueError:
-            if np.ndim(x) != 2 or np.shape(x)[1] != (width := self._engine(what).width):
+            if np.ndim(x) != 2 or np.shape(x)[1] != (width := self._engine(nodes).width):
                 raise
             return Examples(x, width)
 
-    def _values(self, x: npt.ArrayLike, what: str, nodes: list[int], n_threads: int | None) -> Float32:
-        examples = self._examples(x, what)
-        return self._run(what, examples, values=nodes, n_threads=n_threads)[1]
+    def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:
+        return self._run(self._examples(x, nodes), nodes, values=nodes, n_threads=n_threads)[1]
 
     def _evaluate(
         self, examples: Examples, objective: Objective, n_threads: int | None, engine: Engine | None = None
@@ -625,7 +619,7 @@ class Model(Part):
         examples.check_any()
         losses = np.zeros(len(examples), np.float32)
         correct = empty_answers(objective, len(examples))
-        run = engine.run if engine else partial(self._run, "loss")
+        run = engine.run if engine else self._run
         run(examples, objective=objective, losses=losses, correct=correct, n_threads=n_threads)
         with np.errstate(invalid="ignore"):  # infinities of both signs
             scores = {"loss": float(losses.mean(dtype=np.float64))}

@@ -140,7 +140,7 @@ class Guard:
         correct = empty_answers(self._learning.objective, len(rows))
         told: list[dict[str, Ints]] = []
         while kept.any():
-            engine, n = self._model._engine("loss"), int(kept.sum())
+            engine, n = self._model._engine(), int(kept.sum())
             scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)
             taken = step._replace(first=np.zeros(1, np.int64), size=np.array([n]), order=rows[kept])
             vectors = [engine.graph.parameters]

@@ -37,7 +37,8 @@ class Present(NamedTuple):
 def present(model: Model) -> Present:
     """The edges of a model's graph, as they are now."""
     edges, alive = wiring(model.graph), model.graph.alive()
-    there, own = alive[edges.source] & alive[edges.target], model._needed()[edges.target]
+    target = edges.target  # which is made anew each time
+    there, own = alive[edges.source] & alive[target], model._needed()[target]
     return Present(edges, np.flatnonzero(there & ~own), np.flatnonzero(there & own))
 
 

@@ -13,6 +13,7 @@ from mlgraph.examples import Examples
 from mlgraph.losses import Objective
 from mlgraph.network import Network
 from mlgraph.plotting import new_figure, save_figure
+from mlgraph.topology import gather
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
@@ -84,16 +85,20 @@ def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: n
 
     logit_weights = np.stack([_derivative(net, few, output, ids) for output in outputs])
     top = np.argsort(-values, axis=0, kind="stable")[:SHOWN]
+    start, count, pool = graph.topology()
+    others = np.setdiff1d(np.arange(len(graph)), outputs)
+    read_inside = np.zeros(len(graph), bool)
+    read_inside[gather(pool, start[others], count[others])] = True
     found = []
     for j, neuron in enumerate(neurons):
-        sources, targets = graph.sources_of(neuron.id), graph.targets_of(neuron.id)
+        sources = graph.sources_of(neuron.id)
         direct = bool(np.isin(sources, graph._inputs).all())
         input_weights: Floats = np.zeros(graph.n_inputs)
         if direct:
             input_weights[graph.records[sources]] = neuron.weights
         else:
             input_weights = _derivative(net, few, neuron.id, graph._inputs)
-        to_outputs = bool(np.isin(targets, outputs).all())
+        to_outputs = not read_inside[neuron.id]
         excited = top[:, j]
         if neuron.activation in ("relu", "leaky_relu"):
             excited = excited[values[excited, j] > 0]

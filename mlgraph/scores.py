@@ -36,7 +36,7 @@ def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Floa
     """Gradient of the mean loss over data for training, in the places of the parameter vector; zero for padding."""
     examples, objective = model._examples_and_objective(x, y, "data ")
     examples.check_trainable()
-    return accumulated(model._engine("loss"), examples, objective, n_threads)
+    return accumulated(model._engine(), examples, objective, n_threads)
 
 
 def accumulated(engine: Engine, examples: Examples, objective: Objective, n_threads: int | None) -> Float32:

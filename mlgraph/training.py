@@ -12,10 +12,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Doubles, Flags, Ints
+from mlgraph.array_types import Doubles, Ints
 from mlgraph.checks import LARGEST
 from mlgraph.examples import Examples
-from mlgraph.steps import Learning, Steps, epoch_order
+from mlgraph.losses import empty_answers
+from mlgraph.steps import Learning, Steps, epoch_order, epoch_steps
 
 if TYPE_CHECKING:
     from mlgraph.nonfinite import Guard
@@ -161,9 +162,9 @@ class RunState:
 def train(
     run: Callable[..., tuple[int, Any, Any]],
     examples: Examples,
-    correct: Flags | None,
     epochs: int,
-    steps_of: Callable[[int], Steps],
+    batch_size: tuple[int, int],
+    learning_rate: tuple[float, float],
     learning: Learning,
     *,
     weight_decay: float,
@@ -179,7 +180,7 @@ def train(
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 
     `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
-    graph, or compiled another part of it and so moved the parameters. It fills `correct`, if the loss knows right from wrong.
+    graph, or compiled another part of it and so moved the parameters. `batch_size` and `learning_rate` are as for `epoch_steps`.
     What is not certain to be finite is left to `guard`.
     `between` is called between pieces, when all that a step leads to is done: there a run can be left, and go on later.
     `n_edges` says how many are alive. `sparse` cuts and grows edges before the steps that it chooses. It and a callback end the
@@ -194,12 +195,13 @@ def train(
             return False
         return True
 
-    n, history, losses = len(examples), state.history, np.zeros(len(examples), np.float32)
+    n, history = len(examples), state.history
+    losses, correct = np.zeros(n, np.float32), empty_answers(learning.objective, n)
     per_step = 0.0
     while state.epoch < epochs:
         epoch, taken = state.epoch, state.taken
         order = epoch_order(epoch, n, learning.seed) if shuffle else np.arange(n)
-        schedule = steps_of(epoch)
+        schedule = epoch_steps(epoch, n, epochs, batch_size, learning_rate)
         rate = schedule.rate
         decay = rate * np.float32(weight_decay) if weight_decay else None
         if learning.optimizer == "adam":

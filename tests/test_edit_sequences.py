@@ -181,7 +181,7 @@ class Mirror:
         assert all(sorted(n.id for n in g[i].targets) == sorted(t for s, t in self.edges if s == i) for i in range(len(g)))
         want = np.array([self.forward()[node] for node in self.outputs]).T
         np.testing.assert_allclose(net.forward(X), want, rtol=1e-4, atol=1e-5)
-        plan = net._engine("outputs").plan
+        plan = net._engine(net._outputs).plan
         values = reference.forward(plan, g.parameters, X)
         np.testing.assert_allclose(values[plan.slot[self.outputs]].T, want, rtol=1e-9, atol=1e-12)
 

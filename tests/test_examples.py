@@ -321,7 +321,7 @@ def test_long_lists_of_what_is_not_zero_are_not_made(monkeypatch):
     """Where data have many columns; the values are the same."""
     net, x = network(), X * (X > 180)
     expected = net.forward(x)
-    engine = net._engine("outputs")
+    engine = net._engine(net._outputs)
     how = [engine._choose(Examples(x, INPUTS), np.array([len(x)]), len(x), True, True, None, False, 1)]
     monkeypatch.setattr("mlgraph.engine.MOST_LISTED", 10)
     how.append(engine._choose(Examples(x, INPUTS), np.array([len(x)]), len(x), True, True, None, False, 1))

@@ -48,13 +48,13 @@ def kinds(plan):
 
 def test_what_is_filled():
     net = lightly_pruned()
-    engine = net._engine("loss")
+    engine = net._engine()
     assert kinds(engine.plan) == [KINDS["rows"]] * 3
     assert kinds(engine.filled.plan) == [KINDS["dense"]] * 2 + [KINDS["rows"]]  # six outputs are no block
     assert engine.filled.filled is engine.filled
-    hard = lightly_pruned(share=0.9)._engine("loss")
+    hard = lightly_pruned(share=0.9)._engine()
     assert hard.filled is hard
-    assert fill(lightly_pruned(weight_dropout=0.5)._engine("loss").plan)[1] is None
+    assert fill(lightly_pruned(weight_dropout=0.5)._engine().plan)[1] is None
 
 
 @pytest.mark.parametrize(("together", "share", "filled"), [(1, 0.6, True), (4, 0.6, False), (4, 0.85, True), (1, 0.45, False)])
@@ -65,7 +65,7 @@ def test_rows_in_quads_are_filled_later(sweep, together, share, filled):
     net.add_layer(10, activation="softmax")
     net.layers[1].mask = np.repeat(rng.random((48 // together, 20)) < share, together, axis=0)
     quads = together == 4 and not sweep.__name__.endswith(("v2", "baseline"))
-    assert (fill(net._engine("loss").plan)[1] is not None) == (filled or (share > 0.52 and not quads))
+    assert (fill(net._engine().plan)[1] is not None) == (filled or (share > 0.52 and not quads))
 
 
 @pytest.mark.parametrize(("columns", "filled"), [(100, True), (400, False)])
@@ -75,7 +75,7 @@ def test_columns_that_nobody_reads_count(columns, filled):
     net.add_layer(32, activation="tanh")
     net.add_layer(6, activation="softmax")
     net.layers[0].mask = (rng.random((32, columns)) < 0.5) & (np.arange(columns) < 60)
-    plan = net._engine("loss").plan
+    plan = net._engine().plan
     assert plan.n_columns == columns and len(plan.input_column) == 60 and (fill(plan)[1] is not None) == filled
 
 
@@ -100,7 +100,7 @@ def test_a_source_that_comes_twice_is_not_filled(monkeypatch, kind):
                 neurons.append(g.add_neuron(sources, "tanh", weights=rng.normal(size=len(sources)) / 4))
         outputs = [g.add_neuron(neurons, weights=rng.normal(size=16) / 4) for _ in range(3)]
         model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
-        assert kinds(model._engine("loss").plan) == [KINDS["rows"]] * 2
+        assert kinds(model._engine().plan) == [KINDS["rows"]] * 2
         if by_rows:
             monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
         model.fit(x, np.arange(100) % 3, epochs=3, batch_size=50, learning_rate=0.1)
@@ -136,7 +136,7 @@ def test_sources_that_are_far_apart_are_not_filled(places, filled):
     between = [g.add_neuron(x[: (1, 2, 4)[k % 3]], "tanh", weights=np.ones((1, 2, 4)[k % 3])) for k in range(2000)]
     some = [between[k] for k in places]
     last = [g.add_neuron([s for j, s in enumerate(some) if j != k % 5], weights=np.ones(4)) for k in range(16)]
-    engine = mlgraph.Model(g, [mlgraph.sum(*last, *between)])._engine("loss")
+    engine = mlgraph.Model(g, [mlgraph.sum(*last, *between)])._engine()
     assert kinds(engine.plan)[-1] == KINDS["rows"] and (fill(engine.plan)[1] is not None) == filled
 
 
@@ -164,7 +164,7 @@ def test_gradients_of_the_reference(sweep, kind, dropout, n):
     """Those of one step, in the places of the rows, and zero where there is no edge."""
     net = lightly_pruned((60, 70, 32, 6), dropout=dropout)
     x, y = data(n, 60, 6, kind)
-    engine = net._engine("loss")
+    engine = net._engine()
     losses = np.zeros(n, np.float32)
     engine.filled.run(
         Examples(x, 60), steps=Steps.at_rest(np.array([0]), np.array([n]))._replace(number=7), optimizer="accumulate", seed=3,
@@ -217,7 +217,7 @@ def test_dropout_drops_the_same_neurons(sweep, monkeypatch, dropout):
 def test_a_filled_plan_has_properties_of_its_own():
     """Whatever has been asked of the other before."""
     names = [name for name, value in vars(Plan).items() if isinstance(value, cached_property)]
-    plan = without_rows_when_filled()._engine("loss").plan
+    plan = without_rows_when_filled()._engine().plan
     fresh, _ = fill(plan)
     for name in names:
         getattr(plan, name)
@@ -236,7 +236,7 @@ def test_tiles_of_filled_blocks_go_side_by_side(sweep, monkeypatch, sizes):
         monkeypatch.setattr(engine, "WIDE", least)
         net = without_rows_when_filled(sizes)
         net.fit(x, y, epochs=2, batch_size=256, learning_rate=0.1, seed=5, n_threads=2)
-        assert net._engine("loss").filled.plan.largest_blocks[0] > 0
+        assert net._engine().filled.plan.largest_blocks[0] > 0
         results.add(net.graph.parameters.tobytes())
     assert len(results) == 1
 
@@ -273,7 +273,7 @@ def test_an_infinite_value_does_not_pass_through_a_hole():
         net.graph.prune([neuron.edges[0], neuron.edges[1 + i % 14]])
     first[0].weights[:], first[0].bias, second[0].weights[0] = 3e38, 0.0, 1.0
     x, y = np.ones((32, 4), np.float32), np.arange(32) % 3
-    engine = net._engine("loss")
+    engine = net._engine()
     assert kinds(engine.plan)[1] == KINDS["rows"] and kinds(engine.filled.plan)[1] == KINDS["dense"]
     with pytest.raises(mlgraph.NonFiniteError, match="layer 0 neuron 0"):
         net.fit(x, y, epochs=1, batch_size=32)

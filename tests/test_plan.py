@@ -103,7 +103,7 @@ def test_few_beside_others_are_rows():
     for size in (24, 48, 9):
         net.add_layer(size, activation="tanh")
     net.layers[1].mask = np.repeat(np.random.default_rng(0).random((6, 24)) < 0.9, 8, axis=0)
-    engine = net._engine("loss")
+    engine = net._engine()
     assert kinds(engine.plan) == [("dense", 24), ("rows", 48), ("dense", 9)]
     assert kinds(engine.filled.plan) == [("dense", 24), ("dense", 48), ("dense", 9)]
 
@@ -245,7 +245,7 @@ def test_two_models_of_one_graph_take_turns():
             changed = [k for k, (a, b) in enumerate(zip(before, parameters_of(hidden), strict=True)) if a != b]
             assert changed == ([*range(12)] if model is models[0] else [*range(6, 24)])
             for each in models:
-                plan = each._engine("outputs").plan
+                plan = each._engine(each._outputs).plan
                 want = reference.forward(plan, g.parameters, X)[plan.slot[each._outputs]].T
                 np.testing.assert_allclose(each.forward(X), want, rtol=1e-5, atol=1e-6)
 
@@ -405,7 +405,7 @@ def test_a_neuron_beside_a_layer_is_swept_with_it():
     net.add_layer(3, "softmax")
     extra = net.graph.add_neuron(net.layers[0].neurons, "tanh", weights=np.ones(16))
     net.graph.add_edge(extra, net.outputs[0], 1.0)
-    assert [ins.size for ins in net._engine("loss").plan.instructions if ins.kind == KINDS["dense"]][:2] == [16, 17]
+    assert [ins.size for ins in net._engine().plan.instructions if ins.kind == KINDS["dense"]][:2] == [16, 17]
 
 
 def test_a_plan_holds_its_index_once():
@@ -413,5 +413,5 @@ def test_a_plan_holds_its_index_once():
     net.add_layer(40)
     net.add_layer(9)
     net.prune(0.5)
-    plan = net._engine("loss").plan
+    plan = net._engine().plan
     assert plan.index.nbytes < len(pickle.dumps(plan)) < 1.5 * plan.index.nbytes

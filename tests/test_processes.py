@@ -270,7 +270,7 @@ def test_dense_data_are_not_copied_for_small_steps():
     objective = Objective("squared_error", net._loss_nodes, target=np.float32(y))
     for data, few, narrowed in ((x, False, False), (x, True, False), (x * [1, 1, 1, 1, 0, 0], True, True)):
         examples = Examples(data, 6)
-        net._run("loss", examples, few=few, objective=objective)
+        net._run(examples, few=few, objective=objective)
         assert (examples._narrowed is not None) == narrowed
 
 

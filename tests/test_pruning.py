@@ -149,9 +149,9 @@ def test_the_gradient_of_many_examples_is_taken_in_steps(monkeypatch):
         return run(self, *arguments, **options)
 
     monkeypatch.setattr(mlgraph.engine.Engine, "run", spy)
-    real = net._engine("loss").plan
+    real = net._engine().plan
     monkeypatch.setattr(type(real), "n_slots", property(lambda self: 2**16))
-    net._engine("loss")._memory = mlgraph.storage.aligned(0)
+    net._engine()._memory = mlgraph.storage.aligned(0)
     np.testing.assert_allclose(gradient_of(net, x, y), whole, rtol=1e-4, atol=1e-7)
     assert steps == [10, 1]
 

@@ -218,7 +218,7 @@ def test_parameters_that_are_nodes_are_for_all_threads_to_wait_for():
         last = g.add_neurons(hidden, "tanh", weights=rng.normal(size=(10, 20)) / 5)
         model = mlgraph.Model(g, [g[number] * scale for number in last])
         model.fit(x, y, epochs=2, batch_size=8, learning_rate=0.01, n_threads=n_threads)
-        plan = model._engine("loss").plan
+        plan = model._engine().plan
         assert plan.threads_ahead and not plan.sweeps_alone and scale.value != 0.5
         results.add(g.get_parameters().tobytes())
     assert len(results) == 1
@@ -400,7 +400,7 @@ def test_a_block_ends_before_the_vector_does(sweep, n, optimizer):
     model = mlgraph.Model(g, [g.operation("sum", w * x) for w in weights])
     data = np.random.default_rng(0).random((64, 1), np.float32)
     model.fit(data, np.tile(2 * data, (1, n)), epochs=20, optimizer=optimizer)
-    blocks = [ins for ins in model._engine("loss").plan.instructions if ins.kind == KINDS["dense"]]
+    blocks = [ins for ins in model._engine().plan.instructions if ins.kind == KINDS["dense"]]
     assert [ins.size for ins in blocks] == [n]
     assert all(ins.weights + ins.n_weights <= len(vector) for vector in g.storage.vectors().values() for ins in blocks)
     assert len({w.value for w in weights}) == 1 and weights[0].value > 1.1

@@ -41,7 +41,7 @@ def test_parameters_that_are_nodes_do_not_decay():
     model = mlgraph.Model(g, [out, beside, g.parameter(4.0) * x[0]])
     before = g.get_parameters()
     model.fit(np.zeros((8, 3)), np.zeros((8, 3)), epochs=1, batch_size=8, learning_rate=0.1, weight_decay=5, momentum=0)
-    assert {ins.decays for _, ins in model._engine("loss").plan.trained} == {0, 1}
+    assert {ins.decays for _, ins in model._engine().plan.trained} == {0, 1}
     moved = g.get_parameters() / np.where(before, before, 1)
     assert beside.weights.tolist() == [0.5, 1.0, 1.5] and [w.value for w in weights] == [1.0, 2.0, 3.0]
     assert sorted(moved[before != 0].tolist()) == [0.5] * 3 + [1.0] * 4
