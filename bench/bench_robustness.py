@@ -49,7 +49,7 @@ def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
     net.fit(x, y, **given)
     n = floats_looked_at(net._engine().plan, len(x)) + len(x)
     looked_at = np.ones(2**17, np.float32)  # fits into a second-level cache
-    guard = Guard(net, "raise", Examples(x[:1], 784), "momentum", {"hyper": (0.9, 0.0, 0.0)})
+    guard = Guard(net, "raise", Examples(x[:1], 784), Learning(NOTHING, "momentum", (0.9, 0.0, 0.0), 0, False, 1))
 
     def check():
         for first in range(0, n, len(looked_at)):

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids, Ints, Mask
-from mlgraph.graph import NEURON, PARAMETER, Graph
+from mlgraph.graph import Graph
+from mlgraph.ops import NEURON, PARAMETER
 from mlgraph.topology import gather, runs, topological
 
 

@@ -28,9 +28,10 @@ from mlgraph.arrays import bias_places, parameter_places
 from mlgraph.checks import shown
 from mlgraph.engine import STATE
 from mlgraph.files import TEMPORARY, followed
-from mlgraph.graph import PARAMETER, Graph
+from mlgraph.graph import Graph
 from mlgraph.model import Model
 from mlgraph.modelfile import ModelFileError, header_of, read, require, save
+from mlgraph.ops import PARAMETER
 from mlgraph.topology import gather
 from mlgraph.training import History, RunState
 

@@ -21,9 +21,10 @@ from mlgraph.checks import real_array, shown, whole
 from mlgraph.examples import Examples
 from mlgraph.files import write_atomically
 from mlgraph.formula import formula
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
+from mlgraph.graph import Graph
 from mlgraph.ids import id_of, ids_of
 from mlgraph.losses import Objective
+from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 from mlgraph.topology import gather, topological
 from mlgraph.trace import trace

@@ -17,9 +17,10 @@ import numpy as np
 from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, Wiring, edge_keys, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
-from mlgraph.graph import CONSTANT, NEURON, CycleError, Graph
+from mlgraph.graph import CycleError, Graph
 from mlgraph.ids import check_sources, ids_of
 from mlgraph.interrupts import uninterrupted
+from mlgraph.ops import CONSTANT, NEURON
 from mlgraph.packing import Lists, pack, shared_lists
 from mlgraph.storage import FROZEN, PANEL, extend, write
 from mlgraph.topology import is_live, topological

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mlgraph import ops
-from mlgraph.views import CONSTANT, NEURON, Neuron, Node
+from mlgraph.ops import CONSTANT, NEURON
+from mlgraph.views import Neuron, Node
 
 LONGEST = 400
 """Characters after which a formula is cut short: a reader has stopped by then."""
@@ -34,7 +35,7 @@ def formula(node: Node, longest: int = LONGEST) -> str:
         if isinstance(item, tuple):
             i, around = item
             code = graph._code[i]
-            if code < len(ops.BY_CODE):
+            if ops.is_operation(code):
                 todo.extend(reversed(_pieces(node, i, code, around)))
                 continue
             if code == CONSTANT:

@@ -14,9 +14,10 @@ from mlgraph.arrays import edges, parameter_places
 from mlgraph.checks import float_array, plain
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
-from mlgraph.graph import INPUT, NEURON, PARAMETER, Graph, checked_graph
+from mlgraph.graph import Graph, checked_graph
 from mlgraph.ids import id_of, ids_of
 from mlgraph.losses import Objective
+from mlgraph.ops import INPUT, NEURON, PARAMETER
 from mlgraph.plan import Plan
 from mlgraph.steps import Steps
 from mlgraph.views import Neuron, Node

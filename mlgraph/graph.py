@@ -23,9 +23,10 @@ from mlgraph.array_types import Float32, Mask
 from mlgraph.checks import MOST, float_array, number, one_of, optional_name, plain, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources
 from mlgraph.nodes import NodeTable
+from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.topology import CycleError, is_live, topological
 from mlgraph.turns import adds_nodes, graphs, locked
-from mlgraph.views import CONSTANT, INPUT, NEURON, PARAMETER, Edge, Neuron, Node
+from mlgraph.views import Edge, Neuron, Node
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from mlgraph.function import Function
     from mlgraph.model import Model
 
-__all__ = ["CONSTANT", "INPUT", "NEURON", "PARAMETER", "CycleError", "Graph"]
+__all__ = ["CycleError", "Graph"]
 
 
 class Graph(NodeTable):

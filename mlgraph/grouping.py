@@ -9,8 +9,9 @@ import numpy as np
 
 from mlgraph import ops
 from mlgraph.array_types import Ids, Ints, Mask
-from mlgraph.graph import INPUT, NEURON, Graph
+from mlgraph.graph import Graph
 from mlgraph.lowering import Lowered
+from mlgraph.ops import INPUT, NEURON
 from mlgraph.topology import gather
 from mlgraph_ext import _topology
 

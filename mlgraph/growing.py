@@ -13,9 +13,10 @@ from mlgraph.checks import one_of, share, whole
 from mlgraph.edits import grow
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
-from mlgraph.graph import INPUT, NEURON, Graph
+from mlgraph.graph import Graph
 from mlgraph.losses import Objective
 from mlgraph.network import Network
+from mlgraph.ops import INPUT, is_operation
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
 from mlgraph.scores import Criterion, Data, Scores, accumulated, asked, best_of, check_criterion, in_blocks, required_data
@@ -220,7 +221,7 @@ def _mark_read(read: Mask, nodes: Ids, codes: npt.NDArray[np.int16], topology: T
     """Mark nodes and what these read through operations: who reads a probability reads its logit."""
     while len(nodes):
         read[nodes] = True
-        operations = nodes[codes[nodes] < NEURON]
+        operations = nodes[is_operation(codes[nodes])]
         arguments = gather(topology.pool, topology.start[operations], topology.counts[operations])
         nodes = np.unique(arguments[~read[arguments]])
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import plain, shown
-from mlgraph.ops import BY_CODE
-from mlgraph.views import NEURON, Node
+from mlgraph.ops import BY_CODE, NEURON
+from mlgraph.views import Node
 
 if TYPE_CHECKING:
     from mlgraph.graph import Graph

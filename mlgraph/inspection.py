@@ -15,11 +15,12 @@ from mlgraph.checks import plain
 from mlgraph.edits import cut, named
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
-from mlgraph.graph import CONSTANT, NEURON, PARAMETER, Graph
+from mlgraph.graph import Graph
 from mlgraph.ids import ids_of
 from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
+from mlgraph.ops import CONSTANT, NEURON, PARAMETER
 from mlgraph.plan import Plan
 from mlgraph.scores import layers_of, levels_of
 from mlgraph.topology import gather, is_live, topological

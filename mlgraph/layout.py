@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from mlgraph.array_types import Ids, Ints
-from mlgraph.graph import NEURON, PARAMETER, Graph
+from mlgraph.graph import Graph
 from mlgraph.lowering import Lowered
+from mlgraph.ops import NEURON, PARAMETER
 from mlgraph.storage import PANEL, in_panels, padded
 from mlgraph.topology import gather, index_type, runs
 

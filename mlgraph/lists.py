@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Ids
-from mlgraph.graph import NEURON, Graph
+from mlgraph.graph import Graph
+from mlgraph.ops import NEURON
 from mlgraph.packing import once_each
 
 Arrays = dict[str, npt.NDArray[Any]]

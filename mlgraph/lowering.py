@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Ids, Ints
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
+from mlgraph.graph import Graph
+from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.topology import is_live, topological
 from mlgraph_ext import _topology
 
@@ -92,7 +93,7 @@ def lower(graph: Graph, outputs: Ids, given: Ids | None = None, *, split: bool =
 
     # An operation is what its arguments make it, a constant is its value; anything else is like nothing else.
     same = np.arange(n, dtype=np.int32)
-    identity = np.where(code < len(ops.BY_CODE), -1, np.arange(n))
+    identity = np.where(ops.is_operation(code), -1, np.arange(n))
     constants = np.flatnonzero(code == CONSTANT)
     bits = np.append(graph._constants, 0.0)[data[constants]].view(np.int64)
     identity[constants] = np.where(bits == -1, constants, bits)  # one of the many NaNs

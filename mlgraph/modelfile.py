@@ -21,10 +21,11 @@ import numpy.typing as npt
 
 from mlgraph import checks, losses, ops
 from mlgraph.files import write_atomically
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, CycleError, Graph
+from mlgraph.graph import CycleError, Graph
 from mlgraph.lists import expand, squeeze
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
+from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import FROZEN, PANEL, extend, padded
 from mlgraph.topology import topological
 
@@ -294,8 +295,8 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     pool = arrays["pool"] = expand(arrays)
     every((start >= 0) & (start <= len(pool) - count), "start", "a place in the pool that leaves room for the sources")
     every((pool >= 0) & (pool < n), "pool", f"0 to {n - 1}")
-    arity = np.array([op.arity for op in ops.BY_CODE])[np.where(code < len(ops.BY_CODE), code, 0)]
-    want = np.where(code < len(ops.BY_CODE), arity, np.where(neuron, -1, 0))
+    arity = np.array([op.arity for op in ops.BY_CODE])[np.where(ops.is_operation(code), code, 0)]
+    want = np.where(ops.is_operation(code), arity, np.where(neuron, -1, 0))
     every(np.where(want < 0, (count > 0) | neuron, count == want), "count", "the number of arguments of its operation")
     require(count[code < INPUT].sum() <= len(pool), "array pool: expected arguments for each operation")
     length = np.zeros(len(pool) + 1, np.int64)

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.ops import NEURON, PARAMETER
 from mlgraph.storage import Storage, extend
 from mlgraph.topology import Topology
 from mlgraph.turns import locked
-from mlgraph.views import NEURON, PARAMETER, Node
+from mlgraph.views import Node
 
 
 class NodeTable:

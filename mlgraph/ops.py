@@ -165,3 +165,16 @@ OPS: dict[str, Op] = {op.name: op for op in BY_CODE}
 
 ACTIVATIONS: tuple[str, ...] = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
 """Names of the ops, codes 0 to 4, that a neuron may apply to its weighted sum."""
+
+INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
+"""Codes of the nodes that are no operation; neurons add the code of their activation to the last."""
+
+
+def is_operation(code: Any) -> Any:
+    """Whether nodes of these codes are operations."""
+    return code < len(BY_CODE)
+
+
+def is_leaf(code: Any) -> Any:
+    """Whether nodes of these codes are inputs, constants or parameters, which read nothing."""
+    return (code >= INPUT) & (code < NEURON)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Ids, Ints, Mask
 from mlgraph.arrays import Wiring
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
+from mlgraph.graph import Graph
 from mlgraph.interrupts import uninterrupted
+from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import PANEL, extend
 from mlgraph.topology import gather, index_type, runs
 from mlgraph_ext import _topology

@@ -6,7 +6,8 @@ import numpy as np
 
 from mlgraph.array_types import Ids, Mask
 from mlgraph.arrays import bias_places
-from mlgraph.graph import NEURON, PARAMETER, Graph
+from mlgraph.graph import Graph
+from mlgraph.ops import NEURON, PARAMETER
 from mlgraph.topology import gather, topological
 from mlgraph.views import Node
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from mlgraph.array_types import Ints, Mask
 from mlgraph.arrays import Wiring, wiring
-from mlgraph.graph import NEURON, Graph
+from mlgraph.graph import Graph
 from mlgraph.model import Model
+from mlgraph.ops import NEURON, is_leaf
 from mlgraph.scores import Scores
-from mlgraph.topology import is_live, topological
+from mlgraph.topology import topological
 from mlgraph_ext import _topology
 
 FEW_EQUAL = 16
@@ -56,13 +57,13 @@ def strongest(
     start, count, pool = graph.topology()
     order, first = topological(graph, start, count, pool)[1], np.full(len(graph), -1)
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
-    live = is_live(graph.codes, start, count, pool, order[:0])
+    leaves = is_leaf(graph.codes)
 
     def through(ends: Collection[int]) -> tuple[Scores, Mask]:
         given, strength, chosen = np.full(len(held), -np.inf), np.empty(len(held)), held.copy()
         given[others], given[mine] = np.inf, score
         given[held] = np.inf
-        up, down = np.where(live, np.inf, -np.inf), np.full(len(graph), -np.inf)
+        up, down = np.where(leaves, np.inf, -np.inf), np.full(len(graph), -np.inf)
         down[sorted(ends)] = np.inf
         _topology.strongest(start, count, pool, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
         return strength, chosen

@@ -16,10 +16,11 @@ import numpy as np
 import mlgraph_ext
 from mlgraph import ops
 from mlgraph.array_types import Flags, Float32, Ids, Ints, Mask
-from mlgraph.graph import CONSTANT, INPUT, NEURON, PARAMETER, Graph
+from mlgraph.graph import Graph
 from mlgraph.grouping import Dropout, Groups, group
 from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, lower
+from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import PANEL, padded
 from mlgraph.topology import gather
 from mlgraph_ext import _topology
@@ -211,7 +212,7 @@ class Plan:
     def _add_operations(self, low: Lowered, groups: Groups, wants: Flags) -> Ids:
         """The instructions of operations; the slots of their arguments."""
         heads = groups.nodes[groups.first]
-        at = low.code[heads] < len(ops.BY_CODE)
+        at = ops.is_operation(low.code[heads])
         operations = groups.nodes[np.repeat(at, groups.size)]
         arguments: Ids = self.slot[gather(low.pool, low.start[operations], low.count[operations])]
         self._reader[arguments] = -2

@@ -11,9 +11,9 @@ from mlgraph.array_types import Doubles, Float32, Ints
 from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import one_of, plain, share, whole
 from mlgraph.edits import cut
-from mlgraph.graph import NEURON
 from mlgraph.model import Model
 from mlgraph.network import Network
+from mlgraph.ops import NEURON
 from mlgraph.paths import cuts_off, fewest, frozen_edges, present, refined, strongest
 from mlgraph.scores import Criterion, Data, asked, best_of, comparable, in_blocks, layers_of, neuron_scores, slope_for
 from mlgraph.threads import checked_threads

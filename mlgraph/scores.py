@@ -13,10 +13,11 @@ from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import real_array, shown
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
-from mlgraph.graph import NEURON, Graph
+from mlgraph.graph import Graph
 from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.network import Network
+from mlgraph.ops import NEURON
 from mlgraph.steps import Steps
 from mlgraph.topology import topological
 from mlgraph.views import Neuron

@@ -23,11 +23,11 @@ from mlgraph.array_types import Doubles, Ints
 from mlgraph.arrays import wiring
 from mlgraph.checks import one_of, share, whole
 from mlgraph.examples import Examples
-from mlgraph.graph import NEURON
 from mlgraph.growing import absent, absent_gradient, begin_anew, edge_values, fill_layers, give_back
 from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.network import Network
+from mlgraph.ops import NEURON
 from mlgraph.pruning import SCOPES, check_room, keep_best, prune, room
 from mlgraph.scores import check_criterion, gradient, layers_of
 

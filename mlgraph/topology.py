@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph import ops
-from mlgraph.array_types import Ids, Ints, Mask
+from mlgraph.array_types import Flags, Ids, Ints, Mask
 from mlgraph.checks import plain
-from mlgraph.views import NEURON
+from mlgraph.ops import is_leaf
 from mlgraph_ext import _topology
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids |
 
 def is_live(code: npt.NDArray[np.int16], start: Ints, count: Ids, pool: Ids, order: Ids) -> Mask:
     """Whether a path leads to a node from an input, a constant or a parameter, for those of `order`."""
-    live = ((code >= len(ops.BY_CODE)) & (code < NEURON)).astype(np.uint8)
+    live: Flags = is_leaf(code).astype(np.uint8)
     _topology.spread(start, count, pool, order, live)
     return live.view(np.bool_)
 

@@ -13,9 +13,10 @@ from mlgraph.array_types import Float32, Ids
 from mlgraph.checks import plain
 from mlgraph.engine import NOTHING, Engine, Nodes
 from mlgraph.examples import Examples
-from mlgraph.graph import INPUT, NEURON, Graph
+from mlgraph.graph import Graph
 from mlgraph.ids import id_of, ids_of
 from mlgraph.losses import Objective
+from mlgraph.ops import INPUT, NEURON
 from mlgraph.plan import Plan
 from mlgraph.views import Node
 

@@ -12,15 +12,13 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ints
 from mlgraph.checks import float_array, number, one_of, optional_name, plain, truth
+from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
 
     from mlgraph.drawing import Drawing, Options
     from mlgraph.graph import Graph
-
-INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
-"""Codes of the nodes that are no operation; neurons add the code of their activation to the last."""
 
 KIND_NAMES = {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter", NEURON: "neuron"}
 """What these nodes are called."""
