@@ -9,9 +9,11 @@ import pytest
 from rivals import network
 
 import mlgraph_ext
+from mlgraph.engine import NOTHING
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import Guard
 from mlgraph.plan import KINDS, LANES, OF_NEURONS
+from mlgraph.steps import Learning
 
 BATCH = 128
 

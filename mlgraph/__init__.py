@@ -28,7 +28,7 @@ from mlgraph.graph import CycleError, Graph
 from mlgraph.model import Model
 from mlgraph.network import Layer, Network
 from mlgraph.nonfinite import NonFiniteError
-from mlgraph.threads import available_threads as default_threads
+from mlgraph.threads import default_threads
 from mlgraph.training import History, Progress
 from mlgraph.views import Edge, Neuron, Node
 from mlgraph_ext import ISA

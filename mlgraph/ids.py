@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import plain, shown
-from mlgraph.ops import BY_CODE, NEURON
+from mlgraph.ops import NEURON, is_leaf, is_operation
 from mlgraph.views import Node
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ def check_sources(graph: Graph, what: str, ids: npt.NDArray[Any]) -> None:
     if not graph._has_bare:
         return
     live: set[int] = set()
-    for i in np.unique(ids[np.frombuffer(graph._code, np.int16)[ids] < len(BY_CODE)]).tolist():
+    for i in np.unique(ids[is_operation(np.frombuffer(graph._code, np.int16)[ids])]).tolist():
         above, seen = [i], {i}
         while above:
             node = above.pop()
-            n = graph._count[node]
-            if node in live or (graph._code[node] >= len(BY_CODE) and not (graph._code[node] >= NEURON and n == 0)):
+            code, n = graph._code[node], graph._count[node]
+            if node in live or is_leaf(code) or (code >= NEURON and n > 0):
                 live.add(i)
                 break
             new = set(graph._pool[graph._start[node] : graph._start[node] + n]) - seen

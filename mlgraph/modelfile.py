@@ -289,7 +289,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     of_records = {len(column) for column in (weights, stride, bias, arrays["made"])}
     require(len(of_records) == 1, "arrays weights, stride, bias, made: expected one length")
     neuron = code >= NEURON
-    known = (code >= 0) & (code < len(ops.BY_CODE)) | (code >= INPUT) & (code < NEURON + len(ops.ACTIVATIONS))
+    known = (code >= 0) & ops.is_operation(code) | (code >= INPUT) & (code < NEURON + len(ops.ACTIVATIONS))
     every(known, "code", "the code of an operation or node")
     every((count >= 0) & (count <= most), "count", f"0 to {most}")
     pool = arrays["pool"] = expand(arrays)
@@ -298,7 +298,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     arity = np.array([op.arity for op in ops.BY_CODE])[np.where(ops.is_operation(code), code, 0)]
     want = np.where(ops.is_operation(code), arity, np.where(neuron, -1, 0))
     every(np.where(want < 0, (count > 0) | neuron, count == want), "count", "the number of arguments of its operation")
-    require(count[code < INPUT].sum() <= len(pool), "array pool: expected arguments for each operation")
+    require(count[ops.is_operation(code)].sum() <= len(pool), "array pool: expected arguments for each operation")
     length = np.zeros(len(pool) + 1, np.int64)
     length[start[count > 0]] = count[count > 0]
     every((count == 0) | (count == length[start]), "count", "as many sources as others that read from the same place on")

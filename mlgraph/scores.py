@@ -103,9 +103,9 @@ def best_of(
             least = np.partition(values, len(values) - most)[len(values) - most]
             keep[mine[values > least]] = True
             equal = random.permutation(mine[values == least])
-            if together is not None:  # block by block, and these at random
-                _, which = np.unique(together[equal], return_inverse=True)
-                equal = equal[np.argsort(random.permutation(len(equal))[which], kind="stable")]
+            if together is not None:
+                place = random.permutation(len(score))
+                equal = equal[np.argsort(place[together[equal]], kind="stable")]
             if own is not None:
                 equal = equal[np.argsort(-np.where(own[equal] <= least, np.inf, own[equal]), kind="stable")]
             keep[equal[: most - np.count_nonzero(values > least)]] = True

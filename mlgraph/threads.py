@@ -47,7 +47,7 @@ def _warn_of_one_thread() -> None:
     warnings.warn("mlgraph was built without OpenMP and runs on one thread", RuntimeWarning, stacklevel=3)
 
 
-def available_threads() -> int:
+def default_threads() -> int:
     """Processors this process may use: affinity, cgroup quota, OMP_NUM_THREADS and threadpoolctl respected."""
     if not mlgraph_ext.sweep.PARALLEL:
         _warn_of_one_thread()
@@ -101,4 +101,4 @@ def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
     if wish is not None:
         return wish
     worth = max(int(work // WORK_PER_THREAD), 1 + (work >= WORK_OF_TWO and steps >= MANY_STEPS))
-    return min(available_threads(), worth) if worth > 1 else 1
+    return min(default_threads(), worth) if worth > 1 else 1

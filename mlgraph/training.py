@@ -180,8 +180,8 @@ def train(
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 
     `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
-    graph, or compiled another part of it and so moved the parameters. `batch_size` and `learning_rate` are as for `epoch_steps`.
-    What is not certain to be finite is left to `guard`.
+    graph, or compiled another part of it and so moved the parameters. `batch_size` and `learning_rate` are those of
+    `epoch_steps`. What is not certain to be finite is left to `guard`.
     `between` is called between pieces, when all that a step leads to is done: there a run can be left, and go on later.
     `n_edges` says how many are alive. `sparse` cuts and grows edges before the steps that it chooses. It and a callback end the
     run by raising StopIteration.

@@ -201,7 +201,7 @@ def test_the_smallest_limit_counts(monkeypatch):
 
 
 def test_small_work_has_one_thread(monkeypatch):
-    monkeypatch.setattr(threads, "available_threads", lambda: 6)
+    monkeypatch.setattr(threads, "default_threads", lambda: 6)
     assert [threads.threads_for(None, work) for work in (0, 1, 2 * threads.WORK_PER_THREAD, 1e12)] == [1, 1, 2, 6]
     few, many = threads.MANY_STEPS - 1, threads.MANY_STEPS
     assert [threads.threads_for(None, threads.WORK_OF_TWO, steps) for steps in (1, few, many)] == [1, 1, 2]
