@@ -70,8 +70,8 @@ def try_damaged(path):
     except ModelFileError:
         refuse(path)
         return None
-    for what in ("outputs", "loss"):
-        plan, n = model._engine(what).plan, len(model.graph.parameters)
+    for nodes in (model._outputs, None):
+        plan, n = model._engine(nodes).plan, len(model.graph.parameters)
         for ins in plan.instructions:
             if ins.kind in (KINDS["parameter"], KINDS["dense"], KINDS["rows"]):
                 width = -(-ins.size // PANEL) * PANEL if ins.kind == KINDS["dense"] else ins.size
