@@ -27,7 +27,7 @@ from mlgraph import checks
 from mlgraph.arrays import bias_places, parameter_places
 from mlgraph.checks import shown
 from mlgraph.engine import STATE
-from mlgraph.files import TEMPORARY, followed
+from mlgraph.files import TEMPORARY, followed, written
 from mlgraph.graph import Graph
 from mlgraph.model import Model
 from mlgraph.modelfile import ModelFileError, header_of, read, require, save
@@ -78,11 +78,13 @@ class Checkpoint:
         data: Mapping[str, Sequence[npt.NDArray[Any] | None]],
     ) -> None:
         self.path = Path(checks.path("checkpoint", path))
-        if self.path.is_dir() or not self.path.parent.is_dir():
-            raise ValueError(f"checkpoint: expected a file in a folder that exists, got {shown(str(path))}")
         # Beside what a link leads to, which may be on another disk.
-        there = followed(self.path)
-        self.previous = there.with_name(f"{there.name}.previous")
+        try:
+            there = written(self.path)
+            self.previous = written(there.with_name(f"{there.name}.previous"))
+        except OSError as error:
+            expected = "a file in a folder that exists"
+            raise ValueError(f"checkpoint: expected {expected}, got {shown(str(path))}: {error.strerror}") from None
         self._every, self._model, self._n, self._state = every, model, n, state
         self._arguments = json.loads(json.dumps(arguments))
         self._digests = {"model": _model_digest(model), **{name: _digest(arrays) for name, arrays in data.items()}}

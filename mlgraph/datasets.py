@@ -155,6 +155,9 @@ def read_idx(path: StrPath, *, ndim: int | None = None) -> Bytes:
     if ndim is not None:
         checks.whole("ndim", ndim, 1, MAX_NDIM)
     try:
+        # Before it is opened: to open a pipe is to wait for whoever writes it.
+        if Path(path).is_fifo():
+            raise DataError(f"{path}: expected a file, got a pipe")
         with open(path, "rb") as file:
             compressed = file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
             return _parse(gzip.GzipFile(fileobj=file) if compressed else file, path, ndim)

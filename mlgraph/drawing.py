@@ -54,9 +54,8 @@ SYMBOLS = {"add": "+", "sub": "−", "mul": "×", "div": "÷", "neg": "−", "po
 
 
 class Options(TypedDict, total=False):
-    """What `draw` takes, of a graph and of a node; `Drawing` says what it is."""
+    """What `draw` takes beside `x`, of a graph and of a node; `Drawing` says what it is."""
 
-    x: npt.ArrayLike | None
     values: Mapping[Any, float] | None
     adjoints: Mapping[Any, float] | None
     limit: int

@@ -121,7 +121,7 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
 
 def _checked(graph: Graph, edges: Edges, who: str) -> list[Ints]:
     ends = [np.asarray(end) for end in (edges.source, edges.target)]
-    if any(end.ndim != 1 or end.dtype.kind not in "iu" for end in ends) or len(ends[0]) != len(ends[1]):
+    if any(end.ndim != 1 or (end.size and end.dtype.kind not in "iu") for end in ends) or len(ends[0]) != len(ends[1]):
         got = " and ".join(f"{end.dtype} of shape {end.shape}" for end in ends)
         raise TypeError(f"{who}: expected edges with a row of ids of sources, and one of targets as long, got {got}")
     for end in ends:
@@ -154,7 +154,7 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
 
 
 def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False, who: str = "prune") -> None:
-    """Cut these edges, and with them all that then read a neuron that is not live.
+    """Cut these edges, and with them all out of what is not live any more.
 
     Parameters
     ----------
@@ -174,14 +174,16 @@ def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False, who: st
     old, new = edges.without(gone)
     lists = shared_lists(new)
     after = _sources(graph, new, lists)
-    live = _check(graph, who, *after)
-    if not live.all():
-        # Who else reads what is not live. To cut that makes no other node less live: one look is enough.
-        readers = graph._readers(~live) & (graph.codes >= NEURON)
+    lost = ~_check(graph, who, *after)
+    if graph._has_bare:  # edges out of what was not live before are somebody's who has added them, and stay
+        lost &= graph._live()
+    if lost.any():
+        # Who else reads what is lost. To cut that makes no other node less live: one look is enough.
+        readers = graph._readers(lost) & (graph.codes >= NEURON)
         readers[edges.neurons] = False
         others = wiring(graph, np.flatnonzero(readers).astype(np.int32))
         edges, gone = edges.beside(others), np.append(gone, np.zeros(len(others.source), bool))
-    useless = ~live[edges.source]
+    useless = lost[edges.source]
     if sweep:
         useless |= ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)
     if (useless & ~gone).any():

@@ -25,11 +25,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     previous : Path, optional
         Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
     """
-    target = followed(Path(checks.path("path", path)))  # what a link leads to is replaced, and not the link
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder", str(target))
-    if target.exists() and not target.is_file():
-        raise OSError(errno.EINVAL, "expected a file, got a device or a pipe", str(target))
+    target = written(Path(checks.path("path", path)))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         file = open(temporary, "xb")  # noqa: SIM115
@@ -58,6 +54,18 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
                 raise
         finally:
             os.close(folder)
+
+
+def written(path: Path) -> Path:
+    """The file that writing to a path replaces, of a link what it leads to; OSError if that is no file, or in no folder."""
+    target = followed(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder", str(target))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "expected a file, got a device or a pipe", str(target))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target))
+    return target
 
 
 def followed(path: Path) -> Path:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mlgraph import ops
+from mlgraph.checks import plain
 from mlgraph.ops import CONSTANT, NEURON
 from mlgraph.views import Neuron, Node
+
+if TYPE_CHECKING:
+    from mlgraph.graph import Graph
 
 LONGEST = 400
 """Characters after which a formula is cut short: a reader has stopped by then."""
@@ -23,14 +29,15 @@ def formula(node: Node, longest: int = LONGEST) -> str:
     """
     graph = node.graph
     parts: list[str] = []
-    length = 0
+    length, is_cut = 0, False
     # What is still to be written, last first: text, or a node with the strength of what stands around it.
     todo: list[str | tuple[int, int]] = [(node._number, 0)]
     while todo:
         item = todo.pop()
         if length >= longest and item not in ("", ")"):
-            if "..." not in parts:
+            if not is_cut:
                 parts.append("...")
+            is_cut = True
             continue
         if isinstance(item, tuple):
             i, around = item
@@ -44,8 +51,9 @@ def formula(node: Node, longest: int = LONGEST) -> str:
             elif code >= NEURON and i == node.id:
                 item = _neuron(Neuron(graph, i))
             else:
-                item = graph[i].name
-        parts.append(item)
+                item = _name(graph, i)
+        if item:
+            parts.append(item)
         length += len(item)
     return "".join(parts)
 
@@ -67,11 +75,16 @@ def _pieces(node: Node, i: int, code: int, around: int) -> list[str | tuple[int,
     return [*pieces, ")" if strength < around else ""]
 
 
+def _name(graph: Graph, node: int) -> str:
+    name = plain(graph[node].name)
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+
+
 def _neuron(neuron: Neuron) -> str:
     sources = neuron.graph.sources_of(neuron.id)
     if not len(sources):
         return "0"  # whatever its bias: it has no live source
-    shown = [f"{w:.4g}*{neuron.graph[int(i)].name}" for i, w in zip(sources[:8], neuron.weights[:8], strict=True)]
+    shown = [f"{w:.4g}*{_name(neuron.graph, int(i))}" for i, w in zip(sources[:8], neuron.weights[:8], strict=True)]
     if neuron.bias is not None:
         shown.append(f"{neuron.bias:.4g}")
     if len(sources) > 8:

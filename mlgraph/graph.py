@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Float32, Mask
-from mlgraph.checks import MOST, float_array, number, one_of, optional_name, plain, whole
+from mlgraph.checks import MOST, float_array, number, one_of, optional_name, plain, truth, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources
 from mlgraph.nodes import NodeTable
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
@@ -361,11 +361,11 @@ class Graph(NodeTable):
 
         return Function(self, [outputs] if isinstance(outputs, Node) else outputs)
 
-    def draw(self, **options: Unpack[Options]) -> Drawing:
+    def draw(self, x: npt.ArrayLike | None = None, **options: Unpack[Options]) -> Drawing:
         """A picture of the graph; `x`, `values`, `adjoints` and `limit` as for `mlgraph.drawing.Drawing`."""
         from mlgraph.drawing import Drawing
 
-        return Drawing(self, **options)
+        return Drawing(self, x=x, **options)
 
     def _repr_svg_(self) -> str:
         return self.draw().to_svg()
@@ -393,6 +393,10 @@ class Graph(NodeTable):
             live.flags.writeable = False
             self._alive = key, live
         return self._alive[1]
+
+    def _live(self) -> Mask:
+        """To which nodes a path leads from an input, a parameter or a constant; read-only."""
+        return self._needed_for(frozenset())
 
     @locked
     def edges(self) -> Edges:
@@ -570,7 +574,7 @@ class Graph(NodeTable):
         """
         from mlgraph.edits import one_edit
 
-        return one_edit(self, parameters=parameters)
+        return one_edit(self, parameters=truth("parameters", parameters))
 
     @locked
     def undo(self) -> None:

@@ -71,7 +71,7 @@ def ids_of_sources(graph: Graph, sources: Sequence[Node] | range | npt.NDArray[n
 
 
 def check_sources(graph: Graph, what: str, ids: npt.NDArray[Any]) -> None:
-    """ValueError if one is an operation of nothing but neurons that are cut off: the next cut would take what reads it."""
+    """ValueError if one is an operation of nothing but neurons that are cut off: it would be computed, and counted nowhere."""
     if not graph._has_bare:
         return
     live: set[int] = set()

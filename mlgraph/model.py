@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ints
+from mlgraph.arrays import wiring
 from mlgraph.checks import plain
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
@@ -193,11 +194,17 @@ class Model(Part):
         history. Its `sparsity` is that of the neurons that it has. (Attributes of one's own come along as `copy.deepcopy` has
         them: nodes among them are then of a whole copy of this graph, and not of the compact one.)
         """
+        from mlgraph.edits import cut
         from mlgraph.packing import compacted
 
         self._require_outputs()
         with self.graph.lock:
-            graph, number = compacted(self.graph, topological(self.graph, *self.graph.topology(), self._kept())[0] >= 0)
+            graph = self.graph
+            dead = ~graph._live()[wiring(graph).source]
+            if dead.any():  # edges out of neurons that are cut off say 0, and are not needed
+                graph = graph.copy()
+                cut(graph, wiring(graph), dead)
+            graph, number = compacted(graph, topological(graph, *graph.topology(), self._kept())[0] >= 0)
         other = object.__new__(type(self))
         outputs, loss_nodes, probabilities = (
             number[np.array(nodes, int)].tolist() for nodes in (self._outputs, self._loss_nodes, self._probabilities)

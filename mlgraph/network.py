@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Float32, Ids, Ints, Mask
 from mlgraph.arrays import Edges, bias_places, wiring
-from mlgraph.checks import float_array, one_of, plain, real_array, share, truth, whole
+from mlgraph.checks import float_array, one_of, plain, real_array, share, shown, truth, whole
 from mlgraph.graph import Graph
 from mlgraph.grouping import Dropout
 from mlgraph.interrupts import uninterrupted
@@ -93,8 +93,8 @@ class Layer(Freezable):
             return [Neuron(self.graph, i) for i in self._ids[index]]
         try:
             return Neuron(self.graph, self._ids[index])
-        except IndexError:
-            raise IndexError(f"layer: expected a number from {-self.size} to {self.size - 1}, got {index}") from None
+        except (IndexError, TypeError) as error:
+            raise type(error)(f"layer: expected a number from {-self.size} to {self.size - 1}, got {shown(index)}") from None
 
     @property
     def weights(self) -> Float32:
@@ -121,8 +121,8 @@ class Layer(Freezable):
     def mask(self) -> Mask:
         """Where an edge is, bool of shape (neurons, nodes of the layer before): also one of weight 0, or that no output needs.
 
-        A copy, and so read-only. To assign is one edit: edges go and, with weight 0, come; from nodes that have a live source,
-        so that of several layers those nearest the data are the first to be assigned.
+        A copy, and so read-only. To assign is one edit: edges go and, with weight 0, come. None comes from an operation without
+        a live source, such as a probability of neurons that are cut off, or from what would lose its own by what goes.
         """
         out = np.zeros((self.size, len(self._reads)), bool)
         with self.graph.lock:

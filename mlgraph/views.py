@@ -153,11 +153,11 @@ class Node(Freezable):
 
         return formula(self)
 
-    def draw(self, **options: Unpack[Options]) -> Drawing:
+    def draw(self, x: npt.ArrayLike | None = None, **options: Unpack[Options]) -> Drawing:
         """A picture of what it depends on; `x`, `values`, `adjoints` and `limit` as for `mlgraph.drawing.Drawing`."""
         from mlgraph.drawing import Drawing
 
-        return Drawing(self, **options)
+        return Drawing(self, x=x, **options)
 
     def _repr_svg_(self) -> str:
         return self.draw().to_svg()

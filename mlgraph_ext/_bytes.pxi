@@ -42,7 +42,7 @@ cdef extern from *:
     static int64_t row_as_bytes(const float *x, int64_t n, uint8_t *out) {
         int32_t others = 0;
         for (int64_t i = 0; i < n; i++) {
-            int inside = x[i] >= 0 && x[i] <= 1;  /* not so for NaN: nothing is converted that an integer cannot hold */
+            int inside = !__builtin_signbit(x[i]) && x[i] <= 1;  /* not -0; nor NaN, which no integer can hold */
             out[i] = (uint8_t)(int32_t)((inside ? x[i] : 0) * 255.0f + 0.5f);
             others += !inside | ((float)out[i] / 255.0f != x[i]);
         }

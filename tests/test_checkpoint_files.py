@@ -236,8 +236,15 @@ def test_other_models(path, options):
     ("options", "message"),
     [
         ({"resume": True}, "resume: expected a checkpoint to go on from, got none"),
-        ({"checkpoint": "missing/run.npz"}, "checkpoint: expected a file in a folder that exists, got 'missing/run.npz'"),
-        ({"checkpoint": "."}, "checkpoint: expected a file in a folder that exists, got '.'"),
+        (
+            {"checkpoint": "missing/run.npz"},
+            "checkpoint: expected a file in a folder that exists, got 'missing/run.npz': no such folder",
+        ),
+        ({"checkpoint": "."}, "checkpoint: expected a file in a folder that exists, got '.': expected a file, got a folder"),
+        (
+            {"checkpoint": os.devnull},
+            f"checkpoint: expected a file in a folder that exists, got '{os.devnull}': expected a file, got a device or a pipe",
+        ),
         ({"checkpoint": "x", "checkpoint_every": -1}, "checkpoint_every: expected seconds from 0 on, got -1"),
         ({"checkpoint": "x", "checkpoint_every": float("nan")}, "checkpoint_every: expected seconds from 0 on, got nan"),
         ({"checkpoint": "x", "checkpoint_every": "1"}, "checkpoint_every: expected seconds from 0 on, got '1'"),

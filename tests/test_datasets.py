@@ -165,6 +165,15 @@ def test_missing_file(tmp_path: Path) -> None:
     assert_one_line(error, tmp_path / "a", "cannot be read", "No such file")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_for_a_file(tmp_path: Path) -> None:
+    """To open it would be to wait for whoever writes it."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError) as error:
+        read_idx(tmp_path / "pipe")
+    assert_one_line(error, tmp_path / "pipe", "expected a file, got a pipe")
+
+
 def test_directory_for_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         read_idx(tmp_path)

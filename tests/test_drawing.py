@@ -89,6 +89,7 @@ def test_values_and_adjoints():
     g = mlgraph.Graph()
     z = readme_of_micrograd(g.input("a"), g.input("b"))
     texts = boxes(z.draw(x=[-4, 2]))
+    assert boxes(z.draw([-4, 2])) == texts
     assert ["a", "-4", "∂ 138.83"] in texts
     assert ["b", "2", "∂ 645.58"] in texts
     assert ["+", "24.704", "∂ 1"] in texts

@@ -299,18 +299,53 @@ def test_lists_that_differ_in_their_last_source_alone_stay_two():
     assert g.sources_of(a).tolist() == [*range(16), 17] and g.sources_of(b).tolist() == [*range(17)]
 
 
-def test_a_mask_from_nodes_without_a_source_names_the_first():
+def test_masks_are_assigned_in_any_order():
     net = mlgraph.Network(4, seed=0)
     for size in (3, 3, 2):
         net.add_layer(size)
-    whole = net.layers[1].mask
-    lost = net.layers[0].neurons[1]
-    lost.prune()
-    with pytest.raises(ValueError, match=rf"^mask: .* that have a live source, got one from n{lost.id}, "):
-        net.layers[1].mask = whole
+    net.layers[0].neurons[1].prune()
+    assert not net.layers[1].mask[:, 1].any()
+    net.layers[1].mask = np.ones((3, 3), bool)
+    assert net.layers[1].mask.all() and net.n_edges == 4 * 2 + 2 * 3 + 3 * 2
     net.layers[0].mask = np.ones((3, 4), bool)
-    net.layers[1].mask = whole
-    assert net.layers[1].mask.all()
+    assert net.layers[1].mask.all() and net.n_edges == 4 * 3 + 3 * 3 + 3 * 2
+
+
+def test_a_mask_that_takes_what_it_reads_names_the_first():
+    """An edge leads back into the layer before."""
+    net = mlgraph.Network(4, seed=0)
+    for size in (2, 2, 2):
+        net.add_layer(size)
+    (lost, _), (back, reader) = net.layers[0].neurons, net.layers[1].neurons
+    net.graph.edge(lost, back).prune()
+    net.graph.add_edge(back, lost, 1.0)
+    net.graph.prune([(i, lost) for i in range(4)])
+    wanted = net.layers[1].mask.copy()
+    wanted[0] = False
+    before = everything(net.graph)
+    with pytest.raises(ValueError, match=rf"^mask: .* that have a live source, got one from n{lost.id}, "):
+        net.layers[1].mask = wanted
+    assert everything(net.graph) == before and net.graph.has_edge(lost, reader)
+
+
+def test_an_edge_out_of_a_neuron_that_is_cut_off_says_0_and_stays():
+    """Whatever else is cut: who adds an edge after the other may begin at either end."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    h = g.add_neuron(x, "tanh", weights=[1.0, 1.0])
+    y = g.add_neuron([h, *x], weights=[1.0, 1.0, 1.0])
+    model = mlgraph.Model(g, y)
+    h.prune()
+    g.add_edge(h, y, 3.0)
+    assert model.n_edges == 2 and model.forward([[1.0, 2.0]]) == 3
+    g.prune([])
+    g.edge(x[1], y).prune()
+    assert g.has_edge(h, y) and model.n_edges == 1 and model.forward([[1.0, 2.0]]) == 1
+    assert len(model.compact().graph) == 3 and model.compact().n_edges == 1
+    g.add_edge(x[0], h, 0.5)
+    assert model.n_edges == 3 and model.forward([[1.0, 2.0]]) == pytest.approx(1 + 3 * np.tanh(0.5))
+    h.prune()
+    assert not g.has_edge(h, y)
 
 
 def test_graphs_of_more_nodes_than_the_root_of_their_numbers():

@@ -97,3 +97,22 @@ def test_what_is_whole_has_no_dots():
     assert formula(x + y, 5) == "x + y" and formula(mlgraph.tanh(x), 7) == "tanh(x)"
     many = str(mlgraph.tanh(g.operation("sum", *(g.input(f"a long name {i}") for i in range(120)))))
     assert many.endswith("...))") and many.count("(") == many.count(")") == 2
+
+
+def test_deep_formulas_are_cut_short():
+    """However deep: as soon as they are, what is left is not looked at again and again."""
+    g = mlgraph.Graph()
+    x = y = g.input("x")
+    for _ in range(30_000):
+        y = y + 1.0
+    text = str(y)
+    assert len(text) < 500 and text.startswith("x + 1 + 1") and text.count("...") == 1
+    assert len(str(mlgraph.sin(y) * x)) < 500
+
+
+def test_names_in_formulas():
+    """One line, that any terminal may show, and no longer than it has to be."""
+    g = mlgraph.Graph()
+    odd, long = g.input("a\nb\x1b[2J\ud800"), g.input("n" * 10_000)
+    assert str(odd + 1) == r"a\nb\x1b[2J\ud800 + 1"
+    assert len(str(long + 1)) < 500 and len(str(g.add_neuron([long, odd], weights=[1.0, 2.0]))) < 1000

@@ -1,4 +1,4 @@
-"""Ctrl-C may strike between any two lines: what it strikes is then as it was before, or as it is afterwards."""
+"""Ctrl-C, or another signal, may strike between any two lines: what it strikes is as it was before, or as it is afterwards."""
 
 import contextlib
 import os
@@ -15,6 +15,7 @@ import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
+from mlgraph import edits
 from mlgraph.interrupts import uninterrupted
 
 ROOM = Path(mlgraph.__file__).parent
@@ -104,6 +105,67 @@ def test_an_edit_is_whole_or_not(name):
         net.prune(0.5)
         net.fit(X, Y, epochs=1)
     assert line > 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1])
+def test_an_edit_is_whole_or_not_whatever_signal_ends_it(monkeypatch, number):
+    """Such as that of a watch over work that takes too long."""
+
+    class Ended(Exception):
+        pass
+
+    def end(*_):
+        raise Ended
+
+    handler = signal.signal(number, end)
+    try:
+        for at in range(1, 10):
+            net = trained()
+            before, write, left = everything(net.graph), edits.write, [at]
+
+            def struck_write(*arguments, write=write, left=left):
+                write(*arguments)
+                left[0] -= 1
+                if left[0] == 0:
+                    signal.raise_signal(number)
+
+            monkeypatch.setattr(edits, "write", struck_write)
+            with contextlib.suppress(Ended):
+                net.prune(0.9)
+            monkeypatch.undo()
+            after = trained()
+            after.prune(0.9)
+            assert everything(net.graph) in (before, everything(after.graph))
+            if left[0] > 0:
+                break
+            assert signal.getsignal(number) is end
+        assert at > 3
+    finally:
+        signal.signal(number, handler)
+
+
+def test_each_signal_that_came_meanwhile_is_handled():
+    """Also after one whose handler raises."""
+    came, numbers = [], (signal.SIGUSR1, signal.SIGUSR2)
+
+    def handle(number, frame):
+        came.append(number)
+        raise ValueError(int(number))
+
+    def write():
+        with uninterrupted():
+            for number in (*numbers, *numbers):
+                signal.raise_signal(number)
+            assert not came
+
+    before = [signal.signal(number, handle) for number in numbers]
+    try:
+        with pytest.raises(ValueError, match=r"^(10|12)$"):
+            write()
+        assert sorted(came) == sorted(numbers) and all(signal.getsignal(number) is handle for number in numbers)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_a_compilation_is_whole_or_not():

@@ -147,6 +147,8 @@ def test_a_layer_is_a_sequence_of_neurons():
     for index in (3, -4):
         with pytest.raises(IndexError, match=f"^layer: expected a number from -3 to 2, got {index}$"):
             layer[index]
+    with pytest.raises(TypeError, match=r"^layer: expected a number from -3 to 2, got 'a'$"):
+        layer["a"]
     net.graph.prune(layer[1:])
     assert [neuron.alive for neuron in layer] == [True, False, False]
 

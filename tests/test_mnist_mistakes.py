@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -118,8 +119,26 @@ def test_out_is_checked_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert run("--out", "run") == (
         2,
         "",
-        f"mlgraph.mnist: error: argument --out: cannot write {path!r}: it is a folder\n",
+        f"mlgraph.mnist: error: argument --out: cannot write {path!r}: expected a file, got a folder\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "reason"),
+    [
+        ("model.npz", "model.npz", os.strerror(errno.ELOOP)),
+        ("history.json", "nowhere/x", "no such folder"),
+        ("training.png", os.devnull, "expected a file, got a device or a pipe"),
+    ],
+)
+def test_out_leads_to_what_is_no_file(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, target: str, reason: str
+) -> None:
+    monkeypatch.setattr(mlgraph.Network, "fit", lambda *args, **options: pytest.fail("training began"))
+    Path("run").mkdir()
+    path = Path("run", name)
+    path.symlink_to(target)
+    assert run("--out", "run") == (2, "", f"mlgraph.mnist: error: argument --out: cannot write {str(path)!r}: {reason}\n")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

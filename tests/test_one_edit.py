@@ -286,3 +286,9 @@ def test_no_edit_before_nodes_that_an_exception_leaves_is_taken_back():
         fail()
     with pytest.raises(ValueError, match="undo: expected an edit as the last change of the graph, got none"):
         net.undo()
+
+
+@pytest.mark.parametrize("value", ["no", 3, None])
+def test_whether_parameters_are_taken_back_is_yes_or_no(value):
+    with pytest.raises(TypeError, match=r"^parameters: expected True or False, got "):
+        network().graph.one_edit(parameters=value)

@@ -6,14 +6,16 @@ import argparse
 import math
 import os
 import sys
+from pathlib import Path
 
 import mlgraph
 from mlgraph.app.arguments import THREADS, Failure
 from mlgraph.datasets import DataError, Dataset, load_mnist
+from mlgraph.files import written
 
 __all__ = [
-    "FAILED", "INTERRUPTED", "OK", "READER_GONE", "add_common_options", "check_fit", "complain", "count", "describe", "finite",
-    "load_data", "load_model",
+    "FAILED", "INTERRUPTED", "OK", "READER_GONE", "add_common_options", "check_fit", "check_output", "complain", "count",
+    "describe", "finite", "load_data", "load_model",
 ]  # fmt: skip
 
 OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13  # exit status; as in shells, signals follow 128
@@ -47,6 +49,14 @@ def load_model(path: str) -> mlgraph.Network:
     if not (isinstance(model, mlgraph.Network) and model.layers[-1].activation == "softmax"):
         raise Failure(f"argument MODEL: {path}: expected a `Network` with a softmax layer, got another model")
     return model
+
+
+def check_output(path: Path) -> None:
+    """Fail if no file can be written there: before the work rather than after."""
+    try:
+        written(path)
+    except OSError as error:
+        raise Failure(f"argument --out: cannot write {str(path)!r}: {error.strerror}") from None
 
 
 def check_fit(net: mlgraph.Network, data: Dataset, path: str) -> None:

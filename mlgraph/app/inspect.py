@@ -12,7 +12,7 @@ import numpy as np
 
 import mlgraph
 from mlgraph.app.arguments import INDEX, NEURON, Failure
-from mlgraph.app.common import OK, add_common_options, check_fit, count, describe, finite, load_data, load_model
+from mlgraph.app.common import OK, add_common_options, check_fit, check_output, count, describe, finite, load_data, load_model
 from mlgraph.datasets import Dataset
 from mlgraph.plotting import picture_format
 from mlgraph.portrait import SHOWN, Portrait, draw, portraits
@@ -96,8 +96,7 @@ def _check_picture(out: Path, model: str) -> None:
     """Fail if no picture can be written there: before the work rather than after."""
     if out.exists() and out.samefile(model):
         raise Failure(f"argument --out: cannot write {str(out)!r}: it is the model")
-    if out.is_dir() or not out.parent.is_dir():
-        raise Failure(f"argument --out: cannot write {str(out)!r}: {'it is a folder' if out.is_dir() else 'no such folder'}")
+    check_output(out)
     try:
         picture_format(out)
     except ValueError as error:

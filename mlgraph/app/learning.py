@@ -17,7 +17,7 @@ import numpy as np
 
 import mlgraph
 from mlgraph.app.arguments import SECONDS, Failure
-from mlgraph.app.common import INTERRUPTED, OK, add_common_options, complain, count, describe, finite
+from mlgraph.app.common import INTERRUPTED, OK, add_common_options, check_output, complain, count, describe, finite
 from mlgraph.app.display import Display
 from mlgraph.app.recipe import Recipe
 from mlgraph.datasets import Dataset
@@ -232,6 +232,5 @@ def _prepare_folder(name: str) -> Path:
     except OSError as error:
         raise Failure(f"argument --out: cannot write to {name!r}: {error.strerror}") from None
     for file in (MODEL, HISTORY, PICTURE, CHECKPOINT):
-        if (folder / file).is_dir():
-            raise Failure(f"argument --out: cannot write {str(folder / file)!r}: it is a folder")
+        check_output(folder / file)
     return folder
