@@ -65,7 +65,7 @@ class Wiring(NamedTuple):
 
     @property
     def target(self) -> Ids:
-        """The neuron of each edge."""
+        """The neuron of each edge; made anew at each access."""
         return np.repeat(self.neurons, self.counts)
 
     def of(self, neurons: Mask) -> Wiring:
@@ -134,9 +134,10 @@ def bias_places(graph: Graph, nodes: npt.NDArray[Any] | slice) -> Ints:
 def parameter_places(
     graph: Graph, nodes: int | None = None, places: tuple[Ints, Ints, Ints] | None = None
 ) -> Ints | Ids:
-    """Where the parameters of so many nodes, or of all, stand, without padding; or stood, by `Storage.places` of that time.
+    """Places in the parameter vector of all parameters of the first `nodes` nodes, by default of all, without padding.
 
-    Weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases.
+    With `places`, those of `Storage.places` of another time, as they were then. Weights, and values of parameters, node by
+    node, each neuron's in the order of its sources; then biases.
     """
     owner = np.flatnonzero(graph.codes[:nodes] >= PARAMETER)
     record = graph.records[owner]

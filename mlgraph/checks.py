@@ -34,24 +34,26 @@ def plain(text: str) -> str:
 
 
 def whole(what: str, value: Any, least: int = 1, most: int | None = MOST) -> int:
-    """`value` as an int; ValueError if it is no integer, a truth value, or out of range."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{what}: expected an integer of at least {least}, got {shown(value)}")
+    """`value` as an int; TypeError if it is no integer, or a truth value, ValueError if it is out of range."""
+    kind = ValueError if isinstance(value, int | np.integer) and not isinstance(value, bool) else TypeError
+    if kind is TypeError or value < least:
+        raise kind(f"{what}: expected an integer of at least {least}, got {shown(value)}")
     if most is not None and value > most:
         raise ValueError(f"{what}: expected an integer of at most {most}, got {shown(value)}")
     return int(value)
 
 
 def real(what: str, value: Any, expected: str, least: float, most: float) -> float:
-    """`value` as a float; ValueError if it is no number, a truth value, or not from `least` to `most`."""
+    """`value` as a float; TypeError if it is no number, or a truth value, ValueError if it is not from `least` to `most`."""
     given = float(value) if isinstance(value, np.floating) else value  # or numpy rounds the limits to its precision
-    if isinstance(given, bool) or not isinstance(given, Real) or not least <= given <= most:  # type: ignore[operator]
-        raise ValueError(f"{what}: expected {expected}, got {shown(value)}")
+    kind = ValueError if isinstance(given, Real) and not isinstance(given, bool) else TypeError
+    if kind is TypeError or not least <= given <= most:
+        raise kind(f"{what}: expected {expected}, got {shown(value)}")
     return float(given)
 
 
 def share(what: str, value: Any, *, all: bool = False) -> float:
-    """`value` as a float; ValueError if it is no number from 0 to below 1, or to 1 if it may be `all`."""
+    """`value` as a float; an error as of `real` if it is no number from 0 to below 1, or to 1 if it may be `all`."""
     most = 1.0 if all else float(np.nextafter(1.0, 0.0))
     return real(what, value, f"a number from 0 to {'' if all else 'below '}1", 0.0, most)
 
@@ -94,7 +96,7 @@ def path(what: str, value: Any) -> str:
 
 
 def number(what: str, value: Any) -> float:
-    """`value` as a float that float32 can hold, infinities and NaN included; TypeError if it is no number."""
+    """`value` as a float that float32 can hold, infinities and NaN included; TypeError or ValueError if it is none."""
     if not isinstance(value, Real):
         raise TypeError(f"{what}: expected a number, got {type(value).__name__}")
     try:

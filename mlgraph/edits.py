@@ -358,7 +358,7 @@ def undo(graph: Graph) -> None:
 
 
 def forget_state(graph: Graph, names: Iterable[str]) -> None:
-    """Have what `undo` takes back return without optimizer state of these names: a run begins with new one."""
+    """Drop optimizer state of these names from what `undo` would bring back: a run begins with new state."""
     last = graph._last
     if last is None:
         return

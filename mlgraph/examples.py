@@ -87,7 +87,7 @@ class Examples:
             raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, got {got}")
 
     def warn_of_truths(self) -> None:
-        """Warn who called the caller if the data are bytes of 0 and 1, which will be read as 0 and 1/255."""
+        """Warn, in the name of the caller's caller, if the data are bytes of 0 and 1, which will be read as 0 and 1/255."""
         x = self.bytes
         if x is not None and x.size and x[:: len(x) // 64 + 1].max() <= 1 and x.max() == 1:
             what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"

@@ -107,7 +107,8 @@ class Gradients(NamedTuple):
         if code == INPUT:
             return self.inputs[:, data]
         if code < PARAMETER:
-            raise ValueError(f"node: expected an input, parameter or neuron, got {self.places.graph[place]!r}")
+            expected = "an input, parameter or neuron (those of operations are in `trace`)"
+            raise ValueError(f"node: expected {expected}, got {self.places.graph[place]!r}")
         at, stride = self.places.weights[data], self.places.stride[data]
         if code == PARAMETER:
             return self.parameters[at : at + 1].reshape(())

@@ -104,6 +104,11 @@ class Graph(NodeTable):
         ----------
         value : float
             What float32 can hold, infinities and NaN included.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no number, or one that float32 cannot hold.
         """
         v = number("value", value)
         with self.lock:
@@ -120,6 +125,11 @@ class Graph(NodeTable):
             What it begins with.
         name : str, optional
             How it is shown; by default its number.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the value is no number, or one that float32 cannot hold, or the name is none.
         """
         v, name = number("value", value), optional_name("name", name)
         at = self.storage.grow(1)
@@ -150,6 +160,15 @@ class Graph(NodeTable):
             Zeros by default: hidden neurons that all begin so never come to differ.
         bias : float or None
             None: no bias.
+
+        Returns
+        -------
+        Neuron
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not what it is said to be; nothing has been added.
         """
         from mlgraph.edits import edited
 
@@ -352,10 +371,14 @@ class Graph(NodeTable):
         outputs : Node or sequence of Node
             At least one.
 
+        Returns
+        -------
+        Function
+
         Raises
         ------
-        CycleError
-            If they depend on themselves.
+        TypeError, ValueError
+            If they are no nodes of this graph, or none.
         """
         from mlgraph.function import Function
 
@@ -494,7 +517,8 @@ class Graph(NodeTable):
         CycleError
             If the source depends on the neuron.
         ValueError
-            If the edge is there already.
+            If the edge is there already, leads to a node that is no neuron, or comes from an operation of nothing but neurons
+            that are cut off.
         """
         from mlgraph.arrays import Edges
         from mlgraph.edits import grow, new_edges
@@ -550,7 +574,8 @@ class Graph(NodeTable):
 
         Nodes of other kinds that are made meanwhile are part of it. (When a model has one of them for an output, an exception
         takes back no node that was made.) Within another `one_edit` it is part of that. Other threads that edit or run the
-        graph wait.
+        graph wait. What is cut goes at once, with all out of what then has no live source: to exchange the last source of a
+        neuron, add the new one first.
 
         Parameters
         ----------
@@ -578,7 +603,7 @@ class Graph(NodeTable):
 
     @locked
     def undo(self) -> None:
-        """Take back the last edit, if it was the last change.
+        """Take back the last edit, if it was the last change; one that changed nothing is one, too.
 
         Edits are prune, add_edge, add_edges, add_neuron, add_neurons, another activation or mask, and those of a model.
 

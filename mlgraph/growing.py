@@ -149,7 +149,7 @@ def edge_values(graph: Graph) -> EdgeValues:
 
 
 def give_back(graph: Graph, before: EdgeValues, new: Edges) -> Ids:
-    """Have those of some edges that were there before, which are new now, be what they were; their targets."""
+    """Give those of the new edges that were there before their weight and the optimizer's state of it again; their targets."""
     edges = wiring(graph)
     back, _, was = np.intersect1d(edge_keys(graph, new.source, new.target), before.key, assume_unique=True, return_indices=True)
     _, now, _ = np.intersect1d(edge_keys(graph, edges.source, edges.target), back, assume_unique=True, return_indices=True)
@@ -160,7 +160,7 @@ def give_back(graph: Graph, before: EdgeValues, new: Edges) -> Ids:
 
 
 def begin_anew(graph: Graph, neurons: Ints) -> None:
-    """Give neurons a bias as of a new layer, 0, and no optimizer state of it; what is frozen stays."""
+    """Set the biases of neurons, and the optimizer's state of them, to 0; what is frozen stays."""
     places, vectors = bias_places(graph, neurons), graph.storage.vectors()
     places = places[places >= 0]
     if FROZEN in vectors:

@@ -135,13 +135,31 @@ def _ablated(
     alive, is_output = graph.alive()[ids], np.isin(ids, list(graph.protected()))
     table["loss"][is_output] = table["accuracy"][is_output] = np.nan
     start, count, pool = graph.topology()
-    level, _ = topological(graph, start, count, pool, np.array(outputs, np.int32))
+    level, order = topological(graph, start, count, pool, np.array(outputs, np.int32))
     rows = np.flatnonzero(alive & ~is_output & (level[ids] >= 0))  # others may be alive for another model's outputs
+    if not len(rows):
+        return table
+    given, lone = _downstream(graph, outputs, ids[rows])
+    alone = lone[ids[rows]]
+    codes, ends = graph.codes, np.array(outputs)[graph._live()[outputs]]
+
+    def is_last_way(node: int) -> bool:
+        there, count[node] = int(count[node]), 0
+        live = is_live(codes, start, count, pool, order)
+        count[node] = there
+        return not live[ends].all()
+
+    for i in rows[alone].tolist():
+        scores = {"loss": np.nan}
+        if not is_last_way(int(ids[i])):
+            edges = named(graph, Neuron(graph, int(ids[i])), "ablation_table")
+            scores = model._evaluate(examples, objective, n_threads, _without(model, *edges))
+        table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)
+    rows = rows[~alone]
     if not len(rows):
         return table
 
     # What is downstream is a graph of its own, whose inputs are what it reads from above: swept with a column of zeros.
-    given, lone = _downstream(graph, outputs, ids[rows])
     place = np.full(len(graph), -1)
     place[given] = np.arange(len(given))
     sums, size = np.zeros((len(ids), 2)), max(1, BLOCK // max(1, len(given)))
@@ -152,7 +170,7 @@ def _ablated(
         here = slice(at, at + size)
         part = Examples(examples.array[here], graph.n_inputs)
         rest, answers = Examples(upper.run(part, values=given, n_threads=n_threads)[1], len(given)), objective.of(here)
-        for i in rows[~lone[ids[rows]]].tolist():
+        for i in rows.tolist():
             column = rest.array[:, place[ids[i]]]
             kept = column.copy()
             column[:] = 0
@@ -160,18 +178,11 @@ def _ablated(
             column[:] = kept
             sums[i] += np.array([scores["loss"], scores.get("accuracy", np.nan)]) * (len(part) / len(examples))
     table["loss"][rows], table["accuracy"][rows] = sums[rows].T
-    for i in rows[lone[ids[rows]]].tolist():
-        edges = named(graph, Neuron(graph, int(ids[i])), "ablation_table")
-        try:
-            scores = model._evaluate(examples, objective, n_threads, _without(model, *edges))
-        except ValueError:  # it is the last way to an output
-            scores = {"loss": np.nan}
-        table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)
     return table
 
 
 def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, Mask]:
-    """The nodes that whatever is downstream of `ids` reads from above, and which are the one live source of one there."""
+    """What is read from above by all downstream of `ids`; of each node, whether it is the one live source of one there."""
     start, count, pool = graph.topology()
     _, order = topological(graph, start, count, pool, np.array(outputs, np.int32))
     below = np.zeros(len(graph), np.uint8)

@@ -59,6 +59,14 @@ class Model(Part):
     history : History
         Of the last `fit`.
 
+    Raises
+    ------
+    TypeError
+        If `graph` is no graph, or `outputs` are no nodes.
+    ValueError
+        If there is no output, none of them has a path from an input, a parameter or a constant, one is of another graph, the
+        loss is unknown, or a softmax has one output.
+
     Examples
     --------
     >>> g = mlgraph.Graph()

@@ -209,6 +209,11 @@ class Network(Model):
     history : History
         Of the last `fit`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `n_inputs` is no integer from 1 on, or `seed` none from 0 on.
+
     Examples
     --------
     >>> net = mlgraph.Network(784, seed=0)

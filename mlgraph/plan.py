@@ -53,7 +53,10 @@ ROW_WORK = 4
 
 
 class Instruction(NamedTuple):
-    """A run of nodes executed by one kernel call; the fields and their order are those of the kernels."""
+    """A run of nodes executed by one kernel call.
+
+    Fields and their order are those of the kernels: `Instruction` in ``mlgraph_ext/_program.pxi`` says what each is.
+    """
 
     kind: int
     op: int

@@ -42,14 +42,15 @@ class Topology(NamedTuple):
 def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids | None = None) -> tuple[Ids, Ids]:
     """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError.
 
-    By default all nodes are needed.
+    `start`, `count` and `pool` are those of a `Topology`, `outputs` ids, int32; by default all nodes are needed. Both results
+    are int32, of shapes (nodes,) and (needed nodes,).
     """
     if outputs is None:
         outputs = np.arange(len(graph), dtype=np.int32)
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
     if needed < 0 or len(start) < len(graph):  # Ctrl-C may strike amid an edit, and no kernel looks again
-        raise ValueError("graph: expected edges between its nodes, got others: by an edit that was interrupted")
+        raise RuntimeError("graph: expected edges between its nodes, got others: by an edit that was interrupted")
     if cycle:
         names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
         raise CycleError(f"expected no cycle, got one of {len(cycle)} node{'s' if len(cycle) > 1 else ''}: {names}")

@@ -300,3 +300,19 @@ def test_a_neuron_that_is_the_one_live_source():
     expected = model.ablate(one, data, targets)["loss"]
     np.testing.assert_allclose(np.mean((data[:, 0] + 0.2) ** 2), expected, rtol=1e-5)
     assert model.ablation_table([one], data, targets)["loss"][0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_last_ways_to_an_output_cost_no_compilation(monkeypatch):
+    """A deep network, of which each neuron is one, would else be compiled for every neuron."""
+    plans, plan = [], inspection.Plan
+    monkeypatch.setattr(inspection, "Plan", lambda *arguments, **options: plans.append(1) or plan(*arguments, **options))
+    g = mlgraph.Graph()
+    x = y = g.input()
+    for _ in range(300):
+        y = g.add_neuron([y], weights=[1.0])
+    model = mlgraph.Model(g, y)
+    table = model.inspect([[1.0]], [[3.0]])
+    assert len(table) == 300 and np.isnan(table["loss"]).all() and (table["mean"] == 1).all() and len(plans) == 1
+    g.add_edge(x, y, 1.0)
+    table = model.inspect([[1.0]], [[3.0]])
+    assert table["loss"][:-1].tolist() == [3.0] * 299 and np.isnan(table["loss"][-1])
