@@ -19,7 +19,7 @@ from mlgraph.datasets import load_mnist
 from mlgraph.steps import epoch_order, epoch_steps
 
 HIDDEN, CLASSES, BATCH, MOMENTUM = 32, 10, 128, 0.9
-LARGEST = np.finfo(np.float32).max
+FLOAT32_MAX = np.finfo(np.float32).max
 
 
 class Way(NamedTuple):
@@ -94,7 +94,7 @@ class Numpy:
         bad = np.isnan(x)
         if bad.any():
             x = np.where(bad, self.random.uniform(-1, 1, x.shape).astype(np.float32), x)
-        return np.clip(x, -LARGEST, LARGEST)
+        return np.clip(x, -FLOAT32_MAX, FLOAT32_MAX)
 
     def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         w1, b1, w2, b2 = self.parameters

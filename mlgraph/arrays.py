@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.graph import Graph
 from mlgraph.ops import NEURON, PARAMETER
 from mlgraph.topology import gather, runs, topological
@@ -24,8 +24,8 @@ class Edges(NamedTuple):
     weight : float32, shape (edges,)
     """
 
-    source: npt.NDArray[np.int32]
-    target: npt.NDArray[np.int32]
+    source: Int32
+    target: Int32
     weight: Float32
 
 
@@ -41,7 +41,7 @@ class Neurons(NamedTuple):
         0 where there is none.
     """
 
-    node: npt.NDArray[np.int32]
+    node: Int32
     activation: npt.NDArray[np.str_]
     bias: Float32
 
@@ -58,17 +58,17 @@ class Wiring(NamedTuple):
         Where the weight stands in the parameter vector; of edges to come, which of the present ones they are, -1 if new.
     """
 
-    neurons: Ids
-    counts: Ids
-    source: Ids
-    place: Ints | Ids
+    neurons: Int32
+    counts: Int32
+    source: Int32
+    place: Int64 | Int32
 
     @property
-    def target(self) -> Ids:
+    def target(self) -> Int32:
         """The neuron of each edge; made anew at each access."""
         return np.repeat(self.neurons, self.counts)
 
-    def of(self, neurons: Mask) -> Wiring:
+    def of(self, neurons: Bool) -> Wiring:
         """These neurons alone."""
         if neurons.all():
             return self
@@ -80,7 +80,7 @@ class Wiring(NamedTuple):
         neurons, counts, source, place = (np.concatenate([mine, theirs]) for mine, theirs in zip(self, other, strict=True))
         return Wiring(neurons, counts, source, place)
 
-    def without(self, edges: Mask) -> tuple[Wiring, Wiring]:
+    def without(self, edges: Bool) -> tuple[Wiring, Wiring]:
         """All edges of the neurons that lose some of these, and what is left of them."""
         counts = self.counts - _sums(edges, self.counts)
         lose = counts != self.counts
@@ -88,7 +88,7 @@ class Wiring(NamedTuple):
         return old, Wiring(old.neurons, counts[lose], old.source[left], np.flatnonzero(left).astype(np.int32))
 
 
-def wiring(graph: Graph, neurons: Ids | None = None, places: tuple[Ints, Ints] | None = None) -> Wiring:
+def wiring(graph: Graph, neurons: Int32 | None = None, places: tuple[Int64, Int64] | None = None) -> Wiring:
     """The edges into these neurons; into all of them by default.
 
     `places` has where the weights of each record begin and how far apart they are, in a vector that was laid out otherwise.
@@ -102,12 +102,12 @@ def wiring(graph: Graph, neurons: Ids | None = None, places: tuple[Ints, Ints] |
     return Wiring(neurons, n, gather(pool, start[neurons], n), runs(at, stride, n, graph.storage.used))
 
 
-def edge_keys(graph: Graph, source: Ids | Ints, target: Ids | Ints) -> Ints:
+def edge_keys(graph: Graph, source: Int32 | Int64, target: Int32 | Int64) -> Int64:
     """A number for each pair of nodes, by which edges are told apart, found and sorted: by target, then by source."""
     return target.astype(np.int64) * len(graph) + source
 
 
-def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Ints, Ints] | None = None) -> Edges:
+def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Int64, Int64] | None = None) -> Edges:
     """`Graph.edges` says what they are; or what another vector has in place of their weights."""
     alive = graph.alive()
     into = wiring(graph, np.flatnonzero(alive & (graph.codes >= NEURON)).astype(np.int32), places)
@@ -126,14 +126,14 @@ def neurons(graph: Graph) -> Neurons:
     return Neurons(node, np.array(ops.ACTIVATIONS)[graph.codes[node] - NEURON], values)
 
 
-def bias_places(graph: Graph, nodes: npt.NDArray[Any] | slice) -> Ints:
+def bias_places(graph: Graph, nodes: npt.NDArray[Any] | slice) -> Int64:
     """Where the biases of neurons or parameters stand, -1 where there is none."""
     return np.asarray(np.array(graph.storage.bias, np.int64)[graph.records[nodes]])
 
 
 def parameter_places(
-    graph: Graph, nodes: int | None = None, places: tuple[Ints, Ints, Ints] | None = None
-) -> Ints | Ids:
+    graph: Graph, nodes: int | None = None, places: tuple[Int64, Int64, Int64] | None = None
+) -> Int64 | Int32:
     """Places in the parameter vector of all parameters of the first `nodes` nodes, by default of all, without padding.
 
     With `places`, those of `Storage.places` of another time, as they were then. Weights, and values of parameters, node by
@@ -152,7 +152,7 @@ def values(graph: Graph) -> dict[str, Float32]:
     return {name: vector[places] for name, vector in graph.storage.vectors().items()}
 
 
-def _sums(mask: Mask, count: Ids) -> Ids:
+def _sums(mask: Bool, count: Int32) -> Int32:
     """How many are set in each of the runs of these lengths."""
     sums, some = np.zeros(len(count), np.int32), count > 0
     if some.any():

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float32
 
-LARGEST = float(np.finfo(np.float32).max)
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The largest finite number of the precision that everything is computed in."""
 
-MOST = 2**31 - 1
+INT32_MAX = 2**31 - 1
 """Nodes are numbered in 32 bits; of nothing else are more at once of any use."""
 
 
@@ -33,7 +33,7 @@ def plain(text: str) -> str:
     return text if text.isprintable() else repr(text)[1:-1]
 
 
-def whole(what: str, value: Any, least: int = 1, most: int | None = MOST) -> int:
+def whole(what: str, value: Any, least: int = 1, most: int | None = INT32_MAX) -> int:
     """`value` as an int; TypeError if it is no integer, or a truth value, ValueError if it is out of range."""
     kind = ValueError if isinstance(value, int | np.integer) and not isinstance(value, bool) else TypeError
     if kind is TypeError or value < least:
@@ -103,7 +103,7 @@ def number(what: str, value: Any) -> float:
         result = float(value)
     except OverflowError:  # an integer
         result = float(np.finfo(np.float64).max)
-    if LARGEST < abs(result) < np.inf:
+    if FLOAT32_MAX < abs(result) < np.inf:
         raise ValueError(f"{what}: expected a number that float32 can hold, got {shown(value)}")
     return result
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mlgraph import ops
-from mlgraph.array_types import Float32, Ids
+from mlgraph.array_types import Float32, Int32
 from mlgraph.checks import shown
 from mlgraph.plan import KINDS, Instruction, Plan
 from mlgraph.reference import arguments_of, neuron
@@ -170,7 +170,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def c_source(plan: Plan, parameters: Float32, outputs: Ids, name: str) -> str:
+def c_source(plan: Plan, parameters: Float32, outputs: Int32, name: str) -> str:
     """`Function.to_c` says what it is; `outputs` are slots."""
     written, columns = Writer(plan, parameters), plan.input_column
     n, gaps = len(columns), bool(np.any(columns != np.arange(len(columns))))

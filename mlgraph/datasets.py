@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mlgraph import checks
+from mlgraph.array_types import UInt8
 
 __all__ = ["DataError", "Dataset", "load_mnist", "read_idx"]
 
 StrPath = str | os.PathLike[str]
-Bytes = npt.NDArray[np.uint8]
 
 EMBEDDED = Path(__file__).parent / "data"
 
@@ -50,10 +49,10 @@ class Dataset(NamedTuple):
         Largest training label + 1, and at least 2.
     """
 
-    train_x: Bytes
-    train_y: Bytes
-    test_x: Bytes
-    test_y: Bytes
+    train_x: UInt8
+    train_y: UInt8
+    test_x: UInt8
+    test_y: UInt8
     image_shape: tuple[int, int]
     n_classes: int
 
@@ -121,14 +120,14 @@ def _find(folder: Path, present: set[str], prefixes: tuple[str, ...], kind: str)
     raise DataError(f"{folder}: expected one of the files {', '.join(names)}, found none")
 
 
-def _read_split(images: Path, labels: Path) -> tuple[Bytes, Bytes]:
+def _read_split(images: Path, labels: Path) -> tuple[UInt8, UInt8]:
     x, y = read_idx(images, ndim=3), read_idx(labels, ndim=1)
     if len(x) != len(y):
         raise DataError(f"{images}: expected {len(y)} images, one for each label in {labels}, got {len(x)}")
     return x, y
 
 
-def read_idx(path: StrPath, *, ndim: int | None = None) -> Bytes:
+def read_idx(path: StrPath, *, ndim: int | None = None) -> UInt8:
     """Read an array of bytes from an IDX file.
 
     An IDX file is two zero bytes, a byte for the element type, a byte for the number of dimensions, the size of each
@@ -167,7 +166,7 @@ def read_idx(path: StrPath, *, ndim: int | None = None) -> Bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _parse(stream: io.BufferedIOBase, path: StrPath, ndim: int | None) -> Bytes:
+def _parse(stream: io.BufferedIOBase, path: StrPath, ndim: int | None) -> UInt8:
     magic = _read(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DataError(

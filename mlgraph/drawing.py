@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks, ops
-from mlgraph.array_types import Ids
+from mlgraph.array_types import Int32
 from mlgraph.checks import real_array, shown, whole
 from mlgraph.examples import Examples
 from mlgraph.files import write_atomically
@@ -37,7 +37,7 @@ __all__ = ["Drawing"]
 
 Nodes = Graph | Node | Iterable[Node]
 
-MOST = 60
+MOST_BOXES = 60
 """Boxes that a person still reads."""
 
 MANY = 8
@@ -99,7 +99,7 @@ class Drawing:
         x: npt.ArrayLike | None = None,
         values: Mapping[Any, float] | None = None,
         adjoints: Mapping[Any, float] | None = None,
-        limit: int = MOST,
+        limit: int = MOST_BOXES,
     ) -> None:
         whole("limit", limit, 2)
         if not isinstance(nodes, Graph | Node | Iterable) or isinstance(nodes, str):
@@ -136,7 +136,7 @@ class Drawing:
 
     # --- folding -----------------------------------------------------------------------------------------------------
 
-    def _fold(self, order: Ids, level: Ids, outputs: set[int], limit: int) -> list[Box]:
+    def _fold(self, order: Int32, level: Int32, outputs: set[int], limit: int) -> list[Box]:
         order = np.sort(order)
         keys = np.column_stack([level[order], self._code[order]])
         _, group, size = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
@@ -169,7 +169,7 @@ class Drawing:
             for m, column in zip(members, columns, strict=True)
         ]
 
-    def _box(self, nodes: Ids, column: int, is_output: bool, level: Ids) -> Box:
+    def _box(self, nodes: Int32, column: int, is_output: bool, level: Int32) -> Box:
         graph, codes = self._graph, np.unique(self._code[nodes])
         code, lines = int(codes[0]), []
         colour = _kind(code) if len(codes) == 1 else "operation"
@@ -278,7 +278,7 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
     if x is not None and y is not None:
         # Of the nodes that the loss depends on: it takes the logits, not the probabilities.
         adjoints = _of_model(model, x, y, np.array(model._sinks, np.int32))
-    return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST if limit is None else limit)
+    return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST_BOXES if limit is None else limit)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def _example(graph: Graph, x: npt.ArrayLike) -> npt.NDArray[Any]:
     return example[None]
 
 
-def _trace(graph: Graph, order: Ids, outputs: Ids, x: npt.ArrayLike) -> tuple[dict[int, float], dict[int, float]]:
+def _trace(graph: Graph, order: Int32, outputs: Int32, x: npt.ArrayLike) -> tuple[dict[int, float], dict[int, float]]:
     """Values and adjoints of all nodes but constants, which say what they are, for one example."""
     example = _example(graph, x)
     if not len(outputs):
@@ -350,7 +350,7 @@ def _trace(graph: Graph, order: Ids, outputs: Ids, x: npt.ArrayLike) -> tuple[di
     return numbers[0], numbers[1]
 
 
-def _of_model(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, ends: Ids) -> dict[int, float]:
+def _of_model(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, ends: Int32) -> dict[int, float]:
     """Values of all nodes but constants that these need; or with `y` the derivatives of the loss."""
     graph = model.graph
     order = topological(graph, *graph.topology(), ends)[1]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import Edges, Wiring, edge_keys, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
 from mlgraph.graph import CycleError, Graph
@@ -42,7 +42,7 @@ class Rewired(NamedTuple):
 
     before: Wiring
     values: dict[str, Float32]
-    most: Ints
+    most: Int64
 
 
 class Activated(NamedTuple):
@@ -74,7 +74,7 @@ class Edit(NamedTuple):
     values: dict[str, Float32] | None = None
 
 
-def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
+def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Bool]:
     """The edges into some neurons, and which of them are named by neurons, edges and pairs (source, target).
 
     A neuron names all edges into it: without them it is not live, and `cut` takes those out of it.
@@ -119,7 +119,7 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Mask]:
     return edges, found
 
 
-def _checked(graph: Graph, edges: Edges, who: str) -> list[Ints]:
+def _checked(graph: Graph, edges: Edges, who: str) -> list[Int64]:
     ends = [np.asarray(end) for end in (edges.source, edges.target)]
     if any(end.ndim != 1 or (end.size and end.dtype.kind not in "iu") for end in ends) or len(ends[0]) != len(ends[1]):
         got = " and ".join(f"{end.dtype} of shape {end.shape}" for end in ends)
@@ -153,7 +153,7 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     return Edges(source.astype(np.int32), target.astype(np.int32), weight)
 
 
-def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False, who: str = "prune") -> None:
+def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: bool = False, who: str = "prune") -> None:
     """Cut these edges, and with them all out of what is not live any more.
 
     Parameters
@@ -192,7 +192,7 @@ def cut(graph: Graph, edges: Wiring, gone: Mask, *, sweep: bool = False, who: st
     _rewire(graph, old, new, lists, {})
 
 
-def grow(graph: Graph, source: Ids, target: Ids, weight: Float32, who: str) -> None:
+def grow(graph: Graph, source: Int32, target: Int32, weight: Float32, who: str) -> None:
     """Add edges, no pair of which is there yet. A list of sources in ascending order stays so; errors begin with `who`.
 
     Raises
@@ -224,14 +224,14 @@ def activate(graph: Graph, neuron: int, code: int) -> None:
         edited(graph, len(graph), len(graph.storage), [before])
 
 
-def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Ints, Ids, Ids]:
+def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Int64, Int32, Int32]:
     """The sources of all nodes once `new` are the edges of its neurons: where each list begins, its length, the pool."""
     start, count, pool = graph.topology()
     start[new.neurons], count[new.neurons] = len(pool) + lists.start, new.counts
     return start, count, np.concatenate([pool, lists.pool])
 
 
-def _check(graph: Graph, who: str, start: Ints, count: Ids, pool: Ids) -> Mask:
+def _check(graph: Graph, who: str, start: Int64, count: Int32, pool: Int32) -> Bool:
     """Which nodes are live with these sources; errors begin with `who`.
 
     Raises
@@ -252,14 +252,14 @@ def _check(graph: Graph, who: str, start: Ints, count: Ids, pool: Ids) -> Mask:
     return live
 
 
-def _needed(graph: Graph, start: Ints, count: Ids, pool: Ids) -> Mask:
+def _needed(graph: Graph, start: Int64, count: Int32, pool: Int32) -> Bool:
     """Which nodes some model needs; all, without a model."""
     outputs = np.array(sorted(graph.protected()), np.int32)
     return topological(graph, start, count, pool, outputs)[0] >= 0 if len(outputs) else np.ones(len(graph), bool)
 
 
 def _rewire(
-    graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32], most: Ints | None = None
+    graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32], most: Int64 | None = None
 ) -> None:
     """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere.
 
@@ -370,7 +370,7 @@ def forget_state(graph: Graph, names: Iterable[str]) -> None:
     graph._last = last._replace(changes=changes, values=None if last.values is None else without(last.values))
 
 
-def _as_before(graph: Graph, edit: Edit) -> tuple[Ints, Ids, Ids]:
+def _as_before(graph: Graph, edit: Edit) -> tuple[Int64, Int32, Int32]:
     """The sources of all nodes, as of `Graph.topology`, once an edit is taken back."""
     start, count, pool = graph.topology()
     for change in reversed(edit.changes):

@@ -9,10 +9,9 @@ from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.array_types import Flags, Float32, Ids, Ints
+from mlgraph.array_types import Float32, Int32, Int64, UInt8
 from mlgraph.examples import Examples
 from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
@@ -24,7 +23,7 @@ from mlgraph.storage import PANEL, aligned
 from mlgraph.threads import threads_for
 from mlgraph.units import unit_floats, units_of
 
-Nodes = Sequence[int] | Ids
+Nodes = Sequence[int] | Int32
 
 LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4, "binary_cross_entropy": 5}
 """Losses, as the kernels number them."""
@@ -128,8 +127,8 @@ class Engine:
         self._scratch = aligned(0)
         self._sums = aligned(0)
         self._pack_sums = aligned(0)
-        self._units: dict[tuple[bool, int], tuple[Ints, int]] = {}
-        self._slots: dict[tuple[int, ...], tuple[npt.NDArray[np.int32], int]] = {(): (_NO_SLOTS, plan.n_slots)}
+        self._units: dict[tuple[bool, int], tuple[Int64, int]] = {}
+        self._slots: dict[tuple[int, ...], tuple[Int32, int]] = {(): (_NO_SLOTS, plan.n_slots)}
         self._neurons_of_data = sum(ins.size for ins in plan.blocks_of_data)
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
         self.width = int(plan.input_column.max(initial=-1)) + 1
@@ -162,10 +161,10 @@ class Engine:
         limit: float = 0.0,
         few: bool | None = None,
         losses: Float32 | None = None,
-        correct: Flags | None = None,
+        correct: UInt8 | None = None,
         values: Nodes = (),
         adjoints: Nodes = (),
-        highest: Ints | None = None,
+        highest: Int64 | None = None,
         n_threads: int | None = None,
     ) -> tuple[int, Float32, Float32]:
         """Run steps of the plan.
@@ -267,7 +266,7 @@ class Engine:
         return bad, value_out, adjoint_out
 
     def _choose(
-        self, examples: Examples, size: Ints, most: int, direct: bool, sparse: bool, optimizer: str | None, training: bool,
+        self, examples: Examples, size: Int64, most: int, direct: bool, sparse: bool, optimizer: str | None, training: bool,
         n_threads: int,
     ) -> Choice:  # fmt: skip
         """How steps of these sizes, `most` of them the largest, are swept; `direct`: neurons may read the data themselves."""
@@ -349,7 +348,7 @@ class Engine:
         self._prepared = key, arrays, address, (program, units, input_column)  # all whose addresses the kernels have
         return address
 
-    def _slots_of(self, nodes: Nodes) -> tuple[npt.NDArray[np.int32], int]:
+    def _slots_of(self, nodes: Nodes) -> tuple[Int32, int]:
         """Slots of nodes and the lowest of them."""
         key = tuple(nodes) if len(nodes) <= 64 else None
         found = self._slots.get(key) if key is not None else None
@@ -364,7 +363,7 @@ class Engine:
         """Whether each thread has memory for lists of two steps of so many examples."""
         return 2 * -(-most // (LIST_TILES * LANES)) * self._list_floats <= MOST_LISTED
 
-    def _units_for(self, sparse: bool, ahead: int) -> tuple[Ints, int]:
+    def _units_for(self, sparse: bool, ahead: int) -> tuple[Int64, int]:
         key = sparse, ahead
         if key not in self._units:
             units = units_of(self.plan, sparse, ahead)

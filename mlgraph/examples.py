@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.array_types import Doubles, Float32, Ids
+from mlgraph.array_types import Float32, Float64, Int32, UInt8
 from mlgraph.checks import real_array
 from mlgraph.threads import threads_for
 
@@ -52,14 +52,14 @@ class Examples:
         self.array = np.ascontiguousarray(self.array)
         self._what = what
         self._narrowed: tuple[bytes, Examples] | None = None
-        self._room: npt.NDArray[np.uint8] | None = None
+        self._room: UInt8 | None = None
         self._read: tuple[bytes, int] | None = None  # columns, and of how many examples they have been read
 
     def __len__(self) -> int:
         return len(self.array)
 
     @property
-    def bytes(self) -> npt.NDArray[np.uint8] | None:
+    def bytes(self) -> UInt8 | None:
         """The data if they are bytes."""
         return self.array if self.array.dtype == np.uint8 else None
 
@@ -68,7 +68,7 @@ class Examples:
         """The data if they are floats."""
         return self.array if self.array.dtype != np.uint8 else None
 
-    def read(self, rows: Any, columns: Any) -> Doubles:
+    def read(self, rows: Any, columns: Any) -> Float64:
         """Some of the data as they are read, in float64."""
         part = self.array[rows, columns]
         return np.asarray(part / 255 if part.dtype == np.uint8 else part, np.float64)
@@ -102,7 +102,7 @@ class Examples:
         return Examples(array, array.shape[1], self._what) if found else self
 
     @staticmethod
-    def _are_bytes(x: Float32, n_threads: int) -> tuple[bool, npt.NDArray[np.uint8]]:
+    def _are_bytes(x: Float32, n_threads: int) -> tuple[bool, UInt8]:
         array = np.empty(x.shape, np.uint8)
         return mlgraph_ext.sweep.as_bytes(np.ascontiguousarray(x), array, n_threads), array
 
@@ -122,7 +122,7 @@ class Examples:
         runs = sample.view({1: "u4", 4: "c16"}[sample.itemsize])  # four numbers in one: it is zero if they all are
         return bool(np.count_nonzero(runs) <= SPARSE_BELOW * runs.size)
 
-    def narrowed(self, columns: Ids, n_threads: int = 1) -> Examples:
+    def narrowed(self, columns: Int32, n_threads: int = 1) -> Examples:
         """These columns, in ascending order, side by side; those asked for last are kept.
 
         Where rows of the data are longer than a line of the cache or two, those of the copy begin with one: they are filled
@@ -142,7 +142,7 @@ class Examples:
             self._narrowed = key, Examples(few.view(self.array.dtype), row // size, self._what)
         return self._narrowed[1]
 
-    def pays_narrowed(self, columns: Ids, n: int) -> bool:
+    def pays_narrowed(self, columns: Int32, n: int) -> bool:
         """Whether columns that could be read where they stand are better copied, for n examples and what may come after.
 
         It pays where they are in half of the lines of the cache and are read a few times. Nobody knows that in advance, for a

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlgraph import ops, reference
-from mlgraph.array_types import Doubles, Float32, Ids, Ints, Mask
+from mlgraph.array_types import Bool, Float32, Float64, Int32, Int64
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.plan import KINDS, LANES, OF_NEURONS, Instruction, Plan
@@ -55,7 +55,7 @@ class Search:
     """
 
     def __init__(
-        self, model: Model, engine: Engine, examples: Examples, step: Steps, rows: Ints, learning: Learning
+        self, model: Model, engine: Engine, examples: Examples, step: Steps, rows: Int64, learning: Learning
     ) -> None:
         self._model, self._engine, self._examples, self._step, self._rows = model, engine, examples, step, rows
         self._learning, self._objective = learning, learning.objective
@@ -72,7 +72,7 @@ class Search:
         self._at, self._slot = 0, -1
         self._values, self._adjoints = np.zeros(0), np.zeros(0)
 
-    def find(self, spoilt: Mask, vectors: list[Float32]) -> Fault:
+    def find(self, spoilt: Bool, vectors: list[Float32]) -> Fault:
         """Where it began.
 
         Parameters
@@ -155,7 +155,7 @@ class Search:
             numbers = f"the largest term is {self._adjoints[reader]:.6g} * {factor:.6g}, of {self._name(reader)}"
         return self._fault(1, slot, f"has the adjoint {self._adjoints[slot]} in", numbers)
 
-    def _of_update(self, spoilt: Mask, vectors: list[Float32]) -> Fault:
+    def _of_update(self, spoilt: Bool, vectors: list[Float32]) -> Fault:
         slot, source, place = _first_spoilt(self._plan, spoilt)
         if slot < 0:
             self.finite[:] = False
@@ -230,7 +230,7 @@ class Search:
                     terms.append((reader, factor))
         return terms
 
-    def _reads(self, slot: int) -> tuple[Ids, Doubles | None]:
+    def _reads(self, slot: int) -> tuple[Int32, Float64 | None]:
         """Slots that a slot is made from, and for a neuron its weights: those of the example, scaled or dropped."""
         if slot < self._inputs:
             return np.zeros(0, np.int32), None
@@ -259,7 +259,7 @@ class Search:
         for part, values, adjoints in self._sweeps():
             self._values[part], self._adjoints[part] = values[at], adjoints[at]
 
-    def _column(self, slot: int, *, adjoint: bool) -> Doubles:
+    def _column(self, slot: int, *, adjoint: bool) -> Float64:
         """Values or adjoints of one slot for all examples."""
         if slot < self._inputs:
             return self._examples.read(self._rows, self._plan.input_column[slot])
@@ -282,7 +282,7 @@ class Search:
         return values, adjoints
 
 
-def _first_spoilt(plan: Plan, spoilt: Mask) -> tuple[int, int, int]:
+def _first_spoilt(plan: Plan, spoilt: Bool) -> tuple[int, int, int]:
     """Slot of the first node of which a number is marked; slot of that weight's source, or -1; the number's place.
 
     Of its numbers the first weight, or else the bias; -1 three times if none is marked.
@@ -316,7 +316,7 @@ def _largest(x: Any) -> int:
     return max(range(len(x)), key=lambda k: _size(x[k]))
 
 
-def _product(weights: Doubles | None, x: Doubles) -> Doubles:
+def _product(weights: Float64 | None, x: Float64) -> Float64:
     """Products, 0 where a weight is, also with what is not finite; x itself without weights."""
     if weights is None:
         return x

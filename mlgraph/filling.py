@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.array_types import Float32, Ids
+from mlgraph.array_types import Float32, Int32
 from mlgraph.grouping import DENSE_FROM
 from mlgraph.plan import KINDS, Instruction, Plan, extra_floats, halves_of, in_quads, thin_floats
 from mlgraph.storage import PANEL, padded
@@ -53,8 +53,8 @@ class Filling(NamedTuple):
     base: int
     size: int
     others: list[slice]
-    origin: Ids
-    place: Ids
+    origin: Int32
+    place: Int32
 
     def fill(self, vector: Float32, blocks: Float32, n_threads: int) -> None:
         """Copy parameters, or an optimizer's state, of the graph into a vector of the plan."""
@@ -116,7 +116,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     return new, Filling(edges, base, size, others, np.concatenate(origin), stands)
 
 
-def _block(plan: Plan, ins: Instruction) -> tuple[Ids, Ids] | None:
+def _block(plan: Plan, ins: Instruction) -> tuple[Int32, Int32] | None:
     """The sources that a block of these rows has, and the edge of each of its weights, or -1; None if it would not pay."""
     row, source, alike, _ = plan.rows(ins)
     first, last = (0, len(plan.input_column) - 1) if ins.reads_data else (int(source.min()), int(source.max()))

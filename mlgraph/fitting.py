@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import LARGEST, one_of, real, share, shown, truth, whole
+from mlgraph.checks import FLOAT32_MAX, one_of, real, share, shown, truth, whole
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import POLICIES, Guard
@@ -147,7 +147,7 @@ def fit(
     """
     examples, objective = model._examples_and_objective(x, y)
     sizes = _pair("batch_size", batch_size, partial(whole, most=2**63 - 1))
-    rate = partial(real, expected=f"a number from 0 to {LARGEST:.6g}", least=0, most=LARGEST)
+    rate = partial(real, expected=f"a number from 0 to {FLOAT32_MAX:.6g}", least=0, most=FLOAT32_MAX)
     rates = _pair("learning_rate", learning_rate, rate)
     epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
     weight_decay = checked_decay(weight_decay, max(rates))
@@ -158,7 +158,7 @@ def fit(
     shuffle, resume = truth("shuffle", shuffle), truth("resume", resume)
     if resume and checkpoint is None:
         raise ValueError("resume: expected a checkpoint to go on from, got none")
-    checkpoint_every = real("checkpoint_every", checkpoint_every, "seconds from 0 on", 0, LARGEST)
+    checkpoint_every = real("checkpoint_every", checkpoint_every, "seconds from 0 on", 0, FLOAT32_MAX)
     checked_threads(n_threads)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
@@ -228,6 +228,6 @@ def _pair(name: str, value: Any, checked: Callable[[str, Any], Any]) -> tuple[An
 
 def checked_decay(value: Any, rate: float) -> float:
     """A weight decay that takes no more than all of a weight at this learning rate."""
-    most = min(1 / rate, LARGEST) if rate else LARGEST
-    expected = f"to 1 / learning_rate, {most:.6g}" if most < LARGEST else "on that float32 can hold"
+    most = min(1 / rate, FLOAT32_MAX) if rate else FLOAT32_MAX
+    expected = f"to 1 / learning_rate, {most:.6g}" if most < FLOAT32_MAX else "on that float32 can hold"
     return real("weight_decay", value, f"a number from 0 {expected}", 0, most)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32
+from mlgraph.array_types import Float32, Int64
 from mlgraph.arrays import edges, parameter_places
 from mlgraph.checks import float_array, plain
 from mlgraph.engine import Engine
@@ -29,10 +29,10 @@ class Places(NamedTuple):
     `edits` is what `Graph.edits` was then: nodes that were made later had no place.
     """
 
-    weights: npt.NDArray[np.int64]
-    stride: npt.NDArray[np.int64]
-    bias: npt.NDArray[np.int64]
-    n_sources: npt.NDArray[np.int64]
+    weights: Int64
+    stride: Int64
+    bias: Int64
+    n_sources: Int64
     graph: Graph
     edits: int
 

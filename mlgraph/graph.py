@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32, Mask
-from mlgraph.checks import MOST, float_array, number, one_of, optional_name, plain, truth, whole
+from mlgraph.array_types import Bool, Float32, Int32
+from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name, plain, truth, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources
 from mlgraph.nodes import NodeTable
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
@@ -65,7 +65,7 @@ class Graph(NodeTable):
         """Whether a neuron may have no sources."""
         self._last: Edit | None = None
         self._open = None
-        self._alive: tuple[Any, Mask] | None = None
+        self._alive: tuple[Any, Bool] | None = None
         self._unlock()
 
     # --- building ----------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class Graph(NodeTable):
         n : int
             How many, from 0 on.
         """
-        return [self.input() for _ in range(whole("n", n, 0, MOST - len(self)))]
+        return [self.input() for _ in range(whole("n", n, 0, INT32_MAX - len(self)))]
 
     def constant(self, value: float) -> Node:
         """Add a constant.
@@ -142,7 +142,7 @@ class Graph(NodeTable):
     @adds_nodes
     def add_neuron(
         self,
-        sources: Sequence[Node] | range | npt.NDArray[np.int32],
+        sources: Sequence[Node] | range | Int32,
         activation: str = "identity",
         *,
         weights: npt.ArrayLike | None = None,
@@ -184,7 +184,7 @@ class Graph(NodeTable):
     @adds_nodes
     def add_neurons(
         self,
-        sources: Sequence[Node] | range | npt.NDArray[np.int32],
+        sources: Sequence[Node] | range | Int32,
         activation: str = "identity",
         *,
         weights: npt.ArrayLike,
@@ -317,7 +317,7 @@ class Graph(NodeTable):
         return (self[i] for i in range(len(self)))
 
     @locked
-    def sources_of(self, node: Node | int) -> npt.NDArray[np.int32]:
+    def sources_of(self, node: Node | int) -> Int32:
         """Ids of the sources of a node, int32 of shape (sources,); a copy.
 
         Parameters
@@ -329,7 +329,7 @@ class Graph(NodeTable):
         return np.array(self._pool[start : start + self._count[node]], np.int32)
 
     @locked
-    def targets_of(self, node: Node | int) -> npt.NDArray[np.int32]:
+    def targets_of(self, node: Node | int) -> Int32:
         """Ids of the nodes that read a node, int32 of shape (targets,).
 
         Parameters
@@ -393,7 +393,7 @@ class Graph(NodeTable):
     def _repr_svg_(self) -> str:
         return self.draw().to_svg()
 
-    def alive(self) -> npt.NDArray[np.bool_]:
+    def alive(self) -> Bool:
         """Of each node, whether a path leads to it from an input, a parameter or a constant, and on to an output; read-only.
 
         Outputs are those of the models of this graph; without a model, the nodes that nothing reads. What is not alive has no
@@ -403,7 +403,7 @@ class Graph(NodeTable):
         return self._needed_for(self.protected())
 
     @locked
-    def _needed_for(self, outputs: frozenset[int]) -> Mask:
+    def _needed_for(self, outputs: frozenset[int]) -> Bool:
         """What is alive if these are the outputs; of those asked for last it is kept."""
         key = (self.edits, outputs)
         if self._alive is None or self._alive[0] != key:
@@ -417,7 +417,7 @@ class Graph(NodeTable):
             self._alive = key, live
         return self._alive[1]
 
-    def _live(self) -> Mask:
+    def _live(self) -> Bool:
         """To which nodes a path leads from an input, a parameter or a constant; read-only."""
         return self._needed_for(frozenset())
 

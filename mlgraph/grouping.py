@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlgraph import ops
-from mlgraph.array_types import Ids, Ints, Mask
+from mlgraph.array_types import Bool, Int32, Int64
 from mlgraph.graph import Graph
 from mlgraph.lowering import Lowered
 from mlgraph.ops import INPUT, NEURON
@@ -44,17 +44,17 @@ class Groups(NamedTuple):
         How many nodes of a group from each on have its list of sources; of other nodes than neurons 1.
     """
 
-    nodes: Ids
-    first: Ints
-    size: Ints
-    dense: Mask
-    alike: Ids
+    nodes: Int32
+    first: Int64
+    size: Int64
+    dense: Bool
+    alike: Int32
 
 
-def group(graph: Graph, low: Lowered, nodes: Ids, dropout: Dropout) -> Groups:
+def group(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> Groups:
     """Group nodes that are no inputs; `dropout` as for `Plan`."""
     kind, shape, detail, lead = _keys(graph, low, nodes, dropout)
-    keys: list[Ids | Ints] = [low.level[nodes], kind, shape, detail]
+    keys: list[Int32 | Int64] = [low.level[nodes], kind, shape, detail]
     order = np.lexsort([nodes, lead, *keys[::-1]])
     ends = np.zeros(len(nodes), bool)
     ends[-1:] = True
@@ -72,7 +72,7 @@ def group(graph: Graph, low: Lowered, nodes: Ids, dropout: Dropout) -> Groups:
     return Groups(nodes[order], first, np.diff(bounds), dense, alike.astype(np.int32))
 
 
-def _keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Dropout) -> tuple[Ints, Ints, Ints, Ids]:
+def _keys(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> tuple[Int64, Int64, Int64, Int32]:
     """Keys that are equal for nodes of one level that one instruction may compute, and one by which they stand in it.
 
     The second, for a neuron, is the number of its source list where enough neurons have that list, else -1. The last, by which
@@ -110,7 +110,7 @@ def _keys(graph: Graph, low: Lowered, nodes: Ids, dropout: Dropout) -> tuple[Int
     return kind, shape, detail, lead
 
 
-def _are_dense(low: Lowered, lead: Ids, size: Ints, beside: Ints) -> Mask:
+def _are_dense(low: Lowered, lead: Int32, size: Int64, beside: Int64) -> Bool:
     """Which neurons are dense blocks.
 
     Of each: one that has its list, how many have it, and a key that is equal for those that it stands beside.
@@ -125,7 +125,7 @@ def _are_dense(low: Lowered, lead: Ids, size: Ints, beside: Ints) -> Mask:
     return np.asarray((size >= DENSE_FROM) & ~rows)
 
 
-def _columns_read(low: Lowered, lead: Ids, some: Mask) -> Ints:
+def _columns_read(low: Lowered, lead: Int32, some: Bool) -> Int64:
     """How many columns of the data `some` neurons read that read nothing else; `lead`: one that has the list of each."""
     lists, where = np.unique(lead[some], return_inverse=True)
     n = low.count[lists].astype(np.int64)

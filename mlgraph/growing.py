@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import Edges, bias_places, edge_keys, wiring
 from mlgraph.checks import one_of, share, whole
 from mlgraph.edits import grow
@@ -43,11 +43,11 @@ class Gaps(NamedTuple):
         How many sources each neuron has, and how many of them in the layer before.
     """
 
-    sources: Ids
-    targets: Ids
-    free: Mask
-    counts: Ids
-    within: Ints
+    sources: Int32
+    targets: Int32
+    free: Bool
+    counts: Int32
+    within: Int64
 
 
 def regrow(
@@ -137,7 +137,7 @@ def place_scores(layers: list[Gaps], slopes: list[Float32] | None, random: np.ra
 class EdgeValues(NamedTuple):
     """Edges of a graph, and what stands at each in the parameter vector ("") and in those of the optimizer's state; copies."""
 
-    key: Ints
+    key: Int64
     values: dict[str, Float32]
 
 
@@ -148,7 +148,7 @@ def edge_values(graph: Graph) -> EdgeValues:
     return EdgeValues(key, {name: vector[edges.place] for name, vector in graph.storage.vectors().items()})
 
 
-def give_back(graph: Graph, before: EdgeValues, new: Edges) -> Ids:
+def give_back(graph: Graph, before: EdgeValues, new: Edges) -> Int32:
     """Give those of the new edges that were there before their weight and the optimizer's state of it again; their targets."""
     edges = wiring(graph)
     back, _, was = np.intersect1d(edge_keys(graph, new.source, new.target), before.key, assume_unique=True, return_indices=True)
@@ -159,7 +159,7 @@ def give_back(graph: Graph, before: EdgeValues, new: Edges) -> Ids:
     return edges.target[now]
 
 
-def begin_anew(graph: Graph, neurons: Ints) -> None:
+def begin_anew(graph: Graph, neurons: Int64) -> None:
     """Set the biases of neurons, and the optimizer's state of them, to 0; what is frozen stays."""
     places, vectors = bias_places(graph, neurons), graph.storage.vectors()
     places = places[places >= 0]
@@ -217,7 +217,7 @@ def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads:
 # --- inside ----------------------------------------------------------------------------------------------------------
 
 
-def _mark_read(read: Mask, nodes: Ids, codes: npt.NDArray[np.int16], topology: Topology) -> None:
+def _mark_read(read: Bool, nodes: Int32, codes: npt.NDArray[np.int16], topology: Topology) -> None:
     """Mark nodes and what these read through operations: who reads a probability reads its logit."""
     while len(nodes):
         read[nodes] = True
@@ -234,7 +234,7 @@ def _free_edges(layers: list[Gaps]) -> Edges:
     return Edges(sources, targets, np.zeros(len(sources), np.float32))
 
 
-def _heights(net: Network) -> Ints:
+def _heights(net: Network) -> Int64:
     """A number for each node, which no edge lowers and each edge into a layer's neuron raises.
 
     On a cycle all would be equal. So what lowers none may be added between layers, all at once: on a cycle of nothing but such

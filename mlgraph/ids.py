@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.array_types import Int32
 from mlgraph.checks import plain, shown
 from mlgraph.ops import NEURON, is_leaf, is_operation
 from mlgraph.views import Node
@@ -50,7 +51,7 @@ def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
     return ids
 
 
-def ids_of_sources(graph: Graph, sources: Sequence[Node] | range | npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+def ids_of_sources(graph: Graph, sources: Sequence[Node] | range | Int32) -> Int32:
     """Those of at least one source, none twice, given as nodes or ids."""
     if isinstance(sources, range):
         sources = np.array(sources, np.int64)

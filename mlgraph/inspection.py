@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Ids, Mask
+from mlgraph.array_types import Bool, Int32
 from mlgraph.arrays import Wiring, bias_places, wiring
 from mlgraph.checks import plain
 from mlgraph.edits import cut, named
@@ -105,7 +105,7 @@ def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_thread
     return model._evaluate(*model._examples_and_objective(x, y), n_threads, _without(model, *edges))
 
 
-def _without(model: Model, edges: Wiring, gone: Mask) -> Engine:
+def _without(model: Model, edges: Wiring, gone: Bool) -> Engine:
     """An engine of the model less these edges; a ValueError if they are the last way to an output."""
     other = model.graph.copy()
     other._models.add(model)
@@ -126,7 +126,7 @@ def ablation_table(
 
 
 def _ablated(
-    model: Model, ids: Ids, examples: Examples, objective: Objective, whole: dict[str, float], n_threads: int | None
+    model: Model, ids: Int32, examples: Examples, objective: Objective, whole: dict[str, float], n_threads: int | None
 ) -> Table:
     """The table of these neurons; `whole` is what `evaluate` returns of the model as it is."""
     graph, outputs = model.graph, model._sinks
@@ -181,7 +181,7 @@ def _ablated(
     return table
 
 
-def _downstream(graph: Graph, outputs: list[int], ids: Ids) -> tuple[Ids, Mask]:
+def _downstream(graph: Graph, outputs: list[int], ids: Int32) -> tuple[Int32, Bool]:
     """What is read from above by all downstream of `ids`; of each node, whether it is the one live source of one there."""
     start, count, pool = graph.topology()
     _, order = topological(graph, start, count, pool, np.array(outputs, np.int32))

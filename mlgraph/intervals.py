@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 
 from mlgraph import ops, reference
-from mlgraph.array_types import Doubles, Ids, Ints, Mask
-from mlgraph.checks import LARGEST
+from mlgraph.array_types import Bool, Float64, Int32, Int64
+from mlgraph.checks import FLOAT32_MAX
 from mlgraph.plan import KINDS, OF_NEURONS, Instruction, Plan
 
 UNIT, ULP = 2.0**-24, 2.0**-23  # rounding and unit in the last place, as shares of a number
@@ -62,7 +62,7 @@ class Sweeps:
         False for padding and for what no output needs.
     """
 
-    def __init__(self, plan: Plan, p: Doubles, values: Doubles, slots: Ids, u: Doubles, ulps: int) -> None:
+    def __init__(self, plan: Plan, p: Float64, values: Float64, slots: Int32, u: Float64, ulps: int) -> None:
         self.plan, self.p, self.ulps = plan, p, ulps
         self.values = _float32(np.stack([values, values]))  # of inputs: a byte is a rounded quotient
         self.gradient, self.has_gradient = np.zeros((2, len(p))), np.zeros(len(p), bool)
@@ -74,11 +74,11 @@ class Sweeps:
         for ins in reversed(plan.instructions):
             self._backward(ins)
 
-    def adjoints(self, slots: slice) -> Doubles:
+    def adjoints(self, slots: slice) -> Float64:
         """Of adjoints that have all their terms."""
         return self._rounded_sum(self._sum[:, slots], self._size[slots], self._count[slots, None])
 
-    def _add(self, slots: Ids, terms: Doubles) -> None:
+    def _add(self, slots: Int32, terms: Float64) -> None:
         for total, term in zip((*self._sum, self._size), (*terms, _size(terms)), strict=True):
             np.add.at(total, slots, term)
         np.add.at(self._count, slots, 1)
@@ -114,15 +114,15 @@ class Sweeps:
                 if ins.propagate:
                     self._add(sources, _times(self._weights(at), d[:, n, None]))
 
-    def _weights(self, at: Ints) -> Doubles:
+    def _weights(self, at: Int64) -> Float64:
         return np.stack([self.p[at, None]] * 2)
 
-    def _parameters(self, at: Any, terms: Doubles) -> None:
+    def _parameters(self, at: Any, terms: Float64) -> None:
         self.gradient[:, at], self.has_gradient[at] = self._total(terms.swapaxes(1, 2)), True
 
     # Ops: `x` lists the arguments, `y` is the value, `d` its adjoint.
 
-    def _value(self, op: ops.Op, x: Sequence[Doubles]) -> Doubles:
+    def _value(self, op: ops.Op, x: Sequence[Float64]) -> Float64:
         if op.name == "pow":
             return self._power(*x)
         if op.name == "sum":
@@ -138,7 +138,7 @@ class Sweeps:
         slack = np.where(_unknown(both).any(axis=0), np.inf, slack)
         return self._rounded(np.stack([op.value(end) for end in both]), ULPS.get(op.name, 0), slack)
 
-    def _terms(self, op: ops.Op, d: Doubles, y: Doubles, x: Sequence[Doubles]) -> list[Doubles]:
+    def _terms(self, op: ops.Op, d: Float64, y: Float64, x: Sequence[Float64]) -> list[Float64]:
         """What the op adds to the adjoints of its arguments."""
         if op.name == "prod":
             before = itertools.accumulate(x[:-1], _times, initial=d)
@@ -147,7 +147,7 @@ class Sweeps:
         times = _times_chosen if op.name in reference.CHOICES else _times
         return [times(d, partial) for partial in self._partials(op, y, x)]
 
-    def _partials(self, op: ops.Op, y: Doubles, x: Sequence[Doubles]) -> Sequence[Doubles]:
+    def _partials(self, op: ops.Op, y: Float64, x: Sequence[Float64]) -> Sequence[Float64]:
         if op.name == "pow":
             a, b = x
             lower, log = self._power(a, _float32(b - 1)), self._value(ops.OPS["log"], [a])
@@ -176,18 +176,18 @@ class Sweeps:
         partials = _hull(lambda *corner: np.stack(np.broadcast_arrays(*op.derivatives(*corner))), y, *x)
         return list(self._rounded(partials, ULPS.get(op.name, 0), slack).swapaxes(0, 1))
 
-    def _power(self, a: Doubles, b: Doubles) -> Doubles:
+    def _power(self, a: Float64, b: Float64) -> Float64:
         # A power of a negative number hangs on whether the exponent is whole, and odd; and 1**NaN is 1.
         doubtful = np.signbit(a[0]) & (b[0] != b[1]) | np.isnan(b[0]) & (a[0] != a[1])
         return self._rounded(_hull(ops.OPS["pow"].value, a, b), ULPS["pow"], np.where(doubtful, np.inf, 0))
 
     # Rounding.
 
-    def _rounded(self, x: Doubles, ulps: int = 0, slack: Any = 0.0) -> Doubles:
+    def _rounded(self, x: Float64, ulps: int = 0, slack: Any = 0.0) -> Float64:
         """The float32 numbers that a result may be that is off by units in the last place, with its sign, and by `slack`."""
         ulps = max(ulps, self.ulps)
 
-        def down(end: Doubles) -> Doubles:
+        def down(end: Float64) -> Float64:
             finite = np.isfinite(end)
             off = np.where(finite, ulps * (ULP * np.abs(end) + SMALLEST * (end != 0)), 0)
             low = end if ulps == 0 else np.where(end > 0, np.maximum(end - off, 0.0), -np.abs(end - off))  # a zero: -0.0
@@ -195,26 +195,26 @@ class Sweeps:
 
         return _either(*_float32(np.stack([down(x[0]), -down(-x[1])])))
 
-    def _rounded_sum(self, x: Doubles, size: Doubles, n: Any) -> Doubles:
+    def _rounded_sum(self, x: Float64, size: Float64, n: Any) -> Float64:
         slack = np.expm1(n * UNIT) * size + n * SMALLEST * (size > 0)
-        return self._rounded(x, 1, np.where(size + slack <= LARGEST, slack, np.inf))
+        return self._rounded(x, 1, np.where(size + slack <= FLOAT32_MAX, slack, np.inf))
 
-    def _total(self, terms: Doubles) -> Doubles:
+    def _total(self, terms: Float64) -> Float64:
         """Sum along the second axis."""
         return self._rounded_sum(terms.sum(axis=1), _size(terms).sum(axis=0), terms.shape[1])
 
-    def _rounded_product(self, x: Doubles, factors: Sequence[Doubles]) -> Doubles:
+    def _rounded_product(self, x: Float64, factors: Sequence[Float64]) -> Float64:
         # In any order: the most that the other factors do to what underflows or overflows on the way; inf makes it NaN.
         growth = functools.reduce(np.multiply, [np.maximum(np.abs(factor).max(axis=0), 1) for factor in factors])
         slack = np.expm1(len(factors) * UNIT) * _size(x) + len(factors) * SMALLEST * growth
-        return self._rounded(x, 1, np.where(growth <= LARGEST, slack, np.inf))
+        return self._rounded(x, 1, np.where(growth <= FLOAT32_MAX, slack, np.inf))
 
 
-def _float32(x: Doubles) -> Doubles:
+def _float32(x: Float64) -> Float64:
     return x.astype(np.float32).astype(np.float64)
 
 
-def _hull(function: Callable[..., Any], *arguments: Doubles) -> Doubles:
+def _hull(function: Callable[..., Any], *arguments: Float64) -> Float64:
     """Interval of a function that is monotone in each argument on either side of 0; no rounding."""
     low = high = np.array(np.nan)
     nan = np.array(False)
@@ -226,7 +226,7 @@ def _hull(function: Callable[..., Any], *arguments: Doubles) -> Doubles:
     return _either(np.where(nan, np.nan, low), high)
 
 
-def _corners(x: Doubles) -> list[Doubles]:
+def _corners(x: Float64) -> list[Float64]:
     """Both ends, the zeros in between, and NaN where nothing is known."""
     low, high = x
     wide = (low != high) | (np.signbit(low) != np.signbit(high))
@@ -239,34 +239,34 @@ def _corners(x: Doubles) -> list[Doubles]:
     return [low, *(np.where(where, other, low) for where, other in others if where.any())]
 
 
-def _either(low: Doubles, high: Doubles) -> Doubles:
+def _either(low: Float64, high: Float64) -> Float64:
     """An interval; unknown where one end alone is NaN."""
     doubtful = np.isnan(low) != np.isnan(high)
     return np.stack([np.where(doubtful, -np.inf, low), np.where(doubtful, np.inf, high)])
 
 
-def _times(a: Doubles, b: Doubles) -> Doubles:
+def _times(a: Float64, b: Float64) -> Float64:
     return _hull(np.multiply, a, b)
 
 
-def _times_chosen(d: Doubles, partial: Doubles) -> Doubles:
+def _times_chosen(d: Float64, partial: Float64) -> Float64:
     return _hull(lambda d, partial: np.where(partial == 0, 0, d * partial), d, partial)
 
 
-def _bend(x: Doubles) -> Doubles:
+def _bend(x: Float64) -> Float64:
     """How far a function with values up to 1 and a second derivative up to 2 leaves its chord."""
     return np.asarray(np.fmin((x[1] - x[0]) ** 2 / 4, 2))
 
 
-def _unknown(x: Doubles) -> Mask:
+def _unknown(x: Float64) -> Bool:
     return np.asarray(np.isneginf(x[0]) & np.isposinf(x[1]))
 
 
-def _size(x: Doubles) -> Doubles:
+def _size(x: Float64) -> Float64:
     return np.asarray(np.where(np.isfinite(x), np.abs(x), 0).max(axis=0))
 
 
-def distance(number: Doubles, x: Doubles) -> Doubles:
+def distance(number: Float64, x: Float64) -> Float64:
     """The largest distance of a number from those in an interval; inf where one of them may be infinite or NaN, but not all."""
     off = np.maximum(number - x[0], x[1] - number)
     same = ((x[0] == number) & (x[1] == number)) | (np.isnan(number) & np.isnan(x).all(axis=0))

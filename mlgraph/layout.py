@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlgraph.array_types import Ids, Ints
+from mlgraph.array_types import Int32, Int64
 from mlgraph.graph import Graph
 from mlgraph.lowering import Lowered
 from mlgraph.ops import NEURON, PARAMETER
@@ -17,7 +17,7 @@ from mlgraph.storage import PANEL, in_panels, padded
 from mlgraph.topology import gather, index_type, runs
 
 
-def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]) -> list[tuple[int, int]]:
+def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[bool]) -> list[tuple[int, int]]:
     """Bring the parameters of each group together, where they are not.
 
     Parameters
@@ -58,7 +58,7 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
 
     # Some group is not: all are laid out anew, and what no output needs keeps its values behind them.
     new_weights, new_stride, new_bias = weights.copy(), stride.copy(), bias.copy()
-    origins: list[Ints | Ids] = []
+    origins: list[Int64 | Int32] = []
     top, end = 0, graph.storage.used
     for place in places:
         origins += place.move(top, end, weights, stride, bias, new_weights, new_stride, new_bias)
@@ -82,7 +82,7 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Ids], dense: list[bool]
 class _Group:
     """One instruction's parameters: which records they are, and where they belong from the group's first place on."""
 
-    def __init__(self, lowered: Lowered, group: Ids, dense: bool) -> None:
+    def __init__(self, lowered: Lowered, group: Int32, dense: bool) -> None:
         first, self.n = int(group[0]), len(group)
         self.is_neuron = bool(lowered.code[first] >= NEURON)
         self.is_written = bool(lowered.written[first] >= 0)
@@ -107,19 +107,19 @@ class _Group:
             self.biases = self.edges if self.is_neuron else None
         self._width = width
 
-    def _places(self) -> Ints:
+    def _places(self) -> Int64:
         """Place of each weight, from the group's first."""
         j = np.arange(self.fan.sum()) - np.repeat(np.cumsum(self.fan) - self.fan, self.fan)
         return np.asarray(np.repeat(self.first, self.fan) + j * self.step)
 
-    def _bias_of(self, weights: Ints, bias: Ints) -> Ints | None:
+    def _bias_of(self, weights: Int64, bias: Int64) -> Int64 | None:
         """Where the biases stand; None without."""
         if self.biases is None:
             return None
         at = weights[self.biases] if self.is_written else bias[self.biases]
         return at if at[0] >= 0 else None
 
-    def is_in_place(self, weights: Ints, stride: Ints, bias: Ints) -> bool:
+    def is_in_place(self, weights: Int64, stride: Int64, bias: Int64) -> bool:
         places = self._places() if self.is_written else self.first
         here, at = weights[self.edges[0]] - places[0], self._bias_of(weights, bias)
         good = here % PANEL == 0 and np.array_equal(weights[self.edges], here + places)
@@ -129,7 +129,7 @@ class _Group:
             good = good and at[0] % PANEL == 0 and np.array_equal(at, at[0] + np.arange(self.n))
         return bool(good)
 
-    def where(self, weights: Ints, bias: Ints) -> tuple[int, int]:
+    def where(self, weights: Int64, bias: Int64) -> tuple[int, int]:
         at = self._bias_of(weights, bias)
         return int(weights[self.edges[0]]), -1 if at is None else int(at[0])
 
@@ -137,8 +137,8 @@ class _Group:
         """First place and length of its runs, padding included."""
         return [(weights, self.size)] + ([(bias, self._width)] if bias >= 0 else [])
 
-    def move(self, top: int, end: int, weights: Ints, stride: Ints, bias: Ints, new_weights: Ints, new_stride: Ints,
-             new_bias: Ints) -> list[Ints | Ids]:  # fmt: skip
+    def move(self, top: int, end: int, weights: Int64, stride: Int64, bias: Int64, new_weights: Int64, new_stride: Int64,
+             new_bias: Int64) -> list[Int64 | Int32]:  # fmt: skip
         """Where everything in the group stands now, in the order of its places; -1 for padding. The records are made new."""
         origin = weights[self.edges]
         if self.is_written:

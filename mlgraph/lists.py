@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Ids
+from mlgraph.array_types import Int32
 from mlgraph.graph import Graph
 from mlgraph.ops import NEURON
 from mlgraph.packing import once_each
@@ -59,7 +59,7 @@ def squeeze(graph: Graph) -> Arrays:
             "coded": np.array(coded, np.int32).reshape(-1)}  # fmt: skip
 
 
-def expand(arrays: Arrays) -> Ids:
+def expand(arrays: Arrays) -> Int32:
     """The whole pool of `squeeze`'s arrays, of which `start` and `count` are known to be of one length, no count below 0.
 
     Raises

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Flags, Float32, Mask
+from mlgraph.array_types import Bool, Float32, Int32, UInt8
 from mlgraph.checks import real_array, shown
 from mlgraph.graph import Graph
 from mlgraph.ids import ids_of
 from mlgraph.views import Node
 
-Labels = npt.NDArray[np.int32]
+Labels = Int32
 
 CROSS_ENTROPIES = ("softmax_cross_entropy", "binary_cross_entropy")
 """Losses whose outputs are logits."""
@@ -89,7 +89,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
     return loss, [begin.id, *outputs], [node.id for node in probabilities]
 
 
-def empty_answers(objective: Objective, n: int) -> Flags | None:
+def empty_answers(objective: Objective, n: int) -> UInt8 | None:
     """Where it will stand for n examples whether they were answered right; None where there is no right or wrong."""
     return np.zeros(n, np.uint8) if objective.label is not None or objective.loss in CROSS_ENTROPIES else None
 
@@ -128,7 +128,7 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
     if target.shape != (n, n_outputs):
         raise ValueError(f"{what}: expected shape ({n}, {n_outputs}), got {array.shape}")
 
-    def check(good: Mask, expected: str, given: npt.NDArray[Any]) -> None:
+    def check(good: Bool, expected: str, given: npt.NDArray[Any]) -> None:
         if not good.all():
             i, j = np.argwhere(~good)[0]
             raise ValueError(f"{what}: expected {expected}, got {given[i, j]} in example {i}, output {j}")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Ids, Ints
+from mlgraph.array_types import Int32, Int64
 from mlgraph.graph import Graph
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.topology import is_live, topological
@@ -48,20 +48,20 @@ class Lowered:
     """
 
     code: npt.NDArray[np.int16]
-    start: Ints
-    count: Ids
-    pool: Ids
-    data: Ints
-    level: Ids
-    order: Ids
-    same: Ids
-    written: Ids
-    begin: Ints
-    weight: Ids
-    bias: Ids
+    start: Int64
+    count: Int32
+    pool: Int32
+    data: Int64
+    level: Int32
+    order: Int32
+    same: Int32
+    written: Int32
+    begin: Int64
+    weight: Int32
+    bias: Int32
 
 
-def lower(graph: Graph, outputs: Ids, given: Ids | None = None, *, split: bool = False) -> Lowered:
+def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bool = False) -> Lowered:
     """Reduce a graph to what `outputs` need.
 
     Parameters
@@ -133,8 +133,9 @@ def lower(graph: Graph, outputs: Ids, given: Ids | None = None, *, split: bool =
 
 
 def _split(
-    graph: Graph, code: npt.NDArray[np.int16], start: Ints, count: Ids, pool: Ids, data: Ints, order: Ids, outputs: Ids
-) -> Lowered:
+    graph: Graph, code: npt.NDArray[np.int16], start: Int64, count: Int32, pool: Int32, data: Int64, order: Int32,
+    outputs: Int32,
+) -> Lowered:  # fmt: skip
     active = order[code[order] > NEURON]
     sums = len(code) + np.arange(len(active))
     code = np.concatenate([code, np.full(len(active), NEURON, np.int16)])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Ints
+from mlgraph.array_types import Float32, Int64
 from mlgraph.arrays import wiring
 from mlgraph.checks import plain
 from mlgraph.engine import Engine
@@ -597,7 +597,7 @@ class Model(Part):
         self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
         graph._models.add(self)
 
-    def _renumber(self: Self, other: Self, number: Ints) -> None:
+    def _renumber(self: Self, other: Self, number: Int64) -> None:
         """Take over what another model says of its nodes, which have these numbers here, or -1."""
 
     def _engine(self, nodes: list[int] | None = None) -> Engine:

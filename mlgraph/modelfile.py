@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks, losses, ops
+from mlgraph.array_types import UInt8
 from mlgraph.files import write_atomically
 from mlgraph.graph import CycleError, Graph
 from mlgraph.lists import expand, squeeze
@@ -210,7 +211,7 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
     return arrays
 
 
-def _header(text: npt.NDArray[np.uint8]) -> dict[str, Any]:
+def _header(text: UInt8) -> dict[str, Any]:
     try:
         header: dict[str, Any] = json.loads(text.tobytes())
     except (ValueError, RecursionError) as error:

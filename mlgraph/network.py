@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import Edges, bias_places, wiring
 from mlgraph.checks import float_array, one_of, plain, real_array, share, shown, truth, whole
 from mlgraph.graph import Graph
@@ -118,7 +118,7 @@ class Layer(Freezable):
             self.graph.parameters[place] = new[row, column]
 
     @property
-    def mask(self) -> Mask:
+    def mask(self) -> Bool:
         """Where an edge is, bool of shape (neurons, nodes of the layer before): also one of weight 0, or that no output needs.
 
         A copy, and so read-only. To assign is one edit: edges go and, with weight 0, come. None comes from an operation without
@@ -150,7 +150,7 @@ class Layer(Freezable):
                 expected = "edges from nodes that have a live source"
                 raise ValueError(f"mask: expected {expected}, got one from {name}, which has none")
 
-    def _edges_at(self, places: Mask) -> Edges:
+    def _edges_at(self, places: Bool) -> Edges:
         row, column = np.nonzero(places)
         source = np.array(self._reads, np.int32)[column]
         return Edges(source, (row + self._ids.start).astype(np.int32), np.zeros(len(row), np.float32))
@@ -174,7 +174,7 @@ class Layer(Freezable):
             place = self._bias_places()
             self.graph.parameters[place[place >= 0]] = new[place >= 0]
 
-    def _parameters(self) -> Ints:
+    def _parameters(self) -> Int64:
         places = self._bias_places()
         return np.concatenate([wiring(self.graph, np.array(self._ids, np.int32)).place, places[places >= 0]], dtype=np.int64)
 
@@ -186,7 +186,7 @@ class Layer(Freezable):
         inside = column >= 0
         return edges.place[inside], edges.target[inside] - self._ids.start, column[inside]
 
-    def _bias_places(self) -> Ints:
+    def _bias_places(self) -> Int64:
         return bias_places(self.graph, slice(self._ids.start, self._ids.stop))
 
     def __repr__(self) -> str:
@@ -356,11 +356,11 @@ class Network(Model):
         super()._restore(graph, outputs, loss, loss_nodes, probabilities)
         self._layers, self._random = [], np.random.default_rng(len(graph))
 
-    def _kept(self) -> Ids:
+    def _kept(self) -> Int32:
         # A layer of probabilities has one for each of its neurons, whether or not anything reads it.
         return np.array([*super()._kept(), *(i for layer in self._layers for i in layer._probabilities)], np.int32)
 
-    def _renumber(self, other: Network, number: Ints) -> None:
+    def _renumber(self, other: Network, number: Int64) -> None:
         self._ends = number[other._layers[0]._reads].tolist()
         for layer in other._layers:
             ids = number[layer._ids.start : layer._ids.stop]

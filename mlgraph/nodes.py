@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.ops import NEURON, PARAMETER
 from mlgraph.storage import Storage, extend
 from mlgraph.topology import Topology
@@ -72,13 +72,13 @@ class NodeTable:
 
     @property
     @locked
-    def counts(self) -> npt.NDArray[np.int32]:
+    def counts(self) -> Int32:
         """Number of sources of each node, int32 of shape (nodes,); a copy."""
         return np.array(self._count, np.int32)
 
     @property
     @locked
-    def records(self) -> npt.NDArray[np.int64]:
+    def records(self) -> Int64:
         """Of a constant, parameter or neuron its record, of an input its column, else -1; int64 of shape (nodes,), a copy."""
         return np.array(self._data, np.int64)
 
@@ -98,12 +98,12 @@ class NodeTable:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _readers(self, chosen: Mask) -> Mask:
+    def _readers(self, chosen: Bool) -> Bool:
         """Which nodes have one of the chosen among their sources; both of shape (nodes,)."""
         start, count, pool = self.topology()
         # Of the places where they stand in the pool, those in each node's list.
         at = np.flatnonzero(chosen[pool])
-        readers: Mask = np.searchsorted(at, start + count) > np.searchsorted(at, start)
+        readers: Bool = np.searchsorted(at, start + count) > np.searchsorted(at, start)
         return readers
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
@@ -131,7 +131,7 @@ class NodeTable:
     def _columns(self) -> tuple[array[Any], ...]:
         return *self._of_nodes, self._pool, self._constants, self._inputs, *self.storage.columns
 
-    def _extend(self, code: int, sources: Ids, data: Ints) -> None:
+    def _extend(self, code: int, sources: Int32, data: Int64) -> None:
         """Add a node for each of `data`; they share the list of sources."""
         values = code, len(self._pool), len(sources), data, self.edits
         for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):

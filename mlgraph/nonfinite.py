@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mlgraph.array_types import Flags, Float32, Ints
+from mlgraph.array_types import Float32, Int64, UInt8
 from mlgraph.engine import STATE
 from mlgraph.examples import Examples
 from mlgraph.faults import SWEEPS, Fault, Search
@@ -101,7 +101,7 @@ class Guard:
         """The limit for steps that are taken many at a time; None: each must be taken alone."""
         return self._limits.gradient if self._sure else None
 
-    def step(self, step: Steps, rows: Ints, where: str) -> tuple[Float32, Flags | None]:
+    def step(self, step: Steps, rows: Int64, where: str) -> tuple[Float32, UInt8 | None]:
         """Take one step alone, or what the policy leaves of it.
 
         Parameters
@@ -134,11 +134,11 @@ class Guard:
                 graph._last = last
             return result
 
-    def _step(self, step: Steps, rows: Ints, where: str) -> tuple[Float32, Flags | None]:
+    def _step(self, step: Steps, rows: Int64, where: str) -> tuple[Float32, UInt8 | None]:
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
         correct = empty_answers(self._learning.objective, len(rows))
-        told: list[dict[str, Ints]] = []
+        told: list[dict[str, Int64]] = []
         while kept.any():
             engine, n = self._model._engine(), int(kept.sum())
             scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)

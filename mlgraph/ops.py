@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Doubles
+from mlgraph.array_types import Float64
 
 LEAK = 0.01
 """Slope of leaky_relu on the negative side."""
@@ -54,56 +54,56 @@ class Op(NamedTuple):
     code: int
     name: str
     arity: int
-    value: Callable[..., Doubles]
+    value: Callable[..., Float64]
     derivatives: Callable[..., Any]
 
 
-def _leaky_relu(x: Doubles) -> Doubles:
+def _leaky_relu(x: Float64) -> Float64:
     return np.where(x > 0, x, LEAK * x)
 
 
-def _sigmoid(x: Doubles) -> Doubles:
+def _sigmoid(x: Float64) -> Float64:
     e = np.exp(-np.abs(x))
     return np.where(x < 0, e, 1.0) / (1.0 + e)
 
 
-def _maximum(a: Doubles, b: Doubles) -> Doubles:
+def _maximum(a: Float64, b: Float64) -> Float64:
     # Not numpy's: of two zeros that a pole would tell apart, this is the one that the kernels choose.
     return np.where((a > b) | np.isnan(a), a, b)
 
 
-def _softplus(x: Doubles) -> Doubles:
+def _softplus(x: Float64) -> Float64:
     return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
 
 
-def _pow_derivatives(y: Doubles, a: Doubles, b: Doubles) -> tuple[Doubles, Doubles]:
+def _pow_derivatives(y: Float64, a: Float64, b: Float64) -> tuple[Float64, Float64]:
     of_base = np.where(b == 0, 0.0, b * np.power(a, b - 1.0))
     of_exponent = np.where((a == 0) & (b > 0), 0.0, y * np.log(a))
     return of_base, of_exponent
 
 
-def _win(a: Doubles, b: Doubles) -> Doubles:
+def _win(a: Float64, b: Float64) -> Float64:
     """1 where a is the greater one, 1/2 where the two are equal, else 0."""
     return np.where(a > b, 1.0, np.where(a == b, 0.5, 0.0))
 
 
-def _prod_derivatives(y: Doubles, x: Doubles) -> Doubles:
+def _prod_derivatives(y: Float64, x: Float64) -> Float64:
     one = np.ones_like(x[:1])
     before = np.cumprod(np.concatenate([one, x[:-1]]), axis=0)
     after = np.cumprod(np.concatenate([one, x[:0:-1]]), axis=0)[::-1]
     return before * after
 
 
-def _max_derivatives(y: Doubles, x: Doubles) -> Doubles:
+def _max_derivatives(y: Float64, x: Float64) -> Float64:
     greatest = x == y
-    share: Doubles = greatest / np.maximum(np.sum(greatest, axis=0), 1.0)
+    share: Float64 = greatest / np.maximum(np.sum(greatest, axis=0), 1.0)
     return share
 
 
-def _logsumexp(x: Doubles) -> Doubles:
+def _logsumexp(x: Float64) -> Float64:
     greatest = np.max(x, axis=0)
     shift = np.where(np.isfinite(greatest), greatest, 0.0)  # inf - inf would be NaN
-    total: Doubles = np.sum(np.exp(x - shift), axis=0)
+    total: Float64 = np.sum(np.exp(x - shift), axis=0)
     return shift + np.log(total)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Ids, Ints, Mask
+from mlgraph.array_types import Bool, Int32, Int64
 from mlgraph.arrays import Wiring
 from mlgraph.graph import Graph
 from mlgraph.interrupts import uninterrupted
@@ -24,8 +24,8 @@ SMALL = 1024
 class Lists(NamedTuple):
     """Lists of sources, each once: where that of each node begins, int64, and what they hold, int32."""
 
-    start: Ints
-    pool: Ids
+    start: Int64
+    pool: Int32
 
 
 def shared_lists(edges: Wiring) -> Lists:
@@ -33,7 +33,7 @@ def shared_lists(edges: Wiring) -> Lists:
     return once_each(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source, np.zeros(len(edges.counts), bool))
 
 
-def once_each(start: Ints, count: Ids, pool: Ids, apart: Mask) -> Lists:
+def once_each(start: Int64, count: Int32, pool: Int32, apart: Bool) -> Lists:
     """Lists that are the same, once; each that is to stay `apart` has one of its own."""
     first = np.empty(len(start), np.int64)
     _topology.same_lists(start, count, pool, first)
@@ -45,15 +45,15 @@ def once_each(start: Ints, count: Ids, pool: Ids, apart: Mask) -> Lists:
 class Packed(NamedTuple):
     """The storage of some nodes without gaps: columns as those of a graph, and where each parameter stands now."""
 
-    start: Ints
-    pool: Ids
-    weights: Ints
-    stride: Ints
-    bias: Ints
+    start: Int64
+    pool: Int32
+    weights: Int64
+    stride: Int64
+    bias: Int64
     origin: npt.NDArray[Any]
 
 
-def packed(graph: Graph, nodes: Ints) -> Packed:
+def packed(graph: Graph, nodes: Int64) -> Packed:
     """Lists of sources that some of these nodes reads, once each; weights record by record, and behind them the biases."""
     start, count, pool = graph.topology()
     # A file of operations that share arguments might claim more of these than there is memory for.
@@ -70,7 +70,7 @@ def packed(graph: Graph, nodes: Ints) -> Packed:
     return Packed(*lists, ends - n, np.ones(len(n), np.int64), new_bias, origin)
 
 
-def _owners(graph: Graph, nodes: Ints) -> tuple[Ints, Ints]:
+def _owners(graph: Graph, nodes: Int64) -> tuple[Int64, Int64]:
     """Those of the nodes that have records, in the order of these; the records."""
     owner = nodes[graph.codes[nodes] >= PARAMETER]
     record = graph.records[owner]
@@ -78,7 +78,7 @@ def _owners(graph: Graph, nodes: Ints) -> tuple[Ints, Ints]:
     return owner[order], record[order]
 
 
-def compacted(graph: Graph, keep: Mask) -> tuple[Graph, Ints]:
+def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
     """A graph of these nodes alone, with parameters and optimizer state of its own; what number each has there.
 
     None of them reads one that goes. All inputs stay.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlgraph.array_types import Ids, Mask
+from mlgraph.array_types import Bool, Int32
 from mlgraph.arrays import bias_places
 from mlgraph.graph import Graph
 from mlgraph.ops import NEURON, PARAMETER
@@ -74,7 +74,7 @@ class Part:
         """What a plan for training needs: the outputs and the nodes of the loss."""
         return [*self._outputs, *self._loss_nodes]
 
-    def _needed(self) -> Mask:
+    def _needed(self) -> Bool:
         """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
         return self.graph._needed_for(frozenset(self._sinks))
 
@@ -88,7 +88,7 @@ class Part:
                 self._counted = key, int(np.count_nonzero(needed[gather(pool, start[neurons], count[neurons])]))
             return self._counted[1]
 
-    def _own(self) -> Mask:
+    def _own(self) -> Bool:
         """Which nodes are not those of other models of the graph alone; shape (nodes,)."""
         graph, theirs = self.graph, np.zeros(len(self.graph), bool)
         if len(graph._models) > 1:
@@ -105,6 +105,6 @@ class Part:
         if not self._outputs:
             raise ValueError("the network has no layers yet: expected add_layer first")
 
-    def _kept(self) -> Ids:
+    def _kept(self) -> Int32:
         """The nodes that a compact copy cannot do without."""
         return np.array([*self._sinks, *self._probabilities], np.int32)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlgraph.array_types import Ints, Mask
+from mlgraph.array_types import Bool, Int64
 from mlgraph.arrays import Wiring, wiring
 from mlgraph.graph import Graph
 from mlgraph.model import Model
@@ -31,8 +31,8 @@ class Present(NamedTuple):
     """
 
     edges: Wiring
-    others: Ints
-    mine: Ints
+    others: Int64
+    mine: Int64
 
 
 def present(model: Model) -> Present:
@@ -44,8 +44,8 @@ def present(model: Model) -> Present:
 
 
 def strongest(
-    model: Model, there: Present, score: Scores, held: Mask, *, all_sources: bool = True
-) -> tuple[Scores, Mask]:
+    model: Model, there: Present, score: Scores, held: Bool, *, all_sources: bool = True
+) -> tuple[Scores, Bool]:
     """Of each edge the strength of the strongest path through it to an output; which edges are on those that stay.
 
     `score` is of `mine` alone, `held` of all edges. A path is as strong as its edge of the lowest score; those that are `held`
@@ -59,7 +59,7 @@ def strongest(
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
     leaves = is_leaf(graph.codes)
 
-    def through(ends: Collection[int]) -> tuple[Scores, Mask]:
+    def through(ends: Collection[int]) -> tuple[Scores, Bool]:
         given, strength, chosen = np.full(len(held), -np.inf), np.empty(len(held)), held.copy()
         given[others], given[mine] = np.inf, score
         given[held] = np.inf
@@ -73,7 +73,7 @@ def strongest(
     return (strength if graph.protected() <= set(model._sinks) else through(model._sinks)[0]), chosen
 
 
-def refined(model: Model, there: Present, score: Scores, strength: Scores, held: Mask, wanted: int) -> Scores:
+def refined(model: Model, there: Present, score: Scores, strength: Scores, held: Bool, wanted: int) -> Scores:
     """Strengths of which few are equal, where some equal ones are kept and some are not, if scores tell them from each other.
 
     Behind one weak edge all are as weak. If it stays, they are as strong as the paths through them and it are without it.
@@ -95,7 +95,7 @@ def refined(model: Model, there: Present, score: Scores, strength: Scores, held:
     return strength
 
 
-def fewest(model: Model, there: Present, held: Mask, *, all_sources: bool = True) -> Mask:
+def fewest(model: Model, there: Present, held: Bool, *, all_sources: bool = True) -> Bool:
     """Few edges that are a path to each output, and one through each edge that is `held`."""
     # Paths by the sources that most read, and of these by the first, have most in common.
     source = there.edges.source[there.mine]
@@ -103,7 +103,7 @@ def fewest(model: Model, there: Present, held: Mask, *, all_sources: bool = True
     return strongest(model, there, score, held, all_sources=all_sources)[1]
 
 
-def frozen_edges(graph: Graph, there: Present, in_training: bool) -> Mask:
+def frozen_edges(graph: Graph, there: Present, in_training: bool) -> Bool:
     """Which edges are frozen, of `mine`; none but in training."""
     (edges, _, mine), all_frozen = there, graph.storage.frozen
     frozen = np.zeros(len(edges.source), bool)
@@ -112,7 +112,7 @@ def frozen_edges(graph: Graph, there: Present, in_training: bool) -> Mask:
     return frozen
 
 
-def cuts_off(graph: Graph, edges: Wiring, held: Mask) -> bool:
+def cuts_off(graph: Graph, edges: Wiring, held: Bool) -> bool:
     """Whether to some output there is no path, for want of room in a layer."""
     outputs = np.array(sorted(graph.protected()), np.int64)
     return not np.isin(outputs[graph.codes[outputs] >= NEURON], edges.target[held]).all()

@@ -15,7 +15,7 @@ import numpy as np
 
 import mlgraph_ext
 from mlgraph import ops
-from mlgraph.array_types import Flags, Float32, Ids, Ints, Mask
+from mlgraph.array_types import Bool, Float32, Int32, Int64, UInt8
 from mlgraph.graph import Graph
 from mlgraph.grouping import Dropout, Groups, group
 from mlgraph.layout import lay_out
@@ -99,10 +99,10 @@ class Rows(NamedTuple):
         The same for adjoints; 1 where some source wants none, so that the neuron goes down to the others by itself.
     """
 
-    begin: Ids
-    source: Ids
-    alike: Ids
-    whole: Ids
+    begin: Int32
+    source: Int32
+    alike: Int32
+    whole: Int32
 
 
 class Plan:
@@ -165,12 +165,12 @@ class Plan:
     def __init__(
         self,
         graph: Graph,
-        outputs: Sequence[int] | Ids,
+        outputs: Sequence[int] | Int32,
         dropout: Dropout = (),
         *,
         want_inputs: bool = False,
-        wanted: Ids | Ints | None = None,
-        given: Ids | None = None,
+        wanted: Int32 | Int64 | None = None,
+        given: Int32 | None = None,
         split: bool = False,
     ) -> None:
         self.want_inputs = want_inputs
@@ -186,7 +186,7 @@ class Plan:
         self.slot[self.node] = np.arange(len(self.node))
         self.slot = self.slot[low.same]
         self.program = np.array([Instruction(0, 0, 0, 0)], np.int64).repeat(len(groups.first), axis=0)
-        self._index: list[Ids] = []
+        self._index: list[Int32] = []
         self._index_length = 0
         self._reader = np.full(len(self.node), -1)  # the one block that reads a slot; -1 none yet, -2 not one block alone
 
@@ -212,12 +212,12 @@ class Plan:
         self.n_extra = padded(self.n_extra)
         self.edits, self.moves = graph.edits, graph.storage.moves
 
-    def _add_operations(self, low: Lowered, groups: Groups, wants: Flags) -> Ids:
+    def _add_operations(self, low: Lowered, groups: Groups, wants: UInt8) -> Int32:
         """The instructions of operations; the slots of their arguments."""
         heads = groups.nodes[groups.first]
         at = ops.is_operation(low.code[heads])
         operations = groups.nodes[np.repeat(at, groups.size)]
-        arguments: Ids = self.slot[gather(low.pool, low.start[operations], low.count[operations])]
+        arguments: Int32 = self.slot[gather(low.pool, low.start[operations], low.count[operations])]
         self._reader[arguments] = -2
         lengths = groups.size[at] * low.count[heads[at]]
         wanted = np.maximum.reduceat(wants[groups.nodes], groups.first)[at] if len(heads) else 0
@@ -235,7 +235,7 @@ class Plan:
         values = np.append(graph._constants, 0.0)[low.data[constants]]  # 0: neurons that are dead
         return np.append(values, 0).astype(np.float32)
 
-    def _add_trained(self, graph: Graph, low: Lowered, groups: Groups, wants: Flags, dropout: Dropout) -> None:
+    def _add_trained(self, graph: Graph, low: Lowered, groups: Groups, wants: UInt8, dropout: Dropout) -> None:
         """The instructions of all that has parameters, which are laid out for them."""
         trained = np.flatnonzero(low.code[groups.nodes[groups.first]] >= PARAMETER).tolist()
         dense = groups.dense[trained].tolist()
@@ -249,14 +249,14 @@ class Plan:
                 slot, n = int(self.slot[members[0]]), len(members)
                 self.program[i] = Instruction(KINDS["parameter"], 0, slot, n, weights=place[0], n_weights=n)
 
-    def _fill(self, at: Mask, groups: Groups, kind: int, **fields: Any) -> None:
+    def _fill(self, at: Bool, groups: Groups, kind: int, **fields: Any) -> None:
         """Fill in the instructions of some groups."""
         fields |= {"kind": kind, "dst": groups.first[at] + len(self.input_column), "size": groups.size[at]}
         for name, values in fields.items():
             self.program[at, Instruction._fields.index(name)] = values
 
     def _neurons(
-        self, low: Lowered, i: int, members: Ids, shared: bool, alike: Ids, place: tuple[int, int], wants: Flags,
+        self, low: Lowered, i: int, members: Int32, shared: bool, alike: Int32, place: tuple[int, int], wants: UInt8,
         dropout: Dropout,
     ) -> Instruction:
         first, n = int(members[0]), len(members)
@@ -393,7 +393,7 @@ class Plan:
         end = max(max(ins.weights + ins.n_weights, ins.bias + ins.size) for ins in rows)
         return first // PANEL * PANEL, padded(end)
 
-    def _add_by_source(self, slots: Ids, count: Ids, alike: Ids, wanted: Mask) -> tuple[int, int]:
+    def _add_by_source(self, slots: Int32, count: Int32, alike: Int32, wanted: Bool) -> tuple[int, int]:
         """Add the edges of sparse rows sorted by source, as `rows_adjoint` reads them; their place and number of sources."""
         edges = np.flatnonzero(wanted).astype(np.int32)
         neurons = np.repeat(np.arange(len(count), dtype=np.int32), count)[edges]
@@ -408,7 +408,7 @@ class Plan:
         pairs = np.column_stack([edges[order], neurons[order]])[single].reshape(-1)
         return self._add(slots[firsts], begin, pairs), len(firsts)
 
-    def _add(self, *parts: Ids) -> int:
+    def _add(self, *parts: Int32) -> int:
         at = self._index_length
         self._index.extend(parts)
         self._index_length += sum(map(len, parts))
@@ -430,7 +430,7 @@ def thin_floats(n: int, arity: int) -> int:
     return -(-n // mlgraph_ext.sweep.DROPOUT_NEURONS) * PANEL * (arity + LANES)
 
 
-def in_quads(alike: Ids) -> Mask:
+def in_quads(alike: Int32) -> Bool:
     """Which neurons of rows are swept in quads; `alike` as in `Rows`."""
     found = np.empty(len(alike), np.uint8)
     mlgraph_ext.sweep.find_quads(alike, found)

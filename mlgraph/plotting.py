@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.array_types import Float64
 from mlgraph.checks import shown
 from mlgraph.files import write_atomically
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["LivePicture", "NoDisplayError", "training_picture"]
 
 StrPath = str | os.PathLike[str]
-Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[Any]
 
 SIZE = (9.0, 6.0)  # inches
@@ -306,12 +306,12 @@ class _Picture:
             self._axes[0].set_xlim(0, epochs[-1])
 
 
-def _stretch(percent: Floats) -> Floats:
+def _stretch(percent: Float64) -> Float64:
     """A logarithmic scale of errors: every halving of the error is as high as the one before, but for the last."""
     return -np.log(np.clip(1 - percent / 100, 0, None) + SOFTENING)
 
 
-def _unstretch(height: Floats) -> Floats:
+def _unstretch(height: Float64) -> Float64:
     return 100 * (1 + SOFTENING - np.exp(-height))
 
 

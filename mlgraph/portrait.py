@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.array_types import Int64
 from mlgraph.examples import Examples
 from mlgraph.losses import Objective
 from mlgraph.network import Network
@@ -59,7 +60,7 @@ class Portrait(NamedTuple):
     input_weights: Floats
     logit_weights: Floats
     class_means: Floats
-    top_examples: npt.NDArray[np.int64]
+    top_examples: Int64
     reads_inputs: bool
     feeds_outputs: bool
     is_output: bool

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Doubles, Float32, Ints
+from mlgraph.array_types import Float32, Float64, Int64
 from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import one_of, plain, share, whole
 from mlgraph.edits import cut
@@ -50,14 +50,14 @@ def prune(
     return 0
 
 
-def room(model: Model, sparsity: float, scope: str) -> tuple[Ints, Doubles]:
+def room(model: Model, sparsity: float, scope: str) -> tuple[Int64, Float64]:
     """The group of each edge of the graph, and how many edges of each group a sparsity leaves."""
     graph, group, mine = model.graph, _groups(model, scope), _own_neurons(model)
     left = np.round((1 - sparsity) * np.bincount(group[mine], graph.storage.made_with(graph.records[mine])))
     return group[wiring(graph).target], left
 
 
-def check_room(model: Model, group: Ints, wanted: npt.NDArray[Any]) -> None:
+def check_room(model: Model, group: Int64, wanted: npt.NDArray[Any]) -> None:
     """Raise ValueError if no `wanted` edges of each group are a path to each output, whichever are the best."""
     there = present(model)
     mine, frozen = there.mine, frozen_edges(model.graph, there, True)
@@ -67,7 +67,7 @@ def check_room(model: Model, group: Ints, wanted: npt.NDArray[Any]) -> None:
 
 def keep_best(
     model: Model,
-    group: Ints,
+    group: Int64,
     wanted: npt.NDArray[Any],
     by: Criterion = "magnitude",
     slope: Float32 | None = None,
@@ -149,11 +149,11 @@ def _keep_best_neurons(
     cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
 
 
-def _own_neurons(model: Model) -> Ints:
+def _own_neurons(model: Model) -> Int64:
     return np.flatnonzero(model._own() & (model.graph.codes >= NEURON))
 
 
-def _groups(model: Model, scope: str) -> Ints:
+def _groups(model: Model, scope: str) -> Int64:
     return layers_of(model) if scope == "layer" else np.zeros(len(model.graph), np.int64)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Doubles, Ids, Ints
+from mlgraph.array_types import Float64, Int32, Int64
 from mlgraph.plan import KINDS, LANES, OF_NEURONS, Instruction, Plan
 from mlgraph.storage import PANEL, in_panels
 
@@ -23,11 +23,11 @@ CHOICES = ("where", "max")
 class Dropped(NamedTuple):
     """What a training step drops from one instruction, as factors: 0 or the scale of what is kept."""
 
-    edges: Doubles | None = None  # (weights,), in the order of the parameter vector
-    neurons: Doubles | None = None  # (neurons,)
+    edges: Float64 | None = None  # (weights,), in the order of the parameter vector
+    neurons: Float64 | None = None  # (neurons,)
 
 
-def forward(plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, dropped: dict[int, Dropped] | None = None) -> Doubles:
+def forward(plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, dropped: dict[int, Dropped] | None = None) -> Float64:
     """Values of all slots, shape (slots, examples)."""
     p = np.asarray(parameters, np.float64)
     data = np.asarray(x)
@@ -57,8 +57,8 @@ def forward(plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, dropped: di
 
 
 def backward(
-    plan: Plan, parameters: npt.ArrayLike, values: Doubles, adjoints: Doubles, dropped: dict[int, Dropped] | None = None
-) -> Doubles:
+    plan: Plan, parameters: npt.ArrayLike, values: Float64, adjoints: Float64, dropped: dict[int, Dropped] | None = None
+) -> Float64:
     """Complete the adjoints in place and give the gradient of all parameters.
 
     Parameters
@@ -105,8 +105,8 @@ def backward(
 
 
 def loss(
-    kind: str, slots: Any, values: Doubles, label: Any = None, target: Any = None
-) -> tuple[Doubles, Doubles]:
+    kind: str, slots: Any, values: Float64, label: Any = None, target: Any = None
+) -> tuple[Float64, Float64]:
     """Loss of each example and the adjoints it leaves, of shape (slots, examples), for the sum of the losses.
 
     Parameters
@@ -146,7 +146,7 @@ def loss(
 def step(
     plan: Plan, parameters: npt.ArrayLike, x: npt.ArrayLike, kind: str, slots: Any, *, label: Any = None, target: Any = None,
     seed: int = 0, number: int = 0,
-) -> tuple[Doubles, Doubles]:  # fmt: skip
+) -> tuple[Float64, Float64]:  # fmt: skip
     """Losses and mean gradient of one training step, with what it drops.
 
     Parameters
@@ -177,8 +177,8 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
     """What step `number` drops from an instruction in a tile (``_dropout.pxi``)."""
     if ins.kind not in OF_NEURONS:
         return Dropped()
-    edges: Doubles | None = None
-    neurons: Doubles | None = None
+    edges: Float64 | None = None
+    neurons: Float64 | None = None
     step_key = _random(np.uint64(seed), number)
     if ins.drop:
         key = _random(_random(step_key, 2 * ins.stream), tile // 4)
@@ -197,7 +197,7 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
     return Dropped(edges, neurons)
 
 
-def order(seed: int, epoch: int, n: int) -> Ints:
+def order(seed: int, epoch: int, n: int) -> Int64:
     """The order of the examples of an epoch (`shuffle` of ``_sweep.pxi``)."""
     random = _random(_random(_random(np.uint64(seed), -2), epoch), np.arange(n))
     places: list[int] = []
@@ -208,7 +208,7 @@ def order(seed: int, epoch: int, n: int) -> Ints:
     return np.array(places, np.int64)
 
 
-def _keep(key: Any, group: int, count: int, keep: float) -> Doubles:
+def _keep(key: Any, group: int, count: int, keep: float) -> Float64:
     """Which of a group of `count` neurons are kept: ``keep * count`` of them, rounded at random, without replacement."""
     u = (_random(key, group * 33 + np.arange(count + 1)) >> np.uint64(11)) / 2.0**53
     wanted = int(keep * count) + (u[0] < keep * count - int(keep * count))
@@ -226,12 +226,12 @@ def _random(key: Any, counter: Any) -> Any:
         return z ^ (z >> np.uint64(31))
 
 
-def arguments_of(plan: Plan, ins: Instruction) -> Ids:
+def arguments_of(plan: Plan, ins: Instruction) -> Int32:
     """Slots of the arguments of each operation of an instruction, shape (size, arity)."""
     return plan.index[ins.args : ins.args + ins.size * ins.arity].reshape(ins.size, ins.arity)
 
 
-def neuron(plan: Plan, ins: Instruction, n: int) -> tuple[Ids, Ints]:
+def neuron(plan: Plan, ins: Instruction, n: int) -> tuple[Int32, Int64]:
     """Source slots of neuron `n` of an instruction, and where its weights stand."""
     if ins.kind == KINDS["dense"]:
         at = ins.weights + in_panels(np.array(n), ins.arity) + np.arange(ins.arity) * PANEL
@@ -241,5 +241,5 @@ def neuron(plan: Plan, ins: Instruction, n: int) -> tuple[Ids, Ints]:
     return rows.source[a:b], ins.weights + np.arange(a, b)
 
 
-def _weights(p: Doubles, drop: Dropped, ins: Instruction, at: Ints) -> Doubles:
+def _weights(p: Float64, drop: Dropped, ins: Instruction, at: Int64) -> Float64:
     return p[at] if drop.edges is None else p[at] * drop.edges[at - ins.weights]

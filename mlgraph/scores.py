@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Ids, Ints, Mask
+from mlgraph.array_types import Bool, Float32, Float64, Int32, Int64
 from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import real_array, shown
 from mlgraph.engine import Engine
@@ -23,7 +23,7 @@ from mlgraph.topology import topological
 from mlgraph.views import Neuron
 
 Data = tuple[Any, Any]
-Scores = npt.NDArray[np.float64]
+Scores = Float64
 Criterion = str | Callable[..., npt.ArrayLike]
 
 
@@ -86,8 +86,8 @@ def check_scores(score: Scores) -> None:
 
 def best_of(
     score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any], own: Scores | None = None,
-    together: Ints | None = None,
-) -> Mask:  # fmt: skip
+    together: Int64 | None = None,
+) -> Bool:  # fmt: skip
     """The best of each group, `wanted[group]` of them; of equal ones some at random, always the same.
 
     The first of equal ones would be those of one layer. Where `score` is that of a path, the scores of its members by
@@ -114,7 +114,7 @@ def best_of(
 
 def in_blocks(
     model: Model, edges: Edges, score: Scores, by: Criterion, block: int
-) -> tuple[Scores, Ints | None]:
+) -> tuple[Scores, Int64 | None]:
     """For each edge the score of its block, and a number that those of the block have in common; none for blocks of one.
 
     ValueError if a score is NaN.
@@ -126,7 +126,7 @@ def in_blocks(
     return _of_blocks(score, together, by), together
 
 
-def layers_of(model: Model) -> Ints:
+def layers_of(model: Model) -> Int64:
     """The layer of each node, behind them one for all nodes that are in none; the level of each, where there are no layers."""
     if not isinstance(model, Network):
         return levels_of(model.graph)
@@ -136,7 +136,7 @@ def layers_of(model: Model) -> Ints:
     return number
 
 
-def levels_of(graph: Graph) -> Ints:
+def levels_of(graph: Graph) -> Int64:
     """The level of each node: nodes of one level do not depend on each other."""
     return topological(graph, *graph.topology())[0].astype(np.int64)
 
@@ -150,7 +150,7 @@ def slope_for(model: Model, by: Criterion, data: Data | None, n_threads: int | N
 
 
 def neuron_scores(
-    graph: Graph, hidden: Ids, by: Criterion, slope: Float32 | None, random: np.random.Generator
+    graph: Graph, hidden: Int32, by: Criterion, slope: Float32 | None, random: np.random.Generator
 ) -> Scores:
     """Scores of neurons.
 
@@ -170,7 +170,7 @@ def neuron_scores(
     return np.asarray(np.sqrt(into * out))
 
 
-def _block_of(model: Model, edges: Edges, block: int) -> Ints:
+def _block_of(model: Model, edges: Edges, block: int) -> Int64:
     """A number for each edge, one for those that lead from the same source to neurons of the same block."""
     graph, layer = model.graph, layers_of(model)
     place = np.cumsum(graph.codes >= NEURON) - 1  # among the neurons as they were made, which no cut changes
@@ -181,7 +181,7 @@ def _block_of(model: Model, edges: Edges, block: int) -> Ints:
     return np.asarray(np.unique(number[edges.target] * len(graph) + edges.source, return_inverse=True)[1])
 
 
-def _of_blocks(score: Scores, together: Ints, by: Criterion) -> Scores:
+def _of_blocks(score: Scores, together: Int64, by: Criterion) -> Scores:
     """For each score that of all that have its number: the root of the mean square, of a callable's the mean.
 
     A mean of what is random would be less so than one number, and blocks with few edges the first to be chosen or left.
@@ -212,7 +212,7 @@ def comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any])
     return score
 
 
-def _members(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Iterator[tuple[Ints, int]]:
+def _members(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Iterator[tuple[Int64, int]]:
     """The members of each group, and how many are wanted."""
     sizes = np.bincount(group, minlength=len(wanted))[: len(wanted)]
     members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)) if len(wanted) > 1 else [np.arange(len(group))]

@@ -19,11 +19,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Doubles, Ints
+from mlgraph.array_types import Float64, Int64
 from mlgraph.arrays import wiring
 from mlgraph.checks import one_of, share, whole
 from mlgraph.examples import Examples
 from mlgraph.growing import absent, absent_gradient, begin_anew, edge_values, fill_layers, give_back
+from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.network import Network
@@ -76,7 +77,7 @@ class Schedule(ABC):
         vars(other).update(updates=self.updates or min(100, max(1, round(10 * epochs * self.until))))
         return other
 
-    def due(self, begin: Doubles, end: Doubles) -> Doubles:
+    def due(self, begin: Float64, end: Float64) -> Float64:
         """Moments at which to act before steps that go from `begin` to `end`, shares of the training; NaN where none is."""
         assert self.updates is not None
         scale = self.updates / max(self.until, 1e-9)
@@ -138,7 +139,7 @@ class Acting:
         label, target = objective.label, objective.target
         self._y: Any = () if objective.loss == "node" else target if label is None else label
 
-    def __call__(self, step: int, ends: Doubles) -> int:
+    def __call__(self, step: int, ends: Float64) -> int:
         """Act if it is time to, before a step.
 
         Parameters
@@ -297,7 +298,7 @@ class SET(Schedule):
         slopes = before = None
         if self.by == "gradient":  # of the network before it is cut: after that, what was cut would be steep
             slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), edge_values(graph)
-        with graph.one_edit():
+        with uninterrupted(), graph.one_edit():  # which takes back edges, and no biases
             keep_best(net, *self._room(net, moved), block=self.block)
             as_before = alive & graph.alive()
             new = fill_layers(net, self._sizes(net), slopes, self.block, np.random.default_rng([seed, 3, step]))
@@ -311,11 +312,11 @@ class SET(Schedule):
         net = _network(model)
         check_room(net, *self._room(net, 0.0))
 
-    def _sizes(self, net: Network) -> Doubles:
+    def _sizes(self, net: Network) -> Float64:
         """Edges of each layer."""
         return erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
 
-    def _room(self, net: Network, moved: float) -> tuple[Ints, Doubles]:
+    def _room(self, net: Network, moved: float) -> tuple[Int64, Float64]:
         """The group of each edge, and how many edges each group keeps while this share of them moves."""
         wanted = self._sizes(net)
         gaps = [len(layer._reads) * layer.size for layer in net.layers] - wanted  # more would come back to where they were
@@ -361,7 +362,7 @@ def _named(value: Any) -> str:
     return repr(value)
 
 
-def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Doubles:
+def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Float64:
     """Edges for each layer, in proportion to its sources and neurons together (Mocanu et al. 2018); no layer gets too many.
 
     Parameters

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 import mlgraph_ext
-from mlgraph.array_types import Float32, Ints
+from mlgraph.array_types import Float32, Int64
 from mlgraph.losses import Objective
 
 
@@ -30,15 +30,15 @@ class Steps(NamedTuple):
         Of the first step, since training began; with a seed it fixes what is dropped.
     """
 
-    first: Ints
-    size: Ints
+    first: Int64
+    size: Int64
     rate: Float32
     decay: Float32 | None = None
-    order: Ints | None = None
+    order: Int64 | None = None
     number: int = 0
 
     @classmethod
-    def at_rest(cls, first: Ints, size: Ints) -> Steps:
+    def at_rest(cls, first: Int64, size: Int64) -> Steps:
         """Steps that move nothing."""
         return cls(first, size, np.zeros(len(size), np.float32))
 
@@ -110,7 +110,7 @@ def epoch_steps(
     return Steps(begin[:-1], begin[1:] - begin[:-1], rate.astype(np.float32))
 
 
-def epoch_order(epoch: int, n: int, seed: int) -> Ints:
+def epoch_order(epoch: int, n: int, seed: int) -> Int64:
     """The order in which one epoch takes its n examples; int64, shape (n,)."""
     order = np.empty(n, np.int64)
     mlgraph_ext.sweep.shuffle(order, seed & 0xFFFFFFFFFFFFFFFF, epoch)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.array_types import Float32, Ints
+from mlgraph.array_types import Float32, Int64
 from mlgraph.interrupts import uninterrupted
 
 PANEL = mlgraph_ext.sweep.PANEL_NEURONS
@@ -83,12 +83,12 @@ class Storage:
         return self.weights, self.stride, self.bias, self.made
 
     @property
-    def places(self) -> tuple[Ints, Ints, Ints]:
+    def places(self) -> tuple[Int64, Int64, Int64]:
         """`weights`, `stride` and `bias`, int64 of shape (records,); copies."""
         weights, stride, bias = (np.array(column, np.int64) for column in (self.weights, self.stride, self.bias))
         return weights, stride, bias
 
-    def made_with(self, records: Ints) -> Ints:
+    def made_with(self, records: Int64) -> Int64:
         """`made` of these records."""
         return np.asarray(np.array(self.made, np.int64)[records])
 
@@ -110,7 +110,7 @@ class Storage:
         self.made.append(made)
         return len(self) - 1
 
-    def extend(self, weights: Ints, stride: int, bias: Ints, made: int) -> int:
+    def extend(self, weights: Int64, stride: int, bias: Int64, made: int) -> int:
         """Add a record for each of `weights`; the number of the first."""
         first = len(self)
         for column, values in zip(self.columns, np.broadcast_arrays(weights, stride, bias, made), strict=True):
@@ -190,7 +190,7 @@ class Storage:
         """The parameters (""), and each vector of optimizer state, all of one length."""
         return {"": self.vector[: self.used], **{name: self.state_vector(name, fresh=False) for name in self.state}}
 
-    def move(self, origin: npt.NDArray[Any], weights: Ints, stride: Ints, bias: Ints) -> None:
+    def move(self, origin: npt.NDArray[Any], weights: Int64, stride: Int64, bias: Int64) -> None:
         """Lay all of it out anew.
 
         Parameters

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from mlgraph.array_types import Ids
+from mlgraph.array_types import Int32
 
 __all__ = ["ADJOINT", "COLOURS", "VALUE", "Box", "Link", "printable", "to_svg"]
 
@@ -56,7 +56,7 @@ class Box:
         Pixels from the left to where it begins, and from the top to its middle.
     """
 
-    nodes: Ids
+    nodes: Int32
     key: str
     colour: str
     title: str

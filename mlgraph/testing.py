@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import intervals, reference
-from mlgraph.array_types import Doubles
+from mlgraph.array_types import Float64
 from mlgraph.checks import float_array, real, whole
 from mlgraph.examples import Examples
 from mlgraph.function import Function
@@ -38,12 +38,12 @@ class Expected(NamedTuple):
         In the places of the parameter vector. The error is NaN for its padding and for what no output needs.
     """
 
-    values: Doubles
-    values_error: Doubles
-    inputs: Doubles
-    inputs_error: Doubles
-    parameters: Doubles
-    parameters_error: Doubles
+    values: Float64
+    values_error: Float64
+    inputs: Float64
+    inputs_error: Float64
+    parameters: Float64
+    parameters_error: Float64
 
 
 def check_gradients(
@@ -206,21 +206,21 @@ def _compiled(function: Functions) -> Function:
     return Function(nodes[0].graph, nodes)
 
 
-def _read(f: Function, x: npt.ArrayLike) -> Doubles:
+def _read(f: Function, x: npt.ArrayLike) -> Float64:
     """The data as the sweep reads them, in float64."""
     examples = Examples(x, f.graph.n_inputs)
     examples.check_any()
     return examples.read(slice(None), slice(None))
 
 
-def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed: int) -> Doubles:
+def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed: int) -> Float64:
     """The cotangent given, or a random one."""
     shape = (len(_read(f, x)), len(f._outputs))
     random = np.random.default_rng(whole("seed", seed, 0, None)).standard_normal(shape, np.float32)
     return (random if given is None else float_array("cotangent", given, shape)).astype(np.float64)
 
 
-def _compare(what: str, got: npt.NDArray[Any], want: Doubles, error: Doubles) -> None:
+def _compare(what: str, got: npt.NDArray[Any], want: Float64, error: Float64) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         finite = np.abs(got.astype(np.float64) - want) <= error
     good = finite | (got == want) | (np.isnan(got) & np.isnan(want)) | ~np.isfinite(error)
@@ -233,7 +233,7 @@ def _compare(what: str, got: npt.NDArray[Any], want: Doubles, error: Doubles) ->
 
 
 def _compare_products(
-    f: Function, x: npt.ArrayLike, u: Doubles, gradients: Sequence[npt.NDArray[Any]], errors: Sequence[Doubles],
+    f: Function, x: npt.ArrayLike, u: Float64, gradients: Sequence[npt.NDArray[Any]], errors: Sequence[Float64],
     expected: Expected, wanted: Sequence[bool], seed: int, step: float, who: str,
 ) -> None:  # fmt: skip
     rng = np.random.default_rng((seed, 1))
@@ -250,7 +250,7 @@ def _compare_products(
     plan, data, p = f._engine(True).plan, _read(f, x), f.graph.parameters.astype(np.float64)
     step /= float(np.sqrt(np.sum(tangents[0] ** 2) / max(1, len(data)) + np.sum(tangents[1] ** 2))) or 1.0
 
-    def weighted(t: float) -> Doubles:
+    def weighted(t: float) -> Float64:
         values = reference.forward(plan, p + t * tangents[1], data + t * tangents[0])
         return np.asarray(np.sum(u.T * values[plan.slot[f._outputs]], axis=0))
 

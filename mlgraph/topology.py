@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Flags, Ids, Ints, Mask
+from mlgraph.array_types import Bool, Int32, Int64, UInt8
 from mlgraph.checks import plain
 from mlgraph.ops import is_leaf
 from mlgraph_ext import _topology
@@ -34,12 +34,12 @@ class Topology(NamedTuple):
         Ids. Nodes may share a part of it.
     """
 
-    start: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int32]
-    pool: npt.NDArray[np.int32]
+    start: Int64
+    counts: Int32
+    pool: Int32
 
 
-def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids | None = None) -> tuple[Ids, Ids]:
+def topological(graph: Graph, start: Int64, count: Int32, pool: Int32, outputs: Int32 | None = None) -> tuple[Int32, Int32]:
     """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError.
 
     `start`, `count` and `pool` are those of a `Topology`, `outputs` ids, int32; by default all nodes are needed. Both results
@@ -57,14 +57,14 @@ def topological(graph: Graph, start: Ints, count: Ids, pool: Ids, outputs: Ids |
     return level, order[:needed]
 
 
-def is_live(code: npt.NDArray[np.int16], start: Ints, count: Ids, pool: Ids, order: Ids) -> Mask:
+def is_live(code: npt.NDArray[np.int16], start: Int64, count: Int32, pool: Int32, order: Int32) -> Bool:
     """Whether a path leads to a node from an input, a constant or a parameter, for those of `order`."""
-    live: Flags = is_leaf(code).astype(np.uint8)
+    live: UInt8 = is_leaf(code).astype(np.uint8)
     _topology.spread(start, count, pool, order, live)
     return live.view(np.bool_)
 
 
-def gather(pool: npt.NDArray[Any], start: Ints, count: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def gather(pool: npt.NDArray[Any], start: Int64, count: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
     count = count.astype(np.int64, copy=False)
     out = np.empty(max(0, int(count.sum())), pool.dtype)
@@ -77,7 +77,7 @@ def index_type(end: int) -> type[np.int32 | np.int64]:
     return np.int32 if end <= np.iinfo(np.int32).max else np.int64
 
 
-def runs(first: Ints, stride: Ints, count: npt.NDArray[Any], end: int) -> Ints | Ids:
+def runs(first: Int64, stride: Int64, count: npt.NDArray[Any], end: int) -> Int64 | Int32:
     """``first[i] + k * stride[i]`` for all k below ``count[i]``, for one i after the other; all are below `end`."""
     count = count.astype(np.int64, copy=False)
     out: npt.NDArray[Any] = np.empty(max(0, int(count.sum())), index_type(end))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32, Ids
+from mlgraph.array_types import Float32, Int32
 from mlgraph.checks import plain
 from mlgraph.engine import NOTHING, Engine, Nodes
 from mlgraph.examples import Examples
@@ -37,7 +37,7 @@ class Trace:
     """
 
     def __init__(
-        self, graph: Graph, nodes: Ids, values: Float32, adjoints: Float32 | None, codes: npt.NDArray[np.int16], edits: int
+        self, graph: Graph, nodes: Int32, values: Float32, adjoints: Float32 | None, codes: npt.NDArray[np.int16], edits: int
     ) -> None:
         self._graph, self.nodes, self.values, self.adjoints = graph, nodes, values, adjoints
         self._codes, self._edits = codes, edits  # as they were: activations change, and numbers may be given to others
@@ -75,7 +75,7 @@ class Trace:
             raise ValueError("adjoint: expected a trace with labels or targets, got one of values alone")
         return self.adjoints[:, self._place(node)]
 
-    def of(self, nodes: Sequence[Node] | npt.NDArray[np.int32] | range) -> Trace:
+    def of(self, nodes: Sequence[Node] | Int32 | range) -> Trace:
         """The trace of some of its nodes, in their order.
 
         Parameters

@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Doubles, Ints
-from mlgraph.checks import LARGEST
+from mlgraph.array_types import Float64, Int64
+from mlgraph.checks import FLOAT32_MAX
 from mlgraph.examples import Examples
 from mlgraph.losses import empty_answers
 from mlgraph.steps import Learning, Steps, epoch_order, epoch_steps
@@ -26,11 +26,11 @@ PIECE_SECONDS = 0.1
 """Aim for one call of the sweep: Ctrl-C and progress wait no longer."""
 
 
-def _no_ints() -> Ints:
+def _no_ints() -> Int64:
     return np.zeros(0, np.int64)
 
 
-def _no_doubles() -> Doubles:
+def _no_doubles() -> Float64:
     return np.zeros(0)
 
 
@@ -61,24 +61,24 @@ class History:
         data, -1 where only a sum over all those of a step overflowed; the neuron that was cut, or -1.
     """
 
-    batch_examples: Ints = field(default_factory=_no_ints)
-    batch_size: Ints = field(default_factory=_no_ints)
-    batch_skipped: Ints = field(default_factory=_no_ints)
-    learning_rate: Doubles = field(default_factory=_no_doubles)
-    batch_loss: Doubles = field(default_factory=_no_doubles)
-    batch_accuracy: Doubles = field(default_factory=_no_doubles)
-    epoch_examples: Ints = field(default_factory=_no_ints)
-    epoch_loss: Doubles = field(default_factory=_no_doubles)
-    epoch_accuracy: Doubles = field(default_factory=_no_doubles)
-    validation_loss: Doubles = field(default_factory=_no_doubles)
-    validation_accuracy: Doubles = field(default_factory=_no_doubles)
-    epoch_seconds: Doubles = field(default_factory=_no_doubles)
-    epoch_edges: Ints = field(default_factory=_no_ints)
-    nonfinite_step: Ints = field(default_factory=_no_ints)
-    nonfinite_sweep: Ints = field(default_factory=_no_ints)
-    nonfinite_node: Ints = field(default_factory=_no_ints)
-    nonfinite_example: Ints = field(default_factory=_no_ints)
-    nonfinite_cut: Ints = field(default_factory=_no_ints)
+    batch_examples: Int64 = field(default_factory=_no_ints)
+    batch_size: Int64 = field(default_factory=_no_ints)
+    batch_skipped: Int64 = field(default_factory=_no_ints)
+    learning_rate: Float64 = field(default_factory=_no_doubles)
+    batch_loss: Float64 = field(default_factory=_no_doubles)
+    batch_accuracy: Float64 = field(default_factory=_no_doubles)
+    epoch_examples: Int64 = field(default_factory=_no_ints)
+    epoch_loss: Float64 = field(default_factory=_no_doubles)
+    epoch_accuracy: Float64 = field(default_factory=_no_doubles)
+    validation_loss: Float64 = field(default_factory=_no_doubles)
+    validation_accuracy: Float64 = field(default_factory=_no_doubles)
+    epoch_seconds: Float64 = field(default_factory=_no_doubles)
+    epoch_edges: Int64 = field(default_factory=_no_ints)
+    nonfinite_step: Int64 = field(default_factory=_no_ints)
+    nonfinite_sweep: Int64 = field(default_factory=_no_ints)
+    nonfinite_node: Int64 = field(default_factory=_no_ints)
+    nonfinite_example: Int64 = field(default_factory=_no_ints)
+    nonfinite_cut: Int64 = field(default_factory=_no_ints)
 
     def __repr__(self) -> str:
         cut = np.count_nonzero(self.nonfinite_cut >= 0)
@@ -208,7 +208,7 @@ def train(
             # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
             t = np.arange(taken + 1, taken + len(rate) + 1)
             beta1, beta2 = np.array(learning.hyper[:2], np.float32).astype(np.float64)  # as the kernels have them
-            rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), LARGEST).astype(np.float32)
+            rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), FLOAT32_MAX).astype(np.float32)
         steps = schedule._replace(rate=rate, decay=decay, order=order, number=taken)
         guard.begin(float(rate.max()))
         while state.step < len(rate):
@@ -280,7 +280,7 @@ def _record(history: History, steps: Steps, before: int, losses: Any, correct: A
     first, size, here = steps.first, steps.size, steps.places
     begin = first - first[0]
 
-    def total(values: Any) -> Doubles:
+    def total(values: Any) -> Float64:
         return np.add.reduceat(values, begin, dtype=np.float64)
 
     # Infinities of both signs are possible where nothing is learnt from them; and 0 / 0 where a step was left out.

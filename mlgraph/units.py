@@ -7,12 +7,12 @@ import itertools
 import numpy as np
 
 import mlgraph_ext
-from mlgraph.array_types import Ints
+from mlgraph.array_types import Int64
 from mlgraph.plan import KINDS, PANELS_AT_ONCE, Plan, Rows
 from mlgraph.storage import PANEL, padded
 
 
-def units_of(plan: Plan, sparse: bool, ahead: int) -> Ints:
+def units_of(plan: Plan, sparse: bool, ahead: int) -> Int64:
     """Runs of parameters for the second phase of a step.
 
     Parameters
@@ -60,7 +60,7 @@ def units_of(plan: Plan, sparse: bool, ahead: int) -> Ints:
     return np.array(units, np.int64).reshape(-1, 6)
 
 
-def unit_floats(plan: Plan, units: Ints) -> int:
+def unit_floats(plan: Plan, units: Int64) -> int:
     """Floats of the largest gradient among `units`."""
     most, trained = 64, dict(plan.trained)
     for i, part, first, last, _, panels in units:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32, Ints
+from mlgraph.array_types import Float32, Int64
 from mlgraph.checks import float_array, number, one_of, optional_name, plain, truth
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 
@@ -35,7 +35,7 @@ class Freezable:
     __slots__ = ()
 
     graph: Graph
-    _parameters: Callable[[], Ints]
+    _parameters: Callable[[], Int64]
 
     @property
     def frozen(self) -> bool:
@@ -136,7 +136,7 @@ class Node(Freezable):
         with self.graph.lock:
             self.graph.weights_of(self._number)[0] = number("value", value)
 
-    def _parameters(self) -> Ints:
+    def _parameters(self) -> Int64:
         node, storage = self._number, self.graph.storage
         code, record = self.graph._code[node], self.graph._data[node]
         if code < PARAMETER:
@@ -253,7 +253,7 @@ class Edge(Freezable):
         with self.graph.lock:
             self.target.weights[self._find()] = number("weight", weight)
 
-    def _parameters(self) -> Ints:
+    def _parameters(self) -> Int64:
         return self.target._parameters()[[self._find()]]
 
     def _find(self) -> int:

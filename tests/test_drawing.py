@@ -9,7 +9,7 @@ import pytest
 
 import mlgraph
 from mlgraph import svg
-from mlgraph.drawing import FEW, MOST, Drawing
+from mlgraph.drawing import FEW, MOST_BOXES, Drawing
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -203,7 +203,7 @@ def test_only_what_must_be_is_folded():
     for _ in range(20):
         z = mlgraph.sin(z)
     assert len(boxes(g.draw())) == 22
-    assert len(boxes(random_neurons(MOST - 6).draw())) == MOST
+    assert len(boxes(random_neurons(MOST_BOXES - 6).draw())) == MOST_BOXES
 
 
 def random_operations(n, seed=0):

@@ -184,7 +184,7 @@ OTHER = mlgraph.Graph().input()
 
 ERRORS = {
     "inputs": (lambda g, x: g.inputs(-1), ValueError, "n: expected an integer of at least 0, got -1"),
-    "half an input": (lambda g, x: g.inputs(0.5), ValueError, "n: expected an integer of at least 0, got 0.5"),
+    "half an input": (lambda g, x: g.inputs(0.5), TypeError, "n: expected an integer of at least 0, got 0.5"),
     "constant": (lambda g, x: g.constant("3"), TypeError, "value: expected a number, got str"),
     "complex constant": (lambda g, x: g.constant(1j), TypeError, "value: expected a number, got complex"),
     "huge constant": (lambda g, x: g.constant(1e39), ValueError, r"value: .* that float32 can hold, got 1e\+39"),

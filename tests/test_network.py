@@ -28,7 +28,8 @@ def test_how_models_and_histories_look():
 
 @pytest.mark.parametrize("n_inputs", [0, 2.5, "3"])
 def test_bad_networks(n_inputs):
-    with pytest.raises(ValueError, match=r"n_inputs: expected an integer of at least 1, got "):
+    kind = TypeError if n_inputs else ValueError
+    with pytest.raises(kind, match=r"n_inputs: expected an integer of at least 1, got "):
         mlgraph.Network(n_inputs)
 
 

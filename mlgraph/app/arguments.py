@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 
-from mlgraph.checks import LARGEST
+from mlgraph.checks import FLOAT32_MAX
 from mlgraph.threads import MOST_THREADS
 
 __all__ = [
@@ -89,7 +89,7 @@ SECONDS = _type(f"a number of seconds from 0 to {MOST}", float, lambda x: 0 <= x
 INDEX = _type(f"an integer from 0 to {MOST}", int, lambda n: 0 <= n <= MOST)
 SEED = _type("an integer from 0 to 2**63 - 1", int, lambda n: 0 <= n < 2**63)
 THREADS = _type(f"an integer from 1 to {MOST_THREADS}", int, lambda n: 1 <= n <= MOST_THREADS)
-DECAY = _type("a finite number from 0 on", float, lambda x: 0 <= x <= LARGEST)
+DECAY = _type("a finite number from 0 on", float, lambda x: 0 <= x <= FLOAT32_MAX)
 FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)
 MOMENTUM = _type("a number from 0 to below 1, in float32 too", float, lambda x: bool(0 <= np.float32(x) < 1))
 SIZES = _type(f"integers from 1 to {MOST} such as 32 or 300,100, or none", _sizes, _are_counts)
@@ -98,5 +98,5 @@ NEURON = _type(
 )
 COUNTS = _type(f"N or A:B with integers from 1 to {MOST}", _pair(int), _are_counts)
 RATES = _type(
-    "X or A:B with positive finite numbers", _pair(float), lambda pair: all(0 < x <= LARGEST for x in pair)
+    "X or A:B with positive finite numbers", _pair(float), lambda pair: all(0 < x <= FLOAT32_MAX for x in pair)
 )

@@ -7,11 +7,11 @@ import json
 import sys
 
 import numpy as np
-import numpy.typing as npt
 
 import mlgraph
 from mlgraph.app.arguments import Failure
 from mlgraph.app.common import OK, add_common_options, check_fit, count, describe, finite, load_data, load_model
+from mlgraph.array_types import Int64
 
 __all__ = ["add_options", "run"]
 
@@ -69,6 +69,6 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _largest(counts: npt.NDArray[np.int64], n: int) -> list[int]:
+def _largest(counts: Int64, n: int) -> list[int]:
     """Where the `n` largest counts stand, largest first, without zeros."""
     return [index for index in np.argsort(-counts, kind="stable")[:n].tolist() if counts[index]]

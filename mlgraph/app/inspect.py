@@ -19,7 +19,7 @@ from mlgraph.portrait import SHOWN, Portrait, draw, portraits
 
 __all__ = ["add_options", "run"]
 
-MOST = 40
+MOST_SHOWN = 40
 """Neurons in the picture of a layer: those that are worth most."""
 
 LISTED = 12
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     of_layer = table[table["layer"] == layer]
     shown = of_layer[of_layer["alive"]] if index is None else of_layer[[index]]
     n = len(shown)
-    shown = shown[np.argsort(-shown["loss"], kind="stable")][:MOST]
+    shown = shown[np.argsort(-shown["loss"], kind="stable")][:MOST_SHOWN]
     neurons = [mlgraph.Neuron(net.graph, node) for node in shown["node"].tolist()]
     wanted = n and shown["alive"].all() and not (args.no_plot and index is None)
     found = portraits(net, neurons, data.test_x, data.test_y) if wanted else []
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         print(*_describe(net, neurons[0], shown[0], found, data), sep="\n")
     if not args.no_plot and found:
         if index is None:
-            first = f"the {MOST} of {n} neurons that" if n > MOST else "first what"
+            first = f"the {MOST_SHOWN} of {n} neurons that" if n > MOST_SHOWN else "first what"
             are_outputs = np.isnan(shown["loss"]).all()
             heading += f"; layer {layer}, {'the outputs' if are_outputs else f'{first} the loss needs most'}"
         try:
