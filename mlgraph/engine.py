@@ -215,10 +215,9 @@ class Engine:
             # Inputs that were added, and read, since the data were checked: by a callback of `fit`.
             raise ValueError(f"x: expected {self.width} columns, one for each input, got {examples.array.shape[1]}")
         if steps is None:
-            steps, most = Steps(_START, np.array([n], np.int64), _NO_RATE), n
+            first, size, rate, decay, order, number, most = _START, np.array([n], np.int64), _NO_RATE, None, None, 0, n
         else:
-            most = int(steps.size.max(initial=0))
-        first, size, rate, decay, order, number = steps
+            (first, size, rate, decay, order, number), most = steps, int(steps.size.max(initial=0))
         training, backward = seed is not None, optimizer is not None or len(adjoints) > 0
         if len(size) > 1 and size.min() < 1:
             raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
@@ -248,8 +247,9 @@ class Engine:
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
         prepared = self._prepare(how, hyper, backward, first_zeroed, (parameters, first_moment, second_moment, frozen))
         n = n if order is None else len(order)
-        value_out = np.empty((n, len(value_slot) if highest is None else 0), np.float32)
-        adjoint_out = np.empty((n, len(adjoint_slot)), np.float32)
+        none = np.empty((n, 0), np.float32)
+        value_out = np.empty((n, len(value_slot)), np.float32) if len(value_slot) and highest is None else none
+        adjoint_out = np.empty((n, len(adjoint_slot)), np.float32) if len(adjoint_slot) else none
         # What the kernels have copies of goes back whole, or training would go on from other moments than parameters.
         copies = self._filling if optimizer else None
         with uninterrupted() if copies else _ANY_TIME:
@@ -257,8 +257,8 @@ class Engine:
                 prepared, examples.bytes, examples.floats, first, size, rate, decay, order, number,
                 (seed or 0) & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
                 LOSSES[objective.loss], loss_slot if len(loss_slot) else _NO_LOSS, objective.label, objective.target, losses,
-                correct, value_slot, value_out if value_out.size else None, highest, adjoint_slot,
-                adjoint_out if adjoint_out.size else None,
+                correct, value_slot, None if value_out is none else value_out, highest, adjoint_slot,
+                None if adjoint_out is none else adjoint_out,
             )  # fmt: skip
             if copies:
                 for vector, copy in zip(vectors, own, strict=True):
