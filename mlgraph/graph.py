@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Bool, Float32, Int32
-from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name, plain, truth, whole
+from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name, plain, shown, truth, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources
 from mlgraph.nodes import NodeTable
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
@@ -307,9 +307,15 @@ class Graph(NodeTable):
         places = parameter_places(self)
         self.storage.vector[places] = float_array("values", values, (len(places),))
 
-    def __getitem__(self, node: int) -> Node:
+    def __getitem__(self, node: int | str) -> Node:
+        """A node by its number, or by the name that it was given, if no other has it."""
         if isinstance(node, Node):
             raise TypeError(f"node: expected the id of a node, got {type(node).__name__}")
+        if isinstance(node, str):
+            named = [i for i, name in self._names.items() if name == node]
+            if len(named) != 1:
+                raise ValueError(f"node: expected a name that one node has, got {shown(node)}, of {len(named) or 'none'}")
+            node = named[0]
         node = id_of(self, node)
         return (Neuron if self._code[node] >= NEURON else Node)(self, node)
 

@@ -364,7 +364,7 @@ class Model(Part):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255.
+            uint8 is read as x / 255. All inputs, such as targets that a loss of one's own compares with.
         y : array_like, optional
             Labels or targets as for `fit`; where the loss is a node, ().
         nodes : sequence of Node, optional

@@ -234,7 +234,6 @@ ERRORS = {
     "truth": (lambda g, x: bool(x), TypeError, "a node has no truth value .*: got <input x>"),
     "node of no number": (lambda g, x: g[8], IndexError, "node: expected 0 to 7, got 8"),
     "node from the end": (lambda g, x: g[-1], IndexError, "node: expected 0 to 7, got -1"),
-    "node by name": (lambda g, x: g["x"], TypeError, "str"),
     "no output": (lambda g, x: g.compile([]), ValueError, "outputs: expected at least one node, got none"),
     "number as output": (lambda g, x: g.compile(1.0), TypeError, "outputs: expected a sequence of nodes, got float"),
     "numbers as outputs": (lambda g, x: g.compile([x, 1.0]), TypeError, "outputs: expected nodes, got float"),
@@ -297,3 +296,20 @@ def test_names_that_nodes_are_given(tmp_path):
         assert names.count("loop") == names.count("ink") == 1 and isinstance(other.graph[names.index("loop")], mlgraph.Neuron)
     neuron.name = None
     assert neuron.name == f"n{neuron.id}"
+
+
+def test_nodes_by_the_names_that_they_were_given(tmp_path):
+    g = mlgraph.Graph()
+    x, w = g.input("x"), g.parameter(2.0, "w")
+    y = g.add_neuron([x, w], weights=[1.0, 1.0])
+    y.name = "answer"
+    model = mlgraph.Model(g, y)
+    model.save(tmp_path / "net.npz")
+    for graph in (g, mlgraph.load(tmp_path / "net.npz").graph, model.compact().graph):
+        assert [graph[name].id for name in ("x", "w", "answer")] == [0, 1, 2] and isinstance(graph["answer"], mlgraph.Neuron)
+    g.add_neuron([x]).name = "x"
+    for name, message in (("x", "'x', of 2"), ("n2", "'n2', of none"), ("", "'', of none")):
+        with pytest.raises(ValueError, match=f"^node: expected a name that one node has, got {message}$"):
+            g[name]
+    g.undo()
+    assert g["x"] == x
