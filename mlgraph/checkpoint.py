@@ -84,7 +84,7 @@ class Checkpoint:
             self.previous = written(there.with_name(f"{there.name}.previous"))
         except OSError as error:
             expected = "a file in a folder that exists"
-            raise ValueError(f"checkpoint: expected {expected}, got {shown(str(path))}: {error.strerror}") from None
+            raise ValueError(f"checkpoint: expected {expected}, got {shown(str(error.filename))}: {error.strerror}") from None
         self._every, self._model, self._n, self._state = every, model, n, state
         self._arguments = json.loads(json.dumps(arguments))
         self._digests = {"model": _model_digest(model), **{name: _digest(arrays) for name, arrays in data.items()}}

@@ -66,10 +66,11 @@ def truth(what: str, value: Any) -> bool:
 
 
 def one_of(what: str, value: Any, names: Sequence[str]) -> str:
-    """`value`, which is one of `names`, or else a ValueError."""
+    """`value`, which is one of `names`; or else a ValueError, a TypeError if it is no string."""
     if not isinstance(value, str) or value not in names:
         expected = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
-        raise ValueError(f"{what}: expected {expected}, got {shown(value)}")
+        kind = ValueError if isinstance(value, str) else TypeError
+        raise kind(f"{what}: expected {expected}, got {shown(value)}")
     return value
 
 

@@ -18,7 +18,7 @@ from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import Edges, Wiring, edge_keys, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
 from mlgraph.graph import CycleError, Graph
-from mlgraph.ids import check_sources, ids_of
+from mlgraph.ids import check_sources, id_of, ids_of
 from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import CONSTANT, NEURON
 from mlgraph.packing import Lists, pack, shared_lists
@@ -77,7 +77,8 @@ class Edit(NamedTuple):
 def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Bool]:
     """The edges into some neurons, and which of them are named by neurons, edges and pairs (source, target).
 
-    A neuron names all edges into it: without them it is not live, and `cut` takes those out of it.
+    A neuron names all edges into it: without them it is not live any more, and `cut` takes those out of it. If it is cut off
+    already, it names these, too.
     """
     if isinstance(what, Neuron | Edge):
         what = [what]
@@ -94,7 +95,7 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Bool]:
         elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
             ends = (thing.source, thing.target) if isinstance(thing, Edge) else thing
             try:
-                nodes = [end if isinstance(end, Node) else graph[end] for end in ends]
+                nodes = [end if isinstance(end, Node) else graph[id_of(graph, end)] for end in ends]
             except (TypeError, IndexError) as error:
                 raise type(error)(f"{who}: {error}") from None
             pairs.append(ids_of(graph, who, nodes))
@@ -103,8 +104,10 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Bool]:
     source, target = np.array(pairs, np.int64).reshape(-1, 2).T if given is None else _checked(graph, given, who)
     chosen, concerned = np.zeros((2, len(graph)), bool)
     chosen[ids] = concerned[ids] = concerned[target] = True
+    if graph._has_bare:  # what is cut off already may be read
+        concerned |= graph._readers(chosen)
     edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
-    found = np.repeat(chosen[edges.neurons], edges.counts)
+    found = np.repeat(chosen[edges.neurons], edges.counts) | chosen[edges.source]
     if len(target):
         key, wanted = edge_keys(graph, edges.source, edges.target), edge_keys(graph, source, target)
         there = np.isin(wanted, key)

@@ -169,7 +169,8 @@ def fit(
     held: Examples | None = None
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
-            raise ValueError(f"validation: expected (x, y), got {shown(validation)}")
+            kind = ValueError if isinstance(validation, tuple | list) else TypeError
+            raise kind(f"validation: expected (x, y), got {shown(validation)}")
         held, of_held = model._examples_and_objective(*validation, "validation ")
         held = held.in_bytes(n_threads)
         held.check_trainable()

@@ -49,9 +49,9 @@ def formula(node: Node, longest: int = LONGEST) -> str:
                 item = f"{graph[i].value:.6g}"
                 item = f"({item})" if item.startswith("-") and around else item
             elif code >= NEURON and i == node.id:
-                item = _neuron(Neuron(graph, i))
+                item = _neuron(Neuron(graph, i), longest)
             else:
-                item = _name(graph, i)
+                item = _name(graph, i, longest)
         if item:
             parts.append(item)
         length += len(item)
@@ -75,16 +75,16 @@ def _pieces(node: Node, i: int, code: int, around: int) -> list[str | tuple[int,
     return [*pieces, ")" if strength < around else ""]
 
 
-def _name(graph: Graph, node: int) -> str:
+def _name(graph: Graph, node: int, longest: int) -> str:
     name = plain(graph[node].name)
-    return name if len(name) <= LONGEST else f"{name[:LONGEST]}..."
+    return name if len(name) <= longest else f"{name[:longest]}..."
 
 
-def _neuron(neuron: Neuron) -> str:
+def _neuron(neuron: Neuron, longest: int) -> str:
     sources = neuron.graph.sources_of(neuron.id)
     if not len(sources):
         return "0"  # whatever its bias: it has no live source
-    shown = [f"{w:.4g}*{_name(neuron.graph, int(i))}" for i, w in zip(sources[:8], neuron.weights[:8], strict=True)]
+    shown = [f"{w:.4g}*{_name(neuron.graph, int(i), longest)}" for i, w in zip(sources[:8], neuron.weights[:8], strict=True)]
     if neuron.bias is not None:
         shown.append(f"{neuron.bias:.4g}")
     if len(sources) > 8:

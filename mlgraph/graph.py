@@ -522,6 +522,8 @@ class Graph(NodeTable):
         ------
         CycleError
             If the source depends on the neuron.
+        TypeError, IndexError
+            If one of them is no node, or none of this graph.
         ValueError
             If the edge is there already, leads to a node that is no neuron, or comes from an operation of nothing but neurons
             that are cut off.

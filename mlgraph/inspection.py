@@ -71,6 +71,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
         _, values, _ = engine.run(part, values=shown, n_threads=n_threads)
         sums += [values.sum(axis=0, dtype=np.float64), np.einsum("ij,ij->j", values, values, dtype=np.float64),
                  (values > base).sum(axis=0), np.abs(values).sum(axis=0, dtype=np.float64)]  # fmt: skip
+    del engine  # its memory is that of a sweep
     mean, square, active, size_of = sums / len(examples)
     table["mean"][alive], table["active"][alive] = mean, active
     table["deviation"][alive] = np.sqrt(np.maximum(square - mean**2, 0))
@@ -164,6 +165,7 @@ def _ablated(
     place[given] = np.arange(len(given))
     sums, size = np.zeros((len(ids), 2)), max(1, BLOCK // max(1, len(given)))
     lower = graph.copy()  # each plan lays out the parameters for itself
+    lower.storage.state.clear()
     engine = Engine(lower, Plan(lower, outputs, given=given))
     upper = Engine(graph, Plan(graph, [*outputs, *given.tolist()], split=True))
     for at in range(0, len(examples), size):

@@ -5,14 +5,48 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = [
     getattr(signal, f"SIG{name}")
-    for name in ("INT", "TERM", "HUP", "QUIT", "ALRM", "VTALRM", "PROF", "USR1", "USR2") if hasattr(signal, f"SIG{name}")
-]  # fmt: skip
-"""Those whose handlers may raise: of Ctrl-C, of whoever ends a process or a piece of work that takes too long."""
+    for name in ("INT", "TERM", "HUP", "QUIT", "ALRM", "VTALRM", "PROF", "XCPU", "USR1", "USR2")
+    if hasattr(signal, f"SIG{name}")
+]
+"""Those that wait: of Ctrl-C, of whoever ends a process or a piece of work that takes too long. Their handlers may raise."""
+
+
+class _Waiting:
+    """In place of handlers: keeps what comes while `holds`, and else hands it on, so that it may be left behind by an error."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[int, Callable[..., Any]] = {}
+        self.came: dict[int, Any] = {}
+        self.holds = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.holds:
+            self.came[number] = frame
+        else:
+            self.handlers[number](number, frame)
+
+    def release(self) -> None:
+        """Bring the handlers back, and have them handle what came: each, though one before it raises."""
+        self.holds = False
+        try:
+            for number, handler in self.handlers.items():
+                if signal.getsignal(number) is self:
+                    signal.signal(number, handler)
+        finally:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        if self.came:
+            number = next(iter(self.came))
+            try:
+                self.handlers[number](number, self.came.pop(number))
+            finally:
+                self._hand_on()
 
 
 @contextmanager
@@ -21,21 +55,14 @@ def uninterrupted() -> Iterator[None]:
 
     Python runs handlers of signals in its main thread alone, between any two of its instructions.
     """
-    with ExitStack() as waiting:
+    waiting = _Waiting()
+    try:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if callable(handler := signal.getsignal(number)):
-                    waiting.enter_context(_waits(number, handler))
-        yield
-
-
-@contextmanager
-def _waits(number: int, handler: Callable[..., Any]) -> Iterator[None]:
-    came: list[tuple[Any, ...]] = []
-    signal.signal(number, lambda *what: came.append(what))
-    try:
+                    waiting.handlers[number] = handler
+                    signal.signal(number, waiting)
+            waiting.holds = True
         yield
     finally:
-        signal.signal(number, handler)
-        if came:
-            handler(*came[-1])
+        waiting.release()

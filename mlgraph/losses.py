@@ -75,7 +75,8 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
     if isinstance(loss, Node):
         return "node", ids_of(graph, "loss", [loss]), []
     if not isinstance(loss, str) or loss not in NAMES:
-        raise ValueError(f"loss: expected {', '.join(NAMES)} or a node, got {shown(loss)}")
+        kind = ValueError if isinstance(loss, str) else TypeError
+        raise kind(f"loss: expected {', '.join(NAMES)} or a node, got {shown(loss)}")
     if loss == "squared_error":
         return loss, [outputs[0], *outputs], []
     check_classes("outputs", loss, len(outputs))

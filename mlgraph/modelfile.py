@@ -111,7 +111,7 @@ def arrays_of(g: Graph) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a graph, as its model's file has them."""
     frozen = np.zeros(0) if g.storage.frozen is None else g.storage.frozen
     lists = squeeze(g)
-    columns = {name: np.array(_column(g, name)) for name in COLUMNS if name not in lists}
+    columns = {name: lists[name] if name in lists else np.array(_column(g, name)) for name in COLUMNS}
     return columns | lists | {"parameters": g.parameters, "frozen": frozen.astype(np.uint8)}
 
 

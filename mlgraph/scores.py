@@ -28,9 +28,10 @@ Criterion = str | Callable[..., npt.ArrayLike]
 
 
 def check_criterion(by: Criterion, names: Sequence[str] = ("magnitude", "saliency", "random")) -> None:
-    """Raise ValueError if it is neither callable nor one of these names, which by default are those to prune by."""
+    """Raise TypeError or ValueError if it is neither callable nor one of these names, by default of those to prune by."""
     if not callable(by) and not (isinstance(by, str) and by in names):
-        raise ValueError(f"by: expected {', '.join(names)} or a callable, got {shown(by)}")
+        kind = ValueError if isinstance(by, str) else TypeError
+        raise kind(f"by: expected {', '.join(names)} or a callable, got {shown(by)}")
 
 
 def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:

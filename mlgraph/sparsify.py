@@ -267,8 +267,7 @@ class SET(Schedule):
     between a layer and what it was made to read, also at inputs and neurons that have lost all of theirs, but not at neurons
     that nothing comes to read. A neuron that comes to life, or has lost all its edges, gets a bias of 0. Edges past the layers,
     and those of neurons that are in none, stay and are not counted, but do not come back if a cut leaves their neuron without a
-    source or a reader.
-    Only for a `Network`.
+    source or a reader. Only for a `Network`.
 
     Parameters
     ----------
@@ -276,8 +275,8 @@ class SET(Schedule):
         As for `mlgraph.sparsify.Schedule`.
     fraction : float
         Share of the edges that would move at the beginning; along a cosine it falls to 0 at `until` (Dettmers and Zettlemoyer
-        2019, Sparse networks from scratch). Before the first step none move:
-        a layer that has more than its share is cut, and one that has less is filled.
+        2019, Sparse networks from scratch). Before the first step none move: a layer that has more than its share is cut, and
+        one that has less is filled.
     block : int
         As for `Network.prune` and `Network.regrow`: neurons side by side lose and find a source together.
     """
@@ -298,7 +297,7 @@ class SET(Schedule):
         slopes = before = None
         if self.by == "gradient":  # of the network before it is cut: after that, what was cut would be steep
             slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), edge_values(graph)
-        with uninterrupted(), graph.one_edit():  # which takes back edges, and no biases
+        with uninterrupted(), graph.one_edit():  # one_edit takes back edges, but no biases
             keep_best(net, *self._room(net, moved), block=self.block)
             as_before = alive & graph.alive()
             new = fill_layers(net, self._sizes(net), slopes, self.block, np.random.default_rng([seed, 3, step]))

@@ -260,6 +260,14 @@ def test_bad_options(untouched, options, message, tmp_path, monkeypatch):
 # --- writing ------------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_no_file_is_not_kept(untouched, path):
+    """The one before stands beside the checkpoint."""
+    previous = path.with_name(f"{path.name}.previous")
+    previous.mkdir()
+    with pytest.raises(ValueError, match=r": expected a file, got a folder$"):
+        fit(untouched, checkpoint=path)
+
+
 @pytest.mark.parametrize("where", [(np, "savez"), (os, "fsync"), (os, "replace")])
 def test_a_full_disk(path, monkeypatch, where):
     """It is told, training goes on, and what was written before is there; when there is room again, it goes on as well."""

@@ -439,3 +439,13 @@ def test_edges_that_need_not_cross_do_not_and_colours_say_the_sign():
     assert np.argsort(top[:4]).tolist() == [3 - k for k in np.argsort(top[4:])]
     lines = [g.find(f"{SVG}path") for g in ET.fromstring(drawing.to_svg()).iter(f"{SVG}g") if g.find(f"{SVG}path") is not None]
     assert [line.get("stroke") for line in lines] == [svg.POSITIVE, svg.NEGATIVE] * 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_edges_that_cross(seed):
+    """Links that share an end do not."""
+    pairs = {(int(a), int(b)) for a, b in np.random.default_rng(seed).integers(0, 6, (14, 2))}
+    layout = object.__new__(svg._Layout)
+    layout._columns = [[(i, column) for i in range(6)] for column in (0, 1)]
+    layout._links_from = [[((a, 0), (b, 1)) for a, b in pairs], []]
+    assert layout._crossings() == sum(a < c and b > d for a, b in pairs for c, d in pairs) > 0

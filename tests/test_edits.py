@@ -346,6 +346,9 @@ def test_an_edge_out_of_a_neuron_that_is_cut_off_says_0_and_stays():
     assert model.n_edges == 3 and model.forward([[1.0, 2.0]]) == pytest.approx(1 + 3 * np.tanh(0.5))
     h.prune()
     assert not g.has_edge(h, y)
+    g.add_edge(h, y, 3.0)
+    h.prune()
+    assert not g.has_edge(h, y), "who cuts a neuron cuts what comes out of it, dead or alive"
 
 
 def test_graphs_of_more_nodes_than_the_root_of_their_numbers():

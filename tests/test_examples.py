@@ -159,7 +159,7 @@ def test_data_that_are_not_finite(trained, name):
 
 @pytest.mark.parametrize(("name", "value", "message"), BAD_OPTIONS_ONE_BY_ONE + MORE_BAD_VALIDATIONS)
 def test_bad_options(trained, name, value, message):
-    is_of_wrong_type = str(value) in ("1.5", "0.5", "True", "0.1", "(0.1, 'a')")
+    is_of_wrong_type = str(value) in ("1.5", "0.5", "True", "None", "0.1", "(0.1, 'a')")
     with pytest.raises(TypeError if is_of_wrong_type else ValueError, match=message):
         trained.fit(X, Y, **{name: value})
 

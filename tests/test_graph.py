@@ -194,7 +194,7 @@ ERRORS = {
     "node as parameter": (lambda g, x: g.parameter(x), TypeError, "value: expected a number, got Node"),
     "activation": (lambda g, x: g.add_neuron([x], "softplus"), ValueError,
                    "activation: expected one of identity, relu, leaky_relu, sigmoid, tanh, got 'softplus'"),
-    "activation of many": (lambda g, x: g.add_neurons([x], None, weights=[[1]]), ValueError, "activation: .* got None"),
+    "activation of many": (lambda g, x: g.add_neurons([x], None, weights=[[1]]), TypeError, "activation: .* got None"),
     "no sources": (lambda g, x: g.add_neuron([]), ValueError, "sources: expected at least one node and none twice, got none"),
     "source twice": (lambda g, x: g.add_neuron([x, x]), ValueError, "sources: expected at least one node and none twice, got"),
     "number as source": (lambda g, x: g.add_neuron([x, 1.0]), TypeError, "sources: expected nodes, got float"),

@@ -16,7 +16,7 @@ from editable import X, Y, everything, network
 
 import mlgraph
 from mlgraph import edits
-from mlgraph.interrupts import uninterrupted
+from mlgraph.interrupts import SIGNALS, uninterrupted
 
 ROOM = Path(mlgraph.__file__).parent
 
@@ -107,7 +107,7 @@ def test_an_edit_is_whole_or_not(name):
     assert line > 20
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [number for number in SIGNALS if number != signal.SIGINT])
 def test_an_edit_is_whole_or_not_whatever_signal_ends_it(monkeypatch, number):
     """Such as that of a watch over work that takes too long."""
 
@@ -160,12 +160,56 @@ def test_each_signal_that_came_meanwhile_is_handled():
 
     before = [signal.signal(number, handle) for number in numbers]
     try:
-        with pytest.raises(ValueError, match=r"^(10|12)$"):
+        with pytest.raises(ValueError, match=rf"^({int(numbers[0])}|{int(numbers[1])})$"):
             write()
         assert sorted(came) == sorted(numbers) and all(signal.getsignal(number) is handle for number in numbers)
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def test_no_signal_is_lost_to_another_one():
+    """Whose handler raises, at any line of waiting for it."""
+
+    class Ended(Exception):
+        pass
+
+    def end(*_):
+        raise Ended
+
+    def wait():
+        with contextlib.suppress(Ended), uninterrupted():
+            pass
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        line, done = 0, False
+        while not done:
+            line, left = line + 1, [line + 1]
+
+            def within(frame, event, _, left=left):
+                if event == "line":
+                    left[0] -= 1
+                    if left[0] == 0:
+                        signal.raise_signal(signal.SIGTERM)
+                return within
+
+            tracing = sys.gettrace()
+            sys.settrace(lambda frame, *_, w=within: w if frame.f_code.co_filename.endswith("interrupts.py") else None)
+            try:
+                wait()
+            except Ended:
+                pass
+            finally:
+                sys.settrace(tracing)
+            done = left[0] > 0
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            with pytest.raises(Ended):
+                signal.raise_signal(signal.SIGTERM)
+        assert line > 30
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_compilation_is_whole_or_not():

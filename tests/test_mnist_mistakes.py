@@ -114,13 +114,15 @@ def test_out_is_checked_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert result == (2, "", "mlgraph.mnist: error: argument --out: cannot write to 'file': File exists\n")
     result = run("--out", "file/folder")
     assert result == (2, "", "mlgraph.mnist: error: argument --out: cannot write to 'file/folder': Not a directory\n")
-    Path("run/model.npz").mkdir(parents=True)
-    path = str(Path("run/model.npz"))
-    assert run("--out", "run") == (
-        2,
-        "",
-        f"mlgraph.mnist: error: argument --out: cannot write {path!r}: expected a file, got a folder\n",
-    )
+    for name in ("model.npz", "checkpoint.npz.previous"):
+        path = Path("run", name)
+        path.mkdir(parents=True)
+        assert run("--out", "run") == (
+            2,
+            "",
+            f"mlgraph.mnist: error: argument --out: cannot write {str(path)!r}: expected a file, got a folder\n",
+        )
+        path.rmdir()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from learnable import INPUTS, TARGETS, N, X, Y, bytes_and_labels, network
 
 import mlgraph
 from mlgraph import reference
-from mlgraph.steps import epoch_order, epoch_steps
+from mlgraph.steps import Steps, epoch_order, epoch_steps
 
 
 def schedule(n, epochs, *options):
@@ -230,3 +230,12 @@ def test_parameters_that_are_alike_move_alike(sweep, options):
     model.fit(data, epochs=10, batch_size=10, learning_rate=0.01, **options)
     values = {p.value for p in parameters}
     assert len(values) == 1 and values != {np.float32(0.3)}
+
+
+def test_some_of_the_steps():
+    rate, decay = np.arange(4, dtype=np.float32), np.ones(4, np.float32)
+    steps = Steps(np.arange(4) * 3, np.full(4, 3), rate, decay, np.arange(12)[::-1], 7)
+    some = steps.of(slice(1, 3))
+    assert some.first.tolist() == [3, 6] and some.size.tolist() == [3, 3] and some.rate.tolist() == [1, 2]
+    assert some.number == 8 and some.places == slice(3, 9) and some.order is steps.order and some.decay.tolist() == [1, 1]
+    assert steps._replace(decay=None).of(slice(0, 1)).decay is None

@@ -52,7 +52,7 @@ def load_model(path: str) -> mlgraph.Network:
 
 
 def check_output(path: Path) -> None:
-    """Fail if no file can be written there: before the work rather than after."""
+    """Fail if that is no file, or in no folder: before the work rather than after."""
     try:
         written(path)
     except OSError as error:

@@ -231,6 +231,6 @@ def _prepare_folder(name: str) -> Path:
         probe.unlink()
     except OSError as error:
         raise Failure(f"argument --out: cannot write to {name!r}: {error.strerror}") from None
-    for file in (MODEL, HISTORY, PICTURE, CHECKPOINT):
+    for file in (MODEL, HISTORY, PICTURE, CHECKPOINT, f"{CHECKPOINT}.previous"):
         check_output(folder / file)
     return folder
