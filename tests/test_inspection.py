@@ -316,3 +316,12 @@ def test_the_last_ways_to_an_output_cost_no_compilation(monkeypatch):
     g.add_edge(x, y, 1.0)
     table = model.inspect([[1.0]], [[3.0]])
     assert table["loss"][:-1].tolist() == [3.0] * 299 and np.isnan(table["loss"][-1])
+
+
+def test_each_neuron_is_taken_away_by_itself():
+    """Without both there would be no way to the output, without either there is one."""
+    g = mlgraph.Graph()
+    x = g.input()
+    a, b = (g.add_neuron([x], weights=[weight]) for weight in (1.0, 2.0))
+    y = g.add_neuron([g.add_neuron([a], weights=[1.0]), g.add_neuron([b], weights=[1.0])], weights=[1.0, 1.0])
+    assert mlgraph.Model(g, y).ablation_table([a, b], [[1.0]], [[0.0]])["loss"].tolist() == [4.0, 1.0]

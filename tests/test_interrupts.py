@@ -168,6 +168,19 @@ def test_each_signal_that_came_meanwhile_is_handled():
             signal.signal(number, handler)
 
 
+def test_a_handler_that_is_set_meanwhile_stays():
+    def handle(number, frame):
+        pass
+
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        with uninterrupted():
+            signal.signal(signal.SIGUSR1, handle)
+        assert signal.getsignal(signal.SIGUSR1) is handle
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_no_signal_is_lost_to_another_one():
     """Whose handler raises, at any line of waiting for it."""
 
