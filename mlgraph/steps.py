@@ -66,7 +66,7 @@ class Learning(NamedTuple):
     seed : int
         Of all that is drawn at random.
     few : bool
-        Whether the smallest of all steps skip zeros whatever the data.
+        Whether steps have so few examples that zeros are skipped whatever the data; the smallest decides for all.
     n_threads : int, optional
     """
 
