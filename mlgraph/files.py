@@ -70,10 +70,11 @@ def written(path: Path) -> Path:
 
 def followed(path: Path) -> Path:
     """What a link leads to, else the path itself; OSError of links that lead to each other."""
-    try:
-        return path.resolve() if path.is_symlink() else path
-    except RuntimeError:  # of Python before 3.13
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+    with suppress(RuntimeError):  # of links that lead to each other, in Python before 3.13
+        target = path.resolve() if path.is_symlink() else path
+        if not target.is_symlink():
+            return target
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def _keep(target: Path, previous: Path) -> None:
