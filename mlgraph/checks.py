@@ -33,22 +33,27 @@ def plain(text: str) -> str:
     return text if text.isprintable() else repr(text)[1:-1]
 
 
+def wrong(what: str, expected: str, value: Any, of_type: bool) -> TypeError | ValueError:
+    """The error for a value that is not what is expected, be it `of_type` or of another type."""
+    return (ValueError if of_type else TypeError)(f"{what}: expected {expected}, got {shown(value)}")
+
+
 def whole(what: str, value: Any, least: int = 1, most: int | None = INT32_MAX) -> int:
     """`value` as an int; TypeError if it is no integer, or a truth value, ValueError if it is out of range."""
-    kind = ValueError if isinstance(value, int | np.integer) and not isinstance(value, bool) else TypeError
-    if kind is TypeError or value < least:
-        raise kind(f"{what}: expected an integer of at least {least}, got {shown(value)}")
+    of_type = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not of_type or value < least:
+        raise wrong(what, f"an integer of at least {least}", value, of_type)
     if most is not None and value > most:
-        raise ValueError(f"{what}: expected an integer of at most {most}, got {shown(value)}")
+        raise wrong(what, f"an integer of at most {most}", value, of_type)
     return int(value)
 
 
 def real(what: str, value: Any, expected: str, least: float, most: float) -> float:
     """`value` as a float; TypeError if it is no number, or a truth value, ValueError if it is not from `least` to `most`."""
     given = float(value) if isinstance(value, np.floating) else value  # or numpy rounds the limits to its precision
-    kind = ValueError if isinstance(given, Real) and not isinstance(given, bool) else TypeError
-    if kind is TypeError or not least <= given <= most:
-        raise kind(f"{what}: expected {expected}, got {shown(value)}")
+    of_type = isinstance(given, Real) and not isinstance(given, bool)
+    if not of_type or not least <= given <= most:
+        raise wrong(what, expected, value, of_type)
     return float(given)
 
 
@@ -69,8 +74,7 @@ def one_of(what: str, value: Any, names: Sequence[str]) -> str:
     """`value`, which is one of `names`; or else a ValueError, a TypeError if it is no string."""
     if not isinstance(value, str) or value not in names:
         expected = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
-        kind = ValueError if isinstance(value, str) else TypeError
-        raise kind(f"{what}: expected {expected}, got {shown(value)}")
+        raise wrong(what, expected, value, isinstance(value, str))
     return value
 
 

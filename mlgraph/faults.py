@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mlgraph import ops, reference
-from mlgraph.array_types import Bool, Float32, Float64, Int32, Int64
+from mlgraph.array_types import Bool, Float32, Float64, Int32
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.plan import KINDS, LANES, OF_NEURONS, Instruction, Plan
@@ -54,10 +54,9 @@ class Search:
         Which examples of the step may be learnt from.
     """
 
-    def __init__(
-        self, model: Model, engine: Engine, examples: Examples, step: Steps, rows: Int64, learning: Learning
-    ) -> None:
-        self._model, self._engine, self._examples, self._step, self._rows = model, engine, examples, step, rows
+    def __init__(self, model: Model, engine: Engine, examples: Examples, step: Steps, learning: Learning) -> None:
+        self._model, self._engine, self._examples, self._step = model, engine, examples, step
+        self._rows = rows = step.rows
         self._learning, self._objective = learning, learning.objective
         self._plan = plan = engine.plan
         self._inputs = len(plan.input_column)

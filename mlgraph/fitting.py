@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import FLOAT32_MAX, one_of, real, share, shown, truth, whole
+from mlgraph.checks import FLOAT32_MAX, one_of, real, share, shown, truth, whole, wrong
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import POLICIES, Guard
@@ -169,8 +169,7 @@ def fit(
     held: Examples | None = None
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
-            kind = ValueError if isinstance(validation, tuple | list) else TypeError
-            raise kind(f"validation: expected (x, y), got {shown(validation)}")
+            raise wrong("validation", "(x, y)", validation, isinstance(validation, tuple | list))
         held, of_held = model._examples_and_objective(*validation, "validation ")
         held = held.in_bytes(n_threads)
         held.check_trainable()

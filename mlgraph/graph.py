@@ -314,7 +314,8 @@ class Graph(NodeTable):
         if isinstance(node, str):
             named = [i for i, name in self._names.items() if name == node]
             if len(named) != 1:
-                raise ValueError(f"node: expected a name that one node has, got {shown(node)}, of {len(named) or 'none'}")
+                whose = f"{len(named)} have" if named else "none has"
+                raise ValueError(f"node: expected the name of one node, got {shown(node)}, which {whose}")
             node = named[0]
         node = id_of(self, node)
         return (Neuron if self._code[node] >= NEURON else Node)(self, node)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Int32, UInt8
-from mlgraph.checks import real_array, shown
+from mlgraph.checks import real_array, shown, wrong
 from mlgraph.graph import Graph
 from mlgraph.ids import ids_of
 from mlgraph.views import Node
@@ -75,8 +75,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
     if isinstance(loss, Node):
         return "node", ids_of(graph, "loss", [loss]), []
     if not isinstance(loss, str) or loss not in NAMES:
-        kind = ValueError if isinstance(loss, str) else TypeError
-        raise kind(f"loss: expected {', '.join(NAMES)} or a node, got {shown(loss)}")
+        raise wrong("loss", f"{', '.join(NAMES)} or a node", loss, isinstance(loss, str))
     if loss == "squared_error":
         return loss, [outputs[0], *outputs], []
     check_classes("outputs", loss, len(outputs))

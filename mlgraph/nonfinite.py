@@ -101,15 +101,13 @@ class Guard:
         """The limit for steps that are taken many at a time; None: each must be taken alone."""
         return self._limits.gradient if self._sure else None
 
-    def step(self, step: Steps, rows: Int64, where: str) -> tuple[Float32, UInt8 | None]:
+    def step(self, step: Steps, where: str) -> tuple[Float32, UInt8 | None]:
         """Take one step alone, or what the policy leaves of it.
 
         Parameters
         ----------
         step : Steps
             This one.
-        rows : int64, shape (examples,)
-            Its examples.
         where : str
             What a message begins with.
 
@@ -129,12 +127,13 @@ class Guard:
         with graph.lock:
             edits, last = graph.edits, graph._last
             with graph.one_edit() if self._policy == "disconnect" else nullcontext():
-                result = self._step(step, rows, where)
+                result = self._step(step, where)
             if graph.edits == edits:  # nothing was: what `undo` takes back is still what was done before
                 graph._last = last
             return result
 
-    def _step(self, step: Steps, rows: Int64, where: str) -> tuple[Float32, UInt8 | None]:
+    def _step(self, step: Steps, where: str) -> tuple[Float32, UInt8 | None]:
+        rows = step.rows
         kept = np.ones(len(rows), bool)
         losses = np.full(len(rows), np.nan, np.float32)
         correct = empty_answers(self._learning.objective, len(rows))
@@ -162,7 +161,7 @@ class Guard:
                 if correct is not None and scores[1] is not None:
                     correct[kept] = scores[1]
                 break
-            search = Search(self._model, engine, self._examples, taken, rows[kept], self._learning)
+            search = Search(self._model, engine, self._examples, taken, self._learning)
             fault = search.find(spoilt, vectors)
             if self._policy == "raise":
                 message = f"{where}: {fault.text}"

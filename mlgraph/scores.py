@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Float64, Int32, Int64
 from mlgraph.arrays import Edges, wiring
-from mlgraph.checks import real_array, shown
+from mlgraph.checks import real_array, shown, wrong
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import Graph
@@ -30,8 +30,7 @@ Criterion = str | Callable[..., npt.ArrayLike]
 def check_criterion(by: Criterion, names: Sequence[str] = ("magnitude", "saliency", "random")) -> None:
     """Raise TypeError or ValueError if it is neither callable nor one of these names, by default of those to prune by."""
     if not callable(by) and not (isinstance(by, str) and by in names):
-        kind = ValueError if isinstance(by, str) else TypeError
-        raise kind(f"by: expected {', '.join(names)} or a callable, got {shown(by)}")
+        raise wrong("by", f"{', '.join(names)} or a callable", by, isinstance(by, str))
 
 
 def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:

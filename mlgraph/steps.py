@@ -52,6 +52,12 @@ class Steps(NamedTuple):
         """Of all their examples, in `order`."""
         return slice(int(self.first[0]), int(self.first[-1] + self.size[-1]))
 
+    @property
+    def rows(self) -> Int64:
+        """All their examples."""
+        places = self.places
+        return np.arange(places.start, places.stop) if self.order is None else self.order[places]
+
 
 class Learning(NamedTuple):
     """What all steps of a training have in common, under the names that `Engine.run` has for it.

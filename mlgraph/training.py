@@ -234,7 +234,7 @@ def train(
             if bad >= 0:
                 step = steps.of(slice(done, done + 1))
                 places = step.places
-                alone = guard.step(step, order[places], f"epoch {epoch}, step {done}")
+                alone = guard.step(step, f"epoch {epoch}, step {done}")
                 losses[places] = alone[0]
                 if correct is not None and alone[1] is not None:
                     correct[places] = alone[1]

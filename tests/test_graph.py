@@ -308,8 +308,8 @@ def test_nodes_by_the_names_that_they_were_given(tmp_path):
     for graph in (g, mlgraph.load(tmp_path / "net.npz").graph, model.compact().graph):
         assert [graph[name].id for name in ("x", "w", "answer")] == [0, 1, 2] and isinstance(graph["answer"], mlgraph.Neuron)
     g.add_neuron([x]).name = "x"
-    for name, message in (("x", "'x', of 2"), ("n2", "'n2', of none"), ("", "'', of none")):
-        with pytest.raises(ValueError, match=f"^node: expected a name that one node has, got {message}$"):
+    for name, message in (("x", "'x', which 2 have"), ("n2", "'n2', which none has"), ("", "'', which none has")):
+        with pytest.raises(ValueError, match=f"^node: expected the name of one node, got {message}$"):
             g[name]
     g.undo()
     assert g["x"] == x
