@@ -1,6 +1,7 @@
 """Fixtures: each build of the sweeps that this processor can run. Profiles of hypothesis: quick, and thorough."""
 
 import importlib
+import signal
 
 import hypothesis
 import pytest
@@ -28,6 +29,14 @@ def pytest_addoption(parser):
     parser.addoption("--cycles", type=int, default=15, metavar="N", help="cycles of tests/test_memory.py")
     parser.addoption("--kills", type=int, default=2, help="kills of each run in tests/test_checkpoint.py (default: 2)")
     parser.addoption("--faults", type=int, default=90, help="faults in tests/test_faults.py (default: 90)")
+
+
+@pytest.fixture
+def python_handles_ctrl_c():
+    """A shell has what it starts in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(params=mlgraph_ext.AVAILABLE)

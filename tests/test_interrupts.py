@@ -1,4 +1,4 @@
-"""Ctrl-C, or another signal, may strike between any two lines: what it strikes is as it was before, or as it is afterwards."""
+"""Ctrl-C may strike between any two lines: what it strikes is then as it was before, or as it is afterwards."""
 
 import contextlib
 import os
@@ -7,61 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from editable import X, Y, everything, network
+from struck import ROOM, struck
 
 import mlgraph
-from mlgraph import edits
-from mlgraph.interrupts import SIGNALS, uninterrupted
 
-ROOM = Path(mlgraph.__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def python_handles_ctrl_c():
-    """A shell has what it starts in the background ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def interrupted_at(line, work, place):
-    """Do some work, with a Ctrl-C at the n-th line of a file or folder that it comes to; whether there are so many."""
-    left = [line]
-
-    def within(frame, event, _):
-        if event == "line":
-            left[0] -= 1
-            if left[0] == 0:
-                signal.raise_signal(signal.SIGINT)
-        return within
-
-    def trace(frame, event, _):
-        file = Path(frame.f_code.co_filename)
-        return within if place in (file, file.parent) else None
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    except KeyboardInterrupt:
-        if left[0] > 0:  # of whoever runs the tests
-            raise
-    finally:
-        sys.settrace(before)
-    return left[0] <= 0
-
-
-def struck(make, work, dense, place=ROOM):
-    """What `make` gives, after Ctrl-C struck work on it at a line: at each of the first `dense`, then at fewer and fewer."""
-    line, thing = 1, make()
-    while interrupted_at(line, partial(work, thing), place):
-        yield line, thing
-        line, thing = line + 1 + line // dense, make()
+pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
 
 def trained():
@@ -105,124 +60,6 @@ def test_an_edit_is_whole_or_not(name):
         net.prune(0.5)
         net.fit(X, Y, epochs=1)
     assert line > 20
-
-
-@pytest.mark.parametrize("number", [number for number in SIGNALS if number != signal.SIGINT])
-def test_an_edit_is_whole_or_not_whatever_signal_ends_it(monkeypatch, number):
-    """Such as that of a watch over work that takes too long."""
-
-    class Ended(Exception):
-        pass
-
-    def end(*_):
-        raise Ended
-
-    handler = signal.signal(number, end)
-    try:
-        for at in range(1, 10):
-            net = trained()
-            before, write, left = everything(net.graph), edits.write, [at]
-
-            def struck_write(*arguments, write=write, left=left):
-                write(*arguments)
-                left[0] -= 1
-                if left[0] == 0:
-                    signal.raise_signal(number)
-
-            monkeypatch.setattr(edits, "write", struck_write)
-            with contextlib.suppress(Ended):
-                net.prune(0.9)
-            monkeypatch.undo()
-            after = trained()
-            after.prune(0.9)
-            assert everything(net.graph) in (before, everything(after.graph))
-            if left[0] > 0:
-                break
-            assert signal.getsignal(number) is end
-        assert at > 3
-    finally:
-        signal.signal(number, handler)
-
-
-def test_each_signal_that_came_meanwhile_is_handled():
-    """Also after one whose handler raises."""
-    came, numbers = [], (signal.SIGUSR1, signal.SIGUSR2)
-
-    def handle(number, frame):
-        came.append(number)
-        raise ValueError(int(number))
-
-    def write():
-        with uninterrupted():
-            for number in (*numbers, *numbers):
-                signal.raise_signal(number)
-            assert not came
-
-    before = [signal.signal(number, handle) for number in numbers]
-    try:
-        with pytest.raises(ValueError, match=rf"^({int(numbers[0])}|{int(numbers[1])})$"):
-            write()
-        assert sorted(came) == sorted(numbers) and all(signal.getsignal(number) is handle for number in numbers)
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def test_a_handler_that_is_set_meanwhile_stays():
-    def handle(number, frame):
-        pass
-
-    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
-    try:
-        with uninterrupted():
-            signal.signal(signal.SIGUSR1, handle)
-        assert signal.getsignal(signal.SIGUSR1) is handle
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-
-
-def test_no_signal_is_lost_to_another_one():
-    """Whose handler raises, at any line of waiting for it."""
-
-    class Ended(Exception):
-        pass
-
-    def end(*_):
-        raise Ended
-
-    def wait():
-        with contextlib.suppress(Ended), uninterrupted():
-            pass
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        line, done = 0, False
-        while not done:
-            line, left = line + 1, [line + 1]
-
-            def within(frame, event, _, left=left):
-                if event == "line":
-                    left[0] -= 1
-                    if left[0] == 0:
-                        signal.raise_signal(signal.SIGTERM)
-                return within
-
-            tracing = sys.gettrace()
-            sys.settrace(lambda frame, *_, w=within: w if frame.f_code.co_filename.endswith("interrupts.py") else None)
-            try:
-                wait()
-            except Ended:
-                pass
-            finally:
-                sys.settrace(tracing)
-            done = left[0] > 0
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-            with pytest.raises(Ended):
-                signal.raise_signal(signal.SIGTERM)
-        assert line > 30
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_compilation_is_whole_or_not():
@@ -381,28 +218,6 @@ def test_a_run_that_is_struck_leaves_a_whole_history():
         assert all(len(lengths) == 1 for lengths in columns.values()), (line, columns)
         net.fit(X, Y, epochs=1)  # nobody trains it any more
     assert line > 300
-
-
-def test_ctrl_c_waits():
-    seen = []
-
-    def work():
-        with uninterrupted():
-            with uninterrupted():
-                signal.raise_signal(signal.SIGINT)
-                seen.append("inner")
-            seen.append("outer")
-        seen.append("behind")
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert seen == ["inner", "outer"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_an_exception_does_not_wait():
-    with pytest.raises(ZeroDivisionError), uninterrupted():
-        raise ZeroDivisionError
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_other_threads_have_no_signals():

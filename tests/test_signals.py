@@ -1,0 +1,131 @@
+"""Signals of any kind wait while `uninterrupted` is entered, and none is lost."""
+
+import contextlib
+import signal
+from pathlib import Path
+
+import pytest
+from editable import X, Y, everything, network
+from struck import interrupted_at
+
+from mlgraph import edits, interrupts
+from mlgraph.interrupts import SIGNALS, uninterrupted
+
+pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
+
+
+class EndedError(Exception):
+    """By a handler."""
+
+
+def end(number, frame):
+    raise EndedError(int(number))
+
+
+@contextlib.contextmanager
+def handled(number, handler):
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def test_ctrl_c_waits():
+    seen = []
+
+    def work():
+        with uninterrupted():
+            with uninterrupted():
+                signal.raise_signal(signal.SIGINT)
+                seen.append("inner")
+            seen.append("outer")
+        seen.append("behind")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert seen == ["inner", "outer"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_exception_does_not_wait():
+    with pytest.raises(ZeroDivisionError), uninterrupted():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [number for number in SIGNALS if number != signal.SIGINT])
+def test_an_edit_is_whole_or_not(monkeypatch, number):
+    """Also where it is the signal of a watch over work that takes too long."""
+
+    def fresh():
+        net = network()
+        net.fit(X, Y, epochs=1)
+        return net
+
+    after = fresh()
+    after.prune(0.9)
+    with handled(number, end):
+        for at in range(1, 10):
+            net = fresh()
+            before, write, left = everything(net.graph), edits.write, [at]
+
+            def struck_write(*arguments, write=write, left=left):
+                write(*arguments)
+                left[0] -= 1
+                if left[0] == 0:
+                    signal.raise_signal(number)
+
+            monkeypatch.setattr(edits, "write", struck_write)
+            with contextlib.suppress(EndedError):
+                net.prune(0.9)
+            monkeypatch.undo()
+            assert everything(net.graph) in (before, everything(after.graph)) and signal.getsignal(number) is end
+            if left[0] > 0:
+                break
+        assert at > 3
+
+
+def test_each_signal_that_came_meanwhile_is_handled():
+    """Also after one whose handler raises."""
+    came, numbers = [], (signal.SIGUSR1, signal.SIGUSR2)
+
+    def handle(number, frame):
+        came.append(number)
+        end(number, frame)
+
+    def work():
+        with uninterrupted():
+            for number in (*numbers, *numbers):
+                signal.raise_signal(number)
+            assert not came
+
+    with handled(numbers[0], handle), handled(numbers[1], handle):
+        with pytest.raises(EndedError):
+            work()
+        assert came == list(numbers) and all(signal.getsignal(number) is handle for number in numbers)
+
+
+def test_a_handler_that_is_set_meanwhile_stays():
+    with handled(signal.SIGUSR1, lambda number, frame: None):
+        with uninterrupted():
+            signal.signal(signal.SIGUSR1, end)
+        assert signal.getsignal(signal.SIGUSR1) is end
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, EndedError), (signal.SIGINT, KeyboardInterrupt)])
+def test_no_signal_is_lost_to_another_one(number, error):
+    """Whose handler raises, at any line of waiting for it."""
+
+    def wait():
+        with uninterrupted():
+            pass
+
+    line, room = 1, Path(interrupts.__file__)
+    with handled(signal.SIGTERM, end):
+        while interrupted_at(line, wait, room, number, error):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            with pytest.raises(EndedError):
+                signal.raise_signal(signal.SIGTERM)
+            line += 1
+        assert line > 30
