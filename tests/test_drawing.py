@@ -1,66 +1,14 @@
 """Pictures of graphs: what is on them, how much is folded, and that any name can be written."""
 
 import re
-import time
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from drawn import SVG, boxes, edges, network, random_neurons, texts
 
 import mlgraph
-from mlgraph import svg
 from mlgraph.drawing import FEW, MOST_BOXES, Drawing
-
-SVG = "{http://www.w3.org/2000/svg}"
-
-
-def boxes(drawing):
-    """Texts of each box of the SVG, which is parsed; the first is its title."""
-    root = ET.fromstring(drawing.to_svg())
-    assert root.tag == f"{SVG}svg"
-    groups = [g for g in root.iter(f"{SVG}g") if g.find(f"{SVG}rect") is not None]
-    return [[t.text for t in g.iter(f"{SVG}text")] for g in groups]
-
-
-def texts(drawing):
-    """All that is written."""
-    return [t.text for t in ET.fromstring(drawing.to_svg()).iter(f"{SVG}text")]
-
-
-def rectangles(drawing):
-    """Place of each box: left, top, right, bottom."""
-    root = ET.fromstring(drawing.to_svg())
-    size = float(root.get("width")), float(root.get("height"))
-    found = []
-    for g in root.iter(f"{SVG}g"):
-        if (r := g.find(f"{SVG}rect")) is not None:
-            x, y, w, h = (float(r.get(k)) for k in ("x", "y", "width", "height"))
-            found.append((x, y, x + w, y + h))
-    return found, size
-
-
-def edges(drawing):
-    """Pairs of keys in the Graphviz text."""
-    return re.findall(r"^  (\w+) -> (\w+)", drawing.to_dot(), re.MULTILINE)
-
-
-def network(*sizes):
-    net = mlgraph.Network(sizes[0], seed=0)
-    for size in sizes[1:-1]:
-        net.add_layer(size, activation="leaky_relu")
-    net.add_layer(sizes[-1], activation="softmax")
-    return net
-
-
-def random_neurons(n, seed=0):
-    rng = np.random.default_rng(seed)
-    g = mlgraph.Graph()
-    nodes = g.inputs(6)
-    for _ in range(n):
-        k = int(rng.integers(1, 5))
-        sources = [nodes[j] for j in rng.choice(np.arange(max(0, len(nodes) - 14), len(nodes)), k, replace=False)]
-        nodes.append(g.add_neuron(sources, "tanh", weights=rng.normal(size=k)))
-    return g
 
 
 def test_every_node_of_a_small_graph():
@@ -233,57 +181,10 @@ def test_a_deep_graph_is_cut_into_runs_of_levels():
     x = y = g.input("x")
     for _ in range(50_000):
         y = mlgraph.sin(y) + x
-    began = time.perf_counter()
     texts = boxes(y.draw())
-    assert time.perf_counter() - began < 10
     assert texts[0] == ["x"]
     assert texts[1] == ["12,500 nodes", "levels 1 to 12,500", "6,250 × sin", "6,250 × add"]
     assert len(texts) == 9
-
-
-@pytest.mark.parametrize(
-    "graph", [network(4, 8, 3).graph, random_neurons(30), network(784, 300, 100, 10).graph, random_neurons(400)], ids=repr
-)
-@pytest.mark.parametrize("with_numbers", [False, True])
-def test_boxes_do_not_overlap(graph, with_numbers):
-    found, (width, height) = rectangles(graph.draw(x=np.ones(graph.n_inputs) if with_numbers else None))
-    for i, (left, top, right, bottom) in enumerate(found):
-        assert left >= 0 and top >= 0 and right <= width and bottom <= height
-        for other in found[:i]:
-            assert right < other[0] or other[2] < left or bottom < other[1] or other[3] < top
-
-
-def test_edges_go_from_left_to_right():
-    g = random_neurons(30)
-    found, _ = rectangles(g.draw())
-    for node in g:
-        for source in node.sources:
-            assert found[source.id][2] < found[node.id][0]
-
-
-def test_constants_stand_next_to_what_reads_them():
-    g = mlgraph.Graph()
-    z = g.input()
-    for _ in range(5):
-        z = mlgraph.sin(z)
-    z = z * 3
-    found, _ = rectangles(z.draw())
-    sine, three = (found[s.id] for s in z.sources)
-    assert (sine[0] + sine[2]) / 2 == pytest.approx((three[0] + three[2]) / 2, abs=0.1)
-
-
-def test_arguments_are_in_order():
-    """The edge of the first argument ends above that of the second."""
-    g = mlgraph.Graph()
-    x, y = g.inputs(2)
-    for z in (x - y, y - x):
-        root = ET.fromstring(z.draw().to_svg())
-        paths = [p.get("d").split() for p in root.iter(f"{SVG}path") if p.get("fill") == "none"]
-        starts, ends = ([float(p[k]) for p in paths] for k in (2, -1))
-        found, _ = rectangles(z.draw())
-        middle = {s.id: (found[s.id][1] + found[s.id][3]) / 2 for s in (x, y)}
-        assert ends[0] < ends[1]
-        assert starts == pytest.approx([middle[s.id] for s in z.sources], abs=0.11)
 
 
 def test_weights_show():
@@ -308,34 +209,6 @@ def test_weights_and_biases_are_written_where_they_are_few():
     for n, written in ((FEW, True), (FEW + 1, False)):
         drawing = g.add_neuron(more[:n], weights=np.full(n, 0.5)).draw(limit=100)
         assert ("bias 0" in texts(drawing), "0.5" in texts(drawing)) == (written, written)
-
-
-def test_edges_past_a_column_look_like_what_they_are():
-    """Like the edge, where there is one; like none in particular, where there are several."""
-    for ends, colour in ((1, svg.NEGATIVE), (2, svg.PLAIN)):
-        g = mlgraph.Graph()
-        x = g.input()
-        h = g.add_neuron([x], "tanh", weights=[0.5])
-        outputs = [g.add_neuron([x, h], weights=[-1 - k, 0.5]) for k in range(ends)]
-        root = ET.fromstring(Drawing(outputs).to_svg())
-        assert [path.get("stroke") for path in root.findall(f"{SVG}path")] == [colour]
-
-
-def test_lines_stand_in_the_middle_of_a_tall_box():
-    g = mlgraph.Graph()
-    drawing = g.add_neuron(g.inputs(12), weights=np.ones(12)).draw()
-    *_, box = [g for g in ET.fromstring(drawing.to_svg()).iter(f"{SVG}g") if g.find(f"{SVG}rect") is not None]
-    rectangle, lines = box.find(f"{SVG}rect"), [float(t.get("y")) for t in box.iter(f"{SVG}text")]
-    middle = float(rectangle.get("y")) + float(rectangle.get("height")) / 2
-    assert len(lines) == 3 and abs(np.mean(lines) - 4 - middle) < 2  # a line stands on its y, half of it is 4 pixels
-
-
-def test_weights_are_written_apart():
-    g = mlgraph.Graph()
-    out = g.add_neuron(g.inputs(12), weights=np.arange(12) / 8)
-    root = ET.fromstring(out.draw().to_svg())
-    heights = sorted(float(t.get("y")) for t in root.iter(f"{SVG}text") if t.get("text-anchor") == "end")[::2]
-    assert len(heights) == 12 and np.diff(heights).min() >= 11, "no line of 11 pixels lies over another"
 
 
 NAMES = ['<&>"', "it's", 'a "quote"', "back\\slash", "two\nlines", "ünïcode 漢字 ∂", "\x00\x1b\ud800\uffff", "", "]]>", "%s"]
@@ -430,22 +303,3 @@ def test_weights_that_are_not_finite():
         assert 'width="nan"' not in text and 'width="inf"' not in text and 'stroke-width="3.00"' in text
 
 
-def test_edges_that_need_not_cross_do_not_and_colours_say_the_sign():
-    g = mlgraph.Graph()
-    x = g.inputs(4)
-    neurons = [g.add_neuron([x[3 - k]], "tanh", weights=[1 - 2 * (k % 2)]) for k in range(4)]
-    drawing = Drawing(neurons)
-    top = [box[1] for box in rectangles(drawing)[0]]  # of the inputs, then of the neurons
-    assert np.argsort(top[:4]).tolist() == [3 - k for k in np.argsort(top[4:])]
-    lines = [g.find(f"{SVG}path") for g in ET.fromstring(drawing.to_svg()).iter(f"{SVG}g") if g.find(f"{SVG}path") is not None]
-    assert [line.get("stroke") for line in lines] == [svg.POSITIVE, svg.NEGATIVE] * 2
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_edges_that_cross(seed):
-    """Links that share an end do not."""
-    pairs = {(int(a), int(b)) for a, b in np.random.default_rng(seed).integers(0, 6, (14, 2))}
-    layout = object.__new__(svg._Layout)
-    layout._columns = [[(i, column) for i in range(6)] for column in (0, 1)]
-    layout._links_from = [[((a, 0), (b, 1)) for a, b in pairs], []]
-    assert layout._crossings() == sum(a < c and b > d for a, b in pairs for c, d in pairs) > 0

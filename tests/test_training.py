@@ -239,3 +239,4 @@ def test_some_of_the_steps():
     assert some.first.tolist() == [3, 6] and some.size.tolist() == [3, 3] and some.rate.tolist() == [1, 2]
     assert some.number == 8 and some.places == slice(3, 9) and some.order is steps.order and some.decay.tolist() == [1, 1]
     assert steps._replace(decay=None).of(slice(0, 1)).decay is None
+    assert some.rows.tolist() == [8, 7, 6, 5, 4, 3] and some._replace(order=None).rows.tolist() == [3, 4, 5, 6, 7, 8]
