@@ -178,15 +178,15 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: bool = False, who: st
     lists = shared_lists(new)
     after = _sources(graph, new, lists)
     lost = ~_check(graph, who, *after)
-    if graph._has_bare:  # edges out of what was not live before are somebody's who has added them, and stay
-        lost &= graph._live()
     if lost.any():
         # Who else reads what is lost. To cut that makes no other node less live: one look is enough.
         readers = graph._readers(lost) & (graph.codes >= NEURON)
         readers[edges.neurons] = False
         others = wiring(graph, np.flatnonzero(readers).astype(np.int32))
         edges, gone = edges.beside(others), np.append(gone, np.zeros(len(others.source), bool))
-    useless = lost[edges.source]
+    useless = lost[edges.source] & ~gone
+    if graph._has_bare and useless.any():  # out of what was not live before: somebody has added them, and they stay
+        useless &= graph._live()[edges.source]
     if sweep:
         useless |= ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)
     if (useless & ~gone).any():

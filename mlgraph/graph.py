@@ -24,6 +24,7 @@ from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name
 from mlgraph.ids import id_of, ids_of, ids_of_sources
 from mlgraph.nodes import NodeTable
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
+from mlgraph.storage import extend
 from mlgraph.topology import CycleError, is_live, topological
 from mlgraph.turns import adds_nodes, graphs, locked
 from mlgraph.views import Edge, Neuron, Node
@@ -95,7 +96,11 @@ class Graph(NodeTable):
         n : int
             How many, from 0 on.
         """
-        return [self.input() for _ in range(whole("n", n, 0, INT32_MAX - len(self)))]
+        n, column, node = whole("n", n, 0, INT32_MAX - len(self)), len(self._inputs), len(self)
+        if n:  # none is no change, which `undo` would see
+            self._extend(INPUT, np.zeros(0, np.int32), column + np.arange(n))
+            extend(self._inputs, node + np.arange(n))
+        return [Node(self, i) for i in range(node, node + n)]
 
     def constant(self, value: float) -> Node:
         """Add a constant.
