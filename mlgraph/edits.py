@@ -361,14 +361,14 @@ def undo(graph: Graph) -> None:
 
 
 def forget_state(graph: Graph, names: Iterable[str]) -> None:
-    """Drop optimizer state of these names from what `undo` would bring back: a run begins with new state."""
-    last = graph._last
-    if last is None:
-        return
+    """Drop optimizer state of these names, also from what `undo` would bring back: a run begins with new state."""
 
     def without(values: dict[str, Float32]) -> dict[str, Float32]:
         return {name: vector for name, vector in values.items() if name not in names}
 
+    graph.storage.state, last = without(graph.storage.state), graph._last
+    if last is None:
+        return
     changes = [c._replace(values=without(c.values)) if isinstance(c, Rewired) else c for c in last.changes]
     graph._last = last._replace(changes=changes, values=None if last.values is None else without(last.values))
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import FLOAT32_MAX, one_of, real, share, shown, truth, whole, wrong
+from mlgraph.edits import forget_state
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import POLICIES, Guard
@@ -198,11 +199,7 @@ def fit(
                 seen["validation data"] = [held.array, of_held.label, of_held.target]
             keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
         if not (keeper and resume and keeper.resume()):
-            from mlgraph.edits import forget_state
-
-            forget_state(model.graph, ("first", "second"))
-            for name in ("first", "second"):
-                model.graph.storage.state.pop(name, None)
+            forget_state(model.graph, STATE["adam"])
             for name in STATE[optimizer]:
                 model.graph.storage.state_vector(name, fresh=True)
         model.history = state.history

@@ -14,13 +14,16 @@ import numpy.typing as npt
 from mlgraph.array_types import Float32, Int64
 from mlgraph.arrays import wiring
 from mlgraph.checks import plain
+from mlgraph.edits import cut
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.fitting import fit
+from mlgraph.function import Gradients, places_in
 from mlgraph.graph import Graph, checked_graph
 from mlgraph.grouping import Dropout
 from mlgraph.ids import ids_of
 from mlgraph.losses import CROSS_ENTROPIES, Objective, define_loss, empty_answers, read_targets
+from mlgraph.packing import compacted, pack
 from mlgraph.part import Part
 from mlgraph.plan import Plan
 from mlgraph.topology import topological
@@ -31,7 +34,6 @@ from mlgraph.views import Edge, Neuron, Node
 if TYPE_CHECKING:
     from mlgraph.arrays import Edges
     from mlgraph.drawing import Drawing
-    from mlgraph.function import Gradients
     from mlgraph.network import Layer
 
 Self = TypeVar("Self", bound="Model")  # that of typing is of Python 3.11
@@ -202,9 +204,6 @@ class Model(Part):
         history. Its `sparsity` is that of the neurons that it has. (Attributes of one's own come along as `copy.deepcopy` has
         them: nodes among them are then of a whole copy of this graph, and not of the compact one.)
         """
-        from mlgraph.edits import cut
-        from mlgraph.packing import compacted
-
         self._require_outputs()
         with self.graph.lock:
             graph = self.graph
@@ -337,7 +336,6 @@ class Model(Part):
         TypeError, ValueError
             If there is no example, or `x` or `y` is not what `fit` takes.
         """
-        from mlgraph.function import Gradients, places_in
         from mlgraph.scores import accumulated
 
         examples, objective = self._examples_and_objective(x, y)
@@ -568,7 +566,6 @@ class Model(Part):
             If it cannot be written; what stood at `path` is still there.
         """
         from mlgraph.modelfile import save
-        from mlgraph.packing import pack
 
         with self.graph.lock:
             self._engine()  # lays out the parameters, if edits have left any behind

@@ -12,6 +12,7 @@ from mlgraph import ops
 from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import Edges, bias_places, wiring
 from mlgraph.checks import float_array, one_of, plain, real_array, share, shown, truth, whole
+from mlgraph.edits import cut, grow, named, new_edges
 from mlgraph.graph import Graph
 from mlgraph.grouping import Dropout
 from mlgraph.interrupts import uninterrupted
@@ -137,8 +138,6 @@ class Layer(Freezable):
         if wanted.dtype != bool or wanted.shape != (self.size, len(self._reads)):
             got = f"{wanted.dtype} of shape {wanted.shape}"
             raise ValueError(f"mask: expected bool of shape {self.size, len(self._reads)}, got {got}")
-        from mlgraph.edits import cut, grow, named, new_edges
-
         graph = self.graph
         with graph.one_edit():
             there = self.mask

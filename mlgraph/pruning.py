@@ -181,5 +181,3 @@ def _with_room(model: Model, what: str, group: npt.NDArray[Any], wanted: npt.NDA
     if not model.graph._is_training:
         _check_kept(model, what, group, wanted)
     return np.asarray(np.maximum(wanted, np.bincount(group, minlength=len(wanted))))
-
-
