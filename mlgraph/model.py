@@ -103,7 +103,7 @@ class Model(Part):
         self._own()
 
     def __repr__(self) -> str:
-        shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self._edges()} edges"
+        shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self._count_edges()} edges"
         return f"<Model of {shape}: {self.loss}>"
 
     # --- reading -----------------------------------------------------------------------------------------------------

@@ -388,7 +388,7 @@ class Network(Model):
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
-        return f"<Network {sizes}: {self._edges()} edges>"
+        return f"<Network {sizes}: {self._count_edges()} edges>"
 
 
 def dropout_of(value: float, of_probabilities: bool) -> float:

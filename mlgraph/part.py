@@ -42,7 +42,7 @@ class Part:
     def n_edges(self) -> int:
         """Edges that some output or the loss needs, from nodes that are live; parameters that are nodes are none."""
         self._require_outputs()
-        return self._edges()
+        return self._count_edges()
 
     @property
     def n_parameters(self) -> int:
@@ -51,7 +51,7 @@ class Part:
         with self.graph.lock:
             graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
             biases = np.count_nonzero(bias_places(graph, needed) >= 0)
-            return self._edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
+            return self._count_edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
 
     @property
     def sparsity(self) -> float:
@@ -65,7 +65,7 @@ class Part:
         with self.graph.lock:
             graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
             made = int(graph.storage.made_with(graph.records[own]).sum())
-            return max(0.0, 1 - self._edges() / made) if made else 0.0
+            return max(0.0, 1 - self._count_edges() / made) if made else 0.0
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -78,7 +78,7 @@ class Part:
         """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
         return self.graph._needed_for(frozenset(self._sinks))
 
-    def _edges(self) -> int:
+    def _count_edges(self) -> int:
         """How many edges lead into the neurons that are needed, from nodes that are."""
         with self.graph.lock:
             graph, key = self.graph, (self.graph.edits, *self._sinks)
