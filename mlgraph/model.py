@@ -181,8 +181,7 @@ class Model(Part):
         """
         from mlgraph.pruning import prune
 
-        self._require_outputs()
-        with self.graph.lock:
+        with self._require_outputs():
             kept = prune(
                 self, sparsity, neurons=neurons, by=by, scope=scope, block=block, data=data, seed=seed, n_threads=n_threads
             )
@@ -204,8 +203,7 @@ class Model(Part):
         history. Its `sparsity` is that of the neurons that it has. (Attributes of one's own come along as `copy.deepcopy` has
         them: nodes among them are then of a whole copy of this graph, and not of the compact one.)
         """
-        self._require_outputs()
-        with self.graph.lock:
+        with self._require_outputs():
             graph = self.graph
             dead = ~graph._live()[wiring(graph).source]
             if dead.any():  # edges out of neurons that are cut off say 0, and are not needed
@@ -420,8 +418,7 @@ class Model(Part):
         """
         from mlgraph.drawing import draw_model
 
-        self._require_outputs()
-        with self.graph.lock:
+        with self._require_outputs():
             return draw_model(self, x, y, limit)
 
     def inspect(self, x: npt.ArrayLike, y: npt.ArrayLike | None = None, *, n_threads: int | None = None) -> npt.NDArray[Any]:
@@ -467,8 +464,7 @@ class Model(Part):
         """
         from mlgraph.inspection import inspect
 
-        self._require_outputs()
-        with self.graph.lock:
+        with self._require_outputs():
             return inspect(self, x, y, n_threads)
 
     def ablate(
@@ -512,8 +508,7 @@ class Model(Part):
         """
         from mlgraph.inspection import ablate
 
-        self._require_outputs()
-        with self.graph.lock:
+        with self._require_outputs():
             return ablate(self, what, x, y, n_threads)
 
     def ablation_table(
@@ -544,8 +539,7 @@ class Model(Part):
         """
         from mlgraph.inspection import ablation_table
 
-        self._require_outputs()
-        with self.graph.lock:
+        with self._require_outputs():
             return ablation_table(self, layer, x, y, n_threads)
 
     fit = fit
@@ -599,8 +593,7 @@ class Model(Part):
 
     def _engine(self, nodes: list[int] | None = None) -> Engine:
         """An engine for these nodes, by default for all that training needs; its plan is of the graph as it is now."""
-        self._require_outputs()
-        with self.graph.lock:
+        with self._require_outputs():
             nodes = self._sinks if nodes is None else nodes
             engine = self._engines.get(frozenset(nodes))  # of the squared error the loss is that of the outputs
             if engine is None or engine.plan.is_stale(self.graph):

@@ -347,8 +347,7 @@ class Network(Model):
         """
         from mlgraph.growing import regrow
 
-        self._require_outputs()
-        with self.graph.lock:
+        with self._require_outputs():
             regrow(self, fraction, by=by, scope=scope, block=block, data=data, seed=seed, n_threads=n_threads)
 
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:

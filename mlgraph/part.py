@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from mlgraph.array_types import Bool, Int32
@@ -47,8 +49,7 @@ class Part:
     @property
     def n_parameters(self) -> int:
         """Weights, biases and parameter nodes that some output or the loss needs."""
-        self._require_outputs()
-        with self.graph.lock:
+        with self._require_outputs():
             graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
             biases = np.count_nonzero(bias_places(graph, needed) >= 0)
             return self._count_edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
@@ -101,9 +102,11 @@ class Part:
             theirs &= ~self._had
         return ~theirs
 
-    def _require_outputs(self) -> None:
+    def _require_outputs(self) -> threading.RLock:
+        """Raise ValueError if there are none yet; else the lock of the graph, for what is to be done with them."""
         if not self._outputs:
             raise ValueError("the network has no layers yet: expected add_layer first")
+        return self.graph.lock
 
     def _kept(self) -> Int32:
         """The nodes that a compact copy cannot do without."""
