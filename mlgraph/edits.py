@@ -23,7 +23,7 @@ from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import CONSTANT, NEURON
 from mlgraph.packing import Lists, pack, shared_lists
 from mlgraph.storage import FROZEN, PANEL, extend, write
-from mlgraph.topology import is_live, topological
+from mlgraph.topology import Topology, is_live, topological
 from mlgraph.views import Edge, Neuron, Node
 
 
@@ -176,7 +176,7 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: bool = False, who: st
     """
     old, new = edges.without(gone)
     lists = shared_lists(new)
-    after = _sources(graph, new, lists)
+    after = _with_lists(graph.topology(), new, lists)
     lost = ~_check(graph, who, *after)
     if lost.any():
         # Who else reads what is lost. To cut that makes no other node less live: one look is enough.
@@ -214,7 +214,7 @@ def grow(graph: Graph, source: Int32, target: Int32, weight: Float32, who: str) 
     place = np.where(order < len(old.source), order, -1)
     new = Wiring(old.neurons, np.bincount(slot, minlength=len(neurons)).astype(np.int32), sources[order], place)
     lists = shared_lists(new)
-    _check(graph, who, *_sources(graph, new, lists))
+    _check(graph, who, *_with_lists(graph.topology(), new, lists))
     _rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
 
@@ -227,11 +227,11 @@ def activate(graph: Graph, neuron: int, code: int) -> None:
         edited(graph, len(graph), len(graph.storage), [before])
 
 
-def _sources(graph: Graph, new: Wiring, lists: Lists) -> tuple[Int64, Int32, Int32]:
-    """The sources of all nodes once `new` are the edges of its neurons: where each list begins, its length, the pool."""
-    start, count, pool = graph.topology()
+def _with_lists(topology: Topology, new: Wiring, lists: Lists) -> Topology:
+    """The sources of all nodes once `new` are the edges of its neurons; changes the arrays it is given."""
+    start, count, pool = topology
     start[new.neurons], count[new.neurons] = len(pool) + lists.start, new.counts
-    return start, count, np.concatenate([pool, lists.pool])
+    return Topology(start, count, np.concatenate([pool, lists.pool]))
 
 
 def _check(graph: Graph, who: str, start: Int64, count: Int32, pool: Int32) -> Bool:
@@ -352,8 +352,9 @@ def undo(graph: Graph) -> None:
     if last is None or last.edits != graph.edits:
         got = "none: one edit is kept, the last" if last is None else "a later change that is none, such as a new node"
         raise ValueError(f"undo: expected an edit as the last change of the graph, got {got}")
-    if any(i >= last.nodes for i in graph.protected()):
-        name = plain(graph[min(i for i in graph.protected() if i >= last.nodes)].name)
+    added = [i for i in graph.protected() if i >= last.nodes]
+    if added:
+        name = plain(graph[min(added)].name)
         raise ValueError(f"undo: expected a last edit that added no outputs of a model, got one that added {name}")
     _check(graph, "undo", *_as_before(graph, last))  # a model may have come since
     take_back(graph, last)
@@ -373,15 +374,13 @@ def forget_state(graph: Graph, names: Iterable[str]) -> None:
     graph._last = last._replace(changes=changes, values=None if last.values is None else without(last.values))
 
 
-def _as_before(graph: Graph, edit: Edit) -> tuple[Int64, Int32, Int32]:
-    """The sources of all nodes, as of `Graph.topology`, once an edit is taken back."""
-    start, count, pool = graph.topology()
+def _as_before(graph: Graph, edit: Edit) -> Topology:
+    """The sources of all nodes once an edit is taken back."""
+    topology = graph.topology()
     for change in reversed(edit.changes):
         if isinstance(change, Rewired):
-            lists = shared_lists(change.before)
-            start[change.before.neurons], count[change.before.neurons] = len(pool) + lists.start, change.before.counts
-            pool = np.concatenate([pool, lists.pool])
-    return start, count, pool
+            topology = _with_lists(topology, change.before, shared_lists(change.before))
+    return topology
 
 
 def take_back(graph: Graph, edit: Edit) -> None:
