@@ -187,10 +187,6 @@ class Checkpoint:
 
     def write(self) -> None:
         """Write the run as it stands, unless it stands where it was last written; warn if that fails."""
-        with self._model.graph.lock:
-            self._write()
-
-    def _write(self) -> None:
         state = self._state
         if self._place == (state.epoch, state.step):
             return
@@ -200,13 +196,12 @@ class Checkpoint:
         }  # fmt: skip
         arrays: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, dtype) for name, dtype in ARRAYS.items()}
         arrays.update({f"history_{name}": column for name, column in vars(state.history).items()})
-        for name in STATE[self._arguments["optimizer"]]:
-            arrays[name] = self._model.graph.storage.state_vector(name, fresh=False)
+        previous = self.previous if self._whole else None
         try:
-            save(
-                self._model, self.path, more={"checkpoint": what}, more_arrays=arrays,
-                previous=self.previous if self._whole else None,
-            )  # fmt: skip
+            with self._model.graph.lock:
+                for name in STATE[self._arguments["optimizer"]]:
+                    arrays[name] = self._model.graph.storage.state_vector(name, fresh=False)
+                save(self._model, self.path, more={"checkpoint": what}, more_arrays=arrays, previous=previous)
             self._whole, self._place = True, (state.epoch, state.step)
         except OSError as error:
             message = f"checkpoint: {self.path} cannot be written ({error.strerror or error}), training goes on"
