@@ -52,17 +52,14 @@ def default_threads() -> int:
     if not mlgraph_ext.sweep.PARALLEL:
         _warn_of_one_thread()
         return 1
+    value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     limits = [
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         mlgraph_ext.sweep.max_threads(),
+        _cgroup_quota(),
+        int(value) if value.isdecimal() else None,
     ]
-    quota = _cgroup_quota()
-    if quota is not None:
-        limits.append(quota)
-    value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if value.isdecimal() and int(value) > 0:
-        limits.append(int(value))
-    return min(limits)
+    return min(filter(None, limits))  # what is not known limits nothing, nor does 0
 
 
 _forked = False
