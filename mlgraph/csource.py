@@ -22,11 +22,10 @@ KEYWORDS = (
 MATHEMATICS = """acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs fdim floor
 fma fmax fmin fmod frexp hypot ilogb ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf
 nan nearbyint nextafter nexttoward pow remainder remquo rint round scalbln scalbn sin sinh sqrt tan tanh
-tgamma trunc"""
-BESIDES = "gamma lgamma_r j0 j1 jn y0 y1 yn finite isinf isnan drem scalb significand"
+tgamma trunc
+gamma lgamma_r j0 j1 jn y0 y1 yn finite isinf isnan drem scalb significand"""
 TAKEN = {
     *KEYWORDS, *(name + kind for name in MATHEMATICS.split() for kind in ("", "f", "l")),
-    *(name + kind for name in BESIDES.split() for kind in ("", "f", "l")),
     "float_t", "double_t", "isfinite", "isnormal", "signbit", "fpclassify", "isgreater", "isgreaterequal", "isless",
     "islessequal", "islessgreater", "isunordered", "math_errhandling", "signgam", "NAN", "INFINITY", "asm", "typeof", "linux",
     "unix", "main", "place", "columns", "sources", "lists", "weights", "biases",
