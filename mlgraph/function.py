@@ -64,9 +64,8 @@ class Gradients(NamedTuple):
     @property
     def edges(self) -> Float32:
         """Derivative for the weight of each edge, float32 in the order of `Graph.edges`; the graph must be as it was."""
-        places = self.places
         with self._graph("edges") as graph:
-            return edges(graph, self.parameters, (places.weights, places.stride)).weight
+            return edges(graph, self.parameters, self.places[:2]).weight
 
     @property
     def flat(self) -> Float32:
@@ -82,9 +81,8 @@ class Gradients(NamedTuple):
         >>> float(y.weights[0]), y.bias
         (2.0, 0.5)
         """
-        places = self.places
         with self._graph("flat") as graph:
-            return self.parameters[parameter_places(graph, places=(places.weights, places.stride, places.bias))]
+            return self.parameters[parameter_places(graph, places=self.places[:3])]
 
     def of(self, node: Node | int) -> Float32:
         """Derivative for an input, a parameter or a neuron's weights; 0 for what no output needs.

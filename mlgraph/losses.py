@@ -50,9 +50,7 @@ class Objective(NamedTuple):
     def of(self, rows: slice) -> Objective:
         """Of these examples."""
         label, target = self.label, self.target
-        return Objective(
-            self.loss, self.nodes, None if label is None else label[rows], None if target is None else target[rows]
-        )
+        return self._replace(label=None if label is None else label[rows], target=None if target is None else target[rows])
 
 
 def check_classes(what: str, loss: str, n: int) -> None:
