@@ -97,7 +97,7 @@ def fill_layers(
     graph, places = net.graph, absent(net, dead=True)
     scores = place_scores(places, slopes, random)
     alive, codes, topology = graph.alive(), graph.codes, graph.topology()
-    read, sources, targets, weights = alive.copy(), [], [], []
+    read, found = alive.copy(), []
     for gaps, given, most in zip(reversed(places), reversed(scores), reversed(wanted.tolist()), strict=True):
         row, column = np.nonzero(gaps.free)
         here = read[gaps.targets][row]
@@ -119,10 +119,8 @@ def fill_layers(
         fan_in = np.bincount(target, minlength=len(graph))[target[revived]]
         weight[revived] = random.standard_normal(len(fan_in)) / np.sqrt(3 * fan_in)
         _mark_read(read, source, codes, topology)
-        sources.append(source)
-        targets.append(target)
-        weights.append(weight)
-    new = Edges(np.concatenate(sources), np.concatenate(targets), np.concatenate(weights))
+        found.append((source, target, weight))
+    new = Edges(*map(np.concatenate, zip(*found, strict=True)))
     grow(graph, *new, "regrow")
     return new
 

@@ -198,7 +198,7 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
 def _compiled(function: Functions) -> Function:
     if isinstance(function, Function):
         return function
-    nodes = [function] if isinstance(function, Node) else list(function) if isinstance(function, Sequence) else [function]
+    nodes = list(function) if isinstance(function, Sequence) else [function]
     if not nodes:
         raise ValueError("function: expected at least one node, got none")
     if not isinstance(nodes[0], Node):

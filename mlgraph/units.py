@@ -55,7 +55,7 @@ def units_of(plan: Plan, sparse: bool, ahead: int) -> Int64:
             units += [(i, 0, a, b, 0, 0) for a, b in _runs(plan.rows(ins), 2048)]
             if ins.bias >= 0:
                 units += [(i, 1, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
-        elif ins.kind == KINDS["parameter"]:
+        else:
             units += [(i, 0, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
     return np.array(units, np.int64).reshape(-1, 6)
 
