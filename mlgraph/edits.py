@@ -257,8 +257,8 @@ def _check(graph: Graph, who: str, start: Int64, count: Int32, pool: Int32) -> B
 
 def _needed(graph: Graph, start: Int64, count: Int32, pool: Int32) -> Bool:
     """Which nodes some model needs; all, without a model."""
-    outputs = np.array(sorted(graph.protected()), np.int32)
-    return topological(graph, start, count, pool, outputs)[0] >= 0 if len(outputs) else np.ones(len(graph), bool)
+    outputs = sorted(graph.protected())
+    return topological(graph, start, count, pool, outputs)[0] >= 0 if outputs else np.ones(len(graph), bool)
 
 
 def _rewire(

@@ -423,7 +423,7 @@ class Graph(NodeTable):
             _, order = topological(self, start, count, pool)
             live = is_live(self.codes, start, count, pool, order)
             if outputs:
-                level, _ = topological(self, start, count, pool, np.array(sorted(outputs), np.int32))
+                level, _ = topological(self, start, count, pool, sorted(outputs))
                 live &= level >= 0
             live.flags.writeable = False
             self._alive = key, live
@@ -502,7 +502,7 @@ class Graph(NodeTable):
         source, target : Node or int
         """
         s, t = id_of(self, source, "reaches"), id_of(self, target, "reaches")
-        return bool(topological(self, *self.topology(), np.array([t], np.int32))[0][s] >= 0)
+        return bool(topological(self, *self.topology(), [t])[0][s] >= 0)
 
     @locked
     def has_edge(self, source: Node | int, target: Node | int) -> bool:

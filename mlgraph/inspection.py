@@ -136,7 +136,7 @@ def _ablated(
     alive, is_output = graph.alive()[ids], np.isin(ids, list(graph.protected()))
     table["loss"][is_output] = table["accuracy"][is_output] = np.nan
     start, count, pool = graph.topology()
-    level, order = topological(graph, start, count, pool, np.array(outputs, np.int32))
+    level, order = topological(graph, start, count, pool, outputs)
     rows = np.flatnonzero(alive & ~is_output & (level[ids] >= 0))  # others may be alive for another model's outputs
     if not len(rows):
         return table
@@ -186,7 +186,7 @@ def _ablated(
 def _downstream(graph: Graph, outputs: list[int], ids: Int32) -> tuple[Int32, Bool]:
     """What is read from above by all downstream of `ids`; of each node, whether it is the one live source of one there."""
     start, count, pool = graph.topology()
-    _, order = topological(graph, start, count, pool, np.array(outputs, np.int32))
+    _, order = topological(graph, start, count, pool, outputs)
     below = np.zeros(len(graph), np.uint8)
     below[ids] = 1
     _topology.spread(start, count, pool, order, below)

@@ -95,9 +95,8 @@ class Part:
         if len(graph._models) > 1:
             topology = graph.topology()
             for model in graph._models:
-                outputs = np.array(model._sinks, np.int32)
                 model._had = np.pad(model._had[: len(graph)], (0, max(0, len(graph) - len(model._had))))
-                model._had |= topological(graph, *topology, outputs)[0] >= 0
+                model._had |= topological(graph, *topology, model._sinks)[0] >= 0
                 theirs |= model._had
             theirs &= ~self._had
         return ~theirs

@@ -5,6 +5,7 @@ The lists are those of a graph, or of one that an edit would make.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -39,14 +40,15 @@ class Topology(NamedTuple):
     pool: Int32
 
 
-def topological(graph: Graph, start: Int64, count: Int32, pool: Int32, outputs: Int32 | None = None) -> tuple[Int32, Int32]:
+def topological(
+    graph: Graph, start: Int64, count: Int32, pool: Int32, outputs: Sequence[int] | Int32 | None = None
+) -> tuple[Int32, Int32]:
     """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError.
 
-    `start`, `count` and `pool` are those of a `Topology`, `outputs` ids, int32; by default all nodes are needed. Both results
-    are int32, of shapes (nodes,) and (needed nodes,).
+    `start`, `count` and `pool` are those of a `Topology`, `outputs` ids; by default all nodes are needed. Both results are
+    int32, of shapes (nodes,) and (needed nodes,).
     """
-    if outputs is None:
-        outputs = np.arange(len(graph), dtype=np.int32)
+    outputs = np.arange(len(graph), dtype=np.int32) if outputs is None else np.asarray(outputs, np.int32)
     level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
     needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
     if needed < 0 or len(start) < len(graph):  # Ctrl-C may strike amid an edit, and no kernel looks again
