@@ -32,12 +32,12 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[boo
     list of (int, int)
         Where the weights and the biases of each group stand; -1 without biases.
     """
-    weights, stride, bias = graph.storage.places
+    weights, stride, bias = now = graph.storage.places
     places = [_Group(lowered, group, block) for group, block in zip(groups, dense, strict=True)]
     seen = np.zeros(len(weights), bool)
     for place in places:
         seen[place.records] = True
-    if all(place.is_in_place(weights, stride, bias) for place in places):
+    if all(place.is_in_place(*now) for place in places):
         found = [place.where(weights, bias) for place in places]
         # What no output needs must not stand in the padding of a block either: updates take whole panels.
         others = np.concatenate([weights[~seen], bias[~seen]])
@@ -57,11 +57,11 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[boo
             return found
 
     # Some group is not: all are laid out anew, and what no output needs keeps its values behind them.
-    new_weights, new_stride, new_bias = weights.copy(), stride.copy(), bias.copy()
+    new_weights, new_stride, new_bias = then = weights.copy(), stride.copy(), bias.copy()
     origins: list[Int64 | Int32] = []
     top, end = 0, graph.storage.used
     for place in places:
-        origins += place.move(top, end, weights, stride, bias, new_weights, new_stride, new_bias)
+        origins += place.move(top, end, now, then)
         top += place.length
     rest = np.flatnonzero(~seen)
     owner = np.empty(len(weights), np.int64)
@@ -75,7 +75,7 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[boo
     new_bias[rest[has]] = top + np.arange(np.count_nonzero(has))
     top += int(np.count_nonzero(has))
     origins.append(np.full(-top % PANEL, -1))
-    graph.storage.move(np.concatenate(origins, dtype=index_type(end)), new_weights, new_stride, new_bias)
+    graph.storage.move(np.concatenate(origins, dtype=index_type(end)), *then)
     return [place.where(new_weights, new_bias) for place in places]
 
 
@@ -87,11 +87,10 @@ class _Group:
         self.is_neuron = bool(lowered.code[first] >= NEURON)
         self.is_written = bool(lowered.written[first] >= 0)
         self.fan = lowered.count[group].astype(np.int64) if self.is_neuron else np.ones(self.n, np.int64)
-        k, ends = np.arange(self.n), np.cumsum(self.fan)
-        width = padded(self.n)
+        self._width, ends = padded(self.n), np.cumsum(self.fan)
         if dense:
-            self.step, self.first = PANEL, in_panels(k, int(self.fan[0]))
-            self.size = int(width * self.fan[0])
+            self.step, self.first = PANEL, in_panels(np.arange(self.n), int(self.fan[0]))
+            self.size = int(self._width * self.fan[0])
         else:
             self.step, self.first = 1, ends - self.fan
             self.size = padded(int(ends[-1]))
@@ -105,7 +104,6 @@ class _Group:
         else:
             self.records = self.edges = lowered.data[group]
             self.biases = self.edges if self.is_neuron else None
-        self._width = width
 
     def _places(self) -> Int64:
         """Place of each weight, from the group's first."""
@@ -137,9 +135,9 @@ class _Group:
         """First place and length of its runs, padding included."""
         return [(weights, self.size)] + ([(bias, self._width)] if bias >= 0 else [])
 
-    def move(self, top: int, end: int, weights: Int64, stride: Int64, bias: Int64, new_weights: Int64, new_stride: Int64,
-             new_bias: Int64) -> list[Int64 | Int32]:  # fmt: skip
-        """Where everything in the group stands now, in the order of its places; -1 for padding. The records are made new."""
+    def move(self, top: int, end: int, now: tuple[Int64, ...], then: tuple[Int64, ...]) -> list[Int64 | Int32]:
+        """Where everything in the group stands now, in the order of its places; -1 for padding. `then` is filled in."""
+        (weights, stride, bias), (new_weights, new_stride, new_bias) = now, then
         origin = weights[self.edges]
         if self.is_written:
             new_weights[self.edges] = top + self._places()
