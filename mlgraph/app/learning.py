@@ -8,8 +8,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +23,12 @@ from mlgraph.files import write_atomically
 from mlgraph.fitting import checked_decay
 from mlgraph.plotting import training_picture
 
-__all__ = ["BLOCK", "CHECKPOINT", "MODEL", "add_recipe_option", "add_run_options", "check_decay", "given_of", "learn"]
+__all__ = ["CHECKPOINT", "MODEL", "add_run_options", "check_decay", "learn"]
 
 # What a run leaves in its folder.
 MODEL, HISTORY, PICTURE, CHECKPOINT = "model.npz", "history.json", "training.png", "checkpoint.npz"
 
 DEFAULT_SECONDS = 60.0  # between checkpoints
-
-BLOCK = "neurons side by side that keep or lose a source together; 4 are swept faster than others"
-
-
-def add_recipe_option(group: Any, recipe: Recipe, name: str, kind: Callable[[str], Any], metavar: str, text: str) -> None:
-    """An option for a field of a recipe, whose default is this one's."""
-    value = getattr(recipe, name)
-    default = (":" if metavar == "A:B" else ",").join(map(str, value if isinstance(value, tuple) else [value]))
-    # Suppressed, so that what was given can be told from what was not, which the preset decides.
-    group.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar,
-                       help=f"{text} (default: {default})")  # fmt: skip
-
-
-def given_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What is given of a recipe."""
-    return {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}
 
 
 def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, MOMENTUM, RATES, SEED, Failure
+from mlgraph.app.arguments import FRACTION, Failure
 from mlgraph.app.common import check_fit, load_data, load_model
-from mlgraph.app.learning import BLOCK, CHECKPOINT, MODEL, add_recipe_option, add_run_options, check_decay, given_of, learn
-from mlgraph.app.recipe import PRUNING
+from mlgraph.app.learning import CHECKPOINT, MODEL, add_run_options, check_decay, learn
+from mlgraph.app.recipe import PRUNING, add_recipe_options, given_of
 
 __all__ = ["add_options", "run"]
+
+NAMES = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "block", "seed")
+"""Fields of the recipe that are options here as well."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +24,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a saved network")
     recipe = parser.add_argument_group("the cut and the training meanwhile")
     recipe.add_argument("--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges that is cut")
-    for name, kind, metavar, text in (
-        ("epochs", COUNT, "N", "passes over the data; in the last quarter nothing is cut any more"),
-        ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
-        ("learning_rate", RATES, "A:B", "from the first step to the last"),
-        ("momentum", MOMENTUM, "X", "share of a step that goes on into the next"),
-        ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
-        ("block", COUNT, "N", BLOCK),
-        ("seed", SEED, "N", "decides all that is random"),
-    ):
-        add_recipe_option(recipe, PRUNING, name, kind, metavar, text)
+    add_recipe_options(
+        recipe, PRUNING, [name for name in NAMES if name != "sparsity"], learning_rate="from the first step to the last",
+        epochs="passes over the data; in the last quarter nothing is cut any more",
+    )  # fmt: skip
     add_run_options(parser, "mnist-pruned")
 
 
@@ -48,6 +45,5 @@ def run(args: argparse.Namespace) -> int:
             raise Failure(f"argument --out: expected {expected}, got {args.out!r}")
     if np.isnan(net.graph.parameters).any():
         raise Failure(f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest")
-    names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "block", "seed")
-    configuration = {"model": args.model, **{name: getattr(recipe, name) for name in names}}
+    configuration = {"model": args.model, **{name: getattr(recipe, name) for name in NAMES}}
     return learn(args, configuration, recipe, net, data, net.evaluate(data.test_x, data.test_y, n_threads=args.threads))

@@ -1,15 +1,19 @@
-"""All that decides how a network turns out, but for the data: the recipes that the command line begins with."""
+"""All that decides how a network turns out, but for the data: recipes, and the options of the command line for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import mlgraph
+from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, MOMENTUM, RATES, SEED, SIZES, one_of
+from mlgraph.nonfinite import POLICIES
+from mlgraph.ops import ACTIVATIONS
 from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
 
-__all__ = ["METHODS", "PRESETS", "PRUNING", "Recipe", "begun_with"]
+__all__ = ["METHODS", "OPTIONS", "PRESETS", "PRUNING", "Recipe", "add_recipe_options", "begun_with", "given_of"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,26 @@ PRESETS = {
 PRUNING = Recipe(epochs=10, batch_size=(128, 128), learning_rate=(0.02, 0.0002), sparse_from=0.0)
 """Where the options of ``prune`` start from."""
 
+OPTIONS: dict[str, tuple[Callable[[str], Any], str, str]] = {
+    "hidden": (SIZES, "SIZES", "neurons of each hidden layer, such as 300,100, or none"),
+    "activation": (one_of(*ACTIVATIONS), "NAME", "of the hidden layers: " + ", ".join(ACTIVATIONS)),
+    "epochs": (COUNT, "N", "passes over the data"),
+    "batch_size": (COUNTS, "A:B", "examples in a step, from the first to the last"),
+    "learning_rate": (RATES, "A:B", "from the first step to the last, smaller with dropout and adam, larger if sparse"),
+    "optimizer": (one_of("sgd", "adam"), "NAME", "sgd or adam"),
+    "momentum": (MOMENTUM, "X", "share of a step that goes on into the next"),
+    "weight_decay": (DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
+    "dropout": (FRACTION, "X", "share of the hidden neurons left out of a step; a preset has less from 80 %% sparsity on"),
+    "weight_dropout": (FRACTION, "X", "share of the hidden layers' edges left out of a step"),
+    "sparsity": (FRACTION, "X", "share of the edges that is cut by the end"),
+    "method": (one_of(*METHODS), "NAME", "how edges are cut: gradual (once and for all), set or rigl (and others grow)"),
+    "block": (COUNT, "N", "neurons side by side that keep or lose a source together; 4 are swept faster than others"),
+    "on_nonfinite": (one_of(*POLICIES), "NAME", "what becomes of what is not finite: "
+                     "raise ends the run, skip leaves those examples out, disconnect cuts the neuron out"),
+    "seed": (SEED, "N", "decides all that is random"),
+}  # fmt: skip
+"""Fields of a recipe that are options: of each its type, how its value is called, and what it is."""
+
 ADAM_RATES = (0.003, 0.00003)
 """Learning rates of Adam where no others are given."""
 
@@ -88,3 +112,18 @@ def begun_with(preset: str, given: dict[str, Any]) -> Recipe:
         if getattr(recipe, name) and recipe.learning_rate == Recipe.learning_rate and "learning_rate" not in given:
             recipe = replace(recipe, learning_rate=rates)
     return recipe
+
+
+def add_recipe_options(group: Any, recipe: Recipe, names: Iterable[str], **texts: str) -> None:
+    """Options for fields of a recipe, whose defaults are this one's; `texts` say what some are in place of `OPTIONS`."""
+    for name in names:
+        (kind, metavar, text), value = OPTIONS[name], getattr(recipe, name)
+        default = (":" if metavar == "A:B" else ",").join(map(str, value if isinstance(value, tuple) else [value]))
+        # Suppressed, so that what was given can be told from what was not, which the preset decides.
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar,
+                           help=f"{texts.get(name, text)} (default: {default})")  # fmt: skip
+
+
+def given_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What is given of a recipe."""
+    return {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, MOMENTUM, RATES, SEED, SIZES, Failure, one_of
+from mlgraph.app.arguments import Failure, one_of
 from mlgraph.app.common import load_data
-from mlgraph.app.learning import BLOCK, add_recipe_option, add_run_options, check_decay, given_of, learn
-from mlgraph.app.recipe import METHODS, PRESETS, begun_with
-from mlgraph.nonfinite import POLICIES
-from mlgraph.ops import ACTIVATIONS
+from mlgraph.app.learning import add_run_options, check_decay, learn
+from mlgraph.app.recipe import OPTIONS, PRESETS, add_recipe_options, begun_with, given_of
 
 __all__ = ["add_options", "run"]
 
@@ -20,25 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     recipe = parser.add_argument_group("the network and its training")
     recipe.add_argument("--preset", type=one_of(*PRESETS), default="default", metavar="NAME",
                         help=f"where the other options start from: {', '.join(PRESETS)}")  # fmt: skip
-    for name, kind, metavar, text in (
-        ("hidden", SIZES, "SIZES", "neurons of each hidden layer, such as 300,100, or none"),
-        ("activation", one_of(*ACTIVATIONS), "NAME", "of the hidden layers: " + ", ".join(ACTIVATIONS)),
-        ("epochs", COUNT, "N", "passes over the data"),
-        ("batch_size", COUNTS, "A:B", "examples in a step, from the first to the last"),
-        ("learning_rate", RATES, "A:B", "from the first step to the last, smaller with dropout and adam, larger if sparse"),
-        ("optimizer", one_of("sgd", "adam"), "NAME", "sgd or adam"),
-        ("momentum", MOMENTUM, "X", "share of a step that goes on into the next"),
-        ("weight_decay", DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
-        ("dropout", FRACTION, "X", "share of the hidden neurons left out of a step; a preset has less from 80 %% sparsity on"),
-        ("weight_dropout", FRACTION, "X", "share of the hidden layers' edges left out of a step"),
-        ("sparsity", FRACTION, "X", "share of the edges that is cut by the end"),
-        ("method", one_of(*METHODS), "NAME", "how edges are cut: gradual (once and for all), set or rigl (and others grow)"),
-        ("block", COUNT, "N", BLOCK),
-        ("on_nonfinite", one_of(*POLICIES), "NAME", "what becomes of what is not finite: "
-         "raise ends the run, skip leaves those examples out, disconnect cuts the neuron out"),
-        ("seed", SEED, "N", "decides all that is random"),
-    ):
-        add_recipe_option(recipe, PRESETS["default"], name, kind, metavar, text)
+    add_recipe_options(recipe, PRESETS["default"], OPTIONS)
     add_run_options(parser, "mnist-run")
 
 
