@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import os
 import signal
 import threading
 import time
@@ -25,7 +24,7 @@ import numpy.typing as npt
 
 from mlgraph import checks
 from mlgraph.arrays import bias_places, parameter_places
-from mlgraph.checks import shown
+from mlgraph.checks import StrPath, shown
 from mlgraph.engine import STATE
 from mlgraph.files import TEMPORARY, followed, written
 from mlgraph.graph import Graph
@@ -69,7 +68,7 @@ class Checkpoint:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: StrPath,
         every: float,
         model: Model,
         n: int,

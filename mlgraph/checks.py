@@ -15,6 +15,8 @@ from mlgraph.array_types import Float32
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The largest finite number of the precision that everything is computed in."""
 
+StrPath = str | os.PathLike[str]
+
 INT32_MAX = 2**31 - 1
 """Nodes are numbered in 32 bits; of nothing else are more at once of any use."""
 

@@ -14,10 +14,9 @@ import numpy as np
 
 from mlgraph import checks
 from mlgraph.array_types import UInt8
+from mlgraph.checks import StrPath
 
 __all__ = ["DataError", "Dataset", "load_mnist", "read_idx"]
-
-StrPath = str | os.PathLike[str]
 
 EMBEDDED = Path(__file__).parent / "data"
 

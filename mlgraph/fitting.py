@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import FLOAT32_MAX, one_of, real, share, shown, truth, whole, wrong
+from mlgraph.checks import FLOAT32_MAX, StrPath, one_of, real, share, shown, truth, whole, wrong
 from mlgraph.edits import forget_state
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
@@ -43,7 +42,7 @@ def fit(
     callback: Callable[[Progress], Any] | None = None,
     sparsify: Schedule | None = None,
     on_nonfinite: str = "raise",
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: StrPath | None = None,
     checkpoint_every: float = 60.0,
     resume: bool = False,
     n_threads: int | None = None,

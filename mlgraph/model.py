@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Int64
 from mlgraph.arrays import wiring
-from mlgraph.checks import plain
+from mlgraph.checks import StrPath, plain
 from mlgraph.edits import cut
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
@@ -544,7 +543,7 @@ class Model(Part):
 
     fit = fit
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: StrPath) -> None:
         """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
 
         Its history is not in it, nor what `undo` would take back, nor the state of the generator that new layers begin with.

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from mlgraph import checks, losses, ops
 from mlgraph.array_types import UInt8
+from mlgraph.checks import StrPath
 from mlgraph.files import write_atomically
 from mlgraph.graph import CycleError, Graph
 from mlgraph.lists import expand, squeeze
@@ -57,7 +58,7 @@ class ModelFileError(ValueError):
 
 def save(
     model: Model,
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     more: Mapping[str, Any] = MappingProxyType({}),
     more_arrays: Mapping[str, npt.NDArray[Any]] = MappingProxyType({}),
@@ -120,7 +121,7 @@ def _column(graph: Graph, name: str) -> array[Any]:
     return column
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: StrPath) -> Model:
     """Read a model that `save` wrote; a `Network` if it was one.
 
     Parameters
@@ -147,7 +148,7 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 
 def read(
-    path: str | os.PathLike[str],
+    path: StrPath,
     make: Callable[[Model, dict[str, Any], dict[str, npt.NDArray[Any]]], T],
     more_arrays: Mapping[str, str] = MappingProxyType({}),
 ) -> T:

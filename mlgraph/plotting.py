@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float64
-from mlgraph.checks import shown
+from mlgraph.checks import StrPath, shown
 from mlgraph.files import write_atomically
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LivePicture", "NoDisplayError", "training_picture"]
 
-StrPath = str | os.PathLike[str]
 Numbers = npt.NDArray[Any]
 
 SIZE = (9.0, 6.0)  # inches

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Int64
+from mlgraph.checks import StrPath
 from mlgraph.examples import Examples
 from mlgraph.losses import Objective
 from mlgraph.network import Network
@@ -121,7 +121,7 @@ def draw(
     titles: Sequence[str],
     images: npt.NDArray[Any],
     image_shape: tuple[int, int],
-    path: str | os.PathLike[str] | None = None,
+    path: StrPath | None = None,
     *,
     title: str = "",
 ) -> Figure:
