@@ -80,10 +80,10 @@ def one_of(what: str, value: Any, names: Sequence[str]) -> str:
     return value
 
 
-def optional_name(what: str, value: Any) -> str | None:
-    """`value`, or a TypeError if it is neither a string nor None."""
+def optional_name(value: Any) -> str | None:
+    """The name of a node, or a TypeError if it is neither a string nor None."""
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{what}: expected a string, got {type(value).__name__}")
+        raise TypeError(f"name: expected a string, got {type(value).__name__}")
     return None if value is None else str(value)
 
 

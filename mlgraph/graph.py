@@ -80,7 +80,7 @@ class Graph(NodeTable):
         name : str, optional
             How it is shown; by default its number.
         """
-        name = optional_name("name", name)
+        name = optional_name(name)
         node = self._append(INPUT, (), len(self._inputs))
         self._inputs.append(node)
         if name is not None:
@@ -136,7 +136,7 @@ class Graph(NodeTable):
         TypeError, ValueError
             If the value is no number, or one that float32 cannot hold, or the name is none.
         """
-        v, name = number("value", value), optional_name("name", name)
+        v, name = number("value", value), optional_name(name)
         at = self.storage.grow(1)
         self.storage.vector[at] = v
         node = self._append(PARAMETER, (), self.storage.append(at, 1, -1))

@@ -95,7 +95,7 @@ class Node(Freezable):
 
     @name.setter
     def name(self, name: str | None) -> None:
-        node, name = self._number, optional_name("name", name)
+        node, name = self._number, optional_name(name)
         with self.graph.lock:
             if name is None:
                 self.graph._names.pop(node, None)
