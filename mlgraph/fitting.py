@@ -193,9 +193,8 @@ def fit(
                 "weight_decay": weight_decay, "optimizer": optimizer, "shuffle": shuffle, "seed": seed,
                 "on_nonfinite": on_nonfinite, "sparsify": repr(sparsify),
             }  # fmt: skip
-            seen = {"data": [examples.array, objective.label, objective.target], "validation data": []}
-            if held:
-                seen["validation data"] = [held.array, of_held.label, of_held.target]
+            seen = {"data": [examples.array, objective.label, objective.target]}
+            seen["validation data"] = [held.array, of_held.label, of_held.target] if held else []
             keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
         if not (keeper and resume and keeper.resume()):
             forget_state(model.graph, STATE["adam"])

@@ -142,8 +142,7 @@ class Guard:
             engine, n = self._model._engine(), int(kept.sum())
             scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)
             taken = step._replace(first=np.zeros(1, np.int64), size=np.array([n]), order=rows[kept])
-            vectors = [engine.graph.parameters]
-            vectors += [engine.graph.storage.state_vector(name, fresh=False) for name in self._state]
+            vectors = [engine.graph.parameters, *(engine.graph.storage.state_vector(name, fresh=False) for name in self._state)]
             before = [vector.copy() for vector in vectors]
             with uninterrupted():  # or what is not finite would stay
                 bad, _, _ = engine.run(
