@@ -11,6 +11,9 @@ from mlgraph.array_types import Int64
 from mlgraph.plan import KINDS, PANELS_AT_ONCE, Plan, Rows
 from mlgraph.storage import PANEL, padded
 
+NUMBERS = 2048
+"""How many parameters a unit has, about, where there are no panels: of rows, and those that are nodes."""
+
 
 def units_of(plan: Plan, sparse: bool, ahead: int) -> Int64:
     """Runs of parameters for the second phase of a step.
@@ -52,11 +55,11 @@ def units_of(plan: Plan, sparse: bool, ahead: int) -> Int64:
             if ins.bias >= 0:
                 units += [(i, 1, 0, 0, p, min(64, panels - p)) for p in range(0, panels, 64)]
         elif ins.kind == KINDS["rows"]:
-            units += [(i, 0, a, b, 0, 0) for a, b in _runs(plan.rows(ins), 2048)]
+            units += [(i, 0, a, b, 0, 0) for a, b in _runs(plan.rows(ins))]
             if ins.bias >= 0:
-                units += [(i, 1, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
+                units += [(i, 1, a, min(a + NUMBERS, ins.size), 0, 0) for a in range(0, ins.size, NUMBERS)]
         else:
-            units += [(i, 0, a, min(a + 2048, ins.size), 0, 0) for a in range(0, ins.size, 2048)]
+            units += [(i, 0, a, min(a + NUMBERS, ins.size), 0, 0) for a in range(0, ins.size, NUMBERS)]
     return np.array(units, np.int64).reshape(-1, 6)
 
 
@@ -76,12 +79,12 @@ def unit_floats(plan: Plan, units: Int64) -> int:
     return padded(most)
 
 
-def _runs(rows: Rows, edges: int) -> list[tuple[int, int]]:
-    """Runs of neurons with about `edges` edges each; no quad is cut, so that they are the same in any run."""
+def _runs(rows: Rows) -> list[tuple[int, int]]:
+    """Runs of neurons with about `NUMBERS` edges each; no quad is cut, so that they are the same in any run."""
     begin, alike = rows.begin, rows.alike
     starts = np.append(0, np.flatnonzero(alike[:-1] == 1) + 1)
     place = np.arange(len(alike)) - np.repeat(starts, alike[starts])  # among those with the same sources
     firsts = np.append(np.flatnonzero(place % mlgraph_ext.sweep.QUAD_NEURONS == 0), len(alike))
-    cuts = np.searchsorted(begin[firsts], np.arange(edges, begin[-1], edges))
+    cuts = np.searchsorted(begin[firsts], np.arange(NUMBERS, begin[-1], NUMBERS))
     bounds = np.unique([0, *firsts[cuts], len(alike)])
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
