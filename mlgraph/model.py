@@ -84,7 +84,7 @@ class Model(Part):
         self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
 
     def _begin(self, graph: Graph) -> None:
-        self._begin_part(graph)
+        super()._begin(graph)
         self.history = History()
         self._engines: dict[frozenset[int], Engine] = {}
 

@@ -22,7 +22,7 @@ class Part:
     _loss_nodes: list[int]
     _probabilities: list[int]
 
-    def _begin_part(self, graph: Graph) -> None:
+    def _begin(self, graph: Graph) -> None:
         self.graph = graph
         self._had = np.zeros(0, bool)  # which nodes it has needed, where the graph has other models as well
         self._counted: tuple[tuple[int, ...], int] = (), 0  # its edges, after so many edits and for these sinks
