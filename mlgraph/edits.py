@@ -18,13 +18,13 @@ from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import Edges, Wiring, edge_keys, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
 from mlgraph.graph import CycleError, Graph
-from mlgraph.ids import check_sources, id_of, ids_of
+from mlgraph.ids import check_sources, id_of
 from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import CONSTANT, NEURON
 from mlgraph.packing import Lists, pack, shared_lists
 from mlgraph.storage import FROZEN, PANEL, extend, write
 from mlgraph.topology import Topology, is_live, topological
-from mlgraph.views import Edge, Neuron, Node
+from mlgraph.views import Edge, Neuron
 
 
 class Rewired(NamedTuple):
@@ -91,14 +91,10 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Bool]:
     pairs: list[list[int]] = []
     for thing in what:
         if isinstance(thing, Neuron):
-            ids += ids_of(graph, who, [thing])
+            ids.append(id_of(graph, thing, who))
         elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
             ends = (thing.source, thing.target) if isinstance(thing, Edge) else thing
-            try:
-                nodes = [end if isinstance(end, Node) else graph[id_of(graph, end)] for end in ends]
-            except (TypeError, IndexError) as error:
-                raise type(error)(f"{who}: {error}") from None
-            pairs.append(ids_of(graph, who, nodes))
+            pairs.append([id_of(graph, end, f"{who}: node") for end in ends])
         else:
             raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(thing).__name__}")
     source, target = np.array(pairs, np.int64).reshape(-1, 2).T if given is None else _checked(graph, given, who)
