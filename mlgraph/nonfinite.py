@@ -176,11 +176,10 @@ class Guard:
                 if fault.example >= 0:
                     out = rows[kept][~search.finite]
                 kept[kept] = search.finite
-            same = {"step": step.number, "sweep": fault.sweep, "node": fault.node, "cut": cut}
-            told.append({f"nonfinite_{name}": np.full(len(out), value) for name, value in same.items()})
-            told[-1]["nonfinite_example"] = out
-        for columns in told:
-            self._model.history.add(**columns)
+            columns = {"step": step.number, "sweep": fault.sweep, "node": fault.node, "example": out, "cut": cut}
+            told.append({f"nonfinite_{name}": np.full(len(out), value) for name, value in columns.items()})
+        for left_out in told:
+            self._model.history.add(**left_out)
         self._check_state()
         return losses, correct
 
