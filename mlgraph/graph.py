@@ -139,7 +139,7 @@ class Graph(NodeTable):
         v, name = number("value", value), optional_name(name)
         at = self.storage.grow(1)
         self.storage.vector[at] = v
-        node = self._append(PARAMETER, (), self.storage.append(at, 1, -1))
+        node = self._append(PARAMETER, (), self.storage.append(at))
         if name is not None:
             self._names[node] = name
         return Node(self, node)

@@ -102,20 +102,11 @@ class Storage:
         self.used = at + n
         return at
 
-    def append(self, weights: int, stride: int, bias: int, made: int = 0) -> int:
-        """Add a record; its number."""
-        self.weights.append(weights)
-        self.stride.append(stride)
-        self.bias.append(bias)
-        self.made.append(made)
+    def append(self, weights: int, bias: int = -1, made: int = 0) -> int:
+        """Add a record of weights side by side; its number."""
+        for column, value in zip(self.columns, (weights, 1, bias, made), strict=True):
+            column.append(value)
         return len(self) - 1
-
-    def extend(self, weights: Int64, stride: int, bias: Int64, made: int) -> int:
-        """Add a record for each of `weights`; the number of the first."""
-        first = len(self)
-        for column, values in zip(self.columns, np.broadcast_arrays(weights, stride, bias, made), strict=True):
-            extend(column, values)
-        return first
 
     def add_row(self, weights: Float32, bias: float | None) -> int:
         """Lay out the weights of a neuron side by side, and behind them its bias; the number of its record."""
@@ -124,7 +115,7 @@ class Storage:
         self.vector[at : at + n] = weights
         if bias is not None:
             self.vector[at + n] = bias
-        return self.append(at, 1, -1 if bias is None else at + n, n)
+        return self.append(at, -1 if bias is None else at + n, n)
 
     def add_panels(self, weights: Float32, biases: Float32 | None) -> int:
         """Lay out neurons that share their sources as a dense block has them; the number of the first record.
@@ -144,7 +135,10 @@ class Storage:
             block[p, :, : len(rows)] = rows.T
         if biases is not None:
             self.vector[end : end + n] = biases
-        return self.extend(at + in_panels(k, arity), PANEL, np.full(n, -1) if biases is None else end + k, arity)
+        first, record = len(self), (at + in_panels(k, arity), PANEL, -1 if biases is None else end + k, arity)
+        for column, values in zip(self.columns, np.broadcast_arrays(*record), strict=True):
+            extend(column, values)
+        return first
 
     def weights_of(self, record: int, n: int) -> Float32:
         """The first `n` weights of a record; a writable view."""
