@@ -75,8 +75,7 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
     full = [(i, ins, *block) for i, ins in rows if (block := _block(plan, ins)) is not None]
     if not full:
         return plan, None
-    ends = [ins.weights + ins.n_weights for _, ins in plan.trained] + [ins.bias + ins.size for _, ins in plan.trained]
-    last = max(ends)
+    last = max(max(ins.weights + ins.n_weights, ins.bias + ins.size) for _, ins in plan.trained)
     base = size = padded(last)
     new = copy(plan)
     for name, value in vars(Plan).items():
