@@ -118,8 +118,9 @@ class NodeTable:
                 self._data.append(data)
                 self._born.append(self.edits)
             except BaseException:
-                for column, length in zip((*self._of_nodes, self._pool), (node,) * 5 + (start,), strict=True):
-                    del column[length:]
+                del self._pool[start:]
+                for column in self._of_nodes:
+                    del column[node:]
                 raise
             self.edits += 1
             return node
