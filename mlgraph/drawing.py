@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawing"]
 
-Nodes = Graph | Node | Iterable[Node]
-
 MOST_BOXES = 60
 """Boxes that a person still reads."""
 
@@ -94,7 +92,7 @@ class Drawing:
 
     def __init__(
         self,
-        nodes: Nodes,
+        nodes: Graph | Node | Iterable[Node],
         *,
         x: npt.ArrayLike | None = None,
         values: Mapping[Any, float] | None = None,
