@@ -81,12 +81,13 @@ def _name(graph: Graph, node: int, longest: int) -> str:
 
 
 def _neuron(neuron: Neuron, longest: int) -> str:
-    sources = neuron.graph.sources_of(neuron.id)
-    if not len(sources):
+    graph, sources = neuron.graph, neuron.graph.sources_of(neuron.id)
+    if graph._has_bare and not graph._live()[neuron.id]:
         return "0"  # whatever its bias: it has no live source
-    shown = [f"{w:.4g}*{_name(neuron.graph, int(i), longest)}" for i, w in zip(sources[:8], neuron.weights[:8], strict=True)]
+    shown = [f"{w:.4g}*{_name(graph, int(i), longest)}" for i, w in zip(sources[:8], neuron.weights[:8], strict=True)]
     if neuron.bias is not None:
         shown.append(f"{neuron.bias:.4g}")
     if len(sources) > 8:
         shown.insert(8, f"... {len(sources) - 8} more")
-    return f"{neuron.activation}({' + '.join(shown)})"
+    terms = [f" - {term[1:]}" if term[0] == "-" else f" + {term}" for term in shown[1:]]
+    return f"{neuron.activation}({''.join([shown[0], *terms])})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Int32
 from mlgraph.checks import plain, shown
-from mlgraph.ops import NEURON, is_leaf, is_operation
+from mlgraph.ops import is_leaf, is_operation
 from mlgraph.views import Node
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def id_of(graph: Graph, node: Any, what: str = "node") -> int:
     except TypeError:
         raise TypeError(f"{what}: expected a node or its id, got {type(node).__name__}") from None
     if not 0 <= number < len(graph):
-        expected = f"0 to {len(graph) - 1}" if len(graph) else "a graph that has nodes"
+        expected = f"the id of a node, from 0 to {len(graph) - 1}" if len(graph) else "a graph that has nodes"
         raise IndexError(f"{what}: expected {expected}, got {shown(number)}")
     return number
 
 
 def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
     """Those of nodes, `least` 0 or 1 of them, which must be of the graph and still there; errors call them `what`."""
-    if not isinstance(nodes, Iterable):
+    if not isinstance(nodes, Iterable) or isinstance(nodes, Set | Mapping):  # which have an order of their own
         raise TypeError(f"{what}: expected a sequence of nodes, got {type(nodes).__name__}")
     ids = []
     for node in nodes:
@@ -81,7 +81,7 @@ def check_sources(graph: Graph, what: str, ids: npt.NDArray[Any]) -> None:
         while above:
             node = above.pop()
             code, n = graph._code[node], graph._count[node]
-            if node in live or is_leaf(code) or (code >= NEURON and n > 0):
+            if node in live or is_leaf(code):
                 live.add(i)
                 break
             new = set(graph._pool[graph._start[node] : graph._start[node] + n]) - seen

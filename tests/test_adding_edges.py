@@ -113,6 +113,25 @@ def test_no_edge_from_an_operation_of_neurons_that_are_cut_off():
     g.add_edge(deep, out)
 
 
+def test_a_neuron_that_is_cut_off_is_so_with_a_source_too():
+    """It says 0, and what is made of it alone would be computed, and counted nowhere."""
+    g = mlgraph.Graph()
+    x = g.input()
+    z, out = g.add_neuron([x], weights=[1.0]), g.add_neuron([x], weights=[1.0])
+    model = mlgraph.Model(g, out)
+    z.prune()
+    y = g.add_neuron([z], "sigmoid", weights=[1.0], bias=1.0)
+    assert str(y) == "0" and g.compile(y)([[1.0]]) == 0.0
+    above = mlgraph.exp(y)
+    for attempt in (lambda: g.add_edge(above, out), lambda: g.add_neuron([above])):
+        with pytest.raises(ValueError, match="expected nodes that have a live source, got <exp"):
+            attempt()
+    g.add_edge(x, z, 1.0)
+    g.add_edge(above, out, 10.0)
+    assert str(y) == "sigmoid(1*n1 + 1)" and model.n_edges == 4
+    np.testing.assert_array_equal(model.forward([[1.0]]), model.compact().forward([[1.0]]))
+
+
 def test_operations_that_share_what_they_read_are_looked_at_once():
     """Ways through these are more than can be gone."""
     g = mlgraph.Graph()

@@ -47,7 +47,7 @@ def test_formulas_of_parameters_and_neurons():
     x, w = g.input("x"), g.parameter(0.5, "w")
     neuron = g.add_neuron([x, w], "tanh", weights=[0.25, -2], bias=1)
     assert str(w * x) == "w * x"
-    assert str(neuron) == "tanh(0.25*x + -2*w + 1)"
+    assert str(neuron) == "tanh(0.25*x - 2*w + 1)"
     assert str(neuron + 1) == "n2 + 1"
 
 
