@@ -42,9 +42,11 @@ def write_atomically(path: StrPath, write: Callable[[IO[bytes]], Any], *, previo
         if previous is not None and target.exists():
             _keep(target, previous)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):  # it is in place already, or the disk has become read-only: what came first is told
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk
+            error.filename = str(target)
         raise
     if os.name == "posix":  # elsewhere folders cannot be opened
         folder = os.open(target.parent, os.O_RDONLY)
@@ -66,6 +68,8 @@ def written(path: Path) -> Path:
         raise OSError(errno.EINVAL, "expected a file, got a device or a pipe", str(target))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(target))
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "no permission to write into the folder", str(target))
     return target
 
 

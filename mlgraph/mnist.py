@@ -93,21 +93,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return READER_GONE
-    except (mlgraph.NonFiniteError, OSError) as error:
+    except OSError as error:
+        complain(f"error: {error}" + (": standard output" if error.filename is None else ""))
+    except (mlgraph.NonFiniteError, Warning) as error:  # by python -W error a warning is raised
         complain(f"error: {error}")
     except MemoryError as error:
-        complain(f"error: not enough memory: {error}")
+        complain(f"error: not enough memory: {error}".removesuffix(": "))
     return FAILED
 
 
 if __name__ == "__main__":
-    for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:  # it was closed when the process began
-            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed when the process began
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may have bytes that no encoding knows
     status = main()
-    if status == READER_GONE:
-        # What is left in the buffers must not be written, and fail once more, at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # What is left in the buffers must not be written, and fail once more, at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)

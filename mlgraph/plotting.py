@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mlgraph.array_types import Float64
 from mlgraph.checks import StrPath, shown
 from mlgraph.files import write_atomically
+from mlgraph.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,7 +107,8 @@ def save_figure(figure: Any, path: StrPath) -> None:
     import matplotlib
 
     kind = picture_format(path)
-    with matplotlib.rc_context({"svg.hashsalt": "mlgraph"}):  # or names inside it are random
+    # Ctrl-C amid what matplotlib has written in C comes out of it as any error.
+    with matplotlib.rc_context({"svg.hashsalt": "mlgraph"}), uninterrupted():  # or names inside it are random
         write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=FORMATS[kind]))
 
 

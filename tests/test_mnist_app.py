@@ -14,6 +14,7 @@ from mnist_program import HEIGHT, WIDTH, Run, interrupt, write_data, write_idx
 
 import mlgraph
 from mlgraph import mnist
+from mlgraph.app import learning
 from mlgraph.app.recipe import ADAM_RATES, PRESETS, THINNED_RATES
 from mlgraph.datasets import load_mnist
 
@@ -178,6 +179,19 @@ def test_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.err.startswith("no picture: ")
     assert result.err.endswith("pip install 'mlgraph[app]'\n")
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "x.png"), KeyboardInterrupt()])
+def test_a_picture_that_fails_takes_nothing_along(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(learning, "training_picture", fail)
+    result = run("--epochs", 1, "--json")
+    assert result.status == (1 if isinstance(error, OSError) else 130)
+    assert result.err == f"mlgraph.mnist: error: no picture: {str(error) or 'interrupted'}\n"
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
+    assert result.json["files"].keys() == {"model", "history"}
 
 
 def test_live_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

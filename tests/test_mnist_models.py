@@ -122,6 +122,26 @@ def test_what_nobody_sees_is_not_looked_at(run: Run, model: str, monkeypatch: py
     assert run("inspect", model, "--no-plot").status == 0
 
 
+def test_the_picture_is_there_for_who_reads_only_the_first_lines(
+    run: Run, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", broken)
+    assert run("inspect", model).status == 141
+    assert Path("trained/model.png").exists()
+
+
+def test_neurons_that_are_never_active_are_counted(run: Run, model: str) -> None:
+    net = mlgraph.load(model)
+    assert isinstance(net, mlgraph.Network)
+    for neuron in net.layers[0].neurons[:3]:
+        neuron.weights, neuron.bias = np.zeros(len(neuron.weights)), -1.0
+    net.save(model)
+    assert "11 neurons alive of 11, 3 never active" in run("inspect", model, "--no-plot").out.splitlines()[1]
+
+
 def test_what_stands_above_the_picture(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
     monkeypatch.setattr(inspect, "draw", lambda *_, title: titles.append(title))

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from mnist_program import HEIGHT, WIDTH, write_data, write_idx
 
 import mlgraph
 
@@ -39,13 +41,40 @@ def test_process_help() -> None:
 
 
 def test_process_is_quiet_when_nobody_reads(tmp_path: Path, data: Path) -> None:
-    process = start("--epochs", 3, "--data", data, "--no-plot", cwd=tmp_path)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    assert process.wait(timeout=60) == 141
-    assert process.stderr.read() == ""
-    process.stderr.close()
+    for words in ((), ("--json",), ("--quiet", "--json")):
+        process = start("--epochs", 3, "--data", data, "--no-plot", "--out", f"run{len(words)}", *words, cwd=tmp_path)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+        assert process.stderr.read() == ""
+        process.stderr.close()
+        # What was learnt is kept all the same.
+        assert sorted(os.listdir(tmp_path / f"run{len(words)}")) == ["history.json", "model.npz"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full")
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_no_training_ends_for_what_is_told_of_it(tmp_path: Path, data: Path, stream: str) -> None:
+    with open("/dev/full", "w") as full:
+        words = ("--epochs", 3, "--data", data, "--checkpoint-every", 0, "--live")
+        process = start(*words, cwd=tmp_path, **{stream: full})
+        _, err = process.communicate(timeout=60)
+    assert sorted(os.listdir(tmp_path / "mnist-run"))[-3:] == ["history.json", "model.npz", "training.png"]
+    if stream == "stdout":
+        assert process.returncode == 1
+        assert err.splitlines()[-1] == "mlgraph.mnist: error: [Errno 28] No space left on device: standard output"
+    else:
+        assert process.returncode == 0
+
+
+def test_a_warning_that_is_an_error_is_one_line(tmp_path: Path) -> None:
+    folder = write_data(tmp_path / "bits", train=30)
+    write_idx(folder / "train-images-idx3-ubyte", np.eye(HEIGHT * WIDTH, dtype=np.uint8)[:, :, None].repeat(2, 2)[:30])
+    environment = {**os.environ, "PYTHONPATH": str(Path(mlgraph.__file__).parents[1]), "PYTHONWARNINGS": "error"}
+    process = start("--data", folder, cwd=tmp_path, env=environment)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (1, 2) and len(err.splitlines()) == 1, err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file descriptors of POSIX")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -117,6 +118,22 @@ def test_file_is_written_whole_and_the_same_each_time(tmp_path: Path, monkeypatc
         training_picture(history(epochs=1), tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes() == content
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]
+
+
+def test_an_interrupt_waits_for_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Amid what matplotlib has in C it would come out as some other error."""
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def interrupted(*args: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Figure, "savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training_picture(history(), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_state_of_matplotlib_stays(monkeypatch: pytest.MonkeyPatch) -> None:

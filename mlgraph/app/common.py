@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import mlgraph
@@ -15,7 +16,7 @@ from mlgraph.files import written
 
 __all__ = [
     "FAILED", "INTERRUPTED", "OK", "READER_GONE", "add_common_options", "check_fit", "check_output", "complain", "count",
-    "describe", "finite", "load_data", "load_model",
+    "describe", "finite", "load_data", "load_model", "remark",
 ]  # fmt: skip
 
 OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13  # exit status; as in shells, signals follow 128
@@ -85,6 +86,12 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def remark(line: str) -> None:
+    """A line on standard error, if that can be written to: what it is about goes on without."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
 def complain(message: str) -> None:
-    """One line on standard error."""
-    print(f"mlgraph.mnist: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+    """One line on standard error that says whose it is."""
+    remark(f"mlgraph.mnist: {' '.join(message.splitlines())}")

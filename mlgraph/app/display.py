@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mlgraph.app.common import remark
 from mlgraph.plotting import LivePicture, NoDisplayError
 
 if TYPE_CHECKING:
@@ -22,27 +25,34 @@ class Display:
         Print nothing.
     edges : bool
         With each epoch print how many edges it left.
+
+    Attributes
+    ----------
+    failure : OSError, or None
+        Why nothing is shown any more: a full disk, or that nobody reads it. No training ends for that.
     """
 
     def __init__(self, *, quiet: bool, edges: bool = False) -> None:
         self._quiet, self._edges = quiet, edges
         self._bar: Any = None
+        self.failure: OSError | None = None
         self.live: LivePicture | None = None
 
     def say(self, line: str) -> None:
         """Print a line, above the bar."""
-        if self._quiet:
-            return
-        if self._bar is None:
-            print(line)
-        else:
-            self._bar.write(line)
-        sys.stdout.flush()
+        with self._unless_it_fails():
+            if self._quiet:
+                return
+            if self._bar is None:
+                print(line)
+            else:
+                self._bar.write(line)
+            sys.stdout.flush()
 
     def note(self, line: str) -> None:
         """Print a line that is no result."""
         if not self._quiet:
-            print(line, file=sys.stderr, flush=True)
+            remark(line)
 
     def open_bar(self, n_examples: int) -> None:
         """Show a bar, if standard error is a terminal and tqdm is installed."""
@@ -80,7 +90,15 @@ class Display:
                 f"   training {history.epoch_accuracy[-1]:7.2%}   {history.epoch_seconds[-1]:.3f} s{left}"
             )
         elif self._bar is not None:
-            self._bar.set_postfix_str(f"batch accuracy {event.batch_accuracy:.1%}", refresh=False)
-            self._bar.update(event.examples - self._bar.n)
+            with self._unless_it_fails():
+                self._bar.set_postfix_str(f"batch accuracy {event.batch_accuracy:.1%}", refresh=False)
+                self._bar.update(event.examples - self._bar.n)
         if self.live is not None and self.live.is_due:
             self.live.update(history)
+
+    @contextmanager
+    def _unless_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure, self._quiet, self._bar = error, True, None

@@ -65,24 +65,27 @@ def run(args: argparse.Namespace) -> int:
     wanted = n and shown["alive"].all() and not (args.no_plot and index is None)
     found = portraits(net, neurons, data.test_x, data.test_y) if wanted else []
 
-    print(f"{args.model}: {heading}")
-    if index is None:
-        print(f"sparsity {net.sparsity:.2%}, {count(int(table['alive'].sum()), 'neuron')} alive of {len(table):,}\n")
-        print(*_table(table), sep="\n")
-    else:
-        print(*_describe(net, neurons[0], shown[0], found, data), sep="\n")
-    if not args.no_plot and found:
+    remarks, title = [], heading
+    if not args.no_plot and found:  # before anything is printed, which may go to somebody who soon has read enough
         if index is None:
             first = f"the {MOST_SHOWN} of {n} neurons that" if n > MOST_SHOWN else "first what"
             are_outputs = np.isnan(shown["loss"]).all()
-            heading += f"; layer {layer}, {'the outputs' if are_outputs else f'{first} the loss needs most'}"
+            title += f"; layer {layer}, {'the outputs' if are_outputs else f'{first} the loss needs most'}"
         try:
-            draw(found, [_title(row) for row in shown], data.test_x, data.image_shape, out, title=heading)
-            print(f"\nwrote {out}")
+            draw(found, [_title(row) for row in shown], data.test_x, data.image_shape, out, title=title)
+            remarks = [f"\nwrote {out}"]
         except ImportError as error:
             print(f"no picture: {error}", file=sys.stderr)
     elif not args.no_plot and index is not None:
         print("no picture: the neuron is cut off", file=sys.stderr)
+    print(f"{args.model}: {heading}")
+    if index is None:
+        never = table["alive"] & (table["active"] == 0)
+        state = f"{count(int(table['alive'].sum()), 'neuron')} alive of {len(table):,}"
+        print(f"sparsity {net.sparsity:.2%}, {state}" + (f", {never.sum():,} never active\n" if never.any() else "\n"))
+        print(*_table(table), *remarks, sep="\n")
+    else:
+        print(*_describe(net, neurons[0], shown[0], found, data), *remarks, sep="\n")
     if args.json:
         names = table.dtype.names or ()
         rows = [dict(zip(names, map(_plain, row), strict=True)) for row in (table if index is None else shown)]
@@ -109,13 +112,13 @@ def _plain(value: Any) -> Any:
 
 
 def _table(table: Any) -> list[str]:
-    lines = ["neuron  active    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias  loss without    accuracy"]
+    lines = ["neuron  active    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias  without: loss   accuracy"]
     for row in table:
         name = f"{row['layer']}.{row['index']}" if row["layer"] >= 0 else f"n{row['node']}"  # which is in no layer
         if not row["alive"]:
             lines.append(f"{name:7}  cut")
             continue
-        cost = "" if np.isnan(row["loss"]) else f"  {row['loss']:+12.4f}  {_points(row):+9.2f} points"
+        cost = "" if np.isnan(row["loss"]) else f"  {row['loss']:+13.4f}  {_points(row):+9.2f} points"
         lines.append(
             f"{name:7}  {row['active']:5.1%}  {row['mean']:6.3f}  {row['deviation']:9.3f}  {row['dormant']:7.3f}"
             f"  {row['fan_in']:6}  {row['fan_out']:7}  {row['norm_in']:7.3f}  {row['norm_out']:8.3f}  {row['bias']:6.3f}{cost}"

@@ -15,7 +15,7 @@ import numpy as np
 
 import mlgraph
 from mlgraph.app.arguments import SECONDS, Failure
-from mlgraph.app.common import INTERRUPTED, OK, add_common_options, check_output, complain, count, describe, finite
+from mlgraph.app.common import FAILED, INTERRUPTED, OK, add_common_options, check_output, complain, count, describe, finite
 from mlgraph.app.display import Display
 from mlgraph.app.recipe import Recipe
 from mlgraph.datasets import Dataset
@@ -77,7 +77,7 @@ def learn(
     if not len(net.history.batch_examples):
         raise Failure("interrupted before the first step, nothing saved", INTERRUPTED)
 
-    files = {"model": out / MODEL, "history": out / HISTORY}
+    files, status = {"model": out / MODEL, "history": out / HISTORY}, INTERRUPTED if interrupted else OK
     net.save(files["model"])
     if not args.no_plot:
         try:
@@ -85,6 +85,9 @@ def learn(
             files["picture"] = out / PICTURE
         except ImportError as error:
             display.note(f"no picture: {error}")
+        except (OSError, KeyboardInterrupt) as error:  # the record is of this model all the same
+            complain(f"error: no picture: {str(error) or 'interrupted'}")
+            status = FAILED if isinstance(error, OSError) else INTERRUPTED
     configuration = {
         **asked,
         "data": args.data,
@@ -99,6 +102,8 @@ def learn(
     write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
 
     _report(args, recipe, net, results, display)
+    if display.failure:
+        raise display.failure
     if args.json:
         print(json.dumps({**configuration, **results}), flush=True)
     # Who watched the training wants to see its end; a script without a terminal must not wait for a click.
@@ -106,7 +111,7 @@ def learn(
         display.note("close the window to end")
         with contextlib.suppress(KeyboardInterrupt):  # as good a way to end as any, for all is saved
             display.live.wait(net.history)
-    return INTERRUPTED if interrupted else OK
+    return status
 
 
 def _train(
