@@ -3,7 +3,7 @@
 # `vec` is a GCC/clang vector of the widest register the instruction set has. Written as arrays of `vec`, a register tile
 # is a register tile in every build and under both compilers; the same loops over floats depend on which loop the
 # vectoriser happens to choose. A type wider than the registers would be correct too, but GCC keeps it in memory.
-# `aligned(4)`: loads and stores are unaligned ones, which cost nothing extra on aligned data.
+# `ANYWHERE`: loads and stores are unaligned ones, which cost nothing extra on aligned data.
 #
 # A register tile is TILE_ROWS broadcast operands times TILE_VECS vectors: 16 accumulators of 32 registers (AVX-512), 12 of
 # 16 (AVX2: FMA latency times throughput is 8 to 10), 8 of 16 (SSE, where the product needs a register of its own).
@@ -35,12 +35,18 @@ cdef extern from *:
     #define SLOT_VECS (LANES / VEC_WIDTH)
     #define PANEL_VECS (PANEL / VEC_WIDTH)
     #define TILE_WIDTH (TILE_VECS * VEC_WIDTH)
-    typedef float vec __attribute__((vector_size(4 * VEC_WIDTH), aligned(4), may_alias));
+    /* GCC for AArch64 (14.2) ends with an internal error where a function takes such a type; there no load needs alignment. */
+    #if defined(__aarch64__) && !defined(__clang__)
+    #define ANYWHERE may_alias
+    #else
+    #define ANYWHERE aligned(4), may_alias
+    #endif
+    typedef float vec __attribute__((vector_size(4 * VEC_WIDTH), ANYWHERE));
     /* A kernel stays a function of its own: inlined into the sweep it loses its registers to the sweep's variables. */
     #define mlgraph_kernel_void __attribute__((noinline)) void
     static inline vec splat(float x) { return x - (vec){0}; }  /* minus: -0.0 + 0 would be +0 */
-    typedef int32_t ivec __attribute__((vector_size(4 * VEC_WIDTH), aligned(4), may_alias));
-    typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
+    typedef int32_t ivec __attribute__((vector_size(4 * VEC_WIDTH), ANYWHERE));
+    typedef float vec4 __attribute__((vector_size(16), ANYWHERE));
     typedef int32_t ivec4 __attribute__((vector_size(16), may_alias));
     #ifdef __clang__
     #define SHUFFLE4(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
