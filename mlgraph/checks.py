@@ -21,6 +21,10 @@ INT32_MAX = 2**31 - 1
 """Nodes are numbered in 32 bits; of nothing else are more at once of any use."""
 
 
+MOST_SEED = 2**64 - 1
+"""What decides all that is random has 64 bits."""
+
+
 def shown(value: Any) -> str:
     """A value as an error shows it: on one line, and not all of it if it is long."""
     try:
@@ -104,7 +108,7 @@ def path(what: str, value: Any) -> str:
 
 def number(what: str, value: Any) -> float:
     """`value` as a float that float32 can hold, infinities and NaN included; TypeError or ValueError if it is none."""
-    if not isinstance(value, Real):
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{what}: expected a number, got {type(value).__name__}")
     try:
         result = float(value)
@@ -117,12 +121,14 @@ def number(what: str, value: Any) -> float:
 
 def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> npt.NDArray[Any]:
     """An array of real numbers of any type; TypeError if `value` is none, which says by what `cast` it may become one."""
-    if type(value) is not np.ndarray and np.ma.is_masked(value):
-        raise TypeError(f"{what}: expected numbers, got an array that masks some of them")
     try:
-        array = np.asarray(value)
+        array = np.asanyarray(value)
     except ValueError:
         raise TypeError(f"{what}: expected an array of numbers, got rows of different lengths") from None
+    rows = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(one, np.ma.MaskedArray) and np.ma.is_masked(one) for one in (array, *rows)):
+        raise TypeError(f"{what}: expected numbers, got an array that masks some of them")
+    array = np.asarray(array)
     if array.dtype.kind not in "buif":
         got = f"an array of {array.dtype}" if array.ndim else shown(value)
         hint = f"; {cast} may make them numbers" if array.ndim and array.dtype == object else ""

@@ -86,11 +86,14 @@ class Examples:
             got = f"{self.array[i, j]} in example {i}, column {j}"
             raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, got {got}")
 
-    def warn_of_truths(self) -> None:
-        """Warn, in the name of the caller's caller, if the data are bytes of 0 and 1, which will be read as 0 and 1/255."""
-        x = self.bytes
-        if x is not None and x.size and x[:: len(x) // 64 + 1].max() <= 1 and x.max() == 1:
+    def warn_of_units(self) -> None:
+        """Warn, in the name of the caller's caller, of bytes of 0 and 1, read as 0 and 1/255, and of floats that are bytes."""
+        x, what = self.array[:: len(self) // 64 + 1], ""
+        if x.dtype == np.uint8 and x.max(initial=0) <= 1 and self.array.max(initial=0) == 1:
             what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
+        elif x.dtype != np.uint8 and x.min(initial=0) == 0 and x.max(initial=0) == 255 and (x == np.floor(x)).all():
+            what = "these are whole numbers from 0 to 255, too large to learn well; astype(np.uint8) has them read / 255"
+        if what:
             warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=3)
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:

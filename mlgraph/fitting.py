@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.checks import FLOAT32_MAX, StrPath, one_of, real, share, shown, truth, whole, wrong
+from mlgraph.checks import FLOAT32_MAX, MOST_SEED, StrPath, one_of, real, share, shown, truth, whole, wrong
 from mlgraph.edits import forget_state
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
@@ -149,7 +149,7 @@ def fit(
     sizes = _pair("batch_size", batch_size, partial(whole, most=2**63 - 1))
     rate = partial(real, expected=f"a number from 0 to {FLOAT32_MAX:.6g}", least=0, most=FLOAT32_MAX)
     rates = _pair("learning_rate", learning_rate, rate)
-    epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, None)
+    epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, MOST_SEED)
     weight_decay = checked_decay(weight_decay, max(rates))
     optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
     if optimizer == "adam" and np.float32(momentum) == 1:  # no gradient would come in any more
@@ -162,8 +162,8 @@ def fit(
     checked_threads(n_threads)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
-    examples.warn_of_truths()
-    examples = examples.in_bytes(n_threads)
+    examples.warn_of_units()
+    of_type, examples = examples.array.dtype, examples.in_bytes(n_threads)
     examples.check_trainable()
     validate: Callable[[], dict[str, float]] | None = None
     held: Examples | None = None
@@ -171,6 +171,8 @@ def fit(
         if not isinstance(validation, tuple | list) or len(validation) != 2:
             raise wrong("validation", "(x, y)", validation, isinstance(validation, tuple | list))
         held, of_held = model._examples_and_objective(*validation, "validation ")
+        if held.array.dtype != of_type:
+            held.warn_of_units()
         held = held.in_bytes(n_threads)
         held.check_trainable()
         validate = partial(model._evaluate, held, of_held, n_threads)

@@ -62,7 +62,7 @@ def sigmoid(x: Node) -> Node:
 
 
 def relu(x: Node) -> Node:
-    """max(x, 0)."""
+    """max(x, 0); at 0 its derivative is 0."""
     return _apply("relu", x)
 
 
@@ -77,12 +77,12 @@ def softplus(x: Node) -> Node:
 
 
 def maximum(a: Node | float, b: Node | float) -> Node:
-    """The larger of two nodes."""
+    """The larger of two nodes; where they are equal, each has half of the derivative."""
     return _apply("maximum", a, b)
 
 
 def minimum(a: Node | float, b: Node | float) -> Node:
-    """The smaller of two nodes."""
+    """The smaller of two nodes; where they are equal, each has half of the derivative."""
     return _apply("minimum", a, b)
 
 
@@ -104,15 +104,15 @@ def prod(*nodes: Node | float) -> Node:
 
 
 def max(*nodes: Node | float) -> Node:
-    """Largest of any number of nodes."""
+    """Largest of any number of nodes; the derivative is shared among equal ones."""
     return _apply("max", *nodes)
 
 
 def logsumexp(*nodes: Node | float) -> Node:
-    """log of the sum of the exponentials, finite for finite nodes."""
+    """log of the sum of the exponentials, finite for finite nodes; `Graph.softmax` says how exact it is."""
     return _apply("logsumexp", *nodes)
 
 
 def softmax(*nodes: Node) -> list[Node]:
-    """Probabilities ``exp(z - logsumexp(z))`` of any number of nodes."""
+    """Probabilities ``exp(z - logsumexp(z))`` of any number of nodes; see `Graph.softmax`."""
     return _graph("softmax", nodes).softmax(nodes)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import Edges, bias_places, edge_keys, wiring
-from mlgraph.checks import one_of, share, whole
+from mlgraph.checks import MOST_SEED, one_of, share, whole
 from mlgraph.edits import grow
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
@@ -55,7 +55,7 @@ def regrow(
     n_threads: int | None,
 ) -> None:  # fmt: skip
     """Add edges where there are none; `Network.regrow` says what the parameters are."""
-    fraction, seed = share("fraction", fraction, all=True), whole("seed", seed, 0, None)
+    fraction, seed = share("fraction", fraction, all=True), whole("seed", seed, 0, MOST_SEED)
     check_criterion(by, ("random", "gradient"))
     one_of("scope", scope, SCOPES)
     block = whole("block", block)

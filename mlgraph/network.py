@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import Edges, bias_places, wiring
-from mlgraph.checks import float_array, one_of, plain, real_array, share, shown, truth, whole
+from mlgraph.checks import MOST_SEED, float_array, one_of, plain, real_array, share, shown, truth, whole
 from mlgraph.edits import cut, grow, named, new_edges
 from mlgraph.graph import Graph
 from mlgraph.grouping import Dropout
@@ -225,7 +225,7 @@ class Network(Model):
     """
 
     def __init__(self, n_inputs: int, *, seed: int = 0) -> None:
-        n_inputs, seed = whole("n_inputs", n_inputs), whole("seed", seed, 0, None)
+        n_inputs, seed = whole("n_inputs", n_inputs), whole("seed", seed, 0, MOST_SEED)
         self._begin(Graph())
         self._layers: list[Layer] = []
         self._loss = "squared_error"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Float64, Int64
 from mlgraph.arrays import Edges, wiring
-from mlgraph.checks import one_of, plain, share, whole
+from mlgraph.checks import MOST_SEED, one_of, plain, share, whole
 from mlgraph.edits import cut
 from mlgraph.model import Model
 from mlgraph.network import Network
@@ -39,7 +39,7 @@ def prune(
     block = whole("block", block)
     if block > 1 and sparsity is None:
         raise ValueError(f"block: expected 1 where whole neurons are cut, got {block}")
-    seed = whole("seed", seed, 0, None)
+    seed = whole("seed", seed, 0, MOST_SEED)
     checked_threads(n_threads)
     if slope is None:
         slope = slope_for(model, by, data, n_threads)  # compiles, and may move the parameters

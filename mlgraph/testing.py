@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mlgraph import intervals, reference
 from mlgraph.array_types import Float64
-from mlgraph.checks import float_array, real, whole
+from mlgraph.checks import MOST_SEED, float_array, real, whole
 from mlgraph.examples import Examples
 from mlgraph.function import Function
 from mlgraph.views import Node
@@ -216,7 +216,7 @@ def _read(f: Function, x: npt.ArrayLike) -> Float64:
 def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed: int) -> Float64:
     """The cotangent given, or a random one."""
     shape = (len(_read(f, x)), len(f._outputs))
-    random = np.random.default_rng(whole("seed", seed, 0, None)).standard_normal(shape, np.float32)
+    random = np.random.default_rng(whole("seed", seed, 0, MOST_SEED)).standard_normal(shape, np.float32)
     return (random if given is None else float_array("cotangent", given, shape)).astype(np.float64)
 
 

@@ -73,6 +73,16 @@ def test_no_examples_have_no_values():
     assert net.forward(none).shape == net.predict_proba(none).shape == (0, CLASSES) and net.predict(none).shape == (0,)
 
 
+class Wrapped:
+    """What numpy asks for its array."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
 def changed(array, at, value):
     copy = np.array(array)
     copy[at] = value
@@ -88,6 +98,9 @@ BAD = {
     "complex": ((X * 1j, Y), TypeError, "x: expected numbers, got an array of complex128"),
     "objects": ((X.astype(object), Y), TypeError, "x: expected numbers, got an array of object; astype.float. may make"),
     "nothing": ((None, Y), TypeError, "x: expected numbers, got None"),
+    "masked": ((np.ma.array(X, mask=X > 100), Y), TypeError, "x: expected numbers, got an array that masks some of them"),
+    "masked row": (([*X[1:], np.ma.array(X[0], mask=X[0] > 0)], Y), TypeError, "x: expected numbers, got an array that masks"),
+    "masked inside": ((Wrapped(np.ma.array(X, mask=X > 100)), Y), TypeError, "x: expected numbers, got an array that masks"),
     "ragged": (([[1.0], [1.0, 2.0]], Y), TypeError, "x: expected an array of numbers, got rows of different lengths"),
     "no examples": ((X[:0], Y[:0]), ValueError, "x: expected at least one example, got none"),
     "labels missing": ((X, Y[:-1]), ValueError, "y: expected 200 labels, one for each example, got 199"),
@@ -116,7 +129,7 @@ BAD_OPTIONS = {
                      "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got"),
     "optimizer": ("lion", "optimizer: expected sgd or adam, got 'lion'"),
     "on_nonfinite": ("ignore", None, "on_nonfinite: expected one of raise, skip, disconnect, got"),
-    "seed": (-1, 0.5, "seed: expected an integer of at least 0"),
+    "seed": (-1, 0.5, 2**64, 10**30, "seed: expected an integer of at (least 0|most 18446744073709551615)"),
     "n_threads": (0, 1.5, "n_threads: expected an integer of at least 1"),
     "validation": ((X[:, 1:], Y), r"validation x: expected shape \(examples, 12\)"),
 }
@@ -190,9 +203,22 @@ def test_adam_with_a_momentum_that_float32_rounds_to_1(trained):
 
 def test_a_warning_points_at_who_called_fit():
     net = network()
-    with pytest.warns(UserWarning, match="bytes are read as byte / 255") as told:
-        net.fit((X > 200).astype(np.uint8), Y, epochs=1)
-    assert [warning.filename for warning in told] == [__file__]
+    bits = (X > 200).astype(np.uint8)
+    for message, x, validation in (
+        ("x: bytes are read as byte / 255", bits, (bits, Y)),
+        ("validation x: bytes are read as byte / 255", bits.astype(float), (bits, Y)),
+        ("x: these are whole numbers from 0 to 255", np.where(X > 200, 255.0, X), (X, Y)),
+    ):
+        with pytest.warns(UserWarning, match=f"^{message}") as told:
+            net.fit(x, Y, epochs=1, learning_rate=1e-6, validation=validation)
+        assert [warning.filename for warning in told] == [__file__]
+
+
+def test_floats_of_other_units_are_not_warned_of(recwarn):
+    x = np.where(X > 200, 255, X.astype(np.float32))
+    for others in (x / 255, np.minimum(x, 254), x + 1, np.where(x < 9, 0.5, x), np.where(x == 0, -1, x), x[:0]):
+        Examples(others.astype(np.float32), X.shape[1]).warn_of_units()
+    assert not recwarn
 
 
 # --- columns that are read -----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from mlgraph import ops, testing
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
-NUMBERS = [2, 2.5, True, np.float32(2.5), np.float64(2.5), np.int64(3), np.uint8(3)]
+NUMBERS = [2, 2.5, np.float32(2.5), np.float64(2.5), np.int64(3), np.uint8(3)]
 BINARY = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
 
 

@@ -115,8 +115,8 @@ def test_sources_by_number():
 def test_numbers_become_constants():
     g = mlgraph.Graph()
     x = g.input()
-    total = mlgraph.sum(x, 1, np.float32(2.5), True)
-    assert [s.value for s in total.sources[1:]] == [1.0, 2.5, 1.0]
+    total = mlgraph.sum(x, 1, np.float32(2.5))
+    assert [s.value for s in total.sources[1:]] == [1.0, 2.5]
     assert [s.kind for s in (2 / x).sources] == ["constant", "input"]
 
 
@@ -232,15 +232,21 @@ ERRORS = {
     "softmax of nothing": (lambda g, x: g.softmax([]), ValueError, "arguments of logsumexp: expected at least 1, got 0"),
     "comparison": (lambda g, x: x < 1, TypeError, r"nodes have no order .*: where\(x - y, a, b\) is a where x > y, else b"),
     "truth": (lambda g, x: bool(x), TypeError, "a node has no truth value .*: got <input x>"),
-    "node of no number": (lambda g, x: g[8], IndexError, "node: expected 0 to 7, got 8"),
-    "node from the end": (lambda g, x: g[-1], IndexError, "node: expected 0 to 7, got -1"),
+    "node of no number": (lambda g, x: g[8], IndexError, "node: expected the id of a node, from 0 to 7, got 8"),
+    "node from the end": (lambda g, x: g[-1], IndexError, "node: expected the id of a node, from 0 to 7, got -1"),
     "no output": (lambda g, x: g.compile([]), ValueError, "outputs: expected at least one node, got none"),
     "number as output": (lambda g, x: g.compile(1.0), TypeError, "outputs: expected a sequence of nodes, got float"),
     "numbers as outputs": (lambda g, x: g.compile([x, 1.0]), TypeError, "outputs: expected nodes, got float"),
     "ids as nodes": (lambda g, x: g.compile([0]), TypeError, r"outputs: expected nodes, got int; graph\[0\] is a node"),
-    "no id": (lambda g, x: g.add_edge(0, 10**6), IndexError, r"add_edge: expected 0 to \d+, got 1000000"),
+    "no id": (lambda g, x: g.add_edge(0, 10**6), IndexError, r"add_edge: expected the id of a node, from 0 to \d+, got"),
     "output of another": (lambda g, x: g.compile(OTHER), ValueError, "outputs: expected nodes of one graph"),
     "outputs of a model": (lambda g, x: mlgraph.Model(g, 1), TypeError, "outputs: expected a sequence of nodes, got int"),
+    "comparison as a term": (lambda g, x: x * (x == g[1]), TypeError, "arguments of mul: .*, got a truth value .x == y tells"),
+    "comparison among terms": (lambda g, x: mlgraph.sum(x, x != g[1]), TypeError, "arguments of sum: .*, got a truth value"),
+    "truth as a constant": (lambda g, x: g.constant(True), TypeError, "value: expected a number, got bool"),
+    "set of sources": (lambda g, x: g.add_neuron({x, g[1]}), TypeError, "sources: expected a sequence of nodes, got set"),
+    "sources with weights": (lambda g, x: g.add_neuron({x: 5.0}), TypeError, "sources: expected a sequence of nodes, got dict"),
+    "set of outputs": (lambda g, x: g.compile({x, g[1]}), TypeError, "outputs: expected a sequence of nodes, got set"),
     "a list of terms": (lambda g, x: mlgraph.sum([x, x]), TypeError,
                         r"sum: expected at least one node, got list \(sum\(\*nodes\) takes them one by one\)"),
     "a list for one": (lambda g, x: mlgraph.tanh([x]), TypeError, "tanh: expected at least one node, got list$"),
