@@ -225,7 +225,7 @@ class Search:
                     partials = op.derivatives(y, x) if op.arity < 0 else op.derivatives(y, *x)
                     factors = np.array([np.broadcast_to(partial, 1)[0] for partial in partials])
                 factor = float(factors[sources == slot].sum())
-                if factor:
+                if factor or not np.isfinite(self._adjoints[reader]):  # 0 * inf is NaN
                     terms.append((reader, factor))
         return terms
 

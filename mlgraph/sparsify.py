@@ -45,7 +45,9 @@ class Schedule(ABC):
     """What all schedules have in common. One of one's own is a subclass with an `act`.
 
     What else it is given should be fields, of a ``@dataclass(frozen=True, repr=False)``: a checkpoint knows its run again by
-    the repr. What is frozen no `Model.prune` cuts while `fit` goes on.
+    the repr. Each run has a copy, and what `act` keeps in that is in no checkpoint: what it does must follow from its
+    arguments, if a run that is gone on with is to be the one that was not interrupted. What is frozen no `Model.prune` cuts
+    while `fit` goes on.
 
     Parameters
     ----------
@@ -78,7 +80,10 @@ class Schedule(ABC):
         return other
 
     def due(self, begin: Float64, end: Float64) -> Float64:
-        """Moments at which to act before steps that go from `begin` to `end`, shares of the training; NaN where none is."""
+        """Moments at which to act before steps that go from `begin` to `end`, shares of the training; NaN where none is.
+
+        All are float64 of shape (steps,). One's own `due` may act before every step, say.
+        """
         assert self.updates is not None
         scale = self.updates / max(self.until, 1e-9)
         before, reached = (np.clip(np.ceil(share * scale) - 1, -1, self.updates) for share in (begin, end))
@@ -154,7 +159,10 @@ class Acting:
         int
             How many steps may be taken before the next call.
         """
-        moments = self._schedule.due(ends[:-1], ends[1:])
+        moments = np.asarray(self._schedule.due(ends[:-1], ends[1:]))
+        if moments.shape != (len(ends) - 1,) or moments.dtype.kind != "f":
+            got = f"{moments.dtype} of shape {moments.shape}"
+            raise ValueError(f"due: expected a moment or NaN for each of {len(ends) - 1} steps, got {got}")
         if moments[0] == moments[0]:
             with self._model.graph.lock:
                 self._schedule.act(self._model, float(moments[0]), step, self._seed, self._sample(step), self._n_threads)
@@ -263,11 +271,12 @@ class SET(Schedule):
     """Sparse from the first step on: again and again the smallest weights are cut, and as many edges grow at random.
 
     Sparse evolutionary training (Mocanu et al. 2018, Scalable training of artificial neural networks). Each layer has as many
-    edges as `erdos_renyi` gives it, or a few more: a neuron that comes to be read gets a source at least. Edges grow anywhere
-    between a layer and what it was made to read, also at inputs and neurons that have lost all of theirs, but not at neurons
-    that nothing comes to read. A neuron that comes to life, or has lost all its edges, gets a bias of 0. Edges past the layers,
-    and those of neurons that are in none, stay and are not counted, but do not come back if a cut leaves their neuron without a
-    source or a reader. Only for a `Network`.
+    edges as `mlgraph.sparsify.erdos_renyi` gives it, but for a few: a neuron that comes to be read gets a source at least, and
+    one that is not read gets none. Edges grow anywhere between a layer and what it was made to read, also at inputs and neurons
+    that have lost all of theirs, with weights of 0; those into a neuron that comes to life are drawn as in a new layer. That
+    neuron, and one that has lost all its edges, gets a bias of 0. Edges past the layers, and those of neurons that are in none,
+    stay and are not counted, but do not come back if a cut leaves their neuron without a source or a reader. Only for a
+    `Network`.
 
     Parameters
     ----------

@@ -94,6 +94,17 @@ def test_messages_of_adjoints():
     )
 
 
+def test_a_derivative_of_zero_times_an_infinite_one():
+    """A root at 0, the classic of norms: what reads it by 0 is where it began, and no "loss itself"."""
+    g = mlgraph.Graph()
+    x, w = g.input("x"), g.parameter(1.0, "w")
+    root = mlgraph.sqrt((w * x - 1) ** 2)
+    square, model = root.sources[0], mlgraph.Model(g, root)
+    assert refused(model, [[1.0]], [2.0]) == (
+        f"pow {square.name} has the adjoint -inf in example 0 (backward): the largest term is -4 * inf, of sqrt {root.name}"
+    )
+
+
 def test_messages_of_updates():
     weight = one_neuron(lambda n: n * 1e20, [0.0], bias=None)
     given = {"momentum": 0.9, "learning_rate": 1e-30}
