@@ -179,7 +179,7 @@ class Drawing:
                 if graph._count[node.id] > MANY:
                     lines.append((f"{graph._count[node.id]:,} sources", VALUE))
                 if self._is_small and isinstance(node, Neuron) and node.bias is not None:
-                    lines.append((f"bias {node.bias:.3g}", VALUE))
+                    lines.append((f"bias {node.bias:.4g}", VALUE))
             else:
                 title = f"{node.value:.6g}" if code == CONSTANT else node.name if code in (INPUT, PARAMETER) else _title(code)
                 if node.id in graph._names and node.name != title:

@@ -191,6 +191,8 @@ class Function:
     def __call__(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
         """Values of the outputs.
 
+        Those of an example may differ in their last bits with how many come with it: not with the number of threads.
+
         Parameters
         ----------
         x : array_like, shape (batch, inputs)

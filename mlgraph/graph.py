@@ -6,6 +6,7 @@ What nodes are and read stands in columns (`mlgraph.nodes`), parameters in `mlgr
 
 from __future__ import annotations
 
+import re
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -173,7 +174,8 @@ class Graph(NodeTable):
         Raises
         ------
         TypeError, ValueError
-            If an argument is not what it is said to be; nothing has been added.
+            If an argument is not what it is said to be, or a source an operation of nothing but neurons that are cut off;
+            nothing has been added.
         """
         from mlgraph.edits import edited
 
@@ -312,12 +314,38 @@ class Graph(NodeTable):
         places = parameter_places(self)
         self.storage.vector[places] = float_array("values", values, (len(places),))
 
+    @locked
+    def optimizer_state(self) -> dict[str, Float32]:
+        """What the optimizer remembers of each parameter, as the last run of `fit` left it, or one that goes on has it.
+
+        Returns
+        -------
+        dict of float32, shape (n_parameters,)
+            In the order of `get_parameters`; copies. "first" is the velocity of SGD with momentum, or the first moment of Adam,
+            "second" the second moment of Adam. Empty before a run, and where there was nothing to remember.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.input()
+        >>> y = g.add_neuron([x], weights=[3.0], bias=None)
+        >>> history = mlgraph.Model(g, y).fit([[1.0]], [1.0], epochs=1, learning_rate=0.1)
+        >>> g.optimizer_state(), y.weights
+        ({'first': array([4.], dtype=float32)}, array([2.6], dtype=float32))
+        """
+        from mlgraph.arrays import values
+
+        found = values(self)
+        return {name: found[name] for name in ("first", "second") if name in found}
+
     def __getitem__(self, node: int | str) -> Node:
-        """A node by its number, or by the name that it was given, if no other has it."""
+        """A node by its number, or by its name, if no other has it; of a node that was given none this is n and the number."""
         if isinstance(node, Node):
             raise TypeError(f"node: expected the id of a node, got {type(node).__name__}")
         if isinstance(node, str):
             named = [i for i, name in self._names.items() if name == node]
+            if not named and re.fullmatch("n(0|[1-9][0-9]{0,9})", node) and int(node[1:]) < len(self):
+                named = [i for i in [int(node[1:])] if i not in self._names]
             if len(named) != 1:
                 whose = f"{len(named)} have" if named else "none has"
                 raise ValueError(f"node: expected the name of one node, got {shown(node)}, which {whose}")
@@ -519,6 +547,8 @@ class Graph(NodeTable):
     def add_edge(self, source: Node | int, target: Node | int, weight: float = 0.0) -> Edge:
         """Add an edge from a node to a neuron.
 
+        Where the ids of the neuron's sources ascend it stands among them in its order, else behind them.
+
         Parameters
         ----------
         source, target : Node or int
@@ -587,9 +617,9 @@ class Graph(NodeTable):
         """While this is entered, all edits are one, which `undo` takes back; if an exception ends it, that is done at once.
 
         Nodes of other kinds that are made meanwhile are part of it. (When a model has one of them for an output, an exception
-        takes back no node that was made.) Within another `one_edit` it is part of that. Other threads that edit or run the
-        graph wait. What is cut goes at once, with all out of what then has no live source: to exchange the last source of a
-        neuron, add the new one first.
+        takes back no node that was made.) Within another `one_edit` it is part of that, whose `parameters` counts for `undo`.
+        Other threads that edit or run the graph wait. What is cut goes at once, with all out of what then has no live source:
+        to exchange the last source of a neuron, add the new one first.
 
         Parameters
         ----------
@@ -719,6 +749,8 @@ class Graph(NodeTable):
     def _arguments(self, operation: str, arguments: Iterable[Any]) -> list[int]:
         """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""
         what = f"arguments of {operation}"
+        if any(isinstance(a, bool) for a in arguments):
+            raise TypeError(f"{what}: expected nodes or numbers, got a truth value (x == y tells whether both are one node)")
         given = [a if isinstance(a, Node) else number(what, a) for a in arguments]
         ids_of(self, what, (a for a in given if isinstance(a, Node)))
         return [(a if isinstance(a, Node) else self.constant(a)).id for a in given]

@@ -65,7 +65,7 @@ class Model(Part):
     TypeError
         If `graph` is no graph, or `outputs` are no nodes.
     ValueError
-        If there is no output, none of them has a path from an input, a parameter or a constant, one is of another graph, the
+        If there is no output, one of them has no path from an input, a parameter or a constant, or is of another graph, the
         loss is unknown, or a softmax has one output.
 
     Examples
@@ -310,7 +310,7 @@ class Model(Part):
             If there is no example, or `y` is not what `fit` takes.
         """
         examples, objective = self._examples_and_objective(x, y)
-        examples.warn_of_truths()
+        examples.warn_of_units()
         return self._evaluate(examples, objective, n_threads)
 
     def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
@@ -419,6 +419,9 @@ class Model(Part):
 
         with self._require_outputs():
             return draw_model(self, x, y, limit)
+
+    def _repr_svg_(self) -> str | None:
+        return self.draw().to_svg() if self._outputs else None
 
     def inspect(self, x: npt.ArrayLike, y: npt.ArrayLike | None = None, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """A table over all neurons, layer by layer.

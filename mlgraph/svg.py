@@ -108,7 +108,7 @@ class Link:
         """What is written at it."""
         if self.count > 1:
             return f"{self.count:,} edges"
-        return "" if self.weight is None or not self.is_written else f"{self.weight:.3g}"
+        return "" if self.weight is None or not self.is_written else f"{self.weight:.4g}"
 
 
 def to_svg(boxes: list[Box]) -> str:

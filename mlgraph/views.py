@@ -41,7 +41,8 @@ class Freezable:
     def frozen(self) -> bool:
         """Whether training leaves it as it is: no step moves it, and while `fit` goes on no `Model.prune` cuts it.
 
-        (Edges that come to a frozen neuron later are not frozen, and it then is not, either.) All else changes it as ever.
+        What the optimizer remembers of it becomes 0. (Edges that come to a frozen neuron later are not frozen, and it then is
+        not, either.) All else changes it as ever.
         """
         with self.graph.lock:
             places, frozen = self._parameters(), self.graph.storage.frozen
@@ -232,15 +233,23 @@ class Edge(Freezable):
     Attributes
     ----------
     graph : Graph
-    source : Node
-    target : Neuron
     """
 
-    __slots__ = ("_place", "graph", "source", "target")
+    __slots__ = ("_place", "_source", "_target", "graph")
 
     def __init__(self, source: Node, target: Neuron, place: int = 0) -> None:
-        self.source, self.target, self.graph = source, target, target.graph
+        self._source, self._target, self.graph = source, target, target.graph
         self._place = place  # among the sources, unless they have changed since
+
+    @property
+    def source(self) -> Node:
+        """The node that the target reads."""
+        return self._source
+
+    @property
+    def target(self) -> Neuron:
+        """The neuron."""
+        return self._target
 
     @property
     def weight(self) -> float:

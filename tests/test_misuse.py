@@ -242,6 +242,7 @@ FREE = {
     "Graph.in_training": "no argument", "Graph.alive": "no argument", "Graph.protected": "no argument",
     "Graph.copy": "no argument", "Graph.topology": "no argument", "Graph.edges": "no argument", "Graph.neurons": "no argument",
     "Graph.get_parameters": "no argument", "Graph.one_edit": "a context", "Graph.undo": "no argument",
+    "Graph.optimizer_state": "no argument",
     "Model.undo": "no argument", "Model.compact": "no argument", "Edge.prune": "no argument", "Neuron.prune": "no argument",
     **dict.fromkeys((f"GradualPruning.{name}" for name in ("act", "at", "check", "due", "over")), "of the training loop"),
     **dict.fromkeys(("SET.act", "SET.check", "SET.due", "SET.over"), "of the training loop"),

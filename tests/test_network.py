@@ -23,7 +23,11 @@ def test_how_models_and_histories_look():
     g = mlgraph.Graph()
     model = mlgraph.Model(g, [g.add_neuron(g.inputs(INPUTS))])
     assert repr(model) == "<Model of 12 inputs, 1 outputs, 12 edges: squared_error>"
-    assert repr(model.fit(FLOATS, TARGETS[:, :1], epochs=2)) == "<History of 2 epochs, 4 batches>"
+    history = model.fit(FLOATS, TARGETS[:, :1], epochs=2)
+    assert repr(history) == f"<History of 2 epochs, 4 batches, epoch loss {history.epoch_loss[-1]:.4g}>"
+    validated = model.fit(FLOATS, TARGETS[:, :1], epochs=1, validation=(FLOATS, TARGETS[:, :1]))
+    last = f"epoch loss {validated.epoch_loss[-1]:.4g}, validation loss {validated.validation_loss[-1]:.4g}"
+    assert repr(validated).startswith(f"<History of 1 epochs, 2 batches, {last}")
 
 
 @pytest.mark.parametrize("n_inputs", [0, 2.5, "3"])

@@ -75,6 +75,30 @@ def test_what_was_added_has_no_state_and_padding_is_zero():
     assert not g.parameters[padding].any() and not first[padding].any() and padding.any()
 
 
+def test_the_state_of_an_optimizer_is_told_in_the_order_of_the_parameters():
+    g = mlgraph.Graph()
+    x, p = g.inputs(3), g.parameter(0.5)
+    neurons = [g.add_neuron([*x, p], weights=[1.0, -2.0, 3.0, 0.5], bias=0.5), g.add_neuron(x[:1], weights=[2.0])]
+    model, data, targets = mlgraph.Model(g, neurons), [[1.0, 2.0, 3.0]], [[4.0, 5.0]]
+    assert g.optimizer_state() == {}
+    gradient = model.gradients(data, targets).flat
+    before = g.get_parameters()
+    model.fit(data, targets, epochs=1, learning_rate=0.125, momentum=0.5)
+    (velocity,) = g.optimizer_state().values()
+    np.testing.assert_allclose(velocity, gradient, rtol=1e-6)
+    np.testing.assert_allclose(g.get_parameters(), before - 0.125 * velocity, rtol=1e-6)
+    g.parameters[:], g.edge(x[1], neurons[0]).frozen = 0, True
+    g.set_parameters(before)
+    model.fit(data, targets, epochs=1, learning_rate=0.125, optimizer="adam")
+    state = g.optimizer_state()
+    assert list(state) == ["first", "second"]
+    gradient[2] = 0  # behind the parameter, a node before the neuron
+    np.testing.assert_allclose(state["first"], (1 - np.float32(0.9)) * gradient, rtol=1e-5)
+    np.testing.assert_allclose(state["second"], (1 - np.float32(0.999)) * gradient**2, rtol=1e-5)
+    state["first"][:] = 9
+    assert (g.optimizer_state()["first"] != 9).all()
+
+
 def test_a_state_shorter_than_the_parameters_moves_with_them():
     net = network(hidden=(9, 5))
     net.fit(X, Y, epochs=1, momentum=0.9)

@@ -82,6 +82,28 @@ def test_neurons_made_together_are_not_those_that_undo_took_away():
         old.prune()
 
 
+def test_the_ends_of_an_edge_are_not_to_be_assigned():
+    """To lead elsewhere it is cut, and another added."""
+    g = mlgraph.Graph()
+    x, other = g.inputs(2)
+    neuron = g.add_neuron([x])
+    for end in ("source", "target"):
+        with pytest.raises(AttributeError):
+            setattr(neuron.edges[0], end, other)
+
+
+def test_nodes_by_name():
+    g = mlgraph.Graph()
+    x, y, z = g.inputs(3)
+    y.name, z.name = "n0", "n7"
+    assert g["n0"] == y and g["n7"] == z and g[x.name] == y
+    y.name = None
+    assert g["n0"] == x and g["n1"] == y
+    for name in ("n2", "n3", "n01", "n-1", "n", "n99999999999", "y"):
+        with pytest.raises(ValueError, match=f"node: expected the name of one node, got '{name}', which none has"):
+            g[name]
+
+
 def test_the_id_that_is_no_nodes_is_told():
     net = network()
     for source, worst in (([0, -1], -1), ([0, 99], 99)):
