@@ -16,10 +16,10 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The largest finite number of the precision that everything is computed in."""
 
 StrPath = str | os.PathLike[str]
+"""What a path may be given as."""
 
 INT32_MAX = 2**31 - 1
 """Nodes are numbered in 32 bits; of nothing else are more at once of any use."""
-
 
 MOST_SEED = 2**64 - 1
 """What decides all that is random has 64 bits."""

@@ -86,15 +86,19 @@ class Examples:
             got = f"{self.array[i, j]} in example {i}, column {j}"
             raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, got {got}")
 
-    def warn_of_units(self) -> None:
-        """Warn, in the name of the caller's caller, of bytes of 0 and 1, read as 0 and 1/255, and of floats that are bytes."""
+    def warn_of_units(self, told: str = "") -> str:
+        """Warn, in the name of the caller's caller, of bytes of 0 and 1, read as 0 and 1/255, and of floats that are bytes.
+
+        What of; if that is what has been `told` of other data, it is not told again.
+        """
         x, what = self.array[:: len(self) // 64 + 1], ""
         if x.dtype == np.uint8 and x.max(initial=0) <= 1 and self.array.max(initial=0) == 1:
             what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
         elif x.dtype != np.uint8 and x.min(initial=0) == 0 and x.max(initial=0) == 255 and (x == np.floor(x)).all():
             what = "these are whole numbers from 0 to 255, too large to learn well; astype(np.uint8) has them read / 255"
-        if what:
+        if what and what != told:
             warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=3)
+        return what
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:
         """The same data as bytes, where there are many and each is exactly byte / 255: a quarter of the memory to read."""

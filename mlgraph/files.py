@@ -45,7 +45,7 @@ def write_atomically(path: StrPath, write: Callable[[IO[bytes]], Any], *, previo
     except BaseException as error:
         with suppress(OSError):  # it is in place already, or the disk has become read-only: what came first is told
             os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # a full disk
             error.filename = str(target)
         raise
     if os.name == "posix":  # elsewhere folders cannot be opened

@@ -162,8 +162,8 @@ def fit(
     checked_threads(n_threads)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
-    examples.warn_of_units()
-    of_type, examples = examples.array.dtype, examples.in_bytes(n_threads)
+    told = examples.warn_of_units()
+    examples = examples.in_bytes(n_threads)
     examples.check_trainable()
     validate: Callable[[], dict[str, float]] | None = None
     held: Examples | None = None
@@ -171,8 +171,7 @@ def fit(
         if not isinstance(validation, tuple | list) or len(validation) != 2:
             raise wrong("validation", "(x, y)", validation, isinstance(validation, tuple | list))
         held, of_held = model._examples_and_objective(*validation, "validation ")
-        if held.array.dtype != of_type:
-            held.warn_of_units()
+        held.warn_of_units(told)
         held = held.in_bytes(n_threads)
         held.check_trainable()
         validate = partial(model._evaluate, held, of_held, n_threads)

@@ -746,7 +746,7 @@ class Graph(NodeTable):
         self._open = None
         self._unlock()
 
-    def _arguments(self, operation: str, arguments: Iterable[Any]) -> list[int]:
+    def _arguments(self, operation: str, arguments: Sequence[Any]) -> list[int]:
         """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""
         what = f"arguments of {operation}"
         if any(isinstance(a, bool) for a in arguments):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ def id_of(graph: Graph, node: Any, what: str = "node") -> int:
 
 def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
     """Those of nodes, `least` 0 or 1 of them, which must be of the graph and still there; errors call them `what`."""
-    if not isinstance(nodes, Iterable) or isinstance(nodes, Set | Mapping):  # which have an order of their own
+    if not isinstance(nodes, Iterable) or isinstance(nodes, set | frozenset | dict):  # which have an order of their own
         raise TypeError(f"{what}: expected a sequence of nodes, got {type(nodes).__name__}")
     ids = []
     for node in nodes:

@@ -94,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return READER_GONE
     except OSError as error:
-        complain(f"error: {error}" + (": standard output" if error.filename is None else ""))
+        is_of_stream = error.errno is not None and error.filename is None  # files are named
+        complain(f"error: {error}" + (": standard output" if is_of_stream else ""))
     except (mlgraph.NonFiniteError, Warning) as error:  # by python -W error a warning is raised
         complain(f"error: {error}")
     except MemoryError as error:

@@ -83,8 +83,8 @@ class History:
     def __repr__(self) -> str:
         cut = np.count_nonzero(self.nonfinite_cut >= 0)
         more = [f"{n} {what}" for n, what in ((int(self.batch_skipped.sum()), "examples left out"), (cut, "neurons cut")) if n]
-        more += [f"{what.replace('_', ' ')} {getattr(self, what)[-1]:.4g}"
-                 for what in ("epoch_loss", "validation_loss", "validation_accuracy") if len(getattr(self, what))]  # fmt: skip
+        for what in ("epoch_loss", "validation_loss", "validation_accuracy"):
+            more += [f"{what.replace('_', ' ')} {last:.4g}" for last in getattr(self, what)[-1:] if last == last]
         return f"<History of {', '.join([f'{len(self.epoch_loss)} epochs', f'{len(self.batch_loss)} batches', *more])}>"
 
     def add(self, **values: Any) -> None:

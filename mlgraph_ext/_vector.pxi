@@ -3,7 +3,7 @@
 # `vec` is a GCC/clang vector of the widest register the instruction set has. Written as arrays of `vec`, a register tile
 # is a register tile in every build and under both compilers; the same loops over floats depend on which loop the
 # vectoriser happens to choose. A type wider than the registers would be correct too, but GCC keeps it in memory.
-# `ANYWHERE`: loads and stores are unaligned ones, which cost nothing extra on aligned data.
+# `ANYWHERE`: loads and stores need no alignment, and cost nothing extra on aligned data.
 #
 # A register tile is TILE_ROWS broadcast operands times TILE_VECS vectors: 16 accumulators of 32 registers (AVX-512), 12 of
 # 16 (AVX2: FMA latency times throughput is 8 to 10), 8 of 16 (SSE, where the product needs a register of its own).

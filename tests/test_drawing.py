@@ -82,7 +82,7 @@ def test_a_model_with_its_loss():
             assert (title is not None) == neuron.alive
             if title:
                 numbers = [f"{traced[neuron][0]:.5g}", f"∂ {traced.adjoint(neuron)[0]:.5g}"]
-                assert shown[title] == [f"bias {neuron.bias:.3g}", *numbers]
+                assert shown[title] == [f"bias {neuron.bias:.4g}", *numbers]
     p = net.predict_proba(x)[0]
     assert sorted(box[1] for box in boxes(net.draw(x[0], 1)) if box[0] == "exp") == sorted(f"{v:.5g}" for v in p)
     assert "∂" in net.draw(x[0], 1).to_svg() and "∂" not in net.draw(x[0]).to_svg()

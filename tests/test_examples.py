@@ -208,6 +208,8 @@ def test_a_warning_points_at_who_called_fit():
         ("x: bytes are read as byte / 255", bits, (bits, Y)),
         ("validation x: bytes are read as byte / 255", bits.astype(float), (bits, Y)),
         ("x: these are whole numbers from 0 to 255", np.where(X > 200, 255.0, X), (X, Y)),
+        ("validation x: these are whole numbers", X / 255, (np.where(X > 200, 255.0, X), Y)),
+        ("validation x: bytes are read as byte / 255", X, (bits, Y)),
     ):
         with pytest.warns(UserWarning, match=f"^{message}") as told:
             net.fit(x, Y, epochs=1, learning_rate=1e-6, validation=validation)

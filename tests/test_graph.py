@@ -120,6 +120,18 @@ def test_numbers_become_constants():
     assert [s.kind for s in (2 / x).sources] == ["constant", "input"]
 
 
+def test_inputs_come_one_by_one_and_many_at_once():
+    g = mlgraph.Graph()
+    first, one = g.input("first"), g.constant(1.0)
+    more = g.inputs(3)
+    assert [node.id for node in more] == [2, 3, 4] and g.n_inputs == 4 and more[0].kind == "input"
+    np.testing.assert_array_equal(g.compile([*more, first + one])([[1, 2, 3, 4]]), [[2, 3, 4, 2]])
+    neuron = g.add_neuron(more)
+    assert g.inputs(0) == []
+    g.undo()  # that was no change
+    assert len(g) == neuron.id
+
+
 def test_values():
     g, _, _, c, p, *_ = small()
     assert (c.value, p.value) == (2.5, 0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from mnist_program import HEIGHT, WIDTH, Run, interrupt, write_data, write_idx
 
 import mlgraph
 from mlgraph import mnist
-from mlgraph.app import learning
 from mlgraph.app.recipe import ADAM_RATES, PRESETS, THINNED_RATES
 from mlgraph.datasets import load_mnist
 
@@ -181,17 +181,41 @@ def test_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "x.png"), KeyboardInterrupt()])
-def test_a_picture_that_fails_takes_nothing_along(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "x.png"), RuntimeError("by the backend")])
+@pytest.mark.parametrize("command", ["train", "inspect"])
+def test_a_picture_that_fails_takes_nothing_along(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, error: Exception
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(learning, "training_picture", fail)
-    result = run("--epochs", 1, "--json")
-    assert result.status == (1 if isinstance(error, OSError) else 130)
-    assert result.err == f"mlgraph.mnist: error: no picture: {str(error) or 'interrupted'}\n"
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    assert run("--epochs", 1, "--no-plot", "--hidden", 4).status == 0
+    result = run("--epochs", 1, "--json") if command == "train" else run("inspect", "mnist-run/model.npz", "--json")
+    assert (result.status, result.err) == (1, f"mlgraph.mnist: error: no picture: {error}\n")
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
-    assert result.json["files"].keys() == {"model", "history"}
+    if command == "train":
+        assert result.json["files"].keys() == {"model", "history"}
+        record = json.loads(Path("mnist-run/history.json").read_bytes())
+        assert record["configuration"]["hidden"] == [32]
+    else:
+        assert len(result.json["neurons"]) == 7
+
+
+def test_a_run_is_whole_though_its_picture_is_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def interrupted(*args: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        save(*args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", interrupted)
+    result = run("--epochs", 1, "--json")
+    assert (result.status, result.err) == (130, "mlgraph.mnist: interrupted after the training; all is saved\n")
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
+    assert result.json["files"].keys() == {"model", "history", "picture"}
 
 
 def test_live_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ SIZES = "expected integers from 1 to 1000000000 such as 32 or 300,100, or none"
             for value in ("x", "0", "-3", "32,", ",", "32,0", "3.5", "32:16", "None", "9" * 30)
         ),
         *(("--threads", value, "expected an integer from 1 to 1024") for value in ("x", "0", "-1", "1025")),
-        *(("--seed", value, "expected an integer from 0 to 2**63 - 1") for value in ("x", "-1", "0.5", str(2**63))),
+        *(("--seed", value, "expected an integer from 0 to 2**64 - 1") for value in ("x", "-1", "0.5", str(2**64))),
         ("--activation", "softmax", "expected identity, relu, leaky_relu, sigmoid or tanh"),
         ("--activation", "a\nb", "expected identity, relu, leaky_relu, sigmoid or tanh"),
         ("--preset", "mlrust", "expected default, ml-rust or lenet-300-100"),

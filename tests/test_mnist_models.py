@@ -136,7 +136,7 @@ def test_the_picture_is_there_for_who_reads_only_the_first_lines(
 def test_neurons_that_are_never_active_are_counted(run: Run, model: str) -> None:
     net = mlgraph.load(model)
     assert isinstance(net, mlgraph.Network)
-    for neuron in net.layers[0].neurons[:3]:
+    for neuron in [*net.layers[0].neurons[:3], net.outputs[0]]:
         neuron.weights, neuron.bias = np.zeros(len(neuron.weights)), -1.0
     net.save(model)
     assert "11 neurons alive of 11, 3 never active" in run("inspect", model, "--no-plot").out.splitlines()[1]

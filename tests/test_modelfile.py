@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -279,3 +280,24 @@ def test_lists_that_overlap(tmp_path, gap):
     assert again.forward(data).tobytes() == model.forward(data).tobytes()
     again.save(tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "net.npz").read_bytes()
+
+
+def test_an_error_of_writing_names_the_file(tmp_path, monkeypatch):
+    """The system names none where a disk is full; what somebody else says stays as it is."""
+    path = tmp_path / "net.npz"
+    for error, message in (
+        (OSError(28, "No space left on device"), f"[Errno 28] No space left on device: '{path}'"),
+        (OSError(28, "No space left on device", "other"), "[Errno 28] No space left on device: 'other'"),
+        (OSError("an encoder's"), "an encoder's"),
+    ):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match=f"^{re.escape(message)}$"):
+            network().save(path)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # who runs the tests may write anywhere
+    with pytest.raises(PermissionError, match=rf"no permission to write into the folder: '{re.escape(str(path))}'$"):
+        network().save(path)
+    assert os.listdir(tmp_path) == []

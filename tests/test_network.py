@@ -26,8 +26,12 @@ def test_how_models_and_histories_look():
     history = model.fit(FLOATS, TARGETS[:, :1], epochs=2)
     assert repr(history) == f"<History of 2 epochs, 4 batches, epoch loss {history.epoch_loss[-1]:.4g}>"
     validated = model.fit(FLOATS, TARGETS[:, :1], epochs=1, validation=(FLOATS, TARGETS[:, :1]))
-    last = f"epoch loss {validated.epoch_loss[-1]:.4g}, validation loss {validated.validation_loss[-1]:.4g}"
-    assert repr(validated).startswith(f"<History of 1 epochs, 2 batches, {last}")
+    losses = f"epoch loss {validated.epoch_loss[-1]:.4g}, validation loss {validated.validation_loss[-1]:.4g}"
+    assert repr(validated) == f"<History of 1 epochs, 2 batches, {losses}>"
+    net = network()
+    validated = net.fit(X, Y, epochs=1, validation=(X, Y))
+    assert repr(validated).endswith(f", validation accuracy {validated.validation_accuracy[-1]:.4g}>")
+    assert "<svg" in net._repr_svg_() and mlgraph.Network(3)._repr_svg_() is None
 
 
 @pytest.mark.parametrize("n_inputs", [0, 2.5, "3"])

@@ -95,6 +95,8 @@ def test_the_state_of_an_optimizer_is_told_in_the_order_of_the_parameters():
     gradient[2] = 0  # behind the parameter, a node before the neuron
     np.testing.assert_allclose(state["first"], (1 - np.float32(0.9)) * gradient, rtol=1e-5)
     np.testing.assert_allclose(state["second"], (1 - np.float32(0.999)) * gradient**2, rtol=1e-5)
+    model.fit(data, targets, epochs=1, learning_rate=0.125)
+    assert list(g.optimizer_state()) == ["first"]  # of another optimizer nothing is left
     state["first"][:] = 9
     assert (g.optimizer_state()["first"] != 9).all()
 

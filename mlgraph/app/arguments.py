@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 
-from mlgraph.checks import FLOAT32_MAX
+from mlgraph.checks import FLOAT32_MAX, MOST_SEED
 from mlgraph.threads import MOST_THREADS
 
 __all__ = [
@@ -87,7 +87,7 @@ def _are_counts(values: tuple[int, ...]) -> bool:
 COUNT = _type(f"an integer from 1 to {MOST}", int, lambda n: 1 <= n <= MOST)
 SECONDS = _type(f"a number of seconds from 0 to {MOST}", float, lambda x: 0 <= x <= MOST)
 INDEX = _type(f"an integer from 0 to {MOST}", int, lambda n: 0 <= n <= MOST)
-SEED = _type("an integer from 0 to 2**63 - 1", int, lambda n: 0 <= n < 2**63)
+SEED = _type("an integer from 0 to 2**64 - 1", int, lambda n: 0 <= n <= MOST_SEED)
 THREADS = _type(f"an integer from 1 to {MOST_THREADS}", int, lambda n: 1 <= n <= MOST_THREADS)
 DECAY = _type("a finite number from 0 on", float, lambda x: 0 <= x <= FLOAT32_MAX)
 FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)

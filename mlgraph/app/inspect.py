@@ -12,7 +12,20 @@ import numpy as np
 
 import mlgraph
 from mlgraph.app.arguments import INDEX, NEURON, Failure
-from mlgraph.app.common import OK, add_common_options, check_fit, check_output, count, describe, finite, load_data, load_model
+from mlgraph.app.common import (
+    FAILED,
+    OK,
+    add_common_options,
+    check_fit,
+    check_output,
+    complain,
+    count,
+    describe,
+    finite,
+    load_data,
+    load_model,
+    remark,
+)
 from mlgraph.datasets import Dataset
 from mlgraph.plotting import picture_format
 from mlgraph.portrait import SHOWN, Portrait, draw, portraits
@@ -65,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = n and shown["alive"].all() and not (args.no_plot and index is None)
     found = portraits(net, neurons, data.test_x, data.test_y) if wanted else []
 
-    remarks, title = [], heading
+    remarks, title, status = [], heading, OK
     if not args.no_plot and found:  # before anything is printed, which may go to somebody who soon has read enough
         if index is None:
             first = f"the {MOST_SHOWN} of {n} neurons that" if n > MOST_SHOWN else "first what"
@@ -75,12 +88,15 @@ def run(args: argparse.Namespace) -> int:
             draw(found, [_title(row) for row in shown], data.test_x, data.image_shape, out, title=title)
             remarks = [f"\nwrote {out}"]
         except ImportError as error:
-            print(f"no picture: {error}", file=sys.stderr)
+            remark(f"no picture: {error}")
+        except Exception as error:  # of many types; the table is as good without
+            complain(f"error: no picture: {error}")
+            status = FAILED
     elif not args.no_plot and index is not None:
-        print("no picture: the neuron is cut off", file=sys.stderr)
+        remark("no picture: the neuron is cut off")
     print(f"{args.model}: {heading}")
     if index is None:
-        never = table["alive"] & (table["active"] == 0)
+        never = table["alive"] & (table["active"] == 0) & ~np.isnan(table["loss"])  # outputs need not be
         state = f"{count(int(table['alive'].sum()), 'neuron')} alive of {len(table):,}"
         print(f"sparsity {net.sparsity:.2%}, {state}" + (f", {never.sum():,} never active\n" if never.any() else "\n"))
         print(*_table(table), *remarks, sep="\n")
@@ -92,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"model": args.model, "data": args.data, "test_accuracy": accuracy, "sparsity": net.sparsity,
                           "edges": net.n_edges, "neurons": rows}))  # fmt: skip
     sys.stdout.flush()
-    return OK
+    return status
 
 
 def _check_picture(out: Path, model: str) -> None:

@@ -21,6 +21,7 @@ from mlgraph.app.recipe import Recipe
 from mlgraph.datasets import Dataset
 from mlgraph.files import write_atomically
 from mlgraph.fitting import checked_decay
+from mlgraph.interrupts import uninterrupted
 from mlgraph.plotting import training_picture
 
 __all__ = ["CHECKPOINT", "MODEL", "add_run_options", "check_decay", "learn"]
@@ -81,13 +82,17 @@ def learn(
     net.save(files["model"])
     if not args.no_plot:
         try:
-            training_picture(net.history, out / PICTURE, title=title, epoch_size=n_examples)
-            files["picture"] = out / PICTURE
+            with uninterrupted():
+                training_picture(net.history, out / PICTURE, title=title, epoch_size=n_examples)
+                files["picture"] = out / PICTURE
         except ImportError as error:
             display.note(f"no picture: {error}")
-        except (OSError, KeyboardInterrupt) as error:  # the record is of this model all the same
-            complain(f"error: no picture: {str(error) or 'interrupted'}")
-            status = FAILED if isinstance(error, OSError) else INTERRUPTED
+        except KeyboardInterrupt:
+            complain("interrupted after the training; all is saved")
+            status = INTERRUPTED
+        except Exception as error:  # matplotlib's are of many types; the record is of this model all the same
+            complain(f"error: no picture: {error}")
+            status = FAILED
     configuration = {
         **asked,
         "data": args.data,
