@@ -235,6 +235,55 @@ class Graph(NodeTable):
         return range(node, node + n)
 
     @adds_nodes
+    def add_subgraph(self, neurons: Neurons, edges: Edges) -> Int32:
+        """Add neurons that each have sources of their own, as arrays, in any order.
+
+        What `Graph.neurons` and `Graph.edges` of a graph give, which has its inputs before all else and no other nodes but
+        neurons, is added as it is to a graph that has as many inputs. (All get a bias.)
+
+        Parameters
+        ----------
+        neurons : Neurons
+            `node` has a number for each, by which `edges` name it.
+        edges : Edges
+            Into these neurons, one at least into each; the sources of each come in the order of `edges`. A source that is none
+            of these neurons is the node of this graph that has that id.
+
+        Returns
+        -------
+        int32, shape (neurons,)
+            Ids of the new neurons, in the order of `neurons`.
+
+        Raises
+        ------
+        CycleError
+            If there would be a cycle; nothing has been added.
+        TypeError, ValueError
+            If an argument is not what it is said to be; nothing has been added.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.inputs(2)
+        >>> neurons = mlgraph.Neurons([8, 7], ["identity", "tanh"], [0.0, 0.5])
+        >>> g.add_subgraph(neurons, mlgraph.Edges([7, 0, 1], [8, 7, 7], [2.0, 1.0, -1.0]))
+        array([3, 2], dtype=int32)
+        >>> print(g[3], "of", g[2])
+        identity(2*n2 + 0) of tanh(1*n0 - 1*n1 + 0.5)
+        """
+        from mlgraph.edits import edited
+        from mlgraph.packing import once_each
+        from mlgraph.subgraph import checked
+
+        new = checked(self, neurons, edges)
+        node, begin = len(self), np.cumsum(new.counts, dtype=np.int64) - new.counts
+        lists = once_each(begin, new.counts, new.sources, np.zeros(len(new.counts), bool))
+        record = self.storage.add_rows(new.weights, new.counts, new.biases)
+        self._extend(new.codes, lists.pool, record + np.arange(len(new.counts)), lists.start, new.counts)
+        edited(self, node, record)
+        return new.rank + np.int32(node)
+
+    @adds_nodes
     def operation(self, name: str, *arguments: Node | float) -> Node:
         """Add a node that applies an operation to nodes or numbers.
 

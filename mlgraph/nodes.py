@@ -132,9 +132,11 @@ class NodeTable:
     def _columns(self) -> tuple[array[Any], ...]:
         return *self._of_nodes, self._pool, self._constants, self._inputs, *self.storage.columns
 
-    def _extend(self, code: int, sources: Int32, data: Int64) -> None:
-        """Add a node for each of `data`; they share the list of sources."""
-        values = code, len(self._pool), len(sources), data, self.edits
+    def _extend(
+        self, code: int | npt.NDArray[np.int16], sources: Int32, data: Int64, start: int | Int64 = 0, count: Int32 | None = None
+    ) -> None:
+        """Add a node for each of `data`; they share the list of sources, unless it is said where each one's begins."""
+        values = code, len(self._pool) + start, len(sources) if count is None else count, data, self.edits
         for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):
             extend(column, numbers)
         extend(self._pool, sources)

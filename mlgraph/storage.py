@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mlgraph_ext
-from mlgraph.array_types import Float32, Int64
+from mlgraph.array_types import Float32, Int32, Int64
 from mlgraph.interrupts import uninterrupted
 
 PANEL = mlgraph_ext.sweep.PANEL_NEURONS
@@ -117,6 +117,12 @@ class Storage:
             self.vector[at + n] = bias
         return self.append(at, -1 if bias is None else at + n, n)
 
+    def add_rows(self, weights: Float32, counts: Int32, biases: Float32) -> int:
+        """Lay out the weights of neurons that have so many each, and behind them all biases; the number of the first record."""
+        at, n = self.grow(len(weights) + len(counts)), len(weights)
+        self.vector[at : at + n], self.vector[at + n : at + n + len(counts)] = weights, biases
+        return self._extend(at + np.cumsum(counts, dtype=np.int64) - counts, 1, at + n + np.arange(len(counts)), counts)
+
     def add_panels(self, weights: Float32, biases: Float32 | None) -> int:
         """Lay out neurons that share their sources as a dense block has them; the number of the first record.
 
@@ -135,8 +141,12 @@ class Storage:
             block[p, :, : len(rows)] = rows.T
         if biases is not None:
             self.vector[end : end + n] = biases
-        first, record = len(self), (at + in_panels(k, arity), PANEL, -1 if biases is None else end + k, arity)
-        for column, values in zip(self.columns, np.broadcast_arrays(*record), strict=True):
+        return self._extend(at + in_panels(k, arity), PANEL, -1 if biases is None else end + k, arity)
+
+    def _extend(self, *columns: Any) -> int:
+        """Add records, of which each of `columns` says one thing; the number of the first."""
+        first = len(self)
+        for column, values in zip(self.columns, np.broadcast_arrays(*columns), strict=True):
             extend(column, values)
         return first
 

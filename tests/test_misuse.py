@@ -31,7 +31,7 @@ from world import LABELS, OTHER, RNG, X, bits, state, world
 
 import mlgraph
 from mlgraph import Graph, Network, datasets, drawing, modelfile, testing
-from mlgraph.arrays import Edges
+from mlgraph.arrays import Edges, Neurons
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.plan import Plan
@@ -127,6 +127,22 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
         "one weight": lambda w: Edges([4, 5], [w.n.id] * 2, [1]), "huge": lambda w: Edges([5], [w.n.id], [1e39]),
         "texts": lambda w: Edges([5], [w.n.id], ["x"]),
     })}),
+    "Graph.add_subgraph": (lambda w: w.g.add_subgraph, {
+        "neurons": Kind(Neurons([50, 40], ["relu", "tanh"], [0, 1]), {
+            "None": None, "ids": [50, 40], "none": Neurons([], [], []), "floats": Neurons(X[0], ["relu"], [0]),
+            "twice": Neurons([40, 40], ["relu", "tanh"], [0, 1]), "no activation": Neurons([50, 40], ["relu"], [0, 1]),
+            "sine": Neurons([50, 40], ["relu", "sine"], [0, 1]), "one name": Neurons([50, 40], "relu", [0, 1]),
+            "one bias": Neurons([50, 40], ["relu", "tanh"], [0]), "huge": Neurons([50, 40], ["relu", "tanh"], [0, 1e39]),
+            "another": Neurons([50, 41], ["relu", "tanh"], [0, 1]), "one more": Neurons([50, 40, 1], ["relu"] * 3, [0, 1, 2]),
+        }),
+        "edges": Kind(Edges([40, 0, 1], [50, 40, 40], [0.5, 1, 2]), {
+            "None": None, "pairs": [(0, 40)], "floats": Edges(X[0], X[0], X[0]), "cut short": Edges([0, 1], [40], [1, 2]),
+            "none": Edges([], [], []), "no source": Edges([999, 0], [50, 40], [1, 1]), "to others": Edges([0], [1], [1]),
+            "twice": Edges([0, 40, 40], [40, 50, 50], [1, 1, 1]), "cycle": Edges([50, 40, 0], [40, 50, 40], [1, 1, 1]),
+            "itself": Edges([0, 40, 40], [40, 40, 50], [1, 1, 1]), "one weight": Edges([40, 0], [50, 40], [1]),
+            "huge": Edges([40, 0], [50, 40], [1, 1e39]), "bare": Edges([0], [40], [1]),
+            "negative": Edges([-1, 0], [50, 40], [1, 1]),
+        })}),
     "Graph.prune": (lambda w: w.g.prune, {"what": Kind(lambda w: [(w.x[0], w.n)], EDGES | {"an output": lambda w: [w.n]},
                                                        {"tuple": tuple, "iterator": iter})}),
     "Graph.__getitem__": (lambda w: w.g.__getitem__, {"node": Kind(7, {
