@@ -202,6 +202,7 @@ def test_a_picture_that_fails_takes_nothing_along(
         assert len(result.json["neurons"]) == 7
 
 
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_a_run_is_whole_though_its_picture_is_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 

@@ -120,6 +120,7 @@ def test_file_is_written_whole_and_the_same_each_time(tmp_path: Path, monkeypatc
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]
 
 
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_an_interrupt_waits_for_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Amid what matplotlib has in C it would come out as some other error."""
     from matplotlib.figure import Figure
