@@ -116,14 +116,17 @@ class Drawing:
             self._source, self._target = gather(pool, start[order], count[order]), np.repeat(order, count[order])
             self._place = np.arange(len(self._source)) - np.repeat(np.cumsum(count[order]) - count[order], count[order])
             if not listed:
-                wanted = np.setdiff1d(wanted, self._source)  # what nothing reads
+                is_read = np.zeros(len(graph), bool)
+                is_read[self._source] = True
+                wanted = np.flatnonzero(~is_read).astype(np.int32)
             traced = ({}, {}) if x is None else _trace(graph, order, wanted, x)
             self._values, self._adjoints = ({**a, **b} for a, b in zip(traced, given, strict=True))
 
             # A constant or parameter stands next to what reads it first.
-            first = np.full(len(level), np.iinfo(np.int32).max)
-            np.minimum.at(first, self._source, level[self._target])
-            late = order[np.isin(self._code[order], [CONSTANT, PARAMETER]) & (first[order] < np.iinfo(np.int32).max)]
+            first, moves = np.full(len(level), np.iinfo(np.int32).max), np.isin(self._code, [CONSTANT, PARAMETER])
+            out_of = moves[self._source]
+            np.minimum.at(first, self._source[out_of], level[self._target[out_of]])
+            late = order[moves[order] & (first[order] < np.iinfo(np.int32).max)]
             level[late] = first[late] - 1
             self._is_small = len(self._source) <= FEW
             self._boxes = self._fold(order, level, set(wanted.tolist()), limit)
@@ -204,12 +207,12 @@ class Drawing:
         return Box(nodes, key, colour, _cut(title), lines, tip, column, is_output)
 
     def _link(self) -> None:
-        pair = np.column_stack([self._box_of[self._target], self._box_of[self._source]])
-        apart = pair[:, 0] != pair[:, 1]
-        pairs, first, count = np.unique(pair[apart], axis=0, return_index=True, return_counts=True)
-        first = np.flatnonzero(apart)[first]
-        for i in np.lexsort([self._place[first], pairs[:, 0]]).tolist():
-            target, source = pairs[i].tolist()
+        into, out_of, n = self._box_of[self._target], self._box_of[self._source], len(self._boxes)
+        apart = np.flatnonzero(into != out_of)
+        pairs, first, count = np.unique((into * n + out_of)[apart], return_index=True, return_counts=True)
+        first = apart[first]
+        for i in np.lexsort([self._place[first], pairs // n]).tolist():
+            target, source = divmod(int(pairs[i]), n)
             weight = None
             node = int(self._target[first[i]])
             if self._code[node] >= NEURON and count[i] == 1:
