@@ -113,6 +113,7 @@ EDGE = Edges([0], [5], [1])
         (Neurons([5, 5], ["relu"] * 2, [0, 0]), EDGE, ValueError, "neurons: expected each number once, got 5 twice"),
         (ONE, Edges([0, 0], [5, 5], [1, 2]), ValueError, "edges: expected each edge once, got two from one node to 5"),
         (ONE, Edges([2], [5], [1]), ValueError, "edges: expected sources among the neurons, or nodes from 0 to 1, got 2"),
+        (ONE, Edges([-1], [5], [1]), ValueError, "edges: expected sources among the neurons, or nodes from 0 to 1, got -1"),
         (ONE, Edges([0], [1], [1]), ValueError, "edges: expected targets among the neurons, got 1"),
         (Neurons([5], ["sine"], [0]), EDGE, ValueError, "neurons: activation: expected one of .*, got 'sine'"),
         (Neurons([5], ["relu", "relu"], [0]), EDGE, ValueError, "neurons: expected 1 activations, one for each, got"),
