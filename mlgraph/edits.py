@@ -52,13 +52,23 @@ class Activated(NamedTuple):
     code: int
 
 
+class Biased(NamedTuple):
+    """What taking back that a bias came or went takes: what stood there in each vector before; None if there was none."""
+
+    neuron: int
+    values: dict[str, float] | None
+
+
+Change = Rewired | Activated | Biased
+
+
 class Edit(NamedTuple):
     """What undoing an edit takes.
 
     Attributes
     ----------
-    changes : list of Rewired and Activated
-        Neurons that were given other sources or another activation; what came last is last.
+    changes : list of Rewired, Activated and Biased
+        Neurons that were given other sources, another activation, a bias or none; what came last is last.
     nodes, records : int
         How many there were before. What has been added goes.
     edits : int
@@ -67,7 +77,7 @@ class Edit(NamedTuple):
         `mlgraph.arrays.values` before it, if they are to come back.
     """
 
-    changes: list[Rewired | Activated]
+    changes: list[Change]
     nodes: int
     records: int
     edits: int
@@ -223,6 +233,25 @@ def activate(graph: Graph, neuron: int, code: int) -> None:
         edited(graph, len(graph), len(graph.storage), [before])
 
 
+def give_bias(graph: Graph, neuron: int, values: dict[str, float] | None) -> None:
+    """Give a neuron that has no bias one, with `values` in the vectors that they name; or take it away, with None."""
+    storage, record = graph.storage, graph._data[neuron]
+    at = storage.bias[record]
+    before = None if at < 0 else {name: float(vector[at]) for name, vector in storage.vectors().items()}
+    if values is not None:
+        at = storage.grow(1)
+        if values.get(FROZEN):
+            storage.state_vector(FROZEN, fresh=False)  # which nothing else may have needed meanwhile
+    if at >= 0:  # what goes leaves 0: a place that nobody has may be padding
+        for name, vector in storage.vectors().items():
+            vector[at] = 0 if values is None else values.get(name, 0)
+    with uninterrupted():
+        storage.bias[record] = -1 if values is None else at
+        graph.edits += 1
+        edited(graph, len(graph), len(storage), [Biased(neuron, before)])
+    pack(graph)
+
+
 def _with_lists(topology: Topology, new: Wiring, lists: Lists) -> Topology:
     """The sources of all nodes once `new` are the edges of its neurons; changes the arrays it is given."""
     start, count, pool = topology
@@ -325,7 +354,7 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
             raise
 
 
-def edited(graph: Graph, nodes: int, records: int, changes: Iterable[Rewired | Activated] = ()) -> None:
+def edited(graph: Graph, nodes: int, records: int, changes: Iterable[Change] = ()) -> None:
     """Keep what undoing an edit takes: before it there were so many nodes and records."""
     if graph._open is not None:
         graph._open.changes.extend(changes)
@@ -360,13 +389,15 @@ def undo(graph: Graph) -> None:
 def forget_state(graph: Graph, names: Iterable[str]) -> None:
     """Drop optimizer state of these names, also from what `undo` would bring back: a run begins with new state."""
 
-    def without(values: dict[str, Float32]) -> dict[str, Float32]:
+    def without(values: dict[str, Any]) -> dict[str, Any]:
         return {name: vector for name, vector in values.items() if name not in names}
 
     graph.storage.state, last = without(graph.storage.state), graph._last
     if last is None:
         return
-    changes = [c._replace(values=without(c.values)) if isinstance(c, Rewired) else c for c in last.changes]
+    changes: list[Change] = [
+        c if isinstance(c, Activated) or c.values is None else c._replace(values=without(c.values)) for c in last.changes
+    ]
     graph._last = last._replace(changes=changes, values=None if last.values is None else without(last.values))
 
 
@@ -385,6 +416,8 @@ def take_back(graph: Graph, edit: Edit) -> None:
         for change in reversed(edit.changes):
             if isinstance(change, Activated):
                 activate(graph, *change)
+            elif isinstance(change, Biased):
+                give_bias(graph, *change)
             else:
                 now, lists = wiring(graph, change.before.neurons), shared_lists(change.before)
                 _rewire(graph, now, change.before, lists, change.values, change.most)

@@ -698,7 +698,8 @@ class Graph(NodeTable):
     def undo(self) -> None:
         """Take back the last edit, if it was the last change; one that changed nothing is one, too.
 
-        Edits are prune, add_edge, add_edges, add_neuron, add_neurons, another activation or mask, and those of a model.
+        Edits are prune, add_edge, add_edges, add_neuron, add_neurons, add_subgraph, another activation or mask, a first bias or
+        None for one, and those of a model.
 
         Edges that were cut return in their places with the weights and the optimizer state that they had (without state, if a
         run of `fit` has begun since); edges and neurons that were added go. (Their numbers may be given to others; what was

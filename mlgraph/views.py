@@ -346,18 +346,22 @@ class Neuron(Node):
 
     @property
     def bias(self) -> float | None:
-        """The bias, None where there is none."""
+        """The bias, None where there is none; to assign the first, or None, which takes it away, is an edit."""
         with self.graph.lock:
             at = self.graph.storage.bias[self.graph._data[self._number]]
             return None if at < 0 else float(self.graph.storage.vector[at])
 
     @bias.setter
-    def bias(self, bias: float) -> None:
+    def bias(self, bias: float | None) -> None:
+        from mlgraph.edits import give_bias
+
+        value = None if bias is None else number("bias", bias)
         with self.graph.lock:
             at = self.graph.storage.bias[self.graph._data[self._number]]
-            if at < 0:
-                raise AttributeError(f"bias: expected a neuron that was made with one, got {self.kind} {plain(self.name)}")
-            self.graph.storage.vector[at] = number("bias", bias)
+            if value is None or at < 0:
+                give_bias(self.graph, self.id, None if value is None else {"": value})
+            else:
+                self.graph.storage.vector[at] = value
 
     @property
     def edges(self) -> list[Edge]:

@@ -60,6 +60,9 @@ def several(net, within=False):
         neurons[1].prune()
         net.prune(0.3)
         new.weights = [3, 4, 5]
+        neurons[3].bias = None
+        neurons[4].bias = new.bias = None
+        neurons[4].bias = 2.0
 
 
 def pairs(graph):

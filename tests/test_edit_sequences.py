@@ -39,7 +39,7 @@ ACTIVATIONS = {  # value of the sum; derivative, from the value
 
 
 class Mirror:
-    """Edges and biases as dictionaries from ends to (weight, velocity); activations by neuron."""
+    """Edges and biases (None where there is none) as dictionaries to (weight, velocity); activations by neuron."""
 
     def __init__(self, net):
         self.net, self.last, self.several = net, None, None
@@ -58,7 +58,7 @@ class Mirror:
         self.edges = dict(zip(ends, values, strict=True))
         assert len(self.edges) == len(edges.source), "no edge is there twice"
         at = {node.id: g.storage.bias[g._data[node.id]] for node in g if isinstance(node, mlgraph.Neuron)}
-        self.biases = {node: (float(g.parameters[i]), float(velocity[i])) for node, i in at.items()}
+        self.biases = {node: (float(g.parameters[i]), float(velocity[i])) if i >= 0 else None for node, i in at.items()}
 
     @property
     def made(self):
@@ -105,11 +105,12 @@ class Mirror:
 
     def cut(self, gone, sweep=False):
         edges = {edge: v for edge, v in self.edges.items() if edge not in gone}
-        live = self.live(edges)
+        live, before = self.live(edges), self.live(self.edges)
         if not live.issuperset(self.outputs):
             return None
         needed = self.needed(edges)
-        return {(s, t): v for (s, t), v in edges.items() if s in live and (t in needed or not sweep)}
+        # What somebody has added to what was not live stays.
+        return {(s, t): v for (s, t), v in edges.items() if (s in live or s not in before) and (t in needed or not sweep)}
 
     def add(self, edge, weight):
         source, target = edge
@@ -119,18 +120,19 @@ class Mirror:
             below |= more
         return None if source in below else {**self.edges, edge: (float(np.float32(weight)), 0.0)}
 
-    def become(self, edges, activations=None):
+    def become(self, edges, activations=None, biases=None):
+        before = self.edges, self.activations, self.biases, self.most
         if self.several is not None:
-            self.several.append((self.edges, self.activations, self.most))
+            self.several.append(before)
         else:
-            self.last = [(self.edges, self.activations, self.most)]  # also where nothing has changed
+            self.last = [before]  # also where nothing has changed
         self.edges, self.most = edges, self.most | self.counts(edges)
-        if activations:
-            self.activations = activations
+        self.activations, self.biases = activations or self.activations, biases or self.biases
 
     def undo(self):
-        for before, activations, most in reversed(self.last):
+        for before, activations, biases, most in reversed(self.last):
             self.edges = {edge: self.edges.get(edge, old) for edge, old in before.items()}
+            self.biases = {node: old and (self.biases[node] or old) for node, old in biases.items()}
             self.activations, self.most = activations, most
         self.last = None
 
@@ -139,7 +141,8 @@ class Mirror:
     def forward(self):
         values, live = dict(enumerate(X.T.astype(float))), self.live(self.edges)
         for node in self.order(self.edges):
-            z = self.biases[node][0] + sum(self.edges[s, node][0] * values[s] for s in self.sources(node, self.edges))
+            bias = self.biases[node][0] if self.biases[node] else 0
+            z = bias + sum(self.edges[s, node][0] * values[s] for s in self.sources(node, self.edges))
             values[node] = ACTIVATIONS[self.activations[node]][0](z) * (node in live) + np.zeros(N)
         return values
 
@@ -158,9 +161,10 @@ class Mirror:
                 delta[source] = delta[source] + w * delta[node]
                 v = MOMENTUM * v + float(values[source] @ delta[node])
                 self.edges[source, node] = w - RATE * v, v
-            b, v = self.biases[node]
-            v = MOMENTUM * v + float(delta[node].sum())
-            self.biases[node] = b - RATE * v, v
+            if self.biases[node]:
+                b, v = self.biases[node]
+                v = MOMENTUM * v + float(delta[node].sum())
+                self.biases[node] = b - RATE * v, v
 
     # In step?
 
@@ -169,8 +173,9 @@ class Mirror:
         biases = dict(self.biases)
         self.read()
         assert set(self.edges) == set(expected)
+        assert {n for n, b in self.biases.items() if b} == {n for n, b in biases.items() if b}
         for mine, theirs in ((self.edges, expected), (self.biases, biases)):
-            for key in mine:
+            for key in filter(mine.get, mine):
                 np.testing.assert_allclose(mine[key], theirs[key], rtol=1e-4, atol=1e-5, err_msg=str(key))
         live, needed = self.live(self.edges), self.needed(self.edges)
         alive = live & needed
@@ -221,6 +226,15 @@ def edit(mirror, kind, a, b, share, path):
         node, name = list(mirror.biases)[a % len(mirror.biases)], list(ACTIVATIONS)[b % len(ACTIVATIONS)]
         g[node].activation = name
         mirror.become(mirror.edges, {**mirror.activations, node: name})
+    elif kind == "bias":  # of the first two hidden neurons, so that it often is one that is not there
+        node = mirror.layers[1][a % 2]
+        bias, there = (None if b % 2 else share), mirror.biases[node]
+        g[node].bias = bias
+        new = {**mirror.biases, node: None if bias is None else (float(np.float32(bias)), there[1] if there else 0.0)}
+        if bias is None or there is None:
+            mirror.become(mirror.edges, biases=new)
+        else:
+            mirror.biases = new
     elif kind == "undo":
         if mirror.last is None:
             with pytest.raises(ValueError, match="undo: expected "):
@@ -265,11 +279,11 @@ def edit(mirror, kind, a, b, share, path):
         twin = Mirror(back)
         assert {e: w for e, (w, _) in twin.edges.items()} == {e: w for e, (w, _) in mirror.edges.items()}
         assert twin.activations == mirror.activations
-        assert {n: b for n, (b, _) in twin.biases.items()} == {n: b for n, (b, _) in mirror.biases.items()}
+        assert {n: b and b[0] for n, b in twin.biases.items()} == {n: b and b[0] for n, b in mirror.biases.items()}
 
 
 KINDS = [
-    "neuron", "edges", "edges", "add", "add", "activation", "prune", "regrow", "regrow", "undo", "undo", "several",
+    "neuron", "edges", "edges", "add", "add", "activation", "bias", "prune", "regrow", "regrow", "undo", "undo", "several",
     "file", "step",
 ]  # fmt: skip
 EDITS = st.tuples(st.sampled_from(KINDS), st.integers(0, 999), st.integers(0, 999), st.sampled_from([0.0, 0.1, 0.3, 0.6, 0.85]))

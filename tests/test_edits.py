@@ -87,6 +87,37 @@ def test_one_thing_needs_no_list(which):
     assert one.n_edges == other.n_edges < network().n_edges
 
 
+def test_a_bias_comes_and_goes():
+    """Each is an edit; without one nothing is added, and nothing is learnt in its place."""
+    net = network()
+    neuron, probabilities = net.layers[0].neurons[19], net.predict_proba(X)  # the last of its layer
+    net.fit(X, Y, epochs=1, batch_size=16)
+    n, bias = net.graph.n_parameters, neuron.bias
+    neuron.bias = None
+    assert neuron.bias is None and net.graph.n_parameters == n - 1
+    assert np.isnan(net.layers[0].biases).tolist() == [False] * 19 + [True]
+    z = X / 255 @ neuron.weights.astype(float)
+    np.testing.assert_allclose(net.trace(X)[neuron], np.where(z > 0, z, 0.01 * z), rtol=1e-5, atol=1e-6)
+    net.fit(X, Y, epochs=2, batch_size=16)
+    assert neuron.bias is None
+    with pytest.raises(ValueError, match="neuron: expected a neuron with a bias"):
+        net.gradients(X, Y).of_bias(neuron)
+    net.undo()
+    assert neuron.bias == bias and net.graph.n_parameters == n
+    neuron.bias = None
+    neuron.bias = -0.5
+    assert neuron.bias == -0.5 and net.layers[0].biases[19] == -0.5
+    gradient = net.gradients(X, Y).of_bias(neuron)
+    net.fit(X, Y, epochs=1, batch_size=len(X), learning_rate=0.01)
+    np.testing.assert_allclose(neuron.bias, -0.5 - 0.01 * gradient, rtol=1e-5)
+    fresh = network()
+    before = fresh.layers[0].neurons[19].bias
+    with fresh.graph.one_edit():
+        fresh.layers[0].neurons[19].bias = None
+        fresh.layers[0].neurons[19].bias = before
+    assert fresh.predict_proba(X).tobytes() == probabilities.tobytes()
+
+
 def test_another_activation():
     """It is an edit; what was traced before keeps the derivatives that it had."""
     net = network()

@@ -270,8 +270,7 @@ ERRORS = {
     "value of text": (lambda g, x: setattr(g[3], "value", "1"), TypeError, "value: expected a number, got str"),
     "new weights": (lambda g, x: setattr(g[4], "weights", [1]), ValueError, r"weights: expected shape \(2,\), got \(1,\)"),
     "new bias": (lambda g, x: setattr(g[4], "bias", "1"), TypeError, "bias: expected a number, got str"),
-    "bias where there is none": (
-        lambda g, x: setattr(g[5], "bias", 1), AttributeError, "bias: expected a neuron that was made with one, got neuron n5"),
+    "a first bias": (lambda g, x: setattr(g[5], "bias", np.inf + 1j), TypeError, "bias: expected a number, got complex"),
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ EDITS = {
     "neurons": lambda net: net.graph.prune(net.layers[0].neurons[1:]),
     "edge": lambda net: net.layers[1].neurons[3].edges[5].prune(),
     "edges": lambda net: edits.cut(net.graph, arrays.wiring(net.graph), np.random.default_rng(1).random(447) < 0.5),
+    "no bias": lambda net: setattr(net.layers[0].neurons[3], "bias", None),
     "new edge": lambda net: net.graph.add_edge(net.graph[3], net.layers[2].neurons[1], 0.5),
     "new neuron": lambda net: net.graph.add_neuron(net.layers[0].neurons[:3], "tanh", weights=[1, 2, 3], bias=0.5),
     "new neurons": lambda net: net.graph.add_neurons(net.layers[0].neurons[:3], weights=np.ones((20, 3)), biases=np.ones(20)),
