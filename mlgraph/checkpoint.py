@@ -27,9 +27,9 @@ from mlgraph.arrays import bias_places, parameter_places
 from mlgraph.checks import StrPath, shown
 from mlgraph.engine import STATE
 from mlgraph.files import TEMPORARY, followed, written
-from mlgraph.graph import Graph
 from mlgraph.model import Model
 from mlgraph.modelfile import ModelFileError, header_of, read, require, save
+from mlgraph.network import Network
 from mlgraph.ops import PARAMETER
 from mlgraph.topology import gather
 from mlgraph.training import History, RunState
@@ -118,17 +118,17 @@ class Checkpoint:
                 raise CheckpointError(f"checkpoint: {path} belongs to another run, with {found}")
             if damage:
                 warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=3)
-            graph, state = found
+            model, state = found
             self._whole, self._place = path == self.path, (state.epoch, state.step)
-            self._model.graph._become(graph)
+            self._model._become(model)
             vars(self._state).update(vars(state))
             return True
         if damage:
             raise damage
         return False
 
-    def _found(self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> str | tuple[Graph, RunState]:
-        """Graph and state of the run in a file; or what tells that run from this one."""
+    def _found(self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> str | tuple[Model, RunState]:
+        """Model and state of the run in a file; or what tells that run from this one."""
         what: Any = header.get("checkpoint")
         require(isinstance(what, dict) and type(what.get("format")) is int, "no checkpoint: its header has none")
         require(what["format"] == FORMAT, f"checkpoint: format: expected {FORMAT}, got {what['format']}: of another version")
@@ -145,9 +145,13 @@ class Checkpoint:
                 parts = "its nodes, edges, dropout, parameters at the beginning, or what is frozen"
                 return f"another model: {parts}" if name == "model" else f"other {name}"
 
-        ends = [(m._outputs, m._loss_nodes, m._probabilities) for m in (model, self._model)]
+        ends = [
+            (type(m), m._outputs, m._loss_nodes, m._probabilities, len(m.layers) if isinstance(m, Network) else 0)
+            for m in (model, self._model)
+        ]
         added = model.graph.n_inputs - self._model.graph.n_inputs  # by a callback
-        require(ends[0] == ends[1] and added >= 0, "checkpoint: expected the inputs, outputs and loss of the model, got others")
+        same = ends[0] == ends[1] and added >= 0
+        require(same, "checkpoint: expected the inputs, layers, outputs and loss of the model, got others")
 
         epoch, step, taken, seconds = (what.get(name) for name in ("epoch", "step", "taken", "seconds"))
         counts = all(type(count) is int and 0 <= count < 2**62 for count in (epoch, step, taken))
@@ -172,7 +176,7 @@ class Checkpoint:
             require(good, f"array {name}: expected {size} finite numbers")
             # It ends with a whole panel, and that of the file need not.
             graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
-        return graph, state
+        return model, state
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

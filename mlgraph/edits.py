@@ -18,7 +18,7 @@ from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import Edges, Wiring, edge_keys, parameter_places, values, wiring
 from mlgraph.checks import float_array, plain
 from mlgraph.graph import CycleError, Graph
-from mlgraph.ids import check_sources, id_of
+from mlgraph.ids import check_sources, id_of, ids_of
 from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import CONSTANT, NEURON
 from mlgraph.packing import Lists, pack, shared_lists
@@ -84,8 +84,10 @@ class Edit(NamedTuple):
     values: dict[str, Float32] | None = None
 
 
-def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Bool]:
+def named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | None = None) -> tuple[Wiring, Bool]:
     """The edges into some neurons, and which of them are named by neurons, edges and pairs (source, target).
+
+    A ValueError if an output is among the neurons, by default one of any model of the graph.
 
     A neuron names all edges into it: without them it is not live any more, and `cut` takes those out of it. If it is cut off
     already, it names these, too.
@@ -93,6 +95,8 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Bool]:
     if isinstance(what, Neuron | Edge):
         what = [what]
     given, what = (what, ()) if isinstance(what, Edges) else (None, what)
+    if isinstance(what, np.ndarray) and what.dtype != object:
+        what = [graph[i] for i in ids_of(graph, who, what)]
     if isinstance(what, tuple) and len(what) == 2 and not any(isinstance(one, Edge | tuple) for one in what):
         raise TypeError(f"{who}: expected [(source, target)] for an edge, or a list of neurons, got a pair that may be either")
     if not isinstance(what, Iterable):
@@ -121,10 +125,10 @@ def named(graph: Graph, what: Any, who: str = "prune") -> tuple[Wiring, Bool]:
             missing = " to ".join(plain(graph[int(end[np.argmin(there)])].name) for end in (source, target))
             raise ValueError(f"{who}: expected edges of the graph, got {missing}")
         found |= np.isin(key, wanted)
-    protected = graph.protected()
-    outputs = [i for i in ids if i in protected]
-    if outputs:
-        raise ValueError(f"{who}: expected neurons that are no outputs of a model, got {plain(graph[outputs[0]].name)}")
+    protected = graph.protected() if outputs is None else set(outputs)
+    for i in ids:
+        if i in protected:
+            raise ValueError(f"{who}: expected neurons that are no outputs of a model, got {plain(graph[i].name)}")
     return edges, found
 
 
@@ -450,5 +454,5 @@ def _forget(graph: Graph, nodes: int, records: int) -> None:
     del graph._constants[constants.max(initial=-1) + 1 :]
     graph._names = {node: name for node, name in graph._names.items() if node < nodes}
     for model in graph._models:
-        model._had = model._had[:nodes]  # these numbers may be given to others
+        model._forget(nodes)
     graph.edits += 1

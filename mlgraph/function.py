@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Int64
+from mlgraph.array_types import Float32, Int32, Int64
 from mlgraph.arrays import edges, parameter_places
 from mlgraph.checks import float_array, plain
 from mlgraph.engine import Engine
@@ -153,7 +153,7 @@ class Function:
     Parameters
     ----------
     graph : Graph
-    outputs : sequence of Node
+    outputs : sequence of Node, or array of their ids
         At least one.
 
     Raises
@@ -177,7 +177,7 @@ class Function:
     array([[12.]], dtype=float32)
     """
 
-    def __init__(self, graph: Graph, outputs: Sequence[Node]) -> None:
+    def __init__(self, graph: Graph, outputs: Sequence[Node] | Int32) -> None:
         self.graph = checked_graph(graph)
         self._outputs = ids_of(graph, "outputs", outputs, 1)
         self._nodes = [graph[i] for i in self._outputs]

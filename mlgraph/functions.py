@@ -87,7 +87,11 @@ def minimum(a: Node | float, b: Node | float) -> Node:
 
 
 def where(condition: Node | float, a: Node | float, b: Node | float) -> Node:
-    """A node that is `a` in the examples where condition > 0, `b` in the others."""
+    """A node that is `a` in the examples where condition > 0, `b` in the others.
+
+    What is not taken has the derivative 0, of which NaN comes where it is infinite in its turn: ``where(x, sqrt(x), 0)`` at 0
+    and below, for which ``where(x, sqrt(where(x, x, 1)), 0)`` does.
+    """
     if isinstance(condition, bool):
         raise TypeError(f"where: expected a node as the condition, got {condition} (x == y tells whether both are one node)")
     return _apply("where", condition, a, b)

@@ -393,8 +393,8 @@ class Graph(NodeTable):
             raise TypeError(f"node: expected the id of a node, got {type(node).__name__}")
         if isinstance(node, str):
             named = [i for i, name in self._names.items() if name == node]
-            if not named and re.fullmatch("n(0|[1-9][0-9]{0,9})", node) and int(node[1:]) < len(self):
-                named = [i for i in [int(node[1:])] if i not in self._names]
+            if re.fullmatch("n(0|[1-9][0-9]{0,9})", node) and int(node[1:]) < len(self) and int(node[1:]) not in self._names:
+                named.append(int(node[1:]))
             if len(named) != 1:
                 whose = f"{len(named)} have" if named else "none has"
                 raise ValueError(f"node: expected the name of one node, got {shown(node)}, which {whose}")
@@ -452,12 +452,12 @@ class Graph(NodeTable):
             raise ValueError(f"node: expected a neuron or parameter, got {self[node]!r}")
         return self.storage.weights_of(self._data[node], self._count[node] if self._code[node] >= NEURON else 1)
 
-    def compile(self, outputs: Node | Sequence[Node]) -> Function:
+    def compile(self, outputs: Node | Sequence[Node] | Int32) -> Function:
         """Compile the part of the graph that `outputs` need into a function of a batch.
 
         Parameters
         ----------
-        outputs : Node or sequence of Node
+        outputs : Node, or sequence of Node, or array of their ids
             At least one.
 
         Returns
@@ -643,15 +643,15 @@ class Graph(NodeTable):
         grow(self, *new_edges(self, edges, "add_edges"), "add_edges")
 
     @locked
-    def prune(self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]]) -> None:
+    def prune(self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | Int32) -> None:
         """Cut neurons and edges, as one edit.
 
         Parameters
         ----------
         what : Neuron, Edge, Edges or iterable
-            Neurons, which lose all edges into and out of them; edges; pairs (source, target) of nodes or their ids. What
-            then has no path from an input, a parameter or a constant loses the edges out of it too: a neuron without live
-            sources gives 0, whatever its bias.
+            Neurons, or an array of their ids, which lose all edges into and out of them; edges; pairs (source, target) of nodes
+            or their ids. What then has no path from an input, a parameter or a constant loses the edges out of it too: a neuron
+            without live sources gives 0, whatever its bias.
 
         Raises
         ------

@@ -15,7 +15,7 @@ from mlgraph.ops import INPUT, NEURON
 from mlgraph.topology import gather
 from mlgraph_ext import _topology
 
-Dropout = Sequence[tuple[range, float, float]]
+Dropout = Sequence[tuple[Sequence[int], float, float]]
 """For ids of neurons: the share of neurons and of edges that a training step drops."""
 
 DENSE_FROM = 8
@@ -86,7 +86,7 @@ def _keys(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> tuple[I
     if len(neurons) == 0:
         return kind, shape, detail, nodes
     for i, (ids, _, _) in enumerate(dropout):
-        detail[at[(neurons >= ids.start) & (neurons < ids.stop)]] = 4 * (i + 1)
+        detail[at[np.isin(neurons, ids)]] = 4 * (i + 1)
     written = low.written[neurons]
     found = written >= 0
     has_bias = np.zeros(len(neurons), bool)

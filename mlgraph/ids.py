@@ -33,10 +33,21 @@ def id_of(graph: Graph, node: Any, what: str = "node") -> int:
 
 
 def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
-    """Those of nodes, `least` 0 or 1 of them, which must be of the graph and still there; errors call them `what`."""
+    """Those of nodes, `least` 0 or 1 of them, which must be of the graph and still there; errors call them `what`.
+
+    They may also be given by their numbers, as an array or range.
+    """
+    ids = []
+    if isinstance(nodes, range):
+        nodes = np.array(nodes, np.int64)
+    if isinstance(nodes, np.ndarray) and nodes.dtype != object:
+        if nodes.dtype.kind not in "iu" or nodes.ndim != 1:
+            raise TypeError(f"{what}: expected nodes or a row of ids, got {nodes.dtype} of shape {nodes.shape}")
+        if len(nodes) and not (0 <= nodes.min() and nodes.max() < len(graph)):
+            raise ValueError(f"{what}: expected ids from 0 to {len(graph) - 1}, got {nodes.min()} to {nodes.max()}")
+        ids, nodes = nodes.tolist(), ()
     if not isinstance(nodes, Iterable) or isinstance(nodes, set | frozenset | dict):  # which have an order of their own
         raise TypeError(f"{what}: expected a sequence of nodes, got {type(nodes).__name__}")
-    ids = []
     for node in nodes:
         if not isinstance(node, Node):
             hint = f"; graph[{node}] is a node" if type(node) is int else ""
@@ -52,17 +63,8 @@ def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
 
 
 def ids_of_sources(graph: Graph, sources: Sequence[Node] | range | Int32) -> Int32:
-    """Those of at least one source, none twice, given as nodes or ids."""
-    if isinstance(sources, range):
-        sources = np.array(sources, np.int64)
-    if isinstance(sources, np.ndarray) and sources.dtype != object:
-        if sources.dtype.kind not in "iu" or sources.ndim != 1:
-            raise TypeError(f"sources: expected nodes or a row of ids, got {sources.dtype} of shape {sources.shape}")
-        if len(sources) and not (0 <= sources.min() and sources.max() < len(graph)):
-            raise ValueError(f"sources: expected ids from 0 to {len(graph) - 1}, got {sources.min()} to {sources.max()}")
-        ids = sources.astype(np.int32)
-    else:
-        ids = np.array(ids_of(graph, "sources", sources), np.int32)
+    """Those of at least one source, none twice."""
+    ids = np.array(ids_of(graph, "sources", sources), np.int32)
     if len(ids) == 0 or len(set(ids.tolist())) < len(ids):
         twice = np.flatnonzero(np.bincount(ids) > 1).tolist()
         got = f"{plain(graph[twice[0]].name)} twice" if twice else "none"

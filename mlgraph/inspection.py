@@ -102,7 +102,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
 
 def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None) -> dict[str, float]:
     """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
-    edges = named(model.graph, what, "ablate")
+    edges = named(model.graph, what, "ablate", model._sinks)
     return model._evaluate(*model._examples_and_objective(x, y), n_threads, _without(model, *edges))
 
 
@@ -115,7 +115,7 @@ def _without(model: Model, edges: Wiring, gone: Bool) -> Engine:
 
 
 def ablation_table(
-    model: Model, layer: Layer | Iterable[Neuron], x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None
+    model: Model, layer: Layer | Iterable[Neuron] | Int32, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None
 ) -> Table:
     """What `evaluate` would give without each neuron of a layer; `Model.ablation_table` says what the parameters are."""
     graph = model.graph
@@ -133,7 +133,7 @@ def _ablated(
     graph, outputs = model.graph, model._sinks
     table = np.zeros(len(ids), ABLATED)
     table["node"], table["loss"], table["accuracy"] = ids, whole["loss"], whole.get("accuracy", np.nan)
-    alive, is_output = graph.alive()[ids], np.isin(ids, list(graph.protected()))
+    alive, is_output = graph.alive()[ids], np.isin(ids, outputs)
     table["loss"][is_output] = table["accuracy"][is_output] = np.nan
     start, count, pool = graph.topology()
     level, order = topological(graph, start, count, pool, outputs)
@@ -153,7 +153,7 @@ def _ablated(
     for i in rows[alone].tolist():
         scores = {"loss": np.nan}
         if not is_last_way(int(ids[i])):
-            edges = named(graph, Neuron(graph, int(ids[i])), "ablation_table")
+            edges = named(graph, ids[i : i + 1], "ablation_table", outputs)
             scores = model._evaluate(examples, objective, n_threads, _without(model, *edges))
         table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)
     rows = rows[~alone]

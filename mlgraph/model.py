@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Int64
-from mlgraph.arrays import wiring
+from mlgraph.array_types import Float32, Int32, Int64
+from mlgraph.arrays import parameter_places, wiring
 from mlgraph.checks import StrPath, plain
 from mlgraph.edits import cut
 from mlgraph.engine import Engine
@@ -28,7 +28,7 @@ from mlgraph.plan import Plan
 from mlgraph.topology import topological
 from mlgraph.trace import Trace, trace
 from mlgraph.training import History
-from mlgraph.views import Edge, Neuron, Node
+from mlgraph.views import Edge, Freezable, Neuron, Node
 
 if TYPE_CHECKING:
     from mlgraph.arrays import Edges
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="Model")  # that of typing is of Python 3.11
 
 
-class Model(Part):
+class Model(Part, Freezable):
     """A graph that learns: outputs and a loss.
 
     Parameters
     ----------
     graph : Graph
-    outputs : Node or sequence of Node
+    outputs : Node, or sequence of Node, or array of their ids
         For the cross-entropies the logits, one for each class.
     loss : "softmax_cross_entropy", "binary_cross_entropy", "squared_error" or Node
         Softmax: each example is of one class, or of each with a probability or weight t; its loss is the sum over the classes
@@ -79,7 +79,7 @@ class Model(Part):
     (2.0, 1.0)
     """
 
-    def __init__(self, graph: Graph, outputs: Node | Sequence[Node], loss: str | Node = "squared_error") -> None:
+    def __init__(self, graph: Graph, outputs: Node | Sequence[Node] | Int32, loss: str | Node = "squared_error") -> None:
         self._begin(checked_graph(graph))
         self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
 
@@ -88,7 +88,7 @@ class Model(Part):
         self.history = History()
         self._engines: dict[frozenset[int], Engine] = {}
 
-    def _define(self, outputs: Sequence[Node], loss: str | Node) -> None:
+    def _define(self, outputs: Sequence[Node] | Int32, loss: str | Node) -> None:
         ids = ids_of(self.graph, "outputs", outputs, 1)
         ends = [("outputs", i) for i in ids]
         ends += [("loss", i) for i in ids_of(self.graph, "loss", [loss])] if isinstance(loss, Node) else []
@@ -350,7 +350,7 @@ class Model(Part):
         self,
         x: npt.ArrayLike,
         y: npt.ArrayLike | None = None,
-        nodes: Sequence[Node] | None = None,
+        nodes: Sequence[Node] | Int32 | None = None,
         *,
         n_threads: int | None = None,
     ) -> Trace:
@@ -362,7 +362,7 @@ class Model(Part):
             uint8 is read as x / 255. All inputs, such as targets that a loss of one's own compares with.
         y : array_like, optional
             Labels or targets as for `fit`; where the loss is a node, ().
-        nodes : sequence of Node, optional
+        nodes : sequence of Node, or array of their ids, optional
             By default everything that is alive but the inputs, whose values are the data.
         n_threads : int, optional
             As for `fit`.
@@ -471,7 +471,7 @@ class Model(Part):
 
     def ablate(
         self,
-        what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]],
+        what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | Int32,
         x: npt.ArrayLike,
         y: npt.ArrayLike = (),
         *,
@@ -514,7 +514,12 @@ class Model(Part):
             return ablate(self, what, x, y, n_threads)
 
     def ablation_table(
-        self, layer: Layer | Iterable[Neuron], x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None
+        self,
+        layer: Layer | Iterable[Neuron] | Int32,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike = (),
+        *,
+        n_threads: int | None = None,
     ) -> npt.NDArray[Any]:
         """What `evaluate` would give without each neuron of a layer, at much less than an evaluation each.
 
@@ -522,7 +527,7 @@ class Model(Part):
 
         Parameters
         ----------
-        layer : Layer or iterable of Neuron
+        layer : Layer, or iterable of Neuron, or array of their ids
             Neurons that do not depend on each other; outputs may be among them, and have NaN.
         x, y : array_like
             As for `evaluate`.
@@ -589,6 +594,13 @@ class Model(Part):
         self._begin(graph)
         self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
         graph._models.add(self)
+
+    def _parameters(self) -> Int64:
+        return parameter_places(self.graph).astype(np.int64)
+
+    def _become(self: Self, other: Self) -> None:
+        """Take over the graph of another model, which is of the same outputs and not to be used any more."""
+        self.graph._become(other.graph)
 
     def _renumber(self: Self, other: Self, number: Int64) -> None:
         """Take over what another model says of its nodes, which have these numbers here, or -1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import stat
@@ -31,7 +32,7 @@ from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import FROZEN, PANEL, extend, padded
 from mlgraph.topology import topological
 
-FORMAT = 4
+FORMAT = 5
 """Version of the format, raised when an older reader would go wrong."""
 
 MAX_BYTES = 2**34
@@ -101,11 +102,17 @@ def header_of(model: Model) -> dict[str, Any]:
         "probabilities": model._probabilities,
         "names": {str(node): name for node, name in model.graph._names.items()},
         "layers": [
-            [layer._ids.start, layer._ids.stop, layer.activation, layer.dropout, layer.weight_dropout, layer._probabilities]
+            [_runs(layer._ids), layer.activation, layer.dropout, layer.weight_dropout, layer._probabilities]
             for layer in (model.layers if isinstance(model, Network) else [])
         ],
         "reads": model.layers[0]._reads if isinstance(model, Network) else [],
     }
+
+
+def _runs(ids: list[int]) -> list[int]:
+    """Ascending numbers as runs: where each begins, and where it has ended."""
+    ends = [i for i in range(1, len(ids)) if ids[i] != ids[i - 1] + 1]
+    return [ids[0], *(i for end in ends for i in (ids[end - 1] + 1, ids[end])), ids[-1] + 1]
 
 
 def arrays_of(g: Graph) -> dict[str, npt.NDArray[Any]]:
@@ -256,22 +263,25 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         require(isinstance(layers, list) and layers, "header: layers: expected at least one")
         model._ends = ids("reads", 1)
         for layer in layers:
-            require(isinstance(layer, list) and len(layer) == 6, "header: layers: expected lists of six")
-            first, last, activation, dropout, weight_dropout, probabilities = layer
+            require(isinstance(layer, list) and len(layer) == 5, "header: layers: expected lists of five")
+            runs, activation, dropout, weight_dropout, probabilities = layer
             require(
-                type(first) is type(last) is int and 0 <= first < last <= n and bool((graph.codes[first:last] >= NEURON).all()),
-                f"header: layers: expected runs of neurons, got {first!r} to {last!r}",
-            )
+                isinstance(runs, list) and len(runs) >= 2 and len(runs) % 2 == 0 and all(type(i) is int for i in runs)
+                and 0 <= runs[0] and runs[-1] <= n and all(a < b for a, b in itertools.pairwise(runs)),
+                "header: layers: expected runs of neurons, one behind the other",
+            )  # fmt: skip
+            members = [i for at in range(0, len(runs), 2) for i in range(runs[at], runs[at + 1])]
+            require(bool((graph.codes[members] >= NEURON).all()), "header: layers: expected neurons")
             require(activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: expected an activation, got {activation!r}")
             shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
             require(shares, f"header: layers: expected shares that are dropped, got {dropout!r} and {weight_dropout!r}")
             require(
-                isinstance(probabilities, list) and len(probabilities) in (0, last - first)
+                isinstance(probabilities, list) and len(probabilities) in (0, len(members))
                 and all(type(i) is int and 0 <= i < n for i in probabilities),
                 "header: layers: expected a node for the probability of each neuron, or none",
             )  # fmt: skip
-            model._add(Layer(graph, range(first, last), activation, float(dropout), float(weight_dropout), probabilities))
-        require(outputs == list(range(first, last)), "header: layers: expected the outputs to be the last of them")
+            model._add(Layer(graph, members, activation, float(dropout), float(weight_dropout), probabilities))
+        require(outputs == members, "header: layers: expected the outputs to be the last of them")
     return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from mlgraph.losses import CROSS_ENTROPIES, check_classes
 from mlgraph.model import Model
 from mlgraph.views import Freezable, Neuron
 
+if TYPE_CHECKING:
+    from typing_extensions import Self  # that of typing is of Python 3.11
+
 
 class Layer(Freezable):
     """Neurons of one layer of a `Network`."""
@@ -27,7 +30,7 @@ class Layer(Freezable):
     __slots__ = ("__weakref__", "_activation", "_dropout", "_ids", "_probabilities", "_reads", "_weight_dropout", "graph")
 
     def __init__(
-        self, graph: Graph, ids: range, activation: str, dropout: float, weight_dropout: float, probabilities: list[int]
+        self, graph: Graph, ids: list[int], activation: str, dropout: float, weight_dropout: float, probabilities: list[int]
     ) -> None:
         self.graph, self._ids, self._probabilities = graph, ids, probabilities
         self._reads: list[int] = []  # the nodes of the layer before
@@ -134,7 +137,7 @@ class Layer(Freezable):
 
     @mask.setter
     def mask(self, mask: npt.ArrayLike) -> None:
-        wanted = real_array("mask", mask)
+        wanted = real_array("mask", mask, "astype(bool)")
         if wanted.dtype != bool or wanted.shape != (self.size, len(self._reads)):
             got = f"{wanted.dtype} of shape {wanted.shape}"
             raise ValueError(f"mask: expected bool of shape {self.size, len(self._reads)}, got {got}")
@@ -151,8 +154,8 @@ class Layer(Freezable):
 
     def _edges_at(self, places: Bool) -> Edges:
         row, column = np.nonzero(places)
-        source = np.array(self._reads, np.int32)[column]
-        return Edges(source, (row + self._ids.start).astype(np.int32), np.zeros(len(row), np.float32))
+        source, target = np.array(self._reads, np.int32)[column], np.array(self._ids, np.int32)[row]
+        return Edges(source, target, np.zeros(len(row), np.float32))
 
     @property
     def biases(self) -> Float32:
@@ -179,14 +182,14 @@ class Layer(Freezable):
 
     def _edges(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
         """Of each edge from the layer before, its place among the parameters, its neuron and its source."""
-        edges, column = wiring(self.graph, np.array(self._ids, np.int32)), np.full(len(self.graph), -1)
-        column[self._reads] = np.arange(len(self._reads))
+        edges, (row, column) = wiring(self.graph, np.array(self._ids, np.int32)), np.full((2, len(self.graph)), -1)
+        row[self._ids], column[self._reads] = np.arange(self.size), np.arange(len(self._reads))
         column = column[edges.source]
         inside = column >= 0
-        return edges.place[inside], edges.target[inside] - self._ids.start, column[inside]
+        return edges.place[inside], row[edges.target[inside]], column[inside]
 
     def _bias_places(self) -> Int64:
-        return bias_places(self.graph, slice(self._ids.start, self._ids.stop))
+        return bias_places(self.graph, np.array(self._ids, np.int32))
 
     def __repr__(self) -> str:
         return f"<Layer of {self.size} {self.activation} neurons>"
@@ -300,9 +303,65 @@ class Network(Model):
         with uninterrupted():  # of outputs that no layer has there is no file
             ids = self.graph.add_neurons(np.array(self._ends, np.int32), inner, weights=weights, biases=0.0 if bias else None)
             self._define([Neuron(self.graph, i) for i in ids], loss)
-            layer = Layer(self.graph, ids, activation, dropout, weight_dropout, self._probabilities)
+            layer = Layer(self.graph, list(ids), activation, dropout, weight_dropout, self._probabilities)
             self._add(layer)
         return layer
+
+    def widen(self, layer: Layer, n: int = 1) -> list[Neuron]:
+        """Add neurons to a hidden layer, which change no output, but for rounding, until they are trained.
+
+        They read all of the layer before that is alive, by weights as of a new layer, and all of the layer behind that is alive
+        reads them, by weights of 0. They have biases if one of the layer has. It is one edit.
+
+        Parameters
+        ----------
+        layer : Layer
+            One of `layers`, but the last, and none of probabilities.
+        n : int
+
+        Returns
+        -------
+        list of Neuron
+            The last `n` of the layer from then on.
+
+        Raises
+        ------
+        CycleError
+            If edges that lead back to the layer before would make a cycle; nothing has changed.
+        TypeError, ValueError
+            If an argument is not what it is said to be, or nothing is alive in the layer before or behind.
+
+        Examples
+        --------
+        A neuron becomes two, of which each has half of its say (Chen et al. 2016, Net2Net):
+
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> hidden, _ = net.add_layer(3, "tanh"), net.add_layer(1, "identity")
+        >>> neuron, before = hidden[0], net.predict([[0.5, -1.0]])
+        >>> (twin,) = net.widen(hidden)
+        >>> twin.weights, twin.bias = neuron.weights, neuron.bias
+        >>> for edge, other in zip(neuron.out_edges, twin.out_edges):
+        ...     edge.weight = other.weight = edge.weight / 2
+        >>> bool(np.allclose(net.predict([[0.5, -1.0]]), before)), net
+        (True, <Network 2-4-1: 12 edges>)
+        """
+        graph, n = self.graph, whole("n", n)
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer: expected a hidden layer of neurons, got {type(layer).__name__}")
+        if layer not in self._layers[:-1] or layer._probabilities:
+            raise ValueError("layer: expected a hidden layer of neurons of the network, got another layer")
+        behind = self._layers[self._layers.index(layer) + 1]
+        with graph.one_edit():
+            alive = graph.alive()
+            reads, read = (np.array([i for i in ids if alive[i]], np.int32) for ids in (layer._reads, behind._ids))
+            if not len(reads) or not len(read):
+                raise ValueError("layer: expected one between layers of which something is alive, got one between others")
+            weights = self._random.standard_normal((n, len(reads)), np.float32) / np.float32((3 * len(reads)) ** 0.5)
+            biases = 0.0 if (layer._bias_places() >= 0).any() else None
+            new = np.array(graph.add_neurons(reads, layer.activation, weights=weights, biases=biases), np.int32)
+            grow(graph, np.tile(new, len(read)), np.repeat(read, n), np.zeros(n * len(read), np.float32), "widen")
+            layer._ids, behind._reads = [*layer._ids, *new.tolist()], [*behind._reads, *new.tolist()]
+        return layer[-n:]
 
     def regrow(
         self,
@@ -361,12 +420,20 @@ class Network(Model):
     def _renumber(self, other: Network, number: Int64) -> None:
         self._ends = number[other._layers[0]._reads].tolist()
         for layer in other._layers:
-            ids = number[layer._ids.start : layer._ids.stop]
-            ids = ids[ids >= 0]
-            if len(ids):
+            kept = [i for i in number[layer._ids].tolist() if i >= 0]
+            if kept:
                 probabilities = number[layer._probabilities].tolist() if layer._probabilities else []
-                kept = range(int(ids[0]), int(ids[-1]) + 1)
                 self._add(Layer(self.graph, kept, layer.activation, layer.dropout, layer.weight_dropout, probabilities))
+
+    def _forget(self, nodes: int) -> None:
+        super()._forget(nodes)
+        for layer in self._layers:
+            layer._ids, layer._reads = ([i for i in ids if i < nodes] for ids in (layer._ids, layer._reads))
+
+    def _become(self: Self, other: Self) -> None:
+        super()._become(other)
+        for mine, theirs in zip(self._layers, other._layers, strict=True):
+            mine._ids, mine._reads = theirs._ids, theirs._reads
 
     @property
     def _dropout(self) -> Dropout:
@@ -376,7 +443,7 @@ class Network(Model):
     def _name(self, node: int) -> str:
         for i, layer in enumerate(self.layers):
             if node in layer._ids:
-                return f"layer {i} neuron {node - layer._ids.start}"
+                return f"layer {i} neuron {layer._ids.index(node)}"
         return super()._name(node)
 
     def _add(self, layer: Layer) -> None:

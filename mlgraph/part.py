@@ -101,6 +101,10 @@ class Part:
             theirs &= ~self._had
         return ~theirs
 
+    def _forget(self, nodes: int) -> None:
+        """The graph has so many nodes, those that came first; the numbers of others may be given to new ones."""
+        self._had = self._had[:nodes]
+
     def _require_outputs(self) -> threading.RLock:
         """Raise ValueError if there are none yet; else the lock of the graph, for what is to be done with them."""
         if not self._outputs:

@@ -132,7 +132,7 @@ def layers_of(model: Model) -> Int64:
         return levels_of(model.graph)
     number = np.full(len(model.graph), len(model.layers))
     for i, layer in enumerate(model.layers):
-        number[layer._ids.start : layer._ids.stop] = i
+        number[layer._ids] = i
     return number
 
 
@@ -176,7 +176,7 @@ def _block_of(model: Model, edges: Edges, block: int) -> Int64:
     place = np.cumsum(graph.codes >= NEURON) - 1  # among the neurons as they were made, which no cut changes
     if isinstance(model, Network):
         for one in model.layers:
-            place[one._ids.start : one._ids.stop] -= place[one._ids.start]
+            place[one._ids] = np.arange(one.size)
     number = np.unique(layer * len(graph) + place // block, return_inverse=True)[1]
     return np.asarray(np.unique(number[edges.target] * len(graph) + edges.source, return_inverse=True)[1])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -87,9 +86,7 @@ class Trace:
         ValueError
             If the trace has not all of them.
         """
-        are_ids = isinstance(nodes, range) or (isinstance(nodes, np.ndarray) and nodes.dtype.kind in "iu")
-        ids: Any = nodes if are_ids else ids_of(self._graph, "nodes", nodes)
-        columns = [self._at(int(i)) for i in ids]
+        columns = [self._at(i) for i in ids_of(self._graph, "nodes", nodes)]
         adjoints = None if self.adjoints is None else self.adjoints[:, columns]
         return Trace(self._graph, self.nodes[columns], self.values[:, columns], adjoints, self._codes[columns], self._edits)
 

@@ -27,7 +27,7 @@ _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "su
 
 
 class Freezable:
-    """What training may leave as it is: a parameter, an edge, or all weights and biases of a neuron or layer.
+    """What training may leave as it is: a parameter, an edge, all weights and biases of a neuron or layer, or all of a model.
 
     Each kind says by `_parameters` where these stand in the vector.
     """
@@ -112,6 +112,11 @@ class Node(Freezable):
     def targets(self) -> list[Node]:
         """The nodes that read it."""
         return [self.graph[i] for i in self.graph.targets_of(self._number)]
+
+    @property
+    def out_edges(self) -> list[Edge]:
+        """The edges out of it, each to a neuron that reads it."""
+        return [Edge(self, target) for target in self.targets if isinstance(target, Neuron)]
 
     @property
     def alive(self) -> bool:

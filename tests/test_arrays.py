@@ -109,3 +109,21 @@ def test_edges_may_be_named_by_their_ids():
     other.graph.prune([(other.graph[s], other.graph[t]) for s, t in ends])
     assert everything(net.graph) == everything(same.graph) == everything(other.graph)
     assert 0 < net.n_edges <= np.count_nonzero(~small) < len(small) and (np.abs(net.graph.edges().weight) >= 0.1).all()
+
+
+def test_nodes_may_be_named_by_their_ids():
+    net, same = network(), network()
+    ids = net.inspect(X)["node"][3:6]
+    nodes = [net.graph[i] for i in ids.tolist()]
+    assert net.trace(X, nodes=ids).values.tobytes() == net.trace(X, nodes=nodes).values.tobytes()
+    assert net.graph.compile(ids)(X).tobytes() == net.graph.compile(nodes)(X).tobytes()
+    assert mlgraph.Model(net.graph, ids).outputs == nodes
+    del nodes
+    net.graph.prune(ids)
+    same.graph.prune([same.graph[i] for i in ids.tolist()])
+    assert everything(net.graph) == everything(same.graph)
+    for wrong, error, message in ((np.array([0]), TypeError, "prune: expected neurons, edges or pairs"),
+                                  (np.array([99]), ValueError, "prune: expected ids from 0 to 50, got 99 to 99"),
+                                  (np.array([[0, 13]]), TypeError, "prune: expected nodes or a row of ids, got int64")):
+        with pytest.raises(error, match=message):
+            net.graph.prune(wrong)

@@ -17,7 +17,7 @@ def blocks(net, edges, size):
     found = defaultdict(list)
     for (source, target), value in edges.items():
         layer = next(layer for layer in net.layers if target in layer._ids)
-        found[source, target - (target - layer._ids.start) % size].append(value)
+        found[source, target - layer._ids.index(target) % size].append(value)
     return found
 
 

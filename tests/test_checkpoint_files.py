@@ -177,7 +177,7 @@ def test_a_file_with_another_model_in_it(untouched, path, n_inputs, hidden):
     text = np.frombuffer(json.dumps({**its, "checkpoint": header["checkpoint"]}).encode(), np.uint8)
     np.savez(path, **{**run, **model, "header": text})
     assert mlgraph.load(path).graph.n_inputs == n_inputs
-    with pytest.raises(ModelFileError, match="checkpoint: expected the inputs, outputs and loss of the model, got others"):
+    with pytest.raises(ModelFileError, match="checkpoint: expected the inputs, layers, outputs and loss of the"):
         fit(untouched, momentum=0.0, checkpoint=path, resume=True)
 
 

@@ -126,7 +126,7 @@ def test_other_archives(path):
 def test_odd_losses_and_layers(path, change, message):
     network().save(path)
     header = header_of(path)
-    for place, name in ((2, "activation"), (3, "dropout")):
+    for place, name in ((1, "activation"), (2, "dropout")):
         header["layers"][0][place] = change.get(name, header["layers"][0][place])
     header["loss"] = change.get("loss", header["loss"])
     rewrite(path, path.with_name("changed"), header=as_array(header))
@@ -347,9 +347,10 @@ def test_headers_of_nothing(saved, path, text):
 
 
 ODD = [None, True, -1, 0, 0.5, 10**30, float("nan"), "", "spam", [], {}, [None], [-1], [0.5], [10**30], [[]], ["x"], {"": ""},
-       {"x": "y"}, {"0": 1}, {"-1": "x"}, {"1" * 5000: "x"}, {"²": "x"}, [[0, 1, "relu", 0, 0, []]], [[6, 7, "relu", 0, 0]],
-       [["0", 1, "relu", 0, 0, []]], [[6, 7, "relu", 1, 0, []]], [[6, 7, "relu", "x", 0, []]], [[6, 7, ["relu"], 0, 0, []]],
-       [[7, 6, "relu", 0, 0, []]]]  # fmt: skip
+       {"x": "y"}, {"0": 1}, {"-1": "x"}, {"1" * 5000: "x"}, {"²": "x"}, [[[0, 1], "relu", 0, 0, []]], [[[6, 7], "relu", 0, 0]],
+       [[["0", 1], "relu", 0, 0, []]], [[[6, 7], "relu", 1, 0, []]], [[[6, 7], "relu", "x", 0, []]],
+       [[[6, 7], ["relu"], 0, 0, []]], [[[7, 6], "relu", 0, 0, []]], [[[6, 7, 7, 8], "relu", 0, 0, []]],
+       [[[6, 7, 8], "relu", 0, 0, []]], [[7, "relu", 0, 0, []]], [[[6, 10**9], "relu", 0, 0, []]]]  # fmt: skip
 
 
 @pytest.mark.parametrize("field", ["kind", "loss", "outputs", "loss_nodes", "probabilities", "names", "layers", "reads"])
@@ -366,7 +367,7 @@ def test_odd_headers(saved, path, field):
 def test_probabilities_of_a_layer_that_are_none(path, junk):
     network().save(path)
     header = json.loads(members(path)["header.npy"][128:])
-    header["layers"][-1][5] = junk
+    header["layers"][-1][4] = junk
     rewrite(path, path.with_name("changed"), header=np.frombuffer(json.dumps(header).encode(), np.uint8))
     refuse(path.with_name("changed"), "header: layers: expected a node for the probability of each neuron, or none")
 
@@ -375,7 +376,7 @@ def test_outputs_that_are_not_the_last_layer(path):
     """Who asks a network for its classes asks its last layer how many they are."""
     network().save(path)
     header = header_of(path)
-    first, last = header["layers"][1][:2]
+    first, last = header["layers"][1][0]
     for outputs in ([*header["outputs"], first], header["outputs"][:-1], list(range(first, last))):
         changed = {"outputs": outputs, "loss_nodes": [header["loss_nodes"][0], *outputs], "probabilities": outputs}
         rewrite(path, path.with_name("changed"), header=as_array({**header, **changed}))

@@ -134,6 +134,15 @@ def test_views_freeze_what_they_show():
     neuron.frozen = False
     assert not neuron.frozen and not neuron.edges[0].frozen
     edge.frozen = last.frozen = False
+    assert FROZEN not in net.graph.storage.state and not net.frozen
+    net.frozen = True
+    neuron.bias = None
+    neuron.bias = 0.5
+    assert not net.frozen and net.layers[1].frozen and all(edge.frozen for edge in neuron.edges)
+    before = net.graph.get_parameters()
+    net.fit(X, Y, epochs=2)
+    assert np.flatnonzero(net.graph.get_parameters() != before).size == 1 and neuron.bias != 0.5
+    net.frozen = False
     assert FROZEN not in net.graph.storage.state
 
 

@@ -67,7 +67,7 @@ def test_the_table_is_one_ablation_each(sweep, activation, layer, x):
     before = everything(net)
     table = net.ablation_table(net.layers[layer], x, Y)
     assert everything(net) == before and table.dtype == inspection.ABLATED
-    assert table["node"].tolist() == list(net.layers[layer]._ids)
+    assert table["node"].tolist() == net.layers[layer]._ids
     each = [net.ablate(neuron, x, Y) for neuron in net.layers[layer].neurons]
     np.testing.assert_allclose(table["loss"], [scores["loss"] for scores in each], rtol=1e-6)
     np.testing.assert_array_equal(table["accuracy"], [scores["accuracy"] for scores in each])
@@ -161,6 +161,18 @@ def test_neurons_of_another_model():
     assert row["alive"] and row["layer"] == -1 and row["loss"] == row["accuracy"] == 0 and np.isfinite(table["mean"]).all()
     scores = other.ablation_table([extra, net.layers[1].neurons[0]], X, np.ones((90, 1)))["loss"]
     assert scores[1] == other.evaluate(X, np.ones((90, 1)))["loss"] != scores[0]
+
+
+def test_an_output_of_another_model_can_be_ablated():
+    net = network()
+    neuron, ids = net.layers[0].neurons[1], np.array([n.id for n in net.layers[0]])
+    before, table = net.ablate(neuron, X, Y), net.ablation_table(ids, X, Y)
+    probe = mlgraph.Model(net.graph, net.outputs, loss=neuron)
+    assert net.ablate(ids[1:2], X, Y) == net.ablate(neuron, X, Y) == before and probe.loss == "node"
+    np.testing.assert_array_equal(net.ablation_table(net.layers[0], X, Y), table)
+    assert np.isfinite(net.inspect(X, Y)["loss"][: len(ids)]).all()
+    with pytest.raises(ValueError, match="prune: expected neurons that are no outputs of a model"):
+        neuron.prune()
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "sigmoid"])

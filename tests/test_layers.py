@@ -175,4 +175,6 @@ def test_a_mask():
     assert layer.mask.sum() == 24 and not layer.mask.flags.writeable
     with pytest.raises(ValueError, match="mask: expected a path to every output of a model"):
         net.layers[1].mask = np.zeros((2, 6), bool)
+    with pytest.raises(TypeError, match=r"mask: expected numbers, got an array of object; astype\(bool\) may"):
+        net.layers[1].mask = np.ones((2, 6), object)
     assert net.n_edges == 10

@@ -161,8 +161,9 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
         lambda w: lambda activation: setattr(w.n, "activation", activation), {"activation": a_name("relu")}),
     "Node.frozen": (lambda w: lambda frozen: setattr(w.p, "frozen", frozen), {"frozen": TRUTH}),
     "Edge.frozen": (lambda w: lambda frozen: setattr(w.n.edges[0], "frozen", frozen), {"frozen": TRUTH}),
+    "Model.frozen": (lambda w: lambda frozen: setattr(w.net, "frozen", frozen), {"frozen": TRUTH}),
     "Layer.frozen": (lambda w: lambda frozen: setattr(w.net.layers[0], "frozen", frozen), {"frozen": TRUTH}),
-    "Neuron.bias": (lambda w: lambda bias: setattr(w.n, "bias", bias), {"bias": number(0.5)}),
+    "Neuron.bias": (lambda w: lambda bias: setattr(w.n, "bias", bias), {"bias": number(0.5, optional=True)}),
     "Layer.weights": (lambda w: lambda weights: setattr(w.net.layers[1], "weights", weights), {
         "weights": array(WEIGHTS.T[:3])}),
     "Layer.mask": (lambda w: lambda mask: setattr(w.net.layers[1], "mask", mask), {"mask": Kind(MASK, {
@@ -213,6 +214,9 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Model.prune neurons": (lambda w: w.net.prune, {
         "sparsity": Kind(None, {"both": 0.25}), "neurons": share(0.25, optional=True), "by": a_name("magnitude"),
         "block": count(1), "data": Kind(None), **SCORED}),
+    "Network.widen": (lambda w: w.sparse.widen, {"n": count(2), "layer": Kind(lambda w: w.sparse.layers[0], {
+        "None": None, "number": 0, "text": "x", "neurons": lambda w: w.sparse.layers[0].neurons, "the last": lambda w:
+        w.sparse.layers[1], "of another": lambda w: w.net.layers[0]})}),
     "Network.regrow": (lambda w: w.sparse.regrow, {
         "fraction": share(0.25, all=True), "by": a_name("gradient"), "block": count(2), "data": DATA_FOR, **SCORED}),
     "GradualPruning": (lambda w: mlgraph.GradualPruning, {

@@ -152,6 +152,9 @@ def test_a_node_that_undo_has_taken_away_is_in_no_trace():
     new = net.graph.add_neuron(net.layers[0].neurons[:2], "tanh", weights=[1, 2])
     number, traced = new.id, net.trace(X, nodes=[new])
     net.undo()
+    with pytest.raises(ValueError, match=rf"^nodes: expected ids from 0 to {number - 1}, got {number} to {number}"):
+        traced.of(range(number, number + 1))
+    net.graph.input()
     with pytest.raises(ValueError, match=rf"^node: expected a node of the trace, got n{number};"):
         traced.of(range(number, number + 1))
 

@@ -96,8 +96,12 @@ def test_nodes_by_name():
     g = mlgraph.Graph()
     x, y, z = g.inputs(3)
     y.name, z.name = "n0", "n7"
-    assert g["n0"] == y and g["n7"] == z and g[x.name] == y
-    y.name = None
+    assert g["n7"] == z
+    with pytest.raises(ValueError, match="node: expected the name of one node, got 'n0', which 2 have"):
+        g[x.name]
+    x.name = "x"
+    assert g["n0"] == y
+    x.name = y.name = None
     assert g["n0"] == x and g["n1"] == y
     for name in ("n2", "n3", "n01", "n-1", "n", "n99999999999", "y"):
         with pytest.raises(ValueError, match=f"node: expected the name of one node, got '{name}', which none has"):
