@@ -24,12 +24,12 @@ cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept
     restore_numbers(numbers)
 
 
-cdef void add_packs(const Run* r, int64_t step, int64_t at, int64_t n, float* g) noexcept nogil:
-    """The gradient of n parameters from `at` on."""
-    cdef int64_t packs = (tiles_of(r, step) + PACK - 1) // PACK, pack, i
-    cdef const float* sums
-    memcpy(g, r.pack_sums + (at - r.first_row), n * sizeof(float))
-    for pack in range(1, packs):
+cdef void add_packs(const Run* r, int64_t tile, int64_t tiles, int64_t at, int64_t n, float* g) noexcept nogil:
+    """The gradient of n parameters from `at` on, over `tiles` tiles from `tile` on, where a pack begins."""
+    cdef int64_t first = tile // PACK, pack, i
+    cdef const float* sums = r.pack_sums + (at - r.first_row)
+    memcpy(g, sums + first * r.pack_stride, n * sizeof(float))
+    for pack in range(first + 1, (tile + tiles + PACK - 1) // PACK):
         sums = r.pack_sums + (pack * r.pack_stride + at - r.first_row)
         for i in range(n):
             g[i] = g[i] + sums[i]

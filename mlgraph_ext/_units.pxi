@@ -1,6 +1,7 @@
 # The second phase of a step: a unit of parameters through all tiles.
 
 cdef enum:
+    SUM_TILES = 32       # whose gradient is one sum: of more, sums of so many are added up, or a long one would lose digits
     FETCH_AHEAD = 3      # steps: the entries of the second next are listed in this phase at the earliest, so that these are due
 
 
@@ -59,7 +60,8 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     cdef bint thin = unit.part == 0 and is_thin(r, ins, step)
     cdef float* g = w.scratch
     cdef const uint64_t* holes = r.edges + ins.holes if ins.holes >= 0 and unit.part == 0 else NULL
-    cdef bint descends, decays
+    cdef bint descends, decays, in_parts = tiles > SUM_TILES or masked
+    cdef int64_t tiles_of_part = 1 if masked else SUM_TILES, at_once
     cdef Descent descent
     cdef float* part
     if ins.kind == DENSE and unit.part == 0:
@@ -78,8 +80,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
 
     # Weights of dense blocks move as their gradient comes, where nothing else becomes of it before. So it is not stored, and
     # weights and moments are asked for, and waited for, while others are summed.
-    descends = (ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not masked and not thin
-                and (tiles <= TILES_AT_ONCE or not reads_entries(r, ins)))
+    descends = ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not in_parts and not thin
     decays = r.step_decay != NULL and ins.decays and unit.part == 0
     if (r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins))
             and (decays or not descends or reads_entries(r, ins))):
@@ -93,19 +94,25 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     descent.optimizer, descent.rate, descent.first, descent.stride = r.optimizer, r.step_rate[step], at, ins.arity * PANEL
     descent.mask, descent.mask_begin = holes, ins.weights
     # With a mask on the edges each tile is summed by itself, and then added through its mask. A thin block is summed as it
-    # is, and then spread.
-    if masked:
+    # is, and then spread: it is of few tiles.
+    if in_parts:
         memset(g, 0, runs * run * sizeof(float))
-    part = g + runs * run if masked or thin else g
-    if ins.kind == ROWS and r.pack_sums != NULL:
-        add_packs(r, step, at, run, g)
-        tiles = 0
-    for tile in range(tiles if masked else smaller(tiles, 1)):
-        unit_gradient(r, step, unit, tile, 1 if masked else tiles, part, w, &descent if descends else NULL, fetch)
+    part = g + runs * run if in_parts or thin else g
+    tile = 0
+    while tile < tiles:
+        at_once = smaller(tiles_of_part, tiles - tile)
+        if ins.kind == ROWS and r.pack_sums != NULL:
+            add_packs(r, tile, at_once, at, run, part)
+        else:
+            unit_gradient(r, step, unit, tile, at_once, part, w, &descent if descends else NULL, fetch)
         if masked:
             for i in range(runs):
                 apply_mask(<const uint64_t*>(r.tiles + (first_place(r, step, w) + tile) * r.tile_stride + ins.mask),
                            at - ins.weights + i * ins.arity * PANEL, edge_scale(ins), run, part + i * run, g + i * run, True)
+        elif in_parts:
+            for i in range(runs * run):
+                g[i] = g[i] + part[i]
+        tile = tile + tiles_of_part
     if descends:
         return
     if thin:
@@ -152,7 +159,7 @@ cdef void unit_gradient(
             parts = (smaller(TILES_AT_ONCE, tiles - done) + wide - 1) // wide
             for i in range(parts):
                 if is_ahead(r, ins):
-                    part[i].e = group_entries(r, w, step, done // wide + i)
+                    part[i].e = group_entries(r, w, step, (tile + done) // wide + i)
                     part[i].delta = transposed + (done // wide + i) * GROUP * PANEL
                 else:
                     part[i].e = tile_entries(r, place + done + i)

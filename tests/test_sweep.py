@@ -288,6 +288,22 @@ def test_runs_of_any_number_of_columns(sweep, kind, columns):
     check(net, x, y, n_threads=3)  # more than panels
 
 
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("columns", [8, 96])
+def test_a_gradient_of_many_examples_keeps_its_digits(sweep, zeros, columns):
+    """Where all pull one way a single float32 sum would be off by 1e-3."""
+    n = 60_000
+    net = mlgraph.Network(columns, seed=0)
+    net.add_layer(20, "identity")
+    net.layers[0].weights = np.zeros((20, columns))
+    x = np.full((n, columns), 51, np.uint8)
+    x[:, columns // 8 :] *= not zeros
+    net.fit(x, np.ones((n, 20)), epochs=1, batch_size=n, momentum=0, learning_rate=1.0, shuffle=False)
+    expected = np.where(x[0], 0.4, 0.0)
+    np.testing.assert_allclose(net.layers[0].weights, np.tile(expected, (20, 1)), rtol=3e-5)
+    np.testing.assert_allclose(net.layers[0].biases, 2.0, rtol=3e-5)
+
+
 @pytest.mark.parametrize("batch_size", [2500, 129, 1024])
 @pytest.mark.parametrize("columns", [30, 200])
 def test_bits_of_large_steps_do_not_depend_on_threads(sweep, batch_size, columns):
