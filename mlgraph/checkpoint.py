@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from mlgraph import checks
 from mlgraph.arrays import bias_places, parameter_places
-from mlgraph.checks import StrPath, shown
+from mlgraph.checks import StrPath, level_outside, shown
 from mlgraph.engine import STATE
 from mlgraph.files import TEMPORARY, followed, written
 from mlgraph.model import Model
@@ -117,7 +117,7 @@ class Checkpoint:
             if isinstance(found, str):
                 raise CheckpointError(f"checkpoint: {path} belongs to another run, with {found}")
             if damage:
-                warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=3)
+                warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=level_outside())
             model, state = found
             self._whole, self._place = path == self.path, (state.epoch, state.step)
             self._model._become(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -119,12 +120,23 @@ def number(what: str, value: Any) -> float:
     return result
 
 
+def level_outside() -> int:
+    """The `stacklevel` by which a warning names the first caller who is not of this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(os.path.dirname(__file__)):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> npt.NDArray[Any]:
     """An array of real numbers of any type; TypeError if `value` is none, which says by what `cast` it may become one."""
     try:
         array = np.asanyarray(value)
     except ValueError:
         raise TypeError(f"{what}: expected an array of numbers, got rows of different lengths") from None
+    except RuntimeError as error:  # a tensor that has a gradient
+        got = f"{type(value).__name__}: {str(error).partition(chr(10))[0]}"
+        raise TypeError(f"{what}: expected an array of numbers, got {got}") from None
     rows = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(one, np.ma.MaskedArray) and np.ma.is_masked(one) for one in (array, *rows)):
         raise TypeError(f"{what}: expected numbers, got an array that masks some of them")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 import mlgraph_ext
 from mlgraph.array_types import Float32, Float64, Int32, UInt8
-from mlgraph.checks import real_array
+from mlgraph.checks import level_outside, real_array
 from mlgraph.threads import threads_for
 
 SPARSE_BELOW = 0.9
@@ -46,6 +46,7 @@ class Examples:
             hint = "; a single example is [x]" if array.shape == (n_inputs,) else ""
             raise ValueError(f"{what}: expected shape (examples, {n_inputs}), got {array.shape}{hint}")
         self.array: npt.NDArray[Any] = array
+        self._type = array.dtype
         if array.dtype not in (np.uint8, np.float32):
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
                 self.array = array.astype(np.float32)
@@ -83,11 +84,12 @@ class Examples:
         self.check_any()
         if not np.isfinite(self.largest):
             i, j = np.argwhere(~np.isfinite(self.array))[0]
-            got = f"{self.array[i, j]} in example {i}, column {j}"
+            cast = " (as float32)" if self._type != np.float32 and not np.isnan(self.array[i, j]) else ""
+            got = f"{self.array[i, j]}{cast} in example {i}, column {j}"
             raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, got {got}")
 
     def warn_of_units(self, told: str = "") -> str:
-        """Warn, in the name of the caller's caller, of bytes of 0 and 1, read as 0 and 1/255, and of floats that are bytes.
+        """Warn, in the name of who called the package, of bytes of 0 and 1, read as 0 and 1/255, and of floats that are bytes.
 
         What of; if that is what has been `told` of other data, it is not told again.
         """
@@ -97,7 +99,7 @@ class Examples:
         elif x.dtype != np.uint8 and x.min(initial=0) == 0 and x.max(initial=0) == 255 and (x == np.floor(x)).all():
             what = "these are whole numbers from 0 to 255, too large to learn well; astype(np.uint8) has them read / 255"
         if what and what != told:
-            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=3)
+            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=level_outside())
         return what
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:

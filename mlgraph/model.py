@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Int32, Int64
 from mlgraph.arrays import parameter_places, wiring
-from mlgraph.checks import StrPath, plain
+from mlgraph.checks import StrPath, level_outside, plain
 from mlgraph.edits import cut
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
@@ -188,7 +188,7 @@ class Model(Part, Freezable):
         if 2 * left < kept:
             what = f"{kept} edges are kept, but only {left} of them still lie between what is live and an output"
             hint = "; scope='layer' cuts all layers alike" if scope == "global" else ""
-            warnings.warn(f"prune: {what}{hint}", UserWarning, stacklevel=2)
+            warnings.warn(f"prune: {what}{hint}", UserWarning, stacklevel=level_outside())
 
     def undo(self) -> None:
         """Take back the last edit; see `Graph.undo`."""
@@ -623,11 +623,14 @@ class Model(Part, Freezable):
     def _examples(self, x: npt.ArrayLike, nodes: list[int]) -> Examples:
         """Data for these nodes; columns past the last that they read may be missing."""
         try:
-            return Examples(x, self.graph.n_inputs)
+            examples = Examples(x, self.graph.n_inputs)
         except ValueError:
             if np.ndim(x) != 2 or np.shape(x)[1] != (width := self._engine(nodes).width):
                 raise
-            return Examples(x, width)
+            examples = Examples(x, width)
+        if len(examples) > 1:  # of one alone it would cost as much as its sweep
+            examples.warn_of_units()
+        return examples
 
     def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:
         return self._run(self._examples(x, nodes), nodes, values=nodes, n_threads=n_threads)[1]

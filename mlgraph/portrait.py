@@ -34,6 +34,7 @@ SHOWN = 24
 POSITIVE, NEGATIVE = "#2f6db3", "#c8394b"
 TOP = 0.6  # inches above the neurons
 DPI = 110
+MOST_NAMED = 30  # classes
 
 
 class Portrait(NamedTuple):
@@ -204,7 +205,8 @@ def _bars(axes: Any, values: Floats, font: float) -> None:
     reach = 1.1 * most or 1.0
     axes.set(xlim=(-reach, reach), ylim=(len(values) - 0.4, -0.6))
     axes.set_xticks([])
-    axes.set_yticks(classes, [str(c) for c in classes], fontsize=font)
+    named = classes if len(classes) <= MOST_NAMED else classes[:0]  # the names of more would be one black bar
+    axes.set_yticks(named, [str(c) for c in named], fontsize=font)
     axes.tick_params(length=0, pad=1)
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 import mlgraph_ext
-from mlgraph.checks import whole
+from mlgraph.checks import level_outside, whole
 
 MOST_THREADS = 1024
 """More than this is a mistake, and may be more than the system can start: libgomp then ends the process."""
@@ -44,7 +44,7 @@ def _cgroup_quota(mount: str = "/sys/fs/cgroup", membership: str = "/proc/self/c
 
 @cache
 def _warn_of_one_thread() -> None:
-    warnings.warn("mlgraph was built without OpenMP and runs on one thread", RuntimeWarning, stacklevel=3)
+    warnings.warn("mlgraph was built without OpenMP and runs on one thread", RuntimeWarning, stacklevel=level_outside())
 
 
 def default_threads() -> int:

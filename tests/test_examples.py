@@ -117,7 +117,7 @@ BAD = {
 BAD_TO_FIT = {
     "NaN": ((changed(FLOATS, (7, 5), NAN), Y), "x: expected finite numbers that .*, got nan in example 7, column 5"),
     "both infinities": ((changed(FLOATS, (7, [5, 6]), [INF, -INF]), Y), "x: .* got inf in example 7, column 5"),
-    "beyond float32": ((changed(X / 255, (7, 5), 1e39), Y), "x: .* got inf in example 7, column 5"),
+    "beyond float32": ((changed(X / 255, (7, 5), 1e39), Y), r"x: .* got inf \(as float32\) in example 7, column 5"),
 }
 
 BAD_OPTIONS = {
@@ -214,6 +214,24 @@ def test_a_warning_points_at_who_called_fit():
         with pytest.warns(UserWarning, match=f"^{message}") as told:
             net.fit(x, Y, epochs=1, learning_rate=1e-6, validation=validation)
         assert [warning.filename for warning in told] == [__file__]
+
+
+@pytest.mark.parametrize("name", ["predict", "predict_proba", "forward"])
+def test_who_predicts_is_warned_of_units_as_who_evaluates(name):
+    net = network()
+    net.fit(X, Y, epochs=1)
+    with pytest.warns(UserWarning, match="^x: these are whole numbers from 0 to 255") as told:
+        getattr(net, name)(np.where(X > 200, 255, X.astype(int)))
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_what_gives_no_array_says_why():
+    class Tensor:
+        def __array__(self, *_, **__):
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.\nUse detach")
+
+    with pytest.raises(TypeError, match=r"^x: expected an array of numbers, got Tensor: Can't call .* requires grad\.$"):
+        network().predict(Tensor())
 
 
 def test_floats_of_other_units_are_not_warned_of(recwarn):

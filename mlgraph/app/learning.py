@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def learn(
     """
     out, threads = _prepare_folder(args.out), args.threads or mlgraph.default_threads()
     display = Display(quiet=args.quiet, edges=recipe.sparsity > 0)
+    if args.quiet:  # others, of checkpoints, are of what went wrong
+        warnings.filterwarnings("ignore", category=UserWarning)
     display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
     if before:
         sparser = ": sparser than asked for, so nothing will be cut" if net.sparsity > recipe.sparsity else ""
