@@ -183,25 +183,28 @@ def fit(
 
         acting = Acting(sparsify, model, examples, objective, epochs, seed, n_threads)
     with model.graph.in_training():
-        model._engine()
-        state = RunState(History())
-        keeper: Checkpoint | None = None
-        if checkpoint is not None:
-            from mlgraph.checkpoint import Checkpoint
+        with model.graph.lock:  # another thread may compile, and so move what is noted of the parameters, or edit
+            if objective.nodes != model._loss_nodes:
+                raise RuntimeError("fit: expected a network that stays as it is, got one that was given a layer meanwhile")
+            model._engine()
+            state = RunState(History())
+            keeper: Checkpoint | None = None
+            if checkpoint is not None:
+                from mlgraph.checkpoint import Checkpoint
 
-            arguments = {
-                "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
-                "weight_decay": weight_decay, "optimizer": optimizer, "shuffle": shuffle, "seed": seed,
-                "on_nonfinite": on_nonfinite, "sparsify": repr(sparsify),
-            }  # fmt: skip
-            seen = {"data": [examples.array, objective.label, objective.target]}
-            seen["validation data"] = [held.array, of_held.label, of_held.target] if held else []
-            keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
-        if not (keeper and resume and keeper.resume()):
-            forget_state(model.graph, STATE["adam"])
-            for name in STATE[optimizer]:
-                model.graph.storage.state_vector(name, fresh=True)
-        model.history = state.history
+                arguments = {
+                    "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
+                    "weight_decay": weight_decay, "optimizer": optimizer, "shuffle": shuffle, "seed": seed,
+                    "on_nonfinite": on_nonfinite, "sparsify": repr(sparsify),
+                }  # fmt: skip
+                seen = {"data": [examples.array, objective.label, objective.target]}
+                seen["validation data"] = [held.array, of_held.label, of_held.target] if held else []
+                keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
+            if not (keeper and resume and keeper.resume()):
+                forget_state(model.graph, STATE["adam"])
+                for name in STATE[optimizer]:
+                    model.graph.storage.state_vector(name, fresh=True)
+            model.history = state.history
         few = min(*sizes, len(examples)) <= FEW
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), seed, few, n_threads)
         with keeper or nullcontext():

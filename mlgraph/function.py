@@ -254,7 +254,7 @@ class Function:
                 adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
             )  # fmt: skip
             gradient = self.graph.storage.state["gradient"]
-        inputs = np.zeros((len(examples), self.graph.n_inputs), np.float32)
+        inputs = np.zeros(examples.array.shape, np.float32)
         inputs[:, plan.input_column] = adjoints
         return Gradients(values, inputs, gradient, self._places_for(engine))
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from mlgraph import ops
 from mlgraph.array_types import Bool, Float32, Int32
 from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name, plain, shown, truth, whole
-from mlgraph.ids import id_of, ids_of, ids_of_sources
+from mlgraph.ids import id_of, ids_of, ids_of_sources, listed
 from mlgraph.nodes import NodeTable
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import extend
@@ -327,9 +327,7 @@ class Graph(NodeTable):
         TypeError, ValueError
             If they are no numbers or nodes of this graph, or none; nothing has been added.
         """
-        if not isinstance(nodes, Iterable):
-            raise TypeError(f"nodes: expected a sequence of nodes, got {type(nodes).__name__}")
-        terms = list(nodes)
+        terms = listed("nodes", nodes)
         total = self.operation("logsumexp", *terms)
         return [self.operation("exp", self.operation("sub", z, total)) for z in terms]
 
@@ -388,11 +386,11 @@ class Graph(NodeTable):
         return {name: found[name] for name in ("first", "second") if name in found}
 
     def __getitem__(self, node: int | str) -> Node:
-        """A node by its number, or by its name, if no other has it; of a node that was given none this is n and the number."""
+        """A node by its number, or by its name, if it alone has it; of a node that was given none this is n and the number."""
         if isinstance(node, Node):
             raise TypeError(f"node: expected the id of a node, got {type(node).__name__}")
         if isinstance(node, str):
-            named = [i for i, name in self._names.items() if name == node]
+            named = [i for i, name in self._names.copy().items() if name == node]  # others may name nodes
             if re.fullmatch("n(0|[1-9][0-9]{0,9})", node) and int(node[1:]) < len(self) and int(node[1:]) not in self._names:
                 named.append(int(node[1:]))
             if len(named) != 1:
@@ -547,6 +545,7 @@ class Graph(NodeTable):
 
         return neurons(self)
 
+    @locked
     def protected(self) -> frozenset[int]:
         """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
         return frozenset(i for model in self._models for i in model._sinks)
@@ -698,8 +697,8 @@ class Graph(NodeTable):
     def undo(self) -> None:
         """Take back the last edit, if it was the last change; one that changed nothing is one, too.
 
-        Edits are prune, add_edge, add_edges, add_neuron, add_neurons, add_subgraph, another activation or mask, a first bias or
-        None for one, and those of a model.
+        Edits are prune, all that adds edges or neurons, another activation or mask, a first bias or None for one, and those of
+        a model.
 
         Edges that were cut return in their places with the weights and the optimizer state that they had (without state, if a
         run of `fit` has begun since); edges and neurons that were added go. (Their numbers may be given to others; what was
@@ -750,6 +749,7 @@ class Graph(NodeTable):
             if mine:
                 self._is_training = False
 
+    @locked
     def _become(self, other: Graph) -> None:
         """Take over all that `other` holds, which is not to be used any more; nodes keep their numbers, and so their views."""
         if self._open is not None:
@@ -760,8 +760,7 @@ class Graph(NodeTable):
         mine["_names"] = other._names | {node: name for node, name in self._names.items() if node < len(other)}
         mine |= {"lock": self.lock, "_is_training": self._is_training, "_models": self._models}
         mine["_born"] = self._born[: len(other)] + other._born[len(self) :]
-        with self.lock:
-            vars(self).update(vars(other) | mine)
+        vars(self).update(vars(other) | mine)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,13 @@ def id_of(graph: Graph, node: Any, what: str = "node") -> int:
     return number
 
 
+def listed(what: str, nodes: Any) -> list[Any]:
+    """What is given as a sequence; TypeError, of `what`, if it has no order, or one of its own."""
+    if not isinstance(nodes, Iterable) or isinstance(nodes, set | frozenset | dict):
+        raise TypeError(f"{what}: expected a sequence of nodes, got {type(nodes).__name__}")
+    return list(nodes)
+
+
 def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
     """Those of nodes, `least` 0 or 1 of them, which must be of the graph and still there; errors call them `what`.
 
@@ -46,9 +53,7 @@ def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
         if len(nodes) and not (0 <= nodes.min() and nodes.max() < len(graph)):
             raise ValueError(f"{what}: expected ids from 0 to {len(graph) - 1}, got {nodes.min()} to {nodes.max()}")
         ids, nodes = nodes.tolist(), ()
-    if not isinstance(nodes, Iterable) or isinstance(nodes, set | frozenset | dict):  # which have an order of their own
-        raise TypeError(f"{what}: expected a sequence of nodes, got {type(nodes).__name__}")
-    for node in nodes:
+    for node in listed(what, nodes):
         if not isinstance(node, Node):
             hint = f"; graph[{node}] is a node" if type(node) is int else ""
             raise TypeError(f"{what}: expected nodes, got {type(node).__name__}{hint}")

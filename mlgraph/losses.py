@@ -31,7 +31,8 @@ class Objective(NamedTuple):
     loss : str
         One of `NAMES`, "node", "cotangent": the sum of the outputs times `target`, or "none".
     nodes : sequence of int
-        The node that the loss begins with (logsumexp, the sum of softplus, or the loss itself), then the outputs.
+        The node that the loss begins with (logsumexp or the sum of softplus; the squared error has none, and the first output
+        stands there), then the outputs; or the loss itself, where that is a node.
     label : int32, shape (examples,), optional
     target : float32, shape (examples, outputs), optional
         Of the squared error or the cross-entropies (of a softmax where there is no `label`), or cotangents.
@@ -66,7 +67,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
     -------
     name : str
     nodes : list of int
-        The node that the loss begins with (logsumexp, the sum of softplus, or the loss itself), then the outputs.
+        As `Objective` has them.
     probabilities : list of int
         A node for each logit of a cross-entropy.
     """

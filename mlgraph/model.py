@@ -81,7 +81,8 @@ class Model(Part, Freezable):
 
     def __init__(self, graph: Graph, outputs: Node | Sequence[Node] | Int32, loss: str | Node = "squared_error") -> None:
         self._begin(checked_graph(graph))
-        self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
+        with graph.lock:
+            self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
 
     def _begin(self, graph: Graph) -> None:
         super()._begin(graph)
@@ -309,9 +310,10 @@ class Model(Part, Freezable):
         ValueError
             If there is no example, or `y` is not what `fit` takes.
         """
-        examples, objective = self._examples_and_objective(x, y)
-        examples.warn_of_units()
-        return self._evaluate(examples, objective, n_threads)
+        with self._require_outputs():
+            examples, objective = self._examples_and_objective(x, y)
+            examples.warn_of_units()
+            return self._evaluate(examples, objective, n_threads)
 
     def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
         """Derivatives of the mean loss over the examples, for the inputs of each and for all parameters.
@@ -335,14 +337,13 @@ class Model(Part, Freezable):
         """
         from mlgraph.scores import accumulated
 
-        examples, objective = self._examples_and_objective(x, y)
-        examples.check_any()
-        graph, nodes = self.graph, np.array([*self.graph._inputs, *self._outputs], np.int32)
-        with graph.lock:
+        with self._require_outputs():
+            examples, objective = self._examples_and_objective(x, y)
+            examples.check_any()
+            graph, nodes = self.graph, np.array([*self.graph._inputs, *self._outputs], np.int32)
             found = trace(graph, examples, self._sinks, nodes, objective, n_threads=n_threads)
-            engine = self._engine()
-            parameters, places = accumulated(engine, examples, objective, n_threads), places_in(graph)
-        n_inputs, adjoints = graph.n_inputs, found.adjoints
+            parameters, places = accumulated(self._engine(), examples, objective, n_threads), places_in(graph)
+        n_inputs, adjoints = examples.array.shape[1], found.adjoints
         assert adjoints is not None
         return Gradients(found.values[:, n_inputs:], adjoints[:, :n_inputs] / np.float32(len(examples)), parameters, places)
 
@@ -389,10 +390,9 @@ class Model(Part, Freezable):
         >>> traced.adjoint(hidden)  # of (3 hidden - target)^2
         array([ 0., -6.], dtype=float32)
         """
-        self._require_outputs()
-        wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
-        examples, objective = (Examples(x, self.graph.n_inputs), None) if y is None else self._examples_and_objective(x, y)
-        with self.graph.lock:
+        with self._require_outputs():
+            wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
+            examples, objective = (Examples(x, self.graph.n_inputs), None) if y is None else self._examples_and_objective(x, y)
             return trace(self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads)
 
     def draw(
@@ -652,9 +652,9 @@ class Model(Part, Freezable):
     def _examples_and_objective(self, x: npt.ArrayLike, y: npt.ArrayLike, what: str = "") -> tuple[Examples, Objective]:
         """Data, and the loss over them; errors name x and y with `what` before."""
         examples = Examples(x, self.graph.n_inputs, f"{what}x")
-        self._require_outputs()
-        label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
-        return examples, Objective(self.loss, self._loss_nodes, label, target)
+        with self._require_outputs():
+            label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
+            return examples, Objective(self.loss, self._loss_nodes, label, target)
 
     def _name(self, node: int) -> str:
         """What an error calls a node."""

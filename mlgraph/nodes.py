@@ -66,7 +66,7 @@ class NodeTable:
     def codes(self) -> npt.NDArray[np.int16]:
         """What each node is, int16 of shape (nodes,); a copy.
 
-        Operations have the codes of `mlgraph.ops`, other nodes those of `mlgraph.views`.
+        They are those of `mlgraph.ops`.
         """
         return np.array(self._code, np.int16)
 

@@ -138,7 +138,8 @@ class Acting:
         if missing:
             how = "of a @dataclass(frozen=True, repr=False), or of an __init__ that calls super().__init__"
             raise TypeError(f"sparsify: expected a schedule {how}, got {type(schedule).__name__} without {missing[0]}")
-        schedule.check(model)
+        with model.graph.lock:
+            schedule.check(model)
         self._schedule = schedule.over(epochs)
         self._model, self._examples, self._seed, self._n_threads = model, examples, seed, n_threads
         label, target = objective.label, objective.target

@@ -6,7 +6,7 @@
 #    conditional expression between values that are computed already, which compiles to a blend.
 # b) A derivative is named after its op and argument: `sigmoid_derivative(y)` for activations, `exp_derivative(x, y)`
 #    for other unary ops, `div_derivative_a(a, b, y)` and `div_derivative_b(a, b, y)` for binary ones. sin and
-#    cos are each other's. n-ary ops need loops and stand in _elementwise.pxi.
+#    cos are each other's. n-ary ops need loops and stand in _reductions.pxi.
 # c) libm would be called lane by lane, so exp, log, sin and cos are polynomials, and sigmoid, tanh and softplus follow
 #    from them. Coefficients: least squares on 800 Chebyshev nodes in float64, reweighted until the largest relative
 #    error of the function is level (Lawson's algorithm), then rounded to float32 from the lowest order up, with a new

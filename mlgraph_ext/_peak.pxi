@@ -120,10 +120,10 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                     runs_forward(&part[0].e, fan_in, 0, runs_of(fan_in), LANES, weights, panels, NULL, delta, LANES * PANEL)
                 elif which == 5:
                     runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL, NULL)
-                elif which == 6:
+                elif which == 6 or which == 9:
                     j = 0
                     while j < tiles:
-                        rows_forward(False, 1, weights, NULL, row, alike, count, source, memory + j * stride, stride,
+                        rows_forward(which == 9, 1, weights, NULL, row, alike, count, source, memory + j * stride, stride,
                                      smaller(PACK, tiles - j), delta + j * stride)
                         j = j + PACK
                 elif which == 7:
@@ -132,16 +132,8 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                         rows_adjoint(weights, row, alike, count, source, back, fan_in, delta + j * stride, stride,
                                      smaller(PACK, tiles - j), 0, memory + j * stride)
                         j = j + PACK
-                elif which == 8:
-                    rows_gradient(False, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
-                elif which == 9:
-                    j = 0
-                    while j < tiles:
-                        rows_forward(True, 1, weights, NULL, row, alike, count, source, memory + j * stride, stride,
-                                     smaller(PACK, tiles - j), delta + j * stride)
-                        j = j + PACK
                 else:
-                    rows_gradient(True, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
+                    rows_gradient(which == 10, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
     finally:
         for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>alike, <size_t>back,
                         <size_t>byte, <size_t>example, <size_t>entries):

@@ -152,7 +152,7 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
 
     def name(node: mlgraph.Node) -> str:
         if node.kind == "input":
-            return "pixel {},{}".format(*divmod(node.graph._data[node.id], data.image_shape[1]))
+            return "pixel {},{}".format(*divmod(int(net.graph.records[node.id]), data.image_shape[1]))
         return places.get(node.id, node.name)
 
     bias = "no bias" if neuron.bias is None else f"bias {neuron.bias:.4f}"
