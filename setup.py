@@ -23,6 +23,7 @@ X86_64 = sysconfig.get_platform().endswith(("x86_64", "amd64")) and sys.maxsize 
 
 DIRECTIVES = {
     "language_level": 3,
+    "autotestdict": False,  # else each module has a __test__ that no stub knows
     "boundscheck": DEBUG,
     "initializedcheck": DEBUG,
     "nonecheck": DEBUG,
@@ -66,7 +67,12 @@ UNSAFE_MATH = {
     "-ffinite-math-only",
     "-funsafe-math-optimizations",
     "-fassociative-math",
+    "-fno-signed-zeros",
+    "-freciprocal-math",
+    "-fno-honor-nans",
+    "-fno-honor-infinities",
     "-ffp-model=fast",
+    "-ffp-model=aggressive",
 }
 
 OPENMP_PROGRAM = """

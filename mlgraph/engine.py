@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cached_property
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from mlgraph.plan import LANES, Instruction, Plan
 from mlgraph.steps import Steps
 from mlgraph.storage import PANEL, aligned
 from mlgraph.threads import threads_for
+from mlgraph.turns import cached_property
 from mlgraph.units import unit_floats, units_of
 
 Nodes = Sequence[int] | Int32

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import mlgraph_ext
 from mlgraph.array_types import Float32, Float64, Int32, UInt8
 from mlgraph.checks import level_outside, real_array
 from mlgraph.threads import threads_for
+from mlgraph.turns import cached_property
 
 SPARSE_BELOW = 0.9
 """Share of runs of columns that are not all zero below which skipping the others pays."""

@@ -49,7 +49,10 @@ def write_atomically(path: StrPath, write: Callable[[IO[bytes]], Any], *, previo
             error.filename = str(target)
         raise
     if os.name == "posix":  # elsewhere folders cannot be opened
-        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            folder = os.open(target.parent, os.O_RDONLY)
+        except PermissionError:  # it may be written to, and not read
+            return
         try:
             os.fsync(folder)
         except OSError as error:

@@ -10,7 +10,6 @@ overflow one may find a sum finite that the other does not, as two builds may.
 from __future__ import annotations
 
 from copy import copy
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from mlgraph.array_types import Float32, Int32
 from mlgraph.grouping import DENSE_FROM
 from mlgraph.plan import KINDS, Instruction, Plan, extra_floats, halves_of, in_quads, thin_floats
 from mlgraph.storage import PANEL, padded
+from mlgraph.turns import cached_property
 from mlgraph_ext import _topology
 
 FULL_FROM_DATA, FULL_FROM = 0.19, 0.52

@@ -11,7 +11,6 @@ import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -27,7 +26,7 @@ from mlgraph.nodes import NodeTable
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import extend
 from mlgraph.topology import CycleError, is_live, topological
-from mlgraph.turns import adds_nodes, graphs, locked
+from mlgraph.turns import adds_nodes, cached_property, graphs, locked
 from mlgraph.views import Edge, Neuron, Node
 
 if TYPE_CHECKING:

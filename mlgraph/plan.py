@@ -8,7 +8,6 @@ no output needs is left out. The parameter vector is laid out as the instruction
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from mlgraph.lowering import Lowered, lower
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import PANEL, padded
 from mlgraph.topology import gather
+from mlgraph.turns import cached_property
 from mlgraph_ext import _topology
 
 LANES = mlgraph_ext.sweep.TILE_EXAMPLES

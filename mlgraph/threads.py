@@ -26,7 +26,7 @@ def _cgroup_quota(mount: str = "/sys/fs/cgroup", membership: str = "/proc/self/c
     """Processors that the cgroups of this process may use, of either version; None without a quota."""
     quotas = []
     try:
-        lines = Path(membership).read_text().splitlines()
+        lines = os.fsdecode(Path(membership).read_bytes()).splitlines()
     except OSError:
         lines = []
     for line in lines:
@@ -47,6 +47,15 @@ def _warn_of_one_thread() -> None:
     warnings.warn("mlgraph was built without OpenMP and runs on one thread", RuntimeWarning, stacklevel=level_outside())
 
 
+def _processors() -> int:
+    """Processors that the system lets this thread run on, or would if GCC's OpenMP had not bound it to one of them."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    before, after = mlgraph_ext.AFFINITY
+    now = os.sched_getaffinity(0)
+    return len(before if now == after else now)
+
+
 def default_threads() -> int:
     """Processors this process may use: affinity, cgroup quota, OMP_NUM_THREADS and threadpoolctl respected."""
     if not mlgraph_ext.sweep.PARALLEL:
@@ -54,7 +63,7 @@ def default_threads() -> int:
         return 1
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     limits = [
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        _processors(),
         mlgraph_ext.sweep.max_threads(),
         _cgroup_quota(),
         int(value) if value.isdecimal() else None,

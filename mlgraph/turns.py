@@ -1,18 +1,19 @@
-"""Who shares a graph takes turns: the decorators of its methods, and what becomes of its lock in a forked child."""
+"""Who shares a graph takes turns: the decorators of its methods, and what becomes of locks in a forked child."""
 
 from __future__ import annotations
 
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet
 
 if TYPE_CHECKING:
     from mlgraph.graph import Graph
     from mlgraph.nodes import NodeTable
 
-__all__ = ["adds_nodes", "graphs", "locked"]
+__all__ = ["adds_nodes", "cached_property", "graphs", "locked"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +48,14 @@ def adds_nodes(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatena
                 raise
 
     return whole_or_not
+
+
+class cached_property(functools.cached_property[T]):
+    """As it is from Python 3.12 on: before, all objects of a class share a lock, which stays locked in a forked child."""
+
+    def __init__(self, func: Callable[[Any], T]) -> None:
+        super().__init__(func)
+        self.lock = nullcontext()
 
 
 graphs: WeakSet[Graph] = WeakSet()

@@ -24,7 +24,7 @@ try:
     from ._cpu import best
 except ModuleNotFoundError:
     raise _failure(
-        f"mlgraph_ext is not compiled in {os.path.dirname(__file__)!r}: "
+        f"mlgraph_ext is not compiled for this Python in {os.path.dirname(os.path.dirname(__file__))!r}: "
         "run `pip install -e .` there, or leave that folder to use an installed mlgraph"
     ) from None
 
@@ -46,8 +46,11 @@ _SPINS = "GOMP_SPINCOUNT"
 _ours = not {_SPINS, "OMP_WAIT_POLICY"} & os.environ.keys()
 if _ours:
     os.environ[_SPINS] = "5000"  # some 100 microseconds
+_affinity = os.sched_getaffinity if hasattr(os, "sched_getaffinity") else lambda _: set()
+_before = _affinity(0)
 try:
     sweep = import_module(f"{__name__}._sweep_{ISA}")
 finally:
     if _ours:
         del os.environ[_SPINS]
+AFFINITY = _before, _affinity(0)  # OMP_PROC_BIND has had the first thread bound to one processor meanwhile

@@ -54,4 +54,5 @@ class _Sweep(Protocol):
 
 ISA: str
 AVAILABLE: tuple[str, ...]
+AFFINITY: tuple[set[int], set[int]]
 sweep: _Sweep

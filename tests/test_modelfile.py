@@ -1,5 +1,6 @@
 """Models in files: what is saved is what comes back, all of it or nothing."""
 
+import errno
 import json
 import os
 import re
@@ -301,3 +302,15 @@ def test_an_error_of_writing_names_the_file(tmp_path, monkeypatch):
     with pytest.raises(PermissionError, match=rf"no permission to write into the folder: '{re.escape(str(path))}'$"):
         network().save(path)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    """It cannot be brought to the disk; what stands in it is whole all the same."""
+
+    def refuse(path, *flags):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    network().save(tmp_path / "model.npz")
+    monkeypatch.undo()
+    assert mlgraph.load(tmp_path / "model.npz").n_edges == network().n_edges and os.listdir(tmp_path) == ["model.npz"]

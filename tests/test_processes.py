@@ -133,6 +133,41 @@ def test_a_child_is_forked_while_a_thread_trains():
     assert run(FORK_WITHIN) == ["0"] * 20
 
 
+FORK_WITHIN_A_PROPERTY = """
+import os
+import threading
+
+from mlgraph.turns import cached_property
+
+class Slow:
+    @cached_property
+    def value(self):
+        if threading.current_thread() is thread:
+            entered.set()
+            leave.wait()
+        return 3
+
+entered, leave = threading.Event(), threading.Event()
+slow = Slow()
+thread = threading.Thread(target=lambda: slow.value)
+thread.start()
+entered.wait()
+child = os.fork()
+if child == 0:
+    os._exit(Slow().value)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+leave.set()
+thread.join()
+print(code, slow.value)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_is_forked_while_a_thread_computes_what_is_kept():
+    """What all objects of a class have in common is not locked in the child."""
+    assert run(FORK_WITHIN_A_PROPERTY) == ["3", "3"]
+
+
 # --- how many processors ------------------------------------------------------------------------------------------------
 
 COUNT = "import mlgraph; print(mlgraph.default_threads())"
@@ -155,6 +190,12 @@ def test_environment(monkeypatch, value, expected):
     monkeypatch.setattr(mlgraph_ext.sweep, "max_threads", lambda: 64)
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert mlgraph.default_threads() == expected
+
+
+@affinity
+def test_a_thread_that_openmp_has_bound():
+    """To one processor, when it was loaded: the others may still be used."""
+    assert run(COUNT, OMP_PROC_BIND="true") == run(COUNT)
 
 
 def test_environment_of_a_process():
@@ -189,6 +230,15 @@ def test_quota(tmp_path, membership, files, expected):
     if membership is not None:
         (tmp_path / "membership").write_text(membership)
     assert threads._cgroup_quota.__wrapped__(tmp_path / "mount", tmp_path / "membership") == expected
+
+
+def test_a_group_whose_name_no_encoding_knows(tmp_path):
+    (tmp_path / "membership").write_bytes(b"0::/caf\xe9.slice")
+    folder = os.fsencode(tmp_path) + b"/mount/caf\xe9.slice"
+    os.makedirs(folder)
+    with open(folder + b"/cpu.max", "w") as file:
+        file.write("20 10")
+    assert threads._cgroup_quota.__wrapped__(tmp_path / "mount", tmp_path / "membership") == 2
 
 
 def test_the_smallest_limit_counts(monkeypatch):
