@@ -374,6 +374,15 @@ def test_names_that_were_given_before_a_run_is_gone_on_with(path):
     assert [neuron.name for neuron in again.layers[0].neurons[:2]] == ["first", "second"]
 
 
+def test_of_two_names_of_one_node_the_later_stays(path):
+    net = network()
+    net.graph[0].name = "earlier"
+    fit(net, momentum=0.0, checkpoint=path, checkpoint_every=1e6, callback=stop_at(7, StopIteration))
+    net.graph[0].name = "later"
+    fit(net, momentum=0.0, checkpoint=path, resume=True)
+    assert net.graph[0].name == "later"
+
+
 def test_a_checkpoint_that_is_a_link(tmp_path):
     """What it leads to is written, and the one before stands beside that: it may be on another disk."""
     (tmp_path / "there").mkdir()

@@ -84,7 +84,7 @@ def test_a_model_with_its_loss():
                 numbers = [f"{traced[neuron][0]:.5g}", f"∂ {traced.adjoint(neuron)[0]:.5g}"]
                 assert shown[title] == [f"bias {neuron.bias:.4g}", *numbers]
     p = net.predict_proba(x)[0]
-    assert sorted(box[1] for box in boxes(net.draw(x[0], 1)) if box[0] == "exp") == sorted(f"{v:.5g}" for v in p)
+    assert sorted(box[1:] for box in boxes(net.draw(x[0], 1)) if box[0] == "exp") == sorted([f"{v:.5g}"] for v in p)
     assert "∂" in net.draw(x[0], 1).to_svg() and "∂" not in net.draw(x[0]).to_svg()
     assert len(boxes(net.draw())) == len(boxes(net.draw(x[0], 1))) > len(boxes(net.draw(limit=4)))
 
@@ -144,6 +144,20 @@ def test_folded_numbers_are_a_range():
     assert boxes(z.draw(x=np.arange(100))) == [["100 inputs", "0 … 99", "∂ 1"], ["sum", "4950", "∂ 1"]]
 
 
+def test_folded_neurons_have_a_range_of_sources():
+    g = mlgraph.Graph()
+    x = g.inputs(12)
+    for k in range(12):
+        g.add_neuron(x[: 1 + k], "tanh")
+    assert boxes(g.draw(limit=2)) == [["12 inputs"], ["12 tanh neurons", "1 … 12 sources each"]]
+
+
+def test_a_range_goes_from_the_least_to_the_most():
+    g = mlgraph.Graph()
+    z = mlgraph.sum(*g.inputs(100))
+    assert boxes(z.draw(x=[*range(50, 100), *range(50)]))[0] == ["100 inputs", "0 … 99", "∂ 1"]
+
+
 def test_only_what_must_be_is_folded():
     """70 inputs and 20 nodes after them: the inputs become one box, the others stay."""
     g = mlgraph.Graph()
@@ -152,6 +166,28 @@ def test_only_what_must_be_is_folded():
         z = mlgraph.sin(z)
     assert len(boxes(g.draw())) == 22
     assert len(boxes(random_neurons(MOST_BOXES - 6).draw())) == MOST_BOXES
+
+
+@pytest.mark.parametrize(("inputs", "sines", "limit", "drawn"), [(5, 4, 6, 6), (12, 8, 12, 10), (12, 9, 12, 3)])
+def test_the_largest_is_folded_first_and_then_what_is_many(inputs, sines, limit, drawn):
+    g = mlgraph.Graph()
+    x = g.inputs(inputs)
+    z = mlgraph.sum(*map(mlgraph.sin, x[:sines]), *x[sines:])
+    assert len(boxes(z.draw(limit=limit))) == drawn
+
+
+def test_a_chain_as_long_as_the_limit_is_not_folded():
+    g = mlgraph.Graph()
+    z = g.input()
+    for _ in range(9):
+        z = mlgraph.sin(z)
+    assert len(boxes(z.draw(limit=10))) == 10
+
+
+def test_a_neuron_says_how_many_sources_if_they_are_many():
+    g = mlgraph.Graph()
+    x = g.inputs(9)
+    assert [boxes(g.add_neuron(x[:n], bias=None).draw())[-1][1:] for n in (8, 9)] == [[], ["9 sources"]]
 
 
 def random_operations(n, seed=0):
@@ -187,6 +223,22 @@ def test_a_deep_graph_is_cut_into_runs_of_levels():
     assert len(texts) == 9
 
 
+def test_a_run_of_levels_tells_its_three_most_frequent_kinds():
+    g = mlgraph.Graph()
+    y = g.input()
+    for _ in range(40):
+        y = mlgraph.exp(mlgraph.cos(mlgraph.cos(mlgraph.sin(mlgraph.sin(mlgraph.sin(abs(abs(abs(abs(y))))))))))
+    assert boxes(y.draw())[1] == ["50 nodes", "levels 1 to 50", "20 × abs", "15 × sin", "10 × cos"]
+
+
+def test_weights_between_runs_of_levels():
+    g = mlgraph.Graph()
+    z = g.input()
+    for k in range(40):
+        z = g.add_neuron([z], weights=[k])
+    assert re.findall(r'-> \w+ \[label="(.*)"\];', z.draw(limit=9).to_dot()) == [str(5 * run) for run in range(8)]
+
+
 def test_weights_show():
     g = mlgraph.Graph()
     x, y = g.inputs(2)
@@ -196,6 +248,18 @@ def test_weights_show():
     thin, thick = (g.find(f"{SVG}path") for g in groups)
     assert float(thin.get("stroke-width")) < float(thick.get("stroke-width"))
     assert thin.get("stroke") != thick.get("stroke")
+
+
+def test_the_largest_weight_is_the_widest_edge():
+    g = mlgraph.Graph()
+    text = g.add_neuron(g.inputs(2), weights=[0.5, -2]).draw().to_svg()
+    assert sorted(re.findall(r'stroke="#\w+" stroke-width="(\d\.\d+)"', text)) == ["1.12", "3.00"]
+
+
+def test_edges_drawn_as_one_have_no_weight():
+    root = ET.fromstring(network(20, 10, 2).graph.draw(limit=10).to_svg())
+    tips = [g.findtext(f"{SVG}title") for g in root.iter(f"{SVG}g") if g.find(f"{SVG}rect") is None]
+    assert tips[0] == "200 edges"
 
 
 def test_weights_and_biases_are_written_where_they_are_few():
@@ -236,6 +300,17 @@ def test_a_long_name_is_cut_short():
     assert text.endswith("…") and len(text) < 40
 
 
+def test_a_name_that_just_fits_is_not_cut():
+    g = mlgraph.Graph()
+    assert boxes(g.input("x" * 28).draw()) == [["x" * 28]]
+    assert boxes(g.input("x" * 29).draw()) == [["x" * 27 + "…"]]
+
+
+def test_graphviz_reads_a_backslash_as_one():
+    g = mlgraph.Graph()
+    assert r'label="a\\n", tooltip=' in g.input(r"a\n").draw().to_dot()
+
+
 def test_outputs_stand_out():
     g = mlgraph.Graph()
     x = g.input()
@@ -244,6 +319,20 @@ def test_outputs_stand_out():
         '  n0 [label="n0", tooltip="n0", fillcolor="#e3effb", color="#3b7dc4"];',
         '  n1 [label="exp", tooltip="exp(n0)", fillcolor="#ffffff", color="#555555", penwidth=2];',
     ]
+
+
+def test_a_folded_output_stands_out():
+    """With all of its box; a box of several kinds has no kind's colour."""
+    g = mlgraph.Graph()
+    z, w = g.input(), g.parameter(1.0)
+    for _ in range(100):
+        z = g.add_neuron([z, w], "tanh")
+    _, mixed, *_, run, last = (line for line in z.draw().to_dot().splitlines() if "fillcolor" in line)
+    assert "penwidth=2" in last and "penwidth" not in run and 'fillcolor="#ffffff"' in mixed
+
+
+def test_the_tip_of_a_folded_box():
+    assert 'tooltip="1,000 nodes, n0 to n999"' in network(1000, 4, 2).graph.draw().to_dot()
 
 
 def test_notebooks_find_the_picture():
@@ -303,3 +392,6 @@ def test_weights_that_are_not_finite():
         assert 'width="nan"' not in text and 'width="inf"' not in text and 'stroke-width="3.00"' in text
 
 
+def test_weights_that_are_all_zero():
+    g = mlgraph.Graph()
+    assert 'stroke-width="1.00"' in g.add_neuron([g.input()]).draw().to_svg()

@@ -251,7 +251,7 @@ REFUSED = {
     "a cycle": (lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[0].neurons[0]), mlgraph.CycleError,
                 "expected no cycle, got one of 2 nodes: n12 -> n32|expected no cycle, got one of 2 nodes: n32 -> n12"),
     "itself": (lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[1].neurons[0]), mlgraph.CycleError,
-               "expected no cycle, got one of 1 node: n32"),
+               "^add_edge: expected no cycle, got one of 1 node: n32$"),
     "no neuron": (lambda net: net.graph.add_edge(net.graph[0], net.graph[1]), ValueError,
                   "add_edge: expected edges that lead to neurons, got <input n1>"),
     "a source of another graph": (lambda net: net.graph.add_edge(OTHER, net.layers[0].neurons[0]), ValueError,
@@ -286,6 +286,16 @@ def test_without_a_model_anything_may_be_cut():
     gc.collect()
     n.prune()
     assert not n.alive and x.alive
+
+
+def test_who_loses_his_last_source_is_read_no_more_though_another_was_cut_off_before():
+    g = mlgraph.Graph()
+    x = g.inputs(1)
+    before, now = g.add_neuron(x), g.add_neuron(x)
+    reader = g.add_neuron([now, *x])
+    before.prune()
+    g.prune([(x[0], now)])
+    assert reader.sources == x
 
 
 def test_the_first_output_that_comes_is_named():

@@ -116,6 +116,7 @@ BAD = {
 
 BAD_TO_FIT = {
     "NaN": ((changed(FLOATS, (7, 5), NAN), Y), "x: expected finite numbers that .*, got nan in example 7, column 5"),
+    "minus infinity": ((changed(FLOATS, (7, 5), -INF), Y), "x: .* got -inf in example 7, column 5"),
     "both infinities": ((changed(FLOATS, (7, [5, 6]), [INF, -INF]), Y), "x: .* got inf in example 7, column 5"),
     "beyond float32": ((changed(X / 255, (7, 5), 1e39), Y), r"x: .* got inf \(as float32\) in example 7, column 5"),
 }

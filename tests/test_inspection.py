@@ -220,6 +220,17 @@ def test_dead_and_dormant_neurons():
     assert np.isnan(table["loss"]).all() and np.mean(table["dormant"][[0, 1, 2, 3, *range(5, 20)]]) == pytest.approx(1)
 
 
+def test_neurons_that_never_change():
+    """No rounding makes a deviation NaN, and no layer of zeros a dormant score."""
+    g = mlgraph.Graph()
+    x = g.inputs(1)
+    constant = [g.add_neuron(x, "tanh", weights=[w]) for w in np.linspace(0.1, 2.0, 40)]
+    zero = g.add_neuron(constant, "relu")
+    table = mlgraph.Model(g, g.add_neuron([zero], weights=[1])).inspect(np.full((1000, 1), 0.1))
+    np.testing.assert_allclose(table["deviation"], 0, atol=1e-6)
+    assert table["dormant"][table["node"] == zero.id] == 0
+
+
 def test_a_graph_without_layers():
     g = mlgraph.Graph()
     x = g.inputs(12)
@@ -229,6 +240,17 @@ def test_a_graph_without_layers():
     table = mlgraph.Model(g, [out]).inspect(X, np.zeros(90))
     assert table["node"].tolist() == [a.id, unread.id, out.id] and table["alive"].tolist() == [True, False, True]
     assert np.isnan(table["bias"][0]) and table["fan_out"].tolist() == [1, 0, 0] and table["loss"][0] < 0
+
+
+def test_the_table_is_in_the_order_of_levels():
+    g = mlgraph.Graph()
+    x = g.inputs(1)
+    a = g.add_neuron(x, weights=[1])
+    b = g.add_neuron([a], weights=[1])
+    c = g.add_neuron(x, weights=[1])
+    table = mlgraph.Model(g, [b, c]).inspect(np.ones((3, 1)))
+    rows = table[["layer", "index", "node"]].tolist()
+    assert rows == [(1, 0, a.id), (1, 1, c.id), (2, 0, b.id)]
 
 
 @pytest.mark.parametrize(
@@ -299,11 +321,12 @@ def test_weights_too_large_are_inspected_without_a_warning():
     assert np.isinf(table["mean"][:3]).all() and np.isfinite(table["norm_in"]).all()
 
 
-def test_a_neuron_that_is_the_one_live_source():
-    """Beside one that gives 0 for want of a source: without it what reads both gives 0, whatever its bias."""
+@pytest.mark.parametrize("first", [False, True])
+def test_a_neuron_that_is_the_one_live_source(first):
+    """Beside one that gives 0 for want of a source, made before or after: without it what reads both gives 0."""
     g = mlgraph.Graph()
     x = g.inputs(2)
-    one, dead = (g.add_neuron(x, "tanh", weights=[1, 2], bias=bias) for bias in (0.1, 0.5))
+    one, dead = [g.add_neuron(x, "tanh", weights=[1, 2], bias=bias) for bias in (0.1, 0.5)][:: -1 if first else 1]
     both = g.add_neuron([one, dead], "tanh", weights=[1, 1], bias=0.7)
     model = mlgraph.Model(g, g.add_neuron([both, x[0]], weights=[1, 1], bias=0.2))
     g.prune([dead])

@@ -76,6 +76,7 @@ def test_saved_model_is_the_trained_one(run: Run, model: str, data: Path) -> Non
         ),
         (["--preset", "ml-rust", "--epochs", "1"], {"learning_rate": list(THINNED_RATES["weight_dropout"])}),
         (["--dropout", ".5", "--epochs", "1"], {"learning_rate": list(THINNED_RATES["dropout"])}),
+        (["--dropout", ".5", "--epochs", "1", "--learning-rate", "0.07:0.0002"], {"learning_rate": [0.07, 0.0002]}),
         (["--hidden", "none", "--epochs", "1"], {"hidden": [], "edges": 60}),
         (["--hidden", "", "--epochs", "1"], {"hidden": [], "edges": 60}),
         (["--weight-decay", "0.001"], {"weight_decay": 0.001}),

@@ -117,6 +117,18 @@ def test_inspect_a_neuron(run: Run, model: str) -> None:
     assert not Path("trained/model.png").exists()
 
 
+def test_a_neuron_of_a_large_negative_weight_that_nothing_needs(run: Run, model: str) -> None:
+    net = mlgraph.load(model)
+    neuron = net.layers[0].neurons[3]
+    neuron.weights[7] = -9.0
+    for output in neuron.targets:
+        net.graph.edge(neuron, output).weight = 0.0
+    net.save("useless.npz")
+    result = run("inspect", "useless.npz", "--neuron", "0.3", "--no-plot")
+    assert "the largest: pixel 1,2 -9.000, " in result.out
+    assert ", accuracy +0.00 points" in result.out
+
+
 def test_what_nobody_sees_is_not_looked_at(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspect, "portraits", lambda *_: pytest.fail("no picture is asked for"))
     assert run("inspect", model, "--no-plot").status == 0
@@ -149,6 +161,14 @@ def test_what_stands_above_the_picture(run: Run, model: str, monkeypatch: pytest
         run("inspect", model, "--layer", layer)
     ends = ["; layer 0, first what the loss needs most", "; layer 1, the outputs"]
     assert [title[-len(end) :] for title, end in zip(titles, ends, strict=True)] == ends
+
+
+def test_the_neurons_that_the_loss_needs_most_come_first(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(inspect, "draw", lambda _, given, *__, title: titles.extend(given))
+    run("inspect", model)
+    losses = [float(title.partition("loss ")[2].partition(",")[0]) for title in titles]
+    assert len(losses) == 8 and losses == sorted(losses, reverse=True) != sorted(losses)
 
 
 def test_inspect_a_pruned_network(run: Run, model: str) -> None:

@@ -23,12 +23,43 @@ def test_boxes_do_not_overlap(graph, with_numbers):
             assert right < other[0] or other[2] < left or bottom < other[1] or other[3] < top
 
 
+def test_boxes_of_one_column_have_one_middle_and_none_is_cut_off():
+    """The wider the letters, the wider the box."""
+    g = mlgraph.Graph()
+    for name in ("x", "xxxxxxxx", "mmmmmmmm", "漢漢漢漢漢漢漢漢"):
+        g.input(name)
+    found, (width, _) = rectangles(g.draw())
+    assert [left + right for left, _, right, _ in found] == pytest.approx([found[0][0] + found[0][2]] * 4, abs=0.2)
+    assert 0 <= found[3][0] < found[2][0] < found[1][0] < found[0][0] and found[3][2] <= width
+
+
+def test_a_long_label_has_room_between_its_boxes():
+    (inputs, hidden, *_), _ = rectangles(network(784, 32, 10).graph.draw())
+    assert hidden[0] - inputs[2] >= 10 + 5 * len("25,088 edges")
+
+
+def test_a_folded_box_looks_like_several_and_an_output_is_bold():
+    g = mlgraph.Graph()
+    text = mlgraph.sum(*g.inputs(100)).draw().to_svg()
+    boxes = [b.findall(f"{SVG}rect") for b in ET.fromstring(text).iter(f"{SVG}g") if b.find(f"{SVG}rect") is not None]
+    assert [[r.get("stroke-width") for r in box] for box in boxes] == [["1", "1"], ["2"]]
+
+
 def test_edges_go_from_left_to_right():
     g = random_neurons(30)
     found, _ = rectangles(g.draw())
     for node in g:
         for source in node.sources:
             assert found[source.id][2] < found[node.id][0]
+
+
+def test_edges_stay_in_the_picture():
+    root = ET.fromstring(random_neurons(8).draw().to_svg())
+    width, height = float(root.get("width")), float(root.get("height"))
+    for path in root.iter(f"{SVG}path"):
+        if path.get("fill") == "none":
+            x0, y0, *_, x1, y1 = (float(number) for number in path.get("d").split(" H ")[0].split() if number not in "MC")
+            assert 0 <= x0 < x1 <= width and 0 <= y0 <= height and 0 <= y1 <= height
 
 
 def test_constants_stand_next_to_what_reads_them():
@@ -40,6 +71,16 @@ def test_constants_stand_next_to_what_reads_them():
     found, _ = rectangles(z.draw())
     sine, three = (found[s.id] for s in z.sources)
     assert (sine[0] + sine[2]) / 2 == pytest.approx((three[0] + three[2]) / 2, abs=0.1)
+
+
+def test_other_leaves_stand_where_they_belong():
+    """Parameters next to what reads them first, inputs and what nothing reads in the first column."""
+    g = mlgraph.Graph()
+    x, y, w, unread = g.input(), g.input(), g.parameter(2.0), g.constant(3.0)
+    sine = mlgraph.sin(mlgraph.sin(x))
+    z = sine * y * w + w
+    middle = [round(left + right, 1) for left, _, right, _ in rectangles(g.draw())[0]]
+    assert middle[x.id] == middle[y.id] == middle[unread.id] < middle[sine.id] < middle[w.id] < middle[z.id]
 
 
 def test_arguments_are_in_order():
@@ -56,6 +97,16 @@ def test_arguments_are_in_order():
         assert starts == pytest.approx([middle[s.id] for s in z.sources], abs=0.11)
 
 
+def test_edges_end_at_the_box_and_one_node_stands_in_the_middle_of_two():
+    g = mlgraph.Graph()
+    z = g.input() + g.input()
+    (upper, lower, (_, top, _, bottom)), _ = rectangles(z.draw())
+    paths = [p for p in ET.fromstring(z.draw().to_svg()).iter(f"{SVG}path") if p.get("fill") == "none"]
+    ends = [float(p.get("d").split()[-1]) for p in paths]
+    assert top < ends[0] < ends[1] < bottom
+    assert (top + bottom) / 2 == pytest.approx((upper[1] + lower[3]) / 2, abs=0.2)
+
+
 def test_edges_past_a_column_look_like_what_they_are():
     """Like the edge, where there is one; like none in particular, where there are several."""
     for ends, colour in ((1, svg.NEGATIVE), (2, svg.PLAIN)):
@@ -65,6 +116,18 @@ def test_edges_past_a_column_look_like_what_they_are():
         outputs = [g.add_neuron([x, h], weights=[-1 - k, 0.5]) for k in range(ends)]
         root = ET.fromstring(Drawing(outputs).to_svg())
         assert [path.get("stroke") for path in root.findall(f"{SVG}path")] == [colour]
+
+
+def test_an_edge_past_a_column_goes_on_behind_it():
+    g = mlgraph.Graph()
+    x = g.input()
+    h = g.add_neuron([x], "tanh", weights=[0.5])
+    z = g.add_neuron([x, h], weights=[1, 2])
+    found, _ = rectangles(z.draw())
+    paths = [p.get("d").split() for p in ET.fromstring(z.draw().to_svg()).iter(f"{SVG}path") if p.get("fill") == "none"]
+    (past, _, x_to_z, h_to_z) = paths
+    assert float(past[-1]) == float(x_to_z[1]) == float(h_to_z[1]) == found[h.id][2] and past[-2] == "H"
+    assert past[-3] == x_to_z[2] != h_to_z[2]  # at one height
 
 
 def test_lines_stand_in_the_middle_of_a_tall_box():

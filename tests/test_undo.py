@@ -1,6 +1,7 @@
 """Taking back the last edit: what returns, what stays, and what has been trained or made since."""
 
 import gc
+import pickle
 
 import numpy as np
 import pytest
@@ -75,6 +76,16 @@ def test_only_the_last_edit_is_taken_back():
     expected = "undo: expected an edit as the last change of the graph, got a later change that is none, such as a new node"
     with pytest.raises(ValueError, match=expected):
         net.undo()
+
+
+def test_a_copy_by_pickle_can_take_back_the_last_edit():
+    g = mlgraph.Graph()
+    x = g.input()
+    y = g.add_neuron([x], weights=[2.0])
+    y.prune()
+    other = pickle.loads(pickle.dumps(g))
+    other.undo()
+    assert other.edge(x.id, y.id).weight == 2 and not g.has_edge(x, y)
 
 
 def test_numbers_of_nodes_taken_back_are_given_anew():

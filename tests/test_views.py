@@ -108,6 +108,47 @@ def test_nodes_by_name():
             g[name]
 
 
+def test_a_node_is_no_id():
+    g = mlgraph.Graph()
+    with pytest.raises(TypeError, match="node: expected the id of a node, got Node"):
+        g[g.input()]
+
+
+def test_an_input_without_a_name_goes_by_its_number():
+    g = mlgraph.Graph()
+    assert g.input() == g["n0"] and g.parameter(1.0) == g["n1"]
+
+
+def test_who_has_no_name_may_be_given_none():
+    x = mlgraph.Graph().input()
+    x.name = None
+    assert x.name == "n0"
+
+
+def test_a_copy_has_names_of_its_own():
+    g = mlgraph.Graph()
+    x = g.input("x")
+    other = g.copy()
+    x.name = "y"
+    assert other[x.id].name == "x"
+
+
+def test_what_is_alive_is_not_assigned():
+    g = mlgraph.Graph()
+    g.input()
+    with pytest.raises(ValueError, match="read-only"):
+        g.alive()[0] = False
+
+
+def test_a_pair_of_neurons_is_neither_two_neurons_nor_an_edge():
+    g = mlgraph.Graph()
+    a = g.add_neuron(g.inputs(1))
+    b = g.add_neuron([a])
+    with pytest.raises(TypeError, match="for an edge, or a list of neurons, got a pair that may be either"):
+        g.prune((a, b))
+    assert g.n_edges == 2
+
+
 def test_the_id_that_is_no_nodes_is_told():
     net = network()
     for source, worst in (([0, -1], -1), ([0, 99], 99)):
