@@ -126,7 +126,7 @@ class Drawing:
             first, moves = np.full(len(level), np.iinfo(np.int32).max), np.isin(self._code, [CONSTANT, PARAMETER])
             out_of = moves[self._source]
             np.minimum.at(first, self._source[out_of], level[self._target[out_of]])
-            late = order[moves[order] & (first[order] < np.iinfo(np.int32).max)]
+            late = order[first[order] < np.iinfo(np.int32).max]
             level[late] = first[late] - 1
             self._is_small = len(self._source) <= FEW
             self._boxes = self._fold(order, level, set(wanted.tolist()), limit)
@@ -155,7 +155,7 @@ class Drawing:
             largest = np.argsort(-size, kind="stable")
             boxes = len(order) - np.cumsum(size[largest] - 1)
             folded = max(int(np.argmax(boxes <= limit)) + 1, int((size > MANY).sum()))
-            fold = np.isin(group, largest[:folded]) & (size[group] > 1)
+            fold = np.isin(group, largest[:folded])
         else:
             fold = np.zeros(len(order), bool)
         # Boxes are numbered in the order of their first nodes.
@@ -164,7 +164,7 @@ class Drawing:
         self._box_of = np.full(len(self._code), -1)
         self._box_of[order] = box
         members = np.split(order[np.argsort(box, kind="stable")], np.cumsum(np.bincount(box)))[: len(first)]
-        columns = np.unique(np.array([place[m].min() for m in members], int), return_inverse=True)[1].reshape(-1).tolist()
+        columns = np.unique(np.array([place[m[0]] for m in members], int), return_inverse=True)[1].reshape(-1).tolist()
         return [
             self._box(m, column, bool(outputs.intersection(m.tolist())), level)
             for m, column in zip(members, columns, strict=True)
@@ -198,7 +198,7 @@ class Drawing:
                     lines.append((f"{size[i]:,} {_plural(int(kinds[i]))}", VALUE))
             elif code >= NEURON:
                 fan_in = np.unique(graph.counts[nodes])
-                lines.append((f"{_span(fan_in)} sources each", VALUE))
+                lines.append((f"{_span(fan_in)} source{'s' * bool(fan_in[-1] != 1)} each", VALUE))
         for numbers, mark, text in ((self._values, "", VALUE), (self._adjoints, "∂ ", ADJOINT)):
             known = np.array([numbers[i] for i in nodes.tolist() if i in numbers])
             if len(known):

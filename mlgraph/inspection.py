@@ -91,9 +91,9 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     if y is not None:
         examples, objective = model._examples_and_objective(x, y)
         whole = model._evaluate(examples, objective, n_threads)
-        levels = levels_of(graph)[ids]  # within a layer, too, neurons may depend on each other
-        for some in sorted(set(zip(layer.tolist(), levels.tolist(), strict=True))):
-            mine = (layer == some[0]) & (levels == some[1])
+        levels = levels_of(graph)[ids]  # which may depend on each other within a layer, but not within a level
+        for level in np.unique(levels).tolist():
+            mine = levels == level
             without = _ablated(model, ids[mine], examples, objective, whole, n_threads)
             table["loss"][mine] = without["loss"] - whole["loss"]
             table["accuracy"][mine] = whole.get("accuracy", np.nan) - without["accuracy"]

@@ -150,6 +150,9 @@ def test_folded_neurons_have_a_range_of_sources():
     for k in range(12):
         g.add_neuron(x[: 1 + k], "tanh")
     assert boxes(g.draw(limit=2)) == [["12 inputs"], ["12 tanh neurons", "1 … 12 sources each"]]
+    for k in range(12):
+        g.add_neuron(x[k : k + 1], "relu")
+    assert boxes(g.draw(limit=3))[2] == ["12 relu neurons", "1 source each"]
 
 
 def test_a_range_goes_from_the_least_to_the_most():
