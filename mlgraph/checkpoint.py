@@ -146,7 +146,7 @@ class Checkpoint:
                 return f"another model: {parts}" if name == "model" else f"other {name}"
 
         ends = [
-            (type(m), m._outputs, m._loss_nodes, m._probabilities, len(m.layers) if isinstance(m, Network) else 0)
+            (m._outputs, m._loss_nodes, m._probabilities, len(m.layers) if isinstance(m, Network) else None)
             for m in (model, self._model)
         ]
         added = model.graph.n_inputs - self._model.graph.n_inputs  # by a callback

@@ -95,7 +95,7 @@ def named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | 
     if isinstance(what, Neuron | Edge):
         what = [what]
     given, what = (what, ()) if isinstance(what, Edges) else (None, what)
-    if isinstance(what, np.ndarray) and what.dtype != object:
+    if isinstance(what, range) or (isinstance(what, np.ndarray) and what.dtype != object):
         what = [graph[i] for i in ids_of(graph, who, what)]
     if isinstance(what, tuple) and len(what) == 2 and not any(isinstance(one, Edge | tuple) for one in what):
         raise TypeError(f"{who}: expected [(source, target)] for an edge, or a list of neurons, got a pair that may be either")

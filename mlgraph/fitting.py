@@ -127,8 +127,8 @@ def fit(
         If something is not finite, and that is what `on_nonfinite` says or there is nothing left to disconnect.
         Parameters and optimizer state are as before the step. It names the node where it began.
     RuntimeError
-        If the graph is being trained already, by another thread or by the run whose callback this is. To predict
-        meanwhile is fine: threads take turns.
+        If the graph is being trained already, by another thread or by the run whose callback this is, or another thread has
+        given the network a layer meanwhile. To predict meanwhile is fine: threads take turns.
     CheckpointError
         If the checkpoint belongs to another run.
     ModelFileError

@@ -107,8 +107,8 @@ class Layer(Freezable):
         A copy, and so read-only: to change them, assign to the whole. What it is assigned stands at the edges that there are;
         none comes or goes.
         """
-        out = np.zeros((self.size, len(self._reads)), np.float32)
-        with self.graph.lock:  # the parameters may move while another thread compiles
+        with self.graph.lock:  # the parameters may move while another thread compiles, and the layer may be widened
+            out = np.zeros((self.size, len(self._reads)), np.float32)
             place, row, column = self._edges()
             out[row, column] = self.graph.parameters[place]
         out.flags.writeable = False
@@ -116,8 +116,8 @@ class Layer(Freezable):
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
-        new = float_array("weights", weights, (self.size, len(self._reads)))
         with self.graph.lock:
+            new = float_array("weights", weights, (self.size, len(self._reads)))
             place, row, column = self._edges()
             self.graph.parameters[place] = new[row, column]
 
@@ -128,8 +128,8 @@ class Layer(Freezable):
         A copy, and so read-only. To assign is one edit: edges go and, with weight 0, come. None comes from an operation without
         a live source, such as a probability of neurons that are cut off, or from what would lose its own by what goes.
         """
-        out = np.zeros((self.size, len(self._reads)), bool)
         with self.graph.lock:
+            out = np.zeros((self.size, len(self._reads)), bool)
             _, row, column = self._edges()
         out[row, column] = True
         out.flags.writeable = False
@@ -138,12 +138,12 @@ class Layer(Freezable):
     @mask.setter
     def mask(self, mask: npt.ArrayLike) -> None:
         wanted = real_array("mask", mask, "astype(bool)")
-        if wanted.dtype != bool or wanted.shape != (self.size, len(self._reads)):
-            got = f"{wanted.dtype} of shape {wanted.shape}"
-            raise ValueError(f"mask: expected bool of shape {self.size, len(self._reads)}, got {got}")
         graph = self.graph
         with graph.one_edit():
             there = self.mask
+            if wanted.dtype != bool or wanted.shape != there.shape:
+                got = f"{wanted.dtype} of shape {wanted.shape}"
+                raise ValueError(f"mask: expected bool of shape {there.shape}, got {got}")
             # What comes is there before what goes, so that no output is cut off in between.
             grow(graph, *new_edges(graph, self._edges_at(wanted & ~there), "mask"), "mask")
             cut(graph, *named(graph, self._edges_at(there & ~wanted), "mask"), who="mask")
@@ -171,8 +171,8 @@ class Layer(Freezable):
 
     @biases.setter
     def biases(self, biases: npt.ArrayLike) -> None:
-        new = float_array("biases", biases, (self.size,))
         with self.graph.lock:
+            new = float_array("biases", biases, (self.size,))
             place = self._bias_places()
             self.graph.parameters[place[place >= 0]] = new[place >= 0]
 
@@ -308,17 +308,19 @@ class Network(Model):
             self._add(layer)
         return layer
 
-    def widen(self, layer: Layer, n: int = 1) -> list[Neuron]:
+    def widen(self, layer: Layer, n: int = 1, *, seed: int = 0) -> list[Neuron]:
         """Add neurons to a hidden layer, which change no output, but for rounding, until they are trained.
 
         They read all of the layer before that is alive, by weights as of a new layer, and all of the layer behind that is alive
-        reads them, by weights of 0. They have biases if one of the layer has. It is one edit.
+        reads them, by weights of 0. They have biases if one of the layer has. Nothing of them is frozen. It is one edit.
 
         Parameters
         ----------
         layer : Layer
             One of `layers`, but the last, and none of probabilities.
         n : int
+        seed : int
+            Of the weights; others come of it in a graph of more nodes.
 
         Returns
         -------
@@ -346,18 +348,19 @@ class Network(Model):
         >>> bool(np.allclose(net.predict([[0.5, -1.0]]), before)), net
         (True, <Network 2-4-1: 12 edges>)
         """
-        graph, n = self.graph, whole("n", n)
+        graph, n, seed = self.graph, whole("n", n), whole("seed", seed, 0, MOST_SEED)
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a hidden layer of neurons, got {type(layer).__name__}")
         if layer not in self._layers[:-1] or layer._probabilities:
             raise ValueError("layer: expected a hidden layer of neurons of the network, got another layer")
-        behind = self._layers[self._layers.index(layer) + 1]
         with graph.one_edit():
+            behind = self._layers[self._layers.index(layer) + 1]
             alive = graph.alive()
             reads, read = (np.array([i for i in ids if alive[i]], np.int32) for ids in (layer._reads, behind._ids))
             if not len(reads) or not len(read):
                 raise ValueError("layer: expected one between layers of which something is alive, got one between others")
-            weights = self._random.standard_normal((n, len(reads)), np.float32) / np.float32((3 * len(reads)) ** 0.5)
+            random = np.random.default_rng([seed, len(graph)])  # not of what was drawn before, which no checkpoint has
+            weights = random.standard_normal((n, len(reads)), np.float32) / np.float32((3 * len(reads)) ** 0.5)
             biases = 0.0 if (layer._bias_places() >= 0).any() else None
             new = np.array(graph.add_neurons(reads, layer.activation, weights=weights, biases=biases), np.int32)
             grow(graph, np.tile(new, len(read)), np.repeat(read, n), np.zeros(n * len(read), np.float32), "widen")

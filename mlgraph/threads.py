@@ -48,7 +48,7 @@ def _warn_of_one_thread() -> None:
 
 
 def _processors() -> int:
-    """Processors that the system lets this thread run on, or would if GCC's OpenMP had not bound it to one of them."""
+    """Processors that the system lets this thread run on, or did before GCC's OpenMP was loaded here and bound it to one."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     before, after = mlgraph_ext.AFFINITY

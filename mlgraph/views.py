@@ -27,7 +27,7 @@ _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "su
 
 
 class Freezable:
-    """What training may leave as it is: a parameter, an edge, all weights and biases of a neuron or layer, or all of a model.
+    """What training may leave as it is: a parameter, an edge, all weights and biases of a neuron, a layer or a model.
 
     Each kind says by `_parameters` where these stand in the vector.
     """

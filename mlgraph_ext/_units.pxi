@@ -93,8 +93,8 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
                           r.optimizer.parameters + at + i * ins.arity * PANEL)
     descent.optimizer, descent.rate, descent.first, descent.stride = r.optimizer, r.step_rate[step], at, ins.arity * PANEL
     descent.mask, descent.mask_begin = holes, ins.weights
-    # With a mask on the edges each tile is summed by itself, and then added through its mask. A thin block is summed as it
-    # is, and then spread: it is of few tiles.
+    # With a mask on the edges each tile is summed by itself, and then added through its mask (of a million examples one
+    # after the other, too). A thin block is summed as it is, and then spread: it is of few tiles.
     if in_parts:
         memset(g, 0, runs * run * sizeof(float))
     part = g + runs * run if in_parts or thin else g

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from editable import X, everything, network
+from editable import X, Y, everything, network
 
 import mlgraph
 from mlgraph import ops
@@ -118,7 +118,7 @@ def test_nodes_may_be_named_by_their_ids():
     assert net.trace(X, nodes=ids).values.tobytes() == net.trace(X, nodes=nodes).values.tobytes()
     assert net.graph.compile(ids)(X).tobytes() == net.graph.compile(nodes)(X).tobytes()
     assert mlgraph.Model(net.graph, ids).outputs == nodes
-    del nodes
+    assert net.ablate(range(ids[0], ids[0] + 2), X, Y) == net.ablate(nodes[:2], X, Y)
     net.graph.prune(ids)
     same.graph.prune([same.graph[i] for i in ids.tolist()])
     assert everything(net.graph) == everything(same.graph)

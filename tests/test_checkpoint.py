@@ -374,6 +374,23 @@ def test_names_that_were_given_before_a_run_is_gone_on_with(path):
     assert [neuron.name for neuron in again.layers[0].neurons[:2]] == ["first", "second"]
 
 
+def test_a_class_of_ones_own_goes_on(path):
+    class Own(mlgraph.Network):
+        pass
+
+    def own():
+        net = network()
+        net.__class__ = Own
+        return net
+
+    net = own()
+    fit(net, checkpoint=path, checkpoint_every=1e6, callback=stop_at(7, StopIteration))
+    again, whole = own(), own()
+    fit(again, checkpoint=path, resume=True)
+    fit(whole)
+    assert bits(again) == bits(whole) and type(again) is Own
+
+
 def test_of_two_names_of_one_node_the_later_stays(path):
     net = network()
     net.graph[0].name = "earlier"

@@ -146,6 +146,22 @@ def test_views_freeze_what_they_show():
     assert FROZEN not in net.graph.storage.state
 
 
+def test_one_of_two_models_of_a_graph_is_frozen():
+    """With what it shares with the other, and no more."""
+    g = mlgraph.Graph()
+    x, scale, other = g.inputs(2), g.parameter(0.5), g.parameter(2.0)
+    shared, own = (g.add_neuron(x, "tanh", weights=[1, 2]) for _ in range(2))
+    judge = mlgraph.Model(g, shared * scale)
+    maker = mlgraph.Model(g, g.add_neuron([shared, own], weights=[1, 1]) * other)
+    judge.frozen = True
+    assert judge.frozen and shared.frozen and scale.frozen and not own.frozen and not other.frozen and not maker.frozen
+    before = [*shared.weights, shared.bias, scale.value]
+    maker.fit(np.ones((8, 2)), np.ones(8), epochs=2)
+    assert [*shared.weights, shared.bias, scale.value] == before and other.value != 2.0 and own.bias != 0
+    g.parameter(1.0)
+    assert judge.frozen
+
+
 def test_a_parameter_of_an_expression():
     g = mlgraph.Graph()
     x, a, b = g.input(), g.parameter(1.0), g.parameter(2.0)

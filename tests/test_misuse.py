@@ -214,7 +214,7 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     "Model.prune neurons": (lambda w: w.net.prune, {
         "sparsity": Kind(None, {"both": 0.25}), "neurons": share(0.25, optional=True), "by": a_name("magnitude"),
         "block": count(1), "data": Kind(None), **SCORED}),
-    "Network.widen": (lambda w: w.sparse.widen, {"n": count(2), "layer": Kind(lambda w: w.sparse.layers[0], {
+    "Network.widen": (lambda w: w.sparse.widen, {"n": count(2), "seed": SEED, "layer": Kind(lambda w: w.sparse.layers[0], {
         "None": None, "number": 0, "text": "x", "neurons": lambda w: w.sparse.layers[0].neurons, "the last": lambda w:
         w.sparse.layers[1], "of another": lambda w: w.net.layers[0]})}),
     "Network.regrow": (lambda w: w.sparse.regrow, {

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -97,7 +99,7 @@ def test_widening_while_it_is_trained(schedule, tmp_path):
 
     def widen_once(net):
         def callback(progress):
-            if progress.kind == "epoch" and progress.epoch == 2:
+            if progress.kind == "epoch" and progress.epoch in (2, 4):
                 net.widen(net.layers[0], 3)
             if progress.kind == "epoch" and progress.epoch == 3 and net is stopped:
                 raise StopIteration
@@ -111,13 +113,37 @@ def test_widening_while_it_is_trained(schedule, tmp_path):
     stopped = network()
     run(stopped, widen_once(stopped))
     resumed = network()
-    run(resumed, None, resume=True)
-    assert [layer.size for layer in resumed.layers] == [23, 9, 3] and resumed.layers[1].weights.shape == (9, 23)
+    run(resumed, widen_once(resumed), resume=True)
+    assert [layer.size for layer in resumed.layers] == [26, 9, 3] and resumed.layers[1].weights.shape == (9, 26)
     assert resumed.graph.get_parameters().tobytes() == whole.graph.get_parameters().tobytes()
     resumed.save(tmp_path / "model.npz")
     back = mlgraph.load(tmp_path / "model.npz")
     assert back.predict_proba(X).tobytes() == resumed.predict_proba(X).tobytes()
-    assert [n.id for n in back.layers[0]] == [n.id for n in whole.layers[0]] == [*range(12, 32), 51, 52, 53]
+    assert [n.id for n in back.layers[0]] == [n.id for n in whole.layers[0]] == [*range(12, 32), *range(51, 57)]
+
+
+def test_what_is_drawn_is_what_the_seed_says():
+    """Whatever was drawn before, and taken back: else a run that is gone on with would draw others."""
+    net = network()
+    first = [n.weights.tolist() for n in net.widen(net.layers[0], 2)]
+    net.undo()
+    assert [n.weights.tolist() for n in net.widen(net.layers[0], 2)] == first and first[0] != first[1]
+    net.undo()
+    assert [n.weights.tolist() for n in net.widen(net.layers[0], 2, seed=1)] != first
+
+
+@pytest.mark.parametrize("name", ["weights", "mask", "biases"])
+def test_a_layer_is_read_while_another_thread_widens_it(name):
+    net, found = network(), []
+    layer = net.layers[1]
+    thread = threading.Thread(target=lambda: found.append(getattr(layer, name).shape))
+    with net.graph.lock:
+        thread.start()
+        time.sleep(0.02)
+        net.widen(layer, 2)
+        net.widen(net.layers[0], 4)
+    thread.join()
+    assert found == [getattr(layer, name).shape]
 
 
 def test_what_is_cut_off_stays_so():
