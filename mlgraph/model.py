@@ -508,6 +508,18 @@ class Model(Part, Freezable):
         {'loss': 0.0}
         >>> model.ablate([(x[1], model.outputs[0])], [[1.0, 1.0]], [[3.0]])
         {'loss': 4.0}
+
+        To have a neuron say what it says in the mean, in place of 0, edit it, and take that back:
+
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> hidden, _ = net.add_layer(3, "tanh"), net.add_layer(1, "identity")
+        >>> x, y, neuron = [[1.0, 0.0], [0.0, 1.0]], [1.0, 2.0], hidden[0]
+        >>> mean = net.trace(x)[neuron].mean()
+        >>> with net.graph.one_edit(parameters=True):
+        ...     neuron.activation, neuron.weights, neuron.bias = "identity", np.zeros(2), mean
+        >>> bool(net.evaluate(x, y)["loss"] != net.ablate(neuron, x, y)["loss"])
+        True
+        >>> net.undo()
         """
         from mlgraph.inspection import ablate
 
