@@ -25,8 +25,9 @@ from mlgraph.function import Function, Gradients
 from mlgraph.functions import *  # noqa: F403
 from mlgraph.functions import __all__ as _functions
 from mlgraph.graph import CycleError, Graph
+from mlgraph.layer import Layer
 from mlgraph.model import Model
-from mlgraph.network import Layer, Network
+from mlgraph.network import Network
 from mlgraph.nonfinite import NonFiniteError
 from mlgraph.threads import default_threads
 from mlgraph.training import History, Progress

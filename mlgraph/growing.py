@@ -1,4 +1,4 @@
-"""Which edges to grow where there are none: the gaps of a network, their scores, and the one edit each decision makes."""
+"""What to grow in a network: edges where there are none, by scores of the gaps, and neurons of a layer; each is one edit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mlgraph.edits import grow
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import Graph
+from mlgraph.layer import Layer
 from mlgraph.losses import Objective
 from mlgraph.network import Network
 from mlgraph.ops import INPUT, is_operation
@@ -24,10 +25,11 @@ from mlgraph.storage import FROZEN
 from mlgraph.threads import checked_threads
 from mlgraph.topology import Topology, gather, topological
 from mlgraph.trace import trace
+from mlgraph.views import Neuron
 
 __all__ = [
     "EdgeValues", "Gaps", "absent", "absent_gradient", "begin_anew", "edge_values", "fill_layers", "give_back", "place_scores",
-    "regrow",
+    "regrow", "widen",
 ]  # fmt: skip
 
 
@@ -74,6 +76,27 @@ def regrow(
     scores, together = in_blocks(net, new, scores, by, block)
     best = best_of(scores, group, wanted, together=together)
     grow(net.graph, new.source[best], new.target[best], new.weight[best], "regrow")
+
+
+def widen(net: Network, layer: Layer, n: int, seed: int) -> list[Neuron]:
+    """Add neurons to a layer; `Network.widen` says what the parameters are."""
+    graph, layers, n, seed = net.graph, net.layers, whole("n", n), whole("seed", seed, 0, MOST_SEED)
+    if not isinstance(layer, Layer):
+        raise TypeError(f"layer: expected a hidden layer of neurons, got {type(layer).__name__}")
+    if layer not in layers[:-1] or layer._probabilities:
+        raise ValueError("layer: expected a hidden layer of neurons of the network, got another layer")
+    with graph.one_edit():
+        behind, alive = layers[layers.index(layer) + 1], graph.alive()
+        reads, read = (np.array([i for i in ids if alive[i]], np.int32) for ids in (layer._reads, behind._ids))
+        if not len(reads) or not len(read):
+            raise ValueError("layer: expected one between layers of which something is alive, got one between others")
+        random = np.random.default_rng([seed, len(graph)])  # not of what was drawn before, which no checkpoint has
+        weights = random.standard_normal((n, len(reads)), np.float32) / np.float32((3 * len(reads)) ** 0.5)
+        biases = 0.0 if (layer._bias_places() >= 0).any() else None
+        new = np.array(graph.add_neurons(reads, layer.activation, weights=weights, biases=biases), np.int32)
+        grow(graph, np.tile(new, len(read)), np.repeat(read, n), np.zeros(n * len(read), np.float32), "widen")
+        layer._ids, behind._reads = [*layer._ids, *new.tolist()], [*behind._reads, *new.tolist()]
+    return layer[-n:]
 
 
 def fill_layers(

@@ -17,9 +17,10 @@ from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import Graph
 from mlgraph.ids import ids_of
+from mlgraph.layer import Layer
 from mlgraph.losses import Objective
 from mlgraph.model import Model
-from mlgraph.network import Layer, Network
+from mlgraph.network import Network
 from mlgraph.ops import CONSTANT, NEURON, PARAMETER
 from mlgraph.plan import Plan
 from mlgraph.scores import layers_of, levels_of

@@ -34,7 +34,7 @@ from mlgraph.views import Edge, Freezable, Neuron, Node
 if TYPE_CHECKING:
     from mlgraph.arrays import Edges
     from mlgraph.drawing import Drawing
-    from mlgraph.network import Layer
+    from mlgraph.layer import Layer
 
 Self = TypeVar("Self", bound="Model")  # that of typing is of Python 3.11
 

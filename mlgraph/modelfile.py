@@ -25,9 +25,10 @@ from mlgraph.array_types import UInt8
 from mlgraph.checks import StrPath
 from mlgraph.files import write_atomically
 from mlgraph.graph import CycleError, Graph
+from mlgraph.layer import Layer
 from mlgraph.lists import expand, squeeze
 from mlgraph.model import Model
-from mlgraph.network import Layer, Network
+from mlgraph.network import Network
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import FROZEN, PANEL, extend, padded
 from mlgraph.topology import topological

@@ -1,198 +1,27 @@
-"""Networks: layers of neurons over a model."""
+"""Networks: models of layers, one behind the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Bool, Float32, Int32, Int64
-from mlgraph.arrays import Edges, bias_places, wiring
-from mlgraph.checks import MOST_SEED, float_array, one_of, plain, real_array, share, shown, truth, whole
-from mlgraph.edits import cut, grow, named, new_edges
+from mlgraph.array_types import Int32, Int64
+from mlgraph.arrays import Edges
+from mlgraph.checks import MOST_SEED, one_of, share, truth, whole
 from mlgraph.graph import Graph
 from mlgraph.grouping import Dropout
 from mlgraph.interrupts import uninterrupted
+from mlgraph.layer import Layer, dropout_of
 from mlgraph.losses import CROSS_ENTROPIES, check_classes
 from mlgraph.model import Model
-from mlgraph.views import Freezable, Neuron
+from mlgraph.views import Neuron
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # that of typing is of Python 3.11
-
-
-class Layer(Freezable):
-    """Neurons of one layer of a `Network`."""
-
-    __slots__ = ("__weakref__", "_activation", "_dropout", "_ids", "_probabilities", "_reads", "_weight_dropout", "graph")
-
-    def __init__(
-        self, graph: Graph, ids: list[int], activation: str, dropout: float, weight_dropout: float, probabilities: list[int]
-    ) -> None:
-        self.graph, self._ids, self._probabilities = graph, ids, probabilities
-        self._reads: list[int] = []  # the nodes of the layer before
-        self._activation, self._dropout, self._weight_dropout = activation, dropout, weight_dropout
-
-    def __getstate__(self) -> tuple[None, dict[str, Any]]:
-        return None, {name: getattr(self, name) for name in self.__slots__ if name != "__weakref__"}
-
-    @property
-    def activation(self) -> str:
-        """With which its neurons were made."""
-        return self._activation
-
-    @property
-    def dropout(self) -> float:
-        """Share of its neurons dropped in training; may be assigned between two runs, as `Network.add_layer` takes it."""
-        return self._dropout
-
-    @dropout.setter
-    def dropout(self, value: float) -> None:
-        self._assign("dropout", dropout_of(value, bool(self._probabilities)))
-
-    @property
-    def weight_dropout(self) -> float:
-        """Share of its incoming edges dropped in training; may be assigned between two runs."""
-        return self._weight_dropout
-
-    @weight_dropout.setter
-    def weight_dropout(self, value: float) -> None:
-        self._assign("weight_dropout", share("weight_dropout", value))
-
-    def _assign(self, name: str, value: float) -> None:
-        with self.graph.lock:
-            if self.graph._is_training:
-                raise RuntimeError(f"{name}: expected a network that is not being trained, got one that is")
-            for model in self.graph._models:
-                model._engines.clear()  # whose plans know another value
-            setattr(self, f"_{name}", value)
-
-    @property
-    def size(self) -> int:
-        """Number of neurons."""
-        return len(self._ids)
-
-    @property
-    def neurons(self) -> list[Neuron]:
-        """Views of the neurons; for a layer of probabilities those that give the logits."""
-        return [Neuron(self.graph, i) for i in self._ids]
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[Neuron]:
-        """A layer stands for its neurons where some are expected: ``graph.prune(layer)``."""
-        return iter(self.neurons)
-
-    @overload
-    def __getitem__(self, index: int) -> Neuron: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Neuron]: ...
-    def __getitem__(self, index: int | slice) -> Neuron | list[Neuron]:
-        """``layer.neurons[index]``."""
-        if isinstance(index, slice):
-            return [Neuron(self.graph, i) for i in self._ids[index]]
-        try:
-            return Neuron(self.graph, self._ids[index])
-        except (IndexError, TypeError) as error:
-            raise type(error)(f"layer: expected a number from {-self.size} to {self.size - 1}, got {shown(index)}") from None
-
-    @property
-    def weights(self) -> Float32:
-        """Weights of all neurons, float32 of shape (neurons, nodes of the layer before), with 0 where there is no edge.
-
-        A copy, and so read-only: to change them, assign to the whole. What it is assigned stands at the edges that there are;
-        none comes or goes.
-        """
-        with self.graph.lock:  # the parameters may move while another thread compiles, and the layer may be widened
-            out = np.zeros((self.size, len(self._reads)), np.float32)
-            place, row, column = self._edges()
-            out[row, column] = self.graph.parameters[place]
-        out.flags.writeable = False
-        return out
-
-    @weights.setter
-    def weights(self, weights: npt.ArrayLike) -> None:
-        with self.graph.lock:
-            new = float_array("weights", weights, (self.size, len(self._reads)))
-            place, row, column = self._edges()
-            self.graph.parameters[place] = new[row, column]
-
-    @property
-    def mask(self) -> Bool:
-        """Where an edge is, bool of shape (neurons, nodes of the layer before): also one of weight 0, or that no output needs.
-
-        A copy, and so read-only. To assign is one edit: edges go and, with weight 0, come. None comes from an operation without
-        a live source, such as a probability of neurons that are cut off, or from what would lose its own by what goes.
-        """
-        with self.graph.lock:
-            out = np.zeros((self.size, len(self._reads)), bool)
-            _, row, column = self._edges()
-        out[row, column] = True
-        out.flags.writeable = False
-        return out
-
-    @mask.setter
-    def mask(self, mask: npt.ArrayLike) -> None:
-        wanted = real_array("mask", mask, "astype(bool)")
-        graph = self.graph
-        with graph.one_edit():
-            there = self.mask
-            if wanted.dtype != bool or wanted.shape != there.shape:
-                got = f"{wanted.dtype} of shape {wanted.shape}"
-                raise ValueError(f"mask: expected bool of shape {there.shape}, got {got}")
-            # What comes is there before what goes, so that no output is cut off in between.
-            grow(graph, *new_edges(graph, self._edges_at(wanted & ~there), "mask"), "mask")
-            cut(graph, *named(graph, self._edges_at(there & ~wanted), "mask"), who="mask")
-            if (self.mask != wanted).any():
-                name = plain(graph[self._reads[int(np.argmax((self.mask != wanted).any(axis=0)))]].name)
-                expected = "edges from nodes that have a live source"
-                raise ValueError(f"mask: expected {expected}, got one from {name}, which has none")
-
-    def _edges_at(self, places: Bool) -> Edges:
-        row, column = np.nonzero(places)
-        source, target = np.array(self._reads, np.int32)[column], np.array(self._ids, np.int32)[row]
-        return Edges(source, target, np.zeros(len(row), np.float32))
-
-    @property
-    def biases(self) -> Float32:
-        """Biases of all neurons, float32 of shape (neurons,), with NaN for a neuron without one.
-
-        A copy, and so read-only. What it is assigned goes to the neurons that have one.
-        """
-        with self.graph.lock:
-            place = self._bias_places()
-            out = np.where(place >= 0, self.graph.parameters[place], np.float32(np.nan))
-        out.flags.writeable = False
-        return out
-
-    @biases.setter
-    def biases(self, biases: npt.ArrayLike) -> None:
-        with self.graph.lock:
-            new = float_array("biases", biases, (self.size,))
-            place = self._bias_places()
-            self.graph.parameters[place[place >= 0]] = new[place >= 0]
-
-    def _parameters(self) -> Int64:
-        places = self._bias_places()
-        return np.concatenate([wiring(self.graph, np.array(self._ids, np.int32)).place, places[places >= 0]], dtype=np.int64)
-
-    def _edges(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-        """Of each edge from the layer before, its place among the parameters, its neuron and its source."""
-        edges, (row, column) = wiring(self.graph, np.array(self._ids, np.int32)), np.full((2, len(self.graph)), -1)
-        row[self._ids], column[self._reads] = np.arange(self.size), np.arange(len(self._reads))
-        column = column[edges.source]
-        inside = column >= 0
-        return edges.place[inside], row[edges.target[inside]], column[inside]
-
-    def _bias_places(self) -> Int64:
-        return bias_places(self.graph, np.array(self._ids, np.int32))
-
-    def __repr__(self) -> str:
-        return f"<Layer of {self.size} {self.activation} neurons>"
 
 
 class Network(Model):
@@ -348,24 +177,9 @@ class Network(Model):
         >>> bool(np.allclose(net.predict([[0.5, -1.0]]), before)), net
         (True, <Network 2-4-1: 12 edges>)
         """
-        graph, n, seed = self.graph, whole("n", n), whole("seed", seed, 0, MOST_SEED)
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layer: expected a hidden layer of neurons, got {type(layer).__name__}")
-        if layer not in self._layers[:-1] or layer._probabilities:
-            raise ValueError("layer: expected a hidden layer of neurons of the network, got another layer")
-        with graph.one_edit():
-            behind = self._layers[self._layers.index(layer) + 1]
-            alive = graph.alive()
-            reads, read = (np.array([i for i in ids if alive[i]], np.int32) for ids in (layer._reads, behind._ids))
-            if not len(reads) or not len(read):
-                raise ValueError("layer: expected one between layers of which something is alive, got one between others")
-            random = np.random.default_rng([seed, len(graph)])  # not of what was drawn before, which no checkpoint has
-            weights = random.standard_normal((n, len(reads)), np.float32) / np.float32((3 * len(reads)) ** 0.5)
-            biases = 0.0 if (layer._bias_places() >= 0).any() else None
-            new = np.array(graph.add_neurons(reads, layer.activation, weights=weights, biases=biases), np.int32)
-            grow(graph, np.tile(new, len(read)), np.repeat(read, n), np.zeros(n * len(read), np.float32), "widen")
-            layer._ids, behind._reads = [*layer._ids, *new.tolist()], [*behind._reads, *new.tolist()]
-        return layer[-n:]
+        from mlgraph.growing import widen
+
+        return widen(self, layer, n, seed)
 
     def regrow(
         self,
@@ -459,11 +273,3 @@ class Network(Model):
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
         return f"<Network {sizes}: {self._count_edges()} edges>"
-
-
-def dropout_of(value: float, of_probabilities: bool) -> float:
-    """A share of neurons to be dropped; ValueError if it is none, or the neurons are those of a layer of probabilities."""
-    dropout = share("dropout", value)
-    if of_probabilities and dropout:
-        raise ValueError(f"dropout: expected 0 for a layer of probabilities, got {dropout}")
-    return dropout

@@ -119,7 +119,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                 elif which == 4:
                     runs_forward(&part[0].e, fan_in, 0, runs_of(fan_in), LANES, weights, panels, NULL, delta, LANES * PANEL)
                 elif which == 5:
-                    runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, False, NULL, NULL)
+                    runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, NULL, NULL)
                 elif which == 6 or which == 9:
                     j = 0
                     while j < tiles:

@@ -14,9 +14,6 @@ cdef extern from *:
     """
     enum: RUN_VECS       # vectors of neurons whose weights for a run, or whose gradients, stand in registers
 
-cdef enum:
-    TILES_AT_ONCE = 32   # tiles whose entries are summed at a time, in however many lists they stand
-
 
 cdef inline inlined_void forward_of_runs(
     int vecs, const Entries* e, int64_t columns, int64_t first, int64_t last, const float* weights, float* sums,
@@ -123,7 +120,7 @@ cdef struct Part:
 
 cdef inline inlined_void gradient_of_runs(
     int vecs, const Part* part, int64_t parts, int64_t first, int64_t last, float unit, int64_t panel, int64_t stride,
-    float* gradient, bint add, const Descent* descent, Fetch* fetch,
+    float* gradient, const Descent* descent, Fetch* fetch,
 ) noexcept nogil:
     cdef vec acc[RUN][RUN_VECS]
     cdef vec g[RUN * RUN_VECS]
@@ -170,14 +167,14 @@ cdef inline inlined_void gradient_of_runs(
             if k < last - first:
                 for c in range(vecs):
                     to = <vec*>at_neurons(gradient + k * PANEL, (last - first) * PANEL, c)
-                    to[0] = to[0] + acc[i][c] * unit if add else acc[i][c] * unit
+                    to[0] = acc[i][c] * unit
 
 
 cdef kernel_void runs_gradient(
     const Part* part, int64_t parts, int64_t first, int64_t last, int64_t panels, float unit, int64_t stride,
-    float* gradient, bint add, const Descent* descent, Fetch* fetch,
+    float* gradient, const Descent* descent, Fetch* fetch,
 ) noexcept nogil:
-    """gradient[panel][source][neuron] = unit * sum over the entries of all parts of value * delta; with `add`, += that.
+    """gradient[panel][source][neuron] = unit * sum over the entries of all parts of value * delta.
 
     Sources are the columns `first` to `last`; `first` is a multiple of RUN, and so is `last` if it is not their end. Panels of
     the deltas stand `stride` floats apart. Meanwhile other rows are fetched. With `descent` the weights move by it at once, and
@@ -189,12 +186,12 @@ cdef kernel_void runs_gradient(
         left = panels * PANEL_VECS - at
         to = <float*>at_neurons(gradient, (last - first) * PANEL, at)
         if left >= RUN_VECS:
-            gradient_of_runs(RUN_VECS, part, parts, first, last, unit, at, stride, to, add, descent, fetch)
+            gradient_of_runs(RUN_VECS, part, parts, first, last, unit, at, stride, to, descent, fetch)
         elif left == 3:
-            gradient_of_runs(3, part, parts, first, last, unit, at, stride, to, add, descent, fetch)
+            gradient_of_runs(3, part, parts, first, last, unit, at, stride, to, descent, fetch)
         elif left == 2:
-            gradient_of_runs(2, part, parts, first, last, unit, at, stride, to, add, descent, fetch)
+            gradient_of_runs(2, part, parts, first, last, unit, at, stride, to, descent, fetch)
         else:
-            gradient_of_runs(1, part, parts, first, last, unit, at, stride, to, add, descent, fetch)
+            gradient_of_runs(1, part, parts, first, last, unit, at, stride, to, descent, fetch)
         at = at + RUN_VECS
         fetch = NULL

@@ -130,7 +130,7 @@ cdef void unit_gradient(
     Run* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, float* g, const Worker* w, const Descent* descent,
     Fetch* fetch,
 ) noexcept nogil:
-    """Gradient of a unit over `tiles` tiles from `tile` on; with `descent` its parameters move by it."""
+    """Gradient of a unit over `tiles` tiles from `tile` on, SUM_TILES at most; with `descent` its parameters move by it."""
     cdef int64_t panels = unit.panels, first = unit.first, n = unit.last - unit.first
     cdef const Instruction* ins = r.program + unit.instruction
     cdef int64_t place = first_place(r, step, w) + tile
@@ -141,8 +141,8 @@ cdef void unit_gradient(
     cdef int64_t stride = deltas_stride(r, ins, step)
     cdef const float* transposed = deltas + unit.panel * stride
     cdef const int32_t* sources = r.index + ins.args
-    cdef int64_t wide, parts, i, done = 0
-    cdef Part part[TILES_AT_ONCE]
+    cdef int64_t wide, parts, i
+    cdef Part part[SUM_TILES]
     cdef bint bytes
     if ins.kind == DENSE and unit.part == 1 and is_thin(r, ins, step):
         first = unit.panel * PANEL
@@ -155,17 +155,15 @@ cdef void unit_gradient(
         if is_thin(r, ins, step):
             panels, transposed = (panels + 1) // 2, deltas + unit.panel // 2 * LANES * PANEL
         wide = GROUP_TILES if is_ahead(r, ins) else 1
-        while done < tiles:
-            parts = (smaller(TILES_AT_ONCE, tiles - done) + wide - 1) // wide
-            for i in range(parts):
-                if is_ahead(r, ins):
-                    part[i].e = group_entries(r, w, step, (tile + done) // wide + i)
-                    part[i].delta = transposed + (done // wide + i) * GROUP * PANEL
-                else:
-                    part[i].e = tile_entries(r, place + done + i)
-                    part[i].delta = transposed + (done + i) * r.tile_stride
-            runs_gradient(part, parts, first, first + n, panels, data_unit(r), stride, g, done > 0, descent, fetch)
-            done = done + TILES_AT_ONCE
+        parts = (tiles + wide - 1) // wide
+        for i in range(parts):
+            if is_ahead(r, ins):
+                part[i].e = group_entries(r, w, step, tile // wide + i)
+                part[i].delta = transposed + i * GROUP * PANEL
+            else:
+                part[i].e = tile_entries(r, place + i)
+                part[i].delta = transposed + i * r.tile_stride
+        runs_gradient(part, parts, first, first + n, panels, data_unit(r), stride, g, descent, fetch)
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride,
                        smaller(tiles * LANES, r.step_size[step] - tile * LANES), g, descent)
