@@ -1,4 +1,4 @@
-"""Edits of a graph: as many as one likes at once, checked before anything changes, the last one reversible.
+"""Edits of a graph: as many as one likes at once, checked before anything changes; `mlgraph.undo` takes them back.
 
 An edit of edges gives some neurons new lists of sources. The lists go behind all others and their weights behind all weights,
 with whatever state an optimizer has of them; what they leave behind is packed away once it outweighs what is in use. A node is
@@ -8,80 +8,23 @@ an edit that cuts takes the edges that read it too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from mlgraph.array_types import Bool, Float32, Int32, Int64
-from mlgraph.arrays import Edges, Wiring, edge_keys, parameter_places, values, wiring
+from mlgraph.arrays import Edges, Wiring, edge_keys, wiring
+from mlgraph.changes import Activated, Biased, Rewired, edited
 from mlgraph.checks import float_array, plain
 from mlgraph.graph import CycleError, Graph
 from mlgraph.ids import check_sources, id_of, ids_of
 from mlgraph.interrupts import uninterrupted
-from mlgraph.ops import CONSTANT, NEURON
+from mlgraph.ops import NEURON
 from mlgraph.packing import Lists, pack, shared_lists
 from mlgraph.storage import FROZEN, PANEL, extend, write
 from mlgraph.topology import Topology, is_live, topological
 from mlgraph.views import Edge, Neuron
-
-
-class Rewired(NamedTuple):
-    """What taking back the edges of some neurons takes.
-
-    Attributes
-    ----------
-    before : Wiring
-        Of the neurons that were edited; `place` says which of their edges now each is, -1 if it was cut.
-    values : dict of float32, shape (edges,)
-        What stood at each edge in the parameter vector (""), and in each vector of optimizer state.
-    most : int64, shape (neurons,)
-        The most edges that each had had by then.
-    """
-
-    before: Wiring
-    values: dict[str, Float32]
-    most: Int64
-
-
-class Activated(NamedTuple):
-    """What taking back the activation of a neuron takes: its code before."""
-
-    neuron: int
-    code: int
-
-
-class Biased(NamedTuple):
-    """What taking back that a bias came or went takes: what stood there in each vector before; None if there was none."""
-
-    neuron: int
-    values: dict[str, float] | None
-
-
-Change = Rewired | Activated | Biased
-
-
-class Edit(NamedTuple):
-    """What undoing an edit takes.
-
-    Attributes
-    ----------
-    changes : list of Rewired, Activated and Biased
-        Neurons that were given other sources, another activation, a bias or none; what came last is last.
-    nodes, records : int
-        How many there were before. What has been added goes.
-    edits : int
-        `Graph.edits` afterwards (while it is made, before): with another number something else was the last change.
-    values : dict of float32 arrays, or None
-        `mlgraph.arrays.values` before it, if they are to come back.
-    """
-
-    changes: list[Change]
-    nodes: int
-    records: int
-    edits: int
-    values: dict[str, Float32] | None = None
 
 
 def named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | None = None) -> tuple[Wiring, Bool]:
@@ -186,8 +129,8 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: bool = False, who: st
     """
     old, new = edges.without(gone)
     lists = shared_lists(new)
-    after = _with_lists(graph.topology(), new, lists)
-    lost = ~_check(graph, who, *after)
+    after = with_lists(graph.topology(), new, lists)
+    lost = ~check_paths(graph, who, *after)
     if lost.any():
         # Who else reads what is lost. To cut that makes no other node less live: one look is enough.
         readers = graph._readers(lost) & (graph.codes >= NEURON)
@@ -202,7 +145,7 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: bool = False, who: st
     if (useless & ~gone).any():
         old, new = edges.without(gone | useless)
         lists = shared_lists(new)
-    _rewire(graph, old, new, lists, {})
+    rewire(graph, old, new, lists, {})
 
 
 def grow(graph: Graph, source: Int32, target: Int32, weight: Float32, who: str) -> None:
@@ -224,8 +167,8 @@ def grow(graph: Graph, source: Int32, target: Int32, weight: Float32, who: str) 
     place = np.where(order < len(old.source), order, -1)
     new = Wiring(old.neurons, np.bincount(slot, minlength=len(neurons)).astype(np.int32), sources[order], place)
     lists = shared_lists(new)
-    _check(graph, who, *_with_lists(graph.topology(), new, lists))
-    _rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
+    check_paths(graph, who, *with_lists(graph.topology(), new, lists))
+    rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
 
 def activate(graph: Graph, neuron: int, code: int) -> None:
@@ -256,14 +199,14 @@ def give_bias(graph: Graph, neuron: int, values: dict[str, float] | None) -> Non
     pack(graph)
 
 
-def _with_lists(topology: Topology, new: Wiring, lists: Lists) -> Topology:
+def with_lists(topology: Topology, new: Wiring, lists: Lists) -> Topology:
     """The sources of all nodes once `new` are the edges of its neurons; changes the arrays it is given."""
     start, count, pool = topology
     start[new.neurons], count[new.neurons] = len(pool) + lists.start, new.counts
     return Topology(start, count, np.concatenate([pool, lists.pool]))
 
 
-def _check(graph: Graph, who: str, start: Int64, count: Int32, pool: Int32) -> Bool:
+def check_paths(graph: Graph, who: str, start: Int64, count: Int32, pool: Int32) -> Bool:
     """Which nodes are live with these sources; errors begin with `who`.
 
     Raises
@@ -290,7 +233,7 @@ def _needed(graph: Graph, start: Int64, count: Int32, pool: Int32) -> Bool:
     return topological(graph, start, count, pool, outputs)[0] >= 0 if outputs else np.ones(len(graph), bool)
 
 
-def _rewire(
+def rewire(
     graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32], most: Int64 | None = None
 ) -> None:
     """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere.
@@ -327,132 +270,3 @@ def _rewire(
         graph.edits += 1
         edited(graph, len(graph), len(graph.storage), [Rewired(old._replace(place=now[:-1]), before, most_before)])
     pack(graph)
-
-
-# --- taking back -----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
-    """`Graph.one_edit` says what it is."""
-    with graph.lock:
-        around, last = graph._open, graph._last
-        kept = values(graph) if parameters else None
-        mine, over = Edit([], len(graph), len(graph.storage), graph.edits, kept), False
-        try:
-            graph._open = mine
-            yield
-            with uninterrupted():
-                graph._last = mine._replace(edits=graph.edits)
-                if around is not None:
-                    around.changes.extend(mine.changes)
-                graph._open, over = around, True
-        except BaseException:
-            with uninterrupted():
-                if not over:  # else it is a Ctrl-C that waited until then
-                    graph._open = None
-                    take_back(graph, mine)
-                    is_last = last is not None and last.edits == mine.edits and len(graph) == mine.nodes
-                    graph._last = last._replace(edits=graph.edits) if last and is_last else None
-                    graph._open = around
-            raise
-
-
-def edited(graph: Graph, nodes: int, records: int, changes: Iterable[Change] = ()) -> None:
-    """Keep what undoing an edit takes: before it there were so many nodes and records."""
-    if graph._open is not None:
-        graph._open.changes.extend(changes)
-    else:
-        graph._last = Edit(list(changes), nodes, records, graph.edits)
-
-
-def undo(graph: Graph) -> None:
-    """Take back the last edit: edges that were cut return with their weights and state, edges that were added go.
-
-    Raises
-    ------
-    ValueError
-        If the last change of the graph was no edit, or a model has the neurons that were added for outputs, or would have one
-        without a live source.
-    """
-    last = graph._last
-    if graph._open is not None:
-        raise ValueError("undo: expected an edit that is over, got one within one_edit")
-    if last is None or last.edits != graph.edits:
-        got = "none: one edit is kept, the last" if last is None else "a later change that is none, such as a new node"
-        raise ValueError(f"undo: expected an edit as the last change of the graph, got {got}")
-    added = [i for i in graph.protected() if i >= last.nodes]
-    if added:
-        name = plain(graph[min(added)].name)
-        raise ValueError(f"undo: expected a last edit that added no outputs of a model, got one that added {name}")
-    _check(graph, "undo", *_as_before(graph, last))  # a model may have come since
-    take_back(graph, last)
-    graph._last = None
-
-
-def forget_state(graph: Graph, names: Iterable[str]) -> None:
-    """Drop optimizer state of these names, also from what `undo` would bring back: a run begins with new state."""
-
-    def without(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: vector for name, vector in values.items() if name not in names}
-
-    graph.storage.state, last = without(graph.storage.state), graph._last
-    if last is None:
-        return
-    changes: list[Change] = [
-        c if isinstance(c, Activated) or c.values is None else c._replace(values=without(c.values)) for c in last.changes
-    ]
-    graph._last = last._replace(changes=changes, values=None if last.values is None else without(last.values))
-
-
-def _as_before(graph: Graph, edit: Edit) -> Topology:
-    """The sources of all nodes once an edit is taken back."""
-    topology = graph.topology()
-    for change in reversed(edit.changes):
-        if isinstance(change, Rewired):
-            topology = _with_lists(topology, change.before, shared_lists(change.before))
-    return topology
-
-
-def take_back(graph: Graph, edit: Edit) -> None:
-    """Have all as it was before an edit; nodes that a model has for outputs stay, and with them all that were added."""
-    with uninterrupted():
-        for change in reversed(edit.changes):
-            if isinstance(change, Activated):
-                activate(graph, *change)
-            elif isinstance(change, Biased):
-                give_bias(graph, *change)
-            else:
-                now, lists = wiring(graph, change.before.neurons), shared_lists(change.before)
-                _rewire(graph, now, change.before, lists, change.values, change.most)
-        if len(graph) > edit.nodes > max(graph.protected(), default=-1):
-            _forget(graph, edit.nodes, edit.records)
-        if edit.values is not None:
-            storage, places = graph.storage, parameter_places(graph, edit.nodes)
-            storage.freeze(places, False)
-            for name in storage.state.keys() - edit.values.keys() - {FROZEN}:
-                # There was none then: whoever trains the graph goes on from zeros.
-                del storage.state[name]
-                if graph._is_training:
-                    storage.state_vector(name, fresh=True)
-            for name, given in edit.values.items():
-                (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
-    pack(graph)  # of added neurons only the room is left
-
-
-def _forget(graph: Graph, nodes: int, records: int) -> None:
-    """Leave so many nodes and records: those that came first."""
-    for column in graph._of_nodes:
-        del column[nodes:]
-    for column in graph.storage.columns:
-        del column[records:]
-    # In lists that nobody has any more.
-    gone = np.flatnonzero(np.array(graph._pool, np.int32) >= nodes)
-    write(graph._pool, gone, np.zeros(len(gone), np.int32))
-    del graph._inputs[sum(i < nodes for i in graph._inputs) :]
-    constants = graph.records[graph.codes == CONSTANT]
-    del graph._constants[constants.max(initial=-1) + 1 :]
-    graph._names = {node: name for node, name in graph._names.items() if node < nodes}
-    for model in graph._models:
-        model._forget(nodes)
-    graph.edits += 1

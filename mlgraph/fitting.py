@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.checks import FLOAT32_MAX, MOST_SEED, StrPath, one_of, real, share, shown, truth, whole, wrong
-from mlgraph.edits import forget_state
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.steps import Learning
 from mlgraph.threads import checked_threads
 from mlgraph.training import History, Progress, RunState, train
+from mlgraph.undo import forget_state
 
 if TYPE_CHECKING:
     from mlgraph.checkpoint import Checkpoint

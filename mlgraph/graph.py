@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
 
     from mlgraph.arrays import Edges, Neurons
+    from mlgraph.changes import Edit
     from mlgraph.drawing import Drawing, Options
-    from mlgraph.edits import Edit
     from mlgraph.function import Function
     from mlgraph.model import Model
 
@@ -176,7 +176,7 @@ class Graph(NodeTable):
             If an argument is not what it is said to be, or a source an operation of nothing but neurons that are cut off;
             nothing has been added.
         """
-        from mlgraph.edits import edited
+        from mlgraph.changes import edited
 
         ids = ids_of_sources(self, sources).tolist()
         code = NEURON + _activation(activation)
@@ -218,7 +218,7 @@ class Graph(NodeTable):
         TypeError, ValueError
             If an argument is not that; nothing has been added.
         """
-        from mlgraph.edits import edited
+        from mlgraph.changes import edited
 
         ids = ids_of_sources(self, sources)
         code = NEURON + _activation(activation)
@@ -270,7 +270,7 @@ class Graph(NodeTable):
         >>> print(g[3], "of", g[2])
         identity(2*n2 + 0) of tanh(1*n0 - 1*n1 + 0.5)
         """
-        from mlgraph.edits import edited
+        from mlgraph.changes import edited
         from mlgraph.packing import once_each
         from mlgraph.subgraph import checked
 
@@ -688,7 +688,7 @@ class Graph(NodeTable):
         >>> g.n_edges
         1
         """
-        from mlgraph.edits import one_edit
+        from mlgraph.undo import one_edit
 
         return one_edit(self, parameters=truth("parameters", parameters))
 
@@ -710,7 +710,7 @@ class Graph(NodeTable):
             If the last change was no edit, or added neurons that are outputs of a model, or the only way to one, or is part of
             `one_edit`.
         """
-        from mlgraph.edits import undo
+        from mlgraph.undo import undo
 
         undo(self)
 

@@ -1,0 +1,138 @@
+"""Taking back the last edit, or one that an exception has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mlgraph.arrays import parameter_places, values, wiring
+from mlgraph.changes import Activated, Biased, Change, Edit, Rewired
+from mlgraph.checks import plain
+from mlgraph.edits import activate, check_paths, give_bias, rewire, with_lists
+from mlgraph.graph import Graph
+from mlgraph.interrupts import uninterrupted
+from mlgraph.ops import CONSTANT
+from mlgraph.packing import pack, shared_lists
+from mlgraph.storage import FROZEN, write
+from mlgraph.topology import Topology
+
+
+@contextmanager
+def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
+    """`Graph.one_edit` says what it is."""
+    with graph.lock:
+        around, last = graph._open, graph._last
+        kept = values(graph) if parameters else None
+        mine, over = Edit([], len(graph), len(graph.storage), graph.edits, kept), False
+        try:
+            graph._open = mine
+            yield
+            with uninterrupted():
+                graph._last = mine._replace(edits=graph.edits)
+                if around is not None:
+                    around.changes.extend(mine.changes)
+                graph._open, over = around, True
+        except BaseException:
+            with uninterrupted():
+                if not over:  # else it is a Ctrl-C that waited until then
+                    graph._open = None
+                    take_back(graph, mine)
+                    is_last = last is not None and last.edits == mine.edits and len(graph) == mine.nodes
+                    graph._last = last._replace(edits=graph.edits) if last and is_last else None
+                    graph._open = around
+            raise
+
+
+def undo(graph: Graph) -> None:
+    """Take back the last edit: edges that were cut return with their weights and state, edges that were added go.
+
+    Raises
+    ------
+    ValueError
+        If the last change of the graph was no edit, or a model has the neurons that were added for outputs, or would have one
+        without a live source.
+    """
+    last = graph._last
+    if graph._open is not None:
+        raise ValueError("undo: expected an edit that is over, got one within one_edit")
+    if last is None or last.edits != graph.edits:
+        got = "none: one edit is kept, the last" if last is None else "a later change that is none, such as a new node"
+        raise ValueError(f"undo: expected an edit as the last change of the graph, got {got}")
+    added = [i for i in graph.protected() if i >= last.nodes]
+    if added:
+        name = plain(graph[min(added)].name)
+        raise ValueError(f"undo: expected a last edit that added no outputs of a model, got one that added {name}")
+    check_paths(graph, "undo", *_as_before(graph, last))  # a model may have come since
+    take_back(graph, last)
+    graph._last = None
+
+
+def forget_state(graph: Graph, names: Iterable[str]) -> None:
+    """Drop optimizer state of these names, also from what `undo` would bring back: a run begins with new state."""
+
+    def without(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: vector for name, vector in values.items() if name not in names}
+
+    graph.storage.state, last = without(graph.storage.state), graph._last
+    if last is None:
+        return
+    changes: list[Change] = [
+        c if isinstance(c, Activated) or c.values is None else c._replace(values=without(c.values)) for c in last.changes
+    ]
+    graph._last = last._replace(changes=changes, values=None if last.values is None else without(last.values))
+
+
+def _as_before(graph: Graph, edit: Edit) -> Topology:
+    """The sources of all nodes once an edit is taken back."""
+    topology = graph.topology()
+    for change in reversed(edit.changes):
+        if isinstance(change, Rewired):
+            topology = with_lists(topology, change.before, shared_lists(change.before))
+    return topology
+
+
+def take_back(graph: Graph, edit: Edit) -> None:
+    """Have all as it was before an edit; nodes that a model has for outputs stay, and with them all that were added."""
+    with uninterrupted():
+        for change in reversed(edit.changes):
+            if isinstance(change, Activated):
+                activate(graph, *change)
+            elif isinstance(change, Biased):
+                give_bias(graph, *change)
+            else:
+                now, lists = wiring(graph, change.before.neurons), shared_lists(change.before)
+                rewire(graph, now, change.before, lists, change.values, change.most)
+        if len(graph) > edit.nodes > max(graph.protected(), default=-1):
+            _forget(graph, edit.nodes, edit.records)
+        if edit.values is not None:
+            storage, places = graph.storage, parameter_places(graph, edit.nodes)
+            storage.freeze(places, False)
+            for name in storage.state.keys() - edit.values.keys() - {FROZEN}:
+                # There was none then: whoever trains the graph goes on from zeros.
+                del storage.state[name]
+                if graph._is_training:
+                    storage.state_vector(name, fresh=True)
+            for name, given in edit.values.items():
+                (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
+    pack(graph)  # of added neurons only the room is left
+
+
+def _forget(graph: Graph, nodes: int, records: int) -> None:
+    """Leave so many nodes and records: those that came first."""
+    for column in graph._of_nodes:
+        del column[nodes:]
+    for column in graph.storage.columns:
+        del column[records:]
+    # In lists that nobody has any more.
+    gone = np.flatnonzero(np.array(graph._pool, np.int32) >= nodes)
+    write(graph._pool, gone, np.zeros(len(gone), np.int32))
+    del graph._inputs[sum(i < nodes for i in graph._inputs) :]
+    constants = graph.records[graph.codes == CONSTANT]
+    del graph._constants[constants.max(initial=-1) + 1 :]
+    graph._names = {node: name for node, name in graph._names.items() if node < nodes}
+    for model in graph._models:
+        model._forget(nodes)
+    graph.edits += 1
