@@ -383,6 +383,19 @@ def test_outputs_that_are_not_the_last_layer(path):
         refuse(path.with_name("changed"), "header: layers: expected the outputs")
 
 
+@pytest.mark.parametrize(
+    "runs", [[-3, -1], [14, 12], [12, 16, 14, 18], [12, 14, 16], [12, 10**9], [0, 12], 12, ["12", 14]], ids=str
+)
+def test_runs_of_a_layer_that_are_none(path, runs):
+    net = mlgraph.Network(12, seed=0)
+    net.add_layer(4, "tanh")
+    net.add_layer(3, "identity")  # no node comes after its neurons
+    net.save(path)
+    header = header_of(path)
+    header["layers"][0][0] = runs
+    refuse(rewrite(path, path.with_name("changed"), header=as_array(header)), "header: layers: expected (runs of )?neurons")
+
+
 def test_more_bytes_than_any_model(saved, path, monkeypatch):
     monkeypatch.setattr(modelfile, "MAX_BYTES", 100)
     refuse(shutil.copy(saved[1], path), "expected at most 100 bytes of arrays, got ")

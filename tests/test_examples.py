@@ -226,6 +226,14 @@ def test_who_predicts_is_warned_of_units_as_who_evaluates(name):
     assert [warning.filename for warning in told] == [__file__]
 
 
+def test_a_caller_beside_the_package_is_outside():
+    beside = mlgraph.__path__[0] + "_study/main.py"
+    scope = {"net": network(), "x": np.where(X > 200, 255, X.astype(int))}
+    with pytest.warns(UserWarning, match="^x: these are whole numbers") as told:
+        exec(compile("net.predict(x)", beside, "exec"), scope)
+    assert [warning.filename for warning in told] == [beside]
+
+
 def test_what_gives_no_array_says_why():
     class Tensor:
         def __array__(self, *_, **__):

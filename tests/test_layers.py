@@ -128,6 +128,19 @@ def test_dropout_is_assigned_between_runs(name, tmp_path):
     assert getattr(net.layers[0], name) == 0.5
 
 
+def test_dropout_is_of_the_layers_own_neurons():
+    """Not of others that read the same."""
+    net = mlgraph.Network(12, seed=0)
+    net.add_layer(16, "tanh", dropout=0.5)
+    net.add_layer(3, "softmax")
+    others = net.graph.add_neurons(net.graph.sources_of(net.layers[0][0]), "tanh", weights=np.ones((16, 12)))
+    for node in others:
+        net.graph.add_edge(node, net.outputs[0], 0.5)
+    plan = net._engine().plan
+    dropped = {int(slot) for _, ins in plan.trained if ins.drop for slot in range(ins.dst, ins.dst + ins.size)}
+    assert dropped == {int(plan.slot[node.id]) for node in net.layers[0]}
+
+
 def test_a_layer_has_no_other_attributes():
     net = mlgraph.Network(2, seed=0)
     layer = net.add_layer(3)

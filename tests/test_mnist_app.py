@@ -336,6 +336,7 @@ def test_data_of_zeros_and_ones(run: Run, tmp_path: Path) -> None:
         assert result.err.splitlines() == [
             "mlgraph.mnist: x: bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
         ]
+    assert run("--epochs", 1, "--no-plot", "--quiet", data=folder).err == ""
 
 
 def test_the_default_run_is_that_of_the_readme(run: Run, data: Path) -> None:

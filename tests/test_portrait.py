@@ -130,3 +130,12 @@ def test_an_input_that_came_later():
     net.graph.add_edge(late, net.layers[0][1], 0.5)
     (found,) = portrait.portraits(net, [net.layers[0][1]], np.column_stack([X, X[:, 0]]), Y)
     assert found.input_weights.shape == (13,) and found.input_weights[12] == 0.5
+
+
+def test_classes_are_named_where_there_is_room():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    figure, panels = pyplot.subplots(1, 2)
+    for axes, n in zip(panels, (30, 31), strict=True):
+        portrait._bars(axes, np.ones(n), 5)
+    assert [len(axes.get_yticks()) for axes in panels] == [30, 0]
+    pyplot.close(figure)

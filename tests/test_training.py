@@ -154,6 +154,20 @@ def test_a_callback_may_compile_another_part_of_the_graph():
     np.testing.assert_array_equal(run(True), run(False))
 
 
+def test_a_network_that_is_given_a_layer_as_the_run_begins(monkeypatch):
+    """By another thread, after the targets have been read for the outputs that it had."""
+    net, real = network(), mlgraph.Network._examples_and_objective
+
+    def read(self, *arguments):
+        found = real(self, *arguments)
+        self.add_layer(4, "softmax")
+        return found
+
+    monkeypatch.setattr(mlgraph.Network, "_examples_and_objective", read)
+    with pytest.raises(RuntimeError, match="fit: expected a network that stays as it is, got one that was given a layer"):
+        net.fit(X, Y, epochs=1)
+
+
 def test_an_exception_in_a_callback_ends_the_run():
     net = network()
 

@@ -46,6 +46,20 @@ def test_undo_is_exact(name, optimizer, compiled):
             net.undo()
 
 
+def test_a_bias_that_returns_is_as_frozen_as_it_was():
+    """And what has gone leaves nothing in its place."""
+    net = network()
+    neuron, storage = net.layers[0].neurons[3], net.graph.storage
+    at = storage.bias[net.graph._data[neuron.id]]
+    neuron.frozen = True
+    neuron.bias = None
+    assert storage.vector[at] == 0 == storage.state_vector("frozen", fresh=False)[at]
+    neuron.frozen = False
+    assert storage.frozen is None
+    net.undo()
+    assert storage.frozen[storage.bias[net.graph._data[neuron.id]]] == 1 == storage.frozen.sum()
+
+
 def test_undo_after_training_brings_back_what_was_cut():
     """And leaves what was trained since; the run has begun with optimizer state of its own."""
     net = network()

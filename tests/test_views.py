@@ -92,6 +92,14 @@ def test_the_ends_of_an_edge_are_not_to_be_assigned():
             setattr(neuron.edges[0], end, other)
 
 
+def test_edges_out_of_a_node_lead_to_neurons():
+    g = mlgraph.Graph()
+    x = g.input()
+    first, second = g.add_neuron([x], weights=[2]), g.add_neuron([x], weights=[3])
+    square = x * x
+    assert x.targets == [first, second, square] and [tuple(e) for e in x.out_edges] == [(x, first, 2), (x, second, 3)]
+
+
 def test_nodes_by_name():
     g = mlgraph.Graph()
     x, y, z = g.inputs(3)

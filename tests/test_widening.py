@@ -128,7 +128,8 @@ def test_what_is_drawn_is_what_the_seed_says():
     first = [n.weights.tolist() for n in net.widen(net.layers[0], 2)]
     net.undo()
     assert [n.weights.tolist() for n in net.widen(net.layers[0], 2)] == first and first[0] != first[1]
-    net.undo()
+    assert [n.weights.tolist() for n in net.widen(net.layers[0], 2)] != first
+    net = network()
     assert [n.weights.tolist() for n in net.widen(net.layers[0], 2, seed=1)] != first
 
 
