@@ -15,7 +15,7 @@ from mlgraph.checks import float_array, plain
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import Graph, checked_graph
-from mlgraph.ids import id_of, ids_of
+from mlgraph.ids import id_of, ids_of, ids_of_different
 from mlgraph.losses import Objective
 from mlgraph.ops import INPUT, NEURON, PARAMETER
 from mlgraph.plan import Plan
@@ -26,7 +26,7 @@ from mlgraph.views import Neuron, Node
 class Places(NamedTuple):
     """Where the weights and biases of each record stood in the parameter vector, and how many sources each node had.
 
-    `edits` is what `Graph.edits` was then: nodes that were made later had no place.
+    `edits` is what `Graph.edits` was then: nodes that were made later had no place. `inputs` are the ids of a function's own.
     """
 
     weights: Int64
@@ -35,11 +35,12 @@ class Places(NamedTuple):
     n_sources: Int64
     graph: Graph
     edits: int
+    inputs: list[int] | None
 
 
-def places_in(graph: Graph) -> Places:
+def places_in(graph: Graph, inputs: list[int] | None = None) -> Places:
     """Where all stands now."""
-    return Places(*graph.storage.places, np.array(graph._count, np.int64), graph, graph.edits)
+    return Places(*graph.storage.places, np.array(graph._count, np.int64), graph, graph.edits, inputs)
 
 
 class Gradients(NamedTuple):
@@ -94,7 +95,8 @@ class Gradients(NamedTuple):
         Returns
         -------
         float32
-            A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order its weights had.
+            A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order its weights had. Of a
+            function that has inputs of its own, each of these is one.
 
         Raises
         ------
@@ -102,8 +104,11 @@ class Gradients(NamedTuple):
             If it is another node, or was made since.
         """
         place, code, data = self._record("node", node)
+        own = self.places.inputs
+        if own is not None and place in own:
+            return self.inputs[:, own.index(place)]
         if code == INPUT:
-            return self.inputs[:, data]
+            return self.inputs[:, data] if own is None else np.zeros(len(self.inputs), np.float32)
         if code < PARAMETER:
             expected = "an input, parameter or neuron (those of operations are in `trace`)"
             raise ValueError(f"node: expected {expected}, got {self.places.graph[place]!r}")
@@ -155,13 +160,15 @@ class Function:
     graph : Graph
     outputs : sequence of Node, or array of their ids
         At least one.
+    inputs : sequence of Node, or array of their ids, optional
+        As for `Graph.compile`.
 
     Raises
     ------
     CycleError
         If they depend on themselves.
     ValueError
-        If there is none, or one is of another graph.
+        If there is no output, a node is of another graph, or the inputs are not all, or one comes twice.
 
     Examples
     --------
@@ -177,16 +184,23 @@ class Function:
     array([[12.]], dtype=float32)
     """
 
-    def __init__(self, graph: Graph, outputs: Sequence[Node] | Int32) -> None:
+    def __init__(self, graph: Graph, outputs: Sequence[Node] | Int32, inputs: Sequence[Node] | Int32 | None = None) -> None:
         self.graph = checked_graph(graph)
         self._outputs = ids_of(graph, "outputs", outputs, 1)
         self._nodes = [graph[i] for i in self._outputs]
+        self._inputs = None if inputs is None else ids_of_different(graph, "inputs", inputs)
+        self._given = None if self._inputs is None else [graph[i] for i in self._inputs]
         self._engines: dict[bool, Engine] = {}
         self._places: tuple[Engine, Places] | None = None
         self._engine(False)
 
     def __repr__(self) -> str:
-        return f"<Function of {self.graph.n_inputs} inputs: {', '.join(plain(node.name) for node in self._nodes[:10])}>"
+        return f"<Function of {self.n_inputs} inputs: {', '.join(plain(node.name) for node in self._nodes[:10])}>"
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of columns of the data: the inputs of the graph, or the function's own."""
+        return self.graph.n_inputs if self._inputs is None else len(self._inputs)
 
     def __call__(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
         """Values of the outputs.
@@ -209,7 +223,7 @@ class Function:
         TypeError, ValueError
             If the data are no real numbers, or not of this shape.
         """
-        examples = Examples(x, self.graph.n_inputs)
+        examples = Examples(x, self.n_inputs)
         with self.graph.lock:
             _, values, _ = self._engine(False).run(examples, values=self._outputs, n_threads=n_threads)
         return values
@@ -235,7 +249,7 @@ class Function:
         TypeError, ValueError
             If the data are no real numbers, or not of these shapes.
         """
-        examples = Examples(x, self.graph.n_inputs)
+        examples = Examples(x, self.n_inputs)
         shape = (len(examples), len(self._outputs))
         given = np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape)
         weight = np.ascontiguousarray(given)
@@ -279,7 +293,7 @@ class Function:
         TypeError, ValueError
             If they are no real numbers, or not of this shape.
         """
-        examples = Examples(x, self.graph.n_inputs)
+        examples = Examples(x, self.n_inputs)
         along = float_array("tangent", tangent, examples.array.shape).astype(np.float64)
         products = np.empty((len(examples), len(self._outputs)), np.float32)
         with self.graph.lock, np.errstate(over="ignore", invalid="ignore"):
@@ -288,7 +302,7 @@ class Function:
                 products[:, k] = np.sum(self._vjp(examples, weight, n_threads).inputs * along, axis=1)
                 if len(self._outputs) > 1 and not np.isfinite(products[:, k]).all():
                     # By itself: 0 for another output is NaN where that has an infinite derivative.
-                    alone = Function(self.graph, [self._nodes[k]])
+                    alone = Function(self.graph, [self._nodes[k]], self._given)
                     products[:, k] = alone.jvp(examples.array, tangent, n_threads=n_threads)[:, 0]
         return products
 
@@ -346,7 +360,7 @@ class Function:
     def _places_for(self, engine: Engine) -> Places:
         # One copy for each compilation: until then no place changes.
         if self._places is None or self._places[0] is not engine:
-            self._places = engine, places_in(self.graph)
+            self._places = engine, places_in(self.graph, self._inputs)
         return self._places[1]
 
     def _engine(self, want_inputs: bool) -> Engine:
@@ -354,6 +368,8 @@ class Function:
             engine = self._engines.get(want_inputs)
             if engine is None or engine.plan.is_stale(self.graph):
                 ids_of(self.graph, "outputs", self._nodes)  # of which `undo` may have taken one away
-                engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs))
+                ids_of(self.graph, "inputs", self._given or [])
+                given = None if self._inputs is None else np.array(self._inputs, np.int32)
+                engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs, given=given))
                 self._engines[want_inputs] = engine
         return engine

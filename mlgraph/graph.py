@@ -449,13 +449,16 @@ class Graph(NodeTable):
             raise ValueError(f"node: expected a neuron or parameter, got {self[node]!r}")
         return self.storage.weights_of(self._data[node], self._count[node] if self._code[node] >= NEURON else 1)
 
-    def compile(self, outputs: Node | Sequence[Node] | Int32) -> Function:
+    def compile(self, outputs: Node | Sequence[Node] | Int32, inputs: Node | Sequence[Node] | Int32 | None = None) -> Function:
         """Compile the part of the graph that `outputs` need into a function of a batch.
 
         Parameters
         ----------
         outputs : Node, or sequence of Node, or array of their ids
             At least one.
+        inputs : Node, or sequence of Node, or array of their ids, optional
+            What the columns of the data are, by default the inputs of the graph. Other nodes are so given a value, in place of
+            the one that they compute: from a layer on, or a single neuron with the value that it has of another example.
 
         Returns
         -------
@@ -464,11 +467,24 @@ class Graph(NodeTable):
         Raises
         ------
         TypeError, ValueError
-            If they are no nodes of this graph, or none.
+            If they are no nodes of this graph; if there is no output, an input comes twice, or one that is needed is missing.
+
+        Examples
+        --------
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> hidden, _ = net.add_layer(3, "tanh"), net.add_layer(1, "identity")
+        >>> head = net.graph.compile(net.outputs, inputs=hidden.neurons)
+        >>> values = net.trace([[1.0, 0.0]], nodes=hidden.neurons).values
+        >>> bool(np.allclose(head(values), net.forward([[1.0, 0.0]])))
+        True
+        >>> values[:, 1] = net.trace([[0.0, 1.0]])[hidden[1]]  # one neuron says what it says of another example
+        >>> bool(np.allclose(head(values), net.forward([[1.0, 0.0]])))
+        False
         """
         from mlgraph.function import Function
 
-        return Function(self, [outputs] if isinstance(outputs, Node) else outputs)
+        inputs = [inputs] if isinstance(inputs, Node) else inputs
+        return Function(self, [outputs] if isinstance(outputs, Node) else outputs, inputs)
 
     def draw(self, x: npt.ArrayLike | None = None, **options: Unpack[Options]) -> Drawing:
         """A picture of the graph; `x`, `values`, `adjoints` and `limit` as for `mlgraph.drawing.Drawing`."""

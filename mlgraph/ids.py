@@ -67,13 +67,18 @@ def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
     return ids
 
 
+def ids_of_different(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
+    """As `ids_of`; a ValueError, too, if one comes twice."""
+    ids = ids_of(graph, what, nodes, least)
+    if len(set(ids)) < len(ids):
+        twice = int(np.argmax(np.bincount(ids) > 1))
+        raise ValueError(f"{what}: expected nodes, none of them twice, got {plain(graph[twice].name)} twice")
+    return ids
+
+
 def ids_of_sources(graph: Graph, sources: Sequence[Node] | range | Int32) -> Int32:
     """Those of at least one source, none twice."""
-    ids = np.array(ids_of(graph, "sources", sources), np.int32)
-    if len(ids) == 0 or len(set(ids.tolist())) < len(ids):
-        twice = np.flatnonzero(np.bincount(ids) > 1).tolist()
-        got = f"{plain(graph[twice[0]].name)} twice" if twice else "none"
-        raise ValueError(f"sources: expected at least one node and none twice, got {got}")
+    ids = np.array(ids_of_different(graph, "sources", sources, 1), np.int32)
     check_sources(graph, "sources", ids)
     return ids
 

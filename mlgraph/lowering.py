@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Int32, Int64
+from mlgraph.checks import plain
 from mlgraph.graph import Graph
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.topology import is_live, topological
@@ -67,7 +68,7 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     Parameters
     ----------
     given : int32, optional
-        Nodes whose values come as columns of the data: they are inputs, and nothing is needed for them.
+        Nodes whose values come as columns of the data, in this order: they are the inputs, and nothing is needed for them.
     split : bool
         Whether every node keeps a value and an adjoint of its own: nodes of equal value are not merged, neurons that are
         written out are left so, and the weighted sum of a neuron with an activation is one more node, behind all others.
@@ -76,11 +77,14 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     ------
     CycleError
         If what the outputs need has a cycle.
+    ValueError
+        If they need an input of the graph that is not among those given.
     """
     n = len(graph)
     start, count, pool = graph.topology()
     code, data = graph.codes, graph.records
     if given is not None:
+        data[code == INPUT] = -1
         code[given], count[given], data[given] = INPUT, 0, np.arange(len(given))
     level, order = topological(graph, start, count, pool, outputs)
     # A neuron without live sources is 0 for whatever still reads it.
@@ -88,6 +92,9 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     if len(dead):
         code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph._constants)
         level, order = topological(graph, start, count, pool, outputs)
+    missing = order[(code[order] == INPUT) & (data[order] < 0)]
+    if len(missing):
+        raise ValueError(f"inputs: expected all that the outputs need, got none for {plain(graph[missing[0]].name)}")
     if split:
         return _split(graph, code, start, count, pool, data, order, outputs)
 

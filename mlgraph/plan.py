@@ -180,7 +180,7 @@ class Plan:
         inputs = inputs[np.argsort(low.data[inputs])]
         groups = group(graph, low, low.order[~is_input], dropout)
         self.input_column = low.data[inputs].astype(np.int32)
-        self.n_columns = int(np.count_nonzero(low.code == INPUT))
+        self.n_columns = graph.n_inputs if given is None else len(given)
         self.node = np.concatenate([inputs, groups.nodes])
         self.slot = np.full(len(low.code), -1, np.int32)
         self.slot[self.node] = np.arange(len(self.node))

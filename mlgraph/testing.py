@@ -184,7 +184,7 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
         gradient = reference.backward(plan, p, values, adjoints)
         bounds = intervals.Sweeps(plan, p, values, slots, u, whole("ulps", ulps, 0))
         columns, own = plan.input_column, slice(0, len(plan.input_column))
-        inputs, inputs_error = np.zeros((2, len(data), f.graph.n_inputs))
+        inputs, inputs_error = np.zeros((2, len(data), f.n_inputs))
         inputs[:, columns] = adjoints[own].T
         inputs_error[:, columns] = intervals.distance(adjoints[own], bounds.adjoints(own)).T
         values_error = intervals.distance(values[slots], bounds.values[:, slots]).T
@@ -208,7 +208,7 @@ def _compiled(function: Functions) -> Function:
 
 def _read(f: Function, x: npt.ArrayLike) -> Float64:
     """The data as the sweep reads them, in float64."""
-    examples = Examples(x, f.graph.n_inputs)
+    examples = Examples(x, f.n_inputs)
     examples.check_any()
     return examples.read(slice(None), slice(None))
 

@@ -110,12 +110,14 @@ def every_parameter():
     return g, {"x": x, "y": y, "w": w, "shared": shared, "one": one, "bare": bare, "first": block[0], "last": block[-1], "z": z}
 
 
-def evaluate(graph, x):
-    """Values of all nodes in float64, node by node from the op table: no plan, no kernel."""
+def evaluate(graph, x, given=None):
+    """Values of all nodes in float64, node by node from the op table: no plan, no kernel. Some are `given`, by their ids."""
     values = []
     for node in graph:
         sources = np.array([values[s] for s in graph.sources_of(node.id)])
-        if node.kind == "input":
+        if given and node.id in given:
+            value = given[node.id]
+        elif node.kind == "input":
             value = x[:, graph._data[node.id]]
         elif node.kind in ("constant", "parameter"):
             value = np.full(len(x), np.float32(node.value))

@@ -1,5 +1,6 @@
 """Compiled functions: values, and derivatives by example, by node and along a tangent."""
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from graphs import cases, evaluate, every_parameter
@@ -166,6 +167,81 @@ def test_bytes_are_shares_of_255(sweep):
     f = g.compile(n["z"])
     np.testing.assert_array_equal(f(x), f((x / 255).astype(np.float32)))
     np.testing.assert_array_equal(f.vjp(x).inputs, f.vjp((x / 255).astype(np.float32)).inputs)
+
+
+@given(case=cases(), data=st.data())
+def test_any_nodes_may_be_the_inputs(sweep, case, data):
+    """In any order, beside those of the graph; each says what its column says, whatever it would compute."""
+    g = case.graph
+    others = data.draw(st.sets(st.sampled_from(range(len(g))), max_size=4))
+    inputs = data.draw(st.permutations([node for node in g if node.kind == "input" or node.id in others]))
+    values = np.stack(evaluate(g, case.x.astype(float)), axis=1)[:, [node.id for node in inputs]]
+    x = (values * data.draw(st.sampled_from([1.0, 0.75]))).astype(np.float32)
+    f = g.compile(case.outputs, inputs)
+    assert f.n_inputs == len(inputs)
+    expected = testing.check_against_reference(f, x)
+    columns = {node.id: x[:, i].astype(float) for i, node in enumerate(inputs)}
+    want = np.stack(evaluate(g, case.x.astype(float), columns), axis=1)[:, [node.id for node in case.outputs]]
+    np.testing.assert_allclose(expected.values, want, rtol=1e-9, atol=1e-9)
+    gradients = f.vjp(x)
+    for i, node in enumerate(inputs):
+        np.testing.assert_array_equal(gradients.of(node), gradients.inputs[:, i])
+
+
+def test_a_layer_as_inputs(sweep):
+    """From a layer on: values of the network, adjoints of the trace; a column of another example is that neuron patched."""
+    net = mlgraph.Network(5, seed=0)
+    hidden = [net.add_layer(n, "tanh") for n in (7, 40)][1]
+    net.add_layer(3, "identity")
+    x, y = np.random.default_rng(0).normal(size=(2, 50, 5)).astype(np.float32)
+    head = net.graph.compile(net.outputs, hidden.neurons)
+    trace, other = net.trace(x, y[:, :3], nodes=hidden.neurons), net.trace(y)[hidden[6]]
+    np.testing.assert_array_equal(head(trace.values), net.forward(x))
+    u = 2 * (net.forward(x) - y[:, :3])                # of the squared error
+    np.testing.assert_allclose(head.vjp(trace.values, u).inputs, trace.adjoints, rtol=1e-4, atol=1e-5)
+    slopes = head.jvp(trace.values[:40], np.eye(40))
+    np.testing.assert_allclose(slopes, net.layers[2].weights.T, rtol=1e-6)
+    patched = trace.values.copy()
+    patched[:, 6] = other
+    change = np.outer(other - trace[hidden[6]], net.layers[2].weights[:, 6])
+    np.testing.assert_allclose(head(patched), net.forward(x) + change, rtol=1e-4, atol=1e-5)
+    assert repr(head) == "<Function of 40 inputs: n52, n53, n54>"
+
+
+def test_of_a_node_that_is_an_input(sweep):
+    """A column, whatever it is else; inputs of the graph that are none here have no part in it."""
+    g = mlgraph.Graph()
+    x, unread = g.inputs(2)
+    h, p = g.add_neuron([x], weights=[3.0]), g.parameter(5.0)
+    z = h * p + g.add_neuron([h, p], weights=[10.0, 100.0])
+    f = g.compile(z, [p, h])
+    assert f([[2.0, 7.0]]) == 2 * 7 + 70 + 200
+    gradients = f.vjp([[2.0, 7.0]])
+    assert gradients.of(p) == 7 + 100 and gradients.of(h) == 2 + 10 and gradients.of(x) == gradients.of(unread) == 0
+    assert g.compile(h, h)([[4.0]]) == 4 and g.compile(p + 1, [])(np.zeros((2, 0))).tolist() == [[6], [6]]
+    h.prune()                                          # as a source; what is given needs none itself
+    assert f([[2.0, 7.0]]) == 14 + 200
+
+
+def test_an_input_that_is_missing():
+    """Of the inputs that a function has of its own; also when an edit has the outputs need another."""
+    g = mlgraph.Graph()
+    x, y = g.input("x"), g.input("y")
+    h = g.add_neuron([x], weights=[1.0])
+    z = g.add_neuron([h], weights=[1.0])
+    f, late = g.compile(z, h), "inputs: expected all that the outputs need, got none for y"
+    g.add_edge(y, z, 1.0)
+    for run in (lambda: f([[1.0]]), lambda: f.vjp([[1.0]]), f.to_c, lambda: g.compile([z], [h])):
+        with pytest.raises(ValueError, match=late):
+            run()
+    with pytest.raises(ValueError, match="inputs: expected nodes, none of them twice, got y twice"):
+        g.compile(z, [y, h, y])
+    g.undo()
+    assert f([[3.0]]) == 3 and "/* inputs: 1, outputs: 1, weights: 1 */" in f.to_c()
+    f = g.compile(z, [h, g.add_neuron([h])])
+    g.undo()
+    with pytest.raises(ValueError, match="inputs: expected nodes of the graph, got n4, which it does not have, or no more"):
+        f([[1.0, 1.0]])
 
 
 @given(case=cases())

@@ -147,7 +147,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
                                                        {"tuple": tuple, "iterator": iter})}),
     "Graph.__getitem__": (lambda w: w.g.__getitem__, {"node": Kind(7, {
         way: value for way, value in count(7, 0, None).bad.items() if way != "node"}, INTEGERS)}),
-    "Graph.compile": (lambda w: w.g.compile, {"outputs": nodes(lambda w: [w.y, w.n])}),
+    "Graph.compile": (lambda w: w.g.compile, {
+        "outputs": nodes(lambda w: [w.y, w.n]), "inputs": nodes(lambda w: w.x[::-1])}),
     "Graph.draw": (lambda w: w.g.draw, PICTURE),
     "Model.draw": (lambda w: w.net.draw, {
         "x": PICTURE["x"], "limit": count(20, 2, optional=True),
@@ -172,7 +173,8 @@ API: dict[str, tuple[Callable[[Any], Any], dict[str, Kind]]] = {
     **{f"Layer.{name}": (lambda w, name=name: lambda value: setattr(w.net.layers[0], name, value), {"value": share(0.5)})
        for name in ("dropout", "weight_dropout")},
     "Layer.biases": (lambda w: lambda biases: setattr(w.net.layers[1], "biases", biases), {"biases": array(WEIGHTS[0, :3])}),
-    "Function": (lambda w: mlgraph.Function, {"graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n])}),
+    "Function": (lambda w: mlgraph.Function, {
+        "graph": graph(lambda w: w.g), "outputs": nodes(lambda w: [w.y, w.n]), "inputs": nodes(lambda w: w.x[::-1])}),
     "Function.__call__": (lambda w: w.f, {"x": DATA, "n_threads": THREADS}),
     "Function.vjp": (lambda w: w.f.vjp, {"x": DATA, "cotangent": COTANGENT, "n_threads": THREADS}),
     "Function.jvp": (lambda w: w.f.jvp, {"x": DATA, "tangent": array(X, lengths=(0, 1)), "n_threads": THREADS}),
@@ -273,7 +275,8 @@ MAY_BE = {  # what is no mistake there
     "Graph.sources_of": {("node", "truth")}, "Graph.targets_of": {("node", "truth")}, "Graph.__getitem__": {("node", "truth")},
     "Trace.of": {("nodes", "empty"), ("nodes", "empty row")},
     "Graph.add_neurons": {("biases", "number"), ("biases", "one number")},
-    "Graph.compile": {("outputs", "one node")}, "datasets.load_mnist": {("folder", "None")},
+    "Graph.compile": {("outputs", "one node"), ("inputs", "None")}, "Function": {("inputs", "None")},
+    "datasets.load_mnist": {("folder", "None")},
     **{name: {(p, way) for p in kinds for way in (["number"] if len(kinds) > 1 else ["number", "of another graph"])}
        for name, (_, kinds) in API.items() if name in mlgraph.functions.__all__},
 }  # fmt: skip
