@@ -109,7 +109,7 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     return Edges(source.astype(np.int32), target.astype(np.int32), weight)
 
 
-def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: bool = False, who: str = "prune") -> None:
+def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, who: str = "prune") -> None:
     """Cut these edges, and with them all out of what is not live any more.
 
     Parameters
@@ -117,8 +117,8 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: bool = False, who: st
     edges : Wiring
         Of all neurons, or at least of those that lose an edge by `gone`.
     gone : bool, shape (edges,)
-    sweep : bool
-        Whether of `edges` those go, too, that lead to no output of a model.
+    sweep : bool, shape (edges,), optional
+        Which go, too, where they lead to no output of a model any more; `edges` are all there are then.
     who : str
         What errors begin with.
 
@@ -140,8 +140,8 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: bool = False, who: st
     useless = lost[edges.source] & ~gone
     if graph._has_bare and useless.any():  # out of what was not live before: somebody has added them, and they stay
         useless &= graph._live()[edges.source]
-    if sweep:
-        useless |= ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)
+    if sweep is not None:
+        useless |= sweep & ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)
     if (useless & ~gone).any():
         old, new = edges.without(gone | useless)
         lists = shared_lists(new)

@@ -34,6 +34,13 @@ class Present(NamedTuple):
     others: Int64
     mine: Int64
 
+    @property
+    def alive(self) -> Bool:
+        """Which are alive, for one model or another."""
+        alive = np.zeros(len(self.edges.source), bool)
+        alive[self.others] = alive[self.mine] = True
+        return alive
+
 
 def present(model: Model) -> Present:
     """The edges of a model's graph, as they are now."""

@@ -90,7 +90,7 @@ def keep_best(
         Neurons side by side that have one score for each source.
     """
     graph, there = model.graph, present(model)
-    edges, others, mine = there
+    edges, _, mine = there
     candidates = Edges(edges.source[mine], edges.target[mine], graph.parameters[edges.place[mine]])
     if callable(by):
         score = asked(graph, by, candidates, len(mine), "edge")
@@ -117,9 +117,9 @@ def keep_best(
     if len(wanted) == 1:
         strength[mine] = refined(model, there, score, strength[mine], held, int(wanted[0]))
     kept = best_of(strength[mine], into, wanted, score, together)
-    gone = np.ones(len(edges.source), bool)
-    gone[others] = gone[mine[kept]] = False
-    cut(graph, edges, gone, sweep=True)
+    gone = np.zeros(len(edges.source), bool)
+    gone[mine[~kept]] = True
+    cut(graph, edges, gone, sweep=there.alive)
     return int(np.count_nonzero(kept))
 
 
@@ -146,7 +146,7 @@ def _keep_best_neurons(
     best[held] = np.inf
     lost = np.zeros(len(graph), bool)
     lost[hidden[~best_of(best[hidden], group[hidden], wanted, into[hidden])]] = True
-    cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=True)
+    cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=there.alive)
 
 
 def _own_neurons(model: Model) -> Int64:

@@ -8,7 +8,7 @@ from editable import everything
 from scored import DATA, EDGES, X, Y, best, layer_of, network, slopes, weights
 
 import mlgraph
-from mlgraph import growing
+from mlgraph import SET, GradualPruning, RigL, growing
 from mlgraph.arrays import Edges
 from mlgraph.scores import gradient as gradient_of
 
@@ -105,6 +105,24 @@ def test_what_is_of_no_use_goes_too():
     dead = [n for layer in net.layers for n in layer.neurons if not n.alive]
     assert dead and all(n.sources == n.targets == [] for n in dead)
     assert net.graph.n_edges == net.n_edges == round(0.1 * EDGES) and net.sparsity == pytest.approx(0.9, abs=1e-3)
+
+
+@pytest.mark.parametrize("cut", [
+    lambda net: net.prune(0.3), lambda net: net.prune(neurons=0.3), lambda net: net.fit(X, Y, epochs=1, sparsify=SET(0.3)),
+    lambda net: net.fit(X, Y, epochs=1, sparsify=RigL(0.3)), lambda net: net.fit(X, Y, epochs=1, sparsify=GradualPruning(0.3)),
+])  # fmt: skip
+def test_what_no_model_needs_stays(cut):
+    """A neuron that somebody reads otherwise loses what it reads from neurons that die, and nothing else."""
+    net = network()
+    lens = net.graph.add_neuron([*net.layers[0], *net.layers[1]], weights=np.ones(len(net.layers[0]) + len(net.layers[1])))
+    value = net.graph.compile(lens)
+    net.prune(0.0)
+    before = value(X)
+    assert before.all() and len(lens.sources) == len(net.layers[0]) + len(net.layers[1])
+    cut(net)
+    live = [n for layer in net.layers[:2] for n in layer if n.sources]
+    assert lens.sources == live and len(live) > 0
+    np.testing.assert_allclose(value(X)[:, 0], net.trace(X, nodes=live).values.sum(axis=1), rtol=1e-4)
 
 
 def test_one_edit():
