@@ -219,7 +219,8 @@ def fit(
 
 def _pair(name: str, value: Any, checked: Callable[[str, Any], Any]) -> tuple[Any, Any]:
     """(from, to) of a schedule, from a pair or one number."""
-    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    is_pair = isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    pair = tuple(value) if is_pair else (value, value)
     if len(pair) != 2:
         raise ValueError(f"{name}: expected one number or two, got {shown(value)}")
     return checked(name, pair[0]), checked(name, pair[1])

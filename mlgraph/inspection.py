@@ -61,14 +61,14 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
         table["layer"][layer == len(model.layers)] = -1
     table["loss"] = table["accuracy"] = np.nan
 
-    examples = Examples(x, graph.n_inputs)
+    examples = model._examples(x, model._sinks)
     examples.check_any()
     shown = ids[alive]
     base = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])[code[shown] - NEURON]
     sums, size = np.zeros((4, len(shown))), max(1, BLOCK // max(1, len(graph)))
     engine = Engine(graph, Plan(graph, [*model._sinks, *shown.tolist()], split=True))
     for at in range(0, len(examples), size):
-        part = Examples(examples.array[at : at + size], graph.n_inputs)
+        part = Examples(examples.array[at : at + size], examples.array.shape[1])
         _, values, _ = engine.run(part, values=shown, n_threads=n_threads)
         sums += [values.sum(axis=0, dtype=np.float64), np.einsum("ij,ij->j", values, values, dtype=np.float64),
                  (values > base).sum(axis=0), np.abs(values).sum(axis=0, dtype=np.float64)]  # fmt: skip
@@ -171,7 +171,7 @@ def _ablated(
     upper = Engine(graph, Plan(graph, [*outputs, *given.tolist()], split=True))
     for at in range(0, len(examples), size):
         here = slice(at, at + size)
-        part = Examples(examples.array[here], graph.n_inputs)
+        part = Examples(examples.array[here], examples.array.shape[1])
         rest, answers = Examples(upper.run(part, values=given, n_threads=n_threads)[1], len(given)), objective.of(here)
         for i in rows.tolist():
             column = rest.array[:, place[ids[i]]]

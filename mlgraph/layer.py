@@ -153,7 +153,7 @@ class Layer(Freezable):
     def biases(self) -> Float32:
         """Biases of all neurons, float32 of shape (neurons,), with NaN for a neuron without one.
 
-        A copy, and so read-only. What it is assigned goes to the neurons that have one.
+        A copy, and so read-only. What it is assigned goes to the neurons that have one, but for NaN, which is none.
         """
         with self.graph.lock:
             place = self._bias_places()
@@ -165,7 +165,7 @@ class Layer(Freezable):
     def biases(self, biases: npt.ArrayLike) -> None:
         with self.graph.lock:
             new = float_array("biases", biases, (self.size,))
-            place = self._bias_places()
+            place = np.where(np.isnan(new), -1, self._bias_places())
             self.graph.parameters[place[place >= 0]] = new[place >= 0]
 
     def _parameters(self) -> Int64:

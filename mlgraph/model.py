@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Int32, Int64
+from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import bias_places, wiring
 from mlgraph.checks import StrPath, level_outside, plain
 from mlgraph.edits import cut
@@ -22,11 +22,11 @@ from mlgraph.graph import Graph, checked_graph
 from mlgraph.grouping import Dropout
 from mlgraph.ids import ids_of
 from mlgraph.losses import CROSS_ENTROPIES, Objective, define_loss, empty_answers, read_targets
-from mlgraph.ops import NEURON, PARAMETER
+from mlgraph.ops import NEURON, PARAMETER, is_operation
 from mlgraph.packing import compacted, pack
 from mlgraph.part import Part
 from mlgraph.plan import Plan
-from mlgraph.topology import topological
+from mlgraph.topology import gather, topological
 from mlgraph.trace import Trace, trace
 from mlgraph.training import History
 from mlgraph.views import Edge, Freezable, Neuron, Node
@@ -228,8 +228,8 @@ class Model(Part, Freezable):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. Columns past the last that an output reads may be missing, all of them: such as targets
-            that a loss of one's own compares with.
+            uint8 is read as x / 255. Columns past the last that an output reads may be missing, all of them, or those that
+            operations read: such as targets that a loss of one's own compares with.
         n_threads : int, optional
             As for `fit`.
 
@@ -272,7 +272,7 @@ class Model(Part, Freezable):
         predicted: npt.NDArray[Any]
         unclear = -1
         if self.loss == "softmax_cross_entropy":
-            examples = self._examples(x, self._outputs)
+            examples = self._examples_to_predict(x, self._outputs)
             predicted = np.empty(len(examples), np.int64)
             unclear = self._run(examples, self._outputs, values=self._outputs, highest=predicted, n_threads=n_threads)[0]
         else:
@@ -341,10 +341,11 @@ class Model(Part, Freezable):
         with self._require_outputs():
             examples, objective = self._examples_and_objective(x, y)
             examples.check_any()
-            graph, nodes = self.graph, np.array([*self.graph._inputs, *self._outputs], np.int32)
+            graph, n_inputs = self.graph, examples.array.shape[1]
+            nodes = np.array([*graph._inputs[:n_inputs], *self._outputs], np.int32)
             found = trace(graph, examples, self._sinks, nodes, objective, n_threads=n_threads)
             parameters, places = accumulated(self._engine(), examples, objective, n_threads), places_in(graph)
-        n_inputs, adjoints = examples.array.shape[1], found.adjoints
+        adjoints = found.adjoints
         assert adjoints is not None
         return Gradients(found.values[:, n_inputs:], adjoints[:, :n_inputs] / np.float32(len(examples)), parameters, places)
 
@@ -393,7 +394,7 @@ class Model(Part, Freezable):
         """
         with self._require_outputs():
             wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
-            examples, objective = (Examples(x, self.graph.n_inputs), None) if y is None else self._examples_and_objective(x, y)
+            examples, objective = (self._examples(x, self._sinks), None) if y is None else self._examples_and_objective(x, y)
             return trace(self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads)
 
     def draw(
@@ -431,7 +432,7 @@ class Model(Part, Freezable):
         ----------
         x : array_like, shape (examples, inputs)
         y : array_like, optional
-            Labels or targets as for `fit`, for what each neuron is worth.
+            Labels or targets as for `fit`, for what each neuron is worth. (A loss that is a node needs none for that.)
         n_threads : int, optional
             As for `fit`.
 
@@ -468,7 +469,7 @@ class Model(Part, Freezable):
         from mlgraph.inspection import inspect
 
         with self._require_outputs():
-            return inspect(self, x, y, n_threads)
+            return inspect(self, x, () if y is None and self.loss == "node" else y, n_threads)
 
     def ablate(
         self,
@@ -479,6 +480,8 @@ class Model(Part, Freezable):
         n_threads: int | None = None,
     ) -> dict[str, float]:
         """What `evaluate` would give without some neurons or edges; nothing changes.
+
+        It is what a cut would leave: a neuron that loses its last live source gives 0, too, and not what its bias does.
 
         Parameters
         ----------
@@ -639,20 +642,25 @@ class Model(Part, Freezable):
             engine = self._engine(nodes)
             return (engine.filled if options.get("limit") else engine).run(examples, **options)
 
-    def _examples(self, x: npt.ArrayLike, nodes: list[int]) -> Examples:
-        """Data for these nodes; columns past the last that they read may be missing."""
+    def _examples(self, x: npt.ArrayLike, nodes: list[int], what: str = "x") -> Examples:
+        """Data for these nodes. Columns past the last that they read may be missing: all, or those that operations read."""
         try:
-            examples = Examples(x, self.graph.n_inputs)
+            return Examples(x, self.graph.n_inputs, what)
         except ValueError:
-            if np.ndim(x) != 2 or np.shape(x)[1] != (width := self._engine(nodes).width):
+            n, width = np.shape(x)[1] if np.ndim(x) == 2 else -1, self._engine(nodes).width
+            # A cut may have left none that reads the last columns of the data: these are not missing because targets are.
+            if not width <= n < self.graph.n_inputs or (n > width and not _read_by_operations(self.graph)[n:].all()):
                 raise
-            examples = Examples(x, width)
+            return Examples(x, n, what)
+
+    def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:
+        return self._run(self._examples_to_predict(x, nodes), nodes, values=nodes, n_threads=n_threads)[1]
+
+    def _examples_to_predict(self, x: npt.ArrayLike, nodes: list[int]) -> Examples:
+        examples = self._examples(x, nodes)
         if len(examples) > 1:  # of one alone it would cost as much as its sweep
             examples.warn_of_units()
         return examples
-
-    def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:
-        return self._run(self._examples(x, nodes), nodes, values=nodes, n_threads=n_threads)[1]
 
     def _evaluate(
         self, examples: Examples, objective: Objective, n_threads: int | None, engine: Engine | None = None
@@ -670,11 +678,19 @@ class Model(Part, Freezable):
 
     def _examples_and_objective(self, x: npt.ArrayLike, y: npt.ArrayLike, what: str = "") -> tuple[Examples, Objective]:
         """Data, and the loss over them; errors name x and y with `what` before."""
-        examples = Examples(x, self.graph.n_inputs, f"{what}x")
         with self._require_outputs():
+            examples = self._examples(x, self._sinks, f"{what}x")
             label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
             return examples, Objective(self.loss, self._loss_nodes, label, target)
 
     def _name(self, node: int) -> str:
         """What an error calls a node."""
         return f"{self.graph[node].kind} {plain(self.graph[node].name)}"
+
+
+def _read_by_operations(graph: Graph) -> Bool:
+    """Which of the inputs some operation reads."""
+    start, count, pool = graph.topology()
+    operations, read = np.flatnonzero(is_operation(graph.codes)), np.zeros(len(graph), bool)
+    read[gather(pool, start[operations], count[operations])] = True
+    return read[np.array(graph._inputs, np.int64)]

@@ -54,6 +54,12 @@ def test_what_a_layer_is_assigned(bias):
     assert [last.weights.tolist(), last.biases.tolist()] == [rest[0].tolist(), rest[1].tolist()]
     assert (extra.weights.tolist(), extra.bias, last.neurons[2].weights[0]) == ([7], 5, 9)
     assert net.n_edges == 20 * 12 - 3 + 20 * 3 + 1
+    first.neurons[5].bias = None
+    kept, bias = first.biases, last.neurons[1].bias
+    first.biases = kept                                # NaN is no bias, and gives none to a neuron either
+    last.biases = [1, np.nan, 3]
+    np.testing.assert_array_equal(first.biases, kept)
+    assert last.biases.tolist() == [1, bias, 3]
 
 
 def test_a_ticket_is_rewound():

@@ -44,8 +44,9 @@ VALIDATION = Kind((X, LABELS), {
     "number": 3, "text": "ab", "row": X, "empty": (), "dict": {0: X, 1: LABELS}, "three": (X, LABELS, X), "Nones": (None, None),
     "columns": (X[:, :5], LABELS), "NaN": (X * NAN, LABELS), "no examples": (X[:0], LABELS[:0]), "labels": (X, LABELS + 1),
 }, {"list": list})  # fmt: skip
-PAIR = {**NOT_NUMBERS, "NaN": NAN, "truth": True, "empty": (), "three": (1, 2, 3), "texts": ("a", "b"), "negative": -1}
-PAIRS = {"pair": lambda v: (v, v), "list": lambda v: [v, v]}
+PAIR = {**NOT_NUMBERS, "NaN": NAN, "truth": True, "empty": (), "three": (1, 2, 3), "texts": ("a", "b"), "negative": -1,
+        "row": np.ones(3)}  # fmt: skip
+PAIRS = {"pair": lambda v: (v, v), "list": lambda v: [v, v], "row": lambda v: np.array([v, v])}
 RATE = Kind(0.125, {**PAIR, "list": [], "infinite": INF, "one bad": (0.1, -1), "huge": 10**400, "beyond float32": 1e39},
             PAIRS | {"float64": np.float64})  # fmt: skip
 SIZE = Kind(8, {**PAIR, "list": [], "zero": 0, "half": 1.5, "float": 8.0, "one bad": (1, 0), "huge": 2**63},

@@ -176,6 +176,50 @@ def test_columns_that_only_the_loss_reads_may_be_missing():
         last.predict([[1], [2]])
 
 
+def test_data_without_targets_are_enough_whatever_is_cut():
+    """All columns of the data, or those that are read; not some between, for which nobody could tell what is missing."""
+    g = mlgraph.Graph()
+    x, target = g.inputs(4), g.input()
+    out = g.add_neuron(x, weights=[1.0, 2.0, 0.2, 0.1])
+    model = mlgraph.Model(g, out, loss=(out - target) ** 2)
+    model.prune(0.5)
+    for n in (2, 4, 5):
+        assert model.forward(np.ones((3, n))).tolist() == [[3], [3], [3]]
+    for n in (1, 3, 6):
+        with pytest.raises(ValueError, match=rf"^x: expected shape \(examples, 5\), got \(3, {n}\)"):
+            model.forward(np.ones((3, n)))
+    with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 5\), got \(3, 4\)"):
+        model.evaluate(np.ones((3, 4)))
+    assert model.evaluate(np.ones((3, 5))) == {"loss": 4.0}
+
+
+def test_a_network_needs_no_targets_of_another_model():
+    """What trains, evaluates and shows it takes its own data, beside a model whose loss compares with inputs."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 6)).astype(np.float32), rng.integers(0, 3, 40)
+    alone, net = (mlgraph.Network(6, seed=0) for _ in range(2))
+    for each in (alone, net):
+        each.add_layer(5, "relu")
+        each.add_layer(3, "softmax")
+    targets = net.graph.inputs(3)
+    errors = ((z - t) ** 2 for z, t in zip(net.outputs, targets, strict=True))
+    beside = mlgraph.Model(net.graph, net.outputs, mlgraph.sum(*errors))
+    hidden, first = alone.layers[0], net.layers[0]
+    assert net.evaluate(x, y) == alone.evaluate(x, y) and net.ablate(first[0], x, y) == alone.ablate(hidden[0], x, y)
+    np.testing.assert_array_equal(net.gradients(x, y).inputs, alone.gradients(x, y).inputs)
+    np.testing.assert_array_equal(net.trace(x, y)[first[2]], alone.trace(x)[hidden[2]])
+    for name in ("loss", "accuracy"):
+        np.testing.assert_array_equal(net.ablation_table(first, x, y)[name], alone.ablation_table(hidden, x, y)[name])
+        np.testing.assert_array_equal(net.inspect(x, y)[name], alone.inspect(x, y)[name])
+    options = {"epochs": 3, "sparsify": mlgraph.RigL(0.3), "validation": (x, y)}
+    assert net.fit(x, y, **options).validation_loss.tolist() == alone.fit(x, y, **options).validation_loss.tolist()
+    assert net.prune(0.5, by="saliency", data=(x, y)) == alone.prune(0.5, by="saliency", data=(x, y))
+    np.testing.assert_array_equal(net.layers[0].mask, alone.layers[0].mask)
+    assert beside.fit(np.c_[x, np.eye(3)[y]], epochs=1).epoch_loss > 0
+    with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 9\), got \(40, 6\)"):
+        beside.fit(x)
+
+
 @pytest.mark.parametrize("last", ["softmax", "sigmoid", "identity"])
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_gradients(last, n_threads):
