@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph.array_types import Float64
 from mlgraph.checks import FLOAT32_MAX, MOST_SEED, StrPath, one_of, real, share, shown, truth, whole, wrong
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import POLICIES, Guard
-from mlgraph.steps import Learning
+from mlgraph.steps import Learning, Rates
 from mlgraph.threads import checked_threads
 from mlgraph.training import History, Progress, RunState, train
 from mlgraph.undo import forget_state
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from mlgraph.model import Model
     from mlgraph.sparsify import Acting, Schedule
 
+PROGRESS = np.linspace(0, 1, 1001)
+"""Where a learning rate that is a function is looked at before a run."""
+
 
 def fit(
     model: Model,
@@ -32,7 +37,7 @@ def fit(
     *,
     epochs: int = 10,
     batch_size: int | tuple[int, int] = 128,
-    learning_rate: float | tuple[float, float] = 0.05,
+    learning_rate: float | tuple[float, float] | Callable[[float], float] = 0.05,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     optimizer: str = "sgd",
@@ -69,8 +74,9 @@ def fit(
     batch_size : int or (int, int)
         From and to: after every batch it moves with p^2, where p is the share of the training that is done. The gradient is
         the mean over the batch.
-    learning_rate : float or (float, float)
-        From and to: it moves with p^1.5. `History.learning_rate` has that of each batch.
+    learning_rate : float or (float, float) or callable
+        From and to: it moves with p^1.5. Or a function of p, which gives the same each time; p is 0 for the first batch and
+        below 1 for the last. `History.learning_rate` has that of each batch.
     momentum : float
         v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
     weight_decay : float
@@ -147,10 +153,10 @@ def fit(
     """
     examples, objective = model._examples_and_objective(x, y)
     sizes = _pair("batch_size", batch_size, partial(whole, most=2**63 - 1))
-    rate = partial(real, expected=f"a number from 0 to {FLOAT32_MAX:.6g}", least=0, most=FLOAT32_MAX)
-    rates = _pair("learning_rate", learning_rate, rate)
+    rates: Rates = partial(_rates, learning_rate) if callable(learning_rate) else _pair("learning_rate", learning_rate, _rate)
+    on_the_way = rates(PROGRESS) if callable(rates) else np.array(rates)
     epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, MOST_SEED)
-    weight_decay = checked_decay(weight_decay, max(rates))
+    weight_decay = checked_decay(weight_decay, float(on_the_way.max()))
     optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
     if optimizer == "adam" and np.float32(momentum) == 1:  # no gradient would come in any more
         raise ValueError(f"momentum: expected a number that is below 1 in float32, too, got {shown(momentum)}")
@@ -193,7 +199,7 @@ def fit(
                 from mlgraph.checkpoint import Checkpoint
 
                 arguments = {
-                    "epochs": epochs, "batch_size": sizes, "learning_rate": rates, "momentum": momentum,
+                    "epochs": epochs, "batch_size": sizes, "learning_rate": _told(rates, on_the_way), "momentum": momentum,
                     "weight_decay": weight_decay, "optimizer": optimizer, "shuffle": shuffle, "seed": seed,
                     "on_nonfinite": on_nonfinite, "sparsify": repr(sparsify),
                 }  # fmt: skip
@@ -215,6 +221,20 @@ def fit(
                 sparse=acting,
             )  # fmt: skip
     return model.history
+
+
+def _rate(name: str, value: Any) -> float:
+    return real(name, value, f"a number from 0 to {FLOAT32_MAX:.6g}", 0, FLOAT32_MAX)
+
+
+def _rates(function: Callable[[float], Any], progress: Float64) -> Float64:
+    """Learning rates of a function of one's own; TypeError or ValueError where it gives none."""
+    return np.array([_rate(f"learning_rate({p:.6g})", function(p)) for p in progress.tolist()])
+
+
+def _told(rates: Rates, on_the_way: Float64) -> Any:
+    """What a checkpoint has of learning rates: by what a function gives it is the same or another."""
+    return rates if not callable(rates) else f"function {blake2b(on_the_way.tobytes(), digest_size=8).hexdigest()}"
 
 
 def _pair(name: str, value: Any, checked: Callable[[str, Any], Any]) -> tuple[Any, Any]:

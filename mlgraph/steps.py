@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 import mlgraph_ext
-from mlgraph.array_types import Float32, Int64
+from mlgraph.array_types import Float32, Float64, Int64
 from mlgraph.losses import Objective
+
+Rates = tuple[float, float] | Callable[[Float64], Float64]
+"""From and to, or a function of the progress."""
 
 
 class Steps(NamedTuple):
@@ -84,16 +88,14 @@ class Learning(NamedTuple):
     n_threads: int | None
 
 
-def epoch_steps(
-    epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: tuple[float, float]
-) -> Steps:
+def epoch_steps(epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: Rates) -> Steps:
     """Batch sizes and learning rates of one epoch; both move after every batch.
 
-    With the progress p = examples seen / examples in all epochs, the learning rate is lr0 (1 - p^1.5) + lr1 p^1.5 and the
-    batch size round(b0 (1 - p^2) + b1 p^2): the schedule of ml-rust, which computes its batch size but never uses it.
-    The last batch of an epoch is as short as it must be.
+    With the progress p = examples seen / examples in all epochs, the learning rate is that of a function of p, or lr0
+    (1 - p^1.5) + lr1 p^1.5, and the batch size round(b0 (1 - p^2) + b1 p^2): the schedule of ml-rust, which computes its
+    batch size but never uses it. The last batch of an epoch is as short as it must be.
     """
-    (b0, b1), (lr0, lr1) = batch_size, learning_rate
+    b0, b1 = batch_size
 
     def size_at(place: int) -> int:
         p = (epoch * n + place) / (epochs * n)
@@ -111,8 +113,12 @@ def epoch_steps(
         first.extend(range(at, end, size))
         at = first[-1] + size
     begin = np.array([*first, n])
-    moved = ((epoch * n + begin[:-1]) / (epochs * n)) ** 1.5
-    rate = lr0 * (1 - moved) + lr1 * moved
+    progress = (epoch * n + begin[:-1]) / (epochs * n)
+    if callable(learning_rate):
+        rate = learning_rate(progress)
+    else:
+        (lr0, lr1), moved = learning_rate, progress**1.5
+        rate = lr0 * (1 - moved) + lr1 * moved
     return Steps(begin[:-1], begin[1:] - begin[:-1], rate.astype(np.float32))
 
 

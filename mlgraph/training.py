@@ -16,7 +16,7 @@ from mlgraph.array_types import Float64, Int64
 from mlgraph.checks import FLOAT32_MAX
 from mlgraph.examples import Examples
 from mlgraph.losses import empty_answers
-from mlgraph.steps import Learning, Steps, epoch_order, epoch_steps
+from mlgraph.steps import Learning, Rates, Steps, epoch_order, epoch_steps
 
 if TYPE_CHECKING:
     from mlgraph.nonfinite import Guard
@@ -166,7 +166,7 @@ def train(
     examples: Examples,
     epochs: int,
     batch_size: tuple[int, int],
-    learning_rate: tuple[float, float],
+    learning_rate: Rates,
     learning: Learning,
     *,
     weight_decay: float,
@@ -205,7 +205,7 @@ def train(
         order = epoch_order(epoch, n, learning.seed) if shuffle else np.arange(n)
         schedule = epoch_steps(epoch, n, epochs, batch_size, learning_rate)
         rate = schedule.rate
-        decay = rate * np.float32(weight_decay) if weight_decay else None
+        decay = np.minimum(rate * np.float32(weight_decay), np.float32(1)) if weight_decay else None
         if learning.optimizer == "adam":
             # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
             t = np.arange(taken + 1, taken + len(rate) + 1)

@@ -51,6 +51,7 @@ RUNS = {
     "adam, dropped edges": (lambda: network(weight_dropout=0.3), LABELS, {"optimizer": "adam", "learning_rate": (0.01, 0.001)}),
     "skipped examples": (network, LABELS, {"on_nonfinite": "skip", "learning_rate": (3e37, 1e36)}),
     "disconnected neurons": (fragile, LABELS, {"on_nonfinite": "disconnect", "learning_rate": 1e-40, "momentum": 0.5}),
+    "a rate that rises and falls": (network, LABELS, {"learning_rate": lambda p: 0.2 * p * (1 - p)}),
     "pruned": (network, LABELS, {"sparsify": mlgraph.GradualPruning(0.8, updates=20)}),
     "regrown": (lambda: network(dropout=0.5), LABELS, {"sparsify": mlgraph.RigL(0.7, updates=20), "optimizer": "adam"}),
     "any graph": (any_model, TARGETS, {"learning_rate": 0.003, "batch_size": (64, 100), "shuffle": False}),

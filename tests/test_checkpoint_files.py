@@ -191,6 +191,7 @@ def test_a_model_is_no_checkpoint(untouched, path):
 
 OTHERS = {
     "epochs": {"epochs": 4}, "batch_size": {"batch_size": (64, 63)}, "learning_rate": {"learning_rate": 0.05},
+    r"learning_rate \[0.05, 0.01\]; got function": {"learning_rate": lambda p: 0.05},
     "momentum": {"momentum": 0.5}, "optimizer": {"optimizer": "adam"}, "shuffle": {"shuffle": False}, "seed": {"seed": 6},
     "weight_decay": {"weight_decay": 0.1},
     "other validation data": {"validation": None}, "on_nonfinite": {"on_nonfinite": "skip"},

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import math
 import pickle
 import time
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from learnable import INPUTS, TARGETS, N, X, Y, bytes_and_labels, network
 
 import mlgraph
-from mlgraph import reference
+from mlgraph import fitting, reference
 from mlgraph.steps import Steps, epoch_order, epoch_steps
 
 
@@ -100,6 +101,45 @@ def test_history(batch, rate):
     assert len(h.validation_loss) == len(h.validation_accuracy) == len(h.epoch_seconds) == 3 and (h.epoch_seconds > 0).all()
     assert h.epoch_edges.tolist() == [net.n_edges] * 3
     assert json.loads(json.dumps(h.to_dict()))["batch_size"] == h.batch_size.tolist()
+
+
+def test_a_learning_rate_of_ones_own():
+    """A function of the progress, asked at each batch; the schedule written so trains to the same bits."""
+    def warmup(p):
+        return 0.1 * min(1.0, 5 * p) * (1 + math.cos(math.pi * p)) / 2
+
+    h = network().fit(X, Y, epochs=3, batch_size=(50, 7), learning_rate=warmup)
+    p = (h.batch_examples - h.batch_size) / (3 * N)
+    np.testing.assert_allclose(h.learning_rate, 0.1 * np.minimum(1, 5 * p) * (1 + np.cos(np.pi * p)) / 2, rtol=1e-6)
+    for weight_decay in (0.0, 5.0):
+        nets = network(), network()
+        for net, rate in zip(nets, ((0.1, 0.01), lambda p: 0.1 * (1 - p**1.5) + 0.01 * p**1.5), strict=True):
+            net.fit(X, Y, epochs=2, learning_rate=rate, weight_decay=weight_decay)
+        np.testing.assert_array_equal(*(net.graph.get_parameters() for net in nets))
+
+
+@pytest.mark.parametrize(("rate", "error"), [
+    (lambda p: None, r"learning_rate\(0\): expected a number from 0 to 3\.40282e\+38, got None"),
+    (lambda p: p - 0.5, r"learning_rate\(0\): expected a number from 0 to 3\.40282e\+38, got -0\.5"),
+    (lambda p: 0.1 if p < 0.9 else math.nan, r"learning_rate\(0\.9\): .* got nan"),
+    (lambda p: 2.0 + p, r"weight_decay: expected a number from 0 to 1 / learning_rate, 0\.333333, got 0\.4"),
+])  # fmt: skip
+def test_a_learning_rate_that_is_none(rate, error):
+    net = network()
+    before = net.graph.get_parameters()
+    with pytest.raises((TypeError, ValueError), match=f"^{error}"):
+        net.fit(X, Y, learning_rate=rate, weight_decay=0.4)
+    np.testing.assert_array_equal(net.graph.get_parameters(), before)
+
+
+def test_a_learning_rate_with_a_peak_that_nobody_saw():
+    """Between the places that are looked at before: weights lose all of themselves at most."""
+    seen = set(fitting.PROGRESS.tolist())
+    net = mlgraph.Network(3, seed=0)
+    net.add_layer(2, "identity", bias=False)
+    net.fit(np.zeros((8, 3)), np.zeros((8, 2)), epochs=3, batch_size=8, weight_decay=1.0,
+            learning_rate=lambda p: 0.5 if p in seen else 3.0)  # fmt: skip
+    assert net.history.learning_rate.tolist() == [0.5, 3.0, 3.0] and not net.layers[0].weights.any()
 
 
 def test_history_without_validation_or_labels():
