@@ -16,6 +16,7 @@ from mlgraph.checks import FLOAT32_MAX, MOST_SEED, StrPath, one_of, real, share,
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import POLICIES, Guard
+from mlgraph.ops import PARAMETER
 from mlgraph.steps import Learning, Rates
 from mlgraph.threads import checked_threads
 from mlgraph.training import History, Progress, RunState, train
@@ -92,7 +93,8 @@ def fit(
         Evaluated after each epoch.
     shuffle : bool
     seed : int
-        Fixes the order of the examples and what is dropped.
+        Fixes the order of the examples and what is dropped. A second call with the same seed takes them in the same order and
+        drops the same: who trains an epoch at a time gives each a seed of its own.
     callback : callable, optional
         Is given a `Progress` after every piece of steps, a tenth of a second by the clock, and after every epoch. Which steps
         end a piece is another matter in each run: what must be reproducible is a schedule, as for `sparsify`. If it raises
@@ -192,6 +194,8 @@ def fit(
         with model.graph.lock:  # another thread may compile, and so move what is noted of the parameters, or edit
             if objective.nodes != model._loss_nodes:
                 raise RuntimeError("fit: expected a network that stays as it is, got one that was given a layer meanwhile")
+            if not (model.graph.codes[model.graph._needed_for(frozenset(objective.nodes))] >= PARAMETER).any():
+                raise ValueError("fit: expected a loss that depends on a weight or parameter, got one that depends on none")
             model._engine()
             state = RunState(History())
             keeper: Checkpoint | None = None

@@ -399,6 +399,13 @@ class Graph(NodeTable):
         node = id_of(self, node)
         return (Neuron if self._code[node] >= NEURON else Node)(self, node)
 
+    def __contains__(self, node: object) -> bool:
+        """Whether ``graph[node]`` is a node; of a node, whether it is of the graph, and still there."""
+        try:
+            return ids_of(self, "node", [node if isinstance(node, Node) else self[node]]) != []  # type: ignore[index]
+        except (TypeError, ValueError, IndexError):
+            return False
+
     def __iter__(self) -> Iterator[Node]:
         return (self[i] for i in range(len(self)))
 
@@ -695,11 +702,13 @@ class Graph(NodeTable):
         >>> g = mlgraph.Graph()
         >>> x = g.input("x")
         >>> y = g.add_neuron([x], "tanh", weights=[1.0])
-        >>> with g.one_edit():
-        ...     hidden = g.add_neuron([x], "tanh", weights=[0.5])
-        ...     edge = g.add_edge(hidden, y, 2.0)
+        >>> with g.one_edit():  # an edge becomes two, with a neuron between them, as in NEAT
+        ...     edge = g.edge(x, y)
+        ...     hidden = g.add_neuron([x], "relu", weights=[1.0])
+        ...     _ = g.add_edge(hidden, y, edge.weight)
+        ...     edge.prune()
         >>> g.n_edges
-        3
+        2
         >>> g.undo()
         >>> g.n_edges
         1

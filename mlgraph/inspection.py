@@ -142,7 +142,7 @@ def _ablated(
     if not len(rows):
         return table
     given, lone = _downstream(graph, outputs, ids[rows])
-    alone = lone[ids[rows]]
+    alone = lone[ids[rows]] if len(rows) > 1 else np.ones(1, bool)  # of one there is nothing to share
     codes, ends = graph.codes, np.array(outputs)[graph._live()[outputs]]
 
     def is_last_way(node: int) -> bool:

@@ -539,7 +539,8 @@ class Model(Part, Freezable):
     ) -> npt.NDArray[Any]:
         """What `evaluate` would give without each neuron of a layer, at much less than an evaluation each.
 
-        The layer is swept once, and what is downstream of it once for each neuron. Nothing changes.
+        The layer is swept once, and what is downstream of it once for each neuron; of one neuron alone it is an evaluation.
+        Nothing changes.
 
         Parameters
         ----------
@@ -570,7 +571,8 @@ class Model(Part, Freezable):
     def save(self, path: StrPath) -> None:
         """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
 
-        Its history is not in it, nor what `undo` would take back, nor the state of the generator that new layers begin with.
+        Its history is not in it, nor what `undo` would take back, nor the optimizer's state, nor that of the generator that new
+        layers begin with.
 
         Parameters
         ----------

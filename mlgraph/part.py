@@ -61,7 +61,8 @@ class Part:
         A neuron that has come to have more since counts as made with the most that it has had.
         Neurons that only other models of the graph need do not count, as long as these models are there: a copy or a file has
         this one alone, and counts what the others need as cut (`compact` leaves it behind). A neuron that is cut off counts
-        with all that it had, beside one that takes its place.
+        with all that it had, beside one that takes its place. So does one that no model has ever needed: beside such neurons
+        `Model.prune` finds that less is to be cut, or nothing; `Model.compact` leaves them behind.
         """
         with self.graph.lock:
             graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)

@@ -328,5 +328,7 @@ def test_nodes_by_the_names_that_they_were_given(tmp_path):
     for name, message in (("x", "'x', which 2 have"), ("n2", "'n2', which none has"), ("", "'', which none has")):
         with pytest.raises(ValueError, match=f"^node: expected the name of one node, got {message}$"):
             g[name]
+        assert name not in g
     g.undo()
-    assert g["x"] == x
+    assert g["x"] == x and "x" in g and x in g and 2 in g and y in g
+    assert not any(node in g for node in (3, -1, mlgraph.Node(g, 3), mlgraph.Graph().input("x"), None, 1.0, [x]))

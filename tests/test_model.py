@@ -176,6 +176,33 @@ def test_columns_that_only_the_loss_reads_may_be_missing():
         last.predict([[1], [2]])
 
 
+@pytest.mark.parametrize(("loss", "made"), [
+    ("binary_cross_entropy", lambda g, h: g.add_neuron(h, "sigmoid")),
+    ("binary_cross_entropy", lambda g, h: [h[0], mlgraph.sigmoid(h[1])]),
+    ("softmax_cross_entropy", lambda g, h: g.softmax(h)),
+])  # fmt: skip
+def test_probabilities_are_no_logits(loss, made):
+    """A sigmoid of a sigmoid learns next to nothing, and says so nowhere."""
+    g = mlgraph.Graph()
+    ends = made(g, [g.add_neuron(g.inputs(2), weights=[1, 2]) for _ in range(2)])
+    before = len(g)
+    with pytest.raises(ValueError, match=rf"^outputs: expected logits, of which {loss} takes the s\w+ itself, got <"):
+        mlgraph.Model(g, ends, loss=loss)
+    assert len(g) == before
+    others = {"softmax_cross_entropy": mlgraph.sigmoid, "binary_cross_entropy": lambda z: mlgraph.exp(z - mlgraph.logsumexp(z))}
+    ends = [others[loss](z) for z in (ends if isinstance(ends, list) else [ends, ends])]
+    mlgraph.Model(g, ends, loss=loss)                  # odd, and what it says
+
+
+def test_a_loss_that_depends_on_no_parameter_is_no_training():
+    g = mlgraph.Graph()
+    x, t, s = g.input(), g.input(), g.parameter(2.0)
+    for model in (mlgraph.Model(g, s * x, loss=(x - t) ** 2), mlgraph.Model(g, x * 2)):
+        with pytest.raises(ValueError, match=r"^fit: expected a loss that depends on a weight or parameter, got"):
+            model.fit([[1.0, 2.0]], () if model.loss == "node" else [3.0], epochs=1)
+    assert not g._is_training and mlgraph.Model(g, s * x, loss=(s * x - t) ** 2).fit([[1.0, 2.0]], epochs=1).epoch_loss == 0
+
+
 def test_data_without_targets_are_enough_whatever_is_cut():
     """All columns of the data, or those that are read; not some between, for which nobody could tell what is missing."""
     g = mlgraph.Graph()
@@ -228,7 +255,7 @@ def test_gradients(last, n_threads):
     x, labels = rng.normal(size=(70, 5)).astype(np.float32), rng.integers(0, 3, 70)
     net = mlgraph.Network(5, seed=0)
     net.add_layer(7, "tanh")
-    net.add_layer(3, last)
+    net.add_layer(3, "identity" if last == "sigmoid" else last)
     loss = {} if last != "sigmoid" else {"loss": "binary_cross_entropy"}
     model = mlgraph.Model(net.graph, net.outputs, **loss) if loss else net
     y = labels if last == "softmax" else np.eye(3)[labels]
