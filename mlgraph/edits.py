@@ -189,10 +189,11 @@ def give_bias(graph: Graph, neuron: int, values: dict[str, float] | None) -> Non
         at = storage.grow(1)
         if values.get(FROZEN):
             storage.state_vector(FROZEN, fresh=False)  # which nothing else may have needed meanwhile
-    if at >= 0:  # what goes leaves 0: a place that nobody has may be padding
-        for name, vector in storage.vectors().items():
-            vector[at] = 0 if values is None else values.get(name, 0)
+    vectors = storage.vectors()
     with uninterrupted():
+        if at >= 0:  # what goes leaves 0: a place that nobody has may be padding
+            for name, vector in vectors.items():
+                vector[at] = 0 if values is None else values.get(name, 0)
         storage.bias[record] = -1 if values is None else at
         graph.edits += 1
         edited(graph, len(graph), len(storage), [Biased(neuron, before)])

@@ -176,13 +176,14 @@ class Storage:
 
     def freeze(self, places: Any, frozen: bool) -> None:
         """Have the parameters in some places stay as they are in training, or learn again. It is state like an optimizer's."""
-        if frozen:
-            for name in self.state:
-                self.state_vector(name, fresh=False)[places] = 0  # no velocity may carry them on
-        if frozen or FROZEN in self.state:
-            vector = self.state_vector(FROZEN, fresh=False)
-            vector[places] = frozen
-            if not vector.any():
+        if not frozen and FROZEN not in self.state:
+            return
+        with uninterrupted():
+            state = {name: self.state_vector(name, fresh=False) for name in (*self.state, FROZEN)}
+            for vector in state.values() if frozen else ():
+                vector[places] = 0  # no velocity may carry them on
+            state[FROZEN][places] = frozen
+            if not state[FROZEN].any():
                 del self.state[FROZEN]
 
     @property

@@ -33,6 +33,8 @@ EDITS = {
     "add_neurons": lambda net: net.graph.add_neurons([net.graph[0], net.graph[1]], weights=[[1, 2], [3, 4]], biases=None),
     "expression": lambda net: net.graph[0] * 2.0 + net.graph[1],
     "activation": lambda net: setattr(net.layers[0].neurons[3], "activation", "tanh"),
+    "no bias": lambda net: setattr(net.layers[0].neurons[3], "bias", None),
+    "frozen": lambda net: setattr(net.layers[0], "frozen", True),
     "undo": lambda net: net.undo(),
 }
 
