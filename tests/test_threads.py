@@ -4,6 +4,7 @@ import copy
 import pickle
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -224,3 +225,15 @@ def test_a_copy_is_of_one_moment(hasty):
             np.testing.assert_array_equal(copy.deepcopy(g).get_parameters(), given)
 
     assert together(move, copies) == [None, None]
+
+
+def test_threads_read_files_and_leave_warnings_as_they_are(tmp_path):
+    """What python does with warnings is one for all threads: who changed it for a moment would change it for the others."""
+    shared()[0].save(tmp_path / "model.npz")
+    before, switches = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        together(*[lambda: [mlgraph.load(tmp_path / "model.npz") for _ in range(100)]] * 2)
+    finally:
+        sys.setswitchinterval(switches)
+    assert list(warnings.filters) == before
