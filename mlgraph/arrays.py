@@ -121,14 +121,20 @@ def neurons(graph: Graph) -> Neurons:
     start, count, pool = graph.topology()
     _, order = topological(graph, start, count, pool)
     node = order[graph.alive()[order] & (graph.codes[order] >= NEURON)]
-    bias = bias_places(graph, node)
-    values = np.where(bias < 0, np.float32(0), graph.storage.vector[bias])
-    return Neurons(node, np.array(ops.ACTIVATIONS)[graph.codes[node] - NEURON], values)
+    return Neurons(node, np.array(ops.ACTIVATIONS)[graph.codes[node] - NEURON], biases(graph, node))
 
 
 def bias_places(graph: Graph, nodes: npt.NDArray[Any] | slice) -> Int64:
     """Where the biases of neurons or parameters stand, -1 where there is none."""
     return np.asarray(np.array(graph.storage.bias, np.int64)[graph.records[nodes]])
+
+
+def biases(graph: Graph, nodes: npt.NDArray[Any], missing: float = 0.0) -> Float32:
+    """Biases of neurons; `missing` where there is none."""
+    places = bias_places(graph, nodes)
+    out, has = np.full(len(places), missing, np.float32), places >= 0
+    out[has] = graph.parameters[places[has]]
+    return out
 
 
 def parameter_places(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Bool, Int32
-from mlgraph.arrays import Wiring, bias_places, wiring
+from mlgraph.arrays import Wiring, biases, wiring
 from mlgraph.checks import plain
 from mlgraph.edits import cut, named
 from mlgraph.engine import Engine
@@ -86,8 +86,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     table["fan_out"] = np.bincount(edges.source, minlength=len(graph))[ids]
     for name, ends in (("norm_in", edges.target), ("norm_out", edges.source)):
         table[name] = np.sqrt(np.bincount(ends, squares, len(graph)))[ids]
-    bias = bias_places(graph, ids)
-    table["bias"] = np.where(bias >= 0, graph.parameters[bias], np.nan)
+    table["bias"] = biases(graph, ids, missing=np.nan)
 
     if y is not None:
         examples, objective = model._examples_and_objective(x, y)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Int64
-from mlgraph.arrays import Edges, bias_places, wiring
+from mlgraph.arrays import Edges, bias_places, biases, wiring
 from mlgraph.checks import float_array, plain, real_array, share, shown
 from mlgraph.edits import cut, grow, named, new_edges
 from mlgraph.graph import Graph
@@ -156,8 +156,7 @@ class Layer(Freezable):
         A copy, and so read-only. What it is assigned goes to the neurons that have one, but for NaN, which is none.
         """
         with self.graph.lock:
-            place = self._bias_places()
-            out = np.where(place >= 0, self.graph.parameters[place], np.float32(np.nan))
+            out = biases(self.graph, np.array(self._ids, np.int32), missing=np.nan)
         out.flags.writeable = False
         return out
 

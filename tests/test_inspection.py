@@ -151,6 +151,17 @@ def test_a_model_without_neurons():
         assert len(model.inspect(X, y)) == 0
 
 
+def test_a_model_without_parameters():
+    """Of the one neuron that it had, which is cut off, an operation reads the 0."""
+    g = mlgraph.Graph()
+    x = g.input()
+    neuron = g.add_neuron([x], weights=[1.0], bias=None)
+    model = mlgraph.Model(g, mlgraph.sum(x, neuron))
+    neuron.prune()
+    (row,) = model.compact().inspect([[1.0]], [[3.0]])
+    assert not row["alive"] and np.isnan(row["bias"]) and row["fan_in"] == 0
+
+
 def test_neurons_of_another_model():
     """They are alive, and nothing here depends on them."""
     net = network()
