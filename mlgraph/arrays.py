@@ -138,16 +138,17 @@ def biases(graph: Graph, nodes: npt.NDArray[Any], missing: float = 0.0) -> Float
 
 
 def parameter_places(
-    graph: Graph, nodes: int | None = None, places: tuple[Int64, Int64, Int64] | None = None
+    graph: Graph, nodes: npt.NDArray[Any] | None = None, places: tuple[Int64, Int64, Int64] | None = None
 ) -> Int64 | Int32:
-    """Places in the parameter vector of all parameters of the first `nodes` nodes, by default of all, without padding.
+    """Places in the parameter vector of all parameters of these nodes, by default of all, without padding.
 
     With `places`, those of `Storage.places` of another time, as they were then. Weights, and values of parameters, node by
     node, each neuron's in the order of its sources; then biases.
     """
-    owner = np.flatnonzero(graph.codes[:nodes] >= PARAMETER)
+    nodes, codes = np.arange(len(graph)) if nodes is None else nodes, graph.codes
+    owner = nodes[codes[nodes] >= PARAMETER]
     record = graph.records[owner]
-    n = np.where(graph.codes[owner] >= NEURON, graph.counts[owner], 1)
+    n = np.where(codes[owner] >= NEURON, graph.counts[owner], 1)
     at, stride, bias = (column[record] for column in places or graph.storage.places)
     return np.concatenate([runs(at, stride, n, graph.storage.used), bias[bias >= 0]])
 

@@ -8,8 +8,8 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Bool, Float32, Int64
-from mlgraph.arrays import Edges, bias_places, biases, wiring
+from mlgraph.array_types import Bool, Float32, Int32, Int64
+from mlgraph.arrays import Edges, bias_places, biases, parameter_places, wiring
 from mlgraph.checks import float_array, plain, real_array, share, shown
 from mlgraph.edits import cut, grow, named, new_edges
 from mlgraph.graph import Graph
@@ -167,9 +167,8 @@ class Layer(Freezable):
             place = np.where(np.isnan(new), -1, self._bias_places())
             self.graph.parameters[place[place >= 0]] = new[place >= 0]
 
-    def _parameters(self) -> Int64:
-        places = self._bias_places()
-        return np.concatenate([wiring(self.graph, np.array(self._ids, np.int32)).place, places[places >= 0]], dtype=np.int64)
+    def _parameters(self) -> Int64 | Int32:
+        return parameter_places(self.graph, np.array(self._ids, np.int32))
 
     def _edges(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
         """Of each edge from the layer before, its place among the parameters, its neuron and its source."""

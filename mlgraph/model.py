@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Int32, Int64
-from mlgraph.arrays import bias_places, wiring
+from mlgraph.arrays import parameter_places, wiring
 from mlgraph.checks import StrPath, level_outside, plain
 from mlgraph.edits import cut
 from mlgraph.engine import Engine
@@ -22,7 +22,7 @@ from mlgraph.graph import Graph, checked_graph
 from mlgraph.grouping import Dropout
 from mlgraph.ids import ids_of
 from mlgraph.losses import CROSS_ENTROPIES, Objective, define_loss, empty_answers, read_targets
-from mlgraph.ops import NEURON, PARAMETER, is_operation
+from mlgraph.ops import is_operation
 from mlgraph.packing import compacted, pack
 from mlgraph.part import Part
 from mlgraph.plan import Plan
@@ -613,14 +613,9 @@ class Model(Part, Freezable):
         self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
         graph._models.add(self)
 
-    def _parameters(self) -> Int64:
+    def _parameters(self) -> Int64 | Int32:
         """Of the nodes that its outputs or its loss need."""
-        graph, needed = self.graph, np.flatnonzero(self._needed())
-        codes = graph.codes[needed]
-        neurons, parameters = needed[codes >= NEURON].astype(np.int32), needed[codes == PARAMETER]
-        biases = bias_places(graph, neurons)
-        values = np.array(graph.storage.weights, np.int64)[graph.records[parameters]]
-        return np.concatenate([wiring(graph, neurons).place, biases[biases >= 0], values], dtype=np.int64)
+        return parameter_places(self.graph, np.flatnonzero(self._needed()))
 
     def _become(self: Self, other: Self) -> None:
         """Take over the graph of another model, which is of the same outputs and not to be used any more."""

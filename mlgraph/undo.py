@@ -108,7 +108,7 @@ def take_back(graph: Graph, edit: Edit) -> None:
         if len(graph) > edit.nodes > max(graph.protected(), default=-1):
             _forget(graph, edit.nodes, edit.records)
         if edit.values is not None:
-            storage, places = graph.storage, parameter_places(graph, edit.nodes)
+            storage, places = graph.storage, parameter_places(graph, np.arange(edit.nodes))
             storage.freeze(places, False)
             for name in storage.state.keys() - edit.values.keys() - {FROZEN}:
                 # There was none then: whoever trains the graph goes on from zeros.

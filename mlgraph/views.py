@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32, Int64
+from mlgraph.array_types import Float32, Int32, Int64
 from mlgraph.checks import float_array, number, one_of, optional_name, plain, truth
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 
@@ -35,7 +35,7 @@ class Freezable:
     __slots__ = ()
 
     graph: Graph
-    _parameters: Callable[[], Int64]
+    _parameters: Callable[[], Int64 | Int32]
 
     @property
     def frozen(self) -> bool:
