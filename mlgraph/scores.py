@@ -48,10 +48,9 @@ def accumulated(engine: Engine, examples: Examples, objective: Objective, n_thre
     total = np.zeros(len(graph.parameters), np.float32)
     for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
         if length:
-            with graph.storage.gradient():
+            with graph.storage.gradient() as part:
                 parts = Steps.at_rest(first + size * np.arange(steps), np.full(steps, length))
                 engine.run(examples, steps=parts, objective=objective, optimizer="accumulate", n_threads=n_threads)
-                part = graph.storage.state["gradient"]
             total += part if objective.loss == "cotangent" else part * np.float32(length / n)
     return total
 

@@ -166,11 +166,10 @@ class Storage:
         return vector
 
     @contextmanager
-    def gradient(self) -> Iterator[None]:
-        """While this is entered, ``state["gradient"]`` is there for an engine to add gradients to."""
+    def gradient(self) -> Iterator[Float32]:
+        """While this is entered, the vector is there, as ``state["gradient"]``, that an engine adds gradients to."""
         try:
-            self.state_vector("gradient", fresh=True)
-            yield
+            yield self.state_vector("gradient", fresh=True)
         finally:
             self.state.pop("gradient", None)
 
