@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +32,11 @@ from mlgraph.training import History
 from mlgraph.views import Edge, Freezable, Neuron, Node
 
 if TYPE_CHECKING:
+    from typing_extensions import Self  # that of typing is of Python 3.11
+
     from mlgraph.arrays import Edges
     from mlgraph.drawing import Drawing
     from mlgraph.layer import Layer
-
-Self = TypeVar("Self", bound="Model")  # that of typing is of Python 3.11
 
 
 class Model(Part, Freezable):
@@ -196,7 +196,7 @@ class Model(Part, Freezable):
         """Take back the last edit; see `Graph.undo`."""
         self.graph.undo()
 
-    def compact(self: Self) -> Self:
+    def compact(self) -> Self:
         """A copy without the nodes that neither an output nor the loss needs, but for inputs.
 
         What is left has other numbers there, in the same order; a layer has fewer neurons, or is gone with the last of them
@@ -593,7 +593,7 @@ class Model(Part, Freezable):
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def __copy__(self) -> Model:
+    def __copy__(self) -> Self:
         return deepcopy(self)  # of a graph that both edit neither would know what the other does
 
     def __getstate__(self) -> dict[str, Any]:
@@ -617,11 +617,11 @@ class Model(Part, Freezable):
         """Of the nodes that its outputs or its loss need."""
         return parameter_places(self.graph, np.flatnonzero(self._needed()))
 
-    def _become(self: Self, other: Self) -> None:
+    def _become(self, other: Self) -> None:
         """Take over the graph of another model, which is of the same outputs and not to be used any more."""
         self.graph._become(other.graph)
 
-    def _renumber(self: Self, other: Self, number: Int64) -> None:
+    def _renumber(self, other: Self, number: Int64) -> None:
         """Take over what another model says of its nodes, which have these numbers here, or -1."""
 
     def _engine(self, nodes: list[int] | None = None) -> Engine:

@@ -235,7 +235,7 @@ class Network(Model):
         # A layer of probabilities has one for each of its neurons, whether or not anything reads it.
         return np.array([*super()._kept(), *(i for layer in self._layers for i in layer._probabilities)], np.int32)
 
-    def _renumber(self, other: Network, number: Int64) -> None:
+    def _renumber(self, other: Self, number: Int64) -> None:
         self._ends = number[other._layers[0]._reads].tolist()
         for layer in other._layers:
             kept = [i for i in number[layer._ids].tolist() if i >= 0]
@@ -248,7 +248,7 @@ class Network(Model):
         for layer in self._layers:
             layer._ids, layer._reads = ([i for i in ids if i < nodes] for ids in (layer._ids, layer._reads))
 
-    def _become(self: Self, other: Self) -> None:
+    def _become(self, other: Self) -> None:
         super()._become(other)
         for mine, theirs in zip(self._layers, other._layers, strict=True):
             mine._ids, mine._reads = theirs._ids, theirs._reads
