@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Int32, Int64
+from mlgraph.array_types import Float32, Int64
 from mlgraph.arrays import edges, parameter_places
 from mlgraph.checks import float_array, plain
 from mlgraph.engine import Engine
@@ -20,7 +20,7 @@ from mlgraph.losses import Objective
 from mlgraph.ops import INPUT, NEURON, PARAMETER
 from mlgraph.plan import Plan
 from mlgraph.steps import Steps
-from mlgraph.views import Neuron, Node
+from mlgraph.views import Neuron, Node, NodesLike
 
 
 class Places(NamedTuple):
@@ -184,7 +184,7 @@ class Function:
     array([[12.]], dtype=float32)
     """
 
-    def __init__(self, graph: Graph, outputs: Sequence[Node] | Int32, inputs: Sequence[Node] | Int32 | None = None) -> None:
+    def __init__(self, graph: Graph, outputs: NodesLike, inputs: NodesLike | None = None) -> None:
         self.graph = checked_graph(graph)
         self._outputs = ids_of(graph, "outputs", outputs, 1)
         self._nodes = [graph[i] for i in self._outputs]

@@ -27,7 +27,7 @@ from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import extend
 from mlgraph.topology import CycleError, is_live, topological
 from mlgraph.turns import adds_nodes, cached_property, graphs, locked
-from mlgraph.views import Edge, Neuron, Node
+from mlgraph.views import Edge, Neuron, Node, NodesLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
@@ -147,7 +147,7 @@ class Graph(NodeTable):
     @adds_nodes
     def add_neuron(
         self,
-        sources: Sequence[Node] | range | Int32,
+        sources: NodesLike,
         activation: str = "identity",
         *,
         weights: npt.ArrayLike | None = None,
@@ -190,7 +190,7 @@ class Graph(NodeTable):
     @adds_nodes
     def add_neurons(
         self,
-        sources: Sequence[Node] | range | Int32,
+        sources: NodesLike,
         activation: str = "identity",
         *,
         weights: npt.ArrayLike,
@@ -456,7 +456,7 @@ class Graph(NodeTable):
             raise ValueError(f"node: expected a neuron or parameter, got {self[node]!r}")
         return self.storage.weights_of(self._data[node], self._count[node] if self._code[node] >= NEURON else 1)
 
-    def compile(self, outputs: Node | Sequence[Node] | Int32, inputs: Node | Sequence[Node] | Int32 | None = None) -> Function:
+    def compile(self, outputs: Node | NodesLike, inputs: Node | NodesLike | None = None) -> Function:
         """Compile the part of the graph that `outputs` need into a function of a batch.
 
         Parameters
@@ -664,7 +664,9 @@ class Graph(NodeTable):
         grow(self, *new_edges(self, edges, "add_edges"), "add_edges")
 
     @locked
-    def prune(self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | Int32) -> None:
+    def prune(
+        self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | range | Int32
+    ) -> None:
         """Cut neurons and edges, as one edit.
 
         Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mlgraph.array_types import Int32
 from mlgraph.checks import plain, shown
 from mlgraph.ops import is_leaf, is_operation
-from mlgraph.views import Node
+from mlgraph.views import Node, NodesLike
 
 if TYPE_CHECKING:
     from mlgraph.graph import Graph
@@ -76,7 +76,7 @@ def ids_of_different(graph: Graph, what: str, nodes: Any, least: int = 0) -> lis
     return ids
 
 
-def ids_of_sources(graph: Graph, sources: Sequence[Node] | range | Int32) -> Int32:
+def ids_of_sources(graph: Graph, sources: NodesLike) -> Int32:
     """Those of at least one source, none twice."""
     ids = np.array(ids_of_different(graph, "sources", sources, 1), np.int32)
     check_sources(graph, "sources", ids)

@@ -115,7 +115,7 @@ def _without(model: Model, edges: Wiring, gone: Bool) -> Engine:
 
 
 def ablation_table(
-    model: Model, layer: Layer | Iterable[Neuron] | Int32, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None
+    model: Model, layer: Layer | Iterable[Neuron] | range | Int32, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None
 ) -> Table:
     """What `evaluate` would give without each neuron of a layer; `Model.ablation_table` says what the parameters are."""
     graph = model.graph

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from mlgraph.plan import Plan
 from mlgraph.topology import gather, topological
 from mlgraph.trace import Trace, trace
 from mlgraph.training import History
-from mlgraph.views import Edge, Freezable, Neuron, Node
+from mlgraph.views import Edge, Freezable, Neuron, Node, NodesLike
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # that of typing is of Python 3.11
@@ -80,7 +80,7 @@ class Model(Part, Freezable):
     (2.0, 1.0)
     """
 
-    def __init__(self, graph: Graph, outputs: Node | Sequence[Node] | Int32, loss: str | Node = "squared_error") -> None:
+    def __init__(self, graph: Graph, outputs: Node | NodesLike, loss: str | Node = "squared_error") -> None:
         self._begin(checked_graph(graph))
         with graph.lock:
             self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
@@ -90,7 +90,7 @@ class Model(Part, Freezable):
         self.history = History()
         self._engines: dict[frozenset[int], Engine] = {}
 
-    def _define(self, outputs: Sequence[Node] | Int32, loss: str | Node) -> None:
+    def _define(self, outputs: NodesLike, loss: str | Node) -> None:
         ids = ids_of(self.graph, "outputs", outputs, 1)
         ends = [("outputs", i) for i in ids]
         ends += [("loss", i) for i in ids_of(self.graph, "loss", [loss])] if isinstance(loss, Node) else []
@@ -353,7 +353,7 @@ class Model(Part, Freezable):
         self,
         x: npt.ArrayLike,
         y: npt.ArrayLike | None = None,
-        nodes: Sequence[Node] | Int32 | None = None,
+        nodes: NodesLike | None = None,
         *,
         n_threads: int | None = None,
     ) -> Trace:
@@ -473,7 +473,7 @@ class Model(Part, Freezable):
 
     def ablate(
         self,
-        what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | Int32,
+        what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | range | Int32,
         x: npt.ArrayLike,
         y: npt.ArrayLike = (),
         *,
@@ -531,7 +531,7 @@ class Model(Part, Freezable):
 
     def ablation_table(
         self,
-        layer: Layer | Iterable[Neuron] | Int32,
+        layer: Layer | Iterable[Neuron] | range | Int32,
         x: npt.ArrayLike,
         y: npt.ArrayLike = (),
         *,

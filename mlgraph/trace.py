@@ -17,7 +17,7 @@ from mlgraph.ids import id_of, ids_of
 from mlgraph.losses import Objective
 from mlgraph.ops import INPUT, NEURON
 from mlgraph.plan import Plan
-from mlgraph.views import Node
+from mlgraph.views import Node, NodesLike
 
 __all__ = ["Trace", "trace"]
 
@@ -74,7 +74,7 @@ class Trace:
             raise ValueError("adjoint: expected a trace with labels or targets, got one of values alone")
         return self.adjoints[:, self._place(node)]
 
-    def of(self, nodes: Sequence[Node] | Int32 | range) -> Trace:
+    def of(self, nodes: NodesLike) -> Trace:
         """The trace of some of its nodes, in their order.
 
         Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -230,6 +230,10 @@ class Node(Freezable):
 
     def __bool__(self) -> bool:
         raise TypeError(f"a node has no truth value (it has one for each example): got {self!r}")
+
+
+NodesLike = Sequence[Node] | range | Int32
+"""What nodes may be given as where there are several; in a range or an array stand their ids."""
 
 
 class Edge(Freezable):
