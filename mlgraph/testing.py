@@ -86,10 +86,11 @@ def check_gradients(
         because a value may overflow, nothing can be checked, which is an error too.
     """
     f = _compiled(function)
-    u = _cotangent(f, x, None, seed)
-    gradients, expected = f.vjp(x, u, n_threads=n_threads), expect(f, x, u, ulps=1)
-    errors = (expected.inputs_error, expected.parameters_error)
-    _compare_products(f, x, u, gradients[1:3], errors, expected, (inputs, parameters), seed, step, "the sweep in float32")
+    with f.graph.lock:  # another thread may compile, and so move the parameters
+        u = _cotangent(f, x, None, seed)
+        gradients, expected = f.vjp(x, u, n_threads=n_threads), expect(f, x, u, ulps=1)
+        errors = (expected.inputs_error, expected.parameters_error)
+        _compare_products(f, x, u, gradients[1:3], errors, expected, (inputs, parameters), seed, step, "the sweep in float32")
 
 
 def check_reference(
@@ -106,11 +107,12 @@ def check_reference(
     Parameters and exceptions are those of `check_gradients`; the tolerance is tighter by the error of float32.
     """
     f = _compiled(function)
-    u = _cotangent(f, x, None, seed)
-    expected = expect(f, x, u, ulps=1)
-    errors = (expected.inputs_error * TO_FLOAT64, expected.parameters_error * TO_FLOAT64)
-    gradients = (expected.inputs, expected.parameters)
-    _compare_products(f, x, u, gradients, errors, expected, (inputs, parameters), seed, step, "the reference")
+    with f.graph.lock:
+        u = _cotangent(f, x, None, seed)
+        expected = expect(f, x, u, ulps=1)
+        errors = (expected.inputs_error * TO_FLOAT64, expected.parameters_error * TO_FLOAT64)
+        gradients = (expected.inputs, expected.parameters)
+        _compare_products(f, x, u, gradients, errors, expected, (inputs, parameters), seed, step, "the reference")
 
 
 def check_against_reference(
@@ -147,10 +149,10 @@ def check_against_reference(
     """
     f = _compiled(function)
     u = _cotangent(f, x, cotangent, seed)
-    expected = expect(f, x, u)
-    gradients = f.vjp(x, u, n_threads=n_threads)
+    with f.graph.lock:
+        expected, gradients, values = expect(f, x, u), f.vjp(x, u, n_threads=n_threads), f(x, n_threads=n_threads)
     _compare("value (example, output)", gradients.values, expected.values, expected.values_error)
-    _compare("value without gradient (example, output)", f(x, n_threads=n_threads), expected.values, expected.values_error)
+    _compare("value without gradient (example, output)", values, expected.values, expected.values_error)
     _compare("gradient (example, input)", gradients.inputs, expected.inputs, expected.inputs_error)
     with np.errstate(invalid="ignore"):  # inf becomes NaN
         got, want = gradients.parameters + 0 * gradients.parameters, expected.parameters + 0 * expected.parameters
@@ -174,8 +176,8 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
     """
     f = _compiled(function)
     data = _read(f, x)
-    plan = f._engine(True).plan
-    p = f.graph.parameters.astype(np.float64)
+    with f.graph.lock:
+        plan, p = f._engine(True).plan, f.graph.parameters.astype(np.float64)
     slots = plan.slot[f._outputs]
     u = _cotangent(f, x, np.ones((len(data), len(slots))) if cotangent is None else cotangent, 0)
     with np.errstate(all="ignore"):
