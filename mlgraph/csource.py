@@ -17,6 +17,9 @@ KEYWORDS = (
     "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for",
     "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct",
     "switch", "typedef", "union", "unsigned", "void", "volatile", "while",
+    # And of C23, which is what GCC 15 takes a file for.
+    "alignas", "alignof", "bool", "constexpr", "false", "nullptr", "static_assert", "thread_local", "true", "typeof",
+    "typeof_unqual",
 )  # fmt: skip
 
 MATHEMATICS = """acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs fdim floor
@@ -27,7 +30,7 @@ gamma lgamma_r j0 j1 jn y0 y1 yn finite isinf isnan drem scalb significand"""
 TAKEN = {
     *KEYWORDS, *(name + kind for name in MATHEMATICS.split() for kind in ("", "f", "l")),
     "float_t", "double_t", "isfinite", "isnormal", "signbit", "fpclassify", "isgreater", "isgreaterequal", "isless",
-    "islessequal", "islessgreater", "isunordered", "math_errhandling", "signgam", "NAN", "INFINITY", "asm", "typeof", "linux",
+    "islessequal", "islessgreater", "isunordered", "math_errhandling", "signgam", "NAN", "INFINITY", "asm", "linux",
     "unix", "main", "place", "columns", "sources", "lists", "weights", "biases",
 }  # fmt: skip
 """Names that a file has already, as those of `FUNCTIONS`: of the language, of math.h (in POSIX and GNU, too), of its tables."""
