@@ -80,7 +80,7 @@ def truth(what: str, value: Any) -> bool:
 def one_of(what: str, value: Any, names: Sequence[str]) -> str:
     """`value`, which is one of `names`; or else a ValueError, a TypeError if it is no string."""
     if not isinstance(value, str) or value not in names:
-        expected = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
+        expected = " or ".join(names) if len(names) <= 2 else f"one of {', '.join(names)}"
         raise wrong(what, expected, value, isinstance(value, str))
     return value
 

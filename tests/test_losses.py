@@ -145,9 +145,9 @@ def test_labels_of_objects_are_told_what_they_may_become():
     ("tanh", "binary_cross_entropy", "activation: expected sigmoid, which binary_cross_entropy goes with, got tanh"),
     ("identity", "softmax_cross_entropy", "activation: expected softmax, which softmax_cross_entropy goes with, got identity"),
     ("softmax", "binary_cross_entropy", "activation: expected sigmoid, which binary_cross_entropy goes with, got softmax"),
-    ("tanh", "hinge", "loss after tanh: expected one of squared_error, got 'hinge'"),
-    ("tanh", 3, "loss after tanh: expected one of squared_error, got 3"),
-    ("softmax", "squared_error", "loss after softmax: expected one of softmax_cross_entropy, got 'squared_error'"),
+    ("tanh", "hinge", "loss after tanh: expected squared_error, got 'hinge'"),
+    ("tanh", 3, "loss after tanh: expected squared_error, got 3"),
+    ("softmax", "squared_error", "loss after softmax: expected softmax_cross_entropy, got 'squared_error'"),
     ("sigmoid", "hinge", "loss after sigmoid: expected squared_error or binary_cross_entropy, got 'hinge'"),
 ])  # fmt: skip
 def test_losses_that_do_not_fit(activation, loss, message):
