@@ -27,7 +27,7 @@ from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import extend
 from mlgraph.topology import CycleError, is_live, topological
 from mlgraph.turns import adds_nodes, cached_property, graphs, locked
-from mlgraph.views import Edge, Neuron, Node, NodesLike
+from mlgraph.views import Edge, Neuron, Node, NodesLike, neuron_code
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
@@ -179,7 +179,7 @@ class Graph(NodeTable):
         from mlgraph.changes import edited
 
         ids = ids_of_sources(self, sources).tolist()
-        code = NEURON + _activation(activation)
+        code = neuron_code(activation)
         w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
         b = None if bias is None else number("bias", bias)
         record = self.storage.add_row(w, b)
@@ -221,7 +221,7 @@ class Graph(NodeTable):
         from mlgraph.changes import edited
 
         ids = ids_of_sources(self, sources)
-        code = NEURON + _activation(activation)
+        code = neuron_code(activation)
         w = float_array("weights", weights, (None, len(ids)))
         n = len(w)
         given = np.full(n, number("biases", biases)) if isinstance(biases, Real) else biases
@@ -836,7 +836,3 @@ def checked_graph(graph: Any) -> Graph:
     if not isinstance(graph, Graph):
         raise TypeError(f"graph: expected a Graph, got {type(graph).__name__}")
     return graph
-
-
-def _activation(name: str) -> int:
-    return ops.OPS[one_of("activation", name, ops.ACTIVATIONS)].code

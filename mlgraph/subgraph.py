@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph import ops
 from mlgraph.array_types import Float32, Int32, Int64
 from mlgraph.arrays import Edges, Neurons
-from mlgraph.checks import float_array, one_of, real_array, shown
+from mlgraph.checks import float_array, real_array, shown
 from mlgraph.graph import CycleError, Graph
 from mlgraph.ids import check_sources
-from mlgraph.ops import NEURON
+from mlgraph.views import neuron_code
 from mlgraph_ext import _topology
 
 
@@ -53,7 +52,7 @@ def checked(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
     names = neurons.activation if np.ndim(neurons.activation) == 1 else []
     if len(names) != n:
         raise ValueError(f"neurons: expected {n} activations, one for each, got {shown(neurons.activation)}")
-    code_of = {str(name): NEURON + ops.OPS[one_of("neurons: activation", name, ops.ACTIVATIONS)].code for name in names}
+    code_of = {str(name): neuron_code(name, "neurons: activation") for name in names}
     biases = float_array("neurons: bias", neurons.bias, (n,))
     source, target = _row("edges: source", edges.source), _row("edges: target", edges.target)
     if len(source) != len(target):

@@ -26,6 +26,11 @@ KIND_NAMES = {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter", NEUR
 _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "sub", "mul", "div", "pow", "neg", "abs"))
 
 
+def neuron_code(activation: Any, what: str = "activation") -> int:
+    """The code of neurons with an activation of this name; a TypeError or ValueError, of `what`, if there is none."""
+    return NEURON + ops.OPS[one_of(what, activation, ops.ACTIVATIONS)].code
+
+
 class Freezable:
     """What training may leave as it is: a parameter, an edge, all weights and biases of a neuron, a layer or a model.
 
@@ -339,9 +344,9 @@ class Neuron(Node):
     def activation(self, activation: str) -> None:
         from mlgraph.edits import activate
 
-        op = ops.OPS[one_of("activation", activation, ops.ACTIVATIONS)]
+        code = neuron_code(activation)
         with self.graph.lock:
-            activate(self.graph, self._number, NEURON + op.code)
+            activate(self.graph, self._number, code)
 
     @property
     def weights(self) -> Float32:
