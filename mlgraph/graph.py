@@ -527,8 +527,8 @@ class Graph(NodeTable):
         return self._alive[1]
 
     def _live(self) -> Bool:
-        """To which nodes a path leads from an input, a parameter or a constant; read-only."""
-        return self._needed_for(frozenset())
+        """To which nodes a path leads from an input, a parameter or a constant: to all, unless a neuron has no sources."""
+        return self._needed_for(frozenset()) if self._has_bare else np.ones(len(self), bool)
 
     @locked
     def edges(self) -> Edges:

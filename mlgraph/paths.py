@@ -11,7 +11,7 @@ from mlgraph.array_types import Bool, Int64
 from mlgraph.arrays import Wiring, wiring
 from mlgraph.graph import Graph
 from mlgraph.model import Model
-from mlgraph.ops import NEURON, is_leaf
+from mlgraph.ops import is_leaf
 from mlgraph.scores import Scores
 from mlgraph.topology import topological
 from mlgraph_ext import _topology
@@ -52,8 +52,10 @@ def present(model: Model) -> Present:
 
 def strongest(
     model: Model, there: Present, score: Scores, held: Bool, *, all_sources: bool = True
-) -> tuple[Scores, Bool]:
+) -> tuple[Scores, Bool, bool]:
     """Of each edge the strength of the strongest path through it to an output; which edges are on those that stay.
+
+    And whether there is one to each output that is live, for a score of -infinity lets none through.
 
     `score` is of `mine` alone, `held` of all edges. A path is as strong as its edge of the lowest score; those that are `held`
     make none weak. What is kept for being best by that, and not by its own score alone, leads from something that is alive to
@@ -64,20 +66,21 @@ def strongest(
     start, count, pool = graph.topology()
     order, first = topological(graph, start, count, pool)[1], np.full(len(graph), -1)
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
-    leaves = is_leaf(graph.codes)
+    leaves, live = is_leaf(graph.codes), graph._live()
 
-    def through(ends: Collection[int]) -> tuple[Scores, Bool]:
+    def through(ends: Collection[int]) -> tuple[Scores, Bool, bool]:
         given, strength, chosen = np.full(len(held), -np.inf), np.empty(len(held)), held.copy()
         given[others], given[mine] = np.inf, score
         given[held] = np.inf
         up, down = np.where(leaves, np.inf, -np.inf), np.full(len(graph), -np.inf)
-        down[sorted(ends)] = np.inf
+        at = sorted(ends)
+        down[at] = np.inf
         _topology.strongest(start, count, pool, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
-        return strength, chosen
+        return strength, chosen, not np.isneginf(up[at][live[at]]).any()
 
     # Paths to outputs of other models stay as well; but they make nothing of this model strong.
-    strength, chosen = through(graph.protected())
-    return (strength if graph.protected() <= set(model._sinks) else through(model._sinks)[0]), chosen
+    strength, chosen, reach = through(graph.protected())
+    return (strength if graph.protected() <= set(model._sinks) else through(model._sinks)[0]), chosen, reach
 
 
 def refined(model: Model, there: Present, score: Scores, strength: Scores, held: Bool, wanted: int) -> Scores:
@@ -117,9 +120,3 @@ def frozen_edges(graph: Graph, there: Present, in_training: bool) -> Bool:
     if in_training and all_frozen is not None:
         frozen[mine] = all_frozen[edges.place[mine]] > 0
     return frozen
-
-
-def cuts_off(graph: Graph, edges: Wiring, held: Bool) -> bool:
-    """Whether to some output there is no path, for want of room in a layer."""
-    outputs = np.array(sorted(graph.protected()), np.int64)
-    return not np.isin(outputs[graph.codes[outputs] >= NEURON], edges.target[held]).all()

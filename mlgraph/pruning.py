@@ -14,7 +14,7 @@ from mlgraph.edits import cut
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.ops import NEURON
-from mlgraph.paths import cuts_off, fewest, frozen_edges, present, refined, strongest
+from mlgraph.paths import fewest, frozen_edges, present, refined, strongest
 from mlgraph.scores import Criterion, Data, asked, best_of, comparable, in_blocks, layers_of, neuron_scores, slope_for
 from mlgraph.threads import checked_threads
 
@@ -109,8 +109,8 @@ def keep_best(
     into = group[mine]
     score = comparable(score, into, wanted)
     frozen = frozen_edges(graph, there, graph._is_training)
-    strength, held = strongest(model, there, score, frozen)
-    if _exceeds(into[held[mine]], wanted) or cuts_off(graph, edges, held):
+    strength, held, reach = strongest(model, there, score, frozen)
+    if _exceeds(into[held[mine]], wanted) or not reach:
         held = fewest(model, there, frozen)
         wanted = _with_room(model, "edges", into[held[mine]], wanted)
     strength[held] = np.inf
@@ -136,9 +136,9 @@ def _keep_best_neurons(
     # An edge is as good as the neuron that it leads to.
     into, frozen = np.full(len(graph), np.inf), frozen_edges(graph, there, graph._is_training)
     into[hidden] = comparable(score, group[hidden], wanted)
-    strength, chosen = strongest(model, there, into[edges.target[mine]], frozen, all_sources=False)
+    strength, chosen, reach = strongest(model, there, into[edges.target[mine]], frozen, all_sources=False)
     held = np.intersect1d(edges.target[chosen], hidden)
-    if _exceeds(group[held], wanted) or cuts_off(graph, edges, chosen):
+    if _exceeds(group[held], wanted) or not reach:
         held = np.intersect1d(edges.target[fewest(model, there, frozen, all_sources=False)], hidden)
         wanted = _with_room(model, "neurons", group[held], wanted)
     best = np.full(len(graph), -np.inf)

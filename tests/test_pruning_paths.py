@@ -107,6 +107,19 @@ def test_the_only_way_leads_through_a_layer_that_keeps_nothing():
         model.prune(0.6, scope="layer")
 
 
+def test_an_operation_is_not_cut_off_for_want_of_room_in_a_level():
+    """Nor does that end a run that has begun: it keeps a path, as it does to a neuron."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    a = g.add_neuron(x, "tanh", weights=[1.0, 0.1, 0.1])
+    b = g.add_neuron([a, x[0]], "tanh", weights=[1.0, 0.5])
+    model = mlgraph.Model(g, a + b)
+    with pytest.raises(ValueError, match="sparsity: expected to keep at least 1 edge of level 1, a path to each output, got 0"):
+        model.prune(0.9, scope="layer")
+    model.fit(np.ones((4, 3)), np.ones(4), epochs=1, callback=lambda progress: model.prune(0.9, scope="layer"))
+    assert 0 < model.n_edges <= 2
+
+
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.9))
 def test_small_graphs_by_all_ways_to_cut_them(seed, sparsity):
     """What is kept are as many edges as there is room for, all of use, of which the weakest is as strong as can be."""
