@@ -265,6 +265,23 @@ class Engine:
                     copies.empty(copy, vector, n_threads)
         return bad, value_out, adjoint_out
 
+    def gradient(self, examples: Examples, objective: Objective, n_threads: int | None) -> Float32:
+        """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory.
+
+        It is in the places of the parameter vector, and zero for padding.
+        """
+        n, storage = len(examples), self.graph.storage
+        size = min(n, self.plan.examples_at_once)
+        full = n // size
+        total = np.zeros(storage.used, np.float32)
+        for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
+            if length:
+                with storage.gradient() as part:
+                    parts = Steps.at_rest(first + size * np.arange(steps), np.full(steps, length))
+                    self.run(examples, steps=parts, objective=objective, optimizer="accumulate", n_threads=n_threads)
+                total += part if objective.loss == "cotangent" else part * np.float32(length / n)
+        return total
+
     def _choose(
         self, examples: Examples, size: Int64, most: int, direct: bool, sparse: bool, optimizer: str | None, training: bool,
         n_threads: int,

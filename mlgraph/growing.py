@@ -20,7 +20,7 @@ from mlgraph.network import Network
 from mlgraph.ops import INPUT, is_operation
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
-from mlgraph.scores import Criterion, Data, Scores, accumulated, asked, best_of, check_criterion, in_blocks, required_data
+from mlgraph.scores import Criterion, Data, Scores, asked, best_of, check_criterion, in_blocks, required_data
 from mlgraph.storage import FROZEN
 from mlgraph.threads import checked_threads
 from mlgraph.topology import Topology, gather, topological
@@ -287,5 +287,5 @@ def _products(values: npt.NDArray[Any], deltas: Float32, n_threads: int | None) 
     neurons = graph.add_neurons(np.arange(shape[1], dtype=np.int32), weights=np.zeros(shape, np.float32), biases=None)
     engine = Engine(graph, Plan(graph, list(neurons)))
     objective = Objective.cotangent(neurons, np.ascontiguousarray(deltas))
-    total = accumulated(engine, Examples(values, shape[1]), objective, n_threads)
+    total = engine.gradient(Examples(values, shape[1]), objective, n_threads)
     return total[wiring(graph).place].reshape(shape)

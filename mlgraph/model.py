@@ -336,15 +336,13 @@ class Model(Part, Freezable):
         TypeError, ValueError
             If there is no example, or `x` or `y` is not what `fit` takes.
         """
-        from mlgraph.scores import accumulated
-
         with self._require_outputs():
             examples, objective = self._examples_and_objective(x, y)
             examples.check_any()
             graph, n_inputs = self.graph, examples.array.shape[1]
             nodes = np.array([*graph._inputs[:n_inputs], *self._outputs], np.int32)
             found = trace(graph, examples, self._sinks, nodes, objective, n_threads=n_threads)
-            parameters, places = accumulated(self._engine(), examples, objective, n_threads), places_in(graph)
+            parameters, places = self._engine().gradient(examples, objective, n_threads), places_in(graph)
         adjoints = found.adjoints
         assert adjoints is not None
         return Gradients(found.values[:, n_inputs:], adjoints[:, :n_inputs] / np.float32(len(examples)), parameters, places)

@@ -11,14 +11,10 @@ import numpy.typing as npt
 from mlgraph.array_types import Bool, Float32, Float64, Int32, Int64
 from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import real_array, shown, wrong
-from mlgraph.engine import Engine
-from mlgraph.examples import Examples
 from mlgraph.graph import Graph
-from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.ops import NEURON
-from mlgraph.steps import Steps
 from mlgraph.topology import topological
 from mlgraph.views import Neuron
 
@@ -37,22 +33,7 @@ def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Floa
     """Gradient of the mean loss over data for training, in the places of the parameter vector; zero for padding."""
     examples, objective = model._examples_and_objective(x, y, "data ")
     examples.check_trainable()
-    return accumulated(model._engine(), examples, objective, n_threads)
-
-
-def accumulated(engine: Engine, examples: Examples, objective: Objective, n_threads: int | None) -> Float32:
-    """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory."""
-    graph, n = engine.graph, len(examples)
-    size = min(n, engine.plan.examples_at_once)
-    full = n // size
-    total = np.zeros(len(graph.parameters), np.float32)
-    for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
-        if length:
-            with graph.storage.gradient() as part:
-                parts = Steps.at_rest(first + size * np.arange(steps), np.full(steps, length))
-                engine.run(examples, steps=parts, objective=objective, optimizer="accumulate", n_threads=n_threads)
-            total += part if objective.loss == "cotangent" else part * np.float32(length / n)
-    return total
+    return model._engine().gradient(examples, objective, n_threads)
 
 
 def required_data(who: str, by: str, data: Data | None) -> Data:
