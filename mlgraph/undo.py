@@ -66,8 +66,9 @@ def undo(graph: Graph) -> None:
         name = plain(graph[min(added)].name)
         raise ValueError(f"undo: expected a last edit that added no outputs of a model, got one that added {name}")
     check_paths(graph, "undo", *_as_before(graph, last))  # a model may have come since
-    take_back(graph, last)
-    graph._last = None
+    with uninterrupted():  # or what was done to take it back would be an edit itself
+        take_back(graph, last)
+        graph._last = None
 
 
 def forget_state(graph: Graph, names: Iterable[str]) -> None:

@@ -64,6 +64,25 @@ def test_an_edit_is_whole_or_not(name):
     assert line > 20
 
 
+def test_what_was_taken_back_is_no_edit():
+    """Ctrl-C amid `undo` waits until it is done, and the next one then finds none."""
+
+    def fresh():
+        net = network()
+        with net.graph.one_edit():
+            net.layers[0].neurons[1].prune()
+            net.layers[0].neurons[2].activation = "tanh"
+        return net
+
+    before, done = everything(network().graph), 0
+    for line, net in struck(fresh, lambda net: net.undo(), 300):
+        with contextlib.suppress(ValueError):
+            net.undo()
+            done += 1
+        assert everything(net.graph) == before, line
+    assert 0 < done < line
+
+
 def test_a_compilation_is_whole_or_not():
     """It moves the parameters."""
 
