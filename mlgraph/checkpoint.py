@@ -27,6 +27,7 @@ from mlgraph.arrays import bias_places, parameter_places
 from mlgraph.checks import StrPath, level_outside, shown
 from mlgraph.engine import STATE
 from mlgraph.files import TEMPORARY, followed, written
+from mlgraph.interrupts import uninterrupted
 from mlgraph.model import Model
 from mlgraph.modelfile import ModelFileError, header_of, read, require, save
 from mlgraph.network import Network
@@ -120,8 +121,9 @@ class Checkpoint:
                 warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=level_outside())
             model, state = found
             self._whole, self._place = path == self.path, (state.epoch, state.step)
-            self._model._become(model)
-            vars(self._state).update(vars(state))
+            with uninterrupted():  # of a graph and the layers of another there is no model
+                self._model._become(model)
+                vars(self._state).update(vars(state))
             return True
         if damage:
             raise damage

@@ -111,6 +111,29 @@ def test_a_layer_is_there_or_not(tmp_path):
     assert line > 100
 
 
+def test_a_run_is_resumed_whole_or_not(tmp_path):
+    """Of a network that was widened in it: its layers belong to its graph."""
+    path = tmp_path / "checkpoint.npz"
+
+    def widen(progress):
+        if progress.kind == "epoch":
+            net.widen(net.layers[0], 2)
+            raise StopIteration
+
+    def resume(net):
+        path.write_bytes(written)
+        net.fit(X, Y, epochs=2, checkpoint=path, resume=True)
+
+    net = network()
+    sizes = {len(net.graph): net.layers[0].size}
+    net.fit(X, Y, epochs=2, checkpoint=path, callback=widen)
+    written, sizes[len(net.graph)] = path.read_bytes(), net.layers[0].size
+    for line, other in struck(network, resume, 1000, ROOM / "network.py"):
+        first, second, _ = other.layers
+        assert first.size == sizes[len(other.graph)] == second.weights.shape[1], line
+    assert line > 10
+
+
 @pytest.mark.parametrize("kind", [mlgraph.SET, mlgraph.RigL])
 def test_edges_move_or_not(kind):
     """Those that are cut and those that grow; what was cut and grows again with what it was."""
