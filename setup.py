@@ -123,9 +123,9 @@ class Build(build_ext):
 
         # Timestamps cannot tell that flags, directives or Cython changed; this record can.
         flags = [(ext.name, ext.extra_compile_args, ext.extra_link_args) for ext in self.extensions]
-        recipe = repr((Cython.__version__, self.compiler.compiler_so, DIRECTIVES, flags))
+        recipe = ascii((Cython.__version__, self.compiler.compiler_so, DIRECTIVES, flags)).encode()  # in any locale
         record = Path("build/recipe.txt")
-        if not record.exists() or record.read_text() != recipe:
+        if not record.exists() or record.read_bytes() != recipe:
             self.force = True
 
         jobs = self.parallel = self.parallel or os.cpu_count() or 1
@@ -135,7 +135,7 @@ class Build(build_ext):
         for ext, c in zip(self.extensions, translated, strict=True):
             ext.sources = c.sources
         super().build_extensions()
-        record.write_text(recipe)
+        record.write_bytes(recipe)
 
 
 def extension(name):
