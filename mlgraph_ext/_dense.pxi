@@ -295,7 +295,7 @@ cdef kernel_void dense_gradient(
     while panel + PANELS_OF_TILE <= panels:
         gradient_of_panels(TILE_VECS, source, sources, panel, panels, values, delta, tile_stride, examples, gradient, moved)
         panel = panel + PANELS_OF_TILE
-    if panel < panels:
+    if PANELS_OF_TILE > 1 and panel < panels:    # of one panel there is no rest, which the compiler must be told
         gradient_of_panels(PANEL_VECS, source, sources, panel, panels, values, delta, tile_stride, examples, gradient, moved)
 
 

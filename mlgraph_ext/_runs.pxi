@@ -68,7 +68,7 @@ cdef kernel_void runs_forward(
         left = panels * PANEL_VECS - first
         w = <const float*>at_neurons(weights, columns * PANEL, first)
         to = <float*>at_neurons(sums, stride, first)
-        if left >= RUN_VECS:
+        if PANEL_VECS % RUN_VECS == 0 or left >= RUN_VECS:    # true of shorter vectors: no panel leaves a rest
             forward_of_runs(RUN_VECS, e, columns, first_run, last_run, w, to, stride, fetch)
         elif left == 3:
             forward_of_runs(3, e, columns, first_run, last_run, w, to, stride, fetch)
@@ -185,7 +185,7 @@ cdef kernel_void runs_gradient(
     while at < panels * PANEL_VECS:
         left = panels * PANEL_VECS - at
         to = <float*>at_neurons(gradient, (last - first) * PANEL, at)
-        if left >= RUN_VECS:
+        if PANEL_VECS % RUN_VECS == 0 or left >= RUN_VECS:    # true of shorter vectors: no panel leaves a rest
             gradient_of_runs(RUN_VECS, part, parts, first, last, unit, at, stride, to, descent, fetch)
         elif left == 3:
             gradient_of_runs(3, part, parts, first, last, unit, at, stride, to, descent, fetch)
