@@ -73,6 +73,7 @@ UNSAFE_MATH = {
     "-fno-honor-infinities",
     "-ffp-model=fast",
     "-ffp-model=aggressive",
+    "-mdaz-ftz",
 }
 
 OPENMP_PROGRAM = """

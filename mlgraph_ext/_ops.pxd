@@ -357,7 +357,7 @@ cdef inline float sin_quarter(float x, int32_t quarter) noexcept nogil:
     """
     cdef float shifted = x * <float>0.636619772 + <float>SHIFT
     cdef float k = shifted - <float>SHIFT
-    cdef int32_t quadrant = whole(shifted) + quarter
+    cdef uint32_t quadrant = <uint32_t>whole(shifted) + <uint32_t>quarter    # which may wrap, where x is near the limit
     cdef float r, z, s, c
     r = x - k * <float>1.5703125
     r = r - k * <float>4.83751297e-4
