@@ -80,6 +80,36 @@ def test_few_written_neurons_are_rows():
     assert kinds(plan_of(written(g, x, [1, 2, 3, 4]))) == [(KINDS["rows"], 1)]
 
 
+def test_written_neurons_beside_others_are_a_block_of_their_own():
+    rng, g = np.random.default_rng(0), mlgraph.Graph()
+    x, weights = g.inputs(4), rng.normal(size=(9, 4))
+    made = [g.add_neuron(x, weights=w, bias=k) for k, w in enumerate(weights)]
+    f = g.compile([*made, *(written(g, x, w, float(k)) for k, w in enumerate(weights))])
+    assert kinds(f._engine(True).plan) == [(KINDS["dense"], 9)] * 2
+    values = f([[1.0, 2.0, 3.0, 4.0]])[0]
+    np.testing.assert_allclose(values, np.tile(weights @ [1, 2, 3, 4] + np.arange(9), 2), rtol=1e-5)
+
+
+def test_written_neurons_beside_a_layer_that_drops_are_not_its_own():
+    net = mlgraph.Network(4, seed=0)
+    net.add_layer(9, "tanh", dropout=0.5)
+    net.add_layer(3)
+    g, x = net.graph, list(net.graph)[:4]
+    beside = [mlgraph.tanh(written(g, x, np.arange(4) + k, 1.0)) for k in range(9)]
+    plan = Plan(g, [node.id for node in [*net.outputs, *beside]], net._dropout)
+    assert kinds(plan) == [(KINDS["dense"], 9), (KINDS["dense"], 9), (KINDS["rows"], 3)]
+    assert sorted(bool(ins.drop) for ins in plan.instructions) == [False, False, True]
+
+
+def test_the_first_node_may_be_a_bias():
+    g = mlgraph.Graph()
+    b = g.parameter(5.0)
+    x = g.inputs(2)
+    f = g.compile([written(g, x, [1.0, 2.0]), written(g, x, [3.0, 4.0]) + b])
+    assert kinds(f._engine(True).plan) == [(KINDS["rows"], 1)] * 2
+    np.testing.assert_array_equal(f([[1.0, 10.0]]), [[21.0, 48.0]])
+
+
 def test_a_residual_beside_a_sum_leaves_the_neuron_below_it():
     g = mlgraph.Graph()
     x = g.inputs(4)

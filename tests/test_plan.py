@@ -10,6 +10,7 @@ from hypothesis import given
 import mlgraph
 from mlgraph import reference
 from mlgraph.grouping import DENSE_FROM
+from mlgraph.ops import ACTIVATIONS
 from mlgraph.plan import KINDS, ROW_WORK, Plan
 from mlgraph.storage import PANEL
 from mlgraph.topology import topological
@@ -97,6 +98,23 @@ def test_blocks_by_activation_bias_and_order_of_sources():
     assert sorted(kinds(plan_of(*made[:20], *neurons(g, x[:2], 4)))) == [("dense", 20), ("rows", 4)]
 
 
+def test_half_of_those_of_a_level_are_a_block():
+    g = mlgraph.Graph()
+    x = g.inputs(6)
+    assert kinds(plan_of(*neurons(g, x, DENSE_FROM), *neurons(g, x[::-1], DENSE_FROM))) == [("dense", DENSE_FROM)] * 2
+
+
+def test_neurons_are_counted_for_a_block_by_activation_and_bias():
+    """With each other way to compute them they would be enough."""
+    for i, first in enumerate(ACTIVATIONS):
+        for second in ACTIVATIONS[i:]:
+            g = mlgraph.Graph()
+            x = g.inputs(6)
+            made = neurons(g, x, DENSE_FROM - 1, activation=first)
+            made += [g.add_neuron(x, second, bias=None) for _ in range(DENSE_FROM - 1)]
+            assert kinds(plan_of(*made)) == [("rows", DENSE_FROM - 1)] * 2
+
+
 def test_few_beside_others_are_rows():
     """Which all together may be filled: blocks of 8 in a layer that was pruned by them."""
     net = mlgraph.Network(40, seed=0)
@@ -159,6 +177,13 @@ def test_what_reads_some_of_the_data_is_rows(n, columns, kind):
     sources = x[:columns] if columns else [x[0], *inner]
     some = [g.add_neuron(sources, weights=np.ones(len(sources))) for _ in range(n)]
     assert (kind, n) in kinds(plan_of(*some, *inner))
+
+
+def test_columns_that_are_not_needed_do_not_count():
+    """What reads all others is a block."""
+    g = mlgraph.Graph()
+    x = g.inputs(12)
+    assert kinds(plan_of(*neurons(g, x[2:8], DENSE_FROM))) == [("dense", DENSE_FROM)]
 
 
 def test_more_neurons_of_a_block_move_what_was_there():
@@ -406,6 +431,23 @@ def test_a_neuron_beside_a_layer_is_swept_with_it():
     extra = net.graph.add_neuron(net.layers[0].neurons, "tanh", weights=np.ones(16))
     net.graph.add_edge(extra, net.outputs[0], 1.0)
     assert [ins.size for ins in net._engine().plan.instructions if ins.kind == KINDS["dense"]][:2] == [16, 17]
+
+
+def test_layers_on_one_level_that_drop_other_shares_stay_apart():
+    """The second, all of whose edges from the first have been cut, reads the data."""
+    net = mlgraph.Network(6, seed=0)
+    net.add_layer(9, "tanh", dropout=0.5)
+    net.add_layer(9, "tanh", dropout=0.25)
+    net.add_layer(3)
+    g, first, second = net.graph, net.layers[0], net.layers[1]
+    for target in second.neurons:
+        for source in list(g)[:6]:
+            g.add_edge(source, target, 1.0)
+    for source in first.neurons:
+        g.add_edge(source, net.outputs[0], 1.0)
+    g.prune([(source, target) for target in second.neurons for source in first.neurons])
+    [one, other] = [ins for ins in net._engine().plan.instructions if ins.drop]
+    assert (one.size, other.size) == (9, 9) and {one.drop, other.drop} == {2**31, 2**30}
 
 
 def test_a_plan_holds_its_index_once():
