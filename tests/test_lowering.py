@@ -6,6 +6,7 @@ import pytest
 import mlgraph
 from mlgraph import reference
 from mlgraph.plan import KINDS, Plan
+from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
 
 
@@ -176,6 +177,27 @@ def test_parameters_keep_their_values_and_state_when_they_move():
     assert [g.storage.state["first"][g.storage.weights[g._data[n.id]]] for n in (single, lonely)] == state
     assert [n.weights.tolist() for n in many] == [[k] * 3 for k in range(20)]
     assert [n.bias for n in many] == list(range(20))
+
+
+def test_a_block_of_written_neurons_is_laid_out_once():
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    out = [written(g, x, [1, 2, 3, k], 0.5) for k in range(9)]
+    g.compile(out)
+    for _ in range(2):
+        g.input()
+        g.compile(out)
+    assert g.storage.moves == 1
+
+
+def test_what_is_not_needed_does_not_stand_behind_biases_at_the_first_place():
+    g = mlgraph.Graph()
+    x, parameters = g.input(), [g.parameter(float(k)) for k in range(PANEL + 9)]
+    out = [w * x + b for w, b in zip(parameters[PANEL:], parameters[:9], strict=True)]
+    [(_, ins)] = plan_of(*out).trained
+    idle = {g.storage.weights[g._data[p.id]] for p in parameters[9:PANEL]}
+    assert ins.kind == KINDS["dense"] and not idle & set(range(ins.bias, ins.bias + PANEL))
+    assert [p.value for p in parameters] == list(range(PANEL + 9))
 
 
 def test_two_plans_that_want_different_layouts_take_turns():

@@ -206,6 +206,23 @@ def test_more_neurons_of_a_block_move_what_was_there():
         np.testing.assert_array_equal(g.storage.state["first"][[*range(at, at + 6 * stride, stride), g.storage.bias[k]]], state)
 
 
+def test_what_has_parameters_begins_at_a_panel():
+    g = mlgraph.Graph()
+    x, p = g.inputs(2), g.parameter(1.0)
+    neuron = g.add_neuron([*x, p], weights=[1, 2, 3], bias=None)
+    assert sorted(ins.weights % PANEL for _, ins in plan_of(neuron).trained) == [0, 0]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_rows_are_not_read_where_a_block_stands(beside):
+    """Though the first of their weights, and of the block's, is in its place."""
+    g = mlgraph.Graph()
+    x = g.inputs(PANEL)
+    row = [g.add_neuron(x, weights=np.ones(PANEL), bias=None)] if beside else []
+    row.append(g[g.add_neurons(x, weights=np.ones((1, PANEL)), biases=None)[0]])
+    np.testing.assert_array_equal(g.compile(row)(np.ones((1, PANEL))), [[PANEL] * len(row)])
+
+
 def test_momentum_does_not_notice_a_move():
     """Half a run, an edit that moves the parameters, the other half: as if nothing had been."""
 

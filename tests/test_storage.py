@@ -114,19 +114,50 @@ def test_a_state_shorter_than_the_parameters_moves_with_them():
     assert first[arrays.wiring(g, np.array(net.layers[0]._ids, np.int32)).place].all()
 
 
-def test_what_falls_away_is_not_trained():
+@pytest.mark.parametrize("there", ["both", "weights", "bias"])
+def test_what_falls_away_is_not_trained(there):
     """It must not stand in the padding of a block, where updates take whole panels."""
     net = network(hidden=(9, 5))
+    for neuron in net.layers[0].neurons if there == "weights" else ():
+        neuron.bias = None
     net.fit(X, Y, epochs=1)
     last, kept = net.layers[0].neurons[-1], []
 
     def edit(progress):
         if progress.kind == "epoch" and progress.epoch == 0:
             net.graph.prune([(last, n) for n in net.layers[1].neurons])
+            if there == "bias":
+                last.edges[0].prune()  # its weights stand elsewhere then
             kept.append((last.weights.tolist(), last.bias))
 
     net.fit(X, Y, epochs=3, callback=edit)
     assert [(last.weights.tolist(), last.bias)] == kept
+
+
+def test_a_bias_that_has_come_back_is_read_where_it_is():
+    """Behind all others, and not among those of its block."""
+    net = network(hidden=(9, 5))
+    values, neuron = net.forward(X), net.layers[0].neurons[4]
+    bias = neuron.bias
+    neuron.bias = None
+    neuron.bias = bias
+    np.testing.assert_array_equal(net.forward(X), values)
+
+
+def test_what_is_in_its_place_stays_there():
+    """Beside what has no bias, and what has no weights and may be said to be at the end."""
+    g = mlgraph.Graph()
+    x = g.inputs(16)
+    made = [g.add_neuron(x, weights=np.ones(16), bias=None) for _ in range(9)]
+    idle = g.add_neuron(x[:1], bias=None)
+    idle.prune()
+    g.compile(made)
+    moves, used = g.storage.moves, g.storage.used
+    assert g.storage.weights[-1] == used == 16 * PANEL
+    for _ in range(2):
+        x.append(g.input())
+        g.compile(made)
+        assert (g.storage.moves, g.storage.used) == (moves, used)
 
 
 @pytest.mark.parametrize("stop", [MemoryError, KeyboardInterrupt])
@@ -196,3 +227,16 @@ def test_a_bias_at_the_first_place_counts(monkeypatch):
     neuron.prune()
     packing.pack(g, most=-1)
     assert g.storage.bias.tolist() == [0] and g.n_parameters == len(g.get_parameters()) == 1 and neuron.bias == 3
+
+
+def test_a_bias_at_the_first_place_goes_along(monkeypatch):
+    """When all is laid out anew."""
+    monkeypatch.setattr(packing, "SMALL", -1)
+    g = mlgraph.Graph()
+    x = g.inputs(1)
+    neuron = g.add_neuron(x, weights=[2.0], bias=3.0)
+    neuron.prune()
+    packing.pack(g, most=-1)
+    moves = g.storage.moves
+    g.compile([g.add_neuron(x, weights=[k], bias=None) for k in range(8)])
+    assert g.storage.moves > moves and neuron.bias == 3
