@@ -136,6 +136,43 @@ def test_what_evolution_leaves_behind():
     assert len(small.graph._pool) == 2 and small.graph.storage.used <= 16
 
 
+def test_nodes_of_the_copy_were_there_before_anything_is_asked_of_it():
+    net = pruned()
+    assert net.graph.edits > 0
+    small = net.compact()
+    gradients = small.graph.compile(small.outputs).vjp(X)
+    assert [len(gradients.of(neuron)) for neuron in small.outputs] == [len(neuron.sources) for neuron in small.outputs]
+
+
+def test_the_copy_knows_of_what_is_cut_off():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    a, b = g.add_neuron(x), g.add_neuron(x)
+    model = mlgraph.Model(g, mlgraph.tanh(a) * b)
+    a.prune()
+    small = model.compact()
+    (nothing,) = (node for node in small.graph if node.kind == "tanh")
+    with pytest.raises(ValueError, match="sources: expected nodes that have a live source"):
+        small.graph.add_neuron([nothing])
+
+
+def test_neurons_of_the_copy_share_their_list():
+    net = mlgraph.Network(12, seed=0)
+    net.add_layer(20, "identity")
+    net.add_layer(3)
+    assert len(net.compact().graph._pool) == 12 + 20
+
+
+def test_names_of_what_is_left_out_are_gone(tmp_path):
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    lost, out = g.add_neuron(x), g.add_neuron(x)
+    lost.name, out.name = "lost", "out"
+    small = mlgraph.Model(g, out).compact()
+    small.save(tmp_path / "small.npz")
+    assert [node.name for node in mlgraph.load(tmp_path / "small.npz").graph] == [x[0].name, x[1].name, "out"]
+
+
 def test_a_layer_that_is_gone():
     """Past which edges lead; the next one reads the layer before it."""
     net = mlgraph.Network(FLOATS.shape[1], seed=0)

@@ -227,6 +227,24 @@ def test_a_bias_at_the_first_place_counts(monkeypatch):
     neuron.prune()
     packing.pack(g, most=-1)
     assert g.storage.bias.tolist() == [0] and g.n_parameters == len(g.get_parameters()) == 1 and neuron.bias == 3
+    assert g.parameters.tolist() == [3] + [0] * (PANEL - 1)
+
+
+def test_records_may_be_in_any_order(monkeypatch):
+    """As those of a file may."""
+    monkeypatch.setattr(packing, "SMALL", -1)
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    neurons = [g.add_neuron(x[: k + 1], weights=[k] * (k + 1), bias=k) for k in range(3)]
+    for column in g.storage.columns:
+        column[0], column[2] = column[2], column[0]
+    for neuron, record in zip(neurons, (2, 1, 0), strict=True):
+        g._data[neuron.id] = record
+    before = everything(g)
+    packing.pack(g, most=-1)
+    assert everything(g) == before
+    g.compile(neurons)
+    assert everything(g) == before and mlgraph.Model(g, neurons[:2]).compact().graph.n_parameters == 5
 
 
 def test_a_bias_at_the_first_place_goes_along(monkeypatch):
