@@ -78,6 +78,40 @@ def test_paths_of_other_models_make_nothing_strong():
     assert 20 <= mine.n_edges <= 21 and len(k.sources) >= 18 and other.outputs[0].alive
 
 
+def test_another_model_keeps_its_strongest_path():
+    g = mlgraph.Graph()
+    x = g.inputs(5)
+    h, k = g.add_neuron(x, weights=[1.0, 2, 5, 3, 4]), g.add_neuron(x, weights=[9.0] * 5)
+    mine = mlgraph.Model(g, g.add_neuron([h, k], weights=[0.01, 9.0]))
+    other = mlgraph.Model(g, g.add_neuron([h], weights=[0.001]))
+    mine.prune(0.5)
+    assert h.sources == [x[2]] and k.sources[0] == x[0] and other.outputs[0].alive
+
+
+def test_what_hangs_on_a_frozen_edge_is_not_as_weak_as_it():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    a, b = g.add_neuron(x[:1], weights=[1e-3]), g.add_neuron(x[1:], weights=[1.0])
+    c = g.add_neuron([a], weights=[4.0])
+    out = g.add_neuron([a, b, c], weights=[5.0, 1.0, 4.0])
+    g.edge(x[0], a).frozen = True
+    model, done = mlgraph.Model(g, out), []
+    model.fit([[1, 1]], [0], epochs=1, learning_rate=0, callback=lambda _: done or done.append(model.prune(0.3)))
+    assert done and out.sources == [a, c] and c.sources == [a] and a.sources == x[:1]
+
+
+def test_edges_out_of_what_is_cut_off_are_not_asked_for():
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    a, b = g.add_neuron(x), g.add_neuron(x, weights=[3.0, 4.0])
+    out = g.add_neuron([b, x[0]], weights=[5.0, 6.0])
+    a.prune()
+    g.add_edge(a, out, 7.0)
+    asked = []
+    mlgraph.Model(g, out).prune(0, by=lambda edges: asked.extend(edges.weight.tolist()) or edges.weight)
+    assert sorted(asked) == [3, 4, 5, 6] == sorted(g.edges().weight.tolist())
+
+
 def test_a_layer_that_keeps_nothing_is_no_way():
     g = mlgraph.Graph()
     x = g.input()
