@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
-from scored import X, network, weights
+from scored import EDGES, X, network, weights
 
 import mlgraph
 
@@ -66,6 +66,18 @@ def test_behind_a_weak_layer_the_sparsity_is_the_one_asked_for(sparsity):
     net.layers[2].weights = net.layers[2].weights * 0.01
     net.prune(sparsity)
     assert abs(net.n_edges - (1 - sparsity) * (60 * 50 + 50 * 30 + 30 * 5)) <= 1
+
+
+def test_behind_a_weak_edge_that_is_behind_another_all_that_is_kept_is_of_use():
+    """Each is left out of what is compared once it stays itself, though no path that must stay leads through it."""
+    rng, g = np.random.default_rng(0), mlgraph.Graph()
+    x = g.inputs(30)
+    first = [g.add_neuron(x, weights=rng.uniform(1, 2, 30)) for _ in range(10)]
+    second = g.add_neuron(first, weights=rng.uniform(1, 2, 10))
+    third = g.add_neuron([second, x[0]], weights=[0.1, 5.0])
+    model = mlgraph.Model(g, g.add_neuron([third, x[1]], weights=[0.01, 5.0]))
+    model.prune(1 - 100 / 314)
+    assert model.n_edges >= 99
 
 
 def test_paths_of_other_models_make_nothing_strong():
@@ -195,6 +207,24 @@ def test_small_graphs_by_all_ways_to_cut_them(seed, sparsity):
     else:  # as many as can be of those as strong as the weakest that is kept, or the paths alone that must be
         weakest = min(weight[e] for e in kept)
         assert max(min(weight[e] for e in way) for way in ways if len(way) >= len(kept)) == weakest
+
+
+def test_where_there_is_room_for_few_edges_paths_have_most_in_common():
+    g = mlgraph.Graph()
+    x = g.input()
+    a, b, c = (g.add_neuron([x], weights=[w]) for w in (9.0, 9.0, 1.0))
+    outputs = [g.add_neuron([some, c], weights=[9.0, 1.0]) for some in (a, b)]
+    model = mlgraph.Model(g, outputs)
+    model.prune(1 - 3 / 7)
+    assert [n.sources for n in outputs] == [[c], [c]] and model.n_edges == 3
+
+
+def test_frozen_edges_go_like_others_but_in_training():
+    net = network()
+    for neuron in net.layers[0].neurons:
+        neuron.frozen = True
+    net.prune(0.9)
+    assert 0 < net.layers[0].mask.sum() < EDGES / 10
 
 
 def test_paths_lead_through_operations():
