@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import reference
+from mlgraph import ops, reference
 from mlgraph.plan import KINDS, Plan
 from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
@@ -44,6 +44,51 @@ def test_equal_nodes_are_one_slot():
     assert plan.slot[c.id] != plan.slot[d.id]
 
 
+@pytest.mark.parametrize("name", [op.name for op in ops.BY_CODE if op.arity == 2])
+def test_which_operations_have_an_order(name):
+    g = mlgraph.Graph()
+    x, y = g.inputs(2)
+    a, b = g.operation(name, x, y), g.operation(name, y, x)
+    plan = plan_of(a, b)
+    assert (plan.slot[a.id] == plan.slot[b.id]) == (name in ("add", "mul", "maximum", "minimum"))
+
+
+def test_derivatives_lead_through_both_of_equal_nodes():
+    g = mlgraph.Graph()
+    x = g.input()
+    f = g.compile(mlgraph.tanh(mlgraph.exp(x)) * mlgraph.sin(mlgraph.exp(x)))
+    e = np.exp(0.5)
+    want = e * ((1 - np.tanh(e) ** 2) * np.sin(e) + np.tanh(e) * np.cos(e))
+    np.testing.assert_allclose(f.vjp([[0.5]]).inputs, [[want]], rtol=1e-5)
+
+
+def test_a_product_that_equals_an_output_is_no_neurons_own():
+    g = mlgraph.Graph()
+    x, w = g.inputs(2), [g.parameter(2.0), g.parameter(3.0)]
+    total = w[0] * x[0] + w[1] * x[1]
+    np.testing.assert_array_equal(g.compile([total, x[0] * w[0]])([[5.0, 7.0]]), [[31.0, 10.0]])
+
+
+def test_what_is_cut_off_is_no_constant_of_the_graph():
+    """But 0 for whoever reads it."""
+    g = mlgraph.Graph()
+    x = g.input()
+    a, one = g.add_neuron([x], weights=[2.0], bias=3.0), g.constant(1.0)
+    f = g.compile([x + a, x + one])
+    a.prune()
+    np.testing.assert_array_equal(f([[5.0]]), [[5.0, 6.0]])
+
+
+def test_what_is_cut_off_needs_nothing():
+    g = mlgraph.Graph()
+    x = g.input()
+    a, c = g.add_neuron([x]), g.add_neuron([x])
+    a.prune()
+    b = g.add_neuron([a])
+    plan = plan_of(b * c)
+    assert plan.slot[a.id] == -1 and plan.n_slots == 4
+
+
 def test_different_constants_stay_apart():
     g = mlgraph.Graph()
     x = g.input()
@@ -73,6 +118,23 @@ def test_a_written_neuron_is_found(sweep, total, bias, activation):
     want_parameters = reference.backward(plan, g.parameters, values, adjoints)
     np.testing.assert_allclose(gradients.parameters, want_parameters, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(gradients.inputs, adjoints[plan.slot[[s.id for s in sources]]].T, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sum_that_others_read_is_a_neuron_by_itself():
+    """And not one with the activation that reads it, too."""
+    g = mlgraph.Graph()
+    z = written(g, g.inputs(2), [2.0, 3.0])
+    active = mlgraph.relu(z)
+    for nodes, want in (([active, z], [[13.0, 13.0]]), ([active * (z + 1)], [[182.0]]), ([active + mlgraph.tanh(z)], [[14.0]])):
+        np.testing.assert_array_equal(g.compile(nodes)([[5.0, 1.0]]), want)
+
+
+@pytest.mark.parametrize("name", [op.name for op in ops.BY_CODE if op.arity == 1])
+def test_which_operations_are_the_activation_of_a_written_neuron(name):
+    g = mlgraph.Graph()
+    f = g.compile(g.operation(name, written(g, g.inputs(2), [0.25, 0.5])))
+    assert len(f._engine(False).plan.instructions) == (1 if name in ops.ACTIVATIONS[1:] else 2)
+    np.testing.assert_allclose(f([[1.0, 1.0]])[0], ops.OPS[name].value(np.array([0.75])), rtol=1e-6)
 
 
 def test_few_written_neurons_are_rows():
