@@ -146,6 +146,8 @@ def test_history_without_validation_or_labels():
     h = network("tanh").fit(X, TARGETS, epochs=2)
     assert len(h.validation_loss) == len(h.validation_accuracy) == 0 and np.isnan(h.batch_accuracy).all()
     assert h.to_dict()["epoch_accuracy"] == [None, None]
+    h = network("tanh").fit(X, TARGETS, epochs=1, validation=(X, TARGETS))
+    assert np.isfinite(h.validation_loss).all() and np.isnan(h.validation_accuracy).all()
 
 
 def test_events():
@@ -261,6 +263,21 @@ def test_a_history_grows_without_being_copied_each_time():
     history.add(epoch_loss=7.0)
     assert kept[2] == 1 and len(kept) == 1000
     assert history.epoch_loss.tolist() == [0, 0.5, 7] and pickle.loads(pickle.dumps(history)).epoch_loss.tolist() == [0, 0.5, 7]
+
+
+def test_what_is_not_finite_is_none_in_json_and_not_told():
+    history = mlgraph.History()
+    history.add(epoch_loss=[1.0, np.inf, -np.inf, np.nan])
+    assert history.to_dict()["epoch_loss"] == [1, None, None, None]
+    assert repr(history) == "<History of 4 epochs, 0 batches>"
+
+
+def test_a_history_grows_behind_what_it_is_given():
+    history = mlgraph.History()
+    history.add(epoch_loss=[1.0, 2.0])
+    history.epoch_loss = np.array([3.0, 4.0])
+    history.add(epoch_loss=5.0)
+    assert history.epoch_loss.tolist() == [3, 4, 5]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 1 - 1e-5, 1 - 1e-6, 1 - 1e-7])
