@@ -125,8 +125,8 @@ def test_a_sum_that_others_read_is_a_neuron_by_itself():
     g = mlgraph.Graph()
     z = written(g, g.inputs(2), [2.0, 3.0])
     active = mlgraph.relu(z)
-    for nodes, want in (([active, z], [[13.0, 13.0]]), ([active * (z + 1)], [[182.0]]), ([active + mlgraph.tanh(z)], [[14.0]])):
-        np.testing.assert_array_equal(g.compile(nodes)([[5.0, 1.0]]), want)
+    for nodes, want in (([active, z], [13.0, 13.0]), ([active * (z + 1)], [182.0]), ([active + mlgraph.tanh(z)], [14.0])):
+        np.testing.assert_array_equal(g.compile(nodes)([[5.0, 1.0]]), [want])
 
 
 @pytest.mark.parametrize("name", [op.name for op in ops.BY_CODE if op.arity == 1])
