@@ -168,6 +168,13 @@ def test_skipped_examples_are_as_if_they_were_not_there(sweep, options):
     assert not other.history.batch_skipped.any() and len(other.history.nonfinite_step) == 0
 
 
+def test_a_batch_of_which_nothing_is_left_does_not_count():
+    net = one_neuron(lambda n: mlgraph.exp(200 * n), [0.5])
+    h = net.fit([[0], [1], [1], [0]], epochs=1, batch_size=1, learning_rate=0, on_nonfinite="skip", shuffle=False)
+    assert h.batch_skipped.tolist() == [0, 1, 1, 0] and np.isnan(h.batch_loss).tolist() == [False, True, True, False]
+    assert h.epoch_loss[0] == h.batch_loss[0] == h.batch_loss[3]
+
+
 def test_edges_that_grow_by_a_gradient_that_is_not_finite():
     net = sensitive()
     history = net.fit(SPOILT, Y, on_nonfinite="skip", batch_size=40, epochs=3, sparsify=mlgraph.RigL(0.5, updates=10))
