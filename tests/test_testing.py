@@ -134,6 +134,18 @@ def test_bounds_hold_what_must_not_be_finite(sweep):
     assert np.isinf(expected.values_error[0, 3])  # the square root of 0, or of less
 
 
+def test_bounds_hold_a_neuron_of_terms_that_cancel(sweep):
+    g = mlgraph.Graph()
+    expected = testing.check_against_reference(g.add_neuron(g.inputs(3), weights=[1e8, 1, -1e8]), [[1, 1, 1]])
+    assert expected.values == 1 and 1 <= expected.values_error < 1e3
+
+
+def test_bounds_hold_logarithms_close_to_zero(sweep):
+    g = mlgraph.Graph()
+    x = -np.log(2) + np.linspace(-1e-3, 1e-3, 40).reshape(20, 2)
+    assert testing.check_against_reference(mlgraph.logsumexp(*g.inputs(2)), x).values_error.max() < 1e-5
+
+
 def test_nodes_stand_for_their_function():
     g = mlgraph.Graph()
     x = g.input()
