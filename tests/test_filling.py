@@ -140,6 +140,27 @@ def test_sources_that_are_far_apart_are_not_filled(places, filled):
     assert kinds(engine.plan)[-1] == KINDS["rows"] and (fill(engine.plan)[1] is not None) == filled
 
 
+@pytest.mark.parametrize("why", ["no biases", "a column that others read", "eight neurons"])
+def test_what_is_filled_learns_as_its_rows_do(monkeypatch, why):
+    x, y = data(300, 60, 6, "sparse")
+    trained = []
+    for by_rows in (False, True):
+        net = mlgraph.Network(60, seed=0)
+        for size, activation in ((8 if why == "eight neurons" else 30, "tanh"), (6, "softmax")):
+            net.add_layer(size, activation=activation, bias=why != "no biases")
+        first, column = net.layers[0], 0 if why == "a column that others read" else 60
+        first.mask = (np.random.default_rng(0).random((first.size, 60)) < 0.7) & (np.arange(60) != column)
+        if column == 0:
+            other = net.graph.add_neuron(list(net.graph)[:3], "relu", weights=np.ones(3))
+            net.graph.add_edge(other, net.outputs[0], 0.5)
+        assert (fill(net._engine().plan)[1] is not None) and kinds(net._engine().plan)[0] == KINDS["rows"]
+        if by_rows:
+            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+        net.fit(x, y, epochs=2, batch_size=100, learning_rate=0.05)
+        trained.append(net.graph.get_parameters())
+    np.testing.assert_allclose(trained[0], trained[1], rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("options", OPTIMIZERS)
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
 def test_training_is_that_of_the_rows(sweep, monkeypatch, kind, options):
