@@ -131,6 +131,11 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, w
     lists = shared_lists(new)
     after = with_lists(graph.topology(), new, lists)
     lost = ~check_paths(graph, who, *after)
+    if sweep is not None:
+        useless = sweep & ~gone & ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)
+        if useless.any():  # what no model needs may read what loses its sources by that
+            cut(graph, edges, gone | useless, who=who)
+            return
     if lost.any():
         # Who else reads what is lost. To cut that makes no other node less live: one look is enough.
         readers = graph._readers(lost) & (graph.codes >= NEURON)
@@ -140,8 +145,6 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, w
     useless = lost[edges.source] & ~gone
     if graph._has_bare and useless.any():  # out of what was not live before: somebody has added them, and they stay
         useless &= graph._live()[edges.source]
-    if sweep is not None:
-        useless |= sweep & ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)
     if (useless & ~gone).any():
         old, new = edges.without(gone | useless)
         lists = shared_lists(new)

@@ -125,6 +125,20 @@ def test_what_no_model_needs_stays(cut):
     np.testing.assert_allclose(value(X)[:, 0], net.trace(X, nodes=live).values.sum(axis=1), rtol=1e-4)
 
 
+def test_what_no_model_needs_reads_nothing_that_is_left_without_sources():
+    """A neuron of which the next layer keeps no edge loses its own, and whoever reads it otherwise loses it, too."""
+    net = mlgraph.Network(2, seed=0)
+    first, second, last = net.add_layer(3, "relu"), net.add_layer(2, "relu"), net.add_layer(1, "identity")
+    first.weights, second.weights, last.weights = [[5, 5], [6, 6], [0.1, 0.1]], [[0.01, 5, 4], [0.02, 6, 3]], [[1, 2]]
+    lens = net.graph.add_neuron([*first, *second], weights=np.ones(5))
+    behind = net.graph.add_neuron([second[0]], weights=[1.0])
+    net.prune(0.34, scope="layer")
+    assert not first[2].sources and not second[0].sources and not behind.sources
+    assert lens.sources == [first[0], first[1], second[1]]
+    net.undo()
+    assert lens.sources == [*first, *second] and behind.sources == [second[0]]
+
+
 def test_one_edit():
     net = network()
     before = net.forward(X)
