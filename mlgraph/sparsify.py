@@ -22,6 +22,7 @@ import numpy.typing as npt
 from mlgraph.array_types import Float64, Int64
 from mlgraph.arrays import wiring
 from mlgraph.checks import one_of, share, whole
+from mlgraph.edits import cut
 from mlgraph.examples import Examples
 from mlgraph.growing import absent, absent_gradient, begin_anew, edge_values, fill_layers, give_back
 from mlgraph.interrupts import uninterrupted
@@ -308,7 +309,12 @@ class SET(Schedule):
         if self.by == "gradient":  # of the network before it is cut: after that, what was cut would be steep
             slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), edge_values(graph)
         with uninterrupted(), graph.one_edit():  # one_edit takes back edges, but no biases
-            keep_best(net, *self._room(net, moved), block=self.block)
+            group, wanted = self._room(net, moved)
+            idle = (group < len(net.layers)) & ~alive[wiring(graph).target]
+            if idle.any():  # such a neuron may come to be read, and would bring all these along
+                cut(graph, wiring(graph), idle)
+                group, wanted = self._room(net, moved)
+            keep_best(net, group, wanted, block=self.block)
             as_before = alive & graph.alive()
             new = fill_layers(net, self._sizes(net), slopes, self.block, np.random.default_rng([seed, 3, step]))
             if before is not None:

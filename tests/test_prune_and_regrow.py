@@ -287,3 +287,14 @@ def test_a_neuron_that_dies_and_comes_back_at_once_begins_anew(kind):
         schedule = Spied(0.6, updates=6, fraction=0.6)
         net.fit(x, x[:, :2], learning_rate=0.0, epochs=4, batch_size=10, sparsify=schedule, seed=seed)
     assert (True, True) in seen and ((False, False) in seen or kind is RigL)
+
+
+@pytest.mark.parametrize("kind", [SET, RigL])
+def test_neurons_that_nothing_reads_bring_no_edges_along(kind):
+    """When they come to be read again: a layer has no more than its share from the first step on."""
+    net, sizes = network(), []
+    net.graph.prune([(n, reader) for n in net.layers[0].neurons[:12] for reader in net.layers[1]])
+    assert all(len(n.sources) == 30 and not n.alive for n in net.layers[0].neurons[:12])
+    wanted = erdos_renyi([(30, 24), (24, 16), (16, 9)], 0.8)
+    net.fit(X, Y, sparsify=kind(0.8), callback=lambda _: sizes.append(layer_sizes(net)), **OPTIONS)
+    assert (np.abs(np.array(sizes) - wanted) <= 4).all()
