@@ -29,7 +29,7 @@ from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.network import Network
-from mlgraph.ops import NEURON
+from mlgraph.ops import INPUT, NEURON
 from mlgraph.pruning import SCOPES, check_room, keep_best, prune, room
 from mlgraph.scores import check_criterion, gradient, layers_of
 
@@ -141,6 +141,8 @@ class Acting:
             raise TypeError(f"sparsify: expected a schedule {how}, got {type(schedule).__name__} without {missing[0]}")
         with model.graph.lock:
             schedule.check(model)
+            if isinstance(schedule, SET):
+                _check_columns(_network(model), examples.array.shape[1])
         self._schedule = schedule.over(epochs)
         self._model, self._examples, self._seed, self._n_threads = model, examples, seed, n_threads
         label, target = objective.label, objective.target
@@ -363,6 +365,14 @@ def _network(model: Model) -> Network:
     if not isinstance(model, Network):
         raise TypeError("sparsify: expected a schedule without need of layers, as GradualPruning, got one that needs them")
     return model
+
+
+def _check_columns(net: Network, columns: int) -> None:
+    """Raise ValueError if edges may grow at inputs of which there are no data: such as no edge has left."""
+    read = np.unique(np.concatenate([layer._reads for layer in net.layers]).astype(np.int64))
+    least = int(net.graph.records[read[net.graph.codes[read] == INPUT]].max(initial=-1)) + 1
+    if columns < least:
+        raise ValueError(f"x: expected {least} columns, all that a layer was made to read and edges may grow at, got {columns}")
 
 
 def _named(value: Any) -> str:

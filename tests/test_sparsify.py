@@ -77,6 +77,18 @@ def test_inputs_that_come_while_it_trains():
         assert net.sparsity == pytest.approx(0.5, abs=0.02) and not new[0].targets
 
 
+@pytest.mark.parametrize("schedule", [SET(0.5), RigL(0.5)], ids=repr)
+def test_inputs_at_which_edges_may_grow_have_data(schedule):
+    """Though nothing reads the last of them as it is; where edges are only cut these may be missing."""
+    net = network()
+    net.graph.prune([(net.graph[29], n) for n in net.layers[0].neurons])
+    before = net.graph.get_parameters()
+    with pytest.raises(ValueError, match="^x: expected 30 columns, all that a layer was made to read .*, got 29$"):
+        net.fit(X[:, :29], Y, sparsify=schedule, **OPTIONS)
+    np.testing.assert_array_equal(net.graph.get_parameters(), before)
+    assert net.fit(X[:, :29], Y, sparsify=GradualPruning(0.5), **OPTIONS).epoch_loss.size == 4
+
+
 @pytest.mark.parametrize("schedule", [GradualPruning(0.8, updates=20), SET(0.8, updates=20), RigL(0.8, updates=20)], ids=repr)
 @pytest.mark.parametrize("dropout", [0, 0.25])
 def test_nothing_but_the_seed_decides(monkeypatch, schedule, dropout):
