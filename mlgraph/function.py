@@ -108,7 +108,8 @@ class Gradients(NamedTuple):
         if own is not None and place in own:
             return self.inputs[:, own.index(place)]
         if code == INPUT:
-            return self.inputs[:, data] if own is None else np.zeros(len(self.inputs), np.float32)
+            there = own is None and data < self.inputs.shape[1]  # of the last columns there may have been no data
+            return self.inputs[:, data] if there else np.zeros(len(self.inputs), np.float32)
         if code < PARAMETER:
             expected = "an input, parameter or neuron (those of operations are in `trace`)"
             raise ValueError(f"node: expected {expected}, got {self.places.graph[place]!r}")
