@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mlgraph.model import Model
     from mlgraph.sparsify import Acting, Schedule
 
-PROGRESS = np.linspace(0, 1, 1001)
-"""Where a learning rate that is a function is looked at before a run."""
+PROGRESS = np.arange(1000) / 1000
+"""Where a learning rate that is a function is looked at before a run: below 1, for no batch begins there."""
 
 
 def fit(
@@ -77,7 +77,8 @@ def fit(
         the mean over the batch.
     learning_rate : float or (float, float) or callable
         From and to: it moves with p^1.5. Or a function of p, which gives the same each time; p is 0 for the first batch and
-        below 1 for the last. `History.learning_rate` has that of each batch.
+        below 1 for the last. (It is asked at a thousand places before the run; what it gives elsewhere that is no rate ends
+        the run at that epoch.) `History.learning_rate` has that of each batch.
     momentum : float
         v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
     weight_decay : float

@@ -118,11 +118,18 @@ def test_a_learning_rate_of_ones_own():
         np.testing.assert_array_equal(*(net.graph.get_parameters() for net in nets))
 
 
+def test_a_learning_rate_from_a_table():
+    """Which has none for the end: no batch begins there."""
+    table = [0.1, 0.05, 0.01]
+    h = network().fit(X, Y, epochs=3, batch_size=N, learning_rate=lambda p: table[int(3 * p + 1e-9)] / (1 - p) * (1 - p))
+    np.testing.assert_allclose(h.learning_rate, table)
+
+
 @pytest.mark.parametrize(("rate", "error"), [
     (lambda p: None, r"learning_rate\(0\): expected a number from 0 to 3\.40282e\+38, got None"),
     (lambda p: p - 0.5, r"learning_rate\(0\): expected a number from 0 to 3\.40282e\+38, got -0\.5"),
     (lambda p: 0.1 if p < 0.9 else math.nan, r"learning_rate\(0\.9\): .* got nan"),
-    (lambda p: 2.0 + p, r"weight_decay: expected a number from 0 to 1 / learning_rate, 0\.333333, got 0\.4"),
+    (lambda p: 3.0 - p, r"weight_decay: expected a number from 0 to 1 / learning_rate, 0\.333333, got 0\.4"),
 ])  # fmt: skip
 def test_a_learning_rate_that_is_none(rate, error):
     net = network()
