@@ -79,10 +79,10 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
         return loss, [outputs[0], *outputs], []
     check_classes("outputs", loss, len(outputs))
     logits = [graph[i] for i in outputs]
+    what = "sigmoid" if loss == "binary_cross_entropy" else "softmax"
     for node in logits:
-        what = "sigmoid" if loss == "binary_cross_entropy" else "softmax"
         if _is_probability(node, what):
-            raise ValueError(f"outputs: expected logits, of which {loss} takes the {what} itself, got {node!r}, which is one")
+            raise ValueError(f"outputs: expected logits, of which {loss} takes the {what} itself, got {node!r}, a probability")
     if loss == "softmax_cross_entropy":
         probabilities = graph.softmax(logits)
         begin = probabilities[0].sources[0].sources[1]  # each is exp(z - logsumexp)
@@ -95,8 +95,10 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
 def _is_probability(node: Node, what: str) -> bool:
     if what == "sigmoid":
         return "sigmoid" in (node.kind, getattr(node, "activation", ""))
-    inner = node.sources[0] if node.kind == "exp" else node
-    return inner.kind == "sub" and inner.sources[1].kind == "logsumexp" and node is not inner
+    if node.kind != "exp" or node.sources[0].kind != "sub":
+        return False
+    logit, total = node.sources[0].sources
+    return total.kind == "logsumexp" and logit in total.sources
 
 
 def empty_answers(objective: Objective, n: int) -> UInt8 | None:
