@@ -186,7 +186,7 @@ def test_probabilities_are_no_logits(loss, made):
     g = mlgraph.Graph()
     ends = made(g, [g.add_neuron(g.inputs(2), weights=[1, 2]) for _ in range(2)])
     before = len(g)
-    with pytest.raises(ValueError, match=rf"^outputs: expected logits, of which {loss} takes the s\w+ itself, got <.*>, a probability$"):
+    with pytest.raises(ValueError, match=rf"^outputs: expected logits, of which {loss} takes the s\w+ itself, .* probability$"):
         mlgraph.Model(g, ends, loss=loss)
     assert len(g) == before
     others = {"softmax_cross_entropy": mlgraph.sigmoid, "binary_cross_entropy": lambda z: mlgraph.exp(z - mlgraph.logsumexp(z))}

@@ -83,7 +83,7 @@ def test_inputs_at_which_edges_may_grow_have_data(schedule):
     net = network()
     net.graph.prune([(net.graph[29], n) for n in net.layers[0].neurons])
     before = net.graph.get_parameters()
-    with pytest.raises(ValueError, match="^x: expected 30 columns, all that a layer was made to read .*, got 29$"):
+    with pytest.raises(ValueError, match=r"^x: expected 30 columns, all that a layer was made to read .*, got 29$"):
         net.fit(X[:, :29], Y, sparsify=schedule, **OPTIONS)
     np.testing.assert_array_equal(net.graph.get_parameters(), before)
     assert net.fit(X[:, :29], Y, sparsify=GradualPruning(0.5), **OPTIONS).epoch_loss.size == 4
