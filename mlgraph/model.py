@@ -642,10 +642,11 @@ class Model(Part, Freezable):
         try:
             return Examples(x, self.graph.n_inputs, what)
         except ValueError:
-            n, width = np.shape(x)[1] if np.ndim(x) == 2 else -1, self._engine(nodes).width
-            # A cut may have left none that reads the last columns of the data: these are not missing because targets are.
-            if not width <= n < self.graph.n_inputs or (n > width and not _read_by_operations(self.graph)[n:].all()):
-                raise
+            with self.graph.lock:  # another thread may add nodes
+                n, width = np.shape(x)[1] if np.ndim(x) == 2 else -1, self._engine(nodes).width
+                # A cut may have left none that reads the last columns of the data: these are not missing because targets are.
+                if not width <= n < self.graph.n_inputs or (n > width and not _read_by_operations(self.graph)[n:].all()):
+                    raise
             return Examples(x, n, what)
 
     def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:

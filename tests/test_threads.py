@@ -237,3 +237,24 @@ def test_threads_read_files_and_leave_warnings_as_they_are(tmp_path):
     finally:
         sys.setswitchinterval(switches)
     assert list(warnings.filters) == before
+
+
+def test_nodes_that_come_while_it_is_looked_which_columns_may_be_missing(hasty):
+    g = mlgraph.Graph()
+    x, target = g.inputs(4), g.input()
+    out = g.add_neuron(x, weights=[1.0, 2.0, 0.2, 0.1])
+    model = mlgraph.Model(g, out, loss=(out - target) ** 2)
+    model.prune(0.5)
+    done = threading.Event()
+
+    def add():
+        while not done.is_set() and len(g) < 50000:
+            mlgraph.exp(x[0])
+
+    def forward():
+        try:
+            return [model.forward(np.ones((3, 4))).tolist() for _ in range(3000)]
+        finally:
+            done.set()
+
+    assert together(add, forward) == [None, [[[3], [3], [3]]] * 3000]
