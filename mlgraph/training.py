@@ -271,7 +271,8 @@ def _means(history: History, first: int) -> tuple[float, float]:
     if not some.any():
         return float("nan"), float("nan")
     columns = history.batch_loss[first:], history.batch_accuracy[first:]
-    loss, accuracy = ((column[some] * count[some]).sum() / count.sum() for column in columns)
+    with np.errstate(invalid="ignore"):  # infinities of both signs, once all that learns has been disconnected
+        loss, accuracy = ((column[some] * count[some]).sum() / count.sum() for column in columns)
     return float(loss), float(accuracy)
 
 
@@ -284,7 +285,7 @@ def _record(history: History, steps: Steps, before: int, losses: Any, correct: A
     def total(values: Any) -> Float64:
         return np.add.reduceat(values, begin, dtype=np.float64)
 
-    # 0 / 0 where a step was left out.
+    # Infinities of both signs are possible where nothing is learnt from them; and 0 / 0 where a step was left out.
     with np.errstate(invalid="ignore"):
         loss, count = total(losses[here]), size
         right = np.full(len(size), np.nan) if correct is None else total(correct[here])
