@@ -195,8 +195,6 @@ def fit(
         with model.graph.lock:  # another thread may compile, and so move what is noted of the parameters, or edit
             if objective.nodes != model._loss_nodes:
                 raise RuntimeError("fit: expected a network that stays as it is, got one that was given a layer meanwhile")
-            if not (model.graph.codes[model.graph._needed_for(frozenset(objective.nodes))] >= PARAMETER).any():
-                raise ValueError("fit: expected a loss that depends on a weight or parameter, got one that depends on none")
             model._engine()
             state = RunState(History())
             keeper: Checkpoint | None = None
@@ -211,7 +209,9 @@ def fit(
                 seen = {"data": [examples.array, objective.label, objective.target]}
                 seen["validation data"] = [held.array, of_held.label, of_held.target] if held else []
                 keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
-            if not (keeper and resume and keeper.resume()):
+            if not (keeper and resume and keeper.resume()):  # a run that goes on may have lost all that it began with
+                if not (model.graph.codes[model.graph._needed_for(frozenset(objective.nodes))] >= PARAMETER).any():
+                    raise ValueError("fit: expected a loss that depends on a weight or parameter, got one that depends on none")
                 forget_state(model.graph, STATE["adam"])
                 for name in STATE[optimizer]:
                     model.graph.storage.state_vector(name, fresh=True)

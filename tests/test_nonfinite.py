@@ -298,15 +298,22 @@ def test_losses_of_both_infinities_have_no_mean_and_no_warning():
     assert np.isnan(model.evaluate([[0.0], [-0.0], [2.0]], ())["loss"])
 
 
-def test_losses_of_both_infinities_where_nothing_is_left_that_learns():
-    """A run goes on when its last neuron has been disconnected, and is told what its losses are."""
+def test_losses_of_both_infinities_where_nothing_is_left_that_learns(tmp_path):
+    """A run goes on when its last neuron has been disconnected, from its checkpoint, too, and is told what its losses are."""
     g = mlgraph.Graph()
     x = g.input()
     loss = 1 / x + mlgraph.exp(g.add_neuron([x], weights=[100.0]))
     x = np.array([[3.0], [0.0], [-0.0], [2.0]], np.float32)
-    h = mlgraph.Model(g, [loss], loss).fit(x, epochs=1, batch_size=1, shuffle=False, on_nonfinite="disconnect")
-    np.testing.assert_allclose(h.batch_loss, [4 / 3, np.inf, -np.inf, 1.5])
-    assert np.isnan(h.epoch_loss[0])
+    run = {"epochs": 2, "batch_size": 1, "shuffle": False, "on_nonfinite": "disconnect", "checkpoint": tmp_path / "run.npz"}
+
+    def stop(progress):
+        if progress.kind == "epoch":
+            raise StopIteration
+
+    mlgraph.Model(g, [loss], loss).fit(x, **run, callback=stop)
+    h = mlgraph.load(tmp_path / "run.npz").fit(x, **run, resume=True)
+    np.testing.assert_allclose(h.batch_loss, [4 / 3, np.inf, -np.inf, 1.5] * 2)
+    assert np.isnan(h.epoch_loss).all()
 
 
 def test_a_rate_that_grows_within_an_epoch():
