@@ -227,6 +227,9 @@ def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads:
     found = trace(graph, examples, net._sinks, hidden, objective, n_threads=n_threads)
     for places in layers:
         if (codes[places.sources] == INPUT).all():
+            least, n = int(columns[places.sources].max(initial=-1)) + 1, examples.array.shape[1]
+            if n < least:  # what nothing of this network reads may be missing, and may be read by another model
+                raise ValueError(f"data x: expected {least} columns, all that edges may grow at, got {n}")
             values = examples.array[:, columns[places.sources]]
         else:
             values = found.of(places.sources).values

@@ -204,3 +204,15 @@ def test_products_of_examples_in_parts(monkeypatch):
     rng = np.random.default_rng(0)
     values, deltas = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(50, 9)).astype(np.float32)
     np.testing.assert_allclose(growing._products(values, deltas, 1), deltas.T @ values, rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_at_which_edges_may_grow_have_data():
+    """That which another model alone reads is alive, too."""
+    net = network()
+    net.graph.prune([(net.graph[11], n) for n in net.layers[0].neurons])
+    net.regrow(0.1, by="gradient", data=(X[:, :11], Y))
+    net.undo()
+    other, before = mlgraph.Model(net.graph, net.graph.add_neuron([net.graph[11]], weights=[1.0])), weights(net)
+    with pytest.raises(ValueError, match=r"^data x: expected 12 columns, all that edges may grow at, got 11$"):
+        net.regrow(0.1, by="gradient", data=(X[:, :11], Y))
+    assert weights(net) == before and other.n_edges == 1
