@@ -61,9 +61,10 @@ def fit(
     Parameters
     ----------
     x : array_like, shape (examples, inputs)
-        uint8 is read as x / 255. What is not finite is refused before anything is learnt. Not to be changed meanwhile: bytes
-        and float32 are read where they stand, or from a copy, as it is faster (the bytes of large data of which each number
-        is exactly byte / 255; the columns that are read, where they are few).
+        uint8 is read as x / 255. Columns that nothing here reads may be missing, as for `Model.forward`. What is not finite is
+        refused before anything is learnt. Not to be changed meanwhile: bytes and float32 are read where they stand, or from a
+        copy, as it is faster (the bytes of large data of which each number is exactly byte / 255; the columns that are read,
+        where they are few).
     y : array_like
         Labels, integers of shape (examples,), or targets of shape (examples, outputs), which are taken as they are, bytes
         too: where `x` are images and `y` the same, divide `y` by 255. Nothing where the loss is a node.
@@ -239,7 +240,9 @@ def _rates(function: Callable[[float], Any], progress: Float64) -> Float64:
 
 def _told(rates: Rates, on_the_way: Float64) -> Any:
     """What a checkpoint has of learning rates: by what a function gives it is the same or another."""
-    return rates if not callable(rates) else f"function {blake2b(on_the_way.tobytes(), digest_size=8).hexdigest()}"
+    if not callable(rates):
+        return rates
+    return f"function {blake2b(on_the_way.astype(np.float32).tobytes(), digest_size=8).hexdigest()}"
 
 
 def _pair(name: str, value: Any, checked: Callable[[str, Any], Any]) -> tuple[Any, Any]:

@@ -465,7 +465,9 @@ class Graph(NodeTable):
             At least one.
         inputs : Node, or sequence of Node, or array of their ids, optional
             What the columns of the data are, by default the inputs of the graph. Other nodes are so given a value, in place of
-            the one that they compute: from a layer on, or a single neuron with the value that it has of another example.
+            the one that they compute: from a layer on, or a single neuron with the value that it has of another example. Inputs
+            of the graph that are needed beside them must be named, too. (Where some neurons of a layer are given and others are
+            not, the others' weights are moved to stand side by side: in turn with a model, each call compiles anew.)
 
         Returns
         -------

@@ -360,7 +360,7 @@ class Model(Part, Freezable):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. All inputs, such as targets that a loss of one's own compares with.
+            uint8 is read as x / 255. With targets that a loss of one's own compares with.
         y : array_like, optional
             Labels or targets as for `fit`; where the loss is a node, ().
         nodes : sequence of Node, or array of their ids, optional
