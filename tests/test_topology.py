@@ -1,0 +1,84 @@
+"""The order of nodes: levels, cycles, and graphs as deep as there are nodes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from planned import graphs, kinds, plan_of
+
+import mlgraph
+from mlgraph.topology import topological
+
+
+def ring(n):
+    """A chain of n nodes that ends where it begins; no public edit makes one."""
+    g = mlgraph.Graph()
+    x = g.input("x")
+    nodes = [x + 1]
+    for _ in range(n - 1):
+        nodes.append(-nodes[-1])
+    g._pool[g._start[nodes[0].id]] = nodes[-1].id
+    return g, nodes
+
+
+def test_a_cycle_is_named():
+    g, (a, b, c) = ring(3)
+    beside = g[0] * 2
+    with pytest.raises(mlgraph.CycleError, match=f"got one of 3 nodes: {a.name} -> {b.name} -> {c.name}$"):
+        g.compile(mlgraph.exp(c))
+    with pytest.raises(ValueError, match="cycle"):
+        mlgraph.Model(g, [b]).forward([[1.0]])
+    assert g.compile(beside)([[4.0]]) == 8, "the cycle is not needed"
+
+
+def test_a_long_cycle_is_cut_short():
+    g, nodes = ring(50)
+    with pytest.raises(mlgraph.CycleError, match=r"got one of 50 nodes: (n\d+ -> ){10}\.\.\.$"):
+        g.compile(nodes[20])
+
+
+def test_a_node_of_itself():
+    g, (a,) = ring(1)
+    with pytest.raises(mlgraph.CycleError, match=f"got one of 1 node: {a.name}$"):
+        g.compile(a)
+
+
+def test_a_long_chain(sweep):
+    """As deep as there are nodes, and no recursion."""
+    g = mlgraph.Graph()
+    x = node = g.input()
+    for _ in range(50_000):
+        node = -node + x
+    f = g.compile(node)
+    assert f._engine(False).plan.n_slots == 100_001
+    np.testing.assert_array_equal(f([[3.0], [5.0]]), [[3], [5]])
+    np.testing.assert_array_equal(f.vjp([[3.0]]).inputs, [[1]])
+
+
+def test_a_chain_of_neurons():
+    g = mlgraph.Graph()
+    node = g.input()
+    for _ in range(2000):
+        node = g.add_neuron([node], weights=[-1], bias=1.0)
+    assert kinds(plan_of(node)) == [("rows", 1)] * 2000
+    assert g.compile(node)([[3.0]]) == 3
+
+
+@given(graphs())
+def test_levels_and_order(case):
+    g, outputs = case
+
+    def level_of(i):
+        return max((1 + level_of(s) for s in g.sources_of(i).tolist()), default=0)
+
+    needed, todo = set(), [node.id for node in outputs]
+    while todo:
+        i = todo.pop()
+        if i not in needed:
+            needed.add(i)
+            todo += g.sources_of(i).tolist()
+    arrays = [np.array(g._start), g.counts, np.array(g._pool, np.int32), np.array([node.id for node in outputs], np.int32)]
+    level, order = topological(g, *arrays)
+    assert level.tolist() == [level_of(i) if i in needed else -1 for i in range(len(g))]
+    assert sorted(order) == sorted(needed)
+    place = {i: k for k, i in enumerate(order.tolist())}
+    assert all(place[s] < place[i] for i in needed for s in g.sources_of(i).tolist())
