@@ -401,10 +401,13 @@ class Graph(NodeTable):
 
     def __contains__(self, node: object) -> bool:
         """Whether ``graph[node]`` is a node; of a node, whether it is of the graph, and still there."""
+        if isinstance(node, Node):
+            return node.graph is self and self._has(node)
         try:
-            return ids_of(self, "node", [node if isinstance(node, Node) else self[node]]) != []  # type: ignore[index]
+            self[node]  # type: ignore[index]
         except (TypeError, ValueError, IndexError):
             return False
+        return True
 
     def __iter__(self) -> Iterator[Node]:
         return (self[i] for i in range(len(self)))

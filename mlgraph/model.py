@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Bool, Float32, Int32, Int64
+from mlgraph.array_types import Float32, Int32, Int64
 from mlgraph.arrays import parameter_places, wiring
 from mlgraph.checks import StrPath, level_outside, plain
 from mlgraph.edits import cut
@@ -22,11 +22,10 @@ from mlgraph.graph import Graph, checked_graph
 from mlgraph.grouping import Dropout
 from mlgraph.ids import ids_of
 from mlgraph.losses import CROSS_ENTROPIES, Objective, define_loss, empty_answers, read_targets
-from mlgraph.ops import is_operation
 from mlgraph.packing import compacted, pack
 from mlgraph.part import Part
 from mlgraph.plan import Plan
-from mlgraph.topology import gather, topological
+from mlgraph.topology import topological
 from mlgraph.trace import Trace, trace
 from mlgraph.training import History
 from mlgraph.views import Edge, Freezable, Neuron, Node, NodesLike
@@ -645,7 +644,7 @@ class Model(Part, Freezable):
             with self.graph.lock:  # another thread may add nodes
                 n, width = np.shape(x)[1] if np.ndim(x) == 2 else -1, self._engine(nodes).width
                 # A cut may have left none that reads the last columns of the data: these are not missing because targets are.
-                if not width <= n < self.graph.n_inputs or (n > width and not _read_by_operations(self.graph)[n:].all()):
+                if not width <= n < self.graph.n_inputs or (n > width and not self.graph._read_by_operations()[n:].all()):
                     raise
             return Examples(x, n, what)
 
@@ -682,11 +681,3 @@ class Model(Part, Freezable):
     def _name(self, node: int) -> str:
         """What an error calls a node."""
         return f"{self.graph[node].kind} {plain(self.graph[node].name)}"
-
-
-def _read_by_operations(graph: Graph) -> Bool:
-    """Which of the inputs some operation reads."""
-    start, count, pool = graph.topology()
-    operations, read = np.flatnonzero(is_operation(graph.codes)), np.zeros(len(graph), bool)
-    read[gather(pool, start[operations], count[operations])] = True
-    return read[np.array(graph._inputs, np.int64)]
