@@ -219,6 +219,8 @@ def test_of_a_node_that_is_an_input(sweep):
     gradients = f.vjp([[2.0, 7.0]])
     assert gradients.of(p) == 7 + 100 and gradients.of(h) == 2 + 10 and gradients.of(x) == gradients.of(unread) == 0
     assert g.compile(h, h)([[4.0]]) == 4 and g.compile(p + 1, [])(np.zeros((2, 0))).tolist() == [[6], [6]]
+    beside = g.compile([h * 2, mlgraph.log(h)], [h])   # of which one has an infinite derivative
+    np.testing.assert_array_equal(beside.jvp([[0.0], [1.0]], [[1.0], [1.0]]), [[2.0, np.inf], [2.0, 1.0]])
     h.prune()                                          # as a source; what is given needs none itself
     assert f([[2.0, 7.0]]) == 14 + 200
 

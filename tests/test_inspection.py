@@ -371,3 +371,28 @@ def test_each_neuron_is_taken_away_by_itself():
     a, b = (g.add_neuron([x], weights=[weight]) for weight in (1.0, 2.0))
     y = g.add_neuron([g.add_neuron([a], weights=[1.0]), g.add_neuron([b], weights=[1.0])], weights=[1.0, 1.0])
     assert mlgraph.Model(g, y).ablation_table([a, b], [[1.0]], [[0.0]])["loss"].tolist() == [4.0, 1.0]
+
+
+def test_a_loss_that_is_a_node_needs_no_labels_to_say_what_neurons_are_worth():
+    g = mlgraph.Graph()
+    x, t = g.inputs(2)
+    hidden = [g.add_neuron([x], "tanh", weights=[w]) for w in (1.0, -0.5)]
+    out = g.add_neuron(hidden, weights=[1.0, 2.0])
+    model = mlgraph.Model(g, out, loss=(out - t) ** 2)
+    data = np.random.default_rng(0).normal(size=(20, 2))
+    found = model.inspect(data)["loss"]
+    np.testing.assert_array_equal(found, model.inspect(data, ())["loss"])
+    want = [model.ablate(neuron, data)["loss"] - model.evaluate(data)["loss"] for neuron in hidden]
+    np.testing.assert_allclose(found[:2], want, rtol=1e-5)
+
+
+def test_one_neuron_alone_is_ablated_by_one_plan(monkeypatch):
+    """There is nothing that it could share."""
+    net = mlgraph.Network(6, seed=0)
+    net.add_layer(5, "relu")
+    net.add_layer(3, "softmax")
+    x, y = np.random.default_rng(0).normal(size=(20, 6)), np.arange(20) % 3
+    plans, plan = [], inspection.Plan
+    monkeypatch.setattr(inspection, "Plan", lambda *arguments, **options: plans.append(1) or plan(*arguments, **options))
+    [(_, loss, _)] = net.ablation_table(net.layers[0].neurons[2:3], x, y)
+    assert len(plans) == 1 and loss == net.ablate(net.layers[0][2], x, y)["loss"]

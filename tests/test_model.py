@@ -217,6 +217,9 @@ def test_data_without_targets_are_enough_whatever_is_cut():
     for n in (1, 3, 6):
         with pytest.raises(ValueError, match=rf"^x: expected shape \(examples, 5\), got \(3, {n}\)"):
             model.forward(np.ones((3, n)))
+    g.add_neuron([x[3]])                               # which is no target for that
+    with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 5\), got \(3, 3\)"):
+        model.forward(np.ones((3, 3)))
     with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 5\), got \(3, 4\)"):
         model.evaluate(np.ones((3, 4)))
     assert model.evaluate(np.ones((3, 5))) == {"loss": 4.0}
