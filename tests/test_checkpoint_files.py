@@ -207,6 +207,16 @@ def test_other_arguments(untouched, path, name):
     assert str(error.value).isprintable()
 
 
+def test_another_rate_that_is_a_function(untouched, path):
+    """By what it gives: a function that is written otherwise may be the same."""
+    interrupted(path, 30, learning_rate=lambda p: (1 - p) / 16)
+    with pytest.raises(CheckpointError, match=r"another run, with learning_rate function \w{16}; got function \w{16}$"):
+        fit(untouched, momentum=0.0, checkpoint=path, resume=True, learning_rate=lambda p: (1 - p**2) / 16)
+    again = network()
+    fit(again, momentum=0.0, checkpoint=path, resume=True, learning_rate=lambda p: 1 / 16 - p / 16)
+    assert len(again.history.epoch_loss) == 3
+
+
 def changed(array):
     array = array.copy()
     array.flat[array.size // 2] ^= 1
