@@ -161,8 +161,9 @@ def step(
     """
     x = np.asarray(x)
     losses, gradient = [], np.zeros(len(np.asarray(parameters)))
-    for tile, first in enumerate(range(0, len(x), LANES)):
-        part = slice(first, first + LANES)
+    size = LANES if any(ins.drop or ins.bits for ins in plan.instructions) else len(x)  # what is dropped tells tiles apart
+    for tile, first in enumerate(range(0, len(x), size)):
+        part = slice(first, first + size)
         dropped = {i: draw(ins, seed, number, tile) for i, ins in enumerate(plan.instructions)}
         values = forward(plan, parameters, x[part], dropped)
         these, adjoints = loss(
