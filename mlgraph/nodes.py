@@ -51,13 +51,13 @@ class NodeTable:
     @property
     @locked
     def n_edges(self) -> int:
-        """Number of edges into neurons."""
+        """Number of edges into neurons, alive or not; `edges` has those that are."""
         return int(self.counts[self.codes >= NEURON].sum())
 
     @property
     @locked
     def n_parameters(self) -> int:
-        """Number of weights, biases and parameter nodes."""
+        """Number of weights, biases and parameter nodes, alive or not, as `get_parameters` has them."""
         biases = np.frombuffer(self.storage.bias, np.int64) >= 0
         return self.n_edges + int((self.codes == PARAMETER).sum()) + int(biases.sum())
 

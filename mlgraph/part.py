@@ -48,7 +48,7 @@ class Part:
 
     @property
     def n_parameters(self) -> int:
-        """Weights, biases and parameter nodes that some output or the loss needs."""
+        """Weights, biases and parameter nodes that some output or the loss needs; `Graph.get_parameters` has all."""
         with self._require_outputs():
             graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
             biases = np.count_nonzero(bias_places(graph, needed) >= 0)
