@@ -144,7 +144,8 @@ class Model(Part, Freezable):
             be gone than asked for: `sparsity` then says how much. Of a model that shares its graph with others only what is
             not theirs alone.
         neurons : float
-            In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards.
+            In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards. Outputs of any model of the
+            graph: of a `Network` that another model reads the last layer of, too, as long as it is there.
         by : str or callable
             "magnitude": of the weight. "saliency": |weight x gradient|, of the mean loss over `data`. "random": by paths, as
             all scores, so that of layers with many ways through them more goes than of others. A callable
