@@ -98,6 +98,8 @@ class Schedule(ABC):
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut and grow before a step.
 
+        Other threads that run or edit the graph wait meanwhile: to wait for one of them here would never end.
+
         Parameters
         ----------
         model : Model
