@@ -18,7 +18,7 @@ import numpy.typing as npt
 from mlgraph import checks, ops
 from mlgraph.array_types import Int32
 from mlgraph.checks import StrPath, real_array, shown, whole
-from mlgraph.examples import Examples
+from mlgraph.examples import Examples, joined
 from mlgraph.files import write_atomically
 from mlgraph.formula import formula
 from mlgraph.graph import Graph
@@ -274,6 +274,8 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
     adjoints: dict[int, float] = {}
     if x is None and y is not None:
         raise ValueError("y: expected an example x with it, got none")
+    if x is not None and y is not None and model.loss == "node" and np.size(y):
+        x, y = joined(real_array("x", x)[None], real_array("y", y)[None], "")[0], ()
     if x is not None:
         values = _of_model(model, x, None, model._kept())
     if x is not None and y is not None:

@@ -27,6 +27,18 @@ MANY = 2**22
 """Floats from which on it pays to look whether they are bytes: more than the caches hold."""
 
 
+def joined(x: npt.ArrayLike, y: npt.NDArray[Any], what: str) -> Float32:
+    """Data as they are read and, further columns, what a loss of one's own compares them with; `what`: as errors begin."""
+    data, targets = real_array(f"{what}x", x), y[:, None] if y.ndim == 1 else y
+    if data.ndim != 2:
+        raise ValueError(f"{what}x: expected shape (examples, inputs), got {data.shape}")
+    if targets.ndim != 2 or len(targets) != len(data):
+        raise ValueError(f"{what}y: expected shape ({len(data)}, targets), got {y.shape}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+        values = data.astype(np.float32) / np.float32(255 if data.dtype == np.uint8 else 1)
+        return np.concatenate([values, targets.astype(np.float32)], axis=1)
+
+
 class Examples:
     """Data in the form that the sweep reads; checks it.
 
@@ -38,6 +50,11 @@ class Examples:
         Columns expected.
     what : str
         What errors call the data.
+
+    Attributes
+    ----------
+    given : array
+        Data of whose units `warn_of_units` warns: not of the targets in them.
     """
 
     def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
@@ -51,6 +68,7 @@ class Examples:
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
                 self.array = array.astype(np.float32)
         self.array = np.ascontiguousarray(self.array)
+        self.given = self.array
         self._what = what
         self._narrowed: tuple[bytes, Examples] | None = None
         self._room: UInt8 | None = None
@@ -93,8 +111,8 @@ class Examples:
 
         What of; if that is what has been `told` of other data, it is not told again.
         """
-        x, what = self.array[:: len(self) // 64 + 1], ""
-        if x.dtype == np.uint8 and x.max(initial=0) <= 1 and self.array.max(initial=0) == 1:
+        x, what = self.given[:: len(self) // 64 + 1], ""
+        if x.dtype == np.uint8 and x.max(initial=0) <= 1 and self.given.max(initial=0) == 1:
             what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
         elif x.dtype != np.uint8 and x.min(initial=0) == 0 and x.max(initial=0) == 255 and (x == np.floor(x)).all():
             what = "these are whole numbers from 0 to 255, too large to learn well; astype(np.uint8) has them read / 255"

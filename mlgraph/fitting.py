@@ -67,11 +67,13 @@ def fit(
         where they are few).
     y : array_like
         Labels, integers of shape (examples,), or targets of shape (examples, outputs), which are taken as they are, bytes
-        too: where `x` are images and `y` the same, divide `y` by 255. Nothing where the loss is a node.
+        too: where `x` are images and `y` the same, divide `y` by 255.
         Targets of the binary cross-entropy are from 0 to 1, those of the softmax at least 0: the probabilities of the
         classes, or the weight of an example in place of the 1 of its label. (To weigh questions of yes or no, learn them as two
         classes. Accuracies do not weigh: an example without weight counts in them as one of the first class.) By the squared
-        error several outputs learn labels as 1 for the output of the label and 0 for all others.
+        error several outputs learn labels as 1 for the output of the label and 0 for all others. Where the loss is a node they
+        are of the last inputs of the graph, behind the columns of `x` (in a copy of both, of float32): of shape (examples,) or
+        (examples, targets), or nothing, (), where `x` has all that the loss reads.
     epochs : int
     batch_size : int or (int, int)
         From and to: after every batch it moves with p^2, where p is the share of the training that is done. The gradient is

@@ -61,7 +61,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
         table["layer"][layer == len(model.layers)] = -1
     table["loss"] = table["accuracy"] = np.nan
 
-    examples = model._examples(x, model._sinks)
+    examples, objective = (model._examples(x, model._sinks), None) if y is None else model._examples_and_objective(x, y)
     examples.check_any()
     shown = ids[alive]
     base = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])[code[shown] - NEURON]
@@ -88,8 +88,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
         table[name] = np.sqrt(np.bincount(ends, squares, len(graph)))[ids]
     table["bias"] = biases(graph, ids, missing=np.nan)
 
-    if y is not None:
-        examples, objective = model._examples_and_objective(x, y)
+    if objective is not None:
         whole = model._evaluate(examples, objective, n_threads)
         levels = levels_of(graph)[ids]  # which may depend on each other within a layer, but not within a level
         for level in np.unique(levels).tolist():

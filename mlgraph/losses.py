@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Int32, UInt8
-from mlgraph.checks import real_array, shown, wrong
+from mlgraph.checks import real_array, wrong
 from mlgraph.graph import Graph
 from mlgraph.ids import ids_of
 from mlgraph.views import Node
@@ -107,11 +107,7 @@ def empty_answers(objective: Objective, n: int) -> UInt8 | None:
 
 
 def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str) -> tuple[Labels | None, Float32 | None]:
-    """Labels and targets of n examples as the sweep reads them; TypeError or ValueError, of `what`, if `y` is none."""
-    if loss == "node":
-        if y is None or len(np.atleast_1d(np.asarray(y, object))):
-            raise ValueError(f"{what}: expected nothing, (), where the loss is a node, got {shown(y)}")
-        return None, None
+    """Labels or targets of n examples as the sweep reads them; TypeError or ValueError, of `what`, if `y` is neither."""
     if isinstance(y, tuple) and not y and n:
         raise ValueError(f"{what}: expected labels or targets of {n} examples, got none")
     try:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Int32, Int64
 from mlgraph.arrays import parameter_places, wiring
-from mlgraph.checks import StrPath, level_outside, plain
+from mlgraph.checks import StrPath, level_outside, plain, real_array
 from mlgraph.edits import cut
 from mlgraph.engine import Engine
-from mlgraph.examples import Examples
+from mlgraph.examples import Examples, joined
 from mlgraph.fitting import fit
 from mlgraph.function import Gradients, places_in
 from mlgraph.graph import Graph, checked_graph
@@ -297,7 +297,7 @@ class Model(Part, Freezable):
         x : array_like, shape (examples, inputs)
             At least one example. uint8 is read as x / 255.
         y : array_like
-            Labels or targets as for `fit`; nothing where the loss is a node.
+            Labels or targets as for `fit`.
         n_threads : int, optional
             As for `fit`.
 
@@ -360,9 +360,9 @@ class Model(Part, Freezable):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. With targets that a loss of one's own compares with.
+            uint8 is read as x / 255.
         y : array_like, optional
-            Labels or targets as for `fit`; where the loss is a node, ().
+            Labels or targets as for `fit`; () where `x` has all that the loss reads.
         nodes : sequence of Node, or array of their ids, optional
             By default everything that is alive but the inputs, whose values are the data.
         n_threads : int, optional
@@ -403,10 +403,9 @@ class Model(Part, Freezable):
         Parameters
         ----------
         x : array_like, shape (inputs,), optional
-            One example, of all inputs: every node shows its value.
+            One example: every node shows its value.
         y : array_like, optional
-            Its label or targets; where the loss is a node, (). Every node that the loss depends on shows the derivative of the
-            loss, too.
+            Its label or targets, as for `trace`. Every node that the loss depends on shows the derivative of the loss, too.
         limit : int, optional
             As for `mlgraph.drawing.Drawing`.
 
@@ -675,9 +674,17 @@ class Model(Part, Freezable):
     def _examples_and_objective(self, x: npt.ArrayLike, y: npt.ArrayLike, what: str = "") -> tuple[Examples, Objective]:
         """Data, and the loss over them; errors name x and y with `what` before."""
         with self._require_outputs():
-            examples = self._examples(x, self._sinks, f"{what}x")
-            label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
-            return examples, Objective(self.loss, self._loss_nodes, label, target)
+            if self.loss != "node":
+                examples = self._examples(x, self._sinks, f"{what}x")
+                label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
+                return examples, Objective(self.loss, self._loss_nodes, label, target)
+            targets = real_array(f"{what}y", y)
+            if targets.shape == (0,):
+                examples = self._examples(x, self._sinks, f"{what}x")
+            else:
+                examples = self._examples(joined(x, targets, what), self._sinks, f"{what}x and y")
+                examples.given = np.asarray(x)
+            return examples, Objective(self.loss, self._loss_nodes)
 
     def _name(self, node: int) -> str:
         """What an error calls a node."""

@@ -229,15 +229,70 @@ def test_what_is_no_label_says_where_labels_may_be(y, hint):
         net.evaluate(X, y)
 
 
-def test_targets_that_a_loss_of_ones_own_would_not_read():
+def of_ones_own(n):
+    """A model of n columns whose loss reads two targets."""
     g = mlgraph.Graph()
-    x, t = g.inputs(2)
-    z = g.add_neuron([x])
-    model = mlgraph.Model(g, z, (z - t) ** 2)
-    for run in (model.fit, model.evaluate):
-        with pytest.raises(ValueError, match=r"y: expected nothing, \(\), where the loss is a node, got array"):
-            run(X[:, :2], X[:, 0])
-    assert set(model.evaluate(X[:, :2])) == {"loss"}
+    x = g.inputs(n)
+    hidden = [g.add_neuron(x, "tanh", weights=w) for w in np.random.default_rng(1).normal(size=(3, n))]
+    out = g.add_neuron(hidden, weights=[0.5, -1.0, 2.0])
+    target, weight = g.inputs(2)
+    return mlgraph.Model(g, out, weight * (out - target) ** 2)
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_targets_of_a_loss_of_ones_own_are_the_last_columns(images):
+    """Given by themselves they are what they are as columns of the data, and nothing divides them by 255."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.integers(0, 256, (40, 4), np.uint8) if images else X[:40, :4]), rng.integers(0, 2, (40, 2), np.uint8)
+    whole = np.c_[x / np.float32(255) if images else x.astype(np.float32), y].astype(np.float32)
+    model, other = of_ones_own(4), of_ones_own(4)
+    assert model.evaluate(x, y) == other.evaluate(whole) == other.evaluate(whole, ())
+    neurons = model.graph.neurons().node.astype(np.int32)
+    for read in (
+        lambda model, *data: np.c_[(traced := model.trace(*data)).values, traced.adjoints],
+        lambda model, *data: np.r_[(found := model.gradients(*data)).flat, found.inputs.ravel()],
+        lambda model, *data: np.array(model.inspect(*data).tolist()),
+        lambda model, *data: np.array(model.ablation_table(neurons[:3], *data).tolist()),
+        lambda model, *data: model.ablate(neurons[:1], *data)["loss"],
+    ):
+        np.testing.assert_array_equal(read(model, x, y), read(other, whole, ()))
+    assert model.draw(x[0], y[0]).to_dot() == other.draw(whole[0], ()).to_dot()
+    model.prune(0.3, by="saliency", data=(x, y))
+    other.prune(0.3, by="saliency", data=(whole, ()))
+    histories = [
+        m.fit(*data, epochs=3, batch_size=8, validation=data, sparsify=mlgraph.GradualPruning(0.5, by="saliency"))
+        for m, data in ((model, (x, y.tolist())), (other, (whole, ())))
+    ]
+    assert histories[0].epoch_loss.tolist() == histories[1].epoch_loss.tolist()
+    assert histories[0].validation_loss.tolist() == histories[1].validation_loss.tolist()
+    np.testing.assert_array_equal(model.graph.get_parameters(), other.graph.get_parameters())
+
+
+@pytest.mark.parametrize(("x", "y", "message"), [
+    (X[:, :2], X[:, :2], r"x and y: expected shape \(examples, 3\), got \(90, 4\)"),
+    (X[:, :1], X[:, 0], r"x and y: expected shape \(examples, 3\), got \(90, 2\)"),
+    (X[:, :1], X[:5, :2], r"y: expected shape \(90, targets\), got \(5, 2\)"),
+    (X[0, 0], X[:, :2], r"x: expected shape \(examples, inputs\), got \(\)"),
+    (X[:, :1], 3, r"y: expected shape \(90, targets\), got \(\)"),
+    (X[:, :1], None, "y: expected numbers, got None"),
+    (X[:, :1], (), r"x: expected shape \(examples, 3\), got \(90, 1\)"),
+    (X[:, :1], np.full((90, 2), 1e39), r"x and y: expected finite numbers that float32 can hold, got inf .* column 1"),
+])  # fmt: skip
+def test_targets_that_a_loss_of_ones_own_does_not_read(x, y, message):
+    model = of_ones_own(1)
+    before = model.graph.get_parameters()
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        model.fit(x, y, epochs=1)
+    np.testing.assert_array_equal(model.graph.get_parameters(), before)
+
+
+def test_units_are_of_data_and_not_of_targets():
+    model, bits = of_ones_own(2), np.tile(np.eye(2, dtype=np.uint8), (20, 1))
+    model.fit(bits * 200, bits, epochs=1)
+    with pytest.warns(UserWarning, match="^x and y: bytes are read as byte / 255, and all of these are 0 or 1"):
+        model.fit(bits, bits, epochs=1)
+    with pytest.warns(UserWarning, match="^x and y: these are whole numbers from 0 to 255"):
+        model.evaluate(bits * 255.0, bits / 2)
 
 
 def test_no_layer_comes_in_training():
