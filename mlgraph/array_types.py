@@ -1,5 +1,7 @@
 """Types of arrays, of any shape."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,3 +11,4 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 UInt8 = npt.NDArray[np.uint8]
+Ids = npt.NDArray[np.integer[Any]]

@@ -117,6 +117,6 @@ def logsumexp(*nodes: Node | float) -> Node:
     return _apply("logsumexp", *nodes)
 
 
-def softmax(*nodes: Node) -> list[Node]:
+def softmax(*nodes: Node | float) -> list[Node]:
     """Probabilities ``exp(z - logsumexp(z))`` of any number of nodes; see `Graph.softmax`."""
     return _graph("softmax", nodes).softmax(nodes)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Bool, Float32, Int32
+from mlgraph.array_types import Bool, Float32, Ids, Int32
 from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name, plain, shown, truth, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources, listed
 from mlgraph.nodes import NodeTable
@@ -157,7 +157,7 @@ class Graph(NodeTable):
 
         Parameters
         ----------
-        sources : sequence of Node, or int32 array of their ids
+        sources : sequence of Node, or array of their ids
             At least one node of this graph; none twice.
         activation : str
             identity, relu, leaky_relu, sigmoid or tanh.
@@ -200,7 +200,7 @@ class Graph(NodeTable):
 
         Parameters
         ----------
-        sources : sequence of Node, or int32 array of their ids
+        sources : sequence of Node, or array of their ids
             At least one node of this graph; none twice.
         activation : str
             identity, relu, leaky_relu, sigmoid or tanh.
@@ -264,8 +264,9 @@ class Graph(NodeTable):
         --------
         >>> g = mlgraph.Graph()
         >>> x = g.inputs(2)
-        >>> neurons = mlgraph.Neurons([8, 7], ["identity", "tanh"], [0.0, 0.5])
-        >>> g.add_subgraph(neurons, mlgraph.Edges([7, 0, 1], [8, 7, 7], [2.0, 1.0, -1.0]))
+        >>> neurons = mlgraph.Neurons(np.array([8, 7]), np.array(["identity", "tanh"]), np.array([0.0, 0.5]))
+        >>> edges = mlgraph.Edges(np.array([7, 0, 1]), np.array([8, 7, 7]), np.array([2.0, 1.0, -1.0]))
+        >>> g.add_subgraph(neurons, edges)
         array([3, 2], dtype=int32)
         >>> print(g[3], "of", g[2])
         identity(2*n2 + 0) of tanh(1*n0 - 1*n1 + 0.5)
@@ -306,7 +307,7 @@ class Graph(NodeTable):
         return Node(self, self._append(op.code, self._arguments(name, arguments)))
 
     @adds_nodes
-    def softmax(self, nodes: Sequence[Node | float]) -> list[Node]:
+    def softmax(self, nodes: Iterable[Node | float]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z.
 
         In float32 they may be off by a share of |z| / 10^7: of logits of a million two equal ones have 0.503 each.
@@ -670,7 +671,7 @@ class Graph(NodeTable):
 
     @locked
     def prune(
-        self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | range | Int32
+        self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | range | Ids
     ) -> None:
         """Cut neurons and edges, as one edit.
 

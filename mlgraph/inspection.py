@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Bool, Int32
+from mlgraph.array_types import Bool, Ids, Int32
 from mlgraph.arrays import Wiring, biases, wiring
 from mlgraph.checks import plain
 from mlgraph.edits import cut, named
@@ -114,7 +114,7 @@ def _without(model: Model, edges: Wiring, gone: Bool) -> Engine:
 
 
 def ablation_table(
-    model: Model, layer: Layer | Iterable[Neuron] | range | Int32, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None
+    model: Model, layer: Layer | Iterable[Neuron] | range | Ids, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None
 ) -> Table:
     """What `evaluate` would give without each neuron of a layer; `Model.ablation_table` says what the parameters are."""
     graph = model.graph

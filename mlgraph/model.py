@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Int32, Int64
+from mlgraph.array_types import Float32, Ids, Int32, Int64
 from mlgraph.arrays import parameter_places, wiring
 from mlgraph.checks import StrPath, level_outside, plain, real_array
 from mlgraph.edits import cut
@@ -470,7 +470,7 @@ class Model(Part, Freezable):
 
     def ablate(
         self,
-        what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | range | Int32,
+        what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | range | Ids,
         x: npt.ArrayLike,
         y: npt.ArrayLike = (),
         *,
@@ -528,7 +528,7 @@ class Model(Part, Freezable):
 
     def ablation_table(
         self,
-        layer: Layer | Iterable[Neuron] | range | Int32,
+        layer: Layer | Iterable[Neuron] | range | Ids,
         x: npt.ArrayLike,
         y: npt.ArrayLike = (),
         *,

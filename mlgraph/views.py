@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Float32, Int32, Int64
+from mlgraph.array_types import Float32, Ids, Int32, Int64
 from mlgraph.checks import float_array, number, one_of, optional_name, plain, truth
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 
@@ -237,7 +237,7 @@ class Node(Freezable):
         raise TypeError(f"a node has no truth value (it has one for each example): got {self!r}")
 
 
-NodesLike = Sequence[Node] | range | Int32
+NodesLike = Iterable[Node] | range | Ids
 """What nodes may be given as where there are several; in a range or an array stand their ids."""
 
 
