@@ -635,10 +635,10 @@ class Graph(NodeTable):
         CycleError
             If the source depends on the neuron.
         TypeError, IndexError
-            If one of them is no node, or none of this graph.
+            If one of them is no node, or the id of none.
         ValueError
-            If the edge is there already, leads to a node that is no neuron, or comes from an operation of nothing but neurons
-            that are cut off.
+            If one is of another graph, or the edge is there already, leads to a node that is no neuron, or comes from an
+            operation of nothing but neurons that are cut off.
         """
         from mlgraph.arrays import Edges
         from mlgraph.edits import grow, new_edges

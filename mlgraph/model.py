@@ -308,8 +308,8 @@ class Model(Part, Freezable):
 
         Raises
         ------
-        ValueError
-            If there is no example, or `y` is not what `fit` takes.
+        TypeError, ValueError
+            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
         """
         with self._require_outputs():
             examples, objective = self._examples_and_objective(x, y)
@@ -322,7 +322,7 @@ class Model(Part, Freezable):
         Parameters
         ----------
         x, y
-            As for `fit`.
+            As for `fit`; `x` may also be not finite.
         n_threads : int, optional
             As for `fit`.
 
@@ -334,7 +334,7 @@ class Model(Part, Freezable):
         Raises
         ------
         TypeError, ValueError
-            If there is no example, or `x` or `y` is not what `fit` takes.
+            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
         """
         with self._require_outputs():
             examples, objective = self._examples_and_objective(x, y)
@@ -364,7 +364,7 @@ class Model(Part, Freezable):
         y : array_like, optional
             Labels or targets as for `fit`; () where `x` has all that the loss reads.
         nodes : sequence of Node, or array of their ids, optional
-            By default everything that is alive but the inputs, whose values are the data.
+            By default everything that an output or the loss needs but the inputs, whose values are the data.
         n_threads : int, optional
             As for `fit`.
 
@@ -376,7 +376,8 @@ class Model(Part, Freezable):
         Raises
         ------
         TypeError, ValueError
-            If `x` or `y` is not what `fit` takes, or `nodes` are none, or not of this graph.
+            If `x` are no real numbers or not of this shape, `y` is not what `fit` takes, or `nodes` are none, or not of this
+            graph.
 
         Examples
         --------
@@ -452,7 +453,7 @@ class Model(Part, Freezable):
         Raises
         ------
         TypeError, ValueError
-            If there is no example, or `x` or `y` is not what `fit` takes.
+            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
 
         Examples
         --------
