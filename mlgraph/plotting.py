@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mlgraph import checks
 from mlgraph.array_types import Float64
-from mlgraph.checks import StrPath, shown
+from mlgraph.checks import StrPath, shown, whole
 from mlgraph.files import write_atomically
 from mlgraph.interrupts import uninterrupted
 
@@ -72,11 +73,13 @@ def training_picture(
     ------
     ImportError
         If matplotlib is not installed. The message names the extra to install.
-    ValueError
-        If the name of the file ends in something else.
+    TypeError, ValueError
+        If `path` is no path, or its name ends in something else, or `epoch_size` is no integer from 1 on.
     OSError
         If the file cannot be written; what stood at `path` is still there.
     """
+    if epoch_size is not None:
+        whole("epoch_size", epoch_size)
     figure = new_figure(SIZE, DPI)
     _Picture(figure, title, epoch_size).update(history)
     if path is not None:
@@ -94,11 +97,12 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
 
 
 def picture_format(path: StrPath) -> str:
-    """A key of `FORMATS`, by the end of a file's name; png if it has none. ValueError if it is another."""
-    suffix = Path(os.fsdecode(path)).suffix[1:].lower() or "png"
+    """A key of `FORMATS`, by the end of a file's name; png if it has none. An error if it is another, or no path."""
+    name = checks.path("path", path)
+    suffix = Path(name).suffix[1:].lower() or "png"
     if suffix not in FORMATS:
         names = " or ".join(f".{name}" for name in FORMATS)
-        raise ValueError(f"path: expected a picture's name that ends in {names}, got {shown(os.fsdecode(path))}")
+        raise ValueError(f"path: expected a picture's name that ends in {names}, got {shown(name)}")
     return suffix
 
 

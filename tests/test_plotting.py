@@ -308,7 +308,16 @@ def test_a_picture_is_what_its_name_says(tmp_path, name, begins):
 def test_a_picture_of_no_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"^path: expected a picture's name that ends in .png or .svg or .pdf, got '.*bmpx'$"):
         training_picture(History(), tmp_path / "p.bmpx")
+    for path in (3, 1.5, ["p.png"]):
+        with pytest.raises(TypeError, match=r"^path: expected a path, got (int|float|list)$"):
+            training_picture(History(), path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "a", True])
+def test_an_epoch_has_a_whole_number_of_examples(size):
+    with pytest.raises((TypeError, ValueError), match=r"^epoch_size: expected an integer of at least 1, got "):
+        training_picture(History(), epoch_size=size)
 
 
 def test_a_run_that_moves_nothing(tmp_path):
