@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float64, Int64
 from mlgraph.arrays import wiring
-from mlgraph.checks import one_of, share, whole
+from mlgraph.checks import one_of, share, shown, whole
 from mlgraph.edits import cut
 from mlgraph.examples import Examples
 from mlgraph.growing import absent, absent_gradient, begin_anew, edge_values, fill_layers, give_back
@@ -406,9 +406,13 @@ def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Float64:
     Raises
     ------
     TypeError, ValueError
-        If a size is no positive integer, or the sparsity no number from 0 to below 1.
+        If the sizes are no pairs of positive integers, or the sparsity no number from 0 to below 1.
     """
-    sizes = [(whole("sizes", sources), whole("sizes", neurons)) for sources, neurons in sizes]
+    try:
+        pairs = [(sources, neurons) for sources, neurons in sizes]
+    except (TypeError, ValueError):
+        raise TypeError(f"sizes: expected pairs (sources, neurons), got {shown(sizes)}") from None
+    sizes = [(whole("sizes", sources), whole("sizes", neurons)) for sources, neurons in pairs]
     sparsity = share("sparsity", sparsity)
     most = np.array([a * b for a, b in sizes], float)
     weight = np.array([a + b for a, b in sizes], float)

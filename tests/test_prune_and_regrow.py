@@ -19,6 +19,12 @@ def test_what_is_no_size_of_a_layer(sizes, sparsity, message):
         erdos_renyi(sizes, sparsity)
 
 
+@pytest.mark.parametrize("sizes", [3, None, [3], [(1, 2, 3)]])
+def test_sizes_are_pairs(sizes):
+    with pytest.raises(TypeError, match=r"^sizes: expected pairs \(sources, neurons\), got "):
+        erdos_renyi(sizes, 0.5)
+
+
 @pytest.mark.parametrize("kind", [SET, RigL])
 def test_prune_and_regrow(kind):
     net, seen = network(), []
