@@ -17,6 +17,9 @@ mlgraph.datasets, mlgraph.drawing, mlgraph.testing
 
 Functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus, minimum, maximum, where, and of any
 number of nodes sum, prod, max, logsumexp, softmax. `python -m mlgraph.mnist` is the application.
+
+An argument that is not what it is said to be is a TypeError or a ValueError, one id that no node has an IndexError: one line
+that names it, and nothing has changed. Other errors stand under `Raises`.
 """
 
 from typing import TYPE_CHECKING, Any

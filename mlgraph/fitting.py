@@ -146,6 +146,14 @@ def fit(
     ModelFileError
         If there is a checkpoint to go on from, and neither it nor the one before can be read.
 
+    Warns
+    -----
+    UserWarning
+        If data look as if they were in other units: bytes of nothing but 0 and 1, or whole numbers from 0 to 255 that are no
+        bytes.
+    RuntimeWarning
+        If a checkpoint cannot be written, or is damaged, so that the run goes on from the one before.
+
     Examples
     --------
     >>> xor = mlgraph.Network(2, seed=0)

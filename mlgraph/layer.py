@@ -38,7 +38,10 @@ class Layer(Freezable):
 
     @property
     def dropout(self) -> float:
-        """Share of its neurons dropped in training; may be assigned between two runs, as `Network.add_layer` takes it."""
+        """Share of its neurons dropped in training.
+
+        May be assigned, as `Network.add_layer` takes it; while the network is being trained that is a RuntimeError.
+        """
         return self._dropout
 
     @dropout.setter
@@ -47,7 +50,7 @@ class Layer(Freezable):
 
     @property
     def weight_dropout(self) -> float:
-        """Share of its incoming edges dropped in training; may be assigned between two runs."""
+        """Share of its incoming edges dropped in training; may be assigned as `dropout`."""
         return self._weight_dropout
 
     @weight_dropout.setter

@@ -149,10 +149,11 @@ class Model(Part, Freezable):
         by : str or callable
             "magnitude": of the weight. "saliency": |weight x gradient|, of the mean loss over `data`. "random": by paths, as
             all scores, so that of layers with many ways through them more goes than of others. A callable takes `mlgraph.Edges`
-            (or, for neurons, a list of `Neuron`) and gives a score for each; it may run the model, but not edit it, nor wait
-            for another thread that runs it, which waits for the cut. The magnitude of a neuron is the norm of the weights into
-            it times that of those out of it; its saliency is |the sum of weight x gradient| over those out of it (Molchanov et
-            al. 2017, Pruning convolutional neural networks). Of equal scores some are kept at random, always the same ones.
+            (or, for neurons, a list of `Neuron`) and gives a score for each; it may run the model, but to edit it is a
+            RuntimeError, and it must not wait for another thread that runs it, which waits for the cut. The magnitude of a
+            neuron is the norm of the weights into it times that of those out of it; its saliency is |the sum of weight x
+            gradient| over those out of it (Molchanov et al. 2017, Pruning convolutional neural networks). Of equal scores some
+            are kept at random, always the same ones.
         scope : "global" or "layer"
             Whether all edges are compared with each other, or each layer loses its share: of a graph without layers each level
             that it has then, and as what is cut may bring neurons to other levels, the same once more may cut more.
@@ -241,6 +242,11 @@ class Model(Part, Freezable):
         ------
         TypeError, ValueError
             If the data are no real numbers, or not of this shape.
+
+        Warns
+        -----
+        UserWarning
+            As `fit`, if there are several examples.
         """
         return self._values(x, self._outputs, n_threads)
 
@@ -310,6 +316,11 @@ class Model(Part, Freezable):
         ------
         TypeError, ValueError
             If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
+
+        Warns
+        -----
+        UserWarning
+            As `fit`.
         """
         with self._require_outputs():
             examples, objective = self._examples_and_objective(x, y)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Network(Model):
     """Layers of neurons, each reading all of the layer before it.
 
+    Without a layer there is nothing to run, cut or save, and that is a ValueError.
+
     Parameters
     ----------
     n_inputs : int
@@ -203,8 +205,8 @@ class Network(Model):
             might make a cycle with edges that lead back, or within a layer, is no such place.
         by : "random", "gradient" or callable
             By the gradient: where the loss over `data` is steepest (Evci et al. 2020). A callable takes the `mlgraph.Edges`
-            that could be, of weight 0, and gives a score for each; those of the highest are added. Of equal scores some
-            are taken at random, always the same ones.
+            that could be, of weight 0, and gives a score for each; those of the highest are added. (It may run the network;
+            to edit it is a RuntimeError.) Of equal scores some are taken at random, always the same ones.
         scope : "global" or "layer"
             Whether places are compared across layers, or the same share of each layer's grows.
         block : int

@@ -55,8 +55,9 @@ class Schedule(ABC):
     sparsity : float
         Share of the edges that is gone at the end.
     updates : int, optional
-        How many times it acts after the first time, at least once. By default 100 times, or 10 for each epoch before `until`
-        if that is less: each time costs some milliseconds, which in a network of few neurons is a good part of an epoch.
+        How many times it acts after the first time, at least once; before each step at most once. By default 100 times, or
+        10 for each epoch before `until` if that is less: each time costs some milliseconds, which in a network of few neurons
+        is a good part of an epoch.
     until : float
         Share of the training after which it acts no more, below 1.
     """

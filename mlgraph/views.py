@@ -47,7 +47,7 @@ class Freezable:
         """Whether training leaves it as it is: no step moves it, and while `fit` goes on no `Model.prune` cuts it.
 
         What the optimizer remembers of it becomes 0. (Edges that come to a frozen neuron later are not frozen, and it then is
-        not, either.) All else changes it as ever.
+        not, either.) All else changes it as ever. Nodes without parameters, as inputs, have no `frozen`, an AttributeError.
         """
         with self.graph.lock:
             places, frozen = self._parameters(), self.graph.storage.frozen
@@ -130,7 +130,7 @@ class Node(Freezable):
 
     @property
     def value(self) -> float:
-        """Value of a constant or parameter."""
+        """Value of a constant or parameter; other nodes have none, an AttributeError, and a constant's cannot be assigned."""
         node = self._number
         code, data = self.graph._code[node], self.graph._data[node]
         if code == CONSTANT:
