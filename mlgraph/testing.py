@@ -104,7 +104,8 @@ def check_reference(
 ) -> None:
     """Hold the gradient of the float64 reference against central differences; no kernel takes part.
 
-    Parameters and exceptions are those of `check_gradients`; the tolerance is tighter by the error of float32.
+    Parameters (but for `n_threads`) and exceptions are those of `check_gradients`; the tolerance is tighter by the error of
+    float32.
     """
     f = _compiled(function)
     with f.graph.lock:
