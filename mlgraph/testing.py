@@ -7,7 +7,7 @@ reference computes in float64; its error is taken to be 2**-29 times these bound
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from mlgraph.views import Node
 
 __all__ = ["Expected", "check_against_reference", "check_gradients", "check_reference", "expect"]
 
-Functions = Function | Node | Sequence[Node]
+Functions = Function | Node | Iterable[Node]
 
 TO_FLOAT64 = 2.0**-29 * 4  # from a bound for float32 to one for float64, with room for what numpy does in another order
 
@@ -201,7 +201,7 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
 def _compiled(function: Functions) -> Function:
     if isinstance(function, Function):
         return function
-    nodes = list(function) if isinstance(function, Sequence) else [function]
+    nodes = list(function) if isinstance(function, Iterable) else [function]
     if not nodes:
         raise ValueError("function: expected at least one node, got none")
     if not isinstance(nodes[0], Node):

@@ -152,3 +152,10 @@ def test_nodes_stand_for_their_function():
     nodes, data = [x * x, x + 1.0], [[2.0], [3.0]]
     for expected in (testing.expect(nodes, data), testing.expect(g.compile(nodes), data)):
         np.testing.assert_array_equal(expected.values, [[4, 3], [9, 4]])
+
+
+def test_a_layer_stands_for_its_neurons():
+    net = mlgraph.Network(2, seed=0)
+    layer = net.add_layer(3, "tanh")
+    for nodes in (layer, iter(layer)):
+        assert testing.check_against_reference(nodes, [[1.0, 2.0]]).values.shape == (1, 3)
