@@ -279,6 +279,9 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
     if x is not None:
         values = _of_model(model, x, None, model._kept())
     if x is not None and y is not None:
+        n = len(model._outputs)
+        if model.loss != "node" and (shape := real_array("y", y).shape) not in ((), (n,)):
+            raise ValueError(f"y: expected the label or the targets of one example, of shape () or ({n},), got {shape}")
         # Of the nodes that the loss depends on: it takes the logits, not the probabilities.
         adjoints = _of_model(model, x, y, np.array(model._sinks, np.int32))
     return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST_BOXES if limit is None else limit)

@@ -104,6 +104,7 @@ def test_errors_of_a_model():
     for given, message in (
         ((None, 1), "y: expected an example x with it, got none"), (([[1, 2]],), r"x: expected one example of shape \(2,\)"),
         (([1, 2], 2), "y: expected labels from 0 to 1, got 2 to 2"),
+        (([1, 2], [1]), r"y: expected the label or the targets of one example, of shape \(\) or \(2,\), got \(1,\)$"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             net.draw(*given)
