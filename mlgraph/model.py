@@ -65,8 +65,8 @@ class Model(Part, Freezable):
     TypeError
         If `graph` is no graph, or `outputs` are no nodes.
     ValueError
-        If there is no output, one of them has no path from an input, a parameter or a constant, or is of another graph, the
-        loss is unknown, or a softmax has one output.
+        If there is no output, one of them has no path from an input, a parameter or a constant, is of another graph, or for a
+        cross-entropy a probability already; if the loss is unknown, or a softmax has one output.
 
     Examples
     --------

@@ -93,7 +93,10 @@ class Schedule(ABC):
         return np.where(reached > before, moments, np.nan)
 
     def check(self, model: Model) -> None:  # noqa: B027 - a schedule that takes any model has nothing to add
-        """Raise TypeError if this is no model for the schedule, ValueError if so few edges cannot be a path to each output."""
+        """Raise TypeError if this is no model for the schedule, ValueError if it leaves too few edges.
+
+        Too few are those that cannot be a path to each output and all that is frozen.
+        """
 
     @abstractmethod
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
