@@ -56,7 +56,7 @@ def fit(
     """Train from where the parameters are.
 
     Adjoints, gradients, moments and parameters that come out of a step below the normal numbers of float32, 1.2e-38, are
-    zero instead (on x86-64); weights that plain SGD need not move, since their sources are zero, stay as they are.
+    zero instead (on x86-64). Weights that plain SGD passes over, where data that are zero are skipped, stay as they are.
 
     Parameters
     ----------
