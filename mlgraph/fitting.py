@@ -89,7 +89,7 @@ def fit(
         weight_decay * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization). Biases do not, nor do parameters
         that are nodes, which the loss may hold small. For SGD without momentum that is the gradient of weight_decay / 2 *
         w^2, which other libraries add to the loss; with momentum a decay of theirs is one of 1 / (1 - momentum) times as
-        much here.
+        much here. At most 1 / the highest learning rate, which takes all of a weight.
     optimizer : "sgd" or "adam"
         Adam as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999, and epsilon, 1e-8, stands beside the root
         before its bias is corrected.
