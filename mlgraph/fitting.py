@@ -140,7 +140,8 @@ def fit(
         Parameters and optimizer state are as before the step. It names the node where it began.
     RuntimeError
         If the graph is being trained already, by another thread or by the run whose callback this is, or another thread has
-        given the network a layer meanwhile. To predict meanwhile is fine: threads take turns.
+        given the network a layer meanwhile. To predict meanwhile is fine: threads take turns. And if `learning_rate` raises
+        StopIteration, which a callback or a schedule may.
     CheckpointError
         If the checkpoint belongs to another run.
     ModelFileError
@@ -245,7 +246,10 @@ def _rate(name: str, value: Any) -> float:
 
 def _rates(function: Callable[[float], Any], progress: Float64) -> Float64:
     """Learning rates of a function of one's own; TypeError or ValueError where it gives none."""
-    return np.array([_rate(f"learning_rate({p:.6g})", function(p)) for p in progress.tolist()])
+    try:
+        return np.array([_rate(f"learning_rate({p:.6g})", function(p)) for p in progress.tolist()])
+    except StopIteration as error:  # which would be taken for the end of what calls `fit`
+        raise RuntimeError("learning_rate: expected a rate, got StopIteration") from error
 
 
 def _told(rates: Rates, on_the_way: Float64) -> Any:

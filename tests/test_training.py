@@ -247,6 +247,14 @@ def test_a_callback_may_end_the_run(kind):
         assert net.evaluate(X, Y)["loss"] == whole.history.validation_loss[1] == history.validation_loss[-1]
 
 
+@pytest.mark.parametrize("rates", [5, 1001])
+def test_rates_that_run_out(rates):
+    """Before the run, and in it: no StopIteration leaves `fit`, which in a loop of its caller's would end that."""
+    left = iter([0.1] * rates)
+    with pytest.raises(RuntimeError, match=r"^learning_rate: expected a rate, got StopIteration$"):
+        network().fit(X, Y, epochs=3, batch_size=20, learning_rate=lambda p: next(left))
+
+
 def test_the_time_of_epochs_is_that_of_each():
     begin = time.perf_counter()
     history = network().fit(X, Y, epochs=50)
