@@ -220,6 +220,38 @@ def test_a_run_is_whole_though_its_picture_is_interrupted(run: Run, monkeypatch:
     assert result.json["files"].keys() == {"model", "history", "picture"}
 
 
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_ctrl_c_as_training_ends_costs_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("save", "evaluate"):
+        method = getattr(mlgraph.Network, name)
+
+        def interrupted(*args: Any, method: Any = method, **options: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGINT)
+            return method(*args, **options)
+
+        with monkeypatch.context() as context:
+            context.setattr(mlgraph.Network, name, interrupted)
+            result = run("--epochs", 2, "--json", "--out", name)
+        assert (result.status, result.err) == (130, "mlgraph.mnist: interrupted after the training; all is saved\n")
+        assert sorted(os.listdir(name)) == ["history.json", "model.npz", "training.png"]
+        assert result.json["epochs_trained"] == 2
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_a_second_ctrl_c_costs_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(monkeypatch, "epoch", 0)
+    save = mlgraph.Network.save
+
+    def interrupted(net: mlgraph.Network, path: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        save(net, path)
+
+    monkeypatch.setattr(mlgraph.Network, "save", interrupted)
+    result = run("--epochs", 2)
+    assert (result.status, result.err) == (130, "mlgraph.mnist: interrupted after 1.00 of 2 epochs; saved what there is\n")
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
+
+
 def test_live_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     hide_matplotlib(monkeypatch)
     monkeypatch.setenv("DISPLAY", ":0")

@@ -81,33 +81,39 @@ def learn(
     if not len(net.history.batch_examples):
         raise Failure("interrupted before the first step, nothing saved", INTERRUPTED)
 
-    files, status = {"model": out / MODEL, "history": out / HISTORY}, INTERRUPTED if interrupted else OK
-    net.save(files["model"])
-    if not args.no_plot:
-        try:
-            with uninterrupted():
-                training_picture(net.history, out / PICTURE, title=title, epoch_size=n_examples)
-                files["picture"] = out / PICTURE
-        except ImportError as error:
-            display.note(f"no picture: {error}")
-        except KeyboardInterrupt:
+    status, saved = INTERRUPTED if interrupted else OK, False
+    try:
+        with uninterrupted():  # Ctrl-C after the last step costs nothing of what was learnt
+            net.save(out / MODEL)
+            files = {"model": out / MODEL, "history": out / HISTORY}
+            if not args.no_plot:
+                try:
+                    training_picture(net.history, out / PICTURE, title=title, epoch_size=n_examples)
+                    files["picture"] = out / PICTURE
+                except ImportError as error:
+                    display.note(f"no picture: {error}")
+                except Exception as error:  # matplotlib's are of many types; the record is of this model all the same
+                    complain(f"error: no picture: {error}")
+                    status = FAILED
+            configuration = {
+                **asked,
+                "data": args.data,
+                "threads": threads,
+                "isa": mlgraph.ISA,
+                "edges": net.n_edges,
+                "parameters": net.n_parameters,
+            }
+            results = _results(args, recipe, net, data, before, elapsed, interrupted)
+            results["files"] = {role: str(path) for role, path in files.items()}
+            record = {"configuration": configuration, "results": results, "history": net.history.to_dict()}
+            write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
+            saved = True
+    except KeyboardInterrupt:
+        if not saved:
+            raise
+        if not interrupted:
             complain("interrupted after the training; all is saved")
-            status = INTERRUPTED
-        except Exception as error:  # matplotlib's are of many types; the record is of this model all the same
-            complain(f"error: no picture: {error}")
-            status = FAILED
-    configuration = {
-        **asked,
-        "data": args.data,
-        "threads": threads,
-        "isa": mlgraph.ISA,
-        "edges": net.n_edges,
-        "parameters": net.n_parameters,
-    }
-    results = _results(args, recipe, net, data, before, elapsed, interrupted)
-    results["files"] = {role: str(path) for role, path in files.items()}
-    record = {"configuration": configuration, "results": results, "history": net.history.to_dict()}
-    write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
+        status = INTERRUPTED
 
     _report(args, recipe, net, results, display)
     if display.failure:
