@@ -142,6 +142,46 @@ def test_first_run_is_replaced(run: Run) -> None:
     assert len(os.listdir("mnist-run")) == 3
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_no_picture_of_an_older_run_is_left(run: Run, monkeypatch: pytest.MonkeyPatch, linked: bool) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "x.png")
+
+    picture, elsewhere = Path("mnist-run/training.png"), Path("elsewhere.png")
+    picture.parent.mkdir()
+    if linked:
+        picture.symlink_to(elsewhere.absolute())
+    for words, error in ((["--no-plot"], None), ([], fail)):
+        assert run("--epochs", 1).status == 0
+        assert picture.exists() and elsewhere.exists() is linked
+        with monkeypatch.context() as context:
+            if error:
+                context.setattr("matplotlib.figure.Figure.savefig", error)
+            assert run("--epochs", 2, *words).status == (1 if error else 0)
+        assert not picture.exists() and picture.is_symlink() is linked
+
+
+def test_none_of_an_older_run_is_left_while_the_picture_is_drawn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever kills the program then."""
+    left: list[list[str]] = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: left.append(os.listdir("mnist-run")))
+    for _ in range(2):
+        assert run("--epochs", 1).status == 0
+    assert [[name for name in names if not name.startswith(".")] for names in left] == [["model.npz"]] * 2
+
+
+def test_no_record_of_an_older_run_is_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    assert run("--epochs", 1, "--no-plot").status == 0
+    monkeypatch.setattr("mlgraph.app.learning.write_atomically", full)
+    result = run("--epochs", 2, "--no-plot")
+    record = Path("mnist-run/history.json")
+    assert (result.status, result.err) == (1, f"mlgraph.mnist: error: [Errno 28] No space left on device: '{record}'\n")
+    assert os.listdir("mnist-run") == ["model.npz"]
+
+
 # --- on a terminal, and without the extras ----------------------------------------------------------------------------
 
 

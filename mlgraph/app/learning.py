@@ -20,7 +20,7 @@ from mlgraph.app.common import FAILED, INTERRUPTED, OK, add_common_options, chec
 from mlgraph.app.display import Display
 from mlgraph.app.recipe import Recipe
 from mlgraph.datasets import Dataset
-from mlgraph.files import write_atomically
+from mlgraph.files import write_atomically, written
 from mlgraph.fitting import checked_decay
 from mlgraph.interrupts import uninterrupted
 from mlgraph.plotting import training_picture
@@ -43,7 +43,7 @@ def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--resume", action="store_true",
                         help=f"go on from {CHECKPOINT} if there is one, given the options that its run had; write it as well "
                              f"(default: every {DEFAULT_SECONDS:.0f} seconds)")  # fmt: skip
-    parser.add_argument("--no-plot", action="store_true", help=f"write no {PICTURE}")
+    parser.add_argument("--no-plot", action="store_true", help=f"write no {PICTURE}, and leave none of an older run")
     parser.add_argument("--live", action="store_true", help="draw the picture in a window while training")
     parser.add_argument("--quiet", action="store_true", help="print errors only, and what --json asks for")
 
@@ -85,6 +85,9 @@ def learn(
     try:
         with uninterrupted():  # Ctrl-C after the last step costs nothing of what was learnt
             net.save(out / MODEL)
+            for name in (HISTORY, PICTURE):  # those of an older run tell of the model that this replaces
+                with contextlib.suppress(OSError):
+                    written(out / name).unlink()
             files = {"model": out / MODEL, "history": out / HISTORY}
             if not args.no_plot:
                 try:
