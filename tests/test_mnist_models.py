@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -396,6 +398,16 @@ def test_the_picture_is_not_written_over_the_model(run: Run, model: str) -> None
     result = run("inspect", "model.png")
     assert result.status == 2 and "argument --out: cannot write 'model.png': it is the model" in result.err
     assert Path("model.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["prune", "--sparsity", 0.5]])
+def test_out_of_which_nothing_can_be_known(run: Run, model: str, command: list[Any]) -> None:
+    """As in a folder that may not be entered, for whoever is not root."""
+    name = "x" * 300
+    result = run(*command, model, "--out", name)
+    reason = os.strerror(errno.ENAMETOOLONG)
+    assert result.status == 2
+    assert re.fullmatch(f"mlgraph.mnist: error: argument --out: cannot write (to )?'{name}': {reason}\n", result.err)
 
 
 def test_inspect_says_what_evaluation_says(run: Run, data: Path) -> None:

@@ -113,9 +113,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_picture(out: Path, model: str) -> None:
     """Fail if no picture can be written there: before the work rather than after."""
+    check_output(out)
     if out.exists() and out.samefile(model):
         raise Failure(f"argument --out: cannot write {str(out)!r}: it is the model")
-    check_output(out)
     try:
         picture_format(out)
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     check_fit(net, data, args.model)
     for name in (MODEL, CHECKPOINT, f"{CHECKPOINT}.previous"):  # with its run, of which the others are
         replaced = Path(args.out) / name
-        if replaced.exists() and replaced.samefile(args.model):
+        if os.path.exists(replaced) and replaced.samefile(args.model):  # of a folder that may not be entered `learn` tells
             expected = "another folder than that of MODEL, which would be replaced"
             raise Failure(f"argument --out: expected {expected}, got {args.out!r}")
     if np.isnan(net.graph.parameters).any():
