@@ -99,6 +99,16 @@ def test_resume_from_a_damaged_checkpoint(run: Run) -> None:
     assert result.err.startswith(f"mlgraph.mnist: error: argument --resume: {path}: not a model file")
 
 
+def test_resume_from_a_checkpoint_that_may_not_be_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("mlgraph.checkpoint.read", locked)
+    path = Path("mnist-run/checkpoint.npz")
+    expected = f"mlgraph.mnist: error: argument --resume: {path}: cannot be read: Permission denied\n"
+    assert run("--epochs", 1, "--resume")[::2] == (2, expected)
+
+
 def test_checkpoints_on_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told once, and training goes on."""
 

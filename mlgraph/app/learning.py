@@ -158,6 +158,8 @@ def _train(
         )
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
         raise Failure(f"argument --resume: {error}") from None
+    except PermissionError as error:
+        raise Failure(f"argument --resume: {error.filename}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         if not str(error).startswith("sparsity: "):
             raise
