@@ -362,6 +362,16 @@ def test_weights_that_are_no_numbers_are_not_pruned_and_predict_nothing(run: Run
         assert result.err.startswith(f"mlgraph.mnist: error: argument MODEL: {message}")
 
 
+def test_infinite_outputs_have_no_table(run: Run, model: str) -> None:
+    """It would say that an example is right which the accuracy counts as wrong, for it has no loss."""
+    net = mlgraph.load(model)
+    net.layers[0].biases = np.full(8, 1e38, np.float32)
+    net.outputs[0].weights = np.full(8, 1e38, np.float32)
+    net.save("infinite.npz")
+    expected = "infinite.npz: expected outputs of which there is a loss, got infinite ones"
+    assert run("evaluate", "infinite.npz") == (2, "", f"mlgraph.mnist: error: argument MODEL: {expected}\n")
+
+
 def test_inspect_files_that_are_no_networks(run: Run) -> None:
     Path("empty.npz").touch()
     for command in (["inspect"], ["prune", "--sparsity", 0.5]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 
 import numpy as np
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
         predicted = net.predict(data.test_x, n_threads=args.threads)
     except ValueError as error:  # of weights that are not finite, or too large
         raise Failure(f"argument MODEL: {args.model}: {error}") from None
+    if math.isnan(test["loss"]):  # of outputs that are infinite: the table would count as right what the accuracy does not
+        raise Failure(f"argument MODEL: {args.model}: expected outputs of which there is a loss, got infinite ones")
     n_classes = net.layers[-1].size
     confusion = np.zeros((n_classes, n_classes), np.int64)  # rows: what it is, columns: what it was taken for
     np.add.at(confusion, (data.test_y, predicted), 1)
