@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mnist_program import Run, write_data
+from mnist_program import HEIGHT, WIDTH, Run, write_data, write_idx
 
 import mlgraph
 from mlgraph.app import inspect
@@ -249,6 +249,15 @@ def test_prune_replaces_no_model(run: Run, model: str) -> None:
     assert result.status == 2
     assert result.err.startswith("mlgraph.mnist: error: argument --out: expected another folder than that of MODEL, ")
     assert Path(model).read_bytes() == before
+
+
+def test_prune_is_quiet(run: Run, model: str, tmp_path: Path) -> None:
+    folder = write_data(tmp_path / "bits")
+    bits = np.random.default_rng(0).integers(0, 2, (30, HEIGHT, WIDTH), np.uint8)
+    write_idx(folder / "t10k-images-idx3-ubyte", bits)
+    words = ["prune", model, "--sparsity", 0.5, "--epochs", 1, "--no-plot"]
+    assert "bytes are read as byte / 255" in run(*words, data=folder).err
+    assert run(*words, "--quiet", data=folder) == (0, "", "")
 
 
 @pytest.mark.parametrize("name", ["checkpoint.npz", "checkpoint.npz.previous"])

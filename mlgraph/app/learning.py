@@ -58,17 +58,18 @@ def check_decay(recipe: Recipe) -> None:
 
 def learn(
     args: argparse.Namespace, asked: dict[str, Any], recipe: Recipe, net: mlgraph.Network, data: Dataset,
-    before: dict[str, float] | None = None,
+    *, learned: bool = False,
 ) -> int:  # fmt: skip
     """Train a network, save it, and say how it went; exit status.
 
-    `asked`: what its record says of how it was called. `before`: what it was evaluated to, if it had learned before.
+    `asked`: what its record says of how it was called. `learned`: whether it had before, and to what is told as well.
     """
     out, threads = _prepare_folder(args.out), args.threads or mlgraph.default_threads()
     display = Display(quiet=args.quiet, edges=recipe.sparsity > 0)
     if args.quiet:  # others, of checkpoints, are of what went wrong
         warnings.filterwarnings("ignore", category=UserWarning)
     display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
+    before = net.evaluate(data.test_x, data.test_y, n_threads=args.threads) if learned else None
     if before:
         sparser = ": sparser than asked for, so nothing will be cut" if net.sparsity > recipe.sparsity else ""
         display.say(f"test accuracy before {before['accuracy']:.2%}, sparsity {net.sparsity:.2%}{sparser}")

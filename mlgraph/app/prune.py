@@ -47,4 +47,4 @@ def run(args: argparse.Namespace) -> int:
     if np.isnan(net.graph.parameters).any():
         raise Failure(f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest")
     configuration = {"model": args.model, **{name: getattr(recipe, name) for name in NAMES}}
-    return learn(args, configuration, recipe, net, data, net.evaluate(data.test_x, data.test_y, n_threads=args.threads))
+    return learn(args, configuration, recipe, net, data, learned=True)
