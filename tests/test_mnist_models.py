@@ -131,6 +131,12 @@ def test_a_neuron_of_a_large_negative_weight_that_nothing_needs(run: Run, model:
     assert ", accuracy +0.00 points" in result.out
 
 
+def test_only_classes_with_test_images_have_a_mean_value(run: Run, model: str, tmp_path: Path) -> None:
+    out = run("inspect", model, "--neuron", "0.3", "--no-plot", data=write_data(tmp_path / "two", classes=2)).out
+    means = next(line for line in out.splitlines() if line.startswith("  mean value by class: "))
+    assert sorted(re.findall(r"(\d) -?\d+\.", means)) == ["0", "1"]
+
+
 def test_what_nobody_sees_is_not_looked_at(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspect, "portraits", lambda *_: pytest.fail("no picture is asked for"))
     assert run("inspect", model, "--no-plot").status == 0

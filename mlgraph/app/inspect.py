@@ -166,11 +166,13 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
     ]
     if not np.isnan(row["loss"]):
         lines.append(f"  without it: loss {row['loss']:+.4f}, accuracy {_points(row):+.2f} points")
+    seen = np.unique(data.test_y)  # of another class there is no mean
     for portrait in found:
-        for what, values, form in (
-            ("mean value by class", portrait.class_means, ".3f"), ("logits", portrait.logit_weights, "+.3f")
-        ):  # fmt: skip
-            lines.append(f"  {what}: " + ", ".join(f"{c} {values[c]:{form}}" for c in np.argsort(-values).tolist()))
+        means, weights = portrait.class_means, portrait.logit_weights
+        lines += [
+            "  mean value by class: " + ", ".join(f"{c} {means[c]:.3f}" for c in seen[np.argsort(-means[seen])].tolist()),
+            "  logits: " + ", ".join(f"{c} {weights[c]:+.3f}" for c in np.argsort(-weights).tolist()),
+        ]
         some = [f"{i} (a {data.test_y[i]})" for i in portrait.top_examples[:SHOWN].tolist()]
         lines.append("  test images that excite it most: " + (", ".join(some[:LISTED]) or "none"))
     return lines
