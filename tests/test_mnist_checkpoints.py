@@ -65,6 +65,14 @@ def test_resume_from_nothing(run: Run) -> None:
     assert sorted(os.listdir("mnist-run")) == ["checkpoint.npz", "history.json", "model.npz"]
 
 
+def test_whoever_forgets_to_resume_is_told(run: Run) -> None:
+    words = ["--epochs", 1, "--no-plot", "--checkpoint-every", 0]
+    assert run(*words).err == ""
+    note = f"{Path('mnist-run/checkpoint.npz')} is of an older run and will be replaced; --resume would go on from it\n"
+    assert run(*words).err == note
+    assert run(*words, "--resume").err == run("--epochs", 1, "--no-plot").err == run(*words, "--quiet").err == ""
+
+
 def test_resume_with_other_options(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as context:
         interrupt(context, "steps", 1)

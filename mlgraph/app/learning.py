@@ -68,6 +68,8 @@ def learn(
     display = Display(quiet=args.quiet, edges=recipe.sparsity > 0)
     if args.quiet:  # others, of checkpoints, are of what went wrong
         warnings.filterwarnings("ignore", category=UserWarning)
+    if args.checkpoint_every is not None and not args.resume and (out / CHECKPOINT).exists():
+        display.note(f"{out / CHECKPOINT} is of an older run and will be replaced; --resume would go on from it")
     display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
     before = net.evaluate(data.test_x, data.test_y, n_threads=args.threads) if learned else None
     if before:
