@@ -337,6 +337,35 @@ def test_live_window(run: Run, monkeypatch: pytest.MonkeyPatch, watched: bool) -
     assert (calls[-1] == ("wait", 2)) is watched
 
 
+@pytest.mark.parametrize(("fails", "note"), [("open", "no live picture: "), ("update", "no live picture any more: "),
+                                             ("wait", "close the window to end")])  # fmt: skip
+def test_no_run_ends_for_a_window_that_fails(
+    run: Run, monkeypatch: pytest.MonkeyPatch, fails: str, note: str
+) -> None:
+    def at(moment: str) -> None:
+        if moment == fails:
+            raise RuntimeError("application has\nbeen destroyed")
+
+    class Window:
+        is_open = is_due = True
+
+        def __init__(self, **_: Any) -> None:
+            at("open")
+
+        def update(self, _: mlgraph.History) -> None:
+            at("update")
+
+        def wait(self, _: mlgraph.History) -> None:
+            at("wait")
+
+    monkeypatch.setattr("mlgraph.app.display.LivePicture", Window)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    result = run("--epochs", 2, "--no-plot", "--live", terminal=True)
+    notes = [line for line in result.err.splitlines() if "tqdm" not in line]
+    assert (result.status, notes) == (0, [note + "application has been destroyed" * (fails != "wait")])
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
+
+
 # --- the ends that a run can come to ----------------------------------------------------------------------------------
 
 

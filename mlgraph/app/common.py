@@ -89,9 +89,9 @@ def finite(value: float) -> float | None:
 def remark(line: str) -> None:
     """A line on standard error, if that can be written to: what it is about goes on without."""
     with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(*line.splitlines(), file=sys.stderr, flush=True)
 
 
 def complain(message: str) -> None:
     """One line on standard error that says whose it is."""
-    remark(f"mlgraph.mnist: {' '.join(message.splitlines())}")
+    remark(f"mlgraph.mnist: {message}")

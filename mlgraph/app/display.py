@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlgraph.app.common import remark
-from mlgraph.plotting import LivePicture, NoDisplayError
+from mlgraph.plotting import LivePicture
 
 if TYPE_CHECKING:
     from mlgraph.training import Progress
@@ -76,7 +76,7 @@ class Display:
         """Open the window of the live picture, or say why there is none."""
         try:
             self.live = LivePicture(title=title, n_epochs=n_epochs, epoch_size=epoch_size)
-        except (NoDisplayError, ImportError) as error:
+        except Exception as error:  # of many types, as any of a window: no training ends for that
             self.note(f"no live picture: {error}")
 
     def __call__(self, event: Progress) -> None:
@@ -94,7 +94,11 @@ class Display:
                 self._bar.set_postfix_str(f"batch accuracy {event.batch_accuracy:.1%}", refresh=False)
                 self._bar.update(event.examples - self._bar.n)
         if self.live is not None and self.live.is_due:
-            self.live.update(history)
+            try:
+                self.live.update(history)
+            except Exception as error:
+                self.note(f"no live picture any more: {error}")
+                self.live = None
 
     @contextmanager
     def _unless_it_fails(self) -> Iterator[None]:

@@ -127,9 +127,9 @@ def learn(
     if args.json:
         print(json.dumps({**configuration, **results}), flush=True)
     # Who watched the training wants to see its end; a script without a terminal must not wait for a click.
-    if display.live is not None and display.live.is_open and sys.stderr.isatty() and not interrupted:
+    if display.live is not None and display.live.is_open and sys.stderr.isatty() and status != INTERRUPTED:
         display.note("close the window to end")
-        with contextlib.suppress(KeyboardInterrupt):  # as good a way to end as any, for all is saved
+        with contextlib.suppress(KeyboardInterrupt, Exception):  # as good a way to end as any, for all is saved
             display.live.wait(net.history)
     return status
 
