@@ -199,9 +199,10 @@ def draw(
 
 def _bars(axes: Any, values: Floats, font: float) -> None:
     classes = np.arange(len(values))
+    values = np.where(np.isfinite(values), values, 0.0)  # what is not has no length
     axes.barh(classes, values, color=np.where(values < 0, NEGATIVE, POSITIVE), height=0.8)
     axes.axvline(0, color="0.4", lw=0.6)
-    most = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    most = float(np.abs(values).max(initial=0.0))
     reach = 1.1 * most or 1.0
     axes.set(xlim=(-reach, reach), ylim=(len(values) - 0.4, -0.6))
     axes.set_xticks([])

@@ -403,11 +403,13 @@ def test_inspect_what_is_dead_or_not_finite(run: Run, model: str) -> None:
         net.graph.add_edge(net.graph[pixel], net.outputs[0], 0.1)
         net.graph.add_edge(net.graph[pixel], net.outputs[1], 0.1)
         net.graph.add_edge(net.graph[pixel], net.outputs[2], 0.1)
-    net.layers[0].neurons[0].weights[:] = np.nan
-    net.save("nan.npz")
-    for words in ([], ["--neuron", "0.0"], ["--neuron", "1.0"]):
-        result = run("inspect", "nan.npz", *words)
-        assert (result.status, result.err) == (0, "")
+    for weight, bias in ((np.nan, 0.0), (0.1, np.inf)):
+        net.layers[0].neurons[0].weights[:] = weight
+        net.layers[0].neurons[0].bias = bias
+        net.save("nan.npz")
+        for words in ([], ["--neuron", "0.0"], ["--neuron", "1.0"], ["--layer", 1]):
+            result = run("inspect", "nan.npz", *words)
+            assert (result.status, result.err) == (0, "")
     net.layers[0].neurons[0].weights[:] = 0.0
     for neuron in net.layers[0].neurons:
         neuron.prune()
