@@ -69,6 +69,7 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["--json", "evaluate", "m"], "unrecognized arguments: evaluate m (a command comes first)"),
         (["train", "a\nb"], "unrecognized arguments: a b"),
         (["--epochs"], "argument --epochs: expected one argument"),
+        (["--resume=yes"], "argument --resume: expected no value, got 'yes'"),
         (["--batch-size="], "argument --batch-size: expected N or A:B with integers from 1 to 1000000000, got ''"),
         (["evaluat", "model.npz"], "argument COMMAND: expected train, evaluate, inspect or prune, got 'evaluat'"),
         (["--hidden", "none", "--dropout", "0.5"], "argument --dropout: expected hidden layers to drop from, got none"),

@@ -35,6 +35,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for any mistake."""
+        message = message.replace("ignored explicit argument", "expected no value, got")
         for word in message.partition("unrecognized arguments: ")[2].split():
             close = get_close_matches(word.partition("=")[0], self._option_string_actions, 1, 0.75)
             if word.startswith("-") and close:
