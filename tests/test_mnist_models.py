@@ -415,7 +415,7 @@ def test_inspect_what_is_dead_or_not_finite(run: Run, model: str) -> None:
         neuron.prune()
     net.save("dead.npz")
     result = run("inspect", "dead.npz", "--json")
-    assert (result.status, result.err) == (0, "") and len(result.json["neurons"]) == 11
+    assert (result.status, result.err) == (0, "no picture: all of layer 0 is cut off\n") and len(result.json["neurons"]) == 11
     assert not Path("dead.png").exists() and "-0.00 points" not in result.out
 
 

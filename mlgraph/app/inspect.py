@@ -92,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
         except Exception as error:  # of many types; the table is as good without
             complain(f"error: no picture: {error}")
             status = FAILED
-    elif not args.no_plot and index is not None:
-        remark("no picture: the neuron is cut off")
+    elif not args.no_plot:
+        remark("no picture: " + (f"all of layer {layer} is cut off" if index is None else "the neuron is cut off"))
     print(f"{args.model}: {heading}")
     if index is None:
         never = table["alive"] & (table["active"] == 0) & ~np.isnan(table["loss"])  # outputs need not be
