@@ -292,6 +292,21 @@ def test_a_second_ctrl_c_costs_nothing(run: Run, monkeypatch: pytest.MonkeyPatch
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
 
 
+def test_a_second_ctrl_c_right_after_the_first_costs_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a program that hands on what its children have had from the terminal, too."""
+    interrupt(monkeypatch, "epoch", 0)
+    later = mlgraph.__getattr__
+
+    def interrupted(name: str) -> Any:
+        if name == "CheckpointError":
+            raise KeyboardInterrupt  # while that is imported
+        return later(name)
+
+    monkeypatch.setattr(mlgraph, "__getattr__", interrupted)
+    assert run("--epochs", 2).status == 130
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
+
+
 def test_live_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     hide_matplotlib(monkeypatch)
     monkeypatch.setenv("DISPLAY", ":0")

@@ -159,6 +159,8 @@ def _train(
             sparsify=recipe.schedule(net.sparsity),
             on_nonfinite=recipe.on_nonfinite,
         )
+    except KeyboardInterrupt:  # first of all: the names below are imported when asked for, and a second one may come meanwhile
+        interrupted = True
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
         raise Failure(f"argument --resume: {error}") from None
     except PermissionError as error:
@@ -167,8 +169,6 @@ def _train(
         if not str(error).startswith("sparsity: "):
             raise
         raise Failure(f"argument --{error}") from None
-    except KeyboardInterrupt:
-        interrupted = True
     finally:
         display.close_bar()
     return time.perf_counter() - start, interrupted
