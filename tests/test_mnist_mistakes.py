@@ -157,3 +157,14 @@ def test_out_is_read_only(run: Run) -> None:
 def test_empty_paths(run: Run, words: list[str]) -> None:
     result = run(*words, data=None)
     assert (result.status, len(result.err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "words", [["train"], ["inspect", "trained/model.npz"], ["prune", "trained/model.npz", "--sparsity", "0.5"]]
+)
+@pytest.mark.usefixtures("model")
+def test_empty_out(run: Run, words: list[str]) -> None:
+    """As of a variable of the shell that is not set: the working folder may hold another run."""
+    result = run(*words, "--out", "")
+    assert (result.status, result.out, os.listdir(), len(os.listdir("trained"))) == (2, "", ["trained"], 2)
+    assert result.err.startswith("mlgraph.mnist: error: argument --out: ") and len(result.err.splitlines()) == 1

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if index is not None and index >= size:
         raise Failure(f"argument --neuron: expected a neuron from {layer}.0 to {layer}.{size - 1}, got {layer}.{index}")
     suffix = "".join(f".{number}" for number in args.neuron or ([layer] if layer else [])) + ".png"
-    out = Path(args.out) if args.out else Path(args.model).with_suffix(suffix)
+    out = Path(args.out) if args.out is not None else Path(args.model).with_suffix(suffix)
     if not args.no_plot:
         _check_picture(out, args.model)
 

@@ -232,6 +232,8 @@ def _report(
 
 def _prepare_folder(name: str) -> Path:
     """The folder, made and known to be writable: before the training rather than after."""
+    if not name:  # as of a variable that is not set; to pathlib it would be the working folder
+        raise Failure("argument --out: expected a folder, got ''")
     folder = Path(name)
     probe = folder / f"probe.{os.getpid()}.tmp"
     try:
