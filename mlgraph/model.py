@@ -441,7 +441,8 @@ class Model(Part, Freezable):
         ----------
         x : array_like, shape (examples, inputs)
         y : array_like, optional
-            Labels or targets as for `fit`, for what each neuron is worth. (A loss that is a node needs none for that.)
+            Labels or targets as for `fit`, for what each neuron is worth, which of many thousand neurons takes long. (A loss
+            that is a node, of which `x` has all, needs none for that.)
         n_threads : int, optional
             As for `fit`.
 

@@ -87,20 +87,8 @@ def learn(
     status, saved = INTERRUPTED if interrupted else OK, False
     try:
         with uninterrupted():  # Ctrl-C after the last step costs nothing of what was learnt
-            net.save(out / MODEL)
-            for name in (HISTORY, PICTURE):  # those of an older run tell of the model that this replaces
-                with contextlib.suppress(OSError):
-                    written(out / name).unlink()
-            files = {"model": out / MODEL, "history": out / HISTORY}
-            if not args.no_plot:
-                try:
-                    training_picture(net.history, out / PICTURE, title=title, epoch_size=n_examples)
-                    files["picture"] = out / PICTURE
-                except ImportError as error:
-                    display.note(f"no picture: {error}")
-                except Exception as error:  # matplotlib's are of many types; the record is of this model all the same
-                    complain(f"error: no picture: {error}")
-                    status = FAILED
+            files, failed = _save(args, net, out, title, n_examples, display)
+            status = FAILED if failed else status
             configuration = {
                 **asked,
                 "data": args.data,
@@ -172,6 +160,28 @@ def _train(
     finally:
         display.close_bar()
     return time.perf_counter() - start, interrupted
+
+
+def _save(
+    args: argparse.Namespace, net: mlgraph.Network, out: Path, title: str, epoch_size: int, display: Display
+) -> tuple[dict[str, Path], bool]:
+    """Save the model and its picture; where they are and their record will be, and whether drawing has failed."""
+    files = {"model": out / MODEL, "history": out / HISTORY}
+    net.save(files["model"])
+    for name in (HISTORY, PICTURE):  # those of an older run tell of the model that this replaces
+        with contextlib.suppress(OSError):
+            written(out / name).unlink()
+    if args.no_plot:
+        return files, False
+    try:
+        training_picture(net.history, out / PICTURE, title=title, epoch_size=epoch_size)
+    except ImportError as error:
+        display.note(f"no picture: {error}")
+        return files, False
+    except Exception as error:  # matplotlib's are of many types; the record is of this model all the same
+        complain(f"error: no picture: {error}")
+        return files, True
+    return {**files, "picture": out / PICTURE}, False
 
 
 def _keeps_checkpoints(args: argparse.Namespace) -> bool:
