@@ -6,15 +6,16 @@ the number may be NaN too. No correct sweep is outside:
 
 - Choices (maximum, where, relu, ...) are exact. `+ - * /` and the square root are rounded once, as IEEE 754 demands;
   rounding is monotone, so it is enough to round both ends. Any other op is within 4 units in the last place of the exact
-  result (`tests/test_ops.py` measures 3.4 at most) and has its sign.
+  result (`tests/test_ops.py` measures 3.4 at most) and has its sign; logsumexp within 4 of its largest argument.
 - A sum of n terms, products or not, is off by n roundings of the sum of their magnitudes, whatever its order and wherever
-  the processor fuses a product and a sum (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2); a
-  product of n factors by n roundings, and by what the other factors make of a number that has underflowed on the way.
+  the processor fuses a product and a sum (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2),
+  and by a unit in its last place: a sum over bytes is scaled when it is done (``_bytes.pxi``). A product of n factors is
+  off by n roundings, and by what the other factors make of a number that has underflowed on the way.
 - An op is evaluated at all corners of the intervals of its arguments, and at both zeros where these lie between: each is
   monotone in each argument on either side of 0. Sine and cosine (and the derivative of the sigmoid) are not; they leave
   their chord by no more than a quarter of the square of the interval's width.
-- Nothing is known where some corners give numbers and others NaN, where a sum or a product may overflow on the way, and
-  where a power of a negative number has an exponent that is not certain.
+- Nothing is known where some corners give numbers and others NaN, where a sum or a product may overflow on the way (a
+  factor that may be infinite has done so), and where a number that may be negative has a power that may be NaN.
 
 So near a kink, a pole or a tie the interval takes in what lies beyond, and what is unknown stays so. The sign of a zero
 counts: it is known of inputs, constants and parameters and of what is computed exactly, else both are in the interval.
@@ -129,21 +130,22 @@ class Sweeps:
             return self._total(np.stack(x, axis=1))
         if op.name == "prod":
             return self._rounded_product(functools.reduce(_times, x), x)
-        if op.arity > 0:
-            return self._rounded(_hull(op.value, *x), ULPS.get(op.name, 0), _bend(x[0]) if op.name in ("sin", "cos") else 0)
-        # max and logsumexp grow with each argument; logsumexp is off by ulps of numbers as large as its arguments.
-        both, slack = np.stack(x, axis=1), np.zeros(())
-        if op.name == "logsumexp":
+        if op.name == "max":  # no end for itself: it grows with its arguments, but of zeros it has the sign of the first
+            return self._rounded(functools.reduce(lambda most, a: _hull(ops.OPS["maximum"].value, a, most), x))
+        if op.name == "logsumexp":  # grows with each argument
+            both = np.stack(x, axis=1)
             slack = 4 * ULP * (_size(both).max(axis=0) + np.log(len(x)) + 1)
-        slack = np.where(_unknown(both).any(axis=0), np.inf, slack)
-        return self._rounded(np.stack([op.value(end) for end in both]), ULPS.get(op.name, 0), slack)
+            slack = np.where(_unknown(both).any(axis=0), np.inf, slack)
+            return self._rounded(np.stack([op.value(end) for end in both]), 0, slack)
+        return self._rounded(_hull(op.value, *x), ULPS.get(op.name, 0), _bend(x[0]) if op.name in ("sin", "cos") else 0)
 
     def _terms(self, op: ops.Op, d: Float64, y: Float64, x: Sequence[Float64]) -> list[Float64]:
         """What the op adds to the adjoints of its arguments."""
         if op.name == "prod":
             before = itertools.accumulate(x[:-1], _times, initial=d)
             after = list(itertools.accumulate(x[:0:-1], _times, initial=np.ones_like(d)))[::-1]
-            return [self._rounded_product(_times(a, b), [d, *x]) for a, b in zip(before, after, strict=True)]
+            factors = [[d, *x[:i], *x[i + 1 :]] for i in range(len(x))]
+            return [self._rounded_product(_times(a, b), these) for a, b, these in zip(before, after, factors, strict=True)]
         times = _times_chosen if op.name in reference.CHOICES else _times
         return [times(d, partial) for partial in self._partials(op, y, x)]
 
@@ -162,8 +164,8 @@ class Sweeps:
             n = in_reach.sum(axis=0)
             certain = ((n == 1) | (both[0] == both[1]) | ~in_reach).all(axis=0) & ~_unknown(both).any(axis=0)
             share = in_reach / np.maximum(n, 1)
-            ends = np.stack([np.where(certain, share, 0), np.where(certain, share, in_reach)])
-            return list(self._rounded(ends, 1).swapaxes(0, 1))
+            # Not rounded: an adjoint is divided by n, once, which counts as its product with 1 / n.
+            return list(np.stack([np.where(certain, share, 0), np.where(certain, share, in_reach)]).swapaxes(0, 1))
         if op.name == "logsumexp":
             return [self._value(ops.OPS["exp"], [self._value(ops.OPS["sub"], [a, y])]) for a in x]
         # Of the others with more than one argument only the quotient has the value in its derivatives.
@@ -177,8 +179,10 @@ class Sweeps:
         return list(self._rounded(partials, ULPS.get(op.name, 0), slack).swapaxes(0, 1))
 
     def _power(self, a: Float64, b: Float64) -> Float64:
-        # A power of a negative number hangs on whether the exponent is whole, and odd; and 1**NaN is 1.
-        doubtful = np.signbit(a[0]) & (b[0] != b[1]) | np.isnan(b[0]) & (a[0] != a[1])
+        # A power of a negative number hangs on whether the exponent is whole, and odd. If not, -inf and -0.0 have one, but not
+        # what is between; and only 1 has one if the exponent is NaN.
+        between = np.isneginf(a[0]) & (b[0] != np.rint(b[0])) | np.isnan(b[0])
+        doubtful = np.signbit(a[0]) & (b[0] < b[1]) | (a[0] < a[1]) & between
         return self._rounded(_hull(ops.OPS["pow"].value, a, b), ULPS["pow"], np.where(doubtful, np.inf, 0))
 
     # Rounding.
@@ -188,10 +192,9 @@ class Sweeps:
         ulps = max(ulps, self.ulps)
 
         def down(end: Float64) -> Float64:
-            finite = np.isfinite(end)
-            off = np.where(finite, ulps * (ULP * np.abs(end) + SMALLEST * (end != 0)), 0)
+            off = np.where(np.isfinite(end), ulps * (ULP * np.abs(end) + SMALLEST * (end != 0)), 0)
             low = end if ulps == 0 else np.where(end > 0, np.maximum(end - off, 0.0), -np.abs(end - off))  # a zero: -0.0
-            return np.asarray(np.where(np.isposinf(slack), -np.inf, low - slack * finite))
+            return np.asarray(np.where(np.isposinf(slack), -np.inf, low - slack))
 
         return _either(*_float32(np.stack([down(x[0]), -down(-x[1])])))
 
@@ -204,10 +207,12 @@ class Sweeps:
         return self._rounded_sum(terms.sum(axis=1), _size(terms).sum(axis=0), terms.shape[1])
 
     def _rounded_product(self, x: Float64, factors: Sequence[Float64]) -> Float64:
-        # In any order: the most that the other factors do to what underflows or overflows on the way; inf makes it NaN.
-        growth = functools.reduce(np.multiply, [np.maximum(np.abs(factor).max(axis=0), 1) for factor in factors])
-        slack = np.expm1(len(factors) * UNIT) * _size(x) + len(factors) * SMALLEST * growth
-        return self._rounded(x, 1, np.where(growth <= FLOAT32_MAX, slack, np.inf))
+        # In any order: the most that the other factors do to what underflows or overflows on the way; inf makes it NaN,
+        # and NaN stays so.
+        growth = functools.reduce(np.multiply, [np.fmax(np.abs(factor).max(axis=0), 1) for factor in factors])
+        off = np.expm1(len(factors) * UNIT)
+        slack = off * _size(x) + len(factors) * SMALLEST * growth
+        return self._rounded(x, 0, np.where(growth + off * growth <= FLOAT32_MAX, slack, np.inf))
 
 
 def _float32(x: Float64) -> Float64:
@@ -232,8 +237,8 @@ def _corners(x: Float64) -> list[Float64]:
     wide = (low != high) | (np.signbit(low) != np.signbit(high))
     others = [
         (wide, high),
-        (wide & np.signbit(low) & (high >= 0), -0.0),
-        (wide & ~np.signbit(high) & (low <= 0), 0.0),
+        (np.signbit(low) & (high >= 0), -0.0),
+        (~np.signbit(high) & (low <= 0), 0.0),
         (_unknown(x), np.nan),
     ]
     return [low, *(np.where(where, other, low) for where, other in others if where.any())]
