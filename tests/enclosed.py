@@ -1,0 +1,136 @@
+"""Intervals of float32, numbers in them, and what ops may make of these: as far off as `mlgraph.intervals` permits."""
+
+import itertools
+
+import numpy as np
+
+from mlgraph import ops
+
+INF, NAN = np.inf, np.nan
+SMALLEST, MOST = 2.0**-149, float(np.finfo(np.float32).max)
+NUMBERS = [0.0, SMALLEST, 1e-40, 1e-30, 0.5, 1.0, 1.5, 2.0, 3.0, 88.0, 104.0, 1e30, MOST, INF]
+EXACT = ["identity", "relu", "neg", "abs", "sqrt", "add", "sub", "mul", "div", "maximum", "minimum", "where", "max"]
+WITHIN_4 = ["leaky_relu", "sigmoid", "tanh", "softplus", "exp", "log", "sin", "cos", "pow"]
+
+
+def order(x):
+    """Places of float32 numbers: -0.0 is -1, 0.0 is 0; NaN is far above inf."""
+    bits = np.asarray(x, np.float32).view(np.int32).astype(np.int64)
+    return np.where(np.isnan(x), 2**40, np.where(bits < 0, -1 - (bits & 0x7FFFFFFF), bits))
+
+
+def number(place):
+    bits = np.where(place < 0, -1 - place | 0x80000000, place)
+    return np.where(place > 2**39, NAN, bits.astype(np.uint32).view(np.float32).astype(np.float64))
+
+
+def interval(ends):
+    """Of one number, or from one to another: as the module has it for one example."""
+    return np.ravel(ends)[[0, -1], None].astype(np.float32).astype(np.float64)
+
+
+def floats(numbers):
+    """Each number, or pair of ends, rounded."""
+    return [np.ravel(a).astype(np.float32).astype(float).tolist() for a in numbers]
+
+
+def drawn(rng, n):
+    """Points, intervals of a few numbers, wide ones, with zeros and infinities in them, NaN and unknown ones."""
+    signed = rng.choice(NUMBERS, (2, n)) * rng.choice([-1.0, 1.0], (2, n))
+    ends = np.where(rng.random((2, n)) < 0.1, rng.normal(size=(2, n)), signed)
+    ends[1] = np.where(rng.random(n) < 0.4, ends[0], ends[1])
+    places = np.sort(order(ends), axis=0)
+    places[1] += np.where(rng.random(n) < 0.2, rng.integers(0, 5, n), 0)
+    kind = rng.random(n)
+    return np.where(kind < 0.03, NAN, np.where(kind < 0.06, [[-INF], [INF]], number(np.minimum(places, order(INF)))))
+
+
+def numbers_in(rng, x):
+    """An end, any number, or a zero of each interval; NaN, too, where nothing is known."""
+    low, high = order(x)
+    which = rng.random(low.shape)
+    choices = [low, high, rng.integers(low, high + 1), np.clip(rng.integers(-1, 1, low.shape), low, high)]
+    place = np.select([which < 0.3, which < 0.6, which < 0.9], choices[:3], choices[3])
+    return np.where((x[0] == -INF) & (x[1] == INF) & (rng.random(low.shape) < 0.2), NAN, number(place))
+
+
+def erring(rng, y, ulps=0):
+    """Rounded, or off by so many units in the last place, up or down, with the sign of y."""
+    off = ulps * np.ldexp(1.0, np.maximum(np.frexp(np.abs(y))[1] - 24, -149)) * rng.integers(-1, 2, np.shape(y))
+    there = np.where(np.sign(y) * (y + off) > 0, y + off, np.copysign(0.0, y))
+    near = np.asarray(there, np.float32)
+    near = np.where(np.abs(near - y) > np.abs(off), np.nextafter(near, np.float32(y)), near)
+    return np.where(np.isfinite(y) & (off != 0), near, np.asarray(y, np.float32)).astype(np.float64)
+
+
+def evaluated(name, *x):
+    return ops.OPS[name].value(np.stack(x)) if ops.OPS[name].arity < 0 else ops.OPS[name].value(*x)
+
+
+def in_float32(rng, name, *x):
+    """What an op may give; sums and products in any order."""
+    if name in ("sum", "prod"):
+        total, *others = (x[i] for i in rng.permutation(len(x)))
+        for a in others:
+            total = erring(rng, total + a if name == "sum" else total * a)
+        return total
+    if name == "logsumexp":
+        most = np.max(x, axis=0)
+        most = np.where(np.isfinite(most), most, 0.0)
+        total = in_float32(rng, "sum", *(in_float32(rng, "exp", erring(rng, a - most)) for a in x))
+        return erring(rng, most + in_float32(rng, "log", total))
+    return erring(rng, evaluated(name, *x), 4 * (name in WITHIN_4))
+
+
+def terms_in_float32(rng, name, d, y, *x):
+    """What it may add to the adjoints of its arguments."""
+    if name == "prod":
+        return [in_float32(rng, "prod", d, *x[:i], *x[i + 1 :]) for i in range(len(x))]
+    if name == "max":
+        return [np.where(a == y, d / np.maximum(np.sum(np.stack(x) == y, axis=0), 1), 0.0) for a in x]
+    if name == "pow":
+        (a, b), lower, log = x, in_float32(rng, "pow", x[0], erring(rng, x[1] - 1)), in_float32(rng, "log", x[0])
+        partials = [np.where(b == 0, 0, b * lower), np.where((a == 0) & (b > 0), 0, y * log)]
+    elif name == "logsumexp":
+        partials = [in_float32(rng, "exp", erring(rng, a - y)) for a in x]
+    elif name == "tanh":
+        partials = [1 - np.where(rng.random(y.shape) < 0.5, y * y, erring(rng, y * y))]  # fused or not
+    else:
+        partials = ops.OPS[name].derivatives(y, *([np.stack(x)] if ops.OPS[name].arity < 0 else x))
+        partials = [erring(rng, np.broadcast_to(partial, y.shape), 4 * (name in WITHIN_4)) for partial in partials]
+    return [np.where((partial == 0) & (name == "where"), 0.0, d * erring(rng, partial)) for partial in partials]
+
+
+# The rules, written once more for the ends of one example.
+
+
+def spread(ends, ulps=0, slack=0.0):
+    """Off by units in the last place, on its side of 0, where both zeros are; and by `slack`."""
+
+    def down(end):
+        off = ulps * (2.0**-23 * abs(end) + SMALLEST) if abs(end) < INF else 0.0
+        return (max(end - off, 0.0) if end > 0 else end - off if end else -0.0) - slack
+
+    return down(np.ravel(ends)[0]), -down(-np.ravel(ends)[-1])
+
+
+def rounded(ends):
+    return np.float32(ends).astype(float).tolist()
+
+
+def times(*factors):
+    ends = [np.prod(corner) for corner in itertools.product(*factors)]
+    return min(ends), max(ends)
+
+
+def summed(*terms):
+    """A rounding of the magnitudes for each term, and a unit in the last place."""
+    n, size = len(terms), sum(max(map(abs, term)) for term in terms)
+    ends = [sum(term[i] for term in terms) for i in (0, -1)]
+    return rounded(spread(ends, 1, np.expm1(n * 2.0**-24) * size + n * SMALLEST * (size > 0)))
+
+
+def multiplied(*factors):
+    """A rounding for each factor, and what the others make of the smallest number."""
+    n, growth, ends = len(factors), np.prod([max(1, *map(abs, factor)) for factor in factors]), times(*factors)
+    return spread(ends, 0, np.expm1(n * 2.0**-24) * max(map(abs, ends)) + n * SMALLEST * growth)
