@@ -136,7 +136,7 @@ class Sweeps:
             both = np.stack(x, axis=1)
             slack = 4 * ULP * (_size(both).max(axis=0) + np.log(len(x)) + 1)
             slack = np.where(_unknown(both).any(axis=0), np.inf, slack)
-            return self._rounded(np.stack([op.value(end) for end in both]), 0, slack)
+            return self._rounded(np.stack([op.value(end) for end in both]), slack=slack)
         return self._rounded(_hull(op.value, *x), ULPS.get(op.name, 0), _bend(x[0]) if op.name in ("sin", "cos") else 0)
 
     def _terms(self, op: ops.Op, d: Float64, y: Float64, x: Sequence[Float64]) -> list[Float64]:
@@ -212,7 +212,7 @@ class Sweeps:
         growth = functools.reduce(np.multiply, [np.fmax(np.abs(factor).max(axis=0), 1) for factor in factors])
         off = np.expm1(len(factors) * UNIT)
         slack = off * _size(x) + len(factors) * SMALLEST * growth
-        return self._rounded(x, 0, np.where(growth + off * growth <= FLOAT32_MAX, slack, np.inf))
+        return self._rounded(x, slack=np.where(growth + off * growth <= FLOAT32_MAX, slack, np.inf))
 
 
 def _float32(x: Float64) -> Float64:
@@ -234,9 +234,8 @@ def _hull(function: Callable[..., Any], *arguments: Float64) -> Float64:
 def _corners(x: Float64) -> list[Float64]:
     """Both ends, the zeros in between, and NaN where nothing is known."""
     low, high = x
-    wide = (low != high) | (np.signbit(low) != np.signbit(high))
     others = [
-        (wide, high),
+        (low != high, high),
         (np.signbit(low) & (high >= 0), -0.0),
         (~np.signbit(high) & (low <= 0), 0.0),
         (_unknown(x), np.nan),
@@ -274,5 +273,5 @@ def _size(x: Float64) -> Float64:
 def distance(number: Float64, x: Float64) -> Float64:
     """The largest distance of a number from those in an interval; inf where one of them may be infinite or NaN, but not all."""
     off = np.maximum(number - x[0], x[1] - number)
-    same = ((x[0] == number) & (x[1] == number)) | (np.isnan(number) & np.isnan(x).all(axis=0))
+    same = ((x[0] == number) & (x[1] == number)) | (np.isnan(number) & np.isnan(x[0]))
     return np.where(same, 0, np.where(np.isnan(off), np.inf, off))
