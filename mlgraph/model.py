@@ -640,7 +640,8 @@ class Model(Part, Freezable):
             nodes = self._sinks if nodes is None else nodes
             engine = self._engines.get(frozenset(nodes))  # of the squared error the loss is that of the outputs
             if engine is None or engine.plan.is_stale(self.graph):
-                engine = self._engines[frozenset(nodes)] = Engine(self.graph, Plan(self.graph, nodes, self._dropout))
+                loss = self._loss_nodes if set(self._loss_nodes) <= set(nodes) else None
+                engine = self._engines[frozenset(nodes)] = Engine(self.graph, Plan(self.graph, nodes, self._dropout, loss=loss))
         return engine
 
     def _run(self, examples: Examples, nodes: list[int] | None = None, **options: Any) -> tuple[int, Float32, Float32]:

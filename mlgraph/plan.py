@@ -21,7 +21,7 @@ from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, lower
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import PANEL, padded
-from mlgraph.topology import gather
+from mlgraph.topology import gather, topological
 from mlgraph.turns import cached_property
 from mlgraph_ext import _topology
 
@@ -119,6 +119,9 @@ class Plan:
         Whether the backward sweep goes down to the inputs.
     wanted : int32, optional
         Ids of nodes, beside parameters and neurons, whose adjoints are wanted; of inputs `want_inputs` alone decides.
+    loss : sequence of int, optional
+        Ids of the nodes that the loss reads, by default outputs. Operations that none of them needs hand no adjoint down: 0
+        times an infinite derivative would be NaN.
     given, split
         As for `mlgraph.lowering.lower`.
 
@@ -170,6 +173,7 @@ class Plan:
         *,
         want_inputs: bool = False,
         wanted: Int32 | Int64 | None = None,
+        loss: Sequence[int] | None = None,
         given: Int32 | None = None,
         split: bool = False,
     ) -> None:
@@ -178,7 +182,11 @@ class Plan:
         is_input = low.code[low.order] == INPUT
         inputs = low.order[is_input]
         inputs = inputs[np.argsort(low.data[inputs])]
-        groups = group(graph, low, low.order[~is_input], dropout)
+        beside = np.zeros(len(low.code), bool)
+        if loss is not None and not {*outputs} <= {*loss}:
+            needed, _ = topological(graph, low.start, low.count, low.pool, low.same[np.array(loss)])
+            beside = ops.is_operation(low.code) & (needed < 0)
+        groups = group(graph, low, low.order[~is_input], dropout, beside)
         self.input_column = low.data[inputs].astype(np.int32)
         self.n_columns = graph.n_inputs if given is None else len(given)
         self.node = np.concatenate([inputs, groups.nodes])
@@ -195,7 +203,7 @@ class Plan:
             wants[low.same[wanted]] = True
         wants[low.code == INPUT] = want_inputs
         _topology.spread(low.start, low.count, low.pool, low.order, wants)
-        arguments = self._add_operations(low, groups, wants)
+        arguments = self._add_operations(low, groups, wants & ~beside)
         self.constants = self._add_constants(graph, low, groups)
         self.reads_directly = 0 < len(inputs) < MOST_COLUMNS and not (arguments < len(inputs)).any()
         self.dense_read_data = self.rows_read_data = False

@@ -143,7 +143,7 @@ def trace(
     wanted = np.arange(len(graph)) if kept is None else kept
     plan = Plan(
         graph, [*needed, *(() if kept is None else kept.tolist())], want_inputs=wants_inputs,
-        wanted=wanted if backward else None, split=True,
+        wanted=wanted if backward else None, loss=objective.nodes if objective else None, split=True,
     )  # fmt: skip
     if kept is None:
         kept = np.sort(plan.node[(plan.node < len(graph))][len(plan.input_column) :])

@@ -456,3 +456,18 @@ def test_what_gives_an_infinite_loss_is_found_among_all_classes():
 def test_targets_of_classes_that_are_none(y, message):
     with pytest.raises(ValueError, match=f"^y: {message}"):
         classifier().fit(X, y)
+
+
+def test_an_output_that_the_loss_does_not_read_may_have_an_infinite_derivative(sweep):
+    """It is none of the loss's, and 0 times infinity would be NaN; an operation that the loss does read stands beside it."""
+    g = mlgraph.Graph()
+    h = g.add_neuron([g.input()], "tanh", weights=[1.0])
+    square = mlgraph.Model(g, mlgraph.sqrt(h), loss=(mlgraph.sqrt(h + 2) - 1) ** 2)
+    alone = mlgraph.Model(g, mlgraph.sqrt(h + 2), loss=g[square._loss_nodes[0]])
+    x = [[-1.0], [0.0]]
+    gradients, expected = square.gradients(x), alone.gradients(x)
+    assert gradients.flat.tolist() == expected.flat.tolist() and np.isfinite(expected.flat).all() and expected.flat.all()
+    assert gradients.inputs.tolist() == expected.inputs.tolist()
+    before = g.get_parameters()
+    square.fit(x, epochs=1, batch_size=2, learning_rate=0.5, momentum=0)
+    np.testing.assert_allclose(g.get_parameters(), before - 0.5 * expected.flat, rtol=1e-6)

@@ -174,3 +174,16 @@ def test_adjoints_of_operations_that_no_parameter_leads_to():
         trace = model.trace([[0.5]], [1.0], nodes)
         for node in nodes or [square, bent, lone, p]:
             np.testing.assert_allclose(trace.adjoint(node), expected[node], rtol=1e-5)
+
+
+def test_adjoints_beside_an_infinite_derivative(sweep):
+    """0 times infinity is NaN, and what the loss does not read hands down nothing; what it reads of the same kind does."""
+    g = mlgraph.Graph()
+    h = g.add_neuron([g.input()], "relu", weights=[1.0])
+    read, beside = mlgraph.log(h + 1), mlgraph.log(h)
+    model = mlgraph.Model(g, read)
+    x, y = [[-1.0], [2.0]], [1.0, 2.0]
+    alone, several = model.trace(x, y, [h, read]), model.trace(x, y, [h, read, beside, g.add_neuron([beside], weights=[1.0])])
+    assert np.isfinite(alone.adjoints).all() and (alone.adjoints != 0).all()
+    np.testing.assert_array_equal(several.adjoints[:, :2], alone.adjoints)
+    assert not several.adjoints[:, 2:].any()
