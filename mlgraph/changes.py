@@ -58,6 +58,8 @@ class Edit(NamedTuple):
         `Graph.edits` afterwards (while it is made, before): with another number something else was the last change.
     values : dict of float32 arrays, or None
         `mlgraph.arrays.values` before it, if they are to come back.
+    around : Edit, optional
+        Of one that is open the one that it is part of.
     """
 
     changes: list[Change]
@@ -65,6 +67,7 @@ class Edit(NamedTuple):
     records: int
     edits: int
     values: dict[str, Float32] | None = None
+    around: Edit | None = None
 
 
 def edited(graph: Graph, nodes: int, records: int, changes: Iterable[Change] = ()) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
@@ -26,12 +25,12 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
     with graph.lock:
         around, last = graph._open, graph._last
         kept = values(graph) if parameters else None
-        mine, over = Edit([], len(graph), len(graph.storage), graph.edits, kept), False
+        mine, over = Edit([], len(graph), len(graph.storage), graph.edits, kept, around), False
         try:
             graph._open = mine
             yield
             with uninterrupted():
-                graph._last = mine._replace(edits=graph.edits)
+                graph._last = mine._replace(edits=graph.edits, around=None)
                 if around is not None:
                     around.changes.extend(mine.changes)
                 graph._open, over = around, True
@@ -72,18 +71,18 @@ def undo(graph: Graph) -> None:
 
 
 def forget_state(graph: Graph, names: Iterable[str]) -> None:
-    """Drop optimizer state of these names, also from what `undo` would bring back: a run begins with new state."""
-
-    def without(values: dict[str, Any]) -> dict[str, Any]:
-        return {name: vector for name, vector in values.items() if name not in names}
-
-    graph.storage.state, last = without(graph.storage.state), graph._last
-    if last is None:
-        return
-    changes: list[Change] = [
-        c if isinstance(c, Activated) or c.values is None else c._replace(values=without(c.values)) for c in last.changes
-    ]
-    graph._last = last._replace(changes=changes, values=None if last.values is None else without(last.values))
+    """Drop optimizer state of these names, also from what taking back an edit would bring back: a run begins with new state."""
+    last, edit = graph._last, graph._open
+    changes: list[Change] = [] if last is None else [*last.changes]
+    while edit is not None:
+        changes += edit.changes
+        edit = edit.around
+    # In place: whoever has an edit open holds the one before it, too. The values of one that is open all come back.
+    kept = [graph.storage.state, None if last is None else last.values]
+    for vectors in [*kept, *(c.values for c in changes if not isinstance(c, Activated))]:
+        if vectors is not None:
+            for name in names:
+                vectors.pop(name, None)
 
 
 def _as_before(graph: Graph, edit: Edit) -> Topology:

@@ -1,5 +1,6 @@
 """Taking back the last edit: what returns, what stays, and what has been trained or made since."""
 
+import contextlib
 import gc
 import pickle
 
@@ -277,3 +278,31 @@ def test_undo_of_parameters_in_a_run_brings_no_state_of_the_run_before():
 
     net.fit(X, Y, epochs=1, callback=undo_once)
     assert state == [False]
+
+
+@pytest.mark.parametrize("ends", ["the edit", "the one around it", "an exception"])
+def test_no_edit_that_a_run_begins_within_brings_state_of_the_run_before(ends):
+    """Moments of Adam would be velocities then."""
+    net = network()
+    net.fit(X, Y, epochs=1, optimizer="adam", learning_rate=1e-3)
+    edge, g = net.layers[0].neurons[0].edges[0], net.graph
+
+    def fail():
+        with g.one_edit():
+            net.fit(X, Y, epochs=1)
+            raise KeyError
+
+    if ends == "an exception":
+        edge.prune()
+        with pytest.raises(KeyError):
+            fail()
+    else:
+        with g.one_edit():
+            edge.prune()
+            with g.one_edit() if ends == "the edit" else contextlib.nullcontext():
+                net.layers[0].neurons[1].edges[0].prune()
+                net.fit(X, Y, epochs=1)
+    net.undo()
+    assert set(g.optimizer_state()) == {"first"} and edge.weight != 0
+    for neuron in net.layers[0].neurons[: 1 if ends == "an exception" else 2]:
+        assert g.optimizer_state()["first"][g.get_parameters() == neuron.edges[0].weight] == 0
