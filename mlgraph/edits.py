@@ -237,6 +237,19 @@ def _needed(graph: Graph, start: Int64, count: Int32, pool: Int32) -> Bool:
     return topological(graph, start, count, pool, outputs)[0] >= 0 if outputs else np.ones(len(graph), bool)
 
 
+def note_needs(graph: Graph) -> None:
+    """Have each of several models know what it needs before an edit; amid several as one, nothing counts as needed yet."""
+    edit = graph._open
+    while edit is not None:
+        if any(isinstance(change, Rewired) for change in edit.changes):
+            return
+        edit = edit.around
+    if len(graph._models) > 1:
+        topology = graph.topology()
+        for model in graph._models:
+            model._had = model._ever_needed(topology)
+
+
 def rewire(
     graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32], most: Int64 | None = None
 ) -> None:
@@ -249,6 +262,8 @@ def rewire(
     if len(new.neurons) == 0:
         edited(graph, len(graph), len(graph.storage))
         return
+    if most is None:  # else an edit is taken back, and what was needed since does not count
+        note_needs(graph)
     if FROZEN in fresh and fresh[FROZEN][new.place < 0].any():
         graph.storage.state_vector(FROZEN, fresh=False)  # which nothing else may have needed meanwhile
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlgraph.array_types import Float32, Ids, Int32, Int64
 from mlgraph.arrays import parameter_places, wiring
 from mlgraph.checks import StrPath, level_outside, plain, real_array
-from mlgraph.edits import cut
+from mlgraph.edits import cut, note_needs
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples, joined
 from mlgraph.fitting import fit
@@ -100,7 +100,6 @@ class Model(Part, Freezable):
         defined = define_loss(self.graph, ids, loss)
         self._outputs, (self._loss, self._loss_nodes, self._probabilities) = ids, defined
         self.graph._models.add(self)
-        self._own()
 
     def __repr__(self) -> str:
         shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self._count_edges()} edges"
@@ -629,6 +628,7 @@ class Model(Part, Freezable):
 
     def _become(self, other: Self) -> None:
         """Take over the graph of another model, which is of the same outputs and not to be used any more."""
+        note_needs(self.graph)  # as the run did that began here
         self.graph._become(other.graph)
 
     def _renumber(self, other: Self, number: Int64) -> None:

@@ -10,7 +10,7 @@ from mlgraph.array_types import Bool, Int32
 from mlgraph.arrays import bias_places
 from mlgraph.graph import Graph
 from mlgraph.ops import NEURON, PARAMETER
-from mlgraph.topology import gather, topological
+from mlgraph.topology import Topology, gather, topological
 from mlgraph.views import Node
 
 
@@ -24,7 +24,7 @@ class Part:
 
     def _begin(self, graph: Graph) -> None:
         self.graph = graph
-        self._had = np.zeros(0, bool)  # which nodes it has needed, where the graph has other models as well
+        self._had = np.zeros(0, bool)  # which nodes it needed before an edit, where the graph had other models as well
         self._counted: tuple[tuple[int, ...], int] = (), 0  # its edges, after so many edits and for these sinks
 
     @property
@@ -96,11 +96,15 @@ class Part:
         if len(graph._models) > 1:
             topology = graph.topology()
             for model in graph._models:
-                model._had = np.pad(model._had[: len(graph)], (0, max(0, len(graph) - len(model._had))))
-                model._had |= topological(graph, *topology, model._sinks)[0] >= 0
-                theirs |= model._had
-            theirs &= ~self._had
+                theirs |= model._ever_needed(topology)
+            theirs &= ~self._ever_needed(topology)
         return ~theirs
+
+    def _ever_needed(self, topology: Topology) -> Bool:
+        """Which nodes it needs, or has needed before one of the edits that are not taken back; shape (nodes,)."""
+        needed: Bool = topological(self.graph, *topology, self._sinks)[0] >= 0
+        needed[: len(self._had)] |= self._had
+        return needed
 
     def _forget(self, nodes: int) -> None:
         """The graph has so many nodes, those that came first; the numbers of others may be given to new ones."""

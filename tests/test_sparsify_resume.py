@@ -41,6 +41,27 @@ def test_a_run_goes_on_from_any_step(tmp_path, monkeypatch, schedule, optimizer)
     assert net.history.batch_loss.tolist() == whole.history.batch_loss.tolist()
 
 
+def test_a_run_beside_another_model_goes_on(tmp_path):
+    """What this model has lost before it was interrupted still counts as its own, though the other needs it."""
+    def stop(progress):
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    def run(**options):
+        net = network()
+        other = mlgraph.Model(net.graph, net.layers[0].neurons)
+        with contextlib.suppress(KeyboardInterrupt):
+            net.fit(X, Y, **{**OPTIONS, "epochs": 4}, sparsify=GradualPruning(0.95, updates=20), **options)
+        return net, other
+
+    whole, beside_whole = run()
+    path = tmp_path / "run.npz"
+    run(checkpoint=path, callback=stop)
+    net, beside = run(checkpoint=path, resume=True)
+    assert net.sparsity == whole.sparsity and pairs(net) == pairs(whole)
+    assert beside.sparsity == beside_whole.sparsity and beside.n_edges == beside_whole.n_edges
+
+
 @pytest.mark.parametrize("stop", [0, 1])
 def test_a_run_to_which_an_input_came_goes_on(tmp_path, stop):
     def run(last, path):

@@ -306,3 +306,31 @@ def test_no_edit_that_a_run_begins_within_brings_state_of_the_run_before(ends):
     assert set(g.optimizer_state()) == {"first"} and edge.weight != 0
     for neuron in net.layers[0].neurons[: 1 if ends == "an exception" else 2]:
         assert g.optimizer_state()["first"][g.get_parameters() == neuron.edges[0].weight] == 0
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_what_a_model_has_needed_is_told_by_edits_alone(looks):
+    """Not by who has looked meanwhile; and what an edit was taken back of, or what it did on the way, it has not needed."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    hidden = [g.add_neuron(x, "tanh", weights=[0.1 * (k + 1), 1.0]) for k in range(2)]
+    first, second = (mlgraph.Model(g, g.add_neuron(hidden[:n], weights=[1.0] * n)) for n in (1, 2))
+
+    def grow():
+        g.add_edge(hidden[1], first.outputs[0], 0.5)
+        assert not looks or first.sparsity == 0
+
+    grow()
+    g.undo()
+    assert (first.sparsity, second.sparsity) == (0, 0)
+    with g.one_edit():
+        grow()
+        first.outputs[0].edges[1].prune()
+    assert (first.sparsity, second.sparsity) == (1 / 4, 0)      # of the output's two edges one is there
+    g.undo()
+    first.prune(1 / 3)
+    assert first.n_edges == 2
+    g.undo()
+    grow()
+    first.outputs[0].edges[1].prune()
+    assert first.sparsity == 1 - 3 / 6 and second.sparsity == 0  # now it has lost a neuron, with its two edges
