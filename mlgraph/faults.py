@@ -149,6 +149,8 @@ class Search:
                 break
             slot = max(above)
         numbers = "the loss itself"
+        if not terms and (fault := self._behind([slot])):  # the loss did not meet it, but the slope of what is beside it
+            return fault
         if terms:
             reader, factor = terms[_largest([self._adjoints[reader] * factor for reader, factor in terms])]
             numbers = f"the largest term is {self._adjoints[reader]:.6g} * {factor:.6g}, of {self._name(reader)}"

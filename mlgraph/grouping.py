@@ -52,9 +52,9 @@ class Groups(NamedTuple):
 
 
 def group(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout, beside: Bool) -> Groups:
-    """Group nodes that are no inputs; `dropout` as for `Plan`. Operations that are `beside` have groups of their own."""
+    """Group nodes that are no inputs; `dropout` as for `Plan`. Those that are `beside` have groups of their own."""
     kind, shape, detail, lead = _keys(graph, low, nodes, dropout)
-    detail[beside[nodes]] = 1
+    detail = 2 * detail + beside[nodes]
     keys: list[Int32 | Int64] = [low.level[nodes], kind, shape, detail]
     order = np.lexsort([nodes, lead, *keys[::-1]])
     ends = np.zeros(len(nodes), bool)

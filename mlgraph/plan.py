@@ -120,8 +120,8 @@ class Plan:
     wanted : int32, optional
         Ids of nodes, beside parameters and neurons, whose adjoints are wanted; of inputs `want_inputs` alone decides.
     loss : sequence of int, optional
-        Ids of the nodes that the loss reads, by default outputs. Operations that none of them needs hand no adjoint down: 0
-        times an infinite derivative would be NaN.
+        Ids of the nodes that the loss reads, by default outputs. What none of them needs hands no adjoint down: 0 times an
+        infinite derivative, or that of NaN, would be NaN.
     given, split
         As for `mlgraph.lowering.lower`.
 
@@ -185,7 +185,7 @@ class Plan:
         beside = np.zeros(len(low.code), bool)
         if loss is not None and not {*outputs} <= {*loss}:
             needed, _ = topological(graph, low.start, low.count, low.pool, low.same[np.array(loss)])
-            beside = ops.is_operation(low.code) & (needed < 0)
+            beside = (needed < 0) & (low.count > 0)
         groups = group(graph, low, low.order[~is_input], dropout, beside)
         self.input_column = low.data[inputs].astype(np.int32)
         self.n_columns = graph.n_inputs if given is None else len(given)
@@ -210,7 +210,7 @@ class Plan:
         self.n_masked = self.n_extra = self.n_edges = 0
         self.work = ROW_WORK * len(arguments)
         self.read_slots, self.edge_scale = (0, 0), 1.0
-        self._add_trained(graph, low, groups, wants, dropout)
+        self._add_trained(graph, low, groups, wants, dropout, beside)
 
         self.index = np.concatenate([*self._index, np.zeros(1, np.int32)])
         added = self._reader < 0
@@ -243,16 +243,20 @@ class Plan:
         values = np.append(graph._constants, 0.0)[low.data[constants]]  # 0: neurons that are dead
         return np.append(values, 0).astype(np.float32)
 
-    def _add_trained(self, graph: Graph, low: Lowered, groups: Groups, wants: UInt8, dropout: Dropout) -> None:
+    def _add_trained(
+        self, graph: Graph, low: Lowered, groups: Groups, wants: UInt8, dropout: Dropout, beside: Bool
+    ) -> None:
         """The instructions of all that has parameters, which are laid out for them."""
         trained = np.flatnonzero(low.code[groups.nodes[groups.first]] >= PARAMETER).tolist()
         dense = groups.dense[trained].tolist()
         parts = [slice(first, first + n) for first, n in zip(groups.first[trained], groups.size[trained], strict=True)]
         places = lay_out(graph, low, [groups.nodes[part] for part in parts], dense)
+        none = np.zeros_like(wants)
         for i, part, shared, place in zip(trained, parts, dense, places, strict=True):
             members = groups.nodes[part]
             if low.code[members[0]] >= NEURON:
-                self.program[i] = self._neurons(low, i, members, shared, groups.alike[part], place, wants, dropout)
+                wanted = none if beside[members[0]] else wants
+                self.program[i] = self._neurons(low, i, members, shared, groups.alike[part], place, wanted, dropout)
             else:
                 slot, n = int(self.slot[members[0]]), len(members)
                 self.program[i] = Instruction(KINDS["parameter"], 0, slot, n, weights=place[0], n_weights=n)

@@ -458,6 +458,28 @@ def test_targets_of_classes_that_are_none(y, message):
         classifier().fit(X, y)
 
 
+@pytest.mark.parametrize("n", [1, 12])
+@pytest.mark.parametrize("written", [False, True])
+def test_an_output_that_the_loss_does_not_read_may_be_nan(sweep, n, written):
+    """The rest of the gradient is what it is without it; that of the output's own weights is not, and a run says why."""
+    g = mlgraph.Graph()
+    h = g.add_neuron([g.input()], "tanh", weights=[1.0])
+    high = mlgraph.exp(1000 * h)
+    alone = mlgraph.Model(g, h, loss=(h - 1) ** 2)
+    if written:
+        outputs = [mlgraph.tanh(g.parameter(0.0) * high + g.parameter(1.0) * h) for _ in range(n)]
+    else:
+        outputs = [g.add_neuron([high, h], "tanh", weights=[0.0, 1.0]) for _ in range(n)]
+    model = mlgraph.Model(g, outputs, loss=g[alone._loss_nodes[0]])
+    x = [[0.05], [1.0]]
+    assert np.isnan(model.forward(x)[1]).all()
+    gradients, expected = model.gradients(x), alone.gradients(x)
+    assert gradients.of(h).tolist() == expected.of(h).tolist() and expected.of(h).all()
+    assert gradients.inputs.tolist() == expected.inputs.tolist() == (model.trace(x, (), [g[0]]).adjoints / 2).tolist()
+    with pytest.raises(mlgraph.NonFiniteError, match=rf"^epoch 0, step 0: exp n{high.id} is inf in example 1 \(forward\): exp"):
+        model.fit(x, epochs=1)
+
+
 def test_an_output_that_the_loss_does_not_read_may_have_an_infinite_derivative(sweep):
     """It is none of the loss's, and 0 times infinity would be NaN; an operation that the loss does read stands beside it."""
     g = mlgraph.Graph()
