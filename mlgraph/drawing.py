@@ -274,8 +274,11 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
     adjoints: dict[int, float] = {}
     if x is None and y is not None:
         raise ValueError("y: expected an example x with it, got none")
-    if x is not None and y is not None and model.loss == "node" and np.size(y):
-        x, y = joined(real_array("x", x)[None], real_array("y", y)[None], "")[0], ()
+    if x is not None and y is not None and model.loss == "node" and (targets := real_array("y", y)).shape != (0,):
+        data, n = real_array("x", x), graph.n_inputs
+        if data.ndim != 1 or targets.ndim > 1 or data.size + targets.size != n:
+            raise ValueError(f"x and y: expected {n} numbers, of one example, got shapes {data.shape} and {targets.shape}")
+        x, y = joined(data[None], targets[None], "")[0], ()
     if x is not None:
         values = _of_model(model, x, None, model._kept())
     if x is not None and y is not None:

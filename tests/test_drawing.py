@@ -110,6 +110,23 @@ def test_errors_of_a_model():
             net.draw(*given)
 
 
+@pytest.mark.parametrize(("x", "y", "message"), [
+    ([[1.0, 2.0]], 3.0, r"x and y: expected 3 numbers, of one example, got shapes \(1, 2\) and \(\)"),
+    ([1.0, 2.0], [[3.0]], r"x and y: expected 3 numbers, .* got shapes \(2,\) and \(1, 1\)"),
+    ([1.0, 2.0], [3.0, 4.0], r"x and y: expected 3 numbers, .* got shapes \(2,\) and \(2,\)"),
+    ([1.0, 2.0], (), r"x: expected one example of shape \(3,\), got \(2,\)"),
+    ([1.0, 2.0], [[3.0], [4.0, 5.0]], "y: expected an array of numbers, got rows of different lengths"),
+])  # fmt: skip
+def test_errors_of_a_model_whose_loss_reads_targets(x, y, message):
+    g = mlgraph.Graph()
+    a, b, target = g.inputs(3)
+    model = mlgraph.Model(g, a + b, loss=(a + b - target) ** 2)
+    drawn = [model.draw(*data).to_dot() for data in (([1.0, 2.0], 4.0), ([1.0, 2.0], [4.0]), ([1.0, 2.0, 4.0], ()))]
+    assert drawn[0] == drawn[1] == drawn[2]
+    with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
+        model.draw(x, y)
+
+
 def test_bytes_and_the_shape_of_an_example():
     g = mlgraph.Graph()
     z = g.input() + g.input()
