@@ -27,9 +27,9 @@ MANY = 2**22
 """Floats from which on it pays to look whether they are bytes: more than the caches hold."""
 
 
-def joined(x: npt.ArrayLike, y: npt.NDArray[Any], what: str) -> Float32:
+def joined(data: npt.NDArray[Any], y: npt.NDArray[Any], what: str) -> Float32:
     """Data as they are read and, further columns, what a loss of one's own compares them with; `what`: as errors begin."""
-    data, targets = real_array(f"{what}x", x), y[:, None] if y.ndim == 1 else y
+    targets = y[:, None] if y.ndim == 1 else y
     if data.ndim != 2:
         raise ValueError(f"{what}x: expected shape (examples, inputs), got {data.shape}")
     if targets.ndim != 2 or len(targets) != len(data):

@@ -692,12 +692,13 @@ class Model(Part, Freezable):
                 examples = self._examples(x, self._sinks, f"{what}x")
                 label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
                 return examples, Objective(self.loss, self._loss_nodes, label, target)
-            targets = real_array(f"{what}y", y)
-            if targets.shape == (0,):
+            data, targets = real_array(f"{what}x", x), real_array(f"{what}y", y)
+            # Of no examples there are no targets, either, but of () there is no column for them.
+            if targets.shape == (0,) and (isinstance(y, tuple) or data.shape[:1] != (0,)):
                 examples = self._examples(x, self._sinks, f"{what}x")
             else:
-                examples = self._examples(joined(x, targets, what), self._sinks, f"{what}x and y")
-                examples.given = np.asarray(x)
+                examples = self._examples(joined(data, targets, what), self._sinks, f"{what}x and y")
+                examples.given = data
             return examples, Objective(self.loss, self._loss_nodes)
 
     def _name(self, node: int) -> str:

@@ -286,6 +286,17 @@ def test_targets_that_a_loss_of_ones_own_does_not_read(x, y, message):
     np.testing.assert_array_equal(model.graph.get_parameters(), before)
 
 
+def test_targets_of_no_examples_are_none():
+    g = mlgraph.Graph()
+    x, t = g.inputs(2)
+    z = g.add_neuron([x], weights=[1.0])
+    model = mlgraph.Model(g, z, (z - t) ** 2)
+    for data in ((np.zeros((0, 1)), np.zeros(0)), (np.zeros((0, 1)), np.zeros((0, 1))), (np.zeros((0, 2)), ())):
+        assert model.trace(*data, [x, z]).adjoints.shape == (0, 2)
+        with pytest.raises(ValueError, match=r"^x( and y)?: expected at least one example, got none$"):
+            model.fit(*data)
+
+
 def test_units_are_of_data_and_not_of_targets():
     model, bits = of_ones_own(2), np.tile(np.eye(2, dtype=np.uint8), (20, 1))
     model.fit(bits * 200, bits, epochs=1)
