@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -304,6 +305,40 @@ def test_a_second_ctrl_c_right_after_the_first_costs_nothing(run: Run, monkeypat
 
     monkeypatch.setattr(mlgraph, "__getattr__", interrupted)
     assert run("--epochs", 2).status == 130
+    assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_bar_that_cannot_be_closed_costs_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, first: bool
+) -> None:
+    """It is closed between the last step and the saving; or after a first Ctrl-C."""
+
+    def closed(_: object) -> None:
+        raise error
+
+    class Bar:
+        n = 0
+        close = closed
+
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def write(self, line: str) -> None:
+            print(line)
+
+        def update(self, n: int) -> None:
+            pass
+
+        def set_postfix_str(self, *_: Any, **__: Any) -> None:
+            pass
+
+    if first:
+        interrupt(monkeypatch, "epoch", 0)
+    monkeypatch.setitem(sys.modules, "tqdm", SimpleNamespace(tqdm=Bar))
+    result = run("--epochs", 2, terminal=True)
+    assert result.status == (130 if isinstance(error, KeyboardInterrupt) else 1)
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
 
 

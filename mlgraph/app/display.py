@@ -68,9 +68,10 @@ class Display:
 
     def close_bar(self) -> None:
         """Remove the bar, if there is one."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        with self._unless_it_fails():
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
 
     def open_live(self, title: str, *, n_epochs: int, epoch_size: int) -> None:
         """Open the window of the live picture, or say why there is none."""

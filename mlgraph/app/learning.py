@@ -128,25 +128,28 @@ def _train(
     """Train; how many seconds it took, and whether Ctrl-C ended it."""
     start, interrupted = time.perf_counter(), False
     try:
-        net.fit(
-            data.train_x,
-            data.train_y,
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
-            optimizer=recipe.optimizer,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            validation=(data.test_x, data.test_y),
-            seed=recipe.seed,
-            n_threads=args.threads,
-            callback=display,
-            checkpoint=out / CHECKPOINT if _keeps_checkpoints(args) else None,
-            checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
-            resume=args.resume,
-            sparsify=recipe.schedule(net.sparsity),
-            on_nonfinite=recipe.on_nonfinite,
-        )
+        try:
+            net.fit(
+                data.train_x,
+                data.train_y,
+                epochs=recipe.epochs,
+                batch_size=recipe.batch_size,
+                learning_rate=recipe.learning_rate,
+                optimizer=recipe.optimizer,
+                momentum=recipe.momentum,
+                weight_decay=recipe.weight_decay,
+                validation=(data.test_x, data.test_y),
+                seed=recipe.seed,
+                n_threads=args.threads,
+                callback=display,
+                checkpoint=out / CHECKPOINT if _keeps_checkpoints(args) else None,
+                checkpoint_every=DEFAULT_SECONDS if args.checkpoint_every is None else args.checkpoint_every,
+                resume=args.resume,
+                sparsify=recipe.schedule(net.sparsity),
+                on_nonfinite=recipe.on_nonfinite,
+            )
+        finally:
+            display.close_bar()
     except KeyboardInterrupt:  # first of all: the names below are imported when asked for, and a second one may come meanwhile
         interrupted = True
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
@@ -157,8 +160,6 @@ def _train(
         if not str(error).startswith("sparsity: "):
             raise
         raise Failure(f"argument --{error}") from None
-    finally:
-        display.close_bar()
     return time.perf_counter() - start, interrupted
 
 
