@@ -34,9 +34,13 @@ def joined(data: npt.NDArray[Any], y: npt.NDArray[Any], what: str) -> Float32:
         raise ValueError(f"{what}x: expected shape (examples, inputs), got {data.shape}")
     if targets.ndim != 2 or len(targets) != len(data):
         raise ValueError(f"{what}y: expected shape ({len(data)}, targets), got {y.shape}")
+    n = data.shape[1]
+    values = np.empty((len(data), n + targets.shape[1]), np.float32)
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
-        values = data.astype(np.float32) / np.float32(255 if data.dtype == np.uint8 else 1)
-        return np.concatenate([values, targets.astype(np.float32)], axis=1)
+        values[:, :n], values[:, n:] = data, targets
+    if data.dtype == np.uint8:
+        values[:, :n] /= 255
+    return values
 
 
 class Examples:
