@@ -113,7 +113,7 @@ class Schedule(ABC):
             Number of the step; the seed of `fit`.
         sample : callable
             ``sample(n)`` gives n examples of the training data, or all if there are fewer, and their labels or targets; the
-            same for the same step.
+            same for the same step. Targets of a loss that is a node are the last columns of the data, and beside these is ().
         n_threads : int, optional
             As for `fit`.
 
