@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -70,7 +70,7 @@ def undo(graph: Graph) -> None:
         graph._last = None
 
 
-def forget_state(graph: Graph, names: Iterable[str]) -> None:
+def forget_state(graph: Graph, names: Sequence[str]) -> None:
     """Drop optimizer state of these names, also from what taking back an edit would bring back: a run begins with new state."""
     last, edit = graph._last, graph._open
     changes: list[Change] = [] if last is None else [*last.changes]

@@ -169,7 +169,7 @@ def _save(
     """Save the model and its picture; where they are and their record will be, and whether drawing has failed."""
     files = {"model": out / MODEL, "history": out / HISTORY}
     net.save(files["model"])
-    for name in (HISTORY, PICTURE):  # those of an older run tell of the model that this replaces
+    for name in (HISTORY, PICTURE):  # of the model that was there; not before, for a full disk may have left it there
         with contextlib.suppress(OSError):
             written(out / name).unlink()
     if args.no_plot:
