@@ -30,7 +30,7 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
             graph._open = mine
             yield
             with uninterrupted():
-                graph._last = mine._replace(edits=graph.edits, around=None)
+                graph._last = mine._replace(edits=graph.edits)
                 if around is not None:
                     around.changes.extend(mine.changes)
                 graph._open, over = around, True

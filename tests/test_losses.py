@@ -297,6 +297,23 @@ def test_targets_of_no_examples_are_none():
             model.fit(*data)
 
 
+@pytest.mark.parametrize(("data", "message"), [
+    ((X[:, :1], X[:5, :2]), r"y: expected shape \(90, targets\), got \(5, 2\)"),
+    ((X[0, 0], X[:, :2]), r"x: expected shape \(examples, inputs\), got \(\)"),
+    ((None, X[:, :2]), "x: expected numbers, got None"),
+    ((X[:, :1], None), "y: expected numbers, got None"),
+    ((X[:, :1], X), r"x and y: expected shape \(examples, 3\), got \(90, 7\)"),
+    ((X[:, :1], ()), r"x: expected shape \(examples, 3\), got \(90, 1\)"),
+])  # fmt: skip
+def test_validation_that_a_loss_of_ones_own_does_not_read(data, message):
+    with pytest.raises((TypeError, ValueError), match=f"^validation {message}"):
+        of_ones_own(1).fit(X[:, :1], X[:, :2], epochs=1, validation=data)
+
+
+def test_no_targets_of_a_loss_of_ones_own_to_no_examples():
+    assert of_ones_own(1).trace(np.zeros((0, 1)), np.zeros((0, 2))).values.shape[0] == 0
+
+
 def test_units_are_of_data_and_not_of_targets():
     model, bits = of_ones_own(2), np.tile(np.eye(2, dtype=np.uint8), (20, 1))
     model.fit(bits * 200, bits, epochs=1)

@@ -334,3 +334,11 @@ def test_a_graph_that_leads_back_to_its_model():
     for other in copies:
         assert other.graph.of is other and other.graph.protected() == g.protected()
         assert other.forward([[3.0]]).tolist() == [[6.0]]
+
+
+def test_what_is_predicted_is_compiled_as_if_there_were_no_loss():
+    """Which of it the loss reads matters to adjoints alone: nothing stands apart for that."""
+    g = mlgraph.Graph()
+    outputs = [mlgraph.exp(x) for x in g.inputs(4)]
+    model = mlgraph.Model(g, outputs, loss=outputs[0] ** 2)
+    assert len(model._engine(model._outputs).plan.instructions) == 1

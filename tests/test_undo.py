@@ -334,3 +334,21 @@ def test_what_a_model_has_needed_is_told_by_edits_alone(looks):
     grow()
     first.outputs[0].edges[1].prune()
     assert first.sparsity == 1 - 3 / 6 and second.sparsity == 0  # now it has lost a neuron, with its two edges
+
+
+def test_a_run_within_an_edit_that_fails_adds_nothing_to_the_edit_before():
+    net = network()
+    edge, other = (net.layers[0].neurons[i].edges[0] for i in range(2))
+    edge.prune()
+
+    def fail():
+        with net.graph.one_edit():
+            other.prune()
+            net.fit(X, Y, epochs=1)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    other.weight = 7.0
+    net.undo()
+    assert edge.weight != 0 and other.weight == 7
