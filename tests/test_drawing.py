@@ -96,6 +96,14 @@ def test_a_model_whose_loss_is_a_node():
     model = mlgraph.Model(g, out, loss=(out - target) ** 2)
     shown = {box[0]: box[1:] for box in boxes(model.draw([2.0, 5.0], ()))}
     assert shown["x"] == ["2", "∂ 6"] and shown["target"] == ["5", "∂ -2"] and shown["^"] == ["1", "∂ 1"]
+    shown = {box[0]: box[1:] for box in boxes(model.draw([2.0, 5.0]))}
+    assert shown["x"] == ["2"] and shown["target"] == ["5"] and shown["^"] == ["1"]
+    for given, message in (
+        (([[2.0, 5.0]], ()), r"x: expected one example of shape \(2,\)"), (([2.0, [1, 2]], 5), "x: expected "),
+        (([2.0], "a"), "y: expected numbers, got "),
+    ):  # fmt: skip
+        with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+            model.draw(*given)
 
 
 def test_errors_of_a_model():
@@ -108,6 +116,7 @@ def test_errors_of_a_model():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             net.draw(*given)
+    assert net.draw([1, 2], [0, 1]).to_dot() == net.draw([1, 2], 1).to_dot()
 
 
 @pytest.mark.parametrize(("x", "y", "message"), [

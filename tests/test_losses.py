@@ -273,6 +273,10 @@ def test_targets_of_a_loss_of_ones_own_are_the_last_columns(images):
     (X[:, :1], X[:, 0], r"x and y: expected shape \(examples, 3\), got \(90, 2\)"),
     (X[:, :1], X[:5, :2], r"y: expected shape \(90, targets\), got \(5, 2\)"),
     (X[0, 0], X[:, :2], r"x: expected shape \(examples, inputs\), got \(\)"),
+    (X[:, 0], X[:, :2], r"x: expected shape \(examples, inputs\), got \(90,\)"),
+    (X[:, :1, None], X[:, :2], r"x: expected shape \(examples, inputs\), got \(90, 1, 1\)"),
+    (X[:, :1], X[:, :2, None], r"y: expected shape \(90, targets\), got \(90, 2, 1\)"),
+    (X[:5, :1], X[:, :2], r"y: expected shape \(5, targets\), got \(90, 2\)"),
     (X[:, :1], 3, r"y: expected shape \(90, targets\), got \(\)"),
     (X[:, :1], None, "y: expected numbers, got None"),
     (X[:, :1], (), r"x: expected shape \(examples, 3\), got \(90, 1\)"),
@@ -318,7 +322,7 @@ def test_units_are_of_data_and_not_of_targets():
     model, bits = of_ones_own(2), np.tile(np.eye(2, dtype=np.uint8), (20, 1))
     model.fit(bits * 200, bits, epochs=1)
     with pytest.warns(UserWarning, match="^x and y: bytes are read as byte / 255, and all of these are 0 or 1"):
-        model.fit(bits, bits, epochs=1)
+        model.fit(bits, bits * 2, epochs=1)
     with pytest.warns(UserWarning, match="^x and y: these are whole numbers from 0 to 255"):
         model.evaluate(bits * 255.0, bits / 2)
 

@@ -187,3 +187,17 @@ def test_adjoints_beside_an_infinite_derivative(sweep):
     assert np.isfinite(alone.adjoints).all() and (alone.adjoints != 0).all()
     np.testing.assert_array_equal(several.adjoints[:, :2], alone.adjoints)
     assert not several.adjoints[:, 2:].any()
+
+
+@pytest.mark.parametrize("first", ["read", "beside"])
+def test_operations_of_one_level_that_the_loss_reads_or_does_not(sweep, first):
+    """They have no instruction in common: only one of them hands an adjoint down."""
+    g = mlgraph.Graph()
+    x = g.input()
+    h, k = g.add_neuron([x], "relu", weights=[1.0]), g.add_neuron([x], "relu", weights=[-1.0], bias=4.0)
+    logs = [mlgraph.log(node) for node in ((k, h) if first == "read" else (h, k))]
+    model = mlgraph.Model(g, logs[first == "beside"])
+    trace = model.trace([[-1.0], [2.0]], [1.0, 2.0], [h, k, *logs])
+    z, target = np.array([5.0, 2.0]), np.array([1.0, 2.0])
+    np.testing.assert_allclose(trace.adjoint(k), 2 * (np.log(z) - target) / z, rtol=1e-5)
+    assert not trace.adjoint(h).any()
