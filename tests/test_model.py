@@ -342,3 +342,13 @@ def test_what_is_predicted_is_compiled_as_if_there_were_no_loss():
     outputs = [mlgraph.exp(x) for x in g.inputs(4)]
     model = mlgraph.Model(g, outputs, loss=outputs[0] ** 2)
     assert len(model._engine(model._outputs).plan.instructions) == 1
+
+
+def test_a_loss_that_an_output_is_equal_to():
+    """Both are computed as one node, whichever came first."""
+    g = mlgraph.Graph()
+    h = g.add_neuron([g.input()], weights=[1.0])
+    first, second = mlgraph.exp(h), mlgraph.exp(h)
+    for output, loss in ((first, second), (second, first)):
+        model = mlgraph.Model(g, [output, mlgraph.sin(h)], loss=loss)
+        np.testing.assert_allclose(model.gradients([[1.0]]).flat, [np.e, np.e], rtol=1e-6)
