@@ -416,6 +416,25 @@ def test_no_run_ends_for_a_window_that_fails(
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
 
 
+@pytest.mark.parametrize("method", ["__init__", "update"])
+def test_ctrl_c_in_the_window_ends_the_run(run: Run, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    class Window:
+        is_open = is_due = True
+
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def update(self, _: mlgraph.History) -> None:
+            pass
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Window, method, interrupted)
+    monkeypatch.setattr("mlgraph.app.display.LivePicture", Window)
+    assert run("--epochs", 2, "--no-plot", "--live").status == 130
+
+
 # --- the ends that a run can come to ----------------------------------------------------------------------------------
 
 
