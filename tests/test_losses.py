@@ -314,10 +314,6 @@ def test_validation_that_a_loss_of_ones_own_does_not_read(data, message):
         of_ones_own(1).fit(X[:, :1], X[:, :2], epochs=1, validation=data)
 
 
-def test_no_targets_of_a_loss_of_ones_own_to_no_examples():
-    assert of_ones_own(1).trace(np.zeros((0, 1)), np.zeros((0, 2))).values.shape[0] == 0
-
-
 def test_units_are_of_data_and_not_of_targets():
     model, bits = of_ones_own(2), np.tile(np.eye(2, dtype=np.uint8), (20, 1))
     model.fit(bits * 200, bits, epochs=1)

@@ -352,11 +352,3 @@ def test_a_loss_that_an_output_is_equal_to():
     for output, loss in ((first, second), (second, first)):
         model = mlgraph.Model(g, [output, mlgraph.sin(h)], loss=loss)
         np.testing.assert_allclose(model.gradients([[1.0]]).flat, [np.e, np.e], rtol=1e-6)
-
-
-def test_neurons_that_the_loss_does_not_read_stand_in_their_block():
-    g = mlgraph.Graph()
-    x = g.inputs(4)
-    outputs = [g.add_neuron(x, bias=None) for _ in range(40)]
-    model = mlgraph.Model(g, outputs, loss=outputs[0] ** 2)
-    assert 40 in [instruction.size for instruction in model._engine().plan.instructions]
