@@ -57,8 +57,8 @@ class Examples:
 
     Attributes
     ----------
-    given : array
-        Data of whose units `warn_of_units` warns: not of the targets in them.
+    given : (str, array)
+        Data of whose units `warn_of_units` warns, and what it calls them: not the targets in them.
     """
 
     def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
@@ -72,7 +72,7 @@ class Examples:
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
                 self.array = array.astype(np.float32)
         self.array = np.ascontiguousarray(self.array)
-        self.given = self.array
+        self.given = what, self.array
         self._what = what
         self._narrowed: tuple[bytes, Examples] | None = None
         self._room: UInt8 | None = None
@@ -115,13 +115,14 @@ class Examples:
 
         What of; if that is what has been `told` of other data, it is not told again.
         """
-        x, what = self.given[:: len(self) // 64 + 1], ""
-        if x.dtype == np.uint8 and x.max(initial=0) <= 1 and self.given.max(initial=0) == 1:
+        (name, given), what = self.given, ""
+        x = given[:: len(self) // 64 + 1]
+        if x.dtype == np.uint8 and x.max(initial=0) <= 1 and given.max(initial=0) == 1:
             what = "bytes are read as byte / 255, and all of these are 0 or 1; astype(np.float32) leaves them so"
         elif x.dtype != np.uint8 and x.min(initial=0) == 0 and x.max(initial=0) == 255 and (x == np.floor(x)).all():
             what = "these are whole numbers from 0 to 255, too large to learn well; astype(np.uint8) has them read / 255"
         if what and what != told:
-            warnings.warn(f"{self._what}: {what}", UserWarning, stacklevel=level_outside())
+            warnings.warn(f"{name}: {what}", UserWarning, stacklevel=level_outside())
         return what
 
     def in_bytes(self, n_threads: int | None = None) -> Examples:

@@ -695,10 +695,15 @@ class Model(Part, Freezable):
             data, targets = real_array(f"{what}x", x), real_array(f"{what}y", y)
             # Of no examples there are no targets, either, but of () there is no column for them.
             if targets.shape == (0,) and (isinstance(y, tuple) or data.shape[:1] != (0,)):
-                examples = self._examples(x, self._sinks, f"{what}x")
+                try:
+                    examples = self._examples(x, self._sinks, f"{what}x")
+                except ValueError as error:
+                    if data.ndim != 2 or data.shape[1] > self.graph.n_inputs:
+                        raise
+                    raise ValueError(f"{error}; what the loss compares with may be {what}y") from None
             else:
                 examples = self._examples(joined(data, targets, what), self._sinks, f"{what}x and y")
-                examples.given = data
+                examples.given = f"{what}x", data
             return examples, Objective(self.loss, self._loss_nodes)
 
     def _name(self, node: int) -> str:
