@@ -50,8 +50,9 @@ class Model(Part, Freezable):
         Softmax: each example is of one class, or of each with a probability or weight t; its loss is the sum over the classes
         of -t log p. Binary: each output z is a question of its own, whose answer t is 0, 1 or between; the loss of an example
         is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for 1 and -log(1 - sigmoid(z)) for 0. The
-        squared error is the sum of (output - target)^2. A node is its own loss. The loss of a batch is the mean over its
-        examples. The cross-entropies add the nodes that they take to the graph, for each model anew.
+        squared error is the sum of (output - target)^2. A node is its own loss; what it compares with are the last inputs of
+        the graph. The loss of a batch is the mean over its examples. The cross-entropies add the nodes that they take to the
+        graph, for each model anew.
         Dropout is the layers', and of no other model of their graph.
 
     Attributes
