@@ -375,7 +375,8 @@ class Model(Part, Freezable):
         y : array_like, optional
             Labels or targets as for `fit`; () where `x` has all that the loss reads.
         nodes : sequence of Node, or array of their ids, optional
-            By default everything that an output or the loss needs but the inputs, whose values are the data.
+            By default everything that an output or the loss needs (an output alone, where `x` is without targets that the loss
+            compares with) but the inputs, whose values are the data.
         n_threads : int, optional
             As for `fit`.
 
@@ -404,8 +405,14 @@ class Model(Part, Freezable):
         """
         with self._require_outputs():
             wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
-            examples, objective = (self._examples(x, self._sinks), None) if y is None else self._examples_and_objective(x, y)
-            return trace(self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads)
+            if y is not None:
+                examples, objective = self._examples_and_objective(x, y)
+                return trace(self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads)
+            # Without targets a loss of one's own cannot be computed, but what the outputs need can.
+            data = real_array("x", x)
+            lacks = self.loss == "node" and data.ndim == 2 and data.shape[1] < self._engine().width
+            needed = self._outputs if lacks else self._sinks
+            return trace(self.graph, self._examples(data, needed), needed, wanted, n_threads=n_threads)
 
     def draw(
         self, x: npt.ArrayLike | None = None, y: npt.ArrayLike | None = None, *, limit: int | None = None

@@ -201,3 +201,24 @@ def test_operations_of_one_level_that_the_loss_reads_or_does_not(sweep, first):
     z, target = np.array([5.0, 2.0]), np.array([1.0, 2.0])
     np.testing.assert_allclose(trace.adjoint(k), 2 * (np.log(z) - target) / z, rtol=1e-5)
     assert not trace.adjoint(h).any()
+
+
+def test_no_targets_for_a_loss_of_ones_own():
+    """What the outputs need can be looked at without them."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    h = g.add_neuron(x, "tanh", weights=[1.0, -2.0])
+    out, target = g.add_neuron([h], weights=[3.0]), g.input()
+    model = mlgraph.Model(g, out, loss=(error := out - target) ** 2)
+    data = np.random.default_rng(0).random((5, 3))
+    whole = model.trace(data)
+    for trace in (model.trace(data[:, :2]), model.trace(data[:, :2], nodes=[h, out])):
+        assert trace.nodes.tolist() == [h.id, out.id] and error.id in whole.nodes
+        np.testing.assert_array_equal(trace.values, whole.of([h, out]).values)
+    with pytest.raises(ValueError, match="x: expected 3 columns, one for each input, got 2"):
+        model.trace(data[:, :2], nodes=[error])
+    with pytest.raises(TypeError, match="x: expected an array of numbers, got rows of different lengths"):
+        model.trace([[1.0], [1.0, 2.0]])
+    for few, y in ((data[:, :1], None), (data[:, :2], ())):
+        with pytest.raises(ValueError, match=r"x: expected shape \(examples, 3\), got \(5, [12]\)"):
+            model.trace(few, y)
