@@ -12,7 +12,8 @@ from mlgraph.sparsify import SET, RigL, erdos_renyi
 
 
 @pytest.mark.parametrize(("sizes", "sparsity", "message"), [
-    ([(0, 4)], 0.5, "sizes: expected an integer of at least 1, got 0"), ([(3, 4)], 2, "sparsity: expected a number from 0 "),
+    ([(0, 4)], 0.5, "sizes: expected an integer of at least 1, got 0"),
+    ([(4, 0)], 0.5, "sizes: expected an integer of at least 1, got 0"), ([(3, 4)], 2, "sparsity: expected a number from 0 "),
 ])  # fmt: skip
 def test_what_is_no_size_of_a_layer(sizes, sparsity, message):
     with pytest.raises(ValueError, match=f"^{message}"):
@@ -23,6 +24,8 @@ def test_what_is_no_size_of_a_layer(sizes, sparsity, message):
 def test_sizes_are_pairs(sizes):
     with pytest.raises(TypeError, match=r"^sizes: expected pairs \(sources, neurons\), got "):
         erdos_renyi(sizes, 0.5)
+    pairs = [(30, 20), (20, 10)]
+    np.testing.assert_array_equal(erdos_renyi(iter(pairs), 0.5), erdos_renyi(pairs, 0.5))
 
 
 @pytest.mark.parametrize("kind", [SET, RigL])
