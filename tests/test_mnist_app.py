@@ -360,6 +360,18 @@ def test_live_without_display(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     assert Path("mnist-run/training.png").exists()
 
 
+def test_what_the_picture_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+
+    def draw(history: mlgraph.History, path: Path, **options: Any) -> None:
+        drawn.append((len(history.epoch_loss), path.name, options))
+
+    monkeypatch.setattr("mlgraph.app.learning.training_picture", draw)
+    assert run("--epochs", 2).status == 0
+    title = "20-32-3 leaky_relu, 736 edges, 2 epochs, seed 0"
+    assert drawn == [(2, "training.png", {"title": title, "epoch_size": 90})]
+
+
 @pytest.mark.parametrize("watched", [True, False])
 def test_live_window(run: Run, monkeypatch: pytest.MonkeyPatch, watched: bool) -> None:
     calls: list[Any] = []

@@ -113,6 +113,10 @@ def test_inspect_a_neuron(run: Run, model: str) -> None:
     for words in ("  3 targets, ", "  value: mean ", "  without it: loss ", "  mean value by class: ", "  logits: ",
                   "  test images that excite it most: "):  # fmt: skip
         assert words in result.out
+    for words in ("mean value by class", "logits"):  # of all three, the highest first
+        found = re.findall(r"(\d) ([-+]?\d+\.\d+)", next(line for line in result.out.splitlines() if words in line))
+        assert sorted(c for c, _ in found) == ["0", "1", "2"] and [*found] == sorted(found, key=lambda one: -float(one[1]))
+        assert len({number for _, number in found}) == 3
     assert len(result.json["neurons"]) == 1
     assert Path("three.png").read_bytes().startswith(b"\x89PNG")
     assert run("inspect", model, "--neuron", "1.2", "--no-plot").status == 0
