@@ -18,12 +18,12 @@ import numpy.typing as npt
 from mlgraph import checks, ops
 from mlgraph.array_types import Int32
 from mlgraph.checks import StrPath, real_array, shown, whole
-from mlgraph.examples import Examples, joined
+from mlgraph.examples import Examples
 from mlgraph.files import write_atomically
 from mlgraph.formula import formula
 from mlgraph.graph import Graph
 from mlgraph.ids import id_of, ids_of
-from mlgraph.losses import Objective
+from mlgraph.losses import Objective, are_none, with_targets
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 from mlgraph.topology import gather, topological
@@ -274,11 +274,11 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
     adjoints: dict[int, float] = {}
     if x is None and y is not None:
         raise ValueError("y: expected an example x with it, got none")
-    if x is not None and y is not None and model.loss == "node" and (targets := real_array("y", y)).shape != (0,):
-        data, n = real_array("x", x), graph.n_inputs
+    if x is not None and y is not None and model.loss == "node" and not are_none(y):
+        data, targets, n = real_array("x", x), real_array("y", y), graph.n_inputs
         if data.ndim != 1 or targets.ndim > 1 or data.size + targets.size != n:
             raise ValueError(f"x and y: expected {n} numbers, of one example, got shapes {data.shape} and {targets.shape}")
-        x, y = joined(data[None], targets[None], "")[0], ()
+        x, y = with_targets(data[None], targets[None], "")[0], ()
     if x is not None:
         values = _of_model(model, x, None, model._kept())
     if x is not None and y is not None:

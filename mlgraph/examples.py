@@ -27,22 +27,6 @@ MANY = 2**22
 """Floats from which on it pays to look whether they are bytes: more than the caches hold."""
 
 
-def joined(data: npt.NDArray[Any], y: npt.NDArray[Any], what: str) -> Float32:
-    """Data as they are read and, further columns, what a loss of one's own compares them with; `what`: as errors begin."""
-    targets = y[:, None] if y.ndim == 1 else y
-    if data.ndim != 2:
-        raise ValueError(f"{what}x: expected shape (examples, inputs), got {data.shape}")
-    if targets.ndim != 2 or len(targets) != len(data):
-        raise ValueError(f"{what}y: expected shape ({len(data)}, targets), got {y.shape}")
-    n = data.shape[1]
-    values = np.empty((len(data), n + targets.shape[1]), np.float32)
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
-        values[:, :n], values[:, n:] = data, targets
-    if data.dtype == np.uint8:
-        values[:, :n] /= 255
-    return values
-
-
 class Examples:
     """Data in the form that the sweep reads; checks it.
 

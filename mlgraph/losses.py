@@ -108,7 +108,7 @@ def empty_answers(objective: Objective, n: int) -> UInt8 | None:
 
 def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str) -> tuple[Labels | None, Float32 | None]:
     """Labels or targets of n examples as the sweep reads them; TypeError or ValueError, of `what`, if `y` is neither."""
-    if isinstance(y, tuple) and not y and n:
+    if are_none(y) and n:
         raise ValueError(f"{what}: expected labels or targets of {n} examples, got none")
     try:
         array = real_array(what, y, "astype(int) or astype(float)")
@@ -152,3 +152,25 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
             i = int(np.argmin(np.isfinite(weights)))
             raise ValueError(f"{what}: expected targets of a sum that float32 can hold, got {weights[i]} in example {i}")
     return None, np.ascontiguousarray(target)
+
+
+def are_none(y: Any) -> bool:
+    """Whether these targets are none, () or []: data of a loss of one's own may have them in their last columns."""
+    return isinstance(y, tuple | list) and not y
+
+
+def with_targets(x: npt.ArrayLike, y: npt.ArrayLike, what: str) -> Float32:
+    """Data as they are read and, further columns, the targets of a loss of one's own; errors name x or y, `what` before."""
+    data, targets = real_array(f"{what}x", x), real_array(f"{what}y", y)
+    columns = targets[:, None] if targets.ndim == 1 else targets
+    if data.ndim != 2:
+        raise ValueError(f"{what}x: expected shape (examples, inputs), got {data.shape}")
+    if columns.ndim != 2 or len(columns) != len(data):
+        raise ValueError(f"{what}y: expected shape ({len(data)}, targets), got {targets.shape}")
+    n = data.shape[1]
+    values = np.empty((len(data), n + columns.shape[1]), np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+        values[:, :n], values[:, n:] = data, columns
+    if data.dtype == np.uint8:
+        values[:, :n] /= 255
+    return values

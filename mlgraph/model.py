@@ -15,13 +15,13 @@ from mlgraph.arrays import parameter_places, wiring
 from mlgraph.checks import StrPath, level_outside, plain, real_array
 from mlgraph.edits import cut, note_needs
 from mlgraph.engine import Engine
-from mlgraph.examples import Examples, joined
+from mlgraph.examples import Examples
 from mlgraph.fitting import fit
 from mlgraph.function import Gradients, places_in
 from mlgraph.graph import Graph, checked_graph
 from mlgraph.grouping import Dropout
 from mlgraph.ids import ids_of
-from mlgraph.losses import CROSS_ENTROPIES, Objective, define_loss, empty_answers, read_targets
+from mlgraph.losses import CROSS_ENTROPIES, Objective, are_none, define_loss, empty_answers, read_targets, with_targets
 from mlgraph.packing import compacted, pack
 from mlgraph.part import Part
 from mlgraph.plan import Plan
@@ -700,19 +700,16 @@ class Model(Part, Freezable):
                 examples = self._examples(x, self._sinks, f"{what}x")
                 label, target = read_targets(self.loss, y, len(examples), len(self._outputs), f"{what}y")
                 return examples, Objective(self.loss, self._loss_nodes, label, target)
-            data, targets = real_array(f"{what}x", x), real_array(f"{what}y", y)
-            # Of no examples there are no targets, either, but of () there is no column for them.
-            if targets.shape == (0,) and (isinstance(y, tuple) or data.shape[:1] != (0,)):
-                try:
-                    examples = self._examples(x, self._sinks, f"{what}x")
-                except ValueError as error:
-                    if data.ndim != 2 or data.shape[1] > self.graph.n_inputs:
-                        raise
-                    raise ValueError(f"{error}; what the loss compares with may be {what}y") from None
-            else:
-                examples = self._examples(joined(data, targets, what), self._sinks, f"{what}x and y")
-                examples.given = f"{what}x", data
-            return examples, Objective(self.loss, self._loss_nodes)
+            if not are_none(y):
+                examples = self._examples(with_targets(x, y, what), self._sinks, f"{what}x and y")
+                examples.given = f"{what}x", np.asarray(x)
+                return examples, Objective(self.loss, self._loss_nodes)
+            try:
+                return self._examples(x, self._sinks, f"{what}x"), Objective(self.loss, self._loss_nodes)
+            except ValueError as error:
+                if np.ndim(x) != 2 or np.shape(x)[1] > self.graph.n_inputs:
+                    raise
+                raise ValueError(f"{error}; what the loss compares with may be {what}y") from None
 
     def _name(self, node: int) -> str:
         """What an error calls a node."""

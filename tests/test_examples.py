@@ -1,6 +1,5 @@
 """Data in every form: what is read alike, and what is refused."""
 
-import tracemalloc
 import weakref
 
 import numpy as np
@@ -10,7 +9,7 @@ from swept import data
 
 import mlgraph
 from mlgraph import examples, training
-from mlgraph.examples import LINE, Examples, joined
+from mlgraph.examples import LINE, Examples
 from mlgraph_ext import _topology
 
 
@@ -384,15 +383,3 @@ def test_long_lists_of_what_is_not_zero_are_not_made(monkeypatch):
     how.append(engine._choose(Examples(x, INPUTS), np.array([len(x)]), len(x), True, True, None, False, 1))
     assert [choice.ahead for choice in how] == [True, False]
     np.testing.assert_allclose(network().forward(x), expected, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_data_and_targets_are_copied_once(dtype):
-    x, y = np.arange(2**20).reshape(2**12, 2**8).astype(dtype), np.arange(2**12)
-    tracemalloc.start()
-    values = joined(x, y, "")
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert most < 1.2 * values.nbytes
-    read = x.astype(np.float32) / np.float32(255) if dtype == np.uint8 else x
-    np.testing.assert_array_equal(values, np.c_[read, y].astype(np.float32))

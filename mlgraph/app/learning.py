@@ -102,9 +102,9 @@ def learn(
             record = {"configuration": configuration, "results": results, "history": net.history.to_dict()}
             write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
             saved = True
-    except KeyboardInterrupt:
-        if not saved:
-            raise
+    except KeyboardInterrupt as error:
+        if not saved:  # what went wrong is told, which Ctrl-C meanwhile did not cause
+            raise (error.__context__ or error) from None
         if not interrupted:
             complain("interrupted after the training; all is saved")
         status = INTERRUPTED
