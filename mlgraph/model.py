@@ -410,7 +410,7 @@ class Model(Part, Freezable):
                 return trace(self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads)
             # Without targets a loss of one's own cannot be computed, but what the outputs need can.
             data = real_array("x", x)
-            lacks = self.loss == "node" and data.ndim == 2 and data.shape[1] < self._engine().width
+            lacks = data.ndim == 2 and data.shape[1] < self._engine().width
             needed = self._outputs if lacks else self._sinks
             return trace(self.graph, self._examples(data, needed), needed, wanted, n_threads=n_threads)
 

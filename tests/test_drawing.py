@@ -123,6 +123,7 @@ def test_errors_of_a_model():
     ([[1.0, 2.0]], 3.0, r"x and y: expected 3 numbers, of one example, got shapes \(1, 2\) and \(\)"),
     ([1.0, 2.0], [[3.0]], r"x and y: expected 3 numbers, .* got shapes \(2,\) and \(1, 1\)"),
     ([1.0, 2.0], [3.0, 4.0], r"x and y: expected 3 numbers, .* got shapes \(2,\) and \(2,\)"),
+    ([1.0], 3.0, r"x and y: expected 3 numbers, .* got shapes \(1,\) and \(\)"),
     ([1.0, 2.0], (), r"x: expected one example of shape \(3,\), got \(2,\)"),
     ([1.0, 2.0], [[3.0], [4.0, 5.0]], "y: expected an array of numbers, got rows of different lengths"),
 ])  # fmt: skip

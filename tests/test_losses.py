@@ -245,7 +245,8 @@ def test_truths_are_labels():
 def test_no_answers_to_no_examples():
     g = mlgraph.Graph()
     model = mlgraph.Model(g, g.add_neuron(g.inputs(1)), "binary_cross_entropy")
-    assert model.trace(np.zeros((0, 1)), np.zeros(0)).adjoints.shape[0] == 0
+    for none in (np.zeros(0), (), []):
+        assert model.trace(np.zeros((0, 1)), none).adjoints.shape[0] == 0
 
 
 def test_targets_that_change_while_they_are_learnt():

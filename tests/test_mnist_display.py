@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import builtins
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mnist_program import Run
+from mnist_program import Run, interrupt
 
 import mlgraph
 
@@ -135,6 +136,29 @@ def test_no_run_ends_for_a_window_that_fails(
     notes = [line for line in result.err.splitlines() if "tqdm" not in line]
     assert (result.status, notes) == (0, [note + "application has been destroyed" * (fails != "wait")])
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+@pytest.mark.parametrize("moment", ["training", "saving"])
+def test_nobody_who_pressed_ctrl_c_is_asked_to_close_the_window(
+    run: Run, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    class Window:
+        is_open, is_due = True, False
+
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def wait(self, _: mlgraph.History) -> None:
+            pytest.fail("it is over")
+
+    monkeypatch.setattr("mlgraph.app.display.LivePicture", Window)
+    if moment == "training":
+        interrupt(monkeypatch, "epoch", 0)
+    else:
+        monkeypatch.setattr("mlgraph.app.learning.training_picture", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    result = run("--epochs", 2, "--live", terminal=True)
+    assert result.status == 130 and "close the window" not in result.err
 
 
 @pytest.mark.parametrize("method", ["__init__", "update"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mnist_program import Run, write_data
+from mnist_program import Run, write_data, write_idx
 
 import mlgraph
 from mlgraph.app import inspect
@@ -70,9 +70,11 @@ def test_a_neuron_of_a_large_negative_weight_that_nothing_needs(run: Run, model:
 
 
 def test_only_classes_with_test_images_have_a_mean_value(run: Run, model: str, tmp_path: Path) -> None:
-    out = run("inspect", model, "--neuron", "0.3", "--no-plot", data=write_data(tmp_path / "two", classes=2)).out
+    folder = write_data(tmp_path / "two")
+    write_idx(folder / "t10k-labels-idx1-ubyte", np.arange(30, dtype=np.uint8) % 2 * 2)  # none of the one between
+    out = run("inspect", model, "--neuron", "0.3", "--no-plot", data=folder).out
     means = next(line for line in out.splitlines() if line.startswith("  mean value by class: "))
-    assert sorted(re.findall(r"(\d) -?\d+\.", means)) == ["0", "1"]
+    assert sorted(re.findall(r"(\d) -?\d+\.", means)) == ["0", "2"]
 
 
 def test_what_nobody_sees_is_not_looked_at(run: Run, model: str, monkeypatch: pytest.MonkeyPatch) -> None:

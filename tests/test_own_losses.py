@@ -28,7 +28,7 @@ def test_targets_are_the_last_columns(images):
     x, y = (rng.integers(0, 256, (40, 4), np.uint8) if images else X[:40, :4]), rng.integers(0, 2, (40, 2), np.uint8)
     whole = np.c_[x / np.float32(255) if images else x.astype(np.float32), y].astype(np.float32)
     model, other = weighted(4), weighted(4)
-    assert model.evaluate(x, y) == other.evaluate(whole) == other.evaluate(whole, ())
+    assert model.evaluate(x, y) == other.evaluate(whole) == other.evaluate(whole, ()) == other.evaluate(whole, [])
     neurons = model.graph.neurons().node.astype(np.int32)
     for read in (
         lambda model, *data: np.c_[(traced := model.trace(*data)).values, traced.adjoints],
@@ -62,6 +62,7 @@ def test_targets_are_the_last_columns(images):
     (X[:, :1], 3, r"y: expected shape \(90, targets\), got \(\)"),
     (X[:, :1], None, "y: expected numbers, got None"),
     (X[:, :1], (), r"x: expected shape \(examples, 3\), got \(90, 1\); what the loss compares with may be y$"),
+    (X[:, 0], (), r"x: expected shape \(examples, 3\), got \(90,\)$"),
     (X[:, :4], (), r"x: expected shape \(examples, 3\), got \(90, 4\)$"),
     (X[:, :1], np.full((90, 2), 1e39), r"x and y: expected finite numbers that float32 can hold, got inf .* column 1"),
 ])  # fmt: skip
@@ -153,3 +154,17 @@ def test_data_and_targets_are_copied_once(dtype):
     assert most < 1.2 * values.nbytes
     read = x.astype(np.float32) / np.float32(255) if dtype == np.uint8 else x
     np.testing.assert_array_equal(values, np.c_[read, y].astype(np.float32))
+
+
+@pytest.mark.parametrize("n", [1, 12])
+def test_what_the_loss_does_not_read_is_computed_apart(sweep, n):
+    """Neurons without biases, of which it reads none, beside those with biases that it reads."""
+    g = mlgraph.Graph()
+    x, rng = g.inputs(3), np.random.default_rng(0)
+    read, others = (
+        [g.add_neuron(x, "tanh", weights=w, bias=bias) for w in rng.normal(size=(n, 3))] for bias in (0.5, None)
+    )
+    loss = mlgraph.sum(*(node**2 for node in read))
+    alone, model = mlgraph.Model(g, read, loss=loss), mlgraph.Model(g, others + read, loss=loss)
+    np.testing.assert_allclose(model.forward(X[:, :3]), np.c_[g.compile(others)(X[:, :3]), alone.forward(X[:, :3])], rtol=1e-6)
+    np.testing.assert_allclose(model.gradients(X[:, :3]).flat, alone.gradients(X[:, :3]).flat, rtol=1e-5, atol=1e-7)

@@ -219,6 +219,10 @@ def test_no_targets_for_a_loss_of_ones_own():
         model.trace(data[:, :2], nodes=[error])
     with pytest.raises(TypeError, match="x: expected an array of numbers, got rows of different lengths"):
         model.trace([[1.0], [1.0, 2.0]])
+    with pytest.raises(ValueError, match=r"x: expected shape \(examples, 3\), got \(2,\)"):
+        model.trace([1.0, 2.0])
     for few, y in ((data[:, :1], None), (data[:, :2], ())):
         with pytest.raises(ValueError, match=r"x: expected shape \(examples, 3\), got \(5, [12]\)"):
             model.trace(few, y)
+    g.input() * 2  # whose column no loss of this model wants
+    assert error.id in model.trace(data).nodes

@@ -328,6 +328,12 @@ def test_what_a_model_has_needed_is_told_by_edits_alone(looks):
         first.outputs[0].edges[1].prune()
     assert (first.sparsity, second.sparsity) == (1 / 4, 0)      # of the output's two edges one is there
     g.undo()
+    with g.one_edit():
+        grow()
+        with g.one_edit():
+            first.outputs[0].edges[1].prune()
+    assert first.sparsity == 1 / 4
+    g.undo()
     first.prune(1 / 3)
     assert first.n_edges == 2
     g.undo()
