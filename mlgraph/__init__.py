@@ -1,25 +1,25 @@
-"""mlgraph: a neural network as an explicit graph of scalars, swept over batches without the GIL.
+"""mlgraph: a neural network as an explicit graph of scalars, run on whole batches without the GIL.
 
 Graph
-    Nodes and edges: `Graph.input`, `Graph.parameter`, `Graph.add_neuron`, + - * / ** of nodes, and the functions of nodes
-    below; `Graph.compile` makes a `Function` of a batch, with exact derivatives, which `Function.to_c` writes as C.
+    Nodes and edges. `Graph.input`, `Graph.parameter`, `Graph.add_neuron`, + - * / ** and the functions below make nodes.
+    `Graph.compile` makes a `Function`, which takes a batch and has exact derivatives; `Function.to_c` writes it as C.
 Node, Neuron, Edge
-    Views of what is in a graph, by which it is read, changed and pruned.
+    Views of the parts of a graph, to read, change and prune it.
 Model
-    A graph that learns, with outputs and a loss: `Model.fit`, `Model.evaluate`, `Model.predict`, `Model.inspect`,
-    `Model.trace`, `Model.ablate`, `Model.prune`, `Model.draw`, `Model.save`; `load` reads what was saved.
+    A graph with outputs and a loss, which can be trained: `Model.fit`, `Model.evaluate`, `Model.predict`, `Model.inspect`,
+    `Model.trace`, `Model.ablate`, `Model.prune`, `Model.draw`, `Model.save`; `load` reads a saved model.
 Network, Layer
     A model of layers: `Network.add_layer`.
 GradualPruning, SET, RigL
-    What cuts edges, or moves them, during `fit`; `mlgraph.sparsify.Schedule` is for those of your own.
+    Schedules that cut or move edges during `fit`; for your own, subclass `mlgraph.sparsify.Schedule`.
 mlgraph.datasets, mlgraph.drawing, mlgraph.testing
-    MNIST and other IDX files; pictures of graphs; whether derivatives are right.
+    MNIST and other IDX files; pictures of graphs; checks of derivatives.
 
-Functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus, minimum, maximum, where, and of any
-number of nodes sum, prod, max, logsumexp, softmax. `python -m mlgraph.mnist` is the application.
+Functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus, minimum, maximum and where; sum,
+prod, max, logsumexp and softmax take any number of nodes. `python -m mlgraph.mnist` is the application.
 
-An argument that is not what it is said to be is a TypeError or a ValueError, one id that no node has an IndexError: one line
-that names it, and nothing has changed. Other errors stand under `Raises`.
+An argument that is not as documented raises a TypeError or a ValueError, a single id that no node has an IndexError. The
+message is one line that names the argument, and nothing has changed. Other errors are listed under `Raises`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -44,8 +44,8 @@ __all__ = ["CycleError", "Graph"]
 class Graph(NodeTable):
     """A graph of scalar nodes.
 
-    Threads may share it: they take turns to compile, run and save it, and only one of them trains it. To edit what others
-    use, hold its `lock`.
+    Threads may share a graph: they take turns to compile, run and save it, and only one of them can train it. To edit a
+    graph that other threads use, hold its `lock`.
 
     Examples
     --------
@@ -162,7 +162,7 @@ class Graph(NodeTable):
         activation : str
             identity, relu, leaky_relu, sigmoid or tanh.
         weights : array_like, shape (len(sources),), optional
-            Zeros by default: hidden neurons that all begin so never come to differ.
+            Zeros by default; hidden neurons that all begin with zeros never come to differ.
         bias : float or None
             None: no bias.
 
@@ -173,7 +173,7 @@ class Graph(NodeTable):
         Raises
         ------
         TypeError, ValueError
-            If an argument is not what it is said to be, or a source an operation of nothing but neurons that are cut off;
+            If an argument is not as documented, or a source is an operation that reads only neurons that are cut off;
             nothing has been added.
         """
         from mlgraph.changes import edited
@@ -216,7 +216,7 @@ class Graph(NodeTable):
         Raises
         ------
         TypeError, ValueError
-            If an argument is not that; nothing has been added.
+            If an argument is not as documented; nothing has been added.
         """
         from mlgraph.changes import edited
 
@@ -237,16 +237,16 @@ class Graph(NodeTable):
     def add_subgraph(self, neurons: Neurons, edges: Edges) -> Int32:
         """Add neurons that each have sources of their own, as arrays, in any order.
 
-        What `Graph.neurons` and `Graph.edges` of a graph give, which has its inputs before all else and no other nodes but
-        neurons, is added as it is to a graph that has as many inputs. (All get a bias.)
+        The arrays of `Graph.neurons` and `Graph.edges` can be added unchanged to a graph with as many inputs, if their own
+        graph has its inputs first and no other nodes but neurons. (All added neurons get a bias.)
 
         Parameters
         ----------
         neurons : Neurons
-            `node` has a number for each, by which `edges` name it.
+            `node` gives each neuron a number, by which `edges` refers to it.
         edges : Edges
-            Into these neurons, one at least into each; the sources of each come in the order of `edges`. A source that is none
-            of these neurons is the node of this graph that has that id.
+            Edges into these neurons, at least one into each. Each neuron's sources are in the order of `edges`. A source
+            that is none of these neurons is the node of this graph with that id.
 
         Returns
         -------
@@ -258,7 +258,7 @@ class Graph(NodeTable):
         CycleError
             If there would be a cycle; nothing has been added.
         TypeError, ValueError
-            If an argument is not what it is said to be; nothing has been added.
+            If an argument is not as documented; nothing has been added.
 
         Examples
         --------
@@ -310,7 +310,7 @@ class Graph(NodeTable):
     def softmax(self, nodes: Iterable[Node | float]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z.
 
-        In float32 they may be off by a share of |z| / 10^7: of logits of a million two equal ones have 0.503 each.
+        In float32 their relative error may be |z| / 10^7: two equal logits of a million get 0.503 each.
 
         Parameters
         ----------
@@ -340,8 +340,8 @@ class Graph(NodeTable):
     def get_parameters(self) -> Float32:
         """All weights, biases and values of parameters, float32 of shape (n_parameters,); a copy.
 
-        First weights, and values of parameters, node by node, each neuron's in the order of its sources; then biases. That
-        order is the same until an edit.
+        First come weights and values of parameters, node by node, a neuron's weights in the order of its sources; then
+        biases. Only an edit changes this order.
         """
         from mlgraph.arrays import parameter_places
 
@@ -363,13 +363,13 @@ class Graph(NodeTable):
 
     @locked
     def optimizer_state(self) -> dict[str, Float32]:
-        """What the optimizer remembers of each parameter, as the last run of `fit` left it, or one that goes on has it.
+        """The optimizer's state for each parameter, of the last run of `fit` or of the one in progress.
 
         Returns
         -------
         dict of float32, shape (n_parameters,)
-            In the order of `get_parameters`; copies. "first" is the velocity of SGD with momentum, or the first moment of Adam,
-            "second" the second moment of Adam. Empty before a run, and where there was nothing to remember.
+            In the order of `get_parameters`; copies. "first" is the velocity of SGD with momentum, or the first moment of
+            Adam, "second" the second moment of Adam. Empty before a run, and if the optimizer keeps no state.
 
         Examples
         --------
@@ -386,7 +386,7 @@ class Graph(NodeTable):
         return {name: found[name] for name in ("first", "second") if name in found}
 
     def __getitem__(self, node: int | str) -> Node:
-        """A node by its number, or by its name, if it alone has it; of a node that was given none this is n and the number."""
+        """The node with this number, or with this name if it is unique; a node without a name is called n and its number."""
         if isinstance(node, Node):
             raise TypeError(f"node: expected the id of a node, got {type(node).__name__}")
         if isinstance(node, str):
@@ -468,10 +468,11 @@ class Graph(NodeTable):
         outputs : Node, or sequence of Node, or array of their ids
             At least one.
         inputs : Node, or sequence of Node, or array of their ids, optional
-            What the columns of the data are, by default the inputs of the graph. Other nodes are so given a value, in place of
-            the one that they compute: from a layer on, or a single neuron with the value that it has of another example. Inputs
-            of the graph that are needed beside them must be named, too. (Where some neurons of a layer are given and others are
-            not, the others' weights are moved to stand side by side: in turn with a model, each call compiles anew.)
+            The nodes that take their values from the columns of the data, by default the inputs of the graph. Any other node
+            listed here takes its value from the data instead of computing it: to run the network from a layer on, or to give
+            one neuron its value for another example. Inputs of the graph that are needed beside these must be listed, too.
+            (If only some neurons of a layer are listed, the weights of its others are moved together; if calls take turns
+            with a model's, each compiles anew.)
 
         Returns
         -------
@@ -509,11 +510,11 @@ class Graph(NodeTable):
         return self.draw().to_svg()
 
     def alive(self) -> Bool:
-        """Of each node, whether a path leads to it from an input, a parameter or a constant, and on to an output; read-only.
+        """Whether each node is on a path from an input, a parameter or a constant to an output; read-only.
 
-        Outputs are those of the models of this graph; without a model, the nodes that nothing reads. What is not alive has no
-        part in any plan for them, but for operations of nothing but neurons that are cut off, which are computed with 0 for
-        these.
+        Outputs are those of the models of this graph; without a model, the nodes that nothing reads. A node that is not
+        alive takes no part in computing them. The exception is an operation that reads only neurons that are cut off: it is
+        computed, with 0 for these.
         """
         return self._needed_for(self.protected())
 
@@ -538,7 +539,7 @@ class Graph(NodeTable):
 
     @locked
     def edges(self) -> Edges:
-        """The edges into neurons that are alive from nodes that are, as arrays.
+        """The edges between nodes that are alive, as arrays.
 
         Returns
         -------
@@ -553,7 +554,7 @@ class Graph(NodeTable):
     def neurons(self) -> Neurons:
         """The neurons that are alive, as arrays; sources come before the neurons that read them.
 
-        With `edges` it is all that a graph of neurons computes.
+        Together with `edges` they describe all that a graph of neurons computes.
 
         Examples
         --------
@@ -623,7 +624,7 @@ class Graph(NodeTable):
     def add_edge(self, source: Node | int, target: Node | int, weight: float = 0.0) -> Edge:
         """Add an edge from a node to a neuron.
 
-        Where the ids of the neuron's sources ascend it stands among them in its order, else behind them.
+        If the ids of the neuron's sources ascend, the new source is put in order among them, else behind them.
 
         Parameters
         ----------
@@ -635,10 +636,10 @@ class Graph(NodeTable):
         CycleError
             If the source depends on the neuron.
         TypeError, IndexError
-            If one of them is no node, or the id of none.
+            If `source` or `target` is no node, or an id that no node has.
         ValueError
-            If one is of another graph, or the edge is there already, leads to a node that is no neuron, or comes from an
-            operation of nothing but neurons that are cut off.
+            If a node is of another graph, or the edge is there already, leads to a node that is no neuron, or comes from an
+            operation that reads only neurons that are cut off.
         """
         from mlgraph.arrays import Edges
         from mlgraph.edits import grow, new_edges
@@ -650,7 +651,7 @@ class Graph(NodeTable):
 
     @locked
     def add_edges(self, edges: Edges) -> None:
-        """Add many edges, as one edit; one after the other takes far longer.
+        """Add many edges as one edit, far faster than by one `add_edge` each.
 
         Parameters
         ----------
@@ -662,8 +663,8 @@ class Graph(NodeTable):
         CycleError
             If there would be a cycle; nothing has changed.
         ValueError
-            If one of them is there already, comes twice, leads to a node that is no neuron, or comes from an operation of
-            nothing but neurons that are cut off.
+            If an edge is there already, is given twice, leads to a node that is no neuron, or comes from an operation that
+            reads only neurons that are cut off.
         """
         from mlgraph.edits import grow, new_edges
 
@@ -678,32 +679,32 @@ class Graph(NodeTable):
         Parameters
         ----------
         what : Neuron, Edge, Edges or iterable
-            Neurons, or an array of their ids, which lose all edges into and out of them; edges; pairs (source, target) of nodes
-            or their ids. What then has no path from an input, a parameter or a constant loses the edges out of it too: a neuron
-            without live sources gives 0, whatever its bias.
+            Neurons, or an array of their ids: they lose all edges into and out of them. Edges, or pairs (source, target) of
+            nodes or their ids. A node that then has no path from an input, a parameter or a constant loses the edges out of
+            it too: a neuron without live sources gives 0, whatever its bias.
 
         Raises
         ------
         ValueError
-            If it is an output of a model, or would leave one without a live source; nothing has changed.
+            If a neuron is an output of a model, or the cut would leave an output without a live source; nothing has changed.
         """
         from mlgraph.edits import cut, named
 
         cut(self, *named(self, what))
 
     def one_edit(self, *, parameters: bool = False) -> AbstractContextManager[None]:
-        """While this is entered, all edits are one, which `undo` takes back; if an exception ends it, that is done at once.
+        """Make all edits within a ``with`` block one edit, which `undo`, or an exception that ends the block, takes back.
 
-        Nodes of other kinds that are made meanwhile are part of it. (When a model has one of them for an output, an exception
-        takes back no node that was made.) Within another `one_edit` it is part of that, whose `parameters` counts for `undo`.
-        Other threads that edit or run the graph wait. What is cut goes at once, with all out of what then has no live source:
-        to exchange the last source of a neuron, add the new one first.
+        Nodes of any kind made within the block are part of the edit. (If one of them is an output of a model, an exception
+        takes back none of them.) A block within another is part of the outer edit, whose `parameters` counts for `undo`.
+        Other threads that edit or run the graph wait. A cut takes effect at once, and so do the cuts out of nodes that it
+        leaves without a live source: to replace the last source of a neuron, add the new one first.
 
         Parameters
         ----------
         parameters : bool
-            Whether what was trained or assigned meanwhile is taken back too, and what is until `undo`: all weights, biases and
-            values of parameters, which of them are frozen, and the optimizer's state. They are copied for that.
+            Whether all weights, biases and values of parameters, which of them are frozen, and the optimizer's state are
+            restored, too, even if trained or assigned after the block. They are copied for that.
 
         Examples
         --------
@@ -727,21 +728,20 @@ class Graph(NodeTable):
 
     @locked
     def undo(self) -> None:
-        """Take back the last edit, if it was the last change; one that changed nothing is one, too.
+        """Take back the last edit, if it was the last change to the graph; an edit that changed nothing counts, too.
 
-        Edits are prune, all that adds edges or neurons, another activation or mask, a first bias or None for one, and those of
-        a model.
+        Edits are `prune`, all that adds edges or neurons, assigning an activation, a mask, a first bias or None for a bias,
+        and the edits of a model.
 
-        Edges that were cut return in their places with the weights and the optimizer state that they had (without state, if a
-        run of `fit` has begun since); edges and neurons that were added go. (Their numbers may be given to others; what was
-        made for the old ones refuses those.) All else stays as it is, trained since or not, but for
-        `one_edit(parameters=True)`.
+        Cut edges return to their places with the weights and the optimizer state that they had (without the state, if a run
+        of `fit` has begun since). Added edges and neurons go. (New nodes may get their numbers; views of the old nodes then
+        raise an error.) All else stays as it is, trained since or not, except after `one_edit(parameters=True)`.
 
         Raises
         ------
         ValueError
-            If the last change was no edit, or added neurons that are outputs of a model, or the only way to one, or is part of
-            `one_edit`.
+            If the last change was no edit, is part of a `one_edit` still open, or added neurons that are outputs of a model
+            or the only way to one.
         """
         from mlgraph.undo import undo
 
@@ -752,7 +752,7 @@ class Graph(NodeTable):
 
     @locked
     def copy(self) -> Graph:
-        """A graph of the same nodes, with parameters and optimizer state of its own. Of edits it knows nothing: no `undo`."""
+        """A graph of the same nodes, with its own parameters and optimizer state, but without the last edit for `undo`."""
         other = Graph()
         for name, value in vars(self).items():
             if isinstance(value, array):
