@@ -47,13 +47,13 @@ class Model(Part, Freezable):
     outputs : Node, or sequence of Node, or array of their ids
         For the cross-entropies the logits, one for each class.
     loss : "softmax_cross_entropy", "binary_cross_entropy", "squared_error" or Node
-        Softmax: each example is of one class, or of each with a probability or weight t; its loss is the sum over the classes
-        of -t log p. Binary: each output z is a question of its own, whose answer t is 0, 1 or between; the loss of an example
-        is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for 1 and -log(1 - sigmoid(z)) for 0. The
-        squared error is the sum of (output - target)^2. A node is its own loss; what it compares with are the last inputs of
-        the graph. The loss of a batch is the mean over its examples. The cross-entropies add the nodes that they take to the
-        graph, for each model anew.
-        Dropout is the layers', and of no other model of their graph.
+        Softmax: an example is of one class, or of each class with a probability or weight t; its loss is the sum over the
+        classes of -t log p. Binary: each output z answers a yes-or-no question of its own, with a target t from 0 to 1; the
+        loss of an example is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for t = 1 and -log(1 -
+        sigmoid(z)) for t = 0. The squared error is the sum of (output - target)^2. A node is itself the loss; its targets
+        are the last inputs of the graph. The loss of a batch is the mean over its examples. Each model with a cross-entropy
+        adds its own loss nodes to the graph. Dropout belongs to the layers of a `Network`; no other model of its graph has
+        it.
 
     Attributes
     ----------
@@ -66,8 +66,8 @@ class Model(Part, Freezable):
     TypeError
         If `graph` is no graph, or `outputs` are no nodes.
     ValueError
-        If there is no output, one of them has no path from an input, a parameter or a constant, is of another graph, or for a
-        cross-entropy a probability already; if the loss is unknown, or a softmax has one output.
+        If there is no output; if one has no path from an input, a parameter or a constant, is of another graph, or, for a
+        cross-entropy, is a probability already; if the loss is unknown, or a softmax has only one output.
 
     Examples
     --------
@@ -110,7 +110,7 @@ class Model(Part, Freezable):
 
     @property
     def loss(self) -> str:
-        """What it was made with; "node" where that is one."""
+        """The loss it was made with; "node" if that is a node."""
         return self._loss
 
     # --- cutting and growing -----------------------------------------------------------------------------------------
@@ -129,40 +129,39 @@ class Model(Part, Freezable):
     ) -> None:
         """Cut the weakest edges, or neurons. It is one edit, which `undo` takes back.
 
-        An edge is as strong as the strongest path through it, from where values come from to an output; a path is as strong as
-        its edge of the lowest score. So a large weight goes with a small one that nothing leads past; what is kept is of use,
-        and no output is cut off. (An operation on the way weakens no path, and is as good as the best of its arguments, though
-        of a product each factor matters.) With neurons it is the same, by their scores. While `fit` goes on, in a schedule or
-        a callback, what is frozen stays.
+        A path from an input, a parameter or a constant to an output is as strong as its edge of the lowest score; an edge is
+        as strong as the strongest path through it. So a large weight goes together with a small one that no path avoids; the
+        edges kept are of use, and no output is cut off. (An operation weakens no path, and is as good as its best argument,
+        even a product, in which each factor matters.) Neurons are compared in the same way, by their scores. During `fit`,
+        in a schedule or a callback, what is frozen stays.
 
         Parameters
         ----------
         sparsity : float
-            Share of the edges that is gone afterwards, of as many as `Model.sparsity` counts; nothing goes where it is gone
-            already. With ``scope="layer"``, where scores are equal, as in blocks, and where a few edges hang on one that is
-            weak, something may be left without a live source or without a way to an output. That goes, too, so that more may
-            be gone than asked for: `sparsity` then says how much. Of a model that shares its graph with others only what is
-            not theirs alone.
+            Share of the edges that is gone afterwards, as `Model.sparsity` counts them; if it is gone already, nothing is
+            cut. With ``scope="layer"``, with equal scores, as in blocks, and where a few edges hang on a weak one, nodes may
+            be left without a live source or a path to an output. Their edges go, too, so more may be gone than asked for;
+            `Model.sparsity` says how much. What only other models of the graph need is left alone.
         neurons : float
-            In place of `sparsity`: share of the neurons, but for outputs, that is gone afterwards. Outputs of any model of the
-            graph: of a `Network` that another model reads the last layer of, too, as long as it is there.
+            In place of `sparsity`: share of the neurons, outputs aside, that is gone afterwards. Outputs are those of any
+            model of the graph, also those of a `Network` whose last layer another model reads, as long as it exists.
         by : str or callable
-            "magnitude": of the weight. "saliency": |weight x gradient|, of the mean loss over `data`. "random": by paths, as
-            all scores, so that of layers with many ways through them more goes than of others. A callable takes `mlgraph.Edges`
-            (or, for neurons, a list of `Neuron`) and gives a score for each; it may run the model, but to edit it is a
-            RuntimeError, and it must not wait for another thread that runs it, which waits for the cut. The magnitude of a
-            neuron is the norm of the weights into it times that of those out of it; its saliency is |the sum of weight x
-            gradient| over those out of it (Molchanov et al. 2017, Pruning convolutional neural networks). Of equal scores some
-            are kept at random, always the same ones.
+            "magnitude": that of the weight. "saliency": |weight x gradient| for the mean loss over `data`. "random":
+            compared by paths like all scores, so layers with many paths through them lose more than others. A callable takes
+            `mlgraph.Edges` (or, for neurons, a list of `Neuron`) and returns a score for each. It may run the model, but
+            editing it is a RuntimeError; it must not wait for another thread that runs the model, since that thread waits
+            for the cut. The magnitude of a neuron is the norm of its incoming weights times that of its outgoing weights;
+            its saliency is |the sum of weight x gradient| over its outgoing weights (Molchanov et al. 2017, Pruning
+            convolutional neural networks). Of equal scores some are kept at random, always the same ones.
         scope : "global" or "layer"
-            Whether all edges are compared with each other, or each layer loses its share: of a graph without layers each level
-            that it has then, and as what is cut may bring neurons to other levels, the same once more may cut more.
+            Whether all edges are compared with each other, or each layer loses its share. In a graph without layers each
+            level that it has at the time does; a cut may bring neurons to other levels, so the same call again may cut more.
         block : int
-            Neurons side by side in a layer (a level) that keep or lose a source together: the score of each of their edges is
-            the root of the mean square of those from that source (of a callable's the mean, at random one number). With AVX2
-            or AVX-512 neurons with the same sources are swept faster than others, best in fours (Lin et al. 2022, 1xN pattern
-            for pruning convolutional neural networks). An edge of a block goes alone where its neuron has grown weak, and one
-            block is cut in two for the number that was asked for. `compact` numbers the neurons anew, and so their blocks.
+            How many adjacent neurons of a layer (or level) keep or lose a source together. Their edges from that source all
+            score the root mean square of their scores (with a callable the mean, at random one number). With AVX2 or
+            AVX-512, neurons with the same sources run faster than others, best in fours (Lin et al. 2022, 1xN pattern for
+            pruning convolutional neural networks). An edge of a block goes alone if its neuron has grown weak, and one block
+            is split to reach the number asked for. `compact` renumbers the neurons, and so changes their blocks.
         data : (x, y), optional
             For the saliency.
         seed : int
@@ -173,8 +172,8 @@ class Model(Part, Freezable):
         Raises
         ------
         ValueError
-            If so little would be kept that it is no path to each output; nothing has changed. (The fewest edges that are one
-            are not searched for among all ways: an edge or two more may be asked for. A run that has begun keeps them.)
+            If too few edges would be kept for a path to each output; nothing has changed. (The fewest edges for that are not
+            searched for among all paths: an edge or two more may be required. A run that has begun keeps them.)
 
         Warns
         -----
@@ -198,12 +197,12 @@ class Model(Part, Freezable):
         self.graph.undo()
 
     def compact(self) -> Self:
-        """A copy without the nodes that neither an output nor the loss needs, but for inputs.
+        """A copy without the nodes that neither an output nor the loss needs; inputs stay.
 
-        What is left has other numbers there, in the same order; a layer has fewer neurons, or is gone with the last of them
-        (one of probabilities keeps all of its own). The copy computes the same, shares nothing with this model, and has no
-        history. Its `sparsity` is that of the neurons that it has. (Attributes of one's own come along as `copy.deepcopy` has
-        them: nodes among them are then of a whole copy of this graph, and not of the compact one.)
+        The remaining nodes are renumbered in the same order. A layer keeps its remaining neurons, and is gone if there are
+        none (a layer of probabilities keeps all its neurons). The copy computes the same, shares nothing with this model,
+        and has no history. Its `sparsity` counts the neurons that it has. (Attributes that you have added are copied by
+        `copy.deepcopy`: nodes among them belong to a copy of the whole graph, not to the compact one.)
         """
         with self._require_outputs():
             graph = self.graph
@@ -229,8 +228,8 @@ class Model(Part, Freezable):
         Parameters
         ----------
         x : array_like, shape (examples, inputs)
-            uint8 is read as x / 255. Columns past the last that an output reads may be missing, all of them, or those that
-            operations read: such as targets that a loss of one's own compares with.
+            uint8 is read as x / 255. Columns after the last that an output reads may be missing: all of them, or only those
+            that operations read, such as the targets of a loss of your own.
         n_threads : int, optional
             As for `fit`.
 
@@ -267,8 +266,8 @@ class Model(Part, Freezable):
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """The likeliest class of each example, int64 of shape (examples,); parameters as for `forward`.
 
-        For the binary cross-entropy 1 where yes is likelier, else 0, and where the loss is no cross-entropy what `forward`
-        returns: of shape (examples,) for one output and (examples, outputs) for several.
+        With the binary cross-entropy, 1 where yes is likelier, else 0; without a cross-entropy, what `forward` returns.
+        Either has shape (examples,) for one output and (examples, outputs) for several.
 
         Raises
         ------
@@ -293,10 +292,10 @@ class Model(Part, Freezable):
         return predicted
 
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> dict[str, float]:
-        """Mean loss over the examples and, where `y` are of classes or answers to binary questions, accuracy as a fraction.
+        """Mean loss over the examples and, for classes or yes-or-no questions, accuracy as a fraction.
 
-        An example counts as right whose highest output is that of its label or highest target, or all of whose questions are
-        answered right; not if its loss is not finite. Whatever the targets add up to, each counts alike.
+        An example counts as right if its highest output is that of its label or highest target, or if all its questions are
+        answered right; never if its loss is not finite. All examples count alike, whatever their targets add up to.
 
         Parameters
         ----------
@@ -328,7 +327,7 @@ class Model(Part, Freezable):
             return self._evaluate(examples, objective, n_threads)
 
     def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
-        """Derivatives of the mean loss over the examples, for the inputs of each and for all parameters.
+        """Derivatives of the mean loss over the examples with respect to the inputs of each and to all parameters.
 
         Parameters
         ----------
@@ -375,8 +374,8 @@ class Model(Part, Freezable):
         y : array_like, optional
             Labels or targets as for `fit`; () where `x` has all that the loss reads.
         nodes : sequence of Node, or array of their ids, optional
-            By default everything that an output or the loss needs (an output alone, where `x` is without targets that the loss
-            compares with) but the inputs, whose values are the data.
+            By default all nodes that an output or the loss needs, except the inputs, whose values are the data. If `x` lacks
+            targets that the loss reads, only those that an output needs.
         n_threads : int, optional
             As for `fit`.
 
@@ -448,26 +447,26 @@ class Model(Part, Freezable):
         ----------
         x : array_like, shape (examples, inputs)
         y : array_like, optional
-            Labels or targets as for `fit`, for what each neuron is worth, which of many thousand neurons takes long. (A loss
-            that is a node, of which `x` has all, needs none for that.)
+            Labels or targets as for `fit`. With them the table says what each neuron is worth, which takes long for many
+            thousand neurons. (A loss that is a node needs none if `x` has all that it reads.)
         n_threads : int, optional
             As for `fit`.
 
         Returns
         -------
         structured array, shape (neurons,)
-            layer, index, node : where it stands; its id. The layer is -1 for a neuron of a network that is in none, and the
-            level in a model that has none.
+            layer, index, node : its layer, its place there, its id. The layer is -1 for a neuron of a network that is in no
+            layer; in a model without layers it is the level.
             alive : whether it has a part in any output.
             mean, deviation : of its value over the examples.
             active : share of the examples in which its weighted sum is positive.
-            dormant : its mean absolute value over that of its layer's living neurons, 0 for a neuron that never does
+            dormant : its mean absolute value, divided by that of its layer's living neurons; 0 for a neuron that never does
             anything (Sokar et al. 2023, The dormant neuron phenomenon in deep reinforcement learning).
             fan_in, fan_out : edges into it, and edges out of it into other neurons.
             norm_in, norm_out : Euclidean norms of their weights.
             bias : NaN without.
-            loss, accuracy : what the model would lose without it: how much higher the loss would be, how much lower the
-            accuracy. NaN for outputs, for the last way to one, and without `y`.
+            loss, accuracy : how much higher the loss would be without it, and how much lower the accuracy. NaN for outputs,
+            for the last way to one, and without `y`.
 
         Raises
         ------
@@ -498,7 +497,7 @@ class Model(Part, Freezable):
     ) -> dict[str, float]:
         """What `evaluate` would give without some neurons or edges; nothing changes.
 
-        It is what a cut would leave: a neuron that loses its last live source gives 0, too, and not what its bias does.
+        The result is that of a cut: a neuron that loses its last live source gives 0, too, whatever its bias.
 
         Parameters
         ----------
@@ -529,7 +528,7 @@ class Model(Part, Freezable):
         >>> model.ablate([(x[1], model.outputs[0])], [[1.0, 1.0]], [[3.0]])
         {'loss': 4.0}
 
-        To have a neuron say what it says in the mean, in place of 0, edit it, and take that back:
+        To give a neuron its mean value in place of 0, edit it, and undo the edit:
 
         >>> net = mlgraph.Network(2, seed=0)
         >>> hidden, _ = net.add_layer(3, "tanh"), net.add_layer(1, "identity")
@@ -554,10 +553,10 @@ class Model(Part, Freezable):
         *,
         n_threads: int | None = None,
     ) -> npt.NDArray[Any]:
-        """What `evaluate` would give without each neuron of a layer, at much less than an evaluation each.
+        """What `evaluate` would give without each neuron of a layer in turn, at far less than an evaluation each.
 
-        The layer is swept once, and what is downstream of it once for each neuron; of one neuron alone it is an evaluation.
-        Nothing changes.
+        The layer is computed once, and what depends on it once for each neuron; a single neuron costs an evaluation. Nothing
+        changes.
 
         Parameters
         ----------
@@ -588,8 +587,8 @@ class Model(Part, Freezable):
     def save(self, path: StrPath) -> None:
         """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
 
-        Its history is not in it, nor what `undo` would take back, nor the optimizer's state, nor that of the generator that new
-        layers begin with.
+        The file does not hold the history, the last edit for `undo`, the optimizer's state, or that of the random generator
+        for new layers.
 
         Parameters
         ----------

@@ -42,7 +42,7 @@ class Part:
 
     @property
     def n_edges(self) -> int:
-        """Edges that some output or the loss needs, from nodes that are live; parameters that are nodes are none."""
+        """How many edges from live nodes some output or the loss needs; nodes that are parameters do not count."""
         self._require_outputs()
         return self._count_edges()
 
@@ -56,13 +56,13 @@ class Part:
 
     @property
     def sparsity(self) -> float:
-        """Share of the edges that are no longer there, or that no output needs, of all that the neurons were made with.
+        """Share of all edges that the neurons were made with that are no longer there, or that no output needs.
 
-        A neuron that has come to have more since counts as made with the most that it has had.
-        Neurons that only other models of the graph need do not count, as long as these models are there: a copy or a file has
-        this one alone, and counts what the others need as cut (`compact` leaves it behind). A neuron that is cut off counts
-        with all that it had, beside one that takes its place. So does one that no model has ever needed: beside such neurons
-        `Model.prune` finds that less is to be cut, or nothing; `Model.compact` leaves them behind.
+        A neuron counts with the most edges that it has ever had. Neurons that only other models of the graph need do not
+        count while those models exist: a copy or a file holds this model alone, and counts what the others need as cut
+        (`compact` leaves it behind). A neuron that is cut off counts with all edges that it had, even beside one that takes
+        its place. So does a neuron that no model has ever needed: because of such neurons `Model.prune` may cut less, or
+        nothing; `Model.compact` leaves them behind.
         """
         with self.graph.lock:
             graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
