@@ -33,14 +33,14 @@ class Layer(Freezable):
 
     @property
     def activation(self) -> str:
-        """With which its neurons were made."""
+        """The activation that its neurons were made with."""
         return self._activation
 
     @property
     def dropout(self) -> float:
         """Share of its neurons dropped in training.
 
-        May be assigned, as `Network.add_layer` takes it; while the network is being trained that is a RuntimeError.
+        May be assigned, as in `Network.add_layer`; while the network is being trained that is a RuntimeError.
         """
         return self._dropout
 
@@ -72,7 +72,7 @@ class Layer(Freezable):
 
     @property
     def neurons(self) -> list[Neuron]:
-        """Views of the neurons; for a layer of probabilities those that give the logits."""
+        """Views of the neurons; for a layer of probabilities, of those that give the logits."""
         return [Neuron(self.graph, i) for i in self._ids]
 
     def __len__(self) -> int:
@@ -99,8 +99,7 @@ class Layer(Freezable):
     def weights(self) -> Float32:
         """Weights of all neurons, float32 of shape (neurons, nodes of the layer before), with 0 where there is no edge.
 
-        A copy, and so read-only: to change them, assign to the whole. What it is assigned stands at the edges that there are;
-        none comes or goes.
+        A read-only copy: to change weights, assign a whole array. It sets the weights of existing edges; none comes or goes.
         """
         with self.graph.lock:  # the parameters may move while another thread compiles, and the layer may be widened
             out = np.zeros((self.size, len(self._reads)), np.float32)
@@ -118,10 +117,13 @@ class Layer(Freezable):
 
     @property
     def mask(self) -> Bool:
-        """Where an edge is, bool of shape (neurons, nodes of the layer before): also one of weight 0, or that no output needs.
+        """Where there is an edge, bool of shape (neurons, nodes of the layer before).
 
-        A copy, and so read-only. To assign is one edit: edges go and, with weight 0, come. None comes from an operation without
-        a live source, such as a probability of neurons that are cut off, or from what would lose its own by what goes.
+        Edges of weight 0, and those that no output needs, count.
+
+        A read-only copy. Assigning a mask is one edit: it cuts edges and adds others with weight 0. No edge can be added
+        from an operation without a live source, such as a probability of neurons that are cut off, or from a node that loses
+        its own live source in that edit.
         """
         with self.graph.lock:
             out = np.zeros((self.size, len(self._reads)), bool)
@@ -156,7 +158,7 @@ class Layer(Freezable):
     def biases(self) -> Float32:
         """Biases of all neurons, float32 of shape (neurons,), with NaN for a neuron without one.
 
-        A copy, and so read-only. What it is assigned goes to the neurons that have one, but for NaN, which is none.
+        A read-only copy. An assigned array sets the biases of the neurons that have one, except where it is NaN.
         """
         with self.graph.lock:
             out = biases(self.graph, np.array(self._ids, np.int32), missing=np.nan)

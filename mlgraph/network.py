@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class Network(Model):
-    """Layers of neurons, each reading all of the layer before it.
+    """A model of layers, each of which reads all outputs of the layer before it.
 
-    Without a layer there is nothing to run, cut or save, and that is a ValueError.
+    To run, cut or save a network without layers is a ValueError.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Network(Model):
     Raises
     ------
     TypeError, ValueError
-        If `n_inputs` is no integer from 1 on, or `seed` none from 0 on.
+        If `n_inputs` is no integer from 1 on, or `seed` no integer from 0 on.
 
     Examples
     --------
@@ -69,7 +69,7 @@ class Network(Model):
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """From the first that reads the inputs to the outputs."""
+        """The layers, from the one that reads the inputs to that of the outputs."""
         return tuple(self._layers)
 
     def add_layer(
@@ -84,9 +84,9 @@ class Network(Model):
     ) -> Layer:
         """Add neurons that read all outputs of the layer before.
 
-        Weights begin normally distributed with the variance 1 / (3 fan-in), biases with 0; others may be assigned to
-        `Layer.weights`. Through many layers these are too small to learn from: give each of more than four three times the
-        variance, ``layer.weights = layer.weights * 3**0.5``, or six times (He et al. 2015).
+        Weights begin normally distributed with variance 1 / (3 fan-in), biases at 0; others may be assigned to
+        `Layer.weights`. In a deep network such weights are too small to learn from: with more than four layers give each
+        three times the variance, ``layer.weights = layer.weights * 3**0.5``, or six times (He et al. 2015).
 
         Parameters
         ----------
@@ -94,15 +94,15 @@ class Network(Model):
         activation : str
             identity, relu, leaky_relu (of slope 0.01 below 0), sigmoid, tanh or softmax.
         dropout : float
-            Share of the neurons dropped in training (inverted dropout: the others are scaled up then). One choice is made
-            for each step, for each 128 examples of it if it has more.
+            Share of the neurons dropped in training (inverted dropout: the others are scaled up). They are chosen anew for
+            each step, or for each 128 examples of a larger step.
         weight_dropout : float
-            Share of the incoming edges dropped in training, one choice for each 32 examples (DropConnect, Wan et al.
-            2013); rounded to 1/65536.
+            Share of the incoming edges dropped in training, chosen anew for each 32 examples (DropConnect, Wan et al. 2013);
+            rounded to 1/65536.
         bias : bool
         loss : str, optional
-            Of the network, if this is its last layer; see `Model`. After softmax it is the softmax_cross_entropy, else the
-            squared_error by default, and after sigmoid the binary_cross_entropy if that is asked for.
+            The loss of the network if this is its last layer; see `Model`. After softmax it is softmax_cross_entropy, else
+            squared_error, or after sigmoid, if asked for, binary_cross_entropy.
 
         Returns
         -------
@@ -140,34 +140,35 @@ class Network(Model):
         return layer
 
     def widen(self, layer: Layer, n: int = 1, *, seed: int = 0) -> list[Neuron]:
-        """Add neurons to a hidden layer, which change no output, but for rounding, until they are trained.
+        """Add neurons to a hidden layer; until they are trained, they change no output except by rounding.
 
-        They read all of the layer before that is alive, by weights as of a new layer, and all of the layer behind that is alive
-        reads them, by weights of 0. They have biases if one of the layer has. Nothing of them is frozen. It is one edit.
+        They read all of the layer before that is alive, with weights as in a new layer; all neurons of the next layer that
+        are alive read them, with weights of 0. They have biases if a neuron of the layer has one. None is frozen. It is one
+        edit.
 
         Parameters
         ----------
         layer : Layer
-            One of `layers`, but the last, and none of probabilities.
+            One of `layers`, except the last and layers of probabilities.
         n : int
         seed : int
-            Of the weights; others come of it in a graph of more nodes.
+            Fixes the weights, together with the number of nodes in the graph.
 
         Returns
         -------
         list of Neuron
-            The last `n` of the layer from then on.
+            The new neurons, from then on the last `n` of the layer.
 
         Raises
         ------
         CycleError
             If edges that lead back to the layer before would make a cycle; nothing has changed.
         TypeError, ValueError
-            If an argument is not what it is said to be, or nothing is alive in the layer before or behind.
+            If an argument is not as documented, or nothing is alive in the layer before or behind.
 
         Examples
         --------
-        A neuron becomes two, of which each has half of its say (Chen et al. 2016, Net2Net):
+        A neuron becomes two, each with half of its effect (Chen et al. 2016, Net2Net):
 
         >>> net = mlgraph.Network(2, seed=0)
         >>> hidden, _ = net.add_layer(3, "tanh"), net.add_layer(1, "identity")
@@ -194,24 +195,24 @@ class Network(Model):
         seed: int = 0,
         n_threads: int | None = None,
     ) -> None:
-        """Add edges of weight 0 from layer to layer, which change no output, but for rounding, until they are trained.
+        """Add edges of weight 0 from layer to layer; until they are trained, they change no output except by rounding.
 
         It is one edit.
 
         Parameters
         ----------
         fraction : float
-            How many of the edges that could be and are not, between nodes that are alive. What was cut off stays so, and what
-            might make a cycle with edges that lead back, or within a layer, is no such place.
+            Share of the free places that get an edge. A place is free if no edge is there and both nodes are alive, unless
+            an edge there might make a cycle with edges that lead back or within a layer. What was cut off stays so.
         by : "random", "gradient" or callable
-            By the gradient: where the loss over `data` is steepest (Evci et al. 2020). A callable takes the `mlgraph.Edges`
-            that could be, of weight 0, and gives a score for each; those of the highest are added. (It may run the network;
-            to edit it is a RuntimeError.) Of equal scores some are taken at random, always the same ones.
+            "gradient": where the loss over `data` is steepest (Evci et al. 2020). A callable takes the possible edges as
+            `mlgraph.Edges` of weight 0, and returns a score for each; those with the highest are added. (It may run the
+            network; editing it is a RuntimeError.) Of equal scores some are taken at random, always the same ones.
         scope : "global" or "layer"
-            Whether places are compared across layers, or the same share of each layer's grows.
+            Whether places are compared across layers, or each layer gets edges in the same share of its places.
         block : int
-            Neurons side by side in a layer that find a source together, as `prune` cuts them: the score of each of their places
-            is the root of the mean square of those for that source (of a callable's the mean, at random one number).
+            How many adjacent neurons of a layer gain a source together, as `prune` cuts them. Their places for that source
+            all score the root mean square of their scores (with a callable the mean, at random one number).
         data : (x, y), optional
             For the gradient.
         seed : int

@@ -44,10 +44,11 @@ class Freezable:
 
     @property
     def frozen(self) -> bool:
-        """Whether training leaves it as it is: no step moves it, and while `fit` goes on no `Model.prune` cuts it.
+        """Whether training leaves it as it is: during `fit` no step moves it, and no `Model.prune` cuts it.
 
-        What the optimizer remembers of it becomes 0. (Edges that come to a frozen neuron later are not frozen, and it then is
-        not, either.) All else changes it as ever. Nodes without parameters, as inputs, have no `frozen`, an AttributeError.
+        Its optimizer state becomes 0. Everything else changes it as before. (An edge added later to a frozen neuron is not
+        frozen, and then the neuron is not, either.) For nodes without parameters, such as inputs, `frozen` is an
+        AttributeError.
         """
         with self.graph.lock:
             places, frozen = self._parameters(), self.graph.storage.frozen
@@ -66,7 +67,7 @@ class Node(Freezable):
     ----------
     graph : Graph
     id : int
-        Its number there, ``graph[id]``, which edits leave as it is.
+        Its number in the graph, where it is ``graph[id]``; edits do not change it.
     """
 
     __slots__ = ("_born", "graph", "id")
@@ -95,7 +96,7 @@ class Node(Freezable):
 
     @property
     def name(self) -> str:
-        """The name it was given, or its number. To assign one, or None for none, is no edit; files and copies have it, too."""
+        """The name it was given, or n and its number. Assigning a name, or None, is no edit; files and copies keep it."""
         name = self.graph._names.get(self.id) if self.graph._has(self) else None
         return f"n{self.id}" if name is None else name
 
@@ -130,7 +131,7 @@ class Node(Freezable):
 
     @property
     def value(self) -> float:
-        """Value of a constant or parameter; other nodes have none, an AttributeError, and a constant's cannot be assigned."""
+        """Value of a constant or parameter, an AttributeError for other nodes; only a parameter's can be assigned."""
         node = self._number
         code, data = self.graph._code[node], self.graph._data[node]
         if code == CONSTANT:
@@ -262,12 +263,12 @@ class Edge(Freezable):
 
     @property
     def target(self) -> Neuron:
-        """The neuron."""
+        """The neuron that reads the source."""
         return self._target
 
     @property
     def weight(self) -> float:
-        """The weight; ValueError once it is cut."""
+        """The weight; a ValueError once the edge is cut."""
         with self.graph.lock:  # the parameters may move while another thread compiles
             return float(self.target.weights[self._find()])
 
@@ -307,7 +308,7 @@ class Neuron(Node):
     ----------
     graph : Graph
     id : int
-        Its number there, which edits leave as it is.
+        Its number in the graph; edits do not change it.
 
     Examples
     --------
@@ -333,10 +334,10 @@ class Neuron(Node):
 
     @property
     def activation(self) -> str:
-        """Name of the activation; to assign another is an edit.
+        """Name of the activation; assigning another is an edit.
 
-        A layer's `activation` stays what it was made with. What outputs with a cross-entropy have, softmax or sigmoid, comes
-        after it.
+        `Layer.activation` stays what the layer was made with. With a cross-entropy, the softmax or sigmoid of the outputs
+        comes after this activation.
         """
         return ops.BY_CODE[self.graph._code[self._number] - NEURON].name
 
@@ -360,7 +361,7 @@ class Neuron(Node):
 
     @property
     def bias(self) -> float | None:
-        """The bias, None where there is none; to assign the first, or None, which takes it away, is an edit."""
+        """The bias, or None; assigning a first bias, or None to remove it, is an edit."""
         with self.graph.lock:
             at = self.graph.storage.bias[self.graph._data[self._number]]
             return None if at < 0 else float(self.graph.storage.vector[at])
