@@ -53,79 +53,79 @@ def fit(
     resume: bool = False,
     n_threads: int | None = None,
 ) -> History:
-    """Train from where the parameters are.
+    """Train, starting from the present parameters.
 
-    Adjoints, gradients, moments and parameters that come out of a step below the normal numbers of float32, 1.2e-38, are
-    zero instead (on x86-64). Weights that plain SGD passes over, where data that are zero are skipped, stay as they are.
+    On x86-64, a step writes adjoints, gradients, moments and parameters below the normal numbers of float32, 1.2e-38, as
+    zero. Weights that plain SGD passes over, since their data are zero and skipped, stay as they are.
 
     Parameters
     ----------
     x : array_like, shape (examples, inputs)
-        uint8 is read as x / 255. Columns that nothing here reads may be missing, as for `Model.forward`. What is not finite is
-        refused before anything is learnt. Not to be changed meanwhile: bytes and float32 are read where they stand, or from a
-        copy, as it is faster (the bytes of large data of which each number is exactly byte / 255; the columns that are read,
-        where they are few).
+        uint8 is read as x / 255. Columns that nothing here reads may be missing, as for `Model.forward`. Data that are not
+        finite are refused before anything is learnt. Do not change `x` during the run: bytes and float32 are read in place
+        or from a copy, whichever is faster (large data of which each number is exactly byte / 255 are copied as bytes; if
+        few columns are read, these are copied).
     y : array_like
-        Labels, integers of shape (examples,), or targets of shape (examples, outputs), which are taken as they are, bytes
-        too: where `x` are images and `y` the same, divide `y` by 255.
-        Targets of the binary cross-entropy are from 0 to 1, those of the softmax at least 0: the probabilities of the
-        classes, or the weight of an example in place of the 1 of its label. (To weigh questions of yes or no, learn them as two
-        classes. Accuracies do not weigh: an example without weight counts in them as one of the first class.) By the squared
-        error several outputs learn labels as 1 for the output of the label and 0 for all others. Where the loss is a node they
-        are of the last inputs of the graph, behind the columns of `x` (in a copy of both, of float32): of shape (examples,) or
-        (examples, targets), or nothing, (), where `x` has all that the loss reads.
+        Labels, integers of shape (examples,), or targets of shape (examples, outputs). Targets are read unchanged, bytes
+        too: if `x` and `y` are the same images, divide `y` by 255. Targets of the binary cross-entropy are from 0 to 1.
+        Those of the softmax are at least 0: the probabilities of the classes, or the weight of an example in place of the 1
+        of its label. (To weight yes-or-no questions, learn them as two classes. Accuracies are not weighted: an example
+        without weight counts in them as one of the first class.) With the squared error, several outputs learn a label as 1
+        for its output and 0 for all others. If the loss is a node, the targets are the last inputs of the graph, after the
+        columns of `x` (in a copy of both, of float32): of shape (examples,) or (examples, targets), or nothing, (), if `x`
+        has all that the loss reads.
     epochs : int
     batch_size : int or (int, int)
-        From and to: after every batch it moves with p^2, where p is the share of the training that is done. The gradient is
-        the mean over the batch.
+        A pair is (from, to): after every batch the size moves with p^2, where p is the share of the training done. The
+        gradient is the mean over the batch.
     learning_rate : float or (float, float) or callable
-        From and to: it moves with p^1.5. Or a function of p, which gives the same each time; p is 0 for the first batch and
-        below 1 for the last. (It is asked at a thousand places before the run; what it gives elsewhere that is no rate ends
-        the run at that epoch.) `History.learning_rate` has that of each batch.
+        A pair is (from, to): the rate moves with p^1.5. A function of p must give the same each time; p is 0 for the first
+        batch and below 1 for the last. (It is called for a thousand values of p before the run; if it gives no valid rate
+        for another, the run ends at that epoch.) `History.learning_rate` has the rate of each batch.
     momentum : float
         v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
     weight_decay : float
-        At each step the weights of edges lose the share rate * weight_decay of themselves as well: w = w - rate *
-        weight_decay * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization). Biases do not, nor do parameters
-        that are nodes, which the loss may hold small. For SGD without momentum that is the gradient of weight_decay / 2 *
-        w^2, which other libraries add to the loss; with momentum a decay of theirs is one of 1 / (1 - momentum) times as
-        much here. At most 1 / the highest learning rate, which takes all of a weight.
+        At each step the weights of edges also lose the share rate * weight_decay of themselves: w = w - rate * weight_decay
+        * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization). Biases and parameter nodes do not; the loss
+        may keep the latter small. For SGD without momentum this is the gradient of weight_decay / 2 * w^2, which other
+        libraries add to the loss; with momentum, their decay corresponds to 1 / (1 - momentum) times as much here. At most 1
+        / the highest learning rate, which takes all of a weight.
     optimizer : "sgd" or "adam"
-        Adam as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999, and epsilon, 1e-8, stands beside the root
-        before its bias is corrected.
+        Adam is as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999; epsilon, 1e-8, is added to the root before
+        the bias correction.
     validation : (x, y), optional
         Evaluated after each epoch.
     shuffle : bool
     seed : int
-        Fixes the order of the examples and what is dropped. A second call with the same seed takes them in the same order and
-        drops the same: who trains an epoch at a time gives each a seed of its own.
+        Fixes the order of the examples and what is dropped. A second call with the same seed repeats both: to train one
+        epoch per call, give each call its own seed.
     callback : callable, optional
-        Is given a `Progress` after every piece of steps, a tenth of a second by the clock, and after every epoch. Which steps
-        end a piece is another matter in each run: what must be reproducible is a schedule, as for `sparsify`. If it raises
-        StopIteration (as ``next`` of an iterator does that has run out), the run ends there: what was learnt stays, and the
-        checkpoint, if any, can be gone on from.
+        Called with a `Progress` about every tenth of a second, between steps, and after every epoch. The steps between which
+        it is called differ from run to run: what must be reproducible belongs in a schedule, as for `sparsify`. If it raises
+        StopIteration (as ``next`` does for an exhausted iterator), the run ends there: what was learnt stays, and a
+        checkpoint, if any, can be resumed.
     sparsify : GradualPruning, SET, RigL or another mlgraph.sparsify.Schedule, optional
-        Cuts and grows edges meanwhile.
+        Cuts and grows edges during the run.
     on_nonfinite : "raise", "skip" or "disconnect"
-        What becomes of a step in which a loss, an adjoint, a gradient or a moved parameter is not finite; none ever
-        reaches a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples that gave it are left
-        out of the step, or all of them where only their sum overflowed, or the step that it makes. "disconnect": the
-        neuron where it began is cut out of the graph, or where that is an operation, an output or the last way to one,
-        the neuron that counted most for it; then the step is taken again. The history says what was left out.
+        What to do with a step in which a loss, an adjoint, a gradient or an updated parameter is not finite; no such number
+        ever reaches a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples at fault are left out
+        of the step, or all its examples if only their sum or the resulting update overflowed. "disconnect": the neuron where
+        it began is cut out of the graph; if it began at an operation, an output or the last way to one, the neuron that
+        counted most for it is cut. Then the step is repeated. The history says what was left out.
     checkpoint : path, optional
-        A file that holds all that is needed to go on bit for bit, written anew as training goes on, at its end and at
-        Ctrl-C; the one before is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. When
-        it cannot be written, on a full disk, that is a warning and training goes on.
+        A file that holds all that is needed to continue bit for bit, rewritten during training, at its end and at Ctrl-C;
+        the previous one is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. If it cannot
+        be written, as on a full disk, a warning is given and training goes on.
     checkpoint_every : float
         Seconds between two checkpoints, at least.
     resume : bool
-        Go on from the checkpoint, if there is one, with the graph and parameters in it; its data and arguments must be
-        those given here. The result is that of a run that was never interrupted, to the bit on the same kind of
-        processor, but for `History.epoch_seconds`. What a callback did to the graph is in the checkpoint, but not what `undo`
-        would take back: edit and undo at one event, or within `one_edit`. (To train on after the end, load the model in it and
+        Continue from the checkpoint, if there is one, with its graph and parameters; its data and arguments must be those
+        given here. On the same kind of processor the result is that of an uninterrupted run, to the bit, except for
+        `History.epoch_seconds`. The checkpoint holds a callback's edits of the graph, but not the last edit for `undo`: edit
+        and undo in one call of the callback, or within `one_edit`. (To train further after the end, load the model in it and
         begin another run.)
     n_threads : int, optional
-        As many as the machine has and the work is worth by default. The result is the same to the bit for any number.
+        By default as many as the machine has and the work is worth. The result is the same to the bit for any number.
 
     Returns
     -------
@@ -134,26 +134,25 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not what it should be; nothing has been learnt.
+        If an argument is not as documented; nothing has been learnt.
     NonFiniteError
-        If something is not finite, and that is what `on_nonfinite` says or there is nothing left to disconnect.
-        Parameters and optimizer state are as before the step. It names the node where it began.
+        If something is not finite, and `on_nonfinite` says so or nothing is left to disconnect. Parameters and optimizer
+        state are as before the step. The error names the node where it began.
     RuntimeError
-        If the graph is being trained already, by another thread or by the run whose callback this is, or another thread has
-        given the network a layer meanwhile. To predict meanwhile is fine: threads take turns. And if `learning_rate` raises
-        StopIteration, which a callback or a schedule may.
+        If the graph is already being trained, by another thread or by the run whose callback this is; or if another thread
+        has meanwhile given the network a layer. (Predicting meanwhile is fine: threads take turns.) Also if `learning_rate`
+        raises StopIteration, which only a callback or a schedule may.
     CheckpointError
         If the checkpoint belongs to another run.
     ModelFileError
-        If there is a checkpoint to go on from, and neither it nor the one before can be read.
+        If there is a checkpoint to resume, and neither it nor the previous one can be read.
 
     Warns
     -----
     UserWarning
-        If data look as if they were in other units: bytes of nothing but 0 and 1, or whole numbers from 0 to 255 that are no
-        bytes.
+        If data seem to be in other units: bytes that are all 0 or 1, or whole numbers from 0 to 255 that are no bytes.
     RuntimeWarning
-        If a checkpoint cannot be written, or is damaged, so that the run goes on from the one before.
+        If a checkpoint cannot be written, or is damaged, so that the run resumes from the previous one.
 
     Examples
     --------

@@ -43,23 +43,23 @@ Sample = Callable[[int], tuple[Any, Any]]
 
 @dataclass(frozen=True, repr=False)
 class Schedule(ABC):
-    """What all schedules have in common. One of one's own is a subclass with an `act`.
+    """What all schedules have in common; for your own, write a subclass with an `act`.
 
-    What else it is given should be fields, of a ``@dataclass(frozen=True, repr=False)``: a checkpoint knows its run again by
-    the repr. Each run has a copy, and what `act` keeps in that is in no checkpoint: what it does must follow from its
-    arguments, if a run that is gone on with is to be the one that was not interrupted. What is frozen no `Model.prune` cuts
-    while `fit` goes on.
+    Its further arguments should be fields of a ``@dataclass(frozen=True, repr=False)``: a checkpoint recognises its run by
+    the repr. Each run has its own copy of the schedule, and no checkpoint holds what `act` stores in it: for a resumed run
+    to equal an uninterrupted one, what `act` does must follow from its arguments. During `fit`, `Model.prune` cuts nothing
+    that is frozen.
 
     Parameters
     ----------
     sparsity : float
         Share of the edges that is gone at the end.
     updates : int, optional
-        How many times it acts after the first time, at least once; before each step at most once. By default 100 times, or
-        10 for each epoch before `until` if that is less: each time costs some milliseconds, which in a network of few neurons
-        is a good part of an epoch.
+        How many times it acts after the first time, at least once; before each step it acts at most once. By default 100
+        times, or 10 times for each epoch before `until` if that is less: each time costs some milliseconds, a good part of
+        an epoch in a network of few neurons.
     until : float
-        Share of the training after which it acts no more, below 1.
+        Share of the training, below 1, after which it acts no more.
     """
 
     sparsity: float
@@ -195,8 +195,8 @@ class Acting:
 class GradualPruning(Schedule):
     """Cut the weakest edges little by little, along a cubic curve (Zhu and Gupta 2017, To prune, or not to prune).
 
-    The sparsity is ``initial + (sparsity - initial) * (1 - (1 - t)^3)`` with t from 0 at the moment `start` to 1 at `until`:
-    most goes early, while there is much to spare. `Model.prune` says what is weak; what is frozen stays.
+    The sparsity is ``initial + (sparsity - initial) * (1 - (1 - t)^3)``, where t goes from 0 at `start` to 1 at `until`:
+    most is cut early, while there is much to spare. `Model.prune` defines what is weak; what is frozen stays.
 
     Parameters
     ----------
@@ -205,13 +205,14 @@ class GradualPruning(Schedule):
     start : float
         Share of the training before which nothing is cut.
     initial : float
-        The sparsity that the curve starts from: that of a model that has been pruned before, from which nothing would go
-        before it has come so far. One that is less sparse is cut to it at `start`.
+        The sparsity that the curve starts from. For a model pruned before, give its sparsity: else nothing is cut until the
+        curve has reached that. A less sparse model is cut to `initial` at `start`.
     scope : "global" or "layer"
         As for `Model.prune`.
     by : "magnitude", "saliency", "random" or callable
-        As for `Model.prune`; the saliency is that of 1,024 of the examples, others each time. A checkpoint knows a function by
-        its name, a method too, whatever its object; any other callable by its repr: give the class a ``__repr__``.
+        As for `Model.prune`; the saliency is estimated from 1,024 examples, others each time. A checkpoint recognises a
+        function by its name (a method too, whatever its object), and any other callable by its repr: give its class a
+        ``__repr__``.
     block : int
         As for `Model.prune`.
 
@@ -278,26 +279,26 @@ class GradualPruning(Schedule):
 
 @dataclass(frozen=True, repr=False)
 class SET(Schedule):
-    """Sparse from the first step on: again and again the smallest weights are cut, and as many edges grow at random.
+    """Sparse from the first step on: repeatedly, the smallest weights are cut and as many edges grow at random.
 
-    Sparse evolutionary training (Mocanu et al. 2018, Scalable training of artificial neural networks). Each layer has as many
-    edges as `mlgraph.sparsify.erdos_renyi` gives it, but for a few: a neuron that comes to be read gets a source at least, and
-    one that is not read gets none. Edges grow anywhere between a layer and what it was made to read, also at inputs and neurons
-    that have lost all of theirs, with weights of 0; those into a neuron that comes to life are drawn as in a new layer. That
-    neuron, and one that has lost all its edges, gets a bias of 0. Edges past the layers, and those of neurons that are in none,
-    stay and are not counted, but do not come back if a cut leaves their neuron without a source or a reader. Only for a
-    `Network`.
+    Sparse evolutionary training (Mocanu et al. 2018, Scalable training of artificial neural networks). Each layer has as
+    many edges as `mlgraph.sparsify.erdos_renyi` gives it, except for a few: a neuron that comes to be read gets at least one
+    source, and a neuron that is not read gets none. Edges grow anywhere between a layer and the nodes that it was made to
+    read, also at inputs and neurons that have lost all their edges. New weights are 0; those into a neuron that comes to
+    life are drawn as in a new layer. That neuron, and one that has lost all its edges, gets a bias of 0. Edges past the
+    layers, and those of neurons in no layer, stay and are not counted, but do not come back if a cut leaves their neuron
+    without a source or a reader. Only for a `Network`.
 
     Parameters
     ----------
     sparsity, updates, until
         As for `mlgraph.sparsify.Schedule`.
     fraction : float
-        Share of the edges that would move at the beginning; along a cosine it falls to 0 at `until` (Dettmers and Zettlemoyer
-        2019, Sparse networks from scratch). Before the first step none move: a layer that has more than its share is cut, and
-        one that has less is filled.
+        Share of the edges that move each time: this much at the beginning, falling to 0 at `until` along a cosine (Dettmers
+        and Zettlemoyer 2019, Sparse networks from scratch). Before the first step none move: a layer with more than its
+        share of edges is cut, and one with less is filled.
     block : int
-        As for `Network.prune` and `Network.regrow`: neurons side by side lose and find a source together.
+        As for `Network.prune` and `Network.regrow`: adjacent neurons lose and gain a source together.
     """
 
     fraction: float = 0.3
@@ -355,8 +356,8 @@ class SET(Schedule):
 class RigL(SET):
     """Like `SET`, but edges grow where the loss is steepest (Evci et al. 2020, Rigging the lottery).
 
-    The gradient is that of 1,024 of the examples, others each time, before anything is cut. An edge that is cut and found steep
-    stays as it is, its weight and the optimizer's state of it too.
+    The gradient is estimated from 1,024 examples, others each time, before anything is cut. An edge that is cut but found
+    steep stays as it is, with its weight and optimizer state.
 
     Parameters
     ----------
