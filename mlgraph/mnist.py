@@ -25,9 +25,9 @@ class _Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": _Command("train a network and save it; the command if none is named", train.add_options, train.run),
-    "evaluate": _Command("say how well a saved network does on the test data", evaluate.add_options, evaluate.run),
-    "inspect": _Command("say and draw what the neurons of a saved network do", inspect.add_options, inspect.run),
+    "train": _Command("train a network and save it (the default command)", train.add_options, train.run),
+    "evaluate": _Command("print how well a saved network does on the test data", evaluate.add_options, evaluate.run),
+    "inspect": _Command("print and draw what the neurons of a saved network do", inspect.add_options, inspect.run),
     "prune": _Command("cut edges of a saved network and train what is left", prune.add_options, prune.run),
 }
 
@@ -45,7 +45,7 @@ def _run(words: list[str]) -> int:
     parser = Parser(
         prog=f"python -m mlgraph.mnist {name}",
         description=command.summary,
-        epilog="\n".join(["commands:", *(f"  {n:9} {c.summary}" for n, c in COMMANDS.items()), "--version says which this is"]),
+        epilog="\n".join(["commands:", *(f"  {n:9} {c.summary}" for n, c in COMMANDS.items()), "--version prints the version"]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -24,9 +24,9 @@ OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13  # exit status; a
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """Options that all commands have."""
-    parser.add_argument("--data", metavar="DIR", help="folder with the four IDX files (default: MNIST itself)")
-    parser.add_argument("--threads", type=THREADS, metavar="N", help="default: the processors this process may use")
-    parser.add_argument("--json", action="store_true", help="end standard output with one JSON object on a line")
+    parser.add_argument("--data", metavar="DIR", help="folder with the four IDX files (default: the MNIST of the package)")
+    parser.add_argument("--threads", type=THREADS, metavar="N", help="threads (default: the processors this process may use)")
+    parser.add_argument("--json", action="store_true", help="end standard output with a JSON object on one line")
 
 
 def load_data(folder: str | None) -> Dataset:

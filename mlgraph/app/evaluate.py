@@ -19,7 +19,7 @@ __all__ = ["add_options", "run"]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one that is training")
+    parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one in training")
     add_common_options(parser)
 
 

@@ -41,7 +41,7 @@ LISTED = 12
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one that is training")
+    parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one in training")
     add_common_options(parser)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--neuron", type=NEURON, metavar="LAYER.INDEX", help="look at one neuron closely")

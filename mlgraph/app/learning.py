@@ -39,13 +39,13 @@ def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--out", metavar="DIR", default=out,
                         help=f"folder for {MODEL}, {HISTORY} and {PICTURE} (default: %(default)s)")  # fmt: skip
     parser.add_argument("--checkpoint-every", type=SECONDS, metavar="SECONDS",
-                        help=f"keep all that a run needs to go on in {CHECKPOINT}, written anew this often")  # fmt: skip
+                        help=f"write all that is needed to resume the run to {CHECKPOINT}, this often")  # fmt: skip
     parser.add_argument("--resume", action="store_true",
-                        help=f"go on from {CHECKPOINT} if there is one, given the options that its run had; write it as well "
+                        help=f"continue from {CHECKPOINT} if there is one, given the options of its run; write it as well "
                              f"(default: every {DEFAULT_SECONDS:.0f} seconds)")  # fmt: skip
-    parser.add_argument("--no-plot", action="store_true", help=f"write no {PICTURE}, and leave none of an older run")
+    parser.add_argument("--no-plot", action="store_true", help=f"write no {PICTURE}, and remove that of an older run")
     parser.add_argument("--live", action="store_true", help="draw the picture in a window while training")
-    parser.add_argument("--quiet", action="store_true", help="print errors only, and what --json asks for")
+    parser.add_argument("--quiet", action="store_true", help="print only errors and what --json asks for")
 
 
 def check_decay(recipe: Recipe) -> None:

@@ -23,11 +23,12 @@ NAMES = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "s
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("model", metavar="MODEL", help="a saved network")
-    recipe = parser.add_argument_group("the cut and the training meanwhile")
-    recipe.add_argument("--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges that is cut")
+    recipe = parser.add_argument_group("the cut and the training")
+    recipe.add_argument("--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges cut by the end")
     add_recipe_options(
-        recipe, PRUNING, [name for name in NAMES if name != "sparsity"], learning_rate="from the first step to the last",
-        epochs="passes over the data; in the last quarter nothing is cut any more",
+        recipe, PRUNING, [name for name in NAMES if name != "sparsity"],
+        learning_rate="from A in the first step to B in the last",
+        epochs="passes over the data; nothing is cut in the last quarter",
     )  # fmt: skip
     add_run_options(parser, "mnist-pruned")
 

@@ -68,22 +68,22 @@ PRUNING = Recipe(epochs=10, batch_size=(128, 128), learning_rate=(0.02, 0.0002),
 """Where the options of ``prune`` start from."""
 
 OPTIONS: dict[str, tuple[Callable[[str], Any], str, str]] = {
-    "hidden": (SIZES, "SIZES", "neurons of each hidden layer, such as 300,100, or none"),
-    "activation": (one_of(*ACTIVATIONS), "NAME", "of the hidden layers: " + ", ".join(ACTIVATIONS)),
+    "hidden": (SIZES, "SIZES", "sizes of the hidden layers, such as 300,100, or none"),
+    "activation": (one_of(*ACTIVATIONS), "NAME", "that of the hidden layers: " + ", ".join(ACTIVATIONS)),
     "epochs": (COUNT, "N", "passes over the data"),
-    "batch_size": (COUNTS, "A:B", "examples in a step, from the first to the last"),
-    "learning_rate": (RATES, "A:B", "from the first step to the last, smaller with dropout and adam, larger if sparse"),
+    "batch_size": (COUNTS, "A:B", "examples in a step, from A in the first to B in the last"),
+    "learning_rate": (RATES, "A:B", "from A in the first step to B in the last; less with dropout or adam, more if sparse"),
     "optimizer": (one_of("sgd", "adam"), "NAME", "sgd or adam"),
-    "momentum": (MOMENTUM, "X", "share of a step that goes on into the next"),
-    "weight_decay": (DECAY, "X", "times the learning rate: share of themselves that weights lose at a step"),
-    "dropout": (FRACTION, "X", "share of the hidden neurons left out of a step; a preset has less from 80 %% sparsity on"),
-    "weight_dropout": (FRACTION, "X", "share of the hidden layers' edges left out of a step"),
-    "sparsity": (FRACTION, "X", "share of the edges that is cut by the end"),
-    "method": (one_of(*METHODS), "NAME", "how edges are cut: gradual (once and for all), set or rigl (and others grow)"),
-    "block": (COUNT, "N", "neurons side by side that keep or lose a source together; 4 are swept faster than others"),
-    "on_nonfinite": (one_of(*POLICIES), "NAME", "what becomes of what is not finite: "
+    "momentum": (MOMENTUM, "X", "share of each step that carries over into the next"),
+    "weight_decay": (DECAY, "X", "times the learning rate, the share of itself that a weight loses at each step"),
+    "dropout": (FRACTION, "X", "share of the hidden neurons left out of each step; a preset has less beyond 80 %% sparsity"),
+    "weight_dropout": (FRACTION, "X", "share of the hidden layers' edges left out of each step"),
+    "sparsity": (FRACTION, "X", "share of the edges cut by the end"),
+    "method": (one_of(*METHODS), "NAME", "how edges are cut: gradual (for good), set or rigl (others grow instead)"),
+    "block": (COUNT, "N", "adjacent neurons that keep or lose a source together; 4 run faster than others"),
+    "on_nonfinite": (one_of(*POLICIES), "NAME", "what to do about numbers that are not finite: "
                      "raise ends the run, skip leaves those examples out, disconnect cuts the neuron out"),
-    "seed": (SEED, "N", "decides all that is random"),
+    "seed": (SEED, "N", "determines all that is random"),
 }  # fmt: skip
 """Fields of a recipe that are options: of each its type, how its value is called, and what it is."""
 

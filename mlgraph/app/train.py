@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     recipe = parser.add_argument_group("the network and its training")
     recipe.add_argument("--preset", type=one_of(*PRESETS), default="default", metavar="NAME",
-                        help=f"where the other options start from: {', '.join(PRESETS)}")  # fmt: skip
+                        help=f"defaults for the other options: {', '.join(PRESETS)}")  # fmt: skip
     add_recipe_options(recipe, PRESETS["default"], OPTIONS)
     add_run_options(parser, "mnist-run")
 
