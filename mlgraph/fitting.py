@@ -81,7 +81,7 @@ def fit(
     learning_rate : float or (float, float) or callable
         A pair is (from, to): the rate moves with p^1.5. A function of p must give the same each time; p is 0 for the first
         batch and below 1 for the last. (It is called for a thousand values of p before the run; if it gives no valid rate
-        for another, the run ends at that epoch.) `History.learning_rate` has the rate of each batch.
+        for another p, the run ends at that epoch.) `History.learning_rate` has the rate of each batch.
     momentum : float
         v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
     weight_decay : float

@@ -82,9 +82,9 @@ class Schedule(ABC):
         return other
 
     def due(self, begin: Float64, end: Float64) -> Float64:
-        """Moments at which to act before steps that go from `begin` to `end`, shares of the training; NaN where none is.
+        """The moment at which to act before each step, from `begin` to `end` in shares of the training; NaN for none.
 
-        All are float64 of shape (steps,). One's own `due` may act before every step, say.
+        All are float64 of shape (steps,). A subclass may override it, to act before every step, say.
         """
         assert self.updates is not None
         scale = self.updates / max(self.until, 1e-9)
@@ -93,16 +93,16 @@ class Schedule(ABC):
         return np.where(reached > before, moments, np.nan)
 
     def check(self, model: Model) -> None:  # noqa: B027 - a schedule that takes any model has nothing to add
-        """Raise TypeError if this is no model for the schedule, ValueError if it leaves too few edges.
+        """Raise TypeError if the schedule cannot take this model, ValueError if it would leave too few edges.
 
-        Too few are those that cannot be a path to each output and all that is frozen.
+        Too few are those that do not suffice for a path to each output and for all that is frozen.
         """
 
     @abstractmethod
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut and grow before a step.
 
-        Other threads that run or edit the graph wait meanwhile: to wait for one of them here would never end.
+        Other threads that run or edit the graph wait meanwhile; waiting for one of them here would never end.
 
         Parameters
         ----------
@@ -113,15 +113,16 @@ class Schedule(ABC):
             Number of the step; the seed of `fit`.
         sample : callable
             ``sample(n)`` gives n examples of the training data, or all if there are fewer, and their labels or targets; the
-            same for the same step. Targets of a loss that is a node are the last columns of the data, and beside these is ().
+            same for the same step. If the loss is a node, its targets are the last columns of the data, and () stands in
+            their place.
         n_threads : int, optional
             As for `fit`.
 
         Raises
         ------
         StopIteration
-            To end the run there, as a callback may; before it has edited anything, for a run that is gone on with acts once
-            more at this moment.
+            To end the run there, as a callback may. Raise it before editing anything: a resumed run acts once more at this
+            moment.
         """
 
 
