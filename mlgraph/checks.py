@@ -128,15 +128,19 @@ def level_outside() -> int:
     return level
 
 
+def any_array(what: str, value: Any) -> npt.NDArray[Any]:
+    """An array of anything; TypeError if none can be made of `value`."""
+    try:
+        return np.asanyarray(value)
+    except (RuntimeError, TypeError, ValueError) as error:  # of a tensor that has a gradient, or is on another device
+        ragged = isinstance(error, ValueError) and isinstance(value, list | tuple)
+        got = "rows of different lengths" if ragged else f"{type(value).__name__}: {str(error).partition(chr(10))[0]}"
+        raise TypeError(f"{what}: expected an array of numbers, got {got}") from None
+
+
 def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> npt.NDArray[Any]:
     """An array of real numbers of any type; TypeError if `value` is none, which says by what `cast` it may become one."""
-    try:
-        array = np.asanyarray(value)
-    except ValueError:
-        raise TypeError(f"{what}: expected an array of numbers, got rows of different lengths") from None
-    except RuntimeError as error:  # a tensor that has a gradient
-        got = f"{type(value).__name__}: {str(error).partition(chr(10))[0]}"
-        raise TypeError(f"{what}: expected an array of numbers, got {got}") from None
+    array = any_array(what, value)
     rows = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(one, np.ma.MaskedArray) and np.ma.is_masked(one) for one in (array, *rows)):
         raise TypeError(f"{what}: expected numbers, got an array that masks some of them")

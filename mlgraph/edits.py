@@ -16,7 +16,7 @@ import numpy as np
 from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.arrays import Edges, Wiring, edge_keys, wiring
 from mlgraph.changes import Activated, Biased, Rewired, edited
-from mlgraph.checks import float_array, plain
+from mlgraph.checks import any_array, float_array, plain
 from mlgraph.graph import CycleError, Graph
 from mlgraph.ids import check_sources, id_of, ids_of
 from mlgraph.interrupts import uninterrupted
@@ -76,7 +76,8 @@ def named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | 
 
 
 def _checked(graph: Graph, edges: Edges, who: str) -> list[Int64]:
-    ends = [np.asarray(end) for end in (edges.source, edges.target)]
+    given = {"sources": edges.source, "targets": edges.target}
+    ends = [np.asarray(any_array(f"{who}: {name}", end)) for name, end in given.items()]
     if any(end.ndim != 1 or (end.size and end.dtype.kind not in "iu") for end in ends) or len(ends[0]) != len(ends[1]):
         got = " and ".join(f"{end.dtype} of shape {end.shape}" for end in ends)
         raise TypeError(f"{who}: expected edges with a row of ids of sources, and one of targets as long, got {got}")

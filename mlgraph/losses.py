@@ -113,7 +113,7 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
     try:
         array = real_array(what, y, "astype(int) or astype(float)")
     except TypeError:
-        if any(isinstance(label, str) for label in np.ravel(np.asarray(y, object))[:1]):
+        if _are_texts(y):
             hint = "np.unique(y, return_inverse=True) numbers them" if what == "y" else "number them as those that are learnt"
             raise TypeError(f"{what}: expected numbers, got texts; {hint}") from None
         raise
@@ -152,6 +152,14 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
             i = int(np.argmin(np.isfinite(weights)))
             raise ValueError(f"{what}: expected targets of a sum that float32 can hold, got {weights[i]} in example {i}")
     return None, np.ascontiguousarray(target)
+
+
+def _are_texts(y: Any) -> bool:
+    """Whether the first of these targets is a text, as labels of a table may be."""
+    try:
+        return any(isinstance(label, str) for label in np.ravel(np.asarray(y, object))[:1])
+    except (RuntimeError, TypeError, ValueError):  # of which not even objects can be read
+        return False
 
 
 def are_none(y: Any) -> bool:

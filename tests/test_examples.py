@@ -1,5 +1,6 @@
 """Data in every form: what is read alike, and what is refused."""
 
+import re
 import weakref
 
 import numpy as np
@@ -234,13 +235,34 @@ def test_a_caller_beside_the_package_is_outside():
     assert [warning.filename for warning in told] == [beside]
 
 
-def test_what_gives_no_array_says_why():
+WITHOUT_ARRAY = {  # as PyTorch and JAX, and h5py say it
+    "a gradient": RuntimeError("Can't call numpy() on Tensor that requires grad.\nUse detach"),
+    "another device": TypeError("can't convert cuda:0 device type tensor to numpy."),
+    "a closed file": ValueError("Not a dataset (not a dataset)"),
+}
+
+
+@pytest.mark.parametrize("error", WITHOUT_ARRAY.values(), ids=WITHOUT_ARRAY)
+def test_what_gives_no_array_says_why(error):
     class Tensor:
         def __array__(self, *_, **__):
-            raise RuntimeError("Can't call numpy() on Tensor that requires grad.\nUse detach")
+            raise error
 
-    with pytest.raises(TypeError, match=r"^x: expected an array of numbers, got Tensor: Can't call .* requires grad\.$"):
-        network().predict(Tensor())
+    net, edges = network(), mlgraph.Edges(Tensor(), [0], [0.0])
+    mistakes = {
+        "x": lambda: net.predict(Tensor()), "y": lambda: net.evaluate(X, Tensor()),
+        "weights": lambda: setattr(net.layers[0], "weights", Tensor()),
+        "add_edges: sources": lambda: net.graph.add_edges(edges), "prune: sources": lambda: net.graph.prune(edges),
+    }  # fmt: skip
+    for name, call in mistakes.items():
+        why = re.escape(str(error).partition("\n")[0])
+        with pytest.raises(TypeError, match=f"^{name}: expected an array of numbers, got Tensor: {why}$"):
+            call()
+
+
+def test_targets_of_different_shapes_are_told():
+    with pytest.raises(TypeError, match=r"^y: expected an array of numbers, got rows of different lengths$"):
+        network().evaluate(X, [np.zeros((2, 1)), np.zeros((2, 2))])
 
 
 def test_floats_of_other_units_are_not_warned_of(recwarn):
