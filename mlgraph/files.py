@@ -27,7 +27,7 @@ def write_atomically(path: StrPath, write: Callable[[IO[bytes]], Any], *, previo
         Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
     """
     target = written(Path(checks.path("path", path)))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = part_of(target)
     try:
         file = open(temporary, "xb")  # noqa: SIM115
     except OSError as error:
@@ -60,6 +60,11 @@ def write_atomically(path: StrPath, write: Callable[[IO[bytes]], Any], *, previo
                 raise
         finally:
             os.close(folder)
+
+
+def part_of(target: Path) -> Path:
+    """A name for a file while it is being written."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
 def written(path: Path) -> Path:
