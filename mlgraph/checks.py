@@ -159,7 +159,7 @@ def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) 
         expected = ", ".join("n" if e is None else str(e) for e in shape) + "," * (len(shape) == 1)
         raise ValueError(f"{what}: expected shape ({expected}), got {array.shape}")
     try:
-        with np.errstate(over="raise"):
+        with np.errstate(over="raise", under="ignore"):
             return array.astype(np.float32, copy=False)
     except FloatingPointError:
         largest = np.abs(array[np.isfinite(array)]).max()

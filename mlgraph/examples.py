@@ -53,7 +53,7 @@ class Examples:
         self.array: npt.NDArray[Any] = array
         self._type = array.dtype
         if array.dtype not in (np.uint8, np.float32):
-            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+            with np.errstate(over="ignore", under="ignore"):  # what float32 cannot hold is infinite, or zero
                 self.array = array.astype(np.float32)
         self.array = np.ascontiguousarray(self.array)
         self.given = what, self.array

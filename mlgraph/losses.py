@@ -130,7 +130,7 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
         how = {(n, 1): "y.ravel()", (n,): "y.astype(int)" if are_whole else None}
         got = f"{array.dtype} of shape {array.shape}" + (f"; {how[array.shape]} may be them" if how.get(array.shape) else "")
         raise ValueError(f"{what}: expected integer labels of shape ({n},) or targets of shape ({n}, {n_outputs}), got {got}")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         target = array.astype(np.float32)
     target = target[:, None] if target.ndim == 1 else target
     if target.shape != (n, n_outputs):
@@ -177,7 +177,7 @@ def with_targets(x: npt.ArrayLike, y: npt.ArrayLike, what: str) -> Float32:
         raise ValueError(f"{what}y: expected shape ({len(data)}, targets), got {targets.shape}")
     n = data.shape[1]
     values = np.empty((len(data), n + columns.shape[1]), np.float32)
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite
+    with np.errstate(over="ignore", under="ignore"):  # what float32 cannot hold is infinite, or zero
         values[:, :n], values[:, n:] = data, columns
     if data.dtype == np.uint8:
         values[:, :n] /= 255

@@ -241,7 +241,8 @@ class Plan:
         self._fill(at, groups, KINDS["constant"], weights=np.cumsum(groups.size[at]) - groups.size[at])
         constants = groups.nodes[low.code[groups.nodes] == CONSTANT]
         values = np.append(graph._constants, 0.0)[low.data[constants]]  # 0: neurons that are dead
-        return np.append(values, 0).astype(np.float32)
+        with np.errstate(under="ignore"):
+            return np.append(values, 0).astype(np.float32)
 
     def _add_trained(
         self, graph: Graph, low: Lowered, groups: Groups, wants: UInt8, dropout: Dropout, beside: Bool

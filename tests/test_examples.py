@@ -272,6 +272,25 @@ def test_floats_of_other_units_are_not_warned_of(recwarn):
     assert not recwarn
 
 
+def test_numbers_that_float32_takes_for_zero():
+    """Whoever has numpy raise at an underflow, to find one of his own, still gives data in float64."""
+    x, y, weights = (np.where(np.arange(n) == 1, 1e-300, np.ones((k, n))) for k, n in ((9, 2), (9, 3), (3, 2)))
+
+    def ends():
+        net = mlgraph.Network(2, seed=0)
+        layer = net.add_layer(3, "softmax")
+        layer.weights = weights
+        net.fit(x, y, epochs=1)
+        g = mlgraph.Graph()
+        a, b = g.inputs(2)
+        own = mlgraph.Model(g, g.add_neuron([a], weights=[1e-300]) + 1e-300, loss=(a - b) ** 2)
+        return net.predict_proba(x).tolist(), net.evaluate(x, y), own.evaluate(x[:, :1], x[:, 1]), own.forward(x).tolist()
+
+    expected = ends()
+    with np.errstate(all="raise"):
+        assert ends() == expected
+
+
 # --- columns that are read -----------------------------------------------------------------------------------------------
 
 
