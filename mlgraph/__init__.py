@@ -70,6 +70,7 @@ _MODULES = ("datasets", "drawing", "pruning", "sparsify", "testing")
 if not TYPE_CHECKING:  # to type checkers it would mean that there is every attribute
 
     def __getattr__(name: str) -> Any:
+        from contextlib import suppress
         from importlib import import_module
 
         if name in _LATER:
@@ -77,7 +78,9 @@ if not TYPE_CHECKING:  # to type checkers it would mean that there is every attr
         if name in _MODULES:
             return import_module(f"mlgraph.{name}")
         if name == "__version__":
-            return import_module("importlib.metadata").version("mlgraph")
+            metadata = import_module("importlib.metadata")
+            with suppress(metadata.PackageNotFoundError):  # of a clone that is on the path and not installed
+                return metadata.version("mlgraph")
         raise AttributeError(f"module 'mlgraph' has no attribute {name!r}")
 
 

@@ -114,6 +114,18 @@ def test_nothing_else_is_an_attribute() -> None:
     assert stdout("import mlgraph; print(hasattr(mlgraph, 'spam'), set(mlgraph.__all__) <= set(dir(mlgraph)))") == "False True"
 
 
+def test_a_clone_that_is_not_installed_has_no_version() -> None:
+    """Whoever lists the versions of what is loaded asks with a default."""
+    code = """
+import importlib.metadata
+def version(name):
+    raise importlib.metadata.PackageNotFoundError(name)
+importlib.metadata.version = version
+import mlgraph
+print(getattr(mlgraph, "__version__", None))"""
+    assert stdout(code) == "None"
+
+
 def test_the_environment_is_left_as_it_was():
     """OpenMP is told to spin less while it is loaded, unless the user has told it what to do."""
     code = "import os; before = dict(os.environ); import mlgraph; print(dict(os.environ) == before)"
