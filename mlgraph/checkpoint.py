@@ -224,7 +224,10 @@ class Checkpoint:
         handler = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is threading.main_thread() and callable(handler):
             self._handler = handler
-            signal.signal(signal.SIGINT, self._interrupt)
+            try:
+                signal.signal(signal.SIGINT, self._interrupt)
+            except ValueError:  # in an interpreter beside the main one, which no signal reaches
+                self._handler = None
         return self
 
     def _interrupt(self, *_: Any) -> None:

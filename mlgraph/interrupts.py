@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 SIGNALS = [
@@ -58,10 +58,11 @@ def uninterrupted() -> Iterator[None]:
     waiting = _Waiting()
     try:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                if callable(handler := signal.getsignal(number)):
-                    waiting.handlers[number] = handler
-                    signal.signal(number, waiting)
+            with suppress(ValueError):  # in an interpreter beside the main one, which no signal reaches
+                for number in SIGNALS:
+                    if callable(handler := signal.getsignal(number)):
+                        waiting.handlers[number] = handler
+                        signal.signal(number, waiting)
             waiting.holds = True
         yield
     finally:

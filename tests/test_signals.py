@@ -47,6 +47,23 @@ def test_ctrl_c_waits():
     assert seen == ["inner", "outer"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_where_no_handler_can_be_set(monkeypatch, tmp_path):
+    """As in an interpreter beside the main one, in which servers run an application: no signal reaches it."""
+
+    def refuse(*_):
+        raise ValueError("signal only works in main thread of the main interpreter")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", refuse)
+        net = network()
+        before = everything(net.graph)
+        net.prune(0.5)
+        net.undo()
+        assert everything(net.graph) == before
+        net.fit(X, Y, epochs=1, checkpoint=tmp_path / "run.npz")
+    assert (tmp_path / "run.npz").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_an_exception_does_not_wait():
     with pytest.raises(ZeroDivisionError), uninterrupted():
         raise ZeroDivisionError
