@@ -266,7 +266,8 @@ def _heights(net: Network) -> Int64:
     """
     graph, edges = net.graph, wiring(net.graph)
     height = np.arange(len(graph))
-    if (edges.source < edges.target).all():
+    # The neurons that a layer gained are numbered behind those that read them, also when all their edges are cut.
+    if (edges.source < edges.target).all() and all(max(layer._reads) < min(layer._ids) for layer in net.layers):
         return height
     # Edges lead from a layer to one before it, or to one of its own.
     start, count, pool = graph.topology()

@@ -167,6 +167,15 @@ def test_what_is_cut_off_stays_so():
         bare.widen(bare.layers[1])
 
 
+@pytest.mark.parametrize("schedule", [mlgraph.SET, mlgraph.RigL])
+def test_neurons_that_were_cut_off_grow_edges_again(schedule):
+    """Though no edge leads back from their numbers to those that read them any more."""
+    net = network()
+    net.graph.prune(net.widen(net.layers[1], 2))
+    net.fit(X, Y, epochs=1, sparsify=schedule(0.0, updates=1))
+    assert net.n_edges == 12 * 20 + 20 * 11 + 11 * 3 and net.sparsity == 0 and all(n.alive for n in net.layers[1])
+
+
 def test_layers_that_cannot_be_widened():
     net = mlgraph.Network(4, seed=0)
     net.add_layer(5)
