@@ -46,6 +46,8 @@ def required_data(who: str, by: str, data: Data | None) -> Data:
 def asked(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, what: str) -> Scores:
     """The scores that a callable gives n edges or neurons. It may run the graph, which may move the parameters."""
     edits = graph.edits
+    if isinstance(things, Edges):  # into a copy of which it may write, to make its scores in place
+        things = Edges(things.source.copy(), things.target.copy(), things.weight.copy())
     try:
         given = by(things)
     except StopIteration as error:  # which would be taken for the end of a run

@@ -3,6 +3,7 @@
 import cuttable
 import numpy as np
 import pytest
+from editable import everything
 from scored import DATA, EDGES, X, Y, best, layer_of, network, slopes, weights
 
 import mlgraph
@@ -189,6 +190,27 @@ def test_what_is_read_gets_a_source_and_what_is_not_does_not_count():
     growing.fill_layers(net, before + np.array([-50, 0, 5]), None, 1, np.random.default_rng(0))
     assert len(lost.sources) == 1 and lost.alive and len(lost.targets) == 5
     assert not unread.alive and sum(len(n.sources) for n in net.layers[0].neurons if n.id != unread.id) == before[0] - 50
+
+
+@pytest.mark.parametrize("block", [1, 4])
+def test_a_criterion_may_write_into_what_it_is_given(block):
+    """It changes neither which edges there are nor their weights, of which those to grow are 0."""
+
+    def in_place(edges):
+        edges.weight[:] = np.arange(len(edges.weight)) % 7
+        edges.source[:], edges.target[:] = 0, edges.target.max()
+        return edges.weight
+
+    def apart(edges):
+        return np.arange(len(edges.weight)) % 7
+
+    nets = []
+    for by in (in_place, apart):
+        net = network()
+        net.prune(0.5, by=by, block=block)
+        net.regrow(0.2, by=by, block=block)
+        nets.append(everything(net.graph))
+    assert nets[0] == nets[1]
 
 
 @pytest.mark.parametrize("block", [1, 4])
