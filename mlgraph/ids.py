@@ -46,6 +46,9 @@ def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
     """
     ids = []
     if isinstance(nodes, range):
+        low, high = sorted((nodes[0], nodes[-1])) if nodes else (0, -1)
+        if not (0 <= low and high < len(graph)):  # nor might an array hold them
+            raise ValueError(f"{what}: expected ids from 0 to {len(graph) - 1}, got {shown(low)} to {shown(high)}")
         nodes = np.array(nodes, np.int64)
     if isinstance(nodes, np.ndarray) and nodes.dtype != object:
         if nodes.dtype.kind not in "iu" or nodes.ndim != 1:

@@ -124,6 +124,8 @@ def test_nodes_may_be_named_by_their_ids():
     assert everything(net.graph) == everything(same.graph)
     for wrong, error, message in ((np.array([0]), TypeError, "prune: expected neurons, edges or pairs"),
                                   (np.array([99]), ValueError, "prune: expected ids from 0 to 50, got 99 to 99"),
+                                  (range(10**15), ValueError, "prune: expected ids from 0 to 50, got 0 to 999999999999999"),
+                                  (range(2**64, 2**64 - 3, -2), ValueError, f"got {2**64 - 2} to {2**64}"),
                                   (np.array([[0, 13]]), TypeError, "prune: expected nodes or a row of ids, got int64")):
         with pytest.raises(error, match=message):
             net.graph.prune(wrong)
