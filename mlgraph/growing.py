@@ -141,7 +141,8 @@ def fill_layers(
         weight, revived = np.zeros(len(source), np.float32), ~alive[target]
         fan_in = np.bincount(target, minlength=len(graph))[target[revived]]
         weight[revived] = random.standard_normal(len(fan_in)) / np.sqrt(3 * fan_in)
-        _mark_read(read, source, codes, topology)
+        come = gaps.targets[read[gaps.targets] & ~alive[gaps.targets] & (gaps.counts > 0)]  # with what is frozen of them
+        _mark_read(read, np.append(source, wiring(graph, come).source), codes, topology)
         found.append((source, target, weight))
     new = Edges(*map(np.concatenate, zip(*found, strict=True)))
     grow(graph, *new, "regrow")

@@ -60,17 +60,17 @@ def strongest(
     `score` is of `mine` alone, `held` of all edges. A path is as strong as its edge of the lowest score; those that are `held`
     make none weak. What is kept for being best by that, and not by its own score alone, leads from something that is alive to
     an output, and no output that such edges reach needs more of them. What stays is one path to each output, and one through
-    each edge that is held.
+    each edge that is held, or to it if none leads on from there.
     """
-    graph, (edges, others, mine) = model.graph, there
+    graph, (edges, _, mine) = model.graph, there
     start, count, pool = graph.topology()
     order, first = topological(graph, start, count, pool)[1], np.full(len(graph), -1)
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
     leaves, live = is_leaf(graph.codes), graph._live()
 
     def through(ends: Collection[int]) -> tuple[Scores, Bool, bool]:
-        given, strength, chosen = np.full(len(held), -np.inf), np.empty(len(held)), held.copy()
-        given[others], given[mine] = np.inf, score
+        given, strength, chosen = np.full(len(held), np.inf), np.empty(len(held)), held.copy()  # what is not mine is not cut
+        given[mine] = score
         given[held] = np.inf
         up, down = np.where(leaves, np.inf, -np.inf), np.full(len(graph), -np.inf)
         at = sorted(ends)
@@ -114,9 +114,6 @@ def fewest(model: Model, there: Present, held: Bool, *, all_sources: bool = True
 
 
 def frozen_edges(graph: Graph, there: Present, in_training: bool) -> Bool:
-    """Which edges are frozen, of `mine`; none but in training."""
-    (edges, _, mine), all_frozen = there, graph.storage.frozen
-    frozen = np.zeros(len(edges.source), bool)
-    if in_training and all_frozen is not None:
-        frozen[mine] = all_frozen[edges.place[mine]] > 0
-    return frozen
+    """Which edges are frozen, also of those that no output of the model needs; none but in training."""
+    all_frozen = graph.storage.frozen if in_training else None
+    return np.zeros(len(there.edges.source), bool) if all_frozen is None else all_frozen[there.edges.place] > 0

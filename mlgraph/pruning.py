@@ -119,7 +119,7 @@ def keep_best(
     kept = best_of(strength[mine], into, wanted, score, together)
     gone = np.zeros(len(edges.source), bool)
     gone[mine[~kept]] = True
-    cut(graph, edges, gone, sweep=there.alive)
+    cut(graph, edges, gone, sweep=there.alive & ~held)  # of which some may lead to what is frozen and to no output
     return int(np.count_nonzero(kept))
 
 
@@ -139,14 +139,15 @@ def _keep_best_neurons(
     strength, chosen, reach = strongest(model, there, into[edges.target[mine]], frozen, all_sources=False)
     held = np.intersect1d(edges.target[chosen], hidden)
     if _exceeds(group[held], wanted) or not reach:
-        held = np.intersect1d(edges.target[fewest(model, there, frozen, all_sources=False)], hidden)
+        chosen = fewest(model, there, frozen, all_sources=False)
+        held = np.intersect1d(edges.target[chosen], hidden)
         wanted = _with_room(model, "neurons", group[held], wanted)
     best = np.full(len(graph), -np.inf)
     np.maximum.at(best, edges.target, strength)
     best[held] = np.inf
     lost = np.zeros(len(graph), bool)
     lost[hidden[~best_of(best[hidden], group[hidden], wanted, into[hidden])]] = True
-    cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=there.alive)
+    cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=there.alive & ~chosen)
 
 
 def _own_neurons(model: Model) -> Int64:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float64, Int64
+from mlgraph.array_types import Bool, Float64, Int64
 from mlgraph.arrays import wiring
 from mlgraph.checks import one_of, share, shown, whole
 from mlgraph.edits import cut
@@ -32,6 +32,7 @@ from mlgraph.network import Network
 from mlgraph.ops import INPUT, NEURON
 from mlgraph.pruning import SCOPES, check_room, keep_best, prune, room
 from mlgraph.scores import check_criterion, gradient, layers_of
+from mlgraph.topology import topological
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
@@ -286,9 +287,9 @@ class SET(Schedule):
     many edges as `mlgraph.sparsify.erdos_renyi` gives it, except for a few: a neuron that comes to be read gets at least one
     source, and a neuron that is not read gets none. Edges grow anywhere between a layer and the nodes that it was made to
     read, also at inputs and neurons that have lost all their edges. New weights are 0; those into a neuron that comes to
-    life are drawn as in a new layer. That neuron, and one that has lost all its edges, gets a bias of 0. Edges past the
-    layers, and those of neurons in no layer, stay and are not counted, but do not come back if a cut leaves their neuron
-    without a source or a reader. Only for a `Network`.
+    life are drawn as in a new layer. That neuron, and one that has lost all its edges, gets a bias of 0. What is frozen
+    stays, and so does a path to it. Edges past the layers, and those of neurons in no layer, stay and are not counted, but
+    do not come back if a cut leaves their neuron without a source or a reader. Only for a `Network`.
 
     Parameters
     ----------
@@ -320,7 +321,7 @@ class SET(Schedule):
             slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), edge_values(graph)
         with uninterrupted(), graph.one_edit():  # one_edit takes back edges, but no biases
             group, wanted = self._room(net, moved)
-            idle = (group < len(net.layers)) & ~alive[wiring(graph).target]
+            idle = self._idle(net, group, alive)
             if idle.any():  # such a neuron may come to be read, and would bring all these along
                 cut(graph, wiring(graph), idle)
                 group, wanted = self._room(net, moved)
@@ -340,6 +341,16 @@ class SET(Schedule):
     def _sizes(self, net: Network) -> Float64:
         """Edges of each layer."""
         return erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
+
+    def _idle(self, net: Network, group: Int64, alive: Bool) -> Bool:
+        """Which edges of the layers lead to neurons that are not read; but for what is frozen, and what leads to that."""
+        edges, frozen = wiring(net.graph), net.graph.storage.frozen
+        idle = (group < len(net.layers)) & ~alive[edges.target]
+        if frozen is not None and idle.any():
+            stays = idle & (frozen[edges.place] > 0)
+            leads = topological(net.graph, *net.graph.topology(), edges.source[stays])[0] >= 0
+            idle &= ~stays & ~leads[edges.target]
+        return idle
 
     def _room(self, net: Network, moved: float) -> tuple[Int64, Float64]:
         """The group of each edge, and how many edges each group keeps while this share of them moves."""

@@ -286,6 +286,26 @@ def test_what_is_frozen_stays(schedule):
     assert len(net.layers[0].neurons[0].sources) < 30
 
 
+@pytest.mark.parametrize("schedule", [GradualPruning(0.9), GradualPruning(0.8, scope="layer"), SET(0.8), RigL(0.8)], ids=repr)
+def test_what_is_frozen_stays_where_no_output_needs_it(schedule):
+    """And with it a path to it, also through others that no output needs."""
+    net = cuttable.network()
+    last, before, first = net.layers[1][3], net.layers[0][5], net.layers[0][7]
+    frozen = [*last.edges[2:7], *first.edges[:4]]
+    for edge in frozen:
+        edge.frozen = True
+    for source in last.sources[2:7]:
+        for edge in (*source.edges, *source.out_edges):
+            edge.weight /= 1000
+    net.graph.prune([edge for neuron in (last, first) for edge in neuron.out_edges])
+    net.graph.prune([edge for edge in before.out_edges if edge.target != last])
+    assert not any(neuron.alive for neuron in (last, before, first)) and before in last.sources
+    weights = [edge.weight for edge in frozen]
+    net.fit(cuttable.X, cuttable.Y, sparsify=schedule, **cuttable.OPTIONS)
+    assert [edge.weight for edge in frozen] == weights and all(edge.frozen and edge.source.sources for edge in frozen[:5])
+    assert net.sparsity == pytest.approx(schedule.sparsity, abs=0.04)
+
+
 @pytest.mark.parametrize("sparsity", [0.05, 0.1])
 def test_what_is_frozen_keeps_a_path_to_an_output(sparsity):
     net = mlgraph.Network(20, seed=0)
