@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import checks
+from mlgraph.array_types import Bool
 from mlgraph.arrays import bias_places, parameter_places
 from mlgraph.checks import StrPath, level_outside, shown
 from mlgraph.engine import STATE
@@ -120,18 +122,22 @@ class Checkpoint:
                 raise CheckpointError(f"checkpoint: {path} belongs to another run, with {found}")
             if damage:
                 warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=level_outside())
-            model, state = found
+            model, state, needs = found
             self._whole, self._place = path == self.path, (state.epoch, state.step)
             with uninterrupted():  # of a graph and the layers of another there is no model
                 self._model._become(model)
                 vars(self._state).update(vars(state))
+                for one in self._model.graph._models:
+                    one._had = needs.get(tuple(one._sinks), one._had)
             return True
         if damage:
             raise damage
         return False
 
-    def _found(self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> str | tuple[Model, RunState]:
-        """Model and state of the run in a file; or what tells that run from this one."""
+    def _found(
+        self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
+    ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool]]:
+        """Model and state of the run in a file, and what each model had needed; or what tells that run from this one."""
         what: Any = header.get("checkpoint")
         require(isinstance(what, dict) and type(what.get("format")) is int, "no checkpoint: its header has none")
         require(what["format"] == FORMAT, f"checkpoint: format: expected {FORMAT}, got {what['format']}: of another version")
@@ -179,7 +185,7 @@ class Checkpoint:
             require(good, f"array {name}: expected {size} finite numbers")
             # It ends with a whole panel, and that of the file need not.
             graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
-        return model, state
+        return model, state, _needs(what.get("needs", []), len(graph))
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -205,6 +211,9 @@ class Checkpoint:
         previous = self.previous if self._whole else None
         try:
             with self._model.graph.lock:
+                models = self._model.graph._models
+                if len(models) > 1:  # what is whose then hangs on what each has needed since the run began
+                    what["needs"] = sorted([one._sinks, _bounds(one._had)] for one in models)
                 for name in STATE[self._arguments["optimizer"]]:
                     arrays[name] = self._model.graph.storage.state_vector(name, fresh=False)
                 save(self._model, self.path, more={"checkpoint": what}, more_arrays=arrays, previous=previous)
@@ -250,6 +259,25 @@ class Checkpoint:
                 signal.signal(signal.SIGINT, self._handler)
         if kind is None and self._interrupted:
             self._let_through()
+
+
+def _bounds(flags: Bool) -> list[int]:
+    """Where runs of set flags begin, and where they have ended."""
+    return np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]))).tolist()
+
+
+def _needs(given: Any, n: int) -> dict[tuple[int, ...], Bool]:
+    """By the outputs and losses of models which of n nodes each had needed, as `Checkpoint.write` notes it."""
+    good = isinstance(given, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in given)
+    rows = [row for pair in given for row in pair] if good else []
+    good = good and all(isinstance(row, list) and all(type(i) is int and 0 <= i <= n for i in row) for row in rows)
+    good = good and all(a < b for row in rows[1::2] for a, b in pairwise(row)) and all(len(row) % 2 == 0 for row in rows[1::2])
+    require(good, f"checkpoint: needs: expected outputs of models and runs of nodes up to {n}")
+    found = {}
+    for sinks, bounds in given:
+        turns = np.bincount(np.array(bounds, np.int64), minlength=n + 1)
+        found[tuple(sinks)] = np.cumsum(turns)[:n] % 2 == 1
+    return found
 
 
 def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:

@@ -124,6 +124,8 @@ def rewrite(path, array=None, **header):
         ("seconds", float("inf"), "checkpoint: seconds: expected a finite float from 0 on, got inf"),
         ("seconds", -1.0, "checkpoint: seconds: expected a finite float from 0 on, got -1.0"),
         ("seconds", None, "checkpoint: seconds: expected a finite float from 0 on, got None"),
+        *(("needs", wrong, "checkpoint: needs: expected outputs of models and runs of nodes up to")
+          for wrong in (None, [3], [[[1]]], [[[1], 2]], [[[1], [0, 2, 3]]], [[[1], [2, 2]]], [[[1], [0, 10**9]]], [["x", []]])),
     ],
 )
 def test_odd_headers(untouched, path, field, value, message):

@@ -62,6 +62,35 @@ def test_a_run_beside_another_model_goes_on(tmp_path):
     assert beside.sparsity == beside_whole.sparsity and beside.n_edges == beside_whole.n_edges
 
 
+def test_a_run_goes_on_in_which_two_models_shared_what_came_and_went(tmp_path):
+    """What this one had needed for a while and lost is its own, though neither its beginning nor its checkpoint shows it."""
+
+    def run(stop, path):
+        def edit(progress):
+            if progress.kind != "epoch":
+                return
+            if progress.epoch == 0:
+                for neuron in net.widen(net.layers[0], 4):
+                    net.graph.add_edge(neuron, judge, 1.0)
+            if progress.epoch == 1:
+                net.graph.prune([e for neuron in net.layers[0][-4:] for e in neuron.out_edges if e.target != judge])
+            if progress.epoch == stop:
+                raise StopIteration
+
+        net = network()
+        judge = net.graph.add_neuron(net.layers[0].neurons, weights=np.ones(24))
+        other = mlgraph.Model(net.graph, judge)
+        schedule, options = GradualPruning(0.5, start=0.7), {**OPTIONS, "epochs": 4}
+        net.fit(X, Y, sparsify=schedule, callback=edit, checkpoint=path, checkpoint_every=0, resume=True, **options)
+        return net, other
+
+    whole, beside_whole = run(None, tmp_path / "whole.npz")
+    for stop in (1, 2, None):
+        net, beside = run(stop, tmp_path / "run.npz")
+    assert net.sparsity == whole.sparsity and pairs(net) == pairs(whole)
+    assert beside.sparsity == beside_whole.sparsity and beside.n_edges == beside_whole.n_edges
+
+
 @pytest.mark.parametrize("stop", [0, 1])
 def test_a_run_to_which_an_input_came_goes_on(tmp_path, stop):
     def run(last, path):
