@@ -10,6 +10,7 @@ from learnable import FLOATS, N, X, Y, network
 
 import mlgraph
 from mlgraph import arrays
+from mlgraph.engine import Engine
 from mlgraph.sparsify import SET, GradualPruning, RigL
 from mlgraph.storage import FROZEN
 
@@ -38,8 +39,8 @@ def wide():
     return net
 
 
-def pruned(share):
-    net = network()
+def pruned(share, make=network):
+    net = make()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # little is left
         net.prune(share, by="random")
@@ -49,8 +50,9 @@ def pruned(share):
 MODELS = {
     "dense bytes": (network, X), "dense floats": (network, FLOATS), "sparse bytes": (network, X * (X > 200)),
     "rows of bytes": (lambda: pruned(0.9), X), "rows of floats": (lambda: pruned(0.9), FLOATS),
-    "wide": (wide, WIDE), "blocks with holes": (lambda: pruned(0.1), X), "dropout": (lambda: network(dropout=0.4), X),
-    "edges dropped": (lambda: network(weight_dropout=0.3), X), "written out": (written_out, FLOATS),
+    "wide": (wide, WIDE), "blocks with holes": (lambda: pruned(0.1), X), "wide with holes": (lambda: pruned(0.1, wide), WIDE),
+    "dropout": (lambda: network(dropout=0.4), X), "edges dropped": (lambda: network(weight_dropout=0.3), X),
+    "written out": (written_out, FLOATS),
 }
 
 
@@ -115,6 +117,21 @@ def test_many_steps(sweep, name, options):
         assert model.graph.get_parameters()[chosen].tobytes() == before[chosen].tobytes()
         results.append(model.graph.get_parameters().tobytes())
     assert results[0] == results[1] != before.tobytes()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_holes_stay_holes_beside_what_is_frozen(sweep, monkeypatch, momentum):
+    """Blocks with holes learn what rows do."""
+    results = []
+    for by_rows in (False, True):
+        if by_rows:
+            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+        model = pruned(0.1, wide)
+        freeze(model, some(model))
+        assert (model._engine().filled is model._engine()) == by_rows
+        model.fit(WIDE, Y, epochs=3, batch_size=20, learning_rate=0.1, momentum=momentum)
+        results.append(model.graph.get_parameters())
+    np.testing.assert_allclose(*results, rtol=1e-3, atol=1e-4)
 
 
 def test_views_freeze_what_they_show():

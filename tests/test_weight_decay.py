@@ -21,14 +21,17 @@ def test_weights_decay_however_steps_are_taken(momentum):
         np.testing.assert_array_equal(layer.biases, biases)
 
 
-def test_what_is_infinite_does_not_decay_into_no_number():
-    """A relu that nothing can switch on."""
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_is_infinite_does_not_decay_into_no_number(sweep, frozen):
+    """A relu that nothing can switch on; beside an edge that is frozen, too."""
     g = mlgraph.Graph()
     x = g.input()
     off, on = (g.add_neuron([x], "relu", weights=[w]) for w in (-np.inf, 1.0))
-    model = mlgraph.Model(g, g.add_neuron([off, on], weights=[1.0, 1.0]))
+    last = g.add_neuron([off, on], weights=[1.0, 1.0])
+    g.edge(off, last).frozen = frozen
+    model = mlgraph.Model(g, last)
     model.fit(np.ones((8, 1)), np.ones(8), epochs=1, batch_size=8, momentum=0, learning_rate=0.1, weight_decay=5)
-    assert off.weights[0] == -np.inf and on.weights[0] < 1
+    assert off.weights[0] == -np.inf and on.weights[0] < 1 and last.weights[0] == (1 if frozen else 0.5)
 
 
 def test_parameters_that_are_nodes_do_not_decay():
