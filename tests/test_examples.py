@@ -407,9 +407,9 @@ def test_places_that_there_are_not_are_refused(sweep):
     for origin, place in ((3, 0), (-1, 0), (0, 3), (0, -1)):
         with pytest.raises(ValueError, match=r"^origin, place: expected numbers below 3 and 3, got 1 that are not"):
             sweep.move(three, one + origin, three, one + place, 1)
-    row, number = np.array([0, 1], np.int32), np.zeros(1, np.int64)
+    row, number = np.array([0, 1], np.int32), np.zeros(3, np.int64)[1:2]  # so that it would do before it and after it, too
     assert _topology.place_edges(row, one, 0, number, 1, 16, np.full(16, -1, np.int32))
-    for source, lowest, places in ((2**30, 0, 16), (0, 1, 16), (5, 0, 16), (0, 0, 0)):
+    for source, lowest, places in ((2**30, 0, 16), (1, 0, 16), (0, 1, 16), (5, 0, 16), (0, 0, 0)):
         with pytest.raises(ValueError, match=r"^row, source: expected edges that have places, got 1 that have none"):
             _topology.place_edges(row, one + np.int32(source), lowest, number, 1, 16, np.full(places, -1, np.int32))
 

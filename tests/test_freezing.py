@@ -100,6 +100,9 @@ def test_one_step_moves_all_but_the_frozen(sweep, name, options):
     assert after[chosen].tobytes() == before[chosen].tobytes()
     assert after[~chosen].tobytes() == free.graph.get_parameters()[~chosen].tobytes()
     assert (after[~chosen] != before[~chosen]).mean() > 0.15
+    places = arrays.parameter_places(model.graph)
+    for name, state in model.graph.storage.state.items():
+        assert name == FROZEN or not state[places[chosen]].any()
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)

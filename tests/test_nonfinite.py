@@ -79,6 +79,18 @@ def test_a_step_that_is_not_finite_is_not_taken(sweep, options, how):
     assert (error.value.example < 0) == (how in ("sum", "moved"))
 
 
+@pytest.mark.parametrize("example", range(33))
+def test_one_infinite_adjoint_is_enough(sweep, example):
+    """Wherever it stands among those that are swept together, though data, values and all other adjoints are small."""
+    net, x = chain(1e30, 1e20), np.tile(np.float32([1, 0, 0]), (33, 1))
+    x[example] = 0, 1, 1
+    before = net.graph.get_parameters().tobytes()
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        net.fit(x, epochs=1, batch_size=33, shuffle=False, learning_rate=1e-3, momentum=0)
+    assert error.value.sweep == "backward" and error.value.example == example
+    assert net.graph.get_parameters().tobytes() == before
+
+
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 def test_numbers_of_any_size(options, policy):
