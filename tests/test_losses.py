@@ -78,6 +78,18 @@ def test_a_prediction_that_is_no_number_is_refused(sweep, outputs, last, loss):
     assert net.predict(x[:41]).shape[0] == 41
 
 
+@pytest.mark.parametrize("k", [0, 1, 4])
+def test_no_class_is_the_highest_where_one_of_them_is_no_number(sweep, k):
+    g = mlgraph.Graph()
+    outputs = [g.add_neuron([x], weights=[1.0]) for x in g.inputs(5)]
+    model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
+    x = np.random.default_rng(0).normal(size=(70, 5))
+    np.testing.assert_array_equal(model.predict(x), x.argmax(axis=1))
+    x[50, k] = np.nan
+    with pytest.raises(ValueError, match="got nan for example 50; forward shows"):
+        model.predict(x)
+
+
 def test_of_one_question_it_is_that_of_two_classes(sweep):
     """Of which one has the logit 0."""
     g = mlgraph.Graph()

@@ -57,6 +57,24 @@ def test_of_edges_on_a_path_that_is_as_weak_the_best_stay():
         assert net.n_edges == n and net.layers[0].mask[0].tolist() == [False] * (10 - n) + [True] * (n - 6)
 
 
+def test_of_paths_that_are_equal_the_first_stays():
+    """Be they as strong by their own edge, or by a weaker one behind it."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    hidden = g.add_neuron(x, weights=[2.0, 3.0, -3.0])
+    outputs = [g.add_neuron([hidden], weights=[0.1]), g.add_neuron(x, weights=[1.0, -1.0, 1.0])]
+    mlgraph.Model(g, outputs).prune(1 - 3 / 7)
+    assert [sorted(s.id for s in n.sources) for n in (hidden, *outputs)] == [[1], [hidden.id], [0]]
+
+
+def test_of_paths_as_weak_as_each_other_the_one_with_the_best_last_edge_stays():
+    g = mlgraph.Graph()
+    hidden = [g.add_neuron([x], weights=[0.1]) for x in g.inputs(3)]
+    out = g.add_neuron(hidden, weights=[2.0, 4.0, -3.0])
+    mlgraph.Model(g, out).prune(1 - 2 / 6)
+    assert [s.id for s in out.sources] == [hidden[1].id] and hidden[1].alive
+
+
 @pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.99])
 def test_behind_a_weak_layer_the_sparsity_is_the_one_asked_for(sparsity):
     """All edges before it are as weak as it is, and equal so; what stays is of use all the same."""
