@@ -85,9 +85,10 @@ def test_no_class_is_the_highest_where_one_of_them_is_no_number(sweep, k):
     model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
     x = np.random.default_rng(0).normal(size=(70, 5))
     np.testing.assert_array_equal(model.predict(x), x.argmax(axis=1))
-    x[50, k] = np.nan
-    with pytest.raises(ValueError, match="got nan for example 50; forward shows"):
-        model.predict(x)
+    for example in (50, 0):
+        x[example, k] = np.nan
+        with pytest.raises(ValueError, match=f"got nan for example {example}; forward shows"):
+            model.predict(x)
 
 
 def test_of_one_question_it_is_that_of_two_classes(sweep):
@@ -271,6 +272,30 @@ def test_targets_that_change_while_they_are_learnt():
         return model.graph.parameters.tolist()
 
     assert run(True) == run(False)
+
+
+@pytest.mark.parametrize("kind", ["labels", "targets"])
+def test_of_classes_that_are_equal_the_first_counts(sweep, kind):
+    """Of outputs and of targets, as in what is predicted."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    model = mlgraph.Model(g, [g.add_neuron([node], weights=[1.0]) for node in x], "softmax_cross_entropy")
+    z = np.repeat([[0.0, 0.0, -1.0], [-1.0, 1.0, 1.0], [0.0, -1.0, 0.0], [1.0, 1.0, 1.0]], 10, axis=0)
+    first, last = z.argmax(axis=1), 2 - z[:, ::-1].argmax(axis=1)
+    np.testing.assert_array_equal(model.predict(z), first)
+    if kind == "labels":
+        assert model.evaluate(z, first)["accuracy"] == 1 and model.evaluate(z, last)["accuracy"] == 0
+    else:
+        targets = np.eye(3)[first] + np.eye(3)[last]
+        assert model.evaluate(z, targets / targets.sum(axis=1, keepdims=True))["accuracy"] == 1
+
+
+def test_an_output_of_zero_and_a_target_of_a_half_are_no_yes(sweep):
+    g = mlgraph.Graph()
+    model = mlgraph.Model(g, g.add_neuron([g.input()], weights=[1.0]), "binary_cross_entropy")
+    x, y = np.array([[0.0], [0.0], [1.0], [-1.0]]), np.array([[0.0], [1.0], [0.5], [0.5]])
+    right = [model.evaluate(x[[i]], y[[i]])["accuracy"] for i in range(4)]
+    assert right == [1, 0, 0, 1]
 
 
 def test_an_even_chance_is_no_yes():

@@ -91,6 +91,35 @@ def test_one_infinite_adjoint_is_enough(sweep, example):
     assert net.graph.get_parameters().tobytes() == before
 
 
+@pytest.mark.parametrize("k", range(3))
+def test_one_large_value_is_enough(sweep, k):
+    """Whichever neuron has it: times an adjoint of 1e25, the gradient of the edge that reads it overflows."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    neurons = [g.add_neuron(x, weights=[0.5, 0.5], bias=None) for _ in range(3)]
+    neurons[k].weights[:] = 1e25
+    last = g.add_neuron(neurons, weights=np.zeros(3), bias=None)
+    model, before = mlgraph.Model(g, [last], loss=last * 1e25), g.get_parameters().tobytes()
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        model.fit(np.ones((8, 2)), epochs=1, batch_size=8, learning_rate=1e-3, momentum=0)
+    assert error.value.sweep == "update" and g.get_parameters().tobytes() == before
+
+
+@pytest.mark.parametrize("example", [0, 31, 32, 63])
+def test_one_infinite_loss_is_enough(sweep, example):
+    """In whichever of the tiles that are swept side by side, and though nothing that it is learnt by is large."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    n = g.add_neuron([x[0]], weights=[0.5])
+    model, before = mlgraph.Model(g, n, loss=n + x[1] * 3e38 + x[1] * 2e38), g.get_parameters().tobytes()
+    data = np.tile(np.float32([1, 0]), (64, 1))
+    data[example, 1] = 1
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        model.fit(data, epochs=1, batch_size=64, shuffle=False, learning_rate=1e-3, momentum=0)
+    assert error.value.sweep == "forward" and error.value.example == example
+    assert g.get_parameters().tobytes() == before
+
+
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 def test_numbers_of_any_size(options, policy):
