@@ -75,6 +75,16 @@ def test_of_paths_as_weak_as_each_other_the_one_with_the_best_last_edge_stays():
     assert [s.id for s in out.sources] == [hidden[1].id] and hidden[1].alive
 
 
+def test_a_path_to_an_operation_is_one_to_each_of_its_sources():
+    """Though none of them is worth as much as an edge elsewhere."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    a, b = g.add_neuron(x, weights=[0.1, 0.2]), g.add_neuron(x, weights=[0.4, 0.3])
+    outputs = [g.add_neuron([mlgraph.maximum(a, b)], weights=[5.0]), g.add_neuron(x, weights=[9.0, 8.0])]
+    mlgraph.Model(g, outputs).prune(1 - 4 / 7)
+    assert [[s.id for s in n.sources] for n in (a, b, outputs[1])] == [[1], [0], [0]] and len(outputs[0].sources) == 1
+
+
 @pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.99])
 def test_behind_a_weak_layer_the_sparsity_is_the_one_asked_for(sparsity):
     """All edges before it are as weak as it is, and equal so; what stays is of use all the same."""
