@@ -339,6 +339,23 @@ def test_what_is_frozen_keeps_a_path_to_an_output(sparsity):
     assert net.sparsity == pytest.approx(sparsity, abs=1e-6) and all(neuron.alive for neuron in net.layers[0].neurons)
 
 
+def test_what_is_frozen_keeps_a_path_of_many_edges():
+    """Each of them the weakest there is, beside paths that are strong."""
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    weak = first = g.add_neuron([x[0]], weights=[0.5])
+    strong = [g.add_neuron([node], weights=[5.0]) for node in x[1:]]
+    for _ in range(4):
+        weak = g.add_neuron([weak], weights=[0.01])
+        strong = [g.add_neuron(strong, weights=[4.0, 3.0, 2.0]) for _ in range(3)]
+    out = g.add_neuron([weak, *strong], weights=[0.01, 3.0, 2.0, 1.0])
+    model = mlgraph.Model(g, out)
+    g.edge(x[0], first).frozen = True
+    data = np.zeros((32, 4))
+    model.fit(data, data[:, :1], epochs=2, batch_size=8, sparsify=GradualPruning(0.6))
+    assert weak.alive and weak in out.sources and first.alive and model.n_edges < 30
+
+
 def test_what_is_frozen_makes_no_path_weak():
     net = mlgraph.Network(30, seed=0)
     net.add_layer(24, "relu")

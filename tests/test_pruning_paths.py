@@ -46,6 +46,15 @@ def test_an_edge_is_worth_what_its_path_is():
     assert sorted(g.edges().weight.tolist()) == [4.0, 5.0] and not a.alive
 
 
+def test_a_large_weight_behind_a_small_one_is_worth_no_more_than_that():
+    """Also where the path that must stay is another."""
+    g = mlgraph.Graph()
+    x = g.input()
+    hidden = [g.add_neuron([x], weights=[w]) for w in (0.1, 5.0, 3.0)]
+    mlgraph.Model(g, g.add_neuron(hidden, weights=[10.0, 4.0, 3.5])).prune(1 - 4 / 6)
+    assert sorted(g.edges().weight.tolist()) == [3.0, 3.5, 4.0, 5.0]
+
+
 def test_of_edges_on_a_path_that_is_as_weak_the_best_stay():
     """After the one that makes it weak, without which they would be of no use."""
     net = mlgraph.Network(4, seed=0)
