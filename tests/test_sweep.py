@@ -305,6 +305,16 @@ def test_a_gradient_of_many_examples_keeps_its_digits(sweep, zeros, columns, cut
     np.testing.assert_allclose(net.layers[0].biases, 2.0, rtol=5e-5)
 
 
+@pytest.mark.parametrize("kind", ["float", "sparse"])
+@pytest.mark.parametrize("share", [0, 0.8])
+@pytest.mark.parametrize("n", [1024, 1025])
+def test_a_gradient_of_as_many_tiles_as_are_one_sum_and_of_one_more(sweep, n, share, kind):
+    net = layered((20, 16, 4))
+    net.prune(share, by="random")
+    check(net, *data(n, 20, 4, kind))
+    check(net, *data(n, 20, 4, kind), n_threads=2)
+
+
 @pytest.mark.parametrize("batch_size", [2500, 129, 1024])
 @pytest.mark.parametrize(("columns", "cut"), [(30, 0), (200, 0), (200, 0.9)])
 def test_bits_of_large_steps_do_not_depend_on_threads(sweep, batch_size, columns, cut):

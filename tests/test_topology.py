@@ -7,6 +7,7 @@ from planned import graphs, kinds, plan_of
 
 import mlgraph
 from mlgraph.topology import topological
+from mlgraph_ext import _topology
 
 
 def ring(n):
@@ -82,3 +83,22 @@ def test_levels_and_order(case):
     assert sorted(order) == sorted(needed)
     place = {i: k for k, i in enumerate(order.tolist())}
     assert all(place[s] < place[i] for i in needed for s in g.sources_of(i).tolist())
+
+
+def test_runs_that_there_are_not_are_refused():
+    """By the passes that would read or write there."""
+    pool, out = np.arange(5, dtype=np.int32)[:4], np.zeros(3, np.int32)
+    _topology.gather(pool, np.array([2, 0]), np.array([2, 1]), out)
+    assert out.tolist() == [2, 3, 0]
+    others = ([3, 0], [2, 1]), ([-1, 0], [2, 1]), ([0, 0], [2, 2]), ([0, 0], [2, 0]), ([0, 0], [-1, 4]), ([0], [2, 1])
+    for start, count in others:
+        with pytest.raises(ValueError, match=r"^start, count: expected "):
+            _topology.gather(pool, np.array(start), np.array(count), out)
+    _topology.runs(np.array([7, 1]), np.array([2, 0]), np.array([2, 1]), out)
+    assert out.tolist() == [7, 9, 1]
+    for count in ([2, 2], [2, 0], [-1, 4], [3]):
+        with pytest.raises(ValueError, match="count: expected "):
+            _topology.runs(np.array([7, 1]), np.array([2, 0]), np.array(count), out)
+    counts, sources, level, order = np.int32([0, 1]), np.zeros(2, np.int32)[:1], np.zeros(2, np.int32), np.zeros(2, np.int32)
+    for first, found in ((0, 2), (1, -1), (-1, -1)):
+        assert _topology.sort(np.array([0, first]), counts, sources, np.int32([1]), level, order) == (found, [])
