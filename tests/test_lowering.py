@@ -286,3 +286,11 @@ def test_lists_that_are_the_same():
     for wrong in (start - 1, start + 10):
         with pytest.raises(ValueError, match="expected 102000 runs"):
             _topology.same_lists(wrong, count, pool, first)
+
+
+def test_sums_of_two_biases_or_of_nothing_but_one_are_no_neurons():
+    """Also where one of the two is of a sum within."""
+    g = mlgraph.Graph()
+    x, (a, b, c, d) = g.inputs(2), (g.parameter(value) for value in (2.0, 3.0, 5.0, 7.0))
+    outputs = [mlgraph.sum(mlgraph.sum(a * x[0], b), c * x[1], d), mlgraph.sum(g.parameter(11.0))]
+    assert g.compile(outputs)([[1.0, 10.0]]).tolist() == [[2 + 3 + 50 + 7, 11]]
