@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Bool, Float32, Int32, Int64
-from mlgraph.graph import Graph
 from mlgraph.ops import NEURON, PARAMETER
 from mlgraph.topology import gather, runs, topological
+
+if TYPE_CHECKING:
+    from mlgraph.graph import Graph
 
 
 class Edges(NamedTuple):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlgraph.array_types import Float32, Int64
 from mlgraph.arrays import Wiring
-from mlgraph.graph import Graph
+
+if TYPE_CHECKING:
+    from mlgraph.graph import Graph
 
 
 class Rewired(NamedTuple):

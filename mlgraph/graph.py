@@ -18,8 +18,10 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph import ops
+from mlgraph import arrays, ops
 from mlgraph.array_types import Bool, Float32, Ids, Int32
+from mlgraph.arrays import Edges, Neurons
+from mlgraph.changes import Edit, edited
 from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name, plain, shown, truth, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources, listed
 from mlgraph.nodes import NodeTable
@@ -32,8 +34,6 @@ from mlgraph.views import Edge, Neuron, Node, NodesLike, neuron_code
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
 
-    from mlgraph.arrays import Edges, Neurons
-    from mlgraph.changes import Edit
     from mlgraph.drawing import Drawing, Options
     from mlgraph.function import Function
     from mlgraph.model import Model
@@ -176,8 +176,6 @@ class Graph(NodeTable):
             If an argument is not as documented, or a source is an operation that reads only neurons that are cut off;
             nothing has been added.
         """
-        from mlgraph.changes import edited
-
         ids = ids_of_sources(self, sources).tolist()
         code = neuron_code(activation)
         w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
@@ -218,8 +216,6 @@ class Graph(NodeTable):
         TypeError, ValueError
             If an argument is not as documented; nothing has been added.
         """
-        from mlgraph.changes import edited
-
         ids = ids_of_sources(self, sources)
         code = neuron_code(activation)
         w = float_array("weights", weights, (None, len(ids)))
@@ -271,7 +267,6 @@ class Graph(NodeTable):
         >>> print(g[3], "of", g[2])
         identity(2*n2 + 0) of tanh(1*n0 - 1*n1 + 0.5)
         """
-        from mlgraph.changes import edited
         from mlgraph.packing import once_each
         from mlgraph.subgraph import checked
 
@@ -343,9 +338,7 @@ class Graph(NodeTable):
         First come weights and values of parameters, node by node, a neuron's weights in the order of its sources; then
         biases. Only an edit changes this order.
         """
-        from mlgraph.arrays import parameter_places
-
-        return self.storage.vector[parameter_places(self)]
+        return self.storage.vector[arrays.parameter_places(self)]
 
     @locked
     def set_parameters(self, values: npt.ArrayLike) -> None:
@@ -356,9 +349,7 @@ class Graph(NodeTable):
         values : array_like, shape (n_parameters,)
             In the order of `get_parameters`.
         """
-        from mlgraph.arrays import parameter_places
-
-        places = parameter_places(self)
+        places = arrays.parameter_places(self)
         self.storage.vector[places] = float_array("values", values, (len(places),))
 
     @locked
@@ -380,9 +371,7 @@ class Graph(NodeTable):
         >>> g.optimizer_state(), y.weights
         ({'first': array([4.], dtype=float32)}, array([2.6], dtype=float32))
         """
-        from mlgraph.arrays import values
-
-        found = values(self)
+        found = arrays.values(self)
         return {name: found[name] for name in ("first", "second") if name in found}
 
     def __getitem__(self, node: int | str) -> Node:
@@ -546,9 +535,7 @@ class Graph(NodeTable):
         Edges
             Neuron by neuron, each with its sources in their order; copies.
         """
-        from mlgraph.arrays import edges
-
-        return edges(self)
+        return arrays.edges(self)
 
     @locked
     def neurons(self) -> Neurons:
@@ -570,9 +557,7 @@ class Graph(NodeTable):
         >>> bool(abs(value[y.id] - g.compile(y)([[0.5, 1.0]]).item()) < 1e-6)
         True
         """
-        from mlgraph.arrays import neurons
-
-        return neurons(self)
+        return arrays.neurons(self)
 
     @locked
     def protected(self) -> frozenset[int]:
@@ -641,7 +626,6 @@ class Graph(NodeTable):
             If a node is of another graph, or the edge is there already, leads to a node that is no neuron, or comes from an
             operation that reads only neurons that are cut off.
         """
-        from mlgraph.arrays import Edges
         from mlgraph.edits import grow, new_edges
 
         s, t = id_of(self, source, "add_edge"), id_of(self, target, "add_edge")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ids, Int32, Int64
-from mlgraph.arrays import parameter_places, wiring
+from mlgraph.arrays import Edges, parameter_places, wiring
 from mlgraph.checks import StrPath, level_outside, plain, real_array
 from mlgraph.edits import cut, note_needs
 from mlgraph.engine import Engine
@@ -33,7 +33,6 @@ from mlgraph.views import Edge, Freezable, Neuron, Node, NodesLike
 if TYPE_CHECKING:
     from typing_extensions import Self  # that of typing is of Python 3.11
 
-    from mlgraph.arrays import Edges
     from mlgraph.drawing import Drawing
     from mlgraph.layer import Layer
 
