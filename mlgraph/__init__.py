@@ -24,6 +24,7 @@ message is one line that names the argument, and nothing has changed. Other erro
 
 from typing import TYPE_CHECKING, Any
 
+from mlgraph.arrays import Edges, Neurons
 from mlgraph.function import Function, Gradients
 from mlgraph.functions import *  # noqa: F403
 from mlgraph.functions import __all__ as _functions
@@ -33,6 +34,7 @@ from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.nonfinite import NonFiniteError
 from mlgraph.threads import default_threads
+from mlgraph.trace import Trace
 from mlgraph.training import History, Progress
 from mlgraph.views import Edge, Neuron, Node
 from mlgraph_ext import ISA
@@ -43,11 +45,9 @@ if TYPE_CHECKING:
     from mlgraph import pruning as pruning
     from mlgraph import sparsify as sparsify
     from mlgraph import testing as testing
-    from mlgraph.arrays import Edges, Neurons
     from mlgraph.checkpoint import CheckpointError
     from mlgraph.modelfile import ModelFileError, load
     from mlgraph.sparsify import SET, GradualPruning, RigL
-    from mlgraph.trace import Trace
 
     __version__: str
 
@@ -60,9 +60,8 @@ __all__ = [
 
 # What few programs need at once is imported when asked for.
 _LATER = {
-    "CheckpointError": "checkpoint", "Edges": "arrays", "GradualPruning": "sparsify",
-    "ModelFileError": "modelfile", "Neurons": "arrays", "RigL": "sparsify", "SET": "sparsify", "Trace": "trace",
-    "load": "modelfile",
+    "CheckpointError": "checkpoint", "GradualPruning": "sparsify", "ModelFileError": "modelfile", "RigL": "sparsify",
+    "SET": "sparsify", "load": "modelfile",
 }  # fmt: skip
 _MODULES = ("datasets", "drawing", "pruning", "sparsify", "testing")
 
