@@ -26,7 +26,7 @@ from mlgraph.ids import id_of, ids_of
 from mlgraph.losses import Objective, are_none, with_targets
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
-from mlgraph.topology import gather, topological
+from mlgraph.topology import topological
 from mlgraph.trace import trace
 from mlgraph.views import KIND_NAMES, Neuron, Node
 
@@ -110,11 +110,12 @@ class Drawing:
         self._graph = graph = nodes if isinstance(nodes, Graph) else listed[0].graph
         given = _by_id(graph, "values", values), _by_id(graph, "adjoints", adjoints)
         with graph.lock:
-            self._code, (start, count, pool) = graph.codes, graph.topology()
+            self._code, topology = graph.codes, graph.topology()
             wanted = np.array(ids_of(graph, "nodes", listed) if listed else range(len(graph)), np.int32)
-            level, order = topological(graph, start, count, pool, wanted)
-            self._source, self._target = gather(pool, start[order], count[order]), np.repeat(order, count[order])
-            self._place = np.arange(len(self._source)) - np.repeat(np.cumsum(count[order]) - count[order], count[order])
+            level, order = topological(graph, *topology, wanted)
+            count = topology.counts[order]
+            self._source, self._target = topology.sources_of(order), np.repeat(order, count)
+            self._place = np.arange(len(self._source)) - np.repeat(np.cumsum(count) - count, count)
             if not listed:
                 is_read = np.zeros(len(graph), bool)
                 is_read[self._source] = True

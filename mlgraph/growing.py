@@ -23,7 +23,7 @@ from mlgraph.pruning import SCOPES
 from mlgraph.scores import Criterion, Data, Scores, asked, best_of, check_criterion, in_blocks, required_data
 from mlgraph.storage import FROZEN
 from mlgraph.threads import checked_threads
-from mlgraph.topology import Topology, gather, topological
+from mlgraph.topology import Topology, topological
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
@@ -246,8 +246,7 @@ def _mark_read(read: Bool, nodes: Int32, codes: npt.NDArray[np.int16], topology:
     """Mark nodes and what these read through operations: who reads a probability reads its logit."""
     while len(nodes):
         read[nodes] = True
-        operations = nodes[is_operation(codes[nodes])]
-        arguments = gather(topology.pool, topology.start[operations], topology.counts[operations])
+        arguments = topology.sources_of(nodes[is_operation(codes[nodes])])
         nodes = np.unique(arguments[~read[arguments]])
 
 

@@ -24,7 +24,7 @@ from mlgraph.network import Network
 from mlgraph.ops import CONSTANT, NEURON, PARAMETER
 from mlgraph.plan import Plan
 from mlgraph.scores import layers_of, levels_of
-from mlgraph.topology import gather, is_live, topological
+from mlgraph.topology import is_live, topological
 from mlgraph.views import Neuron
 from mlgraph_ext import _topology
 
@@ -184,18 +184,18 @@ def _ablated(
 
 def _downstream(graph: Graph, outputs: list[int], ids: Int32) -> tuple[Int32, Bool]:
     """What is read from above by all downstream of `ids`; of each node, whether it is the one live source of one there."""
-    start, count, pool = graph.topology()
+    start, count, pool = topology = graph.topology()
     _, order = topological(graph, start, count, pool, outputs)
     below = np.zeros(len(graph), np.uint8)
     below[ids] = 1
     _topology.spread(start, count, pool, order, below)
-    dependent = np.repeat(ids, count[ids])[below[gather(pool, start[ids], count[ids])] > 0]
+    dependent = np.repeat(ids, count[ids])[below[topology.sources_of(ids)] > 0]
     if len(dependent):
         name = plain(graph[dependent[0]].name)
         raise ValueError(f"layer: expected neurons that do not depend on each other, got {name} with one that it depends on")
     below[ids] = 0
     nodes = order[below[order] > 0]
-    sources = gather(pool, start[nodes], count[nodes])
+    sources = topology.sources_of(nodes)
     # Outputs that are not downstream are read from above as well.
     above = np.unique(np.concatenate([sources[below[sources] == 0], [i for i in outputs if not below[i]]])).astype(np.int32)
     first, live = np.cumsum(count[nodes]) - count[nodes], is_live(graph.codes, start, count, pool, order)[sources]

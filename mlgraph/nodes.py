@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.ops import NEURON, PARAMETER, is_operation
 from mlgraph.storage import Storage, extend
-from mlgraph.topology import Topology, gather
+from mlgraph.topology import Topology
 from mlgraph.turns import locked
 from mlgraph.views import Node
 
@@ -108,9 +108,8 @@ class NodeTable:
 
     def _read_by_operations(self) -> Bool:
         """Which of the inputs some operation reads, by column."""
-        (start, count, pool), operations = self.topology(), np.flatnonzero(is_operation(self.codes))
         read = np.zeros(len(self), bool)
-        read[gather(pool, start[operations], count[operations])] = True
+        read[self.topology().sources_of(np.flatnonzero(is_operation(self.codes)))] = True
         return read[np.array(self._inputs, np.int64)]
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:

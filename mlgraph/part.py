@@ -10,7 +10,7 @@ from mlgraph.array_types import Bool, Int32
 from mlgraph.arrays import bias_places
 from mlgraph.graph import Graph
 from mlgraph.ops import NEURON, PARAMETER
-from mlgraph.topology import Topology, gather, topological
+from mlgraph.topology import Topology, topological
 from mlgraph.views import Node
 
 
@@ -85,9 +85,9 @@ class Part:
         with self.graph.lock:
             graph, key = self.graph, (self.graph.edits, *self._sinks)
             if self._counted[0] != key:
-                needed, (start, count, pool) = self._needed(), graph.topology()
-                neurons = np.flatnonzero(needed & (graph.codes >= NEURON))
-                self._counted = key, int(np.count_nonzero(needed[gather(pool, start[neurons], count[neurons])]))
+                needed = self._needed()
+                sources = graph.topology().sources_of(np.flatnonzero(needed & (graph.codes >= NEURON)))
+                self._counted = key, int(np.count_nonzero(needed[sources]))
             return self._counted[1]
 
     def _own(self) -> Bool:

@@ -14,7 +14,6 @@ from mlgraph.examples import Examples
 from mlgraph.losses import Objective
 from mlgraph.network import Network
 from mlgraph.plotting import new_figure, save_figure
-from mlgraph.topology import gather
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
@@ -87,10 +86,8 @@ def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: n
 
     logit_weights = np.stack([_derivative(net, few, output, ids) for output in outputs])
     top = np.argsort(-values, axis=0, kind="stable")[:SHOWN]
-    start, count, pool = graph.topology()
-    others = np.setdiff1d(np.arange(len(graph)), outputs)
     read_inside = np.zeros(len(graph), bool)
-    read_inside[gather(pool, start[others], count[others])] = True
+    read_inside[graph.topology().sources_of(np.setdiff1d(np.arange(len(graph)), outputs))] = True
     found = []
     for j, neuron in enumerate(neurons):
         sources = graph.sources_of(neuron.id)

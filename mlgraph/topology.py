@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Bool, Int32, Int64, UInt8
+from mlgraph.array_types import Bool, Ids, Int32, Int64, UInt8
 from mlgraph.checks import plain
 from mlgraph.ops import is_leaf
 from mlgraph_ext import _topology
@@ -38,6 +38,10 @@ class Topology(NamedTuple):
     start: Int64
     counts: Int32
     pool: Int32
+
+    def sources_of(self, nodes: Ids) -> Int32:
+        """Those of these nodes, one after the other."""
+        return gather(self.pool, self.start[nodes], self.counts[nodes])
 
 
 def topological(
