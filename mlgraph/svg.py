@@ -157,9 +157,11 @@ class _Layout:
                     self._links.add(((i, column - 1), (i, column)))
             for link in box.links:
                 self._links.add(((link.source, box.column - 1), (i, box.column)))
-        self._links_from: list[list[tuple[Item, Item]]] = [[] for _ in self._columns]
-        for a, b in self._links:
-            self._links_from[a[1]].append((a, b))
+        self._left_of: dict[Item, list[Item]] = {}  # of each item those left of it, and those right of it
+        self._right_of: dict[Item, list[Item]] = {}
+        for a, b in sorted(self._links):
+            self._right_of.setdefault(a, []).append(b)
+            self._left_of.setdefault(b, []).append(a)
         self._order()
         self._align()
         self.left: list[float] = []
@@ -183,22 +185,12 @@ class _Layout:
             box.y = self.y[i, box.column]
         self.height = max([*self.y.values(), *(b.y + b.height / 2 for b in boxes)], default=0.0) + PAD + 4
 
-    def _neighbours(self) -> tuple[dict[Item, list[Item]], dict[Item, list[Item]]]:
-        """Of each item, those left of it and those right of it."""
-        left: dict[Item, list[Item]] = {}
-        right: dict[Item, list[Item]] = {}
-        for a, b in sorted(self._links):
-            right.setdefault(a, []).append(b)
-            left.setdefault(b, []).append(a)
-        return left, right
-
     def _order(self) -> None:
         """Items of a column in the order of the mean places of their neighbours (Sugiyama et al. 1981)."""
-        sides = self._neighbours()
         best, fewest = [list(column) for column in self._columns], self._crossings()
         place = {item: k / max(1, len(column) - 1) for column in self._columns for k, item in enumerate(column)}
         for sweep in range(SWEEPS):
-            near = sides[sweep % 2]
+            near = self._right_of if sweep % 2 else self._left_of
             for column in self._columns if sweep % 2 == 0 else reversed(self._columns):
                 means = {i: float(np.mean([place[n] for n in near[i]])) if i in near else place[i] for i in column}
                 column.sort(key=means.__getitem__)
@@ -211,12 +203,13 @@ class _Layout:
     def _crossings(self) -> int:
         place = {item: k for column in self._columns for k, item in enumerate(column)}
         total = 0
-        for links in self._links_from:
+        for column in self._columns:
             above: list[int] = []  # right ends of the links that begin above this one, or with it and end no lower
-            for _, end in sorted((place[a], place[b]) for a, b in links):
-                at = bisect_right(above, end)
-                total += len(above) - at
-                above.insert(at, end)
+            for item in column:
+                for end in sorted(place[other] for other in self._right_of.get(item, ())):
+                    at = bisect_right(above, end)
+                    total += len(above) - at
+                    above.insert(at, end)
         return total
 
     def _align(self) -> None:
@@ -226,7 +219,6 @@ class _Layout:
             box = self._boxes[item[0]]
             return box.height if box.column == item[1] else 0.0
 
-        left, right = self._neighbours()
         heights = []
         for column in self._columns:
             distance = np.array([(room(a) + room(b)) / 2 + BETWEEN for a, b in itertools.pairwise(column)])
@@ -238,7 +230,7 @@ class _Layout:
             for c in turns:
                 wish = []
                 for item in self._columns[c]:
-                    near = [self.y[n] for n in (*left.get(item, ()), *right.get(item, ()))]
+                    near = [self.y[n] for n in (*self._left_of.get(item, ()), *self._right_of.get(item, ()))]
                     wish.append(sum(near) / len(near) if near else self.y[item])
                 # Downwards from the first, upwards from the last: both keep the distances, and so does their mean.
                 down, up = list(wish), list(wish)

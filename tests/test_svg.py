@@ -164,5 +164,5 @@ def test_edges_that_cross(seed):
     pairs = {(int(a), int(b)) for a, b in np.random.default_rng(seed).integers(0, 6, (14, 2))}
     layout = object.__new__(svg._Layout)
     layout._columns = [[(i, column) for i in range(6)] for column in (0, 1)]
-    layout._links_from = [[((a, 0), (b, 1)) for a, b in pairs], []]
+    layout._right_of = {(i, 0): [(b, 1) for a, b in pairs if a == i] for i in range(6)}
     assert layout._crossings() == sum(a < c and b > d for a, b in pairs for c, d in pairs) > 0
