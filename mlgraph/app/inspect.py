@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         print(*_describe(net, neurons[0], shown[0], found, data), *remarks, sep="\n")
     if args.json:
         names = table.dtype.names or ()
-        rows = [dict(zip(names, map(_plain, row), strict=True)) for row in (table if index is None else shown)]
+        rows = [dict(zip(names, map(finite, row), strict=True)) for row in (table if index is None else shown).tolist()]
         print(json.dumps({"model": args.model, "data": args.data, "test_accuracy": accuracy, "sparsity": net.sparsity,
                           "edges": net.n_edges, "neurons": rows}))  # fmt: skip
     sys.stdout.flush()
@@ -120,11 +120,6 @@ def _check_picture(out: Path, model: str) -> None:
         picture_format(out)
     except ValueError as error:
         raise Failure(f"argument --out: {str(error).removeprefix('path: ')}") from None
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return finite(value) if isinstance(value, float) else value
 
 
 def _table(table: Any) -> list[str]:
