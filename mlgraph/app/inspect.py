@@ -141,8 +141,7 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
     state = "alive" if row["alive"] else "cut off"
     lines = ["", f"neuron {row['layer']}.{row['index']}: {neuron.activation}, node {neuron.id}, {state}"]
     edges = sorted(neuron.edges, key=lambda edge: -abs(edge.weight))
-    targets = [net.graph.edge(neuron, t) for t in neuron.targets if isinstance(t, mlgraph.Neuron)]
-    targets = sorted(targets, key=lambda edge: -abs(edge.weight))
+    targets = sorted(neuron.out_edges, key=lambda edge: -abs(edge.weight))
     places = {n.id: f"{i}.{k}" for i, layer in enumerate(net.layers) for k, n in enumerate(layer.neurons)}
 
     def name(node: mlgraph.Node) -> str:
