@@ -52,7 +52,7 @@ def checked(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
     names = neurons.activation if np.ndim(neurons.activation) == 1 else []
     if len(names) != n:
         raise ValueError(f"neurons: expected {n} activations, one for each, got {shown(neurons.activation)}")
-    code_of = {str(name): neuron_code(name, "neurons: activation") for name in names}
+    codes = np.array([neuron_code(name, "neurons: activation") for name in names], np.int16)
     biases = float_array("neurons: bias", neurons.bias, (n,))
     source, target = _row("edges: source", edges.source), _row("edges: target", edges.target)
     if len(source) != len(target):
@@ -93,7 +93,6 @@ def checked(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
     rank[order] = np.arange(n, dtype=np.int32)
     by_rank = np.argsort(rank[into], kind="stable")
     ids = np.where(inside < 0, source, first + rank[inside])[by_rank].astype(np.int32)
-    codes = np.array([code_of[str(name)] for name in names], np.int16)
     return Subgraph(rank, codes[order], biases[order], counts[order], ids, weights[by_rank])
 
 
