@@ -143,12 +143,12 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, w
         readers[edges.neurons] = False
         others = wiring(graph, np.flatnonzero(readers).astype(np.int32))
         edges, gone = edges.beside(others), np.append(gone, np.zeros(len(others.source), bool))
-    useless = lost[edges.source] & ~gone
-    if graph._has_bare and useless.any():  # out of what was not live before: somebody has added them, and they stay
-        useless &= graph._live()[edges.source]
-    if (useless & ~gone).any():
-        old, new = edges.without(gone | useless)
-        lists = shared_lists(new)
+        useless = lost[edges.source] & ~gone
+        if graph._has_bare and useless.any():  # out of what was not live before: somebody has added them, and they stay
+            useless &= graph._live()[edges.source]
+        if useless.any():
+            old, new = edges.without(gone | useless)
+            lists = shared_lists(new)
     rewire(graph, old, new, lists, {})
 
 
