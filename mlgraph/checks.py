@@ -45,12 +45,12 @@ def wrong(what: str, expected: str, value: Any, of_type: bool) -> TypeError | Va
     return (ValueError if of_type else TypeError)(f"{what}: expected {expected}, got {shown(value)}")
 
 
-def whole(what: str, value: Any, least: int = 1, most: int | None = INT32_MAX) -> int:
+def whole(what: str, value: Any, least: int = 1, most: int = INT32_MAX) -> int:
     """`value` as an int; TypeError if it is no integer, or a truth value, ValueError if it is out of range."""
     of_type = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not of_type or value < least:
         raise wrong(what, f"an integer of at least {least}", value, of_type)
-    if most is not None and value > most:
+    if value > most:
         raise wrong(what, f"an integer of at most {most}", value, of_type)
     return int(value)
 
