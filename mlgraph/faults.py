@@ -62,8 +62,8 @@ class Search:
         self._inputs = len(plan.input_column)
         self._losses = np.zeros(len(rows), np.float32)
         self._trained = np.zeros(plan.n_slots, bool)
-        for ins in plan.instructions:
-            self._trained[ins.dst : ins.dst + ins.size] = ins.kind in (KINDS["parameter"], *OF_NEURONS)
+        for _, ins in plan.trained:
+            self._trained[ins.dst : ins.dst + ins.size] = True
         self.finite = np.ones(len(rows), bool)
         for part, _, adjoints in self._sweeps():
             self.finite &= np.isfinite(adjoints[:, self._trained[part]]).all(axis=1)

@@ -332,7 +332,7 @@ class Plan:
     @cached_property
     def trained(self) -> list[tuple[int, Instruction]]:
         """Number and instruction of everything that has parameters."""
-        trained = np.isin(self.program[:, 0], [KINDS[kind] for kind in ("parameter", "dense", "rows")])
+        trained = np.isin(self.program[:, 0], [KINDS["parameter"], *OF_NEURONS])
         return [(i, Instruction(*self.program[i].tolist())) for i in np.flatnonzero(trained).tolist()]
 
     def rows(self, ins: Instruction) -> Rows:
