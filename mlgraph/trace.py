@@ -51,7 +51,7 @@ class Trace:
 
     def __getitem__(self, node: Node | int) -> Float32:
         """Values of a node, shape (examples,); a view."""
-        return self.values[:, self._place(node)]
+        return self.values[:, self._column_of(id_of(self._graph, node))]
 
     def adjoint(self, node: Node | int) -> Float32:
         """Adjoints of a node.
@@ -72,7 +72,7 @@ class Trace:
         """
         if self.adjoints is None:
             raise ValueError("adjoint: expected a trace with labels or targets, got one of values alone")
-        return self.adjoints[:, self._place(node)]
+        return self.adjoints[:, self._column_of(id_of(self._graph, node))]
 
     def of(self, nodes: NodesLike) -> Trace:
         """The trace of some of its nodes, in their order.
@@ -86,7 +86,7 @@ class Trace:
         ValueError
             If the trace has not all of them.
         """
-        columns = [self._at(i) for i in ids_of(self._graph, "nodes", nodes)]
+        columns = [self._column_of(i) for i in ids_of(self._graph, "nodes", nodes)]
         adjoints = None if self.adjoints is None else self.adjoints[:, columns]
         return Trace(self._graph, self.nodes[columns], self.values[:, columns], adjoints, self._codes[columns], self._edits)
 
@@ -111,10 +111,7 @@ class Trace:
             out[:, at] *= ops.BY_CODE[activation - NEURON].derivatives(y, y)[0].astype(np.float32)
         return out
 
-    def _place(self, node: Node | int) -> int:
-        return self._at(id_of(self._graph, node))
-
-    def _at(self, node: int) -> int:
+    def _column_of(self, node: int) -> int:
         born = self._graph._born
         if node not in self._column or node >= len(born) or born[node] >= self._edits:
             name = plain(self._graph[node].name) if 0 <= node < len(born) else f"n{node}"
