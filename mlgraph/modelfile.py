@@ -249,7 +249,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         and all(k.isdecimal() and len(k) < 12 and int(k) < n and isinstance(v, str) for k, v in names.items()),
         "header: names: expected strings by the ids of nodes",
     )
-    graph._names = {int(k): v for k, v in header["names"].items()}
+    graph._names = {int(k): v for k, v in names.items()}
     loss, kind = header.get("loss"), header.get("kind")
     require(loss in (*losses.NAMES, "node"), f"header: loss: expected {', '.join(losses.NAMES)} or node, got {loss!r}")
     require(kind in ("network", "model"), f"header: kind: expected network or model, got {kind!r}")
@@ -304,30 +304,29 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     require(len(start) == len(count) == len(data) == n, "arrays code, start, count, data: expected one length")
     of_records = {len(column) for column in (weights, stride, bias, arrays["made"])}
     require(len(of_records) == 1, "arrays weights, stride, bias, made: expected one length")
-    neuron = code >= NEURON
-    known = (code >= 0) & ops.is_operation(code) | (code >= INPUT) & (code < NEURON + len(ops.ACTIVATIONS))
+    operation, trained, neuron = ops.is_operation(code), code >= PARAMETER, code >= NEURON
+    known = (code >= 0) & operation | (code >= INPUT) & (code < NEURON + len(ops.ACTIVATIONS))
     every(known, "code", "the code of an operation or node")
     every((count >= 0) & (count <= most), "count", f"0 to {most}")
     pool = arrays["pool"] = expand(arrays)
     every((start >= 0) & (start <= len(pool) - count), "start", "a place in the pool that leaves room for the sources")
     every((pool >= 0) & (pool < n), "pool", f"0 to {n - 1}")
-    arity = np.array([op.arity for op in ops.BY_CODE])[np.where(ops.is_operation(code), code, 0)]
-    want = np.where(ops.is_operation(code), arity, np.where(neuron, -1, 0))
+    want = np.where(neuron, -1, 0)
+    want[operation] = np.array([op.arity for op in ops.BY_CODE])[code[operation]]
     every(np.where(want < 0, (count > 0) | neuron, count == want), "count", "the number of arguments of its operation")
-    require(count[ops.is_operation(code)].sum() <= len(pool), "array pool: expected arguments for each operation")
+    require(count[operation].sum() <= len(pool), "array pool: expected arguments for each operation")
     length = np.zeros(len(pool) + 1, np.int64)
     length[start[count > 0]] = count[count > 0]
     every((count == 0) | (count == length[start]), "count", "as many sources as others that read from the same place on")
-    for kind, size in ((code == INPUT, len(arrays["inputs"])), (code == CONSTANT, len(arrays["constants"])),
-                       ((code == PARAMETER) | neuron, len(weights))):  # fmt: skip
+    inputs, constants = arrays["inputs"], arrays["constants"]
+    for kind, size in ((code == INPUT, len(inputs)), (code == CONSTANT, len(constants)), (trained, len(weights))):
         every(~kind | (data >= 0) & (data < size), "data", f"0 to {size - 1}")
-    inputs = arrays["inputs"]
     every((inputs >= 0) & (inputs < n), "inputs", f"0 to {n - 1}")
     of_inputs = np.full(n, -1)
     of_inputs[inputs] = np.arange(len(inputs))
     require(np.array_equal(of_inputs >= 0, code == INPUT) and bool((data[inputs] == np.arange(len(inputs))).all()),
              "array inputs: expected the inputs in the order of their columns")  # fmt: skip
-    owners = np.flatnonzero((code == PARAMETER) | neuron)
+    owners = np.flatnonzero(trained)
     require(len(owners) == len(weights) and len(np.unique(data[owners])) == len(weights),
              "array data: expected one record for each parameter or neuron")  # fmt: skip
     fan = np.ones(len(weights), np.int64)
