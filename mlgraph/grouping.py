@@ -12,7 +12,6 @@ from mlgraph.array_types import Bool, Int32, Int64
 from mlgraph.graph import Graph
 from mlgraph.lowering import Lowered
 from mlgraph.ops import INPUT, NEURON
-from mlgraph.topology import gather
 from mlgraph_ext import _topology
 
 Dropout = Sequence[tuple[Sequence[int], float, float]]
@@ -130,7 +129,7 @@ def _columns_read(low: Lowered, lead: Int32, some: Bool) -> Int64:
     """How many columns of the data `some` neurons read that read nothing else; `lead`: one that has the list of each."""
     lists, where = np.unique(lead[some], return_inverse=True)
     n = low.count[lists].astype(np.int64)
-    is_input = low.code[gather(low.pool, low.start[lists], n)] == INPUT
+    is_input = low.code[low.sources_of(lists)] == INPUT
     read = np.bincount(np.repeat(np.arange(len(lists)), n), is_input, len(lists))
     columns = np.zeros(len(lead), np.int64)
     columns[some] = np.where(read == n, n, 0)[where]

@@ -15,7 +15,7 @@ from mlgraph.array_types import Int32, Int64
 from mlgraph.checks import plain
 from mlgraph.graph import Graph
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
-from mlgraph.topology import is_live, topological
+from mlgraph.topology import gather, is_live, topological
 from mlgraph_ext import _topology
 
 _COMMUTES = np.array([op.name in ("add", "mul", "maximum", "minimum") for op in ops.BY_CODE], np.uint8)
@@ -60,6 +60,10 @@ class Lowered:
     begin: Int64
     weight: Int32
     bias: Int32
+
+    def sources_of(self, nodes: Int32) -> Int32:
+        """The sources of these nodes, one after the other."""
+        return gather(self.pool, self.start[nodes], self.count[nodes])
 
 
 def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bool = False) -> Lowered:

@@ -21,7 +21,7 @@ from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, lower
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import PANEL, padded
-from mlgraph.topology import gather, topological
+from mlgraph.topology import topological
 from mlgraph.turns import cached_property
 from mlgraph_ext import _topology
 
@@ -225,7 +225,7 @@ class Plan:
         heads = groups.nodes[groups.first]
         at = ops.is_operation(low.code[heads])
         operations = groups.nodes[np.repeat(at, groups.size)]
-        arguments: Int32 = self.slot[gather(low.pool, low.start[operations], low.count[operations])]
+        arguments: Int32 = self.slot[low.sources_of(operations)]
         self._reader[arguments] = -2
         lengths = groups.size[at] * low.count[heads[at]]
         wanted = np.maximum.reduceat(wants[groups.nodes], groups.first)[at] if len(heads) else 0
@@ -274,10 +274,7 @@ class Plan:
     ) -> Instruction:
         first, n = int(members[0]), len(members)
         arity, n_inputs = int(low.count[first]), len(self.input_column)
-        if shared:
-            sources = low.pool[low.start[first] : low.start[first] + arity]
-        else:
-            sources = gather(low.pool, low.start[members], low.count[members])
+        sources = low.sources_of(members[:1] if shared else members)
         slots = self.slot[sources]
         reads_data = np.array_equal(slots, np.arange(n_inputs)) if shared else bool((slots < n_inputs).all())
         self.dense_read_data |= reads_data and shared
@@ -296,16 +293,15 @@ class Plan:
         if shared:  # what comes twice in a block is added to by both; rows have their edges by source
             ascending = np.sort(slots)
             self._reader[ascending[1:][ascending[1:] == ascending[:-1]]] = -2
-        halves = halves_of(n, arity) if shared and reads_data else 1
-        extra = shared * extra_floats(width, halves)
-        mask = -(-n_weights // 64) * 2 if bits else 0
-        if shared:
             args, back, n_back = self._add(slots), 0, 0
         else:
             whole = alike.copy()
             whole[np.repeat(np.arange(n), low.count[members])[~wanted]] = 1
             args = self._add(np.append(0, np.cumsum(low.count[members])).astype(np.int32), slots, alike, whole)
             back, n_back = self._add_by_source(slots, low.count[members], whole, wanted) if wanted.any() else (0, 0)
+        halves = halves_of(n, arity) if shared and reads_data else 1
+        extra = shared * extra_floats(width, halves)
+        mask = -(-n_weights // 64) * 2 if bits else 0
         mask_at = self.n_extra + extra
         instruction = Instruction(
             KINDS["dense" if shared else "rows"], int(low.code[first] - NEURON), int(self.slot[first]), n, arity, args,
