@@ -149,7 +149,10 @@ class Examples:
             return self
         key = columns.tobytes()
         if self._narrowed is None or self._narrowed[0] != key:
-            n, size, row = len(self), self.array.itemsize, self._narrow_row(len(columns))
+            n, size = len(self), self.array.itemsize
+            row = len(columns) * size  # bytes from one to the next
+            if self.array.shape[1] * size >= 2 * LINE:
+                row = -(-row // LINE) * LINE
             if self._room is None or len(self._room) < n * row + LINE:
                 self._room = np.zeros(n * row + LINE, np.uint8)
             start = -self._room.ctypes.data % LINE
@@ -171,8 +174,3 @@ class Examples:
         before = self._read[1] if self._read and self._read[0] == key else 0
         self._read = key, before + n
         return before >= NARROW_AFTER * len(self)
-
-    def _narrow_row(self, columns: int) -> int:
-        """Bytes from one row of so many columns to the next."""
-        size = self.array.itemsize
-        return -(-columns * size // LINE) * LINE if self.array.shape[1] * size >= 2 * LINE else columns * size
