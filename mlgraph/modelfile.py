@@ -100,6 +100,7 @@ def save(
 
 def header_of(model: Model) -> dict[str, Any]:
     """The header of a model's file."""
+    layers = model.layers if isinstance(model, Network) else ()
     return {
         "format": FORMAT,
         "kind": "network" if isinstance(model, Network) else "model",
@@ -109,10 +110,9 @@ def header_of(model: Model) -> dict[str, Any]:
         "probabilities": model._probabilities,
         "names": {str(node): name for node, name in model.graph._names.items()},
         "layers": [
-            [_runs(layer._ids), layer.activation, layer.dropout, layer.weight_dropout, layer._probabilities]
-            for layer in (model.layers if isinstance(model, Network) else [])
+            [_runs(layer._ids), layer.activation, layer.dropout, layer.weight_dropout, layer._probabilities] for layer in layers
         ],
-        "reads": model.layers[0]._reads if isinstance(model, Network) else [],
+        "reads": layers[0]._reads if layers else [],
     }
 
 
