@@ -28,7 +28,7 @@ from mlgraph.array_types import Bool
 from mlgraph.arrays import bias_places, parameter_places
 from mlgraph.checks import StrPath, level_outside, shown
 from mlgraph.engine import STATE
-from mlgraph.files import TEMPORARY, followed, part_of, written
+from mlgraph.files import TEMPORARY, destination, followed, part_of
 from mlgraph.interrupts import uninterrupted
 from mlgraph.model import Model
 from mlgraph.modelfile import ModelFileError, header_of, read, require, save
@@ -82,9 +82,9 @@ class Checkpoint:
         self.path = Path(checks.path("checkpoint", path))
         # Beside what a link leads to, which may be on another disk.
         try:
-            there = written(self.path)
-            self.previous = written(there.with_name(f"{there.name}.previous"))
-            written(part_of(there))  # of which the name is the longest
+            there = destination(self.path)
+            self.previous = destination(there.with_name(f"{there.name}.previous"))
+            destination(part_of(there))  # of which the name is the longest
         except OSError as error:
             expected = "a file in a folder that exists"
             raise ValueError(f"checkpoint: expected {expected}, got {shown(str(error.filename))}: {error.strerror}") from None

@@ -26,7 +26,7 @@ def write_atomically(path: StrPath, write: Callable[[IO[bytes]], Any], *, previo
     previous : Path, optional
         Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
     """
-    target = written(Path(checks.path("path", path)))
+    target = destination(Path(checks.path("path", path)))
     temporary = part_of(target)
     try:
         file = open(temporary, "xb")  # noqa: SIM115
@@ -67,7 +67,7 @@ def part_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
-def written(path: Path) -> Path:
+def destination(path: Path) -> Path:
     """The file that writing to a path replaces, of a link what it leads to; OSError if that is no file, or in no folder."""
     target = followed(path)
     if target.is_dir():

@@ -12,7 +12,7 @@ from pathlib import Path
 import mlgraph
 from mlgraph.app.arguments import THREADS, Failure
 from mlgraph.datasets import DataError, Dataset, load_mnist
-from mlgraph.files import written
+from mlgraph.files import destination
 
 __all__ = [
     "FAILED", "INTERRUPTED", "OK", "READER_GONE", "add_common_options", "check_fit", "check_output", "complain", "count",
@@ -55,7 +55,7 @@ def load_model(path: str) -> mlgraph.Network:
 def check_output(path: Path) -> None:
     """Fail if that is no file, or in no folder: before the work rather than after."""
     try:
-        written(path)
+        destination(path)
     except OSError as error:
         raise Failure(f"argument --out: cannot write {str(path)!r}: {error.strerror}") from None
 

@@ -20,7 +20,7 @@ from mlgraph.app.common import FAILED, INTERRUPTED, OK, add_common_options, chec
 from mlgraph.app.display import Display
 from mlgraph.app.recipe import Recipe
 from mlgraph.datasets import Dataset
-from mlgraph.files import write_atomically, written
+from mlgraph.files import destination, write_atomically
 from mlgraph.fitting import checked_decay
 from mlgraph.interrupts import uninterrupted
 from mlgraph.plotting import training_picture
@@ -171,7 +171,7 @@ def _save(
     net.save(files["model"])
     for name in (HISTORY, PICTURE):  # of the model that was there; not before, for a full disk may have left it there
         with contextlib.suppress(OSError):
-            written(out / name).unlink()
+            destination(out / name).unlink()
     if args.no_plot:
         return files, False
     try:
