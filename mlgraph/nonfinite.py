@@ -140,14 +140,12 @@ class Guard:
         told: list[dict[str, Int64]] = []
         while kept.any():
             engine, n = self._model._engine(), int(kept.sum())
-            scores = np.zeros(n, np.float32), None if correct is None else np.zeros(n, np.uint8)
+            loss, right = np.zeros(n, np.float32), empty_answers(self._learning.objective, n)
             taken = step._replace(first=np.zeros(1, np.int64), size=np.array([n]), order=rows[kept])
             vectors = [engine.graph.parameters, *(engine.graph.storage.state_vector(name, fresh=False) for name in self._state)]
             before = [vector.copy() for vector in vectors]
             with uninterrupted():  # or what is not finite would stay
-                bad, _, _ = engine.run(
-                    self._examples, steps=taken, losses=scores[0], correct=scores[1], **self._learning._asdict()
-                )
+                bad, _, _ = engine.run(self._examples, steps=taken, losses=loss, correct=right, **self._learning._asdict())
                 spoilt = np.zeros(len(before[0]), bool)
                 for vector, old in zip(vectors, before, strict=True):
                     spoilt |= ~np.isfinite(vector) & np.isfinite(old)
@@ -156,9 +154,9 @@ class Guard:
                     for vector, old in zip(vectors, before, strict=True):
                         vector[:] = old
             if is_good:
-                losses[kept] = scores[0]
-                if correct is not None and scores[1] is not None:
-                    correct[kept] = scores[1]
+                losses[kept] = loss
+                if correct is not None and right is not None:
+                    correct[kept] = right
                 break
             search = Search(self._model, engine, self._examples, taken, self._learning)
             fault = search.find(spoilt, vectors)

@@ -236,10 +236,9 @@ def train(
             if bad >= 0:
                 step = steps.of(slice(done, done + 1))
                 places = step.places
-                alone = guard.step(step, f"epoch {epoch}, step {done}")
-                losses[places] = alone[0]
-                if correct is not None and alone[1] is not None:
-                    correct[places] = alone[1]
+                losses[places], right = guard.step(step, f"epoch {epoch}, step {done}")
+                if correct is not None and right is not None:
+                    correct[places] = right
                 _record(history, schedule.of(slice(done, done + 1)), epoch * n, losses, correct)
                 state.step = done + 1
             spent = time.perf_counter() - begin
