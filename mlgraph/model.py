@@ -204,11 +204,11 @@ class Model(Part, Freezable):
         `copy.deepcopy`: nodes among them belong to a copy of the whole graph, not to the compact one.)
         """
         with self._require_outputs():
-            graph = self.graph
-            dead = ~graph._live()[wiring(graph).source]
+            graph, edges = self.graph, wiring(self.graph)
+            dead = ~graph._live()[edges.source]
             if dead.any():  # edges out of neurons that are cut off say 0, and are not needed
                 graph = graph.copy()
-                cut(graph, wiring(graph), dead)
+                cut(graph, edges, dead)
             graph, number = compacted(graph, topological(graph, *graph.topology(), self._kept())[0] >= 0)
         other = object.__new__(type(self))
         outputs, loss_nodes, probabilities = (

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float64, Int64
-from mlgraph.arrays import wiring
+from mlgraph.arrays import Wiring, wiring
 from mlgraph.checks import one_of, share, shown, whole
 from mlgraph.edits import cut
 from mlgraph.examples import Examples
@@ -321,9 +321,10 @@ class SET(Schedule):
             slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), edge_values(graph)
         with uninterrupted(), graph.one_edit():  # one_edit takes back edges, but no biases
             group, wanted = self._room(net, moved)
-            idle = self._idle(net, group, alive)
+            edges = wiring(graph)
+            idle = self._idle(net, edges, group, alive)
             if idle.any():  # such a neuron may come to be read, and would bring all these along
-                cut(graph, wiring(graph), idle)
+                cut(graph, edges, idle)
                 group, wanted = self._room(net, moved)
             keep_best(net, group, wanted, block=self.block)
             as_before = alive & graph.alive()
@@ -342,9 +343,9 @@ class SET(Schedule):
         """Edges of each layer."""
         return erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
 
-    def _idle(self, net: Network, group: Int64, alive: Bool) -> Bool:
+    def _idle(self, net: Network, edges: Wiring, group: Int64, alive: Bool) -> Bool:
         """Which edges of the layers lead to neurons that are not read; but for what is frozen, and what leads to that."""
-        edges, frozen = wiring(net.graph), net.graph.storage.frozen
+        frozen = net.graph.storage.frozen
         idle = (group < len(net.layers)) & ~alive[edges.target]
         if frozen is not None and idle.any():
             stays = idle & (frozen[edges.place] > 0)
