@@ -114,8 +114,8 @@ def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Int64, Int6
     alive = graph.alive()
     into = wiring(graph, np.flatnonzero(alive & (graph.codes >= NEURON)).astype(np.int32), places)
     there = alive[into.source]
-    values = graph.parameters if vector is None else vector
-    return Edges(into.source[there], into.target[there], values[into.place[there]])
+    vector = graph.parameters if vector is None else vector
+    return Edges(into.source[there], into.target[there], vector[into.place[there]])
 
 
 def neurons(graph: Graph) -> Neurons:

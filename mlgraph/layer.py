@@ -144,8 +144,9 @@ class Layer(Freezable):
             # What comes is there before what goes, so that no output is cut off in between.
             grow(graph, *new_edges(graph, self._edges_at(wanted & ~there), "mask"), "mask")
             cut(graph, *named(graph, self._edges_at(there & ~wanted), "mask"), who="mask")
-            if (self.mask != wanted).any():
-                name = plain(graph[self._reads[int(np.argmax((self.mask != wanted).any(axis=0)))]].name)
+            differs = (self.mask != wanted).any(axis=0)
+            if differs.any():
+                name = plain(graph[self._reads[int(np.argmax(differs))]].name)
                 expected = "edges from nodes that have a live source"
                 raise ValueError(f"mask: expected {expected}, got one from {name}, which has none")
 
