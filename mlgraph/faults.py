@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -127,7 +127,7 @@ class Search:
         numbers = f"the output is {self._values[blamed]:.6g}{against}"
         return self._fault(0, int(blamed), f"gives the loss {self._losses[self._at]} in", numbers)
 
-    def _behind(self, read: Any) -> Fault | None:
+    def _behind(self, read: Iterable[int]) -> Fault | None:
         """The first slot that is not finite among these and what they are made from; None if they are."""
         seen, todo = set(), [int(slot) for slot in read if not np.isfinite(self._values[slot])]
         while todo:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlgraph.checkpoint import Checkpoint
     from mlgraph.model import Model
     from mlgraph.sparsify import Acting, Schedule
+
+T = TypeVar("T")
 
 PROGRESS = np.arange(1000) / 1000
 """Where a learning rate that is a function is looked at before a run: below 1, for no batch begins there."""
@@ -251,14 +253,14 @@ def _rates(function: Callable[[float], Any], progress: Float64) -> Float64:
         raise RuntimeError("learning_rate: expected a rate, got StopIteration") from error
 
 
-def _told(rates: Rates, on_the_way: Float64) -> Any:
+def _told(rates: Rates, on_the_way: Float64) -> tuple[float, float] | str:
     """What a checkpoint has of learning rates: by what a function gives it is the same or another."""
     if not callable(rates):
         return rates
     return f"function {blake2b(on_the_way.astype(np.float32).tobytes(), digest_size=8).hexdigest()}"
 
 
-def _pair(name: str, value: Any, checked: Callable[[str, Any], Any]) -> tuple[Any, Any]:
+def _pair(name: str, value: Any, checked: Callable[[str, Any], T]) -> tuple[T, T]:
     """(from, to) of a schedule, from a pair or one number."""
     is_pair = isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim == 1)
     pair = tuple(value) if is_pair else (value, value)

@@ -66,7 +66,7 @@ class Graph(NodeTable):
         """Whether a neuron may have no sources."""
         self._last: Edit | None = None
         self._open = None
-        self._alive: tuple[Any, Bool] | None = None
+        self._alive: tuple[tuple[int, frozenset[int]], Bool] | None = None
         self._unlock()
 
     # --- building ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 SIGNALS = [
@@ -21,10 +22,10 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.handlers: dict[int, Callable[..., Any]] = {}
-        self.came: dict[int, Any] = {}
+        self.came: dict[int, FrameType | None] = {}
         self.holds = False
 
-    def __call__(self, number: int, frame: Any) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.holds:
             self.came[number] = frame
         else:

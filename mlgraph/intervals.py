@@ -170,7 +170,7 @@ class Sweeps:
             return [self._value(ops.OPS["exp"], [self._value(ops.OPS["sub"], [a, y])]) for a in x]
         # Of the others with more than one argument only the quotient has the value in its derivatives.
         y = y if op.arity == 1 or op.name == "div" else np.ones_like(y)
-        slack: Any = 0.0
+        slack: Float64 | float = 0.0
         if op.name == "tanh":
             slack = ULP  # 1 - y * y has roundings of the size of 1
         elif op.name in ("sin", "cos", "sigmoid"):
@@ -187,7 +187,7 @@ class Sweeps:
 
     # Rounding.
 
-    def _rounded(self, x: Float64, ulps: int = 0, slack: Any = 0.0) -> Float64:
+    def _rounded(self, x: Float64, ulps: int = 0, slack: Float64 | float = 0.0) -> Float64:
         """The float32 numbers that a result may be that is off by units in the last place, with its sign, and by `slack`."""
         ulps = max(ulps, self.ulps)
 
@@ -198,7 +198,7 @@ class Sweeps:
 
         return _either(*_float32(np.stack([down(x[0]), -down(-x[1])])))
 
-    def _rounded_sum(self, x: Float64, size: Float64, n: Any) -> Float64:
+    def _rounded_sum(self, x: Float64, size: Float64, n: Float64 | int) -> Float64:
         slack = np.expm1(n * UNIT) * size + n * SMALLEST * (size > 0)
         return self._rounded(x, 1, np.where(size + slack <= FLOAT32_MAX, slack, np.inf))
 

@@ -173,7 +173,7 @@ class Storage:
         finally:
             self.state.pop("gradient", None)
 
-    def freeze(self, places: Any, frozen: bool) -> None:
+    def freeze(self, places: Int64 | Int32, frozen: bool) -> None:
         """Have the parameters in some places stay as they are in training, or learn again. It is state like an optimizer's."""
         if not frozen and FROZEN not in self.state:
             return

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float64, Int64
+from mlgraph.array_types import Float32, Float64, Int64, UInt8
 from mlgraph.checks import FLOAT32_MAX
 from mlgraph.examples import Examples
 from mlgraph.losses import empty_answers
@@ -275,13 +275,13 @@ def _means(history: History, first: int) -> tuple[float, float]:
     return float(loss), float(accuracy)
 
 
-def _record(history: History, steps: Steps, before: int, losses: Any, correct: Any) -> None:
+def _record(history: History, steps: Steps, before: int, losses: Float32, correct: UInt8 | None) -> None:
     if not len(steps.first):
         return
     first, size, here = steps.first, steps.size, steps.places
     begin = first - first[0]
 
-    def total(values: Any) -> Float64:
+    def total(values: npt.NDArray[Any]) -> Float64:
         return np.add.reduceat(values, begin, dtype=np.float64)
 
     # Infinities of both signs are possible where nothing is learnt from them; and 0 / 0 where a step was left out.
