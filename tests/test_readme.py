@@ -39,4 +39,4 @@ def test_the_readme(tmp_path, monkeypatch):
             np.testing.assert_allclose(*numbers, rtol=1e-6, atol=TRAINED.get(expected[0], 0.0))
             assert NUMBER.sub("", got).replace("np.float32()", "") == NUMBER.sub("", expected)
             compared += 1
-    assert compared == 11
+    assert compared == 12
