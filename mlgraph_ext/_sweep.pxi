@@ -2,38 +2,40 @@
 #
 # Design list
 #
-# a) A slot is LANES = 32 examples of one scalar, contiguous: a sweep is SIMD over examples for any topology. Inner loops
-#    have constant length, sums stand in register tiles (_vector.pxi says why they are written as vectors).
-# b) A plan is a table of instructions over numbered slots, in topological order. Dense blocks (_dense.pxi), dense blocks
-#    that read sparse data (_runs.pxi, _entries.pxi), sparse rows (_rows.pxi, _quads.pxi) of floats or of data in bytes
-#    (_bytes.pxi), scalar operations (_elementwise.pxi, _reductions.pxi).
-# c) A step is two phases. Phase 1, over tiles of examples: load, forward, loss, backward (_tiles.pxi). Phase 2, over units,
-#    runs of parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer there and then
-#    (_units.pxi). No gradient is ever shared, none is reduced, and the bits do not depend on the number of threads. Where
-#    data are mostly zero the sums of the first layers move to the second phase of the step before (_ahead.pxi), and what is
-#    left of a step of one tile each worker sweeps for itself (_alone.pxi); where rows have few edges their gradients are summed
-#    in the first, by whoever has swept the tiles, and added in order in the second (_packs.pxi).
-# d) Tiles are cut by the batch, units by the plan; whatever is cut otherwise for another number of threads adds the
-#    same numbers in the same order. (Only the sign of a NaN may be another, which IEEE 754 leaves open, 6.3.)
-# e) The items of a phase are shared out among the workers, the same share at every step, and whoever is done with its own
-#    takes from the others', whom it leaves a moment to begin (_queue.pxi). A phase waits until every item before it is done,
-#    not until every thread has arrived, so a thread that the system has put aside holding nothing holds up nobody; waiting
-#    soon yields the processor. libgomp's barrier does neither, so workers leave together, and __init__.py has it spin less.
-# f) Many steps go down in one call; Python is on the path of no step.
-# g) Nothing that is not finite reaches a parameter. A loss or an adjoint that is not stops the run before its step writes
-#    anything. That no gradient, moment or parameter will overflow is known before the first write as well: all gradients
-#    of a step are at most the sum of its |adjoints| times the largest value that an adjoint is multiplied by, and both
-#    cost one pass over a few slots of each tile. Below `limit` (mlgraph/nonfinite.py derives it) that is proof enough,
-#    and no gradient is looked at. Every unit compares the same numbers, so that all or none of them write. What is not
-#    certain so is a step that learning rarely meets: the run stops, and the caller takes it alone, from a copy, and looks.
-#    (Gradients of all units checked before the first write would be a third phase and a vector of gradients; old values
-#    kept by each unit a store for each parameter, some percent of an epoch.)
-# h) What is learnt from is normal or zero (on x86-64): in a step of learning adjoints, gradients, moments and parameters that
-#    are written below the normal numbers come out as zero. A confident softmax, and the moments of weights whose source has
-#    been zero for some hundred steps, would else be subnormal from then on (0.9 of the least number is rounded to it), and each
-#    operation with them is slow on Intel processors. Operands of that size count as ever, so that what is differentiated is
-#    what was computed; values forward, and all that is only computed, keep every bit.
-# i) Everything that can raise is checked in `run` before the GIL goes.
+# a) A slot is one scalar of the graph for LANES = 32 examples, contiguous; a tile is 32 examples, with a slot for each scalar.
+#    So a sweep is SIMD over examples for any topology. Inner loops have constant length, and sums stay in register tiles
+#    (_vector.pxi says why these are written as vectors).
+# b) A plan is a table of instructions over numbered slots, in topological order: dense blocks, neurons that share their
+#    sources, with weights in panels of 16 neurons (_dense.pxi); sparse rows, neurons with sources of their own (_rows.pxi), in
+#    quads where three or four have the same sources (_quads.pxi); scalar operations (_elementwise.pxi, _reductions.pxi). Rows
+#    may read data as bytes (_bytes.pxi). Dense blocks skip zeros of the data: they read lists of entries, runs of four
+#    neighbouring columns that are not all zero in an example (_entries.pxi, _runs.pxi).
+# c) A step has two phases. Phase 1, over tiles: load, forward, loss, backward (_tiles.pxi). Phase 2, over units, pieces of the
+#    parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer at once (_units.pxi). No
+#    gradient is shared or reduced, and the bits do not depend on the number of threads. Three variants: ahead, where data are
+#    mostly zero, phase 2 also computes the sums of the first layers for the next step (_ahead.pxi); alone, where such a step
+#    has one tile, every worker sweeps the rest of it by itself (_alone.pxi); in packs, where rows have few edges, the worker
+#    that has swept a pack of one or two tiles sums their gradients in phase 1, and phase 2 adds these in order (_packs.pxi).
+# d) Tiles are cut by the batch, units by the plan; whatever is cut differently for another number of threads still adds the
+#    same numbers in the same order. (Only the sign of a NaN may differ: IEEE 754, 6.3, leaves it open.)
+# e) Each worker, a thread, has the same share of a phase's items at every step. When its own are done, it takes items of
+#    others, but leaves them a moment to begin (_queue.pxi). A phase waits, at a gate, until every item before it is done, not
+#    until every thread has arrived, so a thread descheduled while it holds no item delays nobody; waiting soon yields the
+#    processor. libgomp's barrier does neither, so workers return to it together, and __init__.py has it spin less.
+# f) One call runs many steps; none of them goes through Python.
+# g) Nothing that is not finite reaches a parameter. A loss or an adjoint that is not finite stops the run before its step
+#    writes anything. Overflow of a gradient, moment or parameter is ruled out before the first write as well: no gradient of a
+#    step exceeds the sum of its |adjoints| times the largest value that an adjoint is multiplied by, and both cost one pass
+#    over a few slots of each tile. A product below `limit` (mlgraph/nonfinite.py derives it) is proof enough, and no gradient
+#    is checked. Every unit compares the same numbers, so all of them write or none. Other steps are rare in training: the run
+#    stops, and the caller takes the step alone, from a copy, and checks it. (To check all gradients first would take a third
+#    phase and a vector of gradients; to keep old values in each unit, a store per parameter, some percent of an epoch.)
+# h) In a training step (on x86-64), adjoints, gradients, moments and parameters that would be subnormal are written as zero.
+#    Otherwise a confident softmax, and the moments of weights whose source has been zero for some hundred steps, would stay
+#    subnormal from then on (0.9 of the least number rounds to it), and each operation with them is slow on Intel processors.
+#    Subnormal operands still count, so that what is differentiated is what was computed; forward values, and all values outside
+#    training, keep every bit.
+# i) All checks that can raise are made in `prepare` and `run`, before the GIL is released.
 
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, sqrtf
@@ -78,19 +80,19 @@ cdef extern from *:
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
 TILE_EXAMPLES = LANES
 PANEL_NEURONS = PANEL
-DROPOUT_NEURONS = THIN_GROUP        # of which dropout keeps the same share
-BYTE_SLOT_FLOATS = BYTE_SLOT        # what an input takes of a tile where rows read bytes
-RUN_COLUMNS = RUN                   # columns that dense blocks skip together where all are zero
-QUAD_NEURONS = QUAD                 # swept together where they have the same sources
-SIDE_BY_SIDE = SIDE_TILES           # that go through a sweep so, at most
-PACK_TILES = PACK                   # over which rows sum a gradient at a time
-LIST_TILES = GROUP_TILES            # whose entries may be in one list
-UNIT_COLUMNS = WHOLE_COLUMNS        # whose weights are updated at once, by dense blocks that skip zeros
-WHOLE_UNIT = WHOLE                  # the part that is all of some panels
+DROPOUT_NEURONS = THIN_GROUP        # a group of neurons: dropout keeps the same share of each
+BYTE_SLOT_FLOATS = BYTE_SLOT        # memory of an input in a tile where rows read bytes
+RUN_COLUMNS = RUN                   # columns of a run, skipped together if all are zero
+QUAD_NEURONS = QUAD                 # most neurons of a quad
+SIDE_BY_SIDE = SIDE_TILES           # most tiles that are swept side by side
+PACK_TILES = PACK                   # tiles of a pack
+LIST_TILES = GROUP_TILES            # most tiles whose entries are in one list
+UNIT_COLUMNS = WHOLE_COLUMNS        # columns whose weights dense blocks that skip zeros update at once
+WHOLE_UNIT = WHOLE                  # `part` of units with weights and biases
 
 
 def max_threads():
-    """Threads that OpenMP would start by itself: what threadpoolctl and omp_set_num_threads change."""
+    """Number of threads that OpenMP starts by default; threadpoolctl and omp_set_num_threads change it."""
     return omp_get_max_threads()
 
 
@@ -100,7 +102,7 @@ def is_finite(const float[::1] x):
 
 
 def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
-    """Whether each number is exactly that of a byte, byte / 255; `out` is filled with the bytes."""
+    """Whether each number is exactly byte / 255 for some byte; `out` is filled with the bytes."""
     cdef int64_t i, columns = x.shape[1], others = 0
     if out.shape[0] != x.shape[0] or out.shape[1] != columns:
         raise ValueError(f"out: expected shape {x.shape[0], columns}, got {out.shape[0], out.shape[1]}")
@@ -111,7 +113,7 @@ def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
 
 
 def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:, ::1] out, int size, int n_threads):
-    """out[i, k] = x[i, columns[k]], and 0 from there on: numbers of `size` bytes, 1 or 4, in arrays that are seen as bytes."""
+    """out[i, k] = x[i, columns[k]] for numbers of `size` bytes, 1 or 4, in arrays viewed as bytes; the rest of `out` is 0."""
     cdef int64_t i, k, n = columns.shape[0], most
     cdef const int32_t* column = &columns[0] if n else NULL
     if size not in (1, 4) or out.shape[0] != x.shape[0] or out.shape[1] < n * size:
@@ -127,7 +129,7 @@ def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:,
 
 
 def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const int32_t[::1] place, int n_threads):
-    """out[place[i]] = x[origin[i]] for all i; no place comes twice. ValueError if one is outside."""
+    """out[place[i]] = x[origin[i]] for all i; all places must differ. ValueError if a number is out of range."""
     cdef int64_t i, outside = 0
     if origin.shape[0] != place.shape[0]:
         raise ValueError(f"origin, place: expected one length, got {origin.shape[0]} and {place.shape[0]}")
@@ -141,10 +143,10 @@ def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const in
 
 
 def shuffle(int64_t[::1] out, uint64_t seed, uint64_t epoch):
-    """Fill `out` with 0 to len(out) - 1, in an order that seed and epoch fix; all orders are as likely."""
-    # Fisher and Yates (Knuth, TAOCP vol. 2, 3.4.2, algorithm P), from the inside out; rounding leaves `j` at i or below. It
-    # takes a sixth of the time of numpy's, which draws until a number is small enough, and was 3 % of an epoch.
-    cdef uint64_t key = draw(draw(seed, <uint64_t>-2), epoch)    # of what is dropped, no step has the number -2
+    """Fill `out` with 0 to len(out) - 1, in an order that seed and epoch fix; all orders are equally likely."""
+    # Fisher-Yates shuffle (Knuth, TAOCP vol. 2, 3.4.2, algorithm P), inside-out; rounding cannot take `j` beyond i. It needs a
+    # sixth of the time of numpy's shuffle, which redraws until a number is small enough and took 3 % of an epoch.
+    cdef uint64_t key = draw(draw(seed, <uint64_t>-2), epoch)    # no dropout has this key: no step has the number -2
     cdef int64_t i, j
     with nogil:
         for i in range(out.shape[0]):
@@ -154,7 +156,8 @@ def shuffle(int64_t[::1] out, uint64_t seed, uint64_t epoch):
 
 
 def find_quads(const int32_t[::1] alike, uint8_t[::1] out):
-    """out[i] = whether neuron i of rows is swept in a quad; `alike` as in _quads.pxi. (Forward, CHUNK may cut one in two.)"""
+    """out[i] = whether neuron i of rows is swept in a quad; `alike` as in _quads.pxi. (Forward, CHUNK may cut a quad in
+    two.)"""
     cdef int64_t i = 0, n = alike.shape[0], size, k
     if out.shape[0] != n:
         raise ValueError(f"out: expected {n} bytes, got {out.shape[0]}")
@@ -176,9 +179,9 @@ def prepare(
     float[::1] sums, bint alone, float[::1] pack_sums, int64_t pack_stride, int64_t first_row, int64_t wide, int64_t at_once,
     float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
 ):
-    """What `run` needs beside data and steps, as bytes that hold addresses: the arrays given must outlive them.
+    """Pack what `run` needs beside data and steps into bytes. These hold addresses of the arrays, which must outlive them.
 
-    mlgraph.engine is the one caller of both and says what each argument is.
+    mlgraph.engine is the only caller of both functions and says what each argument is.
     """
     cdef Run r
     cdef int64_t least, i
@@ -248,8 +251,8 @@ def run(
     Returns
     -------
     int
-        -1, or the number of the step (from 0) that was not taken, and at which the run stopped: something is not finite, or
-        not certain to stay below the limit. Where `highest` is asked for, the first example that has none, for it has a NaN.
+        -1; or the number (from 0) of the step that was not taken and ended the run, because something is not finite or not
+        certain to stay below the limit; or, with `highest`, the first example without a highest value, because one is NaN.
     """
     cdef Run r
     cdef int64_t most = 0, i
@@ -262,7 +265,7 @@ def run(
     if step_decay is not None and step_decay.shape[0] != step_size.shape[0]:
         raise ValueError(f"step_decay: expected {step_size.shape[0]} numbers, got {step_decay.shape[0]}")
     memcpy(&r, <const char*>prepared, sizeof(Run))
-    # Without columns there is no first element to point at, and nobody looks.
+    # Data without columns have no first element to point at, and are never read.
     if data_bytes is not None and data_bytes.shape[1]:
         r.bytes, r.columns = &data_bytes[0, 0], data_bytes.shape[1]
     if data_floats is not None and data_floats.shape[1]:
