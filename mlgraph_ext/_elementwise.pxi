@@ -5,8 +5,8 @@
 # b) The op is chosen once for each call. The loop over nodes takes the scalar functions of the op as arguments. They
 #    are constants where it is called, so all of it is inlined, and the loop over lanes, of constant length, becomes
 #    SIMD code.
-# c) A `lanes_t` is a restrict pointer: what is written through it is read by no other name within the kernel. Where two
-#    arguments of a node may be one slot (x * x), adjoints are added argument by argument.
+# c) A `lanes_t` is a restrict pointer: what is written through it is not read through another pointer in the kernel. Two
+#    arguments of a node may be the same slot (x * x), so adjoints are added argument by argument.
 
 from libc.math cimport INFINITY, cosf, fabsf, sinf
 
@@ -20,8 +20,8 @@ cdef extern from *:
     """
     ctypedef float* lanes_t "mlgraph_lanes_t"
     ctypedef void inlined_void "mlgraph_inlined_void"
-    # Ends an iteration of a loop over arguments and emits nothing. Without it gcc makes one loop over lanes of two
-    # iterations (-floop-unroll-and-jam) and leaves that scalar.
+    # Ends an iteration of a loop over arguments; emits nothing. Without it gcc fuses the loops over lanes of two iterations
+    # (-floop-unroll-and-jam) and leaves the result scalar.
     void no_jam "mlgraph_no_jam"() noexcept nogil
 
 ctypedef float (*unary_t)(float) noexcept nogil
@@ -278,7 +278,7 @@ cdef void power_adjoint(int64_t count, const int32_t* index, const float* x, con
 
 
 cdef void lanes_pow(const float* a, const float* b, float shift, lanes_t y) noexcept nogil:
-    """a ** (b - shift); error at most 3.5 ulp, that of an exponent of -3."""
+    """a ** (b - shift); error at most 3.5 ulp, largest for an exponent of -3."""
     cdef int64_t lane
     cdef float exponent = b[0] - shift
     cdef int k, whole = <int>exponent if -3 <= exponent <= 3 else 0

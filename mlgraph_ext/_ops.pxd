@@ -5,15 +5,15 @@
 # a) Every function is straight-line code: a loop of constant length over it becomes SIMD code. A choice is a
 #    conditional expression between values that are computed already, which compiles to a blend.
 # b) A derivative is named after its op and argument: `sigmoid_derivative(y)` for activations, `exp_derivative(x, y)`
-#    for other unary ops, `div_derivative_a(a, b, y)` and `div_derivative_b(a, b, y)` for binary ones. sin and
-#    cos are each other's. n-ary ops need loops and stand in _reductions.pxi.
+#    for other unary ops, `div_derivative_a(a, b, y)` and `div_derivative_b(a, b, y)` for binary ones. sin and cos serve as each
+#    other's. n-ary ops need loops and stand in _reductions.pxi.
 # c) libm would be called lane by lane, so exp, log, sin and cos are polynomials, and sigmoid, tanh and softplus follow
 #    from them. Coefficients: least squares on 800 Chebyshev nodes in float64, reweighted until the largest relative
 #    error of the function is level (Lawson's algorithm), then rounded to float32 from the lowest order up, with a new
 #    fit of the higher ones after each.
-# d) Errors are in units in the last place, the largest found of builds with FMA (v3) and without (v2): exp and log over
-#    all float32, the others over every 61st.
-# e) NaN goes through every op, so that it can be traced to its origin; only `where` takes it for a false condition.
+# d) Errors are in units in the last place, the largest found in builds with FMA (v3) and without (v2): exp and log over all
+#    float32, the others over every 61st.
+# e) NaN goes through every op, so that it can be traced to its origin; only `where` takes NaN for a false condition.
 
 from libc.math cimport INFINITY, NAN, fabsf, powf, sqrtf
 from libc.stdint cimport int32_t, uint32_t
@@ -357,7 +357,7 @@ cdef inline float sin_quarter(float x, int32_t quarter) noexcept nogil:
     """
     cdef float shifted = x * <float>0.636619772 + <float>SHIFT
     cdef float k = shifted - <float>SHIFT
-    cdef uint32_t quadrant = <uint32_t>whole(shifted) + <uint32_t>quarter    # which may wrap, where x is near the limit
+    cdef uint32_t quadrant = <uint32_t>whole(shifted) + <uint32_t>quarter    # unsigned: at x = -39530384 it may wrap
     cdef float r, z, s, c
     r = x - k * <float>1.5703125
     r = r - k * <float>4.83751297e-4
@@ -367,7 +367,7 @@ cdef inline float sin_quarter(float x, int32_t quarter) noexcept nogil:
     s = <float>-1.95179033e-4
     s = s * z + <float>8.33218731e-3
     s = s * z + <float>-1.66666552e-1
-    s = copysignf((r * z) * s + r, r)                   # of a zero, too
+    s = copysignf((r * z) * s + r, r)                   # keeps the sign of zero
     c = <float>2.44323273e-5
     c = c * z + <float>-1.38873095e-3
     c = c * z + <float>4.16666456e-2

@@ -1,4 +1,4 @@
-# n-ary operations: loops over nodes, then the kernels of one node; there `index` lists its arguments alone. They hold a fixed
+# n-ary operations: loops over nodes, then kernels for one node, whose `index` lists only its arguments. Kernels hold a fixed
 # number of lane vectors whatever the arity, and add in float64: ten million times 0.1 is 9 % too much in float32.
 
 ctypedef void (*reduction_t)(int64_t, const int32_t*, const float*, lanes_t) noexcept nogil
@@ -62,7 +62,7 @@ cdef void lanes_prod(int64_t arity, const int32_t* index, const float* x, lanes_
 
 cdef void lanes_prod_adjoint(int64_t arity, const int32_t* index, const float* x, const float* y, const float* dy,
                              lanes_t dx) noexcept nogil:
-    """Halve the factors: to each half, the product of the other is a constant that goes into its dy.
+    """Halve the factors: for each half, the product of the other half is a constant that multiplies dy.
 
     Without a division, zeros and underflow need no special case; the depth of the recursion is log2(arity).
     """
@@ -112,7 +112,7 @@ cdef void lanes_max_adjoint(int64_t arity, const int32_t* index, const float* x,
             ties[lane] += term[lane] == y[lane]
         no_jam()
     for lane in range(LANES):
-        share[lane] = dy[lane] / <float>ties[lane]      # without a tie (NaN) never read
+        share[lane] = dy[lane] / <float>ties[lane]      # without ties y is NaN, and no share is read
     for a in range(arity):
         source = index[a] * <int64_t>LANES
         for lane in range(LANES):
