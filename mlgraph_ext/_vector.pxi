@@ -1,12 +1,12 @@
 # The machine underneath: one vector type and the shape of a register tile.
 #
-# `vec` is a GCC/clang vector of the widest register the instruction set has. Written as arrays of `vec`, a register tile
-# is a register tile in every build and under both compilers; the same loops over floats depend on which loop the
-# vectoriser happens to choose. A type wider than the registers would be correct too, but GCC keeps it in memory.
-# `ANYWHERE`: loads and stores need no alignment, and cost nothing extra on aligned data.
+# `vec` is a GCC/clang vector of the widest register the instruction set has. A register tile that is an array of `vec` stays in
+# registers in every build and under both compilers; with loops over floats, that depends on which loop the vectoriser chooses.
+# A type wider than the registers would be correct too, but GCC keeps it in memory. With `ANYWHERE` loads and stores need no
+# alignment; on aligned data they cost nothing extra.
 #
-# A register tile is TILE_ROWS broadcast operands times TILE_VECS vectors: 16 accumulators of 32 registers (AVX-512), 12 of
-# 16 (AVX2: FMA latency times throughput is 8 to 10), 8 of 16 (SSE, where the product needs a register of its own).
+# A register tile is TILE_ROWS broadcast operands times TILE_VECS vectors: 16 accumulators of 32 registers (AVX-512), 8 of 16
+# (AVX2: FMA latency times throughput is 8 to 10), 8 of 16 (SSE, where the product needs a register of its own).
 
 from libc.stdlib cimport free
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -35,7 +35,7 @@ cdef extern from *:
     #define SLOT_VECS (LANES / VEC_WIDTH)
     #define PANEL_VECS (PANEL / VEC_WIDTH)
     #define TILE_WIDTH (TILE_VECS * VEC_WIDTH)
-    /* GCC for AArch64 (14.2) ends with an internal error where a function takes such a type; there no load needs alignment. */
+    /* GCC 14.2 for AArch64 has an internal error if a function takes such a type; loads there need no alignment anyway. */
     #if defined(__aarch64__) && !defined(__clang__)
     #define ANYWHERE may_alias
     #else
@@ -53,7 +53,7 @@ cdef extern from *:
     #else
     #define SHUFFLE4(a, b, ...) __builtin_shuffle(a, b, (ivec4){__VA_ARGS__})
     #endif
-    /* x where the bit of the lane is one, 0 elsewhere: GCC turns no loop of this into vector code. */
+    /* x in lanes whose bit is one, 0 elsewhere; GCC vectorises no loop that does this. */
     static inline vec choose(vec x, int32_t bits) {
     #if defined(__AVX512F__)
         return (vec)_mm512_maskz_mov_ps((__mmask16)bits, (__m512)x);
@@ -64,8 +64,8 @@ cdef extern from *:
         return (vec)((ivec)x & chosen);
     #endif
     }
-    /* If `so`, results smaller than the normal numbers, 1.2e-38, come out as zero on this thread from now on. (Operands of that
-       size still count: what is differentiated is what was computed.) What was before, for `restore_numbers`. */
+    /* If `so`, results below the normal numbers (1.2e-38) become zero on this thread from now on. (Subnormal operands still
+       count: what is differentiated is what was computed.) Returns the previous state for `restore_numbers`. */
     static inline unsigned flush_subnormals(int so) {
         (void)so;
     #if defined(__SSE2__)
@@ -83,10 +83,10 @@ cdef extern from *:
         (void)before;
     #endif
     }
-    /* Into the L2 cache: what is asked for a phase ahead would push out of the first what is in use. */
+    /* Into the L2 cache: in L1, data fetched so early would evict what is in use. */
     static inline void prefetch_later(const void *p) { __builtin_prefetch(p, 0, 2); }
-    /* Into this core's L1 cache, and out of all others'. A store to a line that others have waits until they have given it
-       up, and all stores after it wait too; so many are asked for at once. (prefetchw is no operation on old processors.) */
+    /* Into this core's L1 cache, and out of all others'. A store to a line that another core has waits until that core gives it
+       up, and all later stores wait too; so many lines are requested at once. (prefetchw is a no-op on old processors.) */
     static inline void prefetch_to_write(const float *p, int64_t n) {
         for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof(float))
     #if defined(__x86_64__)
@@ -143,10 +143,10 @@ cdef inline int64_t panels_of(int64_t count) noexcept nogil:
 cdef extern from *:
     """
     #include <stdlib.h>
-    /* At a cache line, where the engine's memory begins too; a vector across two lines costs twice. */
+    /* Aligned to a cache line, like the engine's memory: a vector across two lines costs twice. */
     static void *zeros(size_t n, size_t size) {
         void *p = NULL;
-        if (posix_memalign(&p, 64, n * size + 64)) return NULL;  /* of nothing it might be NULL, too */
+        if (posix_memalign(&p, 64, n * size + 64)) return NULL;  /* + 64: 0 bytes might give NULL, too */
         return memset(p, 0, n * size);
     }
     """
