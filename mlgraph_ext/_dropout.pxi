@@ -13,7 +13,7 @@ cdef inline uint64_t draw(uint64_t key, uint64_t counter) noexcept nogil:
 
 
 cdef enum:
-    THIN_GROUP = 32      # neurons of which dropout keeps the same share: two panels
+    THIN_GROUP = 32      # neurons of a group, two panels: dropout keeps the same share of each
 
 
 cdef inline int64_t groups_of(int64_t count) noexcept nogil:
@@ -27,7 +27,7 @@ cdef inline double uniform(uint64_t x) noexcept nogil:
 cdef kernel_void draw_kept(uint64_t key, double keep, int64_t count, uint32_t* kept) noexcept nogil:
     """Choose which of `count` neurons are kept: a word for each group, and in it a bit for each neuron.
 
-    Each is kept with probability `keep`, and of a group of n as nearly `keep * n` as whole numbers allow: every step costs the
+    Each is kept with probability `keep`, and a group of n keeps `keep * n`, rounded up or down at random: every step costs the
     same, and half of two panels fits into one. Selection sampling (Knuth, TAOCP vol. 2, 3.4.2, algorithm S).
     """
     cdef double u[THIN_GROUP]
@@ -51,7 +51,7 @@ cdef kernel_void draw_kept(uint64_t key, double keep, int64_t count, uint32_t* k
 
 
 cdef inline int64_t list_kept(uint32_t kept, int32_t* neuron) noexcept nogil:
-    """Which neurons of a group are kept, in order; their number is returned."""
+    """List the kept neurons of a group in order; returns how many there are."""
     cdef int64_t found = 0
     while kept:
         neuron[found] = lowest_bit(kept)
@@ -72,15 +72,15 @@ cdef kernel_void drop_neurons(const uint32_t* kept, double keep, int64_t count, 
             memset(values + i * LANES, 0, LANES * sizeof(float))
 
 
-# Thinned blocks: where at most half of each group is kept, the kept neurons of a group move into one panel, and the
-# kernels of dense blocks do half the work. Column j of panel g of the thin block is the j-th neuron kept of group g; columns
-# without a neuron hold copies of the first and come to nothing.
+# Thinned blocks: where at most half of each group is kept, the kept neurons of a group move into one panel, and the kernels of
+# dense blocks do half the work. Column j of panel g of the thin block is the j-th kept neuron of group g; columns without a
+# neuron copy the group's first neuron, and their results are not used.
 
 
 cdef extern from *:
     """
     #if defined(__AVX512F__)
-    /* The one thing that vectors of GCC and clang cannot say alike: a choice of lanes known only at run time. */
+    /* The one thing that GCC and clang vectors do not express alike: a permutation known only at run time. */
     static inline void pick(const float *a, const float *b, const int32_t *from, float *to) {
         _mm512_storeu_ps(to, _mm512_permutex2var_ps(_mm512_loadu_ps(a), _mm512_loadu_si512(from), _mm512_loadu_ps(b)));
     }
@@ -100,7 +100,7 @@ cdef extern from *:
     """
     # to[j] = lane from[j] of two panels
     void pick(const float* a, const float* b, const int32_t* wanted, float* to) noexcept nogil
-    # to[n] = lane column[n] of a thin panel, 0 where there is none
+    # to[n] = lane column[n] of a thin panel, 0 where column[n] < 0
     void place(const float* thin, const int32_t* column, float* to) noexcept nogil
 
 
@@ -147,7 +147,7 @@ cdef kernel_void spread_thin(
 cdef void spread_slots(
     const uint32_t* kept, int64_t count, const float* thin, const float* bias, float* out,
 ) noexcept nogil:
-    """out[neuron][lane] from thin[column][lane], and its bias; what is dropped is zero. `bias` may be NULL."""
+    """out[neuron][lane] = thin[column][lane] + bias[neuron], or zero for dropped neurons. `bias` may be NULL."""
     cdef int32_t neuron[THIN_GROUP]
     cdef int64_t group, j, at, lane
     memset(out, 0, count * LANES * sizeof(float))
@@ -174,10 +174,10 @@ cdef void gather_slots(const uint32_t* kept, int64_t count, const float* x, floa
 
 
 cdef kernel_void draw_mask(uint64_t key, uint64_t keep, int64_t bits, int64_t n_words, uint64_t* mask) noexcept nogil:
-    """Words of 64 bits that are each one with probability keep / 2**bits, 1 <= bits <= 16.
+    """Fill words of 64 bits, each bit one with probability keep / 2**bits, 1 <= bits <= 16.
 
-    Bit by bit of `keep` from the lowest: `or` with a fair bit takes the probability p to (1 + p) / 2, `and` to p / 2. One
-    half costs one draw for 64 edges.
+    For each bit of `keep`, from the lowest: `or` with a fair bit takes the probability p to (1 + p) / 2, `and` to p / 2. A
+    probability of one half costs one draw for 64 edges.
     """
     cdef int64_t i, b
     cdef uint64_t word
@@ -196,7 +196,7 @@ cdef kernel_void apply_mask(
 ) noexcept nogil:
     """out = x * scale where the mask's bit is one and 0 elsewhere; with `add`, out += that.
 
-    `first` is the place in the mask of x[0]. Whole pieces of 16 at a multiple of 16 (always so in panels) go together.
+    `first` is the bit of x[0] in the mask. From a multiple of 16 on (panels always are) 16 numbers are taken at a time.
     """
     cdef vec kept
     cdef vec* to

@@ -19,7 +19,7 @@ cdef struct Optimizer:
 
 cdef extern from *:
     """
-    /* x, as it is: a product that the compiler does not fuse with a sum that comes next. */
+    /* x unchanged; keeps the compiler from fusing a product with the sum that follows. */
     static inline vec rounded(vec x) {
     #if defined(__AVX512F__)
         __asm__("" : "+v"(x));
@@ -34,7 +34,7 @@ cdef extern from *:
     }
     static inline vec absolute(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
-    /* x; where the bit of a mask is zero, zero. */
+    /* x, but zero where the mask (or NULL) has a zero bit, from bit `at` on. */
     static inline vec through_mask(vec x, const uint64_t *mask, int64_t at) {
         return mask ? choose(x, (int32_t)(mask[at / 64] >> (at % 64))) : x;
     }
@@ -50,8 +50,8 @@ cdef extern from *:
         return x;
     #endif
     }
-    /* Root and quotient share one unit of the processor, which makes them the longest part of a step of Adam; where there is
-       an estimate of 14 bits, the quotient is made by multiplying, corrected once to 2^-27. */
+    /* Root and quotient share one execution unit, which makes them the longest part of a step of Adam. So AVX-512, which has a
+       14-bit estimate of the reciprocal, gets the quotient by multiplication, corrected once to 2^-27. */
     static inline vec quotient(vec x, vec d) {
     #if defined(__AVX512F__)
         vec q = (vec)_mm512_rcp14_ps((__m512)d);
@@ -70,16 +70,16 @@ cdef extern from *:
 
 cdef extern from *:
     """
-    /* What is frozen has no gradient, whatever it was; its state is zero. */
+    /* The gradient of a frozen parameter becomes zero, whatever it was; its state is zero. */
     static void without_frozen(const float *frozen, int64_t n, float *g) {
         for (int64_t i = 0; i < n; i++) g[i] = frozen[i] != 0 ? 0 : g[i];
     }
-    /* And it stays where it was, even where a step takes numbers so small for zero. */
+    /* It also keeps its value, even a subnormal one, which the update would turn into zero. */
     static void give_back_frozen(const float *frozen, int64_t n, const float *before, float *w) {
         for (int64_t i = 0; i < n; i++) w[i] = frozen[i] != 0 ? before[i] : w[i];
     }
-    /* Weights lose a share of themselves, but for what is frozen or infinite; `frozen` may be NULL. A pass of its own, 1 to 4 %
-       of an epoch, that costs nothing where there is no decay. */
+    /* Each weight loses a share of itself unless it is frozen or not finite; `frozen` may be NULL. A separate pass of 1 to 4 %
+       of an epoch, which costs nothing where there is no decay. */
     static void decay_weights(const float *frozen, float share, int64_t n, float *w) {
         if (frozen) for (int64_t i = 0; i < n; i++) w[i] = frozen[i] == 0 && w[i] - w[i] == 0 ? w[i] - share * w[i] : w[i];
         else for (int64_t i = 0; i < n; i++) w[i] -= w[i] - w[i] == 0 ? share * w[i] : 0;
@@ -91,7 +91,7 @@ cdef extern from *:
 
 
 cdef double magnitude(const float* x, int64_t n) noexcept nogil:
-    """Sum of |x|: as large as the largest of them, and not finite if one is not. `n` is a multiple of LANES."""
+    """Sum of |x|: at least the largest |x|, and not finite if one is not. `n` is a multiple of LANES."""
     cdef vec acc[4]
     cdef double total[4]
     cdef int64_t at = 0
@@ -133,7 +133,7 @@ cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
 
 
 cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:
-    """Move a vector of parameters, from number `at` on, by their gradient: to the same bits wherever this is compiled into."""
+    """Update a vector of parameters, from number `at` on, by its gradient g; the bits are the same wherever this is inlined."""
     cdef float a = o.momentum, b = o.beta2, of_g = 1 - a, of_square = 1 - b
     cdef vec* w = <vec*>(o.parameters + at)
     cdef vec* v
@@ -164,7 +164,7 @@ cdef struct Descent:
 
 
 cdef kernel_void fetch_to_move(const Descent* d, int64_t source, int64_t panel, int64_t rows, int64_t panels) noexcept nogil:
-    """Ask for what is to be written soon of `rows` sources and some panels: weights and moments, or their gradient."""
+    """Prefetch what is soon written for `rows` sources and some panels: weights and moments, or the vector of gradients."""
     cdef int64_t at = d.first + source * PANEL + panel * d.stride, i
     for i in range(panels):
         if d.optimizer.kind != ACCUMULATE:
@@ -190,13 +190,13 @@ cdef inline inlined_void move_tile(
 cdef inline inlined_void descend(
     int rows, int vecs, const Descent* d, int64_t source, int64_t vector, int64_t n_rows, int64_t n_vecs, const vec* g,
 ) noexcept nogil:
-    """Move the weights of a dense block by the gradients g[row * vecs + vec] of a register tile, of which so many are there.
+    """Update weights of a dense block by the gradients g[row * vecs + vec] of a register tile: n_rows and n_vecs of it exist.
 
-    They are those of the sources from number `source` on, and the vectors of neurons from number `vector` on. The tile is
-    copied to `g` first: what has its address taken stays in memory all the while it is summed.
+    Rows are sources from number `source` on, vectors those of neurons from number `vector` on. `g` is a copy of the sums: an
+    array whose address is taken would be kept in memory while it is summed.
     """
     cdef int64_t first = d.first + source * PANEL + vector * VEC_WIDTH // PANEL * d.stride + vector * VEC_WIDTH % PANEL
-    # Constants, so that it is not asked again for each vector.
+    # `kind` is constant in each call, so that it is not tested for each vector.
     if d.optimizer.kind == SGD:
         move_tile(SGD, rows, vecs, d, first, n_rows, n_vecs, g)
     elif d.optimizer.kind == MOMENTUM:
@@ -212,7 +212,7 @@ cdef void update(
 ) noexcept nogil:
     """Move n parameters from `offset` on by the gradient g.
 
-    `mask`, or NULL: only those count whose bit is one, from bit `first` on; n and first are multiples of PANEL then.
+    With a `mask` (else NULL) only gradients whose bit is one count, from bit `first` on; n and first are multiples of PANEL.
     """
     cdef Optimizer own = o[0]    # a copy, which no store to a parameter can change
     cdef int64_t i
@@ -232,7 +232,7 @@ cdef void update_thawed(
     const Optimizer* o, float rate, int64_t offset, int64_t n, float* g, const float* frozen, const uint64_t* mask,
     int64_t first,
 ) noexcept nogil:
-    """As `update`, of what is not frozen; `frozen` has a float for each parameter, that of number 0 first."""
+    """As `update`, but leaves frozen parameters alone; `frozen` has a float for each parameter, from number 0 on."""
     cdef float before[AT_ONCE]
     cdef int64_t at = 0, some
     while at < n:
@@ -245,7 +245,7 @@ cdef void update_thawed(
 
 
 cdef void move_some(const Optimizer* o, float rate, int64_t at, int64_t n, const float* g) noexcept nogil:
-    """Move n parameters, fewer than a vector has, by way of a vector: no other parameter is touched."""
+    """Update n parameters, fewer than a vector has, in a copy that fills one: no other parameter is touched."""
     cdef vec moved[4]            # parameters, moments, gradient
     cdef size_t size = n * sizeof(float)
     cdef Optimizer own = o[0]
