@@ -1,16 +1,16 @@
-# Dense blocks: `count` neurons that share `fan_in` sources. All kernels are one scheme, an outer product summed in registers:
+# Dense blocks: `count` neurons that share `fan_in` sources. All kernels have one scheme, an outer product summed in registers:
 # acc[row][vector] += scalar[row] * vector.
 #
 #   forward    row = neuron,  vector = lanes,   summed over sources
-#   few        row = example, vector = neurons, summed over sources: forward, where most lanes would be of no use
+#   few        row = example, vector = neurons, summed over sources: forward, where most lanes would be unused
 #   adjoint    row = source,  vector = lanes,   summed over neurons
 #   gradient   row = source,  vector = neurons, summed over lanes and tiles
 #
-# Tiles may go side by side: a weight of a large block, which comes from afar, then serves them all. What is moved by a gradient
-# is asked for a register tile before.
+# Tiles may be swept side by side: a weight of a large block, which comes from beyond the L2 cache, then serves them all. What a
+# gradient updates is prefetched one register tile ahead.
 #
-# A tile of few examples costs less: its forward step goes by neurons, its adjoint through half the lanes, its gradient through
-# the lanes that it has. Each number is the sum of the same products in the same order, whatever stands beside it.
+# A tile of few examples costs less: forward, vectors run over neurons; its adjoint takes half of the lanes, its gradient only
+# the lanes in use. Each number is the sum of the same products in the same order, whatever is computed beside it.
 #
 # Weights stand in panels of PANEL neurons, weights[panel][source][neuron]: every scalar operand of forward and adjoint, every
 # vector of `few` and every result of the gradient is contiguous, whatever the width of the layer (a row-major matrix of width
@@ -19,10 +19,10 @@
 
 
 cdef enum:
-    BLOCK = 128          # operands that are vectors, taken at once: 16 KB, they stay in the L1 cache for all rows
-    PANELS_OF_TILE = (TILE_WIDTH + PANEL - 1) // PANEL    # of the gradient
-    FEW_LANES = 16       # examples of a tile that go by neurons: TILE_ROWS at a time cost at most half of all lanes
-    FEW_VECS = 8         # vectors of neurons whose sums of one example stand in registers: they hide the latency of a sum
+    BLOCK = 128          # slots taken at once as vector operands: 16 KB, which stay in the L1 cache for all rows
+    PANELS_OF_TILE = (TILE_WIDTH + PANEL - 1) // PANEL    # across a register tile of the gradient
+    FEW_LANES = 16       # most examples of a tile that goes by neurons: TILE_ROWS at a time cost at most half of all lanes
+    FEW_VECS = 8         # vectors of neurons whose sums for one example stay in registers: independent, they hide latency
     FEW_WIDTH = FEW_VECS * VEC_WIDTH
 
 
@@ -30,7 +30,7 @@ cdef inline inlined_void forward_of_neurons(
     const float* weights, const float* bias, int64_t fan_in, int64_t first, int64_t n, int64_t neurons, const int32_t* source,
     const float* values, float* out,
 ) noexcept nogil:
-    # Of a register tile of neurons, n of `fan_in` sources from number `first` on.
+    # A register tile of neurons, over n of `fan_in` sources, from number `first` on.
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec x[TILE_VECS]
     cdef const float* w = weights + first * PANEL
@@ -46,13 +46,13 @@ cdef inline inlined_void forward_of_neurons(
                     acc[i][c] = to[c]
                 else:
                     acc[i][c] = splat(bias[i] if bias != NULL else <float>0)
-        # Sums of the next panel: those of a wide layer leave the cache from one block of sources to the next.
+        # Sums of the next panel: in a wide layer, they leave the cache between one block of sources and the next.
         for i in range(TILE_ROWS):
             for c in range(0, TILE_WIDTH, 16):
                 prefetch_later(out + (PANEL + i) * LANES + lane * TILE_WIDTH + c)
         for k in range(n):
             at = <const vec*>(values + source[k] * <int64_t>LANES + lane * TILE_WIDTH)
-            # Of the next panel, which in a wide layer lies where no hardware prefetcher expects it.
+            # Weights of the next panel, which in a wide layer lies where no hardware prefetcher expects it.
             prefetch_later(w + (fan_in + k) * PANEL)
             for c in range(TILE_VECS):
                 x[c] = at[c]
@@ -70,10 +70,10 @@ cdef kernel_void dense_forward(
     const float* weights, const float* bias, int64_t fan_in, int64_t count,
     const int32_t* source, const float* values, int64_t tile_stride, int64_t tiles, float* out,
 ) noexcept nogil:
-    """out[neuron][lane] = bias[neuron] + sum over sources, of some tiles; `bias` may be NULL."""
+    """out[neuron][lane] = bias[neuron] + sum over sources, for some tiles; `bias` may be NULL."""
     cdef int64_t first = 0, panel, tile, row
     while first < fan_in:
-        # Weights, which in a wide layer come from afar, serve all tiles, and values of a tile a whole panel.
+        # Weights, which in a wide layer come from beyond L2, serve all tiles; a tile's values serve a whole panel.
         for panel in range(panels_of(count)):
             for tile in range(tiles):
                 row = panel * PANEL
@@ -95,7 +95,7 @@ cdef inline inlined_void few_of_neurons(
     int rows, int vecs, const float* weights, const float* bias, int64_t fan_in, int64_t left, const int32_t* source,
     const float* values, float* sums,
 ) noexcept nogil:
-    # sums[example][neuron] of `vecs` vectors of neurons, of which only `left` may be there: the last is repeated.
+    # sums[example][neuron] of `vecs` vectors of neurons; if only `left` of them exist, the last is repeated.
     cdef vec acc[TILE_ROWS][FEW_VECS]
     cdef const float* w[FEW_VECS]
     cdef const float* x
@@ -121,7 +121,7 @@ cdef kernel_void few_forward(
     const float* weights, const float* bias, int64_t fan_in, int64_t count,
     const int32_t* source, const float* values, int64_t n, float* out,
 ) noexcept nogil:
-    """What `dense_forward` gives, of a tile of n examples: lanes past them repeat the last."""
+    """As `dense_forward`, for one tile of n examples; lanes past them repeat the last."""
     cdef float sums[LANES * FEW_WIDTH]
     cdef float turned[FEW_WIDTH * LANES]
     cdef int64_t vecs = panels_of(count) * PANEL_VECS, at = 0, width, neurons, example, i, c
@@ -149,7 +149,7 @@ cdef kernel_void few_forward(
             for example in range(n, LANES):
                 for c in range((neurons + VEC_WIDTH - 1) // VEC_WIDTH):
                     (<vec*>(sums + example * FEW_WIDTH))[c] = (<vec*>(sums + (n - 1) * FEW_WIDTH))[c]
-            transpose(sums, FEW_WIDTH, LANES, <int>neurons, turned, LANES)  # by fours: what is past `neurons` is not copied
+            transpose(sums, FEW_WIDTH, LANES, <int>neurons, turned, LANES)  # rounds up to fours; the excess is not copied
             for i in range(neurons * SLOT_VECS):
                 (<vec*>to)[i] = (<vec*>turned)[i]
         at = at + width
@@ -204,11 +204,11 @@ cdef kernel_void dense_adjoint(
     const float* weights, int64_t fan_in, int64_t count, const int32_t* source, const float* delta, int64_t n,
     int64_t tile_stride, int64_t tiles, int64_t first_zeroed, float* adjoints,
 ) noexcept nogil:
-    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]; slots before `first_zeroed` are set.
+    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]; before slot `first_zeroed`, = instead of +=.
 
-    Of some tiles, or of one; deltas of lanes past n examples are zero, in each of them.
+    For some tiles. In each of them, deltas of lanes past n examples are zero.
     """
-    # Where a register tile is a whole slot, half of it is enough for half the examples; others go by halves anyway.
+    # Where a register tile spans a slot, half of it does for half the examples; narrower ones stop after n lanes anyway.
     if n <= VEC_WIDTH and VEC_WIDTH == LANES // 2:
         adjoint_of_lanes(1, weights, fan_in, count, source, delta, n, tile_stride, tiles, first_zeroed, adjoints)
     else:
@@ -234,7 +234,7 @@ cdef inline inlined_void gradient_of_panels(
     int vecs, const int32_t* source, int64_t sources, int64_t panel, int64_t panels, const float* values, const float* delta,
     int64_t tile_stride, int64_t examples, float* gradient, const Descent* descent,
 ) noexcept nogil:
-    # Of as many panels, from number `panel` on, as `vecs` vectors are wide.
+    # As many panels, from number `panel` on, as `vecs` vectors span.
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec g[TILE_ROWS * TILE_VECS]
     cdef vec d[TILE_VECS]
@@ -244,7 +244,7 @@ cdef inline inlined_void gradient_of_panels(
     cdef int i, c
     while k < sources:
         if descent != NULL:
-            # What is moved next comes meanwhile: in a wide layer from afar, else from another core.
+            # Prefetch what is updated next: in a wide layer from beyond L2, else from another core.
             if k + TILE_ROWS < sources:
                 fetch_to_move(descent, k + TILE_ROWS, panel, smaller(TILE_ROWS, sources - k - TILE_ROWS), wide)
             elif panel + wide < panels:
@@ -279,10 +279,10 @@ cdef kernel_void dense_gradient(
     const float* values, const float* delta, int64_t tile_stride, int64_t examples, float* gradient,
     const Descent* descent,
 ) noexcept nogil:
-    """gradient[panel][source][neuron] = sum over so many examples of values[source][lane] * delta[panel][lane][neuron].
+    """gradient[panel][source][neuron] = sum over the examples of values[source][lane] * delta[panel][lane][neuron].
 
-    `values` and `delta` (transposed) belong to the first tile; the next tile's stand `tile_stride` floats on. With
-    `descent` the weights move by it at once, and it is not stored.
+    `values` and `delta` (transposed) belong to the first tile; the next tile's stand `tile_stride` floats on. With `descent`
+    the gradient updates the weights at once and is not stored.
     """
     cdef int64_t panel = 0
     cdef Descent own
@@ -295,7 +295,7 @@ cdef kernel_void dense_gradient(
     while panel + PANELS_OF_TILE <= panels:
         gradient_of_panels(TILE_VECS, source, sources, panel, panels, values, delta, tile_stride, examples, gradient, moved)
         panel = panel + PANELS_OF_TILE
-    if PANELS_OF_TILE > 1 and panel < panels:    # of one panel there is no rest, which the compiler must be told
+    if PANELS_OF_TILE > 1 and panel < panels:    # a register tile of one panel leaves none; the compiler must be told
         gradient_of_panels(PANEL_VECS, source, sources, panel, panels, values, delta, tile_stride, examples, gradient, moved)
 
 
