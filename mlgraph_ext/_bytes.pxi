@@ -1,11 +1,11 @@
-# Data in bytes as sparse rows read them. What a row picks comes in random order, and 32 examples of MNIST in float32 are
-# 100 KB: loads from the L2 cache. A byte is a number of eight bits, and so exactly a bfloat16, the upper half of a float32.
-# Two of them share a word, and a word becomes two floats by a mask and a shift, which cost less than the loads they save.
+# Data in bytes as sparse rows read them. A row reads its sources in random order, and a tile of MNIST in float32 is 100 KB, so
+# loads would come from the L2 cache. A byte has eight bits and so is exactly a bfloat16, the upper half of a float32. Two of
+# these share a word; a mask and a shift turn it into two floats, and cost less than the loads they save.
 #
 #   word i of a slot: the byte of lane i in the upper half, that of lane i + LANES / 2 in the lower, both as byte / 256
 #
-# Division by 256 is exact and keeps sums as small as those of byte / 255, what is meant; whoever sums multiplies by the
-# rest, 256 / 255.
+# Division by 256 is exact and keeps sums as small as those of byte / 255, the value meant; the kernels multiply their sums by
+# the rest, 256 / 255.
 
 cdef extern from *:
     """
@@ -13,7 +13,7 @@ cdef extern from *:
     #define HALF_VECS (SLOT_VECS / 2)
     #define LOADED 16
 
-    /* Loaded once: GCC would rather load it twice than spend a register. */
+    /* x stays in a register: GCC would rather load it twice. */
     #if defined(__AVX512F__)
     #define IN_REGISTER(x) __asm__("" : "+v"(x))
     #elif defined(__x86_64__)
@@ -29,7 +29,7 @@ cdef extern from *:
         *upper = (vec)(word & (int32_t)0xffff0000);
         *lower = (vec)(word << 16);
     }
-    /* And back, from the bytes `shift` bits up in a word of each lane. */
+    /* The reverse: a slot from the byte that stands `shift` bits up in each lane's word. */
     static inline void narrow(const int32_t *lane, int shift, float *slot) {
         for (int c = 0; c < HALF_VECS; c++) {
             ivec upper = (((const ivec *)lane)[c] >> shift) & 255, lower = (((const ivec *)lane)[c + HALF_VECS] >> shift) & 255;
@@ -38,7 +38,7 @@ cdef extern from *:
             ((ivec *)slot)[c] = upper | lower >> 16;
         }
     }
-    /* Bytes of a row of floats; how many of them are no byte / 255. */
+    /* Converts a row of floats to bytes; returns how many of them are not byte / 255. */
     static int64_t row_as_bytes(const float *x, int64_t n, uint8_t *out) {
         int32_t others = 0;
         for (int64_t i = 0; i < n; i++) {
@@ -63,13 +63,13 @@ cdef extern from *:
         return (int32_t)x;
     }
     #if defined(__AVX512BW__)
-    /* w[k]: word k of 16 rows, of which n are there; a bit of `there` for each word that a row has from byte `at` on. */
+    /* w[k] = word k of 16 rows, of which n exist; `there` has a bit for each word that a row has from byte `at` on. */
     static inline void turn(const uint8_t *const *row, int n, int64_t at, __mmask16 there, __m512i *w)
     {
         __m512i a[16], b[16];
         for (int i = 0; i < 16; i++) {
             a[i] = i < n ? _mm512_maskz_loadu_epi32(there, row[i] + at) : _mm512_setzero_si512();
-            if (i < n) __builtin_prefetch(row[i] + at + 2 * sizeof(__m512i));  /* rows that nobody has asked for */
+            if (i < n) __builtin_prefetch(row[i] + at + 2 * sizeof(__m512i));  /* for rows not prefetched yet */
         }
         for (int i = 0; i < 16; i += 2) {
             b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
@@ -92,7 +92,7 @@ cdef extern from *:
         }
     }
     #endif
-    /* word[k][lane] = word k of a row, from byte `at` on, of the first n bytes from there. */
+    /* word[k][lane] = word k of a row from byte `at` on, where n bytes of it are left. */
     static inline void words_of_rows(const uint8_t *const *row, int64_t at, int64_t n, int32_t (*word)[LANES])
     {
     #if defined(__AVX512BW__)
@@ -109,7 +109,7 @@ cdef extern from *:
             for (int64_t k = 0; k < LOADED && 4 * k < n; k++) word[k][lane] = four_bytes(row[lane] + at + 4 * k, n - 4 * k);
     }
     """
-    enum: LOADED             # words of each example at once
+    enum: LOADED             # words loaded of each example at once
     enum: HALF_VECS
     void widen_pair(const float*, int, vec*, vec*) noexcept nogil
     void narrow(const int32_t*, int, float*) noexcept nogil
@@ -119,34 +119,34 @@ cdef extern from *:
 
 
 cdef enum:
-    BYTE_SLOT = LANES // 2   # floats, as far as memory goes
+    BYTE_SLOT = LANES // 2   # floats that take the same memory
 
 
 cdef kernel_void load_bytes(
     const uint8_t* bytes, int64_t columns, const int32_t* column, int64_t n, const int64_t* row, const int64_t* after,
     float* slots,
 ) noexcept nogil:
-    """The transpose from examples to byte slots, of the n columns listed in ascending order.
+    """Transpose from examples to byte slots the n columns that are listed, in ascending order.
 
-    `after`: the examples that this worker takes next. Shuffled examples lie anywhere in memory, and no hardware prefetcher
-    knows their order.
+    `after`: the examples that this worker takes next, to prefetch. Shuffled examples lie anywhere in memory, and no hardware
+    prefetcher knows their order.
     """
-    # A block of columns after the other: where the words of the lanes are written one by one, so much lies between that and
-    # reading them as vectors that they have left the store buffer, from which no vector could be put together.
+    # One block of columns after the other: words stored lane by lane have left the store buffer, which could not forward them
+    # to a vector load, when they are loaded as vectors.
     cdef int32_t word[LOADED][LANES]
     cdef const uint8_t* start[LANES]
     cdef int64_t k, s = 0, lane, asked
     for lane in range(LANES):
         start[lane] = bytes + row[lane] * columns
     while s < n:
-        # A whole block, if there is one.
+        # At the end of a row a block begins earlier, to be whole if it can.
         k = column[s] if columns < 4 * LOADED else smaller(column[s], columns - 4 * LOADED)
         words_of_rows(start, k, columns - k, word)
         asked = 0
         while s < n and column[s] < k + 4 * LOADED:
             narrow(word[(column[s] - k) // 4], 8 * ((column[s] - k) % 4), slots + s * BYTE_SLOT)
             s = s + 1
-            # In between: all at once they are more than the processor can wait for.
+            # One per column: all at once would be more misses than the processor can track.
             if asked < LANES:
                 prefetch_later(bytes + after[asked] * columns + k)
                 asked = asked + 1

@@ -1,8 +1,9 @@
-# The entries of examples: runs of RUN neighbouring columns that are not all zero, listed run by run. Zeros of images lie
-# together: of MNIST's pixels 19 % are not zero, of its runs of four 28 %; what is zero in all of 32 examples leaves 58 %.
+# Entries: runs of RUN neighbouring columns that are not all zero in an example, listed run by run. Zeros of images lie
+# together: 19 % of MNIST's pixels and 28 % of its runs of four are not zero; skipping only what is zero in all of 32 examples
+# would leave 58 %.
 #
-# The lists are made from the raw rows at each step anew, by each worker for itself. That costs about as much as reading
-# lists that another core has made, or that were made before, and no epoch has to wait until they are.
+# Each worker makes its lists from the raw rows, at each step anew. That costs about as much as reading lists made earlier or by
+# another core, and no epoch has to wait for them.
 
 cdef extern from *:
     """
@@ -36,7 +37,7 @@ cdef extern from *:
         for (int64_t k = RUN * i; k < n; k++)
             mask[i] |= row[k] != 0 ? bit : 0;
     }
-    /* A run of which the first n numbers belong to the row; the others are zero. */
+    /* Copies a run of which n numbers belong to the row; the others become zero. */
     static inline void copy_bytes(const uint8_t *x, int64_t n, uint8_t *to)
     {
         if (n >= RUN) memcpy(to, x, RUN);
@@ -48,11 +49,11 @@ cdef extern from *:
         else for (int i = 0; i < RUN; i++) to[i] = i < n ? x[i] : 0;
     }
 
-    /* The same for bytes, 16 runs of 16 rows at a time and without a branch, which nothing could predict.
-       Runs are whole. It takes an extension (VBMI2) that not every processor with AVX-512 has. */
+    /* Marks and copies bytes, 16 runs of 16 rows at a time, without branches, which would be unpredictable. Runs must be whole.
+       Needs VBMI2, which not every processor with AVX-512 has. */
     #if defined(__AVX512BW__)
     #define HAVE_TURN __builtin_cpu_supports("avx512vbmi2")
-    /* Words and numbers of the rows, up to 64, that are not zero; how many. */
+    /* Appends run k of up to 64 rows where it is not zero: words to `byte`, row numbers to `lane`. Returns how many. */
     __attribute__((target("avx512vbmi2"))) static inline int append(const __m512i (*w)[16], int k, int n, int first,
                                                                     uint8_t *lane, uint8_t *byte)
     {
@@ -114,20 +115,20 @@ cdef extern from *:
 
 
 cdef enum:
-    BLOCK_RUNS = 16              # runs that are looked at together: 64 columns
-    GROUP_TILES = 4              # tiles that may have their entries in common
-    GROUP = GROUP_TILES * LANES  # examples: as many as `append` has numbers for
-    LIST_PARTS = 4               # of the columns, whose entries may be listed one by one
-    SLACK = 64                   # past the end of a list a vector may be written whole
+    BLOCK_RUNS = 16              # runs that are read together: 64 columns
+    GROUP_TILES = 4              # most tiles of a group: their entries are in one list
+    GROUP = GROUP_TILES * LANES  # examples of a group: as many as `append` has numbers for
+    LIST_PARTS = 4               # parts of the columns, whose entries can be listed separately
+    SLACK = 64                   # bytes past the end of a list that a whole vector may overwrite
 
 
 cdef struct Entries:
     float* value         # [entries][RUN]; bytes / 256 (_bytes.pxi says why)
     int32_t* start       # [runs] first entry of each run of columns
     int32_t* end         # [runs] one after its last
-    int32_t* mask        # [tiles][runs] which runs of which examples are not zero, where they are looked at by rows
-    uint8_t* lane        # [entries] which of the examples
-    int64_t lanes        # most examples
+    int32_t* mask        # [tiles][runs] a bit for each example whose run is not zero (not for `turn_rows`)
+    uint8_t* lane        # [entries] the example
+    int64_t lanes        # examples that there is memory for
 
 
 cdef inline int64_t runs_of(int64_t columns) noexcept nogil:
@@ -146,7 +147,7 @@ def middle_column(int64_t columns):
 
 
 def entry_floats(int64_t columns, int64_t lanes):
-    """Floats that the entries of so many examples may need."""
+    """Floats that the entries of `lanes` examples may need."""
     return (runs_of(columns) * (RUN * lanes + lanes // 4 + 2 + GROUP_TILES) + 2 * LANES) // LANES * LANES
 
 
@@ -180,7 +181,7 @@ cdef kernel_void find_entries(
         first = whole
     if first >= last:
         return
-    # Row after row, as they lie in memory; then run after run.
+    # Mark by row, as rows lie in memory; then copy by run.
     memset(e.mask, 0, (n + LANES - 1) // LANES * runs * sizeof(int32_t))
     for lane in range(n):
         bit = <int32_t>(<uint32_t>1 << lane % LANES)
@@ -193,7 +194,7 @@ cdef kernel_void find_entries(
 
 
 cdef void turn_rows(const uint8_t** bytes, int64_t first, int64_t last, int64_t n, const Entries* e) noexcept nogil:
-    # Entries of a block begin where those of all runs before it may end.
+    # Entries of a block begin where those of all earlier runs end at the latest.
     cdef uint8_t byte[BLOCK_RUNS * GROUP * RUN + SLACK]
     cdef int64_t base, found
     while first < last:
@@ -237,19 +238,19 @@ cdef inline void convert(const uint8_t* byte, int64_t n, float* value) noexcept 
 
 cdef struct Fetch:
     const char* data
-    const int64_t* row   # of examples that are soon read, or NULL: one after the other
+    const int64_t* row   # examples that are read soon; NULL: consecutive ones
     int64_t stride       # bytes from one to the next
-    int64_t example      # where it has come to
+    int64_t example      # the next to be fetched, and the line of it
     int64_t line
     int64_t last
-    int64_t begin        # of what is wanted of a row, and its end
+    int64_t begin        # first byte wanted of a row, and the end
     int64_t end
     int64_t at_once
 
 
 cdef inline void fetch_some(Fetch* fetch) noexcept nogil:
-    # Shuffled examples lie anywhere in memory, and no hardware prefetcher knows their order; asked for all at once they are
-    # more than the processor can wait for. So a kernel fetches a few lines with each run of columns.
+    # Shuffled examples lie anywhere in memory, and no hardware prefetcher knows their order; all at once they would be more
+    # misses than the processor can track. So a kernel fetches a few lines with each run of columns.
     cdef int64_t i, row
     for i in range(fetch.at_once):
         if fetch.example < fetch.last:

@@ -1,18 +1,18 @@
-# Dense blocks that read the data themselves, where much of the data is zero: what is zero contributes nothing, exactly, so
-# only entries (_entries.pxi) are looked at; and plain SGD moves no weight of a run of columns that has none. (Zero times what
-# is not finite would be NaN: blocks with such a weight are swept otherwise, and of an adjoint that is not finite, which ends
-# a step of learning, the gradient where data are zero is 0 or NaN.)
+# Dense blocks that read the data directly, where much of it is zero. Zeros contribute exactly nothing, so the kernels read only
+# entries (_entries.pxi), and plain SGD skips the weights of a run of columns without entries. (Zero times a number that is not
+# finite would be NaN: other kernels sweep blocks with such a weight. An adjoint that is not finite ends a training step; its
+# gradient where data are zero is 0 or NaN.)
 #
-# The vector runs over neurons: the panels of the weights are laid out for it, weights[panel][source][neuron]. The weights
-# of a run of columns stand in registers while all examples pass that have it, and each line of them is read once a list and
-# in order. Example by example they would be read for every pixel, in no order, from the L2 cache. And a run has several
-# columns because a sum over examples then costs a load and a store for several multiply-adds.
+# Vectors run over neurons, as the panels of weights are laid out: weights[panel][source][neuron]. The weights of a run stay in
+# registers for all its entries, so that each line of weights is read once per list, in order. Example by example they would be
+# read from the L2 cache for every pixel, in no order. A run has several columns so that one load and one store of a sum serve
+# several multiply-adds.
 
 cdef extern from *:
     """
     #define RUN_VECS (VEC_WIDTH == 16 ? 4 : 2)
     """
-    enum: RUN_VECS       # vectors of neurons whose weights for a run, or whose gradients, stand in registers
+    enum: RUN_VECS       # vectors of neurons whose weights, or gradients, for a run stay in registers
 
 
 cdef inline inlined_void forward_of_runs(
@@ -35,7 +35,7 @@ cdef inline inlined_void forward_of_runs(
             continue
         for i in range(RUN):
             for c in range(vecs):
-                # Past the last column stand zeros; any finite weight will do.
+                # Entries have zeros past the last column, where any finite weight will do.
                 w[i][c] = at_neurons(weights + smaller(run * RUN + i, columns - 1) * PANEL, columns * PANEL, c)[0]
         while j < end:
             x = value + j * RUN
@@ -56,7 +56,7 @@ cdef kernel_void runs_forward(
 ) noexcept nogil:
     """sums[panel][lane][neuron] = sum over the entries of n examples in some runs of the columns.
 
-    Panels of sums stand `stride` floats apart. Meanwhile other rows are fetched.
+    Panels of sums stand `stride` floats apart. Meanwhile `fetch` prefetches other rows.
     """
     cdef int64_t first, left
     cdef const float* w
@@ -68,7 +68,7 @@ cdef kernel_void runs_forward(
         left = panels * PANEL_VECS - first
         w = <const float*>at_neurons(weights, columns * PANEL, first)
         to = <float*>at_neurons(sums, stride, first)
-        if PANEL_VECS % RUN_VECS == 0 or left >= RUN_VECS:    # true of shorter vectors: no panel leaves a rest
+        if PANEL_VECS % RUN_VECS == 0 or left >= RUN_VECS:    # always, with shorter vectors: RUN_VECS divides PANEL_VECS
             forward_of_runs(RUN_VECS, e, columns, first_run, last_run, w, to, stride, fetch)
         elif left == 3:
             forward_of_runs(3, e, columns, first_run, last_run, w, to, stride, fetch)
@@ -85,7 +85,7 @@ cdef kernel_void sums_to_lanes(
 ) noexcept nogil:
     """out[neuron][lane] = bias[neuron] + unit * sum over halves of sums[half][panel][lane][neuron].
 
-    Lanes from n on repeat lane n - 1. Panels of sums stand `stride` floats apart, halves all panels.
+    Lanes from n on repeat lane n - 1. Panels of sums stand `stride` floats apart, halves panels_of(count) * stride.
     """
     cdef float whole[LANES * PANEL]
     cdef float turned[PANEL * LANES]
@@ -98,7 +98,7 @@ cdef kernel_void sums_to_lanes(
     for panel in range(panels):
         at = sums + panel * stride
         if halves == 2 or n < LANES:
-            # Not in place, where other workers read it.
+            # Into a copy: other workers read the sums.
             one, other = <const vec*>at, <const vec*>(at + (halves - 1) * panels * stride)
             for i in range(n * PANEL_VECS):
                 (<vec*>whole)[i] = one[i] + other[i] if halves == 2 else one[i]
@@ -113,7 +113,7 @@ cdef kernel_void sums_to_lanes(
                 (<vec*>(out + (panel * PANEL + i) * LANES))[c] = (<vec*>(turned + i * LANES))[c] * unit + w
 
 
-cdef struct Part:
+cdef struct Part:        # a tile, or the tiles of one list, in a sum
     Entries e
     const float* delta   # [panel][lane][neuron]
 
@@ -176,16 +176,16 @@ cdef kernel_void runs_gradient(
 ) noexcept nogil:
     """gradient[panel][source][neuron] = unit * sum over the entries of all parts of value * delta.
 
-    Sources are the columns `first` to `last`; `first` is a multiple of RUN, and so is `last` if it is not their end. Panels of
-    the deltas stand `stride` floats apart. Meanwhile other rows are fetched. With `descent` the weights move by it at once, and
-    it is not stored.
+    Sources are the columns `first` to `last`; `first` is a multiple of RUN, and so is `last` unless it is the end of all
+    columns. Panels of the deltas stand `stride` floats apart. Meanwhile `fetch` prefetches other rows. With `descent` the
+    gradient updates the weights at once and is not stored.
     """
     cdef int64_t at = 0, left
     cdef float* to
     while at < panels * PANEL_VECS:
         left = panels * PANEL_VECS - at
         to = <float*>at_neurons(gradient, (last - first) * PANEL, at)
-        if PANEL_VECS % RUN_VECS == 0 or left >= RUN_VECS:    # true of shorter vectors: no panel leaves a rest
+        if PANEL_VECS % RUN_VECS == 0 or left >= RUN_VECS:    # always, with shorter vectors: RUN_VECS divides PANEL_VECS
             gradient_of_runs(RUN_VECS, part, parts, first, last, unit, at, stride, to, descent, fetch)
         elif left == 3:
             gradient_of_runs(3, part, parts, first, last, unit, at, stride, to, descent, fetch)
