@@ -1,9 +1,9 @@
-# Packs: as many tiles as kernels of rows take side by side. A gradient is summed over a pack at a time, and sums of packs are
-# added in their order, whoever makes them.
+# A pack is as many tiles as kernels of rows take side by side. Gradients are summed over a pack at a time, and sums of packs
+# are added in order, whichever worker makes them.
 #
-# Where rows have few edges, whoever has swept a pack sums its gradients there and then, and the units only add and update. So
-# values and adjoints stay in one core's cache, to be overwritten there at the next step, and what goes to another is a float
-# an edge. Where edges are many against slots, units sum, and values and adjoints are what goes.
+# Where rows have few edges, the worker that has swept a pack sums its gradients at once, and units only add and update. So
+# values and adjoints stay in one core's cache, where the next step overwrites them, and only one float per edge goes to another
+# core. Where there are many edges per slot, units sum, and values and adjoints go instead.
 
 cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept nogil:
     """Gradients of all rows over a pack of tiles."""

@@ -1,22 +1,21 @@
-# Quads: three or four neurons of sparse rows that stand side by side and have the same sources. A row by itself loads a
-# vector for each multiply-add, and waits for loads; what a quad loads of a source serves all its neurons, so that it waits
-# for multiply-adds: half to two thirds of the time. The rows are those of _rows.pxi, and so are the arrays; nothing but the
-# loops is other:
+# Quads: three or four neighbouring neurons of sparse rows that have the same sources. A single row loads a vector for each
+# multiply-add and is limited by loads. In a quad a loaded vector serves all neurons, and multiply-adds are the limit: it takes
+# half to two thirds of the time. Rows and arrays are those of _rows.pxi; only the loops differ. One array finds quads:
 #
 #   alike[i]: how many neurons, from neuron i of the rows on, have the sources of neuron i
 #
-# The adjoint has an array of its own: where some source wants no adjoint, neurons go down to the others by themselves.
+# The adjoint has an `alike` of its own: neurons with a source that wants no adjoint are in no quad there.
 #
-# A vector c of a slot and the one half a slot further are a pair, which is a word of data in bytes (_bytes.pxi).
+# Vector c of a slot and the vector half a slot further are a pair: in a byte slot they share their words (_bytes.pxi).
 
 cdef extern from *:
     """
     #define QUAD_SOURCES (VEC_WIDTH / 4)
     #define QUAD_TILES (VEC_WIDTH == 16 ? PACK : 1)
     #define QUAD_VECS (2 * QUAD_TILES)
-    /* Two neurons are as fast by themselves; and so are all, where vectors are so short that rows wait for multiply-adds. */
+    /* Two neurons are as fast singly, and so are all if vectors are so short that multiply-adds limit single rows, too. */
     #define QUAD_FROM (VEC_WIDTH == 4 ? INT32_MAX : 3)
-    /* Four vectors, each of QUAD_SOURCES sources with four neurons side by side, to four of all the sources, one a neuron. */
+    /* From four vectors, each of QUAD_SOURCES sources with four neurons side by side, to one of all the sources per neuron. */
     static inline void by_neuron(vec *x) {
     #if VEC_WIDTH == 16
     #define FIRST_TWO(a, b) SHUFFLE(a, b, 0, 4, 8, 12, 1, 5, 9, 13, 16, 20, 24, 28, 17, 21, 25, 29)
@@ -43,7 +42,7 @@ cdef extern from *:
     }
     """
     void by_neuron(vec*) noexcept nogil
-    enum: QUAD_SOURCES   # whose products with four neurons are as many sums as a vector has lanes
+    enum: QUAD_SOURCES   # sources whose products with four neurons fill a vector with sums
     enum: QUAD_TILES     # tiles side by side, so that sums of four neurons fit into the registers
     enum: QUAD_VECS
     enum: QUAD_FROM      # the fewest neurons that are swept as a quad
@@ -53,13 +52,13 @@ cdef enum:
 
 
 cdef inline int64_t quad_size(const int32_t* alike, int64_t neuron, int64_t count) noexcept nogil:
-    """Neurons of the quad that begins with a neuron, of `count` that are swept; 0 if none does."""
+    """Number of neurons in the quad that begins with `neuron`, if `count` are swept; 0 if none begins there."""
     cdef int64_t same = smaller(alike[neuron], count - neuron) if neuron < count else 0
     return 0 if same < QUAD_FROM else smaller(same, QUAD)
 
 
 cdef inline int64_t singles(const int32_t* alike, int64_t neuron, int64_t count) noexcept nogil:
-    """Neurons from this one on until a quad begins, or none is left."""
+    """Number of neurons from this one on until a quad begins or none is left."""
     cdef int64_t n = 0
     while neuron + n < count and quad_size(alike, neuron + n, count) == 0:
         n = n + 1
@@ -104,7 +103,7 @@ cdef inline inlined_void forward_of_quad(
                 s = splat(bias[i] if bias != NULL else <float>0)
                 for t in range(tiles):
                     to = <vec*>(out + t * tile_stride + i * LANES)
-                    # Rounded twice, whatever the number of tiles: the compiler would fuse the two for some of them.
+                    # Rounded twice for any number of tiles: the compiler would fuse product and sum for some of them.
                     to[c] = rounded(acc[i][2 * t] * unit) + s
                     to[c + HALF_VECS] = rounded(acc[i][2 * t + 1] * unit) + s
 
@@ -170,7 +169,7 @@ cdef kernel_void quad_adjoint(
     int64_t n_tiles, float* adjoints,
 ) noexcept nogil:
     """adjoints[source][lane] += sum over the neurons of a quad of weight * delta[neuron][lane]."""
-    # No neuron is swept twice here: a weight that is not finite, times zero, would be one too many.
+    # No neuron is repeated here, not even with deltas of zero: times a weight that is not finite these are NaN.
     cdef int64_t t = 0
     while t + QUAD_TILES <= n_tiles:
         if size == QUAD:
@@ -192,7 +191,7 @@ cdef inline inlined_void quad_products(
     bint bytes, int tiles, const float* slots, int64_t source, int64_t tile_stride, const vec d[QUAD][PACK * SLOT_VECS],
     vec* out,
 ) noexcept nogil:
-    """Products with one source, summed to a group of the four neurons for each four lanes of a vector."""
+    """Products with one source: for each four lanes of a vector, the sums over them for the four neurons, side by side."""
     cdef vec acc[QUAD]
     cdef vec x[2]
     cdef int i, t, c, v
@@ -212,9 +211,9 @@ cdef inline inlined_void some_products(
     bint bytes, int tiles, bint clipped, const float* slots, const int32_t* source, int64_t j, int64_t last,
     int64_t tile_stride, const vec d[QUAD][PACK * SLOT_VECS], vec* out,
 ) noexcept nogil:
-    """Sums over lanes, of QUAD_SOURCES sources four neurons each; with `clipped` those past `last` repeat it."""
+    """Sums over lanes for QUAD_SOURCES sources times four neurons; with `clipped` sources past `last` repeat it."""
     cdef vec four[4]
-    # Without a loop: one over these calls would keep the vectors in memory.
+    # Unrolled: a loop over these calls would keep the vectors in memory.
     quad_products(bytes, tiles, slots, source[j], tile_stride, d, four)
     if VEC_WIDTH >= 8:
         quad_products(bytes, tiles, slots, source[smaller(j + 1, last) if clipped else j + 1], tile_stride, d, four + 1)
@@ -228,7 +227,7 @@ cdef inline inlined_void gradient_of_quad(
     bint bytes, int tiles, float unit, const int32_t* row, int64_t size, const int32_t* source, const float* slots,
     const float* delta, int64_t tile_stride, bint add, float* gradient,
 ) noexcept nogil:
-    # A vector of sources at a time, as in a row: stores that are shorter, and more, hold up the loads after them.
+    # A vector of sources at a time, as in a single row: more and shorter stores would hold up the loads after them.
     cdef vec d[QUAD][PACK * SLOT_VECS]
     cdef vec sums[QUAD]
     cdef vec* to
@@ -265,7 +264,7 @@ cdef kernel_void quad_gradient(
     bint bytes, float unit, const int32_t* row, int64_t size, const int32_t* source, const float* slots, const float* delta,
     int64_t tile_stride, int64_t tiles, bint add, float* gradient,
 ) noexcept nogil:
-    """As `rows_gradient`, of one quad and one tile, or PACK; with `add`, += that."""
+    """As `rows_gradient`, for one quad and one tile or PACK tiles; with `add`, += instead of =."""
     if bytes and tiles == PACK:
         gradient_of_quad(True, PACK, unit, row, size, source, slots, delta, tile_stride, add, gradient)
     elif bytes:

@@ -1,7 +1,6 @@
-# Sparse rows: neurons that each have sources of their own, in compressed rows; any topology at all. The vector runs over
-# lanes, so a row costs what its edges cost: one load and one FMA a vector forward, whatever the sources are. Slots of the
-# sources are floats or bytes (_bytes.pxi); the loops are the same. Neurons that have their sources in common are taken together
-# (_quads.pxi).
+# Sparse rows: neurons that each have sources of their own, in compressed rows, for any topology. Vectors run over lanes, so a
+# row costs what its edges cost: forward, one load and one FMA per vector, whatever the sources are. Slots of the sources hold
+# floats or bytes (_bytes.pxi); the loops are the same. Neurons with the same sources are taken together (_quads.pxi).
 #
 #   edge j of neuron i: row[i] <= j < row[i + 1], weight weights[j], source source[j]
 
@@ -11,8 +10,8 @@ cdef extern from *:
     #define FOURS (VEC_WIDTH / 4)
     #define PACK (SLOT_VECS < 8 ? 2 : 1)
     /* `pair_sums` adds neighbouring lanes within each group of four, of a and then of b, as haddps does; `group_sums` adds
-       neighbouring groups of four lanes. Two levels of the one and then two of the other make of 16 vectors one, of the sums
-       over their lanes in order. */
+       neighbouring groups of four lanes. Two levels of the first and then two of the second reduce 16 vectors to one: the sums
+       over their lanes, in order. */
     #ifdef __clang__
     #define SHUFFLE __builtin_shufflevector
     #else
@@ -38,7 +37,7 @@ cdef extern from *:
         return a + b;  /* never called: a vector is one group */
     #endif
     }
-    /* The first n lanes, n < VEC_WIDTH, are stored or added. */
+    /* Stores or adds the first n lanes, n < VEC_WIDTH. */
     static inline void store_some(float *to, vec x, int64_t n, int add) {
     #if defined(__AVX512F__)
         __mmask16 some = (__mmask16)((1u << n) - 1);
@@ -49,9 +48,9 @@ cdef extern from *:
     #endif
     }
     """
-    enum: ROW_CHAINS     # independent sums that hide the latency of the FMA, with the help of the rows after
+    enum: ROW_CHAINS     # independent sums that, with those of the next rows, hide the latency of the FMA
     enum: FOURS
-    enum: PACK           # tiles side by side: their deltas, or sums, fit into the registers; a pack (_packs.pxi)
+    enum: PACK           # tiles side by side whose deltas, or sums, fit into the registers: a pack (_packs.pxi)
     void store_some(float*, vec, int64_t, bint) noexcept nogil
     vec pair_sums(vec, vec) noexcept nogil
     vec group_sums(vec, vec) noexcept nogil
@@ -124,9 +123,9 @@ cdef void rows_forward(
     bint bytes, float unit, const float* weights, const float* bias, const int32_t* row, const int32_t* alike, int64_t count,
     const int32_t* source, const float* slots, int64_t tile_stride, int64_t n_tiles, float* out,
 ) noexcept nogil:
-    """out[neuron][lane] = bias[neuron] + sum over edges, of one tile or of PACK; `bias` may be NULL.
+    """out[neuron][lane] = bias[neuron] + sum over edges, for one tile or PACK tiles; `bias` may be NULL.
 
-    With `bytes` the sources are byte slots, of byte / 256, and `unit` is what their sums are multiplied by.
+    With `bytes` the sources are byte slots, which hold byte / 256, and sums over them are multiplied by `unit`.
     """
     cdef int64_t neuron = 0, size, n
     while neuron < count:
@@ -199,10 +198,10 @@ cdef void rows_adjoint(
     const float* weights, const int32_t* row, const int32_t* alike, int64_t count, const int32_t* source, const int32_t* slot,
     int64_t n_sources, const float* delta, int64_t tile_stride, int64_t n_tiles, int64_t first_zeroed, float* adjoints,
 ) noexcept nogil:
-    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge; those of slots before `first_zeroed` are set.
+    """adjoints[source][lane] += weight * delta[neuron][lane] for every edge; slots before `first_zeroed` begin at zero.
 
-    The edges of neurons that are in no quad come sorted by source, so that an adjoint is summed in registers: `slot` of each
-    source of any neuron, then where its edges begin and the last ends, then number and neuron of each edge.
+    The edges of neurons outside quads are sorted by source, so that an adjoint is summed in registers. `slot` lists the slot of
+    each source of any neuron, then where its edges begin (and the last end), then number and neuron of each edge.
     """
     cdef int64_t neuron = 0, size
     single_adjoint(weights, slot, n_sources, delta, tile_stride, n_tiles, first_zeroed, adjoints)
@@ -230,9 +229,9 @@ cdef inline inlined_void four_edges(
     bint bytes, int tiles, bint clipped, const float* slots, const int32_t* source, int64_t j, int64_t last,
     int64_t tile_stride, const vec d[PACK][SLOT_VECS], vec* out,
 ) noexcept nogil:
-    """Four lanes for each of the edges from j on; with `clipped` those past `last` repeat it."""
+    """Sums of four edges from j on, over each four lanes of a vector; with `clipped` edges past `last` repeat it."""
     cdef vec edge[4]
-    # Without a loop: one over these calls would keep the vectors in memory.
+    # Unrolled: a loop over these calls would keep the vectors in memory.
     edge_product(bytes, tiles, slots, source[j], tile_stride, d, edge)
     edge_product(bytes, tiles, slots, source[smaller(j + 1, last) if clipped else j + 1], tile_stride, d, edge + 1)
     edge_product(bytes, tiles, slots, source[smaller(j + 2, last) if clipped else j + 2], tile_stride, d, edge + 2)
@@ -251,8 +250,8 @@ cdef inline inlined_void gradient_of_rows(
     bint bytes, int tiles, float unit, const int32_t* row, int64_t count, const int32_t* source,
     const float* slots, const float* delta, int64_t tile_stride, bint add, float* gradient,
 ) noexcept nogil:
-    # The deltas of a neuron stay in registers for all its edges. A vector of edges is taken at a time, so that their sums
-    # over lanes come out side by side; and of these four, which are as many as the registers hold besides.
+    # The deltas of a neuron stay in registers for all its edges. A vector of edges is taken at a time, so that their sums over
+    # lanes come out side by side; within it four edges at a time, as many as the other registers hold.
     cdef vec d[PACK][SLOT_VECS]
     cdef vec four[4]
     cdef vec acc
@@ -261,12 +260,12 @@ cdef inline inlined_void gradient_of_rows(
     for neuron in range(count):
         for t in range(tiles):
             for c in range(SLOT_VECS):
-                # `unit` goes in here: as a factor of sums, which may be added to others, the compiler might fuse it there.
+                # `unit` multiplies deltas, not sums: these may be added to others, and the compiler might fuse the two.
                 d[t][c] = (<const vec*>(delta + t * tile_stride + neuron * LANES))[c] * unit
         j = row[neuron]
         end = row[neuron + 1]
         while j + VEC_WIDTH <= end:
-            # Without a loop: one over these calls would keep the vectors in memory.
+            # Unrolled: a loop over these calls would keep the vectors in memory.
             four_edges(bytes, tiles, False, slots, source, j, 0, tile_stride, d, four)
             if VEC_WIDTH >= 8:
                 four_edges(bytes, tiles, False, slots, source, j + 4, 0, tile_stride, d, four + 1)
@@ -304,7 +303,7 @@ cdef void rows_gradient(
 ) noexcept nogil:
     """gradient[edge - row[0]] = sum over tiles and lanes of values[source][lane] * delta[neuron][lane].
 
-    With `bytes` the sources are byte slots, of byte / 256, and `unit` is what their sums are multiplied by.
+    With `bytes` the sources are byte slots, which hold byte / 256, and sums over them are multiplied by `unit`.
     """
     cdef int64_t tile = 0, tiles, neuron, size, n
     cdef float* g = gradient - row[0]
@@ -338,7 +337,7 @@ cdef inline vec slot_lanes(int64_t tiles, const float* delta, int64_t tile_strid
 cdef kernel_void slot_gradient(
     int64_t count, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
-    """gradient[i] = sum over tiles and lanes of delta[i][lane]: biases of rows, and parameters that are nodes."""
+    """gradient[i] = sum over tiles and lanes of delta[i][lane]: for biases of rows, and parameters that are nodes."""
     cdef vec four[4]
     cdef const float* d
     cdef vec* to
@@ -350,7 +349,7 @@ cdef kernel_void slot_gradient(
         while first < count:
             n = smaller(VEC_WIDTH, count - first)
             for i in range(FOURS):
-                # Past the last slot it is taken again.
+                # Past the last slot, that slot is repeated.
                 d = delta + tile * tile_stride + first * LANES
                 four[i] = pair_sums(
                     pair_sums(slot_lanes(tiles, d + smaller(4 * i, n - 1) * LANES, tile_stride),
