@@ -1,4 +1,4 @@
-# What a run is made of: the tables of a plan, data, memory. Pointers into arrays that the caller holds.
+# What a run uses: the tables of a plan, data, memory. Pointers go into arrays that the caller keeps.
 
 # The numbers of mlgraph/plan.py.
 cdef enum:
@@ -14,34 +14,34 @@ cdef struct Instruction:
     int64_t dst          # first slot written
     int64_t size         # nodes
     int64_t arity        # arguments of each node; sources of a dense block
-    int64_t args         # into the index table: arguments, node by node; sources; of rows pointers, sources, alike twice
+    int64_t args         # into the index table: arguments, node by node; or sources; or row pointers, sources, alike twice
     int64_t weights      # into the parameters (a constant: into the constants)
     int64_t n_weights    # with padding
-    int64_t decays       # they are weights of edges
+    int64_t decays       # whether these are weights of edges
     int64_t bias         # into the parameters, or -1
-    int64_t reads_data   # neurons that may read the data themselves
+    int64_t reads_data   # whether neurons may read the data directly
     int64_t propagate    # some source wants an adjoint
     int64_t back         # rows: into the index table, edges by source (rows_adjoint)
     int64_t n_back       # rows: sources that want an adjoint
     int64_t transposed   # dense: where a tile keeps its sums of entries, and its transposed deltas
     int64_t halves       # dense: 2 if entries are summed in two halves of the columns, else 1
-    int64_t stream       # which random numbers
+    int64_t stream       # number of the random stream
     int64_t drop         # a neuron is dropped with probability drop / 2**32
     int64_t keep         # an edge is kept with probability keep / 2**bits
     int64_t bits         # 0: all edges are kept
     int64_t mask         # where a tile keeps the mask of its edges
     int64_t kept         # where a tile keeps which neurons are not dropped (draw_kept)
     int64_t holes        # a dense block with holes: where its bits begin in Run.edges, or -1
-    int64_t masked       # where a worker keeps masked or thin weights, and then slots of thin neurons
+    int64_t masked       # where a worker keeps masked or thin weights, followed by slots of thin neurons
 
 cdef inline const int32_t* alike_of(const Run* r, const Instruction* ins) noexcept nogil:
     return r.index + ins.args + ins.size + 1 + r.index[ins.args + ins.size]
 
 
 cdef enum:
-    WHOLE = 2            # weights of some panels from some columns, with the first the biases; then sums for the next step
-    READ_ON = 32         # sources whose weights, a line of the cache each, other cores may have prefetched
-    WHOLE_COLUMNS = 128  # of which so many columns are taken at a time: their gradient, if stored, stays in the L1 cache
+    WHOLE = 2            # weights of some panels and columns, with the first columns the biases; then sums for the next step
+    READ_ON = 32         # sources whose weights, a cache line each, other cores may have prefetched
+    WHOLE_COLUMNS = 128  # columns of a WHOLE unit taken at a time: their gradient, if stored, stays in the L1 cache
 
 cdef struct Unit:
     int64_t instruction
@@ -81,7 +81,7 @@ cdef struct Run:
     uint64_t seed
     bint training
     bint backward
-    double limit         # a step whose gradients are not certain to stay below it is not taken; 0: none
+    double limit         # a step whose gradients are not certain to stay below it is not taken; 0: no limit
     double reach         # largest value of the data, at least 1
     double* bounds       # of each tile: how large its part of a gradient may be
     int64_t first_source  # slots that neurons read, beside inputs
@@ -106,48 +106,48 @@ cdef struct Run:
     int64_t tile_stride
     int64_t values_at    # floats from a tile's memory to the value of slot 0
     int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
-    int64_t first_slot   # slots before it have no memory: 0, or all inputs, where every reader takes them otherwise
+    int64_t first_slot   # slots before it have no memory: 0, or the inputs, if no reader takes them from slots
     int64_t n_slots
-    int64_t first_zeroed  # slots before it have an adjoint that the one block that reads them sets, or none
+    int64_t first_zeroed  # slots before it are not zeroed: the one block that reads them sets their adjoint, or they have none
     int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
-    int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them (_entries.pxi)
+    int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them there (_entries.pxi)
     bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)
-    float* sums          # of a step then, and after them shared deltas: [panel][example][neuron] from n_tiles * transposed on
-    bint alone           # the tile of a step that has one is swept by every worker for itself (_alone.pxi)
+    float* sums          # with `ahead`: of a step, then shared deltas: [panel][example][neuron] from n_tiles * transposed on
+    bint alone           # every worker sweeps the tile of a step that has only one (_alone.pxi)
     int64_t wide         # tiles that go through a sweep side by side: 1, 2 or 4; PACK at most where there are rows
-    int64_t at_once      # tiles that a worker takes at once: a multiple of that
+    int64_t at_once      # tiles that a worker takes at once: a multiple of `wide`
     float* pack_sums     # of each pack of tiles, gradients of rows (_packs.pxi), or NULL: [pack][parameters from first_row on]
     int64_t pack_stride
     int64_t first_row
     float* scratch
     int64_t n_workers
     int64_t scratch_stride
-    int64_t lists_at     # where in a worker's scratch it has entries of two steps, by groups of tiles
+    int64_t lists_at     # where in its scratch a worker has the entries of two steps, by groups of tiles
     int64_t list_floats
     # the queue
-    int64_t* taken       # of each worker's share, TAKEN_STRIDE apart
+    int64_t* taken       # items taken from each worker's share, TAKEN_STRIDE apart
     Sweeping* sweeping   # of each worker
     Gate* gate
     int64_t bad_step
 
 cdef enum:
-    MASK_TILES = 4           # that drop the same neurons: a step of their size or less trains one thinned network
-    SIDE_TILES = MASK_TILES  # at most
+    MASK_TILES = 4           # tiles that drop the same neurons: a step of that size or less trains one thinned network
+    SIDE_TILES = MASK_TILES  # most tiles side by side
 
 cdef enum:
-    TAKEN_STRIDE = 8     # a line of the cache each
+    TAKEN_STRIDE = 8     # one cache line each
 
 cdef struct Worker:
     int64_t number
     float* scratch
-    int64_t listed[2][LIST_PARTS]  # of which steps it has entries: by the parity of the step, for each part of the columns
+    int64_t listed[2][LIST_PARTS]  # steps whose entries it has: by parity of the step, for each part of the columns
     int64_t swept        # the last step of which it has swept tiles
-    int64_t asked[2]     # the last step for which it has asked for rows, or for their second half
+    int64_t asked[2]     # the last step whose rows, or their second half, it has prefetched
     int64_t closed       # the last step for whose sweeps it has waited
 
 cdef struct Tile:
     int64_t number           # in its step
-    int64_t place            # of its memory
+    int64_t place            # number of its memory
     int64_t n                # examples
     int64_t row[LANES]
     Entries entries
