@@ -1,18 +1,18 @@
-# Sums made ahead. A dense block that reads entries is shared out by neurons, and one of few neurons by columns: whoever has
-# updated some of its weights makes their sums for the next step there and then. So no weight goes from one core's cache to
-# another's, and what does, sums and deltas, is little beside them.
+# Sums made ahead. A dense block that reads entries is divided among workers by neurons, or by columns if its neurons are few.
+# The worker that has updated some of its weights makes their sums for the next step at once. So no weight goes from one core's
+# cache to another's, only sums and deltas, which are few in comparison.
 #
-# Columns have two halves, whose sums are made apart and then added, whoever makes them: a worker lists the entries of its half
-# alone, and the panels of few neurons stay together, whose kernel costs little more than that of one.
+# Columns have two halves, whose sums are made separately and then added, whichever workers make them. So a worker lists the
+# entries of its half only, and the panels of few neurons stay together: their kernel costs little more than that of one.
 #
 #   tiles of step s  |  units of step s, sums of step s + 1  |  tiles of step s + 1  |  ...
 #
-# The entries that this takes each worker lists for itself, by groups of tiles, and in parts: while it would wait for others to
-# be done with a phase, or else when a unit needs them. The first part comes before the tiles of the step before, so that there
-# is some work left for each gate.
+# Each worker lists the entries that it needs, by groups of tiles and parts of the columns, instead of waiting at a gate, or at
+# the latest when a unit needs them. The first part is listed before the tiles of the previous step, so that there is some such
+# work at each gate.
 
 cdef inline float data_unit(const Run* r) noexcept nogil:
-    # What bytes that are read as byte / 256 have to be multiplied by.
+    # The factor for sums over bytes, which are read as byte / 256.
     return 256 * r.scale[1] if r.bytes != NULL else <float>1
 
 
@@ -48,11 +48,11 @@ cdef inline int64_t deltas_stride(const Run* r, const Instruction* ins, int64_t 
 
 
 cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step, int64_t place) noexcept nogil:
-    """Transposed deltas of the tile whose memory has that place, panels `deltas_stride` floats apart.
+    """Transposed deltas of the tile whose memory has number `place`, panels `deltas_stride` floats apart.
 
-    They are in place of its sums, or where those are of halves behind them. Whoever is done with the deltas of a panel writes
-    its sums of the next step. Those of half the columns come while others still need the deltas for the other half. Of a step
-    that every worker sweeps they are in the tile's own memory.
+    They take the place of its sums: the worker that is done with the deltas of a panel writes its sums of the next step there.
+    If sums are made in halves, deltas stand behind them: sums of one half are written while another worker still needs the
+    deltas for the other half. In a step that every worker sweeps, they are in the tile's own memory.
     """
     cdef int64_t behind = 2 * panels_of(ins.size) * deltas_stride(r, ins, step) if ins.halves == 2 else 0
     if shares_deltas(r, ins, step):
@@ -61,7 +61,7 @@ cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step,
 
 
 cdef int64_t examples_of(const Run* r, int64_t step, int64_t tile, int64_t* row) noexcept nogil:
-    """Which examples the lanes of a tile are, and how many; lanes past the end repeat the last: they weigh nothing."""
+    """Fill `row` with the examples of a tile; returns how many. Lanes past the end repeat the last: they weigh nothing."""
     cdef int64_t first = r.step_first[step] + tile * LANES
     cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
     cdef int64_t lane
@@ -89,7 +89,7 @@ cdef inline Entries tile_entries(const Run* r, int64_t place) noexcept nogil:
 
 
 cdef inline Entries group_entries(const Run* r, const Worker* w, int64_t step, int64_t group) noexcept nogil:
-    # Those of one step are still read when the next one's are made.
+    # Two sets: those of one step are still read while those of the next are made.
     cdef int64_t groups = (r.n_tiles + GROUP_TILES - 1) // GROUP_TILES
     return entries_at(w.scratch + r.lists_at + ((step & 1) * groups + group) * r.list_floats, r.n_inputs, GROUP)
 
@@ -105,15 +105,15 @@ cdef void list_group(
 
 
 cdef int64_t part_begin(int64_t runs, int64_t part) noexcept nogil:
-    """The first run of a part of LIST_PARTS: two of each half, of whole blocks but for the last of a half."""
+    """The first run of a part: each half of the columns has two, of whole blocks except the last of a half."""
     cdef int64_t cut = middle(runs), begin = cut if part >= 2 else 0, end = runs if part >= 2 else cut
     return runs if part == LIST_PARTS else begin + part % 2 * ((end - begin) // 2 // BLOCK_RUNS * BLOCK_RUNS)
 
 
 cdef int64_t list_step(const Run* r, int64_t step, int64_t first, int64_t last, int64_t most, Worker* w) noexcept nogil:
-    """Have the entries of a step listed, if they are not: of the parts in which the columns `first` to `last` are.
+    """List those entries of a step that are not listed yet, in the parts that hold the columns `first` to `last`.
 
-    Of parts that are not listed yet, so many at most; how many it has listed.
+    At most `most` parts; returns how many.
     """
     cdef Entries e
     cdef int64_t runs = runs_of(r.n_inputs), done = 0, part, begin, end, group
@@ -129,7 +129,7 @@ cdef int64_t list_step(const Run* r, int64_t step, int64_t first, int64_t last, 
 
 
 cdef void list_meanwhile(const Run* r, int64_t step, int64_t most, int64_t workers, Worker* w) noexcept nogil:
-    """List what a worker's own units will need at a step, so many parts of it at most."""
+    """List what a worker's own units will need at a step, at most `most` parts."""
     cdef int64_t unit = w.number
     while unit < r.n_units:
         if r.units[unit].part == WHOLE:
@@ -138,10 +138,10 @@ cdef void list_meanwhile(const Run* r, int64_t step, int64_t most, int64_t worke
 
 
 cdef void win_back(const Run* r, int64_t workers, const Worker* w) noexcept nogil:
-    """Ask for the first weights of a worker's own units, to be written.
+    """Prefetch the first weights of a worker's own units, to be written.
 
-    They lie behind weights of other workers, whose hardware prefetchers, it seems, read on past the end of those at each pass:
-    stores to the first lines of a unit waited, 0.7 us of a step of 784-32-10 at batch 8, as if another core had them.
+    They follow weights of other workers, whose hardware prefetchers seem to read past the end of these at each pass: stores to
+    the first lines of a unit waited as if another core had them, for 0.7 us of a step of 784-32-10 at batch 8.
     """
     cdef const Unit* own
     cdef const Instruction* ins
@@ -151,7 +151,7 @@ cdef void win_back(const Run* r, int64_t workers, const Worker* w) noexcept nogi
         ins = r.program + own.instruction
         n = smaller(READ_ON, own.last - own.first) * PANEL
         for panel in range(own.panels if own.part == WHOLE else 0):
-            # Whole panels of one unit lie one behind the other.
+            # Whole panels of one unit are contiguous: only the first needs this.
             if panel == 0 or own.last - own.first < ins.arity:
                 at = ins.weights + ((own.panel + panel) * ins.arity + own.first) * PANEL
                 prefetch_to_write(r.optimizer.parameters + at, n)
@@ -165,7 +165,7 @@ cdef void win_back(const Run* r, int64_t workers, const Worker* w) noexcept nogi
 cdef Fetch fetch_of(
     const Run* r, int64_t first, int64_t n, int64_t first_column, int64_t last_column, int64_t runs,
 ) noexcept nogil:
-    """Have some columns of n examples fetched, while so many runs are gone through."""
+    """How to fetch some columns of n examples, spread over `runs` runs."""
     cdef Fetch f
     cdef int64_t size = 1 if r.bytes != NULL else 4
     f.data = <const char*>r.bytes if r.bytes != NULL else <const char*>r.floats
@@ -205,7 +205,7 @@ cdef void sum_ahead(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* fe
 
 
 cdef void sum_group(Run* r, int64_t step, int64_t group, Worker* w) noexcept nogil:
-    """Without units, whoever takes a group of tiles makes its sums, for tile memory that is its own."""
+    """Without units, the worker that takes a group of tiles makes its sums, in memory of its own."""
     cdef const Instruction* ins
     cdef int64_t i
     cdef Entries e = group_entries(r, w, 0, 0)

@@ -1,21 +1,21 @@
-# Sweeps alone. Where sums are made ahead (_ahead.pxi), and a step has one tile, every worker sweeps it, in memory of its own,
-# from the same sums to the same bits. One of them would sweep it no sooner; and so no delta goes from one core to another, and
-# a step has one gate, not two.
+# Sweeps alone. Where sums are made ahead (_ahead.pxi) and a step has one tile, every worker sweeps this tile in memory of its
+# own, from the same sums to the same bits. A single worker would take as long; this way no delta goes from one core to another,
+# and a step has one gate instead of two.
 #
 #   the tile of step s  |
 #   the tile of step s  |  units of step s, sums of step s + 1  ||  the tile of step s + 1  |  ...
 #
-# Parameters that a sweep reads, and sums, may change only when nobody sweeps any more: whoever is about to change them closes
-# the step, and waits for those that are sweeping it. Who comes later does not sweep it, takes none of its units, and holds up
-# nobody.
+# The parameters and sums that sweeps read may change only when no worker sweeps any more: a worker that is about to change them
+# closes the step, and waits for those that are sweeping it. A worker that comes later does not sweep the step, takes none of
+# its units, and delays nobody.
 #
-# What a sweep writes that is not the worker's own, losses and whether they are right, each writes, the same (_losses.pxi).
+# Losses, and whether answers are right, go to shared memory: every sweep writes the same there (_losses.pxi).
 
 cdef extern from *:
     """
     #include <sched.h>
 
-    /* To sleep would be no better, beside a busy process too. */
+    /* Sleeping would be no better, not even beside a busy process. */
     static inline void wait_a_little(unsigned times) {
         if (times % 64 == 0) sched_yield();
     #if defined(__x86_64__) || defined(__i386__)
@@ -23,13 +23,13 @@ cdef extern from *:
     #endif
     }
 
-    /* Items done; whether the run has stopped; the first step that a worker may still begin to sweep. A line of the cache. */
+    /* Items done; whether the run has stopped; the first step that a worker may still begin to sweep. A cache line. */
     typedef struct { int64_t done, stop, open; } Gate;
-    /* The step that a worker sweeps, or -1; a line, too. */
+    /* The step that a worker sweeps, or -1. A cache line, too. */
     typedef struct { int64_t step, line[7]; } Sweeping;
 
-    /* Either the worker that closes the step sees that this one has begun, or this one sees that it is closed: each writes,
-       and then reads what the other writes, in one order for all. */
+    /* Either the worker that closes the step sees that this one has begun, or this one sees that the step is closed: each
+       writes first, then reads what the other writes, and all accesses have one order. */
     static int begin_sweep(Gate *g, Sweeping *own, int64_t step) {
         __atomic_exchange_n(&own->step, step, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&g->open, __ATOMIC_SEQ_CST) <= step) return 1;
@@ -59,12 +59,12 @@ cdef inline bint sweeps_alone(const Run* r, int64_t step) noexcept nogil:
 
 
 cdef inline int64_t first_place(const Run* r, int64_t step, const Worker* w) noexcept nogil:
-    """The memory of the first tile of a step, where a worker that sums gradients finds it."""
+    """The number of the memory where a worker that sums gradients finds the first tile of a step."""
     return w.number if sweeps_alone(r, step) else 0
 
 
 cdef inline void wait_for_sweeps(const Run* r, int64_t step, Worker* w) noexcept nogil:
-    """Come back when no worker sweeps this step any more: what sweeps read is about to change."""
+    """Return when no worker sweeps this step any more: what sweeps read is about to change."""
     if sweeps_alone(r, step) and w.closed != step:
         close_step(r.gate, r.sweeping, r.n_workers, step)
         w.closed = step

@@ -1,4 +1,4 @@
-# The losses: of each example by its label or targets, with the adjoints of what they read.
+# Losses of examples, from labels or targets, and the adjoints of the nodes that they read.
 
 # The numbers of mlgraph/engine.py.
 cdef enum:
@@ -12,7 +12,7 @@ cdef enum:
 
 cdef extern from *:
     """
-    /* Where several workers sweep the same tile (_alone.pxi) each writes the same to the same place. */
+    /* Atomic: workers that sweep the same tile (_alone.pxi) write the same to the same place. */
     static inline void write_float(float *p, float x) { __atomic_store(p, &x, __ATOMIC_RELAXED); }
     static inline void write_byte(uint8_t *p, uint8_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
     """
@@ -24,7 +24,7 @@ cdef void seed_classes(
     const Run* r, const int64_t* row, const float* share, const float* values, float* adjoints, const int32_t* highest,
     float* loss, bint* right,
 ) noexcept nogil:
-    """Losses by the targets of classes, the sum of target * (logsumexp(z) - z), and their adjoints."""
+    """Losses from targets of classes, the sum of target * (logsumexp(z) - z), and their adjoints."""
     cdef int64_t lane, j, at
     cdef int32_t wanted
     cdef float total, target, most, weight
@@ -35,7 +35,7 @@ cdef void seed_classes(
             at = r.loss_slot[j + 1] * <int64_t>LANES + lane
             target = r.target[row[lane] * r.n_outputs + j]
             weight = weight + target
-            if target > 0:    # a class that is not to be may be impossible
+            if target > 0:    # with target 0, z may be -inf
                 loss[lane] = loss[lane] + target * (total - values[at])
             if target > most:
                 most, wanted = target, <int32_t>j
@@ -109,7 +109,7 @@ cdef bint seed_adjoints(
         finite = finite and number
         if r.losses != NULL:
             write_float(r.losses + first + lane, loss[lane])
-        if r.correct != NULL:  # there is no order of what is no number
+        if r.correct != NULL:  # not right without a finite loss
             write_byte(r.correct + first + lane,
                        number and (right[lane] if r.label == NULL else arg[lane] == r.label[row[lane]]))
     return finite

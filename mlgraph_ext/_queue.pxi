@@ -1,5 +1,5 @@
-# The queue: a phase of a step is a number of items; each worker has a share of them, and takes from others' when its own is
-# done. A worker keeps its share from step to step, so that what it last wrote is still in its cache.
+# The queue: a phase of a step is a number of items; each worker has a share of them, and takes items of others when its own are
+# done. Shares are the same at every step, so that what a worker last wrote is still in its cache.
 
 cdef extern from *:
     """
@@ -8,8 +8,8 @@ cdef extern from *:
     }
     static inline int64_t load_acquire(int64_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
 
-    /* Workers come through a gate together, and what the owner of a share last wrote is in its cache: whoever would take from
-       it leaves the owner a moment to begin: 0.2 us on a Xeon, less where there is no instruction to pause. */
+    /* Workers pass a gate together, and what the owner of a share last wrote is in its cache. So another worker leaves the
+       owner a moment to begin: 0.2 us on a Xeon, less where there is no instruction to pause. */
     static void let_begin(int64_t *taken, int64_t phase) {
         for (int spins = 0; spins < 16 && load_acquire(taken) >> 32 < phase; spins++)
     #if defined(__x86_64__) || defined(__i386__)
@@ -20,13 +20,13 @@ cdef extern from *:
     }
 
     static inline void item_done(Gate *g) { __atomic_fetch_add(&g->done, 1, __ATOMIC_RELEASE); }
-    /* Several workers may find the same step bad, each for itself. Nothing is swept beyond it, so all write one number. */
+    /* Several workers may find the same step bad. None goes beyond it, so all write the same number. */
     static inline void stop_at(Gate *g, int64_t *bad, int64_t step) {
         __atomic_store_n(bad, step, __ATOMIC_RELAXED);
         __atomic_store_n(&g->stop, 1, __ATOMIC_RELEASE);
     }
 
-    /* Wait until so many items are done; 0 if the run has stopped. */
+    /* Wait until `all` items are done; 0 if the run has stopped. */
     static int pass(Gate *g, int64_t all) {
         for (unsigned times = 1; load_acquire(&g->done) < all; times++) {
             if (load_acquire(&g->stop)) return 0;
@@ -44,8 +44,8 @@ cdef extern from *:
 
 
 cdef int64_t take(int64_t* taken, int64_t phase) noexcept nogil:
-    """How many items of a share had been taken in this phase before; one more is now. -1 if that phase is over."""
-    # `taken` is the phase and that number in one. Whoever comes first in a new phase begins it, the share's owner or not.
+    """Take an item of a share; returns how many were taken before in this phase, or -1 if the phase is over."""
+    # `taken` holds the phase (upper 32 bits) and that number. The first worker in a new phase begins it, owner or not.
     cdef int64_t seen = load_acquire(taken)
     while seen >> 32 <= phase:
         if take_if(taken, &seen, (seen if seen >> 32 == phase else phase << 32) + 1):
@@ -64,17 +64,17 @@ cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
     done = take_part(r, workers, &w)
     if done < 0:
         return
-    # OpenMP's own barrier comes next, and spins without yielding: whoever is done waits here until all are. With fewer threads
-    # than workers some begin only when this one has returned.
+    # OpenMP's barrier comes next and spins without yielding, so a worker waits here until all are done. Not so with fewer
+    # threads than workers: some then begin only when this one has returned.
     item_done(r.gate)
     if omp_get_num_threads() == workers:
         pass_gate(r.gate, done + workers)
 
 
 cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
-    """In the phases of all steps: the tiles of a step, then its units. How many items those were, or -1: the run has stopped.
+    """Go through all steps: the tiles of a step, then its units. Returns the number of all items, or -1 if the run has stopped.
 
-    Where sums are made ahead there is a step -1, which only makes those of the first.
+    Where sums are made ahead, a step -1 makes only the sums of the first step.
     """
     cdef int64_t step, phase = 0, start = 0, count, share, item, i
     cdef bint good, alone, swept = False
@@ -84,13 +84,12 @@ cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
         for tiles in range(1, -1, -1):
             count = r.n_units if not tiles else 0 if alone else items_of(r, step)
             phase = phase + 1
-            # All items before are done. Nothing is taken while waiting, so that a worker that the system puts aside then
-            # holds up nobody.
+            # Wait until all earlier items are done. A waiting worker holds none, so it delays nobody if it is descheduled.
             if not pass_gate(r.gate, start):
                 return -1
             start = start + count
             if alone and tiles:
-                # Units that find their step bad are items done like others.
+                # The gate may open after a stop, since units that find their step bad are done, too.
                 if load_acquire(&r.gate.stop):
                     return -1
                 swept = begin_sweep(r.gate, r.sweeping + w.number, step)
