@@ -1,7 +1,7 @@
 # The first phase of a step: a tile of examples through a whole sweep.
 
 cdef void load(const Run* r, const int64_t* row, float* values) noexcept nogil:
-    """The transpose from examples to lanes, in pieces that stay in the L1 cache."""
+    """Transpose from examples to lanes, in pieces that stay in the L1 cache."""
     cdef int64_t slot = 0, s, lane
     cdef const uint8_t* byte
     cdef const float* x
@@ -37,7 +37,7 @@ cdef inline uint32_t* kept_of(const Run* r, const Instruction* ins, int64_t plac
 
 
 cdef void draw_tiles(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles) noexcept nogil:
-    """Have some tiles side by side know which neurons they keep: the same ones, for SIDE_TILES do."""
+    """Draw which neurons some tiles side by side keep: all the same, since SIDE_TILES = MASK_TILES."""
     cdef uint32_t* kept = kept_of(r, ins, tile.place)
     cdef int64_t i
     draw_kept(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, kept)
@@ -50,7 +50,8 @@ cdef inline double kept_share(const Instruction* ins) noexcept nogil:
 
 
 cdef bint is_thin(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
-    # Packing costs the same for a step of any size; from 48 examples on it pays. Larger steps have several masks.
+    # Packing costs the same for a step of any size, and pays from 48 examples on. Steps of more than MASK_TILES tiles have
+    # several masks.
     return (ins.kind == DENSE and r.training and ins.drop and kept_share(ins) <= 0.5 and ins.bits == 0 and r.entries_at >= 0
             and ins.reads_data and 48 <= r.step_size[step] <= MASK_TILES * LANES)
 
@@ -76,7 +77,7 @@ cdef enum:
 
 
 cdef bint takes_tiles(const Run* r, const Instruction* ins, const Tile* tile, int64_t tiles) noexcept nogil:
-    """Whether a dense block goes by its weights once for some tiles: for them all, each has more than half of the lanes."""
+    """Whether a dense block goes through its weights once for some tiles; each must have more than half of its lanes."""
     return (ins.kind == DENSE and tiles > 1 and ins.bits == 0 and tile[tiles - 1].n > LANES // 2
             and not reads_entries(r, ins))
 
@@ -125,7 +126,7 @@ cdef void after_sums(const Run* r, const Instruction* ins, const Tile* tile, int
 
 
 cdef void mask_edges(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch) noexcept nogil:
-    """Have the weights of a tile that drops edges where `tile_weights` finds them, until another tile comes."""
+    """Put the weights of a tile that drops edges where `tile_weights` finds them; the next tile overwrites them."""
     cdef uint64_t* mask = <uint64_t*>(memory_of(r, tile) + ins.mask)
     if r.training and ins.bits:
         draw_mask(edge_key(r, ins, step, tile.number), ins.keep, ins.bits, (ins.n_weights + 63) // 64, mask)
@@ -184,12 +185,12 @@ cdef void forward_dense(
 
 
 cdef double size_of(const Run* r, const float* x, int64_t n) noexcept nogil:
-    """Sum of |x|, not finite if one is not; of that alone where there is no limit to hold a sum against."""
+    """Sum of |x|, not finite if one is not; without a limit to compare it with, only 0 or infinity."""
     return magnitude(x, n) if r.limit > 0 else 0 if all_finite(x, n) else INFINITY
 
 
 cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
-    """Adjoints in reverse order; `size_of` all those of neurons and parameters of each tile."""
+    """Adjoints in reverse order; adds up, for each tile, `size_of` those of neurons and parameters."""
     cdef const Instruction* ins
     cdef float* adjoints
     cdef float* delta
@@ -225,10 +226,10 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
 
 
 cdef void leave_examples(const Run* r, const Tile* tile, int64_t n, float* delta) noexcept nogil:
-    """Zero the lanes of n slots in which no example is, before gradients are summed over all of them.
+    """Zero the lanes of n slots that hold no example, before gradients are summed over all lanes.
 
-    They have adjoints of zero; times a derivative that is infinite that is NaN, where the sum is infinite. A step of training
-    is not taken with either.
+    Their adjoints were zero, but zero times an infinite derivative is NaN, and so would be a sum that should be infinite. A
+    training step is not taken with either.
     """
     cdef int64_t i, lane
     if tile.n < LANES and not r.training:
@@ -309,7 +310,7 @@ cdef void find_highest(
 cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:
     """Phase 1 for some tiles, SIDE_TILES at most, in the tile memory from number `place` on.
 
-    False if something is not finite that would be learnt from.
+    False if something that training would use is not finite.
     """
     cdef Tile tile[SIDE_TILES]
     cdef Tile* t
@@ -317,7 +318,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
     cdef float* values
     cdef float* adjoints
     cdef int64_t after[LANES]
-    # This worker is likely to go on so many tiles later, or with the same share of the next step.
+    # This worker probably goes on so many tiles later, or with the same share of the next step.
     cdef int64_t ahead = r.n_workers * r.at_once, next_step, then, i
     cdef bint finite = True
     cdef double reach
@@ -361,7 +362,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
         if r.backward:
             finite = finite and t.total - t.total == 0
         if r.backward and r.limit > 0:
-            # No gradient is larger than the sum of all adjoints times the largest value that one is multiplied by.
+            # No gradient exceeds the sum of all |adjoints| times the largest value that an adjoint is multiplied by.
             reach = magnitude(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES)
             r.bounds[t.place] = t.total * (r.reach if reach < r.reach else reach)
         if r.value_out != NULL:
@@ -374,12 +375,12 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
 
 
 cdef inline int64_t items_of(const Run* r, int64_t step) noexcept nogil:
-    """Items of the first phase: as many tiles as a worker takes at once."""
+    """Number of items of the first phase, each of as many tiles as a worker takes at once."""
     return (tiles_of(r, step) + r.at_once - 1) // r.at_once
 
 
 cdef bint sweep_item(Run* r, int64_t step, int64_t item, Worker* w) noexcept nogil:
-    """Sweep the tiles of an item; the second phase finds them in memory of their number."""
+    """Sweep the tiles of an item; with units each has the memory of its number, where the second phase finds it."""
     cdef int64_t first = item * r.at_once, tiles = smaller(r.at_once, tiles_of(r, step) - first), done = 0
     cdef bint finite = True
     if r.ahead and not r.n_units:

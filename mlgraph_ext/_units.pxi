@@ -1,14 +1,15 @@
 # The second phase of a step: a unit of parameters through all tiles.
 
 cdef enum:
-    SUM_TILES = 32       # whose gradient is one sum: of more, sums of so many are added up, or a long one would lose digits
-    FETCH_AHEAD = 3      # steps: the entries of the second next are listed in this phase at the earliest, so that these are due
+    SUM_TILES = 32       # tiles whose gradient is one sum; of more, such sums are added: one long sum would lose digits
+    FETCH_AHEAD = 3      # steps: after this phase those of step + 2 are listed at the earliest, so rows of step + 3 are due
 
 
 cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept nogil:
-    """Phase 2 for one unit: gradient over all tiles of the step, then the update. False, for each unit, if it may overflow.
+    """Phase 2 for one unit: gradient over all tiles of the step, then the update. False, for all units, if the step may
+    overflow.
 
-    A unit of a block whose sums are made ahead goes on with them.
+    A unit of a block whose sums are made ahead then makes those of the next step.
     """
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Unit part = unit[0]
@@ -28,7 +29,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
             update_unit(r, step, unit, w, NULL)
             restore_numbers(numbers)
         return True
-    # Meanwhile the rows are fetched that this worker begins to list after the next phase like this.
+    # Meanwhile rows are fetched that this worker begins to list after the next second phase.
     n_examples = examples_in(r, soon) if w.asked[unit.first > 0] != soon else 0
     w.asked[unit.first > 0] = soon
     fetch = fetch_of(r, r.step_first[soon] if n_examples else 0, n_examples, unit.first, unit.last,
@@ -51,7 +52,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
 
 
 cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* fetch) noexcept nogil:
-    """Gradient of a run of parameters over all tiles of the step, then the update."""
+    """Gradient of a unit over all tiles of the step, then the update."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef const int32_t* sources = r.index + ins.args
     cdef int64_t tiles = tiles_of(r, step)
@@ -78,13 +79,13 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         at = (ins.bias if unit.part else ins.weights) + first
         run = n
 
-    # Weights of dense blocks move as their gradient comes, where nothing else becomes of it before. So it is not stored, and
-    # weights and moments are asked for, and waited for, while others are summed.
+    # Weights of dense blocks are updated from registers, unless their gradient has to be changed first. It is then not stored,
+    # and weights and moments are prefetched while other gradients are summed.
     descends = ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not in_parts and not thin
     decays = r.step_decay != NULL and ins.decays and unit.part == 0
     if (r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins))
             and (decays or not descends or reads_entries(r, ins))):
-        # All workers have read these parameters in the first phase.
+        # All workers have read these parameters in the first phase, so other cores have them.
         for i in range(runs):
             prefetch_to_write(r.optimizer.parameters + at + i * ins.arity * PANEL, run)
     if decays:
@@ -93,8 +94,8 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
                           r.optimizer.parameters + at + i * ins.arity * PANEL)
     descent.optimizer, descent.rate, descent.first, descent.stride = r.optimizer, r.step_rate[step], at, ins.arity * PANEL
     descent.mask, descent.mask_begin = holes, ins.weights
-    # With a mask on the edges each tile is summed by itself, and then added through its mask (of a million examples one
-    # after the other, too). A thin block is summed as it is, and then spread: it is of few tiles.
+    # With a mask on the edges each tile is summed by itself and then added through its mask (even for a million examples, one
+    # tile after the other). A thin block, which has few tiles, is summed as it is and then spread.
     if in_parts:
         memset(g, 0, runs * run * sizeof(float))
     part = g + runs * run if in_parts or thin else g
@@ -130,7 +131,7 @@ cdef void unit_gradient(
     Run* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, float* g, const Worker* w, const Descent* descent,
     Fetch* fetch,
 ) noexcept nogil:
-    """Gradient of a unit over `tiles` tiles from `tile` on, SUM_TILES at most; with `descent` its parameters move by it."""
+    """Gradient of a unit over `tiles` tiles from `tile` on, SUM_TILES at most; with `descent` it updates the parameters."""
     cdef int64_t panels = unit.panels, first = unit.first, n = unit.last - unit.first
     cdef const Instruction* ins = r.program + unit.instruction
     cdef int64_t place = first_place(r, step, w) + tile
