@@ -1,7 +1,7 @@
 """The compiled sweeps: picks the best build that this processor can run (MLGRAPH_ISA overrides).
 
-A build uses its instruction set from its first line, initialisation included: to import one that the processor lacks
-is a crash, not an exception. So the choice is made by `_cpu`, which every processor runs.
+A build uses its instruction set from its first line, initialisation included: importing one that the processor lacks crashes,
+without an exception. So the choice is made by `_cpu`, which every processor runs.
 """
 
 import os
@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 def _failure(message: str) -> BaseException:
     # `python -m mlgraph.mnist` imports this before any code of its own runs that could turn an ImportError into one line.
-    # Meanwhile sys.argv is "-m" and the arguments of the program, and sys.orig_argv has the module's name before these.
+    # At that time sys.argv is "-m" and the program's arguments, and sys.orig_argv has the module's name before these.
     module = sys.orig_argv[len(sys.orig_argv) - len(sys.argv)] if sys.argv[:1] == ["-m"] else ""
     if module.removeprefix("-m").startswith("mlgraph."):
         print(f"mlgraph: error: {message}", file=sys.stderr)
@@ -39,9 +39,9 @@ ISA = os.environ.get("MLGRAPH_ISA") or AVAILABLE[-1]
 if ISA not in AVAILABLE:
     raise _failure(f"MLGRAPH_ISA: expected one of {', '.join(AVAILABLE)} on this processor, got {ISA!r}")
 
-# GCC's OpenMP reads its environment once, when it is loaded, by whoever comes first. If nobody says otherwise its threads then
-# spin for about 5 milliseconds wherever they wait, before and after a sweep: beside a busy process, on the time of those that
-# they wait for.
+# GCC's OpenMP reads its environment once, when the first module that uses it loads it. By default its threads then spin for
+# about 5 milliseconds wherever they wait, before and after a sweep; beside a busy process, they take this time from the threads
+# that they wait for.
 _SPINS = "GOMP_SPINCOUNT"
 _ours = not {_SPINS, "OMP_WAIT_POLICY"} & os.environ.keys()
 if _ours:
@@ -53,4 +53,4 @@ try:
 finally:
     if _ours:
         del os.environ[_SPINS]
-AFFINITY = _before, _affinity(0)  # OMP_PROC_BIND has had the first thread bound to one processor meanwhile
+AFFINITY = _before, _affinity(0)  # with OMP_PROC_BIND, loading has bound the first thread to one processor

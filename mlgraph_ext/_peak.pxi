@@ -1,9 +1,9 @@
 # Measuring: the peak of this processor in multiply-adds, and one kernel at a time on made-up data (bench/).
 
 def fma_flops(int64_t repeats):
-    """Run 12 independent sums of vectors in registers; the number of floating-point operations is returned.
+    """Run 12 independent sums of vectors in registers; returns the number of floating-point operations.
 
-    Timed, it is the peak that the kernels are measured against. On builds without FMA it is that of multiply and add.
+    Their rate is the peak that the kernels are measured against; without FMA, that of separate multiply and add.
     """
     cdef vec acc[12]
     cdef vec a = splat(<float>0.5)
@@ -25,16 +25,16 @@ def fma_flops(int64_t repeats):
 
 
 def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_t repeats, double density=1.0):
-    """Run one kernel `repeats` times on one thread; the number of useful floating-point operations is returned.
+    """Run one kernel `repeats` times on one thread; returns the number of useful floating-point operations.
 
     Parameters
     ----------
     kernel : str
         dense_forward, few_forward, dense_adjoint, dense_gradient, runs_forward, runs_gradient, rows_forward, rows_adjoint,
         rows_gradient, byte_rows_forward or byte_rows_gradient; or one of the last five with quads for rows. All take `tiles`
-        tiles of examples, but for runs_forward, which takes one, and few_forward, of 8 examples.
+        tiles of examples, except runs_forward, which takes one, and few_forward, which takes 8 examples.
     fan_in, count : int
-        Sources of a neuron, and neurons; of quads a multiple of four.
+        Sources of a neuron; number of neurons, a multiple of four for quads.
     density : float
         Share of nonzeros in the data, which come six side by side, so that runs are as full as MNIST's; or share of edges
         that the rows have.
@@ -91,7 +91,7 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                 memcpy(next, row, count * sizeof(int32_t))
                 for i in range(fan_in):
                     back[i], back[fan_in + i] = <int32_t>i, <int32_t>k
-                    for j in range(0 if alike[0] >= QUAD_FROM else count):    # the adjoint of quads goes by their rows
+                    for j in range(0 if alike[0] >= QUAD_FROM else count):    # the adjoint of quads reads their rows
                         if next[j] < row[j + 1] and source[next[j]] == i:
                             back[2 * fan_in + 1 + 2 * k], back[2 * fan_in + 2 + 2 * k] = next[j], <int32_t>j
                             next[j] += 1

@@ -1,4 +1,4 @@
-# What a graph may be simplified to: nodes of the same value are one, and sums of products neurons written out.
+# Simplifying a graph: merging nodes of the same value, and finding neurons written out as sums of products.
 
 
 def merge(
@@ -10,10 +10,10 @@ def merge(
     Parameters
     ----------
     identity : int64, shape (nodes,)
-        -1: a node may be merged with one of its code and arguments. Else it may be merged with one of its code and identity
-        (the bits of a constant; its own number, for what is like nothing else).
+        -1: a node may be merged with one of the same code and arguments. Else with one of the same code and identity (the bits
+        of a constant; its own number for a node like no other).
     commutes : uint8, shape (codes,)
-        Operations of two arguments whose order does not matter.
+        1 for operations of two arguments whose order does not matter.
     same : int32, shape (nodes,), filled for the nodes of `order`
         The first node of the same value.
     """
@@ -77,8 +77,8 @@ def find_neurons(
 ):
     """Find sums of products of parameters and nodes: neurons written out scalar by scalar.
 
-    A term is ``parameter * node``, or at most one parameter alone, the bias. Every node below the sum must be read once,
-    by the sum, and be no output: then nobody misses it.
+    A term is ``parameter * node``, or at most one parameter alone, the bias. Every node below the sum must be no output and
+    read only once, by the sum.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def find_neurons(
     root, bias : int32, shape (nodes,), filled
         The node of each sum found, and its bias or -1.
     begin : int64, shape (nodes + 1,), filled
-        Its terms are from ``begin[i]`` to ``begin[i + 1]``.
+        Sum i has the terms from ``begin[i]`` to ``begin[i + 1]``.
     source, weight : int32, shape (len(pool),), filled
         Node and parameter of each term, in the order written.
     readers : int32, shape (nodes,), filled

@@ -1,6 +1,6 @@
-"""What a plan must know of a graph, in passes that are linear, iterative and of any depth.
+"""What a plan must know of a graph, found in linear time, iteratively, at any depth.
 
-The graph comes as compressed rows: the sources of node i are ``pool[start[i]:start[i] + count[i]]``. Nodes with one
+The graph comes as compressed rows: the sources of node i are ``pool[start[i]:start[i] + count[i]]``. Nodes with the same
 ``start`` share one list, which is walked once. Nodes are int32, places in the pool int64.
 """
 
@@ -70,13 +70,13 @@ cdef bint is_graph(const int64_t[::1] start, const int32_t[::1] count, const int
 
 
 def same_lists(const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, int64_t[::1] first):
-    """Fill first[i] with the number of the first list that holds what list i does, ``pool[start[i] : start[i] + count[i]]``."""
+    """Fill first[i] with the number of the first list that equals list i, ``pool[start[i] : start[i] + count[i]]``."""
     cdef int64_t n = start.shape[0], size = 16, i, found
     cdef bint good = count.shape[0] == n == first.shape[0]
     cdef uint64_t h
     while size < 2 * n:
         size = 2 * size
-    cdef int64_t* table = <int64_t*>malloc(2 * size * sizeof(int64_t))  # lists by where they begin, and then by what they hold
+    cdef int64_t* table = <int64_t*>malloc(2 * size * sizeof(int64_t))  # two hash tables: lists by place, lists by content
     cdef uint64_t* content = <uint64_t*>malloc((n + 1) * sizeof(uint64_t))
     if table == NULL or content == NULL:
         free(table)
@@ -121,11 +121,11 @@ cdef uint64_t mix(uint64_t h, uint64_t x) noexcept nogil:
 
 
 cdef uint64_t mix_all(const int32_t* x, int64_t n) noexcept nogil:
-    # Four at a time, which do not wait for each other.
+    # Four independent chains.
     cdef uint64_t h[4]
     cdef int64_t i, k
     for k in range(4):
-        h[k] = mix(<uint64_t>n, <uint64_t>k + 1)    # each another: what is equal would cancel below
+        h[k] = mix(<uint64_t>n, <uint64_t>k + 1)    # four different: equal ones would cancel below
     for i in range(n // 4):
         for k in range(4):
             h[k] = mix(h[k], <uint64_t>x[4 * i + k])
@@ -138,24 +138,24 @@ def place_edges(
     const int32_t[::1] row, const int32_t[::1] source, int64_t lowest, const int64_t[::1] number, int64_t n_sources,
     int64_t panel, int32_t[::1] edge,
 ):
-    """Number the edges of sparse rows where a dense block has their weights: edge[panel][source][neuron].
+    """Write the number of each edge of sparse rows where a dense block has its weight: edge[panel][source][neuron].
 
     Parameters
     ----------
     number : int64, shape (any,)
-        Which of the block's `n_sources` each source is, from source number `lowest` on.
+        For each source from number `lowest` on, which of the block's `n_sources` it is.
     edge : int32, shape (panels * n_sources * panel,)
-        -1 where no edge stands.
+        Filled; -1 before, and where there is no edge.
 
     Returns
     -------
     bool
-        Whether each has a place of its own.
+        Whether each edge has a place of its own.
 
     Raises
     ------
     ValueError
-        If an edge has none in `edge`.
+        If an edge has no place in `edge`.
     """
     cdef int64_t neuron, j, at, taken = 0, outside = 0
     with nogil:
@@ -293,23 +293,22 @@ def strongest(
     score : float64, shape (edges,)
         -infinity for an edge that no path may take.
     up, down : float64, shape (nodes,), changed
-        Infinity where paths may begin, and where they may end, -infinity elsewhere; then the strength of the strongest path
-        that leads to a node, or from it.
+        At first infinity where paths may begin (`up`) or end (`down`), -infinity elsewhere; then the strength of the strongest
+        path to a node (`up`) or from it (`down`).
     all_sources : bool
-        Whether a path to a node that is no neuron takes one to each of its sources, or to the best.
+        Whether a path to a node that is no neuron takes one to each of its sources, or only to the best.
     strength : float64, shape (edges,), filled
     chosen : uint8, shape (edges,), changed
-        Edges that are to be on paths; then also those of one strongest path to each node where paths end, and of one to and
-        one from each edge that was to be. Of edges as good as each other the one of the highest score is taken, and of
-        those the first.
+        At first edges that must be on paths; then also those of one strongest path to each node where paths end, and of one to
+        and one from each such edge. Of equally strong edges the one of the highest score is taken, and of those the first.
     """
     cdef int64_t n = order.shape[0], edges = score.shape[0], i, j, k, at
     cdef int32_t node, source
     cdef double s, w, infinity = float("inf")
-    cdef int64_t* best = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # of the sources of a node
-    cdef int64_t* next = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # the place of the edge on the way down, or -1
-    cdef int32_t* reader = <int32_t*>malloc((n + 1) * sizeof(int32_t))   # and the node that is next on it, or -1
-    cdef uint8_t* on_path = <uint8_t*>malloc(n + 1)                      # of which there is to be a path to a node, from it
+    cdef int64_t* best = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # best source of a node, by place in its list
+    cdef int64_t* next = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # the next edge on the way down, or -1
+    cdef int32_t* reader = <int32_t*>malloc((n + 1) * sizeof(int32_t))   # the next node on the way down, or -1
+    cdef uint8_t* on_path = <uint8_t*>malloc(n + 1)                      # whether a path to a node is wanted, or (next) from it
     cdef uint8_t* goes_on = <uint8_t*>malloc(n + 1)
     cdef bint good = is_graph(start, count, pool) and n == start.shape[0] and are_nodes(order, n)
     good = good and n == first.shape[0] == up.shape[0] == down.shape[0] and edges == strength.shape[0] == chosen.shape[0]
