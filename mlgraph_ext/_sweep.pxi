@@ -8,7 +8,7 @@
 # b) A plan is a table of instructions over numbered slots, in topological order: dense blocks, neurons that share their
 #    sources, with weights in panels of 16 neurons (_dense.pxi); sparse rows, neurons with sources of their own (_rows.pxi), in
 #    quads where three or four have the same sources (_quads.pxi); scalar operations (_elementwise.pxi, _reductions.pxi). Rows
-#    may read data as bytes (_bytes.pxi). Dense blocks skip zeros of the data: they read lists of entries, runs of four
+#    may read data as bytes (_bytes.pxi). Dense blocks may skip zeros of the data: they read lists of entries, runs of four
 #    neighbouring columns that are not all zero in an example (_entries.pxi, _runs.pxi).
 # c) A step has two phases. Phase 1, over tiles: load, forward, loss, backward (_tiles.pxi). Phase 2, over units, pieces of the
 #    parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer at once (_units.pxi). No
