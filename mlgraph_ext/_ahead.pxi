@@ -2,8 +2,8 @@
 # The worker that has updated some of its weights makes their sums for the next step at once. So no weight goes from one core's
 # cache to another's, only sums and deltas, which are few in comparison.
 #
-# Columns have two halves, whose sums are made separately and then added, whichever workers make them. So a worker lists the
-# entries of its half only, and the panels of few neurons stay together: their kernel costs little more than that of one.
+# Where neurons are few, the columns have two halves, whose sums are made separately and then added, whichever workers make
+# them. So a worker lists the entries of its half only, and panels stay together: their kernel costs little more than for one.
 #
 #   tiles of step s  |  units of step s, sums of step s + 1  |  tiles of step s + 1  |  ...
 #

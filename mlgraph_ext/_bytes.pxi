@@ -126,7 +126,7 @@ cdef kernel_void load_bytes(
     const uint8_t* bytes, int64_t columns, const int32_t* column, int64_t n, const int64_t* row, const int64_t* after,
     float* slots,
 ) noexcept nogil:
-    """Transpose from examples to byte slots the n columns that are listed, in ascending order.
+    """Transpose n columns, listed in ascending order, from examples to byte slots.
 
     `after`: the examples that this worker takes next, to prefetch. Shuffled examples lie anywhere in memory, and no hardware
     prefetcher knows their order.

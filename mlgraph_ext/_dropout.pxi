@@ -196,7 +196,7 @@ cdef kernel_void apply_mask(
 ) noexcept nogil:
     """out = x * scale where the mask's bit is one and 0 elsewhere; with `add`, out += that.
 
-    `first` is the bit of x[0] in the mask. From a multiple of 16 on (panels always are) 16 numbers are taken at a time.
+    `first` is the bit of x[0] in the mask. If it is a multiple of 16, as in panels, 16 numbers are taken at a time.
     """
     cdef vec kept
     cdef vec* to

@@ -240,7 +240,7 @@ cdef struct Fetch:
     const char* data
     const int64_t* row   # examples that are read soon; NULL: consecutive ones
     int64_t stride       # bytes from one to the next
-    int64_t example      # the next to be fetched, and the line of it
+    int64_t example      # the next to be fetched, and its line
     int64_t line
     int64_t last
     int64_t begin        # first byte wanted of a row, and the end

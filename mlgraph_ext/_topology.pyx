@@ -184,7 +184,7 @@ def sort(
     ----------
     level : int32, shape (nodes,), filled
         0 without sources, else 1 + the highest level among the sources; -1 where no output needs the node.
-    order : int32, shape (nodes,), filled as far as there are nodes that some output needs
+    order : int32, shape (nodes,), filled up to the number of nodes that outputs need
 
     Returns
     -------

@@ -2,7 +2,7 @@
 
 cdef enum:
     SUM_TILES = 32       # tiles whose gradient is one sum; of more, such sums are added: one long sum would lose digits
-    FETCH_AHEAD = 3      # steps: after this phase those of step + 2 are listed at the earliest, so rows of step + 3 are due
+    FETCH_AHEAD = 3      # steps: entries of step + 2 are listed after this phase at the earliest, so rows of step + 3 are due
 
 
 cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept nogil:
