@@ -43,13 +43,12 @@ class Part:
     @property
     def n_edges(self) -> int:
         """How many edges from live nodes some output or the loss needs; nodes that are parameters do not count."""
-        self._require_outputs()
         return self._count_edges()
 
     @property
     def n_parameters(self) -> int:
         """Weights, biases and parameter nodes that some output or the loss needs; `Graph.get_parameters` has all."""
-        with self._require_outputs():
+        with self.graph.lock:
             graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
             biases = np.count_nonzero(bias_places(graph, needed) >= 0)
             return self._count_edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))

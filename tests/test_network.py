@@ -42,10 +42,15 @@ def test_bad_networks(n_inputs):
 
 
 @pytest.mark.parametrize("use", [lambda net: net.forward(X), lambda net: net.fit(X, Y), lambda net: net.evaluate(X, Y),
-                                 lambda net: net.save("never"), lambda net: net.n_edges])  # fmt: skip
+                                 lambda net: net.save("never"), lambda net: net.prune(0.5)])  # fmt: skip
 def test_a_network_needs_a_layer(use):
     with pytest.raises(ValueError, match="no layers yet: expected add_layer first"):
         use(mlgraph.Network(INPUTS))
+
+
+def test_without_layers_there_is_nothing_to_count():
+    net = mlgraph.Network(INPUTS)
+    assert (net.n_edges, net.n_parameters, net.sparsity) == (0, 0, 0.0)
 
 
 def test_what_a_network_was_made_with_is_not_assigned():
