@@ -26,7 +26,7 @@ import numpy.typing as npt
 from mlgraph import checks
 from mlgraph.array_types import Bool
 from mlgraph.arrays import bias_places, parameter_places
-from mlgraph.checks import StrPath, level_outside, shown
+from mlgraph.checks import StrOrBytesPath, level_outside, shown
 from mlgraph.engine import STATE
 from mlgraph.files import TEMPORARY, destination, followed, part_of
 from mlgraph.interrupts import uninterrupted
@@ -71,7 +71,7 @@ class Checkpoint:
 
     def __init__(
         self,
-        path: StrPath,
+        path: StrOrBytesPath,
         every: float,
         model: Model,
         n: int,

@@ -16,7 +16,7 @@ from mlgraph.array_types import Float32
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The largest finite number of the precision that everything is computed in."""
 
-StrPath = str | os.PathLike[str]
+StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 """What a path may be given as."""
 
 INT32_MAX = 2**31 - 1

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlgraph import checks
 from mlgraph.array_types import UInt8
-from mlgraph.checks import StrPath
+from mlgraph.checks import StrOrBytesPath
 
 __all__ = ["DataError", "Dataset", "load_mnist", "read_idx"]
 
@@ -56,7 +56,7 @@ class Dataset(NamedTuple):
     n_classes: int
 
 
-def load_mnist(folder: StrPath | None = None) -> Dataset:
+def load_mnist(folder: StrOrBytesPath | None = None) -> Dataset:
     """Read MNIST, or a data set in the same four files.
 
     Parameters
@@ -126,7 +126,7 @@ def _read_split(images: Path, labels: Path) -> tuple[UInt8, UInt8]:
     return x, y
 
 
-def read_idx(path: StrPath, *, ndim: int | None = None) -> UInt8:
+def read_idx(path: StrOrBytesPath, *, ndim: int | None = None) -> UInt8:
     """Read an array of bytes from an IDX file.
 
     An IDX file is two zero bytes, a byte for the element type, a byte for the number of dimensions, the size of each
@@ -165,7 +165,7 @@ def read_idx(path: StrPath, *, ndim: int | None = None) -> UInt8:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _parse(stream: io.BufferedIOBase, path: StrPath, ndim: int | None) -> UInt8:
+def _parse(stream: io.BufferedIOBase, path: str, ndim: int | None) -> UInt8:
     magic = _read(stream, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0":
         raise DataError(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mlgraph import checks, ops
 from mlgraph.array_types import Int32
-from mlgraph.checks import StrPath, real_array, shown, whole
+from mlgraph.checks import StrOrBytesPath, real_array, shown, whole
 from mlgraph.examples import Examples
 from mlgraph.files import write_atomically
 from mlgraph.formula import formula
@@ -242,7 +242,7 @@ class Drawing:
         """The picture as SVG."""
         return to_svg(self._boxes)
 
-    def save(self, path: StrPath) -> None:
+    def save(self, path: StrOrBytesPath) -> None:
         """Write the picture to one file, all of it or nothing.
 
         Parameters

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlgraph import checks
-from mlgraph.checks import StrPath
+from mlgraph.checks import StrOrBytesPath
 
 TEMPORARY = ".mlgraph-part"
 """How the names of files end that are being written."""
 
 
-def write_atomically(path: StrPath, write: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
+def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
     """Let `write` fill a temporary file beside `path`, bring it to the disk, and only then put it in place.
 
     Parameters

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float64
-from mlgraph.checks import FLOAT32_MAX, MOST_SEED, StrPath, one_of, real, share, shown, truth, whole, wrong
+from mlgraph.checks import FLOAT32_MAX, MOST_SEED, StrOrBytesPath, one_of, real, share, shown, truth, whole, wrong
 from mlgraph.engine import FEW, STATE
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import POLICIES, Guard
@@ -50,7 +50,7 @@ def fit(
     callback: Callable[[Progress], Any] | None = None,
     sparsify: Schedule | None = None,
     on_nonfinite: str = "raise",
-    checkpoint: StrPath | None = None,
+    checkpoint: StrOrBytesPath | None = None,
     checkpoint_every: float = 60.0,
     resume: bool = False,
     n_threads: int | None = None,

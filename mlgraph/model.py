@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Ids, Int32, Int64
 from mlgraph.arrays import Edges, parameter_places, wiring
-from mlgraph.checks import StrPath, level_outside, plain, real_array
+from mlgraph.checks import StrOrBytesPath, level_outside, plain, real_array
 from mlgraph.edits import cut, note_needs
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
@@ -583,7 +583,7 @@ class Model(Part, Freezable):
 
     fit = fit
 
-    def save(self, path: StrPath) -> None:
+    def save(self, path: StrOrBytesPath) -> None:
         """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
 
         The file does not hold the history, the last edit for `undo`, the optimizer's state, or that of the random generator

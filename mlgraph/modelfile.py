@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from mlgraph import checks, losses, ops
 from mlgraph.array_types import UInt8
-from mlgraph.checks import StrPath
+from mlgraph.checks import StrOrBytesPath
 from mlgraph.files import write_atomically
 from mlgraph.graph import CycleError, Graph
 from mlgraph.layer import Layer
@@ -66,7 +66,7 @@ class ModelFileError(ValueError):
 
 def save(
     model: Model,
-    path: StrPath,
+    path: StrOrBytesPath,
     *,
     more: Mapping[str, Any] = MappingProxyType({}),
     more_arrays: Mapping[str, npt.NDArray[Any]] = MappingProxyType({}),
@@ -135,7 +135,7 @@ def _column(graph: Graph, name: str) -> array[Any]:
     return column
 
 
-def load(path: StrPath) -> Model:
+def load(path: StrOrBytesPath) -> Model:
     """Read a model that `save` wrote; a `Network` if it was one.
 
     Parameters
@@ -162,7 +162,7 @@ def load(path: StrPath) -> Model:
 
 
 def read(
-    path: StrPath,
+    path: StrOrBytesPath,
     make: Callable[[Model, dict[str, Any], dict[str, npt.NDArray[Any]]], T],
     more_arrays: Mapping[str, str] = MappingProxyType({}),
 ) -> T:

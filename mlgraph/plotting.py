@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mlgraph import checks
 from mlgraph.array_types import Float64
-from mlgraph.checks import StrPath, shown, whole
+from mlgraph.checks import StrOrBytesPath, shown, whole
 from mlgraph.files import write_atomically
 from mlgraph.interrupts import uninterrupted
 
@@ -46,7 +46,7 @@ class NoDisplayError(RuntimeError):
 
 
 def training_picture(
-    history: History, path: StrPath | None = None, *, title: str | None = None, epoch_size: int | None = None
+    history: History, path: StrOrBytesPath | None = None, *, title: str | None = None, epoch_size: int | None = None
 ) -> Figure:
     """Draw how accuracy went over a training run.
 
@@ -96,7 +96,7 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
     return Figure(figsize=size, dpi=dpi)
 
 
-def picture_format(path: StrPath) -> str:
+def picture_format(path: StrOrBytesPath) -> str:
     """A key of `FORMATS`, by the end of a file's name; png if it has none. An error if it is another, or no path."""
     name = checks.path("path", path)
     suffix = Path(name).suffix[1:].lower() or "png"
@@ -106,7 +106,7 @@ def picture_format(path: StrPath) -> str:
     return suffix
 
 
-def save_figure(figure: Any, path: StrPath) -> None:
+def save_figure(figure: Any, path: StrOrBytesPath) -> None:
     """Write a matplotlib figure, all of it or nothing, in the format that the name says."""
     import matplotlib
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Int64
-from mlgraph.checks import StrPath
+from mlgraph.checks import StrOrBytesPath
 from mlgraph.examples import Examples
 from mlgraph.losses import Objective
 from mlgraph.network import Network
@@ -119,7 +119,7 @@ def draw(
     titles: Sequence[str],
     images: npt.NDArray[Any],
     image_shape: tuple[int, int],
-    path: StrPath | None = None,
+    path: StrOrBytesPath | None = None,
     *,
     title: str = "",
 ) -> Figure:
