@@ -37,6 +37,9 @@ class Places(NamedTuple):
     edits: int
     inputs: list[int] | None
 
+    def __repr__(self) -> str:
+        return f"<Places of {len(self.n_sources)} nodes>"  # or that of gradients would have several lines for each node
+
 
 def places_in(graph: Graph, inputs: list[int] | None = None) -> Places:
     """Where all stands now."""
