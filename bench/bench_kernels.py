@@ -1,6 +1,6 @@
 """Each kernel on one core, beside the peak of multiply-adds measured in the same process.
 
-``share_of_peak`` counts useful operations only: a multiply-add with a zero that was skipped is none.
+``share_of_peak`` counts useful operations only: not a multiply-add with a zero that was skipped.
 """
 
 import time
@@ -36,7 +36,7 @@ KERNELS = [
 
 
 FLOPS = 1 << 30
-"""Of one call: some milliseconds, so that some call meets a moment in which the machine does nothing else."""
+"""Operations of one call: it takes some milliseconds, so that some call runs while the machine does nothing else."""
 
 
 def repeats(fan_in: int, count: int, tiles: int, density: float) -> int:

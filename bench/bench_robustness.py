@@ -1,4 +1,4 @@
-"""What safety costs: the look at every step for what is not finite, and an epoch beside a process that is busy."""
+"""What safety costs: the check of every step for numbers that are not finite, and an epoch beside a busy process."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ BATCH = 128
 
 
 def seconds_of(call, times):
-    """Of each of some calls in turn."""
+    """Seconds of each of some calls, one after the other."""
     seconds = []
     for _ in range(times):
         begin = time.perf_counter()
@@ -40,11 +40,11 @@ def floats_looked_at(plan, n):
 @pytest.mark.parametrize("hidden", [(32,), (300, 100)], ids=str)
 @pytest.mark.parametrize("kind", ["bytes", "floats"])
 def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
-    """All that an epoch's check looks at, passed over alone; `share_of_epoch` is what that takes beside the whole epoch.
+    """A pass over all that an epoch's check looks at; `share_of_epoch` is its time as a share of the epoch's.
 
-    That is adjoints, values and losses, which a sweep has in a nearer cache than this pass, and the optimizer's state. Data of
-    floats are looked at once more, when `fit` begins (`data_once_a_fit`, in seconds). There is no run without the check to
-    compare with: no switch turns it off. What is not timed is a sum for each run of weights, of one number for each tile.
+    That is adjoints, values and losses, which a sweep has in a nearer cache than this pass, and the optimizer's state. Data
+    of floats are looked at once more, when `fit` begins (`data_once_a_fit`, in seconds). There is no run without the check
+    to compare with: no switch turns it off. A sum for each run of weights, of one number for each tile, is not timed.
     """
     x, y = (mnist.train_x, mnist.train_y) if kind == "bytes" else (mnist.train_x / np.float32(255), mnist.train_y)
     net, given = network(*hidden), {"epochs": 1, "batch_size": BATCH, "n_threads": 1}

@@ -136,7 +136,7 @@ def bench_pruned(benchmark, note, mnist, sparsity):
     benchmark.pedantic(net.fit, (mnist.train_x, mnist.train_y), options, rounds=7, warmup_rounds=1)
     accuracy = net.evaluate(mnist.test_x, mnist.test_y)["accuracy"]
     note(sparsity=net.sparsity, edges=net.n_edges, accuracy=accuracy)
-    # Neurons that have lost all edges on one side take those on the other along.
+    # Neurons that lose all edges on one side lose those on the other, too.
     assert 0 <= net.sparsity - sparsity + 1e-4 < 0.005 and accuracy > 0.9
 
 

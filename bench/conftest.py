@@ -1,4 +1,4 @@
-"""What every benchmark shares: the data, the machine's peak measured in this process, and what stands in extra_info."""
+"""What every benchmark shares: the data, the machine's peak measured in this process, and the contents of extra_info."""
 
 import machine
 import pytest
@@ -14,13 +14,13 @@ def mnist():
 
 @pytest.fixture(scope="session")
 def peak():
-    """Of one core."""
+    """Peak of one core."""
     return machine.peak()
 
 
 @pytest.fixture(scope="session")
 def peak_of_all():
-    """Of all threads that a step takes."""
+    """Peak of all threads that a step takes."""
     return machine.peak(mlgraph.default_threads())
 
 
@@ -36,6 +36,6 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 @pytest.fixture
 def note(benchmark, facts):
-    """Put the facts that a number means nothing without beside it."""
+    """Put beside each number the facts without which it means nothing."""
     benchmark.extra_info.update(facts)
     return benchmark.extra_info.update

@@ -2,15 +2,15 @@
 
     python bench/epochs.py --out bench/pictures/epochs.png --json epochs.json
 
-The libraries take turns, so that what else the machine does meets them all. A turn is two epochs, of which the second counts:
-caches and threads are then the library's own. mlgraph's turn is one `fit` of ten epochs, of which the first and the last
-count, on lines of their own: the first has all that `fit` does before its first step. Data conversion and compilation of the
-rivals are outside. Wall clock, shuffling included. The picture shows the fastest of the turns, for what else a machine does can
-only add to them; the file has every time, and several runs, minutes apart, are drawn together by `--redraw`.
+The libraries take turns, so that other work on the machine affects them all. A turn is two epochs, and the second counts: by
+then caches and threads are the library's own. mlgraph's turn is one `fit` of ten epochs. Its first and its last epoch count,
+as separate lines: the first includes all that `fit` does before its first step. The rivals' data conversion and compilation
+are not timed. Times are wall clock, shuffling included. The picture shows the fastest turn, for other work can only add
+time; the file has every time, and `--redraw` draws several runs, minutes apart, together.
 
-The bound is the time that every multiply-add of the dense epoch takes at the peak of all threads, measured in the same
-process. Sparse networks are trained for an epoch, cut to the largest weights, one by one or in blocks of four neurons, and then
-trained on, which is what is timed.
+The bound is the time that all multiply-adds of the dense epoch take at the peak of all threads, measured in the same
+process. Sparse networks are trained for an epoch and cut to the largest weights, one by one or in blocks of four neurons;
+the training after the cut is timed.
 """
 
 import argparse
@@ -40,10 +40,10 @@ IN_BLOCKS = (0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 BATCH = 128
 LENET = (784, 300, 100, 10)
 SMALLEST_OF_SKLEARN = 32
-"""Batch below which its epoch would be the longest part of the whole run."""
+"""Batch size below which scikit-learn's epoch would be the longest part of the whole run."""
 
 PAUSE = 0.2
-"""Seconds before a turn: threads of whoever was before, BLAS's above all, spin on for a while and take a core from the next."""
+"""Seconds before a turn: threads of the last library, BLAS above all, spin on for a while and take a core from the next."""
 
 LATER, BLOCKS = "mlgraph, later epochs", "mlgraph, later epochs, cut in blocks of 4"
 LABELS = {"mlgraph": "mlgraph, epoch 1", LATER: "mlgraph, later", BLOCKS: "later, in blocks", "jax": "JAX, jitted scan",
@@ -152,7 +152,7 @@ def measure(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several runs of one commit on one machine, beside the same rivals, as one, with the turns of all."""
+    """Several runs of one commit on one machine, with the same rivals, merged into one with the turns of all."""
     results = runs[0]
     for run in runs[1:]:
         for fact in ("commit", "cpu", "isa", "threads"):

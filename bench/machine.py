@@ -1,4 +1,4 @@
-"""The machine that the numbers are of: what it is, and the most it can do, measured in this process."""
+"""The machine that is measured: a description, and the most that it can do, measured in this process."""
 
 import importlib.metadata
 import itertools
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def peak(threads: int = 1, rounds: int = 9) -> float:
-    """Floating-point operations a second of so many threads, as multiply-adds in registers: the best of `rounds`."""
+    """Floating-point operations per second of so many threads, as multiply-adds in registers: the best of `rounds`."""
     seconds = []
     repeats = [1_000_000] * threads
     with ThreadPoolExecutor(threads) as pool:
@@ -40,7 +40,7 @@ def dense_flops(sizes: tuple[int, ...], examples: int) -> int:
 
 
 def facts() -> dict[str, Any]:
-    """What a number means nothing without."""
+    """The facts without which a number means nothing."""
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE)
     return {"cpu": cpu(), "isa": mlgraph.ISA, "threads": mlgraph.default_threads(), "commit": git.stdout.strip(),
             "python": platform.python_version(), "numpy": np.__version__}  # fmt: skip
@@ -57,7 +57,7 @@ def cpu() -> str:
 
 
 def version(distribution: str) -> str | None:
-    """Of an installed package; None where it is absent."""
+    """Version of an installed package; None if it is absent."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

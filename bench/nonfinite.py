@@ -2,10 +2,10 @@
 
     python bench/nonfinite.py
 
-ml-rust's author asked the last of these and left it open; what ml-rust did is "clamp". Networks 784-32-10 are made to overflow
-on MNIST in four ways, and trained under each policy from the same starts on the same batches. The table has the test accuracy
-at the end, its mean, standard deviation and range over the seeds, and how many of the 32 hidden neurons are left. Where one
-neuron is at fault, "without" is the network that never had it: what disconnecting it can reach at best.
+The author of ml-rust asked the last of these questions and left it open; ml-rust itself did "clamp". Networks 784-32-10 are
+made to overflow on MNIST in four ways, and trained under each policy from the same starts on the same batches. The table has
+the final test accuracy (its mean, standard deviation and range over the seeds), and how many of the 32 hidden neurons are
+left. If one neuron is at fault, "without" is the network that never had it: the best that disconnecting it can reach.
 """
 
 import argparse
@@ -88,7 +88,7 @@ class Numpy:
         self.parameters, self.velocity = shapes, [np.zeros_like(p) for p in shapes]
 
     def clean(self, x: np.ndarray) -> np.ndarray:
-        """As ml-rust did: very large numbers for infinity, a number at random for what is none."""
+        """As ml-rust did: very large numbers for infinities, random numbers for NaN."""
         if not self.clamp:
             return x
         bad = np.isnan(x)

@@ -126,7 +126,7 @@ class Sklearn:
 
 
 EPOCHS = 10
-"""Of a `fit`. Where few columns of the data are read they are copied after eight."""
+"""Epochs of a `fit`. If few columns of the data are read, they are copied after eight."""
 
 
 class Mlgraph:

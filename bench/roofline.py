@@ -2,12 +2,12 @@
 
     python bench/roofline.py --out bench/pictures/roofline.png
 
-A build is measured in a process of its own, on one core, against the peak of its own instruction set in that same process:
-what is compared is how good the kernels are, whatever the chip. Processes of all builds take turns, and the fastest counts.
-Operations are useful ones: a multiply-add with a zero that is skipped is none. The kernels are those of bench_kernels.py.
+Each build is measured in its own process, on one core, against the peak of its own instruction set in that same process:
+this compares how good the kernels are, whatever the chip. Processes of all builds take turns, and the fastest counts. Only
+useful operations count: not a multiply-add with a zero that is skipped. The kernels are those of bench_kernels.py.
 
-The roof is flat: 4 bytes of weight that come from memory serve the 32 examples of a tile, 64 operations (a fifth of that where
-data are skipped), so that memory's bandwidth is no kernel's bound. Loads from the caches are what the sparse ones wait for.
+The roof is flat: 4 bytes of weight from memory serve the 32 examples of a tile, 64 operations (a fifth of that where data
+are skipped), so that memory bandwidth bounds no kernel. The sparse kernels wait for loads from the caches.
 """
 
 import argparse
@@ -27,7 +27,7 @@ NAMES = {"baseline": "baseline", "v2": "v2 (SSE4.2)", "v3": "v3 (AVX2)", "v4": "
 
 Rates = dict[str, float]
 Times = dict[str, tuple[float, float, float]]
-"""Operations of a call, less those of one that runs the kernel once, and the seconds of both."""
+"""Operations of a call, less those of a call that runs the kernel once, and the seconds of both calls."""
 
 
 def measure() -> Times:
@@ -45,7 +45,7 @@ def name(kernel: str, fan_in: int, count: int, density: float) -> str:
 
 
 def measure_builds(rounds: int) -> dict[str, Rates]:
-    """Of each build operations a second, by the fastest of `rounds` processes."""
+    """Operations per second of each build, by the fastest of `rounds` processes."""
     results: dict[str, Times] = {}
     for _ in range(rounds):
         for isa in mlgraph_ext.AVAILABLE:
@@ -54,7 +54,7 @@ def measure_builds(rounds: int) -> dict[str, Rates]:
             times: Times = json.loads(done.stdout)
             best = results.setdefault(isa, times)
             for what, (flops, seconds, setup) in times.items():
-                # Each for itself: of differences the largest would be that with the slowest setup.
+                # Each for itself: the smallest difference would be one with a slow setup.
                 best[what] = flops, min(seconds, best[what][1]), min(setup, best[what][2])
     return {
         isa: {what: flops / (seconds - setup) for what, (flops, seconds, setup) in times.items()}

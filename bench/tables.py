@@ -1,13 +1,13 @@
-"""Prints what the benchmarks wrote as tables in Markdown, of which the README's are made.
+"""Prints what the benchmarks wrote as tables in Markdown, from which the README's tables are made.
 
     python -m pytest bench --benchmark-json bench.json
     python bench/epochs.py --json epochs.json
     python bench/tables.py bench.json epochs.json
 
-Each table says what machine and commit it is of and which of its times it shows: the fastest of the turns of epochs.py, and of
-pytest-benchmark the fastest too, or with `--median` the median. Of several files of pytest-benchmark each benchmark's fastest
-run counts, so that a machine that others share may be busy in one of them. Files of several builds give kernels a column each;
-all else is of the first build.
+Each table names its machine, its commit and the times that it shows: for epochs.py the fastest turn, and for
+pytest-benchmark the fastest, too, or with `--median` the median. Given several files of pytest-benchmark, the fastest run of
+each benchmark counts, so that a shared machine may be busy during one of them. Files of several builds give kernels one
+column per build; all else is of the first build.
 """
 
 import argparse

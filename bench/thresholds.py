@@ -1,9 +1,9 @@
-"""What the thresholds of the package stand for: on both sides of each, both ways are timed, in turns.
+"""Tests the package's thresholds: on both sides of each, both ways between which it decides are timed, in turns.
 
     python bench/thresholds.py
 
-A row is a value of what is compared with a threshold, and the fastest time of either way; a threshold stands well where the
-one way becomes the faster, for these networks. It takes half a minute; where other work shares the machine, look at
+A row has a value of the quantity that is compared with a threshold, and the fastest time of either way. A threshold is well
+placed where the faster way changes, for these networks. It takes half a minute; if other work shares the machine, look at
 several runs.
 """
 
@@ -22,7 +22,7 @@ from mlgraph import threads as policy
 from mlgraph.datasets import load_mnist
 
 Way = tuple[Any, str, Any]
-"""A module, the name of its threshold (or of what decides by it), and what it is set to, so that it decides for one way."""
+"""A module, the name of its threshold (or of what decides by it), and the value that makes it decide for one way."""
 
 ROUNDS = 7
 

@@ -57,7 +57,7 @@ class Wiring(NamedTuple):
         Ids, and how many edges each has.
     source : int32, shape (edges,)
     place : int64 or int32, shape (edges,)
-        Where the weight stands in the parameter vector; of edges to come, which of the present ones they are, -1 if new.
+        Place of the weight in the parameter vector; in an edit to come, which of the present edges it is, -1 if new.
     """
 
     neurons: Int32
@@ -91,9 +91,9 @@ class Wiring(NamedTuple):
 
 
 def wiring(graph: Graph, neurons: Int32 | None = None, places: tuple[Int64, Int64] | None = None) -> Wiring:
-    """The edges into these neurons; into all of them by default.
+    """The edges into these neurons, by default into all.
 
-    `places` has where the weights of each record begin and how far apart they are, in a vector that was laid out otherwise.
+    For a vector of another layout, `places` says where the weights of each record begin and how far apart they are.
     """
     start, count, pool = graph.topology()
     if neurons is None:
@@ -105,12 +105,12 @@ def wiring(graph: Graph, neurons: Int32 | None = None, places: tuple[Int64, Int6
 
 
 def edge_keys(graph: Graph, source: Int32 | Int64, target: Int32 | Int64) -> Int64:
-    """A number for each pair of nodes, by which edges are told apart, found and sorted: by target, then by source."""
+    """A number for each pair of nodes, to distinguish, find and sort edges: by target, then by source."""
     return target.astype(np.int64) * len(graph) + source
 
 
 def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Int64, Int64] | None = None) -> Edges:
-    """`Graph.edges` says what they are; or what another vector has in place of their weights."""
+    """See `Graph.edges`; with `vector`, its numbers take the place of the weights."""
     alive = graph.alive()
     into = wiring(graph, np.flatnonzero(alive & (graph.codes >= NEURON)).astype(np.int32), places)
     there = alive[into.source]
@@ -119,7 +119,7 @@ def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Int64, Int6
 
 
 def neurons(graph: Graph) -> Neurons:
-    """`Graph.neurons` says what they are."""
+    """See `Graph.neurons`."""
     start, count, pool = graph.topology()
     _, order = topological(graph, start, count, pool)
     node = order[graph.alive()[order] & (graph.codes[order] >= NEURON)]
@@ -127,7 +127,7 @@ def neurons(graph: Graph) -> Neurons:
 
 
 def bias_places(graph: Graph, nodes: npt.NDArray[Any] | slice) -> Int64:
-    """Where the biases of neurons or parameters stand, -1 where there is none."""
+    """Places of the biases of neurons or parameters, -1 if there is none."""
     return np.asarray(np.array(graph.storage.bias, np.int64)[graph.records[nodes]])
 
 
@@ -144,8 +144,8 @@ def parameter_places(
 ) -> Int64 | Int32:
     """Places in the parameter vector of all parameters of these nodes, by default of all, without padding.
 
-    With `places`, those of `Storage.places` of another time, as they were then. Weights, and values of parameters, node by
-    node, each neuron's in the order of its sources; then biases.
+    With `places`, the `Storage.places` of an earlier time, they are those of that time. First come weights and values of
+    parameters, node by node, a neuron's weights in the order of its sources; then biases.
     """
     nodes, codes = np.arange(len(graph)) if nodes is None else nodes, graph.codes
     owner = nodes[codes[nodes] >= PARAMETER]
@@ -162,7 +162,7 @@ def values(graph: Graph) -> dict[str, Float32]:
 
 
 def _sums(mask: Bool, count: Int32) -> Int32:
-    """How many are set in each of the runs of these lengths."""
+    """How many elements are set in each of the consecutive runs of these lengths."""
     sums, some = np.zeros(len(count), np.int32), count > 0
     if some.any():
         sums[some] = np.add.reduceat(mask, (np.cumsum(count) - count)[some], dtype=np.int32)

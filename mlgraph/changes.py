@@ -1,4 +1,4 @@
-"""What an edit has changed of a graph, kept for the one that takes it back."""
+"""What an edit has changed in a graph, kept for `undo`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Rewired(NamedTuple):
-    """What taking back the edges of some neurons takes.
+    """What restores the edges of some neurons.
 
     Attributes
     ----------
     before : Wiring
-        Of the neurons that were edited; `place` says which of their edges now each is, -1 if it was cut.
+        The earlier edges of the edited neurons; `place` says which of their present edges each is, -1 if it was cut.
     values : dict of float32, shape (edges,)
-        What stood at each edge in the parameter vector (""), and in each vector of optimizer state.
+        The number of each edge in the parameter vector (""), and in each vector of optimizer state.
     most : int64, shape (neurons,)
         The most edges that each had had by then.
     """
@@ -31,14 +31,14 @@ class Rewired(NamedTuple):
 
 
 class Activated(NamedTuple):
-    """What taking back the activation of a neuron takes: its code before."""
+    """What restores the activation of a neuron: its earlier code."""
 
     neuron: int
     code: int
 
 
 class Biased(NamedTuple):
-    """What taking back that a bias came or went takes: what stood there in each vector before; None if there was none."""
+    """What restores a bias or its absence: its earlier number in each vector; None if there was none."""
 
     neuron: int
     values: dict[str, float] | None
@@ -48,20 +48,20 @@ Change = Rewired | Activated | Biased
 
 
 class Edit(NamedTuple):
-    """What undoing an edit takes.
+    """What is needed to undo an edit.
 
     Attributes
     ----------
     changes : list of Rewired, Activated and Biased
-        Neurons that were given other sources, another activation, a bias or none; what came last is last.
+        Changes of the sources, the activations and the presence of biases, the last one last.
     nodes, records : int
-        How many there were before. What has been added goes.
+        How many there were before the edit; those added since are removed.
     edits : int
-        `Graph.edits` afterwards (while it is made, before): with another number something else was the last change.
+        `Graph.edits` after the edit (during the edit, before it): if it differs now, something else was the last change.
     values : dict of float32 arrays, or None
-        `mlgraph.arrays.values` before it, if they are to come back.
+        `mlgraph.arrays.values` before the edit, if they are to be restored.
     around : Edit, optional
-        Of one that is open the one that it is part of.
+        For an edit within another that is still open: the other.
     """
 
     changes: list[Change]
@@ -73,7 +73,7 @@ class Edit(NamedTuple):
 
 
 def edited(graph: Graph, nodes: int, records: int, changes: Iterable[Change] = ()) -> None:
-    """Keep what undoing an edit takes: before it there were so many nodes and records."""
+    """Keep what is needed to undo an edit, before which there were so many nodes and records."""
     if graph._open is not None:
         graph._open.changes.extend(changes)
     else:

@@ -1,7 +1,7 @@
-"""Checkpoints: a run that is killed at any moment goes on from its file, and ends with the bits of one that never was.
+"""Checkpoints: a run killed at any moment resumes from its file, and ends with the same bits as an uninterrupted run.
 
-A checkpoint is a model file with the optimizer's state, the history and the place in the run beside the model, so that
-whoever reads models reads it. What belongs to the run alone has a format version of its own.
+A checkpoint is a model file that also holds the optimizer's state, the history and the place in the run, so that every
+reader of models can read it. What belongs to the run has its own format version.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class CheckpointError(ValueError):
 
 
 class Checkpoint:
-    """The checkpoint of one run; while it is entered, Ctrl-C waits for a moment between two steps.
+    """The checkpoint of one run; within its ``with`` block, Ctrl-C takes effect between two steps.
 
     Parameters
     ----------
@@ -58,15 +58,15 @@ class Checkpoint:
     every : float
         Seconds between two writes, at least.
     model : Model
-        As the run begins, or as a checkpoint of it holds it.
+        As it is when the run begins, or in a checkpoint of the run.
     n : int
-        How many examples it learns from.
+        Number of examples in the training data.
     state : RunState
         Where the run stands, from now on; `resume` changes it.
     arguments : mapping from str to any JSON
-        What the run was told, `epochs` and `optimizer` among it.
+        The arguments of the run, `epochs` and `optimizer` among them.
     data : mapping from str to arrays
-        What it learns from, by the names that errors use; `validation data` may be empty.
+        The data of the run, by the names that errors use; `validation data` may be empty.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Checkpoint:
         data: Mapping[str, Sequence[npt.NDArray[Any] | None]],
     ) -> None:
         self.path = Path(checks.path("checkpoint", path))
-        # Beside what a link leads to, which may be on another disk.
+        # Beside the target of a link, which may be on another disk.
         try:
             there = destination(self.path)
             self.previous = destination(there.with_name(f"{there.name}.previous"))
@@ -93,21 +93,21 @@ class Checkpoint:
         self._digests = {"model": _model_digest(model), **{name: _digest(arrays) for name, arrays in data.items()}}
         self._validated = bool(data.get("validation data"))
         self._written, self._place = time.monotonic(), (-1, -1)
-        self._whole = True  # what stands at the path, if anything
+        self._whole = True  # whether the file at the path, if any, is undamaged
         self._interrupted = self._impatient = False
         self._handler: Callable[[int, FrameType | None], Any] | None = None
 
     # --- going on ----------------------------------------------------------------------------------------------------
 
     def resume(self) -> bool:
-        """Bring model and run to where the checkpoint left them; False if there is none. Errors come before any change.
+        """Bring model and run to the state in the checkpoint; False if there is none. Errors come before any change.
 
         Raises
         ------
         ModelFileError
-            If there is one, and neither it nor the one before it can be read.
+            If there is a checkpoint, and neither it nor the previous one can be read.
         CheckpointError
-            If it belongs to another run.
+            If the checkpoint belongs to another run.
         """
         damage: ModelFileError | None = None
         for path in (self.path, self.previous):
@@ -124,7 +124,7 @@ class Checkpoint:
                 warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=level_outside())
             model, state, needs = found
             self._whole, self._place = path == self.path, (state.epoch, state.step)
-            with uninterrupted():  # of a graph and the layers of another there is no model
+            with uninterrupted():  # one graph with the layers of another would be no model
                 self._model._become(model)
                 vars(self._state).update(vars(state))
                 for one in self._model.graph._models:
@@ -137,7 +137,7 @@ class Checkpoint:
     def _found(
         self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
     ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool]]:
-        """Model and state of the run in a file, and what each model had needed; or what tells that run from this one."""
+        """Model and state of the run in a file, and what each model had needed; or, if that is another run, what differs."""
         what: Any = header.get("checkpoint")
         require(isinstance(what, dict) and type(what.get("format")) is int, "no checkpoint: its header has none")
         require(what["format"] == FORMAT, f"checkpoint: format: expected {FORMAT}, got {what['format']}: of another version")
@@ -145,7 +145,7 @@ class Checkpoint:
         require(isinstance(arguments, dict) and isinstance(digests, dict), "checkpoint: expected arguments and digests")
         for name, here in self._arguments.items():
             if arguments.get(name) != here:
-                # Of `sgd` there are two kinds here; their momentum, which is compared before, tells one from the other.
+                # `sgd` stands for two optimizers here; their momentum, which is compared first, tells them apart.
                 then, now = ("sgd" if value == "momentum" else value for value in (arguments.get(name), here))
                 return f"{name} {then}; got {now}"
         for name, digest in self._digests.items():
@@ -183,14 +183,14 @@ class Checkpoint:
         for name in STATE[arguments["optimizer"]]:
             good = len(arrays[name]) == size and np.isfinite(arrays[name]).all()
             require(good, f"array {name}: expected {size} finite numbers")
-            # It ends with a whole panel, and that of the file need not.
+            # It ends with a whole panel of neurons; the array in the file need not.
             graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
         return model, state, _needs(what.get("needs", []), len(graph))
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def between_steps(self) -> None:
-        """Called where the run may be left; lets a Ctrl-C through, writes when it is time to."""
+        """Called where the run may be left: let a pending Ctrl-C through, and write if it is time to."""
         if self._interrupted:
             self._interrupted = False
             self._let_through()
@@ -198,7 +198,7 @@ class Checkpoint:
             self.write()
 
     def write(self) -> None:
-        """Write the run as it stands, unless it stands where it was last written; warn if that fails."""
+        """Write the run as it stands, unless it is where it was at the last write; warn if writing fails."""
         state = self._state
         if self._place == (state.epoch, state.step):
             return
@@ -220,7 +220,7 @@ class Checkpoint:
             self._whole, self._place = True, (state.epoch, state.step)
         except OSError as error:
             message = f"checkpoint: {self.path} cannot be written ({error.strerror or error}), training goes on"
-            warnings.warn(message, RuntimeWarning, stacklevel=1)  # one place: a full disk is told once
+            warnings.warn(message, RuntimeWarning, stacklevel=1)  # always from this line: a full disk is reported once
         self._written = time.monotonic()
 
     # --- Ctrl-C ------------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class Checkpoint:
     def __enter__(self) -> Checkpoint:
         path = followed(self.path)
         for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{TEMPORARY}"):
-            with suppress(OSError):  # a killed process was writing it; where it cannot go, nothing can be written either
+            with suppress(OSError):  # left by a killed process; if it cannot be removed, nothing can be written either
                 stale.unlink()
         handler = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is threading.main_thread() and callable(handler):
@@ -240,7 +240,7 @@ class Checkpoint:
         return self
 
     def _interrupt(self, *_: Any) -> None:
-        # A step and what is noted of it belong together: the first Ctrl-C waits for both, a second does not.
+        # A step and its record in the history belong together: the first Ctrl-C waits for both, a second does not.
         self._impatient = self._interrupted
         self._interrupted = True
         if self._impatient:
@@ -281,7 +281,7 @@ def _needs(given: Any, n: int) -> dict[tuple[int, ...], Bool]:
 
 
 def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:
-    """Of arrays: of their types, shapes and numbers."""
+    """A digest of the types, shapes and numbers of arrays."""
     state = hashlib.blake2b(digest_size=16)
     for array in arrays:
         state.update(b"none" if array is None else f"{array.dtype.str}{array.shape}".encode())
@@ -291,7 +291,7 @@ def _digest(arrays: Sequence[npt.NDArray[Any] | None]) -> str:
 
 
 def _model_digest(model: Model) -> str:
-    """Of a model, wherever its lists of sources and its parameters stand: compilations and edits move them."""
+    """A digest of a model, whose lists of sources and parameters compilations and edits may move without changing it."""
     text = json.dumps({name: value for name, value in header_of(model).items() if name not in ("format", "names")})
     graph, codes = model.graph, model.graph.codes
     start, counts, pool = graph.topology()

@@ -20,10 +20,10 @@ StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 """What a path may be given as."""
 
 INT32_MAX = 2**31 - 1
-"""Nodes are numbered in 32 bits; of nothing else are more at once of any use."""
+"""Nodes are numbered in 32 bits, and no other count needs to be larger."""
 
 MOST_SEED = 2**64 - 1
-"""What decides all that is random has 64 bits."""
+"""A seed has 64 bits."""
 
 
 def shown(value: Any) -> str:
@@ -41,7 +41,7 @@ def plain(text: str) -> str:
 
 
 def wrong(what: str, expected: str, value: Any, of_type: bool) -> TypeError | ValueError:
-    """The error for a value that is not what is expected, be it `of_type` or of another type."""
+    """The error for an unexpected value: a ValueError if it is `of_type`, the expected type, else a TypeError."""
     return (ValueError if of_type else TypeError)(f"{what}: expected {expected}, got {shown(value)}")
 
 
@@ -57,7 +57,7 @@ def whole(what: str, value: Any, least: int = 1, most: int = INT32_MAX) -> int:
 
 def real(what: str, value: Any, expected: str, least: float, most: float) -> float:
     """`value` as a float; TypeError if it is no number, or a truth value, ValueError if it is not from `least` to `most`."""
-    given = float(value) if isinstance(value, np.floating) else value  # or numpy rounds the limits to its precision
+    given = float(value) if isinstance(value, np.floating) else value  # else numpy rounds the limits to its precision
     of_type = isinstance(given, Real) and not isinstance(given, bool)
     if not of_type or not least <= given <= most:
         raise wrong(what, expected, value, of_type)
@@ -65,7 +65,7 @@ def real(what: str, value: Any, expected: str, least: float, most: float) -> flo
 
 
 def share(what: str, value: Any, *, all: bool = False) -> float:
-    """`value` as a float; an error as of `real` if it is no number from 0 to below 1, or to 1 if it may be `all`."""
+    """`value` as a float; the errors of `real` if it is no number from 0 to below 1, or with `all` to 1."""
     most = 1.0 if all else float(np.nextafter(1.0, 0.0))
     return real(what, value, f"a number from 0 to {'' if all else 'below '}1", 0.0, most)
 
@@ -78,7 +78,7 @@ def truth(what: str, value: Any) -> bool:
 
 
 def one_of(what: str, value: Any, names: Sequence[str]) -> str:
-    """`value`, which is one of `names`; or else a ValueError, a TypeError if it is no string."""
+    """`value`, if it is one of `names`; else a ValueError, or a TypeError if it is no string."""
     if not isinstance(value, str) or value not in names:
         expected = " or ".join(names) if len(names) <= 2 else f"one of {', '.join(names)}"
         raise wrong(what, expected, value, isinstance(value, str))
@@ -93,7 +93,7 @@ def optional_name(value: Any) -> str | None:
 
 
 def path(what: str, value: Any) -> str:
-    """`value` as a path; TypeError if it is none. An integer is none: open() would take it for an open file, and close it."""
+    """`value` as a path, else a TypeError, also for an integer: open() would take it for an open file, and close it."""
     try:
         text = os.fsdecode(value)
     except TypeError:
@@ -139,7 +139,7 @@ def any_array(what: str, value: Any) -> npt.NDArray[Any]:
 
 
 def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> npt.NDArray[Any]:
-    """An array of real numbers of any type; TypeError if `value` is none, which says by what `cast` it may become one."""
+    """`value` as an array of real numbers of any type; else a TypeError, which for an array of objects suggests `cast`."""
     array = any_array(what, value)
     rows = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(one, np.ma.MaskedArray) and np.ma.is_masked(one) for one in (array, *rows)):
@@ -153,7 +153,7 @@ def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> 
 
 
 def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> Float32:
-    """`value` as float32; TypeError or ValueError if it is not of this shape, in which None is any length."""
+    """`value` as float32; TypeError or ValueError if it is not of this shape, where None stands for any length."""
     array = real_array(what, value)
     if array.ndim != len(shape) or any(e is not None and e != s for e, s in zip(shape, array.shape, strict=True)):
         expected = ", ".join("n" if e is None else str(e) for e in shape) + "," * (len(shape) == 1)

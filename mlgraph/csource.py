@@ -17,7 +17,7 @@ KEYWORDS = (
     "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for",
     "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct",
     "switch", "typedef", "union", "unsigned", "void", "volatile", "while",
-    # And of C23, which is what GCC 15 takes a file for.
+    # Those of C23, GCC 15's default.
     "alignas", "alignof", "bool", "constexpr", "false", "nullptr", "static_assert", "thread_local", "true", "typeof",
     "typeof_unqual",
 )  # fmt: skip
@@ -33,17 +33,17 @@ TAKEN = {
     "islessequal", "islessgreater", "isunordered", "math_errhandling", "signgam", "NAN", "INFINITY", "asm", "linux",
     "unix", "main", "place", "columns", "sources", "lists", "weights", "biases",
 }  # fmt: skip
-"""Names that a file has already, as those of `FUNCTIONS`: of the language, of math.h (in POSIX and GNU, too), of its tables."""
+"""Names that are taken, like those of `FUNCTIONS`: by the language, math.h (also of POSIX and GNU), and a file's tables."""
 
 PATTERN = "(?!HUGE_VAL|FP_|MATH_|M_)[A-Za-z][A-Za-z0-9_]*"
-"""Other names than those that math.h keeps for its constants."""
+"""Names, except those that math.h reserves for its constants."""
 
 WRITTEN = {
     "identity": "{}", "neg": "-{}", "abs": "fabsf({})", "exp": "expf({})", "log": "logf({})", "sqrt": "sqrtf({})",
     "sin": "sinf({})", "cos": "cosf({})", "tanh": "tanhf({})", "pow": "powf({}, {})", "add": "{} + {}", "sub": "{} - {}",
     "mul": "{} * {}", "div": "{} / {}",
 }  # fmt: skip
-"""Ops that C has."""
+"""Ops that are an operator or a function of C."""
 
 OVER_ALL = """float {name}(const float *v, const place *at, int n)
 {{
@@ -94,7 +94,7 @@ FUNCTIONS = {
     }
 }""",
 }
-"""What else a file may need, each a function; these are the ops of `mlgraph.ops`, and the sums of neurons."""
+"""Functions that a file may need: all other ops of `mlgraph.ops`, and the sums of neurons."""
 
 
 class Writer:
@@ -157,7 +157,7 @@ class Writer:
         return f"{name}({', '.join(values)})"
 
     def _list_of(self, sources: list[int]) -> int:
-        """Where a list of sources stands; those that several share are written once."""
+        """The place of a list of sources; lists that several neurons share are written once."""
         key = tuple(sources)
         if key not in self._begin:
             self._begin[key] = len(self.sources)
@@ -166,14 +166,14 @@ class Writer:
 
 
 def checked_name(name: str) -> str:
-    """`name` if a function of C may have it beside all else that is in a file; else a ValueError."""
+    """`name`, if it is an identifier of C that nothing else in a file has; else a ValueError."""
     if not isinstance(name, str) or not re.fullmatch(PATTERN, name) or name in TAKEN.union(FUNCTIONS):
         raise ValueError(f"name: expected one that is free in C, of letters, digits and _, got {shown(name)}")
     return name
 
 
 def c_source(plan: Plan, parameters: Float32, outputs: Int32, name: str) -> str:
-    """`Function.to_c` says what it is; `outputs` are slots."""
+    """See `Function.to_c`; `outputs` are slots."""
     written, columns = Writer(plan, parameters), plan.input_column
     n, gaps = len(columns), bool(np.any(columns != np.arange(len(columns))))
     out = [f"/* inputs: {plan.n_columns}, outputs: {len(outputs)}, weights: {written.n_weights} */", "#include <math.h>", ""]
@@ -200,7 +200,7 @@ def c_source(plan: Plan, parameters: Float32, outputs: Int32, name: str) -> str:
 
 
 def literals(numbers: Float32) -> list[str]:
-    """Numbers as C has them: the fewest digits that give the same ones again."""
+    """Numbers as literals of C, with the fewest digits that give the same numbers again."""
     special = {"nan": "NAN", "inf": "INFINITY", "-inf": "-INFINITY"}
     # One by one: an array of texts would take 128 bytes for each.
     return [special.get(text, f"{text}f") for text in map(str, numbers)]

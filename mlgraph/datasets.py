@@ -20,9 +20,9 @@ __all__ = ["DataError", "Dataset", "load_mnist", "read_idx"]
 
 EMBEDDED = Path(__file__).parent / "data"
 
-MAX_BYTES = 2**33  # what a header may claim; a larger claim is a damaged header sooner than a data set
+MAX_BYTES = 2**33  # what a header may claim; a larger claim is more likely a damaged header than a data set
 MAX_NDIM = 32  # of numpy 1; numpy 2 allows 64
-CHUNK = 2**20  # read() allocates all it is asked for, so a false claim may cost one chunk and no more
+CHUNK = 2**20  # read() allocates all it is asked for, so a false claim may cost at most one chunk
 
 GZIP_MAGIC = b"\x1f\x8b"
 UINT8 = 0x08
@@ -153,7 +153,7 @@ def read_idx(path: StrOrBytesPath, *, ndim: int | None = None) -> UInt8:
     if ndim is not None:
         checks.whole("ndim", ndim, 1, MAX_NDIM)
     try:
-        # Before it is opened: to open a pipe is to wait for whoever writes it.
+        # Checked before opening: to open a pipe is to wait for its writer.
         if Path(path).is_fifo():
             raise DataError(f"{path}: expected a file, got a pipe")
         with open(path, "rb") as file:
@@ -187,7 +187,7 @@ def _parse(stream: io.BufferedIOBase, path: str, ndim: int | None) -> UInt8:
     if not 0 < n_bytes <= MAX_BYTES:
         raise DataError(f"{path}: expected 1 to {MAX_BYTES} bytes of data, got a header that claims {shape}")
 
-    # The byte too many tells an over-long file, and asking for it makes gzip verify its checksum.
+    # One byte more reveals an over-long file, and asking for it makes gzip verify its checksum.
     data = _read(stream, n_bytes + 1)
     if len(data) != n_bytes:
         got = "more" if len(data) > n_bytes else len(data)

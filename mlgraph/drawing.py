@@ -1,7 +1,7 @@
 """Pictures of graphs: SVG for notebooks, text for Graphviz. Neither needs more than the standard library and numpy.
 
-Nodes stand in columns by their level, sources left of what reads them. A large graph is folded: first the many alike of one
-level into one box, then all alike of one level, at last whole runs of levels.
+Nodes stand in columns by their level, sources to the left of their readers. A large graph is folded: first many nodes of one
+kind and level into one box, then all nodes of one kind and level, and finally whole runs of levels.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 __all__ = ["Drawing"]
 
 MOST_BOXES = 60
-"""Boxes that a person still reads."""
+"""The most boxes that a person can still read."""
 
 MANY = 8
-"""More nodes than these that are alike become one box, and a neuron with more sources says how many."""
+"""More nodes of one kind and level than this become one box; a neuron with more sources shows how many it has."""
 
 FEW = 40
-"""Edges whose weights are written at them, and the biases into their neurons; of more, a weight is the width of its edge."""
+"""Up to so many edges, weights are written beside edges and biases into neurons; beyond, only an edge's width shows it."""
 
 BANDS = 8
-"""Boxes of a graph so deep that whole runs of levels are folded."""
+"""Boxes for a graph so deep that whole runs of levels are folded."""
 
 LONGEST = 28  # characters of a line in a box
 SYMBOLS = {"add": "+", "sub": "−", "mul": "×", "div": "÷", "neg": "−", "pow": "^", "identity": "="}
 
 
 class Options(TypedDict, total=False):
-    """What `draw` takes beside `x`, of a graph and of a node; `Drawing` says what it is."""
+    """The arguments of `Graph.draw` and `Node.draw` beside `x`; `Drawing` documents them."""
 
     values: Mapping[Any, float] | None
     adjoints: Mapping[Any, float] | None
@@ -62,18 +62,18 @@ class Options(TypedDict, total=False):
 class Drawing:
     """A picture of a graph, which a notebook shows.
 
-    Edges of positive weights are blue, of negative ones red, and as wide as their weights are large; of a small graph weights
-    and biases are written too. ∂ is an adjoint. Bold boxes are outputs.
+    Edges with positive weights are blue, those with negative weights red; the larger the weight, the wider the edge. In a
+    small graph, weights and biases are written, too. ∂ marks an adjoint. Bold boxes are outputs.
 
     Parameters
     ----------
     nodes : Graph, Node or sequence of Node
-        A whole graph, or what these nodes depend on.
+        A whole graph, or nodes, which are drawn with all that they depend on.
     x : array_like, shape (inputs,), optional
-        One example: every node but constants shows its value, and its adjoint, the derivative of the sum of `nodes` (of a
-        graph: of all nodes that nothing reads). uint8 is read as x / 255.
+        One example. Each node except constants shows its value and its adjoint: the derivative of the sum of `nodes` (for a
+        graph, of all nodes that nothing reads) with respect to that value. uint8 is read as x / 255.
     values, adjoints : mapping from Node or int to float, optional
-        Numbers to show by node, or by its id, in place of those that `x` gives.
+        Numbers to show in place of those that `x` gives, by node or by its id.
     limit : int
         The most boxes to draw; at least 2.
 
@@ -149,7 +149,7 @@ class Drawing:
             keys = np.where(self._code[order] == INPUT, 0, 1 + level[order].astype(np.int64) * n // (level[order].max() + 1))
             fold = np.ones(len(order), bool)
             _, group = np.unique(keys, return_inverse=True)
-            # Not by their levels: constants of the first run may stand beside inputs that others of it read.
+            # Placed by run, not by level: constants of the first run may have the level of inputs that others of it read.
             place = np.zeros(len(level), np.int64)
             place[order] = keys
         elif len(order) > limit:
@@ -253,7 +253,7 @@ class Drawing:
         Raises
         ------
         ValueError
-            If it does not.
+            If its name ends otherwise.
         OSError
             If the file cannot be written.
         """
@@ -329,7 +329,7 @@ def _quoted(text: str) -> str:
 
 
 def _by_id(graph: Graph, what: str, given: Mapping[Any, float] | None) -> dict[int, float]:
-    """Numbers by the ids of nodes, from those that somebody gives, or none; errors call them `what`."""
+    """The given numbers by the ids of nodes, empty if none are given; errors call them `what`."""
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(isinstance(number, Real) for number in given.values()):
@@ -346,7 +346,7 @@ def _example(graph: Graph, x: npt.ArrayLike) -> npt.NDArray[Any]:
 
 
 def _trace(graph: Graph, order: Int32, outputs: Int32, x: npt.ArrayLike) -> tuple[dict[int, float], dict[int, float]]:
-    """Values and adjoints of all nodes but constants, which say what they are, for one example."""
+    """Values and adjoints for one example of all nodes except constants, whose boxes show their values anyway."""
     example = _example(graph, x)
     if not len(outputs):
         return {}, {}
@@ -361,7 +361,7 @@ def _trace(graph: Graph, order: Int32, outputs: Int32, x: npt.ArrayLike) -> tupl
 
 
 def _of_model(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, ends: Int32) -> dict[int, float]:
-    """Values of all nodes but constants that these need; or with `y` the derivatives of the loss."""
+    """Values of all nodes except constants that `ends` need; with `y`, the derivatives of the loss instead."""
     graph = model.graph
     order = topological(graph, *graph.topology(), ends)[1]
     order = order[graph.codes[order] != CONSTANT]

@@ -1,9 +1,9 @@
-"""Edits of a graph: as many as one likes at once, checked before anything changes; `mlgraph.undo` takes them back.
+"""Edits of a graph: any number at once, checked before anything changes; `mlgraph.undo` takes them back.
 
-An edit of edges gives some neurons new lists of sources. The lists go behind all others and their weights behind all weights,
-with whatever state an optimizer has of them; what they leave behind is packed away once it outweighs what is in use. A node is
-live if a path leads to it from an input, a parameter or a constant. A neuron that is not gives 0, whatever its bias, and
-an edit that cuts takes the edges that read it too.
+An edit of edges gives some neurons new lists of sources. The lists go behind all others and their weights behind all
+weights, with the optimizer's state of them. The room that they leave is reclaimed once it outweighs what is in use. A node
+is live if a path leads to it from an input, a parameter or a constant. A neuron that is not live gives 0, whatever its bias,
+and an edit that cuts also cuts the edges out of it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from mlgraph.views import Edge, Neuron
 def named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | None = None) -> tuple[Wiring, Bool]:
     """The edges into some neurons, and which of them are named by neurons, edges and pairs (source, target).
 
-    A ValueError if an output is among the neurons, by default one of any model of the graph.
+    A ValueError if an output is among the neurons, by default an output of any model of the graph.
 
-    A neuron names all edges into it: without them it is not live any more, and `cut` takes those out of it. If it is cut off
-    already, it names these, too.
+    A neuron names all edges into it: without them it is no longer live, and `cut` also cuts the edges out of it. If it is
+    cut off already, it names the edges out of it, too.
     """
     if isinstance(what, Neuron | Edge):
         what = [what]
@@ -57,7 +57,7 @@ def named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | 
     source, target = np.array(pairs, np.int64).reshape(-1, 2).T if given is None else _checked(graph, given, who)
     chosen, concerned = np.zeros((2, len(graph)), bool)
     chosen[ids] = concerned[ids] = concerned[target] = True
-    if graph._has_bare:  # what is cut off already may be read
+    if graph._has_bare:  # neurons that are cut off may still be read
         concerned |= graph._readers(chosen)
     edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
     found = np.repeat(chosen[edges.neurons], edges.counts) | chosen[edges.source]
@@ -89,7 +89,7 @@ def _checked(graph: Graph, edges: Edges, who: str) -> list[Int64]:
 
 
 def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
-    """`edges` as `grow` takes them; TypeError or ValueError if they are none, or could not come new."""
+    """`edges` as `grow` takes them; TypeError or ValueError if they are no edges, or cannot be added."""
     if not isinstance(edges, Edges):
         raise TypeError(f"{who}: expected mlgraph.Edges, got {type(edges).__name__}")
     source, target = _checked(graph, edges, who)
@@ -111,22 +111,22 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
 
 
 def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, who: str = "prune") -> None:
-    """Cut these edges, and with them all out of what is not live any more.
+    """Cut these edges, and all edges out of nodes that are then no longer live.
 
     Parameters
     ----------
     edges : Wiring
-        Of all neurons, or at least of those that lose an edge by `gone`.
+        The edges into all neurons, or at least into those that lose an edge by `gone`.
     gone : bool, shape (edges,)
     sweep : bool, shape (edges,), optional
-        Which go, too, where they lead to no output of a model any more; `edges` are all there are then.
+        Edges to cut, too, if they no longer lead to an output of a model; `edges` must then be all there are.
     who : str
         What errors begin with.
 
     Raises
     ------
     ValueError
-        If an output of a model would not be live any more; nothing has changed.
+        If an output of a model would no longer be live; nothing has changed.
     """
     old, new = edges.without(gone)
     lists = shared_lists(new)
@@ -134,17 +134,17 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, w
     lost = ~check_paths(graph, who, *after)
     if sweep is not None:
         useless = sweep & ~gone & ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)
-        if useless.any():  # what no model needs may read what loses its sources by that
+        if useless.any():  # nodes that no model needs may read nodes that this leaves without sources
             cut(graph, edges, gone | useless, who=who)
             return
     if lost.any():
-        # Who else reads what is lost. To cut that makes no other node less live: one look is enough.
+        # The other readers of lost nodes. Cutting these edges leaves all other nodes live: one look is enough.
         readers = graph._readers(lost) & (graph.codes >= NEURON)
         readers[edges.neurons] = False
         others = wiring(graph, np.flatnonzero(readers).astype(np.int32))
         edges, gone = edges.beside(others), np.append(gone, np.zeros(len(others.source), bool))
         useless = lost[edges.source] & ~gone
-        if graph._has_bare and useless.any():  # out of what was not live before: somebody has added them, and they stay
+        if graph._has_bare and useless.any():  # edges out of nodes that were not live before were added on purpose
             useless &= graph._live()[edges.source]
         if useless.any():
             old, new = edges.without(gone | useless)
@@ -153,7 +153,7 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, w
 
 
 def grow(graph: Graph, source: Int32, target: Int32, weight: Float32, who: str) -> None:
-    """Add edges, no pair of which is there yet. A list of sources in ascending order stays so; errors begin with `who`.
+    """Add edges that do not exist yet. A list of sources in ascending order stays so; errors begin with `who`.
 
     Raises
     ------
@@ -192,10 +192,10 @@ def give_bias(graph: Graph, neuron: int, values: dict[str, float] | None) -> Non
     if values is not None:
         at = storage.grow(1)
         if values.get(FROZEN):
-            storage.state_vector(FROZEN, fresh=False)  # which nothing else may have needed meanwhile
+            storage.state_vector(FROZEN, fresh=False)  # it may not exist yet
     vectors = storage.vectors()
     with uninterrupted():
-        if at >= 0:  # what goes leaves 0: a place that nobody has may be padding
+        if at >= 0:  # a bias that is removed leaves 0: an unused place may become padding
             for name, vector in vectors.items():
                 vector[at] = 0 if values is None else values.get(name, 0)
         storage.bias[record] = -1 if values is None else at
@@ -205,7 +205,7 @@ def give_bias(graph: Graph, neuron: int, values: dict[str, float] | None) -> Non
 
 
 def with_lists(topology: Topology, new: Wiring, lists: Lists) -> Topology:
-    """The sources of all nodes once `new` are the edges of its neurons; changes the arrays it is given."""
+    """The sources of all nodes once `new` has replaced the edges of its neurons; changes the arrays it is given."""
     start, count, pool = topology
     start[new.neurons], count[new.neurons] = len(pool) + lists.start, new.counts
     return Topology(start, count, np.concatenate([pool, lists.pool]))
@@ -217,7 +217,7 @@ def check_paths(graph: Graph, who: str, start: Int64, count: Int32, pool: Int32)
     Raises
     ------
     ValueError
-        If an output of a model is not; CycleError with a cycle.
+        If an output of a model is not live; a CycleError if there is a cycle.
     """
     try:
         _, order = topological(graph, start, count, pool)
@@ -239,7 +239,7 @@ def _needed(graph: Graph, start: Int64, count: Int32, pool: Int32) -> Bool:
 
 
 def note_needs(graph: Graph) -> None:
-    """Have each of several models know what it needs before an edit; amid several as one, nothing counts as needed yet."""
+    """Have each of several models note what it needs before an edit; within `one_edit`, only before its first such edit."""
     edit = graph._open
     while edit is not None:
         if any(isinstance(change, Rewired) for change in edit.changes):
@@ -254,19 +254,19 @@ def note_needs(graph: Graph) -> None:
 def rewire(
     graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32], most: Int64 | None = None
 ) -> None:
-    """Give neurons other sources; `fresh` has the values of the new edges in the vectors that it names, 0 elsewhere.
+    """Give neurons other sources; `fresh` has the values of new edges in the vectors that it names, in others they are 0.
 
-    `most`: what is the most edges that each has had, where these have not come to be more.
+    `most`: the most edges that each has had, when an edit is taken back.
 
-    It is an edit even of no neuron: who takes back what he did must not take back what was before.
+    With no neurons it is an edit, too: else `undo` would take back the edit before it.
     """
     if len(new.neurons) == 0:
         edited(graph, len(graph), len(graph.storage))
         return
-    if most is None:  # else an edit is taken back, and what was needed since does not count
+    if most is None:  # else an edit is taken back, and what has been needed since does not count
         note_needs(graph)
     if FROZEN in fresh and fresh[FROZEN][new.place < 0].any():
-        graph.storage.state_vector(FROZEN, fresh=False)  # which nothing else may have needed meanwhile
+        graph.storage.state_vector(FROZEN, fresh=False)  # it may not exist yet
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
     now = np.full(len(old.source) + 1, -1, np.int32)
     now[new.place] = np.arange(len(new.place), dtype=np.int32)  # those of new edges behind all others
@@ -281,7 +281,7 @@ def rewire(
     weights, start = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
     graph._has_bare |= bool((new.counts == 0).any())
     with uninterrupted():
-        extend(graph._pool, lists.pool)  # the last that takes memory: before it nothing has changed
+        extend(graph._pool, lists.pool)  # the last allocation: before it nothing has changed
         write(graph.storage.weights, record, weights)
         write(graph.storage.stride, record, np.ones(1))
         write(graph.storage.made, record, np.maximum(most_before, new.counts) if most is None else most)

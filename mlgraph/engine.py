@@ -29,33 +29,33 @@ LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, 
 """Losses, as the kernels number them."""
 
 NOTHING = Objective("none", ())
-"""Where values alone are wanted."""
+"""For runs that only compute values."""
 
 OPTIMIZERS = {"accumulate": 0, "sgd": 1, "momentum": 2, "adam": 3}
-"""What becomes of a gradient, as the kernels number it."""
+"""What is done with a gradient, as the kernels number it."""
 
 STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam": ("first", "second")}
-"""The vectors of `graph.storage.state` that each of them keeps."""
+"""The vectors of `graph.storage.state` that each of `OPTIMIZERS` keeps."""
 
 BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
 """What a byte of uint8 data stands for."""
 
 LIST_TILES = mlgraph_ext.sweep.LIST_TILES
-"""Tiles that may share a list of what is not zero."""
+"""Tiles that may share a list of nonzero data."""
 
 MOST_LISTED = 2**25
 """Floats that the lists of a worker may take at most: those of a step of 19,840 examples of MNIST."""
 
 WIDE = 2**18
-"""Weights of a dense block that the L2 cache holds no longer: each that comes from afar serves several tiles then."""
+"""Weights of a dense block that is too large for the L2 cache: each weight loaded then serves several tiles."""
 
 FEW = LANES
-"""Steps of at most so many examples skip zeros whatever the data: they are one tile, and one thread's otherwise."""
+"""Steps of at most so many examples skip zeros whatever the data: they are one tile, which else one thread would sweep."""
 
 LISTED = 128
-"""Neurons of dense blocks up to which bytes are listed, even if there are no zeros to skip: to spread them over slots of floats
-takes longer than it saves. 6,400 images without zeros are learnt 1.3 times as fast so by 32 neurons, 1.15 by 128, and as fast
-by 200 (``bench/thresholds.py``)."""
+"""For up to so many neurons of dense blocks, bytes are listed even if there are no zeros to skip: spreading them over slots
+of floats takes longer than it saves. So 32 neurons learn 6,400 images without zeros 1.3 times as fast, 128 neurons 1.15
+times, and 200 as fast (``bench/thresholds.py``)."""
 
 _START = np.zeros(1, np.int64)
 _NO_RATE = np.zeros(1, np.float32)
@@ -75,20 +75,20 @@ class Choice(NamedTuple):
     sparse : bool
         Whether dense blocks that read the data skip runs of zeros.
     ahead : bool
-        Whether they make their sums before tiles are swept (``_ahead.pxi``).
+        Whether such blocks make their sums before tiles are swept (``_ahead.pxi``).
     as_bytes : bool
         Whether rows that read the data read bytes (``_bytes.pxi``).
     narrow : bool
-        Whether a copy of the data has the columns alone that are read.
+        Whether a copy is made of only those columns of the data that are read.
     n_tiles : int
         Tiles that have memory at a time.
     n_threads : int
     wide, at_once : int
         Tiles that go through a sweep side by side, and that a worker takes at once.
     in_packs : bool
-        Whether gradients of rows are summed by whoever has swept a pack of tiles (``_packs.pxi``).
+        Whether the worker that has swept a pack of tiles sums the gradients of rows (``_packs.pxi``).
     alone : bool
-        Whether the tile of a step that has one is swept by every worker (``_alone.pxi``).
+        Whether every worker sweeps the tile of a step that has only one (``_alone.pxi``).
     """
 
     optimizer: str | None
@@ -112,7 +112,7 @@ class Engine:
     graph : Graph
     plan : Plan
     filling : Filling, optional
-        Where the parameters of `plan` stand in the graph, if not where it says.
+        Where the parameters of `plan` stand in the graph, if not where `plan` says.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class Engine:
 
     @property
     def filled(self) -> Engine:
-        """What trains the same nodes fastest, many steps at a time: blocks with holes in place of nearly full rows."""
+        """The engine that trains the same nodes fastest, many steps at a time: nearly full rows are blocks with holes."""
         return self._fuller or self
 
     @cached_property
@@ -186,15 +186,15 @@ class Engine:
             In training: a step is taken only if all its gradients are certain to stay below it. 0: whatever they are.
         few : bool, optional
             Whether steps have so few examples that zeros are skipped whatever the data; by default the largest of these
-            decides. The other way adds in another order: who cuts a run by the clock says it for all pieces.
+            steps decides. The two ways add in different orders: a run cut into pieces by the clock needs one for all pieces.
         losses, correct : float32 and uint8, shape (examples,), optional
             Filled by place in `order`: the loss of each example; whether its highest output is that of its label or highest
-            target or, for the binary cross-entropy, each on the side of 0 that its target says.
+            target or, for the binary cross-entropy, each output is on the side of 0 that its target says.
         values, adjoints : sequence of int
             Nodes whose values or adjoints are wanted, by place in `order`. There is a backward sweep if there is an optimizer
             or an adjoint is wanted.
         highest : int64, shape (examples,), optional
-            Filled with the place in `values` of the highest value, -1 where one is NaN; they are not handed back themselves.
+            Filled with the place in `values` of the highest value, -1 where one is NaN; the values are then not returned.
         n_threads : int, optional
 
         Returns
@@ -203,7 +203,7 @@ class Engine:
             -1, or the step that was not taken, because something is not finite or not certain to stay below the limit; or
             the first example without a highest value.
         values, adjoints : float32, shape (examples, nodes)
-            Of the nodes that are wanted, which may be none.
+            Those of the nodes asked for, of which there may be none.
 
         Raises
         ------
@@ -250,7 +250,7 @@ class Engine:
         none = np.empty((n, 0), np.float32)
         value_out = np.empty((n, len(value_slot)), np.float32) if len(value_slot) and highest is None else none
         adjoint_out = np.empty((n, len(adjoint_slot)), np.float32) if len(adjoint_slot) else none
-        # What the kernels have copies of goes back whole, or training would go on from other moments than parameters.
+        # Copies made for the kernels are written back whole, or moments and parameters would be of different steps.
         copies = self._filling if optimizer else None
         with uninterrupted() if copies else _ANY_TIME:
             bad = mlgraph_ext.sweep.run(
@@ -286,7 +286,7 @@ class Engine:
         self, examples: Examples, size: Int64, most: int, direct: bool, sparse: bool, optimizer: str | None, training: bool,
         n_threads: int,
     ) -> Choice:  # fmt: skip
-        """How steps of these sizes, `most` of them the largest, are swept; `direct`: neurons may read the data themselves."""
+        """How to sweep steps of these sizes, `most` the largest; `direct`: whether neurons may read the data themselves."""
         plan, n_in = self.plan, len(self.plan.input_column)
         # Sparse rows read bytes as they are.
         as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
@@ -303,7 +303,7 @@ class Engine:
         if plan.largest_blocks[sparse] >= WIDE:
             wide = _side_by_side(tiles, n_threads)
         at_once = LIST_TILES if ahead and not optimizer else wide
-        # Whoever has swept them sums the gradients of rows, if their parameters are fewer than the floats of slots.
+        # The worker that has swept tiles sums their gradients of rows, if parameters of rows are fewer than floats of slots.
         in_packs = bool(optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots)
         alone = bool(ahead and optimizer and n_threads > 1 and not in_packs and plan.sweeps_alone)
         n_tiles = max(tiles, n_threads) if optimizer else n_threads * at_once
@@ -313,7 +313,7 @@ class Engine:
         self, how: Choice, hyper: tuple[float, float, float], backward: bool, first_zeroed: int,
         arrays: tuple[Float32, Float32 | None, Float32 | None, Float32 | None],
     ) -> bytes:  # fmt: skip
-        """What the kernels are told of a plan, its memory and its parameters; what was prepared before, if it is the same.
+        """A plan, its memory and its parameters as described to the kernels; the last description, if it is still right.
 
         `arrays`: parameters, first and second moments, and what is frozen, each as the plan reads it.
         """
@@ -338,7 +338,7 @@ class Engine:
         scratch_stride = 2 * most_floats + lists + plan.n_masked
         first_row, end = plan.row_parameters
         pack_stride = (end - first_row) * how.in_packs
-        self._prepared = None  # which has the addresses of what may go now
+        self._prepared = None  # it has the addresses of memory that may be freed now
         self._memory = _at_least(self._memory, stride * n_tiles)
         self._scratch = _at_least(self._scratch, scratch_stride * how.n_threads)
         self._sums = _at_least(self._sums, plan.n_extra * n_tiles * how.ahead)
@@ -388,7 +388,7 @@ class Engine:
         return self._units[key]
 
     def _copied(self, vectors: list[Float32], n_threads: int) -> list[Float32]:
-        """What the plan reads: the graph's vectors, or where there is a filling copies of them that are laid out for it."""
+        """The vectors that the plan reads: the graph's or, with a filling, copies of them in the plan's layout."""
         if self._filling is None:
             return vectors
         self._copies += [aligned(self._filling.size) for _ in range(len(self._copies), len(vectors))]
@@ -402,7 +402,7 @@ class Engine:
 
 
 def _side_by_side(tiles: int, n_threads: int) -> int:
-    """How many tiles may go side by side, if no thread then waits much longer for another."""
+    """How many tiles may be swept side by side, so that no thread waits much longer for another."""
     most = mlgraph_ext.sweep.SIDE_BY_SIDE
     for n in (most, most // 2):
         if tiles % (n * n_threads) == 0 or tiles >= (n if n_threads == 1 else 16 * n * n_threads):

@@ -15,10 +15,10 @@ from mlgraph.threads import threads_for
 from mlgraph.turns import cached_property
 
 SPARSE_BELOW = 0.9
-"""Share of runs of columns that are not all zero below which skipping the others pays."""
+"""Skipping runs of columns that are all zero pays if the share of the others is below this."""
 
 NARROW_AFTER = 8
-"""How often few of the columns are read where they stand before they are copied."""
+"""How often columns are read in place, if these are few, before they are copied."""
 
 LINE = 64
 """Bytes of a line of the cache."""
@@ -42,7 +42,7 @@ class Examples:
     Attributes
     ----------
     given : (str, array)
-        Data of whose units `warn_of_units` warns, and what it calls them: not the targets in them.
+        Name and array of the data whose units `warn_of_units` checks; targets are not among them.
     """
 
     def __init__(self, x: npt.ArrayLike, n_inputs: int, what: str = "x") -> None:
@@ -95,9 +95,9 @@ class Examples:
             raise ValueError(f"{self._what}: expected finite numbers that float32 can hold, got {got}")
 
     def warn_of_units(self, told: str = "") -> str:
-        """Warn, in the name of who called the package, of bytes of 0 and 1, read as 0 and 1/255, and of floats that are bytes.
+        """Warn the package's caller of bytes that are all 0 or 1, read as 0 and 1/255, and of floats that look like bytes.
 
-        What of; if that is what has been `told` of other data, it is not told again.
+        Returns the text; if other data were `told` the same, there is no second warning.
         """
         (name, given), what = self.given, ""
         x = given[:: len(self) // 64 + 1]
@@ -139,10 +139,9 @@ class Examples:
         return bool(np.count_nonzero(runs) <= SPARSE_BELOW * runs.size)
 
     def narrowed(self, columns: Int32, n_threads: int = 1) -> Examples:
-        """These columns, in ascending order, side by side; those asked for last are kept.
+        """These columns, in ascending order, side by side; the last copy is kept.
 
-        Where rows of the data are longer than a line of the cache or two, those of the copy begin with one: they are filled
-        up with zeros.
+        If rows of the data take two cache lines or more, each row of the copy is padded with zeros to whole cache lines.
         """
         if np.array_equal(columns, np.arange(self.array.shape[1])):
             self._narrowed = self._room = None
@@ -156,16 +155,17 @@ class Examples:
             if self._room is None or len(self._room) < n * row + LINE:
                 self._room = np.zeros(n * row + LINE, np.uint8)
             start = -self._room.ctypes.data % LINE
-            few = self._room[start : start + n * row].reshape(n, row)  # over those of before, which nobody reads any more
+            few = self._room[start : start + n * row].reshape(n, row)  # over the last copy, which nobody reads any more
             mlgraph_ext.sweep.take_columns(self.array.view(np.uint8), columns, few, size, n_threads)
             self._narrowed = key, Examples(few.view(self.array.dtype), row // size, self._what)
         return self._narrowed[1]
 
     def pays_narrowed(self, columns: Int32, n: int) -> bool:
-        """Whether columns that could be read where they stand are better copied, for n examples and what may come after.
+        """Whether columns that could be read in place are better copied, for n examples now and possibly more later.
 
-        It pays where they are in half of the lines of the cache and are read a few times. Nobody knows that in advance, for a
-        network may be cut meanwhile. So they are copied once they have been read as often as a copy takes to pay.
+        A copy pays if it takes at most half of the data's cache lines and is read a few times. How often is not known in
+        advance, for a network may be cut meanwhile. So columns are copied once they have been read as often as a copy takes
+        to pay.
         """
         size, width = self.array.itemsize, self.array.shape[1]
         if 2 * -(-len(columns) * size // LINE) > width * size // LINE:

@@ -1,4 +1,4 @@
-"""Where a step went wrong: its sweeps are taken again, and what is not finite is followed to the node where it began."""
+"""Where a step went wrong: its sweeps are repeated, and numbers that are not finite are followed to where they began."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Fault(NamedTuple):
         Its place in `SWEEPS`.
     node : int
     example : int
-        Place in the data; -1 where only a sum over examples overflowed, or the step that it makes.
+        Place in the data; -1 if only a sum over examples, or the resulting update, overflowed.
     text : str
-        All that, and the numbers that made it.
+        All of this in words, with the numbers that led to it.
     """
 
     sweep: int
@@ -46,7 +46,7 @@ class Fault(NamedTuple):
 
 
 class Search:
-    """What was not finite in a step, the parameters of which are as before it.
+    """The search for what was not finite in a step, with the parameters as before the step.
 
     Attributes
     ----------
@@ -128,11 +128,11 @@ class Search:
         return self._fault(0, int(blamed), f"gives the loss {self._losses[self._at]} in", numbers)
 
     def _behind(self, read: Iterable[int]) -> Fault | None:
-        """The first slot that is not finite among these and what they are made from; None if they are."""
+        """The first slot that is not finite among these and those that they are made from; None if `read` are finite."""
         seen, todo = set(), [int(slot) for slot in read if not np.isfinite(self._values[slot])]
         while todo:
             seen.add(slot := todo.pop())
-            # Past what is finite there is no way: something that is not may do no harm (1 / inf).
+            # Finite slots are not followed: what is not finite behind them does no harm (1 / inf).
             sources = self._reads(slot)[0]
             todo += set(sources[~np.isfinite(self._values[sources])].tolist()) - seen
         if not seen:
@@ -149,7 +149,7 @@ class Search:
                 break
             slot = max(above)
         numbers = "the loss itself"
-        if not terms and (fault := self._behind([slot])):  # the loss did not meet it, but the slope of what is beside it
+        if not terms and (fault := self._behind([slot])):  # it did not reach the loss, but the slope of a node beside it
             return fault
         if terms:
             reader, factor = terms[_largest([self._adjoints[reader] * factor for reader, factor in terms])]
@@ -169,7 +169,7 @@ class Search:
         self.finite &= alone
         if alone and source >= self._inputs:
             self._look_at(self._at)
-            fault = self._behind([source])  # the loss did not meet it, but the gradient
+            fault = self._behind([source])  # it did not reach the loss, but the gradient
             if fault:
                 return fault
         kind = self._instruction(slot).kind
@@ -207,7 +207,7 @@ class Search:
         return f"the bias is {bias:.6g}, the largest product {weights[k]:.6g} * {x[k]:.6g}, of {self._name(sources[k])}"
 
     def _terms(self, slot: int) -> list[tuple[int, float]]:
-        """Slots that read this one and pass an adjoint on, and what that is multiplied by on its way."""
+        """Slots that read this one and pass an adjoint on to it, and the factor by which the adjoint is multiplied."""
         terms: list[tuple[int, float]] = []
         for ins in self._plan.instructions:
             if ins.dst + ins.size <= slot or not ins.propagate:
@@ -284,9 +284,9 @@ class Search:
 
 
 def _first_spoilt(plan: Plan, spoilt: Bool) -> tuple[int, int, int]:
-    """Slot of the first node of which a number is marked; slot of that weight's source, or -1; the number's place.
+    """Slot of the first node with a marked number; slot of that weight's source, or -1; the number's place.
 
-    Of its numbers the first weight, or else the bias; -1 three times if none is marked.
+    The number is the first marked weight of the node, or else its bias. If nothing is marked, all three are -1.
     """
     for _, ins in plan.trained:
         places = np.flatnonzero(spoilt[ins.weights : ins.weights + ins.n_weights])
@@ -309,7 +309,7 @@ def _first_spoilt(plan: Plan, spoilt: Bool) -> tuple[int, int, int]:
 
 
 def _size(x: Any) -> float:
-    """By which numbers are compared: NaN is the largest."""
+    """The size by which numbers are compared: NaN is the largest."""
     return float("inf") if np.isnan(x) else abs(float(x))
 
 
@@ -318,7 +318,7 @@ def _largest(x: Any) -> int:
 
 
 def _product(weights: Float64 | None, x: Float64) -> Float64:
-    """Products, 0 where a weight is, also with what is not finite; x itself without weights."""
+    """Products, 0 where a weight is 0, even if x is not finite there; x itself without weights."""
     if weights is None:
         return x
     with np.errstate(all="ignore"):

@@ -15,7 +15,7 @@ from mlgraph import checks
 from mlgraph.checks import StrOrBytesPath
 
 TEMPORARY = ".mlgraph-part"
-"""How the names of files end that are being written."""
+"""How the names of files end while they are being written."""
 
 
 def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
@@ -24,7 +24,7 @@ def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *,
     Parameters
     ----------
     previous : Path, optional
-        Where what stands at `path` is kept. Where the file system has links, there is a file at `path` at every moment.
+        Where to keep the file now at `path`. If the file system has links, there is a file at `path` at every moment.
     """
     target = destination(Path(checks.path("path", path)))
     temporary = part_of(target)
@@ -43,7 +43,7 @@ def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *,
             _keep(target, previous)
         os.replace(temporary, target)
     except BaseException as error:
-        with suppress(OSError):  # it is in place already, or the disk has become read-only: what came first is told
+        with suppress(OSError):  # it is in place already, or the disk has become read-only: the first error is raised
             os.unlink(temporary)
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # a full disk
             error.filename = str(target)
@@ -68,7 +68,7 @@ def part_of(target: Path) -> Path:
 
 
 def destination(path: Path) -> Path:
-    """The file that writing to a path replaces, of a link what it leads to; OSError if that is no file, or in no folder."""
+    """The file that writing to a path replaces, for a link its target; OSError if that is no file, or in no folder."""
     target = followed(path)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder", str(target))
@@ -82,8 +82,8 @@ def destination(path: Path) -> Path:
 
 
 def followed(path: Path) -> Path:
-    """What a link leads to, else the path itself; OSError of links that lead to each other."""
-    with suppress(RuntimeError):  # of links that lead to each other, in Python before 3.13
+    """The target of a link, or else the path itself; an OSError for links that lead to each other."""
+    with suppress(RuntimeError):  # for links that lead to each other, in Python before 3.13
         target = path.resolve() if path.is_symlink() else path
         if not target.is_symlink():
             return target

@@ -1,9 +1,9 @@
 """Light pruning: rows that lack few edges are trained as dense blocks with holes, which costs no more than all the edges.
 
-A hole is a weight that is zero and stays so: what the block finds for its gradient is masked. The graph knows nothing of
-it: its parameters stand in rows, and the blocks have copies, of the optimizer's state too (4 bytes a weight, hole or not, for
-each vector, and 16 bytes an edge to find them). What is not finite would spread through a hole, 0 * inf; training meets it
-with a bound on every step, and takes the step that fails it by the rows. The two add in another order, so that close to
+A hole is a weight that is zero and stays so: its gradient is masked. The graph knows nothing of holes: its parameters stand
+in rows, and the blocks have copies of them and of the optimizer's state (4 bytes a weight, hole or not, for each vector, and
+16 bytes an edge to find them). A number that is not finite would spread through a hole, as 0 * inf; training therefore
+bounds every step, and takes a step beyond the bound by the rows. Blocks and rows add in different orders, so that close to
 overflow one may find a sum finite that the other does not, as two builds may.
 """
 
@@ -24,10 +24,10 @@ from mlgraph.turns import cached_property
 from mlgraph_ext import _topology
 
 FULL_FROM_DATA, FULL_FROM = 0.19, 0.52
-"""Shares of a block's weights, padding included, from which on it takes a step faster than rows: if it reads the data, else.
+"""Shares of a block's weights, padding included, from which on it is faster than rows: if it reads the data, and if not.
 
-If it reads the data these are shares of all columns: the ones that are no longer read are those that held least, which cost a
-block least. Of MNIST, and of 304 neurons that read 304, at batch 128, by the v4 build on two threads (bench/thresholds.py).
+If it reads the data, the shares are of all columns: columns no longer read are those that held least, which cost a block
+least. For MNIST, and 304 neurons that read 304, at batch 128, by the v4 build on two threads (bench/thresholds.py).
 """
 
 QUADS_FULL_FROM_DATA, QUADS_FULL_FROM = 0.285, 0.78
@@ -35,7 +35,7 @@ QUADS_FULL_FROM_DATA, QUADS_FULL_FROM = 0.285, 0.78
 
 
 class Filling(NamedTuple):
-    """How the parameters of dense blocks with holes stand in the rows of a graph.
+    """Where the parameters of dense blocks with holes stand in the rows of a graph.
 
     Attributes
     ----------
@@ -44,9 +44,9 @@ class Filling(NamedTuple):
     base, size : int
         The vector that the plan reads is the graph's as far as `base`, and then blocks up to `size`.
     others : list of slice
-        What stands in both vectors alike: all but the rows that have become blocks.
+        The parts that are the same in both vectors: all but the rows that have become blocks.
     origin, place : int32, shape (edges,)
-        Where weights of the blocks stand in the graph's vector, and in this one.
+        Where the weights of edges in the blocks stand in the graph's vector, and in the plan's.
     """
 
     edges: npt.NDArray[np.uint64]
@@ -63,7 +63,7 @@ class Filling(NamedTuple):
         mlgraph_ext.sweep.move(vector, self.origin, blocks, self.place, n_threads)
 
     def empty(self, blocks: Float32, vector: Float32, n_threads: int) -> None:
-        """And back."""
+        """Copy a vector of the plan back into that of the graph."""
         for part in self.others:
             vector[part] = blocks[part]
         mlgraph_ext.sweep.move(blocks, self.place, vector, self.origin, n_threads)
@@ -116,10 +116,10 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
 
 
 def _block(plan: Plan, ins: Instruction) -> tuple[Int32, Int32] | None:
-    """The sources that a block of these rows has, and the edge of each of its weights, or -1; None if it would not pay."""
+    """The sources of a block made of these rows, and the edge of each of its weights, or -1; None if it would not pay."""
     row, source, alike, _ = plan.rows(ins)
     first, last = (0, len(plan.input_column) - 1) if ins.reads_data else (int(source.min()), int(source.max()))
-    if last - first >= 16 * len(source):  # so far apart that to look would not be linear in the edges
+    if last - first >= 16 * len(source):  # so far apart that a search would not be linear in the edges
         return None
     read = np.full(last + 1 - first, bool(ins.reads_data))
     read[source - first] = True

@@ -174,7 +174,7 @@ def fit(
     epochs, momentum, seed = whole("epochs", epochs), share("momentum", momentum), whole("seed", seed, 0, MOST_SEED)
     weight_decay = checked_decay(weight_decay, float(on_the_way.max()))
     optimizer = one_of("optimizer", optimizer, ("sgd", "adam"))
-    if optimizer == "adam" and np.float32(momentum) == 1:  # no gradient would come in any more
+    if optimizer == "adam" and np.float32(momentum) == 1:  # no gradient would count any more
         raise ValueError(f"momentum: expected a number that is below 1 in float32, too, got {shown(momentum)}")
     on_nonfinite = one_of("on_nonfinite", on_nonfinite, POLICIES)
     shuffle, resume = truth("shuffle", shuffle), truth("resume", resume)
@@ -205,7 +205,7 @@ def fit(
 
         acting = Acting(sparsify, model, examples, objective, epochs, seed, n_threads)
     with model.graph.in_training():
-        with model.graph.lock:  # another thread may compile, and so move what is noted of the parameters, or edit
+        with model.graph.lock:  # another thread may edit, or compile and so move the parameters
             if objective.nodes != model._loss_nodes:
                 raise RuntimeError("fit: expected a network that stays as it is, got one that was given a layer meanwhile")
             model._engine()
@@ -222,7 +222,7 @@ def fit(
                 seen = {"data": [examples.array, objective.label, objective.target]}
                 seen["validation data"] = [held.array, of_held.label, of_held.target] if held else []
                 keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
-            if not (keeper and resume and keeper.resume()):  # a run that goes on may have lost all that it began with
+            if not (keeper and resume and keeper.resume()):  # a resumed run may have lost all its parameters
                 if not (model.graph.codes[model.graph._needed_for(frozenset(objective.nodes))] >= PARAMETER).any():
                     raise ValueError("fit: expected a loss that depends on a weight or parameter, got one that depends on none")
                 forget_state(model.graph, STATE["adam"])
@@ -249,7 +249,7 @@ def _rates(function: Callable[[float], Any], progress: Float64) -> Float64:
     """Learning rates of a function of one's own; TypeError or ValueError where it gives none."""
     try:
         return np.array([_rate(f"learning_rate({p:.6g})", function(p)) for p in progress.tolist()])
-    except StopIteration as error:  # which would be taken for the end of what calls `fit`
+    except StopIteration as error:  # else it would be taken for the end of an iterator that calls `fit`
         raise RuntimeError("learning_rate: expected a rate, got StopIteration") from error
 
 

@@ -19,13 +19,13 @@ _WRITTEN = {
     "add": (1, "", " + "), "sub": (1, "", " - "), "mul": (2, "", " * "), "div": (2, "", " / "), "neg": (3, "-", ""),
     "pow": (4, "", " ** "),
 }  # fmt: skip
-"""Ops that are no function of their arguments: how strongly they bind, and what stands before and between these."""
+"""Ops that are written as operators: how strongly they bind, and the text before and between their arguments."""
 
 
 def formula(node: Node, longest: int = LONGEST) -> str:
     """The formula of a node, down to inputs, parameters and constants.
 
-    A neuron inside it stands by its name; what would make the text longer than `longest` stands as ``...``.
+    A neuron inside it is written as its name; what would make the text longer than `longest`, as ``...``.
     """
     graph = node.graph
     parts: list[str] = []

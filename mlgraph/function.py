@@ -24,9 +24,9 @@ from mlgraph.views import Neuron, Node, NodesLike
 
 
 class Places(NamedTuple):
-    """Where the weights and biases of each record stood in the parameter vector, and how many sources each node had.
+    """Where each parameter's value and each neuron's weights and bias were in the parameter vector, and its sources' number.
 
-    `edits` is what `Graph.edits` was then: nodes that were made later had no place. `inputs` are the ids of a function's own.
+    `edits` is `Graph.edits` at that time: nodes made later had no place. `inputs` are the ids of a function's own inputs.
     """
 
     weights: Int64
@@ -42,22 +42,22 @@ class Places(NamedTuple):
 
 
 def places_in(graph: Graph, inputs: list[int] | None = None) -> Places:
-    """Where all stands now."""
+    """The present places."""
     return Places(*graph.storage.places, np.array(graph._count, np.int64), graph, graph.edits, inputs)
 
 
 class Gradients(NamedTuple):
-    """What `Function.vjp` gives, and `Model.gradients`.
+    """The result of `Function.vjp` and of `Model.gradients`.
 
     Attributes
     ----------
     values : float32, shape (batch, outputs)
     inputs : float32, shape (batch, inputs)
     parameters : float32, shape (len(graph.parameters),)
-        Summed over the batch (of a model, whose loss is a mean, its gradient), in the places that the parameter vector has
-        until the next edit or compilation.
+        Summed over the batch (for a model, whose loss is a mean, this is the gradient of the loss), in the layout that the
+        parameter vector has until the next edit or compilation.
     places : Places
-        These places: `of` and `of_bias` look up a node's there, also when the vector has been laid out anew.
+        This layout: `of` and `of_bias` find a node's derivatives by it, even after the vector has been laid out anew.
     """
 
     values: Float32
@@ -67,13 +67,13 @@ class Gradients(NamedTuple):
 
     @property
     def edges(self) -> Float32:
-        """Derivative for the weight of each edge, float32 in the order of `Graph.edges`; the graph must be as it was."""
+        """Derivative for the weight of each edge, float32 in the order of `Graph.edges`; only until the graph is edited."""
         with self._graph("edges") as graph:
             return edges(graph, self.parameters, self.places[:2]).weight
 
     @property
     def flat(self) -> Float32:
-        """Derivative for each parameter, float32 in the order of `Graph.get_parameters`; the graph must be as it was.
+        """Derivative for each parameter, float32 in the order of `Graph.get_parameters`; only until the graph is edited.
 
         Examples
         --------
@@ -89,7 +89,7 @@ class Gradients(NamedTuple):
             return self.parameters[parameter_places(graph, places=self.places[:3])]
 
     def of(self, node: Node | int) -> Float32:
-        """Derivative for an input, a parameter or a neuron's weights; 0 for what no output needs.
+        """Derivative for an input, a parameter or a neuron's weights; 0 if no output needs the node.
 
         Parameters
         ----------
@@ -98,20 +98,20 @@ class Gradients(NamedTuple):
         Returns
         -------
         float32
-            A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order its weights had. Of a
-            function that has inputs of its own, each of these is one.
+            A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order its weights had. If
+            the function was compiled with inputs of its own, each of these counts as an input.
 
         Raises
         ------
         ValueError
-            If it is another node, or was made since.
+            If the node is of another kind, or was made after these gradients.
         """
         place, code, data = self._record("node", node)
         own = self.places.inputs
         if own is not None and place in own:
             return self.inputs[:, own.index(place)]
         if code == INPUT:
-            there = own is None and data < self.inputs.shape[1]  # of the last columns there may have been no data
+            there = own is None and data < self.inputs.shape[1]  # there may have been no data for the last columns
             return self.inputs[:, data] if there else np.zeros(len(self.inputs), np.float32)
         if code < PARAMETER:
             expected = "an input, parameter or neuron (those of operations are in `trace`)"
@@ -122,7 +122,7 @@ class Gradients(NamedTuple):
         return self.parameters[at : at + self.places.n_sources[place] * stride : stride]
 
     def of_bias(self, neuron: Neuron | int) -> float:
-        """Derivative for the bias of a neuron; 0 for what no output needs.
+        """Derivative for the bias of a neuron; 0 if no output needs the neuron.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ class Gradients(NamedTuple):
         Raises
         ------
         ValueError
-            If it has none, or was made since.
+            If the neuron has no bias, or was made after these gradients.
         """
         place, code, data = self._record("neuron", neuron)
         if code < NEURON or self.places.bias[data] < 0:
@@ -140,7 +140,7 @@ class Gradients(NamedTuple):
 
     @contextmanager
     def _graph(self, what: str) -> Iterator[Graph]:
-        """While this is entered, nobody else edits the graph; it is as it was."""
+        """Hold the graph's lock for a ``with`` block; a ValueError if the graph has been edited since."""
         graph = self.places.graph
         with graph.lock:
             if graph.edits != self.places.edits:
@@ -157,7 +157,7 @@ class Gradients(NamedTuple):
 
 
 class Function:
-    """A compiled function of a batch; compiles itself again when the graph has changed.
+    """A compiled function of a batch; it recompiles itself after the graph has changed.
 
     Parameters
     ----------
@@ -170,9 +170,9 @@ class Function:
     Raises
     ------
     CycleError
-        If they depend on themselves.
+        If an output depends on a cycle.
     ValueError
-        If there is no output, a node is of another graph, or the inputs are not all, or one comes twice.
+        If there is no output, a node is of another graph, an input that is needed is missing, or an input is given twice.
 
     Examples
     --------
@@ -209,14 +209,14 @@ class Function:
     def __call__(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
         """Values of the outputs.
 
-        Those of an example may differ in their last bits with how many come with it: not with the number of threads.
+        The last bits of an example's values may depend on how many examples the batch has, but not on the number of threads.
 
         Parameters
         ----------
         x : array_like, shape (batch, inputs)
             uint8 is read as x / 255.
         n_threads : int, optional
-            As many as the machine has and the work is worth by default.
+            By default as many as the machine has and the work is worth.
 
         Returns
         -------
@@ -242,7 +242,7 @@ class Function:
         cotangent : array_like, shape (batch, outputs), optional
             Ones by default.
         n_threads : int, optional
-            As many as the machine has and the work is worth by default; the result is the same to the bit for any number.
+            By default as many as the machine has and the work is worth; the result is the same to the bit for any number.
 
         Returns
         -------
@@ -278,7 +278,7 @@ class Function:
     def jvp(self, x: npt.ArrayLike, tangent: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
         """Derivative of each output along a tangent of the inputs, example by example.
 
-        No sweep carries tangents forward: it takes a `vjp` for each output, and is meant for few of them.
+        There is no forward mode: this makes one `vjp` for each output, and is meant for functions of few outputs.
 
         Parameters
         ----------
@@ -294,7 +294,7 @@ class Function:
         Raises
         ------
         TypeError, ValueError
-            If they are no real numbers, or not of this shape.
+            If `x` or `tangent` are no real numbers, or not of this shape.
         """
         examples = Examples(x, self.n_inputs)
         along = float_array("tangent", tangent, examples.array.shape).astype(np.float64)
@@ -304,33 +304,33 @@ class Function:
                 weight = np.ascontiguousarray(np.broadcast_to(cotangent, products.shape))
                 products[:, k] = np.sum(self._vjp(examples, weight, n_threads).inputs * along, axis=1)
                 if len(self._outputs) > 1 and not np.isfinite(products[:, k]).all():
-                    # By itself: 0 for another output is NaN where that has an infinite derivative.
+                    # Again, alone: a cotangent of 0 times an infinite derivative of another output is NaN.
                     alone = Function(self.graph, [self._nodes[k]], self._given)
                     products[:, k] = alone.jvp(examples.array, tangent, n_threads=n_threads)[:, 0]
         return products
 
     def to_c(self, name: str = "function") -> str:
-        """The function as C99, for where there is no Python: ``void name(const float *x, float *y)``, for one example.
+        """The function as C99, for use without Python: ``void name(const float *x, float *y)``, for one example.
 
-        The text is a file that needs the mathematics library and nothing else; it is compiled as C, not as C++. It has the
-        numbers of now, and of the graph what the outputs need: of a pruned network what is left. Neurons with the same sources
-        share the list of them. Values stand on the stack, four bytes for each node that is needed, inputs among them.
+        The text is a complete file, to be compiled as C, not as C++; it needs only the mathematics library. It holds the
+        present parameters, and only the nodes that the outputs need: of a pruned network, what is left. Neurons with the
+        same sources share one list of them. Values are on the stack: four bytes for each node needed, inputs included.
 
         Parameters
         ----------
         name : str
-            Of the function in C.
+            Name of the function in C.
 
         Returns
         -------
         str
-            ``x`` has the inputs in their order (bytes divided by 255), ``y`` the outputs. Results are those of a call, but for
-            rounding; sums are made in another order, which also shows where one is very long, or overflows on the way.
+            ``x`` has the inputs in their order (divide bytes by 255), ``y`` the outputs. Results equal those of a call,
+            except for rounding: sums are taken in another order, which also shows if one is very long or overflows midway.
 
         Raises
         ------
         ValueError
-            If it is no name in C, or one of math.h or of the text.
+            If `name` is no identifier of C, or is already used by math.h or in the text.
 
         Examples
         --------
@@ -361,7 +361,7 @@ class Function:
             return c_source(plan, self.graph.parameters, plan.slot[self._outputs], name)
 
     def _places_for(self, engine: Engine) -> Places:
-        # One copy for each compilation: until then no place changes.
+        # One copy for each compilation: places change only then.
         if self._places is None or self._places[0] is not engine:
             self._places = engine, places_in(self.graph, self._inputs)
         return self._places[1]
@@ -370,7 +370,7 @@ class Function:
         with self.graph.lock:
             engine = self._engines.get(want_inputs)
             if engine is None or engine.plan.is_stale(self.graph):
-                ids_of(self.graph, "outputs", self._nodes)  # of which `undo` may have taken one away
+                ids_of(self.graph, "outputs", self._nodes)  # `undo` may have removed one of them
                 ids_of(self.graph, "inputs", self._given or [])
                 given = None if self._inputs is None else np.array(self._inputs, np.int32)
                 engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs, given=given))

@@ -1,4 +1,4 @@
-"""Functions of nodes: each adds one node to the graph of its arguments, by the name it has in `mlgraph.ops`."""
+"""Functions of nodes: each adds the op of its name (`mlgraph.ops`) to the graph of its arguments; softmax adds several."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def minimum(a: Node | float, b: Node | float) -> Node:
 def where(condition: Node | float, a: Node | float, b: Node | float) -> Node:
     """A node that is `a` in the examples where condition > 0, `b` in the others.
 
-    What is not taken has the derivative 0, of which NaN comes where it is infinite in its turn: ``where(x, sqrt(x), 0)`` at 0
-    and below, for which ``where(x, sqrt(where(x, x, 1)), 0)`` does.
+    The branch that is not taken has the derivative 0. If its own derivative is infinite or NaN, the product is NaN, as for
+    ``where(x, sqrt(x), 0)`` at 0 and below; write ``where(x, sqrt(where(x, x, 1)), 0)`` instead.
     """
     if isinstance(condition, bool):
         raise TypeError(f"where: expected a node as the condition, got {condition} (x == y tells whether both are one node)")
@@ -113,7 +113,7 @@ def max(*nodes: Node | float) -> Node:
 
 
 def logsumexp(*nodes: Node | float) -> Node:
-    """log of the sum of the exponentials, finite for finite nodes; `Graph.softmax` says how exact it is."""
+    """Log of the sum of the exponentials, finite for finite nodes; `Graph.softmax` says how exact it is."""
     return _apply("logsumexp", *nodes)
 
 

@@ -1,7 +1,7 @@
 """The graph of scalars: build it, read it, change it. No arithmetic on batches happens here.
 
-What nodes are and read stands in columns (`mlgraph.nodes`), parameters in `mlgraph.storage`. A node is its number; views of it
-(`mlgraph.views`) are made on demand.
+The kinds and sources of nodes are in columns (`mlgraph.nodes`), parameters in `mlgraph.storage`. A node is its number; views
+of it (`mlgraph.views`) are made on demand.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ class Graph(NodeTable):
         Parameters
         ----------
         n : int
-            How many, from 0 on.
+            How many, at least 0.
         """
         n, column, node = whole("n", n, 0, INT32_MAX - len(self)), len(self._inputs), len(self)
-        if n:  # none is no change, which `undo` would see
+        if n:  # with none there is no change for `undo` to see
             self._extend(INPUT, np.zeros(0, np.int32), column + np.arange(n))
             extend(self._inputs, node + np.arange(n))
         return [Node(self, i) for i in range(node, node + n)]
@@ -108,7 +108,7 @@ class Graph(NodeTable):
         Parameters
         ----------
         value : float
-            What float32 can hold, infinities and NaN included.
+            A number that float32 can hold, infinities and NaN included.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class Graph(NodeTable):
         """
         v = number("value", value)
         with self.lock:
-            self._constants.append(v)  # if that is all that comes of it, it harms nobody
+            self._constants.append(v)  # does no harm if no node follows
             return Node(self, self._append(CONSTANT, (), len(self._constants) - 1))
 
     @adds_nodes
@@ -127,14 +127,14 @@ class Graph(NodeTable):
         Parameters
         ----------
         value : float
-            What it begins with.
+            Its initial value.
         name : str, optional
             How it is shown; by default its number.
 
         Raises
         ------
         TypeError, ValueError
-            If the value is no number, or one that float32 cannot hold, or the name is none.
+            If the value is no number, or one that float32 cannot hold, or the name is no string.
         """
         v, name = number("value", value), optional_name(name)
         at = self.storage.grow(1)
@@ -442,7 +442,7 @@ class Graph(NodeTable):
         Raises
         ------
         ValueError
-            If it is another node.
+            If the node is of another kind.
         """
         node = id_of(self, node)
         if self._code[node] < PARAMETER:
@@ -509,7 +509,7 @@ class Graph(NodeTable):
 
     @locked
     def _needed_for(self, outputs: frozenset[int]) -> Bool:
-        """What is alive if these are the outputs; of those asked for last it is kept."""
+        """Which nodes are alive if these are the outputs; the last answer is kept."""
         key = (self.edits, outputs)
         if self._alive is None or self._alive[0] != key:
             start, count, pool = self.topology()
@@ -747,12 +747,12 @@ class Graph(NodeTable):
 
     @contextmanager
     def in_training(self) -> Iterator[None]:
-        """While this is entered, nothing else may train the graph.
+        """Within this ``with`` block, nothing else may train the graph.
 
         Raises
         ------
         RuntimeError
-            If it is entered already.
+            If the graph is being trained already.
         """
         mine = False
         try:
@@ -767,12 +767,12 @@ class Graph(NodeTable):
 
     @locked
     def _become(self, other: Graph) -> None:
-        """Take over all that `other` holds, which is not to be used any more; nodes keep their numbers, and so their views."""
+        """Take over all that `other` holds, which must not be used afterwards; nodes keep their numbers and views."""
         if self._open is not None:
             raise RuntimeError("resume: expected a graph of which no edit is open, got one within one_edit")
         mine: dict[str, Any] = {"edits": self.edits + other.edits + 1}
         # Who trains this graph still does, and its models are still its models.
-        # Names that nodes have here are the later ones.
+        # The names that nodes have here are more recent.
         mine["_names"] = other._names | {node: name for node, name in self._names.items() if node < len(other)}
         mine |= {"lock": self.lock, "_is_training": self._is_training, "_models": self._models}
         mine["_born"] = self._born[: len(other)] + other._born[len(self) :]
@@ -782,17 +782,17 @@ class Graph(NodeTable):
 
     @cached_property
     def _models(self) -> WeakSet[Model]:
-        """A copy of a model enters before the graph that it copies has its state, if the graph leads back to it."""
+        """Made when asked for: the copy of a model may enter before the copy of its graph has any state."""
         return WeakSet()
 
     def _unlock(self) -> None:
         self.lock = threading.RLock()
-        """Whoever holds it has the graph alone; a thread may take it again."""
+        """The thread that holds it has the graph alone; it may take the lock again."""
         self._is_training = False
         graphs.add(self)
 
     def _place_of(self, source: Node | int, target: Node | int, guess: int = 0) -> int:
-        """Which of the sources of a neuron one is."""
+        """The place of a source among the sources of a neuron."""
         s, t = id_of(self, source, "edge"), id_of(self, target, "edge")
         if self._code[t] >= NEURON and guess < self._count[t] and self._pool[self._start[t] + guess] == s:
             return guess

@@ -18,14 +18,14 @@ Dropout = Sequence[tuple[Sequence[int], float, float]]
 """For ids of neurons: the share of neurons and of edges that a training step drops."""
 
 DENSE_FROM = 8
-"""Neurons that must share their sources to be a dense block: a panel of `PANEL` costs about half as many sparse rows."""
+"""Neurons that must share their sources to be a dense block: `PANEL` of them cost about as much as half as many rows."""
 
 DENSE_BESIDE = 32
 """The same for neurons that read at most half of the data's columns, or whose level has mostly neurons of other sources.
 
 A smaller group becomes rows, and all rows together may then be filled up to one block that skips zeros of the data
-(filling.py): layers cut in blocks of 8 or 16 neurons take a quarter to four fifths of the time so. Larger groups are faster by
-themselves, 1.7 times if the data have no zeros. A group that reads more than half of the columns, but not all, is rows.
+(filling.py): so layers cut in blocks of 8 or 16 neurons take a quarter to four fifths of the time. Larger groups are faster
+as blocks, 1.7 times if the data have no zeros. A group that reads more than half of the columns, but not all, becomes rows.
 """
 
 
@@ -40,7 +40,7 @@ class Groups(NamedTuple):
     dense : bool, shape (groups,)
         Whether its neurons share their sources, and are a dense block.
     alike : int32, shape (nodes,)
-        How many nodes of a group from each on have its list of sources; of other nodes than neurons 1.
+        For each neuron, how many nodes of its group from it on have its list of sources; for other nodes 1.
     """
 
     nodes: Int32
@@ -73,10 +73,10 @@ def group(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout, beside: Bo
 
 
 def _keys(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> tuple[Int64, Int64, Int64, Int32]:
-    """Keys that are equal for nodes of one level that one instruction may compute, and one by which they stand in it.
+    """Three keys that are equal for nodes of one level that one instruction may compute, and a key that orders them in it.
 
-    The second, for a neuron, is the number of its source list where enough neurons have that list, else -1. The last, by which
-    neurons stand side by side that have the same list, is one of these neurons; of other nodes the node.
+    For a neuron, the second is the number of its source list if enough neurons have that list, else -1. The last is one of
+    the neurons that have the same list, so that these stand side by side; for other nodes it is the node.
     """
     kind = low.code[nodes].astype(np.int64)
     shape = low.count[nodes].astype(np.int64)
@@ -111,22 +111,23 @@ def _keys(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> tuple[I
 
 
 def _are_dense(low: Lowered, lead: Int32, size: Int64, beside: Int64) -> Bool:
-    """Which neurons are dense blocks.
+    """Which neurons are in dense blocks.
 
-    Of each: one that has its list, how many have it, and a key that is equal for those that it stands beside.
+    For each neuron, `lead` is one that has its list, `size` how many have it, and `beside` a key that is equal for neurons
+    that it stands beside.
     """
     read = _columns_read(low, lead, size >= DENSE_FROM)
     n_inputs = np.count_nonzero(low.code[low.order] == INPUT)
     few = size < DENSE_BESIDE
     rows = (0 < read) & (read < n_inputs) & (few | (2 * read > n_inputs))
-    # Beside many others few are better rows, which all together may be filled.
+    # A few neurons beside many others are better as rows, which may be filled all together.
     _, of, total = np.unique(beside, return_inverse=True, return_counts=True)
     rows |= few & (2 * size < total[of])
     return np.asarray((size >= DENSE_FROM) & ~rows)
 
 
 def _columns_read(low: Lowered, lead: Int32, some: Bool) -> Int64:
-    """How many columns of the data `some` neurons read that read nothing else; `lead`: one that has the list of each."""
+    """How many columns each of `some` neurons reads, 0 if it reads other nodes, too; `lead`: one that has its list."""
     lists, where = np.unique(lead[some], return_inverse=True)
     n = low.count[lists].astype(np.int64)
     is_input = low.code[low.sources_of(lists)] == INPUT

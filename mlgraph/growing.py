@@ -102,18 +102,18 @@ def widen(net: Network, layer: Layer, n: int, seed: int) -> list[Neuron]:
 def fill_layers(
     net: Network, wanted: npt.NDArray[Any], slopes: list[Float32] | None, block: int, random: np.random.Generator
 ) -> Edges:
-    """Add edges of weight 0 until each layer has as many as are wanted, at any of its neurons; which they are.
+    """Add edges of weight 0 until each layer has as many as are wanted, at any of its neurons; return these edges.
 
-    From the last layer to the first, for a neuron that nothing reads has no use of a source: those that come to be read get one
-    at least. The weights into these are as of a new layer, for with 0 they might never learn. These edges leave what the
-    network says as it is, for it is with 0 that they are read.
+    This goes from the last layer to the first, since a source is of no use to a neuron that nothing reads: neurons that come
+    to be read get at least one. The weights into these are as in a new layer, for with 0 they might never learn. They leave
+    the network's outputs as they are, for such neurons are read with weights of 0.
 
     Parameters
     ----------
     wanted : shape (layers,)
         Edges from the nodes that each layer was made to read.
     slopes : list of float32, optional
-        Of each layer what `absent_gradient` gives for its places, dead ones too; by default edges grow at random.
+        For each layer the result of `absent_gradient` for its places, dead ones too; by default edges grow at random.
     block : int
         As for `Network.regrow`.
     """
@@ -125,7 +125,7 @@ def fill_layers(
         row, column = np.nonzero(gaps.free)
         here = read[gaps.targets][row]
         source, target = gaps.sources[column[here]], gaps.targets[row[here]]
-        # What is not finite tells nothing here. The steps meet it as well, and know what is to become of it.
+        # Slopes that are not finite say nothing here. The steps of training meet and handle such numbers, too.
         score: Scores = np.where(np.isfinite(given[here]), given[here], 0)
         by = "random" if slopes is None else "gradient"
         score, together = in_blocks(net, Edges(source, target, np.zeros(len(source), np.float32)), score, by, block)
@@ -157,7 +157,7 @@ def place_scores(layers: list[Gaps], slopes: list[Float32] | None, random: np.ra
 
 
 class EdgeValues(NamedTuple):
-    """Edges of a graph, and what stands at each in the parameter vector ("") and in those of the optimizer's state; copies."""
+    """Edges of a graph, and their numbers in the parameter vector ("") and in those of the optimizer's state; copies."""
 
     key: Int64
     values: dict[str, Float32]
@@ -171,7 +171,7 @@ def edge_values(graph: Graph) -> EdgeValues:
 
 
 def give_back(graph: Graph, before: EdgeValues, new: Edges) -> Int32:
-    """Give those of the new edges that were there before their weight and the optimizer's state of it again; their targets."""
+    """Restore the weights and optimizer state of new edges that existed before; return the targets of these edges."""
     edges = wiring(graph)
     back, _, was = np.intersect1d(edge_keys(graph, new.source, new.target), before.key, assume_unique=True, return_indices=True)
     _, now, _ = np.intersect1d(edge_keys(graph, edges.source, edges.target), back, assume_unique=True, return_indices=True)
@@ -192,9 +192,9 @@ def begin_anew(graph: Graph, neurons: Int64) -> None:
 
 
 def absent(net: Network, *, dead: bool = False) -> list[Gaps]:
-    """Of each layer the places where an edge could be and is not; all of them make no cycle.
+    """For each layer the places where an edge could be and is not; edges at all of them would make no cycle.
 
-    Between nodes that are alive, or all that are in layers or inputs.
+    The places are between nodes that are alive or, with `dead`, between all that are inputs or in layers.
     """
     graph, alive, height, layers = net.graph, net.graph.alive(), _heights(net), []
     for layer in net.layers:
@@ -216,20 +216,20 @@ def absent(net: Network, *, dead: bool = False) -> list[Gaps]:
 def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads: int | None = None) -> list[Float32]:
     """Gradient of the mean loss for a weight at each place, free or not; float32, shape (targets, sources) for each layer.
 
-    That of an edge is the sum over the examples of its source's value times the delta of its target, and needs no edge
-    (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
+    The gradient of an edge is the sum over the examples of its source's value times its target's delta; the edge need not
+    exist (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
     """
     graph, out = net.graph, []
     examples, objective = net._examples_and_objective(x, y, "data ")
     examples.check_trainable()
     hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
-    codes, columns = graph.codes, graph.records  # of an input its column
+    codes, columns = graph.codes, graph.records  # the record of an input is its column
     hidden = hidden[codes[hidden] != INPUT]
     found = trace(graph, examples, net._sinks, hidden, objective, n_threads=n_threads)
     for places in layers:
         if (codes[places.sources] == INPUT).all():
             least, n = int(columns[places.sources].max(initial=-1)) + 1, examples.array.shape[1]
-            if n < least:  # what nothing of this network reads may be missing, and may be read by another model
+            if n < least:  # columns that this network does not read may be missing, even if another model reads them
                 raise ValueError(f"data x: expected {least} columns, all that edges may grow at, got {n}")
             values = examples.array[:, columns[places.sources]]
         else:
@@ -259,10 +259,10 @@ def _free_edges(layers: list[Gaps]) -> Edges:
 
 
 def _heights(net: Network) -> Int64:
-    """A number for each node, which no edge lowers and each edge into a layer's neuron raises.
+    """A number for each node: along an edge it never falls, and into a layer's neuron it rises.
 
-    On a cycle all would be equal. So what lowers none may be added between layers, all at once: on a cycle of nothing but such
-    edges, and of edges into nodes that are in no layer, each would lead to a later layer than the one before.
+    On a cycle all numbers would be equal. So edges between layers along which it does not fall may be added, all at once: on
+    a cycle of only such edges, and of edges into nodes that are in no layer, each would lead to a later layer than the last.
     """
     graph, edges = net.graph, wiring(net.graph)
     height = np.arange(len(graph))

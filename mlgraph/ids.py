@@ -33,16 +33,16 @@ def id_of(graph: Graph, node: Any, what: str = "node") -> int:
 
 
 def listed(what: str, nodes: Any) -> list[Any]:
-    """What is given as a sequence; TypeError, of `what`, if it has no order, or one of its own."""
+    """The given sequence as a list; a TypeError about `what` for a set, a dict or anything that cannot be iterated."""
     if not isinstance(nodes, Iterable) or isinstance(nodes, set | frozenset | dict):
         raise TypeError(f"{what}: expected a sequence of nodes, got {type(nodes).__name__}")
     return list(nodes)
 
 
 def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
-    """Those of nodes, `least` 0 or 1 of them, which must be of the graph and still there; errors call them `what`.
+    """The ids of nodes, at least `least` (0 or 1), which must be of the graph and still there; errors call them `what`.
 
-    They may also be given by their numbers, as an array or range.
+    The nodes may also be given by their ids, as an array or range.
     """
     ids = []
     if isinstance(nodes, range):
@@ -71,7 +71,7 @@ def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
 
 
 def ids_of_different(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
-    """As `ids_of`; a ValueError, too, if one comes twice."""
+    """As `ids_of`, with a ValueError if a node comes twice."""
     ids = ids_of(graph, what, nodes, least)
     if len(set(ids)) < len(ids):
         twice = int(np.argmax(np.bincount(ids) > 1))
@@ -80,14 +80,14 @@ def ids_of_different(graph: Graph, what: str, nodes: Any, least: int = 0) -> lis
 
 
 def ids_of_sources(graph: Graph, sources: NodesLike) -> Int32:
-    """Those of at least one source, none twice."""
+    """The ids of sources, at least one and none twice."""
     ids = np.array(ids_of_different(graph, "sources", sources, 1), np.int32)
     check_sources(graph, "sources", ids)
     return ids
 
 
 def check_sources(graph: Graph, what: str, ids: npt.NDArray[Any]) -> None:
-    """ValueError if one is an operation of nothing but neurons that are cut off: it would be computed, and counted nowhere."""
+    """ValueError if one is an operation that reads only neurons that are cut off: it would be computed, but not counted."""
     if not graph._has_bare:
         return
     live: set[int] = set()

@@ -1,4 +1,4 @@
-"""What each neuron does and what it is worth: its statistics over data, and what the model is without it."""
+"""What each neuron does and what it is worth: its statistics over data, and the scores of the model without it."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ ABLATED = np.dtype([("node", np.int32), ("loss", np.float64), ("accuracy", np.fl
 """Columns of the table that `ablation_table` gives."""
 
 BLOCK = 2**26
-"""Values that are traced at a time."""
+"""The most values that are traced at a time."""
 
 
-@np.errstate(all="ignore")  # the table says what is not finite
+@np.errstate(all="ignore")  # the table shows the numbers that are not finite
 def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: int | None) -> Table:
     """A table over all neurons; `Model.inspect` says what its columns are."""
     graph, code = model.graph, model.graph.codes
@@ -72,7 +72,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
         _, values, _ = engine.run(part, values=shown, n_threads=n_threads)
         sums += [values.sum(axis=0, dtype=np.float64), np.einsum("ij,ij->j", values, values, dtype=np.float64),
                  (values > base).sum(axis=0), np.abs(values).sum(axis=0, dtype=np.float64)]  # fmt: skip
-    del engine  # its memory is that of a sweep
+    del engine  # it holds the memory of a sweep
     mean, square, active, size_of = sums / len(examples)
     table["mean"][alive], table["active"][alive] = mean, active
     table["deviation"][alive] = np.sqrt(np.maximum(square - mean**2, 0))
@@ -90,7 +90,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
 
     if objective is not None:
         whole = model._evaluate(examples, objective, n_threads)
-        levels = levels_of(graph)[ids]  # which may depend on each other within a layer, but not within a level
+        levels = levels_of(graph)[ids]  # neurons of a layer may depend on each other, those of a level do not
         for level in np.unique(levels).tolist():
             mine = levels == level
             without = _ablated(model, ids[mine], examples, objective, whole, n_threads)
@@ -106,7 +106,7 @@ def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_thread
 
 
 def _without(model: Model, edges: Wiring, gone: Bool) -> Engine:
-    """An engine of the model less these edges; a ValueError if they are the last way to an output."""
+    """An engine for the model without these edges; a ValueError if they are the last way to an output."""
     other = model.graph.copy()
     other._models.add(model)
     cut(other, edges, gone, who="ablate")
@@ -140,7 +140,7 @@ def _ablated(
     if not len(rows):
         return table
     given, lone = _downstream(graph, outputs, ids[rows])
-    alone = lone[ids[rows]] if len(rows) > 1 else np.ones(1, bool)  # of one there is nothing to share
+    alone = lone[ids[rows]] if len(rows) > 1 else np.ones(1, bool)  # a single neuron has no work to share
     codes, ends = graph.codes, np.array(outputs)[graph._live()[outputs]]
 
     def is_last_way(node: int) -> bool:
@@ -159,7 +159,8 @@ def _ablated(
     if not len(rows):
         return table
 
-    # What is downstream is a graph of its own, whose inputs are what it reads from above: swept with a column of zeros.
+    # The nodes downstream are swept as a graph of their own, whose inputs are the nodes that they read from above; a column
+    # of zeros among these takes the place of a neuron.
     place = np.full(len(graph), -1)
     place[given] = np.arange(len(given))
     sums, size = np.zeros((len(ids), 2)), max(1, BLOCK // max(1, len(given)))
@@ -183,7 +184,7 @@ def _ablated(
 
 
 def _downstream(graph: Graph, outputs: list[int], ids: Int32) -> tuple[Int32, Bool]:
-    """What is read from above by all downstream of `ids`; of each node, whether it is the one live source of one there."""
+    """The nodes above that those downstream of `ids` read; which nodes are the only live source of one downstream."""
     start, count, pool = topology = graph.topology()
     _, order = topological(graph, start, count, pool, outputs)
     below = np.zeros(len(graph), np.uint8)

@@ -14,11 +14,11 @@ SIGNALS = [
     for name in ("INT", "TERM", "HUP", "QUIT", "ALRM", "VTALRM", "PROF", "XCPU", "USR1", "USR2")
     if hasattr(signal, f"SIG{name}")
 ]
-"""Those that wait: of Ctrl-C, of whoever ends a process or a piece of work that takes too long. Their handlers may raise."""
+"""The signals that wait: Ctrl-C, and those that end a process or work that takes too long. Their handlers may raise."""
 
 
 class _Waiting:
-    """In place of handlers: keeps what comes while `holds`, and else hands it on, so that it may be left behind by an error."""
+    """In place of handlers: keeps signals while `holds`, else hands them on, so that an error may leave it installed."""
 
     def __init__(self) -> None:
         self.handlers: dict[int, Callable[..., Any]] = {}
@@ -32,7 +32,7 @@ class _Waiting:
             self.handlers[number](number, frame)
 
     def release(self) -> None:
-        """Bring the handlers back, and have them handle what came: each, though one before it raises."""
+        """Restore the handlers, and have each handle its signal if it came, even if one before it raises."""
         self.holds = False
         try:
             for number, handler in self.handlers.items():
@@ -52,9 +52,9 @@ class _Waiting:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """While this is entered, signals wait: for writes that belong together, some of which would leave a graph that is none.
+    """Make signals wait within a ``with`` block: for writes that belong together, since a part of them would break a graph.
 
-    Python runs handlers of signals in its main thread alone, between any two of its instructions.
+    Python runs handlers of signals only in its main thread, between any two of its instructions.
     """
     waiting = _Waiting()
     try:

@@ -1,8 +1,8 @@
-"""What float32 may give: the sweeps of the reference over intervals, whose ends are the least and the greatest number possible.
+"""What float32 may give: the sweeps of the reference over intervals, from the least to the greatest possible number.
 
 An interval is an array whose first axis holds the low and the high end (Moore, Kearfott and Cloud, Introduction to Interval
-Analysis, SIAM 2009, chapters 2 to 5). Both are NaN where the number is NaN for certain. From -inf to inf nothing is known:
-the number may be NaN too. No correct sweep is outside:
+Analysis, SIAM 2009, chapters 2 to 5). Both ends are NaN where the number is certain to be NaN. If they are -inf and inf,
+nothing is known: the number may be NaN, too. No correct sweep is outside:
 
 - Choices (maximum, where, relu, ...) are exact. `+ - * /` and the square root are rounded once, as IEEE 754 demands;
   rounding is monotone, so it is enough to round both ends. Any other op is within 4 units in the last place of the exact
@@ -10,15 +10,15 @@ the number may be NaN too. No correct sweep is outside:
 - A sum of n terms, products or not, is off by n roundings of the sum of their magnitudes, whatever its order and wherever
   the processor fuses a product and a sum (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2),
   and by a unit in its last place: a sum over bytes is scaled when it is done (``_bytes.pxi``). A product of n factors is
-  off by n roundings, and by what the other factors make of a number that has underflowed on the way.
+  off by n roundings, and by an underflow on the way times the other factors.
 - An op is evaluated at all corners of the intervals of its arguments, and at both zeros where these lie between: each is
   monotone in each argument on either side of 0. Sine and cosine (and the derivative of the sigmoid) are not; they leave
   their chord by no more than a quarter of the square of the interval's width.
 - Nothing is known where some corners give numbers and others NaN, where a sum or a product may overflow on the way (a
   factor that may be infinite has done so), and where a number that may be negative has a power that may be NaN.
 
-So near a kink, a pole or a tie the interval takes in what lies beyond, and what is unknown stays so. The sign of a zero
-counts: it is known of inputs, constants and parameters and of what is computed exactly, else both are in the interval.
+So near a kink, a pole or a tie the interval includes what lies beyond, and what is unknown stays unknown. The sign of a zero
+counts: it is known for inputs, constants, parameters and exact results; else both zeros are in the interval.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Sweeps:
     plan : Plan
     p : float64, shape (parameters,)
     values : float64, shape (slots, examples)
-        As the reference has them, for those of the inputs, constants and parameters.
+        Those of the reference, of which inputs, constants and parameters are used.
     slots, u : int32, shape (outputs,), and float64, shape (examples, outputs)
         Slots of the outputs, and the cotangent.
     ulps : int
@@ -60,12 +60,12 @@ class Sweeps:
     gradient : float64, shape (2, parameters)
         Summed over the examples.
     has_gradient : bool, shape (parameters,)
-        False for padding and for what no output needs.
+        False for padding and for parameters that no output needs.
     """
 
     def __init__(self, plan: Plan, p: Float64, values: Float64, slots: Int32, u: Float64, ulps: int) -> None:
         self.plan, self.p, self.ulps = plan, p, ulps
-        self.values = _float32(np.stack([values, values]))  # of inputs: a byte is a rounded quotient
+        self.values = _float32(np.stack([values, values]))  # as a sweep reads them: a byte is a rounded quotient
         self.gradient, self.has_gradient = np.zeros((2, len(p))), np.zeros(len(p), bool)
         # Of each adjoint: the sum of its terms, the sum of their magnitudes, and how many they are.
         self._sum, self._size, self._count = np.zeros((2, *values.shape)), np.zeros_like(values), np.zeros(len(values))
@@ -76,7 +76,7 @@ class Sweeps:
             self._backward(ins)
 
     def adjoints(self, slots: slice) -> Float64:
-        """Of adjoints that have all their terms."""
+        """Intervals of adjoints that have all their terms."""
         return self._rounded_sum(self._sum[:, slots], self._size[slots], self._count[slots, None])
 
     def _add(self, slots: Int32, terms: Float64) -> None:
@@ -164,7 +164,7 @@ class Sweeps:
             n = in_reach.sum(axis=0)
             certain = ((n == 1) | (both[0] == both[1]) | ~in_reach).all(axis=0) & ~_unknown(both).any(axis=0)
             share = in_reach / np.maximum(n, 1)
-            # Not rounded: an adjoint is divided by n, once, which counts as its product with 1 / n.
+            # Not rounded: an adjoint is divided by n once, and this rounding is counted with its product with 1 / n.
             return list(np.stack([np.where(certain, share, 0), np.where(certain, share, in_reach)]).swapaxes(0, 1))
         if op.name == "logsumexp":
             return [self._value(ops.OPS["exp"], [self._value(ops.OPS["sub"], [a, y])]) for a in x]
@@ -179,8 +179,8 @@ class Sweeps:
         return list(self._rounded(partials, ULPS.get(op.name, 0), slack).swapaxes(0, 1))
 
     def _power(self, a: Float64, b: Float64) -> Float64:
-        # A power of a negative number hangs on whether the exponent is whole, and odd. If not, -inf and -0.0 have one, but not
-        # what is between; and only 1 has one if the exponent is NaN.
+        # The power of a negative number depends on whether the exponent is whole, and odd. If it is not whole, -inf and -0.0
+        # have a power, but not the numbers between; if it is NaN, only 1 has one.
         between = np.isneginf(a[0]) & (b[0] != np.rint(b[0])) | np.isnan(b[0])
         doubtful = np.signbit(a[0]) & (b[0] < b[1]) | (a[0] < a[1]) & between
         return self._rounded(_hull(ops.OPS["pow"].value, a, b), ULPS["pow"], np.where(doubtful, np.inf, 0))
@@ -188,7 +188,7 @@ class Sweeps:
     # Rounding.
 
     def _rounded(self, x: Float64, ulps: int = 0, slack: Float64 | float = 0.0) -> Float64:
-        """The float32 numbers that a result may be that is off by units in the last place, with its sign, and by `slack`."""
+        """The float32 numbers that a result may become: off by units in the last place, with its sign, and by `slack`."""
         ulps = max(ulps, self.ulps)
 
         def down(end: Float64) -> Float64:
@@ -207,8 +207,8 @@ class Sweeps:
         return self._rounded_sum(terms.sum(axis=1), _size(terms).sum(axis=0), terms.shape[1])
 
     def _rounded_product(self, x: Float64, factors: Sequence[Float64]) -> Float64:
-        # In any order: the most that the other factors do to what underflows or overflows on the way; inf makes it NaN,
-        # and NaN stays so.
+        # In any order: the most by which the other factors multiply an underflow or overflow on the way; inf makes the
+        # result NaN, and NaN stays NaN.
         growth = functools.reduce(np.multiply, [np.fmax(np.abs(factor).max(axis=0), 1) for factor in factors])
         off = np.expm1(len(factors) * UNIT)
         slack = off * _size(x) + len(factors) * SMALLEST * growth
@@ -271,7 +271,7 @@ def _size(x: Float64) -> Float64:
 
 
 def distance(number: Float64, x: Float64) -> Float64:
-    """The largest distance of a number from those in an interval; inf where one of them may be infinite or NaN, but not all."""
+    """The largest distance of a number from those in an interval; inf if some of these, not all, may be infinite or NaN."""
     off = np.maximum(number - x[0], x[1] - number)
     same = ((x[0] == number) & (x[1] == number)) | (np.isnan(number) & np.isnan(x[0]))
     return np.where(same, 0, np.where(np.isnan(off), np.inf, off))

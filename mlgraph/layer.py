@@ -62,7 +62,7 @@ class Layer(Freezable):
             if self.graph._is_training:
                 raise RuntimeError(f"{name}: expected a network that is not being trained, got one that is")
             for model in self.graph._models:
-                model._engines.clear()  # whose plans know another value
+                model._engines.clear()  # their plans have the old value
             setattr(self, f"_{name}", value)
 
     @property
@@ -141,7 +141,7 @@ class Layer(Freezable):
             if wanted.dtype != bool or wanted.shape != there.shape:
                 got = f"{wanted.dtype} of shape {wanted.shape}"
                 raise ValueError(f"mask: expected bool of shape {there.shape}, got {got}")
-            # What comes is there before what goes, so that no output is cut off in between.
+            # Edges are added before others are cut, so that no output is cut off in between.
             grow(graph, *new_edges(graph, self._edges_at(wanted & ~there), "mask"), "mask")
             cut(graph, *named(graph, self._edges_at(there & ~wanted), "mask"), who="mask")
             differs = (self.mask != wanted).any(axis=0)

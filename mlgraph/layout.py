@@ -1,4 +1,4 @@
-"""Where the parameters stand: each instruction of a plan finds its own side by side in the graph's vector.
+"""Where the parameters stand: each instruction of a plan finds its parameters side by side in the graph's vector.
 
 A dense block reads panels, ``[panel][source][PANEL neurons]``, and behind them its biases, one for each neuron of the
 panels; sparse rows read their weights one neuron after the other, and behind them the biases; parameters that are nodes
@@ -18,7 +18,7 @@ from mlgraph.topology import gather, index_type, runs
 
 
 def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[bool]) -> list[tuple[int, int]]:
-    """Bring the parameters of each group together, where they are not.
+    """Bring the parameters of each group together, unless they already are.
 
     Parameters
     ----------
@@ -45,9 +45,9 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[boo
         for place, where in zip(places, found, strict=True):
             for first, size in place.extent(*where):
                 taken[first : first + size] = True
-        # Without a bias that is at -1; the weights of a neuron without sources are none, and may be said to be at the end.
+        # A missing bias is at -1; a neuron without sources has no weights, and their place may be the end of the vector.
         if not taken[others[(others >= 0) & (others < len(taken))]].any():
-            # Nor may that of the last block lie past the end of the vector. (Of rows no more moves than there is.)
+            # Nor may the padding of the last block lie past the end of the vector. (Updates of rows are not padded.)
             blocks = [extent for place, where in zip(places, found, strict=True) if place.step == PANEL
                       for extent in place.extent(*where)]  # fmt: skip
             missing = max((at + n for at, n in blocks), default=0) - graph.storage.used
@@ -56,7 +56,7 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[boo
                 graph.storage.vector[at:] = 0
             return found
 
-    # Some group is not: all are laid out anew, and what no output needs keeps its values behind them.
+    # Some group is not in place: all are laid out anew, and parameters that no output needs are kept behind them.
     new_weights, new_stride, new_bias = then = weights.copy(), stride.copy(), bias.copy()
     origins: list[Int64 | Int32] = []
     top, end = 0, graph.storage.used

@@ -1,7 +1,7 @@
-"""Lists of sources in files: a pruned neuron's is a bit for each node that it might read, where that is shorter.
+"""Lists of sources in files: that of a pruned neuron has a bit for each node that it might read, if this is shorter.
 
-So a model's file shrinks also where little is cut: an edge that is left costs the 4 bytes of its weight and a bit, the place of
-one that is gone a bit.
+So a model's file shrinks even if little is cut: an edge that is left costs the 4 bytes of its weight and a bit, and one that
+is gone costs a bit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mlgraph.packing import once_each
 Arrays = dict[str, npt.NDArray[Any]]
 
 LONG = 16
-"""Sources of a list from which on it may be shorter as bits: beside these it takes three numbers."""
+"""Lists of at least so many sources may be shorter as bits, to which three numbers are added."""
 
 
 def squeeze(graph: Graph) -> Arrays:
@@ -39,7 +39,7 @@ def squeeze(graph: Graph) -> Arrays:
             All other lists.
     """
     start, count, pool = graph.topology()
-    start, pool = once_each(start, count, pool, graph.codes < NEURON)  # which in a graph may overlap, if a file has it so
+    start, pool = once_each(start, count, pool, graph.codes < NEURON)  # the lists of a graph from a file may overlap
     reads = np.flatnonzero(count)
     begin, first, readers = np.unique(start[reads], return_index=True, return_counts=True)
     length = count[reads[first]]
@@ -60,7 +60,7 @@ def squeeze(graph: Graph) -> Arrays:
 
 
 def expand(arrays: Arrays) -> Int32:
-    """The whole pool of `squeeze`'s arrays, of which `start` and `count` are known to be of one length, no count below 0.
+    """The whole pool of `squeeze`'s arrays; `start` and `count` must be known to have one length, and no count below 0.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Losses by name: the nodes that one begins with, and the targets that it takes. What comes then the kernels compute."""
+"""Losses by name: the nodes that a loss begins with, and the targets that it takes. The kernels compute the rest."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ NAMES = (*CROSS_ENTROPIES, "squared_error")
 
 
 class Objective(NamedTuple):
-    """What is learnt, or differentiated: a loss, and what it compares each example with.
+    """What is learnt, or differentiated: a loss, and the labels or targets that it takes.
 
     Attributes
     ----------
     loss : str
         One of `NAMES`, "node", "cotangent": the sum of the outputs times `target`, or "none".
     nodes : sequence of int
-        The node that the loss begins with (logsumexp or the sum of softplus; the squared error has none, and the first output
-        stands there), then the outputs; or the loss itself, where that is a node.
+        The node that the loss begins with (logsumexp or the sum of softplus; for the squared error, which has none, the
+        first output), then the outputs; or the loss itself, if it is a node.
     label : int32, shape (examples,), optional
     target : float32, shape (examples, outputs), optional
-        Of the squared error or the cross-entropies (of a softmax where there is no `label`), or cotangents.
+        For the squared error or the cross-entropies (for that of a softmax if there is no `label`), or cotangents.
     """
 
     loss: str
@@ -45,7 +45,7 @@ class Objective(NamedTuple):
 
     @classmethod
     def cotangent(cls, outputs: Sequence[int], target: Float32) -> Objective:
-        """The sum of some nodes times numbers of one's own."""
+        """The sum of some nodes, each times a given number."""
         return cls("cotangent", [outputs[0], *outputs], target=target)
 
     def of(self, rows: slice) -> Objective:
@@ -55,7 +55,7 @@ class Objective(NamedTuple):
 
 
 def check_classes(what: str, loss: str, n: int) -> None:
-    """Raise ValueError for a softmax of one output, which is always certain, and right, and learns nothing."""
+    """Raise ValueError for a softmax of one output, whose probability is always 1, so that it learns nothing."""
     if loss == "softmax_cross_entropy" and n == 1:
         raise ValueError(f"{what}: expected 2 or more for a softmax, got 1; for one yes or no there is binary_cross_entropy")
 
@@ -102,7 +102,7 @@ def _is_probability(node: Node, what: str) -> bool:
 
 
 def empty_answers(objective: Objective, n: int) -> UInt8 | None:
-    """Where it will stand for n examples whether they were answered right; None where there is no right or wrong."""
+    """Zeros for n examples, to be 1 where the answer is right; None if there is no right or wrong."""
     return np.zeros(n, np.uint8) if objective.label is not None or objective.loss in CROSS_ENTROPIES else None
 
 
@@ -163,12 +163,12 @@ def _are_texts(y: Any) -> bool:
 
 
 def are_none(y: Any) -> bool:
-    """Whether these targets are none, () or []: data of a loss of one's own may have them in their last columns."""
+    """Whether there are no targets, () or []: if the loss is a node, the last columns of the data may be its targets."""
     return isinstance(y, tuple | list) and not y
 
 
 def with_targets(x: npt.ArrayLike, y: npt.ArrayLike, what: str) -> Float32:
-    """Data as they are read and, further columns, the targets of a loss of one's own; errors name x or y, `what` before."""
+    """Data as they are read, followed by columns of targets for a loss that is a node; errors name x or y after `what`."""
     data, targets = real_array(f"{what}x", x), real_array(f"{what}y", y)
     columns = targets[:, None] if targets.ndim == 1 else targets
     if data.ndim != 2:

@@ -1,6 +1,6 @@
 """The graph as a plan sees it: only what the outputs need, equal nodes merged, written-out neurons found.
 
-Nothing of this changes the graph. Nodes keep their numbers; a node that falls away is in no order and has no slot.
+This does not change the graph. Nodes keep their numbers; a node that is dropped is not in `order` and has no slot.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Lowered:
     data : int64
         As in the graph.
     level : int32
-        0 without sources, else above all sources; -1 for what is not needed.
+        0 for a node without sources, else above all its sources; -1 for a node that is not needed.
     order : int32, shape (needed,)
         Topological.
     same : int32
         The node that stands for each: the first of equal value.
     written : int32
-        For a neuron that was found its number among them, else -1.
+        For a neuron that was found, its number among the found neurons; else -1.
     begin, weight, bias : int64 (found + 1,), int32 (terms,), int32 (found,)
         The weights of found neuron i are the parameter nodes ``weight[begin[i] : begin[i + 1]]``; its bias is the
         parameter node ``bias[i]``, or -1.
@@ -102,7 +102,7 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     if split:
         return _split(graph, code, start, count, pool, data, order, outputs)
 
-    # An operation is what its arguments make it, a constant is its value; anything else is like nothing else.
+    # Operations are equal if their arguments are, constants if their bits are; any other node equals only itself.
     same = np.arange(n, dtype=np.int32)
     identity = np.where(ops.is_operation(code), -1, np.arange(n))
     constants = np.flatnonzero(code == CONSTANT)
@@ -128,7 +128,7 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
         root, bias, begin = root[:found], bias[:found], begin[: found + 1]
         source, weight = source[: begin[-1]], weight[: begin[-1]]
         written[root] = np.arange(found)
-        # An activation that alone reads such a sum is the neuron's own.
+        # If an activation is the only reader of such a sum, it becomes the neuron's.
         active = order[(code[order] > 0) & (code[order] < len(ops.ACTIVATIONS))]
         inner = pool[start[active]]
         mine = (written[inner] >= 0) & (readers[inner] == 1) & (is_output[inner] == 0)

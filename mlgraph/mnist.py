@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     told: set[str] = set()
 
     def tell(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in told:  # of data that several functions are given
+        if str(message) not in told:  # several functions may be given the same data
             complain(str(message))
         told.add(str(message))
 
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         is_of_stream = error.errno is not None and error.filename is None  # files are named
         complain(f"error: {error}" + (": standard output" if is_of_stream else ""))
-    except (mlgraph.NonFiniteError, Warning) as error:  # by python -W error a warning is raised
+    except (mlgraph.NonFiniteError, Warning) as error:  # with python -W error, a warning is raised
         complain(f"error: {error}")
     except MemoryError as error:
         complain(f"error: not enough memory: {error}".removesuffix(": "))

@@ -206,7 +206,7 @@ class Model(Part, Freezable):
         with self._require_outputs():
             graph, edges = self.graph, wiring(self.graph)
             dead = ~graph._live()[edges.source]
-            if dead.any():  # edges out of neurons that are cut off say 0, and are not needed
+            if dead.any():  # edges out of neurons that are cut off add 0, and are not needed
                 graph = graph.copy()
                 cut(graph, edges, dead)
             graph, number = compacted(graph, topological(graph, *graph.topology(), self._kept())[0] >= 0)
@@ -406,7 +406,7 @@ class Model(Part, Freezable):
             if y is not None:
                 examples, objective = self._examples_and_objective(x, y)
                 return trace(self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads)
-            # Without targets a loss of one's own cannot be computed, but what the outputs need can.
+            # Without targets, a loss that is a node cannot be computed, but what the outputs need can.
             data = real_array("x", x)
             lacks = data.ndim == 2 and data.shape[1] < self._engine().width
             needed = self._outputs if lacks else self._sinks
@@ -609,7 +609,7 @@ class Model(Part, Freezable):
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def __copy__(self) -> Self:
-        return deepcopy(self)  # of a graph that both edit neither would know what the other does
+        return deepcopy(self)  # if two models edited one graph, neither would know of the other's edits
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_engines": {}}  # compiled again when needed
@@ -629,22 +629,22 @@ class Model(Part, Freezable):
         graph._models.add(self)
 
     def _parameters(self) -> Int64 | Int32:
-        """Of the nodes that its outputs or its loss need."""
+        """Places of the parameters of the nodes that its outputs or its loss need."""
         return parameter_places(self.graph, np.flatnonzero(self._needed()))
 
     def _become(self, other: Self) -> None:
-        """Take over the graph of another model, which is of the same outputs and not to be used any more."""
-        note_needs(self.graph)  # as the run did that began here
+        """Take over the graph of another model of the same outputs, which must not be used afterwards."""
+        note_needs(self.graph)  # as the interrupted run did, which began with this model
         self.graph._become(other.graph)
 
     def _renumber(self, other: Self, number: Int64) -> None:
-        """Take over what another model says of its nodes, which have these numbers here, or -1."""
+        """Take over another model's lists of nodes; `number` has the number here of each of its nodes, or -1."""
 
     def _engine(self, nodes: list[int] | None = None) -> Engine:
         """An engine for these nodes, by default for all that training needs; its plan is of the graph as it is now."""
         with self._require_outputs():
             nodes = self._sinks if nodes is None else nodes
-            engine = self._engines.get(frozenset(nodes))  # of the squared error the loss is that of the outputs
+            engine = self._engines.get(frozenset(nodes))  # the loss node of the squared error is an output
             if engine is None or engine.plan.is_stale(self.graph):
                 loss = self._loss_nodes if set(self._loss_nodes) <= set(nodes) else None
                 engine = self._engines[frozenset(nodes)] = Engine(self.graph, Plan(self.graph, nodes, self._dropout, loss=loss))
@@ -657,13 +657,13 @@ class Model(Part, Freezable):
             return (engine.filled if options.get("limit") else engine).run(examples, **options)
 
     def _examples(self, x: npt.ArrayLike, nodes: list[int], what: str = "x") -> Examples:
-        """Data for these nodes. Columns past the last that they read may be missing: all, or those that operations read."""
+        """Data for these nodes. Columns past the last that they read may be missing: all, or some that operations read."""
         try:
             return Examples(x, self.graph.n_inputs, what)
         except ValueError:
             with self.graph.lock:  # another thread may add nodes
                 n, width = np.shape(x)[1] if np.ndim(x) == 2 else -1, self._engine(nodes).width
-                # A cut may have left none that reads the last columns of the data: these are not missing because targets are.
+                # After a cut nothing may read the last columns of the data: these do not count as missing targets.
                 if not width <= n < self.graph.n_inputs or (n > width and not self.graph._read_by_operations()[n:].all()):
                     raise
             return Examples(x, n, what)
@@ -673,7 +673,7 @@ class Model(Part, Freezable):
 
     def _examples_to_predict(self, x: npt.ArrayLike, nodes: list[int]) -> Examples:
         examples = self._examples(x, nodes)
-        if len(examples) > 1:  # of one alone it would cost as much as its sweep
+        if len(examples) > 1:  # for a single one it would cost as much as the sweep
             examples.warn_of_units()
         return examples
 

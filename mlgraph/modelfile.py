@@ -37,7 +37,7 @@ FORMAT = 5
 """Version of the format, raised when an older reader would go wrong."""
 
 MAX_BYTES = 2**34
-"""Arrays that claim to be larger than this in all are refused before any of them is read."""
+"""Files whose arrays claim more than this in all are refused before any array is read."""
 
 ARRAYS = {
     "code": "int16", "start": "int64", "count": "int32", "data": "int64", "pool": "int32", "coded": "int32", "bits": "uint8",
@@ -49,13 +49,13 @@ NPY = re.compile(
     rb"\x93NUMPY\x01\x00(..)\{'descr': '([<>|]\w{1,7})', 'fortran_order': (?:False|True), 'shape': \(([\d, ]{0,80})\), \} *\n",
     re.DOTALL,
 )
-"""How numpy begins a file with an array: the length of the header, the type and the shape are groups."""
+"""The beginning of a .npy file as numpy writes it; the length of the header, the type and the shape are groups."""
 
 COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters", "frozen")]
-"""Arrays that are columns of a graph, or of its storage."""
+"""Arrays that are columns of a graph or of its storage."""
 
 OF_RECORDS = ("weights", "stride", "bias", "made")
-"""Those of its storage."""
+"""Columns of the storage."""
 
 T = TypeVar("T")
 
@@ -77,22 +77,22 @@ def save(
     Parameters
     ----------
     more, more_arrays : mapping
-        What else the header and the file hold; readers of models pass over it.
+        What else to write into the header and the file; readers of models ignore it.
     previous : Path, optional
-        Where what stands at `path` is kept.
+        Where to keep the file that is now at `path`.
 
     Raises
     ------
     OSError
-        If it cannot be written; what stood at `path` is still there.
+        If the file cannot be written; what was at `path` is still there.
     ValueError
-        If the graph has a cycle, in a part that no plan has needed so far: the file could not be read.
+        If the graph has a cycle in a part that no plan has needed so far; such a file could not be read.
     """
     g = model.graph
     topological(g, *g.topology())
     text = np.frombuffer(json.dumps({**header_of(model), **more}).encode(), np.uint8)
     members = {"header": text, **arrays_of(g), **more_arrays}
-    # Made in memory: a zip file that a full disk cuts short says so again, on its own, when it is thrown away.
+    # Made in memory: a ZipFile that a full disk cuts short reports this a second time, when it is garbage-collected.
     made = io.BytesIO()
     np.savez(made, **members)  # type: ignore[arg-type]
     write_atomically(path, lambda file: file.write(made.getbuffer()), previous=previous)
@@ -117,13 +117,13 @@ def header_of(model: Model) -> dict[str, Any]:
 
 
 def _runs(ids: list[int]) -> list[int]:
-    """Ascending numbers as runs: where each begins, and where it has ended."""
+    """Ascending numbers as runs: the first number of each, and the one after its last."""
     ends = [i for i in range(1, len(ids)) if ids[i] != ids[i - 1] + 1]
     return [ids[0], *(i for end in ends for i in (ids[end - 1] + 1, ids[end])), ids[-1] + 1]
 
 
 def arrays_of(g: Graph) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a graph, as its model's file has them."""
+    """The arrays of a graph, as they are in the file of its model."""
     frozen = np.zeros(0) if g.storage.frozen is None else g.storage.frozen
     lists = squeeze(g)
     columns = {name: lists[name] if name in lists else np.array(_column(g, name)) for name in COLUMNS}
@@ -136,19 +136,19 @@ def _column(graph: Graph, name: str) -> array[Any]:
 
 
 def load(path: StrOrBytesPath) -> Model:
-    """Read a model that `save` wrote; a `Network` if it was one.
+    """Read a model that `Model.save` wrote; a `Network` if it was one.
 
     Parameters
     ----------
     path : path
-        Of a model, or of a checkpoint, which is read as the model in it.
+        The file of a model, or a checkpoint: then the model in it is read.
 
     Raises
     ------
     ModelFileError
-        If the file is not a model, is damaged, or says anything that a graph cannot be.
+        If the file is not a model, is damaged, or describes something that no graph can be.
     OSError
-        If it cannot be opened.
+        If the file cannot be opened.
 
     Examples
     --------
@@ -166,7 +166,7 @@ def read(
     make: Callable[[Model, dict[str, Any], dict[str, npt.NDArray[Any]]], T],
     more_arrays: Mapping[str, str] = MappingProxyType({}),
 ) -> T:
-    """What `make` makes of the model, the header and the arrays in a file; a ModelFileError in it gets the file's name.
+    """What `make` returns for the model, the header and the arrays in a file; a ModelFileError gets the file's name.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def read(
         Types of the arrays that the file must hold beside those of the model.
     """
     path = checks.path("path", path)
-    # Before it is opened: to open a pipe is to wait for whoever writes it.
+    # Checked before opening: to open a pipe is to wait for its writer.
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         raise ModelFileError(f"{path}: not a model file, but a device or a pipe")
     with open(path, "rb") as file:
@@ -213,7 +213,7 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
 
 
 def _array(name: str, raw: bytes, expected: np.dtype[Any]) -> npt.NDArray[Any]:
-    """What a .npy holds. numpy would read its header as Python, and warn: of what, only all threads at once can be spared."""
+    """The array in a .npy. numpy would read its header as Python, with warnings that can be off only for all threads."""
     begin = NPY.match(raw)
     if begin is None or begin.end() != 10 + int.from_bytes(begin[1], "little"):
         raise ModelFileError(f"array {name} is damaged: it begins with {raw[:60]!r}")
@@ -290,7 +290,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
 
 
 def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
-    """The graph of these arrays, every index of which is in range."""
+    """The graph of these arrays; every index is checked to be in range."""
     code, start, count, data = (arrays[name].astype(np.int64) for name in ("code", "start", "count", "data"))
     weights, stride, bias = (arrays[name].astype(np.int64) for name in ("weights", "stride", "bias"))
     n, vector, most = len(code), arrays["parameters"], len(arrays["pool"]) + 8 * len(arrays["bits"])
@@ -334,7 +334,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     every((stride == 1) | (stride == PANEL), "stride", f"1 or {PANEL}")
     every((weights >= 0) & (weights < len(vector) - (fan - 1) * stride), "weights", "a place in the parameters")
     every((bias >= -1) & (bias < len(vector)), "bias", "-1 or a place in the parameters")
-    every(arrays["made"] >= 0, "made", "at least 0")  # of a compacted graph it may be more than that has nodes
+    every(arrays["made"] >= 0, "made", "at least 0")  # after `compact`, it may be more than the graph has nodes
     require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
 
     frozen = arrays["frozen"]

@@ -132,7 +132,7 @@ class Network(Model):
         # 784-32-10 on MNIST 0.2 points of test accuracy.
         weights = self._random.standard_normal((size, fan_in), np.float32) / np.float32((3 * fan_in) ** 0.5)
         inner = "identity" if loss in CROSS_ENTROPIES else activation
-        with self.graph.lock, uninterrupted():  # of outputs that no layer has there is no file
+        with self.graph.lock, uninterrupted():  # with outputs that are in no layer it could not be saved
             ids = self.graph.add_neurons(np.array(self._ends, np.int32), inner, weights=weights, biases=0.0 if bias else None)
             self._define([Neuron(self.graph, i) for i in ids], loss)
             layer = Layer(self.graph, list(ids), activation, dropout, weight_dropout, self._probabilities)

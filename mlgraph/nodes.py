@@ -1,4 +1,4 @@
-"""The table of a graph's nodes: what each is and what it reads, in columns, and where its numbers stand."""
+"""The table of a graph's nodes, in columns: what each is, what it reads, and where its parameters are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NodeTable:
         self._start = array("q")  # first of the node's sources in the pool
         self._count = array("i")
         self._data = array("q")  # input: its column; constant, parameter, neuron: its record
-        self._born = array("q")  # `edits` at that time, which tells nodes apart that had one number
+        self._born = array("q")  # `edits` when it was made, which tells apart nodes that had the same number
         self._pool = array("i")
         self._constants = array("d")
         self._inputs = array("i")
@@ -79,7 +79,7 @@ class NodeTable:
     @property
     @locked
     def records(self) -> Int64:
-        """Of a constant, parameter or neuron its record, of an input its column, else -1; int64 of shape (nodes,), a copy."""
+        """Records of constants, parameters and neurons, columns of inputs, else -1; int64 of shape (nodes,), a copy."""
         return np.array(self._data, np.int64)
 
     @locked
@@ -91,8 +91,8 @@ class NodeTable:
     def parameters(self) -> Float32:
         """The parameter vector, float32, padding included; a writable view, valid until the next edit or compilation.
 
-        Whatever computes other nodes than what ran last may compile: not `compile` and `fit` alone, `trace` and `inspect` too.
-        Where a parameter stands in it changes then, too; `get_parameters` has them in an order that does not.
+        Anything that computes other nodes than the last run may compile: not only `compile` and `fit`, but also `trace` and
+        `inspect`. This may move parameters within the vector, too; `get_parameters` has them in an order that it keeps.
         """
         return self.storage.vector[: self.storage.used]
 
@@ -101,19 +101,19 @@ class NodeTable:
     def _readers(self, chosen: Bool) -> Bool:
         """Which nodes have one of the chosen among their sources; both of shape (nodes,)."""
         start, count, pool = self.topology()
-        # Of the places where they stand in the pool, those in each node's list.
+        # For each node, whether any of their places in the pool is within its list.
         at = np.flatnonzero(chosen[pool])
         readers: Bool = np.searchsorted(at, start + count) > np.searchsorted(at, start)
         return readers
 
     def _read_by_operations(self) -> Bool:
-        """Which of the inputs some operation reads, by column."""
+        """Whether an operation reads each of the inputs, by column."""
         read = np.zeros(len(self), bool)
         read[self.topology().sources_of(np.flatnonzero(is_operation(self.codes)))] = True
         return read[np.array(self._inputs, np.int64)]
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
-        # As `adds_nodes`, written out: of an expression it is most of the work.
+        # As `adds_nodes`, but written out: this is most of the work of an expression.
         with self.lock:
             node, start = len(self._code), len(self._pool)
             try:
@@ -141,7 +141,7 @@ class NodeTable:
     def _extend(
         self, code: int | npt.NDArray[np.int16], sources: Int32, data: Int64, start: int | Int64 = 0, count: Int32 | None = None
     ) -> None:
-        """Add a node for each of `data`; they share the list of sources, unless it is said where each one's begins."""
+        """Add a node for each of `data`; they share one list of sources, unless `start` says where each one's begins."""
         values = code, len(self._pool) + start, len(sources) if count is None else count, data, self.edits
         for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):
             extend(column, numbers)
@@ -149,5 +149,5 @@ class NodeTable:
         self.edits += 1
 
     def _has(self, node: Node) -> bool:
-        """Whether it is a node still: `undo` may have taken it away, and its number may be that of another."""
+        """Whether the node still exists: `undo` may have removed it, and another may have its number."""
         return 0 <= node.id < len(self._born) and self._born[node.id] == node._born

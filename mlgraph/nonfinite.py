@@ -1,9 +1,9 @@
-"""What is not finite: found, named after the node where it began, and left out; it never reaches a parameter.
+"""Numbers that are not finite: they are found, traced to the node where they began, and left out; none reaches a parameter.
 
-A step whose gradients are certain to stay below a limit is taken by the kernels among many; no other step is. It is then
-taken alone, and taken back if anything is not finite in the end. The limit is such that no gradient, moment or parameter
-can overflow: with float32's largest number at 2^128, a parameter that moves by less than 2^103, a half of that number's
-last place, stays finite whatever it is.
+The kernels take many steps at a time as long as all gradients are certain to stay below a limit. Any other step is taken
+alone, and taken back if anything that it gives is not finite. Below the limit no gradient, moment or parameter can overflow:
+float32's largest number is just below 2^128, and a parameter that moves by less than 2^103, half a unit in the last place of
+that number, stays finite whatever it is.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ POLICIES = ("raise", "skip", "disconnect")
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss, an adjoint or a gradient was not finite; parameters and optimizer state are as before the step.
+    """A loss, adjoint, gradient or updated parameter was not finite; parameters and optimizer state are as before the step.
 
     Attributes
     ----------
     sweep : "forward", "backward" or "update"
     node : int
-        The first node that was not finite in the order of the sweep.
+        The node where it began.
     example : int
-        Its place in the data; -1 where only a sum over examples overflowed, or the step that it makes.
+        The example's place in the data; -1 if only a sum over examples, or the resulting update, overflowed.
     """
 
     def __init__(self, message: str, sweep: str = "", node: int = -1, example: int = -1) -> None:
@@ -46,7 +46,7 @@ class NonFiniteError(ArithmeticError):
 
 
 class Limits(NamedTuple):
-    """What gradients, and the optimizer's vectors, must stay below for a step to overflow nothing."""
+    """Bounds that gradients and the optimizer's vectors must stay below, so that a step overflows nothing."""
 
     gradient: float
     first: float
@@ -56,9 +56,9 @@ class Limits(NamedTuple):
 def limits(optimizer: str, hyper: tuple[float, float, float], rate: float) -> Limits:
     """The limits at learning rates up to `rate`.
 
-    SGD moves a parameter by rate * g, momentum by rate * v with v = a v + g, which stays below L if g stays below L (1 - a),
-    Adam by rate * v / (sqrt(s) + e), at most rate * v / e, where v and sqrt(s) are means of gradients. Moves stay below 2^100,
-    squares below 2^120, and L is a quarter of what would do, for what rounding adds.
+    SGD moves a parameter by rate * g. Momentum moves it by rate * v with v = a v + g, and v stays below L if g stays below
+    L (1 - a). Adam moves it by rate * v / (sqrt(s) + e), at most rate * v / e, where v and sqrt(s) are means of gradients.
+    Moves stay below 2^100 and squares below 2^120; L is a quarter of what would do, to leave room for rounding.
     """
     rate = max(rate, 2.0**-60)
     if optimizer == "adam":
@@ -67,18 +67,18 @@ def limits(optimizer: str, hyper: tuple[float, float, float], rate: float) -> Li
     most = min(2.0**120, 2.0**100 / rate) / 4
     if optimizer == "momentum":
         keeps = 1 - float(np.float32(hyper[0]))
-        # So close to 1 rounding may add up to more than a momentum forgets.
+        # With a momentum so close to 1, rounding may add more than the momentum forgets.
         return Limits(most * keeps / 4 if keeps > 2.0**-20 else 2.0**-149, most, np.inf)
     return Limits(most, np.inf, np.inf)
 
 
 class Guard:
-    """Decides how steps are taken, and what becomes of one that cannot be.
+    """Decides how steps are taken, and what is done with a step that is not finite.
 
     Parameters
     ----------
     model : Model
-        The history of which is told what was left out.
+        Its history records what is left out.
     policy : str
         One of `POLICIES`.
     examples : Examples
@@ -92,13 +92,13 @@ class Guard:
         self._sure = False
 
     def begin(self, rate: float) -> None:
-        """Before steps at learning rates up to `rate`."""
+        """To be called before steps at learning rates up to `rate`."""
         self._limits = limits(self._learning.optimizer, self._learning.hyper, rate)
         self._check_state()
 
     @property
     def limit(self) -> float | None:
-        """The limit for steps that are taken many at a time; None: each must be taken alone."""
+        """The limit of gradients for many steps at a time; None if each step must be taken alone."""
         return self._limits.gradient if self._sure else None
 
     def step(self, step: Steps, where: str) -> tuple[Float32, UInt8 | None]:
@@ -107,14 +107,14 @@ class Guard:
         Parameters
         ----------
         step : Steps
-            This one.
+            One step.
         where : str
-            What a message begins with.
+            The beginning of a message.
 
         Returns
         -------
         losses : float32, shape (examples,)
-            NaN for what was left out.
+            NaN for examples that were left out.
         correct : uint8, shape (examples,), or None
 
         Raises
@@ -122,13 +122,13 @@ class Guard:
         NonFiniteError
             If that is the policy, or nothing can be disconnected.
         """
-        # What a step disconnects goes together, or not at all.
+        # All that a step disconnects is one edit, and is taken back if the step fails.
         graph = self._model.graph
         with graph.lock:
             edits, last = graph.edits, graph._last
             with graph.one_edit() if self._policy == "disconnect" else nullcontext():
                 result = self._step(step, where)
-            if graph.edits == edits:  # nothing was: what `undo` takes back is still what was done before
+            if graph.edits == edits:  # nothing was disconnected: `undo` still takes back the edit before
                 graph._last = last
             return result
 
@@ -144,7 +144,7 @@ class Guard:
             taken = step._replace(first=np.zeros(1, np.int64), size=np.array([n]), order=rows[kept])
             vectors = [engine.graph.parameters, *(engine.graph.storage.state_vector(name, fresh=False) for name in self._state)]
             before = [vector.copy() for vector in vectors]
-            with uninterrupted():  # or what is not finite would stay
+            with uninterrupted():  # else numbers that are not finite might stay
                 bad, _, _ = engine.run(self._examples, steps=taken, losses=loss, correct=right, **self._learning._asdict())
                 spoilt = np.zeros(len(before[0]), bool)
                 for vector, old in zip(vectors, before, strict=True):
@@ -182,7 +182,7 @@ class Guard:
         return losses, correct
 
     def _disconnect(self, search: Search, message: str, fault: Fault) -> int:
-        """Cut the neuron where it began, or the nearest one upstream that may be cut; its id."""
+        """Cut the neuron where the fault began, or the nearest one upstream that may be cut; return its id."""
         graph = self._model.graph
         for node in search.upstream():
             neuron, edits = graph[node], graph.edits

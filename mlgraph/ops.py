@@ -8,14 +8,15 @@ Where the mathematics leaves a choice:
 - relu'(0) = 0, leaky_relu'(0) = LEAK, abs'(0) = 0.
 - Equal arguments of maximum, minimum and max share the derivative equally.
 - The condition of where is c > 0. The condition has the derivative 0, and so has the branch not taken.
-- pow has the derivative b a^(b-1) for a, and 0 if b = 0; for b it has a^b log(a), so NaN if a < 0, and 0 if a = 0 < b.
-- prod multiplies the other factors instead of dividing by its own, so that zeros need no special case.
-- logsumexp of nothing but -inf is -inf, and +inf if one argument is. Its derivative exp(x - y) is then NaN for the
+- The derivative of pow with respect to a is b a^(b-1), and 0 if b = 0; with respect to b it is a^b log(a), so NaN if
+  a < 0, and 0 if a = 0 < b.
+- The derivative of prod is the product of the other factors, without a division, so that zeros need no special case.
+- logsumexp is -inf if all arguments are -inf, and +inf if one is +inf. Its derivative exp(x - y) is then NaN for the
   arguments equal to y.
-- NaN comes out where NaN goes in, except through the condition of where and by pow(x, 0) = pow(1, x) = 1. Derivatives
-  defined by comparisons (relu, leaky_relu, abs, maximum, minimum, max) take those with NaN for false.
+- NaN in gives NaN out, except through the condition of where and for pow(x, 0) = pow(1, x) = 1. Derivatives defined by
+  comparisons (relu, leaky_relu, abs, maximum, minimum, max) take comparisons with NaN for false.
 
-No function emits a numpy warning: what is outside the domain of an op becomes NaN or infinite, and is dealt with there.
+No function emits a numpy warning: outside its domain an op gives NaN or an infinity, which is dealt with as such.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ class Op(NamedTuple):
     Attributes
     ----------
     code : int
-        Position in the table: how plans and kernels name the op.
+        Position in the table, by which plans and kernels name the op.
     name : str
-        How people name it.
+        The name that people use.
     arity : int
         Number of arguments; -1 for any number from 1 up.
     value : callable
-        ``value(*arguments)``, an array for each argument. An n-ary op takes one array, its arguments along axis 0.
+        ``value(*arguments)``, with one array per argument. An n-ary op takes one array, with its arguments along axis 0.
     derivatives : callable
         ``derivatives(y, *arguments)``: the partial derivative for each argument, given the output y too. An n-ary op
         gives one array, in the shape of its arguments.
@@ -68,7 +69,7 @@ def _sigmoid(x: Float64) -> Float64:
 
 
 def _maximum(a: Float64, b: Float64) -> Float64:
-    # Not numpy's: of two zeros that a pole would tell apart, this is the one that the kernels choose.
+    # Not numpy's: of 0 and -0, which a division tells apart, this returns the same one as the kernels.
     return np.where((a > b) | np.isnan(a), a, b)
 
 
@@ -167,7 +168,7 @@ ACTIVATIONS: tuple[str, ...] = ("identity", "relu", "leaky_relu", "sigmoid", "ta
 """Names of the ops, codes 0 to 4, that a neuron may apply to its weighted sum."""
 
 INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
-"""Codes of the nodes that are no operation; neurons add the code of their activation to the last."""
+"""Codes of the nodes that are no operations; the code of a neuron is NEURON plus that of its activation."""
 
 
 def is_operation(code: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a graph keeps without gaps: lists of sources, once each, and the parameters of some nodes, or of all in their place."""
+"""A graph's storage without gaps: each list of sources once, and the parameters, for some nodes or for all in place."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from mlgraph.topology import gather, index_type, runs
 from mlgraph_ext import _topology
 
 SMALL = 1024
-"""Elements that may be out of use however few are in use."""
+"""Elements that may be unused, however few are in use."""
 
 
 class Lists(NamedTuple):
-    """Lists of sources, each once: where that of each node begins, int64, and what they hold, int32."""
+    """Lists of sources, each once: where the list of each node begins, int64, and the ids in them, int32."""
 
     start: Int64
     pool: Int32
 
 
 def shared_lists(edges: Wiring) -> Lists:
-    """The lists of some neurons. Of neurons that lost the same source they are the same."""
+    """The lists of some neurons. Neurons that lost the same source share one."""
     return once_each(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source, np.zeros(len(edges.counts), bool))
 
 
 def once_each(start: Int64, count: Int32, pool: Int32, apart: Bool) -> Lists:
-    """Lists that are the same, once; each that is to stay `apart` has one of its own."""
+    """Equal lists once; nodes that are to stay `apart` have lists of their own."""
     first = np.empty(len(start), np.int64)
     _topology.same_lists(start, count, pool, first)
     first[apart] = np.flatnonzero(apart)
@@ -79,9 +79,9 @@ def _owners(graph: Graph, nodes: Int64) -> tuple[Int64, Int64]:
 
 
 def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
-    """A graph of these nodes alone, with parameters and optimizer state of its own; what number each has there.
+    """A graph of only these nodes, with its own parameters and optimizer state; the number of each node in it.
 
-    None of them reads one that goes. All inputs stay.
+    None of these nodes may read one that is dropped. All inputs stay.
     """
     keep = keep | (graph.codes == INPUT)
     nodes, number = np.flatnonzero(keep), np.where(keep, np.cumsum(keep) - 1, -1)
@@ -115,9 +115,9 @@ def in_use(graph: Graph) -> int:
 
 
 def pack(graph: Graph, *, most: float = 1.0) -> None:
-    """Pack the storage if what is not in use is more than `most` times what is."""
+    """Pack the storage if more than `most` times as many elements are unused as in use."""
     there = len(graph._pool) + graph.storage.used
-    if there <= SMALL or there <= (1 + most) * in_use(graph) + SMALL:  # to count is most of the work of a small edit
+    if there <= SMALL or there <= (1 + most) * in_use(graph) + SMALL:  # counting is most of the work of a small edit
         return
     new = packed(graph, np.arange(len(graph)))
     start, pool = array("q", new.start.tobytes()), array("i", new.pool.tobytes())

@@ -24,8 +24,8 @@ class Part:
 
     def _begin(self, graph: Graph) -> None:
         self.graph = graph
-        self._had = np.zeros(0, bool)  # which nodes it needed before an edit, where the graph had other models as well
-        self._counted: tuple[tuple[int, ...], int] = (), 0  # its edges, after so many edits and for these sinks
+        self._had = np.zeros(0, bool)  # which nodes it needed before an edit, if the graph had other models then
+        self._counted: tuple[tuple[int, ...], int] = (), 0  # (edits, *sinks), and its number of edges then
 
     @property
     def outputs(self) -> list[Node]:
@@ -90,7 +90,7 @@ class Part:
             return self._counted[1]
 
     def _own(self) -> Bool:
-        """Which nodes are not those of other models of the graph alone; shape (nodes,)."""
+        """Which nodes do not belong only to other models of the graph; shape (nodes,)."""
         graph, theirs = self.graph, np.zeros(len(self.graph), bool)
         if len(graph._models) > 1:
             topology = graph.topology()
@@ -100,17 +100,17 @@ class Part:
         return ~theirs
 
     def _ever_needed(self, topology: Topology) -> Bool:
-        """Which nodes it needs, or has needed before one of the edits that are not taken back; shape (nodes,)."""
+        """Which nodes the model needs, or needed before an edit that is not taken back; shape (nodes,)."""
         needed: Bool = topological(self.graph, *topology, self._sinks)[0] >= 0
         needed[: len(self._had)] |= self._had
         return needed
 
     def _forget(self, nodes: int) -> None:
-        """The graph has so many nodes, those that came first; the numbers of others may be given to new ones."""
+        """Forget all but so many nodes, the first ones: new nodes may get the numbers of the others."""
         self._had = self._had[:nodes]
 
     def _require_outputs(self) -> threading.RLock:
-        """Raise ValueError if there are none yet; else the lock of the graph, for what is to be done with them."""
+        """The lock of the graph; a ValueError if there are no outputs yet."""
         if not self._outputs:
             raise ValueError("the network has no layers yet: expected add_layer first")
         return self.graph.lock

@@ -1,4 +1,4 @@
-"""What a path to each output takes, of the edges of a model: the strongest edges that are one, and the fewest."""
+"""The edges of a model that are needed for a path to each output: the strongest such edges, and the fewest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlgraph.topology import topological
 from mlgraph_ext import _topology
 
 FEW_EQUAL = 16
-"""Edges as strong as the weakest that is kept that may go without a closer look, which takes another pass over all."""
+"""Up to so many edges as strong as the weakest that is kept are cut without a closer look, another pass over all edges."""
 
 
 class Present(NamedTuple):
@@ -27,7 +27,7 @@ class Present(NamedTuple):
     ----------
     edges : Wiring
     others, mine : int64
-        Places among them of those that are alive for other models alone, and of those for this one.
+        Places of the edges that are alive only for other models, and of those that are alive for this one.
     """
 
     edges: Wiring
@@ -53,13 +53,13 @@ def present(model: Model) -> Present:
 def strongest(
     model: Model, there: Present, score: Scores, held: Bool, *, all_sources: bool = True
 ) -> tuple[Scores, Bool, bool]:
-    """Of each edge the strength of the strongest path through it to an output; which edges are on those that stay.
+    """The strength of the strongest path through each edge to an output; which edges are on the paths that stay.
 
-    And whether there is one to each output that is live, for a score of -infinity lets none through.
+    And whether there is a path to each live output, since a score of -infinity lets none through.
 
-    `score` is of `mine` alone, `held` of all edges. A path is as strong as its edge of the lowest score; those that are `held`
-    make none weak. What is kept for being best by that, and not by its own score alone, leads from something that is alive to
-    an output, and no output that such edges reach needs more of them. What stays is one path to each output, and one through
+    `score` is for `mine` only, `held` for all edges. A path is as strong as its edge of the lowest score; edges that are
+    `held` weaken no path. Edges kept for the best strength, not for the best score of their own, lead from live nodes to an
+    output, and no output that they reach needs more of them. The paths that stay are one to each output, and one through
     each edge that is held, or to it if none leads on from there.
     """
     graph, (edges, _, mine) = model.graph, there
@@ -78,15 +78,15 @@ def strongest(
         _topology.strongest(start, count, pool, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
         return strength, chosen, not np.isneginf(up[at][live[at]]).any()
 
-    # Paths to outputs of other models stay as well; but they make nothing of this model strong.
+    # Paths to outputs of other models stay, too; but they make no edge of this model strong.
     strength, chosen, reach = through(graph.protected())
     return (strength if graph.protected() <= set(model._sinks) else through(model._sinks)[0]), chosen, reach
 
 
 def refined(model: Model, there: Present, score: Scores, strength: Scores, held: Bool, wanted: int) -> Scores:
-    """Strengths of which few are equal, where some equal ones are kept and some are not, if scores tell them from each other.
+    """Strengths of which few are equal where only some of the equal ones are kept, if scores tell them apart.
 
-    Behind one weak edge all are as weak. If it stays, they are as strong as the paths through them and it are without it.
+    All edges behind one weak edge are as weak as it. If it stays, they are as strong as their paths would be without it.
     """
     if not 0 < wanted < len(strength):
         return strength
@@ -97,7 +97,7 @@ def refined(model: Model, there: Present, score: Scores, strength: Scores, held:
         if np.isinf(least) or np.count_nonzero(strength >= least) <= wanted + FEW_EQUAL:
             break
         now = np.where(strength > least, np.inf, -np.inf)
-        now[equal] = np.where(score[equal] <= least, np.finfo(float).max, score[equal])  # infinite is what is held alone
+        now[equal] = np.where(score[equal] <= least, np.finfo(float).max, score[equal])  # only held edges are infinite
         found = strongest(model, there, now, held)[0][there.mine]
         if (found[equal] == found[equal][0]).all():
             break
@@ -107,13 +107,13 @@ def refined(model: Model, there: Present, score: Scores, strength: Scores, held:
 
 def fewest(model: Model, there: Present, held: Bool, *, all_sources: bool = True) -> Bool:
     """Few edges that are a path to each output, and one through each edge that is `held`."""
-    # Paths by the sources that most read, and of these by the first, have most in common.
+    # Paths through the sources with most readers, and the first of equal ones, have most in common.
     source = there.edges.source[there.mine]
     score = np.bincount(source)[source] - source / len(model.graph)
     return strongest(model, there, score, held, all_sources=all_sources)[1]
 
 
 def frozen_edges(graph: Graph, there: Present, in_training: bool) -> Bool:
-    """Which edges are frozen, also of those that no output of the model needs; none but in training."""
+    """Which edges are frozen, including those that no output of the model needs; none unless in training."""
     all_frozen = graph.storage.frozen if in_training else None
     return np.zeros(len(there.edges.source), bool) if all_frozen is None else all_frozen[there.edges.place] > 0

@@ -32,24 +32,25 @@ KINDS = {"constant": 0, "parameter": 1, "operation": 2, "dense": 3, "rows": 4}
 """Kinds of instructions, as the kernels number them."""
 
 OF_NEURONS = KINDS["dense"], KINDS["rows"]
-"""Those of neurons."""
+"""Kinds of instructions of neurons."""
 
 PANELS_AT_ONCE = 4
-"""Panels of a unit: as many as the widest kernel takes at a time."""
+"""Panels of a unit, a run of parameters that one thread updates: as many as the widest kernel takes at a time."""
 
 NARROW = PANELS_AT_ONCE * PANEL
-"""Neurons of a block that is shared out by columns: all of it is what one kernel takes at a time."""
+"""The most neurons of a block that is shared out by columns, since one kernel takes all of them at a time."""
 
 MOST_BEHIND = 2**14
-"""Weights that every thread goes through for itself rather than wait for one of them: a step of 8 of 784-32-10 takes 6 to
-14 % less time so, that of 784-32-300-10 about as much, that of 784-32-500-10 up to 6 % more, on two threads."""
+"""Up to so many weights, every thread goes through all of them rather than wait for one of the threads: on two threads, a
+step of 8 examples takes 6 to 14 % less time so for 784-32-10, about as much for 784-32-300-10, and up to 6 % more for
+784-32-500-10."""
 
 MOST_COLUMNS = 2**26 - 4
-"""Columns of data that blocks and rows read by themselves: the kernels number `LANES` values of each in 32 bits, and the runs
-of four of them for all examples of a list."""
+"""The most columns of data that blocks and rows read by themselves: kernels number `LANES` values of each in 32 bits, and
+runs of four columns for all examples of a list."""
 
 ROW_WORK = 4
-"""Edges of a dense block that one edge of a sparse row, or one argument of an operation, costs as much time as."""
+"""How many edges of a dense block cost as much time as one edge of a sparse row, or one argument of an operation."""
 
 
 class Instruction(NamedTuple):
@@ -94,9 +95,9 @@ class Rows(NamedTuple):
     source : int32, shape (edges,)
         Slots.
     alike : int32, shape (neurons,)
-        How many neurons from each on have its sources.
+        For each neuron, how many neurons from it on have its sources.
     whole : int32, shape (neurons,)
-        The same for adjoints; 1 where some source wants none, so that the neuron goes down to the others by itself.
+        The same for adjoints; 1 if some source wants none, so that the neuron adds to the others' adjoints by itself.
     """
 
     begin: Int32
@@ -120,8 +121,8 @@ class Plan:
     wanted : int32, optional
         Ids of nodes, beside parameters and neurons, whose adjoints are wanted; of inputs `want_inputs` alone decides.
     loss : sequence of int, optional
-        Ids of the nodes that the loss reads, by default outputs. What none of them needs hands no adjoint down: 0 times an
-        infinite derivative, or that of NaN, would be NaN.
+        Ids of the nodes that the loss reads, by default the outputs. Nodes that none of these needs pass no adjoint on: 0
+        times a derivative that is infinite or NaN would be NaN.
     given, split
         As for `mlgraph.lowering.lower`.
 
@@ -132,7 +133,7 @@ class Plan:
         Slots of arguments and sources, row pointers.
     constants : float32
     slot : int32, shape (nodes,)
-        Slot of each node, -1 for what no output needs.
+        Slot of each node, -1 if no output needs it.
     node : int32, shape (slots,)
         The node of each slot.
     input_column : int32
@@ -142,7 +143,7 @@ class Plan:
     reads_directly : bool
         Whether only neurons read the inputs, in ways that need no lanes of them.
     dense_read_data, rows_read_data : bool
-        Whether dense blocks, and sparse rows, are among them.
+        Whether dense blocks, and sparse rows, are among the neurons that read the data.
     n_masked : int
         Floats that a worker needs for masked weights.
     n_extra : int
@@ -152,10 +153,10 @@ class Plan:
     work : int
         What an example costs, in multiply-adds of dense blocks.
     first_zeroed : int
-        Each slot before it, inputs aside whose adjoint nobody wants, is read once, by one block, which sets its adjoint. The
-        others' adjoints are zeroed, and then added to.
+        Each slot before it, except inputs whose adjoint nobody wants, is read once, by one block, which sets its adjoint.
+        The adjoints of other slots are zeroed, and then added to.
     read_slots : (int, int)
-        The first and one after the last of the slots that neurons read, beside inputs.
+        The first, and one after the last, of the slots other than inputs that neurons read.
     edge_scale : float
         The most that weights are scaled up by where edges are dropped.
 
@@ -290,7 +291,7 @@ class Plan:
         n_weights = width * arity if shared else len(sources)
         wanted = wants[sources] > 0
         self._reader[slots] = np.where(wanted & (self._reader[slots] == -1), i, -2)
-        if shared:  # what comes twice in a block is added to by both; rows have their edges by source
+        if shared:  # a block adds twice to a slot that it reads twice; rows have their edges by source
             ascending = np.sort(slots)
             self._reader[ascending[1:][ascending[1:] == ascending[:-1]]] = -2
             args, back, n_back = self._add(slots), 0, 0
@@ -339,7 +340,7 @@ class Plan:
         return Rows(begin, source, alike, whole)
 
     def is_stale(self, graph: Graph) -> bool:
-        """Whether the graph has changed since."""
+        """Whether the graph has changed since the plan was made."""
         return self.edits != graph.edits or self.moves != graph.storage.moves
 
     @property
@@ -349,14 +350,14 @@ class Plan:
 
     @property
     def examples_at_once(self) -> int:
-        """Examples of a step that only sums gradients, and keeps its tiles until then: 16 MB of values, or one tile."""
+        """Examples of a step that only sums gradients, and keeps all its tiles until that: 16 MB of values, or one tile."""
         return max(1, 2**22 // max(1, self.n_slots) // LANES) * LANES
 
     @cached_property
     def largest_blocks(self) -> tuple[int, int]:
         """Weights of the largest dense block, and of the largest that does not read the data.
 
-        0 where there are rows, which decide then, or edges are dropped: a worker has the weights of one tile at a time.
+        0 if there are rows, which then decide, or if edges are dropped: a worker has the weights of one tile at a time.
         """
         if any(ins.bits or ins.kind == KINDS["rows"] for _, ins in self.trained):
             return 0, 0
@@ -371,7 +372,7 @@ class Plan:
 
     @cached_property
     def threads_ahead(self) -> int:
-        """Among how many threads dense blocks that read the data can be shared out, their sums made ahead; 0: not at all."""
+        """How many threads can share the dense blocks that read the data, with their sums made ahead; 0: none."""
         blocks = self.blocks_of_data
         # Edges are dropped tile by tile, and many neurons in ways that pack the weights.
         plain = all(ins.bits == 0 and ins.drop < 2**31 for ins in blocks)
@@ -379,9 +380,9 @@ class Plan:
 
     @cached_property
     def sweeps_alone(self) -> bool:
-        """Whether every thread sweeps the tile of a step that has one, where sums are made ahead.
+        """Whether every thread sweeps the tile of a step that has only one, when sums are made ahead.
 
-        Blocks that are shared out by panels have each thread list the data of all columns, and whoever does not sweep had
+        If blocks are shared out by panels, each thread lists the data of all columns, and a thread that does not sweep had
         better do that meanwhile. Parameters that are nodes are units before all others, and would end a step's sweeps early.
         """
         ahead = self.blocks_of_data
@@ -393,7 +394,7 @@ class Plan:
     def row_parameters(self) -> tuple[int, int]:
         """Where the parameters of rows begin and end, in whole panels.
 
-        Nowhere if edges are dropped, of blocks too: a worker then has the weights of one tile at a time.
+        (0, 0) if any edges are dropped, also those of blocks: a worker then has the weights of one tile at a time.
         """
         rows = [ins for _, ins in self.trained if ins.kind == KINDS["rows"]]
         if not rows or any(ins.bits for _, ins in self.trained):
@@ -403,7 +404,7 @@ class Plan:
         return first // PANEL * PANEL, padded(end)
 
     def _add_by_source(self, slots: Int32, count: Int32, alike: Int32, wanted: Bool) -> tuple[int, int]:
-        """Add the edges of sparse rows sorted by source, as `rows_adjoint` reads them; their place and number of sources."""
+        """Add the edges of sparse rows, sorted by source as `rows_adjoint` reads them; their place and number of sources."""
         edges = np.flatnonzero(wanted).astype(np.int32)
         neurons = np.repeat(np.arange(len(count), dtype=np.int32), count)[edges]
         low = slots[edges] - slots.min()
@@ -425,17 +426,17 @@ class Plan:
 
 
 def halves_of(n: int, arity: int) -> int:
-    """In how many parts of the columns n neurons sum data of which zeros are skipped."""
+    """In how many parts the columns are split when n neurons sum data and skip zeros."""
     return 2 if n <= NARROW and mlgraph_ext.sweep.middle_column(arity) else 1
 
 
 def extra_floats(width: int, halves: int) -> int:
-    """What a tile needs for sums of entries and transposed deltas of so many neurons: sums of halves have places apart."""
+    """Floats of a tile for sums of entries and transposed deltas of so many neurons; the sums of halves are kept apart."""
     return width * LANES * (3 if halves == 2 else 1)
 
 
 def thin_floats(n: int, arity: int) -> int:
-    """What a worker needs for a thin copy of a block (``_dropout.pxi``): a panel for each group of neurons, and their slots."""
+    """Floats of a worker for a thin copy of a block (``_dropout.pxi``): a panel for each group of neurons, and the slots."""
     return -(-n // mlgraph_ext.sweep.DROPOUT_NEURONS) * PANEL * (arity + LANES)
 
 
@@ -450,7 +451,7 @@ def _dropout_of(node: int, dropout: Dropout) -> tuple[int, int, int]:
     """(drop * 2**32, keep, bits) of a neuron: an edge is kept with probability keep / 2**bits."""
     for ids, neurons, edges in dropout:
         if node in ids:
-            # A share so close to 1 that it would round to it leaves one in 65536, or in 2**32: something is always kept.
+            # A share so close to 1 that it would round to 1 keeps one in 65536, or in 2**32: something is always kept.
             keep, bits = (max(1, round((1 - edges) * 65536)), 16) if edges else (0, 0)
             while bits and keep % 2 == 0:
                 keep, bits = keep // 2, bits - 1

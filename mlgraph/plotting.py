@@ -1,4 +1,4 @@
-"""The picture of a training run: the jagged line of every batch, the rarer line of test accuracy."""
+"""The picture of a training run: a line of the accuracy of every batch, and one of the test accuracy of every epoch."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ BEHIND_TEXT = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha"
 ACCURACY_TICKS = (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 96, 98, 99, 100)  # percent
 
 FORMATS: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-"""Kinds of files that pictures are written as; of each what must be None, so that a picture drawn again is the same file."""
+"""Formats of picture files, each with the metadata that must be None for a picture drawn again to give the same file."""
 
 LIVE_INTERVAL = 0.2  # seconds between two updates of a window, at least
-LIVE_COLUMNS = 500  # coarser, for half of the time
-LIVE_SHARE = 0.04  # of the time of a run may go into its window
+LIVE_COLUMNS = 500  # coarser than `COLUMNS`, which halves the time
+LIVE_SHARE = 0.04  # of the time of a run that its window may take
 
 
 class NoDisplayError(RuntimeError):
@@ -57,13 +57,13 @@ def training_picture(
     Parameters
     ----------
     history : History
-        What ``fit`` returns, or has so far.
+        The history that ``fit`` returns, or that of a run in progress.
     path : path, optional
-        The file to write, atomically: .svg, .pdf or .png, which may be left out. Equal histories give equal bytes.
+        The file to write, atomically: .svg, .pdf or .png, the last also without a suffix. Equal histories give equal bytes.
     title : str, optional
-        Stands above the picture.
+        Text above the picture.
     epoch_size : int, optional
-        Examples in an epoch; by default what the first epoch had.
+        Examples in an epoch; by default as many as in the first epoch.
 
     Returns
     -------
@@ -74,9 +74,9 @@ def training_picture(
     ImportError
         If matplotlib is not installed. The message names the extra to install.
     TypeError, ValueError
-        If `path` is no path, or its name ends in something else, or `epoch_size` is no integer from 1 on.
+        If `path` is no path, its name has another suffix, or `epoch_size` is no integer from 1 on.
     OSError
-        If the file cannot be written; what stood at `path` is still there.
+        If the file cannot be written; what was at `path` is still there.
     """
     if epoch_size is not None:
         whole("epoch_size", epoch_size)
@@ -88,7 +88,7 @@ def training_picture(
 
 
 def new_figure(size: tuple[float, float], dpi: int) -> Figure:
-    """A figure of matplotlib that is in no window; ImportError, which names the extra to install, if there is no matplotlib."""
+    """A matplotlib figure that has no window; without matplotlib, an ImportError that names the extra to install."""
     try:
         from matplotlib.figure import Figure
     except (ImportError, ValueError) as error:
@@ -97,7 +97,7 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
 
 
 def picture_format(path: StrOrBytesPath) -> str:
-    """A key of `FORMATS`, by the end of a file's name; png if it has none. An error if it is another, or no path."""
+    """The key of `FORMATS` for the suffix of a path; png if it has none. Any other suffix, or no path, is an error."""
     name = checks.path("path", path)
     suffix = Path(name).suffix[1:].lower() or "png"
     if suffix not in FORMATS:
@@ -111,13 +111,13 @@ def save_figure(figure: Any, path: StrOrBytesPath) -> None:
     import matplotlib
 
     kind = picture_format(path)
-    # Ctrl-C amid what matplotlib has written in C comes out of it as any error.
+    # Ctrl-C within matplotlib's C code may come out of it as any error.
     with matplotlib.rc_context({"svg.hashsalt": "mlgraph"}), uninterrupted():  # or names inside it are random
         write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=FORMATS[kind]))
 
 
 class LivePicture:
-    """The picture of `training_picture` in a window, kept up to date while the training goes on.
+    """The picture of `training_picture` in a window, kept up to date during the training.
 
     It draws in the thread that trains, and only as often as leaves nearly all of the time to the training. Closing
     the window ends the drawing and nothing else.
@@ -167,7 +167,7 @@ class LivePicture:
 
     @property
     def is_open(self) -> bool:
-        """Whether the user has not closed the window."""
+        """Whether the window is still open."""
         return self._plt.fignum_exists(self._figure.number)
 
     @property
@@ -176,7 +176,7 @@ class LivePicture:
         return time.perf_counter() >= self._next and self.is_open
 
     def update(self, history: History) -> None:
-        """Draw the history so far. To be called when it `is_due`."""
+        """Draw the history so far. To be called when `is_due` is true."""
         start = time.perf_counter()
         limits = self._picture.limits
         self._picture.update(history)
@@ -265,7 +265,7 @@ class _Picture:
             axes.set_ylabel(label, color=color, fontsize="small")
             axes.tick_params(axis="y", labelcolor=color, labelsize="small")
             self._schedules += axes.plot([], [], color=color, lw=1.2)
-        # Of a run that cuts edges, how many are left: a share of the height, and at its end the number.
+        # For a run that cuts edges: the share that is left as a line, and the number at its end.
         left = rates.twinx()
         left.set(ylim=(0, 1.15))
         left.set_axis_off()
@@ -276,7 +276,7 @@ class _Picture:
 
     @property
     def limits(self) -> list[tuple[float, float]]:
-        """Changed limits mean changed axes; else only `artists` have changed."""
+        """Limits of the axes: while they stay the same, only `artists` need to be drawn again."""
         return [limits for axes in self._axes for limits in (axes.get_xlim(), axes.get_ylim())]
 
     def update(self, history: History) -> None:
@@ -296,7 +296,7 @@ class _Picture:
             self._last.xy = tested[-1], test[-1]
             self._last.set_text(f"{test[-1]:.2f} %")
 
-        whole = ~np.isin(seen, epoch_ends)  # the last batch of an epoch has what is left over, which is no schedule
+        whole = ~np.isin(seen, epoch_ends)  # the last batch of an epoch has the examples left over, so no scheduled size
         whole |= not whole.any()
         for line, values in zip(self._schedules, (history.learning_rate, history.batch_size), strict=True):
             line.set_data(*_outline(epochs[whole], values[whole], self._columns))
@@ -312,7 +312,7 @@ class _Picture:
 
 
 def _stretch(percent: Float64) -> Float64:
-    """A logarithmic scale of errors: every halving of the error is as high as the one before, but for the last."""
+    """A logarithmic scale of the error: each halving is equally high, until the error nears `SOFTENING`."""
     return -np.log(np.clip(1 - percent / 100, 0, None) + SOFTENING)
 
 
@@ -333,7 +333,7 @@ def _outline(x: Numbers, y: Numbers, columns: int) -> tuple[Numbers, Numbers]:
 def _running_mean(seen: Numbers, sizes: Numbers, y: Numbers, *, window: float) -> tuple[Numbers, Numbers]:
     """Mean over the last `window` examples, at even distances from the first full window to the end."""
     edges = np.concatenate([[0], seen])
-    counted = np.where(np.isnan(y), 0, sizes)  # of a batch that was left out there is no accuracy
+    counted = np.where(np.isnan(y), 0, sizes)  # a batch that was left out has no accuracy
     total, count = (np.concatenate([[0], np.cumsum(n)]) for n in (np.nan_to_num(y) * counted, counted))
     ends = np.linspace(window, edges[-1], 500)
     total, count = (np.interp(ends, edges, n) - np.interp(ends - window, edges, n) for n in (total, count))
@@ -341,7 +341,7 @@ def _running_mean(seen: Numbers, sizes: Numbers, y: Numbers, *, window: float) -
 
 
 def without_matplotlib(error: Exception) -> ImportError:
-    """What is raised where matplotlib is not installed, or cannot be imported for another reason."""
+    """The error to raise if matplotlib is not installed, or cannot be imported for another reason."""
     if isinstance(error, ImportError):
         return ImportError(f"a picture needs matplotlib ({error}): pip install 'mlgraph[app]'")
-    return ImportError(f"a picture needs matplotlib, which says: {error}")  # of a backend that there is not, say
+    return ImportError(f"a picture needs matplotlib, which says: {error}")  # for example of an unknown backend

@@ -25,10 +25,10 @@ __all__ = ["Portrait", "draw", "portraits"]
 Floats = npt.NDArray[np.floating[Any]]
 
 SAMPLE = 1000
-"""Examples that derivatives are averaged over, where neurons are more than one layer away from pixels or classes."""
+"""Examples over which derivatives are averaged, for neurons more than one layer away from pixels or classes."""
 
 SHOWN = 24
-"""Images that excite a neuron most."""
+"""At most so many images that excite a neuron most are shown."""
 
 POSITIVE, NEGATIVE = "#2f6db3", "#c8394b"
 TOP = 0.6  # inches above the neurons
@@ -37,21 +37,21 @@ MOST_NAMED = 30  # classes
 
 
 class Portrait(NamedTuple):
-    """What there is to see of a neuron.
+    """What a picture of a neuron shows.
 
     Attributes
     ----------
     neuron : Neuron
     input_weights : float, shape (inputs,)
-        Its weights; of a neuron that reads other neurons, the mean derivative of its value with respect to each input.
+        Its weights; for a neuron that reads other neurons, the mean derivative of its value with respect to each input.
     logit_weights : float, shape (classes,)
         Its weight in each logit, or the mean derivative of the logit with respect to its value.
     class_means : float, shape (classes,)
         Its mean value for the images of each class.
     top_examples : int64, shape (images,)
-        The examples in which its value is highest, highest first; of a relu or leaky_relu those in which it is active.
+        The examples with its highest values, highest first; for a relu or leaky_relu, only those in which it is active.
     reads_inputs, feeds_outputs : bool
-        Whether `input_weights` and `logit_weights` are weights, and no derivatives.
+        Whether `input_weights` and `logit_weights` are weights, not derivatives.
     is_output : bool
         Whether it is a logit itself.
     """
@@ -67,12 +67,12 @@ class Portrait(NamedTuple):
 
 
 def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: npt.NDArray[Any]) -> list[Portrait]:
-    """Look at neurons of one layer over some data.
+    """The portraits of neurons of one layer, over some data.
 
     Parameters
     ----------
     neurons : sequence of Neuron
-        Alive.
+        Neurons that are alive.
     x, y : arrays
         Examples and their labels.
     """
@@ -131,13 +131,13 @@ def draw(
     titles : sequence of str
         One line for each.
     images : array, shape (examples, inputs)
-        The data that `portraits` had.
+        The data that `portraits` was given.
     image_shape : (int, int)
         Rows and columns of an image.
     path : path, optional
-        The file to write, atomically: .svg, .pdf or .png, which may be left out.
+        The file to write, atomically: .svg, .pdf or .png, the last also without a suffix.
     title : str
-        Stands above the picture.
+        Text above the picture.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def draw(
 
 def _bars(axes: Any, values: Floats, font: float) -> None:
     classes = np.arange(len(values))
-    values = np.where(np.isfinite(values), values, 0.0)  # what is not has no length
+    values = np.where(np.isfinite(values), values, 0.0)  # a value that is not finite gets no bar
     axes.barh(classes, values, color=np.where(values < 0, NEGATIVE, POSITIVE), height=0.8)
     axes.axvline(0, color="0.4", lw=0.6)
     most = float(np.abs(values).max(initial=0.0))
@@ -212,7 +212,7 @@ def _bars(axes: Any, values: Floats, font: float) -> None:
 
 
 def _scale(axes: Any, most: float, font: float) -> None:
-    """What the darkest colour, or the longest bar, stands for."""
+    """Write the value that the darkest colour, or the longest bar, stands for."""
     axes.text(1, -0.01, f"±{most:.2g}", transform=axes.transAxes, ha="right", va="top", fontsize=font, color="0.35")
 
 

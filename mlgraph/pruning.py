@@ -1,4 +1,4 @@
-"""Cutting edges and neurons of a model: so many of each group are kept, the best and a path to each output."""
+"""Cutting edges and neurons of a model: of each group a number is kept, the best and a path to each output."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def prune(
     model: Model, sparsity: float | None, *, neurons: float | None, by: Criterion, scope: str, block: int, data: Data | None,
     seed: int, n_threads: int | None, step: int = 0, slope: Float32 | None = None,
 ) -> int:  # fmt: skip
-    """Cut edges or neurons; `Model.prune` says what the parameters are. How many edges had scores to be kept; 0 for neurons.
+    """Cut edges or neurons, as `Model.prune`. Returns how many edges had scores to be kept; 0 for neurons.
 
-    `step`: when it is done many times, what is random is other each time. `slope`: the gradient, if it is known already.
+    `step`: its number if there are many, so that random choices differ. `slope`: the gradient, if it is known already.
     """
     if (sparsity is None) == (neurons is None):
         raise ValueError(f"prune: expected either sparsity or neurons, got {'neither' if sparsity is None else 'both'}")
@@ -58,7 +58,7 @@ def room(model: Model, sparsity: float, scope: str) -> tuple[Int64, Float64]:
 
 
 def check_room(model: Model, group: Int64, wanted: npt.NDArray[Any]) -> None:
-    """Raise ValueError if no `wanted` edges of each group are a path to each output, whichever are the best."""
+    """Raise ValueError if no choice of `wanted` edges of each group leaves a path to each output."""
     there = present(model)
     mine, frozen = there.mine, frozen_edges(model.graph, there, True)
     held = fewest(model, there, frozen)
@@ -74,27 +74,27 @@ def keep_best(
     random: np.random.Generator | None = None,
     block: int = 1,
 ) -> int:
-    """Keep the strongest `wanted` edges of each group, of those that are alive; how many. To each output one path stays.
+    """Keep the strongest `wanted` live edges of each group; return how many. One path to each output stays.
 
-    More may be gone afterwards: what leads from or to nothing that is alive, for the groups are cut apart from each other, and
-    of equal ones some at random. What only other models of the graph need is left as it is. While the graph is being trained
-    what is frozen stays, and more than is wanted, if that and paths take more.
+    More edges may be gone afterwards: those that lead from or to nothing that is alive, since groups are cut independently,
+    and of equal edges some are chosen at random. Edges that only other models of the graph need stay. While the graph is
+    being trained, frozen edges stay, and more edges than wanted, if these and the paths need more.
 
     Parameters
     ----------
     group : int64, shape (edges,)
         The group of each edge of the graph, in the order of `wiring`.
     slope : float32, optional
-        The gradient, in the places of the parameter vector, for the saliency.
+        The gradient, in the layout of the parameter vector, for the saliency.
     block : int
-        Neurons side by side that have one score for each source.
+        Adjacent neurons that have one score for each source.
     """
     graph, there = model.graph, present(model)
     edges, _, mine = there
     candidates = Edges(edges.source[mine], edges.target[mine], graph.parameters[edges.place[mine]])
     if callable(by):
         score = asked(graph, by, candidates, len(mine), "edge")
-        edges = wiring(graph)  # the parameters may stand elsewhere: it may have run the model
+        edges = wiring(graph)  # the callable may have run the model, and so moved the parameters
         there = there._replace(edges=edges)
     elif by == "random":
         assert random is not None
@@ -126,7 +126,7 @@ def keep_best(
 def _keep_best_neurons(
     model: Model, gone: float, scope: str, by: Criterion, slope: Float32 | None, random: np.random.Generator
 ) -> None:
-    """Keep the strongest neurons, all but this share, of those that are alive; to each output one path stays."""
+    """Keep the strongest live neurons, so that this share of all neurons is gone; one path to each output stays."""
     graph, group = model.graph, _groups(model, scope)
     hidden = np.setdiff1d(_own_neurons(model), list(graph.protected()))
     total = np.bincount(group[hidden], minlength=1)
@@ -159,14 +159,14 @@ def _groups(model: Model, scope: str) -> Int64:
 
 
 def _exceeds(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:
-    """Whether what is in these groups is more than is wanted of one."""
+    """Whether some group has more members in `group` than are wanted."""
     return bool((np.bincount(group, minlength=len(wanted)) > wanted).any())
 
 
 def _check_kept(
     model: Model, what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any], *, frozen: bool = False
 ) -> None:
-    """Raise ValueError if what must be kept, and is in these groups, is more than is wanted of one."""
+    """Raise ValueError if more must be kept of some group (`group` lists the groups of what must be kept) than is wanted."""
     if _exceeds(group, wanted):
         least = np.bincount(group, minlength=len(wanted))
         i = int(np.argmax(least > wanted))
@@ -178,7 +178,7 @@ def _check_kept(
 
 
 def _with_room(model: Model, what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """How many of each group are kept, where these must be; a run has begun with enough, and is not ended for a few more."""
+    """How many of each group are kept, if these must be; a run that began with enough is not ended for a few more."""
     if not model.graph._is_training:
         _check_kept(model, what, group, wanted)
     return np.asarray(np.maximum(wanted, np.bincount(group, minlength=len(wanted))))

@@ -17,7 +17,7 @@ from mlgraph.plan import KINDS, LANES, OF_NEURONS, Instruction, Plan
 from mlgraph.storage import PANEL, in_panels
 
 CHOICES = ("where", "max")
-"""Ops whose arguments get nothing if they were not chosen, where others multiply an adjoint, perhaps infinite, by 0."""
+"""Ops that pass nothing to arguments that were not chosen; other ops multiply an adjoint, perhaps infinite, by 0."""
 
 
 class Dropped(NamedTuple):
@@ -64,8 +64,8 @@ def backward(
     Parameters
     ----------
     values, adjoints : float64, shape (slots, examples)
-        The adjoints as the loss leaves them; afterwards those of all slots that want one. For a neuron, the adjoint of the
-        sum that its activation is applied to.
+        The adjoints from the loss; afterwards those of all slots that want one. For a neuron, the adjoint of the weighted
+        sum before its activation.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def backward(
 def loss(
     kind: str, slots: Any, values: Float64, label: Any = None, target: Any = None
 ) -> tuple[Float64, Float64]:
-    """Loss of each example and the adjoints it leaves, of shape (slots, examples), for the sum of the losses.
+    """Loss of each example, and the adjoints of the sum of the losses before `backward`, shape (slots, examples).
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def step(
     """
     x = np.asarray(x)
     losses, gradient = [], np.zeros(len(np.asarray(parameters)))
-    size = LANES if any(ins.drop or ins.bits for ins in plan.instructions) else len(x)  # what is dropped tells tiles apart
+    size = LANES if any(ins.drop or ins.bits for ins in plan.instructions) else len(x)  # each tile drops others
     for tile, first in enumerate(range(0, len(x), size)):
         part = slice(first, first + size)
         dropped = {i: draw(ins, seed, number, tile) for i, ins in enumerate(plan.instructions)}

@@ -24,20 +24,20 @@ Criterion = str | Callable[..., npt.ArrayLike]
 
 
 def check_criterion(by: Criterion, names: Sequence[str] = ("magnitude", "saliency", "random")) -> None:
-    """Raise TypeError or ValueError if it is neither callable nor one of these names, by default of those to prune by."""
+    """Raise TypeError or ValueError if `by` is neither callable nor one of `names`, by default those for pruning."""
     if not callable(by) and not (isinstance(by, str) and by in names):
         raise wrong("by", f"{', '.join(names)} or a callable", by, isinstance(by, str))
 
 
 def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:
-    """Gradient of the mean loss over data for training, in the places of the parameter vector; zero for padding."""
+    """Gradient of the mean loss over training data, in the layout of the parameter vector; zero for padding."""
     examples, objective = model._examples_and_objective(x, y, "data ")
     examples.check_trainable()
     return model._engine().gradient(examples, objective, n_threads)
 
 
 def required_data(who: str, by: str, data: Data | None) -> Data:
-    """(x, y) as it was given; ValueError if it was not."""
+    """(x, y), or a ValueError if it was not given."""
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise ValueError(f"data: expected (x, y) to {who} by {by}, got {'none' if data is None else shown(data)}")
     return data[0], data[1]
@@ -50,7 +50,7 @@ def asked(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, w
         things = Edges(things.source.copy(), things.target.copy(), things.weight.copy())
     try:
         given = by(things)
-    except StopIteration as error:  # which would be taken for the end of a run
+    except StopIteration as error:  # else it would be taken for the end of a run
         raise RuntimeError("by: expected scores, got StopIteration") from error
     array = real_array("by", given).astype(np.float64)
     if graph.edits != edits:
@@ -72,11 +72,11 @@ def best_of(
 ) -> Bool:  # fmt: skip
     """The best of each group, `wanted[group]` of them; of equal ones some at random, always the same.
 
-    The first of equal ones would be those of one layer. Where `score` is that of a path, the scores of its members by
-    themselves, `own`, come before chance: first those that make it weak, without which the others are of no use. Chance
-    takes what has one number in `together` one after the other.
+    (The first of equal ones would all be of one layer.) If `score` is that of a path, its equal members are taken by their
+    `own` scores before chance decides: first the members that make it weak, without which the others are of no use. Chance
+    takes members with the same number in `together` one after the other.
     """
-    keep, random = np.zeros(len(score), bool), np.random.default_rng(0)  # one: groups of one size lose other places
+    keep, random = np.zeros(len(score), bool), np.random.default_rng(0)  # one for all: groups of one size lose other places
     for mine, most in _members(group, wanted):
         if most >= len(mine):
             keep[mine] = True
@@ -97,7 +97,7 @@ def best_of(
 def in_blocks(
     model: Model, edges: Edges, score: Scores, by: Criterion, block: int
 ) -> tuple[Scores, Int64 | None]:
-    """For each edge the score of its block, and a number that those of the block have in common; none for blocks of one.
+    """For each edge the score of its block, and the number of its block, or None if blocks have one neuron.
 
     ValueError if a score is NaN.
     """
@@ -109,7 +109,7 @@ def in_blocks(
 
 
 def layers_of(model: Model) -> Int64:
-    """The layer of each node, behind them one for all nodes that are in none; the level of each, where there are no layers."""
+    """The layer of each node, with one more, the last, for nodes in no layer; without layers, the level of each node."""
     if not isinstance(model, Network):
         return levels_of(model.graph)
     number = np.full(len(model.graph), len(model.layers))
@@ -124,7 +124,7 @@ def levels_of(graph: Graph) -> Int64:
 
 
 def slope_for(model: Model, by: Criterion, data: Data | None, n_threads: int | None) -> Float32 | None:
-    """The gradient, if the criterion takes it."""
+    """The gradient, if the criterion needs it."""
     if isinstance(by, str) and by == "saliency":
         return gradient(model, *required_data("prune", by, data), n_threads)
     check_criterion(by)
@@ -136,9 +136,9 @@ def neuron_scores(
 ) -> Scores:
     """Scores of neurons.
 
-    The magnitude is the norm of the incoming weights times that of the outgoing ones, which scaling the one against the
-    other leaves as it is. The saliency is the sum of weight x gradient over the outgoing edges: what the loss loses, to first
-    order, with the neuron's value (Molchanov et al. 2017, Pruning convolutional neural networks).
+    The magnitude is the norm of the incoming weights times that of the outgoing ones: scaling the ones up and the others
+    down does not change it. The saliency is the sum of weight x gradient over the outgoing edges: what the loss loses, to
+    first order, with the neuron's value (Molchanov et al. 2017, Pruning convolutional neural networks).
     """
     if callable(by):
         return asked(graph, by, [Neuron(graph, i) for i in hidden.tolist()], len(hidden), "neuron")
@@ -153,9 +153,9 @@ def neuron_scores(
 
 
 def _block_of(model: Model, edges: Edges, block: int) -> Int64:
-    """A number for each edge, one for those that lead from the same source to neurons of the same block."""
+    """A number for each edge; edges from one source to neurons of one block have the same."""
     graph, layer = model.graph, layers_of(model)
-    place = np.cumsum(graph.codes >= NEURON) - 1  # among the neurons as they were made, which no cut changes
+    place = np.cumsum(graph.codes >= NEURON) - 1  # in the order in which neurons were made, which no cut changes
     if isinstance(model, Network):
         for one in model.layers:
             place[one._ids] = np.arange(one.size)
@@ -164,14 +164,14 @@ def _block_of(model: Model, edges: Edges, block: int) -> Int64:
 
 
 def _of_blocks(score: Scores, together: Int64, by: Criterion) -> Scores:
-    """For each score that of all that have its number: the root of the mean square, of a callable's the mean.
+    """For each score that of its block: the root mean square, for a callable the mean, and at random one number.
 
-    A mean of what is random would be less so than one number, and blocks with few edges the first to be chosen or left.
+    A mean of random numbers would vary more in blocks with few edges: these would be the first to be chosen or left.
     """
     if by == "random":
         return score[np.unique(together, return_index=True)[1]][together]
-    limit = np.finfo(float).max / max(1, len(score))  # of what is added up: no sum is infinite
-    score = np.clip(score, -limit, limit) if callable(by) else score**2  # of weights or gradients in float32
+    limit = np.finfo(float).max / max(1, len(score))  # so that no sum is infinite
+    score = np.clip(score, -limit, limit) if callable(by) else score**2  # finite: weights and gradients are float32
     mean = np.bincount(together, score) / np.bincount(together)
     return np.asarray((mean if callable(by) else np.sqrt(mean))[together])
 
@@ -179,7 +179,7 @@ def _of_blocks(score: Scores, together: Int64, by: Criterion) -> Scores:
 def comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Scores:
     """Scores of several groups as distances from the lowest that each keeps, so that they can be compared; none is NaN.
 
-    What is infinite is what has no choice: of a group that keeps nothing -infinity.
+    Only scores of a group that keeps nothing are infinite: -infinity.
     """
     check_scores(score)
     if len(wanted) == 1:

@@ -73,7 +73,7 @@ class Schedule(ABC):
         vars(self).update(sparsity=share("sparsity", self.sparsity), updates=updates, until=share("until", self.until))
 
     def __repr__(self) -> str:
-        # By it a checkpoint knows its run again, in another process, too, where a function has another address.
+        # A checkpoint recognises its run by it, also in another process, where a function has another address.
         return f"{type(self).__name__}({', '.join(f'{f.name}={_named(getattr(self, f.name))}' for f in fields(self))})"
 
     def over(self, epochs: int) -> Schedule:
@@ -186,7 +186,7 @@ class Acting:
             whole("n", n)
             some = np.random.default_rng([self._seed, 4, step]).permutation(len(self._examples))[:n]
             x = self._examples.array[some]
-            # Of inputs that were added since `fit` began there are no data, and so far nothing reads them.
+            # Inputs that were added since `fit` began have no data, and so far nothing reads them.
             x = np.pad(x, ((0, 0), (0, self._model.graph.n_inputs - x.shape[1])))
             return x, self._y[some] if len(self._y) else ()
 
@@ -258,7 +258,7 @@ class GradualPruning(Schedule):
         check_room(model, *room(model, self.sparsity, self.scope))
 
     def _is_over(self, model: Model, sparsity: float) -> bool:
-        """Whether the model has more edges than that, or one of its layers: others may have less, which have lost neurons."""
+        """Whether the model, or one of its layers, has more edges than that: layers that lost neurons may have fewer."""
         if self.scope == "global" or not isinstance(model, Network):
             return sparsity > model.sparsity
         group, left = room(model, sparsity, self.scope)
@@ -270,9 +270,9 @@ class GradualPruning(Schedule):
         """Cut to the sparsity of the moment."""
         if moment >= self.start and self._is_over(model, self.at(moment)):
             slope = None
-            if self.by == "saliency":  # of which what is not finite tells nothing here
+            if self.by == "saliency":  # numbers in it that are not finite say nothing here
                 slope = np.nan_to_num(gradient(model, *sample(SAMPLE), n_threads), nan=0.0, posinf=0.0, neginf=0.0)
-            # Not the method, which would warn at each moment of what falls away with what is cut.
+            # Not `Model.prune`, which would warn at each moment of edges that are lost with those that are cut.
             prune(
                 model, self.at(moment), neurons=None, by=self.by, scope=self.scope, block=self.block, data=None, seed=seed,
                 n_threads=n_threads, step=step, slope=slope,
@@ -317,7 +317,7 @@ class SET(Schedule):
         graph, alive = net.graph, net.graph.alive()
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
         slopes = before = None
-        if self.by == "gradient":  # of the network before it is cut: after that, what was cut would be steep
+        if self.by == "gradient":  # of the network before the cut: afterwards the cut edges would be steep
             slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), edge_values(graph)
         with uninterrupted(), graph.one_edit():  # one_edit takes back edges, but no biases
             group, wanted = self._room(net, moved)
@@ -356,11 +356,11 @@ class SET(Schedule):
     def _room(self, net: Network, moved: float) -> tuple[Int64, Float64]:
         """The group of each edge, and how many edges each group keeps while this share of them moves."""
         wanted = self._sizes(net)
-        gaps = [len(layer._reads) * layer.size for layer in net.layers] - wanted  # more would come back to where they were
+        gaps = [len(layer._reads) * layer.size for layer in net.layers] - wanted  # more would return to their old places
         edges, layer_of, read_by = wiring(net.graph), layers_of(net), np.full(len(net.graph), -1)
         for i, layer in enumerate(net.layers):
             read_by[layer._reads] = i
-        # Edges past the layers, or into and out of neurons that are in none, would not come back, and all stay.
+        # Edges past the layers, or of neurons that are in no layer, would not grow again, so all of them stay.
         group = np.where(read_by[edges.source] == layer_of[edges.target], layer_of[edges.target], len(net.layers))
         return group, np.append(wanted - np.minimum(np.round(moved * wanted), gaps), len(group))
 
@@ -439,7 +439,7 @@ def erdos_renyi(sizes: Sequence[tuple[int, int]], sparsity: float) -> Float64:
         edges = np.where(full, most, weight * ((1 - sparsity) * most.sum() - most[full].sum()) / weight[~full].sum())
         more = ~full & (edges > most)
         if not more.any():
-            # Those that lose most by rounding down get what is left over.
+            # The layers that lose most by rounding down get the edges that are left over.
             whole_edges = np.floor(edges)
             left = round(edges.sum() - whole_edges.sum())
             whole_edges[np.argsort(whole_edges - edges, kind="stable")[:left]] += 1

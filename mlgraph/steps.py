@@ -1,4 +1,4 @@
-"""Steps of a run: which examples each takes, at what learning rate, and what all have in common."""
+"""Steps of a run: the examples and the learning rate of each, and what all have in common."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Steps(NamedTuple):
     rate : float32, shape (steps,)
         Learning rates.
     decay : float32, shape (steps,), optional
-        The share of themselves that weights of edges lose at a step, beside what the optimizer moves them by.
+        The share of themselves that weights of edges lose at a step, besides the optimizer's update.
     order : int64, shape (any,), optional
-        Examples by place; as they come by default.
+        Examples by place; by default in the order of the data.
     number : int
-        Of the first step, since training began; with a seed it fixes what is dropped.
+        Number of the first step since training began; with a seed it fixes what is dropped.
     """
 
     first: Int64
@@ -47,13 +47,13 @@ class Steps(NamedTuple):
         return cls(first, size, np.zeros(len(size), np.float32))
 
     def of(self, part: slice) -> Steps:
-        """Some of them, of which the first is number ``part.start``."""
+        """Some of these steps; the first is number ``part.start`` of them."""
         decay = None if self.decay is None else self.decay[part]
         return Steps(self.first[part], self.size[part], self.rate[part], decay, self.order, self.number + part.start)
 
     @property
     def places(self) -> slice:
-        """Of all their examples, in `order`."""
+        """Places in `order` of all their examples."""
         return slice(int(self.first[0]), int(self.first[-1] + self.size[-1]))
 
     @property
@@ -74,9 +74,9 @@ class Learning(NamedTuple):
     hyper : (float, float, float)
         Momentum or beta1, beta2, epsilon.
     seed : int
-        Of all that is drawn at random.
+        Seed of all that is drawn at random.
     few : bool
-        Whether steps have so few examples that zeros are skipped whatever the data; the smallest decides for all.
+        Whether steps have so few examples that zeros are skipped whatever the data; the smallest step decides for all.
     n_threads : int, optional
     """
 
@@ -91,9 +91,9 @@ class Learning(NamedTuple):
 def epoch_steps(epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: Rates) -> Steps:
     """Batch sizes and learning rates of one epoch; both move after every batch.
 
-    With the progress p = examples seen / examples in all epochs, the learning rate is that of a function of p, or lr0
+    With the progress p = examples seen / examples in all epochs, the learning rate is a given function of p, or lr0
     (1 - p^1.5) + lr1 p^1.5, and the batch size round(b0 (1 - p^2) + b1 p^2): the schedule of ml-rust, which computes its
-    batch size but never uses it. The last batch of an epoch is as short as it must be.
+    batch size but never uses it. The last batch of an epoch has the examples that are left.
     """
     b0, b1 = batch_size
 
@@ -107,7 +107,7 @@ def epoch_steps(epoch: int, n: int, epochs: int, batch_size: tuple[int, int], le
     first: list[int] = []
     at = 0
     while at < n:
-        # Sizes fall or rise slowly: as many steps of one size as there are before the first place of another.
+        # Sizes fall or rise slowly, so steps of one size are made at once, up to the first place of another size.
         size = size_at(at)
         end = at + bisect.bisect_left(range(at, n), True, key=partial(differs, size)) if b0 != b1 else n
         first.extend(range(at, end, size))

@@ -1,7 +1,7 @@
 """Where a graph keeps what training changes: one vector of parameters, and the optimizer's vectors beside it.
 
-A parameter node or neuron has a record: where its weights stand in the vector. They are a strided run of it, so that a plan
-may lay them out as its kernels want.
+Each parameter node or neuron has a record, which says where its weights are in the vector. They are a strided run of it, so
+that a plan may lay them out as its kernels want.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def aligned(n: int) -> Float32:
 
 
 def padded(n: int) -> int:
-    """`n`, or the next larger number that is one of whole panels."""
+    """`n`, rounded up to whole panels."""
     return -(-n // PANEL) * PANEL
 
 
 def in_panels(k: npt.NDArray[Any], arity: int) -> npt.NDArray[Any]:
-    """Where the first weights of neurons `k` of a dense block stand in it; each one's next is `PANEL` places further."""
+    """Places in a dense block of the first weights of its neurons `k`; a neuron's next weight is `PANEL` places further."""
     return np.asarray(k // PANEL * (PANEL * arity) + k % PANEL)
 
 
 FROZEN = "frozen"
-"""The vector of `Storage.state` that says which parameters training leaves as they are: 1 for these, 0 for others."""
+"""The vector of `Storage.state` that is 1 for parameters that training leaves as they are, else 0."""
 
 
 class Storage:
@@ -52,15 +52,15 @@ class Storage:
         The parameters, padding included, and room to grow from `used` on.
     used : int
     state : dict of float32
-        Optimizer state by name; it follows every move. A vector may be shorter than `used`: what was added since is zero.
+        Optimizer state by name; it follows every move. A vector may be shorter than `used`: the rest counts as zero.
     moves : int
-        Number of times that all of it was laid out anew.
+        Number of times that the storage was laid out anew.
     weights, stride : array of int
-        Of each record: where its weights begin and how far apart they are. A parameter node is one weight.
+        For each record, where its weights begin and how far apart they are. A parameter node is one weight.
     bias : array of int
         Where its bias stands, or -1.
     made : array of int
-        How many sources it was made with, or has had since, if that is more; 0 for a parameter node.
+        The most sources that it has had; 0 for a parameter node.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class Storage:
         return np.asarray(np.array(self.made, np.int64)[records])
 
     def grow(self, n: int, align: int = 1) -> int:
-        """Make room for `n` more elements; where they begin, a multiple of `align`."""
+        """Make room for `n` more elements; the place of the first, a multiple of `align`."""
         at = -(-self.used // align) * align
         if at + n > len(self.vector):
             vector = aligned(max(at + n, len(self.vector) * 3 // 2))
@@ -118,7 +118,7 @@ class Storage:
         return self.append(at, -1 if bias is None else at + n, n)
 
     def add_rows(self, weights: Float32, counts: Int32, biases: Float32) -> int:
-        """Lay out the weights of neurons that have so many each, and behind them all biases; the number of the first record."""
+        """Lay out the weights of neurons, `counts` for each, and behind them all biases; the number of the first record."""
         at, n = self.grow(len(weights) + len(counts)), len(weights)
         self.vector[at : at + n], self.vector[at + n : at + n + len(counts)] = weights, biases
         return self._extend(at + np.cumsum(counts, dtype=np.int64) - counts, 1, at + n + np.arange(len(counts)), counts)
@@ -144,7 +144,7 @@ class Storage:
         return self._extend(at + in_panels(k, arity), PANEL, -1 if biases is None else end + k, arity)
 
     def _extend(self, *columns: Any) -> int:
-        """Add records, of which each of `columns` says one thing; the number of the first."""
+        """Add records, given as `columns`; the number of the first."""
         first = len(self)
         for column, values in zip(self.columns, np.broadcast_arrays(*columns), strict=True):
             extend(column, values)
@@ -167,27 +167,27 @@ class Storage:
 
     @contextmanager
     def gradient(self) -> Iterator[Float32]:
-        """While this is entered, the vector is there, as ``state["gradient"]``, that an engine adds gradients to."""
+        """Within this ``with`` block, ``state["gradient"]`` is the vector that an engine adds gradients to."""
         try:
             yield self.state_vector("gradient", fresh=True)
         finally:
             self.state.pop("gradient", None)
 
     def freeze(self, places: Int64 | Int32, frozen: bool) -> None:
-        """Have the parameters in some places stay as they are in training, or learn again. It is state like an optimizer's."""
+        """Have training leave the parameters in some places as they are, or change them again; kept like optimizer state."""
         if not frozen and FROZEN not in self.state:
             return
         with uninterrupted():
             state = {name: self.state_vector(name, fresh=False) for name in (*self.state, FROZEN)}
             for vector in state.values() if frozen else ():
-                vector[places] = 0  # no velocity may carry them on
+                vector[places] = 0  # no velocity may move them further
             state[FROZEN][places] = frozen
             if not state[FROZEN].any():
                 del self.state[FROZEN]
 
     @property
     def frozen(self) -> Float32 | None:
-        """Of each parameter 1 if training leaves it as it is, else 0; None if there is no such one."""
+        """For each parameter 1 if training leaves it as it is, else 0; None if none is frozen."""
         return self.state_vector(FROZEN, fresh=False) if FROZEN in self.state else None
 
     def vectors(self) -> dict[str, Float32]:
@@ -195,14 +195,14 @@ class Storage:
         return {"": self.vector[: self.used], **{name: self.state_vector(name, fresh=False) for name in self.state}}
 
     def move(self, origin: npt.NDArray[Any], weights: Int64, stride: Int64, bias: Int64) -> None:
-        """Lay all of it out anew.
+        """Lay out all vectors anew.
 
         Parameters
         ----------
         origin : int32 or int64, shape (new length,)
             Where each element of the new vectors stands now; -1 for padding.
         weights, stride, bias : int64, shape (records,)
-            What the records say then.
+            The records afterwards.
         """
 
         def moved(vector: Float32) -> Float32:
@@ -221,7 +221,7 @@ class Storage:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.vector = copied(self.vector)  # numpy has put it anywhere
+        self.vector = copied(self.vector)  # numpy has not aligned it
         self.state = {name: copied(vector) for name, vector in self.state.items()}
 
     def copy(self) -> Storage:

@@ -1,4 +1,4 @@
-"""Neurons and the edges into them, given as arrays, become part of a graph: all are checked before the first is added."""
+"""Adds neurons and the edges into them, given as arrays, to a graph: all are checked before the first is added."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from mlgraph_ext import _topology
 
 
 class Subgraph(NamedTuple):
-    """Neurons in an order in which sources come first, and their edges, those of each neuron in the order they were given in.
+    """Neurons in an order in which sources come first, and the edges into each of them, in the order given.
 
     Attributes
     ----------
     rank : int32, shape (neurons,)
-        Where in that order each of the neurons stands that were given.
+        The place of each given neuron in that order.
     codes : int16, shape (neurons,)
     biases : float32, shape (neurons,)
     counts : int32, shape (neurons,)
         How many edges lead into each.
     sources : int32, shape (edges,)
-        Ids, those of the new neurons as they come to be.
+        Ids; those of the new neurons are the ones that they will have.
     weights : float32, shape (edges,)
     """
 
@@ -41,7 +41,7 @@ class Subgraph(NamedTuple):
 
 
 def checked(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
-    """What `Graph.add_subgraph` is given, as it is added; the errors that it says there are."""
+    """The arguments of `Graph.add_subgraph`, as they are to be added; raises its errors."""
     for what, given, kind in (("neurons", neurons, Neurons), ("edges", edges, Edges)):
         if not isinstance(given, kind):
             raise TypeError(f"{what}: expected mlgraph.{kind.__name__}, got {type(given).__name__}")
@@ -70,7 +70,7 @@ def checked(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
     if strange.any():
         expected = f"nodes from 0 to {first - 1}" if first else "no others, as the graph has none"
         raise ValueError(f"edges: expected sources among the neurons, or {expected}, got {source[strange][0]}")
-    # The new neurons are numbered behind all nodes, at first as they were given.
+    # The new neurons are numbered behind all nodes, at first in the given order.
     source = np.where(inside < 0, source, first + inside)
     keys = np.sort(into * (first + n) + source)
     if (np.diff(keys) == 0).any():
@@ -104,6 +104,6 @@ def _row(what: str, given: Any) -> Int64:
 
 
 def _places(number: Int64, ascending: Int64, wanted: Int64) -> Int64:
-    """Where among the numbers each of the wanted ones stands; -1 where it does not."""
+    """The place among the numbers of each of the wanted ones; -1 if it is not among them."""
     at = ascending[np.minimum(np.searchsorted(number[ascending], wanted), len(number) - 1)]
     return np.where(number[at] == wanted, at, -1)

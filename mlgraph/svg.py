@@ -18,7 +18,7 @@ __all__ = ["ADJOINT", "COLOURS", "VALUE", "Box", "Link", "printable", "to_svg"]
 Item = tuple[int, int]  # of a column: a box and its column, or a column that edges from that box pass on their way
 
 LINE, LABEL, PAD, GAP, BETWEEN = 15.0, 15.0, 8.0, 46.0, 14.0  # heights and distances in pixels
-SWEEPS = 12  # over the columns, to have fewer crossings and straighter edges
+SWEEPS = 12  # over the columns, for fewer crossings and straighter edges
 
 COLOURS = {  # of a box and of its border
     "input": ("#e3effb", "#3b7dc4"),
@@ -33,7 +33,7 @@ VALUE, ADJOINT = "#333333", "#b5442e"
 
 @dataclass
 class Box:
-    """What is drawn as one: a node, or nodes folded together.
+    """A box of a drawing: a node, or nodes folded together.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Box:
     colour : str
         A key of `COLOURS`.
     title, tip : str
-        The first line in it; what is shown where the mouse rests on it.
+        The first line in it; the text shown when the mouse rests on it.
     lines : list of (str, str)
         The other lines, and the colour of each.
     column : int
@@ -53,7 +53,7 @@ class Box:
     links : list of Link
         What comes in, in the order of the arguments.
     x, y : float
-        Pixels from the left to where it begins, and from the top to its middle.
+        Pixels from the left to its left side, and from the top to its middle.
     """
 
     nodes: Int32
@@ -121,7 +121,7 @@ def to_svg(boxes: list[Box]) -> str:
         f'viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
     ]
-    for path, links in layout.shared():  # of one edge it looks like that edge
+    for path, links in layout.shared():  # a path of one edge looks like that edge
         out.append(f'<path d="{path}" {_stroke(links[0] if len(links) == 1 else None, largest)}/>')
     # The first argument of a box on top; what is written over all lines.
     ends = [
@@ -240,7 +240,7 @@ class _Layout:
                 self.y.update(zip(self._columns[c], ((a + b) / 2 for a, b in zip(down, up, strict=True)), strict=True))
 
     def start(self, box: int, column: int) -> tuple[float, float]:
-        """Where edges from a box leave a column."""
+        """The point where edges from a box leave a column."""
         b = self._boxes[box]
         return (b.x + b.width if b.column == column else self.right[column]), self.y[box, column]
 
@@ -297,7 +297,7 @@ def _stroke(link: Link | None, largest: float) -> str:
 
 
 def _label(box: Box, link: Link, end: float) -> Iterator[str]:
-    """Near its end, where the edges of a box are apart; on white, which is a text of its own: not all know paint-order."""
+    """Near its end, where the edges of a box are apart; on a white text of its own, as not all viewers know paint-order."""
     for style in ('stroke="white" stroke-width="3"', f'fill="{VALUE}"') if link.label else ():
         yield (
             f'<text x="{box.x - 10:.1f}" y="{end - 4:.1f}" text-anchor="end" font-size="11" {style}>{_xml(link.label)}</text>'
@@ -310,7 +310,7 @@ def _curve(x0: float, y0: float, x1: float, y1: float) -> str:
 
 
 def _width(text: str) -> float:
-    """Pixels of a line, rather too many than too few."""
+    """Pixels of a line, too many rather than too few."""
     return sum(12.5 if unicodedata.east_asian_width(c) in "WF" else 9.5 if c in "mwMW" else 6.9 for c in text)
 
 

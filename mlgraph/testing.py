@@ -1,7 +1,7 @@
-"""Checks for whoever builds graphs or kernels: gradients against differences, the sweep against the reference.
+"""Checks for those who build graphs or kernels: gradients against differences, the compiled sweep against the reference.
 
-No tolerance here is a guess: `expect` bounds what float32 may do to each number of a sweep (`mlgraph.intervals`). The
-reference computes in float64; its error is taken to be 2**-29 times these bounds, and 4 times that to be safe.
+No tolerance is guessed: `expect` bounds the float32 error of each number of a sweep (`mlgraph.intervals`). The reference
+computes in float64; its error is taken to be 2**-29 times these bounds, and 4 times that to be safe.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ __all__ = ["Expected", "check_against_reference", "check_gradients", "check_refe
 
 Functions = Function | Node | Iterable[Node]
 
-TO_FLOAT64 = 2.0**-29 * 4  # from a bound for float32 to one for float64, with room for what numpy does in another order
+TO_FLOAT64 = 2.0**-29 * 4  # from a bound for float32 to one for float64, with room for numpy's other order of operations
 
 
 class Expected(NamedTuple):
-    """What a sweep should give in float64, and how far from it float32 may be.
+    """The results of a sweep in float64, and how far from them float32 may be.
 
     Attributes
     ----------
     values, values_error : float64, shape (batch, outputs)
     inputs, inputs_error : float64, shape (batch, inputs)
     parameters, parameters_error : float64, shape (len(graph.parameters),)
-        In the places of the parameter vector. The error is NaN for its padding and for what no output needs.
+        In the layout of the parameter vector. The error is NaN for padding and for parameters that no output needs.
     """
 
     values: Float64
@@ -56,12 +56,11 @@ def check_gradients(
     step: float = 1e-6,
     n_threads: int | None = None,
 ) -> None:
-    """Hold the gradient of the compiled float32 sweep against central differences.
+    """Compare the gradient of the compiled float32 sweep with central differences.
 
-    With a random cotangent u and a random tangent v two inner products must agree: ``<J^T u, v>`` by one backward sweep, and
-    ``<u, J v>`` by differences of the outputs, in float64, along v. So the cost is that of a few sweeps for any number of
-    inputs and parameters. The signs of v are those of the gradient: no part of the sum cancels another, and a mistake in
-    any part shows.
+    For a random cotangent u and a random tangent v, two inner products must agree: ``<J^T u, v>`` by one backward sweep, and
+    ``<u, J v>`` by float64 differences of the outputs along v. This costs a few sweeps for any number of inputs and
+    parameters. v has the signs of the gradient: no term of the sum cancels another, and a mistake in any term shows.
 
     Parameters
     ----------
@@ -74,16 +73,16 @@ def check_gradients(
     seed : int
         Fixes u and v.
     step : float
-        Length of a difference: its root mean square over the examples.
+        Length of the step of the differences: root mean square over the examples.
     n_threads : int, optional
 
     Raises
     ------
     AssertionError
-        If the numbers differ by more than the sum of three bounds: the float32 error of each derivative (`expect`) times its
-        part of v; what the difference leaves out, by what doubling the step does to slope and curvature of each example, be
-        it a third derivative or a kink on the way; and the rounding of float64 over the step. Where a bound is infinite,
-        because a value may overflow, nothing can be checked, which is an error too.
+        If the products differ by more than the sum of three bounds: the float32 error of each derivative (`expect`) times
+        its component of v; the truncation error of the differences, from a third derivative or a kink on the way, estimated
+        by how doubling the step changes the slope and curvature of each example; and the float64 rounding error divided by
+        the step. If a bound is infinite, because a value may overflow, nothing can be checked; that is an error, too.
     """
     f = _compiled(function)
     with f.graph.lock:  # another thread may compile, and so move the parameters
@@ -102,10 +101,10 @@ def check_reference(
     seed: int = 0,
     step: float = 1e-6,
 ) -> None:
-    """Hold the gradient of the float64 reference against central differences; no kernel takes part.
+    """Compare the gradient of the float64 reference with central differences; no kernel takes part.
 
-    Parameters (but for `n_threads`) and exceptions are those of `check_gradients`; the tolerance is tighter by the error of
-    float32.
+    Parameters (except `n_threads`) and exceptions are those of `check_gradients`; the tolerance is tighter, with the error
+    of float64 in place of that of float32.
     """
     f = _compiled(function)
     with f.graph.lock:
@@ -124,7 +123,7 @@ def check_against_reference(
     seed: int = 0,
     n_threads: int | None = None,
 ) -> Expected:
-    """Hold each number of the compiled sweep, values and derivatives, against the float64 reference.
+    """Compare each value and derivative of the compiled sweep with the float64 reference.
 
     Parameters
     ----------
@@ -144,9 +143,9 @@ def check_against_reference(
     Raises
     ------
     AssertionError
-        If a number is further from the reference than its bound (`expect`), or is not finite where the reference is, or the
-        other way round. Of infinite gradients of parameters only that much is compared: what is summed over examples in
-        another order may be infinite in one and NaN in the other.
+        If a number whose bound (`expect`) is finite is further from the reference than that, or only one of the two is
+        finite. A gradient of a parameter may be infinite in one and NaN in the other, since sums over the examples are
+        taken in another order.
     """
     f = _compiled(function)
     u = _cotangent(f, x, cotangent, seed)
@@ -162,7 +161,7 @@ def check_against_reference(
 
 
 def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None, *, ulps: int = 0) -> Expected:
-    """What the reference gives, and how far from it a float32 sweep of the same plan may be.
+    """The results of the reference, and how far from them a float32 sweep of the same plan may be.
 
     Parameters
     ----------
@@ -172,8 +171,8 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
     cotangent : array_like, shape (batch, outputs), optional
         Ones by default.
     ulps : int
-        The least error of an op in units in the last place. With 0 what float32 computes exactly is exact. With 1 the bounds
-        hold near x too, where nothing is exact, as differences need it.
+        The least error of an op, in units in the last place. With 0, results that float32 computes exactly have no error.
+        With 1, the bounds also hold near `x`, where no result is exact, as differences need them to.
     """
     f = _compiled(function)
     data = _read(f, x)
@@ -265,7 +264,7 @@ def _compare_products(
         tolerance += float(np.sum(np.abs(slope - wider) + np.abs(turn - wider_turn / 2)))
         rounding = float(np.sum(np.abs(u) * (expected.values_error * TO_FLOAT64 + 2.0**-52 * np.abs(expected.values))))
         for gradient, at, want in zip(gradients, (data, p), wanted, strict=True):
-            rounding += want * float(np.sum(np.abs(gradient * at))) * 2.0**-52  # so is the place of a difference
+            rounding += want * float(np.sum(np.abs(gradient * at))) * 2.0**-52  # the points of differences are rounded, too
     tolerance += rounding / step
     if not (abs(product - difference) <= tolerance < np.inf):
         raise AssertionError(

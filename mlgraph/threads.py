@@ -12,13 +12,13 @@ import mlgraph_ext
 from mlgraph.checks import level_outside, whole
 
 MOST_THREADS = 1024
-"""More than this is a mistake, and may be more than the system can start: libgomp then ends the process."""
+"""More is a mistake, and may be more than the system can start: libgomp then ends the process."""
 
 WORK_PER_THREAD = 400_000
 """Multiply-adds of a step for which one more thread pays: about 10 microseconds, several times what waiting costs."""
 
 WORK_OF_TWO, MANY_STEPS = 200_000, 100
-"""Multiply-adds of a step for which two threads pay, if so many steps come one after the other that none has to be woken."""
+"""Multiply-adds of a step for which two threads pay, if so many steps follow each other that no thread has to be woken."""
 
 
 @cache
@@ -30,7 +30,7 @@ def _cgroup_quota(mount: str = "/sys/fs/cgroup", membership: str = "/proc/self/c
     except OSError:
         lines = []
     for line in lines:
-        # A group has no more than those above it. In a container they may stand where the file system begins.
+        # A group has no more than the groups above it. In a container, these may be at the root of the file system.
         _, controllers, group = line.split(":", 2)
         for level in [PurePosixPath(group), *PurePosixPath(group).parents]:
             folder = Path(mount, controllers, *level.parts[1:])
@@ -48,7 +48,7 @@ def _warn_of_one_thread() -> None:
 
 
 def _processors() -> int:
-    """Processors that the system lets this thread run on, or did before GCC's OpenMP was loaded here and bound it to one."""
+    """Processors that the system lets this thread run on, or did before GCC's OpenMP was loaded and bound it to one."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     before, after = mlgraph_ext.AFFINITY
@@ -68,7 +68,7 @@ def default_threads() -> int:
         _cgroup_quota(),
         int(value) if value.isdecimal() else None,
     ]
-    return min(filter(None, limits))  # what is not known limits nothing, nor does 0
+    return min(filter(None, limits))  # an unknown limit limits nothing, nor does 0
 
 
 _forked = False
@@ -85,7 +85,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def checked_threads(n_threads: int | None) -> int | None:
-    """What a user wishes for: 1 to `MOST_THREADS`, or None; else a ValueError."""
+    """`n_threads` as the user gives it: 1 to `MOST_THREADS`, or None; else a ValueError."""
     return None if n_threads is None else whole("n_threads", n_threads, 1, MOST_THREADS)
 
 

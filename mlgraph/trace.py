@@ -23,14 +23,14 @@ __all__ = ["Trace", "trace"]
 
 
 class Trace:
-    """Values and adjoints of nodes; ``trace[node]`` and ``trace.adjoint(node)`` are those of one, or by its id.
+    """Values and adjoints of nodes; ``trace[node]`` and ``trace.adjoint(node)`` are those of one, also given by its id.
 
     Attributes
     ----------
     nodes : int32, shape (nodes,)
         Their ids.
     values : float32, shape (examples, nodes)
-        A neuron that is not alive for want of a live source has 0; an operation of such neurons what it makes of that.
+        A neuron without a live source has the value 0; an operation that reads only such neurons is computed from zeros.
     adjoints : float32, shape (examples, nodes), or None
         The derivative of the example's own loss with respect to the node's value.
     """
@@ -39,7 +39,7 @@ class Trace:
         self, graph: Graph, nodes: Int32, values: Float32, adjoints: Float32 | None, codes: npt.NDArray[np.int16], edits: int
     ) -> None:
         self._graph, self.nodes, self.values, self.adjoints = graph, nodes, values, adjoints
-        self._codes, self._edits = codes, edits  # as they were: activations change, and numbers may be given to others
+        self._codes, self._edits = codes, edits  # as they were: activations may change, and new nodes may get old ids
         self._column = {node: i for i, node in enumerate(nodes.tolist())}
 
     def __len__(self) -> int:
@@ -63,12 +63,12 @@ class Trace:
         Returns
         -------
         float32, shape (examples,)
-            A view. 0 for what the loss does not read, as probabilities: a cross-entropy begins with the logits.
+            A view. 0 for nodes that the loss does not read, such as probabilities: a cross-entropy reads the logits.
 
         Raises
         ------
         ValueError
-            If the trace has no labels, or not this node.
+            If the trace was made without labels or targets, or does not have this node.
         """
         if self.adjoints is None:
             raise ValueError("adjoint: expected a trace with labels or targets, got one of values alone")
@@ -84,22 +84,22 @@ class Trace:
         Raises
         ------
         ValueError
-            If the trace has not all of them.
+            If the trace does not have all of them.
         """
         columns = [self._column_of(i) for i in ids_of(self._graph, "nodes", nodes)]
         adjoints = None if self.adjoints is None else self.adjoints[:, columns]
         return Trace(self._graph, self.nodes[columns], self.values[:, columns], adjoints, self._codes[columns], self._edits)
 
     def deltas(self) -> Float32:
-        """For neurons, the derivatives with respect to the sums that their activations are applied to; shape (examples, nodes).
+        """Adjoints; for neurons, those of the weighted sums before the activation. Shape (examples, nodes).
 
-        The gradient of an edge is the sum over the examples of its target's delta times its source's value, whether the edge
-        is there or not.
+        The gradient of an edge is the sum over the examples of its target's delta times its source's value, whether or not
+        the edge exists.
 
         Raises
         ------
         ValueError
-            If the trace has no labels.
+            If the trace was made without labels or targets.
         """
         if self.adjoints is None:
             raise ValueError("deltas: expected a trace with labels or targets, got one of values alone")
@@ -123,16 +123,16 @@ def trace(
     graph: Graph, examples: Examples, needed: Sequence[int], nodes: Nodes | None = None, objective: Objective | None = None,
     *, n_threads: int | None = None,
 ) -> Trace:  # fmt: skip
-    """Sweep over the examples and keep what stands at the nodes.
+    """Sweep over the examples and keep the values, and adjoints, of nodes.
 
     Parameters
     ----------
     needed : sequence of int
         Ids of the outputs, and of whatever the loss begins with.
     nodes : sequence of int, optional
-        Ids of what to keep; by default everything that is needed but the inputs, whose values are the data.
+        Ids of the nodes to keep; by default all that are needed except the inputs, whose values are the data.
     objective : Objective, optional
-        For adjoints; without it there are values alone.
+        Needed for adjoints; without it there are only values.
     """
     kept = None if nodes is None else np.array(nodes, np.int32)
     backward = objective is not None

@@ -1,4 +1,4 @@
-"""Learning: the loop over pieces of steps, and what it leaves behind."""
+"""Learning: the loop that trains, in pieces of several steps, and the history that it records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlgraph.sparsify import Acting
 
 PIECE_SECONDS = 0.1
-"""Aim for one call of the sweep: Ctrl-C and progress wait no longer."""
+"""Aim for the length of one call of the sweep: Ctrl-C and progress wait no longer than that."""
 
 
 def _no_ints() -> Int64:
@@ -41,24 +41,24 @@ class History:
     Attributes
     ----------
     batch_examples, batch_size : int64, shape (batches,)
-        Examples seen after the batch, in all epochs; size of the batch.
+        Examples seen up to the end of the batch, over all epochs; size of the batch.
     batch_skipped : int64, shape (batches,)
-        How many examples of the batch were left out, because they gave something that is not finite.
+        How many examples of the batch were left out, because they gave a number that is not finite.
     learning_rate, batch_loss, batch_accuracy : float64, shape (batches,)
-        Loss and accuracy are means over the batch, before it changed the parameters; NaN where there is none.
+        Loss and accuracy are means over the batch, before its update of the parameters; NaN if there is none.
     epoch_examples : int64, shape (epochs,)
     epoch_loss, epoch_accuracy : float64, shape (epochs,)
-        Means over the examples of the epoch, but for those left out, taken while training.
+        Means over the examples of the epoch that were not left out, each measured when its batch was trained on.
     validation_loss, validation_accuracy : float64, shape (epochs,)
         After the epoch; empty without validation data.
     epoch_seconds : float64, shape (epochs,)
-        Time of training alone.
+        Time of the training alone, without validation and callbacks.
     epoch_edges : int64, shape (epochs,)
-        How many edges were alive when the epoch ended.
+        How many edges were alive at the end of the epoch.
     nonfinite_step, nonfinite_sweep, nonfinite_node, nonfinite_example, nonfinite_cut : int64, shape (faults,)
-        Of each example that was left out, or neuron that was disconnected: the number of the step since training began; 0
-        forward, 1 backward, 2 update; the node where the first of that step began not to be finite; an example's place in the
-        data, -1 where only a sum over all those of a step overflowed; the neuron that was cut, or -1.
+        One entry for each example left out or neuron disconnected. Step: its number since training began. Sweep: 0 forward,
+        1 backward, 2 update. Node: where the first fault of that step began. Example: its place in the data, -1 if only a
+        sum over the examples of the step, or the resulting update, overflowed. Cut: the neuron that was cut, or -1.
     """
 
     batch_examples: Int64 = field(default_factory=_no_ints)
@@ -88,7 +88,7 @@ class History:
         return f"<History of {', '.join([f'{len(self.epoch_loss)} epochs', f'{len(self.batch_loss)} batches', *more])}>"
 
     def add(self, **values: Any) -> None:
-        """Append to the arrays of these names; to all or none."""
+        """Append to the arrays of these names: to all of them or to none."""
         rooms, longer = _rooms.setdefault(self, {}), {}
         for name, value in values.items():
             column, more = getattr(self, name), np.atleast_1d(value)
@@ -103,12 +103,12 @@ class History:
         vars(self).update(longer)
 
     def to_dict(self) -> dict[str, list[float | None]]:
-        """Lists by name, fit for JSON: what is not finite becomes None."""
+        """All arrays as lists, by name, fit for JSON: numbers that are not finite become None."""
         return {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in vars(self).items()}
 
 
 _rooms: WeakKeyDictionary[History, dict[str, tuple[npt.NDArray[Any], int]]] = WeakKeyDictionary()
-"""By column the array of which it is the first part, and how much of that is used: so it grows without being copied."""
+"""For each column, the longer array that it is the beginning of, and how much of that is used: it can grow uncopied."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,15 @@ class Progress:
     Attributes
     ----------
     kind : "steps" or "epoch"
-        After a piece of steps (about every 0.1 s), or at the end of an epoch, after validation.
+        "steps" about every 0.1 s, between two steps; "epoch" at the end of an epoch, after validation.
     epoch, epochs : int
-        The epoch, from 0, and how many there are.
+        Number of the epoch, from 0, and number of epochs.
     examples, total_examples : int
-        Seen so far and in all, over all epochs.
+        Examples seen so far, and in the whole run, over all epochs.
     batch_loss, batch_accuracy : float
-        Means over the examples since the last event; at the end of an epoch over all of it.
+        Means over the examples since the last call; at the end of an epoch, over the whole epoch.
     history : History
-        That of the run, which goes on: to be read.
+        The history of the run, which the run continues to fill; read it only.
     """
 
     kind: Literal["steps", "epoch"]
@@ -141,7 +141,7 @@ class Progress:
 
 @dataclass
 class RunState:
-    """Where a run stands between two steps: beside the model and the optimizer's state, all that its rest depends on.
+    """Where a run stands between two steps: with the model and the optimizer's state, all that its rest depends on.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class RunState:
     epoch, step : int
         The epoch and its next step.
     taken : int
-        Steps of the epochs before.
+        Steps in the epochs before.
     seconds : float
         Time of training in this epoch.
     """
@@ -181,12 +181,12 @@ def train(
 ) -> None:
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 
-    `run` is what an engine's is, of the graph as each piece finds it: a callback or another thread may have edited the
-    graph, or compiled another part of it and so moved the parameters. `batch_size` and `learning_rate` are those of
-    `epoch_steps`. What is not certain to be finite is left to `guard`.
-    `between` is called between pieces, when all that a step leads to is done: there a run can be left, and go on later.
-    `n_edges` says how many are alive. `sparse` cuts and grows edges before the steps that it chooses. It and a callback end the
-    run by raising StopIteration.
+    `run` is called as `Engine.run`, and runs the graph as each piece finds it: a callback or another thread may have edited
+    the graph, or compiled another part of it and so moved the parameters. `batch_size` and `learning_rate` are those of
+    `epoch_steps`. Steps that are not certain to stay finite are left to `guard`.
+    `between` is called between pieces, when all that follows from a step is done: there a run can be left and resumed.
+    `n_edges` counts the live edges. `sparse` cuts and grows edges before the steps that it chooses. It and a callback end
+    the run by raising StopIteration.
     """
 
     def goes_on(progress: Progress) -> bool:
@@ -264,7 +264,7 @@ def train(
 
 
 def _means(history: History, first: int) -> tuple[float, float]:
-    """Loss and accuracy of all examples from batch number `first` on, but for those that were left out."""
+    """Mean loss and accuracy of the examples from batch number `first` on that were not left out."""
     count = history.batch_size[first:] - history.batch_skipped[first:]
     some = count > 0
     if not some.any():
@@ -289,7 +289,7 @@ def _record(history: History, steps: Steps, before: int, losses: Float32, correc
         loss, count = total(losses[here]), size
         right = np.full(len(size), np.nan) if correct is None else total(correct[here])
         if np.isnan(loss).any():
-            left_out = np.isnan(losses[here])  # none of which is right
+            left_out = np.isnan(losses[here])  # none of these counts as right
             loss, count = total(np.where(left_out, 0, losses[here])), size - total(left_out).astype(np.int64)
         history.add(
             batch_examples=before + first + size,

@@ -1,4 +1,4 @@
-"""Who shares a graph takes turns: the decorators of its methods, and what becomes of locks in a forked child."""
+"""Threads that share a graph take turns: the decorators of its methods, and what becomes of locks in a forked child."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ N = TypeVar("N", bound="NodeTable")
 
 
 def locked(method: Callable[Concatenate[N, P], T]) -> Callable[Concatenate[N, P], T]:
-    """A method that takes its turn where threads share the graph."""
+    """A method that takes its turn when threads share the graph."""
 
     @functools.wraps(method)
     def in_turn(self: N, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -32,7 +32,7 @@ def locked(method: Callable[Concatenate[N, P], T]) -> Callable[Concatenate[N, P]
 
 
 def adds_nodes(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
-    """A method that adds nodes: it takes its turn, and an exception within it leaves none, Ctrl-C or no memory included."""
+    """A method that adds nodes: it takes its turn; an exception within it, even Ctrl-C or no memory, leaves no new node."""
 
     @functools.wraps(method)
     def whole_or_not(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -51,7 +51,7 @@ def adds_nodes(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatena
 
 
 class cached_property(functools.cached_property[T]):
-    """As it is from Python 3.12 on: before, all objects of a class share a lock, which stays locked in a forked child."""
+    """As in Python 3.12: before, all objects of a class shared a lock, which could stay locked in a forked child."""
 
     def __init__(self, func: Callable[[Any], T]) -> None:
         super().__init__(func)
@@ -59,11 +59,11 @@ class cached_property(functools.cached_property[T]):
 
 
 graphs: WeakSet[Graph] = WeakSet()
-"""All that there are: a forked child finds their locks as they were."""
+"""All graphs, since a forked child finds their locks as they were."""
 
 
 def _after_fork() -> None:
-    # What another thread held at the fork would stay locked for ever: a child has that thread no more.
+    # A lock that another thread held at the fork would stay locked for ever: the child does not have that thread.
     for graph in graphs:
         graph._unlock()
 

@@ -21,7 +21,7 @@ from mlgraph.topology import Topology
 
 @contextmanager
 def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
-    """`Graph.one_edit` says what it is."""
+    """See `Graph.one_edit`."""
     with graph.lock:
         around, last = graph._open, graph._last
         kept = values(graph) if parameters else None
@@ -36,7 +36,7 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
                 graph._open, over = around, True
         except BaseException:
             with uninterrupted():
-                if not over:  # else it is a Ctrl-C that waited until then
+                if not over:  # else this is a Ctrl-C that waited until the edit was over
                     graph._open = None
                     take_back(graph, mine)
                     is_last = last is not None and last.edits == mine.edits and len(graph) == mine.nodes
@@ -51,8 +51,8 @@ def undo(graph: Graph) -> None:
     Raises
     ------
     ValueError
-        If the last change of the graph was no edit, or a model has the neurons that were added for outputs, or would have one
-        without a live source.
+        If the last change of the graph was no edit, added neurons that are outputs of a model, or undoing it would leave an
+        output without a live source.
     """
     last = graph._last
     if graph._open is not None:
@@ -65,19 +65,19 @@ def undo(graph: Graph) -> None:
         name = plain(graph[min(added)].name)
         raise ValueError(f"undo: expected a last edit that added no outputs of a model, got one that added {name}")
     check_paths(graph, "undo", *_as_before(graph, last))  # a model may have come since
-    with uninterrupted():  # or what was done to take it back would be an edit itself
+    with uninterrupted():  # else what has been taken back so far would be an edit itself
         take_back(graph, last)
         graph._last = None
 
 
 def forget_state(graph: Graph, names: Sequence[str]) -> None:
-    """Drop optimizer state of these names, also from what taking back an edit would bring back: a run begins with new state."""
+    """Drop optimizer state of these names, also from what edits keep for `undo`: a run begins with new state."""
     last, edit = graph._last, graph._open
     changes: list[Change] = [] if last is None else [*last.changes]
     while edit is not None:
         changes += edit.changes
         edit = edit.around
-    # In place: whoever has an edit open holds the one before it, too. The values of one that is open all come back.
+    # In place, since an open edit also holds the edit before it. The values that an open edit keeps are all restored.
     kept = [graph.storage.state, None if last is None else last.values]
     for vectors in [*kept, *(c.values for c in changes if not isinstance(c, Activated))]:
         if vectors is not None:
@@ -95,7 +95,7 @@ def _as_before(graph: Graph, edit: Edit) -> Topology:
 
 
 def take_back(graph: Graph, edit: Edit) -> None:
-    """Have all as it was before an edit; nodes that a model has for outputs stay, and with them all that were added."""
+    """Restore all as it was before an edit; if a model has one of the added nodes for an output, all added nodes stay."""
     with uninterrupted():
         for change in reversed(edit.changes):
             if isinstance(change, Activated):
@@ -111,22 +111,22 @@ def take_back(graph: Graph, edit: Edit) -> None:
             storage, places = graph.storage, parameter_places(graph, np.arange(edit.nodes))
             storage.freeze(places, False)
             for name in storage.state.keys() - edit.values.keys() - {FROZEN}:
-                # There was none then: whoever trains the graph goes on from zeros.
+                # There was no such state then: a run in progress continues from zeros.
                 del storage.state[name]
                 if graph._is_training:
                     storage.state_vector(name, fresh=True)
             for name, given in edit.values.items():
                 (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
-    pack(graph)  # of added neurons only the room is left
+    pack(graph)  # the room of added neurons is unused now
 
 
 def _forget(graph: Graph, nodes: int, records: int) -> None:
-    """Leave so many nodes and records: those that came first."""
+    """Keep only so many nodes and records: the first ones."""
     for column in graph._of_nodes:
         del column[nodes:]
     for column in graph.storage.columns:
         del column[records:]
-    # In lists that nobody has any more.
+    # In lists that no node has any more.
     gone = np.flatnonzero(np.array(graph._pool, np.int32) >= nodes)
     write(graph._pool, gone, np.zeros(len(gone), np.int32))
     del graph._inputs[sum(i < nodes for i in graph._inputs) :]

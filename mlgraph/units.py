@@ -12,7 +12,7 @@ from mlgraph.plan import KINDS, PANELS_AT_ONCE, Plan, Rows
 from mlgraph.storage import PANEL, padded
 
 NUMBERS = 2048
-"""How many parameters a unit has, about, where there are no panels: of rows, and those that are nodes."""
+"""About how many parameters a unit has without panels: those of rows, and those that are nodes."""
 
 
 def units_of(plan: Plan, sparse: bool, ahead: int) -> Int64:
@@ -24,8 +24,8 @@ def units_of(plan: Plan, sparse: bool, ahead: int) -> Int64:
     sparse : bool
         Whether dense blocks that read the data skip zeros.
     ahead : int
-        For how many threads they are cut into whole panels, or halves of them, whose sums are made ahead; 0: not at all.
-        What comes out does not depend on it.
+        For how many threads such blocks are cut into whole panels, or halves of them, whose sums are made ahead; 0: not at
+        all. Results do not depend on it.
 
     Returns
     -------

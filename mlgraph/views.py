@@ -79,10 +79,10 @@ class Node(Freezable):
 
     @property
     def _number(self) -> int:
-        """The number, or a ValueError if that is another node's by now, or nobody's."""
+        """The number of the node; a ValueError if it no longer exists, even if another node has its number now."""
         if self.graph._has(self):
             return self.id
-        from mlgraph.ids import ids_of  # which is made of nodes
+        from mlgraph.ids import ids_of  # here, since it imports this module
 
         return ids_of(self.graph, "node", [self])[0]
 
@@ -90,7 +90,7 @@ class Node(Freezable):
     def kind(self) -> str:
         """"input", "constant", "parameter", "neuron" or the name of the operation."""
         if not self.graph._has(self):
-            return "undone node"  # that added it
+            return "undone node"  # the edit that added it was undone
         code = self.graph._code[self.id]
         return KIND_NAMES.get(min(code, NEURON)) or ops.BY_CODE[code].name
 
@@ -239,7 +239,7 @@ class Node(Freezable):
 
 
 NodesLike = Iterable[Node] | range | Ids
-"""What nodes may be given as where there are several; in a range or an array stand their ids."""
+"""How several nodes may be given; a range or an array holds their ids."""
 
 
 class Edge(Freezable):

@@ -53,4 +53,4 @@ try:
 finally:
     if _ours:
         del os.environ[_SPINS]
-AFFINITY = _before, _affinity(0)  # with OMP_PROC_BIND, loading has bound the first thread to one processor
+AFFINITY = _before, _affinity(0)  # with OMP_PROC_BIND, the import has bound this thread to one processor

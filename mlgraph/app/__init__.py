@@ -1,1 +1,1 @@
-"""What is behind `python -m mlgraph.mnist`, whose commands are in `mlgraph.mnist`; the library needs none of it."""
+"""The implementation of `python -m mlgraph.mnist`, whose commands are in `mlgraph.mnist`; the library does not need it."""

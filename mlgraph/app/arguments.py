@@ -1,4 +1,4 @@
-"""Command-line arguments: their types, and mistakes that are told in one line."""
+"""Command-line arguments: their types, and mistakes that are reported in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
     "Failure", "Parser", "one_of",
 ]  # fmt: skip
 
-MOST = 10**9  # of whatever is counted: beyond any use, and far from overflow
+MOST = 10**9  # the highest count of anything: beyond any use, and far from overflow
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Failure(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises a `Failure` where argparse prints its usage and exits."""
+    """Raises a `Failure` instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for any mistake."""

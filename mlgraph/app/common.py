@@ -53,7 +53,7 @@ def load_model(path: str) -> mlgraph.Network:
 
 
 def check_output(path: Path) -> None:
-    """Fail if that is no file, or in no folder: before the work rather than after."""
+    """Fail, before the work rather than after it, if the path cannot be a file or is in no folder."""
     try:
         destination(path)
     except OSError as error:
@@ -61,7 +61,7 @@ def check_output(path: Path) -> None:
 
 
 def check_fit(net: mlgraph.Network, data: Dataset, path: str) -> None:
-    """Fail if the network of this file has inputs for other images, or too few outputs."""
+    """Fail if the network in this file has inputs for other images, or too few outputs."""
     height, width = data.image_shape
     if net.graph.n_inputs != height * width:
         raise Failure(f"argument MODEL: {path} has {net.graph.n_inputs} inputs, the images {height} x {width} pixels")
@@ -70,7 +70,7 @@ def check_fit(net: mlgraph.Network, data: Dataset, path: str) -> None:
 
 
 def describe(net: mlgraph.Network) -> str:
-    """Its sizes, activations and edges."""
+    """A network's sizes, activations and edges as text."""
     sizes = "-".join(str(size) for size in [net.graph.n_inputs, *(layer.size for layer in net.layers)])
     activations = " ".join(dict.fromkeys(layer.activation for layer in net.layers[:-1]))
     return f"{sizes} {activations}".rstrip() + f", {count(net.n_edges, 'edge')}"
@@ -82,16 +82,16 @@ def count(n: int, noun: str) -> str:
 
 
 def finite(value: float) -> float | None:
-    """For JSON, which has no other numbers."""
+    """`value`, or None if it is not finite, for JSON, which has no other numbers."""
     return value if math.isfinite(value) else None
 
 
 def remark(line: str) -> None:
-    """A line on standard error, if that can be written to: what it is about goes on without."""
+    """Print a line on standard error, if that can be written to; the work goes on in any case."""
     with suppress(OSError):
         print(*line.splitlines(), file=sys.stderr, flush=True)
 
 
 def complain(message: str) -> None:
-    """One line on standard error that says whose it is."""
+    """Print a line on standard error that begins with the name of the program."""
     remark(f"mlgraph.mnist: {message}")

@@ -24,12 +24,12 @@ class Display:
     quiet : bool
         Print nothing.
     edges : bool
-        With each epoch print how many edges it left.
+        With each epoch print how many edges are left.
 
     Attributes
     ----------
     failure : OSError, or None
-        Why nothing is shown any more: a full disk, or that nobody reads it. No training ends for that.
+        Why nothing is shown any more: a full disk, or a closed pipe. Training goes on.
     """
 
     def __init__(self, *, quiet: bool, edges: bool = False) -> None:
@@ -63,7 +63,7 @@ class Display:
         except ImportError:
             self.note("no progress bar, which needs tqdm: pip install 'mlgraph[app]'")
             return
-        # `smoothing=0` gives the rate of the whole run; that of the last moment jumps at every validation.
+        # `smoothing=0` gives the rate of the whole run; the latest rate would jump at every validation.
         self._bar = tqdm(total=n_examples, unit=" examples", unit_scale=True, leave=False, smoothing=0)
 
     def close_bar(self) -> None:
@@ -77,7 +77,7 @@ class Display:
         """Open the window of the live picture, or say why there is none."""
         try:
             self.live = LivePicture(title=title, n_epochs=n_epochs, epoch_size=epoch_size)
-        except Exception as error:  # of many types, as any of a window: no training ends for that
+        except Exception as error:  # windows fail with many types of errors; training goes on
             self.note(f"no live picture: {error}")
 
     def __call__(self, event: Progress) -> None:

@@ -1,4 +1,4 @@
-"""``python -m mlgraph.mnist evaluate``: how well a saved network does, and what it takes for what."""
+"""``python -m mlgraph.mnist evaluate``: how well a saved network does, and which classes it confuses."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["add_options", "run"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one in training")
     add_common_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate a saved network; exit status."""
+    """Evaluate a saved network; return the exit status."""
     threads = args.threads or mlgraph.default_threads()
     net = load_model(args.model)
     data = load_data(args.data)
@@ -33,12 +33,12 @@ def run(args: argparse.Namespace) -> int:
     test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
     try:
         predicted = net.predict(data.test_x, n_threads=args.threads)
-    except ValueError as error:  # of weights that are not finite, or too large
+    except ValueError as error:  # weights are not finite, or too large
         raise Failure(f"argument MODEL: {args.model}: {error}") from None
-    if math.isnan(test["loss"]):  # of outputs that are infinite: the table would count as right what the accuracy does not
+    if math.isnan(test["loss"]):  # outputs are infinite: the table would count examples as right that the accuracy does not
         raise Failure(f"argument MODEL: {args.model}: expected outputs of which there is a loss, got infinite ones")
     n_classes = net.layers[-1].size
-    confusion = np.zeros((n_classes, n_classes), np.int64)  # rows: what it is, columns: what it was taken for
+    confusion = np.zeros((n_classes, n_classes), np.int64)  # rows: true classes, columns: predicted ones
     np.add.at(confusion, (data.test_y, predicted), 1)
     examples, right = confusion.sum(axis=1), confusion.diagonal()
     mistakes = confusion - np.diag(right)
@@ -73,5 +73,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _largest(counts: Int64, n: int) -> list[int]:
-    """Where the `n` largest counts stand, largest first, without zeros."""
+    """Places of the `n` largest counts, largest first, without zeros."""
     return [index for index in np.argsort(-counts, kind="stable")[:n].tolist() if counts[index]]

@@ -33,14 +33,14 @@ from mlgraph.portrait import SHOWN, Portrait, draw, portraits
 __all__ = ["add_options", "run"]
 
 MOST_SHOWN = 40
-"""Neurons in the picture of a layer: those that are worth most."""
+"""At most so many neurons are in the picture of a layer: those without which the loss rises most."""
 
 LISTED = 12
 """Edges that the description of a neuron lists."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one in training")
     add_common_options(parser)
     which = parser.add_mutually_exclusive_group()
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at a saved network; exit status."""
+    """Look at a saved network; return the exit status."""
     net = load_model(args.model)
     data = load_data(args.data)
     check_fit(net, data, args.model)
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     found = portraits(net, neurons, data.test_x, data.test_y) if wanted else []
 
     remarks, title, status = [], heading, OK
-    if not args.no_plot and found:  # before anything is printed, which may go to somebody who soon has read enough
+    if not args.no_plot and found:  # before anything is printed, as its reader may close the pipe early
         if index is None:
             first = f"the {MOST_SHOWN} of {n} neurons that" if n > MOST_SHOWN else "first what"
             are_outputs = np.isnan(shown["loss"]).all()
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
             remarks = [f"\nwrote {out}"]
         except ImportError as error:
             remark(f"no picture: {error}")
-        except Exception as error:  # of many types; the table is as good without
+        except Exception as error:  # of many types; the table needs no picture
             complain(f"error: no picture: {error}")
             status = FAILED
     elif not args.no_plot:
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_picture(out: Path, model: str) -> None:
-    """Fail if no picture can be written there: before the work rather than after."""
+    """Fail, before the work rather than after it, if no picture can be written there."""
     check_output(out)
     if out.exists() and out.samefile(model):
         raise Failure(f"argument --out: cannot write {str(out)!r}: it is the model")
@@ -125,7 +125,7 @@ def _check_picture(out: Path, model: str) -> None:
 def _table(table: Any) -> list[str]:
     lines = ["neuron  active    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias  without: loss   accuracy"]
     for row in table:
-        name = f"{row['layer']}.{row['index']}" if row["layer"] >= 0 else f"n{row['node']}"  # which is in no layer
+        name = f"{row['layer']}.{row['index']}" if row["layer"] >= 0 else f"n{row['node']}"  # -1: in no layer
         if not row["alive"]:
             lines.append(f"{name:7}  cut")
             continue
@@ -160,7 +160,7 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
     ]
     if not np.isnan(row["loss"]):
         lines.append(f"  without it: loss {row['loss']:+.4f}, accuracy {_points(row):+.2f} points")
-    seen = np.unique(data.test_y)  # of another class there is no mean
+    seen = np.unique(data.test_y)  # other classes have no mean
     for portrait in found:
         means, weights = portrait.class_means, portrait.logit_weights
         lines += [
@@ -173,7 +173,7 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
 
 
 def _points(row: Any) -> float:
-    """How much higher the accuracy is without a neuron, in percent; 0 and not -0 where it is the same."""
+    """How much higher the accuracy is without a neuron, in percent; 0, not -0, if it is the same."""
     return float(0 - 100 * row["accuracy"])
 
 

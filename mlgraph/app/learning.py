@@ -34,7 +34,7 @@ DEFAULT_SECONDS = 60.0  # between checkpoints
 
 
 def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
-    """Options that every run of training has; `out`: its folder by default."""
+    """Options that every run of training has; `out`: the default folder."""
     add_common_options(parser)
     parser.add_argument("--out", metavar="DIR", default=out,
                         help=f"folder for {MODEL}, {HISTORY} and {PICTURE} (default: %(default)s)")  # fmt: skip
@@ -49,7 +49,7 @@ def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
 
 
 def check_decay(recipe: Recipe) -> None:
-    """Raise Failure if a step would take more of the weights than there is."""
+    """Raise Failure if the weight decay of a step would exceed the weights."""
     try:
         checked_decay(recipe.weight_decay, max(recipe.learning_rate))
     except ValueError as error:
@@ -60,13 +60,14 @@ def learn(
     args: argparse.Namespace, asked: dict[str, Any], recipe: Recipe, net: mlgraph.Network, data: Dataset,
     *, learned: bool = False,
 ) -> int:  # fmt: skip
-    """Train a network, save it, and say how it went; exit status.
+    """Train a network, save it, and say how it went; return the exit status.
 
-    `asked`: what its record says of how it was called. `learned`: whether it had before, and to what is told as well.
+    `asked`: the configuration for its record. `learned`: whether the network had learnt before; its scores before the run
+    are then reported, too.
     """
     out, threads = _prepare_folder(args.out), args.threads or mlgraph.default_threads()
     display = Display(quiet=args.quiet, edges=recipe.sparsity > 0)
-    if args.quiet:  # others, of checkpoints, are of what went wrong
+    if args.quiet:  # other warnings, of checkpoints, are of what went wrong
         warnings.filterwarnings("ignore", category=UserWarning)
     if args.checkpoint_every is not None and not args.resume and (out / CHECKPOINT).exists():
         display.note(f"{out / CHECKPOINT} is of an older run and will be replaced; --resume would go on from it")
@@ -86,7 +87,7 @@ def learn(
 
     status, saved = INTERRUPTED if interrupted else OK, False
     try:
-        with uninterrupted():  # Ctrl-C after the last step costs nothing of what was learnt
+        with uninterrupted():  # Ctrl-C after the last step must lose nothing that was learnt
             files, failed = _save(args, net, out, title, n_examples, display)
             status = FAILED if failed else status
             configuration = {
@@ -103,7 +104,7 @@ def learn(
             write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
             saved = True
     except KeyboardInterrupt as error:
-        if not saved:  # what went wrong is told, which Ctrl-C meanwhile did not cause
+        if not saved:  # the error that prevented it is raised; Ctrl-C meanwhile did not cause it
             raise (error.__context__ or error) from None
         if not interrupted:
             complain("interrupted after the training; all is saved")
@@ -117,7 +118,7 @@ def learn(
     # Who watched the training wants to see its end; a script without a terminal must not wait for a click.
     if display.live is not None and display.live.is_open and sys.stderr.isatty() and status != INTERRUPTED:
         display.note("close the window to end")
-        with contextlib.suppress(KeyboardInterrupt, Exception):  # as good a way to end as any, for all is saved
+        with contextlib.suppress(KeyboardInterrupt, Exception):  # all is saved, so any of these may end it
             display.live.wait(net.history)
     return status
 
@@ -125,7 +126,7 @@ def learn(
 def _train(
     args: argparse.Namespace, recipe: Recipe, net: mlgraph.Network, data: Dataset, out: Path, display: Display
 ) -> tuple[float, bool]:
-    """Train; how many seconds it took, and whether Ctrl-C ended it."""
+    """Train; return how many seconds it took, and whether Ctrl-C ended it."""
     start, interrupted = time.perf_counter(), False
     try:
         try:
@@ -150,7 +151,7 @@ def _train(
             )
         finally:
             display.close_bar()
-    except KeyboardInterrupt:  # first of all: the names below are imported when asked for, and a second one may come meanwhile
+    except KeyboardInterrupt:  # the first clause: those below import names, and a second Ctrl-C may come meanwhile
         interrupted = True
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
         raise Failure(f"argument --resume: {error}") from None
@@ -166,10 +167,10 @@ def _train(
 def _save(
     args: argparse.Namespace, net: mlgraph.Network, out: Path, title: str, epoch_size: int, display: Display
 ) -> tuple[dict[str, Path], bool]:
-    """Save the model and its picture; where they are and their record will be, and whether drawing has failed."""
+    """Save the model and its picture; return the paths of these and of the record to come, and whether drawing failed."""
     files = {"model": out / MODEL, "history": out / HISTORY}
     net.save(files["model"])
-    for name in (HISTORY, PICTURE):  # of the model that was there; not before, for a full disk may have left it there
+    for name in (HISTORY, PICTURE):  # of the earlier model: only now, as a full disk might have kept that model
         with contextlib.suppress(OSError):
             destination(out / name).unlink()
     if args.no_plot:
@@ -179,7 +180,7 @@ def _save(
     except ImportError as error:
         display.note(f"no picture: {error}")
         return files, False
-    except Exception as error:  # matplotlib's are of many types; the record is of this model all the same
+    except Exception as error:  # matplotlib's are of many types; the record is written all the same
         complain(f"error: no picture: {error}")
         return files, True
     return {**files, "picture": out / PICTURE}, False
@@ -193,12 +194,12 @@ def _results(
     args: argparse.Namespace, recipe: Recipe, net: mlgraph.Network, data: Dataset, before: dict[str, float] | None,
     elapsed: float, interrupted: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """What came of a run, as its record and --json have it."""
+    """The results of a run, for its record and --json."""
     history, n_examples = net.history, len(data.train_x)
     test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
     seen = int(history.batch_examples[-1])
-    # Validation and drawing are no part of training. A run that was cut short knows only the time on the clock, and where
-    # that does not show its beginning the time of its whole epochs.
+    # Validation and drawing are no part of training. If the run was interrupted, only the time on the clock is known; if it
+    # was also resumed, the clock misses its beginning, and the time of its whole epochs is taken.
     seconds, timed = float(np.sum(history.epoch_seconds)), seen
     if interrupted and args.resume:
         timed = n_examples * len(history.epoch_seconds)
@@ -209,7 +210,7 @@ def _results(
         **({"sparsity_reached": net.sparsity} if recipe.sparsity else {}),
         "test_accuracy": test["accuracy"],
         "test_loss": finite(test["loss"]),
-        # That of a network with more edges is not this one's.
+        # Not of epochs in which the network had more edges.
         "best_test_accuracy": max([test["accuracy"], *history.validation_accuracy[history.epoch_edges <= net.n_edges]]),
         "train_seconds": seconds,
         "examples_per_second": timed / max(seconds, 1e-9),
@@ -242,8 +243,8 @@ def _report(
 
 
 def _prepare_folder(name: str) -> Path:
-    """The folder, made and known to be writable: before the training rather than after."""
-    if not name:  # as of a variable that is not set; to pathlib it would be the working folder
+    """The folder, made and known to be writable, before the training rather than after it."""
+    if not name:  # as from a shell variable that is not set; to pathlib it would be the working folder
         raise Failure("argument --out: expected a folder, got ''")
     folder = Path(name)
     probe = folder / f"probe.{os.getpid()}.tmp"

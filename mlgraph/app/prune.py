@@ -1,4 +1,4 @@
-"""``python -m mlgraph.mnist prune``: edges of a saved network are cut while what is left goes on learning."""
+"""``python -m mlgraph.mnist prune``: edges of a saved network are cut while the rest continues to learn."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mlgraph.app.recipe import PRUNING, add_recipe_options, given_of
 __all__ = ["add_options", "run"]
 
 NAMES = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "block", "seed")
-"""Fields of the recipe that are options here as well."""
+"""Fields of the recipe that are options of this command, too."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a saved network")
     recipe = parser.add_argument_group("the cut and the training")
     recipe.add_argument("--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges cut by the end")
@@ -34,15 +34,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Cut a saved network while it learns, and save it; exit status."""
+    """Cut a saved network while it learns, and save it; return the exit status."""
     recipe = replace(PRUNING, **given_of(args))
     check_decay(recipe)
     net = load_model(args.model)
     data = load_data(args.data)
     check_fit(net, data, args.model)
-    for name in (MODEL, CHECKPOINT, f"{CHECKPOINT}.previous"):  # with its run, of which the others are
+    for name in (MODEL, CHECKPOINT, f"{CHECKPOINT}.previous"):  # the files of the run that made MODEL
         replaced = Path(args.out) / name
-        if os.path.exists(replaced) and replaced.samefile(args.model):  # of a folder that may not be entered `learn` tells
+        if os.path.exists(replaced) and replaced.samefile(args.model):  # `learn` reports a folder that may not be entered
             expected = "another folder than that of MODEL, which would be replaced"
             raise Failure(f"argument --out: expected {expected}, got {args.out!r}")
     if np.isnan(net.graph.parameters).any():

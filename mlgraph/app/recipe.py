@@ -1,4 +1,4 @@
-"""All that decides how a network turns out, but for the data: recipes, and the options of the command line for them."""
+"""All that decides how a network turns out, except the data: recipes, and their options of the command line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["METHODS", "OPTIONS", "PRESETS", "PRUNING", "Recipe", "add_recipe_opt
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides how a network turns out, but for the data. Its defaults are those of the command line."""
+    """All that decides how a network turns out, except the data. Its defaults are those of the command line."""
 
     hidden: tuple[int, ...] = (32,)
     activation: str = "leaky_relu"
@@ -32,7 +32,7 @@ class Recipe:
     weight_dropout: float = 0.0
     output_bias: bool = True
     sparsity: float = 0.0  # at the end of the training
-    method: str = "gradual"  # of getting there
+    method: str = "gradual"  # of reaching this sparsity
     sparse_from: float = 0.1  # share of the training before which the gradual method cuts nothing
     block: int = 1  # neurons that keep or lose a source together
     on_nonfinite: str = "raise"
@@ -47,7 +47,7 @@ class Recipe:
         return net
 
     def schedule(self, initial: float) -> Schedule | None:
-        """What cuts and grows edges during the training of a network of this sparsity."""
+        """The schedule that cuts and grows edges during the training; `initial`: the network's sparsity before."""
         if not self.sparsity:
             return None
         if self.method == "gradual":
@@ -65,7 +65,7 @@ PRESETS = {
 }
 
 PRUNING = Recipe(epochs=10, batch_size=(128, 128), learning_rate=(0.02, 0.0002), sparse_from=0.0)
-"""Where the options of ``prune`` start from."""
+"""The recipe whose values are the defaults of ``prune``."""
 
 OPTIONS: dict[str, tuple[Callable[[str], Any], str, str]] = {
     "hidden": (SIZES, "SIZES", "sizes of the hidden layers, such as 300,100, or none"),
@@ -85,23 +85,23 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str, str]] = {
                      "raise ends the run, skip leaves those examples out, disconnect cuts the neuron out"),
     "seed": (SEED, "N", "determines all that is random"),
 }  # fmt: skip
-"""Fields of a recipe that are options: of each its type, how its value is called, and what it is."""
+"""Fields of a recipe that are options: the type of each, the name of its value, and its help."""
 
 ADAM_RATES = (0.003, 0.00003)
-"""Learning rates of Adam where no others are given."""
+"""Learning rates of Adam if no others are given."""
 
 THINNED_RATES = {"dropout": (0.04, 0.0002), "weight_dropout": (0.05, 0.0003), "sparsity": (0.1, 0.0002)}
-"""Learning rates where no others are given and something is dropped, whose noise calls for smaller steps, or cut: of 784-32-10
-from 50 % on better by 0.15 points or more, by each method."""
+"""Learning rates if no others are given and something is dropped, whose noise calls for smaller steps, or cut: for 784-32-10
+from 50 % sparsity on better by 0.15 points or more, by each method."""
 
 FULL_DROPOUT_TO = 0.8
-"""Sparsity up to which a preset's dropout is all of it. Then it falls with the root of the share of edges that is left, as Han
-et al. have it (2015, Learning both weights and connections for efficient neural networks, 3.2), who begin at 0; this is
-measured."""
+"""Sparsity up to which a preset's dropout is not reduced. Beyond it, dropout falls with the root of the share of edges left,
+as in Han et al. (2015, Learning both weights and connections for efficient neural networks, 3.2), who begin at 0; this value
+is measured."""
 
 
 def begun_with(preset: str, given: dict[str, Any]) -> Recipe:
-    """A preset with what was given in its place; what was not may follow from that."""
+    """A preset with given fields replaced; dropout and learning rate, if not given, may follow from these."""
     recipe = replace(PRESETS[preset], **given)
     if "dropout" not in given:
         left = min(1.0, (1 - recipe.sparsity) / (1 - FULL_DROPOUT_TO))
@@ -115,15 +115,15 @@ def begun_with(preset: str, given: dict[str, Any]) -> Recipe:
 
 
 def add_recipe_options(group: Any, recipe: Recipe, names: Iterable[str], **texts: str) -> None:
-    """Options for fields of a recipe, whose defaults are this one's; `texts` say what some are in place of `OPTIONS`."""
+    """Add options for fields of a recipe, with the defaults of `recipe`; `texts` replaces the help of some of `OPTIONS`."""
     for name in names:
         (kind, metavar, text), value = OPTIONS[name], getattr(recipe, name)
         default = (":" if metavar == "A:B" else ",").join(map(str, value if isinstance(value, tuple) else [value]))
-        # Suppressed, so that what was given can be told from what was not, which the preset decides.
+        # Suppressed, to tell apart which options were given; the preset decides the others.
         group.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar,
                            help=f"{texts.get(name, text)} (default: {default})")  # fmt: skip
 
 
 def given_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What is given of a recipe."""
+    """The fields of a recipe that are given."""
     return {field.name: getattr(args, field.name) for field in fields(Recipe) if hasattr(args, field.name)}

@@ -14,7 +14,7 @@ __all__ = ["add_options", "run"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
+    """Add the command's arguments."""
     recipe = parser.add_argument_group("the network and its training")
     recipe.add_argument("--preset", type=one_of(*PRESETS), default="default", metavar="NAME",
                         help=f"defaults for the other options: {', '.join(PRESETS)}")  # fmt: skip
@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train a network and save it; exit status."""
+    """Train a network and save it; return the exit status."""
     given = given_of(args)
     recipe = begun_with(args.preset, given)
     for name in ("dropout", "weight_dropout"):
