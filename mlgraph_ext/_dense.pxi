@@ -58,7 +58,7 @@ cdef inline inlined_void forward_of_neurons(
                 x[c] = at[c]
             for i in range(TILE_ROWS):
                 for c in range(TILE_VECS):
-                    acc[i][c] = acc[i][c] + x[c] * w[k * PANEL + i]
+                    acc[i][c] = multiply_add(x[c], splat(w[k * PANEL + i]), acc[i][c])
         for i in range(TILE_ROWS):
             if i < neurons:
                 to = <vec*>(out + i * LANES + lane * TILE_WIDTH)
@@ -111,7 +111,7 @@ cdef inline inlined_void few_of_neurons(
         for c in range(vecs):
             v = (<const vec*>(w[c] + k * PANEL))[0]
             for i in range(rows):
-                acc[i][c] = acc[i][c] + v * x[i]
+                acc[i][c] = multiply_add(v, splat(x[i]), acc[i][c])
     for i in range(rows):
         for c in range(vecs):
             (<vec*>(sums + i * FEW_WIDTH))[c] = acc[i][c]
@@ -185,7 +185,7 @@ cdef inline inlined_void adjoint_of_lanes(
                                 d[c] = at[c]
                             for i in range(TILE_ROWS):
                                 for c in range(vecs):
-                                    acc[i][c] = acc[i][c] + d[c] * w[i][step + neuron]
+                                    acc[i][c] = multiply_add(d[c], splat(w[i][step + neuron]), acc[i][c])
                     for i in range(TILE_ROWS):
                         if k + i < fan_in:
                             to = <vec*>(adjoints + tile * tile_stride + source[k + i] * <int64_t>LANES + lane)
@@ -261,7 +261,7 @@ cdef inline inlined_void gradient_of_panels(
                     d[c] = at_neurons(at + lane * PANEL, LANES * PANEL, c)[0]
                 for i in range(TILE_ROWS):
                     for c in range(vecs):
-                        acc[i][c] = acc[i][c] + d[c] * x[i][lane]
+                        acc[i][c] = multiply_add(d[c], splat(x[i][lane]), acc[i][c])
         if descent != NULL:
             for i in range(TILE_ROWS):
                 for c in range(vecs):

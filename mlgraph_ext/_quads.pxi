@@ -97,7 +97,7 @@ cdef inline inlined_void forward_of_quad(
             for i in range(QUAD):
                 s = splat(w[i][j])
                 for v in range(2 * tiles):
-                    acc[i][v] = acc[i][v] + x[v] * s
+                    acc[i][v] = multiply_add(x[v], s, acc[i][v])
         for i in range(QUAD):
             if i < size:
                 s = splat(bias[i] if bias != NULL else <float>0)
@@ -157,7 +157,7 @@ cdef inline inlined_void adjoint_of_quad(
             for i in range(size):
                 s = splat(w[i][j])
                 for t in range(2 * tiles):
-                    x[t] = x[t] + d[i][t] * s
+                    x[t] = multiply_add(d[i][t], s, x[t])
             for t in range(tiles):
                 to = <vec*>(adjoints + t * tile_stride + source[j] * <int64_t>LANES)
                 to[c] = x[2 * t]
@@ -203,7 +203,7 @@ cdef inline inlined_void quad_products(
                     if t == 0 and c == 0 and v == 0:
                         acc[i] = rounded(x[0] * d[i][0])    # a sum with zero would take a copy of the vector first
                     else:
-                        acc[i] = acc[i] + x[v] * d[i][t * SLOT_VECS + c + v * HALF_VECS]
+                        acc[i] = multiply_add(x[v], d[i][t * SLOT_VECS + c + v * HALF_VECS], acc[i])
     out[0] = pair_sums(pair_sums(acc[0], acc[1]), pair_sums(acc[2], acc[3]))
 
 

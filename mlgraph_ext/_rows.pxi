@@ -88,21 +88,21 @@ cdef inline inlined_void forward_of_rows(
                 for t in range(tiles):
                     read_slot(bytes, slots + t * tile_stride, source[j + i], x)
                     for c in range(SLOT_VECS):
-                        acc[t][i][c] = acc[t][i][c] + x[c] * w
+                        acc[t][i][c] = multiply_add(x[c], w, acc[t][i][c])
             j = j + ROW_CHAINS
         while j < end:
             w = splat(weights[j])
             for t in range(tiles):
                 read_slot(bytes, slots + t * tile_stride, source[j], x)
                 for c in range(SLOT_VECS):
-                    acc[t][0][c] = acc[t][0][c] + x[c] * w
+                    acc[t][0][c] = multiply_add(x[c], w, acc[t][0][c])
             j = j + 1
         w = splat(bias[neuron] if bias != NULL else <float>0)
         for t in range(tiles):
             for c in range(SLOT_VECS):
                 for i in range(1, ROW_CHAINS):
                     acc[t][0][c] = acc[t][0][c] + acc[t][i][c]
-                (<vec*>(out + t * tile_stride + neuron * LANES))[c] = acc[t][0][c] * unit + w
+                (<vec*>(out + t * tile_stride + neuron * LANES))[c] = multiply_add(acc[t][0][c], splat(unit), w)
 
 
 cdef kernel_void single_forward(
@@ -168,14 +168,14 @@ cdef inline inlined_void adjoint_of_rows(
                 for t in range(tiles):
                     d = <const vec*>(delta + t * tile_stride + edge[2 * (j + i) + 1] * <int64_t>LANES)
                     for c in range(SLOT_VECS):
-                        acc[t][i][c] = acc[t][i][c] + d[c] * w
+                        acc[t][i][c] = multiply_add(d[c], w, acc[t][i][c])
             j = j + ROW_CHAINS
         while j < end:
             w = splat(weights[edge[2 * j]])
             for t in range(tiles):
                 d = <const vec*>(delta + t * tile_stride + edge[2 * j + 1] * <int64_t>LANES)
                 for c in range(SLOT_VECS):
-                    acc[t][0][c] = acc[t][0][c] + d[c] * w
+                    acc[t][0][c] = multiply_add(d[c], w, acc[t][0][c])
             j = j + 1
         for t in range(tiles):
             for c in range(SLOT_VECS):
@@ -222,7 +222,7 @@ cdef inline inlined_void edge_product(
     for t in range(tiles):
         read_slot(bytes, slots + t * tile_stride, source, x)
         for c in range(SLOT_VECS):
-            out[0] = out[0] + x[c] * d[t][c]
+            out[0] = multiply_add(x[c], d[t][c], out[0])
 
 
 cdef inline inlined_void four_edges(

@@ -44,7 +44,7 @@ cdef inline inlined_void forward_of_runs(
                 acc[c] = at_neurons(at, stride, c)[0]
             for i in range(RUN):
                 for c in range(vecs):
-                    acc[c] = acc[c] + w[i][c] * x[i]
+                    acc[c] = multiply_add(w[i][c], splat(x[i]), acc[c])
             for c in range(vecs):
                 (<vec*>at_neurons(at, stride, c))[0] = acc[c]
             j = j + 1
@@ -110,7 +110,7 @@ cdef kernel_void sums_to_lanes(
         for i in range(smaller(PANEL, count - panel * PANEL)):
             w = splat(bias[panel * PANEL + i] if bias != NULL else <float>0)
             for c in range(SLOT_VECS):
-                (<vec*>(out + (panel * PANEL + i) * LANES))[c] = (<vec*>(turned + i * LANES))[c] * unit + w
+                (<vec*>(out + (panel * PANEL + i) * LANES))[c] = multiply_add((<vec*>(turned + i * LANES))[c], splat(unit), w)
 
 
 cdef struct Part:        # a tile, or the tiles of one list, in a sum
@@ -153,7 +153,7 @@ cdef inline inlined_void gradient_of_runs(
                     d[c] = at_neurons(at, stride, c)[0]
                 for i in range(RUN):
                     for c in range(vecs):
-                        acc[i][c] = acc[i][c] + d[c] * x[i]
+                        acc[i][c] = multiply_add(d[c], splat(x[i]), acc[i][c])
         if descent != NULL:
             if zero and own.optimizer.kind == SGD:
                 continue    # nothing moves

@@ -17,7 +17,8 @@
 #    has one tile, every worker sweeps the rest of it by itself (_alone.pxi); in packs, where rows have few edges, the worker
 #    that has swept a pack of one or two tiles sums their gradients in phase 1, and phase 2 adds these in order (_packs.pxi).
 # d) Tiles are cut by the batch, units by the plan; whatever is cut differently for another number of threads still adds the
-#    same numbers in the same order. (Only the sign of a NaN may differ: IEEE 754, 6.3, leaves it open.)
+#    same numbers in the same order, and rounds them alike: where a kernel has variants, `multiply_add` decides what is fused,
+#    not the compiler. (Only the sign of a NaN may differ: IEEE 754, 6.3, leaves it open.)
 # e) Each worker, a thread, has the same share of a phase's items at every step. When its own are done, it takes items of
 #    others, but leaves them a moment to begin (_queue.pxi). A phase waits, at a gate, until every item before it is done, not
 #    until every thread has arrived, so a thread descheduled while it holds no item delays nobody; waiting soon yields the

@@ -139,18 +139,18 @@ cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rat
     cdef vec* v
     cdef vec* s
     if kind == SGD:
-        w[0] = w[0] - g * rate
+        w[0] = multiply_add(-g, splat(rate), w[0])
         return
     v = <vec*>(o.first + at)
     if kind == ACCUMULATE:
         v[0] = v[0] + g
     elif kind == MOMENTUM:
-        v[0] = v[0] * a + g
-        w[0] = w[0] - v[0] * rate
+        v[0] = multiply_add(v[0], splat(a), g)
+        w[0] = multiply_add(-v[0], splat(rate), w[0])
     else:
         s = <vec*>(o.second + at)
-        v[0] = v[0] * a + rounded(g * of_g)
-        s[0] = s[0] * b + rounded(g * (g * of_square))
+        v[0] = multiply_add(v[0], splat(a), rounded(g * of_g))
+        s[0] = multiply_add(s[0], splat(b), rounded(g * (g * of_square)))
         w[0] = w[0] - rounded(quotient(v[0] * rate, root(s[0]) + o.epsilon))
 
 

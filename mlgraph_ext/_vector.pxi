@@ -16,6 +16,8 @@ cdef extern from *:
     #include <stdint.h>
     #if defined(__SSE2__)
     #include <immintrin.h>
+    #elif defined(__aarch64__)
+    #include <arm_neon.h>
     #endif
     #if defined(__AVX512F__)
     #define VEC_WIDTH 16
@@ -45,6 +47,19 @@ cdef extern from *:
     /* A kernel stays a function of its own: inlined into the sweep it loses its registers to the sweep's variables. */
     #define mlgraph_kernel_void __attribute__((noinline)) void
     static inline vec splat(float x) { return x - (vec){0}; }  /* minus: -0.0 + 0 would be +0 */
+    /* a * b + c, rounded once in every build whose processor can. A compiler may fuse a product and a sum in
+       one variant of a kernel and not in another, so that the bits would depend on the number of threads. */
+    static inline vec multiply_add(vec a, vec b, vec c) {
+    #if defined(__AVX512F__)
+        return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+    #elif defined(__FMA__)
+        return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+    #elif defined(__aarch64__)
+        return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+    #else
+        return a * b + c;
+    #endif
+    }
     typedef int32_t ivec __attribute__((vector_size(4 * VEC_WIDTH), ANYWHERE));
     typedef float vec4 __attribute__((vector_size(16), ANYWHERE));
     typedef int32_t ivec4 __attribute__((vector_size(16), may_alias));
@@ -124,6 +139,7 @@ cdef extern from *:
     enum: SLOT_VECS      # vectors of a slot
     enum: PANEL_VECS     # vectors across a panel
     vec splat(float) noexcept nogil
+    vec multiply_add(vec, vec, vec) noexcept nogil
     void prefetch_later(const void*) noexcept nogil
     void prefetch_to_write(const float*, int64_t) noexcept nogil
     unsigned int flush_subnormals(bint) noexcept nogil
