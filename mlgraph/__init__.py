@@ -1,7 +1,7 @@
 """mlgraph: a neural network as an explicit graph of scalars, run on whole batches without the GIL.
 
 Graph
-    Nodes and edges. `Graph.input`, `Graph.parameter`, `Graph.add_neuron`, + - * / ** and the functions below make nodes.
+    Nodes and edges. `Graph.input`, `Graph.parameter`, `Graph.add_neuron`, + - * / ** abs and the functions below make nodes.
     `Graph.compile` makes a `Function`, which takes a batch and has exact derivatives; `Function.to_c` writes it as C.
 Node, Neuron, Edge
     Views of the parts of a graph, to read, change and prune it.

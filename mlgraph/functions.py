@@ -89,8 +89,8 @@ def minimum(a: Node | float, b: Node | float) -> Node:
 def where(condition: Node | float, a: Node | float, b: Node | float) -> Node:
     """A node that is `a` in the examples where condition > 0, `b` in the others.
 
-    The branch that is not taken has the derivative 0. If its own derivative is infinite or NaN, the product is NaN, as for
-    ``where(x, sqrt(x), 0)`` at 0 and below; write ``where(x, sqrt(where(x, x, 1)), 0)`` instead.
+    The condition and the branch that is not taken have the derivative 0. If that branch's own derivative is infinite or NaN,
+    the product is NaN, as for ``where(x, sqrt(x), 0)`` at 0 and below; write ``where(x, sqrt(where(x, x, 1)), 0)`` instead.
     """
     if isinstance(condition, bool):
         raise TypeError(f"where: expected a node as the condition, got {condition} (x == y tells whether both are one node)")

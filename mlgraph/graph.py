@@ -160,7 +160,8 @@ class Graph(NodeTable):
         sources : sequence of Node, or array of their ids
             At least one node of this graph; none twice.
         activation : str
-            identity, relu, leaky_relu, sigmoid or tanh.
+            identity, relu, leaky_relu, sigmoid or tanh. For another, apply functions to an identity neuron, as in
+            ``mlgraph.where(neuron, 1, 0)``.
         weights : array_like, shape (len(sources),), optional
             Zeros by default; hidden neurons that all begin with zeros never come to differ.
         bias : float or None
@@ -457,9 +458,10 @@ class Graph(NodeTable):
         outputs : Node, or sequence of Node, or array of their ids
             At least one.
         inputs : Node, or sequence of Node, or array of their ids, optional
-            The nodes that take their values from the columns of the data, by default the inputs of the graph. Any other node
-            listed here takes its value from the data instead of computing it: to run the network from a layer on, or to give
-            one neuron its value for another example. Inputs of the graph that are needed beside these must be listed, too.
+            The nodes that take their values from the columns of the data, by default all inputs of the graph, needed or not
+            (such as the targets of a loss). Any other node listed here takes its value from the data instead of computing
+            it: to run the network from a layer on, or to give one neuron its value for another example. Inputs of the graph
+            that are needed beside these must be listed, too.
             (If only some neurons of a layer are listed, the weights of its others are moved together; if calls take turns
             with a model's, each compiles anew.)
 

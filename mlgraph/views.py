@@ -334,7 +334,7 @@ class Neuron(Node):
 
     @property
     def activation(self) -> str:
-        """Name of the activation; assigning another is an edit.
+        """Name of the activation, one that `Graph.add_neuron` takes; assigning another is an edit.
 
         `Layer.activation` stays what the layer was made with. With a cross-entropy, the softmax or sigmoid of the outputs
         comes after this activation.
