@@ -134,7 +134,8 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
         target = array.astype(np.float32)
     target = target[:, None] if target.ndim == 1 else target
     if target.shape != (n, n_outputs):
-        raise ValueError(f"{what}: expected shape ({n}, {n_outputs}), got {array.shape}")
+        expected = f"({n},) or ({n}, 1)" if n_outputs == 1 else f"({n}, {n_outputs})"
+        raise ValueError(f"{what}: expected shape {expected}, got {array.shape}")
 
     def check(good: Bool, expected: str, given: npt.NDArray[Any]) -> None:
         if not good.all():

@@ -420,7 +420,7 @@ class Model(Part, Freezable):
         Parameters
         ----------
         x : array_like, shape (inputs,), optional
-            One example (with the targets of a loss that is a node, unless `y` has them): every node shows its value.
+            One example: every node shows its value. Without the targets of a loss that is a node, the loss is not drawn.
         y : array_like, optional
             Its label or targets, as for `trace`. Every node that the loss depends on shows the derivative of the loss, too.
         limit : int, optional

@@ -149,6 +149,14 @@ def test_what_is_no_answer(y, message):
     assert net.graph.parameters.tobytes() == before
 
 
+def test_answers_of_one_output_may_be_a_row():
+    one = mlgraph.Network(X.shape[1], seed=0)
+    one.add_layer(1, "identity")
+    assert one.evaluate(X, ANSWERS[:, 0]) == one.evaluate(X, ANSWERS[:, :1])
+    with pytest.raises(ValueError, match=r"^y: expected shape \(90,\) or \(90, 1\), got \(89,\)$"):
+        one.evaluate(X, ANSWERS[:89, 0])
+
+
 def test_labels_of_objects_are_told_what_they_may_become():
     with pytest.raises(TypeError, match=r"^y: .* object; astype\(int\) or astype\(float\) may make them numbers"):
         network().fit(X, ANSWERS.astype(object), epochs=1)

@@ -53,7 +53,8 @@ def test_inspect_a_neuron(run: Run, model: str) -> None:
         assert len({number for _, number in found}) == 3
     assert len(result.json["neurons"]) == 1
     assert Path("three.png").read_bytes().startswith(b"\x89PNG")
-    assert run("inspect", model, "--neuron", "1.2", "--no-plot").status == 0
+    output = run("inspect", model, "--neuron", "1.2", "--no-plot")
+    assert output.status == 0 and "  0 targets, norm of the weights 0.0000\n" in output.out
     assert not Path("trained/model.png").exists()
 
 

@@ -150,11 +150,13 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
         return places.get(node.id, node.name)
 
     bias = "no bias" if neuron.bias is None else f"bias {neuron.bias:.4f}"
+    largest_in = ", ".join(f"{name(edge.source)} {edge.weight:+.3f}" for edge in edges[:LISTED])
+    largest_out = ", ".join(f"{name(edge.target)} {edge.weight:+.3f}" for edge in targets[:LISTED])
     lines += [
-        f"  {count(len(edges), 'source')}, {bias}, norm of the weights {row['norm_in']:.4f}; the largest: "
-        + ", ".join(f"{name(edge.source)} {edge.weight:+.3f}" for edge in edges[:LISTED]),
-        f"  {count(len(targets), 'target')}, norm of the weights {row['norm_out']:.4f}; the largest: "
-        + ", ".join(f"{name(edge.target)} {edge.weight:+.3f}" for edge in targets[:LISTED]),
+        f"  {count(len(edges), 'source')}, {bias}, norm of the weights {row['norm_in']:.4f}"
+        + (f"; the largest: {largest_in}" if edges else ""),
+        f"  {count(len(targets), 'target')}, norm of the weights {row['norm_out']:.4f}"
+        + (f"; the largest: {largest_out}" if targets else ""),
         f"  value: mean {row['mean']:.4f}, deviation {row['deviation']:.4f}, active in {row['active']:.1%}, dormant score "
         f"{row['dormant']:.3f}",
     ]
