@@ -77,7 +77,8 @@ class Part:
 
     def _needed(self) -> Bool:
         """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
-        return self.graph._needed_for(frozenset(self._sinks))
+        sinks = frozenset(self._sinks)  # none of a network without layers; of a graph, no outputs mean all
+        return self.graph._needed_for(sinks) if sinks else np.zeros(len(self.graph), bool)
 
     def _count_edges(self) -> int:
         """How many edges lead into the neurons that are needed, from nodes that are."""

@@ -51,6 +51,8 @@ def test_a_network_needs_a_layer(use):
 def test_without_layers_there_is_nothing_to_count():
     net = mlgraph.Network(INPUTS)
     assert (net.n_edges, net.n_parameters, net.sparsity) == (0, 0, 0.0)
+    net.graph.add_neuron([net.graph.parameter(1.0), net.graph[0]])
+    assert (net.n_edges, net.n_parameters) == (0, 0) and repr(net) == f"<Network {INPUTS}: 0 edges>"
 
 
 def test_what_a_network_was_made_with_is_not_assigned():
