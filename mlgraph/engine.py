@@ -279,7 +279,8 @@ class Engine:
                 with storage.gradient() as part:
                     parts = Steps.at_rest(first + size * np.arange(steps), np.full(steps, length))
                     self.run(examples, steps=parts, objective=objective, optimizer="accumulate", n_threads=n_threads)
-                total += part if objective.loss == "cotangent" else part * np.float32(length / n)
+                with np.errstate(under="ignore"):
+                    total += part if objective.loss == "cotangent" else part * np.float32(length / n)
         return total
 
     def _choose(

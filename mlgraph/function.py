@@ -299,7 +299,7 @@ class Function:
         examples = Examples(x, self.n_inputs)
         along = float_array("tangent", tangent, examples.array.shape).astype(np.float64)
         products = np.empty((len(examples), len(self._outputs)), np.float32)
-        with self.graph.lock, np.errstate(over="ignore", invalid="ignore"):
+        with self.graph.lock, np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for k, cotangent in enumerate(np.eye(len(self._outputs), dtype=np.float32)):
                 weight = np.ascontiguousarray(np.broadcast_to(cotangent, products.shape))
                 products[:, k] = np.sum(self._vjp(examples, weight, n_threads).inputs * along, axis=1)

@@ -100,7 +100,9 @@ def keep_best(
         assert random is not None
         score = random.random(len(mine))
     else:
-        score = np.abs(candidates.weight if slope is None else candidates.weight * slope[edges.place[mine]]).astype(np.float64)
+        with np.errstate(under="ignore"):
+            worth = candidates.weight if slope is None else candidates.weight * slope[edges.place[mine]]
+        score = np.abs(worth).astype(np.float64)
     if not callable(by) and np.isnan(score).any():
         i = int(np.argmax(np.isnan(score)))
         ends = " to ".join(plain(graph[int(end[i])].name) for end in (candidates.source, candidates.target))

@@ -119,7 +119,8 @@ def epoch_steps(epoch: int, n: int, epochs: int, batch_size: tuple[int, int], le
     else:
         (lr0, lr1), moved = learning_rate, progress**1.5
         rate = lr0 * (1 - moved) + lr1 * moved
-    return Steps(begin[:-1], begin[1:] - begin[:-1], rate.astype(np.float32))
+    with np.errstate(under="ignore"):
+        return Steps(begin[:-1], begin[1:] - begin[:-1], rate.astype(np.float32))
 
 
 def epoch_order(epoch: int, n: int, seed: int) -> Int64:

@@ -108,7 +108,8 @@ class Trace:
         for activation in np.unique(code[code > NEURON]).tolist():
             at = code == activation
             y = self.values[:, at]
-            out[:, at] *= ops.BY_CODE[activation - NEURON].derivatives(y, y)[0].astype(np.float32)
+            with np.errstate(under="ignore"):
+                out[:, at] *= ops.BY_CODE[activation - NEURON].derivatives(y, y)[0].astype(np.float32)
         return out
 
     def _column_of(self, node: int) -> int:

@@ -205,12 +205,13 @@ def train(
         order = epoch_order(epoch, n, learning.seed) if shuffle else np.arange(n)
         schedule = epoch_steps(epoch, n, epochs, batch_size, learning_rate)
         rate = schedule.rate
-        decay = np.minimum(rate * np.float32(weight_decay), np.float32(1)) if weight_decay else None
-        if learning.optimizer == "adam":
-            # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
-            t = np.arange(taken + 1, taken + len(rate) + 1)
-            beta1, beta2 = np.array(learning.hyper[:2], np.float32).astype(np.float64)  # as the kernels have them
-            rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), FLOAT32_MAX).astype(np.float32)
+        with np.errstate(under="ignore"):
+            decay = np.minimum(rate * np.float32(weight_decay), np.float32(1)) if weight_decay else None
+            if learning.optimizer == "adam":
+                # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
+                t = np.arange(taken + 1, taken + len(rate) + 1)
+                beta1, beta2 = np.array(learning.hyper[:2], np.float32).astype(np.float64)  # as the kernels have them
+                rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), FLOAT32_MAX).astype(np.float32)
         steps = schedule._replace(rate=rate, decay=decay, order=order, number=taken)
         guard.begin(float(rate.max()))
         while state.step < len(rate):
