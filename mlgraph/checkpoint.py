@@ -29,7 +29,7 @@ from mlgraph.arrays import bias_places, parameter_places
 from mlgraph.checks import StrOrBytesPath, level_outside, shown
 from mlgraph.engine import STATE
 from mlgraph.files import TEMPORARY, destination, followed, part_of
-from mlgraph.interrupts import uninterrupted
+from mlgraph.interrupts import handles, uninterrupted
 from mlgraph.model import Model
 from mlgraph.modelfile import ModelFileError, header_of, read, require, save
 from mlgraph.network import Network
@@ -233,9 +233,7 @@ class Checkpoint:
         handler = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is threading.main_thread() and callable(handler):
             self._handler = handler
-            try:
-                signal.signal(signal.SIGINT, self._interrupt)
-            except ValueError:  # in an interpreter beside the main one, which no signal reaches
+            if not handles(signal.SIGINT, self._interrupt):
                 self._handler = None
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -50,6 +50,20 @@ class _Waiting:
                 self._hand_on()
 
 
+def handles(number: int, handler: Callable[..., Any]) -> bool:
+    """Whether a signal has this handler from now on: not in an interpreter beside the main one, which no signal reaches."""
+    before = signal.getsignal(number)
+    try:
+        signal.signal(number, handler)
+    except ValueError:
+        try:  # `signal` raises it again there; a handler that came in between and raised it does not
+            signal.signal(number, before)
+        except ValueError:
+            return False
+        raise
+    return True
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Make signals wait within a ``with`` block: for writes that belong together, since a part of them would break a graph.
@@ -59,11 +73,11 @@ def uninterrupted() -> Iterator[None]:
     waiting = _Waiting()
     try:
         if threading.current_thread() is threading.main_thread():
-            with suppress(ValueError):  # in an interpreter beside the main one, which no signal reaches
-                for number in SIGNALS:
-                    if callable(handler := signal.getsignal(number)):
-                        waiting.handlers[number] = handler
-                        signal.signal(number, waiting)
+            for number in SIGNALS:
+                if callable(handler := signal.getsignal(number)):
+                    waiting.handlers[number] = handler
+                    if not handles(number, waiting):
+                        break
             waiting.holds = True
         yield
     finally:

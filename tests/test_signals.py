@@ -64,6 +64,33 @@ def test_where_no_handler_can_be_set(monkeypatch, tmp_path):
     assert (tmp_path / "run.npz").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_handler_that_raises_what_signal_raises(monkeypatch, tmp_path):
+    """While handlers are put in place a signal still ends the work, also by a ValueError."""
+    net, real, came = network(), signal.signal, []
+
+    def late(*_):
+        raise ValueError("too late")
+
+    def slow(number, handler):
+        if number == signal.SIGINT and not came:
+            came.append(number)
+            signal.raise_signal(signal.SIGALRM)
+        return real(number, handler)
+
+    def work():
+        with uninterrupted():
+            came.append("work")
+
+    with handled(signal.SIGALRM, late), monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", slow)
+        for begin in (work, lambda: net.fit(X, Y, epochs=1, checkpoint=tmp_path / "run.npz")):
+            came.clear()
+            with pytest.raises(ValueError, match="too late"):
+                begin()
+            assert came == [signal.SIGINT]
+    assert not (tmp_path / "run.npz").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_an_exception_does_not_wait():
     with pytest.raises(ZeroDivisionError), uninterrupted():
         raise ZeroDivisionError
