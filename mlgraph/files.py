@@ -70,9 +70,13 @@ def part_of(target: Path) -> Path:
 def destination(path: Path) -> Path:
     """The file that writing to a path replaces, for a link its target; OSError if that is no file, or in no folder."""
     target = followed(path)
-    if target.is_dir():
+    try:
+        mode = target.stat().st_mode  # from Python 3.14 on `exists` would hide errors, such as that of a name too long
+    except (FileNotFoundError, NotADirectoryError):
+        mode = stat.S_IFREG
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder", str(target))
-    if target.exists() and not target.is_file():
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "expected a file, got a device or a pipe", str(target))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(target))

@@ -272,6 +272,15 @@ def test_bad_options(untouched, options, message, tmp_path, monkeypatch):
     assert os.listdir() == []
 
 
+def test_a_name_too_long_where_paths_hide_errors(untouched, monkeypatch):
+    """As they do from Python 3.14 on."""
+    for method, function in {"exists": "exists", "is_dir": "isdir", "is_file": "isfile", "is_symlink": "islink"}.items():
+        monkeypatch.setattr(Path, method, getattr(os.path, function))
+    for n in (240, 300):
+        with pytest.raises(ValueError, match=r"^checkpoint: expected a file in a folder that exists, got .*name too long$"):
+            fit(untouched, checkpoint="x" * n)
+
+
 # --- writing ------------------------------------------------------------------------------------------------------------
 
 
