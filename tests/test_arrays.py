@@ -119,12 +119,14 @@ def test_nodes_may_be_named_by_their_ids():
     assert net.graph.compile(ids)(X).tobytes() == net.graph.compile(nodes)(X).tobytes()
     assert mlgraph.Model(net.graph, ids).outputs == nodes
     assert net.ablate(range(ids[0], ids[0] + 2), X, Y) == net.ablate(nodes[:2], X, Y)
+    assert net.trace(X).of(range(0)).values.shape == (len(X), 0)
     net.graph.prune(ids)
     same.graph.prune([same.graph[i] for i in ids.tolist()])
     assert everything(net.graph) == everything(same.graph)
     for wrong, error, message in ((np.array([0]), TypeError, "prune: expected neurons, edges or pairs"),
                                   (np.array([99]), ValueError, "prune: expected ids from 0 to 50, got 99 to 99"),
                                   (range(10**15), ValueError, "prune: expected ids from 0 to 50, got 0 to 999999999999999"),
+                                  (range(-(10**20), 3), ValueError, f"prune: expected ids from 0 to 50, got -{10**20} to 2"),
                                   (range(2**64, 2**64 - 3, -2), ValueError, f"got {2**64 - 2} to {2**64}"),
                                   (np.array([[0, 13]]), TypeError, "prune: expected nodes or a row of ids, got int64")):
         with pytest.raises(error, match=message):

@@ -238,3 +238,17 @@ def test_inputs_at_which_edges_may_grow_have_data():
     with pytest.raises(ValueError, match=r"^data x: expected 12 columns, all that edges may grow at, got 11$"):
         net.regrow(0.1, by="gradient", data=(X[:, :11], Y))
     assert weights(net) == before and other.n_edges == 1
+
+
+def test_what_comes_to_be_read_brings_along_what_it_reads():
+    """Sources that nothing else reads count with their edges, in whose stead the layer grows none."""
+    net = mlgraph.Network(12, seed=0)
+    for size, activation in ((10, "tanh"), (8, "tanh"), (3, "softmax")):
+        net.add_layer(size, activation)
+    net.layers[0].mask = np.tile(np.arange(12) < 6, (10, 1))
+    neuron = net.layers[1][2]
+    net.graph.prune([edge for source in neuron.sources[:4] for edge in source.out_edges if edge.target != neuron])
+    net.graph.prune(neuron.out_edges)
+    assert not any(source.alive for source in neuron.sources[:4])
+    new = growing.fill_layers(net, np.array([60, 80 - 4 * 7, 24]), None, 1, np.random.default_rng(0))
+    assert new.source.tolist() == [neuron.id] * 3 and net.n_edges == 60 + 80 - 4 * 7 + 24
