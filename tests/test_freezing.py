@@ -326,6 +326,26 @@ def test_what_is_frozen_stays_where_no_output_needs_it(schedule):
     assert net.sparsity == pytest.approx(schedule.sparsity, abs=0.04)
 
 
+def test_cut_neurons_leave_the_sources_of_what_is_frozen():
+    """Also where the last that led from these sources to an output is cut."""
+    net = cuttable.network()
+    last, weak = net.layers[1][3], net.layers[1][5]
+    frozen = last.edges[2:7]
+    for edge in frozen:
+        edge.frozen = True
+    for edge in (*weak.edges, *weak.out_edges):
+        edge.weight /= 1000
+    net.graph.prune([e for edge in frozen for e in edge.source.out_edges if e.target not in (last, weak)])
+    net.graph.prune(last.out_edges)
+
+    def cut(progress):
+        if weak.alive:
+            net.prune(neurons=0.5)
+
+    net.fit(cuttable.X, cuttable.Y, callback=cut, **{**cuttable.OPTIONS, "epochs": 1})
+    assert not weak.alive and not last.alive and all(edge.frozen and edge.source.sources for edge in frozen)
+
+
 @pytest.mark.parametrize("sparsity", [0.05, 0.1])
 def test_what_is_frozen_keeps_a_path_to_an_output(sparsity):
     net = mlgraph.Network(20, seed=0)
