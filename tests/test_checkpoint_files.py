@@ -258,6 +258,10 @@ def test_other_models(path, options):
             {"checkpoint": os.devnull},
             f"checkpoint: expected a file in a folder that exists, got '{os.devnull}': expected a file, got a device or a pipe",
         ),
+        (
+            {"checkpoint": f"{os.devnull}/run.npz"},
+            f"checkpoint: expected a file in a folder that exists, got '{os.devnull}/run.npz': no such folder",
+        ),
         # It is written under a longer name.
         ({"checkpoint": "x" * 240}, r"checkpoint: expected a file in a folder that exists, got '\.xx.*: File name too long"),
         ({"checkpoint": "x", "checkpoint_every": -1}, "checkpoint_every: expected seconds from 0 on, got -1"),

@@ -258,6 +258,9 @@ def test_what_gives_no_array_says_why(error):
         why = re.escape(str(error).partition("\n")[0])
         with pytest.raises(TypeError, match=f"^{name}: expected an array of numbers, got Tensor: {why}$"):
             call()
+    if not isinstance(error, ValueError):  # for which numpy has another reason: rows of different lengths
+        with pytest.raises(TypeError, match=f"^x: expected an array of numbers, got list: {why}$"):
+            net.predict([Tensor()])
 
 
 def test_targets_of_different_shapes_are_told():
