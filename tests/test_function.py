@@ -54,6 +54,12 @@ def test_gradients_of_nodes(sweep):
     np.testing.assert_array_equal(gradients.of(n["y"]), gradients.inputs[:, 1])
 
 
+def test_gradients_are_shown_in_some_lines():
+    g, n = every_parameter()
+    shown = repr(g.compile(n["z"]).vjp(np.ones((3, 2))))
+    assert shown.endswith(f"<Places of {len(g)} nodes>)") and "Graph" not in shown
+
+
 def test_gradients_know_their_places():
     """Also after another function has laid the parameters out in its own way, and after the graph has grown."""
     g, n = every_parameter()
