@@ -352,12 +352,13 @@ def test_masks_are_assigned_in_any_order():
     assert net.layers[1].mask.all() and net.n_edges == 4 * 3 + 3 * 3 + 3 * 2
 
 
-def test_a_mask_that_takes_what_it_reads_names_the_first():
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_mask_that_takes_what_it_reads_names_the_first(place):
     """An edge leads back into the layer before."""
     net = mlgraph.Network(4, seed=0)
     for size in (2, 2, 2):
         net.add_layer(size)
-    (lost, _), (back, reader) = net.layers[0].neurons, net.layers[1].neurons
+    lost, (back, reader) = net.layers[0][place], net.layers[1].neurons
     net.graph.edge(lost, back).prune()
     net.graph.add_edge(back, lost, 1.0)
     net.graph.prune([(i, lost) for i in range(4)])
