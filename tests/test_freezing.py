@@ -346,6 +346,25 @@ def test_cut_neurons_leave_the_sources_of_what_is_frozen():
     assert not weak.alive and not last.alive and all(edge.frozen and edge.source.sources for edge in frozen)
 
 
+def test_the_fewest_neurons_are_a_path_to_what_is_frozen():
+    """Where fewer stay than the best paths have, another leads to what is frozen than the best."""
+    net = mlgraph.Network(30, seed=0)
+    for size, activation in ((8, "relu"), (8, "relu"), (8, "relu"), (9, "softmax")):
+        net.add_layer(size, activation)
+    (_, best, most_read, *_), (source, *_, other), (last, weak, *_) = (layer.neurons for layer in net.layers[:3])
+    frozen = net.graph.edge(source, last)
+    frozen.frozen = True
+    net.graph.prune([*last.out_edges, weak.out_edges[0], *(e for e in source.out_edges if e.target not in (last, weak))])
+    net.graph.prune([(neuron, other) for neuron in net.layers[0] if neuron != most_read])
+
+    def cut(progress):
+        if weak.alive:
+            net.prune(neurons=0.9, by=lambda neurons: [9.0 if neuron == best else 1.0 for neuron in neurons])
+
+    net.fit(cuttable.X, cuttable.Y, callback=cut, **{**cuttable.OPTIONS, "epochs": 1})
+    assert not weak.alive and frozen.frozen and source.sources == [most_read]
+
+
 @pytest.mark.parametrize("sparsity", [0.05, 0.1])
 def test_what_is_frozen_keeps_a_path_to_an_output(sparsity):
     net = mlgraph.Network(20, seed=0)
