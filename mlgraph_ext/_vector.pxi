@@ -47,8 +47,8 @@ cdef extern from *:
     /* A kernel stays a function of its own: inlined into the sweep it loses its registers to the sweep's variables. */
     #define mlgraph_kernel_void __attribute__((noinline)) void
     static inline vec splat(float x) { return x - (vec){0}; }  /* minus: -0.0 + 0 would be +0 */
-    /* a * b + c, rounded once in every build whose processor can. A compiler may fuse a product and a sum in
-       one variant of a kernel and not in another, so that the bits would depend on the number of threads. */
+    /* a * b + c, rounded once if a processor named here can. A compiler may fuse a product and a sum in one variant of a kernel
+       and not in another, so that the bits would depend on the number of threads; on other processors it still decides. */
     static inline vec multiply_add(vec a, vec b, vec c) {
     #if defined(__AVX512F__)
         return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
