@@ -298,7 +298,7 @@ def test_rates_and_derivatives_that_float32_takes_for_zero(monkeypatch):
     """Such as come of themselves: in long runs of Adam, at the end of a run, where an answer is as good as certain."""
     monkeypatch.setattr(mlgraph.engine.Plan, "examples_at_once", 7)
     x = np.random.default_rng(0).normal(size=(64, 4))
-    y = np.argmax(x[:, :2], axis=1)
+    y, tangent = np.argmax(x[:, :2], axis=1), np.full(x.shape, 1e-44, np.float32)
 
     def ends():
         net = mlgraph.Network(4, seed=0)
@@ -309,7 +309,7 @@ def test_rates_and_derivatives_that_float32_takes_for_zero(monkeypatch):
         net.fit(x, y, epochs=1, learning_rate=lambda progress: 1e-60)
         layer.weights, net.layers[1].weights = np.eye(8, 4), 45 * np.eye(2, 8) - 45 * np.eye(2, 8)[::-1]
         slope, deltas = net.gradients(1e-41 * x, y).parameters, net.trace(x, y).deltas()
-        products = net.graph.compile(net.outputs).jvp(x, np.full(x.shape, 1e-44, np.float32))
+        products = net.graph.compile(net.outputs).jvp(x, tangent)
         layer.weights = 1e-25 * x[:8]
         net.prune(0.5, by="saliency", data=(1e-20 * x, y))
         return [a.tolist() for a in (slope, deltas, products, net.graph.edges().weight)]
