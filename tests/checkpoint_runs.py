@@ -97,6 +97,18 @@ def path(tmp_path):
     return tmp_path / "run.npz"
 
 
+@pytest.fixture
+def untouched():
+    """A network that no refused checkpoint may change."""
+    net, history = network(), mlgraph.History()
+    fit(net, epochs=1, learning_rate=0.0)  # compiled
+    net.history = history
+    net.graph.storage.state_vector("first", fresh=True)[:] = 3.5
+    before = bits(net)
+    yield net
+    assert bits(net) == before and net.history is history
+
+
 @functools.cache
 def whole(name, **more):
     """The bits of an uninterrupted run."""
