@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.plan import KINDS, Plan
+from mlgraph.instructions import KINDS
+from mlgraph.plan import Plan
 
 OPS = 20_000
 BATCH = 1024

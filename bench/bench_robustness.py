@@ -11,8 +11,8 @@ from rivals import network
 import mlgraph_ext
 from mlgraph.engine import NOTHING
 from mlgraph.examples import Examples
+from mlgraph.instructions import KINDS, LANES, OF_NEURONS
 from mlgraph.nonfinite import Guard
-from mlgraph.plan import KINDS, LANES, OF_NEURONS
 from mlgraph.steps import Learning
 
 BATCH = 128

@@ -10,7 +10,8 @@ import numpy as np
 from mlgraph import ops
 from mlgraph.array_types import Float32, Int32
 from mlgraph.checks import shown
-from mlgraph.plan import KINDS, Instruction, Plan
+from mlgraph.instructions import KINDS, Instruction
+from mlgraph.plan import Plan
 from mlgraph.reference import arguments_of, neuron
 
 KEYWORDS = (

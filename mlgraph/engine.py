@@ -14,9 +14,10 @@ from mlgraph.array_types import Float32, Int32, Int64, UInt8
 from mlgraph.examples import Examples
 from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
+from mlgraph.instructions import LANES, Instruction
 from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import Objective
-from mlgraph.plan import LANES, Instruction, Plan
+from mlgraph.plan import Plan
 from mlgraph.steps import Steps
 from mlgraph.storage import PANEL, aligned
 from mlgraph.threads import threads_for

@@ -11,7 +11,8 @@ from mlgraph import ops, reference
 from mlgraph.array_types import Bool, Float32, Float64, Int32
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
-from mlgraph.plan import KINDS, LANES, OF_NEURONS, Instruction, Plan
+from mlgraph.instructions import KINDS, LANES, OF_NEURONS, Instruction
+from mlgraph.plan import Plan
 from mlgraph.steps import Learning, Steps
 from mlgraph.storage import PANEL
 

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import mlgraph_ext
 from mlgraph.array_types import Float32, Int32
 from mlgraph.grouping import DENSE_FROM
-from mlgraph.plan import KINDS, Instruction, Plan, extra_floats, halves_of, in_quads, thin_floats
+from mlgraph.instructions import KINDS, Instruction, extra_floats, halves_of, in_quads, thin_floats
+from mlgraph.plan import Plan
 from mlgraph.storage import PANEL, padded
 from mlgraph.turns import cached_property
 from mlgraph_ext import _topology

@@ -33,7 +33,8 @@ import numpy as np
 from mlgraph import ops, reference
 from mlgraph.array_types import Bool, Float64, Int32, Int64
 from mlgraph.checks import FLOAT32_MAX
-from mlgraph.plan import KINDS, OF_NEURONS, Instruction, Plan
+from mlgraph.instructions import KINDS, OF_NEURONS, Instruction
+from mlgraph.plan import Plan
 
 UNIT, ULP = 2.0**-24, 2.0**-23  # rounding and unit in the last place, as shares of a number
 SMALLEST = 2.0**-149

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Float64, Int32, Int64
-from mlgraph.plan import KINDS, LANES, OF_NEURONS, Instruction, Plan
+from mlgraph.instructions import KINDS, LANES, OF_NEURONS, Instruction
+from mlgraph.plan import Plan
 from mlgraph.storage import PANEL, in_panels
 
 CHOICES = ("where", "max")

@@ -8,7 +8,8 @@ import numpy as np
 
 import mlgraph_ext
 from mlgraph.array_types import Int64
-from mlgraph.plan import KINDS, PANELS_AT_ONCE, Plan, Rows
+from mlgraph.instructions import KINDS, PANELS_AT_ONCE, Rows
+from mlgraph.plan import Plan
 from mlgraph.storage import PANEL, padded
 
 NUMBERS = 2048

@@ -1,6 +1,6 @@
 # What a run uses: the tables of a plan, data, memory. Pointers go into arrays that the caller keeps.
 
-# The numbers of mlgraph/plan.py.
+# The numbers of mlgraph/instructions.py.
 cdef enum:
     CONSTANT = 0
     PARAMETER = 1

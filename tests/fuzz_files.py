@@ -15,8 +15,8 @@ import numpy as np
 
 import mlgraph
 from mlgraph import datasets
+from mlgraph.instructions import KINDS
 from mlgraph.modelfile import ARRAYS
-from mlgraph.plan import KINDS
 
 NAN, INF = float("nan"), float("inf")
 MEGABYTE = 2**20

@@ -4,7 +4,8 @@ import hypothesis.strategies as st
 import numpy as np
 
 import mlgraph
-from mlgraph.plan import KINDS, Plan
+from mlgraph.instructions import KINDS
+from mlgraph.plan import Plan
 
 X = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
 

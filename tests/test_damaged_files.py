@@ -13,8 +13,8 @@ from savable import MODELS, X, members, network
 
 import mlgraph
 from mlgraph import modelfile
+from mlgraph.instructions import KINDS
 from mlgraph.modelfile import ARRAYS, ModelFileError
-from mlgraph.plan import KINDS
 from mlgraph.storage import PANEL
 
 RNG = np.random.default_rng(0)

@@ -11,8 +11,9 @@ from mlgraph import engine, reference
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.filling import fill
+from mlgraph.instructions import KINDS
 from mlgraph.losses import Objective
-from mlgraph.plan import KINDS, Plan
+from mlgraph.plan import Plan
 from mlgraph.steps import Steps
 
 OPTIMIZERS = [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.003}]

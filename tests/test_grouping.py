@@ -6,8 +6,8 @@ from planned import X, affine, kinds, neurons, parameters_of, plan_of
 
 import mlgraph
 from mlgraph.grouping import DENSE_FROM
+from mlgraph.instructions import KINDS
 from mlgraph.ops import ACTIVATIONS
-from mlgraph.plan import KINDS
 
 
 def test_a_layer_is_a_dense_block():

@@ -7,7 +7,7 @@ from planned import X, graphs, kinds, neurons, parameters_of, plan_of
 
 import mlgraph
 from mlgraph import reference
-from mlgraph.plan import KINDS
+from mlgraph.instructions import KINDS
 from mlgraph.storage import PANEL
 
 

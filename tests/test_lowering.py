@@ -5,7 +5,8 @@ import pytest
 
 import mlgraph
 from mlgraph import ops, reference
-from mlgraph.plan import KINDS, Plan
+from mlgraph.instructions import KINDS
+from mlgraph.plan import Plan
 from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from planned import graphs, neurons, parameters_of, plan_of
 
 import mlgraph
-from mlgraph.plan import KINDS, ROW_WORK
+from mlgraph.instructions import KINDS
+from mlgraph.plan import ROW_WORK
 
 
 def test_work_counts_what_costs_more_than_an_edge_of_a_block():

@@ -8,9 +8,8 @@ from swept import check, data, layered
 
 import mlgraph
 import mlgraph_ext
-from mlgraph import plan as plans
-from mlgraph import reference
-from mlgraph.plan import KINDS
+from mlgraph import instructions, reference
+from mlgraph.instructions import KINDS
 
 
 def pruned(sizes, density, seed=0):
@@ -95,7 +94,7 @@ def in_quads(sweep, plan):
     found = wanted = 0
     for ins in (ins for _, ins in plan.trained if ins.kind == KINDS["rows"]):
         rows = plan.rows(ins)
-        found += int(np.count_nonzero(plans.in_quads(rows.alike)))
+        found += int(np.count_nonzero(instructions.in_quads(rows.alike)))
         same = Counter(tuple(some) for some in np.split(rows.source, rows.begin[1:-1]))
         wanted += sum(n if n % 4 == 3 else n - n % 4 for n in same.values())
     return found, 0 if sweep.__name__.endswith(("v2", "baseline")) else wanted

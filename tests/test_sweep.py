@@ -9,7 +9,8 @@ from mlgraph import engine, reference
 from mlgraph.arrays import wiring
 from mlgraph.engine import BYTE_SCALE
 from mlgraph.examples import MANY, Examples
-from mlgraph.plan import KINDS, Plan
+from mlgraph.instructions import KINDS
+from mlgraph.plan import Plan
 from mlgraph.steps import Steps
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
