@@ -103,9 +103,8 @@ cdef inline inlined_void forward_of_quad(
                 s = splat(bias[i] if bias != NULL else <float>0)
                 for t in range(tiles):
                     to = <vec*>(out + t * tile_stride + i * LANES)
-                    # Rounded twice for any number of tiles: the compiler would fuse product and sum for some of them.
-                    to[c] = rounded(acc[i][2 * t] * unit) + s
-                    to[c + HALF_VECS] = rounded(acc[i][2 * t + 1] * unit) + s
+                    to[c] = multiply_add(acc[i][2 * t], splat(unit), s)
+                    to[c + HALF_VECS] = multiply_add(acc[i][2 * t + 1], splat(unit), s)
 
 
 cdef kernel_void quad_forward(
