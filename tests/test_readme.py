@@ -1,11 +1,13 @@
 """The README's Python runs from top to bottom, and gives what it says."""
 
 import contextlib
+import faulthandler
 import io
 import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -21,6 +23,15 @@ def shown(value):
     return str(np.asarray(value).tolist()) if isinstance(value, np.ndarray) else repr(value)
 
 
+@pytest.fixture
+def an_end():
+    """A loop of the README that does not end fails as well: the process ends, and says where it was."""
+    faulthandler.dump_traceback_later(600, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.mark.usefixtures("an_end")
 def test_the_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names, compared = {}, 0
