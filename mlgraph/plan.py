@@ -34,6 +34,10 @@ MOST_COLUMNS = 2**26 - 4
 """The most columns of data that blocks and rows read by themselves: kernels number `LANES` values of each in 32 bits, and
 runs of four columns for all examples of a list."""
 
+FEW_UNREAD = 1 / 4
+"""The most of the data's columns, as a share, that a plan without dense blocks of the data has slots for though nothing reads
+them."""
+
 ROW_WORK = 4
 """How many edges of a dense block cost as much time as one edge of a sparse row, or one argument of an operation."""
 
@@ -69,7 +73,7 @@ class Plan:
     node : int32, shape (slots,)
         The node of each slot.
     input_column : int32
-        Columns of the data that are read; they have the first slots.
+        Columns of the data that are read, and maybe a few others; they have the first slots.
     n_columns : int
         Columns of the data, read or not.
     reads_directly : bool
@@ -120,6 +124,7 @@ class Plan:
             needed, _ = topological(graph, low.start, low.count, low.pool, low.same[np.array(loss)])
             beside = (needed < 0) & (low.count > 0)
         groups = group(graph, low, low.order[~is_input], dropout, beside)
+        inputs = _with_few_unread(low, groups, inputs)
         self.input_column = low.data[inputs].astype(np.int32)
         self.n_columns = graph.n_inputs if given is None else len(given)
         self.node = np.concatenate([inputs, groups.nodes])
@@ -355,6 +360,21 @@ class Plan:
         self._index.extend(parts)
         self._index_length += sum(map(len, parts))
         return at
+
+
+def _with_few_unread(low: Lowered, groups: Groups, inputs: Int32) -> Int32:
+    """Also the inputs that nothing reads, up to the last that is read, if they are few; not if a dense block reads the others.
+
+    Rows that become blocks (filling.py) then read the data in place, where each edit might ask for another copy of the columns
+    that are left: each takes half as long as an epoch of 784-32-10. Such columns, the first whose edges are cut, hold little.
+    """
+    if not len(inputs):
+        return inputs
+    columns = np.flatnonzero((low.code == INPUT) & (low.data >= 0) & (low.data <= low.data[inputs[-1]])).astype(np.int32)
+    of_blocks = low.sources_of(groups.nodes[groups.first[groups.dense]])
+    if len(columns) - len(inputs) > FEW_UNREAD * len(columns) or (low.code[of_blocks] == INPUT).any():
+        return inputs
+    return columns[np.argsort(low.data[columns])]
 
 
 def _dropout_of(node: int, dropout: Dropout) -> tuple[int, int, int]:

@@ -112,7 +112,7 @@ cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
                     if load_acquire(&r.gate.stop):
                         return -1
                     good = sweep_item(r, step, item, w) if tiles else step_unit(r, step, r.units + item, w)
-                    if not good and r.training:
+                    if not good and (r.training or through_holes(r)):
                         stop_at(r.gate, &r.bad_step, step)
                     item_done(r.gate)
                     item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share

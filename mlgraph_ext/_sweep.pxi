@@ -252,8 +252,9 @@ def run(
     Returns
     -------
     int
-        -1; or the number (from 0) of the step that was not taken and ended the run, because something is not finite or not
-        certain to stay below the limit; or, with `highest`, the first example without a highest value, because one is NaN.
+        -1; or the number (from 0) of the step that was not taken and ended the run, because something is not finite, in
+        training or through holes, or not certain to stay below the limit; or, with `highest`, the first example without a
+        highest value, because one is NaN.
     """
     cdef Run r
     cdef int64_t most = 0, i
@@ -315,7 +316,7 @@ def run(
     free(r.taken)
     free(r.bounds)
     free(r.sweeping)
-    if highest is not None:
+    if highest is not None and r.bad_step < 0:
         for i in range(highest.shape[0]):
             if highest[i] < 0:
                 return i

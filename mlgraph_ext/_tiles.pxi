@@ -307,10 +307,15 @@ cdef void find_highest(
         out[row[lane]] = arg[lane] if best[lane] == best[lane] else -1
 
 
+cdef inline bint through_holes(const Run* r) noexcept nogil:
+    """Whether values alone are computed, with holes in some block: what is not finite would spread there, as 0 * inf."""
+    return r.edges != NULL and not r.backward
+
+
 cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:
     """Phase 1 for some tiles, SIDE_TILES at most, in the tile memory from number `place` on.
 
-    False if something that training would use is not finite.
+    False if something that training would use is not finite, or that goes through holes.
     """
     cdef Tile tile[SIDE_TILES]
     cdef Tile* t
@@ -365,13 +370,15 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
             # No gradient exceeds the sum of all |adjoints| times the largest value that an adjoint is multiplied by.
             reach = magnitude(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES)
             r.bounds[t.place] = t.total * (r.reach if reach < r.reach else reach)
+        if through_holes(r):
+            finite = finite and all_finite(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES)
         if r.value_out != NULL:
             hand_back(r.step_first[step] + t.number * LANES, t.n, values, r.value_slot, r.n_values, r.value_out)
         if r.highest != NULL:
             find_highest(t.row, t.n, values, r.value_slot, r.n_values, r.highest)
         if r.n_adjoints:
             hand_back(r.step_first[step] + t.number * LANES, t.n, adjoints, r.adjoint_slot, r.n_adjoints, r.adjoint_out)
-    return finite or not r.n_units
+    return finite or not (r.n_units or through_holes(r))
 
 
 cdef inline int64_t items_of(const Run* r, int64_t step) noexcept nogil:

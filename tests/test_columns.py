@@ -143,3 +143,41 @@ def test_long_lists_of_what_is_not_zero_are_not_made(monkeypatch):
     how.append(engine._choose(Examples(x, INPUTS), np.array([len(x)]), len(x), True, True, None, False, 1))
     assert [choice.ahead for choice in how] == [True, False]
     np.testing.assert_allclose(network().forward(x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("unread", "rows", "there"), [
+    ([3, 17, 37, 38, 39], True, 37), ([0, 38, 39], True, 38), (range(10), True, 40), (range(11), True, 29),
+    ([3, 17], False, 38), (range(30, 40), True, 30),
+])  # fmt: skip
+def test_few_columns_that_nothing_reads_stay_in_place(unread, rows, there):
+    """Up to the last that is read; not if a block reads exactly the others."""
+    mask = np.ones((16, 40), bool)
+    mask[:, list(unread)] = False
+    if rows:
+        mask[np.arange(16), 18 + np.arange(16) % 7] = False
+    net = mlgraph.Network(40, seed=0)
+    net.add_layer(16, "tanh")
+    net.add_layer(6, "softmax")
+    net.layers[0].mask = mask
+    plan, read = net._engine().plan, np.flatnonzero(mask.any(axis=0))
+    assert len(plan.input_column) == there and (plan.node[:there] == plan.input_column).all()
+    assert set(read) <= set(plan.input_column) and plan.input_column[-1] == read[-1]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("kind", ["bytes", "sparse", "float"])
+def test_they_are_read_in_place(sweep, monkeypatch, kind, n_threads):
+    """Whatever they hold, and whether or not the last columns are there."""
+    monkeypatch.setattr(Examples, "narrowed", None)
+    (x, y), trained = data(600, 60, 6, kind), []
+    for columns in (60, 53):
+        for other in (x, np.where(np.isin(np.arange(60), [0, 7, 50, 57]), x.max(), x)):
+            net = mlgraph.Network(60, seed=0)
+            net.add_layer(30, "tanh")
+            net.add_layer(6, "softmax")
+            mask = np.random.default_rng(0).random((30, 60)) < 0.8
+            mask[:, np.r_[0, 7, 50, 53:60]] = False
+            net.layers[0].mask = mask
+            net.fit(other[:, :columns], y, epochs=2, batch_size=50, n_threads=n_threads)
+            trained.append((net.graph.parameters.tobytes(), net.evaluate(other[:, :columns], y)["loss"]))
+    assert len(set(trained)) == 1

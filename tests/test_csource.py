@@ -177,7 +177,7 @@ def test_no_name_that_the_text_has_is_free():
     net = mlgraph.Network(40, seed=0)
     net.add_layer(32, "relu")
     net.add_layer(9, "softmax")
-    net.prune(0.9)
+    net.prune(0.97)
     text = net.graph.compile(net.probabilities).to_c()
     names = re.findall(r"^(?:static|typedef) (?:const )?(?:unsigned )?\w+ (\w+)", text, re.MULTILINE)
     assert {"place", "columns", "sources", "lists", "weights", "biases", "rows", "relu", "logsumexp"} <= set(names)

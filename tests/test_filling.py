@@ -111,7 +111,7 @@ def test_a_source_that_comes_twice_is_not_filled(monkeypatch, kind):
 
 
 def test_rows_are_read_wherever_something_may_not_be_finite(monkeypatch):
-    """Many steps at a time are taken by blocks; a step that is looked at, and all that does not train, by rows."""
+    """Many steps at a time, and many examples, are taken by blocks; a step that is looked at, and few examples, by rows."""
     ran = []
     run = Engine.run
     monkeypatch.setattr(Engine, "run", lambda self, *args, **options: ran.append(self._filling) or run(self, *args, **options))
@@ -300,6 +300,68 @@ def test_an_infinite_value_does_not_pass_through_a_hole():
     with pytest.raises(mlgraph.NonFiniteError, match="layer 0 neuron 0"):
         net.fit(x, y, epochs=1, batch_size=32)
     assert np.isfinite(net.graph.parameters).all()
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """For each run of an engine so far, whether it went through blocks with holes."""
+    ran, run = [], Engine.run
+    monkeypatch.setattr(
+        Engine, "run", lambda self, *args, **options: ran.append(self._filling is not None) or run(self, *args, **options)
+    )
+    return ran
+
+
+@pytest.mark.parametrize("kind", ["sparse", "bytes", "float"])
+def test_many_examples_are_read_through_holes(sweep, ran, monkeypatch, kind):
+    x, y = data(600, 60, 6, kind)
+    net = lightly_pruned()
+    whole = mlgraph.Network(60, seed=0)
+    for layer in net.layers:
+        new = whole.add_layer(layer.size, layer.activation)
+        new.weights, new.biases = layer.weights, layer.biases
+    expected = whole.predict_proba(x), whole.evaluate(x, y)
+    ran.clear()
+    results = set()
+    for n_threads in (1, 2, 5):
+        found, scores = net.predict_proba(x, n_threads=n_threads), net.evaluate(x, y, n_threads=n_threads)
+        np.testing.assert_allclose(found, expected[0], rtol=1e-5, atol=1e-6)
+        assert scores == pytest.approx(expected[1], rel=1e-5)
+        np.testing.assert_array_equal(net.predict(x, n_threads=n_threads), found.argmax(axis=1))
+        results.add((found.tobytes(), scores["loss"]))
+    compiled = net.graph.compile(net.probabilities)
+    np.testing.assert_allclose(compiled(x), expected[0], rtol=1e-5, atol=1e-6)
+    assert len(results) == 1 and len(ran) == 10 and all(ran)
+    ran.clear()
+    monkeypatch.setattr(engine, "FILLED_FROM", 601)
+    np.testing.assert_allclose(net.predict_proba(x), expected[0], rtol=1e-5, atol=1e-6)
+    assert ran == [False]
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("where", ["data", "neuron", "weight"])
+def test_what_is_not_finite_is_not_read_through_holes(sweep, ran, where, n_threads):
+    """It changes the outputs of neurons that read it, and of no others: a hole would make it NaN."""
+    net, (x, y) = lightly_pruned(), data(600, 60, 6, "float")
+    neuron = net.layers[0].neurons[5]
+    assert all(len(other.sources) < 30 for other in net.layers[1].neurons)
+    if where == "data":
+        x[70, neuron.sources[0].id] = np.inf
+    elif where == "neuron":  # beyond float32 for one example, and not for others
+        neuron.weights[:], x[70] = 1e37, 10.0
+    else:
+        neuron.weights[0] = np.inf
+    neuron.activation = "identity"
+    parts = np.concatenate([net.forward(x[:300]), net.forward(x[300:])])
+    ran.clear()
+    found = net.forward(x, n_threads=n_threads)
+    np.testing.assert_allclose(found, parts, rtol=1e-5, atol=1e-6)
+    assert ran[-1] is False and ran[:-1] == [True] * (where != "data")
+    if where != "weight":
+        scores = net.evaluate(x, y, n_threads=n_threads)
+        losses = [net.evaluate(x[part], y[part])["loss"] for part in (slice(300), slice(300, None))]
+        assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-5, nan_ok=True)
+        assert np.isfinite(np.delete(found, 70, axis=0)).all()
 
 
 def test_edits_between_pieces_are_seen():
