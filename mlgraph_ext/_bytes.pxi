@@ -29,6 +29,8 @@ cdef extern from *:
         *upper = (vec)(word & (int32_t)0xffff0000);
         *lower = (vec)(word << 16);
     }
+    /* Only those of the first half of the lanes. */
+    static inline vec widen_upper(const float *slot, int c) { return (vec)(((const ivec *)slot)[c] & (int32_t)0xffff0000); }
     /* The reverse: a slot from the byte that stands `shift` bits up in each lane's word. */
     static inline void narrow(const int32_t *lane, int shift, float *slot) {
         for (int c = 0; c < HALF_VECS; c++) {
@@ -112,6 +114,7 @@ cdef extern from *:
     enum: LOADED             # words loaded of each example at once
     enum: HALF_VECS
     void widen_pair(const float*, int, vec*, vec*) noexcept nogil
+    vec widen_upper(const float*, int) noexcept nogil
     void narrow(const int32_t*, int, float*) noexcept nogil
     int64_t row_as_bytes(const float*, int64_t, uint8_t*) noexcept nogil
     void take_row(const uint8_t*, const int32_t*, int64_t, int, uint8_t*, int64_t) noexcept nogil

@@ -123,17 +123,17 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                 elif which == 6 or which == 9:
                     j = 0
                     while j < tiles:
-                        rows_forward(which == 9, 1, weights, NULL, row, alike, count, source, memory + j * stride, stride,
-                                     smaller(PACK, tiles - j), delta + j * stride)
+                        rows_forward(which == 9, False, 1, weights, NULL, row, alike, count, source, memory + j * stride,
+                                     stride, smaller(PACK, tiles - j), delta + j * stride)
                         j = j + PACK
                 elif which == 7:
                     j = 0
                     while j < tiles:
-                        rows_adjoint(weights, row, alike, count, source, back, fan_in, delta + j * stride, stride,
+                        rows_adjoint(False, weights, row, alike, count, source, back, fan_in, delta + j * stride, stride,
                                      smaller(PACK, tiles - j), 0, memory + j * stride)
                         j = j + PACK
                 else:
-                    rows_gradient(which == 10, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
+                    rows_gradient(which == 10, False, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
     finally:
         for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>alike, <size_t>back,
                         <size_t>byte, <size_t>example, <size_t>entries):

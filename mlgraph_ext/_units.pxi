@@ -170,7 +170,8 @@ cdef void unit_gradient(
                        smaller(tiles * LANES, r.step_size[step] - tile * LANES), g, descent)
     elif ins.kind == ROWS and unit.part == 0:
         bytes = r.bytes_at >= 0 and ins.reads_data
-        rows_gradient(bytes, data_unit(r), sources + first, alike_of(r, ins) + first, n, sources + ins.size + 1,
-                      memory + r.bytes_at if bytes else values, delta + first * LANES, r.tile_stride, tiles, g)
+        rows_gradient(bytes, r.step_size[step] <= LANES // 2, data_unit(r), sources + first, alike_of(r, ins) + first, n,
+                      sources + ins.size + 1, memory + r.bytes_at if bytes else values, delta + first * LANES, r.tile_stride,
+                      tiles, g)
     else:
         slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)

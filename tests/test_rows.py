@@ -1,5 +1,6 @@
 """Sparse rows, by themselves and in quads, of every build against the float64 reference."""
 
+import copy
 from collections import Counter
 
 import numpy as np
@@ -28,7 +29,7 @@ def pruned(sizes, density, seed=0):
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
 @pytest.mark.parametrize("density", [0.05, 0.3, 0.8])
-@pytest.mark.parametrize("n", [1, 31, 33, 128, 200])
+@pytest.mark.parametrize("n", [1, 16, 17, 31, 33, 128, 200])
 def test_pruned_layers(sweep, kind, density, n):
     model = pruned((60, 30, 20, 6), density)
     x, y = data(n, 60, 6, kind)
@@ -36,6 +37,18 @@ def test_pruned_layers(sweep, kind, density, n):
     assert plan.reads_directly and plan.rows_read_data
     values = reference.forward(plan, model.graph.parameters, x)[plan.slot[model._outputs]].T
     np.testing.assert_allclose(model.forward(x), values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "float"])
+@pytest.mark.parametrize("n", [1, 7, 16, 17])
+def test_few_examples_after_many(sweep, kind, n):
+    """Lanes that few examples do not fill still hold what many have left there."""
+    model, (x, y) = pruned((60, 30, 20, 6), 0.3), data(160, 60, 6, kind)
+    expected = copy.deepcopy(model).gradients(x[:n], y[:n])
+    model.gradients(x[n:] * 3, y[n:])
+    found = model.gradients(x[:n], y[:n])
+    for a, b in ((found.parameters, expected.parameters), (found.inputs, expected.inputs), (found.values, expected.values)):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 5, 63, 64, 65, 67, 130, 785])
