@@ -133,7 +133,8 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, w
     after = with_lists(graph.topology(), new, lists)
     lost = ~check_paths(graph, who, *after)
     if sweep is not None:
-        useless = sweep & ~gone & ~np.repeat(_needed(graph, *after)[edges.neurons], edges.counts)
+        idle = ~_needed(graph, *after)[edges.neurons]
+        useless = sweep & ~gone & np.repeat(idle, edges.counts) if idle.any() else idle
         if useless.any():  # nodes that no model needs may read nodes that this leaves without sources
             cut(graph, edges, gone | useless, who=who)
             return

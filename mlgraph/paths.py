@@ -45,8 +45,9 @@ class Present(NamedTuple):
 def present(model: Model) -> Present:
     """The edges of a model's graph, as they are now."""
     edges, alive = wiring(model.graph), model.graph.alive()
-    target = edges.target  # which is made anew each time
-    there, own = alive[edges.source] & alive[target], model._needed()[target]
+    there = np.repeat(alive[edges.neurons], edges.counts)
+    there &= alive[edges.source]
+    own = np.repeat(model._needed()[edges.neurons], edges.counts)
     return Present(edges, np.flatnonzero(there & ~own), np.flatnonzero(there & own))
 
 

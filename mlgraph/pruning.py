@@ -54,7 +54,8 @@ def room(model: Model, sparsity: float, scope: str) -> tuple[Int64, Float64]:
     """The group of each edge of the graph, and how many edges of each group a sparsity leaves."""
     graph, group, mine = model.graph, _groups(model, scope), _own_neurons(model)
     left = np.round((1 - sparsity) * np.bincount(group[mine], graph.storage.made_with(graph.records[mine])))
-    return group[wiring(graph).target], left
+    neurons = np.flatnonzero(graph.codes >= NEURON)
+    return np.repeat(group[neurons], graph.counts[neurons]), left
 
 
 def check_room(model: Model, group: Int64, wanted: npt.NDArray[Any]) -> None:
@@ -91,7 +92,8 @@ def keep_best(
     """
     graph, there = model.graph, present(model)
     edges, _, mine = there
-    candidates = Edges(edges.source[mine], edges.target[mine], graph.parameters[edges.place[mine]])
+    at: Int64 | slice = mine if len(mine) < len(edges.source) else slice(None)
+    candidates = Edges(edges.source[at], edges.target[at], graph.parameters[edges.place[at]])
     if callable(by):
         score = asked(graph, by, candidates, len(mine), "edge")
         edges = wiring(graph)  # the callable may have run the model, and so moved the parameters
@@ -101,14 +103,14 @@ def keep_best(
         score = random.random(len(mine))
     else:
         with np.errstate(under="ignore"):
-            worth = candidates.weight if slope is None else candidates.weight * slope[edges.place[mine]]
+            worth = candidates.weight if slope is None else candidates.weight * slope[edges.place[at]]
         score = np.abs(worth).astype(np.float64)
     if not callable(by) and np.isnan(score).any():
         i = int(np.argmax(np.isnan(score)))
         ends = " to ".join(plain(graph[int(end[i])].name) for end in (candidates.source, candidates.target))
         raise ValueError(f"by: expected weights, or a gradient, that are numbers, got nan from {ends}")
     score, together = in_blocks(model, candidates, score, by, block)
-    into = group[mine]
+    into = group[at]
     score = comparable(score, into, wanted)
     frozen = frozen_edges(graph, there, graph._is_training)
     strength, held, reach = strongest(model, there, score, frozen)
@@ -117,8 +119,8 @@ def keep_best(
         wanted = _with_room(model, "edges", into[held[mine]], wanted)
     strength[held] = np.inf
     if len(wanted) == 1:
-        strength[mine] = refined(model, there, score, strength[mine], held, int(wanted[0]))
-    kept = best_of(strength[mine], into, wanted, score, together)
+        strength[at] = refined(model, there, score, strength[at], held, int(wanted[0]))
+    kept = best_of(strength[at], into, wanted, score, together)
     gone = np.zeros(len(edges.source), bool)
     gone[mine[~kept]] = True
     cut(graph, edges, gone, sweep=there.alive & ~held)  # of which some may lead to what is frozen and to no output

@@ -83,14 +83,15 @@ def best_of(
         elif most > 0:
             values = score[mine]
             least = np.partition(values, len(values) - most)[len(values) - most]
-            keep[mine[values > least]] = True
+            better = values > least
+            keep[mine[better]] = True
             equal = random.permutation(mine[values == least])
             if together is not None:
                 place = random.permutation(len(score))
                 equal = equal[np.argsort(place[together[equal]], kind="stable")]
             if own is not None:
                 equal = equal[np.argsort(-np.where(own[equal] <= least, np.inf, own[equal]), kind="stable")]
-            keep[equal[: most - np.count_nonzero(values > least)]] = True
+            keep[equal[: most - np.count_nonzero(better)]] = True
     return keep
 
 
@@ -196,6 +197,9 @@ def comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any])
 
 def _members(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Iterator[tuple[Int64, int]]:
     """The members of each group, and how many are wanted."""
-    sizes = np.bincount(group, minlength=len(wanted))[: len(wanted)]
-    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)) if len(wanted) > 1 else [np.arange(len(group))]
+    if len(wanted) == 1:
+        members = [np.arange(len(group))]
+    else:
+        sizes = np.bincount(group, minlength=len(wanted))[: len(wanted)]
+        members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes))
     return zip(members, wanted.astype(np.int64).tolist(), strict=False)

@@ -51,6 +51,21 @@ def test_few_examples_after_many(sweep, kind, n):
         np.testing.assert_array_equal(a, b)
 
 
+def test_few_examples_after_what_was_not_finite(sweep):
+    """In lanes without an example, adjoints of 0 times infinite derivatives would be NaN, and end a run."""
+    rng, (x, y) = np.random.default_rng(0), data(32, 20, 4, "float")
+    g = mlgraph.Graph()
+    inputs = g.inputs(20)
+    rows = [g.add_neuron([inputs[k] for k in rng.permutation(20)[:5]], weights=rng.normal(size=5)) for _ in range(12)]
+    outputs = [a * b + g.parameter(0.0) for a, b in zip(rows[:4], rows[4:8], strict=True)]
+    model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
+    fresh = copy.deepcopy(model)
+    assert not np.isfinite(model.evaluate(np.clip(x * 1e38, -3e38, 3e38), y)["loss"])
+    for one in (fresh, model):
+        one.fit(x[:7], y[:7], epochs=3, batch_size=7, learning_rate=0.01)
+    np.testing.assert_array_equal(fresh.graph.parameters, model.graph.parameters)
+
+
 @pytest.mark.parametrize("columns", [1, 2, 3, 5, 63, 64, 65, 67, 130, 785])
 @pytest.mark.parametrize("read", ["all", "some"])
 def test_bytes_of_any_number_of_columns(sweep, columns, read):
