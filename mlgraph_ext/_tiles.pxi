@@ -82,9 +82,9 @@ cdef bint takes_tiles(const Run* r, const Instruction* ins, const Tile* tile, in
             and not reads_entries(r, ins))
 
 
-cdef inline bint fits_half(const Tile* tile, int64_t tiles) noexcept nogil:
-    """Whether rows need only the first half of the lanes (_rows.pxi)."""
-    return tiles == 1 and tile.n <= LANES // 2
+cdef inline bint fits_half(const Tile* tile) noexcept nogil:
+    """Whether rows need only the first half of the lanes (_rows.pxi). The first of several tiles is full."""
+    return tile.n <= LANES // 2
 
 
 cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch, bint fresh) noexcept nogil:
@@ -154,7 +154,7 @@ cdef void forward_rows(
         n = smaller(CHUNK, ins.size - first)
         bias = biases(r, ins) + first if ins.bias >= 0 else NULL
         out = memory + r.values_at + (ins.dst + first) * LANES
-        rows_forward(bytes, fits_half(tile, tiles), data_unit(r), weights, bias, row + first, alike_of(r, ins) + first, n,
+        rows_forward(bytes, fits_half(tile), data_unit(r), weights, bias, row + first, alike_of(r, ins) + first, n,
                      row + ins.size + 1, memory + (r.bytes_at if bytes else r.values_at), r.tile_stride, tiles, out)
         for i in range(tiles):
             after_sums(r, ins, tile + i, first, first + n)
@@ -225,7 +225,7 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
         if ins.kind == ROWS and ins.propagate:
             adjoints = memory_of(r, tile) + r.adjoints_at
             row = r.index + ins.args
-            rows_adjoint(fits_half(tile, tiles), tile_weights(r, ins, scratch), row, alike_of(r, ins) + ins.size, ins.size,
+            rows_adjoint(fits_half(tile), tile_weights(r, ins, scratch), row, alike_of(r, ins) + ins.size, ins.size,
                          row + ins.size + 1, r.index + ins.back, ins.n_back, adjoints + ins.dst * LANES, r.tile_stride, tiles,
                          r.first_zeroed, adjoints)
 
