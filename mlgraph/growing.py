@@ -51,6 +51,11 @@ class Gaps(NamedTuple):
     counts: Int32
     within: Int64
 
+    def edges(self, places: Int64) -> Edges:
+        """Edges of weight 0 at some places, given by their numbers, target by target."""
+        row, column = np.divmod(places, len(self.sources))
+        return Edges(self.sources[column], self.targets[row], np.zeros(len(places), np.float32))
+
 
 def regrow(
     net: Network, fraction: float, *, by: Criterion, scope: str, block: int, data: Data | None, seed: int,
@@ -122,27 +127,26 @@ def fill_layers(
     alive, codes, topology = graph.alive(), graph.codes, graph.topology()
     read, found = alive.copy(), []
     for gaps, given, most in zip(reversed(places), reversed(scores), reversed(wanted.tolist()), strict=True):
-        row, column = np.nonzero(gaps.free)
-        here = read[gaps.targets][row]
-        source, target = gaps.sources[column[here]], gaps.targets[row[here]]
+        here, free = read[gaps.targets], np.count_nonzero(gaps.free, axis=1)
+        at, score = np.flatnonzero(gaps.free & here[:, None]), given[np.repeat(here, free)]
         # Slopes that are not finite say nothing here. The steps of training meet and handle such numbers, too.
-        score: Scores = np.where(np.isfinite(given[here]), given[here], 0)
-        by = "random" if slopes is None else "gradient"
-        score, together = in_blocks(net, Edges(source, target, np.zeros(len(source), np.float32)), score, by, block)
+        score[~np.isfinite(score)] = 0
+        together, by = None, "random" if slopes is None else "gradient"
+        if block > 1:
+            score, together = in_blocks(net, gaps.edges(at), score, by, block)
         # The best place of each neuron that reads nothing, and then those that are best of all.
-        keep = np.zeros(len(source), bool)
-        bare = np.flatnonzero(gaps.counts[row[here]] == 0)
-        bare = bare[np.lexsort((-score[bare], target[bare]))]
-        keep[bare[np.flatnonzero(np.diff(target[bare], prepend=-1))]] = True
-        score[keep] = np.inf
-        missing = max(most - int(gaps.within[read[gaps.targets]].sum()), np.count_nonzero(keep))
+        bare = np.flatnonzero(np.repeat(gaps.counts[here] == 0, free[here]))
+        row = at[bare] // len(gaps.sources)
+        best = bare[np.lexsort((-score[bare], row))][np.flatnonzero(np.diff(row, prepend=-1))]
+        score[best] = np.inf
+        missing = max(most - int(gaps.within[here].sum()), len(best))
         keep = best_of(score, np.zeros(len(score), np.int64), np.array([missing]), together=together)
-        source, target = source[keep], target[keep]
-        weight, revived = np.zeros(len(source), np.float32), ~alive[target]
+        source, target, weight = gaps.edges(at[keep])
+        revived = ~alive[target]
         fan_in = np.bincount(target, minlength=len(graph))[target[revived]]
         weight[revived] = random.standard_normal(len(fan_in)) / np.sqrt(3 * fan_in)
-        come = gaps.targets[read[gaps.targets] & ~alive[gaps.targets] & (gaps.counts > 0)]  # with what is frozen of them
-        _mark_read(read, np.append(source, wiring(graph, come).source), codes, topology)
+        come = gaps.targets[here & ~alive[gaps.targets] & (gaps.counts > 0)]  # with what is frozen of them
+        _mark_read(read, np.append(source, topology.sources_of(come)), codes, topology)
         found.append((source, target, weight))
     new = Edges(*map(np.concatenate, zip(*found, strict=True)))
     grow(graph, *new, "regrow")
@@ -252,10 +256,8 @@ def _mark_read(read: Bool, nodes: Int32, codes: npt.NDArray[np.int16], topology:
 
 def _free_edges(layers: list[Gaps]) -> Edges:
     """Edges of weight 0 at all free places, in the order of the layers."""
-    rows, columns = zip(*(np.nonzero(places.free) for places in layers), strict=True)
-    sources = np.concatenate([places.sources[c] for places, c in zip(layers, columns, strict=True)])
-    targets = np.concatenate([places.targets[r] for places, r in zip(layers, rows, strict=True)])
-    return Edges(sources, targets, np.zeros(len(sources), np.float32))
+    edges = [places.edges(np.flatnonzero(places.free)) for places in layers]
+    return Edges(*map(np.concatenate, zip(*edges, strict=True)))
 
 
 def _heights(net: Network) -> Int64:
