@@ -139,7 +139,10 @@ def fill_layers(
         row = at[bare] // len(gaps.sources)
         best = bare[np.lexsort((-score[bare], row))][np.flatnonzero(np.diff(row, prepend=-1))]
         score[best] = np.inf
-        missing = max(most - int(gaps.within[here].sum()), len(best))
+        missing = max(int(most) - int(gaps.within[here].sum()), len(best))
+        if together is None and 0 < missing < len(score):  # no other is looked at: most places are far from it
+            good = np.flatnonzero(score >= np.partition(score, -missing)[-missing])
+            at, score = at[good], score[good]
         keep = best_of(score, np.zeros(len(score), np.int64), np.array([missing]), together=together)
         source, target, weight = gaps.edges(at[keep])
         revived = ~alive[target]

@@ -320,15 +320,15 @@ class SET(Schedule):
         if self.by == "gradient":  # of the network before the cut: afterwards the cut edges would be steep
             slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), edge_values(graph)
         with uninterrupted(), graph.one_edit():  # one_edit takes back edges, but no biases
-            group, wanted = self._room(net, moved)
-            edges = wiring(graph)
+            edges, sizes = wiring(graph), self._sizes(net)
+            group, wanted = self._room(net, edges, sizes, moved)
             idle = self._idle(net, edges, group, alive)
             if idle.any():  # such a neuron may come to be read, and would bring all these along
                 cut(graph, edges, idle)
-                group, wanted = self._room(net, moved)
+                group, wanted = self._room(net, wiring(graph), sizes, moved)
             keep_best(net, group, wanted, block=self.block)
             as_before = alive & graph.alive()
-            new = fill_layers(net, self._sizes(net), slopes, self.block, np.random.default_rng([seed, 3, step]))
+            new = fill_layers(net, sizes, slopes, self.block, np.random.default_rng([seed, 3, step]))
             if before is not None:
                 back = give_back(graph, before, new)
                 as_before[back] = alive[back]
@@ -337,7 +337,7 @@ class SET(Schedule):
     def check(self, model: Model) -> None:
         """Raise TypeError if this is no `Network`, ValueError if so few edges cannot be a path to each output."""
         net = _network(model)
-        check_room(net, *self._room(net, 0.0))
+        check_room(net, *self._room(net, wiring(net.graph), self._sizes(net), 0.0))
 
     def _sizes(self, net: Network) -> Float64:
         """Edges of each layer."""
@@ -346,23 +346,22 @@ class SET(Schedule):
     def _idle(self, net: Network, edges: Wiring, group: Int64, alive: Bool) -> Bool:
         """Which edges of the layers lead to neurons that are not read; but for what is frozen, and what leads to that."""
         frozen = net.graph.storage.frozen
-        idle = (group < len(net.layers)) & ~alive[edges.target]
+        idle = (group < len(net.layers)) & np.repeat(~alive[edges.neurons], edges.counts)
         if frozen is not None and idle.any():
             stays = idle & (frozen[edges.place] > 0)
             leads = topological(net.graph, *net.graph.topology(), edges.source[stays])[0] >= 0
             idle &= ~stays & ~leads[edges.target]
         return idle
 
-    def _room(self, net: Network, moved: float) -> tuple[Int64, Float64]:
+    def _room(self, net: Network, edges: Wiring, sizes: Float64, moved: float) -> tuple[Int64, Float64]:
         """The group of each edge, and how many edges each group keeps while this share of them moves."""
-        wanted = self._sizes(net)
-        gaps = [len(layer._reads) * layer.size for layer in net.layers] - wanted  # more would return to their old places
-        edges, layer_of, read_by = wiring(net.graph), layers_of(net), np.full(len(net.graph), -1)
+        gaps = [len(layer._reads) * layer.size for layer in net.layers] - sizes  # more would return to their old places
+        into, read_by = np.repeat(layers_of(net)[edges.neurons], edges.counts), np.full(len(net.graph), -1)
         for i, layer in enumerate(net.layers):
             read_by[layer._reads] = i
         # Edges past the layers, or of neurons that are in no layer, would not grow again, so all of them stay.
-        group = np.where(read_by[edges.source] == layer_of[edges.target], layer_of[edges.target], len(net.layers))
-        return group, np.append(wanted - np.minimum(np.round(moved * wanted), gaps), len(group))
+        group = np.where(read_by[edges.source] == into, into, len(net.layers))
+        return group, np.append(sizes - np.minimum(np.round(moved * sizes), gaps), len(group))
 
 
 @dataclass(frozen=True, repr=False)
