@@ -21,6 +21,9 @@ from mlgraph.views import Node, NodesLike
 
 __all__ = ["Trace", "trace"]
 
+AT_ONCE = 64
+"""Examples of which derivatives are taken at a time: those of all in float64 would be new memory, which takes twice as long."""
+
 
 class Trace:
     """Values and adjoints of nodes; ``trace[node]`` and ``trace.adjoint(node)`` are those of one, also given by its id.
@@ -106,10 +109,12 @@ class Trace:
         out = self.adjoints.copy()
         code = self._codes
         for activation in np.unique(code[code > NEURON]).tolist():
-            at = code == activation
-            y = self.values[:, at]
-            with np.errstate(under="ignore"):
-                out[:, at] *= ops.BY_CODE[activation - NEURON].derivatives(y, y)[0].astype(np.float32)
+            derivatives, at = ops.BY_CODE[activation - NEURON].derivatives, np.flatnonzero(code == activation)
+            for first in range(0, len(out), AT_ONCE):
+                some = slice(first, first + AT_ONCE), at
+                y = self.values[some]
+                with np.errstate(under="ignore"):
+                    out[some] *= derivatives(y, y)[0].astype(np.float32)
         return out
 
     def _column_of(self, node: int) -> int:
