@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from mlgraph.graph import Graph
 from mlgraph.layer import Layer
 from mlgraph.losses import Objective
 from mlgraph.network import Network
-from mlgraph.ops import INPUT, is_operation
+from mlgraph.ops import INPUT, NEURON, is_operation
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
 from mlgraph.scores import Criterion, Data, Scores, asked, best_of, check_criterion, in_blocks, required_data
@@ -28,9 +29,16 @@ from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
 __all__ = [
-    "EdgeValues", "Gaps", "absent", "absent_gradient", "begin_anew", "edge_values", "fill_layers", "give_back", "place_scores",
-    "regrow", "widen",
+    "EdgeValues", "Ends", "Gaps", "Products", "absent", "absent_gradient", "begin_anew", "edge_values", "ends_of_layers",
+    "fill_layers", "give_back", "place_scores", "regrow", "widen",
 ]  # fmt: skip
+
+
+class Ends(NamedTuple):
+    """Nodes from which, and neurons to which, edges of a layer lead; ids."""
+
+    sources: Int32
+    targets: Int32
 
 
 class Gaps(NamedTuple):
@@ -198,52 +206,78 @@ def begin_anew(graph: Graph, neurons: Int64) -> None:
         vector[places] = 0
 
 
+def ends_of_layers(net: Network, *, dead: bool = False) -> list[Ends]:
+    """For each layer the ends of the edges that it could have, of nodes that are alive or, with `dead`, of all."""
+    layers = [Ends(np.array(layer._reads, np.int32), np.array(layer._ids, np.int32)) for layer in net.layers]
+    alive = net.graph.alive()
+    return layers if dead else [Ends(*(ids[alive[ids]] for ids in layer)) for layer in layers]
+
+
 def absent(net: Network, *, dead: bool = False) -> list[Gaps]:
     """For each layer the places where an edge could be and is not; edges at all of them would make no cycle.
 
     The places are between nodes that are alive or, with `dead`, between all that are inputs or in layers.
     """
-    graph, alive, height, layers = net.graph, net.graph.alive(), _heights(net), []
-    for layer in net.layers:
-        sources, targets = (np.array(ids, np.int32) for ids in (layer._reads, layer._ids))
-        if not dead:
-            sources, targets = sources[alive[sources]], targets[alive[targets]]
-        column = np.full(len(graph), -1)
+    graph, topology, layers = net.graph, net.graph.topology(), []
+    height = _heights(net, topology)
+    for sources, targets in ends_of_layers(net, dead=dead):
+        column, counts = np.full(len(graph), -1), topology.counts[targets]
         column[sources] = np.arange(len(sources))
-        edges = wiring(graph, targets)
         free = height[sources] <= height[targets][:, None]
-        row, at = np.repeat(np.arange(len(targets)), edges.counts), column[edges.source]
+        row, at = np.repeat(np.arange(len(targets)), counts), column[topology.sources_of(targets)]
         row, at = row[at >= 0], at[at >= 0]
         free[row, at] = False
-        layers.append(Gaps(sources, targets, free, edges.counts, np.bincount(row, minlength=len(targets))))
+        layers.append(Gaps(sources, targets, free, counts, np.bincount(row, minlength=len(targets))))
     return layers
 
 
 @np.errstate(all="ignore")
-def absent_gradient(net: Network, layers: list[Gaps], x: Any, y: Any, n_threads: int | None = None) -> list[Float32]:
+def absent_gradient(
+    net: Network, layers: Sequence[Ends | Gaps], x: Any, y: Any, n_threads: int | None = None,
+    products: Products | None = None,
+) -> list[Float32]:  # fmt: skip
     """Gradient of the mean loss for a weight at each place, free or not; float32, shape (targets, sources) for each layer.
 
     The gradient of an edge is the sum over the examples of its source's value times its target's delta; the edge need not
     exist (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
     """
-    graph, out = net.graph, []
+    graph, out, products = net.graph, [], products or Products()
     examples, objective = net._examples_and_objective(x, y, "data ")
     examples.check_trainable()
-    hidden = np.unique(np.concatenate([ids for places in layers for ids in (places.sources, places.targets)]))
-    codes, columns = graph.codes, graph.records  # the record of an input is its column
-    hidden = hidden[codes[hidden] != INPUT]
-    found = trace(graph, examples, net._sinks, hidden, objective, n_threads=n_threads)
+    codes, column, within = graph.codes, graph.records, np.zeros(len(graph), bool)
     for places in layers:
+        within[places.sources] = within[places.targets] = True
+    hidden = np.flatnonzero(within & (codes != INPUT)).astype(np.int32)
+    found = trace(graph, examples, net._sinks, hidden, objective, n_threads=n_threads)
+    deltas = found.deltas()
+    deltas /= np.float32(len(examples))
+    column[hidden] = np.arange(len(hidden))  # of the trace; the record of an input is its column of the data
+    for places in layers:
+        read, data = column[places.sources], found.values
         if (codes[places.sources] == INPUT).all():
-            least, n = int(columns[places.sources].max(initial=-1)) + 1, examples.array.shape[1]
-            if n < least:  # columns that this network does not read may be missing, even if another model reads them
-                raise ValueError(f"data x: expected {least} columns, all that edges may grow at, got {n}")
-            values = examples.array[:, columns[places.sources]]
-        else:
-            values = found.of(places.sources).values
-        deltas = found.of(places.targets).deltas() / np.float32(len(examples))
-        out.append(_products(values, deltas, n_threads))
+            least, data = int(read.max(initial=-1)) + 1, examples.array
+            if data.shape[1] < least:  # those that this network does not read may be missing, even if another model reads them
+                raise ValueError(f"data x: expected {least} columns, all that edges may grow at, got {data.shape[1]}")
+        values = data if np.array_equal(read, np.arange(data.shape[1])) else data.take(read, axis=1)
+        out.append(products(values, deltas.take(column[places.targets], axis=1), n_threads))
     return out
+
+
+class Products:
+    """``deltas.T @ values``, as the gradients of layers that have all edges; keeps what it makes for layers of one shape."""
+
+    def __init__(self) -> None:
+        self._engines: dict[tuple[int, int], Engine] = {}
+
+    def __call__(self, values: npt.NDArray[Any], deltas: Float32, n_threads: int | None) -> Float32:
+        """The products of some examples' values and deltas, of shapes (examples, sources) and (examples, targets)."""
+        shape = n, n_sources = deltas.shape[1], values.shape[1]
+        if 0 in shape:
+            return np.zeros(shape, np.float32)
+        engine = self._engines.get(shape) or self._engines.setdefault(shape, _full_layer(n, n_sources))
+        objective = Objective.cotangent(range(n_sources, n_sources + n), np.ascontiguousarray(deltas))
+        total = engine.gradient(Examples(values, n_sources), objective, n_threads)
+        return total.take(wiring(engine.graph).place).reshape(shape)
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
@@ -263,19 +297,19 @@ def _free_edges(layers: list[Gaps]) -> Edges:
     return Edges(*map(np.concatenate, zip(*edges, strict=True)))
 
 
-def _heights(net: Network) -> Int64:
+def _heights(net: Network, topology: Topology) -> Int64:
     """A number for each node: along an edge it never falls, and into a layer's neuron it rises.
 
     On a cycle all numbers would be equal. So edges between layers along which it does not fall may be added, all at once: on
     a cycle of only such edges, and of edges into nodes that are in no layer, each would lead to a later layer than the last.
     """
-    graph, edges = net.graph, wiring(net.graph)
-    height = np.arange(len(graph))
+    graph, (start, count, pool) = net.graph, topology
+    height, neurons = np.arange(len(graph)), np.flatnonzero(graph.codes >= NEURON)
+    rise = topology.sources_of(neurons) < np.repeat(neurons, count[neurons])
     # The neurons that a layer gained are numbered behind those that read them, also when all their edges are cut.
-    if (edges.source < edges.target).all() and all(max(layer._reads) < min(layer._ids) for layer in net.layers):
+    if rise.all() and all(max(layer._reads) < min(layer._ids) for layer in net.layers):
         return height
     # Edges lead from a layer to one before it, or to one of its own.
-    start, count, pool = graph.topology()
     height[:] = 0
     for k, layer in enumerate(net.layers, 1):
         height[layer._ids] = k
@@ -286,15 +320,9 @@ def _heights(net: Network) -> Int64:
     return height
 
 
-def _products(values: npt.NDArray[Any], deltas: Float32, n_threads: int | None) -> Float32:
-    """``deltas.T @ values``, as the gradient of a layer that has all edges."""
-    shape = (deltas.shape[1], values.shape[1])
-    if 0 in shape:
-        return np.zeros(shape, np.float32)
+def _full_layer(n: int, n_sources: int) -> Engine:
+    """Of neurons with weights of 0 that all read all inputs."""
     graph = Graph()
-    graph.inputs(shape[1])
-    neurons = graph.add_neurons(np.arange(shape[1], dtype=np.int32), weights=np.zeros(shape, np.float32), biases=None)
-    engine = Engine(graph, Plan(graph, list(neurons)))
-    objective = Objective.cotangent(neurons, np.ascontiguousarray(deltas))
-    total = engine.gradient(Examples(values, shape[1]), objective, n_threads)
-    return total[wiring(graph).place].reshape(shape)
+    graph.inputs(n_sources)
+    sources, weights = np.arange(n_sources, dtype=np.int32), np.zeros((n, n_sources), np.float32)
+    return Engine(graph, Plan(graph, graph.add_neurons(sources, weights=weights, biases=None)))

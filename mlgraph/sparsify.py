@@ -24,7 +24,7 @@ from mlgraph.arrays import Wiring, wiring
 from mlgraph.checks import one_of, share, shown, whole
 from mlgraph.edits import cut
 from mlgraph.examples import Examples
-from mlgraph.growing import absent, absent_gradient, begin_anew, edge_values, fill_layers, give_back
+from mlgraph.growing import Products, absent_gradient, begin_anew, edge_values, ends_of_layers, fill_layers, give_back
 from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import Objective
 from mlgraph.model import Model
@@ -318,7 +318,8 @@ class SET(Schedule):
         moved = self.fraction / 2 * (1 + math.cos(math.pi * moment / self.until)) if step else 0.0
         slopes = before = None
         if self.by == "gradient":  # of the network before the cut: afterwards the cut edges would be steep
-            slopes, before = absent_gradient(net, absent(net, dead=True), *sample(SAMPLE), n_threads), edge_values(graph)
+            ends, products = ends_of_layers(net, dead=True), vars(self).get("_products")
+            slopes, before = absent_gradient(net, ends, *sample(SAMPLE), n_threads, products), edge_values(graph)
         with uninterrupted(), graph.one_edit():  # one_edit takes back edges, but no biases
             edges, sizes = wiring(graph), self._sizes(net)
             group, wanted = self._room(net, edges, sizes, moved)
@@ -378,6 +379,12 @@ class RigL(SET):
     """
 
     by: ClassVar[str] = "gradient"
+
+    def over(self, epochs: int) -> Schedule:
+        """The schedule of a run of so many epochs."""
+        other = super().over(epochs)
+        vars(other).update(_products=Products())  # its memory is of this run alone
+        return other
 
 
 def _network(model: Model) -> Network:

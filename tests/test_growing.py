@@ -225,7 +225,7 @@ def test_products_of_examples_in_parts(monkeypatch):
     monkeypatch.setattr(growing.Plan, "examples_at_once", 7)
     rng = np.random.default_rng(0)
     values, deltas = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(50, 9)).astype(np.float32)
-    np.testing.assert_allclose(growing._products(values, deltas, 1), deltas.T @ values, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(growing.Products()(values, deltas, 1), deltas.T @ values, rtol=1e-4, atol=1e-5)
 
 
 def test_inputs_at_which_edges_may_grow_have_data():
