@@ -168,7 +168,8 @@ def place_scores(layers: list[Gaps], slopes: list[Float32] | None, random: np.ra
     """Scores of the free places of each layer: the sizes of these slopes, of all its places, or at random."""
     if slopes is None:
         return [random.random(np.count_nonzero(places.free)) for places in layers]
-    return [np.abs(slope[places.free]).astype(np.float64) for slope, places in zip(slopes, layers, strict=True)]
+    some = (slope.take(np.flatnonzero(places.free)) for slope, places in zip(slopes, layers, strict=True))
+    return [np.abs(slope, dtype=np.float64) for slope in some]
 
 
 class EdgeValues(NamedTuple):
@@ -267,17 +268,16 @@ class Products:
     """``deltas.T @ values``, as the gradients of layers that have all edges; keeps what it makes for layers of one shape."""
 
     def __init__(self) -> None:
-        self._engines: dict[tuple[int, int], Engine] = {}
+        self._made: dict[tuple[int, int], tuple[Engine, Int64 | Int32]] = {}
 
     def __call__(self, values: npt.NDArray[Any], deltas: Float32, n_threads: int | None) -> Float32:
         """The products of some examples' values and deltas, of shapes (examples, sources) and (examples, targets)."""
         shape = n, n_sources = deltas.shape[1], values.shape[1]
         if 0 in shape:
             return np.zeros(shape, np.float32)
-        engine = self._engines.get(shape) or self._engines.setdefault(shape, _full_layer(n, n_sources))
+        engine, place = self._made.get(shape) or self._made.setdefault(shape, _full_layer(n, n_sources))
         objective = Objective.cotangent(range(n_sources, n_sources + n), np.ascontiguousarray(deltas))
-        total = engine.gradient(Examples(values, n_sources), objective, n_threads)
-        return total.take(wiring(engine.graph).place).reshape(shape)
+        return engine.gradient(Examples(values, n_sources), objective, n_threads).take(place).reshape(shape)
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
@@ -320,9 +320,10 @@ def _heights(net: Network, topology: Topology) -> Int64:
     return height
 
 
-def _full_layer(n: int, n_sources: int) -> Engine:
-    """Of neurons with weights of 0 that all read all inputs."""
+def _full_layer(n: int, n_sources: int) -> tuple[Engine, Int64 | Int32]:
+    """Of neurons with weights of 0 that all read all inputs; the places of these weights."""
     graph = Graph()
     graph.inputs(n_sources)
     sources, weights = np.arange(n_sources, dtype=np.int32), np.zeros((n, n_sources), np.float32)
-    return Engine(graph, Plan(graph, graph.add_neurons(sources, weights=weights, biases=None)))
+    engine = Engine(graph, Plan(graph, graph.add_neurons(sources, weights=weights, biases=None)))
+    return engine, wiring(graph).place
