@@ -30,7 +30,7 @@ from mlgraph.views import Neuron
 
 __all__ = [
     "EdgeValues", "Ends", "Gaps", "Products", "absent", "absent_gradient", "begin_anew", "edge_values", "ends_of_layers",
-    "fill_layers", "give_back", "place_scores", "regrow", "widen",
+    "fill_layers", "give_back", "regrow", "widen",
 ]  # fmt: skip
 
 
@@ -76,14 +76,16 @@ def regrow(
     block = whole("block", block)
     checked_threads(n_threads)
     places = absent(net)
-    free = np.array([np.count_nonzero(p.free) for p in places])
+    at = [np.flatnonzero(gaps.free) for gaps in places]
+    free = np.array([len(numbers) for numbers in at])
     given = required_data("regrow", by, data) if by == "gradient" else None
-    new = _free_edges(places)
+    new = Edges(*map(np.concatenate, zip(*map(Gaps.edges, places, at), strict=True)))
     if callable(by):
         scores = asked(net.graph, by, new, len(new.source), "edge")
+    elif given is None:
+        scores = np.random.default_rng([seed, 2]).random(len(new.source))
     else:
-        slopes = None if given is None else absent_gradient(net, places, *given, n_threads)
-        scores = np.concatenate(place_scores(places, slopes, np.random.default_rng([seed, 2])))
+        scores = np.concatenate([*map(_steepness, absent_gradient(net, places, *given, n_threads), at)])
     group = np.repeat(np.arange(len(places)), free) if scope == "layer" else np.zeros(free.sum(), np.int64)
     wanted = np.round(fraction * (free if scope == "layer" else free.sum(keepdims=True)))
     scores, together = in_blocks(net, new, scores, by, block)
@@ -131,12 +133,13 @@ def fill_layers(
         As for `Network.regrow`.
     """
     graph, places = net.graph, absent(net, dead=True)
-    scores = place_scores(places, slopes, random)
+    given: list[npt.NDArray[Any]] = slopes or [random.random(np.count_nonzero(gaps.free)) for gaps in places]
     alive, codes, topology = graph.alive(), graph.codes, graph.topology()
     read, found = alive.copy(), []
-    for gaps, given, most in zip(reversed(places), reversed(scores), reversed(wanted.tolist()), strict=True):
+    for gaps, worth, most in zip(reversed(places), reversed(given), reversed(wanted.tolist()), strict=True):
         here, free = read[gaps.targets], np.count_nonzero(gaps.free, axis=1)
-        at, score = np.flatnonzero(gaps.free & here[:, None]), given[np.repeat(here, free)]
+        at = np.flatnonzero(gaps.free & here[:, None])
+        score = worth[np.repeat(here, free)] if slopes is None else _steepness(worth, at)
         # Slopes that are not finite say nothing here. The steps of training meet and handle such numbers, too.
         score[~np.isfinite(score)] = 0
         together, by = None, "random" if slopes is None else "gradient"
@@ -148,7 +151,7 @@ def fill_layers(
         best = bare[np.lexsort((-score[bare], row))][np.flatnonzero(np.diff(row, prepend=-1))]
         score[best] = np.inf
         missing = max(int(most) - int(gaps.within[here].sum()), len(best))
-        if together is None and 0 < missing < len(score):  # no other is looked at: most places are far from it
+        if together is None and 0 < missing < len(score):  # what is no better than these is not looked at again
             good = np.flatnonzero(score >= np.partition(score, -missing)[-missing])
             at, score = at[good], score[good]
         keep = best_of(score, np.zeros(len(score), np.int64), np.array([missing]), together=together)
@@ -162,14 +165,6 @@ def fill_layers(
     new = Edges(*map(np.concatenate, zip(*found, strict=True)))
     grow(graph, *new, "regrow")
     return new
-
-
-def place_scores(layers: list[Gaps], slopes: list[Float32] | None, random: np.random.Generator) -> list[Scores]:
-    """Scores of the free places of each layer: the sizes of these slopes, of all its places, or at random."""
-    if slopes is None:
-        return [random.random(np.count_nonzero(places.free)) for places in layers]
-    some = (slope.take(np.flatnonzero(places.free)) for slope, places in zip(slopes, layers, strict=True))
-    return [np.abs(slope, dtype=np.float64) for slope in some]
 
 
 class EdgeValues(NamedTuple):
@@ -254,13 +249,13 @@ def absent_gradient(
     deltas /= np.float32(len(examples))
     column[hidden] = np.arange(len(hidden))  # of the trace; the record of an input is its column of the data
     for places in layers:
-        read, data = column[places.sources], found.values
+        read, values = column[places.sources], found.values
         if (codes[places.sources] == INPUT).all():
-            least, data = int(read.max(initial=-1)) + 1, examples.array
-            if data.shape[1] < least:  # those that this network does not read may be missing, even if another model reads them
-                raise ValueError(f"data x: expected {least} columns, all that edges may grow at, got {data.shape[1]}")
-        values = data if np.array_equal(read, np.arange(data.shape[1])) else data.take(read, axis=1)
-        out.append(products(values, deltas.take(column[places.targets], axis=1), n_threads))
+            least, values = int(read.max(initial=-1)) + 1, examples.array
+            n = values.shape[1]
+            if n < least:  # columns that this network does not read may be missing, even if another model reads them
+                raise ValueError(f"data x: expected {least} columns, all that edges may grow at, got {n}")
+        out.append(products(_columns(values, read), _columns(deltas, column[places.targets]), n_threads))
     return out
 
 
@@ -291,10 +286,16 @@ def _mark_read(read: Bool, nodes: Int32, codes: npt.NDArray[np.int16], topology:
         nodes = np.unique(arguments[~read[arguments]])
 
 
-def _free_edges(layers: list[Gaps]) -> Edges:
-    """Edges of weight 0 at all free places, in the order of the layers."""
-    edges = [places.edges(np.flatnonzero(places.free)) for places in layers]
-    return Edges(*map(np.concatenate, zip(*edges, strict=True)))
+def _steepness(slope: Float32, places: Int64) -> Scores:
+    """Scores of some places of a layer, given by their numbers."""
+    return np.abs(slope.take(places), dtype=np.float64)
+
+
+def _columns(array: npt.NDArray[Any], numbers: Int64) -> npt.NDArray[Any]:
+    """Some columns; not copied if they stand side by side."""
+    if len(numbers) and (np.diff(numbers) == 1).all():
+        return array[:, numbers[0] : numbers[-1] + 1]
+    return array.take(numbers, axis=1)
 
 
 def _heights(net: Network, topology: Topology) -> Int64:
