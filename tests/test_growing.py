@@ -8,6 +8,7 @@ from scored import DATA, EDGES, X, Y, best, layer_of, network, slopes, weights
 
 import mlgraph
 from mlgraph import arrays, growing
+from mlgraph.scores import best_of
 from mlgraph.sparsify import GradualPruning
 
 
@@ -162,6 +163,23 @@ def test_new_edges_have_no_momentum():
 # --- layers that are filled again, from the last to the first ----------------------------------------------------------------
 
 
+def test_of_equal_slopes_the_same_grow_as_of_all_places_together():
+    """Most places are not looked at again, but chance takes the same ones."""
+    net = cuttable.network()
+    net.prune(0.6, scope="layer")
+    places, n = growing.absent(net, dead=True), 20
+    assert all(net.graph.alive()[ids].all() and gaps.counts.all() for gaps in places for ids in (gaps.sources, gaps.targets))
+    slopes = [np.arange(gaps.free.size).reshape(gaps.free.shape).astype(np.float32) // 50 for gaps in places]
+    want = set()
+    for gaps, slope in zip(places, slopes, strict=True):
+        at = np.flatnonzero(gaps.free)
+        best = best_of(slope.ravel()[at].astype(float), np.zeros(len(at), int), np.array([n]))
+        want |= set(zip(*(ids.tolist() for ids in gaps.edges(at[best])[:2]), strict=True))
+    sizes = np.array(cuttable.layer_sizes(net))
+    new = growing.fill_layers(net, sizes + n, slopes, 1, np.random.default_rng(0))
+    assert set(zip(new.source.tolist(), new.target.tolist(), strict=True)) == want and len(want) == 3 * n
+
+
 def test_neurons_come_back_without_a_change_of_what_is_said():
     net = cuttable.network()
     lost = net.layers[1].neurons[5]
@@ -226,6 +244,14 @@ def test_products_of_examples_in_parts(monkeypatch):
     rng = np.random.default_rng(0)
     values, deltas = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(50, 9)).astype(np.float32)
     np.testing.assert_allclose(growing.Products()(values, deltas, 1), deltas.T @ values, rtol=1e-4, atol=1e-5)
+
+
+def test_products_do_not_depend_on_those_before():
+    products, rng = growing.Products(), np.random.default_rng(0)
+    for n, shape in ((50, (9, 6)), (3, (9, 6)), (70, (6, 9)), (50, (9, 6))):
+        deltas, values = (rng.normal(size=(n, k)).astype(np.float32) for k in shape)
+        assert products(values, deltas, 1).tobytes() == growing.Products()(values, deltas, 1).tobytes()
+    assert len(products._made) == 2
 
 
 def test_inputs_at_which_edges_may_grow_have_data():
