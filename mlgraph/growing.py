@@ -139,12 +139,15 @@ def fill_layers(
     for gaps, worth, most in zip(reversed(places), reversed(given), reversed(wanted.tolist()), strict=True):
         here, free = read[gaps.targets], np.count_nonzero(gaps.free, axis=1)
         at = np.flatnonzero(gaps.free & here[:, None])
-        score = worth[np.repeat(here, free)] if slopes is None else _steepness(worth, at)
-        # Slopes that are not finite say nothing here. The steps of training meet and handle such numbers, too.
-        score[~np.isfinite(score)] = 0
-        together, by = None, "random" if slopes is None else "gradient"
+        if slopes is None:
+            score = worth[np.repeat(here, free)]
+        else:
+            score = _steepness(worth, at)
+            # Slopes that are not finite say nothing here. The steps of training meet and handle such numbers, too.
+            score[~np.isfinite(score)] = 0
+        together = None
         if block > 1:
-            score, together = in_blocks(net, gaps.edges(at), score, by, block)
+            score, together = in_blocks(net, gaps.edges(at), score, "random" if slopes is None else "gradient", block)
         # The best place of each neuron that reads nothing, and then those that are best of all.
         bare = np.flatnonzero(np.repeat(gaps.counts[here] == 0, free[here]))
         row = at[bare] // len(gaps.sources)
