@@ -168,7 +168,8 @@ def grow(graph: Graph, source: Int32, target: Int32, weight: Float32, who: str) 
     ascends = np.ones(len(neurons), bool)
     falls = (np.diff(old.source) < 0) & (np.diff(slot[: len(old.source)]) == 0)
     ascends[slot[1 : len(old.source)][falls]] = False
-    order = np.lexsort([np.where(ascends[slot], sources, np.arange(len(slot))), slot])
+    rank = np.where(ascends[slot], sources, np.arange(len(slot)))
+    order = np.argsort(slot * (len(graph) + len(slot)) + rank, kind="stable")  # by slot, then by rank
     place = np.where(order < len(old.source), order, -1)
     new = Wiring(old.neurons, np.bincount(slot, minlength=len(neurons)).astype(np.int32), sources[order], place)
     lists = shared_lists(new)

@@ -57,8 +57,8 @@ class Schedule(ABC):
         Share of the edges that is gone at the end.
     updates : int, optional
         How many times it acts after the first time, at least once; before each step it acts at most once. By default 100
-        times, or 10 times for each epoch before `until` if that is less: each time costs some milliseconds, a good part of
-        an epoch in a network of few neurons.
+        times, or 5 times for each epoch before `until` if that is less: each time costs some milliseconds, a good part of an
+        epoch in a network of few neurons.
     until : float
         Share of the training, below 1, after which it acts no more.
     """
@@ -79,7 +79,7 @@ class Schedule(ABC):
     def over(self, epochs: int) -> Schedule:
         """The schedule of a run of so many epochs."""
         other = copy(self)  # of a class that may be made with anything
-        vars(other).update(updates=self.updates or min(100, max(1, round(10 * epochs * self.until))))
+        vars(other).update(updates=self.updates or min(100, max(1, round(5 * epochs * self.until))))
         return other
 
     def due(self, begin: Float64, end: Float64) -> Float64:

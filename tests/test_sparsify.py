@@ -32,7 +32,7 @@ def test_moments(updates, until):
     """Before the first step whose examples reach a moment; each at most once; first and last always."""
     epochs = [epoch_steps(epoch, 600, 4, (20, 10), (0.1, 0.01)) for epoch in range(4)]
     network().fit(X, Y, sparsify=Spy(0.5, updates=updates, until=until), seed=7, **OPTIONS)
-    updates = updates or max(1, round(40 * until))  # by default ten in each of the four epochs
+    updates = updates or max(1, round(20 * until))  # by default five in each of the four epochs
     begin = np.concatenate([epoch * 600 + steps.first for epoch, steps in enumerate(epochs)]) / 2400
     end = np.append(begin[1:], 1)
     want = []
@@ -47,7 +47,7 @@ def test_moments(updates, until):
 
 
 def test_how_often_by_default():
-    assert [GradualPruning(0.5).over(epochs).updates for epochs in (1, 10, 60)] == [8, 75, 100]
+    assert [GradualPruning(0.5).over(epochs).updates for epochs in (1, 10, 60)] == [4, 38, 100]
     assert SET(0.5, updates=7).over(60) == SET(0.5, updates=7)
 
 
