@@ -1,9 +1,10 @@
-"""Light pruning: rows that lack few edges are trained as dense blocks with holes, which costs no more than all the edges.
+"""Light pruning: rows that lack few edges are swept as dense blocks with holes, which costs no more than all the edges.
 
 A hole is a weight that is zero and stays so: its gradient is masked. The graph knows nothing of holes: its parameters stand
 in rows, and the blocks have copies of them and of the optimizer's state (4 bytes a weight, hole or not, for each vector, and
-16 bytes an edge to find them). A number that is not finite would spread through a hole, as 0 * inf; training therefore
-bounds every step, and takes a step beyond the bound by the rows. Blocks and rows add in different orders, so that close to
+16 bytes an edge to find them). So it pays for many steps, or for many examples. A number that is not finite would spread
+through a hole, as 0 * inf; training therefore bounds every step, and takes a step beyond the bound by the rows, and so are
+examples predicted if a value that neurons read is not finite. Blocks and rows add in different orders, so that close to
 overflow one may find a sum finite that the other does not, as two builds may.
 """
 
