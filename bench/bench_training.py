@@ -140,6 +140,35 @@ def bench_pruned(benchmark, note, mnist, sparsity):
     assert 0 <= net.sparsity - sparsity + 1e-4 < 0.005 and accuracy > 0.9
 
 
+@pytest.mark.benchmark(group="12,800 images at batch 8, 784-300-100-10, pruned")
+@pytest.mark.parametrize("sparsity", [0, 0.3, 0.9, 0.98])
+def bench_pruned_at_batch_8(benchmark, note, mnist, sparsity):
+    """Steps of few examples fill few lanes, and each of them updates all weights."""
+    net, x, y = network(300, 100), mnist.train_x[:12800], mnist.train_y[:12800]
+    options = {"epochs": 1, "batch_size": 8, "learning_rate": 0.005}
+    net.fit(x, y, **options)
+    if sparsity:
+        net.prune(sparsity)
+    benchmark.pedantic(net.fit, (x, y), options, rounds=7, warmup_rounds=1)
+    accuracy = net.evaluate(mnist.test_x, mnist.test_y)["accuracy"]
+    note(sparsity=net.sparsity, accuracy=accuracy)
+    assert accuracy > 0.85
+
+
+@pytest.mark.benchmark(group="predict 10,000 of 784-300-100-10, pruned")
+@pytest.mark.parametrize("sparsity", [0, 0.01, 0.3, 0.9, 0.98])
+def bench_predict_pruned(benchmark, note, mnist, sparsity):
+    net = network(300, 100)
+    net.fit(mnist.train_x, mnist.train_y, epochs=1)
+    if sparsity:
+        net.prune(sparsity)
+    labels = benchmark(net.predict, mnist.test_x)
+    note(sparsity=net.sparsity)
+    logits = _logits(net, mnist.test_x)
+    top = np.sort(logits, axis=1)[:, -2:]
+    assert (labels == logits.argmax(axis=1))[top[:, 1] - top[:, 0] > 1e-4].all()
+
+
 @pytest.mark.benchmark(group="3 epochs of 784-32-10, batch 128, to 90 % sparse")
 @pytest.mark.parametrize(
     "schedule", [None, mlgraph.GradualPruning(0.9), mlgraph.SET(0.9), mlgraph.RigL(0.9)],

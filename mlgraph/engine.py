@@ -54,7 +54,7 @@ FEW = LANES
 """Steps of at most so many examples skip zeros whatever the data: they are one tile, which else one thread would sweep."""
 
 FILLED_FROM = 512
-"""Examples from which on a forward run goes through blocks with holes, for which it has to copy parameters."""
+"""Examples from which on they go through blocks with holes, for which parameters have to be copied."""
 
 LISTED = 128
 """For up to so many neurons of dense blocks, bytes are listed even if there are no zeros to skip: spreading them over slots
@@ -153,14 +153,16 @@ class Engine:
         plan, filling = fill(self.plan)
         return None if filling is None else Engine(self.graph, plan, filling)
 
-    def forward(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
-        """As `run`, for values, losses and answers alone: through blocks with holes if so many examples repay the copies."""
-        filled = self.filled if len(examples) >= FILLED_FROM else self
-        if filled is not self and np.isfinite(examples.largest):
-            found = filled.run(examples, **options)
-            if found[0] < 0:
-                return found
-        return self.run(examples, **options)
+    def _through_holes(self, examples: Examples) -> Engine | None:
+        """The engine with blocks that have holes, if so many examples repay the copies that it makes."""
+        filled = self._fuller if len(examples) >= FILLED_FROM else None
+        return filled if filled and np.isfinite(examples.largest) else None
+
+    def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
+        """As `run`, for what changes no parameters: of many examples through blocks with holes."""
+        filled = self._through_holes(examples)
+        found = filled.run(examples, **options) if filled else None
+        return found if found and found[0] < 0 else self.run(examples, **options)
 
     def run(
         self,
@@ -283,6 +285,14 @@ class Engine:
 
         It is in the places of the parameter vector, and zero for padding.
         """
+        filled = self._through_holes(examples)
+        found = filled._sum_gradients(examples, objective, n_threads) if filled else None
+        found = self._sum_gradients(examples, objective, n_threads) if found is None else found
+        assert found is not None
+        return found
+
+    def _sum_gradients(self, examples: Examples, objective: Objective, n_threads: int | None) -> Float32 | None:
+        """As `gradient`; None if something is not finite that would go through holes."""
         n, storage = len(examples), self.graph.storage
         size = min(n, self.plan.examples_at_once)
         full = n // size
@@ -291,7 +301,11 @@ class Engine:
             if length:
                 with storage.gradient() as part:
                     parts = Steps.at_rest(first + size * np.arange(steps), np.full(steps, length))
-                    self.run(examples, steps=parts, objective=objective, optimizer="accumulate", n_threads=n_threads)
+                    bad, _, _ = self.run(
+                        examples, steps=parts, objective=objective, optimizer="accumulate", n_threads=n_threads
+                    )
+                if bad >= 0:
+                    return None
                 with np.errstate(under="ignore"):
                     total += part if objective.loss == "cotangent" else part * np.float32(length / n)
         return total

@@ -229,7 +229,7 @@ class Function:
         """
         examples = Examples(x, self.n_inputs)
         with self.graph.lock:
-            _, values, _ = self._engine(False).forward(examples, values=self._outputs, n_threads=n_threads)
+            _, values, _ = self._engine(False).compute(examples, values=self._outputs, n_threads=n_threads)
         return values
 
     def vjp(self, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None, *, n_threads: int | None = None) -> Gradients:

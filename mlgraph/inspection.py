@@ -69,7 +69,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     engine = Engine(graph, Plan(graph, [*model._sinks, *shown.tolist()], split=True))
     for at in range(0, len(examples), size):
         part = Examples(examples.array[at : at + size], examples.array.shape[1])
-        _, values, _ = engine.forward(part, values=shown, n_threads=n_threads)
+        _, values, _ = engine.compute(part, values=shown, n_threads=n_threads)
         sums += [values.sum(axis=0, dtype=np.float64), np.einsum("ij,ij->j", values, values, dtype=np.float64),
                  (values > base).sum(axis=0), np.abs(values).sum(axis=0, dtype=np.float64)]  # fmt: skip
     del engine  # it holds the memory of a sweep
@@ -171,7 +171,7 @@ def _ablated(
     for at in range(0, len(examples), size):
         here = slice(at, at + size)
         part = Examples(examples.array[here], examples.array.shape[1])
-        rest, answers = Examples(upper.forward(part, values=given, n_threads=n_threads)[1], len(given)), objective.of(here)
+        rest, answers = Examples(upper.compute(part, values=given, n_threads=n_threads)[1], len(given)), objective.of(here)
         for i in rows.tolist():
             column = rest.array[:, place[ids[i]]]
             kept = column.copy()

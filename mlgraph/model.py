@@ -654,7 +654,7 @@ class Model(Part, Freezable):
         """Run the engine for these nodes, by default for all that training needs, when no other thread does."""
         with self.graph.lock:
             engine = self._engine(nodes)
-            return (engine.filled.run if options.get("limit") else engine.forward)(examples, **options)
+            return (engine.filled.run if options.get("limit") else engine.compute)(examples, **options)
 
     def _examples(self, x: npt.ArrayLike, nodes: list[int], what: str = "x") -> Examples:
         """Data for these nodes. Columns past the last that they read may be missing: all, or some that operations read."""
@@ -683,7 +683,7 @@ class Model(Part, Freezable):
         examples.check_any()
         losses = np.zeros(len(examples), np.float32)
         correct = empty_answers(objective, len(examples))
-        run = engine.forward if engine else self._run
+        run = engine.compute if engine else self._run
         run(examples, objective=objective, losses=losses, correct=correct, n_threads=n_threads)
         with np.errstate(invalid="ignore"):  # infinities of both signs
             scores = {"loss": float(losses.mean(dtype=np.float64))}

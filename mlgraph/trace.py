@@ -150,7 +150,7 @@ def trace(
     )  # fmt: skip
     if kept is None:
         kept = np.sort(plan.node[(plan.node < len(graph))][len(plan.input_column) :])
-    _, values, adjoints = Engine(graph, plan).run(
+    _, values, adjoints = Engine(graph, plan).compute(
         examples, objective=objective or NOTHING, values=kept, adjoints=kept if backward else (),
         n_threads=n_threads,
     )

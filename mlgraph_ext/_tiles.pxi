@@ -313,8 +313,8 @@ cdef void find_highest(
 
 
 cdef inline bint through_holes(const Run* r) noexcept nogil:
-    """Whether values alone are computed, with holes in some block: what is not finite would spread there, as 0 * inf."""
-    return r.edges != NULL and not r.backward
+    """Whether something other than training goes through holes, where what is not finite would spread, as 0 * inf."""
+    return r.edges != NULL and not r.training
 
 
 cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:

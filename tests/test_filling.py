@@ -364,6 +364,27 @@ def test_what_is_not_finite_is_not_read_through_holes(sweep, ran, where, n_threa
         assert np.isfinite(np.delete(found, 70, axis=0)).all()
 
 
+@pytest.mark.parametrize("kind", ["sparse", "bytes", "float", "overflow"])
+def test_gradients_of_many_examples(sweep, ran, monkeypatch, kind):
+    """By the rows where something overflows, to the bit."""
+    net, (x, y) = lightly_pruned(), data(600, 60, 6, "float" if kind == "overflow" else kind)
+    if kind == "overflow":
+        net.layers[0][5].weights[:], x[70], net.layers[0][5].activation = 1e37, 10.0, "identity"
+    results = []
+    for least, n_threads in ((512, 1), (512, 2), (601, 1)):
+        monkeypatch.setattr(engine, "FILLED_FROM", least)
+        ran.clear()
+        found, trace = net.gradients(x, y, n_threads=n_threads), net.trace(x, y, n_threads=n_threads)
+        results.append([found.flat, found.inputs, found.values, trace.values, trace.adjoints])
+        assert ran == ([False] if least > 600 else [True, False] if kind == "overflow" else [True]) * 3
+    for one, two, rows in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
+        if kind == "overflow":
+            np.testing.assert_array_equal(one, rows)
+        else:
+            np.testing.assert_allclose(one, rows, rtol=1e-4, atol=1e-6 * np.abs(rows).max())
+
+
 def test_edits_between_pieces_are_seen():
     """A callback cuts an edge and changes a weight; training goes on from there."""
     x, y = data(400, 60, 6, "sparse")
