@@ -15,7 +15,7 @@ import numpy as np
 from mlgraph import ops
 from mlgraph.array_types import Bool, Float32, Int32, Int64, UInt8
 from mlgraph.graph import Graph
-from mlgraph.grouping import Dropout, Groups, group
+from mlgraph.grouping import DENSE_FROM, Dropout, Groups, group
 from mlgraph.instructions import KINDS, LANES, OF_NEURONS, Instruction, Rows, extra_floats, halves_of, in_quads, thin_floats
 from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, lower
@@ -368,13 +368,13 @@ def _with_few_unread(low: Lowered, groups: Groups, inputs: Int32) -> Int32:
     Rows that become blocks (filling.py) then read the data in place, where each edit might ask for another copy of the columns
     that are left.
     """
-    if not len(inputs):
+    heads = groups.nodes[groups.first]
+    rows = ~groups.dense & (low.code[heads] >= NEURON) & (groups.size >= DENSE_FROM)
+    of_blocks = low.sources_of(heads[groups.dense])
+    if not len(inputs) or not rows.any() or (low.code[of_blocks] == INPUT).any():
         return inputs
     columns = np.flatnonzero((low.code == INPUT) & (low.data >= 0) & (low.data <= low.data[inputs[-1]])).astype(np.int32)
-    of_blocks = low.sources_of(groups.nodes[groups.first[groups.dense]])
-    if len(columns) - len(inputs) > FEW_UNREAD * len(columns) or (low.code[of_blocks] == INPUT).any():
-        return inputs
-    return columns[np.argsort(low.data[columns])]
+    return columns[np.argsort(low.data[columns])] if len(columns) - len(inputs) <= FEW_UNREAD * len(columns) else inputs
 
 
 def _dropout_of(node: int, dropout: Dropout) -> tuple[int, int, int]:
