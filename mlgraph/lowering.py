@@ -109,8 +109,9 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     bits = np.append(graph._constants, 0.0)[data[constants]].view(np.int64)
     identity[constants] = np.where(bits == -1, constants, bits)  # one of the many NaNs
     _topology.merge(code, start, count, pool, order, identity, _COMMUTES, same)
-    order = order[same[order] == order]
-    pool, outputs = same[pool], same[outputs]
+    if (same != np.arange(n)).any():
+        order = order[same[order] == order]
+        pool, outputs = same[pool], same[outputs]
 
     written = np.full(n, -1, np.int32)
     begin, weight, bias = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)

@@ -227,14 +227,18 @@ class Plan:
         width = padded(n)  # of a dense block, padding included
         n_weights = width * arity if shared else len(sources)
         wanted = wants[sources] > 0
-        self._reader[slots] = np.where(wanted & (self._reader[slots] == -1), i, -2)
+        seen = np.zeros(len(self.node), bool)
+        seen[slots] = True
+        once = np.flatnonzero(seen)
+        self._reader[once] = np.where((wants[self.node[once]] > 0) & (self._reader[once] == -1), i, -2)
         if shared:  # a block adds twice to a slot that it reads twice; rows have their edges by source
             ascending = np.sort(slots)
             self._reader[ascending[1:][ascending[1:] == ascending[:-1]]] = -2
             args, back, n_back = self._add(slots), 0, 0
         else:
             whole = alike.copy()
-            whole[np.repeat(np.arange(n), low.count[members])[~wanted]] = 1
+            if not wanted.all():
+                whole[np.repeat(np.arange(n), low.count[members])[~wanted]] = 1
             args = self._add(np.append(0, np.cumsum(low.count[members])).astype(np.int32), slots, alike, whole)
             back, n_back = self._add_by_source(slots, low.count[members], whole, wanted) if wanted.any() else (0, 0)
         halves = halves_of(n, arity) if shared and reads_data else 1
