@@ -53,6 +53,10 @@ WIDE = 2**18
 FEW = LANES
 """Steps of at most so many examples skip zeros whatever the data: they are one tile, which else one thread would sweep."""
 
+SERIAL = 16
+"""How many times as much work two threads need to pay in steps of one tile whose data rows read: one thread sweeps it, and the
+other, which only waits and then updates half of the weights, takes these from the first one's cache."""
+
 FILLED_FROM = 512
 """Examples from which on they go through blocks with holes, for which parameters have to be copied."""
 
@@ -236,7 +240,10 @@ class Engine:
         training, backward = seed is not None, optimizer is not None or len(adjoints) > 0
         if len(size) > 1 and size.min() < 1:
             raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
-        n_threads = threads_for(n_threads, plan.work * most, len(size))
+        work = plan.work * most
+        if optimizer and most <= LANES and plan.rows_read_data:
+            work //= SERIAL
+        n_threads = threads_for(n_threads, work, len(size))
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
         value_slot, lowest_value = self._slots_of(values)
@@ -315,18 +322,22 @@ class Engine:
         n_threads: int,
     ) -> Choice:  # fmt: skip
         """How to sweep steps of these sizes, `most` the largest; `direct`: whether neurons may read the data themselves."""
-        plan, n_in = self.plan, len(self.plan.input_column)
+        plan, n_in, tiles = self.plan, len(self.plan.input_column), -(-most // LANES)
+        if not optimizer:  # a tile is not divided
+            n_threads = min(n_threads, tiles)
         # Sparse rows read bytes as they are.
         as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
         narrow = n_in < self.width and (
             sparse or (as_bytes and examples.pays_narrowed(plan.input_column, int(size.sum())))
         )
-        # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core.
+        # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core. Without
+        # an optimizer, tiles then share lists, which takes a tenth less time if there are some of these for every thread.
         ahead = sparse and self._lists_fit(most if optimizer else 1) and (
-            n_threads <= plan.threads_ahead if optimizer else not training
-        )
+            n_threads <= plan.threads_ahead if optimizer
+            else not training and (n_threads == 1 or tiles >= 2 * LIST_TILES * n_threads)
+        )  # fmt: skip
         # Kernels of rows take tiles side by side, if that leaves some for every thread; so do large dense blocks.
-        (first_row, end), pack, tiles = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES, -(-most // LANES)
+        (first_row, end), pack = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES
         wide = pack if end and n_threads <= -(-tiles // pack) else 1
         if plan.largest_blocks[sparse] >= WIDE:
             wide = _side_by_side(tiles, n_threads)

@@ -269,6 +269,43 @@ def test_operations_are_work_too(monkeypatch):
     assert asked[-1] == 500 * f._engine(False).plan.work > 0
 
 
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_a_tile_is_not_divided(monkeypatch, n_threads):
+    """Where nothing is learnt; tiles share lists of data if there are some lists for every thread."""
+    asked, prepare, lanes = [], mlgraph_ext.sweep.prepare, mlgraph_ext.sweep.TILE_EXAMPLES
+
+    def spy(**given):
+        asked.append((given["n_workers"], given["sums"] is not None))
+        return prepare(**given)
+
+    monkeypatch.setattr(mlgraph_ext.sweep, "prepare", spy)
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (2000, 20), np.uint8) * (rng.random((2000, 20)) < 0.2).astype(np.uint8)
+    net, lists = mlgraph.Network(20), mlgraph_ext.sweep.LIST_TILES * n_threads
+    net.add_layer(8, "tanh")
+    net.forward(x, n_threads=9)
+    for tiles, shared in ((1, True), (2, n_threads == 1), (2 * lists - 1, n_threads == 1), (2 * lists, True)):
+        net._engines.clear()
+        asked.clear()
+        net.forward(x[: lanes * tiles], n_threads=n_threads)
+        assert asked == [(min(tiles, n_threads), shared)]
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_two_threads_need_more_work_where_one_sweeps_the_only_tile(monkeypatch, rows):
+    asked, few = [], mlgraph_ext.sweep.TILE_EXAMPLES
+    monkeypatch.setattr(engine, "threads_for", lambda n_threads, work, steps=1: asked.append(work) or 1)
+    net, x = mlgraph.Network(40, seed=0), np.random.default_rng(0).random((100, 40))
+    net.add_layer(8, "tanh")
+    if rows:
+        net.prune(0.9)
+    for batch in (few, few + 1):
+        asked.clear()
+        net.fit(x, np.zeros((100, 8)), epochs=1, batch_size=batch)
+        work = net._engine().filled.plan.work * batch
+        assert set(asked) == {work // engine.SERIAL if rows and batch == few else work}
+
+
 def test_steps_of_few_examples_skip_zeros(monkeypatch):
     """Also where nothing is zero. A run skips them in all its steps or in none: they add in another order."""
     asked, prepare = [], mlgraph_ext.sweep.prepare
