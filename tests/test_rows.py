@@ -66,6 +66,23 @@ def test_few_examples_after_what_was_not_finite(sweep):
     np.testing.assert_array_equal(fresh.graph.parameters, model.graph.parameters)
 
 
+@pytest.mark.parametrize("n", [1, 7, 15, 16, 40])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_lanes_without_an_example_repeat_the_last(sweep, n, n_threads):
+    """Lanes with sums of one example and data of another would have numbers that are not finite, and end a run."""
+    x = np.linspace(-7, 7, n)[::-1].astype(np.float32)
+    g = mlgraph.Graph()
+    a, b = g.inputs(2)
+    row = g.add_neuron([a], weights=[1.0])
+    logs = mlgraph.log(b - row)  # for each example b = a + 1
+    model = mlgraph.Model(g, [g.add_neuron([logs, row], weights=[0.1, 0.1 * k]) for k in range(3)], "softmax_cross_entropy")
+    gradient = model.gradients(np.stack([x, x + 1], axis=1), np.arange(n) % 3, n_threads=n_threads).parameters
+    history = model.fit(
+        np.stack([x, x + 1], axis=1), np.arange(n) % 3, epochs=2, batch_size=n, learning_rate=0.001, n_threads=n_threads
+    )
+    assert np.isfinite(gradient).all() and np.isfinite(history.batch_loss).all()
+
+
 @pytest.mark.parametrize("columns", [1, 2, 3, 5, 63, 64, 65, 67, 130, 785])
 @pytest.mark.parametrize("read", ["all", "some"])
 def test_bytes_of_any_number_of_columns(sweep, columns, read):
