@@ -171,12 +171,13 @@ def _ablated(
     for at in range(0, len(examples), size):
         here = slice(at, at + size)
         part = Examples(examples.array[here], examples.array.shape[1])
-        rest, answers = Examples(upper.compute(part, values=given, n_threads=n_threads)[1], len(given)), objective.of(here)
+        rest, answers = upper.compute(part, values=given, n_threads=n_threads)[1], objective.of(here)
         for i in rows.tolist():
-            column = rest.array[:, place[ids[i]]]
+            column = rest[:, place[ids[i]]]
             kept = column.copy()
             column[:] = 0
-            scores = model._evaluate(rest, answers, n_threads, engine)
+            # Each time anew: they keep what they have found out about their numbers.
+            scores = model._evaluate(Examples(rest, len(given)), answers, n_threads, engine)
             column[:] = kept
             sums[i] += np.array([scores["loss"], scores.get("accuracy", np.nan)]) * (len(part) / len(examples))
     table["loss"][rows], table["accuracy"][rows] = sums[rows].T

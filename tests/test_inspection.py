@@ -396,3 +396,18 @@ def test_one_neuron_alone_is_ablated_by_one_plan(monkeypatch):
     monkeypatch.setattr(inspection, "Plan", lambda *arguments, **options: plans.append(1) or plan(*arguments, **options))
     [(_, loss, _)] = net.ablation_table(net.layers[0].neurons[2:3], x, y)
     assert len(plans) == 1 and loss == net.ablate(net.layers[0][2], x, y)["loss"]
+
+
+def test_ablation_of_neurons_beside_one_that_is_infinite():
+    """It is infinite for one example of many, which changes only what its readers say."""
+    rng, g = np.random.default_rng(0), mlgraph.Graph()
+    x = g.inputs(20)
+    first = [g.add_neuron(x, weights=rng.normal(size=20)) for _ in range(18)]
+    first[0].weights[:] = 3e37
+    mask = rng.random((32, 18)) < 0.9
+    second = [g.add_neuron(np.array(first)[some].tolist(), weights=rng.normal(size=some.sum())) for some in mask]
+    loss = sum((k * mlgraph.where(neuron, 1.0, -1.0) for k, neuron in enumerate(second, 1)), g.constant(0.0))
+    model, data = mlgraph.Model(g, loss, loss), np.full((600, 20), 0.1)
+    data[70] = rng.random(20) + 9
+    want = [model.ablate(neuron, data[:300])["loss"] + model.ablate(neuron, data[300:])["loss"] for neuron in first]
+    np.testing.assert_allclose(model.ablation_table(first, data, ())["loss"], np.array(want) / 2, rtol=1e-6)
