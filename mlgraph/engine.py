@@ -283,7 +283,8 @@ class Engine:
                 None if adjoint_out is none else adjoint_out,
             )  # fmt: skip
             if copies:
-                for vector, copy in zip(vectors, own, strict=True):
+                changed = slice(1 if optimizer == "accumulate" else 0, None)  # another thread may write parameters meanwhile
+                for vector, copy in zip(vectors[changed], own[changed], strict=True):
                     copies.empty(copy, vector, n_threads)
         return bad, value_out, adjoint_out
 

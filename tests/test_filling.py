@@ -10,7 +10,7 @@ import mlgraph
 from mlgraph import engine, reference
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
-from mlgraph.filling import fill
+from mlgraph.filling import Filling, fill
 from mlgraph.instructions import KINDS
 from mlgraph.losses import Objective
 from mlgraph.plan import Plan
@@ -383,6 +383,21 @@ def test_gradients_of_many_examples(sweep, ran, monkeypatch, kind):
             np.testing.assert_array_equal(one, rows)
         else:
             np.testing.assert_allclose(one, rows, rtol=1e-4, atol=1e-6 * np.abs(rows).max())
+
+
+def test_gradients_write_no_parameters(monkeypatch):
+    """Not even what stands there: a weight that another thread has written meanwhile stays."""
+    net, (x, y), fill_blocks = lightly_pruned(), data(600, 60, 6, "float"), Filling.fill
+    neuron, written = net.layers[0].neurons[0], []
+
+    def fill_and_write(self, vector, blocks, n_threads):
+        fill_blocks(self, vector, blocks, n_threads)
+        written.append(len(written))
+        neuron.weights[0] = written[-1]
+
+    monkeypatch.setattr(Filling, "fill", fill_and_write)
+    found = net.gradients(x, y)
+    assert len(written) > 1 and neuron.weights[0] == written[-1] and found.of(neuron).all()
 
 
 def test_edits_between_pieces_are_seen():
