@@ -97,7 +97,7 @@ cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
                     win_back(r, workers, w)
                     good = sweep_tiles(r, step, 0, w.number, 1, w)
                     end_sweep(r.sweeping + w.number)
-                    if not good and r.training:
+                    if not good and stops(r):
                         stop_at(r.gate, &r.bad_step, step)
             if alone and (tiles or not swept):
                 continue
@@ -112,7 +112,7 @@ cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
                     if load_acquire(&r.gate.stop):
                         return -1
                     good = sweep_item(r, step, item, w) if tiles else step_unit(r, step, r.units + item, w)
-                    if not good and (r.training or through_holes(r)):
+                    if not good and stops(r):
                         stop_at(r.gate, &r.bad_step, step)
                     item_done(r.gate)
                     item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share

@@ -317,6 +317,11 @@ cdef inline bint through_holes(const Run* r) noexcept nogil:
     return r.edges != NULL and not r.training
 
 
+cdef inline bint stops(const Run* r) noexcept nogil:
+    """Whether a step ends the run if something of it is not finite."""
+    return r.training or through_holes(r)
+
+
 cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:
     """Phase 1 for some tiles, SIDE_TILES at most, in the tile memory from number `place` on.
 

@@ -385,6 +385,26 @@ def test_gradients_of_many_examples(sweep, ran, monkeypatch, kind):
             np.testing.assert_allclose(one, rows, rtol=1e-4, atol=1e-6 * np.abs(rows).max())
 
 
+def test_what_overflows_in_a_last_tile_that_is_swept_alone(sweep, monkeypatch):
+    """A gradient of many examples is taken in steps; each thread sweeps the last, of eight, by itself (_alone.pxi)."""
+    monkeypatch.setattr(Plan, "examples_at_once", 512)
+    net, (x, y) = lightly_pruned((140, 30, 24, 16), share=0.15), data(520, 140, 16, "sparse")
+    for neuron in net.layers[0].neurons:
+        neuron.activation = "identity"
+    net.layers[0].neurons[5].weights[:], x = 1e34, x.astype(np.float32)
+    x[515] = 1000
+    chosen, choose, results = [], Engine._choose, []
+    monkeypatch.setattr(Engine, "_choose", lambda self, *rest: chosen.append(choose(self, *rest)) or chosen[-1])
+    for least, n_threads in ((512, 2), (512, 1), (521, 1)):
+        monkeypatch.setattr(engine, "FILLED_FROM", least)
+        chosen.clear()
+        results.append(net.gradients(x, y, n_threads=n_threads).parameters)
+        assert any(how.alone for how in chosen) == (n_threads == 2)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+    assert 0 < np.isnan(results[0]).sum() < 30
+
+
 def test_gradients_write_no_parameters(monkeypatch):
     """Not even what stands there: a weight that another thread has written meanwhile stays."""
     net, (x, y), fill_blocks = lightly_pruned(), data(600, 60, 6, "float"), Filling.fill
