@@ -3,9 +3,9 @@
 A hole is a weight that is zero and stays so: its gradient is masked. The graph knows nothing of holes: its parameters stand
 in rows, and the blocks have copies of them and of the optimizer's state (4 bytes a weight, hole or not, for each vector, and
 16 bytes an edge to find them). So it pays for many steps, or for many examples. A number that is not finite would spread
-through a hole, as 0 * inf; training therefore bounds every step, and takes a step beyond the bound by the rows, and so are
-examples predicted if a value that neurons read is not finite. Blocks and rows add in different orders, so that close to
-overflow one may find a sum finite that the other does not, as two builds may.
+through a hole, as 0 * inf. Training therefore bounds every step, and takes a step beyond the bound by the rows. By the rows,
+too, examples are predicted and differentiated if something that goes through holes, or the loss, is not finite. Blocks and
+rows add in different orders, so that close to overflow one may find a sum finite that the other does not, as two builds may.
 """
 
 from __future__ import annotations

@@ -314,7 +314,8 @@ class Function:
 
         The text is a complete file, to be compiled as C, not as C++; it needs only the mathematics library. It holds the
         present parameters, and only the nodes that the outputs need: of a pruned network, what is left. Neurons with the
-        same sources share one list of them. Values are on the stack: four bytes for each node needed, inputs included.
+        same sources share one list of them. Values are on the stack: four bytes for each node needed, inputs included (also
+        some inputs that nothing needs, if they are few).
 
         Parameters
         ----------

@@ -286,7 +286,7 @@ class Plan:
 
     @property
     def n_slots(self) -> int:
-        """Number of slots: inputs that are read, and nodes."""
+        """Number of slots: inputs, as `input_column` has them, and nodes."""
         return len(self.node)
 
     @property
