@@ -35,7 +35,7 @@ MOST_COLUMNS = 2**26 - 4
 runs of four columns for all examples of a list."""
 
 FEW_UNREAD = 1 / 3
-"""Share of the data's columns, at most, that a plan without dense blocks of the data has slots for though nothing reads them.
+"""Share of the data's columns, at most, that a plan whose rows read the data has slots for though nothing reads them.
 Of 784-32-10, rows that read half of MNIST's columns for nothing take a tenth longer for an epoch; a copy takes half of one."""
 
 ROW_WORK = 4
@@ -367,18 +367,19 @@ class Plan:
 
 
 def _with_few_unread(low: Lowered, groups: Groups, inputs: Int32) -> Int32:
-    """Also the inputs that nothing reads, up to the last that is read, if they are few; not if a dense block reads the others.
+    """Also the inputs that nothing reads, up to the last that is read, if they are few and enough rows read the others.
 
     Rows that become blocks (filling.py) then read the data in place, where each edit might ask for another copy of the columns
-    that are left.
+    that are left. A dense block of the data has no holes for columns that it does not read.
     """
     heads = groups.nodes[groups.first]
-    rows = ~groups.dense & (low.code[heads] >= NEURON) & (groups.size >= DENSE_FROM)
-    of_blocks = low.sources_of(heads[groups.dense])
-    if not len(inputs) or not rows.any() or (low.code[of_blocks] == INPUT).any():
+    rows = (low.code[heads] >= NEURON) & (groups.size >= DENSE_FROM) & ~groups.dense
+    of_rows, of_blocks = (low.code[low.sources_of(heads[at])] == INPUT for at in (rows, groups.dense))
+    if of_blocks.any() or not of_rows.any():
         return inputs
     columns = np.flatnonzero((low.code == INPUT) & (low.data >= 0) & (low.data <= low.data[inputs[-1]])).astype(np.int32)
-    return columns[np.argsort(low.data[columns])] if len(columns) - len(inputs) <= FEW_UNREAD * len(columns) else inputs
+    few = len(columns) - len(inputs) <= FEW_UNREAD * len(columns)
+    return columns[np.argsort(low.data[columns])] if few else inputs
 
 
 def _dropout_of(node: int, dropout: Dropout) -> tuple[int, int, int]:

@@ -164,6 +164,15 @@ def test_few_columns_that_nothing_reads_stay_in_place(unread, rows, there):
     assert set(read) <= set(plan.input_column) and plan.input_column[-1] == read[-1]
 
 
+def test_columns_that_nothing_reads_have_no_slots_without_enough_rows():
+    """Operations, or so few rows that they become no block, would read the data no faster."""
+    g = mlgraph.Graph()
+    x = g.inputs(8)
+    rows = [g.add_neuron(x[k : k + 3 : 2], weights=[1.0, 2.0]) for k in (0, 2, 3, 5) for _ in range(2)]
+    for outputs, columns in (([x[0] * x[2] + x[3]], [0, 2, 3]), (rows[:6], [0, 2, 3, 4, 5]), (rows, [*range(8)])):
+        assert mlgraph.Model(g, outputs)._engine().plan.input_column.tolist() == columns
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("kind", ["bytes", "sparse", "float"])
 def test_they_are_read_in_place(sweep, monkeypatch, kind, n_threads):

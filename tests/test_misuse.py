@@ -268,7 +268,7 @@ FREE = {
     "Graph.optimizer_state": "no argument",
     "Model.undo": "no argument", "Model.compact": "no argument", "Edge.prune": "no argument", "Neuron.prune": "no argument",
     **dict.fromkeys((f"GradualPruning.{name}" for name in ("act", "at", "check", "due", "over")), "of the training loop"),
-    **dict.fromkeys(("SET.act", "SET.check", "SET.due", "SET.over", "RigL.over"), "of the training loop"),
+    **dict.fromkeys(("SET.act", "SET.check", "SET.due", "SET.over"), "of the training loop"),
     "History.to_dict": "no argument", "drawing.Drawing.to_dot": "no argument", "drawing.Drawing.to_svg": "no argument",
 }  # fmt: skip
 MAY_BE = {  # what is no mistake there
