@@ -152,6 +152,8 @@ class Acting:
             if isinstance(schedule, SET):
                 _check_columns(_network(model), examples.array.shape[1])
         self._schedule = schedule.over(epochs)
+        if isinstance(self._schedule, SET):
+            vars(self._schedule).update(_products=Products())  # its memory is of this run alone
         self._model, self._examples, self._seed, self._n_threads = model, examples, seed, n_threads
         label, target = objective.label, objective.target
         self._y: Any = () if objective.loss == "node" else target if label is None else label
@@ -379,12 +381,6 @@ class RigL(SET):
     """
 
     by: ClassVar[str] = "gradient"
-
-    def over(self, epochs: int) -> Schedule:
-        """The schedule of a run of so many epochs."""
-        other = super().over(epochs)
-        vars(other).update(_products=Products())  # its memory is of this run alone
-        return other
 
 
 def _network(model: Model) -> Network:

@@ -1,14 +1,14 @@
 """Any schedule: when it acts, on what, what it may be and for which models, and that nothing but the seed decides."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
 from cuttable import OPTIONS, X, Y, network
 
 import mlgraph
-from mlgraph import training
+from mlgraph import growing, training
 from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
 from mlgraph.steps import epoch_steps
 
@@ -75,6 +75,27 @@ def test_inputs_that_come_while_it_trains():
         net, new = network(), []
         net.fit(X, Y, sparsify=schedule, callback=lambda _, net=net, new=new: new or new.append(net.graph.input()), **OPTIONS)
         assert net.sparsity == pytest.approx(0.5, abs=0.02) and not new[0].targets
+
+
+def test_what_is_multiplied_layer_by_layer_is_compiled_once_in_a_run(monkeypatch):
+    """Also by a schedule of one's own; the next run begins anew, and the schedule that was given keeps nothing."""
+
+    @dataclass(frozen=True, repr=False)
+    class Own(SET):
+        by = "gradient"
+
+        def over(self, epochs):
+            return Own(self.sparsity, updates=4)
+
+    made, make = [], growing._full_layer
+    monkeypatch.setattr(growing, "_full_layer", lambda *shape: made.append(shape) or make(*shape))
+    for schedule in (RigL(0.5, updates=4), Own(0.5)):
+        for _ in range(2):
+            made.clear()
+            net = network()
+            net.fit(X, Y, sparsify=schedule, **OPTIONS)
+            assert sorted(made) == sorted({(layer.size, len(layer._reads)) for layer in net.layers})
+        assert vars(schedule).keys() == {field.name for field in fields(schedule)}
 
 
 @pytest.mark.parametrize("schedule", [SET(0.5), RigL(0.5)], ids=repr)
