@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from mlgraph.turns import cached_property
 from mlgraph.units import unit_floats, units_of
 
 Nodes = Sequence[int] | Int32
+
+Found = TypeVar("Found", tuple[int, Float32], tuple[int, Float32, Float32])
 
 LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4, "binary_cross_entropy": 5}
 """Losses, as the kernels number them."""
@@ -157,16 +159,18 @@ class Engine:
         plan, filling = fill(self.plan)
         return None if filling is None else Engine(self.graph, plan, filling)
 
-    def _through_holes(self, examples: Examples) -> Engine | None:
-        """The engine with blocks that have holes, if so many examples repay the copies that it makes."""
-        filled = self._fuller if len(examples) >= FILLED_FROM else None
-        return filled if filled and np.isfinite(examples.largest) else None
-
     def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
         """As `run`, for what changes no parameters: of many examples through blocks with holes."""
-        filled = self._through_holes(examples)
-        found = filled.run(examples, **options) if filled else None
-        return found if found and found[0] < 0 else self.run(examples, **options)
+        return self._through_holes(examples, lambda engine: engine.run(examples, **options))
+
+    def _through_holes(self, examples: Examples, run: Callable[[Engine], Found]) -> Found:
+        """What `run` finds by blocks with holes, if so many examples repay the copies; by the rows if something is not finite.
+
+        The first number that it finds is -1, or what was not finite, as for `run`.
+        """
+        filled = self._fuller if len(examples) >= FILLED_FROM else None
+        found = run(filled) if filled and np.isfinite(examples.largest) else None
+        return found if found and found[0] < 0 else run(self)
 
     def run(
         self,
@@ -293,14 +297,10 @@ class Engine:
 
         It is in the places of the parameter vector, and zero for padding.
         """
-        filled = self._through_holes(examples)
-        found = filled._sum_gradients(examples, objective, n_threads) if filled else None
-        found = self._sum_gradients(examples, objective, n_threads) if found is None else found
-        assert found is not None
-        return found
+        return self._through_holes(examples, lambda engine: engine._sum_gradients(examples, objective, n_threads))[1]
 
-    def _sum_gradients(self, examples: Examples, objective: Objective, n_threads: int | None) -> Float32 | None:
-        """As `gradient`; None if something is not finite that would go through holes."""
+    def _sum_gradients(self, examples: Examples, objective: Objective, n_threads: int | None) -> tuple[int, Float32]:
+        """-1 and the gradient; or a number from 0 on, and a part of it, if something is not finite that goes through holes."""
         n, storage = len(examples), self.graph.storage
         size = min(n, self.plan.examples_at_once)
         full = n // size
@@ -313,10 +313,10 @@ class Engine:
                         examples, steps=parts, objective=objective, optimizer="accumulate", n_threads=n_threads
                     )
                 if bad >= 0:
-                    return None
+                    return bad, total
                 with np.errstate(under="ignore"):
                     total += part if objective.loss == "cotangent" else part * np.float32(length / n)
-        return total
+        return -1, total
 
     def _choose(
         self, examples: Examples, size: Int64, most: int, direct: bool, sparse: bool, optimizer: str | None, training: bool,
