@@ -17,7 +17,7 @@ from machine import facts
 from rivals import network
 
 import mlgraph
-from mlgraph import engine, examples, filling, fitting, grouping
+from mlgraph import choice, engine, examples, filling, fitting, grouping, plan
 from mlgraph import threads as policy
 from mlgraph.datasets import load_mnist
 
@@ -70,7 +70,7 @@ def layers(*sizes: int) -> mlgraph.Network:
 def threads(many: bool) -> Iterator[tuple[float, list[float]]]:
     """Steps on one thread and on two, by their multiply-adds: alone, or a hundred in a call."""
     net, rng, steps = layers(64, 64, 10), np.random.default_rng(0), 200
-    ways: list[Way] = [(engine, "threads_for", lambda wish, work, steps=1, n=n: n) for n in (1, 2)]
+    ways: list[Way] = [(choice, "threads_for", lambda wish, work, steps=1, n=n: n) for n in (1, 2)]
     for batch in (8, 16, 32, 64, 128, 256, 512):
         x, y = floats(rng, 64, steps * batch), floats(rng, 10, steps * batch)
 
@@ -82,6 +82,41 @@ def threads(many: bool) -> Iterator[tuple[float, list[float]]]:
 
         times = seconds(fitted(net, x, y, batch) if many else alone, ways)
         yield net._engine().plan.work * batch, [s / steps for s in times]
+
+
+def serial() -> Iterator[tuple[float, list[float]]]:
+    """A hundred steps of one tile of rows, on one thread and on two, by their multiply-adds."""
+    mnist, batch = load_mnist(), 8
+    ways: list[Way] = [(choice, "threads_for", lambda wish, work, steps=1, n=n: n) for n in (1, 2)]
+    for sizes in ((32,), (100,), (300, 100), (1000,), (1000, 1000)):
+        net = network(*sizes)
+        net.prune(0.9)
+        times = seconds(fitted(net, mnist.train_x[: 100 * batch], mnist.train_y[: 100 * batch], batch), ways)
+        yield net._engine().plan.work * batch, [s / 100 for s in times]
+
+
+def filled() -> Iterator[tuple[float, list[float]]]:
+    """A prediction by rows and through holes, by how many examples there are."""
+    mnist, net = load_mnist(), network(300, 100)
+    net.prune(0.3)
+    for n in (64, 128, 256, 512, 1024, 2048):
+
+        def run(x: np.ndarray = mnist.test_x[:n]) -> float:
+            begin = time.perf_counter()
+            net.predict(x)
+            return time.perf_counter() - begin
+
+        yield n, seconds(run, [(engine, "FILLED_FROM", 10**9), (engine, "FILLED_FROM", 0)])
+
+
+def unread() -> Iterator[tuple[float, list[float]]]:
+    """An epoch of 784-32-10 with half of its edges, from a copy of the columns that are read, and in place."""
+    mnist, rng = load_mnist(), np.random.default_rng(0)
+    for share in (0.1, 0.2, 0.3, 0.4, 0.5):
+        net = network(32)
+        net.layers[0].mask = (rng.random((32, 784)) < 0.5) & (rng.random(784) >= share)
+        run = fitted(net, mnist.train_x, mnist.train_y)
+        yield share, seconds(run, [(plan, "FEW_UNREAD", -1.0), (plan, "FEW_UNREAD", 1.0)])
 
 
 def full(name: str) -> Iterator[tuple[float, list[float]]]:
@@ -112,7 +147,7 @@ def listed() -> Iterator[tuple[float, list[float]]]:
     """An epoch of bytes without zeros, spread over slots of floats and listed, by how many neurons read them."""
     x, y = np.maximum(255 - load_mnist().train_x[:6400], 1), load_mnist().train_y[:6400]
     for n in (32, 64, 128, 200, 300):
-        yield n, seconds(fitted(network(n), x, y), [(engine, "LISTED", 0), (engine, "LISTED", 10**6)])
+        yield n, seconds(fitted(network(n), x, y), [(choice, "LISTED", 0), (choice, "LISTED", 10**6)])
 
 
 def sparse() -> Iterator[tuple[float, list[float]]]:
@@ -167,10 +202,13 @@ def main() -> None:
         of_threads = "multiply-adds of a step", ("one thread", "two")
         show("mlgraph.threads.WORK_PER_THREAD", policy.WORK_PER_THREAD, *of_threads, threads(many=False))
         show("mlgraph.threads.WORK_OF_TWO", policy.WORK_OF_TWO, *of_threads, threads(many=True))
+        show("mlgraph.choice.SERIAL x WORK_OF_TWO", choice.SERIAL * policy.WORK_OF_TWO, *of_threads, serial())
+    show("mlgraph.engine.FILLED_FROM", engine.FILLED_FROM, "examples", ("rows", "blocks"), filled())
+    show("mlgraph.plan.FEW_UNREAD", plan.FEW_UNREAD, "share of columns", ("copied", "in place"), unread())
     show("mlgraph.examples.SPARSE_BELOW", examples.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
     show("mlgraph.examples.NARROW_AFTER", examples.NARROW_AFTER, "epochs", ("in place", "copied"), narrow())
-    show("mlgraph.engine.LISTED", engine.LISTED, "neurons", ("spread", "listed"), listed())
-    show("mlgraph.engine.FEW", engine.FEW, "examples of a step", ("all", "entries"), few())
+    show("mlgraph.choice.LISTED", choice.LISTED, "neurons", ("spread", "listed"), listed())
+    show("mlgraph.choice.FEW", choice.FEW, "examples of a step", ("all", "entries"), few())
     for name in ("FULL_FROM_DATA", "FULL_FROM", "QUADS_FULL_FROM_DATA", "QUADS_FULL_FROM"):
         show(f"mlgraph.filling.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))
     show("mlgraph.grouping.DENSE_FROM", grouping.DENSE_FROM, "neurons", ("rows", "block"), dense())

@@ -282,7 +282,8 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
         x, y = with_targets(data[None], targets[None], "")[0], ()
     if x is not None:
         example, ends = real_array("x", x), model._kept()
-        if y is None and example.ndim == 1 and model._engine(model._outputs).width <= len(example) < model._engine().width:
+        least, all_of_it = (model._engine(nodes).plan.width for nodes in (model._outputs, None))
+        if y is None and example.ndim == 1 and least <= len(example) < all_of_it:
             drawn, ends = model.outputs, np.array(model._outputs, np.int32)  # as `Model.trace`: no targets, no loss
             example = example[None]
         else:

@@ -1,26 +1,26 @@
-"""Runs a plan over data: owns the working memory, chooses among the kernels, calls the sweep."""
+"""Runs a plan over data: owns the working memory, describes plan, memory and data to the kernels, calls the sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from operator import is_
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 import mlgraph_ext
 from mlgraph.array_types import Float32, Int32, Int64, UInt8
+from mlgraph.choice import Choice, choose, skips_zeros, threads_worth
 from mlgraph.examples import Examples
 from mlgraph.filling import Filling, fill
 from mlgraph.graph import Graph
-from mlgraph.instructions import LANES, Instruction
+from mlgraph.instructions import LANES, LIST_TILES, Instruction
 from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import Objective
 from mlgraph.plan import Plan
 from mlgraph.steps import Steps
 from mlgraph.storage import PANEL, aligned
-from mlgraph.threads import threads_for
 from mlgraph.turns import cached_property
 from mlgraph.units import unit_floats, units_of
 
@@ -43,29 +43,8 @@ STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam":
 BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
 """What a byte of uint8 data stands for."""
 
-LIST_TILES = mlgraph_ext.sweep.LIST_TILES
-"""Tiles that may share a list of nonzero data."""
-
-MOST_LISTED = 2**25
-"""Floats that the lists of a worker may take at most: those of a step of 19,840 examples of MNIST."""
-
-WIDE = 2**18
-"""Weights of a dense block that is too large for the L2 cache: each weight loaded then serves several tiles."""
-
-FEW = LANES
-"""Steps of at most so many examples skip zeros whatever the data: they are one tile, which else one thread would sweep."""
-
-SERIAL = 16
-"""How many times as much work two threads need to pay in steps of one tile whose data rows read: one thread sweeps it, and the
-other, which only waits and then updates half of the weights, takes these from the first one's cache."""
-
 FILLED_FROM = 512
 """Examples from which on they go through blocks with holes, for which parameters have to be copied."""
-
-LISTED = 128
-"""For up to so many neurons of dense blocks, bytes are listed even if there are no zeros to skip: spreading them over slots
-of floats takes longer than it saves. So 32 neurons learn 6,400 images without zeros 1.3 times as fast, 128 neurons 1.15
-times, and 200 as fast (``bench/thresholds.py``)."""
 
 _START = np.zeros(1, np.int64)
 _NO_RATE = np.zeros(1, np.float32)
@@ -74,44 +53,6 @@ _NO_EDGES = np.zeros(0, np.uint64)
 _NO_LOSS = np.zeros(1, np.int32)
 _NO_UNITS = np.zeros((0, 6), np.int64)
 _ANY_TIME = nullcontext()
-
-
-class Choice(NamedTuple):
-    """How a run is swept.
-
-    Attributes
-    ----------
-    optimizer : str or None
-    sparse : bool
-        Whether dense blocks that read the data skip runs of zeros.
-    ahead : bool
-        Whether such blocks make their sums before tiles are swept (``_ahead.pxi``).
-    as_bytes : bool
-        Whether rows that read the data read bytes (``_bytes.pxi``).
-    narrow : bool
-        Whether a copy is made of only those columns of the data that are read.
-    n_tiles : int
-        Tiles that have memory at a time.
-    n_threads : int
-    wide, at_once : int
-        Tiles that go through a sweep side by side, and that a worker takes at once.
-    in_packs : bool
-        Whether the worker that has swept a pack of tiles sums the gradients of rows (``_packs.pxi``).
-    alone : bool
-        Whether every worker sweeps the tile of a step that has only one (``_alone.pxi``).
-    """
-
-    optimizer: str | None
-    sparse: bool
-    ahead: bool
-    as_bytes: bool
-    narrow: bool
-    n_tiles: int
-    n_threads: int
-    wide: int
-    at_once: int
-    in_packs: bool
-    alone: bool
 
 
 class Engine:
@@ -124,10 +65,6 @@ class Engine:
     filling : Filling, optional
         Where the parameters of `plan` stand in the graph, if not where `plan` says.
 
-    Attributes
-    ----------
-    width : int
-        How many columns the data must have: up to the last that is read.
     """
 
     def __init__(self, graph: Graph, plan: Plan, filling: Filling | None = None) -> None:
@@ -139,10 +76,7 @@ class Engine:
         self._pack_sums = aligned(0)
         self._units: dict[tuple[bool, int], tuple[Int64, int]] = {}
         self._slots: dict[tuple[int, ...], tuple[Int32, int]] = {(): (_NO_SLOTS, plan.n_slots)}
-        self._neurons_of_data = sum(ins.size for ins in plan.blocks_of_data)
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
-        self.width = int(plan.input_column.max(initial=-1)) + 1
-        self._list_floats = mlgraph_ext.sweep.entry_floats(len(plan.input_column), LIST_TILES * LANES)
         self._prepared: tuple[tuple[Any, ...], tuple[Float32 | None, ...], bytes, tuple[Any, ...]] | None = None
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, Filling | None]]:
@@ -236,9 +170,9 @@ class Engine:
             If the data are narrower than what the plan reads, or one of several steps is empty.
         """
         plan, n = self.plan, len(examples)
-        if examples.array.shape[1] < self.width:
+        if examples.array.shape[1] < plan.width:
             # Inputs that were added, and read, since the data were checked: by a callback of `fit`.
-            raise ValueError(f"x: expected {self.width} columns, one for each input, got {examples.array.shape[1]}")
+            raise ValueError(f"x: expected {plan.width} columns, one for each input, got {examples.array.shape[1]}")
         if steps is None:
             first, size, rate, decay, order, number, most = _START, np.array([n], np.int64), _NO_RATE, None, None, 0, n
         else:
@@ -246,10 +180,7 @@ class Engine:
         training, backward = seed is not None, optimizer is not None or len(adjoints) > 0
         if len(size) > 1 and size.min() < 1:
             raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
-        work = plan.work * most
-        if optimizer and most <= LANES and plan.rows_read_data:
-            work //= SERIAL
-        n_threads = threads_for(n_threads, work, len(size))
+        n_threads = threads_worth(plan, n_threads, size, most, optimizer)
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
         value_slot, lowest_value = self._slots_of(values)
@@ -261,15 +192,12 @@ class Engine:
         own = self._copied(vectors if frozen is None else [*vectors, frozen], n_threads)
         frozen = None if frozen is None else own.pop()
         parameters, first_moment, second_moment, *_ = *own, None, None
-        few = most <= FEW if few is None else few
         # Neurons that read the data may take them otherwise than from slots of floats.
         n_in = len(plan.input_column)
         direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
-        # Dense data are not copied for it.
-        few = few and (n <= FEW or n_in == self.width)
-        skips = few or examples.are_sparse or (examples.bytes is not None and self._neurons_of_data <= LISTED)
-        sparse = direct and plan.dense_read_data and skips and self._weights_are_finite(parameters)
-        how = self._choose(examples, size, most, direct, sparse, optimizer, training, n_threads)
+        sparse = direct and plan.dense_read_data and skips_zeros(plan, examples, most, few)
+        sparse = sparse and self._weights_are_finite(parameters)
+        how = choose(plan, examples, size, most, direct, sparse, optimizer, training, n_threads)
         if how.narrow:
             examples = examples.narrowed(plan.input_column, n_threads)
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
@@ -320,37 +248,6 @@ class Engine:
                     total += part if objective.loss == "cotangent" else part * np.float32(length / n)
         return -1, total
 
-    def _choose(
-        self, examples: Examples, size: Int64, most: int, direct: bool, sparse: bool, optimizer: str | None, training: bool,
-        n_threads: int,
-    ) -> Choice:  # fmt: skip
-        """How to sweep steps of these sizes, `most` the largest; `direct`: whether neurons may read the data themselves."""
-        plan, n_in, tiles = self.plan, len(self.plan.input_column), -(-most // LANES)
-        if not optimizer:  # a tile is not divided
-            n_threads = min(n_threads, tiles)
-        # Sparse rows read bytes as they are.
-        as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
-        narrow = n_in < self.width and (
-            sparse or (as_bytes and examples.pays_narrowed(plan.input_column, int(size.sum())))
-        )
-        # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core. Without
-        # an optimizer, tiles then share lists, which takes a tenth less time if there are some of these for every thread.
-        ahead = sparse and self._lists_fit(most if optimizer else 1) and (
-            n_threads <= plan.threads_ahead if optimizer
-            else not training and (n_threads == 1 or tiles >= 2 * LIST_TILES * n_threads)
-        )  # fmt: skip
-        # Kernels of rows take tiles side by side, if that leaves some for every thread; so do large dense blocks.
-        (first_row, end), pack = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES
-        wide = pack if end and n_threads <= -(-tiles // pack) else 1
-        if plan.largest_blocks[sparse] >= WIDE:
-            wide = _side_by_side(tiles, n_threads)
-        at_once = LIST_TILES if ahead and not optimizer else wide
-        # The worker that has swept tiles sums their gradients of rows, if parameters of rows are fewer than floats of slots.
-        in_packs = bool(optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots)
-        alone = bool(ahead and optimizer and n_threads > 1 and not in_packs and plan.sweeps_alone)
-        n_tiles = max(tiles, n_threads) if optimizer else n_threads * at_once
-        return Choice(optimizer, sparse, ahead, as_bytes, narrow, n_tiles, n_threads, wide, at_once, in_packs, alone)
-
     def _prepare(
         self, how: Choice, hyper: tuple[float, float, float], backward: bool, first_zeroed: int,
         arrays: tuple[Float32, Float32 | None, Float32 | None, Float32 | None],
@@ -375,7 +272,7 @@ class Engine:
         if how.optimizer:
             units, most_floats = self._units_for(how.sparse, how.n_threads if how.ahead else 0)
         # What a worker needs: two gradients of a unit, lists of entries, masked weights.
-        list_floats = self._list_floats * how.ahead
+        list_floats = plan.list_floats * how.ahead
         lists = list_floats * (2 * -(-n_tiles // LIST_TILES) if how.optimizer else 1)
         scratch_stride = 2 * most_floats + lists + plan.n_masked
         first_row, end = plan.row_parameters
@@ -418,10 +315,6 @@ class Engine:
                 self._slots[key] = found
         return found
 
-    def _lists_fit(self, most: int) -> bool:
-        """Whether each thread has memory for lists of two steps of so many examples."""
-        return 2 * -(-most // (LIST_TILES * LANES)) * self._list_floats <= MOST_LISTED
-
     def _units_for(self, sparse: bool, ahead: int) -> tuple[Int64, int]:
         key = sparse, ahead
         if key not in self._units:
@@ -441,15 +334,6 @@ class Engine:
     def _weights_are_finite(self, parameters: Float32) -> bool:
         # 0 * inf is not 0: with such a weight no source may be skipped.
         return all(mlgraph_ext.sweep.is_finite(parameters[a:b]) for a, b in self._reading)
-
-
-def _side_by_side(tiles: int, n_threads: int) -> int:
-    """How many tiles may be swept side by side, so that no thread waits much longer for another."""
-    most = mlgraph_ext.sweep.SIDE_BY_SIDE
-    for n in (most, most // 2):
-        if tiles % (n * n_threads) == 0 or tiles >= (n if n_threads == 1 else 16 * n * n_threads):
-            return n
-    return 1
 
 
 def _at_least(memory: Float32, n: int) -> Float32:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float64
 from mlgraph.checks import FLOAT32_MAX, MOST_SEED, StrOrBytesPath, one_of, real, share, shown, truth, whole, wrong
-from mlgraph.engine import FEW, STATE
+from mlgraph.choice import FEW
+from mlgraph.engine import STATE
 from mlgraph.examples import Examples
 from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.ops import PARAMETER

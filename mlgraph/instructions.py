@@ -13,6 +13,9 @@ from mlgraph.storage import PANEL
 LANES = mlgraph_ext.sweep.TILE_EXAMPLES
 """Examples of a tile."""
 
+LIST_TILES = mlgraph_ext.sweep.LIST_TILES
+"""Tiles that may share a list of nonzero data."""
+
 KINDS = {"constant": 0, "parameter": 1, "operation": 2, "dense": 3, "rows": 4}
 """Kinds of instructions, as the kernels number them."""
 

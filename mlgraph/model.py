@@ -408,7 +408,7 @@ class Model(Part, Freezable):
                 return trace(self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads)
             # Without targets, a loss that is a node cannot be computed, but what the outputs need can.
             data = real_array("x", x)
-            lacks = data.ndim == 2 and data.shape[1] < self._engine().width
+            lacks = data.ndim == 2 and data.shape[1] < self._engine().plan.width
             needed = self._outputs if lacks else self._sinks
             return trace(self.graph, self._examples(data, needed), needed, wanted, n_threads=n_threads)
 
@@ -662,7 +662,7 @@ class Model(Part, Freezable):
             return Examples(x, self.graph.n_inputs, what)
         except ValueError:
             with self.graph.lock:  # another thread may add nodes
-                n, width = np.shape(x)[1] if np.ndim(x) == 2 else -1, self._engine(nodes).width
+                n, width = np.shape(x)[1] if np.ndim(x) == 2 else -1, self._engine(nodes).plan.width
                 # After a cut nothing may read the last columns of the data: these do not count as missing targets.
                 if not width <= n < self.graph.n_inputs or (n > width and not self.graph._read_by_operations()[n:].all()):
                     raise

@@ -12,11 +12,23 @@ from typing import Any
 
 import numpy as np
 
+import mlgraph_ext
 from mlgraph import ops
 from mlgraph.array_types import Bool, Float32, Int32, Int64, UInt8
 from mlgraph.graph import Graph
 from mlgraph.grouping import DENSE_FROM, Dropout, Groups, group
-from mlgraph.instructions import KINDS, LANES, OF_NEURONS, Instruction, Rows, extra_floats, halves_of, in_quads, thin_floats
+from mlgraph.instructions import (
+    KINDS,
+    LANES,
+    LIST_TILES,
+    OF_NEURONS,
+    Instruction,
+    Rows,
+    extra_floats,
+    halves_of,
+    in_quads,
+    thin_floats,
+)  # fmt: skip
 from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, lower
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
@@ -289,6 +301,16 @@ class Plan:
         """Number of slots: inputs, as `input_column` has them, and nodes."""
         return len(self.node)
 
+    @cached_property
+    def width(self) -> int:
+        """How many columns the data must have: up to the last that is read."""
+        return int(self.input_column.max(initial=-1)) + 1
+
+    @cached_property
+    def list_floats(self) -> int:
+        """Floats that a list of nonzero data may need."""
+        return mlgraph_ext.sweep.entry_floats(len(self.input_column), LIST_TILES * LANES)
+
     @property
     def examples_at_once(self) -> int:
         """Examples of a step that only sums gradients, and keeps all its tiles until that: 16 MB of values, or one tile."""
@@ -310,6 +332,11 @@ class Plan:
     def blocks_of_data(self) -> list[Instruction]:
         """Dense blocks that read the data."""
         return [ins for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data]
+
+    @cached_property
+    def neurons_of_data(self) -> int:
+        """How many neurons these blocks have."""
+        return sum(ins.size for ins in self.blocks_of_data)
 
     @cached_property
     def threads_ahead(self) -> int:

@@ -8,7 +8,7 @@ from learnable import INPUTS, X, network
 from swept import data
 
 import mlgraph
-from mlgraph import examples, training
+from mlgraph import choice, examples, training
 from mlgraph.examples import LINE, Examples
 from mlgraph_ext import _topology
 
@@ -137,11 +137,11 @@ def test_long_lists_of_what_is_not_zero_are_not_made(monkeypatch):
     """Where data have many columns; the values are the same."""
     net, x = network(), X * (X > 180)
     expected = net.forward(x)
-    engine = net._engine(net._outputs)
-    how = [engine._choose(Examples(x, INPUTS), np.array([len(x)]), len(x), True, True, None, False, 1)]
-    monkeypatch.setattr("mlgraph.engine.MOST_LISTED", 10)
-    how.append(engine._choose(Examples(x, INPUTS), np.array([len(x)]), len(x), True, True, None, False, 1))
-    assert [choice.ahead for choice in how] == [True, False]
+    given = net._engine(net._outputs).plan, Examples(x, INPUTS), np.array([len(x)]), len(x), True, True, None, False, 1
+    how = [choice.choose(*given)]
+    monkeypatch.setattr(choice, "MOST_LISTED", 10)
+    how.append(choice.choose(*given))
+    assert [one.ahead for one in how] == [True, False]
     np.testing.assert_allclose(network().forward(x), expected, rtol=1e-5, atol=1e-6)
 
 

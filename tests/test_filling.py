@@ -7,7 +7,7 @@ import pytest
 from swept import data
 
 import mlgraph
-from mlgraph import engine, reference
+from mlgraph import choice, engine, reference
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.filling import Filling, fill
@@ -255,7 +255,7 @@ def test_tiles_of_filled_blocks_go_side_by_side(sweep, monkeypatch, sizes):
     x, y = data(500, sizes[0], 10, "float")
     results = set()
     for least in (2**62, 1):
-        monkeypatch.setattr(engine, "WIDE", least)
+        monkeypatch.setattr(choice, "WIDE", least)
         net = without_rows_when_filled(sizes)
         net.fit(x, y, epochs=2, batch_size=256, learning_rate=0.1, seed=5, n_threads=2)
         assert net._engine().filled.plan.largest_blocks[0] > 0
@@ -393,8 +393,8 @@ def test_what_overflows_in_a_last_tile_that_is_swept_alone(sweep, monkeypatch):
         neuron.activation = "identity"
     net.layers[0].neurons[5].weights[:], x = 1e34, x.astype(np.float32)
     x[515] = 1000
-    chosen, choose, results = [], Engine._choose, []
-    monkeypatch.setattr(Engine, "_choose", lambda self, *rest: chosen.append(choose(self, *rest)) or chosen[-1])
+    chosen, choose, results = [], engine.choose, []
+    monkeypatch.setattr(engine, "choose", lambda *given: chosen.append(choose(*given)) or chosen[-1])
     for least, n_threads in ((512, 2), (512, 1), (521, 1)):
         monkeypatch.setattr(engine, "FILLED_FROM", least)
         chosen.clear()
