@@ -35,6 +35,16 @@ def test_order_of_sources():
     assert [(s.id, w) for s, _, w in rising.edges] == [(0, 0), (2, 2), (3, 3), (4, 4)]
 
 
+def test_order_of_many_sources():
+    """Of more edges together than there are nodes."""
+    g = mlgraph.Graph()
+    x = g.inputs(12)
+    neurons = [g.add_neuron(x[10:i:-1], weights=np.arange(10.0 - i)) for i in range(5)]
+    before = [[(s.id, w) for s, _, w in neuron.edges] for neuron in neurons]
+    g.add_edges(mlgraph.Edges(np.full(5, x[11].id), np.array([n.id for n in neurons]), -np.ones(5)))
+    assert [[(s.id, w) for s, _, w in neuron.edges] for neuron in neurons] == [[*edges, (11, -1)] for edges in before]
+
+
 def test_what_was_cut_can_be_added_again():
     """The layer is one dense block as before, with a weight of 0."""
     net = network()

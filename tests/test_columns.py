@@ -173,6 +173,30 @@ def test_columns_that_nothing_reads_have_no_slots_without_enough_rows():
         assert mlgraph.Model(g, outputs)._engine().plan.input_column.tolist() == columns
 
 
+def test_a_block_beside_rows_reads_its_columns_and_no_others():
+    """Else it would not read all of the data, and could not skip their zeros."""
+    mask = np.ones((52, 40), bool)
+    mask[:, [3, 17]] = False
+    mask[np.arange(40, 52), 20 + np.arange(12)] = False
+    net = mlgraph.Network(40, seed=0)
+    net.add_layer(52, "tanh")
+    net.add_layer(6, "softmax")
+    net.layers[0].mask = mask
+    plan = net._engine().plan
+    assert plan.dense_read_data and plan.rows_read_data and len(plan.input_column) == 38
+
+
+def test_columns_in_the_order_of_given_inputs():
+    g = mlgraph.Graph()
+    x = g.inputs(20)
+    neurons = [g.add_neuron([n for k, n in enumerate(x) if k not in (i, 4)], weights=np.ones(18)) for i in range(5, 15)]
+    f = g.compile(neurons, inputs=x[::-1])
+    plan = f._engine(False).plan
+    assert plan.input_column.tolist() == list(range(20)) and plan.node[:20].tolist() == list(range(19, -1, -1))
+    rows = np.random.default_rng(0).normal(size=(3, 20))
+    np.testing.assert_allclose(f(rows), [[row.sum() - row[15] - row[19 - i] for i in range(5, 15)] for row in rows], rtol=1e-5)
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("kind", ["bytes", "sparse", "float"])
 def test_they_are_read_in_place(sweep, monkeypatch, kind, n_threads):

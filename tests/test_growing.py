@@ -278,3 +278,18 @@ def test_what_comes_to_be_read_brings_along_what_it_reads():
     assert not any(source.alive for source in neuron.sources[:4])
     new = growing.fill_layers(net, np.array([60, 80 - 4 * 7, 24]), None, 1, np.random.default_rng(0))
     assert new.source.tolist() == [neuron.id] * 3 and net.n_edges == 60 + 80 - 4 * 7 + 24
+
+
+def test_the_gradient_of_places_of_a_layer_that_has_lost_and_gained_neurons():
+    """Their values and deltas no longer stand side by side."""
+    net = network()
+    net.widen(net.layers[0], 2)
+    net.fit(X, Y, epochs=1, batch_size=50)
+    for neuron in (net.layers[0][3], net.layers[1][5]):
+        neuron.prune()
+    found = net.trace(X, Y)
+    for gaps, slope in zip(*(layers := growing.absent(net), growing.absent_gradient(net, layers, X, Y)), strict=True):
+        is_data = gaps.sources[0] < X.shape[1]
+        values = X[:, gaps.sources] / 255 if is_data else np.column_stack([found[int(i)] for i in gaps.sources])
+        deltas = found.of(gaps.targets).deltas() / len(X)
+        np.testing.assert_allclose(slope, deltas.T @ values, rtol=1e-4, atol=1e-7)
