@@ -50,6 +50,19 @@ def bench_epoch(benchmark, note, peak_of_all, mnist, who, sizes, batch):
     assert accuracy > 0.9
 
 
+@pytest.mark.benchmark(group="200 epochs of 150 examples, 4-16-3, batch 15")
+@pytest.mark.parametrize("who", ALL)
+def bench_short_epochs(benchmark, note, who):
+    """Data of the size of Fisher's irises: three classes around centres of their own."""
+    rng, y = np.random.default_rng(0), np.arange(150) % 3
+    x = np.clip(rng.integers(0, 256, (3, 4))[y] + rng.normal(0, 20, (150, 4)), 0, 255).astype(np.uint8)
+    rival = _rival(who, (4, 16, 3), x, y)
+    benchmark.pedantic(rival.run, (200, 15), rounds=3 if who in ("torch", "sklearn") else 9, warmup_rounds=1)
+    accuracy = float((rival.predict(x) == y).mean())
+    note(who=rival.name, accuracy=accuracy)
+    assert accuracy > 0.9
+
+
 @pytest.mark.benchmark(group="epoch of images without zeros, batch 128")
 @pytest.mark.parametrize("hidden", [(32,), (300, 100)], ids=str)
 def bench_without_zeros(benchmark, note, mnist, hidden):

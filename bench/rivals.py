@@ -1,7 +1,7 @@
 """The same epoch in the tensor libraries that people would pick instead: SGD with momentum 0.9 at rate 0.05, shuffled.
 
-Each class builds itself from the sizes of the layers and has ``epoch(batch)``; JAX runs its whole epoch in one jitted
-scan, the fastest way it has.
+Each class builds itself from the sizes of the layers and has ``epoch(batch)``, and ``run(epochs, batch)`` for many short
+ones. JAX runs an epoch, or all of them, in one jitted scan, the fastest way it has.
 """
 
 import itertools
@@ -12,12 +12,12 @@ import numpy as np
 import mlgraph
 
 
-def network(*hidden, seed=0, **options):
-    """784-hidden-10 with leaky ReLU and softmax."""
-    net = mlgraph.Network(784, seed=seed)
+def network(*hidden, inputs=784, outputs=10, seed=0, **options):
+    """inputs-hidden-outputs with leaky ReLU and softmax."""
+    net = mlgraph.Network(inputs, seed=seed)
     for size in hidden:
         net.add_layer(size, activation="leaky_relu", **options)
-    net.add_layer(10, activation="softmax")
+    net.add_layer(outputs, activation="softmax")
     return net
 
 
@@ -45,6 +45,10 @@ class Torch:
             self.optimizer.zero_grad()
             self.loss(self.net(self.x[rows]), self.y[rows]).backward()
             self.optimizer.step()
+
+    def run(self, epochs, batch):
+        for _ in range(epochs):
+            self.epoch(batch)
 
     def predict(self, x):
         with self.torch.no_grad():
@@ -90,13 +94,21 @@ class Jax:
             order = jax.random.permutation(key, len(x))
             return jax.lax.scan(step, state, order[: len(x) // batch * batch].reshape(-1, batch))
 
-        self._epoch = jax.jit(epoch, static_argnums=2)
+        def run(state, keys, batch):
+            return jax.lax.scan(lambda state, key: epoch(state, key, batch), state, keys)
+
+        self._epoch, self._run = (jax.jit(function, static_argnums=2) for function in (epoch, run))
         self._predict = jax.jit(lambda parameters, images: logits(parameters, images).argmax(1))
 
     def epoch(self, batch):
         self.epochs += 1
         key = self.jax.random.PRNGKey(self.epochs)
         (self.parameters, self.velocity), losses = self._epoch((self.parameters, self.velocity), key, batch)
+        losses.block_until_ready()
+
+    def run(self, epochs, batch):
+        keys = self.jax.random.split(self.jax.random.PRNGKey(0), epochs)
+        (self.parameters, self.velocity), losses = self._run((self.parameters, self.velocity), keys, batch)
         losses.block_until_ready()
 
     def predict(self, x):
@@ -121,6 +133,10 @@ class Sklearn:
                                  nesterovs_momentum=False, batch_size=batch, max_iter=1)  # fmt: skip
         self.net.partial_fit(self.x, self.y, classes=np.unique(self.y))
 
+    def run(self, epochs, batch):
+        for _ in range(epochs):
+            self.epoch(batch)
+
     def predict(self, x):
         return self.net.predict(x.astype(np.float32) / 255)
 
@@ -135,10 +151,14 @@ class Mlgraph:
     name = "mlgraph"
 
     def __init__(self, sizes, x, y, **options):
-        self.net, self.x, self.y = network(*sizes[1:-1], **options), x, y
+        inputs, *hidden, outputs = sizes
+        self.net, self.x, self.y = network(*hidden, inputs=inputs, outputs=outputs, **options), x, y
 
     def epoch(self, batch):
-        self.net.fit(self.x, self.y, epochs=1, batch_size=batch, learning_rate=0.05, momentum=0.9)
+        self.run(1, batch)
+
+    def run(self, epochs, batch):
+        self.net.fit(self.x, self.y, epochs=epochs, batch_size=batch, learning_rate=0.05, momentum=0.9)
 
     def epochs(self, batch):
         """Seconds of the first of some epochs of one `fit`, with all that comes before its first step, and of the last."""

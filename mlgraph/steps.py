@@ -88,12 +88,14 @@ class Learning(NamedTuple):
     n_threads: int | None
 
 
-def epoch_steps(epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: Rates) -> Steps:
-    """Batch sizes and learning rates of one epoch; both move after every batch.
+def epoch_steps(
+    epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: Rates, many: int = 1
+) -> Steps:  # fmt: skip
+    """Batch sizes and learning rates of an epoch of n examples, or of `many`, whose places follow one another.
 
-    With the progress p = examples seen / examples in all epochs, the learning rate is a given function of p, or lr0
-    (1 - p^1.5) + lr1 p^1.5, and the batch size round(b0 (1 - p^2) + b1 p^2): the schedule of ml-rust, which computes its
-    batch size but never uses it. The last batch of an epoch has the examples that are left.
+    Both move after every batch. With the progress p = examples seen / examples in all epochs, the learning rate is a given
+    function of p, or lr0 (1 - p^1.5) + lr1 p^1.5, and the batch size round(b0 (1 - p^2) + b1 p^2): the schedule of ml-rust,
+    which computes its batch size but never uses it. The last batch of an epoch has the examples that are left.
     """
     b0, b1 = batch_size
 
@@ -105,14 +107,15 @@ def epoch_steps(epoch: int, n: int, epochs: int, batch_size: tuple[int, int], le
         return size_at(place) != size
 
     first: list[int] = []
-    at = 0
-    while at < n:
-        # Sizes fall or rise slowly, so steps of one size are made at once, up to the first place of another size.
-        size = size_at(at)
-        end = at + bisect.bisect_left(range(at, n), True, key=partial(differs, size)) if b0 != b1 else n
-        first.extend(range(at, end, size))
-        at = first[-1] + size
-    begin = np.array([*first, n])
+    for stop in range(n, many * n + 1, n):
+        at = stop - n
+        while at < stop:
+            # Sizes fall or rise slowly, so steps of one size are made at once, up to the first place of another size.
+            size = size_at(at)
+            end = at + bisect.bisect_left(range(at, stop), True, key=partial(differs, size)) if b0 != b1 else stop
+            first.extend(range(at, end, size))
+            at = first[-1] + size
+    begin = np.array([*first, many * n])
     progress = (epoch * n + begin[:-1]) / (epochs * n)
     if callable(learning_rate):
         rate = learning_rate(progress)
@@ -123,8 +126,9 @@ def epoch_steps(epoch: int, n: int, epochs: int, batch_size: tuple[int, int], le
         return Steps(begin[:-1], begin[1:] - begin[:-1], rate.astype(np.float32))
 
 
-def epoch_order(epoch: int, n: int, seed: int) -> Int64:
-    """The order in which one epoch takes its n examples; int64, shape (n,)."""
-    order = np.empty(n, np.int64)
-    mlgraph_ext.sweep.shuffle(order, seed & 0xFFFFFFFFFFFFFFFF, epoch)
+def epoch_order(epoch: int, n: int, seed: int, many: int = 1) -> Int64:
+    """The order in which an epoch takes its n examples, or in which each of `many` does; int64, shape (many * n,)."""
+    order = np.empty(many * n, np.int64)
+    for i in range(many):
+        mlgraph_ext.sweep.shuffle(order[i * n : (i + 1) * n], seed & 0xFFFFFFFFFFFFFFFF, epoch + i)
     return order

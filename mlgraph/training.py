@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PIECE_SECONDS = 0.1
 """Aim for the length of one call of the sweep: Ctrl-C and progress wait no longer than that."""
 
+FIRST_PIECE = 4
+"""Steps of the first call, before it is known how long one takes."""
+
 
 def _no_ints() -> Int64:
     return np.zeros(0, np.int64)
@@ -89,9 +92,10 @@ class History:
 
     def add(self, **values: Any) -> None:
         """Append to the arrays of these names: to all of them or to none."""
-        rooms, longer = _rooms.setdefault(self, {}), {}
+        rooms, columns, longer = _rooms.setdefault(self, {}), vars(self), {}
         for name, value in values.items():
-            column, more = getattr(self, name), np.atleast_1d(value)
+            column = columns[name]
+            more = value if type(value) is np.ndarray and value.ndim else np.atleast_1d(value)
             begin, end = len(column), len(column) + len(more)
             room, used = rooms.get(name, (None, 0))
             if room is None or column.base is not room or used != begin or len(room) < end:
@@ -100,7 +104,7 @@ class History:
             room[begin:end] = more
             rooms[name] = room, end
             longer[name] = room[:end]
-        vars(self).update(longer)
+        columns.update(longer)
 
     def to_dict(self) -> dict[str, list[float | None]]:
         """All arrays as lists, by name, fit for JSON: numbers that are not finite become None."""
@@ -161,6 +165,83 @@ class RunState:
     seconds: float = 0.0
 
 
+class _Stretch:
+    """Epochs from where a run stands on whose steps are prepared together, and what these gave.
+
+    Attributes
+    ----------
+    steps : Steps
+        The places of an epoch follow those of the epoch before.
+    ends : int64, shape (epochs,)
+        How many steps there are up to the end of each epoch.
+    losses, correct : float32 and uint8, shape (places,)
+        `correct` is None if no answer is right or wrong.
+    """
+
+    def __init__(
+        self, state: RunState, many: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: Rates,
+        learning: Learning, weight_decay: float, shuffle: bool,
+    ) -> None:  # fmt: skip
+        self._state, self._n, self._epoch, self._taken = state, n, state.epoch, state.taken
+        order = epoch_order(state.epoch, n, learning.seed, many) if shuffle else np.tile(np.arange(n), many)
+        self._schedule = epoch_steps(state.epoch, n, epochs, batch_size, learning_rate, many)
+        rate, decay = self._schedule.rate, None
+        with np.errstate(under="ignore"):
+            if weight_decay:
+                decay = np.minimum(rate * np.float32(weight_decay), np.float32(1))
+            if learning.optimizer == "adam":
+                # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
+                t = np.arange(state.taken + 1, state.taken + len(rate) + 1)
+                beta1, beta2 = np.array(learning.hyper[:2], np.float32).astype(np.float64)  # as the kernels have them
+                rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), FLOAT32_MAX).astype(np.float32)
+        self.steps = self._schedule._replace(rate=rate, decay=decay, order=order, number=state.taken)
+        self.ends: Int64 = np.searchsorted(self.steps.first, n * np.arange(1, many + 1))
+        self.losses, self.correct = np.zeros(many * n, np.float32), empty_answers(learning.objective, many * n)
+
+    @property
+    def at(self) -> int:
+        """Number of the next step."""
+        return self._state.taken + self._state.step - self._taken
+
+    @property
+    def end(self) -> int:
+        """Number of the step after this epoch; there is none after the last."""
+        return int(self.ends[self._state.epoch - self._epoch])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all its epochs have ended."""
+        return self._state.epoch == self._epoch + len(self.ends)
+
+    def record(self, count: int, seconds: float) -> None:
+        """Note that the next `count` steps have been taken, in so much time."""
+        if count:
+            done = self._schedule.of(slice(self.at, self.at + count))
+            _record(self._state.history, done, self._epoch * self._n, self.losses, self.correct)
+        self._state.step += count
+        self._state.seconds += seconds
+
+    def end_epochs(self, n_edges: Callable[[], int], validate: Callable[[], dict[str, float]] | None = None) -> bool:
+        """Note the epochs that have ended, if any."""
+        state, first = self._state, self._state.epoch
+        last = self._epoch + int(np.searchsorted(self.ends, self.at, "right"))
+        if first == last:
+            return False
+        begin = np.append(state.taken, self._taken + self.ends[first - self._epoch : last - self._epoch])
+        scores = validate() if validate else {}
+        validation = {f"validation_{name}": scores.get(name, np.nan) for name in ("loss", "accuracy") if scores}
+        seconds = state.seconds * (np.diff(begin) / state.step)
+        loss, accuracy = _means(state.history, begin)
+        state.history.add(
+            epoch_examples=self._n * np.arange(first + 1, last + 1), epoch_seconds=seconds, epoch_loss=loss,
+            epoch_accuracy=accuracy, epoch_edges=np.full(last - first, n_edges()), **validation,
+        )  # fmt: skip
+        state.step -= int(begin[-1]) - state.taken
+        state.seconds = max(0.0, state.seconds - float(seconds.sum())) if state.step else 0.0
+        state.epoch, state.taken = last, int(begin[-1])
+        return True
+
+
 def train(
     run: Callable[..., tuple[int, Any, Any]],
     examples: Examples,
@@ -188,97 +269,81 @@ def train(
     `n_edges` counts the live edges. `sparse` cuts and grows edges before the steps that it chooses. It and a callback end
     the run by raising StopIteration.
     """
+    n, history = len(examples), state.history
+    # Where nothing else may happen between epochs, one call takes several: each short one would else wait for Python.
+    apart = validate is not None or callback is not None or sparse is not None or callable(learning_rate)
+    per_step = 0.0
 
-    def goes_on(progress: Progress) -> bool:
-        try:
-            if callback:
-                callback(progress)
-        except StopIteration:
-            return False
+    def goes_on(kind: Literal["steps", "epoch"], epoch: int, means: tuple[Float64, Float64]) -> bool:
+        """Tell the callback; whether the run goes on."""
+        if callback:
+            loss, accuracy = (mean[-1] for mean in means)
+            seen = int(history.batch_examples[-1])
+            try:
+                callback(Progress(kind, epoch, epochs, seen, epochs * n, float(loss), float(accuracy), history))
+            except StopIteration:
+                return False
         return True
 
-    n, history = len(examples), state.history
-    losses, correct = np.zeros(n, np.float32), empty_answers(learning.objective, n)
-    per_step = 0.0
     while state.epoch < epochs:
-        epoch, taken = state.epoch, state.taken
-        order = epoch_order(epoch, n, learning.seed) if shuffle else np.arange(n)
-        schedule = epoch_steps(epoch, n, epochs, batch_size, learning_rate)
-        rate = schedule.rate
-        with np.errstate(under="ignore"):
-            decay = np.minimum(rate * np.float32(weight_decay), np.float32(1)) if weight_decay else None
-            if learning.optimizer == "adam":
-                # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
-                t = np.arange(taken + 1, taken + len(rate) + 1)
-                beta1, beta2 = np.array(learning.hyper[:2], np.float32).astype(np.float64)  # as the kernels have them
-                rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), FLOAT32_MAX).astype(np.float32)
-        steps = schedule._replace(rate=rate, decay=decay, order=order, number=taken)
-        guard.begin(float(rate.max()))
-        while state.step < len(rate):
-            at, last, begin = state.step, len(rate), time.perf_counter()
-            if sparse:
-                try:
-                    last = at + sparse(taken + at, (np.append(steps.first[at:], n) + epoch * n) / (epochs * n))
-                except StopIteration:
+        piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else FIRST_PIECE
+        many = 1 if apart else min(epochs - state.epoch, max(1, piece * min(max(batch_size), n) // n))
+        stretch = _Stretch(state, many, n, epochs, batch_size, learning_rate, learning, weight_decay, shuffle)
+        steps = stretch.steps
+        guard.begin(float(steps.rate.max()))
+        while not stretch.is_over:
+            if stretch.at < stretch.end:  # else the run was left at the end of an epoch, which was not noted yet
+                at, last, number, begin = stretch.at, len(steps.rate), state.taken + state.step, time.perf_counter()
+                if sparse:
+                    try:
+                        last = at + sparse(number, (np.append(steps.first[at:], n) + state.epoch * n) / (epochs * n))
+                    except StopIteration:
+                        return
+                    state.seconds += time.perf_counter() - begin
+                begin = time.perf_counter()
+                limit, bad, done = guard.limit, 0, at
+                if limit:
+                    piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else FIRST_PIECE
+                    part = slice(at, min(at + piece, last))
+                    bad, _, _ = run(
+                        examples, steps=steps.of(part), limit=limit, losses=stretch.losses, correct=stretch.correct,
+                        **learning._asdict(),
+                    )  # fmt: skip
+                    done = part.stop if bad < 0 else at + bad
+                spent = time.perf_counter() - begin
+                stretch.record(done - at, spent)
+                if bad >= 0:
+                    stretch.end_epochs(n_edges)
+                    begin = time.perf_counter()
+                    step = steps.of(slice(done, done + 1))
+                    stretch.losses[step.places], right = guard.step(step, f"epoch {state.epoch}, step {state.step}")
+                    if stretch.correct is not None and right is not None:
+                        stretch.correct[step.places] = right
+                    stretch.record(1, time.perf_counter() - begin)
+                    done, spent = done + 1, spent + time.perf_counter() - begin
+                per_step = spent / (done - at)
+                if callback and not goes_on("steps", state.epoch, _means(history, np.array([number, number + done - at]))):
                     return
-                state.seconds += time.perf_counter() - begin
-            limit = guard.limit
-            piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else 4
-            part = slice(at, min(at + piece, last) if limit else at)
-            begin = time.perf_counter()
-            bad = 0
-            if limit:
-                bad, _, _ = run(
-                    examples, steps=steps.of(part), limit=limit, losses=losses, correct=correct, **learning._asdict()
-                )
-            done = part.stop if bad < 0 else at + bad
-            _record(history, schedule.of(slice(at, done)), epoch * n, losses, correct)
-            state.step = done
-            if bad >= 0:
-                step = steps.of(slice(done, done + 1))
-                places = step.places
-                losses[places], right = guard.step(step, f"epoch {epoch}, step {done}")
-                if correct is not None and right is not None:
-                    correct[places] = right
-                _record(history, schedule.of(slice(done, done + 1)), epoch * n, losses, correct)
-                state.step = done + 1
-            spent = time.perf_counter() - begin
-            state.seconds += spent
-            per_step = spent / (state.step - at)
-            seen, (loss, accuracy) = int(history.batch_examples[-1]), _means(history, taken + at)
-            if not goes_on(Progress("steps", epoch, epochs, seen, epochs * n, loss, accuracy, history)):
-                return
-            between()
-        scores = validate() if validate else None
-        loss, accuracy = _means(history, taken)
-        ended = {
-            "epoch_examples": (epoch + 1) * n, "epoch_seconds": state.seconds, "epoch_edges": n_edges(), "epoch_loss": loss,
-            "epoch_accuracy": accuracy,
-        }  # fmt: skip
-        if scores:
-            ended |= {"validation_loss": scores["loss"], "validation_accuracy": scores.get("accuracy", np.nan)}
-        history.add(**ended)
-        state.epoch, state.step, state.taken, state.seconds = epoch + 1, 0, taken + len(rate), 0.0
-        if not goes_on(Progress("epoch", epoch, epochs, (epoch + 1) * n, epochs * n, loss, accuracy, history)):
-            return
-        between()
+                between()
+            if stretch.end_epochs(n_edges, validate):
+                if not goes_on("epoch", state.epoch - 1, (history.epoch_loss, history.epoch_accuracy)):
+                    return
+                between()
 
 
-def _means(history: History, first: int) -> tuple[float, float]:
-    """Mean loss and accuracy of the examples from batch number `first` on that were not left out."""
-    count = history.batch_size[first:] - history.batch_skipped[first:]
-    some = count > 0
-    if not some.any():
-        return float("nan"), float("nan")
-    columns = history.batch_loss[first:], history.batch_accuracy[first:]
-    with np.errstate(invalid="ignore"):  # infinities of both signs, once all that learns has been disconnected
-        loss, accuracy = ((column[some] * count[some]).sum() / count.sum() for column in columns)
-    return float(loss), float(accuracy)
+def _means(history: History, begin: Int64) -> tuple[Float64, Float64]:
+    """Mean loss and accuracy of examples that were not left out: of the batches from each number in `begin` to the next."""
+    part, first = slice(begin[0], begin[-1]), begin[:-1] - begin[0]
+    count = history.batch_size[part] - history.batch_skipped[part]
+    counts, columns = np.add.reduceat(count, first), [history.batch_loss[part], history.batch_accuracy[part]]
+    # Infinities of both signs, once all that learns has been disconnected; 0 / 0 where all examples were left out.
+    with np.errstate(invalid="ignore"):
+        sums = np.add.reduceat(np.where(count > 0, columns * count, 0), first, axis=1)
+        loss, accuracy = sums / counts
+    return loss, accuracy
 
 
 def _record(history: History, steps: Steps, before: int, losses: Float32, correct: UInt8 | None) -> None:
-    if not len(steps.first):
-        return
     first, size, here = steps.first, steps.size, steps.places
     begin = first - first[0]
 
