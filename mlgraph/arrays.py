@@ -11,6 +11,7 @@ from mlgraph import ops
 from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.ops import NEURON, PARAMETER
 from mlgraph.topology import gather, runs, topological
+from mlgraph_ext import _topology
 
 if TYPE_CHECKING:
     from mlgraph.graph import Graph
@@ -141,7 +142,7 @@ def biases(graph: Graph, nodes: npt.NDArray[Any], missing: float = 0.0) -> Float
 
 def parameter_places(
     graph: Graph, nodes: npt.NDArray[Any] | None = None, places: tuple[Int64, Int64, Int64] | None = None
-) -> Int64 | Int32:
+) -> Int64:
     """Places in the parameter vector of all parameters of these nodes, by default of all, without padding.
 
     With `places`, the `Storage.places` of an earlier time, they are those of that time. First come weights and values of
@@ -152,7 +153,11 @@ def parameter_places(
     record = graph.records[owner]
     n = np.where(codes[owner] >= NEURON, graph.counts[owner], 1)
     at, stride, bias = (column[record] for column in places or graph.storage.places)
-    return np.concatenate([runs(at, stride, n, graph.storage.used), bias[bias >= 0]])
+    bias = bias[bias >= 0]
+    found = np.empty(int(n.sum()) + len(bias), np.int64)  # what numpy takes elements by: others it would convert each time
+    _topology.runs(at, stride, n.astype(np.int64), found[: len(found) - len(bias)])
+    found[len(found) - len(bias) :] = bias
+    return found
 
 
 def values(graph: Graph) -> dict[str, Float32]:

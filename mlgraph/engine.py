@@ -234,7 +234,7 @@ class Engine:
         n, storage = len(examples), self.graph.storage
         size = min(n, self.plan.examples_at_once)
         full = n // size
-        total = np.zeros(storage.used, np.float32)
+        total: Float32 | None = None
         for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
             if length:
                 with storage.gradient() as part:
@@ -243,9 +243,12 @@ class Engine:
                         examples, steps=parts, objective=objective, optimizer="accumulate", n_threads=n_threads
                     )
                 if bad >= 0:
-                    return bad, total
+                    return bad, part
                 with np.errstate(under="ignore"):
-                    total += part if objective.loss == "cotangent" else part * np.float32(length / n)
+                    if objective.loss != "cotangent" and length < n:
+                        part *= np.float32(length / n)
+                    total = part if total is None else np.add(total, part, out=total)
+        assert total is not None  # there is an example
         return -1, total
 
     def _prepare(

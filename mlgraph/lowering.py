@@ -148,7 +148,7 @@ def _split(
     graph: Graph, code: npt.NDArray[np.int16], start: Int64, count: Int32, pool: Int32, data: Int64, order: Int32,
     outputs: Int32,
 ) -> Lowered:  # fmt: skip
-    active = order[code[order] > NEURON]
+    active = np.sort(order[code[order] > NEURON])  # in the order of their neurons, so that a plan lays both out alike
     sums = len(code) + np.arange(len(active))
     code = np.concatenate([code, np.full(len(active), NEURON, np.int16)])
     start, count, data = (np.concatenate([column, column[active]]) for column in (start, count, data))

@@ -26,7 +26,7 @@ from mlgraph.packing import compacted, pack
 from mlgraph.part import Part
 from mlgraph.plan import Plan
 from mlgraph.topology import topological
-from mlgraph.trace import Trace, trace
+from mlgraph.trace import Trace, Tracing, trace
 from mlgraph.training import History
 from mlgraph.views import Edge, Freezable, Neuron, Node, NodesLike
 
@@ -88,6 +88,7 @@ class Model(Part, Freezable):
         super()._begin(graph)
         self.history = History()
         self._engines: dict[frozenset[int], Engine] = {}
+        self._tracing = Tracing()
 
     def _define(self, outputs: NodesLike, loss: str | Node) -> None:
         ids = ids_of(self.graph, "outputs", outputs, 1)
@@ -350,7 +351,7 @@ class Model(Part, Freezable):
             examples.check_any()
             graph, n_inputs = self.graph, examples.array.shape[1]
             nodes = np.array([*graph._inputs[:n_inputs], *self._outputs], np.int32)
-            found = trace(graph, examples, self._sinks, nodes, objective, n_threads=n_threads)
+            found = trace(graph, examples, self._sinks, nodes, objective, n_threads=n_threads, tracing=self._tracing)
             parameters, places = self._engine().gradient(examples, objective, n_threads), places_in(graph)
         adjoints = found.adjoints
         assert adjoints is not None
@@ -405,12 +406,15 @@ class Model(Part, Freezable):
             wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
             if y is not None:
                 examples, objective = self._examples_and_objective(x, y)
-                return trace(self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads)
+                return trace(
+                    self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads, tracing=self._tracing
+                )
             # Without targets, a loss that is a node cannot be computed, but what the outputs need can.
             data = real_array("x", x)
             lacks = data.ndim == 2 and data.shape[1] < self._engine().plan.width
             needed = self._outputs if lacks else self._sinks
-            return trace(self.graph, self._examples(data, needed), needed, wanted, n_threads=n_threads)
+            examples = self._examples(data, needed)
+            return trace(self.graph, examples, needed, wanted, n_threads=n_threads, tracing=self._tracing)
 
     def draw(
         self, x: npt.ArrayLike | None = None, y: npt.ArrayLike | None = None, *, limit: int | None = None
@@ -612,7 +616,7 @@ class Model(Part, Freezable):
         return deepcopy(self)  # if two models edited one graph, neither would know of the other's edits
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_engines": {}}  # compiled again when needed
+        return {**vars(self), "_engines": {}, "_tracing": Tracing()}  # compiled again when needed
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

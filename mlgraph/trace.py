@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from mlgraph.ids import id_of, ids_of
 from mlgraph.losses import Objective
 from mlgraph.ops import INPUT, NEURON
 from mlgraph.plan import Plan
+from mlgraph.turns import cached_property
 from mlgraph.views import Node, NodesLike
 
 __all__ = ["Trace", "trace"]
@@ -43,7 +45,6 @@ class Trace:
     ) -> None:
         self._graph, self.nodes, self.values, self.adjoints = graph, nodes, values, adjoints
         self._codes, self._edits = codes, edits  # as they were: activations may change, and new nodes may get old ids
-        self._column = {node: i for i, node in enumerate(nodes.tolist())}
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -117,6 +118,10 @@ class Trace:
                     out[some] *= derivatives(y, y)[0].astype(np.float32)
         return out
 
+    @cached_property
+    def _column(self) -> dict[int, int]:
+        return {node: i for i, node in enumerate(self.nodes.tolist())}
+
     def _column_of(self, node: int) -> int:
         born = self._graph._born
         if node not in self._column or node >= len(born) or born[node] >= self._edits:
@@ -125,9 +130,31 @@ class Trace:
         return self._column[node]
 
 
+class Tracing:
+    """The engine of the last trace, which the next one uses if it is of the same nodes of the same graph."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[Any, ...], Engine] | None = None
+
+    def engine(self, graph: Graph, needed: Sequence[int], kept: Int32 | None, objective: Objective | None) -> Engine:
+        """The engine for a trace of the nodes `kept`, which may be None; parameters as of `trace`."""
+        key = (*needed,), None if kept is None else kept.tobytes(), None if objective is None else (*objective.nodes,)
+        if self._last and self._last[0] == key and not self._last[1].plan.is_stale(graph):
+            return self._last[1]
+        self._last = None  # its memory is not needed while the next is made
+        wants_inputs = objective is not None and kept is not None and bool((graph.codes[kept] == INPUT).any())
+        wanted = np.arange(len(graph)) if kept is None else kept
+        plan = Plan(
+            graph, [*needed, *(() if kept is None else kept.tolist())], want_inputs=wants_inputs,
+            wanted=None if objective is None else wanted, loss=None if objective is None else objective.nodes, split=True,
+        )  # fmt: skip
+        self._last = key, Engine(graph, plan)
+        return self._last[1]
+
+
 def trace(
     graph: Graph, examples: Examples, needed: Sequence[int], nodes: Nodes | None = None, objective: Objective | None = None,
-    *, n_threads: int | None = None,
+    *, n_threads: int | None = None, tracing: Tracing | None = None,
 ) -> Trace:  # fmt: skip
     """Sweep over the examples and keep the values, and adjoints, of nodes.
 
@@ -139,20 +166,16 @@ def trace(
         Ids of the nodes to keep; by default all that are needed except the inputs, whose values are the data.
     objective : Objective, optional
         Needed for adjoints; without it there are only values.
+    tracing : Tracing, optional
+        What has been compiled for the last trace.
     """
     kept = None if nodes is None else np.array(nodes, np.int32)
-    backward = objective is not None
-    wants_inputs = backward and kept is not None and bool((graph.codes[kept] == INPUT).any())
-    wanted = np.arange(len(graph)) if kept is None else kept
-    plan = Plan(
-        graph, [*needed, *(() if kept is None else kept.tolist())], want_inputs=wants_inputs,
-        wanted=wanted if backward else None, loss=objective.nodes if objective else None, split=True,
-    )  # fmt: skip
+    engine, backward = (tracing or Tracing()).engine(graph, needed, kept, objective), objective is not None
     if kept is None:
+        plan = engine.plan
         kept = np.sort(plan.node[(plan.node < len(graph))][len(plan.input_column) :])
-    _, values, adjoints = Engine(graph, plan).compute(
-        examples, objective=objective or NOTHING, values=kept, adjoints=kept if backward else (),
-        n_threads=n_threads,
+    _, values, adjoints = engine.compute(
+        examples, objective=objective or NOTHING, values=kept, adjoints=kept if backward else (), n_threads=n_threads
     )
     if objective and objective.loss != "cotangent":
         adjoints *= np.float32(len(examples))  # the sweep's are of the mean over the batch

@@ -1,10 +1,13 @@
 """Traces: the values and adjoints of every node, whatever a plan would make of the graph."""
 
+import copy
+
 import numpy as np
 import pytest
 
 import mlgraph
 from mlgraph import ops
+from mlgraph.plan import Plan
 from mlgraph.trace import Trace
 
 RNG = np.random.default_rng(0)
@@ -226,3 +229,46 @@ def test_no_targets_for_a_loss_of_ones_own():
             model.trace(few, y)
     g.input() * 2  # whose column no loss of this model wants
     assert error.id in model.trace(data).nodes
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.9])
+def test_a_trace_leaves_the_parameters_where_training_reads_them(sparsity):
+    """Else each trace and each run would lay them out anew, and compile again."""
+    net = mlgraph.Network(40, seed=0)
+    net.add_layer(30, "relu")
+    net.add_layer(20, "tanh")
+    net.add_layer(5, "softmax")
+    net.prune(sparsity)
+    x, y = np.random.default_rng(0).normal(size=(9, 40)).astype(np.float32), np.arange(9) % 5
+    net.evaluate(x, y)
+    moves, engine = net.graph.storage.moves, net._engine()
+    for look in (net.trace, net.gradients, lambda x, y: net.trace(x), lambda x, y: net.trace(x, y, net.layers[0].neurons)):
+        look(x, y)
+        assert net.graph.storage.moves == moves and net._engine() is engine
+
+
+def test_the_same_trace_is_compiled_once(monkeypatch):
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    hidden = [g.add_neuron(x, "tanh", weights=[w, 1.0]) for w in (0.5, -2.0)]
+    model = mlgraph.Model(g, g.add_neuron(hidden, weights=[1.0, 3.0]))
+    data, answers, made = np.array([[1.0, 2.0], [0.5, -1.0]]), [1.0, -1.0], []
+    monkeypatch.setattr("mlgraph.trace.Plan", lambda *args, **options: made.append(1) or Plan(*args, **options))
+
+    def compiled(look):
+        del made[:]
+        found = look()
+        return found, len(made)
+
+    first, n = compiled(lambda: model.trace(data, answers))
+    assert n == 1
+    hidden[0].weights = [2.0, 2.0]    # no edit: the plan is still right
+    second, n = compiled(lambda: model.trace(data[:1], answers[:1]))
+    assert n == 0 and second[hidden[0]][0] == np.float32(np.tanh(6.0)) and first[hidden[1]][0] == second[hidden[1]][0]
+    others = [lambda: model.trace(data), lambda: model.trace(data, answers, hidden[:1]), lambda: model.gradients(data, answers)]
+    for look in others:
+        assert [compiled(look)[1], compiled(look)[1]] == [1, 0]
+    hidden[0].edges[0].prune()
+    third, n = compiled(lambda: model.gradients(data, answers))
+    assert n == 1 and len(third.edges) == 5
+    assert compiled(lambda: copy.deepcopy(model).gradients(data, answers))[1] == 1
