@@ -77,6 +77,25 @@ def bench_without_zeros(benchmark, note, mnist, hidden):
     assert net.evaluate(np.maximum(255 - mnist.test_x, 1), mnist.test_y)["accuracy"] > 0.9
 
 
+@pytest.mark.benchmark(group="epoch 784-300-100-10 of images without zeros, batch 128, pruned")
+@pytest.mark.parametrize("sparsity", [0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98])
+def bench_pruned_without_zeros(benchmark, note, mnist, sparsity):
+    """Where nothing can be skipped, each cut edge saves its share; the fastest of three later epochs."""
+    net, x, seconds = network(300, 100), np.maximum(255 - mnist.train_x, 1), []
+    options = {"batch_size": 128, "learning_rate": 0.005}
+    net.fit(x, mnist.train_y, epochs=1, **options)
+    if sparsity:
+        net.prune(sparsity)
+
+    def fit():
+        seconds.extend(net.fit(x, mnist.train_y, epochs=2, **options).epoch_seconds[1:])
+
+    benchmark.pedantic(fit, rounds=3, warmup_rounds=1)
+    accuracy = net.evaluate(np.maximum(255 - mnist.test_x, 1), mnist.test_y)["accuracy"]
+    note(sparsity=net.sparsity, edges=net.n_edges, accuracy=accuracy, later_epoch_seconds=min(seconds))
+    assert 0 <= net.sparsity - sparsity + 1e-4 < 0.005 and accuracy > 0.85
+
+
 @pytest.mark.benchmark(group="epoch 784-300-100-10, batch 128, by optimizer")
 @pytest.mark.parametrize(
     "options", [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.001},

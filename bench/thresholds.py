@@ -17,7 +17,7 @@ from machine import facts
 from rivals import network
 
 import mlgraph
-from mlgraph import choice, engine, examples, filling, fitting, grouping, plan
+from mlgraph import choice, examples, filling, fitting, grouping, plan
 from mlgraph import threads as policy
 from mlgraph.datasets import load_mnist
 
@@ -44,10 +44,11 @@ def seconds(run: Callable[[], float], ways: list[Way]) -> list[float]:
 
 def fitted(net: mlgraph.Model, x: Any, y: Any, batch: int = 128, epochs: int = 1) -> Callable[[], float]:
     """Times steps of training, without the compilation before them."""
+    data = examples.Examples(x, x.shape[1])
 
     def run() -> float:
         net._engines.clear()
-        assert net._engine().filled
+        assert net._engine().filled(data)
         begin = time.perf_counter()
         net.fit(x, y, epochs=epochs, batch_size=batch, learning_rate=1e-4)
         return time.perf_counter() - begin
@@ -106,7 +107,7 @@ def filled() -> Iterator[tuple[float, list[float]]]:
             net.predict(x)
             return time.perf_counter() - begin
 
-        yield n, seconds(run, [(engine, "FILLED_FROM", 10**9), (engine, "FILLED_FROM", 0)])
+        yield n, seconds(run, [(filling, "BLOCKS_COST", 10**9), (filling, "BLOCKS_COST", 0)])
 
 
 def unread() -> Iterator[tuple[float, list[float]]]:
@@ -119,17 +120,20 @@ def unread() -> Iterator[tuple[float, list[float]]]:
         yield share, seconds(run, [(plan, "FEW_UNREAD", -1.0), (plan, "FEW_UNREAD", 1.0)])
 
 
-def full(name: str) -> Iterator[tuple[float, list[float]]]:
-    """An epoch of rows and of a block with holes, by the share of the edges that are there."""
+def full(name: str, zeros: bool = True) -> Iterator[tuple[float, list[float]]]:
+    """An epoch of rows and of a block with holes, by the share of the edges that are there; of MNIST, or its inverse."""
     mnist, rng = load_mnist(), np.random.default_rng(0)
     of_data, together = name.endswith("DATA"), 4 if name.startswith("QUADS") else 1
-    for share in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4) if of_data else (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
+    few = of_data and zeros
+    for share in (0.1, 0.15, 0.2, 0.25, 0.3, 0.4) if few else (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         net = network(300) if of_data else layers(16, 304, 304, 10)
         layer = net.layers[0 if of_data else 1]
         count, sources = layer.mask.shape
         layer.mask = np.repeat(rng.random((count // together, sources)) < share, together, axis=0)
-        data = (mnist.train_x[:6400], mnist.train_y[:6400]) if of_data else (floats(rng, 16), floats(rng, 10))
-        yield share, seconds(fitted(net, *data), [(filling, name, 1e9), (filling, name, 1e-9)])
+        images = mnist.train_x[:6400] if zeros else np.maximum(255 - mnist.train_x[:6400], 1)
+        data = (images, mnist.train_y[:6400]) if of_data else (floats(rng, 16), floats(rng, 10))
+        ways = [(value, value) if of_data else value for value in (1e9, 1e-9)]
+        yield share, seconds(fitted(net, *data), [(filling, name, way) for way in ways])
 
 
 def some(sparse: bool) -> Iterator[tuple[float, list[float]]]:
@@ -203,7 +207,7 @@ def main() -> None:
         show("mlgraph.threads.WORK_PER_THREAD", policy.WORK_PER_THREAD, *of_threads, threads(many=False))
         show("mlgraph.threads.WORK_OF_TWO", policy.WORK_OF_TWO, *of_threads, threads(many=True))
         show("mlgraph.choice.SERIAL x WORK_OF_TWO", choice.SERIAL * policy.WORK_OF_TWO, *of_threads, serial())
-    show("mlgraph.engine.FILLED_FROM", engine.FILLED_FROM, "examples", ("rows", "blocks"), filled())
+    show("mlgraph.filling.BLOCKS_COST", filling.BLOCKS_COST, "examples", ("rows", "blocks"), filled())
     show("mlgraph.plan.FEW_UNREAD", plan.FEW_UNREAD, "share of columns", ("copied", "in place"), unread())
     show("mlgraph.examples.SPARSE_BELOW", examples.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
     show("mlgraph.examples.NARROW_AFTER", examples.NARROW_AFTER, "epochs", ("in place", "copied"), narrow())
@@ -211,6 +215,9 @@ def main() -> None:
     show("mlgraph.choice.FEW", choice.FEW, "examples of a step", ("all", "entries"), few())
     for name in ("FULL_FROM_DATA", "FULL_FROM", "QUADS_FULL_FROM_DATA", "QUADS_FULL_FROM"):
         show(f"mlgraph.filling.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))
+        if name.endswith("DATA"):
+            name_here = f"mlgraph.filling.{name}, no zeros"
+            show(name_here, getattr(filling, name)[1], "share of edges", ("rows", "block"), full(name, zeros=False))
     show("mlgraph.grouping.DENSE_FROM", grouping.DENSE_FROM, "neurons", ("rows", "block"), dense())
     show("mlgraph.grouping.DENSE_BESIDE, MNIST", grouping.DENSE_BESIDE, "neurons", ("rows", "block"), some(sparse=True))
     show("mlgraph.grouping.DENSE_BESIDE, floats", grouping.DENSE_BESIDE, "neurons", ("rows", "block"), some(sparse=False))

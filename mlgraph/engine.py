@@ -13,7 +13,7 @@ import mlgraph_ext
 from mlgraph.array_types import Float32, Int32, Int64, UInt8
 from mlgraph.choice import Choice, choose, skips_zeros, threads_worth
 from mlgraph.examples import Examples
-from mlgraph.filling import Filling, fill
+from mlgraph.filling import Candidate, Filling, candidates, fill, repay, worth_filling
 from mlgraph.graph import Graph
 from mlgraph.instructions import LANES, LIST_TILES, Instruction
 from mlgraph.interrupts import uninterrupted
@@ -43,9 +43,6 @@ STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam":
 BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
 """What a byte of uint8 data stands for."""
 
-FILLED_FROM = 512
-"""Examples from which on they go through blocks with holes, for which parameters have to be copied."""
-
 _START = np.zeros(1, np.int64)
 _NO_RATE = np.zeros(1, np.float32)
 _NO_SLOTS = np.zeros(0, np.int32)
@@ -70,6 +67,7 @@ class Engine:
     def __init__(self, graph: Graph, plan: Plan, filling: Filling | None = None) -> None:
         self.graph, self.plan, self._filling = graph, plan, filling
         self._copies: list[Float32] = []
+        self._fuller: dict[tuple[int, ...], Engine | None] = {(): None}  # not itself: a cycle, which waits for the collector
         self._memory = aligned(0)
         self._scratch = aligned(0)
         self._sums = aligned(0)
@@ -83,19 +81,26 @@ class Engine:
         # A copy has arrays of its own: the addresses that this one has prepared are not theirs.
         return Engine, (self.graph, self.plan, self._filling)
 
-    @property
-    def filled(self) -> Engine:
-        """The engine that trains the same nodes fastest, many steps at a time: nearly full rows are blocks with holes."""
-        return self._fuller or self
-
     @cached_property
-    def _fuller(self) -> Engine | None:  # not itself: that would be a cycle, whose memory waits for the collector
-        plan, filling = fill(self.plan)
-        return None if filling is None else Engine(self.graph, plan, filling)
+    def _candidates(self) -> list[Candidate]:
+        return [] if self._filling else candidates(self.plan)
+
+    def filled(self, examples: Examples, n: int | None = None) -> Engine:
+        """The engine that sweeps the same nodes of these data fastest: nearly full rows are blocks with holes.
+
+        With `n`, of so many examples; by default many times.
+        """
+        if not self._candidates:
+            return self
+        numbers = worth_filling(self._candidates, examples.density, n)
+        if numbers not in self._fuller:
+            plan, filling = fill(self.plan, numbers)
+            self._fuller[numbers] = None if filling is None else Engine(self.graph, plan, filling)
+        return self._fuller[numbers] or self
 
     def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
         """As `run`, for what changes no parameters: of many examples through blocks with holes."""
-        if len(examples) < FILLED_FROM:  # of a single one, each call is some percent of the time
+        if not repay(len(examples)):  # of a single one, each call is some percent of the time
             return self.run(examples, **options)
         return self._through_holes(examples, lambda engine: engine.run(examples, **options))
 
@@ -104,8 +109,8 @@ class Engine:
 
         The first number that it finds is -1, or what was not finite, as for `run`.
         """
-        filled = self._fuller if len(examples) >= FILLED_FROM else None
-        found = run(filled) if filled and np.isfinite(examples.largest) else None
+        filled = self.filled(examples, len(examples))
+        found = run(filled) if filled is not self and np.isfinite(examples.largest) else None
         return found if found and found[0] < 0 else run(self)
 
     def run(

@@ -130,13 +130,19 @@ class Examples:
         return float(np.maximum(1.0, np.maximum(self.floats.max(), -self.floats.min())))
 
     @cached_property
-    def are_sparse(self) -> bool:
-        """Whether skipping runs of zeros pays in steps of many examples: enough of them are zero."""
+    def density(self) -> float:
+        """Share of the runs of four neighbouring columns that are not all zero, of some examples."""
         sample = self.array[:: max(1, len(self) // 256)]
         rest = -sample.shape[1] % mlgraph_ext.sweep.RUN_COLUMNS
-        sample = np.pad(sample, ((0, 0), (0, rest))) if rest else np.ascontiguousarray(sample)
-        runs = sample.view({1: "u4", 4: "c16"}[sample.itemsize])  # four numbers in one: it is zero if they all are
-        return bool(np.count_nonzero(runs) <= SPARSE_BELOW * runs.size)
+        some = sample if sample.dtype == np.uint8 else sample != 0  # -0 is zero, too
+        some = np.pad(some, ((0, 0), (0, rest))) if rest else np.ascontiguousarray(some)
+        runs = some.view("u4")  # four in one: it is zero if they all are
+        return float(np.count_nonzero(runs) / max(1, runs.size))
+
+    @property
+    def are_sparse(self) -> bool:
+        """Whether skipping runs of zeros pays in steps of many examples: enough of them are zero."""
+        return self.density <= SPARSE_BELOW
 
     def narrowed(self, columns: Int32, n_threads: int = 1) -> Examples:
         """These columns, in ascending order, side by side; the last copy is kept.

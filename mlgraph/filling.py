@@ -10,6 +10,7 @@ rows add in different orders, so that close to overflow one may find a sum finit
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 from typing import NamedTuple
 
@@ -25,15 +26,22 @@ from mlgraph.storage import PANEL, padded
 from mlgraph.turns import cached_property
 from mlgraph_ext import _topology
 
-FULL_FROM_DATA, FULL_FROM = 0.19, 0.52
-"""Shares of a block's weights, padding included, from which on it is faster than rows: if it reads the data, and if not.
+FULL_FROM, QUADS_FULL_FROM = 0.52, 0.78
+"""Shares of a block's weights, padding included, from which on it is faster than rows, and than rows that are all in quads
+(mlgraph_ext/_quads.pxi). For 304 neurons that read 304, at batch 128, by the v4 build on two threads (bench/thresholds.py)."""
 
-If it reads the data, the shares are of all columns: columns no longer read are those that held least, which cost a block
-least. For MNIST, and 304 neurons that read 304, at batch 128, by the v4 build on two threads (bench/thresholds.py).
+FULL_FROM_DATA, QUADS_FULL_FROM_DATA = (0.07, 0.55), (0.08, 0.94)
+"""The same for neurons that read the data, if all of these are zero, which a block skips, and if none is.
+
+Between, they are in proportion to the runs that are not all zero: for MNIST, where 27 % are not, 0.20 and 0.32. They are
+shares of all columns: columns no longer read are those that held least, which cost a block least. For 300 neurons that read
+784 columns; 100 neurons are faster as rows up to shares a fifth higher.
 """
 
-QUADS_FULL_FROM_DATA, QUADS_FULL_FROM = 0.285, 0.78
-"""The same for rows that are all in quads (mlgraph_ext/_quads.pxi)."""
+BLOCKS_COST = 400
+"""What blocks cost beside their sweeps, in examples predicted by the rows: copying parameters takes as long as 150 of them, and
+making the blocks, once after each edit, as some 3,000. It is the number of examples that decides, and not how often the network
+has been asked since the edit, so that the same call gives the same bits."""
 
 
 class Filling(NamedTuple):
@@ -71,9 +79,68 @@ class Filling(NamedTuple):
         mlgraph_ext.sweep.move(blocks, self.place, vector, self.origin, n_threads)
 
 
-def fill(plan: Plan) -> tuple[Plan, Filling | None]:
-    """The plan with dense blocks for rows that are full enough; itself if there are none."""
-    rows = [(i, ins) for i, ins in plan.trained if ins.kind == KINDS["rows"] and ins.size >= DENSE_FROM and not ins.bits]
+class Candidate(NamedTuple):
+    """Rows that could be a block.
+
+    Attributes
+    ----------
+    number : int
+        Of the instruction in the plan.
+    singles, in_quads : int
+        Edges of neurons on their own, and of those in quads.
+    weights : int
+        Weights that a block has, padding included.
+    reads_data : bool
+    """
+
+    number: int
+    singles: int
+    in_quads: int
+    weights: int
+    reads_data: bool
+
+    def cost(self, density: float) -> float:
+        """What the rows cost, in weights of a block that reads data of this density."""
+        full, quads_full = FULL_FROM, QUADS_FULL_FROM
+        if self.reads_data:
+            of_data = FULL_FROM_DATA, QUADS_FULL_FROM_DATA
+            full, quads_full = (zeros + (others - zeros) * density for zeros, others in of_data)
+        return self.singles / full + self.in_quads / quads_full
+
+
+def candidates(plan: Plan) -> list[Candidate]:
+    """All rows of a plan that could be blocks."""
+    found = []
+    for i, ins in plan.trained:
+        if ins.kind != KINDS["rows"] or ins.size < DENSE_FROM or ins.bits:
+            continue
+        row, source, alike, _ = plan.rows(ins)
+        first, last = _extent(plan, ins, source)
+        if last - first < 16 * len(source):  # or a search would not be linear in the edges
+            together = int(np.diff(row)[in_quads(alike)].sum())
+            columns = plan.n_columns if ins.reads_data else int(np.count_nonzero(np.bincount(source - first)))
+            found.append(Candidate(i, len(source) - together, together, padded(ins.size) * columns, bool(ins.reads_data)))
+    return found
+
+
+def repay(n: int, cost: float = 1.0, saved: float = 1.0) -> bool:
+    """Whether n examples repay blocks, where the rows cost so much and blocks save so much of it; by default all of it."""
+    return n * saved >= BLOCKS_COST * cost
+
+
+def worth_filling(found: list[Candidate], density: float, n: int | None = None) -> tuple[int, ...]:
+    """The numbers of the rows that are faster as blocks, for data of this density.
+
+    None are if `n` examples do not repay what blocks cost beside their sweeps; by default there are enough.
+    """
+    full = [c for c in found if c.cost(density) >= c.weights]
+    cost, saved = sum(c.cost(density) for c in full), sum(c.cost(density) - c.weights for c in full)
+    return tuple(c.number for c in full) if n is None or repay(n, cost, saved) else ()
+
+
+def fill(plan: Plan, numbers: Iterable[int]) -> tuple[Plan, Filling | None]:
+    """The plan with dense blocks for the rows of these numbers; itself if none can be one."""
+    rows = [(i, Instruction(*plan.program[i].tolist())) for i in numbers]
     full = [(i, ins, *block) for i, ins in rows if (block := _block(plan, ins)) is not None]
     if not full:
         return plan, None
@@ -118,19 +185,17 @@ def fill(plan: Plan) -> tuple[Plan, Filling | None]:
 
 
 def _block(plan: Plan, ins: Instruction) -> tuple[Int32, Int32] | None:
-    """The sources of a block made of these rows, and the edge of each of its weights, or -1; None if it would not pay."""
-    row, source, alike, _ = plan.rows(ins)
-    first, last = (0, len(plan.input_column) - 1) if ins.reads_data else (int(source.min()), int(source.max()))
-    if last - first >= 16 * len(source):  # so far apart that a search would not be linear in the edges
-        return None
+    """The sources of a block made of these rows, and the edge of each of its weights, or -1; None if there is no such block."""
+    row, source, _, _ = plan.rows(ins)
+    first, last = _extent(plan, ins, source)
     read = np.full(last + 1 - first, bool(ins.reads_data))
     read[source - first] = True
     slots, number = (np.flatnonzero(read) + first).astype(np.int32), np.cumsum(read) - 1
-    width = padded(ins.size)
-    shared = int(np.diff(row)[in_quads(alike)].sum())
-    alone, quads = (FULL_FROM_DATA, QUADS_FULL_FROM_DATA) if ins.reads_data else (FULL_FROM, QUADS_FULL_FROM)
-    if (len(source) - shared) / alone + shared / quads < width * (plan.n_columns if ins.reads_data else len(slots)):
-        return None
-    edge = np.full(width * len(slots), -1, np.int32)
+    edge = np.full(padded(ins.size) * len(slots), -1, np.int32)
     # Nodes of equal value are one slot. A neuron may read one twice, by two weights; a block has place for one of them.
     return (slots, edge) if _topology.place_edges(row, source, first, number, len(slots), PANEL, edge) else None
+
+
+def _extent(plan: Plan, ins: Instruction, source: Int32) -> tuple[int, int]:
+    """The first and the last slot that a block would read in place of rows of these sources."""
+    return (0, len(plan.input_column) - 1) if ins.reads_data else (int(source.min()), int(source.max()))

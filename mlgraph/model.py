@@ -658,7 +658,7 @@ class Model(Part, Freezable):
         """Run the engine for these nodes, by default for all that training needs, when no other thread does."""
         with self.graph.lock:
             engine = self._engine(nodes)
-            return (engine.filled.run if options.get("limit") else engine.compute)(examples, **options)
+            return (engine.filled(examples).run if options.get("limit") else engine.compute)(examples, **options)
 
     def _examples(self, x: npt.ArrayLike, nodes: list[int], what: str = "x") -> Examples:
         """Data for these nodes. Columns past the last that they read may be missing: all, or some that operations read."""

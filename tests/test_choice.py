@@ -53,7 +53,7 @@ def test_two_threads_need_more_work_where_one_sweeps_the_only_tile(monkeypatch, 
     for batch in (few, few + 1):
         asked.clear()
         net.fit(x, np.zeros((100, 8)), epochs=1, batch_size=batch)
-        work = net._engine().filled.plan.work * batch
+        work = net._engine().filled(Examples(x, 40)).plan.work * batch
         assert set(asked) == {work // choice.SERIAL if rows and batch == few else work}
 
 

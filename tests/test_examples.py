@@ -269,3 +269,17 @@ def test_floats_of_other_units_are_not_warned_of(recwarn):
     for others in (x / 255, np.minimum(x, 254), x + 1, np.where(x < 9, 0.5, x), np.where(x == 0, -1, x), x[:0]):
         Examples(others.astype(np.float32), X.shape[1]).warn_of_units()
     assert not recwarn
+
+
+@pytest.mark.parametrize("columns", [4, 7, 8, 30])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_density(columns, kind):
+    """The share of runs of four columns of which one is not zero; what a mask has made -0 is zero."""
+    rng = np.random.default_rng(columns)
+    x = rng.integers(-3, 4, (50, columns)).astype(np.float32) * (rng.random((50, columns)) < 0.2)
+    assert (np.signbit(x) & (x == 0)).any()
+    x = np.abs(x).astype(np.uint8) if kind == np.uint8 else x
+    runs = [(row[k : k + 4] != 0).any() for row in x for k in range(0, columns, 4)]
+    assert Examples(x, columns).density == np.mean(runs)
+    assert Examples(np.zeros((3, columns), kind), columns).density == 0
+    assert Examples(np.zeros((0, columns), kind), columns).density == 0

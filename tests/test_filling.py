@@ -7,15 +7,16 @@ import pytest
 from swept import data
 
 import mlgraph
-from mlgraph import choice, engine, reference
+from mlgraph import choice, engine, filling, reference
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
-from mlgraph.filling import Filling, fill
+from mlgraph.filling import Filling, candidates, fill, worth_filling
 from mlgraph.instructions import KINDS
 from mlgraph.losses import Objective
 from mlgraph.plan import Plan
 from mlgraph.steps import Steps
 
+SPARSE = Examples((np.arange(60) // 4 % 4 == 0).astype(np.uint8)[None], 60)    # about as sparse as MNIST
 OPTIMIZERS = [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.003}]
 
 
@@ -39,6 +40,11 @@ def without_rows_when_filled(sizes=(130, 30, 10)):
     return net
 
 
+def with_blocks(plan, density=0.27):
+    """The plan with the blocks that data of this density deserve, and what is copied into them."""
+    return fill(plan, worth_filling(candidates(plan), density))
+
+
 def sources(net):
     return [[source.id for source in neuron.sources] for layer in net.layers for neuron in layer.neurons]
 
@@ -51,11 +57,12 @@ def test_what_is_filled():
     net = lightly_pruned()
     engine = net._engine()
     assert kinds(engine.plan) == [KINDS["rows"]] * 3
-    assert kinds(engine.filled.plan) == [KINDS["dense"]] * 2 + [KINDS["rows"]]  # six outputs are no block
-    assert engine.filled.filled is engine.filled
+    filled = engine.filled(SPARSE)
+    assert kinds(filled.plan) == [KINDS["dense"]] * 2 + [KINDS["rows"]]  # six outputs are no block
+    assert filled.filled(SPARSE) is filled is engine.filled(SPARSE)
     hard = lightly_pruned(share=0.9)._engine()
-    assert hard.filled is hard
-    assert fill(lightly_pruned(weight_dropout=0.5)._engine().plan)[1] is None
+    assert hard.filled(SPARSE) is hard
+    assert with_blocks(lightly_pruned(weight_dropout=0.5)._engine().plan)[1] is None
 
 
 @pytest.mark.parametrize(("together", "share", "filled"), [(1, 0.6, True), (4, 0.6, False), (4, 0.85, True), (1, 0.45, False)])
@@ -66,7 +73,7 @@ def test_rows_in_quads_are_filled_later(sweep, together, share, filled):
     net.add_layer(10, activation="softmax")
     net.layers[1].mask = np.repeat(rng.random((48 // together, 20)) < share, together, axis=0)
     quads = together == 4 and not sweep.__name__.endswith(("v2", "baseline"))
-    assert (fill(net._engine().plan)[1] is not None) == (filled or (share > 0.52 and not quads))
+    assert (with_blocks(net._engine().plan)[1] is not None) == (filled or (share > 0.52 and not quads))
 
 
 @pytest.mark.parametrize(("columns", "filled"), [(100, True), (400, False)])
@@ -77,7 +84,7 @@ def test_columns_that_nobody_reads_count(columns, filled):
     net.add_layer(6, activation="softmax")
     net.layers[0].mask = (rng.random((32, columns)) < 0.5) & (np.arange(columns) < 60)
     plan = net._engine().plan
-    assert plan.n_columns == columns and len(plan.input_column) == 60 and (fill(plan)[1] is not None) == filled
+    assert plan.n_columns == columns and len(plan.input_column) == 60 and (with_blocks(plan)[1] is not None) == filled
 
 
 @pytest.mark.parametrize("kind", ["operations", "written"])
@@ -103,7 +110,7 @@ def test_a_source_that_comes_twice_is_not_filled(monkeypatch, kind):
         model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
         assert kinds(model._engine().plan) == [KINDS["rows"]] * 2
         if by_rows:
-            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+            monkeypatch.setattr(Engine, "filled", lambda engine, examples, n=None: engine)
         model.fit(x, np.arange(100) % 3, epochs=3, batch_size=50, learning_rate=0.1)
         trained.append((g.parameters.copy(), model.history.batch_loss))
     np.testing.assert_allclose(trained[0][0], trained[1][0], rtol=1e-4, atol=1e-5)
@@ -138,7 +145,7 @@ def test_sources_that_are_far_apart_are_not_filled(places, filled):
     some = [between[k] for k in places]
     last = [g.add_neuron([s for j, s in enumerate(some) if j != k % 5], weights=np.ones(4)) for k in range(16)]
     engine = mlgraph.Model(g, [mlgraph.sum(*last, *between)])._engine()
-    assert kinds(engine.plan)[-1] == KINDS["rows"] and (fill(engine.plan)[1] is not None) == filled
+    assert kinds(engine.plan)[-1] == KINDS["rows"] and (with_blocks(engine.plan)[1] is not None) == filled
 
 
 @pytest.mark.parametrize("why", ["no biases", "a column that others read", "eight neurons"])
@@ -154,9 +161,9 @@ def test_what_is_filled_learns_as_its_rows_do(monkeypatch, why):
         if column == 0:
             other = net.graph.add_neuron(list(net.graph)[:3], "relu", weights=np.ones(3))
             net.graph.add_edge(other, net.outputs[0], 0.5)
-        assert (fill(net._engine().plan)[1] is not None) and kinds(net._engine().plan)[0] == KINDS["rows"]
+        assert (with_blocks(net._engine().plan)[1] is not None) and kinds(net._engine().plan)[0] == KINDS["rows"]
         if by_rows:
-            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+            monkeypatch.setattr(Engine, "filled", lambda engine, examples, n=None: engine)
         net.fit(x, y, epochs=2, batch_size=100, learning_rate=0.05)
         trained.append(net.graph.get_parameters())
     np.testing.assert_allclose(trained[0], trained[1], rtol=1e-3, atol=1e-4)
@@ -171,7 +178,7 @@ def test_training_is_that_of_the_rows(sweep, monkeypatch, kind, options):
         net = lightly_pruned()
         before = sources(net)
         if by_rows:
-            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+            monkeypatch.setattr(Engine, "filled", lambda engine, examples, n=None: engine)
         net.fit(x, y, epochs=3, batch_size=100, **{"learning_rate": 0.05, **options})
         assert sources(net) == before
         trained.append((net.graph.parameters.copy(), net.history.batch_loss))
@@ -188,7 +195,8 @@ def test_gradients_of_the_reference(sweep, kind, dropout, n):
     x, y = data(n, 60, 6, kind)
     engine = net._engine()
     losses = np.zeros(n, np.float32)
-    engine.filled.run(
+    filled = engine.filled(SPARSE)
+    filled.run(
         Examples(x, 60), steps=Steps.at_rest(np.array([0]), np.array([n]))._replace(number=7), optimizer="accumulate", seed=3,
         objective=Objective(net.loss, net._loss_nodes, y.astype(np.int32)), losses=losses,
     )  # fmt: skip
@@ -197,8 +205,8 @@ def test_gradients_of_the_reference(sweep, kind, dropout, n):
     )
     np.testing.assert_allclose(losses, want_losses, rtol=2e-5, atol=2e-5)
     np.testing.assert_allclose(net.graph.storage.state["gradient"], want, rtol=1e-4, atol=2e-6 * np.abs(want).max())
-    blocks = engine.filled._copies[1][engine.filled._filling.base :]
-    edges = np.unpackbits(engine.filled._filling.edges.astype("<u8").view(np.uint8), bitorder="little").astype(bool)
+    blocks = filled._copies[1][filled._filling.base :]
+    edges = np.unpackbits(filled._filling.edges.astype("<u8").view(np.uint8), bitorder="little").astype(bool)
     assert not blocks[~edges].any() and blocks[edges].any()
 
 
@@ -230,7 +238,7 @@ def test_dropout_drops_the_same_neurons(sweep, monkeypatch, dropout):
     for by_rows in (False, True):
         net = lightly_pruned(dropout=dropout)
         if by_rows:
-            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+            monkeypatch.setattr(Engine, "filled", lambda engine, examples, n=None: engine)
         net.fit(x, y, epochs=2, batch_size=100, learning_rate=0.05, seed=3)
         losses.append(net.history.batch_loss)
     np.testing.assert_allclose(*losses, rtol=1e-4)
@@ -240,11 +248,11 @@ def test_a_filled_plan_has_properties_of_its_own():
     """Whatever has been asked of the other before."""
     names = [name for name, value in vars(Plan).items() if isinstance(value, cached_property)]
     plan = without_rows_when_filled()._engine().plan
-    fresh, _ = fill(plan)
+    fresh, _ = with_blocks(plan)
     for name in names:
         getattr(plan, name)
-    later, filling = fill(plan)
-    assert filling is not None and {"largest_blocks", "threads_ahead", "sweeps_alone"} <= set(names)
+    later, copies = with_blocks(plan)
+    assert copies is not None and {"largest_blocks", "threads_ahead", "sweeps_alone"} <= set(names)
     for name in names:
         np.testing.assert_equal(getattr(later, name), getattr(fresh, name))
     assert later.largest_blocks != plan.largest_blocks and later.threads_ahead != plan.threads_ahead
@@ -258,7 +266,7 @@ def test_tiles_of_filled_blocks_go_side_by_side(sweep, monkeypatch, sizes):
         monkeypatch.setattr(choice, "WIDE", least)
         net = without_rows_when_filled(sizes)
         net.fit(x, y, epochs=2, batch_size=256, learning_rate=0.1, seed=5, n_threads=2)
-        assert net._engine().filled.plan.largest_blocks[0] > 0
+        assert net._engine().filled(Examples(x, sizes[0])).plan.largest_blocks[0] > 0
         results.add(net.graph.parameters.tobytes())
     assert len(results) == 1
 
@@ -296,7 +304,7 @@ def test_an_infinite_value_does_not_pass_through_a_hole():
     first[0].weights[:], first[0].bias, second[0].weights[0] = 3e38, 0.0, 1.0
     x, y = np.ones((32, 4), np.float32), np.arange(32) % 3
     engine = net._engine()
-    assert kinds(engine.plan)[1] == KINDS["rows"] and kinds(engine.filled.plan)[1] == KINDS["dense"]
+    assert kinds(engine.plan)[1] == KINDS["rows"] and kinds(engine.filled(Examples(x, 4)).plan)[1] == KINDS["dense"]
     with pytest.raises(mlgraph.NonFiniteError, match="layer 0 neuron 0"):
         net.fit(x, y, epochs=1, batch_size=32)
     assert np.isfinite(net.graph.parameters).all()
@@ -322,6 +330,7 @@ def test_many_examples_are_read_through_holes(sweep, ran, monkeypatch, kind):
         new.weights, new.biases = layer.weights, layer.biases
     expected = whole.predict_proba(x), whole.evaluate(x, y)
     ran.clear()
+    monkeypatch.setattr(filling, "BLOCKS_COST", 100)
     results = set()
     for n_threads in (1, 2, 5):
         found, scores = net.predict_proba(x, n_threads=n_threads), net.evaluate(x, y, n_threads=n_threads)
@@ -333,14 +342,14 @@ def test_many_examples_are_read_through_holes(sweep, ran, monkeypatch, kind):
     np.testing.assert_allclose(compiled(x), expected[0], rtol=1e-5, atol=1e-6)
     assert len(results) == 1 and len(ran) == 10 and all(ran)
     ran.clear()
-    monkeypatch.setattr(engine, "FILLED_FROM", 601)
+    monkeypatch.setattr(filling, "BLOCKS_COST", 601)
     np.testing.assert_allclose(net.predict_proba(x), expected[0], rtol=1e-5, atol=1e-6)
     assert ran == [False]
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.parametrize("where", ["data", "neuron", "weight"])
-def test_what_is_not_finite_is_not_read_through_holes(sweep, ran, where, n_threads):
+def test_what_is_not_finite_is_not_read_through_holes(sweep, ran, monkeypatch, where, n_threads):
     """It changes the outputs of neurons that read it, and of no others: a hole would make it NaN."""
     net, (x, y) = lightly_pruned(), data(600, 60, 6, "float")
     neuron = net.layers[0].neurons[5]
@@ -354,11 +363,13 @@ def test_what_is_not_finite_is_not_read_through_holes(sweep, ran, where, n_threa
     neuron.activation = "identity"
     parts = np.concatenate([net.forward(x[:300]), net.forward(x[300:])])
     ran.clear()
+    monkeypatch.setattr(filling, "BLOCKS_COST", 100)
     found = net.forward(x, n_threads=n_threads)
     np.testing.assert_allclose(found, parts, rtol=1e-5, atol=1e-6)
     assert ran[-1] is False and ran[:-1] == [True] * (where != "data")
     if where != "weight":
         scores = net.evaluate(x, y, n_threads=n_threads)
+        monkeypatch.setattr(filling, "BLOCKS_COST", 10**6)
         losses = [net.evaluate(x[part], y[part])["loss"] for part in (slice(300), slice(300, None))]
         assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-5, nan_ok=True)
         assert np.isfinite(np.delete(found, 70, axis=0)).all()
@@ -371,8 +382,8 @@ def test_gradients_of_many_examples(sweep, ran, monkeypatch, kind):
     if kind == "overflow":
         net.layers[0][5].weights[:], x[70], net.layers[0][5].activation = 1e37, 10.0, "identity"
     results = []
-    for least, n_threads in ((512, 1), (512, 2), (601, 1)):
-        monkeypatch.setattr(engine, "FILLED_FROM", least)
+    for least, n_threads in ((100, 1), (100, 2), (601, 1)):
+        monkeypatch.setattr(filling, "BLOCKS_COST", least)
         ran.clear()
         found, trace = net.gradients(x, y, n_threads=n_threads), net.trace(x, y, n_threads=n_threads)
         results.append([found.flat, found.inputs, found.values, trace.values, trace.adjoints])
@@ -395,8 +406,8 @@ def test_what_overflows_in_a_last_tile_that_is_swept_alone(sweep, monkeypatch):
     x[515] = 1000
     chosen, choose, results = [], engine.choose, []
     monkeypatch.setattr(engine, "choose", lambda *given: chosen.append(choose(*given)) or chosen[-1])
-    for least, n_threads in ((512, 2), (512, 1), (521, 1)):
-        monkeypatch.setattr(engine, "FILLED_FROM", least)
+    for least, n_threads in ((100, 2), (100, 1), (521, 1)):
+        monkeypatch.setattr(filling, "BLOCKS_COST", least)
         chosen.clear()
         results.append(net.gradients(x, y, n_threads=n_threads).parameters)
         assert any(how.alone for how in chosen) == (n_threads == 2)
@@ -416,6 +427,7 @@ def test_gradients_write_no_parameters(monkeypatch):
         neuron.weights[0] = written[-1]
 
     monkeypatch.setattr(Filling, "fill", fill_and_write)
+    monkeypatch.setattr(filling, "BLOCKS_COST", 100)
     found = net.gradients(x, y)
     assert len(written) > 1 and neuron.weights[0] == written[-1] and found.of(neuron).all()
 
@@ -434,3 +446,50 @@ def test_edits_between_pieces_are_seen():
 
     net.fit(x, y, epochs=2, batch_size=100, learning_rate=1e-6, momentum=0.0, callback=edit)
     assert len(neuron.weights) == len(neuron.sources) and abs(neuron.weights[1] - 7) < 0.01
+
+
+@pytest.mark.parametrize(("share", "together", "zeros", "others"), [
+    (0.7, 1, True, True), (0.4, 1, True, False), (0.12, 1, False, False), (0.97, 4, True, True), (0.7, 4, True, False),
+])  # fmt: skip
+def test_a_block_of_data_without_zeros_needs_more_edges(sweep, share, together, zeros, others):
+    """It has none to skip; rows cost as much whatever the data."""
+    net = mlgraph.Network(60, seed=0)
+    net.add_layer(32, activation="tanh")
+    net.add_layer(6, activation="softmax")
+    net.layers[0].mask = np.repeat(np.random.default_rng(0).random((32 // together, 60)) < share, together, axis=0)
+    if sweep.__name__.endswith(("v2", "baseline")):  # has no quads
+        others = share > 0.55
+    dense = np.random.default_rng(0).normal(size=(300, 60)).astype(np.float32)
+    sparse, some = np.abs(dense) * (np.arange(60) % 20 < 4), np.abs(dense) * (np.arange(60) // 4 % 2 == 0)
+    data = [Examples(x, 60) for x in (sparse, some, dense)]
+    assert [x.density for x in data] == [0.2, pytest.approx(0.5, abs=0.04), 1.0]
+    are_full = [net._engine().filled(x) is not net._engine() for x in data]
+    assert are_full == sorted(are_full, reverse=True) and [are_full[0], are_full[2]] == [zeros, others]
+
+
+@pytest.mark.parametrize("n", [1, 399, 400, 900, 10_000])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.95])
+def test_examples_repay_blocks(n, share):
+    """The more examples, the fewer edges may be left."""
+    net = mlgraph.Network(60, seed=0)
+    net.add_layer(32, activation="tanh")
+    net.add_layer(6, activation="softmax")
+    net.layers[0].mask = np.random.default_rng(0).random((32, 60)) < share
+    found = candidates(net._engine().plan)
+    cost = found[0].cost(0.2) / found[0].weights
+    assert worth_filling(found, 0.2) == (found[0].number,)
+    assert bool(worth_filling(found, 0.2, n)) == (n * (1 - 1 / cost) >= 400)
+
+
+def test_train_and_test_data_may_be_of_other_densities(monkeypatch):
+    """Each has an engine of its own, and what one learns the other predicts by."""
+    monkeypatch.setattr(filling, "BLOCKS_COST", 1)
+    (zeros, y), (others, _) = data(300, 60, 6, "sparse"), data(300, 60, 6, "bytes")
+    zeros[:, np.arange(60) % 20 > 3] = 0
+    net, whole = lightly_pruned(share=0.6), lightly_pruned(share=0.6)
+    monkeypatch.setattr(whole, "_run", lambda examples, nodes=None, **options: whole._engine(nodes).run(examples, **options))
+    for one in (net, whole):
+        one.fit(zeros, y, epochs=3, batch_size=50, validation=(np.maximum(others, 1), y))
+    assert len(net._engine()._fuller) == 2
+    np.testing.assert_allclose(net.history.validation_loss, whole.history.validation_loss, rtol=1e-4)
+    np.testing.assert_allclose(net.history.batch_loss, whole.history.batch_loss, rtol=1e-4)

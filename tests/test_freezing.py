@@ -11,6 +11,7 @@ from learnable import FLOATS, N, X, Y, network
 import mlgraph
 from mlgraph import arrays
 from mlgraph.engine import Engine
+from mlgraph.examples import Examples
 from mlgraph.sparsify import SET, GradualPruning, RigL
 from mlgraph.storage import FROZEN
 
@@ -128,10 +129,10 @@ def test_holes_stay_holes_beside_what_is_frozen(sweep, monkeypatch, momentum):
     results = []
     for by_rows in (False, True):
         if by_rows:
-            monkeypatch.setattr(Engine, "filled", property(lambda engine: engine))
+            monkeypatch.setattr(Engine, "filled", lambda engine, examples, n=None: engine)
         model = pruned(0.1, wide)
         freeze(model, some(model))
-        assert (model._engine().filled is model._engine()) == by_rows
+        assert (model._engine().filled(Examples(WIDE, len(WIDE[0]))) is model._engine()) == by_rows
         model.fit(WIDE, Y, epochs=3, batch_size=20, learning_rate=0.1, momentum=momentum)
         results.append(model.graph.get_parameters())
     np.testing.assert_allclose(*results, rtol=1e-3, atol=1e-4)

@@ -5,6 +5,7 @@ import pytest
 from planned import X, affine, kinds, neurons, parameters_of, plan_of
 
 import mlgraph
+from mlgraph.examples import Examples
 from mlgraph.grouping import DENSE_FROM
 from mlgraph.instructions import KINDS
 from mlgraph.ops import ACTIVATIONS
@@ -77,7 +78,7 @@ def test_few_beside_others_are_rows():
     net.layers[1].mask = np.repeat(np.random.default_rng(0).random((6, 24)) < 0.9, 8, axis=0)
     engine = net._engine()
     assert kinds(engine.plan) == [("dense", 24), ("rows", 48), ("dense", 9)]
-    assert kinds(engine.filled.plan) == [("dense", 24), ("dense", 48), ("dense", 9)]
+    assert kinds(engine.filled(Examples(np.ones((1, 40)), 40)).plan) == [("dense", 24), ("dense", 48), ("dense", 9)]
 
 
 def test_what_shares_no_sources_is_rows():
