@@ -40,9 +40,6 @@ OPTIMIZERS = {"accumulate": 0, "sgd": 1, "momentum": 2, "adam": 3}
 STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam": ("first", "second")}
 """The vectors of `graph.storage.state` that each of `OPTIMIZERS` keeps."""
 
-BYTE_SCALE = (np.arange(256) / 255).astype(np.float32)
-"""What a byte of uint8 data stands for."""
-
 _START = np.zeros(1, np.int64)
 _NO_RATE = np.zeros(1, np.float32)
 _NO_SLOTS = np.zeros(0, np.int32)
@@ -299,7 +296,7 @@ class Engine:
             program=program, index=plan.index, constants=plan.constants, units=units,
             edges=self._filling.edges if self._filling else _NO_EDGES, parameters=parameters,
             optimizer=OPTIMIZERS[how.optimizer or "sgd"], hyper=np.array(hyper, np.float32),
-            first=first_moment, second=second_moment, frozen=frozen, scale=BYTE_SCALE, input_column=input_column,
+            first=first_moment, second=second_moment, frozen=frozen, input_column=input_column,
             backward=backward, tiles=self._memory, n_tiles=n_tiles, tile_stride=stride,
             values_at=plan.n_extra - first_slot * LANES, adjoints_at=plan.n_extra + slots - first_slot * LANES,
             first_slot=first_slot, n_slots=plan.n_slots, first_source=plan.read_slots[0], last_source=plan.read_slots[1],

@@ -30,7 +30,7 @@ class _Sweep(Protocol):
     def prepare(
         self, *, program: _Array, index: _Array, constants: _Array, edges: _Array, units: _Array, parameters: _Array,
         optimizer: int, hyper: _Array, first: _Array | None, second: _Array | None, frozen: _Array | None,
-        scale: _Array, input_column: _Array,
+        input_column: _Array,
         backward: bool, tiles: _Array, n_tiles: int, tile_stride: int, values_at: int, adjoints_at: int, first_slot: int,
         n_slots: int, first_zeroed: int, bytes_at: int, entries_at: int, first_source: int, last_source: int,
         sums: _Array | None, alone: bool, pack_sums: _Array | None, pack_stride: int, first_row: int, wide: int, at_once: int,

@@ -13,7 +13,7 @@
 
 cdef inline float data_unit(const Run* r) noexcept nogil:
     # The factor for sums over bytes, which are read as byte / 256.
-    return 256 * r.scale[1] if r.bytes != NULL else <float>1
+    return 256 * (<float>1 / <float>255) if r.bytes != NULL else <float>1
 
 
 cdef inline bint is_ahead(const Run* r, const Instruction* ins) noexcept nogil:

@@ -94,8 +94,9 @@ cdef extern from *:
         }
     }
     #endif
-    /* word[k][lane] = word k of a row from byte `at` on, where n bytes of it are left. */
-    static inline void words_of_rows(const uint8_t *const *row, int64_t at, int64_t n, int32_t (*word)[LANES])
+    /* word[k][lane] = word k of a row from byte `at` on, where n bytes of it are left: a float, or four bytes, of which the
+       first stands lowest. */
+    static inline void words_of_rows(const uint8_t *const *row, int64_t at, int64_t n, int bytes, int32_t (*word)[LANES])
     {
     #if defined(__AVX512BW__)
         if (n >= 4 * LOADED) {
@@ -106,9 +107,25 @@ cdef extern from *:
             }
             return;
         }
+    #elif __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        if (n >= 4 * LOADED) {
+            for (int lane = 0; lane < LANES; lane += 4)
+                for (int64_t k = 0; k < LOADED; k += 4)
+                    turn_four(row[lane] + at + 4 * k, row[lane + 1] + at + 4 * k, row[lane + 2] + at + 4 * k,
+                              row[lane + 3] + at + 4 * k, (float *)&word[k][lane], LANES);
+            return;
+        }
     #endif
         for (int lane = 0; lane < LANES; lane++)
-            for (int64_t k = 0; k < LOADED && 4 * k < n; k++) word[k][lane] = four_bytes(row[lane] + at + 4 * k, n - 4 * k);
+            for (int64_t k = 0; k < LOADED && 4 * k < n; k++)
+                if (bytes) word[k][lane] = four_bytes(row[lane] + at + 4 * k, n - 4 * k);
+                else memcpy(&word[k][lane], row[lane] + at + 4 * k, 4);
+    }
+    /* A slot of floats, byte / 255, from the byte that stands `shift` bits up in each lane's word. */
+    static inline void spread_byte(const int32_t *lane, int shift, float *slot)
+    {
+        for (int c = 0; c < SLOT_VECS; c++)
+            ((vec *)slot)[c] = __builtin_convertvector((((const ivec *)lane)[c] >> shift) & 255, vec) / 255.0f;
     }
     """
     enum: LOADED             # words loaded of each example at once
@@ -118,7 +135,8 @@ cdef extern from *:
     void narrow(const int32_t*, int, float*) noexcept nogil
     int64_t row_as_bytes(const float*, int64_t, uint8_t*) noexcept nogil
     void take_row(const uint8_t*, const int32_t*, int64_t, int, uint8_t*, int64_t) noexcept nogil
-    void words_of_rows(const uint8_t**, int64_t, int64_t, int32_t (*)[LANES]) noexcept nogil
+    void words_of_rows(const uint8_t**, int64_t, int64_t, bint, int32_t (*)[LANES]) noexcept nogil
+    void spread_byte(const int32_t*, int, float*) noexcept nogil
 
 
 cdef enum:
@@ -144,7 +162,7 @@ cdef kernel_void load_bytes(
     while s < n:
         # At the end of a row a block begins earlier, to be whole if it can.
         k = column[s] if columns < 4 * LOADED else smaller(column[s], columns - 4 * LOADED)
-        words_of_rows(start, k, columns - k, word)
+        words_of_rows(start, k, columns - k, True, word)
         asked = 0
         while s < n and column[s] < k + 4 * LOADED:
             narrow(word[(column[s] - k) // 4], 8 * ((column[s] - k) % 4), slots + s * BYTE_SLOT)

@@ -65,7 +65,6 @@ cdef struct Run:
     const uint8_t* bytes
     const float* floats
     int64_t columns
-    const float* scale
     const int32_t* input_column
     int64_t n_inputs
     const int32_t* label

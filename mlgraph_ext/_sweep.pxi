@@ -174,7 +174,7 @@ def prepare(
     const int64_t[:, ::1] units,
     float[::1] parameters, int optimizer, const float[::1] hyper, float[::1] first, float[::1] second,
     const float[::1] frozen,
-    const float[::1] scale, const int32_t[::1] input_column, bint backward,
+    const int32_t[::1] input_column, bint backward,
     float[::1] tiles, int64_t n_tiles, int64_t tile_stride, int64_t values_at, int64_t adjoints_at, int64_t first_slot,
     int64_t n_slots, int64_t first_zeroed, int64_t bytes_at, int64_t entries_at, int64_t first_source, int64_t last_source,
     float[::1] sums, bint alone, float[::1] pack_sums, int64_t pack_stride, int64_t first_row, int64_t wide, int64_t at_once,
@@ -220,7 +220,6 @@ def prepare(
     r.optimizer.first = &first[0] if first is not None and first.shape[0] else NULL
     r.optimizer.second = &second[0] if second is not None and second.shape[0] else NULL
     r.frozen = &frozen[0] if frozen is not None and frozen.shape[0] else NULL
-    r.scale = &scale[0]
     r.input_column = &input_column[0] if input_column.shape[0] else NULL
     r.n_inputs = input_column.shape[0]
     r.backward = backward

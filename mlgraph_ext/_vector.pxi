@@ -14,6 +14,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 cdef extern from *:
     """
     #include <stdint.h>
+    #include <string.h>
     #if defined(__SSE2__)
     #include <immintrin.h>
     #elif defined(__aarch64__)
@@ -110,21 +111,26 @@ cdef extern from *:
             __builtin_prefetch(p + i, 1);
     #endif
     }
+    /* to[k][i] = number k of row i, for four numbers of four rows, which may stand at any address. */
+    static inline void turn_four(const void *row0, const void *row1, const void *row2, const void *row3, float *to,
+                                 int64_t stride)
+    {
+        vec4 a, b, c, d, ab, cd;
+        memcpy(&a, row0, sizeof a), memcpy(&b, row1, sizeof b), memcpy(&c, row2, sizeof c), memcpy(&d, row3, sizeof d);
+        ab = SHUFFLE4(a, b, 0, 4, 1, 5), cd = SHUFFLE4(c, d, 0, 4, 1, 5);
+        *(vec4 *)to = SHUFFLE4(ab, cd, 0, 1, 4, 5);
+        *(vec4 *)(to + stride) = SHUFFLE4(ab, cd, 2, 3, 6, 7);
+        ab = SHUFFLE4(a, b, 2, 6, 3, 7), cd = SHUFFLE4(c, d, 2, 6, 3, 7);
+        *(vec4 *)(to + 2 * stride) = SHUFFLE4(ab, cd, 0, 1, 4, 5);
+        *(vec4 *)(to + 3 * stride) = SHUFFLE4(ab, cd, 2, 3, 6, 7);
+    }
     /* to[column][row] = from[row][column], four by four. */
     static inline void transpose(const float *from, int64_t from_stride, int rows, int columns, float *to, int64_t to_stride)
     {
         for (int r = 0; r < rows; r += 4)
             for (int k = 0; k < columns; k += 4) {
                 const float *f = from + r * from_stride + k;
-                float *t = to + k * to_stride + r;
-                vec4 a = *(const vec4 *)f, b = *(const vec4 *)(f + from_stride);
-                vec4 c = *(const vec4 *)(f + 2 * from_stride), d = *(const vec4 *)(f + 3 * from_stride);
-                vec4 ab = SHUFFLE4(a, b, 0, 4, 1, 5), cd = SHUFFLE4(c, d, 0, 4, 1, 5);
-                *(vec4 *)t = SHUFFLE4(ab, cd, 0, 1, 4, 5);
-                *(vec4 *)(t + to_stride) = SHUFFLE4(ab, cd, 2, 3, 6, 7);
-                ab = SHUFFLE4(a, b, 2, 6, 3, 7), cd = SHUFFLE4(c, d, 2, 6, 3, 7);
-                *(vec4 *)(t + 2 * to_stride) = SHUFFLE4(ab, cd, 0, 1, 4, 5);
-                *(vec4 *)(t + 3 * to_stride) = SHUFFLE4(ab, cd, 2, 3, 6, 7);
+                turn_four(f, f + from_stride, f + 2 * from_stride, f + 3 * from_stride, to + k * to_stride + r, to_stride);
             }
     }
     """
