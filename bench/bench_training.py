@@ -24,6 +24,11 @@ def _rival(who, sizes, x, y):
     return ALL[who](sizes, x, y)
 
 
+def inverted(images):
+    """White for black, so that nothing can be skipped."""
+    return np.maximum(255 - images, 1)
+
+
 def _logits(net, x):
     """What the network gives, in numpy and float64."""
     values = np.asarray(x) / (255 if x.dtype == np.uint8 else 1.0)
@@ -64,24 +69,28 @@ def bench_short_epochs(benchmark, note, who):
 
 
 @pytest.mark.benchmark(group="epoch of images without zeros, batch 128")
+@pytest.mark.parametrize("kind", ["bytes", "floats"])
 @pytest.mark.parametrize("hidden", [(32,), (300, 100)], ids=str)
-def bench_without_zeros(benchmark, note, mnist, hidden):
-    """MNIST inverted, so that nothing can be skipped; the later of two epochs is noted too."""
-    net, x, seconds = network(*hidden), np.maximum(255 - mnist.train_x, 1), []
+def bench_without_zeros(benchmark, note, mnist, hidden, kind):
+    """MNIST inverted, or with noise and in float32, so that nothing can be skipped; the later of two epochs is noted too."""
+    net, seconds, x, test_x = network(*hidden), [], inverted(mnist.train_x), inverted(mnist.test_x)
+    if kind == "floats":
+        rng, both = np.random.default_rng(0), (mnist.train_x, mnist.test_x)
+        x, test_x = ((images / 255 + rng.normal(0, 0.1, images.shape)).astype(np.float32) for images in both)
 
     def fit():
         seconds.extend(net.fit(x, mnist.train_y, epochs=2, batch_size=128, learning_rate=0.005).epoch_seconds[1:])
 
     benchmark.pedantic(fit, rounds=5, warmup_rounds=1)
     note(later_epoch_seconds=min(seconds))
-    assert net.evaluate(np.maximum(255 - mnist.test_x, 1), mnist.test_y)["accuracy"] > 0.9
+    assert net.evaluate(test_x, mnist.test_y)["accuracy"] > 0.9
 
 
 @pytest.mark.benchmark(group="epoch 784-300-100-10 of images without zeros, batch 128, pruned")
 @pytest.mark.parametrize("sparsity", [0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98])
 def bench_pruned_without_zeros(benchmark, note, mnist, sparsity):
     """Where nothing can be skipped, each cut edge saves its share; the fastest of three later epochs."""
-    net, x, seconds = network(300, 100), np.maximum(255 - mnist.train_x, 1), []
+    net, x, seconds = network(300, 100), inverted(mnist.train_x), []
     options = {"batch_size": 128, "learning_rate": 0.005}
     net.fit(x, mnist.train_y, epochs=1, **options)
     if sparsity:
@@ -91,7 +100,7 @@ def bench_pruned_without_zeros(benchmark, note, mnist, sparsity):
         seconds.extend(net.fit(x, mnist.train_y, epochs=2, **options).epoch_seconds[1:])
 
     benchmark.pedantic(fit, rounds=3, warmup_rounds=1)
-    accuracy = net.evaluate(np.maximum(255 - mnist.test_x, 1), mnist.test_y)["accuracy"]
+    accuracy = net.evaluate(inverted(mnist.test_x), mnist.test_y)["accuracy"]
     note(sparsity=net.sparsity, edges=net.n_edges, accuracy=accuracy, later_epoch_seconds=min(seconds))
     assert 0 <= net.sparsity - sparsity + 1e-4 < 0.005 and accuracy > 0.85
 
