@@ -154,9 +154,10 @@ def parameter_places(
     n = np.where(codes[owner] >= NEURON, graph.counts[owner], 1)
     at, stride, bias = (column[record] for column in places or graph.storage.places)
     bias = bias[bias >= 0]
-    found = np.empty(int(n.sum()) + len(bias), np.int64)  # what numpy takes elements by: others it would convert each time
-    _topology.runs(at, stride, n.astype(np.int64), found[: len(found) - len(bias)])
-    found[len(found) - len(bias) :] = bias
+    found = np.empty(int(n.sum()) + len(bias), np.int64)  # and not int32, which numpy would convert at each use
+    weights, biases = np.split(found, [len(found) - len(bias)])
+    _topology.runs(at, stride, n.astype(np.int64), weights)
+    biases[:] = bias
     return found
 
 

@@ -15,7 +15,7 @@ from mlgraph.threads import threads_for
 from mlgraph.turns import cached_property
 
 SPARSE_BELOW = 0.9
-"""Skipping runs of columns that are all zero pays if the share of the others is below this."""
+"""Skipping runs of columns that are all zero pays if the share of the others is at most this."""
 
 NARROW_AFTER = 8
 """How often columns are read in place, if these are few, before they are copied."""
@@ -135,8 +135,7 @@ class Examples:
         sample = self.array[:: max(1, len(self) // 256)]
         rest = -sample.shape[1] % mlgraph_ext.sweep.RUN_COLUMNS
         some = sample if sample.dtype == np.uint8 else sample != 0  # -0 is zero, too
-        some = np.pad(some, ((0, 0), (0, rest))) if rest else np.ascontiguousarray(some)
-        runs = some.view("u4")  # four in one: it is zero if they all are
+        runs = (np.pad(some, ((0, 0), (0, rest))) if rest else some).view("u4")  # four in one: it is zero if they all are
         return float(np.count_nonzero(runs) / max(1, runs.size))
 
     @property

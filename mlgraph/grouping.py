@@ -78,7 +78,7 @@ def _keys(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> tuple[I
     For a neuron, the second is the number of its source list if enough neurons have that list, else -1. The last is one of
     the neurons that have the same list, so that these stand side by side; for other nodes it is the node.
     """
-    kind = low.code[nodes].astype(np.int64)
+    kind = low.like[nodes].astype(np.int64)
     shape = low.count[nodes].astype(np.int64)
     detail = np.zeros(len(nodes), np.int64)
     at = np.flatnonzero(kind >= NEURON)

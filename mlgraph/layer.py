@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Bool, Float32, Int32, Int64
+from mlgraph.array_types import Bool, Float32, Int64
 from mlgraph.arrays import Edges, bias_places, biases, parameter_places, wiring
 from mlgraph.checks import float_array, plain, real_array, share, shown
 from mlgraph.edits import cut, grow, named, new_edges
@@ -173,7 +173,7 @@ class Layer(Freezable):
             place = np.where(np.isnan(new), -1, self._bias_places())
             self.graph.parameters[place[place >= 0]] = new[place >= 0]
 
-    def _parameters(self) -> Int64 | Int32:
+    def _parameters(self) -> Int64:
         return parameter_places(self.graph, np.array(self._ids, np.int32))
 
     def _edges(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:

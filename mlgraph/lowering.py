@@ -29,6 +29,9 @@ class Lowered:
     ----------
     code : int16
         As in the graph; neurons that were found have the code of neurons.
+    like : int16
+        The same, but for the weighted sum of a neuron that is split the code of that neuron: nodes of one level that are alike
+        stand side by side, and so do their parameters, whether neurons are split or not.
     start : int64
     count : int32
         The sources of a node are ``pool[start : start + count]``.
@@ -49,6 +52,7 @@ class Lowered:
     """
 
     code: npt.NDArray[np.int16]
+    like: npt.NDArray[np.int16]
     start: Int64
     count: Int32
     pool: Int32
@@ -100,7 +104,7 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     if len(missing):
         raise ValueError(f"inputs: expected all that the outputs need, got none for {plain(graph[missing[0]].name)}")
     if split:
-        return _split(graph, code, start, count, pool, data, order, outputs)
+        return _split(graph, code, start, count, pool, data, level, order, outputs)
 
     # Operations are equal if their arguments are, constants if their bits are; any other node equals only itself.
     same = np.arange(n, dtype=np.int32)
@@ -141,20 +145,26 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
         start[root], count[root] = len(pool) + begin[:-1], np.diff(begin)
         pool = np.concatenate([pool, source])
         level, order = topological(graph, start, count, pool, outputs)
-    return Lowered(code, start, count, pool, data, level, order, same, written, begin, weight, bias)
+    return Lowered(code, code, start, count, pool, data, level, order, same, written, begin, weight, bias)
 
 
 def _split(
-    graph: Graph, code: npt.NDArray[np.int16], start: Int64, count: Int32, pool: Int32, data: Int64, order: Int32,
+    graph: Graph, code: npt.NDArray[np.int16], start: Int64, count: Int32, pool: Int32, data: Int64, level: Int32, order: Int32,
     outputs: Int32,
 ) -> Lowered:  # fmt: skip
-    active = np.sort(order[code[order] > NEURON])  # in the order of their neurons, so that a plan lays both out alike
+    active = np.sort(order[code[order] > NEURON])  # the sums in the order of their neurons, as `like` needs it
     sums = len(code) + np.arange(len(active))
+    like = np.concatenate([code, code[active]])
     code = np.concatenate([code, np.full(len(active), NEURON, np.int16)])
     start, count, data = (np.concatenate([column, column[active]]) for column in (start, count, data))
     code[active] -= NEURON
     start[active], count[active] = len(pool) + np.arange(len(active)), 1
+    like[active] = code[active]
     pool = np.concatenate([pool, sums.astype(np.int32)])
-    level, order = topological(graph, start, count, pool, outputs)
+    # A sum stays on the level of its neuron, whose activation stands between it and the next.
+    level = np.maximum(2 * level, -1)
+    level = np.concatenate([level, level[active]])
+    level[active] += 1
+    _, order = topological(graph, start, count, pool, outputs)
     same, found = np.arange(len(code), dtype=np.int32), (np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
-    return Lowered(code, start, count, pool, data, level, order, same, np.full_like(same, -1), *found)
+    return Lowered(code, like, start, count, pool, data, level, order, same, np.full_like(same, -1), *found)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Ids, Int32, Int64
+from mlgraph.array_types import Float32, Ids, Int64
 from mlgraph.arrays import Edges, parameter_places, wiring
 from mlgraph.checks import StrOrBytesPath, level_outside, plain, real_array
 from mlgraph.edits import cut, note_needs
@@ -632,7 +632,7 @@ class Model(Part, Freezable):
         self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
         graph._models.add(self)
 
-    def _parameters(self) -> Int64 | Int32:
+    def _parameters(self) -> Int64:
         """Places of the parameters of the nodes that its outputs or its loss need."""
         return parameter_places(self.graph, np.flatnonzero(self._needed()))
 

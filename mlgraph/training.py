@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from mlgraph.array_types import Float32, Float64, Int64, UInt8
 from mlgraph.checks import FLOAT32_MAX
 from mlgraph.examples import Examples
+from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import empty_answers
 from mlgraph.steps import Learning, Rates, Steps, epoch_order, epoch_steps
 
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
     from mlgraph.sparsify import Acting
 
 PIECE_SECONDS = 0.1
-"""Aim for the length of one call of the sweep: Ctrl-C and progress wait no longer than that."""
+"""Aim for the length of one call of the sweep: so long may Ctrl-C and progress wait."""
 
 FIRST_PIECE = 4
 """Steps of the first call, before it is known how long one takes."""
+
+MOST_EPOCHS, MOST_PLACES = 2**12, 2**18
+"""The most epochs that are prepared together, and the most examples in them: a few milliseconds, and megabytes."""
 
 
 def _no_ints() -> Int64:
@@ -273,25 +278,26 @@ def train(
     n, history = len(examples), state.history
     # Where nothing else may happen between epochs, one call takes several: each short one would else wait for Python.
     apart = validate is not None or callback is not None or sparse is not None or callable(learning_rate)
-    per_step = 0.0
+    per_step = per_example = 0.0
 
-    def goes_on(kind: Literal["steps", "epoch"], epoch: int, means: tuple[Float64, Float64]) -> bool:
+    def goes_on(kind: Literal["steps", "epoch"], epoch: int, loss: float, accuracy: float) -> bool:
         """Tell the callback; whether the run goes on."""
         if callback:
-            loss, accuracy = (mean[-1] for mean in means)
             seen = int(history.batch_examples[-1])
             try:
-                callback(Progress(kind, epoch, epochs, seen, epochs * n, float(loss), float(accuracy), history))
+                callback(Progress(kind, epoch, epochs, seen, epochs * n, loss, accuracy, history))
             except StopIteration:
                 return False
         return True
 
     while state.epoch < epochs:
-        piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else FIRST_PIECE
-        many = 1 if apart else min(epochs - state.epoch, max(1, piece * min(max(batch_size), n) // n))
+        many = 1
+        if per_example and not apart:
+            most = min(int(PIECE_SECONDS / per_example), MOST_PLACES) // n
+            many = max(1, min(epochs - state.epoch, most, MOST_EPOCHS))
         stretch = _Stretch(state, many, n, epochs, batch_size, learning_rate, learning, weight_decay, shuffle)
         steps = stretch.steps
-        guard.begin(float(steps.rate.max()))
+        guard.begin(_highest(learning_rate, learning, steps))
         while not stretch.is_over:
             if stretch.at < stretch.end:  # else the run was left at the end of an epoch, which was not noted yet
                 at, last, number, begin = stretch.at, len(steps.rate), state.taken + state.step, time.perf_counter()
@@ -301,20 +307,22 @@ def train(
                     except StopIteration:
                         return
                     state.seconds += time.perf_counter() - begin
-                begin = time.perf_counter()
+                    begin = time.perf_counter()
                 limit, bad, done = guard.limit, 0, at
                 if limit:
                     piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else FIRST_PIECE
                     part = slice(at, min(at + piece, last))
-                    bad, _, _ = run(
-                        examples, steps=steps.of(part), limit=limit, losses=stretch.losses, correct=stretch.correct,
-                        **learning._asdict(),
-                    )  # fmt: skip
-                    done = part.stop if bad < 0 else at + bad
+                    with nullcontext() if apart else uninterrupted():  # or Ctrl-C would lose the history of thousands of epochs
+                        bad, _, _ = run(
+                            examples, steps=steps.of(part), limit=limit, losses=stretch.losses, correct=stretch.correct,
+                            **learning._asdict(),
+                        )  # fmt: skip
+                        done = part.stop if bad < 0 else at + bad
+                        stretch.record(done - at, time.perf_counter() - begin)
+                        if not apart:
+                            stretch.end_epochs(n_edges)
                 spent = time.perf_counter() - begin
-                stretch.record(done - at, spent)
                 if bad >= 0:
-                    stretch.end_epochs(n_edges)
                     begin = time.perf_counter()
                     step = steps.of(slice(done, done + 1))
                     stretch.losses[step.places], right = guard.step(step, f"epoch {state.epoch}, step {state.step}")
@@ -322,14 +330,30 @@ def train(
                         stretch.correct[step.places] = right
                     stretch.record(1, time.perf_counter() - begin)
                     done, spent = done + 1, spent + time.perf_counter() - begin
-                per_step = spent / (done - at)
-                if callback and not goes_on("steps", state.epoch, _means(history, np.array([number, number + done - at]))):
-                    return
+                per_step, per_example = spent / (done - at), spent / int(steps.size[at:done].sum())
+                if callback:
+                    (loss,), (accuracy,) = _means(history, np.array([number, number + done - at]))
+                    if not goes_on("steps", state.epoch, float(loss), float(accuracy)):
+                        return
                 between()
             if stretch.end_epochs(n_edges, validate):
-                if not goes_on("epoch", state.epoch - 1, (history.epoch_loss, history.epoch_accuracy)):
+                if not goes_on("epoch", state.epoch - 1, float(history.epoch_loss[-1]), float(history.epoch_accuracy[-1])):
                     return
                 between()
+
+
+def _highest(learning_rate: Rates, learning: Learning, steps: Steps) -> float:
+    """The highest rate of the run or, if rates are a function, of these steps.
+
+    How many steps are prepared together hangs on the clock, which must not decide how a step is taken: by blocks with holes or
+    by rows, if it may overflow.
+    """
+    if callable(learning_rate):
+        return float(steps.rate.max())
+    highest = max(learning_rate)
+    if learning.optimizer == "adam":  # whose bias corrections multiply a rate by less than this
+        highest /= 1 - float(np.float32(learning.hyper[0]))
+    return min(highest, FLOAT32_MAX)
 
 
 def _means(history: History, begin: Int64) -> tuple[Float64, Float64]:

@@ -281,5 +281,7 @@ def test_density(columns, kind):
     x = np.abs(x).astype(np.uint8) if kind == np.uint8 else x
     runs = [(row[k : k + 4] != 0).any() for row in x for k in range(0, columns, 4)]
     assert Examples(x, columns).density == np.mean(runs)
+    many = np.concatenate([x, np.zeros((550, columns), kind), x])     # a sample of all
+    assert Examples(many, columns).density == pytest.approx(np.mean(runs) * 100 / 650, rel=0.2)
     assert Examples(np.zeros((3, columns), kind), columns).density == 0
     assert Examples(np.zeros((0, columns), kind), columns).density == 0

@@ -59,7 +59,9 @@ def test_what_is_filled():
     assert kinds(engine.plan) == [KINDS["rows"]] * 3
     filled = engine.filled(SPARSE)
     assert kinds(filled.plan) == [KINDS["dense"]] * 2 + [KINDS["rows"]]  # six outputs are no block
-    assert filled.filled(SPARSE) is filled is engine.filled(SPARSE)
+    assert filled is engine.filled(SPARSE) and [c.weights for c in candidates(engine.plan)] == [32 * 60, 32 * 30]  # padded
+    few = lightly_pruned((60, 7, 6), share=0.01)._engine()
+    assert few.filled(SPARSE) is few   # seven neurons are no block either
     hard = lightly_pruned(share=0.9)._engine()
     assert hard.filled(SPARSE) is hard
     assert with_blocks(lightly_pruned(weight_dropout=0.5)._engine().plan)[1] is None
@@ -479,6 +481,8 @@ def test_examples_repay_blocks(n, share):
     cost = found[0].cost(0.2) / found[0].weights
     assert worth_filling(found, 0.2) == (found[0].number,)
     assert bool(worth_filling(found, 0.2, n)) == (n * (1 - 1 / cost) >= 400)
+    others = [found[0]._replace(number=9, singles=10**6, weights=10**9)]    # rows that are faster as rows do not count
+    assert worth_filling(found + others, 0.2, n) == worth_filling(found, 0.2, n)
 
 
 def test_train_and_test_data_may_be_of_other_densities(monkeypatch):

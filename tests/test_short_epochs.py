@@ -1,6 +1,8 @@
 """Epochs between which nothing else happens are taken several at a time: faster, and the same to the bit."""
 
+import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from checkpoint_runs import bits
 from learnable import X, Y, network
 
 import mlgraph
-from mlgraph import training
+from mlgraph import checkpoint, nonfinite, training
 
 FEW = X[:9], Y[:9]
 OPTIONS = [
@@ -53,10 +55,119 @@ def test_many_epochs_a_call(options, make, calls):
 @pytest.mark.parametrize("seconds", [0.0, 1e-4, 1e6])
 def test_however_long_a_call_is(seconds, monkeypatch):
     nets = network(), network()
-    for net, callback in zip(nets, (None, one_by_one), strict=True):
-        net.fit(X, Y, epochs=6, batch_size=(50, 7), callback=callback)
+    for net in nets:
+        net.fit(X, Y, epochs=20, batch_size=(50, 7))
         monkeypatch.setattr(training, "PIECE_SECONDS", seconds)
     assert bits(nets[0]) == bits(nets[1])
+
+
+@pytest.mark.parametrize("optimizer", [{"momentum": 0.0, "learning_rate": (1e22, 1e18)},
+                                       {"optimizer": "adam", "learning_rate": (1e24, 1e12)}], ids=str)  # fmt: skip
+def test_how_a_step_is_taken_does_not_hang_on_the_clock(monkeypatch, optimizer):
+    """Close to overflow, steps go by rows and not by blocks with holes; from where on, the highest rate of the run decides."""
+    rng, results = np.random.default_rng(0), set()
+    x, y, mask = (rng.normal(size=(60, 40)) * 1e-20).astype(np.float32), rng.integers(0, 3, 60), rng.random((32, 40)) < 0.8
+    by_rows, real = [], nonfinite.Guard.step
+    monkeypatch.setattr(nonfinite.Guard, "step", lambda self, *args: by_rows.append(1) or real(self, *args))
+    for seconds, callback in ((0.1, None), (0.1, one_by_one), (1e-4, None), (1e6, None)):
+        monkeypatch.setattr(training, "PIECE_SECONDS", seconds)
+        net = mlgraph.Network(40, seed=0)
+        net.add_layer(32, "identity", bias=False)
+        net.add_layer(3, "softmax", bias=False)
+        net.layers[0].mask = mask
+        net.layers[1].weights = net.layers[1].weights * 1e8
+        net.layers[1].frozen = True
+        by_rows.clear()
+        net.fit(x, y, epochs=60, batch_size=20, callback=callback, **optimizer)
+        results.add((net.graph.get_parameters().tobytes(), len(by_rows)))
+    assert len(results) == 1 and 0 < len(by_rows) <= 180
+
+
+@pytest.mark.parametrize(("n", "batch", "epochs"), [(1, 1, 9000), (3, (1, 3), 9000), (150, (1, 150), 4000), (150, 2**62, 4000)])
+def test_so_many_epochs_are_prepared_at_once(monkeypatch, n, batch, epochs):
+    """A first step alone says how long one takes; then memory for a thousand epochs, or a thousand examples, is enough."""
+    prepared, real = [], training.epoch_order
+    monkeypatch.setattr(training, "epoch_order", lambda *given: prepared.append(given[-1]) or real(*given))
+    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
+    monkeypatch.setattr(training, "MOST_EPOCHS", 500)
+    monkeypatch.setattr(training, "MOST_PLACES", 1000)
+    g = mlgraph.Graph()
+    p = g.parameter(1.0)
+    mlgraph.Model(g, p * g.input(), loss=p * p).fit(np.zeros((n, 1)), epochs=epochs, batch_size=batch, learning_rate=1e-4)
+    assert prepared[0] == 1 and sum(prepared) == epochs and max(prepared) == min(500, 1000 // n)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+@pytest.mark.parametrize("last", [3, 12])
+def test_the_time_of_each_epoch(monkeypatch, last, skips):
+    """A clock that each step moves on by a second: of epochs that a call takes, each has its share, whatever the guard does."""
+    clock = [0.0]
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(training, "PIECE_SECONDS", 40.0)
+    real, step = mlgraph.Model._run, nonfinite.Guard.step
+
+    def run(self, examples, nodes=None, **options):
+        found = real(self, examples, nodes, **options)
+        clock[0] += len(options["steps"].size) if found[0] < 0 else found[0]
+        return found
+
+    def one_step(self, *args):
+        clock[0] += 1
+        return step(self, *args)
+
+    monkeypatch.setattr(mlgraph.Model, "_run", run)
+    monkeypatch.setattr(nonfinite.Guard, "step", one_step)
+    g = mlgraph.Graph()
+    slope = g.parameter(2.0**50)
+    model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope * g.input())
+    x = np.ones((12, 2))
+    x[5, 1] = np.float32(1e38) if skips else 1   # overflows: in each epoch the guard takes a step
+    h = model.fit(x, epochs=40, batch_size=(12, last), learning_rate=1e-9, momentum=0.0, on_nonfinite="skip")
+    steps = np.bincount((h.batch_examples - 1) // 12)
+    assert h.batch_skipped.sum() == 40 * skips and len(set(steps.tolist())) == (1 if last == 12 else 4)
+    np.testing.assert_allclose(h.epoch_seconds, steps)
+
+
+def test_a_signal_waits_for_the_history_of_a_call(monkeypatch):
+    """Else what thousands of epochs have learnt would stand in the parameters alone."""
+    real, taken = mlgraph.Model._run, []
+
+    def run(self, examples, nodes=None, **options):
+        found = real(self, examples, nodes, **options)
+        taken.append(len(options["steps"].size))
+        if len(taken) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(mlgraph.Model, "_run", run)
+    net = network()
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(*FEW, epochs=100_000, batch_size=9)
+    assert len(net.history.epoch_loss) == len(net.history.batch_loss) == sum(taken) > 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_run_goes_on_from_any_call(monkeypatch, tmp_path, count):
+    """Each of which has taken many epochs, or a part of one."""
+    places, real = [], checkpoint.Checkpoint.between_steps
+
+    def between(self):
+        places.append((self._state.epoch, self._state.step))
+        self.write()
+        if len(places) == count:
+            raise KeyboardInterrupt
+
+    options = {"epochs": 2000, "batch_size": (5, 2), "seed": 4}
+    whole, net = network(), network()
+    whole.fit(*FEW, **options)
+    monkeypatch.setattr(training, "PIECE_SECONDS", 2e-3)
+    monkeypatch.setattr(checkpoint.Checkpoint, "between_steps", between)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(*FEW, checkpoint=tmp_path / "run.npz", **options)
+    monkeypatch.setattr(checkpoint.Checkpoint, "between_steps", real)
+    again = network()
+    again.fit(*FEW, checkpoint=tmp_path / "run.npz", resume=True, **options)
+    assert bits(again) == bits(whole) and places[-1] > (0, 0)
 
 
 @pytest.mark.parametrize("what", ["validation", "learning_rate", "sparsify"])

@@ -232,12 +232,20 @@ def test_no_targets_for_a_loss_of_ones_own():
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.9])
-def test_a_trace_leaves_the_parameters_where_training_reads_them(sparsity):
+@pytest.mark.parametrize("activations", ["of layers", "of neurons", "over layers"])
+def test_a_trace_leaves_the_parameters_where_training_reads_them(sparsity, activations):
     """Else each trace and each run would lay them out anew, and compile again."""
     net = mlgraph.Network(40, seed=0)
     net.add_layer(30, "relu")
     net.add_layer(20, "tanh")
     net.add_layer(5, "softmax")
+    if activations != "of layers":
+        for i, neuron in enumerate([*net.layers[0], *net.layers[1]]):
+            neuron.activation = ("tanh", "identity", "relu", "sigmoid")[i * i % 7 % 4]
+    if activations == "over layers":  # a neuron may be beside others of its layer in the one plan and beside none in the other
+        for i in range(12):
+            net.graph.add_edge(net.layers[0][i], net.layers[2][i % 5], 0.5)
+            net.graph.add_edge(net.layers[1][i], net.layers[1][12 + i % 8], 0.5)
     net.prune(sparsity)
     x, y = np.random.default_rng(0).normal(size=(9, 40)).astype(np.float32), np.arange(9) % 5
     net.evaluate(x, y)
