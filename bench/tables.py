@@ -147,6 +147,12 @@ def epochs_one_by_one(results: Results) -> str | None:
     return table(["network, batch", *WHO.values(), "every multiply-add at peak"], rows) if rows else None
 
 
+def short_epochs(results: Results) -> str | None:
+    times = [results.seconds(results.of("bench_short_epochs", who=who)) for who in WHO]
+    rows = [side_by_side("200 epochs of 150 examples, batch 15", times)] if any(times) else []
+    return table(["4-16-3", *WHO.values()], rows) if rows else None
+
+
 def predictions(results: Results) -> str | None:
     rows = []
     for n in 1, 10_000:
@@ -225,9 +231,13 @@ def kernels(results: Results) -> str | None:
 
 TABLES: dict[str, Callable[[Results], str | None]] = {
     "Epochs, one benchmark after the other": epochs_one_by_one,
+    "Short epochs": short_epochs,
     "Prediction": predictions,
     "Expressions": expressions,
     "Epochs of 784-300-100-10, pruned": compared("bench_pruned", "sparsity", "0", "dense"),
+    "2 epochs of 784-300-100-10 without zeros, pruned": compared("bench_pruned_without_zeros", "sparsity", "0", "dense"),
+    "10,000 images by 784-300-100-10, pruned": compared("bench_predict_pruned", "sparsity", "0", "dense"),
+    "12,800 images in batches of 8 by 784-300-100-10, pruned": compared("bench_pruned_at_batch_8", "sparsity", "0", "dense"),
     "3 epochs of 784-32-10 to 90 % sparse": compared("bench_sparsify", "schedule", "dense"),
     "Epoch of 784-300-100-10 by optimizer": compared("bench_optimizer", "two epochs with", "sgd"),
     "Default run by threads": compared("bench_threads", "threads", "1", "one"),
