@@ -147,13 +147,6 @@ def some(sparse: bool) -> Iterator[tuple[float, list[float]]]:
         yield n, seconds(run, [(grouping, "DENSE_BESIDE", n + 1), (grouping, "DENSE_BESIDE", n)])
 
 
-def listed() -> Iterator[tuple[float, list[float]]]:
-    """An epoch of bytes without zeros, spread over slots of floats and listed, by how many neurons read them."""
-    x, y = np.maximum(255 - load_mnist().train_x[:6400], 1), load_mnist().train_y[:6400]
-    for n in (32, 64, 128, 200, 300):
-        yield n, seconds(fitted(network(n), x, y), [(choice, "LISTED", 0), (choice, "LISTED", 10**6)])
-
-
 def sparse() -> Iterator[tuple[float, list[float]]]:
     """An epoch of a block that goes through all its data, and of one that skips zeros, by the share of runs that are not."""
     rng = np.random.default_rng(0)
@@ -211,7 +204,6 @@ def main() -> None:
     show("mlgraph.plan.FEW_UNREAD", plan.FEW_UNREAD, "share of columns", ("copied", "in place"), unread())
     show("mlgraph.examples.SPARSE_BELOW", examples.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
     show("mlgraph.examples.NARROW_AFTER", examples.NARROW_AFTER, "epochs", ("in place", "copied"), narrow())
-    show("mlgraph.choice.LISTED", choice.LISTED, "neurons", ("spread", "listed"), listed())
     show("mlgraph.choice.FEW", choice.FEW, "examples of a step", ("all", "entries"), few())
     for name in ("FULL_FROM_DATA", "FULL_FROM", "QUADS_FULL_FROM_DATA", "QUADS_FULL_FROM"):
         show(f"mlgraph.filling.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))

@@ -24,11 +24,6 @@ SERIAL = 16
 """How many times as much work two threads need to pay in steps of one tile whose data rows read: one thread sweeps it, and the
 other, which only waits and then updates half of the weights, takes these from the first one's cache."""
 
-LISTED = 128
-"""For up to so many neurons of dense blocks, bytes are listed even if there are no zeros to skip: spreading them over slots
-of floats takes longer than it saves. So 32 neurons learn 6,400 images without zeros 1.3 times as fast, 128 neurons 1.15
-times, and 200 as fast (``bench/thresholds.py``)."""
-
 
 class Choice(NamedTuple):
     """How a run is swept.
@@ -79,9 +74,8 @@ def threads_worth(plan: Plan, wish: int | None, size: Int64, most: int, optimize
 def skips_zeros(plan: Plan, examples: Examples, most: int, few: bool | None) -> bool:
     """Whether it pays for dense blocks to skip zeros of the data; `few`: as for `Engine.run`."""
     few = most <= FEW if few is None else few
-    if few and (len(examples) <= FEW or len(plan.input_column) == plan.width):  # for which dense data are not copied
-        return True
-    return examples.are_sparse or (examples.bytes is not None and plan.neurons_of_data <= LISTED)
+    copied = len(examples) > FEW and len(plan.input_column) < plan.width  # which dense data are not, for steps of few examples
+    return (few and not copied) or examples.are_sparse
 
 
 def choose(

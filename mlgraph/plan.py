@@ -334,11 +334,6 @@ class Plan:
         return [ins for _, ins in self.trained if ins.kind == KINDS["dense"] and ins.reads_data]
 
     @cached_property
-    def neurons_of_data(self) -> int:
-        """How many neurons these blocks have."""
-        return sum(ins.size for ins in self.blocks_of_data)
-
-    @cached_property
     def threads_ahead(self) -> int:
         """How many threads can share the dense blocks that read the data, with their sums made ahead; 0: none."""
         blocks = self.blocks_of_data
