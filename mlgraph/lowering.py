@@ -31,7 +31,8 @@ class Lowered:
         As in the graph; neurons that were found have the code of neurons.
     like : int16
         The same, but for the weighted sum of a neuron that is split the code of that neuron: nodes of one level that are alike
-        stand side by side, and so do their parameters, whether neurons are split or not.
+        stand side by side, and so do their parameters, whether neurons are split or not (unless neurons are written out, nodes
+        are merged, or neurons of one level have other dropout).
     start : int64
     count : int32
         The sources of a node are ``pool[start : start + count]``.

@@ -1,6 +1,7 @@
-# Data in bytes as sparse rows read them. A row reads its sources in random order, and a tile of MNIST in float32 is 100 KB, so
-# loads would come from the L2 cache. A byte has eight bits and so is exactly a bfloat16, the upper half of a float32. Two of
-# these share a word; a mask and a shift turn it into two floats, and cost less than the loads they save.
+# Data turned from examples to lanes, as words of four bytes or as floats; and bytes as sparse rows read them. A row reads its
+# sources in random order, and a tile of MNIST in float32 is 100 KB, so loads would come from the L2 cache. A byte has eight
+# bits and so is exactly a bfloat16, the upper half of a float32. Two of these share a word; a mask and a shift turn it into
+# two floats, and cost less than the loads they save.
 #
 #   word i of a slot: the byte of lane i in the upper half, that of lane i + LANES / 2 in the lower, both as byte / 256
 #

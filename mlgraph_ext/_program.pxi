@@ -65,7 +65,7 @@ cdef struct Run:
     const uint8_t* bytes
     const float* floats
     int64_t columns
-    const int32_t* input_column
+    const int32_t* input_column   # ascending
     int64_t n_inputs
     const int32_t* label
     const float* target

@@ -201,6 +201,9 @@ def prepare(
     if wide not in (1, 2, 4) or (of_rows and wide > PACK) or at_once < 1 or at_once % wide:
         raise ValueError(f"wide, at_once: expected 1, 2 or 4, at most {PACK} where there are rows, and a multiple of it, "
                          f"got {wide} and {at_once}")
+    for i in range(1, input_column.shape[0]):
+        if input_column[i] <= input_column[i - 1]:
+            raise ValueError(f"input_column: expected ascending numbers, got {input_column[i]} after {input_column[i - 1]}")
     least = n_workers if units.shape[0] else n_workers * at_once
     if n_tiles < least or tiles.shape[0] < n_tiles * tile_stride:
         raise ValueError(f"tiles: expected n_tiles >= {least} and {n_tiles} x {tile_stride} floats, got {tiles.shape[0]}")

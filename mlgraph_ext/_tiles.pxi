@@ -1,7 +1,7 @@
 # The first phase of a step: a tile of examples through a whole sweep.
 
 cdef kernel_void load(const Run* r, const int64_t* row, const int64_t* after, float* values) noexcept nogil:
-    """Transpose from examples to slots of floats, a block of columns at a time; `after` as for `load_bytes`."""
+    """Transpose ascending columns from examples to slots of floats, a block at a time; `after` as for `load_bytes`."""
     cdef int32_t word[LOADED][LANES]
     cdef const uint8_t* start[LANES]
     cdef const uint8_t* data = r.bytes if r.bytes != NULL else <const uint8_t*>r.floats
@@ -11,7 +11,7 @@ cdef kernel_void load(const Run* r, const int64_t* row, const int64_t* after, fl
     while s < r.n_inputs:
         k = r.input_column[s] if r.columns < block else smaller(r.input_column[s], r.columns - block)
         words_of_rows(start, k * size, (r.columns - k) * size, size == 1, word)
-        for lane in range(LANES):
+        for lane in range(LANES):   # one per column, as `load_bytes` has it, is no faster here
             prefetch_later(data + (after[lane] * r.columns + k) * size)
         while s < r.n_inputs and r.input_column[s] < k + block:
             at = r.input_column[s] - k

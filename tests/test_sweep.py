@@ -293,3 +293,13 @@ def test_more_columns_than_16_bits_number(sweep, optimizer):
     net.fit(x, y, epochs=1, batch_size=40, optimizer="sgd", momentum=0.9 * (optimizer == "momentum"), shuffle=False)
     moved = (net.layers[0].weights != before).any(axis=0)
     assert moved[-1] and (moved == x.any(axis=0)).mean() > 0.999
+
+
+def test_columns_that_do_not_ascend(sweep, monkeypatch):
+    """Are refused before a kernel goes through them."""
+    net = mlgraph.Network(4, seed=0)
+    net.add_layer(3, "tanh")
+    engine = net._engine()
+    engine.plan.input_column = engine.plan.input_column[::-1].copy()
+    with pytest.raises(ValueError, match=r"^input_column: expected ascending numbers, got 2 after 3$"):
+        net.predict(np.ones((5, 4)))
