@@ -29,13 +29,14 @@ from mlgraph.function import Function, Gradients
 from mlgraph.functions import *  # noqa: F403
 from mlgraph.functions import __all__ as _functions
 from mlgraph.graph import CycleError, Graph
+from mlgraph.history import History
 from mlgraph.layer import Layer
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.nonfinite import NonFiniteError
 from mlgraph.threads import default_threads
 from mlgraph.trace import Trace
-from mlgraph.training import History, Progress
+from mlgraph.training import Progress
 from mlgraph.views import Edge, Neuron, Node
 from mlgraph_ext import ISA
 

@@ -29,13 +29,14 @@ from mlgraph.arrays import bias_places, parameter_places
 from mlgraph.checks import StrOrBytesPath, level_outside, shown
 from mlgraph.engine import STATE
 from mlgraph.files import TEMPORARY, destination, followed, part_of
+from mlgraph.history import History
 from mlgraph.interrupts import handles, uninterrupted
 from mlgraph.model import Model
 from mlgraph.modelfile import ModelFileError, header_of, read, require, save
 from mlgraph.network import Network
 from mlgraph.ops import PARAMETER
 from mlgraph.topology import gather
-from mlgraph.training import History, RunState
+from mlgraph.training import RunState
 
 FORMAT = 4
 """Version of what a checkpoint adds to a model file."""

@@ -35,13 +35,13 @@ FULL_FROM_DATA, QUADS_FULL_FROM_DATA = (0.07, 0.55), (0.08, 0.94)
 
 Between, they are in proportion to the runs that are not all zero: for MNIST, where 27 % are not, 0.20 and 0.32. They are
 shares of all columns: columns no longer read are those that held least, which cost a block least. For 300 neurons that read
-784 columns; 100 neurons are faster as rows up to shares a fifth higher.
+784 columns, of MNIST and of its inverse (bench/thresholds.py).
 """
 
 BLOCKS_COST = 400
-"""What blocks cost beside their sweeps, in examples predicted by the rows: copying parameters takes as long as 150 of them, and
-making the blocks, once after each edit, as some 3,000. It is the number of examples that decides, and not how often the network
-has been asked since the edit, so that the same call gives the same bits."""
+"""What blocks cost beside their sweeps, in examples predicted by the rows: more than copying the parameters, at each call
+(bench/thresholds.py), and less than making the blocks, after each edit. It is the number of examples that decides, and not how
+often the network has been asked since the edit, so that the same call gives the same bits."""
 
 
 class Filling(NamedTuple):

@@ -16,11 +16,12 @@ from mlgraph.checks import FLOAT32_MAX, MOST_SEED, StrOrBytesPath, one_of, real,
 from mlgraph.choice import FEW
 from mlgraph.engine import STATE
 from mlgraph.examples import Examples
+from mlgraph.history import History
 from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.ops import PARAMETER
 from mlgraph.steps import Learning, Rates
 from mlgraph.threads import checked_threads
-from mlgraph.training import History, Progress, RunState, train
+from mlgraph.training import Progress, RunState, train
 from mlgraph.undo import forget_state
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from mlgraph.fitting import fit
 from mlgraph.function import Gradients, places_in
 from mlgraph.graph import Graph, checked_graph
 from mlgraph.grouping import Dropout
+from mlgraph.history import History
 from mlgraph.ids import ids_of
 from mlgraph.losses import CROSS_ENTROPIES, Objective, are_none, define_loss, empty_answers, read_targets, with_targets
 from mlgraph.packing import compacted, pack
@@ -27,7 +28,6 @@ from mlgraph.part import Part
 from mlgraph.plan import Plan
 from mlgraph.topology import topological
 from mlgraph.trace import Trace, Tracing, trace
-from mlgraph.training import History
 from mlgraph.views import Edge, Freezable, Neuron, Node, NodesLike
 
 if TYPE_CHECKING:

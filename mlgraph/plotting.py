@@ -20,7 +20,7 @@ from mlgraph.interrupts import uninterrupted
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mlgraph.training import History
+    from mlgraph.history import History
 
 __all__ = ["LivePicture", "NoDisplayError", "training_picture"]
 

@@ -1,21 +1,19 @@
-"""Learning: the loop that trains, in pieces of several steps, and the history that it records."""
+"""The loop that trains, in pieces of several steps."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Float64, Int64, UInt8
+from mlgraph.array_types import Int64
 from mlgraph.checks import FLOAT32_MAX
 from mlgraph.examples import Examples
+from mlgraph.history import History, means_of, record
 from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import empty_answers
 from mlgraph.steps import Learning, Rates, Steps, epoch_order, epoch_steps
@@ -32,93 +30,6 @@ FIRST_PIECE = 4
 
 MOST_EPOCHS, MOST_PLACES = 2**12, 2**18
 """The most epochs that are prepared together, and the most examples in them: a few milliseconds, and megabytes."""
-
-
-def _no_ints() -> Int64:
-    return np.zeros(0, np.int64)
-
-
-def _no_doubles() -> Float64:
-    return np.zeros(0)
-
-
-@dataclass(repr=False, eq=False)
-class History:
-    """What happened in a run.
-
-    Attributes
-    ----------
-    batch_examples, batch_size : int64, shape (batches,)
-        Examples seen up to the end of the batch, over all epochs; size of the batch.
-    batch_skipped : int64, shape (batches,)
-        How many examples of the batch were left out, because they gave a number that is not finite.
-    learning_rate, batch_loss, batch_accuracy : float64, shape (batches,)
-        Loss and accuracy are means over the batch, before its update of the parameters; NaN if there is none.
-    epoch_examples : int64, shape (epochs,)
-    epoch_loss, epoch_accuracy : float64, shape (epochs,)
-        Means over the examples of the epoch that were not left out, each measured when its batch was trained on.
-    validation_loss, validation_accuracy : float64, shape (epochs,)
-        After the epoch; empty without validation data.
-    epoch_seconds : float64, shape (epochs,)
-        Time of the training alone, without validation and callbacks. (Short epochs that one call of the sweep takes
-        together have equal shares of its time by their steps.)
-    epoch_edges : int64, shape (epochs,)
-        How many edges were alive at the end of the epoch.
-    nonfinite_step, nonfinite_sweep, nonfinite_node, nonfinite_example, nonfinite_cut : int64, shape (faults,)
-        One entry for each example left out or neuron disconnected. Step: its number since training began. Sweep: 0 forward,
-        1 backward, 2 update. Node: where the first fault of that step began. Example: its place in the data, -1 if only a
-        sum over the examples of the step, or the resulting update, overflowed. Cut: the neuron that was cut, or -1.
-    """
-
-    batch_examples: Int64 = field(default_factory=_no_ints)
-    batch_size: Int64 = field(default_factory=_no_ints)
-    batch_skipped: Int64 = field(default_factory=_no_ints)
-    learning_rate: Float64 = field(default_factory=_no_doubles)
-    batch_loss: Float64 = field(default_factory=_no_doubles)
-    batch_accuracy: Float64 = field(default_factory=_no_doubles)
-    epoch_examples: Int64 = field(default_factory=_no_ints)
-    epoch_loss: Float64 = field(default_factory=_no_doubles)
-    epoch_accuracy: Float64 = field(default_factory=_no_doubles)
-    validation_loss: Float64 = field(default_factory=_no_doubles)
-    validation_accuracy: Float64 = field(default_factory=_no_doubles)
-    epoch_seconds: Float64 = field(default_factory=_no_doubles)
-    epoch_edges: Int64 = field(default_factory=_no_ints)
-    nonfinite_step: Int64 = field(default_factory=_no_ints)
-    nonfinite_sweep: Int64 = field(default_factory=_no_ints)
-    nonfinite_node: Int64 = field(default_factory=_no_ints)
-    nonfinite_example: Int64 = field(default_factory=_no_ints)
-    nonfinite_cut: Int64 = field(default_factory=_no_ints)
-
-    def __repr__(self) -> str:
-        cut = np.count_nonzero(self.nonfinite_cut >= 0)
-        more = [f"{n} {what}" for n, what in ((int(self.batch_skipped.sum()), "examples left out"), (cut, "neurons cut")) if n]
-        for what in ("epoch_loss", "validation_loss", "validation_accuracy"):
-            more += [f"{what.replace('_', ' ')} {last:.4g}" for last in getattr(self, what)[-1:] if last == last]
-        return f"<History of {', '.join([f'{len(self.epoch_loss)} epochs', f'{len(self.batch_loss)} batches', *more])}>"
-
-    def add(self, **values: Any) -> None:
-        """Append to the arrays of these names: to all of them or to none."""
-        rooms, columns, longer = _rooms.setdefault(self, {}), vars(self), {}
-        for name, value in values.items():
-            column = columns[name]
-            more = value if type(value) is np.ndarray and value.ndim else np.atleast_1d(value)
-            begin, end = len(column), len(column) + len(more)
-            room, used = rooms.get(name, (None, 0))
-            if room is None or column.base is not room or used != begin or len(room) < end:
-                room = np.empty(max(64, 2 * end), column.dtype)
-                room[:begin] = column
-            room[begin:end] = more
-            rooms[name] = room, end
-            longer[name] = room[:end]
-        columns.update(longer)
-
-    def to_dict(self) -> dict[str, list[float | None]]:
-        """All arrays as lists, by name, fit for JSON: numbers that are not finite become None."""
-        return {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in vars(self).items()}
-
-
-_rooms: WeakKeyDictionary[History, dict[str, tuple[npt.NDArray[Any], int]]] = WeakKeyDictionary()
-"""For each column, the longer array that it is the beginning of, and how much of that is used: it can grow uncopied."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +134,7 @@ class _Stretch:
         """Note that the next `count` steps have been taken, in so much time."""
         if count:
             done = self._schedule.of(slice(self.at, self.at + count))
-            _record(self._state.history, done, self._epoch * self._n, self.losses, self.correct)
+            record(self._state.history, done, self._epoch * self._n, self.losses, self.correct)
         self._state.step += count
         self._state.seconds += seconds
 
@@ -237,7 +148,7 @@ class _Stretch:
         scores = validate() if validate else {}
         validation = {f"validation_{name}": scores.get(name, np.nan) for name in ("loss", "accuracy") if scores}
         seconds = state.seconds * (np.diff(begin) / state.step)
-        loss, accuracy = _means(state.history, begin)
+        loss, accuracy = means_of(state.history, begin)
         state.history.add(
             epoch_examples=self._n * np.arange(first + 1, last + 1), epoch_seconds=seconds, epoch_loss=loss,
             epoch_accuracy=accuracy, epoch_edges=np.full(last - first, n_edges()), **validation,
@@ -332,7 +243,7 @@ def train(
                     done, spent = done + 1, spent + time.perf_counter() - begin
                 per_step, per_example = spent / (done - at), spent / int(steps.size[at:done].sum())
                 if callback:
-                    (loss,), (accuracy,) = _means(history, np.array([number, number + done - at]))
+                    (loss,), (accuracy,) = means_of(history, np.array([number, number + done - at]))
                     if not goes_on("steps", state.epoch, float(loss), float(accuracy)):
                         return
                 between()
@@ -354,39 +265,3 @@ def _highest(learning_rate: Rates, learning: Learning, steps: Steps) -> float:
     if learning.optimizer == "adam":  # whose bias corrections multiply a rate by less than this
         highest /= 1 - float(np.float32(learning.hyper[0]))
     return min(highest, FLOAT32_MAX)
-
-
-def _means(history: History, begin: Int64) -> tuple[Float64, Float64]:
-    """Mean loss and accuracy of examples that were not left out: of the batches from each number in `begin` to the next."""
-    part, first = slice(begin[0], begin[-1]), begin[:-1] - begin[0]
-    count = history.batch_size[part] - history.batch_skipped[part]
-    counts, columns = np.add.reduceat(count, first), [history.batch_loss[part], history.batch_accuracy[part]]
-    # Infinities of both signs, once all that learns has been disconnected; 0 / 0 where all examples were left out.
-    with np.errstate(invalid="ignore"):
-        sums = np.add.reduceat(np.where(count > 0, columns * count, 0), first, axis=1)
-        loss, accuracy = sums / counts
-    return loss, accuracy
-
-
-def _record(history: History, steps: Steps, before: int, losses: Float32, correct: UInt8 | None) -> None:
-    first, size, here = steps.first, steps.size, steps.places
-    begin = first - first[0]
-
-    def total(values: npt.NDArray[Any]) -> Float64:
-        return np.add.reduceat(values, begin, dtype=np.float64)
-
-    # Infinities of both signs are possible where nothing is learnt from them; and 0 / 0 where a step was left out.
-    with np.errstate(invalid="ignore"):
-        loss, count = total(losses[here]), size
-        right = np.full(len(size), np.nan) if correct is None else total(correct[here])
-        if np.isnan(loss).any():
-            left_out = np.isnan(losses[here])  # none of these counts as right
-            loss, count = total(np.where(left_out, 0, losses[here])), size - total(left_out).astype(np.int64)
-        history.add(
-            batch_examples=before + first + size,
-            batch_size=size,
-            batch_skipped=size - count,
-            learning_rate=steps.rate,
-            batch_loss=loss / count,
-            batch_accuracy=right / count,
-        )

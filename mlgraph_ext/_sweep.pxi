@@ -10,12 +10,13 @@
 #    quads where three or four have the same sources (_quads.pxi); scalar operations (_elementwise.pxi, _reductions.pxi). Rows
 #    may read data as bytes (_bytes.pxi). Dense blocks may skip zeros of the data: they read lists of entries, runs of four
 #    neighbouring columns that are not all zero in an example (_entries.pxi, _runs.pxi).
-# c) A step has two phases. Phase 1, over tiles: load, forward, loss, backward (_tiles.pxi). Phase 2, over units, pieces of the
-#    parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer at once (_units.pxi). No
-#    gradient is shared or reduced, and the bits do not depend on the number of threads. Three variants: ahead, where data are
-#    mostly zero, phase 2 also computes the sums of the first layers for the next step (_ahead.pxi); alone, where such a step
-#    has one tile, every worker sweeps the rest of it by itself (_alone.pxi); in packs, where rows have few edges, the worker
-#    that has swept a pack of one or two tiles sums their gradients in phase 1, and phase 2 adds these in order (_packs.pxi).
+# c) A step has two phases. Phase 1, over tiles: load (_loading.pxi), forward, loss, backward (_tiles.pxi). Phase 2, over units,
+#    pieces of the parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer at once
+#    (_units.pxi). No gradient is shared or reduced, and the bits do not depend on the number of threads. Three variants: ahead,
+#    where data are mostly zero, phase 2 also computes the sums of the first layers for the next step (_ahead.pxi); alone, where
+#    such a step has one tile, every worker sweeps the rest of it by itself (_alone.pxi); in packs, where rows have few edges,
+#    the worker that has swept a pack of one or two tiles sums their gradients in phase 1, and phase 2 adds these in order
+#    (_packs.pxi).
 # d) Tiles are cut by the batch, units by the plan; whatever is cut differently for another number of threads still adds the
 #    same numbers in the same order, and rounds them alike: where a kernel has variants, `multiply_add` decides what is fused,
 #    not the compiler. (Only the sign of a NaN may differ: IEEE 754, 6.3, leaves it open.)
@@ -49,6 +50,7 @@ include "_update.pxi"
 include "_dropout.pxi"
 include "_dense.pxi"
 include "_bytes.pxi"
+include "_loading.pxi"
 include "_entries.pxi"
 include "_runs.pxi"
 include "_rows.pxi"

@@ -1,27 +1,5 @@
 # The first phase of a step: a tile of examples through a whole sweep.
 
-cdef kernel_void load(const Run* r, const int64_t* row, const int64_t* after, float* values) noexcept nogil:
-    """Transpose ascending columns from examples to slots of floats, a block at a time; `after` as for `load_bytes`."""
-    cdef int32_t word[LOADED][LANES]
-    cdef const uint8_t* start[LANES]
-    cdef const uint8_t* data = r.bytes if r.bytes != NULL else <const uint8_t*>r.floats
-    cdef int64_t size = 1 if r.bytes != NULL else sizeof(float), block = LOADED * sizeof(float) // size, k, at, s = 0, lane
-    for lane in range(LANES):
-        start[lane] = data + row[lane] * r.columns * size
-    while s < r.n_inputs:
-        k = r.input_column[s] if r.columns < block else smaller(r.input_column[s], r.columns - block)
-        words_of_rows(start, k * size, (r.columns - k) * size, size == 1, word)
-        for lane in range(LANES):   # one per column, as `load_bytes` has it, is no faster here
-            prefetch_later(data + (after[lane] * r.columns + k) * size)
-        while s < r.n_inputs and r.input_column[s] < k + block:
-            at = r.input_column[s] - k
-            if size == 1:
-                spread_byte(word[at // 4], 8 * (at % 4), values + s * LANES)
-            else:
-                memcpy(values + s * LANES, word[at], LANES * sizeof(float))
-            s = s + 1
-
-
 cdef inline void fill(float* slot, float x) noexcept nogil:
     cdef int c
     for c in range(SLOT_VECS):
@@ -360,9 +338,9 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
         if r.first_slot == 0 or r.bytes_at >= 0:
             examples_of(r, next_step, then, after)
         if r.first_slot == 0:
-            load(r, t.row, after, memory + r.values_at)
+            load(r.bytes, r.floats, r.columns, r.input_column, r.n_inputs, t.row, after, False, memory + r.values_at)
         if r.bytes_at >= 0:
-            load_bytes(r.bytes, r.columns, r.input_column, r.n_inputs, t.row, after, memory + r.bytes_at)
+            load(r.bytes, NULL, r.columns, r.input_column, r.n_inputs, t.row, after, True, memory + r.bytes_at)
     forward(r, step, tile, tiles, w.scratch, step != w.swept)
     w.swept = step
     for i in range(tiles):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mlgraph import plotting
+from mlgraph.history import History
 from mlgraph.plotting import LivePicture, NoDisplayError, training_picture
-from mlgraph.training import History
 
 matplotlib = pytest.importorskip("matplotlib")
 

@@ -6,9 +6,9 @@ import numpy as np
 
 import mlgraph
 from mlgraph import Graph, Network, drawing
+from mlgraph.history import History
 from mlgraph.sparsify import Schedule
 from mlgraph.trace import Trace
-from mlgraph.training import History
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(-8, 9, (16, 6)).astype(np.float32) / 4  # numbers that every type of float holds
