@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from numbers import Real
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["CycleError", "Graph"]
 
 
+class _Run:
+    """Whoever trains a graph, for as long as this lives."""
+
+
 class Graph(NodeTable):
     """A graph of scalar nodes.
 
@@ -56,7 +60,6 @@ class Graph(NodeTable):
     x * y + 1
     """
 
-    _is_training: bool
     _open: Edit | None
 
     def __init__(self) -> None:
@@ -756,16 +759,15 @@ class Graph(NodeTable):
         RuntimeError
             If the graph is being trained already.
         """
-        mine = False
+        run = _Run()
+        with self.lock:
+            if self._is_training:
+                raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
+            self._run = ref(run)
         try:
-            with self.lock:
-                if self._is_training:
-                    raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
-                mine = self._is_training = True
             yield
         finally:
-            if mine:
-                self._is_training = False
+            del run  # where Ctrl-C strikes here, it goes with its frame
 
     @locked
     def _become(self, other: Graph) -> None:
@@ -776,11 +778,15 @@ class Graph(NodeTable):
         # Who trains this graph still does, and its models are still its models.
         # The names that nodes have here are more recent.
         mine["_names"] = other._names | {node: name for node, name in self._names.items() if node < len(other)}
-        mine |= {"lock": self.lock, "_is_training": self._is_training, "_models": self._models}
+        mine |= {"lock": self.lock, "_run": self._run, "_models": self._models}
         mine["_born"] = self._born[: len(other)] + other._born[len(self) :]
         vars(self).update(vars(other) | mine)
 
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_training(self) -> bool:
+        return self._run() is not None
 
     @cached_property
     def _models(self) -> WeakSet[Model]:
@@ -790,7 +796,7 @@ class Graph(NodeTable):
     def _unlock(self) -> None:
         self.lock = threading.RLock()
         """The thread that holds it has the graph alone; it may take the lock again."""
-        self._is_training = False
+        self._run = ref(_Run())  # which is over
         graphs.add(self)
 
     def _place_of(self, source: Node | int, target: Node | int, guess: int = 0) -> int:
@@ -806,7 +812,7 @@ class Graph(NodeTable):
     @locked
     def __getstate__(self) -> dict[str, Any]:
         state = {**vars(self), **vars(self.copy()), "_last": self._last}
-        return {name: value for name, value in state.items() if name not in ("lock", "_models", "_open")}
+        return {name: value for name, value in state.items() if name not in ("lock", "_run", "_models", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -264,6 +264,13 @@ def test_a_run_that_is_struck_leaves_a_whole_history():
     assert line > 300
 
 
+def test_nobody_trains_a_graph_whose_run_was_struck():
+    for line, net in struck(network, lambda net: net.fit(X, Y, epochs=1), 1000, ROOM / "graph.py"):
+        assert not net.graph._is_training, line
+        net.fit(X, Y, epochs=1)
+    assert line > 10
+
+
 def test_other_threads_have_no_signals():
     done = []
     thread = threading.Thread(target=lambda: done.append(trained()))
