@@ -97,6 +97,8 @@ class Engine:
 
     def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
         """As `run`, for what changes no parameters: of many examples through blocks with holes."""
+        if not repay(len(examples)):  # of a single one, each call is some percent of the time
+            return self.run(examples, **options)
         return self._through_holes(examples, lambda engine: engine.run(examples, **options))
 
     def _through_holes(self, examples: Examples, run: Callable[[Engine], Found]) -> Found:
@@ -105,7 +107,7 @@ class Engine:
         The first number that it finds is -1, or what was not finite, as for `run`.
         """
         n = len(examples)
-        filled = self.filled(examples, n) if repay(n) else self  # of a single one, each call is some percent of the time
+        filled = self.filled(examples, n) if repay(n) else self
         found = run(filled) if filled is not self and np.isfinite(examples.largest) else None
         return found if found and found[0] < 0 else run(self)
 

@@ -14,6 +14,9 @@ from mlgraph.checks import level_outside, real_array
 from mlgraph.threads import threads_for
 from mlgraph.turns import cached_property
 
+BYTE, FLOAT = np.dtype(np.uint8), np.dtype(np.float32)
+"""The types of data that kernels read."""
+
 SPARSE_BELOW = 0.9
 """Skipping runs of columns that are all zero pays if the share of the others is at most this."""
 
@@ -52,7 +55,7 @@ class Examples:
             raise ValueError(f"{what}: expected shape (examples, {n_inputs}), got {array.shape}{hint}")
         self.array: npt.NDArray[Any] = array
         self._type = array.dtype
-        if array.dtype not in (np.uint8, np.float32):
+        if array.dtype not in (BYTE, FLOAT):
             with np.errstate(over="ignore", under="ignore"):  # what float32 cannot hold is infinite, or zero
                 self.array = array.astype(np.float32)
         self.array = np.ascontiguousarray(self.array)
@@ -68,12 +71,12 @@ class Examples:
     @property
     def bytes(self) -> UInt8 | None:
         """The data if they are bytes."""
-        return self.array if self.array.dtype == np.uint8 else None
+        return self.array if self.array.dtype == BYTE else None
 
     @property
     def floats(self) -> Float32 | None:
         """The data if they are floats."""
-        return self.array if self.array.dtype != np.uint8 else None
+        return self.array if self.array.dtype == FLOAT else None
 
     def read(self, rows: Any, columns: Any) -> Float64:
         """Some of the data as they are read, in float64."""

@@ -102,9 +102,9 @@ def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
         How many come one after the other.
     """
     wish = checked_threads(n_threads)
-    if _forked:
+    if _forked or (wish is None and work < WORK_OF_TWO):
         return 1
     if wish is not None:
         return wish
-    worth = max(int(work // WORK_PER_THREAD), 1 + (work >= WORK_OF_TWO and steps >= MANY_STEPS))
+    worth = max(int(work // WORK_PER_THREAD), 2 if steps >= MANY_STEPS else 1)
     return min(default_threads(), worth) if worth > 1 else 1
