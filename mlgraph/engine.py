@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from operator import is_
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 import mlgraph_ext
 from mlgraph.array_types import Float32, Int32, Int64, UInt8
-from mlgraph.choice import Choice, choose, skips_zeros, threads_worth
+from mlgraph.choice import FEW, Choice, choose, skips_zeros, threads_worth
 from mlgraph.examples import Examples
 from mlgraph.filling import Candidate, Filling, candidates, fill, repay, worth_filling
 from mlgraph.graph import Graph
@@ -25,6 +25,9 @@ from mlgraph.turns import cached_property
 from mlgraph.units import unit_floats, units_of
 
 Nodes = Sequence[int] | Int32
+
+Arrays = tuple[Float32, Float32 | None, Float32 | None, Float32 | None]
+"""Parameters, first and second moments, and what is frozen."""
 
 Found = TypeVar("Found", tuple[int, Float32], tuple[int, Float32, Float32])
 
@@ -40,6 +43,9 @@ OPTIMIZERS = {"accumulate": 0, "sgd": 1, "momentum": 2, "adam": 3}
 STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam": ("first", "second")}
 """The vectors of `graph.storage.state` that each of `OPTIMIZERS` keeps."""
 
+MOST_KEPT = 64
+"""Nodes of which slots are kept from call to call."""
+
 _START = np.zeros(1, np.int64)
 _NO_RATE = np.zeros(1, np.float32)
 _NO_SLOTS = np.zeros(0, np.int32)
@@ -47,6 +53,27 @@ _NO_EDGES = np.zeros(0, np.uint64)
 _NO_LOSS = np.zeros(1, np.int32)
 _NO_UNITS = np.zeros((0, 6), np.int64)
 _ANY_TIME = nullcontext()
+
+
+class _Call(NamedTuple):
+    """What `Engine.run` gives the kernels beside data and steps.
+
+    Attributes
+    ----------
+    how : Choice
+    may_skip : bool
+        Whether zeros are skipped if weights are finite.
+    prepared : bytes
+    value_slot, adjoint_slot, loss_slot : int32
+        Slots of the nodes that are wanted.
+    """
+
+    how: Choice
+    may_skip: bool
+    prepared: bytes
+    value_slot: Int32
+    adjoint_slot: Int32
+    loss_slot: Int32
 
 
 class Engine:
@@ -72,7 +99,9 @@ class Engine:
         self._units: dict[tuple[bool, int], tuple[Int64, int]] = {}
         self._slots: dict[tuple[int, ...], tuple[Int32, int]] = {(): (_NO_SLOTS, plan.n_slots)}
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
-        self._prepared: tuple[tuple[Any, ...], tuple[Float32 | None, ...], bytes, tuple[Any, ...]] | None = None
+        self._prepared: tuple[tuple[Any, ...], Arrays, bytes, tuple[Any, ...]] | None = None
+        self._last: tuple[Any, Any] = None, None
+        """What a call of few examples was asked for, and the call."""
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, Filling | None]]:
         # A copy has arrays of its own: the addresses that this one has prepared are not theirs.
@@ -180,43 +209,42 @@ class Engine:
             first, size, rate, decay, order, number, most = _START, np.array([n], np.int64), _NO_RATE, None, None, 0, n
         else:
             (first, size, rate, decay, order, number), most = steps, int(steps.size.max(initial=0))
-        training, backward = seed is not None, optimizer is not None or len(adjoints) > 0
         if len(size) > 1 and size.min() < 1:
             raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
         n_threads = threads_worth(plan, n_threads, size, most, optimizer)
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
-        value_slot, lowest_value = self._slots_of(values)
-        adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
-        loss_slot, lowest_loss = self._slots_of(objective.nodes)
         storage = self.graph.storage
         vectors = [storage.vector, *(storage.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
         frozen = storage.frozen if optimizer not in (None, "accumulate") else None
         own = self._copied(vectors if frozen is None else [*vectors, frozen], n_threads)
         frozen = None if frozen is None else own.pop()
         parameters, first_moment, second_moment, *_ = *own, None, None
-        # Neurons that read the data may take them otherwise than from slots of floats.
-        n_in = len(plan.input_column)
-        direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
-        sparse = direct and plan.dense_read_data and skips_zeros(plan, examples, most, few)
-        sparse = sparse and self._weights_are_finite(parameters)
-        how = choose(plan, examples, size, most, direct, sparse, optimizer, training, n_threads)
-        if how.narrow:
+        arrays = parameters, first_moment, second_moment, frozen
+        training, key = seed is not None, None
+        as_last = steps is None and optimizer is None and not training and few is None and n <= FEW
+        if as_last and len(objective.nodes) + len(values) + len(adjoints) <= MOST_KEPT:
+            key = examples.array.dtype, tuple(objective.nodes), tuple(values), tuple(adjoints)
+        call = self._again(key, arrays) if key else None
+        if call is None:
+            call = self._call(
+                examples, size, most, few, objective.nodes, values, adjoints, optimizer, hyper, training, n_threads, arrays
+            )
+            self._last = key, call
+        if call.how.narrow:
             examples = examples.narrowed(plan.input_column, n_threads)
-        first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
-        prepared = self._prepare(how, hyper, backward, first_zeroed, (parameters, first_moment, second_moment, frozen))
         n = n if order is None else len(order)
         none = np.empty((n, 0), np.float32)
-        value_out = np.empty((n, len(value_slot)), np.float32) if len(value_slot) and highest is None else none
-        adjoint_out = np.empty((n, len(adjoint_slot)), np.float32) if len(adjoint_slot) else none
+        value_out = np.empty((n, len(call.value_slot)), np.float32) if len(values) and highest is None else none
+        adjoint_out = np.empty((n, len(call.adjoint_slot)), np.float32) if len(adjoints) else none
         # Copies made for the kernels are written back whole, or moments and parameters would be of different steps.
         copies = self._filling if optimizer else None
         with uninterrupted() if copies else _ANY_TIME:
             bad = mlgraph_ext.sweep.run(
-                prepared, examples.bytes, examples.floats, first, size, rate, decay, order, number,
+                call.prepared, examples.bytes, examples.floats, first, size, rate, decay, order, number,
                 (seed or 0) & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
-                LOSSES[objective.loss], loss_slot if len(loss_slot) else _NO_LOSS, objective.label, objective.target, losses,
-                correct, value_slot, None if value_out is none else value_out, highest, adjoint_slot,
+                LOSSES[objective.loss], call.loss_slot if len(objective.nodes) else _NO_LOSS, objective.label, objective.target,
+                losses, correct, call.value_slot, None if value_out is none else value_out, highest, call.adjoint_slot,
                 None if adjoint_out is none else adjoint_out,
             )  # fmt: skip
             if copies:
@@ -224,6 +252,32 @@ class Engine:
                 for vector, copy in zip(vectors[changed], own[changed], strict=True):
                     copies.empty(copy, vector, n_threads)
         return bad, value_out, adjoint_out
+
+    def _again(self, key: tuple[Any, ...], arrays: Arrays) -> _Call | None:
+        """The last call, if it is right for this one, too: of few examples, which are one tile, nothing else matters."""
+        before, call = self._last
+        if before != key or self._prepared is None or call.prepared is not self._prepared[2]:
+            return None
+        same = all(map(is_, self._prepared[1], arrays))
+        return call if same and (not call.may_skip or call.how.sparse == self._weights_are_finite(arrays[0])) else None
+
+    def _call(
+        self, examples: Examples, size: Int64, most: int, few: bool | None, loss: Nodes, values: Nodes, adjoints: Nodes,
+        optimizer: str | None, hyper: tuple[float, float, float], training: bool, n_threads: int, arrays: Arrays,
+    ) -> _Call:  # fmt: skip
+        """Decide how to sweep, and describe it to the kernels."""
+        plan, n_in = self.plan, len(self.plan.input_column)
+        value_slot, lowest_value = self._slots_of(values)
+        adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
+        loss_slot, lowest_loss = self._slots_of(loss)
+        # Neurons that read the data may take them otherwise than from slots of floats.
+        direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
+        may_skip = direct and plan.dense_read_data and skips_zeros(plan, examples, most, few)
+        sparse = may_skip and self._weights_are_finite(arrays[0])
+        how = choose(plan, examples, size, most, direct, sparse, optimizer, training, n_threads)
+        first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
+        prepared = self._prepare(how, hyper, optimizer is not None or len(adjoints) > 0, first_zeroed, arrays)
+        return _Call(how, may_skip, prepared, value_slot, adjoint_slot, loss_slot)
 
     def gradient(self, examples: Examples, objective: Objective, n_threads: int | None) -> Float32:
         """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory.
@@ -256,12 +310,9 @@ class Engine:
 
     def _prepare(
         self, how: Choice, hyper: tuple[float, float, float], backward: bool, first_zeroed: int,
-        arrays: tuple[Float32, Float32 | None, Float32 | None, Float32 | None],
+        arrays: Arrays,
     ) -> bytes:  # fmt: skip
-        """A plan, its memory and its parameters as described to the kernels; the last description, if it is still right.
-
-        `arrays`: parameters, first and second moments, and what is frozen, each as the plan reads it.
-        """
+        """A plan, its memory and its parameters as described to the kernels; the last description, if it is still right."""
         key = how, hyper, backward, first_zeroed
         if self._prepared and self._prepared[0] == key and all(map(is_, self._prepared[1], arrays)):
             return self._prepared[2]
@@ -312,7 +363,7 @@ class Engine:
 
     def _slots_of(self, nodes: Nodes) -> tuple[Int32, int]:
         """Slots of nodes and the lowest of them."""
-        key = tuple(nodes) if len(nodes) <= 64 else None
+        key = tuple(nodes) if len(nodes) <= MOST_KEPT else None
         found = self._slots.get(key) if key is not None else None
         if found is None:
             slots = self.plan.slot[np.array(nodes, np.int32)]
