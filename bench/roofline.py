@@ -18,7 +18,7 @@ import sys
 from typing import Any
 
 import machine
-from bench_kernels import KERNELS, repeats, shortest
+from bench_kernels import KERNELS, repeats
 
 import mlgraph_ext
 
@@ -26,18 +26,20 @@ COLORS = {"baseline": "#555555", "v2": "#E69F00", "v3": "#56B4E9", "v4": "#0072B
 NAMES = {"baseline": "baseline", "v2": "v2 (SSE4.2)", "v3": "v3 (AVX2)", "v4": "v4 (AVX-512)"}
 
 Rates = dict[str, float]
-Times = dict[str, tuple[float, float, float]]
-"""Operations of a call, less those of a call that runs the kernel once, and the seconds of both calls."""
+"""Operations per second, by kernel, and of the peak."""
+
+ROUNDS = 9
+"""How often a process runs a kernel; the fastest counts."""
 
 
-def measure() -> Times:
-    """What each kernel takes in this process, and an operation at the peak."""
-    times: Times = {"peak": (1, 1 / machine.peak(), 0)}
+def measure() -> Rates:
+    """What each kernel does in this process, and the peak."""
+    rates = {"peak": machine.peak()}
     for kernel, fan_in, count, tiles, density in KERNELS:
-        once, setup = shortest(kernel, fan_in, count, tiles, 1, density)
-        flops, seconds = shortest(kernel, fan_in, count, tiles, repeats(fan_in, count, tiles, density), density)
-        times[name(kernel, fan_in, count, density)] = flops - once, seconds, setup
-    return times
+        arguments = kernel, fan_in, count, tiles, repeats(fan_in, count, tiles, density), density
+        runs = (mlgraph_ext.sweep.time_kernel(*arguments) for _ in range(ROUNDS))
+        rates[name(kernel, fan_in, count, density)] = max(flops / seconds for flops, seconds in runs)
+    return rates
 
 
 def name(kernel: str, fan_in: int, count: int, density: float) -> str:
@@ -45,21 +47,15 @@ def name(kernel: str, fan_in: int, count: int, density: float) -> str:
 
 
 def measure_builds(rounds: int) -> dict[str, Rates]:
-    """Operations per second of each build, by the fastest of `rounds` processes."""
-    results: dict[str, Times] = {}
+    """The rates of each build, the best of `rounds` processes."""
+    results: dict[str, Rates] = {}
     for _ in range(rounds):
         for isa in mlgraph_ext.AVAILABLE:
             done = subprocess.run([sys.executable, __file__, "--measure"], env=os.environ | {"MLGRAPH_ISA": isa},
                                   stdout=subprocess.PIPE, check=True)  # fmt: skip
-            times: Times = json.loads(done.stdout)
-            best = results.setdefault(isa, times)
-            for what, (flops, seconds, setup) in times.items():
-                # Each for itself: the smallest difference would be one with a slow setup.
-                best[what] = flops, min(seconds, best[what][1]), min(setup, best[what][2])
-    return {
-        isa: {what: flops / (seconds - setup) for what, (flops, seconds, setup) in times.items()}
-        for isa, times in results.items()
-    }
+            rates: Rates = json.loads(done.stdout)
+            results[isa] = {what: max(rate, results.get(isa, rates)[what]) for what, rate in rates.items()}
+    return results
 
 
 def table(results: dict[str, Rates]) -> str:

@@ -1,5 +1,8 @@
 # Measuring: the peak of this processor in multiply-adds, and one kernel at a time on made-up data (bench/).
 
+from time import perf_counter
+
+
 def fma_flops(int64_t repeats):
     """Run 12 independent sums of vectors in registers; returns the number of floating-point operations.
 
@@ -24,8 +27,9 @@ def fma_flops(int64_t repeats):
     return repeats * 12 * 2 * VEC_WIDTH
 
 
-def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_t repeats, double density=1.0):
-    """Run one kernel `repeats` times on one thread; returns the number of useful floating-point operations.
+def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_t repeats, double density=1.0):
+    """Run one kernel `repeats` times on one thread, once its data are made; returns the number of useful floating-point
+    operations and the seconds that they take.
 
     Parameters
     ----------
@@ -71,11 +75,12 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
     cdef float* delta = memory + fan_in * LANES
     cdef float* gradient = weights + fan_in * panels * PANEL
     cdef int64_t edges = 0, nonzeros = 0, k = 0
+    cdef double begin, seconds
     cdef Part part[GROUP_TILES]
     try:
         if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or alike == NULL
                 or back == NULL or byte == NULL or example == NULL or entries == NULL):
-            raise MemoryError("kernel_flops: sizes")
+            raise MemoryError("time_kernel: sizes")
         with nogil:
             for i in range(tiles * stride):
                 memory[i] = <float>0.5
@@ -107,6 +112,8 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                 part[i].e = entries_at(entries + i * per, fan_in, LANES)
                 part[i].delta = delta + i * stride
                 find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example + i * LANES, LANES, &part[i].e)
+        begin = perf_counter()
+        with nogil:
             for i in range(repeats):
                 if which == 0:
                     dense_forward(weights, NULL, fan_in, count, source, memory, stride, tiles, delta)
@@ -134,9 +141,10 @@ def kernel_flops(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64
                         j = j + PACK
                 else:
                     rows_gradient(which == 10, False, 1, row, alike, count, source, memory, delta, stride, tiles, gradient)
+        seconds = perf_counter() - begin
     finally:
         for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>alike, <size_t>back,
                         <size_t>byte, <size_t>example, <size_t>entries):
             free(<void*><size_t>pointer)
     per = 2 * count * nonzeros if "runs" in kernel else 2 * taken * edges
-    return per * repeats
+    return per * repeats, seconds
