@@ -48,12 +48,14 @@ def bench_kernel(benchmark, note, peak, kernel, fan_in, count, tiles, density):
     """The rate is the kernel's alone; the benchmark's own time includes the making of its data."""
     arguments, rates = (kernel, fan_in, count, tiles, repeats(fan_in, count, tiles, density), density), []
 
+    examples = 8 if kernel == "few_forward" else 32 if kernel == "runs_forward" else 32 * tiles
+
     def run():
         flops, seconds = mlgraph_ext.sweep.time_kernel(*arguments)
+        assert flops == pytest.approx(2 * examples * fan_in * count * density * arguments[4], rel=0.2)  # edges are drawn
         rates.append(flops / seconds)
 
     benchmark.pedantic(run, rounds=25, warmup_rounds=1)
     rate = max(rates)
     note(gflops=round(rate / 1e9, 1), share_of_peak=round(rate / peak, 3))
     print(f"\n{kernel} {fan_in}x{count}: {rate / 1e9:.1f} GFLOP/s, {rate / peak:.0%} of the peak of {peak / 1e9:.1f}")
-    assert rate > 0

@@ -141,7 +141,7 @@ def any_array(what: str, value: Any) -> npt.NDArray[Any]:
 def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> npt.NDArray[Any]:
     """`value` as an array of real numbers of any type; else a TypeError, which for an array of objects suggests `cast`."""
     array = any_array(what, value)
-    if type(value) is not np.ndarray:
+    if type(value) is not np.ndarray:  # which masks nothing
         rows = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(one, np.ma.MaskedArray) and np.ma.is_masked(one) for one in (array, *rows)):
             raise TypeError(f"{what}: expected numbers, got an array that masks some of them")

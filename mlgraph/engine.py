@@ -44,7 +44,7 @@ STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam":
 """The vectors of `graph.storage.state` that each of `OPTIMIZERS` keeps."""
 
 MOST_KEPT = 64
-"""Nodes of which slots are kept from call to call."""
+"""Nodes that a call may ask for, if what it found out about them is kept: their slots, and how few examples are swept."""
 
 _START = np.zeros(1, np.int64)
 _NO_RATE = np.zeros(1, np.float32)
@@ -100,7 +100,7 @@ class Engine:
         self._slots: dict[tuple[int, ...], tuple[Int32, int]] = {(): (_NO_SLOTS, plan.n_slots)}
         self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
         self._prepared: tuple[tuple[Any, ...], Arrays, bytes, tuple[Any, ...]] | None = None
-        self._last: tuple[Any, Any] = None, None
+        self._last: tuple[tuple[Any, ...] | None, _Call | None] = None, None
         """What a call of few examples was asked for, and the call."""
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, Filling | None]]:
@@ -225,11 +225,12 @@ class Engine:
         as_last = steps is None and optimizer is None and not training and few is None and n <= FEW
         if as_last and len(objective.nodes) + len(values) + len(adjoints) <= MOST_KEPT:
             key = examples.array.dtype, tuple(objective.nodes), tuple(values), tuple(adjoints)
-        call = self._again(key, arrays) if key else None
+        call = self._last_call(key, arrays) if key else None
         if call is None:
-            call = self._call(
-                examples, size, most, few, objective.nodes, values, adjoints, optimizer, hyper, training, n_threads, arrays
-            )
+            call = self._described(
+                examples, size, most, few, optimizer, hyper, training, n_threads, arrays,
+                loss=objective.nodes, values=values, adjoints=adjoints,
+            )  # fmt: skip
             self._last = key, call
         if call.how.narrow:
             examples = examples.narrowed(plan.input_column, n_threads)
@@ -253,19 +254,21 @@ class Engine:
                     copies.empty(copy, vector, n_threads)
         return bad, value_out, adjoint_out
 
-    def _again(self, key: tuple[Any, ...], arrays: Arrays) -> _Call | None:
-        """The last call, if it is right for this one, too: of few examples, which are one tile, nothing else matters."""
+    def _last_call(self, key: tuple[Any, ...], arrays: Arrays) -> _Call | None:
+        """The last call, if it is right for this one, too: of few examples, which are one tile, nothing else changes a bit."""
         before, call = self._last
-        if before != key or self._prepared is None or call.prepared is not self._prepared[2]:
+        # A call that was struck may have prepared another, and memory with it.
+        if before != key or call is None or self._prepared is None or call.prepared is not self._prepared[2]:
             return None
         same = all(map(is_, self._prepared[1], arrays))
         return call if same and (not call.may_skip or call.how.sparse == self._weights_are_finite(arrays[0])) else None
 
-    def _call(
-        self, examples: Examples, size: Int64, most: int, few: bool | None, loss: Nodes, values: Nodes, adjoints: Nodes,
-        optimizer: str | None, hyper: tuple[float, float, float], training: bool, n_threads: int, arrays: Arrays,
+    def _described(
+        self, examples: Examples, size: Int64, most: int, few: bool | None, optimizer: str | None,
+        hyper: tuple[float, float, float], training: bool, n_threads: int, arrays: Arrays, *,
+        loss: Nodes, values: Nodes, adjoints: Nodes,
     ) -> _Call:  # fmt: skip
-        """Decide how to sweep, and describe it to the kernels."""
+        """A call of the kernels: how to sweep is decided, and described to them."""
         plan, n_in = self.plan, len(self.plan.input_column)
         value_slot, lowest_value = self._slots_of(values)
         adjoint_slot, lowest_adjoint = self._slots_of(adjoints)

@@ -760,14 +760,14 @@ class Graph(NodeTable):
             If the graph is being trained already.
         """
         run = _Run()
-        with self.lock:
-            if self._is_training:
-                raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
-            self._run = ref(run)
         try:
+            with self.lock:
+                if self._is_training:
+                    raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
+                self._run = ref(run)
             yield
         finally:
-            del run  # where Ctrl-C strikes here, it goes with its frame
+            del run  # a Ctrl-C that strikes right here keeps it as long as its traceback lives
 
     @locked
     def _become(self, other: Graph) -> None:

@@ -18,7 +18,8 @@ WORK_PER_THREAD = 400_000
 """Multiply-adds of a step for which one more thread pays: about 10 microseconds, several times what waiting costs."""
 
 WORK_OF_TWO, MANY_STEPS = 200_000, 100
-"""Multiply-adds of a step for which two threads pay, if so many steps follow each other that no thread has to be woken."""
+"""Multiply-adds of a step for which two threads pay, if so many steps follow each other that no thread has to be woken; at most
+`WORK_PER_THREAD`."""
 
 
 @cache

@@ -87,7 +87,8 @@ cdef kernel_void load(
     const uint8_t* bytes, const float* floats, int64_t columns, const int32_t* column, int64_t n, const int64_t* row,
     const int64_t* after, bint as_bytes, float* slots,
 ) noexcept nogil:
-    """Transpose n columns, listed in ascending order, from examples to slots of floats or, with `as_bytes`, to byte slots.
+    """Transpose n columns, listed in ascending order, from examples to slots of floats or, with `as_bytes`, of bytes to byte
+    slots.
 
     `after`: the examples that this worker takes next, to prefetch. Shuffled examples lie anywhere in memory, and no hardware
     prefetcher knows their order.

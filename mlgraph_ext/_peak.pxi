@@ -1,8 +1,5 @@
 # Measuring: the peak of this processor in multiply-adds, and one kernel at a time on made-up data (bench/).
 
-from time import perf_counter
-
-
 def fma_flops(int64_t repeats):
     """Run 12 independent sums of vectors in registers; returns the number of floating-point operations.
 

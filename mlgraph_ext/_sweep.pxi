@@ -43,6 +43,8 @@ from cython.parallel cimport prange
 from libc.math cimport INFINITY, sqrtf
 from libc.string cimport memcpy, memset
 
+from time import perf_counter
+
 include "_vector.pxi"
 include "_elementwise.pxi"
 include "_reductions.pxi"

@@ -271,6 +271,33 @@ def test_nobody_trains_a_graph_whose_run_was_struck():
     assert line > 10
 
 
+@pytest.mark.parametrize("number", range(8))
+def test_who_catches_ctrl_c_may_train_again(number):
+    """At once, while its traceback is alive: wherever within the run it strikes, the end of the run but for one instruction."""
+    net, left = network(), [number]
+
+    class Lock:
+        """Ctrl-C comes when the graph's lock is let go for the n-th time."""
+
+        def __enter__(self):
+            return lock.__enter__()
+
+        def __exit__(self, *given):
+            lock.__exit__(*given)
+            left[0] -= 1
+            if left[0] == -1:
+                signal.raise_signal(signal.SIGINT)
+
+    lock, net.graph.lock = net.graph.lock, Lock()
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            net.fit(X, Y, epochs=2, validation=(X, Y))
+        except KeyboardInterrupt:
+            net.fit(X, Y, epochs=1)
+            raise
+    assert left[0] < 0
+
+
 def test_other_threads_have_no_signals():
     done = []
     thread = threading.Thread(target=lambda: done.append(trained()))
