@@ -68,9 +68,7 @@ def threads_worth(plan: Plan, wish: int | None, size: Int64, most: int, optimize
     tiles = -(-most // LANES)
     one_sweeps = tiles == 1 and plan.rows_read_data
     n_threads = threads_for(wish, plan.work * most // (SERIAL if one_sweeps else 1), len(size))
-    if n_threads <= tiles or optimizer:
-        return n_threads
-    return max(1, tiles)  # where nothing is updated, a tile is not divided
+    return n_threads if optimizer else min(n_threads, max(1, tiles))  # where nothing is updated, a tile is not divided
 
 
 def skips_zeros(plan: Plan, examples: Examples, most: int, few: bool | None) -> bool:

@@ -126,8 +126,6 @@ class Engine:
 
     def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
         """As `run`, for what changes no parameters: of many examples through blocks with holes."""
-        if not repay(len(examples)):  # of a single one, each call is some percent of the time
-            return self.run(examples, **options)
         return self._through_holes(examples, lambda engine: engine.run(examples, **options))
 
     def _through_holes(self, examples: Examples, run: Callable[[Engine], Found]) -> Found:
@@ -136,7 +134,7 @@ class Engine:
         The first number that it finds is -1, or what was not finite, as for `run`.
         """
         n = len(examples)
-        filled = self.filled(examples, n) if repay(n) else self
+        filled = self.filled(examples, n) if repay(n) else self  # of a single one, each call is some percent of the time
         found = run(filled) if filled is not self and np.isfinite(examples.largest) else None
         return found if found and found[0] < 0 else run(self)
 
@@ -222,8 +220,8 @@ class Engine:
         parameters, first_moment, second_moment, *_ = *own, None, None
         arrays = parameters, first_moment, second_moment, frozen
         training, key = seed is not None, None
-        as_last = steps is None and optimizer is None and not training and few is None and n <= FEW
-        if as_last and len(objective.nodes) + len(values) + len(adjoints) <= MOST_KEPT:
+        is_plain = steps is None and optimizer is None and not training and few is None and n <= FEW
+        if is_plain and len(objective.nodes) + len(values) + len(adjoints) <= MOST_KEPT:
             key = examples.array.dtype, tuple(objective.nodes), tuple(values), tuple(adjoints)
         call = self._last_call(key, arrays) if key else None
         if call is None:

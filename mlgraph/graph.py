@@ -7,13 +7,12 @@ of it (`mlgraph.views`) are made on demand.
 from __future__ import annotations
 
 import re
-import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from numbers import Real
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, ref
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ from mlgraph.nodes import NodeTable
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import extend
 from mlgraph.topology import CycleError, is_live, topological
-from mlgraph.turns import adds_nodes, cached_property, graphs, locked
+from mlgraph.turns import adds_nodes, cached_property, locked
 from mlgraph.views import Edge, Neuron, Node, NodesLike, neuron_code
 
 if TYPE_CHECKING:
@@ -39,10 +38,6 @@ if TYPE_CHECKING:
     from mlgraph.model import Model
 
 __all__ = ["CycleError", "Graph"]
-
-
-class _Run:
-    """Whoever trains a graph, for as long as this lives."""
 
 
 class Graph(NodeTable):
@@ -750,25 +745,6 @@ class Graph(NodeTable):
         other._has_bare = self._has_bare
         return other
 
-    @contextmanager
-    def in_training(self) -> Iterator[None]:
-        """Within this ``with`` block, nothing else may train the graph.
-
-        Raises
-        ------
-        RuntimeError
-            If the graph is being trained already.
-        """
-        run = _Run()
-        try:
-            with self.lock:
-                if self._is_training:
-                    raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
-                self._run = ref(run)
-            yield
-        finally:
-            del run  # a Ctrl-C that strikes right here keeps it as long as its traceback lives
-
     @locked
     def _become(self, other: Graph) -> None:
         """Take over all that `other` holds, which must not be used afterwards; nodes keep their numbers and views."""
@@ -778,26 +754,16 @@ class Graph(NodeTable):
         # Who trains this graph still does, and its models are still its models.
         # The names that nodes have here are more recent.
         mine["_names"] = other._names | {node: name for node, name in self._names.items() if node < len(other)}
-        mine |= {"lock": self.lock, "_run": self._run, "_models": self._models}
+        mine |= {"lock": self.lock, "_training": self._training, "_models": self._models}
         mine["_born"] = self._born[: len(other)] + other._born[len(self) :]
         vars(self).update(vars(other) | mine)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _is_training(self) -> bool:
-        return self._run() is not None
-
     @cached_property
     def _models(self) -> WeakSet[Model]:
         """Made when asked for: the copy of a model may enter before the copy of its graph has any state."""
         return WeakSet()
-
-    def _unlock(self) -> None:
-        self.lock = threading.RLock()
-        """The thread that holds it has the graph alone; it may take the lock again."""
-        self._run = ref(_Run())  # which is over
-        graphs.add(self)
 
     def _place_of(self, source: Node | int, target: Node | int, guess: int = 0) -> int:
         """The place of a source among the sources of a neuron."""
@@ -812,7 +778,7 @@ class Graph(NodeTable):
     @locked
     def __getstate__(self) -> dict[str, Any]:
         state = {**vars(self), **vars(self.copy()), "_last": self._last}
-        return {name: value for name, value in state.items() if name not in ("lock", "_run", "_models", "_open")}
+        return {name: value for name, value in state.items() if name not in ("lock", "_training", "_models", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -14,17 +13,12 @@ from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.ops import NEURON, PARAMETER, is_operation
 from mlgraph.storage import Storage, extend
 from mlgraph.topology import Topology
-from mlgraph.turns import locked
+from mlgraph.turns import Shared, locked
 from mlgraph.views import Node
 
 
-class NodeTable:
-    """Nodes by number, which no edit changes; neurons made together share one list of sources until one of them is edited.
-
-    The base of `Graph`, which brings the lock.
-    """
-
-    lock: threading.RLock
+class NodeTable(Shared):
+    """Nodes by number, which no edit changes; neurons made together share one list of sources until one of them is edited."""
 
     def __init__(self) -> None:
         self._code = array("h")  # op, or INPUT ... NEURON + activation

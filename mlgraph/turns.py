@@ -1,30 +1,69 @@
-"""Threads that share a graph take turns: the decorators of its methods, and what becomes of locks in a forked child."""
+"""Threads that share a graph take turns, and one of them trains it: its lock, and the decorators of its methods."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 if TYPE_CHECKING:
     from mlgraph.graph import Graph
-    from mlgraph.nodes import NodeTable
 
-__all__ = ["adds_nodes", "cached_property", "graphs", "locked"]
+__all__ = ["Shared", "adds_nodes", "cached_property", "locked"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-N = TypeVar("N", bound="NodeTable")
+S = TypeVar("S", bound="Shared")
 
 
-def locked(method: Callable[Concatenate[N, P], T]) -> Callable[Concatenate[N, P], T]:
+class _Run:
+    """Whoever trains a graph, for as long as this lives."""
+
+
+class Shared:
+    """What several threads may use: the base of `Graph`."""
+
+    lock: threading.RLock
+    """The thread that holds it has the graph alone; it may take the lock again."""
+
+    def _unlock(self) -> None:
+        """Begin, or begin anew, with nobody who holds the lock or trains."""
+        self.lock, self._training = threading.RLock(), ref(_Run())  # which is over
+        _all.add(self)
+
+    @property
+    def _is_training(self) -> bool:
+        return self._training() is not None
+
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """Within this ``with`` block, nothing else may train the graph.
+
+        Raises
+        ------
+        RuntimeError
+            If the graph is being trained already.
+        """
+        run = _Run()
+        try:
+            with self.lock:
+                if self._is_training:
+                    raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
+                self._training = ref(run)
+            yield
+        finally:
+            del run  # a Ctrl-C that strikes right here keeps it as long as its traceback lives
+
+
+def locked(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """A method that takes its turn when threads share the graph."""
 
     @functools.wraps(method)
-    def in_turn(self: N, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def in_turn(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.lock:
             return method(self, *args, **kwargs)
 
@@ -58,14 +97,14 @@ class cached_property(functools.cached_property[T]):
         self.lock = nullcontext()
 
 
-graphs: WeakSet[Graph] = WeakSet()
+_all: WeakSet[Shared] = WeakSet()
 """All graphs, since a forked child finds their locks as they were."""
 
 
 def _after_fork() -> None:
     # A lock that another thread held at the fork would stay locked for ever: the child does not have that thread.
-    for graph in graphs:
-        graph._unlock()
+    for shared in _all:
+        shared._unlock()
 
 
 if hasattr(os, "register_at_fork"):

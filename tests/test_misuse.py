@@ -347,6 +347,13 @@ def test_what_is_right_gives_the_same_in_any_form(new, name, parameter):
         assert copy is None or copy.tobytes() == np.array(value).tobytes(), way
 
 
+def hidden(thing, names):
+    """The bases of a class that have none of these names, and theirs."""
+    for base in thing.__bases__:
+        if base is not object and base.__name__ not in names:
+            yield from [*hidden(base, names), base]
+
+
 def public():
     """All functions and methods that are public, by name."""
     found = {}
@@ -358,8 +365,7 @@ def public():
             thing = getattr(room, name)
             if inspect.isclass(thing):
                 found[prefix + name] = thing
-                hidden = [base for base in thing.__bases__ if base is not object and base.__name__ not in names]
-                inherited = {name: value for base in hidden for name, value in vars(base).items()}
+                inherited = {name: value for base in hidden(thing, names) for name, value in vars(base).items()}
                 for method, value in (inherited | vars(thing)).items():
                     if isinstance(value, property) and value.fset:
                         found[f"{prefix}{name}.{method}"] = value.fset
