@@ -212,12 +212,12 @@ class Storage:
             out[(origin < 0) | (origin >= len(vector))] = 0
             return out
 
-        vector, state = moved(self.vector), {name: moved(vector) for name, vector in self.state.items()}
-        with uninterrupted():
-            self.vector, self.state, self.used = vector, state, len(origin)
-            for column, values in ((self.weights, weights), (self.stride, stride), (self.bias, bias)):
-                write(column, slice(None), values)
-            self.moves += 1
+        new: dict[str, Any] = {"used": len(origin), "moves": self.moves + 1}
+        new |= {"vector": moved(self.vector), "state": {name: moved(vector) for name, vector in self.state.items()}}
+        for name, values in (("weights", weights), ("stride", stride), ("bias", bias)):
+            new[name] = getattr(self, name)[:0]
+            extend(new[name], values)
+        vars(self).update(new)  # at one blow: neither a signal nor a fork of another thread finds a part of it
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -246,3 +246,15 @@ def write(column: array[Any], places: Any, values: npt.NDArray[Any]) -> None:
 def extend(column: array[Any], values: npt.NDArray[Any]) -> None:
     """Append numbers to a column of records or of nodes."""
     column.frombytes(np.ascontiguousarray(values, column.typecode).view(np.uint8).data)
+
+
+def release(owner: object) -> None:
+    """Give `owner` copies of those of its columns that numpy has a view of: they could not grow before it is gone."""
+    for name, column in vars(owner).items():
+        if isinstance(column, array):
+            try:
+                column.append(0)
+            except BufferError:
+                setattr(owner, name, column[:])
+            else:
+                column.pop()

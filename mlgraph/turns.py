@@ -35,6 +35,10 @@ class Shared:
         self.lock, self._training = threading.RLock(), ref(_Run())  # which is over
         _all.add(self)
 
+    def _in_child(self) -> None:
+        """Let go, in a forked child, of what other threads held at the fork: it does not have them, and they never would."""
+        self._unlock()
+
     @property
     def _is_training(self) -> bool:
         return self._training() is not None
@@ -98,13 +102,12 @@ class cached_property(functools.cached_property[T]):
 
 
 _all: WeakSet[Shared] = WeakSet()
-"""All graphs, since a forked child finds their locks as they were."""
+"""All graphs, since a forked child finds them as they were held."""
 
 
 def _after_fork() -> None:
-    # A lock that another thread held at the fork would stay locked for ever: the child does not have that thread.
-    for shared in _all:
-        shared._unlock()
+    for shared in list(_all):  # as each enters anew, those that died meanwhile leave: under an iteration, the set would change
+        shared._in_child()
 
 
 if hasattr(os, "register_at_fork"):

@@ -29,6 +29,7 @@ def run(code, *arguments, **environment):
     setting = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | environment
     done = subprocess.run([sys.executable, "-c", code, *arguments], env=setting, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    print(done.stderr)  # what a child had to say, if the test fails
     return done.stdout.split()
 
 
@@ -129,6 +130,99 @@ print(*codes)
 def test_a_child_is_forked_while_a_thread_trains():
     """What that thread held at the fork stays locked for nobody."""
     assert run(FORK_WITHIN) == ["0"] * 20
+
+
+FORK_BESIDE_VIEWS = """
+import os
+import numpy as np
+import mlgraph
+
+net = mlgraph.Network(3, seed=1)
+layer = net.add_layer(5, "tanh")
+net.add_layer(2, "softmax")
+graph = net.graph
+views = [memoryview(column) for column in graph._columns()]
+before, n_nodes = net.predict_proba(np.eye(3)).tobytes(), len(graph)
+child = os.fork()
+if child == 0:
+    same = net.predict_proba(np.eye(3)).tobytes() == before
+    x = graph.input()
+    graph.parameter(1.0)
+    x * 2.0
+    net.widen(layer, 2)
+    os._exit(0 if same and len(graph) == n_nodes + 6 else 1)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_is_forked_while_a_thread_reads_the_table():
+    """A view that numpy had of a column in that thread is never let go in the child."""
+    assert run(FORK_BESIDE_VIEWS) == ["0"]
+
+
+FORK_IN_A_MOVE = """
+import os, sys
+import numpy as np
+import mlgraph
+from mlgraph.storage import Storage
+
+graph = mlgraph.Graph()
+inputs, rng = graph.inputs(5), np.random.default_rng(0)
+hidden = [graph.add_neuron(inputs, "tanh", weights=rng.random(5), bias=rng.random()) for _ in range(20)]
+graph.add_neuron(hidden, weights=rng.random(20))
+before, codes = graph.get_parameters().tolist(), []
+
+
+def at_each_line(frame, event, _):
+    if event == "line":
+        child = os.fork()
+        if child == 0:
+            sys.settrace(None)
+            os._exit(0 if graph.get_parameters().tolist() == before else 1)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return at_each_line
+
+
+sys.settrace(lambda frame, *_: at_each_line if frame.f_code is Storage.move.__code__ else None)
+graph.compile(graph[len(graph) - 1])
+sys.settrace(None)
+print(graph.storage.moves, len(codes) > 5, *set(codes))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_is_forked_while_a_thread_moves_the_parameters():
+    assert run(FORK_IN_A_MOVE) == ["1", "True", "0"]
+
+
+FORK_BESIDE_GARBAGE = """
+import gc, os
+import mlgraph
+
+
+class Collecting(mlgraph.Graph):
+    def _in_child(self):
+        super()._in_child()
+        gc.collect()
+
+
+gc.disable()
+kept = [Collecting() for _ in range(20)]
+locks = [graph.lock for graph in kept]
+for graph in [mlgraph.Graph() for _ in range(100)]:
+    graph.itself = graph
+del graph
+child = os.fork()
+if child == 0:
+    os._exit(sum(graph.lock is lock for graph, lock in zip(kept, locks)))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_graphs_go_while_a_child_looks_at_all():
+    assert run(FORK_BESIDE_GARBAGE) == ["0"]
 
 
 FORK_WITHIN_A_PROPERTY = """
