@@ -74,6 +74,7 @@ class Edit(NamedTuple):
 
 def edited(graph: Graph, nodes: int, records: int, changes: Iterable[Change] = ()) -> None:
     """Keep what is needed to undo an edit, before which there were so many nodes and records."""
+    graph._n_edits += 1
     if graph._open is not None:
         graph._open.changes.extend(changes)
     else:

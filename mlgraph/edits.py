@@ -22,7 +22,7 @@ from mlgraph.ids import check_sources, id_of, ids_of
 from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import NEURON
 from mlgraph.packing import Lists, pack, shared_lists
-from mlgraph.storage import FROZEN, PANEL, extend, write
+from mlgraph.storage import FROZEN, PANEL, extend, written
 from mlgraph.topology import Topology, is_live, topological
 from mlgraph.views import Edge, Neuron
 
@@ -282,13 +282,17 @@ def rewire(
     most_before = graph.storage.made_with(record)
     weights, start = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
     graph._has_bare |= bool((new.counts == 0).any())
+    change = Rewired(old._replace(place=now[:-1]), before, most_before)
+    storage, most = graph.storage, np.maximum(most_before, new.counts) if most is None else most
+    of_storage = {
+        "weights": written(storage.weights, record, weights), "stride": written(storage.stride, record, np.ones(1)),
+        "made": written(storage.made, record, most),
+    }  # fmt: skip
+    of_graph = {"_start": written(graph._start, new.neurons, start), "_count": written(graph._count, new.neurons, new.counts)}
     with uninterrupted():
-        extend(graph._pool, lists.pool)  # the last allocation: before it nothing has changed
-        write(graph.storage.weights, record, weights)
-        write(graph.storage.stride, record, np.ones(1))
-        write(graph.storage.made, record, np.maximum(most_before, new.counts) if most is None else most)
-        write(graph._start, new.neurons, start)
-        write(graph._count, new.neurons, new.counts)
+        extend(graph._pool, lists.pool)
         graph.edits += 1
-        edited(graph, len(graph), len(graph.storage), [Rewired(old._replace(place=now[:-1]), before, most_before)])
+        edited(graph, len(graph), len(storage), [change])
+        vars(storage).update(of_storage)  # from here on there is no allocation that may fail; before, no edge has changed
+        vars(graph).update(of_graph)
     pack(graph)

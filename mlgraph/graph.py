@@ -25,7 +25,7 @@ from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name
 from mlgraph.ids import id_of, ids_of, ids_of_sources, listed
 from mlgraph.nodes import NodeTable
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
-from mlgraph.storage import extend
+from mlgraph.storage import extend, release
 from mlgraph.topology import CycleError, is_live, topological
 from mlgraph.turns import adds_nodes, cached_property, locked
 from mlgraph.views import Edge, Neuron, Node, NodesLike, neuron_code
@@ -63,6 +63,7 @@ class Graph(NodeTable):
         self._has_bare = False
         """Whether a neuron may have no sources."""
         self._last: Edit | None = None
+        self._n_edits = 0
         self._open = None
         self._alive: tuple[tuple[int, frozenset[int]], Bool] | None = None
         self._unlock()
@@ -774,6 +775,11 @@ class Graph(NodeTable):
         if not len(at):
             raise ValueError(f"edge: expected an edge of the graph, got {plain(self[s].name)} to {plain(self[t].name)}")
         return int(at[0])
+
+    def _left(self) -> None:
+        release(self)
+        release(self.storage)
+        self._open = None
 
     @locked
     def __getstate__(self) -> dict[str, Any]:

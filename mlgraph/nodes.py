@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.ops import NEURON, PARAMETER, is_operation
-from mlgraph.storage import Storage, extend, release
+from mlgraph.storage import Storage, extend
 from mlgraph.topology import Topology
 from mlgraph.turns import Shared, locked
 from mlgraph.views import Node
@@ -91,11 +91,6 @@ class NodeTable(Shared):
         return self.storage.vector[: self.storage.used]
 
     # --- inside ------------------------------------------------------------------------------------------------------
-
-    def _in_child(self) -> None:
-        super()._in_child()
-        release(self)
-        release(self.storage)
 
     def _readers(self, chosen: Bool) -> Bool:
         """Which nodes have one of the chosen among their sources; both of shape (nodes,)."""

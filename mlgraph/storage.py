@@ -212,12 +212,12 @@ class Storage:
             out[(origin < 0) | (origin >= len(vector))] = 0
             return out
 
-        new: dict[str, Any] = {"used": len(origin), "moves": self.moves + 1}
-        new |= {"vector": moved(self.vector), "state": {name: moved(vector) for name, vector in self.state.items()}}
-        for name, values in (("weights", weights), ("stride", stride), ("bias", bias)):
-            new[name] = getattr(self, name)[:0]
-            extend(new[name], values)
-        vars(self).update(new)  # at one blow: neither a signal nor a fork of another thread finds a part of it
+        every = slice(None)
+        vars(self).update(  # at one blow: neither a signal nor a fork of another thread finds a part of it
+            vector=moved(self.vector), state={name: moved(vector) for name, vector in self.state.items()}, used=len(origin),
+            weights=written(self.weights, every, weights), stride=written(self.stride, every, stride),
+            bias=written(self.bias, every, bias), moves=self.moves + 1,
+        )  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -238,9 +238,11 @@ def copied(vector: Float32) -> Float32:
     return out
 
 
-def write(column: array[Any], places: Any, values: npt.NDArray[Any]) -> None:
-    """Write numbers into a column of records or of nodes."""
-    np.frombuffer(column, column.typecode)[places] = values
+def written(column: array[Any], places: Any, values: npt.NDArray[Any]) -> array[Any]:
+    """A copy of a column of records or of nodes, with numbers written into it."""
+    copy = column[:]
+    np.frombuffer(copy, copy.typecode)[places] = values
+    return copy
 
 
 def extend(column: array[Any], values: npt.NDArray[Any]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
-from weakref import WeakSet, ref
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from mlgraph.graph import Graph
@@ -20,28 +22,39 @@ T = TypeVar("T")
 S = TypeVar("S", bound="Shared")
 
 
-class _Run:
-    """Whoever trains a graph, for as long as this lives."""
-
-
 class Shared:
     """What several threads may use: the base of `Graph`."""
 
     lock: threading.RLock
     """The thread that holds it has the graph alone; it may take the lock again."""
 
+    _training: tuple[int, FrameType] | None
+    """The thread that trains, or has trained, and the frame that does."""
+
     def _unlock(self) -> None:
         """Begin, or begin anew, with nobody who holds the lock or trains."""
-        self.lock, self._training = threading.RLock(), ref(_Run())  # which is over
+        self.lock, self._training = threading.RLock(), None
         _all.add(self)
 
     def _in_child(self) -> None:
-        """Let go, in a forked child, of what other threads held at the fork: it does not have them, and they never would."""
-        self._unlock()
+        """A forked child has only the thread that forked: take the lock from another, which would hold it for ever."""
+        if self.lock.acquire(blocking=False):
+            self.lock.release()
+        else:
+            self.lock = threading.RLock()
+            self._left()
+
+    def _left(self) -> None:
+        """Whoever held the lock, and has the graph as it was then, does not come back."""
 
     @property
     def _is_training(self) -> bool:
-        return self._training() is not None
+        # Whatever may strike a run, its frame is then no longer on the stack of its thread; a flag might stay.
+        thread, run = self._training or (0, None)
+        frame = sys._current_frames().get(thread)
+        while frame is not None and frame is not run:
+            frame = frame.f_back
+        return frame is not None
 
     @contextmanager
     def in_training(self) -> Iterator[None]:
@@ -52,15 +65,16 @@ class Shared:
         RuntimeError
             If the graph is being trained already.
         """
-        run = _Run()
+        run = threading.get_ident(), sys._getframe(2)  # the frame that has the block; between are this one and contextlib's
         try:
             with self.lock:
                 if self._is_training:
                     raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
-                self._training = ref(run)
+                self._training = run
             yield
         finally:
-            del run  # a Ctrl-C that strikes right here keeps it as long as its traceback lives
+            if self._training is run:
+                self._training = None  # else the graph would keep what the frame has
 
 
 def locked(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
@@ -80,14 +94,14 @@ def adds_nodes(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatena
     @functools.wraps(method)
     def whole_or_not(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.lock:
-            columns = self._columns()
-            lengths = [len(column) for column in columns]
+            lengths, edits = [len(column) for column in self._columns()], self._n_edits
             try:
                 return method(self, *args, **kwargs)
             except BaseException:
-                for column, length in zip(columns, lengths, strict=True):
-                    del column[length:]
-                self._names.pop(lengths[0], None)  # of the one node that an input or a parameter is
+                if self._n_edits == edits:  # else what was given has edited the graph as it was read, and may need them
+                    for column, length in zip(self._columns(), lengths, strict=True):
+                        del column[length:]
+                    self._names.pop(lengths[0], None)  # of the one node that an input or a parameter is
                 raise
 
     return whole_or_not
@@ -102,11 +116,11 @@ class cached_property(functools.cached_property[T]):
 
 
 _all: WeakSet[Shared] = WeakSet()
-"""All graphs, since a forked child finds them as they were held."""
+"""All graphs, since a forked child finds their locks as they were."""
 
 
 def _after_fork() -> None:
-    for shared in list(_all):  # as each enters anew, those that died meanwhile leave: under an iteration, the set would change
+    for shared in _all:
         shared._in_child()
 
 

@@ -15,7 +15,7 @@ from mlgraph.graph import Graph
 from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import CONSTANT
 from mlgraph.packing import pack, shared_lists
-from mlgraph.storage import FROZEN, write
+from mlgraph.storage import FROZEN, written
 from mlgraph.topology import Topology
 
 
@@ -128,7 +128,7 @@ def _forget(graph: Graph, nodes: int, records: int) -> None:
         del column[records:]
     # In lists that no node has any more.
     gone = np.flatnonzero(np.array(graph._pool, np.int32) >= nodes)
-    write(graph._pool, gone, np.zeros(len(gone), np.int32))
+    graph._pool = written(graph._pool, gone, np.zeros(len(gone), np.int32))
     del graph._inputs[sum(i < nodes for i in graph._inputs) :]
     constants = graph.records[graph.codes == CONSTANT]
     del graph._constants[constants.max(initial=-1) + 1 :]

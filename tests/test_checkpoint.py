@@ -178,12 +178,17 @@ def test_processes_are_killed(name, tmp_path, request):
     code = KILLED.format(folder=os.path.dirname(__file__), epochs=epochs)
     command = [sys.executable, "-W", "error", "-c", code, name, str(path), str(out)]
     killed, places, runs, status = 0, set(), 0, -1
-    while killed < kills or status:
+
+    def goes_on():
+        """Also if a busy machine has left no run the time to write."""
+        return killed < kills or (len(places) < 2 and killed < 20 * kills)
+
+    while goes_on() or status:
         with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
             try:
                 child.stdout.readline()
-                if killed < kills:
-                    time.sleep(chance.uniform(0, 0.4))
+                if goes_on():
+                    time.sleep(chance.uniform(0, 0.4 * max(1, killed // kills)))
                     child.kill()
                 killed += (status := child.wait(timeout=600)) == -signal.SIGKILL
                 assert status in (0, -signal.SIGKILL)
@@ -195,7 +200,7 @@ def test_processes_are_killed(name, tmp_path, request):
         if status == 0:
             runs += 1
             assert out.read_text() == repr(whole(name, epochs=epochs))
-            if killed < kills:
+            if goes_on():
                 for file in tmp_path.iterdir():
                     file.unlink()
     assert len(places) > 1, "no kill left a place within the run"
@@ -321,7 +326,7 @@ name, path, out = sys.argv[1:]
 make, y, options = t.RUNS[name]
 model, begun = make(), []
 try:
-    t.fit(model, y, epochs=150, checkpoint=path, checkpoint_every=1e6, resume=True, n_threads=2, **options,
+    t.fit(model, y, epochs=400, checkpoint=path, checkpoint_every=1e6, resume=True, n_threads=2, **options,
           callback=lambda event: begun or (begun.append(1), print("begun", flush=True)))
     # The signal may also come when the run has just ended: the next process finds a finished run, and writes this.
     Path(out + ".part").write_text(repr(t.bits(model)))
@@ -345,7 +350,7 @@ def test_processes_are_interrupted(name, tmp_path):
                 child.send_signal(signal.SIGINT)
             ends.append(child.wait(timeout=600))
         assert ends[-1] == 3 or out.exists()
-    assert ends.count(3) == len(ends) - 1 > 0 and out.read_text() == repr(whole(name, epochs=150))
+    assert ends.count(3) == len(ends) - 1 > 0 and out.read_text() == repr(whole(name, epochs=400))
 
 
 def test_digests_do_not_read_names():

@@ -284,6 +284,46 @@ def test_an_error_says_what_is_wrong_and_changes_nothing(name):
     assert everything(g) == before
 
 
+def test_sources_that_compile_the_graph_as_they_are_read():
+    """Nodes that were added until the error go; the parameters have moved meanwhile."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    hidden = [g.add_neuron(x, "tanh", weights=[1, 2, 3]) for _ in range(9)]
+    out = g.add_neuron(hidden, weights=np.ones(9))
+    before, numbers = everything(g)[:8], g.get_parameters().tolist()
+
+    def useful():
+        for neuron in hidden[:3]:
+            gate = g.parameter(0.5) * neuron
+            if g.compile(gate)(np.ones((1, 3)))[0, 0] > 0:
+                yield gate
+
+    with pytest.raises(ValueError, match=r"^weights: expected shape \(3,\), got"):
+        g.add_neuron(useful(), weights=[1.0, 2.0])
+    assert everything(g)[:8] == before and g.get_parameters().tolist() == numbers and g.storage.moves > 1
+    assert {len(column) for column in g.storage.columns} == {10}
+    again = g.add_neuron([g.parameter(2.0), out], weights=[1.0, 1.0])
+    assert g.compile(again)(np.zeros((1, 3))) == 2
+
+
+def test_sources_that_edit_the_graph_as_they_are_read():
+    """What they have done stays, though the call is refused."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    neuron = g.add_neuron(x[:2], weights=[1.0, 2.0])
+
+    def sources():
+        g.add_edge(x[2], neuron, 5.0)
+        yield from x
+
+    with pytest.raises(ValueError, match=r"^weights: expected shape \(3,\), got"):
+        g.add_neuron(sources(), weights=[1.0, 2.0])
+    assert neuron.sources == x and neuron.weights.tolist() == [1, 2, 5] and len(g) == 4
+    assert g.edges().weight.tolist() == [1, 2, 5] and g.compile(neuron)(np.ones((1, 3))) == 8
+    g.undo()
+    assert neuron.sources == x[:2]
+
+
 def test_neurons_without_a_bias_have_0_in_the_table():
     g = mlgraph.Graph()
     g.add_neuron(g.inputs(1), weights=[2.0], bias=None)

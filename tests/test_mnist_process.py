@@ -27,7 +27,7 @@ def start(*words: object, **options: Any) -> subprocess.Popen[str]:
 
 def test_process(tmp_path: Path, data: Path) -> None:
     process = start("--epochs", 1, "--data", data, "--no-plot", "--json", cwd=tmp_path)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     assert json.loads(out.splitlines()[-1])["test_accuracy"] > 0.3
     assert (tmp_path / "mnist-run" / "model.npz").exists()
@@ -35,7 +35,7 @@ def test_process(tmp_path: Path, data: Path) -> None:
 
 def test_process_help() -> None:
     process = start("--help")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     assert all(word in out for word in ("--hidden SIZES", "(default: 128:8)", "commands:", "  evaluate "))
 
@@ -46,7 +46,7 @@ def test_process_is_quiet_when_nobody_reads(tmp_path: Path, data: Path) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert process.wait(timeout=60) == 141
+        assert process.wait(timeout=300) == 141
         assert process.stderr.read() == ""
         process.stderr.close()
         # What was learnt is kept all the same.
@@ -59,7 +59,7 @@ def test_no_training_ends_for_what_is_told_of_it(tmp_path: Path, data: Path, str
     with open("/dev/full", "w") as full:
         words = ("--epochs", 3, "--data", data, "--checkpoint-every", 0, "--live")
         process = start(*words, cwd=tmp_path, **{stream: full})
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert sorted(os.listdir(tmp_path / "mnist-run"))[-3:] == ["history.json", "model.npz", "training.png"]
     if stream == "stdout":
         assert process.returncode == 1
@@ -73,7 +73,7 @@ def test_a_warning_that_is_an_error_is_one_line(tmp_path: Path) -> None:
     write_idx(folder / "train-images-idx3-ubyte", np.random.default_rng(0).integers(0, 2, (30, HEIGHT, WIDTH), np.uint8))
     environment = {**os.environ, "PYTHONPATH": str(Path(mlgraph.__file__).parents[1]), "PYTHONWARNINGS": "error"}
     process = start("--data", folder, cwd=tmp_path, env=environment)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert err.startswith("mlgraph.mnist: error: x: bytes are read as byte / 255")
     assert len(err.splitlines()) == 1
@@ -86,7 +86,7 @@ def test_process_with_closed_streams(tmp_path: Path, data: Path, closed: tuple[i
     options = {"stdout": None, "stderr": None, "cwd": tmp_path}
     for words in (("--epochs", 2, "--hidden", 4), ("evaluate", "mnist-run/model.npz"), ("inspect", "mnist-run/model.npz")):
         process = start(*words, "--data", data, preexec_fn=lambda: [os.close(number) for number in closed], **options)
-        assert process.wait(timeout=60) == 0, words
+        assert process.wait(timeout=300) == 0, words
     written = sorted(file.name for file in (tmp_path / "mnist-run").iterdir())
     assert written == ["history.json", "model.npz", "model.png", "training.png"]
 
@@ -101,7 +101,7 @@ def test_process_is_interrupted(tmp_path: Path, data: Path) -> None:
     while not process.stdout.readline().startswith("epoch"):
         pass
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err.startswith("mlgraph.mnist: interrupted after ")
     assert len(err.splitlines()) == 1

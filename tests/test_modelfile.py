@@ -89,7 +89,7 @@ def test_another_process_reads_it(model, path):
     code = "import json, sys, mlgraph; print(mlgraph.load(sys.argv[1]).forward(json.load(sys.stdin)).tobytes().hex())"
     floats = (X / 255).astype(np.float32)
     data = json.dumps(floats.tolist())
-    out = subprocess.check_output([sys.executable, "-c", code, path], input=data, text=True, timeout=60)
+    out = subprocess.check_output([sys.executable, "-c", code, path], input=data, text=True, timeout=300)
     assert bytes.fromhex(out) == model.forward(floats).tobytes()
 
 

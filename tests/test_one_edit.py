@@ -292,3 +292,39 @@ def test_no_edit_before_nodes_that_an_exception_leaves_is_taken_back():
 def test_whether_parameters_are_taken_back_is_yes_or_no(value):
     with pytest.raises(TypeError, match=r"^parameters: expected True or False, got "):
         network().graph.one_edit(parameters=value)
+
+
+@pytest.mark.parametrize(("name", "call"), [*(("written", call) for call in range(5)), ("extend", 0), ("edited", 0)])
+def test_an_edit_for_which_there_is_no_memory_changes_nothing(monkeypatch, name, call):
+    """Wherever in it that is, also where edits before it are taken back then."""
+    real, left = getattr(edits, name), []
+
+    def fails(*given):
+        left.append(1)
+        if len(left) == call + 1:
+            raise MemoryError
+        return real(*given)
+
+    net = network()
+    net.fit(X, Y, epochs=1)
+    before = everything(net.graph)
+    monkeypatch.setattr(edits, name, fails)
+    with pytest.raises(MemoryError):
+        net.graph.prune([net.layers[0].neurons[3], net.layers[1].neurons[2].edges[4]])
+    assert everything(net.graph) == before and len(left) == call + 1
+    monkeypatch.setattr(edits, name, real)
+
+    @net.graph.one_edit(parameters=True)
+    def edit():
+        net.layers[0].neurons[2].bias = 9.0
+        net.layers[1].neurons[1].edges[2].prune()
+        left.clear()
+        monkeypatch.setattr(edits, name, fails)
+        net.layers[0].neurons[3].prune()
+
+    with pytest.raises(MemoryError):
+        edit()
+    assert everything(net.graph) == before
+    net.fit(X, Y, epochs=1)
+    net.prune(0.5)
+    net.undo()

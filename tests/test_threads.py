@@ -93,8 +93,10 @@ def test_others_run_the_graph_that_one_thread_trains():
     done = threading.Event()
 
     def train():
-        net.fit(X, LABELS, **options)
-        done.set()
+        try:
+            net.fit(X, LABELS, **options)
+        finally:
+            done.set()
 
     def use():
         turns = 0
@@ -120,7 +122,7 @@ def test_one_at_a_time_trains_a_graph():
         assert refused.wait(300)
 
     def train_too():
-        running.wait()
+        assert running.wait(300)
         try:
             model.fit(X, X[:, :10])
         finally:
@@ -132,6 +134,25 @@ def test_one_at_a_time_trains_a_graph():
     with pytest.raises(RuntimeError, match="being trained already"):
         net.fit(X, LABELS, callback=lambda _: model.fit(X, X[:, :10]))
     net.fit(X, LABELS, epochs=1)  # an error ends the run, and leaves the graph to the next
+
+
+def test_a_run_that_was_left_ends_no_other():
+    """Ctrl-C may strike before the end of a run is noted; the collector then notes it at some time."""
+    graph = shared()[0].graph
+
+    def left():
+        block = graph.in_training()
+        block.__enter__()
+        assert graph._is_training
+        return block
+
+    block = left()
+    assert not graph._is_training
+    with graph.in_training():
+        block.__exit__(None, None, None)
+        with pytest.raises(RuntimeError, match="being trained already"), graph.in_training():
+            pass
+    assert not graph._is_training
 
 
 def test_copies_have_all_of_their_own():
@@ -162,12 +183,15 @@ def test_the_interpreter_is_free_meanwhile():
         net.forward(x, n_threads=1)
         running.clear()
 
-    thread = threading.Thread(target=sweep)
-    thread.start()
-    running.wait()
-    while running.is_set():
-        turns += 1
-    thread.join()
+    for _ in range(20):  # on a busy machine a sweep may be over before this thread has its turn
+        thread = threading.Thread(target=sweep)
+        thread.start()
+        running.wait()
+        while running.is_set():
+            turns += 1
+        thread.join()
+        if turns > 1000:
+            break
     assert turns > 1000
 
 
@@ -185,7 +209,7 @@ def test_a_thread_reads_a_graph_while_another_edits_it(hasty):
     net = mlgraph.Network(784, seed=0)
     net.add_layer(100)
     net.add_layer(10, "softmax")
-    done, read, neuron = threading.Event(), 0, net.layers[0].neurons[0]
+    done, neuron = threading.Event(), net.layers[0].neurons[0]
 
     def edit():
         try:
@@ -196,12 +220,12 @@ def test_a_thread_reads_a_graph_while_another_edits_it(hasty):
             done.set()
 
     def look():
-        nonlocal read
-        while not done.is_set():
+        over = False
+        while not over:
+            over = done.is_set()
             assert net.graph.n_parameters >= 110 and all(node.id >= 884 for node in neuron.targets)
-            read += 1
 
-    assert together(edit, look) == [None, None] and read
+    assert together(edit, look) == [None, None]
 
 
 def test_a_copy_is_of_one_moment(hasty):
@@ -221,7 +245,9 @@ def test_a_copy_is_of_one_moment(hasty):
             done.set()
 
     def copies():
-        while not done.is_set():
+        over = False
+        while not over:
+            over = done.is_set()
             np.testing.assert_array_equal(copy.deepcopy(g).get_parameters(), given)
 
     assert together(move, copies) == [None, None]
