@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlgraph.array_types import Float32, Int64
 from mlgraph.arrays import Wiring
@@ -72,10 +72,16 @@ class Edit(NamedTuple):
     around: Edit | None = None
 
 
-def edited(graph: Graph, nodes: int, records: int, changes: Iterable[Change] = ()) -> None:
-    """Keep what is needed to undo an edit, before which there were so many nodes and records."""
-    graph._n_edits += 1
-    if graph._open is not None:
-        graph._open.changes.extend(changes)
+def edited(graph: Graph, nodes: int, records: int, changes: Sequence[Change] = (), **attributes: Any) -> None:
+    """Keep what is needed to undo an edit, before which there were so many nodes and records; set `attributes` of the graph.
+
+    At one blow: neither a signal nor a failed allocation finds a part of it.
+    """
+    own, edits = vars(graph), attributes.get("edits", graph.edits)
+    if changes:
+        attributes["_n_edits"] = graph._n_edits + 1
+    if graph._open is None:
+        attributes["_last"] = Edit(list(changes), nodes, records, edits)
     else:
-        graph._last = Edit(list(changes), nodes, records, graph.edits)
+        graph._open.changes.extend(changes)
+    own.update(attributes)

@@ -280,7 +280,7 @@ def rewire(
         values[added] = fresh[name][added] if name in fresh else 0
     record = graph.records[new.neurons]
     most_before = graph.storage.made_with(record)
-    weights, start = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
+    weights, begin = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
     graph._has_bare |= bool((new.counts == 0).any())
     change = Rewired(old._replace(place=now[:-1]), before, most_before)
     storage, most = graph.storage, np.maximum(most_before, new.counts) if most is None else most
@@ -288,11 +288,10 @@ def rewire(
         "weights": written(storage.weights, record, weights), "stride": written(storage.stride, record, np.ones(1)),
         "made": written(storage.made, record, most),
     }  # fmt: skip
-    of_graph = {"_start": written(graph._start, new.neurons, start), "_count": written(graph._count, new.neurons, new.counts)}
+    start, count = written(graph._start, new.neurons, begin), written(graph._count, new.neurons, new.counts)
+    own = vars(storage)
     with uninterrupted():
         extend(graph._pool, lists.pool)
-        graph.edits += 1
-        edited(graph, len(graph), len(storage), [change])
-        vars(storage).update(of_storage)  # from here on there is no allocation that may fail; before, no edge has changed
-        vars(graph).update(of_graph)
+        edited(graph, len(graph), len(storage), [change], edits=graph.edits + 1, _start=start, _count=count)
+        own.update(of_storage)  # allocates nothing, so that it cannot fail
     pack(graph)

@@ -64,6 +64,7 @@ class Graph(NodeTable):
         """Whether a neuron may have no sources."""
         self._last: Edit | None = None
         self._n_edits = 0
+        """Number of changes of what there was; new nodes change nothing."""
         self._open = None
         self._alive: tuple[tuple[int, frozenset[int]], Bool] | None = None
         self._unlock()
@@ -751,7 +752,7 @@ class Graph(NodeTable):
         """Take over all that `other` holds, which must not be used afterwards; nodes keep their numbers and views."""
         if self._open is not None:
             raise RuntimeError("resume: expected a graph of which no edit is open, got one within one_edit")
-        mine: dict[str, Any] = {"edits": self.edits + other.edits + 1}
+        mine: dict[str, Any] = {"edits": self.edits + other.edits + 1, "_n_edits": self._n_edits + 1}
         # Who trains this graph still does, and its models are still its models.
         # The names that nodes have here are more recent.
         mine["_names"] = other._names | {node: name for node, name in self._names.items() if node < len(other)}
@@ -780,6 +781,19 @@ class Graph(NodeTable):
         release(self)
         release(self.storage)
         self._open = None
+        self._drop_partial_nodes()
+
+    def _drop_partial_nodes(self) -> None:
+        """Keep only what is whole: nodes in all columns, records and inputs that a node has, and names of nodes."""
+        nodes = min(len(column) for column in self._of_nodes)
+        for column in self._of_nodes:
+            del column[nodes:]
+        codes = self.codes
+        records = self.records[(codes == PARAMETER) | (codes >= NEURON)].max(initial=-1) + 1
+        for column in self.storage.columns:
+            del column[records:]
+        self._inputs = array(self._inputs.typecode, np.flatnonzero(codes == INPUT).tolist())
+        self._names = {node: name for node, name in self._names.items() if node < nodes}
 
     @locked
     def __getstate__(self) -> dict[str, Any]:

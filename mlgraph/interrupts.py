@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ class _Waiting:
         self.handlers: dict[int, Callable[..., Any]] = {}
         self.came: dict[int, FrameType | None] = {}
         self.holds = False
+        self.thread = threading.get_ident()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.holds:
@@ -82,3 +84,16 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         waiting.release()
+
+
+def _after_fork() -> None:
+    # Of a fork by another thread, which is the child's main thread now: nobody there would hand on what waits.
+    for number in SIGNALS:
+        handler = signal.getsignal(number)
+        while isinstance(handler, _Waiting) and handler.thread != threading.get_ident():
+            handler = handler.handlers[number]
+            signal.signal(number, handler)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

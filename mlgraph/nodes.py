@@ -137,9 +137,9 @@ class NodeTable(Shared):
     ) -> None:
         """Add a node for each of `data`; they share one list of sources, unless `start` says where each one's begins."""
         values = code, len(self._pool) + start, len(sources) if count is None else count, data, self.edits
+        extend(self._pool, sources)
         for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):
             extend(column, numbers)
-        extend(self._pool, sources)
         self.edits += 1
 
     def _has(self, node: Node) -> bool:

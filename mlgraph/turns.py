@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 if TYPE_CHECKING:
     from mlgraph.graph import Graph
@@ -22,22 +20,24 @@ T = TypeVar("T")
 S = TypeVar("S", bound="Shared")
 
 
+class _Run:
+    """Whoever trains a graph, for as long as this lives."""
+
+
 class Shared:
     """What several threads may use: the base of `Graph`."""
 
     lock: threading.RLock
     """The thread that holds it has the graph alone; it may take the lock again."""
 
-    _training: tuple[int, FrameType] | None
-    """The thread that trains, or has trained, and the frame that does."""
-
     def _unlock(self) -> None:
-        """Begin, or begin anew, with nobody who holds the lock or trains."""
-        self.lock, self._training = threading.RLock(), None
+        """Begin with nobody who holds the lock or trains."""
+        self.lock, self._training = threading.RLock(), ref(_Run())  # which is over
         _all.add(self)
 
     def _in_child(self) -> None:
         """A forked child has only the thread that forked: take the lock from another, which would hold it for ever."""
+        self._training = ref(_Run())
         if self.lock.acquire(blocking=False):
             self.lock.release()
         else:
@@ -49,12 +49,7 @@ class Shared:
 
     @property
     def _is_training(self) -> bool:
-        # Whatever may strike a run, its frame is then no longer on the stack of its thread; a flag might stay.
-        thread, run = self._training or (0, None)
-        frame = sys._current_frames().get(thread)
-        while frame is not None and frame is not run:
-            frame = frame.f_back
-        return frame is not None
+        return self._training() is not None
 
     @contextmanager
     def in_training(self) -> Iterator[None]:
@@ -65,16 +60,15 @@ class Shared:
         RuntimeError
             If the graph is being trained already.
         """
-        run = threading.get_ident(), sys._getframe(2)  # the frame that has the block; between are this one and contextlib's
+        run = _Run()
         try:
             with self.lock:
                 if self._is_training:
                     raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
-                self._training = run
+                self._training = ref(run)
             yield
         finally:
-            if self._training is run:
-                self._training = None  # else the graph would keep what the frame has
+            del run  # a Ctrl-C that strikes right here, or as contextlib comes here, keeps it as long as its traceback lives
 
 
 def locked(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
@@ -98,10 +92,13 @@ def adds_nodes(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatena
             try:
                 return method(self, *args, **kwargs)
             except BaseException:
-                if self._n_edits == edits:  # else what was given has edited the graph as it was read, and may need them
+                if self._n_edits != edits:  # what was given has edited the graph as it was read, and may need new nodes
+                    self._drop_partial_nodes()
+                else:
+                    for node in range(lengths[0], len(self)):
+                        self._names.pop(node, None)
                     for column, length in zip(self._columns(), lengths, strict=True):
                         del column[length:]
-                    self._names.pop(lengths[0], None)  # of the one node that an input or a parameter is
                 raise
 
     return whole_or_not

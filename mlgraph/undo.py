@@ -122,6 +122,7 @@ def take_back(graph: Graph, edit: Edit) -> None:
 
 def _forget(graph: Graph, nodes: int, records: int) -> None:
     """Keep only so many nodes and records: the first ones."""
+    graph._n_edits += 1
     for column in graph._of_nodes:
         del column[nodes:]
     for column in graph.storage.columns:

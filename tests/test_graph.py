@@ -306,8 +306,9 @@ def test_sources_that_compile_the_graph_as_they_are_read():
     assert g.compile(again)(np.zeros((1, 3))) == 2
 
 
-def test_sources_that_edit_the_graph_as_they_are_read():
-    """What they have done stays, though the call is refused."""
+@pytest.mark.parametrize("fails", [False, True])
+def test_sources_that_edit_the_graph_as_they_are_read(monkeypatch, fails):
+    """What they have done stays, though the call is refused, or finds no memory for its node."""
     g = mlgraph.Graph()
     x = g.inputs(3)
     neuron = g.add_neuron(x[:2], weights=[1.0, 2.0])
@@ -316,12 +317,20 @@ def test_sources_that_edit_the_graph_as_they_are_read():
         g.add_edge(x[2], neuron, 5.0)
         yield from x
 
-    with pytest.raises(ValueError, match=r"^weights: expected shape \(3,\), got"):
-        g.add_neuron(sources(), weights=[1.0, 2.0])
+    def fail(*_):
+        raise MemoryError
+
+    if fails:
+        monkeypatch.setattr(mlgraph.Graph, "_append", fail)
+    with pytest.raises(MemoryError if fails else ValueError, match=None if fails else r"^weights: expected shape \(3,\), got"):
+        g.add_neuron(sources(), weights=[1.0, 2.0, 3.0] if fails else [1.0, 2.0])
+    monkeypatch.undo()
     assert neuron.sources == x and neuron.weights.tolist() == [1, 2, 5] and len(g) == 4
     assert g.edges().weight.tolist() == [1, 2, 5] and g.compile(neuron)(np.ones((1, 3))) == 8
+    assert len(g.storage.weights) == 1
     g.undo()
     assert neuron.sources == x[:2]
+    assert g.compile(g.add_neuron([neuron, *x], weights=[1.0, 2, 3, 4]))(np.ones((1, 3))) == 12
 
 
 def test_neurons_without_a_bias_have_0_in_the_table():

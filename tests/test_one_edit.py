@@ -299,11 +299,11 @@ def test_an_edit_for_which_there_is_no_memory_changes_nothing(monkeypatch, name,
     """Wherever in it that is, also where edits before it are taken back then."""
     real, left = getattr(edits, name), []
 
-    def fails(*given):
+    def fails(*given, **more):
         left.append(1)
         if len(left) == call + 1:
             raise MemoryError
-        return real(*given)
+        return real(*given, **more)
 
     net = network()
     net.fit(X, Y, epochs=1)

@@ -114,8 +114,8 @@ def test_an_edit_is_whole_or_not(monkeypatch, number):
             net = fresh()
             before, left = everything(net.graph), [at]
 
-            def struck(real, *arguments, left=left):
-                found = real(*arguments)
+            def struck(real, *arguments, left=left, **more):
+                found = real(*arguments, **more)
                 left[0] -= 1
                 if left[0] == 0:
                     signal.raise_signal(number)
