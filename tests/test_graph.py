@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mlgraph
+from mlgraph.changes import edited
 from mlgraph.storage import PANEL
 
 NAN, INF = np.nan, np.inf
@@ -331,6 +332,53 @@ def test_sources_that_edit_the_graph_as_they_are_read(monkeypatch, fails):
     g.undo()
     assert neuron.sources == x[:2]
     assert g.compile(g.add_neuron([neuron, *x], weights=[1.0, 2, 3, 4]))(np.ones((1, 3))) == 12
+
+
+def test_sources_that_take_back_an_edit_as_they_are_read():
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    g.add_neuron(x, weights=[1.0, 2.0, 3.0])
+
+    def sources():
+        g.undo()
+        yield g.parameter(1.0, "a")
+        yield g.parameter(2.0)
+
+    with pytest.raises(ValueError, match=r"^weights: expected shape \(2,\), got"):
+        g.add_neuron(sources(), weights=[1.0])
+    assert [node.name for node in g] == ["n0", "n1", "n2", "a", "n4"]
+
+
+def test_names_go_with_nodes_that_are_refused():
+    g = mlgraph.Graph()
+    with pytest.raises(ValueError, match=r"^weights: expected shape \(2,\), got"):
+        g.add_neuron((g.parameter(1.0, name) for name in "ab"), weights=[1.0])
+    assert [g.parameter(1.0).name, g.parameter(1.0).name] == ["n0", "n1"]
+
+
+def test_an_edit_that_fails_after_it_was_noted_leaves_no_node(monkeypatch):
+    g, *_ = small()
+    before = everything(g)[:8]
+
+    def fail(*given):
+        edited(*given)
+        raise MemoryError
+
+    monkeypatch.setattr("mlgraph.graph.edited", fail)
+    with pytest.raises(MemoryError):
+        g.add_neuron([g[0]], weights=[1.0])
+    assert everything(g)[:8] == before
+
+
+def test_what_no_node_has_is_dropped():
+    g, *_ = small()
+    before = everything(g)
+    g._inputs.append(len(g))
+    g._names[len(g)] = "ghost"
+    g._code.append(0)
+    g.storage.append(0)
+    g._drop_partial_nodes()
+    assert everything(g) == before
 
 
 def test_neurons_without_a_bias_have_0_in_the_table():
