@@ -131,13 +131,16 @@ cdef kernel_void few_forward(
     while at < vecs:
         w = <const float*>at_neurons(weights, fan_in * PANEL, at)
         b = bias + at * VEC_WIDTH if bias != NULL else NULL
-        width = FEW_VECS if n == 1 else TILE_VECS
+        width = FEW_VECS if n == 1 else smaller(TILE_VECS, vecs - at)
         example = 0
         while example < n:
             if n == 1:
                 few_of_neurons(1, FEW_VECS, w, b, fan_in, vecs - at, source, values, sums)
-            else:
+            elif width == TILE_VECS:
                 few_of_neurons(TILE_ROWS, TILE_VECS, w, b, fan_in, vecs - at, source, values + example,
+                               sums + example * FEW_WIDTH)
+            elif PANEL_VECS < TILE_VECS:    # else it is always whole
+                few_of_neurons(TILE_ROWS, PANEL_VECS, w, b, fan_in, vecs - at, source, values + example,
                                sums + example * FEW_WIDTH)
             example = example + TILE_ROWS
         neurons = smaller(width * VEC_WIDTH, count - at * VEC_WIDTH)
@@ -146,10 +149,10 @@ cdef kernel_void few_forward(
             for i in range(neurons * SLOT_VECS):
                 (<vec*>to)[i] = splat(sums[i // SLOT_VECS])
         else:
-            for example in range(n, LANES):
-                for c in range((neurons + VEC_WIDTH - 1) // VEC_WIDTH):
-                    (<vec*>(sums + example * FEW_WIDTH))[c] = (<vec*>(sums + (n - 1) * FEW_WIDTH))[c]
-            transpose(sums, FEW_WIDTH, LANES, <int>neurons, turned, LANES)  # rounds up to fours; the excess is not copied
+            # Rounds up to fours of examples and of neurons; neurons in excess are not copied.
+            transpose(sums, FEW_WIDTH, <int>n, <int>neurons, turned, LANES)
+            for i in range(neurons):
+                repeat_last(turned + i * LANES, n)
             for i in range(neurons * SLOT_VECS):
                 (<vec*>to)[i] = (<vec*>turned)[i]
         at = at + width
@@ -215,19 +218,20 @@ cdef kernel_void dense_adjoint(
         adjoint_of_lanes(TILE_VECS, weights, fan_in, count, source, delta, n, tile_stride, tiles, first_zeroed, adjoints)
 
 
-cdef kernel_void transpose_delta(const float* delta, int64_t count, float* out, int64_t stride) noexcept nogil:
-    """out[panel][lane][neuron] = delta[neuron][lane]: the operand of the gradient. Neurons past `count` are zero.
+cdef kernel_void transpose_delta(const float* delta, int64_t count, int64_t n, float* out, int64_t stride) noexcept nogil:
+    """out[panel][lane][neuron] = delta[neuron][lane] of n examples: the operand of the gradient. Neurons past `count` are zero.
 
     Panels of `out` stand `stride` floats apart.
     """
     cdef float padded[PANEL * LANES]
-    cdef int64_t panel, n
+    cdef int64_t panel, neurons
     for panel in range(panels_of(count)):
-        n = smaller(PANEL, count - panel * PANEL)
-        if n < PANEL:
+        neurons = smaller(PANEL, count - panel * PANEL)
+        if neurons < PANEL:
             memset(padded, 0, sizeof(padded))
-            memcpy(padded, delta + panel * PANEL * LANES, n * LANES * sizeof(float))
-        transpose(delta + panel * PANEL * LANES if n == PANEL else padded, LANES, PANEL, LANES, out + panel * stride, PANEL)
+            memcpy(padded, delta + panel * PANEL * LANES, neurons * LANES * sizeof(float))
+        transpose(delta + panel * PANEL * LANES if neurons == PANEL else padded, LANES, PANEL, <int>n, out + panel * stride,
+                  PANEL)
 
 
 cdef inline inlined_void gradient_of_panels(
@@ -300,9 +304,9 @@ cdef kernel_void dense_gradient(
 
 
 cdef kernel_void bias_gradient(
-    int64_t panels, const float* delta, int64_t panel_stride, int64_t tile_stride, int64_t n_tiles, float* gradient,
+    int64_t panels, const float* delta, int64_t panel_stride, int64_t tile_stride, int64_t examples, float* gradient,
 ) noexcept nogil:
-    """gradient[panel][neuron] = sum over tiles and lanes of delta[panel][lane][neuron]."""
+    """gradient[panel][neuron] = sum over the examples of delta[panel][lane][neuron]."""
     cdef vec acc[PANEL_VECS]
     cdef int64_t panel, tile, lane
     cdef const vec* at
@@ -310,8 +314,8 @@ cdef kernel_void bias_gradient(
     for panel in range(panels):
         for c in range(PANEL_VECS):
             acc[c] = splat(<float>0)
-        for tile in range(n_tiles):
-            for lane in range(LANES):
+        for tile in range((examples + LANES - 1) // LANES):
+            for lane in range(smaller(LANES, examples - tile * LANES)):
                 at = <const vec*>(delta + tile * tile_stride + panel * panel_stride + lane * PANEL)
                 for c in range(PANEL_VECS):
                     acc[c] = acc[c] + at[c]

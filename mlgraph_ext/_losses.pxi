@@ -20,6 +20,17 @@ cdef extern from *:
     void write_byte(uint8_t*, uint8_t) noexcept nogil
 
 
+cdef void fetch_answers(const Run* r, int64_t step, int64_t tile) noexcept nogil:
+    """Prefetch labels, or the first targets, of a tile that is swept soon: shuffled, each is a cache miss."""
+    cdef const char* answers = <const char*>r.label if r.label != NULL else <const char*>r.target
+    cdef int64_t size = sizeof(int32_t) if r.label != NULL else r.n_outputs * sizeof(float), i
+    cdef int64_t first = r.step_first[step] + tile * LANES
+    if answers == NULL:
+        return
+    for i in range(first, smaller(first + LANES, r.step_first[step] + r.step_size[step])):
+        prefetch_later(answers + (r.order[i] if r.order != NULL else i) * size)
+
+
 cdef void seed_classes(
     const Run* r, const int64_t* row, const float* share, const float* values, float* adjoints, const int32_t* highest,
     float* loss, bint* right,

@@ -104,6 +104,8 @@ cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
             for i in range(w.number, w.number + workers):
                 share = i % workers
                 if share != w.number:
+                    if load_acquire(&r.gate.done) >= start:
+                        break    # nothing is left, and its counter stays in the owner's cache
                     let_begin(r.taken + share * TAKEN_STRIDE, phase)
                 item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
                 if r.ahead and tiles and share == w.number and workers > 1:
@@ -115,7 +117,7 @@ cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
                     if not good and stops(r):
                         stop_at(r.gate, &r.bad_step, step)
                     item_done(r.gate)
-                    item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
+                    item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share if item + workers < count else -1
             if r.ahead and load_acquire(&r.gate.done) < start:
                 list_meanwhile(r, step + 1 if tiles else step + 2, LIST_PARTS if tiles else 1, workers, w)
     return start

@@ -89,7 +89,7 @@ cdef kernel_void sums_to_lanes(
     """
     cdef float whole[LANES * PANEL]
     cdef float turned[PANEL * LANES]
-    cdef int64_t panels = panels_of(count), panel, lane, i
+    cdef int64_t panels = panels_of(count), panel, i
     cdef const float* at
     cdef const vec* one
     cdef const vec* other
@@ -97,17 +97,15 @@ cdef kernel_void sums_to_lanes(
     cdef int c
     for panel in range(panels):
         at = sums + panel * stride
-        if halves == 2 or n < LANES:
+        if halves == 2:
             # Into a copy: other workers read the sums.
-            one, other = <const vec*>at, <const vec*>(at + (halves - 1) * panels * stride)
+            one, other = <const vec*>at, <const vec*>(at + panels * stride)
             for i in range(n * PANEL_VECS):
-                (<vec*>whole)[i] = one[i] + other[i] if halves == 2 else one[i]
-            for lane in range(n, LANES):
-                for c in range(PANEL_VECS):
-                    (<vec*>(whole + lane * PANEL))[c] = (<vec*>(whole + (n - 1) * PANEL))[c]
+                (<vec*>whole)[i] = one[i] + other[i]
             at = whole
-        transpose(at, PANEL, LANES, PANEL, turned, LANES)
+        transpose(at, PANEL, <int>n, PANEL, turned, LANES)  # rounds up to fours
         for i in range(smaller(PANEL, count - panel * PANEL)):
+            repeat_last(turned + i * LANES, n)
             w = splat(bias[panel * PANEL + i] if bias != NULL else <float>0)
             for c in range(SLOT_VECS):
                 (<vec*>(out + (panel * PANEL + i) * LANES))[c] = multiply_add((<vec*>(turned + i * LANES))[c], splat(unit), w)

@@ -212,17 +212,17 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
                          r.first_zeroed, adjoints)
 
 
-cdef void leave_examples(const Run* r, const Tile* tile, int64_t n, float* delta) noexcept nogil:
+cdef void leave_examples(const Run* r, const Tile* tile, int64_t n, float* slots) noexcept nogil:
     """Zero the lanes of n slots that hold no example, before gradients are summed over all lanes.
 
-    Their adjoints were zero, but zero times an infinite derivative is NaN, and so would be a sum that should be infinite. A
-    training step is not taken with either.
+    Their adjoints were zero, but zero times an infinite derivative or value is NaN, and so would be a sum that should be
+    infinite. A training step is not taken with either.
     """
     cdef int64_t i, lane
     if tile.n < LANES and not r.training:
         for i in range(n):
             for lane in range(tile.n, LANES):
-                delta[i * LANES + lane] = 0
+                slots[i * LANES + lane] = 0
 
 
 cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* delta) noexcept nogil:
@@ -254,9 +254,9 @@ cdef void backward_dense(
     cdef float* transposed = deltas_of(r, ins, step, tile.place)
     if is_thin(r, ins, step):
         gather_slots(kept_of(r, ins, tile.place), ins.size, delta, thin_slots(ins, scratch))
-        transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, transposed, LANES * PANEL)
+        transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, tile.n, transposed, LANES * PANEL)
     else:
-        transpose_delta(delta, ins.size, transposed, deltas_stride(r, ins, step))
+        transpose_delta(delta, ins.size, tile.n, transposed, deltas_stride(r, ins, step))
     if ins.propagate and alone:
         dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, tile.n, 0, 1,
                       r.first_zeroed, adjoints)
@@ -329,6 +329,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
             next_step, then = step + 1, t.number % ahead
         if then >= tiles_of(r, next_step):
             next_step, then = step, t.number
+        fetch_answers(r, next_step, then)
         memory = memory_of(r, t)
         if r.entries_at >= 0:
             t.entries = tile_entries(r, t.place)
@@ -359,6 +360,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
         values, adjoints = memory_of(r, t) + r.values_at, memory_of(r, t) + r.adjoints_at
         if r.backward:
             finite = finite and t.total - t.total == 0
+            leave_examples(r, t, r.n_slots - r.first_slot, values + r.first_slot * LANES)
         if r.backward and r.limit > 0:
             # No gradient exceeds the sum of all |adjoints| times the largest value that an adjoint is multiplied by.
             reach = magnitude(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES)

@@ -142,7 +142,7 @@ cdef void unit_gradient(
     cdef int64_t stride = deltas_stride(r, ins, step)
     cdef const float* transposed = deltas + unit.panel * stride
     cdef const int32_t* sources = r.index + ins.args
-    cdef int64_t wide, parts, i
+    cdef int64_t examples = smaller(tiles * LANES, r.step_size[step] - tile * LANES), wide, parts, i
     cdef Part part[SUM_TILES]
     cdef bint bytes
     if ins.kind == DENSE and unit.part == 1 and is_thin(r, ins, step):
@@ -151,7 +151,7 @@ cdef void unit_gradient(
         memset(g, 0, panels * PANEL * sizeof(float))
         slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)
     elif ins.kind == DENSE and unit.part == 1:
-        bias_gradient(panels, transposed, stride, LANES * PANEL if is_ahead(r, ins) else r.tile_stride, tiles, g)
+        bias_gradient(panels, transposed, stride, LANES * PANEL if is_ahead(r, ins) else r.tile_stride, examples, g)
     elif reads_entries(r, ins):
         if is_thin(r, ins, step):
             panels, transposed = (panels + 1) // 2, deltas + unit.panel // 2 * LANES * PANEL
@@ -166,8 +166,7 @@ cdef void unit_gradient(
                 part[i].delta = transposed + i * r.tile_stride
         runs_gradient(part, parts, first, first + n, panels, data_unit(r), stride, g, descent, fetch)
     elif ins.kind == DENSE:
-        dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride,
-                       smaller(tiles * LANES, r.step_size[step] - tile * LANES), g, descent)
+        dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, examples, g, descent)
     elif ins.kind == ROWS and unit.part == 0:
         bytes = r.bytes_at >= 0 and ins.reads_data
         rows_gradient(bytes, r.step_size[step] <= LANES // 2, data_unit(r), sources + first, alike_of(r, ins) + first, n,

@@ -178,13 +178,19 @@ cdef kernel_void fetch_to_move(const Descent* d, int64_t source, int64_t panel, 
 cdef inline inlined_void move_tile(
     int kind, int rows, int vecs, const Descent* d, int64_t first, int64_t n_rows, int64_t n_vecs, const vec* g,
 ) noexcept nogil:
+    # A copy for each kind: the loop of Adam is too long to be unrolled and finds its gradients in memory by their number;
+    # those of the other kinds stay in registers.
+    cdef vec own[TILE_ROWS * TILE_VECS]
     cdef int64_t at
     cdef int i, c
+    for i in range(rows * vecs):
+        own[i] = g[i]
     for i in range(rows):
         for c in range(vecs):
             if i < n_rows and c < n_vecs:
                 at = first + i * PANEL + c * VEC_WIDTH // PANEL * d.stride + c * VEC_WIDTH % PANEL
-                move_parameters(kind, &d.optimizer, d.rate, at, through_mask(g[i * vecs + c], d.mask, at - d.mask_begin))
+                move_parameters(kind, &d.optimizer, d.rate, at,
+                                through_mask(own[i * vecs + c], d.mask, at - d.mask_begin))
 
 
 cdef inline inlined_void descend(

@@ -133,6 +133,16 @@ cdef extern from *:
                 turn_four(f, f + from_stride, f + 2 * from_stride, f + 3 * from_stride, to + k * to_stride + r, to_stride);
             }
     }
+    /* Lanes from n on of a slot repeat lane n - 1. */
+    static inline void repeat_last(float *slot, int64_t n)
+    {
+        ivec lane, past, last = (ivec)splat(slot[n - 1]);
+        for (int l = 0; l < VEC_WIDTH; l++) lane[l] = l;
+        for (int64_t c = n / VEC_WIDTH; c < SLOT_VECS; c++) {
+            past = lane >= (int32_t)(n - c * VEC_WIDTH);
+            ((ivec *)slot)[c] = (last & past) | (((ivec *)slot)[c] & ~past);
+        }
+    }
     """
     ctypedef float vec
     ctypedef void kernel_void "mlgraph_kernel_void"
@@ -151,6 +161,7 @@ cdef extern from *:
     unsigned int flush_subnormals(bint) noexcept nogil
     void restore_numbers(unsigned int) noexcept nogil
     vec choose(vec, int32_t) noexcept nogil
+    void repeat_last(float*, int64_t) noexcept nogil
     void transpose(const float*, int64_t, int, int, float*, int64_t) noexcept nogil
 
 

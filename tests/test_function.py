@@ -277,6 +277,23 @@ def test_infinite_gradients_are_infinite_whatever_the_number_of_examples(sweep, 
         assert (gradients.of(g[i]) == np.inf).all() and gradients.of_bias(g[i]) == np.inf
 
 
+@pytest.mark.parametrize("n", [1, 16, 17, 32, 33])
+@pytest.mark.parametrize("neurons", [1, 3, 40])
+def test_gradients_by_infinite_values_are_infinite(sweep, n, neurons):
+    """Of inputs and of neurons; lanes without an example repeat the last one, and have no part in the sums."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    ids = g.add_neurons(x, weights=np.ones((neurons, 2)), biases=0.0)
+    top = g.add_neurons(ids, weights=np.ones((neurons, neurons)), biases=0.0)
+    at = np.ones((n, 2))
+    at[-1, 0] = np.inf
+    gradients = g.compile([g[i] for i in top]).vjp(at)
+    for i in ids:
+        np.testing.assert_array_equal(gradients.of(g[i]), [np.inf, n * neurons])
+    for i in top:
+        np.testing.assert_array_equal(gradients.of(g[i]), [np.inf] * neurons)
+
+
 def test_jvp_of_one_output_beside_an_infinite_derivative():
     g = mlgraph.Graph()
     x = g.input()
