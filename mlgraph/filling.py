@@ -20,7 +20,7 @@ import numpy.typing as npt
 import mlgraph_ext
 from mlgraph.array_types import Float32, Int32
 from mlgraph.grouping import DENSE_FROM
-from mlgraph.instructions import KINDS, Instruction, extra_floats, halves_of, in_quads, thin_floats
+from mlgraph.instructions import KINDS, Instruction, extra_floats, halves_of, in_quads
 from mlgraph.plan import Plan
 from mlgraph.storage import PANEL, padded
 from mlgraph.turns import cached_property
@@ -164,13 +164,12 @@ def fill(plan: Plan, numbers: Iterable[int]) -> tuple[Plan, Filling | None]:
         halves = halves_of(ins.size, len(slots)) if ins.reads_data else 1
         new.program[i] = ins._replace(
             kind=KINDS["dense"], arity=len(slots), args=n_index, weights=size, n_weights=width * len(slots), back=0, n_back=0,
-            transposed=new.n_extra, halves=halves, holes=(size - base) // 64, masked=new.n_masked,
+            transposed=new.n_extra, halves=halves, holes=(size - base) // 64,
         )  # fmt: skip
         index.append(slots)
         n_index += len(slots)
         size += -(-width * len(slots) // 64) * 64
         new.n_extra += extra_floats(width, halves)
-        new.n_masked += thin_floats(ins.size, len(slots)) if ins.drop and ins.reads_data else 0
     new.index = np.concatenate(index)
     reading = [ins.kind for _, ins in new.trained if ins.reads_data]
     new.dense_read_data, new.rows_read_data = KINDS["dense"] in reading, KINDS["rows"] in reading

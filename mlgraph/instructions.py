@@ -92,11 +92,6 @@ def extra_floats(width: int, halves: int) -> int:
     return width * LANES * (3 if halves == 2 else 1)
 
 
-def thin_floats(n: int, arity: int) -> int:
-    """Floats of a worker for a thin copy of a block (``_dropout.pxi``): a panel for each group of neurons, and the slots."""
-    return -(-n // mlgraph_ext.sweep.DROPOUT_NEURONS) * PANEL * (arity + LANES)
-
-
 def in_quads(alike: Int32) -> Bool:
     """Which neurons of rows are swept in quads; `alike` as in `Rows`."""
     found = np.empty(len(alike), np.uint8)

@@ -27,7 +27,6 @@ from mlgraph.instructions import (
     extra_floats,
     halves_of,
     in_quads,
-    thin_floats,
 )  # fmt: skip
 from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, lower
@@ -270,8 +269,6 @@ class Plan:
         if bits:
             self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
             self.n_masked += padded(n_weights)
-        elif drop and shared and reads_data:
-            self.n_masked += thin_floats(n, arity)
         return instruction
 
     @cached_property
@@ -337,9 +334,9 @@ class Plan:
     def threads_ahead(self) -> int:
         """How many threads can share the dense blocks that read the data, with their sums made ahead; 0: none."""
         blocks = self.blocks_of_data
-        # Edges are dropped tile by tile, and many neurons in ways that pack the weights.
-        plain = all(ins.bits == 0 and ins.drop < 2**31 for ins in blocks)
-        return sum(-(-ins.size // PANEL) * ins.halves for ins in blocks) if plain else 0
+        if any(ins.bits for ins in blocks):
+            return 0
+        return sum(-(-ins.size // PANEL) * ins.halves for ins in blocks)
 
     @cached_property
     def sweeps_alone(self) -> bool:

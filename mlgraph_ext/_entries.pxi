@@ -105,13 +105,22 @@ cdef extern from *:
     #endif
     """
     enum: RUN            # neighbouring columns that are skipped together
-    bint HAVE_TURN
+    bint HAVE_TURN       # whether this processor turns rows of bytes
     void mark_bytes(const uint8_t*, int64_t, int32_t, int32_t*) noexcept nogil
     void mark_floats(const float*, const float*, int64_t, int32_t, int32_t*) noexcept nogil
     void copy_bytes(const uint8_t*, int64_t, uint8_t*) noexcept nogil
     void copy_floats(const float*, int64_t, float*) noexcept nogil
     int32_t turn_and_append(const uint8_t**, int, int64_t, int, int32_t, int32_t*, int32_t*, uint8_t*, uint8_t*) noexcept nogil
     int lowest_bit "__builtin_ctz"(uint32_t) noexcept nogil
+
+
+cdef bint turns = HAVE_TURN
+
+
+def use_turn(bint so):
+    """For the tests: whether rows of bytes are turned, where the processor can; else as on one that cannot."""
+    global turns
+    turns = so and HAVE_TURN
 
 
 cdef enum:
@@ -176,7 +185,7 @@ cdef kernel_void find_entries(
             byte_row[lane] = bytes + row[lane] * stride
         else:
             float_row[lane] = floats + row[lane] * stride
-    if HAVE_TURN and bytes != NULL:
+    if turns and bytes != NULL:
         turn_rows(byte_row, first, whole, n, e)
         first = whole
     if first >= last:

@@ -32,7 +32,7 @@ cdef struct Instruction:
     int64_t mask         # where a tile keeps the mask of its edges
     int64_t kept         # where a tile keeps which neurons are not dropped (draw_kept)
     int64_t holes        # a dense block with holes: where its bits begin in Run.edges, or -1
-    int64_t masked       # where a worker keeps masked or thin weights, followed by slots of thin neurons
+    int64_t masked       # where a worker keeps masked weights
 
 cdef inline const int32_t* alike_of(const Run* r, const Instruction* ins) noexcept nogil:
     return r.index + ins.args + ins.size + 1 + r.index[ins.args + ins.size]
@@ -140,7 +140,6 @@ cdef struct Worker:
     int64_t number
     float* scratch
     int64_t listed[2][LIST_PARTS]  # steps whose entries it has: by parity of the step, for each part of the columns
-    int64_t swept        # the last step of which it has swept tiles
     int64_t asked[2]     # the last step whose rows, or their second half, it has prefetched
     int64_t closed       # the last step for whose sweeps it has waited
 

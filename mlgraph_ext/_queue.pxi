@@ -58,7 +58,7 @@ cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
     cdef Worker w
     cdef int64_t i, done
     w.number, w.scratch = number, r.scratch + number * r.scratch_stride
-    w.swept = w.asked[0] = w.asked[1] = w.closed = -2
+    w.asked[0] = w.asked[1] = w.closed = -2
     for i in range(LIST_PARTS):
         w.listed[0][i] = w.listed[1][i] = -2
     done = take_part(r, workers, &w)

@@ -31,13 +31,6 @@ cdef inline double kept_share(const Instruction* ins) noexcept nogil:
     return 1.0 - <double>ins.drop / 4294967296.0
 
 
-cdef bint is_thin(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
-    # Packing costs the same for a step of any size, and pays from 48 examples on. Steps of more than MASK_TILES tiles have
-    # several masks.
-    return (ins.kind == DENSE and r.training and ins.drop and kept_share(ins) <= 0.5 and ins.bits == 0 and r.entries_at >= 0
-            and ins.reads_data and 48 <= r.step_size[step] <= MASK_TILES * LANES)
-
-
 cdef inline float edge_scale(const Instruction* ins) noexcept nogil:
     return <float>(<double>(1 << ins.bits) / <double>ins.keep)
 
@@ -48,10 +41,6 @@ cdef const float* tile_weights(const Run* r, const Instruction* ins, float* scra
 
 cdef const float* biases(const Run* r, const Instruction* ins) noexcept nogil:
     return NULL if ins.bias < 0 else r.optimizer.parameters + ins.bias
-
-
-cdef float* thin_slots(const Instruction* ins, float* scratch) noexcept nogil:
-    return scratch + ins.masked + groups_of(ins.size) * PANEL * ins.arity
 
 
 cdef enum:
@@ -69,8 +58,8 @@ cdef inline bint fits_half(const Tile* tile) noexcept nogil:
     return tile.n <= LANES // 2
 
 
-cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch, bint fresh) noexcept nogil:
-    """Values of all slots of some tiles side by side. `fresh`: this worker has not seen this step before."""
+cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
+    """Values of all slots of some tiles side by side."""
     cdef const Instruction* ins
     cdef float* values
     cdef float* out
@@ -95,7 +84,7 @@ cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* 
                     fill(out + k * LANES, (r.constants if ins.kind == CONSTANT else r.optimizer.parameters)[ins.weights + k])
             elif ins.kind == DENSE:
                 if not takes_tiles(r, ins, tile, tiles):
-                    forward_dense(r, ins, step, tile + i, scratch, fresh and i == 0, values)
+                    forward_dense(r, ins, step, tile + i, scratch, values)
                 after_sums(r, ins, tile + i, 0, ins.size)
 
 
@@ -108,7 +97,7 @@ cdef void after_sums(const Run* r, const Instruction* ins, const Tile* tile, int
         out = memory_of(r, tile) + r.values_at + (ins.dst + first) * LANES
         activate(<int>ins.op, n * LANES, out)
         if r.training and ins.drop:
-            drop_neurons(kept_of(r, ins, tile.place) + first // THIN_GROUP, kept_share(ins), n, out)
+            drop_neurons(kept_of(r, ins, tile.place) + first // DROP_GROUP, kept_share(ins), n, out)
         first = first + n
 
 
@@ -144,23 +133,13 @@ cdef void forward_rows(
 
 
 cdef void forward_dense(
-    const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* scratch, bint fresh, float* values,
+    const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* scratch, float* values,
 ) noexcept nogil:
     cdef float* out = values + ins.dst * LANES
     cdef float* sums = sums_of(r, ins, tile)
-    cdef float* thin
     mask_edges(r, ins, step, tile, scratch)
     if is_ahead(r, ins):
         sums_to_lanes(sums, ins.halves, sums_stride(r, ins), tile.n, ins.size, data_unit(r), biases(r, ins), out)
-    elif is_thin(r, ins, step):
-        if fresh:
-            pack_thin(kept_of(r, ins, tile.place), r.optimizer.parameters + ins.weights, ins.arity, ins.size,
-                      scratch + ins.masked)
-        thin = thin_slots(ins, scratch)
-        runs_forward(&tile.entries, ins.arity, 0, runs_of(ins.arity), tile.n, scratch + ins.masked, groups_of(ins.size),
-                     &tile.fetch, sums, LANES * PANEL)
-        sums_to_lanes(sums, 1, LANES * PANEL, tile.n, groups_of(ins.size) * PANEL, data_unit(r), NULL, thin)
-        spread_slots(kept_of(r, ins, tile.place), ins.size, thin, biases(r, ins), out)
     elif r.entries_at >= 0 and ins.reads_data:
         sum_runs(r, ins, &tile.entries, tile.n, 0, runs_of(ins.arity), tile_weights(r, ins, scratch), panels_of(ins.size),
                  &tile.fetch, sums)
@@ -236,7 +215,7 @@ cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, 
         n = smaller(CHUNK, ins.size - first)
         y = values
         if drops:
-            drop_neurons(kept_of(r, ins, tile.place) + first // THIN_GROUP, kept_share(ins), n, delta)
+            drop_neurons(kept_of(r, ins, tile.place) + first // DROP_GROUP, kept_share(ins), n, delta)
             # The derivative is a function of the output before dropout scaled it.
             for i in range(n * LANES):
                 unscaled[i] = values[i] * <float>kept_share(ins)
@@ -251,12 +230,7 @@ cdef void backward_dense(
     const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
     bint alone,
 ) noexcept nogil:
-    cdef float* transposed = deltas_of(r, ins, step, tile.place)
-    if is_thin(r, ins, step):
-        gather_slots(kept_of(r, ins, tile.place), ins.size, delta, thin_slots(ins, scratch))
-        transpose_delta(thin_slots(ins, scratch), groups_of(ins.size) * PANEL, tile.n, transposed, LANES * PANEL)
-    else:
-        transpose_delta(delta, ins.size, tile.n, transposed, deltas_stride(r, ins, step))
+    transpose_delta(delta, ins.size, tile.n, deltas_of(r, ins, step, tile.place), deltas_stride(r, ins, step))
     if ins.propagate and alone:
         dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, tile.n, 0, 1,
                       r.first_zeroed, adjoints)
@@ -342,8 +316,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
             load(r.bytes, r.floats, r.columns, r.input_column, r.n_inputs, t.row, after, False, memory + r.values_at)
         if r.bytes_at >= 0:
             load(r.bytes, NULL, r.columns, r.input_column, r.n_inputs, t.row, after, True, memory + r.bytes_at)
-    forward(r, step, tile, tiles, w.scratch, step != w.swept)
-    w.swept = step
+    forward(r, step, tile, tiles, w.scratch)
     for i in range(tiles):
         t = tile + i
         values, adjoints = memory_of(r, t) + r.values_at, memory_of(r, t) + r.adjoints_at

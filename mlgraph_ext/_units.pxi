@@ -55,10 +55,9 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     """Gradient of a unit over all tiles of the step, then the update."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef const int32_t* sources = r.index + ins.args
-    cdef int64_t tiles = tiles_of(r, step)
+    cdef int64_t tiles = tiles_of(r, step), stride = ins.arity * PANEL
     cdef int64_t first = unit.first, n = unit.last - unit.first, at, run, runs = 1, tile, i
     cdef bint masked = unit.part == 0 and r.training and ins.bits
-    cdef bint thin = unit.part == 0 and is_thin(r, ins, step)
     cdef float* g = w.scratch
     cdef const uint64_t* holes = r.edges + ins.holes if ins.holes >= 0 and unit.part == 0 else NULL
     cdef bint descends, decays, in_parts = tiles > SUM_TILES or masked
@@ -81,24 +80,24 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
 
     # Weights of dense blocks are updated from registers, unless their gradient has to be changed first. It is then not stored,
     # and weights and moments are prefetched while other gradients are summed.
-    descends = ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not in_parts and not thin
+    descends = ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not in_parts
     decays = r.step_decay != NULL and ins.decays and unit.part == 0
     if (r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins))
             and (decays or not descends or reads_entries(r, ins))):
         # All workers have read these parameters in the first phase, so other cores have them.
         for i in range(runs):
-            prefetch_to_write(r.optimizer.parameters + at + i * ins.arity * PANEL, run)
+            prefetch_to_write(r.optimizer.parameters + at + i * stride, run)
     if decays:
         for i in range(runs):
-            decay_weights(r.frozen + at + i * ins.arity * PANEL if r.frozen != NULL else NULL, r.step_decay[step], run,
-                          r.optimizer.parameters + at + i * ins.arity * PANEL)
-    descent.optimizer, descent.rate, descent.first, descent.stride = r.optimizer, r.step_rate[step], at, ins.arity * PANEL
+            decay_weights(r.frozen + at + i * stride if r.frozen != NULL else NULL, r.step_decay[step], run,
+                          r.optimizer.parameters + at + i * stride)
+    descent.optimizer, descent.rate, descent.first, descent.stride = r.optimizer, r.step_rate[step], at, stride
     descent.mask, descent.mask_begin = holes, ins.weights
     # With a mask on the edges each tile is summed by itself and then added through its mask (even for a million examples, one
-    # tile after the other). A thin block, which has few tiles, is summed as it is and then spread.
+    # tile after the other).
     if in_parts:
         memset(g, 0, runs * run * sizeof(float))
-    part = g + runs * run if in_parts or thin else g
+    part = g + runs * run if in_parts else g
     tile = 0
     while tile < tiles:
         at_once = smaller(tiles_of_part, tiles - tile)
@@ -109,22 +108,20 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
         if masked:
             for i in range(runs):
                 apply_mask(<const uint64_t*>(r.tiles + (first_place(r, step, w) + tile) * r.tile_stride + ins.mask),
-                           at - ins.weights + i * ins.arity * PANEL, edge_scale(ins), run, part + i * run, g + i * run, True)
+                           at - ins.weights + i * stride, edge_scale(ins), run, part + i * run, g + i * run, True)
         elif in_parts:
             for i in range(runs * run):
                 g[i] = g[i] + part[i]
         tile = tile + tiles_of_part
     if descends:
         return
-    if thin:
-        spread_thin(kept_of(r, ins, 0), n, unit.panel // 2, (unit.panels + 1) // 2, ins.size, part, g)
     for i in range(runs):
         if r.frozen != NULL:
-            update_thawed(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run, r.frozen,
-                          holes, at - ins.weights + i * ins.arity * PANEL)
+            update_thawed(&r.optimizer, r.step_rate[step], at + i * stride, run, g + i * run, r.frozen,
+                          holes, at - ins.weights + i * stride)
         else:
-            update(&r.optimizer, r.step_rate[step], at + i * ins.arity * PANEL, run, g + i * run,
-                   holes, at - ins.weights + i * ins.arity * PANEL)
+            update(&r.optimizer, r.step_rate[step], at + i * stride, run, g + i * run,
+                   holes, at - ins.weights + i * stride)
 
 
 cdef void unit_gradient(
@@ -145,16 +142,9 @@ cdef void unit_gradient(
     cdef int64_t examples = smaller(tiles * LANES, r.step_size[step] - tile * LANES), wide, parts, i
     cdef Part part[SUM_TILES]
     cdef bint bytes
-    if ins.kind == DENSE and unit.part == 1 and is_thin(r, ins, step):
-        first = unit.panel * PANEL
-        n = smaller(panels * PANEL, ins.size - first)
-        memset(g, 0, panels * PANEL * sizeof(float))
-        slot_gradient(n, delta + first * LANES, r.tile_stride, tiles, g)
-    elif ins.kind == DENSE and unit.part == 1:
+    if ins.kind == DENSE and unit.part == 1:
         bias_gradient(panels, transposed, stride, LANES * PANEL if is_ahead(r, ins) else r.tile_stride, examples, g)
     elif reads_entries(r, ins):
-        if is_thin(r, ins, step):
-            panels, transposed = (panels + 1) // 2, deltas + unit.panel // 2 * LANES * PANEL
         wide = GROUP_TILES if is_ahead(r, ins) else 1
         parts = (tiles + wide - 1) // wide
         for i in range(parts):

@@ -20,7 +20,7 @@ def history(model):
 # --- a step is taken, or it is not ------------------------------------------------------------------------------------------
 
 MODELS = {
-    "dense": lambda: network(), "sparse rows": lambda: network(width=5), "thin": lambda: network(dropout=0.5),
+    "dense": lambda: network(), "sparse rows": lambda: network(width=5), "dropout": lambda: network(dropout=0.5),
     "dropped edges": lambda: network(weight_dropout=0.4), "wide": lambda: network(width=300),
 }  # fmt: skip
 

@@ -139,9 +139,9 @@ def test_dropout(sweep, kind, options, activation):
 
 @pytest.mark.parametrize("width", [5, 16, 20, 32, 33, 70])
 @pytest.mark.parametrize("share", [0.5, 0.8])
-@pytest.mark.parametrize("n", [47, 48, 100, 128, 129])
-def test_thinned_blocks(sweep, width, share, n):
-    """Steps of 48 to 128 examples pack what is kept; the mask is the same one."""
+@pytest.mark.parametrize("n", [8, 48, 128, 129])
+def test_blocks_that_drop_most_neurons(sweep, width, share, n):
+    """A step of at most 128 examples has one mask."""
     net = layered((30, width, 5), dropout=share)
     check(net, *data(n, 30, 5, "sparse"), seed=1, step_number=2)
 
@@ -172,6 +172,22 @@ def test_runs_of_any_number_of_columns(sweep, kind, columns):
     check(net, x, y)
     check(net, x, y, n_threads=2)
     check(net, x, y, n_threads=3)  # more than panels
+
+
+@pytest.mark.parametrize("batch", [1, 8, 33, 130])
+@pytest.mark.parametrize("columns", [1, 3, 63, 64, 67, 130, 200])
+def test_processors_that_do_not_turn_rows_of_bytes(request, sweep, columns, batch):
+    """Not all with AVX-512 do. They list the same runs, to the same bits."""
+    x, y = data(300, columns, 4, "sparse")
+    x[0] += x[0] == 0
+    request.addfinalizer(lambda: sweep.use_turn(True))
+    parameters = []
+    for turns in (True, False):
+        sweep.use_turn(turns)
+        net = layered((columns, 20, 4))
+        net.fit(x, y, epochs=2, batch_size=batch, n_threads=2)
+        parameters.append(net.graph.get_parameters().tobytes())
+    assert parameters[0] == parameters[1]
 
 
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 31, 64, 65, 130])
