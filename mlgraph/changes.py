@@ -54,7 +54,7 @@ class Edit(NamedTuple):
     ----------
     changes : list of Rewired, Activated and Biased
         Changes of the sources, the activations and the presence of biases, the last one last.
-    nodes, records : int
+    nodes : int
         How many there were before the edit; those added since are removed.
     edits : int
         `Graph.edits` after the edit (during the edit, before it): if it differs now, something else was the last change.
@@ -66,22 +66,21 @@ class Edit(NamedTuple):
 
     changes: list[Change]
     nodes: int
-    records: int
     edits: int
     values: dict[str, Float32] | None = None
     around: Edit | None = None
 
 
-def edited(graph: Graph, nodes: int, records: int, changes: Sequence[Change] = (), **attributes: Any) -> None:
-    """Keep what is needed to undo an edit, before which there were so many nodes and records; set `attributes` of the graph.
+def edited(graph: Graph, changes: Sequence[Change] = (), *, nodes: int | None = None, **attributes: Any) -> None:
+    """Keep what is needed to undo an edit, before which there were so many nodes, or all; set `attributes` of the graph.
 
     At one blow: neither a signal nor a failed allocation finds a part of it.
     """
     own, edits = vars(graph), attributes.get("edits", graph.edits)
     if changes:
-        attributes["_n_edits"] = graph._n_edits + 1
+        attributes["_n_changes"] = graph._n_changes + 1
     if graph._open is None:
-        attributes["_last"] = Edit(list(changes), nodes, records, edits)
+        attributes["_last"] = Edit(list(changes), len(graph) if nodes is None else nodes, edits)
     else:
         graph._open.changes.extend(changes)
     own.update(attributes)

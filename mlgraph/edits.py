@@ -183,7 +183,7 @@ def activate(graph: Graph, neuron: int, code: int) -> None:
     with uninterrupted():
         graph._code[neuron] = code
         graph.edits += 1
-        edited(graph, len(graph), len(graph.storage), [before])
+        edited(graph, [before])
 
 
 def give_bias(graph: Graph, neuron: int, values: dict[str, float] | None) -> None:
@@ -202,7 +202,7 @@ def give_bias(graph: Graph, neuron: int, values: dict[str, float] | None) -> Non
                 vector[at] = 0 if values is None else values.get(name, 0)
         storage.bias[record] = -1 if values is None else at
         graph.edits += 1
-        edited(graph, len(graph), len(storage), [Biased(neuron, before)])
+        edited(graph, [Biased(neuron, before)])
     pack(graph)
 
 
@@ -263,7 +263,7 @@ def rewire(
     With no neurons it is an edit, too: else `undo` would take back the edit before it.
     """
     if len(new.neurons) == 0:
-        edited(graph, len(graph), len(graph.storage))
+        edited(graph)
         return
     if most is None:  # else an edit is taken back, and what has been needed since does not count
         note_needs(graph)
@@ -292,6 +292,6 @@ def rewire(
     own = vars(storage)
     with uninterrupted():
         extend(graph._pool, lists.pool)
-        edited(graph, len(graph), len(storage), [change], edits=graph.edits + 1, _start=start, _count=count)
+        edited(graph, [change], edits=graph.edits + 1, _start=start, _count=count)
         own.update(of_storage)  # allocates nothing, so that it cannot fail
     pack(graph)

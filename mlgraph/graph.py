@@ -23,11 +23,11 @@ from mlgraph.arrays import Edges, Neurons
 from mlgraph.changes import Edit, edited
 from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name, plain, shown, truth, whole
 from mlgraph.ids import id_of, ids_of, ids_of_sources, listed
-from mlgraph.nodes import NodeTable
+from mlgraph.nodes import NodeTable, adds_nodes
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
-from mlgraph.storage import extend, release
+from mlgraph.storage import extend
 from mlgraph.topology import CycleError, is_live, topological
-from mlgraph.turns import adds_nodes, cached_property, locked
+from mlgraph.turns import cached_property, locked
 from mlgraph.views import Edge, Neuron, Node, NodesLike, neuron_code
 
 if TYPE_CHECKING:
@@ -59,12 +59,9 @@ class Graph(NodeTable):
 
     def __init__(self) -> None:
         super().__init__()
-        self._names: dict[int, str] = {}
         self._has_bare = False
         """Whether a neuron may have no sources."""
         self._last: Edit | None = None
-        self._n_edits = 0
-        """Number of changes of what there was; new nodes change nothing."""
         self._open = None
         self._alive: tuple[tuple[int, frozenset[int]], Bool] | None = None
         self._unlock()
@@ -183,7 +180,7 @@ class Graph(NodeTable):
         b = None if bias is None else number("bias", bias)
         record = self.storage.add_row(w, b)
         neuron = Neuron(self, self._append(code, ids, record))
-        edited(self, neuron.id, record)
+        edited(self, nodes=neuron.id)
         return neuron
 
     @adds_nodes
@@ -227,7 +224,7 @@ class Graph(NodeTable):
             raise ValueError("weights: expected at least one neuron, got none")
         node, record = len(self._code), self.storage.add_panels(w, b)
         self._extend(code, ids, record + np.arange(n))
-        edited(self, node, record)
+        edited(self, nodes=node)
         return range(node, node + n)
 
     @adds_nodes
@@ -276,7 +273,7 @@ class Graph(NodeTable):
         lists = once_each(begin, new.counts, new.sources, np.zeros(len(new.counts), bool))
         record = self.storage.add_rows(new.weights, new.counts, new.biases)
         self._extend(new.codes, lists.pool, record + np.arange(len(new.counts)), lists.start, new.counts)
-        edited(self, node, record)
+        edited(self, nodes=node)
         return new.rank + np.int32(node)
 
     @adds_nodes
@@ -752,7 +749,7 @@ class Graph(NodeTable):
         """Take over all that `other` holds, which must not be used afterwards; nodes keep their numbers and views."""
         if self._open is not None:
             raise RuntimeError("resume: expected a graph of which no edit is open, got one within one_edit")
-        mine: dict[str, Any] = {"edits": self.edits + other.edits + 1, "_n_edits": self._n_edits + 1}
+        mine: dict[str, Any] = {"edits": self.edits + other.edits + 1, "_n_changes": self._n_changes + 1}
         # Who trains this graph still does, and its models are still its models.
         # The names that nodes have here are more recent.
         mine["_names"] = other._names | {node: name for node, name in self._names.items() if node < len(other)}
@@ -777,23 +774,11 @@ class Graph(NodeTable):
             raise ValueError(f"edge: expected an edge of the graph, got {plain(self[s].name)} to {plain(self[t].name)}")
         return int(at[0])
 
-    def _left(self) -> None:
-        release(self)
-        release(self.storage)
+    def _lock_was_lost(self) -> None:
+        super()._lock_was_lost()
         self._open = None
-        self._drop_partial_nodes()
-
-    def _drop_partial_nodes(self) -> None:
-        """Keep only what is whole: nodes in all columns, records and inputs that a node has, and names of nodes."""
-        nodes = min(len(column) for column in self._of_nodes)
-        for column in self._of_nodes:
-            del column[nodes:]
-        codes = self.codes
-        records = self.records[(codes == PARAMETER) | (codes >= NEURON)].max(initial=-1) + 1
-        for column in self.storage.columns:
-            del column[records:]
-        self._inputs = array(self._inputs.typecode, np.flatnonzero(codes == INPUT).tolist())
-        self._names = {node: name for node, name in self._names.items() if node < nodes}
+        for model in self._models:
+            model._forget(len(self))
 
     @locked
     def __getstate__(self) -> dict[str, Any]:

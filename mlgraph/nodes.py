@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+import functools
 from array import array
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Int32, Int64
-from mlgraph.ops import NEURON, PARAMETER, is_operation
-from mlgraph.storage import Storage, extend
+from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER, is_operation
+from mlgraph.storage import Storage, extend, release, written
 from mlgraph.topology import Topology
-from mlgraph.turns import Shared, locked
+from mlgraph.turns import P, Shared, T, locked
 from mlgraph.views import Node
+
+S = TypeVar("S", bound="NodeTable")
+
+
+def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """A method that adds nodes: it takes its turn; an exception within it, even Ctrl-C or no memory, leaves no new node."""
+
+    @functools.wraps(method)
+    def whole_or_not(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.lock:
+            lengths, changes = [len(column) for column in self._columns()], self._n_changes
+            try:
+                return method(self, *args, **kwargs)
+            except BaseException:
+                if self._n_changes != changes:
+                    # The arguments edited the graph while they were read: what these edits need must stay.
+                    self._keep(len(self))
+                else:
+                    for node in range(lengths[0], len(self)):
+                        self._names.pop(node, None)
+                    for column, length in zip(self._columns(), lengths, strict=True):
+                        del column[length:]
+                raise
+
+    return whole_or_not
 
 
 class NodeTable(Shared):
@@ -29,8 +55,11 @@ class NodeTable(Shared):
         self._pool = array("i")
         self._constants = array("d")
         self._inputs = array("i")
+        self._names: dict[int, str] = {}
         self.edits = 0
         """Number of changes of the topology; a plan made before the last of them is stale."""
+        self._n_changes = 0
+        """Number of changes of what there was; new nodes change nothing."""
         self.storage = Storage()
         """The parameters, and the optimizer's state beside them."""
 
@@ -141,6 +170,31 @@ class NodeTable(Shared):
         for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):
             extend(column, numbers)
         self.edits += 1
+
+    def _keep(self, n: int) -> None:
+        """Keep of the first n nodes those that are in all columns, and only what one of them has."""
+        n = min(n, *map(len, self._of_nodes))
+        codes, data = self.codes[:n], self.records[:n]
+        inputs = np.flatnonzero(codes == INPUT)
+        inputs = inputs[np.argsort(data[inputs])]  # by column: a file may have them in any order
+        n_records, n_constants = np.count_nonzero(codes >= PARAMETER), data[codes == CONSTANT].max(initial=-1) + 1
+        kept = {
+            "_inputs": array(self._inputs.typecode, inputs.tolist()),
+            "_names": {node: name for node, name in self._names.items() if node < n},
+            "_pool": written(self._pool, np.array(self._pool, np.int32) >= n, 0),  # in lists that no node has any more
+        }
+        # What takes memory is done, so that none of this fails midway.
+        for columns, end in ((self._of_nodes, n), (self.storage.columns, n_records), ((self._constants,), n_constants)):
+            for column in columns:
+                del column[end:]
+        vars(self).update(kept)
+
+    def _lock_was_lost(self) -> None:
+        release(self)
+        release(self.storage)
+        self._keep(len(self))
+        if len(self) and self._born[-1] == self.edits:
+            self.edits += 1  # nodes were added, but not yet counted: what is known of `edits` is not of them
 
     def _has(self, node: Node) -> bool:
         """Whether the node still exists: `undo` may have removed it, and another may have its number."""

@@ -238,7 +238,7 @@ def copied(vector: Float32) -> Float32:
     return out
 
 
-def written(column: array[Any], places: Any, values: npt.NDArray[Any]) -> array[Any]:
+def written(column: array[Any], places: Any, values: npt.ArrayLike) -> array[Any]:
     """A copy of a column of records or of nodes, with numbers written into it."""
     copy = column[:]
     np.frombuffer(copy, copy.typecode)[places] = values

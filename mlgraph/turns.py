@@ -1,4 +1,4 @@
-"""Threads that share a graph take turns, and one of them trains it: its lock, and the decorators of its methods."""
+"""Threads that share a graph take turns, and one of them trains it; in a forked child no other has the lock, or trains."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakSet, ref
 
-if TYPE_CHECKING:
-    from mlgraph.graph import Graph
-
-__all__ = ["Shared", "adds_nodes", "cached_property", "locked"]
+__all__ = ["Shared", "cached_property", "locked"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound="Shared")
 
 
-class _Run:
+class _Trainer:
     """Whoever trains a graph, for as long as this lives."""
 
 
@@ -32,19 +29,19 @@ class Shared:
 
     def _unlock(self) -> None:
         """Begin with nobody who holds the lock or trains."""
-        self.lock, self._training = threading.RLock(), ref(_Run())  # which is over
+        self.lock, self._training = threading.RLock(), ref(_Trainer())  # which is gone
         _all.add(self)
 
     def _in_child(self) -> None:
         """A forked child has only the thread that forked: take the lock from another, which would hold it for ever."""
-        self._training = ref(_Run())
+        self._training = ref(_Trainer())
         if self.lock.acquire(blocking=False):
             self.lock.release()
         else:
             self.lock = threading.RLock()
-            self._left()
+            self._lock_was_lost()
 
-    def _left(self) -> None:
+    def _lock_was_lost(self) -> None:
         """Whoever held the lock, and has the graph as it was then, does not come back."""
 
     @property
@@ -60,15 +57,16 @@ class Shared:
         RuntimeError
             If the graph is being trained already.
         """
-        run = _Run()
+        trainer = _Trainer()
         try:
             with self.lock:
                 if self._is_training:
                     raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
-                self._training = ref(run)
+                self._training = ref(trainer)
             yield
         finally:
-            del run  # a Ctrl-C that strikes right here, or as contextlib comes here, keeps it as long as its traceback lives
+            # If Ctrl-C strikes on this line, the traceback keeps `trainer`, and the graph counts as trained until it is gone.
+            del trainer
 
 
 def locked(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
@@ -80,28 +78,6 @@ def locked(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P]
             return method(self, *args, **kwargs)
 
     return in_turn
-
-
-def adds_nodes(method: Callable[Concatenate[Graph, P], T]) -> Callable[Concatenate[Graph, P], T]:
-    """A method that adds nodes: it takes its turn; an exception within it, even Ctrl-C or no memory, leaves no new node."""
-
-    @functools.wraps(method)
-    def whole_or_not(self: Graph, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self.lock:
-            lengths, edits = [len(column) for column in self._columns()], self._n_edits
-            try:
-                return method(self, *args, **kwargs)
-            except BaseException:
-                if self._n_edits != edits:  # what was given has edited the graph as it was read, and may need new nodes
-                    self._drop_partial_nodes()
-                else:
-                    for node in range(lengths[0], len(self)):
-                        self._names.pop(node, None)
-                    for column, length in zip(self._columns(), lengths, strict=True):
-                        del column[length:]
-                raise
-
-    return whole_or_not
 
 
 class cached_property(functools.cached_property[T]):

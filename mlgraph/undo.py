@@ -13,9 +13,8 @@ from mlgraph.checks import plain
 from mlgraph.edits import activate, check_paths, give_bias, rewire, with_lists
 from mlgraph.graph import Graph
 from mlgraph.interrupts import uninterrupted
-from mlgraph.ops import CONSTANT
 from mlgraph.packing import pack, shared_lists
-from mlgraph.storage import FROZEN, written
+from mlgraph.storage import FROZEN
 from mlgraph.topology import Topology
 
 
@@ -25,7 +24,7 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
     with graph.lock:
         around, last = graph._open, graph._last
         kept = values(graph) if parameters else None
-        mine, over = Edit([], len(graph), len(graph.storage), graph.edits, kept, around), False
+        mine, over = Edit([], len(graph), graph.edits, kept, around), False
         try:
             graph._open = mine
             yield
@@ -95,45 +94,31 @@ def _as_before(graph: Graph, edit: Edit) -> Topology:
 
 
 def take_back(graph: Graph, edit: Edit) -> None:
-    """Restore all as it was before an edit; if a model has one of the added nodes for an output, all added nodes stay."""
-    with uninterrupted():
-        for change in reversed(edit.changes):
-            if isinstance(change, Activated):
-                activate(graph, *change)
-            elif isinstance(change, Biased):
-                give_bias(graph, *change)
-            else:
-                now, lists = wiring(graph, change.before.neurons), shared_lists(change.before)
-                rewire(graph, now, change.before, lists, change.values, change.most)
-        if len(graph) > edit.nodes > max(graph.protected(), default=-1):
-            _forget(graph, edit.nodes, edit.records)
-        if edit.values is not None:
-            storage, places = graph.storage, parameter_places(graph, np.arange(edit.nodes))
-            storage.freeze(places, False)
-            for name in storage.state.keys() - edit.values.keys() - {FROZEN}:
-                # There was no such state then: a run in progress continues from zeros.
-                del storage.state[name]
-                if graph._is_training:
-                    storage.state_vector(name, fresh=True)
-            for name, given in edit.values.items():
-                (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
+    """Restore all as it was before an edit; if a model has one of the added nodes for an output, all added nodes stay.
+
+    Signals must wait meanwhile.
+    """
+    for change in reversed(edit.changes):
+        if isinstance(change, Activated):
+            activate(graph, *change)
+        elif isinstance(change, Biased):
+            give_bias(graph, *change)
+        else:
+            now, lists = wiring(graph, change.before.neurons), shared_lists(change.before)
+            rewire(graph, now, change.before, lists, change.values, change.most)
+    if len(graph) > edit.nodes > max(graph.protected(), default=-1):
+        graph._n_changes, graph.edits = graph._n_changes + 1, graph.edits + 1
+        graph._keep(edit.nodes)
+        for model in graph._models:
+            model._forget(edit.nodes)
+    if edit.values is not None:
+        storage, places = graph.storage, parameter_places(graph, np.arange(edit.nodes))
+        storage.freeze(places, False)
+        for name in storage.state.keys() - edit.values.keys() - {FROZEN}:
+            # There was no such state then: a run in progress continues from zeros.
+            del storage.state[name]
+            if graph._is_training:
+                storage.state_vector(name, fresh=True)
+        for name, given in edit.values.items():
+            (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
     pack(graph)  # the room of added neurons is unused now
-
-
-def _forget(graph: Graph, nodes: int, records: int) -> None:
-    """Keep only so many nodes and records: the first ones."""
-    graph._n_edits += 1
-    for column in graph._of_nodes:
-        del column[nodes:]
-    for column in graph.storage.columns:
-        del column[records:]
-    # In lists that no node has any more.
-    gone = np.flatnonzero(np.array(graph._pool, np.int32) >= nodes)
-    graph._pool = written(graph._pool, gone, np.zeros(len(gone), np.int32))
-    del graph._inputs[sum(i < nodes for i in graph._inputs) :]
-    constants = graph.records[graph.codes == CONSTANT]
-    del graph._constants[constants.max(initial=-1) + 1 :]
-    graph._names = {node: name for node, name in graph._names.items() if node < nodes}
-    for model in graph._models:
-        model._forget(nodes)
-    graph.edits += 1

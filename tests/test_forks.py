@@ -212,6 +212,11 @@ adds = {
     "parameter": lambda: graph.parameter(1.0, "p"),
     "neuron": lambda: graph.add_neuron([graph[0], graph[4]], weights=[1.0, 2.0]),
     "neurons": lambda: graph.add_neurons([graph[0], graph[4]], weights=np.ones((20, 2))),
+    "subgraph": lambda: graph.add_subgraph(
+        mlgraph.Neurons(np.array([100, 101]), np.array(["tanh", "tanh"]), np.zeros(2)),
+        mlgraph.Edges(np.array([0, 100]), np.array([100, 101]), np.ones(2)),
+    ),
+    "undo": lambda: net.undo(),
 }
 folder, codes, over = os.path.dirname(mlgraph.__file__), [], threading.Event()
 lines, forked = threading.Semaphore(0), threading.Semaphore(0)
@@ -235,19 +240,24 @@ def work():
 def usable():
     same = net.predict_proba(x).tobytes() == before
     columns = {len(column) for column in graph._of_nodes}, {len(column) for column in graph.storage.columns}
+    known = len(graph.alive()) == len(graph) and all(node in target.sources for node in graph for target in node.targets)
+    known = known and all(neuron.sources for layer in net.layers for neuron in layer.neurons)
     new = graph.add_neuron([graph.input(), graph.parameter(2.0) * graph[0]], weights=[1.0, 1.0], bias=0.0)
     found = graph.compile(new)(np.ones((1, graph.n_inputs)))[0, 0] == 3
     graph.undo()
     net.prune(0.5)
     net.undo()
-    return same and found and [len(c) for c in columns] == [1, 1] and graph[len(graph) - 1].name.startswith("n")
+    return same and known and found and [len(c) for c in columns] == [1, 1] and graph[len(graph) - 1].name.startswith("n")
 
 
 net = mlgraph.Network(3, seed=1)
 net.add_layer(5, "tanh")
 net.add_layer(2, "softmax")
 graph, x = net.graph, np.eye(3)
+if sys.argv[1] == "undo":
+    net.widen(net.layers[0], 2)
 before = net.predict_proba(x).tobytes()
+graph.alive()
 thread = threading.Thread(target=work)
 thread.start()
 while lines.acquire() and not over.is_set():
@@ -263,8 +273,8 @@ print(len(codes) > 5, *set(codes))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("what", ["inputs", "expression", "parameter", "neuron", "neurons"])
-def test_a_child_is_forked_while_a_thread_adds_nodes(what):
+@pytest.mark.parametrize("what", ["inputs", "expression", "parameter", "neuron", "neurons", "subgraph", "undo"])
+def test_a_child_is_forked_while_a_thread_adds_or_removes_nodes(what):
     """What was not yet whole is not there."""
     assert run(FORK_AT_EACH_LINE, what) == ["True", "0"]
 

@@ -1,11 +1,13 @@
 """Building, reading and changing a graph; and that an error says what is wrong and changes nothing."""
 
 import copy
+from array import array
 
 import numpy as np
 import pytest
 
 import mlgraph
+from mlgraph import nodes
 from mlgraph.changes import edited
 from mlgraph.storage import PANEL
 
@@ -334,6 +336,32 @@ def test_sources_that_edit_the_graph_as_they_are_read(monkeypatch, fails):
     assert g.compile(g.add_neuron([neuron, *x], weights=[1.0, 2, 3, 4]))(np.ones((1, 3))) == 12
 
 
+def test_no_memory_for_neurons_whose_weights_edited_the_graph(monkeypatch):
+    """No list of sources names nodes that are not there."""
+    g = mlgraph.Graph()
+    x, real = g.inputs(3), nodes.extend
+    neuron = g.add_neuron(x[:2], weights=[1.0, 2.0])
+
+    class Weights:
+        def __array__(self, *_, **__):
+            g.add_edge(x[2], neuron, 5.0)
+            return np.ones(2)
+
+    def extend(column, values):
+        if column is g._code:
+            raise MemoryError
+        real(column, values)
+
+    monkeypatch.setattr(nodes, "extend", extend)
+    new = mlgraph.Neurons(np.array([10, 11]), np.array(["tanh", "tanh"]), np.zeros(2))
+    with pytest.raises(MemoryError):
+        g.add_subgraph(new, mlgraph.Edges(np.array([0, 10]), np.array([10, 11]), Weights()))
+    monkeypatch.undo()
+    assert len(g) == 4 and neuron.sources == x and [node.targets for node in x] == [[neuron]] * 3
+    g.prune([(x[1], neuron)])
+    assert g.compile(neuron)(np.ones((1, 3))) == 6
+
+
 def test_sources_that_take_back_an_edit_as_they_are_read():
     g = mlgraph.Graph()
     x = g.inputs(3)
@@ -360,8 +388,8 @@ def test_an_edit_that_fails_after_it_was_noted_leaves_no_node(monkeypatch):
     g, *_ = small()
     before = everything(g)[:8]
 
-    def fail(*given):
-        edited(*given)
+    def fail(*given, **more):
+        edited(*given, **more)
         raise MemoryError
 
     monkeypatch.setattr("mlgraph.graph.edited", fail)
@@ -377,8 +405,18 @@ def test_what_no_node_has_is_dropped():
     g._names[len(g)] = "ghost"
     g._code.append(0)
     g.storage.append(0)
-    g._drop_partial_nodes()
+    g._keep(len(g))
     assert everything(g) == before
+
+
+def test_inputs_stay_in_the_order_of_their_columns():
+    """Which need not be that of the nodes: in a file that another program wrote."""
+    g = mlgraph.Graph()
+    a, b = g.inputs(2)
+    g._inputs, g._data = array("i", [1, 0]), array("q", [1, 0])
+    g.add_neuron([a], weights=[1.0])
+    g.undo()
+    assert g.compile([a, b])([[5.0, 7.0]]).tolist() == [[7, 5]] and list(g._inputs) == [1, 0]
 
 
 def test_neurons_without_a_bias_have_0_in_the_table():
