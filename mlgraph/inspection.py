@@ -20,7 +20,6 @@ from mlgraph.ids import ids_of
 from mlgraph.layer import Layer
 from mlgraph.losses import Objective
 from mlgraph.model import Model
-from mlgraph.network import Network
 from mlgraph.ops import CONSTANT, NEURON, PARAMETER
 from mlgraph.plan import Plan
 from mlgraph.scores import layers_of, levels_of
@@ -57,8 +56,8 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     table = np.zeros(len(ids), COLUMNS)
     _, first, which = np.unique(layer, return_index=True, return_inverse=True)
     table["layer"], table["index"], table["node"], table["alive"] = layer, np.arange(len(ids)) - first[which], ids, alive
-    if isinstance(model, Network):
-        table["layer"][layer == len(model.layers)] = -1
+    if model._layers:
+        table["layer"][layer == len(model._layers)] = -1
     table["loss"] = table["accuracy"] = np.nan
 
     examples, objective = (model._examples(x, model._sinks), None) if y is None else model._examples_and_objective(x, y)

@@ -19,7 +19,6 @@ from mlgraph.examples import Examples
 from mlgraph.fitting import fit
 from mlgraph.function import Gradients, places_in
 from mlgraph.graph import Graph, checked_graph
-from mlgraph.grouping import Dropout
 from mlgraph.history import History
 from mlgraph.ids import ids_of
 from mlgraph.losses import CROSS_ENTROPIES, Objective, are_none, define_loss, empty_answers, read_targets, with_targets
@@ -622,11 +621,6 @@ class Model(Part, Freezable):
         vars(self).update(state)
         self.graph._models.add(self)
 
-    @property
-    def _dropout(self) -> Dropout:
-        """Neurons, and what shares of them and of their edges are dropped in training."""
-        return []
-
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         self._begin(graph)
         self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
@@ -640,6 +634,8 @@ class Model(Part, Freezable):
         """Take over the graph of another model of the same outputs, which must not be used afterwards."""
         note_needs(self.graph)  # as the interrupted run did, which began with this model
         self.graph._become(other.graph)
+        for mine, theirs in zip(self._layers, other._layers, strict=True):
+            mine._ids, mine._reads = theirs._ids, theirs._reads
 
     def _renumber(self, other: Self, number: Int64) -> None:
         """Take over another model's lists of nodes; `number` has the number here of each of its nodes, or -1."""
@@ -715,4 +711,7 @@ class Model(Part, Freezable):
 
     def _name(self, node: int) -> str:
         """What an error calls a node."""
+        for i, layer in enumerate(self._layers):
+            if node in layer._ids:
+                return f"layer {i} neuron {layer._ids.index(node)}"
         return f"{self.graph[node].kind} {plain(self.graph[node].name)}"

@@ -100,7 +100,7 @@ def save(
 
 def header_of(model: Model) -> dict[str, Any]:
     """The header of a model's file."""
-    layers = model.layers if isinstance(model, Network) else ()
+    layers = model._layers
     return {
         "format": FORMAT,
         "kind": "network" if isinstance(model, Network) else "model",

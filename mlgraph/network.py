@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph import ops
-from mlgraph.array_types import Int32, Int64
+from mlgraph.array_types import Int64
 from mlgraph.arrays import Edges
 from mlgraph.checks import MOST_SEED, one_of, share, truth, whole
 from mlgraph.graph import Graph
-from mlgraph.grouping import Dropout
 from mlgraph.interrupts import uninterrupted
 from mlgraph.layer import Layer, dropout_of
 from mlgraph.losses import CROSS_ENTROPIES, check_classes
@@ -61,7 +60,6 @@ class Network(Model):
     def __init__(self, n_inputs: int, *, seed: int = 0) -> None:
         n_inputs, seed = whole("n_inputs", n_inputs), whole("seed", seed, 0, MOST_SEED)
         self._begin(Graph())
-        self._layers: list[Layer] = []
         self._loss = "squared_error"
         self._outputs, self._loss_nodes, self._probabilities = [], [], []
         self._random = np.random.default_rng(seed)
@@ -232,11 +230,7 @@ class Network(Model):
 
     def _restore(self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]) -> None:
         super()._restore(graph, outputs, loss, loss_nodes, probabilities)
-        self._layers, self._random = [], np.random.default_rng(len(graph))
-
-    def _kept(self) -> Int32:
-        # A layer of probabilities has one for each of its neurons, whether or not anything reads it.
-        return np.array([*super()._kept(), *(i for layer in self._layers for i in layer._probabilities)], np.int32)
+        self._random = np.random.default_rng(len(graph))
 
     def _renumber(self, other: Self, number: Int64) -> None:
         self._ends = number[other._layers[0]._reads].tolist()
@@ -245,27 +239,6 @@ class Network(Model):
             if kept:
                 probabilities = number[layer._probabilities].tolist() if layer._probabilities else []
                 self._add(Layer(self.graph, kept, layer.activation, layer.dropout, layer.weight_dropout, probabilities))
-
-    def _forget(self, nodes: int) -> None:
-        super()._forget(nodes)
-        for layer in self._layers:
-            layer._ids, layer._reads = ([i for i in ids if i < nodes] for ids in (layer._ids, layer._reads))
-
-    def _become(self, other: Self) -> None:
-        super()._become(other)
-        for mine, theirs in zip(self._layers, other._layers, strict=True):
-            mine._ids, mine._reads = theirs._ids, theirs._reads
-
-    @property
-    def _dropout(self) -> Dropout:
-        shares = ((layer._ids, layer.dropout, layer.weight_dropout) for layer in self._layers)
-        return [(ids, neurons, edges) for ids, neurons, edges in shares if neurons or edges]
-
-    def _name(self, node: int) -> str:
-        for i, layer in enumerate(self.layers):
-            if node in layer._ids:
-                return f"layer {i} neuron {layer._ids.index(node)}"
-        return super()._name(node)
 
     def _add(self, layer: Layer) -> None:
         self._layers.append(layer)

@@ -9,6 +9,8 @@ import numpy as np
 from mlgraph.array_types import Bool, Int32
 from mlgraph.arrays import bias_places
 from mlgraph.graph import Graph
+from mlgraph.grouping import Dropout
+from mlgraph.layer import Layer
 from mlgraph.ops import NEURON, PARAMETER
 from mlgraph.topology import Topology, topological
 from mlgraph.views import Node
@@ -24,6 +26,7 @@ class Part:
 
     def _begin(self, graph: Graph) -> None:
         self.graph = graph
+        self._layers: list[Layer] = []  # of a `Network`; any other model has none
         self._had = np.zeros(0, bool)  # which nodes it needed before an edit, if the graph had other models then
         self._counted: tuple[tuple[int, ...], int] = (), 0  # (edits, *sinks), and its number of edges then
 
@@ -109,6 +112,8 @@ class Part:
     def _forget(self, nodes: int) -> None:
         """Forget all but so many nodes, the first ones: new nodes may get the numbers of the others."""
         self._had = self._had[:nodes]
+        for layer in self._layers:
+            layer._ids, layer._reads = ([i for i in ids if i < nodes] for ids in (layer._ids, layer._reads))
 
     def _require_outputs(self) -> threading.RLock:
         """The lock of the graph; a ValueError if there are no outputs yet."""
@@ -118,4 +123,12 @@ class Part:
 
     def _kept(self) -> Int32:
         """The nodes that a compact copy cannot do without."""
-        return np.array([*self._sinks, *self._probabilities], np.int32)
+        # A layer of probabilities has one for each of its neurons, whether or not anything reads it.
+        of_layers = [i for layer in self._layers for i in layer._probabilities]
+        return np.array([*self._sinks, *self._probabilities, *of_layers], np.int32)
+
+    @property
+    def _dropout(self) -> Dropout:
+        """Neurons, and what shares of them and of their edges are dropped in training."""
+        shares = ((layer._ids, layer.dropout, layer.weight_dropout) for layer in self._layers)
+        return [(ids, neurons, edges) for ids, neurons, edges in shares if neurons or edges]

@@ -12,7 +12,6 @@ from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import MOST_SEED, one_of, plain, share, whole
 from mlgraph.edits import cut
 from mlgraph.model import Model
-from mlgraph.network import Network
 from mlgraph.ops import NEURON
 from mlgraph.paths import fewest, frozen_edges, present, refined, strongest
 from mlgraph.scores import Criterion, Data, asked, best_of, comparable, in_blocks, layers_of, neuron_scores, slope_for
@@ -174,7 +173,7 @@ def _check_kept(
     if _exceeds(group, wanted):
         least = np.bincount(group, minlength=len(wanted))
         i = int(np.argmax(least > wanted))
-        kind = "layer" if isinstance(model, Network) else "level"
+        kind = "layer" if model._layers else "level"
         where = f" of {kind} {i}" if len(wanted) > 1 else ""
         kept = f"{least[i]} {what if least[i] > 1 else what[:-1]}{where}, a path to each output{' and what is frozen' * frozen}"
         name = "sparsity" if what == "edges" else what

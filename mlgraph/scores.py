@@ -13,7 +13,6 @@ from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import real_array, shown, wrong
 from mlgraph.graph import Graph
 from mlgraph.model import Model
-from mlgraph.network import Network
 from mlgraph.ops import NEURON
 from mlgraph.topology import topological
 from mlgraph.views import Neuron
@@ -111,10 +110,10 @@ def in_blocks(
 
 def layers_of(model: Model) -> Int64:
     """The layer of each node, with one more, the last, for nodes in no layer; without layers, the level of each node."""
-    if not isinstance(model, Network):
+    if not model._layers:
         return levels_of(model.graph)
-    number = np.full(len(model.graph), len(model.layers))
-    for i, layer in enumerate(model.layers):
+    number = np.full(len(model.graph), len(model._layers))
+    for i, layer in enumerate(model._layers):
         number[layer._ids] = i
     return number
 
@@ -157,9 +156,8 @@ def _block_of(model: Model, edges: Edges, block: int) -> Int64:
     """A number for each edge; edges from one source to neurons of one block have the same."""
     graph, layer = model.graph, layers_of(model)
     place = np.cumsum(graph.codes >= NEURON) - 1  # in the order in which neurons were made, which no cut changes
-    if isinstance(model, Network):
-        for one in model.layers:
-            place[one._ids] = np.arange(one.size)
+    for one in model._layers:
+        place[one._ids] = np.arange(one.size)
     number = np.unique(layer * len(graph) + place // block, return_inverse=True)[1]
     return np.asarray(np.unique(number[edges.target] * len(graph) + edges.source, return_inverse=True)[1])
 
