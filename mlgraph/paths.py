@@ -26,20 +26,15 @@ class Present(NamedTuple):
     Attributes
     ----------
     edges : Wiring
-    others, mine : int64
-        Places of the edges that are alive only for other models, and of those that are alive for this one.
+    alive : bool
+        Which are alive, for one model or another.
+    mine : int64
+        Places of those that are alive for this one.
     """
 
     edges: Wiring
-    others: Int64
+    alive: Bool
     mine: Int64
-
-    @property
-    def alive(self) -> Bool:
-        """Which are alive, for one model or another."""
-        alive = np.zeros(len(self.edges.source), bool)
-        alive[self.others] = alive[self.mine] = True
-        return alive
 
 
 def present(model: Model) -> Present:
@@ -48,7 +43,7 @@ def present(model: Model) -> Present:
     there = np.repeat(alive[edges.neurons], edges.counts)
     there &= alive[edges.source]
     own = np.repeat(model._needed()[edges.neurons], edges.counts)
-    return Present(edges, np.flatnonzero(there & ~own), np.flatnonzero(there & own))
+    return Present(edges, there, np.flatnonzero(there & own))
 
 
 def strongest(
