@@ -281,20 +281,24 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
             raise ValueError(f"x and y: expected {n} numbers, of one example, got shapes {data.shape} and {targets.shape}")
         x, y = with_targets(data[None], targets[None], "")[0], ()
     if x is not None:
-        example, ends = real_array("x", x), model._kept()
+        n, example, ends = len(model._outputs), real_array("x", x), model._kept()
         least, all_of_it = (model._engine(nodes).plan.width for nodes in (model._outputs, None))
         if y is None and example.ndim == 1 and least <= len(example) < all_of_it:
             drawn, ends = model.outputs, np.array(model._outputs, np.int32)  # as `Model.trace`: no targets, no loss
             example = example[None]
         else:
             example = _example(graph, example)
-        values = _of_model(model, example, None, ends)
-    if x is not None and y is not None:
-        n = len(model._outputs)
-        if model.loss != "node" and (shape := real_array("y", y).shape) not in ((), (n,)):
+        if y is not None and model.loss != "node" and (shape := real_array("y", y).shape) not in ((), (n,)):
             raise ValueError(f"y: expected the label or the targets of one example, of shape () or ({n},), got {shape}")
-        # Of the nodes that the loss depends on: it takes the logits, not the probabilities.
-        adjoints = _of_model(model, _example(graph, x), y, np.array(model._sinks, np.int32))
+        order = topological(graph, *graph.topology(), ends)[1]
+        order = order[graph.codes[order] != CONSTANT]
+        if len(order):
+            answers: Any = y if y is None or model.loss == "node" else [y]
+            found = model.trace(example, answers, order, n_threads=1)
+            values = dict(zip(order.tolist(), found.values[0].tolist(), strict=True))
+            if found.adjoints is not None:  # of nodes that the loss depends on: it takes the logits, not the probabilities
+                reached = topological(graph, *graph.topology(), model._sinks)[0] >= 0
+                adjoints = {i: d for i, d in zip(order.tolist(), found.adjoints[0].tolist(), strict=True) if reached[i]}
     return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST_BOXES if limit is None else limit)
 
 
@@ -365,17 +369,3 @@ def _trace(graph: Graph, order: Int32, outputs: Int32, x: npt.ArrayLike) -> tupl
     assert found.adjoints is not None
     numbers = [dict(zip(kept.tolist(), rows[0].tolist(), strict=True)) for rows in (found.values, found.adjoints)]
     return numbers[0], numbers[1]
-
-
-def _of_model(model: Model, example: npt.NDArray[Any], y: npt.ArrayLike | None, ends: Int32) -> dict[int, float]:
-    """Values of all nodes except constants that `ends` need; with `y`, the derivatives of the loss instead."""
-    graph = model.graph
-    order = topological(graph, *graph.topology(), ends)[1]
-    order = order[graph.codes[order] != CONSTANT]
-    if not len(order):
-        return {}
-    answers: Any = y if y is None or model.loss == "node" else [y]
-    found = model.trace(example, answers, [graph[i] for i in order.tolist()], n_threads=1)
-    numbers = found.values if y is None else found.adjoints
-    assert numbers is not None
-    return dict(zip(order.tolist(), numbers[0].tolist(), strict=True))
