@@ -10,14 +10,13 @@ import glob
 import hashlib
 import json
 import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -30,10 +29,9 @@ from mlgraph.checks import StrOrBytesPath, level_outside, shown
 from mlgraph.engine import STATE
 from mlgraph.files import TEMPORARY, destination, followed, part_of
 from mlgraph.history import History
-from mlgraph.interrupts import handles, uninterrupted
+from mlgraph.interrupts import Waiting, uninterrupted
 from mlgraph.model import Model
 from mlgraph.modelfile import ModelFileError, header_of, read, require, save
-from mlgraph.network import Network
 from mlgraph.ops import PARAMETER
 from mlgraph.topology import gather
 from mlgraph.training import RunState
@@ -95,8 +93,7 @@ class Checkpoint:
         self._validated = bool(data.get("validation data"))
         self._written, self._place = time.monotonic(), (-1, -1)
         self._whole = True  # whether the file at the path, if any, is undamaged
-        self._interrupted = self._impatient = False
-        self._handler: Callable[[int, FrameType | None], Any] | None = None
+        self._waiting = Waiting(impatient=True)  # a step and its record in the history belong together
 
     # --- going on ----------------------------------------------------------------------------------------------------
 
@@ -155,10 +152,7 @@ class Checkpoint:
                 parts = "its nodes, edges, dropout, parameters at the beginning, or what is frozen"
                 return f"another model: {parts}" if name == "model" else f"other {name}"
 
-        ends = [
-            (m._outputs, m._loss_nodes, m._probabilities, len(m.layers) if isinstance(m, Network) else None)
-            for m in (model, self._model)
-        ]
+        ends = [(m._outputs, m._loss_nodes, m._probabilities, len(m._layers)) for m in (model, self._model)]
         added = model.graph.n_inputs - self._model.graph.n_inputs  # by a callback
         same = ends[0] == ends[1] and added >= 0
         require(same, "checkpoint: expected the inputs, layers, outputs and loss of the model, got others")
@@ -192,9 +186,7 @@ class Checkpoint:
 
     def between_steps(self) -> None:
         """Called where the run may be left: let a pending Ctrl-C through, and write if it is time to."""
-        if self._interrupted:
-            self._interrupted = False
-            self._let_through()
+        self._waiting.hand_on()
         if time.monotonic() - self._written >= self._every:
             self.write()
 
@@ -231,33 +223,15 @@ class Checkpoint:
         for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{TEMPORARY}"):
             with suppress(OSError):  # left by a killed process; if it cannot be removed, nothing can be written either
                 stale.unlink()
-        handler = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread() and callable(handler):
-            self._handler = handler
-            if not handles(signal.SIGINT, self._interrupt):
-                self._handler = None
+        self._waiting.install([signal.SIGINT])
         return self
-
-    def _interrupt(self, *_: Any) -> None:
-        # A step and its record in the history belong together: the first Ctrl-C waits for both, a second does not.
-        self._impatient = self._interrupted
-        self._interrupted = True
-        if self._impatient:
-            self._let_through()
-
-    def _let_through(self) -> None:
-        assert self._handler is not None
-        self._handler(signal.SIGINT, None)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if kind is None or (issubclass(kind, KeyboardInterrupt) and not self._impatient):
+            if kind is None or (issubclass(kind, KeyboardInterrupt) and not self._waiting.was_urged):
                 self.write()
         finally:
-            if self._handler is not None:
-                signal.signal(signal.SIGINT, self._handler)
-        if kind is None and self._interrupted:
-            self._let_through()
+            self._waiting.release()
 
 
 def _bounds(flags: Bool) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -18,20 +18,38 @@ SIGNALS = [
 """The signals that wait: Ctrl-C, and those that end a process or work that takes too long. Their handlers may raise."""
 
 
-class _Waiting:
-    """In place of handlers: keeps signals while `holds`, else hands them on, so that an error may leave it installed."""
+class Waiting:
+    """In place of handlers: keeps signals while `holds`, else hands them on, so that an error may leave it installed.
 
-    def __init__(self) -> None:
+    An `impatient` one keeps no signal that comes again before the first is handed on, and in a forked child none at all:
+    `was_urged` says so.
+    """
+
+    def __init__(self, *, impatient: bool = False) -> None:
         self.handlers: dict[int, Callable[..., Any]] = {}
         self.came: dict[int, FrameType | None] = {}
         self.holds = False
+        self.impatient, self.was_urged = impatient, False
         self.thread = threading.get_ident()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.holds:
+        """Keep a signal, or hand it on."""
+        self.was_urged = self.impatient and number in self.came
+        if self.holds and not self.was_urged:
             self.came[number] = frame
         else:
+            self.came.pop(number, None)
             self.handlers[number](number, frame)
+
+    def install(self, signals: Iterable[int]) -> None:
+        """Take the place of the handlers of these signals, in the main thread, and keep what comes."""
+        if threading.current_thread() is threading.main_thread():
+            self.holds = True
+            for number in signals:
+                if callable(handler := signal.getsignal(number)):
+                    self.handlers[number] = handler
+                    if not handles(number, self):
+                        break
 
     def release(self) -> None:
         """Restore the handlers, and have each handle its signal if it came, even if one before it raises."""
@@ -41,15 +59,20 @@ class _Waiting:
                 if signal.getsignal(number) is self:
                     signal.signal(number, handler)
         finally:
-            self._hand_on()
+            self.hand_on()
 
-    def _hand_on(self) -> None:
+    def hand_on(self) -> None:
+        """Have each signal that came handled, even if one before it raises."""
         if self.came:
-            number = next(iter(self.came))
+            came, self.came = self.came, {}  # what comes meanwhile is not among these, nor does it take one away
+            self._handle(list(came.items()))
+
+    def _handle(self, came: list[tuple[int, FrameType | None]]) -> None:
+        if came:
             try:
-                self.handlers[number](number, self.came.pop(number))
+                self.handlers[came[0][0]](*came[0])
             finally:
-                self._hand_on()
+                self._handle(came[1:])
 
 
 def handles(number: int, handler: Callable[..., Any]) -> bool:
@@ -72,25 +95,20 @@ def uninterrupted() -> Iterator[None]:
 
     Python runs handlers of signals only in its main thread, between any two of its instructions.
     """
-    waiting = _Waiting()
+    waiting = Waiting()
     try:
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                if callable(handler := signal.getsignal(number)):
-                    waiting.handlers[number] = handler
-                    if not handles(number, waiting):
-                        break
-            waiting.holds = True
+        waiting.install(SIGNALS)
         yield
     finally:
         waiting.release()
 
 
 def _after_fork() -> None:
-    # Of a fork by another thread, which is the child's main thread now: nobody there would hand on what waits.
+    # In the child nobody hands on what waits for another thread, or for the end of a step: its work may be another.
     for number in SIGNALS:
         handler = signal.getsignal(number)
-        while isinstance(handler, _Waiting) and handler.thread != threading.get_ident():
+        while isinstance(handler, Waiting) and (handler.impatient or handler.thread != threading.get_ident()):
+            handler.was_urged = True
             handler = handler.handlers[number]
             signal.signal(number, handler)
 

@@ -297,6 +297,24 @@ def test_other_handlers(path):
         signal.signal(signal.SIGINT, before)
 
 
+def test_a_handler_that_is_set_meanwhile_stays(path, handler):
+    def own(number, frame):
+        pass
+
+    fit(network(), checkpoint=path, callback=lambda _: signal.signal(signal.SIGINT, own))
+    assert signal.signal(signal.SIGINT, signal.default_int_handler) is own
+
+
+def test_ctrl_c_is_not_lost_to_an_error(path, handler):
+    def fail(_):
+        signal.raise_signal(signal.SIGINT)
+        raise KeyError
+
+    with pytest.raises(KeyboardInterrupt) as error:
+        fit(network(), checkpoint=path, checkpoint_every=1e6, callback=fail)
+    assert isinstance(error.value.__context__, KeyError) and not path.exists()
+
+
 def test_in_another_thread(path):
     net = network()
     thread = threading.Thread(target=fit, args=[net], kwargs={"momentum": 0.0, "checkpoint": path, "checkpoint_every": 0})

@@ -312,6 +312,38 @@ def test_a_child_is_forked_while_signals_wait():
     assert run(FORK_WHILE_SIGNALS_WAIT) == ["7", "True"]
 
 
+FORK_WITHIN_A_RUN = """
+import os, signal, sys
+import mlgraph
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+net, path, codes = mlgraph.Network(2, seed=0), sys.argv[1], []
+net.add_layer(1, "identity")
+
+
+def fork(_):
+    if not codes:
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal(signal.SIGINT)
+            os._exit(1)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+try:
+    net.fit([[0.0, 1.0], [1.0, 0.0]], [1.0, 2.0], epochs=2, callback=fork, checkpoint=path, checkpoint_every=1e6)
+except KeyboardInterrupt:
+    os._exit(1 if os.path.exists(path) else 7)
+print(*codes, os.path.exists(path))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_is_forked_within_a_run_with_a_checkpoint(tmp_path):
+    """Ctrl-C does not wait there for the end of a step, to which the child may never come; so it is no place to go on from."""
+    assert run(FORK_WITHIN_A_RUN, str(tmp_path / "run.npz")) == ["7", "True"]
+
+
 FORK_IN_A_MOVE = """
 import os, sys
 import numpy as np

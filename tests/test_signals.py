@@ -10,7 +10,7 @@ from editable import X, Y, everything, network
 from struck import interrupted_at
 
 from mlgraph import edits, interrupts
-from mlgraph.interrupts import SIGNALS, uninterrupted
+from mlgraph.interrupts import SIGNALS, Waiting, uninterrupted
 
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
@@ -179,3 +179,22 @@ def test_no_signal_is_lost_to_another_one(number, error):
                 signal.raise_signal(signal.SIGTERM)
             line += 1
         assert line > 30
+
+
+def test_a_second_signal_strikes_while_the_first_is_handed_on():
+    """At any line: it is handled, too, or both as one."""
+    came, line, number = [], 1, signal.SIGUSR1
+    with handled(number, lambda *given: came.append(given)):
+        while True:
+            waiting = Waiting(impatient=True)
+            waiting.install([number])
+            signal.raise_signal(number)
+            assert not came
+            there = interrupted_at(line, waiting.hand_on, Path(interrupts.__file__), number)
+            waiting.release()
+            if not there:
+                break
+            assert len(came) in (1, 2)
+            came.clear()
+            line += 1
+    assert line > 4
