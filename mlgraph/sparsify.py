@@ -99,6 +99,12 @@ class Schedule(ABC):
         Too few are those that do not suffice for a path to each output and for all that is frozen.
         """
 
+    def _check_columns(self, model: Model, columns: int) -> None:  # noqa: B027 - most need no more than the model does
+        """Raise ValueError if the data have too few columns."""
+
+    def _begin_run(self) -> None:  # noqa: B027 - most remember nothing
+        """Called for what `over` has returned, before anything else."""
+
     @abstractmethod
     def act(self, model: Model, moment: float, step: int, seed: int, sample: Sample, n_threads: int | None) -> None:
         """Cut and grow before a step.
@@ -149,11 +155,9 @@ class Acting:
             raise TypeError(f"sparsify: expected a schedule {how}, got {type(schedule).__name__} without {missing[0]}")
         with model.graph.lock:
             schedule.check(model)
-            if isinstance(schedule, SET):
-                _check_columns(_network(model), examples.array.shape[1])
+            schedule._check_columns(model, examples.array.shape[1])
         self._schedule = schedule.over(epochs)
-        if isinstance(self._schedule, SET):
-            vars(self._schedule).update(_products=Products())  # its memory is of this run alone
+        self._schedule._begin_run()  # not in `over`, which a subclass may override
         self._model, self._examples, self._seed, self._n_threads = model, examples, seed, n_threads
         label, target = objective.label, objective.target
         self._y: Any = () if objective.loss == "node" else target if label is None else label
@@ -342,6 +346,18 @@ class SET(Schedule):
         net = _network(model)
         check_room(net, *self._room(net, wiring(net.graph), self._sizes(net), 0.0))
 
+    def _begin_run(self) -> None:
+        vars(self).update(_products=Products())  # its memory is of this run alone
+
+    def _check_columns(self, model: Model, columns: int) -> None:
+        # Edges may grow at inputs of which there are no data: such as no edge has left.
+        graph, layers = model.graph, _network(model).layers
+        read = np.unique(np.concatenate([layer._reads for layer in layers]).astype(np.int64))
+        least = int(graph.records[read[graph.codes[read] == INPUT]].max(initial=-1)) + 1
+        if columns < least:
+            expected = f"{least} columns, all that a layer was made to read and edges may grow at"
+            raise ValueError(f"x: expected {expected}, got {columns}")
+
     def _sizes(self, net: Network) -> Float64:
         """Edges of each layer."""
         return erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
@@ -387,14 +403,6 @@ def _network(model: Model) -> Network:
     if not isinstance(model, Network):
         raise TypeError("sparsify: expected a schedule without need of layers, as GradualPruning, got one that needs them")
     return model
-
-
-def _check_columns(net: Network, columns: int) -> None:
-    """Raise ValueError if edges may grow at inputs of which there are no data: such as no edge has left."""
-    read = np.unique(np.concatenate([layer._reads for layer in net.layers]).astype(np.int64))
-    least = int(net.graph.records[read[net.graph.codes[read] == INPUT]].max(initial=-1)) + 1
-    if columns < least:
-        raise ValueError(f"x: expected {least} columns, all that a layer was made to read and edges may grow at, got {columns}")
 
 
 def _named(value: Any) -> str:
