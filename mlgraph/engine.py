@@ -17,7 +17,7 @@ from mlgraph.filling import Candidate, Filling, candidates, fill, repay, worth_f
 from mlgraph.graph import Graph
 from mlgraph.instructions import LANES, LIST_TILES, Instruction
 from mlgraph.interrupts import uninterrupted
-from mlgraph.losses import Objective
+from mlgraph.losses import LOSSES, Objective
 from mlgraph.plan import Plan
 from mlgraph.steps import Steps
 from mlgraph.storage import PANEL, aligned
@@ -30,9 +30,6 @@ Arrays = tuple[Float32, Float32 | None, Float32 | None, Float32 | None]
 """Parameters, first and second moments, and what is frozen."""
 
 Found = TypeVar("Found", tuple[int, Float32], tuple[int, Float32, Float32])
-
-LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4, "binary_cross_entropy": 5}
-"""Losses, as the kernels number them."""
 
 NOTHING = Objective("none", ())
 """For runs that only compute values."""
@@ -283,7 +280,7 @@ class Engine:
     def gradient(self, examples: Examples, objective: Objective, n_threads: int | None) -> Float32:
         """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory.
 
-        It is in the places of the parameter vector, and zero for padding.
+        It is in the places of the parameter vector. For padding it is zero, or NaN where a source is not finite.
         """
         return self._through_holes(examples, lambda engine: engine._sum_gradients(examples, objective, n_threads))[1]
 

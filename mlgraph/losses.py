@@ -22,6 +22,9 @@ CROSS_ENTROPIES = ("softmax_cross_entropy", "binary_cross_entropy")
 NAMES = (*CROSS_ENTROPIES, "squared_error")
 """Losses that have a name of their own; any node may be one, and its name is "node"."""
 
+LOSSES = {"none": 0, "softmax_cross_entropy": 1, "squared_error": 2, "node": 3, "cotangent": 4, "binary_cross_entropy": 5}
+"""All losses of an `Objective`, as the kernels number them."""
+
 
 class Objective(NamedTuple):
     """What is learnt, or differentiated: a loss, and the labels or targets that it takes.

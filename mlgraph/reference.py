@@ -113,7 +113,7 @@ def loss(
     Parameters
     ----------
     kind : str
-        A key of `mlgraph.engine.LOSSES`.
+        A key of `mlgraph.losses.LOSSES`.
     slots : sequence of int
         Slot of logsumexp, of the sum of softplus, or of the loss itself, then the slots of the outputs.
     """
