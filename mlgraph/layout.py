@@ -64,10 +64,9 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[boo
         origins += place.move(top, end, now, then)
         top += place.length
     rest = np.flatnonzero(~seen)
-    owner = np.empty(len(weights), np.int64)
-    owners = np.flatnonzero(graph.codes >= PARAMETER)
-    owner[graph.records[owners]] = owners
-    n = np.where(graph.codes >= NEURON, graph.counts, 1)[owner[rest]]
+    fan, owners = np.zeros(len(weights), np.int64), np.flatnonzero(graph.codes >= PARAMETER)
+    fan[graph.records[owners]] = np.where(graph.codes[owners] >= NEURON, graph.counts[owners], 1)
+    n = fan[rest]
     has = bias[rest] >= 0
     origins += [runs(weights[rest], stride[rest], n, end), bias[rest][has]]
     new_weights[rest], new_stride[rest] = top + np.cumsum(n) - n, 1
