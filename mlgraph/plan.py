@@ -41,6 +41,9 @@ MOST_BEHIND = 2**14
 step of 8 examples takes 6 to 14 % less time so for 784-32-10, about as much for 784-32-300-10, and up to 6 % more for
 784-32-500-10."""
 
+END_OF_EDGES = 2**31
+"""Kernels number the edges of rows in 32 bits."""
+
 MOST_COLUMNS = 2**26 - 4
 """The most columns of data that blocks and rows read by themselves: kernels number `LANES` values of each in 32 bits, and
 runs of four columns for all examples of a list."""
@@ -221,7 +224,9 @@ class Plan:
         self, low: Lowered, i: int, members: Int32, shared: bool, alike: Int32, place: tuple[int, int], wants: UInt8,
         dropout: Dropout,
     ) -> Instruction:
-        first, n = int(members[0]), len(members)
+        first, n, n_edges = int(members[0]), len(members), int(low.count[members].sum(dtype=np.int64))
+        if not shared and n_edges >= END_OF_EDGES:
+            raise ValueError(f"graph: expected fewer than {END_OF_EDGES} edges into neurons of one level, got {n_edges}")
         arity, n_inputs = int(low.count[first]), len(self.input_column)
         sources = low.sources_of(members[:1] if shared else members)
         slots = self.slot[sources]
@@ -263,9 +268,8 @@ class Plan:
             keep=keep, bits=bits, mask=mask_at, kept=mask_at + mask, masked=self.n_masked,
         )  # fmt: skip
         self.n_extra += extra + mask + (-(-n // 64) * 2 if drop else 0)
-        edges = int(low.count[members].sum())
-        self.n_edges += edges
-        self.work += edges if shared else ROW_WORK * edges
+        self.n_edges += n_edges
+        self.work += n_edges if shared else ROW_WORK * n_edges
         if bits:
             self.edge_scale = max(self.edge_scale, 2.0**bits / keep)
             self.n_masked += padded(n_weights)

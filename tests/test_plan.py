@@ -3,10 +3,12 @@
 import pickle
 
 import numpy as np
+import pytest
 from hypothesis import given
 from planned import graphs, neurons, parameters_of, plan_of
 
 import mlgraph
+from mlgraph import plan as plans
 from mlgraph.instructions import KINDS
 from mlgraph.plan import ROW_WORK
 
@@ -74,6 +76,19 @@ def test_a_constant_of_any_bits():
     plan = plan_of(a, b)
     assert plan.slot[a.id] != plan.slot[b.id]
     assert np.isnan(g.compile([a, b, a * b])(np.zeros((1, 0)))).all()
+
+
+def test_more_edges_than_kernels_number(monkeypatch):
+    """Of rows: of a block each neuron has the same sources."""
+    g = mlgraph.Graph()
+    x = g.inputs(4)
+    rows = [g.add_neuron(sources) for sources in (x[:3], x[1:], x[:2])]
+    block = g.add_neurons(x, weights=np.ones((40, 4)))
+    monkeypatch.setattr(plans, "END_OF_EDGES", 9)
+    assert plan_of(*rows).n_edges == 8 and plan_of(*(g[i] for i in block)).n_edges == 160
+    monkeypatch.setattr(plans, "END_OF_EDGES", 8)
+    with pytest.raises(ValueError, match=r"^graph: expected fewer than 8 edges into neurons of one level, got 8$"):
+        g.compile(rows)
 
 
 def test_a_plan_holds_its_index_once():
