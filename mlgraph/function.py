@@ -55,7 +55,8 @@ class Gradients(NamedTuple):
     inputs : float32, shape (batch, inputs)
     parameters : float32, shape (len(graph.parameters),)
         Summed over the batch (for a model, whose loss is a mean, this is the gradient of the loss), in the layout that the
-        parameter vector has until the next edit or compilation, padding included; `flat` has none.
+        parameter vector has until the next edit or compilation. `flat` has no padding, which is 0 here, or NaN where a source
+        is not finite.
     places : Places
         This layout: `of` and `of_bias` find a node's derivatives by it, even after the vector has been laid out anew.
     """

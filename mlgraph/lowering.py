@@ -30,9 +30,8 @@ class Lowered:
     code : int16
         As in the graph; neurons that were found have the code of neurons.
     like : int16
-        The same, but for the weighted sum of a neuron that is split the code of that neuron: nodes of one level that are alike
-        stand side by side, and so do their parameters, whether neurons are split or not (unless neurons are written out, nodes
-        are merged, or neurons of one level have other dropout).
+        As `code`; a split neuron's sum has the neuron's code, so that parameters stand in the same order whether neurons are
+        split or not. They do not where neurons are written out, nodes are merged, or neurons of one level have other dropout.
     start : int64
     count : int32
         The sources of a node are ``pool[start : start + count]``.

@@ -94,8 +94,8 @@ def epoch_steps(
     """Batch sizes and learning rates of an epoch of n examples, or of `many`, whose places follow one another.
 
     Both move after every batch. With the progress p = examples seen / examples in all epochs, the learning rate is a given
-    function of p, or lr0 (1 - p^1.5) + lr1 p^1.5, and the batch size round(b0 (1 - p^2) + b1 p^2): the schedule of ml-rust,
-    which computes its batch size but never uses it. The last batch of an epoch has the examples that are left.
+    function of p, or lr0 (1 - p^1.5) + lr1 p^1.5, and the batch size round(b0 (1 - p^2) + b1 p^2). The last batch of an epoch
+    has the examples that are left.
     """
     b0, b1 = batch_size
 
