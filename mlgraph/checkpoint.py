@@ -126,7 +126,7 @@ class Checkpoint:
                 self._model._become(model)
                 vars(self._state).update(vars(state))
                 for one in self._model.graph._models:
-                    one._had = needs.get(tuple(one._sinks), one._had)
+                    one._needed_before = needs.get(tuple(one._sinks), one._needed_before)
             return True
         if damage:
             raise damage
@@ -206,7 +206,7 @@ class Checkpoint:
             with self._model.graph.lock:
                 models = self._model.graph._models
                 if len(models) > 1:  # what is whose then hangs on what each has needed since the run began
-                    what["needs"] = sorted([one._sinks, _bounds(one._had)] for one in models)
+                    what["needs"] = sorted([one._sinks, _bounds(one._needed_before)] for one in models)
                 for name in STATE[self._arguments["optimizer"]]:
                     arrays[name] = self._model.graph.storage.state_vector(name, fresh=False)
                 save(self._model, self.path, more={"checkpoint": what}, more_arrays=arrays, previous=previous)

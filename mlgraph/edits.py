@@ -27,13 +27,12 @@ from mlgraph.topology import Topology, is_live, topological
 from mlgraph.views import Edge, Neuron
 
 
-def named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | None = None) -> tuple[Wiring, Bool]:
+def edges_named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | None = None) -> tuple[Wiring, Bool]:
     """The edges into some neurons, and which of them are named by neurons, edges and pairs (source, target).
 
     A ValueError if an output is among the neurons, by default an output of any model of the graph.
 
-    A neuron names all edges into it: without them it is no longer live, and `cut` also cuts the edges out of it. If it is
-    cut off already, it names the edges out of it, too.
+    A neuron stands for the edges into it, since `cut` then cuts those out of it; one that is cut off already, for both.
     """
     if isinstance(what, Neuron | Edge):
         what = [what]
@@ -54,7 +53,7 @@ def named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | 
             pairs.append([id_of(graph, end, f"{who}: node") for end in ends])
         else:
             raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(thing).__name__}")
-    source, target = np.array(pairs, np.int64).reshape(-1, 2).T if given is None else _checked(graph, given, who)
+    source, target = np.array(pairs, np.int64).reshape(-1, 2).T if given is None else _ids_of_ends(graph, given, who)
     chosen, concerned = np.zeros((2, len(graph)), bool)
     chosen[ids] = concerned[ids] = concerned[target] = True
     if graph._has_bare:  # neurons that are cut off may still be read
@@ -75,7 +74,7 @@ def named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | 
     return edges, found
 
 
-def _checked(graph: Graph, edges: Edges, who: str) -> list[Int64]:
+def _ids_of_ends(graph: Graph, edges: Edges, who: str) -> list[Int64]:
     given = {"sources": edges.source, "targets": edges.target}
     ends = [np.asarray(any_array(f"{who}: {name}", end)) for name, end in given.items()]
     if any(end.ndim != 1 or (end.size and end.dtype.kind not in "iu") for end in ends) or len(ends[0]) != len(ends[1]):
@@ -92,7 +91,7 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     """`edges` as `grow` takes them; TypeError or ValueError if they are no edges, or cannot be added."""
     if not isinstance(edges, Edges):
         raise TypeError(f"{who}: expected mlgraph.Edges, got {type(edges).__name__}")
-    source, target = _checked(graph, edges, who)
+    source, target = _ids_of_ends(graph, edges, who)
     weight = float_array(f"{who}: weights", edges.weight, source.shape)
     others = target[graph.codes[target] < NEURON]
     if len(others):
@@ -240,7 +239,7 @@ def _needed(graph: Graph, start: Int64, count: Int32, pool: Int32) -> Bool:
     return topological(graph, start, count, pool, outputs)[0] >= 0 if outputs else np.ones(len(graph), bool)
 
 
-def note_needs(graph: Graph) -> None:
+def note_needed_before(graph: Graph) -> None:
     """Have each of several models note what it needs before an edit; within `one_edit`, only before its first such edit."""
     edit = graph._open
     while edit is not None:
@@ -250,7 +249,7 @@ def note_needs(graph: Graph) -> None:
     if len(graph._models) > 1:
         topology = graph.topology()
         for model in graph._models:
-            model._had = model._ever_needed(topology)
+            model._needed_before = model._ever_needed(topology)
 
 
 def rewire(
@@ -266,7 +265,7 @@ def rewire(
         edited(graph)
         return
     if most is None:  # else an edit is taken back, and what has been needed since does not count
-        note_needs(graph)
+        note_needed_before(graph)
     if FROZEN in fresh and fresh[FROZEN][new.place < 0].any():
         graph.storage.state_vector(FROZEN, fresh=False)  # it may not exist yet
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}

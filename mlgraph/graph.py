@@ -266,9 +266,9 @@ class Graph(NodeTable):
         identity(2*n2 + 0) of tanh(1*n0 - 1*n1 + 0.5)
         """
         from mlgraph.packing import once_each
-        from mlgraph.subgraph import checked
+        from mlgraph.subgraph import checked_subgraph
 
-        new = checked(self, neurons, edges)
+        new = checked_subgraph(self, neurons, edges)
         node, begin = len(self), np.cumsum(new.counts, dtype=np.int64) - new.counts
         lists = once_each(begin, new.counts, new.sources, np.zeros(len(new.counts), bool))
         record = self.storage.add_rows(new.weights, new.counts, new.biases)
@@ -671,9 +671,9 @@ class Graph(NodeTable):
         ValueError
             If a neuron is an output of a model, or the cut would leave an output without a live source; nothing has changed.
         """
-        from mlgraph.edits import cut, named
+        from mlgraph.edits import cut, edges_named
 
-        cut(self, *named(self, what))
+        cut(self, *edges_named(self, what))
 
     def one_edit(self, *, parameters: bool = False) -> AbstractContextManager[None]:
         """Make all edits within a ``with`` block one edit, which `undo`, or an exception that ends the block, takes back.

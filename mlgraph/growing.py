@@ -21,7 +21,7 @@ from mlgraph.network import Network
 from mlgraph.ops import INPUT, NEURON, is_operation
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
-from mlgraph.scores import Criterion, Data, Scores, asked, best_of, check_criterion, in_blocks, required_data
+from mlgraph.scores import Criterion, Data, Scores, best_of, check_criterion, in_blocks, required_data, scores_by
 from mlgraph.storage import FROZEN
 from mlgraph.threads import checked_threads
 from mlgraph.topology import Topology, topological
@@ -81,7 +81,7 @@ def regrow(
     given = required_data("regrow", by, data) if by == "gradient" else None
     new = Edges(*map(np.concatenate, zip(*map(Gaps.edges, places, at), strict=True)))
     if callable(by):
-        scores = asked(net.graph, by, new, len(new.source), "edge")
+        scores = scores_by(net.graph, by, new, len(new.source), "edge")
     elif given is None:
         scores = np.random.default_rng([seed, 2]).random(len(new.source))
     else:

@@ -12,7 +12,7 @@ from mlgraph import ops
 from mlgraph.array_types import Bool, Ids, Int32
 from mlgraph.arrays import Wiring, biases, wiring
 from mlgraph.checks import plain
-from mlgraph.edits import cut, named
+from mlgraph.edits import cut, edges_named
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import Graph
@@ -100,7 +100,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
 
 def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None) -> dict[str, float]:
     """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
-    edges = named(model.graph, what, "ablate", model._sinks)
+    edges = edges_named(model.graph, what, "ablate", model._sinks)
     return model._evaluate(*model._examples_and_objective(x, y), n_threads, _without(model, *edges))
 
 
@@ -151,7 +151,7 @@ def _ablated(
     for i in rows[alone].tolist():
         scores = {"loss": np.nan}
         if not is_last_way(int(ids[i])):
-            edges = named(graph, ids[i : i + 1], "ablation_table", outputs)
+            edges = edges_named(graph, ids[i : i + 1], "ablation_table", outputs)
             scores = model._evaluate(examples, objective, n_threads, _without(model, *edges))
         table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)
     rows = rows[~alone]

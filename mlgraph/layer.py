@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mlgraph.array_types import Bool, Float32, Int64
 from mlgraph.arrays import Edges, bias_places, biases, parameter_places, wiring
 from mlgraph.checks import float_array, plain, real_array, share, shown
-from mlgraph.edits import cut, grow, named, new_edges
+from mlgraph.edits import cut, edges_named, grow, new_edges
 from mlgraph.graph import Graph
 from mlgraph.views import Freezable, Neuron
 
@@ -143,7 +143,7 @@ class Layer(Freezable):
                 raise ValueError(f"mask: expected bool of shape {there.shape}, got {got}")
             # Edges are added before others are cut, so that no output is cut off in between.
             grow(graph, *new_edges(graph, self._edges_at(wanted & ~there), "mask"), "mask")
-            cut(graph, *named(graph, self._edges_at(there & ~wanted), "mask"), who="mask")
+            cut(graph, *edges_named(graph, self._edges_at(there & ~wanted), "mask"), who="mask")
             differs = (self.mask != wanted).any(axis=0)
             if differs.any():
                 name = plain(graph[self._reads[int(np.argmax(differs))]].name)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlgraph.array_types import Float32, Ids, Int64
 from mlgraph.arrays import Edges, parameter_places, wiring
 from mlgraph.checks import StrOrBytesPath, level_outside, plain, real_array
-from mlgraph.edits import cut, note_needs
+from mlgraph.edits import cut, note_needed_before
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.fitting import fit
@@ -632,7 +632,7 @@ class Model(Part, Freezable):
 
     def _become(self, other: Self) -> None:
         """Take over the graph of another model of the same outputs, which must not be used afterwards."""
-        note_needs(self.graph)  # as the interrupted run did, which began with this model
+        note_needed_before(self.graph)  # as the interrupted run did, which began with this model
         self.graph._become(other.graph)
         for mine, theirs in zip(self._layers, other._layers, strict=True):
             mine._ids, mine._reads = theirs._ids, theirs._reads

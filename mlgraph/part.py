@@ -27,7 +27,7 @@ class Part:
     def _begin(self, graph: Graph) -> None:
         self.graph = graph
         self._layers: list[Layer] = []  # of a `Network`; any other model has none
-        self._had = np.zeros(0, bool)  # which nodes it needed before an edit, if the graph had other models then
+        self._needed_before = np.zeros(0, bool)  # which nodes it needed before an edit, if the graph had other models then
         self._counted: tuple[tuple[int, ...], int] = (), 0  # (edits, *sinks), and its number of edges then
 
     @property
@@ -106,12 +106,12 @@ class Part:
     def _ever_needed(self, topology: Topology) -> Bool:
         """Which nodes the model needs, or needed before an edit that is not taken back; shape (nodes,)."""
         needed: Bool = topological(self.graph, *topology, self._sinks)[0] >= 0
-        needed[: len(self._had)] |= self._had
+        needed[: len(self._needed_before)] |= self._needed_before
         return needed
 
     def _forget(self, nodes: int) -> None:
         """Forget all but so many nodes, the first ones: new nodes may get the numbers of the others."""
-        self._had = self._had[:nodes]
+        self._needed_before = self._needed_before[:nodes]
         for layer in self._layers:
             layer._ids, layer._reads = ([i for i in ids if i < nodes] for ids in (layer._ids, layer._reads))
 

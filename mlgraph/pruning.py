@@ -14,7 +14,7 @@ from mlgraph.edits import cut
 from mlgraph.model import Model
 from mlgraph.ops import NEURON
 from mlgraph.paths import fewest, frozen_edges, present, refined, strongest
-from mlgraph.scores import Criterion, Data, asked, best_of, comparable, in_blocks, layers_of, neuron_scores, slope_for
+from mlgraph.scores import Criterion, Data, best_of, comparable, in_blocks, layers_of, neuron_scores, scores_by, slope_for
 from mlgraph.threads import checked_threads
 
 __all__ = ["SCOPES", "check_room", "keep_best", "prune", "room"]
@@ -94,7 +94,7 @@ def keep_best(
     at: Int64 | slice = mine if len(mine) < len(edges.source) else slice(None)
     candidates = Edges(edges.source[at], edges.target[at], graph.parameters[edges.place[at]])
     if callable(by):
-        score = asked(graph, by, candidates, len(mine), "edge")
+        score = scores_by(graph, by, candidates, len(mine), "edge")
         edges = wiring(graph)  # the callable may have run the model, and so moved the parameters
         there = there._replace(edges=edges)
     elif by == "random":

@@ -29,7 +29,7 @@ def check_criterion(by: Criterion, names: Sequence[str] = ("magnitude", "salienc
 
 
 def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:
-    """Gradient of the mean loss over training data, in the layout of the parameter vector; zero for padding."""
+    """Gradient of the mean loss over training data, in the layout of the parameter vector, as `Engine.gradient` has it."""
     examples, objective = model._examples_and_objective(x, y, "data ")
     examples.check_trainable()
     return model._engine().gradient(examples, objective, n_threads)
@@ -42,7 +42,7 @@ def required_data(who: str, by: str, data: Data | None) -> Data:
     return data[0], data[1]
 
 
-def asked(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, what: str) -> Scores:
+def scores_by(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, what: str) -> Scores:
     """The scores that a callable gives n edges or neurons. It may run the graph, which may move the parameters."""
     edits = graph.edits
     if isinstance(things, Edges):  # into a copy of which it may write, to make its scores in place
@@ -141,7 +141,7 @@ def neuron_scores(
     first order, with the neuron's value (Molchanov et al. 2017, Pruning convolutional neural networks).
     """
     if callable(by):
-        return asked(graph, by, [Neuron(graph, i) for i in hidden.tolist()], len(hidden), "neuron")
+        return scores_by(graph, by, [Neuron(graph, i) for i in hidden.tolist()], len(hidden), "neuron")
     if by == "random":
         return random.random(len(hidden))
     edges = wiring(graph)

@@ -40,7 +40,7 @@ class Subgraph(NamedTuple):
     weights: Float32
 
 
-def checked(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
+def checked_subgraph(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
     """The arguments of `Graph.add_subgraph`, as they are to be added; raises its errors."""
     for what, given, kind in (("neurons", neurons, Neurons), ("edges", edges, Edges)):
         if not isinstance(given, kind):
