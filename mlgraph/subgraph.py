@@ -46,7 +46,7 @@ def checked_subgraph(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
         if not isinstance(given, kind):
             raise TypeError(f"{what}: expected mlgraph.{kind.__name__}, got {type(given).__name__}")
     number = _row("neurons: node", neurons.node)
-    n, first = len(number), len(graph)
+    n = len(number)
     if n == 0:
         raise ValueError("neurons: expected at least one, got none")
     names = neurons.activation if np.ndim(neurons.activation) == 1 else []
@@ -59,6 +59,7 @@ def checked_subgraph(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
         raise ValueError(f"edges: expected as many targets as sources, {len(source)}, got {len(target)}")
     weights = float_array("edges: weight", edges.weight, source.shape)
 
+    first = len(graph)  # only now: arrays may add nodes as they are read
     ascending = np.argsort(number, kind="stable")
     twice = number[ascending][1:][np.diff(number[ascending]) == 0]
     if len(twice):

@@ -26,6 +26,21 @@ def wired(draw):
     return g
 
 
+def test_nodes_that_are_added_as_weights_are_read():
+    """Come before the neurons."""
+    g = mlgraph.Graph()
+    g.input()
+
+    class Weights:
+        def __array__(self, *_, **__):
+            g.parameter(5.0)
+            return np.array([2.0, 3.0])
+
+    new = Neurons(np.array([8, 9]), ["identity"] * 2, np.zeros(2))
+    ids = g.add_subgraph(new, Edges(np.array([0, 8]), np.array([8, 9]), Weights()))
+    assert ids.tolist() == [2, 3] and g[3].sources == [g[2]] and g.compile(g[3])([[1.0]]) == 6
+
+
 @given(wired(), st.randoms(use_true_random=False), st.integers(0, 3))
 def test_what_a_graph_gives_is_added_as_it_was(g, random, before):
     """In any order, under any numbers, behind whatever there is."""
