@@ -235,6 +235,7 @@ def work():
     sys.settrace(None)
     over.set()
     lines.release()
+    whole = all(graph._start[i] + graph._count[i] <= len(graph._pool) for i in range(len(graph)))
 
 
 def usable():
@@ -247,7 +248,8 @@ def usable():
     graph.undo()
     net.prune(0.5)
     net.undo()
-    return same and known and found and [len(c) for c in columns] == [1, 1] and graph[len(graph) - 1].name.startswith("n")
+    ordinary = graph[len(graph) - 1].name.startswith("n")
+    return all((whole, same, known, found, ordinary, [len(c) for c in columns] == [1, 1]))
 
 
 net = mlgraph.Network(3, seed=1)

@@ -1,6 +1,7 @@
 """Ctrl-C may strike between any two lines: what it strikes is then as it was before, or as it is afterwards."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -255,10 +256,15 @@ def test_a_history_grows_in_all_columns_or_none():
 
 
 def test_a_run_that_is_struck_leaves_a_whole_history():
-    for line, net in struck(network, lambda net: net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y)), 8):
-        columns = {name.split("_")[0]: set() for name in vars(net.history)}
+    def fit(net):
+        net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y))
+
+    everywhere, each_line = struck(network, fit, 8), struck(network, fit, 1000, ROOM / "training.py")
+    for line, net in itertools.chain(each_line, everywhere):
+        columns = {}
         for name, column in vars(net.history).items():
-            columns[name.split("_")[0]].add(len(column))
+            kind = name.split("_")[0]
+            columns.setdefault({"learning": "batch", "validation": "epoch"}.get(kind, kind), set()).add(len(column))
         assert all(len(lengths) == 1 for lengths in columns.values()), (line, columns)
         net.fit(X, Y, epochs=1)  # nobody trains it any more
     assert line > 300

@@ -313,10 +313,13 @@ def call(name, w, changed):
     return function(**given)
 
 
-ARGUMENTS = [pytest.param(name, p, id=f"{name}-{p}") for name, (_, kinds) in API.items() for p in kinds]
+def arguments(forms):
+    """Those of which the table has such forms: "bad" or "same"."""
+    return [pytest.param(name, p, id=f"{name}-{p}")
+            for name, (_, kinds) in API.items() for p, kind in kinds.items() if getattr(kind, forms)]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "parameter"), ARGUMENTS)
+@pytest.mark.parametrize(("name", "parameter"), arguments("bad"))
 def test_what_is_wrong_is_refused(new, name, parameter):
     """By a ValueError or TypeError of one line that names the argument; nothing has changed."""
     w = new()
@@ -333,7 +336,7 @@ def test_what_is_wrong_is_refused(new, name, parameter):
         assert state(w) == before, way
 
 
-@pytest.mark.parametrize(("name", "parameter"), ARGUMENTS)
+@pytest.mark.parametrize(("name", "parameter"), arguments("same"))
 def test_what_is_right_gives_the_same_in_any_form(new, name, parameter):
     """To the bit; and what is given stays as it is."""
     w = new()
@@ -345,6 +348,12 @@ def test_what_is_right_gives_the_same_in_any_form(new, name, parameter):
         assert bits(call(name, w, {parameter: value})) == expected, way
         assert state(w) == after, way
         assert copy is None or copy.tobytes() == np.array(value).tobytes(), way
+
+
+@pytest.mark.parametrize("name", [name for name, (_, kinds) in API.items() if not any(kind.same for kind in kinds.values())])
+def test_what_is_right_is_taken(new, name):
+    """Where the test above does not call the function: else what is wrong might be refused for what is right."""
+    call(name, new(), {})
 
 
 def hidden(thing, names):

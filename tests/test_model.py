@@ -42,7 +42,7 @@ def test_a_path_to_the_outputs_of_other_models_stays():
     x = np.random.default_rng(1).normal(size=(30, 24))
     first.prune(0.98)
     assert first.n_edges >= 2 and np.isfinite(second.forward(x)).all()
-    assert [len(node.sources) for node in second.outputs] >= [1, 1]
+    assert all(node.sources for node in second.outputs)
 
 
 @pytest.mark.parametrize("what", ["sparsity", "neurons"])
