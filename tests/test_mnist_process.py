@@ -96,7 +96,7 @@ def test_process_is_interrupted(tmp_path: Path, data: Path) -> None:
     def take_signals() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
 
-    process = start("--epochs", 20000, "--data", data, "--no-plot", cwd=tmp_path, preexec_fn=take_signals)
+    process = start("--epochs", 10**9, "--data", data, "--no-plot", cwd=tmp_path, preexec_fn=take_signals)
     assert process.stdout is not None
     while not process.stdout.readline().startswith("epoch"):
         pass

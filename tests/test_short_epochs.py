@@ -41,7 +41,7 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("make", [network, lambda: network(dropout=0.3)], ids=["whole", "dropout"])
 def test_many_epochs_a_call(monkeypatch, options, make, calls):
-    monkeypatch.setattr(training, "PIECE_SECONDS", 10.0)  # so that no call ends early, however busy the machine is
+    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)  # so that no call ends early, however busy the machine is
     nets = make(), make()
     nets[0].fit(*FEW, epochs=200, callback=one_by_one, **options)
     assert len(calls) >= 200
@@ -141,7 +141,7 @@ def test_a_signal_waits_for_the_history_of_a_call(monkeypatch):
         return found
 
     monkeypatch.setattr(mlgraph.Model, "_run", run)
-    monkeypatch.setattr(training, "PIECE_SECONDS", 10.0)
+    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
     net, before = network(), signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
     try:
         with pytest.raises(KeyboardInterrupt):
