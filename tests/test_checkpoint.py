@@ -1,12 +1,12 @@
 """Checkpoints: whatever ends a run, what goes on from its file ends with the bits of one that was never interrupted."""
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -153,69 +153,92 @@ def test_without_resume_a_run_begins_anew(path):
 # --- processes that are killed ------------------------------------------------------------------------------------------
 
 KILLED = """
-import random, sys, time
+import os, random, signal, sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 import checkpoint_runs as t
 from mlgraph import training
 
-name, path, out = sys.argv[1:]
+name, path, out, left = *sys.argv[1:4], int(sys.argv[4])
 make, y, options = t.RUNS[name]
-model, training.PIECE_SECONDS = make(), 0
-print("begun", flush=True)
-t.fit(model, y, epochs={epochs}, checkpoint=path, checkpoint_every=random.choice([0, 0, 0.01]), resume=True,
-      n_threads=random.choice([1, 2, 3, None]), callback=lambda event: time.sleep(random.uniform(0, 0.01)), **options)
+training.PIECE_SECONDS = 0
+
+
+def strike(*_):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def struck(real):
+    def before_and_after(*given, **more):
+        strike()
+        done = real(*given, **more)
+        strike()
+        return done
+    return before_and_after
+
+
+for step in ("fsync", "link", "replace"):
+    setattr(os, step, struck(getattr(os, step)))
+model = make()
+t.fit(model, y, epochs={epochs}, checkpoint=path, checkpoint_every=0, resume=True,
+      n_threads=random.Random(left).choice([1, 2, 3, None]), callback=strike, **options)
 Path(out).write_text(repr(t.bits(model)))
 """
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_processes_are_killed(name, tmp_path, request):
-    """SIGKILL at random moments of training and of writing, until the run is through; `--kills 50` for as many."""
-    kills, chance = request.config.getoption("kills"), random.Random(0)
+    """SIGKILL between any two steps of training and of writing, until the run is through; `--kills 50` for as many."""
+    kills, chance = request.config.getoption("kills"), random.Random(name)
     epochs = 6 + kills  # about as long as so many lives
     path, out = tmp_path / "run.npz", tmp_path / "bits"
     code = KILLED.format(folder=os.path.dirname(__file__), epochs=epochs)
-    command = [sys.executable, "-W", "error", "-c", code, name, str(path), str(out)]
     killed, places, runs, status = 0, set(), 0, -1
-
-    def goes_on():
-        """Also if a busy machine has left no run the time to write."""
-        return killed < kills or (len(places) < 2 and killed < 20 * kills)
-
-    while goes_on() or status:
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-            try:
-                child.stdout.readline()
-                if goes_on():
-                    time.sleep(chance.uniform(0, 0.4 * max(1, killed // kills)))
-                    child.kill()
-                killed += (status := child.wait(timeout=600)) == -signal.SIGKILL
-                assert status in (0, -signal.SIGKILL)
-            finally:
-                child.kill()
-        if path.exists():
+    while killed < kills or status:
+        left = 0 if killed == kills else chance.randrange(20, 300)  # a step of training and writing has 9 strikes
+        command = [sys.executable, "-W", "error", "-c", code, name, str(path), str(out), str(left)]
+        status = subprocess.run(command, timeout=600).returncode
+        assert status in ((0, -signal.SIGKILL) if left else (0,))
+        if status:
+            killed += 1
             with np.load(path) as file:
                 places.add(len(file["history_batch_loss"]))
-        if status == 0:
-            runs += 1
-            assert out.read_text() == repr(whole(name, epochs=epochs))
-            if goes_on():
-                for file in tmp_path.iterdir():
-                    file.unlink()
-    assert len(places) > 1, "no kill left a place within the run"
+            continue
+        runs += 1
+        assert out.read_text() == repr(whole(name, epochs=epochs))
+        if killed < kills:
+            for file in tmp_path.iterdir():
+                file.unlink()
+    assert len(places) > 1 or kills < 2, "no kill left a place within the run"
     print(f"{name}: {killed} kills, {runs} whole runs, checkpoints found at {len(places)} places")
 
 
+WAITS = """
+import itertools, sys
+sys.path.insert(0, {folder!r})
+import checkpoint_runs as t
+from mlgraph import training
+
+make, y, options = t.RUNS["any graph"]
+training.PIECE_SECONDS, calls = 0, itertools.count(1)
+t.fit(make(), y, epochs=6, checkpoint=sys.argv[1], checkpoint_every=0, **options,
+      callback=lambda _: next(calls) % 20 or sys.stdin.readline())
+"""
+
+
 def test_another_process_reads_it_meanwhile(path):
-    code = KILLED.format(folder=os.path.dirname(__file__), epochs=6)
-    command = [sys.executable, "-c", code, "any graph", str(path), str(path.with_name("bits"))]
-    seen = set()
-    with subprocess.Popen(command) as child:
+    """The run goes on when another of its states has been read, and here and there waits for that."""
+    command, seen = [sys.executable, "-c", WAITS.format(folder=os.path.dirname(__file__)), str(path)], set()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as child:
         while child.poll() is None:
-            if path.exists():
-                model = mlgraph.load(path)
-                seen.add(model.forward(X[:3]).tobytes())
+            state = mlgraph.load(path).forward(X[:3]).tobytes() if path.exists() else None
+            if state not in {None, *seen}:
+                seen.add(state)
+                with contextlib.suppress(BrokenPipeError):  # it has ended
+                    child.stdin.write(b"\n")
     assert child.returncode == 0 and len(seen) > 3
 
 
@@ -337,18 +360,29 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 import checkpoint_runs as t
-from mlgraph import training
+import mlgraph
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-name, path, out = sys.argv[1:]
+name, path, out, left = *sys.argv[1:4], int(sys.argv[4])
 make, y, options = t.RUNS[name]
-model, begun = make(), []
+real = mlgraph.Model._run
+
+
+def run(self, examples, nodes=None, **more):
+    global left
+    found = real(self, examples, nodes, **more)
+    left -= "steps" in more
+    if left == 0:
+        left = -1
+        print("swept", flush=True)
+        sys.stdin.readline()
+    return found
+
+
+model, mlgraph.Model._run = make(), run
 try:
-    t.fit(model, y, epochs=400, checkpoint=path, checkpoint_every=1e6, resume=True, n_threads=2, **options,
-          callback=lambda event: begun or (begun.append(1), print("begun", flush=True)))
-    # The signal may also come when the run has just ended: the next process finds a finished run, and writes this.
-    Path(out + ".part").write_text(repr(t.bits(model)))
-    os.replace(out + ".part", out)
+    t.fit(model, y, epochs=30, checkpoint=path, checkpoint_every=1e6, resume=True, n_threads=2, **options)
+    Path(out).write_text(repr(t.bits(model)))
 except KeyboardInterrupt:
     sys.exit(3)
 """
@@ -356,19 +390,18 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("name", ["sgd", "adam, dropped edges"])
 def test_processes_are_interrupted(name, tmp_path):
-    """Ctrl-C in the midst of sweeps: what a sweep did and the place of the run in the file are of one moment."""
+    """Ctrl-C as a sweep ends: what it did and the place of the run in the file are of one moment."""
     path, out = tmp_path / "run.npz", tmp_path / "bits"
     code = INTERRUPTED.format(folder=os.path.dirname(__file__))
-    command, ends = [sys.executable, "-c", code, name, str(path), str(out)], []
-    while not out.exists():
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-            child.stdout.readline()
-            time.sleep(0.02)
-            if len(ends) < 5:
+    for sweeps in (1, 2, 3, 5, 8, -1):  # of which an epoch has at least one
+        command = [sys.executable, "-c", code, name, str(path), str(out), str(sweeps)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            if sweeps > 0:
+                assert child.stdout.readline() == b"swept\n"
                 child.send_signal(signal.SIGINT)
-            ends.append(child.wait(timeout=600))
-        assert ends[-1] == 3 or out.exists()
-    assert ends.count(3) == len(ends) - 1 > 0 and out.read_text() == repr(whole(name, epochs=400))
+            child.stdin.close()
+            assert child.wait(timeout=600) == (3 if sweeps > 0 else 0)
+    assert out.read_text() == repr(whole(name, epochs=30))
 
 
 def test_digests_do_not_read_names():
