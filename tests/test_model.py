@@ -3,11 +3,11 @@
 import copy
 import operator
 import pickle
-import threading
 
 import numpy as np
 import pytest
 from editable import everything
+from locks import waiting
 
 import mlgraph
 
@@ -143,20 +143,13 @@ COUNTS["alive"] = lambda net: net.graph.alive().sum()
 def test_to_count_waits_for_an_edit(count):
     net = mlgraph.Network(6, seed=0)
     net.add_layer(9)
-    held, counted = threading.Event(), []
-
-    def read():
-        held.wait()
-        counted.append(count(net))
-
-    thread = threading.Thread(target=read)
-    thread.start()
+    before = count(net)
     with net.graph.lock:
-        held.set()
-        thread.join(0.05)
+        thread, counted = waiting(net.graph, lambda: count(net))
+        net.graph.prune([(net.graph[0], neuron) for neuron in net.layers[0]])
         assert not counted
     thread.join()
-    assert counted == [count(net)]
+    assert counted == [count(net)] != [before]
 
 
 def test_columns_that_only_the_loss_reads_may_be_missing():

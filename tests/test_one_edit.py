@@ -1,9 +1,8 @@
 """Several edits as one: nested, ended by exceptions, with parameters, while threads wait."""
 
-import threading
-
 import pytest
 from editable import X, Y, everything, network, several
+from locks import waiting
 
 import mlgraph
 from mlgraph import edits
@@ -176,15 +175,12 @@ def test_one_edit_takes_back_what_was_trained(optimizer, ends):
 
 def test_threads_wait_for_one_edit():
     net = network()
-    seen = []
     with net.graph.one_edit():
-        other = threading.Thread(target=lambda: seen.append(net.graph.edges().source.size))
         net.layers[0].neurons[0].prune()
-        other.start()
-        other.join(0.05)
-        assert not seen
+        thread, seen = waiting(net.graph, lambda: net.graph.edges().source.size)
         net.layers[0].neurons[1].prune()
-    other.join()
+        assert not seen
+    thread.join()
     assert seen == [net.n_edges]
 
 

@@ -1,11 +1,11 @@
 """Any schedule: when it acts, on what, what it may be and for which models, and that nothing but the seed decides."""
 
-import threading
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
 from cuttable import OPTIONS, X, Y, network
+from locks import is_free
 
 import mlgraph
 from mlgraph import growing, training
@@ -276,17 +276,6 @@ def test_a_sample_of_no_number(n):
 
 def test_schedules_act_while_no_other_thread_may(monkeypatch):
     net, free = network(), []
-
-    def other(lock):
-        free.append(lock.acquire(blocking=False))
-        if free[-1]:
-            lock.release()
-
-    def act(self, model, *_):
-        thread = threading.Thread(target=other, args=[model.graph.lock])
-        thread.start()
-        thread.join()
-
-    monkeypatch.setattr(SET, "act", act)
+    monkeypatch.setattr(SET, "act", lambda self, model, *_: free.append(is_free(model.graph.lock)))
     net.fit(X, Y, epochs=1, sparsify=SET(0.5))
     assert free and not any(free)

@@ -1,14 +1,17 @@
 """Threads of Python that train, run, read and copy models at the same time."""
 
 import copy
+import itertools
 import pickle
 import sys
 import threading
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
+from locks import EditedBetween, waiting
 
 import mlgraph
 
@@ -91,22 +94,28 @@ def test_others_run_the_graph_that_one_thread_trains():
     alone = shared()[0]
     alone.fit(X, LABELS, **options)
     net, function, model = shared()
-    done = threading.Event()
+    begun, done, turns = threading.Event(), threading.Event(), [threading.Event() for _ in range(2)]
+
+    def meanwhile(_):
+        """Both of the others have a turn between two steps, and more as the run goes on."""
+        begun.set()
+        assert all(turn.wait(300) for turn in turns)
 
     def train():
         try:
-            net.fit(X, LABELS, **options)
+            net.fit(X, LABELS, callback=meanwhile, **options)
         finally:
+            begun.set()
             done.set()
 
-    def use():
-        turns = 0
-        while not done.is_set() or not turns:
+    def use(turn):
+        assert begun.wait(300)
+        while not (done.is_set() and turn.is_set()):
             assert np.isfinite(function.vjp(X[:50]).inputs).all() and np.isfinite(model.forward(X)).all()
             net.graph.parameter(1.0)
-            turns += 1
+            turn.set()
 
-    assert together(train, use, use) == [None] * 3
+    assert together(train, *(partial(use, turn) for turn in turns)) == [None] * 3
     assert net.predict_proba(X).tobytes() == alone.predict_proba(X).tobytes()
 
 
@@ -240,6 +249,63 @@ def test_a_copy_is_of_one_moment(hasty):
             np.testing.assert_array_equal(copy.deepcopy(g).get_parameters(), given)
 
     assert together(move, copies) == [None, None]
+
+
+READS = {
+    "n_parameters": lambda net: net.graph.n_parameters,
+    "targets": lambda net: [node.id for node in net.layers[0].neurons[0].targets],
+    "copy": lambda net: net.graph.copy().get_parameters().tolist(),
+    "deepcopy": lambda net: taken_back(copy.deepcopy(net.graph)),
+    "pickle": lambda net: taken_back(pickle.loads(pickle.dumps(net.graph))),
+}
+every_read = pytest.mark.parametrize("read", READS.values(), ids=READS)
+
+
+def edited():
+    net = shared()[0]
+    net.layers[0].neurons[1].edges[0].prune()
+    return net
+
+
+def taken_back(graph):
+    """What it holds without its last edit, which belongs to that moment, too."""
+    graph.undo()
+    return graph.get_parameters().tolist()
+
+
+def change(net):
+    """Edges, a bias, and where the parameters are."""
+    neuron = net.layers[0].neurons[0]
+    neuron.edges[3].prune()
+    neuron.out_edges[1].prune()
+    neuron.bias = None
+    net.graph.compile(net.layers[0].neurons[7:30])
+
+
+@every_read
+def test_who_reads_a_graph_waits_for_who_edits_it(read):
+    net = edited()
+    before = read(net)
+    with net.graph.lock:
+        thread, found = waiting(net.graph, lambda: read(net))
+        change(net)
+        assert not found
+    thread.join()
+    assert found == [read(net)] != [before]
+
+
+@every_read
+def test_a_graph_is_read_as_it_was_at_one_moment(read):
+    """Wherever between two of its steps it would let an edit in."""
+    for n in itertools.count():
+        net = edited()
+        before = read(net)
+        lock = net.graph.lock = EditedBetween(net.graph.lock, n, partial(change, net))
+        found = read(net)
+        if not lock.is_over:
+            break
+        assert found in (before, read(net)) and before != read(net)
+    assert n > 0
 
 
 def test_threads_read_files_and_leave_warnings_as_they_are(tmp_path):

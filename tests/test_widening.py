@@ -2,12 +2,11 @@
 
 import copy
 import pickle
-import threading
-import time
 
 import numpy as np
 import pytest
 from editable import X, Y, everything, network
+from locks import waiting
 
 import mlgraph
 from mlgraph.storage import PANEL
@@ -139,8 +138,7 @@ def test_a_layer_is_read_while_another_thread_widens_it(name):
     layer = net.layers[1]
     thread = threading.Thread(target=lambda: found.append(getattr(layer, name).shape))
     with net.graph.lock:
-        thread.start()
-        time.sleep(0.02)
+        thread, found = waiting(net.graph, lambda: getattr(layer, name).shape)
         net.widen(layer, 2)
         net.widen(net.layers[0], 4)
     thread.join()
