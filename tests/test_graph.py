@@ -9,6 +9,7 @@ import pytest
 import mlgraph
 from mlgraph import nodes
 from mlgraph.changes import edited
+from mlgraph import nodes
 from mlgraph.storage import PANEL
 
 NAN, INF = np.nan, np.inf
@@ -326,6 +327,23 @@ def test_sources_that_edit_the_graph_as_they_are_read(monkeypatch, fails):
     if fails:
         monkeypatch.setattr(mlgraph.Graph, "_append", fail)
     with pytest.raises(MemoryError if fails else ValueError, match=None if fails else r"^weights: expected shape \(3,\), got"):
+def test_no_node_is_in_all_columns_before_its_sources_are_in_the_pool(monkeypatch):
+    """Whoever finds the table as it grows, as a forked child may, drops what is in some columns only, and nothing else."""
+    g, _, y, _, _, n, *_ = small()
+    real, looks = nodes.extend, []
+
+    def extend(column, values):
+        real(column, values)
+        whole = range(min(len(column) for column in g._of_nodes))
+        looks.append(all(g._start[i] + g._count[i] <= len(g._pool) for i in whole))
+
+    monkeypatch.setattr(nodes, "extend", extend)
+    g.inputs(2)
+    g.add_neurons([y, n], weights=np.ones((3, 2)))
+    g.add_subgraph(mlgraph.Neurons([50, 40], ["relu", "tanh"], [0, 1]), mlgraph.Edges([40, 0, 1], [50, 40, 40], [0.5, 1, 2]))
+    assert len(looks) == 3 * 6 and all(looks) and g[len(g) - 1].sources
+
+
         g.add_neuron(sources(), weights=[1.0, 2.0, 3.0] if fails else [1.0, 2.0])
     monkeypatch.undo()
     assert neuron.sources == x and neuron.weights.tolist() == [1, 2, 5] and len(g) == 4

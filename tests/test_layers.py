@@ -147,6 +147,27 @@ def test_dropout_is_of_the_layers_own_neurons():
     assert dropped == {int(plan.slot[node.id]) for node in net.layers[0]}
 
 
+def test_how_many_neurons_are_dropped():
+    """Of a fifth six or seven of every 32, others in each step; only those that are kept move."""
+    counts, sets = [], set()
+    for seed in range(16):
+        net = mlgraph.Network(5, seed=seed)
+        first = net.add_layer(96, "tanh", dropout=0.2)
+        net.add_layer(3, "identity")
+        x, y, before, steps = np.ones((20, 5)), np.ones((20, 3)), [first.weights], []
+
+        def look(progress, first=first, before=before, steps=steps):
+            if progress.kind == "epoch":
+                steps.append(tuple(~(first.weights != before[-1]).any(axis=1)))
+                before.append(first.weights)
+
+        net.fit(x, y, epochs=4, batch_size=20, learning_rate=0.01, momentum=0.0, seed=seed, callback=look)
+        counts += np.reshape(steps, (-1, 32)).sum(axis=1).tolist()
+        sets.update(steps)
+    assert set(counts) == {6, 7} and np.mean(counts) == pytest.approx(6.4, abs=0.15)
+    assert len(sets) == 16 * 4
+
+
 def test_a_layer_has_no_other_attributes():
     net = mlgraph.Network(2, seed=0)
     layer = net.add_layer(3)

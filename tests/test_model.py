@@ -319,6 +319,36 @@ def test_a_criterion_of_ones_own_by_the_gradient():
     assert [layer.mask.tolist() for layer in by_hand.layers] == [layer.mask.tolist() for layer in by_name.layers]
 
 
+def test_the_probabilities_at_a_temperature():
+    """Of a model over logits that are divided by it; the network's own are those at 1."""
+    rng = np.random.default_rng(0)
+    net = mlgraph.Network(6, seed=0)
+    net.add_layer(9, "tanh")
+    net.add_layer(4, "softmax")
+    net.layers[1].weights = 5 * net.layers[1].weights
+    x = rng.normal(size=(50, 6)).astype(np.float32)
+    soft = mlgraph.Model(net.graph, [z / 3 for z in net.outputs], loss="softmax_cross_entropy").predict_proba(x)
+    for found, temperature in ((soft, 3), (net.predict_proba(x), 1)):
+        e = np.exp(net.forward(x).astype(float) / temperature)
+        np.testing.assert_allclose(found, e / e.sum(axis=1, keepdims=True), rtol=1e-5)
+    assert not np.allclose(soft, net.predict_proba(x), atol=0.1)
+
+
+@pytest.mark.parametrize("dropped", [{"dropout": 0.5}, {"weight_dropout": 0.5}], ids=str)
+def test_dropout_is_of_its_network_alone(dropped):
+    """Another model of the graph trains as if there were none, to the bit; the network itself does not."""
+    rng, ends = np.random.default_rng(0), []
+    x, y = rng.normal(size=(90, 6)), rng.integers(0, 3, 90)
+    for options, by_itself in (({}, True), (dropped, False), (dropped, True)):
+        net = mlgraph.Network(6, seed=0)
+        net.add_layer(40, "tanh", **options)
+        net.add_layer(3, "softmax")
+        model = net if by_itself else mlgraph.Model(net.graph, net.outputs, "softmax_cross_entropy")
+        model.fit(x, y, epochs=3, batch_size=30)
+        ends.append(net.graph.get_parameters().tobytes())
+    assert ends[0] == ends[1] != ends[2]
+
+
 def test_a_graph_that_leads_back_to_its_model():
     g = mlgraph.Graph()
     model = mlgraph.Model(g, g.add_neuron([g.input()], weights=[2.0]))

@@ -281,6 +281,31 @@ def test_a_disconnected_neuron_is_as_if_it_had_been_pruned(sweep, options):
     assert not history.batch_skipped.any()
 
 
+@pytest.mark.parametrize("by", ["on_nonfinite", "callback"])
+def test_what_is_frozen_may_be_cut_all_the_same(by):
+    """One by one, unlike by what compares scores during a run; all else that is frozen stays."""
+    net = sensitive()
+    frozen = net.layers[0]
+    frozen.frozen = True
+    weights, neuron = frozen.weights.copy(), frozen.neurons[5]
+    if by == "callback":
+        neuron.weights[0] = weights[5, 0] = 0.25
+
+    def cut(_):
+        if neuron.alive:
+            neuron.prune()
+            frozen.neurons[2].edges[3].prune()
+
+    more = {"callback": cut} if by == "callback" else {"on_nonfinite": "disconnect"}
+    history = net.fit(SPOILT, Y, epochs=2, batch_size=N, **more)
+    assert not neuron.alive and history.nonfinite_cut.tolist() == [neuron.id] * (by != "callback")
+    weights[5] = 0
+    if by == "callback":
+        weights[2, 3] = 0
+    np.testing.assert_array_equal(frozen.weights, weights)
+    assert all(n.frozen for n in frozen if n.alive) and sum(n.alive for n in frozen) == 19
+
+
 def test_what_led_to_an_operation_is_disconnected():
     """The neuron that counted most."""
     g = mlgraph.Graph()

@@ -1,8 +1,8 @@
 """Taking back the last edit: what returns, what stays, and what has been trained or made since."""
 
 import contextlib
+import copy
 import gc
-import pickle
 
 import numpy as np
 import pytest
@@ -93,14 +93,19 @@ def test_only_the_last_edit_is_taken_back():
         net.undo()
 
 
-def test_a_copy_by_pickle_can_take_back_the_last_edit():
-    g = mlgraph.Graph()
-    x = g.input()
-    y = g.add_neuron([x], weights=[2.0])
-    y.prune()
-    other = pickle.loads(pickle.dumps(g))
-    other.undo()
-    assert other.edge(x.id, y.id).weight == 2 and not g.has_edge(x, y)
+@pytest.mark.parametrize("copied", [mlgraph.Graph.copy, copy.copy], ids=["method", "module"])
+def test_a_copy_of_a_graph_has_no_last_edit(copied):
+    """Unlike one by `deepcopy` or `pickle`."""
+    net = network()
+    before = everything(net.graph)
+    net.layers[0].neurons[3].prune()
+    other = copied(net.graph)
+    cut = everything(other)
+    with pytest.raises(ValueError, match=r"^undo: expected an edit as the last change of the graph, got none: one edit is"):
+        other.undo()
+    assert everything(other) == cut == everything(net.graph)
+    net.undo()
+    assert everything(net.graph) == before
 
 
 def test_numbers_of_nodes_taken_back_are_given_anew():

@@ -121,6 +121,33 @@ def test_widening_while_it_is_trained(schedule, tmp_path):
     assert [n.id for n in back.layers[0]] == [n.id for n in whole.layers[0]] == [*range(12, 32), *range(51, 57)]
 
 
+def test_a_run_is_resumed_by_sources_as_they_are_read(tmp_path):
+    """Of a neuron that is refused then: the nodes that the checkpoint has brought stay."""
+    path = tmp_path / "run.npz"
+    run = {"epochs": 3, "checkpoint": path}
+
+    def widen(progress):
+        if progress.kind == "epoch":
+            net.widen(net.layers[0], 3)
+            raise StopIteration
+
+    def sources():
+        again.fit(X, Y, resume=True, **run)
+        yield from (again.graph[0], again.graph[1])
+
+    net, again = network(), network()
+    net.fit(X, Y, callback=widen, **run)
+    written = path.read_bytes()
+    with pytest.raises(ValueError, match=r"^weights: expected shape \(2,\), got \(1,\)$"):
+        again.graph.add_neuron(sources(), weights=[1.0])
+    path.write_bytes(written)
+    net.fit(X, Y, resume=True, **run)
+    assert everything(again.graph) == everything(net.graph) and again.layers[0].size == 23
+    assert again.predict_proba(X).tobytes() == net.predict_proba(X).tobytes()
+    again.widen(again.layers[0])
+    assert len(again.fit(X, Y, epochs=1).epoch_loss) == 1
+
+
 def test_what_is_drawn_is_what_the_seed_says():
     """Whatever was drawn before, and taken back: else a run that is gone on with would draw others."""
     net = network()
@@ -134,9 +161,8 @@ def test_what_is_drawn_is_what_the_seed_says():
 
 @pytest.mark.parametrize("name", ["weights", "mask", "biases"])
 def test_a_layer_is_read_while_another_thread_widens_it(name):
-    net, found = network(), []
+    net = network()
     layer = net.layers[1]
-    thread = threading.Thread(target=lambda: found.append(getattr(layer, name).shape))
     with net.graph.lock:
         thread, found = waiting(net.graph, lambda: getattr(layer, name).shape)
         net.widen(layer, 2)
