@@ -218,3 +218,16 @@ def test_a_mask():
     with pytest.raises(TypeError, match=r"mask: expected numbers, got an array of object; astype\(bool\) may"):
         net.layers[1].mask = np.ones((2, 6), object)
     assert net.n_edges == 10
+
+
+def test_shares_next_to_one():
+    """So close that the generator cannot tell: a few are kept, and nothing is divided by zero."""
+    almost = np.nextafter(1.0, 0.0)
+    for options in ({"dropout": almost}, {"weight_dropout": almost}):
+        net = mlgraph.Network(12, seed=1)
+        net.add_layer(70, "tanh", **options)
+        net.add_layer(3, "softmax")
+        before = net.layers[0].weights
+        net.fit(FLOATS[:16], Y[:16], epochs=20)
+        change = net.layers[0].weights != before
+        assert np.isfinite(net.graph.parameters).all() and change.mean() < 0.05, options

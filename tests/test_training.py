@@ -1,11 +1,8 @@
 """Schedules, the history of a run, and what a callback is told."""
 
-import copy
 import itertools
 import json
 import math
-import pickle
-import time
 
 import hypothesis.strategies as st
 import numpy as np
@@ -253,46 +250,6 @@ def test_rates_that_run_out(rates):
     left = iter([0.1] * rates)
     with pytest.raises(RuntimeError, match=r"^learning_rate: expected a rate, got StopIteration$"):
         network().fit(X, Y, epochs=3, batch_size=20, learning_rate=lambda p: next(left))
-
-
-def test_the_time_of_epochs_is_that_of_each():
-    begin = time.perf_counter()
-    history = network().fit(X, Y, epochs=50)
-    assert 0 < history.epoch_seconds.sum() <= time.perf_counter() - begin
-
-
-def test_a_history_grows_without_being_copied_each_time():
-    history, other, rooms = mlgraph.History(), None, set()
-    for i in range(1000):
-        history.add(epoch_loss=i / 2, batch_size=np.array([i, i]))
-        rooms.add(id(history.epoch_loss.base))
-        if i == 500:
-            other = copy.copy(history)
-            other.add(epoch_loss=-1.0)
-    assert history.epoch_loss.tolist() == [i / 2 for i in range(1000)] and len(rooms) < 8
-    assert history.batch_size.tolist() == [i for i in range(1000) for _ in range(2)]
-    assert (history.epoch_loss.dtype, history.batch_size.dtype) == (np.float64, np.int64)
-    assert other.epoch_loss.tolist() == [*(i / 2 for i in range(501)), -1.0]
-    kept = history.epoch_loss
-    history.epoch_loss = kept[:2]
-    history.add(epoch_loss=7.0)
-    assert kept[2] == 1 and len(kept) == 1000
-    assert history.epoch_loss.tolist() == [0, 0.5, 7] and pickle.loads(pickle.dumps(history)).epoch_loss.tolist() == [0, 0.5, 7]
-
-
-def test_what_is_not_finite_is_none_in_json_and_not_told():
-    history = mlgraph.History()
-    history.add(epoch_loss=[1.0, np.inf, -np.inf, np.nan])
-    assert history.to_dict()["epoch_loss"] == [1, None, None, None]
-    assert repr(history) == "<History of 4 epochs, 0 batches>"
-
-
-def test_a_history_grows_behind_what_it_is_given():
-    history = mlgraph.History()
-    history.add(epoch_loss=[1.0, 2.0])
-    history.epoch_loss = np.array([3.0, 4.0])
-    history.add(epoch_loss=5.0)
-    assert history.epoch_loss.tolist() == [3, 4, 5]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 1 - 1e-5, 1 - 1e-6, 1 - 1e-7])
