@@ -22,20 +22,14 @@ def read_only(x):
     return copy
 
 
-FORMS = {
+FORMS = {  # those of floats are in tests/test_misuse.py
     "uint8": lambda x: x,
     "float32": lambda x: (x / 255).astype(np.float32),
     "float64": lambda x: x / 255,
-    "longdouble": lambda x: x / np.longdouble(255),
-    "big-endian": lambda x: (x / 255).astype(">f4"),
-    "Fortran order": lambda x: np.asfortranarray(x / 255),
     "Fortran order of bytes": np.asfortranarray,
-    "strided": lambda x: strided(x / 255),
     "strided bytes": strided,
     "backwards": lambda x: np.ascontiguousarray(x[::-1])[::-1],
-    "read-only": lambda x: read_only(x / 255),
     "read-only bytes": read_only,
-    "lists": lambda x: (x / 255).tolist(),
 }
 
 
@@ -118,17 +112,16 @@ BAD_TO_FIT = {
     "beyond float32": ((changed(X / 255, (7, 5), 1e39), Y), r"x: .* got inf \(as float32\) in example 7, column 5"),
 }
 
-BAD_OPTIONS = {
-    "epochs": (0, 1.5, "epochs: expected an integer of at least 1"),
-    "batch_size": (0, 1.5, (1, 2, 3), 2**63, (8, 0), "batch_size: expected (an integer of at|one number or two)"),
-    "learning_rate": (-0.1, NAN, INF, 1e39, (0.1, "a"), "learning_rate: expected a number from 0 to 3.40282e"),
-    "momentum": (1, -0.1, NAN, "momentum: expected a number from 0 to below 1"),
-    "weight_decay": (-1e-9, NAN, INF, 10**400, True, "0.1", 20.1,
-                     "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got"),
+BAD_OPTIONS = {  # what else they may not be, tests/test_misuse.py knows
+    "epochs": (0, "epochs: expected an integer of at least 1"),
+    "batch_size": ((1, 2, 3), (8, 0), "batch_size: expected (an integer of at|one number or two)"),
+    "learning_rate": (1e39, "learning_rate: expected a number from 0 to 3.40282e"),
+    "momentum": (1, "momentum: expected a number from 0 to below 1"),
+    "weight_decay": (20.1, "weight_decay: expected a number from 0 to 1 / learning_rate, 20, got"),
     "optimizer": ("lion", "optimizer: expected sgd or adam, got 'lion'"),
-    "on_nonfinite": ("ignore", None, "on_nonfinite: expected one of raise, skip, disconnect, got"),
-    "seed": (-1, 0.5, 2**64, 10**30, "seed: expected an integer of at (least 0|most 18446744073709551615)"),
-    "n_threads": (0, 1.5, "n_threads: expected an integer of at least 1"),
+    "on_nonfinite": ("ignore", "on_nonfinite: expected one of raise, skip, disconnect, got"),
+    "seed": (2**64, "seed: expected an integer of at most 18446744073709551615"),
+    "n_threads": (1.5, "n_threads: expected an integer of at least 1"),
     "validation": ((X[:, 1:], Y), r"validation x: expected shape \(examples, 12\)"),
 }
 BAD_OPTIONS_ONE_BY_ONE = [(name, value, message) for name, (*values, message) in BAD_OPTIONS.items() for value in values]
@@ -170,8 +163,7 @@ def test_data_that_are_not_finite(trained, name):
 
 @pytest.mark.parametrize(("name", "value", "message"), BAD_OPTIONS_ONE_BY_ONE + MORE_BAD_VALIDATIONS)
 def test_bad_options(trained, name, value, message):
-    is_of_wrong_type = str(value) in ("1.5", "0.5", "True", "None", "0.1", "(0.1, 'a')")
-    with pytest.raises(TypeError if is_of_wrong_type else ValueError, match=message):
+    with pytest.raises(TypeError if value == 1.5 else ValueError, match=message):
         trained.fit(X, Y, **{name: value})
 
 

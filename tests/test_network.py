@@ -34,13 +34,6 @@ def test_how_models_and_histories_look():
     assert "<svg" in net._repr_svg_() and mlgraph.Network(3)._repr_svg_() is None
 
 
-@pytest.mark.parametrize("n_inputs", [0, 2.5, "3"])
-def test_bad_networks(n_inputs):
-    kind = TypeError if n_inputs else ValueError
-    with pytest.raises(kind, match=r"n_inputs: expected an integer of at least 1, got "):
-        mlgraph.Network(n_inputs)
-
-
 @pytest.mark.parametrize("use", [lambda net: net.forward(X), lambda net: net.fit(X, Y), lambda net: net.evaluate(X, Y),
                                  lambda net: net.save("never"), lambda net: net.prune(0.5)])  # fmt: skip
 def test_a_network_needs_a_layer(use):

@@ -128,9 +128,9 @@ def test_any_topology(sweep, seed, kind):
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
 @pytest.mark.parametrize("options", [{"dropout": 0.5}, {"dropout": 0.3}, {"weight_dropout": 0.5}, {"weight_dropout": 0.3},
                                      {"dropout": 0.25, "weight_dropout": 0.75}], ids=str)  # fmt: skip
-@pytest.mark.parametrize("activation", ["leaky_relu", "tanh"])
-def test_dropout(sweep, kind, options, activation):
-    net = layered((30, 20, 18, 5), activation, **options)
+def test_dropout(sweep, kind, options):
+    """Of an activation whose derivative is told from its value, which dropout scales."""
+    net = layered((30, 20, 18, 5), "tanh", **options)
     x, y = data(150, 30, 5, kind)
     check(net, x, y, seed=3, step_number=7)
     one, other = (gradient(net, x, y, seed=3, step_number=k)[2] for k in (7, 8))
