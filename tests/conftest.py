@@ -1,7 +1,8 @@
-"""Fixtures: each build of the sweeps that this processor can run. Profiles of hypothesis: quick, and thorough."""
+"""Fixtures: each build of the sweeps that this processor can run, and more. Profiles of hypothesis: quick, and thorough."""
 
 import importlib
 import signal
+import sys
 
 import hypothesis
 import pytest
@@ -37,6 +38,13 @@ def python_handles_ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def no_matplotlib(monkeypatch):
+    """As where it is not installed."""
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.pyplot", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture(params=mlgraph_ext.AVAILABLE)

@@ -42,6 +42,14 @@ def everything(graph):
     ]  # fmt: skip
 
 
+def held(graph):
+    """All that a graph holds, and where: unlike `everything`, it differs when a compilation has moved the parameters."""
+    columns = [list(getattr(graph, f"_{name}")) for name in ("code", "start", "count", "data", "pool", "constants", "inputs")]
+    records = [list(column) for column in graph.storage.columns]
+    vectors = {name: vector.tobytes() for name, vector in {"": graph.parameters, **graph.storage.state}.items()}
+    return [*columns, dict(graph._names), *records, vectors, graph.edits, graph.storage.moves]
+
+
 def several(net, within=False):
     """One edit, of all kinds."""
     g, neurons = net.graph, net.layers[1].neurons

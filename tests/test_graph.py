@@ -5,21 +5,16 @@ from array import array
 
 import numpy as np
 import pytest
+from editable import held as everything
 
 import mlgraph
 from mlgraph import nodes
 from mlgraph.changes import edited
 from mlgraph import nodes
+from mlgraph.changes import edited
 from mlgraph.storage import PANEL
 
 NAN, INF = np.nan, np.inf
-
-
-def everything(graph):
-    """All that a graph holds, to compare before and after."""
-    names = ("code", "start", "count", "data", "pool", "constants", "inputs", "names")
-    columns = [list(column) for column in (*(getattr(graph, f"_{name}") for name in names), *graph.storage.columns)]
-    return [*columns, graph.parameters.tolist(), graph.edits, graph.storage.moves]
 
 
 def small():
@@ -323,6 +318,16 @@ def test_sources_that_edit_the_graph_as_they_are_read(monkeypatch, fails):
     if fails:
         monkeypatch.setattr(mlgraph.Graph, "_append", fail)
     with pytest.raises(MemoryError if fails else ValueError, match=None if fails else r"^weights: expected shape \(3,\), got"):
+        g.add_neuron(sources(), weights=[1.0, 2.0, 3.0] if fails else [1.0, 2.0])
+    monkeypatch.undo()
+    assert neuron.sources == x and neuron.weights.tolist() == [1, 2, 5] and len(g) == 4
+    assert g.edges().weight.tolist() == [1, 2, 5] and g.compile(neuron)(np.ones((1, 3))) == 8
+    assert len(g.storage.weights) == 1
+    g.undo()
+    assert neuron.sources == x[:2]
+    assert g.compile(g.add_neuron([neuron, *x], weights=[1.0, 2, 3, 4]))(np.ones((1, 3))) == 12
+
+
 def test_no_node_is_in_all_columns_before_its_sources_are_in_the_pool(monkeypatch):
     """Whoever finds the table as it grows, as a forked child may, drops what is in some columns only, and nothing else."""
     g, _, y, _, _, n, *_ = small()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from planned import kinds, plan_of
 
 import mlgraph
 from mlgraph import ops, reference
@@ -9,14 +10,6 @@ from mlgraph.instructions import KINDS
 from mlgraph.plan import Plan
 from mlgraph.storage import PANEL
 from mlgraph_ext import _topology
-
-
-def kinds(plan):
-    return [(ins.kind, ins.size) for ins in plan.instructions]
-
-
-def plan_of(*nodes):
-    return Plan(nodes[0].graph, [node.id for node in nodes])
 
 
 def written(g, sources, weights, bias=None, *, bias_at=-1, total=None):
@@ -108,7 +101,7 @@ def test_a_written_neuron_is_found(sweep, total, bias, activation):
     out = [activation(node) for node in out] if activation else out
     f = g.compile(out)
     plan = f._engine(True).plan
-    assert kinds(plan) == [(KINDS["dense"], 9)]
+    assert kinds(plan) == [("dense", 9)]
     x = rng.normal(size=(40, 5)).astype(np.float32)
     z = x @ weights.T + (bias or 0)
     want = {None: z, mlgraph.relu: np.maximum(z, 0), mlgraph.tanh: np.tanh(z)}[activation]
@@ -141,7 +134,7 @@ def test_which_operations_are_the_activation_of_a_written_neuron(name):
 def test_few_written_neurons_are_rows():
     g = mlgraph.Graph()
     x = g.inputs(4)
-    assert kinds(plan_of(written(g, x, [1, 2, 3, 4]))) == [(KINDS["rows"], 1)]
+    assert kinds(plan_of(written(g, x, [1, 2, 3, 4]))) == [("rows", 1)]
 
 
 def test_written_neurons_beside_others_are_a_block_of_their_own():
@@ -149,7 +142,7 @@ def test_written_neurons_beside_others_are_a_block_of_their_own():
     x, weights = g.inputs(4), rng.normal(size=(9, 4))
     made = [g.add_neuron(x, weights=w, bias=k) for k, w in enumerate(weights)]
     f = g.compile([*made, *(written(g, x, w, float(k)) for k, w in enumerate(weights))])
-    assert kinds(f._engine(True).plan) == [(KINDS["dense"], 9)] * 2
+    assert kinds(f._engine(True).plan) == [("dense", 9)] * 2
     values = f([[1.0, 2.0, 3.0, 4.0]])[0]
     np.testing.assert_allclose(values, np.tile(weights @ [1, 2, 3, 4] + np.arange(9), 2), rtol=1e-5)
 
@@ -161,7 +154,7 @@ def test_written_neurons_beside_a_layer_that_drops_are_not_its_own():
     g, x = net.graph, list(net.graph)[:4]
     beside = [mlgraph.tanh(written(g, x, np.arange(4) + k, 1.0)) for k in range(9)]
     plan = Plan(g, [node.id for node in [*net.outputs, *beside]], net._dropout)
-    assert kinds(plan) == [(KINDS["dense"], 9), (KINDS["dense"], 9), (KINDS["rows"], 3)]
+    assert kinds(plan) == [("dense", 9), ("dense", 9), ("rows", 3)]
     assert sorted(bool(ins.drop) for ins in plan.instructions) == [False, False, True]
 
 
@@ -170,7 +163,7 @@ def test_the_first_node_may_be_a_bias():
     b = g.parameter(5.0)
     x = g.inputs(2)
     f = g.compile([written(g, x, [1.0, 2.0]), written(g, x, [3.0, 4.0]) + b])
-    assert kinds(f._engine(True).plan) == [(KINDS["rows"], 1)] * 2
+    assert kinds(f._engine(True).plan) == [("rows", 1)] * 2
     np.testing.assert_array_equal(f([[1.0, 10.0]]), [[21.0, 48.0]])
 
 
@@ -178,7 +171,7 @@ def test_a_residual_beside_a_sum_leaves_the_neuron_below_it():
     g = mlgraph.Graph()
     x = g.inputs(4)
     z = written(g, x, [1, 2, 3, 4], 1.0) + x[0]
-    assert {kind for kind, _ in kinds(plan_of(z))} == {KINDS["rows"], KINDS["operation"]}
+    assert {kind for kind, _ in kinds(plan_of(z))} == {"rows", "operation"}
     np.testing.assert_allclose(g.compile(z)([[1, 1, 1, 1.0]]), [[12.0]])
 
 
@@ -195,7 +188,7 @@ def not_neurons():
 
 @pytest.mark.parametrize(("why", "node"), [*not_neurons()], ids=lambda value: value if isinstance(value, str) else "")
 def test_what_is_no_neuron_stays_as_it_is(why, node):
-    assert KINDS["rows"] not in {kind for kind, _ in kinds(plan_of(node))}
+    assert "rows" not in {kind for kind, _ in kinds(plan_of(node))}
 
 
 def test_a_product_that_is_read_elsewhere_stays():

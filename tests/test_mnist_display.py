@@ -37,13 +37,8 @@ def test_without_tqdm(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "epoch 2/2" in result.out
 
 
-def hide_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("matplotlib", "matplotlib.figure", "matplotlib.pyplot", "matplotlib.backends.backend_agg"):
-        monkeypatch.setitem(sys.modules, name, None)
-
-
-def test_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    hide_matplotlib(monkeypatch)
+@pytest.mark.usefixtures("no_matplotlib")
+def test_without_matplotlib(run: Run) -> None:
     result = run("--epochs", 1)
     assert result.status == 0
     assert len(result.err.splitlines()) == 1
@@ -52,8 +47,8 @@ def test_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz"]
 
 
+@pytest.mark.usefixtures("no_matplotlib")
 def test_live_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    hide_matplotlib(monkeypatch)
     monkeypatch.setenv("DISPLAY", ":0")
     result = run("--epochs", 1, "--no-plot", "--live")
     assert result.status == 0

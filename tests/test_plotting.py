@@ -154,10 +154,9 @@ def test_scale_has_an_inverse() -> None:
 
 
 @pytest.mark.parametrize("function", [lambda: training_picture(History()), lambda: LivePicture(n_epochs=1)])
+@pytest.mark.usefixtures("no_matplotlib")
 def test_without_matplotlib(function: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", ":0")
-    for name in ("matplotlib", "matplotlib.figure", "matplotlib.pyplot", "matplotlib.backends.backend_agg"):
-        monkeypatch.setitem(sys.modules, name, None)
     assert callable(function)
     with pytest.raises(ImportError, match=r"pip install 'mlgraph\[app\]'"):
         function()

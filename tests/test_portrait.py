@@ -1,7 +1,6 @@
 """What a picture shows of neurons, against another way to find it out; and that it is drawn."""
 
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -117,8 +116,8 @@ def test_the_same_picture_twice(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_without_matplotlib(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+@pytest.mark.usefixtures("no_matplotlib")
+def test_without_matplotlib():
     with pytest.raises(ImportError, match=r"a picture needs matplotlib .*: pip install 'mlgraph\[app\]'"):
         portrait.draw([None], ["x"], X, (3, 4))
 

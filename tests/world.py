@@ -3,6 +3,7 @@
 import types
 
 import numpy as np
+from editable import held
 
 import mlgraph
 from mlgraph import Graph, Network, drawing
@@ -43,12 +44,7 @@ def world():
 
 def state(w):
     """All that a call might have changed by mistake."""
-    graphs = []
-    for g in (w.g, w.net.graph, w.sparse.graph, OTHER):
-        columns = [column for part in (g, g.storage) for column in vars(part).values() if isinstance(column, type(g._code))]
-        arrays = [column.tobytes() for column in columns]
-        moments = {name: vector.tobytes() for name, vector in g.storage.state.items()}
-        graphs.append((len(g), g.edits, g._names.copy(), g.parameters.tobytes(), arrays, moments))
+    graphs = [held(g) for g in (w.g, w.net.graph, w.sparse.graph, OTHER)]
     return graphs, bits(w.net.history), len(w.net.layers), w.net._dropout
 
 
