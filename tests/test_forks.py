@@ -5,6 +5,8 @@ import os
 import pytest
 from processes import run
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
 FORK = """
 import os, warnings
 import numpy as np
@@ -35,13 +37,11 @@ print("child", os.waitpid(child, 0)[1], "parent", train() == expected)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_trains_after_threads_have_run():
     """The threads of OpenMP are not there in a child, which must not wait for them."""
     assert run(FORK) == ["child", "0", "parent", "True"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_runs_on_one_thread():
     code = """
 import os, sys
@@ -98,7 +98,6 @@ print(*codes)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_is_forked_while_a_thread_trains():
     """What that thread held at the fork stays locked for nobody."""
     assert run(FORK_WITHIN) == ["0"] * 20
@@ -142,7 +141,6 @@ print(code)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_is_forked_while_a_thread_edits():
     """Neither its lock, nor its open edit, nor a view that it had of a column is ever let go in the child."""
     assert run(FORK_BESIDE_EDITS) == ["0"]
@@ -196,7 +194,6 @@ print(len(codes) >= 3, *set(codes))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_has_the_edit_of_its_thread_but_trains_anew():
     assert run(FORK_WITHIN_AN_EDIT) == ["True", "0"]
 
@@ -235,10 +232,10 @@ def work():
     sys.settrace(None)
     over.set()
     lines.release()
-    whole = all(graph._start[i] + graph._count[i] <= len(graph._pool) for i in range(len(graph)))
 
 
 def usable():
+    whole = all(graph._start[i] + graph._count[i] <= len(graph._pool) for i in range(len(graph)))
     same = net.predict_proba(x).tobytes() == before
     columns = {len(column) for column in graph._of_nodes}, {len(column) for column in graph.storage.columns}
     known = len(graph.alive()) == len(graph) and all(node in target.sources for node in graph for target in node.targets)
@@ -274,7 +271,6 @@ print(len(codes) > 5, *set(codes))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("what", ["inputs", "expression", "parameter", "neuron", "neurons", "subgraph", "undo"])
 def test_a_child_is_forked_while_a_thread_adds_or_removes_nodes(what):
     """What was not yet whole is not there."""
@@ -308,7 +304,6 @@ print(*codes, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_is_forked_while_signals_wait():
     """By another thread than that for which they wait: nobody would hand them on."""
     assert run(FORK_WHILE_SIGNALS_WAIT) == ["7", "True"]
@@ -376,7 +371,6 @@ print(graph.storage.moves, len(codes) > 5, *set(codes))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_is_forked_while_a_thread_moves_the_parameters():
     assert run(FORK_IN_A_MOVE) == ["1", "True", "0"]
 
@@ -410,7 +404,6 @@ print(code, slow.value)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_is_forked_while_a_thread_computes_what_is_kept():
     """What all objects of a class have in common is not locked in the child."""
     assert run(FORK_WITHIN_A_PROPERTY) == ["3", "3"]
