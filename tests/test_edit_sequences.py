@@ -108,9 +108,10 @@ class Mirror:
         live, before = self.live(edges), self.live(self.edges)
         if not live.issuperset(self.outputs):
             return None
-        needed = self.needed(edges)
-        # What somebody has added to what was not live stays.
-        return {(s, t): v for (s, t), v in edges.items() if (s in live or s not in before) and (t in needed or not sweep)}
+        alive = before & self.needed(self.edges) if sweep else set()
+        kept = self.needed(edges) | (set(self.biases) - alive)
+        # What somebody has added to what was not live, or not needed, stays.
+        return {(s, t): v for (s, t), v in edges.items() if (s in live or s not in before) and t in kept}
 
     def add(self, edge, weight):
         source, target = edge
@@ -254,7 +255,7 @@ def edit(mirror, kind, a, b, share, path):
         after = set(zip(*(ends.tolist() for ends in (arrays.wiring(g).source, arrays.wiring(g).target)), strict=True))
         assert after <= set(before)
         want = mirror.cut(set(before) - after, sweep=True)
-        assert set(want) == after and len(after) <= max(round((1 - share) * mirror.made), 0)
+        assert set(want) == after and net.n_edges <= max(round((1 - share) * mirror.made), 0)
         mirror.become(want)
     elif kind == "regrow":
         before = dict(mirror.edges)
