@@ -10,8 +10,6 @@ from editable import held as everything
 import mlgraph
 from mlgraph import nodes
 from mlgraph.changes import edited
-from mlgraph import nodes
-from mlgraph.changes import edited
 from mlgraph.storage import PANEL
 
 NAN, INF = np.nan, np.inf
@@ -343,16 +341,6 @@ def test_no_node_is_in_all_columns_before_its_sources_are_in_the_pool(monkeypatc
     g.add_neurons([y, n], weights=np.ones((3, 2)))
     g.add_subgraph(mlgraph.Neurons([50, 40], ["relu", "tanh"], [0, 1]), mlgraph.Edges([40, 0, 1], [50, 40, 40], [0.5, 1, 2]))
     assert len(looks) == 3 * 6 and all(looks) and g[len(g) - 1].sources
-
-
-        g.add_neuron(sources(), weights=[1.0, 2.0, 3.0] if fails else [1.0, 2.0])
-    monkeypatch.undo()
-    assert neuron.sources == x and neuron.weights.tolist() == [1, 2, 5] and len(g) == 4
-    assert g.edges().weight.tolist() == [1, 2, 5] and g.compile(neuron)(np.ones((1, 3))) == 8
-    assert len(g.storage.weights) == 1
-    g.undo()
-    assert neuron.sources == x[:2]
-    assert g.compile(g.add_neuron([neuron, *x], weights=[1.0, 2, 3, 4]))(np.ones((1, 3))) == 12
 
 
 def test_no_memory_for_neurons_whose_weights_edited_the_graph(monkeypatch):
