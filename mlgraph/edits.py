@@ -32,7 +32,7 @@ def edges_named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[i
 
     A ValueError if an output is among the neurons, by default an output of any model of the graph.
 
-    A neuron stands for the edges into it, since `cut` then cuts those out of it; one that is cut off already, for both.
+    A neuron names the edges into it, and `cut` then cuts those out of it, too; one that is cut off already names both.
     """
     if isinstance(what, Neuron | Edge):
         what = [what]

@@ -21,8 +21,8 @@ SIGNALS = [
 class Waiting:
     """In place of handlers: keeps signals while `holds`, else hands them on, so that an error may leave it installed.
 
-    An `impatient` one keeps no signal that comes again before the first is handed on, and in a forked child none at all:
-    `was_urged` says so.
+    An `impatient` one keeps no signal from one that comes again before the first is handed on until `hand_on` is next called,
+    and in a forked child none at all: `was_urged` says so.
     """
 
     def __init__(self, *, impatient: bool = False) -> None:
@@ -34,7 +34,7 @@ class Waiting:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Keep a signal, or hand it on."""
-        self.was_urged = self.impatient and number in self.came
+        self.was_urged = self.was_urged or (self.impatient and number in self.came)
         if self.holds and not self.was_urged:
             self.came[number] = frame
         else:
@@ -53,16 +53,20 @@ class Waiting:
 
     def release(self) -> None:
         """Restore the handlers, and have each handle its signal if it came, even if one before it raises."""
-        self.holds = False
         try:
-            for number, handler in self.handlers.items():
-                if signal.getsignal(number) is self:
-                    signal.signal(number, handler)
+            self.hand_on()  # before it holds no more: a signal that strikes here would take away those that came
         finally:
-            self.hand_on()
+            self.holds = False
+            try:
+                for number, handler in self.handlers.items():
+                    if signal.getsignal(number) is self:
+                        signal.signal(number, handler)
+            finally:
+                self.hand_on()
 
     def hand_on(self) -> None:
         """Have each signal that came handled, even if one before it raises."""
+        self.was_urged = self.was_urged and not self.holds  # in a forked child for good
         if self.came:
             came, self.came = self.came, {}  # what comes meanwhile is not among these, nor does it take one away
             self._handle(list(came.items()))
@@ -104,11 +108,11 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _after_fork() -> None:
-    # In the child nobody hands on what waits for another thread, or for the end of a step: its work may be another.
+    # In the child nobody hands on what waits for another thread; and it may never come to the end of a step.
     for number in SIGNALS:
         handler = signal.getsignal(number)
         while isinstance(handler, Waiting) and (handler.impatient or handler.thread != threading.get_ident()):
-            handler.was_urged = True
+            handler.was_urged, handler.holds = True, False
             handler = handler.handlers[number]
             signal.signal(number, handler)
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Int32, Int64
+from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER, is_operation
 from mlgraph.storage import Storage, extend, release, written
 from mlgraph.topology import Topology
@@ -21,7 +22,10 @@ S = TypeVar("S", bound="NodeTable")
 
 
 def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """A method that adds nodes: it takes its turn; an exception within it, even Ctrl-C or no memory, leaves no new node."""
+    """A method that adds nodes: it takes its turn; an exception within it, even Ctrl-C or no memory, leaves no new node.
+
+    Unless the arguments edited the graph as they were read: then all new nodes that are whole stay.
+    """
 
     @functools.wraps(method)
     def whole_or_not(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -30,14 +34,14 @@ def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
             try:
                 return method(self, *args, **kwargs)
             except BaseException:
-                if self._n_changes != changes:
-                    # The arguments edited the graph while they were read: what these edits need must stay.
-                    self._keep(len(self))
-                else:
-                    for node in range(lengths[0], len(self)):
-                        self._names.pop(node, None)
-                    for column, length in zip(self._columns(), lengths, strict=True):
-                        del column[length:]
+                with uninterrupted():
+                    if self._n_changes != changes:
+                        self._keep(len(self))  # what the edits of the arguments need must stay
+                    else:
+                        for node in range(lengths[0], len(self)):
+                            self._names.pop(node, None)
+                        for column, length in zip(self._columns(), lengths, strict=True):
+                            del column[length:]
                 raise
 
     return whole_or_not

@@ -10,7 +10,6 @@ class _Sweep(Protocol):
     PARALLEL: bool
     TILE_EXAMPLES: int
     PANEL_NEURONS: int
-    DROPOUT_NEURONS: int
     BYTE_SLOT_FLOATS: int
     RUN_COLUMNS: int
     LIST_TILES: int

@@ -1,6 +1,6 @@
 # Losses of examples, from labels or targets, and the adjoints of the nodes that they read.
 
-# The numbers of mlgraph/engine.py.
+# The numbers of mlgraph/losses.py.
 cdef enum:
     LOSS_NONE = 0        # forward only
     LOSS_CROSS_ENTROPY = 1

@@ -43,13 +43,17 @@ cdef extern from *:
     bint pass_gate "pass"(Gate*, int64_t) noexcept nogil
 
 
-cdef int64_t take(int64_t* taken, int64_t phase) noexcept nogil:
-    """Take an item of a share; returns how many were taken before in this phase, or -1 if the phase is over."""
-    # `taken` holds the phase (upper 32 bits) and that number. The first worker in a new phase begins it, owner or not.
-    cdef int64_t seen = load_acquire(taken)
+cdef int64_t take(int64_t* taken, int64_t phase, int64_t n) noexcept nogil:
+    """Take one of the n items of a share; returns how many were taken before in this phase, or -1 if none is left."""
+    # `taken` holds the phase (upper 32 bits) and that number. The first worker in a new phase begins it, owner or not. Where
+    # nothing is left, nothing is written: the counter stays in the cache of whoever needs it next.
+    cdef int64_t seen = load_acquire(taken), before
     while seen >> 32 <= phase:
-        if take_if(taken, &seen, (seen if seen >> 32 == phase else phase << 32) + 1):
-            return seen - (phase << 32) if seen >> 32 == phase else 0
+        before = seen - (phase << 32) if seen >> 32 == phase else 0
+        if before >= n:
+            return -1
+        if take_if(taken, &seen, (phase << 32) + before + 1):
+            return before
     return -1
 
 
@@ -76,7 +80,7 @@ cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
 
     Where sums are made ahead, a step -1 makes only the sums of the first step.
     """
-    cdef int64_t step, phase = 0, start = 0, count, share, item, i
+    cdef int64_t step, phase = 0, start = 0, count, share, n, item, i
     cdef bint good, alone, swept = False
     cdef int tiles
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
@@ -103,21 +107,21 @@ cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
                 continue
             for i in range(w.number, w.number + workers):
                 share = i % workers
-                if share != w.number:
-                    if load_acquire(&r.gate.done) >= start:
-                        break    # nothing is left, and its counter stays in the owner's cache
+                n = (count - share + workers - 1) // workers    # items of this share
+                if n and share != w.number:
                     let_begin(r.taken + share * TAKEN_STRIDE, phase)
-                item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share
+                item = take(r.taken + share * TAKEN_STRIDE, phase, n)
                 if r.ahead and tiles and share == w.number and workers > 1:
                     win_back(r, workers, w)
-                while 0 <= item < count:
+                while item >= 0:
                     if load_acquire(&r.gate.stop):
                         return -1
+                    item = item * workers + share
                     good = sweep_item(r, step, item, w) if tiles else step_unit(r, step, r.units + item, w)
                     if not good and stops(r):
                         stop_at(r.gate, &r.bad_step, step)
                     item_done(r.gate)
-                    item = take(r.taken + share * TAKEN_STRIDE, phase) * workers + share if item + workers < count else -1
+                    item = take(r.taken + share * TAKEN_STRIDE, phase, n)
             if r.ahead and load_acquire(&r.gate.done) < start:
                 list_meanwhile(r, step + 1 if tiles else step + 2, LIST_PARTS if tiles else 1, workers, w)
     return start

@@ -85,7 +85,6 @@ cdef extern from *:
 PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
 TILE_EXAMPLES = LANES
 PANEL_NEURONS = PANEL
-DROPOUT_NEURONS = DROP_GROUP        # a group of neurons: dropout keeps the same share of each
 BYTE_SLOT_FLOATS = BYTE_SLOT        # memory of an input in a tile where rows read bytes
 RUN_COLUMNS = RUN                   # columns of a run, skipped together if all are zero
 QUAD_NEURONS = QUAD                 # most neurons of a quad

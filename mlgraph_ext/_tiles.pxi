@@ -333,7 +333,8 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
         values, adjoints = memory_of(r, t) + r.values_at, memory_of(r, t) + r.adjoints_at
         if r.backward:
             finite = finite and t.total - t.total == 0
-            leave_examples(r, t, r.n_slots - r.first_slot, values + r.first_slot * LANES)
+            if r.n_units:    # gradients of rows are summed over all lanes
+                leave_examples(r, t, r.n_slots - r.first_slot, values + r.first_slot * LANES)
         if r.backward and r.limit > 0:
             # No gradient exceeds the sum of all |adjoints| times the largest value that an adjoint is multiplied by.
             reach = magnitude(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES)

@@ -283,6 +283,26 @@ def test_who_presses_it_twice_does_not_wait(path, handler):
     assert not path.exists()
 
 
+def test_who_presses_it_three_times_does_not_wait(path, handler, monkeypatch):
+    """Nor is anything written from amid a step."""
+    real, pieces = mlgraph.Model._run, iter(range(5))
+
+    def run(*given, **options):
+        found = real(*given, **options)
+        if next(pieces, None) == 4:
+            signal.raise_signal(signal.SIGINT)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(mlgraph.Model, "_run", run)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), checkpoint=path, checkpoint_every=1e6, callback=lambda _: None)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("where", ["fsync", "chmod", "link", "replace"])
 def test_who_presses_it_twice_while_a_file_is_written(path, handler, monkeypatch, where):
     """The interrupt is all that is told, and what is there can be gone on from."""

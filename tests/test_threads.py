@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 from locks import EditedBetween, waiting
+from processes import run
 
 import mlgraph
 
@@ -159,6 +160,24 @@ def test_copies_have_all_of_their_own():
     assert all(c.predict_proba(X).tobytes() != probabilities.tobytes() for c in copies)
     net.fit(X, LABELS, epochs=1)
     assert [c.predict_proba(X).tobytes() for c in copies] == [net.predict_proba(X).tobytes()] * 2
+
+
+LATE = """
+import numpy as np, mlgraph
+rng = np.random.default_rng(0)
+x, y = (rng.integers(0, 256, (8, 784)) * (rng.random((8, 784)) < 0.2)).astype(np.uint8), rng.integers(0, 10, 8)
+for n_threads, bias in ((4, True), (2, False), (3, True)):
+    net = mlgraph.Network(784, seed=0)
+    net.add_layer(32)
+    net.add_layer(10, "softmax", bias=bias)
+    net.fit(x, y, epochs=1500, batch_size=8, callback=lambda _: None, n_threads=n_threads)
+    print(np.isfinite(net.history.epoch_loss).sum())
+"""
+
+
+def test_whoever_is_late_for_the_only_step_leaves_no_unit_undone():
+    """A worker that comes when the step is closed takes none of its units: the others must, or all wait for ever."""
+    assert run(LATE) == ["1500"] * 3
 
 
 def test_the_interpreter_is_free_meanwhile():
