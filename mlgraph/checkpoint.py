@@ -228,7 +228,8 @@ class Checkpoint:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if kind is None or (issubclass(kind, KeyboardInterrupt) and not self._waiting.was_urged):
+            interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+            if kind is None or (interrupted and self._state.whole and not self._waiting.was_urged):
                 self.write()
         finally:
             self._waiting.release()

@@ -53,16 +53,13 @@ class Waiting:
 
     def release(self) -> None:
         """Restore the handlers, and have each handle its signal if it came, even if one before it raises."""
+        self.holds = False
         try:
-            self.hand_on()  # before it holds no more: a signal that strikes here would take away those that came
+            for number, handler in self.handlers.items():
+                if signal.getsignal(number) is self:
+                    signal.signal(number, handler)
         finally:
-            self.holds = False
-            try:
-                for number, handler in self.handlers.items():
-                    if signal.getsignal(number) is self:
-                        signal.signal(number, handler)
-            finally:
-                self.hand_on()
+            self.hand_on()
 
     def hand_on(self) -> None:
         """Have each signal that came handled, even if one before it raises."""

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Int32, Int64
-from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER, is_operation
 from mlgraph.storage import Storage, extend, release, written
 from mlgraph.topology import Topology
@@ -34,14 +33,13 @@ def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
             try:
                 return method(self, *args, **kwargs)
             except BaseException:
-                with uninterrupted():
-                    if self._n_changes != changes:
-                        self._keep(len(self))  # what the edits of the arguments need must stay
-                    else:
-                        for node in range(lengths[0], len(self)):
-                            self._names.pop(node, None)
-                        for column, length in zip(self._columns(), lengths, strict=True):
-                            del column[length:]
+                if self._n_changes != changes:
+                    self._keep(len(self))  # what the edits of the arguments need must stay
+                else:
+                    for node in range(lengths[0], len(self)):
+                        self._names.pop(node, None)
+                    for column, length in zip(self._columns(), lengths, strict=True):
+                        del column[length:]
                 raise
 
     return whole_or_not

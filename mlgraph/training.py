@@ -73,6 +73,8 @@ class RunState:
         Steps in the epochs before.
     seconds : float
         Time of training in this epoch.
+    whole : bool
+        Whether this is so: not from the begin of steps, or of the end of an epoch, until all that follows from them is noted.
     """
 
     history: History
@@ -80,6 +82,7 @@ class RunState:
     step: int = 0
     taken: int = 0
     seconds: float = 0.0
+    whole: bool = True
 
 
 class _Stretch:
@@ -149,13 +152,14 @@ class _Stretch:
         validation = {f"validation_{name}": scores.get(name, np.nan) for name in ("loss", "accuracy") if scores}
         seconds = state.seconds * (np.diff(begin) / state.step)
         loss, accuracy = means_of(state.history, begin)
+        state.whole = False
         state.history.add(
             epoch_examples=self._n * np.arange(first + 1, last + 1), epoch_seconds=seconds, epoch_loss=loss,
             epoch_accuracy=accuracy, epoch_edges=np.full(last - first, n_edges()), **validation,
         )  # fmt: skip
         state.step -= int(begin[-1]) - state.taken
         state.seconds = max(0.0, state.seconds - float(seconds.sum())) if state.step else 0.0
-        state.epoch, state.taken = last, int(begin[-1])
+        state.epoch, state.taken, state.whole = last, int(begin[-1]), True
         return True
 
 
@@ -212,6 +216,7 @@ def train(
         while not stretch.is_over:
             if stretch.at < stretch.end:  # else the run was left at the end of an epoch, which was not noted yet
                 at, last, number, begin = stretch.at, len(steps.rate), state.taken + state.step, time.perf_counter()
+                state.whole = False
                 if sparse:
                     try:
                         last = at + sparse(number, (np.append(steps.first[at:], n) + state.epoch * n) / (epochs * n))
@@ -234,6 +239,7 @@ def train(
                             stretch.end_epochs(n_edges)
                 spent = time.perf_counter() - begin
                 if bad >= 0:
+                    state.whole = False  # though epochs may have ended before this step
                     begin = time.perf_counter()
                     step = steps.of(slice(done, done + 1))
                     stretch.losses[step.places], right = guard.step(step, f"epoch {state.epoch}, step {state.step}")
@@ -241,6 +247,7 @@ def train(
                         stretch.correct[step.places] = right
                     stretch.record(1, time.perf_counter() - begin)
                     done, spent = done + 1, spent + time.perf_counter() - begin
+                state.whole = True
                 per_step, per_example = spent / (done - at), spent / int(steps.size[at:done].sum())
                 if callback:
                     (loss,), (accuracy,) = means_of(history, np.array([number, number + done - at]))

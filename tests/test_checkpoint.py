@@ -303,6 +303,35 @@ def test_who_presses_it_three_times_does_not_wait(path, handler, monkeypatch):
     assert not path.exists()
 
 
+@pytest.fixture
+def sigterm():
+    """Handled as Ctrl-C is without a checkpoint: it does not wait for the end of a step."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_another_signal_saves_between_two_steps(path, sigterm):
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), checkpoint=path, checkpoint_every=1e6, callback=lambda _: signal.raise_signal(signal.SIGTERM))
+    assert path.exists()
+
+
+def test_another_signal_saves_nothing_amid_a_step(path, sigterm, monkeypatch):
+    real, pieces = mlgraph.Model._run, iter(range(5))
+
+    def run(*given, **options):
+        found = real(*given, **options)
+        if next(pieces, None) == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(mlgraph.Model, "_run", run)
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), checkpoint=path, checkpoint_every=1e6, callback=lambda _: None)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("where", ["fsync", "chmod", "link", "replace"])
 def test_who_presses_it_twice_while_a_file_is_written(path, handler, monkeypatch, where):
     """The interrupt is all that is told, and what is there can be gone on from."""

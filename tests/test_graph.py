@@ -1,14 +1,11 @@
 """Building, reading and changing a graph; and that an error says what is wrong and changes nothing."""
 
-import contextlib
 import copy
 from array import array
-from pathlib import Path
 
 import numpy as np
 import pytest
 from editable import held as everything
-from struck import interrupted_at
 
 import mlgraph
 from mlgraph import nodes
@@ -370,39 +367,6 @@ def test_no_memory_for_neurons_whose_weights_edited_the_graph(monkeypatch):
     assert len(g) == 4 and neuron.sources == x and [node.targets for node in x] == [[neuron]] * 3
     g.prune([(x[1], neuron)])
     assert g.compile(neuron)(np.ones((1, 3))) == 6
-
-
-@pytest.mark.parametrize("edits", [False, True])
-def test_ctrl_c_while_what_a_failed_call_has_begun_is_removed(monkeypatch, edits):
-    """At any line but the two before signals wait; after there was no memory, whether or not what was given had edited."""
-    real, there, line, broken = nodes.extend, True, 1, 0
-
-    class Weights:
-        def __array__(self, *_, **__):
-            if edits:
-                g.add_edge(x[2], neuron, 5.0)
-            return np.ones((2, 3))
-
-    def extend(column, values):
-        if column is g._born:
-            raise MemoryError
-        real(column, values)
-
-    def work():
-        with contextlib.suppress(MemoryError):
-            g.add_neurons(x, weights=Weights())
-
-    monkeypatch.setattr(nodes, "extend", extend)
-    while there:
-        g = mlgraph.Graph()
-        monkeypatch.setattr(nodes, "extend", real)
-        x = g.inputs(3)
-        neuron = g.add_neuron(x[:2], weights=[1.0, 2.0])
-        monkeypatch.setattr(nodes, "extend", extend)
-        there = interrupted_at(line, work, Path(nodes.__file__))
-        broken += [{len(column) for column in columns} for columns in (g._of_nodes, g.storage.columns)] != [{4}, {1}]
-        line += 1
-    assert line > 20 and broken <= 2
 
 
 def test_sources_that_take_back_an_edit_as_they_are_read():

@@ -181,26 +181,6 @@ def test_no_signal_is_lost_to_another_one(number, error):
         assert line > 30
 
 
-def test_what_waits_is_handled_though_another_signal_strikes():
-    """Whose handler raises, at any line from where it came to the end."""
-    came, raised, line = [], [], 1
-
-    def work():
-        with uninterrupted():
-            signal.raise_signal(signal.SIGTERM)
-            raised.append(1)
-
-    there = True
-    while there:
-        with handled(signal.SIGTERM, lambda *given: came.append(given)):
-            there = interrupted_at(line, work, Path(interrupts.__file__))
-        assert len(came) == 1 or not raised
-        came.clear()
-        raised.clear()
-        line += 1
-    assert line > 30
-
-
 def test_a_second_signal_strikes_while_the_first_is_handed_on():
     """At any line: it is handled, too, or both as one."""
     came, line, number = [], 1, signal.SIGUSR1
