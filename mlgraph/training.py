@@ -74,7 +74,7 @@ class RunState:
     seconds : float
         Time of training in this epoch.
     whole : bool
-        Whether this is so: not from the begin of steps, or of the end of an epoch, until all that follows from them is noted.
+        Whether this is so: not from where steps or the end of an epoch begin until all that follows from them is noted.
     """
 
     history: History
