@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from checkpoint_runs import bits, fit, network, stop_at, whole
+from struck import interrupted_at
 
 import mlgraph
+from mlgraph import training
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
@@ -111,6 +114,24 @@ def test_who_presses_it_twice_while_a_file_is_written(path, handler, monkeypatch
     net = network()
     fit(net, momentum=0.0, checkpoint=path, resume=True)
     assert bits(net) == whole("sgd")
+
+
+def test_another_signal_at_any_line_of_a_run(path, sigterm):
+    """There is no checkpoint then, or one from which the run ends as if it had not been interrupted."""
+    line, saved, lost = 1, 0, 0
+
+    def run():
+        fit(network(), momentum=0.0, checkpoint=path, checkpoint_every=1e6, callback=lambda _: None)
+
+    while interrupted_at(line, run, Path(training.__file__), signal.SIGTERM):
+        saved, lost = saved + path.exists(), lost + (not path.exists())
+        if path.exists():
+            net = network()
+            fit(net, momentum=0.0, checkpoint=path, resume=True)
+            assert bits(net) == whole("sgd"), line
+            path.unlink()
+        line += 29
+    assert saved > 9 and lost > 9
 
 
 def test_other_handlers(path):
