@@ -9,7 +9,7 @@ from mlgraph.array_types import Int64
 from mlgraph.examples import Examples
 from mlgraph.instructions import LANES, LIST_TILES
 from mlgraph.plan import Plan
-from mlgraph.threads import threads_for
+from mlgraph.threads import checked_threads, threads_for
 
 MOST_LISTED = 2**25
 """Floats that the lists of a worker may take at most: those of a step of 19,840 examples of MNIST."""
@@ -66,9 +66,12 @@ class Choice(NamedTuple):
 def threads_worth(plan: Plan, wish: int | None, size: Int64, most: int, optimizer: str | None) -> int:
     """Number of threads for steps of these sizes, `most` the largest; `wish` as for `threads_for`."""
     tiles = -(-most // LANES)
+    if tiles <= 1 and not optimizer:  # where nothing is updated, a tile is not divided
+        checked_threads(wish)
+        return 1
     one_sweeps = tiles == 1 and plan.rows_read_data
     n_threads = threads_for(wish, plan.work * most // (SERIAL if one_sweeps else 1), len(size))
-    return n_threads if optimizer else min(n_threads, max(1, tiles))  # where nothing is updated, a tile is not divided
+    return n_threads if optimizer else min(n_threads, tiles)
 
 
 def skips_zeros(plan: Plan, examples: Examples, most: int, few: bool | None) -> bool:

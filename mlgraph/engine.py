@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from operator import is_
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,13 +44,16 @@ STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam":
 MOST_KEPT = 64
 """Nodes that a call may ask for, if what it found out about them is kept: their slots, and how few examples are swept."""
 
-_START = np.zeros(1, np.int64)
-_NO_RATE = np.zeros(1, np.float32)
 _NO_SLOTS = np.zeros(0, np.int32)
 _NO_EDGES = np.zeros(0, np.uint64)
 _NO_LOSS = np.zeros(1, np.int32)
 _NO_UNITS = np.zeros((0, 6), np.int64)
 _ANY_TIME = nullcontext()
+
+
+@lru_cache(64)
+def _one_step(n: int) -> Steps:
+    return Steps.at_rest(np.zeros(1, np.int64), np.array([n], np.int64))
 
 
 class _Call(NamedTuple):
@@ -95,7 +99,8 @@ class Engine:
         self._pack_sums = aligned(0)
         self._units: dict[tuple[bool, int], tuple[Int64, int]] = {}
         self._slots: dict[tuple[int, ...], tuple[Int32, int]] = {(): (_NO_SLOTS, plan.n_slots)}
-        self._reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
+        reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
+        self._reading = np.array(reading, np.int64).reshape(-1, 2)
         self._prepared: tuple[tuple[Any, ...], Arrays, bytes, tuple[Any, ...]] | None = None
         self._last: tuple[tuple[Any, ...] | None, _Call | None] = None, None
         """What a call of few examples was asked for, and the call."""
@@ -123,17 +128,20 @@ class Engine:
 
     def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
         """As `run`, for what changes no parameters: of many examples through blocks with holes."""
-        return self._through_holes(examples, lambda engine: engine.run(examples, **options))
+        return self._through_holes(Engine.run, examples, **options)
 
-    def _through_holes(self, examples: Examples, run: Callable[[Engine], Found]) -> Found:
+    def _through_holes(self, run: Callable[..., Found], examples: Examples, **options: Any) -> Found:
         """What `run` finds by blocks with holes, if so many examples repay the copies; by the rows if something is not finite.
 
         The first number that it finds is -1, or what was not finite, as for `run`.
         """
         n = len(examples)
         filled = self.filled(examples, n) if repay(n) else self  # of a single one, each call is some percent of the time
-        found = run(filled) if filled is not self and np.isfinite(examples.largest) else None
-        return found if found and found[0] < 0 else run(self)
+        if filled is not self and np.isfinite(examples.largest):
+            found = run(filled, examples, **options)
+            if found[0] < 0:
+                return found
+        return run(self, examples, **options)
 
     def run(
         self,
@@ -201,7 +209,7 @@ class Engine:
             # Inputs that were added, and read, since the data were checked: by a callback of `fit`.
             raise ValueError(f"x: expected {plan.width} columns, one for each input, got {examples.array.shape[1]}")
         if steps is None:
-            first, size, rate, decay, order, number, most = _START, np.array([n], np.int64), _NO_RATE, None, None, 0, n
+            (first, size, rate, decay, order, number), most = _one_step(n), n
         else:
             (first, size, rate, decay, order, number), most = steps, int(steps.size.max(initial=0))
         if len(size) > 1 and size.min() < 1:
@@ -210,7 +218,9 @@ class Engine:
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
         storage = self.graph.storage
-        vectors = [storage.vector, *(storage.state_vector(name, fresh=False) for name in STATE[optimizer or "sgd"])]
+        vectors = [storage.vector]
+        if optimizer:
+            vectors += [storage.state_vector(name, fresh=False) for name in STATE[optimizer]]
         frozen = storage.frozen if optimizer not in (None, "accumulate") else None
         own = self._copied(vectors if frozen is None else [*vectors, frozen], n_threads)
         frozen = None if frozen is None else own.pop()
@@ -282,7 +292,7 @@ class Engine:
 
         It is in the places of the parameter vector. For padding it is zero, or NaN where a source is not finite.
         """
-        return self._through_holes(examples, lambda engine: engine._sum_gradients(examples, objective, n_threads))[1]
+        return self._through_holes(Engine._sum_gradients, examples, objective=objective, n_threads=n_threads)[1]
 
     def _sum_gradients(self, examples: Examples, objective: Objective, n_threads: int | None) -> tuple[int, Float32]:
         """-1 and the gradient; or a number from 0 on, and a part of it, if something is not finite that goes through holes."""
@@ -388,7 +398,7 @@ class Engine:
 
     def _weights_are_finite(self, parameters: Float32) -> bool:
         # 0 * inf is not 0: with such a weight no source may be skipped.
-        return all(mlgraph_ext.sweep.is_finite(parameters[a:b]) for a, b in self._reading)
+        return mlgraph_ext.sweep.are_finite(parameters, self._reading)
 
 
 def _at_least(memory: Float32, n: int) -> Float32:

@@ -44,6 +44,8 @@ class Examples:
 
     Attributes
     ----------
+    bytes, floats : uint8 and float32, shape (examples, inputs)
+        The data, as they are read; the other is None.
     given : (str, array)
         Name and array of the data whose units `warn_of_units` checks; targets are not among them.
     """
@@ -53,12 +55,13 @@ class Examples:
         if array.ndim != 2 or array.shape[1] != n_inputs:
             hint = "; a single example is [x]" if array.shape == (n_inputs,) else ""
             raise ValueError(f"{what}: expected shape (examples, {n_inputs}), got {array.shape}{hint}")
-        self.array: npt.NDArray[Any] = array
         self._type = array.dtype
         if array.dtype not in (BYTE, FLOAT):
             with np.errstate(over="ignore", under="ignore"):  # what float32 cannot hold is infinite, or zero
-                self.array = array.astype(np.float32)
-        self.array = np.ascontiguousarray(self.array)
+                array = array.astype(np.float32)
+        self.array: npt.NDArray[Any] = np.ascontiguousarray(array)
+        self.bytes: UInt8 | None = self.array if array.dtype == BYTE else None
+        self.floats: Float32 | None = self.array if array.dtype == FLOAT else None
         self.given = what, self.array
         self._what = what
         self._narrowed: tuple[bytes, Examples] | None = None
@@ -67,16 +70,6 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.array)
-
-    @property
-    def bytes(self) -> UInt8 | None:
-        """The data if they are bytes."""
-        return self.array if self.array.dtype == BYTE else None
-
-    @property
-    def floats(self) -> Float32 | None:
-        """The data if they are floats."""
-        return self.array if self.array.dtype == FLOAT else None
 
     def read(self, rows: Any, columns: Any) -> Float64:
         """Some of the data as they are read, in float64."""

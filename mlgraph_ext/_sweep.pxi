@@ -100,9 +100,15 @@ def max_threads():
     return omp_get_max_threads()
 
 
-def is_finite(const float[::1] x):
-    """Whether all numbers are finite."""
-    return all_finite(&x[0], x.shape[0]) if x.shape[0] else True
+def are_finite(const float[::1] x, const int64_t[:, ::1] ranges):
+    """Whether all numbers from ``ranges[i, 0]`` to ``ranges[i, 1]`` are finite, for all i."""
+    cdef int64_t i
+    for i in range(ranges.shape[0]):
+        if not 0 <= ranges[i, 0] <= ranges[i, 1] <= x.shape[0]:
+            raise ValueError(f"ranges: expected numbers up to {x.shape[0]}, got {ranges[i, 0]} to {ranges[i, 1]}")
+        if ranges[i, 0] < ranges[i, 1] and not all_finite(&x[ranges[i, 0]], ranges[i, 1] - ranges[i, 0]):
+            return False
+    return True
 
 
 def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
@@ -303,24 +309,23 @@ def run(
     if r.n_tiles < most:
         raise ValueError(f"prepared: expected memory for {most} tiles, got {r.n_tiles}")
     workers = <int>r.n_workers
-    r.taken = <int64_t*>zeros((workers + 1) * TAKEN_STRIDE, sizeof(int64_t))
-    r.gate = <Gate*>(r.taken + workers * TAKEN_STRIDE)
-    r.bounds = <double*>zeros(r.n_tiles, sizeof(double))
-    r.sweeping = <Sweeping*>zeros(workers, sizeof(Sweeping))
-    if r.taken == NULL or r.bounds == NULL or r.sweeping == NULL:
-        free(r.taken)
-        free(r.bounds)
-        free(r.sweeping)
+    # In cache lines of their own: the counters of the workers' shares, the gate, what each worker sweeps; then the bounds.
+    r.taken = <int64_t*>zeros((2 * workers + 1) * TAKEN_STRIDE + r.n_tiles, sizeof(int64_t))
+    if r.taken == NULL:
         raise MemoryError("prepared: no memory for the queues of its workers")
+    r.gate = <Gate*>(r.taken + workers * TAKEN_STRIDE)
+    r.sweeping = <Sweeping*>(r.taken + (workers + 1) * TAKEN_STRIDE)
+    r.bounds = <double*>(r.sweeping + workers)
     for i in range(workers):
         r.sweeping[i].step = -1
     # One iteration is one worker. With fewer threads than asked for, the first worker does the work of the missing ones.
-    for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1,
-                         use_threads_if=workers > 1):
-        work(&r, worker, workers)
+    if workers == 1:
+        with nogil:
+            work(&r, 0, 1)    # OpenMP would add a fifth to the call for one example
+    else:
+        for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
+            work(&r, worker, workers)
     free(r.taken)
-    free(r.bounds)
-    free(r.sweeping)
     if highest is not None and r.bad_step < 0:
         for i in range(highest.shape[0]):
             if highest[i] < 0:

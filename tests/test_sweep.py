@@ -193,12 +193,13 @@ def test_processors_that_do_not_turn_rows_of_bytes(request, sweep, columns, batc
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 31, 64, 65, 130])
 def test_what_is_finite(sweep, n):
     x = np.full(n, np.finfo(np.float32).max)
-    assert sweep.is_finite(x)
+    assert sweep.are_finite(x, np.array([[0, n]]))
     for i in range(n):
         for value in (np.nan, np.inf, -np.inf):
             other = x.copy()
             other[i] = value
-            assert not sweep.is_finite(other)
+            assert not sweep.are_finite(other, np.array([[0, 0], [0, n]]))
+            assert sweep.are_finite(other, np.array([[0, i], [i + 1, n]]))
 
 
 def test_floats_that_are_bytes(sweep):
