@@ -223,7 +223,11 @@ class Checkpoint:
         for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{TEMPORARY}"):
             with suppress(OSError):  # left by a killed process; if it cannot be removed, nothing can be written either
                 stale.unlink()
-        self._waiting.install([signal.SIGINT])
+        try:
+            self._waiting.install([signal.SIGINT])
+        except BaseException:  # of another signal's handler: then `__exit__` is not called
+            self._waiting.release()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -232,6 +236,7 @@ class Checkpoint:
             if kind is None or (interrupted and self._state.whole and not self._waiting.was_urged):
                 self.write()
         finally:
+            self._waiting.holds = False  # even if another signal's handler raises as `release` is called
             self._waiting.release()
 
 

@@ -12,7 +12,7 @@ from checkpoint_runs import bits, fit, network, stop_at, whole
 from struck import interrupted_at
 
 import mlgraph
-from mlgraph import training
+from mlgraph import interrupts, training
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
@@ -132,6 +132,22 @@ def test_another_signal_at_any_line_of_a_run(path, sigterm):
             path.unlink()
         line += 29
     assert saved > 9 and lost > 9
+
+
+def test_another_signal_at_any_line_leaves_ctrl_c_as_it_was(path, sigterm):
+    """Not one that waits for the end of a step that never comes."""
+    line, before = 1, signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        while interrupted_at(
+            line, lambda: fit(network(), epochs=1, checkpoint=path), Path(interrupts.__file__), signal.SIGTERM
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            line += 1
+        assert line > 9
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_other_handlers(path):
