@@ -264,7 +264,8 @@ cdef void move_some(const Optimizer* o, float rate, int64_t at, int64_t n, const
     if o.kind == ADAM:
         memcpy(own.second, o.second + at, size)
     move_parameters(<int>o.kind, &own, rate, 0, moved[3])
-    memcpy(o.parameters + at, own.parameters, size)
+    if o.kind != ACCUMULATE:    # another thread may write parameters while gradients are added
+        memcpy(o.parameters + at, own.parameters, size)
     if o.kind != SGD:
         memcpy(o.first + at, own.first, size)
     if o.kind == ADAM:

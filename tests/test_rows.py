@@ -1,10 +1,12 @@
 """Sparse rows, by themselves and in quads, of every build against the float64 reference."""
 
 import copy
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
+from processes import run
 from swept import check, data, layered
 
 import mlgraph
@@ -236,3 +238,33 @@ def test_a_source_that_comes_twice(sweep):
     outputs = [mlgraph.sum(*[g.parameter(rng.normal() / 4) * node for node in sources]) for _ in range(9)]
     plan = check(mlgraph.Model(g, outputs, "softmax_cross_entropy"), *data(50, 6, 9, "float"))
     assert [ins.arity for _, ins in plan.trained] == [6, 11]
+
+
+READ_ONLY = """
+import ctypes, mmap
+import numpy as np
+import mlgraph
+
+net = mlgraph.Network(9, seed=0)
+net.add_layer(5, "tanh")
+net.add_layer(3, "softmax")
+g = net.graph
+net.prune(0.3)
+net._engine()
+room = mmap.mmap(-1, mmap.PAGESIZE)
+own = np.frombuffer(room, np.float32)[: len(g.storage.vector)]
+own[:] = g.storage.vector
+g.storage.vector = own
+x, y = np.eye(9, dtype=np.float32), np.arange(9) % 3
+expected = net.gradients(x, y).parameters
+PROT_READ = 1
+assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(own.ctypes.data), ctypes.c_size_t(mmap.PAGESIZE), PROT_READ) == 0
+np.testing.assert_array_equal(net.gradients(x, y).parameters, expected)
+print("as before")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects memory as Linux does")
+def test_gradients_of_rows_write_no_parameters():
+    """Not even what stands there: another thread may write a weight meanwhile."""
+    assert run(READ_ONLY) == ["as", "before"]
