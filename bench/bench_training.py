@@ -287,7 +287,7 @@ def bench_as_c(benchmark, note, mnist, tmp_path, sparsity):
 @pytest.mark.benchmark(group="compile")
 @pytest.mark.parametrize("hidden", [(32,), (300, 100), (4096, 4096)], ids=str)
 def bench_compile(benchmark, note, hidden):
-    """From an edited graph to a plan."""
+    """A plan of a graph whose parameters lie as the last plan left them; for an edited graph see `bench_edit`."""
     net = network(*hidden)
     plan = benchmark(Plan, net.graph, [*net._outputs, *net._loss_nodes])
     note(edges=plan.n_edges)

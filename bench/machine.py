@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 def peak(threads: int = 1, rounds: int = 9) -> float:
     """Floating-point operations per second of so many threads, as multiply-adds in registers: the best of `rounds`."""
     seconds = []
-    repeats = [1_000_000] * threads
+    repeats = [20_000_000] * threads  # some tens of milliseconds: to start a thread takes some tens of microseconds
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(rounds):
             begin = time.perf_counter()

@@ -6,8 +6,9 @@ Each build is measured in its own process, on one core, against the peak of its 
 this compares how good the kernels are, whatever the chip. Processes of all builds take turns, and the fastest counts. Only
 useful operations count: not a multiply-add with a zero that is skipped. The kernels are those of bench_kernels.py.
 
-The roof is flat: 4 bytes of weight from memory serve the 32 examples of a tile, 64 operations (a fifth of that where data
-are skipped), so that memory bandwidth bounds no kernel. The sparse kernels wait for loads from the caches.
+The roof is flat: 4 bytes of weight from memory serve all examples of a step, 32 or more and 64 operations (a fifth of that
+where data are skipped), so that memory bandwidth bounds no kernel but `few_forward`, whose weights serve 8 examples, where
+these do not fit into the caches. The sparse kernels wait for loads from the caches.
 """
 
 import argparse

@@ -69,7 +69,7 @@ def layers(*sizes: int) -> mlgraph.Network:
 
 
 def threads(many: bool) -> Iterator[tuple[float, list[float]]]:
-    """Steps on one thread and on two, by their multiply-adds: alone, or a hundred in a call."""
+    """Steps on one thread and on two, by their multiply-adds: alone, or two hundred in a call."""
     net, rng, steps = layers(64, 64, 10), np.random.default_rng(0), 200
     ways: list[Way] = [(choice, "threads_for", lambda wish, work, steps=1, n=n: n) for n in (1, 2)]
     for batch in (8, 16, 32, 64, 128, 256, 512):

@@ -33,7 +33,7 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
     kernel : str
         dense_forward, few_forward, dense_adjoint, dense_gradient, runs_forward, runs_gradient, rows_forward, rows_adjoint,
         rows_gradient, byte_rows_forward or byte_rows_gradient; or one of the last five with quads for rows. All take `tiles`
-        tiles of examples, except runs_forward, which takes one, and few_forward, which takes 8 examples.
+        tiles of examples, those of runs from one list, except few_forward, which takes 8 examples. Gradients are stored.
     fan_in, count : int
         Sources of a neuron; number of neurons, a multiple of four for quads.
     density : float
@@ -55,10 +55,9 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
     if not 0 < density <= 1:
         raise ValueError(f"density: expected more than 0 and at most 1, got {density}")
     cdef int64_t which = names.index(kernel), panels = panels_of(count), i, j
-    cdef int64_t per = entry_floats(fan_in, LANES)
     cdef int64_t slots = fan_in + panels * PANEL, n = tiles * LANES, stride = slots * LANES
     cdef bint of_rows = "rows" in kernel
-    cdef int64_t taken = 8 if kernel == "few_forward" else LANES if kernel == "runs_forward" else n
+    cdef int64_t taken = 8 if kernel == "few_forward" else n
     cdef float* memory = <float*>zeros(tiles * stride, sizeof(float))
     cdef float* weights = <float*>zeros(2 * fan_in * panels * PANEL, sizeof(float))
     cdef int32_t* source = <int32_t*>zeros(fan_in * count, sizeof(int32_t))
@@ -68,12 +67,12 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
     cdef int32_t* back = <int32_t*>zeros(2 * fan_in + 1 + 2 * fan_in * count, sizeof(int32_t))
     cdef uint8_t* byte = <uint8_t*>zeros(fan_in * n, sizeof(uint8_t))
     cdef int64_t* example = <int64_t*>zeros(n, sizeof(int64_t))
-    cdef float* entries = <float*>zeros(tiles * entry_floats(fan_in, LANES), sizeof(float))
+    cdef float* entries = <float*>zeros(entry_floats(fan_in, GROUP), sizeof(float))
     cdef float* delta = memory + fan_in * LANES
     cdef float* gradient = weights + fan_in * panels * PANEL
     cdef int64_t edges = 0, nonzeros = 0, k = 0
     cdef double begin, seconds
-    cdef Part part[GROUP_TILES]
+    cdef Part part
     try:
         if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or alike == NULL
                 or back == NULL or byte == NULL or example == NULL or entries == NULL):
@@ -105,10 +104,8 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
                     byte[i * fan_in + j] = uniform(draw(i, (i + j) // 6)) < density
                     if i < taken:
                         nonzeros = nonzeros + byte[i * fan_in + j]
-            for i in range(tiles):
-                part[i].e = entries_at(entries + i * per, fan_in, LANES)
-                part[i].delta = delta + i * stride
-                find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example + i * LANES, LANES, &part[i].e)
+            part.e, part.delta = entries_at(entries, fan_in, GROUP), delta
+            find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example, n, &part.e)
         begin = perf_counter()
         with nogil:
             for i in range(repeats):
@@ -121,9 +118,9 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
                 elif which == 3:
                     dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient, NULL)
                 elif which == 4:
-                    runs_forward(&part[0].e, fan_in, 0, runs_of(fan_in), LANES, weights, panels, NULL, delta, LANES * PANEL)
+                    runs_forward(&part.e, fan_in, 0, runs_of(fan_in), n, weights, panels, NULL, delta, n * PANEL)
                 elif which == 5:
-                    runs_gradient(part, tiles, 0, fan_in, panels, 1, LANES * PANEL, gradient, NULL, NULL)
+                    runs_gradient(&part, 1, 0, fan_in, panels, 1, n * PANEL, gradient, NULL, NULL)
                 elif which == 6 or which == 9:
                     j = 0
                     while j < tiles:
@@ -143,5 +140,4 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
         for pointer in (<size_t>memory, <size_t>weights, <size_t>source, <size_t>row, <size_t>next, <size_t>alike, <size_t>back,
                         <size_t>byte, <size_t>example, <size_t>entries):
             free(<void*><size_t>pointer)
-    per = 2 * count * nonzeros if "runs" in kernel else 2 * taken * edges
-    return per * repeats, seconds
+    return (2 * count * nonzeros if "runs" in kernel else 2 * taken * edges) * repeats, seconds
