@@ -1,7 +1,7 @@
 """Builds mlgraph_ext, the compiled half; all else about the packages is in pyproject.toml.
 
-MLGRAPH_DEBUG_BUILD=1 builds it with the checks that Cython and the compiler have, and with the C macro MLGRAPH_DEBUG;
-MLGRAPH_DEBUG_BUILD=address with AddressSanitizer too, whose library must be in LD_PRELOAD whenever Python starts.
+MLGRAPH_DEBUG_BUILD=1 builds it with the checks that Cython and the compiler have; MLGRAPH_DEBUG_BUILD=address with
+AddressSanitizer too, whose library must be in LD_PRELOAD whenever Python starts.
 """
 
 import os
@@ -50,7 +50,6 @@ CHECK = [
     "-g3",
     "-fno-omit-frame-pointer",
     "-UNDEBUG",
-    "-DMLGRAPH_DEBUG=1",
     "-fsanitize=undefined",  # sees an index outside a C array, which boundscheck does not
     "-fsanitize-undefined-trap-on-error",  # needs no library: the process stops, faulthandler says where
     "-Wno-unknown-warning-option",  # clang's way to accept the next

@@ -175,7 +175,7 @@ class Engine:
         hyper : (float, float, float)
             Momentum or beta1, beta2, epsilon.
         seed : int, optional
-            In training: neurons and edges are dropped, and values that are not finite stop the run.
+            In training: neurons and edges are dropped, and if there is an optimizer, values that are not finite stop the run.
         limit : float
             In training: a step is taken only if all its gradients are certain to stay below it. 0: whatever they are.
         few : bool, optional

@@ -228,10 +228,10 @@ cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, 
 
 cdef void backward_dense(
     const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
-    bint alone,
+    bint by_itself,
 ) noexcept nogil:
     transpose_delta(delta, ins.size, tile.n, deltas_of(r, ins, step, tile.place), deltas_stride(r, ins, step))
-    if ins.propagate and alone:
+    if ins.propagate and by_itself:
         dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, tile.n, 0, 1,
                       r.first_zeroed, adjoints)
 
@@ -275,13 +275,13 @@ cdef inline bint through_holes(const Run* r) noexcept nogil:
 
 cdef inline bint stops(const Run* r) noexcept nogil:
     """Whether a step ends the run if something of it is not finite."""
-    return r.training or through_holes(r)
+    return (r.training and r.n_units > 0) or through_holes(r)
 
 
 cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:
     """Phase 1 for some tiles, SIDE_TILES at most, in the tile memory from number `place` on.
 
-    False if something that training would use is not finite, or that goes through holes.
+    False if something that training would use is not finite, or that would go through holes.
     """
     cdef Tile tile[SIDE_TILES]
     cdef Tile* t
@@ -347,7 +347,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
             find_highest(t.row, t.n, values, r.value_slot, r.n_values, r.highest)
         if r.n_adjoints:
             hand_back(r.step_first[step] + t.number * LANES, t.n, adjoints, r.adjoint_slot, r.n_adjoints, r.adjoint_out)
-    return finite or not (r.n_units or through_holes(r))
+    return finite
 
 
 cdef inline int64_t items_of(const Run* r, int64_t step) noexcept nogil:
