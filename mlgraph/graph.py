@@ -64,7 +64,7 @@ class Graph(NodeTable):
         self._last: Edit | None = None
         self._open = None
         self._alive: tuple[tuple[int, frozenset[int]], Bool] | None = None
-        self._unlock()
+        self._init_turns()
 
     # --- building ----------------------------------------------------------------------------------------------------
 
@@ -334,7 +334,7 @@ class Graph(NodeTable):
         """All weights, biases and values of parameters, float32 of shape (n_parameters,); a copy.
 
         First come weights and values of parameters, node by node, a neuron's weights in the order of its sources; then
-        biases. Only an edit changes this order.
+        biases. Only edits and new nodes change this order.
         """
         return self.storage.vector[arrays.parameter_places(self)]
 
@@ -788,7 +788,7 @@ class Graph(NodeTable):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._open = None
-        self._unlock()
+        self._init_turns()
 
     def _arguments(self, operation: str, arguments: Sequence[Any]) -> list[int]:
         """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""

@@ -59,8 +59,7 @@ class Layer(Freezable):
 
     def _assign(self, name: str, value: float) -> None:
         with self.graph.lock:
-            if self.graph._is_training:
-                raise RuntimeError(f"{name}: expected a network that is not being trained, got one that is")
+            self.graph._require_rest(name)
             for model in self.graph._models:
                 model._engines.clear()  # their plans have the old value
             setattr(self, f"_{name}", value)

@@ -113,8 +113,6 @@ class Network(Model):
         ValueError
             If the loss does not fit the activation, or neurons of a layer of probabilities are to be dropped.
         """
-        if self.graph._is_training:
-            raise RuntimeError("add_layer: expected a network that is not being trained, got one that is")
         size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}
         fits = fitting.get(activation, ("squared_error",))
@@ -125,16 +123,19 @@ class Network(Model):
         check_classes("size", loss, size)
         bias = truth("bias", bias)
         dropout, weight_dropout = dropout_of(dropout, loss in CROSS_ENTROPIES), share("weight_dropout", weight_dropout)
-        fan_in = len(self._ends)
-        # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He et al. 2015) costs
-        # 784-32-10 on MNIST 0.2 points of test accuracy.
-        weights = self._random.standard_normal((size, fan_in), np.float32) / np.float32((3 * fan_in) ** 0.5)
         inner = "identity" if loss in CROSS_ENTROPIES else activation
-        with self.graph.lock, uninterrupted():  # with outputs that are in no layer it could not be saved
-            ids = self.graph.add_neurons(np.array(self._ends, np.int32), inner, weights=weights, biases=0.0 if bias else None)
-            self._define([Neuron(self.graph, i) for i in ids], loss)
-            layer = Layer(self.graph, list(ids), activation, dropout, weight_dropout, self._probabilities)
-            self._add(layer)
+        with self.graph.lock:
+            self.graph._require_rest("add_layer")
+            fan_in = len(self._ends)
+            # The variance that PyTorch's Linear begins with, 1 / (3 fan_in). He's six times wider start (He et al. 2015) costs
+            # 784-32-10 on MNIST 0.2 points of test accuracy.
+            weights = self._random.standard_normal((size, fan_in), np.float32) / np.float32((3 * fan_in) ** 0.5)
+            sources = np.array(self._ends, np.int32)
+            with uninterrupted():  # with outputs that are in no layer it could not be saved
+                ids = self.graph.add_neurons(sources, inner, weights=weights, biases=0.0 if bias else None)
+                self._define([Neuron(self.graph, i) for i in ids], loss)
+                layer = Layer(self.graph, list(ids), activation, dropout, weight_dropout, self._probabilities)
+                self._add(layer)
         return layer
 
     def widen(self, layer: Layer, n: int = 1, *, seed: int = 0) -> list[Neuron]:
@@ -248,4 +249,4 @@ class Network(Model):
 
     def __repr__(self) -> str:
         sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
-        return f"<Network {sizes}: {self._count_edges()} edges>"
+        return f"<Network {sizes}: {self.n_edges} edges>"

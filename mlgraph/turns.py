@@ -27,7 +27,7 @@ class Shared:
     lock: threading.RLock
     """The thread that holds it has the graph alone; it may take the lock again."""
 
-    def _unlock(self) -> None:
+    def _init_turns(self) -> None:
         """Begin with nobody who holds the lock or trains."""
         self.lock, self._training = threading.RLock(), ref(_Trainer())  # which is gone
         _all.add(self)
@@ -47,6 +47,11 @@ class Shared:
     @property
     def _is_training(self) -> bool:
         return self._training() is not None
+
+    def _require_rest(self, what: str) -> None:
+        """A RuntimeError about `what` if the graph is being trained; whoever holds the lock meanwhile has no run begin."""
+        if self._is_training:
+            raise RuntimeError(f"{what}: expected a network that is not being trained, got one that is")
 
     @contextmanager
     def in_training(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The cross-entropies: of one question for each output, and of classes. Layers of probabilities, and what comes after them."""
 
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -255,6 +256,26 @@ def test_no_layer_comes_in_training():
     with pytest.raises(RuntimeError, match="add_layer: expected a network that is not being trained, got one that is"):
         net.fit(X, ANSWERS, epochs=1, callback=lambda progress: net.add_layer(3))
     assert len(net.layers) == 2 and net.loss == "binary_cross_entropy"
+
+
+def test_no_run_begins_while_a_layer_comes():
+    """It would go on with the loss of the layer before."""
+    net, began = network(), threading.Event()
+
+    class Slow:
+        def standard_normal(self, *given):
+            thread.start()
+            assert not began.wait(0.1)
+            return np.zeros(given[0], np.float32)
+
+    def run():
+        net.fit(X, ANSWERS[:, :1] % 2, epochs=1, callback=lambda _: began.set())
+
+    thread = threading.Thread(target=run)
+    net._random = Slow()
+    net.add_layer(1, "sigmoid", loss="binary_cross_entropy")
+    thread.join()
+    assert began.is_set() and len(net.layers) == 3
 
 
 def test_truths_are_labels():
