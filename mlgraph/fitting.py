@@ -187,7 +187,7 @@ def fit(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
     told = examples.warn_of_units()
-    examples = examples.in_bytes(n_threads)
+    given, examples = examples, examples.in_bytes(n_threads)
     examples.check_trainable()
     validate: Callable[[], dict[str, float]] | None = None
     held: Examples | None = None
@@ -205,7 +205,7 @@ def fit(
     if sparsify is not None:
         from mlgraph.sparsify import Acting
 
-        acting = Acting(sparsify, model, examples, objective, epochs, seed, n_threads)
+        acting = Acting(sparsify, model, given, objective, epochs, seed, n_threads)
     with model.graph.in_training():
         with model.graph.lock:  # another thread may edit, or compile and so move the parameters
             if objective.nodes != model._loss_nodes:

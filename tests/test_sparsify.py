@@ -8,7 +8,7 @@ from cuttable import OPTIONS, X, Y, network
 from locks import is_free
 
 import mlgraph
-from mlgraph import growing, training
+from mlgraph import examples, growing, training
 from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
 from mlgraph.steps import epoch_steps
 
@@ -252,6 +252,22 @@ def test_a_sample_has_the_answers_of_its_examples():
     network().fit(X, Y, epochs=1, sparsify=Watching(0.5, updates=2))
     answers = {row.tobytes(): label for row, label in zip(X, Y.tolist(), strict=True)}
     assert len(seen) == 3 and all(answers[row] == label for pairs in seen for row, label in pairs)
+
+
+def test_a_sample_is_of_the_data_as_they_were_given(monkeypatch):
+    """Also of floats that are read as bytes, since there are many."""
+
+    class Watching(Schedule):
+        def act(self, model, moment, step, seed, sample, n_threads):
+            seen.append(sample(40)[0])
+
+    seen = []
+    monkeypatch.setattr(examples, "MANY", 1)
+    network().fit((X / np.float32(255)).astype(np.float64), Y, epochs=1, sparsify=Watching(0.5, updates=2))
+    network().fit(X, Y, epochs=1, sparsify=Watching(0.5, updates=2))
+    assert len(seen) == 6
+    for of_floats, of_bytes in zip(seen[:3], seen[3:], strict=True):
+        np.testing.assert_array_equal(of_floats, of_bytes / np.float32(255))
 
 
 def test_a_loss_of_ones_own_has_no_answers():
