@@ -117,10 +117,13 @@ class Checkpoint:
                 damage = damage or error
                 continue
             if isinstance(found, str):
+                if damage:  # and the one before it is of an older run
+                    raise damage
                 raise CheckpointError(f"checkpoint: {path} belongs to another run, with {found}")
             if damage:
                 warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=level_outside())
-            model, state, needs = found
+            model, state, needs, began_with = found
+            self._digests["model"] = began_with  # this model may be that of the checkpoint
             self._whole, self._place = path == self.path, (state.epoch, state.step)
             with uninterrupted():  # one graph with the layers of another would be no model
                 self._model._become(model)
@@ -134,8 +137,11 @@ class Checkpoint:
 
     def _found(
         self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
-    ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool]]:
-        """Model and state of the run in a file, and what each model had needed; or, if that is another run, what differs."""
+    ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool], str]:
+        """Of the run in a file the model and state, what each model had needed, and the digest of the model that it began with.
+
+        If that is another run, what differs.
+        """
         what: Any = header.get("checkpoint")
         require(isinstance(what, dict) and type(what.get("format")) is int, "no checkpoint: its header has none")
         require(what["format"] == FORMAT, f"checkpoint: format: expected {FORMAT}, got {what['format']}: of another version")
@@ -180,7 +186,7 @@ class Checkpoint:
             require(good, f"array {name}: expected {size} finite numbers")
             # It ends with a whole panel of neurons; the array in the file need not.
             graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
-        return model, state, _needs(what.get("needs", []), len(graph))
+        return model, state, _needs(what.get("needs", []), len(graph)), digests["model"]
 
     # --- writing -----------------------------------------------------------------------------------------------------
 

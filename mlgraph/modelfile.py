@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
@@ -35,9 +36,6 @@ from mlgraph.topology import topological
 
 FORMAT = 5
 """Version of the format, raised when an older reader would go wrong."""
-
-MAX_BYTES = 2**34
-"""Files whose arrays claim more than this in all are refused before any array is read."""
 
 ARRAYS = {
     "code": "int16", "start": "int64", "count": "int32", "data": "int64", "pool": "int32", "coded": "int32", "bits": "uint8",
@@ -148,7 +146,7 @@ def load(path: StrOrBytesPath) -> Model:
     ModelFileError
         If the file is not a model, is damaged, or describes something that no graph can be.
     OSError
-        If the file cannot be opened.
+        If the file cannot be opened or read.
 
     Examples
     --------
@@ -184,7 +182,11 @@ def read(
             return make(_model(header, arrays), header, arrays)
         except (ModelFileError, CycleError) as error:
             message = str(error)
-        except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # the disk is at fault, not the file; EINVAL is of a place before its beginning
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            message = f"not a model file, or a damaged one ({error})"
+        except (zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError) as error:
             message = f"not a model file, or a damaged one ({error})"
     raise ModelFileError(f"{path}: {textwrap.shorten(message, 400, placeholder='...')}")
 
@@ -202,10 +204,10 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
         missing = [name for name in types if f"{name}.npy" not in members]
         what = "a model, but no checkpoint" if missing and not {"header", *ARRAYS} & {*missing} else "not a model file"
         require(not missing, f"{what}: it has no {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}")
-        size = sum(members[f"{name}.npy"].file_size for name in types)
-        require(size <= MAX_BYTES, f"expected at most {MAX_BYTES} bytes of arrays, got {size}")
         packed = [name for name in types if members[f"{name}.npy"].compress_type != zipfile.ZIP_STORED]
         require(not packed, f"expected arrays that are not compressed, got {', '.join(packed)}")
+        claimed, there = sum(members[f"{name}.npy"].file_size for name in types), os.fstat(file.fileno()).st_size
+        require(claimed <= there, f"expected arrays of at most the {there} bytes of the file, got {claimed}")
         for name, dtype_name in types.items():
             with archive.open(members[f"{name}.npy"]) as member:
                 arrays[name] = _array(name, member.read(members[f"{name}.npy"].file_size), np.dtype(dtype_name))

@@ -71,6 +71,15 @@ def test_the_same_model_goes_on(path):
     assert bits(net) == whole("sgd")
 
 
+def test_the_run_of_a_model_that_was_read_is_still_that_of_the_first(path):
+    interrupted(path, 30)
+    with pytest.raises(Stop):
+        fit(mlgraph.load(path), momentum=0.0, checkpoint=path, checkpoint_every=0, resume=True, callback=stop_at(10))
+    net = network()
+    fit(net, momentum=0.0, checkpoint=path, resume=True)
+    assert bits(net) == whole("sgd")
+
+
 def test_views_of_nodes_stay(path):
     interrupted(path, 30)
     net = network()

@@ -1,6 +1,9 @@
 """A checkpoint that is torn, or holds something else: the one before it, or an error."""
 
+import errno
 import json
+import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -50,6 +53,30 @@ def test_the_one_before_a_torn_one(path, damage):
     net = network()
     fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0, resume=True)
     assert bits(net) == whole("sgd")
+
+
+def test_the_one_before_a_torn_one_may_be_of_another_run(path):
+    """What is said is what is wrong: the file is damaged."""
+    fit(network(seed=2), momentum=0.0, checkpoint=path, epochs=1)
+    fit(network(), momentum=0.0, checkpoint=path, epochs=1, checkpoint_every=1e6)
+    tear(path)
+    with pytest.raises(ModelFileError, match="not a model file, or a damaged one"):
+        fit(network(), momentum=0.0, checkpoint=path, epochs=1, resume=True)
+
+
+def test_a_disk_that_cannot_be_read_is_not_a_damaged_file(path, monkeypatch):
+    """Else the run would go on from the file before, and write over the newer one."""
+    interrupted(path, 30)
+    before = path.read_bytes()
+
+    def fail(*given):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", fail)
+    with pytest.raises(OSError, match=re.escape(f"Input/output error: '{path}'")):
+        fit(network(), momentum=0.0, checkpoint=path, resume=True)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
 
 
 def test_the_one_before_a_missing_one(path):
