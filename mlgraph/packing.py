@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,8 +120,9 @@ def pack(graph: Graph, *, most: float = 1.0) -> None:
     there = len(graph._pool) + graph.storage.used
     if there <= SMALL or there <= (1 + most) * in_use(graph) + SMALL:  # counting is most of the work of a small edit
         return
-    new = packed(graph, np.arange(len(graph)))
-    start, pool = array("q", new.start.tobytes()), array("i", new.pool.tobytes())
-    with uninterrupted():
-        graph._start, graph._pool = start, pool
-    graph.storage.move(new.origin, new.weights, new.stride, new.bias)
+    with suppress(MemoryError):  # an edit that is made counts, and what is unused is only room
+        new = packed(graph, np.arange(len(graph)))
+        start, pool = array("q", new.start.tobytes()), array("i", new.pool.tobytes())
+        with uninterrupted():
+            graph._start, graph._pool = start, pool
+        graph.storage.move(new.origin, new.weights, new.stride, new.bias)

@@ -36,11 +36,13 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
         except BaseException:
             with uninterrupted():
                 if not over:  # else this is a Ctrl-C that waited until the edit was over
-                    graph._open = None
-                    take_back(graph, mine)
-                    is_last = last is not None and last.edits == mine.edits and len(graph) == mine.nodes
-                    graph._last = last._replace(edits=graph.edits) if last and is_last else None
-                    graph._open = around
+                    graph._open, kept_last = None, None
+                    try:
+                        take_back(graph, mine)
+                        if last is not None and last.edits == mine.edits and len(graph) == mine.nodes:
+                            kept_last = last._replace(edits=graph.edits)
+                    finally:  # even if no memory is left for that
+                        graph._last, graph._open = kept_last, around
             raise
 
 

@@ -5,7 +5,7 @@ from editable import X, Y, everything, network, several
 from locks import waiting
 
 import mlgraph
-from mlgraph import edits
+from mlgraph import edits, packing, undo
 
 
 @pytest.mark.parametrize("ends", [KeyError, KeyboardInterrupt, "prune"])
@@ -324,3 +324,47 @@ def test_an_edit_for_which_there_is_no_memory_changes_nothing(monkeypatch, name,
     net.fit(X, Y, epochs=1)
     net.prune(0.5)
     net.undo()
+
+
+def test_without_memory_an_edit_is_not_packed(monkeypatch):
+    """It is made, and can be taken back: unused room is only room."""
+
+    def fail(*given):
+        raise MemoryError
+
+    net = network()
+    before = everything(net.graph)
+    monkeypatch.setattr(packing, "SMALL", -1)
+    monkeypatch.setattr(packing, "packed", fail)
+    net.graph.prune(net.layers[0].neurons[3].edges)
+    assert net.layers[0].neurons[3].edges == []
+    net.undo()
+    assert everything(net.graph) == before
+
+
+def test_without_memory_to_take_it_back_an_edit_within_another_is_over(monkeypatch):
+    """What comes then belongs to the other one."""
+
+    def fail(*given):
+        raise MemoryError
+
+    net = network()
+
+    @net.graph.one_edit()
+    def inner():
+        net.layers[0].neurons[2].prune()
+        monkeypatch.setattr(undo, "rewire", fail)
+        raise KeyError
+
+    @net.graph.one_edit()
+    def outer():
+        with pytest.raises(MemoryError):
+            inner()
+        monkeypatch.undo()
+        net.layers[0].neurons[1].prune()
+        assert net.layers[0].neurons[1].edges == []
+        raise IndexError
+
+    with pytest.raises(IndexError):
+        outer()
+    assert len(net.layers[0].neurons[1].edges) == len(net.layers[0].neurons[3].edges) > 0
