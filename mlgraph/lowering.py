@@ -18,7 +18,8 @@ from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.topology import gather, is_live, topological
 from mlgraph_ext import _topology
 
-_COMMUTES = np.array([op.name in ("add", "mul", "maximum", "minimum") for op in ops.BY_CODE], np.uint8)
+_COMMUTES = np.array([op.name in ("add", "mul") for op in ops.BY_CODE], np.uint8)
+"""Not the maximum nor the minimum: of 0 and -0 they give the second."""
 
 
 @dataclass(frozen=True)
