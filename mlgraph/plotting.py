@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,15 +151,17 @@ class LivePicture:
         self._connection: int | None = None
         try:
             self._figure = plt.figure(figsize=SIZE)
-            self._canvas: Any = self._figure.canvas
-            if not self._canvas.required_interactive_framework:
-                plt.close(self._figure)
-                raise NoDisplayError(f"matplotlib's backend {plt.get_backend()} opens no windows")
-            self._picture = _Picture(self._figure, title, epoch_size, n_epochs, LIVE_COLUMNS)
-            self._animate(self._canvas.supports_blit)
-            self._figure.show()
-            self._canvas.draw()
-            self._canvas.flush_events()
+            with ExitStack() as unless_open:
+                unless_open.callback(plt.close, self._figure)
+                self._canvas: Any = self._figure.canvas
+                if not self._canvas.required_interactive_framework:
+                    raise NoDisplayError(f"matplotlib's backend {plt.get_backend()} opens no windows")
+                self._picture = _Picture(self._figure, title, epoch_size, n_epochs, LIVE_COLUMNS)
+                self._animate(self._canvas.supports_blit)
+                self._figure.show()
+                self._canvas.draw()
+                self._canvas.flush_events()
+                unless_open.pop_all()
         except NoDisplayError:
             raise
         except Exception as error:  # of many types: each backend has its own way to fail

@@ -203,6 +203,20 @@ def test_backend_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
         LivePicture(n_epochs=1)
 
 
+@pytest.mark.parametrize("error", [ValueError("no colour"), KeyboardInterrupt()])
+def test_a_window_that_cannot_be_drawn_is_closed(windows: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    import matplotlib.pyplot as plt
+
+    def fail(*given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(plotting, "_Picture", fail)
+    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else NoDisplayError
+    with pytest.raises(expected, match=None if expected is KeyboardInterrupt else "cannot open a window: no colour$"):
+        LivePicture(n_epochs=1)
+    assert not plt.get_fignums()
+
+
 @pytest.fixture
 def windows(agg: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A backend that only claims to have windows; what is done to them."""
