@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mlgraph import ops
 from mlgraph.array_types import Bool, Float32, Int32, Int64
+from mlgraph.checks import integer_row
 from mlgraph.ops import NEURON, PARAMETER
 from mlgraph.topology import gather, runs, topological
 from mlgraph_ext import _topology
@@ -30,6 +31,14 @@ class Edges(NamedTuple):
     source: Int32
     target: Int32
     weight: Float32
+
+
+def ends_of(what: str, edges: Edges) -> tuple[Int64, Int64]:
+    """Sources and targets; a TypeError or ValueError about `what` if they are not two rows of integers, equally long."""
+    source, target = integer_row(f"{what}: source", edges.source), integer_row(f"{what}: target", edges.target)
+    if len(source) != len(target):
+        raise ValueError(f"{what}: expected as many targets as sources, {len(source)}, got {len(target)}")
+    return source, target
 
 
 class Neurons(NamedTuple):

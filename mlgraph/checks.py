@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32
+from mlgraph.array_types import Float32, Int64
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The largest finite number of the precision that everything is computed in."""
@@ -151,6 +151,14 @@ def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> 
         hint = f"; {cast} may make them numbers" if array.ndim and array.dtype == object else ""
         raise TypeError(f"{what}: expected numbers, got {got}{hint}")
     return array if array.flags.aligned else array.copy()
+
+
+def integer_row(what: str, value: Any) -> Int64:
+    """`value` as int64 of shape (n,); else a TypeError."""
+    array = real_array(what, value)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise TypeError(f"{what}: expected a row of integers, got {array.dtype} of shape {array.shape}")
+    return array.astype(np.int64)
 
 
 def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> Float32:

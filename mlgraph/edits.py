@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from mlgraph.array_types import Bool, Float32, Int32, Int64
-from mlgraph.arrays import Edges, Wiring, edge_keys, wiring
+from mlgraph.arrays import Edges, Wiring, edge_keys, ends_of, wiring
 from mlgraph.changes import Activated, Biased, Rewired, edited
-from mlgraph.checks import any_array, float_array, plain
+from mlgraph.checks import float_array, plain
 from mlgraph.graph import CycleError, Graph
 from mlgraph.ids import check_sources, id_of, ids_of
 from mlgraph.interrupts import uninterrupted
@@ -74,17 +74,13 @@ def edges_named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[i
     return edges, found
 
 
-def _ids_of_ends(graph: Graph, edges: Edges, who: str) -> list[Int64]:
-    given = {"sources": edges.source, "targets": edges.target}
-    ends = [np.asarray(any_array(f"{who}: {name}", end)) for name, end in given.items()]
-    if any(end.ndim != 1 or (end.size and end.dtype.kind not in "iu") for end in ends) or len(ends[0]) != len(ends[1]):
-        got = " and ".join(f"{end.dtype} of shape {end.shape}" for end in ends)
-        raise TypeError(f"{who}: expected edges with a row of ids of sources, and one of targets as long, got {got}")
+def _ids_of_ends(graph: Graph, edges: Edges, who: str) -> tuple[Int64, Int64]:
+    ends = ends_of(who, edges)
     for end in ends:
         if len(end) and not 0 <= end.min() <= end.max() < len(graph):
             worst = end.min() if end.min() < 0 else end.max()
             raise ValueError(f"{who}: expected edges between nodes from 0 to {len(graph) - 1}, got node {worst}")
-    return [end.astype(np.int64) for end in ends]
+    return ends
 
 
 def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:

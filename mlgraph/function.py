@@ -68,13 +68,13 @@ class Gradients(NamedTuple):
 
     @property
     def edges(self) -> Float32:
-        """Derivative for the weight of each edge, float32 in the order of `Graph.edges`; only until the graph is edited."""
+        """Derivative for the weight of each edge, float32 in the order of `Graph.edges`; only until the graph changes."""
         with self._graph("edges") as graph:
             return edges(graph, self.parameters, self.places[:2]).weight
 
     @property
     def flat(self) -> Float32:
-        """Derivative for each parameter, float32 in the order of `Graph.get_parameters`; only until the graph is edited.
+        """Derivative for each parameter, float32 in the order of `Graph.get_parameters`; only until the graph changes.
 
         Examples
         --------

@@ -230,7 +230,6 @@ def absent(net: Network, *, dead: bool = False) -> list[Gaps]:
     return layers
 
 
-@np.errstate(all="ignore")
 def absent_gradient(
     net: Network, layers: Sequence[Ends | Gaps], x: Any, y: Any, n_threads: int | None = None,
     products: Products | None = None,
@@ -247,18 +246,19 @@ def absent_gradient(
     for places in layers:
         within[places.sources] = within[places.targets] = True
     hidden = np.flatnonzero(within & (codes != INPUT)).astype(np.int32)
-    found = trace(graph, examples, net._sinks, hidden, objective, n_threads=n_threads)
-    deltas = found.deltas()
-    deltas /= np.float32(len(examples))
-    column[hidden] = np.arange(len(hidden))  # of the trace; the record of an input is its column of the data
-    for places in layers:
-        read, values = column[places.sources], found.values
-        if (codes[places.sources] == INPUT).all():
-            least, values = int(read.max(initial=-1)) + 1, examples.array
-            n = values.shape[1]
-            if n < least:  # columns that this network does not read may be missing, even if another model reads them
-                raise ValueError(f"data x: expected {least} columns, all that edges may grow at, got {n}")
-        out.append(products(_columns(values, read), _columns(deltas, column[places.targets]), n_threads))
+    with np.errstate(all="ignore"):
+        found = trace(graph, examples, net._sinks, hidden, objective, n_threads=n_threads)
+        deltas = found.deltas()
+        deltas /= np.float32(len(examples))
+        column[hidden] = np.arange(len(hidden))  # of the trace; the record of an input is its column of the data
+        for places in layers:
+            read, values = column[places.sources], found.values
+            if (codes[places.sources] == INPUT).all():
+                least, values = int(read.max(initial=-1)) + 1, examples.array
+                n = values.shape[1]
+                if n < least:  # columns that this network does not read may be missing, even if another model reads them
+                    raise ValueError(f"data x: expected {least} columns, all that edges may grow at, got {n}")
+            out.append(products(_columns(values, read), _columns(deltas, column[places.targets]), n_threads))
     return out
 
 

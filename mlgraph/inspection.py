@@ -22,8 +22,7 @@ from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.ops import CONSTANT, NEURON, PARAMETER
 from mlgraph.plan import Plan
-from mlgraph.scores import layers_of, levels_of
-from mlgraph.topology import is_live, topological
+from mlgraph.topology import is_live, levels_of, topological
 from mlgraph.views import Neuron
 from mlgraph_ext import _topology
 
@@ -45,12 +44,11 @@ BLOCK = 2**26
 """The most values that are traced at a time."""
 
 
-@np.errstate(all="ignore")  # the table shows the numbers that are not finite
 def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: int | None) -> Table:
     """A table over all neurons; `Model.inspect` says what its columns are."""
     graph, code = model.graph, model.graph.codes
     ids = np.flatnonzero(code >= NEURON).astype(np.int32)
-    layer, alive = layers_of(model)[ids], graph.alive()[ids]
+    layer, alive = model._layer_numbers()[ids], graph.alive()[ids]
     order = np.lexsort((ids, layer))
     ids, layer, alive = ids[order], layer[order], alive[order]
     table = np.zeros(len(ids), COLUMNS)
@@ -64,37 +62,38 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     examples.check_any()
     shown = ids[alive]
     base = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])[code[shown] - NEURON]
-    sums, size = np.zeros((4, len(shown))), max(1, BLOCK // max(1, len(graph)))
-    engine = Engine(graph, Plan(graph, [*model._sinks, *shown.tolist()], split=True))
-    for at in range(0, len(examples), size):
-        part = Examples(examples.array[at : at + size], examples.array.shape[1])
-        _, values, _ = engine.compute(part, values=shown, n_threads=n_threads)
-        sums += [values.sum(axis=0, dtype=np.float64), np.einsum("ij,ij->j", values, values, dtype=np.float64),
-                 (values > base).sum(axis=0), np.abs(values).sum(axis=0, dtype=np.float64)]  # fmt: skip
-    del engine  # it holds the memory of a sweep
-    mean, square, active, size_of = sums / len(examples)
-    table["mean"][alive], table["active"][alive] = mean, active
-    table["deviation"][alive] = np.sqrt(np.maximum(square - mean**2, 0))
-    total, n = (np.bincount(which[alive], weights, minlength=len(first)) for weights in (size_of, None))
-    of_layer = (total / np.maximum(n, 1))[which[alive]]
-    table["dormant"][alive] = np.divide(size_of, of_layer, out=np.zeros(len(shown)), where=of_layer > 0)
+    with np.errstate(all="ignore"):  # the table shows the numbers that are not finite
+        sums, size = np.zeros((4, len(shown))), max(1, BLOCK // max(1, len(graph)))
+        engine = Engine(graph, Plan(graph, [*model._sinks, *shown.tolist()], split=True))
+        for at in range(0, len(examples), size):
+            part = Examples(examples.array[at : at + size], examples.array.shape[1])
+            _, values, _ = engine.compute(part, values=shown, n_threads=n_threads)
+            sums += [values.sum(axis=0, dtype=np.float64), np.einsum("ij,ij->j", values, values, dtype=np.float64),
+                     (values > base).sum(axis=0), np.abs(values).sum(axis=0, dtype=np.float64)]  # fmt: skip
+        del engine  # it holds the memory of a sweep
+        mean, square, active, size_of = sums / len(examples)
+        table["mean"][alive], table["active"][alive] = mean, active
+        table["deviation"][alive] = np.sqrt(np.maximum(square - mean**2, 0))
+        total, n = (np.bincount(which[alive], weights, minlength=len(first)) for weights in (size_of, None))
+        of_layer = (total / np.maximum(n, 1))[which[alive]]
+        table["dormant"][alive] = np.divide(size_of, of_layer, out=np.zeros(len(shown)), where=of_layer > 0)
 
-    edges = wiring(graph)
-    squares = graph.parameters[edges.place].astype(np.float64) ** 2
-    table["fan_in"] = graph.counts[ids]
-    table["fan_out"] = np.bincount(edges.source, minlength=len(graph))[ids]
-    for name, ends in (("norm_in", edges.target), ("norm_out", edges.source)):
-        table[name] = np.sqrt(np.bincount(ends, squares, len(graph)))[ids]
-    table["bias"] = biases(graph, ids, missing=np.nan)
+        edges = wiring(graph)
+        squares = graph.parameters[edges.place].astype(np.float64) ** 2
+        table["fan_in"] = graph.counts[ids]
+        table["fan_out"] = np.bincount(edges.source, minlength=len(graph))[ids]
+        for name, ends in (("norm_in", edges.target), ("norm_out", edges.source)):
+            table[name] = np.sqrt(np.bincount(ends, squares, len(graph)))[ids]
+        table["bias"] = biases(graph, ids, missing=np.nan)
 
-    if objective is not None:
-        whole = model._evaluate(examples, objective, n_threads)
-        levels = levels_of(graph)[ids]  # neurons of a layer may depend on each other, those of a level do not
-        for level in np.unique(levels).tolist():
-            mine = levels == level
-            without = _ablated(model, ids[mine], examples, objective, whole, n_threads)
-            table["loss"][mine] = without["loss"] - whole["loss"]
-            table["accuracy"][mine] = whole.get("accuracy", np.nan) - without["accuracy"]
+        if objective is not None:
+            whole = model._evaluate(examples, objective, n_threads)
+            levels = levels_of(graph)[ids]  # neurons of a layer may depend on each other, those of a level do not
+            for level in np.unique(levels).tolist():
+                mine = levels == level
+                without = _ablated(model, ids[mine], examples, objective, whole, n_threads)
+                table["loss"][mine] = without["loss"] - whole["loss"]
+                table["accuracy"][mine] = whole.get("accuracy", np.nan) - without["accuracy"]
     return table
 
 

@@ -21,8 +21,8 @@ SIGNALS = [
 class Waiting:
     """In place of handlers: keeps signals while `holds`, else hands them on, so that an error may leave it installed.
 
-    An `impatient` one keeps no signal from one that comes again before the first is handed on until `hand_on` is next called,
-    and in a forked child none at all: `was_urged` says so.
+    An `impatient` one is urged by a signal that comes again while the first waits: it then hands on whatever comes, until
+    `hand_on` is called; in a forked child it always does. `was_urged` says so.
     """
 
     def __init__(self, *, impatient: bool = False) -> None:

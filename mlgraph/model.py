@@ -102,7 +102,7 @@ class Model(Part, Freezable):
         self.graph._models.add(self)
 
     def __repr__(self) -> str:
-        shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self._count_edges()} edges"
+        shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self.n_edges} edges"
         return f"<Model of {shape}: {self.loss}>"
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -210,13 +210,13 @@ class Model(Part, Freezable):
                 graph = graph.copy()
                 cut(graph, edges, dead)
             graph, number = compacted(graph, topological(graph, *graph.topology(), self._kept())[0] >= 0)
-        other = object.__new__(type(self))
-        outputs, loss_nodes, probabilities = (
-            number[np.array(nodes, int)].tolist() for nodes in (self._outputs, self._loss_nodes, self._probabilities)
-        )
-        other._restore(graph, outputs, self._loss, loss_nodes, probabilities)
-        other._renumber(self, number)
-        vars(other).update(deepcopy({name: value for name, value in vars(self).items() if name not in vars(other)}))
+            other = object.__new__(type(self))
+            outputs, loss_nodes, probabilities = (
+                number[np.array(nodes, int)].tolist() for nodes in (self._outputs, self._loss_nodes, self._probabilities)
+            )
+            other._restore(graph, outputs, self._loss, loss_nodes, probabilities)
+            other._renumber(self, number)
+            vars(other).update(deepcopy({name: value for name, value in vars(self).items() if name not in vars(other)}))
         return other
 
     # --- running -----------------------------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ import threading
 
 import numpy as np
 
-from mlgraph.array_types import Bool, Int32
+from mlgraph.array_types import Bool, Int32, Int64
 from mlgraph.arrays import bias_places
 from mlgraph.graph import Graph
 from mlgraph.grouping import Dropout
 from mlgraph.layer import Layer
 from mlgraph.ops import NEURON, PARAMETER
-from mlgraph.topology import Topology, topological
+from mlgraph.topology import Topology, levels_of, topological
 from mlgraph.views import Node
 
 
@@ -46,7 +46,13 @@ class Part:
     @property
     def n_edges(self) -> int:
         """How many edges from live nodes some output or the loss needs; nodes that are parameters do not count."""
-        return self._count_edges()
+        with self.graph.lock:
+            graph, key = self.graph, (self.graph.edits, *self._sinks)
+            if self._counted[0] != key:
+                needed = self._needed()
+                sources = graph.topology().sources_of(np.flatnonzero(needed & (graph.codes >= NEURON)))
+                self._counted = key, int(np.count_nonzero(needed[sources]))
+            return self._counted[1]
 
     @property
     def n_parameters(self) -> int:
@@ -54,7 +60,7 @@ class Part:
         with self.graph.lock:
             graph, needed = self.graph, np.flatnonzero(self._needed() & (self.graph.codes >= PARAMETER))
             biases = np.count_nonzero(bias_places(graph, needed) >= 0)
-            return self._count_edges() + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
+            return self.n_edges + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
 
     @property
     def sparsity(self) -> float:
@@ -69,7 +75,7 @@ class Part:
         with self.graph.lock:
             graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
             made = int(graph.storage.made_with(graph.records[own]).sum())
-            return max(0.0, 1 - self._count_edges() / made) if made else 0.0
+            return max(0.0, 1 - self.n_edges / made) if made else 0.0
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -82,16 +88,6 @@ class Part:
         """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
         sinks = frozenset(self._sinks)  # none of a network without layers; of a graph, no outputs mean all
         return self.graph._needed_for(sinks) if sinks else np.zeros(len(self.graph), bool)
-
-    def _count_edges(self) -> int:
-        """How many edges lead into the neurons that are needed, from nodes that are."""
-        with self.graph.lock:
-            graph, key = self.graph, (self.graph.edits, *self._sinks)
-            if self._counted[0] != key:
-                needed = self._needed()
-                sources = graph.topology().sources_of(np.flatnonzero(needed & (graph.codes >= NEURON)))
-                self._counted = key, int(np.count_nonzero(needed[sources]))
-            return self._counted[1]
 
     def _own(self) -> Bool:
         """Which nodes do not belong only to other models of the graph; shape (nodes,)."""
@@ -120,6 +116,15 @@ class Part:
         if not self._outputs:
             raise ValueError("the network has no layers yet: expected add_layer first")
         return self.graph.lock
+
+    def _layer_numbers(self) -> Int64:
+        """The layer of each node, with one more, the last, for nodes in no layer; without layers, the level of each node."""
+        if not self._layers:
+            return levels_of(self.graph)
+        number = np.full(len(self.graph), len(self._layers))
+        for i, layer in enumerate(self._layers):
+            number[layer._ids] = i
+        return number
 
     def _kept(self) -> Int32:
         """The nodes that a compact copy cannot do without."""

@@ -14,7 +14,7 @@ from mlgraph.edits import cut
 from mlgraph.model import Model
 from mlgraph.ops import NEURON
 from mlgraph.paths import fewest, frozen_edges, present, refined, strongest
-from mlgraph.scores import Criterion, Data, best_of, comparable, in_blocks, layers_of, neuron_scores, scores_by, slope_for
+from mlgraph.scores import Criterion, Data, best_of, comparable, in_blocks, neuron_scores, scores_by, slope_for
 from mlgraph.threads import checked_threads
 
 __all__ = ["SCOPES", "check_room", "keep_best", "prune", "room"]
@@ -158,7 +158,7 @@ def _own_neurons(model: Model) -> Int64:
 
 
 def _groups(model: Model, scope: str) -> Int64:
-    return layers_of(model) if scope == "layer" else np.zeros(len(model.graph), np.int64)
+    return model._layer_numbers() if scope == "layer" else np.zeros(len(model.graph), np.int64)
 
 
 def _exceeds(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:

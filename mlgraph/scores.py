@@ -14,7 +14,6 @@ from mlgraph.checks import real_array, shown, wrong
 from mlgraph.graph import Graph
 from mlgraph.model import Model
 from mlgraph.ops import NEURON
-from mlgraph.topology import topological
 from mlgraph.views import Neuron
 
 Data = tuple[Any, Any]
@@ -108,21 +107,6 @@ def in_blocks(
     return _of_blocks(score, together, by), together
 
 
-def layers_of(model: Model) -> Int64:
-    """The layer of each node, with one more, the last, for nodes in no layer; without layers, the level of each node."""
-    if not model._layers:
-        return levels_of(model.graph)
-    number = np.full(len(model.graph), len(model._layers))
-    for i, layer in enumerate(model._layers):
-        number[layer._ids] = i
-    return number
-
-
-def levels_of(graph: Graph) -> Int64:
-    """The level of each node: nodes of one level do not depend on each other."""
-    return topological(graph, *graph.topology())[0].astype(np.int64)
-
-
 def slope_for(model: Model, by: Criterion, data: Data | None, n_threads: int | None) -> Float32 | None:
     """The gradient, if the criterion needs it."""
     if isinstance(by, str) and by == "saliency":
@@ -154,7 +138,7 @@ def neuron_scores(
 
 def _block_of(model: Model, edges: Edges, block: int) -> Int64:
     """A number for each edge; edges from one source to neurons of one block have the same."""
-    graph, layer = model.graph, layers_of(model)
+    graph, layer = model.graph, model._layer_numbers()
     place = np.cumsum(graph.codes >= NEURON) - 1  # in the order in which neurons were made, which no cut changes
     for one in model._layers:
         place[one._ids] = np.arange(one.size)

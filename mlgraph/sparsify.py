@@ -31,7 +31,7 @@ from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.ops import INPUT, NEURON
 from mlgraph.pruning import SCOPES, check_room, keep_best, prune, room
-from mlgraph.scores import check_criterion, gradient, layers_of
+from mlgraph.scores import check_criterion, gradient
 from mlgraph.topology import topological
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
@@ -375,7 +375,7 @@ class SET(Schedule):
     def _room(self, net: Network, edges: Wiring, sizes: Float64, moved: float) -> tuple[Int64, Float64]:
         """The group of each edge, and how many edges each group keeps while this share of them moves."""
         gaps = [len(layer._reads) * layer.size for layer in net.layers] - sizes  # more would return to their old places
-        into, read_by = np.repeat(layers_of(net)[edges.neurons], edges.counts), np.full(len(net.graph), -1)
+        into, read_by = np.repeat(net._layer_numbers()[edges.neurons], edges.counts), np.full(len(net.graph), -1)
         for i, layer in enumerate(net.layers):
             read_by[layer._reads] = i
         # Edges past the layers, or of neurons that are in no layer, would not grow again, so all of them stay.

@@ -76,7 +76,7 @@ class Learning(NamedTuple):
     seed : int
         Seed of all that is drawn at random.
     few : bool
-        Whether steps have so few examples that zeros are skipped whatever the data; the smallest step decides for all.
+        Whether steps have so few examples that zeros are skipped whatever the data; the smallest batch size decides for all.
     n_threads : int, optional
     """
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Int32, Int64
-from mlgraph.arrays import Edges, Neurons
-from mlgraph.checks import float_array, real_array, shown
+from mlgraph.arrays import Edges, Neurons, ends_of
+from mlgraph.checks import float_array, integer_row, shown
 from mlgraph.graph import CycleError, Graph
 from mlgraph.ids import check_sources
 from mlgraph.views import neuron_code
@@ -45,7 +45,7 @@ def checked_subgraph(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
     for what, given, kind in (("neurons", neurons, Neurons), ("edges", edges, Edges)):
         if not isinstance(given, kind):
             raise TypeError(f"{what}: expected mlgraph.{kind.__name__}, got {type(given).__name__}")
-    number = _row("neurons: node", neurons.node)
+    number = integer_row("neurons: node", neurons.node)
     n = len(number)
     if n == 0:
         raise ValueError("neurons: expected at least one, got none")
@@ -54,9 +54,7 @@ def checked_subgraph(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
         raise ValueError(f"neurons: expected {n} activations, one for each, got {shown(neurons.activation)}")
     codes = np.array([neuron_code(name, "neurons: activation") for name in names], np.int16)
     biases = float_array("neurons: bias", neurons.bias, (n,))
-    source, target = _row("edges: source", edges.source), _row("edges: target", edges.target)
-    if len(source) != len(target):
-        raise ValueError(f"edges: expected as many targets as sources, {len(source)}, got {len(target)}")
+    source, target = ends_of("edges", edges)
     weights = float_array("edges: weight", edges.weight, source.shape)
 
     first = len(graph)  # only now: arrays may add nodes as they are read
@@ -95,13 +93,6 @@ def checked_subgraph(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
     by_rank = np.argsort(rank[into], kind="stable")
     ids = np.where(inside < 0, source, first + rank[inside])[by_rank].astype(np.int32)
     return Subgraph(rank, codes[order], biases[order], counts[order], ids, weights[by_rank])
-
-
-def _row(what: str, given: Any) -> Int64:
-    array = real_array(what, given)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise TypeError(f"{what}: expected a row of integers, got {array.dtype} of shape {array.shape}")
-    return array.astype(np.int64)
 
 
 def _places(number: Int64, ascending: Int64, wanted: Int64) -> Int64:

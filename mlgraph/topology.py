@@ -89,3 +89,8 @@ def runs(first: Int64, stride: Int64, count: npt.NDArray[Any], end: int) -> Int6
     out: npt.NDArray[Any] = np.empty(max(0, int(count.sum())), index_type(end))
     _topology.runs(first, stride, count, out)
     return out
+
+
+def levels_of(graph: Graph) -> Int64:
+    """The level of each node: nodes of one level do not depend on each other."""
+    return topological(graph, *graph.topology())[0].astype(np.int64)
