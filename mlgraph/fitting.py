@@ -19,7 +19,7 @@ from mlgraph.examples import Examples
 from mlgraph.history import History
 from mlgraph.nonfinite import POLICIES, Guard
 from mlgraph.ops import PARAMETER
-from mlgraph.steps import Learning, Rates
+from mlgraph.steps import Course, Learning, Rates
 from mlgraph.threads import checked_threads
 from mlgraph.training import Progress, RunState, train
 from mlgraph.undo import forget_state
@@ -235,7 +235,7 @@ def fit(
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), seed, few, n_threads)
         with keeper or nullcontext():
             train(
-                model._run, examples, epochs, sizes, rates, learning, weight_decay=weight_decay, shuffle=shuffle,
+                model._run, examples, Course(epochs, sizes, rates, weight_decay, shuffle), learning,
                 guard=Guard(model, on_nonfinite, examples, learning), validate=validate, callback=callback,
                 state=state, between=keeper.between_steps if keeper else lambda: None, n_edges=lambda: model.n_edges,
                 sparse=acting,

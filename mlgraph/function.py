@@ -170,8 +170,6 @@ class Function:
 
     Raises
     ------
-    CycleError
-        If an output depends on a cycle.
     ValueError
         If there is no output, a node is of another graph, an input that is needed is missing, or an input is given twice.
 

@@ -84,8 +84,6 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
 
     Raises
     ------
-    CycleError
-        If what the outputs need has a cycle.
     ValueError
         If they need an input of the graph that is not among those given.
     """

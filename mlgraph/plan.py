@@ -109,11 +109,6 @@ class Plan:
         The first, and one after the last, of the slots other than inputs that neurons read.
     edge_scale : float
         The most that weights are scaled up by where edges are dropped.
-
-    Raises
-    ------
-    CycleError
-        If what the outputs need has a cycle.
     """
 
     def __init__(

@@ -63,6 +63,26 @@ class Steps(NamedTuple):
         return np.arange(places.start, places.stop) if self.order is None else self.order[places]
 
 
+class Course(NamedTuple):
+    """What decides which steps a run has, as `fit` is given it.
+
+    Attributes
+    ----------
+    epochs : int
+    batch_size : (int, int)
+        From and to.
+    learning_rate : (float, float) or callable
+    weight_decay : float
+    shuffle : bool
+    """
+
+    epochs: int
+    batch_size: tuple[int, int]
+    learning_rate: Rates
+    weight_decay: float
+    shuffle: bool
+
+
 class Learning(NamedTuple):
     """What all steps of a training have in common, under the names that `Engine.run` has for it.
 

@@ -16,7 +16,7 @@ from mlgraph.examples import Examples
 from mlgraph.history import History, means_of, record
 from mlgraph.interrupts import uninterrupted
 from mlgraph.losses import empty_answers
-from mlgraph.steps import Learning, Rates, Steps, epoch_order, epoch_steps
+from mlgraph.steps import Course, Learning, Rates, Steps, epoch_order, epoch_steps
 
 if TYPE_CHECKING:
     from mlgraph.nonfinite import Guard
@@ -98,17 +98,14 @@ class _Stretch:
         `correct` is None if no answer is right or wrong.
     """
 
-    def __init__(
-        self, state: RunState, many: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: Rates,
-        learning: Learning, weight_decay: float, shuffle: bool,
-    ) -> None:  # fmt: skip
+    def __init__(self, state: RunState, many: int, n: int, course: Course, learning: Learning) -> None:
         self._state, self._n, self._epoch, self._taken = state, n, state.epoch, state.taken
-        order = epoch_order(state.epoch, n, learning.seed, many) if shuffle else np.tile(np.arange(n), many)
-        self._schedule = epoch_steps(state.epoch, n, epochs, batch_size, learning_rate, many)
+        order = epoch_order(state.epoch, n, learning.seed, many) if course.shuffle else np.tile(np.arange(n), many)
+        self._schedule = epoch_steps(state.epoch, n, course.epochs, course.batch_size, course.learning_rate, many)
         rate, decay = self._schedule.rate, None
         with np.errstate(under="ignore"):
-            if weight_decay:
-                decay = np.minimum(rate * np.float32(weight_decay), np.float32(1))
+            if course.weight_decay:
+                decay = np.minimum(rate * np.float32(course.weight_decay), np.float32(1))
             if learning.optimizer == "adam":
                 # The bias corrections of both moments, folded into the rate (Kingma & Ba 2015, end of section 2).
                 t = np.arange(state.taken + 1, state.taken + len(rate) + 1)
@@ -166,13 +163,9 @@ class _Stretch:
 def train(
     run: Callable[..., tuple[int, Any, Any]],
     examples: Examples,
-    epochs: int,
-    batch_size: tuple[int, int],
-    learning_rate: Rates,
+    course: Course,
     learning: Learning,
     *,
-    weight_decay: float,
-    shuffle: bool,
     guard: Guard,
     validate: Callable[[], dict[str, float]] | None,
     callback: Callable[[Progress], Any] | None,
@@ -184,15 +177,15 @@ def train(
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 
     `run` is called as `Engine.run`, and runs the graph as each piece finds it: a callback or another thread may have edited
-    the graph, or compiled another part of it and so moved the parameters. `batch_size` and `learning_rate` are those of
-    `epoch_steps`. Steps that are not certain to stay finite are left to `guard`.
+    the graph, or compiled another part of it and so moved the parameters. Steps that are not certain to stay finite are left
+    to `guard`.
     `between` is called between pieces, when all that follows from a step is done: there a run can be left and resumed.
     `n_edges` counts the live edges. `sparse` cuts and grows edges before the steps that it chooses. It and a callback end
     the run by raising StopIteration.
     """
-    n, history = len(examples), state.history
+    n, epochs, history = len(examples), course.epochs, state.history
     # Where nothing else may happen between epochs, one call takes several: each short one would else wait for Python.
-    apart = validate is not None or callback is not None or sparse is not None or callable(learning_rate)
+    apart = validate is not None or callback is not None or sparse is not None or callable(course.learning_rate)
     per_step = per_example = 0.0
 
     def goes_on(kind: Literal["steps", "epoch"], epoch: int, loss: float, accuracy: float) -> bool:
@@ -210,9 +203,9 @@ def train(
         if per_example and not apart:
             most = min(int(PIECE_SECONDS / per_example), MOST_PLACES) // n
             many = max(1, min(epochs - state.epoch, most, MOST_EPOCHS))
-        stretch = _Stretch(state, many, n, epochs, batch_size, learning_rate, learning, weight_decay, shuffle)
+        stretch = _Stretch(state, many, n, course, learning)
         steps = stretch.steps
-        guard.begin(_highest(learning_rate, learning, steps))
+        guard.begin(_highest(course.learning_rate, learning, steps))
         while not stretch.is_over:
             if stretch.at < stretch.end:  # else the run was left at the end of an epoch, which was not noted yet
                 at, last, number, begin = stretch.at, len(steps.rate), state.taken + state.step, time.perf_counter()
