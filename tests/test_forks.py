@@ -73,14 +73,7 @@ def note(_):
         raise StopIteration
 
 
-def train():
-    try:
-        net.fit(x, y, epochs=10**6, callback=note, n_threads=2)
-    except StopIteration:
-        pass
-
-
-thread = threading.Thread(target=train)
+thread = threading.Thread(target=lambda: net.fit(x, y, epochs=10**6, callback=note, n_threads=2))
 thread.start()
 trains.wait()
 codes = []
@@ -335,7 +328,6 @@ print(*codes, os.path.exists(path))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_child_is_forked_within_a_run_with_a_checkpoint(tmp_path):
     """Ctrl-C does not wait there for the end of a step, to which the child may never come; so it is no place to go on from."""
     assert run(FORK_WITHIN_A_RUN, str(tmp_path / "run.npz")) == ["7", "True"]
