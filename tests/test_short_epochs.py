@@ -129,6 +129,7 @@ def test_the_time_of_each_epoch(monkeypatch, last, skips):
     np.testing.assert_allclose(h.epoch_seconds, steps)
 
 
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_a_signal_waits_for_the_history_of_a_call(monkeypatch):
     """Else what thousands of epochs have learnt would stand in the parameters alone."""
     real, taken = mlgraph.Model._run, []
@@ -142,12 +143,9 @@ def test_a_signal_waits_for_the_history_of_a_call(monkeypatch):
 
     monkeypatch.setattr(mlgraph.Model, "_run", run)
     monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
-    net, before = network(), signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            net.fit(*FEW, epochs=100_000, batch_size=9)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    net = network()
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(*FEW, epochs=100_000, batch_size=9)
     assert len(net.history.epoch_loss) == len(net.history.batch_loss) == sum(taken) > 4
 
 
