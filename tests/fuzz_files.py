@@ -12,10 +12,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+from planned import assert_in_bounds
 
 import mlgraph
 from mlgraph import datasets
-from mlgraph.instructions import KINDS
 from mlgraph.modelfile import ARRAYS
 
 NAN, INF = float("nan"), float("inf")
@@ -316,22 +316,10 @@ def damaged_model(rng, members=None):
     return content
 
 
-def check_places(model, nodes):
-    """No instruction of the plan reads or writes outside its arrays."""
-    plan, n = model._engine(nodes).plan, len(model.graph.parameters)
-    for ins in plan.instructions:
-        if ins.kind in (KINDS["parameter"], KINDS["dense"], KINDS["rows"]):
-            width = -(-ins.size // 16) * 16 if ins.kind == KINDS["dense"] else ins.size
-            assert 0 <= ins.weights <= n - ins.n_weights and -1 <= ins.bias <= n - width
-        if ins.kind == KINDS["operation"]:
-            arguments = plan.index[ins.args : ins.args + ins.size * ins.arity]
-            assert len(arguments) == ins.size * ins.arity and 0 <= arguments.min() and arguments.max() < ins.dst
-
-
 def check_model(model, folder):
     """It runs, and saved and loaded again it runs to the same bits; it trains, or says why not."""
     for nodes in (model._outputs, None):
-        check_places(model, nodes)
+        assert_in_bounds(model._engine(nodes).plan, len(model.graph.parameters))
     x = np.resize(X, (37, model.graph.n_inputs))
     values = model.forward(x)
     assert values.shape == (37, len(model.outputs))
@@ -413,5 +401,5 @@ def fuzz_checkpoint(rng, folder):
     else:
         assert len(model.history.epoch_loss) == 3
     for nodes in (model._outputs, None):
-        check_places(model, nodes)
+        assert_in_bounds(model._engine(nodes).plan, len(model.graph.parameters))
     return "read"

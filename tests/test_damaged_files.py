@@ -8,13 +8,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from planned import assert_in_bounds
 from savable import MODELS, X, members, network
 
 import mlgraph
 from mlgraph import modelfile
-from mlgraph.instructions import KINDS
 from mlgraph.modelfile import ARRAYS, ModelFileError
-from mlgraph.storage import PANEL
 
 RNG = np.random.default_rng(0)
 HUGE = {name: np.iinfo(dtype).max for name, dtype in ARRAYS.items() if dtype.startswith("int")}
@@ -70,14 +69,7 @@ def try_damaged(path):
         refuse(path)
         return None
     for nodes in (model._outputs, None):
-        plan, n = model._engine(nodes).plan, len(model.graph.parameters)
-        for ins in plan.instructions:
-            if ins.kind in (KINDS["parameter"], KINDS["dense"], KINDS["rows"]):
-                width = -(-ins.size // PANEL) * PANEL if ins.kind == KINDS["dense"] else ins.size
-                assert 0 <= ins.weights <= n - ins.n_weights and -1 <= ins.bias <= n - width
-            if ins.kind == KINDS["operation"]:
-                arguments = plan.index[ins.args : ins.args + ins.size * ins.arity]
-                assert len(arguments) == ins.size * ins.arity and 0 <= arguments.min() and arguments.max() < ins.dst
+        assert_in_bounds(model._engine(nodes).plan, len(model.graph.parameters))
     if model.graph.n_inputs == 6:
         with np.errstate(all="ignore"):
             values = model.forward(X, n_threads=1)

@@ -5,12 +5,12 @@ import pickle
 import numpy as np
 import pytest
 from hypothesis import given
-from planned import graphs, neurons, parameters_of, plan_of
+from planned import assert_in_bounds, graphs, kinds, neurons, parameters_of, plan_of
 
 import mlgraph
 from mlgraph import plan as plans
-from mlgraph.instructions import KINDS
-from mlgraph.plan import ROW_WORK
+from mlgraph.instructions import KINDS, Instruction
+from mlgraph.plan import ROW_WORK, Plan
 
 
 def test_work_counts_what_costs_more_than_an_edge_of_a_block():
@@ -54,19 +54,83 @@ def test_the_dead_keep_their_parameters():
 
 @given(graphs())
 def test_instructions_read_what_is_written_before(case):
-    _, outputs = case
+    g, outputs = case
     plan = plan_of(*outputs)
-    written = len(plan.input_column)
+    assert_in_bounds(plan, len(g.parameters))
+    assert (plan.slot[[node.id for node in outputs]] >= 0).all()
+
+
+def plan_of_every_kind():
+    """With neurons and edges dropped, a block of the data and one behind it, rows in a quad and beside it; its parameters."""
+    g = mlgraph.Graph()
+    first = neurons(g, g.inputs(6), 9)
+    second = neurons(g, first, 20)
+    rows = [*neurons(g, second[:4], 3), *neurons(g, second[3:7], 1), *neurons(g, first[2:5], 1)]
+    last = g.operation("sum", *(row * g.parameter(1.5) + 2.5 for row in rows))
+    dropout = [([node.id for node in layer], 0.5, 0.25) for layer in (first, second, rows)]
+    return Plan(g, [last.id, rows[0].id], dropout), len(g.parameters)
+
+
+def assert_seen(plan, n_parameters):
+    vars(plan).pop("instructions", None)
+    with pytest.raises(AssertionError):
+        assert_in_bounds(plan, n_parameters)
+
+
+@pytest.mark.parametrize(("kind", "fields"), [
+    ("constant", "kind dst size weights"),
+    ("parameter", "kind dst size weights n_weights bias"),
+    ("operation", "kind op dst size arity args"),
+    ("dense", "kind op dst size arity args weights n_weights bias transposed halves mask kept masked holes"),
+    ("rows", "kind op dst size args weights n_weights bias back n_back mask kept masked"),
+])  # fmt: skip
+def test_each_number_of_an_instruction_is_in_bounds(kind, fields):
+    plan, n = plan_of_every_kind()
+    assert_in_bounds(plan, n)
+    good = plan.program.copy()
+    for row in np.flatnonzero(good[:, 0] == KINDS[kind]):
+        for field in fields.split():
+            for wrong in (-2, 10**6):
+                plan.program = good.copy()
+                plan.program[row, Instruction._fields.index(field)] = wrong
+                assert_seen(plan, n)
+
+
+def test_each_number_of_the_index_is_in_bounds():
+    """The last belongs to no instruction: the index has it so as not to be empty."""
+    plan, n = plan_of_every_kind()
+    assert {name for name, _ in kinds(plan)} == {*KINDS} and any(ins.n_back for ins in plan.instructions)
+    good = plan.index
+    for at in range(len(good) - 1):
+        for wrong in (-1, plan.n_slots):
+            plan.index = good.copy()
+            plan.index[at] = wrong
+            assert_seen(plan, n)
+
+
+@pytest.mark.parametrize("kind", ["operation", "dense", "rows"])
+def test_no_instruction_reads_what_it_writes(kind):
+    plan, n = plan_of_every_kind()
+    good = plan.index
     for ins in plan.instructions:
-        assert ins.dst == written
-        if ins.kind in (KINDS["operation"], KINDS["dense"]):
-            sources = plan.index[ins.args : ins.args + ins.arity * (ins.size if ins.kind == KINDS["operation"] else 1)]
-            assert len(sources) and sources.min() >= 0 and sources.max() < written
-        elif ins.kind == KINDS["rows"]:
-            begin, sources, _, _ = plan.rows(ins)
-            assert begin[0] == 0 and (np.diff(begin) > 0).all() and sources.min() >= 0 and sources.max() < written
-        written += ins.size
-    assert written == plan.n_slots and (plan.slot[[node.id for node in outputs]] >= 0).all()
+        if ins.kind == KINDS[kind]:
+            plan.index = good.copy()
+            plan.index[ins.args + (ins.size + 1) * (kind == "rows")] = ins.dst
+            assert_seen(plan, n)
+
+
+@pytest.mark.parametrize("kind", ["parameter", "dense", "rows"])
+def test_parameters_of_instructions_lie_apart(kind):
+    """Nor does the last one's padding lie past their end."""
+    plan, n = plan_of_every_kind()
+    good = plan.program.copy()
+    weights, bias = (Instruction._fields.index(field) for field in ("weights", "bias"))
+    for row in np.flatnonzero(good[:, 0] == KINDS[kind]):
+        for field in (weights, bias)[: 1 + (kind != "parameter")]:
+            for wrong in ({*good[:, weights], *good[:, bias]} - {good[row, field], -1}) | {n, n - 1}:
+                plan.program = good.copy()
+                plan.program[row, field] = wrong
+                assert_seen(plan, n)
 
 
 def test_a_constant_of_any_bits():
