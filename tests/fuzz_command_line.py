@@ -5,7 +5,8 @@ import io
 import os
 
 import numpy as np
-from fuzz_files import any_model, chance, damage, damaged_model, idx, network, pick
+from fuzz_files import chance, damage, damaged_model, idx, pick
+from savable import any_model, network
 
 from mlgraph import mnist, ops
 

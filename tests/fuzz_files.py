@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from planned import assert_in_bounds
+from savable import any_model, network
 
 import mlgraph
 from mlgraph import datasets
@@ -154,28 +155,6 @@ X = np.random.default_rng(0).integers(0, 256, (37, 6), np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 3, 37)
 
 
-def network(epochs=1):
-    net = mlgraph.Network(6, seed=1)
-    net.add_layer(20, "tanh", dropout=0.25)
-    net.add_layer(9, "leaky_relu", weight_dropout=0.5, bias=False)
-    net.add_layer(3, "softmax")
-    if epochs:
-        net.fit(X, LABELS, epochs=epochs)
-    return net
-
-
-def any_model():
-    g = mlgraph.Graph()
-    x = [g.input(name) for name in ("a", "b", "ü", "\n", "", "a")]
-    scale = g.parameter(0.5, "scale")
-    shared = [g.add_neuron(x, "tanh", weights=np.arange(6) / 8, bias=None) for _ in range(10)]
-    own = [g.add_neuron([*x[k:], shared[k]], "relu", weights=np.ones(7 - k), bias=k) for k in range(5)]
-    total = mlgraph.sum(*own, *shared[:3]) * scale + 1.5
-    model = mlgraph.Model(g, [total, own[2], x[1]], loss=abs(total - x[0]))
-    model.fit(X, epochs=1, learning_rate=0.01)
-    return model
-
-
 def squared():
     g = mlgraph.Graph()
     ids = g.add_neurons(g.inputs(6), "sigmoid", weights=np.ones((17, 6)) / 4, biases=np.zeros(17))
@@ -192,7 +171,7 @@ def members_of(write):
 
 @functools.cache
 def models():
-    return [members_of(make().save) for make in (network, any_model, squared)]
+    return [members_of(model.save) for model in (network(epochs=1), any_model(epochs=1), squared())]
 
 
 JUNK = (

@@ -11,31 +11,34 @@ X = RNG.integers(0, 256, (40, 6), np.uint8)
 LABELS = RNG.integers(0, 3, 40)
 
 
-def network():
+def network(epochs=2):
     net = mlgraph.Network(6, seed=1)
     net.add_layer(20, "tanh", dropout=0.25)
     net.add_layer(9, "leaky_relu", weight_dropout=0.5, bias=False)
     net.add_layer(3, "softmax")
-    net.fit(X, LABELS, epochs=2)
+    if epochs:
+        net.fit(X, LABELS, epochs=epochs)
     return net
 
 
-def any_model():
+def any_model(epochs=0):
     """Neurons with and without sources of their own, parameters, operations, names; the loss is a node."""
-    g = mlgraph.Graph()
+    g, rng = mlgraph.Graph(), np.random.default_rng(0)
     x = [g.input(name) for name in ("a", "b", "ü", "\n", "", "a")]
     scale = g.parameter(0.5, "scale")
-    shared = [g.add_neuron(x, "tanh", weights=RNG.normal(size=6), bias=None) for _ in range(10)]
+    shared = [g.add_neuron(x, "tanh", weights=rng.normal(size=6), bias=None) for _ in range(10)]
     own = [g.add_neuron([*x[k:], shared[k]], "relu", weights=np.ones(7 - k), bias=k) for k in range(5)]
     total = mlgraph.sum(*own, *shared[:3]) * scale + 1.5
-    return mlgraph.Model(g, [total, own[2], x[1]], loss=abs(total - x[0]))
+    model = mlgraph.Model(g, [total, own[2], x[1]], loss=abs(total - x[0]))
+    if epochs:
+        model.fit(X, epochs=epochs, learning_rate=0.01)
+    return model
 
 
 def moved_model():
     """A model of parameters that another compilation has moved, and neurons that were added since."""
-    model = any_model()
+    model = any_model(epochs=1)
     g = model.graph
-    model.fit(X, epochs=1, learning_rate=0.01)
     g.compile([node for node in g if node.kind == "neuron"][3:])
     assert g.storage.moves == 2
     g.add_neuron([g[0], g[20]], weights=[3, 4], bias=5.0)
