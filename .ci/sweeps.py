@@ -8,6 +8,7 @@ import numpy as np
 import mlgraph
 import mlgraph_ext
 from mlgraph import ops
+from mlgraph.examples import Examples
 
 rng = np.random.default_rng(0)
 print(mlgraph_ext.sweep.__name__)
@@ -23,7 +24,8 @@ def data(n, columns, share, dtype):
     return x.astype(np.uint8) if dtype == "uint8" else (x / 255).astype(dtype)
 
 
-# Layers: bytes and floats, dense and sparse data, blocks of odd widths, each kind of dropout, each optimizer.
+# Layers: bytes and floats, dense and sparse data, blocks of odd widths, each kind of dropout, each optimizer. From 125 columns
+# on sums are in two halves, and each thread sweeps the one tile of a step.
 for dtype, share, sizes, options, fit in (
     ("uint8", 0.2, (37, 33, 3), {}, {}),
     ("uint8", 0.9, (37, 9, 17, 3), {}, {"momentum": 0}),
@@ -31,15 +33,29 @@ for dtype, share, sizes, options, fit in (
     ("uint8", 0.2, (19, 70, 3), {"dropout": 0.25}, {}),
     ("float32", 0.9, (19, 20, 3), {"weight_dropout": 0.5}, {"optimizer": "adam"}),
     ("uint8", 0.2, (19, 20, 3), {"weight_dropout": 0.3, "dropout": 0.1}, {}),
+    ("uint8", 0.2, (140, 33, 3), {}, {}),
 ):
     net = mlgraph.Network(sizes[0], seed=1)
     for size, activation in zip(sizes[1:-1], ops.ACTIVATIONS[2:], strict=False):
         net.add_layer(size, activation, **options)
     net.add_layer(sizes[-1], "softmax", bias=False)
     x, y = data(131, sizes[0], share, dtype), rng.integers(0, 3, 131)
-    for batch_size in (64, 31, 131):
+    for batch_size in (64, 31, 8, 131):
         net.fit(x, y, epochs=1, batch_size=batch_size, learning_rate=0.01, n_threads=2, **fit)
     check(net.graph.parameters, net.predict_proba(x), net.predict_proba(x[:1]), *net.evaluate(x, y).values())
+
+# Rows that lack few edges, swept as blocks with holes; by so many examples also where nothing is trained.
+for dtype, share, fit in (("uint8", 0.2, {}), ("float32", 0.9, {"optimizer": "adam"})):
+    net = mlgraph.Network(20, seed=1)
+    net.add_layer(32, "tanh")
+    net.add_layer(16, "tanh")
+    net.add_layer(3, "softmax")
+    net.prune(0.1, by="random", scope="layer", seed=0)
+    x, y = data(2000, 20, share, dtype), rng.integers(0, 3, 2000)
+    assert net._engine().filled(Examples(x, 20), len(x)) is not net._engine()
+    net.fit(x[:131], y[:131], epochs=1, batch_size=33, learning_rate=0.01, n_threads=2, **fit)
+    derivatives = net.gradients(x, y)
+    check(net.graph.parameters, net.predict_proba(x), derivatives.inputs, derivatives.edges)
 
 # Neurons with sources of their own, a squared error.
 g = mlgraph.Graph()
