@@ -103,6 +103,8 @@ def max_threads():
 def are_finite(const float[::1] x, const int64_t[:, ::1] ranges):
     """Whether all numbers from ``ranges[i, 0]`` to ``ranges[i, 1]`` are finite, for all i."""
     cdef int64_t i
+    if ranges.shape[1] != 2:
+        raise ValueError(f"ranges: expected 2 columns, got {ranges.shape[1]}")
     for i in range(ranges.shape[0]):
         if not 0 <= ranges[i, 0] <= ranges[i, 1] <= x.shape[0]:
             raise ValueError(f"ranges: expected numbers up to {x.shape[0]}, got {ranges[i, 0]} to {ranges[i, 1]}")

@@ -114,3 +114,8 @@ def test_bytes_have_the_shape_of_the_numbers(sweep, shape):
 def test_ranges_within_the_numbers(sweep, wrong):
     with pytest.raises(ValueError, match=f"^ranges: expected numbers up to 3, got {wrong[0]} to {wrong[1]}$"):
         sweep.are_finite(np.zeros(3, np.float32), np.array([(0, 3), wrong]))
+
+
+def test_ranges_are_pairs(sweep):
+    with pytest.raises(ValueError, match=r"^ranges: expected 2 columns, got 1$"):
+        sweep.are_finite(np.zeros(3, np.float32), np.zeros((2, 1), np.int64))
