@@ -375,6 +375,8 @@ class Engine:
         found = self._slots.get(key) if key is not None else None
         if found is None:
             slots = self.plan.slot[np.array(nodes, np.int32)]
+            if slots.min() < 0:  # no kernel looks again
+                raise RuntimeError("nodes: expected those that the plan has, got others")
             found = slots, int(slots.min())
             if key is not None:
                 self._slots[key] = found

@@ -111,3 +111,13 @@ def test_a_call_that_was_struck_leaves_none_to_repeat(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             net.forward(X[:1])
     np.testing.assert_array_equal(net.forward(X[:1]), copy.deepcopy(net).forward(X[:1]))
+
+
+def test_no_kernel_is_asked_for_what_the_plan_does_not_have():
+    net = network()
+    hidden = net.layers[0].neurons[0].id
+    engine = Engine(net.graph, Plan(net.graph, [hidden]))
+    for asked in ({"values": net._outputs}, {"adjoints": net._outputs}, {"objective": net._examples_and_objective(X, Y)[1]}):
+        with pytest.raises(RuntimeError, match=r"^nodes: expected those that the plan has, got others$"):
+            engine.run(Examples(X, X.shape[1]), **asked)
+    assert len(engine.run(Examples(X, X.shape[1]), values=[hidden])[1]) == len(X)
