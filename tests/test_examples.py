@@ -240,7 +240,7 @@ def test_what_gives_no_array_says_why(error):
     mistakes = {
         "x": lambda: net.predict(Tensor()), "y": lambda: net.evaluate(X, Tensor()),
         "weights": lambda: setattr(net.layers[0], "weights", Tensor()),
-        "add_edges: sources": lambda: net.graph.add_edges(edges), "prune: sources": lambda: net.graph.prune(edges),
+        "add_edges: source": lambda: net.graph.add_edges(edges), "prune: source": lambda: net.graph.prune(edges),
     }  # fmt: skip
     for name, call in mistakes.items():
         why = re.escape(str(error).partition("\n")[0])
