@@ -36,7 +36,7 @@ from mlgraph.ops import PARAMETER
 from mlgraph.topology import gather
 from mlgraph.training import RunState
 
-FORMAT = 4
+FORMAT = 5
 """Version of what a checkpoint adds to a model file."""
 
 HISTORY = {name: str(column.dtype) for name, column in vars(History()).items()}
@@ -89,7 +89,8 @@ class Checkpoint:
             raise ValueError(f"checkpoint: expected {expected}, got {shown(str(error.filename))}: {error.strerror}") from None
         self._every, self._model, self._n, self._state = every, model, n, state
         self._arguments = json.loads(json.dumps(arguments))
-        self._digests = {"model": _model_digest(model), **{name: _digest(arrays) for name, arrays in data.items()}}
+        self._digests = {name: _digest(arrays) for name, arrays in data.items()}
+        self._began_with = [_model_digest(model)]  # and others, as in a checkpoint, that this run was resumed with
         self._validated = bool(data.get("validation data"))
         self._written, self._place = time.monotonic(), (-1, -1)
         self._whole = True  # whether the file at the path, if any, is undamaged
@@ -103,9 +104,11 @@ class Checkpoint:
         Raises
         ------
         ModelFileError
-            If there is a checkpoint, and neither it nor the previous one can be read.
+            If the checkpoint is damaged, and there is no previous one of this run that is not.
         CheckpointError
             If the checkpoint belongs to another run.
+        OSError
+            If the system does not let it be read.
         """
         damage: ModelFileError | None = None
         for path in (self.path, self.previous):
@@ -123,7 +126,7 @@ class Checkpoint:
             if damage:
                 warnings.warn(f"checkpoint: {damage}; going on from {path}", RuntimeWarning, stacklevel=level_outside())
             model, state, needs, began_with = found
-            self._digests["model"] = began_with  # this model may be that of the checkpoint
+            self._began_with = began_with + [self._began_with[0]] * (self._began_with[0] not in began_with)
             self._whole, self._place = path == self.path, (state.epoch, state.step)
             with uninterrupted():  # one graph with the layers of another would be no model
                 self._model._become(model)
@@ -137,8 +140,8 @@ class Checkpoint:
 
     def _found(
         self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
-    ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool], str]:
-        """Of the run in a file the model and state, what each model had needed, and the digest of the model that it began with.
+    ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool], list[str]]:
+        """Of the run in a file the model and state, what each model had needed, and digests of the models it began with.
 
         If that is another run, what differs.
         """
@@ -152,11 +155,14 @@ class Checkpoint:
                 # `sgd` stands for two optimizers here; their momentum, which is compared first, tells them apart.
                 then, now = ("sgd" if value == "momentum" else value for value in (arguments.get(name), here))
                 return f"{name} {then}; got {now}"
+        began_with = what.get("models")
+        listed = isinstance(began_with, list) and all(isinstance(digest, str) for digest in began_with)
+        require(listed, "checkpoint: models: expected a list of digests")
+        if self._began_with[0] not in (*began_with, _model_digest(model)):  # it may also be the one that the checkpoint holds
+            return "another model: its nodes, edges, dropout, parameters at the beginning, or what is frozen"
         for name, digest in self._digests.items():
-            # The model may also be the one that the checkpoint holds.
-            if digests.get(name) != digest and not (name == "model" and digest == _model_digest(model)):
-                parts = "its nodes, edges, dropout, parameters at the beginning, or what is frozen"
-                return f"another model: {parts}" if name == "model" else f"other {name}"
+            if digests.get(name) != digest:
+                return f"other {name}"
 
         ends = [(m._outputs, m._loss_nodes, m._probabilities, len(m._layers)) for m in (model, self._model)]
         added = model.graph.n_inputs - self._model.graph.n_inputs  # by a callback
@@ -186,7 +192,7 @@ class Checkpoint:
             require(good, f"array {name}: expected {size} finite numbers")
             # It ends with a whole panel of neurons; the array in the file need not.
             graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
-        return model, state, _needs(what.get("needs", []), len(graph)), digests["model"]
+        return model, state, _needs(what.get("needs", []), len(graph)), began_with
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -202,7 +208,7 @@ class Checkpoint:
         if self._place == (state.epoch, state.step):
             return
         what = {
-            "format": FORMAT, "arguments": self._arguments, "digests": self._digests,
+            "format": FORMAT, "arguments": self._arguments, "models": self._began_with, "digests": self._digests,
             "epoch": state.epoch, "step": state.step, "taken": state.taken, "seconds": state.seconds,
         }  # fmt: skip
         arrays: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, dtype) for name, dtype in ARRAYS.items()}

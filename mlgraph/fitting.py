@@ -149,7 +149,9 @@ def fit(
     CheckpointError
         If the checkpoint belongs to another run.
     ModelFileError
-        If there is a checkpoint to resume, and neither it nor the previous one can be read.
+        If the checkpoint to resume is damaged, and there is no previous one of this run that is not.
+    OSError
+        If the system does not let a checkpoint be read.
 
     Warns
     -----
@@ -206,6 +208,7 @@ def fit(
         from mlgraph.sparsify import Acting
 
         acting = Acting(sparsify, model, given, objective, epochs, seed, n_threads)
+    del given  # which may be floats that have become bytes
     with model.graph.in_training():
         with model.graph.lock:  # another thread may edit, or compile and so move the parameters
             if objective.nodes != model._loss_nodes:

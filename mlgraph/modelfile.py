@@ -83,8 +83,6 @@ def save(
     ------
     OSError
         If the file cannot be written; what was at `path` is still there.
-    ValueError
-        If the graph has a cycle in a part that no plan has needed so far; such a file could not be read.
     """
     g = model.graph
     topological(g, *g.topology())
@@ -182,11 +180,11 @@ def read(
             return make(_model(header, arrays), header, arrays)
         except (ModelFileError, CycleError) as error:
             message = str(error)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # the disk is at fault, not the file; EINVAL is of a place before its beginning
-                raise OSError(error.errno, error.strerror, str(path)) from error
-            message = f"not a model file, or a damaged one ({error})"
-        except (zipfile.BadZipFile, struct.error, EOFError, ValueError, RuntimeError) as error:
+        except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
+            # zipfile says BadZipFile where the disk fails at the end of the file, which it reads first.
+            cause = error.__context__ if isinstance(error, zipfile.BadZipFile) else error
+            if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):  # EINVAL: a place before the beginning
+                raise OSError(cause.errno, cause.strerror, str(path)) from error
             message = f"not a model file, or a damaged one ({error})"
     raise ModelFileError(f"{path}: {textwrap.shorten(message, 400, placeholder='...')}")
 

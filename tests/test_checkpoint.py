@@ -80,6 +80,18 @@ def test_the_run_of_a_model_that_was_read_is_still_that_of_the_first(path):
     assert bits(net) == whole("sgd")
 
 
+def test_a_run_goes_on_from_each_model_that_it_has_gone_on_from(path):
+    interrupted(path, 30)
+    start = path.with_name("start.npz")
+    start.write_bytes(path.read_bytes())
+    for begin in (lambda: mlgraph.load(start), network, lambda: mlgraph.load(start)):
+        with pytest.raises(Stop):
+            fit(begin(), momentum=0.0, checkpoint=path, checkpoint_every=0, resume=True, callback=stop_at(5))
+    net = mlgraph.load(start)
+    fit(net, momentum=0.0, checkpoint=path, resume=True)
+    assert bits(net) == whole("sgd")
+
+
 def test_views_of_nodes_stay(path):
     interrupted(path, 30)
     net = network()

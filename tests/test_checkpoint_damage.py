@@ -64,7 +64,8 @@ def test_the_one_before_a_torn_one_may_be_of_another_run(path):
         fit(network(), momentum=0.0, checkpoint=path, epochs=1, resume=True)
 
 
-def test_a_disk_that_cannot_be_read_is_not_a_damaged_file(path, monkeypatch):
+@pytest.mark.parametrize("place", [zipfile.ZipExtFile, zipfile])
+def test_a_disk_that_cannot_be_read_is_not_a_damaged_file(path, monkeypatch, place):
     """Else the run would go on from the file before, and write over the newer one."""
     interrupted(path, 30)
     before = path.read_bytes()
@@ -72,7 +73,7 @@ def test_a_disk_that_cannot_be_read_is_not_a_damaged_file(path, monkeypatch):
     def fail(*given):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(zipfile.ZipExtFile, "read", fail)
+    monkeypatch.setattr(place, "read" if place is zipfile.ZipExtFile else "_EndRecData", fail)
     with pytest.raises(OSError, match=re.escape(f"Input/output error: '{path}'")):
         fit(network(), momentum=0.0, checkpoint=path, resume=True)
     monkeypatch.undo()
@@ -110,10 +111,12 @@ def rewrite(path, array=None, **header):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 1, "checkpoint: format: expected 4, got 1: of another version"),
+        ("format", 1, "checkpoint: format: expected 5, got 1: of another version"),
         ("format", None, "no checkpoint: its header has none"),
         ("arguments", [], "checkpoint: expected arguments and digests"),
         ("digests", "x", "checkpoint: expected arguments and digests"),
+        ("models", None, "checkpoint: models: expected a list of digests"),
+        ("models", [3], "checkpoint: models: expected a list of digests"),
         ("epoch", -1, "checkpoint: epoch, step, taken: expected counts, got -1, "),
         ("epoch", 2, "array history_epoch_examples: expected 2 numbers, got 1"),
         ("step", 0.0, "expected counts"),
