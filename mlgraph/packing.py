@@ -118,9 +118,11 @@ def in_use(graph: Graph) -> int:
 def pack(graph: Graph, *, most: float = 1.0) -> None:
     """Pack the storage if more than `most` times as many elements are unused as in use."""
     there = len(graph._pool) + graph.storage.used
-    if there <= SMALL or there <= (1 + most) * in_use(graph) + SMALL:  # counting is most of the work of a small edit
+    if there <= SMALL:
         return
     with suppress(MemoryError):  # an edit that is made counts, and what is unused is only room
+        if there <= (1 + most) * in_use(graph) + SMALL:  # counting is most of the work of a small edit
+            return
         new = packed(graph, np.arange(len(graph)))
         start, pool = array("q", new.start.tobytes()), array("i", new.pool.tobytes())
         with uninterrupted():

@@ -41,7 +41,9 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
                         take_back(graph, mine)
                         if last is not None and last.edits == mine.edits and len(graph) == mine.nodes:
                             kept_last = last._replace(edits=graph.edits)
-                    finally:  # even if no memory is left for that
+                    finally:  # even if no memory is left for that: then it is up to the edit around this one
+                        if around is not None:
+                            around.changes.extend(mine.changes)
                         graph._last, graph._open = kept_last, around
             raise
 
@@ -100,7 +102,8 @@ def take_back(graph: Graph, edit: Edit) -> None:
 
     Signals must wait meanwhile.
     """
-    for change in reversed(edit.changes):
+    while edit.changes:
+        change = edit.changes[-1]
         if isinstance(change, Activated):
             activate(graph, *change)
         elif isinstance(change, Biased):
@@ -108,6 +111,7 @@ def take_back(graph: Graph, edit: Edit) -> None:
         else:
             now, lists = wiring(graph, change.before.neurons), shared_lists(change.before)
             rewire(graph, now, change.before, lists, change.values, change.most)
+        edit.changes.pop()  # only now: there may have been no memory for it
     if len(graph) > edit.nodes > max(graph.protected(), default=-1):
         graph._n_changes, graph.edits = graph._n_changes + 1, graph.edits + 1
         graph._keep(edit.nodes)

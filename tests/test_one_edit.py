@@ -326,7 +326,8 @@ def test_an_edit_for_which_there_is_no_memory_changes_nothing(monkeypatch, name,
     net.undo()
 
 
-def test_without_memory_an_edit_is_not_packed(monkeypatch):
+@pytest.mark.parametrize("name", ["in_use", "packed"])
+def test_without_memory_an_edit_is_not_packed(monkeypatch, name):
     """It is made, and can be taken back: unused room is only room."""
 
     def fail(*given):
@@ -335,7 +336,7 @@ def test_without_memory_an_edit_is_not_packed(monkeypatch):
     net = network()
     before = everything(net.graph)
     monkeypatch.setattr(packing, "SMALL", -1)
-    monkeypatch.setattr(packing, "packed", fail)
+    monkeypatch.setattr(packing, name, fail)
     net.graph.prune(net.layers[0].neurons[3].edges)
     assert net.layers[0].neurons[3].edges == []
     net.undo()
@@ -368,3 +369,27 @@ def test_without_memory_to_take_it_back_an_edit_within_another_is_over(monkeypat
     with pytest.raises(IndexError):
         outer()
     assert len(net.layers[0].neurons[1].edges) == len(net.layers[0].neurons[3].edges) > 0
+
+
+def test_what_could_not_be_taken_back_is_taken_back_by_the_edit_around_it(monkeypatch):
+    real, fails = undo.rewire, iter([True])
+
+    def fail_once(*given):
+        if next(fails, False):
+            raise MemoryError
+        real(*given)
+
+    net = network()
+    before, last = everything(net.graph), net.layers[1].neurons[0]
+
+    @net.graph.one_edit()
+    def outer():
+        net.layers[0].neurons[1].prune()
+        with net.graph.one_edit():
+            net.graph.add_edge(net.graph.add_neuron(net.layers[0].neurons[:2]), last)
+            monkeypatch.setattr(undo, "rewire", fail_once)
+            raise KeyError
+
+    with pytest.raises(MemoryError):
+        outer()
+    assert everything(net.graph) == before and next(fails, None) is None
