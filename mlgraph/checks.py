@@ -155,7 +155,7 @@ def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> 
 
 def integer_row(what: str, value: Any) -> Int64:
     """`value` as int64 of shape (n,); else a TypeError."""
-    array = real_array(what, value)
+    array = real_array(what, value, "astype(int)")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"{what}: expected a row of integers, got {array.dtype} of shape {array.shape}")
     return array.astype(np.int64)

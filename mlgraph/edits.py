@@ -88,7 +88,7 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     if not isinstance(edges, Edges):
         raise TypeError(f"{who}: expected mlgraph.Edges, got {type(edges).__name__}")
     source, target = _ids_of_ends(graph, edges, who)
-    weight = float_array(f"{who}: weights", edges.weight, source.shape)
+    weight = float_array(f"{who}: weight", edges.weight, source.shape)
     others = target[graph.codes[target] < NEURON]
     if len(others):
         raise ValueError(f"{who}: expected edges that lead to neurons, got {graph[int(others[0])]!r}")

@@ -203,6 +203,8 @@ class Engine:
         ------
         ValueError
             If the data are narrower than what the plan reads, or one of several steps is empty.
+        RuntimeError
+            If nodes are asked for that the plan does not have.
         """
         plan, n = self.plan, len(examples)
         if examples.array.shape[1] < plan.width:
