@@ -27,7 +27,7 @@ from mlgraph.undo import forget_state
 if TYPE_CHECKING:
     from mlgraph.checkpoint import Checkpoint
     from mlgraph.model import Model
-    from mlgraph.sparsify import Acting, Schedule
+    from mlgraph.schedule import Acting, Schedule
 
 T = TypeVar("T")
 
@@ -205,7 +205,7 @@ def fit(
         optimizer = "momentum"
     acting: Acting | None = None
     if sparsify is not None:
-        from mlgraph.sparsify import Acting
+        from mlgraph.schedule import Acting
 
         acting = Acting(sparsify, model, given, objective, epochs, seed, n_threads)
     del given  # which may be floats that have become bytes

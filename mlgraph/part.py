@@ -17,7 +17,7 @@ from mlgraph.views import Node
 
 
 class Part:
-    """Outputs of a graph, and the nodes of a loss over them. The base of `Model`, which says what they are."""
+    """Outputs of a graph, and the nodes of a loss over them. A base of `Model`, which says what they are."""
 
     graph: Graph
     _outputs: list[int]

@@ -20,7 +20,7 @@ from mlgraph.steps import Course, Learning, Rates, Steps, epoch_order, epoch_ste
 
 if TYPE_CHECKING:
     from mlgraph.nonfinite import Guard
-    from mlgraph.sparsify import Acting
+    from mlgraph.schedule import Acting
 
 PIECE_SECONDS = 0.1
 """Aim for the length of one call of the sweep: so long may Ctrl-C and progress wait."""

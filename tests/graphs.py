@@ -130,3 +130,13 @@ def evaluate(graph, x, given=None):
             value = op.value(sources) if op.arity < 0 else op.value(*sources)
         values.append(np.asarray(value, float))
     return values
+
+
+def small():
+    """Two inputs, a constant, a parameter, three neurons and a sum."""
+    g = mlgraph.Graph()
+    x, y = g.input("x"), g.input()
+    c, p = g.constant(2.5), g.parameter(0.5, "p")
+    n = g.add_neuron([x, y], "tanh", weights=[1, -1], bias=0.25)
+    block = g.add_neurons([y, n], "relu", weights=[[1, 2], [3, 4]], biases=None)
+    return g, x, y, c, p, n, [g[i] for i in block], n + p

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 import weakref
 
 import numpy as np
@@ -132,6 +133,33 @@ def test_dropout_is_assigned_between_runs(name, tmp_path):
 
     net.fit(X, Y, epochs=1, callback=during)
     assert getattr(net.layers[0], name) == 0.5
+
+
+def test_no_layer_comes_in_training():
+    net = network()
+    with pytest.raises(RuntimeError, match=r"^add_layer: expected a network that is not being trained, got one that is$"):
+        net.fit(X, Y, epochs=1, callback=lambda progress: net.add_layer(3))
+    assert len(net.layers) == 2 and net.loss == "softmax_cross_entropy"
+
+
+def test_no_run_begins_while_a_layer_comes():
+    """It would go on with the loss of the layer before."""
+    net, began = network(), threading.Event()
+
+    class Slow:
+        def standard_normal(self, *given):
+            thread.start()
+            assert not began.wait(0.1)
+            return np.zeros(given[0], np.float32)
+
+    def run():
+        net.fit(X, Y % 2, epochs=1, callback=lambda _: began.set())
+
+    thread = threading.Thread(target=run)
+    net._random = Slow()
+    net.add_layer(1, "sigmoid", loss="binary_cross_entropy")
+    thread.join()
+    assert began.is_set() and len(net.layers) == 3
 
 
 def test_dropout_is_of_the_layers_own_neurons():

@@ -10,6 +10,7 @@ from editable import everything
 from locks import waiting
 
 import mlgraph
+from mlgraph import running
 
 
 def two_models(shared):
@@ -126,8 +127,8 @@ def test_a_dead_loss_is_refused():
 
 def test_outputs_that_are_the_loss_are_compiled_once(monkeypatch):
     compiled = []
-    plan = mlgraph.model.Plan
-    monkeypatch.setattr(mlgraph.model, "Plan", lambda *given, **more: compiled.append(given) or plan(*given, **more))
+    plan = running.Plan
+    monkeypatch.setattr(running, "Plan", lambda *given, **more: compiled.append(given) or plan(*given, **more))
     g = mlgraph.Graph()
     model = mlgraph.Model(g, g.add_neuron(g.inputs(2), weights=[1, 2]))
     model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=1)
