@@ -10,7 +10,7 @@ import pytest
 import mlgraph_ext
 
 pytest_plugins = ["checkpoint_runs", "mnist_program"]
-pytest.register_assert_rewrite("fuzz_files", "fuzz_graphs", "fuzz_command_line", "planned", "swept", "drawn")
+pytest.register_assert_rewrite("bounds", "fuzz_files", "fuzz_graphs", "fuzz_command_line", "swept", "drawn")
 
 # Examples are run against the one `sweep` that the test has from its fixture.
 same_fixture = [hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow]

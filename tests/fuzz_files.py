@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from planned import assert_in_bounds
+from bounds import assert_in_bounds
 from savable import any_model, network
 
 import mlgraph

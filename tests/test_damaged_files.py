@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from planned import assert_in_bounds
+from bounds import assert_in_bounds
 from savable import MODELS, X, members, network
 
 import mlgraph

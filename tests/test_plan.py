@@ -4,8 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
+from bounds import assert_in_bounds
 from hypothesis import given
-from planned import assert_in_bounds, graphs, kinds, neurons, parameters_of, plan_of
+from planned import graphs, kinds, neurons, parameters_of, plan_of
 
 import mlgraph
 from mlgraph import plan as plans
