@@ -12,6 +12,13 @@ Network, Layer
     A model of layers: `Network.add_layer`.
 GradualPruning, SET, RigL
     Schedules that cut or move edges during `fit`; for your own, subclass `mlgraph.sparsify.Schedule`.
+Edges, Neurons, Gradients, Trace, History, Progress
+    What `Graph.edges`, `Graph.neurons`, `Function.vjp` or `Model.gradients`, `Model.trace` and `Model.fit` return, and what
+    `Model.fit` tells its callback.
+NonFiniteError, CycleError, CheckpointError, ModelFileError
+    The first is an ArithmeticError, the others are ValueErrors.
+ISA, default_threads
+    The build of the kernels in use ("v2", "v3", "v4" or "baseline"); how many threads large work gets.
 mlgraph.datasets, mlgraph.drawing, mlgraph.testing
     MNIST and other IDX files; pictures of graphs; checks of derivatives.
 
@@ -19,7 +26,7 @@ Functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu
 prod, max, logsumexp and softmax take any number of nodes. `python -m mlgraph.mnist` is the application.
 
 An argument that is not as documented raises a TypeError or a ValueError, a single id that no node has an IndexError. The
-message is one line that names the argument, and nothing has changed. Other errors are listed under `Raises`.
+message is one line that names the argument or what was called, and nothing has changed. Other errors are listed under `Raises`.
 """
 
 from typing import TYPE_CHECKING, Any

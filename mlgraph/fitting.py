@@ -80,8 +80,8 @@ def fit(
         has all that the loss reads.
     epochs : int
     batch_size : int or (int, int)
-        A pair is (from, to): after every batch the size moves with p^2, where p is the share of the training done. The
-        gradient is the mean over the batch.
+        A pair is (from, to): after every batch the size moves with p^2, where p is the share of the training done. An epoch's
+        last batch has the examples that are left. The gradient is the mean over the batch.
     learning_rate : float or (float, float) or callable
         A pair is (from, to): the rate moves with p^1.5. A function of p must give the same each time; p is 0 for the first
         batch and below 1 for the last. (It is called for a thousand values of p before the run; if it gives no valid rate
@@ -129,7 +129,7 @@ def fit(
         and undo in one call of the callback, or within `one_edit`. (To train further after the end, load the model in it and
         begin another run.)
     n_threads : int, optional
-        By default as many as the machine has and the work is worth. The result is the same to the bit for any number.
+        By default as many as the process may use and the work is worth. The result is the same to the bit for any number.
 
     Returns
     -------

@@ -215,7 +215,7 @@ class Function:
         x : array_like, shape (batch, inputs)
             uint8 is read as x / 255.
         n_threads : int, optional
-            By default as many as the machine has and the work is worth.
+            By default as many as the process may use and the work is worth.
 
         Returns
         -------
@@ -241,7 +241,7 @@ class Function:
         cotangent : array_like, shape (batch, outputs), optional
             Ones by default.
         n_threads : int, optional
-            By default as many as the machine has and the work is worth; the result is the same to the bit for any number.
+            By default as many as the process may use and the work is worth; the result is the same to the bit for any number.
 
         Returns
         -------
@@ -330,7 +330,7 @@ class Function:
         Raises
         ------
         ValueError
-            If `name` is no identifier of C, or is already used by math.h or in the text.
+            If `name` is no identifier of C, or is already used by math.h or for a table in the file.
 
         Examples
         --------

@@ -33,7 +33,7 @@ class Layer(Freezable):
 
     @property
     def activation(self) -> str:
-        """The activation that its neurons were made with."""
+        """The activation that its neurons were made with; "identity" if they give logits, as before a softmax."""
         return self._activation
 
     @property

@@ -566,7 +566,7 @@ class Model(Running, Freezable):
         Raises
         ------
         ValueError
-            If one of the neurons depends on another.
+            If one of the neurons, outputs apart, depends on another.
         """
         from mlgraph.inspection import ablation_table
 

@@ -111,7 +111,8 @@ class Network(Model):
         RuntimeError
             If the network is being trained.
         ValueError
-            If the loss does not fit the activation, or neurons of a layer of probabilities are to be dropped.
+            If the loss does not fit the activation or the size (a softmax needs two outputs), or neurons whose values become
+            probabilities are to be dropped.
         """
         size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
         fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}

@@ -32,7 +32,7 @@ class Part:
 
     @property
     def outputs(self) -> list[Node]:
-        """The nodes the model was made with."""
+        """The nodes that give the predictions; of a `Network`, those of its last layer (logits before a cross-entropy)."""
         return [self.graph[i] for i in self._outputs]
 
     @property

@@ -27,7 +27,7 @@ class Running(Part):
 
     @property
     def loss(self) -> str:
-        """The loss it was made with; "node" if that is a node."""
+        """Name of the loss that `fit` lowers; "node" if that is a node."""
         return self._loss
 
     def _engine(self, nodes: list[int] | None = None) -> Engine:

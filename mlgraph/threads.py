@@ -96,7 +96,7 @@ def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
     Parameters
     ----------
     n_threads : int or None
-        The user's wish, 1 to `MOST_THREADS`; None: as many as the machine has and the work is worth.
+        The user's wish, 1 to `MOST_THREADS`; None: as many as the process may use and the work is worth.
     work : float
         Multiply-adds of a step.
     steps : int

@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges cut by the end")
     add_recipe_options(
         recipe, PRUNING, [name for name in NAMES if name != "sparsity"],
-        learning_rate="from A in the first step to B in the last",
+        learning_rate="from A in the first step towards B",
         epochs="passes over the data; nothing is cut in the last quarter",
     )  # fmt: skip
     add_run_options(parser, "mnist-pruned")
