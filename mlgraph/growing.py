@@ -21,7 +21,7 @@ from mlgraph.network import Network
 from mlgraph.ops import INPUT, NEURON, is_operation
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
-from mlgraph.scores import Criterion, Data, Scores, best_of, check_criterion, in_blocks, required_data, scores_by
+from mlgraph.scores import Criterion, Data, Scores, best_of, check_criterion, in_blocks, required_data, scores_by, without_nan
 from mlgraph.storage import FROZEN
 from mlgraph.threads import checked_threads
 from mlgraph.topology import Topology, topological
@@ -85,7 +85,7 @@ def regrow(
     elif given is None:
         scores = np.random.default_rng([seed, 2]).random(len(new.source))
     else:
-        scores = np.concatenate([*map(_steepness, absent_gradient(net, places, *given, n_threads), at)])
+        scores = without_nan(np.concatenate([*map(_steepness, absent_gradient(net, places, *given, n_threads), at)]))
     group = np.repeat(np.arange(len(places)), free) if scope == "layer" else np.zeros(free.sum(), np.int64)
     wanted = np.round(fraction * (free if scope == "layer" else free.sum(keepdims=True)))
     scores, together = in_blocks(net, new, scores, by, block)

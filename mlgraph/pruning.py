@@ -104,10 +104,10 @@ def keep_best(
         with np.errstate(under="ignore"):
             worth = candidates.weight if slope is None else candidates.weight * slope[edges.place[at]]
         score = np.abs(worth).astype(np.float64)
-    if not callable(by) and np.isnan(score).any():
-        i = int(np.argmax(np.isnan(score)))
-        ends = " to ".join(plain(graph[int(end[i])].name) for end in (candidates.source, candidates.target))
-        raise ValueError(f"by: expected weights, or a gradient, that are numbers, got nan from {ends}")
+        if np.isnan(score).any():
+            i = int(np.argmax(np.isnan(score)))
+            ends = " to ".join(plain(graph[int(end[i])].name) for end in (candidates.source, candidates.target))
+            raise ValueError(f"by: expected weights, or a gradient, that are numbers, got nan from {ends}")
     score, together = in_blocks(model, candidates, score, by, block)
     into = group[at]
     score = comparable(score, into, wanted)

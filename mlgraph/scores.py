@@ -42,7 +42,7 @@ def required_data(who: str, by: str, data: Data | None) -> Data:
 
 
 def scores_by(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, what: str) -> Scores:
-    """The scores that a callable gives n edges or neurons. It may run the graph, which may move the parameters."""
+    """The scores that a callable gives n edges or neurons, none NaN. It may run the graph, and so move the parameters."""
     edits = graph.edits
     if isinstance(things, Edges):  # into a copy of which it may write, to make its scores in place
         things = Edges(things.source.copy(), things.target.copy(), things.weight.copy())
@@ -55,13 +55,14 @@ def scores_by(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: in
         raise RuntimeError("by: expected a criterion that leaves the graph as it is, got one that has edited it")
     if array.shape != (n,):
         raise ValueError(f"by: expected a score for each {what}, shape ({n},), got {array.shape}")
-    return array
+    return without_nan(array)
 
 
-def check_scores(score: Scores) -> None:
-    """Raise ValueError if one is NaN."""
+def without_nan(score: Scores) -> Scores:
+    """The scores; a ValueError if one is NaN."""
     if np.isnan(score).any():
         raise ValueError("by: expected scores that are numbers, got nan")
+    return score
 
 
 def best_of(
@@ -96,11 +97,7 @@ def best_of(
 def in_blocks(
     model: Model, edges: Edges, score: Scores, by: Criterion, block: int
 ) -> tuple[Scores, Int64 | None]:
-    """For each edge the score of its block, and the number of its block, or None if blocks have one neuron.
-
-    ValueError if a score is NaN.
-    """
-    check_scores(score)
+    """For each edge the score of its block, and the number of its block, or None if blocks have one neuron."""
     if block == 1:
         return score, None
     together = _block_of(model, edges, block)
@@ -118,7 +115,7 @@ def slope_for(model: Model, by: Criterion, data: Data | None, n_threads: int | N
 def neuron_scores(
     graph: Graph, hidden: Int32, by: Criterion, slope: Float32 | None, random: np.random.Generator
 ) -> Scores:
-    """Scores of neurons.
+    """Scores of neurons, none NaN.
 
     The magnitude is the norm of the incoming weights times that of the outgoing ones: scaling the ones up and the others
     down does not change it. The saliency is the sum of weight x gradient over the outgoing edges: what the loss loses, to
@@ -131,9 +128,9 @@ def neuron_scores(
     edges = wiring(graph)
     weight = graph.parameters[edges.place].astype(np.float64)
     if slope is not None:
-        return np.abs(np.bincount(edges.source, weight * slope[edges.place], len(graph)))[hidden]
+        return without_nan(np.abs(np.bincount(edges.source, weight * slope[edges.place], len(graph)))[hidden])
     into, out = (np.bincount(ids, weight**2, len(graph))[hidden] for ids in (edges.target, edges.source))
-    return np.asarray(np.sqrt(into * out))
+    return without_nan(np.sqrt(into * out))
 
 
 def _block_of(model: Model, edges: Edges, block: int) -> Int64:
@@ -160,11 +157,10 @@ def _of_blocks(score: Scores, together: Int64, by: Criterion) -> Scores:
 
 
 def comparable(score: Scores, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Scores:
-    """Scores of several groups as distances from the lowest that each keeps, so that they can be compared; none is NaN.
+    """Scores of several groups as distances from the lowest that each keeps, so that they can be compared.
 
     Only scores of a group that keeps nothing are infinite: -infinity.
     """
-    check_scores(score)
     if len(wanted) == 1:
         return np.clip(score, np.finfo(float).min, np.finfo(float).max)
     score = np.clip(score, np.finfo(float).min / 2, np.finfo(float).max / 2)
