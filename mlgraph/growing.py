@@ -15,7 +15,7 @@ from mlgraph.edits import grow
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.graph import Graph
-from mlgraph.layer import Layer
+from mlgraph.layer import Layer, first_weights
 from mlgraph.losses import Objective
 from mlgraph.network import Network
 from mlgraph.ops import INPUT, NEURON, is_operation
@@ -106,8 +106,7 @@ def widen(net: Network, layer: Layer, n: int, seed: int) -> list[Neuron]:
         if not len(reads) or not len(read):
             raise ValueError("layer: expected one between layers of which something is alive, got one between others")
         random = np.random.default_rng([seed, len(graph)])  # not of what was drawn before, which no checkpoint has
-        weights = random.standard_normal((n, len(reads)), np.float32) / np.float32((3 * len(reads)) ** 0.5)
-        biases = 0.0 if (layer._bias_places() >= 0).any() else None
+        weights, biases = first_weights(random, n, len(reads)), 0.0 if (layer._bias_places() >= 0).any() else None
         new = np.array(graph.add_neurons(reads, layer.activation, weights=weights, biases=biases), np.int32)
         grow(graph, np.tile(new, len(read)), np.repeat(read, n), np.zeros(n * len(read), np.float32), "widen")
         layer._ids, behind._reads = [*layer._ids, *new.tolist()], [*behind._reads, *new.tolist()]
