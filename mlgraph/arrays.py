@@ -11,7 +11,7 @@ from mlgraph import ops
 from mlgraph.array_types import Bool, Float32, Int32, Int64
 from mlgraph.checks import integer_row
 from mlgraph.ops import NEURON, PARAMETER
-from mlgraph.topology import gather, runs, topological
+from mlgraph.topology import runs, topological
 from mlgraph_ext import _topology
 
 if TYPE_CHECKING:
@@ -105,13 +105,12 @@ def wiring(graph: Graph, neurons: Int32 | None = None, places: tuple[Int64, Int6
 
     For a vector of another layout, `places` says where the weights of each record begin and how far apart they are.
     """
-    start, count, pool = graph.topology()
+    topology = graph.topology()
     if neurons is None:
         neurons = np.flatnonzero(graph.codes >= NEURON).astype(np.int32)
-    record = graph.records[neurons]
+    record, counts = graph.records[neurons], topology.counts[neurons]
     at, stride = (column[record] for column in places or graph.storage.places[:2])
-    n = count[neurons]
-    return Wiring(neurons, n, gather(pool, start[neurons], n), runs(at, stride, n, graph.storage.used))
+    return Wiring(neurons, counts, topology.sources_of(neurons), runs(at, stride, counts, graph.storage.used))
 
 
 def edge_keys(graph: Graph, source: Int32 | Int64, target: Int32 | Int64) -> Int64:
@@ -130,8 +129,7 @@ def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Int64, Int6
 
 def neurons(graph: Graph) -> Neurons:
     """See `Graph.neurons`."""
-    start, count, pool = graph.topology()
-    _, order = topological(graph, start, count, pool)
+    _, order = topological(graph, graph.topology())
     node = order[graph.alive()[order] & (graph.codes[order] >= NEURON)]
     return Neurons(node, np.array(ops.ACTIVATIONS)[graph.codes[node] - NEURON], biases(graph, node))
 

@@ -112,7 +112,7 @@ class Drawing:
         with graph.lock:
             self._code, topology = graph.codes, graph.topology()
             wanted = np.array(ids_of(graph, "nodes", listed) if listed else range(len(graph)), np.int32)
-            level, order = topological(graph, *topology, wanted)
+            level, order = topological(graph, topology, wanted)
             count = topology.counts[order]
             self._source, self._target = topology.sources_of(order), np.repeat(order, count)
             self._place = np.arange(len(self._source)) - np.repeat(np.cumsum(count) - count, count)
@@ -290,14 +290,14 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
             example = _example(graph, example)
         if y is not None and model.loss != "node" and (shape := real_array("y", y).shape) not in ((), (n,)):
             raise ValueError(f"y: expected the label or the targets of one example, of shape () or ({n},), got {shape}")
-        order = topological(graph, *graph.topology(), ends)[1]
+        order = topological(graph, graph.topology(), ends)[1]
         order = order[graph.codes[order] != CONSTANT]
         if len(order):
             answers: Any = y if y is None or model.loss == "node" else [y]
             found = model.trace(example, answers, order, n_threads=1)
             values = dict(zip(order.tolist(), found.values[0].tolist(), strict=True))
             if found.adjoints is not None:  # of nodes that the loss depends on: it takes the logits, not the probabilities
-                reached = topological(graph, *graph.topology(), model._sinks)[0] >= 0
+                reached = topological(graph, graph.topology(), model._sinks)[0] >= 0
                 adjoints = {i: d for i, d in zip(order.tolist(), found.adjoints[0].tolist(), strict=True) if reached[i]}
     return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST_BOXES if limit is None else limit)
 

@@ -126,9 +126,9 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, w
     old, new = edges.without(gone)
     lists = shared_lists(new)
     after = with_lists(graph.topology(), new, lists)
-    lost = ~check_paths(graph, who, *after)
+    lost = ~check_paths(graph, who, after)
     if sweep is not None:
-        idle = ~_needed(graph, *after)[edges.neurons]
+        idle = ~_needed(graph, after)[edges.neurons]
         useless = sweep & ~gone & np.repeat(idle, edges.counts) if idle.any() else idle
         if useless.any():  # nodes that no model needs may read nodes that this leaves without sources
             cut(graph, edges, gone | useless, who=who)
@@ -168,7 +168,7 @@ def grow(graph: Graph, source: Int32, target: Int32, weight: Float32, who: str) 
     place = np.where(order < len(old.source), order, -1)
     new = Wiring(old.neurons, np.bincount(slot, minlength=len(neurons)).astype(np.int32), sources[order], place)
     lists = shared_lists(new)
-    check_paths(graph, who, *with_lists(graph.topology(), new, lists))
+    check_paths(graph, who, with_lists(graph.topology(), new, lists))
     rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
 
 
@@ -208,7 +208,7 @@ def with_lists(topology: Topology, new: Wiring, lists: Lists) -> Topology:
     return Topology(start, count, np.concatenate([pool, lists.pool]))
 
 
-def check_paths(graph: Graph, who: str, start: Int64, count: Int32, pool: Int32) -> Bool:
+def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
     """Which nodes are live with these sources; errors begin with `who`.
 
     Raises
@@ -217,10 +217,10 @@ def check_paths(graph: Graph, who: str, start: Int64, count: Int32, pool: Int32)
         If an output of a model is not live; a CycleError if there is a cycle.
     """
     try:
-        _, order = topological(graph, start, count, pool)
+        _, order = topological(graph, topology)
     except CycleError as error:
         raise CycleError(f"{who}: {error}") from None
-    live = is_live(graph.codes, start, count, pool, order)
+    live = is_live(graph.codes, topology, order)
     outputs = graph.protected()
     for i in sorted(outputs):
         if not live[i] and graph._needed_for(outputs)[i]:
@@ -229,10 +229,10 @@ def check_paths(graph: Graph, who: str, start: Int64, count: Int32, pool: Int32)
     return live
 
 
-def _needed(graph: Graph, start: Int64, count: Int32, pool: Int32) -> Bool:
+def _needed(graph: Graph, topology: Topology) -> Bool:
     """Which nodes some model needs; all, without a model."""
     outputs = sorted(graph.protected())
-    return topological(graph, start, count, pool, outputs)[0] >= 0 if outputs else np.ones(len(graph), bool)
+    return topological(graph, topology, outputs)[0] >= 0 if outputs else np.ones(len(graph), bool)
 
 
 def note_needed_before(graph: Graph) -> None:

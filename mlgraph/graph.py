@@ -511,11 +511,11 @@ class Graph(NodeTable):
         """Which nodes are alive if these are the outputs; the last answer is kept."""
         key = (self.edits, outputs)
         if self._alive is None or self._alive[0] != key:
-            start, count, pool = self.topology()
-            _, order = topological(self, start, count, pool)
-            live = is_live(self.codes, start, count, pool, order)
+            topology = self.topology()
+            _, order = topological(self, topology)
+            live = is_live(self.codes, topology, order)
             if outputs:
-                level, _ = topological(self, start, count, pool, sorted(outputs))
+                level, _ = topological(self, topology, sorted(outputs))
                 live &= level >= 0
             live.flags.writeable = False
             self._alive = key, live
@@ -591,7 +591,7 @@ class Graph(NodeTable):
         source, target : Node or int
         """
         s, t = id_of(self, source, "reaches"), id_of(self, target, "reaches")
-        return bool(topological(self, *self.topology(), [t])[0][s] >= 0)
+        return bool(topological(self, self.topology(), [t])[0][s] >= 0)
 
     @locked
     def has_edge(self, source: Node | int, target: Node | int) -> bool:

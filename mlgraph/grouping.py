@@ -79,7 +79,7 @@ def _keys(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> tuple[I
     the neurons that have the same list, so that these stand side by side; for other nodes it is the node.
     """
     kind = low.like[nodes].astype(np.int64)
-    shape = low.count[nodes].astype(np.int64)
+    shape = low.topology.counts[nodes].astype(np.int64)
     detail = np.zeros(len(nodes), np.int64)
     at = np.flatnonzero(kind >= NEURON)
     neurons = nodes[at]
@@ -94,7 +94,8 @@ def _keys(graph: Graph, low: Lowered, nodes: Int32, dropout: Dropout) -> tuple[I
     has_bias[~found] = np.array(graph.storage.bias, np.int64)[low.data[neurons[~found]]] >= 0
     detail[at] += 2 * found + has_bias
     which = np.empty(len(neurons), np.int64)
-    _topology.same_lists(low.start[neurons], low.count[neurons], low.pool, which)
+    start, counts, pool = low.topology
+    _topology.same_lists(start[neurons], counts[neurons], pool, which)
     several = int(detail.max()) + 1
     alike = (kind[at] - NEURON) * several + detail[at]
     _, one, inverse, size = np.unique(
@@ -129,8 +130,8 @@ def _are_dense(low: Lowered, lead: Int32, size: Int64, beside: Int64) -> Bool:
 def _columns_read(low: Lowered, lead: Int32, some: Bool) -> Int64:
     """How many columns each of `some` neurons reads, 0 if it reads other nodes, too; `lead`: one that has its list."""
     lists, where = np.unique(lead[some], return_inverse=True)
-    n = low.count[lists].astype(np.int64)
-    is_input = low.code[low.sources_of(lists)] == INPUT
+    n = low.topology.counts[lists].astype(np.int64)
+    is_input = low.code[low.topology.sources_of(lists)] == INPUT
     read = np.bincount(np.repeat(np.arange(len(lists)), n), is_input, len(lists))
     columns = np.zeros(len(lead), np.int64)
     columns[some] = np.where(read == n, n, 0)[where]

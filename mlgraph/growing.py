@@ -317,7 +317,7 @@ def _heights(net: Network, topology: Topology) -> Int64:
     for k, layer in enumerate(net.layers, 1):
         height[layer._ids] = k
     in_layer = height > 0
-    for node in topological(graph, start, count, pool)[1].tolist():
+    for node in topological(graph, topology)[1].tolist():
         below = height[pool[start[node] : start[node] + count[node]]].max(initial=0)
         height[node] = max(height[node], below + in_layer[node])
     return height

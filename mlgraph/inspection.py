@@ -132,8 +132,8 @@ def _ablated(
     table["node"], table["loss"], table["accuracy"] = ids, whole["loss"], whole.get("accuracy", np.nan)
     alive, is_output = graph.alive()[ids], np.isin(ids, outputs)
     table["loss"][is_output] = table["accuracy"][is_output] = np.nan
-    start, count, pool = graph.topology()
-    level, order = topological(graph, start, count, pool, outputs)
+    topology = graph.topology()
+    level, order = topological(graph, topology, outputs)
     rows = np.flatnonzero(alive & ~is_output & (level[ids] >= 0))  # others may be alive for another model's outputs
     if not len(rows):
         return table
@@ -142,9 +142,9 @@ def _ablated(
     codes, ends = graph.codes, np.array(outputs)[graph._live()[outputs]]
 
     def is_last_way(node: int) -> bool:
-        there, count[node] = int(count[node]), 0
-        live = is_live(codes, start, count, pool, order)
-        count[node] = there
+        there, topology.counts[node] = int(topology.counts[node]), 0
+        live = is_live(codes, topology, order)
+        topology.counts[node] = there
         return not live[ends].all()
 
     for i in rows[alone].tolist():
@@ -184,11 +184,11 @@ def _ablated(
 
 def _downstream(graph: Graph, outputs: list[int], ids: Int32) -> tuple[Int32, Bool]:
     """The nodes above that those downstream of `ids` read; which nodes are the only live source of one downstream."""
-    start, count, pool = topology = graph.topology()
-    _, order = topological(graph, start, count, pool, outputs)
+    topology = graph.topology()
+    count, (_, order) = topology.counts, topological(graph, topology, outputs)
     below = np.zeros(len(graph), np.uint8)
     below[ids] = 1
-    _topology.spread(start, count, pool, order, below)
+    _topology.spread(*topology, order, below)
     dependent = np.repeat(ids, count[ids])[below[topology.sources_of(ids)] > 0]
     if len(dependent):
         name = plain(graph[dependent[0]].name)
@@ -198,7 +198,7 @@ def _downstream(graph: Graph, outputs: list[int], ids: Int32) -> tuple[Int32, Bo
     sources = topology.sources_of(nodes)
     # Outputs that are not downstream are read from above as well.
     above = np.unique(np.concatenate([sources[below[sources] == 0], [i for i in outputs if not below[i]]])).astype(np.int32)
-    first, live = np.cumsum(count[nodes]) - count[nodes], is_live(graph.codes, start, count, pool, order)[sources]
+    first, live = np.cumsum(count[nodes]) - count[nodes], is_live(graph.codes, topology, order)[sources]
     least = np.minimum.reduceat(np.where(live, sources, len(graph)), first)
     most = np.maximum.reduceat(np.where(live, sources, -1), first)
     lone = np.zeros(len(graph), bool)

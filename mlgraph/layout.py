@@ -85,7 +85,7 @@ class _Group:
         first, self.n = int(group[0]), len(group)
         self.is_neuron = bool(lowered.code[first] >= NEURON)
         self.is_written = bool(lowered.written[first] >= 0)
-        self.fan = lowered.count[group].astype(np.int64) if self.is_neuron else np.ones(self.n, np.int64)
+        self.fan = lowered.topology.counts[group].astype(np.int64) if self.is_neuron else np.ones(self.n, np.int64)
         self._width, ends = padded(self.n), np.cumsum(self.fan)
         if dense:
             self.step, self.first = PANEL, in_panels(np.arange(self.n), int(self.fan[0]))

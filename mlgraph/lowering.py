@@ -15,7 +15,7 @@ from mlgraph.array_types import Int32, Int64
 from mlgraph.checks import plain
 from mlgraph.graph import Graph
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
-from mlgraph.topology import gather, is_live, topological
+from mlgraph.topology import Topology, is_live, topological
 from mlgraph_ext import _topology
 
 _COMMUTES = np.array([op.name in ("add", "mul") for op in ops.BY_CODE], np.uint8)
@@ -33,10 +33,8 @@ class Lowered:
     like : int16
         As `code`; a split neuron's sum has the neuron's code, so that parameters stand in the same order whether neurons are
         split or not. They do not where neurons are written out, nodes are merged, or neurons of one level have other dropout.
-    start : int64
-    count : int32
-        The sources of a node are ``pool[start : start + count]``.
-    pool : int32
+    topology : Topology
+        The sources of the nodes.
     data : int64
         As in the graph.
     level : int32
@@ -54,9 +52,7 @@ class Lowered:
 
     code: npt.NDArray[np.int16]
     like: npt.NDArray[np.int16]
-    start: Int64
-    count: Int32
-    pool: Int32
+    topology: Topology
     data: Int64
     level: Int32
     order: Int32
@@ -65,10 +61,6 @@ class Lowered:
     begin: Int64
     weight: Int32
     bias: Int32
-
-    def sources_of(self, nodes: Int32) -> Int32:
-        """The sources of these nodes, one after the other."""
-        return gather(self.pool, self.start[nodes], self.count[nodes])
 
 
 def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bool = False) -> Lowered:
@@ -88,22 +80,22 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
         If they need an input of the graph that is not among those given.
     """
     n = len(graph)
-    start, count, pool = graph.topology()
-    code, data = graph.codes, graph.records
+    topology, code, data = graph.topology(), graph.codes, graph.records
+    start, count = topology[:2]  # to be changed in place
     if given is not None:
         data[code == INPUT] = -1
         code[given], count[given], data[given] = INPUT, 0, np.arange(len(given))
-    level, order = topological(graph, start, count, pool, outputs)
+    level, order = topological(graph, topology, outputs)
     # A neuron without live sources is 0 for whatever still reads it.
-    dead = order[~is_live(code, start, count, pool, order)[order] & (code[order] >= NEURON)]
+    dead = order[~is_live(code, topology, order)[order] & (code[order] >= NEURON)]
     if len(dead):
         code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph._constants)
-        level, order = topological(graph, start, count, pool, outputs)
+        level, order = topological(graph, topology, outputs)
     missing = order[(code[order] == INPUT) & (data[order] < 0)]
     if len(missing):
         raise ValueError(f"inputs: expected all that the outputs need, got none for {plain(graph[missing[0]].name)}")
     if split:
-        return _split(graph, code, start, count, pool, data, level, order, outputs)
+        return _split(graph, code, topology, data, level, order, outputs)
 
     # Operations are equal if their arguments are, constants if their bits are; any other node equals only itself.
     same = np.arange(n, dtype=np.int32)
@@ -111,10 +103,10 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     constants = np.flatnonzero(code == CONSTANT)
     bits = np.append(graph._constants, 0.0)[data[constants]].view(np.int64)
     identity[constants] = np.where(bits == -1, constants, bits)  # one of the many NaNs
-    _topology.merge(code, start, count, pool, order, identity, _COMMUTES, same)
+    _topology.merge(code, *topology, order, identity, _COMMUTES, same)
     if (same != np.arange(n)).any():
         order = order[same[order] == order]
-        pool, outputs = same[pool], same[outputs]
+        topology, outputs = topology._replace(pool=same[topology.pool]), same[outputs]
 
     written = np.full(n, -1, np.int32)
     begin, weight, bias = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
@@ -125,45 +117,42 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
         is_output = np.zeros(n, np.uint8)
         is_output[outputs] = 1
         root, bias, readers = (np.empty(n, np.int32) for _ in range(3))
-        begin, source, weight = np.empty(n + 1, np.int64), np.empty(len(pool), np.int32), np.empty(len(pool), np.int32)
-        found = _topology.find_neurons(
-            kind, start, count, pool, order, is_output, root, begin, source, weight, bias, readers
-        )  # fmt: skip
+        begin, (source, weight) = np.empty(n + 1, np.int64), np.empty((2, len(topology.pool)), np.int32)
+        found = _topology.find_neurons(kind, *topology, order, is_output, root, begin, source, weight, bias, readers)
         root, bias, begin = root[:found], bias[:found], begin[: found + 1]
         source, weight = source[: begin[-1]], weight[: begin[-1]]
         written[root] = np.arange(found)
         # If an activation is the only reader of such a sum, it becomes the neuron's.
         active = order[(code[order] > 0) & (code[order] < len(ops.ACTIVATIONS))]
-        inner = pool[start[active]]
+        inner = topology.pool[start[active]]
         mine = (written[inner] >= 0) & (readers[inner] == 1) & (is_output[inner] == 0)
         active, inner = active[mine], inner[mine]
         code[root] = NEURON
         code[active] += NEURON
         root[written[inner]] = active
         written[active], written[inner] = written[inner], -1
-        start[root], count[root] = len(pool) + begin[:-1], np.diff(begin)
-        pool = np.concatenate([pool, source])
-        level, order = topological(graph, start, count, pool, outputs)
-    return Lowered(code, code, start, count, pool, data, level, order, same, written, begin, weight, bias)
+        start[root], count[root] = len(topology.pool) + begin[:-1], np.diff(begin)
+        topology = topology._replace(pool=np.concatenate([topology.pool, source]))
+        level, order = topological(graph, topology, outputs)
+    return Lowered(code, code, topology, data, level, order, same, written, begin, weight, bias)
 
 
 def _split(
-    graph: Graph, code: npt.NDArray[np.int16], start: Int64, count: Int32, pool: Int32, data: Int64, level: Int32, order: Int32,
-    outputs: Int32,
-) -> Lowered:  # fmt: skip
+    graph: Graph, code: npt.NDArray[np.int16], topology: Topology, data: Int64, level: Int32, order: Int32, outputs: Int32
+) -> Lowered:
     active = np.sort(order[code[order] > NEURON])  # the sums in the order of their neurons, as `like` needs it
     sums = len(code) + np.arange(len(active))
     like = np.concatenate([code, code[active]])
     code = np.concatenate([code, np.full(len(active), NEURON, np.int16)])
-    start, count, data = (np.concatenate([column, column[active]]) for column in (start, count, data))
+    start, count, data = (np.concatenate([column, column[active]]) for column in (*topology[:2], data))
     code[active] -= NEURON
-    start[active], count[active] = len(pool) + np.arange(len(active)), 1
+    start[active], count[active] = len(topology.pool) + np.arange(len(active)), 1
     like[active] = code[active]
-    pool = np.concatenate([pool, sums.astype(np.int32)])
+    topology = Topology(start, count, np.concatenate([topology.pool, sums.astype(np.int32)]))
     # A sum stays on the level of its neuron, whose activation stands between it and the next.
     level = np.maximum(2 * level, -1)
     level = np.concatenate([level, level[active]])
     level[active] += 1
-    _, order = topological(graph, start, count, pool, outputs)
+    _, order = topological(graph, topology, outputs)
     same, found = np.arange(len(code), dtype=np.int32), (np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32))
-    return Lowered(code, like, start, count, pool, data, level, order, same, np.full_like(same, -1), *found)
+    return Lowered(code, like, topology, data, level, order, same, np.full_like(same, -1), *found)

@@ -85,7 +85,7 @@ def save(
         If the file cannot be written; what was at `path` is still there.
     """
     g = model.graph
-    topological(g, *g.topology())
+    topological(g, g.topology())
     text = np.frombuffer(json.dumps({**header_of(model), **more}).encode(), np.uint8)
     members = {"header": text, **arrays_of(g), **more_arrays}
     # Made in memory: a ZipFile that a full disk cuts short reports this a second time, when it is garbage-collected.
@@ -346,7 +346,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
         extend(_column(graph, name), arrays[name])
     extend(graph._born, np.full(n, -1))
     graph._has_bare = bool((count[neuron] == 0).any())
-    topological(graph, start, count.astype(np.int32), pool)
+    topological(graph, graph.topology())
     # Kernels work on whole panels.
     at = graph.storage.grow(padded(len(vector)))
     graph.storage.vector[at : at + len(vector)] = vector

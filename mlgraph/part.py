@@ -101,7 +101,7 @@ class Part:
 
     def _ever_needed(self, topology: Topology) -> Bool:
         """Which nodes the model needs, or needed before an edit that is not taken back; shape (nodes,)."""
-        needed: Bool = topological(self.graph, *topology, self._sinks)[0] >= 0
+        needed: Bool = topological(self.graph, topology, self._sinks)[0] >= 0
         needed[: len(self._needed_before)] |= self._needed_before
         return needed
 

@@ -59,8 +59,8 @@ def strongest(
     each edge that is held, or to it if none leads on from there.
     """
     graph, (edges, _, mine) = model.graph, there
-    start, count, pool = graph.topology()
-    order, first = topological(graph, start, count, pool)[1], np.full(len(graph), -1)
+    topology = graph.topology()
+    order, first = topological(graph, topology)[1], np.full(len(graph), -1)
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
     leaves, live = is_leaf(graph.codes), graph._live()
 
@@ -71,7 +71,7 @@ def strongest(
         up, down = np.where(leaves, np.inf, -np.inf), np.full(len(graph), -np.inf)
         at = sorted(ends)
         down[at] = np.inf
-        _topology.strongest(start, count, pool, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
+        _topology.strongest(*topology, order, first, given, up, down, all_sources, strength, chosen.view(np.uint8))
         return strength, chosen, not np.isneginf(up[at][live[at]]).any()
 
     # Paths to outputs of other models stay, too; but they make no edge of this model strong.

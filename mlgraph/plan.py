@@ -130,8 +130,8 @@ class Plan:
         inputs = inputs[np.argsort(low.data[inputs])]
         beside = np.zeros(len(low.code), bool)
         if loss is not None and not {*outputs} <= {*loss}:
-            needed, _ = topological(graph, low.start, low.count, low.pool, low.same[np.array(loss)])
-            beside = (needed < 0) & (low.count > 0)
+            needed, _ = topological(graph, low.topology, low.same[np.array(loss)])
+            beside = (needed < 0) & (low.topology.counts > 0)
         groups = group(graph, low, low.order[~is_input], dropout, beside)
         inputs = _with_few_unread(low, groups, inputs)
         self.input_column = low.data[inputs].astype(np.int32)
@@ -149,7 +149,7 @@ class Plan:
         if wanted is not None:
             wants[low.same[wanted]] = True
         wants[low.code == INPUT] = want_inputs
-        _topology.spread(low.start, low.count, low.pool, low.order, wants)
+        _topology.spread(*low.topology, low.order, wants)
         arguments = self._add_operations(low, groups, wants & ~beside)
         self.constants = self._add_constants(graph, low, groups)
         self.reads_directly = 0 < len(inputs) < MOST_COLUMNS and not (arguments < len(inputs)).any()
@@ -172,12 +172,13 @@ class Plan:
         heads = groups.nodes[groups.first]
         at = ops.is_operation(low.code[heads])
         operations = groups.nodes[np.repeat(at, groups.size)]
-        arguments: Int32 = self.slot[low.sources_of(operations)]
+        arguments: Int32 = self.slot[low.topology.sources_of(operations)]
         self._reader[arguments] = -2
-        lengths = groups.size[at] * low.count[heads[at]]
+        arity = low.topology.counts[heads[at]]
+        lengths = groups.size[at] * arity
         wanted = np.maximum.reduceat(wants[groups.nodes], groups.first)[at] if len(heads) else 0
         self._fill(
-            at, groups, KINDS["operation"], op=low.code[heads[at]], arity=low.count[heads[at]],
+            at, groups, KINDS["operation"], op=low.code[heads[at]], arity=arity,
             args=np.cumsum(lengths) - lengths + self._add(arguments), propagate=wanted,
         )  # fmt: skip
         return arguments
@@ -219,11 +220,12 @@ class Plan:
         self, low: Lowered, i: int, members: Int32, shared: bool, alike: Int32, place: tuple[int, int], wants: UInt8,
         dropout: Dropout,
     ) -> Instruction:
-        first, n, n_edges = int(members[0]), len(members), int(low.count[members].sum(dtype=np.int64))
+        first, n, counts = int(members[0]), len(members), low.topology.counts[members]
+        n_edges = int(counts.sum(dtype=np.int64))
         if not shared and n_edges >= END_OF_EDGES:
             raise ValueError(f"graph: expected fewer than {END_OF_EDGES} edges into neurons of one level, got {n_edges}")
-        arity, n_inputs = int(low.count[first]), len(self.input_column)
-        sources = low.sources_of(members[:1] if shared else members)
+        arity, n_inputs = int(counts[0]), len(self.input_column)
+        sources = low.topology.sources_of(members[:1] if shared else members)
         slots = self.slot[sources]
         reads_data = np.array_equal(slots, np.arange(n_inputs)) if shared else bool((slots < n_inputs).all())
         self.dense_read_data |= reads_data and shared
@@ -249,9 +251,9 @@ class Plan:
         else:
             whole = alike.copy()
             if not wanted.all():
-                whole[np.repeat(np.arange(n), low.count[members])[~wanted]] = 1
-            args = self._add(np.append(0, np.cumsum(low.count[members])).astype(np.int32), slots, alike, whole)
-            back, n_back = self._add_by_source(slots, low.count[members], whole, wanted) if wanted.any() else (0, 0)
+                whole[np.repeat(np.arange(n), counts)[~wanted]] = 1
+            args = self._add(np.append(0, np.cumsum(counts)).astype(np.int32), slots, alike, whole)
+            back, n_back = self._add_by_source(slots, counts, whole, wanted) if wanted.any() else (0, 0)
         halves = halves_of(n, arity) if shared and reads_data else 1
         extra = shared * extra_floats(width, halves)
         mask = -(-n_weights // 64) * 2 if bits else 0
@@ -392,7 +394,7 @@ def _with_few_unread(low: Lowered, groups: Groups, inputs: Int32) -> Int32:
     """
     heads = groups.nodes[groups.first]
     rows = (low.code[heads] >= NEURON) & (groups.size >= DENSE_FROM) & ~groups.dense
-    of_rows, of_blocks = (low.code[low.sources_of(heads[at])] == INPUT for at in (rows, groups.dense))
+    of_rows, of_blocks = (low.code[low.topology.sources_of(heads[at])] == INPUT for at in (rows, groups.dense))
     if of_blocks.any() or not of_rows.any():
         return inputs
     columns = np.flatnonzero((low.code == INPUT) & (low.data >= 0) & (low.data <= low.data[inputs[-1]])).astype(np.int32)

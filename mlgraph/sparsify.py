@@ -199,7 +199,7 @@ class SET(Schedule):
         idle = (group < len(net.layers)) & np.repeat(~alive[edges.neurons], edges.counts)
         if frozen is not None and idle.any():
             stays = idle & (frozen[edges.place] > 0)
-            leads = topological(net.graph, *net.graph.topology(), edges.source[stays])[0] >= 0
+            leads = topological(net.graph, net.graph.topology(), edges.source[stays])[0] >= 0
             idle &= ~stays & ~leads[edges.target]
         return idle
 

@@ -45,17 +45,17 @@ class Topology(NamedTuple):
 
 
 def topological(
-    graph: Graph, start: Int64, count: Int32, pool: Int32, outputs: Sequence[int] | Int32 | None = None
+    graph: Graph, topology: Topology, outputs: Sequence[int] | Int32 | None = None
 ) -> tuple[Int32, Int32]:
     """Level of every node, -1 where no output needs it, and the needed nodes in topological order; or a CycleError.
 
-    `start`, `count` and `pool` are those of a `Topology`, `outputs` ids; by default all nodes are needed. Both results are
-    int32, of shapes (nodes,) and (needed nodes,).
+    `outputs` are ids; by default all nodes are needed. Both results are int32, of shapes (nodes,) and (needed nodes,).
     """
     outputs = np.arange(len(graph), dtype=np.int32) if outputs is None else np.asarray(outputs, np.int32)
-    level, order = np.empty(len(start), np.int32), np.empty(len(start), np.int32)
-    needed, cycle = _topology.sort(start, count, pool, outputs, level, order)
-    if needed < 0 or len(start) < len(graph):  # Ctrl-C may strike amid an edit, and no kernel looks again
+    n = len(topology.start)
+    level, order = np.empty(n, np.int32), np.empty(n, np.int32)
+    needed, cycle = _topology.sort(*topology, outputs, level, order)
+    if needed < 0 or n < len(graph):  # Ctrl-C may strike amid an edit, and no kernel looks again
         raise RuntimeError("graph: expected edges between its nodes, got others: by an edit that was interrupted")
     if cycle:
         names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
@@ -63,10 +63,10 @@ def topological(
     return level, order[:needed]
 
 
-def is_live(code: npt.NDArray[np.int16], start: Int64, count: Int32, pool: Int32, order: Int32) -> Bool:
+def is_live(code: npt.NDArray[np.int16], topology: Topology, order: Int32) -> Bool:
     """Whether a path leads to a node from an input, a constant or a parameter, for those of `order`."""
     live: UInt8 = is_leaf(code).astype(np.uint8)
-    _topology.spread(start, count, pool, order, live)
+    _topology.spread(*topology, order, live)
     return live.view(np.bool_)
 
 
@@ -93,4 +93,4 @@ def runs(first: Int64, stride: Int64, count: npt.NDArray[Any], end: int) -> Int6
 
 def levels_of(graph: Graph) -> Int64:
     """The level of each node: nodes of one level do not depend on each other."""
-    return topological(graph, *graph.topology())[0].astype(np.int64)
+    return topological(graph, graph.topology())[0].astype(np.int64)

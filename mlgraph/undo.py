@@ -67,7 +67,7 @@ def undo(graph: Graph) -> None:
     if added:
         name = plain(graph[min(added)].name)
         raise ValueError(f"undo: expected a last edit that added no outputs of a model, got one that added {name}")
-    check_paths(graph, "undo", *_as_before(graph, last))  # a model may have come since
+    check_paths(graph, "undo", _as_before(graph, last))  # a model may have come since
     with uninterrupted():  # else what has been taken back so far would be an edit itself
         take_back(graph, last)
         graph._last = None

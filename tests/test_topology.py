@@ -77,8 +77,7 @@ def test_levels_and_order(case):
         if i not in needed:
             needed.add(i)
             todo += g.sources_of(i).tolist()
-    arrays = [np.array(g._start), g.counts, np.array(g._pool, np.int32), np.array([node.id for node in outputs], np.int32)]
-    level, order = topological(g, *arrays)
+    level, order = topological(g, g.topology(), [node.id for node in outputs])
     assert level.tolist() == [level_of(i) if i in needed else -1 for i in range(len(g))]
     assert sorted(order) == sorted(needed)
     place = {i: k for k, i in enumerate(order.tolist())}
