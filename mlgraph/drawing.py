@@ -26,7 +26,7 @@ from mlgraph.ids import id_of, ids_of
 from mlgraph.losses import Objective, are_none, with_targets
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
-from mlgraph.topology import topological
+from mlgraph.topology import ancestors, topological
 from mlgraph.trace import trace
 from mlgraph.views import KIND_NAMES, Neuron, Node
 
@@ -297,7 +297,7 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
             found = model.trace(example, answers, order, n_threads=1)
             values = dict(zip(order.tolist(), found.values[0].tolist(), strict=True))
             if found.adjoints is not None:  # of nodes that the loss depends on: it takes the logits, not the probabilities
-                reached = topological(graph, graph.topology(), model._sinks)[0] >= 0
+                reached = ancestors(graph, graph.topology(), model._sinks)
                 adjoints = {i: d for i, d in zip(order.tolist(), found.adjoints[0].tolist(), strict=True) if reached[i]}
     return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST_BOXES if limit is None else limit)
 

@@ -23,7 +23,7 @@ from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import NEURON
 from mlgraph.packing import Lists, pack, shared_lists
 from mlgraph.storage import FROZEN, PANEL, extend, written
-from mlgraph.topology import Topology, is_live, topological
+from mlgraph.topology import Topology, ancestors, is_live, topological
 from mlgraph.views import Edge, Neuron
 
 
@@ -232,7 +232,7 @@ def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
 def _needed(graph: Graph, topology: Topology) -> Bool:
     """Which nodes some model needs; all, without a model."""
     outputs = sorted(graph.protected())
-    return topological(graph, topology, outputs)[0] >= 0 if outputs else np.ones(len(graph), bool)
+    return ancestors(graph, topology, outputs) if outputs else np.ones(len(graph), bool)
 
 
 def note_needed_before(graph: Graph) -> None:

@@ -26,7 +26,7 @@ from mlgraph.ids import id_of, ids_of, ids_of_sources, listed
 from mlgraph.nodes import NodeTable, adds_nodes
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import extend
-from mlgraph.topology import CycleError, is_live, topological
+from mlgraph.topology import CycleError, ancestors, is_live, topological
 from mlgraph.turns import cached_property, locked
 from mlgraph.views import Edge, Neuron, Node, NodesLike, neuron_code
 
@@ -515,8 +515,7 @@ class Graph(NodeTable):
             _, order = topological(self, topology)
             live = is_live(self.codes, topology, order)
             if outputs:
-                level, _ = topological(self, topology, sorted(outputs))
-                live &= level >= 0
+                live &= ancestors(self, topology, sorted(outputs))
             live.flags.writeable = False
             self._alive = key, live
         return self._alive[1]
@@ -591,7 +590,7 @@ class Graph(NodeTable):
         source, target : Node or int
         """
         s, t = id_of(self, source, "reaches"), id_of(self, target, "reaches")
-        return bool(topological(self, self.topology(), [t])[0][s] >= 0)
+        return bool(ancestors(self, self.topology(), [t])[s])
 
     @locked
     def has_edge(self, source: Node | int, target: Node | int) -> bool:

@@ -22,7 +22,7 @@ from mlgraph.ids import ids_of
 from mlgraph.losses import CROSS_ENTROPIES, define_loss
 from mlgraph.packing import compacted, pack
 from mlgraph.running import Running
-from mlgraph.topology import topological
+from mlgraph.topology import ancestors
 from mlgraph.trace import Trace, Tracing, trace
 from mlgraph.views import Edge, Freezable, Neuron, Node, NodesLike
 
@@ -198,7 +198,7 @@ class Model(Running, Freezable):
             if dead.any():  # edges out of neurons that are cut off add 0, and are not needed
                 graph = graph.copy()
                 cut(graph, edges, dead)
-            graph, number = compacted(graph, topological(graph, graph.topology(), self._kept())[0] >= 0)
+            graph, number = compacted(graph, ancestors(graph, graph.topology(), self._kept()))
             other = object.__new__(type(self))
             outputs, loss_nodes, probabilities = (
                 number[np.array(nodes, int)].tolist() for nodes in (self._outputs, self._loss_nodes, self._probabilities)

@@ -12,7 +12,7 @@ from mlgraph.graph import Graph
 from mlgraph.grouping import Dropout
 from mlgraph.layer import Layer
 from mlgraph.ops import NEURON, PARAMETER
-from mlgraph.topology import Topology, levels_of, topological
+from mlgraph.topology import Topology, ancestors, levels_of
 from mlgraph.views import Node
 
 
@@ -101,7 +101,7 @@ class Part:
 
     def _ever_needed(self, topology: Topology) -> Bool:
         """Which nodes the model needs, or needed before an edit that is not taken back; shape (nodes,)."""
-        needed: Bool = topological(self.graph, topology, self._sinks)[0] >= 0
+        needed = ancestors(self.graph, topology, self._sinks)
         needed[: len(self._needed_before)] |= self._needed_before
         return needed
 

@@ -32,7 +32,7 @@ from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, lower
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import PANEL, padded
-from mlgraph.topology import topological
+from mlgraph.topology import ancestors
 from mlgraph.turns import cached_property
 from mlgraph_ext import _topology
 
@@ -130,8 +130,7 @@ class Plan:
         inputs = inputs[np.argsort(low.data[inputs])]
         beside = np.zeros(len(low.code), bool)
         if loss is not None and not {*outputs} <= {*loss}:
-            needed, _ = topological(graph, low.topology, low.same[np.array(loss)])
-            beside = (needed < 0) & (low.topology.counts > 0)
+            beside = ~ancestors(graph, low.topology, low.same[np.array(loss)]) & (low.topology.counts > 0)
         groups = group(graph, low, low.order[~is_input], dropout, beside)
         inputs = _with_few_unread(low, groups, inputs)
         self.input_column = low.data[inputs].astype(np.int32)

@@ -22,7 +22,7 @@ from mlgraph.ops import INPUT, NEURON
 from mlgraph.pruning import SCOPES, check_room, keep_best, prune, room
 from mlgraph.schedule import Sample, Schedule
 from mlgraph.scores import check_criterion, gradient
-from mlgraph.topology import topological
+from mlgraph.topology import ancestors
 
 __all__ = ["SET", "GradualPruning", "RigL", "Schedule", "erdos_renyi"]
 
@@ -199,7 +199,7 @@ class SET(Schedule):
         idle = (group < len(net.layers)) & np.repeat(~alive[edges.neurons], edges.counts)
         if frozen is not None and idle.any():
             stays = idle & (frozen[edges.place] > 0)
-            leads = topological(net.graph, net.graph.topology(), edges.source[stays])[0] >= 0
+            leads = ancestors(net.graph, net.graph.topology(), edges.source[stays])
             idle &= ~stays & ~leads[edges.target]
         return idle
 

@@ -1,4 +1,4 @@
-"""What is told from lists of sources alone: an order of the nodes, which of them are live, and runs of numbers.
+"""What is told from lists of sources alone: an order of the nodes, which are live, ancestors, and runs of numbers.
 
 The lists are those of a graph, or of one that an edit would make.
 """
@@ -61,6 +61,11 @@ def topological(
         names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
         raise CycleError(f"expected no cycle, got one of {len(cycle)} node{'s' if len(cycle) > 1 else ''}: {names}")
     return level, order[:needed]
+
+
+def ancestors(graph: Graph, topology: Topology, nodes: Sequence[int] | Int32) -> Bool:
+    """Whether each node is one of `nodes`, or a path leads from it to one of them."""
+    return topological(graph, topology, nodes)[0] >= 0
 
 
 def is_live(code: npt.NDArray[np.int16], topology: Topology, order: Int32) -> Bool:
