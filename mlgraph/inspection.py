@@ -22,7 +22,7 @@ from mlgraph.losses import Objective
 from mlgraph.model import Model
 from mlgraph.ops import CONSTANT, NEURON, PARAMETER
 from mlgraph.plan import Plan
-from mlgraph.topology import is_live, levels_of, topological
+from mlgraph.topology import Topology, is_live, levels_of, topological
 from mlgraph.views import Neuron
 from mlgraph_ext import _topology
 
@@ -137,7 +137,7 @@ def _ablated(
     rows = np.flatnonzero(alive & ~is_output & (level[ids] >= 0))  # others may be alive for another model's outputs
     if not len(rows):
         return table
-    given, lone = _downstream(graph, outputs, ids[rows])
+    given, lone = _downstream(graph, topology, order, outputs, ids[rows])
     alone = lone[ids[rows]] if len(rows) > 1 else np.ones(1, bool)  # a single neuron has no work to share
     codes, ends = graph.codes, np.array(outputs)[graph._live()[outputs]]
 
@@ -182,11 +182,9 @@ def _ablated(
     return table
 
 
-def _downstream(graph: Graph, outputs: list[int], ids: Int32) -> tuple[Int32, Bool]:
+def _downstream(graph: Graph, topology: Topology, order: Int32, outputs: list[int], ids: Int32) -> tuple[Int32, Bool]:
     """The nodes above that those downstream of `ids` read; which nodes are the only live source of one downstream."""
-    topology = graph.topology()
-    count, (_, order) = topology.counts, topological(graph, topology, outputs)
-    below = np.zeros(len(graph), np.uint8)
+    count, below = topology.counts, np.zeros(len(graph), np.uint8)
     below[ids] = 1
     _topology.spread(*topology, order, below)
     dependent = np.repeat(ids, count[ids])[below[topology.sources_of(ids)] > 0]
