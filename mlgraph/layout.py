@@ -106,8 +106,7 @@ class _Group:
 
     def _places(self) -> Int64:
         """Place of each weight, from the group's first."""
-        j = np.arange(self.fan.sum()) - np.repeat(np.cumsum(self.fan) - self.fan, self.fan)
-        return np.asarray(np.repeat(self.first, self.fan) + j * self.step)
+        return runs(self.first, np.full(self.n, self.step), self.fan, self.size).astype(np.int64)  # as places in the vector are
 
     def _bias_of(self, weights: Int64, bias: Int64) -> Int64 | None:
         """Where the biases stand; None without."""
