@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgraph.array_types import Bool, Float32, Int32, Int64
+from mlgraph.array_types import Bool, Float32, Int64
 from mlgraph.arrays import Edges, Wiring, edge_keys, ends_of, wiring
 from mlgraph.changes import Activated, Biased, Rewired, edited
 from mlgraph.checks import float_array, plain
@@ -148,7 +148,7 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, w
     rewire(graph, old, new, lists, {})
 
 
-def grow(graph: Graph, source: Int32, target: Int32, weight: Float32, who: str) -> None:
+def grow(graph: Graph, edges: Edges, who: str) -> None:
     """Add edges that do not exist yet. A list of sources in ascending order stays so; errors begin with `who`.
 
     Raises
@@ -156,10 +156,10 @@ def grow(graph: Graph, source: Int32, target: Int32, weight: Float32, who: str) 
     CycleError
         If there would be a cycle; nothing has changed.
     """
-    neurons, which = np.unique(target, return_inverse=True)
-    old = wiring(graph, neurons.astype(np.int32))
+    neurons, which = np.unique(edges.target, return_inverse=True)
+    old = wiring(graph, neurons)
     slot = np.concatenate([np.repeat(np.arange(len(neurons)), old.counts), which.reshape(-1)])
-    sources = np.concatenate([old.source, source.astype(np.int32)])
+    sources = np.concatenate([old.source, edges.source])
     ascends = np.ones(len(neurons), bool)
     falls = (np.diff(old.source) < 0) & (np.diff(slot[: len(old.source)]) == 0)
     ascends[slot[1 : len(old.source)][falls]] = False
@@ -169,7 +169,7 @@ def grow(graph: Graph, source: Int32, target: Int32, weight: Float32, who: str) 
     new = Wiring(old.neurons, np.bincount(slot, minlength=len(neurons)).astype(np.int32), sources[order], place)
     lists = shared_lists(new)
     check_paths(graph, who, with_lists(graph.topology(), new, lists))
-    rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), weight])[order]})
+    rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), edges.weight])[order]})
 
 
 def activate(graph: Graph, neuron: int, code: int) -> None:

@@ -628,7 +628,7 @@ class Graph(NodeTable):
 
         s, t = id_of(self, source, "add_edge"), id_of(self, target, "add_edge")
         new = Edges(np.array([s], np.int32), np.array([t], np.int32), np.array([number("weight", weight)], np.float32))
-        grow(self, *new_edges(self, new, "add_edge"), "add_edge")
+        grow(self, new_edges(self, new, "add_edge"), "add_edge")
         return self.edge(s, t)
 
     @locked
@@ -650,7 +650,7 @@ class Graph(NodeTable):
         """
         from mlgraph.edits import grow, new_edges
 
-        grow(self, *new_edges(self, edges, "add_edges"), "add_edges")
+        grow(self, new_edges(self, edges, "add_edges"), "add_edges")
 
     @locked
     def prune(

@@ -90,7 +90,7 @@ def regrow(
     wanted = np.round(fraction * (free if scope == "layer" else free.sum(keepdims=True)))
     scores, together = in_blocks(net, new, scores, by, block)
     best = best_of(scores, group, wanted, together=together)
-    grow(net.graph, new.source[best], new.target[best], new.weight[best], "regrow")
+    grow(net.graph, Edges(new.source[best], new.target[best], new.weight[best]), "regrow")
 
 
 def widen(net: Network, layer: Layer, n: int, seed: int) -> list[Neuron]:
@@ -108,7 +108,7 @@ def widen(net: Network, layer: Layer, n: int, seed: int) -> list[Neuron]:
         random = np.random.default_rng([seed, len(graph)])  # not of what was drawn before, which no checkpoint has
         weights, biases = first_weights(random, n, len(reads)), 0.0 if (layer._bias_places() >= 0).any() else None
         new = np.array(graph.add_neurons(reads, layer.activation, weights=weights, biases=biases), np.int32)
-        grow(graph, np.tile(new, len(read)), np.repeat(read, n), np.zeros(n * len(read), np.float32), "widen")
+        grow(graph, Edges(np.tile(new, len(read)), np.repeat(read, n), np.zeros(n * len(read), np.float32)), "widen")
         layer._ids, behind._reads = [*layer._ids, *new.tolist()], [*behind._reads, *new.tolist()]
     return layer[-n:]
 
@@ -165,7 +165,7 @@ def fill_layers(
         _mark_read(read, np.append(source, topology.sources_of(come)), codes, topology)
         found.append((source, target, weight))
     new = Edges(*map(np.concatenate, zip(*found, strict=True)))
-    grow(graph, *new, "regrow")
+    grow(graph, new, "regrow")
     return new
 
 

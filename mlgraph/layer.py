@@ -141,7 +141,7 @@ class Layer(Freezable):
                 got = f"{wanted.dtype} of shape {wanted.shape}"
                 raise ValueError(f"mask: expected bool of shape {there.shape}, got {got}")
             # Edges are added before others are cut, so that no output is cut off in between.
-            grow(graph, *new_edges(graph, self._edges_at(wanted & ~there), "mask"), "mask")
+            grow(graph, new_edges(graph, self._edges_at(wanted & ~there), "mask"), "mask")
             cut(graph, *edges_named(graph, self._edges_at(there & ~wanted), "mask"), who="mask")
             differs = (self.mask != wanted).any(axis=0)
             if differs.any():

@@ -8,7 +8,6 @@ import pytest
 from editable import X, everything, network
 
 import mlgraph
-from mlgraph import edits
 
 
 def test_an_edge_of_any_two():
@@ -93,7 +92,7 @@ def test_a_list_stays_in_order_whatever_the_list_before_it_ends_with():
     g = mlgraph.Graph()
     x = g.inputs(4)
     a, b = g.add_neuron([x[0], x[3]]), g.add_neuron([x[1], x[3]])
-    edits.grow(g, np.array([2, 2]), np.array([a.id, b.id]), np.zeros(2, np.float32), "add_edges")
+    g.add_edges(mlgraph.Edges([2, 2], [a.id, b.id], [0.0, 0.0]))
     assert g.sources_of(a.id).tolist() == [0, 2, 3] and g.sources_of(b.id).tolist() == [1, 2, 3]
 
 

@@ -114,9 +114,9 @@ def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
         columns = np.column_stack([state[name][edges.place] for name in ("", "first")])
         return dict(zip(zip(edges.source.tolist(), edges.target.tolist(), strict=True), columns.tolist(), strict=True))
 
-    def watch(graph, source, target, weight, who):
-        grown.append((set(zip(source.tolist(), target.tolist(), strict=True)), pairs(net)))
-        return grow(graph, source, target, weight, who)
+    def watch(graph, edges, who):
+        grown.append((set(zip(edges.source.tolist(), edges.target.tolist(), strict=True)), pairs(net)))
+        return grow(graph, edges, who)
 
     grow, was = growing.grow, numbers()
     monkeypatch.setattr(growing, "grow", watch)
