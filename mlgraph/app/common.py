@@ -15,8 +15,8 @@ from mlgraph.datasets import DataError, Dataset, load_mnist
 from mlgraph.files import destination
 
 __all__ = [
-    "FAILED", "INTERRUPTED", "OK", "READER_GONE", "add_common_options", "check_fit", "check_output", "complain", "count",
-    "describe", "finite", "load_data", "load_model", "remark",
+    "FAILED", "INTERRUPTED", "OK", "READER_GONE", "add_common_options", "check_output", "complain", "count", "describe",
+    "finite", "load", "load_data", "remark",
 ]  # fmt: skip
 
 OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13  # exit status; as in shells, signals follow 128
@@ -37,8 +37,18 @@ def load_data(folder: str | None) -> Dataset:
         raise Failure(f"argument --data: {error}" if folder is not None else str(error)) from None
 
 
-def load_model(path: str) -> mlgraph.Network:
-    """A network that tells classes apart."""
+def load(path: str, folder: str | None) -> tuple[mlgraph.Network, Dataset]:
+    """A saved network that tells classes apart, and a data set for it."""
+    net, data = _load_network(path), load_data(folder)
+    height, width = data.image_shape
+    if net.graph.n_inputs != height * width:
+        raise Failure(f"argument MODEL: {path} has {net.graph.n_inputs} inputs, the images {height} x {width} pixels")
+    if net.layers[-1].size < data.n_classes:
+        raise Failure(f"argument MODEL: {path} has {net.layers[-1].size} outputs, the data {data.n_classes} classes")
+    return net, data
+
+
+def _load_network(path: str) -> mlgraph.Network:
     if os.path.isdir(path):
         raise Failure(f"argument MODEL: expected a file, got the folder {path}; a run keeps its model in model.npz there")
     try:
@@ -58,15 +68,6 @@ def check_output(path: Path) -> None:
         destination(path)
     except OSError as error:
         raise Failure(f"argument --out: cannot write {str(path)!r}: {error.strerror}") from None
-
-
-def check_fit(net: mlgraph.Network, data: Dataset, path: str) -> None:
-    """Fail if the network in this file has inputs for other images, or too few outputs."""
-    height, width = data.image_shape
-    if net.graph.n_inputs != height * width:
-        raise Failure(f"argument MODEL: {path} has {net.graph.n_inputs} inputs, the images {height} x {width} pixels")
-    if net.layers[-1].size < data.n_classes:
-        raise Failure(f"argument MODEL: {path} has {net.layers[-1].size} outputs, the data {data.n_classes} classes")
 
 
 def describe(net: mlgraph.Network) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 import mlgraph
 from mlgraph.app.arguments import Failure
-from mlgraph.app.common import OK, add_common_options, check_fit, count, describe, finite, load_data, load_model
+from mlgraph.app.common import OK, add_common_options, count, describe, finite, load
 from mlgraph.array_types import Int64
 
 __all__ = ["add_options", "run"]
@@ -26,9 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate a saved network; return the exit status."""
     threads = args.threads or mlgraph.default_threads()
-    net = load_model(args.model)
-    data = load_data(args.data)
-    check_fit(net, data, args.model)
+    net, data = load(args.model, args.data)
 
     test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
     try:

@@ -12,20 +12,7 @@ import numpy as np
 
 import mlgraph
 from mlgraph.app.arguments import INDEX, NEURON, Failure
-from mlgraph.app.common import (
-    FAILED,
-    OK,
-    add_common_options,
-    check_fit,
-    check_output,
-    complain,
-    count,
-    describe,
-    finite,
-    load_data,
-    load_model,
-    remark,
-)
+from mlgraph.app.common import FAILED, OK, add_common_options, check_output, complain, count, describe, finite, load, remark
 from mlgraph.datasets import Dataset
 from mlgraph.plotting import picture_format
 from mlgraph.portrait import SHOWN, Portrait, draw, portraits
@@ -52,9 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look at a saved network; return the exit status."""
-    net = load_model(args.model)
-    data = load_data(args.data)
-    check_fit(net, data, args.model)
+    net, data = load(args.model, args.data)
     layer, index = args.neuron or (args.layer or 0, None)
     if layer >= len(net.layers):
         option = "--layer" if index is None else "--neuron"

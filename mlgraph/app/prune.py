@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mlgraph.app.arguments import FRACTION, Failure
-from mlgraph.app.common import check_fit, load_data, load_model
+from mlgraph.app.common import load
 from mlgraph.app.learning import CHECKPOINT, MODEL, add_run_options, check_decay, learn
 from mlgraph.app.recipe import PRUNING, add_recipe_options, given_of
 
@@ -37,9 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Cut a saved network while it learns, and save it; return the exit status."""
     recipe = replace(PRUNING, **given_of(args))
     check_decay(recipe)
-    net = load_model(args.model)
-    data = load_data(args.data)
-    check_fit(net, data, args.model)
+    net, data = load(args.model, args.data)
     for name in (MODEL, CHECKPOINT, f"{CHECKPOINT}.previous"):  # the files of the run that made MODEL
         replaced = Path(args.out) / name
         if os.path.exists(replaced) and replaced.samefile(args.model):  # `learn` reports a folder that may not be entered
