@@ -64,8 +64,8 @@ def edges_named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[i
         key, wanted = edge_keys(graph, edges.source, edges.target), edge_keys(graph, source, target)
         there = np.isin(wanted, key)
         if not there.all():
-            missing = " to ".join(plain(graph[int(end[np.argmin(there)])].name) for end in (source, target))
-            raise ValueError(f"{who}: expected edges of the graph, got {missing}")
+            k = np.argmin(there)
+            raise ValueError(f"{who}: expected edges of the graph, got {graph._edge_name(source[k], target[k])}")
         found |= np.isin(key, wanted)
     protected = graph.protected() if outputs is None else set(outputs)
     for i in ids:
@@ -99,8 +99,8 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     twice[np.unique(key, return_index=True)[1]] = False
     for wrong, expected in ((there, "an edge that is not there"), (twice, "each edge once")):
         if wrong.any():
-            got = " to ".join(plain(graph[int(end[np.argmax(wrong)])].name) for end in (source, target))
-            raise ValueError(f"{who}: expected {expected}, got {got}")
+            k = np.argmax(wrong)
+            raise ValueError(f"{who}: expected {expected}, got {graph._edge_name(source[k], target[k])}")
     check_sources(graph, who, source)
     return Edges(source.astype(np.int32), target.astype(np.int32), weight)
 

@@ -770,8 +770,12 @@ class Graph(NodeTable):
             return guess
         at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
         if not len(at):
-            raise ValueError(f"edge: expected an edge of the graph, got {plain(self[s].name)} to {plain(self[t].name)}")
+            raise ValueError(f"edge: expected an edge of the graph, got {self._edge_name(s, t)}")
         return int(at[0])
+
+    def _edge_name(self, source: int, target: int) -> str:
+        """What an error calls an edge, whether it exists or not."""
+        return f"{plain(self[source].name)} to {plain(self[target].name)}"
 
     def _lock_was_lost(self) -> None:
         super()._lock_was_lost()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from mlgraph.array_types import Float32, Float64, Int64
 from mlgraph.arrays import Edges, wiring
-from mlgraph.checks import MOST_SEED, one_of, plain, share, whole
+from mlgraph.checks import MOST_SEED, one_of, share, whole
 from mlgraph.edits import cut
 from mlgraph.model import Model
 from mlgraph.ops import NEURON
@@ -105,9 +105,9 @@ def keep_best(
             worth = candidates.weight if slope is None else candidates.weight * slope[edges.place[at]]
         score = np.abs(worth).astype(np.float64)
         if np.isnan(score).any():
-            i = int(np.argmax(np.isnan(score)))
-            ends = " to ".join(plain(graph[int(end[i])].name) for end in (candidates.source, candidates.target))
-            raise ValueError(f"by: expected weights, or a gradient, that are numbers, got nan from {ends}")
+            k = np.argmax(np.isnan(score))
+            edge = graph._edge_name(candidates.source[k], candidates.target[k])
+            raise ValueError(f"by: expected weights, or a gradient, that are numbers, got nan from {edge}")
     score, together = in_blocks(model, candidates, score, by, block)
     into = group[at]
     score = comparable(score, into, wanted)
