@@ -107,20 +107,20 @@ class Gradients(NamedTuple):
         ValueError
             If the node is of another kind, or was made after these gradients.
         """
-        place, code, data = self._record("node", node)
+        number, code, data = self._record("node", node)
         own = self.places.inputs
-        if own is not None and place in own:
-            return self.inputs[:, own.index(place)]
+        if own is not None and number in own:
+            return self.inputs[:, own.index(number)]
         if code == INPUT:
             there = own is None and data < self.inputs.shape[1]  # there may have been no data for the last columns
             return self.inputs[:, data] if there else np.zeros(len(self.inputs), np.float32)
         if code < PARAMETER:
             expected = "an input, parameter or neuron (those of operations are in `trace`)"
-            raise ValueError(f"node: expected {expected}, got {self.places.graph[place]!r}")
+            raise ValueError(f"node: expected {expected}, got {self.places.graph[number]!r}")
         at, stride = self.places.weights[data], self.places.stride[data]
         if code == PARAMETER:
             return self.parameters[at : at + 1].reshape(())
-        return self.parameters[at : at + self.places.n_sources[place] * stride : stride]
+        return self.parameters[at : at + self.places.n_sources[number] * stride : stride]
 
     def of_bias(self, neuron: Neuron | int) -> float:
         """Derivative for the bias of a neuron; 0 if no output needs the neuron.
@@ -134,9 +134,9 @@ class Gradients(NamedTuple):
         ValueError
             If the neuron has no bias, or was made after these gradients.
         """
-        place, code, data = self._record("neuron", neuron)
+        number, code, data = self._record("neuron", neuron)
         if code < NEURON or self.places.bias[data] < 0:
-            raise ValueError(f"neuron: expected a neuron with a bias, got {self.places.graph[place]!r}")
+            raise ValueError(f"neuron: expected a neuron with a bias, got {self.places.graph[number]!r}")
         return float(self.parameters[self.places.bias[data]])
 
     @contextmanager
@@ -151,10 +151,10 @@ class Gradients(NamedTuple):
     def _record(self, what: str, node: Node | int) -> tuple[int, int, int]:
         """Number, code and record of a node."""
         graph = self.places.graph
-        place = id_of(graph, node, what)
-        if graph._born[place] >= self.places.edits:
-            raise ValueError(f"{what}: expected a node that was there, got {graph[place]!r}, which was made since")
-        return place, graph._code[place], graph._data[place]
+        number = id_of(graph, node, what)
+        if graph._born[number] >= self.places.edits:
+            raise ValueError(f"{what}: expected a node that was there, got {graph[number]!r}, which was made since")
+        return number, graph._code[number], graph._data[number]
 
 
 class Function:
