@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ from mlgraph_ext import _topology
 
 if TYPE_CHECKING:
     from mlgraph.graph import Graph
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Edges(NamedTuple):
@@ -79,6 +81,10 @@ class Wiring(NamedTuple):
     def target(self) -> Int32:
         """The neuron of each edge; made anew at each access."""
         return np.repeat(self.neurons, self.counts)
+
+    def at_targets(self, values: npt.NDArray[T]) -> npt.NDArray[T]:
+        """Of values for all nodes of the graph, that of each edge's neuron; less work than by `target`."""
+        return np.repeat(values[self.neurons], self.counts)
 
     def of(self, neurons: Bool) -> Wiring:
         """These neurons alone."""

@@ -59,7 +59,7 @@ def edges_named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[i
     if graph._has_bare:  # neurons that are cut off may still be read
         concerned |= graph._readers(chosen)
     edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
-    found = np.repeat(chosen[edges.neurons], edges.counts) | chosen[edges.source]
+    found = edges.at_targets(chosen) | chosen[edges.source]
     if len(target):
         key, wanted = edge_keys(graph, edges.source, edges.target), edge_keys(graph, source, target)
         there = np.isin(wanted, key)

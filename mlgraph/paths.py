@@ -40,10 +40,9 @@ class Present(NamedTuple):
 def present(model: Model) -> Present:
     """The edges of a model's graph, as they are now."""
     edges, alive = wiring(model.graph), model.graph.alive()
-    there = np.repeat(alive[edges.neurons], edges.counts)
+    there = edges.at_targets(alive)
     there &= alive[edges.source]
-    own = np.repeat(model._needed()[edges.neurons], edges.counts)
-    return Present(edges, there, np.flatnonzero(there & own))
+    return Present(edges, there, np.flatnonzero(there & edges.at_targets(model._needed())))
 
 
 def strongest(

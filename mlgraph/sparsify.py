@@ -196,7 +196,7 @@ class SET(Schedule):
     def _idle(self, net: Network, edges: Wiring, group: Int64, alive: Bool) -> Bool:
         """Which edges of the layers lead to neurons that are not read; but for what is frozen, and what leads to that."""
         frozen = net.graph.storage.frozen
-        idle = (group < len(net.layers)) & np.repeat(~alive[edges.neurons], edges.counts)
+        idle = (group < len(net.layers)) & edges.at_targets(~alive)
         if frozen is not None and idle.any():
             stays = idle & (frozen[edges.place] > 0)
             leads = ancestors(net.graph, net.graph.topology(), edges.source[stays])
@@ -206,7 +206,7 @@ class SET(Schedule):
     def _room(self, net: Network, edges: Wiring, sizes: Float64, moved: float) -> tuple[Int64, Float64]:
         """The group of each edge, and how many edges each group keeps while this share of them moves."""
         gaps = [len(layer._reads) * layer.size for layer in net.layers] - sizes  # more would return to their old places
-        into, read_by = np.repeat(net._layer_numbers()[edges.neurons], edges.counts), np.full(len(net.graph), -1)
+        into, read_by = edges.at_targets(net._layer_numbers()), np.full(len(net.graph), -1)
         for i, layer in enumerate(net.layers):
             read_by[layer._reads] = i
         # Edges past the layers, or of neurons that are in no layer, would not grow again, so all of them stay.
