@@ -27,14 +27,19 @@ MATHEMATICS = """acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos c
 fma fmax fmin fmod frexp hypot ilogb ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf
 nan nearbyint nextafter nexttoward pow remainder remquo rint round scalbln scalbn sin sinh sqrt tan tanh
 tgamma trunc
-gamma lgamma_r j0 j1 jn y0 y1 yn finite isinf isnan drem scalb significand"""
+gamma lgamma_r j0 j1 jn y0 y1 yn finite isinf isnan drem scalb significand
+acospi asinpi atan2pi atanpi canonicalize compoundn cospi dadd ddiv dfma dmul dsqrt dsub exp10 exp10m1 exp2m1
+fadd fdiv ffma fmaximum fmaximum_mag fmaximum_mag_num fmaximum_num fminimum fminimum_mag fminimum_mag_num
+fminimum_num fmul fromfp fromfpx fsqrt fsub getpayload llogb log10p1 log2p1 logp1 nextdown nextup pown powr rootn
+roundeven rsqrt setpayload setpayloadsig sinpi tanpi totalorder totalordermag ufromfp ufromfpx"""
 TAKEN = {
     *KEYWORDS, *(name + kind for name in MATHEMATICS.split() for kind in ("", "f", "l")),
-    "float_t", "double_t", "isfinite", "isnormal", "signbit", "fpclassify", "isgreater", "isgreaterequal", "isless",
+    "lgammaf_r", "lgammal_r", "iscanonical", "iseqsig", "issignaling", "issubnormal", "iszero", "float_t", "double_t",
+    "isfinite", "isnormal", "signbit", "fpclassify", "isgreater", "isgreaterequal", "isless",
     "islessequal", "islessgreater", "isunordered", "math_errhandling", "signgam", "NAN", "INFINITY", "asm", "linux",
     "unix", "main", "place", "columns", "sources", "lists", "weights", "biases",
 }  # fmt: skip
-"""Names that are taken, like those of `FUNCTIONS`: by the language, math.h (also of POSIX and GNU), and a file's tables."""
+"""Names that are taken, like those of `FUNCTIONS`: by the language, math.h (of C23, POSIX and GNU), and a file's tables."""
 
 PATTERN = "(?!HUGE_VAL|FP_|MATH_|M_)[A-Za-z][A-Za-z0-9_]*"
 """Names, except those that math.h reserves for its constants."""

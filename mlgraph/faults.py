@@ -62,9 +62,11 @@ class Search:
         self._plan = plan = engine.plan
         self._inputs = len(plan.input_column)
         self._losses = np.zeros(len(rows), np.float32)
-        self._trained = np.zeros(plan.n_slots, bool)
+        self._trained, frozen = np.zeros(plan.n_slots, bool), model.graph.storage.frozen
         for _, ins in plan.trained:
-            self._trained[ins.dst : ins.dst + ins.size] = True
+            at = slice(ins.weights, ins.weights + ins.size)
+            moves = True if frozen is None or ins.kind != KINDS["parameter"] else frozen[at] == 0
+            self._trained[ins.dst : ins.dst + ins.size] = moves
         self.finite = np.ones(len(rows), bool)
         for part, _, adjoints in self._sweeps():
             self.finite &= np.isfinite(adjoints[:, self._trained[part]]).all(axis=1)

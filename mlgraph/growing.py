@@ -21,7 +21,7 @@ from mlgraph.network import Network
 from mlgraph.ops import INPUT, NEURON, is_operation
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
-from mlgraph.scores import Criterion, Data, Scores, best_of, check_criterion, in_blocks, required_data, scores_by, without_nan
+from mlgraph.scores import Criterion, Data, Scores, best_of, check_criterion, data_for, in_blocks, scores_by, without_nan
 from mlgraph.storage import FROZEN
 from mlgraph.threads import checked_threads
 from mlgraph.topology import Topology, topological
@@ -78,7 +78,7 @@ def regrow(
     places = absent(net)
     at = [np.flatnonzero(gaps.free) for gaps in places]
     free = np.array([len(numbers) for numbers in at])
-    given = required_data("regrow", by, data) if by == "gradient" else None
+    given = data_for("regrow", by, data, by == "gradient")
     new = Edges(*map(np.concatenate, zip(*map(Gaps.edges, places, at), strict=True)))
     if callable(by):
         scores = scores_by(net.graph, by, new, len(new.source), "edge")

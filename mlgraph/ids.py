@@ -58,7 +58,7 @@ def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
         ids, nodes = nodes.tolist(), ()
     for node in listed(what, nodes):
         if not isinstance(node, Node):
-            hint = f"; graph[{node}] is a node" if type(node) is int else ""
+            hint = f"; graph[{node}] is a node" if type(node) is int and 0 <= node < len(graph) else ""
             raise TypeError(f"{what}: expected nodes, got {type(node).__name__}{hint}")
         if node.graph is not graph:
             raise ValueError(f"{what}: expected nodes of one graph, got node {node.id} of another")

@@ -127,7 +127,11 @@ def read_targets(loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str)
         if n and not (array.min() >= 0 and array.max() < n_outputs):
             raise ValueError(f"{what}: expected labels from 0 to {n_outputs - 1}, got {array.min()} to {array.max()}")
         label = array.astype(np.int32)
-        return label, np.eye(n_outputs, dtype=np.float32)[label] if loss == "squared_error" else None
+        if loss == "softmax_cross_entropy":
+            return label, None
+        target = np.zeros((n, n_outputs), np.float32)
+        target[np.arange(n), label] = 1
+        return label, target
     if loss == "softmax_cross_entropy" and array.shape != (n, n_outputs):
         are_whole = array.dtype.kind != "f" or bool(np.isfinite(array).all() and (array == np.floor(array)).all())
         how = {(n, 1): "y.ravel()", (n,): "y.astype(int)" if are_whole else None}

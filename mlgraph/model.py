@@ -127,9 +127,9 @@ class Model(Running, Freezable):
         ----------
         sparsity : float
             Share of the edges that is gone afterwards, as `Model.sparsity` counts them; if it is gone already, nothing is
-            cut. With ``scope="layer"``, with equal scores, as in blocks, and where a few edges hang on a weak one, nodes may
-            be left without a live source or a path to an output. Their edges go, too, so more may be gone than asked for;
-            `Model.sparsity` says how much. What only other models of the graph need is left alone.
+            cut. With ``scope="layer"``, and where edges lie on the same paths one after the other, nodes may be left without
+            a live source or a path to an output. Their edges go, too, so more may be gone than asked for; `Model.sparsity`
+            says how much. What only other models of the graph need is left alone.
         neurons : float
             In place of `sparsity`: share of the neurons, outputs aside, that is gone afterwards. Outputs are those of any
             model of the graph, also those of a `Network` whose last layer another model reads, as long as it exists.
@@ -151,7 +151,7 @@ class Model(Running, Freezable):
             pruning convolutional neural networks). An edge of a block goes alone if its neuron has grown weak, and one block
             is split to reach the number asked for. `compact` renumbers the neurons, and so changes their blocks.
         data : (x, y), optional
-            For the saliency.
+            For the saliency; other criteria need none.
         seed : int
             For "random".
         n_threads : int, optional
@@ -177,8 +177,7 @@ class Model(Running, Freezable):
             left = self.n_edges
         if 2 * left < kept:
             what = f"{kept} edges are kept, but only {left} of them still lie between what is live and an output"
-            hint = "; scope='layer' cuts all layers alike" if scope == "global" else ""
-            warnings.warn(f"prune: {what}{hint}", UserWarning, stacklevel=level_outside())
+            warnings.warn(f"prune: {what}", UserWarning, stacklevel=level_outside())
 
     def undo(self) -> None:
         """Take back the last edit; see `Graph.undo`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +15,6 @@ from mlgraph.ops import is_leaf
 from mlgraph.scores import Scores
 from mlgraph.topology import topological
 from mlgraph_ext import _topology
-
-FEW_EQUAL = 16
-"""Up to so many edges as strong as the weakest that is kept are cut without a closer look, another pass over all edges."""
 
 
 class Present(NamedTuple):
@@ -78,26 +75,34 @@ def strongest(
     return (strength if graph.protected() <= set(model._sinks) else through(model._sinks)[0]), chosen, reach
 
 
-def refined(model: Model, there: Present, score: Scores, strength: Scores, held: Bool, wanted: int) -> Scores:
-    """Strengths of which few are equal where only some of the equal ones are kept, if scores tell them apart.
+def refined(
+    strength_by: Callable[[Scores], Scores], score: Scores, strength: Scores, wanted: int, together: Int64 | None = None
+) -> Scores:
+    """Strengths of which no more than `wanted` are as high as the lowest that is kept, if only that many need be kept.
 
-    All edges behind one weak edge are as weak as it. If it stays, they are as strong as their paths would be without it.
+    All that is behind one weak edge or neuron is as weak as it. If it stays, they are as strong as their paths would be without
+    it; where scores are equal, too, those that chance gives them decide. Were some of the equal ones taken without this, it
+    might be one on which all others hang that goes.
+
+    `strength_by` gives strengths by scores. Members with the same number in `together` have the same chance.
     """
+    cut, drawn = len(strength) - wanted, False
     if not 0 < wanted < len(strength):
         return strength
-    cut = len(strength) - wanted
-    for _ in range(len(model.graph)):
+    while True:
         least = np.partition(strength, cut)[cut]
         equal = strength == least
-        if np.isinf(least) or np.count_nonzero(strength >= least) <= wanted + FEW_EQUAL:
-            break
+        if np.isinf(least) or np.count_nonzero(strength >= least) <= wanted:
+            return strength
+        weak = score <= least
+        if weak[equal].all():
+            if drawn:  # one after the other on the same paths: each is of no use without the others
+                return strength
+            chance = np.random.default_rng(0).permutation(len(score)).astype(float)
+            score, weak, drawn = chance if together is None else chance[together], np.zeros(len(score), bool), True
         now = np.where(strength > least, np.inf, -np.inf)
-        now[equal] = np.where(score[equal] <= least, np.finfo(float).max, score[equal])  # only held edges are infinite
-        found = strongest(model, there, now, held)[0][there.mine]
-        if (found[equal] == found[equal][0]).all():
-            break
-        strength = np.where(equal, found, now)
-    return strength
+        now[equal] = np.where(weak, np.finfo(float).max, score)[equal]
+        strength = np.where(equal, strength_by(now), now)
 
 
 def fewest(model: Model, there: Present, held: Bool, *, all_sources: bool = True) -> Bool:

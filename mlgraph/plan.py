@@ -32,7 +32,7 @@ from mlgraph.layout import lay_out
 from mlgraph.lowering import Lowered, lower
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import PANEL, padded
-from mlgraph.topology import ancestors
+from mlgraph.topology import Topology, ancestors
 from mlgraph.turns import cached_property
 from mlgraph_ext import _topology
 
@@ -128,9 +128,12 @@ class Plan:
         is_input = low.code[low.order] == INPUT
         inputs = low.order[is_input]
         inputs = inputs[np.argsort(low.data[inputs])]
-        beside = np.zeros(len(low.code), bool)
-        if loss is not None and not {*outputs} <= {*loss}:
-            beside = ~ancestors(graph, low.topology, low.same[np.array(loss)]) & (low.topology.counts > 0)
+        beside, chooses = np.zeros(len(low.code), bool), low.code == ops.OPS["where"].code
+        ends = outputs if loss is None or {*outputs} <= {*loss} else loss
+        if ends is loss or chooses.any():
+            # Nor does anything depend on a condition, its first argument, by a derivative: 0 times an infinite one is NaN.
+            followed = Topology(low.topology.start + chooses, low.topology.counts - chooses, low.topology.pool)
+            beside = ~ancestors(graph, followed, low.same[np.array(ends)]) & (low.topology.counts > 0)
         groups = group(graph, low, low.order[~is_input], dropout, beside)
         inputs = _with_few_unread(low, groups, inputs)
         self.input_column = low.data[inputs].astype(np.int32)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph.array_types import Float32, Float64, Int64
+from mlgraph.array_types import Bool, Float32, Float64, Int64
 from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import MOST_SEED, one_of, share, whole
 from mlgraph.edits import cut
@@ -76,9 +76,9 @@ def keep_best(
 ) -> int:
     """Keep the strongest `wanted` live edges of each group; return how many. One path to each output stays.
 
-    More edges may be gone afterwards: those that lead from or to nothing that is alive, since groups are cut independently,
-    and of equal edges some are chosen at random. Edges that only other models of the graph need stay. While the graph is
-    being trained, frozen edges stay, and more edges than wanted, if these and the paths need more.
+    More edges may be gone afterwards, if groups are cut independently: those that lead from or to nothing that is alive.
+    Edges that only other models of the graph need stay. While the graph is being trained, frozen edges stay, and more edges
+    than wanted, if these and the paths need more.
 
     Parameters
     ----------
@@ -118,7 +118,9 @@ def keep_best(
         wanted = _with_room(model, "edges", into[held[mine]], wanted)
     strength[held] = np.inf
     if len(wanted) == 1:
-        strength[at] = refined(model, there, score, strength[at], held, int(wanted[0]))
+        strength[at] = refined(
+            lambda score: strongest(model, there, score, held)[0][mine], score, strength[at], int(wanted[0]), together
+        )
     kept = best_of(strength[at], into, wanted, score, together)
     gone = np.zeros(len(edges.source), bool)
     gone[mine[~kept]] = True
@@ -136,20 +138,27 @@ def _keep_best_neurons(
     hidden = hidden[model._needed()[hidden]]
     score, wanted = neuron_scores(graph, hidden, by, slope, random), np.round((1 - gone) * total)
     edges, _, mine = there = present(model)
-    # An edge is as good as the neuron that it leads to.
-    into, frozen = np.full(len(graph), np.inf), frozen_edges(graph, there, graph._is_training)
-    into[hidden] = comparable(score, group[hidden], wanted)
-    strength, chosen, reach = strongest(model, there, into[edges.target[mine]], frozen, all_sources=False)
+    frozen, score = frozen_edges(graph, there, graph._is_training), comparable(score, group[hidden], wanted)
+
+    def through(score: Float64) -> tuple[Float64, Bool, bool]:
+        """The strength of each neuron, that of the strongest edge into it; and as `strongest`."""
+        into, best = np.full(len(graph), np.inf), np.full(len(graph), -np.inf)
+        into[hidden] = score  # an edge is as good as the neuron that it leads to
+        strength, chosen, reach = strongest(model, there, into[edges.target[mine]], frozen, all_sources=False)
+        np.maximum.at(best, edges.target, strength)
+        return best[hidden], chosen, reach
+
+    strength, chosen, reach = through(score)
     held = np.intersect1d(edges.target[chosen], hidden)
     if _exceeds(group[held], wanted) or not reach:
         chosen = fewest(model, there, frozen, all_sources=False)
         held = np.intersect1d(edges.target[chosen], hidden)
         wanted = _with_room(model, "neurons", group[held], wanted)
-    best = np.full(len(graph), -np.inf)
-    np.maximum.at(best, edges.target, strength)
-    best[held] = np.inf
+    strength[np.isin(hidden, held)] = np.inf
+    if len(wanted) == 1:
+        strength = refined(lambda score: through(score)[0], score, strength, int(wanted[0]))
     lost = np.zeros(len(graph), bool)
-    lost[hidden[~best_of(best[hidden], group[hidden], wanted, into[hidden])]] = True
+    lost[hidden[~best_of(strength, group[hidden], wanted, score)]] = True
     cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=there.alive & ~chosen)
 
 

@@ -34,11 +34,12 @@ def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Floa
     return model._engine().gradient(examples, objective, n_threads)
 
 
-def required_data(who: str, by: str, data: Data | None) -> Data:
-    """(x, y), or a ValueError if it was not given."""
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise ValueError(f"data: expected (x, y) to {who} by {by}, got {'none' if data is None else shown(data)}")
-    return data[0], data[1]
+def data_for(who: str, by: Criterion, data: Data | None, needed: bool) -> Data | None:
+    """(x, y) if `by` needs them, else None; a ValueError if they are not given, or something else is."""
+    if (needed or data is not None) and (not isinstance(data, tuple | list) or len(data) != 2):
+        how = by if isinstance(by, str) else "a callable"
+        raise ValueError(f"data: expected (x, y) to {who} by {how}, got {'none' if data is None else shown(data)}")
+    return data if needed else None
 
 
 def scores_by(graph: Graph, by: Callable[..., npt.ArrayLike], things: Any, n: int, what: str) -> Scores:
@@ -106,10 +107,9 @@ def in_blocks(
 
 def slope_for(model: Model, by: Criterion, data: Data | None, n_threads: int | None) -> Float32 | None:
     """The gradient, if the criterion needs it."""
-    if isinstance(by, str) and by == "saliency":
-        return gradient(model, *required_data("prune", by, data), n_threads)
     check_criterion(by)
-    return None
+    given = data_for("prune", by, data, isinstance(by, str) and by == "saliency")
+    return None if given is None else gradient(model, *given, n_threads)
 
 
 def neuron_scores(

@@ -84,7 +84,8 @@ class GradualPruning(Schedule):
             raise ValueError(f"start: expected a number from 0 to until, {self.until}, got {self.start}")
 
     def at(self, moment: float) -> float:
-        """The sparsity of a moment."""
+        """The sparsity at a moment, a share of the training from 0 to 1."""
+        moment = share("moment", moment, all=True)
         if not self.start < moment < self.until:
             return self.sparsity if moment >= self.until else self.initial
         t = (moment - self.start) / (self.until - self.start)

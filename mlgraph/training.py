@@ -39,7 +39,7 @@ class Progress:
     Attributes
     ----------
     kind : "steps" or "epoch"
-        "steps" about every 0.1 s, between two steps; "epoch" at the end of an epoch, after validation.
+        "steps" after about every 0.1 s of an epoch and after its last step; "epoch" at its end, after validation.
     epoch, epochs : int
         Number of the epoch, from 0, and number of epochs.
     examples, total_examples : int

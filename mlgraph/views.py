@@ -178,7 +178,8 @@ class Node(Freezable):
         return self._binary(_ADD, self, other)
 
     def __radd__(self, other: float) -> Node:
-        return self._binary(_ADD, other, self)
+        # Python's `sum` begins with 0. A constant among the terms would hide a neuron from `find_neurons`.
+        return self if type(other) is int and other == 0 else self._binary(_ADD, other, self)
 
     def __sub__(self, other: Node | float) -> Node:
         return self._binary(_SUB, self, other)

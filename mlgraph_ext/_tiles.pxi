@@ -174,6 +174,8 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
                            adjoints, ins.dst)
             elif ins.kind == PARAMETER:
                 leave_examples(r, tile + i, ins.size, delta)
+                if r.frozen != NULL:
+                    leave_frozen(r.frozen + ins.weights, ins.size, delta)
                 tile[i].total += size_of(r, delta, ins.size * LANES)
             elif ins.kind == DENSE or ins.kind == ROWS:
                 before_activation(r, ins, step, tile + i, delta)
@@ -202,6 +204,14 @@ cdef void leave_examples(const Run* r, const Tile* tile, int64_t n, float* slots
         for i in range(n):
             for lane in range(tile.n, LANES):
                 slots[i * LANES + lane] = 0
+
+
+cdef void leave_frozen(const float* frozen, int64_t n, float* slots) noexcept nogil:
+    """Zero the slots of frozen parameters, whose adjoints nobody reads: they need not be finite."""
+    cdef int64_t i
+    for i in range(n):
+        if frozen[i] != 0:
+            memset(slots + i * LANES, 0, LANES * sizeof(float))
 
 
 cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* delta) noexcept nogil:

@@ -162,9 +162,10 @@ def is_free(name):
         return False
 
 
-def test_no_name_of_the_header_is_free():
+@pytest.mark.parametrize("standard", ["c99", "gnu17", "gnu2x"])
+def test_no_name_of_the_header_is_free(standard):
     def names(pattern, *options):
-        command = [*COMPILER, "-std=c99", "-E", *options, "-"]
+        command = [*COMPILER, f"-std={standard}", "-E", *options, "-"]
         text = subprocess.run(command, input="#include <math.h>\n", capture_output=True, text=True, check=True).stdout
         return {name for name in re.findall(pattern, text, re.MULTILINE) if not name.startswith("_")}
 

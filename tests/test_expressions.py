@@ -299,3 +299,18 @@ def test_pytorch_agrees(case):
         got = exact.of_bias(leaf[0]) if isinstance(leaf, tuple) else exact.of(leaf)
         want = np.zeros(tensor.shape) if tensor.grad is None else tensor.grad.numpy()
         np.testing.assert_allclose(got, want, rtol=1e-7, atol=1e-7 * (1 + np.abs(want).max()), err_msg=str(leaf))
+
+
+def test_no_derivative_goes_through_a_condition(sweep):
+    """Not even 0 times an infinite one, as that of the root of 0. What is a value, too, has the derivative of that."""
+    g = mlgraph.Graph()
+    x = g.input()
+    chosen = mlgraph.where(mlgraph.sqrt(x) - 1, 2 * x, 3 * x)
+    assert g.compile(chosen).vjp([[0.0], [4.0]]).inputs.ravel().tolist() == [3, 2]
+    root = mlgraph.sqrt(x)
+    assert g.compile(mlgraph.where(root - 1, root, 3 * x)).vjp([[4.0]]).inputs.tolist() == [[0.25]]
+    g = mlgraph.Graph()
+    x, p, w = g.input(), g.parameter(1.0), g.parameter(1.0)
+    model = mlgraph.Model(g, mlgraph.where(mlgraph.sqrt(x * p) - 1, w, -w))
+    model.fit([[0.0], [2.0], [3.0]], [1.0, 1.0, 1.0], epochs=1, batch_size=3, learning_rate=0.05)
+    assert p.value == 1 and w.value == pytest.approx(1 - 0.05 * 4 / 3)  # of the losses only the first is not 0

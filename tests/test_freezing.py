@@ -197,6 +197,26 @@ def test_a_parameter_of_an_expression():
     assert g.compile(a * x).vjp([[3.0]]).of(a) == 3  # a gradient it has
 
 
+@pytest.mark.parametrize("on_nonfinite", ["raise", "skip", "disconnect"])
+def test_a_frozen_parameter_may_have_a_derivative_that_is_no_number(sweep, on_nonfinite):
+    """As an exponent of -1 has: nothing reads it, and no example is at fault."""
+    def learnt(exponent):
+        model = mlgraph.Model(g := mlgraph.Graph(), (w := g.parameter(0.5)) * g.input() ** exponent(g))
+        history = model.fit([[-1.0], [2.0], [3.0]], [3.0, 4.0, 9.0], epochs=20, batch_size=3, learning_rate=0.002,
+                            on_nonfinite=on_nonfinite)  # fmt: skip
+        return w.value, len(history.nonfinite_step)
+
+    def frozen(g):
+        exponent = g.parameter(2.0)
+        exponent.frozen = True
+        return exponent
+
+    assert learnt(frozen) == learnt(lambda g: g.constant(2.0)) == (pytest.approx(1.01, abs=0.1), 0)
+    if on_nonfinite == "raise":
+        with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 0, step 0: parameter n2 has the adjoint nan in example 0"):
+            learnt(lambda g: g.parameter(2.0))
+
+
 @pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_no_velocity_carries_on_what_is_frozen_in_a_run(options):
     net, seen = network(), []

@@ -21,6 +21,8 @@ def test_the_curve():
         assert again.at(moment) == pytest.approx(want)
     assert GradualPruning(0.5, start=0.3, until=0.3).at(0.3) == 0.5 and GradualPruning(0.5, until=0).at(0) == 0.5
     assert [GradualPruning(0.5, start=0.3, until=0.3).at(t) for t in (0, 0.29, 0.31, 1)] == [0, 0, 0.5, 0.5]
+    with pytest.raises(ValueError, match=r"^moment: expected a number from 0 to 1, got 2"):
+        schedule.at(2)
 
 
 @pytest.mark.parametrize("updates", [10, 11, 49])

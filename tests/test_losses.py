@@ -1,6 +1,7 @@
 """The cross-entropies: of one question for each output, and of classes. Layers of probabilities, and what comes after them."""
 
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -155,6 +156,17 @@ def test_answers_of_one_output_may_be_a_row():
     assert one.evaluate(X, ANSWERS[:, 0]) == one.evaluate(X, ANSWERS[:, :1])
     with pytest.raises(ValueError, match=r"^y: expected shape \(90,\) or \(90, 1\), got \(89,\)$"):
         one.evaluate(X, ANSWERS[:89, 0])
+
+
+def test_labels_of_many_outputs_take_no_square_of_them():
+    g = mlgraph.Graph()
+    model = mlgraph.Model(g, g.add_neurons([g.input()], weights=np.ones((4000, 1))))
+    model.evaluate([[1.0]], [3])  # compiles
+    tracemalloc.start()
+    assert model.evaluate([[1.0]], [3])["loss"] == 3999
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**20
 
 
 def test_labels_of_objects_are_told_what_they_may_become():

@@ -100,7 +100,7 @@ def test_different_constants_stay_apart():
     np.testing.assert_array_equal(f([[3.0]]), [[3, 4, 4, -0.0]])
 
 
-@pytest.mark.parametrize("total", [None, mlgraph.sum], ids=["+", "sum"])
+@pytest.mark.parametrize("total", [None, mlgraph.sum, lambda *terms: sum(terms)], ids=["+", "sum", "Python's sum"])
 @pytest.mark.parametrize("bias", [None, 0.5])
 @pytest.mark.parametrize("activation", [None, mlgraph.relu, mlgraph.tanh])
 def test_a_written_neuron_is_found(sweep, total, bias, activation):

@@ -73,7 +73,6 @@ def test_saved_model_is_the_trained_one(run: Run, model: str, data: Path) -> Non
         (["--dropout", ".5", "--epochs", "1"], {"learning_rate": [0.04, 0.0002]}),
         (["--dropout", ".5", "--epochs", "1", "--learning-rate", "0.07:0.0002"], {"learning_rate": [0.07, 0.0002]}),
         (["--hidden", "none", "--epochs", "1"], {"hidden": [], "edges": 60}),
-        (["--hidden", "", "--epochs", "1"], {"hidden": [], "edges": 60}),
         (["--weight-decay", "0.001"], {"weight_decay": 0.001}),
         (
             ["--learning-rate", "0.2:0.1", "--momentum", "0", "--dropout", ".25", "--activation", "tanh"],

@@ -40,7 +40,7 @@ SIZES = "expected integers from 1 to 1000000000 such as 32 or 300,100, or none"
         *(("--epochs", value, COUNT) for value in ("x", "0", "-1", "1.5", "1000000001", "9" * 5000)),
         *(
             ("--hidden", value, SIZES)
-            for value in ("x", "0", "-3", "32,", ",", "32,0", "3.5", "32:16", "None", "9" * 30)
+            for value in ("x", "", "0", "-3", "32,", ",", "32,0", "3.5", "32:16", "None", "9" * 30)
         ),
         *(("--threads", value, "expected an integer from 1 to 1024") for value in ("x", "0", "-1", "1025")),
         *(("--seed", value, "expected an integer from 0 to 2**64 - 1") for value in ("x", "-1", "0.5", str(2**64))),

@@ -117,6 +117,52 @@ def test_behind_a_weak_edge_that_is_behind_another_all_that_is_kept_is_of_use():
     assert model.n_edges >= 99
 
 
+WIDE = {
+    "weights that differ": {"first": np.linspace(3, 4, 40), "second": [2.0, 2.5]},
+    "equal weights": {"first": np.ones(40), "second": [1.0, 1.0]},
+    "weak edges in a row": {"first": np.linspace(3, 4, 40), "second": [2.0, 2.5], "row": [0.2, 0.3]},
+    "equal weights in a row": {"first": np.ones(40), "second": [1.0, 1.0], "row": [0.1, 0.1]},
+}
+
+
+@pytest.mark.parametrize("how", WIDE)
+@pytest.mark.parametrize("few", [1, 5, 16, 17, 39])
+def test_edges_on_which_many_others_hang_are_not_the_first_to_go(how, few):
+    """Though all are as strong as the last edge, and those are weaker than all that hang on them, or just as weak."""
+    def model(first, second, row=()):
+        g = mlgraph.Graph()
+        x = g.inputs(40)
+        last = g.add_neuron([g.add_neuron(x, "tanh", weights=first) for _ in range(2)], weights=second)
+        for weight in [*row, 0.1]:
+            last = g.add_neuron([last], weights=[weight])
+        return mlgraph.Model(g, last)
+
+    made = model(**WIDE[how])
+    n = made.n_edges
+    made.prune(few / n)
+    assert made.n_edges == n - few
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.1], [1.0, 1.0]])
+def test_neurons_on_which_many_others_hang_are_not_the_first_to_go(weights):
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    first = [g.add_neuron(x, "tanh", weights=[9.0, 9.0]) for _ in range(20)]
+    second = [g.add_neuron(first[i : i + 10], "tanh", weights=np.ones(10)) for i in (0, 10)]
+    model = mlgraph.Model(g, g.add_neuron([g.add_neuron(second, "tanh", weights=weights)], weights=[0.1]))
+    model.prune(neurons=1 / 23)
+    assert sum(node.alive and node.kind == "neuron" for node in g) == 1 + 22
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_of_equal_scores_chance_chooses_edges_that_belong_together(share):
+    net = mlgraph.Network(24, seed=0)
+    net.add_layer(20)
+    net.add_layer(3, "softmax")
+    net.prune(share, by=lambda edges: np.ones(len(edges.weight)))
+    assert net.n_edges == round((1 - share) * 540)
+
+
 def test_paths_of_other_models_make_nothing_strong():
     g = mlgraph.Graph()
     x = g.inputs(20)

@@ -67,6 +67,7 @@ ERRORS = {
     "number as output": (lambda g, x: g.compile(1.0), TypeError, "outputs: expected a sequence of nodes, got float"),
     "numbers as outputs": (lambda g, x: g.compile([x, 1.0]), TypeError, "outputs: expected nodes, got float"),
     "ids as nodes": (lambda g, x: g.compile([0]), TypeError, r"outputs: expected nodes, got int; graph\[0\] is a node"),
+    "numbers as nodes": (lambda g, x: g.compile([-1]), TypeError, "outputs: expected nodes, got int$"),
     "no id": (lambda g, x: g.add_edge(0, 10**6), IndexError, r"add_edge: expected the id of a node, from 0 to \d+, got"),
     "output of another": (lambda g, x: g.compile(OTHER), ValueError, "outputs: expected nodes of one graph"),
     "outputs of a model": (lambda g, x: mlgraph.Model(g, 1), TypeError, "outputs: expected a sequence of nodes, got int"),

@@ -78,7 +78,7 @@ def _pair(parse: Callable[[str], T]) -> Callable[[str], tuple[T, T]]:
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    return () if text in ("", "none") else tuple(map(int, text.split(",")))
+    return () if text == "none" else tuple(map(int, text.split(",")))
 
 
 def _are_counts(values: tuple[int, ...]) -> bool:
