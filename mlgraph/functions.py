@@ -91,6 +91,8 @@ def where(condition: Node | float, a: Node | float, b: Node | float) -> Node:
 
     The condition and the branch that is not taken have the derivative 0. If that branch's own derivative is infinite or NaN,
     the product is NaN, as for ``where(x, sqrt(x), 0)`` at 0 and below; write ``where(x, sqrt(where(x, x, 1)), 0)`` instead.
+    (Through a condition no derivative goes on. But the weights of a neuron that only conditions depend on have 0 times the
+    values of its sources, so NaN if one is not finite.)
     """
     if isinstance(condition, bool):
         raise TypeError(f"where: expected a node as the condition, got {condition} (x == y tells whether both are one node)")

@@ -87,22 +87,53 @@ def refined(
     `strength_by` gives strengths by scores. Members with the same number in `together` have the same chance.
     """
     cut, drawn = len(strength) - wanted, False
-    if not 0 < wanted < len(strength):
-        return strength
-    while True:
+    while 0 < wanted < len(strength):
         least = np.partition(strength, cut)[cut]
         equal = strength == least
         if np.isinf(least) or np.count_nonzero(strength >= least) <= wanted:
-            return strength
-        weak = score <= least
-        if weak[equal].all():
+            break
+        now = np.where(strength < least, -np.inf, np.inf)
+        if (score[equal] <= least).all():
             if drawn:  # one after the other on the same paths: each is of no use without the others
-                return strength
-            chance = np.random.default_rng(0).permutation(len(score)).astype(float)
-            score, weak, drawn = chance if together is None else chance[together], np.zeros(len(score), bool), True
-        now = np.where(strength > least, np.inf, -np.inf)
-        now[equal] = np.where(weak, np.finfo(float).max, score)[equal]
-        strength = np.where(equal, strength_by(now), now)
+                break
+            chance, least, drawn = np.random.default_rng(0).permutation(len(score)).astype(float), -np.inf, True
+            score = chance if together is None else chance[together]
+        strength = _told_apart(strength_by, now, equal, score[equal], least)
+    return strength
+
+
+def _told_apart(
+    strength_by: Callable[[Scores], Scores], now: Scores, equal: Bool, own: Scores, least: float
+) -> Scores:
+    """Strengths if no scores up to `least`, nor others so low that all paths of the `equal` ones are as weak, weaken a path.
+
+    `now` is -infinity for what is weaker than these, and infinity for what is stronger; it is changed.
+    """
+    lowest = np.append(np.unique(own), np.inf)
+
+    def without(few: int) -> Scores:
+        now[equal] = np.where(own < lowest[few], np.finfo(float).max, own)
+        return strength_by(now)[equal]
+
+    def are_alike(found: Scores) -> bool:
+        return bool((found == found[0]).all())
+
+    most, step = len(lowest) - 1, 1
+    few = alike = int(np.searchsorted(lowest[:most], least, "right"))
+    found = without(few)
+    # In a long row each is a bit stronger than the one before: more and more are left out at once, and then as few as will do.
+    while few < most and are_alike(found):
+        alike, few, step = few, min(few + step, most), 2 * step
+        found = without(few)
+    while few - alike > 1:
+        middle = (few + alike) // 2
+        tried = without(middle)
+        if are_alike(tried):
+            alike = middle
+        else:
+            few, found = middle, tried
+    now[equal] = found
+    return now
 
 
 def fewest(model: Model, there: Present, held: Bool, *, all_sources: bool = True) -> Bool:

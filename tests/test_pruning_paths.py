@@ -9,6 +9,7 @@ from hypothesis import given
 from scored import EDGES, X, network, weights
 
 import mlgraph
+from mlgraph import pruning
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -141,6 +142,21 @@ def test_edges_on_which_many_others_hang_are_not_the_first_to_go(how, few):
     n = made.n_edges
     made.prune(few / n)
     assert made.n_edges == n - few
+
+
+@pytest.mark.parametrize("row", [1, 2, 3, 20, 700])
+def test_few_passes_see_behind_a_row_of_edges_that_grow_stronger(monkeypatch, row):
+    """And the weakest of the edges behind it go, none of the row."""
+    passes, strongest = [], pruning.strongest
+    monkeypatch.setattr(pruning, "strongest", lambda *given, **options: passes.append(1) or strongest(*given, **options))
+    g = mlgraph.Graph()
+    x = g.inputs(41)
+    last = first = g.add_neuron(x[1:], weights=np.linspace(1, 2, 40))
+    for weight in np.linspace(0.1, 0.9, row):
+        last = g.add_neuron([last], "tanh", weights=[weight])
+    model = mlgraph.Model(g, g.add_neuron([x[0], last], weights=[5.0, 5.0]))
+    model.prune(3 / model.n_edges)
+    assert first.sources == x[4:] and model.n_edges == 37 + row + 2 and len(passes) <= 2 + 2 * np.log2(2 * row)
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.1], [1.0, 1.0]])
