@@ -18,7 +18,7 @@ from mlgraph.arrays import Edges, Wiring, edge_keys, ends_of, wiring
 from mlgraph.changes import Activated, Biased, Rewired, edited
 from mlgraph.checks import float_array, plain
 from mlgraph.graph import CycleError, Graph
-from mlgraph.ids import check_sources, id_of, ids_of
+from mlgraph.ids import check_sources, edge_name, id_of, ids_of
 from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import NEURON
 from mlgraph.packing import Lists, pack, shared_lists
@@ -65,7 +65,7 @@ def edges_named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[i
         there = np.isin(wanted, key)
         if not there.all():
             k = np.argmin(there)
-            raise ValueError(f"{who}: expected edges of the graph, got {graph._edge_name(source[k], target[k])}")
+            raise ValueError(f"{who}: expected edges of the graph, got {edge_name(graph, source[k], target[k])}")
         found |= np.isin(key, wanted)
     protected = graph.protected() if outputs is None else set(outputs)
     for i in ids:
@@ -100,7 +100,7 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     for wrong, expected in ((there, "an edge that is not there"), (twice, "each edge once")):
         if wrong.any():
             k = np.argmax(wrong)
-            raise ValueError(f"{who}: expected {expected}, got {graph._edge_name(source[k], target[k])}")
+            raise ValueError(f"{who}: expected {expected}, got {edge_name(graph, source[k], target[k])}")
     check_sources(graph, who, source)
     return Edges(source.astype(np.int32), target.astype(np.int32), weight)
 

@@ -105,10 +105,9 @@ def fit(
         epoch per call, give each call its own seed.
     callback : callable, optional
         Called with a `Progress` between steps, after about every tenth of a second of an epoch and after its last step, and
-        after every epoch. The steps between which
-        it is called differ from run to run: what must be reproducible belongs in a schedule, as for `sparsify`. If it raises
-        StopIteration (as ``next`` does for an exhausted iterator), the run ends there: what was learnt stays, and a
-        checkpoint, if any, can be resumed.
+        after every epoch. The steps between which it is called differ from run to run: what must be reproducible belongs in
+        a schedule, as for `sparsify`. If it raises StopIteration (as ``next`` does for an exhausted iterator), the run ends
+        there: what was learnt stays, and a checkpoint, if any, can be resumed.
     sparsify : GradualPruning, SET, RigL or another mlgraph.sparsify.Schedule, optional
         Cuts and grows edges during the run.
     on_nonfinite : "raise", "skip" or "disconnect"

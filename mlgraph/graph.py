@@ -21,8 +21,8 @@ from mlgraph import arrays, ops
 from mlgraph.array_types import Bool, Float32, Ids, Int32
 from mlgraph.arrays import Edges, Neurons
 from mlgraph.changes import Edit, edited
-from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name, plain, shown, truth, whole
-from mlgraph.ids import id_of, ids_of, ids_of_sources, listed
+from mlgraph.checks import INT32_MAX, float_array, number, one_of, optional_name, shown, truth, whole
+from mlgraph.ids import edge_name, id_of, ids_of, ids_of_sources, listed
 from mlgraph.nodes import NodeTable, adds_nodes
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import extend
@@ -770,12 +770,8 @@ class Graph(NodeTable):
             return guess
         at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
         if not len(at):
-            raise ValueError(f"edge: expected an edge of the graph, got {self._edge_name(s, t)}")
+            raise ValueError(f"edge: expected an edge of the graph, got {edge_name(self, s, t)}")
         return int(at[0])
-
-    def _edge_name(self, source: int, target: int) -> str:
-        """What an error calls an edge, whether it exists or not."""
-        return f"{plain(self[source].name)} to {plain(self[target].name)}"
 
     def _lock_was_lost(self) -> None:
         super()._lock_was_lost()

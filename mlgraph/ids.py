@@ -32,6 +32,11 @@ def id_of(graph: Graph, node: Any, what: str = "node") -> int:
     return number
 
 
+def edge_name(graph: Graph, source: int, target: int) -> str:
+    """What an error calls an edge, whether it exists or not."""
+    return f"{plain(graph[int(source)].name)} to {plain(graph[int(target)].name)}"
+
+
 def listed(what: str, nodes: Any) -> list[Any]:
     """The given sequence as a list; a TypeError about `what` for a set, a dict or anything that cannot be iterated."""
     if not isinstance(nodes, Iterable) or isinstance(nodes, set | frozenset | dict):

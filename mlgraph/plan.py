@@ -131,7 +131,7 @@ class Plan:
         beside, chooses = np.zeros(len(low.code), bool), low.code == ops.OPS["where"].code
         ends = outputs if loss is None or {*outputs} <= {*loss} else loss
         if ends is loss or chooses.any():
-            # Nor does anything depend on a condition, its first argument, by a derivative: 0 times an infinite one is NaN.
+            # No derivative goes through the condition of `where`, its first argument: 0 times an infinite one would be NaN.
             followed = Topology(low.topology.start + chooses, low.topology.counts - chooses, low.topology.pool)
             beside = ~ancestors(graph, followed, low.same[np.array(ends)]) & (low.topology.counts > 0)
         groups = group(graph, low, low.order[~is_input], dropout, beside)

@@ -11,6 +11,7 @@ from mlgraph.array_types import Bool, Float32, Float64, Int64
 from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import MOST_SEED, one_of, share, whole
 from mlgraph.edits import cut
+from mlgraph.ids import edge_name
 from mlgraph.model import Model
 from mlgraph.ops import NEURON
 from mlgraph.paths import fewest, frozen_edges, present, refined, strongest
@@ -106,7 +107,7 @@ def keep_best(
         score = np.abs(worth).astype(np.float64)
         if np.isnan(score).any():
             k = np.argmax(np.isnan(score))
-            edge = graph._edge_name(candidates.source[k], candidates.target[k])
+            edge = edge_name(graph, candidates.source[k], candidates.target[k])
             raise ValueError(f"by: expected weights, or a gradient, that are numbers, got nan from {edge}")
     score, together = in_blocks(model, candidates, score, by, block)
     into = group[at]

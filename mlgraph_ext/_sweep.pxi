@@ -323,7 +323,7 @@ def run(
     # One iteration is one worker. With fewer threads than asked for, the first worker does the work of the missing ones.
     if workers == 1:
         with nogil:
-            work(&r, 0, 1)    # OpenMP would add 0.9 us, to 12 for a prediction of one example (`bench -k predict`)
+            work(&r, 0, 1)    # OpenMP would add 0.9 us to the 12 of one example (`bench -k predict`, without this branch)
     else:
         for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
             work(&r, worker, workers)

@@ -245,6 +245,20 @@ def test_weights_that_are_no_numbers():
         net.prune(0.5)
 
 
+@pytest.mark.parametrize("act", [
+    lambda net: net.prune(neurons=0.5), lambda net: net.prune(neurons=0.5, by="saliency", data=(X, Y)),
+    lambda net: net.regrow(0.5, by="gradient", data=(X, Y)),
+], ids=["magnitude of neurons", "saliency of neurons", "gradient"])  # fmt: skip
+def test_weights_that_are_no_numbers_give_no_scores(act):
+    net = network()
+    net.prune(0.3)
+    net.layers[0].neurons[2].weights[:] = NAN
+    before = weights(net).keys()
+    with pytest.raises(ValueError, match=r"^by: expected scores that are numbers, got nan$"):
+        act(net)
+    assert weights(net).keys() == before
+
+
 # --- neurons ------------------------------------------------------------------------------------------------------------
 
 
