@@ -19,8 +19,10 @@ NonFiniteError, CycleError, CheckpointError, ModelFileError
     The first is an ArithmeticError, the others are ValueErrors.
 ISA, default_threads
     The build of the kernels in use ("v2", "v3", "v4" or "baseline"); how many threads large work gets.
-mlgraph.datasets, mlgraph.drawing, mlgraph.testing
-    MNIST and other IDX files; pictures of graphs; checks of derivatives.
+mlgraph.datasets, mlgraph.testing
+    MNIST and other IDX files; checks of derivatives.
+mlgraph.drawing, mlgraph.portrait, mlgraph.plotting
+    Pictures: of graphs; of neurons that read images; of a run, by its accuracies.
 
 Functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus, minimum, maximum and where; sum,
 prod, max, logsumexp and softmax take any number of nodes. `python -m mlgraph.mnist` is the application.

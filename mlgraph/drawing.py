@@ -63,15 +63,16 @@ class Drawing:
     """A picture of a graph, which a notebook shows.
 
     Edges with positive weights are blue, those with negative weights red; the larger the weight, the wider the edge. In a
-    small graph, weights and biases are written, too. ∂ marks an adjoint. Bold boxes are outputs.
+    small graph, weights and biases are written, too. ∂ marks an adjoint. Bold boxes are `nodes`, or the ends of a graph: all
+    that nothing reads, except inputs, such as targets, and neurons that are cut off.
 
     Parameters
     ----------
     nodes : Graph, Node or sequence of Node
         A whole graph, or nodes, which are drawn with all that they depend on.
     x : array_like, shape (inputs,), optional
-        One example. Each node except constants shows its value and its adjoint: the derivative of the sum of `nodes` (for a
-        graph, of all nodes that nothing reads) with respect to that value. uint8 is read as x / 255.
+        One example. Each node except constants shows its value and its adjoint: the derivative of the sum of the bold boxes
+        with respect to that value. (`Model.draw` shows that of the loss.) uint8 is read as x / 255.
     values, adjoints : mapping from Node or int to float, optional
         Numbers to show in place of those that `x` gives, by node or by its id.
     limit : int
@@ -117,9 +118,9 @@ class Drawing:
             self._source, self._target = topology.sources_of(order), np.repeat(order, count)
             self._place = np.arange(len(self._source)) - np.repeat(np.cumsum(count) - count, count)
             if not listed:
-                is_read = np.zeros(len(graph), bool)
-                is_read[self._source] = True
-                wanted = np.flatnonzero(~is_read).astype(np.int32)
+                is_end = graph._live() & (self._code != INPUT)
+                is_end[self._source] = False
+                wanted = np.flatnonzero(is_end).astype(np.int32)
             traced = ({}, {}) if x is None else _trace(graph, order, wanted, x)
             self._values, self._adjoints = ({**a, **b} for a, b in zip(traced, given, strict=True))
 

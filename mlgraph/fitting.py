@@ -156,7 +156,8 @@ def fit(
     Warns
     -----
     UserWarning
-        If data seem to be in other units: bytes that are all 0 or 1, or whole numbers from 0 to 255 that are no bytes.
+        If data seem to be in other units: bytes that are all 0 or 1, or whole numbers from 0 to 255, and no less, that are no
+        bytes.
     RuntimeWarning
         If a checkpoint cannot be written, or is damaged, so that the run resumes from the previous one.
 

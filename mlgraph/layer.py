@@ -33,7 +33,7 @@ class Layer(Freezable):
 
     @property
     def activation(self) -> str:
-        """The activation that its neurons were made with; "identity" if they give logits, as before a softmax."""
+        """What `Network.add_layer` was given; neurons that give logits, as before a softmax, are "identity" themselves."""
         return self._activation
 
     @property

@@ -98,7 +98,8 @@ class Model(Running, Freezable):
         self.graph._models.add(self)
 
     def __repr__(self) -> str:
-        shape = f"{self.graph.n_inputs} inputs, {len(self._outputs)} outputs, {self.n_edges} edges"
+        sizes = (("input", self.graph.n_inputs), ("output", len(self._outputs)), ("edge", self.n_edges))
+        shape = ", ".join(f"{n} {what}" + "s" * (n != 1) for what, n in sizes)
         return f"<Model of {shape}: {self.loss}>"
 
     # --- cutting and growing -----------------------------------------------------------------------------------------

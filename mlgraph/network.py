@@ -246,5 +246,6 @@ class Network(Model):
         self._engines.clear()
 
     def __repr__(self) -> str:
-        sizes = "-".join(str(n) for n in (self.graph.n_inputs, *(layer.size for layer in self.layers)))
+        inputs = self.layers[0]._reads if self.layers else self._ends  # of the graph's, others may be targets
+        sizes = "-".join(str(n) for n in (len(inputs), *(layer.size for layer in self.layers)))
         return f"<Network {sizes}: {self.n_edges} edges>"

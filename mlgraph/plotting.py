@@ -1,4 +1,4 @@
-"""The picture of a training run: a line of the accuracy of every batch, and one of the test accuracy of every epoch."""
+"""The picture of a training run: a line of the accuracy (or loss) of every batch, and one of that of the test data."""
 
 from __future__ import annotations
 
@@ -49,11 +49,12 @@ class NoDisplayError(RuntimeError):
 def training_picture(
     history: History, path: StrOrBytesPath | None = None, *, title: str | None = None, epoch_size: int | None = None
 ) -> Figure:
-    """Draw how accuracy went over a training run.
+    """Draw how accuracy went over a training run; of a run without accuracies, such as of a regression, the loss.
 
     The upper panel has the accuracy of every batch as a thin line, its running mean, and the test accuracy after each
-    epoch; its scale is stretched towards 100 %, so that both the first batches and the last epochs can be read. The
-    lower panel has the learning rate and the batch size. No display is needed and matplotlib's state stays as it is.
+    epoch; its scale is stretched towards 100 %, so that both the first batches and the last epochs can be read. (That of
+    losses is logarithmic, if all are above 0.) The lower panel has the learning rate and the batch size. No display is
+    needed and matplotlib's state stays as it is.
 
     Parameters
     ----------
@@ -82,7 +83,8 @@ def training_picture(
     if epoch_size is not None:
         whole("epoch_size", epoch_size)
     figure = new_figure(SIZE, DPI)
-    _Picture(figure, title, epoch_size).update(history)
+    of_loss = bool(np.isnan(history.batch_accuracy).all()) and len(history.batch_loss) > 0
+    _Picture(figure, title, epoch_size, of_loss=of_loss).update(history)
     if path is not None:
         save_figure(figure, path)
     return figure
@@ -234,33 +236,39 @@ class _Picture:
         epoch_size: int | None,
         n_epochs: int | None = None,
         columns: int = COLUMNS,
+        *,
+        of_loss: bool = False,
     ) -> None:
-        self._epoch_size, self._n_epochs, self._columns = epoch_size, n_epochs, columns
+        self._epoch_size, self._n_epochs, self._columns, self._of_loss = epoch_size, n_epochs, columns, of_loss
         # Placed by hand: automatic layout doubles the cost of drawing, and fails while a window has no size yet.
         figure.subplots_adjust(left=0.08, right=0.93, bottom=0.09, top=0.94, hspace=0.08)
-        accuracy, rates = figure.subplots(2, sharex=True, height_ratios=[5, 1])
+        upper, rates = figure.subplots(2, sharex=True, height_ratios=[5, 1])
         sizes = rates.twinx()
-        self._axes = accuracy, rates, sizes
+        self._axes = upper, rates, sizes
         for axes in self._axes:
             axes.spines["top"].set_visible(False)
         if title:
-            accuracy.set_title(title, loc="left")
-        accuracy.spines["right"].set_visible(False)
-        accuracy.set_yscale("function", functions=(_stretch, _unstretch))
-        accuracy.set_yticks(ACCURACY_TICKS)
-        accuracy.set(xlim=(0, n_epochs or 1), ylim=(0, 100), ylabel="accuracy (%), stretched towards 100")
-        accuracy.grid(color="0.9")
+            upper.set_title(title, loc="left")
+        upper.spines["right"].set_visible(False)
+        upper.set_xlim(0, n_epochs or 1)
+        if of_loss:
+            upper.set_ylabel("loss")
+        else:
+            upper.set_yscale("function", functions=(_stretch, _unstretch))
+            upper.set_yticks(ACCURACY_TICKS)
+            upper.set(ylim=(0, 100), ylabel="accuracy (%), stretched towards 100")
+        upper.grid(color="0.9")
 
-        (self._batches,) = accuracy.plot([], [], color="tab:blue", alpha=0.35, lw=0.5, label="each training batch")
-        (self._mean,) = accuracy.plot([], [], color="tab:blue", lw=1.2, label="training, running mean")
-        (self._test,) = accuracy.plot(
+        (self._batches,) = upper.plot([], [], color="tab:blue", alpha=0.35, lw=0.5, label="each training batch")
+        (self._mean,) = upper.plot([], [], color="tab:blue", lw=1.2, label="training, running mean")
+        (self._test,) = upper.plot(
             [], [], "o-", color="tab:red", lw=1.8, ms=5, clip_on=False, label="test, after each epoch"
         )
-        self._last = accuracy.annotate(
-            "", (0, 0), (0, -14), textcoords="offset points", ha="right", va="top", color="tab:red", weight="bold",
-            bbox=BEHIND_TEXT,
+        self._last = upper.annotate(
+            "", (0, 0), (0, 14 if of_loss else -14), textcoords="offset points", ha="right", va="bottom" if of_loss else "top",
+            color="tab:red", weight="bold", bbox=BEHIND_TEXT,
         )  # fmt: skip
-        accuracy.legend(loc="lower center", ncols=3, frameon=False)
+        upper.legend(loc="upper center" if of_loss else "lower center", ncols=3, frameon=False)
 
         rates.set_xlabel("epochs")
         self._schedules = []
@@ -288,16 +296,24 @@ class _Picture:
             return
         epoch_size = self._epoch_size or (epoch_ends[0] if len(epoch_ends) else seen[-1])
 
-        epochs, percent = seen / epoch_size, 100 * history.batch_accuracy
-        self._batches.set_data(*_outline(epochs, percent, self._columns))
-        ends, mean = _running_mean(seen, history.batch_size, percent, window=min(epoch_size, seen[-1]) / 10)
+        epochs = seen / epoch_size
+        if self._of_loss:
+            batches, test = history.batch_loss, history.validation_loss
+        else:
+            batches, test = 100 * history.batch_accuracy, 100 * history.validation_accuracy
+        self._batches.set_data(*_outline(epochs, batches, self._columns))
+        ends, mean = _running_mean(seen, history.batch_size, batches, window=min(epoch_size, seen[-1]) / 10)
         self._mean.set_data(ends / epoch_size, mean)
-        test = 100 * history.validation_accuracy
         if len(test):
             tested = epoch_ends[: len(test)] / epoch_size
             self._test.set_data(tested, test)
             self._last.xy = tested[-1], test[-1]
-            self._last.set_text(f"{test[-1]:.2f} %")
+            self._last.set_text(f"{test[-1]:.4g}" if self._of_loss else f"{test[-1]:.2f} %")
+        if self._of_loss:
+            upper, above = self._axes[0], not (np.append(batches, test) <= 0).any()
+            upper.set_yscale("log" if above else "linear")
+            upper.relim()
+            upper.autoscale_view(scalex=False)
 
         whole = ~np.isin(seen, epoch_ends)  # the last batch of an epoch has the examples left over, so no scheduled size
         whole |= not whole.any()

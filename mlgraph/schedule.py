@@ -132,7 +132,8 @@ class Acting:
         n_threads: int | None,
     ) -> None:  # fmt: skip
         if not isinstance(schedule, Schedule):
-            raise TypeError(f"sparsify: expected a schedule of mlgraph.sparsify or None, got {type(schedule).__name__}")
+            got = f"the class {schedule.__name__}" if isinstance(schedule, type) else type(schedule).__name__
+            raise TypeError(f"sparsify: expected a schedule of mlgraph.sparsify or None, got {got}")
         missing = [field.name for field in fields(schedule) if not hasattr(schedule, field.name)]
         if missing:
             how = "of a @dataclass(frozen=True, repr=False), or of an __init__ that calls super().__init__"

@@ -20,8 +20,11 @@ Data = tuple[Any, Any]
 Scores = Float64
 Criterion = str | Callable[..., npt.ArrayLike]
 
+CRITERIA = ("magnitude", "saliency", "random")
+"""The criteria of pruning that have names."""
 
-def check_criterion(by: Criterion, names: Sequence[str] = ("magnitude", "saliency", "random")) -> None:
+
+def check_criterion(by: Criterion, names: Sequence[str] = CRITERIA) -> None:
     """Raise TypeError or ValueError if `by` is neither callable nor one of `names`, by default those for pruning."""
     if not callable(by) and not (isinstance(by, str) and by in names):
         raise wrong("by", f"{', '.join(names)} or a callable", by, isinstance(by, str))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mlgraph.drawing import Drawing, Options
     from mlgraph.graph import Graph
+    from mlgraph.layer import Layer
 
 KIND_NAMES = {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter", NEURON: "neuron"}
 """What these nodes are called."""
@@ -349,6 +350,18 @@ class Neuron(Node):
         code = neuron_code(activation)
         with self.graph.lock:
             activate(self.graph, self._number, code)
+
+    @property
+    def layer(self) -> Layer | None:
+        """The layer that it is in, of the network whose graph this is; None if it is in none."""
+        node = self._number
+        return next((layer for model in self.graph._models for layer in model._layers if node in layer._ids), None)
+
+    @property
+    def index(self) -> int | None:
+        """Its place in its layer, where it is ``neuron.layer[neuron.index]``; None if it is in none."""
+        layer = self.layer
+        return None if layer is None else layer._ids.index(self.id)
 
     @property
     def weights(self) -> Float32:

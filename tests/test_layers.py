@@ -28,6 +28,25 @@ def test_layers():
     assert net.layers[0].weights[7, 3] == 9
 
 
+def test_a_neuron_knows_its_layer():
+    net = network()
+    first, last = net.layers
+    (joined,) = net.widen(first)
+    assert (first[7].layer, first[7].index) == (first, 7) and (joined.layer, joined.index) == (first, 16)
+    assert [neuron.index for neuron in last] == [0, 1, 2] and all(neuron.layer is last for neuron in last)
+    first[7].prune()
+    assert (first[7].layer, first[7].index) == (first, 7)
+    alone = net.graph.add_neuron(first.neurons)
+    assert (alone.layer, alone.index) == (None, None)
+    small = net.compact()
+    assert [neuron.index for neuron in small.layers[0]] == list(range(16)) and small.layers[0][7] == small.graph[19]
+    copied = copy.deepcopy(net)
+    assert copied.graph[last[1].id].layer is copied.layers[1]
+    net.undo()
+    with pytest.raises(ValueError, match="expected nodes of the graph"):
+        _ = alone.layer
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_what_a_layer_is_assigned(bias):
     """It changes the edges and biases that there are, and no other number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -196,6 +197,18 @@ def test_train_sparse(run: Run) -> None:
         assert record["sparsity_reached"] == pytest.approx(0.6, abs=0.01)
         assert record["edges"] == mlgraph.load("mnist-run/model.npz").n_edges
     assert "sparsity_reached" not in run("--epochs", 1, "--quiet", "--no-plot", "--json").json
+
+
+@pytest.mark.parametrize("command", [("train",), ("prune", "trained/model.npz")])
+@pytest.mark.usefixtures("model")
+def test_a_criterion_decides_what_is_cut(run: Run, command: tuple[str, ...]) -> None:
+    kept = []
+    for words in ((), ("--by", "magnitude"), ("--by", "saliency"), ("--by", "random")):
+        result = run(*command, "--sparsity", 0.8, *words, "--epochs", 2, "--out", "cut", "--quiet", "--no-plot", "--json")
+        assert (result.status, result.err, result.json["by"]) == (0, "", words[-1] if words else "magnitude")
+        kept.append(mlgraph.load("cut/model.npz").layers[0].mask)
+    assert np.array_equal(kept[0], kept[1])
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(kept[1:], 2))
 
 
 def test_the_preset_of_the_sparse_networks(run: Run) -> None:

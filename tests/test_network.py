@@ -22,7 +22,7 @@ def softmax(z):
 def test_how_models_and_histories_look():
     g = mlgraph.Graph()
     model = mlgraph.Model(g, [g.add_neuron(g.inputs(INPUTS))])
-    assert repr(model) == "<Model of 12 inputs, 1 outputs, 12 edges: squared_error>"
+    assert repr(model) == "<Model of 12 inputs, 1 output, 12 edges: squared_error>"
     history = model.fit(FLOATS, TARGETS[:, :1], epochs=2)
     assert repr(history) == f"<History of 2 epochs, 4 batches, epoch loss {history.epoch_loss[-1]:.4g}>"
     validated = model.fit(FLOATS, TARGETS[:, :1], epochs=1, validation=(FLOATS, TARGETS[:, :1]))
@@ -46,6 +46,16 @@ def test_without_layers_there_is_nothing_to_count():
     assert (net.n_edges, net.n_parameters, net.sparsity) == (0, 0, 0.0)
     net.graph.add_neuron([net.graph.parameter(1.0), net.graph[0]])
     assert (net.n_edges, net.n_parameters) == (0, 0) and repr(net) == f"<Network {INPUTS}: 0 edges>"
+
+
+def test_targets_are_no_inputs_of_a_network(tmp_path):
+    net = mlgraph.Network(INPUTS)
+    net.graph.input("target")
+    assert repr(net) == f"<Network {INPUTS}: 0 edges>"
+    net.add_layer(2, "identity")
+    net.graph.input("another")
+    net.save(tmp_path / "net.npz")
+    assert [repr(mlgraph.load(tmp_path / "net.npz")), repr(net.compact())] == [f"<Network {INPUTS}-2: {2 * INPUTS} edges>"] * 2
 
 
 def test_what_a_network_was_made_with_is_not_assigned():

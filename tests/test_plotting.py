@@ -47,6 +47,22 @@ def lines(figure: matplotlib.figure.Figure) -> dict[str, tuple[np.ndarray, np.nd
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("lowest", "scale"), [(0.01, "log"), (-1.0, "linear")])
+@pytest.mark.parametrize("validated", [True, False])
+def test_without_accuracies_the_loss_is_drawn(lowest: float, scale: str, validated: bool) -> None:
+    h = history(validated=validated)
+    for column in (h.batch_accuracy, h.epoch_accuracy, h.validation_accuracy):
+        column[:] = np.nan
+    h.batch_loss[[0, 3, 7]] = lowest, 20, np.nan     # NaN: a batch that was left out
+    figure = training_picture(h)
+    drawn, loss = lines(figure), figure.axes[0]
+    np.testing.assert_array_equal(drawn["each training batch"][1], h.batch_loss)
+    np.testing.assert_array_equal(drawn["test, after each epoch"][1], h.validation_loss)
+    assert ("0.1" in [text.get_text() for text in loss.texts]) == validated
+    low, high = loss.get_ylim()
+    assert (loss.get_ylabel(), loss.get_yscale()) == ("loss", scale) and low < lowest and high > 20
+
+
 def test_what_is_drawn() -> None:
     h = history()
     figure = training_picture(h, title="a title")

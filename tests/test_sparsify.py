@@ -150,6 +150,8 @@ def test_a_schedule_for_another_model():
     before = g.parameters.tobytes()
     with pytest.raises(TypeError, match="sparsify: expected a schedule without need of layers, as GradualPruning"):
         model.fit(X, Y[:, None] * 1.0, sparsify=RigL(0.5))
+    with pytest.raises(TypeError, match=r"sparsify: expected a schedule of .* or None, got the class SET$"):
+        model.fit(X, Y[:, None] * 1.0, sparsify=SET)
     with pytest.raises(TypeError, match=r"sparsify: expected a schedule of .* or None, got float"):
         model.fit(X, Y[:, None] * 1.0, sparsify=0.5)
     assert g.parameters.tobytes() == before

@@ -16,7 +16,7 @@ from mlgraph.app.recipe import PRUNING, add_recipe_options, given_of
 
 __all__ = ["add_options", "run"]
 
-NAMES = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "block", "seed")
+NAMES = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "by", "block", "seed")
 """Fields of the recipe that are options of this command, too."""
 
 

@@ -11,6 +11,7 @@ import mlgraph
 from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, MOMENTUM, RATES, SEED, SIZES, one_of
 from mlgraph.nonfinite import POLICIES
 from mlgraph.ops import ACTIVATIONS
+from mlgraph.scores import CRITERIA
 from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
 
 __all__ = ["METHODS", "OPTIONS", "PRESETS", "PRUNING", "Recipe", "add_recipe_options", "begun_with", "given_of"]
@@ -33,6 +34,7 @@ class Recipe:
     output_bias: bool = True
     sparsity: float = 0.0  # at the end of the training
     method: str = "gradual"  # of reaching this sparsity
+    by: str = "magnitude"  # what the gradual method cuts first
     sparse_from: float = 0.1  # share of the training before which the gradual method cuts nothing
     block: int = 1  # neurons that keep or lose a source together
     on_nonfinite: str = "raise"
@@ -52,7 +54,7 @@ class Recipe:
             return None
         if self.method == "gradual":
             initial = min(initial, self.sparsity)
-            return GradualPruning(self.sparsity, start=self.sparse_from, initial=initial, block=self.block)
+            return GradualPruning(self.sparsity, start=self.sparse_from, initial=initial, by=self.by, block=self.block)
         return METHODS[self.method](self.sparsity, block=self.block)
 
 
@@ -81,6 +83,8 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str, str]] = {
     "weight_dropout": (FRACTION, "X", "share of the hidden layers' edges left out, drawn anew for every 32 examples"),
     "sparsity": (FRACTION, "X", "share of the edges cut by the end"),
     "method": (one_of(*METHODS), "NAME", "how edges are cut: gradual (for good), set or rigl (as many others grow)"),
+    "by": (one_of(*CRITERIA), "NAME", "which edges the gradual method cuts first: those of the least magnitude or saliency "
+           "(|weight x gradient|), or at random"),
     "block": (COUNT, "N", "adjacent neurons that keep or lose a source together; 4 run faster than others"),
     "on_nonfinite": (one_of(*POLICIES), "NAME", "what to do about numbers that are not finite: "
                      "raise ends the run, skip leaves those examples out, disconnect cuts the neuron out"),

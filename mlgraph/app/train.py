@@ -29,10 +29,11 @@ def run(args: argparse.Namespace) -> int:
     for name in ("dropout", "weight_dropout"):
         if given.get(name) and not recipe.hidden:
             raise Failure(f"argument --{name.replace('_', '-')}: expected hidden layers to drop from, got none")
-    if "method" in given and not recipe.sparsity:
-        raise Failure("argument --method: expected --sparsity with it, which says how much is cut, got none")
-    if recipe.block > 1 and not recipe.sparsity:
-        raise Failure("argument --block: expected --sparsity with it, which says how much is cut, got none")
+    for name in ("method", "by", "block"):
+        if name in given and not recipe.sparsity:
+            raise Failure(f"argument --{name}: expected --sparsity with it, which says how much is cut, got none")
+    if "by" in given and recipe.method != "gradual":
+        raise Failure(f"argument --by: expected the method gradual, whose criterion it is, got {recipe.method}")
     check_decay(recipe)
     data = load_data(args.data)
     net = recipe.network(data.train_x.shape[1], data.n_classes)
