@@ -141,13 +141,30 @@ class Checkpoint:
     def _found(
         self, model: Model, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
     ) -> str | tuple[Model, RunState, dict[tuple[int, ...], Bool], list[str]]:
-        """Of the run in a file the model and state, what each model had needed, and digests of the models it began with.
+        """The model in a file, where the run stood, what each model had needed, and digests of the models that it began with.
 
-        If that is another run, what differs.
+        Of another run only what differs.
         """
         what: Any = header.get("checkpoint")
         require(isinstance(what, dict) and type(what.get("format")) is int, "no checkpoint: its header has none")
         require(what["format"] == FORMAT, f"checkpoint: format: expected {FORMAT}, got {what['format']}: of another version")
+        difference = self._difference(model, what)
+        if difference:
+            return difference
+        ends = [(m._outputs, m._loss_nodes, m._probabilities, len(m._layers)) for m in (model, self._model)]
+        added = model.graph.n_inputs - self._model.graph.n_inputs  # by a callback
+        same = ends[0] == ends[1] and added >= 0
+        require(same, "checkpoint: expected the inputs, layers, outputs and loss of the model, got others")
+        state, size = self._state_in(what, arrays), len(arrays["parameters"])
+        for name in STATE[what["arguments"]["optimizer"]]:
+            good = len(arrays[name]) == size and np.isfinite(arrays[name]).all()
+            require(good, f"array {name}: expected {size} finite numbers")
+            # It ends with a whole panel of neurons; the array in the file need not.
+            model.graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
+        return model, state, _needs(what.get("needs", []), len(model.graph)), what["models"]
+
+    def _difference(self, model: Model, what: Any) -> str:
+        """What tells the run in a file from this one; nothing if they are one run."""
         arguments, digests = what.get("arguments"), what.get("digests")
         require(isinstance(arguments, dict) and isinstance(digests, dict), "checkpoint: expected arguments and digests")
         for name, here in self._arguments.items():
@@ -163,12 +180,10 @@ class Checkpoint:
         for name, digest in self._digests.items():
             if digests.get(name) != digest:
                 return f"other {name}"
+        return ""
 
-        ends = [(m._outputs, m._loss_nodes, m._probabilities, len(m._layers)) for m in (model, self._model)]
-        added = model.graph.n_inputs - self._model.graph.n_inputs  # by a callback
-        same = ends[0] == ends[1] and added >= 0
-        require(same, "checkpoint: expected the inputs, layers, outputs and loss of the model, got others")
-
+    def _state_in(self, what: Any, arrays: dict[str, npt.NDArray[Any]]) -> RunState:
+        """Where the run in a file stood."""
         epoch, step, taken, seconds = (what.get(name) for name in ("epoch", "step", "taken", "seconds"))
         counts = all(type(count) is int and 0 <= count < 2**62 for count in (epoch, step, taken))
         require(counts, f"checkpoint: epoch, step, taken: expected counts, got {epoch!r}, {step!r}, {taken!r}")
@@ -184,15 +199,7 @@ class Checkpoint:
         seen = int(history.batch_examples[-1]) - epoch * n if step else 0
         good = (epoch < epochs and seen in range(step > 0, n + 1)) or (epoch, step) == (epochs, 0)
         require(good, f"checkpoint: expected a place in a run of {epochs} epochs, got step {step} of epoch {epoch}")
-        state = RunState(history, epoch, step, taken, seconds)
-        graph = model.graph
-        size = len(arrays["parameters"])
-        for name in STATE[arguments["optimizer"]]:
-            good = len(arrays[name]) == size and np.isfinite(arrays[name]).all()
-            require(good, f"array {name}: expected {size} finite numbers")
-            # It ends with a whole panel of neurons; the array in the file need not.
-            graph.storage.state_vector(name, fresh=True)[:size] = arrays[name]
-        return model, state, _needs(what.get("needs", []), len(graph)), began_with
+        return RunState(history, epoch, step, taken, seconds)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -217,7 +224,7 @@ class Checkpoint:
         try:
             with self._model.graph.lock:
                 models = self._model.graph._models
-                if len(models) > 1:  # what is whose then hangs on what each has needed since the run began
+                if len(models) > 1:  # what belongs to which then depends on what each has needed so far
                     what["needs"] = sorted([one._sinks, _bounds(one._needed_before)] for one in models)
                 for name in STATE[self._arguments["optimizer"]]:
                     arrays[name] = self._model.graph.storage.state_vector(name, fresh=False)

@@ -30,30 +30,15 @@ from mlgraph.views import Edge, Neuron
 def edges_named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | None = None) -> tuple[Wiring, Bool]:
     """The edges into some neurons, and which of them are named by neurons, edges and pairs (source, target).
 
-    A ValueError if an output is among the neurons, by default an output of any model of the graph.
-
     A neuron names the edges into it, and `cut` then cuts those out of it, too; one that is cut off already names both.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `what` is none of these, an edge is not of the graph, or one of the neurons is among `outputs`, by default those of
+        all models of the graph.
     """
-    if isinstance(what, Neuron | Edge):
-        what = [what]
-    given, what = (what, ()) if isinstance(what, Edges) else (None, what)
-    if isinstance(what, range) or (isinstance(what, np.ndarray) and what.dtype != object):
-        what = [graph[i] for i in ids_of(graph, who, what)]
-    if isinstance(what, tuple) and len(what) == 2 and not any(isinstance(one, Edge | tuple) for one in what):
-        raise TypeError(f"{who}: expected [(source, target)] for an edge, or a list of neurons, got a pair that may be either")
-    if not isinstance(what, Iterable):
-        raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(what).__name__}")
-    ids: list[int] = []
-    pairs: list[list[int]] = []
-    for thing in what:
-        if isinstance(thing, Neuron):
-            ids.append(id_of(graph, thing, who))
-        elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
-            ends = (thing.source, thing.target) if isinstance(thing, Edge) else thing
-            pairs.append([id_of(graph, end, f"{who}: node") for end in ends])
-        else:
-            raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(thing).__name__}")
-    source, target = np.array(pairs, np.int64).reshape(-1, 2).T if given is None else _ids_of_ends(graph, given, who)
+    ids, source, target = _named(graph, what, who)
     chosen, concerned = np.zeros((2, len(graph)), bool)
     chosen[ids] = concerned[ids] = concerned[target] = True
     if graph._has_bare:  # neurons that are cut off may still be read
@@ -72,6 +57,32 @@ def edges_named(graph: Graph, what: Any, who: str = "prune", outputs: Iterable[i
         if i in protected:
             raise ValueError(f"{who}: expected neurons that are no outputs of a model, got {plain(graph[i].name)}")
     return edges, found
+
+
+def _named(graph: Graph, what: Any, who: str) -> tuple[list[int], Int64, Int64]:
+    """Ids of the neurons in the argument of `Graph.prune`, and of the sources and targets of the edges in it."""
+    if isinstance(what, Edges):
+        return [], *_ids_of_ends(graph, what, who)
+    if isinstance(what, Neuron | Edge):
+        what = [what]
+    if isinstance(what, range) or (isinstance(what, np.ndarray) and what.dtype != object):
+        what = [graph[i] for i in ids_of(graph, who, what)]
+    if isinstance(what, tuple) and len(what) == 2 and not any(isinstance(one, Edge | tuple) for one in what):
+        raise TypeError(f"{who}: expected [(source, target)] for an edge, or a list of neurons, got a pair that may be either")
+    if not isinstance(what, Iterable):
+        raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(what).__name__}")
+    ids: list[int] = []
+    pairs: list[list[int]] = []
+    for thing in what:
+        if isinstance(thing, Neuron):
+            ids.append(id_of(graph, thing, who))
+        elif isinstance(thing, Edge) or (isinstance(thing, tuple) and len(thing) == 2):
+            ends = (thing.source, thing.target) if isinstance(thing, Edge) else thing
+            pairs.append([id_of(graph, end, f"{who}: node") for end in ends])
+        else:
+            raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(thing).__name__}")
+    source, target = np.array(pairs, np.int64).reshape(-1, 2).T
+    return ids, source, target
 
 
 def _ids_of_ends(graph: Graph, edges: Edges, who: str) -> tuple[Int64, Int64]:
@@ -105,7 +116,7 @@ def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
     return Edges(source.astype(np.int32), target.astype(np.int32), weight)
 
 
-def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, who: str = "prune") -> None:
+def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = None, who: str = "prune") -> None:
     """Cut these edges, and all edges out of nodes that are then no longer live.
 
     Parameters
@@ -113,7 +124,7 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, w
     edges : Wiring
         The edges into all neurons, or at least into those that lose an edge by `gone`.
     gone : bool, shape (edges,)
-    sweep : bool, shape (edges,), optional
+    if_unneeded : bool, shape (edges,), optional
         Edges to cut, too, if they no longer lead to an output of a model; `edges` must then be all there are.
     who : str
         What errors begin with.
@@ -127,9 +138,9 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, sweep: Bool | None = None, w
     lists = shared_lists(new)
     after = with_lists(graph.topology(), new, lists)
     lost = ~check_paths(graph, who, after)
-    if sweep is not None:
+    if if_unneeded is not None:
         idle = ~_needed(graph, after)[edges.neurons]
-        useless = sweep & ~gone & np.repeat(idle, edges.counts) if idle.any() else idle
+        useless = if_unneeded & ~gone & np.repeat(idle, edges.counts) if idle.any() else idle
         if useless.any():  # nodes that no model needs may read nodes that this leaves without sources
             cut(graph, edges, gone | useless, who=who)
             return
@@ -274,14 +285,14 @@ def rewire(
             before[name].take(new.place, out=values, mode="clip")
         values[added] = fresh[name][added] if name in fresh else 0
     record = graph.records[new.neurons]
-    most_before = graph.storage.made_with(record)
+    most_before = graph.storage.max_sources_of(record)
     weights, begin = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
     graph._has_bare |= bool((new.counts == 0).any())
     change = Rewired(old._replace(place=now[:-1]), before, most_before)
     storage, most = graph.storage, np.maximum(most_before, new.counts) if most is None else most
     of_storage = {
         "weights": written(storage.weights, record, weights), "stride": written(storage.stride, record, np.ones(1)),
-        "made": written(storage.made, record, most),
+        "max_sources": written(storage.max_sources, record, most),
     }  # fmt: skip
     start, count = written(graph._start, new.neurons, begin), written(graph._count, new.neurons, new.counts)
     own = vars(storage)

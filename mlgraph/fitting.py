@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROGRESS = np.arange(1000) / 1000
-"""Where a learning rate that is a function is looked at before a run: below 1, for no batch begins there."""
+"""Progress at which a function for the learning rate is checked before a run; below 1, since no batch begins at 1."""
 
 
 def fit(
@@ -260,7 +260,7 @@ def _rates(function: Callable[[float], Any], progress: Float64) -> Float64:
 
 
 def _told(rates: Rates, on_the_way: Float64) -> tuple[float, float] | str:
-    """What a checkpoint has of learning rates: by what a function gives it is the same or another."""
+    """Learning rates as a checkpoint records them; of a function a digest of its values, so that the same one is recognised."""
     if not callable(rates):
         return rates
     return f"function {blake2b(on_the_way.astype(np.float32).tobytes(), digest_size=8).hexdigest()}"

@@ -170,8 +170,9 @@ class Function:
 
     Raises
     ------
-    ValueError
-        If there is no output, a node is of another graph, an input that is needed is missing, or an input is given twice.
+    TypeError, ValueError
+        If `graph` is no graph; if there is no output, a node is of another graph, an input that is needed is missing, or an
+        input is given twice.
 
     Examples
     --------

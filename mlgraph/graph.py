@@ -562,8 +562,6 @@ class Graph(NodeTable):
         """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
         return frozenset(i for model in self._models for i in model._sinks)
 
-    # --- editing -----------------------------------------------------------------------------------------------------
-
     @locked
     def edge(self, source: Node | int, target: Node | int) -> Edge:
         """The edge from a node to a neuron.
@@ -602,6 +600,8 @@ class Graph(NodeTable):
         """
         s, t = id_of(self, source, "has_edge"), id_of(self, target, "has_edge")
         return self._code[t] >= NEURON and s in self.sources_of(t)
+
+    # --- editing -----------------------------------------------------------------------------------------------------
 
     @locked
     def add_edge(self, source: Node | int, target: Node | int, weight: float = 0.0) -> Edge:
@@ -722,8 +722,8 @@ class Graph(NodeTable):
         Raises
         ------
         ValueError
-            If the last change was no edit, is part of a `one_edit` still open, or added neurons that are outputs of a model
-            or the only way to one.
+            If the last change was no edit, is part of a `one_edit` still open, or added neurons or edges without which an
+            output of a model would be gone or cut off.
         """
         from mlgraph.undo import undo
 

@@ -1,4 +1,4 @@
-"""What to grow in a network: edges where there are none, by scores of the gaps, and neurons of a layer; each is one edit."""
+"""What to grow in a network: edges where there are none, by scores of the gaps, and neurons of a layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph.array_types import Bool, Float32, Int32, Int64
-from mlgraph.arrays import Edges, bias_places, edge_keys, wiring
+from mlgraph.arrays import Edges, wiring
 from mlgraph.checks import MOST_SEED, one_of, share, whole
 from mlgraph.edits import grow
 from mlgraph.engine import Engine
@@ -18,20 +18,16 @@ from mlgraph.graph import Graph
 from mlgraph.layer import Layer, first_weights
 from mlgraph.losses import Objective
 from mlgraph.network import Network
-from mlgraph.ops import INPUT, NEURON, is_operation
+from mlgraph.ops import INPUT, NEURON
 from mlgraph.plan import Plan
 from mlgraph.pruning import SCOPES
 from mlgraph.scores import Criterion, Data, Scores, best_of, check_criterion, data_for, in_blocks, scores_by, without_nan
-from mlgraph.storage import FROZEN
 from mlgraph.threads import checked_threads
 from mlgraph.topology import Topology, topological
 from mlgraph.trace import trace
 from mlgraph.views import Neuron
 
-__all__ = [
-    "EdgeValues", "Ends", "Gaps", "Products", "absent", "absent_gradient", "begin_anew", "edge_values", "ends_of_layers",
-    "fill_layers", "give_back", "regrow", "widen",
-]  # fmt: skip
+__all__ = ["Ends", "Gaps", "Products", "absent", "absent_gradient", "ends_of_layers", "regrow", "steepness", "widen"]
 
 
 class Ends(NamedTuple):
@@ -85,7 +81,7 @@ def regrow(
     elif given is None:
         scores = np.random.default_rng([seed, 2]).random(len(new.source))
     else:
-        scores = without_nan(np.concatenate([*map(_steepness, absent_gradient(net, places, *given, n_threads), at)]))
+        scores = without_nan(np.concatenate([*map(steepness, absent_gradient(net, places, *given, n_threads), at)]))
     group = np.repeat(np.arange(len(places)), free) if scope == "layer" else np.zeros(free.sum(), np.int64)
     wanted = np.round(fraction * (free if scope == "layer" else free.sum(keepdims=True)))
     scores, together = in_blocks(net, new, scores, by, block)
@@ -111,97 +107,6 @@ def widen(net: Network, layer: Layer, n: int, seed: int) -> list[Neuron]:
         grow(graph, Edges(np.tile(new, len(read)), np.repeat(read, n), np.zeros(n * len(read), np.float32)), "widen")
         layer._ids, behind._reads = [*layer._ids, *new.tolist()], [*behind._reads, *new.tolist()]
     return layer[-n:]
-
-
-def fill_layers(
-    net: Network, wanted: npt.NDArray[Any], slopes: list[Float32] | None, block: int, random: np.random.Generator
-) -> Edges:
-    """Add edges of weight 0 until each layer has as many as are wanted, at any of its neurons; return these edges.
-
-    This goes from the last layer to the first, since a source is of no use to a neuron that nothing reads: neurons that come
-    to be read get at least one. The weights into these are as in a new layer, for with 0 they might never learn. They leave
-    the network's outputs as they are, for such neurons are read with weights of 0.
-
-    Parameters
-    ----------
-    wanted : shape (layers,)
-        Edges from the nodes that each layer was made to read.
-    slopes : list of float32, optional
-        For each layer the result of `absent_gradient` for its places, dead ones too; by default edges grow at random.
-    block : int
-        As for `Network.regrow`.
-    """
-    graph, places = net.graph, absent(net, dead=True)
-    given: list[npt.NDArray[Any]] = slopes or [random.random(np.count_nonzero(gaps.free)) for gaps in places]
-    alive, codes, topology = graph.alive(), graph.codes, graph.topology()
-    read, found = alive.copy(), []
-    for gaps, worth, most in zip(reversed(places), reversed(given), reversed(wanted.tolist()), strict=True):
-        here, free = read[gaps.targets], np.count_nonzero(gaps.free, axis=1)
-        at = np.flatnonzero(gaps.free & here[:, None])
-        if slopes is None:
-            score = worth[np.repeat(here, free)]
-        else:
-            score = _steepness(worth, at)
-            # Slopes that are not finite say nothing here. The steps of training meet and handle such numbers, too.
-            score[~np.isfinite(score)] = 0
-        together = None
-        if block > 1:
-            score, together = in_blocks(net, gaps.edges(at), score, "random" if slopes is None else "gradient", block)
-        # The best place of each neuron that reads nothing, and then those that are best of all.
-        bare = np.flatnonzero(np.repeat(gaps.counts[here] == 0, free[here]))
-        row = at[bare] // len(gaps.sources)
-        best = bare[np.lexsort((-score[bare], row))][np.flatnonzero(np.diff(row, prepend=-1))]
-        score[best] = np.inf
-        missing = max(int(most) - int(gaps.within[here].sum()), len(best))
-        if together is None and 0 < missing < len(score):  # what is no better than these is not looked at again
-            good = np.flatnonzero(score >= np.partition(score, -missing)[-missing])
-            at, score = at[good], score[good]
-        keep = best_of(score, np.zeros(len(score), np.int64), np.array([missing]), together=together)
-        source, target, weight = gaps.edges(at[keep])
-        revived = ~alive[target]
-        fan_in = np.bincount(target, minlength=len(graph))[target[revived]]
-        weight[revived] = random.standard_normal(len(fan_in)) / np.sqrt(3 * fan_in)
-        come = gaps.targets[here & ~alive[gaps.targets] & (gaps.counts > 0)]  # with what is frozen of them
-        _mark_read(read, np.append(source, topology.sources_of(come)), codes, topology)
-        found.append((source, target, weight))
-    new = Edges(*map(np.concatenate, zip(*found, strict=True)))
-    grow(graph, new, "regrow")
-    return new
-
-
-class EdgeValues(NamedTuple):
-    """Edges of a graph, and their numbers in the parameter vector ("") and in those of the optimizer's state; copies."""
-
-    key: Int64
-    values: dict[str, Float32]
-
-
-def edge_values(graph: Graph) -> EdgeValues:
-    """Those of all its edges."""
-    edges = wiring(graph)
-    key = edge_keys(graph, edges.source, edges.target)
-    return EdgeValues(key, {name: vector[edges.place] for name, vector in graph.storage.vectors().items()})
-
-
-def give_back(graph: Graph, before: EdgeValues, new: Edges) -> Int32:
-    """Restore the weights and optimizer state of new edges that existed before; return the targets of these edges."""
-    edges = wiring(graph)
-    back, _, was = np.intersect1d(edge_keys(graph, new.source, new.target), before.key, assume_unique=True, return_indices=True)
-    _, now, _ = np.intersect1d(edge_keys(graph, edges.source, edges.target), back, assume_unique=True, return_indices=True)
-    vectors = graph.storage.vectors()
-    for name, values in before.values.items():
-        vectors[name][edges.place[now]] = values[was]
-    return edges.target[now]
-
-
-def begin_anew(graph: Graph, neurons: Int64) -> None:
-    """Set the biases of neurons, and the optimizer's state of them, to 0; what is frozen stays."""
-    places, vectors = bias_places(graph, neurons), graph.storage.vectors()
-    places = places[places >= 0]
-    if FROZEN in vectors:
-        places = places[vectors.pop(FROZEN)[places] == 0]
-    for vector in vectors.values():
-        vector[places] = 0
 
 
 def ends_of_layers(net: Network, *, dead: bool = False) -> list[Ends]:
@@ -280,15 +185,7 @@ class Products:
 # --- inside ----------------------------------------------------------------------------------------------------------
 
 
-def _mark_read(read: Bool, nodes: Int32, codes: npt.NDArray[np.int16], topology: Topology) -> None:
-    """Mark nodes and what these read through operations: who reads a probability reads its logit."""
-    while len(nodes):
-        read[nodes] = True
-        arguments = topology.sources_of(nodes[is_operation(codes[nodes])])
-        nodes = np.unique(arguments[~read[arguments]])
-
-
-def _steepness(slope: Float32, places: Int64) -> Scores:
+def steepness(slope: Float32, places: Int64) -> Scores:
     """Scores of some places of a layer, given by their numbers."""
     return np.abs(slope.take(places), dtype=np.float64)
 

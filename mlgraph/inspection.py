@@ -32,7 +32,7 @@ Table = npt.NDArray[Any]
 
 COLUMNS = np.dtype([
     ("layer", np.int32), ("index", np.int32), ("node", np.int32), ("alive", np.bool_), ("mean", np.float64),
-    ("deviation", np.float64), ("active", np.float64), ("dormant", np.float64), ("fan_in", np.int32), ("fan_out", np.int32),
+    ("std", np.float64), ("active", np.float64), ("dormant", np.float64), ("fan_in", np.int32), ("fan_out", np.int32),
     ("norm_in", np.float64), ("norm_out", np.float64), ("bias", np.float64), ("loss", np.float64), ("accuracy", np.float64),
 ])  # fmt: skip
 """Columns of the table that `inspect` gives."""
@@ -73,7 +73,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
         del engine  # it holds the memory of a sweep
         mean, square, active, size_of = sums / len(examples)
         table["mean"][alive], table["active"][alive] = mean, active
-        table["deviation"][alive] = np.sqrt(np.maximum(square - mean**2, 0))
+        table["std"][alive] = np.sqrt(np.maximum(square - mean**2, 0))
         total, n = (np.bincount(which[alive], weights, minlength=len(first)) for weights in (size_of, None))
         of_layer = (total / np.maximum(n, 1))[which[alive]]
         table["dormant"][alive] = np.divide(size_of, of_layer, out=np.zeros(len(shown)), where=of_layer > 0)

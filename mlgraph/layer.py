@@ -33,7 +33,10 @@ class Layer(Freezable):
 
     @property
     def activation(self) -> str:
-        """What `Network.add_layer` was given; neurons that give logits, as before a softmax, are "identity" themselves."""
+        """The activation that `Network.add_layer` was given; assigning another to a neuron does not change it.
+
+        Before a cross-entropy (after "softmax", or "sigmoid" with that loss) the neurons themselves are "identity" neurons.
+        """
         return self._activation
 
     @property

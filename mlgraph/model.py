@@ -449,7 +449,7 @@ class Model(Running, Freezable):
             layer, index, node : its layer, its place there, its id. The layer is -1 for a neuron of a network that is in no
             layer; in a model without layers it is the level.
             alive : whether it has a part in any output.
-            mean, deviation : of its value over the examples.
+            mean, std : mean and standard deviation of its value over the examples.
             active : share of the examples in which its weighted sum is positive.
             dormant : its mean absolute value, divided by that of its layer's living neurons; 0 for a neuron that never does
             anything (Sokar et al. 2023, The dormant neuron phenomenon in deep reinforcement learning).

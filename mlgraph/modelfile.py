@@ -27,19 +27,19 @@ from mlgraph.checks import StrOrBytesPath
 from mlgraph.files import write_atomically
 from mlgraph.graph import CycleError, Graph
 from mlgraph.layer import Layer
-from mlgraph.lists import expand, squeeze
+from mlgraph.list_coding import expand, squeeze
 from mlgraph.model import Model
 from mlgraph.network import Network
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.storage import FROZEN, PANEL, extend, padded
 from mlgraph.topology import topological
 
-FORMAT = 5
+FORMAT = 6
 """Version of the format, raised when an older reader would go wrong."""
 
 ARRAYS = {
     "code": "int16", "start": "int64", "count": "int32", "data": "int64", "pool": "int32", "coded": "int32", "bits": "uint8",
-    "constants": "float64", "inputs": "int32", "weights": "int64", "stride": "int32", "bias": "int64", "made": "int32",
+    "constants": "float64", "inputs": "int32", "weights": "int64", "stride": "int32", "bias": "int64", "max_sources": "int32",
     "parameters": "float32", "frozen": "uint8",
 }  # fmt: skip
 
@@ -52,7 +52,7 @@ NPY = re.compile(
 COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters", "frozen")]
 """Arrays that are columns of a graph or of its storage."""
 
-OF_RECORDS = ("weights", "stride", "bias", "made")
+OF_RECORDS = ("weights", "stride", "bias", "max_sources")
 """Columns of the storage."""
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ def save(
         If the file cannot be written; what was at `path` is still there.
     """
     g = model.graph
-    topological(g, g.topology())
+    topological(g, g.topology())  # raises for what an interrupted edit has left: `load` would refuse it
     text = np.frombuffer(json.dumps({**header_of(model), **more}).encode(), np.uint8)
     members = {"header": text, **arrays_of(g), **more_arrays}
     # Made in memory: a ZipFile that a full disk cuts short reports this a second time, when it is garbage-collected.
@@ -236,13 +236,6 @@ def _header(text: UInt8) -> dict[str, Any]:
 def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     graph = _graph(arrays)
     n = len(graph)
-
-    def ids(name: str, least: int = 0) -> list[int]:
-        value: list[int] = header.get(name)
-        good = isinstance(value, list) and len(value) >= least and all(type(i) is int and 0 <= i < n for i in value)
-        require(good, f"header: {name}: expected ids of nodes from 0 to {n - 1}")
-        return value
-
     names = header.get("names")
     require(
         isinstance(names, dict)
@@ -254,39 +247,52 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
     require(loss in (*losses.NAMES, "node"), f"header: loss: expected {', '.join(losses.NAMES)} or node, got {loss!r}")
     require(kind in ("network", "model"), f"header: kind: expected network or model, got {kind!r}")
     model: Model = object.__new__(Network if kind == "network" else Model)
-    outputs, loss_nodes = ids("outputs", 1), ids("loss_nodes", 1)
+    outputs, loss_nodes = _ids(header, "outputs", n, 1), _ids(header, "loss_nodes", n, 1)
     require(
         len(loss_nodes) == 1 if loss == "node" else loss_nodes[1:] == outputs, "header: loss_nodes do not belong to the outputs"
     )
-    probabilities = ids("probabilities")
+    probabilities = _ids(header, "probabilities", n)
     wanted = len(outputs) if loss in losses.CROSS_ENTROPIES else 0
     require(len(probabilities) == wanted, "header: probabilities do not belong to the outputs")
     model._restore(graph, outputs, loss, loss_nodes, probabilities)
     if isinstance(model, Network):
-        layers = header.get("layers")
-        require(isinstance(layers, list) and layers, "header: layers: expected at least one")
-        model._ends = ids("reads", 1)
-        for layer in layers:
-            require(isinstance(layer, list) and len(layer) == 5, "header: layers: expected lists of five")
-            runs, activation, dropout, weight_dropout, probabilities = layer
-            require(
-                isinstance(runs, list) and len(runs) >= 2 and len(runs) % 2 == 0 and all(type(i) is int for i in runs)
-                and 0 <= runs[0] and runs[-1] <= n and all(a < b for a, b in itertools.pairwise(runs)),
-                "header: layers: expected runs of neurons, one behind the other",
-            )  # fmt: skip
-            members = [i for at in range(0, len(runs), 2) for i in range(runs[at], runs[at + 1])]
-            require(bool((graph.codes[members] >= NEURON).all()), "header: layers: expected neurons")
-            require(activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: expected an activation, got {activation!r}")
-            shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
-            require(shares, f"header: layers: expected shares that are dropped, got {dropout!r} and {weight_dropout!r}")
-            require(
-                isinstance(probabilities, list) and len(probabilities) in (0, len(members))
-                and all(type(i) is int and 0 <= i < n for i in probabilities),
-                "header: layers: expected a node for the probability of each neuron, or none",
-            )  # fmt: skip
-            model._add(Layer(graph, members, activation, float(dropout), float(weight_dropout), probabilities))
-        require(outputs == members, "header: layers: expected the outputs to be the last of them")
+        model._ends = _ids(header, "reads", n, 1)
+        _add_layers(model, header.get("layers"))
     return model
+
+
+def _ids(header: dict[str, Any], name: str, n: int, least: int = 0) -> list[int]:
+    """The ids of this name in a header, at least so many, of a graph of n nodes."""
+    value: Any = header.get(name)
+    good = isinstance(value, list) and len(value) >= least and all(type(i) is int and 0 <= i < n for i in value)
+    require(good, f"header: {name}: expected ids of nodes from 0 to {n - 1}")
+    return list(value)
+
+
+def _add_layers(net: Network, layers: Any) -> None:
+    """Add the layers that `header_of` describes to a network that has its outputs already."""
+    graph, n = net.graph, len(net.graph)
+    require(isinstance(layers, list) and layers, "header: layers: expected at least one")
+    for layer in layers:
+        require(isinstance(layer, list) and len(layer) == 5, "header: layers: expected lists of five")
+        runs, activation, dropout, weight_dropout, probabilities = layer
+        require(
+            isinstance(runs, list) and len(runs) >= 2 and len(runs) % 2 == 0 and all(type(i) is int for i in runs)
+            and 0 <= runs[0] and runs[-1] <= n and all(a < b for a, b in itertools.pairwise(runs)),
+            "header: layers: expected runs of neurons, one behind the other",
+        )  # fmt: skip
+        members = [i for at in range(0, len(runs), 2) for i in range(runs[at], runs[at + 1])]
+        require(bool((graph.codes[members] >= NEURON).all()), "header: layers: expected neurons")
+        require(activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: expected an activation, got {activation!r}")
+        shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
+        require(shares, f"header: layers: expected shares that are dropped, got {dropout!r} and {weight_dropout!r}")
+        require(
+            isinstance(probabilities, list) and len(probabilities) in (0, len(members))
+            and all(type(i) is int and 0 <= i < n for i in probabilities),
+            "header: layers: expected a node for the probability of each neuron, or none",
+        )  # fmt: skip
+        net._add(Layer(graph, members, activation, float(dropout), float(weight_dropout), probabilities))
+    require(net._outputs == members, "header: layers: expected the outputs to be the last of them")
 
 
 def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
@@ -302,8 +308,8 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
             raise ModelFileError(f"array {array}: element {i} is {arrays[array][i]}, expected {expected}")
 
     require(len(start) == len(count) == len(data) == n, "arrays code, start, count, data: expected one length")
-    of_records = {len(column) for column in (weights, stride, bias, arrays["made"])}
-    require(len(of_records) == 1, "arrays weights, stride, bias, made: expected one length")
+    of_records = {len(column) for column in (weights, stride, bias, arrays["max_sources"])}
+    require(len(of_records) == 1, "arrays weights, stride, bias, max_sources: expected one length")
     operation, trained, neuron = ops.is_operation(code), code >= PARAMETER, code >= NEURON
     known = (code >= 0) & operation | (code >= INPUT) & (code < NEURON + len(ops.ACTIVATIONS))
     every(known, "code", "the code of an operation or node")
@@ -334,7 +340,7 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     every((stride == 1) | (stride == PANEL), "stride", f"1 or {PANEL}")
     every((weights >= 0) & (weights < len(vector) - (fan - 1) * stride), "weights", "a place in the parameters")
     every((bias >= -1) & (bias < len(vector)), "bias", "-1 or a place in the parameters")
-    every(arrays["made"] >= 0, "made", "at least 0")  # after `compact`, it may be more than the graph has nodes
+    every(arrays["max_sources"] >= 0, "max_sources", "at least 0")  # after `compact`, it may be more than the graph has nodes
     require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
 
     frozen = arrays["frozen"]

@@ -64,9 +64,9 @@ class Part:
 
     @property
     def sparsity(self) -> float:
-        """Share of all edges that the neurons were made with that are no longer there, or that no output needs.
+        """1 - `n_edges` / the most edges that the neurons have ever had, each by itself.
 
-        A neuron counts with the most edges that it has ever had. Neurons that only other models of the graph need do not
+        An edge that was added and cut again counts as cut. Neurons that only other models of the graph need do not
         count while those models exist: a copy or a file holds this model alone, and counts what the others need as cut
         (`compact` leaves it behind). A neuron that is cut off counts with all edges that it had, even beside one that takes
         its place. So does a neuron that no model has ever needed: because of such neurons `Model.prune` may cut less, or
@@ -74,7 +74,7 @@ class Part:
         """
         with self.graph.lock:
             graph, own = self.graph, self._own() & (self.graph.codes >= NEURON)
-            made = int(graph.storage.made_with(graph.records[own]).sum())
+            made = int(graph.storage.max_sources_of(graph.records[own]).sum())
             return max(0.0, 1 - self.n_edges / made) if made else 0.0
 
     # --- inside ------------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Part:
     def _require_outputs(self) -> threading.RLock:
         """The lock of the graph; a ValueError if there are no outputs yet."""
         if not self._outputs:
-            raise ValueError("the network has no layers yet: expected add_layer first")
+            raise ValueError("network: expected at least one layer, got none; add_layer adds one")
         return self.graph.lock
 
     def _layer_numbers(self) -> Int64:

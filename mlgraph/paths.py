@@ -80,9 +80,9 @@ def refined(
 ) -> Scores:
     """Strengths of which no more than `wanted` are as high as the lowest that is kept, if only that many need be kept.
 
-    All that is behind one weak edge or neuron is as weak as it. If it stays, they are as strong as their paths would be without
-    it; where scores are equal, too, those that chance gives them decide. Were some of the equal ones taken without this, it
-    might be one on which all others hang that goes.
+    Everything whose paths lead through one weak edge or neuron is exactly as weak as it. To choose among these by chance alone
+    might cut the very one that all others need. So that one is taken to stay, and the others are as strong as their paths are
+    without it; where their own scores are equal, too, random ones take their place.
 
     `strength_by` gives strengths by scores. Members with the same number in `together` have the same chance.
     """

@@ -99,7 +99,7 @@ class Plan:
     n_extra : int
         Floats that a tile needs beside its slots.
     n_edges : int
-        Edges into live neurons.
+        Edges into its neurons.
     work : int
         What an example costs, in multiply-adds of dense blocks.
     first_zeroed : int

@@ -53,7 +53,7 @@ def prune(
 def room(model: Model, sparsity: float, scope: str) -> tuple[Int64, Float64]:
     """The group of each edge of the graph, and how many edges of each group a sparsity leaves."""
     graph, group, mine = model.graph, _groups(model, scope), _own_neurons(model)
-    left = np.round((1 - sparsity) * np.bincount(group[mine], graph.storage.made_with(graph.records[mine])))
+    left = np.round((1 - sparsity) * np.bincount(group[mine], graph.storage.max_sources_of(graph.records[mine])))
     neurons = np.flatnonzero(graph.codes >= NEURON)
     return np.repeat(group[neurons], graph.counts[neurons]), left
 
@@ -75,7 +75,7 @@ def keep_best(
     random: np.random.Generator | None = None,
     block: int = 1,
 ) -> int:
-    """Keep the strongest `wanted` live edges of each group; return how many. One path to each output stays.
+    """Keep the strongest `wanted` edges of each group that the model needs; return how many. One path to each output stays.
 
     More edges may be gone afterwards, if groups are cut independently: those that lead from or to nothing that is alive.
     Edges that only other models of the graph need stay. While the graph is being trained, frozen edges stay, and more edges
@@ -125,14 +125,14 @@ def keep_best(
     kept = best_of(strength[at], into, wanted, score, together)
     gone = np.zeros(len(edges.source), bool)
     gone[mine[~kept]] = True
-    cut(graph, edges, gone, sweep=there.alive & ~held)  # of which some may lead to what is frozen and to no output
+    cut(graph, edges, gone, if_unneeded=there.alive & ~held)  # of which some may lead to what is frozen and to no output
     return int(np.count_nonzero(kept))
 
 
 def _keep_best_neurons(
     model: Model, gone: float, scope: str, by: Criterion, slope: Float32 | None, random: np.random.Generator
 ) -> None:
-    """Keep the strongest live neurons, so that this share of all neurons is gone; one path to each output stays."""
+    """Of the neurons that the model needs keep the strongest, until this share is gone; one path to each output stays."""
     graph, group = model.graph, _groups(model, scope)
     hidden = np.setdiff1d(_own_neurons(model), list(graph.protected()))
     total = np.bincount(group[hidden], minlength=1)
@@ -160,7 +160,7 @@ def _keep_best_neurons(
         strength = refined(lambda score: through(score)[0], score, strength, int(wanted[0]))
     lost = np.zeros(len(graph), bool)
     lost[hidden[~best_of(strength, group[hidden], wanted, score)]] = True
-    cut(graph, edges, lost[edges.source] | lost[edges.target], sweep=there.alive & ~chosen)
+    cut(graph, edges, lost[edges.source] | lost[edges.target], if_unneeded=there.alive & ~chosen)
 
 
 def _own_neurons(model: Model) -> Int64:

@@ -14,9 +14,10 @@ from mlgraph.array_types import Bool, Float64, Int64
 from mlgraph.arrays import Wiring, wiring
 from mlgraph.checks import one_of, share, shown, whole
 from mlgraph.edits import cut
-from mlgraph.growing import Products, absent_gradient, begin_anew, edge_values, ends_of_layers, fill_layers, give_back
+from mlgraph.growing import Products, absent_gradient, ends_of_layers
 from mlgraph.interrupts import uninterrupted
 from mlgraph.model import Model
+from mlgraph.moving import begin_anew, edge_values, fill_layers, give_back
 from mlgraph.network import Network
 from mlgraph.ops import INPUT, NEURON
 from mlgraph.pruning import SCOPES, check_room, keep_best, prune, room

@@ -59,7 +59,7 @@ class Storage:
         For each record, where its weights begin and how far apart they are. A parameter node is one weight.
     bias : array of int
         Where its bias stands, or -1.
-    made : array of int
+    max_sources : array of int
         The most sources that it has had; 0 for a parameter node.
     """
 
@@ -71,7 +71,7 @@ class Storage:
         self.weights = array("q")
         self.stride = array("i")
         self.bias = array("q")
-        self.made = array("i")
+        self.max_sources = array("i")
 
     def __len__(self) -> int:
         """Number of records."""
@@ -79,8 +79,8 @@ class Storage:
 
     @property
     def columns(self) -> tuple[array[int], ...]:
-        """`weights`, `stride`, `bias` and `made`."""
-        return self.weights, self.stride, self.bias, self.made
+        """`weights`, `stride`, `bias` and `max_sources`."""
+        return self.weights, self.stride, self.bias, self.max_sources
 
     @property
     def places(self) -> tuple[Int64, Int64, Int64]:
@@ -88,9 +88,9 @@ class Storage:
         weights, stride, bias = (np.array(column, np.int64) for column in (self.weights, self.stride, self.bias))
         return weights, stride, bias
 
-    def made_with(self, records: Int64) -> Int64:
-        """`made` of these records."""
-        return np.asarray(np.array(self.made, np.int64)[records])
+    def max_sources_of(self, records: Int64) -> Int64:
+        """`max_sources` of these records."""
+        return np.asarray(np.array(self.max_sources, np.int64)[records])
 
     def grow(self, n: int, align: int = 1) -> int:
         """Make room for `n` more elements; the place of the first, a multiple of `align`."""
@@ -102,9 +102,9 @@ class Storage:
         self.used = at + n
         return at
 
-    def append(self, weights: int, bias: int = -1, made: int = 0) -> int:
+    def append(self, weights: int, bias: int = -1, max_sources: int = 0) -> int:
         """Add a record of weights side by side; its number."""
-        for column, value in zip(self.columns, (weights, 1, bias, made), strict=True):
+        for column, value in zip(self.columns, (weights, 1, bias, max_sources), strict=True):
             column.append(value)
         return len(self) - 1
 

@@ -12,6 +12,7 @@ from mlgraph.arrays import Edges, Neurons, ends_of
 from mlgraph.checks import float_array, integer_row, shown
 from mlgraph.graph import CycleError, Graph
 from mlgraph.ids import check_sources
+from mlgraph.topology import cycle_text
 from mlgraph.views import neuron_code
 from mlgraph_ext import _topology
 
@@ -85,8 +86,7 @@ def checked_subgraph(graph: Graph, neurons: Any, edges: Any) -> Subgraph:
     begin, level, order = np.cumsum(inner, dtype=np.int64) - inner, *np.empty((2, n), np.int32)
     _, cycle = _topology.sort(begin, inner, inside[within].astype(np.int32), np.arange(n, dtype=np.int32), level, order)
     if cycle:
-        ring = " -> ".join(str(number[i]) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
-        raise CycleError(f"edges: expected no cycle, got one of {len(cycle)} neuron{'s' if len(cycle) > 1 else ''}: {ring}")
+        raise CycleError(f"edges: expected no cycle, got {cycle_text('neuron', [str(number[i]) for i in cycle])}")
     check_sources(graph, "edges", np.unique(source[inside < 0]))
     rank = np.empty(n, np.int32)
     rank[order] = np.arange(n, dtype=np.int32)

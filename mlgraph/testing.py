@@ -173,6 +173,16 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
     ulps : int
         The least error of an op, in units in the last place. With 0, results that float32 computes exactly have no error.
         With 1, the bounds also hold near `x`, where no result is exact, as differences need them to.
+
+    Returns
+    -------
+    Expected
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `function` is neither a Function nor nodes, there is no example, `x` or `cotangent` are no real numbers or not of
+        these shapes, or `ulps` is no integer from 0 on.
     """
     f = _compiled(function)
     data = _read(f, x)

@@ -58,9 +58,14 @@ def topological(
     if needed < 0 or n < len(graph):  # Ctrl-C may strike amid an edit, and no kernel looks again
         raise RuntimeError("graph: expected edges between its nodes, got others: by an edit that was interrupted")
     if cycle:
-        names = " -> ".join(plain(graph[i].name) for i in cycle[:10]) + (" -> ..." if len(cycle) > 10 else "")
-        raise CycleError(f"expected no cycle, got one of {len(cycle)} node{'s' if len(cycle) > 1 else ''}: {names}")
+        raise CycleError(f"expected no cycle, got {cycle_text('node', [plain(graph[i].name) for i in cycle])}")
     return level, order[:needed]
+
+
+def cycle_text(kind: str, names: Sequence[str]) -> str:
+    """What an error says of a cycle: how long it is, and its first ten nodes."""
+    ring = " -> ".join(names[:10]) + (" -> ..." if len(names) > 10 else "")
+    return f"one of {len(names)} {kind}{'s' if len(names) > 1 else ''}: {ring}"
 
 
 def ancestors(graph: Graph, topology: Topology, nodes: Sequence[int] | Int32) -> Bool:

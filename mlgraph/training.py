@@ -74,7 +74,7 @@ class RunState:
     seconds : float
         Time of training in this epoch.
     whole : bool
-        Whether this is so: not from where steps or the end of an epoch begin until all that follows from them is noted.
+        False while steps, or the end of an epoch, are in progress, until everything that follows from them is recorded.
     """
 
     history: History
@@ -180,8 +180,8 @@ def train(
     the graph, or compiled another part of it and so moved the parameters. Steps that are not certain to stay finite are left
     to `guard`.
     `between` is called between pieces, when all that follows from a step is done: there a run can be left and resumed.
-    `n_edges` counts the live edges. `sparse` cuts and grows edges before the steps that it chooses. It and a callback end
-    the run by raising StopIteration.
+    `n_edges` counts the edges that are alive. `sparse` cuts and grows edges before the steps that it chooses. It and a
+    callback end the run by raising StopIteration.
     """
     n, epochs, history = len(examples), course.epochs, state.history
     # Where nothing else may happen between epochs, one call takes several: each short one would else wait for Python.
@@ -256,8 +256,8 @@ def train(
 def _highest(learning_rate: Rates, learning: Learning, steps: Steps) -> float:
     """The highest rate of the run or, if rates are a function, of these steps.
 
-    How many steps are prepared together hangs on the clock, which must not decide how a step is taken: by blocks with holes or
-    by rows, if it may overflow.
+    How many steps are prepared together depends on the clock, which must not decide how a step that may overflow is taken: by
+    blocks with holes, or by rows.
     """
     if callable(learning_rate):
         return float(steps.rate.max())

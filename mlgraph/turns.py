@@ -49,7 +49,7 @@ class Shared:
         return self._training() is not None
 
     def _require_rest(self, what: str) -> None:
-        """A RuntimeError about `what` if the graph is being trained; whoever holds the lock meanwhile has no run begin."""
+        """A RuntimeError about `what` if the graph is being trained; while the caller holds the lock, no run can begin."""
         if self._is_training:
             raise RuntimeError(f"{what}: expected a network that is not being trained, got one that is")
 
@@ -66,7 +66,8 @@ class Shared:
         try:
             with self.lock:
                 if self._is_training:
-                    raise RuntimeError("the graph is being trained already: by another thread, or by who called this callback")
+                    expected = "a graph that is not being trained"
+                    raise RuntimeError(f"fit: expected {expected}, got one that is: by another thread, or by this run itself")
                 self._training = ref(trainer)
             yield
         finally:

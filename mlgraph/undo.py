@@ -54,8 +54,8 @@ def undo(graph: Graph) -> None:
     Raises
     ------
     ValueError
-        If the last change of the graph was no edit, added neurons that are outputs of a model, or undoing it would leave an
-        output without a live source.
+        If an edit is open; if the last change of the graph was no edit, or added neurons that are outputs of a model; if
+        undoing it would leave an output without a live source.
     """
     last = graph._last
     if graph._open is not None:

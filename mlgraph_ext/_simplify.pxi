@@ -17,9 +17,12 @@ def merge(
     same : int32, shape (nodes,), filled for the nodes of `order`
         The first node of the same value.
     """
-    cdef int64_t size = 16, i, j
+    cdef int64_t n = start.shape[0], size = 16, i, j
     cdef uint64_t h, at
     cdef int32_t node, other
+    cdef bint good = is_graph(start, count, pool) and are_nodes(order, n)
+    if not good or not code.shape[0] == identity.shape[0] == same.shape[0] == n:
+        raise ValueError("code, start, count, pool, order, identity, same: expected a graph, got none")
     while size < 2 * order.shape[0]:
         size = 2 * size
     cdef int32_t* table = <int32_t*>malloc(size * sizeof(int32_t))
@@ -100,6 +103,10 @@ def find_neurons(
     """
     cdef int64_t n = start.shape[0], i, j, found = 0, terms = 0, depth
     cdef int32_t node, a, b, biases, products
+    cdef bint good = is_graph(start, count, pool) and are_nodes(order, n) and begin.shape[0] == n + 1
+    good = good and kind.shape[0] == is_output.shape[0] == root.shape[0] == bias.shape[0] == readers.shape[0] == n
+    if not good or not source.shape[0] == weight.shape[0] == pool.shape[0]:
+        raise ValueError("start, count, pool, order: expected a graph, and arrays to fill as long as it, got others")
     cdef int8_t* role = <int8_t*>malloc(n + 1)       # 0 none, 1 a sum that would be a neuron, 2 a term, 3 a bias
     cdef int8_t* inner = <int8_t*>malloc(n + 1)      # a sum that is part of another
     cdef int32_t* held = <int32_t*>malloc((n + 1) * sizeof(int32_t))   # biases below a sum

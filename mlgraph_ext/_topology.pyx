@@ -1,4 +1,4 @@
-"""What a plan must know of a graph, found in linear time, iteratively, at any depth.
+"""Passes over a graph for plans, edits and pruning: in linear time, iteratively, at any depth.
 
 The graph comes as compressed rows: the sources of node i are ``pool[start[i]:start[i] + count[i]]``. Nodes with the same
 ``start`` share one list, which is walked once. Nodes are int32, places in the pool int64.
@@ -265,9 +265,11 @@ def spread(
     const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, const int32_t[::1] order,
     uint8_t[::1] flag,
 ):
-    """Set the flag of every node of `order` that has a source whose flag is set."""
-    cdef int64_t i, j
+    """Set the flag of every node of `order`, sources first, that has a source whose flag is set."""
+    cdef int64_t i, j, n = start.shape[0]
     cdef int32_t node
+    if not is_graph(start, count, pool) or not are_nodes(order, n) or flag.shape[0] != n:
+        raise ValueError("start, count, pool, order, flag: expected a graph, got none")
     with nogil:
         for i in range(order.shape[0]):
             node = order[i]
@@ -283,6 +285,8 @@ def strongest(
     double[::1] strength, uint8_t[::1] chosen,
 ):
     """Find how strong the strongest path through each edge is. A path is as strong as its edge of the lowest score.
+
+    These are the widest paths of the literature (Pollack 1960, The maximum capacity through a network).
 
     Parameters
     ----------

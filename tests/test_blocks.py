@@ -9,7 +9,8 @@ from scored import DATA, X, Y, network, slopes, weights
 import mlgraph
 from mlgraph import scores
 from mlgraph.arrays import Edges
-from mlgraph.growing import absent, fill_layers
+from mlgraph.growing import absent
+from mlgraph.moving import fill_layers
 
 
 def blocks(net, edges, size):

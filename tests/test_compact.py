@@ -190,7 +190,7 @@ def test_a_layer_that_is_gone():
 
 
 def test_a_network_without_layers():
-    with pytest.raises(ValueError, match="the network has no layers yet: expected add_layer first"):
+    with pytest.raises(ValueError, match=r"^network: expected at least one layer, got none; add_layer adds one$"):
         mlgraph.Network(3).compact()
 
 

@@ -170,7 +170,7 @@ def test_numbers_out_of_range(saved, path, name, value):
         changed = array.copy()
         changed[at] = value
         rewrite(saved[1], path, **{name: changed})
-        if (name == "data" and code[at] < 100) or (name == "made" and value > 0):
+        if (name == "data" and code[at] < 100) or (name == "max_sources" and value > 0):
             assert try_damaged(path).tobytes() == saved[0].forward(X).tobytes()
         else:
             refuse(path, f"array {name}: ")

@@ -229,7 +229,7 @@ def test_plan_means_graph(case):
 
 
 def assume_bounded(case):
-    """Where a condition hangs on rounding, a divisor may come near its pole; then there is nothing to check."""
+    """Where a condition depends on rounding, a divisor may come near its pole; then there is nothing to check."""
     expected = testing.expect(mlgraph.Function(case.graph, case.outputs), case.x, ulps=1)
     assume(not any(np.isinf(error).any() for error in expected[1::2]))
 

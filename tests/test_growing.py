@@ -7,7 +7,7 @@ from editable import everything
 from scored import DATA, EDGES, X, Y, best, layer_of, network, slopes, weights
 
 import mlgraph
-from mlgraph import arrays, growing
+from mlgraph import arrays, growing, moving
 from mlgraph.scores import best_of
 from mlgraph.sparsify import GradualPruning
 
@@ -176,7 +176,7 @@ def test_of_equal_slopes_the_same_grow_as_of_all_places_together():
         best = best_of(slope.ravel()[at].astype(float), np.zeros(len(at), int), np.array([n]))
         want |= set(zip(*(ids.tolist() for ids in gaps.edges(at[best])[:2]), strict=True))
     sizes = np.array(cuttable.layer_sizes(net))
-    new = growing.fill_layers(net, sizes + n, slopes, 1, np.random.default_rng(0))
+    new = moving.fill_layers(net, sizes + n, slopes, 1, np.random.default_rng(0))
     assert set(zip(new.source.tolist(), new.target.tolist(), strict=True)) == want and len(want) == 3 * n
 
 
@@ -186,7 +186,7 @@ def test_neurons_come_back_without_a_change_of_what_is_said():
     lost.prune()
     before, said = cuttable.pairs(net), net.forward(cuttable.X)
     wanted = np.array([30 * 24, 24 * 16 - 3, 16 * 9 - 3])
-    growing.fill_layers(net, wanted, None, 1, np.random.default_rng(0))
+    moving.fill_layers(net, wanted, None, 1, np.random.default_rng(0))
     assert lost.alive and lost.weights.all() and len(lost.sources) > 15 and not any(
         net.graph.edge(lost, neuron).weight for neuron in lost.targets
     )
@@ -205,7 +205,7 @@ def test_what_is_read_gets_a_source_and_what_is_not_does_not_count():
     # There is room for the lost neuron in the last layer alone; and for edges into the first, all of whose neurons but one are
     # read by all.
     net.graph.prune([(net.graph[3], neuron) for neuron in net.layers[0].neurons if neuron.id != unread.id])
-    growing.fill_layers(net, before + np.array([-50, 0, 5]), None, 1, np.random.default_rng(0))
+    moving.fill_layers(net, before + np.array([-50, 0, 5]), None, 1, np.random.default_rng(0))
     assert len(lost.sources) == 1 and lost.alive and len(lost.targets) == 5
     assert not unread.alive and sum(len(n.sources) for n in net.layers[0].neurons if n.id != unread.id) == before[0] - 50
 
@@ -276,7 +276,7 @@ def test_what_comes_to_be_read_brings_along_what_it_reads():
     net.graph.prune([edge for source in neuron.sources[:4] for edge in source.out_edges if edge.target != neuron])
     net.graph.prune(neuron.out_edges)
     assert not any(source.alive for source in neuron.sources[:4])
-    new = growing.fill_layers(net, np.array([60, 80 - 4 * 7, 24]), None, 1, np.random.default_rng(0))
+    new = moving.fill_layers(net, np.array([60, 80 - 4 * 7, 24]), None, 1, np.random.default_rng(0))
     assert new.source.tolist() == [neuron.id] * 3 and net.n_edges == 60 + 80 - 4 * 7 + 24
 
 

@@ -206,7 +206,7 @@ def test_inspect(monkeypatch, activation, block):
             row = rows[neuron.id]
             out = [t.weights[t.sources.index(neuron)] for t in neuron.targets if isinstance(t, mlgraph.Neuron)]
             want = {
-                "mean": values[:, k].mean(), "deviation": values[:, k].std(), "active": (values[:, k] > zero).mean(),
+                "mean": values[:, k].mean(), "std": values[:, k].std(), "active": (values[:, k] > zero).mean(),
                 "dormant": np.abs(values[:, k]).mean() / np.abs(values).mean(), "fan_in": len(neuron.sources),
                 "fan_out": len(out), "norm_in": np.linalg.norm(neuron.weights), "norm_out": np.linalg.norm(out),
                 "bias": neuron.bias, "loss": without[k]["loss"] - whole["loss"],
@@ -223,7 +223,7 @@ def test_dead_and_dormant_neurons():
     dead.prune()
     silent.bias = -1000
     table = net.inspect(X)
-    names = ["mean", "deviation", "active", "dormant", "fan_in", "fan_out"]
+    names = ["mean", "std", "active", "dormant", "fan_in", "fan_out"]
     assert not table["alive"][4] and not any(table[4][name] for name in names)
     assert table[5]["alive"] and table[5]["active"] == table[5]["dormant"] == 0
     assert np.isnan(table["loss"]).all() and np.mean(table["dormant"][[0, 1, 2, 3, *range(5, 20)]]) == pytest.approx(1)
@@ -236,7 +236,7 @@ def test_neurons_that_never_change():
     constant = [g.add_neuron(x, "tanh", weights=[w]) for w in np.linspace(0.1, 2.0, 40)]
     zero = g.add_neuron(constant, "relu")
     table = mlgraph.Model(g, g.add_neuron([zero], weights=[1])).inspect(np.full((1000, 1), 0.1))
-    np.testing.assert_allclose(table["deviation"], 0, atol=1e-6)
+    np.testing.assert_allclose(table["std"], 0, atol=1e-6)
     assert table["dormant"][table["node"] == zero.id] == 0
 
 
@@ -276,7 +276,7 @@ def test_the_table_is_in_the_order_of_levels():
         (lambda net: net.ablation_table(net.layers[0], X[:, 1:], Y), ValueError, "x: expected shape"),
         (lambda net: net.inspect(X[:0]), ValueError, "x: expected at least one example, got none"),
         (lambda net: net.inspect(X, Y - 1), ValueError, "y: expected labels from 0 to 8"),
-        (lambda net: mlgraph.Network(12).inspect(X), ValueError, "the network has no layers yet"),
+        (lambda net: mlgraph.Network(12).inspect(X), ValueError, "network: expected at least one layer"),
     ],
 )
 def test_errors(attempt, error, message):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import lists, packing, turns
+from mlgraph import list_coding, packing, turns
 
 MEGABYTE = 2**20
 X = np.random.default_rng(0).integers(0, 256, (200, 30), np.uint8)
@@ -91,7 +91,7 @@ def test_what_large_graphs_take_for_a_while():
     n = net.n_edges
     for most, work in (
         (18, lambda: packing.packed(net.graph, np.arange(len(net.graph)))), (1, lambda: packing.in_use(net.graph)),
-        (12, lambda: lists.squeeze(net.graph)), (12, lambda: net.layers[0][3].edges[5].prune()),
+        (12, lambda: list_coding.squeeze(net.graph)), (12, lambda: net.layers[0][3].edges[5].prune()),
     ):  # fmt: skip
         tracemalloc.start()
         work()

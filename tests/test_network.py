@@ -37,7 +37,7 @@ def test_how_models_and_histories_look():
 @pytest.mark.parametrize("use", [lambda net: net.forward(X), lambda net: net.fit(X, Y), lambda net: net.evaluate(X, Y),
                                  lambda net: net.save("never"), lambda net: net.prune(0.5)])  # fmt: skip
 def test_a_network_needs_a_layer(use):
-    with pytest.raises(ValueError, match="no layers yet: expected add_layer first"):
+    with pytest.raises(ValueError, match=r"^network: expected at least one layer, got none; add_layer adds one"):
         use(mlgraph.Network(INPUTS))
 
 

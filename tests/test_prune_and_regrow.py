@@ -7,7 +7,7 @@ import pytest
 from cuttable import OPTIONS, X, Y, layer_sizes, network, pairs
 
 import mlgraph
-from mlgraph import growing
+from mlgraph import growing, moving
 from mlgraph.sparsify import SET, RigL, erdos_renyi
 
 
@@ -119,7 +119,7 @@ def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
         return grow(graph, edges, who)
 
     grow, was = growing.grow, numbers()
-    monkeypatch.setattr(growing, "grow", watch)
+    monkeypatch.setattr(moving, "grow", watch)
     schedule.act(net, 0.1, 5, 0, lambda n: (X[:n], Y[:n]), None)
     (new, kept), now = grown[0], numbers()
     assert kept < before and pairs(net) == kept | new
@@ -173,7 +173,7 @@ def test_neurons_without_a_bias_begin_anew():
     net = mlgraph.Network(30, seed=0)
     net.add_layer(16, bias=False)
     before = net.graph.parameters.tobytes()
-    growing.begin_anew(net.graph, np.array(net.layers[0]._ids))
+    moving.begin_anew(net.graph, np.array(net.layers[0]._ids))
     assert net.graph.parameters.tobytes() == before and net.graph.parameters[-1] != 0
 
 

@@ -318,8 +318,8 @@ ERRORS = {
     "growth": (lambda net: net.regrow(0.5, by="magnitude"), "by: expected random, gradient or a callable, got 'magnitude'"),
     "growth scope": (lambda net: net.regrow(0.5, scope="net"), "scope: expected global or layer, got 'net'"),
     "no data to grow": (lambda net: net.regrow(0.5, by="gradient"), r"data: expected \(x, y\) to regrow by gradient, got no"),
-    "no layers": (lambda net: mlgraph.Network(3).prune(0.5), "the network has no layers yet"),
-    "no layers to grow": (lambda net: mlgraph.Network(3).regrow(0.5), "the network has no layers yet"),
+    "no layers": (lambda net: mlgraph.Network(3).prune(0.5), "network: expected at least one layer"),
+    "no layers to grow": (lambda net: mlgraph.Network(3).regrow(0.5), "network: expected at least one layer"),
 }
 
 

@@ -37,7 +37,7 @@ def test_infinite_scores_are_no_better_than_a_path():
 
 
 def test_an_edge_is_worth_what_its_path_is():
-    """The largest weight goes with the small one that it hangs on, and no output keeps a weaker path than it must."""
+    """The largest weight goes with the small one that it depends on, and no output keeps a weaker path than it must."""
     g = mlgraph.Graph()
     x = g.input()
     a, b = g.add_neuron([x], weights=[0.1]), g.add_neuron([x], weights=[5.0])
@@ -129,7 +129,7 @@ WIDE = {
 @pytest.mark.parametrize("how", WIDE)
 @pytest.mark.parametrize("few", [1, 5, 16, 17, 39])
 def test_edges_on_which_many_others_hang_are_not_the_first_to_go(how, few):
-    """Though all are as strong as the last edge, and those are weaker than all that hang on them, or just as weak."""
+    """Though all are as strong as the last edge, and those are weaker than all that depend on them, or just as weak."""
     def model(first, second, row=()):
         g = mlgraph.Graph()
         x = g.inputs(40)

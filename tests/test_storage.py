@@ -161,13 +161,13 @@ def test_what_is_in_its_place_stays_there():
 
 
 @pytest.mark.parametrize("stop", [MemoryError, KeyboardInterrupt])
-@pytest.mark.parametrize("column", ["_code", "_count", "_born", "_pool", "bias", "made"])
+@pytest.mark.parametrize("column", ["_code", "_count", "_born", "_pool", "bias", "max_sources"])
 def test_what_stops_the_making_of_neurons_leaves_none(column, stop, monkeypatch):
     """Wherever among the columns it strikes."""
     net, real = network(), storage.extend
     g, source = net.graph, np.arange(12, dtype=np.int32)
     before, values = everything(g), net.forward(X)
-    reached = getattr(g.storage if column in ("bias", "made") else g, column)
+    reached = getattr(g.storage if column in ("bias", "max_sources") else g, column)
 
     def stopping(to, numbers):
         real(to, numbers)

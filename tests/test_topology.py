@@ -1,5 +1,7 @@
 """The order of nodes: levels, cycles, and graphs as deep as there are nodes."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -101,3 +103,29 @@ def test_runs_that_there_are_not_are_refused():
     counts, sources, level, order = np.int32([0, 1]), np.zeros(2, np.int32)[:1], np.zeros(2, np.int32), np.zeros(2, np.int32)
     for first, found in ((0, 2), (1, -1), (-1, -1)):
         assert _topology.sort(np.array([0, first]), counts, sources, np.int32([1]), level, order) == (found, [])
+    flag = np.uint8([1, 0])
+    _topology.spread(np.zeros(2, np.int64), counts, sources, np.int32([0, 1]), flag)
+    assert flag.tolist() == [1, 1]
+    for start, nodes, n in ([0, 1], [1], 2), ([0, -1], [1], 2), ([0, 0], [2], 2), ([0, 0], [1], 1):
+        with pytest.raises(ValueError, match=r"^start, count, pool, order, flag: expected "):
+            _topology.spread(np.array(start), counts, sources, np.int32(nodes), np.zeros(n, np.uint8))
+
+
+def test_simplifications_check_their_graph():
+    """They are called from Python, and would read and write elsewhere."""
+    good = {"start": np.zeros(2, np.int64), "count": np.int32([0, 1]), "pool": np.zeros(1, np.int32), "order": np.int32([0, 1])}
+
+    def merge(*, same=2, **graph):
+        _topology.merge(np.zeros(2, np.int16), *(good | graph).values(), np.full(2, -1), np.zeros(1, np.uint8),
+                        np.zeros(same, np.int32))
+
+    def find(*, ends=3, **graph):
+        of_nodes, of_pool = np.zeros((3, 2), np.int32), np.zeros((2, 1), np.int32)
+        _topology.find_neurons(np.zeros(2, np.int8), *(good | graph).values(), np.zeros(2, np.uint8), of_nodes[0],
+                               np.zeros(ends, np.int64), *of_pool, *of_nodes[1:])
+
+    merge(), find()
+    wrong = [{"start": np.array([0, 1])}, {"count": np.int32([0, 2])}, {"pool": np.int32([2])}, {"order": np.int32([2])}]
+    for attempt, graph in [*itertools.product((merge, find), wrong), (merge, {"same": 1}), (find, {"ends": 2})]:
+        with pytest.raises(ValueError, match=r"start, count, pool, order.*: expected a graph"):
+            attempt(**graph)

@@ -142,7 +142,7 @@ def test_nothing_changes():
         (lambda net: net.trace(X, Y, [3]), TypeError, "nodes: expected nodes, got int"),
         (lambda net: net.trace(X, Y, network().outputs), ValueError, "nodes: expected nodes of one graph"),
         (lambda net: net.trace(X)[network().outputs[0]], ValueError, "node: expected nodes of one graph"),
-        (lambda net: mlgraph.Network(12).trace(X), ValueError, "the network has no layers yet"),
+        (lambda net: mlgraph.Network(12).trace(X), ValueError, "network: expected at least one layer"),
     ],
 )
 def test_errors(attempt, error, message):

@@ -116,7 +116,7 @@ def _table(table: Any) -> list[str]:
             continue
         cost = "" if np.isnan(row["loss"]) else f"  {row['loss']:+13.4f}  {_points(row):+9.2f} points"
         lines.append(
-            f"{name:7}  {row['active']:5.1%}  {row['mean']:6.3f}  {row['deviation']:9.3f}  {row['dormant']:7.3f}"
+            f"{name:7}  {row['active']:5.1%}  {row['mean']:6.3f}  {row['std']:9.3f}  {row['dormant']:7.3f}"
             f"  {row['fan_in']:6}  {row['fan_out']:7}  {row['norm_in']:7.3f}  {row['norm_out']:8.3f}  {row['bias']:6.3f}{cost}"
         )
     return lines
@@ -142,7 +142,7 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
         + (f"; the largest: {largest_in}" if edges else ""),
         f"  {count(len(targets), 'target')}, norm of the weights {row['norm_out']:.4f}"
         + (f"; the largest: {largest_out}" if targets else ""),
-        f"  value: mean {row['mean']:.4f}, deviation {row['deviation']:.4f}, active in {row['active']:.1%}, dormant score "
+        f"  value: mean {row['mean']:.4f}, deviation {row['std']:.4f}, active in {row['active']:.1%}, dormant score "
         f"{row['dormant']:.3f}",
     ]
     if not np.isnan(row["loss"]):
