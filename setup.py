@@ -1,7 +1,8 @@
 """Builds mlgraph_ext, the compiled half; all else about the packages is in pyproject.toml.
 
 MLGRAPH_DEBUG_BUILD=1 builds it with the checks that Cython and the compiler have; MLGRAPH_DEBUG_BUILD=address with
-AddressSanitizer too, whose library must be in LD_PRELOAD whenever Python starts.
+AddressSanitizer too, whose library must be in LD_PRELOAD whenever Python starts (with GCC 12 and AVX-512 also
+ASAN_OPTIONS=detect_stack_use_after_return=0, or vectors on its stack are misaligned).
 """
 
 import os

@@ -22,7 +22,7 @@ from mlgraph.examples import Examples
 from mlgraph.files import write_atomically
 from mlgraph.formula import formula
 from mlgraph.graph import Graph
-from mlgraph.ids import id_of, ids_of
+from mlgraph.ids import id_of, ids_of, is_iterable
 from mlgraph.losses import Objective, are_none, with_targets
 from mlgraph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
@@ -101,7 +101,7 @@ class Drawing:
         limit: int = MOST_BOXES,
     ) -> None:
         whole("limit", limit, 2)
-        if not isinstance(nodes, Graph | Node | Iterable) or isinstance(nodes, str):
+        if not (isinstance(nodes, Graph | Node) or is_iterable(nodes)) or isinstance(nodes, str):
             raise TypeError(f"nodes: expected a graph or nodes, got {type(nodes).__name__}")
         listed = [nodes] if isinstance(nodes, Node) else [] if isinstance(nodes, Graph) else list(nodes)
         if not listed and not isinstance(nodes, Graph):

@@ -18,7 +18,7 @@ from mlgraph.arrays import Edges, Wiring, edge_keys, ends_of, wiring
 from mlgraph.changes import Activated, Biased, Rewired, edited
 from mlgraph.checks import float_array, plain
 from mlgraph.graph import CycleError, Graph
-from mlgraph.ids import check_sources, edge_name, id_of, ids_of
+from mlgraph.ids import check_sources, edge_name, id_of, ids_of, is_iterable
 from mlgraph.interrupts import uninterrupted
 from mlgraph.ops import NEURON
 from mlgraph.packing import Lists, pack, shared_lists
@@ -69,7 +69,7 @@ def _named(graph: Graph, what: Any, who: str) -> tuple[list[int], Int64, Int64]:
         what = [graph[i] for i in ids_of(graph, who, what)]
     if isinstance(what, tuple) and len(what) == 2 and not any(isinstance(one, Edge | tuple) for one in what):
         raise TypeError(f"{who}: expected [(source, target)] for an edge, or a list of neurons, got a pair that may be either")
-    if not isinstance(what, Iterable):
+    if not is_iterable(what):
         raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(what).__name__}")
     ids: list[int] = []
     pairs: list[list[int]] = []

@@ -354,7 +354,7 @@ class Engine:
             program = program.copy()
             program[:, Instruction._fields.index("masked")] += 2 * most_floats + lists
         parameters, first_moment, second_moment, frozen = arrays
-        address = sweep.prepare(
+        prepared = sweep.prepare(
             program=program, index=plan.index, constants=plan.constants, units=units,
             edges=self._filling.edges if self._filling else _NO_EDGES, parameters=parameters,
             optimizer=OPTIMIZERS[how.optimizer or "sgd"], hyper=np.array(hyper, np.float32),
@@ -368,8 +368,8 @@ class Engine:
             scratch=self._scratch, n_workers=how.n_threads, scratch_stride=scratch_stride,
             lists_at=2 * most_floats, list_floats=list_floats,
         )  # fmt: skip
-        self._prepared = key, arrays, address, (program, units, input_column)  # all whose addresses the kernels have
-        return address
+        self._prepared = key, arrays, prepared, (program, units, input_column)  # kept: the kernels have their addresses
+        return prepared
 
     def _slots_of(self, nodes: Nodes) -> tuple[Int32, int]:
         """Slots of nodes and the lowest of them."""

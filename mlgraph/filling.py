@@ -140,8 +140,8 @@ def worth_filling(found: list[Candidate], density: float, n: int | None = None) 
 
 def fill(plan: Plan, numbers: Iterable[int]) -> tuple[Plan, Filling | None]:
     """The plan with dense blocks for the rows of these numbers; itself if none can be one."""
-    rows = [(i, Instruction(*plan.program[i].tolist())) for i in numbers]
-    full = [(i, ins, *block) for i, ins in rows if (block := _block(plan, ins)) is not None]
+    trained = dict(plan.trained)
+    full = [(i, trained[i], *block) for i in numbers if (block := _block(plan, trained[i])) is not None]
     if not full:
         return plan, None
     last = max(max(ins.weights + ins.n_weights, ins.bias + ins.size) for _, ins in plan.trained)

@@ -37,9 +37,14 @@ def edge_name(graph: Graph, source: int, target: int) -> str:
     return f"{plain(graph[int(source)].name)} to {plain(graph[int(target)].name)}"
 
 
+def is_iterable(things: Any) -> bool:
+    """Whether things can be iterated: an array without dimensions has the method for that, but cannot."""
+    return isinstance(things, Iterable) and getattr(things, "ndim", 1) != 0
+
+
 def listed(what: str, nodes: Any) -> list[Any]:
     """The given sequence as a list; a TypeError about `what` for a set, a dict or anything that cannot be iterated."""
-    if not isinstance(nodes, Iterable) or isinstance(nodes, set | frozenset | dict):
+    if not is_iterable(nodes) or isinstance(nodes, set | frozenset | dict):
         raise TypeError(f"{what}: expected a sequence of nodes, got {type(nodes).__name__}")
     return list(nodes)
 

@@ -324,6 +324,8 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     length = np.zeros(len(pool) + 1, np.int64)
     length[start[count > 0]] = count[count > 0]
     every((count == 0) | (count == length[start]), "count", "as many sources as others that read from the same place on")
+    begin = np.flatnonzero(length)
+    require(bool((begin[:-1] + length[begin[:-1]] <= begin[1:]).all()), "array start: expected lists that do not overlap")
     inputs, constants = arrays["inputs"], arrays["constants"]
     for kind, size in ((code == INPUT, len(inputs)), (code == CONSTANT, len(constants)), (trained, len(weights))):
         every(~kind | (data >= 0) & (data < size), "data", f"0 to {size - 1}")

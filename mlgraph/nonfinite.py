@@ -8,6 +8,7 @@ that number, stays finite whatever it is.
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -89,17 +90,28 @@ class Guard:
         self._model, self._policy, self._examples, self._learning = model, policy, examples, learning
         self._state = STATE[learning.optimizer]
         self._limits = Limits(0.0, 0.0, 0.0)
-        self._sure = False
+        self._sure_of: tuple[int, int] | None = None
+        """Edits and moves of the graph by which the optimizer's vectors were below their limits, where steps leave them."""
 
     def begin(self, rate: float) -> None:
         """To be called before steps at learning rates up to `rate`."""
-        self._limits = limits(self._learning.optimizer, self._learning.hyper, rate)
-        self._check_state()
+        self._limits, self._sure_of = limits(self._learning.optimizer, self._learning.hyper, rate), None
+
+    @property
+    def lock(self) -> threading.RLock:
+        """To be held from a look at `limit` to the end of the steps: another thread might bring back a large velocity."""
+        return self._model.graph.lock
 
     @property
     def limit(self) -> float | None:
-        """The limit of gradients for many steps at a time; None if each step must be taken alone."""
-        return self._limits.gradient if self._sure else None
+        """The limit of gradients for many steps at a time; None if each step must be taken alone.
+
+        Only the numbers that training goes on from decide. So a run that is left here and resumed decides alike.
+        """
+        graph = self._model.graph
+        if self._sure_of != (graph.edits, graph.storage.moves):
+            self._sure_of = (graph.edits, graph.storage.moves) if self._state_is_small() else None
+        return None if self._sure_of is None else self._limits.gradient
 
     def step(self, step: Steps, where: str) -> tuple[Float32, UInt8 | None]:
         """Take one step alone, or what the policy leaves of it.
@@ -178,7 +190,7 @@ class Guard:
             told.append({f"nonfinite_{name}": np.full(len(out), value) for name, value in columns.items()})
         for left_out in told:
             self._model.history.add(**left_out)
-        self._check_state()
+        self._sure_of = None
         return losses, correct
 
     def _disconnect(self, search: Search, message: str, fault: Fault) -> int:
@@ -196,7 +208,13 @@ class Guard:
         message += "; no neuron that led to it may be disconnected"
         raise NonFiniteError(message, SWEEPS[fault.sweep], fault.node, fault.example)
 
-    def _check_state(self) -> None:
-        state = self._model.graph.storage.state
-        most = zip(("first", "second"), self._limits[1:], strict=True)
-        self._sure = all(np.abs(state[name]).max(initial=0) < bound for name, bound in most if name in self._state)
+    def _state_is_small(self) -> bool:
+        """Whether the optimizer's vectors are below their limits, for all that training moves."""
+        # What is cut off keeps its numbers, which may be large, but no step reads them.
+        trained, state = self._model._engine().plan.trained, self._model.graph.storage.state
+        parts = [(at, n) for _, ins in trained for at, n in ((ins.weights, ins.n_weights), (ins.bias, ins.size)) if at >= 0]
+        return all(
+            -bound < state[name][at : at + n].min(initial=0) and state[name][at : at + n].max(initial=0) < bound  # and no NaN
+            for name, bound in zip(("first", "second"), self._limits[1:], strict=True) if name in self._state
+            for at, n in parts
+        )  # fmt: skip

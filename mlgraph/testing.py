@@ -18,6 +18,7 @@ from mlgraph.array_types import Float64
 from mlgraph.checks import MOST_SEED, float_array, real, whole
 from mlgraph.examples import Examples
 from mlgraph.function import Function
+from mlgraph.ids import is_iterable
 from mlgraph.views import Node
 
 __all__ = ["Expected", "check_against_reference", "check_gradients", "check_reference", "expect"]
@@ -210,7 +211,8 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
 def _compiled(function: Functions) -> Function:
     if isinstance(function, Function):
         return function
-    nodes = list(function) if isinstance(function, Iterable) else [function]
+    given: Any = function
+    nodes = list(given) if is_iterable(given) else [given]
     if not nodes:
         raise ValueError("function: expected at least one node, got none")
     if not isinstance(nodes[0], Node):

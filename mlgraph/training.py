@@ -217,19 +217,22 @@ def train(
                         return
                     state.seconds += time.perf_counter() - begin
                     begin = time.perf_counter()
-                limit, bad, done = guard.limit, 0, at
-                if limit:
-                    piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else FIRST_PIECE
-                    part = slice(at, min(at + piece, last))
-                    with nullcontext() if apart else uninterrupted():  # or Ctrl-C would lose the history of thousands of epochs
-                        bad, _, _ = run(
-                            examples, steps=steps.of(part), limit=limit, losses=stretch.losses, correct=stretch.correct,
-                            **learning._asdict(),
-                        )  # fmt: skip
-                        done = part.stop if bad < 0 else at + bad
-                        stretch.record(done - at, time.perf_counter() - begin)
-                        if not apart:
-                            stretch.end_epochs(n_edges)
+                bad, done = 0, at
+                with guard.lock:
+                    limit = guard.limit
+                    if limit:
+                        piece = max(1, int(PIECE_SECONDS / per_step)) if per_step else FIRST_PIECE
+                        part = slice(at, min(at + piece, last))
+                        # Else Ctrl-C would lose the history of thousands of epochs.
+                        with nullcontext() if apart else uninterrupted():
+                            bad, _, _ = run(
+                                examples, steps=steps.of(part), limit=limit, losses=stretch.losses, correct=stretch.correct,
+                                **learning._asdict(),
+                            )  # fmt: skip
+                            done = part.stop if bad < 0 else at + bad
+                            stretch.record(done - at, time.perf_counter() - begin)
+                            if not apart:
+                                stretch.end_epochs(n_edges)
                 spent = time.perf_counter() - begin
                 if bad >= 0:
                     state.whole = False  # though epochs may have ended before this step

@@ -127,4 +127,5 @@ def take_back(graph: Graph, edit: Edit) -> None:
                 storage.state_vector(name, fresh=True)
         for name, given in edit.values.items():
             (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
+        graph.edits += 1  # a run in progress finds its velocities changed, as by any edit
     pack(graph)  # the room of added neurons is unused now

@@ -11,11 +11,6 @@
 # the latest when a unit needs them. The first part is listed before the tiles of the previous step, so that there is some such
 # work at each gate.
 
-cdef inline float data_unit(const Run* r) noexcept nogil:
-    # The factor for sums over bytes, which are read as byte / 256.
-    return 256 * (<float>1 / <float>255) if r.bytes != NULL else <float>1
-
-
 cdef inline bint is_ahead(const Run* r, const Instruction* ins) noexcept nogil:
     return r.ahead and ins.kind == DENSE and ins.reads_data
 
@@ -58,26 +53,6 @@ cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step,
     if shares_deltas(r, ins, step):
         return ahead_at(r, ins, place) + behind
     return r.tiles + (place * r.tile_stride + ins.transposed + behind)
-
-
-cdef int64_t examples_of(const Run* r, int64_t step, int64_t tile, int64_t* row) noexcept nogil:
-    """Fill `row` with the examples of a tile; returns how many. Lanes past the end repeat the last: they weigh nothing."""
-    cdef int64_t first = r.step_first[step] + tile * LANES
-    cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
-    cdef int64_t lane
-    for lane in range(LANES):
-        row[lane] = first + smaller(lane, n - 1)
-        if r.order != NULL:
-            row[lane] = r.order[row[lane]]
-    return n
-
-
-cdef inline int64_t tiles_of(const Run* r, int64_t step) noexcept nogil:
-    return (r.step_size[step] + LANES - 1) // LANES if 0 <= step < r.n_steps else 0
-
-
-cdef inline int64_t examples_in(const Run* r, int64_t step) noexcept nogil:
-    return r.step_size[step] if 0 <= step < r.n_steps else 0
 
 
 cdef inline int64_t groups_in(const Run* r, int64_t step) noexcept nogil:
@@ -128,16 +103,16 @@ cdef int64_t list_step(const Run* r, int64_t step, int64_t first, int64_t last, 
     return done
 
 
-cdef void list_meanwhile(const Run* r, int64_t step, int64_t most, int64_t workers, Worker* w) noexcept nogil:
+cdef void list_meanwhile(const Run* r, int64_t step, int64_t most, Worker* w) noexcept nogil:
     """List what a worker's own units will need at a step, at most `most` parts."""
     cdef int64_t unit = w.number
     while unit < r.n_units:
         if r.units[unit].part == WHOLE:
             most = most - list_step(r, step, r.units[unit].first, r.units[unit].last, most, w)
-        unit = unit + workers
+        unit = unit + r.n_workers
 
 
-cdef void win_back(const Run* r, int64_t workers, const Worker* w) noexcept nogil:
+cdef void win_back(const Run* r, const Worker* w) noexcept nogil:
     """Prefetch the first weights of a worker's own units, to be written.
 
     They follow weights of other workers, whose hardware prefetchers seem to read past the end of these at each pass: stores to
@@ -159,7 +134,7 @@ cdef void win_back(const Run* r, int64_t workers, const Worker* w) noexcept nogi
                     prefetch_to_write(r.optimizer.first + at, n)
                 if r.optimizer.second != NULL:
                     prefetch_to_write(r.optimizer.second + at, n)
-        unit = unit + workers
+        unit = unit + r.n_workers
 
 
 cdef Fetch fetch_of(

@@ -13,18 +13,6 @@
 
 cdef extern from *:
     """
-    #include <sched.h>
-
-    /* Sleeping would be no better, not even beside a busy process. */
-    static inline void wait_a_little(unsigned times) {
-        if (times % 64 == 0) sched_yield();
-    #if defined(__x86_64__) || defined(__i386__)
-        else __builtin_ia32_pause();
-    #endif
-    }
-
-    /* Items done; whether the run has stopped; the first step that a worker may still begin to sweep. A cache line. */
-    typedef struct { int64_t done, stop, open; } Gate;
     /* The step that a worker sweeps, or -1. A cache line, too. */
     typedef struct { int64_t step, line[7]; } Sweeping;
 
@@ -43,10 +31,6 @@ cdef extern from *:
             for (unsigned times = 1; __atomic_load_n(&all[i].step, __ATOMIC_SEQ_CST) == step; times++) wait_a_little(times);
     }
     """
-    ctypedef struct Gate:
-        int64_t done
-        int64_t stop
-        int64_t open
     ctypedef struct Sweeping:
         int64_t step
     bint begin_sweep(Gate*, Sweeping*, int64_t) noexcept nogil

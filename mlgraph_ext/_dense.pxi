@@ -124,7 +124,7 @@ cdef kernel_void few_forward(
     """As `dense_forward`, for one tile of n examples; lanes past them repeat the last."""
     cdef float sums[LANES * FEW_WIDTH]
     cdef float turned[FEW_WIDTH * LANES]
-    cdef int64_t vecs = panels_of(count) * PANEL_VECS, at = 0, width, neurons, example, i, c
+    cdef int64_t vecs = panels_of(count) * PANEL_VECS, at = 0, width, neurons, example, i
     cdef const float* w
     cdef const float* b
     cdef float* to

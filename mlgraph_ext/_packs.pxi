@@ -26,10 +26,10 @@ cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept
 
 cdef void add_packs(const Run* r, int64_t tile, int64_t tiles, int64_t at, int64_t n, float* g) noexcept nogil:
     """The gradient of n parameters from `at` on, over `tiles` tiles from `tile` on, where a pack begins."""
-    cdef int64_t first = tile // PACK, pack, i
-    cdef const float* sums = r.pack_sums + (at - r.first_row)
-    memcpy(g, sums + first * r.pack_stride, n * sizeof(float))
-    for pack in range(first + 1, (tile + tiles + PACK - 1) // PACK):
-        sums = r.pack_sums + (pack * r.pack_stride + at - r.first_row)
+    cdef const float* sums = r.pack_sums + (tile // PACK * r.pack_stride + at - r.first_row)
+    cdef int64_t pack, i
+    memcpy(g, sums, n * sizeof(float))
+    for pack in range(1, (tiles + PACK - 1) // PACK):
+        sums = sums + r.pack_stride
         for i in range(n):
             g[i] = g[i] + sums[i]

@@ -16,7 +16,7 @@ cdef struct Instruction:
     int64_t arity        # arguments of each node; sources of a dense block
     int64_t args         # into the index table: arguments, node by node; or sources; or row pointers, sources, alike twice
     int64_t weights      # into the parameters (a constant: into the constants)
-    int64_t n_weights    # with padding
+    int64_t n_weights    # of a dense block, with padding
     int64_t decays       # whether these are weights of edges
     int64_t bias         # into the parameters, or -1
     int64_t reads_data   # whether neurons may read the data directly
@@ -127,7 +127,6 @@ cdef struct Run:
     int64_t* taken       # items taken from each worker's share, TAKEN_STRIDE apart
     Sweeping* sweeping   # of each worker
     Gate* gate
-    int64_t bad_step
 
 cdef enum:
     MASK_TILES = 4           # tiles that drop the same neurons: a step of that size or less trains one thinned network
@@ -155,3 +154,28 @@ cdef struct Tile:
 
 cdef inline float* memory_of(const Run* r, const Tile* tile) noexcept nogil:
     return r.tiles + tile.place * r.tile_stride
+
+
+cdef inline float data_unit(const Run* r) noexcept nogil:
+    # The factor for sums over bytes, which are read as byte / 256.
+    return 256 * (<float>1 / <float>255) if r.bytes != NULL else <float>1
+
+
+cdef int64_t examples_of(const Run* r, int64_t step, int64_t tile, int64_t* row) noexcept nogil:
+    """Fill `row` with the examples of a tile; returns how many. Lanes past the end repeat the last: they weigh nothing."""
+    cdef int64_t first = r.step_first[step] + tile * LANES
+    cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
+    cdef int64_t lane
+    for lane in range(LANES):
+        row[lane] = first + smaller(lane, n - 1)
+        if r.order != NULL:
+            row[lane] = r.order[row[lane]]
+    return n
+
+
+cdef inline int64_t examples_in(const Run* r, int64_t step) noexcept nogil:
+    return r.step_size[step] if 0 <= step < r.n_steps else 0
+
+
+cdef inline int64_t tiles_of(const Run* r, int64_t step) noexcept nogil:
+    return (examples_in(r, step) + LANES - 1) // LANES

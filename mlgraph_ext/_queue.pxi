@@ -3,6 +3,19 @@
 
 cdef extern from *:
     """
+    #include <sched.h>
+
+    /* Sleeping would be no better, not even beside a busy process. */
+    static inline void wait_a_little(unsigned times) {
+        if (times % 64 == 0) sched_yield();
+    #if defined(__x86_64__) || defined(__i386__)
+        else __builtin_ia32_pause();
+    #endif
+    }
+
+    /* Items done; one more than the step that stopped the run, or 0; the first step that a worker may still begin to sweep.
+       A cache line. */
+    typedef struct { int64_t done, stop, open; } Gate;
     static inline int take_if(int64_t *counter, int64_t *seen, int64_t then) {
         return __atomic_compare_exchange_n(counter, seen, then, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
@@ -21,10 +34,7 @@ cdef extern from *:
 
     static inline void item_done(Gate *g) { __atomic_fetch_add(&g->done, 1, __ATOMIC_RELEASE); }
     /* Several workers may find the same step bad. None goes beyond it, so all write the same number. */
-    static inline void stop_at(Gate *g, int64_t *bad, int64_t step) {
-        __atomic_store_n(bad, step, __ATOMIC_RELAXED);
-        __atomic_store_n(&g->stop, 1, __ATOMIC_RELEASE);
-    }
+    static inline void stop_at(Gate *g, int64_t step) { __atomic_store_n(&g->stop, step + 1, __ATOMIC_RELEASE); }
 
     /* Wait until `all` items are done; 0 if the run has stopped. */
     static int pass(Gate *g, int64_t all) {
@@ -35,11 +45,15 @@ cdef extern from *:
         return 1;
     }
     """
+    ctypedef struct Gate:
+        int64_t done
+        int64_t stop
+        int64_t open
     bint take_if(int64_t*, int64_t*, int64_t) noexcept nogil
     int64_t load_acquire(int64_t*) noexcept nogil
     void let_begin(int64_t*, int64_t) noexcept nogil
     void item_done(Gate*) noexcept nogil
-    void stop_at(Gate*, int64_t*, int64_t) noexcept nogil
+    void stop_at(Gate*, int64_t) noexcept nogil
     bint pass_gate "pass"(Gate*, int64_t) noexcept nogil
 
 
@@ -57,7 +71,7 @@ cdef int64_t take(int64_t* taken, int64_t phase, int64_t n) noexcept nogil:
     return -1
 
 
-cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
+cdef void work(Run* r, int64_t number) noexcept nogil:
     """Go through the phases of all steps, together with the other workers."""
     cdef Worker w
     cdef int64_t i, done
@@ -65,45 +79,44 @@ cdef void work(Run* r, int64_t number, int64_t workers) noexcept nogil:
     w.asked[0] = w.asked[1] = w.closed = -2
     for i in range(LIST_PARTS):
         w.listed[0][i] = w.listed[1][i] = -2
-    done = take_part(r, workers, &w)
+    done = take_part(r, &w)
     if done < 0:
         return
     # OpenMP's barrier comes next and spins without yielding, so a worker waits here until all are done. Not so with fewer
     # threads than workers: some then begin only when this one has returned.
     item_done(r.gate)
-    if omp_get_num_threads() == workers:
-        pass_gate(r.gate, done + workers)
+    if omp_get_num_threads() == r.n_workers:
+        pass_gate(r.gate, done + r.n_workers)
 
 
-cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
+cdef int64_t take_part(Run* r, Worker* w) noexcept nogil:
     """Go through all steps: the tiles of a step, then its units. Returns the number of all items, or -1 if the run has stopped.
 
     Where sums are made ahead, a step -1 makes only the sums of the first step.
     """
-    cdef int64_t step, phase = 0, start = 0, count, share, n, item, i
-    cdef bint good, alone, swept = False
-    cdef int tiles
+    cdef int64_t step, phase = 0, start = 0, workers = r.n_workers, count, share, n, item, i
+    cdef bint good, alone, of_tiles, swept = False
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
         alone = sweeps_alone(r, step)
-        for tiles in range(1, -1, -1):
-            count = r.n_units if not tiles else 0 if alone else items_of(r, step)
+        for of_tiles in range(1, -1, -1):
+            count = r.n_units if not of_tiles else 0 if alone else items_of(r, step)
             phase = phase + 1
             # Wait until all earlier items are done. A waiting worker holds none, so it delays nobody if it is descheduled.
             if not pass_gate(r.gate, start):
                 return -1
             start = start + count
-            if alone and tiles:
+            if alone and of_tiles:
                 # The gate may open after a stop, since units that find their step bad are done, too.
                 if load_acquire(&r.gate.stop):
                     return -1
                 swept = begin_sweep(r.gate, r.sweeping + w.number, step)
                 if swept:
-                    win_back(r, workers, w)
+                    win_back(r, w)
                     good = sweep_tiles(r, step, 0, w.number, 1, w)
                     end_sweep(r.sweeping + w.number)
                     if not good and stops(r):
-                        stop_at(r.gate, &r.bad_step, step)
-            if alone and (tiles or not swept):
+                        stop_at(r.gate, step)
+            if alone and (of_tiles or not swept):
                 continue
             for i in range(w.number, w.number + workers):
                 share = i % workers
@@ -111,17 +124,17 @@ cdef int64_t take_part(Run* r, int64_t workers, Worker* w) noexcept nogil:
                 if n and share != w.number:
                     let_begin(r.taken + share * TAKEN_STRIDE, phase)
                 item = take(r.taken + share * TAKEN_STRIDE, phase, n)
-                if r.ahead and tiles and share == w.number and workers > 1:
-                    win_back(r, workers, w)
+                if r.ahead and of_tiles and share == w.number and workers > 1:
+                    win_back(r, w)
                 while item >= 0:
                     if load_acquire(&r.gate.stop):
                         return -1
                     item = item * workers + share
-                    good = sweep_item(r, step, item, w) if tiles else step_unit(r, step, r.units + item, w)
+                    good = sweep_item(r, step, item, w) if of_tiles else step_unit(r, step, r.units + item, w)
                     if not good and stops(r):
-                        stop_at(r.gate, &r.bad_step, step)
+                        stop_at(r.gate, step)
                     item_done(r.gate)
                     item = take(r.taken + share * TAKEN_STRIDE, phase, n)
             if r.ahead and load_acquire(&r.gate.done) < start:
-                list_meanwhile(r, step + 1 if tiles else step + 2, LIST_PARTS if tiles else 1, workers, w)
+                list_meanwhile(r, step + 1 if of_tiles else step + 2, LIST_PARTS if of_tiles else 1, w)
     return start

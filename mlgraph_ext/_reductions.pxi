@@ -1,5 +1,5 @@
-# n-ary operations: loops over nodes, then kernels for one node, whose `index` lists only its arguments. Kernels hold a fixed
-# number of lane vectors whatever the arity, and add in float64: ten million times 0.1 is 9 % too much in float32.
+# n-ary operations: loops over nodes, then kernels for one node, whose `index` lists only its arguments. Kernels hold few
+# lane vectors whatever the arity, and add values in float64: ten million times 0.1 is 9 % too much in float32.
 
 ctypedef void (*reduction_t)(int64_t, const int32_t*, const float*, lanes_t) noexcept nogil
 ctypedef void (*reduction_adjoint_t)(int64_t, const int32_t*, const float*, const float*, const float*,

@@ -40,7 +40,6 @@
 # i) All checks that can raise are made in `prepare` and `run`, before the GIL is released.
 
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, sqrtf
 from libc.string cimport memcpy, memset
 
 from time import perf_counter
@@ -59,12 +58,12 @@ include "_rows.pxi"
 include "_quads.pxi"
 include "_program.pxi"
 include "_ahead.pxi"
+include "_queue.pxi"
 include "_alone.pxi"
 include "_packs.pxi"
 include "_losses.pxi"
 include "_tiles.pxi"
 include "_units.pxi"
-include "_queue.pxi"
 include "_peak.pxi"
 
 cdef extern from *:
@@ -270,7 +269,7 @@ def run(
         highest value, because one is NaN.
     """
     cdef Run r
-    cdef int64_t most = 0, i
+    cdef int64_t most = 0, bad, i
     cdef int worker, workers
     if len(prepared) != sizeof(Run):
         raise ValueError(f"prepared: expected {sizeof(Run)} bytes, got {len(prepared)}")
@@ -304,7 +303,6 @@ def run(
         r.highest = &highest[0] if highest is not None else NULL
     if r.n_adjoints:
         r.adjoint_slot, r.adjoint_out = &adjoint_slot[0], &adjoint_out[0, 0]
-    r.bad_step = -1
     if r.n_units:
         for i in range(r.n_steps):
             most = max(most, (r.step_size[i] + LANES - 1) // LANES)
@@ -323,13 +321,14 @@ def run(
     # One iteration is one worker. With fewer threads than asked for, the first worker does the work of the missing ones.
     if workers == 1:
         with nogil:
-            work(&r, 0, 1)    # OpenMP would add 0.9 us to the 12 of one example (`bench -k predict`, without this branch)
+            work(&r, 0)    # OpenMP would add 0.9 us to the 12 of one example (`bench -k predict`, without this branch)
     else:
         for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
-            work(&r, worker, workers)
+            work(&r, worker)
+    bad = r.gate.stop - 1
     free(r.taken)
-    if highest is not None and r.bad_step < 0:
+    if highest is not None and bad < 0:
         for i in range(highest.shape[0]):
             if highest[i] < 0:
                 return i
-    return r.bad_step
+    return bad

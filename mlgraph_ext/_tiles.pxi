@@ -138,12 +138,11 @@ cdef void forward_dense(
     cdef float* out = values + ins.dst * LANES
     cdef float* sums = sums_of(r, ins, tile)
     mask_edges(r, ins, step, tile, scratch)
-    if is_ahead(r, ins):
+    if reads_entries(r, ins):
+        if not is_ahead(r, ins):
+            sum_runs(r, ins, &tile.entries, tile.n, 0, runs_of(ins.arity), tile_weights(r, ins, scratch), panels_of(ins.size),
+                     &tile.fetch, sums)
         sums_to_lanes(sums, ins.halves, sums_stride(r, ins), tile.n, ins.size, data_unit(r), biases(r, ins), out)
-    elif r.entries_at >= 0 and ins.reads_data:
-        sum_runs(r, ins, &tile.entries, tile.n, 0, runs_of(ins.arity), tile_weights(r, ins, scratch), panels_of(ins.size),
-                 &tile.fetch, sums)
-        sums_to_lanes(sums, ins.halves, LANES * PANEL, tile.n, ins.size, data_unit(r), biases(r, ins), out)
     elif tile.n <= FEW_LANES:
         few_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, tile.n, out)
     else:
@@ -151,8 +150,8 @@ cdef void forward_dense(
 
 
 cdef double size_of(const Run* r, const float* x, int64_t n) noexcept nogil:
-    """Sum of |x|, not finite if one is not; without a limit to compare it with, only 0 or infinity."""
-    return magnitude(x, n) if r.limit > 0 else 0 if all_finite(x, n) else INFINITY
+    """Sum of |x|, not finite if one is not; without a limit to compare it with, only 0 or NaN."""
+    return magnitude(x, n, 1 if r.limit > 0 else 0)
 
 
 cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
@@ -178,7 +177,7 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
                     leave_frozen(r.frozen + ins.weights, ins.size, delta)
                 tile[i].total += size_of(r, delta, ins.size * LANES)
             elif ins.kind == DENSE or ins.kind == ROWS:
-                before_activation(r, ins, step, tile + i, delta)
+                before_activation(r, ins, tile + i, delta)
                 if ins.kind == DENSE:
                     backward_dense(r, ins, step, tile + i, scratch, delta, adjoints, not takes_tiles(r, ins, tile, tiles))
         if ins.propagate and takes_tiles(r, ins, tile, tiles):
@@ -214,7 +213,7 @@ cdef void leave_frozen(const float* frozen, int64_t n, float* slots) noexcept no
             memset(slots + i * LANES, 0, LANES * sizeof(float))
 
 
-cdef void before_activation(const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* delta) noexcept nogil:
+cdef void before_activation(const Run* r, const Instruction* ins, Tile* tile, float* delta) noexcept nogil:
     """From adjoints of neurons to those of their weighted sums."""
     cdef const float* values = memory_of(r, tile) + r.values_at + ins.dst * LANES
     cdef const float* y
@@ -300,7 +299,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
     cdef float* adjoints
     cdef int64_t after[LANES]
     # This worker probably goes on so many tiles later, or with the same share of the next step.
-    cdef int64_t ahead = r.n_workers * r.at_once, next_step, then, i
+    cdef int64_t later = r.n_workers * r.at_once, next_step, then, i
     cdef bint finite = True
     cdef double reach
     cdef unsigned int numbers
@@ -308,9 +307,9 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
         t = tile + i
         t.number, t.place = first + i, place + i
         t.n = examples_of(r, step, t.number, t.row)
-        next_step, then = step, t.number + ahead
+        next_step, then = step, t.number + later
         if then >= tiles_of(r, step):
-            next_step, then = step + 1, t.number % ahead
+            next_step, then = step + 1, t.number % later
         if then >= tiles_of(r, next_step):
             next_step, then = step, t.number
         fetch_answers(r, next_step, then)
@@ -347,7 +346,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
                 leave_examples(r, t, r.n_slots - r.first_slot, values + r.first_slot * LANES)
         if r.backward and r.limit > 0:
             # No gradient exceeds the sum of all |adjoints| times the largest value that an adjoint is multiplied by.
-            reach = magnitude(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES)
+            reach = magnitude(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES, 1)
             r.bounds[t.place] = t.total * (r.reach if reach < r.reach else reach)
         if through_holes(r):
             finite = finite and all_finite(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES)

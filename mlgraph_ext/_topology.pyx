@@ -1,7 +1,7 @@
 """Passes over a graph for plans, edits and pruning: in linear time, iteratively, at any depth.
 
 The graph comes as compressed rows: the sources of node i are ``pool[start[i]:start[i] + count[i]]``. Nodes with the same
-``start`` share one list, which is walked once. Nodes are int32, places in the pool int64.
+``start`` share one list, of one length, which is walked once. Nodes are int32, places in the pool int64.
 """
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t

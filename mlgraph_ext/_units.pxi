@@ -129,9 +129,10 @@ cdef void unit_gradient(
     Fetch* fetch,
 ) noexcept nogil:
     """Gradient of a unit over `tiles` tiles from `tile` on, SUM_TILES at most; with `descent` it updates the parameters."""
-    cdef int64_t panels = unit.panels, first = unit.first, n = unit.last - unit.first
+    cdef int64_t first = unit.first, n = unit.last - unit.first
     cdef const Instruction* ins = r.program + unit.instruction
-    cdef int64_t place = first_place(r, step, w) + tile
+    cdef bint ahead = is_ahead(r, ins)
+    cdef int64_t place = first_place(r, step, w) + tile, apart = LANES * PANEL if ahead else r.tile_stride
     cdef const float* memory = r.tiles + place * r.tile_stride
     cdef const float* values = memory + r.values_at
     cdef const float* delta = memory + r.adjoints_at + ins.dst * LANES
@@ -139,26 +140,20 @@ cdef void unit_gradient(
     cdef int64_t stride = deltas_stride(r, ins, step)
     cdef const float* transposed = deltas + unit.panel * stride
     cdef const int32_t* sources = r.index + ins.args
-    cdef int64_t examples = smaller(tiles * LANES, r.step_size[step] - tile * LANES), wide, parts, i
+    cdef int64_t examples = smaller(tiles * LANES, r.step_size[step] - tile * LANES), wide = GROUP_TILES if ahead else 1
+    cdef int64_t parts = (tiles + wide - 1) // wide, i
     cdef Part part[SUM_TILES]
-    cdef bint bytes
+    cdef bint bytes = r.bytes_at >= 0 and ins.reads_data
     if ins.kind == DENSE and unit.part == 1:
-        bias_gradient(panels, transposed, stride, LANES * PANEL if is_ahead(r, ins) else r.tile_stride, examples, g)
+        bias_gradient(unit.panels, transposed, stride, apart, examples, g)
     elif reads_entries(r, ins):
-        wide = GROUP_TILES if is_ahead(r, ins) else 1
-        parts = (tiles + wide - 1) // wide
         for i in range(parts):
-            if is_ahead(r, ins):
-                part[i].e = group_entries(r, w, step, tile // wide + i)
-                part[i].delta = transposed + i * GROUP * PANEL
-            else:
-                part[i].e = tile_entries(r, place + i)
-                part[i].delta = transposed + i * r.tile_stride
-        runs_gradient(part, parts, first, first + n, panels, data_unit(r), stride, g, descent, fetch)
+            part[i].e = group_entries(r, w, step, tile // wide + i) if ahead else tile_entries(r, place + i)
+            part[i].delta = transposed + i * wide * apart
+        runs_gradient(part, parts, first, unit.last, unit.panels, data_unit(r), stride, g, descent, fetch)
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, examples, g, descent)
     elif ins.kind == ROWS and unit.part == 0:
-        bytes = r.bytes_at >= 0 and ins.reads_data
         rows_gradient(bytes, r.step_size[step] <= LANES // 2, data_unit(r), sources + first, alike_of(r, ins) + first, n,
                       sources + ins.size + 1, memory + r.bytes_at if bytes else values, delta + first * LANES, r.tile_stride,
                       tiles, g)

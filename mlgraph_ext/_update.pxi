@@ -90,8 +90,8 @@ cdef extern from *:
     void decay_weights(const float*, float, int64_t, float*) noexcept nogil
 
 
-cdef double magnitude(const float* x, int64_t n) noexcept nogil:
-    """Sum of |x|: at least the largest |x|, and not finite if one is not. `n` is a multiple of LANES."""
+cdef double magnitude(const float* x, int64_t n, float factor) noexcept nogil:
+    """Sum of |x| * factor: with 1, at least the largest |x|; with 0, zero. Not finite if one x is not."""
     cdef vec acc[4]
     cdef double total[4]
     cdef int64_t at = 0
@@ -101,35 +101,22 @@ cdef double magnitude(const float* x, int64_t n) noexcept nogil:
         total[c] = 0
     while at + 4 * VEC_WIDTH <= n:
         for c in range(4):
-            acc[c] = acc[c] + absolute((<const vec*>(x + at))[c])
+            acc[c] = multiply_add(absolute((<const vec*>(x + at))[c]), splat(factor), acc[c])
         at = at + 4 * VEC_WIDTH
-    while at < n:
-        acc[0] = acc[0] + absolute((<const vec*>(x + at))[0])
+    while at + VEC_WIDTH <= n:
+        acc[0] = multiply_add(absolute((<const vec*>(x + at))[0]), splat(factor), acc[0])
         at = at + VEC_WIDTH
     acc[0] = (acc[0] + acc[1]) + (acc[2] + acc[3])
     for c in range(VEC_WIDTH):
         total[c % 4] += (<float*>&acc[0])[c]
+    while at < n:
+        total[0] += fabsf(x[at]) * factor
+        at = at + 1
     return (total[0] + total[1]) + (total[2] + total[3])
 
 
 cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
-    # 0 * x is zero for finite x and NaN otherwise; a sum of such products is zero only if all were.
-    cdef vec acc[4]
-    cdef float total = 0
-    cdef int64_t at = 0, i
-    cdef int c
-    for c in range(4):
-        acc[c] = splat(<float>0)
-    while at + 4 * VEC_WIDTH <= n:
-        for c in range(4):
-            acc[c] = acc[c] + (<const vec*>(x + at))[c] * splat(<float>0)
-        at = at + 4 * VEC_WIDTH
-    for i in range(at, n):
-        total = total + x[i] * <float>0
-    acc[0] = (acc[0] + acc[1]) + (acc[2] + acc[3])
-    for c in range(VEC_WIDTH):
-        total = total + (<float*>&acc[0])[c]
-    return total == 0
+    return magnitude(x, n, 0) == 0
 
 
 cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:

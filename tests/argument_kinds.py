@@ -78,7 +78,7 @@ def nodes(good, one=False):
     bad = {
         "None": None, "number": 3, "text": "x", "numbers": [1.0], "one node": lambda w: w.x[0], "empty": [],
         "of another graph": [OTHER[1]], "one of another": lambda w: [w.x[0], OTHER[40]], "list in a list": lambda w: [w.x],
-        "class": [mlgraph.Node], "empty row": np.array([]),
+        "class": [mlgraph.Node], "empty row": np.array([]), "array of no row": np.array(5),
     }  # fmt: skip
     if one:
         del bad["one node"]

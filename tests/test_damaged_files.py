@@ -258,6 +258,21 @@ def test_lists_that_begin_together_must_end_together(path):
     refuse(rewrite(path, path.with_name("cut"), start=start), "array count: element 7 is 4|array count: element 6 is 3")
 
 
+def test_lists_that_overlap(path):
+    """A plan goes through the sources of `where` without the condition: these may not be another's list as well."""
+    g = mlgraph.Graph()
+    a, b, c = g.inputs(3)
+    chosen, total = mlgraph.where(a, b, c), mlgraph.sum(b, c, a)
+    model = mlgraph.Model(g, [chosen * total])
+    model.save(path)
+    with np.load(path) as arrays:
+        start, pool = arrays["start"].copy(), arrays["pool"].copy()
+    place = start[chosen.id]
+    pool[place : place + 4] = a.id, b.id, c.id, a.id
+    start[total.id] = place + 1
+    refuse(rewrite(path, path.with_name("overlapping.npz"), start=start, pool=pool), "array start: expected lists that do not ov")
+
+
 def npy(header, data=b"", version=(1, 0)):
     text = header if isinstance(header, bytes) else header.encode("latin1")
     return b"\x93NUMPY" + bytes(version) + len(text).to_bytes(2 if version[0] == 1 else 4, "little") + text + data

@@ -1,0 +1,137 @@
+"""Which steps are taken alone, where callbacks change what the optimizer's vectors hold."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+import mlgraph
+from mlgraph.nonfinite import Guard
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(640, 64)).astype(np.float32)
+Y = RNG.normal(size=(640, 3)).astype(np.float32)
+X[:, 63], X[319, 63] = 0, 1
+LARGE_AT = 4
+"""The step of 64 examples that gives a large velocity, by the one input that only example 319 has."""
+
+OPTIONS = {"epochs": 2, "batch_size": 64, "learning_rate": 0.05, "shuffle": False}
+
+
+def network():
+    """Its first layer is swept as a block with holes; an edge of weight 0 gets a velocity of about 1e31 at one step."""
+    net = mlgraph.Network(64, seed=0)
+    first, second = net.add_layer(64, "tanh"), net.add_layer(5, "tanh")
+    net.add_layer(3, "identity")
+    mask = np.random.default_rng(1).random((64, 64)) < 0.9
+    mask[63], mask[63, 63] = False, True
+    first.mask = mask
+    big, large = first[63], second[4]
+    big.activation = large.activation = "identity"
+    big.weights, big.bias, large.bias = [1e17], None, None
+    net.graph.prune([(big, other) for other in second[:4]] + [(other, large) for other in first[:63]])
+    large.weights = [0.0]
+    net.graph.edge(large, net.outputs[0]).weight = 1e16
+    return net, large
+
+
+def fit(at_large, *, stop=False, **options):
+    """Losses of a run in which `at_large` is called after the step of the large velocity; with `stop` it ends there."""
+    net, large = network()
+
+    def callback(progress):
+        if progress.kind == "steps" and len(progress.history.batch_loss) == LARGE_AT + 1:
+            at_large(net, large)
+            if stop:
+                raise StopIteration
+
+    net.fit(X, Y, callback=callback, **OPTIONS, **options)
+    return net.history.batch_loss.tolist()
+
+
+def freeze(net, large):
+    large.weights = [0.0]
+    large.frozen = True    # which ends its velocity
+
+
+def cut(net, large):
+    large.prune()
+
+
+def cut_and_look(net, large):
+    large.prune()
+    net.predict(X[:2])     # which lays the parameters out anew, without those of the edges that are gone
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """The numbers of the steps that are taken alone."""
+    steps, take = [], Guard.step
+    monkeypatch.setattr(Guard, "step", lambda guard, step, where: steps.append(step.number) or take(guard, step, where))
+    return steps
+
+
+@pytest.mark.parametrize(("calm", "again"), [(freeze, [LARGE_AT + 10]), (cut, []), (cut_and_look, [])])
+def test_a_velocity_that_a_callback_ends_delays_no_step(alone, calm, again):
+    """In the second epoch a frozen neuron has the large gradient again."""
+    fit(calm)
+    assert alone == [LARGE_AT, *again]
+
+
+def test_while_a_velocity_is_large_steps_are_taken_alone(alone):
+    fit(lambda net, large: None, on_nonfinite="skip")
+    assert alone == list(range(LARGE_AT, 20))
+
+
+@pytest.mark.parametrize("calm", [freeze, cut, cut_and_look])
+def test_a_run_resumed_behind_a_large_velocity_has_the_same_bits(tmp_path, calm):
+    whole = fit(calm)
+    assert len(fit(calm, stop=True, checkpoint=tmp_path / "run.npz")) == LARGE_AT + 1
+    assert fit(calm, checkpoint=tmp_path / "run.npz", resume=True) == whole
+
+
+def test_to_look_at_a_network_changes_no_bit():
+    assert fit(cut) == fit(cut_and_look)
+
+
+def test_what_is_disconnected_delays_no_later_step(alone):
+    """Though it keeps its bias, and the velocity of that."""
+    net, large = network()
+    large.bias = 0.0
+    net.graph.edge(large, net.outputs[0]).weight = 1e33
+    net.fit(X, Y, on_nonfinite="disconnect", **OPTIONS)
+    assert net.history.nonfinite_cut.tolist() == [large.id] and alone == [0, 1]
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+@pytest.mark.parametrize("how", ["an edit", "numbers"])
+def test_a_velocity_that_undo_brings_back_reaches_no_parameter(policy, how):
+    """Many steps are taken together only if what the optimizer holds lets nothing overflow, wherever that comes from."""
+    net = mlgraph.Network(64, seed=0)
+    first, _ = net.add_layer(6, "tanh"), net.add_layer(2, "identity")
+    large = first[5]
+    mask = np.ones((6, 64), bool)
+    mask[5], mask[:, 63], mask[5, 63] = False, False, True
+    first.mask = mask
+    large.activation, large.bias, large.weights = "relu", None, [1e-37]
+    net.graph.edge(large, net.outputs[1]).prune()
+    net.graph.edge(large, net.outputs[0]).weight = 3e38
+    targets, done = Y[:, :2] * 0.1, []
+    targets[319, 0] = 60
+
+    def callback(progress):
+        if progress.kind == "steps" and len(progress.history.batch_loss) > LARGE_AT and not done:
+            with net.graph.one_edit(parameters=how == "numbers"):
+                (cut if how == "an edit" else freeze)(net, large)
+            done.append("cut")
+        elif progress.kind == "steps" and done == ["cut"]:
+            net.undo()
+            done.append("undone")
+
+    options = OPTIONS | {"epochs": 3, "learning_rate": 0.3, "on_nonfinite": policy}
+    ends = pytest.raises(mlgraph.NonFiniteError) if policy == "raise" else nullcontext()
+    with ends:
+        net.fit(X * 0.1 * (np.arange(64) < 63) + (np.arange(64) == 63) * X, targets, callback=callback, **options)
+    assert done == ["cut", "undone"]
+    assert np.isfinite(net.graph.get_parameters()).all()
+    assert all(np.isfinite(numbers).all() for numbers in net.graph.optimizer_state().values())
