@@ -22,7 +22,7 @@ ISA, default_threads
 mlgraph.datasets, mlgraph.testing
     MNIST and other IDX files; checks of derivatives.
 mlgraph.drawing, mlgraph.portrait, mlgraph.plotting
-    Pictures: of graphs; of neurons that read images; of a run, by its accuracies.
+    Pictures: of graphs; of neurons that read images; of a run, by its accuracies or losses.
 
 Functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus, minimum, maximum and where; sum,
 prod, max, logsumexp and softmax take any number of nodes. `python -m mlgraph.mnist` is the application.

@@ -64,7 +64,7 @@ class Drawing:
 
     Edges with positive weights are blue, those with negative weights red; the larger the weight, the wider the edge. In a
     small graph, weights and biases are written, too. ∂ marks an adjoint. Bold boxes are `nodes`, or the ends of a graph: all
-    that nothing reads, except inputs, such as targets, and neurons that are cut off.
+    that nothing reads, except inputs, such as targets, and neurons that are not alive.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class Drawing:
             self._source, self._target = topology.sources_of(order), np.repeat(order, count)
             self._place = np.arange(len(self._source)) - np.repeat(np.cumsum(count) - count, count)
             if not listed:
-                is_end = graph._live() & (self._code != INPUT)
+                is_end = (self._code != INPUT) & ((self._code < NEURON) | graph.alive())
                 is_end[self._source] = False
                 wanted = np.flatnonzero(is_end).astype(np.int32)
             traced = ({}, {}) if x is None else _trace(graph, order, wanted, x)

@@ -39,7 +39,7 @@ def squeeze(graph: Graph) -> Arrays:
             All other lists.
     """
     start, count, pool = graph.topology()
-    start, pool = once_each(start, count, pool, graph.codes < NEURON)  # the lists of a graph from a file may overlap
+    start, pool = once_each(start, count, pool, graph.codes < NEURON)  # operations may share one with others
     reads = np.flatnonzero(count)
     begin, first, readers = np.unique(start[reads], return_index=True, return_counts=True)
     length = count[reads[first]]

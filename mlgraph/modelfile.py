@@ -175,8 +175,8 @@ def read(
         raise ModelFileError(f"{path}: not a model file, but a device or a pipe")
     with open(path, "rb") as file:
         try:
-            arrays = _read(file, {"header": "uint8", **ARRAYS, **more_arrays})
-            header = _header(arrays["header"])
+            header = _header(_read(file, {"header": "uint8"})["header"])  # other versions may have other arrays
+            arrays = _read(file, {**ARRAYS, **more_arrays})
             return make(_model(header, arrays), header, arrays)
         except (ModelFileError, CycleError) as error:
             message = str(error)
@@ -200,7 +200,7 @@ def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[An
     with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
         missing = [name for name in types if f"{name}.npy" not in members]
-        what = "a model, but no checkpoint" if missing and not {"header", *ARRAYS} & {*missing} else "not a model file"
+        what = "a model, but no checkpoint" if not {"header", *ARRAYS} & {*missing} else "not a model file"
         require(not missing, f"{what}: it has no {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}")
         packed = [name for name in types if members[f"{name}.npy"].compress_type != zipfile.ZIP_STORED]
         require(not packed, f"expected arrays that are not compressed, got {', '.join(packed)}")

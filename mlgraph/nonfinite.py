@@ -211,10 +211,12 @@ class Guard:
     def _state_is_small(self) -> bool:
         """Whether the optimizer's vectors are below their limits, for all that training moves."""
         # What is cut off keeps its numbers, which may be large, but no step reads them.
-        trained, state = self._model._engine().plan.trained, self._model.graph.storage.state
-        parts = [(at, n) for _, ins in trained for at, n in ((ins.weights, ins.n_weights), (ins.bias, ins.size)) if at >= 0]
-        return all(
-            -bound < state[name][at : at + n].min(initial=0) and state[name][at : at + n].max(initial=0) < bound  # and no NaN
-            for name, bound in zip(("first", "second"), self._limits[1:], strict=True) if name in self._state
-            for at, n in parts
-        )  # fmt: skip
+        ranges, storage = self._model._engine().plan.trained_ranges, self._model.graph.storage
+        for name, bound in zip(("first", "second"), self._limits[1:], strict=True):
+            if name in self._state and len(ranges):
+                vector = storage.state_vector(name, fresh=False)
+                ends = ranges[ranges < len(vector)]  # the last may end with the vector
+                low, high = (extreme.reduceat(vector, ends)[::2] for extreme in (np.minimum, np.maximum))
+                if not (-bound < low.min() and high.max() < bound):  # nor with a NaN
+                    return False
+        return True

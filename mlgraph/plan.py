@@ -285,6 +285,12 @@ class Plan:
         trained = np.isin(self.program[:, 0], [KINDS["parameter"], *OF_NEURONS])
         return [(i, Instruction(*self.program[i].tolist())) for i in np.flatnonzero(trained).tolist()]
 
+    @cached_property
+    def trained_ranges(self) -> Int64:
+        """Where parameters stand that it trains, padding included: in turns where a range begins and where it ends."""
+        ranges = [(at, at + n) for _, ins in self.trained for at, n in ((ins.weights, ins.n_weights), (ins.bias, ins.size))]
+        return np.array(sorted((at, end) for at, end in ranges if 0 <= at < end), np.int64).reshape(-1)
+
     def rows(self, ins: Instruction) -> Rows:
         """What the neurons of an instruction of rows read."""
         table, n = self.index[ins.args :], ins.size + 1

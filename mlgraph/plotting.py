@@ -352,8 +352,9 @@ def _outline(x: Numbers, y: Numbers, columns: int) -> tuple[Numbers, Numbers]:
 def _running_mean(seen: Numbers, sizes: Numbers, y: Numbers, *, window: float) -> tuple[Numbers, Numbers]:
     """Mean over the last `window` examples, at even distances from the first full window to the end."""
     edges = np.concatenate([[0], seen])
-    counted = np.where(np.isnan(y), 0, sizes)  # a batch that was left out has no accuracy
-    total, count = (np.concatenate([[0], np.cumsum(n)]) for n in (np.nan_to_num(y) * counted, counted))
+    known = np.isfinite(y)  # a batch that was left out has no accuracy
+    counted = np.where(known, sizes, 0)
+    total, count = (np.concatenate([[0], np.cumsum(n)]) for n in (np.where(known, y, 0) * counted, counted))
     ends = np.linspace(window, edges[-1], 500)
     total, count = (np.interp(ends, edges, n) - np.interp(ends - window, edges, n) for n in (total, count))
     return ends, np.divide(total, count, out=np.full(len(ends), np.nan), where=count > 0)

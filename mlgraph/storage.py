@@ -54,7 +54,7 @@ class Storage:
     state : dict of float32
         Optimizer state by name; it follows every move. A vector may be shorter than `used`: the rest counts as zero.
     moves : int
-        Number of times that the storage was laid out anew.
+        Number of times that the storage was laid out anew, or an earlier state of it restored.
     weights, stride : array of int
         For each record, where its weights begin and how far apart they are. A parameter node is one weight.
     bias : array of int

@@ -127,5 +127,5 @@ def take_back(graph: Graph, edit: Edit) -> None:
                 storage.state_vector(name, fresh=True)
         for name, given in edit.values.items():
             (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given
-        graph.edits += 1  # a run in progress finds its velocities changed, as by any edit
+        storage.moves += 1  # a run in progress looks at its velocities anew
     pack(graph)  # the room of added neurons is unused now

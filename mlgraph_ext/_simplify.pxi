@@ -21,7 +21,12 @@ def merge(
     cdef uint64_t h, at
     cdef int32_t node, other
     cdef bint good = is_graph(start, count, pool) and are_nodes(order, n)
-    if not good or not code.shape[0] == identity.shape[0] == same.shape[0] == n:
+    good = good and code.shape[0] == identity.shape[0] == same.shape[0] == n
+    for i in range(order.shape[0] if good else 0):
+        if identity[order[i]] == -1:
+            good = good and 0 <= code[order[i]] < commutes.shape[0]
+            good = good and (count[order[i]] == 2 or not commutes[code[order[i]]])
+    if not good:
         raise ValueError("code, start, count, pool, order, identity, same: expected a graph, got none")
     while size < 2 * order.shape[0]:
         size = 2 * size
@@ -105,7 +110,10 @@ def find_neurons(
     cdef int32_t node, a, b, biases, products
     cdef bint good = is_graph(start, count, pool) and are_nodes(order, n) and begin.shape[0] == n + 1
     good = good and kind.shape[0] == is_output.shape[0] == root.shape[0] == bias.shape[0] == readers.shape[0] == n
-    if not good or not source.shape[0] == weight.shape[0] == pool.shape[0]:
+    good = good and source.shape[0] == weight.shape[0] == pool.shape[0]
+    for i in range(n if good else 0):
+        good = good and (kind[i] != 2 or count[i] == 2)
+    if not good:
         raise ValueError("start, count, pool, order: expected a graph, and arrays to fill as long as it, got others")
     cdef int8_t* role = <int8_t*>malloc(n + 1)       # 0 none, 1 a sum that would be a neuron, 2 a term, 3 a bias
     cdef int8_t* inner = <int8_t*>malloc(n + 1)      # a sum that is part of another

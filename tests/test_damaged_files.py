@@ -106,7 +106,9 @@ def test_what_never_ends_is_not_read(tmp_path):
 
 def test_other_archives(path):
     np.savez(path, x=np.zeros(3))
-    refuse(path, r"not a model file: it has no header, code, start, \.\.\.$")
+    refuse(path, r"not a model file: it has no header$")
+    np.savez(path, header=as_array({"format": modelfile.FORMAT}))
+    refuse(path, r"not a model file: it has no code, start, count, \.\.\.$")
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -128,7 +130,7 @@ def test_compressed_arrays(saved, path):
     """A few bytes could claim gigabytes."""
     with np.load(saved[1]) as arrays:
         np.savez_compressed(path, **arrays)
-    refuse(path, "expected arrays that are not compressed, got header, code")
+    refuse(path, "expected arrays that are not compressed, got header$")
 
 
 def test_truncated_files(saved, path):
@@ -270,7 +272,7 @@ def test_lists_that_overlap(path):
     place = start[chosen.id]
     pool[place : place + 4] = a.id, b.id, c.id, a.id
     start[total.id] = place + 1
-    refuse(rewrite(path, path.with_name("overlapping.npz"), start=start, pool=pool), "array start: expected lists that do not ov")
+    refuse(rewrite(path, path.with_name("overlapping.npz"), start=start, pool=pool), "array start: expected lists that")
 
 
 def npy(header, data=b"", version=(1, 0)):
@@ -340,7 +342,7 @@ def test_nothing_is_unpickled(saved, path, monkeypatch):
 
 def test_format_of_another_version(saved, path):
     for version in (0, 1, 10**30):
-        rewrite(saved[1], path, header=as_array({**header_of(saved[1]), "format": version}))
+        rewrite(saved[1], path, header=as_array({**header_of(saved[1]), "format": version}), max_sources=None)
         refuse(path, f"format: expected {modelfile.FORMAT}, got {version}: made by another version")
     for version in (1.0, True, "1", None):
         refuse(rewrite(saved[1], path, header=as_array({**header_of(saved[1]), "format": version})), "header")

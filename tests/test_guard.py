@@ -1,11 +1,13 @@
 """Which steps are taken alone, where callbacks change what the optimizer's vectors hold."""
 
+import threading
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
 import mlgraph
+from mlgraph import training
 from mlgraph.nonfinite import Guard
 
 RNG = np.random.default_rng(0)
@@ -103,10 +105,8 @@ def test_what_is_disconnected_delays_no_later_step(alone):
     assert net.history.nonfinite_cut.tolist() == [large.id] and alone == [0, 1]
 
 
-@pytest.mark.parametrize("policy", ["raise", "skip"])
-@pytest.mark.parametrize("how", ["an edit", "numbers"])
-def test_a_velocity_that_undo_brings_back_reaches_no_parameter(policy, how):
-    """Many steps are taken together only if what the optimizer holds lets nothing overflow, wherever that comes from."""
+def network_of_one_large_step():
+    """Only one example moves its neuron `large`, which gets a velocity near float32's largest number, and no gradient later."""
     net = mlgraph.Network(64, seed=0)
     first, _ = net.add_layer(6, "tanh"), net.add_layer(2, "identity")
     large = first[5]
@@ -116,8 +116,29 @@ def test_a_velocity_that_undo_brings_back_reaches_no_parameter(policy, how):
     large.activation, large.bias, large.weights = "relu", None, [1e-37]
     net.graph.edge(large, net.outputs[1]).prune()
     net.graph.edge(large, net.outputs[0]).weight = 3e38
-    targets, done = Y[:, :2] * 0.1, []
+    targets = Y[:, :2] * 0.1
     targets[319, 0] = 60
+    return net, large, np.where(np.arange(64) < 63, X * 0.1, X), targets
+
+
+def is_finite(net):
+    vectors = [net.graph.get_parameters(), *net.graph.optimizer_state().values()]
+    return all(np.isfinite(numbers).all() for numbers in vectors)
+
+
+def test_after_a_large_step_others_are_taken_alone(alone):
+    net, _, x, y = network_of_one_large_step()
+    net.fit(x, y, **OPTIONS | {"learning_rate": 0.3}, on_nonfinite="skip")
+    assert alone == list(range(LARGE_AT, 20)) and is_finite(net)
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+@pytest.mark.parametrize("how", ["an edit", "numbers"])
+def test_a_velocity_that_undo_brings_back_reaches_no_parameter(monkeypatch, policy, how):
+    """Many steps are taken together only if what the optimizer holds lets nothing overflow, wherever that comes from."""
+    monkeypatch.setattr(training, "PIECE_SECONDS", 0)  # so that a callback follows each step
+    net, large, x, y = network_of_one_large_step()
+    done = []
 
     def callback(progress):
         if progress.kind == "steps" and len(progress.history.batch_loss) > LARGE_AT and not done:
@@ -131,7 +152,27 @@ def test_a_velocity_that_undo_brings_back_reaches_no_parameter(policy, how):
     options = OPTIONS | {"epochs": 3, "learning_rate": 0.3, "on_nonfinite": policy}
     ends = pytest.raises(mlgraph.NonFiniteError) if policy == "raise" else nullcontext()
     with ends:
-        net.fit(X * 0.1 * (np.arange(64) < 63) + (np.arange(64) == 63) * X, targets, callback=callback, **options)
-    assert done == ["cut", "undone"]
-    assert np.isfinite(net.graph.get_parameters()).all()
-    assert all(np.isfinite(numbers).all() for numbers in net.graph.optimizer_state().values())
+        net.fit(x, y, callback=callback, **options)
+    assert done == ["cut", "undone"] and is_finite(net)
+
+
+def test_no_thread_edits_between_a_look_at_the_velocities_and_the_steps(monkeypatch):
+    net, _ = network()
+    run, seen = net._run, []
+
+    def is_free():
+        free = net.graph.lock.acquire(blocking=False)
+        if free:
+            net.graph.lock.release()
+        seen.append(free)
+
+    def runs(*arguments, **options):
+        if "limit" in options:
+            other = threading.Thread(target=is_free)
+            other.start()
+            other.join()
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(net, "_run", runs)
+    net.fit(X, Y, **OPTIONS, on_nonfinite="skip")
+    assert seen and not any(seen)

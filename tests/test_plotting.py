@@ -53,7 +53,7 @@ def test_without_accuracies_the_loss_is_drawn(lowest: float, scale: str, validat
     h = history(validated=validated)
     for column in (h.batch_accuracy, h.epoch_accuracy, h.validation_accuracy):
         column[:] = np.nan
-    h.batch_loss[[0, 3, 7]] = lowest, 20, np.nan     # NaN: a batch that was left out
+    h.batch_loss[[0, 3, 7, 9]] = lowest, 20, np.nan, np.inf     # NaN: a batch that was left out
     figure = training_picture(h)
     drawn, loss = lines(figure), figure.axes[0]
     np.testing.assert_array_equal(drawn["each training batch"][1], h.batch_loss)

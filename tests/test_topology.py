@@ -115,17 +115,18 @@ def test_simplifications_check_their_graph():
     """They are called from Python, and would read and write elsewhere."""
     good = {"start": np.zeros(2, np.int64), "count": np.int32([0, 1]), "pool": np.zeros(1, np.int32), "order": np.int32([0, 1])}
 
-    def merge(*, same=2, **graph):
-        _topology.merge(np.zeros(2, np.int16), *(good | graph).values(), np.full(2, -1), np.zeros(1, np.uint8),
+    def merge(*, same=2, code=0, commutes=0, **graph):
+        _topology.merge(np.int16([0, code]), *(good | graph).values(), np.array([0, -1]), np.uint8([commutes]),
                         np.zeros(same, np.int32))
 
-    def find(*, ends=3, **graph):
+    def find(*, ends=3, kind=0, **graph):
         of_nodes, of_pool = np.zeros((3, 2), np.int32), np.zeros((2, 1), np.int32)
-        _topology.find_neurons(np.zeros(2, np.int8), *(good | graph).values(), np.zeros(2, np.uint8), of_nodes[0],
+        _topology.find_neurons(np.int8([0, kind]), *(good | graph).values(), np.zeros(2, np.uint8), of_nodes[0],
                                np.zeros(ends, np.int64), *of_pool, *of_nodes[1:])
 
     merge(), find()
     wrong = [{"start": np.array([0, 1])}, {"count": np.int32([0, 2])}, {"pool": np.int32([2])}, {"order": np.int32([2])}]
-    for attempt, graph in [*itertools.product((merge, find), wrong), (merge, {"same": 1}), (find, {"ends": 2})]:
+    own = [(merge, {"same": 1}), (merge, {"code": 1}), (merge, {"commutes": 1}), (find, {"ends": 2}), (find, {"kind": 2})]
+    for attempt, graph in [*itertools.product((merge, find), wrong), *own]:
         with pytest.raises(ValueError, match=r"start, count, pool, order.*: expected a graph"):
             attempt(**graph)
