@@ -67,23 +67,17 @@ cdef bint seed_adjoints(
     cdef int32_t arg[LANES]
     cdef bint right[LANES]
     cdef const float* z
-    cdef float* delta
     cdef int64_t lane, j
     cdef float error, target, one_share = <float>1 / <float>r.step_size[step]
     cdef bint finite = True, number
-    # With these, the loss of an example begins with the value of a node.
-    cdef bint begins = r.loss == LOSS_NODE or r.loss == LOSS_BINARY or (r.loss == LOSS_CROSS_ENTROPY and r.label != NULL)
     for lane in range(LANES):
         share[lane] = one_share if lane < n else <float>0
-        loss[lane] = values[r.loss_slot[0] * <int64_t>LANES + lane] if begins else <float>0
+        loss[lane] = 0
         best[lane] = -<float>INFINITY
         arg[lane] = 0
         right[lane] = True
-        if begins and r.backward:
-            adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += share[lane]
     for j in range(r.n_outputs):
         z = values + r.loss_slot[j + 1] * <int64_t>LANES
-        delta = adjoints + r.loss_slot[j + 1] * <int64_t>LANES
         if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_SQUARED:
             for lane in range(LANES):
                 arg[lane] = <int32_t>j if z[lane] > best[lane] else arg[lane]
@@ -93,25 +87,34 @@ cdef bint seed_adjoints(
                 error = z[lane] - r.target[row[lane] * r.n_outputs + j]
                 loss[lane] = loss[lane] + error * error
                 if r.backward:
-                    delta[lane] += 2 * error * share[lane]
+                    adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] += 2 * error * share[lane]
         elif r.loss == LOSS_COTANGENT:
             for lane in range(n):
-                delta[lane] += r.target[row[lane] * r.n_outputs + j]
-        elif r.loss == LOSS_BINARY:    # the sum of softplus(z) - target * z
-            for lane in range(LANES):
-                target = r.target[row[lane] * r.n_outputs + j]
-                loss[lane] = loss[lane] - target * z[lane]
-                right[lane] = right[lane] & ((z[lane] > 0) == (target > <float>0.5))
-                if r.backward:
-                    delta[lane] -= target * share[lane]
+                adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] += r.target[row[lane] * r.n_outputs + j]
     if r.loss == LOSS_CROSS_ENTROPY and r.label == NULL:
         seed_classes(r, row, share, values, adjoints, arg, loss, right)
-    elif r.loss == LOSS_CROSS_ENTROPY:    # logsumexp(z) - z[label]
+    elif r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_BINARY or r.loss == LOSS_NODE:
+        for lane in range(LANES):
+            loss[lane] = values[r.loss_slot[0] * <int64_t>LANES + lane]
+            if r.backward:
+                adjoints[r.loss_slot[0] * <int64_t>LANES + lane] += share[lane]
+    if r.loss == LOSS_CROSS_ENTROPY and r.label != NULL:
+        # logsumexp(z) - z[label]
         for lane in range(n):
             j = r.loss_slot[r.label[row[lane]] + 1] * <int64_t>LANES + lane
             loss[lane] = loss[lane] - values[j]
             if r.backward:
                 adjoints[j] -= share[lane]
+    if r.loss == LOSS_BINARY:
+        # The sum of softplus(z) - target * z.
+        for j in range(r.n_outputs):
+            z = values + r.loss_slot[j + 1] * <int64_t>LANES
+            for lane in range(LANES):
+                target = r.target[row[lane] * r.n_outputs + j]
+                loss[lane] = loss[lane] - target * z[lane]
+                right[lane] = right[lane] & ((z[lane] > 0) == (target > <float>0.5))
+                if r.backward:
+                    adjoints[r.loss_slot[j + 1] * <int64_t>LANES + lane] -= target * share[lane]
     for lane in range(n):
         number = loss[lane] - loss[lane] == 0
         finite = finite and number
