@@ -88,8 +88,8 @@ def halves_of(n: int, arity: int) -> int:
 
 
 def extra_floats(width: int, halves: int) -> int:
-    """Floats of a tile for sums of entries and transposed deltas of so many neurons; the sums of halves are kept apart."""
-    return width * LANES * (3 if halves == 2 else 1)
+    """Floats of a tile for sums of entries of so many neurons, apart for each half, and then for transposed deltas."""
+    return width * LANES * halves
 
 
 def in_quads(alike: Int32) -> Bool:

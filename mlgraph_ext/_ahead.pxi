@@ -42,17 +42,28 @@ cdef inline int64_t deltas_stride(const Run* r, const Instruction* ins, int64_t 
     return sums_stride(r, ins) if shares_deltas(r, ins, step) else LANES * PANEL
 
 
-cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step, int64_t place) noexcept nogil:
+cdef inline int64_t copies_of_deltas(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
+    """How many copies of its deltas a tile has: one for each half of the columns, where workers share out the halves."""
+    return ins.halves if r.n_workers > 1 and shares_deltas(r, ins, step) else 1
+
+
+cdef inline int64_t copy_for(const Run* r, const Instruction* ins, int64_t step, int64_t column) noexcept nogil:
+    """Which copy a worker reads that sums the gradients of a column."""
+    return 1 if copies_of_deltas(r, ins, step) == 2 and column // RUN >= middle(runs_of(ins.arity)) else 0
+
+
+cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step, int64_t place, int64_t copy) noexcept nogil:
     """Transposed deltas of the tile whose memory has number `place`, panels `deltas_stride` floats apart.
 
-    They take the place of its sums: the worker that is done with the deltas of a panel writes its sums of the next step there.
-    If sums are made in halves, deltas stand behind them: sums of one half are written while another worker still needs the
-    deltas for the other half. In a step that every worker sweeps, they are in the tile's own memory.
+    They take the place of its sums, each copy that of the sums of a half: the worker that is done with the deltas of a panel
+    writes its sums of the next step there. So every line is written by the core that has read it last. Such a store is fast: a
+    core that wrote a line itself waits twice as long until all others that have read it since have given it up.
+
+    In a step that every worker sweeps, deltas are in the tile's own memory.
     """
-    cdef int64_t behind = 2 * panels_of(ins.size) * deltas_stride(r, ins, step) if ins.halves == 2 else 0
     if shares_deltas(r, ins, step):
-        return ahead_at(r, ins, place) + behind
-    return r.tiles + (place * r.tile_stride + ins.transposed + behind)
+        return ahead_at(r, ins, place) + copy * panels_of(ins.size) * deltas_stride(r, ins, step)
+    return r.tiles + (place * r.tile_stride + ins.transposed)
 
 
 cdef inline int64_t groups_in(const Run* r, int64_t step) noexcept nogil:

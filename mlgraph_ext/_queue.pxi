@@ -1,5 +1,6 @@
 # The queue: a phase of a step is a number of items; each worker has a share of them, and takes items of others when its own are
-# done. Shares are the same at every step, so that what a worker last wrote is still in its cache.
+# done. Shares are the same at every step, so that what a worker last wrote is still in its cache; only those of the second
+# phase go round, where no sums are made ahead.
 
 cdef extern from *:
     """
@@ -94,7 +95,7 @@ cdef int64_t take_part(Run* r, Worker* w) noexcept nogil:
 
     Where sums are made ahead, a step -1 makes only the sums of the first step.
     """
-    cdef int64_t step, phase = 0, start = 0, workers = r.n_workers, count, share, n, item, i
+    cdef int64_t step, phase = 0, start = 0, workers = r.n_workers, count, share, turn, n, item, i
     cdef bint good, alone, of_tiles, swept = False
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
         alone = sweeps_alone(r, step)
@@ -118,13 +119,16 @@ cdef int64_t take_part(Run* r, Worker* w) noexcept nogil:
                         stop_at(r.gate, step)
             if alone and (of_tiles or not swept):
                 continue
-            for i in range(w.number, w.number + workers):
-                share = i % workers
+            # Who has read weights writes them faster than who wrote them last (`deltas_of`): another worker updates them next.
+            # Weights whose sums are made ahead are read by one worker alone.
+            turn = 0 if of_tiles or r.ahead else step
+            for i in range(workers):
+                share = (w.number + turn + i) % workers
                 n = (count - share + workers - 1) // workers    # items of this share
-                if n and share != w.number:
+                if n and i:
                     let_begin(r.taken + share * TAKEN_STRIDE, phase)
                 item = take(r.taken + share * TAKEN_STRIDE, phase, n)
-                if r.ahead and of_tiles and share == w.number and workers > 1:
+                if r.ahead and of_tiles and i == 0 and workers > 1:
                     win_back(r, w)
                 while item >= 0:
                     if load_acquire(&r.gate.stop):

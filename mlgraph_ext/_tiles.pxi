@@ -239,7 +239,9 @@ cdef void backward_dense(
     const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
     bint by_itself,
 ) noexcept nogil:
-    transpose_delta(delta, ins.size, tile.n, deltas_of(r, ins, step, tile.place), deltas_stride(r, ins, step))
+    cdef int64_t copy
+    for copy in range(copies_of_deltas(r, ins, step)):
+        transpose_delta(delta, ins.size, tile.n, deltas_of(r, ins, step, tile.place, copy), deltas_stride(r, ins, step))
     if ins.propagate and by_itself:
         dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, tile.n, 0, 1,
                       r.first_zeroed, adjoints)

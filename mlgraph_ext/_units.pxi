@@ -136,7 +136,7 @@ cdef void unit_gradient(
     cdef const float* memory = r.tiles + place * r.tile_stride
     cdef const float* values = memory + r.values_at
     cdef const float* delta = memory + r.adjoints_at + ins.dst * LANES
-    cdef const float* deltas = deltas_of(r, ins, step, place)
+    cdef const float* deltas = deltas_of(r, ins, step, place, copy_for(r, ins, step, first))
     cdef int64_t stride = deltas_stride(r, ins, step)
     cdef const float* transposed = deltas + unit.panel * stride
     cdef const int32_t* sources = r.index + ins.args
