@@ -88,7 +88,7 @@ def halves_of(n: int, arity: int) -> int:
 
 
 def extra_floats(width: int, halves: int) -> int:
-    """Floats of a tile for sums of entries of so many neurons, apart for each half, and then for transposed deltas."""
+    """Floats of a tile for sums of entries of so many neurons, apart for each half; transposed deltas take their place."""
     return width * LANES * halves
 
 

@@ -56,8 +56,9 @@ cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step,
     """Transposed deltas of the tile whose memory has number `place`, panels `deltas_stride` floats apart.
 
     They take the place of its sums, each copy that of the sums of a half: the worker that is done with the deltas of a panel
-    writes its sums of the next step there. So every line is written by the core that has read it last. Such a store is fast: a
-    core that wrote a line itself waits twice as long until all others that have read it since have given it up.
+    writes its sums of the next step there. So a line is usually written by the core that has read it last. Such a store is
+    faster than one by the core that wrote the line before: while deltas had memory of their own, which one worker wrote at
+    every step and the other read, an epoch of 784-32-10 at batch 128 took 6 % longer on two cores of an EPYC.
 
     In a step that every worker sweeps, deltas are in the tile's own memory.
     """

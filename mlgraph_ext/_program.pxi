@@ -111,7 +111,7 @@ cdef struct Run:
     int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
     int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them there (_entries.pxi)
     bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)
-    float* sums          # with `ahead`: of a step, then shared deltas: [panel][example][neuron] from n_tiles * transposed on
+    float* sums          # with `ahead`: of a step, then deltas: [half][panel][example][neuron] from n_tiles * transposed on
     bint alone           # every worker sweeps the tile of a step that has only one (_alone.pxi)
     int64_t wide         # tiles that go through a sweep side by side: 1, 2 or 4; PACK at most where there are rows
     int64_t at_once      # tiles that a worker takes at once: a multiple of `wide`

@@ -120,7 +120,7 @@ cdef int64_t take_part(Run* r, Worker* w) noexcept nogil:
             if alone and (of_tiles or not swept):
                 continue
             # Who has read weights writes them faster than who wrote them last (`deltas_of`): another worker updates them next.
-            # Weights whose sums are made ahead are read by one worker alone.
+            # Where sums are made ahead, and steps begin with -1, units stay: each worker lists the columns of its own.
             turn = 0 if of_tiles or r.ahead else step
             for i in range(workers):
                 share = (w.number + turn + i) % workers

@@ -20,10 +20,11 @@
 # d) Tiles are cut by the batch, units by the plan; whatever is cut differently for another number of threads still adds the
 #    same numbers in the same order, and rounds them alike: where a kernel has variants, `multiply_add` decides what is fused,
 #    not the compiler. (Only the sign of a NaN may differ: IEEE 754, 6.3, leaves it open.)
-# e) Each worker, a thread, has the same share of a phase's items at every step. When its own are done, it takes items of
-#    others, but leaves them a moment to begin (_queue.pxi). A phase waits, at a gate, until every item before it is done, not
-#    until every thread has arrived, so a thread descheduled while it holds no item delays nobody; waiting soon yields the
-#    processor. libgomp's barrier does neither, so workers return to it together, and __init__.py has it spin less.
+# e) Each worker, a thread, has the same share of a phase's items at every step; only units go round, where no sums are made
+#    ahead. When its own are done, it takes items of others, but leaves them a moment to begin (_queue.pxi). A phase waits, at
+#    a gate, until every item before it is done, not until every thread has arrived, so a thread descheduled while it holds no
+#    item delays nobody; waiting soon yields the processor. libgomp's barrier does neither, so workers return to it together,
+#    and __init__.py has it spin less.
 # f) One call runs many steps; none of them goes through Python.
 # g) Nothing that is not finite reaches a parameter. A loss or an adjoint that is not finite stops the run before its step
 #    writes anything. Overflow of a gradient, moment or parameter is ruled out before the first write as well: no gradient of a
@@ -195,7 +196,8 @@ def prepare(
     mlgraph.engine is the only caller of both functions; it and `Run` (_program.pxi) say what each argument is.
     """
     cdef Run r
-    cdef int64_t least, i
+    cdef const Instruction* ins
+    cdef int64_t least, i, of_sums = 0
     cdef bint of_rows = False
     if program.shape[1] * sizeof(int64_t) != sizeof(Instruction) or units.shape[1] * sizeof(int64_t) != sizeof(Unit):
         raise ValueError(f"program, units: expected rows of {sizeof(Instruction) // 8} and {sizeof(Unit) // 8} numbers, "
@@ -207,7 +209,10 @@ def prepare(
         raise ValueError(f"pack_sums: expected {(n_tiles + PACK - 1) // PACK} x {pack_stride} floats, "
                          f"got {pack_sums.shape[0]}")
     for i in range(program.shape[0]):
-        of_rows = of_rows or program[i, 0] == ROWS
+        ins = <const Instruction*>&program[i, 0]
+        of_rows = of_rows or ins.kind == ROWS
+        if ins.kind == DENSE and ins.reads_data:
+            of_sums = max(of_sums, ins.transposed + ins.halves * panels_of(ins.size) * PANEL * LANES)
     if wide not in (1, 2, 4) or (of_rows and wide > PACK) or at_once < 1 or at_once % wide:
         raise ValueError(f"wide, at_once: expected 1, 2 or 4, at most {PACK} where there are rows, and a multiple of it, "
                          f"got {wide} and {at_once}")
@@ -217,6 +222,8 @@ def prepare(
     least = n_workers if units.shape[0] else n_workers * at_once
     if n_tiles < least or tiles.shape[0] < n_tiles * tile_stride:
         raise ValueError(f"tiles: expected n_tiles >= {least} and {n_tiles} x {tile_stride} floats, got {tiles.shape[0]}")
+    if sums is not None and sums.shape[0] < n_tiles * of_sums:
+        raise ValueError(f"sums: expected {n_tiles} x {of_sums} floats, got {sums.shape[0]}")
     if alone and (sums is None or pack_sums is not None or not units.shape[0]):
         raise ValueError("alone: expected sums, units, and no pack_sums with it")
     memset(&r, 0, sizeof(Run))

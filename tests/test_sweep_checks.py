@@ -65,6 +65,7 @@ def of_rows(program):
     ({"units": NO_UNITS, "at_once": 2}, r"tiles: expected n_tiles >= 4 and 2 x \d+ floats, got \d+"),
     ({"n_tiles": 3}, r"tiles: expected n_tiles >= 2 and 3 x \d+ floats, got \d+"),
     ({"tiles": shorter}, r"tiles: expected n_tiles >= 2 and 2 x \d+ floats, got \d+"),
+    ({"sums": lambda good: good[:1]}, r"sums: expected 2 x \d+ floats, got \d+"),
     ({"sums": None}, r"alone: expected sums, units, and no pack_sums with it"),
     ({"units": NO_UNITS}, r"alone: expected sums, units, and no pack_sums with it"),
     ({"pack_sums": np.zeros(1, np.float32)}, r"alone: expected sums, units, and no pack_sums with it"),

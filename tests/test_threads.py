@@ -180,6 +180,24 @@ def test_whoever_is_late_for_the_only_step_leaves_no_unit_undone():
     assert run(LATE) == ["1500"] * 3
 
 
+HALVES = """
+import numpy as np, mlgraph
+rng = np.random.default_rng(0)
+x, y = (rng.integers(0, 256, (200, 600)) * (rng.random((200, 600)) < 0.2)).astype(np.uint8), rng.integers(0, 10, 200)
+for n_threads in (1, 2, 3, 4):
+    net = mlgraph.Network(600, seed=0)
+    net.add_layer(40)
+    net.add_layer(10, "softmax")
+    net.fit(x, y, epochs=3, batch_size=70, n_threads=n_threads)
+    print(net.graph.get_parameters().tobytes().hex())
+"""
+
+
+def test_whoever_sums_half_of_the_columns_reads_a_copy_of_the_deltas_that_nobody_has_overwritten():
+    """One thread does the work of all: units of one half are done before a unit of the other begins."""
+    assert len(set(run(HALVES, OMP_THREAD_LIMIT="1"))) == 1
+
+
 def test_the_interpreter_is_free_meanwhile():
     """While a sweep runs, another thread of Python does too."""
     net = mlgraph.Network(400)
