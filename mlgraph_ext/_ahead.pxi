@@ -57,8 +57,7 @@ cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step,
 
     They take the place of its sums, each copy that of the sums of a half: the worker that is done with the deltas of a panel
     writes its sums of the next step there. So a line is usually written by the core that has read it last. Such a store is
-    faster than one by the core that wrote the line before: while deltas had memory of their own, which one worker wrote at
-    every step and the other read, an epoch of 784-32-10 at batch 128 took 6 % longer on two cores of an EPYC.
+    faster (seen on an EPYC) than one by the core that wrote the line before, which must first win back what others have read.
 
     In a step that every worker sweeps, deltas are in the tile's own memory.
     """
