@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
+import math
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -123,17 +122,23 @@ def epoch_steps(
         p = (epoch * n + place) / (epochs * n)
         return max(1, round(b0 * (1 - p**2) + b1 * p**2))
 
-    def differs(size: int, place: int) -> bool:
-        return size_at(place) != size
+    def end_of(size: int, at: int, stop: int) -> int:
+        """A place after `at`, which has this size, up to which others have it, too: where the formula passes size +- 1/2."""
+        if b0 == b1:
+            return stop
+        p = math.sqrt((size + math.copysign(0.5, b1 - b0) - b0) / (b1 - b0))
+        end = min(max(at + 1, math.ceil(p * epochs * n) - epoch * n), stop)
+        while size_at(end - 1) != size:  # rounding may have put it beyond
+            end -= 1
+        return end
 
     first: list[int] = []
     for stop in range(n, many * n + 1, n):
         at = stop - n
         while at < stop:
-            # Sizes fall or rise slowly, so steps of one size are made at once, up to the first place of another size.
+            # Sizes fall or rise slowly, so steps of one size are made at once.
             size = size_at(at)
-            end = at + bisect.bisect_left(range(at, stop), True, key=partial(differs, size)) if b0 != b1 else stop
-            first.extend(range(at, end, size))
+            first.extend(range(at, end_of(size, at, stop), size))
             at = first[-1] + size
     begin = np.array([*first, many * n])
     progress = (epoch * n + begin[:-1]) / (epochs * n)

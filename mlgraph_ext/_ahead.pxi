@@ -151,17 +151,20 @@ cdef void win_back(const Run* r, const Worker* w) noexcept nogil:
 cdef Fetch fetch_of(
     const Run* r, int64_t first, int64_t n, int64_t first_column, int64_t last_column, int64_t runs,
 ) noexcept nogil:
-    """How to fetch some columns of n examples, spread over `runs` runs."""
+    """How to fetch some columns of n examples, spread over `runs` runs at most."""
     cdef Fetch f
     cdef int64_t size = 1 if r.bytes != NULL else 4
     f.data = <const char*>r.bytes if r.bytes != NULL else <const char*>r.floats
     f.row = r.order + first if r.order != NULL else NULL
-    f.example = 0 if r.order != NULL else first
-    f.last = f.example + n
+    f.first = 0 if r.order != NULL else first
+    f.last = f.first + n
+    f.example = f.first
     f.stride = r.columns * size
-    f.begin, f.end = first_column * size, last_column * size
-    f.line = f.begin
-    f.at_once = (n * ((f.end - f.begin + 63) // 64) + runs - 1) // runs
+    f.line = first_column * size
+    f.end = last_column * size
+    f.at_once = (n * ((f.end - f.line + 63) // 64) + runs - 1) // runs
+    if 0 < f.at_once < FETCH_AT_ONCE:
+        f.at_once = FETCH_AT_ONCE
     return f
 
 

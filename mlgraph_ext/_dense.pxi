@@ -123,7 +123,6 @@ cdef kernel_void few_forward(
 ) noexcept nogil:
     """As `dense_forward`, for one tile of n examples; lanes past them repeat the last."""
     cdef float sums[LANES * FEW_WIDTH]
-    cdef float turned[FEW_WIDTH * LANES]
     cdef int64_t vecs = panels_of(count) * PANEL_VECS, at = 0, width, neurons, example, i
     cdef const float* w
     cdef const float* b
@@ -149,12 +148,7 @@ cdef kernel_void few_forward(
             for i in range(neurons * SLOT_VECS):
                 (<vec*>to)[i] = splat(sums[i // SLOT_VECS])
         else:
-            # Rounds up to fours of examples and of neurons; neurons in excess are not copied.
-            transpose(sums, FEW_WIDTH, <int>n, <int>neurons, turned, LANES)
-            for i in range(neurons):
-                repeat_last(turned + i * LANES, n)
-            for i in range(neurons * SLOT_VECS):
-                (<vec*>to)[i] = (<vec*>turned)[i]
+            to_lanes(sums, FEW_WIDTH, n, neurons, to)
         at = at + width
 
 
@@ -197,8 +191,9 @@ cdef inline inlined_void adjoint_of_lanes(
                     lane = lane + lanes
                 for i in range(TILE_ROWS):
                     if first == 0 and k + i < fan_in and source[k + i] < first_zeroed:
-                        memset(adjoints + tile * tile_stride + source[k + i] * <int64_t>LANES + lane, 0,
-                               (LANES - lane) * sizeof(float))
+                        to = <vec*>(adjoints + tile * tile_stride + source[k + i] * <int64_t>LANES)
+                        for c in range(<int>(lane // VEC_WIDTH), SLOT_VECS):
+                            to[c] = splat(<float>0)
             k = k + TILE_ROWS
         first = first + BLOCK
 
@@ -223,15 +218,15 @@ cdef kernel_void transpose_delta(const float* delta, int64_t count, int64_t n, f
 
     Panels of `out` stand `stride` floats apart.
     """
-    cdef float padded[PANEL * LANES]
-    cdef int64_t panel, neurons
-    for panel in range(panels_of(count)):
-        neurons = smaller(PANEL, count - panel * PANEL)
-        if neurons < PANEL:
-            memset(padded, 0, sizeof(padded))
-            memcpy(padded, delta + panel * PANEL * LANES, neurons * LANES * sizeof(float))
-        transpose(delta + panel * PANEL * LANES if neurons == PANEL else padded, LANES, PANEL, <int>n, out + panel * stride,
-                  PANEL)
+    cdef float none[LANES]
+    cdef const void* row[VEC_WIDTH]
+    cdef int64_t first = 0, i
+    memset(none, 0, sizeof(none))
+    while first < panels_of(count) * PANEL:
+        for i in range(VEC_WIDTH):
+            row[i] = delta + (first + i) * LANES if first + i < count else none
+        transpose(row, n, out + first // PANEL * stride + first % PANEL, PANEL)
+        first = first + VEC_WIDTH
 
 
 cdef inline inlined_void gradient_of_panels(

@@ -52,7 +52,7 @@ cdef extern from *:
     /* Marks and copies bytes, 16 runs of 16 rows at a time, without branches, which would be unpredictable. Runs must be whole.
        Needs VBMI2, which not every processor with AVX-512 has. */
     #if defined(__AVX512BW__)
-    #define HAVE_TURN __builtin_cpu_supports("avx512vbmi2")
+    #define HAVE_COMPRESS __builtin_cpu_supports("avx512vbmi2")
     /* Appends run k of up to 64 rows where it is not zero: words to `byte`, row numbers to `lane`. Returns how many. */
     __attribute__((target("avx512vbmi2"))) static inline int append(const __m512i (*w)[16], int k, int n, int first,
                                                                     uint8_t *lane, uint8_t *byte)
@@ -76,7 +76,7 @@ cdef extern from *:
     {
         int32_t found = 0;
         __m512i w[8][16];
-        __mmask16 there = (__mmask16)((1u << runs) - 1);
+        __mmask16 there = (__mmask16)((1u << runs) - 1);  /* the words that are wanted of a row from byte `at` on */
         if (n == 1) {
             __m512i word = _mm512_maskz_loadu_epi32(there, row[0] + at);
             __mmask16 some = _mm512_test_epi32_mask(word, word);
@@ -89,7 +89,16 @@ cdef extern from *:
             }
             return found;
         }
-        for (int i = 0; 16 * i < n; i++) turn(row + 16 * i, n - 16 * i, at, there, w[i]);
+        for (int i = 0; 16 * i < n; i++) {
+            vec v[16];
+            for (int j = 0; j < 16; j++) {
+                int l = 16 * i + j;
+                v[j] = l < n ? (vec)_mm512_maskz_loadu_epi32(there, row[l] + at) : splat(0);
+                if (l < n) __builtin_prefetch(row[l] + at + 2 * sizeof(vec));  /* for rows not prefetched yet */
+            }
+            turn(v);
+            memcpy(w[i], v, sizeof(v));
+        }
         for (int k = 0; k < runs; k++) {
             start[k] = base + found;
             for (int i = 0; i < n; i += 64) found += append(w + i / 16, k, n - i, i, lane + found, byte + RUN * found);
@@ -98,14 +107,14 @@ cdef extern from *:
         return found;
     }
     #else
-    #define HAVE_TURN 0
+    #define HAVE_COMPRESS 0
     static int32_t turn_and_append(const uint8_t *const *r, int n, int64_t a, int m, int32_t f, int32_t *s, int32_t *e,
                                    uint8_t *l, uint8_t *b)
     { (void)r, (void)n, (void)a, (void)m, (void)f, (void)s, (void)e, (void)l, (void)b; return 0; }
     #endif
     """
     enum: RUN            # neighbouring columns that are skipped together
-    bint HAVE_TURN       # whether this processor turns rows of bytes
+    bint HAVE_COMPRESS   # whether this processor can `turn_and_append`
     void mark_bytes(const uint8_t*, int64_t, int32_t, int32_t*) noexcept nogil
     void mark_floats(const float*, const float*, int64_t, int32_t, int32_t*) noexcept nogil
     void copy_bytes(const uint8_t*, int64_t, uint8_t*) noexcept nogil
@@ -114,13 +123,13 @@ cdef extern from *:
     int lowest_bit "__builtin_ctz"(uint32_t) noexcept nogil
 
 
-cdef bint turns = HAVE_TURN
+cdef bint turns = HAVE_COMPRESS
 
 
 def use_turn(bint so):
     """For the tests: whether rows of bytes are turned, where the processor can; else as on one that cannot."""
     global turns
-    turns = so and HAVE_TURN
+    turns = so and HAVE_COMPRESS
 
 
 cdef enum:
@@ -245,26 +254,31 @@ cdef inline void convert(const uint8_t* byte, int64_t n, float* value) noexcept 
         value[i] = byte[i] * <float>0.00390625
 
 
+cdef enum:
+    FETCH_AT_ONCE = 4    # lines that are fetched with each run, at least
+
+
 cdef struct Fetch:
     const char* data
     const int64_t* row   # examples that are read soon; NULL: consecutive ones
     int64_t stride       # bytes from one to the next
-    int64_t example      # the next to be fetched, and its line
-    int64_t line
+    int64_t line         # the line of a row that is fetched next, and of which example
+    int64_t example
+    int64_t first        # examples: the first, and one after the last
     int64_t last
-    int64_t begin        # first byte wanted of a row, and the end
-    int64_t end
+    int64_t end          # of the bytes wanted of a row
     int64_t at_once
 
 
 cdef inline void fetch_some(Fetch* fetch) noexcept nogil:
     # Shuffled examples lie anywhere in memory, and no hardware prefetcher knows their order; all at once they would be more
-    # misses than the processor can track. So a kernel fetches a few lines with each run of columns.
+    # misses than the processor can track. So a kernel fetches a few lines with each run of columns, each of another row: each
+    # row is in a page of its own, and an EPYC looks several pages up at a time, but waits for each at its first line.
     cdef int64_t i, row
     for i in range(fetch.at_once):
-        if fetch.example < fetch.last:
+        if fetch.line < fetch.end:
             row = fetch.row[fetch.example] if fetch.row != NULL else fetch.example
             prefetch_later(fetch.data + row * fetch.stride + fetch.line)
-            fetch.line = fetch.line + 64
-            if fetch.line >= fetch.end:
-                fetch.line, fetch.example = fetch.begin, fetch.example + 1
+            fetch.example = fetch.example + 1
+            if fetch.example == fetch.last:
+                fetch.line, fetch.example = fetch.line + 64, fetch.first

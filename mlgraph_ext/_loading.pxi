@@ -1,9 +1,8 @@
-# Data turned from examples to lanes: rows are read as words, a float or four bytes each, and transposed 16 by 16, or four by
-# four.
+# Data turned from examples to lanes: rows are read as words, a float or four bytes each, and transposed in registers.
 
 cdef extern from *:
     """
-    #define LOADED 16
+    #define LOADED 16  /* a multiple of VEC_WIDTH */
 
     static inline int32_t four_bytes(const uint8_t *p, int64_t n) {
         uint32_t x = 0;
@@ -14,55 +13,20 @@ cdef extern from *:
     #endif
         return (int32_t)x;
     }
-    #if defined(__AVX512BW__)
-    /* w[k] = word k of 16 rows, of which n exist; `there` has a bit for each word that a row has from byte `at` on. */
-    static inline void turn(const uint8_t *const *row, int n, int64_t at, __mmask16 there, __m512i *w)
-    {
-        __m512i a[16], b[16];
-        for (int i = 0; i < 16; i++) {
-            a[i] = i < n ? _mm512_maskz_loadu_epi32(there, row[i] + at) : _mm512_setzero_si512();
-            if (i < n) __builtin_prefetch(row[i] + at + 2 * sizeof(__m512i));  /* for rows not prefetched yet */
-        }
-        for (int i = 0; i < 16; i += 2) {
-            b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-            b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-        }
-        /* a[4 i + j]: in each quarter q, column 4 q + j of rows 4 i to 4 i + 3 */
-        for (int i = 0; i < 16; i += 4)
-            for (int j = 0; j < 2; j++) {
-                a[i + 2 * j] = _mm512_unpacklo_epi64(b[i + j], b[i + j + 2]);
-                a[i + 2 * j + 1] = _mm512_unpackhi_epi64(b[i + j], b[i + j + 2]);
-            }
-        for (int j = 0; j < 4; j++) {
-            __m512i even = _mm512_shuffle_i32x4(a[j], a[j + 4], 0x88), odd = _mm512_shuffle_i32x4(a[j], a[j + 4], 0xdd);
-            __m512i even_ = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0x88);
-            __m512i odd_ = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0xdd);
-            w[j] = _mm512_shuffle_i32x4(even, even_, 0x88);
-            w[j + 8] = _mm512_shuffle_i32x4(even, even_, 0xdd);
-            w[j + 4] = _mm512_shuffle_i32x4(odd, odd_, 0x88);
-            w[j + 12] = _mm512_shuffle_i32x4(odd, odd_, 0xdd);
-        }
-    }
-    #endif
     /* word[k][lane] = word k of a row from byte `at` on, where n bytes of it are left: a float, or four bytes, of which the
        first stands lowest. */
     static inline void words_of_rows(const uint8_t *const *row, int64_t at, int64_t n, int bytes, int32_t (*word)[LANES])
     {
-    #if defined(__AVX512BW__)
+    #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
         if (n >= 4 * LOADED) {
-            for (int first = 0; first < LANES; first += 16) {
-                __m512i w[16];
-                turn(row + first, 16, at, (__mmask16)-1, w);
-                for (int k = 0; k < 16; k++) _mm512_storeu_si512(&word[k][first], w[k]);
+            for (int first = 0; first < LANES; first += VEC_WIDTH) {
+                const void *from[VEC_WIDTH];
+                for (int i = 0; i < VEC_WIDTH; i++) {
+                    from[i] = row[first + i] + at;
+                    __builtin_prefetch(row[first + i] + at + 8 * LOADED);  /* for rows not prefetched yet */
+                }
+                transpose(from, LOADED, (float *)&word[0][first], LANES);
             }
-            return;
-        }
-    #elif __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        if (n >= 4 * LOADED) {
-            for (int lane = 0; lane < LANES; lane += 4)
-                for (int64_t k = 0; k < LOADED; k += 4)
-                    turn_four(row[lane] + at + 4 * k, row[lane + 1] + at + 4 * k, row[lane + 2] + at + 4 * k,
-                              row[lane + 3] + at + 4 * k, (float *)&word[k][lane], LANES);
             return;
         }
     #endif

@@ -16,11 +16,6 @@ cdef extern from *:
     /* `pair_sums` adds neighbouring lanes within each group of four, of a and then of b, as haddps does; `group_sums` adds
        neighbouring groups of four lanes. Two levels of the first and then two of the second reduce 16 vectors to one: the sums
        over their lanes, in order. */
-    #ifdef __clang__
-    #define SHUFFLE __builtin_shufflevector
-    #else
-    #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
-    #endif
     static inline vec pair_sums(vec a, vec b) {
     #if VEC_WIDTH == 16
         return SHUFFLE(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30)

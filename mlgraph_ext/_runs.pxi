@@ -88,27 +88,20 @@ cdef kernel_void sums_to_lanes(
     Lanes from n on repeat lane n - 1. Panels of sums stand `stride` floats apart, halves panels_of(count) * stride.
     """
     cdef float whole[LANES * PANEL]
-    cdef float turned[PANEL * LANES]
     cdef int64_t panels = panels_of(count), panel, i
-    cdef const float* at
     cdef const vec* one
     cdef const vec* other
-    cdef vec w
-    cdef int c
+    cdef vec z
     for panel in range(panels):
-        at = sums + panel * stride
+        one = other = <const vec*>(sums + panel * stride)
         if halves == 2:
-            # Into a copy: other workers read the sums.
-            one, other = <const vec*>at, <const vec*>(at + panels * stride)
-            for i in range(n * PANEL_VECS):
-                (<vec*>whole)[i] = one[i] + other[i]
-            at = whole
-        transpose(at, PANEL, <int>n, PANEL, turned, LANES)  # rounds up to fours
-        for i in range(smaller(PANEL, count - panel * PANEL)):
-            repeat_last(turned + i * LANES, n)
-            w = splat(bias[panel * PANEL + i] if bias != NULL else <float>0)
-            for c in range(SLOT_VECS):
-                (<vec*>(out + (panel * PANEL + i) * LANES))[c] = multiply_add((<vec*>(turned + i * LANES))[c], splat(unit), w)
+            other = <const vec*>(sums + (panels + panel) * stride)
+        for i in range(n * PANEL_VECS):
+            z = one[i] + other[i] if halves == 2 else one[i]
+            # Whole panels of biases can be read: behind a filled block's (mlgraph/filling.py), not padded, stand its weights.
+            (<vec*>whole)[i] = multiply_add(
+                z, splat(unit), (<const vec*>(bias + panel * PANEL))[i % PANEL_VECS] if bias != NULL else splat(<float>0))
+        to_lanes(whole, PANEL, n, smaller(PANEL, count - panel * PANEL), out + panel * PANEL * LANES)
 
 
 cdef struct Part:        # a tile, or the tiles of one list, in a sum

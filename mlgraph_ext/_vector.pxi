@@ -62,13 +62,6 @@ cdef extern from *:
     #endif
     }
     typedef int32_t ivec __attribute__((vector_size(4 * VEC_WIDTH), ANYWHERE));
-    typedef float vec4 __attribute__((vector_size(16), ANYWHERE));
-    typedef int32_t ivec4 __attribute__((vector_size(16), may_alias));
-    #ifdef __clang__
-    #define SHUFFLE4(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-    #else
-    #define SHUFFLE4(a, b, ...) __builtin_shuffle(a, b, (ivec4){__VA_ARGS__})
-    #endif
     /* x in lanes whose bit is one, 0 elsewhere; GCC vectorises no loop that does this. */
     static inline vec choose(vec x, int32_t bits) {
     #if defined(__AVX512F__)
@@ -111,37 +104,75 @@ cdef extern from *:
             __builtin_prefetch(p + i, 1);
     #endif
     }
-    /* to[k][i] = number k of row i, for four numbers of four rows, which may stand at any address. */
-    static inline void turn_four(const void *row0, const void *row1, const void *row2, const void *row3, float *to,
-                                 int64_t stride)
+    #ifdef __clang__
+    #define SHUFFLE __builtin_shufflevector
+    #else
+    #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+    #endif
+    /* In each 128 bits, of the lower or upper halves of a and b: ZIP takes numbers in turn, JOIN one half after the other. */
+    #if defined(__AVX512F__)
+    #define ZIP_LOW(a, b) (vec)_mm512_unpacklo_ps((__m512)(a), (__m512)(b))
+    #define ZIP_HIGH(a, b) (vec)_mm512_unpackhi_ps((__m512)(a), (__m512)(b))
+    #define JOIN_LOW(a, b) (vec)_mm512_shuffle_ps((__m512)(a), (__m512)(b), 0x44)
+    #define JOIN_HIGH(a, b) (vec)_mm512_shuffle_ps((__m512)(a), (__m512)(b), 0xee)
+    #elif defined(__AVX__)
+    #define ZIP_LOW(a, b) (vec)_mm256_unpacklo_ps((__m256)(a), (__m256)(b))
+    #define ZIP_HIGH(a, b) (vec)_mm256_unpackhi_ps((__m256)(a), (__m256)(b))
+    #define JOIN_LOW(a, b) (vec)_mm256_shuffle_ps((__m256)(a), (__m256)(b), 0x44)
+    #define JOIN_HIGH(a, b) (vec)_mm256_shuffle_ps((__m256)(a), (__m256)(b), 0xee)
+    #else
+    #define ZIP_LOW(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
+    #define ZIP_HIGH(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
+    #define JOIN_LOW(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
+    #define JOIN_HIGH(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
+    #endif
+    /* Transposes a square in registers: number k of v[i] becomes number i of v[k]. */
+    static inline void turn(vec *v)
     {
-        vec4 a, b, c, d, ab, cd;
-        memcpy(&a, row0, sizeof a), memcpy(&b, row1, sizeof b), memcpy(&c, row2, sizeof c), memcpy(&d, row3, sizeof d);
-        ab = SHUFFLE4(a, b, 0, 4, 1, 5), cd = SHUFFLE4(c, d, 0, 4, 1, 5);
-        *(vec4 *)to = SHUFFLE4(ab, cd, 0, 1, 4, 5);
-        *(vec4 *)(to + stride) = SHUFFLE4(ab, cd, 2, 3, 6, 7);
-        ab = SHUFFLE4(a, b, 2, 6, 3, 7), cd = SHUFFLE4(c, d, 2, 6, 3, 7);
-        *(vec4 *)(to + 2 * stride) = SHUFFLE4(ab, cd, 0, 1, 4, 5);
-        *(vec4 *)(to + 3 * stride) = SHUFFLE4(ab, cd, 2, 3, 6, 7);
-    }
-    /* to[column][row] = from[row][column], four by four. */
-    static inline void transpose(const float *from, int64_t from_stride, int rows, int columns, float *to, int64_t to_stride)
-    {
-        for (int r = 0; r < rows; r += 4)
-            for (int k = 0; k < columns; k += 4) {
-                const float *f = from + r * from_stride + k;
-                turn_four(f, f + from_stride, f + 2 * from_stride, f + 3 * from_stride, to + k * to_stride + r, to_stride);
-            }
-    }
-    /* Lanes from n on of a slot repeat lane n - 1. */
-    static inline void repeat_last(float *slot, int64_t n)
-    {
-        ivec lane, past, last = (ivec)splat(slot[n - 1]);
-        for (int l = 0; l < VEC_WIDTH; l++) lane[l] = l;
-        for (int64_t c = n / VEC_WIDTH; c < SLOT_VECS; c++) {
-            past = lane >= (int32_t)(n - c * VEC_WIDTH);
-            ((ivec *)slot)[c] = (last & past) | (((ivec *)slot)[c] & ~past);
+        for (int i = 0; i < VEC_WIDTH; i += 4) {  /* four by four, in each 128 bits */
+            vec ab = ZIP_LOW(v[i], v[i + 1]), cd = ZIP_LOW(v[i + 2], v[i + 3]);
+            vec ab_ = ZIP_HIGH(v[i], v[i + 1]), cd_ = ZIP_HIGH(v[i + 2], v[i + 3]);
+            v[i] = JOIN_LOW(ab, cd), v[i + 1] = JOIN_HIGH(ab, cd);
+            v[i + 2] = JOIN_LOW(ab_, cd_), v[i + 3] = JOIN_HIGH(ab_, cd_);
         }
+    #if defined(__AVX512F__)
+        for (int i = 0; i < 4; i++) {
+            __m512 a = (__m512)v[i], b = (__m512)v[i + 4], c = (__m512)v[i + 8], d = (__m512)v[i + 12];
+            __m512 ab = _mm512_shuffle_f32x4(a, b, 0x88), cd = _mm512_shuffle_f32x4(c, d, 0x88);
+            __m512 ab_ = _mm512_shuffle_f32x4(a, b, 0xdd), cd_ = _mm512_shuffle_f32x4(c, d, 0xdd);
+            v[i] = (vec)_mm512_shuffle_f32x4(ab, cd, 0x88), v[i + 8] = (vec)_mm512_shuffle_f32x4(ab, cd, 0xdd);
+            v[i + 4] = (vec)_mm512_shuffle_f32x4(ab_, cd_, 0x88), v[i + 12] = (vec)_mm512_shuffle_f32x4(ab_, cd_, 0xdd);
+        }
+    #elif defined(__AVX__)
+        for (int i = 0; i < 4; i++) {
+            __m256 a = (__m256)v[i], b = (__m256)v[i + 4];
+            v[i] = (vec)_mm256_permute2f128_ps(a, b, 0x20), v[i + 4] = (vec)_mm256_permute2f128_ps(a, b, 0x31);
+        }
+    #endif
+    }
+    /* to[k][i] = number k, of n, of row i, of VEC_WIDTH, which may stand at any address and are read up to the next multiple of
+       VEC_WIDTH numbers. Whole vectors are stored: parts of one would have to leave the store buffer before it is loaded. */
+    static inline void transpose(const void *const *row, int64_t n, float *to, int64_t stride)
+    {
+        for (int64_t k = 0; k < n; k += VEC_WIDTH) {
+            vec v[VEC_WIDTH];
+            for (int i = 0; i < VEC_WIDTH; i++) memcpy(&v[i], (const char *)row[i] + 4 * k, sizeof(vec));
+            turn(v);
+            for (int i = 0; i < VEC_WIDTH; i++)
+                if (k + i < n) *(vec *)(to + (k + i) * stride) = v[i];
+        }
+    }
+    /* Slots of some neurons from rows of n >= 1 examples: to[neuron][lane] = from[lane][neuron]. Lanes from n on repeat lane
+       n - 1. */
+    static inline void to_lanes(const float *from, int64_t stride, int64_t n, int64_t neurons, float *to)
+    {
+        for (int64_t first = 0; first < LANES; first += VEC_WIDTH)
+            if (first < n) {
+                const void *row[VEC_WIDTH];
+                for (int i = 0; i < VEC_WIDTH; i++) row[i] = from + (first + i < n ? first + i : n - 1) * stride;
+                transpose(row, neurons, to + first, LANES);
+            } else
+                for (int64_t k = 0; k < neurons; k++) *(vec *)(to + k * LANES + first) = splat(to[k * LANES + n - 1]);
     }
     """
     ctypedef float vec
@@ -161,8 +192,8 @@ cdef extern from *:
     unsigned int flush_subnormals(bint) noexcept nogil
     void restore_numbers(unsigned int) noexcept nogil
     vec choose(vec, int32_t) noexcept nogil
-    void repeat_last(float*, int64_t) noexcept nogil
-    void transpose(const float*, int64_t, int, int, float*, int64_t) noexcept nogil
+    void transpose(const void**, int64_t, float*, int64_t) noexcept nogil
+    void to_lanes(const float*, int64_t, int64_t, int64_t, float*) noexcept nogil
 
 
 cdef inline int64_t smaller(int64_t a, int64_t b) noexcept nogil:

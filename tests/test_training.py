@@ -39,6 +39,7 @@ def test_schedule():
         (1, 1, (1, 1), [1]),
         (3, 1, (1, 1), [1, 1, 1]),
         (5, 1, (100, 1), [5]),
+        (10, 3, (1, 51), [1, 1, 1, 2, 2, 3, 7, 3, 10]),  # size 2 begins at the fourth place, whose p, 1 / 6, is rounded up
     ],
 )
 def test_edges_of_the_schedule(n, epochs, batch, sizes):
