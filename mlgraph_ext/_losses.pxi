@@ -15,9 +15,20 @@ cdef extern from *:
     /* Atomic: workers that sweep the same tile (_alone.pxi) write the same to the same place. */
     static inline void write_float(float *p, float x) { __atomic_store(p, &x, __ATOMIC_RELAXED); }
     static inline void write_byte(uint8_t *p, uint8_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
+    /* Where z is higher than the best, or the first that is NaN, keep it and its number. Of a loop over floats GCC makes
+       masked stores behind a branch that no processor can predict. */
+    static inline void keep_highest(int32_t number, const float *z, float *best, int32_t *arg) {
+        for (int c = 0; c < SLOT_VECS; c++) {
+            vec x = ((const vec *)z)[c], b = ((vec *)best)[c];
+            ivec higher = (x > b) | ((x != x) & (b == b));
+            ((vec *)best)[c] = (vec)(((ivec)x & higher) | ((ivec)b & ~higher));
+            ((ivec *)arg)[c] = (number & higher) | (((ivec *)arg)[c] & ~higher);
+        }
+    }
     """
     void write_float(float*, float) noexcept nogil
     void write_byte(uint8_t*, uint8_t) noexcept nogil
+    void keep_highest(int32_t, const float*, float*, int32_t*) noexcept nogil
 
 
 cdef void fetch_answers(const Run* r, int64_t step, int64_t tile) noexcept nogil:
@@ -79,9 +90,7 @@ cdef bint seed_adjoints(
     for j in range(r.n_outputs):
         z = values + r.loss_slot[j + 1] * <int64_t>LANES
         if r.loss == LOSS_CROSS_ENTROPY or r.loss == LOSS_SQUARED:
-            for lane in range(LANES):
-                arg[lane] = <int32_t>j if z[lane] > best[lane] else arg[lane]
-                best[lane] = z[lane] if z[lane] > best[lane] else best[lane]
+            keep_highest(<int32_t>j, z, best, arg)
         if r.loss == LOSS_SQUARED:
             for lane in range(LANES):
                 error = z[lane] - r.target[row[lane] * r.n_outputs + j]

@@ -262,19 +262,12 @@ cdef void find_highest(
     """out[example] = which of the wanted slots is highest, the first of equals; -1 if one is NaN."""
     cdef float best[LANES]
     cdef int32_t arg[LANES]
-    cdef const float* z
     cdef int64_t lane
     cdef int32_t j
-    cdef bint higher
     for lane in range(LANES):
-        best[lane] = slots[wanted[0] * <int64_t>LANES + lane]
-        arg[lane] = 0
+        best[lane], arg[lane] = slots[wanted[0] * <int64_t>LANES + lane], 0
     for j in range(1, <int32_t>n_wanted):
-        z = slots + wanted[j] * <int64_t>LANES
-        for lane in range(LANES):
-            higher = (z[lane] > best[lane]) | ((z[lane] != z[lane]) & (best[lane] == best[lane]))
-            arg[lane] = j if higher else arg[lane]
-            best[lane] = z[lane] if higher else best[lane]
+        keep_highest(j, slots + wanted[j] * <int64_t>LANES, best, arg)
     for lane in range(n):
         out[row[lane]] = arg[lane] if best[lane] == best[lane] else -1
 
