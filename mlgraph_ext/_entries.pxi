@@ -273,7 +273,7 @@ cdef struct Fetch:
 cdef inline void fetch_some(Fetch* fetch) noexcept nogil:
     # Shuffled examples lie anywhere in memory, and no hardware prefetcher knows their order; all at once they would be more
     # misses than the processor can track. So a kernel fetches a few lines with each run of columns, each of another row: each
-    # row is in a page of its own, and an EPYC looks several pages up at a time, but waits for each at its first line.
+    # row is in a page of its own, and an EPYC seems to look several pages up at a time, but to wait at the first line of each.
     cdef int64_t i, row
     for i in range(fetch.at_once):
         if fetch.line < fetch.end:
