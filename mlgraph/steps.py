@@ -123,7 +123,7 @@ def epoch_steps(
         return max(1, round(b0 * (1 - p**2) + b1 * p**2))
 
     def end_of(size: int, at: int, stop: int) -> int:
-        """How far the size is this one, from `at` on: to where the formula passes size +- 1/2. Never too far, maybe too short."""
+        """Up to where the size is this one, from `at` on, or less far: to where the formula passes size +- 1/2, at most."""
         if b0 == b1:
             return stop
         p = math.sqrt((size + math.copysign(0.5, b1 - b0) - b0) / (b1 - b0))
