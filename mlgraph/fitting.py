@@ -104,7 +104,7 @@ def fit(
         Fixes the order of the examples and what is dropped. A second call with the same seed repeats both: to train one
         epoch per call, give each call its own seed.
     callback : callable, optional
-        Called with a `Progress` between steps, after about every tenth of a second of an epoch and after its last step, and
+        Called with a `Progress` between steps, after about every fifth of a second of an epoch and after its last step, and
         after every epoch. The steps between which it is called differ from run to run: what must be reproducible belongs in
         a schedule, as for `sparsify`. If it raises StopIteration (as ``next`` does for an exhausted iterator), the run ends
         there: what was learnt stays, and a checkpoint, if any, can be resumed.

@@ -124,23 +124,24 @@ def epoch_steps(
 
     def end_of(size: int, at: int, stop: int) -> int:
         """Up to where the size is this one, from `at` on, or less far: to where the formula passes size +- 1/2, at most."""
-        if b0 == b1:
-            return stop
         p = math.sqrt((size + math.copysign(0.5, b1 - b0) - b0) / (b1 - b0))
         end = min(max(at + 1, math.ceil(p * epochs * n) - epoch * n), stop)
         while size_at(end - 1) != size:  # rounding may have put it beyond
             end -= 1
         return end
 
-    first: list[int] = []
-    for stop in range(n, many * n + 1, n):
-        at = stop - n
-        while at < stop:
-            # Sizes fall or rise slowly, so steps of one size are made at once.
-            size = size_at(at)
-            first.extend(range(at, end_of(size, at, stop), size))
-            at = first[-1] + size
-    begin = np.array([*first, many * n])
+    first: list[Int64] = []
+    if b0 == b1:
+        first.append(np.add.outer(np.arange(0, many * n, n), np.arange(0, n, b0)).ravel())
+    else:
+        for stop in range(n, many * n + 1, n):
+            at = stop - n
+            while at < stop:
+                # Sizes fall or rise slowly, so steps of one size are made at once.
+                size = size_at(at)
+                first.append(np.arange(at, end_of(size, at, stop), min(size, n)))  # 2^63 is no int64
+                at = int(first[-1][-1]) + size
+    begin = np.concatenate([*first, [many * n]])
     progress = (epoch * n + begin[:-1]) / (epochs * n)
     if callable(learning_rate):
         rate = learning_rate(progress)

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from mlgraph.nonfinite import Guard
     from mlgraph.schedule import Acting
 
-PIECE_SECONDS = 0.1
+PIECE_SECONDS = 0.2
 """Aim for the length of one call of the sweep: so long may Ctrl-C and progress wait."""
 
 FIRST_PIECE = 4
 """Steps of the first call, before it is known how long one takes."""
 
-MOST_EPOCHS, MOST_PLACES = 2**12, 2**18
+MOST_EPOCHS, MOST_PLACES = 2**12, 2**20
 """The most epochs that are prepared together, and the most examples in them: a few milliseconds, and megabytes."""
 
 
@@ -39,7 +39,7 @@ class Progress:
     Attributes
     ----------
     kind : "steps" or "epoch"
-        "steps" after about every 0.1 s of an epoch and after its last step; "epoch" at its end, after validation.
+        "steps" after about every 0.2 s of an epoch and after its last step; "epoch" at its end, after validation.
     epoch, epochs : int
         Number of the epoch, from 0, and number of epochs.
     examples, total_examples : int

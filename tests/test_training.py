@@ -39,11 +39,13 @@ def test_schedule():
         (1, 1, (1, 1), [1]),
         (3, 1, (1, 1), [1, 1, 1]),
         (5, 1, (100, 1), [5]),
+        (5, 2, (2**63 - 1, 3), [5, 5]),  # the first size is rounded to 2^63
         (10, 3, (1, 51), [1, 1, 1, 2, 2, 3, 7, 3, 10]),  # size 2 begins at the fourth place, whose p, 1 / 6, is rounded up
     ],
 )
 def test_edges_of_the_schedule(n, epochs, batch, sizes):
-    assert schedule(n, epochs, batch, (0.1, 0.1))[1].tolist() == sizes
+    first, size, *_ = schedule(n, epochs, batch, (0.1, 0.1))
+    assert size.tolist() == sizes and first.dtype == size.dtype == np.int64
 
 
 @given(st.integers(1, 300), st.integers(1, 4), st.tuples(*[st.integers(1, 400)] * 2), st.tuples(*[st.floats(1e-6, 10)] * 2))
