@@ -40,8 +40,8 @@ class History:
     validation_loss, validation_accuracy : float64, shape (epochs,)
         After the epoch; empty without validation data.
     epoch_seconds : float64, shape (epochs,)
-        Time of the training alone, without validation and callbacks. (Short epochs that one call of the sweep takes
-        together have equal shares of its time by their steps.)
+        Time of the training alone, without validation and callbacks. (Epochs that one call of the sweep takes together, which
+        happens if nothing else does between them, have shares of its time by their steps and examples.)
     epoch_edges : int64, shape (epochs,)
         How many edges were alive at the end of the epoch.
     nonfinite_step, nonfinite_sweep, nonfinite_node, nonfinite_example, nonfinite_cut : int64, shape (faults,)

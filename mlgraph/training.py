@@ -31,6 +31,9 @@ FIRST_PIECE = 4
 MOST_EPOCHS, MOST_PLACES = 2**12, 2**20
 """The most epochs that are prepared together, and the most examples in them: a few milliseconds, and megabytes."""
 
+STEP_COST = 20
+"""What a step costs beside its examples, in examples. For 784-32-10 it is 17 on one thread and 22 on two."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -113,6 +116,7 @@ class _Stretch:
                 rate = np.minimum(rate * np.sqrt(1 - beta2**t) / (1 - beta1**t), FLOAT32_MAX).astype(np.float32)
         self.steps = self._schedule._replace(rate=rate, decay=decay, order=order, number=state.taken)
         self.ends: Int64 = np.searchsorted(self.steps.first, n * np.arange(1, many + 1))
+        self._cost = np.append(self.steps.first, many * n) + STEP_COST * np.arange(len(rate) + 1)  # of all steps before
         self.losses, self.correct = np.zeros(many * n, np.float32), empty_answers(learning.objective, many * n)
 
     @property
@@ -147,7 +151,8 @@ class _Stretch:
         begin = np.append(state.taken, self._taken + self.ends[first - self._epoch : last - self._epoch])
         scores = validate() if validate else {}
         validation = {f"validation_{name}": scores.get(name, np.nan) for name in ("loss", "accuracy") if scores}
-        seconds = state.seconds * (np.diff(begin) / state.step)
+        cost = self._cost[np.append(begin, state.taken + state.step) - self._taken]
+        seconds = state.seconds * (np.diff(cost[:-1]) / (cost[-1] - cost[0]))
         loss, accuracy = means_of(state.history, begin)
         state.whole = False
         state.history.add(

@@ -101,20 +101,25 @@ def test_so_many_epochs_are_prepared_at_once(monkeypatch, n, batch, epochs):
 @pytest.mark.parametrize("skips", [False, True])
 @pytest.mark.parametrize("last", [3, 12])
 def test_the_time_of_each_epoch(monkeypatch, last, skips):
-    """A clock that each step moves on by a second: of epochs that a call takes, each has its share, whatever the guard does."""
+    """By a clock that steps move on by what they should cost: of epochs that a call takes, each has its share, whatever the
+    guard does."""
     clock = [0.0]
+
+    def pass_time(sizes):
+        clock[0] += sum(20 + size for size in sizes.tolist())
+
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(training, "PIECE_SECONDS", 40.0)
+    monkeypatch.setattr(training, "PIECE_SECONDS", 1200.0)
     real, step = mlgraph.Model._run, nonfinite.Guard.step
 
     def run(self, examples, nodes=None, **options):
         found = real(self, examples, nodes, **options)
-        clock[0] += len(options["steps"].size) if found[0] < 0 else found[0]
+        pass_time(options["steps"].size[: found[0] if found[0] >= 0 else None])
         return found
 
-    def one_step(self, *args):
-        clock[0] += 1
-        return step(self, *args)
+    def one_step(self, taken, *args):
+        pass_time(taken.size)
+        return step(self, taken, *args)
 
     monkeypatch.setattr(mlgraph.Model, "_run", run)
     monkeypatch.setattr(nonfinite.Guard, "step", one_step)
@@ -126,7 +131,7 @@ def test_the_time_of_each_epoch(monkeypatch, last, skips):
     h = model.fit(x, epochs=40, batch_size=(12, last), learning_rate=1e-9, momentum=0.0, on_nonfinite="skip")
     steps = np.bincount((h.batch_examples - 1) // 12)
     assert h.batch_skipped.sum() == 40 * skips and len(set(steps.tolist())) == (1 if last == 12 else 4)
-    np.testing.assert_allclose(h.epoch_seconds, steps)
+    np.testing.assert_allclose(h.epoch_seconds, 12 + 20 * steps)
 
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
