@@ -15,7 +15,7 @@ cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept
     memset(&unit, 0, sizeof(Unit))
     for i in range(r.n_instructions):
         ins = r.program + i
-        if ins.kind == ROWS:
+        if ins.kind == ROWS and learns_itself(r, ins):
             unit.instruction, unit.part, unit.last = i, 0, ins.size
             unit_gradient(r, step, &unit, first, tiles, sums + (ins.weights - r.first_row), w, NULL, NULL)
             if ins.bias >= 0:

@@ -51,6 +51,12 @@ cdef struct Unit:
     int64_t panel        # dense: first panel
     int64_t panels       # dense: number of panels
 
+cdef struct Span:
+    int64_t at           # the first parameter
+    int64_t run          # parameters side by side
+    int64_t runs         # so many of them
+    int64_t stride       # parameters from one to the next
+
 cdef struct Run:
     const Instruction* program
     int64_t n_instructions
@@ -123,6 +129,9 @@ cdef struct Run:
     int64_t scratch_stride
     int64_t lists_at     # where in its scratch a worker has the entries of two steps, by groups of tiles
     int64_t list_floats
+    # what is frozen (_frozen.pxi); NULL: nothing
+    const uint8_t* fixed   # of each unit, FREE, PARTLY or ENTIRELY
+    const uint8_t* learns  # of each instruction, OWN and BEFORE
     # the queue
     int64_t* taken       # items taken from each worker's share, TAKEN_STRIDE apart
     Sweeping* sweeping   # of each worker

@@ -33,12 +33,13 @@
 #    is checked. Every unit compares the same numbers, so all of them write or none. Other steps are rare in training: the run
 #    stops, and the caller takes the step alone, from a copy, and checks it. (To check all gradients first would take a third
 #    phase and a vector of gradients; to keep old values in each unit, a store per parameter, some percent of an epoch.)
-# h) In a training step (on x86-64), adjoints, gradients, moments and parameters that would be subnormal are written as zero.
+# h) A unit that is frozen entirely gets no gradient, and a node before which nothing learns no adjoint (_frozen.pxi).
+# i) In a training step (on x86-64), adjoints, gradients, moments and parameters that would be subnormal are written as zero.
 #    Otherwise a confident softmax, and the moments of weights whose source has been zero for some hundred steps, would stay
 #    subnormal from then on (0.9 of the least number rounds to it), and each operation with them is slow on Intel processors.
 #    Subnormal operands still count, so that what is differentiated is what was computed; forward values, and all values outside
 #    training, keep every bit.
-# i) All checks that can raise are made in `prepare` and `run`, before the GIL is released.
+# j) All checks that can raise are made in `prepare` and `run`, before the GIL is released.
 
 from cython.parallel cimport prange
 from libc.string cimport memcpy, memset
@@ -58,6 +59,7 @@ include "_runs.pxi"
 include "_rows.pxi"
 include "_quads.pxi"
 include "_program.pxi"
+include "_frozen.pxi"
 include "_ahead.pxi"
 include "_queue.pxi"
 include "_alone.pxi"
@@ -288,8 +290,9 @@ def run(
         highest value, because one is NaN.
     """
     cdef Run r
-    cdef int64_t most = 0, bad, i
+    cdef int64_t most = 0, n_bytes = 0, bad, i
     cdef int worker, workers
+    cdef uint8_t* flags
     if len(prepared) != sizeof(Run):
         raise ValueError(f"prepared: expected {sizeof(Run)} bytes, got {len(prepared)}")
     if step_first.shape[0] != step_size.shape[0] or step_rate.shape[0] != step_size.shape[0]:
@@ -328,15 +331,22 @@ def run(
     if r.n_tiles < most:
         raise ValueError(f"prepared: expected memory for {most} tiles, got {r.n_tiles}")
     workers = <int>r.n_workers
-    # In cache lines of their own: the counters of the workers' shares, the gate, what each worker sweeps; then the bounds.
-    r.taken = <int64_t*>zeros((2 * workers + 1) * TAKEN_STRIDE + r.n_tiles, sizeof(int64_t))
+    # In cache lines of their own: the counters of the workers' shares, the gate, what each worker sweeps; then the bounds, and
+    # bytes that say what is frozen.
+    if r.frozen != NULL:
+        n_bytes = r.n_units + r.n_instructions + r.n_slots
+    r.taken = <int64_t*>zeros((2 * workers + 1) * TAKEN_STRIDE + r.n_tiles + (n_bytes + 7) // 8, sizeof(int64_t))
     if r.taken == NULL:
         raise MemoryError("prepared: no memory for the queues of its workers")
     r.gate = <Gate*>(r.taken + workers * TAKEN_STRIDE)
     r.sweeping = <Sweeping*>(r.taken + (workers + 1) * TAKEN_STRIDE)
     r.bounds = <double*>(r.sweeping + workers)
+    flags = <uint8_t*>(r.bounds + r.n_tiles)
     for i in range(workers):
         r.sweeping[i].step = -1
+    if n_bytes:
+        with nogil:
+            find_frozen(&r, flags, flags + r.n_units, flags + r.n_units + r.n_instructions)
     # One iteration is one worker. With fewer threads than asked for, the first worker does the work of the missing ones.
     if workers == 1:
         with nogil:

@@ -160,15 +160,19 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
     cdef float* adjoints
     cdef float* delta
     cdef const int32_t* row
+    cdef bint propagate
     cdef int64_t t, i
     for i in range(tiles):
         tile[i].total = 0
     for t in range(r.n_instructions - 1, -1, -1):
         ins = r.program + t
+        if not wants_adjoint(r, ins):
+            continue
+        propagate = propagates(r, ins)
         for i in range(tiles):
             adjoints = memory_of(r, tile + i) + r.adjoints_at
             delta = adjoints + ins.dst * LANES
-            if ins.kind == OPERATION and ins.propagate:
+            if ins.kind == OPERATION and propagate:
                 op_adjoint(<int>ins.op, ins.size, ins.arity, r.index + ins.args, memory_of(r, tile + i) + r.values_at,
                            adjoints, ins.dst)
             elif ins.kind == PARAMETER:
@@ -179,12 +183,13 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
             elif ins.kind == DENSE or ins.kind == ROWS:
                 before_activation(r, ins, tile + i, delta)
                 if ins.kind == DENSE:
-                    backward_dense(r, ins, step, tile + i, scratch, delta, adjoints, not takes_tiles(r, ins, tile, tiles))
-        if ins.propagate and takes_tiles(r, ins, tile, tiles):
+                    backward_dense(r, ins, step, tile + i, scratch, delta, adjoints,
+                                   propagate and not takes_tiles(r, ins, tile, tiles))
+        if propagate and takes_tiles(r, ins, tile, tiles):
             adjoints = memory_of(r, tile) + r.adjoints_at
             dense_adjoint(r.optimizer.parameters + ins.weights, ins.arity, ins.size, r.index + ins.args,
                           adjoints + ins.dst * LANES, LANES, r.tile_stride, tiles, r.first_zeroed, adjoints)
-        if ins.kind == ROWS and ins.propagate:
+        if ins.kind == ROWS and propagate:
             adjoints = memory_of(r, tile) + r.adjoints_at
             row = r.index + ins.args
             rows_adjoint(fits_half(tile), tile_weights(r, ins, scratch), row, alike_of(r, ins) + ins.size, ins.size,
@@ -237,12 +242,12 @@ cdef void before_activation(const Run* r, const Instruction* ins, Tile* tile, fl
 
 cdef void backward_dense(
     const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
-    bint by_itself,
+    bint propagate,
 ) noexcept nogil:
     cdef int64_t copy
     for copy in range(copies_of_deltas(r, ins, step) if r.n_units else 0):
         transpose_delta(delta, ins.size, tile.n, deltas_of(r, ins, step, tile.place, copy), deltas_stride(r, ins, step))
-    if ins.propagate and by_itself:
+    if propagate:
         dense_adjoint(tile_weights(r, ins, scratch), ins.arity, ins.size, r.index + ins.args, delta, tile.n, 0, 1,
                       r.first_zeroed, adjoints)
 

@@ -17,46 +17,49 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
     cdef double bound = 0
     cdef unsigned int numbers
     cdef int64_t i, soon = step + FETCH_AHEAD, n_examples
+    cdef int fixed = fixed_of(r, unit)
     if r.limit > 0:
         for i in range(tiles_of(r, step)):
             bound = bound + r.bounds[first_place(r, step, w) + i]
         if not bound < r.limit:
             return False
     if unit.part != WHOLE:
-        wait_for_sweeps(r, step, w)
-        if step >= 0:
+        if step >= 0 and fixed != ENTIRELY:
+            wait_for_sweeps(r, step, w)
             numbers = flush_subnormals(r.training)
-            update_unit(r, step, unit, w, NULL)
+            update_unit(r, step, unit, fixed, w, NULL)
             restore_numbers(numbers)
         return True
     # Meanwhile rows are fetched that this worker begins to list after the next second phase.
     n_examples = examples_in(r, soon) if w.asked[unit.first > 0] != soon else 0
     w.asked[unit.first > 0] = soon
     fetch = fetch_of(r, r.step_first[soon] if n_examples else 0, n_examples, unit.first, unit.last,
-                     2 * runs_of(unit.last - unit.first) * (1 + n_examples // GROUP))
-    if step >= 0:
+                     (1 if fixed == ENTIRELY else 2) * runs_of(unit.last - unit.first) * (1 + n_examples // GROUP))
+    if step >= 0 and fixed != ENTIRELY:
         numbers = flush_subnormals(r.training)
         list_step(r, step, unit.first, unit.last, LIST_PARTS, w)
         part.part = 0
         while part.first < unit.last:
             part.last = smaller(part.first + WHOLE_COLUMNS, unit.last)
-            update_unit(r, step, &part, w, &fetch)
+            update_unit(r, step, &part, fixed, w, &fetch)
             part.first = part.last
         wait_for_sweeps(r, step, w)
         part.part, part.first, part.last = 1, 0, 0
         if ins.bias >= 0 and unit.first == 0:
-            update_unit(r, step, &part, w, NULL)
+            update_unit(r, step, &part, fixed, w, NULL)
         restore_numbers(numbers)
+    elif step >= 0:
+        wait_for_sweeps(r, step, w)
     sum_ahead(r, step + 1, unit, w, &fetch)
     return True
 
 
-cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* fetch) noexcept nogil:
-    """Gradient of a unit over all tiles of the step, then the update."""
+cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker* w, Fetch* fetch) noexcept nogil:
+    """Gradient of a unit over all tiles of the step, then the update; `fixed`: FREE, or PARTLY if some of it is frozen."""
     cdef const Instruction* ins = r.program + unit.instruction
-    cdef const int32_t* sources = r.index + ins.args
-    cdef int64_t tiles = tiles_of(r, step), stride = ins.arity * PANEL
-    cdef int64_t first = unit.first, n = unit.last - unit.first, at, run, runs = 1, tile, i
+    cdef const float* frozen = r.frozen if fixed == PARTLY else NULL
+    cdef Span s = span_of(r, unit)
+    cdef int64_t tiles = tiles_of(r, step), at = s.at, run = s.run, runs = s.runs, stride = s.stride, tile, i
     cdef bint masked = unit.part == 0 and r.training and ins.bits
     cdef float* g = w.scratch
     cdef const uint64_t* holes = r.edges + ins.holes if ins.holes >= 0 and unit.part == 0 else NULL
@@ -64,23 +67,10 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     cdef int64_t tiles_of_part = 1 if masked else SUM_TILES, at_once
     cdef Descent descent
     cdef float* part
-    if ins.kind == DENSE and unit.part == 0:
-        at = ins.weights + (unit.panel * ins.arity + first) * PANEL
-        run = n * PANEL
-        runs = unit.panels
-    elif ins.kind == DENSE:
-        at = ins.bias + unit.panel * PANEL
-        run = unit.panels * PANEL
-    elif ins.kind == ROWS and unit.part == 0:
-        at = ins.weights + sources[first]
-        run = sources[unit.last] - sources[first]
-    else:
-        at = (ins.bias if unit.part else ins.weights) + first
-        run = n
 
     # Weights of dense blocks are updated from registers, unless their gradient has to be changed first. It is then not stored,
     # and weights and moments are prefetched while other gradients are summed.
-    descends = ins.kind == DENSE and unit.part == 0 and r.frozen == NULL and not in_parts
+    descends = ins.kind == DENSE and unit.part == 0 and frozen == NULL and not in_parts
     decays = r.step_decay != NULL and ins.decays and unit.part == 0
     if (r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins))
             and (decays or not descends or reads_entries(r, ins))):
@@ -89,7 +79,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
             prefetch_to_write(r.optimizer.parameters + at + i * stride, run)
     if decays:
         for i in range(runs):
-            decay_weights(r.frozen + at + i * stride if r.frozen != NULL else NULL, r.step_decay[step], run,
+            decay_weights(frozen + at + i * stride if frozen != NULL else NULL, r.step_decay[step], run,
                           r.optimizer.parameters + at + i * stride)
     descent.optimizer, descent.rate, descent.first, descent.stride = r.optimizer, r.step_rate[step], at, stride
     descent.mask, descent.mask_begin = holes, ins.weights
@@ -116,8 +106,8 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* 
     if descends:
         return
     for i in range(runs):
-        if r.frozen != NULL:
-            update_thawed(&r.optimizer, r.step_rate[step], at + i * stride, run, g + i * run, r.frozen,
+        if frozen != NULL:
+            update_thawed(&r.optimizer, r.step_rate[step], at + i * stride, run, g + i * run, frozen,
                           holes, at - ins.weights + i * stride)
         else:
             update(&r.optimizer, r.step_rate[step], at + i * stride, run, g + i * run,

@@ -1,0 +1,118 @@
+# What is frozen. A unit that is frozen entirely needs no gradient, and a node before which nothing learns no adjoint. Which
+# these are is found at the beginning of a run, since parameters may be frozen and freed between any two.
+
+cdef enum:
+    FREE = 0             # no parameter of the unit is frozen
+    PARTLY = 1
+    ENTIRELY = 2
+
+cdef enum:
+    OWN = 1              # some parameter of the instruction is not frozen
+    BEFORE = 2           # nor of an instruction that it reads, directly or through others
+
+
+cdef Span span_of(const Run* r, const Unit* unit) noexcept nogil:
+    """Where the parameters of a unit of weights or of biases stand."""
+    cdef const Instruction* ins = r.program + unit.instruction
+    cdef const int32_t* row = r.index + ins.args
+    cdef int64_t n = unit.last - unit.first
+    cdef Span s
+    s.runs, s.stride = 1, ins.arity * PANEL
+    if ins.kind == DENSE and unit.part == 0:
+        s.at = ins.weights + (unit.panel * ins.arity + unit.first) * PANEL
+        s.run = n * PANEL
+        s.runs = unit.panels
+    elif ins.kind == DENSE:
+        s.at = ins.bias + unit.panel * PANEL
+        s.run = unit.panels * PANEL
+    elif ins.kind == ROWS and unit.part == 0:
+        s.at = ins.weights + row[unit.first]
+        s.run = row[unit.last] - row[unit.first]
+    else:
+        s.at = (ins.bias if unit.part else ins.weights) + unit.first
+        s.run = n
+    return s
+
+
+cdef bint is_parameter(const Run* r, const Unit* unit, int64_t panel, int64_t lane, int64_t number) noexcept nogil:
+    """Whether a place in a dense block is neither padding nor a hole; `number`: which of its weights it is, or -1."""
+    cdef const Instruction* ins = r.program + unit.instruction
+    if (unit.panel + panel) * PANEL + lane >= ins.size:
+        return False
+    return ins.holes < 0 or number < 0 or r.edges[ins.holes + number // 64] >> (number % 64) & 1
+
+
+cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
+    """FREE, PARTLY or ENTIRELY, for a unit of weights or of biases."""
+    cdef const Instruction* ins = r.program + unit.instruction
+    cdef Span s = span_of(r, unit)
+    cdef bint free = False, frozen = False
+    cdef int64_t i, k, at
+    for i in range(s.runs):
+        for k in range(s.run):
+            at = s.at + i * s.stride + k
+            if (ins.kind != DENSE or (unit.part == 1 and is_parameter(r, unit, k // PANEL, k % PANEL, -1))
+                    or (unit.part == 0 and is_parameter(r, unit, i, k % PANEL, at - ins.weights))):
+                if r.frozen[at] != 0:
+                    frozen = True
+                else:
+                    free = True
+    return FREE if not frozen else PARTLY if free else ENTIRELY
+
+
+cdef int unit_frozen(const Run* r, const Unit* unit) noexcept nogil:
+    """FREE, PARTLY or ENTIRELY, for any unit."""
+    cdef const Instruction* ins = r.program + unit.instruction
+    cdef Unit part = unit[0]
+    cdef int weights, biases
+    if unit.part != WHOLE:
+        return how_frozen(r, unit)
+    part.part = 0
+    weights = how_frozen(r, &part)
+    if ins.bias < 0 or unit.first > 0:
+        return weights
+    part.part, part.first, part.last = 1, 0, 0
+    biases = how_frozen(r, &part)
+    return weights if weights == biases else PARTLY
+
+
+cdef void find_frozen(Run* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) noexcept nogil:
+    """Fill in a byte for each unit and instruction; `slots` is room for a byte for each slot, zeros."""
+    cdef const Instruction* ins
+    cdef const int32_t* source
+    cdef int64_t i, j, n
+    for i in range(r.n_units):
+        fixed[i] = unit_frozen(r, r.units + i)
+        if fixed[i] != ENTIRELY:
+            learns[r.units[i].instruction] = OWN
+    for i in range(r.n_instructions):
+        ins = r.program + i
+        source, n = r.index + ins.args, 0
+        if ins.kind == OPERATION:
+            n = ins.size * ins.arity
+        elif ins.kind == DENSE:
+            n = ins.arity
+        elif ins.kind == ROWS:
+            source, n = source + ins.size + 1, source[ins.size]
+        for j in range(n):
+            if slots[source[j]]:
+                learns[i] |= BEFORE
+        memset(slots + ins.dst, learns[i], ins.size)
+    r.fixed, r.learns = fixed, learns
+
+
+cdef inline int fixed_of(const Run* r, const Unit* unit) noexcept nogil:
+    return r.fixed[unit - r.units] if r.fixed != NULL else FREE
+
+
+cdef inline bint learns_itself(const Run* r, const Instruction* ins) noexcept nogil:
+    return r.learns == NULL or r.learns[ins - r.program] & OWN
+
+
+cdef inline bint wants_adjoint(const Run* r, const Instruction* ins) noexcept nogil:
+    return r.learns == NULL or r.learns[ins - r.program]
+
+
+cdef inline bint propagates(const Run* r, const Instruction* ins) noexcept nogil:
+    """Whether some source wants an adjoint."""
+    return ins.propagate and (r.learns == NULL or r.learns[ins - r.program] & BEFORE)
