@@ -9,6 +9,7 @@ import numpy as np
 
 from mlgraph import ops, reference
 from mlgraph.array_types import Bool, Float32, Float64, Int32
+from mlgraph.arrays import parameter_places
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
 from mlgraph.instructions import KINDS, LANES, OF_NEURONS, Instruction
@@ -17,6 +18,7 @@ from mlgraph.steps import Learning, Steps
 from mlgraph.storage import PANEL
 
 if TYPE_CHECKING:
+    from mlgraph.graph import Graph
     from mlgraph.model import Model
 
 SWEEPS = ("forward", "backward", "update")
@@ -62,11 +64,7 @@ class Search:
         self._plan = plan = engine.plan
         self._inputs = len(plan.input_column)
         self._losses = np.zeros(len(rows), np.float32)
-        self._trained, frozen = np.zeros(plan.n_slots, bool), model.graph.storage.frozen
-        for _, ins in plan.trained:
-            at = slice(ins.weights, ins.weights + ins.size)
-            moves = True if frozen is None or ins.kind != KINDS["parameter"] else frozen[at] == 0
-            self._trained[ins.dst : ins.dst + ins.size] = moves
+        self._trained = _trained(plan, model.graph)
         self.finite = np.ones(len(rows), bool)
         for part, _, adjoints in self._sweeps():
             self.finite &= np.isfinite(adjoints[:, self._trained[part]]).all(axis=1)
@@ -284,6 +282,29 @@ class Search:
             **{**self._learning._asdict(), "optimizer": None},
         )  # fmt: skip
         return values, adjoints
+
+
+def _trained(plan: Plan, graph: Graph) -> Bool:
+    """Slots of parameters and neurons whose adjoints training wants, as find_frozen (mlgraph_ext/_frozen.pxi) has it."""
+    free, frozen = np.zeros(graph.storage.used, bool), graph.storage.frozen
+    free[parameter_places(graph)] = True
+    if frozen is not None:
+        free &= frozen == 0
+    wanted, trained = np.zeros(plan.n_slots, bool), np.zeros(plan.n_slots, bool)
+    for ins in plan.instructions:
+        sources, slots = plan.index[ins.args :], slice(ins.dst, ins.dst + ins.size)
+        if ins.kind == KINDS["parameter"]:
+            wanted[slots] = free[ins.weights : ins.weights + ins.size]
+        elif ins.kind == KINDS["operation"]:
+            wanted[slots] = wanted[sources[: ins.size * ins.arity]].any()
+        elif ins.kind in OF_NEURONS:
+            own = free[ins.weights : ins.weights + ins.n_weights].any() or (
+                ins.bias >= 0 and free[ins.bias : ins.bias + ins.size].any()
+            )
+            read = sources[: ins.arity] if ins.kind == KINDS["dense"] else plan.rows(ins).source
+            wanted[slots] = own or wanted[read].any()
+        trained[slots] = ins.kind != KINDS["operation"]
+    return wanted & trained
 
 
 def _first_spoilt(plan: Plan, spoilt: Bool) -> tuple[int, int, int]:

@@ -53,7 +53,7 @@ cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
             at = s.at + i * s.stride + k
             if (ins.kind != DENSE or (unit.part == 1 and is_parameter(r, unit, k // PANEL, k % PANEL, -1))
                     or (unit.part == 0 and is_parameter(r, unit, i, k % PANEL, at - ins.weights))):
-                if r.frozen[at] != 0:
+                if r.optimizer.frozen[at] != 0:
                     frozen = True
                 else:
                     free = True
@@ -98,6 +98,8 @@ cdef void find_frozen(Run* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) n
             if slots[source[j]]:
                 learns[i] |= BEFORE
         memset(slots + ins.dst, learns[i], ins.size)
+        for j in range(ins.size if ins.kind == PARAMETER else 0):
+            slots[ins.dst + j] = r.optimizer.frozen[ins.weights + j] == 0
     r.fixed, r.learns = fixed, learns
 
 

@@ -66,7 +66,6 @@ cdef struct Run:
     const Unit* units
     int64_t n_units
     Optimizer optimizer
-    const float* frozen  # of each parameter, whether it stays as it is; NULL: none does
     # the data
     const uint8_t* bytes
     const float* floats

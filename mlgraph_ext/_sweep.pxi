@@ -253,7 +253,7 @@ def prepare(
     r.optimizer.parameters = &parameters[0] if parameters.shape[0] else NULL
     r.optimizer.first = &first[0] if first is not None and first.shape[0] else NULL
     r.optimizer.second = &second[0] if second is not None and second.shape[0] else NULL
-    r.frozen = &frozen[0] if frozen is not None and frozen.shape[0] else NULL
+    r.optimizer.frozen = &frozen[0] if frozen is not None and frozen.shape[0] else NULL
     r.input_column = &input_column[0] if input_column.shape[0] else NULL
     r.n_inputs = input_column.shape[0]
     r.backward = backward
@@ -333,7 +333,7 @@ def run(
     workers = <int>r.n_workers
     # In cache lines of their own: the counters of the workers' shares, the gate, what each worker sweeps; then the bounds, and
     # bytes that say what is frozen.
-    if r.frozen != NULL:
+    if r.optimizer.frozen != NULL:
         n_bytes = r.n_units + r.n_instructions + r.n_slots
     r.taken = <int64_t*>zeros((2 * workers + 1) * TAKEN_STRIDE + r.n_tiles + (n_bytes + 7) // 8, sizeof(int64_t))
     if r.taken == NULL:

@@ -177,8 +177,8 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
                            adjoints, ins.dst)
             elif ins.kind == PARAMETER:
                 leave_examples(r, tile + i, ins.size, delta)
-                if r.frozen != NULL:
-                    leave_frozen(r.frozen + ins.weights, ins.size, delta)
+                if r.optimizer.frozen != NULL:
+                    leave_frozen(r.optimizer.frozen + ins.weights, ins.size, delta)
                 tile[i].total += size_of(r, delta, ins.size * LANES)
             elif ins.kind == DENSE or ins.kind == ROWS:
                 before_activation(r, ins, tile + i, delta)

@@ -57,7 +57,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
 cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker* w, Fetch* fetch) noexcept nogil:
     """Gradient of a unit over all tiles of the step, then the update; `fixed`: FREE, or PARTLY if some of it is frozen."""
     cdef const Instruction* ins = r.program + unit.instruction
-    cdef const float* frozen = r.frozen if fixed == PARTLY else NULL
+    cdef Optimizer optimizer = r.optimizer
     cdef Span s = span_of(r, unit)
     cdef int64_t tiles = tiles_of(r, step), at = s.at, run = s.run, runs = s.runs, stride = s.stride, tile, i
     cdef bint masked = unit.part == 0 and r.training and ins.bits
@@ -67,10 +67,12 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker*
     cdef int64_t tiles_of_part = 1 if masked else SUM_TILES, at_once
     cdef Descent descent
     cdef float* part
+    if fixed == FREE:
+        optimizer.frozen = NULL
 
     # Weights of dense blocks are updated from registers, unless their gradient has to be changed first. It is then not stored,
     # and weights and moments are prefetched while other gradients are summed.
-    descends = ins.kind == DENSE and unit.part == 0 and frozen == NULL and not in_parts
+    descends = ins.kind == DENSE and unit.part == 0 and optimizer.frozen == NULL and not in_parts
     decays = r.step_decay != NULL and ins.decays and unit.part == 0
     if (r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins))
             and (decays or not descends or reads_entries(r, ins))):
@@ -79,9 +81,9 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker*
             prefetch_to_write(r.optimizer.parameters + at + i * stride, run)
     if decays:
         for i in range(runs):
-            decay_weights(frozen + at + i * stride if frozen != NULL else NULL, r.step_decay[step], run,
-                          r.optimizer.parameters + at + i * stride)
-    descent.optimizer, descent.rate, descent.first, descent.stride = r.optimizer, r.step_rate[step], at, stride
+            decay_weights(optimizer.frozen + at + i * stride if optimizer.frozen != NULL else NULL, r.step_decay[step], run,
+                          optimizer.parameters + at + i * stride)
+    descent.optimizer, descent.rate, descent.first, descent.stride = optimizer, r.step_rate[step], at, stride
     descent.mask, descent.mask_begin = holes, ins.weights
     # With a mask on the edges each tile is summed by itself and then added through its mask (even for a million examples, one
     # tile after the other).
@@ -106,12 +108,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker*
     if descends:
         return
     for i in range(runs):
-        if frozen != NULL:
-            update_thawed(&r.optimizer, r.step_rate[step], at + i * stride, run, g + i * run, frozen,
-                          holes, at - ins.weights + i * stride)
-        else:
-            update(&r.optimizer, r.step_rate[step], at + i * stride, run, g + i * run,
-                   holes, at - ins.weights + i * stride)
+        update(&optimizer, r.step_rate[step], at + i * stride, run, g + i * run, holes, at - ins.weights + i * stride)
 
 
 cdef void unit_gradient(

@@ -15,6 +15,7 @@ cdef struct Optimizer:
     float* parameters
     float* first         # velocity, Adam's first moment, or the vector of gradients
     float* second        # Adam's second moment
+    const float* frozen  # for each parameter, whether it stays as it is; NULL: none does
 
 
 cdef extern from *:
@@ -70,13 +71,9 @@ cdef extern from *:
 
 cdef extern from *:
     """
-    /* The gradient of a frozen parameter becomes zero, whatever it was; its state is zero. */
-    static void without_frozen(const float *frozen, int64_t n, float *g) {
-        for (int64_t i = 0; i < n; i++) g[i] = frozen[i] != 0 ? 0 : g[i];
-    }
-    /* It also keeps its value, even a subnormal one, which the update would turn into zero. */
-    static void give_back_frozen(const float *frozen, int64_t n, const float *before, float *w) {
-        for (int64_t i = 0; i < n; i++) w[i] = frozen[i] != 0 ? before[i] : w[i];
+    static inline vec where_frozen(const float *frozen, vec then, vec otherwise) {
+        ivec is = *(const vec *)frozen != 0;
+        return (vec)(((ivec)then & is) | ((ivec)otherwise & ~is));
     }
     /* Each weight loses a share of itself unless it is frozen or not finite; `frozen` may be NULL. A separate pass of 1 to 4 %
        of an epoch, which costs nothing where there is no decay. */
@@ -85,8 +82,7 @@ cdef extern from *:
         else for (int64_t i = 0; i < n; i++) w[i] -= w[i] - w[i] == 0 ? share * w[i] : 0;
     }
     """
-    void without_frozen(const float*, int64_t, float*) noexcept nogil
-    void give_back_frozen(const float*, int64_t, const float*, float*) noexcept nogil
+    vec where_frozen(const float*, vec, vec) noexcept nogil
     void decay_weights(const float*, float, int64_t, float*) noexcept nogil
 
 
@@ -139,6 +135,15 @@ cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rat
         v[0] = multiply_add(v[0], splat(a), rounded(g * of_g))
         s[0] = multiply_add(s[0], splat(b), rounded(g * (g * of_square)))
         w[0] = w[0] - rounded(quotient(v[0] * rate, root(s[0]) + o.epsilon))
+
+
+cdef inline inlined_void move_unfrozen(int kind, const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:
+    """As `move_parameters`, but the gradient of what is frozen is zero, whatever it was (and so stays its state), and it keeps
+    its value, even a subnormal one, which an update turns into zero."""
+    cdef vec* w = <vec*>(o.parameters + at)
+    cdef vec before = w[0]
+    move_parameters(kind, o, rate, at, where_frozen(o.frozen + at, splat(<float>0), g))
+    w[0] = where_frozen(o.frozen + at, before, w[0])
 
 
 cdef struct Descent:
@@ -209,37 +214,20 @@ cdef void update(
     """
     cdef Optimizer own = o[0]    # a copy, which no store to a parameter can change
     cdef int64_t i
-    for i in range(n // VEC_WIDTH):
+    for i in range(n // VEC_WIDTH if o.frozen == NULL else 0):
         move_parameters(<int>own.kind, &own, rate, offset + i * VEC_WIDTH,
                         through_mask((<const vec*>g)[i], mask, first + i * VEC_WIDTH))
+    for i in range(n // VEC_WIDTH if o.frozen != NULL else 0):
+        move_unfrozen(<int>own.kind, &own, rate, offset + i * VEC_WIDTH,
+                      through_mask((<const vec*>g)[i], mask, first + i * VEC_WIDTH))
     if n % VEC_WIDTH:
         i = n // VEC_WIDTH * VEC_WIDTH
         move_some(&own, rate, offset + i, n - i, g + i)
 
 
-cdef enum:
-    AT_ONCE = 512        # parameters; a multiple of PANEL
-
-
-cdef void update_thawed(
-    const Optimizer* o, float rate, int64_t offset, int64_t n, float* g, const float* frozen, const uint64_t* mask,
-    int64_t first,
-) noexcept nogil:
-    """As `update`, but leaves frozen parameters alone; `frozen` has a float for each parameter, from number 0 on."""
-    cdef float before[AT_ONCE]
-    cdef int64_t at = 0, some
-    while at < n:
-        some = smaller(AT_ONCE, n - at)
-        memcpy(before, o.parameters + offset + at, some * sizeof(float))
-        without_frozen(frozen + offset + at, some, g + at)
-        update(o, rate, offset + at, some, g + at, mask, first + at)
-        give_back_frozen(frozen + offset + at, some, before, o.parameters + offset + at)
-        at = at + some
-
-
 cdef void move_some(const Optimizer* o, float rate, int64_t at, int64_t n, const float* g) noexcept nogil:
     """Update n parameters, fewer than a vector has, in a copy that fills one: no other parameter is touched."""
-    cdef vec moved[4]            # parameters, moments, gradient
+    cdef vec moved[5]            # parameters, moments, gradient, what is frozen
     cdef size_t size = n * sizeof(float)
     cdef Optimizer own = o[0]
     memset(moved, 0, sizeof(moved))
@@ -250,7 +238,12 @@ cdef void move_some(const Optimizer* o, float rate, int64_t at, int64_t n, const
         memcpy(own.first, o.first + at, size)
     if o.kind == ADAM:
         memcpy(own.second, o.second + at, size)
-    move_parameters(<int>o.kind, &own, rate, 0, moved[3])
+    if o.frozen != NULL:
+        own.frozen = <float*>(moved + 4)
+        memcpy(moved + 4, o.frozen + at, size)
+        move_unfrozen(<int>o.kind, &own, rate, 0, moved[3])
+    else:
+        move_parameters(<int>o.kind, &own, rate, 0, moved[3])
     if o.kind != ACCUMULATE:    # another thread may write parameters while gradients are added
         memcpy(o.parameters + at, own.parameters, size)
     if o.kind != SGD:

@@ -38,6 +38,14 @@ def wide():
     return net
 
 
+def deep():
+    net = mlgraph.Network(12, seed=0)
+    for size in (16, 20, 9):
+        net.add_layer(size, "tanh")
+    net.add_layer(3, "softmax")
+    return net
+
+
 def pruned(share, make=network):
     net = make()
     with warnings.catch_warnings():
@@ -51,7 +59,7 @@ MODELS = {
     "rows of bytes": (lambda: pruned(0.9), X), "rows of floats": (lambda: pruned(0.9), FLOATS),
     "wide": (wide, WIDE), "blocks with holes": (lambda: pruned(0.1), X), "wide with holes": (lambda: pruned(0.1, wide), WIDE),
     "dropout": (lambda: network(dropout=0.4), X), "edges dropped": (lambda: network(weight_dropout=0.3), X),
-    "written out": (written_out, FLOATS),
+    "written out": (written_out, FLOATS), "deep": (deep, X), "deep rows": (lambda: pruned(0.8, deep), X),
 }
 
 
@@ -97,6 +105,81 @@ def test_many_steps(sweep, name, options):
         assert model.graph.get_parameters()[chosen].tobytes() == before[chosen].tobytes()
         results.append(model.graph.get_parameters().tobytes())
     assert results[0] == results[1] != before.tobytes()
+
+
+PARTS = {
+    "first": lambda of: of == 0, "but last": lambda of: of < of.max(), "last": lambda of: of == of.max(),
+    "middle": lambda of: of == of.max() // 2, "all": lambda of: of >= 0,
+}
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("part", PARTS)
+def test_a_frozen_layer_is_as_one_put_back_after_each_step(sweep, name, part, options):
+    """Though neither its gradient is computed, nor adjoints before which nothing learns."""
+    make, x = MODELS[name]
+    models = [make() for _ in range(3)]
+    graph = models[0].graph
+    number = np.empty(graph.storage.used)  # of the layer that each parameter is of
+    if isinstance(models[0], mlgraph.Network):
+        for i, layer in enumerate(models[0].layers):
+            layer.frozen = True
+            number[graph.storage.frozen != 0] = i
+            layer.frozen = False
+        number = number[arrays.parameter_places(graph)]
+    else:  # the nodes of the hidden neurons were made first
+        number = np.arange(len(graph.get_parameters())) >= 9 * (FLOATS.shape[1] + 1)
+    chosen, before = PARTS[part](number), graph.get_parameters()
+
+    def put_back(progress):
+        if progress.kind == "epoch":
+            after = graph.get_parameters()
+            after[chosen] = before[chosen]
+            graph.set_parameters(after)
+
+    models[0].fit(x, Y, epochs=4, batch_size=N, callback=put_back, **options)
+    for model, n_threads in zip(models[1:], (1, 3), strict=True):
+        freeze(model, chosen)
+        model.fit(x, Y, epochs=4, batch_size=N, n_threads=n_threads, **options)
+        assert model.graph.get_parameters().tobytes() == graph.get_parameters().tobytes()
+    assert (graph.get_parameters() == before).all() == chosen.all()
+
+
+@pytest.mark.parametrize("kind", ["blocks", "blocks with holes", "rows"])
+@pytest.mark.parametrize("columns", [12, 144])
+def test_there_is_no_adjoint_before_what_learns(sweep, kind, columns):
+    """It would overflow, and end the run: by layers that padding of blocks, and holes, make no less frozen."""
+    def learnt(*frozen):
+        net = mlgraph.Network(columns, seed=0)
+        for size, scale in ((21, 0), (21, 1e30), (3, 1e30)):
+            layer = net.add_layer(size, "softmax" if size == 3 else "identity")
+            layer.weights = layer.weights * scale
+        if kind != "blocks":
+            net.prune(0.1 if kind == "blocks with holes" else 0.7, by="random")
+        for i in frozen:
+            net.layers[i].frozen = True
+        net.fit(WIDE[:, :columns], Y, epochs=1, batch_size=N)
+        return net.layers[-1].biases
+
+    assert learnt(0, 1).all() and learnt(0).all()
+    for frozen in ((), (1,)):
+        with pytest.raises(mlgraph.NonFiniteError, match="adjoint"):
+            learnt(*frozen)
+
+
+def test_an_example_is_not_left_out_for_an_adjoint_that_nothing_wants(sweep):
+    """Where another one overflows, so that all are searched."""
+    net = mlgraph.Network(2, seed=0)
+    for weights, last in (([[1, 0]], "identity"), ([[1e30]], "identity"), ([[1e30], [0]], "softmax")):
+        layer = net.add_layer(len(weights), last)
+        layer.weights = np.array(weights)
+        layer.frozen = last == "identity"
+    x = np.zeros((20, 2), np.float32)
+    x[5, 0] = 1
+    history = net.fit(x, np.zeros(20, int), epochs=2, batch_size=20, on_nonfinite="skip")
+    assert history.nonfinite_example.tolist() == [5, 5] and history.batch_skipped.tolist() == [1, 1]
+    assert net.layers[-1].biases.all()
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
