@@ -123,6 +123,26 @@ def bench_optimizer(benchmark, note, mnist, options):
     assert net.evaluate(mnist.test_x, mnist.test_y)["accuracy"] > 0.9
 
 
+@pytest.mark.benchmark(group="epoch 784-300-100-10, batch 128, frozen")
+@pytest.mark.parametrize("frozen", ["nothing", "one neuron", "first layer", "all but the last"])
+def bench_frozen(benchmark, note, mnist, frozen):
+    """What is frozen needs no gradient, and nodes before which nothing learns no adjoint; the later of two epochs is noted."""
+    net, seconds = network(300, 100), []
+    net.fit(mnist.train_x, mnist.train_y, epochs=1, batch_size=128)
+    layers = {"first layer": net.layers[:1], "all but the last": net.layers[:-1]}.get(frozen, [])
+    for part in [net.layers[0][3]] if frozen == "one neuron" else layers:
+        part.frozen = True
+    before = [layer.weights.copy() for layer in net.layers]
+
+    def fit():
+        seconds.extend(net.fit(mnist.train_x, mnist.train_y, epochs=2, batch_size=128).epoch_seconds[1:])
+
+    benchmark.pedantic(fit, rounds=5, warmup_rounds=1)
+    note(later_epoch_seconds=min(seconds))
+    assert all((layer.weights == weights).all() for layer, weights in zip(layers, before, strict=False))
+    assert (net.layers[-1].weights != before[-1]).any() and net.evaluate(mnist.test_x, mnist.test_y)["accuracy"] > 0.95
+
+
 @pytest.mark.benchmark(group="100 steps of dense data, 64-256-256-10, one thread")
 @pytest.mark.parametrize("batch", [1, 8, 16, 32])
 def bench_few(benchmark, note, batch):

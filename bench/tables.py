@@ -240,6 +240,7 @@ TABLES: dict[str, Callable[[Results], str | None]] = {
     "12,800 images in batches of 8 by 784-300-100-10, pruned": compared("bench_pruned_at_batch_8", "sparsity", "0", "dense"),
     "3 epochs of 784-32-10 to 90 % sparse": compared("bench_sparsify", "schedule", "dense"),
     "Epoch of 784-300-100-10 by optimizer": compared("bench_optimizer", "two epochs with", "sgd"),
+    "Epoch of 784-300-100-10 with something frozen": compared("bench_frozen", "two epochs with frozen", "nothing"),
     "Default run by threads": compared("bench_threads", "threads", "1", "one"),
     "Epoch of 784-32-10 with dropout": compared("bench_dropout", "dropped", "none"),
     "The rest": alone,

@@ -50,6 +50,9 @@ class Freezable:
         Its optimizer state becomes 0. Everything else changes it as before. (An edge added later to a frozen neuron is not
         frozen, and then the neuron is not, either.) For nodes without parameters, such as inputs, `frozen` is an
         AttributeError.
+
+        A layer that is frozen as a whole saves the time of its gradient. If all before it is frozen, too, its adjoints are
+        not computed either, and need not be finite.
         """
         with self.graph.lock:
             places, frozen = self._parameters(), self.graph.storage.frozen
