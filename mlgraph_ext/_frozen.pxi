@@ -4,34 +4,11 @@
 cdef enum:
     FREE = 0             # no parameter of the unit is frozen
     PARTLY = 1
-    ENTIRELY = 2
+    ENTIRELY = 2         # or it has none: columns that are all holes
 
 cdef enum:
     OWN = 1              # some parameter of the instruction is not frozen
-    BEFORE = 2           # nor of an instruction that it reads, directly or through others
-
-
-cdef Span span_of(const Run* r, const Unit* unit) noexcept nogil:
-    """Where the parameters of a unit of weights or of biases stand."""
-    cdef const Instruction* ins = r.program + unit.instruction
-    cdef const int32_t* row = r.index + ins.args
-    cdef int64_t n = unit.last - unit.first
-    cdef Span s
-    s.runs, s.stride = 1, ins.arity * PANEL
-    if ins.kind == DENSE and unit.part == 0:
-        s.at = ins.weights + (unit.panel * ins.arity + unit.first) * PANEL
-        s.run = n * PANEL
-        s.runs = unit.panels
-    elif ins.kind == DENSE:
-        s.at = ins.bias + unit.panel * PANEL
-        s.run = unit.panels * PANEL
-    elif ins.kind == ROWS and unit.part == 0:
-        s.at = ins.weights + row[unit.first]
-        s.run = row[unit.last] - row[unit.first]
-    else:
-        s.at = (ins.bias if unit.part else ins.weights) + unit.first
-        s.run = n
-    return s
+    BEFORE = 2           # or of an instruction that it reads, directly or through others
 
 
 cdef bint is_parameter(const Run* r, const Unit* unit, int64_t panel, int64_t lane, int64_t number) noexcept nogil:
@@ -57,7 +34,7 @@ cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
                     frozen = True
                 else:
                     free = True
-    return FREE if not frozen else PARTLY if free else ENTIRELY
+    return ENTIRELY if not free else PARTLY if frozen else FREE
 
 
 cdef int unit_frozen(const Run* r, const Unit* unit) noexcept nogil:

@@ -54,6 +54,29 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
     return True
 
 
+cdef Span span_of(const Run* r, const Unit* unit) noexcept nogil:
+    """Where the parameters of a unit of weights or of biases stand."""
+    cdef const Instruction* ins = r.program + unit.instruction
+    cdef const int32_t* row = r.index + ins.args
+    cdef int64_t n = unit.last - unit.first
+    cdef Span s
+    s.runs, s.stride = 1, ins.arity * PANEL
+    if ins.kind == DENSE and unit.part == 0:
+        s.at = ins.weights + (unit.panel * ins.arity + unit.first) * PANEL
+        s.run = n * PANEL
+        s.runs = unit.panels
+    elif ins.kind == DENSE:
+        s.at = ins.bias + unit.panel * PANEL
+        s.run = unit.panels * PANEL
+    elif ins.kind == ROWS and unit.part == 0:
+        s.at = ins.weights + row[unit.first]
+        s.run = row[unit.last] - row[unit.first]
+    else:
+        s.at = (ins.bias if unit.part else ins.weights) + unit.first
+        s.run = n
+    return s
+
+
 cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker* w, Fetch* fetch) noexcept nogil:
     """Gradient of a unit over all tiles of the step, then the update; `fixed`: FREE, or PARTLY if some of it is frozen."""
     cdef const Instruction* ins = r.program + unit.instruction
