@@ -268,3 +268,24 @@ print("as before")
 def test_gradients_of_rows_write_no_parameters():
     """Not even what stands there: another thread may write a weight meanwhile."""
     assert run(READ_ONLY) == ["as", "before"]
+
+
+@pytest.mark.parametrize("n", [1, 5, 9, 17, 33, 40])
+@pytest.mark.parametrize("before", [32, 100])
+def test_lanes_without_an_example_hold_nothing_of_an_earlier_step(sweep, n, before):
+    """Rows sum their gradients over all lanes, and a dense block behind them sets their adjoints."""
+    x, y = data(before + n, 24, 3, "sparse")
+    first, rest = slice(before), slice(before, None)
+
+    def net():
+        made = layered((24, 40, 20, 3))
+        made.layers[0].mask = np.random.default_rng(0).random((40, 24)) < 0.3
+        return made
+
+    one, other = net(), net()
+    how = {"epochs": 1, "batch_size": 100, "momentum": 0.0, "learning_rate": 0.1}
+    one.fit(x[first], y[first], **how)
+    other.graph.set_parameters(one.graph.get_parameters())
+    for each in (one, other):  # whose memory is new
+        each.fit(x[rest], y[rest], **how)
+    assert one.graph.get_parameters().tobytes() == other.graph.get_parameters().tobytes()
