@@ -29,7 +29,7 @@ FIRST_PIECE = 4
 """Steps of the first call, before it is known how long one takes."""
 
 MOST_EPOCHS, MOST_PLACES = 2**12, 2**20
-"""The most epochs that are prepared together, and the most examples in them: a few milliseconds, and megabytes."""
+"""The most epochs that are prepared together, and the most examples in them: tens of megabytes at most."""
 
 STEP_COST = 20
 """What a step costs beside its examples, in examples. For 784-32-10 it is 17 on one thread and 22 on two."""

@@ -8,7 +8,7 @@ cdef enum:
 
 cdef enum:
     OWN = 1              # some parameter of the instruction is not frozen
-    BEFORE = 2           # or of an instruction that it reads, directly or through others
+    BEFORE = 2           # some parameter of what it reads, directly or through others, is not frozen
 
 
 cdef bint is_parameter(const Run* r, const Unit* unit, int64_t panel, int64_t lane, int64_t number) noexcept nogil:
@@ -23,7 +23,7 @@ cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
     """FREE, PARTLY or ENTIRELY, for a unit of weights or of biases."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Span s = span_of(r, unit)
-    cdef bint free = False, frozen = False
+    cdef bint some_free = False, some_frozen = False
     cdef int64_t i, k, at
     for i in range(s.runs):
         for k in range(s.run):
@@ -31,10 +31,12 @@ cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
             if (ins.kind != DENSE or (unit.part == 1 and is_parameter(r, unit, k // PANEL, k % PANEL, -1))
                     or (unit.part == 0 and is_parameter(r, unit, i, k % PANEL, at - ins.weights))):
                 if r.optimizer.frozen[at] != 0:
-                    frozen = True
+                    some_frozen = True
                 else:
-                    free = True
-    return ENTIRELY if not free else PARTLY if frozen else FREE
+                    some_free = True
+                if some_free and some_frozen:
+                    return PARTLY
+    return FREE if some_free else ENTIRELY
 
 
 cdef int unit_frozen(const Run* r, const Unit* unit) noexcept nogil:
@@ -54,7 +56,7 @@ cdef int unit_frozen(const Run* r, const Unit* unit) noexcept nogil:
 
 
 cdef void find_frozen(Run* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) noexcept nogil:
-    """Fill in a byte for each unit and instruction; `slots` is room for a byte for each slot, zeros."""
+    """Fill in a byte for each unit and each instruction; `slots` is room for one for each slot. All are zero before."""
     cdef const Instruction* ins
     cdef const int32_t* source
     cdef int64_t i, j, n
@@ -75,6 +77,7 @@ cdef void find_frozen(Run* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) n
             if slots[source[j]]:
                 learns[i] |= BEFORE
         memset(slots + ins.dst, learns[i], ins.size)
+        # Parameters of one instruction are frozen singly, and only the others want an adjoint.
         for j in range(ins.size if ins.kind == PARAMETER else 0):
             slots[ins.dst + j] = r.optimizer.frozen[ins.weights + j] == 0
     r.fixed, r.learns = fixed, learns

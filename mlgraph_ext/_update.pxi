@@ -147,7 +147,7 @@ cdef inline inlined_void move_unfrozen(int kind, const Optimizer* o, float rate,
 
 
 cdef struct Descent:
-    Optimizer optimizer
+    Optimizer optimizer  # frozen is NULL: what is partly frozen does not descend
     float rate
     int64_t first        # the parameter of the first gradient
     int64_t stride       # parameters from one panel to the next
@@ -214,12 +214,14 @@ cdef void update(
     """
     cdef Optimizer own = o[0]    # a copy, which no store to a parameter can change
     cdef int64_t i
-    for i in range(n // VEC_WIDTH if o.frozen == NULL else 0):
-        move_parameters(<int>own.kind, &own, rate, offset + i * VEC_WIDTH,
-                        through_mask((<const vec*>g)[i], mask, first + i * VEC_WIDTH))
-    for i in range(n // VEC_WIDTH if o.frozen != NULL else 0):
-        move_unfrozen(<int>own.kind, &own, rate, offset + i * VEC_WIDTH,
-                      through_mask((<const vec*>g)[i], mask, first + i * VEC_WIDTH))
+    if own.frozen == NULL:
+        for i in range(n // VEC_WIDTH):
+            move_parameters(<int>own.kind, &own, rate, offset + i * VEC_WIDTH,
+                            through_mask((<const vec*>g)[i], mask, first + i * VEC_WIDTH))
+    else:
+        for i in range(n // VEC_WIDTH):
+            move_unfrozen(<int>own.kind, &own, rate, offset + i * VEC_WIDTH,
+                          through_mask((<const vec*>g)[i], mask, first + i * VEC_WIDTH))
     if n % VEC_WIDTH:
         i = n // VEC_WIDTH * VEC_WIDTH
         move_some(&own, rate, offset + i, n - i, g + i)

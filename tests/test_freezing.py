@@ -11,6 +11,7 @@ import mlgraph
 from mlgraph import arrays
 from mlgraph.engine import Engine
 from mlgraph.examples import Examples
+from mlgraph.nonfinite import Guard
 from mlgraph.storage import FROZEN
 
 WIDE = np.tile(X, 12) * (np.arange(144) % 5 == 0).astype(np.uint8)
@@ -148,8 +149,11 @@ def test_a_frozen_layer_is_as_one_put_back_after_each_step(sweep, name, part, op
 
 @pytest.mark.parametrize("kind", ["blocks", "blocks with holes", "rows"])
 @pytest.mark.parametrize("columns", [12, 144])
-def test_there_is_no_adjoint_before_what_learns(sweep, kind, columns):
+def test_there_is_no_adjoint_before_what_learns(sweep, monkeypatch, kind, columns):
     """It would overflow, and end the run: by layers that padding of blocks, and holes, make no less frozen."""
+    alone, real = [], Guard.step
+    monkeypatch.setattr(Guard, "step", lambda self, *args: alone.append(1) or real(self, *args))
+
     def learnt(*frozen):
         net = mlgraph.Network(columns, seed=0)
         for size, scale in ((21, 0), (21, 1e30), (3, 1e30)):
@@ -162,10 +166,59 @@ def test_there_is_no_adjoint_before_what_learns(sweep, kind, columns):
         net.fit(WIDE[:, :columns], Y, epochs=1, batch_size=N)
         return net.layers[-1].biases
 
-    assert learnt(0, 1).all() and learnt(0).all()
+    assert learnt(0, 1).all() and not alone  # nor is any step taken by itself, and by rows
+    assert learnt(0).all()
     for frozen in ((), (1,)):
         with pytest.raises(mlgraph.NonFiniteError, match="adjoint"):
             learnt(*frozen)
+
+
+def test_a_unit_of_holes_is_no_less_frozen(sweep, monkeypatch):
+    """Columns that no neuron reads, as many as a unit has."""
+    monkeypatch.setattr(Guard, "step", None)  # no step is to be taken alone
+    net, rng = mlgraph.Network(400, seed=0), np.random.default_rng(0)
+    for size, scale in ((32, 0), (32, 1e30), (3, 1e30)):
+        layer = net.add_layer(size, "softmax" if size == 3 else "identity")
+        layer.weights = layer.weights * scale
+        layer.frozen = size > 3
+    mask = rng.random((32, 400)) < 0.97
+    mask[:, 100:230] = False
+    net.layers[0].mask = mask
+    net.fit(rng.normal(size=(N, 400)).astype(np.float32), Y, epochs=1, batch_size=N)
+    assert net.layers[-1].biases.all()
+
+
+def test_parameters_of_expressions_are_frozen_singly(sweep):
+    """A free one beside them, or before another operation, takes no adjoint to them, and loses none."""
+    g = mlgraph.Graph()
+    x, w, p = g.input(), g.parameter(0.5), g.parameter(0.0)
+    node = p
+    for _ in range(3):
+        node = g.add_neuron([node], "identity", weights=[1e20], bias=None)
+        node.frozen = True
+    p.frozen = True
+    mlgraph.Model(g, w * x + node).fit([[1.0], [2.0]], [3.0, 4.0], epochs=1, batch_size=2)  # no adjoint overflows
+    assert w.value != 0.5 and p.value == 0
+    g = mlgraph.Graph()
+    x, w, p = g.input(), g.parameter(0.5), g.parameter(2.0)
+    p.frozen = True
+    mlgraph.Model(g, x**w + p).fit([[1.5], [2.0]], [5.0, 6.0], epochs=1, batch_size=2)
+    assert w.value != 0.5 and p.value == 2
+
+
+def test_sums_of_a_frozen_layer_wait_for_other_workers(sweep):
+    """That sweep the only tile of a step: these are its sums as long as they do."""
+    x, results = np.random.default_rng(0).integers(0, 256, (300, 400), np.uint8), set()
+    x[np.random.default_rng(1).random(x.shape) < 0.85] = 0
+    for n_threads in (1, 2, 3, 4, 2, 3, 4, 2, 3, 4):
+        net = mlgraph.Network(400, seed=0)
+        for size in (40, 20):
+            net.add_layer(size, "tanh")
+        net.add_layer(3, "softmax")
+        net.layers[0].frozen = True
+        history = net.fit(x, np.arange(300) % 3, epochs=10, batch_size=16, n_threads=n_threads)
+        results.add((net.graph.get_parameters().tobytes(), history.batch_loss.tobytes()))
+    assert len(results) == 1
 
 
 def test_an_example_is_not_left_out_for_an_adjoint_that_nothing_wants(sweep):
