@@ -23,20 +23,19 @@ cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
     """FREE, PARTLY or ENTIRELY, for a unit of weights or of biases."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Span s = span_of(r, unit)
-    cdef bint some_free = False, some_frozen = False
+    cdef bint some_frozen = False
     cdef int64_t i, k, at
+    for i in range(s.runs):
+        some_frozen = some_frozen or magnitude(r.optimizer.frozen + s.at + i * s.stride, s.run, 1) > 0
     for i in range(s.runs):
         for k in range(s.run):
             at = s.at + i * s.stride + k
-            if (ins.kind != DENSE or (unit.part == 1 and is_parameter(r, unit, k // PANEL, k % PANEL, -1))
+            # Holes and padding are no parameters, and not frozen either.
+            if r.optimizer.frozen[at] == 0 and (
+                    ins.kind != DENSE or (unit.part == 1 and is_parameter(r, unit, k // PANEL, k % PANEL, -1))
                     or (unit.part == 0 and is_parameter(r, unit, i, k % PANEL, at - ins.weights))):
-                if r.optimizer.frozen[at] != 0:
-                    some_frozen = True
-                else:
-                    some_free = True
-                if some_free and some_frozen:
-                    return PARTLY
-    return FREE if some_free else ENTIRELY
+                return PARTLY if some_frozen else FREE
+    return ENTIRELY
 
 
 cdef int unit_frozen(const Run* r, const Unit* unit) noexcept nogil:
