@@ -30,7 +30,8 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
             update_unit(r, step, unit, fixed, w, NULL)
             restore_numbers(numbers)
         return True
-    # Meanwhile rows are fetched that this worker begins to list after the next second phase.
+    # Meanwhile rows are fetched that this worker begins to list after the next second phase: while gradients are summed, if any
+    # are, and then while sums are made.
     n_examples = examples_in(r, soon) if w.asked[unit.first > 0] != soon else 0
     w.asked[unit.first > 0] = soon
     fetch = fetch_of(r, r.step_first[soon] if n_examples else 0, n_examples, unit.first, unit.last,
