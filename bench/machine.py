@@ -29,6 +29,15 @@ def peak(threads: int = 1, rounds: int = 9) -> float:
     return flops / min(seconds)
 
 
+def line_ns(lines: int = 128, turns: int = 1000, rounds: int = 9) -> float:
+    """Nanoseconds for which a thread that reads and writes cache lines another thread wrote is busy with each: the least.
+
+    A virtual machine's cores may move apart and together again within minutes: on an EPYC, 2 ns or 9, probably with and
+    without a common L3 cache.
+    """
+    return min(mlgraph_ext.sweep.hand_over(lines, turns) for _ in range(rounds)) / (lines * turns) * 1e9
+
+
 def dense_flops(sizes: tuple[int, ...], examples: int) -> int:
     """Operations of an epoch of a dense network in which nothing is skipped.
 

@@ -72,6 +72,7 @@ NOTES: dict[str, Callable[[Any], str]] = {
     "share_of_peak": "{:.0%} of the peak of all threads".format,
     "microseconds_a_node": "{} µs a node".format,
     "milliseconds_beside_numpy": "{} ms after numpy".format,
+    "line_ns": "{} ns a cache line from core to core".format,
     "bytes_of_object": "{:,} bytes of object file".format,
 }
 

@@ -11,6 +11,10 @@
 # the latest when a unit needs them. The first part is listed before the tiles of the previous step, so that there is some such
 # work at each gate.
 
+cdef enum:
+    MOST_FETCHED = 16384     # floats that are fetched from others for a phase: 64 KB, which an L2 cache has room for
+
+
 cdef inline bint is_ahead(const Run* r, const Instruction* ins) noexcept nogil:
     return r.ahead and ins.kind == DENSE and ins.reads_data
 
@@ -146,6 +150,35 @@ cdef void win_back(const Run* r, const Worker* w) noexcept nogil:
                 if r.optimizer.second != NULL:
                     prefetch_to_write(r.optimizer.second + at, n)
         unit = unit + r.n_workers
+
+
+cdef void fetch_from_others(const Run* r, int64_t step, bint of_tiles, const Worker* w) noexcept nogil:
+    """Prefetch what other workers have just written and this one's share of a phase reads.
+
+    For its tiles, sums of others' units; for its units, deltas of others' tiles. Lines from another core's cache are waited for
+    one after the other when they are read (`line_ns` in bench/machine.py); into the L2 cache they come side by side.
+    """
+    cdef const Unit* unit
+    cdef const Instruction* ins
+    cdef const float* panels
+    cdef int64_t left = MOST_FETCHED, i, tile, n, panel
+    for i in range(r.n_units):
+        unit = r.units + i
+        ins = r.program + unit.instruction
+        if unit.part != WHOLE or (i % r.n_workers == w.number) == of_tiles:
+            continue
+        for tile in range(tiles_of(r, step)):
+            if (tile // r.at_once % r.n_workers == w.number) != of_tiles:
+                continue
+            panels = deltas_of(r, ins, step, tile, copy_for(r, ins, step, unit.first))
+            if of_tiles and unit.first:
+                panels = ahead_at(r, ins, tile) + panels_of(ins.size) * sums_stride(r, ins)
+            n = smaller(LANES, r.step_size[step] - tile * LANES) * PANEL
+            for panel in range(unit.panel, unit.panel + unit.panels):
+                fetch_lines(panels + panel * sums_stride(r, ins), n)
+                left = left - n
+                if left < 0:
+                    return
 
 
 cdef Fetch fetch_of(

@@ -1,4 +1,42 @@
-# Measuring: the peak of this processor in multiply-adds, and one kernel at a time on made-up data (bench/).
+# Measuring: the peak of this processor in multiply-adds, what it costs two cores to exchange data, and one kernel at a time on
+# made-up data (bench/).
+
+cdef extern from *:
+    """
+    /* In turns with another thread, read each line and write it, as sums and deltas are: `own` turns are those whose number is
+       odd, or even. A turn ends with its number in *turn. */
+    static void hand_over_lines(int64_t own, float *line, int64_t lines, int64_t turns, int64_t *turn) {
+        for (int64_t t = own; t < turns; t += 2) {
+            for (unsigned times = 1; load_acquire(turn) < t; times++) wait_a_little(times);
+            for (int64_t i = 0; i < lines; i++) ((vec *)(line + 16 * i))[0] += splat(1);
+            __atomic_store_n(turn, t + 1, __ATOMIC_RELEASE);
+        }
+    }
+    """
+    void hand_over_lines(int64_t, float*, int64_t, int64_t, int64_t*) noexcept nogil
+
+
+def hand_over(int64_t lines, int64_t turns):
+    """Let two threads read and write the same cache lines in turns; returns the seconds, or NaN if there is only one thread."""
+    cdef float* line
+    cdef int64_t i
+    cdef bint both = True
+    cdef double begin, seconds
+    if not (1 <= lines <= 2**20 and turns >= 1):
+        raise ValueError(f"lines, turns: expected 1 or more, and at most 2**20 lines, got {lines}, {turns}")
+    line = <float*>zeros(16 * (lines + 1), sizeof(float))    # the last is the number of turns
+    if line == NULL:
+        raise MemoryError(f"lines: no memory for {lines} of them")
+    begin = perf_counter()
+    for i in prange(2, nogil=True, num_threads=2, schedule="static", chunksize=1):
+        if omp_get_num_threads() == 2:
+            hand_over_lines(i, line, lines, turns, <int64_t*>(line + 16 * lines))
+        else:
+            both &= False
+    seconds = perf_counter() - begin
+    free(line)
+    return seconds if both else float("nan")
+
 
 def fma_flops(int64_t repeats):
     """Run 12 independent sums of vectors in registers; returns the number of floating-point operations.

@@ -106,6 +106,8 @@ cdef int64_t take_part(Run* r, Worker* w) noexcept nogil:
             if not pass_gate(r.gate, start):
                 return -1
             start = start + count
+            if r.ahead and workers > 1 and step >= 0 and not alone:
+                fetch_from_others(r, step, of_tiles, w)
             if alone and of_tiles:
                 # The gate may open after a stop, since units that find their step bad are done, too.
                 if load_acquire(&r.gate.stop):

@@ -320,3 +320,9 @@ def test_columns_that_do_not_ascend(sweep, monkeypatch):
     engine.plan.input_column = engine.plan.input_column[::-1].copy()
     with pytest.raises(ValueError, match=r"^input_column: expected ascending numbers, got 2 after 3$"):
         net.predict(np.ones((5, 4)))
+
+
+@pytest.mark.parametrize(("lines", "turns"), [(1, 1), (3, 2), (100, 1001)])
+def test_lines_are_handed_over_by_two_threads_or_not_at_all(sweep, lines, turns):
+    seconds = sweep.hand_over(lines, turns)
+    assert seconds > 0 if sweep.PARALLEL else np.isnan(seconds)
