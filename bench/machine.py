@@ -30,7 +30,7 @@ def peak(threads: int = 1, rounds: int = 9) -> float:
 
 
 def line_ns(lines: int = 128, turns: int = 1000, rounds: int = 9) -> float:
-    """Nanoseconds for which a thread that reads and writes cache lines another thread wrote is busy with each: the least.
+    """The least nanoseconds a thread takes to read and write a cache line that another has just written, many in a row.
 
     A virtual machine's cores may move apart and together again within minutes: on an EPYC, 2 ns or 9, probably with and
     without a common L3 cache.

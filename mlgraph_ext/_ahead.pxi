@@ -155,8 +155,9 @@ cdef void win_back(const Run* r, const Worker* w) noexcept nogil:
 cdef void fetch_from_others(const Run* r, int64_t step, bint of_tiles, const Worker* w) noexcept nogil:
     """Prefetch what other workers have just written and this one's share of a phase reads.
 
-    For its tiles, sums of others' units; for its units, deltas of others' tiles. Lines from another core's cache are waited for
-    one after the other when they are read (`line_ns` in bench/machine.py); into the L2 cache they come side by side.
+    For its tiles, sums of others' units; for its units, deltas of others' tiles, which stand in the same places. Loads wait for
+    lines that another core has changed, a few at a time; prefetched into the L2 cache, more of them come at once, and no load
+    waits. (In a step swept alone every sum is read at once, and prefetches gained nothing at batch 16.)
     """
     cdef const Unit* unit
     cdef const Instruction* ins
@@ -167,17 +168,17 @@ cdef void fetch_from_others(const Run* r, int64_t step, bint of_tiles, const Wor
         ins = r.program + unit.instruction
         if unit.part != WHOLE or (i % r.n_workers == w.number) == of_tiles:
             continue
+        if not of_tiles and fixed_of(r, unit) == ENTIRELY:
+            continue
         for tile in range(tiles_of(r, step)):
             if (tile // r.at_once % r.n_workers == w.number) != of_tiles:
                 continue
             panels = deltas_of(r, ins, step, tile, copy_for(r, ins, step, unit.first))
-            if of_tiles and unit.first:
-                panels = ahead_at(r, ins, tile) + panels_of(ins.size) * sums_stride(r, ins)
             n = smaller(LANES, r.step_size[step] - tile * LANES) * PANEL
             for panel in range(unit.panel, unit.panel + unit.panels):
                 fetch_lines(panels + panel * sums_stride(r, ins), n)
                 left = left - n
-                if left < 0:
+                if left <= 0:
                     return
 
 

@@ -3,8 +3,7 @@
 
 cdef extern from *:
     """
-    /* In turns with another thread, read each line and write it, as sums and deltas are: `own` turns are those whose number is
-       odd, or even. A turn ends with its number in *turn. */
+    /* In turns with another thread, add 1 to each line. `own`: 0 or 1, the parity of this thread's turns; *turn: the next. */
     static void hand_over_lines(int64_t own, float *line, int64_t lines, int64_t turns, int64_t *turn) {
         for (int64_t t = own; t < turns; t += 2) {
             for (unsigned times = 1; load_acquire(turn) < t; times++) wait_a_little(times);
@@ -17,13 +16,16 @@ cdef extern from *:
 
 
 def hand_over(int64_t lines, int64_t turns):
-    """Let two threads read and write the same cache lines in turns; returns the seconds, or NaN if there is only one thread."""
+    """Let two threads add 1 to the same cache lines in turns, `turns` together; returns the seconds.
+
+    NaN if OpenMP gives only one thread. If both have one processor, these are seconds of context switches.
+    """
     cdef float* line
     cdef int64_t i
-    cdef bint both = True
+    cdef bint both = True, lost = False
     cdef double begin, seconds
-    if not (1 <= lines <= 2**20 and turns >= 1):
-        raise ValueError(f"lines, turns: expected 1 or more, and at most 2**20 lines, got {lines}, {turns}")
+    if not (1 <= lines <= 2**20 and 1 <= turns <= 2**24):
+        raise ValueError(f"lines, turns: expected 1 or more, at most 2**20 and 2**24, got {lines}, {turns}")
     line = <float*>zeros(16 * (lines + 1), sizeof(float))    # the last is the number of turns
     if line == NULL:
         raise MemoryError(f"lines: no memory for {lines} of them")
@@ -34,7 +36,11 @@ def hand_over(int64_t lines, int64_t turns):
         else:
             both &= False
     seconds = perf_counter() - begin
+    for i in range(lines):
+        lost = lost or line[16 * i] != turns
     free(line)
+    if both and lost:
+        raise ArithmeticError("unreachable: a thread has read a line before the other had written it")
     return seconds if both else float("nan")
 
 

@@ -1,5 +1,7 @@
 """The sweeps of every build against the float64 reference."""
 
+import os
+
 import numpy as np
 import pytest
 from swept import check, data, gradient, layered
@@ -325,4 +327,6 @@ def test_columns_that_do_not_ascend(sweep, monkeypatch):
 @pytest.mark.parametrize(("lines", "turns"), [(1, 1), (3, 2), (100, 1001)])
 def test_lines_are_handed_over_by_two_threads_or_not_at_all(sweep, lines, turns):
     seconds = sweep.hand_over(lines, turns)
-    assert seconds > 0 if sweep.PARALLEL else np.isnan(seconds)
+    limits = "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "OMP_MAX_ACTIVE_LEVELS"
+    may_be_one = not sweep.PARALLEL or any(name in os.environ for name in limits)
+    assert seconds > 0 or (may_be_one and np.isnan(seconds))

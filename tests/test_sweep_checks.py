@@ -122,8 +122,8 @@ def test_ranges_are_pairs(sweep):
         sweep.are_finite(np.zeros(3, np.float32), np.zeros((2, 1), np.int64))
 
 
-@pytest.mark.parametrize("wrong", [(0, 1), (-1, 1), (2**20 + 1, 1), (1, 0), (1, -1)])
+@pytest.mark.parametrize("wrong", [(0, 1), (-1, 1), (2**20 + 1, 1), (1, 0), (1, -1), (1, 2**24 + 1)])
 def test_some_lines_are_handed_over(sweep, wrong):
-    message = f"lines, turns: expected 1 or more, and at most 2**20 lines, got {wrong[0]}, {wrong[1]}"
+    message = f"lines, turns: expected 1 or more, at most 2**20 and 2**24, got {wrong[0]}, {wrong[1]}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         sweep.hand_over(*wrong)
