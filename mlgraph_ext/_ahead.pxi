@@ -9,7 +9,7 @@
 #
 # Each worker lists the entries that it needs, by groups of tiles and parts of the columns, instead of waiting at a gate, or at
 # the latest when a unit needs them. The first part is listed before the tiles of the previous step, so that there is some such
-# work at each gate.
+# work at each gate. What others have written and a worker is about to read, sums or deltas, it prefetches as a gate opens.
 
 cdef enum:
     MOST_FETCHED = 16384     # floats that are fetched from others for a phase: 64 KB, which an L2 cache has room for
@@ -157,7 +157,7 @@ cdef void fetch_from_others(const Run* r, int64_t step, bint of_tiles, const Wor
 
     For its tiles, sums of others' units; for its units, deltas of others' tiles, which stand in the same places. Loads wait for
     lines that another core has changed, a few at a time; prefetched into the L2 cache, more of them come at once, and no load
-    waits. (In a step swept alone every sum is read at once, and prefetches gained nothing at batch 16.)
+    waits. (Not in steps swept alone: as their gate opens, every sum is read at once.)
     """
     cdef const Unit* unit
     cdef const Instruction* ins
@@ -168,15 +168,15 @@ cdef void fetch_from_others(const Run* r, int64_t step, bint of_tiles, const Wor
         ins = r.program + unit.instruction
         if unit.part != WHOLE or (i % r.n_workers == w.number) == of_tiles:
             continue
-        if not of_tiles and fixed_of(r, unit) == ENTIRELY:
-            continue
+        if fixed_of(r, unit) == ENTIRELY and not of_tiles:
+            continue    # it reads no deltas
         for tile in range(tiles_of(r, step)):
             if (tile // r.at_once % r.n_workers == w.number) != of_tiles:
                 continue
             panels = deltas_of(r, ins, step, tile, copy_for(r, ins, step, unit.first))
             n = smaller(LANES, r.step_size[step] - tile * LANES) * PANEL
             for panel in range(unit.panel, unit.panel + unit.panels):
-                fetch_lines(panels + panel * sums_stride(r, ins), n)
+                prefetch_lines(panels + panel * sums_stride(r, ins), n)
                 left = left - n
                 if left <= 0:
                     return

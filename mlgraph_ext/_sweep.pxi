@@ -67,7 +67,7 @@ include "_packs.pxi"
 include "_losses.pxi"
 include "_tiles.pxi"
 include "_units.pxi"
-include "_peak.pxi"
+include "_measuring.pxi"
 
 cdef extern from *:
     """

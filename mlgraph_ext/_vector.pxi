@@ -94,7 +94,7 @@ cdef extern from *:
     }
     /* Into the L2 cache: in L1, data fetched so early would evict what is in use. */
     static inline void prefetch_later(const void *p) { __builtin_prefetch(p, 0, 2); }
-    static inline void fetch_lines(const float *p, int64_t n) {
+    static inline void prefetch_lines(const float *p, int64_t n) {
         for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof(float)) prefetch_later(p + i);
     }
     /* Into this core's L1 cache, and out of all others'. A store to a line that another core has waits until that core gives it
@@ -191,7 +191,7 @@ cdef extern from *:
     vec splat(float) noexcept nogil
     vec multiply_add(vec, vec, vec) noexcept nogil
     void prefetch_later(const void*) noexcept nogil
-    void fetch_lines(const float*, int64_t) noexcept nogil
+    void prefetch_lines(const float*, int64_t) noexcept nogil
     void prefetch_to_write(const float*, int64_t) noexcept nogil
     unsigned int flush_subnormals(bint) noexcept nogil
     void restore_numbers(unsigned int) noexcept nogil
