@@ -234,31 +234,27 @@ cdef void rows_adjoint(
         neuron = neuron + size
 
 
-cdef inline inlined_void edge_product(
-    bint bytes, bint half, int tiles, const float* slots, int64_t source, int64_t tile_stride, const vec d[PACK][SLOT_VECS],
-    vec* out,
-) noexcept nogil:
-    cdef vec x[SLOT_VECS]
-    cdef int t, c
-    out[0] = splat(<float>0)
-    for t in range(tiles):
-        read_slot(bytes, half, slots + t * tile_stride, source, x)
-        for c in range(vecs_of(half)):
-            out[0] = multiply_add(x[c], d[t][c], out[0])
-
-
 cdef inline inlined_void four_edges(
     bint bytes, bint half, int tiles, bint clipped, const float* slots, const int32_t* source, int64_t j, int64_t last,
-    int64_t tile_stride, const vec d[PACK][SLOT_VECS], vec* out,
+    int64_t tile_stride, const vec d[PACK][SLOT_VECS], vec* edge,
 ) noexcept nogil:
-    """Sums of four edges from j on, over each four lanes of a vector; with `clipped` edges past `last` repeat it."""
-    cdef vec edge[4]
-    # Unrolled: a loop over these calls would keep the vectors in memory.
-    edge_product(bytes, half, tiles, slots, source[j], tile_stride, d, edge)
-    edge_product(bytes, half, tiles, slots, source[smaller(j + 1, last) if clipped else j + 1], tile_stride, d, edge + 1)
-    edge_product(bytes, half, tiles, slots, source[smaller(j + 2, last) if clipped else j + 2], tile_stride, d, edge + 2)
-    edge_product(bytes, half, tiles, slots, source[smaller(j + 3, last) if clipped else j + 3], tile_stride, d, edge + 3)
-    out[0] = pair_sums(pair_sums(edge[0], edge[1]), pair_sums(edge[2], edge[3]))
+    """Products of four edges from j on, summed over vectors; with `clipped` edges past `last` repeat it."""
+    # One multiply-add of each edge after the other: a processor looks only so far ahead for work that need not wait.
+    cdef vec x[4][SLOT_VECS]
+    cdef int t, c, e
+    for e in range(4):
+        edge[e] = splat(<float>0)
+    for t in range(tiles):
+        for e in range(4):
+            read_slot(bytes, half, slots + t * tile_stride, source[smaller(j + e, last) if clipped else j + e], x[e])
+        for c in range(vecs_of(half)):
+            for e in range(4):
+                edge[e] = multiply_add(x[e][c], d[t][c], edge[e])
+
+
+cdef inline vec sums_of_four(const vec* edge) noexcept nogil:
+    """From the products of four edges to their sums over each four lanes."""
+    return pair_sums(pair_sums(edge[0], edge[1]), pair_sums(edge[2], edge[3]))
 
 
 cdef inline vec vector_of_fours(const vec* four) noexcept nogil:
@@ -273,9 +269,11 @@ cdef inline inlined_void gradient_of_rows(
     const float* slots, const float* delta, int64_t tile_stride, bint add, float* gradient,
 ) noexcept nogil:
     # The deltas of a neuron stay in registers for all its edges. A vector of edges is taken at a time, so that their sums over
-    # lanes come out side by side; within it four edges at a time, as many as the other registers hold.
+    # lanes come out side by side; within it four edges at a time.
     cdef vec d[PACK][SLOT_VECS]
     cdef vec four[4]
+    cdef vec edge[4]
+    cdef vec after[4]
     cdef vec acc
     cdef int64_t neuron, j, end
     cdef int t, c, i
@@ -287,13 +285,20 @@ cdef inline inlined_void gradient_of_rows(
         j = row[neuron]
         end = row[neuron + 1]
         while j + VEC_WIDTH <= end:
-            # Unrolled: a loop over these calls would keep the vectors in memory.
-            four_edges(bytes, half, tiles, False, slots, source, j, 0, tile_stride, d, four)
+            # Unrolled: a loop over these calls would keep the vectors in memory (as it does below, for the last edges). While
+            # the products of four edges are summed over lanes, those of the next four are made.
+            four_edges(bytes, half, tiles, False, slots, source, j, 0, tile_stride, d, edge)
             if VEC_WIDTH >= 8:
-                four_edges(bytes, half, tiles, False, slots, source, j + 4, 0, tile_stride, d, four + 1)
+                four_edges(bytes, half, tiles, False, slots, source, j + 4, 0, tile_stride, d, after)
+            four[0] = sums_of_four(edge)
             if VEC_WIDTH == 16:
-                four_edges(bytes, half, tiles, False, slots, source, j + 8, 0, tile_stride, d, four + 2)
-                four_edges(bytes, half, tiles, False, slots, source, j + 12, 0, tile_stride, d, four + 3)
+                four_edges(bytes, half, tiles, False, slots, source, j + 8, 0, tile_stride, d, edge)
+            if VEC_WIDTH >= 8:
+                four[1] = sums_of_four(after)
+            if VEC_WIDTH == 16:
+                four_edges(bytes, half, tiles, False, slots, source, j + 12, 0, tile_stride, d, after)
+                four[2] = sums_of_four(edge)
+                four[3] = sums_of_four(after)
             acc = vector_of_fours(four)
             (<vec*>(gradient + j))[0] = (<vec*>(gradient + j))[0] + acc if add else acc
             j = j + VEC_WIDTH
@@ -301,7 +306,8 @@ cdef inline inlined_void gradient_of_rows(
             for i in range(FOURS):
                 four[i] = splat(<float>0)
                 if j + 4 * i < end:
-                    four_edges(bytes, half, tiles, True, slots, source, j + 4 * i, end - 1, tile_stride, d, four + i)
+                    four_edges(bytes, half, tiles, True, slots, source, j + 4 * i, end - 1, tile_stride, d, edge)
+                    four[i] = sums_of_four(edge)
             store_some(gradient + j, vector_of_fours(four), end - j, add)
 
 
