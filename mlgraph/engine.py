@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from operator import is_
 from typing import Any, NamedTuple, TypeVar
@@ -46,14 +45,13 @@ MOST_KEPT = 64
 
 _NO_SLOTS = np.zeros(0, np.int32)
 _NO_EDGES = np.zeros(0, np.uint64)
-_NO_LOSS = np.zeros(1, np.int32)
 _NO_UNITS = np.zeros((0, 6), np.int64)
-_ANY_TIME = nullcontext()
 
 
 @lru_cache(64)
-def _one_step(n: int) -> Steps:
-    return Steps.at_rest(np.zeros(1, np.int64), np.array([n], np.int64))
+def _one_size(n: int) -> Int64:
+    """The size of the only step."""
+    return np.array([n], np.int64)
 
 
 class _Call(NamedTuple):
@@ -91,7 +89,7 @@ class Engine:
 
     def __init__(self, graph: Graph, plan: Plan, filling: Filling | None = None) -> None:
         self.graph, self.plan, self._filling = graph, plan, filling
-        self._copies: list[Float32] = []
+        self._copies: dict[int, Float32] = {}
         self._fuller: dict[tuple[int, ...], Engine | None] = {(): None}  # not itself: a cycle, which waits for the collector
         self._memory = aligned(0)
         self._scratch = aligned(0)
@@ -128,6 +126,8 @@ class Engine:
 
     def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
         """As `run`, for what changes no parameters: of many examples through blocks with holes."""
+        if not repay(len(examples)):  # of a single one, each call is some percent of the time
+            return self.run(examples, **options)
         return self._through_holes(Engine.run, examples, **options)
 
     def _through_holes(self, run: Callable[..., Found], examples: Examples, **options: Any) -> Found:
@@ -136,7 +136,7 @@ class Engine:
         The first number that it finds is -1, or what was not finite, as for `run`.
         """
         n = len(examples)
-        filled = self.filled(examples, n) if repay(n) else self  # of a single one, each call is some percent of the time
+        filled = self.filled(examples, n) if repay(n) else self
         if filled is not self and np.isfinite(examples.largest):
             found = run(filled, examples, **options)
             if found[0] < 0:
@@ -210,24 +210,18 @@ class Engine:
         if examples.array.shape[1] < plan.width:
             # Inputs that were added, and read, since the data were checked: by a callback of `fit`.
             raise ValueError(f"x: expected {plan.width} columns, one for each input, got {examples.array.shape[1]}")
+        first = rate = decay = order = None
         if steps is None:
-            (first, size, rate, decay, order, number), most = _one_step(n), n
+            size, number, most = _one_size(n), 0, n
         else:
             (first, size, rate, decay, order, number), most = steps, int(steps.size.max(initial=0))
-        if len(size) > 1 and size.min() < 1:
-            raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
+            if len(size) > 1 and size.min() < 1:
+                raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
         n_threads = threads_worth(plan, n_threads, size, most, optimizer)
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
-        storage = self.graph.storage
-        vectors = [storage.vector]
-        if optimizer:
-            vectors += [storage.state_vector(name, fresh=False) for name in STATE[optimizer]]
-        frozen = storage.frozen if optimizer not in (None, "accumulate") else None
-        own = self._copied(vectors if frozen is None else [*vectors, frozen], n_threads)
-        frozen = None if frozen is None else own.pop()
-        parameters, first_moment, second_moment, *_ = *own, None, None
-        arrays = parameters, first_moment, second_moment, frozen
+        vectors = self._vectors(optimizer)
+        arrays = vectors if self._filling is None else self._copied(self._filling, vectors, n_threads)
         training, key = seed is not None, None
         is_plain = steps is None and optimizer is None and not training and few is None and n <= FEW
         if is_plain and len(objective.nodes) + len(values) + len(adjoints) <= MOST_KEPT:
@@ -245,20 +239,22 @@ class Engine:
         none = np.empty((n, 0), np.float32)
         value_out = np.empty((n, len(call.value_slot)), np.float32) if len(values) and highest is None else none
         adjoint_out = np.empty((n, len(call.adjoint_slot)), np.float32) if len(adjoints) else none
+        given = (
+            call.prepared, examples.bytes, examples.floats, first, None if first is None else size, rate, decay, order, number,
+            (seed or 0) & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
+            LOSSES[objective.loss], call.loss_slot if len(objective.nodes) else None, objective.label, objective.target,
+            losses, correct, call.value_slot, None if value_out is none else value_out, highest,
+            None if adjoint_out is none else call.adjoint_slot, None if adjoint_out is none else adjoint_out,
+        )  # fmt: skip
+        if optimizer is None or self._filling is None:
+            return mlgraph_ext.sweep.run(*given), value_out, adjoint_out
+        changed = slice(1 if optimizer == "accumulate" else 0, 3)  # another thread may write parameters meanwhile
         # Copies made for the kernels are written back whole, or moments and parameters would be of different steps.
-        copies = self._filling if optimizer else None
-        with uninterrupted() if copies else _ANY_TIME:
-            bad = mlgraph_ext.sweep.run(
-                call.prepared, examples.bytes, examples.floats, first, size, rate, decay, order, number,
-                (seed or 0) & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
-                LOSSES[objective.loss], call.loss_slot if len(objective.nodes) else _NO_LOSS, objective.label, objective.target,
-                losses, correct, call.value_slot, None if value_out is none else value_out, highest, call.adjoint_slot,
-                None if adjoint_out is none else adjoint_out,
-            )  # fmt: skip
-            if copies:
-                changed = slice(1 if optimizer == "accumulate" else 0, None)  # another thread may write parameters meanwhile
-                for vector, copy in zip(vectors[changed], own[changed], strict=True):
-                    copies.empty(copy, vector, n_threads)
+        with uninterrupted():
+            bad = mlgraph_ext.sweep.run(*given)
+            for vector, copy in list(zip(vectors, arrays, strict=True))[changed]:
+                if vector is not None and copy is not None:
+                    self._filling.empty(copy, vector, n_threads)
         return bad, value_out, adjoint_out
 
     def _last_call(self, key: tuple[Any, ...], arrays: Arrays) -> _Call | None:
@@ -391,14 +387,25 @@ class Engine:
             self._units[key] = units, unit_floats(self.plan, units)
         return self._units[key]
 
-    def _copied(self, vectors: list[Float32], n_threads: int) -> list[Float32]:
-        """The vectors that the plan reads: the graph's or, with a filling, copies of them in the plan's layout."""
-        if self._filling is None:
-            return vectors
-        self._copies += [aligned(self._filling.size) for _ in range(len(self._copies), len(vectors))]
-        for vector, copy in zip(vectors, self._copies, strict=False):
-            self._filling.fill(vector, copy, n_threads)
-        return self._copies[: len(vectors)]
+    def _vectors(self, optimizer: str | None) -> Arrays:
+        """What a run with this optimizer needs of the graph."""
+        storage = self.graph.storage
+        if not optimizer:
+            return storage.vector, None, None, None
+        first, second, *_ = *(storage.state_vector(name, fresh=False) for name in STATE[optimizer]), None, None
+        return storage.vector, first, second, None if optimizer == "accumulate" else storage.frozen
+
+    def _copied(self, filling: Filling, vectors: Arrays, n_threads: int) -> Arrays:
+        """Copies of the vectors in the layout of a plan with a filling."""
+        copies: list[Float32 | None] = [None] * len(vectors)
+        for i, vector in enumerate(vectors):
+            if vector is not None:
+                copies[i] = copy = self._copies[i] if i in self._copies else aligned(filling.size)
+                self._copies[i] = copy
+                filling.fill(vector, copy, n_threads)
+        parameters, first, second, frozen = copies
+        assert parameters is not None
+        return parameters, first, second, frozen
 
     def _weights_are_finite(self, parameters: Float32) -> bool:
         # 0 * inf is not 0: with such a weight no source may be skipped.

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+import mlgraph_ext
 from mlgraph.array_types import Float32, Float64, Int64, UInt8
 from mlgraph.steps import Steps
 
@@ -115,24 +116,17 @@ def means_of(history: History, begin: Int64) -> tuple[Float64, Float64]:
 
 def record(history: History, steps: Steps, before: int, losses: Float32, correct: UInt8 | None) -> None:
     """Append what steps gave; `before`: the examples seen before place 0 of their losses and answers."""
-    first, size, here = steps.first, steps.size, steps.places
-    begin = first - first[0]
-
-    def total(values: npt.NDArray[Any]) -> Float64:
-        return np.add.reduceat(values, begin, dtype=np.float64)
-
+    first, size = steps.first, steps.size
+    loss, (right, left_out) = np.empty(len(size)), np.empty((2, len(size)), np.int64)
+    mlgraph_ext.sweep.sum_steps(first, size, losses, correct, loss, right, left_out)
+    count = size - left_out
     # Infinities of both signs are possible where nothing is learnt from them; and 0 / 0 where a step was left out.
     with np.errstate(invalid="ignore"):
-        loss, count = total(losses[here]), size
-        right = np.full(len(size), np.nan) if correct is None else total(correct[here])
-        if np.isnan(loss).any():
-            left_out = np.isnan(losses[here])  # none of these counts as right
-            loss, count = total(np.where(left_out, 0, losses[here])), size - total(left_out).astype(np.int64)
         history.add(
             batch_examples=before + first + size,
             batch_size=size,
-            batch_skipped=size - count,
+            batch_skipped=left_out,
             learning_rate=steps.rate,
             batch_loss=loss / count,
-            batch_accuracy=right / count,
+            batch_accuracy=np.full(len(size), np.nan) if correct is None else right / count,
         )

@@ -200,7 +200,7 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
 
 
 def order(seed: int, epoch: int, n: int) -> Int64:
-    """The order of the examples of an epoch (`shuffle` of ``_sweep.pxi``)."""
+    """The order of the examples of an epoch (`shuffle` of ``_epochs.pxi``)."""
     random = _random(_random(_random(np.uint64(seed), -2), epoch), np.arange(n))
     places: list[int] = []
     for i, u in enumerate((random >> np.uint64(11)) / 2.0**53):

@@ -17,13 +17,13 @@ from mlgraph.plan import Plan
 
 
 class Running(Part):
-    """A part of a graph with an engine for each set of nodes that it has been asked for. A base of `Model`."""
+    """A part of a graph with an engine for all nodes that it has been asked for at once. A base of `Model`."""
 
     _loss: str
 
     def _begin(self, graph: Graph) -> None:
         super()._begin(graph)
-        self._engines: dict[frozenset[int], Engine] = {}
+        self._engines: dict[tuple[int, ...], Engine] = {}
 
     @property
     def loss(self) -> str:
@@ -33,11 +33,12 @@ class Running(Part):
     def _engine(self, nodes: list[int] | None = None) -> Engine:
         """An engine for these nodes, by default for all that training needs; its plan is of the graph as it is now."""
         with self._require_outputs():
-            nodes = self._sinks if nodes is None else nodes
-            engine = self._engines.get(frozenset(nodes))  # the loss node of the squared error is an output
+            # Each node once: the squared error reads the outputs alone, and predictions then have the same engine.
+            key = tuple(dict.fromkeys(self._sinks) if nodes is None else nodes)
+            engine = self._engines.get(key)
             if engine is None or engine.plan.is_stale(self.graph):
-                loss = self._loss_nodes if set(self._loss_nodes) <= set(nodes) else None
-                engine = self._engines[frozenset(nodes)] = Engine(self.graph, Plan(self.graph, nodes, self._dropout, loss=loss))
+                loss = self._loss_nodes if set(self._loss_nodes) <= set(key) else None
+                engine = self._engines[key] = Engine(self.graph, Plan(self.graph, key, self._dropout, loss=loss))
         return engine
 
     def _run(self, examples: Examples, nodes: list[int] | None = None, **options: Any) -> tuple[int, Float32, Float32]:

@@ -67,6 +67,7 @@ include "_packs.pxi"
 include "_losses.pxi"
 include "_tiles.pxi"
 include "_units.pxi"
+include "_epochs.pxi"
 include "_measuring.pxi"
 
 cdef extern from *:
@@ -154,31 +155,6 @@ def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const in
             outside += 1
     if outside:
         raise ValueError(f"origin, place: expected numbers below {x.shape[0]} and {out.shape[0]}, got {outside} that are not")
-
-
-cdef extern from *:
-    """
-    /* AVX-512 multiplies vectors of 64-bit integers: by the others it takes longer than singly. */
-    #define DRAWN_AT_ONCE (VEC_WIDTH == 16 ? 64 : 1)
-    """
-    enum: DRAWN_AT_ONCE
-
-
-def shuffle(int64_t[::1] out, uint64_t seed, uint64_t epoch):
-    """Fill `out` with 0 to len(out) - 1, in an order that seed and epoch fix; all orders are equally likely."""
-    # Fisher-Yates shuffle (Knuth, TAOCP vol. 2, 3.4.2, algorithm P), inside-out; rounding cannot take `j` beyond i. It needs a
-    # sixth of the time of numpy's shuffle, which redraws until a number is small enough and took 3 % of an epoch.
-    cdef uint64_t key = draw(draw(seed, <uint64_t>-2), epoch)    # no dropout has this key: no step has the number -2
-    cdef int64_t place[DRAWN_AT_ONCE]
-    cdef int64_t first = 0, i
-    with nogil:
-        while first < out.shape[0]:
-            for i in range(DRAWN_AT_ONCE):
-                place[i] = <int64_t>(uniform(draw(key, first + i)) * (first + i + 1))
-            for i in range(smaller(DRAWN_AT_ONCE, out.shape[0] - first)):
-                out[first + i] = out[place[i]]
-                out[place[i]] = first + i
-            first = first + DRAWN_AT_ONCE
 
 
 def find_quads(const int32_t[::1] alike, uint8_t[::1] out):
@@ -280,7 +256,7 @@ def run(
     const int32_t[::1] value_slot, float[:, ::1] value_out, int64_t[::1] highest,
     const int32_t[::1] adjoint_slot, float[:, ::1] adjoint_out,
 ):
-    """Run steps of a plan.
+    """Run steps of a plan; without `step_first`, one step of all examples at rate 0.
 
     Returns
     -------
@@ -290,35 +266,42 @@ def run(
         highest value, because one is NaN.
     """
     cdef Run r
-    cdef int64_t most = 0, n_bytes = 0, bad, i
+    cdef int64_t first = 0, size = 0, most = 0, n_bytes = 0, bad, i
+    cdef float rate = 0
     cdef int worker, workers
     cdef uint8_t* flags
     if len(prepared) != sizeof(Run):
         raise ValueError(f"prepared: expected {sizeof(Run)} bytes, got {len(prepared)}")
-    if step_first.shape[0] != step_size.shape[0] or step_rate.shape[0] != step_size.shape[0]:
+    if step_first is not None and (step_first.shape[0] != step_size.shape[0] or step_rate.shape[0] != step_size.shape[0]):
         raise ValueError("step_first, step_size, step_rate: expected one length, got "
                          f"{step_first.shape[0]}, {step_size.shape[0]}, {step_rate.shape[0]}")
     if step_decay is not None and step_decay.shape[0] != step_size.shape[0]:
         raise ValueError(f"step_decay: expected {step_size.shape[0]} numbers, got {step_decay.shape[0]}")
     memcpy(&r, <const char*>prepared, sizeof(Run))
     # Data without columns have no first element to point at, and are never read.
-    if data_bytes is not None and data_bytes.shape[1]:
-        r.bytes, r.columns = &data_bytes[0, 0], data_bytes.shape[1]
-    if data_floats is not None and data_floats.shape[1]:
-        r.floats, r.columns = &data_floats[0, 0], data_floats.shape[1]
+    if data_bytes is not None:
+        size, r.columns = data_bytes.shape[0], data_bytes.shape[1]
+        r.bytes = &data_bytes[0, 0] if r.columns else NULL
+    else:
+        size, r.columns = data_floats.shape[0], data_floats.shape[1]
+        r.floats = &data_floats[0, 0] if r.columns else NULL
     r.label = &label[0] if label is not None else NULL
     r.target = &target[0, 0] if target is not None else NULL
     r.order = &order[0] if order is not None else NULL
-    r.step_first, r.step_size, r.step_rate = &step_first[0], &step_size[0], &step_rate[0]
+    if step_first is None:
+        r.step_first, r.step_size, r.step_rate, r.n_steps = &first, &size, &rate, 1
+    else:
+        r.step_first, r.step_size, r.step_rate, r.n_steps = &step_first[0], &step_size[0], &step_rate[0], step_size.shape[0]
     r.step_decay = &step_decay[0] if step_decay is not None else NULL
-    r.n_steps = step_size.shape[0]
     r.step_number, r.seed, r.training = step_number, seed, training
     r.limit, r.reach = limit if training and r.n_units else 0, reach
-    r.loss, r.loss_slot, r.n_outputs = loss, &loss_slot[0], loss_slot.shape[0] - 1
+    r.loss = loss
+    if loss_slot is not None:
+        r.loss_slot, r.n_outputs = &loss_slot[0], loss_slot.shape[0] - 1
     r.losses = &losses[0] if losses is not None else NULL
     r.correct = &correct[0] if correct is not None else NULL
     r.n_values = value_slot.shape[0]
-    r.n_adjoints = adjoint_slot.shape[0] if adjoint_out is not None else 0
+    r.n_adjoints = adjoint_slot.shape[0] if adjoint_slot is not None else 0
     if r.n_values:
         r.value_slot = &value_slot[0]
         r.value_out = &value_out[0, 0] if value_out is not None else NULL

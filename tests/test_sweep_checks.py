@@ -98,6 +98,25 @@ def test_what_is_not_run(sweep, given, name, wrong, message):
         sweep.run(*good[:at], changed(good[at], wrong), *good[at + 1 :])
 
 
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"size": [2]}, "first, size, loss, right, left_out: expected one length, got 2, 1, 2, 2, 2"),
+    ({"left_out": [0, 0, 0]}, "first, size, loss, right, left_out: expected one length, got 2, 2, 2, 2, 3"),
+    ({"correct": np.zeros(4, np.uint8)}, "correct: expected 5 bytes, got 4"),
+    ({"first": [-1, 2]}, "first, size: expected steps within 5 places, got 2 from -1 on"),
+    ({"first": [0, 3]}, "first, size: expected steps within 5 places, got 3 from 3 on"),
+    ({"size": [2, 0]}, "first, size: expected steps within 5 places, got 0 from 2 on"),
+    ({"size": [2, 2**63 - 1]}, f"first, size: expected steps within 5 places, got {2**63 - 1} from 2 on"),
+])  # fmt: skip
+def test_steps_are_summed_within_their_losses(sweep, changes, message):
+    good = {"first": [0, 2], "size": [2, 3], "losses": np.ones(5, np.float32), "correct": np.ones(5, np.uint8),
+            "loss": np.zeros(2), "right": [0, 0], "left_out": [0, 0]}  # fmt: skip
+    good, wrong = ({name: np.asarray(x) for name, x in given.items()} for given in (good, {**good, **changes}))
+    sweep.sum_steps(**good)
+    assert good["loss"].tolist() == good["right"].tolist() == [2, 3]
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        sweep.sum_steps(**wrong)
+
+
 def test_lists_of_places_have_one_length(sweep):
     three, one = np.zeros(3, np.float32), np.zeros(1, np.int32)
     for origin, place in ((one, one[:0]), (one[:0], one)):
