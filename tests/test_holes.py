@@ -1,5 +1,7 @@
 """Dense blocks with holes learn, predict and differentiate as the rows do that they stand for."""
 
+import signal
+
 import numpy as np
 import pytest
 from filled import SPARSE, kinds, lightly_pruned, with_blocks, without_rows_when_filled
@@ -39,6 +41,22 @@ def test_rows_are_read_wherever_something_may_not_be_finite(monkeypatch):
     with pytest.raises(mlgraph.NonFiniteError):
         net.fit(x, y, epochs=1, batch_size=50)
     assert ran[0] and len(ran) > 1 and not any(ran[1:])
+
+
+def test_copies_are_written_back_whole(monkeypatch):
+    """Ctrl-C waits until parameters and velocities are of the same step."""
+    written, empty = [], Filling.empty
+
+    def struck(self, *given):
+        if not written:
+            signal.raise_signal(signal.SIGINT)
+        written.append(given)
+        empty(self, *given)
+
+    monkeypatch.setattr(Filling, "empty", struck)
+    with pytest.raises(KeyboardInterrupt):
+        lightly_pruned().fit(*data(200, 60, 6, "sparse"), epochs=1, batch_size=50, callback=lambda progress: None)
+    assert len(written) == 2
 
 
 @pytest.mark.parametrize("why", ["no biases", "a column that others read", "eight neurons"])
