@@ -37,8 +37,8 @@ NOTHING = Objective("none", ())
 OPTIMIZERS = {"accumulate": 0, "sgd": 1, "momentum": 2, "adam": 3}
 """What is done with a gradient, as the kernels number it."""
 
-STATE = {"accumulate": ("gradient",), "sgd": (), "momentum": ("first",), "adam": ("first", "second")}
-"""The vectors of `graph.storage.state` that each of `OPTIMIZERS` keeps."""
+STATE = {"sgd": (), "momentum": ("first",), "adam": ("first", "second")}
+"""The vectors of `graph.storage.state` that each optimizer keeps."""
 
 MOST_KEPT = 64
 """Nodes that a call may ask for, if what it found out about them is kept: their slots, and how few examples are swept."""
@@ -151,6 +151,7 @@ class Engine:
         objective: Objective = NOTHING,
         optimizer: str | None = None,
         hyper: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        gradient: Float32 | None = None,
         seed: int | None = None,
         limit: float = 0.0,
         few: bool | None = None,
@@ -171,9 +172,11 @@ class Engine:
         objective : Objective, optional
             By default there is no loss.
         optimizer : str, optional
-            A key of `OPTIMIZERS`; without one there is no second phase.
+            A key of `STATE`, which moves the parameters; without it and `gradient` there is no second phase.
         hyper : (float, float, float)
             Momentum or beta1, beta2, epsilon.
+        gradient : float32, optional
+            Instead of an optimizer: gradients are added to this vector, which is as long as that of the parameters.
         seed : int, optional
             In training: neurons and edges are dropped, and if there is an optimizer, values that are not finite stop the run.
         limit : float
@@ -185,8 +188,8 @@ class Engine:
             Filled by place in `order`: the loss of each example; whether its highest output is that of its label or highest
             target or, for the binary cross-entropy, each output is on the side of 0 that its target says.
         values, adjoints : sequence of int
-            Nodes whose values or adjoints are wanted, by place in `order`. There is a backward sweep if there is an optimizer
-            or an adjoint is wanted.
+            Nodes whose values or adjoints are wanted, by place in `order`. There is a backward sweep if gradients or adjoints
+            are wanted.
         highest : int64, shape (examples,), optional
             Filled with the place in `values` of the highest value, -1 where one is NaN; the values are then not returned.
         n_threads : int, optional
@@ -217,19 +220,22 @@ class Engine:
             (first, size, rate, decay, order, number), most = steps, int(steps.size.max(initial=0))
             if len(size) > 1 and size.min() < 1:
                 raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
-        n_threads = threads_worth(plan, n_threads, size, most, optimizer)
+        update = optimizer if gradient is None else "accumulate"
+        n_threads = threads_worth(plan, n_threads, size, most, update)
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
-        vectors = self._vectors(optimizer)
-        arrays = vectors if self._filling is None else self._copied(self._filling, vectors, n_threads)
+        vectors = arrays = self._vectors(optimizer)
+        total = gradient
+        if self._filling is not None:
+            arrays, total = self._copied(self._filling, vectors, gradient, n_threads)
         training, key = seed is not None, None
         is_plain = steps is None and optimizer is None and not training and few is None and n <= FEW
         if is_plain and len(objective.nodes) + len(values) + len(adjoints) <= MOST_KEPT:
-            key = examples.array.dtype, tuple(objective.nodes), tuple(values), tuple(adjoints)
+            key = examples.array.dtype, update, tuple(objective.nodes), tuple(values), tuple(adjoints)
         call = self._last_call(key, arrays) if key else None
         if call is None:
             call = self._described(
-                examples, size, most, few, optimizer, hyper, training, n_threads, arrays,
+                examples, size, most, few, update, hyper, training, n_threads, arrays,
                 loss=objective.nodes, values=values, adjoints=adjoints,
             )  # fmt: skip
             self._last = key, call
@@ -243,16 +249,17 @@ class Engine:
             call.prepared, examples.bytes, examples.floats, first, None if first is None else size, rate, decay, order, number,
             (seed or 0) & 0xFFFFFFFFFFFFFFFF, training, limit / plan.edge_scale, examples.largest if limit else 1.0,
             LOSSES[objective.loss], call.loss_slot if len(objective.nodes) else None, objective.label, objective.target,
-            losses, correct, call.value_slot, None if value_out is none else value_out, highest,
+            total, losses, correct, call.value_slot, None if value_out is none else value_out, highest,
             None if adjoint_out is none else call.adjoint_slot, None if adjoint_out is none else adjoint_out,
         )  # fmt: skip
-        if optimizer is None or self._filling is None:
+        if update is None or self._filling is None:
             return mlgraph_ext.sweep.run(*given), value_out, adjoint_out
-        changed = slice(1 if optimizer == "accumulate" else 0, 3)  # another thread may write parameters meanwhile
+        # Another thread may write parameters while gradients are added.
+        changed = zip(vectors[:3], arrays[:3], strict=True) if gradient is None else [(gradient, total)]
         # Copies made for the kernels are written back whole, or moments and parameters would be of different steps.
         with uninterrupted():
             bad = mlgraph_ext.sweep.run(*given)
-            for vector, copy in list(zip(vectors, arrays, strict=True))[changed]:
+            for vector, copy in changed:
                 if vector is not None and copy is not None:
                     self._filling.empty(copy, vector, n_threads)
         return bad, value_out, adjoint_out
@@ -267,7 +274,7 @@ class Engine:
         return call if same and (not call.may_skip or call.how.sparse == self._weights_are_finite(arrays[0])) else None
 
     def _described(
-        self, examples: Examples, size: Int64, most: int, few: bool | None, optimizer: str | None,
+        self, examples: Examples, size: Int64, most: int, few: bool | None, update: str | None,
         hyper: tuple[float, float, float], training: bool, n_threads: int, arrays: Arrays, *,
         loss: Nodes, values: Nodes, adjoints: Nodes,
     ) -> _Call:  # fmt: skip
@@ -280,9 +287,9 @@ class Engine:
         direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
         may_skip = direct and plan.dense_read_data and skips_zeros(plan, examples, most, few)
         sparse = may_skip and self._weights_are_finite(arrays[0])
-        how = choose(plan, examples, size, most, direct, sparse, optimizer, training, n_threads)
+        how = choose(plan, examples, size, most, direct, sparse, update, training, n_threads)
         first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
-        prepared = self._prepare(how, hyper, optimizer is not None or len(adjoints) > 0, first_zeroed, arrays)
+        prepared = self._prepare(how, hyper, update is not None or len(adjoints) > 0, first_zeroed, arrays)
         return _Call(how, may_skip, prepared, value_slot, adjoint_slot, loss_slot)
 
     def gradient(self, examples: Examples, objective: Objective, n_threads: int | None) -> Float32:
@@ -300,11 +307,9 @@ class Engine:
         total: Float32 | None = None
         for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
             if length:
-                with storage.gradient() as part:
-                    parts = Steps.at_rest(first + size * np.arange(steps), np.full(steps, length))
-                    bad, _, _ = self.run(
-                        examples, steps=parts, objective=objective, optimizer="accumulate", n_threads=n_threads
-                    )
+                parts = Steps.at_rest(first + size * np.arange(steps), np.full(steps, length)) if length < n else None
+                part = storage.zeros()
+                bad, _, _ = self.run(examples, steps=parts, objective=objective, gradient=part, n_threads=n_threads)
                 if bad >= 0:
                     return bad, part
                 with np.errstate(under="ignore"):
@@ -393,19 +398,21 @@ class Engine:
         if not optimizer:
             return storage.vector, None, None, None
         first, second, *_ = *(storage.state_vector(name, fresh=False) for name in STATE[optimizer]), None, None
-        return storage.vector, first, second, None if optimizer == "accumulate" else storage.frozen
+        return storage.vector, first, second, storage.frozen
 
-    def _copied(self, filling: Filling, vectors: Arrays, n_threads: int) -> Arrays:
+    def _copied(
+        self, filling: Filling, vectors: Arrays, gradient: Float32 | None, n_threads: int
+    ) -> tuple[Arrays, Float32 | None]:
         """Copies of the vectors in the layout of a plan with a filling."""
-        copies: list[Float32 | None] = [None] * len(vectors)
-        for i, vector in enumerate(vectors):
+        copies: list[Float32 | None] = [None] * 5
+        for i, vector in enumerate((*vectors, gradient)):
             if vector is not None:
                 copies[i] = copy = self._copies[i] if i in self._copies else aligned(filling.size)
                 self._copies[i] = copy
                 filling.fill(vector, copy, n_threads)
-        parameters, first, second, frozen = copies
+        parameters, first, second, frozen, total = copies
         assert parameters is not None
-        return parameters, first, second, frozen
+        return (parameters, first, second, frozen), total
 
     def _weights_are_finite(self, parameters: Float32) -> bool:
         # 0 * inf is not 0: with such a weight no source may be skipped.

@@ -264,13 +264,12 @@ class Function:
         engine = self._engine(True)
         plan = engine.plan
         size = plan.examples_at_once
-        first = np.arange(0, len(examples), size)
-        with self.graph.storage.gradient() as gradient:
-            _, values, adjoints = engine.run(
-                examples, steps=Steps.at_rest(first, np.minimum(size, len(examples) - first)),
-                objective=Objective.cotangent(self._outputs, weight), optimizer="accumulate", values=self._outputs,
-                adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
-            )  # fmt: skip
+        first, gradient = np.arange(0, len(examples), size), self.graph.storage.zeros()
+        _, values, adjoints = engine.run(
+            examples, steps=Steps.at_rest(first, np.minimum(size, len(examples) - first)) if len(first) > 1 else None,
+            objective=Objective.cotangent(self._outputs, weight), gradient=gradient, values=self._outputs,
+            adjoints=plan.node[: len(plan.input_column)], n_threads=n_threads,
+        )  # fmt: skip
         inputs = np.zeros(examples.array.shape, np.float32)
         inputs[:, plan.input_column] = adjoints
         return Gradients(values, inputs, gradient, self._places_for(engine))

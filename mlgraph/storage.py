@@ -7,8 +7,6 @@ that a plan may lay them out as its kernels want.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -155,23 +153,19 @@ class Storage:
         at, stride = self.weights[record], self.stride[record]
         return self.vector[at : at + n * stride : stride]
 
+    def zeros(self) -> Float32:
+        """A vector as long as the parameters."""
+        return aligned(self.used)
+
     def state_vector(self, name: str, *, fresh: bool) -> Float32:
         """The optimizer's vector of this name, as long as the parameters; zeros where it is new or `fresh`."""
         vector = self.state.get(name)
         if fresh or vector is None or len(vector) != self.used:
-            old, vector = vector, aligned(self.used)
+            old, vector = vector, self.zeros()
             if old is not None and not fresh:
                 vector[: len(old)] = old
             self.state[name] = vector
         return vector
-
-    @contextmanager
-    def gradient(self) -> Iterator[Float32]:
-        """Within this ``with`` block, ``state["gradient"]`` is the vector that an engine adds gradients to."""
-        try:
-            yield self.state_vector("gradient", fresh=True)
-        finally:
-            self.state.pop("gradient", None)
 
     def freeze(self, places: Int64 | Int32, frozen: bool) -> None:
         """Have training leave the parameters in some places as they are, or change them again; kept like optimizer state."""

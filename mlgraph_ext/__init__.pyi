@@ -43,8 +43,8 @@ class _Sweep(Protocol):
         self, prepared: bytes, data_bytes: _Array | None, data_floats: _Array | None, step_first: _Array | None,
         step_size: _Array | None, step_rate: _Array | None, step_decay: _Array | None, order: _Array | None, step_number: int,
         seed: int, training: bool, limit: float, reach: float, loss: int, loss_slot: _Array | None, label: _Array | None,
-        target: _Array | None, losses: _Array | None, correct: _Array | None, value_slot: _Array, value_out: _Array | None,
-        highest: _Array | None, adjoint_slot: _Array | None, adjoint_out: _Array | None,
+        target: _Array | None, gradient: _Array | None, losses: _Array | None, correct: _Array | None, value_slot: _Array,
+        value_out: _Array | None, highest: _Array | None, adjoint_slot: _Array | None, adjoint_out: _Array | None,
     ) -> int: ...
     def use_turn(self, so: bool) -> None: ...
     def entry_floats(self, columns: int, lanes: int) -> int: ...

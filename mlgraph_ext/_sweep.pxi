@@ -252,7 +252,7 @@ def run(
     const int64_t[::1] step_first, const int64_t[::1] step_size, const float[::1] step_rate, const float[::1] step_decay,
     const int64_t[::1] order, int64_t step_number, uint64_t seed, bint training, double limit, double reach,
     int loss, const int32_t[::1] loss_slot, const int32_t[::1] label, const float[:, ::1] target,
-    float[::1] losses, uint8_t[::1] correct,
+    float[::1] gradient, float[::1] losses, uint8_t[::1] correct,
     const int32_t[::1] value_slot, float[:, ::1] value_out, int64_t[::1] highest,
     const int32_t[::1] adjoint_slot, float[:, ::1] adjoint_out,
 ):
@@ -298,6 +298,10 @@ def run(
     r.loss = loss
     if loss_slot is not None:
         r.loss_slot, r.n_outputs = &loss_slot[0], loss_slot.shape[0] - 1
+    if r.optimizer.kind == ACCUMULATE and r.n_units:
+        if gradient is None or not gradient.shape[0]:
+            raise ValueError("gradient: expected a vector that gradients are added to, got none")
+        r.optimizer.first = &gradient[0]
     r.losses = &losses[0] if losses is not None else NULL
     r.correct = &correct[0] if correct is not None else NULL
     r.n_values = value_slot.shape[0]

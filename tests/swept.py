@@ -35,14 +35,13 @@ def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
     engine = Engine(model.graph, Plan(model.graph, [*model._outputs, *model._loss_nodes], model._dropout))
     n = len(x)
     sizes = [n] if sizes is None else sizes
-    losses = np.zeros(n, np.float32)
-    model.graph.storage.state.clear()
+    losses, total = np.zeros(n, np.float32), model.graph.storage.zeros()
     examples, objective = model._examples_and_objective(x, y)
     engine.run(
         examples, steps=Steps.at_rest(np.cumsum([0, *sizes[:-1]]), np.array(sizes))._replace(number=step_number),
-        objective=objective, optimizer="accumulate", seed=seed, losses=losses, n_threads=n_threads,
+        objective=objective, gradient=total, seed=seed, losses=losses, n_threads=n_threads,
     )  # fmt: skip
-    return engine.plan, losses, model.graph.storage.state["gradient"].copy()
+    return engine.plan, losses, total
 
 
 def check(model, x, y, **options):

@@ -105,18 +105,18 @@ def test_gradients_of_the_reference(sweep, kind, dropout, n):
     net = lightly_pruned((60, 70, 32, 6), dropout=dropout)
     x, y = data(n, 60, 6, kind)
     engine = net._engine()
-    losses = np.zeros(n, np.float32)
+    losses, gradient = np.zeros(n, np.float32), net.graph.storage.zeros()
     filled = engine.filled(SPARSE)
     filled.run(
-        Examples(x, 60), steps=Steps.at_rest(np.array([0]), np.array([n]))._replace(number=7), optimizer="accumulate", seed=3,
+        Examples(x, 60), steps=Steps.at_rest(np.array([0]), np.array([n]))._replace(number=7), gradient=gradient, seed=3,
         objective=Objective(net.loss, net._loss_nodes, y.astype(np.int32)), losses=losses,
     )  # fmt: skip
     want_losses, want = reference.step(
         engine.plan, net.graph.parameters, x, net.loss, engine.plan.slot[net._loss_nodes], label=y, seed=3, number=7
     )
     np.testing.assert_allclose(losses, want_losses, rtol=2e-5, atol=2e-5)
-    np.testing.assert_allclose(net.graph.storage.state["gradient"], want, rtol=1e-4, atol=2e-6 * np.abs(want).max())
-    blocks = filled._copies[1][filled._filling.base :]
+    np.testing.assert_allclose(gradient, want, rtol=1e-4, atol=2e-6 * np.abs(want).max())
+    blocks = filled._copies[4][filled._filling.base :]
     edges = np.unpackbits(filled._filling.edges.astype("<u8").view(np.uint8), bitorder="little").astype(bool)
     assert not blocks[~edges].any() and blocks[edges].any()
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from swept import data, layered
 
+from mlgraph.engine import OPTIMIZERS
 from mlgraph.instructions import KINDS
 
 NO_UNITS = np.zeros((0, 6), np.int64)
@@ -79,6 +80,7 @@ def test_what_is_not_prepared(sweep, given, changes, message):
 
 
 ARGUMENTS = ("prepared", "data_bytes", "data_floats", "step_first", "step_size", "step_rate", "step_decay")
+OF_GRADIENT = 17
 
 
 @pytest.mark.parametrize(("name", "wrong", "message"), [
@@ -96,6 +98,18 @@ def test_what_is_not_run(sweep, given, name, wrong, message):
     at = ARGUMENTS.index(name)
     with pytest.raises(ValueError, match=f"^{message}$"):
         sweep.run(*good[:at], changed(good[at], wrong), *good[at + 1 :])
+
+
+@pytest.mark.parametrize("gradient", [None, np.zeros(0, np.float32)])
+def test_gradients_are_not_added_to_nothing(sweep, given, gradient):
+    parameters, called = given["prepare"]["parameters"], given["run"]
+    called[0] = sweep.prepare(**{**given["prepare"], "optimizer": OPTIMIZERS["accumulate"]})
+    before, called[OF_GRADIENT], called[ARGUMENTS.index("step_decay")] = parameters.copy(), gradient, None
+    with pytest.raises(ValueError, match=r"^gradient: expected a vector that gradients are added to, got none$"):
+        sweep.run(*called)
+    called[OF_GRADIENT] = total = np.zeros_like(parameters)
+    assert sweep.run(*called) == -1
+    assert total.any() and np.array_equal(parameters, before)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
