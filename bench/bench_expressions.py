@@ -137,6 +137,67 @@ def bench_one_example(benchmark, note, who):
     np.testing.assert_allclose(gradient, (2 * (second @ h) @ second * (h > 0)) @ first, rtol=1e-3, atol=1e-5)
 
 
+def example_of_micrograd(a, b, relu):
+    """The example of micrograd's README, whose numbers that says: 24.7041, 138.8338 and 645.5773 at -4 and 2."""
+    c, d = a + b, a * b + b**3
+    c = c + c + 1
+    c = c + 1 + c + (-a)
+    d = d + d * 2 + relu(b + a)
+    d = d + 3 * d + relu(b - a)
+    f = (c - d) ** 2
+    return f / 2.0 + 10.0 / f
+
+
+def small_ours():
+    g = mlgraph.Graph()
+    function = g.compile(example_of_micrograd(*g.inputs(2), mlgraph.relu))
+
+    def run():
+        out = function.vjp([[-4.0, 2.0]])
+        return out.values[0, 0], out.inputs[0]
+
+    return run
+
+
+def small_micrograd():
+    from micrograd.engine import Value
+
+    def run():
+        a, b = Value(-4.0), Value(2.0)
+        out = example_of_micrograd(a, b, Value.relu)
+        out.backward()
+        return out.data, (a.grad, b.grad)
+
+    return run
+
+
+def small_casadi():
+    import casadi
+
+    x = casadi.SX.sym("x", 2)
+    y = example_of_micrograd(x[0], x[1], lambda v: casadi.fmax(v, 0))
+    function = casadi.Function("f", [x], [y, casadi.gradient(y, x)])
+
+    def run():
+        value, gradient = function([-4.0, 2.0])
+        return float(value), gradient.full()[:, 0]
+
+    return run
+
+
+SMALL = {"mlgraph": small_ours, "casadi": small_casadi, "micrograd": small_micrograd}
+
+
+@pytest.mark.benchmark(group="value and gradient of micrograd's example")
+@pytest.mark.parametrize("who", SMALL)
+def bench_small(benchmark, note, who):
+    """One call from Python; micrograd builds its graph at each."""
+    if who != "mlgraph":
+        pytest.importorskip(who)
+    value, gradient = benchmark(SMALL[who]())
+    np.testing.assert_allclose([value, *gradient], [24.7041, 138.8338, 645.5773], rtol=1e-5)
+
+
 @pytest.mark.benchmark(group="building 77,000 nodes one by one")
 def bench_build(benchmark, note):
     """784-32-10 written out scalar by scalar, and what a node costs."""

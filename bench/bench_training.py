@@ -169,12 +169,12 @@ def bench_threads(benchmark, note, mnist, threads):
                 learning_rate=recipe.learning_rate, momentum=recipe.momentum, n_threads=threads)  # fmt: skip
         return net
 
-    before = machine.line_ns() if threads > 1 else 0
-    net = benchmark.pedantic(run, (threads,), rounds=5, warmup_rounds=1)
+    before = machine.slow_share(threads), machine.line_ns() if threads > 1 else 0
+    net = benchmark.pedantic(run, (threads,), rounds=15, warmup_rounds=1)
     accuracy = net.evaluate(mnist.test_x, mnist.test_y)["accuracy"]
-    note(run_threads=threads, accuracy=accuracy)
+    note(run_threads=threads, accuracy=accuracy, slow_share=f"{before[0]:.0%}, then {machine.slow_share(threads):.0%}")
     if threads > 1:
-        note(line_ns=f"{before:.1f}, then {machine.line_ns():.1f}")
+        note(line_ns=f"{before[1]:.1f}, then {machine.line_ns():.1f}")
     np.testing.assert_array_equal(net.graph.parameters, run(3 - min(threads, 2)).graph.parameters)
     assert accuracy > 0.96
 

@@ -29,6 +29,25 @@ def peak(threads: int = 1, rounds: int = 9) -> float:
     return flops / min(seconds)
 
 
+def slow_share(threads: int, moments: int = 300) -> float:
+    """Share of moments, some tenths of a millisecond each, in which a core computed at less than 0.8 of its best.
+
+    All threads compute at once, in registers alone: what slows one down, for tenths of a second on a virtual machine, is
+    another guest's thread on the same core, or the next of this one.
+    """
+
+    def timed(_: int) -> list[float]:
+        ends = [time.perf_counter()]
+        for _ in range(moments):
+            mlgraph_ext.sweep.fma_flops(100_000)
+            ends.append(time.perf_counter())
+        return [end - begin for begin, end in itertools.pairwise(ends)]
+
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = np.array(list(pool.map(timed, range(threads))))
+    return float((seconds * 0.8 > seconds.min()).mean())
+
+
 def line_ns(lines: int = 128, turns: int = 1000, rounds: int = 9) -> float:
     """The least nanoseconds a thread takes to read and write a cache line that another has just written, many in a row.
 

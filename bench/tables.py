@@ -72,6 +72,7 @@ NOTES: dict[str, Callable[[Any], str]] = {
     "share_of_peak": "{:.0%} of the peak of all threads".format,
     "microseconds_a_node": "{} µs a node".format,
     "milliseconds_beside_numpy": "{} ms after numpy".format,
+    "slow_share": "{} of moments slow".format,
     "line_ns": "{} ns a cache line from core to core".format,
     "bytes_of_object": "{:,} bytes of object file".format,
 }
@@ -166,6 +167,8 @@ def predictions(results: Results) -> str | None:
 def expressions(results: Results) -> str | None:
     rows = []
     for function, ours, rival, what in (
+        ("bench_small", "mlgraph", "casadi", "micrograd's example, one call"),
+        ("bench_small", "mlgraph", "micrograd", "micrograd's example, one call"),
         ("bench_random_dag", "Ours", "CasADi", "20,000 random operations, 1024 examples"),
         ("bench_one_example", "mlgraph", "micrograd", "784-32-10, one example"),
     ):
@@ -173,7 +176,8 @@ def expressions(results: Results) -> str | None:
         found = {bench["name"].partition("[")[2].rstrip("]"): results.seconds(bench) for bench in results.every(function)}
         if ours in found:
             times = [found[ours], found.get(rival)]
-            rows.append([*side_by_side(what, times), f"{rival}, {times[1] / times[0]:.0f} times" if times[1] else ""])
+            longer = times[1] / times[0] if times[1] else 0
+            rows.append([*side_by_side(what, times), f"{rival}, {longer:.{0 if longer >= 10 else 1}f} times" if longer else ""])
     return table(["value and gradient of", "mlgraph", "rival", "who, and how many times as long"], rows) if rows else None
 
 
