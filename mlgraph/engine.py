@@ -178,7 +178,8 @@ class Engine:
         gradient : float32, optional
             Instead of an optimizer: gradients are added to this vector, which is as long as that of the parameters.
         seed : int, optional
-            In training: neurons and edges are dropped, and if there is an optimizer, values that are not finite stop the run.
+            In training: neurons and edges are dropped, and with an optimizer or `gradient`, values that are not finite stop
+            the run.
         limit : float
             In training: a step is taken only if all its gradients are certain to stay below it. 0: whatever they are.
         few : bool, optional
@@ -205,7 +206,7 @@ class Engine:
         Raises
         ------
         ValueError
-            If the data are narrower than what the plan reads, or one of several steps is empty.
+            If the data are narrower than what the plan reads, one of several steps is empty, or `gradient` has another length.
         RuntimeError
             If nodes are asked for that the plan does not have.
         """
@@ -220,7 +221,11 @@ class Engine:
             (first, size, rate, decay, order, number), most = steps, int(steps.size.max(initial=0))
             if len(size) > 1 and size.min() < 1:
                 raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
-        update = optimizer if gradient is None else "accumulate"
+        update = optimizer
+        if gradient is not None:
+            update = "accumulate"
+            if len(gradient) != self.graph.storage.used:
+                raise ValueError(f"gradient: expected {self.graph.storage.used} numbers, got {len(gradient)}")
         n_threads = threads_worth(plan, n_threads, size, most, update)
         if most == 0:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
@@ -231,7 +236,7 @@ class Engine:
         training, key = seed is not None, None
         is_plain = steps is None and optimizer is None and not training and few is None and n <= FEW
         if is_plain and len(objective.nodes) + len(values) + len(adjoints) <= MOST_KEPT:
-            key = examples.array.dtype, update, tuple(objective.nodes), tuple(values), tuple(adjoints)
+            key = examples.array.dtype, update, n_threads, tuple(objective.nodes), tuple(values), tuple(adjoints)
         call = self._last_call(key, arrays) if key else None
         if call is None:
             call = self._described(

@@ -1,11 +1,12 @@
 """Light pruning: rows that lack few edges are swept as dense blocks with holes, which costs no more than all the edges.
 
 A hole is a weight that is zero and stays so: its gradient is masked. The graph knows nothing of holes: its parameters stand
-in rows, and the blocks have copies of them and of the optimizer's state (4 bytes a weight, hole or not, for each vector, and
-16 bytes an edge to find them). So it pays for many steps, or for many examples. A number that is not finite would spread
-through a hole, as 0 * inf. Training therefore bounds every step, and takes a step beyond the bound by the rows. By the rows,
-too, examples are predicted and differentiated if something that goes through holes, or the loss, is not finite. Blocks and
-rows add in different orders, so that close to overflow one may find a sum finite that the other does not, as two builds may.
+in rows, and the blocks have copies of them, of gradients and of the optimizer's state (4 bytes a weight, hole or not, for each
+vector, and 16 bytes an edge to find them). So it pays for many steps, or for many examples. A number that is not finite would
+spread through a hole, as 0 * inf. Training therefore bounds every step, and takes a step beyond the bound by the rows. By the
+rows, too, examples are predicted and differentiated if something that goes through holes, or the loss, is not finite. Blocks
+and rows add in different orders, so that close to overflow one may find a sum finite that the other does not, as two builds
+may.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Filling(NamedTuple):
     place: Int32
 
     def fill(self, vector: Float32, blocks: Float32, n_threads: int) -> None:
-        """Copy parameters, or an optimizer's state, of the graph into a vector of the plan."""
+        """Copy parameters, a gradient, or an optimizer's state of the graph into a vector of the plan."""
         for part in self.others:
             blocks[part] = vector[part]
         mlgraph_ext.sweep.move(vector, self.origin, blocks, self.place, n_threads)

@@ -89,7 +89,7 @@ class Learning(NamedTuple):
     ----------
     objective : Objective
     optimizer : str
-        A key of `mlgraph.engine.OPTIMIZERS`.
+        A key of `mlgraph.engine.STATE`.
     hyper : (float, float, float)
         Momentum or beta1, beta2, epsilon.
     seed : int

@@ -64,6 +64,8 @@ def test_what_was_asked_before_changes_no_answer(sweep, monkeypatch, seed):
         )
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one, other, f"{n} examples, {options}")
+        if kept._last[0]:
+            assert kept._last[1].how.n_threads == (options["n_threads"] if options["learns"] else 1)
     assert len(described) < 0.9 * CALLS
 
 

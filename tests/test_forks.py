@@ -42,6 +42,20 @@ def test_a_child_trains_after_threads_have_run():
     assert run(FORK) == ["child", "0", "parent", "True"]
 
 
+def test_a_child_repeats_a_call_of_two_threads():
+    """A call of few examples that gives gradients is repeated as it was described, but for its threads."""
+    code = FORK.partition("expected")[0] + """
+net = mlgraph.Network(64, seed=1)
+net.add_layer(64)
+net.add_layer(4, "softmax")
+expected = net.gradients(x[:32], y[:32], n_threads=2).parameters.tobytes()
+if os.fork() == 0:
+    os._exit(net.gradients(x[:32], y[:32], n_threads=2).parameters.tobytes() != expected)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    assert run(code) == ["0"]
+
+
 def test_a_child_runs_on_one_thread():
     code = """
 import os, sys

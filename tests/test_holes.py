@@ -43,7 +43,7 @@ def test_rows_are_read_wherever_something_may_not_be_finite(monkeypatch):
     assert ran[0] and len(ran) > 1 and not any(ran[1:])
 
 
-def test_copies_are_written_back_whole(monkeypatch):
+def test_copies_are_written_back_whole(monkeypatch, python_handles_ctrl_c):
     """Ctrl-C waits until parameters and velocities are of the same step."""
     written, empty = [], Filling.empty
 

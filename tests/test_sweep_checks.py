@@ -7,6 +7,7 @@ import pytest
 from swept import data, layered
 
 from mlgraph.engine import OPTIMIZERS
+from mlgraph.examples import Examples
 from mlgraph.instructions import KINDS
 
 NO_UNITS = np.zeros((0, 6), np.int64)
@@ -110,6 +111,14 @@ def test_gradients_are_not_added_to_nothing(sweep, given, gradient):
     called[OF_GRADIENT] = total = np.zeros_like(parameters)
     assert sweep.run(*called) == -1
     assert total.any() and np.array_equal(parameters, before)
+
+
+@pytest.mark.parametrize("other", [-1, 1])
+def test_gradients_have_the_length_of_the_parameters(sweep, other):
+    net = layered((140, 33, 10))
+    n = len(net.graph.parameters)
+    with pytest.raises(ValueError, match=f"^gradient: expected {n} numbers, got {n + other}$"):
+        net._engine().run(Examples(data(16, 140, 10, "sparse")[0], 140), gradient=np.zeros(n + other, np.float32))
 
 
 @pytest.mark.parametrize(("changes", "message"), [
