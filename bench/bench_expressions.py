@@ -138,7 +138,7 @@ def bench_one_example(benchmark, note, who):
 
 
 def example_of_micrograd(a, b, relu):
-    """The example of micrograd's README, whose numbers that says: 24.7041, 138.8338 and 645.5773 at -4 and 2."""
+    """The example of micrograd's README, which says what it and its derivatives are at -4 and 2."""
     c, d = a + b, a * b + b**3
     c = c + c + 1
     c = c + 1 + c + (-a)
@@ -191,7 +191,7 @@ SMALL = {"mlgraph": small_ours, "casadi": small_casadi, "micrograd": small_micro
 @pytest.mark.benchmark(group="value and gradient of micrograd's example")
 @pytest.mark.parametrize("who", SMALL)
 def bench_small(benchmark, note, who):
-    """One call from Python; micrograd builds its graph at each."""
+    """One call from Python; micrograd builds its graph at each. The numbers are those of its README."""
     if who != "mlgraph":
         pytest.importorskip(who)
     value, gradient = benchmark(SMALL[who]())

@@ -31,6 +31,7 @@ class Choice(NamedTuple):
     Attributes
     ----------
     optimizer : str or None
+        What is done with gradients, if anything: a key of `mlgraph.engine.OPTIMIZERS`.
     sparse : bool
         Whether dense blocks that read the data skip runs of zeros.
     ahead : bool

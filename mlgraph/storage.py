@@ -154,7 +154,7 @@ class Storage:
         return self.vector[at : at + n * stride : stride]
 
     def zeros(self) -> Float32:
-        """A vector as long as the parameters."""
+        """A new vector, 0 for each parameter."""
         return aligned(self.used)
 
     def state_vector(self, name: str, *, fresh: bool) -> Float32:
