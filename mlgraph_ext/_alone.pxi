@@ -5,37 +5,37 @@
 #   the tile of step s  |
 #   the tile of step s  |  units of step s, sums of step s + 1  ||  the tile of step s + 1  |  ...
 #
-# The parameters and sums that sweeps read may change only when no worker sweeps any more: a worker that is about to change them
-# closes the step, and waits for those that are sweeping it. A worker that comes later does not sweep the step, takes none of
-# its units, and delays nobody.
+# The parameters and sums that sweeps read may change only when no worker sweeps any more. As a rule, all have swept the step
+# before one is about to change them. Else that one closes the step, and waits for those that are sweeping it. A worker that
+# comes later does not sweep the step, takes none of its units, and delays nobody.
 #
 # Losses, and whether answers are right, go to shared memory: every sweep writes the same there (_losses.pxi).
 
 cdef extern from *:
     """
-    /* The step that a worker sweeps, or -1. A cache line, too. */
-    typedef struct { int64_t step, line[7]; } Sweeping;
-
-    /* Either the worker that closes the step sees that this one has begun, or this one sees that the step is closed: each
-       writes first, then reads what the other writes, and all accesses have one order. */
-    static int begin_sweep(Gate *g, Sweeping *own, int64_t step) {
-        __atomic_exchange_n(&own->step, step, __ATOMIC_SEQ_CST);
+    /* `swept` is 2 * step + 1 while a worker sweeps a step, and one more when it has swept it, or will not; it never sweeps
+       that step again. Else, either who closes the step sees that a worker has begun, or that one sees that the step is closed:
+       each writes first, then reads what the other writes, and these four accesses have one order. */
+    static int begin_sweep(Gate *g, Told *own, int64_t step) {
+        __atomic_exchange_n(&own->swept, 2 * step + 1, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&g->open, __ATOMIC_SEQ_CST) <= step) return 1;
-        __atomic_store_n(&own->step, -1, __ATOMIC_RELEASE);
+        __atomic_store_n(&own->swept, 2 * step + 2, __ATOMIC_RELEASE);
         return 0;
     }
-    static inline void end_sweep(Sweeping *own) { __atomic_store_n(&own->step, -1, __ATOMIC_RELEASE); }
-    static void close_step(Gate *g, Sweeping *all, int64_t workers, int64_t step) {
+    static inline void end_sweep(Told *own, int64_t step) { __atomic_store_n(&own->swept, 2 * step + 2, __ATOMIC_RELEASE); }
+    static void close_step(Gate *g, Told *all, int64_t workers, int64_t step) {
+        int64_t i = 0;
+        while (i < workers && load_acquire(&all[i].swept) > 2 * step + 1) i++;
+        if (i == workers) return;  /* as a rule */
         if (__atomic_load_n(&g->open, __ATOMIC_SEQ_CST) <= step) __atomic_exchange_n(&g->open, step + 1, __ATOMIC_SEQ_CST);
-        for (int64_t i = 0; i < workers; i++)
-            for (unsigned times = 1; __atomic_load_n(&all[i].step, __ATOMIC_SEQ_CST) == step; times++) wait_a_little(times);
+        for (; i < workers; i++)
+            for (unsigned times = 1; __atomic_load_n(&all[i].swept, __ATOMIC_SEQ_CST) == 2 * step + 1; times++)
+                wait_a_little(times);
     }
     """
-    ctypedef struct Sweeping:
-        int64_t step
-    bint begin_sweep(Gate*, Sweeping*, int64_t) noexcept nogil
-    void end_sweep(Sweeping*) noexcept nogil
-    void close_step(Gate*, Sweeping*, int64_t, int64_t) noexcept nogil
+    bint begin_sweep(Gate*, Told*, int64_t) noexcept nogil
+    void end_sweep(Told*, int64_t) noexcept nogil
+    void close_step(Gate*, Told*, int64_t, int64_t) noexcept nogil
 
 
 cdef inline bint sweeps_alone(const Run* r, int64_t step) noexcept nogil:
@@ -50,5 +50,5 @@ cdef inline int64_t first_place(const Run* r, int64_t step, const Worker* w) noe
 cdef inline void wait_for_sweeps(const Run* r, int64_t step, Worker* w) noexcept nogil:
     """Return when no worker sweeps this step any more: what sweeps read is about to change."""
     if sweeps_alone(r, step) and w.closed != step:
-        close_step(r.gate, r.sweeping, r.n_workers, step)
+        close_step(r.gate, r.told, r.n_workers, step)
         w.closed = step

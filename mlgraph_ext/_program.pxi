@@ -40,7 +40,7 @@ cdef inline const int32_t* alike_of(const Run* r, const Instruction* ins) noexce
 
 cdef enum:
     WHOLE = 2            # weights of some panels and columns, with the first columns the biases; then sums for the next step
-    READ_ON = 32         # sources whose weights, a cache line each, other cores may have prefetched
+    READ_ON = 16         # sources whose weights, a cache line each, other cores may have prefetched
     WHOLE_COLUMNS = 128  # columns of a WHOLE unit taken at a time: their gradient, if stored, stays in the L1 cache
 
 cdef struct Unit:
@@ -133,7 +133,7 @@ cdef struct Run:
     const uint8_t* learns  # of each instruction, OWN and BEFORE
     # the queue
     int64_t* taken       # items taken from each worker's share, TAKEN_STRIDE apart
-    Sweeping* sweeping   # of each worker
+    Told* told           # by each worker
     Gate* gate
 
 cdef enum:
@@ -141,11 +141,12 @@ cdef enum:
     SIDE_TILES = MASK_TILES  # most tiles side by side
 
 cdef enum:
-    TAKEN_STRIDE = 8     # one cache line each
+    TAKEN_STRIDE = 16    # two cache lines (_queue.pxi)
 
 cdef struct Worker:
     int64_t number
     float* scratch
+    Told* told           # what it tells the others
     int64_t listed[2][LIST_PARTS]  # steps whose entries it has: by parity of the step, for each part of the columns
     int64_t asked[2]     # the last step whose rows, or their second half, it has prefetched
     int64_t closed       # the last step for whose sweeps it has waited

@@ -14,9 +14,13 @@ cdef extern from *:
     #endif
     }
 
-    /* Items done; one more than the step that stopped the run, or 0; the first step that a worker may still begin to sweep.
-       A cache line. */
-    typedef struct { int64_t done, stop, open; } Gate;
+    /* What cores write and others read stands two cache lines apart: who reads one line may prefetch its neighbour, too. */
+
+    /* One more than the step that stopped the run, or 0; steps before `open` are closed (_alone.pxi). */
+    typedef struct { int64_t stop, open, unused[14]; } Gate;
+    /* What one worker alone writes: how many items it has done; which steps it has swept alone (_alone.pxi); whether it has
+       left the last phase. A counter of all items would cost whoever adds to it a round trip to another core. */
+    typedef struct { int64_t done, swept, left, unused[13]; } Told;
     static inline int take_if(int64_t *counter, int64_t *seen, int64_t then) {
         return __atomic_compare_exchange_n(counter, seen, then, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
@@ -33,29 +37,44 @@ cdef extern from *:
     #endif
     }
 
-    static inline void item_done(Gate *g) { __atomic_fetch_add(&g->done, 1, __ATOMIC_RELEASE); }
+    static inline void tell_done(Told *own, int64_t items) {
+        __atomic_store_n(&own->done, own->done + items, __ATOMIC_RELEASE);
+    }
+    static int64_t all_done(Told *all, int64_t workers) {
+        int64_t sum = 0;
+        for (int64_t i = 0; i < workers; i++) sum += load_acquire(&all[i].done);
+        return sum;
+    }
     /* Several workers may find the same step bad. None goes beyond it, so all write the same number. */
     static inline void stop_at(Gate *g, int64_t step) { __atomic_store_n(&g->stop, step + 1, __ATOMIC_RELEASE); }
 
-    /* Wait until `all` items are done; 0 if the run has stopped. */
-    static int pass(Gate *g, int64_t all) {
-        for (unsigned times = 1; load_acquire(&g->done) < all; times++) {
+    /* Wait until so many items are done; 0 if the run has stopped. */
+    static int pass(Gate *g, Told *all, int64_t workers, int64_t items) {
+        for (unsigned times = 1; all_done(all, workers) < items; times++) {
             if (load_acquire(&g->stop)) return 0;
             wait_a_little(times);
         }
         return 1;
     }
+    /* Wait until all workers have left the last phase, or the run has stopped. */
+    static void leave(Gate *g, Told *own, Told *all, int64_t workers) {
+        __atomic_store_n(&own->left, 1, __ATOMIC_RELEASE);
+        for (int64_t i = 0; i < workers; i++)
+            for (unsigned times = 1; !load_acquire(&all[i].left) && !load_acquire(&g->stop); times++) wait_a_little(times);
+    }
     """
     ctypedef struct Gate:
-        int64_t done
         int64_t stop
-        int64_t open
+    ctypedef struct Told:
+        pass
     bint take_if(int64_t*, int64_t*, int64_t) noexcept nogil
     int64_t load_acquire(int64_t*) noexcept nogil
     void let_begin(int64_t*, int64_t) noexcept nogil
-    void item_done(Gate*) noexcept nogil
+    void tell_done(Told*, int64_t) noexcept nogil
+    int64_t all_done(Told*, int64_t) noexcept nogil
     void stop_at(Gate*, int64_t) noexcept nogil
-    bint pass_gate "pass"(Gate*, int64_t) noexcept nogil
+    bint pass_gate "pass"(Gate*, Told*, int64_t, int64_t) noexcept nogil
+    void leave(Gate*, Told*, Told*, int64_t) noexcept nogil
 
 
 cdef int64_t take(int64_t* taken, int64_t phase, int64_t n) noexcept nogil:
@@ -75,27 +94,23 @@ cdef int64_t take(int64_t* taken, int64_t phase, int64_t n) noexcept nogil:
 cdef void work(Run* r, int64_t number) noexcept nogil:
     """Go through the phases of all steps, together with the other workers."""
     cdef Worker w
-    cdef int64_t i, done
-    w.number, w.scratch = number, r.scratch + number * r.scratch_stride
+    cdef int64_t i
+    w.number, w.scratch, w.told = number, r.scratch + number * r.scratch_stride, r.told + number
     w.asked[0] = w.asked[1] = w.closed = -2
     for i in range(LIST_PARTS):
         w.listed[0][i] = w.listed[1][i] = -2
-    done = take_part(r, &w)
-    if done < 0:
-        return
-    # OpenMP's barrier comes next and spins without yielding, so a worker waits here until all are done. Not so with fewer
+    # OpenMP's barrier comes next and spins without yielding, so a worker waits here until all have left. Not so with fewer
     # threads than workers: some then begin only when this one has returned.
-    item_done(r.gate)
-    if omp_get_num_threads() == r.n_workers:
-        pass_gate(r.gate, done + r.n_workers)
+    if take_part(r, &w) and omp_get_num_threads() == r.n_workers:
+        leave(r.gate, w.told, r.told, r.n_workers)
 
 
-cdef int64_t take_part(Run* r, Worker* w) noexcept nogil:
-    """Go through all steps: the tiles of a step, then its units. Returns the number of all items, or -1 if the run has stopped.
+cdef bint take_part(Run* r, Worker* w) noexcept nogil:
+    """Go through all steps: the tiles of a step, then its units. False if an earlier step than the last has stopped the run.
 
     Where sums are made ahead, a step -1 makes only the sums of the first step.
     """
-    cdef int64_t step, phase = 0, start = 0, workers = r.n_workers, count, share, turn, n, item, i
+    cdef int64_t step, phase = 0, start = 0, workers = r.n_workers, count, share, turn, n, item, mine, i
     cdef bint good, alone, of_tiles, swept = False
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
         alone = sweeps_alone(r, step)
@@ -103,20 +118,20 @@ cdef int64_t take_part(Run* r, Worker* w) noexcept nogil:
             count = r.n_units if not of_tiles else 0 if alone else items_of(r, step)
             phase = phase + 1
             # Wait until all earlier items are done. A waiting worker holds none, so it delays nobody if it is descheduled.
-            if not pass_gate(r.gate, start):
-                return -1
+            if not pass_gate(r.gate, r.told, workers, start):
+                return False
             start = start + count
             if r.ahead and workers > 1 and step >= 0 and not alone:
                 fetch_from_others(r, step, of_tiles, w)
             if alone and of_tiles:
                 # The gate may open after a stop, since units that find their step bad are done, too.
                 if load_acquire(&r.gate.stop):
-                    return -1
-                swept = begin_sweep(r.gate, r.sweeping + w.number, step)
+                    return False
+                swept = begin_sweep(r.gate, w.told, step)
                 if swept:
                     win_back(r, w)
                     good = sweep_tiles(r, step, 0, w.number, 1, w)
-                    end_sweep(r.sweeping + w.number)
+                    end_sweep(w.told, step)
                     if not good and stops(r):
                         stop_at(r.gate, step)
             if alone and (of_tiles or not swept):
@@ -127,20 +142,26 @@ cdef int64_t take_part(Run* r, Worker* w) noexcept nogil:
             for i in range(workers):
                 share = (w.number + turn + i) % workers
                 n = (count - share + workers - 1) // workers    # items of this share
+                # Where all is done, nobody reads the counter of another: it stays in the cache of its owner.
+                if i == 1 and all_done(r.told, workers) >= start:
+                    break
                 if n and i:
                     let_begin(r.taken + share * TAKEN_STRIDE, phase)
-                item = take(r.taken + share * TAKEN_STRIDE, phase, n)
+                mine = 0
+                item = take(r.taken + share * TAKEN_STRIDE, phase, n) if n else -1
                 if r.ahead and of_tiles and i == 0 and workers > 1:
                     win_back(r, w)
                 while item >= 0:
                     if load_acquire(&r.gate.stop):
-                        return -1
+                        return False
                     item = item * workers + share
                     good = sweep_item(r, step, item, w) if of_tiles else step_unit(r, step, r.units + item, w)
                     if not good and stops(r):
                         stop_at(r.gate, step)
-                    item_done(r.gate)
+                    mine = mine + 1
                     item = take(r.taken + share * TAKEN_STRIDE, phase, n)
-            if r.ahead and load_acquire(&r.gate.done) < start:
+                if mine:
+                    tell_done(w.told, mine)
+            if r.ahead and all_done(r.told, workers) < start:
                 list_meanwhile(r, step + 1 if of_tiles else step + 2, LIST_PARTS if of_tiles else 1, w)
-    return start
+    return True

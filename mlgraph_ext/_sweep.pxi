@@ -318,19 +318,17 @@ def run(
     if r.n_tiles < most:
         raise ValueError(f"prepared: expected memory for {most} tiles, got {r.n_tiles}")
     workers = <int>r.n_workers
-    # In cache lines of their own: the counters of the workers' shares, the gate, what each worker sweeps; then the bounds, and
-    # bytes that say what is frozen.
+    # The counters of the workers' shares, the gate, what each worker tells; then the bounds, and bytes that say what is frozen.
     if r.optimizer.frozen != NULL:
         n_bytes = r.n_units + r.n_instructions + r.n_slots
-    r.taken = <int64_t*>zeros((2 * workers + 1) * TAKEN_STRIDE + r.n_tiles + (n_bytes + 7) // 8, sizeof(int64_t))
+    r.taken = <int64_t*>zeros(workers * (TAKEN_STRIDE * sizeof(int64_t) + sizeof(Told)) + sizeof(Gate)
+                              + r.n_tiles * sizeof(double) + n_bytes, 1)
     if r.taken == NULL:
         raise MemoryError("prepared: no memory for the queues of its workers")
     r.gate = <Gate*>(r.taken + workers * TAKEN_STRIDE)
-    r.sweeping = <Sweeping*>(r.taken + (workers + 1) * TAKEN_STRIDE)
-    r.bounds = <double*>(r.sweeping + workers)
+    r.told = <Told*>(r.gate + 1)
+    r.bounds = <double*>(r.told + workers)
     flags = <uint8_t*>(r.bounds + r.n_tiles)
-    for i in range(workers):
-        r.sweeping[i].step = -1
     if n_bytes:
         with nogil:
             find_frozen(&r, flags, flags + r.n_units, flags + r.n_units + r.n_instructions)
