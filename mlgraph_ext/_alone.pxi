@@ -26,7 +26,7 @@ cdef extern from *:
     static void close_step(Gate *g, Told *all, int64_t workers, int64_t step) {
         int64_t i = 0;
         while (i < workers && load_acquire(&all[i].swept) > 2 * step + 1) i++;
-        if (i == workers) return;  /* as a rule */
+        if (i == workers) return;  /* as a rule: all have swept it, or will not */
         if (__atomic_load_n(&g->open, __ATOMIC_SEQ_CST) <= step) __atomic_exchange_n(&g->open, step + 1, __ATOMIC_SEQ_CST);
         for (; i < workers; i++)
             for (unsigned times = 1; __atomic_load_n(&all[i].swept, __ATOMIC_SEQ_CST) == 2 * step + 1; times++)

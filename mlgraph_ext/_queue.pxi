@@ -14,7 +14,8 @@ cdef extern from *:
     #endif
     }
 
-    /* What cores write and others read stands two cache lines apart: who reads one line may prefetch its neighbour, too. */
+    /* The counters of the shares, the Gate and what each worker has Told stand two cache lines apart: who reads a line may
+       prefetch its neighbour, too. */
 
     /* One more than the step that stopped the run, or 0; steps before `open` are closed (_alone.pxi). */
     typedef struct { int64_t stop, open, unused[14]; } Gate;
@@ -142,7 +143,8 @@ cdef bint take_part(Run* r, Worker* w) noexcept nogil:
             for i in range(workers):
                 share = (w.number + turn + i) % workers
                 n = (count - share + workers - 1) // workers    # items of this share
-                # Where all is done, nobody reads the counter of another: it stays in the cache of its owner.
+                # Where all is done, nobody reads the counter of another: it stays in the cache of its owner. (Asked once: with
+                # many workers, to ask before each share would be slow.)
                 if i == 1 and all_done(r.told, workers) >= start:
                     break
                 if n and i:
