@@ -7,8 +7,8 @@ import numpy as np
 
 import mlgraph
 import mlgraph_ext
-from mlgraph import ops
-from mlgraph.examples import Examples
+from mlgraph.engine.examples import Examples
+from mlgraph.graph import ops
 
 rng = np.random.default_rng(0)
 print(mlgraph_ext.sweep.__name__)
@@ -62,7 +62,9 @@ g = mlgraph.Graph()
 nodes = g.inputs(11)
 for i in range(40):
     sources = [nodes[j] for j in rng.permutation(len(nodes))[: 1 + i % 13]]
-    nodes.append(g.add_neuron(sources, ops.ACTIVATIONS[i % 5], weights=rng.normal(size=len(sources)), bias=i % 3 or None))
+    nodes.append(
+        g.add_neuron(sources, ops.ACTIVATIONS[i % 5], weights=rng.normal(size=len(sources)), bias=i % 3 or None)
+    )
 model = mlgraph.Model(g, nodes[-4:])
 x = data(70, 11, 0.7, "float32")
 model.fit(x, rng.random((70, 4)), epochs=2, batch_size=33, learning_rate=1e-3, n_threads=2)
@@ -76,7 +78,9 @@ terms = []
 for op in ops.BY_CODE:
     positive = [a * a + 1, b * b + p, c * c + 2, a + 3]
     terms.append(g.operation(op.name, *positive[: op.arity if op.arity > 0 else 4]))
-written = mlgraph.tanh(sum((g.parameter(0.1 * k) * node for k, node in enumerate([a, b, *terms[:5]])), g.parameter(1.0)))
+written = mlgraph.tanh(
+    sum((g.parameter(0.1 * k) * node for k, node in enumerate([a, b, *terms[:5]])), g.parameter(1.0))
+)
 f = g.compile([*terms, written, mlgraph.sum(*terms)])
 x = data(70, 3, 1, "float32")
 gradients = f.vjp(x, n_threads=2)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.instructions import KINDS
-from mlgraph.plan import Plan
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.compiler.plan import Plan
 
 OPS = 20_000
 BATCH = 1024

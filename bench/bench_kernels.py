@@ -52,7 +52,9 @@ def bench_kernel(benchmark, note, peak, kernel, fan_in, count, tiles, density):
 
     def run():
         flops, seconds = mlgraph_ext.sweep.time_kernel(*arguments)
-        assert flops == pytest.approx(2 * examples * fan_in * count * density * arguments[4], rel=0.2)  # edges are drawn
+        assert flops == pytest.approx(
+            2 * examples * fan_in * count * density * arguments[4], rel=0.2
+        )  # edges are drawn
         rates.append(flops / seconds)
 
     benchmark.pedantic(run, rounds=25, warmup_rounds=1)

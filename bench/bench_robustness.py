@@ -9,11 +9,11 @@ import pytest
 from rivals import network
 
 import mlgraph_ext
-from mlgraph.engine import NOTHING
-from mlgraph.examples import Examples
-from mlgraph.instructions import KINDS, LANES, OF_NEURONS
-from mlgraph.nonfinite import Guard
-from mlgraph.steps import Learning
+from mlgraph.compiler.instructions import KINDS, LANES, OF_NEURONS
+from mlgraph.engine.engine import NOTHING
+from mlgraph.engine.examples import Examples
+from mlgraph.engine.steps import Learning
+from mlgraph.training.nonfinite import Guard
 
 BATCH = 128
 
@@ -64,7 +64,9 @@ def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
     epoch = min(seconds_of(lambda: net.fit(x, y, **given), 7))
     once = min(benchmark.stats.stats.data)
     note(floats=n, epoch=epoch, share_of_epoch=round(once / epoch, 5), data_once_a_fit=data)
-    print(f"\n{'-'.join(map(str, hidden))}, {kind}: {once / epoch:.2%} of an epoch of {epoch:.4f} s, {data:.4f} s once a fit")
+    print(
+        f"\n{'-'.join(map(str, hidden))}, {kind}: {once / epoch:.2%} of an epoch of {epoch:.4f} s, {data:.4f} s once a fit"
+    )
     assert limit > 0 and np.isfinite(net.graph.parameters).all()
 
 

@@ -14,9 +14,15 @@ from rivals import ALL, network
 
 import mlgraph
 from mlgraph.app.recipe import PRESETS
-from mlgraph.plan import Plan
+from mlgraph.compiler.plan import Plan
 
-EPOCHS = [((784, 32, 10), 128), ((784, 32, 10), 8), ((784, 32, 10), 1024), ((784, 300, 100, 10), 128), ((784, 1000, 10), 128)]
+EPOCHS = [
+    ((784, 32, 10), 128),
+    ((784, 32, 10), 8),
+    ((784, 32, 10), 1024),
+    ((784, 300, 100, 10), 128),
+    ((784, 1000, 10), 128),
+]
 
 
 def _rival(who, sizes, x, y):
@@ -39,7 +45,9 @@ def _logits(net, x):
 
 
 @pytest.mark.parametrize("who", ALL)
-@pytest.mark.parametrize(("sizes", "batch"), EPOCHS, ids=lambda v: "-".join(map(str, v)) if isinstance(v, tuple) else str(v))
+@pytest.mark.parametrize(
+    ("sizes", "batch"), EPOCHS, ids=lambda v: "-".join(map(str, v)) if isinstance(v, tuple) else str(v)
+)
 def bench_epoch(benchmark, note, peak_of_all, mnist, who, sizes, batch):
     """One epoch of MNIST from uint8 (PyTorch and scikit-learn: from float32), shuffling included."""
     if who == "sklearn" and (batch < 128 or len(sizes) > 3 or sizes[1] > 32):
@@ -107,10 +115,15 @@ def bench_pruned_without_zeros(benchmark, note, mnist, sparsity):
 
 @pytest.mark.benchmark(group="epoch 784-300-100-10, batch 128, by optimizer")
 @pytest.mark.parametrize(
-    "options", [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.001},
-                {"momentum": 0.9, "weight_decay": 0.001}],
+    "options",
+    [
+        {"momentum": 0.0},
+        {"momentum": 0.9},
+        {"optimizer": "adam", "learning_rate": 0.001},
+        {"momentum": 0.9, "weight_decay": 0.001},
+    ],
     ids=["sgd", "momentum", "adam", "momentum and decay"],
-)  # fmt: skip
+)
 def bench_optimizer(benchmark, note, mnist, options):
     """What the state of an optimizer costs beside plain SGD; the later of two epochs is noted too."""
     net, seconds = network(300, 100), []
@@ -165,8 +178,16 @@ def bench_threads(benchmark, note, mnist, threads):
 
     def run(threads):
         net = recipe.network(784, 10)
-        net.fit(mnist.train_x, mnist.train_y, epochs=recipe.epochs, batch_size=recipe.batch_size, seed=recipe.seed,
-                learning_rate=recipe.learning_rate, momentum=recipe.momentum, n_threads=threads)  # fmt: skip
+        net.fit(
+            mnist.train_x,
+            mnist.train_y,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            learning_rate=recipe.learning_rate,
+            momentum=recipe.momentum,
+            n_threads=threads,
+        )
         return net
 
     before = machine.slow_share(threads), machine.line_ns() if threads > 1 else 0
@@ -235,9 +256,10 @@ def bench_predict_pruned(benchmark, note, mnist, sparsity):
 
 @pytest.mark.benchmark(group="3 epochs of 784-32-10, batch 128, to 90 % sparse")
 @pytest.mark.parametrize(
-    "schedule", [None, mlgraph.GradualPruning(0.9), mlgraph.SET(0.9), mlgraph.RigL(0.9)],
+    "schedule",
+    [None, mlgraph.GradualPruning(0.9), mlgraph.SET(0.9), mlgraph.RigL(0.9)],
     ids=["dense", "gradual", "set", "rigl"],
-)  # fmt: skip
+)
 def bench_sparsify(benchmark, note, mnist, schedule):
     """What it costs to cut and to grow while a small network learns: each time it is compiled anew."""
 
@@ -256,7 +278,9 @@ def bench_sparsify(benchmark, note, mnist, schedule):
 def bench_ablation(benchmark, note, mnist):
     net = network(32)
     net.fit(mnist.train_x, mnist.train_y, epochs=1)
-    table = benchmark.pedantic(net.ablation_table, (net.layers[0], mnist.test_x, mnist.test_y), rounds=9, warmup_rounds=1)
+    table = benchmark.pedantic(
+        net.ablation_table, (net.layers[0], mnist.test_x, mnist.test_y), rounds=9, warmup_rounds=1
+    )
     for row, neuron in zip(table[::8], net.layers[0].neurons[::8], strict=True):
         alone = net.ablate(neuron, mnist.test_x, mnist.test_y)
         np.testing.assert_allclose([row["loss"], row["accuracy"]], [alone["loss"], alone["accuracy"]], rtol=1e-4)
@@ -299,7 +323,9 @@ def bench_as_c(benchmark, note, mnist, tmp_path, sparsity):
     compiler = shutil.which("cc") or pytest.skip("no C compiler")
     subprocess.run([compiler, "-O2", "-c", source, "-o", tmp_path / "digits.o"], check=True)
     with source.open("a") as file:
-        file.write("void all(const float *x, float *y) { for (int i = 0; i < 10000; i++) digits(x + 784 * i, y + 10 * i); }\n")
+        file.write(
+            "void all(const float *x, float *y) { for (int i = 0; i < 10000; i++) digits(x + 784 * i, y + 10 * i); }\n"
+        )
     subprocess.run([compiler, "-O2", "-shared", "-fPIC", source, "-o", library, "-lm"], check=True)
     x, y = (mnist.test_x / np.float32(255)).astype(np.float32), np.zeros((10_000, 10), np.float32)
     benchmark(ctypes.CDLL(str(library)).all, ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(y.ctypes.data))
@@ -398,6 +424,8 @@ def bench_import(benchmark, note):
     """`import mlgraph` in a fresh process, beside `import numpy` alone."""
     code = "import time; import numpy; t = time.perf_counter(); import mlgraph; print(time.perf_counter() - t)"
     benchmark.pedantic(subprocess.run, ([sys.executable, "-c", "import mlgraph"],), {"check": True}, rounds=5)
-    seconds = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) for _ in range(5)]
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) for _ in range(5)
+    ]
     note(milliseconds_beside_numpy=round(1e3 * min(seconds), 2))
     subprocess.run([sys.executable, "-c", "import sys, mlgraph; sys.exit('matplotlib' in sys.modules)"], check=True)

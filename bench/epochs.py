@@ -46,8 +46,15 @@ PAUSE = 0.2
 """Seconds before a turn: threads of the last library, BLAS above all, spin on for a while and take a core from the next."""
 
 LATER, BLOCKS = "mlgraph, later epochs", "mlgraph, later epochs, cut in blocks of 4"
-LABELS = {"mlgraph": "mlgraph, epoch 1", LATER: "mlgraph, later", BLOCKS: "later, in blocks", "jax": "JAX, jitted scan",
-          "torch": "PyTorch, eager", "sklearn": "scikit-learn", "bound": "dense, at peak"}  # fmt: skip
+LABELS = {
+    "mlgraph": "mlgraph, epoch 1",
+    LATER: "mlgraph, later",
+    BLOCKS: "later, in blocks",
+    "jax": "JAX, jitted scan",
+    "torch": "PyTorch, eager",
+    "sklearn": "scikit-learn",
+    "bound": "dense, at peak",
+}
 DENSE = {"jax": "JAX, dense", "torch": "PyTorch, dense", "dense": "mlgraph, dense"}
 
 # Okabe and Ito's colours, which the colour-blind tell apart; markers for whoever sees none.
@@ -126,11 +133,15 @@ def measure(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
             if min(scores.values()) < (0.3 if quick else 0.9):
                 raise AssertionError(f"{panel} {at}: an epoch that does not learn is none, got accuracies {scores}")
             seconds: Times = {name: times for turn in here for name, times in turn.seconds.items()}
-            points.append({"panel": panel, "at": at, "sizes": sizes, "batch": batch, "seconds": seconds, "accuracy": scores})
+            points.append(
+                {"panel": panel, "at": at, "sizes": sizes, "batch": batch, "seconds": seconds, "accuracy": scores}
+            )
             fastest = (f"{LABELS[name]} {1e3 * min(times):.1f} ms" for name, times in seconds.items())
             say(f"{panel} {at:g}: {', '.join(fastest)}")
 
-    pairs = [((784, 32, 10), batch) for batch in BATCHES] + [((784, width, 10), BATCH) for width in WIDTHS if width != 32]
+    pairs = [((784, 32, 10), batch) for batch in BATCHES] + [
+        ((784, width, 10), BATCH) for width in WIDTHS if width != 32
+    ]
     for sizes, batch in pairs:
         who = [who for who in present if who != "sklearn" or batch >= SMALLEST_OF_SKLEARN]
         panel, at = ("batch", batch) if sizes[1] == 32 else ("width", sizes[1])
@@ -147,8 +158,14 @@ def measure(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     for point in points:
         point["bound"] = machine.dense_flops(point["sizes"], n) / peak
     versions = {who: machine.version("scikit-learn" if who == "sklearn" else who) for who in present}
-    return {"machine": machine.facts(), "peak": peak, "examples": n, "versions": versions, "absent": absent,
-            "points": sorted(points, key=lambda point: (point["panel"], point["at"]))}  # fmt: skip
+    return {
+        "machine": machine.facts(),
+        "peak": peak,
+        "examples": n,
+        "versions": versions,
+        "absent": absent,
+        "points": sorted(points, key=lambda point: (point["panel"], point["at"])),
+    }
 
 
 def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -157,7 +174,9 @@ def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for run in runs[1:]:
         for fact in ("commit", "cpu", "isa", "threads"):
             if run["machine"][fact] != results["machine"][fact]:
-                raise SystemExit(f"expected runs of one {fact}, got {results['machine'][fact]} and {run['machine'][fact]}")
+                raise SystemExit(
+                    f"expected runs of one {fact}, got {results['machine'][fact]} and {run['machine'][fact]}"
+                )
         if run["versions"] != results["versions"]:
             raise SystemExit(f"expected runs beside the same rivals, got {results['versions']} and {run['versions']}")
         results["peak"] = max(results["peak"], run["peak"])
@@ -188,8 +207,9 @@ def draw(results: dict[str, Any], path: str) -> None:
     absent = f"; not installed: {', '.join(LABELS[who] for who in results['absent'])}" if results["absent"] else ""
     figure.suptitle(
         f"An epoch of {examples}, the fastest of the turns; {facts['cpu']}, {facts['isa']}, threads: {facts['threads']}, "
-        f"peak {results['peak'] / 1e9:.0f} GFLOP/s{absent}", fontsize=9,
-    )  # fmt: skip
+        f"peak {results['peak'] / 1e9:.0f} GFLOP/s{absent}",
+        fontsize=9,
+    )
     figure.savefig(path, metadata={"Software": None})
 
 
@@ -214,8 +234,14 @@ def _panel(axes: Any, results: dict[str, Any], panel: str, title: str, label: st
         ]
         if panel == "sparsity" and line and who in (LATER, "jax", "torch"):
             # A mask makes no rival faster; and mlgraph's own dense epoch is what sparse ones are held against.
-            axes.plot(at, [line[0][1]] * len(at), color=style["color"], linewidth=0.8 if who == LATER else 1.6,
-                      linestyle=":" if who == LATER else "-", label="dense" if who == LATER else who)  # fmt: skip
+            axes.plot(
+                at,
+                [line[0][1]] * len(at),
+                color=style["color"],
+                linewidth=0.8 if who == LATER else 1.6,
+                linestyle=":" if who == LATER else "-",
+                label="dense" if who == LATER else who,
+            )
         if line and not (panel == "sparsity" and who in ("jax", "torch")):
             axes.plot(*zip(*line, strict=True), **{"linewidth": 1.6, "markersize": 4.5, "label": who} | style)
 
@@ -230,8 +256,15 @@ def _names(axes: Any, labels: dict[str, str]) -> None:
         heights[:-1] -= near
         heights[1:] += near
     for line, height in zip(lines, heights.tolist(), strict=True):
-        axes.text(1.03, height, labels[line.get_label()], color=line.get_color(), fontsize=8, va="center",
-                  transform=axes.transAxes)  # fmt: skip
+        axes.text(
+            1.03,
+            height,
+            labels[line.get_label()],
+            color=line.get_color(),
+            fontsize=8,
+            va="center",
+            transform=axes.transAxes,
+        )
 
 
 def main() -> None:
@@ -239,7 +272,9 @@ def main() -> None:
     parser.add_argument("--out", metavar="PNG", help="draw the picture here")
     parser.add_argument("--json", metavar="FILE", help="write every time here; tables.py reads it")
     parser.add_argument("--redraw", metavar="FILE", nargs="+", help="draw what --json wrote, time nothing")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the data, once: whether it works, not how fast it is")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the data, once: whether it works, not how fast it is"
+    )
     args = parser.parse_args()
     if args.out:
         import matplotlib.figure  # noqa: F401  # not after five minutes, if there is none

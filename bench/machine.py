@@ -70,8 +70,14 @@ def dense_flops(sizes: tuple[int, ...], examples: int) -> int:
 def facts() -> dict[str, Any]:
     """The facts without which a number means nothing."""
     git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE)
-    return {"cpu": cpu(), "isa": mlgraph.ISA, "threads": mlgraph.default_threads(), "commit": git.stdout.strip(),
-            "python": platform.python_version(), "numpy": np.__version__}  # fmt: skip
+    return {
+        "cpu": cpu(),
+        "isa": mlgraph.ISA,
+        "threads": mlgraph.default_threads(),
+        "commit": git.stdout.strip(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
 
 
 def cpu() -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 import mlgraph
 from mlgraph.datasets import load_mnist
-from mlgraph.steps import epoch_order, epoch_steps
+from mlgraph.engine.steps import epoch_order, epoch_steps
 
 HIDDEN, CLASSES, BATCH, MOMENTUM = 32, 10, 128, 0.9
 FLOAT32_MAX = np.finfo(np.float32).max
@@ -62,7 +62,9 @@ def build(way: Way, seed: int) -> tuple[mlgraph.Model, list[mlgraph.Neuron]]:
     hidden: list[mlgraph.Node] = []
     for part, activation in ((slice(0, way.raised), "identity"), (slice(way.raised, HIDDEN), "leaky_relu")):
         if len(first[part]):
-            hidden += [g[i] for i in g.add_neurons(x, activation, weights=first[part], biases=np.zeros(len(first[part])))]
+            hidden += [
+                g[i] for i in g.add_neurons(x, activation, weights=first[part], biases=np.zeros(len(first[part])))
+            ]
     outputs = list(hidden)
     for k in range(way.raised):
         for _ in range(way.powers - 1):
@@ -168,8 +170,16 @@ def run(
             model.graph.prune(hidden[: way.raised])
         given = (train.xy,) if way.by_hand else (train.x, train.y)
         try:
-            model.fit(*given, epochs=epochs, batch_size=BATCH, learning_rate=(rate, rate / 100), momentum=MOMENTUM, seed=seed,
-                      on_nonfinite=on_nonfinite, n_threads=1)  # fmt: skip
+            model.fit(
+                *given,
+                epochs=epochs,
+                batch_size=BATCH,
+                learning_rate=(rate, rate / 100),
+                momentum=MOMENTUM,
+                seed=seed,
+                on_nonfinite=on_nonfinite,
+                n_threads=1,
+            )
         except mlgraph.NonFiniteError:
             # Nothing is left to disconnect: the parameters are those before the step.
             if policy == "restart":
@@ -195,8 +205,14 @@ def check(train: Data, floats: np.ndarray) -> None:
             np.testing.assert_allclose(neuron.weights, row, rtol=1e-3, atol=1e-4)
 
 
-NOTES = {"ignore": "", "clamp": "", "restart": "{:.1f} restarts at half the rate", "skip": "{:.1%} of the examples skipped",
-         "disconnect": "{:.0%} of the training done", "without": "never had it"}  # fmt: skip
+NOTES = {
+    "ignore": "",
+    "clamp": "",
+    "restart": "{:.1f} restarts at half the rate",
+    "skip": "{:.1%} of the examples skipped",
+    "disconnect": "{:.0%} of the training done",
+    "without": "never had it",
+}
 
 
 def main() -> None:
@@ -211,7 +227,9 @@ def main() -> None:
     )
     floats = tuple(data.x.astype(np.float32) / np.float32(255) for data in (train, test))
     check(train, floats[0])
-    print("| overflow by | policy | test accuracy, mean ± deviation | range | neurons left | |\n|---|---|---|---|---|---|")
+    print(
+        "| overflow by | policy | test accuracy, mean ± deviation | range | neurons left | |\n|---|---|---|---|---|---|"
+    )
     rows = []
     for way in WAYS:
         row = [way.text]
@@ -224,8 +242,9 @@ def main() -> None:
             row += [score, f"{neurons:.1f}"] if policy == "disconnect" else [score]
             print(
                 f"| {way.text} | {policy} | {score} | {min(scores):.2f} to {max(scores):.2f} | {neurons:.1f} "
-                f"| {NOTES[policy].format(note)} |", flush=True
-            )  # fmt: skip
+                f"| {NOTES[policy].format(note)} |",
+                flush=True,
+            )
         rows.append(row)
     heads = ["overflow by", *POLICIES]
     heads.insert(heads.index("disconnect") + 1, "neurons left")

@@ -130,8 +130,16 @@ class Sklearn:
 
     def epoch(self, batch):
         if self.net is None:
-            self.net = self.make(self.sizes[1:-1], solver="sgd", learning_rate_init=0.05, momentum=0.9, alpha=0.0,
-                                 nesterovs_momentum=False, batch_size=batch, max_iter=1)  # fmt: skip
+            self.net = self.make(
+                self.sizes[1:-1],
+                solver="sgd",
+                learning_rate_init=0.05,
+                momentum=0.9,
+                alpha=0.0,
+                nesterovs_momentum=False,
+                batch_size=batch,
+                max_iter=1,
+            )
         self.net.partial_fit(self.x, self.y, classes=np.unique(self.y))
 
     def run(self, epochs, batch):
@@ -164,8 +172,15 @@ class Mlgraph:
     def epochs(self, batch):
         """Seconds of the first of some epochs of one `fit`, with all that comes before its first step, and of the last."""
         at = [time.perf_counter()]
-        self.net.fit(self.x, self.y, epochs=EPOCHS, batch_size=batch, learning_rate=0.05, momentum=0.9,
-                     callback=lambda event: at.append(time.perf_counter()) if event.kind == "epoch" else None)  # fmt: skip
+        self.net.fit(
+            self.x,
+            self.y,
+            epochs=EPOCHS,
+            batch_size=batch,
+            learning_rate=0.05,
+            momentum=0.9,
+            callback=lambda event: at.append(time.perf_counter()) if event.kind == "epoch" else None,
+        )
         return at[1] - at[0], at[-1] - at[-2]
 
     def predict(self, x):

@@ -52,8 +52,12 @@ def measure_builds(rounds: int) -> dict[str, Rates]:
     results: dict[str, Rates] = {}
     for _ in range(rounds):
         for isa in mlgraph_ext.AVAILABLE:
-            done = subprocess.run([sys.executable, __file__, "--measure"], env=os.environ | {"MLGRAPH_ISA": isa},
-                                  stdout=subprocess.PIPE, check=True)  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, __file__, "--measure"],
+                env=os.environ | {"MLGRAPH_ISA": isa},
+                stdout=subprocess.PIPE,
+                check=True,
+            )
             rates: Rates = json.loads(done.stdout)
             results[isa] = {what: max(rate, results.get(isa, rates)[what]) for what, rate in rates.items()}
     return results
@@ -90,13 +94,17 @@ def draw(results: dict[str, Rates], path: str) -> None:
     axes.axvline(100, color="#555555", linestyle=(0, (4, 2)))
     axes.set_yticks(range(len(kernels)), kernels, fontsize=8)
     axes.set(ylim=(len(kernels) - 0.5, -0.5), xlim=(0, 108), xticks=range(0, 101, 20))
-    axes.set_xlabel("percent of the multiply-add peak of the same instruction set, one core; numbers: GFLOP/s", fontsize=9)
+    axes.set_xlabel(
+        "percent of the multiply-add peak of the same instruction set, one core; numbers: GFLOP/s", fontsize=9
+    )
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     axes.set_title(f"Kernels on one core of {machine.cpu()}", fontsize=9, pad=24)
-    axes.legend(handles, labels, fontsize=8, frameon=False, ncols=len(results), loc="lower center", bbox_to_anchor=(0.45, 1.0))
+    axes.legend(
+        handles, labels, fontsize=8, frameon=False, ncols=len(results), loc="lower center", bbox_to_anchor=(0.45, 1.0)
+    )
     figure.savefig(path, metadata={"Software": None})
 
 

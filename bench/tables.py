@@ -58,7 +58,9 @@ def time(seconds: float | None) -> str:
     """Three digits and a unit; nothing for nothing."""
     if seconds is None:
         return ""
-    unit, size = next(((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if seconds >= 0.9995 * size), ("µs", 1e-6))
+    unit, size = next(
+        ((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if seconds >= 0.9995 * size), ("µs", 1e-6)
+    )
     return f"{seconds / size:#.3g}".rstrip(".") + f" {unit}"
 
 
@@ -116,18 +118,40 @@ def turns(epochs: dict[str, Any]) -> str:
         if point["panel"] == "sparsity":
             base = base or later
             blocks = fastest.get(BLOCKS)
-            cut.append([f"{point['at']:.0%}", time(first), time(later), f"{base / later:.2f}", time(blocks),
-                        f"{base / blocks:.2f}" if blocks else ""])  # fmt: skip
+            cut.append(
+                [
+                    f"{point['at']:.0%}",
+                    time(first),
+                    time(later),
+                    f"{base / later:.2f}",
+                    time(blocks),
+                    f"{base / blocks:.2f}" if blocks else "",
+                ]
+            )
         if point["at"] == 0 or point["panel"] != "sparsity":
-            cells = side_by_side(f"{network(point['sizes'])}, {point['batch']}", [first, later, *map(fastest.get, rivals)])
+            cells = side_by_side(
+                f"{network(point['sizes'])}, {point['batch']}", [first, later, *map(fastest.get, rivals)]
+            )
             for i, who in enumerate(rivals, 3):
                 cells[i] += f" ({fastest[who] / first:.1f}, {fastest[who] / later:.1f})" if who in fastest else ""
             dense[cells[0]] = [*cells, time(point["bound"]), f"{point['bound'] / later:.0%}"]
     versions = "".join(f", {who} {version}" for who, version in epochs["versions"].items() if who != "mlgraph")
-    head = ["network, batch", "mlgraph, first epoch of a `fit`", "later epochs", *(WHO[who] for who in rivals),
-            "every multiply-add at peak", "as a share of later epochs"]  # fmt: skip
-    cut_head = ["784-300-100-10, 128: edges cut", "first epoch of a `fit`", "later epochs", "times as fast as dense",
-                "later, cut in blocks of 4", "times as fast"]  # fmt: skip
+    head = [
+        "network, batch",
+        "mlgraph, first epoch of a `fit`",
+        "later epochs",
+        *(WHO[who] for who in rivals),
+        "every multiply-add at peak",
+        "as a share of later epochs",
+    ]
+    cut_head = [
+        "784-300-100-10, 128: edges cut",
+        "first epoch of a `fit`",
+        "later epochs",
+        "times as fast as dense",
+        "later, cut in blocks of 4",
+        "times as fast",
+    ]
     return (
         f"### Epochs in turns\n\nFastest of the turns; {epochs['examples']:,} examples; {machine(epochs['machine'])}, peak of "
         f"all threads {epochs['peak'] / 1e9:.0f} GFLOP/s{versions}. In brackets: how many times as long as mlgraph's first "
@@ -173,12 +197,18 @@ def expressions(results: Results) -> str | None:
         ("bench_one_example", "mlgraph", "micrograd", "784-32-10, one example"),
     ):
         # A class as a parameter has only its name, in the brackets of the benchmark's.
-        found = {bench["name"].partition("[")[2].rstrip("]"): results.seconds(bench) for bench in results.every(function)}
+        found = {
+            bench["name"].partition("[")[2].rstrip("]"): results.seconds(bench) for bench in results.every(function)
+        }
         if ours in found:
             times = [found[ours], found.get(rival)]
             longer = times[1] / times[0] if times[1] else 0
-            rows.append([*side_by_side(what, times), f"{rival}, {longer:.{0 if longer >= 10 else 1}f} times" if longer else ""])
-    return table(["value and gradient of", "mlgraph", "rival", "who, and how many times as long"], rows) if rows else None
+            rows.append(
+                [*side_by_side(what, times), f"{rival}, {longer:.{0 if longer >= 10 else 1}f} times" if longer else ""]
+            )
+    return (
+        table(["value and gradient of", "mlgraph", "rival", "who, and how many times as long"], rows) if rows else None
+    )
 
 
 def compared(function: str, head: str, first: str, base_name: str = "") -> Callable[[Results], str | None]:
@@ -240,9 +270,13 @@ TABLES: dict[str, Callable[[Results], str | None]] = {
     "Prediction": predictions,
     "Expressions": expressions,
     "Epochs of 784-300-100-10, pruned": compared("bench_pruned", "sparsity", "0", "dense"),
-    "2 epochs of 784-300-100-10 without zeros, pruned": compared("bench_pruned_without_zeros", "sparsity", "0", "dense"),
+    "2 epochs of 784-300-100-10 without zeros, pruned": compared(
+        "bench_pruned_without_zeros", "sparsity", "0", "dense"
+    ),
     "10,000 images by 784-300-100-10, pruned": compared("bench_predict_pruned", "sparsity", "0", "dense"),
-    "12,800 images in batches of 8 by 784-300-100-10, pruned": compared("bench_pruned_at_batch_8", "sparsity", "0", "dense"),
+    "12,800 images in batches of 8 by 784-300-100-10, pruned": compared(
+        "bench_pruned_at_batch_8", "sparsity", "0", "dense"
+    ),
     "3 epochs of 784-32-10 to 90 % sparse": compared("bench_sparsify", "schedule", "dense"),
     "Epoch of 784-300-100-10 by optimizer": compared("bench_optimizer", "two epochs with", "sgd"),
     "Epoch of 784-300-100-10 with something frozen": compared("bench_frozen", "two epochs with frozen", "nothing"),

@@ -17,9 +17,11 @@ from machine import facts
 from rivals import network
 
 import mlgraph
-from mlgraph import choice, examples, filling, fitting, grouping, plan
-from mlgraph import threads as policy
+from mlgraph._support import threads as policy
+from mlgraph.compiler import grouping, holes as filling, plan
 from mlgraph.datasets import load_mnist
+from mlgraph.engine import choice, examples
+from mlgraph.training import fitting
 
 Way = tuple[Any, str, Any]
 """A module, the name of its threshold (or of what decides by it), and the value that makes it decide for one way."""
@@ -185,7 +187,9 @@ def dense() -> Iterator[tuple[float, list[float]]]:
         yield n, seconds(run, [(grouping, "DENSE_FROM", n + 1), (grouping, "DENSE_FROM", n)])
 
 
-def show(name: str, value: Any, quantity: str, ways: tuple[str, str], rows: Iterator[tuple[float, list[float]]]) -> None:
+def show(
+    name: str, value: Any, quantity: str, ways: tuple[str, str], rows: Iterator[tuple[float, list[float]]]
+) -> None:
     print(f"\n{name} = {value}\n{quantity:>40}{ways[0]:>16}{ways[1]:>16}")
     for at, (one, other) in rows:
         unit, size = ("ms", 1e3) if max(one, other) > 1e-3 else ("µs", 1e6)
@@ -197,22 +201,34 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in facts().items()))
     if mlgraph.default_threads() > 1:
         of_threads = "multiply-adds of a step", ("one thread", "two")
-        show("mlgraph.threads.WORK_PER_THREAD", policy.WORK_PER_THREAD, *of_threads, threads(many=False))
-        show("mlgraph.threads.WORK_OF_TWO", policy.WORK_OF_TWO, *of_threads, threads(many=True))
-        show("mlgraph.choice.SERIAL x WORK_OF_TWO", choice.SERIAL * policy.WORK_OF_TWO, *of_threads, serial())
-    show("mlgraph.filling.BLOCKS_COST", filling.BLOCKS_COST, "examples", ("rows", "blocks"), filled())
-    show("mlgraph.plan.FEW_UNREAD", plan.FEW_UNREAD, "share of columns", ("copied", "in place"), unread())
-    show("mlgraph.examples.SPARSE_BELOW", examples.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
-    show("mlgraph.examples.NARROW_AFTER", examples.NARROW_AFTER, "epochs", ("in place", "copied"), narrow())
-    show("mlgraph.choice.FEW", choice.FEW, "examples of a step", ("all", "entries"), few())
+        show("mlgraph._support.threads.WORK_PER_THREAD", policy.WORK_PER_THREAD, *of_threads, threads(many=False))
+        show("mlgraph._support.threads.WORK_OF_TWO", policy.WORK_OF_TWO, *of_threads, threads(many=True))
+        show("mlgraph.engine.choice.SERIAL x WORK_OF_TWO", choice.SERIAL * policy.WORK_OF_TWO, *of_threads, serial())
+    show("mlgraph.compiler.holes.BLOCKS_COST", filling.BLOCKS_COST, "examples", ("rows", "blocks"), filled())
+    show("mlgraph.compiler.plan.FEW_UNREAD", plan.FEW_UNREAD, "share of columns", ("copied", "in place"), unread())
+    show("mlgraph.engine.examples.SPARSE_BELOW", examples.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
+    show("mlgraph.engine.examples.NARROW_AFTER", examples.NARROW_AFTER, "epochs", ("in place", "copied"), narrow())
+    show("mlgraph.engine.choice.FEW", choice.FEW, "examples of a step", ("all", "entries"), few())
     for name in ("FULL_FROM_DATA", "FULL_FROM", "QUADS_FULL_FROM_DATA", "QUADS_FULL_FROM"):
-        show(f"mlgraph.filling.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))
+        show(f"mlgraph.compiler.holes.{name}", getattr(filling, name), "share of edges", ("rows", "block"), full(name))
         if name.endswith("DATA"):
-            name_here = f"mlgraph.filling.{name}, no zeros"
+            name_here = f"mlgraph.compiler.holes.{name}, no zeros"
             show(name_here, getattr(filling, name)[1], "share of edges", ("rows", "block"), full(name, zeros=False))
-    show("mlgraph.grouping.DENSE_FROM", grouping.DENSE_FROM, "neurons", ("rows", "block"), dense())
-    show("mlgraph.grouping.DENSE_BESIDE, MNIST", grouping.DENSE_BESIDE, "neurons", ("rows", "block"), some(sparse=True))
-    show("mlgraph.grouping.DENSE_BESIDE, floats", grouping.DENSE_BESIDE, "neurons", ("rows", "block"), some(sparse=False))
+    show("mlgraph.compiler.grouping.DENSE_FROM", grouping.DENSE_FROM, "neurons", ("rows", "block"), dense())
+    show(
+        "mlgraph.compiler.grouping.DENSE_BESIDE, MNIST",
+        grouping.DENSE_BESIDE,
+        "neurons",
+        ("rows", "block"),
+        some(sparse=True),
+    )
+    show(
+        "mlgraph.compiler.grouping.DENSE_BESIDE, floats",
+        grouping.DENSE_BESIDE,
+        "neurons",
+        ("rows", "block"),
+        some(sparse=False),
+    )
 
 
 if __name__ == "__main__":

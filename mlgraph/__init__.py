@@ -10,8 +10,8 @@ Model
     `Model.trace`, `Model.ablate`, `Model.prune`, `Model.draw`, `Model.save`; `load` reads a saved model.
 Network, Layer
     A model of layers: `Network.add_layer`.
-GradualPruning, SET, RigL
-    Schedules that cut or move edges during `fit`; for your own, subclass `mlgraph.sparsify.Schedule`.
+Schedule, GradualPruning, SET, RigL
+    Schedules that cut or move edges during `fit`; for your own, subclass `Schedule`.
 Edges, Neurons, Gradients, Trace, History, Progress
     What `Graph.edges`, `Graph.neurons`, `Function.vjp` or `Model.gradients`, `Model.trace` and `Model.fit` return, and what
     `Model.fit` tells its callback.
@@ -19,10 +19,8 @@ NonFiniteError, CycleError, CheckpointError, ModelFileError
     The first is an ArithmeticError, the others are ValueErrors.
 ISA, default_threads
     The build of the kernels in use ("v2", "v3", "v4" or "baseline"); how many threads large work gets.
-mlgraph.datasets, mlgraph.testing
-    MNIST and other IDX files; checks of derivatives.
-mlgraph.drawing, mlgraph.portrait, mlgraph.plotting
-    Pictures: of graphs; of neurons that read images; of a run, by its accuracies or losses.
+mlgraph.datasets, mlgraph.testing, mlgraph.pictures
+    The public modules: MNIST and other IDX files; checks of derivatives; pictures of graphs, of neurons and of runs.
 
 Functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus, minimum, maximum and where; sum,
 prod, max, logsumexp and softmax take any number of nodes. `python -m mlgraph.mnist` is the application.
@@ -31,67 +29,100 @@ An argument that is not as documented raises a TypeError or a ValueError, a sing
 message is one line that names the argument or what was called, and nothing has changed. Other errors are listed under `Raises`.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlgraph.arrays import Edges, Neurons
-from mlgraph.function import Function, Gradients
-from mlgraph.functions import *  # noqa: F403
-from mlgraph.functions import __all__ as _functions
-from mlgraph.graph import CycleError, Graph
-from mlgraph.history import History
-from mlgraph.layer import Layer
-from mlgraph.model import Model
-from mlgraph.network import Network
-from mlgraph.nonfinite import NonFiniteError
-from mlgraph.threads import default_threads
-from mlgraph.trace import Trace
-from mlgraph.training import Progress
-from mlgraph.views import Edge, Neuron, Node
 from mlgraph_ext import ISA
 
 if TYPE_CHECKING:
-    from mlgraph import datasets as datasets
-    from mlgraph import drawing as drawing
-    from mlgraph import pruning as pruning
-    from mlgraph import sparsify as sparsify
-    from mlgraph import testing as testing
-    from mlgraph.checkpoint import CheckpointError
-    from mlgraph.modelfile import ModelFileError, load
-    from mlgraph.sparsify import SET, GradualPruning, RigL
+    from mlgraph import datasets as datasets, pictures as pictures, testing as testing
+    from mlgraph._support.threads import default_threads as default_threads
+    from mlgraph.engine.function import Function as Function, Gradients as Gradients
+    from mlgraph.engine.trace import Trace as Trace
+    from mlgraph.graph.arrays import Edges as Edges, Neurons as Neurons
+    from mlgraph.graph.functions import (
+        cos as cos,
+        exp as exp,
+        leaky_relu as leaky_relu,
+        log as log,
+        logsumexp as logsumexp,
+        max as max,
+        maximum as maximum,
+        minimum as minimum,
+        prod as prod,
+        relu as relu,
+        sigmoid as sigmoid,
+        sin as sin,
+        softmax as softmax,
+        softplus as softplus,
+        sqrt as sqrt,
+        sum as sum,
+        tanh as tanh,
+        where as where,
+    )
+    from mlgraph.graph.graph import Graph as Graph
+    from mlgraph.graph.topology import CycleError as CycleError
+    from mlgraph.graph.views import Edge as Edge, Neuron as Neuron, Node as Node
+    from mlgraph.models.history import History as History
+    from mlgraph.models.layer import Layer as Layer
+    from mlgraph.models.model import Model as Model
+    from mlgraph.models.model_file import ModelFileError as ModelFileError, load as load
+    from mlgraph.models.network import Network as Network
+    from mlgraph.sparsity.schedules import (
+        SET as SET,
+        GradualPruning as GradualPruning,
+        RigL as RigL,
+        Schedule as Schedule,
+    )
+    from mlgraph.training.checkpoint import CheckpointError as CheckpointError
+    from mlgraph.training.nonfinite import NonFiniteError as NonFiniteError
+    from mlgraph.training.training import Progress as Progress
 
     __version__: str
 
-__all__ = [
-    "ISA", "SET", "CheckpointError", "CycleError", "Edge", "Edges", "Function", "GradualPruning", "Gradients",
-    "Graph", "History", "Layer", "Model", "ModelFileError", "Network", "Neuron", "Neurons", "Node", "NonFiniteError",
-    "Progress", "RigL", "Trace", "default_threads", "load",
-    *(name for name in _functions if name not in ("max", "sum")),  # `import *` must not take these from Python
-]  # fmt: skip
+# Each name is imported when it is first used, so that `import mlgraph` stays fast.
+_NAMES_BY_MODULE = {
+    "_support.threads": "default_threads",
+    "engine.function": "Function Gradients",
+    "engine.trace": "Trace",
+    "graph.arrays": "Edges Neurons",
+    "graph.functions": "cos exp leaky_relu log logsumexp max maximum minimum prod relu sigmoid sin softmax softplus sqrt sum "
+    "tanh where",
+    "graph.graph": "Graph",
+    "graph.topology": "CycleError",
+    "graph.views": "Edge Neuron Node",
+    "models.history": "History",
+    "models.layer": "Layer",
+    "models.model": "Model",
+    "models.model_file": "ModelFileError load",
+    "models.network": "Network",
+    "sparsity.schedules": "SET GradualPruning RigL Schedule",
+    "training.checkpoint": "CheckpointError",
+    "training.nonfinite": "NonFiniteError",
+    "training.training": "Progress",
+}
+_MODULE_OF = {name: f"mlgraph.{module}" for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
+_PUBLIC_MODULES = ("datasets", "pictures", "testing")
 
-# What few programs need at once is imported when asked for.
-_LATER = {
-    "CheckpointError": "checkpoint", "GradualPruning": "sparsify", "ModelFileError": "modelfile", "RigL": "sparsify",
-    "SET": "sparsify", "load": "modelfile",
-}  # fmt: skip
-_MODULES = ("datasets", "drawing", "pruning", "sparsify", "testing")
+__all__ = ["ISA", *sorted(_MODULE_OF.keys() - {"max", "sum"})]  # `import *` must not hide Python's own
 
 
-if not TYPE_CHECKING:  # to type checkers it would mean that there is every attribute
+if not TYPE_CHECKING:  # a type checker would accept every attribute
 
     def __getattr__(name: str) -> Any:
-        from contextlib import suppress
-        from importlib import import_module
-
-        if name in _LATER:
-            return getattr(import_module(f"mlgraph.{_LATER[name]}"), name)
-        if name in _MODULES:
+        if name in _MODULE_OF:
+            value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+            return value
+        if name in _PUBLIC_MODULES:
             return import_module(f"mlgraph.{name}")
         if name == "__version__":
             metadata = import_module("importlib.metadata")
-            with suppress(metadata.PackageNotFoundError):  # of a clone that is on the path and not installed
+            try:
                 return metadata.version("mlgraph")
+            except metadata.PackageNotFoundError:  # a clone that is on the path but not installed
+                pass
         raise AttributeError(f"module 'mlgraph' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER, *_MODULES})
+    return sorted({*globals(), *_MODULE_OF, *_PUBLIC_MODULES})

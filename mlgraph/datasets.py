@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlgraph import checks
-from mlgraph.array_types import UInt8
-from mlgraph.checks import StrOrBytesPath
+from mlgraph._support import checks
+from mlgraph._support.array_types import UInt8
+from mlgraph._support.checks import StrOrBytesPath
 
 __all__ = ["DataError", "Dataset", "load_mnist", "read_idx"]
 

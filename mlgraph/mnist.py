@@ -45,7 +45,9 @@ def _run(words: list[str]) -> int:
     parser = Parser(
         prog=f"python -m mlgraph.mnist {name}",
         description=command.summary,
-        epilog="\n".join(["commands:", *(f"  {n:9} {c.summary}" for n, c in COMMANDS.items()), "--version prints the version"]),
+        epilog="\n".join(
+            ["commands:", *(f"  {n:9} {c.summary}" for n, c in COMMANDS.items()), "--version prints the version"]
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -183,7 +183,7 @@ def prepare(
 ):
     """Pack what `run` needs beside data and steps into bytes. These hold addresses of the arrays, which must outlive them.
 
-    mlgraph.engine is the only caller of both functions; it and `Run` (_program.pxi) say what each argument is.
+    mlgraph.engine.engine is the only caller of both functions; it and `Run` (_program.pxi) say what each argument is.
     """
     cdef Run r
     cdef const Instruction* ins

@@ -15,13 +15,39 @@ def sort(
 ) -> tuple[int, list[int]]: ...
 def spread(start: _Array, count: _Array, pool: _Array, order: _Array, flag: _Array) -> None: ...
 def strongest(
-    start: _Array, count: _Array, pool: _Array, order: _Array, first: _Array, score: _Array, up: _Array, down: _Array,
-    all_sources: bool, strength: _Array, chosen: _Array,
+    start: _Array,
+    count: _Array,
+    pool: _Array,
+    order: _Array,
+    first: _Array,
+    score: _Array,
+    up: _Array,
+    down: _Array,
+    all_sources: bool,
+    strength: _Array,
+    chosen: _Array,
 ) -> None: ...
 def merge(
-    code: _Array, start: _Array, count: _Array, pool: _Array, order: _Array, identity: _Array, commutes: _Array, same: _Array
+    code: _Array,
+    start: _Array,
+    count: _Array,
+    pool: _Array,
+    order: _Array,
+    identity: _Array,
+    commutes: _Array,
+    same: _Array,
 ) -> None: ...
 def find_neurons(
-    kind: _Array, start: _Array, count: _Array, pool: _Array, order: _Array, is_output: _Array, root: _Array, begin: _Array,
-    source: _Array, weight: _Array, bias: _Array, readers: _Array,
+    kind: _Array,
+    start: _Array,
+    count: _Array,
+    pool: _Array,
+    order: _Array,
+    is_output: _Array,
+    root: _Array,
+    begin: _Array,
+    source: _Array,
+    weight: _Array,
+    bias: _Array,
+    readers: _Array,
 ) -> int: ...

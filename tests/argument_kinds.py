@@ -29,9 +29,16 @@ def of(value, w):
 
 NAN, INF = float("nan"), float("inf")
 NOT_NUMBERS = {
-    "text": "3", "None": None, "list": [1], "object": object(), "complex": 1j, "bytes": b"3", "date": datetime.date.max,
-    "row": np.ones(2), "node": lambda w: w.x[0],
-}  # fmt: skip
+    "text": "3",
+    "None": None,
+    "list": [1],
+    "object": object(),
+    "complex": 1j,
+    "bytes": b"3",
+    "date": datetime.date.max,
+    "row": np.ones(2),
+    "node": lambda w: w.x[0],
+}
 INTEGERS = {"int64": np.int64, "uint8": np.uint8}
 FLOATS = {"float64": np.float64, "float32": np.float32, "fraction": fractions.Fraction}
 
@@ -47,9 +54,21 @@ def count(good, least=1, most=2**31 - 1, optional=False):
 
 
 def share(good, optional=False, all=False):
-    bad = {**NOT_NUMBERS, "one": 1, "two": 2.0, "negative": -0.125, "NaN": NAN, "infinite": INF, "truth": False,
-           "float32 one": np.float32(1)}  # fmt: skip
-    bad = {way: value for way, value in bad.items() if not (way == "None" and optional) and not (way.endswith("one") and all)}
+    bad = {
+        **NOT_NUMBERS,
+        "one": 1,
+        "two": 2.0,
+        "negative": -0.125,
+        "NaN": NAN,
+        "infinite": INF,
+        "truth": False,
+        "float32 one": np.float32(1),
+    }
+    bad = {
+        way: value
+        for way, value in bad.items()
+        if not (way == "None" and optional) and not (way.endswith("one") and all)
+    }
     return Kind(good, bad, FLOATS)
 
 
@@ -61,25 +80,57 @@ def number(good, optional=False):
 
 
 def a_name(good):
-    return Kind(good, {"unknown": "spam", "empty": "", "None": None, "number": 3, "list": [good], "bytes": good.encode(),
-                       "row": np.array([good, good]), "lines": "a\nb", "long": "x" * 10**5}, {"numpy": np.str_})  # fmt: skip
+    return Kind(
+        good,
+        {
+            "unknown": "spam",
+            "empty": "",
+            "None": None,
+            "number": 3,
+            "list": [good],
+            "bytes": good.encode(),
+            "row": np.array([good, good]),
+            "lines": "a\nb",
+            "long": "x" * 10**5,
+        },
+        {"numpy": np.str_},
+    )
 
 
 def a_node(good):
-    return Kind(good, {"None": None, "number": 3, "text": "x", "list": lambda w: [w.x[0]], "of another graph": OTHER[1]})
+    return Kind(
+        good, {"None": None, "number": 3, "text": "x", "list": lambda w: [w.x[0]], "of another graph": OTHER[1]}
+    )
 
 
 def a_node_or_id(good):
-    bad = {**a_node(good).bad, "number": 10**6, "negative": -1, "half": 1.5, "float": 3.0, "huge": 10**5000, "row": np.ones(2)}
+    bad = {
+        **a_node(good).bad,
+        "number": 10**6,
+        "negative": -1,
+        "half": 1.5,
+        "float": 3.0,
+        "huge": 10**5000,
+        "row": np.ones(2),
+    }
     return Kind(good, bad, {"id": lambda node: node.id, "int64": lambda node: np.int64(node.id)})
 
 
 def nodes(good, one=False):
     bad = {
-        "None": None, "number": 3, "text": "x", "numbers": [1.0], "one node": lambda w: w.x[0], "empty": [],
-        "of another graph": [OTHER[1]], "one of another": lambda w: [w.x[0], OTHER[40]], "list in a list": lambda w: [w.x],
-        "class": [mlgraph.Node], "empty row": np.array([]), "array of no row": np.array(5),
-    }  # fmt: skip
+        "None": None,
+        "number": 3,
+        "text": "x",
+        "numbers": [1.0],
+        "one node": lambda w: w.x[0],
+        "empty": [],
+        "of another graph": [OTHER[1]],
+        "one of another": lambda w: [w.x[0], OTHER[40]],
+        "list in a list": lambda w: [w.x],
+        "class": [mlgraph.Node],
+        "empty row": np.array([]),
+        "array of no row": np.array(5),
+    }
     if one:
         del bad["one node"]
     row = {"row": lambda v: np.array([*v, None])[:-1]}  # of objects
@@ -114,21 +165,41 @@ FORMS = {
     "memoryview": lambda a: memoryview(np.ascontiguousarray(a)),
 }
 FLOAT_TYPES = {t: lambda a, t=t: a.astype(t) for t in ("float16", "float32", "float64", "longdouble")}
-INT_TYPES = {t: lambda a, t=t: a.astype(t) for t in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")}
+INT_TYPES = {
+    t: lambda a, t=t: a.astype(t) for t in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+}
 
 
 def array(good, *, labels=False, finite=False, empty=False, fits=True, lengths=(0,), optional=False):
     """An array; `finite` and not `empty` if it must be, numbers that float32 can hold if that `fits`, of fixed `lengths`."""
     a = good if isinstance(good, np.ndarray) else good(world())
     bad = {
-        "None": None, "number": 3.0, "text": "abc", "texts": a.astype(str), "bytes": b"abc", "dict": {}, "set": {1.0},
-        "object": object(), "node": lambda w: w.x[0], "nodes": lambda w: w.x, "objects": a.astype(object),
-        "complex": a.astype(complex), "dates": np.zeros(a.shape, "M8[s]"), "times": np.zeros(a.shape, "m8[s]"),
-        "fields": np.zeros(a.shape, [("a", "<f4")]), "raw": np.zeros(a.shape, "V4"), "ragged": [[1.0], [1.0, 2.0]],
-        "some None": [[1.0, None]], "huge integers": [[2**70] * a.shape[-1]] * len(a), "more dimensions": a[None],
-        "one number": np.float32(1), "masked": np.ma.masked_array(a, np.arange(a.size).reshape(a.shape) == 1),
-        "deep": np.zeros((1,) * 30), "class": np.ndarray, "function": len,
-    }  # fmt: skip
+        "None": None,
+        "number": 3.0,
+        "text": "abc",
+        "texts": a.astype(str),
+        "bytes": b"abc",
+        "dict": {},
+        "set": {1.0},
+        "object": object(),
+        "node": lambda w: w.x[0],
+        "nodes": lambda w: w.x,
+        "objects": a.astype(object),
+        "complex": a.astype(complex),
+        "dates": np.zeros(a.shape, "M8[s]"),
+        "times": np.zeros(a.shape, "m8[s]"),
+        "fields": np.zeros(a.shape, [("a", "<f4")]),
+        "raw": np.zeros(a.shape, "V4"),
+        "ragged": [[1.0], [1.0, 2.0]],
+        "some None": [[1.0, None]],
+        "huge integers": [[2**70] * a.shape[-1]] * len(a),
+        "more dimensions": a[None],
+        "one number": np.float32(1),
+        "masked": np.ma.masked_array(a, np.arange(a.size).reshape(a.shape) == 1),
+        "deep": np.zeros((1,) * 30),
+        "class": np.ndarray,
+        "function": len,
+    }
     for axis in lengths:
         shorter = np.moveaxis(np.moveaxis(a, axis, 0)[1:], 0, axis)
         longer = np.moveaxis(np.moveaxis(np.concatenate([a, a], axis), axis, 0)[: a.shape[axis] + 1], 0, axis)
@@ -138,7 +209,10 @@ def array(good, *, labels=False, finite=False, empty=False, fits=True, lengths=(
     if labels:
         bad |= {"negative": a - 1, "too large": a + 1, "wrapped": a + 2**32, "floats": a.astype(float)}
     if finite:
-        bad |= {"NaN": np.where(np.arange(a.size).reshape(a.shape) == 1, np.nan, a), "infinite": np.full(a.shape, np.inf)}
+        bad |= {
+            "NaN": np.where(np.arange(a.size).reshape(a.shape) == 1, np.nan, a),
+            "infinite": np.full(a.shape, np.inf),
+        }
     if not empty:
         bad |= {"empty": a[:0], "no columns": a[..., :0]}
     if fits:
@@ -149,8 +223,18 @@ def array(good, *, labels=False, finite=False, empty=False, fits=True, lengths=(
 
 
 def a_path(good):
-    bad = {"None": None, "number": 3, "descriptor": 0, "truth": True, "list": ["x"], "float": 1.5, "node": lambda w: w.x[0],
-           "null": "a\0b", "null in bytes": b"a\0b", "half a pair": "\ud800"}  # fmt: skip
+    bad = {
+        "None": None,
+        "number": 3,
+        "descriptor": 0,
+        "truth": True,
+        "list": ["x"],
+        "float": 1.5,
+        "node": lambda w: w.x[0],
+        "null": "a\0b",
+        "null in bytes": b"a\0b",
+        "half a pair": "\ud800",
+    }
     return Kind(good, bad, {"bytes": lambda p: str(p).encode(), "text": str})
 
 

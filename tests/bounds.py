@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 
-from mlgraph import ops
-from mlgraph.instructions import KINDS, extra_floats
-from mlgraph.storage import PANEL, padded
+from mlgraph.compiler.instructions import KINDS, extra_floats
+from mlgraph.graph import ops
+from mlgraph.graph.storage import PANEL, padded
 
 
 def assert_in_bounds(plan, n_parameters):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import training
+from mlgraph.training import training
 
 N = 1500
 RNG = np.random.default_rng(0)
@@ -28,7 +28,9 @@ def any_model():
     rng, x = np.random.default_rng(2), g.inputs(24)
     scale = g.parameter(0.5)
     wide = [g.add_neuron(x, "tanh", weights=rng.normal(size=24) / 5) for _ in range(12)]
-    own = [g.add_neuron([*x[k:], wide[k]], "leaky_relu", weights=rng.normal(size=25 - k) / 5, bias=None) for k in range(8)]
+    own = [
+        g.add_neuron([*x[k:], wide[k]], "leaky_relu", weights=rng.normal(size=25 - k) / 5, bias=None) for k in range(8)
+    ]
     total = mlgraph.sum(*own, *wide[:3]) * scale
     return mlgraph.Model(g, [total, mlgraph.tanh(own[2] * scale)])
 
@@ -48,7 +50,11 @@ def fragile():
 RUNS = {
     "sgd": (network, LABELS, {"momentum": 0.0}),
     "momentum, dropout, batches that shrink": (lambda: network(dropout=0.5), LABELS, {"batch_size": (96, 20)}),
-    "adam, dropped edges": (lambda: network(weight_dropout=0.3), LABELS, {"optimizer": "adam", "learning_rate": (0.01, 0.001)}),
+    "adam, dropped edges": (
+        lambda: network(weight_dropout=0.3),
+        LABELS,
+        {"optimizer": "adam", "learning_rate": (0.01, 0.001)},
+    ),
     "skipped examples": (network, LABELS, {"on_nonfinite": "skip", "learning_rate": (3e37, 1e36)}),
     "disconnected neurons": (fragile, LABELS, {"on_nonfinite": "disconnect", "learning_rate": 1e-40, "momentum": 0.5}),
     "a rate that rises and falls": (network, LABELS, {"learning_rate": lambda p: 0.2 * p * (1 - p)}),

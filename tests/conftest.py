@@ -25,7 +25,9 @@ hypothesis.settings.load_profile("quick")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz-cases", type=int, default=100, metavar="N", help="cases of each target of tests/test_fuzz.py")
+    parser.addoption(
+        "--fuzz-cases", type=int, default=100, metavar="N", help="cases of each target of tests/test_fuzz.py"
+    )
     parser.addoption("--fuzz-first", type=int, default=0, metavar="K", help="the first of them")
     parser.addoption("--cycles", type=int, default=15, metavar="N", help="cycles of tests/test_memory.py")
     parser.addoption("--kills", type=int, default=2, help="kills of each run in tests/test_checkpoint.py (default: 2)")

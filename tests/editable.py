@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 
 import mlgraph
-from mlgraph import arrays
+from mlgraph.graph import arrays
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (70, 12), np.uint8)
@@ -32,19 +32,27 @@ def everything(graph):
         values = vector[at : at + graph._count[node.id] * stride : stride].tolist()
         return values, None if bias < 0 else float(vector[bias])
 
-    vectors = {"": graph.parameters, **{name: graph.storage.state_vector(name, fresh=False) for name in graph.storage.state}}
+    vectors = {
+        "": graph.parameters,
+        **{name: graph.storage.state_vector(name, fresh=False) for name in graph.storage.state},
+    }
     return [
         (
-            node.id, getattr(node, "activation", node.kind), node.name, graph.sources_of(node.id).tolist(),
+            node.id,
+            getattr(node, "activation", node.kind),
+            node.name,
+            graph.sources_of(node.id).tolist(),
             {name: of(vector, node) for name, vector in vectors.items()} if isinstance(node, mlgraph.Neuron) else None,
         )
         for node in graph
-    ]  # fmt: skip
+    ]
 
 
 def held(graph):
     """All that a graph holds, and where: unlike `everything`, it differs when a compilation has moved the parameters."""
-    columns = [list(getattr(graph, f"_{name}")) for name in ("code", "start", "count", "data", "pool", "constants", "inputs")]
+    columns = [
+        list(getattr(graph, f"_{name}")) for name in ("code", "start", "count", "data", "pool", "constants", "inputs")
+    ]
     records = [list(column) for column in graph.storage.columns]
     vectors = {name: vector.tobytes() for name, vector in {"": graph.parameters, **graph.storage.state}.items()}
     return [*columns, dict(graph._names), *records, vectors, graph.edits, graph.storage.moves]

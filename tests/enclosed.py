@@ -1,10 +1,10 @@
-"""Intervals of float32, numbers in them, and what ops may make of these: as far off as `mlgraph.intervals` permits."""
+"""Intervals of float32, numbers in them, and what ops may make of these: as far off as `mlgraph.testing._intervals` permits."""
 
 import itertools
 
 import numpy as np
 
-from mlgraph import ops
+from mlgraph.graph import ops
 
 INF, NAN = np.inf, np.nan
 SMALLEST, MOST = 2.0**-149, float(np.finfo(np.float32).max)

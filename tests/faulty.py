@@ -7,8 +7,16 @@ import mlgraph
 OPTIMIZERS = {"sgd": {"momentum": 0.0}, "momentum": {"momentum": 0.9}, "adam": {"optimizer": "adam"}}
 
 KINDS = WEIGHT, INPUT, BIAS, ADJOINT, SUM, RATE, ALONE, EXP, SQRT = (
-    "weight", "input", "bias", "adjoint", "sum", "rate", "alone", "exp", "sqrt"
-)  # fmt: skip
+    "weight",
+    "input",
+    "bias",
+    "adjoint",
+    "sum",
+    "rate",
+    "alone",
+    "exp",
+    "sqrt",
+)
 
 
 def faulty(rng, kind):
@@ -21,7 +29,9 @@ def faulty_network(rng, kind):
     p, a, b, q = rng.integers(2, 40), rng.integers(2, 40), rng.integers(2, 40), rng.integers(1, 5)
     n = int(rng.integers(60, 120)) if kind == SUM else int(rng.integers(2, 150))
     net = mlgraph.Network(int(p), seed=int(rng.integers(100)))
-    activation = "identity" if kind in (ADJOINT, SUM, RATE, ALONE) else str(rng.choice(["identity", "leaky_relu", "relu"]))
+    activation = (
+        "identity" if kind in (ADJOINT, SUM, RATE, ALONE) else str(rng.choice(["identity", "leaky_relu", "relu"]))
+    )
     for size in (a, b, q):
         net.add_layer(int(size), activation if size is not q else "identity", bias=kind == BIAS)
     one, two, three = ([neuron.weights for neuron in layer.neurons] for layer in net.layers)

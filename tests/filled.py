@@ -3,11 +3,11 @@
 import numpy as np
 
 import mlgraph
-from mlgraph.examples import Examples
-from mlgraph.filling import candidates, fill, worth_filling
-from mlgraph.instructions import KINDS
+from mlgraph.compiler.holes import candidates, fill, worth_filling
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.engine.examples import Examples
 
-SPARSE = Examples((np.arange(60) // 4 % 4 == 0).astype(np.uint8)[None], 60)    # about as sparse as MNIST
+SPARSE = Examples((np.arange(60) // 4 % 4 == 0).astype(np.uint8)[None], 60)  # about as sparse as MNIST
 
 
 def lightly_pruned(sizes=(60, 30, 32, 6), share=0.3, seed=0, **options):

@@ -8,22 +8,59 @@ import numpy as np
 from fuzz_files import chance, damage, damaged_model, idx, pick
 from savable import any_model, network
 
-from mlgraph import mnist, ops
+from mlgraph import mnist
+from mlgraph.graph import ops
 
 BAD = (
-    "", "x", "-1", "0", "1.5", "nan", "inf", "1:", ":", "1:2:3", ",", "None", "none", "-", "--", "1e400", "9" * 5000, "\n",
-    "\udcff", "ü", "١", "1000000001", "0x10", "=", "'", "a b", "1_", "+",
-)  # fmt: skip
+    "",
+    "x",
+    "-1",
+    "0",
+    "1.5",
+    "nan",
+    "inf",
+    "1:",
+    ":",
+    "1:2:3",
+    ",",
+    "None",
+    "none",
+    "-",
+    "--",
+    "1e400",
+    "9" * 5000,
+    "\n",
+    "\udcff",
+    "ü",
+    "١",
+    "1000000001",
+    "0x10",
+    "=",
+    "'",
+    "a b",
+    "1_",
+    "+",
+)
 OPTIONS = {
-    "--preset": ("default", "ml-rust"), "--hidden": ("1", "5", "3,4", "none", ""), "--activation": ops.ACTIVATIONS,
-    "--epochs": ("1", "2", "1_0"), "--batch-size": ("1", "8", "30:4", "1000000000"), "--momentum": ("0", "0.5", "1e-9"),
-    "--learning-rate": ("0.1", "0.1:0.001", "1e30"), "--dropout": ("0", "0.5"), "--weight-dropout": ("0.5", "0.999999"),
-    "--weight-decay": ("0", "0.01", "1e30"), "--sparsity": ("0", "0.5", "0.9", "0.999999"),
-    "--method": ("gradual", "set", "rigl"), "--seed": ("0", "7"),
-    "--threads": ("1", "2"), "--checkpoint-every": ("0", "1e9"), "--neuron": ("0.0", "1.3", "9.9", "0.-1", "1"),
+    "--preset": ("default", "ml-rust"),
+    "--hidden": ("1", "5", "3,4", "none", ""),
+    "--activation": ops.ACTIVATIONS,
+    "--epochs": ("1", "2", "1_0"),
+    "--batch-size": ("1", "8", "30:4", "1000000000"),
+    "--momentum": ("0", "0.5", "1e-9"),
+    "--learning-rate": ("0.1", "0.1:0.001", "1e30"),
+    "--dropout": ("0", "0.5"),
+    "--weight-dropout": ("0.5", "0.999999"),
+    "--weight-decay": ("0", "0.01", "1e30"),
+    "--sparsity": ("0", "0.5", "0.9", "0.999999"),
+    "--method": ("gradual", "set", "rigl"),
+    "--seed": ("0", "7"),
+    "--threads": ("1", "2"),
+    "--checkpoint-every": ("0", "1e9"),
+    "--neuron": ("0.0", "1.3", "9.9", "0.-1", "1"),
     "--layer": ("0", "1", "2", "1000000000"),
     "--out": ("out", "out/deeper", "data", "data/train-images-idx3-ubyte/x", "out/\n", "", "file"),
-}  # fmt: skip
+}
 FLAGS = ("--json", "--quiet", "--live", "--resume", "--no-plot")
 LOOKING = {"evaluate": ["--threads"], "inspect": ["--threads", "--neuron", "--layer"]}
 NEW = {"--preset", "--hidden", "--activation", "--dropout", "--weight-dropout", "--method"}  # of a network that is made
@@ -50,7 +87,12 @@ def prepare(folder):
 
 def inputs_of(folder):
     """Content of what the program only reads."""
-    paths = [*folder.glob("*/*-ubyte"), folder / "file", folder / "models" / "good.npz", folder / "models" / "other.npz"]
+    paths = [
+        *folder.glob("*/*-ubyte"),
+        folder / "file",
+        folder / "models" / "good.npz",
+        folder / "models" / "other.npz",
+    ]
     return {path: path.read_bytes() for path in paths}
 
 
@@ -107,7 +149,9 @@ def fuzz_command_line(rng, folder):
     notes = ("no live picture: neither DISPLAY ", "mlgraph.mnist: checkpoint: ", "checkpoint.npz is of an older run ")
     complaints = [line for line in complaint.split("\n") if not any(note in line for note in notes)]
     if status:
-        assert status in (1, 2) and len(complaints) == 2 and complaints[0].startswith("mlgraph.mnist: error: "), complaint
+        assert status in (1, 2) and len(complaints) == 2 and complaints[0].startswith("mlgraph.mnist: error: "), (
+            complaint
+        )
     else:
         assert "Traceback" not in printed and complaints == [""], complaint
     assert inputs_of(work) == before, arguments

@@ -17,7 +17,7 @@ from savable import any_model, network
 
 import mlgraph
 from mlgraph import datasets
-from mlgraph.modelfile import ARRAYS
+from mlgraph.models.model_file import ARRAYS
 
 NAN, INF = float("nan"), float("inf")
 MEGABYTE = 2**20
@@ -137,15 +137,22 @@ def fuzz_dataset(rng, folder):
         (data / f"{name}.gz").unlink(missing_ok=True)
         (data / name).unlink(missing_ok=True)
         if not chance(rng, 0.02):
-            (data / (f"{name}.gz" if compressed else name)).write_bytes(gzip.compress(content) if compressed else content)
+            (data / (f"{name}.gz" if compressed else name)).write_bytes(
+                gzip.compress(content) if compressed else content
+            )
     try:
         with Bound(4 * MEGABYTE):
             found = datasets.load_mnist(data)
     except datasets.DataError as error:
         one_line(error, str(data))
         return "refused"
-    assert found.train_x.shape == (len(found.train_y), np.prod(found.image_shape)) and found.train_y.max() < found.n_classes
-    assert found.test_x.shape == (len(found.test_y), np.prod(found.image_shape)) and found.test_y.max() < found.n_classes
+    assert (
+        found.train_x.shape == (len(found.train_y), np.prod(found.image_shape))
+        and found.train_y.max() < found.n_classes
+    )
+    assert (
+        found.test_x.shape == (len(found.test_y), np.prod(found.image_shape)) and found.test_y.max() < found.n_classes
+    )
     return "read"
 
 
@@ -175,10 +182,45 @@ def models():
 
 
 JUNK = (
-    None, True, False, -1, 0, 1, 3, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e308, NAN, INF, "", "spam", "relu", "softmax",
-    "model", "squared_error", "softmax_cross_entropy", "binary_cross_entropy", "node", "0", "²", "\n", "\ud800",
-    "x" * 5000, [], {}, [[]], [0], [0, 1, 2], {"0": "x"}, {"x": 1}, [[6, 26, "tanh", 0, 0, []]],
-)  # fmt: skip
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    3,
+    2**31,
+    2**63,
+    -(2**63),
+    10**30,
+    0.5,
+    -0.0,
+    1e308,
+    NAN,
+    INF,
+    "",
+    "spam",
+    "relu",
+    "softmax",
+    "model",
+    "squared_error",
+    "softmax_cross_entropy",
+    "binary_cross_entropy",
+    "node",
+    "0",
+    "²",
+    "\n",
+    "\ud800",
+    "x" * 5000,
+    [],
+    {},
+    [[]],
+    [0],
+    [0, 1, 2],
+    {"0": "x"},
+    {"x": 1},
+    [[6, 26, "tanh", 0, 0, []]],
+)
 
 
 def damaged_json(rng, value):
@@ -346,6 +388,7 @@ def targets(model):
 @functools.cache
 def broken_off(run, optimizer):
     """The members of the checkpoint of a run that an error has ended in its second epoch."""
+
     def stop(event):
         if event.epoch == 1:
             raise Stop

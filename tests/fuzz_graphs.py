@@ -7,13 +7,30 @@ import numpy as np
 from fuzz_files import INF, NAN, chance, check_model, one_line, pick
 
 import mlgraph
-from mlgraph import ops
+from mlgraph.graph import ops
 
 NUMBERS = (0, 1, -1, 2, 0.5, -3.25, 1e-40, 1e30, 3e38, INF, -INF, NAN, np.float32(0.1), np.int64(7), True)
 MISTAKES = (
-    None, "x", "", b"x", [], [None], {}, object(), 1j, 1e39, 10**400, -(2**31), 2**31, NAN, float, np.ones(3), np.array("x"),
-    np.zeros(0), lambda: 1,
-)  # fmt: skip
+    None,
+    "x",
+    "",
+    b"x",
+    [],
+    [None],
+    {},
+    object(),
+    1j,
+    1e39,
+    10**400,
+    -(2**31),
+    2**31,
+    NAN,
+    float,
+    np.ones(3),
+    np.array("x"),
+    np.zeros(0),
+    lambda: 1,
+)
 
 
 class Builder:
@@ -29,7 +46,9 @@ class Builder:
         """Mostly a late one, so that graphs are deep."""
         if chance(self.rng, 0.02):
             return self.other if chance(self.rng, 0.5) else self.mistake()
-        back = int(self.rng.geometric(0.15)) if chance(self.rng, 0.6) else int(self.rng.integers(1, len(self.nodes) + 1))
+        back = (
+            int(self.rng.geometric(0.15)) if chance(self.rng, 0.6) else int(self.rng.integers(1, len(self.nodes) + 1))
+        )
         return self.nodes[max(0, len(self.nodes) - back)]
 
     def some(self, most=6):
@@ -82,7 +101,15 @@ class Builder:
             return []
         if chance(self.rng, 0.5):
             a, b = b, a
-        how = (operator.add, operator.sub, operator.mul, operator.truediv, operator.pow, lambda a, _: -a, lambda a, _: abs(a))
+        how = (
+            operator.add,
+            operator.sub,
+            operator.mul,
+            operator.truediv,
+            operator.pow,
+            lambda a, _: -a,
+            lambda a, _: abs(a),
+        )
         out = pick(self.rng, how)(a, b)
         return [out] if isinstance(out, mlgraph.Node) else []
 
@@ -156,10 +183,29 @@ class Builder:
         return len(g), g.edits, columns, g.parameters.tobytes(), list(g.storage.state), dict(g._names)
 
 
-ACTIONS = ["add_operation"] * 6 + ["add_by_operator"] * 6 + ["add_neuron"] * 3 + ["add_neurons"] * 2 + [
-    "add_constant", "add_parameter", "add_softmax", "add_written_neuron", "add_input", "set_weights", "set_bias", "set_value",
-    "look", "compile", "add_edge", "add_edge", "cut", "cut_edges", "undo",
-]  # fmt: skip
+ACTIONS = (
+    ["add_operation"] * 6
+    + ["add_by_operator"] * 6
+    + ["add_neuron"] * 3
+    + ["add_neurons"] * 2
+    + [
+        "add_constant",
+        "add_parameter",
+        "add_softmax",
+        "add_written_neuron",
+        "add_input",
+        "set_weights",
+        "set_bias",
+        "set_value",
+        "look",
+        "compile",
+        "add_edge",
+        "add_edge",
+        "cut",
+        "cut_edges",
+        "undo",
+    ]
+)
 
 
 def fuzz_graph(rng, folder):
@@ -199,8 +245,16 @@ def fuzz_graph(rng, folder):
     y = labels if loss == "softmax_cross_entropy" else targets if isinstance(loss, str) else ()
     trained = g.parameters.copy()
     try:
-        model.fit(x, y, epochs=2, batch_size=int(rng.integers(1, 80)), learning_rate=1e-3, n_threads=int(rng.integers(1, 4)),
-                  optimizer=pick(rng, ("sgd", "adam")), momentum=pick(rng, (0, 0.5)))  # fmt: skip
+        model.fit(
+            x,
+            y,
+            epochs=2,
+            batch_size=int(rng.integers(1, 80)),
+            learning_rate=1e-3,
+            n_threads=int(rng.integers(1, 4)),
+            optimizer=pick(rng, ("sgd", "adam")),
+            momentum=pick(rng, (0, 0.5)),
+        )
     except (mlgraph.NonFiniteError, ValueError) as error:
         one_line(error)
     if np.isfinite(trained).all():

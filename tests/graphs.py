@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import numpy as np
 
 import mlgraph
-from mlgraph import ops
+from mlgraph.graph import ops
 
 NAN, INF = np.nan, np.inf
 PARAMETERS = ["parameter", "neuron", "neurons"]
@@ -64,7 +64,10 @@ def cases(draw, tame=True):
             sources, n = some(5), draw(st.sampled_from([1, 7, 8, 16, 17, 33]))
             weights = [[number() / len(sources) ** 0.5 for _ in sources] for _ in range(n)]
             biases = draw(st.sampled_from([None, [number() for _ in range(n)]]))
-            new = [g[i] for i in g.add_neurons(sources, draw(st.sampled_from(ops.ACTIVATIONS)), weights=weights, biases=biases)]
+            new = [
+                g[i]
+                for i in g.add_neurons(sources, draw(st.sampled_from(ops.ACTIVATIONS)), weights=weights, biases=biases)
+            ]
             new = [new[0], new[-1], g.operation("sum", *new)]
         else:
             op = ops.OPS[kind]
@@ -107,7 +110,17 @@ def every_parameter():
     weights = np.linspace(-1, 1, 34).reshape(17, 2)
     block = [g[i] for i in g.add_neurons([x, one], "relu", weights=weights, biases=np.linspace(-1, 1, 17))]
     z = shared * bare + mlgraph.sum(*block) * shared + w * y
-    return g, {"x": x, "y": y, "w": w, "shared": shared, "one": one, "bare": bare, "first": block[0], "last": block[-1], "z": z}
+    return g, {
+        "x": x,
+        "y": y,
+        "w": w,
+        "shared": shared,
+        "one": one,
+        "bare": bare,
+        "first": block[0],
+        "last": block[-1],
+        "z": z,
+    }
 
 
 def evaluate(graph, x, given=None):

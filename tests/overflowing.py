@@ -20,7 +20,9 @@ def network(last="softmax", *, width=20, activation="leaky_relu", **dropped):
 
 
 def bits(model):
-    return {name: vector.tobytes() for name, vector in {"": model.graph.parameters, **model.graph.storage.state}.items()}
+    return {
+        name: vector.tobytes() for name, vector in {"": model.graph.parameters, **model.graph.storage.state}.items()
+    }
 
 
 def is_finite(model):

@@ -4,8 +4,8 @@ import hypothesis.strategies as st
 import numpy as np
 
 import mlgraph
-from mlgraph.instructions import KINDS
-from mlgraph.plan import Plan
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.compiler.plan import Plan
 
 X = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
 
@@ -22,7 +22,9 @@ def kinds(plan):
 def neurons(g, sources, n, seed=0, **options):
     """Neurons made one by one, all with the same sources."""
     rng = np.random.default_rng(seed)
-    return [g.add_neuron(sources, weights=rng.normal(size=len(sources)), bias=rng.normal(), **options) for _ in range(n)]
+    return [
+        g.add_neuron(sources, weights=rng.normal(size=len(sources)), bias=rng.normal(), **options) for _ in range(n)
+    ]
 
 
 def parameters_of(nodes):

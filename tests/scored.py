@@ -3,7 +3,7 @@
 import numpy as np
 
 import mlgraph
-from mlgraph import arrays
+from mlgraph.graph import arrays
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (90, 12), np.uint8)
@@ -35,8 +35,12 @@ def slopes(net):
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     f = net.graph.compile(net.outputs)
     gradients = f.vjp(X, (e / e.sum(axis=1, keepdims=True) - np.eye(9)[Y]) / len(X))
-    return {(s.id, n.id): float(g) for layer in net.layers for n in layer.neurons
-            for s, g in zip(n.sources, gradients.of(n), strict=True)}  # fmt: skip
+    return {
+        (s.id, n.id): float(g)
+        for layer in net.layers
+        for n in layer.neurons
+        for s, g in zip(n.sources, gradients.of(n), strict=True)
+    }
 
 
 def layer_of(net, target):

@@ -3,10 +3,10 @@
 import numpy as np
 
 import mlgraph
-from mlgraph import reference
-from mlgraph.engine import Engine
-from mlgraph.plan import Plan
-from mlgraph.steps import Steps
+from mlgraph.compiler.plan import Plan
+from mlgraph.engine import reference
+from mlgraph.engine.engine import Engine
+from mlgraph.engine.steps import Steps
 
 
 def layered(sizes, activation="tanh", last="softmax", seed=0, **options):
@@ -38,9 +38,14 @@ def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
     losses, total = np.zeros(n, np.float32), model.graph.storage.zeros()
     examples, objective = model._examples_and_objective(x, y)
     engine.run(
-        examples, steps=Steps.at_rest(np.cumsum([0, *sizes[:-1]]), np.array(sizes))._replace(number=step_number),
-        objective=objective, gradient=total, seed=seed, losses=losses, n_threads=n_threads,
-    )  # fmt: skip
+        examples,
+        steps=Steps.at_rest(np.cumsum([0, *sizes[:-1]]), np.array(sizes))._replace(number=step_number),
+        objective=objective,
+        gradient=total,
+        seed=seed,
+        losses=losses,
+        n_threads=n_threads,
+    )
     return engine.plan, losses, total
 
 
@@ -49,9 +54,16 @@ def check(model, x, y, **options):
     slots = plan.slot[model._loss_nodes]
     _, objective = model._examples_and_objective(x, y)
     want_losses, want = reference.step(
-        plan, model.graph.parameters, x, model.loss, slots, label=objective.label, target=objective.target,
-        seed=options.get("seed", 0), number=options.get("step_number", 0),
-    )  # fmt: skip
+        plan,
+        model.graph.parameters,
+        x,
+        model.loss,
+        slots,
+        label=objective.label,
+        target=objective.target,
+        seed=options.get("seed", 0),
+        number=options.get("step_number", 0),
+    )
     np.testing.assert_allclose(losses, want_losses, rtol=2e-5, atol=2e-5)
     # A sum of n float32 products of either sign is off by about its largest term times 2**-24 sqrt(n).
     np.testing.assert_allclose(g, want, rtol=1e-4, atol=2e-6 * max(1e-3, np.abs(want).max()))

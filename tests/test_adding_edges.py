@@ -107,10 +107,14 @@ def test_no_edge_from_an_operation_of_neurons_that_are_cut_off():
     h.prune()
     before = len(g)
     for attempt in (
-        lambda: g.add_edge(deep, out), lambda: g.add_neuron([x, deep]), lambda: g.add_neurons([x, deep], weights=[[1, 2]]),
+        lambda: g.add_edge(deep, out),
+        lambda: g.add_neuron([x, deep]),
+        lambda: g.add_neurons([x, deep], weights=[[1, 2]]),
         lambda: g.add_edges(mlgraph.Edges(np.array([deep.id]), np.array([out.id]), np.ones(1))),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=f"expected nodes that have a live source, got <exp n{deep.id}>, which has none"):
+    ):
+        with pytest.raises(
+            ValueError, match=f"expected nodes that have a live source, got <exp n{deep.id}>, which has none"
+        ):
             attempt()
     assert len(g) == before and g.n_edges == 3
     for other_graph in (g.copy(), copy.deepcopy(g), pickle.loads(pickle.dumps(g))):

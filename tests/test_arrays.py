@@ -5,7 +5,7 @@ import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph import ops
+from mlgraph.graph import ops
 
 
 def test_edges_as_arrays():
@@ -14,8 +14,12 @@ def test_edges_as_arrays():
     dead = net.graph.add_neuron([net.layers[0].neurons[1]])
     net.layers[1].neurons[1].weights = range(len(net.layers[1].neurons[1].weights))
     source, target, weight = net.graph.edges()
-    by_hand = [(s.id, n.id, float(w)) for n in net.graph if isinstance(n, mlgraph.Neuron) and n.alive
-               for s, w in zip(n.sources, n.weights, strict=True)]  # fmt: skip
+    by_hand = [
+        (s.id, n.id, float(w))
+        for n in net.graph
+        if isinstance(n, mlgraph.Neuron) and n.alive
+        for s, w in zip(n.sources, n.weights, strict=True)
+    ]
     assert list(zip(source.tolist(), target.tolist(), weight.tolist(), strict=True)) == by_hand
     assert len(weight) == net.n_edges and dead.id not in target
     assert (source.dtype, target.dtype, weight.dtype) == (np.int32, np.int32, np.float32)
@@ -103,7 +107,7 @@ def test_edges_may_be_named_by_their_ids():
     net, same, other = network(), network(), network()
     source, target, weight = net.graph.edges()
     small = np.abs(weight) < 0.1
-    net.graph.prune(mlgraph.arrays.Edges(source[small], target[small], weight[small]))
+    net.graph.prune(mlgraph.graph.arrays.Edges(source[small], target[small], weight[small]))
     same.graph.prune(zip(source[small].tolist(), target[small], strict=True))
     ends = zip(source[small].tolist(), target[small].tolist(), strict=True)
     other.graph.prune([(other.graph[s], other.graph[t]) for s, t in ends])
@@ -123,11 +127,13 @@ def test_nodes_may_be_named_by_their_ids():
     net.graph.prune(ids)
     same.graph.prune([same.graph[i] for i in ids.tolist()])
     assert everything(net.graph) == everything(same.graph)
-    for wrong, error, message in ((np.array([0]), TypeError, "prune: expected neurons, edges or pairs"),
-                                  (np.array([99]), ValueError, "prune: expected ids from 0 to 50, got 99 to 99"),
-                                  (range(10**15), ValueError, "prune: expected ids from 0 to 50, got 0 to 999999999999999"),
-                                  (range(-(10**20), 3), ValueError, f"prune: expected ids from 0 to 50, got -{10**20} to 2"),
-                                  (range(2**64, 2**64 - 3, -2), ValueError, f"got {2**64 - 2} to {2**64}"),
-                                  (np.array([[0, 13]]), TypeError, "prune: expected nodes or a row of ids, got int64")):
+    for wrong, error, message in (
+        (np.array([0]), TypeError, "prune: expected neurons, edges or pairs"),
+        (np.array([99]), ValueError, "prune: expected ids from 0 to 50, got 99 to 99"),
+        (range(10**15), ValueError, "prune: expected ids from 0 to 50, got 0 to 999999999999999"),
+        (range(-(10**20), 3), ValueError, f"prune: expected ids from 0 to 50, got -{10**20} to 2"),
+        (range(2**64, 2**64 - 3, -2), ValueError, f"got {2**64 - 2} to {2**64}"),
+        (np.array([[0, 13]]), TypeError, "prune: expected nodes or a row of ids, got int64"),
+    ):
         with pytest.raises(error, match=message):
             net.graph.prune(wrong)

@@ -7,10 +7,10 @@ import pytest
 from scored import DATA, X, Y, network, slopes, weights
 
 import mlgraph
-from mlgraph import scores
-from mlgraph.arrays import Edges
-from mlgraph.growing import absent
-from mlgraph.moving import fill_layers
+from mlgraph.graph.arrays import Edges
+from mlgraph.sparsity import scores
+from mlgraph.sparsity.growing import absent
+from mlgraph.sparsity.moving import fill_layers
 
 
 def blocks(net, edges, size):
@@ -60,7 +60,9 @@ def test_blocks_of_equal_weights_stay_whole():
     has = blocks(net, weights(net), 4)
     there = [key for key in had if all(net.graph[neuron].alive for neuron in had[key])]
     partial = sum(0 < len(has[key]) < len(had[key]) for key in there)
-    assert len(there) > 0.5 * len(had) and partial <= 1 + 11  # the last one, and those of edges that are a path to each output
+    assert (
+        len(there) > 0.5 * len(had) and partial <= 1 + 11
+    )  # the last one, and those of edges that are a path to each output
 
 
 def test_blocks_of_a_model_stay_the_same():
@@ -158,9 +160,14 @@ def test_growth_in_blocks(scope, by):
     alive = {neuron.id for layer in other.layers for neuron in layer.neurons if neuron.alive} | set(range(12))
     slope = {edge: s for edge, s in slopes(twin).items() if edge not in before and alive.issuperset(edge)}
     norm = {key: np.sqrt(np.mean(np.square(values))) for key, values in blocks(net, slope, 4).items()}
-    other.regrow(0.3, scope=scope, by=lambda edges: [
-        norm[next(iter(blocks(net, {edge: 0}, 4)))] for edge in zip(edges.source.tolist(), edges.target.tolist(), strict=True)
-    ])  # fmt: skip
+    other.regrow(
+        0.3,
+        scope=scope,
+        by=lambda edges: [
+            norm[next(iter(blocks(net, {edge: 0}, 4)))]
+            for edge in zip(edges.source.tolist(), edges.target.tolist(), strict=True)
+        ],
+    )
     assert len(set(weights(net)) ^ set(weights(other))) <= 6 * (1 if scope == "global" else 3)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from learnable import FLOATS, INF, NAN, X, Y, network
 
-from mlgraph import choice, engine
-from mlgraph.engine import Engine
-from mlgraph.examples import Examples
-from mlgraph.losses import Objective
-from mlgraph.plan import Plan
-from mlgraph.steps import Steps
+from mlgraph.compiler.plan import Plan
+from mlgraph.engine import choice, engine
+from mlgraph.engine.engine import Engine
+from mlgraph.engine.examples import Examples
+from mlgraph.engine.losses import Objective
+from mlgraph.engine.steps import Steps
 
 CALLS = 300
 
@@ -27,7 +27,9 @@ def test_what_was_asked_before_changes_no_answer(sweep, monkeypatch, seed):
         net.prune(0.5)
     plan = Plan(graph, nodes, loss=net._loss_nodes if seed % 2 else None)
     kept, describe, described = Engine(graph, plan), Engine._described, []
-    monkeypatch.setattr(kept, "_described", lambda *given, **nodes: described.append(1) or describe(kept, *given, **nodes))
+    monkeypatch.setattr(
+        kept, "_described", lambda *given, **nodes: described.append(1) or describe(kept, *given, **nodes)
+    )
     weights, outputs = graph.get_parameters(), list(net._outputs)
     of = {
         "data": lambda: [X, FLOATS, X | 1][rng.integers(3)],
@@ -121,7 +123,11 @@ def test_no_kernel_is_asked_for_what_the_plan_does_not_have():
     net = network()
     hidden = net.layers[0].neurons[0].id
     engine = Engine(net.graph, Plan(net.graph, [hidden]))
-    for asked in ({"values": net._outputs}, {"adjoints": net._outputs}, {"objective": net._examples_and_objective(X, Y)[1]}):
+    for asked in (
+        {"values": net._outputs},
+        {"adjoints": net._outputs},
+        {"objective": net._examples_and_objective(X, Y)[1]},
+    ):
         with pytest.raises(RuntimeError, match=r"^nodes: expected those that the plan has, got others$"):
             engine.run(Examples(X, X.shape[1]), **asked)
     assert len(engine.run(Examples(X, X.shape[1]), values=[hidden])[1]) == len(X)

@@ -12,9 +12,9 @@ import pytest
 from checkpoint_runs import RUNS, TARGETS, Stop, X, bits, fit, interrupted, network, stop_at, whole
 
 import mlgraph
-from mlgraph import checkpoint as checkpoints
-from mlgraph import modelfile
-from mlgraph.checkpoint import CheckpointError
+from mlgraph.models import model_file as modelfile
+from mlgraph.training import checkpoint as checkpoints
+from mlgraph.training.checkpoint import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
@@ -97,7 +97,9 @@ def test_views_of_nodes_stay(path):
     net = network()
     neuron, engine = net.layers[0].neurons[3], net.graph.compile(net.layers[0].neurons[3])
     fit(net, momentum=0.0, checkpoint=path, resume=True)
-    assert neuron.weights.tobytes() == net.graph[neuron.id].weights.tobytes() != network().layers[0].weights[3].tobytes()
+    assert (
+        neuron.weights.tobytes() == net.graph[neuron.id].weights.tobytes() != network().layers[0].weights[3].tobytes()
+    )
     np.testing.assert_allclose(engine(X)[:, 0], np.tanh(X / 255 @ neuron.weights + neuron.bias), rtol=1e-5, atol=1e-6)
 
 
@@ -241,7 +243,7 @@ import os, random, signal, sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 import checkpoint_runs as t
-from mlgraph import training
+from mlgraph.training import training
 
 name, path, out, left = *sys.argv[1:4], int(sys.argv[4])
 make, y, options = t.RUNS[name]
@@ -304,7 +306,7 @@ WAITS = """
 import itertools, sys
 sys.path.insert(0, {folder!r})
 import checkpoint_runs as t
-from mlgraph import training
+from mlgraph.training import training
 
 make, y, options = t.RUNS["any graph"]
 training.PIECE_SECONDS, calls = 0, itertools.count(1)

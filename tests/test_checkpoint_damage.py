@@ -7,19 +7,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from checkpoint_runs import (
-    Stop,
-    bits,
-    fit,
-    interrupted,
-    network,
-    stop_at,
-    whole,
-)
+from checkpoint_runs import Stop, bits, fit, interrupted, network, stop_at, whole
 
 import mlgraph
-from mlgraph.checkpoint import ARRAYS
-from mlgraph.modelfile import ModelFileError
+from mlgraph.models.model_file import ModelFileError
+from mlgraph.training.checkpoint import ARRAYS
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
@@ -127,8 +119,19 @@ def rewrite(path, array=None, **header):
         ("seconds", float("inf"), "checkpoint: seconds: expected a finite float from 0 on, got inf"),
         ("seconds", -1.0, "checkpoint: seconds: expected a finite float from 0 on, got -1.0"),
         ("seconds", None, "checkpoint: seconds: expected a finite float from 0 on, got None"),
-        *(("needs", wrong, "checkpoint: needs: expected outputs of models and runs of nodes up to")
-          for wrong in (None, [3], [[[1]]], [[[1], 2]], [[[1], [0, 2, 3]]], [[[1], [2, 2]]], [[[1], [0, 10**9]]], [["x", []]])),
+        *(
+            ("needs", wrong, "checkpoint: needs: expected outputs of models and runs of nodes up to")
+            for wrong in (
+                None,
+                [3],
+                [[[1]]],
+                [[[1], 2]],
+                [[[1], [0, 2, 3]]],
+                [[[1], [2, 2]]],
+                [[[1], [0, 10**9]]],
+                [["x", []]],
+            )
+        ),
     ],
 )
 def test_odd_headers(untouched, path, field, value, message):

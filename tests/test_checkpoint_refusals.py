@@ -4,31 +4,28 @@ import os
 from pathlib import Path
 
 import pytest
-from checkpoint_runs import (
-    LABELS,
-    TARGETS,
-    X,
-    any_model,
-    bits,
-    fit,
-    interrupted,
-    network,
-)
+from checkpoint_runs import LABELS, TARGETS, X, any_model, bits, fit, interrupted, network
 
 import mlgraph
-from mlgraph.checkpoint import CheckpointError
+from mlgraph.training.checkpoint import CheckpointError
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
 
 OTHERS = {
-    "epochs": {"epochs": 4}, "batch_size": {"batch_size": (64, 63)}, "learning_rate": {"learning_rate": 0.05},
+    "epochs": {"epochs": 4},
+    "batch_size": {"batch_size": (64, 63)},
+    "learning_rate": {"learning_rate": 0.05},
     r"learning_rate \[0.05, 0.01\]; got function": {"learning_rate": lambda p: 0.05},
-    "momentum": {"momentum": 0.5}, "optimizer": {"optimizer": "adam"}, "shuffle": {"shuffle": False}, "seed": {"seed": 6},
+    "momentum": {"momentum": 0.5},
+    "optimizer": {"optimizer": "adam"},
+    "shuffle": {"shuffle": False},
+    "seed": {"seed": 6},
     "weight_decay": {"weight_decay": 0.1},
-    "other validation data": {"validation": None}, "on_nonfinite": {"on_nonfinite": "skip"},
+    "other validation data": {"validation": None},
+    "on_nonfinite": {"on_nonfinite": "skip"},
     "sparsify": {"sparsify": mlgraph.GradualPruning(0.5)},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -59,8 +56,17 @@ def changed(array):
 def test_other_data(untouched, path, data):
     interrupted(path, 30)
     with pytest.raises(CheckpointError, match=r"belongs to another run, with other data$"):
-        untouched.fit(*data, epochs=3, batch_size=64, learning_rate=(0.05, 0.01), momentum=0.0, seed=5,
-                      validation=(X[:99], LABELS[:99]), checkpoint=path, resume=True)  # fmt: skip
+        untouched.fit(
+            *data,
+            epochs=3,
+            batch_size=64,
+            learning_rate=(0.05, 0.01),
+            momentum=0.0,
+            seed=5,
+            validation=(X[:99], LABELS[:99]),
+            checkpoint=path,
+            resume=True,
+        )
 
 
 @pytest.mark.parametrize("options", [{"seed": 2}, {"dropout": 0.1}, {"last": "tanh"}, None])
@@ -83,7 +89,10 @@ def test_other_models(path, options):
             {"checkpoint": "missing/run.npz"},
             "checkpoint: expected a file in a folder that exists, got 'missing/run.npz': no such folder",
         ),
-        ({"checkpoint": "."}, "checkpoint: expected a file in a folder that exists, got '.': expected a file, got a folder"),
+        (
+            {"checkpoint": "."},
+            "checkpoint: expected a file in a folder that exists, got '.': expected a file, got a folder",
+        ),
         (
             {"checkpoint": "pipe"},
             "checkpoint: expected a file in a folder that exists, got 'pipe': expected a file, got a device or a pipe",
@@ -93,9 +102,15 @@ def test_other_models(path, options):
             "checkpoint: expected a file in a folder that exists, got 'pipe/run.npz': no such folder",
         ),
         # It is written under a longer name.
-        ({"checkpoint": "x" * 240}, r"checkpoint: expected a file in a folder that exists, got '\.xx.*: File name too long"),
+        (
+            {"checkpoint": "x" * 240},
+            r"checkpoint: expected a file in a folder that exists, got '\.xx.*: File name too long",
+        ),
         ({"checkpoint": "x", "checkpoint_every": -1}, "checkpoint_every: expected seconds from 0 on, got -1"),
-        ({"checkpoint": "x", "checkpoint_every": float("nan")}, "checkpoint_every: expected seconds from 0 on, got nan"),
+        (
+            {"checkpoint": "x", "checkpoint_every": float("nan")},
+            "checkpoint_every: expected seconds from 0 on, got nan",
+        ),
         ({"checkpoint": "x", "checkpoint_every": "1"}, "checkpoint_every: expected seconds from 0 on, got '1'"),
     ],
 )
@@ -109,8 +124,15 @@ def test_bad_options(untouched, options, message, tmp_path, monkeypatch):
 
 def test_a_name_too_long_where_paths_hide_errors(untouched, monkeypatch):
     """As they do from Python 3.14 on."""
-    for method, function in {"exists": "exists", "is_dir": "isdir", "is_file": "isfile", "is_symlink": "islink"}.items():
+    for method, function in {
+        "exists": "exists",
+        "is_dir": "isdir",
+        "is_file": "isfile",
+        "is_symlink": "islink",
+    }.items():
         monkeypatch.setattr(Path, method, getattr(os.path, function))
     for n in (240, 300):
-        with pytest.raises(ValueError, match=r"^checkpoint: expected a file in a folder that exists, got .*name too long$"):
+        with pytest.raises(
+            ValueError, match=r"^checkpoint: expected a file in a folder that exists, got .*name too long$"
+        ):
             fit(untouched, checkpoint="x" * n)

@@ -12,7 +12,8 @@ from checkpoint_runs import bits, fit, network, stop_at, whole
 from struck import interrupted_at
 
 import mlgraph
-from mlgraph import interrupts, training
+from mlgraph._support import interrupts
+from mlgraph.training import training
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
@@ -71,7 +72,9 @@ def test_who_presses_it_again_does_not_wait(path, handler, callback):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("strike", [three_times, lambda: signal.raise_signal(signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "strike", [three_times, lambda: signal.raise_signal(signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"]
+)
 def test_nothing_is_saved_amid_a_step(path, handler, sigterm, monkeypatch, strike):
     """Steps have been swept, but are not in the history yet."""
     real, pieces = mlgraph.Model._run, iter(range(5))
@@ -185,7 +188,9 @@ def test_ctrl_c_is_not_lost_to_an_error(path, handler):
 
 def test_in_another_thread(path):
     net = network()
-    thread = threading.Thread(target=fit, args=[net], kwargs={"momentum": 0.0, "checkpoint": path, "checkpoint_every": 0})
+    thread = threading.Thread(
+        target=fit, args=[net], kwargs={"momentum": 0.0, "checkpoint": path, "checkpoint_every": 0}
+    )
     thread.start()
     thread.join()
     assert bits(net) == whole("sgd")

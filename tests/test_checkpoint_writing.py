@@ -8,19 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_runs import (
-    bits,
-    fit,
-    interrupted,
-    network,
-    stop_at,
-    whole,
-)
+from checkpoint_runs import bits, fit, interrupted, network, stop_at, whole
 from locks import is_free
 
 import mlgraph
-from mlgraph import checkpoint as checkpoints
-from mlgraph import files
+from mlgraph._support import atomic_files as files
+from mlgraph.training import checkpoint as checkpoints
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
@@ -50,7 +43,9 @@ def test_a_full_disk(path, monkeypatch, where):
     net = network()
     monkeypatch.setattr(*where, full)
     kept = {"momentum": 0.0, "checkpoint": path, "checkpoint_every": 0, "resume": True}
-    with pytest.warns(RuntimeWarning, match=rf"^checkpoint: {path} cannot be written \(No space left on device\), training"):
+    with pytest.warns(
+        RuntimeWarning, match=rf"^checkpoint: {path} cannot be written \(No space left on device\), training"
+    ):
         fit(net, callback=stop_at(10**6), **kept)
     assert bits(net) == whole("sgd")
     left = {file.name: file.read_bytes() for file in path.parent.iterdir()}
@@ -128,7 +123,9 @@ def test_a_folder_that_is_read_only(path, monkeypatch):
     monkeypatch.setattr(Path, "unlink", refused)
     monkeypatch.setattr(files, "open", refused, raising=False)
     net = network()
-    with pytest.warns(RuntimeWarning, match=rf"^checkpoint: {path} cannot be written \(Read-only file system\), training"):
+    with pytest.warns(
+        RuntimeWarning, match=rf"^checkpoint: {path} cannot be written \(Read-only file system\), training"
+    ):
         fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0)
     assert bits(net) == whole("sgd") and stale.exists()
 

@@ -5,9 +5,9 @@ import pytest
 
 import mlgraph
 import mlgraph_ext
-from mlgraph import choice, engine
-from mlgraph.examples import Examples
-from mlgraph.losses import Objective
+from mlgraph.engine import choice, engine
+from mlgraph.engine.examples import Examples
+from mlgraph.engine.losses import Objective
 
 
 def test_operations_are_work_too(monkeypatch):

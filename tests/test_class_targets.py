@@ -1,6 +1,5 @@
 """The cross-entropy of a softmax whose targets are probabilities of the classes, or weights, instead of labels."""
 
-
 import numpy as np
 import pytest
 
@@ -25,7 +24,10 @@ def test_probabilities_of_classes(sweep):
     net, p = classifier(), classifier().predict_proba(X).astype(np.float64)
     losses = -(SOFT * np.log(p)).sum(axis=1)
     accuracy = (p.argmax(axis=1) == SOFT.argmax(axis=1)).mean()
-    assert net.evaluate(X, SOFT) == {"loss": pytest.approx(losses.mean(), rel=1e-5), "accuracy": pytest.approx(accuracy)}
+    assert net.evaluate(X, SOFT) == {
+        "loss": pytest.approx(losses.mean(), rel=1e-5),
+        "accuracy": pytest.approx(accuracy),
+    }
     assert 0 < accuracy < 1
     traced = net.trace(X, SOFT)
     slope = np.stack([traced.adjoint(z) for z in net.layers[-1].neurons], axis=1)
@@ -35,7 +37,9 @@ def test_probabilities_of_classes(sweep):
     assert (table["loss"][2], table["accuracy"][2]) == (pytest.approx(scores["loss"]), scores["accuracy"])
 
 
-@pytest.mark.parametrize("y", [ONE_HOT, ONE_HOT.astype(np.uint8), ONE_HOT.astype(bool)], ids=["floats", "bytes", "truths"])
+@pytest.mark.parametrize(
+    "y", [ONE_HOT, ONE_HOT.astype(np.uint8), ONE_HOT.astype(bool)], ids=["floats", "bytes", "truths"]
+)
 def test_certain_targets_are_labels(sweep, y):
     """To the bit, whatever the steps."""
     nets, options = [classifier(), classifier()], {"epochs": 3, "batch_size": (40, 7), "n_threads": 2}
@@ -85,18 +89,23 @@ def test_what_gives_an_infinite_loss_is_found_among_all_classes():
     net.layers[0].weights = np.ones((4, 2))
     net.layers[1].weights = [[1, 1, 0, 0], [0, 0, -3e38, -3e38]]
     x = np.ones((8, 2), np.float32)
-    with pytest.raises(mlgraph.NonFiniteError, match=r"layer 1 neuron 1 is -inf in example 0 \(forward\): the bias is 0"):
+    with pytest.raises(
+        mlgraph.NonFiniteError, match=r"layer 1 neuron 1 is -inf in example 0 \(forward\): the bias is 0"
+    ):
         net.fit(x, np.full((8, 2), [0.6, 0.4]), epochs=1, shuffle=False)
     net.fit(x, np.full((8, 2), [0.6, 0.4]), epochs=1, on_nonfinite="disconnect", learning_rate=1e-30)
     assert all(neuron.alive for neuron in net.layers[0].neurons[:2])
 
 
-@pytest.mark.parametrize(("y", "message"), [
-    (-ONE_HOT, "expected targets of at least 0, got -1.0 in example 0, output "),
-    (ONE_HOT * np.nan, "expected finite numbers that float32 can hold, got nan in example 0, output 0"),
-    (ONE_HOT * 0 + 3e38, "expected targets of a sum that float32 can hold, got inf in example 0"),
-    (ONE_HOT * 1e39, "expected finite numbers that float32 can hold, got 1e[+]39 in example 0, output "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (-ONE_HOT, "expected targets of at least 0, got -1.0 in example 0, output "),
+        (ONE_HOT * np.nan, "expected finite numbers that float32 can hold, got nan in example 0, output 0"),
+        (ONE_HOT * 0 + 3e38, "expected targets of a sum that float32 can hold, got inf in example 0"),
+        (ONE_HOT * 1e39, "expected finite numbers that float32 can hold, got 1e[+]39 in example 0, output "),
+    ],
+)
 def test_targets_of_classes_that_are_none(y, message):
     with pytest.raises(ValueError, match=f"^y: {message}"):
         classifier().fit(X, y)

@@ -8,8 +8,9 @@ from learnable import INPUTS, X, network
 from swept import data
 
 import mlgraph
-from mlgraph import choice, examples, training
-from mlgraph.examples import LINE, Examples
+from mlgraph.engine import choice, examples
+from mlgraph.engine.examples import LINE, Examples
+from mlgraph.training import training
 from mlgraph_ext import _topology
 
 
@@ -17,7 +18,14 @@ from mlgraph_ext import _topology
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_columns_are_taken(dtype, n_threads):
     x = np.random.default_rng(0).integers(0, 256, (50, 200)).astype(dtype)
-    for columns in ([0], [199], range(3, 190), range(0, 200, 2), [*range(20), *range(30, 47), 60, 199], range(184, 200)):
+    for columns in (
+        [0],
+        [199],
+        range(3, 190),
+        range(0, 200, 2),
+        [*range(20), *range(30, 47), 60, 199],
+        range(184, 200),
+    ):
         few = Examples(x, 200).narrowed(np.array(columns, np.int32), n_threads)
         np.testing.assert_array_equal(few.array[:, : len(columns)], x[:, list(columns)])
         assert few.array.ctypes.data % LINE == 0 and few.array.strides[0] % LINE == 0
@@ -43,7 +51,9 @@ def test_columns_in_any_order(sweep, dtype):
         assert not out[:, -2:].any()
     for wrong in ([-1], [37], [2**31 - 1]):
         with pytest.raises(ValueError, match=r"^columns: expected 0 to 36, got "):
-            sweep.take_columns(x.view(np.uint8), np.array(wrong, np.int32), np.zeros((50, x.itemsize), np.uint8), x.itemsize, 1)
+            sweep.take_columns(
+                x.view(np.uint8), np.array(wrong, np.int32), np.zeros((50, x.itemsize), np.uint8), x.itemsize, 1
+            )
     for shape, size in (((50, x.itemsize - 1), x.itemsize), ((49, x.itemsize), x.itemsize), ((50, x.itemsize), 2)):
         with pytest.raises(ValueError, match=r"^size, out: expected 1 or 4, and 50 rows of [0-9] bytes or more, got "):
             sweep.take_columns(x.view(np.uint8), np.zeros(1, np.int32), np.zeros(shape, np.uint8), size, 1)
@@ -73,8 +83,14 @@ def test_nothing_is_left_of_columns_that_are_no_longer_read():
 
 def test_when_columns_are_copied():
     """If they are half of the memory, lines of the cache counted whole, and have been read a number of times."""
-    for width, itemsize, columns, pays in ((256, 1, 128, True), (256, 1, 129, False), (127, 1, 1, False), (128, 1, 64, True),
-                                           (64, 4, 32, True), (64, 4, 33, False)):  # fmt: skip
+    for width, itemsize, columns, pays in (
+        (256, 1, 128, True),
+        (256, 1, 129, False),
+        (127, 1, 1, False),
+        (128, 1, 64, True),
+        (64, 4, 32, True),
+        (64, 4, 33, False),
+    ):
         given = Examples(np.zeros((10, width), {1: np.uint8, 4: np.float32}[itemsize]), width)
         read, other = np.arange(columns, dtype=np.int32), np.arange(1, columns + 1, dtype=np.int32)
         often = examples.NARROW_AFTER
@@ -98,7 +114,9 @@ def test_rows_that_read_few_columns_have_them_copied(sweep, n_threads, monkeypat
     x, y = data(200, 300, 6, "bytes")
     asked, narrowed = [], Examples.narrowed
     monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
-    monkeypatch.setattr(Examples, "narrowed", lambda self, *given: asked.append(len(given[0])) or narrowed(self, *given))
+    monkeypatch.setattr(
+        Examples, "narrowed", lambda self, *given: asked.append(len(given[0])) or narrowed(self, *given)
+    )
 
     def trained(after):
         asked.clear()
@@ -126,7 +144,10 @@ def test_places_that_there_are_not_are_refused(sweep):
     for origin, place in ((3, 0), (-1, 0), (0, 3), (0, -1)):
         with pytest.raises(ValueError, match=r"^origin, place: expected numbers below 3 and 3, got 1 that are not"):
             sweep.move(three, one + origin, three, one + place, 1)
-    row, number = np.array([0, 1], np.int32), np.zeros(3, np.int64)[1:2]  # so that it would do before it and after it, too
+    row, number = (
+        np.array([0, 1], np.int32),
+        np.zeros(3, np.int64)[1:2],
+    )  # so that it would do before it and after it, too
     assert _topology.place_edges(row, one, 0, number, 1, 16, np.full(16, -1, np.int32))
     for source, lowest, places in ((2**30, 0, 16), (1, 0, 16), (0, 1, 16), (5, 0, 16), (0, 0, 0)):
         with pytest.raises(ValueError, match=r"^row, source: expected edges that have places, got 1 that have none"):
@@ -145,10 +166,17 @@ def test_long_lists_of_what_is_not_zero_are_not_made(monkeypatch):
     np.testing.assert_allclose(network().forward(x), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("unread", "rows", "there"), [
-    ([3, 17, 37, 38, 39], True, 37), ([0, 38, 39], True, 38), (range(13), True, 40), (range(14), True, 26),
-    ([3, 17], False, 38), (range(30, 40), True, 30),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("unread", "rows", "there"),
+    [
+        ([3, 17, 37, 38, 39], True, 37),
+        ([0, 38, 39], True, 38),
+        (range(13), True, 40),
+        (range(14), True, 26),
+        ([3, 17], False, 38),
+        (range(30, 40), True, 30),
+    ],
+)
 def test_few_columns_that_nothing_reads_stay_in_place(unread, rows, there):
     """Up to the last that is read; not if a block reads exactly the others."""
     mask = np.ones((16, 40), bool)
@@ -194,7 +222,9 @@ def test_columns_in_the_order_of_given_inputs():
     plan = f._engine(False).plan
     assert plan.input_column.tolist() == list(range(20)) and plan.node[:20].tolist() == list(range(19, -1, -1))
     rows = np.random.default_rng(0).normal(size=(3, 20))
-    np.testing.assert_allclose(f(rows), [[row.sum() - row[15] - row[19 - i] for i in range(5, 15)] for row in rows], rtol=1e-5)
+    np.testing.assert_allclose(
+        f(rows), [[row.sum() - row[15] - row[19 - i] for i in range(5, 15)] for row in rows], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])

@@ -69,7 +69,9 @@ def test_a_graph_of_ones_own():
     model = mlgraph.Model(g, out, loss=mlgraph.log(1 + (out - x[1]) ** 2))
     model.fit(FLOATS, epochs=1, learning_rate=0.01)
     small = model.compact()
-    assert {node.name for node in small.graph} >= {"x0", "x1", "scale"} and "lost" not in {node.name for node in small.graph}
+    assert {node.name for node in small.graph} >= {"x0", "x1", "scale"} and "lost" not in {
+        node.name for node in small.graph
+    }
     assert small.graph.n_inputs == len(x) and small.n_parameters == 6 == small.graph.n_parameters
     assert small.evaluate(FLOATS) == model.evaluate(FLOATS) and small.loss == "node"
     assert small.forward(FLOATS).tobytes() == model.forward(FLOATS).tobytes()

@@ -14,8 +14,9 @@ from graphs import cases, every_parameter
 from hypothesis import given, settings
 
 import mlgraph
-from mlgraph import ops, testing
-from mlgraph.csource import checked_name
+from mlgraph.engine.c_source import checked_name
+from mlgraph.graph import ops
+from mlgraph.testing import derivatives as testing
 
 COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wmissing-prototypes", "-Werror", "-O2"]
@@ -150,7 +151,24 @@ def test_the_name(build):
     g = mlgraph.Graph()
     function = g.compile(mlgraph.relu(g.input()))
     np.testing.assert_array_equal(build(function, "my_network2")([[2.0]]), [[2.0]])
-    for name in ("", "2x", "a b", "f;", "f\n", "é", "_f", "relu", "dense", "int", "bool", "main", "y1", "M_PI", None, 3):
+    for name in (
+        "",
+        "2x",
+        "a b",
+        "f;",
+        "f\n",
+        "é",
+        "_f",
+        "relu",
+        "dense",
+        "int",
+        "bool",
+        "main",
+        "y1",
+        "M_PI",
+        None,
+        3,
+    ):
         with pytest.raises(ValueError, match="name: expected one that is free in C, of letters, digits and _, got "):
             function.to_c(name)
 

@@ -12,8 +12,8 @@ from bounds import assert_in_bounds
 from savable import MODELS, X, members, network
 
 import mlgraph
-from mlgraph import modelfile
-from mlgraph.modelfile import ARRAYS, ModelFileError
+from mlgraph.models import model_file as modelfile
+from mlgraph.models.model_file import ARRAYS, ModelFileError
 
 RNG = np.random.default_rng(0)
 HUGE = {name: np.iinfo(dtype).max for name, dtype in ARRAYS.items() if dtype.startswith("int")}
@@ -88,7 +88,9 @@ def test_no_file(tmp_path):
         mlgraph.load(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"PK\5\6" + bytes(18), b"PK\3\4" + bytes(100), bytes(10**5), b"\x93NUMPY"])
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"PK\5\6" + bytes(18), b"PK\3\4" + bytes(100), bytes(10**5), b"\x93NUMPY"]
+)
 def test_other_files(path, content):
     path.write_bytes(content)
     refuse(path, "not a model file")
@@ -111,11 +113,18 @@ def test_other_archives(path):
     refuse(path, r"not a model file: it has no code, start, count, \.\.\.$")
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"loss": "hinge"}, "loss: expected softmax_cross_entropy, binary_cross_entropy, squared_error or node, got 'hinge'"),
-    ({"dropout": 1.5}, "header: layers: expected shares that are dropped, got 1.5 and 0.0"),
-    ({"activation": "swish"}, "header: layers: expected an activation, got 'swish'"),
-], ids=lambda value: "".join(value) if isinstance(value, dict) else "")  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"loss": "hinge"},
+            "loss: expected softmax_cross_entropy, binary_cross_entropy, squared_error or node, got 'hinge'",
+        ),
+        ({"dropout": 1.5}, "header: layers: expected shares that are dropped, got 1.5 and 0.0"),
+        ({"activation": "swish"}, "header: layers: expected an activation, got 'swish'"),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, dict) else "",
+)
 def test_odd_losses_and_layers(path, change, message):
     network().save(path)
     header = header_of(path)
@@ -191,7 +200,9 @@ def test_numbers_in_range_at_wrong_places(saved, path, seed):
             if not len(arrays[name]):
                 continue
             at = rng.integers(len(arrays[name]), size=rng.integers(1, 4))
-            changes[name][at] = rng.choice(arrays[name], len(at)) + rng.integers(-1, 2, len(at)).astype(arrays[name].dtype)
+            changes[name][at] = rng.choice(arrays[name], len(at)) + rng.integers(-1, 2, len(at)).astype(
+                arrays[name].dtype
+            )
         survivors += try_damaged(rewrite(saved[1], path, **changes)) is not None
     assert 0 < survivors < 100
 
@@ -201,9 +212,11 @@ def test_arrays_of_wrong_length(saved, path, name):
     with np.load(saved[1]) as arrays:
         array = arrays[name]
     for changed in (array[:0], array[1:], array[:-1], np.append(array, array[:1]), np.append(array, array)):
-        assert len(changed) == len(array) or try_damaged(rewrite(saved[1], path, **{name: changed})) is None or name in (
-            "parameters", "pool", "constants"
-        )  # fmt: skip
+        assert (
+            len(changed) == len(array)
+            or try_damaged(rewrite(saved[1], path, **{name: changed})) is None
+            or name in ("parameters", "pool", "constants")
+        )
     refuse(rewrite(saved[1], path, **{name: None}), f"not a model file: it has no {name}$")
 
 
@@ -244,7 +257,9 @@ def test_cycles(path, length):
         pool, start = arrays["pool"].copy(), arrays["start"]
     pool[start[nodes[0].id]] = nodes[-1].id
     rewrite(path, path.with_name("cycle.npz"), pool=pool)
-    refuse(path.with_name("cycle.npz"), rf"expected no cycle, got one of {length} nodes?: (n\d+ -> ){{{length - 1}}}n6$")
+    refuse(
+        path.with_name("cycle.npz"), rf"expected no cycle, got one of {length} nodes?: (n\d+ -> ){{{length - 1}}}n6$"
+    )
 
 
 def test_lists_that_begin_together_must_end_together(path):
@@ -333,7 +348,10 @@ def test_nothing_is_unpickled(saved, path, monkeypatch):
     monkeypatch.chdir(path.parent)
     np.save(buffer := io.BytesIO(), np.array([Bomb()], object), allow_pickle=True)
     for name in ("header", *ARRAYS):
-        refuse(rewrite(saved[1], path, **{name: buffer.getvalue()}), f"array {name}: expected .* numbers .*, got .O of shape")
+        refuse(
+            rewrite(saved[1], path, **{name: buffer.getvalue()}),
+            f"array {name}: expected .* numbers .*, got .O of shape",
+        )
     assert os.listdir() == [path.name]
 
 
@@ -348,20 +366,56 @@ def test_format_of_another_version(saved, path):
         refuse(rewrite(saved[1], path, header=as_array({**header_of(saved[1]), "format": version})), "header")
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff", b"1", b"[" * 10**5, b'{"format": 1' + b"0" * 5000 + b"}",
-                                  b'{"format": 2}'], ids=range(9))  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"null", b"\xff", b"1", b"[" * 10**5, b'{"format": 1' + b"0" * 5000 + b"}", b'{"format": 2}'],
+    ids=range(9),
+)
 def test_headers_of_nothing(saved, path, text):
     refuse(rewrite(saved[1], path, header=np.frombuffer(text, np.uint8)), "header")
 
 
-ODD = [None, True, -1, 0, 0.5, 10**30, float("nan"), "", "spam", [], {}, [None], [-1], [0.5], [10**30], [[]], ["x"], {"": ""},
-       {"x": "y"}, {"0": 1}, {"-1": "x"}, {"1" * 5000: "x"}, {"²": "x"}, [[[0, 1], "relu", 0, 0, []]], [[[6, 7], "relu", 0, 0]],
-       [[["0", 1], "relu", 0, 0, []]], [[[6, 7], "relu", 1, 0, []]], [[[6, 7], "relu", "x", 0, []]],
-       [[[6, 7], ["relu"], 0, 0, []]], [[[7, 6], "relu", 0, 0, []]], [[[6, 7, 7, 8], "relu", 0, 0, []]],
-       [[[6, 7, 8], "relu", 0, 0, []]], [[7, "relu", 0, 0, []]], [[[6, 10**9], "relu", 0, 0, []]]]  # fmt: skip
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    0.5,
+    10**30,
+    float("nan"),
+    "",
+    "spam",
+    [],
+    {},
+    [None],
+    [-1],
+    [0.5],
+    [10**30],
+    [[]],
+    ["x"],
+    {"": ""},
+    {"x": "y"},
+    {"0": 1},
+    {"-1": "x"},
+    {"1" * 5000: "x"},
+    {"²": "x"},
+    [[[0, 1], "relu", 0, 0, []]],
+    [[[6, 7], "relu", 0, 0]],
+    [[["0", 1], "relu", 0, 0, []]],
+    [[[6, 7], "relu", 1, 0, []]],
+    [[[6, 7], "relu", "x", 0, []]],
+    [[[6, 7], ["relu"], 0, 0, []]],
+    [[[7, 6], "relu", 0, 0, []]],
+    [[[6, 7, 7, 8], "relu", 0, 0, []]],
+    [[[6, 7, 8], "relu", 0, 0, []]],
+    [[7, "relu", 0, 0, []]],
+    [[[6, 10**9], "relu", 0, 0, []]],
+]
 
 
-@pytest.mark.parametrize("field", ["kind", "loss", "outputs", "loss_nodes", "probabilities", "names", "layers", "reads"])
+@pytest.mark.parametrize(
+    "field", ["kind", "loss", "outputs", "loss_nodes", "probabilities", "names", "layers", "reads"]
+)
 def test_odd_headers(saved, path, field):
     header = header_of(saved[1])
     refused = 0
@@ -401,7 +455,9 @@ def test_runs_of_a_layer_that_are_none(path, runs):
     net.save(path)
     header = header_of(path)
     header["layers"][0][0] = runs
-    refuse(rewrite(path, path.with_name("changed"), header=as_array(header)), "header: layers: expected (runs of )?neurons")
+    refuse(
+        rewrite(path, path.with_name("changed"), header=as_array(header)), "header: layers: expected (runs of )?neurons"
+    )
 
 
 def test_more_bytes_than_the_file_has(saved, path):

@@ -9,11 +9,26 @@ import pytest
 
 import mlgraph
 
-MODULES = [name for _, name, _ in pkgutil.walk_packages(mlgraph.__path__, "mlgraph.") if not name.startswith("mlgraph.app")]
+MODULES = [
+    name for _, name, _ in pkgutil.walk_packages(mlgraph.__path__, "mlgraph.") if not name.startswith("mlgraph.app")
+]
 SHOWN = (
-    "Graph", "Graph.neurons", "Graph.one_edit", "Function", "Gradients.flat", "Neuron", "Model", "Model.trace", "Model.inspect",
-    "Model.ablate", "Network", "fit", "load", "GradualPruning", "Drawing",
-)  # fmt: skip
+    "Graph",
+    "Graph.neurons",
+    "Graph.one_edit",
+    "Function",
+    "Gradients.flat",
+    "Neuron",
+    "Model",
+    "Model.trace",
+    "Model.inspect",
+    "Model.ablate",
+    "Network",
+    "fit",
+    "load",
+    "GradualPruning",
+    "Drawing",
+)
 
 
 def examples(name):

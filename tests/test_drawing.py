@@ -8,7 +8,7 @@ import pytest
 from drawn import SVG, boxes, edges, network, random_neurons, texts
 
 import mlgraph
-from mlgraph.drawing import FEW, MOST_BOXES, Drawing
+from mlgraph.pictures.drawing import FEW, MOST_BOXES, Drawing
 
 
 def test_every_node_of_a_small_graph():
@@ -103,9 +103,10 @@ def test_a_model_whose_loss_is_a_node():
         with pytest.raises(ValueError, match=r"^x: expected one example of shape \(2,\), got "):
             model.draw(wrong)
     for given, message in (
-        (([[2.0, 5.0]], ()), r"x: expected one example of shape \(2,\)"), (([2.0, [1, 2]], 5), "x: expected "),
+        (([[2.0, 5.0]], ()), r"x: expected one example of shape \(2,\)"),
+        (([2.0, [1, 2]], 5), "x: expected "),
         (([2.0], "a"), "y: expected numbers, got "),
-    ):  # fmt: skip
+    ):
         with pytest.raises((TypeError, ValueError), match=f"^{message}"):
             model.draw(*given)
 
@@ -114,23 +115,27 @@ def test_errors_of_a_model():
     net = mlgraph.Network(2, seed=0)
     net.add_layer(2, "softmax")
     for given, message in (
-        ((None, 1), "y: expected an example x with it, got none"), (([[1, 2]],), r"x: expected one example of shape \(2,\)"),
+        ((None, 1), "y: expected an example x with it, got none"),
+        (([[1, 2]],), r"x: expected one example of shape \(2,\)"),
         (([1, 2], 2), "y: expected labels from 0 to 1, got 2 to 2"),
         (([1, 2], [1]), r"y: expected the label or the targets of one example, of shape \(\) or \(2,\), got \(1,\)$"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=message):
             net.draw(*given)
     assert net.draw([1, 2], [0, 1]).to_dot() == net.draw([1, 2], 1).to_dot()
 
 
-@pytest.mark.parametrize(("x", "y", "message"), [
-    ([[1.0, 2.0]], 3.0, r"x and y: expected 3 numbers, of one example, got shapes \(1, 2\) and \(\)"),
-    ([1.0, 2.0], [[3.0]], r"x and y: expected 3 numbers, .* got shapes \(2,\) and \(1, 1\)"),
-    ([1.0, 2.0], [3.0, 4.0], r"x and y: expected 3 numbers, .* got shapes \(2,\) and \(2,\)"),
-    ([1.0], 3.0, r"x and y: expected 3 numbers, .* got shapes \(1,\) and \(\)"),
-    ([1.0, 2.0], (), r"x: expected one example of shape \(3,\), got \(2,\)"),
-    ([1.0, 2.0], [[3.0], [4.0, 5.0]], "y: expected an array of numbers, got rows of different lengths"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ([[1.0, 2.0]], 3.0, r"x and y: expected 3 numbers, of one example, got shapes \(1, 2\) and \(\)"),
+        ([1.0, 2.0], [[3.0]], r"x and y: expected 3 numbers, .* got shapes \(2,\) and \(1, 1\)"),
+        ([1.0, 2.0], [3.0, 4.0], r"x and y: expected 3 numbers, .* got shapes \(2,\) and \(2,\)"),
+        ([1.0], 3.0, r"x and y: expected 3 numbers, .* got shapes \(1,\) and \(\)"),
+        ([1.0, 2.0], (), r"x: expected one example of shape \(3,\), got \(2,\)"),
+        ([1.0, 2.0], [[3.0], [4.0, 5.0]], "y: expected an array of numbers, got rows of different lengths"),
+    ],
+)
 def test_errors_of_a_model_whose_loss_reads_targets(x, y, message):
     g = mlgraph.Graph()
     a, b, target = g.inputs(3)
@@ -237,8 +242,17 @@ def random_operations(n, seed=0):
 
 
 @pytest.mark.parametrize("limit", [2, 3, 10, 60])
-@pytest.mark.parametrize("graph", [network(784, 32, 10).graph, network(3, 4, 3, 2).graph, random_neurons(500),
-                                   random_operations(40), random_operations(100)], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "graph",
+    [
+        network(784, 32, 10).graph,
+        network(3, 4, 3, 2).graph,
+        random_neurons(500),
+        random_operations(40),
+        random_operations(100),
+    ],
+    ids=repr,
+)
 def test_never_more_than_the_limit(graph, limit):
     drawing = Drawing(graph, limit=limit)
     texts = boxes(drawing)
@@ -310,7 +324,18 @@ def test_weights_and_biases_are_written_where_they_are_few():
         assert ("bias 0" in texts(drawing), "0.5" in texts(drawing)) == (written, written)
 
 
-NAMES = ['<&>"', "it's", 'a "quote"', "back\\slash", "two\nlines", "ünïcode 漢字 ∂", "\x00\x1b\ud800\uffff", "", "]]>", "%s"]
+NAMES = [
+    '<&>"',
+    "it's",
+    'a "quote"',
+    "back\\slash",
+    "two\nlines",
+    "ünïcode 漢字 ∂",
+    "\x00\x1b\ud800\uffff",
+    "",
+    "]]>",
+    "%s",
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)

@@ -4,7 +4,6 @@ The mirror knows edges by their ends, and nothing of places, lists or plans. It 
 time, and after each step takes over what float32 made of it.
 """
 
-
 import collections
 
 import hypothesis.strategies as st
@@ -13,7 +12,8 @@ import pytest
 from hypothesis import given
 
 import mlgraph
-from mlgraph import arrays, reference
+from mlgraph.engine import reference
+from mlgraph.graph import arrays
 
 N, RATE, MOMENTUM = 5, 0.05, 0.9
 INPUTS, SIZES = 4, (9, 5, 3)
@@ -52,7 +52,9 @@ class Mirror:
     def read(self):
         g = self.net.graph
         edges = arrays.wiring(g)
-        velocity = g.storage.state_vector("first", fresh=False) if "first" in g.storage.state else np.zeros_like(g.parameters)
+        velocity = (
+            g.storage.state_vector("first", fresh=False) if "first" in g.storage.state else np.zeros_like(g.parameters)
+        )
         ends = zip(edges.source.tolist(), edges.target.tolist(), strict=True)
         values = zip(g.parameters[edges.place].tolist(), velocity[edges.place].tolist(), strict=True)
         self.edges = dict(zip(ends, values, strict=True))
@@ -184,7 +186,9 @@ class Mirror:
         n_alive = sum(s in alive and t in alive for s, t in self.edges)
         assert net.n_edges == n_alive and net.sparsity == pytest.approx(max(0, 1 - n_alive / self.made))
         assert self.activations == {node: g[node].activation for node in self.biases}
-        assert all(sorted(n.id for n in g[i].targets) == sorted(t for s, t in self.edges if s == i) for i in range(len(g)))
+        assert all(
+            sorted(n.id for n in g[i].targets) == sorted(t for s, t in self.edges if s == i) for i in range(len(g))
+        )
         want = np.array([self.forward()[node] for node in self.outputs]).T
         np.testing.assert_allclose(net.forward(X), want, rtol=1e-4, atol=1e-5)
         plan = net._engine(net._outputs).plan
@@ -260,15 +264,24 @@ def edit(mirror, kind, a, b, share, path):
     elif kind == "regrow":
         before = dict(mirror.edges)
         alive = mirror.live(before) & mirror.needed(before)
-        free = {(s, t) for x, y in zip(mirror.layers, mirror.layers[1:], strict=False) for s in x for t in y
-                if s in alive and t in alive} - set(before)  # fmt: skip
+        free = {
+            (s, t)
+            for x, y in zip(mirror.layers, mirror.layers[1:], strict=False)
+            for s in x
+            for t in y
+            if s in alive and t in alive
+        } - set(before)
         data = (X, Y) if a % 2 else None
         net.regrow(share, by="gradient" if data else "random", seed=b, data=data)
         after = set(zip(*(ends.tolist() for ends in (arrays.wiring(g).source, arrays.wiring(g).target)), strict=True))
         new = after - set(before)
         assert new <= free and set(before) <= after
         # Where an edge goes from a layer to one before, some places are left out, which might make a cycle.
-        assert len(new) <= round(share * len(free)) if any(s > t for s, t in before) else len(new) == round(share * len(free))
+        assert (
+            len(new) <= round(share * len(free))
+            if any(s > t for s, t in before)
+            else len(new) == round(share * len(free))
+        )
         mirror.become({**before, **dict.fromkeys(new, (0.0, 0.0))})
     elif kind == "file":
         net.save(path)
@@ -281,10 +294,25 @@ def edit(mirror, kind, a, b, share, path):
 
 
 KINDS = [
-    "neuron", "edges", "edges", "add", "add", "activation", "bias", "prune", "regrow", "regrow", "undo", "undo", "several",
-    "file", "step",
-]  # fmt: skip
-EDITS = st.tuples(st.sampled_from(KINDS), st.integers(0, 999), st.integers(0, 999), st.sampled_from([0.0, 0.1, 0.3, 0.6, 0.85]))
+    "neuron",
+    "edges",
+    "edges",
+    "add",
+    "add",
+    "activation",
+    "bias",
+    "prune",
+    "regrow",
+    "regrow",
+    "undo",
+    "undo",
+    "several",
+    "file",
+    "step",
+]
+EDITS = st.tuples(
+    st.sampled_from(KINDS), st.integers(0, 999), st.integers(0, 999), st.sampled_from([0.0, 0.1, 0.3, 0.6, 0.85])
+)
 
 
 @given(st.lists(EDITS, min_size=1, max_size=14))

@@ -7,7 +7,7 @@ import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph import arrays, edits
+from mlgraph.graph import arrays, edits
 
 
 def zero(net, neuron):
@@ -158,7 +158,8 @@ def test_many_at_once_are_one_edit():
     one, many = network(), network()
     layers = [net.layers for net in (one, many)]
     things = [
-        [first.neurons[3], second.neurons[1].edges[0], (first.neurons[4], second.neurons[5])] for first, second, _ in layers
+        [first.neurons[3], second.neurons[1].edges[0], (first.neurons[4], second.neurons[5])]
+        for first, second, _ in layers
     ]
     for thing in things[0]:
         one.graph.prune([thing])
@@ -232,35 +233,76 @@ def path_of(net):
 
 
 REFUSED = {
-    "an output": (lambda net: net.layers[2].neurons[1].prune(), ValueError,
-                  "prune: expected neurons that are no outputs of a model, got n42"),
-    "the last path": (lambda net: net.graph.prune(path_of(net)), ValueError,
-                      "expected a path to every output of a model, got what would cut off n41"),
-    "all sources of an output": (lambda net: net.graph.prune(net.layers[2].neurons[2].edges), ValueError, "cut off n43"),
+    "an output": (
+        lambda net: net.layers[2].neurons[1].prune(),
+        ValueError,
+        "prune: expected neurons that are no outputs of a model, got n42",
+    ),
+    "the last path": (
+        lambda net: net.graph.prune(path_of(net)),
+        ValueError,
+        "expected a path to every output of a model, got what would cut off n41",
+    ),
+    "all sources of an output": (
+        lambda net: net.graph.prune(net.layers[2].neurons[2].edges),
+        ValueError,
+        "cut off n43",
+    ),
     "a whole layer": (lambda net: net.graph.prune(net.layers[0].neurons), ValueError, "cut off n41"),
-    "no edge": (lambda net: net.graph.prune([(net.graph[0], net.layers[2].neurons[0])]), ValueError,
-                "prune: expected edges of the graph, got n0 to n41"),
-    "an input": (lambda net: net.graph.prune([net.graph[0]]), TypeError, "prune: expected neurons, edges or pairs .* Node"),
+    "no edge": (
+        lambda net: net.graph.prune([(net.graph[0], net.layers[2].neurons[0])]),
+        ValueError,
+        "prune: expected edges of the graph, got n0 to n41",
+    ),
+    "an input": (
+        lambda net: net.graph.prune([net.graph[0]]),
+        TypeError,
+        "prune: expected neurons, edges or pairs .* Node",
+    ),
     "a number": (lambda net: net.graph.prune([3]), TypeError, "prune: expected neurons, edges or pairs .*, got int"),
     "a pair of texts": (lambda net: net.graph.prune([("x", "y")]), TypeError, "prune: node: .* or its id, got str"),
     "no id": (lambda net: net.graph.prune([(0, 999)]), IndexError, "prune: node: expected the id of a node, from 0 to"),
-    "another graph's": (lambda net: net.graph.prune([network().layers[0].neurons[0]]), ValueError,
-                        "prune: expected nodes of one graph, got node 12 of another"),
-    "an edge there is": (lambda net: net.graph.add_edge(net.graph[0], net.layers[0].neurons[0]), ValueError,
-                         "add_edge: expected an edge that is not there, got n0 to n12"),
-    "a cycle": (lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[0].neurons[0]), mlgraph.CycleError,
-                "expected no cycle, got one of 2 nodes: n12 -> n32|expected no cycle, got one of 2 nodes: n32 -> n12"),
-    "itself": (lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[1].neurons[0]), mlgraph.CycleError,
-               "^add_edge: expected no cycle, got one of 1 node: n32$"),
-    "no neuron": (lambda net: net.graph.add_edge(net.graph[0], net.graph[1]), ValueError,
-                  "add_edge: expected edges that lead to neurons, got <input n1>"),
-    "a source of another graph": (lambda net: net.graph.add_edge(OTHER, net.layers[0].neurons[0]), ValueError,
-                                  "add_edge: expected nodes of one graph"),
-    "a huge weight": (lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[0], 1e39), ValueError,
-                      "weight: expected a number that float32 can hold"),
-    "no edit to undo": (lambda net: net.undo(), ValueError,
-                        "undo: expected an edit as the last change of the graph, got a later"),
-}  # fmt: skip
+    "another graph's": (
+        lambda net: net.graph.prune([network().layers[0].neurons[0]]),
+        ValueError,
+        "prune: expected nodes of one graph, got node 12 of another",
+    ),
+    "an edge there is": (
+        lambda net: net.graph.add_edge(net.graph[0], net.layers[0].neurons[0]),
+        ValueError,
+        "add_edge: expected an edge that is not there, got n0 to n12",
+    ),
+    "a cycle": (
+        lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[0].neurons[0]),
+        mlgraph.CycleError,
+        "expected no cycle, got one of 2 nodes: n12 -> n32|expected no cycle, got one of 2 nodes: n32 -> n12",
+    ),
+    "itself": (
+        lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[1].neurons[0]),
+        mlgraph.CycleError,
+        "^add_edge: expected no cycle, got one of 1 node: n32$",
+    ),
+    "no neuron": (
+        lambda net: net.graph.add_edge(net.graph[0], net.graph[1]),
+        ValueError,
+        "add_edge: expected edges that lead to neurons, got <input n1>",
+    ),
+    "a source of another graph": (
+        lambda net: net.graph.add_edge(OTHER, net.layers[0].neurons[0]),
+        ValueError,
+        "add_edge: expected nodes of one graph",
+    ),
+    "a huge weight": (
+        lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[0], 1e39),
+        ValueError,
+        "weight: expected a number that float32 can hold",
+    ),
+    "no edit to undo": (
+        lambda net: net.undo(),
+        ValueError,
+        "undo: expected an edit as the last change of the graph, got a later",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -328,7 +370,10 @@ def test_training_goes_on_as_with_a_mask(optimizer):
     twin.fit(X, Y, callback=hold, **options)
     edges = arrays.wiring(twin.graph)
     np.testing.assert_allclose(
-        net.graph.parameters[arrays.wiring(net.graph).place], twin.graph.parameters[edges.place[~chosen]], rtol=2e-4, atol=1e-6
+        net.graph.parameters[arrays.wiring(net.graph).place],
+        twin.graph.parameters[edges.place[~chosen]],
+        rtol=2e-4,
+        atol=1e-6,
     )
     np.testing.assert_allclose(net.history.epoch_loss, twin.history.epoch_loss, rtol=1e-5)
 

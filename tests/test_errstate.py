@@ -17,7 +17,12 @@ def test_numbers_that_float32_takes_for_zero():
         g = mlgraph.Graph()
         a, b = g.inputs(2)
         own = mlgraph.Model(g, g.add_neuron([a], weights=[1e-300]) + 1e-300, loss=(a - b) ** 2)
-        return net.predict_proba(x).tolist(), net.evaluate(x, y), own.evaluate(x[:, :1], x[:, 1]), own.forward(x).tolist()
+        return (
+            net.predict_proba(x).tolist(),
+            net.evaluate(x, y),
+            own.evaluate(x[:, :1], x[:, 1]),
+            own.forward(x).tolist(),
+        )
 
     expected = ends()
     with np.errstate(all="raise"):
@@ -26,7 +31,7 @@ def test_numbers_that_float32_takes_for_zero():
 
 def test_rates_and_derivatives_that_float32_takes_for_zero(monkeypatch):
     """Such as come of themselves: in long runs of Adam, at the end of a run, where an answer is as good as certain."""
-    monkeypatch.setattr(mlgraph.engine.Plan, "examples_at_once", 7)
+    monkeypatch.setattr(mlgraph.engine.engine.Plan, "examples_at_once", 7)
     x = np.random.default_rng(0).normal(size=(64, 4))
     y, tangent = np.argmax(x[:, :2], axis=1), np.full(x.shape, 1e-44, np.float32)
 

@@ -7,7 +7,7 @@ import pytest
 from learnable import CLASSES, FLOATS, INF, INPUTS, NAN, TARGETS, X, Y, bits, network
 
 import mlgraph
-from mlgraph.examples import Examples
+from mlgraph.engine.examples import Examples
 
 
 def strided(x):
@@ -87,23 +87,55 @@ BAD = {
     "three dimensions": ((X[None], Y), ValueError, r"x: expected shape \(examples, 12\), got \(1, 200, 12\)"),
     "text": ((X.astype(str), Y), TypeError, "x: expected numbers, got an array of <U3"),
     "complex": ((X * 1j, Y), TypeError, "x: expected numbers, got an array of complex128"),
-    "objects": ((X.astype(object), Y), TypeError, "x: expected numbers, got an array of object; astype.float. may make"),
+    "objects": (
+        (X.astype(object), Y),
+        TypeError,
+        "x: expected numbers, got an array of object; astype.float. may make",
+    ),
     "nothing": ((None, Y), TypeError, "x: expected numbers, got None"),
-    "masked": ((np.ma.array(X, mask=X > 100), Y), TypeError, "x: expected numbers, got an array that masks some of them"),
-    "masked row": (([*X[1:], np.ma.array(X[0], mask=X[0] > 0)], Y), TypeError, "x: expected numbers, got an array that masks"),
-    "masked inside": ((Wrapped(np.ma.array(X, mask=X > 100)), Y), TypeError, "x: expected numbers, got an array that masks"),
+    "masked": (
+        (np.ma.array(X, mask=X > 100), Y),
+        TypeError,
+        "x: expected numbers, got an array that masks some of them",
+    ),
+    "masked row": (
+        ([*X[1:], np.ma.array(X[0], mask=X[0] > 0)], Y),
+        TypeError,
+        "x: expected numbers, got an array that masks",
+    ),
+    "masked inside": (
+        (Wrapped(np.ma.array(X, mask=X > 100)), Y),
+        TypeError,
+        "x: expected numbers, got an array that masks",
+    ),
     "ragged": (([[1.0], [1.0, 2.0]], Y), TypeError, "x: expected an array of numbers, got rows of different lengths"),
     "no examples": ((X[:0], Y[:0]), ValueError, "x: expected at least one example, got none"),
     "labels missing": ((X, Y[:-1]), ValueError, "y: expected 200 labels, one for each example, got 199"),
     "label too high": ((X, changed(Y, 9, 3)), ValueError, "y: expected labels from 0 to 2, got 0 to 3"),
     "label too low": ((X, changed(Y, 9, -1)), ValueError, "y: expected labels from 0 to 2, got -1 to 2"),
-    "huge label": ((X, changed(Y.astype(np.uint64), 9, 2**63)), ValueError, "y: expected labels from 0 to 2, got 0 to 9223"),
-    "float labels": ((X, Y.astype(float)), ValueError, r"y: expected integer labels of shape \(200,\) or .*, got float64"),
-    "labels in rows": ((X, TARGETS[:, :2]), ValueError, r"y: expected integer labels .* or targets of shape \(200, 3\), got"),
-    "negative targets": ((X, -TARGETS), ValueError, "y: expected targets of at least 0, got -1.0 in example 0, output "),
+    "huge label": (
+        (X, changed(Y.astype(np.uint64), 9, 2**63)),
+        ValueError,
+        "y: expected labels from 0 to 2, got 0 to 9223",
+    ),
+    "float labels": (
+        (X, Y.astype(float)),
+        ValueError,
+        r"y: expected integer labels of shape \(200,\) or .*, got float64",
+    ),
+    "labels in rows": (
+        (X, TARGETS[:, :2]),
+        ValueError,
+        r"y: expected integer labels .* or targets of shape \(200, 3\), got",
+    ),
+    "negative targets": (
+        (X, -TARGETS),
+        ValueError,
+        "y: expected targets of at least 0, got -1.0 in example 0, output ",
+    ),
     "labels of text": ((X, Y.astype(str)), TypeError, "y: expected numbers, got texts; np.unique"),
     "no labels": ((X,), ValueError, "y: expected labels or targets of 200 examples, got none"),
-}  # fmt: skip
+}
 
 BAD_TO_FIT = {
     "NaN": ((changed(FLOATS, (7, 5), NAN), Y), "x: expected finite numbers that .*, got nan in example 7, column 5"),
@@ -124,7 +156,9 @@ BAD_OPTIONS = {  # what else they may not be, tests/test_misuse.py knows
     "n_threads": (1.5, "n_threads: expected an integer of at least 1"),
     "validation": ((X[:, 1:], Y), r"validation x: expected shape \(examples, 12\)"),
 }
-BAD_OPTIONS_ONE_BY_ONE = [(name, value, message) for name, (*values, message) in BAD_OPTIONS.items() for value in values]
+BAD_OPTIONS_ONE_BY_ONE = [
+    (name, value, message) for name, (*values, message) in BAD_OPTIONS.items() for value in values
+]
 MORE_BAD_VALIDATIONS = [
     ("validation", (X[:0], Y[:0]), "validation x: expected at least one example, got none"),
     ("validation", (X, Y + 1), "validation y: expected labels from 0 to 2, got 1 to 3"),
@@ -158,7 +192,10 @@ def test_data_that_are_not_finite(trained, name):
     data, message = BAD_TO_FIT[name]
     with pytest.raises(ValueError, match=message):
         trained.fit(*data)
-    assert not np.isfinite(trained.forward(data[0])[7]).all() and np.isfinite(np.delete(trained.forward(data[0]), 7, 0)).all()
+    assert (
+        not np.isfinite(trained.forward(data[0])[7]).all()
+        and np.isfinite(np.delete(trained.forward(data[0]), 7, 0)).all()
+    )
 
 
 @pytest.mark.parametrize(("name", "value", "message"), BAD_OPTIONS_ONE_BY_ONE + MORE_BAD_VALIDATIONS)
@@ -187,7 +224,9 @@ def test_bad_targets(targets, error, message):
 
 
 def test_adam_with_a_momentum_that_float32_rounds_to_1(trained):
-    with pytest.raises(ValueError, match=r"momentum: expected a number that is below 1 in float32, too, got 0\.99999998"):
+    with pytest.raises(
+        ValueError, match=r"momentum: expected a number that is below 1 in float32, too, got 0\.99999998"
+    ):
         trained.fit(X, Y, optimizer="adam", momentum=0.99999998)
 
 
@@ -238,10 +277,12 @@ def test_what_gives_no_array_says_why(error):
 
     net, edges = network(), mlgraph.Edges(Tensor(), [0], [0.0])
     mistakes = {
-        "x": lambda: net.predict(Tensor()), "y": lambda: net.evaluate(X, Tensor()),
+        "x": lambda: net.predict(Tensor()),
+        "y": lambda: net.evaluate(X, Tensor()),
         "weights": lambda: setattr(net.layers[0], "weights", Tensor()),
-        "add_edges: source": lambda: net.graph.add_edges(edges), "prune: source": lambda: net.graph.prune(edges),
-    }  # fmt: skip
+        "add_edges: source": lambda: net.graph.add_edges(edges),
+        "prune: source": lambda: net.graph.prune(edges),
+    }
     for name, call in mistakes.items():
         why = re.escape(str(error).partition("\n")[0])
         with pytest.raises(TypeError, match=f"^{name}: expected an array of numbers, got Tensor: {why}$"):
@@ -273,7 +314,7 @@ def test_density(columns, kind):
     x = np.abs(x).astype(np.uint8) if kind == np.uint8 else x
     runs = [(row[k : k + 4] != 0).any() for row in x for k in range(0, columns, 4)]
     assert Examples(x, columns).density == np.mean(runs)
-    many = np.concatenate([x, np.zeros((550, columns), kind), x])     # a sample of all
+    many = np.concatenate([x, np.zeros((550, columns), kind), x])  # a sample of all
     assert Examples(many, columns).density == pytest.approx(np.mean(runs) * 100 / 650, rel=0.2)
     assert Examples(np.zeros((3, columns), kind), columns).density == 0
     assert Examples(np.zeros((0, columns), kind), columns).density == 0

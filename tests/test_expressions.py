@@ -12,7 +12,8 @@ from graphs import cases, evaluate
 from hypothesis import assume, given, settings
 
 import mlgraph
-from mlgraph import ops, testing
+from mlgraph.graph import ops
+from mlgraph.testing import derivatives as testing
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
@@ -38,8 +39,12 @@ def test_unary_operators():
     np.testing.assert_array_equal(g.compile([-x, +x, abs(x)])([[-2.0], [3.0]]), [[2, -2, 2], [-3, 3, 3]])
 
 
-ARGUMENTS = {"where": 3, **dict.fromkeys(["maximum", "minimum"], 2), **dict.fromkeys(["sum", "prod", "max", "logsumexp"], 5)}
-FUNCTIONS = [name for name in mlgraph.functions.__all__ if name != "softmax"]
+ARGUMENTS = {
+    "where": 3,
+    **dict.fromkeys(["maximum", "minimum"], 2),
+    **dict.fromkeys(["sum", "prod", "max", "logsumexp"], 5),
+}
+FUNCTIONS = [name for name in mlgraph.graph.functions.__all__ if name != "softmax"]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -147,7 +152,10 @@ def test_ml_rust_network(sweep):
     x = g.inputs(2)
     w = [0.5, 0.1, 0.3, 0.2, 0.4, 0.6, 0.15, 0.25, 0.7, 0.2]
     p = [g.parameter(v) for v in w]
-    hidden = [mlgraph.leaky_relu(p[0] + p[1] * x[0] + p[2] * x[1]), mlgraph.leaky_relu(p[3] + p[4] * x[0] + p[5] * x[1])]
+    hidden = [
+        mlgraph.leaky_relu(p[0] + p[1] * x[0] + p[2] * x[1]),
+        mlgraph.leaky_relu(p[3] + p[4] * x[0] + p[5] * x[1]),
+    ]
     out = [mlgraph.sigmoid(p[6] * hidden[0] + p[7] * hidden[1]), mlgraph.sigmoid(p[8] * hidden[0] + p[9] * hidden[1])]
     error = mlgraph.sum(*((q - t) ** 2 for q, t in zip(mlgraph.softmax(*out), [1, 0], strict=True)))
 
@@ -176,7 +184,9 @@ def own_test_of_micrograd(x):
 
 
 def test_micrograd(sweep):
-    np.testing.assert_allclose(derivatives(readme_of_micrograd, -4, 2), [24.70408163, 138.83381924, 645.57725947], rtol=1e-6)
+    np.testing.assert_allclose(
+        derivatives(readme_of_micrograd, -4, 2), [24.70408163, 138.83381924, 645.57725947], rtol=1e-6
+    )
     assert derivatives(own_test_of_micrograd, -4) == [-20, 46]
 
 
@@ -200,7 +210,11 @@ def test_bounds_say_something(tame):
     @given(case=cases(tame))
     def measure(case):
         e = testing.expect(mlgraph.Function(case.graph, case.outputs), case.x)
-        for number, error in ((e.values, e.values_error), (e.inputs, e.inputs_error), (e.parameters, e.parameters_error)):
+        for number, error in (
+            (e.values, e.values_error),
+            (e.inputs, e.inputs_error),
+            (e.parameters, e.parameters_error),
+        ):
             if number.any():
                 known.append(np.mean(np.isfinite(error[~np.isnan(error)])))
                 if tame:
@@ -248,12 +262,16 @@ def test_gradients_are_the_limit_of_differences(sweep, case):
 
 
 TORCH = {
-    "identity": lambda t, x: x, "leaky_relu": lambda t, x: t.nn.functional.leaky_relu(x, ops.LEAK),
-    "softplus": lambda t, x: t.nn.functional.softplus(x, threshold=1000), "div": lambda t, a, b: a / b,
-    "where": lambda t, c, a, b: t.where(c > 0, a, b), "sum": lambda t, *x: t.stack(x).sum(0),
-    "prod": lambda t, *x: t.stack(x).prod(0), "max": lambda t, *x: t.stack(x).amax(0),
+    "identity": lambda t, x: x,
+    "leaky_relu": lambda t, x: t.nn.functional.leaky_relu(x, ops.LEAK),
+    "softplus": lambda t, x: t.nn.functional.softplus(x, threshold=1000),
+    "div": lambda t, a, b: a / b,
+    "where": lambda t, c, a, b: t.where(c > 0, a, b),
+    "sum": lambda t, *x: t.stack(x).sum(0),
+    "prod": lambda t, *x: t.stack(x).prod(0),
+    "max": lambda t, *x: t.stack(x).amax(0),
     "logsumexp": lambda t, *x: t.stack(x).logsumexp(0),
-}  # fmt: skip
+}
 
 
 def in_torch(torch, case):

@@ -9,7 +9,7 @@ from faulty import KINDS, faulty
 from overflowing import FLOATS, TARGETS, N, X, bits, is_finite, network, one_neuron
 
 import mlgraph
-from mlgraph.steps import epoch_order
+from mlgraph.engine.steps import epoch_order
 
 
 def refused(model, *data, **options):
@@ -54,7 +54,9 @@ def test_messages_of_values():
     questions = mlgraph.Network(12)
     questions.add_layer(2, "sigmoid", loss="binary_cross_entropy")
     questions.layers[0].biases = [-2e38, -3e38]
-    assert refused(questions, X[:2], [[0, 1], [0.75, 1]]).endswith("in example 1 (forward): the output is -3e+38, its target 1")
+    assert refused(questions, X[:2], [[0, 1], [0.75, 1]]).endswith(
+        "in example 1 (forward): the output is -3e+38, its target 1"
+    )
     net.layers[0].neurons[7].weights[:2] = np.nan
     assert refused(net, X[:3] | 1, [0, 1, 2]).startswith(
         "layer 0 neuron 7 is nan in example 0 (forward): the bias is 0, the largest product nan * "
@@ -155,7 +157,9 @@ def test_the_first_of_the_order(sweep):
     net.layers[0].neurons[11].weights[3] = net.layers[0].neurons[13].weights[3] = 10
     order = epoch_order(0, N, 4).tolist()
     first = min((20, 130, 77), key=order.index)
-    with pytest.raises(mlgraph.NonFiniteError, match=rf"layer 0 neuron 11 is inf in example {first} \(forward\)") as error:
+    with pytest.raises(
+        mlgraph.NonFiniteError, match=rf"layer 0 neuron 11 is inf in example {first} \(forward\)"
+    ) as error:
         net.fit(x, TARGETS, seed=4, batch_size=N, epochs=1)
     assert (error.value.node, error.value.example) == (net.layers[0].neurons[11].id, first)
 

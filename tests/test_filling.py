@@ -8,12 +8,12 @@ from filled import SPARSE, kinds, lightly_pruned, with_blocks, without_rows_when
 from swept import data
 
 import mlgraph
-from mlgraph import filling
-from mlgraph.engine import Engine
-from mlgraph.examples import Examples
-from mlgraph.filling import candidates, worth_filling
-from mlgraph.instructions import KINDS
-from mlgraph.plan import Plan
+from mlgraph.compiler import holes as filling
+from mlgraph.compiler.holes import candidates, worth_filling
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.compiler.plan import Plan
+from mlgraph.engine.engine import Engine
+from mlgraph.engine.examples import Examples
 
 
 def test_what_is_filled():
@@ -22,15 +22,20 @@ def test_what_is_filled():
     assert kinds(engine.plan) == [KINDS["rows"]] * 3
     filled = engine.filled(SPARSE)
     assert kinds(filled.plan) == [KINDS["dense"]] * 2 + [KINDS["rows"]]  # six outputs are no block
-    assert filled is engine.filled(SPARSE) and [c.weights for c in candidates(engine.plan)] == [32 * 60, 32 * 30]  # padded
+    assert filled is engine.filled(SPARSE) and [c.weights for c in candidates(engine.plan)] == [
+        32 * 60,
+        32 * 30,
+    ]  # padded
     few = lightly_pruned((60, 7, 6), share=0.01)._engine()
-    assert few.filled(SPARSE) is few   # seven neurons are no block either
+    assert few.filled(SPARSE) is few  # seven neurons are no block either
     hard = lightly_pruned(share=0.9)._engine()
     assert hard.filled(SPARSE) is hard
     assert with_blocks(lightly_pruned(weight_dropout=0.5)._engine().plan)[1] is None
 
 
-@pytest.mark.parametrize(("together", "share", "filled"), [(1, 0.6, True), (4, 0.6, False), (4, 0.85, True), (1, 0.45, False)])
+@pytest.mark.parametrize(
+    ("together", "share", "filled"), [(1, 0.6, True), (4, 0.6, False), (4, 0.85, True), (1, 0.45, False)]
+)
 def test_rows_in_quads_are_filled_later(sweep, together, share, filled):
     net, rng = mlgraph.Network(40, seed=0), np.random.default_rng(0)
     net.add_layer(20, activation="tanh")
@@ -68,7 +73,9 @@ def test_a_source_that_comes_twice_is_not_filled(monkeypatch, kind):
             sources = [node for k, node in enumerate([*nodes, *again]) if k != i]
             if kind == "written":
                 parameters = [g.parameter(w) for w in rng.normal(size=len(sources)) / 4]
-                neurons.append(mlgraph.tanh(mlgraph.sum(*(p * node for p, node in zip(parameters, sources, strict=True)))))
+                neurons.append(
+                    mlgraph.tanh(mlgraph.sum(*(p * node for p, node in zip(parameters, sources, strict=True))))
+                )
             else:
                 neurons.append(g.add_neuron(sources, "tanh", weights=rng.normal(size=len(sources)) / 4))
         outputs = [g.add_neuron(neurons, weights=rng.normal(size=16) / 4) for _ in range(3)]
@@ -108,9 +115,16 @@ def test_a_filled_plan_has_properties_of_its_own():
     assert later.largest_blocks != plan.largest_blocks and later.threads_ahead != plan.threads_ahead
 
 
-@pytest.mark.parametrize(("share", "together", "zeros", "others"), [
-    (0.7, 1, True, True), (0.4, 1, True, False), (0.12, 1, False, False), (0.97, 4, True, True), (0.7, 4, True, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("share", "together", "zeros", "others"),
+    [
+        (0.7, 1, True, True),
+        (0.4, 1, True, False),
+        (0.12, 1, False, False),
+        (0.97, 4, True, True),
+        (0.7, 4, True, False),
+    ],
+)
 def test_a_block_of_data_without_zeros_needs_more_edges(sweep, share, together, zeros, others):
     """It has none to skip; rows cost as much whatever the data."""
     net = mlgraph.Network(60, seed=0)
@@ -139,7 +153,7 @@ def test_examples_repay_blocks(n, share):
     cost = found[0].cost(0.2) / found[0].weights
     assert worth_filling(found, 0.2) == (found[0].number,)
     assert bool(worth_filling(found, 0.2, n)) == (n * (1 - 1 / cost) >= 400)
-    others = [found[0]._replace(number=9, singles=10**6, weights=10**9)]    # rows that are faster as rows do not count
+    others = [found[0]._replace(number=9, singles=10**6, weights=10**9)]  # rows that are faster as rows do not count
     assert worth_filling(found + others, 0.2, n) == worth_filling(found, 0.2, n)
 
 
@@ -149,7 +163,9 @@ def test_train_and_test_data_may_be_of_other_densities(monkeypatch):
     (zeros, y), (others, _) = data(300, 60, 6, "sparse"), data(300, 60, 6, "bytes")
     zeros[:, np.arange(60) % 20 > 3] = 0
     net, whole = lightly_pruned(share=0.6), lightly_pruned(share=0.6)
-    monkeypatch.setattr(whole, "_run", lambda examples, nodes=None, **options: whole._engine(nodes).run(examples, **options))
+    monkeypatch.setattr(
+        whole, "_run", lambda examples, nodes=None, **options: whole._engine(nodes).run(examples, **options)
+    )
     for one in (net, whole):
         one.fit(zeros, y, epochs=3, batch_size=50, validation=(np.maximum(others, 1), y))
     assert len(net._engine()._fuller) == 2

@@ -44,7 +44,9 @@ def test_a_child_trains_after_threads_have_run():
 
 def test_a_child_repeats_a_call_of_two_threads():
     """A call of few examples that gives gradients is repeated as it was described, but for its threads."""
-    code = FORK.partition("expected")[0] + """
+    code = (
+        FORK.partition("expected")[0]
+        + """
 net = mlgraph.Network(64, seed=1)
 net.add_layer(64)
 net.add_layer(4, "softmax")
@@ -53,13 +55,14 @@ if os.fork() == 0:
     os._exit(net.gradients(x[:32], y[:32], n_threads=2).parameters.tobytes() != expected)
 print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
+    )
     assert run(code) == ["0"]
 
 
 def test_a_child_runs_on_one_thread():
     code = """
 import os, sys
-from mlgraph.threads import threads_for
+from mlgraph._support.threads import threads_for
 if os.fork() == 0:
     os._exit(threads_for(7, 1e12) * 16 + threads_for(None, 1e12))
 print(os.waitstatus_to_exitcode(os.wait()[1]), threads_for(7, 1e12))
@@ -286,7 +289,7 @@ def test_a_child_is_forked_while_a_thread_adds_or_removes_nodes(what):
 
 FORK_WHILE_SIGNALS_WAIT = """
 import os, signal, threading
-from mlgraph.interrupts import uninterrupted
+from mlgraph._support.interrupts import uninterrupted
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -351,7 +354,7 @@ FORK_IN_A_MOVE = """
 import os, sys
 import numpy as np
 import mlgraph
-from mlgraph.storage import Storage
+from mlgraph.graph.storage import Storage
 
 graph = mlgraph.Graph()
 inputs, rng = graph.inputs(5), np.random.default_rng(0)
@@ -385,7 +388,7 @@ FORK_WITHIN_A_PROPERTY = """
 import os
 import threading
 
-from mlgraph.turns import cached_property
+from mlgraph._support.locks import cached_property
 
 class Slow:
     @cached_property

@@ -10,8 +10,8 @@ from graphs import evaluate
 from hypothesis import given
 
 import mlgraph
-from mlgraph import ops
-from mlgraph.formula import formula
+from mlgraph.graph import ops
+from mlgraph.graph.formula import formula
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from mlgraph.formula import formula
         (lambda x, y: -(x**y), "-x ** y"),
         (lambda x, y: (-x) ** y, "(-x) ** y"),
         (lambda x, y: (x**y) ** x, "(x ** y) ** x"),
-        (lambda x, y: x ** y**x, "x ** y ** x"),
+        (lambda x, y: x**y**x, "x ** y ** x"),
         (lambda x, y: x**-y, "x ** (-y)"),
         (lambda x, y: -(x + y), "-(x + y)"),
         (lambda x, y: operator.neg(-x), "-(-x)"),
@@ -55,7 +55,10 @@ def test_formulas_of_parameters_and_neurons():
 def expressions(draw):
     """A graph of inputs, constants and operations, all in its last node or not."""
     g = mlgraph.Graph()
-    nodes = [*(g.input(f"x{i}") for i in range(2)), g.constant(draw(st.sampled_from([-3, -0.125, 0, 0.5, 2, 1000, 1e-5])))]
+    nodes = [
+        *(g.input(f"x{i}") for i in range(2)),
+        g.constant(draw(st.sampled_from([-3, -0.125, 0, 0.5, 2, 1000, 1e-5]))),
+    ]
     for _ in range(draw(st.integers(1, 12))):
         op = draw(st.sampled_from(ops.BY_CODE))
         n = op.arity if op.arity > 0 else draw(st.integers(1, 3))
@@ -124,5 +127,9 @@ def test_where_a_formula_is_cut():
     x = mlgraph.Graph().input("x")
     y = x + x + x + x
     assert [formula(y, longest) for longest in (20, 13, 12, 5, 4)] == [
-        "x + x + x + x", "x + x + x + x", "x + x + x + ...", "x + x...", "x + ...",
-    ]  # fmt: skip
+        "x + x + x + x",
+        "x + x + x + x",
+        "x + x + x + ...",
+        "x + x...",
+        "x + ...",
+    ]

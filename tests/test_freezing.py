@@ -8,15 +8,19 @@ import pytest
 from learnable import FLOATS, N, X, Y, network
 
 import mlgraph
-from mlgraph import arrays
-from mlgraph.engine import Engine
-from mlgraph.examples import Examples
-from mlgraph.nonfinite import Guard
-from mlgraph.storage import FROZEN
+from mlgraph.engine.engine import Engine
+from mlgraph.engine.examples import Examples
+from mlgraph.graph import arrays
+from mlgraph.graph.storage import FROZEN
+from mlgraph.training.nonfinite import Guard
 
 WIDE = np.tile(X, 12) * (np.arange(144) % 5 == 0).astype(np.uint8)
-OPTIMIZERS = {"sgd": {"momentum": 0.0}, "decay": {"momentum": 0.0, "weight_decay": 0.1}, "momentum": {},
-              "adam": {"optimizer": "adam", "learning_rate": 0.003}}  # fmt: skip
+OPTIMIZERS = {
+    "sgd": {"momentum": 0.0},
+    "decay": {"momentum": 0.0, "weight_decay": 0.1},
+    "momentum": {},
+    "adam": {"optimizer": "adam", "learning_rate": 0.003},
+}
 
 
 def written_out():
@@ -56,11 +60,19 @@ def pruned(share, make=network):
 
 
 MODELS = {
-    "dense bytes": (network, X), "dense floats": (network, FLOATS), "sparse bytes": (network, X * (X > 200)),
-    "rows of bytes": (lambda: pruned(0.9), X), "rows of floats": (lambda: pruned(0.9), FLOATS),
-    "wide": (wide, WIDE), "blocks with holes": (lambda: pruned(0.1), X), "wide with holes": (lambda: pruned(0.1, wide), WIDE),
-    "dropout": (lambda: network(dropout=0.4), X), "edges dropped": (lambda: network(weight_dropout=0.3), X),
-    "written out": (written_out, FLOATS), "deep": (deep, X), "deep rows": (lambda: pruned(0.8, deep), X),
+    "dense bytes": (network, X),
+    "dense floats": (network, FLOATS),
+    "sparse bytes": (network, X * (X > 200)),
+    "rows of bytes": (lambda: pruned(0.9), X),
+    "rows of floats": (lambda: pruned(0.9), FLOATS),
+    "wide": (wide, WIDE),
+    "blocks with holes": (lambda: pruned(0.1), X),
+    "wide with holes": (lambda: pruned(0.1, wide), WIDE),
+    "dropout": (lambda: network(dropout=0.4), X),
+    "edges dropped": (lambda: network(weight_dropout=0.3), X),
+    "written out": (written_out, FLOATS),
+    "deep": (deep, X),
+    "deep rows": (lambda: pruned(0.8, deep), X),
 }
 
 
@@ -109,8 +121,11 @@ def test_many_steps(sweep, name, options):
 
 
 PARTS = {
-    "first": lambda of: of == 0, "but last": lambda of: of < of.max(), "last": lambda of: of == of.max(),
-    "middle": lambda of: of == of.max() // 2, "all": lambda of: of >= 0,
+    "first": lambda of: of == 0,
+    "but last": lambda of: of < of.max(),
+    "last": lambda of: of == of.max(),
+    "middle": lambda of: of == of.max() // 2,
+    "all": lambda of: of >= 0,
 }
 
 
@@ -312,10 +327,17 @@ def test_a_parameter_of_an_expression():
 @pytest.mark.parametrize("on_nonfinite", ["raise", "skip", "disconnect"])
 def test_a_frozen_parameter_may_have_a_derivative_that_is_no_number(sweep, on_nonfinite):
     """As an exponent of -1 has: nothing reads it, and no example is at fault."""
+
     def learnt(exponent):
         model = mlgraph.Model(g := mlgraph.Graph(), (w := g.parameter(0.5)) * g.input() ** exponent(g))
-        history = model.fit([[-1.0], [2.0], [3.0]], [3.0, 4.0, 9.0], epochs=20, batch_size=3, learning_rate=0.002,
-                            on_nonfinite=on_nonfinite)  # fmt: skip
+        history = model.fit(
+            [[-1.0], [2.0], [3.0]],
+            [3.0, 4.0, 9.0],
+            epochs=20,
+            batch_size=3,
+            learning_rate=0.002,
+            on_nonfinite=on_nonfinite,
+        )
         return w.value, len(history.nonfinite_step)
 
     def frozen(g):
@@ -325,7 +347,9 @@ def test_a_frozen_parameter_may_have_a_derivative_that_is_no_number(sweep, on_no
 
     assert learnt(frozen) == learnt(lambda g: g.constant(2.0)) == (pytest.approx(1.01, abs=0.1), 0)
     if on_nonfinite == "raise":
-        with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 0, step 0: parameter n2 has the adjoint nan in example 0"):
+        with pytest.raises(
+            mlgraph.NonFiniteError, match=r"^epoch 0, step 0: parameter n2 has the adjoint nan in example 0"
+        ):
             learnt(lambda g: g.parameter(2.0))
 
 
@@ -334,7 +358,9 @@ def test_a_frozen_parameter_is_not_at_fault_beside_what_is():
     x, w, exponent = g.input(), g.parameter(0.5), g.parameter(2.0)
     exponent.frozen = True
     model = mlgraph.Model(g, w * x**exponent)
-    history = model.fit([[-1.0], [2.0], [1e30]], [3.0, 4.0, 9.0], epochs=1, batch_size=3, shuffle=False, on_nonfinite="skip")
+    history = model.fit(
+        [[-1.0], [2.0], [1e30]], [3.0, 4.0, 9.0], epochs=1, batch_size=3, shuffle=False, on_nonfinite="skip"
+    )
     assert history.nonfinite_example.tolist() == [2] and history.batch_skipped.tolist() == [1]
 
 

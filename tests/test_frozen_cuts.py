@@ -6,10 +6,12 @@ import pytest
 from learnable import X, Y, network
 
 import mlgraph
-from mlgraph.sparsify import SET, GradualPruning, RigL
+from mlgraph.sparsity.schedules import SET, GradualPruning, RigL
 
 
-@pytest.mark.parametrize("schedule", [GradualPruning(0.5), GradualPruning(0.6, scope="layer"), SET(0.6), RigL(0.6)], ids=repr)
+@pytest.mark.parametrize(
+    "schedule", [GradualPruning(0.5), GradualPruning(0.6, scope="layer"), SET(0.6), RigL(0.6)], ids=repr
+)
 def test_what_is_frozen_stays(schedule):
     net = cuttable.network()
     some = [edge for neuron in net.layers[0].neurons[:4] for edge in neuron.edges] + net.layers[1].neurons[3].edges[:5]
@@ -23,7 +25,9 @@ def test_what_is_frozen_stays(schedule):
     assert len(net.layers[0].neurons[0].sources) < 30
 
 
-@pytest.mark.parametrize("schedule", [GradualPruning(0.9), GradualPruning(0.8, scope="layer"), SET(0.8), RigL(0.8)], ids=repr)
+@pytest.mark.parametrize(
+    "schedule", [GradualPruning(0.9), GradualPruning(0.8, scope="layer"), SET(0.8), RigL(0.8)], ids=repr
+)
 def test_what_is_frozen_stays_where_no_output_needs_it(schedule):
     """And with it a path to it, also through others that no output needs."""
     net = cuttable.network()
@@ -39,7 +43,9 @@ def test_what_is_frozen_stays_where_no_output_needs_it(schedule):
     assert not any(neuron.alive for neuron in (last, before, first)) and before in last.sources
     weights = [edge.weight for edge in frozen]
     net.fit(cuttable.X, cuttable.Y, sparsify=schedule, **cuttable.OPTIONS)
-    assert [edge.weight for edge in frozen] == weights and all(edge.frozen and edge.source.sources for edge in frozen[:5])
+    assert [edge.weight for edge in frozen] == weights and all(
+        edge.frozen and edge.source.sources for edge in frozen[:5]
+    )
     assert net.sparsity == pytest.approx(schedule.sparsity, abs=0.04)
 
 
@@ -71,7 +77,9 @@ def test_the_fewest_neurons_are_a_path_to_what_is_frozen():
     (_, best, most_read, *_), (source, *_, other), (last, weak, *_) = (layer.neurons for layer in net.layers[:3])
     frozen = net.graph.edge(source, last)
     frozen.frozen = True
-    net.graph.prune([*last.out_edges, weak.out_edges[0], *(e for e in source.out_edges if e.target not in (last, weak))])
+    net.graph.prune(
+        [*last.out_edges, weak.out_edges[0], *(e for e in source.out_edges if e.target not in (last, weak))]
+    )
     net.graph.prune([(neuron, other) for neuron in net.layers[0] if neuron != most_read])
 
     def cut(progress):
@@ -148,8 +156,16 @@ def test_no_neuron_that_frozen_edges_lead_to_is_cut_in_training():
     net, done = cuttable.network(), []
     weak = net.layers[0].neurons[5]
     weak.weights, weak.frozen = weak.weights / 1000, True
-    net.fit(cuttable.X, cuttable.Y, epochs=1, learning_rate=0, callback=lambda _: done or done.append(net.prune(neurons=0.5)))
-    assert len(weak.sources) == 30 and weak.alive and sum(n.alive for layer in net.layers[:2] for n in layer.neurons) == 20
+    net.fit(
+        cuttable.X,
+        cuttable.Y,
+        epochs=1,
+        learning_rate=0,
+        callback=lambda _: done or done.append(net.prune(neurons=0.5)),
+    )
+    assert (
+        len(weak.sources) == 30 and weak.alive and sum(n.alive for layer in net.layers[:2] for n in layer.neurons) == 20
+    )
     net.prune(neurons=0.6)
     assert not weak.alive
 

@@ -7,7 +7,7 @@ from graphs import cases, evaluate, every_parameter
 from hypothesis import given
 
 import mlgraph
-from mlgraph import testing
+from mlgraph.testing import derivatives as testing
 
 
 def slope(g, z, x, change, h=1e-3):
@@ -75,7 +75,9 @@ def test_gradients_know_their_places():
         np.testing.assert_array_equal(gradients.of(n[name]), gradient)
     assert gradients.of_bias(n["last"]) == bias
     for wrong in (late, n["z"], g.constant(1), g.input(), g.parameter(0)):
-        with pytest.raises(ValueError, match=r"node: expected (an input, parameter or neuron .*|a node that was there), got"):
+        with pytest.raises(
+            ValueError, match=r"node: expected (an input, parameter or neuron .*|a node that was there), got"
+        ):
             gradients.of(wrong)
     for wrong in (late, n["bare"], n["w"]):
         with pytest.raises(ValueError, match=r"neuron: expected a (neuron with a bias|node that was there), got"):
@@ -203,7 +205,7 @@ def test_a_layer_as_inputs(sweep):
     head = net.graph.compile(net.outputs, hidden.neurons)
     trace, other = net.trace(x, y[:, :3], nodes=hidden.neurons), net.trace(y)[hidden[6]]
     np.testing.assert_array_equal(head(trace.values), net.forward(x))
-    u = 2 * (net.forward(x) - y[:, :3])                # of the squared error
+    u = 2 * (net.forward(x) - y[:, :3])  # of the squared error
     np.testing.assert_allclose(head.vjp(trace.values, u).inputs, trace.adjoints, rtol=1e-4, atol=1e-5)
     slopes = head.jvp(trace.values[:40], np.eye(40))
     np.testing.assert_allclose(slopes, net.layers[2].weights.T, rtol=1e-6)
@@ -225,9 +227,9 @@ def test_of_a_node_that_is_an_input(sweep):
     gradients = f.vjp([[2.0, 7.0]])
     assert gradients.of(p) == 7 + 100 and gradients.of(h) == 2 + 10 and gradients.of(x) == gradients.of(unread) == 0
     assert g.compile(h, h)([[4.0]]) == 4 and g.compile(p + 1, [])(np.zeros((2, 0))).tolist() == [[6], [6]]
-    beside = g.compile([h * 2, mlgraph.log(h)], [h])   # of which one has an infinite derivative
+    beside = g.compile([h * 2, mlgraph.log(h)], [h])  # of which one has an infinite derivative
     np.testing.assert_array_equal(beside.jvp([[0.0], [1.0]], [[1.0], [1.0]]), [[2.0, np.inf], [2.0, 1.0]])
-    h.prune()                                          # as a source; what is given needs none itself
+    h.prune()  # as a source; what is given needs none itself
     assert f([[2.0, 7.0]]) == 14 + 200
 
 
@@ -248,7 +250,9 @@ def test_an_input_that_is_missing():
     assert f([[3.0]]) == 3 and "/* inputs: 1, outputs: 1, weights: 1 */" in f.to_c()
     f = g.compile(z, [h, g.add_neuron([h])])
     g.undo()
-    with pytest.raises(ValueError, match="inputs: expected nodes of the graph, got n4, which it does not have, or no more"):
+    with pytest.raises(
+        ValueError, match="inputs: expected nodes of the graph, got n4, which it does not have, or no more"
+    ):
         f([[1.0, 1.0]])
 
 
@@ -260,7 +264,9 @@ def test_bits_do_not_depend_on_threads(sweep, case):
         other = f.vjp(case.x, n_threads=n_threads)
         for a, b in zip(one[:3], other[:3], strict=True):
             np.testing.assert_array_equal(a.view(np.int32), b.view(np.int32))
-        np.testing.assert_array_equal(f(case.x, n_threads=n_threads).view(np.int32), f(case.x, n_threads=1).view(np.int32))
+        np.testing.assert_array_equal(
+            f(case.x, n_threads=n_threads).view(np.int32), f(case.x, n_threads=1).view(np.int32)
+        )
 
 
 @pytest.mark.parametrize("n", [1, 16, 17, 32, 33])
@@ -299,7 +305,6 @@ def test_jvp_of_one_output_beside_an_infinite_derivative():
     x = g.input()
     f = g.compile([x * 2, mlgraph.log(x)])
     np.testing.assert_array_equal(f.jvp([[0.0], [1.0]], [[1.0], [1.0]]), [[2.0, np.inf], [2.0, 1.0]])
-
 
 
 def test_gradients_have_the_places_of_their_own_compilation():

@@ -19,10 +19,14 @@ from fuzz_command_line import fuzz_command_line
 from fuzz_files import damaged_model, fuzz_checkpoint, fuzz_dataset, fuzz_idx, fuzz_model
 from fuzz_graphs import fuzz_graph
 
-TARGETS = {"idx": (fuzz_idx, {"refused", "read"}), "dataset": (fuzz_dataset, {"refused", "read"}),
-           "model": (fuzz_model, {"refused", "read"}), "checkpoint": (fuzz_checkpoint, {"refused", "read"}),
-           "graph": (fuzz_graph, {"mistakes", "none"}),
-           "command_line": (fuzz_command_line, {"status 0", "status 2"})}  # fmt: skip
+TARGETS = {
+    "idx": (fuzz_idx, {"refused", "read"}),
+    "dataset": (fuzz_dataset, {"refused", "read"}),
+    "model": (fuzz_model, {"refused", "read"}),
+    "checkpoint": (fuzz_checkpoint, {"refused", "read"}),
+    "graph": (fuzz_graph, {"mistakes", "none"}),
+    "command_line": (fuzz_command_line, {"status 0", "status 2"}),
+}
 
 
 @pytest.mark.parametrize("target", TARGETS)

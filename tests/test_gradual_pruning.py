@@ -7,12 +7,12 @@ import pytest
 from cuttable import OPTIONS, X, Y, by_target, layer_sizes, network, pairs
 
 import mlgraph
-from mlgraph import pruning
-from mlgraph.sparsify import GradualPruning
+from mlgraph.sparsity import pruning
+from mlgraph.sparsity.schedules import GradualPruning
 
 
 def test_the_curve():
-    """Of the paper: s_f + (s_i - s_f) (1 - (t - t_0) / (n dt))^3 """
+    """Of the paper: s_f + (s_i - s_f) (1 - (t - t_0) / (n dt))^3"""
     schedule = GradualPruning(0.9, start=0.2, until=0.6)
     for moment, want in ((0, 0), (0.2, 0), (0.3, 0.9 - 0.9 * 0.75**3), (0.4, 0.9 - 0.9 / 8), (0.6, 0.9), (1, 0.9)):
         assert schedule.at(moment) == pytest.approx(want)
@@ -38,7 +38,9 @@ def test_all_at_the_last_moment(updates, until):
 def test_gradual_pruning(scope):
     schedule, net, seen = GradualPruning(0.8, updates=10, start=0.1, until=0.5, scope=scope), network(), []
     made = layer_sizes(net)
-    net.fit(X, Y, sparsify=schedule, callback=lambda p: seen.append(net.sparsity) if p.kind == "epoch" else None, **OPTIONS)
+    net.fit(
+        X, Y, sparsify=schedule, callback=lambda p: seen.append(net.sparsity) if p.kind == "epoch" else None, **OPTIONS
+    )
     # Of each layer the share is rounded, and what is of no use goes too.
     assert seen == pytest.approx([schedule.at(0.2), schedule.at(0.45), 0.8, 0.8], abs=0.01)
     assert 1 - net.history.epoch_edges / sum(made) == pytest.approx(seen)
@@ -80,7 +82,7 @@ def test_gradual_pruning_by_other_criteria(monkeypatch, by):
         return prune(model, sparsity, **options)
 
     prune = pruning.prune
-    monkeypatch.setattr("mlgraph.sparsify.prune", spy)
+    monkeypatch.setattr("mlgraph.sparsity.schedules.prune", spy)
     left = []
     for seed in (0, 0, 1):
         net = network()
@@ -106,7 +108,13 @@ def test_a_saliency_that_is_not_finite_cuts_nothing_short():
 def test_nothing_is_cut_before_the_start():
     net, seen = network(), []
     schedule = GradualPruning(0.9, start=0.5, until=0.75, initial=0.7)
-    net.fit(X, Y, sparsify=schedule, callback=lambda p: seen.append((p.examples / p.total_examples, net.sparsity)), **OPTIONS)
+    net.fit(
+        X,
+        Y,
+        sparsify=schedule,
+        callback=lambda p: seen.append((p.examples / p.total_examples, net.sparsity)),
+        **OPTIONS,
+    )
     assert all(sparsity == 0 for share, sparsity in seen if share < 0.45)
     assert min(sparsity for share, sparsity in seen if share > 0.55) > 0.69
 

@@ -7,7 +7,7 @@ import pytest
 from graphs import small
 
 import mlgraph
-from mlgraph.storage import PANEL
+from mlgraph.graph.storage import PANEL
 
 NAN, INF = np.nan, np.inf
 
@@ -73,7 +73,12 @@ def test_one_bias_for_all():
     """As `add_neuron` has it: 0, a number, or none."""
     g = mlgraph.Graph()
     x = g.inputs(2)
-    for options, want in (({}, 0.0), ({"biases": 0.5}, 0.5), ({"biases": np.float32(2)}, 2.0), ({"biases": None}, None)):
+    for options, want in (
+        ({}, 0.0),
+        ({"biases": 0.5}, 0.5),
+        ({"biases": np.float32(2)}, 2.0),
+        ({"biases": None}, None),
+    ):
         block = g.add_neurons(x, weights=np.ones((3, 2)), **options)
         assert [g[i].bias for i in block] == [want] * 3
 
@@ -85,9 +90,14 @@ def test_targets_are_the_nodes_that_read_one():
     neurons = [g.add_neuron(sources, weights=np.ones(len(sources))) for sources in (x[:1], x[1:2], x[:2], x[2:])]
     sums = [neurons[0] + neurons[3], neurons[3] * 2.0]
     assert [g.targets_of(node).tolist() for node in (*x, *neurons)] == [
-        [neurons[0].id, neurons[2].id], [neurons[1].id, neurons[2].id], [neurons[3].id],
-        [sums[0].id], [], [], [node.id for node in sums],
-    ]  # fmt: skip
+        [neurons[0].id, neurons[2].id],
+        [neurons[1].id, neurons[2].id],
+        [neurons[3].id],
+        [sums[0].id],
+        [],
+        [],
+        [node.id for node in sums],
+    ]
 
 
 def test_sources_by_number():
@@ -200,7 +210,9 @@ def test_names_that_nodes_are_given(tmp_path):
     net.layers[0].neurons[0].prune()
     for other in (copy.deepcopy(net), mlgraph.load(tmp_path / "net.npz"), net.compact()):
         names = [node.name for node in (other.graph[i] for i in range(len(other.graph)))]
-        assert names.count("loop") == names.count("ink") == 1 and isinstance(other.graph[names.index("loop")], mlgraph.Neuron)
+        assert names.count("loop") == names.count("ink") == 1 and isinstance(
+            other.graph[names.index("loop")], mlgraph.Neuron
+        )
     neuron.name = None
     assert neuron.name == f"n{neuron.id}"
 
@@ -213,7 +225,9 @@ def test_nodes_by_the_names_that_they_were_given(tmp_path):
     model = mlgraph.Model(g, y)
     model.save(tmp_path / "net.npz")
     for graph in (g, mlgraph.load(tmp_path / "net.npz").graph, model.compact().graph):
-        assert [graph[name].id for name in ("x", "w", "answer")] == [0, 1, 2] and isinstance(graph["answer"], mlgraph.Neuron)
+        assert [graph[name].id for name in ("x", "w", "answer")] == [0, 1, 2] and isinstance(
+            graph["answer"], mlgraph.Neuron
+        )
     g.add_neuron([x]).name = "x"
     for name, message in (("x", "'x', which 2 have"), ("n2", "'n2', which none has"), ("", "'', which none has")):
         with pytest.raises(ValueError, match=f"^node: expected the name of one node, got {message}$"):

@@ -5,10 +5,10 @@ import pytest
 from planned import X, affine, kinds, neurons, parameters_of, plan_of
 
 import mlgraph
-from mlgraph.examples import Examples
-from mlgraph.grouping import DENSE_FROM
-from mlgraph.instructions import KINDS
-from mlgraph.ops import ACTIVATIONS
+from mlgraph.compiler.grouping import DENSE_FROM
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.engine.examples import Examples
+from mlgraph.graph.ops import ACTIVATIONS
 
 
 def test_a_layer_is_a_dense_block():
@@ -109,7 +109,15 @@ def test_who_has_the_same_sources_stands_side_by_side():
 
 @pytest.mark.parametrize(
     ("n", "columns", "kind"),
-    [(8, 4, "rows"), (31, 4, "rows"), (32, 4, "dense"), (8, 5, "rows"), (40, 7, "rows"), (8, 8, "dense"), (8, 0, "dense")],
+    [
+        (8, 4, "rows"),
+        (31, 4, "rows"),
+        (32, 4, "dense"),
+        (8, 5, "rows"),
+        (40, 7, "rows"),
+        (8, 8, "dense"),
+        (8, 0, "dense"),
+    ],
 )
 def test_what_reads_some_of_the_data_is_rows(n, columns, kind):
     """Of few neurons, or of most of the data; what reads all of them, or others too, is a block."""

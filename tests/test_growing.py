@@ -7,9 +7,10 @@ from editable import everything
 from scored import DATA, EDGES, X, Y, best, layer_of, network, slopes, weights
 
 import mlgraph
-from mlgraph import arrays, growing, moving
-from mlgraph.scores import best_of
-from mlgraph.sparsify import GradualPruning
+from mlgraph.graph import arrays
+from mlgraph.sparsity import growing, moving
+from mlgraph.sparsity.schedules import GradualPruning
+from mlgraph.sparsity.scores import best_of
 
 
 def test_all_grows_again():
@@ -92,7 +93,9 @@ def test_regrow_by_a_function(scope):
     seen = []
 
     def nearest(edges):
-        assert not any(map(before.__contains__, zip(edges.source, edges.target, strict=True))) and not edges.weight.any()
+        assert (
+            not any(map(before.__contains__, zip(edges.source, edges.target, strict=True))) and not edges.weight.any()
+        )
         seen.append(len(edges.source))
         return -np.abs(edges.target - edges.source)
 
@@ -168,7 +171,9 @@ def test_of_equal_slopes_the_same_grow_as_of_all_places_together():
     net = cuttable.network()
     net.prune(0.6, scope="layer")
     places, n = growing.absent(net, dead=True), 20
-    assert all(net.graph.alive()[ids].all() and gaps.counts.all() for gaps in places for ids in (gaps.sources, gaps.targets))
+    assert all(
+        net.graph.alive()[ids].all() and gaps.counts.all() for gaps in places for ids in (gaps.sources, gaps.targets)
+    )
     slopes = [np.arange(gaps.free.size).reshape(gaps.free.shape).astype(np.float32) // 50 for gaps in places]
     want = set()
     for gaps, slope in zip(places, slopes, strict=True):
@@ -187,8 +192,11 @@ def test_neurons_come_back_without_a_change_of_what_is_said():
     before, said = cuttable.pairs(net), net.forward(cuttable.X)
     wanted = np.array([30 * 24, 24 * 16 - 3, 16 * 9 - 3])
     moving.fill_layers(net, wanted, None, 1, np.random.default_rng(0))
-    assert lost.alive and lost.weights.all() and len(lost.sources) > 15 and not any(
-        net.graph.edge(lost, neuron).weight for neuron in lost.targets
+    assert (
+        lost.alive
+        and lost.weights.all()
+        and len(lost.sources) > 15
+        and not any(net.graph.edge(lost, neuron).weight for neuron in lost.targets)
     )
     assert lost.weights.std() == pytest.approx((3 * len(lost.sources)) ** -0.5, rel=0.5)
     assert cuttable.layer_sizes(net) == wanted.tolist() and before < cuttable.pairs(net)
@@ -207,7 +215,9 @@ def test_what_is_read_gets_a_source_and_what_is_not_does_not_count():
     net.graph.prune([(net.graph[3], neuron) for neuron in net.layers[0].neurons if neuron.id != unread.id])
     moving.fill_layers(net, before + np.array([-50, 0, 5]), None, 1, np.random.default_rng(0))
     assert len(lost.sources) == 1 and lost.alive and len(lost.targets) == 5
-    assert not unread.alive and sum(len(n.sources) for n in net.layers[0].neurons if n.id != unread.id) == before[0] - 50
+    assert (
+        not unread.alive and sum(len(n.sources) for n in net.layers[0].neurons if n.id != unread.id) == before[0] - 50
+    )
 
 
 @pytest.mark.parametrize("block", [1, 4])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import training
-from mlgraph.nonfinite import Guard
+from mlgraph.training import training
+from mlgraph.training.nonfinite import Guard
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(640, 64)).astype(np.float32)
@@ -53,7 +53,7 @@ def fit(at_large, *, stop=False, **options):
 
 def freeze(net, large):
     large.weights = [0.0]
-    large.frozen = True    # which ends its velocity
+    large.frozen = True  # which ends its velocity
 
 
 def cut(net, large):
@@ -62,7 +62,7 @@ def cut(net, large):
 
 def cut_and_look(net, large):
     large.prune()
-    net.predict(X[:2])     # which lays the parameters out anew, without those of the edges that are gone
+    net.predict(X[:2])  # which lays the parameters out anew, without those of the edges that are gone
 
 
 @pytest.fixture

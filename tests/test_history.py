@@ -25,7 +25,11 @@ def test_a_history_grows_without_being_copied_each_time():
     history.epoch_loss = kept[:2]
     history.add(epoch_loss=7.0)
     assert kept[2] == 1 and len(kept) == 1000
-    assert history.epoch_loss.tolist() == [0, 0.5, 7] and pickle.loads(pickle.dumps(history)).epoch_loss.tolist() == [0, 0.5, 7]
+    assert history.epoch_loss.tolist() == [0, 0.5, 7] and pickle.loads(pickle.dumps(history)).epoch_loss.tolist() == [
+        0,
+        0.5,
+        7,
+    ]
 
 
 def test_what_is_not_finite_is_none_in_json_and_not_told():

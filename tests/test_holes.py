@@ -8,14 +8,15 @@ from filled import SPARSE, kinds, lightly_pruned, with_blocks, without_rows_when
 from swept import data
 
 import mlgraph
-from mlgraph import choice, engine, filling, reference
-from mlgraph.engine import Engine
-from mlgraph.examples import Examples
-from mlgraph.filling import Filling
-from mlgraph.instructions import KINDS
-from mlgraph.losses import Objective
-from mlgraph.plan import Plan
-from mlgraph.steps import Steps
+from mlgraph.compiler import holes as filling
+from mlgraph.compiler.holes import Filling
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.compiler.plan import Plan
+from mlgraph.engine import choice, engine, reference
+from mlgraph.engine.engine import Engine
+from mlgraph.engine.examples import Examples
+from mlgraph.engine.losses import Objective
+from mlgraph.engine.steps import Steps
 
 OPTIMIZERS = [{"momentum": 0.0}, {"momentum": 0.9}, {"optimizer": "adam", "learning_rate": 0.003}]
 
@@ -28,7 +29,9 @@ def test_rows_are_read_wherever_something_may_not_be_finite(monkeypatch):
     """Many steps at a time, and many examples, are taken by blocks; a step that is looked at, and few examples, by rows."""
     ran = []
     run = Engine.run
-    monkeypatch.setattr(Engine, "run", lambda self, *args, **options: ran.append(self._filling) or run(self, *args, **options))
+    monkeypatch.setattr(
+        Engine, "run", lambda self, *args, **options: ran.append(self._filling) or run(self, *args, **options)
+    )
     net, (x, y) = lightly_pruned(), data(200, 60, 6, "sparse")
     net.fit(x, y, epochs=1, batch_size=50)
     assert ran and all(ran)
@@ -108,9 +111,13 @@ def test_gradients_of_the_reference(sweep, kind, dropout, n):
     losses, gradient = np.zeros(n, np.float32), net.graph.storage.zeros()
     filled = engine.filled(SPARSE)
     filled.run(
-        Examples(x, 60), steps=Steps.at_rest(np.array([0]), np.array([n]))._replace(number=7), gradient=gradient, seed=3,
-        objective=Objective(net.loss, net._loss_nodes, y.astype(np.int32)), losses=losses,
-    )  # fmt: skip
+        Examples(x, 60),
+        steps=Steps.at_rest(np.array([0]), np.array([n]))._replace(number=7),
+        gradient=gradient,
+        seed=3,
+        objective=Objective(net.loss, net._loss_nodes, y.astype(np.int32)),
+        losses=losses,
+    )
     want_losses, want = reference.step(
         engine.plan, net.graph.parameters, x, net.loss, engine.plan.slot[net._loss_nodes], label=y, seed=3, number=7
     )
@@ -212,7 +219,9 @@ def ran(monkeypatch):
     """For each run of an engine so far, whether it went through blocks with holes."""
     ran, run = [], Engine.run
     monkeypatch.setattr(
-        Engine, "run", lambda self, *args, **options: ran.append(self._filling is not None) or run(self, *args, **options)
+        Engine,
+        "run",
+        lambda self, *args, **options: ran.append(self._filling is not None) or run(self, *args, **options),
     )
     return ran
 

@@ -5,7 +5,7 @@ import pytest
 from editable import held
 
 import mlgraph
-from mlgraph import inspection
+from mlgraph.pictures import inspection
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (90, 12), np.uint8)
@@ -167,7 +167,9 @@ def test_neurons_of_another_model():
     other = mlgraph.Model(net.graph, [mlgraph.exp(extra)])
     table = net.inspect(X, Y)
     row = table[table["node"] == extra.id][0]
-    assert row["alive"] and row["layer"] == -1 and row["loss"] == row["accuracy"] == 0 and np.isfinite(table["mean"]).all()
+    assert (
+        row["alive"] and row["layer"] == -1 and row["loss"] == row["accuracy"] == 0 and np.isfinite(table["mean"]).all()
+    )
     scores = other.ablation_table([extra, net.layers[1].neurons[0]], X, np.ones((90, 1)))["loss"]
     assert scores[1] == other.evaluate(X, np.ones((90, 1)))["loss"] != scores[0]
 
@@ -206,12 +208,18 @@ def test_inspect(monkeypatch, activation, block):
             row = rows[neuron.id]
             out = [t.weights[t.sources.index(neuron)] for t in neuron.targets if isinstance(t, mlgraph.Neuron)]
             want = {
-                "mean": values[:, k].mean(), "std": values[:, k].std(), "active": (values[:, k] > zero).mean(),
-                "dormant": np.abs(values[:, k]).mean() / np.abs(values).mean(), "fan_in": len(neuron.sources),
-                "fan_out": len(out), "norm_in": np.linalg.norm(neuron.weights), "norm_out": np.linalg.norm(out),
-                "bias": neuron.bias, "loss": without[k]["loss"] - whole["loss"],
+                "mean": values[:, k].mean(),
+                "std": values[:, k].std(),
+                "active": (values[:, k] > zero).mean(),
+                "dormant": np.abs(values[:, k]).mean() / np.abs(values).mean(),
+                "fan_in": len(neuron.sources),
+                "fan_out": len(out),
+                "norm_in": np.linalg.norm(neuron.weights),
+                "norm_out": np.linalg.norm(out),
+                "bias": neuron.bias,
+                "loss": without[k]["loss"] - whole["loss"],
                 "accuracy": whole["accuracy"] - without[k]["accuracy"],
-            }  # fmt: skip
+            }
             for name, value in want.items():
                 np.testing.assert_allclose(row[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
     assert np.isnan(table["loss"][-9:]).all() and not np.isnan(table["loss"][:-9]).any()
@@ -266,11 +274,27 @@ def test_the_table_is_in_the_order_of_levels():
     ("attempt", "error", "message"),
     [
         (lambda net: net.ablate(net.outputs[0], X, Y), ValueError, "ablate: expected neurons that are no outputs"),
-        (lambda net: net.ablate(3, X, Y), TypeError, r"ablate: expected neurons, edges or pairs \(source, target\), got int"),
-        (lambda net: net.ablate([net.graph[0]], X, Y), TypeError, "ablate: expected neurons, edges or pairs .*, got Node"),
-        (lambda net: net.ablate(network().layers[0].neurons[0], X, Y), ValueError, "ablate: expected nodes of one graph"),
+        (
+            lambda net: net.ablate(3, X, Y),
+            TypeError,
+            r"ablate: expected neurons, edges or pairs \(source, target\), got int",
+        ),
+        (
+            lambda net: net.ablate([net.graph[0]], X, Y),
+            TypeError,
+            "ablate: expected neurons, edges or pairs .*, got Node",
+        ),
+        (
+            lambda net: net.ablate(network().layers[0].neurons[0], X, Y),
+            ValueError,
+            "ablate: expected nodes of one graph",
+        ),
         (lambda net: net.ablate(net.layers[0].neurons[0], X, Y[:3]), ValueError, "y: expected 90 labels"),
-        (lambda net: net.ablate(net.layers[0].neurons[0], X[:0], Y[:0]), ValueError, "x: expected at least one example"),
+        (
+            lambda net: net.ablate(net.layers[0].neurons[0], X[:0], Y[:0]),
+            ValueError,
+            "x: expected at least one example",
+        ),
         (lambda net: net.ablation_table([net.graph[0]], X, Y), TypeError, "layer: expected neurons, got other nodes"),
         (lambda net: net.ablation_table(3, X, Y), TypeError, "layer: expected a sequence of nodes, got int"),
         (lambda net: net.ablation_table(net.layers[0], X[:, 1:], Y), ValueError, "x: expected shape"),
@@ -318,7 +342,9 @@ def test_the_last_way_to_an_output():
                 refuse(*given)
     assert np.isnan(net.ablation_table(net.layers[0], x, y)["loss"]).all() and np.isnan(net.inspect(x, y)["loss"]).all()
     other = mlgraph.Model(net.graph, net.layers[0].neurons)
-    assert other.evaluate(x, y)["loss"] >= 0 and net.ablate([(net.graph[0], net.layers[0].neurons[0])], x, y)["loss"] >= 0
+    assert (
+        other.evaluate(x, y)["loss"] >= 0 and net.ablate([(net.graph[0], net.layers[0].neurons[0])], x, y)["loss"] >= 0
+    )
 
 
 def test_weights_too_large_are_inspected_without_a_warning():
@@ -349,7 +375,9 @@ def test_a_neuron_that_is_the_one_live_source(first):
 def test_the_last_ways_to_an_output_cost_no_compilation(monkeypatch):
     """A deep network, of which each neuron is one, would else be compiled for every neuron."""
     plans, plan = [], inspection.Plan
-    monkeypatch.setattr(inspection, "Plan", lambda *arguments, **options: plans.append(1) or plan(*arguments, **options))
+    monkeypatch.setattr(
+        inspection, "Plan", lambda *arguments, **options: plans.append(1) or plan(*arguments, **options)
+    )
     g = mlgraph.Graph()
     x = y = g.input()
     for _ in range(300):
@@ -391,7 +419,9 @@ def test_one_neuron_alone_is_ablated_by_one_plan(monkeypatch):
     net.add_layer(3, "softmax")
     x, y = np.random.default_rng(0).normal(size=(20, 6)), np.arange(20) % 3
     plans, plan = [], inspection.Plan
-    monkeypatch.setattr(inspection, "Plan", lambda *arguments, **options: plans.append(1) or plan(*arguments, **options))
+    monkeypatch.setattr(
+        inspection, "Plan", lambda *arguments, **options: plans.append(1) or plan(*arguments, **options)
+    )
     [(_, loss, _)] = net.ablation_table(net.layers[0].neurons[2:3], x, y)
     assert len(plans) == 1 and loss == net.ablate(net.layers[0][2], x, y)["loss"]
 

@@ -17,7 +17,7 @@ from editable import X, Y, everything, network
 from struck import ROOM, struck
 
 import mlgraph
-from mlgraph import training
+from mlgraph.training import training
 
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
@@ -33,7 +33,9 @@ EDITS = {
     "magnitude": lambda net: net.prune(0.7),
     "add_edge": lambda net: net.graph.add_edge(net.graph[0], net.layers[1].neurons[2], 0.5),
     "add_neuron": lambda net: net.graph.add_neuron([net.graph[0], net.graph[1]], weights=[1, 2]),
-    "add_neurons": lambda net: net.graph.add_neurons([net.graph[0], net.graph[1]], weights=[[1, 2], [3, 4]], biases=None),
+    "add_neurons": lambda net: net.graph.add_neurons(
+        [net.graph[0], net.graph[1]], weights=[[1, 2], [3, 4]], biases=None
+    ),
     "expression": lambda net: net.graph[0] * 2.0 + net.graph[1],
     "activation": lambda net: setattr(net.layers[0].neurons[3], "activation", "tanh"),
     "no bias": lambda net: setattr(net.layers[0].neurons[3], "bias", None),

@@ -1,4 +1,4 @@
-"""Bounds of `mlgraph.intervals`, rule by rule: where their ends are, what is unknown, and that nothing correct is outside."""
+"""Bounds of `mlgraph.testing._intervals`, rule by rule: where their ends are, what is unknown, and that nothing correct is outside."""
 
 import itertools
 
@@ -29,8 +29,10 @@ from enclosed import (
 )
 
 import mlgraph
-from mlgraph import intervals, ops, reference
-from mlgraph.plan import Plan
+from mlgraph.compiler.plan import Plan
+from mlgraph.engine import reference
+from mlgraph.graph import ops
+from mlgraph.testing import _intervals as intervals
 
 UNKNOWN = (-INF, INF)
 POINTS = [0.3, -1.5, 2.0, 80.0, -80.0, 1.0, 0.0, -104.5, 1e-42, -3e-39]
@@ -48,7 +50,9 @@ def sweeps(outputs, x, u, ulps=0):
     g = outputs[0].graph
     plan, p = Plan(g, [node.id for node in outputs], want_inputs=True), g.parameters.astype(np.float64)
     slots = plan.slot[[node.id for node in outputs]]
-    return intervals.Sweeps(plan, p, reference.forward(plan, p, np.array(x)), slots, np.array(u, np.float64), ulps), plan
+    return intervals.Sweeps(
+        plan, p, reference.forward(plan, p, np.array(x)), slots, np.array(u, np.float64), ulps
+    ), plan
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,17 @@ def partials(rules, name, y, *x):
 
 # Where the ends are.
 
-NEAR = [(-2, 1), (-2, -1), (-2, 0), (-1, 0), (-1, 1), (0, 1), (0, 0), (-1, -1), (1, 2)]  # places: -1 and 0 are the zeros
+NEAR = [
+    (-2, 1),
+    (-2, -1),
+    (-2, 0),
+    (-1, 0),
+    (-1, 1),
+    (0, 1),
+    (0, 0),
+    (-1, -1),
+    (1, 2),
+]  # places: -1 and 0 are the zeros
 NEAR += [(p + a, p + b) for p in order([1, MOST, -1, -MOST]) for a, b in [(-1, 1), (0, 1), (0, 0)]]
 NEAR += [(p, p) for p in order([1.5, -3.0, INF, -INF, NAN])]
 
@@ -111,10 +125,23 @@ def test_a_bend_is_a_quarter_of_the_squared_width(rules, x, bend):
     assert_ends(partials(rules, "sigmoid", (0.25, 0.875), (-9.0, 9.0))[0], spread((0.109375, 0.1875), 4, 0.625**2 / 4))
 
 
-@pytest.mark.parametrize("terms", [
-    [1.5], [0.0, -0.0], [1e8, 1.0, -1e8], [0.3] * 20, [(1.0, 2.0), (-4.0, 3.0), 0.5], [SMALLEST, -2 * SMALLEST],
-    [(-1e-40, 0.0), 0.0], [MOST / 2, MOST / 2.001], [INF, 1.0], [-INF, 3e38], [(0.25, INF), -0.5], [NAN, 1.0],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "terms",
+    [
+        [1.5],
+        [0.0, -0.0],
+        [1e8, 1.0, -1e8],
+        [0.3] * 20,
+        [(1.0, 2.0), (-4.0, 3.0), 0.5],
+        [SMALLEST, -2 * SMALLEST],
+        [(-1e-40, 0.0), 0.0],
+        [MOST / 2, MOST / 2.001],
+        [INF, 1.0],
+        [-INF, 3e38],
+        [(0.25, INF), -0.5],
+        [NAN, 1.0],
+    ],
+)
 def test_a_sum_is_off_by_a_rounding_of_the_magnitudes_for_each_term(rules, terms):
     terms = floats(terms)
     ends = [sum(term[i] for term in terms) for i in (0, -1)]
@@ -129,9 +156,17 @@ def test_roundings_of_many_terms_or_factors_multiply(rules):
     assert_ends(ends, spread(1.0, 0, np.expm1(2.0**-10) + 2.0**-135))
 
 
-@pytest.mark.parametrize("x", [
-    [0.3], [0.3, -2.0, (5.0, 7.0)], [(-0.5, 0.25), (-3.0, 4.0)], [1e-30, 1e-30, 1e30], [0.0, 1e20, -1e10], [1e30, 1e-30, 1e8],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "x",
+    [
+        [0.3],
+        [0.3, -2.0, (5.0, 7.0)],
+        [(-0.5, 0.25), (-3.0, 4.0)],
+        [1e-30, 1e-30, 1e30],
+        [0.0, 1e20, -1e10],
+        [1e30, 1e-30, 1e8],
+    ],
+)
 def test_a_product_is_off_by_a_rounding_for_each_factor(rules, x):
     """So are its derivatives: the adjoint is a factor in the place of the one that is left out."""
     x, d = floats(x), (-0.75, 1.5)
@@ -140,7 +175,9 @@ def test_a_product_is_off_by_a_rounding_for_each_factor(rules, x):
         assert_ends(term, multiplied(d, *x[:i], *x[i + 1 :]))
 
 
-@pytest.mark.parametrize("x", [[1.0, 3.0], [-100.0], [(-2.0, 1.0), 0.5, 0.0], [5.0, -INF], [-np.log(2.0), -np.log(2.0)]])
+@pytest.mark.parametrize(
+    "x", [[1.0, 3.0], [-100.0], [(-2.0, 1.0), 0.5, 0.0], [5.0, -INF], [-np.log(2.0), -np.log(2.0)]]
+)
 def test_logsumexp_is_off_by_4_units_in_the_last_place_of_its_arguments_and_terms(rules, x):
     x = floats(x)
     ends = [np.logaddexp.reduce([a[i] for a in x]) for i in (0, -1)]
@@ -151,65 +188,131 @@ def test_logsumexp_is_off_by_4_units_in_the_last_place_of_its_arguments_and_term
 ONE, THIRD, FOUR, LOG_2, LOG_3 = (rounded(spread(a, 4)) for a in (1, 1 / 3, 4, np.log(2), np.log(3)))
 
 
-@pytest.mark.parametrize(("name", "y", "x", "expected"), [
-    ("div", (0.4, 0.5), [2.0, (4.0, 5.0)], [(0.2, 0.25), (-0.125, -0.08)]), ("sqrt", 3.0, [9.0], [1 / 6]),
-    ("mul", UNKNOWN, [2.0, (4.0, 5.0)], [(4.0, 5.0), 2.0]), ("sum", NAN, [9.0, NAN], [1.0, 1.0]),
-    ("maximum", NAN, [(1.0, 2.0), 1.5], [(0.0, 1.0), (0.0, 1.0)]), ("maximum", NAN, [2.0, 2.0], [0.5, 0.5]),
-    ("where", NAN, [UNKNOWN, NAN, 1.0], [0.0, (0.0, 1.0), (0.0, 1.0)]),
-    ("max", NAN, [1.0, 3.0, 3.0, 3.0], [0.0, 1 / 3, 1 / 3, 1 / 3]), ("max", NAN, [(1.0, 2.0), (3.0, 4.0)], [0.0, 1.0]),
-    ("max", NAN, [(1.0, 3.0), (3.0, 4.0)], [(0.0, 1.0), (0.0, 1.0)]), ("max", NAN, [NAN, 1.0], [0.0, 0.0]),
-    ("max", NAN, [(0.0, 1.0), 1.0, 0.0], [(0.0, 1.0), (0.0, 1.0), 0.0]),
-    ("max", NAN, [2.0, 2.0, (0.0, 1.0)], [0.5, 0.5, 0.0]), ("max", NAN, [UNKNOWN], [(0.0, 1.0)]),  # NaN is not the largest
-    ("pow", 7.0, [2.0, 3.0], [3 * np.array(FOUR), 7 * np.array(LOG_2)]),
-    ("pow", 1.0, [3.0, 1e-10], [np.float32(1e-10) * np.array(THIRD), LOG_3]),  # 1e-10 - 1 is -1
-    ("pow", 0.0, [0.0, (1.0, 2.0)], [(-0.0, 2 * ONE[1]), 0.0]), ("pow", INF, [0.0, 0.0], [0.0, -INF]),
-    ("pow", (0.0, 1.0), [(0.0, 1.0), 2.0], [(-0.0, 2 * ONE[1]), UNKNOWN]), ("pow", 1.0, [NAN, 0.0], [0.0, NAN]),
-    ("logsumexp", (1.5, 1.75), [1.0], [spread((np.exp(-0.75), np.exp(-0.5)), 4)]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "y", "x", "expected"),
+    [
+        ("div", (0.4, 0.5), [2.0, (4.0, 5.0)], [(0.2, 0.25), (-0.125, -0.08)]),
+        ("sqrt", 3.0, [9.0], [1 / 6]),
+        ("mul", UNKNOWN, [2.0, (4.0, 5.0)], [(4.0, 5.0), 2.0]),
+        ("sum", NAN, [9.0, NAN], [1.0, 1.0]),
+        ("maximum", NAN, [(1.0, 2.0), 1.5], [(0.0, 1.0), (0.0, 1.0)]),
+        ("maximum", NAN, [2.0, 2.0], [0.5, 0.5]),
+        ("where", NAN, [UNKNOWN, NAN, 1.0], [0.0, (0.0, 1.0), (0.0, 1.0)]),
+        ("max", NAN, [1.0, 3.0, 3.0, 3.0], [0.0, 1 / 3, 1 / 3, 1 / 3]),
+        ("max", NAN, [(1.0, 2.0), (3.0, 4.0)], [0.0, 1.0]),
+        ("max", NAN, [(1.0, 3.0), (3.0, 4.0)], [(0.0, 1.0), (0.0, 1.0)]),
+        ("max", NAN, [NAN, 1.0], [0.0, 0.0]),
+        ("max", NAN, [(0.0, 1.0), 1.0, 0.0], [(0.0, 1.0), (0.0, 1.0), 0.0]),
+        ("max", NAN, [2.0, 2.0, (0.0, 1.0)], [0.5, 0.5, 0.0]),
+        ("max", NAN, [UNKNOWN], [(0.0, 1.0)]),  # NaN is not the largest
+        ("pow", 7.0, [2.0, 3.0], [3 * np.array(FOUR), 7 * np.array(LOG_2)]),
+        ("pow", 1.0, [3.0, 1e-10], [np.float32(1e-10) * np.array(THIRD), LOG_3]),  # 1e-10 - 1 is -1
+        ("pow", 0.0, [0.0, (1.0, 2.0)], [(-0.0, 2 * ONE[1]), 0.0]),
+        ("pow", INF, [0.0, 0.0], [0.0, -INF]),
+        ("pow", (0.0, 1.0), [(0.0, 1.0), 2.0], [(-0.0, 2 * ONE[1]), UNKNOWN]),
+        ("pow", 1.0, [NAN, 0.0], [0.0, NAN]),
+        ("logsumexp", (1.5, 1.75), [1.0], [spread((np.exp(-0.75), np.exp(-0.5)), 4)]),
+    ],
+)
 def test_derivatives(rules, name, y, x, expected):
     for got, ends in zip(partials(rules, name, y, *x), expected, strict=True):
         assert_ends(got, ends)
 
 
-@pytest.mark.parametrize(("name", "d", "x", "expected"), [
-    ("where", INF, [1.0, 2.0, 3.0], [0.0, INF, 0.0]), ("max", (-1.0, INF), [1.0, 2.0], [0.0, (-1.0, INF)]),
-    ("max", (2.0, 3.0), [(0.0, 1.0), 1.0], [(0.0, 3.0), (0.0, 3.0)]), ("maximum", INF, [1.0, 2.0], [NAN, INF]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "d", "x", "expected"),
+    [
+        ("where", INF, [1.0, 2.0, 3.0], [0.0, INF, 0.0]),
+        ("max", (-1.0, INF), [1.0, 2.0], [0.0, (-1.0, INF)]),
+        ("max", (2.0, 3.0), [(0.0, 1.0), 1.0], [(0.0, 3.0), (0.0, 3.0)]),
+        ("maximum", INF, [1.0, 2.0], [NAN, INF]),
+    ],
+)
 def test_what_is_not_chosen_gets_nothing(rules, name, d, x, expected):
-    for got, ends in zip(rules._terms(ops.OPS[name], interval(d), interval(0.0), [*map(interval, x)]), expected, strict=True):
+    for got, ends in zip(
+        rules._terms(ops.OPS[name], interval(d), interval(0.0), [*map(interval, x)]), expected, strict=True
+    ):
         assert_ends(got, ends)
 
 
 # What is unknown, and what is not.
 
 
-@pytest.mark.parametrize(("name", "x", "expected"), [
-    ("sub", [(1.0, INF), (1.0, INF)], UNKNOWN), ("mul", [(-1.0, 1.0), INF], UNKNOWN), ("div", [1.0, (-1.0, 2.0)], UNKNOWN),
-    ("sin", [(0.5, INF)], UNKNOWN), ("sin", [INF], NAN), ("log", [(-1.0, 2.0)], UNKNOWN), ("log", [(-2.0, -1.0)], NAN),
-    ("where", [UNKNOWN, 1.0, 2.0], (1.0, 2.0)), ("where", [(0.0, 1.0), NAN, 2.0], UNKNOWN), ("relu", [UNKNOWN], UNKNOWN),
-    ("max", [UNKNOWN, 1.0], UNKNOWN), ("max", [NAN, 1.0], NAN), ("max", [(1.0, INF), 2.0], (2.0, INF)),
-    ("logsumexp", [UNKNOWN, 1.0], UNKNOWN), ("logsumexp", [NAN, 1.0], NAN), ("logsumexp", [INF, 1.0], INF),
-    ("logsumexp", [-INF, -INF], -INF),
-    ("sum", [MOST / 1.5, -MOST / 1.5], UNKNOWN), ("sum", [MOST / 1.5, INF, MOST / 1.5], UNKNOWN), ("sum", [MOST], UNKNOWN),
-    ("sum", [NAN, 1.0, UNKNOWN], NAN), ("sum", [1.0, UNKNOWN], UNKNOWN),
-    ("prod", [1e30, 1e30, 1e-30], UNKNOWN), ("prod", [INF, 0.5], UNKNOWN), ("prod", [UNKNOWN, 0.5], UNKNOWN),
-    ("prod", [7.066059e12, 7.6064065e12, 6.3311504e12, 0.5], UNKNOWN),  # the first three are finite, but not if rounded
-    ("prod", [2.0**64, 1.5 * 2.0**63], multiplied([2.0**64], [1.5 * 2.0**63])), ("prod", [NAN, 2.0, 0.0], NAN),
-    ("pow", [-2.0, (1.0, 2.0)], UNKNOWN), ("pow", [-0.0, (1.0, 2.0)], UNKNOWN), ("pow", [(-1.0, 2.0), (1.0, 2.0)], UNKNOWN),
-    ("pow", [(0.5, 2.0), NAN], UNKNOWN), ("pow", [-2.0, NAN], NAN), ("pow", [NAN, NAN], NAN), ("pow", [NAN, 0.0], ONE),
-    ("pow", [NAN, (-1.0, 1.0)], UNKNOWN), ("pow", [1.0, UNKNOWN], ONE), ("pow", [0.0, (1.0, 2.0)], (-0.0, 0.0)),
-    ("pow", [(1.0, 4.0), 0.5], (ONE[0], spread(2.0, 4)[1])), ("pow", [(-2.0, -1.0), 0.5], NAN),
-    ("pow", [(-2.0, -1.0), -1.0], (-ONE[1], -spread(0.5, 4)[0])), ("pow", [(-INF, 1.0), NAN], UNKNOWN),
-    ("pow", [(-INF, 1.0), 1.5], UNKNOWN), ("pow", [(-INF, 0.0), 2.0], (-0.0, INF)), ("pow", [-INF, 1.5], INF),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "x", "expected"),
+    [
+        ("sub", [(1.0, INF), (1.0, INF)], UNKNOWN),
+        ("mul", [(-1.0, 1.0), INF], UNKNOWN),
+        ("div", [1.0, (-1.0, 2.0)], UNKNOWN),
+        ("sin", [(0.5, INF)], UNKNOWN),
+        ("sin", [INF], NAN),
+        ("log", [(-1.0, 2.0)], UNKNOWN),
+        ("log", [(-2.0, -1.0)], NAN),
+        ("where", [UNKNOWN, 1.0, 2.0], (1.0, 2.0)),
+        ("where", [(0.0, 1.0), NAN, 2.0], UNKNOWN),
+        ("relu", [UNKNOWN], UNKNOWN),
+        ("max", [UNKNOWN, 1.0], UNKNOWN),
+        ("max", [NAN, 1.0], NAN),
+        ("max", [(1.0, INF), 2.0], (2.0, INF)),
+        ("logsumexp", [UNKNOWN, 1.0], UNKNOWN),
+        ("logsumexp", [NAN, 1.0], NAN),
+        ("logsumexp", [INF, 1.0], INF),
+        ("logsumexp", [-INF, -INF], -INF),
+        ("sum", [MOST / 1.5, -MOST / 1.5], UNKNOWN),
+        ("sum", [MOST / 1.5, INF, MOST / 1.5], UNKNOWN),
+        ("sum", [MOST], UNKNOWN),
+        ("sum", [NAN, 1.0, UNKNOWN], NAN),
+        ("sum", [1.0, UNKNOWN], UNKNOWN),
+        ("prod", [1e30, 1e30, 1e-30], UNKNOWN),
+        ("prod", [INF, 0.5], UNKNOWN),
+        ("prod", [UNKNOWN, 0.5], UNKNOWN),
+        (
+            "prod",
+            [7.066059e12, 7.6064065e12, 6.3311504e12, 0.5],
+            UNKNOWN,
+        ),  # the first three are finite, but not if rounded
+        ("prod", [2.0**64, 1.5 * 2.0**63], multiplied([2.0**64], [1.5 * 2.0**63])),
+        ("prod", [NAN, 2.0, 0.0], NAN),
+        ("pow", [-2.0, (1.0, 2.0)], UNKNOWN),
+        ("pow", [-0.0, (1.0, 2.0)], UNKNOWN),
+        ("pow", [(-1.0, 2.0), (1.0, 2.0)], UNKNOWN),
+        ("pow", [(0.5, 2.0), NAN], UNKNOWN),
+        ("pow", [-2.0, NAN], NAN),
+        ("pow", [NAN, NAN], NAN),
+        ("pow", [NAN, 0.0], ONE),
+        ("pow", [NAN, (-1.0, 1.0)], UNKNOWN),
+        ("pow", [1.0, UNKNOWN], ONE),
+        ("pow", [0.0, (1.0, 2.0)], (-0.0, 0.0)),
+        ("pow", [(1.0, 4.0), 0.5], (ONE[0], spread(2.0, 4)[1])),
+        ("pow", [(-2.0, -1.0), 0.5], NAN),
+        ("pow", [(-2.0, -1.0), -1.0], (-ONE[1], -spread(0.5, 4)[0])),
+        ("pow", [(-INF, 1.0), NAN], UNKNOWN),
+        ("pow", [(-INF, 1.0), 1.5], UNKNOWN),
+        ("pow", [(-INF, 0.0), 2.0], (-0.0, INF)),
+        ("pow", [-INF, 1.5], INF),
+    ],
+)
 def test_what_is_unknown(rules, name, x, expected):
     assert_ends(value(rules, name, *x), expected)
 
 
-@pytest.mark.parametrize(("number", "ends", "expected"), [
-    (2.0, (1.0, 5.0), 3.0), (2.0, (-1.0, 2.0), 3.0), (2.0, 2.0, 0.0), (INF, INF, 0.0), (-INF, -INF, 0.0), (INF, -INF, INF),
-    (NAN, NAN, 0.0), (INF, (1.0, INF), INF), (1.0, (1.0, INF), INF), (NAN, UNKNOWN, INF), (1.0, NAN, INF), (NAN, 1.0, INF),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("number", "ends", "expected"),
+    [
+        (2.0, (1.0, 5.0), 3.0),
+        (2.0, (-1.0, 2.0), 3.0),
+        (2.0, 2.0, 0.0),
+        (INF, INF, 0.0),
+        (-INF, -INF, 0.0),
+        (INF, -INF, INF),
+        (NAN, NAN, 0.0),
+        (INF, (1.0, INF), INF),
+        (1.0, (1.0, INF), INF),
+        (NAN, UNKNOWN, INF),
+        (1.0, NAN, INF),
+        (NAN, 1.0, INF),
+    ],
+)
 def test_a_distance_is_the_largest(number, ends, expected):
     np.testing.assert_array_equal(intervals.distance(np.array([number]), interval(ends)), [expected])
 
@@ -259,7 +362,9 @@ def test_sweeps_go_through_neurons_parameters_and_operations():
             assert_ends(bounds.values[:, plan.slot[node.id], e : e + 1], ends)
         for i, terms in enumerate(d_x):
             assert_ends(bounds.adjoints(slice(i, i + 1))[:, 0, e : e + 1], summed(*terms))
-        of_weights = [times(a, delta) for delta in d_h for a in x] + [times(a, delta) for delta in d for a in (*h, x[0])]
+        of_weights = [times(a, delta) for delta in d_h for a in x] + [
+            times(a, delta) for delta in d for a in (*h, x[0])
+        ]
         gradients.append([*of_weights, *d_h, summed(times(d_z, y[0])), summed([u_alone])])
     places = [int(np.flatnonzero(g.parameters == np.float32(a))[0]) for [a] in (*w, *v, *b, *q, [7.0])]
     for place, terms in zip(places, zip(*gradients, strict=True), strict=True):

@@ -10,7 +10,7 @@ import pytest
 from learnable import FLOATS, X, Y, bits, network
 
 import mlgraph
-from mlgraph.drawing import Drawing
+from mlgraph.pictures.drawing import Drawing
 
 
 def test_layers():
@@ -76,7 +76,7 @@ def test_what_a_layer_is_assigned(bias):
     assert net.n_edges == 20 * 12 - 3 + 20 * 3 + 1
     first.neurons[5].bias = None
     kept, bias = first.biases, last.neurons[1].bias
-    first.biases = kept                                # NaN is no bias, and gives none to a neuron either
+    first.biases = kept  # NaN is no bias, and gives none to a neuron either
     last.biases = [1, np.nan, 3]
     np.testing.assert_array_equal(first.biases, kept)
     assert last.biases.tolist() == [1, bias, 3]
@@ -142,12 +142,15 @@ def test_dropout_is_assigned_between_runs(name, tmp_path):
     histories = [one.fit(X, Y, epochs=2, batch_size=30, seed=3).batch_loss.tolist() for one in (net, other, saved)]
     assert histories[0] == histories[1] == histories[2] and getattr(saved.layers[0], name) == 0.5
     setattr(other.layers[0], name, 0)
-    assert other.fit(X, Y, epochs=2, batch_size=30, seed=3).batch_loss.tolist() != net.fit(
-        X, Y, epochs=2, batch_size=30, seed=3
-    ).batch_loss.tolist()
+    assert (
+        other.fit(X, Y, epochs=2, batch_size=30, seed=3).batch_loss.tolist()
+        != net.fit(X, Y, epochs=2, batch_size=30, seed=3).batch_loss.tolist()
+    )
 
     def during(_):
-        with pytest.raises(RuntimeError, match=f"^{name}: expected a network that is not being trained, got one that is"):
+        with pytest.raises(
+            RuntimeError, match=f"^{name}: expected a network that is not being trained, got one that is"
+        ):
             setattr(net.layers[0], name, 0.1)
 
     net.fit(X, Y, epochs=1, callback=during)
@@ -156,7 +159,9 @@ def test_dropout_is_assigned_between_runs(name, tmp_path):
 
 def test_no_layer_comes_in_training():
     net = network()
-    with pytest.raises(RuntimeError, match=r"^add_layer: expected a network that is not being trained, got one that is$"):
+    with pytest.raises(
+        RuntimeError, match=r"^add_layer: expected a network that is not being trained, got one that is$"
+    ):
         net.fit(X, Y, epochs=1, callback=lambda progress: net.add_layer(3))
     assert len(net.layers) == 2 and net.loss == "softmax_cross_entropy"
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from planned import X, graphs, kinds, neurons, parameters_of, plan_of
 
 import mlgraph
-from mlgraph import reference
-from mlgraph.instructions import KINDS
-from mlgraph.storage import PANEL
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.engine import reference
+from mlgraph.graph.storage import PANEL
 
 
 def test_more_neurons_of_a_block_move_what_was_there():
@@ -28,7 +28,9 @@ def test_more_neurons_of_a_block_move_what_was_there():
     for k, state in enumerate(states):
         at, stride = g.storage.weights[k], g.storage.stride[k]
         assert stride == PANEL
-        np.testing.assert_array_equal(g.storage.state["first"][[*range(at, at + 6 * stride, stride), g.storage.bias[k]]], state)
+        np.testing.assert_array_equal(
+            g.storage.state["first"][[*range(at, at + 6 * stride, stride), g.storage.bias[k]]], state
+        )
 
 
 def test_what_has_parameters_begins_at_a_panel():

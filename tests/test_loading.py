@@ -12,7 +12,7 @@ def data(kind, n, columns):
     """Bytes or floats of all kinds, side by side in memory or not."""
     if kind == "bytes":
         return RNG.integers(0, 256, (n, columns), np.uint8)
-    x = RNG.integers(0, 2**32, (n, columns), np.uint32).view(np.float32)   # NaN, infinities and subnormal numbers, too
+    x = RNG.integers(0, 2**32, (n, columns), np.uint32).view(np.float32)  # NaN, infinities and subnormal numbers, too
     return np.asfortranarray(x) if kind == "columns" else x
 
 
@@ -50,10 +50,12 @@ def test_shuffled_examples(sweep, kind):
     for batch in (1, 33, 75):
         g = mlgraph.Graph()
         inputs, weights = g.inputs(70), [g.parameter(0.0) for _ in range(70)]
-        model = mlgraph.Model(g, weights, loss=mlgraph.sum(*(w * mlgraph.sin(i) for w, i in zip(weights, inputs, strict=True))))
+        model = mlgraph.Model(
+            g, weights, loss=mlgraph.sum(*(w * mlgraph.sin(i) for w, i in zip(weights, inputs, strict=True)))
+        )
         model.fit(x, epochs=1, batch_size=batch, learning_rate=1.0, momentum=0.0, seed=3)
         steps = len(model.history.batch_size)
-        order = mlgraph.steps.epoch_order(0, 75, 3)
+        order = mlgraph.engine.steps.epoch_order(0, 75, 3)
         moved = sum(np.sin(values[order[k : k + batch]].astype(float)).mean(axis=0) for k in range(0, 75, batch))
         assert steps == -(-75 // batch)
         np.testing.assert_allclose(g.get_parameters(), -moved, rtol=1e-4)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import losses
+from mlgraph.engine import losses
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 6)).astype(np.float32)
@@ -41,7 +41,13 @@ def test_values(sweep, y):
 
 def test_one_question_has_one_answer_an_example(sweep):
     net = network(1)
-    for y in (ANSWERS[:, 0], ANSWERS[:, :1], ANSWERS[:, 0].astype(float), ANSWERS[:, 0].astype(bool), ANSWERS[:, 0].tolist()):
+    for y in (
+        ANSWERS[:, 0],
+        ANSWERS[:, :1],
+        ANSWERS[:, 0].astype(float),
+        ANSWERS[:, 0].astype(bool),
+        ANSWERS[:, 0].tolist(),
+    ):
         scores = net.evaluate(X, y)
         assert scores["accuracy"] == pytest.approx((net.predict(X) == ANSWERS[:, 0]).mean())
     assert net.predict(X).shape == (90,) and net.predict_proba(X).shape == net.forward(X).shape == (90, 1)
@@ -74,7 +80,9 @@ def test_a_prediction_that_is_no_number_is_refused(sweep, outputs, last, loss):
     if last == "identity":
         assert np.isnan(net.predict(x)).reshape(70, outputs).all(axis=1).nonzero()[0].tolist() == [41, 60]
         return
-    with pytest.raises(ValueError, match=r"^predict: expected outputs that are numbers, got nan for example 41; forward shows"):
+    with pytest.raises(
+        ValueError, match=r"^predict: expected outputs that are numbers, got nan for example 41; forward shows"
+    ):
         net.predict(x)
     assert net.predict(x[:41]).shape[0] == 41
 
@@ -134,13 +142,20 @@ def test_bits_do_not_depend_on_threads(sweep):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize(("y", "message"), [
-    (ANSWERS[:, 0], "y: expected shape (90, 3), got (90,)"),
-    (ANSWERS[:5], "y: expected shape (90, 3), got (5, 3)"),
-    (ANSWERS * 2, "y: expected numbers from 0 to 1, got 2.0 in example 0, output 0"),
-    (SOFT - 1, "y: expected numbers from 0 to 1, got -0."),
-    (np.where(ANSWERS, np.nan, 0.5), "y: expected finite numbers that float32 can hold, got nan in example 0, output 0"),
-], ids=["labels", "few", "two", "negative", "NaN"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (ANSWERS[:, 0], "y: expected shape (90, 3), got (90,)"),
+        (ANSWERS[:5], "y: expected shape (90, 3), got (5, 3)"),
+        (ANSWERS * 2, "y: expected numbers from 0 to 1, got 2.0 in example 0, output 0"),
+        (SOFT - 1, "y: expected numbers from 0 to 1, got -0."),
+        (
+            np.where(ANSWERS, np.nan, 0.5),
+            "y: expected finite numbers that float32 can hold, got nan in example 0, output 0",
+        ),
+    ],
+    ids=["labels", "few", "two", "negative", "NaN"],
+)
 def test_what_is_no_answer(y, message):
     assert ANSWERS[0, 0] == 1
     net = network()
@@ -174,15 +189,30 @@ def test_labels_of_objects_are_told_what_they_may_become():
         network().fit(X, ANSWERS.astype(object), epochs=1)
 
 
-@pytest.mark.parametrize(("activation", "loss", "message"), [
-    ("tanh", "binary_cross_entropy", "activation: expected sigmoid, which binary_cross_entropy goes with, got tanh"),
-    ("identity", "softmax_cross_entropy", "activation: expected softmax, which softmax_cross_entropy goes with, got identity"),
-    ("softmax", "binary_cross_entropy", "activation: expected sigmoid, which binary_cross_entropy goes with, got softmax"),
-    ("tanh", "hinge", "loss after tanh: expected squared_error, got 'hinge'"),
-    ("tanh", 3, "loss after tanh: expected squared_error, got 3"),
-    ("softmax", "squared_error", "loss after softmax: expected softmax_cross_entropy, got 'squared_error'"),
-    ("sigmoid", "hinge", "loss after sigmoid: expected squared_error or binary_cross_entropy, got 'hinge'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("activation", "loss", "message"),
+    [
+        (
+            "tanh",
+            "binary_cross_entropy",
+            "activation: expected sigmoid, which binary_cross_entropy goes with, got tanh",
+        ),
+        (
+            "identity",
+            "softmax_cross_entropy",
+            "activation: expected softmax, which softmax_cross_entropy goes with, got identity",
+        ),
+        (
+            "softmax",
+            "binary_cross_entropy",
+            "activation: expected sigmoid, which binary_cross_entropy goes with, got softmax",
+        ),
+        ("tanh", "hinge", "loss after tanh: expected squared_error, got 'hinge'"),
+        ("tanh", 3, "loss after tanh: expected squared_error, got 3"),
+        ("softmax", "squared_error", "loss after softmax: expected softmax_cross_entropy, got 'squared_error'"),
+        ("sigmoid", "hinge", "loss after sigmoid: expected squared_error or binary_cross_entropy, got 'hinge'"),
+    ],
+)
 def test_losses_that_do_not_fit(activation, loss, message):
     net = network()
     with pytest.raises(ValueError if isinstance(loss, str) else TypeError, match=message):
@@ -199,12 +229,22 @@ def test_a_sigmoid_layer_keeps_its_squared_error():
     assert same.loss == "squared_error" and same.forward(X).tobytes() == net.forward(X).tobytes()
 
 
-@pytest.mark.parametrize(("y", "hint"), [
-    (np.zeros(9), "; y.astype(int) may be them"), (np.full(9, 0.5), ""), (np.full(9, np.nan), ""), (np.full(9, np.inf), ""),
-    (np.zeros((9, 1), int), "; y.ravel() may be them"), (np.eye(9)[:, :8], ""), (np.eye(9)[:8], ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("y", "hint"),
+    [
+        (np.zeros(9), "; y.astype(int) may be them"),
+        (np.full(9, 0.5), ""),
+        (np.full(9, np.nan), ""),
+        (np.full(9, np.inf), ""),
+        (np.zeros((9, 1), int), "; y.ravel() may be them"),
+        (np.eye(9)[:, :8], ""),
+        (np.eye(9)[:8], ""),
+    ],
+)
 def test_labels_that_are_none(y, hint):
-    with pytest.raises(ValueError, match=r"^y: expected integer labels of shape \(9,\) or targets of shape \(9, 9\)") as error:
+    with pytest.raises(
+        ValueError, match=r"^y: expected integer labels of shape \(9,\) or targets of shape \(9, 9\)"
+    ) as error:
         losses.read_targets("softmax_cross_entropy", y, 9, 9, "y")
     assert str(error.value).endswith(f"of shape {y.shape}{hint}")
 
@@ -223,7 +263,9 @@ def test_layers_of_probabilities_within(tmp_path, first, last):
     between = net.trace(X, nodes=net.layers[1].neurons[0].sources).values
     logits = net.trace(X, nodes=net.layers[0].neurons).values.astype(np.float64)
     e = np.exp(logits)
-    np.testing.assert_allclose(between, sigmoid(logits) if first == "sigmoid" else e / e.sum(axis=1, keepdims=True), rtol=1e-4)
+    np.testing.assert_allclose(
+        between, sigmoid(logits) if first == "sigmoid" else e / e.sum(axis=1, keepdims=True), rtol=1e-4
+    )
     for each in (net, back):
         assert each.layers[1].weights.shape == (3, 5)
         each.prune(0.4, scope="layer")
@@ -249,11 +291,14 @@ def test_examples_that_are_left_out():
     assert history.epoch_accuracy[0] == pytest.approx(np.delete(right, 7).mean())
 
 
-@pytest.mark.parametrize(("y", "hint"), [
-    (ANSWERS[:, :1], r"int64 of shape \(90, 1\); y.ravel\(\) may be them"),
-    (ANSWERS[:, 0] / 1, r"float64 of shape \(90,\); y.astype\(int\) may be them"),
-    (SOFT[:, :2], r"float64 of shape \(90, 2\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("y", "hint"),
+    [
+        (ANSWERS[:, :1], r"int64 of shape \(90, 1\); y.ravel\(\) may be them"),
+        (ANSWERS[:, 0] / 1, r"float64 of shape \(90,\); y.astype\(int\) may be them"),
+        (SOFT[:, :2], r"float64 of shape \(90, 2\)"),
+    ],
+)
 def test_what_is_no_label_says_where_labels_may_be(y, hint):
     net = mlgraph.Network(6)
     net.add_layer(3, "softmax")
@@ -331,7 +376,10 @@ def test_what_is_not_finite_is_not_right(last, loss):
     net.add_layer(3, last, loss=loss)
     x = np.full((40, 2), np.nan, np.float32)
     x[20:] = 1
-    values, y = net.forward(x[20:21])[0], np.zeros((40, 3) if loss else 40, int)  # class 0, or no to all, where it is NaN
+    values, y = (
+        net.forward(x[20:21])[0],
+        np.zeros((40, 3) if loss else 40, int),
+    )  # class 0, or no to all, where it is NaN
     y[20:] = values > 0 if loss else values.argmax()
     half = net.evaluate(x, y)
     assert [net.evaluate(x[part], y[part])["accuracy"] for part in (slice(20), slice(20, 40))] == [0, 1]
@@ -342,7 +390,9 @@ def test_targets_that_are_texts_or_none():
     net = mlgraph.Network(2, seed=0)
     net.add_layer(3, "softmax")
     for y in (["a", "b"], np.array(["a", "b"]), np.array(["a", "b"], object)):
-        with pytest.raises(TypeError, match=r"^y: expected numbers, got texts; np.unique\(y, return_inverse=True\) numbers"):
+        with pytest.raises(
+            TypeError, match=r"^y: expected numbers, got texts; np.unique\(y, return_inverse=True\) numbers"
+        ):
             net.fit(np.ones((2, 2)), y)
     with pytest.raises(ValueError, match=r"^y: expected labels or targets of 2 examples, got none$"):
         net.fit(np.ones((2, 2)))

@@ -5,10 +5,11 @@ import pytest
 from planned import kinds, plan_of
 
 import mlgraph
-from mlgraph import ops, reference
-from mlgraph.instructions import KINDS
-from mlgraph.plan import Plan
-from mlgraph.storage import PANEL
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.compiler.plan import Plan
+from mlgraph.engine import reference
+from mlgraph.graph import ops
+from mlgraph.graph.storage import PANEL
 from mlgraph_ext import _topology
 
 
@@ -118,7 +119,9 @@ def test_a_written_neuron_is_found(sweep, total, bias, activation):
     np.testing.assert_allclose(f(x), want, rtol=1e-5, atol=1e-5)
     gradients = f.vjp(x)
     values = reference.forward(plan, g.parameters, x)
-    _, adjoints = reference.loss("cotangent", plan.slot[[out[0].id, *(n.id for n in out)]], values, target=np.ones((40, 9)))
+    _, adjoints = reference.loss(
+        "cotangent", plan.slot[[out[0].id, *(n.id for n in out)]], values, target=np.ones((40, 9))
+    )
     want_parameters = reference.backward(plan, g.parameters, values, adjoints)
     np.testing.assert_allclose(gradients.parameters, want_parameters, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(gradients.inputs, adjoints[plan.slot[[s.id for s in sources]]].T, rtol=1e-4, atol=1e-5)
@@ -129,7 +132,11 @@ def test_a_sum_that_others_read_is_a_neuron_by_itself():
     g = mlgraph.Graph()
     z = written(g, g.inputs(2), [2.0, 3.0])
     active = mlgraph.relu(z)
-    for nodes, want in (([active, z], [13.0, 13.0]), ([active * (z + 1)], [182.0]), ([active + mlgraph.tanh(z)], [14.0])):
+    for nodes, want in (
+        ([active, z], [13.0, 13.0]),
+        ([active * (z + 1)], [182.0]),
+        ([active + mlgraph.tanh(z)], [14.0]),
+    ):
         np.testing.assert_array_equal(g.compile(nodes)([[5.0, 1.0]]), [want])
 
 
@@ -224,7 +231,9 @@ def test_a_network_written_in_scalars_learns_the_same():
     data, labels = rng.normal(size=(200, 12)), rng.integers(0, 8, 200)
     histories = [m.fit(data, labels, epochs=3, batch_size=(50, 7), learning_rate=0.1) for m in (net, model)]
     np.testing.assert_array_equal(histories[0].batch_loss, histories[1].batch_loss)
-    assert model.n_edges == 0 and model.n_parameters == net.n_parameters  # its weights are nodes, which no edge stands for
+    assert (
+        model.n_edges == 0 and model.n_parameters == net.n_parameters
+    )  # its weights are nodes, which no edge stands for
 
 
 def test_parameters_keep_their_values_and_state_when_they_move():

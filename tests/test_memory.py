@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import list_coding, packing, turns
+from mlgraph._support import locks as turns
+from mlgraph.graph import compaction as packing
+from mlgraph.models import list_coding
 
 MEGABYTE = 2**20
 X = np.random.default_rng(0).integers(0, 256, (200, 30), np.uint8)
@@ -32,7 +34,9 @@ def cycle(path, seed):
     net.add_layer(20, weight_dropout=0.25)
     net.add_layer(4, "softmax")
     for optimizer, n_threads in (("sgd", 1), ("adam", 2)):
-        net.fit(X, LABELS, epochs=2, optimizer=optimizer, learning_rate=0.01, validation=(X, LABELS), n_threads=n_threads)
+        net.fit(
+            X, LABELS, epochs=2, optimizer=optimizer, learning_rate=0.01, validation=(X, LABELS), n_threads=n_threads
+        )
     g = net.graph
     hidden = net.layers[1].neurons
     extra = g.add_neuron(hidden[:7], "relu", weights=np.ones(7))
@@ -60,7 +64,9 @@ def cycle(path, seed):
         mlgraph.load(path)
 
 
-@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed for a while")
+@pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer keeps what is freed for a while"
+)
 def test_memory_stays_flat(tmp_path, request):
     """What Python and numpy have taken; and in a long run, of which a leak would stand out, all that the process has."""
     cycles = request.config.getoption("--cycles")
@@ -74,8 +80,10 @@ def test_memory_stays_flat(tmp_path, request):
         growth = [now - then for now, then in zip(taken(), before, strict=True)]
     finally:
         tracemalloc.stop()
-    print(f"\n{cycles} cycles: {growth[0] / 1024:.0f} KiB more than {before[0] / MEGABYTE:.1f} MiB, "
-          f"{growth[1] / 1024:.0f} than {before[1] / MEGABYTE:.1f} that are resident")  # fmt: skip
+    print(
+        f"\n{cycles} cycles: {growth[0] / 1024:.0f} KiB more than {before[0] / MEGABYTE:.1f} MiB, "
+        f"{growth[1] / 1024:.0f} than {before[1] / MEGABYTE:.1f} that are resident"
+    )
     assert len(turns._all) == graphs
     assert growth[0] < MEGABYTE / 16, f"{growth[0]} bytes in {cycles} cycles"
     assert growth[1] < 2 * MEGABYTE or cycles < 200, f"{growth[1]} resident bytes in {cycles} cycles"
@@ -90,9 +98,11 @@ def test_what_large_graphs_take_for_a_while():
     net.predict(np.zeros((1, 1000)))
     n = net.n_edges
     for most, work in (
-        (18, lambda: packing.packed(net.graph, np.arange(len(net.graph)))), (1, lambda: packing.in_use(net.graph)),
-        (12, lambda: list_coding.squeeze(net.graph)), (12, lambda: net.layers[0][3].edges[5].prune()),
-    ):  # fmt: skip
+        (18, lambda: packing.packed(net.graph, np.arange(len(net.graph)))),
+        (1, lambda: packing.in_use(net.graph)),
+        (12, lambda: list_coding.squeeze(net.graph)),
+        (12, lambda: net.layers[0][3].edges[5].prune()),
+    ):
         tracemalloc.start()
         work()
         peak = tracemalloc.get_traced_memory()[1]

@@ -39,10 +39,20 @@ def test_json_and_history_agree(run: Run, data: Path) -> None:
     assert record["train_seconds"] > 0
     assert record["examples_per_second"] == pytest.approx(180 / record["train_seconds"])
     expected = {
-        "epochs": 2, "edges": 20 * 32 + 32 * 3, "parameters": 20 * 32 + 32 * 3 + 35, "isa": mlgraph.ISA, "seed": 7,
-        "threads": mlgraph.default_threads(), "hidden": [32], "activation": "leaky_relu", "preset": "default",
-        "batch_size": [8, 8], "data": str(data), "epochs_trained": 2.0, "interrupted": False,
-    }  # fmt: skip
+        "epochs": 2,
+        "edges": 20 * 32 + 32 * 3,
+        "parameters": 20 * 32 + 32 * 3 + 35,
+        "isa": mlgraph.ISA,
+        "seed": 7,
+        "threads": mlgraph.default_threads(),
+        "hidden": [32],
+        "activation": "leaky_relu",
+        "preset": "default",
+        "batch_size": [8, 8],
+        "data": str(data),
+        "epochs_trained": 2.0,
+        "interrupted": False,
+    }
     assert {name: record[name] for name in expected} == expected
 
     written = json.loads(Path("a/b/history.json").read_text())
@@ -62,13 +72,28 @@ def test_saved_model_is_the_trained_one(run: Run, model: str, data: Path) -> Non
         ([], {"preset": "default", "weight_dropout": 0.0, "output_bias": True, "parameters": 20 * 32 + 32 * 3 + 35}),
         (
             ["--preset", "ml-rust"],
-            {"preset": "ml-rust", "hidden": [32], "activation": "leaky_relu", "weight_dropout": 0.5, "dropout": 0.0,
-             "batch_size": [128, 8], "epochs": 10, "parameters": 20 * 32 + 32 * 3 + 32},
+            {
+                "preset": "ml-rust",
+                "hidden": [32],
+                "activation": "leaky_relu",
+                "weight_dropout": 0.5,
+                "dropout": 0.0,
+                "batch_size": [128, 8],
+                "epochs": 10,
+                "parameters": 20 * 32 + 32 * 3 + 32,
+            },
         ),
         (
             ["--weight-dropout", "0", "--preset", "ml-rust", "--hidden", "6,4", "--epochs", "1", "--batch-size", "16"],
-            {"weight_dropout": 0.0, "hidden": [6, 4], "epochs": 1, "batch_size": [16, 16], "output_bias": False,
-             "learning_rate": [0.07, 0.0002], "edges": 20 * 6 + 6 * 4 + 4 * 3},
+            {
+                "weight_dropout": 0.0,
+                "hidden": [6, 4],
+                "epochs": 1,
+                "batch_size": [16, 16],
+                "output_bias": False,
+                "learning_rate": [0.07, 0.0002],
+                "edges": 20 * 6 + 6 * 4 + 4 * 3,
+            },
         ),
         (["--preset", "ml-rust", "--epochs", "1"], {"learning_rate": [0.05, 0.0003]}),
         (["--dropout", ".5", "--epochs", "1"], {"learning_rate": [0.04, 0.0002]}),
@@ -89,7 +114,7 @@ def test_saved_model_is_the_trained_one(run: Run, model: str, data: Path) -> Non
         (["--preset", "lenet-300-100", "--epochs", "1", "--sparsity", "0.95", "--dropout", "0.2"], {"dropout": 0.2}),
         (["--optimizer", "adam", "--learning-rate", "0.01"], {"optimizer": "adam", "learning_rate": [0.01, 0.01]}),
     ],
-)  # fmt: skip
+)
 def test_presets_and_options(run: Run, words: list[str], expected: dict[str, Any]) -> None:
     result = run(*words, "--quiet", "--no-plot", "--json")
     assert (result.status, result.err) == (0, "")
@@ -101,13 +126,19 @@ def test_what_fit_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[dict[str, Any]] = []
     fit = mlgraph.Network.fit
     monkeypatch.setattr(mlgraph.Network, "fit", lambda *args, **options: given.append(options) or fit(*args, **options))
-    for words in (["--optimizer", "adam"], ["--sparsity", "0.5", "--block", "2"], *(
-            ["--sparsity", "0.5", "--block", "2", "--method", method] for method in ("set", "rigl"))):  # fmt: skip
+    for words in (
+        ["--optimizer", "adam"],
+        ["--sparsity", "0.5", "--block", "2"],
+        *(["--sparsity", "0.5", "--block", "2", "--method", method] for method in ("set", "rigl")),
+    ):
         assert run(*words, "--epochs", 1, "--quiet", "--no-plot").status == 0
     assert [options["optimizer"] for options in given] == ["adam", "sgd", "sgd", "sgd"]
     assert [options["sparsify"] for options in given] == [
-        None, mlgraph.GradualPruning(0.5, start=0.1, block=2), mlgraph.SET(0.5, block=2), mlgraph.RigL(0.5, block=2),
-    ]  # fmt: skip
+        None,
+        mlgraph.GradualPruning(0.5, start=0.1, block=2),
+        mlgraph.SET(0.5, block=2),
+        mlgraph.RigL(0.5, block=2),
+    ]
 
 
 def test_same_seed_same_model(run: Run) -> None:
@@ -155,9 +186,11 @@ def test_data_of_zeros_and_ones(run: Run, tmp_path: Path) -> None:
         write_idx(folder / f"{prefix}-images-idx3-ubyte", images)
     model = "mnist-run/model.npz"
     for words in (
-        ["--epochs", 1, "--no-plot"], ["evaluate", model], ["inspect", model, "--no-plot"],
+        ["--epochs", 1, "--no-plot"],
+        ["evaluate", model],
+        ["inspect", model, "--no-plot"],
         ["prune", model, "--sparsity", 0.5, "--epochs", 1, "--out", "pruned", "--no-plot"],
-    ):  # fmt: skip
+    ):
         result = run(*words, data=folder)
         assert result.status == 0
         assert result.err.splitlines() == [
@@ -190,7 +223,9 @@ def test_the_best_accuracy_is_of_no_denser_network(run: Run, monkeypatch: pytest
 
 def test_train_sparse(run: Run) -> None:
     for method in ("gradual", "set", "rigl"):
-        result = run("--sparsity", 0.6, "--method", method, "--epochs", 2, "--batch-size", 4, "--quiet", "--no-plot", "--json")
+        result = run(
+            "--sparsity", 0.6, "--method", method, "--epochs", 2, "--batch-size", 4, "--quiet", "--no-plot", "--json"
+        )
         assert (result.status, result.err) == (0, "")
         record = result.json
         assert (record["sparsity"], record["method"]) == (0.6, method)
@@ -204,7 +239,9 @@ def test_train_sparse(run: Run) -> None:
 def test_a_criterion_decides_what_is_cut(run: Run, command: tuple[str, ...]) -> None:
     kept = []
     for words in ((), ("--by", "magnitude"), ("--by", "saliency"), ("--by", "random")):
-        result = run(*command, "--sparsity", 0.8, *words, "--epochs", 2, "--out", "cut", "--quiet", "--no-plot", "--json")
+        result = run(
+            *command, "--sparsity", 0.8, *words, "--epochs", 2, "--out", "cut", "--quiet", "--no-plot", "--json"
+        )
         assert (result.status, result.err, result.json["by"]) == (0, "", words[-1] if words else "magnitude")
         kept.append(mlgraph.load("cut/model.npz").layers[0].mask)
     assert np.array_equal(kept[0], kept[1])

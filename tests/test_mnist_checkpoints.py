@@ -84,7 +84,9 @@ def test_resume_with_other_options(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         (["--hidden", 7], "another model: its nodes, edges, dropout, parameters at the beginning, or what is frozen"),
     ):
         path = Path("mnist-run/checkpoint.npz")
-        expected = f"mlgraph.mnist: error: argument --resume: checkpoint: {path} belongs to another run, with {message}\n"
+        expected = (
+            f"mlgraph.mnist: error: argument --resume: checkpoint: {path} belongs to another run, with {message}\n"
+        )
         assert run(*(["--epochs", 3] if words[0] != "--epochs" else []), "--resume", *words)[::2] == (2, expected)
     assert Path("mnist-run/checkpoint.npz").read_bytes() == before
 
@@ -111,7 +113,7 @@ def test_resume_from_a_checkpoint_that_may_not_be_read(run: Run, monkeypatch: py
     def locked(path: Path, *_: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("mlgraph.checkpoint.read", locked)
+    monkeypatch.setattr("mlgraph.training.checkpoint.read", locked)
     path = Path("mnist-run/checkpoint.npz")
     expected = f"mlgraph.mnist: error: argument --resume: {path}: cannot be read: Permission denied\n"
     assert run("--epochs", 1, "--resume")[::2] == (2, expected)
@@ -123,7 +125,7 @@ def test_checkpoints_on_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mlgraph.checkpoint.save", full)
+    monkeypatch.setattr("mlgraph.training.checkpoint.save", full)
     result = run("--epochs", 2, "--checkpoint-every", 0, "--quiet", "--no-plot")
     path = Path("mnist-run/checkpoint.npz")
     message = f"mlgraph.mnist: checkpoint: {path} cannot be written (No space left on device), training goes on\n"

@@ -104,11 +104,11 @@ def test_live_window(run: Run, monkeypatch: pytest.MonkeyPatch, watched: bool) -
     assert (calls[-1] == ("wait", 2)) is watched
 
 
-@pytest.mark.parametrize(("fails", "note"), [("open", "no live picture: "), ("update", "no live picture any more: "),
-                                             ("wait", "close the window to end")])  # fmt: skip
-def test_no_run_ends_for_a_window_that_fails(
-    run: Run, monkeypatch: pytest.MonkeyPatch, fails: str, note: str
-) -> None:
+@pytest.mark.parametrize(
+    ("fails", "note"),
+    [("open", "no live picture: "), ("update", "no live picture any more: "), ("wait", "close the window to end")],
+)
+def test_no_run_ends_for_a_window_that_fails(run: Run, monkeypatch: pytest.MonkeyPatch, fails: str, note: str) -> None:
     def at(moment: str) -> None:
         if moment == fails:
             raise RuntimeError("application has\nbeen destroyed")
@@ -151,7 +151,9 @@ def test_nobody_who_pressed_ctrl_c_is_asked_to_close_the_window(
     if moment == "training":
         interrupt(monkeypatch, "epoch", 0)
     else:
-        monkeypatch.setattr("mlgraph.app.learning.training_picture", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        monkeypatch.setattr(
+            "mlgraph.app.learning.training_picture", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
+        )
     result = run("--epochs", 2, "--live", terminal=True)
     assert result.status == 130 and "close the window" not in result.err
 
@@ -188,4 +190,6 @@ def test_a_backend_that_there_is_not(run: Run, model: str, monkeypatch: pytest.M
     for command in (["--epochs", 1], ["inspect", model]):
         result = run(*command)
         assert result.status == 0
-        assert result.err.splitlines()[-1].startswith("no picture: a picture needs matplotlib, which says: Key backend: 'spam'")
+        assert result.err.splitlines()[-1].startswith(
+            "no picture: a picture needs matplotlib, which says: Key backend: 'spam'"
+        )

@@ -129,7 +129,10 @@ def test_a_second_ctrl_c_costs_nothing(run: Run, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(mlgraph.Network, "save", interrupted)
     result = run("--epochs", 2)
-    assert (result.status, result.err) == (130, "mlgraph.mnist: interrupted after 1.00 of 2 epochs; saved what there is\n")
+    assert (result.status, result.err) == (
+        130,
+        "mlgraph.mnist: interrupted after 1.00 of 2 epochs; saved what there is\n",
+    )
     assert sorted(os.listdir("mnist-run")) == ["history.json", "model.npz", "training.png"]
 
 

@@ -41,15 +41,25 @@ def test_inspect_a_neuron(run: Run, model: str) -> None:
     assert isinstance(net, mlgraph.Network)
     neuron = net.layers[0].neurons[3]
     assert f"neuron 0.3: leaky_relu, node {neuron.id}, alive" in result.out
-    assert f"  20 sources, bias {neuron.bias:.4f}, norm of the weights {np.linalg.norm(neuron.weights):.4f}" in result.out
+    assert (
+        f"  20 sources, bias {neuron.bias:.4f}, norm of the weights {np.linalg.norm(neuron.weights):.4f}" in result.out
+    )
     largest = int(np.argmax(np.abs(neuron.weights)))
     assert f"the largest: pixel {largest // 5},{largest % 5} {neuron.weights[largest]:+.3f}, " in result.out
-    for words in ("  3 targets, ", "  value: mean ", "  without it: loss ", "  mean value by class: ", "  logits: ",
-                  "  test images that excite it most: "):  # fmt: skip
+    for words in (
+        "  3 targets, ",
+        "  value: mean ",
+        "  without it: loss ",
+        "  mean value by class: ",
+        "  logits: ",
+        "  test images that excite it most: ",
+    ):
         assert words in result.out
     for words in ("mean value by class", "logits"):  # of all three, the highest first
         found = re.findall(r"(\d) ([-+]?\d+\.\d+)", next(line for line in result.out.splitlines() if words in line))
-        assert sorted(c for c, _ in found) == ["0", "1", "2"] and [*found] == sorted(found, key=lambda one: -float(one[1]))
+        assert sorted(c for c, _ in found) == ["0", "1", "2"] and [*found] == sorted(
+            found, key=lambda one: -float(one[1])
+        )
         assert len({number for _, number in found}) == 3
     assert len(result.json["neurons"]) == 1
     assert Path("three.png").read_bytes().startswith(b"\x89PNG")
@@ -182,7 +192,9 @@ def test_inspect_what_is_dead_or_not_finite(run: Run, model: str) -> None:
         neuron.prune()
     net.save("dead.npz")
     result = run("inspect", "dead.npz", "--json")
-    assert (result.status, result.err) == (0, "no picture: all of layer 0 is cut off\n") and len(result.json["neurons"]) == 11
+    assert (result.status, result.err) == (0, "no picture: all of layer 0 is cut off\n") and len(
+        result.json["neurons"]
+    ) == 11
     assert not Path("dead.png").exists() and "-0.00 points" not in result.out
 
 

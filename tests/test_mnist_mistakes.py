@@ -33,8 +33,14 @@ SIZES = "expected integers from 1 to 1000000000 such as 32 or 300,100, or none"
             ("--learning-rate", value, RATES)
             for value in ("x", "", "0", "-0.1", "nan", "inf", "1e300", "0.1:", "0.1:nan")
         ),
-        *(("--momentum", value, f"{SHARE}, in float32 too") for value in ("x", "1", "-0.1", "nan", "inf", "0.999999999")),
-        *(("--weight-decay", value, "expected a finite number from 0 on") for value in ("x", "-0.1", "nan", "inf", "1e39")),
+        *(
+            ("--momentum", value, f"{SHARE}, in float32 too")
+            for value in ("x", "1", "-0.1", "nan", "inf", "0.999999999")
+        ),
+        *(
+            ("--weight-decay", value, "expected a finite number from 0 on")
+            for value in ("x", "-0.1", "nan", "inf", "1e39")
+        ),
         *(("--dropout", value, SHARE) for value in ("x", "1", "1.0", "-1", "nan")),
         *(("--weight-dropout", value, SHARE) for value in ("x", "1", "-1", "50%")),
         *(("--epochs", value, COUNT) for value in ("x", "0", "-1", "1.5", "1000000001", "9" * 5000)),
@@ -63,7 +69,10 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         # No abbreviations: they break when options are added.
         (["--epoch", "1"], "unrecognized arguments: --epoch 1 (did you mean --epochs?)"),
-        (["train", "--zzz", "--hiden=400,300"], "unrecognized arguments: --zzz --hiden=400,300 (did you mean --hidden?)"),
+        (
+            ["train", "--zzz", "--hiden=400,300"],
+            "unrecognized arguments: --zzz --hiden=400,300 (did you mean --hidden?)",
+        ),
         (["train", "more"], "unrecognized arguments: more"),
         (["--json", " "], "unrecognized arguments:  "),
         (["--json", "evaluate", "m"], "unrecognized arguments: evaluate m (a command comes first)"),
@@ -73,13 +82,17 @@ def test_values_out_of_range(run: Run, option: str, value: str, message: str) ->
         (["--batch-size="], "argument --batch-size: expected N or A:B with integers from 1 to 1000000000, got ''"),
         (["evaluat", "model.npz"], "argument COMMAND: expected train, evaluate, inspect or prune, got 'evaluat'"),
         (["--hidden", "none", "--dropout", "0.5"], "argument --dropout: expected hidden layers to drop from, got none"),
-        (["--preset", "ml-rust", "--hidden", "none", "--weight-dropout", "0.1"],
-         "argument --weight-dropout: expected hidden layers to drop from, got none"),
+        (
+            ["--preset", "ml-rust", "--hidden", "none", "--weight-dropout", "0.1"],
+            "argument --weight-dropout: expected hidden layers to drop from, got none",
+        ),
         (["inspect", "a", "--layer", "0", "--neuron", "0.1"], "argument --neuron: not allowed with argument --layer"),
         (["--method", "set"], "argument --method: expected --sparsity with it, which says how much is cut, got none"),
         (["--by", "random"], "argument --by: expected --sparsity with it, which says how much is cut, got none"),
-        (["--sparsity", "0.5", "--method", "set", "--by", "random"],
-         "argument --by: expected the method gradual, whose criterion it is, got set"),
+        (
+            ["--sparsity", "0.5", "--method", "set", "--by", "random"],
+            "argument --by: expected the method gradual, whose criterion it is, got set",
+        ),
         (["--block", "4"], "argument --block: expected --sparsity with it, which says how much is cut, got none"),
         (["evaluate"], "the following arguments are required: MODEL"),
         (["evaluate", "a", "b"], "unrecognized arguments: b"),
@@ -145,7 +158,11 @@ def test_out_leads_to_what_is_no_file(
     os.mkfifo("pipe")  # and no device, which the superuser would lose to a check that fails
     path = Path("run", name)
     path.symlink_to(target)
-    assert run("--out", "run") == (2, "", f"mlgraph.mnist: error: argument --out: cannot write {str(path)!r}: {reason}\n")
+    assert run("--out", "run") == (
+        2,
+        "",
+        f"mlgraph.mnist: error: argument --out: cannot write {str(path)!r}: {reason}\n",
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")

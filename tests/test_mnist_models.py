@@ -152,11 +152,16 @@ def test_what_is_sparser_already(run: Run, model: str) -> None:
         (["inspect", "--neuron", "3.0"], "argument --neuron: expected a layer from 0 to 1, got 3"),
         (["inspect", "--neuron", "0.8"], "argument --neuron: expected a neuron from 0.0 to 0.7, got 0.8"),
         (["inspect", "--out", "no/where.png"], "argument --out: cannot write 'no/where.png': no such folder"),
-        (["inspect", "--out", "a.bmpx"], "argument --out: expected a picture's name that ends in .png or .svg or .pdf, got"),
+        (
+            ["inspect", "--out", "a.bmpx"],
+            "argument --out: expected a picture's name that ends in .png or .svg or .pdf, got",
+        ),
         (["inspect", "--out", "trained"], "argument --out: cannot write 'trained': expected a file, got a folder"),
         (["prune", "--sparsity", 0.99], "argument --sparsity: expected to keep at least "),
-        (["prune", "--sparsity", 0.5, "--learning-rate", 2, "--weight-decay", 1],
-         "argument --weight-decay: expected a number from 0 to 1 / learning_rate, 0.5, got 1.0"),
+        (
+            ["prune", "--sparsity", 0.5, "--learning-rate", 2, "--weight-decay", 1],
+            "argument --weight-decay: expected a number from 0 to 1 / learning_rate, 0.5, got 1.0",
+        ),
     ],
 )
 def test_what_a_network_does_not_have(run: Run, model: str, words: list[object], message: str) -> None:

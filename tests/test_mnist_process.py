@@ -70,7 +70,9 @@ def test_no_training_ends_for_what_is_told_of_it(tmp_path: Path, data: Path, str
 
 def test_a_warning_that_is_an_error_is_one_line(tmp_path: Path) -> None:
     folder = write_data(tmp_path / "bits", train=30)
-    write_idx(folder / "train-images-idx3-ubyte", np.random.default_rng(0).integers(0, 2, (30, HEIGHT, WIDTH), np.uint8))
+    write_idx(
+        folder / "train-images-idx3-ubyte", np.random.default_rng(0).integers(0, 2, (30, HEIGHT, WIDTH), np.uint8)
+    )
     environment = {**os.environ, "PYTHONPATH": str(Path(mlgraph.__file__).parents[1]), "PYTHONWARNINGS": "error"}
     process = start("--data", folder, cwd=tmp_path, env=environment)
     _, err = process.communicate(timeout=300)
@@ -84,7 +86,11 @@ def test_a_warning_that_is_an_error_is_one_line(tmp_path: Path) -> None:
 def test_process_with_closed_streams(tmp_path: Path, data: Path, closed: tuple[int, ...]) -> None:
     """As a service manager may start it."""
     options = {"stdout": None, "stderr": None, "cwd": tmp_path}
-    for words in (("--epochs", 2, "--hidden", 4), ("evaluate", "mnist-run/model.npz"), ("inspect", "mnist-run/model.npz")):
+    for words in (
+        ("--epochs", 2, "--hidden", 4),
+        ("evaluate", "mnist-run/model.npz"),
+        ("inspect", "mnist-run/model.npz"),
+    ):
         process = start(*words, "--data", data, preexec_fn=lambda: [os.close(number) for number in closed], **options)
         assert process.wait(timeout=300) == 0, words
     written = sorted(file.name for file in (tmp_path / "mnist-run").iterdir())

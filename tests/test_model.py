@@ -10,7 +10,7 @@ from editable import everything
 from locks import waiting
 
 import mlgraph
-from mlgraph import running
+from mlgraph.models import running
 
 
 def two_models(shared):
@@ -170,22 +170,30 @@ def test_columns_that_only_the_loss_reads_may_be_missing():
         last.predict([[1], [2]])
 
 
-@pytest.mark.parametrize(("loss", "made"), [
-    ("binary_cross_entropy", lambda g, h: g.add_neuron(h, "sigmoid")),
-    ("binary_cross_entropy", lambda g, h: [h[0], mlgraph.sigmoid(h[1])]),
-    ("softmax_cross_entropy", lambda g, h: g.softmax(h)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("loss", "made"),
+    [
+        ("binary_cross_entropy", lambda g, h: g.add_neuron(h, "sigmoid")),
+        ("binary_cross_entropy", lambda g, h: [h[0], mlgraph.sigmoid(h[1])]),
+        ("softmax_cross_entropy", lambda g, h: g.softmax(h)),
+    ],
+)
 def test_probabilities_are_no_logits(loss, made):
     """A sigmoid of a sigmoid learns next to nothing, and says so nowhere."""
     g = mlgraph.Graph()
     ends = made(g, [g.add_neuron(g.inputs(2), weights=[1, 2]) for _ in range(2)])
     before = len(g)
-    with pytest.raises(ValueError, match=rf"^outputs: expected logits, of which {loss} takes the s\w+ itself, .* probability$"):
+    with pytest.raises(
+        ValueError, match=rf"^outputs: expected logits, of which {loss} takes the s\w+ itself, .* probability$"
+    ):
         mlgraph.Model(g, ends, loss=loss)
     assert len(g) == before
-    others = {"softmax_cross_entropy": mlgraph.sigmoid, "binary_cross_entropy": lambda z: mlgraph.exp(z - mlgraph.logsumexp(z))}
+    others = {
+        "softmax_cross_entropy": mlgraph.sigmoid,
+        "binary_cross_entropy": lambda z: mlgraph.exp(z - mlgraph.logsumexp(z)),
+    }
     ends = [others[loss](z) for z in (ends if isinstance(ends, list) else [ends, ends])]
-    mlgraph.Model(g, ends, loss=loss)                  # odd, and what it says
+    mlgraph.Model(g, ends, loss=loss)  # odd, and what it says
     a, b, c = g.inputs(3)
     mlgraph.Model(g, [mlgraph.exp(a - mlgraph.logsumexp(b, c)), ends[0]], loss=loss)  # of others: it may be above 1
 
@@ -196,7 +204,10 @@ def test_a_loss_that_depends_on_no_parameter_is_no_training():
     for model in (mlgraph.Model(g, s * x, loss=(x - t) ** 2), mlgraph.Model(g, x * 2)):
         with pytest.raises(ValueError, match=r"^fit: expected a loss that depends on a weight or parameter, got"):
             model.fit([[1.0, 2.0]], () if model.loss == "node" else [3.0], epochs=1)
-    assert not g._is_training and mlgraph.Model(g, s * x, loss=(s * x - t) ** 2).fit([[1.0, 2.0]], epochs=1).epoch_loss == 0
+    assert (
+        not g._is_training
+        and mlgraph.Model(g, s * x, loss=(s * x - t) ** 2).fit([[1.0, 2.0]], epochs=1).epoch_loss == 0
+    )
 
 
 def test_data_without_targets_are_enough_whatever_is_cut():
@@ -211,7 +222,7 @@ def test_data_without_targets_are_enough_whatever_is_cut():
     for n in (1, 3, 6):
         with pytest.raises(ValueError, match=rf"^x: expected shape \(examples, 5\), got \(3, {n}\)"):
             model.forward(np.ones((3, n)))
-    g.add_neuron([x[3]])                               # which is no target for that
+    g.add_neuron([x[3]])  # which is no target for that
     with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 5\), got \(3, 3\)"):
         model.forward(np.ones((3, 3)))
     with pytest.raises(ValueError, match=r"^x: expected shape \(examples, 5\), got \(3, 4\)"):
@@ -289,17 +300,25 @@ def test_gradients(last, n_threads):
 
     for k in range(0, len(edges.weight), 5):
         edge = net.graph.edge(net.graph[int(edges.source[k])], net.graph[int(edges.target[k])])
-        assert slope(lambda w, edge=edge: setattr(edge, "weight", w), edge.weight) == pytest.approx(found.edges[k], abs=2e-4)
+        assert slope(lambda w, edge=edge: setattr(edge, "weight", w), edge.weight) == pytest.approx(
+            found.edges[k], abs=2e-4
+        )
         of = found.of(edge.target)[edge.target.sources.index(edge.source)]
         assert of == found.edges[k]
     for neuron in (net.layers[0].neurons[2], net.outputs[1]):
         want = slope(lambda b, neuron=neuron: setattr(neuron, "bias", b), neuron.bias)
         assert want == pytest.approx(found.of_bias(neuron), abs=2e-4)
-    assert slope(lambda v: x.__setitem__((3, 2), v), float(x[3, 2]), 0.05) == pytest.approx(found.inputs[3, 2], abs=2e-5)
+    assert slope(lambda v: x.__setitem__((3, 2), v), float(x[3, 2]), 0.05) == pytest.approx(
+        found.inputs[3, 2], abs=2e-5
+    )
     net.layers[0].neurons[5].prune()
-    with pytest.raises(ValueError, match="edges: expected the graph of these gradients, got one that has been edited since"):
+    with pytest.raises(
+        ValueError, match="edges: expected the graph of these gradients, got one that has been edited since"
+    ):
         found.edges  # noqa: B018
-    with pytest.raises(ValueError, match="flat: expected the graph of these gradients, got one that has been edited since"):
+    with pytest.raises(
+        ValueError, match="flat: expected the graph of these gradients, got one that has been edited since"
+    ):
         found.flat  # noqa: B018
 
 

@@ -13,8 +13,8 @@ import pytest
 from savable import LABELS, MODELS, X, any_model, members, network, pruned_network
 
 import mlgraph
-from mlgraph import modelfile
-from mlgraph.modelfile import COLUMNS
+from mlgraph.models import model_file as modelfile
+from mlgraph.models.model_file import COLUMNS
 
 
 @pytest.fixture(params=MODELS)
@@ -50,7 +50,9 @@ def test_round_trip(model, path):
     assert (back.n_edges, back.n_parameters) == (model.n_edges, model.n_parameters)
     for each in (model, back):
         each.fit(X, y, epochs=2, learning_rate=0.01, seed=3)
-    assert back.forward(X).tobytes() == model.forward(X).tobytes(), "it goes on learning in the same way, dropout included"
+    assert back.forward(X).tobytes() == model.forward(X).tobytes(), (
+        "it goes on learning in the same way, dropout included"
+    )
     assert back.history.batch_loss.tolist() == model.history.batch_loss.tolist()
 
 
@@ -244,7 +246,6 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-
 def test_sources_in_any_order(tmp_path):
     """Of a list that is shorter as bits if it ascends."""
     g, rng = mlgraph.Graph(), np.random.default_rng(0)
@@ -272,7 +273,7 @@ def test_lists_that_overlap(tmp_path, gap):
     g = mlgraph.Graph()
     x = g.inputs(100)
     first, second = g.add_neuron(x[::2], weights=np.arange(50)), g.add_neuron(x[2::2], weights=np.arange(49))
-    last = g.add_neuron(x[gap : 100 : 3])
+    last = g.add_neuron(x[gap:100:3])
     g._start[second.id] = g._start[first.id] + 1  # the same sources
     model = mlgraph.Model(g, [first, second, last])
     data = np.random.default_rng(0).random((5, 100), np.float32)

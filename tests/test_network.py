@@ -8,7 +8,7 @@ import pytest
 from learnable import CLASSES, FLOATS, INF, INPUTS, NAN, TARGETS, N, X, Y, bits, bytes_and_labels, network
 
 import mlgraph
-from mlgraph import reference
+from mlgraph.engine import reference
 
 
 def softmax(z):
@@ -34,8 +34,16 @@ def test_how_models_and_histories_look():
     assert "<svg" in net._repr_svg_() and mlgraph.Network(3)._repr_svg_() is None
 
 
-@pytest.mark.parametrize("use", [lambda net: net.forward(X), lambda net: net.fit(X, Y), lambda net: net.evaluate(X, Y),
-                                 lambda net: net.save("never"), lambda net: net.prune(0.5)])  # fmt: skip
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net: net.forward(X),
+        lambda net: net.fit(X, Y),
+        lambda net: net.evaluate(X, Y),
+        lambda net: net.save("never"),
+        lambda net: net.prune(0.5),
+    ],
+)
 def test_a_network_needs_a_layer(use):
     with pytest.raises(ValueError, match=r"^network: expected at least one layer, got none; add_layer adds one"):
         use(mlgraph.Network(INPUTS))
@@ -55,23 +63,33 @@ def test_targets_are_no_inputs_of_a_network(tmp_path):
     net.add_layer(2, "identity")
     net.graph.input("another")
     net.save(tmp_path / "net.npz")
-    assert [repr(mlgraph.load(tmp_path / "net.npz")), repr(net.compact())] == [f"<Network {INPUTS}-2: {2 * INPUTS} edges>"] * 2
+    assert [repr(mlgraph.load(tmp_path / "net.npz")), repr(net.compact())] == [
+        f"<Network {INPUTS}-2: {2 * INPUTS} edges>"
+    ] * 2
 
 
 def test_what_a_network_was_made_with_is_not_assigned():
     """It would look as if it had been changed, and be another network once saved."""
     net = network()
-    for thing, name in ((net, "loss"), (net, "layers"), (net, "outputs"), *((net.layers[0], name) for name in (
-            "activation", "neurons", "size"))):  # fmt: skip
+    for thing, name in (
+        (net, "loss"),
+        (net, "layers"),
+        (net, "outputs"),
+        *((net.layers[0], name) for name in ("activation", "neurons", "size")),
+    ):
         with pytest.raises(AttributeError, match=name):
             setattr(thing, name, 0.5)
     assert isinstance(net.layers, tuple)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: mlgraph.Network(3).add_layer(1, "softmax"),
-    lambda: (lambda g: mlgraph.Model(g, g.input(), loss="softmax_cross_entropy"))(mlgraph.Graph()),
-], ids=["Network", "Model"])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: mlgraph.Network(3).add_layer(1, "softmax"),
+        lambda: (lambda g: mlgraph.Model(g, g.input(), loss="softmax_cross_entropy"))(mlgraph.Graph()),
+    ],
+    ids=["Network", "Model"],
+)
 def test_a_softmax_of_one_is_refused(make):
     """It is always certain, right, and learns nothing."""
     with pytest.raises(ValueError, match=": expected 2 or more for a softmax, got 1; for one yes or no there "):
@@ -114,7 +132,9 @@ def test_values_of_a_regression(sweep):
     assert net.evaluate(X, TARGETS) == {"loss": pytest.approx(squares.mean(), rel=1e-5)}
     accuracy = (z.argmax(axis=1) == Y).mean()
     assert net.evaluate(X, Y) == {"loss": pytest.approx(squares.mean(), rel=1e-5), "accuracy": accuracy}
-    with pytest.raises(ValueError, match=r"predict_proba: expected .* softmax_cross_entropy or binary_cross_entropy, got squ"):
+    with pytest.raises(
+        ValueError, match=r"predict_proba: expected .* softmax_cross_entropy or binary_cross_entropy, got squ"
+    ):
         net.predict_proba(X)
 
 
@@ -155,7 +175,9 @@ def test_bytes_of_zeros_and_ones():
     """Whoever means 0 and 1 hears of it; who has an image that is nearly black does not."""
     net, bits = network(), (X > 127).astype(np.uint8)
     for function in (partial(net.fit, epochs=1), net.evaluate):
-        with pytest.warns(UserWarning, match=r"^x: bytes are read as byte / 255, and all of these are 0 or 1; astype") as told:
+        with pytest.warns(
+            UserWarning, match=r"^x: bytes are read as byte / 255, and all of these are 0 or 1; astype"
+        ) as told:
             function(bits, Y)
         assert [warning.filename for warning in told] == [__file__]
     for fine in (X, 2 * bits, 0 * bits, bits.astype(np.float32), bits > 0):
@@ -170,8 +192,9 @@ def test_bytes_of_zeros_and_ones():
 
 
 @pytest.mark.parametrize("last", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adam", "learning_rate": 0.02}, {"momentum": 0.0, "learning_rate": 0.5}],
-                         ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options", [{}, {"optimizer": "adam", "learning_rate": 0.02}, {"momentum": 0.0, "learning_rate": 0.5}], ids=str
+)
 def test_learning(last, options):
     net = network(last)
     before = net.evaluate(X, Y)
@@ -186,7 +209,7 @@ def test_learning(last, options):
 def test_a_step_is_the_mean_gradient(sweep, batch_size):
     """One epoch of plain descent, beside the float64 reference."""
     net = network()
-    plan = mlgraph.plan.Plan(net.graph, [*net._outputs, *net._loss_nodes])
+    plan = mlgraph.compiler.plan.Plan(net.graph, [*net._outputs, *net._loss_nodes])
     w, losses = net.graph.parameters.astype(float), []
     for first in range(0, N, batch_size):
         part = slice(first, first + batch_size)
@@ -261,7 +284,7 @@ def test_no_weight_hides_behind_a_zero(sweep, value):
     net = network()
     net.layers[0].neurons[3].weights[5] = value
     net.layers[0].neurons[9].weights[5] = -value
-    plan = mlgraph.plan.Plan(net.graph, net._outputs)
+    plan = mlgraph.compiler.plan.Plan(net.graph, net._outputs)
     with np.errstate(invalid="ignore"):
         want = reference.forward(plan, net.graph.parameters, X)
     for data in (X, FLOATS):

@@ -9,8 +9,8 @@ from faulty import OPTIMIZERS
 from overflowing import FLOATS, RNG, TARGETS, N, X, Y, bits, is_finite, network, one_neuron
 
 import mlgraph
-from mlgraph import nonfinite
-from mlgraph.nonfinite import Limits
+from mlgraph.training import nonfinite
+from mlgraph.training.nonfinite import Limits
 
 
 def history(model):
@@ -20,9 +20,12 @@ def history(model):
 # --- a step is taken, or it is not ------------------------------------------------------------------------------------------
 
 MODELS = {
-    "dense": lambda: network(), "sparse rows": lambda: network(width=5), "dropout": lambda: network(dropout=0.5),
-    "dropped edges": lambda: network(weight_dropout=0.4), "wide": lambda: network(width=300),
-}  # fmt: skip
+    "dense": lambda: network(),
+    "sparse rows": lambda: network(width=5),
+    "dropout": lambda: network(dropout=0.5),
+    "dropped edges": lambda: network(weight_dropout=0.4),
+    "wide": lambda: network(width=300),
+}
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -126,11 +129,17 @@ def test_numbers_of_any_size(options, policy):
     """Data, weights, targets and rates of all magnitudes: whatever happens, parameters and state are finite."""
     rng, ends = np.random.default_rng(3), []
     for _ in range(150):
+
         def size(most):
             return np.float32(10.0 ** rng.uniform(-most, most))
 
-        net = network(rng.choice(["softmax", "identity", "tanh"]), width=int(rng.choice([4, 20, 40])), activation="relu",
-                      dropout=float(rng.choice([0, 0.5])), weight_dropout=float(rng.choice([0, 0.3])))  # fmt: skip
+        net = network(
+            rng.choice(["softmax", "identity", "tanh"]),
+            width=int(rng.choice([4, 20, 40])),
+            activation="relu",
+            dropout=float(rng.choice([0, 0.5])),
+            weight_dropout=float(rng.choice([0, 0.3])),
+        )
         for layer in net.layers:
             for neuron in layer.neurons:
                 neuron.weights *= size(30)
@@ -147,7 +156,9 @@ def test_numbers_of_any_size(options, policy):
     assert {"raise": {"finite", "forward", "update"}, "skip": {"finite", "skipped"}}[policy] <= set(ends), set(ends)
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 1e4), *itertools.product(["sgd", "adam"], [1e10, 1e20, 1e30, 3e38])])
+@pytest.mark.parametrize(
+    ("optimizer", "rate"), [("sgd", 1e4), *itertools.product(["sgd", "adam"], [1e10, 1e20, 1e30, 3e38])]
+)
 def test_a_huge_learning_rate(sweep, optimizer, rate):
     net = network("identity")
     message = r"^epoch \d+, step \d+: layer \d neuron \d+ .*; a lower learning rate"
@@ -249,8 +260,15 @@ def test_a_batch_of_which_nothing_is_left(targets):
 
 def test_a_step_of_which_only_the_sum_overflows_is_skipped():
     model = one_neuron(lambda n: n * 1e8, [0.0], bias=None)
-    history = model.fit([[3e31]] * 20 + [[1]] * 20, epochs=1, batch_size=20, shuffle=False, momentum=0.0, learning_rate=1e-9,
-                        on_nonfinite="skip")  # fmt: skip
+    history = model.fit(
+        [[3e31]] * 20 + [[1]] * 20,
+        epochs=1,
+        batch_size=20,
+        shuffle=False,
+        momentum=0.0,
+        learning_rate=1e-9,
+        on_nonfinite="skip",
+    )
     assert history.batch_skipped.tolist() == [20, 0] and history.nonfinite_example.tolist() == [-1]
     assert history.nonfinite_sweep.tolist() == [2] and model.outputs[0].weights == [np.float32(-1e8) * np.float32(1e-9)]
 
@@ -277,7 +295,10 @@ def test_a_disconnected_neuron_is_as_if_it_had_been_pruned(sweep, options):
     neuron = net.layers[0].neurons[5]
     assert not neuron.alive and sum(n.alive for n in net.layers[0].neurons) == 19
     assert history.nonfinite_cut.tolist() == history.nonfinite_node.tolist() == [neuron.id]
-    assert history.nonfinite_step.tolist() == history.nonfinite_sweep.tolist() == [0] and history.nonfinite_example[0] in BAD
+    assert (
+        history.nonfinite_step.tolist() == history.nonfinite_sweep.tolist() == [0]
+        and history.nonfinite_example[0] in BAD
+    )
     assert not history.batch_skipped.any()
 
 
@@ -334,7 +355,9 @@ def test_where_nothing_is_left_to_disconnect():
         neuron.prune()
     net.evaluate(SPOILT, Y)
     before = bits(net)
-    with pytest.raises(mlgraph.NonFiniteError, match=r"layer 0 neuron 5 is .*; no neuron that led to it may be disconnected$"):
+    with pytest.raises(
+        mlgraph.NonFiniteError, match=r"layer 0 neuron 5 is .*; no neuron that led to it may be disconnected$"
+    ):
         net.fit(SPOILT, Y, epochs=1, on_nonfinite="disconnect", momentum=0.0)
     assert bits(net) == before and net.layers[0].neurons[5].alive
 
@@ -370,7 +393,13 @@ def test_losses_of_both_infinities_where_nothing_is_left_that_learns(tmp_path):
     x = g.input()
     loss = 1 / x + mlgraph.exp(g.add_neuron([x], weights=[100.0]))
     x = np.array([[3.0], [0.0], [-0.0], [2.0]], np.float32)
-    run = {"epochs": 2, "batch_size": 1, "shuffle": False, "on_nonfinite": "disconnect", "checkpoint": tmp_path / "run.npz"}
+    run = {
+        "epochs": 2,
+        "batch_size": 1,
+        "shuffle": False,
+        "on_nonfinite": "disconnect",
+        "checkpoint": tmp_path / "run.npz",
+    }
 
     def stop(progress):
         if progress.kind == "epoch":

@@ -5,7 +5,7 @@ from editable import X, Y, everything, network, several
 from locks import waiting
 
 import mlgraph
-from mlgraph import edits, packing, undo
+from mlgraph.graph import compaction as packing, edits, undo
 
 
 @pytest.mark.parametrize("ends", [KeyError, KeyboardInterrupt, "prune"])
@@ -24,7 +24,9 @@ def test_what_an_exception_ends_is_taken_back(ends):
     with pytest.raises(ValueError if ends == "prune" else ends):
         fail()
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
-    with pytest.raises(ValueError, match=r"^undo: expected an edit as the last .* got none: one edit is kept, the last$"):
+    with pytest.raises(
+        ValueError, match=r"^undo: expected an edit as the last .* got none: one edit is kept, the last$"
+    ):
         net.undo()
 
 
@@ -59,9 +61,9 @@ def test_a_model_made_within_keeps_no_more_than_its_nodes():
     with pytest.raises(KeyError):
         fail()
     assert everything(net.graph)[: len(before)] == before and len(net.layers) == 4
-    assert net.forward(X).shape == (70, 2) and net.graph.compile([net.graph[i] for i in net.layers[2]._ids])(X).tobytes() == (
-        values.tobytes()
-    )
+    assert net.forward(X).shape == (70, 2) and net.graph.compile([net.graph[i] for i in net.layers[2]._ids])(
+        X
+    ).tobytes() == (values.tobytes())
 
 
 def test_within_another_an_exception_takes_back_its_own():
@@ -264,7 +266,9 @@ def test_an_output_that_is_dead_forbids_no_edit():
     assert not b.alive and c.sources == [x[1]] and models[0].forward([[1, 2]]) == 0
     g.add_edge(x[1], b, 1.0)
     assert models[0].forward([[1, 2]]) == 2
-    with pytest.raises(ValueError, match=r"^prune: expected a path to every output of a model, got what would cut off n3$"):
+    with pytest.raises(
+        ValueError, match=r"^prune: expected a path to every output of a model, got what would cut off n3$"
+    ):
         g.edge(x[1], b).prune()
 
 

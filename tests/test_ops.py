@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mlgraph_ext
-from mlgraph.ops import ACTIVATIONS, BY_CODE, LEAK, OPS
+from mlgraph.graph.ops import ACTIVATIONS, BY_CODE, LEAK, OPS
 
 LANES = 32
 INF, NAN = np.inf, np.nan

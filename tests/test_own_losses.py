@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.losses import with_targets
+from mlgraph.engine.losses import with_targets
 
 X = np.random.default_rng(0).normal(size=(90, 6)).astype(np.float32)
 
@@ -50,22 +50,29 @@ def test_targets_are_the_last_columns(images):
     np.testing.assert_array_equal(model.graph.get_parameters(), other.graph.get_parameters())
 
 
-@pytest.mark.parametrize(("x", "y", "message"), [
-    (X[:, :2], X[:, :2], r"x and y: expected shape \(examples, 3\), got \(90, 4\)"),
-    (X[:, :1], X[:, 0], r"x and y: expected shape \(examples, 3\), got \(90, 2\)"),
-    (X[:, :1], X[:5, :2], r"y: expected shape \(90, targets\), got \(5, 2\)"),
-    (X[0, 0], X[:, :2], r"x: expected shape \(examples, inputs\), got \(\)"),
-    (X[:, 0], X[:, :2], r"x: expected shape \(examples, inputs\), got \(90,\)"),
-    (X[:, :1, None], X[:, :2], r"x: expected shape \(examples, inputs\), got \(90, 1, 1\)"),
-    (X[:, :1], X[:, :2, None], r"y: expected shape \(90, targets\), got \(90, 2, 1\)"),
-    (X[:5, :1], X[:, :2], r"y: expected shape \(5, targets\), got \(90, 2\)"),
-    (X[:, :1], 3, r"y: expected shape \(90, targets\), got \(\)"),
-    (X[:, :1], None, "y: expected numbers, got None"),
-    (X[:, :1], (), r"x: expected shape \(examples, 3\), got \(90, 1\); what the loss compares with may be y$"),
-    (X[:, 0], (), r"x: expected shape \(examples, 3\), got \(90,\)$"),
-    (X[:, :4], (), r"x: expected shape \(examples, 3\), got \(90, 4\)$"),
-    (X[:, :1], np.full((90, 2), 1e39), r"x and y: expected finite numbers that float32 can hold, got inf .* column 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X[:, :2], X[:, :2], r"x and y: expected shape \(examples, 3\), got \(90, 4\)"),
+        (X[:, :1], X[:, 0], r"x and y: expected shape \(examples, 3\), got \(90, 2\)"),
+        (X[:, :1], X[:5, :2], r"y: expected shape \(90, targets\), got \(5, 2\)"),
+        (X[0, 0], X[:, :2], r"x: expected shape \(examples, inputs\), got \(\)"),
+        (X[:, 0], X[:, :2], r"x: expected shape \(examples, inputs\), got \(90,\)"),
+        (X[:, :1, None], X[:, :2], r"x: expected shape \(examples, inputs\), got \(90, 1, 1\)"),
+        (X[:, :1], X[:, :2, None], r"y: expected shape \(90, targets\), got \(90, 2, 1\)"),
+        (X[:5, :1], X[:, :2], r"y: expected shape \(5, targets\), got \(90, 2\)"),
+        (X[:, :1], 3, r"y: expected shape \(90, targets\), got \(\)"),
+        (X[:, :1], None, "y: expected numbers, got None"),
+        (X[:, :1], (), r"x: expected shape \(examples, 3\), got \(90, 1\); what the loss compares with may be y$"),
+        (X[:, 0], (), r"x: expected shape \(examples, 3\), got \(90,\)$"),
+        (X[:, :4], (), r"x: expected shape \(examples, 3\), got \(90, 4\)$"),
+        (
+            X[:, :1],
+            np.full((90, 2), 1e39),
+            r"x and y: expected finite numbers that float32 can hold, got inf .* column 1",
+        ),
+    ],
+)
 def test_targets_that_are_none_of_the_loss(x, y, message):
     model = weighted(1)
     before = model.graph.get_parameters()
@@ -85,14 +92,17 @@ def test_targets_of_no_examples_are_none():
             model.fit(*data)
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    ((X[:, :1], X[:5, :2]), r"y: expected shape \(90, targets\), got \(5, 2\)"),
-    ((X[0, 0], X[:, :2]), r"x: expected shape \(examples, inputs\), got \(\)"),
-    ((None, X[:, :2]), "x: expected numbers, got None"),
-    ((X[:, :1], None), "y: expected numbers, got None"),
-    ((X[:, :1], X), r"x and y: expected shape \(examples, 3\), got \(90, 7\)"),
-    ((X[:, :1], ()), r"x: expected shape \(examples, 3\), got \(90, 1\); .* may be validation y$"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((X[:, :1], X[:5, :2]), r"y: expected shape \(90, targets\), got \(5, 2\)"),
+        ((X[0, 0], X[:, :2]), r"x: expected shape \(examples, inputs\), got \(\)"),
+        ((None, X[:, :2]), "x: expected numbers, got None"),
+        ((X[:, :1], None), "y: expected numbers, got None"),
+        ((X[:, :1], X), r"x and y: expected shape \(examples, 3\), got \(90, 7\)"),
+        ((X[:, :1], ()), r"x: expected shape \(examples, 3\), got \(90, 1\); .* may be validation y$"),
+    ],
+)
 def test_validation_without_the_targets_of_the_loss(data, message):
     with pytest.raises((TypeError, ValueError), match=f"^validation {message}"):
         weighted(1).fit(X[:, :1], X[:, :2], epochs=1, validation=data)
@@ -125,7 +135,9 @@ def test_an_output_that_the_loss_does_not_read_may_be_nan(sweep, n, written):
     gradients, expected = model.gradients(x), alone.gradients(x)
     assert gradients.of(h).tolist() == expected.of(h).tolist() and expected.of(h).all()
     assert gradients.inputs.tolist() == expected.inputs.tolist() == (model.trace(x, (), [g[0]]).adjoints / 2).tolist()
-    with pytest.raises(mlgraph.NonFiniteError, match=rf"^epoch 0, step 0: exp n{high.id} is inf in example 1 \(forward\): exp"):
+    with pytest.raises(
+        mlgraph.NonFiniteError, match=rf"^epoch 0, step 0: exp n{high.id} is inf in example 1 \(forward\): exp"
+    ):
         model.fit(x, epochs=1)
 
 
@@ -137,7 +149,9 @@ def test_an_output_that_the_loss_does_not_read_may_have_an_infinite_derivative(s
     alone = mlgraph.Model(g, mlgraph.sqrt(h + 2), loss=g[square._loss_nodes[0]])
     x = [[-1.0], [0.0]]
     gradients, expected = square.gradients(x), alone.gradients(x)
-    assert gradients.flat.tolist() == expected.flat.tolist() and np.isfinite(expected.flat).all() and expected.flat.all()
+    assert (
+        gradients.flat.tolist() == expected.flat.tolist() and np.isfinite(expected.flat).all() and expected.flat.all()
+    )
     assert gradients.inputs.tolist() == expected.inputs.tolist()
     before = g.get_parameters()
     square.fit(x, epochs=1, batch_size=2, learning_rate=0.5, momentum=0)

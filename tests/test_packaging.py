@@ -65,8 +65,12 @@ def test_override_that_is_no_build_fails_in_one_line(isa: str) -> None:
     assert run.returncode == 1
     expected = f"one of {', '.join(mlgraph_ext.AVAILABLE)} on this processor"
     assert run.stderr.splitlines()[-1] == f"ImportError: MLGRAPH_ISA: expected {expected}, got {isa!r}"
-    run = subprocess.run([sys.executable, "-m", "mlgraph.mnist", "--help"], env={**os.environ, "MLGRAPH_ISA": isa},
-                         capture_output=True, text=True)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "mlgraph.mnist", "--help"],
+        env={**os.environ, "MLGRAPH_ISA": isa},
+        capture_output=True,
+        text=True,
+    )
     expected = f"mlgraph: error: MLGRAPH_ISA: expected {expected}, got {isa!r}\n"
     assert (run.returncode, run.stdout, run.stderr) == (2, "", expected)
 
@@ -103,15 +107,29 @@ print(*sorted(set(sys.modules) - before))
     assert not {"argparse", "unittest", "mlgraph.mnist"} & set(imported)
 
 
-@pytest.mark.parametrize("name", ["datasets.load_mnist", "drawing.Drawing", "arrays.Edges", "sparsify.Schedule",
-                                  "testing.check_gradients", "load", "RigL", "CheckpointError"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "datasets.load_mnist",
+        "drawing.Drawing",
+        "arrays.Edges",
+        "sparsify.Schedule",
+        "testing.check_gradients",
+        "load",
+        "RigL",
+        "CheckpointError",
+    ],
+)
 def test_what_is_imported_when_asked_for(name: str) -> None:
     code = f"import mlgraph; print({name.partition('.')[0]!r} in dir(mlgraph), mlgraph.{name}.__name__)"
     assert stdout(code) == f"True {name.rpartition('.')[2]}"
 
 
 def test_nothing_else_is_an_attribute() -> None:
-    assert stdout("import mlgraph; print(hasattr(mlgraph, 'spam'), set(mlgraph.__all__) <= set(dir(mlgraph)))") == "False True"
+    assert (
+        stdout("import mlgraph; print(hasattr(mlgraph, 'spam'), set(mlgraph.__all__) <= set(dir(mlgraph)))")
+        == "False True"
+    )
 
 
 def test_a_clone_that_is_not_installed_has_no_version() -> None:
@@ -141,11 +159,14 @@ print(*found, dict(os.environ) == before)
 """
 
 
-@pytest.mark.parametrize(("given", "expected"), [
-    ({}, "5000 True"), ({"GOMP_SPINCOUNT": "7"}, "7 True"), ({"OMP_WAIT_POLICY": "passive"}, "None True"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "5000 True"), ({"GOMP_SPINCOUNT": "7"}, "7 True"), ({"OMP_WAIT_POLICY": "passive"}, "None True")],
+)
 def test_the_environment_is_left_as_it_was(given: dict[str, str], expected: str) -> None:
     """OpenMP is told to spin less while it is loaded, unless the user has told it what to do."""
     env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    done = subprocess.run([sys.executable, "-c", WHILE_LOADED], env=env | given, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WHILE_LOADED], env=env | given, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == expected

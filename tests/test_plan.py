@@ -9,9 +9,9 @@ from hypothesis import given
 from planned import graphs, kinds, neurons, parameters_of, plan_of
 
 import mlgraph
-from mlgraph import plan as plans
-from mlgraph.instructions import KINDS, Instruction
-from mlgraph.plan import ROW_WORK, Plan
+from mlgraph.compiler import plan as plans
+from mlgraph.compiler.instructions import KINDS, Instruction
+from mlgraph.compiler.plan import ROW_WORK, Plan
 
 
 def test_work_counts_what_costs_more_than_an_edge_of_a_block():
@@ -78,13 +78,16 @@ def assert_seen(plan, n_parameters):
         assert_in_bounds(plan, n_parameters)
 
 
-@pytest.mark.parametrize(("kind", "fields"), [
-    ("constant", "kind dst size weights"),
-    ("parameter", "kind dst size weights n_weights bias"),
-    ("operation", "kind op dst size arity args"),
-    ("dense", "kind op dst size arity args weights n_weights bias transposed halves mask kept masked holes"),
-    ("rows", "kind op dst size args weights n_weights bias back n_back mask kept masked"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("constant", "kind dst size weights"),
+        ("parameter", "kind dst size weights n_weights bias"),
+        ("operation", "kind op dst size arity args"),
+        ("dense", "kind op dst size arity args weights n_weights bias transposed halves mask kept masked holes"),
+        ("rows", "kind op dst size args weights n_weights bias back n_back mask kept masked"),
+    ],
+)
 def test_each_number_of_an_instruction_is_in_bounds(kind, fields):
     plan, n = plan_of_every_kind()
     assert_in_bounds(plan, n)

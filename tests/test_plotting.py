@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlgraph import plotting
-from mlgraph.history import History
-from mlgraph.plotting import LivePicture, NoDisplayError, training_picture
+from mlgraph.models.history import History
+from mlgraph.pictures import plotting
+from mlgraph.pictures.plotting import LivePicture, NoDisplayError, training_picture
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -53,7 +53,7 @@ def test_without_accuracies_the_loss_is_drawn(lowest: float, scale: str, validat
     h = history(validated=validated)
     for column in (h.batch_accuracy, h.epoch_accuracy, h.validation_accuracy):
         column[:] = np.nan
-    h.batch_loss[[0, 3, 7, 9]] = lowest, 20, np.nan, np.inf     # NaN: a batch that was left out
+    h.batch_loss[[0, 3, 7, 9]] = lowest, 20, np.nan, np.inf  # NaN: a batch that was left out
     figure = training_picture(h)
     drawn, loss = lines(figure), figure.axes[0]
     np.testing.assert_array_equal(drawn["each training batch"][1], h.batch_loss)
@@ -220,7 +220,9 @@ def test_backend_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no colour"), KeyboardInterrupt()])
-def test_a_window_that_cannot_be_drawn_is_closed(windows: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_window_that_cannot_be_drawn_is_closed(
+    windows: list[str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     import matplotlib.pyplot as plt
 
     def fail(*given: object) -> None:
@@ -325,7 +327,9 @@ def test_a_batch_that_was_left_out_leaves_the_curve_whole():
     np.testing.assert_allclose(mean, 0.5)
 
 
-@pytest.mark.parametrize(("name", "begins"), [("p.PNG", b"\x89PNG"), ("p.svg", b"<?xml"), ("p.pdf", b"%PDF"), ("p", b"\x89P")])
+@pytest.mark.parametrize(
+    ("name", "begins"), [("p.PNG", b"\x89PNG"), ("p.svg", b"<?xml"), ("p.pdf", b"%PDF"), ("p", b"\x89P")]
+)
 def test_a_picture_is_what_its_name_says(tmp_path, name, begins):
     training_picture(History(), tmp_path / name)
     first = (tmp_path / name).read_bytes()
@@ -335,7 +339,9 @@ def test_a_picture_is_what_its_name_says(tmp_path, name, begins):
 
 
 def test_a_picture_of_no_kind_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^path: expected a picture's name that ends in .png or .svg or .pdf, got '.*bmpx'$"):
+    with pytest.raises(
+        ValueError, match=r"^path: expected a picture's name that ends in .png or .svg or .pdf, got '.*bmpx'$"
+    ):
         training_picture(History(), tmp_path / "p.bmpx")
     for path in (3, 1.5, ["p.png"]):
         with pytest.raises(TypeError, match=r"^path: expected a path, got (int|float|list)$"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import portrait
+from mlgraph.pictures import portrait
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (80, 12), np.uint8)

@@ -8,7 +8,7 @@ from processes import run
 
 import mlgraph
 import mlgraph_ext
-from mlgraph import threads
+from mlgraph._support import threads
 
 # --- how many processors ------------------------------------------------------------------------------------------------
 
@@ -23,9 +23,10 @@ def test_affinity():
     assert int(run(COUNT)[0]) <= len(os.sched_getaffinity(0))
 
 
-@pytest.mark.parametrize(("value", "expected"), [
-    ("1", 1), ("2", 2), ("3,2", 3), ("64", 5), ("0", 5), ("many", 5), ("\N{SUPERSCRIPT TWO}", 5), ("", 5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("1", 1), ("2", 2), ("3,2", 3), ("64", 5), ("0", 5), ("many", 5), ("\N{SUPERSCRIPT TWO}", 5), ("", 5)],
+)
 def test_environment(monkeypatch, value, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
     monkeypatch.setattr(threads, "_cgroup_quota", lambda: None)
@@ -44,26 +45,41 @@ def test_environment_of_a_process():
     assert run(COUNT, OMP_NUM_THREADS="1") == ["1"]
 
 
-@pytest.mark.parametrize(("membership", "files", "expected"), [
-    ("0::/", {"cpu.max": "max 100000"}, None),
-    ("0::/", {"cpu.max": "200000 100000\n"}, 2),
-    ("0::/", {"cpu.max": "150000 100000"}, 1),
-    ("0::/", {"cpu.max": "5 10"}, 1),
-    ("0::/", {"cpu.max": ""}, None),
-    ("0::/", {"cpu.max": "spam"}, None),
-    ("0::/", {}, None),
-    ("0::/a/b", {"a/b/cpu.max": "max 10", "a/cpu.max": "30 10", "cpu.max": "90 10"}, 3),
-    ("0::/a/b", {"a/b/cpu.max": "20 10", "a/cpu.max": "30 10"}, 2),
-    ("0::/of/the/host", {"cpu.max": "40 10"}, 4),
-    ("0::/../elsewhere", {"cpu.max": "40 10"}, 4),
-    ("4:memory:/\n2:cpu,cpuacct:/c\n1:name=systemd:/\n0::/",
-     {"cpu,cpuacct/c/cpu.cfs_quota_us": "70", "cpu,cpuacct/c/cpu.cfs_period_us": "10"}, 7),
-    ("2:cpu:/c", {"cpu/c/cpu.cfs_quota_us": "-1", "cpu/c/cpu.cfs_period_us": "10",
-                  "cpu/cpu.cfs_quota_us": "80", "cpu/cpu.cfs_period_us": "10"}, 8),
-    ("2:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "10"}, None),
-    ("", {"cpu.max": "10 10"}, None),
-    (None, {"cpu.max": "10 10"}, None),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/", {"cpu.max": "150000 100000"}, 1),
+        ("0::/", {"cpu.max": "5 10"}, 1),
+        ("0::/", {"cpu.max": ""}, None),
+        ("0::/", {"cpu.max": "spam"}, None),
+        ("0::/", {}, None),
+        ("0::/a/b", {"a/b/cpu.max": "max 10", "a/cpu.max": "30 10", "cpu.max": "90 10"}, 3),
+        ("0::/a/b", {"a/b/cpu.max": "20 10", "a/cpu.max": "30 10"}, 2),
+        ("0::/of/the/host", {"cpu.max": "40 10"}, 4),
+        ("0::/../elsewhere", {"cpu.max": "40 10"}, 4),
+        (
+            "4:memory:/\n2:cpu,cpuacct:/c\n1:name=systemd:/\n0::/",
+            {"cpu,cpuacct/c/cpu.cfs_quota_us": "70", "cpu,cpuacct/c/cpu.cfs_period_us": "10"},
+            7,
+        ),
+        (
+            "2:cpu:/c",
+            {
+                "cpu/c/cpu.cfs_quota_us": "-1",
+                "cpu/c/cpu.cfs_period_us": "10",
+                "cpu/cpu.cfs_quota_us": "80",
+                "cpu/cpu.cfs_period_us": "10",
+            },
+            8,
+        ),
+        ("2:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "10"}, None),
+        ("", {"cpu.max": "10 10"}, None),
+        (None, {"cpu.max": "10 10"}, None),
+    ],
+    ids=str,
+)
 def test_quota(tmp_path, membership, files, expected):
     for name, text in files.items():
         path = tmp_path / "mount" / name

@@ -7,14 +7,18 @@ import pytest
 from cuttable import OPTIONS, X, Y, layer_sizes, network, pairs
 
 import mlgraph
-from mlgraph import growing, moving
-from mlgraph.sparsify import SET, RigL, erdos_renyi
+from mlgraph.sparsity import growing, moving
+from mlgraph.sparsity.schedules import SET, RigL, erdos_renyi
 
 
-@pytest.mark.parametrize(("sizes", "sparsity", "message"), [
-    ([(0, 4)], 0.5, "sizes: expected an integer of at least 1, got 0"),
-    ([(4, 0)], 0.5, "sizes: expected an integer of at least 1, got 0"), ([(3, 4)], 2, "sparsity: expected a number from 0 "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sizes", "sparsity", "message"),
+    [
+        ([(0, 4)], 0.5, "sizes: expected an integer of at least 1, got 0"),
+        ([(4, 0)], 0.5, "sizes: expected an integer of at least 1, got 0"),
+        ([(3, 4)], 2, "sparsity: expected a number from 0 "),
+    ],
+)
 def test_what_is_no_size_of_a_layer(sizes, sparsity, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         erdos_renyi(sizes, sparsity)
@@ -71,8 +75,10 @@ def test_no_edge_is_lost_where_few_are_left(kind, sparsity, fraction):
     history = net.fit(X, Y, sparsify=kind(sparsity, fraction=fraction, updates=100), callback=watch, **options)
     # More if the neurons that are read need more than there are; fewer, of those of steepest loss, if none of them has room.
     most = 1.1 * wanted.sum()
-    assert (history.epoch_edges >= wanted.sum() * (1 if kind is SET else 0.9)).all() and (history.epoch_edges <= most).all()
-    source, target = (np.array(sorted(pairs(net))).T)
+    assert (history.epoch_edges >= wanted.sum() * (1 if kind is SET else 0.9)).all() and (
+        history.epoch_edges <= most
+    ).all()
+    source, target = np.array(sorted(pairs(net))).T
     assert net.graph.alive()[[*source, *target]].all()
     if kind is SET:
         assert len(read) == 30 and len(neurons) == 24 + 16 + 9
@@ -124,8 +130,12 @@ def test_rigl_grows_where_the_loss_is_steepest(monkeypatch):
     (new, kept), now = grown[0], numbers()
     assert kept < before and pairs(net) == kept | new
     for gaps, slope in zip(places, slopes, strict=True):
-        score = {(s, t): abs(slope[r, c]) for r, t in enumerate(gaps.targets.tolist())
-                 for c, s in enumerate(gaps.sources.tolist()) if (s, t) not in kept}  # fmt: skip
+        score = {
+            (s, t): abs(slope[r, c])
+            for r, t in enumerate(gaps.targets.tolist())
+            for c, s in enumerate(gaps.sources.tolist())
+            if (s, t) not in kept
+        }
         mine = {edge for edge in new if edge in score}
         best = set(sorted(score, key=score.get, reverse=True)[: len(mine)])
         assert len(mine - best) < 0.1 * len(mine)  # neurons that come to be read have one each
@@ -233,7 +243,10 @@ def test_edges_that_lead_back_do_not_shrink_a_network(method):
             net.graph.add_edge(*ends[0], 5.0)  # too large to be cut
         net.fit(x, y, epochs=2, batch_size=10, sparsify=getattr(mlgraph, method)(0.8, updates=8))
         counts.append(net.n_edges)
-    assert net.graph.has_edge(*ends[0]) and sum(np.count_nonzero(~p.free) - p.counts.sum() for p in growing.absent(net)) > 5
+    assert (
+        net.graph.has_edge(*ends[0])
+        and sum(np.count_nonzero(~p.free) - p.counts.sum() for p in growing.absent(net)) > 5
+    )
     assert abs(counts[1] - counts[0]) <= 2, counts
 
 
@@ -286,7 +299,9 @@ def test_a_neuron_that_dies_and_comes_back_at_once_begins_anew(kind):
             before = [(dict(zip(n.sources, n.weights.tolist(), strict=True)), n.bias) for n in model.layers[0]]
             super().act(model, *arguments)
             for neuron, (weights, bias) in zip(model.layers[0], before, strict=True):
-                kept = [weights.get(source) == weight for source, weight in zip(neuron.sources, neuron.weights, strict=True)]
+                kept = [
+                    weights.get(source) == weight for source, weight in zip(neuron.sources, neuron.weights, strict=True)
+                ]
                 if neuron.alive and weights:
                     seen.append((any(kept), neuron.bias == bias))
                     assert neuron.bias == (bias if any(kept) else 0)

@@ -8,9 +8,10 @@ from editable import everything
 from scored import DATA, EDGES, X, Y, best, layer_of, network, slopes, weights
 
 import mlgraph
-from mlgraph import SET, GradualPruning, RigL, growing
-from mlgraph.arrays import Edges
-from mlgraph.scores import gradient as gradient_of
+from mlgraph import SET, GradualPruning, RigL
+from mlgraph.graph.arrays import Edges
+from mlgraph.sparsity import growing
+from mlgraph.sparsity.scores import gradient as gradient_of
 
 
 def of_use(net, edges):
@@ -50,7 +51,9 @@ def test_the_weakest_edges_go(sparsity, by, scope):
     parts = [[edge for edge in scores if layer_of(net, edge[1]) in group] for group in groups]
     room = [round((1 - sparsity) * len(part)) for part in parts]
     if scope == "layer":
-        least = [min(sorted((scores[edge] for edge in part), reverse=True)[:n]) for part, n in zip(parts, room, strict=True)]
+        least = [
+            min(sorted((scores[edge] for edge in part), reverse=True)[:n]) for part, n in zip(parts, room, strict=True)
+        ]
         scores = {edge: scores[edge] - lowest for part, lowest in zip(parts, least, strict=True) for edge in part}
     strength = strengths(net, scores)
     # Of those that are as strong as the last that there is room for, some go.
@@ -69,7 +72,9 @@ def test_the_weakest_edges_go(sparsity, by, scope):
     after = weights(net)
     assert {edge: before[edge] for edge in after} == after and all(neuron.alive for neuron in net.outputs)
     spared = sum(t not in {t for _, t in fewest} for t in net.layers[2]._ids)  # outputs that would have been cut off
-    assert len(set(after) - most) <= 3 * spared >= len(fewest - set(after)) - 3 * spared and (sparsity > 0.6) >= (spared > 0)
+    assert len(set(after) - most) <= 3 * spared >= len(fewest - set(after)) - 3 * spared and (sparsity > 0.6) >= (
+        spared > 0
+    )
     assert all(len(after.keys() & set(part)) <= n for part, n in zip(parts, room, strict=True))
     if scope == "global":
         assert fewest == {edge for edge in strength if strength[edge] > last[0]} and len(after) >= 0.95 * room[0]
@@ -107,14 +112,22 @@ def test_what_is_of_no_use_goes_too():
     assert net.graph.n_edges == net.n_edges == round(0.1 * EDGES) and net.sparsity == pytest.approx(0.9, abs=1e-3)
 
 
-@pytest.mark.parametrize("cut", [
-    lambda net: net.prune(0.3), lambda net: net.prune(neurons=0.3), lambda net: net.fit(X, Y, epochs=1, sparsify=SET(0.3)),
-    lambda net: net.fit(X, Y, epochs=1, sparsify=RigL(0.3)), lambda net: net.fit(X, Y, epochs=1, sparsify=GradualPruning(0.3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda net: net.prune(0.3),
+        lambda net: net.prune(neurons=0.3),
+        lambda net: net.fit(X, Y, epochs=1, sparsify=SET(0.3)),
+        lambda net: net.fit(X, Y, epochs=1, sparsify=RigL(0.3)),
+        lambda net: net.fit(X, Y, epochs=1, sparsify=GradualPruning(0.3)),
+    ],
+)
 def test_what_no_model_needs_stays(cut):
     """A neuron that somebody reads otherwise loses what it reads from neurons that die, and nothing else."""
     net = network()
-    lens = net.graph.add_neuron([*net.layers[0], *net.layers[1]], weights=np.ones(len(net.layers[0]) + len(net.layers[1])))
+    lens = net.graph.add_neuron(
+        [*net.layers[0], *net.layers[1]], weights=np.ones(len(net.layers[0]) + len(net.layers[1]))
+    )
     value = net.graph.compile(lens)
     net.prune(0.0)
     before = value(X)
@@ -174,16 +187,16 @@ def test_gradients_do_not_depend_on_threads(n_threads):
 def test_the_gradient_of_many_examples_is_taken_in_steps(monkeypatch):
     net, x, y = network(), np.tile(X, (8, 1))[:700], np.tile(Y, 8)[:700]
     whole = gradient_of(net, x, y)
-    steps, run = [], mlgraph.engine.Engine.run
+    steps, run = [], mlgraph.engine.engine.Engine.run
 
     def spy(self, *arguments, **options):
         steps.append(len(options["steps"].size))
         return run(self, *arguments, **options)
 
-    monkeypatch.setattr(mlgraph.engine.Engine, "run", spy)
+    monkeypatch.setattr(mlgraph.engine.engine.Engine, "run", spy)
     real = net._engine().plan
     monkeypatch.setattr(type(real), "n_slots", property(lambda self: 2**16))
-    net._engine()._memory = mlgraph.storage.aligned(0)
+    net._engine()._memory = mlgraph.graph.storage.aligned(0)
     np.testing.assert_allclose(gradient_of(net, x, y), whole, rtol=1e-4, atol=1e-7)
     assert steps == [10, 1]
 
@@ -235,20 +248,29 @@ def test_neurons_of_a_hidden_softmax():
     net.add_layer(5, "softmax")
     net.add_layer(4, "softmax")
     net.prune(neurons=0.4)
-    assert sum(neuron.alive for neuron in net.layers[0].neurons) == 3 and np.isfinite(net.forward(np.ones((2, 6)))).all()
+    assert (
+        sum(neuron.alive for neuron in net.layers[0].neurons) == 3 and np.isfinite(net.forward(np.ones((2, 6)))).all()
+    )
 
 
 def test_weights_that_are_no_numbers():
     net = network()
     net.layers[1].neurons[2].weights[3] = np.nan
-    with pytest.raises(ValueError, match="by: expected weights, or a gradient, that are numbers, got nan from n15 to n34"):
+    with pytest.raises(
+        ValueError, match="by: expected weights, or a gradient, that are numbers, got nan from n15 to n34"
+    ):
         net.prune(0.5)
 
 
-@pytest.mark.parametrize("act", [
-    lambda net: net.prune(neurons=0.5), lambda net: net.prune(neurons=0.5, by="saliency", data=(X, Y)),
-    lambda net: net.regrow(0.5, by="gradient", data=(X, Y)),
-], ids=["magnitude of neurons", "saliency of neurons", "gradient"])  # fmt: skip
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda net: net.prune(neurons=0.5),
+        lambda net: net.prune(neurons=0.5, by="saliency", data=(X, Y)),
+        lambda net: net.regrow(0.5, by="gradient", data=(X, Y)),
+    ],
+    ids=["magnitude of neurons", "saliency of neurons", "gradient"],
+)
 def test_weights_that_are_no_numbers_give_no_scores(act):
     net = network()
     net.prune(0.3)
@@ -271,9 +293,12 @@ def test_whole_neurons(by, scope):
     slope = slopes(net)
     scores = {
         "magnitude": {n: np.linalg.norm(n.weights) * np.linalg.norm(out[n]) for n in hidden},
-        "saliency": {n: abs(sum(w * slope[n.id, t.id] for w, t in zip(out[n], n.targets, strict=True))) for n in hidden},
+        "saliency": {
+            n: abs(sum(w * slope[n.id, t.id] for w, t in zip(out[n], n.targets, strict=True))) for n in hidden
+        },
         "own": {n: n.id * 11 % 36 for n in hidden},
     }.get(by)
+
     def own(neurons):
         return [n.id * 11 % 36 for n in neurons]
 
@@ -285,7 +310,9 @@ def test_whole_neurons(by, scope):
         assert len(kept - best(scores, 27)) <= (by == "saliency")
     elif scores:
         for layer, n in zip(net.layers[:2], (15, 12), strict=True):
-            assert len((kept & set(layer.neurons)) - best({k: scores[k] for k in layer.neurons}, n)) <= (by == "saliency")
+            assert len((kept & set(layer.neurons)) - best({k: scores[k] for k in layer.neurons}, n)) <= (
+                by == "saliency"
+            )
     net.prune(neurons=0.2)
     assert {n for n in hidden if n.alive} == kept
 
@@ -301,23 +328,44 @@ ERRORS = {
     "not a number": (lambda net: net.prune(NAN), "sparsity: expected a number from 0 to below 1, got nan"),
     "text": (lambda net: net.prune("half"), "sparsity: expected a number from 0 to below 1, got 'half'"),
     "all neurons": (lambda net: net.prune(neurons=1.5), "neurons: expected a number from 0 to below 1, got 1.5"),
-    "criterion": (lambda net: net.prune(0.5, by="size"), "by: expected magnitude, saliency, random or a callable, got 'size'"),
+    "criterion": (
+        lambda net: net.prune(0.5, by="size"),
+        "by: expected magnitude, saliency, random or a callable, got 'size'",
+    ),
     "scope": (lambda net: net.prune(0.5, scope="local"), "scope: expected global or layer, got 'local'"),
     "no data": (lambda net: net.prune(0.5, by="saliency"), r"data: expected \(x, y\) to prune by saliency, got none"),
     "data alone": (lambda net: net.prune(0.5, by="saliency", data=X), r"data: expected \(x, y\) .*, got array"),
     "data for none": (lambda net: net.prune(0.5, data="x"), r"data: expected \(x, y\) to prune by magnitude, got 'x'"),
-    "data for a callable": (lambda net: net.prune(0.5, by=len, data=3), r"data: expected .* to prune by a callable, got 3"),
+    "data for a callable": (
+        lambda net: net.prune(0.5, by=len, data=3),
+        r"data: expected .* to prune by a callable, got 3",
+    ),
     "no examples": (lambda net: net.prune(0.5, by="saliency", data=(X[:0], Y[:0])), "x: expected at least one example"),
     "labels": (lambda net: net.prune(0.5, by="saliency", data=(X, Y[:3])), "y: expected 90 labels"),
-    "scores": (lambda net: net.prune(0.5, by=lambda e: [1, 2]), r"by: expected a score for each edge, shape \(704,\), got"),
-    "nan scores": (lambda net: net.prune(0.5, by=lambda e: e.weight * NAN), "by: expected scores that are numbers, got nan"),
+    "scores": (
+        lambda net: net.prune(0.5, by=lambda e: [1, 2]),
+        r"by: expected a score for each edge, shape \(704,\), got",
+    ),
+    "nan scores": (
+        lambda net: net.prune(0.5, by=lambda e: e.weight * NAN),
+        "by: expected scores that are numbers, got nan",
+    ),
     "neuron scores": (lambda net: net.prune(neurons=0.5, by=lambda n: 1), "by: expected a score for each neuron"),
     "everything but one": (lambda net: net.prune(0.999), "sparsity: expected to keep at least .* edges, .*, got 1"),
-    "all but outputs": (lambda net: net.prune(neurons=0.99), "neurons: expected to keep at least 2 neurons, a path to each"),
+    "all but outputs": (
+        lambda net: net.prune(neurons=0.99),
+        "neurons: expected to keep at least 2 neurons, a path to each",
+    ),
     "fraction": (lambda net: net.regrow(1.1), "fraction: expected a number from 0 to 1, got 1.1"),
-    "growth": (lambda net: net.regrow(0.5, by="magnitude"), "by: expected random, gradient or a callable, got 'magnitude'"),
+    "growth": (
+        lambda net: net.regrow(0.5, by="magnitude"),
+        "by: expected random, gradient or a callable, got 'magnitude'",
+    ),
     "growth scope": (lambda net: net.regrow(0.5, scope="net"), "scope: expected global or layer, got 'net'"),
-    "no data to grow": (lambda net: net.regrow(0.5, by="gradient"), r"data: expected \(x, y\) to regrow by gradient, got no"),
+    "no data to grow": (
+        lambda net: net.regrow(0.5, by="gradient"),
+        r"data: expected \(x, y\) to regrow by gradient, got no",
+    ),
     "no layers": (lambda net: mlgraph.Network(3).prune(0.5), "network: expected at least one layer"),
     "no layers to grow": (lambda net: mlgraph.Network(3).regrow(0.5), "network: expected at least one layer"),
 }

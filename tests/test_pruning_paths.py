@@ -9,7 +9,7 @@ from hypothesis import given
 from scored import EDGES, X, network, weights
 
 import mlgraph
-from mlgraph import pruning
+from mlgraph.sparsity import pruning
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -23,7 +23,9 @@ def test_a_path_to_every_output_stays(scope):
     best = max(lone.edges, key=lambda edge: abs(edge.weight))
     net.prune(0.85, scope=scope)
     assert lone.alive and (best.source.id, lone.id) in weights(net) and np.isfinite(net.forward(X)).all()
-    with pytest.raises(ValueError, match=r"sparsity: .* at least \d+ edges( of layer \d)?, a path to each output, got \d+"):
+    with pytest.raises(
+        ValueError, match=r"sparsity: .* at least \d+ edges( of layer \d)?, a path to each output, got \d+"
+    ):
         net.prune(0.99, scope=scope)
     assert lone.alive
 
@@ -130,6 +132,7 @@ WIDE = {
 @pytest.mark.parametrize("few", [1, 5, 16, 17, 39])
 def test_edges_on_which_many_others_hang_are_not_the_first_to_go(how, few):
     """Though all are as strong as the last edge, and those are weaker than all that depend on them, or just as weak."""
+
     def model(first, second, row=()):
         g = mlgraph.Graph()
         x = g.inputs(40)
@@ -148,7 +151,9 @@ def test_edges_on_which_many_others_hang_are_not_the_first_to_go(how, few):
 def test_few_passes_see_behind_a_row_of_edges_that_grow_stronger(monkeypatch, row):
     """And the weakest of the edges behind it go, none of the row."""
     passes, strongest = [], pruning.strongest
-    monkeypatch.setattr(pruning, "strongest", lambda *given, **options: passes.append(1) or strongest(*given, **options))
+    monkeypatch.setattr(
+        pruning, "strongest", lambda *given, **options: passes.append(1) or strongest(*given, **options)
+    )
     g = mlgraph.Graph()
     x = g.inputs(41)
     last = first = g.add_neuron(x[1:], weights=np.linspace(1, 2, 40))
@@ -248,7 +253,9 @@ def test_the_only_way_leads_through_a_layer_that_keeps_nothing():
     g = mlgraph.Graph()
     x = g.input()
     model = mlgraph.Model(g, g.add_neuron([g.add_neuron([x], weights=[5.0])], weights=[5.0]))
-    with pytest.raises(ValueError, match=r"sparsity: expected to keep .* 1 edge of level 1, a path to each output, got 0"):
+    with pytest.raises(
+        ValueError, match=r"sparsity: expected to keep .* 1 edge of level 1, a path to each output, got 0"
+    ):
         model.prune(0.6, scope="layer")
 
 
@@ -259,7 +266,9 @@ def test_an_operation_is_not_cut_off_for_want_of_room_in_a_level():
     a = g.add_neuron(x, "tanh", weights=[1.0, 0.1, 0.1])
     b = g.add_neuron([a, x[0]], "tanh", weights=[1.0, 0.5])
     model = mlgraph.Model(g, a + b)
-    with pytest.raises(ValueError, match="sparsity: expected to keep at least 1 edge of level 1, a path to each output, got 0"):
+    with pytest.raises(
+        ValueError, match="sparsity: expected to keep at least 1 edge of level 1, a path to each output, got 0"
+    ):
         model.prune(0.9, scope="layer")
     model.fit(np.ones((4, 3)), np.ones(4), epochs=1, callback=lambda progress: model.prune(0.9, scope="layer"))
     assert 0 < model.n_edges <= 2
@@ -273,7 +282,9 @@ def test_small_graphs_by_all_ways_to_cut_them(seed, sparsity):
     nodes = g.inputs(2)
     for _ in range(rng.integers(2, 4)):
         some = rng.permutation(len(nodes))[: rng.integers(1, 4)]
-        nodes.append(g.add_neuron([nodes[i] for i in some], weights=rng.permutation(9)[: len(some)] + rng.random(len(some))))
+        nodes.append(
+            g.add_neuron([nodes[i] for i in some], weights=rng.permutation(9)[: len(some)] + rng.random(len(some)))
+        )
     outputs = nodes[-2:] if rng.random() < 0.5 else nodes[-1:]
     model = mlgraph.Model(g, outputs)
     weight = {(int(s), int(t)): float(w) for s, t, w in zip(*g.edges(), strict=True)}
@@ -344,7 +355,9 @@ def test_neurons_on_the_way_to_an_output_stay():
     net.prune(neurons=0.7, by=lambda neurons: [n.id for n in neurons])
     assert [sum(n.alive for n in layer.neurons) for layer in net.layers] == [1, 11, 5]
     assert net.layers[0].neurons[19].alive and np.isfinite(net.forward(np.zeros((1, 50)))).all()
-    with pytest.raises(ValueError, match=r"neurons: expected to keep .* 1 neuron of layer 0, a path to each output, got 0"):
+    with pytest.raises(
+        ValueError, match=r"neurons: expected to keep .* 1 neuron of layer 0, a path to each output, got 0"
+    ):
         net.prune(neurons=0.99, scope="layer")
 
 
@@ -375,6 +388,8 @@ def test_equal_scores_leave_what_must_stay(digits, frozen):
         for edge in edges:
             edge.frozen = True
         done = []
-        net.fit(x, y, epochs=1, learning_rate=0, callback=lambda _, net=net, done=done: done or done.append(net.prune(0.5)))
+        net.fit(
+            x, y, epochs=1, learning_rate=0, callback=lambda _, net=net, done=done: done or done.append(net.prune(0.5))
+        )
         source, target, _ = net.graph.edges()
         assert done and held <= set(zip(source.tolist(), target.tolist(), strict=True))

@@ -11,8 +11,9 @@ from swept import check, data, layered
 
 import mlgraph
 import mlgraph_ext
-from mlgraph import instructions, reference
-from mlgraph.instructions import KINDS
+from mlgraph.compiler import instructions
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.engine import reference
 
 
 def pruned(sizes, density, seed=0):
@@ -49,7 +50,11 @@ def test_few_examples_after_many(sweep, kind, n):
     expected = copy.deepcopy(model).gradients(x[:n], y[:n])
     model.gradients(x[n:] * 3, y[n:])
     found = model.gradients(x[:n], y[:n])
-    for a, b in ((found.parameters, expected.parameters), (found.inputs, expected.inputs), (found.values, expected.values)):
+    for a, b in (
+        (found.parameters, expected.parameters),
+        (found.inputs, expected.inputs),
+        (found.values, expected.values),
+    ):
         np.testing.assert_array_equal(a, b)
 
 
@@ -77,7 +82,9 @@ def test_lanes_without_an_example_repeat_the_last(sweep, n, n_threads):
     a, b = g.inputs(2)
     row = g.add_neuron([a], weights=[1.0])
     logs = mlgraph.log(b - row)  # for each example b = a + 1
-    model = mlgraph.Model(g, [g.add_neuron([logs, row], weights=[0.1, 0.1 * k]) for k in range(3)], "softmax_cross_entropy")
+    model = mlgraph.Model(
+        g, [g.add_neuron([logs, row], weights=[0.1, 0.1 * k]) for k in range(3)], "softmax_cross_entropy"
+    )
     gradient = model.gradients(np.stack([x, x + 1], axis=1), np.arange(n) % 3, n_threads=n_threads).parameters
     history = model.fit(
         np.stack([x, x + 1], axis=1), np.arange(n) % 3, epochs=2, batch_size=n, learning_rate=0.001, n_threads=n_threads
@@ -95,7 +102,9 @@ def test_bytes_of_any_number_of_columns(sweep, columns, read):
     some = inputs if read == "all" else [inputs[k] for k in np.flatnonzero(rng.random(columns) < 0.1)] or inputs[-1:]
     sources = [[node for node in some if rng.random() < 0.5] or some[-1:] for _ in range(7)]
     weights = [rng.normal(size=len(nodes)) / len(nodes) ** 0.5 for nodes in sources]
-    hidden = [g.add_neuron(nodes, "tanh", weights=w, bias=rng.normal()) for nodes, w in zip(sources, weights, strict=True)]
+    hidden = [
+        g.add_neuron(nodes, "tanh", weights=w, bias=rng.normal()) for nodes, w in zip(sources, weights, strict=True)
+    ]
     outputs = [g.add_neuron(hidden[i : i + 4], weights=rng.normal(size=4)) for i in range(4)]
     model = mlgraph.Model(g, outputs, "softmax_cross_entropy")
     plan = check(model, *data(150, columns, 4, "dense"))
@@ -103,12 +112,20 @@ def test_bytes_of_any_number_of_columns(sweep, columns, read):
 
 
 @pytest.mark.parametrize("kind", ["sparse", "float"])
-@pytest.mark.parametrize(("columns", "density", "batch_size"), [(60, 0.3, (100, 7)), (300, 0.1, 300), (300, 0.1, (300, 20))])
+@pytest.mark.parametrize(
+    ("columns", "density", "batch_size"), [(60, 0.3, (100, 7)), (300, 0.1, 300), (300, 0.1, (300, 20))]
+)
 def test_bits_of_pruned_layers_do_not_depend_on_threads(sweep, monkeypatch, kind, columns, density, batch_size):
     """Gradients of rows are summed by units or, where there are tiles enough for all threads, by whoever has swept them."""
     ways, prepare = set(), sweep.prepare
-    monkeypatch.setattr(sweep, "prepare", lambda **options: ways.add(
-        (options["n_workers"], options["pack_sums"] is not None, options["bytes_at"] >= 0)) or prepare(**options))  # fmt: skip
+    monkeypatch.setattr(
+        sweep,
+        "prepare",
+        lambda **options: (
+            ways.add((options["n_workers"], options["pack_sums"] is not None, options["bytes_at"] >= 0))
+            or prepare(**options)
+        ),
+    )
     x, y = data(700, columns, 6, kind)
     results = []
     for n_threads in (1, 2, 3, 7):
@@ -130,7 +147,9 @@ def shared(sizes, density, together, seed=0):
     for size in sizes[1:]:
         lists = [[node for node in nodes if rng.random() < density] or nodes[:1] for _ in range(-(-size // together))]
         nodes = [
-            g.add_neuron(lists[i], "tanh", weights=rng.normal(size=len(lists[i])) / len(lists[i]) ** 0.5, bias=rng.normal())
+            g.add_neuron(
+                lists[i], "tanh", weights=rng.normal(size=len(lists[i])) / len(lists[i]) ** 0.5, bias=rng.normal()
+            )
             for i in (rng.permutation(size) // together).tolist()
         ]
     return mlgraph.Model(g, nodes, "softmax_cross_entropy")

@@ -10,7 +10,7 @@ from checkpoint_runs import bits
 from learnable import X, Y, network
 
 import mlgraph
-from mlgraph import checkpoint, nonfinite, training
+from mlgraph.training import checkpoint, nonfinite, training
 
 FEW = X[:9], Y[:9]
 OPTIONS = [
@@ -62,12 +62,19 @@ def test_however_long_a_call_is(seconds, monkeypatch):
     assert bits(nets[0]) == bits(nets[1])
 
 
-@pytest.mark.parametrize("optimizer", [{"momentum": 0.0, "learning_rate": (1e22, 1e18)},
-                                       {"optimizer": "adam", "learning_rate": (1e24, 1e12)}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"momentum": 0.0, "learning_rate": (1e22, 1e18)}, {"optimizer": "adam", "learning_rate": (1e24, 1e12)}],
+    ids=str,
+)
 def test_how_a_step_is_taken_does_not_hang_on_the_clock(monkeypatch, optimizer):
     """Close to overflow, steps go by rows and not by blocks with holes; from where on, the highest rate of the run decides."""
     rng, results = np.random.default_rng(0), set()
-    x, y, mask = (rng.normal(size=(60, 40)) * 1e-20).astype(np.float32), rng.integers(0, 3, 60), rng.random((32, 40)) < 0.8
+    x, y, mask = (
+        (rng.normal(size=(60, 40)) * 1e-20).astype(np.float32),
+        rng.integers(0, 3, 60),
+        rng.random((32, 40)) < 0.8,
+    )
     by_rows, real = [], nonfinite.Guard.step
     monkeypatch.setattr(nonfinite.Guard, "step", lambda self, *args: by_rows.append(1) or real(self, *args))
     for seconds, callback in ((0.1, None), (0.1, one_by_one), (1e-4, None), (1e6, None)):
@@ -84,7 +91,9 @@ def test_how_a_step_is_taken_does_not_hang_on_the_clock(monkeypatch, optimizer):
     assert len(results) == 1 and 0 < len(by_rows) <= 180
 
 
-@pytest.mark.parametrize(("n", "batch", "epochs"), [(1, 1, 9000), (3, (1, 3), 9000), (150, (1, 150), 4000), (150, 2**62, 4000)])
+@pytest.mark.parametrize(
+    ("n", "batch", "epochs"), [(1, 1, 9000), (3, (1, 3), 9000), (150, (1, 150), 4000), (150, 2**62, 4000)]
+)
 def test_so_many_epochs_are_prepared_at_once(monkeypatch, n, batch, epochs):
     """A first step alone says how long one takes; then memory for a thousand epochs, or a thousand examples, is enough."""
     prepared, real = [], training.epoch_order
@@ -94,7 +103,9 @@ def test_so_many_epochs_are_prepared_at_once(monkeypatch, n, batch, epochs):
     monkeypatch.setattr(training, "MOST_PLACES", 1000)
     g = mlgraph.Graph()
     p = g.parameter(1.0)
-    mlgraph.Model(g, p * g.input(), loss=p * p).fit(np.zeros((n, 1)), epochs=epochs, batch_size=batch, learning_rate=1e-4)
+    mlgraph.Model(g, p * g.input(), loss=p * p).fit(
+        np.zeros((n, 1)), epochs=epochs, batch_size=batch, learning_rate=1e-4
+    )
     assert prepared[0] == 1 and sum(prepared) == epochs and max(prepared) == min(500, 1000 // n)
 
 
@@ -127,7 +138,7 @@ def test_the_time_of_each_epoch(monkeypatch, last, skips):
     slope = g.parameter(2.0**50)
     model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope * g.input())
     x = np.ones((12, 2))
-    x[5, 1] = np.float32(1e38) if skips else 1   # overflows: in each epoch the guard takes a step
+    x[5, 1] = np.float32(1e38) if skips else 1  # overflows: in each epoch the guard takes a step
     h = model.fit(x, epochs=40, batch_size=(12, last), learning_rate=1e-9, momentum=0.0, on_nonfinite="skip")
     steps = np.bincount((h.batch_examples - 1) // 12)
     assert h.batch_skipped.sum() == 40 * skips and len(set(steps.tolist())) == (1 if last == 12 else 4)
@@ -190,10 +201,14 @@ def test_the_epochs_before_a_failure_are_noted(callback):
     """Also where it comes in the midst of a call."""
     g = mlgraph.Graph()
     slope = g.parameter(2.0**50)
-    model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope)   # each step doubles it
+    model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope)  # each step doubles it
     with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 14, step 0: "):
         model.fit(np.ones((4, 1)), epochs=1000, batch_size=4, learning_rate=0.5, momentum=0.0, callback=callback)
-    assert model.history.epoch_loss.tolist() == model.history.batch_loss.tolist() == [-(4.0 ** (50 + i)) for i in range(14)]
+    assert (
+        model.history.epoch_loss.tolist()
+        == model.history.batch_loss.tolist()
+        == [-(4.0 ** (50 + i)) for i in range(14)]
+    )
 
 
 @pytest.mark.parametrize("callback", [None, one_by_one])
@@ -204,10 +219,17 @@ def test_edges_are_counted_when_an_epoch_ends(callback):
     neuron = g.add_neuron([rising], weights=[1.0], bias=0.0)
     y = g.add_neuron([x, mlgraph.exp(neuron)], weights=[1.0, 0.0], bias=0.0)
     model = mlgraph.Model(g, y, loss=(y - 1) ** 2 - rising)
-    history = model.fit(np.ones((4, 1)), epochs=20, batch_size=4, learning_rate=8.0, momentum=0.0,
-                        on_nonfinite="disconnect", callback=callback)  # fmt: skip
-    assert rising.value == 160 and history.nonfinite_step.tolist() == [12]   # exp(96) is above 3.4e38
-    assert history.epoch_edges.tolist() == [3] * 12 + [1] * 8   # its edge, and that of what nothing else reads
+    history = model.fit(
+        np.ones((4, 1)),
+        epochs=20,
+        batch_size=4,
+        learning_rate=8.0,
+        momentum=0.0,
+        on_nonfinite="disconnect",
+        callback=callback,
+    )
+    assert rising.value == 160 and history.nonfinite_step.tolist() == [12]  # exp(96) is above 3.4e38
+    assert history.epoch_edges.tolist() == [3] * 12 + [1] * 8  # its edge, and that of what nothing else reads
 
 
 @pytest.mark.parametrize("kind", ["steps", "epoch"])

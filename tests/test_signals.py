@@ -9,8 +9,9 @@ import pytest
 from editable import X, Y, everything, network
 from struck import interrupted_at
 
-from mlgraph import edits, interrupts
-from mlgraph.interrupts import SIGNALS, Waiting, uninterrupted
+from mlgraph._support import interrupts
+from mlgraph._support.interrupts import SIGNALS, Waiting, uninterrupted
+from mlgraph.graph import edits
 
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 

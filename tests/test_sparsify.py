@@ -8,9 +8,11 @@ from cuttable import OPTIONS, X, Y, network
 from locks import is_free
 
 import mlgraph
-from mlgraph import examples, growing, training
-from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
-from mlgraph.steps import epoch_steps
+from mlgraph.engine import examples
+from mlgraph.engine.steps import epoch_steps
+from mlgraph.sparsity import growing
+from mlgraph.sparsity.schedules import SET, GradualPruning, RigL, Schedule
+from mlgraph.training import training
 
 
 class Spy(Schedule):
@@ -73,7 +75,13 @@ def test_inputs_that_come_while_it_trains():
     """Of which there are no data, and which nothing reads."""
     for schedule in (RigL(0.5), SET(0.5), GradualPruning(0.5, by="saliency")):
         net, new = network(), []
-        net.fit(X, Y, sparsify=schedule, callback=lambda _, net=net, new=new: new or new.append(net.graph.input()), **OPTIONS)
+        net.fit(
+            X,
+            Y,
+            sparsify=schedule,
+            callback=lambda _, net=net, new=new: new or new.append(net.graph.input()),
+            **OPTIONS,
+        )
         assert net.sparsity == pytest.approx(0.5, abs=0.02) and not new[0].targets
 
 
@@ -110,7 +118,9 @@ def test_inputs_at_which_edges_may_grow_have_data(schedule):
     assert net.fit(X[:, :29], Y, sparsify=GradualPruning(0.5), **OPTIONS).epoch_loss.size == 4
 
 
-@pytest.mark.parametrize("schedule", [GradualPruning(0.8, updates=20), SET(0.8, updates=20), RigL(0.8, updates=20)], ids=repr)
+@pytest.mark.parametrize(
+    "schedule", [GradualPruning(0.8, updates=20), SET(0.8, updates=20), RigL(0.8, updates=20)], ids=repr
+)
 @pytest.mark.parametrize("dropout", [0, 0.25])
 def test_nothing_but_the_seed_decides(monkeypatch, schedule, dropout):
     """Not the number of threads, nor how many steps go down in one call."""
@@ -136,7 +146,10 @@ def test_nothing_but_the_seed_decides(monkeypatch, schedule, dropout):
         (lambda: GradualPruning(0.5, start=0.8), "start: expected a number from 0 to until, 0.75, got 0.8"),
         (lambda: GradualPruning(0.5, initial=0.6), "initial: expected a number from 0 to sparsity, 0.5, got 0.6"),
         (lambda: GradualPruning(0.5, scope="all"), "scope: expected global or layer, got 'all'"),
-        (lambda: GradualPruning(0.5, by="gradient"), "by: expected magnitude, saliency, random or a callable, got 'gradient'"),
+        (
+            lambda: GradualPruning(0.5, by="gradient"),
+            "by: expected magnitude, saliency, random or a callable, got 'gradient'",
+        ),
     ],
 )
 def test_bad_schedules(attempt, message):
@@ -162,7 +175,10 @@ def test_a_schedule_for_another_model():
 @pytest.mark.parametrize(
     ("schedule", "least"),
     [
-        (GradualPruning(0.992), "11 edges"),  # an edge for each output, and one into the neuron of each layer that all share
+        (
+            GradualPruning(0.992),
+            "11 edges",
+        ),  # an edge for each output, and one into the neuron of each layer that all share
         (GradualPruning(0.98, scope="layer"), "9 edges of layer 2"),
         (SET(0.97), "9 edges of layer 2"),
         (RigL(0.97), "9 edges of layer 2"),
@@ -172,7 +188,9 @@ def test_a_schedule_for_another_model():
 def test_too_few_edges_are_refused_before_training(schedule, least):
     net = network()
     before = net.graph.get_parameters()
-    with pytest.raises(ValueError, match=f"sparsity: expected to keep at least {least}, a path to each output, got \\d"):
+    with pytest.raises(
+        ValueError, match=f"sparsity: expected to keep at least {least}, a path to each output, got \\d"
+    ):
         net.fit(X, Y, sparsify=schedule, **OPTIONS)
     assert net.sparsity == 0 and not len(net.history.batch_loss)
     np.testing.assert_array_equal(net.graph.get_parameters(), before)
@@ -288,7 +306,9 @@ def test_a_sample_of_no_number(n):
         def act(self, model, moment, step, seed, sample, n_threads):
             sample(n)
 
-    with pytest.raises(TypeError if isinstance(n, float) else ValueError, match="n: expected an integer of at least 1, got"):
+    with pytest.raises(
+        TypeError if isinstance(n, float) else ValueError, match="n: expected an integer of at least 1, got"
+    ):
         network().fit(X, Y, sparsify=Ask(0.5), **OPTIONS)
 
 

@@ -9,11 +9,13 @@ import pytest
 from cuttable import OPTIONS, X, Y, by_target, network, pairs
 
 import mlgraph
-from mlgraph import training
-from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
+from mlgraph.sparsity.schedules import SET, GradualPruning, RigL, Schedule
+from mlgraph.training import training
 
 
-@pytest.mark.parametrize("schedule", [GradualPruning(0.8, updates=20), SET(0.8, updates=20), RigL(0.8, updates=20)], ids=repr)
+@pytest.mark.parametrize(
+    "schedule", [GradualPruning(0.8, updates=20), SET(0.8, updates=20), RigL(0.8, updates=20)], ids=repr
+)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_run_goes_on_from_any_step(tmp_path, monkeypatch, schedule, optimizer):
     """Interrupted again and again, before a schedule acts and after, it ends with the bits of one that was not."""
@@ -43,6 +45,7 @@ def test_a_run_goes_on_from_any_step(tmp_path, monkeypatch, schedule, optimizer)
 
 def test_a_run_beside_another_model_goes_on(tmp_path):
     """What this model has lost before it was interrupted still counts as its own, though the other needs it."""
+
     def stop(progress):
         if progress.epoch == 2:
             raise KeyboardInterrupt
@@ -121,7 +124,7 @@ def test_a_criterion_is_known_by_its_name():
     net = network()
     method = repr(GradualPruning(0.5, by=net.ablate))
     net.prune(0.5)
-    assert repr(GradualPruning(0.5, by=net.ablate)) == method and "by=mlgraph.model.Model.ablate" in method
+    assert repr(GradualPruning(0.5, by=net.ablate)) == method and "by=mlgraph.models.model.Model.ablate" in method
 
 
 def test_a_schedule_knows_an_array_by_all_its_numbers():

@@ -5,9 +5,9 @@ import pytest
 from swept import check, data, gradient, layered
 
 import mlgraph
-from mlgraph import choice, engine
-from mlgraph.plan import Plan
-from mlgraph.steps import Steps
+from mlgraph.compiler.plan import Plan
+from mlgraph.engine import choice, engine
+from mlgraph.engine.steps import Steps
 
 OPTIMIZERS = [{}, {"momentum": 0.9, "weight_decay": 0.01}, {"optimizer": "adam"}]
 
@@ -46,8 +46,10 @@ def test_every_thread_sweeps_the_only_tile(sweep, monkeypatch, sizes, options, h
     monkeypatch.setattr(sweep, "prepare", lambda **given: alone.append(given["alone"]) or prepare(**given))
     for n_threads in (1, 2, 3, 4):
         net = layered(sizes, **options)
-        net.layers[0].weight_dropout = 0.0    # or its sums are not made ahead
-        history = net.fit(x, y, epochs=3, batch_size=(70, 3), learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads, **how)
+        net.layers[0].weight_dropout = 0.0  # or its sums are not made ahead
+        history = net.fit(
+            x, y, epochs=3, batch_size=(70, 3), learning_rate=(0.1, 0.01), seed=5, n_threads=n_threads, **how
+        )
         state = [vector.tobytes() for vector in (net.graph.parameters, *net.graph.storage.state.values())]
         results.append((state, history.batch_loss.tobytes(), history.batch_accuracy.tobytes()))
     assert all(result == results[0] for result in results)
@@ -88,10 +90,15 @@ def test_nothing_is_swept_after_a_bad_step(sweep, sizes, why):
         own = engine.Engine(net.graph, Plan(net.graph, [*net._outputs, *net._loss_nodes], net._dropout))
         losses = np.full(1200, -1, np.float32)
         stopped = own.run(
-            examples, steps=Steps(np.arange(0, 1200, 4), np.full(300, 4), np.full(300, 0.01, np.float32)),
-            objective=objective, optimizer="sgd", seed=0, losses=losses, n_threads=n_threads,
+            examples,
+            steps=Steps(np.arange(0, 1200, 4), np.full(300, 4), np.full(300, 0.01, np.float32)),
+            objective=objective,
+            optimizer="sgd",
+            seed=0,
+            losses=losses,
+            n_threads=n_threads,
             limit=1e4 * (why == "not certain"),
-        )[0]  # fmt: skip
+        )[0]
         assert stopped == bad and (losses[: 4 * bad] >= 0).all() and (losses[4 * bad + 4 :] == -1).all()
         results.append(net.graph.parameters.tobytes())
     assert len(set(results)) == 1
@@ -108,7 +115,9 @@ def test_large_blocks_take_tiles_side_by_side(sweep, monkeypatch, n):
 @pytest.mark.parametrize("kind", ["sparse", "float"])
 @pytest.mark.parametrize("outputs", [10, 6])
 @pytest.mark.parametrize("batch_size", [256, 200, (130, 7)], ids=str)
-def test_tiles_side_by_side_have_the_bits_of_one_after_the_other(sweep, monkeypatch, options, kind, outputs, batch_size):
+def test_tiles_side_by_side_have_the_bits_of_one_after_the_other(
+    sweep, monkeypatch, options, kind, outputs, batch_size
+):
     x, y = data(600, 40, outputs, kind)
     given, prepare, results = [], sweep.prepare, []
     monkeypatch.setattr(sweep, "prepare", lambda **arguments: given.append(arguments["wide"]) or prepare(**arguments))

@@ -8,8 +8,8 @@ import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph import arrays, nodes, packing, storage
-from mlgraph.storage import PANEL
+from mlgraph.graph import arrays, compaction as packing, nodes, storage
+from mlgraph.graph.storage import PANEL
 
 
 def test_storage_stays_in_proportion():
@@ -198,7 +198,9 @@ def test_copies_by_the_module():
     assert len(pickle.dumps(net)) < 1.4 * len(pickle.dumps(net.graph)), "what is compiled is not copied"
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"]
+)
 def test_copies_begin_at_a_line_of_the_cache(copied):
     """Of four, since numpy's own arrays begin there now and then."""
     net = network()
@@ -216,7 +218,6 @@ def test_a_copy_by_the_module_can_take_back_the_last_edit():
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         other.undo()
         assert everything(other.graph) == before
-
 
 
 def test_a_bias_at_the_first_place_counts(monkeypatch):

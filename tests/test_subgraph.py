@@ -5,8 +5,7 @@ import copy
 import numpy as np
 import pytest
 from editable import everything
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import mlgraph
 from mlgraph import CycleError, Edges, Neurons
@@ -22,7 +21,9 @@ def wired(draw):
     for _ in range(draw(st.integers(1, 12))):
         sources = draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=5, unique=True))
         weights = draw(st.lists(st.integers(-4, 4), min_size=len(sources), max_size=len(sources)))
-        nodes.append(g.add_neuron(sources, draw(st.sampled_from(ACTIVATIONS)), weights=weights, bias=draw(st.integers(-2, 2))))
+        nodes.append(
+            g.add_neuron(sources, draw(st.sampled_from(ACTIVATIONS)), weights=weights, bias=draw(st.integers(-2, 2)))
+        )
     return g
 
 
@@ -50,7 +51,9 @@ def test_what_a_graph_gives_is_added_as_it_was(g, random, before):
     for i in range(before):
         other.parameter(i)
     order = random.sample(range(len(neurons.node)), len(neurons.node))
-    numbers = np.array([*range(g.n_inputs), *random.sample([*range(-50, 0), *range(g.n_inputs, 99)], len(g) - g.n_inputs)])
+    numbers = np.array(
+        [*range(g.n_inputs), *random.sample([*range(-50, 0), *range(g.n_inputs, 99)], len(g) - g.n_inputs)]
+    )
     slot = np.array(random.sample(range(len(edges.source)), len(edges.source)), int)
     ids = other.add_subgraph(
         Neurons(numbers[neurons.node[order]], neurons.activation[order], neurons.bias[order]),
@@ -122,18 +125,38 @@ EDGE = Edges([0], [5], [1])
 @pytest.mark.parametrize(
     ("neurons", "edges", "error", "message"),
     [
-        (TWO, Edges([6, 5], [5, 6], [1, 1]), CycleError, "edges: expected no cycle, got one of 2 neurons: (5 -> 6|6 -> 5)$"),
+        (
+            TWO,
+            Edges([6, 5], [5, 6], [1, 1]),
+            CycleError,
+            "edges: expected no cycle, got one of 2 neurons: (5 -> 6|6 -> 5)$",
+        ),
         (ONE, Edges([5], [5], [1]), CycleError, "edges: expected no cycle, got one of 1 neuron: 5$"),
         (TWO, EDGE, ValueError, "edges: expected one at least into each of the neurons, got none into 6"),
         (Neurons([5, 5], ["relu"] * 2, [0, 0]), EDGE, ValueError, "neurons: expected each number once, got 5 twice"),
         (ONE, Edges([0, 0], [5, 5], [1, 2]), ValueError, "edges: expected each edge once, got two from one node to 5"),
-        (ONE, Edges([2], [5], [1]), ValueError, "edges: expected sources among the neurons, or nodes from 0 to 1, got 2"),
-        (ONE, Edges([-1], [5], [1]), ValueError, "edges: expected sources among the neurons, or nodes from 0 to 1, got -1"),
+        (
+            ONE,
+            Edges([2], [5], [1]),
+            ValueError,
+            "edges: expected sources among the neurons, or nodes from 0 to 1, got 2",
+        ),
+        (
+            ONE,
+            Edges([-1], [5], [1]),
+            ValueError,
+            "edges: expected sources among the neurons, or nodes from 0 to 1, got -1",
+        ),
         (ONE, Edges([0], [1], [1]), ValueError, "edges: expected targets among the neurons, got 1"),
         (Neurons([5], ["sine"], [0]), EDGE, ValueError, "neurons: activation: expected one of .*, got 'sine'"),
         (Neurons([5], ["relu", "relu"], [0]), EDGE, ValueError, "neurons: expected 1 activations, one for each, got"),
         (ONE, Edges([0, 1], [5], [1, 1]), ValueError, "edges: expected as many targets as sources, 2, got 1"),
-        (Neurons([5.5], ["relu"], [0]), EDGE, TypeError, "neurons: node: expected a row of integers, got float64 of shape"),
+        (
+            Neurons([5.5], ["relu"], [0]),
+            EDGE,
+            TypeError,
+            "neurons: node: expected a row of integers, got float64 of shape",
+        ),
         ([5], EDGE, TypeError, "neurons: expected mlgraph.Neurons, got list"),
         (ONE, [(0, 5)], TypeError, "edges: expected mlgraph.Edges, got list"),
     ],
@@ -148,5 +171,7 @@ def test_what_is_refused_adds_nothing(neurons, edges, error, message):
 
 
 def test_a_graph_without_nodes_has_no_other_sources():
-    with pytest.raises(ValueError, match="expected sources among the neurons, or no others, as the graph has none, got 0"):
+    with pytest.raises(
+        ValueError, match="expected sources among the neurons, or no others, as the graph has none, got 0"
+    ):
         mlgraph.Graph().add_subgraph(ONE, EDGE)

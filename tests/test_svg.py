@@ -7,12 +7,14 @@ import pytest
 from drawn import SVG, network, random_neurons, rectangles
 
 import mlgraph
-from mlgraph import svg
-from mlgraph.drawing import Drawing
+from mlgraph.pictures import svg
+from mlgraph.pictures.drawing import Drawing
 
 
 @pytest.mark.parametrize(
-    "graph", [network(4, 8, 3).graph, random_neurons(30), network(784, 300, 100, 10).graph, random_neurons(400)], ids=repr
+    "graph",
+    [network(4, 8, 3).graph, random_neurons(30), network(784, 300, 100, 10).graph, random_neurons(400)],
+    ids=repr,
 )
 @pytest.mark.parametrize("with_numbers", [False, True])
 def test_boxes_do_not_overlap(graph, with_numbers):
@@ -58,7 +60,9 @@ def test_edges_stay_in_the_picture():
     width, height = float(root.get("width")), float(root.get("height"))
     for path in root.iter(f"{SVG}path"):
         if path.get("fill") == "none":
-            x0, y0, *_, x1, y1 = (float(number) for number in path.get("d").split(" H ")[0].split() if number not in "MC")
+            x0, y0, *_, x1, y1 = (
+                float(number) for number in path.get("d").split(" H ")[0].split() if number not in "MC"
+            )
             assert 0 <= x0 < x1 <= width and 0 <= y0 <= height and 0 <= y1 <= height
 
 
@@ -154,7 +158,11 @@ def test_edges_that_need_not_cross_do_not_and_colours_say_the_sign():
     drawing = Drawing(neurons)
     top = [box[1] for box in rectangles(drawing)[0]]  # of the inputs, then of the neurons
     assert np.argsort(top[:4]).tolist() == [3 - k for k in np.argsort(top[4:])]
-    lines = [g.find(f"{SVG}path") for g in ET.fromstring(drawing.to_svg()).iter(f"{SVG}g") if g.find(f"{SVG}path") is not None]
+    lines = [
+        g.find(f"{SVG}path")
+        for g in ET.fromstring(drawing.to_svg()).iter(f"{SVG}g")
+        if g.find(f"{SVG}path") is not None
+    ]
     assert [line.get("stroke") for line in lines] == [svg.POSITIVE, svg.NEGATIVE] * 2
 
 

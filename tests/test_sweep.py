@@ -7,11 +7,11 @@ import pytest
 from swept import check, data, gradient, layered
 
 import mlgraph
-from mlgraph import choice, reference
-from mlgraph.arrays import wiring
-from mlgraph.examples import MANY, Examples
-from mlgraph.instructions import KINDS
-from mlgraph.plan import Plan
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.compiler.plan import Plan
+from mlgraph.engine import choice, reference
+from mlgraph.engine.examples import MANY, Examples
+from mlgraph.graph.arrays import wiring
 
 ACTIVATIONS = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
 
@@ -128,8 +128,17 @@ def test_any_topology(sweep, seed, kind):
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "float"])
-@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"dropout": 0.3}, {"weight_dropout": 0.5}, {"weight_dropout": 0.3},
-                                     {"dropout": 0.25, "weight_dropout": 0.75}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dropout": 0.5},
+        {"dropout": 0.3},
+        {"weight_dropout": 0.5},
+        {"weight_dropout": 0.3},
+        {"dropout": 0.25, "weight_dropout": 0.75},
+    ],
+    ids=str,
+)
 def test_dropout(sweep, kind, options):
     """Of an activation whose derivative is told from its value, which dropout scales."""
     net = layered((30, 20, 18, 5), "tanh", **options)
@@ -207,7 +216,17 @@ def test_what_is_finite(sweep, n):
 def test_floats_that_are_bytes(sweep):
     """Many floats that are byte / 255 exactly are learnt from as bytes; others, a single one of them, as they are."""
     x = (np.arange(256, dtype=np.float32) / np.float32(255)).reshape(2, 128)
-    for value in (np.nan, -np.inf, np.inf, -1e-3, 1 + 1e-6, 1e30, 0.5, np.nextafter(np.float32(1), np.float32(0)), -0.0):
+    for value in (
+        np.nan,
+        -np.inf,
+        np.inf,
+        -1e-3,
+        1 + 1e-6,
+        1e30,
+        0.5,
+        np.nextafter(np.float32(1), np.float32(0)),
+        -0.0,
+    ):
         out = np.zeros(x.shape, np.uint8)
         assert sweep.as_bytes(x, out, 2)
         np.testing.assert_array_equal(out.reshape(-1), np.arange(256))
@@ -273,8 +292,17 @@ def test_optimizers(sweep, decay, optimizer, share, columns, size, kind):
             w -= 0.01 * (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
     momentum = 0.0 if optimizer == "sgd" else 0.9
     rate = 0.01 if optimizer == "adam" else 0.1
-    net.fit(x, y, epochs=5, batch_size=size, learning_rate=rate, momentum=momentum, weight_decay=decay,
-            shuffle=False, optimizer="adam" if optimizer == "adam" else "sgd")  # fmt: skip
+    net.fit(
+        x,
+        y,
+        epochs=5,
+        batch_size=size,
+        learning_rate=rate,
+        momentum=momentum,
+        weight_decay=decay,
+        shuffle=False,
+        optimizer="adam" if optimizer == "adam" else "sgd",
+    )
     # Adam divides a gradient by its own size, so that where it is nearly zero its rounding decides the step.
     off = ~np.isclose(net.graph.parameters, w, rtol=1e-3, atol=1e-3 if optimizer == "adam" else 2e-5)
     assert off.mean() <= (0.005 if optimizer == "adam" else 0)

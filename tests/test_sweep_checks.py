@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from swept import data, layered
 
-from mlgraph.engine import OPTIMIZERS
-from mlgraph.examples import Examples
-from mlgraph.instructions import KINDS
+from mlgraph.compiler.instructions import KINDS
+from mlgraph.engine.engine import OPTIMIZERS
+from mlgraph.engine.examples import Examples
 
 NO_UNITS = np.zeros((0, 6), np.int64)
 
@@ -49,29 +49,32 @@ def of_rows(program):
     return np.full_like(program, KINDS["rows"])
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"program": narrower}, r"program, units: expected rows of 24 and 6 numbers, got 23 and 6"),
-    ({"units": narrower}, r"program, units: expected rows of 24 and 6 numbers, got 24 and 5"),
-    ({"n_workers": 0}, r"scratch: expected n_workers >= 1 and 0 x \d+ floats, got \d+"),
-    ({"n_workers": -1}, r"scratch: expected n_workers >= 1 and -1 x \d+ floats, got \d+"),
-    ({"n_workers": 3}, r"scratch: expected n_workers >= 1 and 3 x \d+ floats, got \d+"),
-    ({"scratch": shorter}, r"scratch: expected n_workers >= 1 and 2 x \d+ floats, got \d+"),
-    ({"pack_sums": np.zeros(0, np.float32), "pack_stride": 1}, r"pack_sums: expected [12] x 1 floats, got 0"),
-    ({"wide": 0}, r"wide, at_once: expected 1, 2 or 4, at most [12] where there are rows, and .*, got 0 and 1"),
-    ({"wide": 3, "at_once": 3}, r"wide, at_once: expected 1, 2 or 4, .*, got 3 and 3"),
-    ({"wide": 4, "at_once": 4, "program": of_rows}, r"wide, at_once: expected 1, 2 or 4, .*, got 4 and 4"),
-    ({"wide": 2}, r"wide, at_once: expected 1, 2 or 4, .*, got 2 and 1"),
-    ({"at_once": 0}, r"wide, at_once: expected 1, 2 or 4, .*, got 1 and 0"),
-    ({"input_column": lambda good: good // 2}, r"input_column: expected ascending numbers, got 0 after 0"),
-    ({"n_tiles": 1}, r"tiles: expected n_tiles >= 2 and 1 x \d+ floats, got \d+"),
-    ({"units": NO_UNITS, "at_once": 2}, r"tiles: expected n_tiles >= 4 and 2 x \d+ floats, got \d+"),
-    ({"n_tiles": 3}, r"tiles: expected n_tiles >= 2 and 3 x \d+ floats, got \d+"),
-    ({"tiles": shorter}, r"tiles: expected n_tiles >= 2 and 2 x \d+ floats, got \d+"),
-    ({"sums": lambda good: good[:1]}, r"sums: expected 2 x \d+ floats, got \d+"),
-    ({"sums": None}, r"alone: expected sums, units, and no pack_sums with it"),
-    ({"units": NO_UNITS}, r"alone: expected sums, units, and no pack_sums with it"),
-    ({"pack_sums": np.zeros(1, np.float32)}, r"alone: expected sums, units, and no pack_sums with it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"program": narrower}, r"program, units: expected rows of 24 and 6 numbers, got 23 and 6"),
+        ({"units": narrower}, r"program, units: expected rows of 24 and 6 numbers, got 24 and 5"),
+        ({"n_workers": 0}, r"scratch: expected n_workers >= 1 and 0 x \d+ floats, got \d+"),
+        ({"n_workers": -1}, r"scratch: expected n_workers >= 1 and -1 x \d+ floats, got \d+"),
+        ({"n_workers": 3}, r"scratch: expected n_workers >= 1 and 3 x \d+ floats, got \d+"),
+        ({"scratch": shorter}, r"scratch: expected n_workers >= 1 and 2 x \d+ floats, got \d+"),
+        ({"pack_sums": np.zeros(0, np.float32), "pack_stride": 1}, r"pack_sums: expected [12] x 1 floats, got 0"),
+        ({"wide": 0}, r"wide, at_once: expected 1, 2 or 4, at most [12] where there are rows, and .*, got 0 and 1"),
+        ({"wide": 3, "at_once": 3}, r"wide, at_once: expected 1, 2 or 4, .*, got 3 and 3"),
+        ({"wide": 4, "at_once": 4, "program": of_rows}, r"wide, at_once: expected 1, 2 or 4, .*, got 4 and 4"),
+        ({"wide": 2}, r"wide, at_once: expected 1, 2 or 4, .*, got 2 and 1"),
+        ({"at_once": 0}, r"wide, at_once: expected 1, 2 or 4, .*, got 1 and 0"),
+        ({"input_column": lambda good: good // 2}, r"input_column: expected ascending numbers, got 0 after 0"),
+        ({"n_tiles": 1}, r"tiles: expected n_tiles >= 2 and 1 x \d+ floats, got \d+"),
+        ({"units": NO_UNITS, "at_once": 2}, r"tiles: expected n_tiles >= 4 and 2 x \d+ floats, got \d+"),
+        ({"n_tiles": 3}, r"tiles: expected n_tiles >= 2 and 3 x \d+ floats, got \d+"),
+        ({"tiles": shorter}, r"tiles: expected n_tiles >= 2 and 2 x \d+ floats, got \d+"),
+        ({"sums": lambda good: good[:1]}, r"sums: expected 2 x \d+ floats, got \d+"),
+        ({"sums": None}, r"alone: expected sums, units, and no pack_sums with it"),
+        ({"units": NO_UNITS}, r"alone: expected sums, units, and no pack_sums with it"),
+        ({"pack_sums": np.zeros(1, np.float32)}, r"alone: expected sums, units, and no pack_sums with it"),
+    ],
+)
 def test_what_is_not_prepared(sweep, given, changes, message):
     good = given["prepare"]
     assert good["alone"] and good["n_workers"] == good["n_tiles"] == 2
@@ -84,15 +87,18 @@ ARGUMENTS = ("prepared", "data_bytes", "data_floats", "step_first", "step_size",
 OF_GRADIENT = 17
 
 
-@pytest.mark.parametrize(("name", "wrong", "message"), [
-    ("prepared", shorter, r"prepared: expected (\d+) bytes, got (?!\1)\d+"),
-    ("prepared", b"", r"prepared: expected \d+ bytes, got 0"),
-    ("step_first", shorter, "step_first, step_size, step_rate: expected one length, got 1, 2, 2"),
-    ("step_size", shorter, "step_first, step_size, step_rate: expected one length, got 2, 1, 2"),
-    ("step_rate", shorter, "step_first, step_size, step_rate: expected one length, got 2, 2, 1"),
-    ("step_decay", shorter, "step_decay: expected 2 numbers, got 1"),
-    ("step_size", np.array([8, 65]), "prepared: expected memory for 3 tiles, got 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("prepared", shorter, r"prepared: expected (\d+) bytes, got (?!\1)\d+"),
+        ("prepared", b"", r"prepared: expected \d+ bytes, got 0"),
+        ("step_first", shorter, "step_first, step_size, step_rate: expected one length, got 1, 2, 2"),
+        ("step_size", shorter, "step_first, step_size, step_rate: expected one length, got 2, 1, 2"),
+        ("step_rate", shorter, "step_first, step_size, step_rate: expected one length, got 2, 2, 1"),
+        ("step_decay", shorter, "step_decay: expected 2 numbers, got 1"),
+        ("step_size", np.array([8, 65]), "prepared: expected memory for 3 tiles, got 2"),
+    ],
+)
 def test_what_is_not_run(sweep, given, name, wrong, message):
     good = given["run"]
     assert sweep.run(*good) == -1
@@ -121,18 +127,28 @@ def test_gradients_have_the_length_of_the_parameters(sweep, other):
         net._engine().run(Examples(data(16, 140, 10, "sparse")[0], 140), gradient=np.zeros(n + other, np.float32))
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"size": [2]}, "first, size, loss, right, left_out: expected one length, got 2, 1, 2, 2, 2"),
-    ({"left_out": [0, 0, 0]}, "first, size, loss, right, left_out: expected one length, got 2, 2, 2, 2, 3"),
-    ({"correct": np.zeros(4, np.uint8)}, "correct: expected 5 bytes, got 4"),
-    ({"first": [-1, 2]}, "first, size: expected steps within 5 places, got 2 from -1 on"),
-    ({"first": [0, 3]}, "first, size: expected steps within 5 places, got 3 from 3 on"),
-    ({"size": [2, 0]}, "first, size: expected steps within 5 places, got 0 from 2 on"),
-    ({"size": [2, 2**63 - 1]}, f"first, size: expected steps within 5 places, got {2**63 - 1} from 2 on"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": [2]}, "first, size, loss, right, left_out: expected one length, got 2, 1, 2, 2, 2"),
+        ({"left_out": [0, 0, 0]}, "first, size, loss, right, left_out: expected one length, got 2, 2, 2, 2, 3"),
+        ({"correct": np.zeros(4, np.uint8)}, "correct: expected 5 bytes, got 4"),
+        ({"first": [-1, 2]}, "first, size: expected steps within 5 places, got 2 from -1 on"),
+        ({"first": [0, 3]}, "first, size: expected steps within 5 places, got 3 from 3 on"),
+        ({"size": [2, 0]}, "first, size: expected steps within 5 places, got 0 from 2 on"),
+        ({"size": [2, 2**63 - 1]}, f"first, size: expected steps within 5 places, got {2**63 - 1} from 2 on"),
+    ],
+)
 def test_steps_are_summed_within_their_losses(sweep, changes, message):
-    good = {"first": [0, 2], "size": [2, 3], "losses": np.ones(5, np.float32), "correct": np.ones(5, np.uint8),
-            "loss": np.zeros(2), "right": [0, 0], "left_out": [0, 0]}  # fmt: skip
+    good = {
+        "first": [0, 2],
+        "size": [2, 3],
+        "losses": np.ones(5, np.float32),
+        "correct": np.ones(5, np.uint8),
+        "loss": np.zeros(2),
+        "right": [0, 0],
+        "left_out": [0, 0],
+    }
     good, wrong = ({name: np.asarray(x) for name, x in given.items()} for given in (good, {**good, **changes}))
     sweep.sum_steps(**good)
     assert good["loss"].tolist() == good["right"].tolist() == [2, 3]
@@ -143,7 +159,9 @@ def test_steps_are_summed_within_their_losses(sweep, changes, message):
 def test_lists_of_places_have_one_length(sweep):
     three, one = np.zeros(3, np.float32), np.zeros(1, np.int32)
     for origin, place in ((one, one[:0]), (one[:0], one)):
-        with pytest.raises(ValueError, match=f"^origin, place: expected one length, got {len(origin)} and {len(place)}$"):
+        with pytest.raises(
+            ValueError, match=f"^origin, place: expected one length, got {len(origin)} and {len(place)}$"
+        ):
             sweep.move(three, origin, three, place, 1)
 
 

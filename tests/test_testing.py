@@ -5,7 +5,8 @@ import pytest
 from graphs import INF, NAN, every_parameter, into_domain
 
 import mlgraph
-from mlgraph import ops, testing
+from mlgraph.graph import ops
+from mlgraph.testing import derivatives as testing
 
 
 @pytest.fixture
@@ -20,7 +21,9 @@ def test_checks_notice_a_wrong_derivative(wrong_sine):
     g = mlgraph.Graph()
     z = mlgraph.sin(g.input() * g.parameter(2.0))
     x = np.linspace(-1, 1, 20)[:, None]
-    with pytest.raises(AssertionError, match=r"<J\^T u, v> = \S+ by the reference, <u, J v> = \S+ by differences.*tolerance"):
+    with pytest.raises(
+        AssertionError, match=r"<J\^T u, v> = \S+ by the reference, <u, J v> = \S+ by differences.*tolerance"
+    ):
         testing.check_reference(z, x)
     with pytest.raises(AssertionError, match=r"gradient \(example, input\) 0, 0: the sweep gives .*tolerance"):
         testing.check_against_reference(z, x)
@@ -87,7 +90,9 @@ class FaultySweep:
         with self.monkeypatch.context() as context:
             context.setattr(ops, "BY_CODE", self.table)
             e = testing.expect(f, x, u)
-        return mlgraph.function.Gradients(*(a.astype(np.float32) for a in (e.values, e.inputs, e.parameters)), None)
+        return mlgraph.engine.function.Gradients(
+            *(a.astype(np.float32) for a in (e.values, e.inputs, e.parameters)), None
+        )
 
 
 @pytest.mark.parametrize("fault", [*FAULTS][1:])

@@ -78,10 +78,16 @@ def shared():
 
 def test_threads_take_turns_with_a_graph():
     """Each has its own plan of it, and each plan moves the parameters."""
+
     def tasks():
         net, function, model = shared()
-        return [lambda: net.predict_proba(X).tobytes(), lambda: function(X).tobytes(), lambda: model.forward(X).tobytes(),
-                lambda: function.vjp(X).inputs.tobytes(), lambda: net.evaluate(X, LABELS)["loss"]]  # fmt: skip
+        return [
+            lambda: net.predict_proba(X).tobytes(),
+            lambda: function(X).tobytes(),
+            lambda: model.forward(X).tobytes(),
+            lambda: function.vjp(X).inputs.tobytes(),
+            lambda: net.evaluate(X, LABELS)["loss"],
+        ]
 
     expected = [task() for task in tasks()]
     for _ in range(10):

@@ -8,7 +8,7 @@ from hypothesis import given
 from planned import graphs, kinds, plan_of
 
 import mlgraph
-from mlgraph.topology import topological
+from mlgraph.graph.topology import topological
 from mlgraph_ext import _topology
 
 
@@ -100,7 +100,12 @@ def test_runs_that_there_are_not_are_refused():
     for count in ([2, 2], [2, 0], [-1, 4], [3]):
         with pytest.raises(ValueError, match="count: expected "):
             _topology.runs(np.array([7, 1]), np.array([2, 0]), np.array(count), out)
-    counts, sources, level, order = np.int32([0, 1]), np.zeros(2, np.int32)[:1], np.zeros(2, np.int32), np.zeros(2, np.int32)
+    counts, sources, level, order = (
+        np.int32([0, 1]),
+        np.zeros(2, np.int32)[:1],
+        np.zeros(2, np.int32),
+        np.zeros(2, np.int32),
+    )
     for first, found in ((0, 2), (1, -1), (-1, -1)):
         assert _topology.sort(np.array([0, first]), counts, sources, np.int32([1]), level, order) == (found, [])
     flag = np.uint8([1, 0])
@@ -113,20 +118,48 @@ def test_runs_that_there_are_not_are_refused():
 
 def test_simplifications_check_their_graph():
     """They are called from Python, and would read and write elsewhere."""
-    good = {"start": np.zeros(2, np.int64), "count": np.int32([0, 1]), "pool": np.zeros(1, np.int32), "order": np.int32([0, 1])}
+    good = {
+        "start": np.zeros(2, np.int64),
+        "count": np.int32([0, 1]),
+        "pool": np.zeros(1, np.int32),
+        "order": np.int32([0, 1]),
+    }
 
     def merge(*, same=2, code=0, commutes=0, **graph):
-        _topology.merge(np.int16([0, code]), *(good | graph).values(), np.array([0, -1]), np.uint8([commutes]),
-                        np.zeros(same, np.int32))
+        _topology.merge(
+            np.int16([0, code]),
+            *(good | graph).values(),
+            np.array([0, -1]),
+            np.uint8([commutes]),
+            np.zeros(same, np.int32),
+        )
 
     def find(*, ends=3, kind=0, **graph):
         of_nodes, of_pool = np.zeros((3, 2), np.int32), np.zeros((2, 1), np.int32)
-        _topology.find_neurons(np.int8([0, kind]), *(good | graph).values(), np.zeros(2, np.uint8), of_nodes[0],
-                               np.zeros(ends, np.int64), *of_pool, *of_nodes[1:])
+        _topology.find_neurons(
+            np.int8([0, kind]),
+            *(good | graph).values(),
+            np.zeros(2, np.uint8),
+            of_nodes[0],
+            np.zeros(ends, np.int64),
+            *of_pool,
+            *of_nodes[1:],
+        )
 
     merge(), find()
-    wrong = [{"start": np.array([0, 1])}, {"count": np.int32([0, 2])}, {"pool": np.int32([2])}, {"order": np.int32([2])}]
-    own = [(merge, {"same": 1}), (merge, {"code": 1}), (merge, {"commutes": 1}), (find, {"ends": 2}), (find, {"kind": 2})]
+    wrong = [
+        {"start": np.array([0, 1])},
+        {"count": np.int32([0, 2])},
+        {"pool": np.int32([2])},
+        {"order": np.int32([2])},
+    ]
+    own = [
+        (merge, {"same": 1}),
+        (merge, {"code": 1}),
+        (merge, {"commutes": 1}),
+        (find, {"ends": 2}),
+        (find, {"kind": 2}),
+    ]
     for attempt, graph in [*itertools.product((merge, find), wrong), *own]:
         with pytest.raises(ValueError, match=r"start, count, pool, order.*: expected a graph"):
             attempt(**graph)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph import ops
-from mlgraph.plan import Plan
-from mlgraph.trace import Trace
+from mlgraph.compiler.plan import Plan
+from mlgraph.engine.trace import Trace
+from mlgraph.graph import ops
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(0, 256, (70, 12), np.uint8)
@@ -95,9 +95,13 @@ def test_every_node_has_its_own():
     trace = model.trace([[0.25, 0.5], [1.0, 2.0]], ())
     slope = 1 - np.tanh([1.375, 8.5]) ** 2
     for node, value, adjoint in (
-        (a, [0.125, 2], 3 * slope), (b, [0.125, 2], [1, 1]), (terms[1], [0.375, 6], slope), (z, [1.375, 8.5], slope),
-        (weights[1], [3, 3], slope * [0.125, 2]), (out, np.add([0.125, 2], np.tanh([1.375, 8.5])), [1, 1]),
-    ):  # fmt: skip
+        (a, [0.125, 2], 3 * slope),
+        (b, [0.125, 2], [1, 1]),
+        (terms[1], [0.375, 6], slope),
+        (z, [1.375, 8.5], slope),
+        (weights[1], [3, 3], slope * [0.125, 2]),
+        (out, np.add([0.125, 2], np.tanh([1.375, 8.5])), [1, 1]),
+    ):
         np.testing.assert_allclose(trace[node], value, rtol=1e-6)
         np.testing.assert_allclose(trace.adjoint(node), adjoint, rtol=1e-5, atol=1e-6)
 
@@ -171,8 +175,13 @@ def test_adjoints_of_operations_that_no_parameter_leads_to():
     lone = mlgraph.exp(g.constant(0.5))
     model = mlgraph.Model(g, bent * p + lone, "squared_error")
     z = 2 * np.tanh(0.25) + np.exp(0.5)
-    expected = {x: 2 * (z - 1) * 2 * (1 - np.tanh(0.25) ** 2) * 2 * 0.5, square: 2 * (z - 1) * 2 * (1 - np.tanh(0.25) ** 2),
-                bent: 2 * (z - 1) * 2, lone: 2 * (z - 1), p: 2 * (z - 1) * np.tanh(0.25)}  # fmt: skip
+    expected = {
+        x: 2 * (z - 1) * 2 * (1 - np.tanh(0.25) ** 2) * 2 * 0.5,
+        square: 2 * (z - 1) * 2 * (1 - np.tanh(0.25) ** 2),
+        bent: 2 * (z - 1) * 2,
+        lone: 2 * (z - 1),
+        p: 2 * (z - 1) * np.tanh(0.25),
+    }
     for nodes in (None, [square], [lone], [bent, square], [square, x], list(expected)):
         trace = model.trace([[0.5]], [1.0], nodes)
         for node in nodes or [square, bent, lone, p]:
@@ -186,7 +195,10 @@ def test_adjoints_beside_an_infinite_derivative(sweep):
     read, beside = mlgraph.log(h + 1), mlgraph.log(h)
     model = mlgraph.Model(g, read)
     x, y = [[-1.0], [2.0]], [1.0, 2.0]
-    alone, several = model.trace(x, y, [h, read]), model.trace(x, y, [h, read, beside, g.add_neuron([beside], weights=[1.0])])
+    alone, several = (
+        model.trace(x, y, [h, read]),
+        model.trace(x, y, [h, read, beside, g.add_neuron([beside], weights=[1.0])]),
+    )
     assert np.isfinite(alone.adjoints).all() and (alone.adjoints != 0).all()
     np.testing.assert_array_equal(several.adjoints[:, :2], alone.adjoints)
     assert not several.adjoints[:, 2:].any()
@@ -242,7 +254,9 @@ def test_a_trace_leaves_the_parameters_where_training_reads_them(sparsity, activ
     if activations != "of layers":
         for i, neuron in enumerate([*net.layers[0], *net.layers[1]]):
             neuron.activation = ("tanh", "identity", "relu", "sigmoid")[i * i % 7 % 4]
-    if activations == "over layers":  # a neuron may be beside others of its layer in the one plan and beside none in the other
+    if (
+        activations == "over layers"
+    ):  # a neuron may be beside others of its layer in the one plan and beside none in the other
         for i in range(12):
             net.graph.add_edge(net.layers[0][i], net.layers[2][i % 5], 0.5)
             net.graph.add_edge(net.layers[1][i], net.layers[1][12 + i % 8], 0.5)
@@ -250,7 +264,12 @@ def test_a_trace_leaves_the_parameters_where_training_reads_them(sparsity, activ
     x, y = np.random.default_rng(0).normal(size=(9, 40)).astype(np.float32), np.arange(9) % 5
     net.evaluate(x, y)
     moves, engine = net.graph.storage.moves, net._engine()
-    for look in (net.trace, net.gradients, lambda x, y: net.trace(x), lambda x, y: net.trace(x, y, net.layers[0].neurons)):
+    for look in (
+        net.trace,
+        net.gradients,
+        lambda x, y: net.trace(x),
+        lambda x, y: net.trace(x, y, net.layers[0].neurons),
+    ):
         look(x, y)
         assert net.graph.storage.moves == moves and net._engine() is engine
 
@@ -261,7 +280,7 @@ def test_the_same_trace_is_compiled_once(monkeypatch):
     hidden = [g.add_neuron(x, "tanh", weights=[w, 1.0]) for w in (0.5, -2.0)]
     model = mlgraph.Model(g, g.add_neuron(hidden, weights=[1.0, 3.0]))
     data, answers, made = np.array([[1.0, 2.0], [0.5, -1.0]]), [1.0, -1.0], []
-    monkeypatch.setattr("mlgraph.trace.Plan", lambda *args, **options: made.append(1) or Plan(*args, **options))
+    monkeypatch.setattr("mlgraph.engine.trace.Plan", lambda *args, **options: made.append(1) or Plan(*args, **options))
 
     def compiled(look):
         del made[:]
@@ -270,10 +289,14 @@ def test_the_same_trace_is_compiled_once(monkeypatch):
 
     first, n = compiled(lambda: model.trace(data, answers))
     assert n == 1
-    hidden[0].weights = [2.0, 2.0]    # no edit: the plan is still right
+    hidden[0].weights = [2.0, 2.0]  # no edit: the plan is still right
     second, n = compiled(lambda: model.trace(data[:1], answers[:1]))
     assert n == 0 and second[hidden[0]][0] == np.float32(np.tanh(6.0)) and first[hidden[1]][0] == second[hidden[1]][0]
-    others = [lambda: model.trace(data), lambda: model.trace(data, answers, hidden[:1]), lambda: model.gradients(data, answers)]
+    others = [
+        lambda: model.trace(data),
+        lambda: model.trace(data, answers, hidden[:1]),
+        lambda: model.gradients(data, answers),
+    ]
     for look in others:
         assert [compiled(look)[1], compiled(look)[1]] == [1, 0]
     hidden[0].edges[0].prune()

@@ -11,15 +11,18 @@ from hypothesis import given
 from learnable import INPUTS, TARGETS, N, X, Y, bytes_and_labels, network
 
 import mlgraph
-from mlgraph import fitting, reference
-from mlgraph.steps import Steps, epoch_order, epoch_steps
+from mlgraph.engine import reference
+from mlgraph.engine.steps import Steps, epoch_order, epoch_steps
+from mlgraph.training import fitting
 
 
 def schedule(n, epochs, *options):
     """The steps of all epochs, one after the other, and the epoch of each."""
     parts = [epoch_steps(epoch, n, epochs, *options) for epoch in range(epochs)]
     columns = zip(*(part[:3] for part in parts), strict=True)
-    return *(np.concatenate(column) for column in columns), np.repeat(np.arange(epochs), [len(part.size) for part in parts])
+    return *(np.concatenate(column) for column in columns), np.repeat(
+        np.arange(epochs), [len(part.size) for part in parts]
+    )
 
 
 def test_schedule():
@@ -40,7 +43,12 @@ def test_schedule():
         (3, 1, (1, 1), [1, 1, 1]),
         (5, 1, (100, 1), [5]),
         (5, 2, (2**63 - 1, 3), [5, 5]),  # the first size is rounded to 2^63
-        (10, 3, (1, 51), [1, 1, 1, 2, 2, 3, 7, 3, 10]),  # size 2 begins at the fourth place, whose p, 1 / 6, is rounded up
+        (
+            10,
+            3,
+            (1, 51),
+            [1, 1, 1, 2, 2, 3, 7, 3, 10],
+        ),  # size 2 begins at the fourth place, whose p, 1 / 6, is rounded up
     ],
 )
 def test_edges_of_the_schedule(n, epochs, batch, sizes):
@@ -48,7 +56,9 @@ def test_edges_of_the_schedule(n, epochs, batch, sizes):
     assert size.tolist() == sizes and first.dtype == size.dtype == np.int64
 
 
-@given(st.integers(1, 300), st.integers(1, 4), st.tuples(*[st.integers(1, 400)] * 2), st.tuples(*[st.floats(1e-6, 10)] * 2))
+@given(
+    st.integers(1, 300), st.integers(1, 4), st.tuples(*[st.integers(1, 400)] * 2), st.tuples(*[st.floats(1e-6, 10)] * 2)
+)
 def test_any_schedule(n, epochs, batch, rate):
     first, size, rates, number = schedule(n, epochs, batch, rate)
     p = (number * n + first) / (epochs * n)
@@ -72,8 +82,8 @@ def test_all_orders_are_as_likely():
     counts = np.zeros((24, 2))
     places = {order: i for i, order in enumerate(itertools.permutations(range(4)))}
     for k in range(24_000):
-        counts[places[tuple(epoch_order(k, 4, 7))], 0] += 1         # epochs of one seed
-        counts[places[tuple(epoch_order(3, 4, k))], 1] += 1         # seeds of one epoch
+        counts[places[tuple(epoch_order(k, 4, 7))], 0] += 1  # epochs of one seed
+        counts[places[tuple(epoch_order(3, 4, k))], 1] += 1  # seeds of one epoch
     # Chi-squared with 23 degrees of freedom is above 49.7 once in a thousand times.
     assert (((counts - 1000) ** 2 / 1000).sum(axis=0) < 49.7).all()
 
@@ -98,13 +108,17 @@ def test_history(batch, rate):
             assert np.average(each[here], weights=sizes[here]) == pytest.approx(mean[epoch], rel=1e-6)
     scores = net.evaluate(*held)
     assert (h.validation_loss[-1], h.validation_accuracy[-1]) == (scores["loss"], scores["accuracy"])
-    assert len(h.validation_loss) == len(h.validation_accuracy) == len(h.epoch_seconds) == 3 and (h.epoch_seconds > 0).all()
+    assert (
+        len(h.validation_loss) == len(h.validation_accuracy) == len(h.epoch_seconds) == 3
+        and (h.epoch_seconds > 0).all()
+    )
     assert h.epoch_edges.tolist() == [net.n_edges] * 3
     assert json.loads(json.dumps(h.to_dict()))["batch_size"] == h.batch_size.tolist()
 
 
 def test_a_learning_rate_of_ones_own():
     """A function of the progress, asked at each batch; the schedule written so trains to the same bits."""
+
     def warmup(p):
         return 0.1 * min(1.0, 5 * p) * (1 + math.cos(math.pi * p)) / 2
 
@@ -121,16 +135,21 @@ def test_a_learning_rate_of_ones_own():
 def test_a_learning_rate_from_a_table():
     """Which has none for the end: no batch begins there."""
     table = [0.1, 0.05, 0.01]
-    h = network().fit(X, Y, epochs=3, batch_size=N, learning_rate=lambda p: table[int(3 * p + 1e-9)] / (1 - p) * (1 - p))
+    h = network().fit(
+        X, Y, epochs=3, batch_size=N, learning_rate=lambda p: table[int(3 * p + 1e-9)] / (1 - p) * (1 - p)
+    )
     np.testing.assert_allclose(h.learning_rate, table)
 
 
-@pytest.mark.parametrize(("rate", "error"), [
-    (lambda p: None, r"learning_rate\(0\): expected a number from 0 to 3\.40282e\+38, got None"),
-    (lambda p: p - 0.5, r"learning_rate\(0\): expected a number from 0 to 3\.40282e\+38, got -0\.5"),
-    (lambda p: 0.1 if p < 0.9 else math.nan, r"learning_rate\(0\.9\): .* got nan"),
-    (lambda p: 3.0 - p, r"weight_decay: expected a number from 0 to 1 / learning_rate, 0\.333333, got 0\.4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rate", "error"),
+    [
+        (lambda p: None, r"learning_rate\(0\): expected a number from 0 to 3\.40282e\+38, got None"),
+        (lambda p: p - 0.5, r"learning_rate\(0\): expected a number from 0 to 3\.40282e\+38, got -0\.5"),
+        (lambda p: 0.1 if p < 0.9 else math.nan, r"learning_rate\(0\.9\): .* got nan"),
+        (lambda p: 3.0 - p, r"weight_decay: expected a number from 0 to 1 / learning_rate, 0\.333333, got 0\.4"),
+    ],
+)
 def test_a_learning_rate_that_is_none(rate, error):
     net = network()
     before = net.graph.get_parameters()
@@ -144,8 +163,14 @@ def test_a_learning_rate_with_a_peak_that_nobody_saw():
     seen = set(fitting.PROGRESS.tolist())
     net = mlgraph.Network(3, seed=0)
     net.add_layer(2, "identity", bias=False)
-    net.fit(np.zeros((8, 3)), np.zeros((8, 2)), epochs=3, batch_size=8, weight_decay=1.0,
-            learning_rate=lambda p: 0.5 if p in seen else 3.0)  # fmt: skip
+    net.fit(
+        np.zeros((8, 3)),
+        np.zeros((8, 2)),
+        epochs=3,
+        batch_size=8,
+        weight_decay=1.0,
+        learning_rate=lambda p: 0.5 if p in seen else 3.0,
+    )
     assert net.history.learning_rate.tolist() == [0.5, 3.0, 3.0] and not net.layers[0].weights.any()
 
 
@@ -172,7 +197,9 @@ def test_events():
     for e in range(3):
         mine = [k for k in range(len(events)) if epoch[k] == e]
         *pieces, end = mine
-        assert pieces and {kind[k] for k in pieces} == {"steps"} and kind[end] == "epoch" and examples[end] == (e + 1) * N
+        assert (
+            pieces and {kind[k] for k in pieces} == {"steps"} and kind[end] == "epoch" and examples[end] == (e + 1) * N
+        )
         assert (loss[end], accuracy[end]) == (h.epoch_loss[e], h.epoch_accuracy[e])
         seen = np.diff([e * N, *(examples[k] for k in pieces)])
         assert (seen > 0).all()
@@ -213,7 +240,9 @@ def test_a_network_that_is_given_a_layer_as_the_run_begins(monkeypatch):
         return found
 
     monkeypatch.setattr(mlgraph.Network, "_examples_and_objective", read)
-    with pytest.raises(RuntimeError, match="fit: expected a network that stays as it is, got one that was given a layer"):
+    with pytest.raises(
+        RuntimeError, match="fit: expected a network that stays as it is, got one that was given a layer"
+    ):
         net.fit(X, Y, epochs=1)
 
 
@@ -283,6 +312,8 @@ def test_some_of_the_steps():
     steps = Steps(np.arange(4) * 3, np.full(4, 3), rate, decay, np.arange(12)[::-1], 7)
     some = steps.of(slice(1, 3))
     assert some.first.tolist() == [3, 6] and some.size.tolist() == [3, 3] and some.rate.tolist() == [1, 2]
-    assert some.number == 8 and some.places == slice(3, 9) and some.order is steps.order and some.decay.tolist() == [1, 1]
+    assert (
+        some.number == 8 and some.places == slice(3, 9) and some.order is steps.order and some.decay.tolist() == [1, 1]
+    )
     assert steps._replace(decay=None).of(slice(0, 1)).decay is None
     assert some.rows.tolist() == [8, 7, 6, 5, 4, 3] and some._replace(order=None).rows.tolist() == [3, 4, 5, 6, 7, 8]

@@ -9,8 +9,8 @@ import pytest
 from editable import X, Y, everything, network, several
 
 import mlgraph
-from mlgraph import arrays, edits
-from mlgraph.storage import PANEL
+from mlgraph.graph import arrays, edits
+from mlgraph.graph.storage import PANEL
 
 EDITS = {
     "neuron": lambda net: net.layers[0].neurons[3].prune(),
@@ -20,7 +20,9 @@ EDITS = {
     "no bias": lambda net: setattr(net.layers[0].neurons[3], "bias", None),
     "new edge": lambda net: net.graph.add_edge(net.graph[3], net.layers[2].neurons[1], 0.5),
     "new neuron": lambda net: net.graph.add_neuron(net.layers[0].neurons[:3], "tanh", weights=[1, 2, 3], bias=0.5),
-    "new neurons": lambda net: net.graph.add_neurons(net.layers[0].neurons[:3], weights=np.ones((20, 3)), biases=np.ones(20)),
+    "new neurons": lambda net: net.graph.add_neurons(
+        net.layers[0].neurons[:3], weights=np.ones((20, 3)), biases=np.ones(20)
+    ),
     "several": lambda net: several(net),
     "several, and one within": lambda net: several(net, within=True),
 }
@@ -88,7 +90,9 @@ def test_only_the_last_edit_is_taken_back():
     assert not net.layers[0].neurons[0].alive and net.layers[0].neurons[1].alive
     net.layers[0].neurons[1].prune()
     net.graph.constant(1.0)
-    expected = "undo: expected an edit as the last change of the graph, got a later change that is none, such as a new node"
+    expected = (
+        "undo: expected an edit as the last change of the graph, got a later change that is none, such as a new node"
+    )
     with pytest.raises(ValueError, match=expected):
         net.undo()
 
@@ -101,7 +105,9 @@ def test_a_copy_of_a_graph_has_no_last_edit(copied):
     net.layers[0].neurons[3].prune()
     other = copied(net.graph)
     cut = everything(other)
-    with pytest.raises(ValueError, match=r"^undo: expected an edit as the last change of the graph, got none: one edit is"):
+    with pytest.raises(
+        ValueError, match=r"^undo: expected an edit as the last change of the graph, got none: one edit is"
+    ):
         other.undo()
     assert everything(other) == cut == everything(net.graph)
     net.undo()
@@ -132,15 +138,23 @@ def test_neurons_that_a_model_has_for_outputs_stay():
     g = mlgraph.Graph()
     n = g.add_neuron(g.inputs(2))
     model = mlgraph.Model(g, [n])
-    with pytest.raises(ValueError, match="undo: expected a last edit that added no outputs of a model, got one that added n2"):
+    with pytest.raises(
+        ValueError, match="undo: expected a last edit that added no outputs of a model, got one that added n2"
+    ):
         g.undo()
     assert model.forward([[1, 2]]) == 0
 
 
-@pytest.mark.parametrize("nothing", [
-    lambda net: net.prune(0.1), lambda net: net.graph.prune([]), lambda net: net.layers[0].neurons[0].prune(),
-    lambda net: net.regrow(0),
-], ids=["less", "no edge", "dead", "no place"])  # fmt: skip
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        lambda net: net.prune(0.1),
+        lambda net: net.graph.prune([]),
+        lambda net: net.layers[0].neurons[0].prune(),
+        lambda net: net.regrow(0),
+    ],
+    ids=["less", "no edge", "dead", "no place"],
+)
 def test_to_take_back_nothing_takes_back_nothing(nothing):
     """An edit that changed nothing is an edit: what was done before it stays."""
     net = network()
@@ -175,7 +189,9 @@ def test_a_model_that_came_since_keeps_its_outputs():
         g.add_edge(x[0], n, 1.0)
     model = mlgraph.Model(g, [n])
     before = everything(g)
-    with pytest.raises(ValueError, match=r"^undo: expected a path to every output of a model, got what would cut off n2"):
+    with pytest.raises(
+        ValueError, match=r"^undo: expected a path to every output of a model, got what would cut off n2"
+    ):
         g.undo()
     assert everything(g) == before and model.forward([[1, 1]]) == 4
     del model
@@ -331,7 +347,7 @@ def test_what_a_model_has_needed_is_told_by_edits_alone(looks):
     with g.one_edit():
         grow()
         first.outputs[0].edges[1].prune()
-    assert (first.sparsity, second.sparsity) == (1 / 4, 0)      # of the output's two edges one is there
+    assert (first.sparsity, second.sparsity) == (1 / 4, 0)  # of the output's two edges one is there
     g.undo()
     with g.one_edit():
         grow()

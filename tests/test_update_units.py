@@ -5,8 +5,8 @@ import pytest
 from planned import plan_of
 
 import mlgraph
-from mlgraph.storage import PANEL
-from mlgraph.units import unit_floats, units_of
+from mlgraph.compiler.units import unit_floats, units_of
+from mlgraph.graph.storage import PANEL
 
 
 def test_units_do_not_cut_quads():

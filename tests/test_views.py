@@ -15,16 +15,35 @@ def test_a_neuron_whose_making_was_undone():
     g.undo()
     assert repr(gone) == "<undone node n3>"
     uses = (
-        lambda: gone.weights, lambda: gone.bias, lambda: setattr(gone, "bias", 1), lambda: gone.activation, lambda: gone.alive,
-        lambda: gone.sources, lambda: gone.targets, lambda: gone.value, lambda: setattr(gone, "value", 1), lambda: str(gone),
-        lambda: setattr(gone, "weights", [1, 2]), lambda: -gone, lambda: abs(gone), lambda: gone + x[0], lambda: 2 * gone,
-        gone.prune, lambda: g.add_edge(x[0], gone), lambda: g.add_neuron([gone]), lambda: mlgraph.exp(gone),
-        lambda: g.compile(gone), lambda: mlgraph.Model(g, [gone]), lambda: model.ablate(gone, [[1, 2]], [[3]]),
-    )  # fmt: skip
+        lambda: gone.weights,
+        lambda: gone.bias,
+        lambda: setattr(gone, "bias", 1),
+        lambda: gone.activation,
+        lambda: gone.alive,
+        lambda: gone.sources,
+        lambda: gone.targets,
+        lambda: gone.value,
+        lambda: setattr(gone, "value", 1),
+        lambda: str(gone),
+        lambda: setattr(gone, "weights", [1, 2]),
+        lambda: -gone,
+        lambda: abs(gone),
+        lambda: gone + x[0],
+        lambda: 2 * gone,
+        gone.prune,
+        lambda: g.add_edge(x[0], gone),
+        lambda: g.add_neuron([gone]),
+        lambda: mlgraph.exp(gone),
+        lambda: g.compile(gone),
+        lambda: mlgraph.Model(g, [gone]),
+        lambda: model.ablate(gone, [[1, 2]], [[3]]),
+    )
     for others in range(2):  # then its number is another's
         before = len(g), g.edits
         for use in uses:
-            with pytest.raises(ValueError, match="expected nodes of the graph, got n3, which it does not have, or no more"):
+            with pytest.raises(
+                ValueError, match="expected nodes of the graph, got n3, which it does not have, or no more"
+            ):
                 use()
         assert (len(g), g.edits) == before
         assert repr(gone) == "<undone node n3>"
@@ -51,7 +70,9 @@ def test_what_was_made_for_a_node_is_not_of_the_next_with_its_number():
     for use in uses:
         with pytest.raises(ValueError, match=r"expected a node that was there|expected a node of the trace"):
             use(new)
-    with pytest.raises(ValueError, match="outputs: expected nodes of the graph, got n4, which it does not have, or no more"):
+    with pytest.raises(
+        ValueError, match="outputs: expected nodes of the graph, got n4, which it does not have, or no more"
+    ):
         f([[3, 4]])
     assert g.compile(new)([[3, 4]]).tolist() == [[39]] and trace[x[1]].tolist() == [4]
 

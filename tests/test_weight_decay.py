@@ -7,7 +7,9 @@ from overflowing import X, Y, network
 import mlgraph
 
 
-@pytest.mark.parametrize("momentum", [0, 0.9, 1 - 1e-9])  # with the last no step is certain to be finite: each is taken alone
+@pytest.mark.parametrize(
+    "momentum", [0, 0.9, 1 - 1e-9]
+)  # with the last no step is certain to be finite: each is taken alone
 def test_weights_decay_however_steps_are_taken(momentum):
     net = network()
     for layer in net.layers:

@@ -9,7 +9,7 @@ from editable import X, Y, everything, network
 from locks import waiting
 
 import mlgraph
-from mlgraph.storage import PANEL
+from mlgraph.graph.storage import PANEL
 
 
 def made_as(net):
@@ -28,9 +28,15 @@ def test_a_wider_layer():
     before, logits = everything(net.graph), net.forward(X)
     _, second, last = net.layers
     new = net.widen(second, 2)
-    assert repr(net) == "<Network 12-20-11-3: 493 edges>" and new == second[9:] == second.neurons[-2:] and net.n_edges == 493
+    assert (
+        repr(net) == "<Network 12-20-11-3: 493 edges>"
+        and new == second[9:] == second.neurons[-2:]
+        and net.n_edges == 493
+    )
     assert second.weights.shape == (11, 20) and last.weights.shape == (3, 11) and not last.weights[:, 9:].any()
-    assert {n.activation for n in new} == {"leaky_relu"} and [n.bias for n in new] == [0, 0] and second.weights[9:].all()
+    assert (
+        {n.activation for n in new} == {"leaky_relu"} and [n.bias for n in new] == [0, 0] and second.weights[9:].all()
+    )
     assert np.std(second.weights[9:]) == pytest.approx(60**-0.5, rel=0.3) and last.mask.all() and net.sparsity == 0
     assert [e.target for e in new[0].out_edges] == net.outputs and net.gradients(X, Y).of(new[0]).shape == (20,)
     np.testing.assert_allclose(net.forward(X), logits, atol=1e-6)
@@ -93,8 +99,18 @@ def test_widening_while_it_is_trained(schedule, tmp_path):
     """Edges of the new neurons may be cut and moved; a run that goes on from a checkpoint ends with the same bits."""
 
     def run(net, callback, **options):
-        return net.fit(X, Y, epochs=6, batch_size=16, learning_rate=0.05, optimizer="adam", callback=callback,
-                       sparsify=schedule(0.5, updates=5, until=0.9), checkpoint=tmp_path / "run.npz", **options)  # fmt: skip
+        return net.fit(
+            X,
+            Y,
+            epochs=6,
+            batch_size=16,
+            learning_rate=0.05,
+            optimizer="adam",
+            callback=callback,
+            sparsify=schedule(0.5, updates=5, until=0.9),
+            checkpoint=tmp_path / "run.npz",
+            **options,
+        )
 
     def widen_once(net):
         def callback(progress):
@@ -208,7 +224,9 @@ def test_layers_that_cannot_be_widened():
     net.add_layer(3, "softmax")
     before = everything(net.graph)
     for layer in (net.layers[1], net.layers[3], copy.deepcopy(net).layers[0]):
-        with pytest.raises(ValueError, match="layer: expected a hidden layer of neurons of the network, got another layer"):
+        with pytest.raises(
+            ValueError, match="layer: expected a hidden layer of neurons of the network, got another layer"
+        ):
             net.widen(layer)
     with pytest.raises(TypeError, match="layer: expected a hidden layer of neurons, got int"):
         net.widen(0)

@@ -6,10 +6,11 @@ import numpy as np
 from editable import held
 
 import mlgraph
-from mlgraph import Graph, Network, drawing
-from mlgraph.history import History
-from mlgraph.sparsify import Schedule
-from mlgraph.trace import Trace
+from mlgraph import Graph, Network
+from mlgraph.engine.trace import Trace
+from mlgraph.models.history import History
+from mlgraph.pictures import drawing
+from mlgraph.sparsity.schedules import Schedule
 
 RNG = np.random.default_rng(0)
 X = RNG.integers(-8, 9, (16, 6)).astype(np.float32) / 4  # numbers that every type of float holds
@@ -59,7 +60,9 @@ def bits(value):
     if isinstance(value, mlgraph.Function):
         return bits(value(X))
     if isinstance(value, Network):
-        return bits(value.predict_proba(X)) if value.layers else (repr(value), value._random.bit_generator.state["state"])
+        return (
+            bits(value.predict_proba(X)) if value.layers else (repr(value), value._random.bit_generator.state["state"])
+        )
     if isinstance(value, mlgraph.Model):
         return bits(value.forward(X))
     if isinstance(value, mlgraph.Layer):

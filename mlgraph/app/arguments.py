@@ -9,13 +9,26 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 
-from mlgraph.checks import FLOAT32_MAX, MOST_SEED
-from mlgraph.threads import MOST_THREADS
+from mlgraph._support.checks import FLOAT32_MAX, MOST_SEED
+from mlgraph._support.threads import MOST_THREADS
 
 __all__ = [
-    "COUNT", "COUNTS", "DECAY", "FRACTION", "INDEX", "MOMENTUM", "NEURON", "RATES", "SECONDS", "SEED", "SIZES", "THREADS",
-    "Failure", "Parser", "one_of",
-]  # fmt: skip
+    "COUNT",
+    "COUNTS",
+    "DECAY",
+    "FRACTION",
+    "INDEX",
+    "MOMENTUM",
+    "NEURON",
+    "RATES",
+    "SECONDS",
+    "SEED",
+    "SIZES",
+    "THREADS",
+    "Failure",
+    "Parser",
+    "one_of",
+]
 
 MOST = 10**9  # the highest count of anything: beyond any use, and far from overflow
 

@@ -10,22 +10,37 @@ from contextlib import suppress
 from pathlib import Path
 
 import mlgraph
+from mlgraph._support.atomic_files import destination
 from mlgraph.app.arguments import THREADS, Failure
 from mlgraph.datasets import DataError, Dataset, load_mnist
-from mlgraph.files import destination
 
 __all__ = [
-    "FAILED", "INTERRUPTED", "OK", "READER_GONE", "add_common_options", "check_output", "complain", "count", "describe",
-    "finite", "load", "load_data", "remark",
-]  # fmt: skip
+    "FAILED",
+    "INTERRUPTED",
+    "OK",
+    "READER_GONE",
+    "add_common_options",
+    "check_output",
+    "complain",
+    "count",
+    "describe",
+    "finite",
+    "load",
+    "load_data",
+    "remark",
+]
 
 OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13  # exit status; as in shells, signals follow 128
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """Options that all commands have."""
-    parser.add_argument("--data", metavar="DIR", help="folder with the four IDX files (default: the MNIST of the package)")
-    parser.add_argument("--threads", type=THREADS, metavar="N", help="threads (default: the processors this process may use)")
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder with the four IDX files (default: the MNIST of the package)"
+    )
+    parser.add_argument(
+        "--threads", type=THREADS, metavar="N", help="threads (default: the processors this process may use)"
+    )
     parser.add_argument("--json", action="store_true", help="end standard output with a JSON object on one line")
 
 
@@ -50,7 +65,9 @@ def load(path: str, folder: str | None) -> tuple[mlgraph.Network, Dataset]:
 
 def _load_network(path: str) -> mlgraph.Network:
     if os.path.isdir(path):
-        raise Failure(f"argument MODEL: expected a file, got the folder {path}; a run keeps its model in model.npz there")
+        raise Failure(
+            f"argument MODEL: expected a file, got the folder {path}; a run keeps its model in model.npz there"
+        )
     try:
         model = mlgraph.load(path)
     except OSError as error:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlgraph.app.common import remark
-from mlgraph.plotting import LivePicture
+from mlgraph.pictures.plotting import LivePicture
 
 if TYPE_CHECKING:
-    from mlgraph.training import Progress
+    from mlgraph.training.training import Progress
 
 __all__ = ["Display"]
 

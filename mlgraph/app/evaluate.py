@@ -10,9 +10,9 @@ import sys
 import numpy as np
 
 import mlgraph
+from mlgraph._support.array_types import Int64
 from mlgraph.app.arguments import Failure
 from mlgraph.app.common import OK, add_common_options, count, describe, finite, load
-from mlgraph.array_types import Int64
 
 __all__ = ["add_options", "run"]
 
@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
         predicted = net.predict(data.test_x, n_threads=args.threads)
     except ValueError as error:  # weights are not finite, or too large
         raise Failure(f"argument MODEL: {args.model}: {error}") from None
-    if math.isnan(test["loss"]):  # outputs are infinite: the table would count examples as right that the accuracy does not
+    if math.isnan(
+        test["loss"]
+    ):  # outputs are infinite: the table would count examples as right that the accuracy does not
         raise Failure(f"argument MODEL: {args.model}: expected outputs of which there is a loss, got infinite ones")
     n_classes = net.layers[-1].size
     confusion = np.zeros((n_classes, n_classes), np.int64)  # rows: true classes, columns: predicted ones

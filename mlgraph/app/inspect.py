@@ -12,10 +12,21 @@ import numpy as np
 
 import mlgraph
 from mlgraph.app.arguments import INDEX, NEURON, Failure
-from mlgraph.app.common import FAILED, OK, add_common_options, check_output, complain, count, describe, finite, load, remark
+from mlgraph.app.common import (
+    FAILED,
+    OK,
+    add_common_options,
+    check_output,
+    complain,
+    count,
+    describe,
+    finite,
+    load,
+    remark,
+)
 from mlgraph.datasets import Dataset
-from mlgraph.plotting import picture_format
-from mlgraph.portrait import SHOWN, Portrait, draw, portraits
+from mlgraph.pictures.plotting import picture_format
+from mlgraph.pictures.portrait import SHOWN, Portrait, draw, portraits
 
 __all__ = ["add_options", "run"]
 
@@ -33,7 +44,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--neuron", type=NEURON, metavar="LAYER.INDEX", help="look at one neuron closely")
     which.add_argument("--layer", type=INDEX, metavar="N", help="the layer to draw (default: 0, the first)")
-    parser.add_argument("--out", metavar="FILE", help="the picture (default: MODEL's name with .png, .N.png, .LAYER.INDEX.png)")
+    parser.add_argument(
+        "--out", metavar="FILE", help="the picture (default: MODEL's name with .png, .N.png, .LAYER.INDEX.png)"
+    )
     parser.add_argument("--no-plot", action="store_true", help="draw no picture")
 
 
@@ -90,8 +103,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         names = table.dtype.names or ()
         rows = [dict(zip(names, map(finite, row), strict=True)) for row in (table if index is None else shown).tolist()]
-        print(json.dumps({"model": args.model, "data": args.data, "test_accuracy": accuracy, "sparsity": net.sparsity,
-                          "edges": net.n_edges, "neurons": rows}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "model": args.model,
+                    "data": args.data,
+                    "test_accuracy": accuracy,
+                    "sparsity": net.sparsity,
+                    "edges": net.n_edges,
+                    "neurons": rows,
+                }
+            )
+        )
     sys.stdout.flush()
     return status
 
@@ -108,7 +131,9 @@ def _check_picture(out: Path, model: str) -> None:
 
 
 def _table(table: Any) -> list[str]:
-    lines = ["neuron  active    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias  without: loss   accuracy"]
+    lines = [
+        "neuron  active    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias  without: loss   accuracy"
+    ]
     for row in table:
         name = f"{row['layer']}.{row['index']}" if row["layer"] >= 0 else f"n{row['node']}"  # -1: in no layer
         if not row["alive"]:
@@ -122,7 +147,9 @@ def _table(table: Any) -> list[str]:
     return lines
 
 
-def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: list[Portrait], data: Dataset) -> list[str]:
+def _describe(
+    net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: list[Portrait], data: Dataset
+) -> list[str]:
     state = "alive" if row["alive"] else "cut off"
     lines = ["", f"neuron {row['layer']}.{row['index']}: {neuron.activation}, node {neuron.id}, {state}"]
     edges = sorted(neuron.edges, key=lambda edge: -abs(edge.weight))
@@ -151,7 +178,8 @@ def _describe(net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: lis
     for portrait in found:
         means, weights = portrait.class_means, portrait.logit_weights
         lines += [
-            "  mean value by class: " + ", ".join(f"{c} {means[c]:.3f}" for c in seen[np.argsort(-means[seen])].tolist()),
+            "  mean value by class: "
+            + ", ".join(f"{c} {means[c]:.3f}" for c in seen[np.argsort(-means[seen])].tolist()),
             "  logits: " + ", ".join(f"{c} {weights[c]:+.3f}" for c in np.argsort(-weights).tolist()),
         ]
         some = [f"{i} (a {data.test_y[i]})" for i in portrait.top_examples[:SHOWN].tolist()]

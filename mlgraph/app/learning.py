@@ -15,15 +15,25 @@ from typing import Any
 import numpy as np
 
 import mlgraph
+from mlgraph._support.atomic_files import destination, write_atomically
+from mlgraph._support.interrupts import uninterrupted
 from mlgraph.app.arguments import SECONDS, Failure
-from mlgraph.app.common import FAILED, INTERRUPTED, OK, add_common_options, check_output, complain, count, describe, finite
+from mlgraph.app.common import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    add_common_options,
+    check_output,
+    complain,
+    count,
+    describe,
+    finite,
+)
 from mlgraph.app.display import Display
 from mlgraph.app.recipe import Recipe
 from mlgraph.datasets import Dataset
-from mlgraph.files import destination, write_atomically
-from mlgraph.fitting import checked_decay
-from mlgraph.interrupts import uninterrupted
-from mlgraph.plotting import training_picture
+from mlgraph.pictures.plotting import training_picture
+from mlgraph.training.fitting import checked_decay
 
 __all__ = ["CHECKPOINT", "MODEL", "add_run_options", "check_decay", "learn"]
 
@@ -36,13 +46,21 @@ DEFAULT_SECONDS = 60.0  # between checkpoints
 def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
     """Options that every run of training has; `out`: the default folder."""
     add_common_options(parser)
-    parser.add_argument("--out", metavar="DIR", default=out,
-                        help=f"folder for {MODEL}, {HISTORY} and {PICTURE} (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--checkpoint-every", type=SECONDS, metavar="SECONDS",
-                        help=f"write all that is needed to resume the run to {CHECKPOINT}, this often")  # fmt: skip
-    parser.add_argument("--resume", action="store_true",
-                        help=f"continue from {CHECKPOINT} if there is one, given the options of its run; write it as well "
-                             f"(default: every {DEFAULT_SECONDS:.0f} seconds)")  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="DIR", default=out, help=f"folder for {MODEL}, {HISTORY} and {PICTURE} (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=SECONDS,
+        metavar="SECONDS",
+        help=f"write all that is needed to resume the run to {CHECKPOINT}, this often",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help=f"continue from {CHECKPOINT} if there is one, given the options of its run; write it as well "
+        f"(default: every {DEFAULT_SECONDS:.0f} seconds)",
+    )
     parser.add_argument("--no-plot", action="store_true", help=f"write no {PICTURE}, and remove that of an older run")
     parser.add_argument("--live", action="store_true", help="draw the picture in a window while training")
     parser.add_argument("--quiet", action="store_true", help="print only errors and what --json asks for")
@@ -57,9 +75,14 @@ def check_decay(recipe: Recipe) -> None:
 
 
 def learn(
-    args: argparse.Namespace, asked: dict[str, Any], recipe: Recipe, net: mlgraph.Network, data: Dataset,
-    *, learned: bool = False,
-) -> int:  # fmt: skip
+    args: argparse.Namespace,
+    asked: dict[str, Any],
+    recipe: Recipe,
+    net: mlgraph.Network,
+    data: Dataset,
+    *,
+    learned: bool = False,
+) -> int:
     """Train a network, save it, and say how it went; return the exit status.
 
     `asked`: the configuration for its record. `learned`: whether the network had learnt before; its scores before the run
@@ -191,9 +214,14 @@ def _keeps_checkpoints(args: argparse.Namespace) -> bool:
 
 
 def _results(
-    args: argparse.Namespace, recipe: Recipe, net: mlgraph.Network, data: Dataset, before: dict[str, float] | None,
-    elapsed: float, interrupted: bool,
-) -> dict[str, Any]:  # fmt: skip
+    args: argparse.Namespace,
+    recipe: Recipe,
+    net: mlgraph.Network,
+    data: Dataset,
+    before: dict[str, float] | None,
+    elapsed: float,
+    interrupted: bool,
+) -> dict[str, Any]:
     """The results of a run, for its record and --json."""
     history, n_examples = net.history, len(data.train_x)
     test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
@@ -226,8 +254,10 @@ def _report(
 ) -> None:
     """Say how a run went."""
     if results["interrupted"]:
-        complain(f"interrupted after {results['epochs_trained']:.2f} of {count(recipe.epochs, 'epoch')}; saved what there is"
-                 + (", and --resume goes on" if _keeps_checkpoints(args) else ""))  # fmt: skip
+        complain(
+            f"interrupted after {results['epochs_trained']:.2f} of {count(recipe.epochs, 'epoch')}; saved what there is"
+            + (", and --resume goes on" if _keeps_checkpoints(args) else "")
+        )
     display.say(
         f"test accuracy {results['test_accuracy']:.2%} (best {results['best_test_accuracy']:.2%}), "
         f"{results['train_seconds']:.2f} s of training, {results['examples_per_second']:,.0f} examples/s"

@@ -24,12 +24,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a saved network")
     recipe = parser.add_argument_group("the cut and the training")
-    recipe.add_argument("--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges cut by the end")
+    recipe.add_argument(
+        "--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges cut by the end"
+    )
     add_recipe_options(
-        recipe, PRUNING, [name for name in NAMES if name != "sparsity"],
+        recipe,
+        PRUNING,
+        [name for name in NAMES if name != "sparsity"],
         learning_rate="from A in the first step towards B",
         epochs="passes over the data; nothing is cut in the last quarter",
-    )  # fmt: skip
+    )
     add_run_options(parser, "mnist-pruned")
 
 
@@ -40,10 +44,14 @@ def run(args: argparse.Namespace) -> int:
     net, data = load(args.model, args.data)
     for name in (MODEL, CHECKPOINT, f"{CHECKPOINT}.previous"):  # the files of the run that made MODEL
         replaced = Path(args.out) / name
-        if os.path.exists(replaced) and replaced.samefile(args.model):  # `learn` reports a folder that may not be entered
+        if os.path.exists(replaced) and replaced.samefile(
+            args.model
+        ):  # `learn` reports a folder that may not be entered
             expected = "another folder than that of MODEL, which would be replaced"
             raise Failure(f"argument --out: expected {expected}, got {args.out!r}")
     if np.isnan(net.graph.parameters).any():
-        raise Failure(f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest")
+        raise Failure(
+            f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest"
+        )
     configuration = {"model": args.model, **{name: getattr(recipe, name) for name in NAMES}}
     return learn(args, configuration, recipe, net, data, learned=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import mlgraph
 from mlgraph.app.arguments import COUNT, COUNTS, DECAY, FRACTION, MOMENTUM, RATES, SEED, SIZES, one_of
-from mlgraph.nonfinite import POLICIES
-from mlgraph.ops import ACTIVATIONS
-from mlgraph.scores import CRITERIA
-from mlgraph.sparsify import SET, GradualPruning, RigL, Schedule
+from mlgraph.graph.ops import ACTIVATIONS
+from mlgraph.sparsity.schedules import SET, GradualPruning, RigL, Schedule
+from mlgraph.sparsity.scores import CRITERIA
+from mlgraph.training.nonfinite import POLICIES
 
 __all__ = ["METHODS", "OPTIONS", "PRESETS", "PRUNING", "Recipe", "add_recipe_options", "begun_with", "given_of"]
 
@@ -63,7 +63,9 @@ METHODS: dict[str, Callable[..., Schedule]] = {"gradual": GradualPruning, "set":
 PRESETS = {
     "default": Recipe(),
     "ml-rust": Recipe(weight_dropout=0.5, output_bias=False),
-    "lenet-300-100": Recipe(hidden=(300, 100), epochs=60, batch_size=(128, 128), learning_rate=(0.05, 0.0002), dropout=0.2),
+    "lenet-300-100": Recipe(
+        hidden=(300, 100), epochs=60, batch_size=(128, 128), learning_rate=(0.05, 0.0002), dropout=0.2
+    ),
 }
 
 PRUNING = Recipe(epochs=10, batch_size=(128, 128), learning_rate=(0.02, 0.0002), sparse_from=0.0)
@@ -74,22 +76,37 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], str, str]] = {
     "activation": (one_of(*ACTIVATIONS), "NAME", "activation of the hidden layers: " + ", ".join(ACTIVATIONS)),
     "epochs": (COUNT, "N", "passes over the data"),
     "batch_size": (COUNTS, "A:B", "examples in a step, from A in the first to B in the last"),
-    "learning_rate": (RATES, "A:B",
-                      "from A in the first step towards B; the default depends on dropout, optimizer and sparsity"),
+    "learning_rate": (
+        RATES,
+        "A:B",
+        "from A in the first step towards B; the default depends on dropout, optimizer and sparsity",
+    ),
     "optimizer": (one_of("sgd", "adam"), "NAME", "sgd or adam"),
     "momentum": (MOMENTUM, "X", "share of each step that carries over into the next; beta1 of adam"),
     "weight_decay": (DECAY, "X", "each step shrinks weights by the share X times the learning rate"),
-    "dropout": (FRACTION, "X", "share of the hidden neurons left out of each step; a preset has less beyond 80 %% sparsity"),
+    "dropout": (
+        FRACTION,
+        "X",
+        "share of the hidden neurons left out of each step; a preset has less beyond 80 %% sparsity",
+    ),
     "weight_dropout": (FRACTION, "X", "share of the hidden layers' edges left out, drawn anew for every 32 examples"),
     "sparsity": (FRACTION, "X", "share of the edges cut by the end"),
     "method": (one_of(*METHODS), "NAME", "how edges are cut: gradual (for good), set or rigl (as many others grow)"),
-    "by": (one_of(*CRITERIA), "NAME", "which edges the gradual method cuts first: those of the least magnitude or saliency "
-           "(|weight x gradient|), or at random"),
+    "by": (
+        one_of(*CRITERIA),
+        "NAME",
+        "which edges the gradual method cuts first: those of the least magnitude or saliency "
+        "(|weight x gradient|), or at random",
+    ),
     "block": (COUNT, "N", "adjacent neurons that keep or lose a source together; 4 run faster than others"),
-    "on_nonfinite": (one_of(*POLICIES), "NAME", "what to do about numbers that are not finite: "
-                     "raise ends the run, skip leaves those examples out, disconnect cuts the neuron out"),
+    "on_nonfinite": (
+        one_of(*POLICIES),
+        "NAME",
+        "what to do about numbers that are not finite: "
+        "raise ends the run, skip leaves those examples out, disconnect cuts the neuron out",
+    ),
     "seed": (SEED, "N", "determines all that is random"),
-}  # fmt: skip
+}
 """Fields of a recipe that are options: the type of each, the name of its value, and its help."""
 
 ADAM_RATES = (0.003, 0.00003)
@@ -125,8 +142,13 @@ def add_recipe_options(group: Any, recipe: Recipe, names: Iterable[str], **texts
         (kind, metavar, text), value = OPTIONS[name], getattr(recipe, name)
         default = (":" if metavar == "A:B" else ",").join(map(str, value if isinstance(value, tuple) else [value]))
         # Suppressed, to tell apart which options were given; the preset decides the others.
-        group.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS, metavar=metavar,
-                           help=f"{texts.get(name, text)} (default: {default})")  # fmt: skip
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            default=argparse.SUPPRESS,
+            metavar=metavar,
+            help=f"{texts.get(name, text)} (default: {default})",
+        )
 
 
 def given_of(args: argparse.Namespace) -> dict[str, Any]:

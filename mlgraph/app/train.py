@@ -16,8 +16,13 @@ __all__ = ["add_options", "run"]
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     recipe = parser.add_argument_group("the network and its training")
-    recipe.add_argument("--preset", type=one_of(*PRESETS), default="default", metavar="NAME",
-                        help=f"defaults for the other options: {', '.join(PRESETS)}")  # fmt: skip
+    recipe.add_argument(
+        "--preset",
+        type=one_of(*PRESETS),
+        default="default",
+        metavar="NAME",
+        help=f"defaults for the other options: {', '.join(PRESETS)}",
+    )
     add_recipe_options(recipe, PRESETS["default"], OPTIONS)
     add_run_options(parser, "mnist-run")
 

@@ -1,0 +1,160 @@
+"""Where the parameters stand: each instruction of a plan finds its parameters side by side in the graph's vector.
+
+A dense block reads panels, ``[panel][source][PANEL neurons]``, and behind them its biases, one for each neuron of the
+panels; sparse rows read their weights one neuron after the other, and behind them the biases; parameters that are nodes
+stand in the order of their slots. Every run begins at a multiple of PANEL.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlgraph._support.array_types import Int32, Int64
+from mlgraph.compiler.lowering import Lowered
+from mlgraph.graph.graph import Graph
+from mlgraph.graph.ops import NEURON, PARAMETER
+from mlgraph.graph.storage import PANEL, in_panels, padded
+from mlgraph.graph.topology import gather, index_type, runs
+
+
+def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[bool]) -> list[tuple[int, int]]:
+    """Bring the parameters of each group together, unless they already are.
+
+    Parameters
+    ----------
+    groups : list of int32 arrays
+        Nodes of parameters and neurons, as the instructions hold them.
+    dense : list of bool
+        Whether a group is a dense block.
+
+    Returns
+    -------
+    list of (int, int)
+        Where the weights and the biases of each group stand; -1 without biases.
+    """
+    weights, stride, bias = now = graph.storage.places
+    places = [_Group(lowered, group, block) for group, block in zip(groups, dense, strict=True)]
+    seen = np.zeros(len(weights), bool)
+    for place in places:
+        seen[place.records] = True
+    if all(place.is_in_place(*now) for place in places):
+        found = [place.where(weights, bias) for place in places]
+        # What no output needs must not stand in the padding of a block either: updates take whole panels.
+        others = np.concatenate([weights[~seen], bias[~seen]])
+        taken = np.zeros(graph.storage.used, bool)
+        for place, where in zip(places, found, strict=True):
+            for first, size in place.extent(*where):
+                taken[first : first + size] = True
+        # A missing bias is at -1; a neuron without sources has no weights, and their place may be the end of the vector.
+        if not taken[others[(others >= 0) & (others < len(taken))]].any():
+            # Nor may the padding of the last block lie past the end of the vector. (Updates of rows are not padded.)
+            blocks = [
+                extent
+                for place, where in zip(places, found, strict=True)
+                if place.step == PANEL
+                for extent in place.extent(*where)
+            ]
+            missing = max((at + n for at, n in blocks), default=0) - graph.storage.used
+            if missing > 0:
+                at = graph.storage.grow(missing)
+                graph.storage.vector[at:] = 0
+            return found
+
+    # Some group is not in place: all are laid out anew, and parameters that no output needs are kept behind them.
+    new_weights, new_stride, new_bias = then = weights.copy(), stride.copy(), bias.copy()
+    origins: list[Int64 | Int32] = []
+    top, end = 0, graph.storage.used
+    for place in places:
+        origins += place.move(top, end, now, then)
+        top += place.length
+    rest = np.flatnonzero(~seen)
+    fan, owners = np.zeros(len(weights), np.int64), np.flatnonzero(graph.codes >= PARAMETER)
+    fan[graph.records[owners]] = np.where(graph.codes[owners] >= NEURON, graph.counts[owners], 1)
+    n = fan[rest]
+    has = bias[rest] >= 0
+    origins += [runs(weights[rest], stride[rest], n, end), bias[rest][has]]
+    new_weights[rest], new_stride[rest] = top + np.cumsum(n) - n, 1
+    top += int(n.sum())
+    new_bias[rest[has]] = top + np.arange(np.count_nonzero(has))
+    top += int(np.count_nonzero(has))
+    origins.append(np.full(-top % PANEL, -1))
+    graph.storage.move(np.concatenate(origins, dtype=index_type(end)), *then)
+    return [place.where(new_weights, new_bias) for place in places]
+
+
+class _Group:
+    """One instruction's parameters: which records they are, and where they belong from the group's first place on."""
+
+    def __init__(self, lowered: Lowered, group: Int32, dense: bool) -> None:
+        first, self.n = int(group[0]), len(group)
+        self.is_neuron = bool(lowered.code[first] >= NEURON)
+        self.is_written = bool(lowered.written[first] >= 0)
+        self.fan = lowered.topology.counts[group].astype(np.int64) if self.is_neuron else np.ones(self.n, np.int64)
+        self._width, ends = padded(self.n), np.cumsum(self.fan)
+        if dense:
+            self.step, self.first = PANEL, in_panels(np.arange(self.n), int(self.fan[0]))
+            self.size = int(self._width * self.fan[0])
+        else:
+            self.step, self.first = 1, ends - self.fan
+            self.size = padded(int(ends[-1]))
+        if self.is_written:
+            # Each weight, and each bias, is a parameter node with a record of its own.
+            number = lowered.written[group]
+            begin = lowered.begin[number]
+            self.edges = lowered.data[gather(lowered.weight, begin, self.fan)]
+            self.biases = lowered.data[lowered.bias[number]] if lowered.bias[number[0]] >= 0 else None
+            self.records = self.edges if self.biases is None else np.concatenate([self.edges, self.biases])
+        else:
+            self.records = self.edges = lowered.data[group]
+            self.biases = self.edges if self.is_neuron else None
+
+    def _places(self) -> Int64:
+        """Place of each weight, from the group's first."""
+        return runs(self.first, np.full(self.n, self.step), self.fan, self.size).astype(
+            np.int64
+        )  # as places in the vector are
+
+    def _bias_of(self, weights: Int64, bias: Int64) -> Int64 | None:
+        """Where the biases stand; None without."""
+        if self.biases is None:
+            return None
+        at = weights[self.biases] if self.is_written else bias[self.biases]
+        return at if at[0] >= 0 else None
+
+    def is_in_place(self, weights: Int64, stride: Int64, bias: Int64) -> bool:
+        places = self._places() if self.is_written else self.first
+        here, at = weights[self.edges[0]] - places[0], self._bias_of(weights, bias)
+        good = here % PANEL == 0 and np.array_equal(weights[self.edges], here + places)
+        if self.is_neuron and not self.is_written:
+            good = good and bool((stride[self.edges] == self.step).all())
+        if at is not None:
+            good = good and at[0] % PANEL == 0 and np.array_equal(at, at[0] + np.arange(self.n))
+        return bool(good)
+
+    def where(self, weights: Int64, bias: Int64) -> tuple[int, int]:
+        at = self._bias_of(weights, bias)
+        return int(weights[self.edges[0]]), -1 if at is None else int(at[0])
+
+    def extent(self, weights: int, bias: int) -> list[tuple[int, int]]:
+        """First place and length of its runs, padding included."""
+        return [(weights, self.size)] + ([(bias, self._width)] if bias >= 0 else [])
+
+    def move(self, top: int, end: int, now: tuple[Int64, ...], then: tuple[Int64, ...]) -> list[Int64 | Int32]:
+        """Where everything in the group stands now, in the order of its places; -1 for padding. `then` is filled in."""
+        (weights, stride, bias), (new_weights, new_stride, new_bias) = now, then
+        origin = weights[self.edges]
+        if self.is_written:
+            new_weights[self.edges] = top + self._places()
+        else:
+            origin = runs(origin, stride[self.edges], self.fan, end)
+            new_weights[self.edges], new_stride[self.edges] = top + self.first, self.step
+        if self.step == PANEL:
+            rows = np.pad(origin.reshape(self.n, -1), ((0, self._width - self.n), (0, 0)), constant_values=-1)
+            origin = rows.reshape(-1, PANEL, rows.shape[1]).swapaxes(1, 2).reshape(-1)
+        origins, self.length = [origin, np.full(self.size - len(origin), -1)], self.size
+        at = self._bias_of(weights, bias)
+        if at is not None:
+            (new_weights if self.is_written else new_bias)[self.biases] = top + self.size + np.arange(self.n)
+            origins += [at, np.full(self._width - self.n, -1)]
+            self.length += self._width
+        return origins

@@ -1,0 +1,495 @@
+"""Runs a plan over data: owns the working memory, describes plan, memory and data to the kernels, calls the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import is_
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+import mlgraph_ext
+from mlgraph._support.array_types import Float32, Int32, Int64, UInt8
+from mlgraph._support.interrupts import uninterrupted
+from mlgraph._support.locks import cached_property
+from mlgraph.compiler.holes import Candidate, Filling, candidates, fill, repay, worth_filling
+from mlgraph.compiler.instructions import LANES, LIST_TILES, Instruction
+from mlgraph.compiler.plan import Plan
+from mlgraph.compiler.units import unit_floats, units_of
+from mlgraph.engine.choice import FEW, Choice, choose, skips_zeros, threads_worth
+from mlgraph.engine.examples import Examples
+from mlgraph.engine.losses import LOSSES, Objective
+from mlgraph.engine.steps import Steps
+from mlgraph.graph.graph import Graph
+from mlgraph.graph.storage import PANEL, aligned
+
+Nodes = Sequence[int] | Int32
+
+Arrays = tuple[Float32, Float32 | None, Float32 | None, Float32 | None]
+"""Parameters, first and second moments, and what is frozen."""
+
+Found = TypeVar("Found", tuple[int, Float32], tuple[int, Float32, Float32])
+
+NOTHING = Objective("none", ())
+"""For runs that only compute values."""
+
+OPTIMIZERS = {"accumulate": 0, "sgd": 1, "momentum": 2, "adam": 3}
+"""What is done with a gradient, as the kernels number it."""
+
+STATE = {"sgd": (), "momentum": ("first",), "adam": ("first", "second")}
+"""The vectors of `graph.storage.state` that each optimizer keeps."""
+
+MOST_KEPT = 64
+"""Nodes that a call may ask for, if what it found out about them is kept: their slots, and how few examples are swept."""
+
+_NO_SLOTS = np.zeros(0, np.int32)
+_NO_EDGES = np.zeros(0, np.uint64)
+_NO_UNITS = np.zeros((0, 6), np.int64)
+
+
+@lru_cache(64)
+def _one_size(n: int) -> Int64:
+    """The size of the only step."""
+    return np.array([n], np.int64)
+
+
+class _Call(NamedTuple):
+    """What `Engine.run` gives the kernels beside data and steps.
+
+    Attributes
+    ----------
+    how : Choice
+    may_skip : bool
+        Whether zeros are skipped if weights are finite.
+    prepared : bytes
+    value_slot, adjoint_slot, loss_slot : int32
+        Slots of the nodes that are wanted.
+    """
+
+    how: Choice
+    may_skip: bool
+    prepared: bytes
+    value_slot: Int32
+    adjoint_slot: Int32
+    loss_slot: Int32
+
+
+class Engine:
+    """Runs one plan; keeps the working memory between runs.
+
+    Parameters
+    ----------
+    graph : Graph
+    plan : Plan
+    filling : Filling, optional
+        Where the parameters of `plan` stand in the graph, if not where `plan` says.
+
+    """
+
+    def __init__(self, graph: Graph, plan: Plan, filling: Filling | None = None) -> None:
+        self.graph, self.plan, self._filling = graph, plan, filling
+        self._copies: dict[int, Float32] = {}
+        self._fuller: dict[tuple[int, ...], Engine | None] = {
+            (): None
+        }  # not itself: a cycle, which waits for the collector
+        self._memory = aligned(0)
+        self._scratch = aligned(0)
+        self._sums = aligned(0)
+        self._pack_sums = aligned(0)
+        self._units: dict[tuple[bool, int], tuple[Int64, int]] = {}
+        self._slots: dict[tuple[int, ...], tuple[Int32, int]] = {(): (_NO_SLOTS, plan.n_slots)}
+        reading = [(ins.weights, ins.weights + ins.n_weights) for _, ins in plan.trained if ins.reads_data]
+        self._reading = np.array(reading, np.int64).reshape(-1, 2)
+        self._prepared: tuple[tuple[Any, ...], Arrays, bytes, tuple[Any, ...]] | None = None
+        self._last: tuple[tuple[Any, ...] | None, _Call | None] = None, None
+        """What a call of few examples was asked for, and the call."""
+
+    def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, Filling | None]]:
+        # A copy has arrays of its own: the addresses that this one has prepared are not theirs.
+        return Engine, (self.graph, self.plan, self._filling)
+
+    @cached_property
+    def _candidates(self) -> list[Candidate]:
+        return candidates(self.plan)
+
+    def filled(self, examples: Examples, n: int | None = None) -> Engine:
+        """The engine that sweeps the same nodes of these data fastest: nearly full rows are blocks with holes.
+
+        With `n`, of so many examples; by default many times.
+        """
+        if not self._candidates:
+            return self
+        numbers = worth_filling(self._candidates, examples.density, n)
+        if numbers not in self._fuller:
+            plan, filling = fill(self.plan, numbers)
+            self._fuller[numbers] = None if filling is None else Engine(self.graph, plan, filling)
+        return self._fuller[numbers] or self
+
+    def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
+        """As `run`, for what changes no parameters: of many examples through blocks with holes."""
+        if not repay(len(examples)):  # of a single one, each call is some percent of the time
+            return self.run(examples, **options)
+        return self._through_holes(Engine.run, examples, **options)
+
+    def _through_holes(self, run: Callable[..., Found], examples: Examples, **options: Any) -> Found:
+        """What `run` finds by blocks with holes, if so many examples repay the copies; by the rows if something is not finite.
+
+        The first number that it finds is -1, or what was not finite, as for `run`.
+        """
+        n = len(examples)
+        filled = self.filled(examples, n) if repay(n) else self
+        if filled is not self and np.isfinite(examples.largest):
+            found = run(filled, examples, **options)
+            if found[0] < 0:
+                return found
+        return run(self, examples, **options)
+
+    def run(
+        self,
+        examples: Examples,
+        *,
+        steps: Steps | None = None,
+        objective: Objective = NOTHING,
+        optimizer: str | None = None,
+        hyper: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        gradient: Float32 | None = None,
+        seed: int | None = None,
+        limit: float = 0.0,
+        few: bool | None = None,
+        losses: Float32 | None = None,
+        correct: UInt8 | None = None,
+        values: Nodes = (),
+        adjoints: Nodes = (),
+        highest: Int64 | None = None,
+        n_threads: int | None = None,
+    ) -> tuple[int, Float32, Float32]:
+        """Run steps of the plan.
+
+        Parameters
+        ----------
+        examples : Examples
+        steps : Steps, optional
+            By default one of all examples.
+        objective : Objective, optional
+            By default there is no loss.
+        optimizer : str, optional
+            A key of `STATE`, which moves the parameters; without it and `gradient` there is no second phase.
+        hyper : (float, float, float)
+            Momentum or beta1, beta2, epsilon.
+        gradient : float32, optional
+            Instead of an optimizer: gradients are added to this vector, which is as long as that of the parameters.
+        seed : int, optional
+            In training: neurons and edges are dropped, and with an optimizer or `gradient`, values that are not finite stop
+            the run.
+        limit : float
+            In training: a step is taken only if all its gradients are certain to stay below it. 0: whatever they are.
+        few : bool, optional
+            Whether steps have so few examples that zeros are skipped whatever the data; by default the largest of these
+            steps decides. The two ways add in different orders: a run cut into pieces by the clock needs one for all pieces.
+        losses, correct : float32 and uint8, shape (examples,), optional
+            Filled by place in `order`: the loss of each example; whether its highest output is that of its label or highest
+            target or, for the binary cross-entropy, each output is on the side of 0 that its target says.
+        values, adjoints : sequence of int
+            Nodes whose values or adjoints are wanted, by place in `order`. There is a backward sweep if gradients or adjoints
+            are wanted.
+        highest : int64, shape (examples,), optional
+            Filled with the place in `values` of the highest value, -1 where one is NaN; the values are then not returned.
+        n_threads : int, optional
+
+        Returns
+        -------
+        bad : int
+            -1, or the step that was not taken, because something is not finite (in training, or where it goes through holes)
+            or not certain to stay below the limit; or the first example without a highest value.
+        values, adjoints : float32, shape (examples, nodes)
+            Those of the nodes asked for, of which there may be none.
+
+        Raises
+        ------
+        ValueError
+            If the data are narrower than what the plan reads, one of several steps is empty, or `gradient` has another length.
+        RuntimeError
+            If nodes are asked for that the plan does not have.
+        """
+        plan, n = self.plan, len(examples)
+        if examples.array.shape[1] < plan.width:
+            # Inputs that were added, and read, since the data were checked: by a callback of `fit`.
+            raise ValueError(f"x: expected {plan.width} columns, one for each input, got {examples.array.shape[1]}")
+        first = rate = decay = order = None
+        if steps is None:
+            size, number, most = _one_size(n), 0, n
+        else:
+            (first, size, rate, decay, order, number), most = steps, int(steps.size.max(initial=0))
+            if len(size) > 1 and size.min() < 1:
+                raise ValueError(f"size: expected at least one example in every step, got {size.min()}")
+        update = optimizer
+        if gradient is not None:
+            update = "accumulate"
+            if len(gradient) != self.graph.storage.used:
+                raise ValueError(f"gradient: expected {self.graph.storage.used} numbers, got {len(gradient)}")
+        n_threads = threads_worth(plan, n_threads, size, most, update)
+        if most == 0:
+            return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
+        vectors = arrays = self._vectors(optimizer)
+        total = gradient
+        if self._filling is not None:
+            arrays, total = self._copied(self._filling, vectors, gradient, n_threads)
+        training, key = seed is not None, None
+        is_plain = steps is None and optimizer is None and not training and few is None and n <= FEW
+        if is_plain and len(objective.nodes) + len(values) + len(adjoints) <= MOST_KEPT:
+            key = examples.array.dtype, update, n_threads, tuple(objective.nodes), tuple(values), tuple(adjoints)
+        call = self._last_call(key, arrays) if key else None
+        if call is None:
+            call = self._described(
+                examples,
+                size,
+                most,
+                few,
+                update,
+                hyper,
+                training,
+                n_threads,
+                arrays,
+                loss=objective.nodes,
+                values=values,
+                adjoints=adjoints,
+            )
+            self._last = key, call
+        if call.how.narrow:
+            examples = examples.narrowed(plan.input_column, n_threads)
+        n = n if order is None else len(order)
+        none = np.empty((n, 0), np.float32)
+        value_out = np.empty((n, len(call.value_slot)), np.float32) if len(values) and highest is None else none
+        adjoint_out = np.empty((n, len(call.adjoint_slot)), np.float32) if len(adjoints) else none
+        given = (
+            call.prepared,
+            examples.bytes,
+            examples.floats,
+            first,
+            None if first is None else size,
+            rate,
+            decay,
+            order,
+            number,
+            (seed or 0) & 0xFFFFFFFFFFFFFFFF,
+            training,
+            limit / plan.edge_scale,
+            examples.largest if limit else 1.0,
+            LOSSES[objective.loss],
+            call.loss_slot if len(objective.nodes) else None,
+            objective.label,
+            objective.target,
+            total,
+            losses,
+            correct,
+            call.value_slot,
+            None if value_out is none else value_out,
+            highest,
+            None if adjoint_out is none else call.adjoint_slot,
+            None if adjoint_out is none else adjoint_out,
+        )
+        if update is None or self._filling is None:
+            return mlgraph_ext.sweep.run(*given), value_out, adjoint_out
+        # Another thread may write parameters while gradients are added.
+        changed = zip(vectors[:3], arrays[:3], strict=True) if gradient is None else [(gradient, total)]
+        # Copies made for the kernels are written back whole, or moments and parameters would be of different steps.
+        with uninterrupted():
+            bad = mlgraph_ext.sweep.run(*given)
+            for vector, copy in changed:
+                if vector is not None and copy is not None:
+                    self._filling.empty(copy, vector, n_threads)
+        return bad, value_out, adjoint_out
+
+    def _last_call(self, key: tuple[Any, ...], arrays: Arrays) -> _Call | None:
+        """The last call, if it is right for this one, too: of few examples, which are one tile, nothing else changes a bit."""
+        before, call = self._last
+        # A call that was struck may have prepared another, and memory with it.
+        if before != key or call is None or self._prepared is None or call.prepared is not self._prepared[2]:
+            return None
+        same = all(map(is_, self._prepared[1], arrays))
+        return call if same and (not call.may_skip or call.how.sparse == self._weights_are_finite(arrays[0])) else None
+
+    def _described(
+        self,
+        examples: Examples,
+        size: Int64,
+        most: int,
+        few: bool | None,
+        update: str | None,
+        hyper: tuple[float, float, float],
+        training: bool,
+        n_threads: int,
+        arrays: Arrays,
+        *,
+        loss: Nodes,
+        values: Nodes,
+        adjoints: Nodes,
+    ) -> _Call:
+        """A call of the kernels: how to sweep is decided, and described to them."""
+        plan, n_in = self.plan, len(self.plan.input_column)
+        value_slot, lowest_value = self._slots_of(values)
+        adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
+        loss_slot, lowest_loss = self._slots_of(loss)
+        # Neurons that read the data may take them otherwise than from slots of floats.
+        direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
+        may_skip = direct and plan.dense_read_data and skips_zeros(plan, examples, most, few)
+        sparse = may_skip and self._weights_are_finite(arrays[0])
+        how = choose(plan, examples, size, most, direct, sparse, update, training, n_threads)
+        first_zeroed = min(plan.first_zeroed, lowest_loss)  # the loss adds to the adjoints of its nodes
+        prepared = self._prepare(how, hyper, update is not None or len(adjoints) > 0, first_zeroed, arrays)
+        return _Call(how, may_skip, prepared, value_slot, adjoint_slot, loss_slot)
+
+    def gradient(self, examples: Examples, objective: Objective, n_threads: int | None) -> Float32:
+        """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory.
+
+        It is in the places of the parameter vector. For padding it is zero, or NaN where a source is not finite.
+        """
+        return self._through_holes(Engine._sum_gradients, examples, objective=objective, n_threads=n_threads)[1]
+
+    def _sum_gradients(self, examples: Examples, objective: Objective, n_threads: int | None) -> tuple[int, Float32]:
+        """-1 and the gradient; or a number from 0 on, and a part of it, if something is not finite that goes through holes."""
+        n, storage = len(examples), self.graph.storage
+        size = min(n, self.plan.examples_at_once)
+        full = n // size
+        total: Float32 | None = None
+        for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
+            if length:
+                parts = Steps.at_rest(first + size * np.arange(steps), np.full(steps, length)) if length < n else None
+                part = storage.zeros()
+                bad, _, _ = self.run(examples, steps=parts, objective=objective, gradient=part, n_threads=n_threads)
+                if bad >= 0:
+                    return bad, part
+                with np.errstate(under="ignore"):
+                    if objective.loss != "cotangent" and length < n:
+                        part *= np.float32(length / n)
+                    total = part if total is None else np.add(total, part, out=total)
+        assert total is not None  # there is an example
+        return -1, total
+
+    def _prepare(
+        self, how: Choice, hyper: tuple[float, float, float], backward: bool, first_zeroed: int, arrays: Arrays
+    ) -> bytes:
+        """A plan, its memory and its parameters as described to the kernels; the last description, if it is still right."""
+        key = how, hyper, backward, first_zeroed
+        if self._prepared and self._prepared[0] == key and all(map(is_, self._prepared[1], arrays)):
+            return self._prepared[2]
+        plan, sweep, n_in, n_tiles = self.plan, mlgraph_ext.sweep, len(self.plan.input_column), how.n_tiles
+        input_column = np.arange(n_in, dtype=np.int32) if how.narrow else plan.input_column
+        first_slot = n_in if how.as_bytes or (how.sparse and not plan.rows_read_data) else 0
+        slots = (plan.n_slots - first_slot) * LANES
+        stride = plan.n_extra + slots * (2 if backward else 1)
+        bytes_at = stride if how.as_bytes else -1
+        stride += n_in * sweep.BYTE_SLOT_FLOATS * how.as_bytes
+        entries_at = stride if how.sparse and not how.ahead else -1
+        stride += sweep.entry_floats(n_in, LANES) * (entries_at >= 0)
+        units, most_floats = _NO_UNITS, PANEL
+        if how.optimizer:
+            units, most_floats = self._units_for(how.sparse, how.n_threads if how.ahead else 0)
+        # What a worker needs: two gradients of a unit, lists of entries, masked weights.
+        list_floats = plan.list_floats * how.ahead
+        lists = list_floats * (2 * -(-n_tiles // LIST_TILES) if how.optimizer else 1)
+        scratch_stride = 2 * most_floats + lists + plan.n_masked
+        first_row, end = plan.row_parameters
+        pack_stride = (end - first_row) * how.in_packs
+        self._prepared = None  # it has the addresses of memory that may be freed now
+        self._memory = _at_least(self._memory, stride * n_tiles)
+        self._scratch = _at_least(self._scratch, scratch_stride * how.n_threads)
+        self._sums = _at_least(self._sums, plan.n_extra * n_tiles * how.ahead)
+        self._pack_sums = _at_least(self._pack_sums, pack_stride * -(-n_tiles // sweep.PACK_TILES))
+        program = plan.program
+        if plan.n_masked:
+            program = program.copy()
+            program[:, Instruction._fields.index("masked")] += 2 * most_floats + lists
+        parameters, first_moment, second_moment, frozen = arrays
+        prepared = sweep.prepare(
+            program=program,
+            index=plan.index,
+            constants=plan.constants,
+            units=units,
+            edges=self._filling.edges if self._filling else _NO_EDGES,
+            parameters=parameters,
+            optimizer=OPTIMIZERS[how.optimizer or "sgd"],
+            hyper=np.array(hyper, np.float32),
+            first=first_moment,
+            second=second_moment,
+            frozen=frozen,
+            input_column=input_column,
+            backward=backward,
+            tiles=self._memory,
+            n_tiles=n_tiles,
+            tile_stride=stride,
+            values_at=plan.n_extra - first_slot * LANES,
+            adjoints_at=plan.n_extra + slots - first_slot * LANES,
+            first_slot=first_slot,
+            n_slots=plan.n_slots,
+            first_source=plan.read_slots[0],
+            last_source=plan.read_slots[1],
+            first_zeroed=first_zeroed,
+            bytes_at=bytes_at,
+            entries_at=entries_at,
+            sums=self._sums if how.ahead else None,
+            alone=how.alone,
+            pack_sums=self._pack_sums if how.in_packs else None,
+            pack_stride=pack_stride,
+            first_row=first_row,
+            wide=how.wide,
+            at_once=how.at_once,
+            scratch=self._scratch,
+            n_workers=how.n_threads,
+            scratch_stride=scratch_stride,
+            lists_at=2 * most_floats,
+            list_floats=list_floats,
+        )
+        self._prepared = key, arrays, prepared, (program, units, input_column)  # kept: the kernels have their addresses
+        return prepared
+
+    def _slots_of(self, nodes: Nodes) -> tuple[Int32, int]:
+        """Slots of nodes and the lowest of them."""
+        key = tuple(nodes) if len(nodes) <= MOST_KEPT else None
+        found = self._slots.get(key) if key is not None else None
+        if found is None:
+            slots = self.plan.slot[np.array(nodes, np.int32)]
+            if slots.min() < 0:  # no kernel looks again
+                raise RuntimeError("nodes: expected those that the plan has, got others")
+            found = slots, int(slots.min())
+            if key is not None:
+                self._slots[key] = found
+        return found
+
+    def _units_for(self, sparse: bool, ahead: int) -> tuple[Int64, int]:
+        key = sparse, ahead
+        if key not in self._units:
+            units = units_of(self.plan, sparse, ahead)
+            self._units[key] = units, unit_floats(self.plan, units)
+        return self._units[key]
+
+    def _vectors(self, optimizer: str | None) -> Arrays:
+        """What a run with this optimizer needs of the graph."""
+        storage = self.graph.storage
+        if not optimizer:
+            return storage.vector, None, None, None
+        first, second, *_ = *(storage.state_vector(name, fresh=False) for name in STATE[optimizer]), None, None
+        return storage.vector, first, second, storage.frozen
+
+    def _copied(
+        self, filling: Filling, vectors: Arrays, gradient: Float32 | None, n_threads: int
+    ) -> tuple[Arrays, Float32 | None]:
+        """Copies of the vectors in the layout of a plan with a filling."""
+        copies: list[Float32 | None] = [None] * 5
+        for i, vector in enumerate((*vectors, gradient)):
+            if vector is not None:
+                copies[i] = copy = self._copies[i] if i in self._copies else aligned(filling.size)
+                self._copies[i] = copy
+                filling.fill(vector, copy, n_threads)
+        parameters, first, second, frozen, total = copies
+        assert parameters is not None
+        return (parameters, first, second, frozen), total
+
+    def _weights_are_finite(self, parameters: Float32) -> bool:
+        # 0 * inf is not 0: with such a weight no source may be skipped.
+        return mlgraph_ext.sweep.are_finite(parameters, self._reading)
+
+
+def _at_least(memory: Float32, n: int) -> Float32:
+    return memory if len(memory) >= n else aligned(n)

@@ -1,0 +1,384 @@
+"""Some nodes of a graph as a function of a batch, with its exact derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Float32, Int64
+from mlgraph._support.checks import float_array, plain
+from mlgraph.compiler.plan import Plan
+from mlgraph.engine.engine import Engine
+from mlgraph.engine.examples import Examples
+from mlgraph.engine.losses import Objective
+from mlgraph.engine.steps import Steps
+from mlgraph.graph.arrays import edges, parameter_places
+from mlgraph.graph.graph import Graph, checked_graph
+from mlgraph.graph.ids import id_of, ids_of, ids_of_different
+from mlgraph.graph.ops import INPUT, NEURON, PARAMETER
+from mlgraph.graph.views import Neuron, Node, NodesLike
+
+
+class Places(NamedTuple):
+    """Where each parameter's value and each neuron's weights and bias were in the parameter vector, and its sources' number.
+
+    `edits` is `Graph.edits` at that time: nodes made later had no place. `inputs` are the ids of a function's own inputs.
+    """
+
+    weights: Int64
+    stride: Int64
+    bias: Int64
+    n_sources: Int64
+    graph: Graph
+    edits: int
+    inputs: list[int] | None
+
+    def __repr__(self) -> str:
+        return f"<Places of {len(self.n_sources)} nodes>"  # or that of gradients would have several lines for each node
+
+
+def places_in(graph: Graph, inputs: list[int] | None = None) -> Places:
+    """The present places."""
+    return Places(*graph.storage.places, np.array(graph._count, np.int64), graph, graph.edits, inputs)
+
+
+class Gradients(NamedTuple):
+    """The result of `Function.vjp` and of `Model.gradients`.
+
+    Attributes
+    ----------
+    values : float32, shape (batch, outputs)
+    inputs : float32, shape (batch, inputs)
+    parameters : float32, shape (len(graph.parameters),)
+        Summed over the batch (for a model, whose loss is a mean, this is the gradient of the loss), in the layout that the
+        parameter vector has until the next edit or compilation. `flat` has no padding, which is 0 here, or NaN where a source
+        is not finite.
+    places : Places
+        This layout: `of` and `of_bias` find a node's derivatives by it, even after the vector has been laid out anew.
+    """
+
+    values: Float32
+    inputs: Float32
+    parameters: Float32
+    places: Places
+
+    @property
+    def edges(self) -> Float32:
+        """Derivative for the weight of each edge, float32 in the order of `Graph.edges`; only until the graph changes."""
+        with self._graph("edges") as graph:
+            return edges(graph, self.parameters, self.places[:2]).weight
+
+    @property
+    def flat(self) -> Float32:
+        """Derivative for each parameter, float32 in the order of `Graph.get_parameters`; only until the graph changes.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.input()
+        >>> y = g.add_neuron([x], weights=[3.0], bias=1.0)
+        >>> gradients = g.compile(y).vjp([[2.0]])
+        >>> g.set_parameters(g.get_parameters() - 0.5 * gradients.flat)  # a step of gradient descent on y
+        >>> float(y.weights[0]), y.bias
+        (2.0, 0.5)
+        """
+        with self._graph("flat") as graph:
+            return self.parameters[parameter_places(graph, places=self.places[:3])]
+
+    def of(self, node: Node | int) -> Float32:
+        """Derivative for an input, a parameter or a neuron's weights; 0 if no output needs the node.
+
+        Parameters
+        ----------
+        node : Node or int
+
+        Returns
+        -------
+        float32
+            A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order its weights had. If
+            the function was compiled with inputs of its own, each of these counts as an input.
+
+        Raises
+        ------
+        ValueError
+            If the node is of another kind, or was made after these gradients.
+        """
+        number, code, data = self._record("node", node)
+        own = self.places.inputs
+        if own is not None and number in own:
+            return self.inputs[:, own.index(number)]
+        if code == INPUT:
+            there = own is None and data < self.inputs.shape[1]  # there may have been no data for the last columns
+            return self.inputs[:, data] if there else np.zeros(len(self.inputs), np.float32)
+        if code < PARAMETER:
+            expected = "an input, parameter or neuron (those of operations are in `trace`)"
+            raise ValueError(f"node: expected {expected}, got {self.places.graph[number]!r}")
+        at, stride = self.places.weights[data], self.places.stride[data]
+        if code == PARAMETER:
+            return self.parameters[at : at + 1].reshape(())
+        return self.parameters[at : at + self.places.n_sources[number] * stride : stride]
+
+    def of_bias(self, neuron: Neuron | int) -> float:
+        """Derivative for the bias of a neuron; 0 if no output needs the neuron.
+
+        Parameters
+        ----------
+        neuron : Neuron or int
+
+        Raises
+        ------
+        ValueError
+            If the neuron has no bias, or was made after these gradients.
+        """
+        number, code, data = self._record("neuron", neuron)
+        if code < NEURON or self.places.bias[data] < 0:
+            raise ValueError(f"neuron: expected a neuron with a bias, got {self.places.graph[number]!r}")
+        return float(self.parameters[self.places.bias[data]])
+
+    @contextmanager
+    def _graph(self, what: str) -> Iterator[Graph]:
+        """Hold the graph's lock for a ``with`` block; a ValueError if the graph has been edited since."""
+        graph = self.places.graph
+        with graph.lock:
+            if graph.edits != self.places.edits:
+                raise ValueError(f"{what}: expected the graph of these gradients, got one that has been edited since")
+            yield graph
+
+    def _record(self, what: str, node: Node | int) -> tuple[int, int, int]:
+        """Number, code and record of a node."""
+        graph = self.places.graph
+        number = id_of(graph, node, what)
+        if graph._born[number] >= self.places.edits:
+            raise ValueError(f"{what}: expected a node that was there, got {graph[number]!r}, which was made since")
+        return number, graph._code[number], graph._data[number]
+
+
+class Function:
+    """A compiled function of a batch; it recompiles itself after the graph has changed.
+
+    Parameters
+    ----------
+    graph : Graph
+    outputs : sequence of Node, or array of their ids
+        At least one.
+    inputs : sequence of Node, or array of their ids, optional
+        As for `Graph.compile`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `graph` is no graph; if there is no output, a node is of another graph, an input that is needed is missing, or an
+        input is given twice.
+
+    Examples
+    --------
+    >>> g = mlgraph.Graph()
+    >>> x, y = g.input("x"), g.input("y")
+    >>> f = g.compile(x * x * y)
+    >>> f([[3.0, 2.0], [1.0, 5.0]])  # two examples
+    array([[18.],
+           [ 5.]], dtype=float32)
+    >>> f.vjp([[3.0, 2.0]]).inputs  # 2 x y and x^2
+    array([[12.,  9.]], dtype=float32)
+    >>> f.jvp([[3.0, 2.0]], [[1.0, 0.0]])
+    array([[12.]], dtype=float32)
+    """
+
+    def __init__(self, graph: Graph, outputs: NodesLike, inputs: NodesLike | None = None) -> None:
+        self.graph = checked_graph(graph)
+        self._outputs = ids_of(graph, "outputs", outputs, 1)
+        self._nodes = [graph[i] for i in self._outputs]
+        self._inputs = None if inputs is None else ids_of_different(graph, "inputs", inputs)
+        self._given = None if self._inputs is None else [graph[i] for i in self._inputs]
+        self._engines: dict[bool, Engine] = {}
+        self._places: tuple[Engine, Places] | None = None
+        self._engine(False)
+
+    def __repr__(self) -> str:
+        return f"<Function of {self.n_inputs} inputs: {', '.join(plain(node.name) for node in self._nodes[:10])}>"
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of columns of the data: the inputs of the graph, or the function's own."""
+        return self.graph.n_inputs if self._inputs is None else len(self._inputs)
+
+    def __call__(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Values of the outputs.
+
+        The last bits of an example's values may depend on how many examples the batch has, but not on the number of threads.
+
+        Parameters
+        ----------
+        x : array_like, shape (batch, inputs)
+            uint8 is read as x / 255.
+        n_threads : int, optional
+            By default as many as the process may use and the work is worth.
+
+        Returns
+        -------
+        float32, shape (batch, outputs)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the data are no real numbers, or not of this shape.
+        """
+        examples = Examples(x, self.n_inputs)
+        with self.graph.lock:
+            _, values, _ = self._engine(False).compute(examples, values=self._outputs, n_threads=n_threads)
+        return values
+
+    def vjp(
+        self, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None, *, n_threads: int | None = None
+    ) -> Gradients:
+        """Derivatives of ``sum(cotangent * outputs)``, example by example.
+
+        Parameters
+        ----------
+        x : array_like, shape (batch, inputs)
+            uint8 is read as x / 255.
+        cotangent : array_like, shape (batch, outputs), optional
+            Ones by default.
+        n_threads : int, optional
+            By default as many as the process may use and the work is worth; the result is the same to the bit for any number.
+
+        Returns
+        -------
+        Gradients
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the data are no real numbers, or not of these shapes.
+        """
+        examples = Examples(x, self.n_inputs)
+        shape = (len(examples), len(self._outputs))
+        given = np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape)
+        weight = np.ascontiguousarray(given)
+        with self.graph.lock:
+            return self._vjp(examples, weight, n_threads)
+
+    def _vjp(self, examples: Examples, weight: Float32, n_threads: int | None) -> Gradients:
+        engine = self._engine(True)
+        plan = engine.plan
+        size = plan.examples_at_once
+        first, gradient = np.arange(0, len(examples), size), self.graph.storage.zeros()
+        _, values, adjoints = engine.run(
+            examples,
+            steps=Steps.at_rest(first, np.minimum(size, len(examples) - first)) if len(first) > 1 else None,
+            objective=Objective.cotangent(self._outputs, weight),
+            gradient=gradient,
+            values=self._outputs,
+            adjoints=plan.node[: len(plan.input_column)],
+            n_threads=n_threads,
+        )
+        inputs = np.zeros(examples.array.shape, np.float32)
+        inputs[:, plan.input_column] = adjoints
+        return Gradients(values, inputs, gradient, self._places_for(engine))
+
+    def jvp(self, x: npt.ArrayLike, tangent: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Derivative of each output along a tangent of the inputs, example by example.
+
+        There is no forward mode: this makes one `vjp` for each output, and is meant for functions of few outputs.
+
+        Parameters
+        ----------
+        x, tangent : array_like, shape (batch, inputs)
+            uint8 in `x` is read as x / 255.
+        n_threads : int, optional
+            As for `vjp`.
+
+        Returns
+        -------
+        float32, shape (batch, outputs)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x` or `tangent` are no real numbers, or not of this shape.
+        """
+        examples = Examples(x, self.n_inputs)
+        along = float_array("tangent", tangent, examples.array.shape).astype(np.float64)
+        products = np.empty((len(examples), len(self._outputs)), np.float32)
+        with self.graph.lock, np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            for k, cotangent in enumerate(np.eye(len(self._outputs), dtype=np.float32)):
+                weight = np.ascontiguousarray(np.broadcast_to(cotangent, products.shape))
+                products[:, k] = np.sum(self._vjp(examples, weight, n_threads).inputs * along, axis=1)
+                if len(self._outputs) > 1 and not np.isfinite(products[:, k]).all():
+                    # Again, alone: a cotangent of 0 times an infinite derivative of another output is NaN.
+                    alone = Function(self.graph, [self._nodes[k]], self._given)
+                    products[:, k] = alone.jvp(examples.array, tangent, n_threads=n_threads)[:, 0]
+        return products
+
+    def to_c(self, name: str = "function") -> str:
+        """The function as C99, for use without Python: ``void name(const float *x, float *y)``, for one example.
+
+        The text is a complete file, to be compiled as C, not as C++; it needs only the mathematics library. It holds the
+        present parameters, and only the nodes that the outputs need: of a pruned network, what is left. Neurons with the
+        same sources share one list of them. Values are on the stack: four bytes for each node needed, inputs included (also
+        some inputs that nothing needs, if they are few).
+
+        Parameters
+        ----------
+        name : str
+            Name of the function in C.
+
+        Returns
+        -------
+        str
+            ``x`` has the inputs in their order (divide bytes by 255), ``y`` the outputs. Results equal those of a call,
+            except for rounding: sums are taken in another order, which also shows if one is very long or overflows midway.
+
+        Raises
+        ------
+        ValueError
+            If `name` is no identifier of C, or is already used by math.h or for a table in the file.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x, y = g.inputs(2)
+        >>> print(g.compile(mlgraph.exp(x) / y).to_c("ratio"))
+        /* inputs: 2, outputs: 1, weights: 0 */
+        #include <math.h>
+        <BLANKLINE>
+        void ratio(const float *x, float *y);
+        <BLANKLINE>
+        void ratio(const float *x, float *y)
+        {
+            float v[4];
+            for (int i = 0; i < 2; i++)
+                v[i] = x[i];
+            v[2] = expf(v[0]);
+            v[3] = v[2] / v[1];
+            y[0] = v[3];
+        }
+        <BLANKLINE>
+        """
+        from mlgraph.engine.c_source import c_source, checked_name
+
+        name = checked_name(name)
+        with self.graph.lock:
+            plan = self._engine(False).plan
+            return c_source(plan, self.graph.parameters, plan.slot[self._outputs], name)
+
+    def _places_for(self, engine: Engine) -> Places:
+        # One copy for each compilation: places change only then.
+        if self._places is None or self._places[0] is not engine:
+            self._places = engine, places_in(self.graph, self._inputs)
+        return self._places[1]
+
+    def _engine(self, want_inputs: bool) -> Engine:
+        with self.graph.lock:
+            engine = self._engines.get(want_inputs)
+            if engine is None or engine.plan.is_stale(self.graph):
+                ids_of(self.graph, "outputs", self._nodes)  # `undo` may have removed one of them
+                ids_of(self.graph, "inputs", self._given or [])
+                given = None if self._inputs is None else np.array(self._inputs, np.int32)
+                engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs, given=given))
+                self._engines[want_inputs] = engine
+        return engine

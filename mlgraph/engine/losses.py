@@ -1,0 +1,217 @@
+"""Losses by name: the nodes that a loss begins with, and the targets that it takes. The kernels compute the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Bool, Float32, Int32, UInt8
+from mlgraph._support.checks import real_array, wrong
+from mlgraph.graph.graph import Graph
+from mlgraph.graph.ids import ids_of
+from mlgraph.graph.views import Node
+
+Labels = Int32
+
+CROSS_ENTROPIES = ("softmax_cross_entropy", "binary_cross_entropy")
+"""Losses whose outputs are logits."""
+
+NAMES = (*CROSS_ENTROPIES, "squared_error")
+"""Losses that have a name of their own; any node may be one, and its name is "node"."""
+
+LOSSES = {
+    "none": 0,
+    "softmax_cross_entropy": 1,
+    "squared_error": 2,
+    "node": 3,
+    "cotangent": 4,
+    "binary_cross_entropy": 5,
+}
+"""All losses of an `Objective`, as the kernels number them."""
+
+
+class Objective(NamedTuple):
+    """What is learnt, or differentiated: a loss, and the labels or targets that it takes.
+
+    Attributes
+    ----------
+    loss : str
+        One of `NAMES`, "node", "cotangent": the sum of the outputs times `target`, or "none".
+    nodes : sequence of int
+        The node that the loss begins with (logsumexp or the sum of softplus; for the squared error, which has none, the
+        first output), then the outputs; or the loss itself, if it is a node.
+    label : int32, shape (examples,), optional
+    target : float32, shape (examples, outputs), optional
+        For the squared error or the cross-entropies (for that of a softmax if there is no `label`), or cotangents.
+    """
+
+    loss: str
+    nodes: Sequence[int]
+    label: Labels | None = None
+    target: Float32 | None = None
+
+    @classmethod
+    def cotangent(cls, outputs: Sequence[int], target: Float32) -> Objective:
+        """The sum of some nodes, each times a given number."""
+        return cls("cotangent", [outputs[0], *outputs], target=target)
+
+    def of(self, rows: slice) -> Objective:
+        """Of these examples."""
+        label, target = self.label, self.target
+        return self._replace(
+            label=None if label is None else label[rows], target=None if target is None else target[rows]
+        )
+
+
+def check_classes(what: str, loss: str, n: int) -> None:
+    """Raise ValueError for a softmax of one output, whose probability is always 1, so that it learns nothing."""
+    if loss == "softmax_cross_entropy" and n == 1:
+        raise ValueError(
+            f"{what}: expected 2 or more for a softmax, got 1; for one yes or no there is binary_cross_entropy"
+        )
+
+
+def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str, list[int], list[int]]:
+    """Add what a loss takes beside the outputs.
+
+    Returns
+    -------
+    name : str
+    nodes : list of int
+        As `Objective` has them.
+    probabilities : list of int
+        A node for each logit of a cross-entropy.
+    """
+    if isinstance(loss, Node):
+        return "node", ids_of(graph, "loss", [loss]), []
+    if not isinstance(loss, str) or loss not in NAMES:
+        raise wrong("loss", f"{', '.join(NAMES)} or a node", loss, isinstance(loss, str))
+    if loss == "squared_error":
+        return loss, [outputs[0], *outputs], []
+    check_classes("outputs", loss, len(outputs))
+    logits = [graph[i] for i in outputs]
+    what = "sigmoid" if loss == "binary_cross_entropy" else "softmax"
+    for node in logits:
+        if _is_probability(node, what):
+            raise ValueError(
+                f"outputs: expected logits, of which {loss} takes the {what} itself, got {node!r}, a probability"
+            )
+    if loss == "softmax_cross_entropy":
+        probabilities = graph.softmax(logits)
+        begin = probabilities[0].sources[0].sources[1]  # each is exp(z - logsumexp)
+    else:
+        probabilities = [graph.operation("sigmoid", z) for z in logits]
+        begin = graph.operation("sum", *(graph.operation("softplus", z) for z in logits))
+    return loss, [begin.id, *outputs], [node.id for node in probabilities]
+
+
+def _is_probability(node: Node, what: str) -> bool:
+    if what == "sigmoid":
+        return "sigmoid" in (node.kind, getattr(node, "activation", ""))
+    if node.kind != "exp" or node.sources[0].kind != "sub":
+        return False
+    logit, total = node.sources[0].sources
+    return total.kind == "logsumexp" and logit in total.sources
+
+
+def empty_answers(objective: Objective, n: int) -> UInt8 | None:
+    """Zeros for n examples, to be 1 where the answer is right; None if there is no right or wrong."""
+    return np.zeros(n, np.uint8) if objective.label is not None or objective.loss in CROSS_ENTROPIES else None
+
+
+def read_targets(
+    loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str
+) -> tuple[Labels | None, Float32 | None]:
+    """Labels or targets of n examples as the sweep reads them; TypeError or ValueError, of `what`, if `y` is neither."""
+    if are_none(y) and n:
+        raise ValueError(f"{what}: expected labels or targets of {n} examples, got none")
+    try:
+        array = real_array(what, y, "astype(int) or astype(float)")
+    except TypeError:
+        if _are_texts(y):
+            hint = (
+                "np.unique(y, return_inverse=True) numbers them"
+                if what == "y"
+                else "number them as those that are learnt"
+            )
+            raise TypeError(f"{what}: expected numbers, got texts; {hint}") from None
+        raise
+    labelled = loss == "softmax_cross_entropy" or (loss == "squared_error" and n_outputs > 1)
+    if labelled and array.dtype.kind in "bui" and array.ndim == 1:
+        if len(array) != n:
+            raise ValueError(f"{what}: expected {n} labels, one for each example, got {len(array)}")
+        if n and not (array.min() >= 0 and array.max() < n_outputs):
+            raise ValueError(f"{what}: expected labels from 0 to {n_outputs - 1}, got {array.min()} to {array.max()}")
+        label = array.astype(np.int32)
+        if loss == "softmax_cross_entropy":
+            return label, None
+        target = np.zeros((n, n_outputs), np.float32)
+        target[np.arange(n), label] = 1
+        return label, target
+    if loss == "softmax_cross_entropy" and array.shape != (n, n_outputs):
+        are_whole = array.dtype.kind != "f" or bool(np.isfinite(array).all() and (array == np.floor(array)).all())
+        how = {(n, 1): "y.ravel()", (n,): "y.astype(int)" if are_whole else None}
+        got = f"{array.dtype} of shape {array.shape}" + (
+            f"; {how[array.shape]} may be them" if how.get(array.shape) else ""
+        )
+        raise ValueError(
+            f"{what}: expected integer labels of shape ({n},) or targets of shape ({n}, {n_outputs}), got {got}"
+        )
+    with np.errstate(over="ignore", under="ignore"):
+        target = array.astype(np.float32)
+    target = target[:, None] if target.ndim == 1 else target
+    if target.shape != (n, n_outputs):
+        expected = f"({n},) or ({n}, 1)" if n_outputs == 1 else f"({n}, {n_outputs})"
+        raise ValueError(f"{what}: expected shape {expected}, got {array.shape}")
+
+    def check(good: Bool, expected: str, given: npt.NDArray[Any]) -> None:
+        if not good.all():
+            i, j = np.argwhere(~good)[0]
+            raise ValueError(f"{what}: expected {expected}, got {given[i, j]} in example {i}, output {j}")
+
+    check(np.isfinite(target), "finite numbers that float32 can hold", array.reshape(target.shape))
+    if loss == "binary_cross_entropy":
+        check((target >= 0) & (target <= 1), "numbers from 0 to 1", target)
+    if loss == "softmax_cross_entropy":
+        check(target >= 0, "targets of at least 0", target)
+        with np.errstate(over="ignore"):
+            weights = target.sum(axis=1)
+        if not np.isfinite(weights).all():
+            i = int(np.argmin(np.isfinite(weights)))
+            raise ValueError(
+                f"{what}: expected targets of a sum that float32 can hold, got {weights[i]} in example {i}"
+            )
+    return None, np.ascontiguousarray(target)
+
+
+def _are_texts(y: Any) -> bool:
+    """Whether the first of these targets is a text, as labels of a table may be."""
+    try:
+        return any(isinstance(label, str) for label in np.ravel(np.asarray(y, object))[:1])
+    except (RuntimeError, TypeError, ValueError):  # of which not even objects can be read
+        return False
+
+
+def are_none(y: Any) -> bool:
+    """Whether there are no targets, () or []: if the loss is a node, the last columns of the data may be its targets."""
+    return isinstance(y, tuple | list) and not y
+
+
+def with_targets(x: npt.ArrayLike, y: npt.ArrayLike, what: str) -> Float32:
+    """Data as they are read, followed by columns of targets for a loss that is a node; errors name x or y after `what`."""
+    data, targets = real_array(f"{what}x", x), real_array(f"{what}y", y)
+    columns = targets[:, None] if targets.ndim == 1 else targets
+    if data.ndim != 2:
+        raise ValueError(f"{what}x: expected shape (examples, inputs), got {data.shape}")
+    if columns.ndim != 2 or len(columns) != len(data):
+        raise ValueError(f"{what}y: expected shape ({len(data)}, targets), got {targets.shape}")
+    n = data.shape[1]
+    values = np.empty((len(data), n + columns.shape[1]), np.float32)
+    with np.errstate(over="ignore", under="ignore"):  # what float32 cannot hold is infinite, or zero
+        values[:, :n], values[:, n:] = data, columns
+    if data.dtype == np.uint8:
+        values[:, :n] /= 255
+    return values

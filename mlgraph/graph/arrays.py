@@ -1,0 +1,190 @@
+"""A graph's edges, neurons and parameters as arrays, and where in the parameter vector they stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Bool, Float32, Int32, Int64
+from mlgraph._support.checks import integer_row
+from mlgraph.graph import ops
+from mlgraph.graph.ops import NEURON, PARAMETER
+from mlgraph.graph.topology import runs, topological
+from mlgraph_ext import _topology
+
+if TYPE_CHECKING:
+    from mlgraph.graph.graph import Graph
+
+T = TypeVar("T", bound=np.generic)
+
+
+class Edges(NamedTuple):
+    """Edges as arrays.
+
+    Attributes
+    ----------
+    source, target : int32, shape (edges,)
+        Ids of nodes and neurons.
+    weight : float32, shape (edges,)
+    """
+
+    source: Int32
+    target: Int32
+    weight: Float32
+
+
+def ends_of(what: str, edges: Edges) -> tuple[Int64, Int64]:
+    """Sources and targets; a TypeError or ValueError about `what` if they are not two rows of integers, equally long."""
+    source, target = integer_row(f"{what}: source", edges.source), integer_row(f"{what}: target", edges.target)
+    if len(source) != len(target):
+        raise ValueError(f"{what}: expected as many targets as sources, {len(source)}, got {len(target)}")
+    return source, target
+
+
+class Neurons(NamedTuple):
+    """Neurons as arrays.
+
+    Attributes
+    ----------
+    node : int32, shape (neurons,)
+        Ids.
+    activation : str, shape (neurons,)
+    bias : float32, shape (neurons,)
+        0 where there is none.
+    """
+
+    node: Int32
+    activation: npt.NDArray[np.str_]
+    bias: Float32
+
+
+class Wiring(NamedTuple):
+    """The edges into some neurons, neuron by neuron in the order of their sources.
+
+    Attributes
+    ----------
+    neurons, counts : int32, shape (neurons,)
+        Ids, and how many edges each has.
+    source : int32, shape (edges,)
+    place : int64 or int32, shape (edges,)
+        Place of the weight in the parameter vector; in an edit to come, which of the present edges it is, -1 if new.
+    """
+
+    neurons: Int32
+    counts: Int32
+    source: Int32
+    place: Int64 | Int32
+
+    @property
+    def target(self) -> Int32:
+        """The neuron of each edge; made anew at each access."""
+        return np.repeat(self.neurons, self.counts)
+
+    def at_targets(self, values: npt.NDArray[T]) -> npt.NDArray[T]:
+        """Of values for all nodes of the graph, that of each edge's neuron; less work than by `target`."""
+        return np.repeat(values[self.neurons], self.counts)
+
+    def of(self, neurons: Bool) -> Wiring:
+        """These neurons alone."""
+        if neurons.all():
+            return self
+        edges = np.repeat(neurons, self.counts)
+        return Wiring(self.neurons[neurons], self.counts[neurons], self.source[edges], self.place[edges])
+
+    def beside(self, other: Wiring) -> Wiring:
+        """These neurons, and then others."""
+        neurons, counts, source, place = (
+            np.concatenate([mine, theirs]) for mine, theirs in zip(self, other, strict=True)
+        )
+        return Wiring(neurons, counts, source, place)
+
+    def without(self, edges: Bool) -> tuple[Wiring, Wiring]:
+        """All edges of the neurons that lose some of these, and what is left of them."""
+        counts = self.counts - _sums(edges, self.counts)
+        lose = counts != self.counts
+        old, left = self.of(lose), ~edges[np.repeat(lose, self.counts)]
+        return old, Wiring(old.neurons, counts[lose], old.source[left], np.flatnonzero(left).astype(np.int32))
+
+
+def wiring(graph: Graph, neurons: Int32 | None = None, places: tuple[Int64, Int64] | None = None) -> Wiring:
+    """The edges into these neurons, by default into all.
+
+    For a vector of another layout, `places` says where the weights of each record begin and how far apart they are.
+    """
+    topology = graph.topology()
+    if neurons is None:
+        neurons = np.flatnonzero(graph.codes >= NEURON).astype(np.int32)
+    record, counts = graph.records[neurons], topology.counts[neurons]
+    at, stride = (column[record] for column in places or graph.storage.places[:2])
+    return Wiring(neurons, counts, topology.sources_of(neurons), runs(at, stride, counts, graph.storage.used))
+
+
+def edge_keys(graph: Graph, source: Int32 | Int64, target: Int32 | Int64) -> Int64:
+    """A number for each pair of nodes, to distinguish, find and sort edges: by target, then by source."""
+    return target.astype(np.int64) * len(graph) + source
+
+
+def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Int64, Int64] | None = None) -> Edges:
+    """See `Graph.edges`; with `vector`, its numbers take the place of the weights."""
+    alive = graph.alive()
+    into = wiring(graph, np.flatnonzero(alive & (graph.codes >= NEURON)).astype(np.int32), places)
+    there = alive[into.source]
+    vector = graph.parameters if vector is None else vector
+    return Edges(into.source[there], into.target[there], vector[into.place[there]])
+
+
+def neurons(graph: Graph) -> Neurons:
+    """See `Graph.neurons`."""
+    _, order = topological(graph, graph.topology())
+    node = order[graph.alive()[order] & (graph.codes[order] >= NEURON)]
+    return Neurons(node, np.array(ops.ACTIVATIONS)[graph.codes[node] - NEURON], biases(graph, node))
+
+
+def bias_places(graph: Graph, nodes: npt.NDArray[Any] | slice) -> Int64:
+    """Places of the biases of neurons or parameters, -1 if there is none."""
+    return np.asarray(np.array(graph.storage.bias, np.int64)[graph.records[nodes]])
+
+
+def biases(graph: Graph, nodes: npt.NDArray[Any], missing: float = 0.0) -> Float32:
+    """Biases of neurons; `missing` where there is none."""
+    places = bias_places(graph, nodes)
+    out, has = np.full(len(places), missing, np.float32), places >= 0
+    out[has] = graph.parameters[places[has]]
+    return out
+
+
+def parameter_places(
+    graph: Graph, nodes: npt.NDArray[Any] | None = None, places: tuple[Int64, Int64, Int64] | None = None
+) -> Int64:
+    """Places in the parameter vector of all parameters of these nodes, by default of all, without padding.
+
+    With `places`, the `Storage.places` of an earlier time, they are those of that time. First come weights and values of
+    parameters, node by node, a neuron's weights in the order of its sources; then biases.
+    """
+    nodes, codes = np.arange(len(graph)) if nodes is None else nodes, graph.codes
+    owner = nodes[codes[nodes] >= PARAMETER]
+    record = graph.records[owner]
+    n = np.where(codes[owner] >= NEURON, graph.counts[owner], 1)
+    at, stride, bias = (column[record] for column in places or graph.storage.places)
+    bias = bias[bias >= 0]
+    found = np.empty(int(n.sum()) + len(bias), np.int64)  # and not int32, which numpy would convert at each use
+    weights, biases = np.split(found, [len(found) - len(bias)])
+    _topology.runs(at, stride, n.astype(np.int64), weights)
+    biases[:] = bias
+    return found
+
+
+def values(graph: Graph) -> dict[str, Float32]:
+    """The parameters ("") and the optimizer's state, in the order of `parameter_places`."""
+    places = parameter_places(graph)
+    return {name: vector[places] for name, vector in graph.storage.vectors().items()}
+
+
+def _sums(mask: Bool, count: Int32) -> Int32:
+    """How many elements are set in each of the consecutive runs of these lengths."""
+    sums, some = np.zeros(len(count), np.int32), count > 0
+    if some.any():
+        sums[some] = np.add.reduceat(mask, (np.cumsum(count) - count)[some], dtype=np.int32)
+    return sums

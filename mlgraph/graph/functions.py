@@ -1,0 +1,142 @@
+"""Functions of nodes: each adds the op of its name (`mlgraph.graph.ops`) to the graph of its arguments; softmax adds several."""
+
+from __future__ import annotations
+
+from mlgraph.graph.graph import Graph
+from mlgraph.graph.ops import OPS
+from mlgraph.graph.views import Node
+
+__all__ = [
+    "cos",
+    "exp",
+    "leaky_relu",
+    "log",
+    "logsumexp",
+    "max",
+    "maximum",
+    "minimum",
+    "prod",
+    "relu",
+    "sigmoid",
+    "sin",
+    "softmax",
+    "softplus",
+    "sqrt",
+    "sum",
+    "tanh",
+    "where",
+]
+
+
+def _graph(name: str, arguments: tuple[Node | float, ...]) -> Graph:
+    for argument in arguments:
+        if isinstance(argument, Node):
+            return argument.graph
+    got = ", ".join(type(a).__name__ for a in arguments[:5]) or "nothing"
+    takes_any = name == "softmax" or OPS[name].arity < 0
+    one_by_one = f" ({name}(*nodes) takes them one by one)" if takes_any and got in ("list", "tuple") else ""
+    raise TypeError(f"{name}: expected at least one node, got {got}{one_by_one}")
+
+
+def _apply(name: str, *arguments: Node | float) -> Node:
+    return _graph(name, arguments).operation(name, *arguments)
+
+
+def exp(x: Node) -> Node:
+    """Exponential of a node."""
+    return _apply("exp", x)
+
+
+def log(x: Node) -> Node:
+    """Natural logarithm of a node."""
+    return _apply("log", x)
+
+
+def sqrt(x: Node) -> Node:
+    """Square root of a node."""
+    return _apply("sqrt", x)
+
+
+def sin(x: Node) -> Node:
+    """Sine of a node, in radians."""
+    return _apply("sin", x)
+
+
+def cos(x: Node) -> Node:
+    """Cosine of a node, in radians."""
+    return _apply("cos", x)
+
+
+def tanh(x: Node) -> Node:
+    """Hyperbolic tangent of a node."""
+    return _apply("tanh", x)
+
+
+def sigmoid(x: Node) -> Node:
+    """1 / (1 + exp(-x))."""
+    return _apply("sigmoid", x)
+
+
+def relu(x: Node) -> Node:
+    """max(x, 0); at 0 its derivative is 0."""
+    return _apply("relu", x)
+
+
+def leaky_relu(x: Node) -> Node:
+    """x where x > 0, else 0.01 x."""
+    return _apply("leaky_relu", x)
+
+
+def softplus(x: Node) -> Node:
+    """log(1 + exp(x))."""
+    return _apply("softplus", x)
+
+
+def maximum(a: Node | float, b: Node | float) -> Node:
+    """The larger of two nodes; where they are equal, each has half of the derivative."""
+    return _apply("maximum", a, b)
+
+
+def minimum(a: Node | float, b: Node | float) -> Node:
+    """The smaller of two nodes; where they are equal, each has half of the derivative."""
+    return _apply("minimum", a, b)
+
+
+def where(condition: Node | float, a: Node | float, b: Node | float) -> Node:
+    """A node that is `a` in the examples where condition > 0, `b` in the others.
+
+    The condition and the branch that is not taken have the derivative 0. If that branch's own derivative is infinite or NaN,
+    the product is NaN, as for ``where(x, sqrt(x), 0)`` at 0 and below; write ``where(x, sqrt(where(x, x, 1)), 0)`` instead.
+    (Through a condition no derivative goes on. But the weights of a neuron that only conditions depend on have 0 times the
+    values of its sources, so NaN if one is not finite.)
+    """
+    if isinstance(condition, bool):
+        raise TypeError(
+            f"where: expected a node as the condition, got {condition} (x == y tells whether both are one node)"
+        )
+    return _apply("where", condition, a, b)
+
+
+def sum(*nodes: Node | float) -> Node:
+    """Sum of any number of nodes."""
+    return _apply("sum", *nodes)
+
+
+def prod(*nodes: Node | float) -> Node:
+    """Product of any number of nodes."""
+    return _apply("prod", *nodes)
+
+
+def max(*nodes: Node | float) -> Node:
+    """Largest of any number of nodes; the derivative is shared among equal ones."""
+    return _apply("max", *nodes)
+
+
+def logsumexp(*nodes: Node | float) -> Node:
+    """Log of the sum of the exponentials, finite for finite nodes; `Graph.softmax` says how exact it is."""
+    return _apply("logsumexp", *nodes)
+
+
+def softmax(*nodes: Node | float) -> list[Node]:
+    """Probabilities ``exp(z - logsumexp(z))`` of any number of nodes; see `Graph.softmax`."""
+    return _graph("softmax", nodes).softmax(nodes)

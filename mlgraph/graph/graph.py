@@ -1,0 +1,812 @@
+"""The graph of scalars: build it, read it, change it. No arithmetic on batches happens here.
+
+The kinds and sources of nodes are in columns (`mlgraph.graph.nodes`), parameters in `mlgraph.graph.storage`. A node is its number; views
+of it (`mlgraph.graph.views`) are made on demand.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Bool, Float32, Ids, Int32
+from mlgraph._support.checks import INT32_MAX, float_array, number, one_of, optional_name, shown, truth, whole
+from mlgraph._support.locks import cached_property, locked
+from mlgraph.graph import arrays, ops
+from mlgraph.graph.arrays import Edges, Neurons
+from mlgraph.graph.changes import Edit, edited
+from mlgraph.graph.ids import edge_name, id_of, ids_of, ids_of_sources, listed
+from mlgraph.graph.nodes import NodeTable, adds_nodes
+from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
+from mlgraph.graph.storage import extend
+from mlgraph.graph.topology import CycleError, ancestors, is_live, topological
+from mlgraph.graph.views import Edge, Neuron, Node, NodesLike, neuron_code
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # that of typing is of Python 3.11
+
+    from mlgraph.engine.function import Function
+    from mlgraph.models.model import Model
+    from mlgraph.pictures.drawing import Drawing, Options
+
+__all__ = ["CycleError", "Graph"]
+
+
+class Graph(NodeTable):
+    """A graph of scalar nodes.
+
+    Threads may share a graph: they take turns to compile, run and save it, and only one of them can train it. To edit a
+    graph that other threads use, hold its `lock`.
+
+    Examples
+    --------
+    >>> g = mlgraph.Graph()
+    >>> x, y = g.input("x"), g.input("y")
+    >>> z = x * y + 1
+    >>> print(z)
+    x * y + 1
+    """
+
+    _open: Edit | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_bare = False
+        """Whether a neuron may have no sources."""
+        self._last: Edit | None = None
+        self._open = None
+        self._alive: tuple[tuple[int, frozenset[int]], Bool] | None = None
+        self._init_turns()
+
+    # --- building ----------------------------------------------------------------------------------------------------
+
+    @adds_nodes
+    def input(self, name: str | None = None) -> Node:
+        """Add an input; the k-th input made is column k of the data.
+
+        Parameters
+        ----------
+        name : str, optional
+            How it is shown; by default its number.
+        """
+        name = optional_name(name)
+        node = self._append(INPUT, (), len(self._inputs))
+        self._inputs.append(node)
+        if name is not None:
+            self._names[node] = name
+        return Node(self, node)
+
+    @adds_nodes
+    def inputs(self, n: int) -> list[Node]:
+        """Add inputs: the next columns of the data.
+
+        Parameters
+        ----------
+        n : int
+            How many, at least 0.
+        """
+        n, column, node = whole("n", n, 0, INT32_MAX - len(self)), len(self._inputs), len(self)
+        if n:  # with none there is no change for `undo` to see
+            self._extend(INPUT, np.zeros(0, np.int32), column + np.arange(n))
+            extend(self._inputs, node + np.arange(n))
+        return [Node(self, i) for i in range(node, node + n)]
+
+    def constant(self, value: float) -> Node:
+        """Add a constant.
+
+        Parameters
+        ----------
+        value : float
+            A number that float32 can hold, infinities and NaN included.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no number, or one that float32 cannot hold.
+        """
+        v = number("value", value)
+        with self.lock:
+            self._constants.append(v)  # does no harm if no node follows
+            return Node(self, self._append(CONSTANT, (), len(self._constants) - 1))
+
+    @adds_nodes
+    def parameter(self, value: float, name: str | None = None) -> Node:
+        """Add a parameter that training may change.
+
+        Parameters
+        ----------
+        value : float
+            Its initial value.
+        name : str, optional
+            How it is shown; by default its number.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the value is no number, or one that float32 cannot hold, or the name is no string.
+        """
+        v, name = number("value", value), optional_name(name)
+        at = self.storage.grow(1)
+        self.storage.vector[at] = v
+        node = self._append(PARAMETER, (), self.storage.append(at))
+        if name is not None:
+            self._names[node] = name
+        return Node(self, node)
+
+    @adds_nodes
+    def add_neuron(
+        self,
+        sources: NodesLike,
+        activation: str = "identity",
+        *,
+        weights: npt.ArrayLike | None = None,
+        bias: float | None = 0.0,
+    ) -> Neuron:
+        """Add one neuron ``activation(bias + sum(weights * sources))``.
+
+        Parameters
+        ----------
+        sources : sequence of Node, or array of their ids
+            At least one node of this graph; none twice.
+        activation : str
+            identity, relu, leaky_relu, sigmoid or tanh. For another, apply functions to an identity neuron, as in
+            ``mlgraph.where(neuron, 1, 0)``.
+        weights : array_like, shape (len(sources),), optional
+            Zeros by default; hidden neurons that all begin with zeros never come to differ.
+        bias : float or None
+            None: no bias.
+
+        Returns
+        -------
+        Neuron
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as documented, or a source is an operation that reads only neurons that are cut off;
+            nothing has been added.
+        """
+        ids = ids_of_sources(self, sources).tolist()
+        code = neuron_code(activation)
+        w = np.zeros(len(ids), np.float32) if weights is None else float_array("weights", weights, (len(ids),))
+        b = None if bias is None else number("bias", bias)
+        record = self.storage.add_row(w, b)
+        neuron = Neuron(self, self._append(code, ids, record))
+        edited(self, nodes=neuron.id)
+        return neuron
+
+    @adds_nodes
+    def add_neurons(
+        self,
+        sources: NodesLike,
+        activation: str = "identity",
+        *,
+        weights: npt.ArrayLike,
+        biases: npt.ArrayLike | None = 0.0,
+    ) -> range:
+        """Add neurons that all have the same sources.
+
+        Parameters
+        ----------
+        sources : sequence of Node, or array of their ids
+            At least one node of this graph; none twice.
+        activation : str
+            identity, relu, leaky_relu, sigmoid or tanh.
+        weights : array_like, shape (neurons, sources)
+        biases : array_like, shape (neurons,), or float, or None
+            None: no biases.
+
+        Returns
+        -------
+        range
+            Ids of the new neurons.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as documented; nothing has been added.
+        """
+        ids = ids_of_sources(self, sources)
+        code = neuron_code(activation)
+        w = float_array("weights", weights, (None, len(ids)))
+        n = len(w)
+        given = np.full(n, number("biases", biases)) if isinstance(biases, Real) else biases
+        b = None if given is None else float_array("biases", given, (n,))
+        if n == 0:
+            raise ValueError("weights: expected at least one neuron, got none")
+        node, record = len(self._code), self.storage.add_panels(w, b)
+        self._extend(code, ids, record + np.arange(n))
+        edited(self, nodes=node)
+        return range(node, node + n)
+
+    @adds_nodes
+    def add_subgraph(self, neurons: Neurons, edges: Edges) -> Int32:
+        """Add neurons that each have sources of their own, as arrays, in any order.
+
+        The arrays of `Graph.neurons` and `Graph.edges` can be added unchanged to a graph with as many inputs, if their own
+        graph has its inputs first and no other nodes but neurons. (All added neurons get a bias.)
+
+        Parameters
+        ----------
+        neurons : Neurons
+            `node` gives each neuron a number, by which `edges` refers to it.
+        edges : Edges
+            Edges into these neurons, at least one into each. Each neuron's sources are in the order of `edges`. A source
+            that is none of these neurons is the node of this graph with that id.
+
+        Returns
+        -------
+        int32, shape (neurons,)
+            Ids of the new neurons, in the order of `neurons`.
+
+        Raises
+        ------
+        CycleError
+            If there would be a cycle; nothing has been added.
+        TypeError, ValueError
+            If an argument is not as documented; nothing has been added.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.inputs(2)
+        >>> neurons = mlgraph.Neurons(np.array([8, 7]), np.array(["identity", "tanh"]), np.array([0.0, 0.5]))
+        >>> edges = mlgraph.Edges(np.array([7, 0, 1]), np.array([8, 7, 7]), np.array([2.0, 1.0, -1.0]))
+        >>> g.add_subgraph(neurons, edges)
+        array([3, 2], dtype=int32)
+        >>> print(g[3], "of", g[2])
+        identity(2*n2 + 0) of tanh(1*n0 - 1*n1 + 0.5)
+        """
+        from mlgraph.graph.compaction import once_each
+        from mlgraph.graph.subgraph import checked_subgraph
+
+        new = checked_subgraph(self, neurons, edges)
+        node, begin = len(self), np.cumsum(new.counts, dtype=np.int64) - new.counts
+        lists = once_each(begin, new.counts, new.sources, np.zeros(len(new.counts), bool))
+        record = self.storage.add_rows(new.weights, new.counts, new.biases)
+        self._extend(new.codes, lists.pool, record + np.arange(len(new.counts)), lists.start, new.counts)
+        edited(self, nodes=node)
+        return new.rank + np.int32(node)
+
+    @adds_nodes
+    def operation(self, name: str, *arguments: Node | float) -> Node:
+        """Add a node that applies an operation to nodes or numbers.
+
+        Parameters
+        ----------
+        name : str
+            One of `mlgraph.graph.ops.OPS`.
+        *arguments : Node or float
+            As many as it takes; a number becomes a constant.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no such operation, it takes another number of arguments, or one is of another graph; nothing has been
+            added.
+        """
+        op = ops.OPS[one_of("name", name, tuple(ops.OPS))]
+        if op.arity != len(arguments) if op.arity >= 0 else not arguments:
+            expected = op.arity if op.arity >= 0 else "at least 1"
+            raise ValueError(f"arguments of {name}: expected {expected}, got {len(arguments)}")
+        return Node(self, self._append(op.code, self._arguments(name, arguments)))
+
+    @adds_nodes
+    def softmax(self, nodes: Iterable[Node | float]) -> list[Node]:
+        """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z.
+
+        In float32 their relative error may be |z| / 10^7: two equal logits of a million get 0.503 each.
+
+        Parameters
+        ----------
+        nodes : sequence of Node or number
+            At least one.
+
+        Returns
+        -------
+        list of Node
+            As many, in their order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are no numbers or nodes of this graph, or none; nothing has been added.
+        """
+        terms = listed("nodes", nodes)
+        total = self.operation("logsumexp", *terms)
+        return [self.operation("exp", self.operation("sub", z, total)) for z in terms]
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"<Graph: {len(self)} nodes, {self.n_inputs} inputs, {self.n_edges} edges>"
+
+    @locked
+    def get_parameters(self) -> Float32:
+        """All weights, biases and values of parameters, float32 of shape (n_parameters,); a copy.
+
+        First come weights and values of parameters, node by node, a neuron's weights in the order of its sources; then
+        biases. Only edits and new nodes change this order.
+        """
+        return self.storage.vector[arrays.parameter_places(self)]
+
+    @locked
+    def set_parameters(self, values: npt.ArrayLike) -> None:
+        """Assign all weights, biases and values of parameters.
+
+        Parameters
+        ----------
+        values : array_like, shape (n_parameters,)
+            In the order of `get_parameters`.
+        """
+        places = arrays.parameter_places(self)
+        self.storage.vector[places] = float_array("values", values, (len(places),))
+
+    @locked
+    def optimizer_state(self) -> dict[str, Float32]:
+        """The optimizer's state for each parameter, of the last run of `fit` or of the one in progress.
+
+        Returns
+        -------
+        dict of float32, shape (n_parameters,)
+            In the order of `get_parameters`; copies. "first" is the velocity of SGD with momentum, or the first moment of
+            Adam, "second" the second moment of Adam. Empty before a run, and if the optimizer keeps no state.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.input()
+        >>> y = g.add_neuron([x], weights=[3.0], bias=None)
+        >>> history = mlgraph.Model(g, y).fit([[1.0]], [1.0], epochs=1, learning_rate=0.1)
+        >>> g.optimizer_state(), y.weights
+        ({'first': array([4.], dtype=float32)}, array([2.6], dtype=float32))
+        """
+        found = arrays.values(self)
+        return {name: found[name] for name in ("first", "second") if name in found}
+
+    def __getitem__(self, node: int | str) -> Node:
+        """The node with this number, or with this name if it is unique; a node without a name is called n and its number."""
+        if isinstance(node, Node):
+            raise TypeError(f"node: expected the id of a node, got {type(node).__name__}")
+        if isinstance(node, str):
+            named = [i for i, name in self._names.copy().items() if name == node]  # others may name nodes
+            if (
+                re.fullmatch("n(0|[1-9][0-9]{0,9})", node)
+                and int(node[1:]) < len(self)
+                and int(node[1:]) not in self._names
+            ):
+                named.append(int(node[1:]))
+            if len(named) != 1:
+                whose = f"{len(named)} have" if named else "none has"
+                raise ValueError(f"node: expected the name of one node, got {shown(node)}, which {whose}")
+            node = named[0]
+        node = id_of(self, node)
+        return (Neuron if self._code[node] >= NEURON else Node)(self, node)
+
+    def __contains__(self, node: object) -> bool:
+        """Whether ``graph[node]`` is a node; of a node, whether it is of the graph, and still there."""
+        if isinstance(node, Node):
+            return node.graph is self and self._has(node)
+        try:
+            self[node]  # type: ignore[index]
+        except (TypeError, ValueError, IndexError):
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[Node]:
+        return (self[i] for i in range(len(self)))
+
+    @locked
+    def sources_of(self, node: Node | int) -> Int32:
+        """Ids of the sources of a node, int32 of shape (sources,); a copy.
+
+        Parameters
+        ----------
+        node : Node or int
+        """
+        node = id_of(self, node)
+        start = self._start[node]
+        return np.array(self._pool[start : start + self._count[node]], np.int32)
+
+    @locked
+    def targets_of(self, node: Node | int) -> Int32:
+        """Ids of the nodes that read a node, int32 of shape (targets,).
+
+        Parameters
+        ----------
+        node : Node or int
+        """
+        chosen = np.zeros(len(self), bool)
+        chosen[id_of(self, node)] = True
+        return np.flatnonzero(self._readers(chosen)).astype(np.int32)
+
+    @locked
+    def weights_of(self, node: Node | int) -> Float32:
+        """Weights of a neuron, or the value of a parameter.
+
+        Parameters
+        ----------
+        node : Node or int
+
+        Returns
+        -------
+        float32, shape (sources,) or (1,)
+            A writable view, valid until the next edit or compilation.
+
+        Raises
+        ------
+        ValueError
+            If the node is of another kind.
+        """
+        node = id_of(self, node)
+        if self._code[node] < PARAMETER:
+            raise ValueError(f"node: expected a neuron or parameter, got {self[node]!r}")
+        return self.storage.weights_of(self._data[node], self._count[node] if self._code[node] >= NEURON else 1)
+
+    def compile(self, outputs: Node | NodesLike, inputs: Node | NodesLike | None = None) -> Function:
+        """Compile the part of the graph that `outputs` need into a function of a batch.
+
+        Parameters
+        ----------
+        outputs : Node, or sequence of Node, or array of their ids
+            At least one.
+        inputs : Node, or sequence of Node, or array of their ids, optional
+            The nodes that take their values from the columns of the data, by default all inputs of the graph, needed or not
+            (such as the targets of a loss). Any other node listed here takes its value from the data instead of computing
+            it: to run the network from a layer on, or to give one neuron its value for another example. Inputs of the graph
+            that are needed beside these must be listed, too.
+            (If only some neurons of a layer are listed, the weights of its others are moved together; if calls take turns
+            with a model's, each compiles anew.)
+
+        Returns
+        -------
+        Function
+
+        Raises
+        ------
+        TypeError, ValueError
+            If they are no nodes of this graph; if there is no output, an input comes twice, or one that is needed is missing.
+
+        Examples
+        --------
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> hidden, _ = net.add_layer(3, "tanh"), net.add_layer(1, "identity")
+        >>> head = net.graph.compile(net.outputs, inputs=hidden.neurons)
+        >>> values = net.trace([[1.0, 0.0]], nodes=hidden.neurons).values
+        >>> bool(np.allclose(head(values), net.forward([[1.0, 0.0]])))
+        True
+        >>> values[:, 1] = net.trace([[0.0, 1.0]])[hidden[1]]  # one neuron says what it says of another example
+        >>> bool(np.allclose(head(values), net.forward([[1.0, 0.0]])))
+        False
+        """
+        from mlgraph.engine.function import Function
+
+        inputs = [inputs] if isinstance(inputs, Node) else inputs
+        return Function(self, [outputs] if isinstance(outputs, Node) else outputs, inputs)
+
+    def draw(self, x: npt.ArrayLike | None = None, **options: Unpack[Options]) -> Drawing:
+        """A picture of the graph; `x`, `values`, `adjoints` and `limit` as for `mlgraph.pictures.drawing.Drawing`."""
+        from mlgraph.pictures.drawing import Drawing
+
+        return Drawing(self, x=x, **options)
+
+    def _repr_svg_(self) -> str:
+        return self.draw().to_svg()
+
+    def alive(self) -> Bool:
+        """Whether each node is on a path from an input, a parameter or a constant to an output; read-only.
+
+        Outputs are those of the models of this graph; without a model, the nodes that nothing reads. A node that is not
+        alive takes no part in computing them. The exception is an operation that reads only neurons that are cut off: it is
+        computed, with 0 for these.
+        """
+        return self._needed_for(self.protected())
+
+    @locked
+    def _needed_for(self, outputs: frozenset[int]) -> Bool:
+        """Which nodes are alive if these are the outputs; the last answer is kept."""
+        key = (self.edits, outputs)
+        if self._alive is None or self._alive[0] != key:
+            topology = self.topology()
+            _, order = topological(self, topology)
+            live = is_live(self.codes, topology, order)
+            if outputs:
+                live &= ancestors(self, topology, sorted(outputs))
+            live.flags.writeable = False
+            self._alive = key, live
+        return self._alive[1]
+
+    def _live(self) -> Bool:
+        """To which nodes a path leads from an input, a parameter or a constant: to all, unless a neuron has no sources."""
+        return self._needed_for(frozenset()) if self._has_bare else np.ones(len(self), bool)
+
+    @locked
+    def edges(self) -> Edges:
+        """The edges between nodes that are alive, as arrays.
+
+        Returns
+        -------
+        Edges
+            Neuron by neuron, each with its sources in their order; copies.
+        """
+        return arrays.edges(self)
+
+    @locked
+    def neurons(self) -> Neurons:
+        """The neurons that are alive, as arrays; sources come before the neurons that read them.
+
+        Together with `edges` they describe all that a graph of neurons computes.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.inputs(2)
+        >>> hidden = g.add_neuron(x, "tanh", weights=[1.0, -1.0], bias=0.5)
+        >>> y = g.add_neuron([hidden, x[0]], weights=[2.0, 3.0])
+        >>> source, target, weight = g.edges()
+        >>> value = {0: 0.5, 1: 1.0}
+        >>> for node, activation, bias in zip(*g.neurons()):
+        ...     z = bias + sum(w * value[s] for s, w in zip(source[target == node], weight[target == node]))
+        ...     value[node] = np.tanh(z) if activation == "tanh" else z
+        >>> bool(abs(value[y.id] - g.compile(y)([[0.5, 1.0]]).item()) < 1e-6)
+        True
+        """
+        return arrays.neurons(self)
+
+    @locked
+    def protected(self) -> frozenset[int]:
+        """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
+        return frozenset(i for model in self._models for i in model._sinks)
+
+    @locked
+    def edge(self, source: Node | int, target: Node | int) -> Edge:
+        """The edge from a node to a neuron.
+
+        Parameters
+        ----------
+        source, target : Node or int
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        s, t = id_of(self, source, "edge"), id_of(self, target, "edge")
+        place = self._place_of(s, t)
+        return Edge(self[s], Neuron(self, t), place)
+
+    @locked
+    def reaches(self, source: Node | int, target: Node | int) -> bool:
+        """Whether a path leads from one node to another, or they are the same: an edge back would make a cycle.
+
+        Parameters
+        ----------
+        source, target : Node or int
+        """
+        s, t = id_of(self, source, "reaches"), id_of(self, target, "reaches")
+        return bool(ancestors(self, self.topology(), [t])[s])
+
+    @locked
+    def has_edge(self, source: Node | int, target: Node | int) -> bool:
+        """Whether there is an edge from a node to a neuron.
+
+        Parameters
+        ----------
+        source, target : Node or int
+        """
+        s, t = id_of(self, source, "has_edge"), id_of(self, target, "has_edge")
+        return self._code[t] >= NEURON and s in self.sources_of(t)
+
+    # --- editing -----------------------------------------------------------------------------------------------------
+
+    @locked
+    def add_edge(self, source: Node | int, target: Node | int, weight: float = 0.0) -> Edge:
+        """Add an edge from a node to a neuron.
+
+        If the ids of the neuron's sources ascend, the new source is put in order among them, else behind them.
+
+        Parameters
+        ----------
+        source, target : Node or int
+        weight : float
+
+        Raises
+        ------
+        CycleError
+            If the source depends on the neuron.
+        TypeError, IndexError
+            If `source` or `target` is no node, or an id that no node has.
+        ValueError
+            If a node is of another graph, or the edge is there already, leads to a node that is no neuron, or comes from an
+            operation that reads only neurons that are cut off.
+        """
+        from mlgraph.graph.edits import grow, new_edges
+
+        s, t = id_of(self, source, "add_edge"), id_of(self, target, "add_edge")
+        new = Edges(np.array([s], np.int32), np.array([t], np.int32), np.array([number("weight", weight)], np.float32))
+        grow(self, new_edges(self, new, "add_edge"), "add_edge")
+        return self.edge(s, t)
+
+    @locked
+    def add_edges(self, edges: Edges) -> None:
+        """Add many edges as one edit, far faster than by one `add_edge` each.
+
+        Parameters
+        ----------
+        edges : Edges
+            Ids of sources and of neurons, and weights, each of shape (edges,).
+
+        Raises
+        ------
+        CycleError
+            If there would be a cycle; nothing has changed.
+        ValueError
+            If an edge is there already, is given twice, leads to a node that is no neuron, or comes from an operation that
+            reads only neurons that are cut off.
+        """
+        from mlgraph.graph.edits import grow, new_edges
+
+        grow(self, new_edges(self, edges, "add_edges"), "add_edges")
+
+    @locked
+    def prune(
+        self, what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | range | Ids
+    ) -> None:
+        """Cut neurons and edges, as one edit.
+
+        Parameters
+        ----------
+        what : Neuron, Edge, Edges or iterable
+            Neurons, or an array of their ids: they lose all edges into and out of them. Edges, or pairs (source, target) of
+            nodes or their ids. A node that then has no path from an input, a parameter or a constant loses the edges out of
+            it too: a neuron without live sources gives 0, whatever its bias.
+
+        Raises
+        ------
+        ValueError
+            If a neuron is an output of a model, or the cut would leave an output without a live source; nothing has changed.
+        """
+        from mlgraph.graph.edits import cut, edges_named
+
+        cut(self, *edges_named(self, what))
+
+    def one_edit(self, *, parameters: bool = False) -> AbstractContextManager[None]:
+        """Make all edits within a ``with`` block one edit, which `undo`, or an exception that ends the block, takes back.
+
+        Nodes of any kind made within the block are part of the edit. (If one of them is an output of a model, an exception
+        takes back none of them.) A block within another is part of the outer edit, whose `parameters` counts for `undo`.
+        Other threads that edit or run the graph wait. A cut takes effect at once, and so do the cuts out of nodes that it
+        leaves without a live source: to replace the last source of a neuron, add the new one first.
+
+        Parameters
+        ----------
+        parameters : bool
+            Whether all weights, biases and values of parameters, which of them are frozen, and the optimizer's state are
+            restored, too, even if trained or assigned after the block. They are copied for that.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.input("x")
+        >>> y = g.add_neuron([x], "tanh", weights=[1.0])
+        >>> with g.one_edit():  # an edge becomes two, with a neuron between them, as in NEAT
+        ...     edge = g.edge(x, y)
+        ...     hidden = g.add_neuron([x], "relu", weights=[1.0])
+        ...     _ = g.add_edge(hidden, y, edge.weight)
+        ...     edge.prune()
+        >>> g.n_edges
+        2
+        >>> g.undo()
+        >>> g.n_edges
+        1
+        """
+        from mlgraph.graph.undo import one_edit
+
+        return one_edit(self, parameters=truth("parameters", parameters))
+
+    @locked
+    def undo(self) -> None:
+        """Take back the last edit, if it was the last change to the graph; an edit that changed nothing counts, too.
+
+        Edits are `prune`, all that adds edges or neurons, assigning an activation, a mask, a first bias or None for a bias,
+        and the edits of a model.
+
+        Cut edges return to their places with the weights and the optimizer state that they had (without the state, if a run
+        of `fit` has begun since). Added edges and neurons go. (New nodes may get their numbers; views of the old nodes then
+        raise an error.) All else stays as it is, trained since or not, except after `one_edit(parameters=True)`.
+
+        Raises
+        ------
+        ValueError
+            If the last change was no edit, is part of a `one_edit` still open, or added neurons or edges without which an
+            output of a model would be gone or cut off.
+        """
+        from mlgraph.graph.undo import undo
+
+        undo(self)
+
+    def __copy__(self) -> Graph:
+        return self.copy()
+
+    @locked
+    def copy(self) -> Graph:
+        """A graph of the same nodes, with its own parameters and optimizer state, but without the last edit for `undo`."""
+        other = Graph()
+        for name, value in vars(self).items():
+            if isinstance(value, array):
+                setattr(other, name, value[:])
+        other._names, other.edits, other.storage = dict(self._names), self.edits, self.storage.copy()
+        other._has_bare = self._has_bare
+        return other
+
+    @locked
+    def _become(self, other: Graph) -> None:
+        """Take over all that `other` holds, which must not be used afterwards; nodes keep their numbers and views."""
+        if self._open is not None:
+            raise RuntimeError("resume: expected a graph of which no edit is open, got one within one_edit")
+        mine: dict[str, Any] = {"edits": self.edits + other.edits + 1, "_n_changes": self._n_changes + 1}
+        # Who trains this graph still does, and its models are still its models.
+        # The names that nodes have here are more recent.
+        mine["_names"] = other._names | {node: name for node, name in self._names.items() if node < len(other)}
+        mine |= {"lock": self.lock, "_training": self._training, "_models": self._models}
+        mine["_born"] = self._born[: len(other)] + other._born[len(self) :]
+        vars(self).update(vars(other) | mine)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _models(self) -> WeakSet[Model]:
+        """Made when asked for: the copy of a model may enter before the copy of its graph has any state."""
+        return WeakSet()
+
+    def _place_of(self, source: Node | int, target: Node | int, guess: int = 0) -> int:
+        """The place of a source among the sources of a neuron."""
+        s, t = id_of(self, source, "edge"), id_of(self, target, "edge")
+        if self._code[t] >= NEURON and guess < self._count[t] and self._pool[self._start[t] + guess] == s:
+            return guess
+        at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
+        if not len(at):
+            raise ValueError(f"edge: expected an edge of the graph, got {edge_name(self, s, t)}")
+        return int(at[0])
+
+    def _lock_was_lost(self) -> None:
+        super()._lock_was_lost()
+        self._open = None
+        for model in self._models:
+            model._forget(len(self))
+
+    @locked
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**vars(self), **vars(self.copy()), "_last": self._last}
+        return {name: value for name, value in state.items() if name not in ("lock", "_training", "_models", "_open")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open = None
+        self._init_turns()
+
+    def _arguments(self, operation: str, arguments: Sequence[Any]) -> list[int]:
+        """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""
+        what = f"arguments of {operation}"
+        if any(isinstance(a, bool) for a in arguments):
+            raise TypeError(
+                f"{what}: expected nodes or numbers, got a truth value (x == y tells whether both are one node)"
+            )
+        given = [a if isinstance(a, Node) else number(what, a) for a in arguments]
+        ids_of(self, what, (a for a in given if isinstance(a, Node)))
+        return [(a if isinstance(a, Node) else self.constant(a)).id for a in given]
+
+
+def checked_graph(graph: Any) -> Graph:
+    """`graph`, or a TypeError if it is none."""
+    if not isinstance(graph, Graph):
+        raise TypeError(f"graph: expected a Graph, got {type(graph).__name__}")
+    return graph

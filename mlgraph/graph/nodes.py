@@ -1,0 +1,208 @@
+"""The table of a graph's nodes, in columns: what each is, what it reads, and where its parameters are."""
+
+from __future__ import annotations
+
+import functools
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Bool, Float32, Int32, Int64
+from mlgraph._support.locks import P, Shared, T, locked
+from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER, is_operation
+from mlgraph.graph.storage import Storage, extend, release, written
+from mlgraph.graph.topology import Topology
+from mlgraph.graph.views import Node
+
+S = TypeVar("S", bound="NodeTable")
+
+
+def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
+    """A method that adds nodes: it takes its turn; an exception within it, even Ctrl-C or no memory, leaves no new node.
+
+    Unless the arguments edited the graph as they were read: then all new nodes that are whole stay.
+    """
+
+    @functools.wraps(method)
+    def whole_or_not(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.lock:
+            lengths, changes = [len(column) for column in self._columns()], self._n_changes
+            try:
+                return method(self, *args, **kwargs)
+            except BaseException:
+                if self._n_changes != changes:
+                    self._keep(len(self))  # what the edits of the arguments need must stay
+                else:
+                    for node in range(lengths[0], len(self)):
+                        self._names.pop(node, None)
+                    for column, length in zip(self._columns(), lengths, strict=True):
+                        del column[length:]
+                raise
+
+    return whole_or_not
+
+
+class NodeTable(Shared):
+    """Nodes by number, which no edit changes; neurons made together share one list of sources until one of them is edited."""
+
+    def __init__(self) -> None:
+        self._code = array("h")  # op, or INPUT ... NEURON + activation
+        self._start = array("q")  # first of the node's sources in the pool
+        self._count = array("i")
+        self._data = array("q")  # input: its column; constant, parameter, neuron: its record
+        self._born = array("q")  # `edits` when it was made, which tells apart nodes that had the same number
+        self._pool = array("i")
+        self._constants = array("d")
+        self._inputs = array("i")
+        self._names: dict[int, str] = {}
+        self.edits = 0
+        """Number of changes of the topology; a plan made before the last of them is stale."""
+        self._n_changes = 0
+        """Number of changes of what there was; new nodes change nothing."""
+        self.storage = Storage()
+        """The parameters, and the optimizer's state beside them."""
+
+    def __len__(self) -> int:
+        return len(self._code)
+
+    @property
+    def n_inputs(self) -> int:
+        """Number of inputs: the columns that data must have."""
+        return len(self._inputs)
+
+    @property
+    @locked
+    def n_edges(self) -> int:
+        """Number of edges into neurons, alive or not; `edges` has those that are."""
+        return int(self.counts[self.codes >= NEURON].sum())
+
+    @property
+    @locked
+    def n_parameters(self) -> int:
+        """Number of weights, biases and parameter nodes, alive or not, as `get_parameters` has them."""
+        biases = np.frombuffer(self.storage.bias, np.int64) >= 0
+        return self.n_edges + int((self.codes == PARAMETER).sum()) + int(biases.sum())
+
+    @property
+    @locked
+    def codes(self) -> npt.NDArray[np.int16]:
+        """What each node is, int16 of shape (nodes,); a copy.
+
+        They are those of `mlgraph.graph.ops`.
+        """
+        return np.array(self._code, np.int16)
+
+    @property
+    @locked
+    def counts(self) -> Int32:
+        """Number of sources of each node, int32 of shape (nodes,); a copy."""
+        return np.array(self._count, np.int32)
+
+    @property
+    @locked
+    def records(self) -> Int64:
+        """Records of constants, parameters and neurons, columns of inputs, else -1; int64 of shape (nodes,), a copy."""
+        return np.array(self._data, np.int64)
+
+    @locked
+    def topology(self) -> Topology:
+        """The sources of all nodes, as arrays; copies."""
+        return Topology(np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32))
+
+    @property
+    def parameters(self) -> Float32:
+        """The parameter vector, float32, padding included; a writable view, valid until the next edit or compilation.
+
+        Anything that computes other nodes than the last run may compile: not only `compile` and `fit`, but also `trace` and
+        `inspect`. This may move parameters within the vector, too; `get_parameters` has them in an order that it keeps.
+        """
+        return self.storage.vector[: self.storage.used]
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _readers(self, chosen: Bool) -> Bool:
+        """Which nodes have one of the chosen among their sources; both of shape (nodes,)."""
+        start, count, pool = self.topology()
+        # For each node, whether any of their places in the pool is within its list.
+        at = np.flatnonzero(chosen[pool])
+        readers: Bool = np.searchsorted(at, start + count) > np.searchsorted(at, start)
+        return readers
+
+    def _read_by_operations(self) -> Bool:
+        """Whether an operation reads each of the inputs, by column."""
+        read = np.zeros(len(self), bool)
+        read[self.topology().sources_of(np.flatnonzero(is_operation(self.codes)))] = True
+        return read[np.array(self._inputs, np.int64)]
+
+    def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
+        # As `adds_nodes`, but written out: this is most of the work of an expression.
+        with self.lock:
+            node, start = len(self._code), len(self._pool)
+            try:
+                self._pool.extend(sources)
+                self._code.append(code)
+                self._start.append(start)
+                self._count.append(len(sources))
+                self._data.append(data)
+                self._born.append(self.edits)
+            except BaseException:
+                del self._pool[start:]
+                for column in self._of_nodes:
+                    del column[node:]
+                raise
+            self.edits += 1
+            return node
+
+    @property
+    def _of_nodes(self) -> tuple[array[Any], ...]:
+        return self._code, self._start, self._count, self._data, self._born
+
+    def _columns(self) -> tuple[array[Any], ...]:
+        return *self._of_nodes, self._pool, self._constants, self._inputs, *self.storage.columns
+
+    def _extend(
+        self,
+        code: int | npt.NDArray[np.int16],
+        sources: Int32,
+        data: Int64,
+        start: int | Int64 = 0,
+        count: Int32 | None = None,
+    ) -> None:
+        """Add a node for each of `data`; they share one list of sources, unless `start` says where each one's begins."""
+        values = code, len(self._pool) + start, len(sources) if count is None else count, data, self.edits
+        extend(self._pool, sources)
+        for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):
+            extend(column, numbers)
+        self.edits += 1
+
+    def _keep(self, n: int) -> None:
+        """Keep of the first n nodes those that are in all columns, and only what one of them has."""
+        n = min(n, *map(len, self._of_nodes))
+        codes, data = self.codes[:n], self.records[:n]
+        inputs = np.flatnonzero(codes == INPUT)
+        inputs = inputs[np.argsort(data[inputs])]  # by column: a file may have them in any order
+        n_records, n_constants = np.count_nonzero(codes >= PARAMETER), data[codes == CONSTANT].max(initial=-1) + 1
+        kept = {
+            "_inputs": array(self._inputs.typecode, inputs.tolist()),
+            "_names": {node: name for node, name in self._names.items() if node < n},
+            "_pool": written(self._pool, np.array(self._pool, np.int32) >= n, 0),  # in lists that no node has any more
+        }
+        # What takes memory is done, so that none of this fails midway.
+        for columns, end in ((self._of_nodes, n), (self.storage.columns, n_records), ((self._constants,), n_constants)):
+            for column in columns:
+                del column[end:]
+        vars(self).update(kept)
+
+    def _lock_was_lost(self) -> None:
+        release(self)
+        release(self.storage)
+        self._keep(len(self))
+        if len(self) and self._born[-1] == self.edits:
+            self.edits += 1  # nodes were added, but not yet counted: what is known of `edits` is not of them
+
+    def _has(self, node: Node) -> bool:
+        """Whether the node still exists: `undo` may have removed it, and another may have its number."""
+        return 0 <= node.id < len(self._born) and self._born[node.id] == node._born

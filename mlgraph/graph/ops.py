@@ -1,0 +1,181 @@
+"""The op table: what every op is called, what it computes and how it is differentiated.
+
+This is the specification. The reference engine runs these functions in float64; the kernels (`mlgraph_ext/_ops.pxd`,
+`mlgraph_ext/_elementwise.pxi`) do the same in float32 and are tested against them.
+
+Where the mathematics leaves a choice:
+
+- relu'(0) = 0, leaky_relu'(0) = LEAK, abs'(0) = 0.
+- Equal arguments of maximum, minimum and max share the derivative equally.
+- The condition of where is c > 0. The condition has the derivative 0, and so has the branch not taken.
+- The derivative of pow with respect to a is b a^(b-1), and 0 if b = 0; with respect to b it is a^b log(a), so NaN if
+  a < 0, and 0 if a = 0 < b.
+- The derivative of prod is the product of the other factors, without a division, so that zeros need no special case.
+- logsumexp is -inf if all arguments are -inf, and +inf if one is +inf. Its derivative exp(x - y) is then NaN for the
+  arguments equal to y.
+- NaN in gives NaN out, except through the condition of where and for pow(x, 0) = pow(1, x) = 1. Derivatives defined by
+  comparisons (relu, leaky_relu, abs, maximum, minimum, max) take comparisons with NaN for false.
+
+No function emits a numpy warning: outside its domain an op gives NaN or an infinity, which is dealt with as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Float64
+
+LEAK = 0.01
+"""Slope of leaky_relu on the negative side."""
+
+
+class Op(NamedTuple):
+    """One row of the op table.
+
+    Attributes
+    ----------
+    code : int
+        Position in the table, by which plans and kernels name the op.
+    name : str
+        The name that people use.
+    arity : int
+        Number of arguments; -1 for any number from 1 up.
+    value : callable
+        ``value(*arguments)``, with one array per argument. An n-ary op takes one array, with its arguments along axis 0.
+    derivatives : callable
+        ``derivatives(y, *arguments)``: the partial derivative for each argument, given the output y too. An n-ary op
+        gives one array, in the shape of its arguments.
+    """
+
+    code: int
+    name: str
+    arity: int
+    value: Callable[..., Float64]
+    derivatives: Callable[..., Any]
+
+
+def _leaky_relu(x: Float64) -> Float64:
+    return np.where(x > 0, x, LEAK * x)
+
+
+def _sigmoid(x: Float64) -> Float64:
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1.0) / (1.0 + e)
+
+
+def _maximum(a: Float64, b: Float64) -> Float64:
+    # Not numpy's: of 0 and -0, which a division tells apart, this returns the same one as the kernels.
+    return np.where((a > b) | np.isnan(a), a, b)
+
+
+def _softplus(x: Float64) -> Float64:
+    return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def _pow_derivatives(y: Float64, a: Float64, b: Float64) -> tuple[Float64, Float64]:
+    of_base = np.where(b == 0, 0.0, b * np.power(a, b - 1.0))
+    of_exponent = np.where((a == 0) & (b > 0), 0.0, y * np.log(a))
+    return of_base, of_exponent
+
+
+def _win(a: Float64, b: Float64) -> Float64:
+    """1 where a is the greater one, 1/2 where the two are equal, else 0."""
+    return np.where(a > b, 1.0, np.where(a == b, 0.5, 0.0))
+
+
+def _prod_derivatives(y: Float64, x: Float64) -> Float64:
+    one = np.ones_like(x[:1])
+    before = np.cumprod(np.concatenate([one, x[:-1]]), axis=0)
+    after = np.cumprod(np.concatenate([one, x[:0:-1]]), axis=0)[::-1]
+    return before * after
+
+
+def _max_derivatives(y: Float64, x: Float64) -> Float64:
+    greatest = x == y
+    share: Float64 = greatest / np.maximum(np.sum(greatest, axis=0), 1.0)
+    return share
+
+
+def _logsumexp(x: Float64) -> Float64:
+    greatest = np.max(x, axis=0)
+    shift = np.where(np.isfinite(greatest), greatest, 0.0)  # inf - inf would be NaN
+    total: Float64 = np.sum(np.exp(x - shift), axis=0)
+    return shift + np.log(total)
+
+
+# fmt: off
+_TABLE: list[tuple[str, int, Callable[..., Any], Callable[..., Any]]] = [
+    # Activations: their derivative needs y alone.
+    ("identity", 1, np.array, lambda y, x: (np.ones_like(y),)),
+    ("relu", 1, lambda x: np.where(x < 0, 0.0, x), lambda y, x: (np.where(y > 0, 1.0, 0.0),)),
+    ("leaky_relu", 1, _leaky_relu, lambda y, x: (np.where(y > 0, 1.0, LEAK),)),
+    ("sigmoid", 1, _sigmoid, lambda y, x: (y * (1.0 - y),)),
+    ("tanh", 1, np.tanh, lambda y, x: (1.0 - y * y,)),
+    # The other unary ops.
+    ("softplus", 1, _softplus, lambda y, x: (_sigmoid(x),)),
+    ("neg", 1, np.negative, lambda y, x: (-np.ones_like(y),)),
+    ("abs", 1, np.abs, lambda y, x: (np.where(x > 0, 1.0, 0.0) - np.where(x < 0, 1.0, 0.0),)),
+    ("exp", 1, np.exp, lambda y, x: (y,)),
+    ("log", 1, np.log, lambda y, x: (1.0 / x,)),
+    ("sqrt", 1, np.sqrt, lambda y, x: (0.5 / y,)),
+    ("sin", 1, np.sin, lambda y, x: (np.cos(x),)),
+    ("cos", 1, np.cos, lambda y, x: (-np.sin(x),)),
+    # Binary ops.
+    ("add", 2, np.add, lambda y, a, b: (np.ones_like(y), np.ones_like(y))),
+    ("sub", 2, np.subtract, lambda y, a, b: (np.ones_like(y), -np.ones_like(y))),
+    ("mul", 2, np.multiply, lambda y, a, b: (b, a)),
+    ("div", 2, np.divide, lambda y, a, b: (1.0 / b, -y / b)),
+    ("pow", 2, np.power, _pow_derivatives),
+    ("maximum", 2, _maximum, lambda y, a, b: (_win(a, b), _win(b, a))),
+    ("minimum", 2, lambda a, b: -_maximum(-a, -b), lambda y, a, b: (_win(b, a), _win(a, b))),
+    # Ternary op.
+    ("where", 3, lambda c, a, b: np.where(c > 0, a, b),
+     lambda y, c, a, b: (np.zeros_like(y), np.where(c > 0, 1.0, 0.0), np.where(c > 0, 0.0, 1.0))),
+    # n-ary ops.
+    ("sum", -1, lambda x: np.sum(x, axis=0), lambda y, x: np.ones_like(x)),
+    ("prod", -1, lambda x: np.prod(x, axis=0), _prod_derivatives),
+    ("max", -1, lambda x: reduce(lambda most, a: _maximum(a, most), x), _max_derivatives),
+    ("logsumexp", -1, _logsumexp, lambda y, x: np.exp(x - y)),
+]
+# fmt: on
+
+
+def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute in float64 whatever the type of the arguments, without numpy's warnings."""
+
+    def quiet(*arguments: npt.ArrayLike) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*(np.asarray(x, np.float64) for x in arguments))
+
+    return quiet
+
+
+BY_CODE: tuple[Op, ...] = tuple(
+    Op(code, name, arity, _quiet(value), _quiet(derivatives))
+    for code, (name, arity, value, derivatives) in enumerate(_TABLE)
+)
+"""All ops in the order of their codes."""
+
+OPS: dict[str, Op] = {op.name: op for op in BY_CODE}
+"""All ops by name."""
+
+ACTIVATIONS: tuple[str, ...] = ("identity", "relu", "leaky_relu", "sigmoid", "tanh")
+"""Names of the ops, codes 0 to 4, that a neuron may apply to its weighted sum."""
+
+INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
+"""Codes of the nodes that are no operations; the code of a neuron is NEURON plus that of its activation."""
+
+
+def is_operation(code: Any) -> Any:
+    """Whether nodes of these codes are operations."""
+    return code < len(BY_CODE)
+
+
+def is_leaf(code: Any) -> Any:
+    """Whether nodes of these codes are inputs, constants or parameters, which read nothing."""
+    return (code >= INPUT) & (code < NEURON)

@@ -1,0 +1,136 @@
+"""What happened in a run, batch by batch and epoch by epoch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+import mlgraph_ext
+from mlgraph._support.array_types import Float32, Float64, Int64, UInt8
+from mlgraph.engine.steps import Steps
+
+
+def _no_ints() -> Int64:
+    return np.zeros(0, np.int64)
+
+
+def _no_doubles() -> Float64:
+    return np.zeros(0)
+
+
+@dataclass(repr=False, eq=False)
+class History:
+    """What happened in a run.
+
+    Attributes
+    ----------
+    batch_examples, batch_size : int64, shape (batches,)
+        Examples seen up to the end of the batch, over all epochs; size of the batch.
+    batch_skipped : int64, shape (batches,)
+        How many examples of the batch were left out, because they gave a number that is not finite.
+    learning_rate, batch_loss, batch_accuracy : float64, shape (batches,)
+        Loss and accuracy are means over the batch, before its update of the parameters; NaN if there is none.
+    epoch_examples : int64, shape (epochs,)
+    epoch_loss, epoch_accuracy : float64, shape (epochs,)
+        Means over the examples of the epoch that were not left out, each measured when its batch was trained on.
+    validation_loss, validation_accuracy : float64, shape (epochs,)
+        After the epoch; empty without validation data.
+    epoch_seconds : float64, shape (epochs,)
+        Time of the training alone, without validation and callbacks. (Epochs that one call of the sweep takes together, which
+        happens if nothing else does between them, have shares of its time by their steps and examples.)
+    epoch_edges : int64, shape (epochs,)
+        How many edges were alive at the end of the epoch.
+    nonfinite_step, nonfinite_sweep, nonfinite_node, nonfinite_example, nonfinite_cut : int64, shape (faults,)
+        One entry for each example left out or neuron disconnected. Step: its number since training began. Sweep: 0 forward,
+        1 backward, 2 update. Node: where the first fault of that step began. Example: its place in the data, -1 if only a
+        sum over the examples of the step, or the resulting update, overflowed. Cut: the neuron that was cut, or -1.
+    """
+
+    batch_examples: Int64 = field(default_factory=_no_ints)
+    batch_size: Int64 = field(default_factory=_no_ints)
+    batch_skipped: Int64 = field(default_factory=_no_ints)
+    learning_rate: Float64 = field(default_factory=_no_doubles)
+    batch_loss: Float64 = field(default_factory=_no_doubles)
+    batch_accuracy: Float64 = field(default_factory=_no_doubles)
+    epoch_examples: Int64 = field(default_factory=_no_ints)
+    epoch_loss: Float64 = field(default_factory=_no_doubles)
+    epoch_accuracy: Float64 = field(default_factory=_no_doubles)
+    validation_loss: Float64 = field(default_factory=_no_doubles)
+    validation_accuracy: Float64 = field(default_factory=_no_doubles)
+    epoch_seconds: Float64 = field(default_factory=_no_doubles)
+    epoch_edges: Int64 = field(default_factory=_no_ints)
+    nonfinite_step: Int64 = field(default_factory=_no_ints)
+    nonfinite_sweep: Int64 = field(default_factory=_no_ints)
+    nonfinite_node: Int64 = field(default_factory=_no_ints)
+    nonfinite_example: Int64 = field(default_factory=_no_ints)
+    nonfinite_cut: Int64 = field(default_factory=_no_ints)
+
+    def __repr__(self) -> str:
+        cut = np.count_nonzero(self.nonfinite_cut >= 0)
+        more = [
+            f"{n} {what}"
+            for n, what in ((int(self.batch_skipped.sum()), "examples left out"), (cut, "neurons cut"))
+            if n
+        ]
+        for what in ("epoch_loss", "validation_loss", "validation_accuracy"):
+            more += [f"{what.replace('_', ' ')} {last:.4g}" for last in getattr(self, what)[-1:] if last == last]
+        return f"<History of {', '.join([f'{len(self.epoch_loss)} epochs', f'{len(self.batch_loss)} batches', *more])}>"
+
+    def add(self, **values: Any) -> None:
+        """Append to the arrays of these names: to all of them or to none."""
+        rooms, columns, longer = _rooms.setdefault(self, {}), vars(self), {}
+        for name, value in values.items():
+            column = columns[name]
+            more = value if type(value) is np.ndarray and value.ndim else np.atleast_1d(value)
+            begin, end = len(column), len(column) + len(more)
+            room, used = rooms.get(name, (None, 0))
+            if room is None or column.base is not room or used != begin or len(room) < end:
+                room = np.empty(max(64, 2 * end), column.dtype)
+                room[:begin] = column
+            room[begin:end] = more
+            rooms[name] = room, end
+            longer[name] = room[:end]
+        columns.update(longer)
+
+    def to_dict(self) -> dict[str, list[float | None]]:
+        """All arrays as lists, by name, fit for JSON: numbers that are not finite become None."""
+        return {name: [v if math.isfinite(v) else None for v in column.tolist()] for name, column in vars(self).items()}
+
+
+_rooms: WeakKeyDictionary[History, dict[str, tuple[npt.NDArray[Any], int]]] = WeakKeyDictionary()
+"""For each column, the longer array that it is the beginning of, and how much of that is used: it can grow uncopied."""
+
+
+def means_of(history: History, begin: Int64) -> tuple[Float64, Float64]:
+    """Mean loss and accuracy of examples that were not left out: of the batches from each number in `begin` to the next."""
+    part, first = slice(begin[0], begin[-1]), begin[:-1] - begin[0]
+    count = history.batch_size[part] - history.batch_skipped[part]
+    counts, columns = np.add.reduceat(count, first), [history.batch_loss[part], history.batch_accuracy[part]]
+    # Infinities of both signs, once all that learns has been disconnected; 0 / 0 where all examples were left out.
+    with np.errstate(invalid="ignore"):
+        sums = np.add.reduceat(np.where(count > 0, columns * count, 0), first, axis=1)
+        loss, accuracy = sums / counts
+    return loss, accuracy
+
+
+def record(history: History, steps: Steps, before: int, losses: Float32, correct: UInt8 | None) -> None:
+    """Append what steps gave; `before`: the examples seen before place 0 of their losses and answers."""
+    first, size = steps.first, steps.size
+    loss, (right, left_out) = np.empty(len(size)), np.empty((2, len(size)), np.int64)
+    mlgraph_ext.sweep.sum_steps(first, size, losses, correct, loss, right, left_out)
+    count = size - left_out
+    # Infinities of both signs are possible where nothing is learnt from them; and 0 / 0 where a step was left out.
+    with np.errstate(invalid="ignore"):
+        history.add(
+            batch_examples=before + first + size,
+            batch_size=size,
+            batch_skipped=left_out,
+            learning_rate=steps.rate,
+            batch_loss=loss / count,
+            batch_accuracy=np.full(len(size), np.nan) if correct is None else right / count,
+        )

@@ -1,0 +1,819 @@
+"""Models that learn: any graph with outputs and a loss."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Float32, Ids, Int64
+from mlgraph._support.checks import StrOrBytesPath, level_outside, plain, real_array
+from mlgraph.engine.function import Gradients, places_in
+from mlgraph.engine.losses import CROSS_ENTROPIES, define_loss
+from mlgraph.engine.trace import Trace, Tracing, trace
+from mlgraph.graph.arrays import Edges, parameter_places, wiring
+from mlgraph.graph.compaction import compacted, pack
+from mlgraph.graph.edits import cut, note_needed_before
+from mlgraph.graph.graph import Graph, checked_graph
+from mlgraph.graph.ids import ids_of
+from mlgraph.graph.topology import ancestors
+from mlgraph.graph.views import Edge, Freezable, Neuron, Node, NodesLike
+from mlgraph.models.history import History
+from mlgraph.models.running import Running
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # that of typing is of Python 3.11
+
+    from mlgraph.models.layer import Layer
+    from mlgraph.pictures.drawing import Drawing
+    from mlgraph.sparsity.schedules import Schedule
+    from mlgraph.training.training import Progress
+
+
+class Model(Running, Freezable):
+    """A graph that learns: outputs and a loss.
+
+    Parameters
+    ----------
+    graph : Graph
+    outputs : Node, or sequence of Node, or array of their ids
+        For the cross-entropies the logits, one for each class.
+    loss : "softmax_cross_entropy", "binary_cross_entropy", "squared_error" or Node
+        Softmax: an example is of one class, or of each class with a probability or weight t; its loss is the sum over the
+        classes of -t log p. Binary: each output z answers a yes-or-no question of its own, with a target t from 0 to 1; the
+        loss of an example is the sum over the outputs of softplus(z) - t z, which is -log sigmoid(z) for t = 1 and -log(1 -
+        sigmoid(z)) for t = 0. The squared error is the sum of (output - target)^2. A node is itself the loss; its targets
+        are the last inputs of the graph. The loss of a batch is the mean over its examples. Each model with a cross-entropy
+        adds its own loss nodes to the graph. Dropout belongs to the layers of a `Network`; no other model of its graph has
+        it.
+
+    Attributes
+    ----------
+    graph : Graph
+    history : History
+        Of the last `fit`.
+
+    Raises
+    ------
+    TypeError
+        If `graph` is no graph, or `outputs` are no nodes.
+    ValueError
+        If there is no output; if one has no path from an input, a parameter or a constant, is of another graph, or, for a
+        cross-entropy, is a probability already; if the loss is unknown, or a softmax has only one output.
+
+    Examples
+    --------
+    >>> g = mlgraph.Graph()
+    >>> x = g.input("x")
+    >>> slope, intercept = g.parameter(0.0), g.parameter(0.0)
+    >>> line = mlgraph.Model(g, slope * x + intercept)
+    >>> history = line.fit([[0.0], [1.0], [2.0]], [[1.0], [3.0], [5.0]], epochs=300, batch_size=3, learning_rate=0.1)
+    >>> round(slope.value, 3), round(intercept.value, 3)
+    (2.0, 1.0)
+    """
+
+    def __init__(self, graph: Graph, outputs: Node | NodesLike, loss: str | Node = "squared_error") -> None:
+        self._begin(checked_graph(graph))
+        with graph.lock:
+            self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
+
+    def _begin(self, graph: Graph) -> None:
+        super()._begin(graph)
+        self.history = History()
+        self._tracing = Tracing()
+
+    def _define(self, outputs: NodesLike, loss: str | Node) -> None:
+        ids = ids_of(self.graph, "outputs", outputs, 1)
+        ends = [("outputs", i) for i in ids]
+        ends += [("loss", i) for i in ids_of(self.graph, "loss", [loss])] if isinstance(loss, Node) else []
+        alive = self.graph._needed_for(frozenset(i for _, i in ends))
+        for what, i in ends:
+            if not alive[i]:
+                raise ValueError(f"{what}: expected nodes that a path leads to, got {plain(self.graph[i].name)}")
+        defined = define_loss(self.graph, ids, loss)
+        self._outputs, (self._loss, self._loss_nodes, self._probabilities) = ids, defined
+        self.graph._models.add(self)
+
+    def __repr__(self) -> str:
+        sizes = (("input", self.graph.n_inputs), ("output", len(self._outputs)), ("edge", self.n_edges))
+        shape = ", ".join(f"{n} {what}" + "s" * (n != 1) for what, n in sizes)
+        return f"<Model of {shape}: {self.loss}>"
+
+    # --- cutting and growing -----------------------------------------------------------------------------------------
+
+    def prune(
+        self,
+        sparsity: float | None = None,
+        *,
+        neurons: float | None = None,
+        by: str | Callable[..., npt.ArrayLike] = "magnitude",
+        scope: str = "global",
+        block: int = 1,
+        data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        seed: int = 0,
+        n_threads: int | None = None,
+    ) -> None:
+        """Cut the weakest edges, or neurons. It is one edit, which `undo` takes back.
+
+        A path from an input, a parameter or a constant to an output is as strong as its edge of the lowest score; an edge is
+        as strong as the strongest path through it. So a large weight goes together with a small one that no path avoids; the
+        edges kept are of use, and no output is cut off. (An operation weakens no path, and is as good as its best argument,
+        even a product, in which each factor matters.) Neurons are compared in the same way, by their scores. During `fit`,
+        in a schedule or a callback, what is frozen stays.
+
+        Parameters
+        ----------
+        sparsity : float
+            Share of the edges that is gone afterwards, as `Model.sparsity` counts them; if it is gone already, nothing is
+            cut. With ``scope="layer"``, and where edges lie on the same paths one after the other, nodes may be left without
+            a live source or a path to an output. Their edges go, too, so more may be gone than asked for; `Model.sparsity`
+            says how much. What only other models of the graph need is left alone.
+        neurons : float
+            In place of `sparsity`: share of the neurons, outputs aside, that is gone afterwards. Outputs are those of any
+            model of the graph, also those of a `Network` whose last layer another model reads, as long as it exists.
+        by : str or callable
+            "magnitude": that of the weight. "saliency": |weight x gradient| for the mean loss over `data`. "random":
+            compared by paths like all scores, so layers with many paths through them lose more than others. A callable takes
+            `mlgraph.Edges` (or, for neurons, a list of `Neuron`) and returns a score for each. It may run the model, but
+            editing it is a RuntimeError; it must not wait for another thread that runs the model, since that thread waits
+            for the cut. The magnitude of a neuron is the norm of its incoming weights times that of its outgoing weights;
+            its saliency is |the sum of weight x gradient| over its outgoing weights (Molchanov et al. 2017, Pruning
+            convolutional neural networks). Of equal scores some are kept at random, always the same ones.
+        scope : "global" or "layer"
+            Whether all edges are compared with each other, or each layer loses its share. In a graph without layers each
+            level that it has at the time does; a cut may bring neurons to other levels, so the same call again may cut more.
+        block : int
+            How many adjacent neurons of a layer (or level) keep or lose a source together. Their edges from that source all
+            score the root mean square of their scores (with a callable the mean, at random one number). With AVX2 or
+            AVX-512, neurons with the same sources run faster than others, best in fours (Lin et al. 2022, 1xN pattern for
+            pruning convolutional neural networks). An edge of a block goes alone if its neuron has grown weak, and one block
+            is split to reach the number asked for. `compact` renumbers the neurons, and so changes their blocks.
+        data : (x, y), optional
+            For the saliency; other criteria need none.
+        seed : int
+            For "random".
+        n_threads : int, optional
+            As for `fit`.
+
+        Raises
+        ------
+        ValueError
+            If too few edges would be kept for a path to each output; nothing has changed. (The fewest edges for that are not
+            searched for among all paths: an edge or two more may be required. A run that has begun keeps them.)
+
+        Warns
+        -----
+        UserWarning
+            If more than half of the edges that were kept have gone with the others.
+        """
+        from mlgraph.sparsity.pruning import prune
+
+        with self._require_outputs():
+            kept = prune(
+                self,
+                sparsity,
+                neurons=neurons,
+                by=by,
+                scope=scope,
+                block=block,
+                data=data,
+                seed=seed,
+                n_threads=n_threads,
+            )
+            left = self.n_edges
+        if 2 * left < kept:
+            what = f"{kept} edges are kept, but only {left} of them still lie between what is live and an output"
+            warnings.warn(f"prune: {what}", UserWarning, stacklevel=level_outside())
+
+    def undo(self) -> None:
+        """Take back the last edit; see `Graph.undo`."""
+        self.graph.undo()
+
+    def compact(self) -> Self:
+        """A copy without the nodes that neither an output nor the loss needs; inputs stay.
+
+        The remaining nodes are renumbered in the same order. A layer keeps its remaining neurons, and is gone if there are
+        none (a layer of probabilities keeps all its neurons). The copy computes the same, shares nothing with this model,
+        and has no history. Its `sparsity` counts the neurons that it has. (Attributes that you have added are copied by
+        `copy.deepcopy`: nodes among them belong to a copy of the whole graph, not to the compact one.)
+        """
+        with self._require_outputs():
+            graph, edges = self.graph, wiring(self.graph)
+            dead = ~graph._live()[edges.source]
+            if dead.any():  # edges out of neurons that are cut off add 0, and are not needed
+                graph = graph.copy()
+                cut(graph, edges, dead)
+            graph, number = compacted(graph, ancestors(graph, graph.topology(), self._kept()))
+            other = object.__new__(type(self))
+            outputs, loss_nodes, probabilities = (
+                number[np.array(nodes, int)].tolist()
+                for nodes in (self._outputs, self._loss_nodes, self._probabilities)
+            )
+            other._restore(graph, outputs, self._loss, loss_nodes, probabilities)
+            other._renumber(self, number)
+            vars(other).update(deepcopy({name: value for name, value in vars(self).items() if name not in vars(other)}))
+        return other
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def forward(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Values of the outputs (of the logits, for the cross-entropies).
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255. Columns after the last that an output reads may be missing: all of them, or only those
+            that operations read, such as the targets of a loss of your own.
+        n_threads : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        float32, shape (examples, outputs)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the data are no real numbers, or not of this shape.
+
+        Warns
+        -----
+        UserWarning
+            As `fit`, if there are several examples.
+        """
+        return self._values(x, self._outputs, n_threads)
+
+    def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
+        """Probabilities of the classes, or of yes for each output, float32 of shape (examples, outputs).
+
+        Parameters as for `forward`.
+
+        Raises
+        ------
+        ValueError
+            If the loss is no cross-entropy.
+        """
+        if not self._probabilities:
+            raise ValueError(
+                f"predict_proba: expected a model with loss {' or '.join(CROSS_ENTROPIES)}, got {self.loss}"
+            )
+        return self._values(x, self._probabilities, n_threads)
+
+    def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
+        """The likeliest class of each example, int64 of shape (examples,); parameters as for `forward`.
+
+        With the binary cross-entropy, 1 where yes is likelier, else 0; without a cross-entropy, what `forward` returns.
+        Either has shape (examples,) for one output and (examples, outputs) for several.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `forward`; and if an output is NaN, where classes or answers are asked for.
+        """
+        predicted: npt.NDArray[Any]
+        unclear = -1
+        if self.loss == "softmax_cross_entropy":
+            examples = self._examples_to_predict(x, self._outputs)
+            predicted = np.empty(len(examples), np.int64)
+            unclear = self._run(examples, self._outputs, values=self._outputs, highest=predicted, n_threads=n_threads)[
+                0
+            ]
+        else:
+            values = self.forward(x, n_threads=n_threads)
+            predicted = values[:, 0] if len(self._outputs) == 1 else values
+            if self.loss == "binary_cross_entropy":
+                are_nan = np.isnan(values).any(axis=1)
+                unclear = int(np.argmax(are_nan)) if are_nan.any() else -1
+                predicted = (predicted > 0).astype(np.int64)
+        if unclear >= 0:
+            raise ValueError(
+                f"predict: expected outputs that are numbers, got nan for example {unclear}; forward shows them"
+            )
+        return predicted
+
+    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> dict[str, float]:
+        """Mean loss over the examples and, for classes or yes-or-no questions, accuracy as a fraction.
+
+        An example counts as right if its highest output is that of its label or highest target, or if all its questions are
+        answered right; never if its loss is not finite. All examples count alike, whatever their targets add up to.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            At least one example. uint8 is read as x / 255.
+        y : array_like
+            Labels or targets as for `fit`.
+        n_threads : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        dict
+            "loss", and "accuracy" where there is one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
+
+        Warns
+        -----
+        UserWarning
+            As `fit`.
+        """
+        with self._require_outputs():
+            examples, objective = self._examples_and_objective(x, y)
+            examples.warn_of_units()
+            return self._evaluate(examples, objective, n_threads)
+
+    def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
+        """Derivatives of the mean loss over the examples with respect to the inputs of each and to all parameters.
+
+        Parameters
+        ----------
+        x, y
+            As for `fit`; `x` may also be not finite.
+        n_threads : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        Gradients
+            `values` are those of the outputs; `edges` has the derivative for each weight, in the order of `Graph.edges`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
+        """
+        with self._require_outputs():
+            examples, objective = self._examples_and_objective(x, y)
+            examples.check_any()
+            graph, n_inputs = self.graph, examples.array.shape[1]
+            nodes = np.array([*graph._inputs[:n_inputs], *self._outputs], np.int32)
+            found = trace(graph, examples, self._sinks, nodes, objective, n_threads=n_threads, tracing=self._tracing)
+            parameters, places = self._engine().gradient(examples, objective, n_threads), places_in(graph)
+        adjoints = found.adjoints
+        assert adjoints is not None
+        return Gradients(
+            found.values[:, n_inputs:], adjoints[:, :n_inputs] / np.float32(len(examples)), parameters, places
+        )
+
+    def trace(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike | None = None,
+        nodes: NodesLike | None = None,
+        *,
+        n_threads: int | None = None,
+    ) -> Trace:
+        """Values of nodes for every example and, with `y`, the derivatives of each example's loss with respect to them.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255.
+        y : array_like, optional
+            Labels or targets as for `fit`; () where `x` has all that the loss reads.
+        nodes : sequence of Node, or array of their ids, optional
+            By default all nodes that an output or the loss needs, except the inputs, whose values are the data. If `x` lacks
+            targets that the loss reads, only those that an output needs.
+        n_threads : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        Trace
+            ``trace[node]`` and ``trace.adjoint(node)`` are float32 of shape (examples,).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x` are no real numbers or not of this shape, `y` is not what `fit` takes, or `nodes` are none, or not of this
+            graph.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.input("x")
+        >>> hidden = g.add_neuron([x], "relu", weights=[2.0])
+        >>> model = mlgraph.Model(g, g.add_neuron([hidden], weights=[3.0]))
+        >>> traced = model.trace([[1.0], [-1.0]], [[6.0], [1.0]])
+        >>> traced[hidden]
+        array([2., 0.], dtype=float32)
+        >>> traced.adjoint(hidden)  # of (3 hidden - target)^2
+        array([ 0., -6.], dtype=float32)
+        """
+        with self._require_outputs():
+            wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
+            if y is not None:
+                examples, objective = self._examples_and_objective(x, y)
+                return trace(
+                    self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads, tracing=self._tracing
+                )
+            # Without targets, a loss that is a node cannot be computed, but what the outputs need can.
+            data = real_array("x", x)
+            lacks = data.ndim == 2 and data.shape[1] < self._engine().plan.width
+            needed = self._outputs if lacks else self._sinks
+            examples = self._examples(data, needed)
+            return trace(self.graph, examples, needed, wanted, n_threads=n_threads, tracing=self._tracing)
+
+    def draw(
+        self, x: npt.ArrayLike | None = None, y: npt.ArrayLike | None = None, *, limit: int | None = None
+    ) -> Drawing:
+        """A picture of what leads to the outputs.
+
+        Parameters
+        ----------
+        x : array_like, shape (inputs,), optional
+            One example: every node shows its value. Without the targets of a loss that is a node, the loss is not drawn.
+        y : array_like, optional
+            Its label or targets, as for `trace`. Every node that the loss depends on shows the derivative of the loss, too.
+        limit : int, optional
+            As for `mlgraph.pictures.drawing.Drawing`.
+
+        Returns
+        -------
+        mlgraph.pictures.drawing.Drawing
+            A notebook shows it; `to_svg` and `to_dot` give it as text.
+        """
+        from mlgraph.pictures.drawing import draw_model
+
+        with self._require_outputs():
+            return draw_model(self, x, y, limit)
+
+    def _repr_svg_(self) -> str | None:
+        return self.draw().to_svg() if self._outputs else None
+
+    def inspect(
+        self, x: npt.ArrayLike, y: npt.ArrayLike | None = None, *, n_threads: int | None = None
+    ) -> npt.NDArray[Any]:
+        """A table over all neurons, layer by layer.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+        y : array_like, optional
+            Labels or targets as for `fit`. With them the table says what each neuron is worth, which takes long for many
+            thousand neurons. (A loss that is a node needs none if `x` has all that it reads.)
+        n_threads : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        structured array, shape (neurons,)
+            layer, index, node : its layer, its place there, its id. The layer is -1 for a neuron of a network that is in no
+            layer; in a model without layers it is the level.
+            alive : whether it has a part in any output.
+            mean, std : mean and standard deviation of its value over the examples.
+            active : share of the examples in which its weighted sum is positive.
+            dormant : its mean absolute value, divided by that of its layer's living neurons; 0 for a neuron that never does
+            anything (Sokar et al. 2023, The dormant neuron phenomenon in deep reinforcement learning).
+            fan_in, fan_out : edges into it, and edges out of it into other neurons.
+            norm_in, norm_out : Euclidean norms of their weights.
+            bias : NaN without.
+            loss, accuracy : how much higher the loss would be without it, and how much lower the accuracy. NaN for outputs,
+            for the last way to one, and without `y`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
+
+        Examples
+        --------
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> hidden, out = net.add_layer(3, "relu"), net.add_layer(1)
+        >>> hidden[1].bias = -9.0
+        >>> table = net.inspect([[0.0, 1.0], [1.0, 0.0]])
+        >>> table["index"][(table["layer"] == 0) & (table["active"] == 0)]  # never active
+        array([1], dtype=int32)
+        """
+        from mlgraph.pictures.inspection import inspect
+
+        with self._require_outputs():
+            return inspect(self, x, () if y is None and self.loss == "node" else y, n_threads)
+
+    def ablate(
+        self,
+        what: Neuron | Edge | Edges | Iterable[Neuron | Edge | tuple[Node | int, Node | int]] | range | Ids,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike = (),
+        *,
+        n_threads: int | None = None,
+    ) -> dict[str, float]:
+        """What `evaluate` would give without some neurons or edges; nothing changes.
+
+        The result is that of a cut: a neuron that loses its last live source gives 0, too, whatever its bias.
+
+        Parameters
+        ----------
+        what : Neuron, Edge, Edges or iterable
+            As for `Graph.prune`.
+        x, y : array_like
+            As for `evaluate`.
+        n_threads : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        dict
+            As from `evaluate`.
+
+        Raises
+        ------
+        ValueError
+            If an output is among them, or would be left without a live source.
+
+        Examples
+        --------
+        >>> g = mlgraph.Graph()
+        >>> x = g.inputs(2)
+        >>> model = mlgraph.Model(g, g.add_neuron(x, weights=[1.0, 2.0]))
+        >>> model.evaluate([[1.0, 1.0]], [[3.0]])
+        {'loss': 0.0}
+        >>> model.ablate([(x[1], model.outputs[0])], [[1.0, 1.0]], [[3.0]])
+        {'loss': 4.0}
+
+        To give a neuron its mean value in place of 0, edit it, and undo the edit:
+
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> hidden, _ = net.add_layer(3, "tanh"), net.add_layer(1, "identity")
+        >>> x, y, neuron = [[1.0, 0.0], [0.0, 1.0]], [1.0, 2.0], hidden[0]
+        >>> mean = net.trace(x)[neuron].mean()
+        >>> with net.graph.one_edit(parameters=True):
+        ...     neuron.activation, neuron.weights, neuron.bias = "identity", np.zeros(2), mean
+        >>> bool(net.evaluate(x, y)["loss"] != net.ablate(neuron, x, y)["loss"])
+        True
+        >>> net.undo()
+        """
+        from mlgraph.pictures.inspection import ablate
+
+        with self._require_outputs():
+            return ablate(self, what, x, y, n_threads)
+
+    def ablation_table(
+        self,
+        layer: Layer | Iterable[Neuron] | range | Ids,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike = (),
+        *,
+        n_threads: int | None = None,
+    ) -> npt.NDArray[Any]:
+        """What `evaluate` would give without each neuron of a layer in turn, at far less than an evaluation each.
+
+        The layer is computed once, and what depends on it once for each neuron; a single neuron costs an evaluation. Nothing
+        changes.
+
+        Parameters
+        ----------
+        layer : Layer, or iterable of Neuron, or array of their ids
+            Neurons that do not depend on each other; outputs may be among them, and have NaN.
+        x, y : array_like
+            As for `evaluate`.
+        n_threads : int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        structured array, shape (neurons,)
+            node : id of the neuron. loss, accuracy : without it; NaN for an output, and for the last way to one.
+
+        Raises
+        ------
+        ValueError
+            If one of the neurons, outputs apart, depends on another.
+        """
+        from mlgraph.pictures.inspection import ablation_table
+
+        with self._require_outputs():
+            return ablation_table(self, layer, x, y, n_threads)
+
+    def fit(
+        self,
+        x: npt.ArrayLike,
+        y: npt.ArrayLike = (),
+        *,
+        epochs: int = 10,
+        batch_size: int | tuple[int, int] = 128,
+        learning_rate: float | tuple[float, float] | Callable[[float], float] = 0.05,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        optimizer: str = "sgd",
+        validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        callback: Callable[[Progress], Any] | None = None,
+        sparsify: Schedule | None = None,
+        on_nonfinite: str = "raise",
+        checkpoint: StrOrBytesPath | None = None,
+        checkpoint_every: float = 60.0,
+        resume: bool = False,
+        n_threads: int | None = None,
+    ) -> History:
+        """Train, starting from the present parameters.
+
+        On x86-64, a step writes adjoints, gradients, moments and parameters below the normal numbers of float32, 1.2e-38, as
+        zero. Weights that plain SGD passes over, since their data are zero and skipped, stay as they are.
+
+        Parameters
+        ----------
+        x : array_like, shape (examples, inputs)
+            uint8 is read as x / 255. Columns that nothing here reads may be missing, as for `Model.forward`. Data that are not
+            finite are refused before anything is learnt. Do not change `x` during the run: bytes and float32 are read in place
+            or from a copy, whichever is faster (large data of which each number is exactly byte / 255 are copied as bytes; if
+            few columns are read, these are copied).
+        y : array_like
+            Labels, integers of shape (examples,), or targets of shape (examples, outputs). Targets are read unchanged, bytes
+            too: if `x` and `y` are the same images, divide `y` by 255. Targets of the binary cross-entropy are from 0 to 1.
+            Those of the softmax are at least 0: the probabilities of the classes, or the weight of an example in place of the 1
+            of its label. (To weight yes-or-no questions, learn them as two classes. Accuracies are not weighted: an example
+            without weight counts in them as one of the first class.) With the squared error, several outputs learn a label as 1
+            for its output and 0 for all others. If the loss is a node, the targets are the last inputs of the graph, after the
+            columns of `x` (in a copy of both, of float32): of shape (examples,) or (examples, targets), or nothing, (), if `x`
+            has all that the loss reads.
+        epochs : int
+        batch_size : int or (int, int)
+            A pair is (from, to): after every batch the size moves with p^2, where p is the share of the training done. An epoch's
+            last batch has the examples that are left. The gradient is the mean over the batch.
+        learning_rate : float or (float, float) or callable
+            A pair is (from, to): the rate moves with p^1.5. A function of p must give the same each time; p is 0 for the first
+            batch and below 1 for the last. (It is called for a thousand values of p before the run; if it gives no valid rate
+            for another p, the run ends at that epoch.) `History.learning_rate` has the rate of each batch.
+        momentum : float
+            v = momentum * v + gradient; w = w - rate * v, with v = 0 at the start. Adam's beta1.
+        weight_decay : float
+            At each step the weights of edges also lose the share rate * weight_decay of themselves: w = w - rate * weight_decay
+            * w (Loshchilov & Hutter 2019, Decoupled weight decay regularization). Biases and parameter nodes do not; the loss
+            may keep the latter small. For SGD without momentum this is the gradient of weight_decay / 2 * w^2, which other
+            libraries add to the loss; with momentum, their decay corresponds to 1 / (1 - momentum) times as much here. At most 1
+            / the highest learning rate, which takes all of a weight.
+        optimizer : "sgd" or "adam"
+            Adam is as at the end of section 2 of Kingma & Ba (2015): beta2 is 0.999; epsilon, 1e-8, is added to the root before
+            the bias correction.
+        validation : (x, y), optional
+            Evaluated after each epoch.
+        shuffle : bool
+        seed : int
+            Fixes the order of the examples and what is dropped. A second call with the same seed repeats both: to train one
+            epoch per call, give each call its own seed.
+        callback : callable, optional
+            Called with a `Progress` between steps, after about every fifth of a second of an epoch and after its last step, and
+            after every epoch. The steps between which it is called differ from run to run: what must be reproducible belongs in
+            a schedule, as for `sparsify`. If it raises StopIteration (as ``next`` does for an exhausted iterator), the run ends
+            there: what was learnt stays, and a checkpoint, if any, can be resumed.
+        sparsify : GradualPruning, SET, RigL or another mlgraph.sparsity.schedules.Schedule, optional
+            Cuts and grows edges during the run.
+        on_nonfinite : "raise", "skip" or "disconnect"
+            What to do with a step in which a loss, an adjoint, a gradient or an updated parameter is not finite; no such number
+            ever reaches a parameter. "raise": the run ends with a `NonFiniteError`. "skip": the examples at fault are left out
+            of the step, or all its examples if only their sum or the resulting update overflowed. "disconnect": the neuron where
+            it began is cut out of the graph; if it began at an operation, an output or the last way to one, the neuron that
+            counted most for it is cut. Then the step is repeated. The history says what was left out.
+        checkpoint : path, optional
+            A file that holds all that is needed to continue bit for bit, rewritten during training, at its end and at Ctrl-C;
+            the previous one is kept beside it as ``<checkpoint>.previous``. `mlgraph.load` reads the model in it. If it cannot
+            be written, as on a full disk, a warning is given and training goes on.
+        checkpoint_every : float
+            Seconds between two checkpoints, at least.
+        resume : bool
+            Continue from the checkpoint, if there is one, with its graph and parameters; its data and arguments must be those
+            given here. On the same kind of processor the result is that of an uninterrupted run, to the bit, except for
+            `History.epoch_seconds`. The checkpoint holds a callback's edits of the graph, but not the last edit for `undo`: edit
+            and undo in one call of the callback, or within `one_edit`. (To train further after the end, load the model in it and
+            begin another run.)
+        n_threads : int, optional
+            By default as many as the process may use and the work is worth. The result is the same to the bit for any number.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as documented; nothing has been learnt.
+        NonFiniteError
+            If something is not finite, and `on_nonfinite` says so or nothing is left to disconnect. Parameters and optimizer
+            state are as before the step. The error names the node where it began.
+        RuntimeError
+            If the graph is already being trained, by another thread or by the run whose callback this is; or if another thread
+            has meanwhile given the network a layer. (Predicting meanwhile is fine: threads take turns.) Also if `learning_rate`
+            raises StopIteration, which only a callback or a schedule may.
+        CheckpointError
+            If the checkpoint belongs to another run.
+        ModelFileError
+            If the checkpoint to resume is damaged, and there is no previous one of this run that is not.
+        OSError
+            If the system does not let a checkpoint be read.
+
+        Warns
+        -----
+        UserWarning
+            If data seem to be in other units: bytes that are all 0 or 1, or whole numbers from 0 to 255, and no less, that are no
+            bytes.
+        RuntimeWarning
+            If a checkpoint cannot be written, or is damaged, so that the run resumes from the previous one.
+
+        Examples
+        --------
+        >>> xor = mlgraph.Network(2, seed=0)
+        >>> hidden, out = xor.add_layer(4, "tanh"), xor.add_layer(2, "softmax")
+        >>> x, y = [[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0]
+        >>> history = xor.fit(x, y, epochs=200, batch_size=4, learning_rate=0.1)
+        >>> xor.predict(x)
+        array([0, 1, 1, 0])
+        >>> len(history.epoch_loss), bool(history.epoch_loss[-1] < history.epoch_loss[0])
+        (200, True)
+        """
+
+        from mlgraph.training.fitting import fit
+
+        return fit(
+            self,
+            x,
+            y,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
+            validation=validation,
+            shuffle=shuffle,
+            seed=seed,
+            callback=callback,
+            sparsify=sparsify,
+            on_nonfinite=on_nonfinite,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            n_threads=n_threads,
+        )
+
+    def save(self, path: StrOrBytesPath) -> None:
+        """Write the model to one file, all of it or nothing; `mlgraph.load` reads it.
+
+        The file does not hold the history, the last edit for `undo`, the optimizer's state, or that of the random generator
+        for new layers.
+
+        Parameters
+        ----------
+        path : path
+            Taken as it is: no ending is added.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; what stood at `path` is still there.
+        """
+        from mlgraph.models.model_file import save
+
+        with self.graph.lock:
+            self._engine()  # lays out the parameters, if edits have left any behind
+            pack(self.graph, most=0.25)
+            save(self, path)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def __copy__(self) -> Self:
+        return deepcopy(self)  # if two models edited one graph, neither would know of the other's edits
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_engines": {}, "_tracing": Tracing()}  # compiled again when needed
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.graph._models.add(self)
+
+    def _restore(
+        self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]
+    ) -> None:
+        self._begin(graph)
+        self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
+        graph._models.add(self)
+
+    def _parameters(self) -> Int64:
+        """Places of the parameters of the nodes that its outputs or its loss need."""
+        return parameter_places(self.graph, np.flatnonzero(self._needed()))
+
+    def _become(self, other: Self) -> None:
+        """Take over the graph of another model of the same outputs, which must not be used afterwards."""
+        note_needed_before(self.graph)  # as the interrupted run did, which began with this model
+        self.graph._become(other.graph)
+        for mine, theirs in zip(self._layers, other._layers, strict=True):
+            mine._ids, mine._reads = theirs._ids, theirs._reads
+
+    def _renumber(self, other: Self, number: Int64) -> None:
+        """Take over another model's lists of nodes; `number` has the number here of each of its nodes, or -1."""
+
+    def _name(self, node: int) -> str:
+        """What an error calls a node."""
+        for i, layer in enumerate(self._layers):
+            if node in layer._ids:
+                return f"layer {i} neuron {layer._ids.index(node)}"
+        return f"{self.graph[node].kind} {plain(self.graph[node].name)}"

@@ -1,0 +1,402 @@
+"""Models in files: one .npz of plain arrays and a JSON header. Nothing is pickled, and everything is checked on the way in."""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import json
+import os
+import re
+import stat
+import struct
+import textwrap
+import zipfile
+from array import array
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support import checks
+from mlgraph._support.array_types import UInt8
+from mlgraph._support.atomic_files import write_atomically
+from mlgraph._support.checks import StrOrBytesPath
+from mlgraph.engine import losses
+from mlgraph.graph import ops
+from mlgraph.graph.graph import CycleError, Graph
+from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
+from mlgraph.graph.storage import FROZEN, PANEL, extend, padded
+from mlgraph.graph.topology import topological
+from mlgraph.models.layer import Layer
+from mlgraph.models.list_coding import expand, squeeze
+from mlgraph.models.model import Model
+from mlgraph.models.network import Network
+
+FORMAT = 6
+"""Version of the format, raised when an older reader would go wrong."""
+
+ARRAYS = {
+    "code": "int16",
+    "start": "int64",
+    "count": "int32",
+    "data": "int64",
+    "pool": "int32",
+    "coded": "int32",
+    "bits": "uint8",
+    "constants": "float64",
+    "inputs": "int32",
+    "weights": "int64",
+    "stride": "int32",
+    "bias": "int64",
+    "max_sources": "int32",
+    "parameters": "float32",
+    "frozen": "uint8",
+}
+
+NPY = re.compile(
+    rb"\x93NUMPY\x01\x00(..)\{'descr': '([<>|]\w{1,7})', 'fortran_order': (?:False|True), 'shape': \(([\d, ]{0,80})\), \} *\n",
+    re.DOTALL,
+)
+"""The beginning of a .npy file as numpy writes it; the length of the header, the type and the shape are groups."""
+
+COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters", "frozen")]
+"""Arrays that are columns of a graph or of its storage."""
+
+OF_RECORDS = ("weights", "stride", "bias", "max_sources")
+"""Columns of the storage."""
+
+T = TypeVar("T")
+
+
+class ModelFileError(ValueError):
+    """A file is no model, or not one that can be read; the message says which file and what is wrong."""
+
+
+def save(
+    model: Model,
+    path: StrOrBytesPath,
+    *,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    more_arrays: Mapping[str, npt.NDArray[Any]] = MappingProxyType({}),
+    previous: Path | None = None,
+) -> None:
+    """Write a model to `path`, all of it or nothing.
+
+    Parameters
+    ----------
+    more, more_arrays : mapping
+        What else to write into the header and the file; readers of models ignore it.
+    previous : Path, optional
+        Where to keep the file that is now at `path`.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; what was at `path` is still there.
+    """
+    g = model.graph
+    topological(g, g.topology())  # raises for what an interrupted edit has left: `load` would refuse it
+    text = np.frombuffer(json.dumps({**header_of(model), **more}).encode(), np.uint8)
+    members = {"header": text, **arrays_of(g), **more_arrays}
+    # Made in memory: a ZipFile that a full disk cuts short reports this a second time, when it is garbage-collected.
+    made = io.BytesIO()
+    np.savez(made, **members)  # type: ignore[arg-type]
+    write_atomically(path, lambda file: file.write(made.getbuffer()), previous=previous)
+
+
+def header_of(model: Model) -> dict[str, Any]:
+    """The header of a model's file."""
+    layers = model._layers
+    return {
+        "format": FORMAT,
+        "kind": "network" if isinstance(model, Network) else "model",
+        "loss": model.loss,
+        "outputs": model._outputs,
+        "loss_nodes": model._loss_nodes,
+        "probabilities": model._probabilities,
+        "names": {str(node): name for node, name in model.graph._names.items()},
+        "layers": [
+            [_runs(layer._ids), layer.activation, layer.dropout, layer.weight_dropout, layer._probabilities]
+            for layer in layers
+        ],
+        "reads": layers[0]._reads if layers else [],
+    }
+
+
+def _runs(ids: list[int]) -> list[int]:
+    """Ascending numbers as runs: the first number of each, and the one after its last."""
+    ends = [i for i in range(1, len(ids)) if ids[i] != ids[i - 1] + 1]
+    return [ids[0], *(i for end in ends for i in (ids[end - 1] + 1, ids[end])), ids[-1] + 1]
+
+
+def arrays_of(g: Graph) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a graph, as they are in the file of its model."""
+    frozen = np.zeros(0) if g.storage.frozen is None else g.storage.frozen
+    lists = squeeze(g)
+    columns = {name: lists[name] if name in lists else np.array(_column(g, name)) for name in COLUMNS}
+    return columns | lists | {"parameters": g.parameters, "frozen": frozen.astype(np.uint8)}
+
+
+def _column(graph: Graph, name: str) -> array[Any]:
+    column: array[Any] = getattr(graph.storage, name) if name in OF_RECORDS else getattr(graph, f"_{name}")
+    return column
+
+
+def load(path: StrOrBytesPath) -> Model:
+    """Read a model that `Model.save` wrote; a `Network` if it was one.
+
+    Parameters
+    ----------
+    path : path
+        The file of a model, or a checkpoint: then the model in it is read.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is not a model, is damaged, or describes something that no graph can be.
+    OSError
+        If the file cannot be opened or read.
+
+    Examples
+    --------
+    >>> net = mlgraph.Network(2, seed=0)
+    >>> layer = net.add_layer(3, "softmax")
+    >>> net.save("model.npz")
+    >>> mlgraph.load("model.npz")
+    <Network 2-3: 6 edges>
+    """
+    return read(path, lambda model, header, arrays: model)
+
+
+def read(
+    path: StrOrBytesPath,
+    make: Callable[[Model, dict[str, Any], dict[str, npt.NDArray[Any]]], T],
+    more_arrays: Mapping[str, str] = MappingProxyType({}),
+) -> T:
+    """What `make` returns for the model, the header and the arrays in a file; a ModelFileError gets the file's name.
+
+    Parameters
+    ----------
+    more_arrays : mapping from str to str
+        Types of the arrays that the file must hold beside those of the model.
+    """
+    path = checks.path("path", path)
+    # Checked before opening: to open a pipe is to wait for its writer.
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise ModelFileError(f"{path}: not a model file, but a device or a pipe")
+    with open(path, "rb") as file:
+        try:
+            header = _header(_read(file, {"header": "uint8"})["header"])  # other versions may have other arrays
+            arrays = _read(file, {**ARRAYS, **more_arrays})
+            return make(_model(header, arrays), header, arrays)
+        except (ModelFileError, CycleError) as error:
+            message = str(error)
+        except (zipfile.BadZipFile, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
+            # zipfile says BadZipFile where the disk fails at the end of the file, which it reads first.
+            cause = error.__context__ if isinstance(error, zipfile.BadZipFile) else error
+            if isinstance(cause, OSError) and cause.errno not in (
+                None,
+                errno.EINVAL,
+            ):  # EINVAL: a place before the beginning
+                raise OSError(cause.errno, cause.strerror, str(path)) from error
+            message = f"not a model file, or a damaged one ({error})"
+    raise ModelFileError(f"{path}: {textwrap.shorten(message, 400, placeholder='...')}")
+
+
+def require(true: Any, message: str) -> None:
+    """Raise a ModelFileError unless `true`."""
+    if not true:
+        raise ModelFileError(message)
+
+
+def _read(file: IO[bytes], types: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
+    arrays = {}
+    with zipfile.ZipFile(file) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+        missing = [name for name in types if f"{name}.npy" not in members]
+        what = "a model, but no checkpoint" if not {"header", *ARRAYS} & {*missing} else "not a model file"
+        require(not missing, f"{what}: it has no {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}")
+        packed = [name for name in types if members[f"{name}.npy"].compress_type != zipfile.ZIP_STORED]
+        require(not packed, f"expected arrays that are not compressed, got {', '.join(packed)}")
+        claimed, there = sum(members[f"{name}.npy"].file_size for name in types), os.fstat(file.fileno()).st_size
+        require(claimed <= there, f"expected arrays of at most the {there} bytes of the file, got {claimed}")
+        for name, dtype_name in types.items():
+            with archive.open(members[f"{name}.npy"]) as member:
+                arrays[name] = _array(name, member.read(members[f"{name}.npy"].file_size), np.dtype(dtype_name))
+    return arrays
+
+
+def _array(name: str, raw: bytes, expected: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The array in a .npy. numpy would read its header as Python, with warnings that can be off only for all threads."""
+    begin = NPY.match(raw)
+    if begin is None or begin.end() != 10 + int.from_bytes(begin[1], "little"):
+        raise ModelFileError(f"array {name} is damaged: it begins with {raw[:60]!r}")
+    kind, shape, size = begin[2].decode(), begin[3].decode(), len(raw) - begin.end()
+    fits = kind == expected.str and shape == f"{size // expected.itemsize}," and size % expected.itemsize == 0
+    require(
+        fits, f"array {name}: expected {expected} numbers in one row, got {kind} of shape ({shape}) in {size} bytes"
+    )
+    return np.frombuffer(memoryview(raw)[begin.end() :], expected)
+
+
+def _header(text: UInt8) -> dict[str, Any]:
+    try:
+        header: dict[str, Any] = json.loads(text.tobytes())
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"header: expected JSON ({error})") from None
+    require(isinstance(header, dict) and type(header.get("format")) is int, "header: expected an object with a format")
+    require(header["format"] == FORMAT, f"format: expected {FORMAT}, got {header['format']}: made by another version")
+    return header
+
+
+def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
+    graph = _graph(arrays)
+    n = len(graph)
+    names = header.get("names")
+    require(
+        isinstance(names, dict)
+        and all(k.isdecimal() and len(k) < 12 and int(k) < n and isinstance(v, str) for k, v in names.items()),
+        "header: names: expected strings by the ids of nodes",
+    )
+    graph._names = {int(k): v for k, v in names.items()}
+    loss, kind = header.get("loss"), header.get("kind")
+    require(loss in (*losses.NAMES, "node"), f"header: loss: expected {', '.join(losses.NAMES)} or node, got {loss!r}")
+    require(kind in ("network", "model"), f"header: kind: expected network or model, got {kind!r}")
+    model: Model = object.__new__(Network if kind == "network" else Model)
+    outputs, loss_nodes = _ids(header, "outputs", n, 1), _ids(header, "loss_nodes", n, 1)
+    require(
+        len(loss_nodes) == 1 if loss == "node" else loss_nodes[1:] == outputs,
+        "header: loss_nodes do not belong to the outputs",
+    )
+    probabilities = _ids(header, "probabilities", n)
+    wanted = len(outputs) if loss in losses.CROSS_ENTROPIES else 0
+    require(len(probabilities) == wanted, "header: probabilities do not belong to the outputs")
+    model._restore(graph, outputs, loss, loss_nodes, probabilities)
+    if isinstance(model, Network):
+        model._ends = _ids(header, "reads", n, 1)
+        _add_layers(model, header.get("layers"))
+    return model
+
+
+def _ids(header: dict[str, Any], name: str, n: int, least: int = 0) -> list[int]:
+    """The ids of this name in a header, at least so many, of a graph of n nodes."""
+    value: Any = header.get(name)
+    good = isinstance(value, list) and len(value) >= least and all(type(i) is int and 0 <= i < n for i in value)
+    require(good, f"header: {name}: expected ids of nodes from 0 to {n - 1}")
+    return list(value)
+
+
+def _add_layers(net: Network, layers: Any) -> None:
+    """Add the layers that `header_of` describes to a network that has its outputs already."""
+    graph, n = net.graph, len(net.graph)
+    require(isinstance(layers, list) and layers, "header: layers: expected at least one")
+    for layer in layers:
+        require(isinstance(layer, list) and len(layer) == 5, "header: layers: expected lists of five")
+        runs, activation, dropout, weight_dropout, probabilities = layer
+        require(
+            isinstance(runs, list)
+            and len(runs) >= 2
+            and len(runs) % 2 == 0
+            and all(type(i) is int for i in runs)
+            and 0 <= runs[0]
+            and runs[-1] <= n
+            and all(a < b for a, b in itertools.pairwise(runs)),
+            "header: layers: expected runs of neurons, one behind the other",
+        )
+        members = [i for at in range(0, len(runs), 2) for i in range(runs[at], runs[at + 1])]
+        require(bool((graph.codes[members] >= NEURON).all()), "header: layers: expected neurons")
+        require(
+            activation in (*ops.ACTIVATIONS, "softmax"), f"header: layers: expected an activation, got {activation!r}"
+        )
+        shares = all(type(v) in (int, float) and 0 <= v < 1 for v in (dropout, weight_dropout))
+        require(shares, f"header: layers: expected shares that are dropped, got {dropout!r} and {weight_dropout!r}")
+        require(
+            isinstance(probabilities, list)
+            and len(probabilities) in (0, len(members))
+            and all(type(i) is int and 0 <= i < n for i in probabilities),
+            "header: layers: expected a node for the probability of each neuron, or none",
+        )
+        net._add(Layer(graph, members, activation, float(dropout), float(weight_dropout), probabilities))
+    require(net._outputs == members, "header: layers: expected the outputs to be the last of them")
+
+
+def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
+    """The graph of these arrays; every index is checked to be in range."""
+    code, start, count, data = (arrays[name].astype(np.int64) for name in ("code", "start", "count", "data"))
+    weights, stride, bias = (arrays[name].astype(np.int64) for name in ("weights", "stride", "bias"))
+    n, vector, most = len(code), arrays["parameters"], len(arrays["pool"]) + 8 * len(arrays["bits"])
+
+    def every(good: Any, array: str, expected: str) -> None:
+        bad = np.flatnonzero(~np.asarray(good))
+        if len(bad):
+            i = int(bad[0])
+            raise ModelFileError(f"array {array}: element {i} is {arrays[array][i]}, expected {expected}")
+
+    require(len(start) == len(count) == len(data) == n, "arrays code, start, count, data: expected one length")
+    of_records = {len(column) for column in (weights, stride, bias, arrays["max_sources"])}
+    require(len(of_records) == 1, "arrays weights, stride, bias, max_sources: expected one length")
+    operation, trained, neuron = ops.is_operation(code), code >= PARAMETER, code >= NEURON
+    known = (code >= 0) & operation | (code >= INPUT) & (code < NEURON + len(ops.ACTIVATIONS))
+    every(known, "code", "the code of an operation or node")
+    every((count >= 0) & (count <= most), "count", f"0 to {most}")
+    pool = arrays["pool"] = expand(arrays)
+    every((start >= 0) & (start <= len(pool) - count), "start", "a place in the pool that leaves room for the sources")
+    every((pool >= 0) & (pool < n), "pool", f"0 to {n - 1}")
+    want = np.where(neuron, -1, 0)
+    want[operation] = np.array([op.arity for op in ops.BY_CODE])[code[operation]]
+    every(np.where(want < 0, (count > 0) | neuron, count == want), "count", "the number of arguments of its operation")
+    require(count[operation].sum() <= len(pool), "array pool: expected arguments for each operation")
+    length = np.zeros(len(pool) + 1, np.int64)
+    length[start[count > 0]] = count[count > 0]
+    every(
+        (count == 0) | (count == length[start]), "count", "as many sources as others that read from the same place on"
+    )
+    begin = np.flatnonzero(length)
+    require(
+        bool((begin[:-1] + length[begin[:-1]] <= begin[1:]).all()), "array start: expected lists that do not overlap"
+    )
+    inputs, constants = arrays["inputs"], arrays["constants"]
+    for kind, size in ((code == INPUT, len(inputs)), (code == CONSTANT, len(constants)), (trained, len(weights))):
+        every(~kind | (data >= 0) & (data < size), "data", f"0 to {size - 1}")
+    every((inputs >= 0) & (inputs < n), "inputs", f"0 to {n - 1}")
+    of_inputs = np.full(n, -1)
+    of_inputs[inputs] = np.arange(len(inputs))
+    require(
+        np.array_equal(of_inputs >= 0, code == INPUT) and bool((data[inputs] == np.arange(len(inputs))).all()),
+        "array inputs: expected the inputs in the order of their columns",
+    )
+    owners = np.flatnonzero(trained)
+    require(
+        len(owners) == len(weights) and len(np.unique(data[owners])) == len(weights),
+        "array data: expected one record for each parameter or neuron",
+    )
+    fan = np.ones(len(weights), np.int64)
+    fan[data[owners]] = np.where(neuron[owners], count[owners], 1)
+    every((stride == 1) | (stride == PANEL), "stride", f"1 or {PANEL}")
+    every((weights >= 0) & (weights < len(vector) - (fan - 1) * stride), "weights", "a place in the parameters")
+    every((bias >= -1) & (bias < len(vector)), "bias", "-1 or a place in the parameters")
+    every(
+        arrays["max_sources"] >= 0, "max_sources", "at least 0"
+    )  # after `compact`, it may be more than the graph has nodes
+    require(fan.sum() + (bias >= 0).sum() <= len(vector), "array parameters: expected one for each weight and bias")
+
+    frozen = arrays["frozen"]
+    require(len(frozen) in (0, len(vector)), f"array frozen: expected {len(vector)} numbers or none, got {len(frozen)}")
+    every(frozen <= 1, "frozen", "0 or 1")
+
+    graph = Graph()
+    for name in COLUMNS:
+        extend(_column(graph, name), arrays[name])
+    extend(graph._born, np.full(n, -1))
+    graph._has_bare = bool((count[neuron] == 0).any())
+    topological(graph, graph.topology())
+    # Kernels work on whole panels.
+    at = graph.storage.grow(padded(len(vector)))
+    graph.storage.vector[at : at + len(vector)] = vector
+    if len(frozen):
+        graph.storage.state_vector(FROZEN, fresh=True)[: len(frozen)] = frozen
+    return graph

@@ -1,0 +1,253 @@
+"""Networks: models of layers, one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Int64
+from mlgraph._support.checks import MOST_SEED, one_of, share, truth, whole
+from mlgraph._support.interrupts import uninterrupted
+from mlgraph.engine.losses import CROSS_ENTROPIES, check_classes
+from mlgraph.graph import ops
+from mlgraph.graph.arrays import Edges
+from mlgraph.graph.graph import Graph
+from mlgraph.graph.views import Neuron
+from mlgraph.models.layer import Layer, dropout_of, first_weights
+from mlgraph.models.model import Model
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # that of typing is of Python 3.11
+
+
+class Network(Model):
+    """A model of layers, each of which reads all outputs of the layer before it.
+
+    To run, cut or save a network without layers is a ValueError.
+
+    Parameters
+    ----------
+    n_inputs : int
+    seed : int
+        Fixes the first weights.
+
+    Attributes
+    ----------
+    graph : Graph
+        Its inputs are nodes 0 to n_inputs - 1.
+    history : History
+        Of the last `fit`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n_inputs` is no integer from 1 on, or `seed` no integer from 0 on.
+
+    Examples
+    --------
+    >>> net = mlgraph.Network(784, seed=0)
+    >>> net.add_layer(32, activation="leaky_relu")
+    <Layer of 32 leaky_relu neurons>
+    >>> net.add_layer(10, activation="softmax")
+    <Layer of 10 softmax neurons>
+    >>> net.n_edges
+    25408
+    """
+
+    def __init__(self, n_inputs: int, *, seed: int = 0) -> None:
+        n_inputs, seed = whole("n_inputs", n_inputs), whole("seed", seed, 0, MOST_SEED)
+        self._begin(Graph())
+        self._loss = "squared_error"
+        self._outputs, self._loss_nodes, self._probabilities = [], [], []
+        self._random = np.random.default_rng(seed)
+        self._ends = [node.id for node in self.graph.inputs(n_inputs)]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, from the one that reads the inputs to that of the outputs."""
+        return tuple(self._layers)
+
+    def add_layer(
+        self,
+        size: int,
+        activation: str = "leaky_relu",
+        *,
+        dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        bias: bool = True,
+        loss: str | None = None,
+    ) -> Layer:
+        """Add neurons that read all outputs of the layer before.
+
+        Weights begin normally distributed with variance 1 / (3 fan-in), biases at 0; others may be assigned to
+        `Layer.weights`. In a deep network such weights are too small to learn from: with more than four layers give each
+        three times the variance, ``layer.weights = layer.weights * 3**0.5``, or six times (He et al. 2015).
+
+        Parameters
+        ----------
+        size : int
+        activation : str
+            identity, relu, leaky_relu (of slope 0.01 below 0), sigmoid, tanh or softmax.
+        dropout : float
+            Share of the neurons dropped in training (inverted dropout: the others are scaled up). They are chosen anew for
+            each step, or for each 128 examples of a larger step.
+        weight_dropout : float
+            Share of the incoming edges dropped in training, chosen anew for each 32 examples (DropConnect, Wan et al. 2013);
+            rounded to 1/65536.
+        bias : bool
+        loss : str, optional
+            The loss of the network if this is its last layer; see `Model`. After softmax it is softmax_cross_entropy, else
+            squared_error, or after sigmoid, if asked for, binary_cross_entropy.
+
+        Returns
+        -------
+        Layer
+
+        Raises
+        ------
+        RuntimeError
+            If the network is being trained.
+        ValueError
+            If the loss does not fit the activation or the size (a softmax needs two outputs), or neurons whose values become
+            probabilities are to be dropped.
+        """
+        size, activation = whole("size", size), one_of("activation", activation, (*ops.ACTIVATIONS, "softmax"))
+        fitting = {"softmax": CROSS_ENTROPIES[:1], "sigmoid": ("squared_error", CROSS_ENTROPIES[1])}
+        fits = fitting.get(activation, ("squared_error",))
+        wanted = dict(zip(CROSS_ENTROPIES, fitting, strict=True)).get(str(loss), activation)
+        if wanted != activation:
+            raise ValueError(f"activation: expected {wanted}, which {loss} goes with, got {activation}")
+        loss = fits[0] if loss is None else one_of(f"loss after {activation}", loss, fits)
+        check_classes("size", loss, size)
+        bias = truth("bias", bias)
+        dropout, weight_dropout = dropout_of(dropout, loss in CROSS_ENTROPIES), share("weight_dropout", weight_dropout)
+        inner = "identity" if loss in CROSS_ENTROPIES else activation
+        with self.graph.lock:
+            self.graph._require_rest("add_layer")
+            weights = first_weights(self._random, size, len(self._ends))
+            sources = np.array(self._ends, np.int32)
+            with uninterrupted():  # with outputs that are in no layer it could not be saved
+                ids = self.graph.add_neurons(sources, inner, weights=weights, biases=0.0 if bias else None)
+                self._define([Neuron(self.graph, i) for i in ids], loss)
+                layer = Layer(self.graph, list(ids), activation, dropout, weight_dropout, self._probabilities)
+                self._add(layer)
+        return layer
+
+    def widen(self, layer: Layer, n: int = 1, *, seed: int = 0) -> list[Neuron]:
+        """Add neurons to a hidden layer; until they are trained, they change no output except by rounding.
+
+        They read all of the layer before that is alive, with weights as in a new layer; all neurons of the next layer that
+        are alive read them, with weights of 0. They have biases if a neuron of the layer has one. None is frozen. It is one
+        edit.
+
+        Parameters
+        ----------
+        layer : Layer
+            One of `layers`, except the last and layers of probabilities.
+        n : int
+        seed : int
+            Fixes the weights, together with the number of nodes in the graph.
+
+        Returns
+        -------
+        list of Neuron
+            The new neurons, from then on the last `n` of the layer.
+
+        Raises
+        ------
+        CycleError
+            If edges that lead back to the layer before would make a cycle; nothing has changed.
+        TypeError, ValueError
+            If an argument is not as documented, or nothing is alive in the layer before or behind.
+
+        Examples
+        --------
+        A neuron becomes two, each with half of its effect (Chen et al. 2016, Net2Net):
+
+        >>> net = mlgraph.Network(2, seed=0)
+        >>> hidden, _ = net.add_layer(3, "tanh"), net.add_layer(1, "identity")
+        >>> neuron, before = hidden[0], net.predict([[0.5, -1.0]])
+        >>> (twin,) = net.widen(hidden)
+        >>> twin.weights, twin.bias = neuron.weights, neuron.bias
+        >>> for edge, other in zip(neuron.out_edges, twin.out_edges):
+        ...     edge.weight = other.weight = edge.weight / 2
+        >>> bool(np.allclose(net.predict([[0.5, -1.0]]), before)), net
+        (True, <Network 2-4-1: 12 edges>)
+        """
+        from mlgraph.sparsity.growing import widen
+
+        return widen(self, layer, n, seed)
+
+    def regrow(
+        self,
+        fraction: float,
+        *,
+        by: str | Callable[[Edges], npt.ArrayLike] = "random",
+        scope: str = "global",
+        block: int = 1,
+        data: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        seed: int = 0,
+        n_threads: int | None = None,
+    ) -> None:
+        """Add edges of weight 0 from layer to layer; until they are trained, they change no output except by rounding.
+
+        It is one edit.
+
+        Parameters
+        ----------
+        fraction : float
+            Share of the free places that get an edge. A place is free if no edge is there and both nodes are alive, unless
+            an edge there might make a cycle with edges that lead back or within a layer. What was cut off stays so.
+        by : "random", "gradient" or callable
+            "gradient": where the loss over `data` is steepest (Evci et al. 2020). A callable takes the possible edges as
+            `mlgraph.Edges` of weight 0, and returns a score for each; those with the highest are added. (It may run the
+            network; editing it is a RuntimeError.) Of equal scores some are taken at random, always the same ones.
+        scope : "global" or "layer"
+            Whether places are compared across layers, or each layer gets edges in the same share of its places.
+        block : int
+            How many adjacent neurons of a layer gain a source together, as `prune` cuts them. Their places for that source
+            all score the root mean square of their scores (with a callable the mean, at random one number).
+        data : (x, y), optional
+            For the gradient.
+        seed : int
+            For "random".
+        n_threads : int, optional
+            As for `fit`.
+
+        Raises
+        ------
+        ValueError
+            If the gradient is asked for without `data`, or `data` are not what `fit` takes; nothing has changed.
+        """
+        from mlgraph.sparsity.growing import regrow
+
+        with self._require_outputs():
+            regrow(self, fraction, by=by, scope=scope, block=block, data=data, seed=seed, n_threads=n_threads)
+
+    def _restore(
+        self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]
+    ) -> None:
+        super()._restore(graph, outputs, loss, loss_nodes, probabilities)
+        self._random = np.random.default_rng(len(graph))
+
+    def _renumber(self, other: Self, number: Int64) -> None:
+        self._ends = number[other._layers[0]._reads].tolist()
+        for layer in other._layers:
+            kept = [i for i in number[layer._ids].tolist() if i >= 0]
+            if kept:
+                probabilities = number[layer._probabilities].tolist() if layer._probabilities else []
+                self._add(Layer(self.graph, kept, layer.activation, layer.dropout, layer.weight_dropout, probabilities))
+
+    def _add(self, layer: Layer) -> None:
+        self._layers.append(layer)
+        layer._reads = self._ends
+        self._ends = layer._probabilities or list(layer._ids)
+        self._engines.clear()
+
+    def __repr__(self) -> str:
+        inputs = self.layers[0]._reads if self.layers else self._ends  # of the graph's, others may be targets
+        sizes = "-".join(str(n) for n in (len(inputs), *(layer.size for layer in self.layers)))
+        return f"<Network {sizes}: {self.n_edges} edges>"

@@ -1,0 +1,300 @@
+"""Checks for those who build graphs or kernels: gradients against differences, the compiled sweep against the reference.
+
+No tolerance is guessed: `expect` bounds the float32 error of each number of a sweep (`mlgraph.testing._intervals`). The reference
+computes in float64; its error is taken to be 2**-29 times these bounds, and 4 times that to be safe.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mlgraph._support.array_types import Float64
+from mlgraph._support.checks import MOST_SEED, float_array, real, whole
+from mlgraph.engine import reference
+from mlgraph.engine.examples import Examples
+from mlgraph.engine.function import Function
+from mlgraph.graph.ids import is_iterable
+from mlgraph.graph.views import Node
+from mlgraph.testing import _intervals as intervals
+
+__all__ = ["Expected", "check_against_reference", "check_gradients", "check_reference", "expect"]
+
+Functions = Function | Node | Iterable[Node]
+
+TO_FLOAT64 = (
+    2.0**-29 * 4
+)  # from a bound for float32 to one for float64, with room for numpy's other order of operations
+
+
+class Expected(NamedTuple):
+    """The results of a sweep in float64, and how far from them float32 may be.
+
+    Attributes
+    ----------
+    values, values_error : float64, shape (batch, outputs)
+    inputs, inputs_error : float64, shape (batch, inputs)
+    parameters, parameters_error : float64, shape (len(graph.parameters),)
+        In the layout of the parameter vector. The error is NaN for padding and for parameters that no output needs.
+    """
+
+    values: Float64
+    values_error: Float64
+    inputs: Float64
+    inputs_error: Float64
+    parameters: Float64
+    parameters_error: Float64
+
+
+def check_gradients(
+    function: Functions,
+    x: npt.ArrayLike,
+    *,
+    inputs: bool = True,
+    parameters: bool = True,
+    seed: int = 0,
+    step: float = 1e-6,
+    n_threads: int | None = None,
+) -> None:
+    """Compare the gradient of the compiled float32 sweep with central differences.
+
+    For a random cotangent u and a random tangent v, two inner products must agree: ``<J^T u, v>`` by one backward sweep, and
+    ``<u, J v>`` by float64 differences of the outputs along v. This costs a few sweeps for any number of inputs and
+    parameters. v has the signs of the gradient: no term of the sum cancels another, and a mistake in any term shows.
+
+    Parameters
+    ----------
+    function : Function, Node or sequence of Node
+        Nodes are compiled.
+    x : array_like, shape (batch, inputs)
+        Should not lie on a kink (relu at 0, a tie of max), where a derivative is a convention.
+    inputs, parameters : bool
+        Which derivatives to check.
+    seed : int
+        Fixes u and v.
+    step : float
+        Length of the step of the differences: root mean square over the examples.
+    n_threads : int, optional
+
+    Raises
+    ------
+    AssertionError
+        If the products differ by more than the sum of three bounds: the float32 error of each derivative (`expect`) times
+        its component of v; the truncation error of the differences, from a third derivative or a kink on the way, estimated
+        by how doubling the step changes the slope and curvature of each example; and the float64 rounding error divided by
+        the step. If a bound is infinite, because a value may overflow, nothing can be checked; that is an error, too.
+    """
+    f = _compiled(function)
+    with f.graph.lock:  # another thread may compile, and so move the parameters
+        u = _cotangent(f, x, None, seed)
+        gradients, expected = f.vjp(x, u, n_threads=n_threads), expect(f, x, u, ulps=1)
+        errors = (expected.inputs_error, expected.parameters_error)
+        _compare_products(
+            f, x, u, gradients[1:3], errors, expected, (inputs, parameters), seed, step, "the sweep in float32"
+        )
+
+
+def check_reference(
+    function: Functions,
+    x: npt.ArrayLike,
+    *,
+    inputs: bool = True,
+    parameters: bool = True,
+    seed: int = 0,
+    step: float = 1e-6,
+) -> None:
+    """Compare the gradient of the float64 reference with central differences; no kernel takes part.
+
+    Parameters (except `n_threads`) and exceptions are those of `check_gradients`; the tolerance is tighter, with the error
+    of float64 in place of that of float32.
+    """
+    f = _compiled(function)
+    with f.graph.lock:
+        u = _cotangent(f, x, None, seed)
+        expected = expect(f, x, u, ulps=1)
+        errors = (expected.inputs_error * TO_FLOAT64, expected.parameters_error * TO_FLOAT64)
+        gradients = (expected.inputs, expected.parameters)
+        _compare_products(f, x, u, gradients, errors, expected, (inputs, parameters), seed, step, "the reference")
+
+
+def check_against_reference(
+    function: Functions,
+    x: npt.ArrayLike,
+    cotangent: npt.ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    n_threads: int | None = None,
+) -> Expected:
+    """Compare each value and derivative of the compiled sweep with the float64 reference.
+
+    Parameters
+    ----------
+    function : Function, Node or sequence of Node
+        Nodes are compiled.
+    x : array_like, shape (batch, inputs)
+    cotangent : array_like, shape (batch, outputs), optional
+        Random by default.
+    seed : int
+        Fixes a random cotangent.
+    n_threads : int, optional
+
+    Returns
+    -------
+    Expected
+
+    Raises
+    ------
+    AssertionError
+        If a number whose bound (`expect`) is finite is further from the reference than that, or only one of the two is
+        finite. A gradient of a parameter may be infinite in one and NaN in the other, since sums over the examples are
+        taken in another order.
+    """
+    f = _compiled(function)
+    u = _cotangent(f, x, cotangent, seed)
+    with f.graph.lock:
+        expected, gradients, values = expect(f, x, u), f.vjp(x, u, n_threads=n_threads), f(x, n_threads=n_threads)
+    _compare("value (example, output)", gradients.values, expected.values, expected.values_error)
+    _compare("value without gradient (example, output)", values, expected.values, expected.values_error)
+    _compare("gradient (example, input)", gradients.inputs, expected.inputs, expected.inputs_error)
+    with np.errstate(invalid="ignore"):  # inf becomes NaN
+        got, want = gradients.parameters + 0 * gradients.parameters, expected.parameters + 0 * expected.parameters
+    _compare("gradient (parameter)", got, want, expected.parameters_error)
+    return expected
+
+
+def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None, *, ulps: int = 0) -> Expected:
+    """The results of the reference, and how far from them a float32 sweep of the same plan may be.
+
+    Parameters
+    ----------
+    function : Function, Node or sequence of Node
+        Nodes are compiled.
+    x : array_like, shape (batch, inputs)
+    cotangent : array_like, shape (batch, outputs), optional
+        Ones by default.
+    ulps : int
+        The least error of an op, in units in the last place. With 0, results that float32 computes exactly have no error.
+        With 1, the bounds also hold near `x`, where no result is exact, as differences need them to.
+
+    Returns
+    -------
+    Expected
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `function` is neither a Function nor nodes, there is no example, `x` or `cotangent` are no real numbers or not of
+        these shapes, or `ulps` is no integer from 0 on.
+    """
+    f = _compiled(function)
+    data = _read(f, x)
+    with f.graph.lock:
+        plan, p = f._engine(True).plan, f.graph.parameters.astype(np.float64)
+    slots = plan.slot[f._outputs]
+    u = _cotangent(f, x, np.ones((len(data), len(slots))) if cotangent is None else cotangent, 0)
+    with np.errstate(all="ignore"):
+        values = reference.forward(plan, p, data)
+        _, adjoints = reference.loss("cotangent", [slots[0], *slots], values, target=u)
+        gradient = reference.backward(plan, p, values, adjoints)
+        bounds = intervals.Sweeps(plan, p, values, slots, u, whole("ulps", ulps, 0))
+        columns, own = plan.input_column, slice(0, len(plan.input_column))
+        inputs, inputs_error = np.zeros((2, len(data), f.n_inputs))
+        inputs[:, columns] = adjoints[own].T
+        inputs_error[:, columns] = intervals.distance(adjoints[own], bounds.adjoints(own)).T
+        values_error = intervals.distance(values[slots], bounds.values[:, slots]).T
+        gradient_error = np.where(bounds.has_gradient, intervals.distance(gradient, bounds.gradient), np.nan)
+    return Expected(values[slots].T, values_error, inputs, inputs_error, gradient, gradient_error)
+
+
+# --- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def _compiled(function: Functions) -> Function:
+    if isinstance(function, Function):
+        return function
+    given: Any = function
+    nodes = list(given) if is_iterable(given) else [given]
+    if not nodes:
+        raise ValueError("function: expected at least one node, got none")
+    if not isinstance(nodes[0], Node):
+        raise TypeError(f"function: expected a Function or nodes, got {type(nodes[0]).__name__}")
+    return Function(nodes[0].graph, nodes)
+
+
+def _read(f: Function, x: npt.ArrayLike) -> Float64:
+    """The data as the sweep reads them, in float64."""
+    examples = Examples(x, f.n_inputs)
+    examples.check_any()
+    return examples.read(slice(None), slice(None))
+
+
+def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed: int) -> Float64:
+    """The cotangent given, or a random one."""
+    shape = (len(_read(f, x)), len(f._outputs))
+    random = np.random.default_rng(whole("seed", seed, 0, MOST_SEED)).standard_normal(shape, np.float32)
+    return (random if given is None else float_array("cotangent", given, shape)).astype(np.float64)
+
+
+def _compare(what: str, got: npt.NDArray[Any], want: Float64, error: Float64) -> None:
+    with np.errstate(invalid="ignore", over="ignore"):
+        finite = np.abs(got.astype(np.float64) - want) <= error
+    good = finite | (got == want) | (np.isnan(got) & np.isnan(want)) | ~np.isfinite(error)
+    if not good.all():
+        i = tuple(np.argwhere(~good)[0].tolist())
+        raise AssertionError(
+            f"{what} {', '.join(map(str, i))}: the sweep gives {got[i]!s}, the reference {want[i]!s}, "
+            f"tolerance {error[i]:.3g}; {np.count_nonzero(~good)} of {good.size} differ by more than theirs"
+        )
+
+
+def _compare_products(
+    f: Function,
+    x: npt.ArrayLike,
+    u: Float64,
+    gradients: Sequence[npt.NDArray[Any]],
+    errors: Sequence[Float64],
+    expected: Expected,
+    wanted: Sequence[bool],
+    seed: int,
+    step: float,
+    who: str,
+) -> None:
+    rng = np.random.default_rng((seed, 1))
+    tangents, product, tolerance = [], 0.0, 0.0
+    for gradient, error, want in zip(gradients, errors, wanted, strict=True):
+        g = gradient.astype(np.float64)
+        v = want * np.abs(rng.standard_normal(g.shape)) * np.where(g == 0, rng.choice([-1.0, 1.0], g.shape), np.sign(g))
+        tangents.append(v)
+        if want:
+            product += float(np.sum(g * v))
+            tolerance += float(np.nansum(error * np.abs(v)))
+
+    step = real("step", step, "a positive number", sys.float_info.min, sys.float_info.max)
+    plan, data, p = f._engine(True).plan, _read(f, x), f.graph.parameters.astype(np.float64)
+    step /= float(np.sqrt(np.sum(tangents[0] ** 2) / max(1, len(data)) + np.sum(tangents[1] ** 2))) or 1.0
+
+    def weighted(t: float) -> Float64:
+        values = reference.forward(plan, p + t * tangents[1], data + t * tangents[0])
+        return np.asarray(np.sum(u.T * values[plan.slot[f._outputs]], axis=0))
+
+    with np.errstate(all="ignore"):
+        here, ends = weighted(0.0), [(weighted(h), weighted(-h), h) for h in (step, 2 * step)]
+        (slope, turn), (wider, wider_turn) = (((a - b) / (2 * h), (a - 2 * here + b) / h) for a, b, h in ends)
+        difference = float(np.sum(slope))
+        # For a third derivative the first term is three times the error; with a kink within the step both are its size.
+        tolerance += float(np.sum(np.abs(slope - wider) + np.abs(turn - wider_turn / 2)))
+        rounding = float(np.sum(np.abs(u) * (expected.values_error * TO_FLOAT64 + 2.0**-52 * np.abs(expected.values))))
+        for gradient, at, want in zip(gradients, (data, p), wanted, strict=True):
+            rounding += (
+                want * float(np.sum(np.abs(gradient * at))) * 2.0**-52
+            )  # the points of differences are rounded, too
+    tolerance += rounding / step
+    if not (abs(product - difference) <= tolerance < np.inf):
+        raise AssertionError(
+            f"<J^T u, v> = {product:.9g} by {who}, <u, J v> = {difference:.9g} by differences: "
+            f"they differ by {abs(product - difference):.3g}, tolerance {tolerance:.3g}"
+        )
