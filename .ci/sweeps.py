@@ -9,6 +9,7 @@ import mlgraph
 import mlgraph_ext
 from mlgraph.engine.examples import Examples
 from mlgraph.graph import ops
+from mlgraph.models.running import engine_of
 
 rng = np.random.default_rng(0)
 print(mlgraph_ext.sweep.__name__)
@@ -52,7 +53,7 @@ for dtype, share, fit in (("uint8", 0.2, {}), ("float32", 0.9, {"optimizer": "ad
     net.add_layer(3, "softmax")
     net.prune(0.1, by="random", scope="layer", seed=0)
     x, y = data(2000, 20, share, dtype), rng.integers(0, 3, 2000)
-    assert net._engine().filled(Examples(x, 20), len(x)) is not net._engine()
+    assert engine_of(net).filled(Examples(x, 20), len(x)) is not engine_of(net)
     net.fit(x[:131], y[:131], epochs=1, batch_size=33, learning_rate=0.01, n_threads=2, **fit)
     derivatives = net.gradients(x, y)
     check(net.graph.parameters, net.predict_proba(x), derivatives.inputs, derivatives.edges)

@@ -10,6 +10,7 @@ import pytest
 import mlgraph
 from mlgraph.compiler.instructions import KINDS
 from mlgraph.compiler.plan import Plan
+from mlgraph.models.running import engine_of
 
 OPS = 20_000
 BATCH = 1024
@@ -213,7 +214,7 @@ def bench_written_network(benchmark, note, mnist, how):
     model = net if how == "layers" else mlgraph.Model(g, outputs, "softmax_cross_entropy")
     options = {"epochs": 1, "batch_size": 128}
     history = benchmark.pedantic(model.fit, (mnist.train_x, mnist.train_y), options, rounds=9, warmup_rounds=1)
-    kinds = [ins.kind for ins in model._engine().plan.instructions]
+    kinds = [ins.kind for ins in engine_of(model).plan.instructions]
     assert kinds.count(KINDS["dense"]) == 2 and history.epoch_loss[-1] < 0.5
 
 

@@ -13,6 +13,7 @@ from mlgraph.compiler.instructions import KINDS, LANES, OF_NEURONS
 from mlgraph.engine.engine import NOTHING
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.steps import Learning
+from mlgraph.models.running import engine_of
 from mlgraph.training.nonfinite import Guard
 
 BATCH = 128
@@ -49,7 +50,7 @@ def bench_nonfinite_check(benchmark, note, mnist, hidden, kind):
     x, y = (mnist.train_x, mnist.train_y) if kind == "bytes" else (mnist.train_x / np.float32(255), mnist.train_y)
     net, given = network(*hidden), {"epochs": 1, "batch_size": BATCH, "n_threads": 1}
     net.fit(x, y, **given)
-    n = floats_looked_at(net._engine().plan, len(x)) + len(x)
+    n = floats_looked_at(engine_of(net).plan, len(x)) + len(x)
     looked_at = np.ones(2**17, np.float32)  # fits into a second-level cache
     guard = Guard(net, "raise", Examples(x[:1], 784), Learning(NOTHING, "momentum", (0.9, 0.0, 0.0), 0, False, 1))
 

@@ -15,6 +15,7 @@ from rivals import ALL, network
 import mlgraph
 from mlgraph.app.recipe import PRESETS
 from mlgraph.compiler.plan import Plan
+from mlgraph.models.running import engine_of
 
 EPOCHS = [
     ((784, 32, 10), 128),
@@ -338,7 +339,7 @@ def bench_as_c(benchmark, note, mnist, tmp_path, sparsity):
 def bench_compile(benchmark, note, hidden):
     """A plan of a graph whose parameters lie as the last plan left them; for an edited graph see `bench_edit`."""
     net = network(*hidden)
-    plan = benchmark(Plan, net.graph, [*net._outputs, *net._loss_nodes])
+    plan = benchmark(Plan, net.graph, [*net.output_ids, *net.loss_ids])
     note(edges=plan.n_edges)
     assert plan.n_edges == net.graph.n_edges
 
@@ -352,9 +353,9 @@ def bench_edit(benchmark, note, hidden):
 
     def edit():
         next(neurons).prune()
-        return net._engine().plan
+        return engine_of(net).plan
 
-    before = net._engine().plan.n_edges
+    before = engine_of(net).plan.n_edges
     plan = benchmark.pedantic(edit, rounds=rounds, warmup_rounds=1)
     note(edges=plan.n_edges)
     assert before - plan.n_edges == (rounds + 1) * (784 + net.layers[1].size)
@@ -389,7 +390,7 @@ def bench_large_build(benchmark, note):
 
     def build():
         net = network(4096, 4096)
-        net._engine()
+        engine_of(net)
         return net
 
     benchmark.pedantic(build, rounds=3, warmup_rounds=1)

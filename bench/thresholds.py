@@ -21,6 +21,7 @@ from mlgraph._support import threads as policy
 from mlgraph.compiler import grouping, holes as filling, plan
 from mlgraph.datasets import load_mnist
 from mlgraph.engine import choice, examples
+from mlgraph.models.running import engine_of
 from mlgraph.training import fitting
 
 Way = tuple[Any, str, Any]
@@ -49,8 +50,8 @@ def fitted(net: mlgraph.Model, x: Any, y: Any, batch: int = 128, epochs: int = 1
     data = examples.Examples(x, x.shape[1])
 
     def run() -> float:
-        net._engines.clear()
-        assert net._engine().filled(data)
+        net.engines.clear()
+        assert engine_of(net).filled(data)
         begin = time.perf_counter()
         net.fit(x, y, epochs=epochs, batch_size=batch, learning_rate=1e-4)
         return time.perf_counter() - begin
@@ -84,7 +85,7 @@ def threads(many: bool) -> Iterator[tuple[float, list[float]]]:
             return time.perf_counter() - begin
 
         times = seconds(fitted(net, x, y, batch) if many else alone, ways)
-        yield net._engine().plan.work * batch, [s / steps for s in times]
+        yield engine_of(net).plan.work * batch, [s / steps for s in times]
 
 
 def serial() -> Iterator[tuple[float, list[float]]]:
@@ -95,7 +96,7 @@ def serial() -> Iterator[tuple[float, list[float]]]:
         net = network(*sizes)
         net.prune(0.9)
         times = seconds(fitted(net, mnist.train_x[: 100 * batch], mnist.train_y[: 100 * batch], batch), ways)
-        yield net._engine().plan.work * batch, [s / 100 for s in times]
+        yield engine_of(net).plan.work * batch, [s / 100 for s in times]
 
 
 def filled() -> Iterator[tuple[float, list[float]]]:

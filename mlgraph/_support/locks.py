@@ -27,7 +27,7 @@ class Shared:
     lock: threading.RLock
     """The thread that holds it has the graph alone; it may take the lock again."""
 
-    def _init_turns(self) -> None:
+    def init_lock(self) -> None:
         """Begin with nobody who holds the lock or trains."""
         self.lock, self._training = threading.RLock(), ref(_Trainer())  # which is gone
         _all.add(self)
@@ -39,18 +39,18 @@ class Shared:
             self.lock.release()
         else:
             self.lock = threading.RLock()
-            self._lock_was_lost()
+            self.lock_was_lost()
 
-    def _lock_was_lost(self) -> None:
+    def lock_was_lost(self) -> None:
         """Whoever held the lock, and has the graph as it was then, does not come back."""
 
     @property
-    def _is_training(self) -> bool:
+    def is_training(self) -> bool:
         return self._training() is not None
 
-    def _require_rest(self, what: str) -> None:
+    def require_not_training(self, what: str) -> None:
         """A RuntimeError about `what` if the graph is being trained; while the caller holds the lock, no run can begin."""
-        if self._is_training:
+        if self.is_training:
             raise RuntimeError(f"{what}: expected a network that is not being trained, got one that is")
 
     @contextmanager
@@ -65,7 +65,7 @@ class Shared:
         trainer = _Trainer()
         try:
             with self.lock:
-                if self._is_training:
+                if self.is_training:
                     expected = "a graph that is not being trained"
                     raise RuntimeError(
                         f"fit: expected {expected}, got one that is: by another thread, or by this run itself"

@@ -89,7 +89,7 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     # A neuron without live sources is 0 for whatever still reads it.
     dead = order[~is_live(code, topology, order)[order] & (code[order] >= NEURON)]
     if len(dead):
-        code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph._constants)
+        code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph.constants)
         level, order = topological(graph, topology, outputs)
     missing = order[(code[order] == INPUT) & (data[order] < 0)]
     if len(missing):
@@ -101,7 +101,7 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     same = np.arange(n, dtype=np.int32)
     identity = np.where(ops.is_operation(code), -1, np.arange(n))
     constants = np.flatnonzero(code == CONSTANT)
-    bits = np.append(graph._constants, 0.0)[data[constants]].view(np.int64)
+    bits = np.append(graph.constants, 0.0)[data[constants]].view(np.int64)
     identity[constants] = np.where(bits == -1, constants, bits)  # one of the many NaNs
     _topology.merge(code, *topology, order, identity, _COMMUTES, same)
     if (same != np.arange(n)).any():

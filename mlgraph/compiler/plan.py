@@ -197,7 +197,7 @@ class Plan:
         at = low.code[groups.nodes[groups.first]] == CONSTANT
         self._fill(at, groups, KINDS["constant"], weights=np.cumsum(groups.size[at]) - groups.size[at])
         constants = groups.nodes[low.code[groups.nodes] == CONSTANT]
-        values = np.append(graph._constants, 0.0)[low.data[constants]]  # 0: neurons that are dead
+        values = np.append(graph.constants, 0.0)[low.data[constants]]  # 0: neurons that are dead
         with np.errstate(under="ignore"):
             return np.append(values, 0).astype(np.float32)
 

@@ -43,7 +43,7 @@ class Places(NamedTuple):
 
 def places_in(graph: Graph, inputs: list[int] | None = None) -> Places:
     """The present places."""
-    return Places(*graph.storage.places, np.array(graph._count, np.int64), graph, graph.edits, inputs)
+    return Places(*graph.storage.places, graph.counts.astype(np.int64), graph, graph.edits, inputs)
 
 
 class Gradients(NamedTuple):
@@ -152,9 +152,9 @@ class Gradients(NamedTuple):
         """Number, code and record of a node."""
         graph = self.places.graph
         number = id_of(graph, node, what)
-        if graph._born[number] >= self.places.edits:
+        if graph.born[number] >= self.places.edits:
             raise ValueError(f"{what}: expected a node that was there, got {graph[number]!r}, which was made since")
-        return number, graph._code[number], graph._data[number]
+        return number, *graph.code_and_record(number)
 
 
 class Function:
@@ -190,13 +190,13 @@ class Function:
 
     def __init__(self, graph: Graph, outputs: NodesLike, inputs: NodesLike | None = None) -> None:
         self.graph = checked_graph(graph)
-        self._outputs = ids_of(graph, "outputs", outputs, 1)
-        self._nodes = [graph[i] for i in self._outputs]
+        self.output_ids = ids_of(graph, "outputs", outputs, 1)
+        self._nodes = [graph[i] for i in self.output_ids]
         self._inputs = None if inputs is None else ids_of_different(graph, "inputs", inputs)
         self._given = None if self._inputs is None else [graph[i] for i in self._inputs]
         self._engines: dict[bool, Engine] = {}
         self._places: tuple[Engine, Places] | None = None
-        self._engine(False)
+        self.engine(False)
 
     def __repr__(self) -> str:
         return f"<Function of {self.n_inputs} inputs: {', '.join(plain(node.name) for node in self._nodes[:10])}>"
@@ -229,7 +229,7 @@ class Function:
         """
         examples = Examples(x, self.n_inputs)
         with self.graph.lock:
-            _, values, _ = self._engine(False).compute(examples, values=self._outputs, n_threads=n_threads)
+            _, values, _ = self.engine(False).compute(examples, values=self.output_ids, n_threads=n_threads)
         return values
 
     def vjp(
@@ -256,23 +256,23 @@ class Function:
             If the data are no real numbers, or not of these shapes.
         """
         examples = Examples(x, self.n_inputs)
-        shape = (len(examples), len(self._outputs))
+        shape = (len(examples), len(self.output_ids))
         given = np.ones(shape, np.float32) if cotangent is None else float_array("cotangent", cotangent, shape)
         weight = np.ascontiguousarray(given)
         with self.graph.lock:
             return self._vjp(examples, weight, n_threads)
 
     def _vjp(self, examples: Examples, weight: Float32, n_threads: int | None) -> Gradients:
-        engine = self._engine(True)
+        engine = self.engine(True)
         plan = engine.plan
         size = plan.examples_at_once
         first, gradient = np.arange(0, len(examples), size), self.graph.storage.zeros()
         _, values, adjoints = engine.run(
             examples,
             steps=Steps.at_rest(first, np.minimum(size, len(examples) - first)) if len(first) > 1 else None,
-            objective=Objective.cotangent(self._outputs, weight),
+            objective=Objective.cotangent(self.output_ids, weight),
             gradient=gradient,
-            values=self._outputs,
+            values=self.output_ids,
             adjoints=plan.node[: len(plan.input_column)],
             n_threads=n_threads,
         )
@@ -303,12 +303,12 @@ class Function:
         """
         examples = Examples(x, self.n_inputs)
         along = float_array("tangent", tangent, examples.array.shape).astype(np.float64)
-        products = np.empty((len(examples), len(self._outputs)), np.float32)
+        products = np.empty((len(examples), len(self.output_ids)), np.float32)
         with self.graph.lock, np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            for k, cotangent in enumerate(np.eye(len(self._outputs), dtype=np.float32)):
+            for k, cotangent in enumerate(np.eye(len(self.output_ids), dtype=np.float32)):
                 weight = np.ascontiguousarray(np.broadcast_to(cotangent, products.shape))
                 products[:, k] = np.sum(self._vjp(examples, weight, n_threads).inputs * along, axis=1)
-                if len(self._outputs) > 1 and not np.isfinite(products[:, k]).all():
+                if len(self.output_ids) > 1 and not np.isfinite(products[:, k]).all():
                     # Again, alone: a cotangent of 0 times an infinite derivative of another output is NaN.
                     alone = Function(self.graph, [self._nodes[k]], self._given)
                     products[:, k] = alone.jvp(examples.array, tangent, n_threads=n_threads)[:, 0]
@@ -363,8 +363,8 @@ class Function:
 
         name = checked_name(name)
         with self.graph.lock:
-            plan = self._engine(False).plan
-            return c_source(plan, self.graph.parameters, plan.slot[self._outputs], name)
+            plan = self.engine(False).plan
+            return c_source(plan, self.graph.parameters, plan.slot[self.output_ids], name)
 
     def _places_for(self, engine: Engine) -> Places:
         # One copy for each compilation: places change only then.
@@ -372,13 +372,13 @@ class Function:
             self._places = engine, places_in(self.graph, self._inputs)
         return self._places[1]
 
-    def _engine(self, want_inputs: bool) -> Engine:
+    def engine(self, want_inputs: bool) -> Engine:
         with self.graph.lock:
             engine = self._engines.get(want_inputs)
             if engine is None or engine.plan.is_stale(self.graph):
                 ids_of(self.graph, "outputs", self._nodes)  # `undo` may have removed one of them
                 ids_of(self.graph, "inputs", self._given or [])
                 given = None if self._inputs is None else np.array(self._inputs, np.int32)
-                engine = Engine(self.graph, Plan(self.graph, self._outputs, want_inputs=want_inputs, given=given))
+                engine = Engine(self.graph, Plan(self.graph, self.output_ids, want_inputs=want_inputs, given=given))
                 self._engines[want_inputs] = engine
         return engine

@@ -131,7 +131,7 @@ class Trace:
         return {node: i for i, node in enumerate(self.nodes.tolist())}
 
     def _column_of(self, node: int) -> int:
-        born = self._graph._born
+        born = self._graph.born
         if node not in self._column or node >= len(born) or born[node] >= self._edits:
             name = plain(self._graph[node].name) if 0 <= node < len(born) else f"n{node}"
             raise ValueError(f"node: expected a node of the trace, got {name}; trace(..., nodes=[...]) says which are")

@@ -80,7 +80,7 @@ def edited(graph: Graph, changes: Sequence[Change] = (), *, nodes: int | None = 
     if changes:
         attributes["_n_changes"] = graph._n_changes + 1
     if graph._open is None:
-        attributes["_last"] = Edit(list(changes), len(graph) if nodes is None else nodes, edits)
+        attributes["last_edit"] = Edit(list(changes), len(graph) if nodes is None else nodes, edits)
     else:
         graph._open.changes.extend(changes)
     own.update(attributes)

@@ -91,7 +91,7 @@ def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
     new, code, data = packed(graph, nodes), graph.codes[nodes], graph.records[nodes]
     owner, record = _owners(graph, nodes)
     other, constant = Graph(), code == CONSTANT
-    other._constants.extend(np.array(graph._constants)[data[constant]].tolist())
+    other.constants.extend(np.array(graph.constants)[data[constant]].tolist())
     data[constant] = np.arange(np.count_nonzero(constant))
     data[np.searchsorted(nodes, owner)] = np.arange(len(owner))
     for column, numbers in (
@@ -99,13 +99,13 @@ def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
         (other._start, new.start),
         (other._count, graph.counts[nodes]),
         (other._data, data),
-        (other._born, np.full(len(nodes), -1)),
+        (other.born, np.full(len(nodes), -1)),
         (other._pool, number[new.pool]),
-        (other._inputs, number[np.array(graph._inputs, np.int64)]),
+        (other.input_ids, number[np.array(graph.input_ids, np.int64)]),
     ):
         extend(column, numbers)
-    other._has_bare = graph._has_bare
-    other._names = {int(number[node]): name for node, name in graph._names.items() if keep[node]}
+    other.has_bare = graph.has_bare
+    other.names = {int(number[node]): name for node, name in graph.names.items() if keep[node]}
     storage = other.storage = graph.storage.copy()
     for column in storage.columns:
         column[:] = array(column.typecode, np.array(column)[record].tobytes())

@@ -43,7 +43,7 @@ def edges_named(
     ids, source, target = _named(graph, what, who)
     chosen, concerned = np.zeros((2, len(graph)), bool)
     chosen[ids] = concerned[ids] = concerned[target] = True
-    if graph._has_bare:  # neurons that are cut off may still be read
+    if graph.has_bare:  # neurons that are cut off may still be read
         concerned |= graph._readers(chosen)
     edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
     found = edges.at_targets(chosen) | chosen[edges.source]
@@ -155,8 +155,8 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = N
         others = wiring(graph, np.flatnonzero(readers).astype(np.int32))
         edges, gone = edges.beside(others), np.append(gone, np.zeros(len(others.source), bool))
         useless = lost[edges.source] & ~gone
-        if graph._has_bare and useless.any():  # edges out of nodes that were not live before were added on purpose
-            useless &= graph._live()[edges.source]
+        if graph.has_bare and useless.any():  # edges out of nodes that were not live before were added on purpose
+            useless &= graph.live()[edges.source]
         if useless.any():
             old, new = edges.without(gone | useless)
             lists = shared_lists(new)
@@ -238,7 +238,7 @@ def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
     live = is_live(graph.codes, topology, order)
     outputs = graph.protected()
     for i in sorted(outputs):
-        if not live[i] and graph._needed_for(outputs)[i]:
+        if not live[i] and graph.needed_for(outputs)[i]:
             name = plain(graph[i].name)
             raise ValueError(f"{who}: expected a path to every output of a model, got what would cut off {name}")
     return live
@@ -257,10 +257,10 @@ def note_needed_before(graph: Graph) -> None:
         if any(isinstance(change, Rewired) for change in edit.changes):
             return
         edit = edit.around
-    if len(graph._models) > 1:
+    if len(graph.models) > 1:
         topology = graph.topology()
-        for model in graph._models:
-            model._needed_before = model._ever_needed(topology)
+        for model in graph.models:
+            model.needed_before = model.ever_needed(topology)
 
 
 def rewire(
@@ -291,7 +291,7 @@ def rewire(
     record = graph.records[new.neurons]
     most_before = graph.storage.max_sources_of(record)
     weights, begin = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
-    graph._has_bare |= bool((new.counts == 0).any())
+    graph.has_bare |= bool((new.counts == 0).any())
     change = Rewired(old._replace(place=now[:-1]), before, most_before)
     storage, most = graph.storage, np.maximum(most_before, new.counts) if most is None else most
     of_storage = {

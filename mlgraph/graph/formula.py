@@ -86,7 +86,7 @@ def _name(graph: Graph, node: int, longest: int) -> str:
 
 def _neuron(neuron: Neuron, longest: int) -> str:
     graph, sources = neuron.graph, neuron.graph.sources_of(neuron.id)
-    if graph._has_bare and not graph._live()[neuron.id]:
+    if graph.has_bare and not graph.live()[neuron.id]:
         return "0"  # whatever its bias: it has no live source
     shown = [f"{w:.4g}*{_name(graph, int(i), longest)}" for i, w in zip(sources[:8], neuron.weights[:8], strict=True)]
     if neuron.bias is not None:

@@ -59,12 +59,12 @@ class Graph(NodeTable):
 
     def __init__(self) -> None:
         super().__init__()
-        self._has_bare = False
+        self.has_bare = False
         """Whether a neuron may have no sources."""
-        self._last: Edit | None = None
+        self.last_edit: Edit | None = None
         self._open = None
         self._alive: tuple[tuple[int, frozenset[int]], Bool] | None = None
-        self._init_turns()
+        self.init_lock()
 
     # --- building ----------------------------------------------------------------------------------------------------
 
@@ -78,10 +78,10 @@ class Graph(NodeTable):
             How it is shown; by default its number.
         """
         name = optional_name(name)
-        node = self._append(INPUT, (), len(self._inputs))
-        self._inputs.append(node)
+        node = self._append(INPUT, (), len(self.input_ids))
+        self.input_ids.append(node)
         if name is not None:
-            self._names[node] = name
+            self.names[node] = name
         return Node(self, node)
 
     @adds_nodes
@@ -93,10 +93,10 @@ class Graph(NodeTable):
         n : int
             How many, at least 0.
         """
-        n, column, node = whole("n", n, 0, INT32_MAX - len(self)), len(self._inputs), len(self)
+        n, column, node = whole("n", n, 0, INT32_MAX - len(self)), len(self.input_ids), len(self)
         if n:  # with none there is no change for `undo` to see
             self._extend(INPUT, np.zeros(0, np.int32), column + np.arange(n))
-            extend(self._inputs, node + np.arange(n))
+            extend(self.input_ids, node + np.arange(n))
         return [Node(self, i) for i in range(node, node + n)]
 
     def constant(self, value: float) -> Node:
@@ -114,8 +114,8 @@ class Graph(NodeTable):
         """
         v = number("value", value)
         with self.lock:
-            self._constants.append(v)  # does no harm if no node follows
-            return Node(self, self._append(CONSTANT, (), len(self._constants) - 1))
+            self.constants.append(v)  # does no harm if no node follows
+            return Node(self, self._append(CONSTANT, (), len(self.constants) - 1))
 
     @adds_nodes
     def parameter(self, value: float, name: str | None = None) -> Node:
@@ -138,7 +138,7 @@ class Graph(NodeTable):
         self.storage.vector[at] = v
         node = self._append(PARAMETER, (), self.storage.append(at))
         if name is not None:
-            self._names[node] = name
+            self.names[node] = name
         return Node(self, node)
 
     @adds_nodes
@@ -377,11 +377,11 @@ class Graph(NodeTable):
         if isinstance(node, Node):
             raise TypeError(f"node: expected the id of a node, got {type(node).__name__}")
         if isinstance(node, str):
-            named = [i for i, name in self._names.copy().items() if name == node]  # others may name nodes
+            named = [i for i, name in self.names.copy().items() if name == node]  # others may name nodes
             if (
                 re.fullmatch("n(0|[1-9][0-9]{0,9})", node)
                 and int(node[1:]) < len(self)
-                and int(node[1:]) not in self._names
+                and int(node[1:]) not in self.names
             ):
                 named.append(int(node[1:]))
             if len(named) != 1:
@@ -508,10 +508,10 @@ class Graph(NodeTable):
         alive takes no part in computing them. The exception is an operation that reads only neurons that are cut off: it is
         computed, with 0 for these.
         """
-        return self._needed_for(self.protected())
+        return self.needed_for(self.protected())
 
     @locked
-    def _needed_for(self, outputs: frozenset[int]) -> Bool:
+    def needed_for(self, outputs: frozenset[int]) -> Bool:
         """Which nodes are alive if these are the outputs; the last answer is kept."""
         key = (self.edits, outputs)
         if self._alive is None or self._alive[0] != key:
@@ -524,9 +524,9 @@ class Graph(NodeTable):
             self._alive = key, live
         return self._alive[1]
 
-    def _live(self) -> Bool:
+    def live(self) -> Bool:
         """To which nodes a path leads from an input, a parameter or a constant: to all, unless a neuron has no sources."""
-        return self._needed_for(frozenset()) if self._has_bare else np.ones(len(self), bool)
+        return self.needed_for(frozenset()) if self.has_bare else np.ones(len(self), bool)
 
     @locked
     def edges(self) -> Edges:
@@ -564,7 +564,7 @@ class Graph(NodeTable):
     @locked
     def protected(self) -> frozenset[int]:
         """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
-        return frozenset(i for model in self._models for i in model._sinks)
+        return frozenset(i for model in self.models for i in model.sinks)
 
     @locked
     def edge(self, source: Node | int, target: Node | int) -> Edge:
@@ -743,27 +743,27 @@ class Graph(NodeTable):
         for name, value in vars(self).items():
             if isinstance(value, array):
                 setattr(other, name, value[:])
-        other._names, other.edits, other.storage = dict(self._names), self.edits, self.storage.copy()
-        other._has_bare = self._has_bare
+        other.names, other.edits, other.storage = dict(self.names), self.edits, self.storage.copy()
+        other.has_bare = self.has_bare
         return other
 
     @locked
-    def _become(self, other: Graph) -> None:
+    def become(self, other: Graph) -> None:
         """Take over all that `other` holds, which must not be used afterwards; nodes keep their numbers and views."""
         if self._open is not None:
             raise RuntimeError("resume: expected a graph of which no edit is open, got one within one_edit")
         mine: dict[str, Any] = {"edits": self.edits + other.edits + 1, "_n_changes": self._n_changes + 1}
         # Who trains this graph still does, and its models are still its models.
         # The names that nodes have here are more recent.
-        mine["_names"] = other._names | {node: name for node, name in self._names.items() if node < len(other)}
-        mine |= {"lock": self.lock, "_training": self._training, "_models": self._models}
-        mine["_born"] = self._born[: len(other)] + other._born[len(self) :]
+        mine["names"] = other.names | {node: name for node, name in self.names.items() if node < len(other)}
+        mine |= {"lock": self.lock, "_training": self._training, "models": self.models}
+        mine["born"] = self.born[: len(other)] + other.born[len(self) :]
         vars(self).update(vars(other) | mine)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _models(self) -> WeakSet[Model]:
+    def models(self) -> WeakSet[Model]:
         """Made when asked for: the copy of a model may enter before the copy of its graph has any state."""
         return WeakSet()
 
@@ -777,21 +777,21 @@ class Graph(NodeTable):
             raise ValueError(f"edge: expected an edge of the graph, got {edge_name(self, s, t)}")
         return int(at[0])
 
-    def _lock_was_lost(self) -> None:
-        super()._lock_was_lost()
+    def lock_was_lost(self) -> None:
+        super().lock_was_lost()
         self._open = None
-        for model in self._models:
-            model._forget(len(self))
+        for model in self.models:
+            model.forget_nodes(len(self))
 
     @locked
     def __getstate__(self) -> dict[str, Any]:
-        state = {**vars(self), **vars(self.copy()), "_last": self._last}
-        return {name: value for name, value in state.items() if name not in ("lock", "_training", "_models", "_open")}
+        state = {**vars(self), **vars(self.copy()), "last_edit": self.last_edit}
+        return {name: value for name, value in state.items() if name not in ("lock", "_training", "models", "_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._open = None
-        self._init_turns()
+        self.init_lock()
 
     def _arguments(self, operation: str, arguments: Sequence[Any]) -> list[int]:
         """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""

@@ -98,7 +98,7 @@ def ids_of_sources(graph: Graph, sources: NodesLike) -> Int32:
 
 def check_sources(graph: Graph, what: str, ids: npt.NDArray[Any]) -> None:
     """ValueError if one is an operation that reads only neurons that are cut off: it would be computed, but not counted."""
-    if not graph._has_bare:
+    if not graph.has_bare:
         return
     live: set[int] = set()
     for i in np.unique(ids[is_operation(np.frombuffer(graph._code, np.int16)[ids])]).tolist():

@@ -37,7 +37,7 @@ def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
                     self._keep(len(self))  # what the edits of the arguments need must stay
                 else:
                     for node in range(lengths[0], len(self)):
-                        self._names.pop(node, None)
+                        self.names.pop(node, None)
                     for column, length in zip(self._columns(), lengths, strict=True):
                         del column[length:]
                 raise
@@ -53,11 +53,11 @@ class NodeTable(Shared):
         self._start = array("q")  # first of the node's sources in the pool
         self._count = array("i")
         self._data = array("q")  # input: its column; constant, parameter, neuron: its record
-        self._born = array("q")  # `edits` when it was made, which tells apart nodes that had the same number
+        self.born = array("q")  # `edits` when it was made, which tells apart nodes that had the same number
         self._pool = array("i")
-        self._constants = array("d")
-        self._inputs = array("i")
-        self._names: dict[int, str] = {}
+        self.constants = array("d")
+        self.input_ids = array("i")
+        self.names: dict[int, str] = {}
         self.edits = 0
         """Number of changes of the topology; a plan made before the last of them is stale."""
         self._n_changes = 0
@@ -71,7 +71,7 @@ class NodeTable(Shared):
     @property
     def n_inputs(self) -> int:
         """Number of inputs: the columns that data must have."""
-        return len(self._inputs)
+        return len(self.input_ids)
 
     @property
     @locked
@@ -107,6 +107,14 @@ class NodeTable(Shared):
         """Records of constants, parameters and neurons, columns of inputs, else -1; int64 of shape (nodes,), a copy."""
         return np.array(self._data, np.int64)
 
+    def n_sources(self, node: int) -> int:
+        """Number of sources of a node."""
+        return self._count[node]
+
+    def code_and_record(self, node: int) -> tuple[int, int]:
+        """What a node is, as in `codes`, and its record, as in `records`."""
+        return self._code[node], self._data[node]
+
     @locked
     def topology(self) -> Topology:
         """The sources of all nodes, as arrays; copies."""
@@ -131,11 +139,11 @@ class NodeTable(Shared):
         readers: Bool = np.searchsorted(at, start + count) > np.searchsorted(at, start)
         return readers
 
-    def _read_by_operations(self) -> Bool:
+    def read_by_operations(self) -> Bool:
         """Whether an operation reads each of the inputs, by column."""
         read = np.zeros(len(self), bool)
         read[self.topology().sources_of(np.flatnonzero(is_operation(self.codes)))] = True
-        return read[np.array(self._inputs, np.int64)]
+        return read[np.array(self.input_ids, np.int64)]
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
         # As `adds_nodes`, but written out: this is most of the work of an expression.
@@ -147,7 +155,7 @@ class NodeTable(Shared):
                 self._start.append(start)
                 self._count.append(len(sources))
                 self._data.append(data)
-                self._born.append(self.edits)
+                self.born.append(self.edits)
             except BaseException:
                 del self._pool[start:]
                 for column in self._of_nodes:
@@ -158,10 +166,10 @@ class NodeTable(Shared):
 
     @property
     def _of_nodes(self) -> tuple[array[Any], ...]:
-        return self._code, self._start, self._count, self._data, self._born
+        return self._code, self._start, self._count, self._data, self.born
 
     def _columns(self) -> tuple[array[Any], ...]:
-        return *self._of_nodes, self._pool, self._constants, self._inputs, *self.storage.columns
+        return *self._of_nodes, self._pool, self.constants, self.input_ids, *self.storage.columns
 
     def _extend(
         self,
@@ -186,23 +194,23 @@ class NodeTable(Shared):
         inputs = inputs[np.argsort(data[inputs])]  # by column: a file may have them in any order
         n_records, n_constants = np.count_nonzero(codes >= PARAMETER), data[codes == CONSTANT].max(initial=-1) + 1
         kept = {
-            "_inputs": array(self._inputs.typecode, inputs.tolist()),
-            "_names": {node: name for node, name in self._names.items() if node < n},
+            "input_ids": array(self.input_ids.typecode, inputs.tolist()),
+            "names": {node: name for node, name in self.names.items() if node < n},
             "_pool": written(self._pool, np.array(self._pool, np.int32) >= n, 0),  # in lists that no node has any more
         }
         # What takes memory is done, so that none of this fails midway.
-        for columns, end in ((self._of_nodes, n), (self.storage.columns, n_records), ((self._constants,), n_constants)):
+        for columns, end in ((self._of_nodes, n), (self.storage.columns, n_records), ((self.constants,), n_constants)):
             for column in columns:
                 del column[end:]
         vars(self).update(kept)
 
-    def _lock_was_lost(self) -> None:
+    def lock_was_lost(self) -> None:
         release(self)
         release(self.storage)
         self._keep(len(self))
-        if len(self) and self._born[-1] == self.edits:
+        if len(self) and self.born[-1] == self.edits:
             self.edits += 1  # nodes were added, but not yet counted: what is known of `edits` is not of them
 
     def _has(self, node: Node) -> bool:
         """Whether the node still exists: `undo` may have removed it, and another may have its number."""
-        return 0 <= node.id < len(self._born) and self._born[node.id] == node._born
+        return 0 <= node.id < len(self.born) and self.born[node.id] == node.born

@@ -22,14 +22,14 @@ from mlgraph.graph.topology import Topology
 def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
     """See `Graph.one_edit`."""
     with graph.lock:
-        around, last = graph._open, graph._last
+        around, last = graph._open, graph.last_edit
         kept = values(graph) if parameters else None
         mine, over = Edit([], len(graph), graph.edits, kept, around), False
         try:
             graph._open = mine
             yield
             with uninterrupted():
-                graph._last = mine._replace(edits=graph.edits)
+                graph.last_edit = mine._replace(edits=graph.edits)
                 if around is not None:
                     around.changes.extend(mine.changes)
                 graph._open, over = around, True
@@ -44,7 +44,7 @@ def one_edit(graph: Graph, *, parameters: bool) -> Iterator[None]:
                     finally:  # even if no memory is left for that: then it is up to the edit around this one
                         if around is not None:
                             around.changes.extend(mine.changes)
-                        graph._last, graph._open = kept_last, around
+                        graph.last_edit, graph._open = kept_last, around
             raise
 
 
@@ -57,7 +57,7 @@ def undo(graph: Graph) -> None:
         If an edit is open; if the last change of the graph was no edit, or added neurons that are outputs of a model; if
         undoing it would leave an output without a live source.
     """
-    last = graph._last
+    last = graph.last_edit
     if graph._open is not None:
         raise ValueError("undo: expected an edit that is over, got one within one_edit")
     if last is None or last.edits != graph.edits:
@@ -70,12 +70,12 @@ def undo(graph: Graph) -> None:
     check_paths(graph, "undo", _as_before(graph, last))  # a model may have come since
     with uninterrupted():  # else what has been taken back so far would be an edit itself
         take_back(graph, last)
-        graph._last = None
+        graph.last_edit = None
 
 
 def forget_state(graph: Graph, names: Sequence[str]) -> None:
     """Drop optimizer state of these names, also from what edits keep for `undo`: a run begins with new state."""
-    last, edit = graph._last, graph._open
+    last, edit = graph.last_edit, graph._open
     changes: list[Change] = [] if last is None else [*last.changes]
     while edit is not None:
         changes += edit.changes
@@ -115,15 +115,15 @@ def take_back(graph: Graph, edit: Edit) -> None:
     if len(graph) > edit.nodes > max(graph.protected(), default=-1):
         graph._n_changes, graph.edits = graph._n_changes + 1, graph.edits + 1
         graph._keep(edit.nodes)
-        for model in graph._models:
-            model._forget(edit.nodes)
+        for model in graph.models:
+            model.forget_nodes(edit.nodes)
     if edit.values is not None:
         storage, places = graph.storage, parameter_places(graph, np.arange(edit.nodes))
         storage.freeze(places, False)
         for name in storage.state.keys() - edit.values.keys() - {FROZEN}:
             # There was no such state then: a run in progress continues from zeros.
             del storage.state[name]
-            if graph._is_training:
+            if graph.is_training:
                 storage.state_vector(name, fresh=True)
         for name, given in edit.values.items():
             (storage.state_vector(name, fresh=False) if name else storage.vector)[places] = given

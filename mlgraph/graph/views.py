@@ -35,13 +35,13 @@ def neuron_code(activation: Any, what: str = "activation") -> int:
 class Freezable:
     """What training may leave as it is: a parameter, an edge, all weights and biases of a neuron, a layer or a model.
 
-    Each kind says by `_parameters` where these stand in the vector.
+    Each kind says by `parameter_places` where these stand in the vector.
     """
 
     __slots__ = ()
 
     graph: Graph
-    _parameters: Callable[[], Int64 | Int32]
+    parameter_places: Callable[[], Int64 | Int32]
 
     @property
     def frozen(self) -> bool:
@@ -55,13 +55,13 @@ class Freezable:
         not computed either, and need not be finite.
         """
         with self.graph.lock:
-            places, frozen = self._parameters(), self.graph.storage.frozen
+            places, frozen = self.parameter_places(), self.graph.storage.frozen
             return frozen is not None and len(places) > 0 and bool(frozen[places].all())
 
     @frozen.setter
     def frozen(self, frozen: bool) -> None:
         with self.graph.lock:
-            self.graph.storage.freeze(self._parameters(), truth("frozen", frozen))
+            self.graph.storage.freeze(self.parameter_places(), truth("frozen", frozen))
 
 
 class Node(Freezable):
@@ -74,12 +74,12 @@ class Node(Freezable):
         Its number in the graph, where it is ``graph[id]``; edits do not change it.
     """
 
-    __slots__ = ("_born", "graph", "id")
+    __slots__ = ("born", "graph", "id")
 
     def __init__(self, graph: Graph, id: int) -> None:
         self.graph = graph
         self.id = id
-        self._born = graph._born[id] if 0 <= id < len(graph._born) else -1
+        self.born = graph.born[id] if 0 <= id < len(graph.born) else -1
 
     @property
     def _number(self) -> int:
@@ -101,7 +101,7 @@ class Node(Freezable):
     @property
     def name(self) -> str:
         """The name it was given, or n and its number. Assigning a name, or None, is no edit; files and copies keep it."""
-        name = self.graph._names.get(self.id) if self.graph._has(self) else None
+        name = self.graph.names.get(self.id) if self.graph._has(self) else None
         return f"n{self.id}" if name is None else name
 
     @name.setter
@@ -109,9 +109,9 @@ class Node(Freezable):
         node, name = self._number, optional_name(name)
         with self.graph.lock:
             if name is None:
-                self.graph._names.pop(node, None)
+                self.graph.names.pop(node, None)
             else:
-                self.graph._names[node] = name
+                self.graph.names[node] = name
 
     @property
     def sources(self) -> list[Node]:
@@ -139,7 +139,7 @@ class Node(Freezable):
         node = self._number
         code, data = self.graph._code[node], self.graph._data[node]
         if code == CONSTANT:
-            return self.graph._constants[data]
+            return self.graph.constants[data]
         if code == PARAMETER:
             with self.graph.lock:
                 return float(self.graph.weights_of(node)[0])
@@ -152,7 +152,7 @@ class Node(Freezable):
         with self.graph.lock:
             self.graph.weights_of(self._number)[0] = number("value", value)
 
-    def _parameters(self) -> Int64:
+    def parameter_places(self) -> Int64:
         node, storage = self._number, self.graph.storage
         code, record = self.graph._code[node], self.graph._data[node]
         if code < PARAMETER:
@@ -236,7 +236,7 @@ class Node(Freezable):
         return Node(graph, graph._append(code, graph._arguments(ops.BY_CODE[code].name, (a, b))))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Node) and (self.graph, self.id, self._born) == (other.graph, other.id, other._born)
+        return isinstance(other, Node) and (self.graph, self.id, self.born) == (other.graph, other.id, other.born)
 
     def __hash__(self) -> int:
         return hash((id(self.graph), self.id))
@@ -284,8 +284,8 @@ class Edge(Freezable):
         with self.graph.lock:
             self.target.weights[self._find()] = number("weight", weight)
 
-    def _parameters(self) -> Int64:
-        return self.target._parameters()[[self._find()]]
+    def parameter_places(self) -> Int64:
+        return self.target.parameter_places()[[self._find()]]
 
     def _find(self) -> int:
         self._place = self.graph._place_of(self.source, self.target, self._place)
@@ -360,13 +360,13 @@ class Neuron(Node):
     def layer(self) -> Layer | None:
         """The layer that it is in, of the network whose graph this is; None if it is in none."""
         node = self._number
-        return next((layer for model in self.graph._models for layer in model._layers if node in layer._ids), None)
+        return next((layer for model in self.graph.models for layer in model.layers if node in layer.ids), None)
 
     @property
     def index(self) -> int | None:
         """Its place in its layer, where it is ``neuron.layer[neuron.index]``; None if it is in none."""
         layer = self.layer
-        return None if layer is None else layer._ids.index(self.id)
+        return None if layer is None else layer.ids.index(self.id)
 
     @property
     def weights(self) -> Float32:

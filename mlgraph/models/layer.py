@@ -23,9 +23,9 @@ class Layer(Freezable):
         "__weakref__",
         "_activation",
         "_dropout",
-        "_ids",
-        "_probabilities",
-        "_reads",
+        "ids",
+        "probability_ids",
+        "source_ids",
         "_weight_dropout",
         "graph",
     )
@@ -39,8 +39,8 @@ class Layer(Freezable):
         weight_dropout: float,
         probabilities: list[int],
     ) -> None:
-        self.graph, self._ids, self._probabilities = graph, ids, probabilities
-        self._reads: list[int] = []  # the nodes of the layer before
+        self.graph, self.ids, self.probability_ids = graph, ids, probabilities
+        self.source_ids: list[int] = []  # the nodes of the layer before
         self._activation, self._dropout, self._weight_dropout = activation, dropout, weight_dropout
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
@@ -64,7 +64,7 @@ class Layer(Freezable):
 
     @dropout.setter
     def dropout(self, value: float) -> None:
-        self._assign("dropout", dropout_of(value, bool(self._probabilities)))
+        self._assign("dropout", dropout_of(value, bool(self.probability_ids)))
 
     @property
     def weight_dropout(self) -> float:
@@ -77,20 +77,20 @@ class Layer(Freezable):
 
     def _assign(self, name: str, value: float) -> None:
         with self.graph.lock:
-            self.graph._require_rest(name)
-            for model in self.graph._models:
-                model._engines.clear()  # their plans have the old value
+            self.graph.require_not_training(name)
+            for model in self.graph.models:
+                model.engines.clear()  # their plans have the old value
             setattr(self, f"_{name}", value)
 
     @property
     def size(self) -> int:
         """Number of neurons."""
-        return len(self._ids)
+        return len(self.ids)
 
     @property
     def neurons(self) -> list[Neuron]:
         """Views of the neurons; for a layer of probabilities, of those that give the logits."""
-        return [Neuron(self.graph, i) for i in self._ids]
+        return [Neuron(self.graph, i) for i in self.ids]
 
     def __len__(self) -> int:
         return self.size
@@ -106,9 +106,9 @@ class Layer(Freezable):
     def __getitem__(self, index: int | slice) -> Neuron | list[Neuron]:
         """``layer.neurons[index]``."""
         if isinstance(index, slice):
-            return [Neuron(self.graph, i) for i in self._ids[index]]
+            return [Neuron(self.graph, i) for i in self.ids[index]]
         try:
-            return Neuron(self.graph, self._ids[index])
+            return Neuron(self.graph, self.ids[index])
         except (IndexError, TypeError) as error:
             raise type(error)(
                 f"layer: expected a number from {-self.size} to {self.size - 1}, got {shown(index)}"
@@ -121,7 +121,7 @@ class Layer(Freezable):
         A read-only copy: to change weights, assign a whole array. It sets the weights of existing edges; none comes or goes.
         """
         with self.graph.lock:  # the parameters may move while another thread compiles, and the layer may be widened
-            out = np.zeros((self.size, len(self._reads)), np.float32)
+            out = np.zeros((self.size, len(self.source_ids)), np.float32)
             place, row, column = self._edges()
             out[row, column] = self.graph.parameters[place]
         out.flags.writeable = False
@@ -130,7 +130,7 @@ class Layer(Freezable):
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
         with self.graph.lock:
-            new = float_array("weights", weights, (self.size, len(self._reads)))
+            new = float_array("weights", weights, (self.size, len(self.source_ids)))
             place, row, column = self._edges()
             self.graph.parameters[place] = new[row, column]
 
@@ -145,7 +145,7 @@ class Layer(Freezable):
         its own live source in that edit.
         """
         with self.graph.lock:
-            out = np.zeros((self.size, len(self._reads)), bool)
+            out = np.zeros((self.size, len(self.source_ids)), bool)
             _, row, column = self._edges()
         out[row, column] = True
         out.flags.writeable = False
@@ -165,13 +165,13 @@ class Layer(Freezable):
             cut(graph, *edges_named(graph, self._edges_at(there & ~wanted), "mask"), who="mask")
             differs = (self.mask != wanted).any(axis=0)
             if differs.any():
-                name = plain(graph[self._reads[int(np.argmax(differs))]].name)
+                name = plain(graph[self.source_ids[int(np.argmax(differs))]].name)
                 expected = "edges from nodes that have a live source"
                 raise ValueError(f"mask: expected {expected}, got one from {name}, which has none")
 
     def _edges_at(self, places: Bool) -> Edges:
         row, column = np.nonzero(places)
-        source, target = np.array(self._reads, np.int32)[column], np.array(self._ids, np.int32)[row]
+        source, target = np.array(self.source_ids, np.int32)[column], np.array(self.ids, np.int32)[row]
         return Edges(source, target, np.zeros(len(row), np.float32))
 
     @property
@@ -181,7 +181,7 @@ class Layer(Freezable):
         A read-only copy. An assigned array sets the biases of the neurons that have one, except where it is NaN.
         """
         with self.graph.lock:
-            out = biases(self.graph, np.array(self._ids, np.int32), missing=np.nan)
+            out = biases(self.graph, np.array(self.ids, np.int32), missing=np.nan)
         out.flags.writeable = False
         return out
 
@@ -189,22 +189,22 @@ class Layer(Freezable):
     def biases(self, biases: npt.ArrayLike) -> None:
         with self.graph.lock:
             new = float_array("biases", biases, (self.size,))
-            place = np.where(np.isnan(new), -1, self._bias_places())
+            place = np.where(np.isnan(new), -1, self.bias_places())
             self.graph.parameters[place[place >= 0]] = new[place >= 0]
 
-    def _parameters(self) -> Int64:
-        return parameter_places(self.graph, np.array(self._ids, np.int32))
+    def parameter_places(self) -> Int64:
+        return parameter_places(self.graph, np.array(self.ids, np.int32))
 
     def _edges(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
         """Of each edge from the layer before, its place among the parameters, its neuron and its source."""
-        edges, (row, column) = wiring(self.graph, np.array(self._ids, np.int32)), np.full((2, len(self.graph)), -1)
-        row[self._ids], column[self._reads] = np.arange(self.size), np.arange(len(self._reads))
+        edges, (row, column) = wiring(self.graph, np.array(self.ids, np.int32)), np.full((2, len(self.graph)), -1)
+        row[self.ids], column[self.source_ids] = np.arange(self.size), np.arange(len(self.source_ids))
         column = column[edges.source]
         inside = column >= 0
         return edges.place[inside], row[edges.target[inside]], column[inside]
 
-    def _bias_places(self) -> Int64:
-        return bias_places(self.graph, np.array(self._ids, np.int32))
+    def bias_places(self) -> Int64:
+        return bias_places(self.graph, np.array(self.ids, np.int32))
 
     def __repr__(self) -> str:
         return f"<Layer of {self.size} {self.activation} neurons>"

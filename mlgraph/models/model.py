@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -10,31 +11,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Float32, Ids, Int64
+from mlgraph._support.array_types import Bool, Float32, Ids, Int32, Int64
 from mlgraph._support.checks import StrOrBytesPath, level_outside, plain, real_array
+from mlgraph.compiler.grouping import Dropout
+from mlgraph.engine.engine import Engine
 from mlgraph.engine.function import Gradients, places_in
 from mlgraph.engine.losses import CROSS_ENTROPIES, define_loss
 from mlgraph.engine.trace import Trace, Tracing, trace
-from mlgraph.graph.arrays import Edges, parameter_places, wiring
+from mlgraph.graph.arrays import Edges, bias_places, parameter_places, wiring
 from mlgraph.graph.compaction import compacted, pack
 from mlgraph.graph.edits import cut, note_needed_before
 from mlgraph.graph.graph import Graph, checked_graph
 from mlgraph.graph.ids import ids_of
-from mlgraph.graph.topology import ancestors
+from mlgraph.graph.ops import NEURON, PARAMETER
+from mlgraph.graph.topology import Topology, ancestors, levels_of
 from mlgraph.graph.views import Edge, Freezable, Neuron, Node, NodesLike
 from mlgraph.models.history import History
-from mlgraph.models.running import Running
+from mlgraph.models.layer import Layer
+from mlgraph.models.running import engine_of, evaluate, execute, read, read_to_predict, read_with_targets
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # that of typing is of Python 3.11
 
-    from mlgraph.models.layer import Layer
     from mlgraph.pictures.drawing import Drawing
     from mlgraph.sparsity.schedules import Schedule
     from mlgraph.training.training import Progress
 
 
-class Model(Running, Freezable):
+class Model(Freezable):
     """A graph that learns: outputs and a loss.
 
     Parameters
@@ -76,32 +80,102 @@ class Model(Running, Freezable):
     (2.0, 1.0)
     """
 
+    graph: Graph
+    history: History
+    output_ids: list[int]
+    loss_ids: list[int]
+    probability_ids: list[int]
+    _loss: str
+
     def __init__(self, graph: Graph, outputs: Node | NodesLike, loss: str | Node = "squared_error") -> None:
         self._begin(checked_graph(graph))
         with graph.lock:
             self._define([outputs] if isinstance(outputs, Node) else outputs, loss)
 
     def _begin(self, graph: Graph) -> None:
-        super()._begin(graph)
+        self.graph = graph
         self.history = History()
+        self._layers: list[Layer] = []  # filled by `Network` only
+        self.needed_before = np.zeros(
+            0, bool
+        )  # which nodes it needed before an edit, if the graph had other models then
+        self.engines: dict[tuple[int, ...], Engine] = {}
+        self._counted: tuple[tuple[int, ...], int] = (), 0  # (edits, *sinks), and its number of edges then
         self._tracing = Tracing()
 
     def _define(self, outputs: NodesLike, loss: str | Node) -> None:
         ids = ids_of(self.graph, "outputs", outputs, 1)
         ends = [("outputs", i) for i in ids]
         ends += [("loss", i) for i in ids_of(self.graph, "loss", [loss])] if isinstance(loss, Node) else []
-        alive = self.graph._needed_for(frozenset(i for _, i in ends))
+        alive = self.graph.needed_for(frozenset(i for _, i in ends))
         for what, i in ends:
             if not alive[i]:
                 raise ValueError(f"{what}: expected nodes that a path leads to, got {plain(self.graph[i].name)}")
         defined = define_loss(self.graph, ids, loss)
-        self._outputs, (self._loss, self._loss_nodes, self._probabilities) = ids, defined
-        self.graph._models.add(self)
+        self.output_ids, (self._loss, self.loss_ids, self.probability_ids) = ids, defined
+        self.graph.models.add(self)
 
     def __repr__(self) -> str:
-        sizes = (("input", self.graph.n_inputs), ("output", len(self._outputs)), ("edge", self.n_edges))
+        sizes = (("input", self.graph.n_inputs), ("output", len(self.output_ids)), ("edge", self.n_edges))
         shape = ", ".join(f"{n} {what}" + "s" * (n != 1) for what, n in sizes)
         return f"<Model of {shape}: {self.loss}>"
+
+    @property
+    def loss(self) -> str:
+        """Name of the loss that `fit` lowers; "node" if that is a node."""
+        return self._loss
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of a `Network`, from the one that reads the inputs to that of the outputs; else none."""
+        return tuple(self._layers)
+
+    @property
+    def outputs(self) -> list[Node]:
+        """The nodes that give the predictions; of a `Network`, those of its last layer (logits before a cross-entropy)."""
+        return [self.graph[i] for i in self.output_ids]
+
+    @property
+    def probabilities(self) -> list[Node]:
+        """The nodes that `Model.predict_proba` gives the values of; none where the loss is no cross-entropy.
+
+        They read the outputs, which are logits then.
+        """
+        return [self.graph[i] for i in self.probability_ids]
+
+    @property
+    def n_edges(self) -> int:
+        """How many edges from live nodes some output or the loss needs; nodes that are parameters do not count."""
+        with self.graph.lock:
+            graph, key = self.graph, (self.graph.edits, *self.sinks)
+            if self._counted[0] != key:
+                needed = self.needed()
+                sources = graph.topology().sources_of(np.flatnonzero(needed & (graph.codes >= NEURON)))
+                self._counted = key, int(np.count_nonzero(needed[sources]))
+            return self._counted[1]
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights, biases and parameter nodes that some output or the loss needs; `Graph.get_parameters` has all."""
+        with self.graph.lock:
+            graph, needed = self.graph, np.flatnonzero(self.needed() & (self.graph.codes >= PARAMETER))
+            biases = np.count_nonzero(bias_places(graph, needed) >= 0)
+            return self.n_edges + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
+
+    @property
+    def sparsity(self) -> float:
+        """1 - `n_edges` / the most edges that the neurons have ever had, each by itself.
+
+        An edge that was added and cut again counts as cut. Neurons that only other models of the graph need do not
+        count while those models exist: a copy or a file holds this model alone, and counts what the others need as cut
+        (`compact` leaves it behind). A neuron that is cut off counts with all edges that it had, even beside one that takes
+        its place. So does a neuron that no model has ever needed: because of such neurons `Model.prune` may cut less, or
+        nothing; `Model.compact` leaves them behind.
+        """
+        with self.graph.lock:
+            graph, own = self.graph, self.own() & (self.graph.codes >= NEURON)
+            made = int(graph.storage.max_sources_of(graph.records[own]).sum())
+            return max(0.0, 1 - self.n_edges / made) if made else 0.0
 
     # --- cutting and growing -----------------------------------------------------------------------------------------
 
@@ -172,7 +246,7 @@ class Model(Running, Freezable):
         """
         from mlgraph.sparsity.pruning import prune
 
-        with self._require_outputs():
+        with self.require_outputs():
             kept = prune(
                 self,
                 sparsity,
@@ -201,17 +275,17 @@ class Model(Running, Freezable):
         and has no history. Its `sparsity` counts the neurons that it has. (Attributes that you have added are copied by
         `copy.deepcopy`: nodes among them belong to a copy of the whole graph, not to the compact one.)
         """
-        with self._require_outputs():
+        with self.require_outputs():
             graph, edges = self.graph, wiring(self.graph)
-            dead = ~graph._live()[edges.source]
+            dead = ~graph.live()[edges.source]
             if dead.any():  # edges out of neurons that are cut off add 0, and are not needed
                 graph = graph.copy()
                 cut(graph, edges, dead)
-            graph, number = compacted(graph, ancestors(graph, graph.topology(), self._kept()))
+            graph, number = compacted(graph, ancestors(graph, graph.topology(), self.kept_ids()))
             other = object.__new__(type(self))
             outputs, loss_nodes, probabilities = (
                 number[np.array(nodes, int)].tolist()
-                for nodes in (self._outputs, self._loss_nodes, self._probabilities)
+                for nodes in (self.output_ids, self.loss_ids, self.probability_ids)
             )
             other._restore(graph, outputs, self._loss, loss_nodes, probabilities)
             other._renumber(self, number)
@@ -245,7 +319,7 @@ class Model(Running, Freezable):
         UserWarning
             As `fit`, if there are several examples.
         """
-        return self._values(x, self._outputs, n_threads)
+        return self._values(x, self.output_ids, n_threads)
 
     def predict_proba(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
         """Probabilities of the classes, or of yes for each output, float32 of shape (examples, outputs).
@@ -257,11 +331,11 @@ class Model(Running, Freezable):
         ValueError
             If the loss is no cross-entropy.
         """
-        if not self._probabilities:
+        if not self.probability_ids:
             raise ValueError(
                 f"predict_proba: expected a model with loss {' or '.join(CROSS_ENTROPIES)}, got {self.loss}"
             )
-        return self._values(x, self._probabilities, n_threads)
+        return self._values(x, self.probability_ids, n_threads)
 
     def predict(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> npt.NDArray[Any]:
         """The likeliest class of each example, int64 of shape (examples,); parameters as for `forward`.
@@ -277,14 +351,14 @@ class Model(Running, Freezable):
         predicted: npt.NDArray[Any]
         unclear = -1
         if self.loss == "softmax_cross_entropy":
-            examples = self._examples_to_predict(x, self._outputs)
+            examples = read_to_predict(self, x, self.output_ids)
             predicted = np.empty(len(examples), np.int64)
-            unclear = self._run(examples, self._outputs, values=self._outputs, highest=predicted, n_threads=n_threads)[
-                0
-            ]
+            unclear = execute(
+                self, examples, self.output_ids, values=self.output_ids, highest=predicted, n_threads=n_threads
+            )[0]
         else:
             values = self.forward(x, n_threads=n_threads)
-            predicted = values[:, 0] if len(self._outputs) == 1 else values
+            predicted = values[:, 0] if len(self.output_ids) == 1 else values
             if self.loss == "binary_cross_entropy":
                 are_nan = np.isnan(values).any(axis=1)
                 unclear = int(np.argmax(are_nan)) if are_nan.any() else -1
@@ -325,10 +399,10 @@ class Model(Running, Freezable):
         UserWarning
             As `fit`.
         """
-        with self._require_outputs():
-            examples, objective = self._examples_and_objective(x, y)
+        with self.require_outputs():
+            examples, objective = read_with_targets(self, x, y)
             examples.warn_of_units()
-            return self._evaluate(examples, objective, n_threads)
+            return evaluate(self, examples, objective, n_threads)
 
     def gradients(self, x: npt.ArrayLike, y: npt.ArrayLike = (), *, n_threads: int | None = None) -> Gradients:
         """Derivatives of the mean loss over the examples with respect to the inputs of each and to all parameters.
@@ -350,13 +424,13 @@ class Model(Running, Freezable):
         TypeError, ValueError
             If there is no example, `x` are no real numbers or not of this shape, or `y` is not what `fit` takes.
         """
-        with self._require_outputs():
-            examples, objective = self._examples_and_objective(x, y)
+        with self.require_outputs():
+            examples, objective = read_with_targets(self, x, y)
             examples.check_any()
             graph, n_inputs = self.graph, examples.array.shape[1]
-            nodes = np.array([*graph._inputs[:n_inputs], *self._outputs], np.int32)
-            found = trace(graph, examples, self._sinks, nodes, objective, n_threads=n_threads, tracing=self._tracing)
-            parameters, places = self._engine().gradient(examples, objective, n_threads), places_in(graph)
+            nodes = np.array([*graph.input_ids[:n_inputs], *self.output_ids], np.int32)
+            found = trace(graph, examples, self.sinks, nodes, objective, n_threads=n_threads, tracing=self._tracing)
+            parameters, places = engine_of(self).gradient(examples, objective, n_threads), places_in(graph)
         adjoints = found.adjoints
         assert adjoints is not None
         return Gradients(
@@ -408,18 +482,18 @@ class Model(Running, Freezable):
         >>> traced.adjoint(hidden)  # of (3 hidden - target)^2
         array([ 0., -6.], dtype=float32)
         """
-        with self._require_outputs():
+        with self.require_outputs():
             wanted = None if nodes is None else ids_of(self.graph, "nodes", nodes, 1)
             if y is not None:
-                examples, objective = self._examples_and_objective(x, y)
+                examples, objective = read_with_targets(self, x, y)
                 return trace(
-                    self.graph, examples, self._sinks, wanted, objective, n_threads=n_threads, tracing=self._tracing
+                    self.graph, examples, self.sinks, wanted, objective, n_threads=n_threads, tracing=self._tracing
                 )
             # Without targets, a loss that is a node cannot be computed, but what the outputs need can.
             data = real_array("x", x)
-            lacks = data.ndim == 2 and data.shape[1] < self._engine().plan.width
-            needed = self._outputs if lacks else self._sinks
-            examples = self._examples(data, needed)
+            lacks = data.ndim == 2 and data.shape[1] < engine_of(self).plan.width
+            needed = self.output_ids if lacks else self.sinks
+            examples = read(self, data, needed)
             return trace(self.graph, examples, needed, wanted, n_threads=n_threads, tracing=self._tracing)
 
     def draw(
@@ -443,11 +517,11 @@ class Model(Running, Freezable):
         """
         from mlgraph.pictures.drawing import draw_model
 
-        with self._require_outputs():
+        with self.require_outputs():
             return draw_model(self, x, y, limit)
 
     def _repr_svg_(self) -> str | None:
-        return self.draw().to_svg() if self._outputs else None
+        return self.draw().to_svg() if self.output_ids else None
 
     def inspect(
         self, x: npt.ArrayLike, y: npt.ArrayLike | None = None, *, n_threads: int | None = None
@@ -495,7 +569,7 @@ class Model(Running, Freezable):
         """
         from mlgraph.pictures.inspection import inspect
 
-        with self._require_outputs():
+        with self.require_outputs():
             return inspect(self, x, () if y is None and self.loss == "node" else y, n_threads)
 
     def ablate(
@@ -553,7 +627,7 @@ class Model(Running, Freezable):
         """
         from mlgraph.pictures.inspection import ablate
 
-        with self._require_outputs():
+        with self.require_outputs():
             return ablate(self, what, x, y, n_threads)
 
     def ablation_table(
@@ -590,7 +664,7 @@ class Model(Running, Freezable):
         """
         from mlgraph.pictures.inspection import ablation_table
 
-        with self._require_outputs():
+        with self.require_outputs():
             return ablation_table(self, layer, x, y, n_threads)
 
     def fit(
@@ -774,46 +848,108 @@ class Model(Running, Freezable):
         from mlgraph.models.model_file import save
 
         with self.graph.lock:
-            self._engine()  # lays out the parameters, if edits have left any behind
+            engine_of(self)  # lays out the parameters, if edits have left any behind
             pack(self.graph, most=0.25)
             save(self, path)
 
+    def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:
+        return execute(self, read_to_predict(self, x, nodes), nodes, values=nodes, n_threads=n_threads)[1]
+
     # --- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def sinks(self) -> list[int]:
+        """What a plan for training needs: the outputs and the nodes of the loss."""
+        return [*self.output_ids, *self.loss_ids]
+
+    def needed(self) -> Bool:
+        """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
+        sinks = frozenset(self.sinks)  # none of a network without layers; of a graph, no outputs mean all
+        return self.graph.needed_for(sinks) if sinks else np.zeros(len(self.graph), bool)
+
+    def own(self) -> Bool:
+        """Which nodes do not belong only to other models of the graph; shape (nodes,)."""
+        graph, theirs = self.graph, np.zeros(len(self.graph), bool)
+        if len(graph.models) > 1:
+            topology = graph.topology()
+            for model in graph.models:
+                theirs |= model.ever_needed(topology)
+            theirs &= ~self.ever_needed(topology)
+        return ~theirs
+
+    def ever_needed(self, topology: Topology) -> Bool:
+        """Which nodes the model needs, or needed before an edit that is not taken back; shape (nodes,)."""
+        needed = ancestors(self.graph, topology, self.sinks)
+        needed[: len(self.needed_before)] |= self.needed_before
+        return needed
+
+    def forget_nodes(self, nodes: int) -> None:
+        """Forget all but so many nodes, the first ones: new nodes may get the numbers of the others."""
+        self.needed_before = self.needed_before[:nodes]
+        for layer in self._layers:
+            layer.ids, layer.source_ids = ([i for i in ids if i < nodes] for ids in (layer.ids, layer.source_ids))
+
+    def require_outputs(self) -> threading.RLock:
+        """The lock of the graph; a ValueError if there are no outputs yet."""
+        if not self.output_ids:
+            raise ValueError("network: expected at least one layer, got none; add_layer adds one")
+        return self.graph.lock
+
+    def layer_numbers(self) -> Int64:
+        """The layer of each node, with one more, the last, for nodes in no layer; without layers, the level of each node."""
+        if not self._layers:
+            return levels_of(self.graph)
+        number = np.full(len(self.graph), len(self._layers))
+        for i, layer in enumerate(self._layers):
+            number[layer.ids] = i
+        return number
+
+    def kept_ids(self) -> Int32:
+        """The nodes that a compact copy cannot do without."""
+        # A layer of probabilities has one for each of its neurons, whether or not anything reads it.
+        of_layers = [i for layer in self._layers for i in layer.probability_ids]
+        return np.array([*self.sinks, *self.probability_ids, *of_layers], np.int32)
+
+    @property
+    def dropout_shares(self) -> Dropout:
+        """Neurons, and what shares of them and of their edges are dropped in training."""
+        shares = ((layer.ids, layer.dropout, layer.weight_dropout) for layer in self._layers)
+        return [(ids, neurons, edges) for ids, neurons, edges in shares if neurons or edges]
 
     def __copy__(self) -> Self:
         return deepcopy(self)  # if two models edited one graph, neither would know of the other's edits
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_engines": {}, "_tracing": Tracing()}  # compiled again when needed
+        return {**vars(self), "engines": {}, "_tracing": Tracing()}  # compiled again when needed
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.graph._models.add(self)
+        self.graph.models.add(self)
 
     def _restore(
         self, graph: Graph, outputs: list[int], loss: str, loss_nodes: list[int], probabilities: list[int]
     ) -> None:
         self._begin(graph)
-        self._outputs, self._loss, self._loss_nodes, self._probabilities = outputs, loss, loss_nodes, probabilities
-        graph._models.add(self)
+        self.output_ids, self._loss, self.loss_ids, self.probability_ids = outputs, loss, loss_nodes, probabilities
+        graph.models.add(self)
 
-    def _parameters(self) -> Int64:
+    def parameter_places(self) -> Int64:
         """Places of the parameters of the nodes that its outputs or its loss need."""
-        return parameter_places(self.graph, np.flatnonzero(self._needed()))
+        return parameter_places(self.graph, np.flatnonzero(self.needed()))
 
-    def _become(self, other: Self) -> None:
+    def become(self, other: Self) -> None:
         """Take over the graph of another model of the same outputs, which must not be used afterwards."""
         note_needed_before(self.graph)  # as the interrupted run did, which began with this model
-        self.graph._become(other.graph)
+        self.graph.become(other.graph)
         for mine, theirs in zip(self._layers, other._layers, strict=True):
-            mine._ids, mine._reads = theirs._ids, theirs._reads
+            mine.ids, mine.source_ids = theirs.ids, theirs.source_ids
 
     def _renumber(self, other: Self, number: Int64) -> None:
         """Take over another model's lists of nodes; `number` has the number here of each of its nodes, or -1."""
 
-    def _name(self, node: int) -> str:
+    def name_of(self, node: int) -> str:
         """What an error calls a node."""
         for i, layer in enumerate(self._layers):
-            if node in layer._ids:
-                return f"layer {i} neuron {layer._ids.index(node)}"
+            if node in layer.ids:
+                return f"layer {i} neuron {layer.ids.index(node)}"
         return f"{self.graph[node].kind} {plain(self.graph[node].name)}"

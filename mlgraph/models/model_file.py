@@ -115,15 +115,15 @@ def header_of(model: Model) -> dict[str, Any]:
         "format": FORMAT,
         "kind": "network" if isinstance(model, Network) else "model",
         "loss": model.loss,
-        "outputs": model._outputs,
-        "loss_nodes": model._loss_nodes,
-        "probabilities": model._probabilities,
-        "names": {str(node): name for node, name in model.graph._names.items()},
+        "outputs": model.output_ids,
+        "loss_nodes": model.loss_ids,
+        "probabilities": model.probability_ids,
+        "names": {str(node): name for node, name in model.graph.names.items()},
         "layers": [
-            [_runs(layer._ids), layer.activation, layer.dropout, layer.weight_dropout, layer._probabilities]
+            [_runs(layer.ids), layer.activation, layer.dropout, layer.weight_dropout, layer.probability_ids]
             for layer in layers
         ],
-        "reads": layers[0]._reads if layers else [],
+        "reads": layers[0].source_ids if layers else [],
     }
 
 
@@ -262,7 +262,7 @@ def _model(header: Any, arrays: dict[str, npt.NDArray[Any]]) -> Model:
         and all(k.isdecimal() and len(k) < 12 and int(k) < n and isinstance(v, str) for k, v in names.items()),
         "header: names: expected strings by the ids of nodes",
     )
-    graph._names = {int(k): v for k, v in names.items()}
+    graph.names = {int(k): v for k, v in names.items()}
     loss, kind = header.get("loss"), header.get("kind")
     require(loss in (*losses.NAMES, "node"), f"header: loss: expected {', '.join(losses.NAMES)} or node, got {loss!r}")
     require(kind in ("network", "model"), f"header: kind: expected network or model, got {kind!r}")
@@ -321,7 +321,7 @@ def _add_layers(net: Network, layers: Any) -> None:
             "header: layers: expected a node for the probability of each neuron, or none",
         )
         net._add(Layer(graph, members, activation, float(dropout), float(weight_dropout), probabilities))
-    require(net._outputs == members, "header: layers: expected the outputs to be the last of them")
+    require(net.output_ids == members, "header: layers: expected the outputs to be the last of them")
 
 
 def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
@@ -391,8 +391,8 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     graph = Graph()
     for name in COLUMNS:
         extend(_column(graph, name), arrays[name])
-    extend(graph._born, np.full(n, -1))
-    graph._has_bare = bool((count[neuron] == 0).any())
+    extend(graph.born, np.full(n, -1))
+    graph.has_bare = bool((count[neuron] == 0).any())
     topological(graph, graph.topology())
     # Kernels work on whole panels.
     at = graph.storage.grow(padded(len(vector)))

@@ -61,14 +61,9 @@ class Network(Model):
         n_inputs, seed = whole("n_inputs", n_inputs), whole("seed", seed, 0, MOST_SEED)
         self._begin(Graph())
         self._loss = "squared_error"
-        self._outputs, self._loss_nodes, self._probabilities = [], [], []
+        self.output_ids, self.loss_ids, self.probability_ids = [], [], []
         self._random = np.random.default_rng(seed)
         self._ends = [node.id for node in self.graph.inputs(n_inputs)]
-
-    @property
-    def layers(self) -> tuple[Layer, ...]:
-        """The layers, from the one that reads the inputs to that of the outputs."""
-        return tuple(self._layers)
 
     def add_layer(
         self,
@@ -126,13 +121,13 @@ class Network(Model):
         dropout, weight_dropout = dropout_of(dropout, loss in CROSS_ENTROPIES), share("weight_dropout", weight_dropout)
         inner = "identity" if loss in CROSS_ENTROPIES else activation
         with self.graph.lock:
-            self.graph._require_rest("add_layer")
+            self.graph.require_not_training("add_layer")
             weights = first_weights(self._random, size, len(self._ends))
             sources = np.array(self._ends, np.int32)
             with uninterrupted():  # with outputs that are in no layer it could not be saved
                 ids = self.graph.add_neurons(sources, inner, weights=weights, biases=0.0 if bias else None)
                 self._define([Neuron(self.graph, i) for i in ids], loss)
-                layer = Layer(self.graph, list(ids), activation, dropout, weight_dropout, self._probabilities)
+                layer = Layer(self.graph, list(ids), activation, dropout, weight_dropout, self.probability_ids)
                 self._add(layer)
         return layer
 
@@ -224,7 +219,7 @@ class Network(Model):
         """
         from mlgraph.sparsity.growing import regrow
 
-        with self._require_outputs():
+        with self.require_outputs():
             regrow(self, fraction, by=by, scope=scope, block=block, data=data, seed=seed, n_threads=n_threads)
 
     def _restore(
@@ -234,20 +229,20 @@ class Network(Model):
         self._random = np.random.default_rng(len(graph))
 
     def _renumber(self, other: Self, number: Int64) -> None:
-        self._ends = number[other._layers[0]._reads].tolist()
+        self._ends = number[other._layers[0].source_ids].tolist()
         for layer in other._layers:
-            kept = [i for i in number[layer._ids].tolist() if i >= 0]
+            kept = [i for i in number[layer.ids].tolist() if i >= 0]
             if kept:
-                probabilities = number[layer._probabilities].tolist() if layer._probabilities else []
+                probabilities = number[layer.probability_ids].tolist() if layer.probability_ids else []
                 self._add(Layer(self.graph, kept, layer.activation, layer.dropout, layer.weight_dropout, probabilities))
 
     def _add(self, layer: Layer) -> None:
         self._layers.append(layer)
-        layer._reads = self._ends
-        self._ends = layer._probabilities or list(layer._ids)
-        self._engines.clear()
+        layer.source_ids = self._ends
+        self._ends = layer.probability_ids or list(layer.ids)
+        self.engines.clear()
 
     def __repr__(self) -> str:
-        inputs = self.layers[0]._reads if self.layers else self._ends  # of the graph's, others may be targets
+        inputs = self.layers[0].source_ids if self.layers else self._ends  # of the graph's, others may be targets
         sizes = "-".join(str(n) for n in (len(inputs), *(layer.size for layer in self.layers)))
         return f"<Network {sizes}: {self.n_edges} edges>"

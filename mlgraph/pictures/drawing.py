@@ -29,6 +29,7 @@ from mlgraph.graph.ids import id_of, ids_of, is_iterable
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.topology import ancestors, topological
 from mlgraph.graph.views import KIND_NAMES, Neuron, Node
+from mlgraph.models.running import engine_of
 from mlgraph.pictures.svg import ADJOINT, COLOURS, VALUE, Box, Link, printable, to_svg
 
 if TYPE_CHECKING:
@@ -184,8 +185,8 @@ class Drawing:
             key, tip = f"n{node.id}", formula(node, 200)
             if code >= NEURON:
                 title = f"{node.name} {_title(code)}"
-                if graph._count[node.id] > MANY:
-                    lines.append((f"{graph._count[node.id]:,} sources", VALUE))
+                if graph.n_sources(node.id) > MANY:
+                    lines.append((f"{graph.n_sources(node.id):,} sources", VALUE))
                 if self._is_small and isinstance(node, Neuron) and node.bias is not None:
                     lines.append((f"bias {node.bias:.4g}", VALUE))
             else:
@@ -196,7 +197,7 @@ class Drawing:
                     if code in (INPUT, PARAMETER)
                     else _title(code)
                 )
-                if node.id in graph._names and node.name != title:
+                if node.id in graph.names and node.name != title:
                     title = f"{node.name} {title}"
         else:
             key = f"n{nodes[0]}_{nodes[-1]}"
@@ -280,7 +281,7 @@ class Drawing:
 def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, limit: int | None) -> Drawing:
     """`Model.draw` says what the parameters are."""
     graph = model.graph
-    drawn = [graph[i] for i in dict.fromkeys(model._probabilities or model._sinks)]
+    drawn = [graph[i] for i in dict.fromkeys(model.probability_ids or model.sinks)]
     values: dict[int, float] = {}
     adjoints: dict[int, float] = {}
     if x is None and y is not None:
@@ -293,10 +294,10 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
             )
         x, y = with_targets(data[None], targets[None], "")[0], ()
     if x is not None:
-        n, example, ends = len(model._outputs), real_array("x", x), model._kept()
-        least, all_of_it = (model._engine(nodes).plan.width for nodes in (model._outputs, None))
+        n, example, ends = len(model.output_ids), real_array("x", x), model.kept_ids()
+        least, all_of_it = (engine_of(model, nodes).plan.width for nodes in (model.output_ids, None))
         if y is None and example.ndim == 1 and least <= len(example) < all_of_it:
-            drawn, ends = model.outputs, np.array(model._outputs, np.int32)  # as `Model.trace`: no targets, no loss
+            drawn, ends = model.outputs, np.array(model.output_ids, np.int32)  # as `Model.trace`: no targets, no loss
             example = example[None]
         else:
             example = _example(graph, example)
@@ -311,7 +312,7 @@ def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, l
             if (
                 found.adjoints is not None
             ):  # of nodes that the loss depends on: it takes the logits, not the probabilities
-                reached = ancestors(graph, graph.topology(), model._sinks)
+                reached = ancestors(graph, graph.topology(), model.sinks)
                 adjoints = {i: d for i, d in zip(order.tolist(), found.adjoints[0].tolist(), strict=True) if reached[i]}
     return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST_BOXES if limit is None else limit)
 

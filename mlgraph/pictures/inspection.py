@@ -24,6 +24,7 @@ from mlgraph.graph.topology import Topology, is_live, levels_of, topological
 from mlgraph.graph.views import Neuron
 from mlgraph.models.layer import Layer
 from mlgraph.models.model import Model
+from mlgraph.models.running import evaluate, read, read_with_targets
 from mlgraph_ext import _topology
 
 __all__ = ["ABLATED", "COLUMNS", "ablate", "ablation_table", "inspect"]
@@ -62,7 +63,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
     """A table over all neurons; `Model.inspect` says what its columns are."""
     graph, code = model.graph, model.graph.codes
     ids = np.flatnonzero(code >= NEURON).astype(np.int32)
-    layer, alive = model._layer_numbers()[ids], graph.alive()[ids]
+    layer, alive = model.layer_numbers()[ids], graph.alive()[ids]
     order = np.lexsort((ids, layer))
     ids, layer, alive = ids[order], layer[order], alive[order]
     table = np.zeros(len(ids), COLUMNS)
@@ -73,17 +74,17 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
         ids,
         alive,
     )
-    if model._layers:
-        table["layer"][layer == len(model._layers)] = -1
+    if model.layers:
+        table["layer"][layer == len(model.layers)] = -1
     table["loss"] = table["accuracy"] = np.nan
 
-    examples, objective = (model._examples(x, model._sinks), None) if y is None else model._examples_and_objective(x, y)
+    examples, objective = (read(model, x, model.sinks), None) if y is None else read_with_targets(model, x, y)
     examples.check_any()
     shown = ids[alive]
     base = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])[code[shown] - NEURON]
     with np.errstate(all="ignore"):  # the table shows the numbers that are not finite
         sums, size = np.zeros((4, len(shown))), max(1, BLOCK // max(1, len(graph)))
-        engine = Engine(graph, Plan(graph, [*model._sinks, *shown.tolist()], split=True))
+        engine = Engine(graph, Plan(graph, [*model.sinks, *shown.tolist()], split=True))
         for at in range(0, len(examples), size):
             part = Examples(examples.array[at : at + size], examples.array.shape[1])
             _, values, _ = engine.compute(part, values=shown, n_threads=n_threads)
@@ -110,7 +111,7 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
         table["bias"] = biases(graph, ids, missing=np.nan)
 
         if objective is not None:
-            whole = model._evaluate(examples, objective, n_threads)
+            whole = evaluate(model, examples, objective, n_threads)
             levels = levels_of(graph)[ids]  # neurons of a layer may depend on each other, those of a level do not
             for level in np.unique(levels).tolist():
                 mine = levels == level
@@ -122,16 +123,16 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
 
 def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None) -> dict[str, float]:
     """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
-    edges = edges_named(model.graph, what, "ablate", model._sinks)
-    return model._evaluate(*model._examples_and_objective(x, y), n_threads, _without(model, *edges))
+    edges = edges_named(model.graph, what, "ablate", model.sinks)
+    return evaluate(model, *read_with_targets(model, x, y), n_threads, _without(model, *edges))
 
 
 def _without(model: Model, edges: Wiring, gone: Bool) -> Engine:
     """An engine for the model without these edges; a ValueError if they are the last way to an output."""
     other = model.graph.copy()
-    other._models.add(model)
+    other.models.add(model)
     cut(other, edges, gone, who="ablate")
-    return Engine(other, Plan(other, model._sinks))
+    return Engine(other, Plan(other, model.sinks))
 
 
 def ablation_table(
@@ -146,15 +147,15 @@ def ablation_table(
     ids = np.array(ids_of(graph, "layer", layer.neurons if isinstance(layer, Layer) else layer), np.int32)
     if (graph.codes[ids] < NEURON).any():
         raise TypeError("layer: expected neurons, got other nodes")
-    examples, objective = model._examples_and_objective(x, y)
-    return _ablated(model, ids, examples, objective, model._evaluate(examples, objective, n_threads), n_threads)
+    examples, objective = read_with_targets(model, x, y)
+    return _ablated(model, ids, examples, objective, evaluate(model, examples, objective, n_threads), n_threads)
 
 
 def _ablated(
     model: Model, ids: Int32, examples: Examples, objective: Objective, whole: dict[str, float], n_threads: int | None
 ) -> Table:
     """The table of these neurons; `whole` is what `evaluate` returns of the model as it is."""
-    graph, outputs = model.graph, model._sinks
+    graph, outputs = model.graph, model.sinks
     table = np.zeros(len(ids), ABLATED)
     table["node"], table["loss"], table["accuracy"] = ids, whole["loss"], whole.get("accuracy", np.nan)
     alive, is_output = graph.alive()[ids], np.isin(ids, outputs)
@@ -166,7 +167,7 @@ def _ablated(
         return table
     given, lone = _downstream(graph, topology, order, outputs, ids[rows])
     alone = lone[ids[rows]] if len(rows) > 1 else np.ones(1, bool)  # a single neuron has no work to share
-    codes, ends = graph.codes, np.array(outputs)[graph._live()[outputs]]
+    codes, ends = graph.codes, np.array(outputs)[graph.live()[outputs]]
 
     def is_last_way(node: int) -> bool:
         there, topology.counts[node] = int(topology.counts[node]), 0
@@ -178,7 +179,7 @@ def _ablated(
         scores = {"loss": np.nan}
         if not is_last_way(int(ids[i])):
             edges = edges_named(graph, ids[i : i + 1], "ablation_table", outputs)
-            scores = model._evaluate(examples, objective, n_threads, _without(model, *edges))
+            scores = evaluate(model, examples, objective, n_threads, _without(model, *edges))
         table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)
     rows = rows[~alone]
     if not len(rows):
@@ -202,7 +203,7 @@ def _ablated(
             kept = column.copy()
             column[:] = 0
             # Each time anew: they keep what they have found out about their numbers.
-            scores = model._evaluate(Examples(rest, len(given)), answers, n_threads, engine)
+            scores = evaluate(model, Examples(rest, len(given)), answers, n_threads, engine)
             column[:] = kept
             sums[i] += np.array([scores["loss"], scores.get("accuracy", np.nan)]) * (len(part) / len(examples))
     table["loss"][rows], table["accuracy"][rows] = sums[rows].T

@@ -76,7 +76,7 @@ def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: n
     x, y : arrays
         Examples and their labels.
     """
-    graph, outputs = net.graph, net._outputs
+    graph, outputs = net.graph, net.output_ids
     ids, classes = [neuron.id for neuron in neurons], len(outputs)
     values = net.trace(x, None, neurons).values
     counts = np.maximum(np.bincount(y, minlength=classes), 1)
@@ -91,12 +91,12 @@ def portraits(net: Network, neurons: Sequence[Neuron], x: npt.NDArray[Any], y: n
     found = []
     for j, neuron in enumerate(neurons):
         sources = graph.sources_of(neuron.id)
-        direct = bool(np.isin(sources, graph._inputs).all())
+        direct = bool(np.isin(sources, graph.input_ids).all())
         input_weights: Floats = np.zeros(graph.n_inputs)
         if direct:
             input_weights[graph.records[sources]] = neuron.weights
         else:
-            input_weights = _derivative(net, few, neuron.id, graph._inputs)
+            input_weights = _derivative(net, few, neuron.id, graph.input_ids)
         to_outputs = not read_inside[neuron.id]
         excited = top[:, j]
         if neuron.activation in ("relu", "leaky_relu"):

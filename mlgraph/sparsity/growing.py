@@ -24,6 +24,7 @@ from mlgraph.graph.topology import Topology, topological
 from mlgraph.graph.views import Neuron
 from mlgraph.models.layer import Layer, first_weights
 from mlgraph.models.network import Network
+from mlgraph.models.running import read_with_targets
 from mlgraph.sparsity.pruning import SCOPES
 from mlgraph.sparsity.scores import (
     Criterion,
@@ -111,24 +112,24 @@ def widen(net: Network, layer: Layer, n: int, seed: int) -> list[Neuron]:
     graph, layers, n, seed = net.graph, net.layers, whole("n", n), whole("seed", seed, 0, MOST_SEED)
     if not isinstance(layer, Layer):
         raise TypeError(f"layer: expected a hidden layer of neurons, got {type(layer).__name__}")
-    if layer not in layers[:-1] or layer._probabilities:
+    if layer not in layers[:-1] or layer.probability_ids:
         raise ValueError("layer: expected a hidden layer of neurons of the network, got another layer")
     with graph.one_edit():
         behind, alive = layers[layers.index(layer) + 1], graph.alive()
-        reads, read = (np.array([i for i in ids if alive[i]], np.int32) for ids in (layer._reads, behind._ids))
+        reads, read = (np.array([i for i in ids if alive[i]], np.int32) for ids in (layer.source_ids, behind.ids))
         if not len(reads) or not len(read):
             raise ValueError("layer: expected one between layers of which something is alive, got one between others")
         random = np.random.default_rng([seed, len(graph)])  # not of what was drawn before, which no checkpoint has
-        weights, biases = first_weights(random, n, len(reads)), 0.0 if (layer._bias_places() >= 0).any() else None
+        weights, biases = first_weights(random, n, len(reads)), 0.0 if (layer.bias_places() >= 0).any() else None
         new = np.array(graph.add_neurons(reads, layer.activation, weights=weights, biases=biases), np.int32)
         grow(graph, Edges(np.tile(new, len(read)), np.repeat(read, n), np.zeros(n * len(read), np.float32)), "widen")
-        layer._ids, behind._reads = [*layer._ids, *new.tolist()], [*behind._reads, *new.tolist()]
+        layer.ids, behind.source_ids = [*layer.ids, *new.tolist()], [*behind.source_ids, *new.tolist()]
     return layer[-n:]
 
 
 def ends_of_layers(net: Network, *, dead: bool = False) -> list[Ends]:
     """For each layer the ends of the edges that it could have, of nodes that are alive or, with `dead`, of all."""
-    layers = [Ends(np.array(layer._reads, np.int32), np.array(layer._ids, np.int32)) for layer in net.layers]
+    layers = [Ends(np.array(layer.source_ids, np.int32), np.array(layer.ids, np.int32)) for layer in net.layers]
     alive = net.graph.alive()
     return layers if dead else [Ends(*(ids[alive[ids]] for ids in layer)) for layer in layers]
 
@@ -165,14 +166,14 @@ def absent_gradient(
     exist (Evci et al. 2020, Rigging the lottery). The kernels add it up: the bits do not depend on the number of threads.
     """
     graph, out, products = net.graph, [], products or Products()
-    examples, objective = net._examples_and_objective(x, y, "data ")
+    examples, objective = read_with_targets(net, x, y, "data ")
     examples.check_trainable()
     codes, column, within = graph.codes, graph.records, np.zeros(len(graph), bool)
     for places in layers:
         within[places.sources] = within[places.targets] = True
     hidden = np.flatnonzero(within & (codes != INPUT)).astype(np.int32)
     with np.errstate(all="ignore"):
-        found = trace(graph, examples, net._sinks, hidden, objective, n_threads=n_threads)
+        found = trace(graph, examples, net.sinks, hidden, objective, n_threads=n_threads)
         deltas = found.deltas()
         deltas /= np.float32(len(examples))
         column[hidden] = np.arange(len(hidden))  # of the trace; the record of an input is its column of the data
@@ -230,12 +231,12 @@ def _heights(net: Network, topology: Topology) -> Int64:
     height, neurons = np.arange(len(graph)), np.flatnonzero(graph.codes >= NEURON)
     rise = topology.sources_of(neurons) < np.repeat(neurons, count[neurons])
     # The neurons that a layer gained are numbered behind those that read them, also when all their edges are cut.
-    if rise.all() and all(max(layer._reads) < min(layer._ids) for layer in net.layers):
+    if rise.all() and all(max(layer.source_ids) < min(layer.ids) for layer in net.layers):
         return height
     # Edges lead from a layer to one before it, or to one of its own.
     height[:] = 0
     for k, layer in enumerate(net.layers, 1):
-        height[layer._ids] = k
+        height[layer.ids] = k
     in_layer = height > 0
     for node in topological(graph, topology)[1].tolist():
         below = height[pool[start[node] : start[node] + count[node]]].max(initial=0)

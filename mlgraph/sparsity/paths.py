@@ -39,7 +39,7 @@ def present(model: Model) -> Present:
     edges, alive = wiring(model.graph), model.graph.alive()
     there = edges.at_targets(alive)
     there &= alive[edges.source]
-    return Present(edges, there, np.flatnonzero(there & edges.at_targets(model._needed())))
+    return Present(edges, there, np.flatnonzero(there & edges.at_targets(model.needed())))
 
 
 def strongest(
@@ -58,7 +58,7 @@ def strongest(
     topology = graph.topology()
     order, first = topological(graph, topology)[1], np.full(len(graph), -1)
     first[edges.neurons] = np.cumsum(edges.counts) - edges.counts
-    leaves, live = is_leaf(graph.codes), graph._live()
+    leaves, live = is_leaf(graph.codes), graph.live()
 
     def through(ends: Collection[int]) -> tuple[Scores, Bool, bool]:
         given, strength, chosen = (
@@ -76,7 +76,7 @@ def strongest(
 
     # Paths to outputs of other models stay, too; but they make no edge of this model strong.
     strength, chosen, reach = through(graph.protected())
-    return (strength if graph.protected() <= set(model._sinks) else through(model._sinks)[0]), chosen, reach
+    return (strength if graph.protected() <= set(model.sinks) else through(model.sinks)[0]), chosen, reach
 
 
 def refined(

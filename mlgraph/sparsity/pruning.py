@@ -122,7 +122,7 @@ def keep_best(
     score, together = in_blocks(model, candidates, score, by, block)
     into = group[at]
     score = comparable(score, into, wanted)
-    frozen = frozen_edges(graph, there, graph._is_training)
+    frozen = frozen_edges(graph, there, graph.is_training)
     strength, held, reach = strongest(model, there, score, frozen)
     if _exceeds(into[held[mine]], wanted) or not reach:
         held = fewest(model, there, frozen)
@@ -148,10 +148,10 @@ def _keep_best_neurons(
     graph, group = model.graph, _groups(model, scope)
     hidden = np.setdiff1d(_own_neurons(model), list(graph.protected()))
     total = np.bincount(group[hidden], minlength=1)
-    hidden = hidden[model._needed()[hidden]]
+    hidden = hidden[model.needed()[hidden]]
     score, wanted = neuron_scores(graph, hidden, by, slope, random), np.round((1 - gone) * total)
     edges, _, mine = there = present(model)
-    frozen, score = frozen_edges(graph, there, graph._is_training), comparable(score, group[hidden], wanted)
+    frozen, score = frozen_edges(graph, there, graph.is_training), comparable(score, group[hidden], wanted)
 
     def through(score: Float64) -> tuple[Float64, Bool, bool]:
         """The strength of each neuron, that of the strongest edge into it; and as `strongest`."""
@@ -176,11 +176,11 @@ def _keep_best_neurons(
 
 
 def _own_neurons(model: Model) -> Int64:
-    return np.flatnonzero(model._own() & (model.graph.codes >= NEURON))
+    return np.flatnonzero(model.own() & (model.graph.codes >= NEURON))
 
 
 def _groups(model: Model, scope: str) -> Int64:
-    return model._layer_numbers() if scope == "layer" else np.zeros(len(model.graph), np.int64)
+    return model.layer_numbers() if scope == "layer" else np.zeros(len(model.graph), np.int64)
 
 
 def _exceeds(group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> bool:
@@ -195,7 +195,7 @@ def _check_kept(
     if _exceeds(group, wanted):
         least = np.bincount(group, minlength=len(wanted))
         i = int(np.argmax(least > wanted))
-        kind = "layer" if model._layers else "level"
+        kind = "layer" if model.layers else "level"
         where = f" of {kind} {i}" if len(wanted) > 1 else ""
         kept = f"{least[i]} {what if least[i] > 1 else what[:-1]}{where}, a path to each output{' and what is frozen' * frozen}"
         name = "sparsity" if what == "edges" else what
@@ -204,6 +204,6 @@ def _check_kept(
 
 def _with_room(model: Model, what: str, group: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """How many of each group are kept, if these must be; a run that began with enough is not ended for a few more."""
-    if not model.graph._is_training:
+    if not model.graph.is_training:
         _check_kept(model, what, group, wanted)
     return np.asarray(np.maximum(wanted, np.bincount(group, minlength=len(wanted))))

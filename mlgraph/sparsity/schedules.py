@@ -194,7 +194,7 @@ class SET(Schedule):
     def _check_columns(self, model: Model, columns: int) -> None:
         # Edges may grow at inputs of which there are no data: such as no edge has left.
         graph, layers = model.graph, _network(model).layers
-        read = np.unique(np.concatenate([layer._reads for layer in layers]).astype(np.int64))
+        read = np.unique(np.concatenate([layer.source_ids for layer in layers]).astype(np.int64))
         least = int(graph.records[read[graph.codes[read] == INPUT]].max(initial=-1)) + 1
         if columns < least:
             expected = f"{least} columns, all that a layer was made to read and edges may grow at"
@@ -202,7 +202,7 @@ class SET(Schedule):
 
     def _sizes(self, net: Network) -> Float64:
         """Edges of each layer."""
-        return erdos_renyi([(len(layer._reads), layer.size) for layer in net.layers], self.sparsity)
+        return erdos_renyi([(len(layer.source_ids), layer.size) for layer in net.layers], self.sparsity)
 
     def _idle(self, net: Network, edges: Wiring, group: Int64, alive: Bool) -> Bool:
         """Which edges of the layers lead to neurons that are not read; but for what is frozen, and what leads to that."""
@@ -216,10 +216,12 @@ class SET(Schedule):
 
     def _room(self, net: Network, edges: Wiring, sizes: Float64, moved: float) -> tuple[Int64, Float64]:
         """The group of each edge, and how many edges each group keeps while this share of them moves."""
-        gaps = [len(layer._reads) * layer.size for layer in net.layers] - sizes  # more would return to their old places
-        into, read_by = edges.at_targets(net._layer_numbers()), np.full(len(net.graph), -1)
+        gaps = [
+            len(layer.source_ids) * layer.size for layer in net.layers
+        ] - sizes  # more would return to their old places
+        into, read_by = edges.at_targets(net.layer_numbers()), np.full(len(net.graph), -1)
         for i, layer in enumerate(net.layers):
-            read_by[layer._reads] = i
+            read_by[layer.source_ids] = i
         # Edges past the layers, or of neurons that are in no layer, would not grow again, so all of them stay.
         group = np.where(read_by[edges.source] == into, into, len(net.layers))
         return group, np.append(sizes - np.minimum(np.round(moved * sizes), gaps), len(group))

@@ -15,6 +15,7 @@ from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import NEURON
 from mlgraph.graph.views import Neuron
 from mlgraph.models.model import Model
+from mlgraph.models.running import engine_of, read_with_targets
 
 Data = tuple[Any, Any]
 Scores = Float64
@@ -32,9 +33,9 @@ def check_criterion(by: Criterion, names: Sequence[str] = CRITERIA) -> None:
 
 def gradient(model: Model, x: Any, y: Any, n_threads: int | None = None) -> Float32:
     """Gradient of the mean loss over training data, in the layout of the parameter vector, as `Engine.gradient` has it."""
-    examples, objective = model._examples_and_objective(x, y, "data ")
+    examples, objective = read_with_targets(model, x, y, "data ")
     examples.check_trainable()
-    return model._engine().gradient(examples, objective, n_threads)
+    return engine_of(model).gradient(examples, objective, n_threads)
 
 
 def data_for(who: str, by: Criterion, data: Data | None, needed: bool) -> Data | None:
@@ -142,10 +143,10 @@ def neuron_scores(
 
 def _block_of(model: Model, edges: Edges, block: int) -> Int64:
     """A number for each edge; edges from one source to neurons of one block have the same."""
-    graph, layer = model.graph, model._layer_numbers()
+    graph, layer = model.graph, model.layer_numbers()
     place = np.cumsum(graph.codes >= NEURON) - 1  # in the order in which neurons were made, which no cut changes
-    for one in model._layers:
-        place[one._ids] = np.arange(one.size)
+    for one in model.layers:
+        place[one.ids] = np.arange(one.size)
     number = np.unique(layer * len(graph) + place // block, return_inverse=True)[1]
     return np.asarray(np.unique(number[edges.target] * len(graph) + edges.source, return_inverse=True)[1])
 

@@ -193,8 +193,8 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
     f = _compiled(function)
     data = _read(f, x)
     with f.graph.lock:
-        plan, p = f._engine(True).plan, f.graph.parameters.astype(np.float64)
-    slots = plan.slot[f._outputs]
+        plan, p = f.engine(True).plan, f.graph.parameters.astype(np.float64)
+    slots = plan.slot[f.output_ids]
     u = _cotangent(f, x, np.ones((len(data), len(slots))) if cotangent is None else cotangent, 0)
     with np.errstate(all="ignore"):
         values = reference.forward(plan, p, data)
@@ -234,7 +234,7 @@ def _read(f: Function, x: npt.ArrayLike) -> Float64:
 
 def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed: int) -> Float64:
     """The cotangent given, or a random one."""
-    shape = (len(_read(f, x)), len(f._outputs))
+    shape = (len(_read(f, x)), len(f.output_ids))
     random = np.random.default_rng(whole("seed", seed, 0, MOST_SEED)).standard_normal(shape, np.float32)
     return (random if given is None else float_array("cotangent", given, shape)).astype(np.float64)
 
@@ -274,12 +274,12 @@ def _compare_products(
             tolerance += float(np.nansum(error * np.abs(v)))
 
     step = real("step", step, "a positive number", sys.float_info.min, sys.float_info.max)
-    plan, data, p = f._engine(True).plan, _read(f, x), f.graph.parameters.astype(np.float64)
+    plan, data, p = f.engine(True).plan, _read(f, x), f.graph.parameters.astype(np.float64)
     step /= float(np.sqrt(np.sum(tangents[0] ** 2) / max(1, len(data)) + np.sum(tangents[1] ** 2))) or 1.0
 
     def weighted(t: float) -> Float64:
         values = reference.forward(plan, p + t * tangents[1], data + t * tangents[0])
-        return np.asarray(np.sum(u.T * values[plan.slot[f._outputs]], axis=0))
+        return np.asarray(np.sum(u.T * values[plan.slot[f.output_ids]], axis=0))
 
     with np.errstate(all="ignore"):
         here, ends = weighted(0.0), [(weighted(h), weighted(-h), h) for h in (step, 2 * step)]

@@ -131,10 +131,10 @@ class Checkpoint:
             self._began_with = began_with + [self._began_with[0]] * (self._began_with[0] not in began_with)
             self._whole, self._place = path == self.path, (state.epoch, state.step)
             with uninterrupted():  # one graph with the layers of another would be no model
-                self._model._become(model)
+                self._model.become(model)
                 vars(self._state).update(vars(state))
-                for one in self._model.graph._models:
-                    one._needed_before = needs.get(tuple(one._sinks), one._needed_before)
+                for one in self._model.graph.models:
+                    one.needed_before = needs.get(tuple(one.sinks), one.needed_before)
             return True
         if damage:
             raise damage
@@ -155,7 +155,7 @@ class Checkpoint:
         difference = self._difference(model, what)
         if difference:
             return difference
-        ends = [(m._outputs, m._loss_nodes, m._probabilities, len(m._layers)) for m in (model, self._model)]
+        ends = [(m.output_ids, m.loss_ids, m.probability_ids, len(m.layers)) for m in (model, self._model)]
         added = model.graph.n_inputs - self._model.graph.n_inputs  # by a callback
         same = ends[0] == ends[1] and added >= 0
         require(same, "checkpoint: expected the inputs, layers, outputs and loss of the model, got others")
@@ -236,9 +236,9 @@ class Checkpoint:
         previous = self.previous if self._whole else None
         try:
             with self._model.graph.lock:
-                models = self._model.graph._models
+                models = self._model.graph.models
                 if len(models) > 1:  # what belongs to which then depends on what each has needed so far
-                    what["needs"] = sorted([one._sinks, _bounds(one._needed_before)] for one in models)
+                    what["needs"] = sorted([one.sinks, _bounds(one.needed_before)] for one in models)
                 for name in STATE[self._arguments["optimizer"]]:
                     arrays[name] = self._model.graph.storage.state_vector(name, fresh=False)
                 save(self._model, self.path, more={"checkpoint": what}, more_arrays=arrays, previous=previous)
@@ -312,7 +312,7 @@ def _model_digest(model: Model) -> str:
     text = json.dumps({name: value for name, value in header_of(model).items() if name not in ("format", "names")})
     graph, codes = model.graph, model.graph.codes
     start, counts, pool = graph.topology()
-    constants, inputs = np.array(graph._constants), np.array(graph._inputs)
+    constants, inputs = np.array(graph.constants), np.array(graph.input_ids)
     sources = gather(pool, start, counts)
     has_bias = bias_places(graph, np.flatnonzero(codes >= PARAMETER)) >= 0
     places = parameter_places(graph)

@@ -252,7 +252,7 @@ class Search:
         return self._plan.instructions[int(np.searchsorted(self._plan.program[:, place], slot, "right")) - 1]
 
     def _name(self, slot: int) -> str:
-        return self._model._name(int(self._plan.node[slot]))
+        return self._model.name_of(int(self._plan.node[slot]))
 
     # --- sweeps ------------------------------------------------------------------------------------------------------
 

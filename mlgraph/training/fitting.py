@@ -32,6 +32,7 @@ from mlgraph.engine.steps import Course, Learning, Rates
 from mlgraph.graph.ops import PARAMETER
 from mlgraph.graph.undo import forget_state
 from mlgraph.models.history import History
+from mlgraph.models.running import engine_of, evaluate, execute, read_with_targets
 from mlgraph.training.nonfinite import POLICIES, Guard
 from mlgraph.training.training import Progress, RunState, train
 
@@ -69,7 +70,7 @@ def fit(
     n_threads: int | None,
 ) -> History:
     """See `Model.fit`."""
-    examples, objective = model._examples_and_objective(x, y)
+    examples, objective = read_with_targets(model, x, y)
     sizes = _pair("batch_size", batch_size, partial(whole, most=2**63 - 1))
     rates: Rates = (
         partial(_rates, learning_rate) if callable(learning_rate) else _pair("learning_rate", learning_rate, _rate)
@@ -96,11 +97,11 @@ def fit(
     if validation is not None:
         if not isinstance(validation, tuple | list) or len(validation) != 2:
             raise wrong("validation", "(x, y)", validation, isinstance(validation, tuple | list))
-        held, of_held = model._examples_and_objective(*validation, "validation ")
+        held, of_held = read_with_targets(model, *validation, "validation ")
         held.warn_of_units(told)
         held = held.in_bytes(n_threads)
         held.check_trainable()
-        validate = partial(model._evaluate, held, of_held, n_threads)
+        validate = partial(evaluate, model, held, of_held, n_threads)
     if optimizer == "sgd" and momentum:
         optimizer = "momentum"
     acting: Acting | None = None
@@ -111,11 +112,11 @@ def fit(
     del given  # which may be floats that have become bytes
     with model.graph.in_training():
         with model.graph.lock:  # another thread may edit, or compile and so move the parameters
-            if objective.nodes != model._loss_nodes:
+            if objective.nodes != model.loss_ids:
                 raise RuntimeError(
                     "fit: expected a network that stays as it is, got one that was given a layer meanwhile"
                 )
-            model._engine()
+            engine_of(model)
             state = RunState(History())
             keeper: Checkpoint | None = None
             if checkpoint is not None:
@@ -137,7 +138,7 @@ def fit(
                 seen["validation data"] = [held.array, of_held.label, of_held.target] if held else []
                 keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
             if not (keeper and resume and keeper.resume()):  # a resumed run may have lost all its parameters
-                if not (model.graph.codes[model.graph._needed_for(frozenset(objective.nodes))] >= PARAMETER).any():
+                if not (model.graph.codes[model.graph.needed_for(frozenset(objective.nodes))] >= PARAMETER).any():
                     raise ValueError(
                         "fit: expected a loss that depends on a weight or parameter, got one that depends on none"
                     )
@@ -149,7 +150,7 @@ def fit(
         learning = Learning(objective, optimizer, (momentum, 0.999, 1e-8), seed, few, n_threads)
         with keeper or nullcontext():
             train(
-                model._run,
+                partial(execute, model),
                 examples,
                 Course(epochs, sizes, rates, weight_decay, shuffle),
                 learning,

@@ -21,6 +21,7 @@ from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import empty_answers
 from mlgraph.engine.steps import Learning, Steps
 from mlgraph.graph.views import Neuron
+from mlgraph.models.running import engine_of
 from mlgraph.training.faults import SWEEPS, Fault, Search
 
 if TYPE_CHECKING:
@@ -137,11 +138,11 @@ class Guard:
         # All that a step disconnects is one edit, and is taken back if the step fails.
         graph = self._model.graph
         with graph.lock:
-            edits, last = graph.edits, graph._last
+            edits, last = graph.edits, graph.last_edit
             with graph.one_edit() if self._policy == "disconnect" else nullcontext():
                 result = self._step(step, where)
             if graph.edits == edits:  # nothing was disconnected: `undo` still takes back the edit before
-                graph._last = last
+                graph.last_edit = last
             return result
 
     def _step(self, step: Steps, where: str) -> tuple[Float32, UInt8 | None]:
@@ -151,7 +152,7 @@ class Guard:
         correct = empty_answers(self._learning.objective, len(rows))
         told: list[dict[str, Int64]] = []
         while kept.any():
-            engine, n = self._model._engine(), int(kept.sum())
+            engine, n = engine_of(self._model), int(kept.sum())
             loss, right = np.zeros(n, np.float32), empty_answers(self._learning.objective, n)
             taken = step._replace(first=np.zeros(1, np.int64), size=np.array([n]), order=rows[kept])
             vectors = [
@@ -216,7 +217,7 @@ class Guard:
     def _state_is_small(self) -> bool:
         """Whether the optimizer's vectors are below their limits, for all that training moves."""
         # What is cut off keeps its numbers, which may be large, but no step reads them.
-        ranges, storage = self._model._engine().plan.trained_ranges, self._model.graph.storage
+        ranges, storage = engine_of(self._model).plan.trained_ranges, self._model.graph.storage
         for name, bound in zip(("first", "second"), self._limits[1:], strict=True):
             if name in self._state and len(ranges):
                 vector = storage.state_vector(name, fresh=False)

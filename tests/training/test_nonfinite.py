@@ -1,0 +1,431 @@
+"""What is not finite reaches no parameter: what becomes of such a step, by each policy."""
+
+import itertools
+
+import numpy as np
+import pytest
+from editable import everything
+from faulty import OPTIMIZERS
+from overflowing import FLOATS, RNG, TARGETS, N, X, Y, bits, is_finite, network, one_neuron
+
+import mlgraph
+from mlgraph.training import nonfinite
+from mlgraph.training.nonfinite import Limits
+
+
+def history(model):
+    return {name: column.tobytes() for name, column in vars(model.history).items() if name != "epoch_seconds"}
+
+
+# --- a step is taken, or it is not ------------------------------------------------------------------------------------------
+
+MODELS = {
+    "dense": lambda: network(),
+    "sparse rows": lambda: network(width=5),
+    "dropout": lambda: network(dropout=0.5),
+    "dropped edges": lambda: network(weight_dropout=0.4),
+    "wide": lambda: network(width=300),
+}
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_steps_taken_alone_are_the_same(monkeypatch, make, options):
+    """To the bit, where no blocks are filled: whether steps are certain to be finite decides only how they are taken."""
+    x = X * (RNG.random(X.shape) < 0.3)
+    made, steps = [], []
+    for limits in (nonfinite.limits, lambda *_: Limits(0.0, 0.0, 0.0), lambda *_: Limits(1e-3, 1e-3, 1e-6)):
+        with monkeypatch.context() as context:
+            context.setattr(nonfinite, "limits", limits)
+            step = nonfinite.Guard.step
+            context.setattr(nonfinite.Guard, "step", lambda *given, step=step: steps.append(given) or step(*given))
+            net = make()
+            net.fit(x, Y, epochs=4, batch_size=(50, 20), learning_rate=0.003, n_threads=len(made) + 1, **options)
+        made.append((bits(net), history(net), len(steps)))
+    assert made[0][:2] == made[1][:2] == made[2][:2]
+    assert made[0][2] == 0 and made[1][2] == len(net.history.batch_loss)
+
+
+def chain(factor, weight):
+    """Neurons one behind another, so that each is summed and moved by itself; the last also reads the second input."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    one = g.add_neuron([x[0]], weights=[0.5], bias=None)
+    two = g.add_neuron([one], weights=[0.5], bias=None)
+    last = g.add_neuron([two, x[1]], weights=[weight, 0.0], bias=None)
+    return mlgraph.Model(g, [last], loss=last * x[2] * factor)
+
+
+LAST_STEPS = {
+    # factor of the loss, a weight, learning rate, data of the first three steps and of the fourth
+    "forward": (1.0, 3e38, 1e-3, (0, 0, 1), (40, 0, 1)),
+    "backward": (1.0, 1e3, 1e-3, (1, 0, 1e-3), (0, 1, 1e38)),
+    "gradient": (1e20, 0.25, 1e-22, (1, 0, 1), (1, 1e30, 1)),
+    "sum": (1e7, 0.25, 1e-9, (1, 0, 1), (1, 4e31, 1)),
+    "moved": (1e7, 0.25, 100.0, (0, 0, 1), (1, 1e30, 1)),
+}
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("how", LAST_STEPS)
+def test_a_step_that_is_not_finite_is_not_taken(sweep, options, how):
+    """Everything before it is. Of it nothing is left, in no parameter and no state, also where others had moved first."""
+    factor, weight, rate, before, after = LAST_STEPS[how]
+    net, other = chain(factor, weight), chain(factor, weight)
+    x = np.repeat(np.array([before, after], np.float32), [150, 50], axis=0)
+    given = {"epochs": 1, "batch_size": 50, "shuffle": False, "learning_rate": rate, **options}
+    with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 0, step 3: ") as error:
+        net.fit(x, n_threads=2, **given)
+    other.fit(x[:150], n_threads=1, **given)
+    assert bits(net) == bits(other) and len(net.history.batch_loss) == 3
+    assert error.value.sweep == (how if how in ("forward", "backward") else "update")
+    assert (error.value.example < 0) == (how in ("sum", "moved"))
+
+
+@pytest.mark.parametrize("example", range(33))
+def test_one_infinite_adjoint_is_enough(sweep, example):
+    """Wherever it stands among those that are swept together, though data, values and all other adjoints are small."""
+    net, x = chain(1e30, 1e20), np.tile(np.float32([1, 0, 0]), (33, 1))
+    x[example] = 0, 1, 1
+    before = net.graph.get_parameters().tobytes()
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        net.fit(x, epochs=1, batch_size=33, shuffle=False, learning_rate=1e-3, momentum=0)
+    assert error.value.sweep == "backward" and error.value.example == example
+    assert net.graph.get_parameters().tobytes() == before
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_one_large_value_is_enough(sweep, k):
+    """Whichever neuron has it: times an adjoint of 1e25, the gradient of the edge that reads it overflows."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    neurons = [g.add_neuron(x, weights=[0.5, 0.5], bias=None) for _ in range(3)]
+    neurons[k].weights[:] = 1e25
+    last = g.add_neuron(neurons, weights=np.zeros(3), bias=None)
+    model, before = mlgraph.Model(g, [last], loss=last * 1e25), g.get_parameters().tobytes()
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        model.fit(np.ones((8, 2)), epochs=1, batch_size=8, learning_rate=1e-3, momentum=0)
+    assert error.value.sweep == "update" and g.get_parameters().tobytes() == before
+
+
+@pytest.mark.parametrize("example", [0, 31, 32, 63])
+def test_one_infinite_loss_is_enough(sweep, example):
+    """In whichever of the tiles that are swept side by side, and though nothing that it is learnt by is large."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    n = g.add_neuron([x[0]], weights=[0.5])
+    model, before = mlgraph.Model(g, n, loss=n + x[1] * 3e38 + x[1] * 2e38), g.get_parameters().tobytes()
+    data = np.tile(np.float32([1, 0]), (64, 1))
+    data[example, 1] = 1
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        model.fit(data, epochs=1, batch_size=64, shuffle=False, learning_rate=1e-3, momentum=0)
+    assert error.value.sweep == "forward" and error.value.example == example
+    assert g.get_parameters().tobytes() == before
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_numbers_of_any_size(options, policy):
+    """Data, weights, targets and rates of all magnitudes: whatever happens, parameters and state are finite."""
+    rng, ends = np.random.default_rng(3), []
+    for _ in range(150):
+
+        def size(most):
+            return np.float32(10.0 ** rng.uniform(-most, most))
+
+        net = network(
+            rng.choice(["softmax", "identity", "tanh"]),
+            width=int(rng.choice([4, 20, 40])),
+            activation="relu",
+            dropout=float(rng.choice([0, 0.5])),
+            weight_dropout=float(rng.choice([0, 0.3])),
+        )
+        for layer in net.layers:
+            for neuron in layer.neurons:
+                neuron.weights *= size(30)
+        with np.errstate(over="ignore"):
+            x = np.clip(FLOATS * size(38), -3e38, 3e38) * (rng.random(FLOATS.shape) < rng.choice([0.2, 1]))
+        y = Y if net.probability_ids else np.clip(TARGETS.astype(float) * size(38), -3e38, 3e38)
+        assert is_finite(net)
+        try:
+            net.fit(x, y, epochs=3, batch_size=40, learning_rate=min(size(38), 3e38), on_nonfinite=policy, **options)
+            ends.append("finite" if net.history.batch_skipped.sum() == 0 else "skipped")
+        except mlgraph.NonFiniteError as error:
+            ends.append(error.sweep)
+        assert is_finite(net)
+    assert {"raise": {"finite", "forward", "update"}, "skip": {"finite", "skipped"}}[policy] <= set(ends), set(ends)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rate"), [("sgd", 1e4), *itertools.product(["sgd", "adam"], [1e10, 1e20, 1e30, 3e38])]
+)
+def test_a_huge_learning_rate(sweep, optimizer, rate):
+    net = network("identity")
+    message = r"^epoch \d+, step \d+: layer \d neuron \d+ .*; a lower learning rate"
+    with pytest.raises(mlgraph.NonFiniteError, match=message) as error:
+        net.fit(X, np.eye(3)[Y], epochs=300, batch_size=20, learning_rate=rate, optimizer=optimizer)
+    assert is_finite(net) and np.isfinite(net.history.batch_loss).all()
+    assert len(net.history.batch_loss) or error.value.sweep == "update"
+
+
+def test_a_rate_that_grows():
+    """Adam's first rates are many times what was asked for where beta1 is close to 1; what does not move stays."""
+    net = one_neuron(lambda n: n * 0, [0.5])
+    net.fit([[1]], epochs=2, optimizer="adam", momentum=0.999999, learning_rate=3e38)
+    assert net.outputs[0].weights == [0.5]
+
+
+def test_a_rate_alone():
+    """Gradient and value are small, and the step is not."""
+    g = mlgraph.Graph()
+    n = g.add_neuron([g.input()], bias=None)
+    with pytest.raises(mlgraph.NonFiniteError) as error:
+        mlgraph.Model(g, [n], loss=n * 1e3).fit([[10]], epochs=1, learning_rate=3e38, momentum=0.0)
+    assert n.weights == [0] and str(error.value) == (
+        "epoch 0, step 0: neuron n1 would not keep its weight of input n0 finite (update): it is 0, the gradient 10000, "
+        "the learning rate 3e+38; a lower learning rate may help"
+    )
+
+
+# --- skip -------------------------------------------------------------------------------------------------------------------
+
+BAD = [3, 50, 51, 120]
+
+
+GOOD = np.delete(np.arange(N), BAD)
+SPOILT = FLOATS.copy()
+SPOILT[:, 0] = 0
+SPOILT[BAD, 0] = 10
+
+
+def sensitive():
+    """A network one neuron of which cannot bear these examples."""
+    net = network()
+    net.layers[0].neurons[5].weights[0] = 3e38
+    return net
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_skipped_examples_are_as_if_they_were_not_there(sweep, options):
+    net, other = sensitive(), sensitive()
+    net.fit(SPOILT, Y, on_nonfinite="skip", batch_size=N, epochs=3, shuffle=False, n_threads=2, **options)
+    other.fit(SPOILT[GOOD], Y[GOOD], batch_size=N, epochs=3, shuffle=False, n_threads=1, **options)
+    assert bits(net) == bits(other)
+    for name in ("batch_loss", "batch_accuracy", "epoch_loss", "epoch_accuracy"):
+        assert getattr(net.history, name).tobytes() == getattr(other.history, name).tobytes(), name
+    h = net.history
+    assert h.batch_skipped.tolist() == [4, 4, 4] and h.batch_size.tolist() == [N] * 3
+    assert h.nonfinite_step.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and h.nonfinite_example.tolist() == BAD * 3
+    assert set(h.nonfinite_sweep) == {0} and set(h.nonfinite_node) == {net.layers[0].neurons[5].id}
+    assert not other.history.batch_skipped.any() and len(other.history.nonfinite_step) == 0
+
+
+def test_a_batch_of_which_nothing_is_left_does_not_count():
+    net = one_neuron(lambda n: mlgraph.exp(200 * n), [0.5])
+    h = net.fit([[0], [1], [1], [0]], epochs=1, batch_size=1, learning_rate=0, on_nonfinite="skip", shuffle=False)
+    assert h.batch_skipped.tolist() == [0, 1, 1, 0] and np.isnan(h.batch_loss).tolist() == [False, True, True, False]
+    assert h.epoch_loss[0] == h.batch_loss[0] == h.batch_loss[3]
+
+
+def test_edges_that_grow_by_a_gradient_that_is_not_finite():
+    net = sensitive()
+    history = net.fit(SPOILT, Y, on_nonfinite="skip", batch_size=40, epochs=3, sparsify=mlgraph.RigL(0.5, updates=10))
+    assert history.batch_skipped.sum() == 3 * len(BAD) and is_finite(net) and abs(net.sparsity - 0.5) < 0.01
+    with pytest.raises(ValueError, match="by: expected scores that are numbers, got nan"):
+        net.regrow(0.1, by="gradient", data=(SPOILT, Y))
+
+
+def test_what_the_callback_and_the_history_tell_of_skipped_examples():
+    events = []
+    history = sensitive().fit(SPOILT, Y, on_nonfinite="skip", batch_size=20, epochs=2, callback=events.append)
+    assert history.batch_skipped.sum() == 8 and sorted(history.nonfinite_example) == sorted(BAD * 2)
+    assert np.isfinite(history.batch_loss).all() and np.isfinite(history.epoch_loss).all()
+    assert all(np.isfinite(event.batch_loss) and 0 <= event.batch_accuracy <= 1 for event in events)
+    assert history.to_dict()["batch_skipped"] == history.batch_skipped.tolist()
+
+
+@pytest.mark.parametrize("targets", [Y, None])
+def test_a_batch_of_which_nothing_is_left(targets):
+    x = np.full((6, 12), 3e38, np.float32)
+    net = network() if targets is not None else one_neuron(lambda n: n, np.full(12, 10.0))
+    events, given = [], (x,) if targets is None else (x, targets[:6])
+    net.evaluate(*given, *[()] * (targets is None))  # compiled
+    before = net.graph.parameters.copy()
+    history = net.fit(*given, on_nonfinite="skip", batch_size=3, epochs=2, callback=events.append, validation=None)
+    np.testing.assert_array_equal(net.graph.parameters, before)
+    assert history.batch_skipped.tolist() == [3] * 4
+    assert np.isnan(history.batch_loss).all() and np.isnan(history.epoch_loss).all()
+    assert history.to_dict()["epoch_loss"] == [None, None] and np.isnan(events[0].batch_loss)
+
+
+def test_a_step_of_which_only_the_sum_overflows_is_skipped():
+    model = one_neuron(lambda n: n * 1e8, [0.0], bias=None)
+    history = model.fit(
+        [[3e31]] * 20 + [[1]] * 20,
+        epochs=1,
+        batch_size=20,
+        shuffle=False,
+        momentum=0.0,
+        learning_rate=1e-9,
+        on_nonfinite="skip",
+    )
+    assert history.batch_skipped.tolist() == [20, 0] and history.nonfinite_example.tolist() == [-1]
+    assert history.nonfinite_sweep.tolist() == [2] and model.outputs[0].weights == [np.float32(-1e8) * np.float32(1e-9)]
+
+
+def test_what_is_left_may_overflow_as_well():
+    """Fewer examples weigh more: they are left out one after the other until the step is finite."""
+    model = one_neuron(lambda n: n * 1e8, [0.0], bias=None)
+    history = model.fit([[3e38], [3e30], [2e30], [1]], epochs=1, momentum=0.0, learning_rate=1e-31, on_nonfinite="skip")
+    assert 0 < history.batch_skipped[0] < 4 and len(set(history.nonfinite_example)) == history.batch_skipped[0]
+    assert np.isfinite(model.outputs[0].weights).all() and model.outputs[0].weights[0] < 0
+
+
+# --- disconnect -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_disconnected_neuron_is_as_if_it_had_been_pruned(sweep, options):
+    net, other = sensitive(), sensitive()
+    other.layers[0].neurons[5].prune()
+    history = net.fit(SPOILT, Y, on_nonfinite="disconnect", batch_size=N, epochs=3, n_threads=2, **options)
+    other.fit(SPOILT, Y, batch_size=N, epochs=3, n_threads=1, **options)
+    assert net.predict_proba(SPOILT).tobytes() == other.predict_proba(SPOILT).tobytes()
+    assert net.history.batch_loss.tobytes() == other.history.batch_loss.tobytes()
+    neuron = net.layers[0].neurons[5]
+    assert not neuron.alive and sum(n.alive for n in net.layers[0].neurons) == 19
+    assert history.nonfinite_cut.tolist() == history.nonfinite_node.tolist() == [neuron.id]
+    assert (
+        history.nonfinite_step.tolist() == history.nonfinite_sweep.tolist() == [0]
+        and history.nonfinite_example[0] in BAD
+    )
+    assert not history.batch_skipped.any()
+
+
+@pytest.mark.parametrize("by", ["on_nonfinite", "callback"])
+def test_what_is_frozen_may_be_cut_all_the_same(by):
+    """One by one, unlike by what compares scores during a run; all else that is frozen stays."""
+    net = sensitive()
+    frozen = net.layers[0]
+    frozen.frozen = True
+    weights, neuron = frozen.weights.copy(), frozen.neurons[5]
+    if by == "callback":
+        neuron.weights[0] = weights[5, 0] = 0.25
+
+    def cut(_):
+        if neuron.alive:
+            neuron.prune()
+            frozen.neurons[2].edges[3].prune()
+
+    more = {"callback": cut} if by == "callback" else {"on_nonfinite": "disconnect"}
+    history = net.fit(SPOILT, Y, epochs=2, batch_size=N, **more)
+    assert not neuron.alive and history.nonfinite_cut.tolist() == [neuron.id] * (by != "callback")
+    weights[5] = 0
+    if by == "callback":
+        weights[2, 3] = 0
+    np.testing.assert_array_equal(frozen.weights, weights)
+    assert all(n.frozen for n in frozen if n.alive) and sum(n.alive for n in frozen) == 19
+
+
+def test_what_led_to_an_operation_is_disconnected():
+    """The neuron that counted most."""
+    g = mlgraph.Graph()
+    x = g.inputs(2)
+    small, large = (g.add_neuron(x, weights=w) for w in ([0.1, 0.2], [0.1, 90.0]))
+    out = g.add_neuron([mlgraph.exp(small), mlgraph.exp(large)], weights=[1.0, 1.0])
+    model = mlgraph.Model(g, [out])
+    history = model.fit([[1, 0], [1, 1]], [1.0, 2.0], epochs=1, batch_size=2, on_nonfinite="disconnect")
+    assert history.nonfinite_cut.tolist() == [large.id] and g[history.nonfinite_node[0]].kind == "exp"
+    assert not large.alive and small.alive and len(out.sources) == 1
+
+
+def test_an_output_is_not_disconnected_but_what_led_to_it():
+    net = network("identity", activation="identity")
+    for neuron in net.layers[1].neurons:
+        neuron.weights[4] = 3e38
+    net.layers[0].neurons[4].bias = 10.0
+    history = net.fit(FLOATS, TARGETS, epochs=1, on_nonfinite="disconnect", learning_rate=1e-3)
+    assert history.nonfinite_cut.tolist() == [net.layers[0].neurons[4].id]
+    assert history.nonfinite_node[0] == net.layers[1].neurons[0].id
+
+
+def test_where_nothing_is_left_to_disconnect():
+    net = sensitive()
+    for neuron in [*net.layers[0].neurons[:5], *net.layers[0].neurons[6:]]:
+        neuron.prune()
+    net.evaluate(SPOILT, Y)
+    before = bits(net)
+    with pytest.raises(
+        mlgraph.NonFiniteError, match=r"layer 0 neuron 5 is .*; no neuron that led to it may be disconnected$"
+    ):
+        net.fit(SPOILT, Y, epochs=1, on_nonfinite="disconnect", momentum=0.0)
+    assert bits(net) == before and net.layers[0].neurons[5].alive
+
+
+def test_what_a_step_disconnects_goes_together_or_not_at_all():
+    """Several neurons are cut before it turns out that the last one may not be."""
+    net = sensitive()
+    for neuron in net.layers[0].neurons:
+        neuron.weights = net.layers[0].neurons[5].weights
+    before = everything(net.graph)
+    with pytest.raises(mlgraph.NonFiniteError, match=r"; no neuron that led to it may be disconnected$"):
+        net.fit(SPOILT, Y, epochs=1, on_nonfinite="disconnect", momentum=0.0)
+    assert everything(net.graph) == before and all(neuron.alive for neuron in net.layers[0].neurons)
+    assert len(net.history.nonfinite_cut) == 0 and repr(net.history) == "<History of 0 epochs, 0 batches>"
+
+
+def test_a_history_says_what_was_left_out():
+    for policy, what in (("skip", f"{len(BAD)} examples left out"), ("disconnect", "1 neurons cut")):
+        history = sensitive().fit(SPOILT, Y, epochs=1, on_nonfinite=policy)
+        assert repr(history) == f"<History of 1 epochs, 2 batches, {what}, epoch loss {history.epoch_loss[-1]:.4g}>"
+
+
+def test_losses_of_both_infinities_have_no_mean_and_no_warning():
+    g = mlgraph.Graph()
+    ratio = 1 / g.input()
+    model = mlgraph.Model(g, [ratio], ratio)
+    assert np.isnan(model.evaluate([[0.0], [-0.0], [2.0]], ())["loss"])
+
+
+def test_losses_of_both_infinities_where_nothing_is_left_that_learns(tmp_path):
+    """A run goes on when its last neuron has been disconnected, from its checkpoint, too, and is told what its losses are."""
+    g = mlgraph.Graph()
+    x = g.input()
+    loss = 1 / x + mlgraph.exp(g.add_neuron([x], weights=[100.0]))
+    x = np.array([[3.0], [0.0], [-0.0], [2.0]], np.float32)
+    run = {
+        "epochs": 2,
+        "batch_size": 1,
+        "shuffle": False,
+        "on_nonfinite": "disconnect",
+        "checkpoint": tmp_path / "run.npz",
+    }
+
+    def stop(progress):
+        if progress.kind == "epoch":
+            raise StopIteration
+
+    mlgraph.Model(g, [loss], loss).fit(x, **run, callback=stop)
+    h = mlgraph.load(tmp_path / "run.npz").fit(x, **run, resume=True)
+    np.testing.assert_allclose(h.batch_loss, [4 / 3, np.inf, -np.inf, 1.5] * 2)
+    assert np.isnan(h.epoch_loss).all()
+
+
+def test_a_rate_that_grows_within_an_epoch():
+    """What is certain at the first rate is not at the last."""
+    g = mlgraph.Graph()
+    w = g.parameter(1.0)
+    model = mlgraph.Model(g, w * g.input(), w * 1e20)
+    with pytest.raises(mlgraph.NonFiniteError):
+        model.fit(np.ones((50, 1)), batch_size=1, epochs=1, momentum=0, learning_rate=(1e-30, 1e25))
+    assert np.isfinite(g.parameters).all()
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "disconnect"])
+def test_a_run_that_cuts_nothing_leaves_the_last_edit_to_undo(policy):
+    net = network()
+    net.layers[0].neurons[3].edges[0].prune()
+    n = net.n_edges
+    net.fit(X, Y, epochs=1, momentum=1 - 1e-9, on_nonfinite=policy)  # no step is certain to be finite
+    net.undo()
+    assert net.n_edges == n + 1

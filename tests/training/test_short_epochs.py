@@ -1,0 +1,251 @@
+"""Epochs between which nothing else happens are taken several at a time: faster, and the same to the bit."""
+
+import signal
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from checkpoint_runs import bits
+from learnable import X, Y, network
+
+import mlgraph
+from mlgraph.models import running
+from mlgraph.training import checkpoint, nonfinite, training
+
+FEW = X[:9], Y[:9]
+OPTIONS = [
+    {"momentum": 0.0},
+    {"batch_size": 4, "weight_decay": 0.1},
+    {"batch_size": (9, 2), "optimizer": "adam", "learning_rate": 0.01},
+    {"batch_size": (1, 5), "shuffle": False},
+]
+
+
+def one_by_one(progress):
+    """A callback that does nothing: each epoch has to end before it is called."""
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The sizes of the steps of each call."""
+    real, sizes = running.execute, []
+
+    def run(self, examples, nodes=None, **options):
+        sizes.append(options["steps"].size.tolist() if "steps" in options else [])
+        return real(self, examples, nodes, **options)
+
+    monkeypatch.setattr("mlgraph.training.fitting.execute", run)
+    return sizes
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("make", [network, lambda: network(dropout=0.3)], ids=["whole", "dropout"])
+def test_many_epochs_a_call(monkeypatch, options, make, calls):
+    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)  # so that no call ends early, however busy the machine is
+    nets = make(), make()
+    nets[0].fit(*FEW, epochs=200, callback=one_by_one, **options)
+    assert len(calls) >= 200
+    calls.clear()
+    begin = time.perf_counter()
+    history = nets[1].fit(*FEW, epochs=200, **options)
+    assert len(calls) < 50 and sum(map(sum, calls)) == 200 * 9
+    assert bits(nets[1]) == bits(nets[0]) and len(history.epoch_loss) == 200
+    assert (history.epoch_seconds > 0).all() and history.epoch_seconds.sum() <= time.perf_counter() - begin
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-4, 1e6])
+def test_however_long_a_call_is(seconds, monkeypatch):
+    nets = network(), network()
+    for net in nets:
+        net.fit(X, Y, epochs=20, batch_size=(50, 7))
+        monkeypatch.setattr(training, "PIECE_SECONDS", seconds)
+    assert bits(nets[0]) == bits(nets[1])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"momentum": 0.0, "learning_rate": (1e22, 1e18)}, {"optimizer": "adam", "learning_rate": (1e24, 1e12)}],
+    ids=str,
+)
+def test_how_a_step_is_taken_does_not_hang_on_the_clock(monkeypatch, optimizer):
+    """Close to overflow, steps go by rows and not by blocks with holes; from where on, the highest rate of the run decides."""
+    rng, results = np.random.default_rng(0), set()
+    x, y, mask = (
+        (rng.normal(size=(60, 40)) * 1e-20).astype(np.float32),
+        rng.integers(0, 3, 60),
+        rng.random((32, 40)) < 0.8,
+    )
+    by_rows, real = [], nonfinite.Guard.step
+    monkeypatch.setattr(nonfinite.Guard, "step", lambda self, *args: by_rows.append(1) or real(self, *args))
+    for seconds, callback in ((0.1, None), (0.1, one_by_one), (1e-4, None), (1e6, None)):
+        monkeypatch.setattr(training, "PIECE_SECONDS", seconds)
+        net = mlgraph.Network(40, seed=0)
+        net.add_layer(32, "identity", bias=False)
+        net.add_layer(3, "softmax", bias=False)
+        net.layers[0].mask = mask
+        net.layers[1].weights = net.layers[1].weights * 1e8
+        net.layers[1].frozen = True
+        by_rows.clear()
+        net.fit(x, y, epochs=60, batch_size=20, callback=callback, **optimizer)
+        results.add((net.graph.get_parameters().tobytes(), len(by_rows)))
+    assert len(results) == 1 and 0 < len(by_rows) <= 180
+
+
+@pytest.mark.parametrize(
+    ("n", "batch", "epochs"), [(1, 1, 9000), (3, (1, 3), 9000), (150, (1, 150), 4000), (150, 2**62, 4000)]
+)
+def test_so_many_epochs_are_prepared_at_once(monkeypatch, n, batch, epochs):
+    """A first step alone says how long one takes; then memory for a thousand epochs, or a thousand examples, is enough."""
+    prepared, real = [], training.epoch_order
+    monkeypatch.setattr(training, "epoch_order", lambda *given: prepared.append(given[-1]) or real(*given))
+    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
+    monkeypatch.setattr(training, "MOST_EPOCHS", 500)
+    monkeypatch.setattr(training, "MOST_PLACES", 1000)
+    g = mlgraph.Graph()
+    p = g.parameter(1.0)
+    mlgraph.Model(g, p * g.input(), loss=p * p).fit(
+        np.zeros((n, 1)), epochs=epochs, batch_size=batch, learning_rate=1e-4
+    )
+    assert prepared[0] == 1 and sum(prepared) == epochs and max(prepared) == min(500, 1000 // n)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+@pytest.mark.parametrize("last", [3, 12])
+def test_the_time_of_each_epoch(monkeypatch, last, skips):
+    """By a clock that steps move on by what they should cost: of epochs that a call takes, each has its share, whatever the
+    guard does."""
+    clock = [0.0]
+
+    def pass_time(sizes):
+        clock[0] += sum(20 + size for size in sizes.tolist())
+
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(training, "PIECE_SECONDS", 1200.0)
+    real, step = running.execute, nonfinite.Guard.step
+
+    def run(self, examples, nodes=None, **options):
+        found = real(self, examples, nodes, **options)
+        pass_time(options["steps"].size[: found[0] if found[0] >= 0 else None])
+        return found
+
+    def one_step(self, taken, *args):
+        pass_time(taken.size)
+        return step(self, taken, *args)
+
+    monkeypatch.setattr("mlgraph.training.fitting.execute", run)
+    monkeypatch.setattr(nonfinite.Guard, "step", one_step)
+    g = mlgraph.Graph()
+    slope = g.parameter(2.0**50)
+    model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope * g.input())
+    x = np.ones((12, 2))
+    x[5, 1] = np.float32(1e38) if skips else 1  # overflows: in each epoch the guard takes a step
+    h = model.fit(x, epochs=40, batch_size=(12, last), learning_rate=1e-9, momentum=0.0, on_nonfinite="skip")
+    steps = np.bincount((h.batch_examples - 1) // 12)
+    assert h.batch_skipped.sum() == 40 * skips and len(set(steps.tolist())) == (1 if last == 12 else 4)
+    np.testing.assert_allclose(h.epoch_seconds, 12 + 20 * steps)
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_a_signal_waits_for_the_history_of_a_call(monkeypatch):
+    """Else what thousands of epochs have learnt would stand in the parameters alone."""
+    real, taken = running.execute, []
+
+    def run(self, examples, nodes=None, **options):
+        found = real(self, examples, nodes, **options)
+        taken.append(len(options["steps"].size))
+        if len(taken) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr("mlgraph.training.fitting.execute", run)
+    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
+    net = network()
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(*FEW, epochs=100_000, batch_size=9)
+    assert len(net.history.epoch_loss) == len(net.history.batch_loss) == sum(taken) > 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_run_goes_on_from_any_call(monkeypatch, tmp_path, count):
+    """Each of which has taken many epochs, or a part of one."""
+    places, real = [], checkpoint.Checkpoint.between_steps
+
+    def between(self):
+        places.append((self._state.epoch, self._state.step))
+        self.write()
+        if len(places) == count:
+            raise KeyboardInterrupt
+
+    options = {"epochs": 2000, "batch_size": (5, 2), "seed": 4}
+    whole, net = network(), network()
+    whole.fit(*FEW, **options)
+    monkeypatch.setattr(training, "PIECE_SECONDS", 2e-3)
+    monkeypatch.setattr(checkpoint.Checkpoint, "between_steps", between)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(*FEW, checkpoint=tmp_path / "run.npz", **options)
+    monkeypatch.setattr(checkpoint.Checkpoint, "between_steps", real)
+    again = network()
+    again.fit(*FEW, checkpoint=tmp_path / "run.npz", resume=True, **options)
+    assert bits(again) == bits(whole) and places[-1] > (0, 0)
+
+
+@pytest.mark.parametrize("what", ["validation", "learning_rate", "sparsify"])
+def test_what_happens_between_epochs_happens_after_each(what, calls):
+    more = {"validation": FEW, "learning_rate": lambda p: 0.1, "sparsify": mlgraph.GradualPruning(0.5)}
+    history = network().fit(*FEW, epochs=30, **{what: more[what]})
+    assert len([sizes for sizes in calls if sizes]) >= 30 and len(history.epoch_loss) == 30
+
+
+@pytest.mark.parametrize("callback", [None, one_by_one])
+def test_the_epochs_before_a_failure_are_noted(callback):
+    """Also where it comes in the midst of a call."""
+    g = mlgraph.Graph()
+    slope = g.parameter(2.0**50)
+    model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope)  # each step doubles it
+    with pytest.raises(mlgraph.NonFiniteError, match=r"^epoch 14, step 0: "):
+        model.fit(np.ones((4, 1)), epochs=1000, batch_size=4, learning_rate=0.5, momentum=0.0, callback=callback)
+    assert (
+        model.history.epoch_loss.tolist()
+        == model.history.batch_loss.tolist()
+        == [-(4.0 ** (50 + i)) for i in range(14)]
+    )
+
+
+@pytest.mark.parametrize("callback", [None, one_by_one])
+def test_edges_are_counted_when_an_epoch_ends(callback):
+    """A neuron that overflows is cut in the midst of a call; the epochs before had its edges."""
+    g = mlgraph.Graph()
+    x, rising = g.input(), g.parameter(0.0)
+    neuron = g.add_neuron([rising], weights=[1.0], bias=0.0)
+    y = g.add_neuron([x, mlgraph.exp(neuron)], weights=[1.0, 0.0], bias=0.0)
+    model = mlgraph.Model(g, y, loss=(y - 1) ** 2 - rising)
+    history = model.fit(
+        np.ones((4, 1)),
+        epochs=20,
+        batch_size=4,
+        learning_rate=8.0,
+        momentum=0.0,
+        on_nonfinite="disconnect",
+        callback=callback,
+    )
+    assert rising.value == 160 and history.nonfinite_step.tolist() == [12]  # exp(96) is above 3.4e38
+    assert history.epoch_edges.tolist() == [3] * 12 + [1] * 8  # its edge, and that of what nothing else reads
+
+
+@pytest.mark.parametrize("kind", ["steps", "epoch"])
+@pytest.mark.parametrize("place", [1, 5])
+def test_a_run_left_by_a_callback_goes_on_without_it(kind, place, tmp_path):
+    """From the end of an epoch, before that was noted or after."""
+    whole, net = network(), network()
+    whole.fit(*FEW, epochs=40, batch_size=9)
+
+    def leave(progress):
+        if (progress.kind, progress.epoch) == (kind, place):
+            raise StopIteration
+
+    path = tmp_path / "run.npz"
+    net.fit(*FEW, epochs=40, batch_size=9, checkpoint=path, callback=leave)
+    assert len(net.history.epoch_loss) == place + (kind == "epoch") and len(net.history.batch_loss) == place + 1
+    net.fit(*FEW, epochs=40, batch_size=9, checkpoint=path, resume=True)
+    assert bits(net) == bits(whole)

@@ -1,0 +1,53 @@
+"""Weight decay: of the weights of edges alone, however a step is taken."""
+
+import numpy as np
+import pytest
+from overflowing import X, Y, network
+
+import mlgraph
+from mlgraph.models.running import engine_of
+
+
+@pytest.mark.parametrize(
+    "momentum", [0, 0.9, 1 - 1e-9]
+)  # with the last no step is certain to be finite: each is taken alone
+def test_weights_decay_however_steps_are_taken(momentum):
+    net = network()
+    for layer in net.layers:
+        layer.biases = np.arange(layer.size) + 1.0
+    before = [(layer.weights, layer.biases) for layer in net.layers]
+    history = net.fit(X, Y, epochs=3, batch_size=60, momentum=momentum, learning_rate=(1e-30, 1e-31), weight_decay=1e29)
+    left = np.prod(1 - 1e29 * history.learning_rate)  # each step has a rate of its own
+    assert len(history.learning_rate) > 6 and 0.4 < left < 0.9
+    for layer, (weights, biases) in zip(net.layers, before, strict=True):
+        np.testing.assert_allclose(layer.weights, weights * left, rtol=1e-5, atol=1e-29)
+        np.testing.assert_array_equal(layer.biases, biases)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_is_infinite_does_not_decay_into_no_number(sweep, frozen):
+    """A relu that nothing can switch on; beside an edge that is frozen, too."""
+    g = mlgraph.Graph()
+    x = g.input()
+    off, on = (g.add_neuron([x], "relu", weights=[w]) for w in (-np.inf, 1.0))
+    last = g.add_neuron([off, on], weights=[1.0, 1.0])
+    g.edge(off, last).frozen = frozen
+    model = mlgraph.Model(g, last)
+    model.fit(np.ones((8, 1)), np.ones(8), epochs=1, batch_size=8, momentum=0, learning_rate=0.1, weight_decay=5)
+    assert off.weights[0] == -np.inf and on.weights[0] < 1 and last.weights[0] == (1 if frozen else 0.5)
+
+
+def test_parameters_that_are_nodes_do_not_decay():
+    """Though a neuron written out in them runs as one."""
+    g = mlgraph.Graph()
+    x = g.inputs(3)
+    weights = [g.parameter(w) for w in (1.0, 2.0, 3.0)]
+    out = mlgraph.sum(*(w * s for w, s in zip(weights, x, strict=True)))
+    beside = g.add_neuron(x, weights=[1.0, 2.0, 3.0])
+    model = mlgraph.Model(g, [out, beside, g.parameter(4.0) * x[0]])
+    before = g.get_parameters()
+    model.fit(np.zeros((8, 3)), np.zeros((8, 3)), epochs=1, batch_size=8, learning_rate=0.1, weight_decay=5, momentum=0)
+    assert {ins.decays for _, ins in engine_of(model).plan.trained} == {0, 1}
+    moved = g.get_parameters() / np.where(before, before, 1)
+    assert beside.weights.tolist() == [0.5, 1.0, 1.5] and [w.value for w in weights] == [1.0, 2.0, 3.0]
+    assert sorted(moved[before != 0].tolist()) == [0.5] * 3 + [1.0] * 4
