@@ -115,6 +115,23 @@ class NodeTable(Shared):
         """What a node is, as in `codes`, and its record, as in `records`."""
         return self._code[node], self._data[node]
 
+    def columns_by_name(self) -> dict[str, array[Any]]:
+        """The columns that a file holds, by their names there; not copies."""
+        storage = self.storage
+        return {
+            "code": self._code,
+            "start": self._start,
+            "count": self._count,
+            "data": self._data,
+            "pool": self._pool,
+            "constants": self.constants,
+            "inputs": self.input_ids,
+            "weights": storage.weights,
+            "stride": storage.stride,
+            "bias": storage.bias,
+            "max_sources": storage.max_sources,
+        }
+
     @locked
     def topology(self) -> Topology:
         """The sources of all nodes, as arrays; copies."""

@@ -12,7 +12,6 @@ import stat
 import struct
 import textwrap
 import zipfile
-from array import array
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -65,9 +64,6 @@ NPY = re.compile(
 
 COLUMNS = [name for name in ARRAYS if name not in ("coded", "bits", "parameters", "frozen")]
 """Arrays that are columns of a graph or of its storage."""
-
-OF_RECORDS = ("weights", "stride", "bias", "max_sources")
-"""Columns of the storage."""
 
 T = TypeVar("T")
 
@@ -137,13 +133,8 @@ def arrays_of(g: Graph) -> dict[str, npt.NDArray[Any]]:
     """The arrays of a graph, as they are in the file of its model."""
     frozen = np.zeros(0) if g.storage.frozen is None else g.storage.frozen
     lists = squeeze(g)
-    columns = {name: lists[name] if name in lists else np.array(_column(g, name)) for name in COLUMNS}
+    columns = {name: lists[name] if name in lists else np.array(g.columns_by_name()[name]) for name in COLUMNS}
     return columns | lists | {"parameters": g.parameters, "frozen": frozen.astype(np.uint8)}
-
-
-def _column(graph: Graph, name: str) -> array[Any]:
-    column: array[Any] = getattr(graph.storage, name) if name in OF_RECORDS else getattr(graph, f"_{name}")
-    return column
 
 
 def load(path: StrOrBytesPath) -> Model:
@@ -389,8 +380,8 @@ def _graph(arrays: dict[str, npt.NDArray[Any]]) -> Graph:
     every(frozen <= 1, "frozen", "0 or 1")
 
     graph = Graph()
-    for name in COLUMNS:
-        extend(_column(graph, name), arrays[name])
+    for name, column in graph.columns_by_name().items():
+        extend(column, arrays[name])
     extend(graph.born, np.full(n, -1))
     graph.has_bare = bool((count[neuron] == 0).any())
     topological(graph, graph.topology())

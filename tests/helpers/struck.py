@@ -23,7 +23,7 @@ def interrupted_at(line, work, place, number=signal.SIGINT, error=KeyboardInterr
 
     def trace(frame, event, _):
         file = Path(frame.f_code.co_filename)
-        return within if place in (file, file.parent) else None
+        return within if place in (file, *file.parents) else None
 
     before = sys.gettrace()
     sys.settrace(trace)

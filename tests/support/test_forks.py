@@ -237,7 +237,7 @@ def at_each_line(frame, event, _):
 
 
 def work():
-    sys.settrace(lambda frame, *_: at_each_line if os.path.dirname(frame.f_code.co_filename) == folder else None)
+    sys.settrace(lambda frame, *_: at_each_line if frame.f_code.co_filename.startswith(folder) else None)
     adds[sys.argv[1]]()
     sys.settrace(None)
     over.set()
