@@ -120,7 +120,7 @@ def unread() -> Iterator[tuple[float, list[float]]]:
         net = network(32)
         net.layers[0].mask = (rng.random((32, 784)) < 0.5) & (rng.random(784) >= share)
         run = fitted(net, mnist.train_x, mnist.train_y)
-        yield share, seconds(run, [(plan, "FEW_UNREAD", -1.0), (plan, "FEW_UNREAD", 1.0)])
+        yield share, seconds(run, [(plan, "MAX_UNREAD", -1.0), (plan, "MAX_UNREAD", 1.0)])
 
 
 def full(name: str, zeros: bool = True) -> Iterator[tuple[float, list[float]]]:
@@ -147,7 +147,7 @@ def some(sparse: bool) -> Iterator[tuple[float, list[float]]]:
         net.layers[0].mask = np.repeat(rng.random((256 // n, 784)) < 0.25, n, axis=0)
         x = mnist.train_x[:6400] if sparse else floats(rng, 784)
         run = fitted(net, x, mnist.train_y[:6400])
-        yield n, seconds(run, [(grouping, "DENSE_BESIDE", n + 1), (grouping, "DENSE_BESIDE", n)])
+        yield n, seconds(run, [(grouping, "DENSE_AMONG_OTHERS", n + 1), (grouping, "DENSE_AMONG_OTHERS", n)])
 
 
 def sparse() -> Iterator[tuple[float, list[float]]]:
@@ -206,7 +206,7 @@ def main() -> None:
         show("mlgraph._support.threads.WORK_OF_TWO", policy.WORK_OF_TWO, *of_threads, threads(many=True))
         show("mlgraph.engine.choice.SERIAL x WORK_OF_TWO", choice.SERIAL * policy.WORK_OF_TWO, *of_threads, serial())
     show("mlgraph.compiler.holes.BLOCKS_COST", filling.BLOCKS_COST, "examples", ("rows", "blocks"), filled())
-    show("mlgraph.compiler.plan.FEW_UNREAD", plan.FEW_UNREAD, "share of columns", ("copied", "in place"), unread())
+    show("mlgraph.compiler.plan.MAX_UNREAD", plan.MAX_UNREAD, "share of columns", ("copied", "in place"), unread())
     show("mlgraph.engine.examples.SPARSE_BELOW", examples.SPARSE_BELOW, "share of runs", ("all", "entries"), sparse())
     show("mlgraph.engine.examples.NARROW_AFTER", examples.NARROW_AFTER, "epochs", ("in place", "copied"), narrow())
     show("mlgraph.engine.choice.FEW", choice.FEW, "examples of a step", ("all", "entries"), few())
@@ -217,15 +217,15 @@ def main() -> None:
             show(name_here, getattr(filling, name)[1], "share of edges", ("rows", "block"), full(name, zeros=False))
     show("mlgraph.compiler.grouping.DENSE_FROM", grouping.DENSE_FROM, "neurons", ("rows", "block"), dense())
     show(
-        "mlgraph.compiler.grouping.DENSE_BESIDE, MNIST",
-        grouping.DENSE_BESIDE,
+        "mlgraph.compiler.grouping.DENSE_AMONG_OTHERS, MNIST",
+        grouping.DENSE_AMONG_OTHERS,
         "neurons",
         ("rows", "block"),
         some(sparse=True),
     )
     show(
-        "mlgraph.compiler.grouping.DENSE_BESIDE, floats",
-        grouping.DENSE_BESIDE,
+        "mlgraph.compiler.grouping.DENSE_AMONG_OTHERS, floats",
+        grouping.DENSE_AMONG_OTHERS,
         "neurons",
         ("rows", "block"),
         some(sparse=False),

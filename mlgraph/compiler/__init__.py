@@ -1,7 +1,7 @@
 """How does a graph become a plan?
 
-Read in the order of the passes: `lowering` (which nodes are needed, and what each computes), `grouping` (which neurons are swept
-together), `layout` (where values and weights are stored), `instructions` (what a kernel is told), `plan` (all of it, kept until
-the graph changes). `units` divides the parameters into parts that one thread updates, `holes` computes lightly pruned layers as
-dense ones.
+Read `plan` first: it runs the passes and holds their result. The passes are `lowering` (which nodes are
+needed), `grouping` (which nodes one instruction computes) and `layout` (where parameters are stored).
+`instructions` is the format that kernels read. `units` divides the parameters among threads for the
+update, and `holes` turns lightly pruned rows into dense blocks.
 """

@@ -1,12 +1,14 @@
-"""Light pruning: rows that lack few edges are swept as dense blocks with holes, which costs no more than all the edges.
+"""Dense blocks with holes: lightly pruned sparse rows are computed as dense blocks, which is faster.
 
-A hole is a weight that is zero and stays so: its gradient is masked. The graph knows nothing of holes: its parameters stand
-in rows, and the blocks have copies of them, of gradients and of the optimizer's state (4 bytes a weight, hole or not, for each
-vector, and 16 bytes an edge to find them). So it pays for many steps, or for many examples. A number that is not finite would
-spread through a hole, as 0 * inf. Training therefore bounds every step, and takes a step beyond the bound by the rows. By the
-rows, too, examples are predicted and differentiated if something that goes through holes, or the loss, is not finite. Blocks
-and rows add in different orders, so that close to overflow one may find a sum finite that the other does not, as two builds
-may.
+A hole is a weight that is zero and stays zero: its gradient is masked. The graph does not know of
+holes. Its parameters are stored in rows, and a block works on copies of the parameters, gradients and
+optimizer state (4 bytes per weight, hole or not, for each vector, and 16 bytes per edge for their
+places). Blocks therefore pay off for many steps or many examples only.
+
+A number that is not finite would spread through a hole, since 0 * inf is NaN. Training therefore checks
+a bound before each step, and computes a step beyond the bound by the rows. Predictions and derivatives
+fall back to the rows if a value that passes through holes, or the loss, is not finite. Blocks and rows
+add in different orders, so close to overflow one sum may be finite and the other not, as in two builds.
 """
 
 from __future__ import annotations
@@ -28,36 +30,42 @@ from mlgraph.graph.storage import PANEL, padded
 from mlgraph_ext import _topology
 
 FULL_FROM, QUADS_FULL_FROM = 0.52, 0.78
-"""Shares of a block's weights, padding included, from which on it is faster than rows, and than rows that are all in quads
-(mlgraph_ext/_quads.pxi). For 304 neurons that read 304, at batch 128, by the v4 build on two threads (bench/thresholds.py)."""
+"""Minimum density at which a block is faster than single rows, and than rows that are all in quads.
+
+Density is the fraction of the block's weights, padding included, that are edges. Measured by
+bench/thresholds.py for 304 neurons that read 304, at batch 128, with the v4 build on two threads.
+"""
 
 FULL_FROM_DATA, QUADS_FULL_FROM_DATA = (0.07, 0.55), (0.08, 0.94)
-"""The same for neurons that read the data, if all of these are zero, which a block skips, and if none is.
+"""The same for neurons that read the data: for data of zeros only, which a block skips, and for data without zeros.
 
-Between, they are in proportion to the runs that are not all zero: for MNIST, where 28 % are not, 0.20 and 0.32. They are
-shares of all columns: columns no longer read are those that held least, which cost a block least. For 300 neurons that read
-784 columns, of MNIST and of its inverse (bench/thresholds.py).
+Other data are interpolated by the fraction of column groups that are not all zero. For MNIST, where it is
+28 %, that gives 0.20 and 0.32. The density is taken over all columns, read or not, because columns that are
+no longer read tend to hold mostly zeros and cost a block little. Measured by bench/thresholds.py for 300
+neurons that read 784 columns, of MNIST and of inverted MNIST.
 """
 
 BLOCKS_COST = 400
-"""What blocks cost beside their sweeps, in examples predicted by the rows: more than copying the parameters, at each call
-(bench/thresholds.py), and less than making the blocks, after each edit. It is the number of examples that decides, and not how
-often the network has been asked since the edit, so that the same call gives the same bits."""
+"""Fixed overhead of dense blocks, in examples of sparse prediction (bench/thresholds.py).
+
+It lies above the cost of copying the parameters at each call, and below that of making the blocks after an
+edit. Only the number of examples of a call decides, so that the same call always gives the same bits.
+"""
 
 
-class Filling(NamedTuple):
-    """Where the parameters of dense blocks with holes stand in the rows of a graph.
+class HoleMap(NamedTuple):
+    """Maps the parameters of dense blocks with holes to those of the rows in the graph.
 
     Attributes
     ----------
     edges : uint64
-        A bit for each weight of the blocks: whether there is such an edge.
+        One bit for each weight of the blocks: 1 for an edge, 0 for a hole.
     base, size : int
-        The vector that the plan reads is the graph's as far as `base`, and then blocks up to `size`.
+        The plan's vector starts with a copy of the graph's, up to `base`; the blocks follow, up to `size`.
     others : list of slice
-        The parts that are the same in both vectors: all but the rows that have become blocks.
+        The ranges that are the same in both vectors: all except the rows that have become blocks.
     origin, place : int32, shape (edges,)
-        Where the weights of edges in the blocks stand in the graph's vector, and in the plan's.
+        Places of the blocks' edges in the graph's vector, and in the plan's.
     """
 
     edges: npt.NDArray[np.uint64]
@@ -67,30 +75,30 @@ class Filling(NamedTuple):
     origin: Int32
     place: Int32
 
-    def fill(self, vector: Float32, blocks: Float32, n_threads: int) -> None:
-        """Copy parameters, a gradient, or an optimizer's state of the graph into a vector of the plan."""
-        for part in self.others:
-            blocks[part] = vector[part]
+    def to_blocks(self, vector: Float32, blocks: Float32, n_threads: int) -> None:
+        """Copy parameters, gradients or optimizer state of the graph into a vector of the plan."""
+        for same in self.others:
+            blocks[same] = vector[same]
         mlgraph_ext.sweep.move(vector, self.origin, blocks, self.place, n_threads)
 
-    def empty(self, blocks: Float32, vector: Float32, n_threads: int) -> None:
-        """Copy a vector of the plan back into that of the graph."""
-        for part in self.others:
-            vector[part] = blocks[part]
+    def from_blocks(self, blocks: Float32, vector: Float32, n_threads: int) -> None:
+        """Copy a vector of the plan back into a vector of the graph."""
+        for same in self.others:
+            vector[same] = blocks[same]
         mlgraph_ext.sweep.move(blocks, self.place, vector, self.origin, n_threads)
 
 
 class Candidate(NamedTuple):
-    """Rows that could be a block.
+    """Sparse rows that could become a block.
 
     Attributes
     ----------
     number : int
-        Of the instruction in the plan.
+        Number of the instruction in the plan.
     singles, in_quads : int
-        Edges of neurons on their own, and of those in quads.
+        Edges of single neurons, and of neurons in quads.
     weights : int
-        Weights that a block has, padding included.
+        Weights that the block would have, padding included.
     reads_data : bool
     """
 
@@ -101,7 +109,7 @@ class Candidate(NamedTuple):
     reads_data: bool
 
     def cost(self, density: float) -> float:
-        """What the rows cost, in weights of a block that reads data of this density."""
+        """Cost of the rows, in units of one weight of a block that reads data of this density."""
         full, quads_full = FULL_FROM, QUADS_FULL_FROM
         if self.reads_data:
             of_data = FULL_FROM_DATA, QUADS_FULL_FROM_DATA
@@ -110,14 +118,14 @@ class Candidate(NamedTuple):
 
 
 def candidates(plan: Plan) -> list[Candidate]:
-    """All rows of a plan that could be blocks."""
+    """All sparse rows of a plan that could become blocks."""
     found = []
     for i, ins in plan.trained:
         if ins.kind != KINDS["rows"] or ins.size < DENSE_FROM or ins.bits:
             continue
         row, source, alike, _ = plan.rows(ins)
         first, last = _extent(plan, ins, source)
-        if last - first < 16 * len(source):  # or a search would not be linear in the edges
+        if last - first < 16 * len(source):  # keeps the search linear in the number of edges
             together = int(np.diff(row)[in_quads(alike)].sum())
             columns = plan.n_columns if ins.reads_data else int(np.count_nonzero(np.bincount(source - first)))
             found.append(
@@ -126,23 +134,23 @@ def candidates(plan: Plan) -> list[Candidate]:
     return found
 
 
-def repay(n: int, cost: float = 1.0, saved: float = 1.0) -> bool:
-    """Whether n examples repay blocks, where the rows cost so much and blocks save so much of it; by default all of it."""
+def pays_off(n: int, cost: float = 1.0, saved: float = 1.0) -> bool:
+    """Whether blocks pay off for n examples, if they save `saved` of the rows' cost; by default all of it."""
     return n * saved >= BLOCKS_COST * cost
 
 
-def worth_filling(found: list[Candidate], density: float, n: int | None = None) -> tuple[int, ...]:
-    """The numbers of the rows that are faster as blocks, for data of this density.
+def worth_holes(found: list[Candidate], density: float, n: int | None = None) -> tuple[int, ...]:
+    """Numbers of the rows that are faster as blocks, for data of this density.
 
-    None are if `n` examples do not repay what blocks cost beside their sweeps; by default there are enough.
+    There are none if `n` examples are too few for the fixed overhead of blocks; by default n is not limited.
     """
     full = [c for c in found if c.cost(density) >= c.weights]
     cost, saved = sum(c.cost(density) for c in full), sum(c.cost(density) - c.weights for c in full)
-    return tuple(c.number for c in full) if n is None or repay(n, cost, saved) else ()
+    return tuple(c.number for c in full) if n is None or pays_off(n, cost, saved) else ()
 
 
-def fill(plan: Plan, numbers: Iterable[int]) -> tuple[Plan, Filling | None]:
-    """The plan with dense blocks for the rows of these numbers; itself if none can be one."""
+def with_holes(plan: Plan, numbers: Iterable[int]) -> tuple[Plan, HoleMap | None]:
+    """A plan with dense blocks in place of the rows of these numbers; the same plan if no block is possible."""
     trained = dict(plan.trained)
     full = [(i, trained[i], *block) for i in numbers if (block := _block(plan, trained[i])) is not None]
     if not full:
@@ -158,9 +166,9 @@ def fill(plan: Plan, numbers: Iterable[int]) -> tuple[Plan, Filling | None]:
     origin, place = [], []
     for i, ins, slots, edge in full:
         width = padded(ins.size)
-        if size + width * len(slots) > np.iinfo(np.int32).max:  # no place for a number of 32 bits
+        if size + width * len(slots) > np.iinfo(np.int32).max:  # places are numbers of 32 bits
             return plan, None
-        # In the order of the block, so that a copy goes through it once, and through 16 rows at a time.
+        # In the order of the block: a copy passes through the block once, and through 16 rows at a time.
         taken = np.flatnonzero(edge >= 0)
         origin.append(ins.weights + edge[taken])
         place.append((size + taken).astype(np.int32))
@@ -191,21 +199,21 @@ def fill(plan: Plan, numbers: Iterable[int]) -> tuple[Plan, Filling | None]:
     bounds = sorted((ins.weights, ins.weights + ins.n_weights) for _, ins, _, _ in full)
     begins, ends = [0, *(end for _, end in bounds)], [*(begin for begin, _ in bounds), last]
     others = [slice(begin, end) for begin, end in zip(begins, ends, strict=True)]
-    return new, Filling(edges, base, size, others, np.concatenate(origin), stands)
+    return new, HoleMap(edges, base, size, others, np.concatenate(origin), stands)
 
 
 def _block(plan: Plan, ins: Instruction) -> tuple[Int32, Int32] | None:
-    """The sources of a block made of these rows, and the edge of each of its weights, or -1; None if there is no such block."""
+    """Sources of a block for these rows, and the edge of each weight (-1 for a hole); None if no block is possible."""
     row, source, _, _ = plan.rows(ins)
     first, last = _extent(plan, ins, source)
     read = np.full(last + 1 - first, bool(ins.reads_data))
     read[source - first] = True
     slots, number = (np.flatnonzero(read) + first).astype(np.int32), np.cumsum(read) - 1
     edge = np.full(padded(ins.size) * len(slots), -1, np.int32)
-    # Nodes of equal value are one slot. A neuron may read one twice, by two weights; a block has place for one of them.
+    # A neuron may read a slot twice, since nodes of equal value share one; a block has one weight for each source.
     return (slots, edge) if _topology.place_edges(row, source, first, number, len(slots), PANEL, edge) else None
 
 
 def _extent(plan: Plan, ins: Instruction, source: Int32) -> tuple[int, int]:
-    """The first and the last slot that a block would read in place of rows of these sources."""
+    """First and last slot that a block for rows with these sources would read."""
     return (0, len(plan.input_column) - 1) if ins.reads_data else (int(source.min()), int(source.max()))

@@ -1,4 +1,4 @@
-"""The instructions of a plan, as the kernels read them, and the memory that those of dense blocks need."""
+"""The instructions of a plan, in the format that the kernels read, and the memory that they need."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from mlgraph._support.array_types import Bool, Int32
 from mlgraph.graph.storage import PANEL
 
 LANES = mlgraph_ext.sweep.TILE_EXAMPLES
-"""Examples of a tile."""
+"""Number of examples in a tile."""
 
 LIST_TILES = mlgraph_ext.sweep.LIST_TILES
-"""Tiles that may share a list of nonzero data."""
+"""Maximum number of tiles that share a list of nonzero data."""
 
 KINDS = {"constant": 0, "parameter": 1, "operation": 2, "dense": 3, "rows": 4}
-"""Kinds of instructions, as the kernels number them."""
+"""Codes of the kinds of instructions in the kernels."""
 
 OF_NEURONS = KINDS["dense"], KINDS["rows"]
-"""Kinds of instructions of neurons."""
+"""The kinds that compute neurons."""
 
 PANELS_AT_ONCE = 4
-"""Panels of a unit, a run of parameters that one thread updates: as many as the widest kernel takes at a time."""
+"""Panels of a unit, the parameters that one thread updates together; the widest kernel takes this many at once."""
 
 NARROW = PANELS_AT_ONCE * PANEL
-"""The most neurons of a block that is shared out by columns, since one kernel takes all of them at a time."""
+"""Maximum number of neurons of a block that threads share by columns: one kernel call takes all of them."""
 
 
 class Instruction(NamedTuple):
-    """A run of nodes executed by one kernel call.
+    """Consecutive nodes that one kernel call computes.
 
-    Fields and their order are those of the kernels: `Instruction` in ``mlgraph_ext/_program.pxi`` says what each is.
+    The fields must match the struct `Instruction` in ``mlgraph_ext/_program.pxi``, which explains each of them.
     """
 
     kind: int
@@ -62,18 +62,19 @@ class Instruction(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What the neurons of sparse rows read.
+    """The edges of sparse rows, in CSR format.
 
     Attributes
     ----------
     begin : int32, shape (neurons + 1,)
-        Where the edges of each neuron begin, and where the last one's end.
+        CSR row pointers: the edges of neuron i are ``begin[i]`` to ``begin[i + 1]``.
     source : int32, shape (edges,)
-        Slots.
+        Slot of each edge's source.
     alike : int32, shape (neurons,)
-        For each neuron, how many neurons from it on have its sources.
+        Length of the run, from each neuron on, of neurons with the same sources.
     whole : int32, shape (neurons,)
-        The same for adjoints; 1 if some source wants none, so that the neuron adds to the others' adjoints by itself.
+        The same for the backward sweep: 1 if some source needs no adjoint, because such a neuron
+        must add to the adjoints of its other sources by itself.
     """
 
     begin: Int32
@@ -83,17 +84,17 @@ class Rows(NamedTuple):
 
 
 def halves_of(n: int, arity: int) -> int:
-    """In how many parts the columns are split when n neurons sum data and skip zeros."""
+    """Number of parts (1 or 2) into which the columns are split when n neurons sum data and skip zeros."""
     return 2 if n <= NARROW and mlgraph_ext.sweep.middle_column(arity) else 1
 
 
 def extra_floats(width: int, halves: int) -> int:
-    """Floats of a tile for sums of entries of so many neurons, apart for each half; transposed deltas take their place."""
+    """Floats that a tile needs for the sums of a dense block; the backward sweep stores transposed deltas there."""
     return width * LANES * halves
 
 
 def in_quads(alike: Int32) -> Bool:
-    """Which neurons of rows are swept in quads; `alike` as in `Rows`."""
+    """Which neurons of sparse rows are swept in quads, groups of four with the same sources; `alike` as in `Rows`."""
     found = np.empty(len(alike), np.uint8)
     mlgraph_ext.sweep.find_quads(alike, found)
     return found > 0

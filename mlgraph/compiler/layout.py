@@ -1,8 +1,8 @@
-"""Where the parameters stand: each instruction of a plan finds its parameters side by side in the graph's vector.
+"""The third pass: groups go in, and the parameters of each group become contiguous in the graph's vector.
 
-A dense block reads panels, ``[panel][source][PANEL neurons]``, and behind them its biases, one for each neuron of the
-panels; sparse rows read their weights one neuron after the other, and behind them the biases; parameters that are nodes
-stand in the order of their slots. Every run begins at a multiple of PANEL.
+The weights of a dense block are stored as ``[panel][source][PANEL neurons]``, followed by its biases, one
+for each neuron of the panels. The weights of sparse rows are stored neuron by neuron, followed by the
+biases. Parameter nodes are stored in the order of their slots. Each group starts at a multiple of PANEL.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mlgraph.graph.topology import gather, index_type, runs
 
 
 def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[bool]) -> list[tuple[int, int]]:
-    """Bring the parameters of each group together, unless they already are.
+    """Make the parameters of each group contiguous, if they are not already.
 
     Parameters
     ----------
     groups : list of int32 arrays
-        Nodes of parameters and neurons, as the instructions hold them.
+        Parameter nodes and neurons, group by group.
     dense : list of bool
-        Whether a group is a dense block.
+        Whether each group is a dense block.
 
     Returns
     -------
     list of (int, int)
-        Where the weights and the biases of each group stand; -1 without biases.
+        Where the weights and the biases of each group start; -1 without biases.
     """
     weights, stride, bias = now = graph.storage.places
     places = [_Group(lowered, group, block) for group, block in zip(groups, dense, strict=True)]
@@ -39,15 +39,15 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[boo
         seen[place.records] = True
     if all(place.is_in_place(*now) for place in places):
         found = [place.where(weights, bias) for place in places]
-        # What no output needs must not stand in the padding of a block either: updates take whole panels.
+        # No other parameter may be stored in the padding of a block, because updates write whole panels.
         others = np.concatenate([weights[~seen], bias[~seen]])
         taken = np.zeros(graph.storage.used, bool)
         for place, where in zip(places, found, strict=True):
             for first, size in place.extent(*where):
                 taken[first : first + size] = True
-        # A missing bias is at -1; a neuron without sources has no weights, and their place may be the end of the vector.
+        # A missing bias is at -1. A neuron without sources has no weights; their place may be the end of the vector.
         if not taken[others[(others >= 0) & (others < len(taken))]].any():
-            # Nor may the padding of the last block lie past the end of the vector. (Updates of rows are not padded.)
+            # The padding of the last block must lie within the vector. Updates of rows are not padded.
             blocks = [
                 extent
                 for place, where in zip(places, found, strict=True)
@@ -60,7 +60,7 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[boo
                 graph.storage.vector[at:] = 0
             return found
 
-    # Some group is not in place: all are laid out anew, and parameters that no output needs are kept behind them.
+    # If any group is not in place, all are moved. Parameters that no output needs follow them.
     new_weights, new_stride, new_bias = then = weights.copy(), stride.copy(), bias.copy()
     origins: list[Int64 | Int32] = []
     top, end = 0, graph.storage.used
@@ -83,12 +83,12 @@ def lay_out(graph: Graph, lowered: Lowered, groups: list[Int32], dense: list[boo
 
 
 class _Group:
-    """One instruction's parameters: which records they are, and where they belong from the group's first place on."""
+    """The parameters of one instruction: their records, and their places relative to the group's first."""
 
     def __init__(self, lowered: Lowered, group: Int32, dense: bool) -> None:
         first, self.n = int(group[0]), len(group)
         self.is_neuron = bool(lowered.code[first] >= NEURON)
-        self.is_written = bool(lowered.written[first] >= 0)
+        self.is_fused = bool(lowered.fused[first] >= 0)
         self.fan = lowered.topology.counts[group].astype(np.int64) if self.is_neuron else np.ones(self.n, np.int64)
         self._width, ends = padded(self.n), np.cumsum(self.fan)
         if dense:
@@ -97,9 +97,9 @@ class _Group:
         else:
             self.step, self.first = 1, ends - self.fan
             self.size = padded(int(ends[-1]))
-        if self.is_written:
-            # Each weight, and each bias, is a parameter node with a record of its own.
-            number = lowered.written[group]
+        if self.is_fused:
+            # Each weight and bias of a fused neuron is a parameter node with its own record.
+            number = lowered.fused[group]
             begin = lowered.begin[number]
             self.edges = lowered.data[gather(lowered.weight, begin, self.fan)]
             self.biases = lowered.data[lowered.bias[number]] if lowered.bias[number[0]] >= 0 else None
@@ -109,23 +109,21 @@ class _Group:
             self.biases = self.edges if self.is_neuron else None
 
     def _places(self) -> Int64:
-        """Place of each weight, from the group's first."""
-        return runs(self.first, np.full(self.n, self.step), self.fan, self.size).astype(
-            np.int64
-        )  # as places in the vector are
+        """Place of each weight, relative to the group's first."""
+        return runs(self.first, np.full(self.n, self.step), self.fan, self.size).astype(np.int64)
 
     def _bias_of(self, weights: Int64, bias: Int64) -> Int64 | None:
-        """Where the biases stand; None without."""
+        """Places of the biases; None without biases."""
         if self.biases is None:
             return None
-        at = weights[self.biases] if self.is_written else bias[self.biases]
+        at = weights[self.biases] if self.is_fused else bias[self.biases]
         return at if at[0] >= 0 else None
 
     def is_in_place(self, weights: Int64, stride: Int64, bias: Int64) -> bool:
-        places = self._places() if self.is_written else self.first
+        places = self._places() if self.is_fused else self.first
         here, at = weights[self.edges[0]] - places[0], self._bias_of(weights, bias)
         good = here % PANEL == 0 and np.array_equal(weights[self.edges], here + places)
-        if self.is_neuron and not self.is_written:
+        if self.is_neuron and not self.is_fused:
             good = good and bool((stride[self.edges] == self.step).all())
         if at is not None:
             good = good and at[0] % PANEL == 0 and np.array_equal(at, at[0] + np.arange(self.n))
@@ -136,14 +134,14 @@ class _Group:
         return int(weights[self.edges[0]]), -1 if at is None else int(at[0])
 
     def extent(self, weights: int, bias: int) -> list[tuple[int, int]]:
-        """First place and length of its runs, padding included."""
+        """Start and length of the weights and of the biases, padding included."""
         return [(weights, self.size)] + ([(bias, self._width)] if bias >= 0 else [])
 
     def move(self, top: int, end: int, now: tuple[Int64, ...], then: tuple[Int64, ...]) -> list[Int64 | Int32]:
-        """Where everything in the group stands now, in the order of its places; -1 for padding. `then` is filled in."""
+        """Set the new places in `then`; return the present place of each new place of the group, -1 for padding."""
         (weights, stride, bias), (new_weights, new_stride, new_bias) = now, then
         origin = weights[self.edges]
-        if self.is_written:
+        if self.is_fused:
             new_weights[self.edges] = top + self._places()
         else:
             origin = runs(origin, stride[self.edges], self.fan, end)
@@ -154,7 +152,7 @@ class _Group:
         origins, self.length = [origin, np.full(self.size - len(origin), -1)], self.size
         at = self._bias_of(weights, bias)
         if at is not None:
-            (new_weights if self.is_written else new_bias)[self.biases] = top + self.size + np.arange(self.n)
+            (new_weights if self.is_fused else new_bias)[self.biases] = top + self.size + np.arange(self.n)
             origins += [at, np.full(self._width - self.n, -1)]
             self.length += self._width
         return origins

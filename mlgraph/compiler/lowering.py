@@ -1,6 +1,8 @@
-"""The graph as a plan sees it: only what the outputs need, equal nodes merged, written-out neurons found.
+"""The first pass of the compiler: a graph and its outputs go in, a simplified copy as arrays comes out.
 
-This does not change the graph. Nodes keep their numbers; a node that is dropped is not in `order` and has no slot.
+The pass keeps only the nodes that the outputs need, merges nodes of equal value, and turns neurons
+that were written out as expressions back into neurons. The graph itself does not change. Nodes keep
+their numbers; a node that was dropped is missing from `Lowered.order`.
 """
 
 from __future__ import annotations
@@ -19,35 +21,37 @@ from mlgraph.graph.topology import Topology, is_live, topological
 from mlgraph_ext import _topology
 
 _COMMUTES = np.array([op.name in ("add", "mul") for op in ops.BY_CODE], np.uint8)
-"""Not the maximum nor the minimum: of 0 and -0 they give the second."""
+"""Which operations commute. Maximum and minimum do not: of 0 and -0 they return the second."""
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A graph reduced to what some outputs need; arrays over all nodes unless said otherwise.
+    """A graph reduced to what some outputs need. Arrays have one entry for each node unless stated.
 
     Attributes
     ----------
     code : int16
-        As in the graph; neurons that were found have the code of neurons.
+        The operation of each node, as in the graph. A fused neuron has the code of a neuron.
     like : int16
-        As `code`; a split neuron's sum has the neuron's code, so that parameters stand in the same order whether neurons are
-        split or not. They do not where neurons are written out, nodes are merged, or neurons of one level have other dropout.
+        The code by which nodes are grouped. It equals `code`, except that the weighted sum of a
+        split neuron has the neuron's code. Parameters are then laid out in the same order whether
+        neurons are split or not, unless neurons are fused, nodes merged, or dropouts differ.
     topology : Topology
         The sources of the nodes.
     data : int64
-        As in the graph.
+        The column of an input, the record of a constant, parameter or neuron, as in the graph.
     level : int32
-        0 for a node without sources, else above all its sources; -1 for a node that is not needed.
+        0 for a node without sources, otherwise 1 more than its highest source; -1 if not needed.
     order : int32, shape (needed,)
-        Topological.
+        The needed nodes in topological order.
     same : int32
-        The node that stands for each: the first of equal value.
-    written : int32
-        For a neuron that was found, its number among the found neurons; else -1.
-    begin, weight, bias : int64 (found + 1,), int32 (terms,), int32 (found,)
-        The weights of found neuron i are the parameter nodes ``weight[begin[i] : begin[i + 1]]``; its bias is the
-        parameter node ``bias[i]``, or -1.
+        The node that replaces each node: the first one of equal value.
+    fused : int32
+        The number of a fused neuron among all fused neurons, -1 for other nodes. A fused neuron was
+        written as an expression, such as ``tanh(w * x + b)``, with parameter nodes for weights.
+    begin, weight, bias : int64 (fused + 1,), int32 (terms,), int32 (fused,)
+        The weights of fused neuron i are the parameter nodes ``weight[begin[i] : begin[i + 1]]``. Its
+        bias is the parameter node ``bias[i]``, or -1 without one.
     """
 
     code: npt.NDArray[np.int16]
@@ -57,7 +61,7 @@ class Lowered:
     level: Int32
     order: Int32
     same: Int32
-    written: Int32
+    fused: Int32
     begin: Int64
     weight: Int32
     bias: Int32
@@ -69,50 +73,53 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
     Parameters
     ----------
     given : int32, optional
-        Nodes whose values come as columns of the data, in this order: they are the inputs, and nothing is needed for them.
+        Nodes whose values are the columns of the data, in this order. They replace the inputs, and
+        their sources are not needed.
     split : bool
-        Whether every node keeps a value and an adjoint of its own: nodes of equal value are not merged, neurons that are
-        written out are left so, and the weighted sum of a neuron with an activation is one more node, behind all others.
+        Whether every node keeps its own value and adjoint. Nodes are then neither merged nor fused,
+        and the weighted sum of a neuron with an activation becomes a node of its own, numbered
+        after all others.
 
     Raises
     ------
     ValueError
-        If they need an input of the graph that is not among those given.
+        If the outputs need an input of the graph that is not in `given`.
     """
     n = len(graph)
     topology, code, data = graph.topology(), graph.codes, graph.records
-    start, count = topology[:2]  # to be changed in place
+    start, count = topology.start, topology.counts  # changed in place
     if given is not None:
         data[code == INPUT] = -1
         code[given], count[given], data[given] = INPUT, 0, np.arange(len(given))
     level, order = topological(graph, topology, outputs)
-    # A neuron without live sources is 0 for whatever still reads it.
+    # A neuron without live sources counts as the constant 0.
     dead = order[~is_live(code, topology, order)[order] & (code[order] >= NEURON)]
     if len(dead):
         code[dead], count[dead], data[dead] = CONSTANT, 0, len(graph.constants)
         level, order = topological(graph, topology, outputs)
     missing = order[(code[order] == INPUT) & (data[order] < 0)]
     if len(missing):
-        raise ValueError(f"inputs: expected all that the outputs need, got none for {plain(graph[missing[0]].name)}")
+        raise ValueError(f"inputs: the outputs need {plain(graph[missing[0]].name)}, which is not among the inputs")
     if split:
         return _split(graph, code, topology, data, level, order, outputs)
 
-    # Operations are equal if their arguments are, constants if their bits are; any other node equals only itself.
+    # Operations are equal if their arguments are, constants if their bits are. Other nodes equal only themselves.
     same = np.arange(n, dtype=np.int32)
     identity = np.where(ops.is_operation(code), -1, np.arange(n))
     constants = np.flatnonzero(code == CONSTANT)
     bits = np.append(graph.constants, 0.0)[data[constants]].view(np.int64)
-    identity[constants] = np.where(bits == -1, constants, bits)  # one of the many NaNs
+    identity[constants] = np.where(bits == -1, constants, bits)  # -1 means "not merged" and is also a NaN
     _topology.merge(code, *topology, order, identity, _COMMUTES, same)
     if (same != np.arange(n)).any():
         order = order[same[order] == order]
         topology, outputs = topology._replace(pool=same[topology.pool]), same[outputs]
 
-    written = np.full(n, -1, np.int32)
+    fused = np.full(n, -1, np.int32)
     begin, weight, bias = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
     kind = np.zeros(n, np.int8)
-    for number, what in ((1, ops.OPS["add"].code), (1, ops.OPS["sum"].code), (2, ops.OPS["mul"].code), (3, PARAMETER)):
-        kind[code == what] = number
+    # What find_neurons looks for: sums (1), products (2), parameters (3).
+    for number, op in ((1, ops.OPS["add"].code), (1, ops.OPS["sum"].code), (2, ops.OPS["mul"].code), (3, PARAMETER)):
+        kind[code == op] = number
     if (kind[order] == 3).any() and (kind[order] == 1).any():
         is_output = np.zeros(n, np.uint8)
         is_output[outputs] = 1
@@ -121,20 +128,20 @@ def lower(graph: Graph, outputs: Int32, given: Int32 | None = None, *, split: bo
         found = _topology.find_neurons(kind, *topology, order, is_output, root, begin, source, weight, bias, readers)
         root, bias, begin = root[:found], bias[:found], begin[: found + 1]
         source, weight = source[: begin[-1]], weight[: begin[-1]]
-        written[root] = np.arange(found)
-        # If an activation is the only reader of such a sum, it becomes the neuron's.
+        fused[root] = np.arange(found)
+        # An activation that is the only reader of a fused sum becomes the neuron's activation.
         active = order[(code[order] > 0) & (code[order] < len(ops.ACTIVATIONS))]
         inner = topology.pool[start[active]]
-        mine = (written[inner] >= 0) & (readers[inner] == 1) & (is_output[inner] == 0)
-        active, inner = active[mine], inner[mine]
+        fits = (fused[inner] >= 0) & (readers[inner] == 1) & (is_output[inner] == 0)
+        active, inner = active[fits], inner[fits]
         code[root] = NEURON
         code[active] += NEURON
-        root[written[inner]] = active
-        written[active], written[inner] = written[inner], -1
+        root[fused[inner]] = active
+        fused[active], fused[inner] = fused[inner], -1
         start[root], count[root] = len(topology.pool) + begin[:-1], np.diff(begin)
         topology = topology._replace(pool=np.concatenate([topology.pool, source]))
         level, order = topological(graph, topology, outputs)
-    return Lowered(code, code, topology, data, level, order, same, written, begin, weight, bias)
+    return Lowered(code, code, topology, data, level, order, same, fused, begin, weight, bias)
 
 
 def _split(
@@ -146,7 +153,7 @@ def _split(
     order: Int32,
     outputs: Int32,
 ) -> Lowered:
-    active = np.sort(order[code[order] > NEURON])  # the sums in the order of their neurons, as `like` needs it
+    active = np.sort(order[code[order] > NEURON])  # sorted: the sums need the order of their neurons
     sums = len(code) + np.arange(len(active))
     like = np.concatenate([code, code[active]])
     code = np.concatenate([code, np.full(len(active), NEURON, np.int16)])
@@ -155,13 +162,13 @@ def _split(
     start[active], count[active] = len(topology.pool) + np.arange(len(active)), 1
     like[active] = code[active]
     topology = Topology(start, count, np.concatenate([topology.pool, sums.astype(np.int32)]))
-    # A sum stays on the level of its neuron, whose activation stands between it and the next.
+    # Levels are doubled: a sum keeps its neuron's level, and the activation goes to the level after it.
     level = np.maximum(2 * level, -1)
     level = np.concatenate([level, level[active]])
     level[active] += 1
     _, order = topological(graph, topology, outputs)
-    same, found = (
-        np.arange(len(code), dtype=np.int32),
-        (np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)),
+    same = np.arange(len(code), dtype=np.int32)
+    none = np.zeros(0, np.int32)
+    return Lowered(
+        code, like, topology, data, level, order, same, np.full_like(same, -1), np.zeros(1, np.int64), none, none
     )
-    return Lowered(code, like, topology, data, level, order, same, np.full_like(same, -1), *found)

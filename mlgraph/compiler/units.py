@@ -1,4 +1,7 @@
-"""Units: the runs of parameters that the second phase of a step shares out among threads (``_units.pxi``)."""
+"""The last pass: a plan goes in, units come out.
+
+A unit is a range of parameters whose gradient one thread sums and applies in the second phase of a step.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from mlgraph.compiler.plan import Plan
 from mlgraph.graph.storage import PANEL, padded
 
 NUMBERS = 2048
-"""About how many parameters a unit has without panels: those of rows, and those that are nodes."""
+"""Approximate number of parameters in a unit of sparse rows or of parameter nodes."""
 
 
 def units_of(plan: Plan, sparse: bool, ahead: int) -> Int64:
-    """Runs of parameters for the second phase of a step.
+    """Divide the parameters of a plan into units.
 
     Parameters
     ----------
@@ -25,14 +28,16 @@ def units_of(plan: Plan, sparse: bool, ahead: int) -> Int64:
     sparse : bool
         Whether dense blocks that read the data skip zeros.
     ahead : int
-        For how many threads such blocks are cut into whole panels, or halves of them, whose sums are made ahead; 0: not at
-        all. Results do not depend on it.
+        Number of threads for which such blocks are divided by panels, or halves of panels, so that a
+        thread can compute the next step's sums right after its update; 0 to divide them by columns.
+        Results do not depend on it.
 
     Returns
     -------
     int64, shape (units, 6)
-        Instruction, part (0 weights, 1 bias, 2 both and ahead), the first source, neuron or node and one after the last,
-        first panel, panels. The gradient of one unit, or of UNIT_COLUMNS of it, stays in the L1 cache where it is stored.
+        Instruction; content (0 weights, 1 bias, 2 both, with sums ahead); first source, neuron or
+        node; one after the last; first panel; number of panels. The gradient of a unit, or of
+        UNIT_COLUMNS columns of it, fits into the L1 cache.
     """
     units = []
     for i, ins in plan.trained:
@@ -65,15 +70,15 @@ def units_of(plan: Plan, sparse: bool, ahead: int) -> Int64:
 
 
 def unit_floats(plan: Plan, units: Int64) -> int:
-    """Floats of the largest gradient among `units`."""
+    """Number of floats in the largest gradient of a unit."""
     most, trained = 64, dict(plan.trained)
-    for i, part, first, last, _, panels in units:
+    for i, content, first, last, _, panels in units:
         ins = trained[i]
-        if part == mlgraph_ext.sweep.WHOLE_UNIT:
+        if content == mlgraph_ext.sweep.WHOLE_UNIT:
             most = max(most, min(ins.arity, mlgraph_ext.sweep.UNIT_COLUMNS) * int(panels) * PANEL)
-        elif ins.kind == KINDS["dense"] and part == 0:
+        elif ins.kind == KINDS["dense"] and content == 0:
             most = max(most, int((last - first) * panels * PANEL))
-        elif ins.kind == KINDS["rows"] and part == 0:
+        elif ins.kind == KINDS["rows"] and content == 0:
             most = max(most, int(plan.index[ins.args + last] - plan.index[ins.args + first]))
         else:
             most = max(most, int(last - first), int(panels * PANEL))
@@ -81,10 +86,10 @@ def unit_floats(plan: Plan, units: Int64) -> int:
 
 
 def _runs(rows: Rows) -> list[tuple[int, int]]:
-    """Runs of neurons with about `NUMBERS` edges each; no quad is cut, so that they are the same in any run."""
+    """Ranges of neurons with about NUMBERS edges each. Quads stay whole, so that all divisions give the same bits."""
     begin, alike = rows.begin, rows.alike
     starts = np.append(0, np.flatnonzero(alike[:-1] == 1) + 1)
-    place = np.arange(len(alike)) - np.repeat(starts, alike[starts])  # among those with the same sources
+    place = np.arange(len(alike)) - np.repeat(starts, alike[starts])  # position among neurons with the same sources
     firsts = np.append(np.flatnonzero(place % mlgraph_ext.sweep.QUAD_NEURONS == 0), len(alike))
     cuts = np.searchsorted(begin[firsts], np.arange(NUMBERS, begin[-1], NUMBERS))
     bounds = np.unique([0, *firsts[cuts], len(alike)])

@@ -13,7 +13,7 @@ import mlgraph_ext
 from mlgraph._support.array_types import Float32, Int32, Int64, UInt8
 from mlgraph._support.interrupts import uninterrupted
 from mlgraph._support.locks import cached_property
-from mlgraph.compiler.holes import Candidate, Filling, candidates, fill, repay, worth_filling
+from mlgraph.compiler.holes import Candidate, HoleMap, candidates, pays_off, with_holes, worth_holes
 from mlgraph.compiler.instructions import LANES, LIST_TILES, Instruction
 from mlgraph.compiler.plan import Plan
 from mlgraph.compiler.units import unit_floats, units_of
@@ -82,13 +82,13 @@ class Engine:
     ----------
     graph : Graph
     plan : Plan
-    filling : Filling, optional
+    holes : HoleMap, optional
         Where the parameters of `plan` stand in the graph, if not where `plan` says.
 
     """
 
-    def __init__(self, graph: Graph, plan: Plan, filling: Filling | None = None) -> None:
-        self.graph, self.plan, self._filling = graph, plan, filling
+    def __init__(self, graph: Graph, plan: Plan, holes: HoleMap | None = None) -> None:
+        self.graph, self.plan, self._holes = graph, plan, holes
         self._copies: dict[int, Float32] = {}
         self._fuller: dict[tuple[int, ...], Engine | None] = {
             (): None
@@ -105,9 +105,9 @@ class Engine:
         self._last: tuple[tuple[Any, ...] | None, _Call | None] = None, None
         """What a call of few examples was asked for, and the call."""
 
-    def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, Filling | None]]:
+    def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, HoleMap | None]]:
         # A copy has arrays of its own: the addresses that this one has prepared are not theirs.
-        return Engine, (self.graph, self.plan, self._filling)
+        return Engine, (self.graph, self.plan, self._holes)
 
     @cached_property
     def _candidates(self) -> list[Candidate]:
@@ -120,15 +120,15 @@ class Engine:
         """
         if not self._candidates:
             return self
-        numbers = worth_filling(self._candidates, examples.density, n)
+        numbers = worth_holes(self._candidates, examples.density, n)
         if numbers not in self._fuller:
-            plan, filling = fill(self.plan, numbers)
-            self._fuller[numbers] = None if filling is None else Engine(self.graph, plan, filling)
+            plan, holes = with_holes(self.plan, numbers)
+            self._fuller[numbers] = None if holes is None else Engine(self.graph, plan, holes)
         return self._fuller[numbers] or self
 
     def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
         """As `run`, for what changes no parameters: of many examples through blocks with holes."""
-        if not repay(len(examples)):  # of a single one, each call is some percent of the time
+        if not pays_off(len(examples)):  # of a single one, each call is some percent of the time
             return self.run(examples, **options)
         return self._through_holes(Engine.run, examples, **options)
 
@@ -138,7 +138,7 @@ class Engine:
         The first number that it finds is -1, or what was not finite, as for `run`.
         """
         n = len(examples)
-        filled = self.filled(examples, n) if repay(n) else self
+        filled = self.filled(examples, n) if pays_off(n) else self
         if filled is not self and np.isfinite(examples.largest):
             found = run(filled, examples, **options)
             if found[0] < 0:
@@ -233,8 +233,8 @@ class Engine:
             return -1, np.zeros((0, len(values)), np.float32), np.zeros((0, len(adjoints)), np.float32)
         vectors = arrays = self._vectors(optimizer)
         total = gradient
-        if self._filling is not None:
-            arrays, total = self._copied(self._filling, vectors, gradient, n_threads)
+        if self._holes is not None:
+            arrays, total = self._copied(self._holes, vectors, gradient, n_threads)
         training, key = seed is not None, None
         is_plain = steps is None and optimizer is None and not training and few is None and n <= FEW
         if is_plain and len(objective.nodes) + len(values) + len(adjoints) <= MOST_KEPT:
@@ -289,7 +289,7 @@ class Engine:
             None if adjoint_out is none else call.adjoint_slot,
             None if adjoint_out is none else adjoint_out,
         )
-        if update is None or self._filling is None:
+        if update is None or self._holes is None:
             return mlgraph_ext.sweep.run(*given), value_out, adjoint_out
         # Another thread may write parameters while gradients are added.
         changed = zip(vectors[:3], arrays[:3], strict=True) if gradient is None else [(gradient, total)]
@@ -298,7 +298,7 @@ class Engine:
             bad = mlgraph_ext.sweep.run(*given)
             for vector, copy in changed:
                 if vector is not None and copy is not None:
-                    self._filling.empty(copy, vector, n_threads)
+                    self._holes.from_blocks(copy, vector, n_threads)
         return bad, value_out, adjoint_out
 
     def _last_call(self, key: tuple[Any, ...], arrays: Arrays) -> _Call | None:
@@ -407,7 +407,7 @@ class Engine:
             index=plan.index,
             constants=plan.constants,
             units=units,
-            edges=self._filling.edges if self._filling else _NO_EDGES,
+            edges=self._holes.edges if self._holes else _NO_EDGES,
             parameters=parameters,
             optimizer=OPTIMIZERS[how.optimizer or "sgd"],
             hyper=np.array(hyper, np.float32),
@@ -473,15 +473,15 @@ class Engine:
         return storage.vector, first, second, storage.frozen
 
     def _copied(
-        self, filling: Filling, vectors: Arrays, gradient: Float32 | None, n_threads: int
+        self, holes: HoleMap, vectors: Arrays, gradient: Float32 | None, n_threads: int
     ) -> tuple[Arrays, Float32 | None]:
-        """Copies of the vectors in the layout of a plan with a filling."""
+        """Copies of the vectors in the layout of a plan with a holes."""
         copies: list[Float32 | None] = [None] * 5
         for i, vector in enumerate((*vectors, gradient)):
             if vector is not None:
-                copies[i] = copy = self._copies[i] if i in self._copies else aligned(filling.size)
+                copies[i] = copy = self._copies[i] if i in self._copies else aligned(holes.size)
                 self._copies[i] = copy
-                filling.fill(vector, copy, n_threads)
+                holes.to_blocks(vector, copy, n_threads)
         parameters, first, second, frozen, total = copies
         assert parameters is not None
         return (parameters, first, second, frozen), total

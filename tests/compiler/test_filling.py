@@ -152,10 +152,10 @@ def test_examples_repay_blocks(n, share):
     net.layers[0].mask = np.random.default_rng(0).random((32, 60)) < share
     found = candidates(engine_of(net).plan)
     cost = found[0].cost(0.2) / found[0].weights
-    assert worth_filling(found, 0.2) == (found[0].number,)
-    assert bool(worth_filling(found, 0.2, n)) == (n * (1 - 1 / cost) >= 400)
+    assert worth_holes(found, 0.2) == (found[0].number,)
+    assert bool(worth_holes(found, 0.2, n)) == (n * (1 - 1 / cost) >= 400)
     others = [found[0]._replace(number=9, singles=10**6, weights=10**9)]  # rows that are faster as rows do not count
-    assert worth_filling(found + others, 0.2, n) == worth_filling(found, 0.2, n)
+    assert worth_holes(found + others, 0.2, n) == worth_holes(found, 0.2, n)
 
 
 def test_train_and_test_data_may_be_of_other_densities(monkeypatch):

@@ -9,7 +9,7 @@ from swept import data
 
 import mlgraph
 from mlgraph.compiler import holes as filling
-from mlgraph.compiler.holes import Filling
+from mlgraph.compiler.holes import HoleMap
 from mlgraph.compiler.instructions import KINDS
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine import choice, engine, reference
@@ -49,7 +49,7 @@ def test_rows_are_read_wherever_something_may_not_be_finite(monkeypatch):
 
 def test_copies_are_written_back_whole(monkeypatch, python_handles_ctrl_c):
     """Ctrl-C waits until parameters and velocities are of the same step."""
-    written, empty = [], Filling.empty
+    written, empty = [], HoleMap.empty
 
     def struck(self, *given):
         if not written:
@@ -57,7 +57,7 @@ def test_copies_are_written_back_whole(monkeypatch, python_handles_ctrl_c):
         written.append(given)
         empty(self, *given)
 
-    monkeypatch.setattr(Filling, "empty", struck)
+    monkeypatch.setattr(HoleMap, "empty", struck)
     with pytest.raises(KeyboardInterrupt):
         lightly_pruned().fit(*data(200, 60, 6, "sparse"), epochs=1, batch_size=50, callback=lambda progress: None)
     assert len(written) == 2
@@ -325,7 +325,7 @@ def test_what_overflows_in_a_last_tile_that_is_swept_alone(sweep, monkeypatch):
 
 def test_gradients_write_no_parameters(monkeypatch):
     """Not even what stands there: a weight that another thread has written meanwhile stays."""
-    net, (x, y), fill_blocks = lightly_pruned(), data(600, 60, 6, "float"), Filling.fill
+    net, (x, y), fill_blocks = lightly_pruned(), data(600, 60, 6, "float"), HoleMap.fill
     neuron, written = net.layers[0].neurons[0], []
 
     def fill_and_write(self, vector, blocks, n_threads):
@@ -333,7 +333,7 @@ def test_gradients_write_no_parameters(monkeypatch):
         written.append(len(written))
         neuron.weights[0] = written[-1]
 
-    monkeypatch.setattr(Filling, "fill", fill_and_write)
+    monkeypatch.setattr(HoleMap, "fill", fill_and_write)
     monkeypatch.setattr(filling, "BLOCKS_COST", 100)
     found = net.gradients(x, y)
     assert len(written) > 1 and neuron.weights[0] == written[-1] and found.of(neuron).all()

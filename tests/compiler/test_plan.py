@@ -153,9 +153,9 @@ def test_more_edges_than_kernels_number(monkeypatch):
     x = g.inputs(4)
     rows = [g.add_neuron(sources) for sources in (x[:3], x[1:], x[:2])]
     block = g.add_neurons(x, weights=np.ones((40, 4)))
-    monkeypatch.setattr(plans, "END_OF_EDGES", 9)
+    monkeypatch.setattr(plans, "MAX_EDGES", 9)
     assert plan_of(*rows).n_edges == 8 and plan_of(*(g[i] for i in block)).n_edges == 160
-    monkeypatch.setattr(plans, "END_OF_EDGES", 8)
+    monkeypatch.setattr(plans, "MAX_EDGES", 8)
     with pytest.raises(ValueError, match=r"^graph: expected fewer than 8 edges into neurons of one level, got 8$"):
         g.compile(rows)
 

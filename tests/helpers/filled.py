@@ -3,7 +3,7 @@
 import numpy as np
 
 import mlgraph
-from mlgraph.compiler.holes import candidates, fill, worth_filling
+from mlgraph.compiler.holes import candidates, with_holes, worth_holes
 from mlgraph.compiler.instructions import KINDS
 from mlgraph.engine.examples import Examples
 
@@ -32,7 +32,7 @@ def without_rows_when_filled(sizes=(130, 30, 10)):
 
 def with_blocks(plan, density=0.27):
     """The plan with the blocks that data of this density deserve, and what is copied into them."""
-    return fill(plan, worth_filling(candidates(plan), density))
+    return with_holes(plan, worth_holes(candidates(plan), density))
 
 
 def kinds(plan):
