@@ -1,4 +1,4 @@
-"""A plan as C99: what it computes for one example, as one file that needs a compiler and libm."""
+"""Writes a plan as C99: one file that computes the outputs for one example."""
 
 from __future__ import annotations
 
@@ -14,57 +14,15 @@ from mlgraph.compiler.plan import Plan
 from mlgraph.engine.reference import arguments_of, neuron
 from mlgraph.graph import ops
 
-KEYWORDS = (
-    "auto",
-    "break",
-    "case",
-    "char",
-    "const",
-    "continue",
-    "default",
-    "do",
-    "double",
-    "else",
-    "enum",
-    "extern",
-    "float",
-    "for",
-    "goto",
-    "if",
-    "inline",
-    "int",
-    "long",
-    "register",
-    "restrict",
-    "return",
-    "short",
-    "signed",
-    "sizeof",
-    "static",
-    "struct",
-    "switch",
-    "typedef",
-    "union",
-    "unsigned",
-    "void",
-    "volatile",
-    "while",
-    # Those of C23, GCC 15's default.
-    "alignas",
-    "alignof",
-    "bool",
-    "constexpr",
-    "false",
-    "nullptr",
-    "static_assert",
-    "thread_local",
-    "true",
-    "typeof",
-    "typeof_unqual",
-)
+KEYWORDS = """
+auto break case char const continue default do double else enum extern float for goto if inline int long
+register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while
+alignas alignof bool constexpr false nullptr static_assert thread_local true typeof typeof_unqual
+"""
+"""Keywords of C, and on the last lines those of C23, GCC 15's default."""
 
-MATHEMATICS = """acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs fdim floor
-fma fmax fmin fmod frexp hypot ilogb ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf
+MATHEMATICS = """acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs fdim
+floor fma fmax fmin fmod frexp hypot ilogb ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf
 nan nearbyint nextafter nexttoward pow remainder remquo rint round scalbln scalbn sin sinh sqrt tan tanh
 tgamma trunc
 gamma lgamma_r j0 j1 jn y0 y1 yn finite isinf isnan drem scalb significand
@@ -72,49 +30,18 @@ acospi asinpi atan2pi atanpi canonicalize compoundn cospi dadd ddiv dfma dmul ds
 fadd fdiv ffma fmaximum fmaximum_mag fmaximum_mag_num fmaximum_num fminimum fminimum_mag fminimum_mag_num
 fminimum_num fmul fromfp fromfpx fsqrt fsub getpayload llogb log10p1 log2p1 logp1 nextdown nextup pown powr rootn
 roundeven rsqrt setpayload setpayloadsig sinpi tanpi totalorder totalordermag ufromfp ufromfpx"""
-TAKEN = {
-    *KEYWORDS,
-    *(name + kind for name in MATHEMATICS.split() for kind in ("", "f", "l")),
-    "lgammaf_r",
-    "lgammal_r",
-    "iscanonical",
-    "iseqsig",
-    "issignaling",
-    "issubnormal",
-    "iszero",
-    "float_t",
-    "double_t",
-    "isfinite",
-    "isnormal",
-    "signbit",
-    "fpclassify",
-    "isgreater",
-    "isgreaterequal",
-    "isless",
-    "islessequal",
-    "islessgreater",
-    "isunordered",
-    "math_errhandling",
-    "signgam",
-    "NAN",
-    "INFINITY",
-    "asm",
-    "linux",
-    "unix",
-    "main",
-    "place",
-    "columns",
-    "sources",
-    "lists",
-    "weights",
-    "biases",
-}
-"""Names that are taken, like those of `FUNCTIONS`: by the language, math.h (of C23, POSIX and GNU), and a file's tables."""
+OTHERS = """
+lgammaf_r lgammal_r iscanonical iseqsig issignaling issubnormal iszero float_t double_t isfinite isnormal
+signbit fpclassify isgreater isgreaterequal isless islessequal islessgreater isunordered math_errhandling
+signgam NAN INFINITY asm linux unix main place columns sources lists weights biases
+"""
+TAKEN = {*KEYWORDS.split(), *(name + kind for name in MATHEMATICS.split() for kind in ("", "f", "l")), *OTHERS.split()}
+"""Names that the language, math.h (of C23, POSIX and GNU) or the tables of a file use; `FUNCTIONS` has more."""
 
 PATTERN = "(?!HUGE_VAL|FP_|MATH_|M_)[A-Za-z][A-Za-z0-9_]*"
 """Names, except those that math.h reserves for its constants."""
 
-WRITTEN = {
+EXPRESSIONS = {
     "identity": "{}",
     "neg": "-{}",
     "abs": "fabsf({})",
@@ -130,9 +57,9 @@ WRITTEN = {
     "mul": "{} * {}",
     "div": "{} / {}",
 }
-"""Ops that are an operator or a function of C."""
+"""Operations that are an operator or a function of C."""
 
-OVER_ALL = """float {name}(const float *v, const place *at, int n)
+REDUCTION = """float {name}(const float *v, const place *at, int n)
 {{
     float y = {first};
     for (int i = 0; i < n; i++)
@@ -148,9 +75,9 @@ FUNCTIONS = {
     "maximum": "float maximum(float a, float b) { return a > b || isnan(a) ? a : b; }",
     "minimum": "float minimum(float a, float b) { return a < b || isnan(a) ? a : b; }",
     "where": "float where(float c, float a, float b) { return c > 0 ? a : b; }",
-    "sum": OVER_ALL.format(name="sum", first="0", next="y + v[at[i]]"),
-    "prod": OVER_ALL.format(name="prod", first="1", next="y * v[at[i]]"),
-    "max": OVER_ALL.format(name="max", first="v[at[0]]", next="v[at[i]] > y || isnan(v[at[i]]) ? v[at[i]] : y"),
+    "sum": REDUCTION.format(name="sum", first="0", next="y + v[at[i]]"),
+    "prod": REDUCTION.format(name="prod", first="1", next="y * v[at[i]]"),
+    "max": REDUCTION.format(name="max", first="v[at[0]]", next="v[at[i]] > y || isnan(v[at[i]]) ? v[at[i]] : y"),
     "logsumexp": """float logsumexp(const float *v, const place *at, int n)
 {
     float most = v[at[0]], y = 0;
@@ -181,11 +108,11 @@ FUNCTIONS = {
     }
 }""",
 }
-"""Functions that a file may need: all other ops of `mlgraph.graph.ops`, and the sums of neurons."""
+"""C functions for the other operations, and for neurons; a file contains those that it uses."""
 
 
 class Writer:
-    """The statements of a function, and the tables and functions that they use."""
+    """Collects the statements of a function, and the tables and C functions that they use."""
 
     def __init__(self, plan: Plan, parameters: Float32) -> None:
         self.plan, self.parameters = plan, parameters
@@ -240,13 +167,13 @@ class Writer:
             self.statements.append(f"    v[i] = {self._apply(name, ['v[i]'])};")
 
     def _apply(self, name: str, values: Sequence[str]) -> str:
-        if name in WRITTEN:
-            return WRITTEN[name].format(*values)
+        if name in EXPRESSIONS:
+            return EXPRESSIONS[name].format(*values)
         self.used.add(name)
         return f"{name}({', '.join(values)})"
 
     def _list_of(self, sources: list[int]) -> int:
-        """The place of a list of sources; lists that several neurons share are written once."""
+        """Index of a list of sources in the table; equal lists are written once."""
         key = tuple(sources)
         if key not in self._begin:
             self._begin[key] = len(self.sources)
@@ -255,52 +182,52 @@ class Writer:
 
 
 def checked_name(name: str) -> str:
-    """`name`, if it is an identifier of C that nothing else in a file has; else a ValueError."""
+    """Return `name`; ValueError if it is not an identifier of C, or is used otherwise in a file."""
     if not isinstance(name, str) or not re.fullmatch(PATTERN, name) or name in TAKEN.union(FUNCTIONS):
-        raise ValueError(f"name: expected one that is free in C, of letters, digits and _, got {shown(name)}")
+        raise ValueError(f"name: expected a C identifier that is not a keyword or used by math.h, got {shown(name)}")
     return name
 
 
 def c_source(plan: Plan, parameters: Float32, outputs: Int32, name: str) -> str:
     """See `Function.to_c`; `outputs` are slots."""
-    written, columns = Writer(plan, parameters), plan.input_column
+    writer, columns = Writer(plan, parameters), plan.input_column
     n, gaps = len(columns), bool(np.any(columns != np.arange(len(columns))))
     out = [
-        f"/* inputs: {plan.n_columns}, outputs: {len(outputs)}, weights: {written.n_weights} */",
+        f"/* inputs: {plan.n_columns}, outputs: {len(outputs)}, weights: {writer.n_weights} */",
         "#include <math.h>",
         "",
     ]
-    if written.sources:
+    if writer.sources:
         out += [f"typedef unsigned {'short' if plan.n_slots <= 2**16 else 'int'} place; /* of a value in v */", ""]
     if gaps:
         out += table("int columns[]", map(str, columns.tolist()))
-    if written.sources:
-        out += table("place sources[]", map(str, written.sources))
-    if written.lists:
-        out += table("int lists[][2]", (f"{{{begin}, {count}}}" for begin, count in written.lists))
-    if written.weights:
-        out += table("float weights[]", literals(np.concatenate(written.weights)))
-        out += table("float biases[]", literals(np.concatenate(written.biases)))
+    if writer.sources:
+        out += table("place sources[]", map(str, writer.sources))
+    if writer.lists:
+        out += table("int lists[][2]", (f"{{{begin}, {count}}}" for begin, count in writer.lists))
+    if writer.weights:
+        out += table("float weights[]", literals(np.concatenate(writer.weights)))
+        out += table("float biases[]", literals(np.concatenate(writer.biases)))
     for function, text in FUNCTIONS.items():
-        if function in written.used:
+        if function in writer.used:
             out += [f"static {text}", ""]
     function = f"void {name}(const float *x, float *y)"
     out += [f"{function};", "", function, "{", f"    float v[{plan.n_slots}];"]
     read = "    for (int i = 0; i < {}; i++)\n        v[i] = x[{}];".format(n, "columns[i]" if gaps else "i")
-    out += [read if n else "    (void)x;", *(f"    {statement}" for statement in written.statements)]
+    out += [read if n else "    (void)x;", *(f"    {statement}" for statement in writer.statements)]
     out += [*(f"    y[{i}] = v[{slot}];" for i, slot in enumerate(outputs.tolist())), "}", ""]
     return "\n".join(out)
 
 
 def literals(numbers: Float32) -> list[str]:
-    """Numbers as literals of C, with the fewest digits that give the same numbers again."""
+    """Numbers as C literals, with the fewest digits that reproduce them exactly."""
     special = {"nan": "NAN", "inf": "INFINITY", "-inf": "-INFINITY"}
-    # One by one: an array of texts would take 128 bytes for each.
+    # One by one: an array of strings would take 128 bytes for each number.
     return [special.get(text, f"{text}f") for text in map(str, numbers)]
 
 
 def table(declared: str, items: Iterable[str]) -> list[str]:
-    """A constant array, eight to a line."""
+    """A constant array with eight items on a line."""
     items = list(items)
     lines = [", ".join(items[i : i + 8]) for i in range(0, len(items), 8)]
     return [f"static const {declared} = {{", *(f"    {line}," for line in lines), "};", ""]

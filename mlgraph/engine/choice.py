@@ -1,4 +1,7 @@
-"""How steps of a plan are swept: on how many threads, by which kernels, how many tiles at a time; and where each way pays."""
+"""Chooses how steps are swept: the number of threads, the kernels, and the number of tiles at a time.
+
+The constants are measured by bench/thresholds.py.
+"""
 
 from __future__ import annotations
 
@@ -11,44 +14,47 @@ from mlgraph.compiler.instructions import LANES, LIST_TILES
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.examples import Examples
 
-MOST_LISTED = 2**25
-"""Floats that the lists of a worker may take at most: those of a step of 19,840 examples of MNIST."""
+MAX_LIST_FLOATS = 2**25
+"""Maximum size of a thread's lists of nonzero data, in floats: enough for a step of 19,840 examples of MNIST."""
 
 WIDE = 2**18
-"""Weights of a dense block that is too large for the L2 cache: each weight loaded then serves several tiles."""
+"""Number of weights from which a dense block exceeds the L2 cache: several tiles then share each load of a weight."""
 
 FEW = LANES
-"""Steps of at most so many examples skip zeros whatever the data: they are one tile, which else one thread would sweep."""
+"""Maximum size of a step that skips zeros whatever the data: one tile, which threads can then share."""
 
 SERIAL = 16
-"""How many times as much work two threads need to pay in steps of one tile whose data rows read: one thread sweeps it, and the
-other, which only waits and then updates half of the weights, takes these from the first one's cache."""
+"""Factor on the work required for a second thread, in one-tile steps whose data are read by sparse rows.
+
+Only one thread can sweep such a step. The other updates half of the weights, which it must fetch from the first
+thread's cache.
+"""
 
 
 class Choice(NamedTuple):
-    """How a run is swept.
+    """How the steps of a call are swept.
 
     Attributes
     ----------
     optimizer : str or None
-        What is done with gradients, if anything: a key of `mlgraph.engine.engine.OPTIMIZERS`.
+        A key of `mlgraph.engine.engine.OPTIMIZERS`, or None if no gradients are needed.
     sparse : bool
-        Whether dense blocks that read the data skip runs of zeros.
+        Whether dense blocks that read the data skip groups of columns that are zero.
     ahead : bool
-        Whether such blocks make their sums before tiles are swept (``_ahead.pxi``).
+        Whether such blocks compute their sums before tiles are swept (``_ahead.pxi``).
     as_bytes : bool
-        Whether rows that read the data read bytes (``_bytes.pxi``).
+        Whether sparse rows read the data as bytes (``_bytes.pxi``).
     narrow : bool
-        Whether a copy is made of only those columns of the data that are read.
+        Whether the data are copied without the columns that nothing reads.
     n_tiles : int
-        Tiles that have memory at a time.
+        Number of tiles that have working memory at the same time.
     n_threads : int
     wide, at_once : int
-        Tiles that go through a sweep side by side, and that a worker takes at once.
+        Number of tiles that one kernel call sweeps together, and that a thread takes at once.
     in_packs : bool
-        Whether the worker that has swept a pack of tiles sums the gradients of rows (``_packs.pxi``).
+        Whether the thread that swept a pack of tiles also sums their gradients of rows (``_packs.pxi``).
     alone : bool
-        Whether every worker sweeps the tile of a step that has only one (``_alone.pxi``).
+        Whether every thread sweeps the only tile of a step by itself (``_alone.pxi``).
     """
 
     optimizer: str | None
@@ -65,9 +71,9 @@ class Choice(NamedTuple):
 
 
 def threads_worth(plan: Plan, wish: int | None, size: Int64, most: int, optimizer: str | None) -> int:
-    """Number of threads for steps of these sizes, `most` the largest; `wish` as for `threads_for`."""
+    """Number of threads for steps of these sizes, of which `most` is the largest; `wish` as for `threads_for`."""
     tiles = -(-most // LANES)
-    if tiles <= 1 and not optimizer:  # where nothing is updated, a tile is not divided
+    if tiles <= 1 and not optimizer:  # without an update, threads share whole tiles only
         checked_threads(wish)
         return 1
     one_sweeps = tiles == 1 and plan.rows_read_data
@@ -76,11 +82,10 @@ def threads_worth(plan: Plan, wish: int | None, size: Int64, most: int, optimize
 
 
 def skips_zeros(plan: Plan, examples: Examples, most: int, few: bool | None) -> bool:
-    """Whether it pays for dense blocks to skip zeros of the data; `few`: as for `Engine.run`."""
+    """Whether dense blocks should skip zeros of the data; `few` as for `Engine.execute`."""
     few = most <= FEW if few is None else few
-    copied = (
-        len(examples) > FEW and len(plan.input_column) < plan.width
-    )  # which dense data are not, for steps of few examples
+    # Skipping needs a copy of the data if the plan does not read all columns, which dense data are not worth.
+    copied = len(examples) > FEW and len(plan.input_column) < plan.width
     return (few and not copied) or examples.are_sparse
 
 
@@ -95,16 +100,16 @@ def choose(
     training: bool,
     n_threads: int,
 ) -> Choice:
-    """How to sweep steps of these sizes, `most` the largest.
+    """Choose how to sweep steps of these sizes, of which `most` is the largest.
 
-    `direct`: whether neurons may read the data themselves; `sparse`: whether dense blocks that do skip zeros.
+    `direct` says whether neurons may read the inputs in the data, `sparse` whether dense blocks then skip zeros.
     """
     n_in, tiles = len(plan.input_column), -(-most // LANES)
-    # Sparse rows read bytes as they are.
+    # Sparse rows can read bytes without a conversion.
     as_bytes = direct and plan.rows_read_data and examples.bytes is not None and sparse == plan.dense_read_data
     narrow = n_in < plan.width and (sparse or (as_bytes and examples.pays_narrowed(plan.input_column, int(size.sum()))))
-    # Blocks that skip zeros may be shared out by neurons and not by tiles: no weight then goes from core to core. Without
-    # an optimizer, tiles then share lists, which takes a tenth less time if there are some of these for every thread.
+    # Threads may share blocks that skip zeros by neurons instead of by tiles, so that no weight moves between cores.
+    # Without an optimizer, tiles can share lists of nonzero data, which saves 10 % if each thread has several lists.
     ahead = (
         sparse
         and _lists_fit(plan, most if optimizer else 1)
@@ -114,13 +119,13 @@ def choose(
             else not training and (n_threads == 1 or tiles >= 2 * LIST_TILES * n_threads)
         )
     )
-    # Kernels of rows take tiles side by side, if that leaves some for every thread; so do large dense blocks.
+    # Kernels of rows, and of large dense blocks, sweep several tiles together if every thread still gets some.
     (first_row, end), pack = plan.row_parameters, mlgraph_ext.sweep.PACK_TILES
     wide = pack if end and n_threads <= -(-tiles // pack) else 1
     if plan.largest_blocks[sparse] >= WIDE:
         wide = _side_by_side(tiles, n_threads)
     at_once = LIST_TILES if ahead and not optimizer else wide
-    # The worker that has swept tiles sums their gradients of rows, if parameters of rows are fewer than floats of slots.
+    # The thread that swept a pack of tiles sums its gradients of rows, if these are smaller than the pack's values.
     in_packs = bool(
         optimizer and wide == pack and n_threads > 1 and 0 < end - first_row <= 2 * pack * LANES * plan.n_slots
     )
@@ -130,12 +135,12 @@ def choose(
 
 
 def _lists_fit(plan: Plan, most: int) -> bool:
-    """Whether each thread has memory for lists of two steps of so many examples."""
-    return 2 * -(-most // (LIST_TILES * LANES)) * plan.list_floats <= MOST_LISTED
+    """Whether the lists of two steps with `most` examples fit into a thread's memory."""
+    return 2 * -(-most // (LIST_TILES * LANES)) * plan.list_floats <= MAX_LIST_FLOATS
 
 
 def _side_by_side(tiles: int, n_threads: int) -> int:
-    """How many tiles may be swept side by side, so that no thread waits much longer for another."""
+    """Number of tiles that one kernel call may sweep together without making threads wait for each other."""
     most = mlgraph_ext.sweep.SIDE_BY_SIDE
     for n in (most, most // 2):
         if tiles % (n * n_threads) == 0 or tiles >= (n if n_threads == 1 else 16 * n * n_threads):

@@ -1,4 +1,7 @@
-"""Runs a plan over data: owns the working memory, describes plan, memory and data to the kernels, calls the sweep."""
+"""The engine: it runs a plan over data.
+
+It owns the working memory, describes plan, memory and parameters to the kernels, and calls the sweep.
+"""
 
 from __future__ import annotations
 
@@ -27,21 +30,21 @@ from mlgraph.graph.storage import PANEL, aligned
 Nodes = Sequence[int] | Int32
 
 Arrays = tuple[Float32, Float32 | None, Float32 | None, Float32 | None]
-"""Parameters, first and second moments, and what is frozen."""
+"""Vectors of parameters, first moments, second moments and frozen flags."""
 
 Found = TypeVar("Found", tuple[int, Float32], tuple[int, Float32, Float32])
 
 NOTHING = Objective("none", ())
-"""For runs that only compute values."""
+"""The objective of calls that compute values only."""
 
 OPTIMIZERS = {"accumulate": 0, "sgd": 1, "momentum": 2, "adam": 3}
-"""What is done with a gradient, as the kernels number it."""
+"""Codes, in the kernels, of what is done with a gradient."""
 
 STATE = {"sgd": (), "momentum": ("first",), "adam": ("first", "second")}
 """The vectors of `graph.storage.state` that each optimizer keeps."""
 
-MOST_KEPT = 64
-"""Nodes that a call may ask for, if what it found out about them is kept: their slots, and how few examples are swept."""
+MAX_CACHED = 64
+"""Maximum number of requested nodes for which a call caches their slots and, for few examples, the whole call."""
 
 _NO_SLOTS = np.zeros(0, np.int32)
 _NO_EDGES = np.zeros(0, np.uint64)
@@ -50,21 +53,22 @@ _NO_UNITS = np.zeros((0, 6), np.int64)
 
 @lru_cache(64)
 def _one_size(n: int) -> Int64:
-    """The size of the only step."""
+    """The sizes of the steps of a call with one step."""
     return np.array([n], np.int64)
 
 
 class _Call(NamedTuple):
-    """What `Engine.run` gives the kernels beside data and steps.
+    """The part of a kernel call that does not depend on the data.
 
     Attributes
     ----------
     how : Choice
     may_skip : bool
-        Whether zeros are skipped if weights are finite.
+        Whether dense blocks skip zeros of the data if their weights are finite.
     prepared : bytes
+        Plan, memory and parameters as described to the kernels.
     value_slot, adjoint_slot, loss_slot : int32
-        Slots of the nodes that are wanted.
+        Slots of the requested nodes, and of the nodes of the loss.
     """
 
     how: Choice
@@ -76,23 +80,21 @@ class _Call(NamedTuple):
 
 
 class Engine:
-    """Runs one plan; keeps the working memory between runs.
+    """Executes one plan, and keeps the working memory between calls.
 
     Parameters
     ----------
     graph : Graph
     plan : Plan
     holes : HoleMap, optional
-        Where the parameters of `plan` stand in the graph, if not where `plan` says.
-
+        For a plan with holes: the places of its parameters in the graph.
     """
 
     def __init__(self, graph: Graph, plan: Plan, holes: HoleMap | None = None) -> None:
         self.graph, self.plan, self._holes = graph, plan, holes
         self._copies: dict[int, Float32] = {}
-        self._fuller: dict[tuple[int, ...], Engine | None] = {
-            (): None
-        }  # not itself: a cycle, which waits for the collector
+        # Engines with holes, by the rows that became blocks; None stands for this engine, to avoid a reference cycle.
+        self._with_holes: dict[tuple[int, ...], Engine | None] = {(): None}
         self._memory = aligned(0)
         self._scratch = aligned(0)
         self._sums = aligned(0)
@@ -103,10 +105,10 @@ class Engine:
         self._reading = np.array(reading, np.int64).reshape(-1, 2)
         self._prepared: tuple[tuple[Any, ...], Arrays, bytes, tuple[Any, ...]] | None = None
         self._last: tuple[tuple[Any, ...] | None, _Call | None] = None, None
-        """What a call of few examples was asked for, and the call."""
+        """The last call of few examples, and the request that it was made for."""
 
     def __reduce__(self) -> tuple[type[Engine], tuple[Graph, Plan, HoleMap | None]]:
-        # A copy has arrays of its own: the addresses that this one has prepared are not theirs.
+        # A copy allocates its own arrays, so the addresses prepared here are not valid for it.
         return Engine, (self.graph, self.plan, self._holes)
 
     @cached_property
@@ -114,28 +116,28 @@ class Engine:
         return candidates(self.plan)
 
     def filled(self, examples: Examples, n: int | None = None) -> Engine:
-        """The engine that sweeps the same nodes of these data fastest: nearly full rows are blocks with holes.
+        """The engine that computes the same nodes fastest for these data: lightly pruned rows become blocks with holes.
 
-        With `n`, of so many examples; by default many times.
+        `n` is the number of examples of the call; by default the engine is assumed to be called many times.
         """
         if not self._candidates:
             return self
         numbers = worth_holes(self._candidates, examples.density, n)
-        if numbers not in self._fuller:
+        if numbers not in self._with_holes:
             plan, holes = with_holes(self.plan, numbers)
-            self._fuller[numbers] = None if holes is None else Engine(self.graph, plan, holes)
-        return self._fuller[numbers] or self
+            self._with_holes[numbers] = None if holes is None else Engine(self.graph, plan, holes)
+        return self._with_holes[numbers] or self
 
     def compute(self, examples: Examples, **options: Any) -> tuple[int, Float32, Float32]:
-        """As `run`, for what changes no parameters: of many examples through blocks with holes."""
-        if not pays_off(len(examples)):  # of a single one, each call is some percent of the time
-            return self.run(examples, **options)
-        return self._through_holes(Engine.run, examples, **options)
+        """As `execute`, for calls that do not change parameters; many examples are computed by blocks with holes."""
+        if not pays_off(len(examples)):  # a shortcut: for one example, each Python call counts
+            return self.execute(examples, **options)
+        return self._through_holes(Engine.execute, examples, **options)
 
     def _through_holes(self, run: Callable[..., Found], examples: Examples, **options: Any) -> Found:
-        """What `run` finds by blocks with holes, if so many examples repay the copies; by the rows if something is not finite.
+        """Call `run` on the engine with holes if that pays off; use the rows if a value is not finite.
 
-        The first number that it finds is -1, or what was not finite, as for `run`.
+        `run` is a method of `Engine`. The first item of its result is -1, or tells what was not finite.
         """
         n = len(examples)
         filled = self.filled(examples, n) if pays_off(n) else self
@@ -145,7 +147,7 @@ class Engine:
                 return found
         return run(self, examples, **options)
 
-    def run(
+    def execute(
         self,
         examples: Examples,
         *,
@@ -164,57 +166,61 @@ class Engine:
         highest: Int64 | None = None,
         n_threads: int | None = None,
     ) -> tuple[int, Float32, Float32]:
-        """Run steps of the plan.
+        """Execute steps of the plan.
 
         Parameters
         ----------
         examples : Examples
         steps : Steps, optional
-            By default one of all examples.
+            By default one step of all examples.
         objective : Objective, optional
             By default there is no loss.
         optimizer : str, optional
-            A key of `STATE`, which moves the parameters; without it and `gradient` there is no second phase.
+            A key of `STATE`. Without an optimizer and `gradient` there is no second phase.
         hyper : (float, float, float)
             Momentum or beta1, beta2, epsilon.
         gradient : float32, optional
-            Instead of an optimizer: gradients are added to this vector, which is as long as that of the parameters.
+            In place of an optimizer: a vector as long as the parameters, to which gradients are added.
         seed : int, optional
-            In training: neurons and edges are dropped, and with an optimizer or `gradient`, values that are not finite stop
-            the run.
+            Set in training: neurons and edges are dropped, and values that are not finite end the call
+            if there is an optimizer or `gradient`.
         limit : float
-            In training: a step is taken only if all its gradients are certain to stay below it. 0: whatever they are.
+            In training, a step is taken only if all its gradients are certain to stay below this limit;
+            0 for no limit.
         few : bool, optional
-            Whether steps have so few examples that zeros are skipped whatever the data; by default the largest of these
-            steps decides. The two ways add in different orders: a run cut into pieces by the clock needs one for all pieces.
+            Whether steps are so small that zeros are skipped whatever the data; by default the largest
+            step decides. Skipping changes the order of sums, so all calls of one training run must agree.
         losses, correct : float32 and uint8, shape (examples,), optional
-            Filled by place in `order`: the loss of each example; whether its highest output is that of its label or highest
-            target or, for the binary cross-entropy, each output is on the side of 0 that its target says.
+            Receive, in the order of `steps`, the loss of each example and whether it is classified
+            correctly: its highest output is that of its label or highest target or, for the binary
+            cross-entropy, each output is on the side of 0 that its target says.
         values, adjoints : sequence of int
-            Nodes whose values or adjoints are wanted, by place in `order`. There is a backward sweep if gradients or adjoints
-            are wanted.
+            Nodes whose values or adjoints are returned. There is a backward sweep if gradients or
+            adjoints are requested.
         highest : int64, shape (examples,), optional
-            Filled with the place in `values` of the highest value, -1 where one is NaN; the values are then not returned.
+            Receives the index in `values` of the highest value, -1 where one is NaN. The values are
+            then not returned.
         n_threads : int, optional
 
         Returns
         -------
         bad : int
-            -1, or the step that was not taken, because something is not finite (in training, or where it goes through holes)
-            or not certain to stay below the limit; or the first example without a highest value.
+            -1; or the number of the step that was not taken, because a value is not finite (in training,
+            or where it passes through holes) or a gradient may exceed the limit; or the first example
+            without a highest value.
         values, adjoints : float32, shape (examples, nodes)
-            Those of the nodes asked for, of which there may be none.
+            Values and adjoints of the requested nodes, in the order of `steps`.
 
         Raises
         ------
         ValueError
-            If the data are narrower than what the plan reads, one of several steps is empty, or `gradient` has another length.
+            If the data have too few columns, one of several steps is empty, or `gradient` has another length.
         RuntimeError
-            If nodes are asked for that the plan does not have.
+            If the plan does not have a requested node.
         """
         plan, n = self.plan, len(examples)
         if examples.array.shape[1] < plan.width:
-            # Inputs that were added, and read, since the data were checked: by a callback of `fit`.
+            # A callback of `fit` may have added inputs since the data were checked.
             raise ValueError(f"x: expected {plan.width} columns, one for each input, got {examples.array.shape[1]}")
         first = rate = decay = order = None
         if steps is None:
@@ -237,7 +243,7 @@ class Engine:
             arrays, total = self._copied(self._holes, vectors, gradient, n_threads)
         training, key = seed is not None, None
         is_plain = steps is None and optimizer is None and not training and few is None and n <= FEW
-        if is_plain and len(objective.nodes) + len(values) + len(adjoints) <= MOST_KEPT:
+        if is_plain and len(objective.nodes) + len(values) + len(adjoints) <= MAX_CACHED:
             key = examples.array.dtype, update, n_threads, tuple(objective.nodes), tuple(values), tuple(adjoints)
         call = self._last_call(key, arrays) if key else None
         if call is None:
@@ -291,9 +297,9 @@ class Engine:
         )
         if update is None or self._holes is None:
             return mlgraph_ext.sweep.run(*given), value_out, adjoint_out
-        # Another thread may write parameters while gradients are added.
+        # While gradients are added, another thread may write parameters: copy back the gradient only.
         changed = zip(vectors[:3], arrays[:3], strict=True) if gradient is None else [(gradient, total)]
-        # Copies made for the kernels are written back whole, or moments and parameters would be of different steps.
+        # A signal must not separate the parameters from the moments of the same step.
         with uninterrupted():
             bad = mlgraph_ext.sweep.run(*given)
             for vector, copy in changed:
@@ -302,9 +308,9 @@ class Engine:
         return bad, value_out, adjoint_out
 
     def _last_call(self, key: tuple[Any, ...], arrays: Arrays) -> _Call | None:
-        """The last call, if it is right for this one, too: of few examples, which are one tile, nothing else changes a bit."""
+        """The last call, if it also fits this request. For few examples, which are one tile, the key decides."""
         before, call = self._last
-        # A call that was struck may have prepared another, and memory with it.
+        # A call that a signal interrupted may have prepared another description, and other memory.
         if before != key or call is None or self._prepared is None or call.prepared is not self._prepared[2]:
             return None
         same = all(map(is_, self._prepared[1], arrays))
@@ -326,12 +332,12 @@ class Engine:
         values: Nodes,
         adjoints: Nodes,
     ) -> _Call:
-        """A call of the kernels: how to sweep is decided, and described to them."""
+        """Decide how to sweep, and describe it to the kernels."""
         plan, n_in = self.plan, len(self.plan.input_column)
         value_slot, lowest_value = self._slots_of(values)
         adjoint_slot, lowest_adjoint = self._slots_of(adjoints)
         loss_slot, lowest_loss = self._slots_of(loss)
-        # Neurons that read the data may take them otherwise than from slots of floats.
+        # Whether neurons may read the inputs in the data, instead of in slots.
         direct = plan.reads_directly and not plan.want_inputs and min(lowest_value, lowest_adjoint, lowest_loss) >= n_in
         may_skip = direct and plan.dense_read_data and skips_zeros(plan, examples, most, few)
         sparse = may_skip and self._weights_are_finite(arrays[0])
@@ -341,36 +347,42 @@ class Engine:
         return _Call(how, may_skip, prepared, value_slot, adjoint_slot, loss_slot)
 
     def gradient(self, examples: Examples, objective: Objective, n_threads: int | None) -> Float32:
-        """Gradient of the mean over the examples (of the sum, for cotangents), in steps that do not need much memory.
+        """Gradient of the mean loss over the examples (of the sum, for cotangents), in steps of bounded memory.
 
-        It is in the places of the parameter vector. For padding it is zero, or NaN where a source is not finite.
+        It has the layout of the parameter vector. In padding it is zero, or NaN where a source is not finite.
         """
         return self._through_holes(Engine._sum_gradients, examples, objective=objective, n_threads=n_threads)[1]
 
     def _sum_gradients(self, examples: Examples, objective: Objective, n_threads: int | None) -> tuple[int, Float32]:
-        """-1 and the gradient; or a number from 0 on, and a part of it, if something is not finite that goes through holes."""
+        """-1 and the gradient; or a number of at least 0 if a value that passes through holes is not finite."""
         n, storage = len(examples), self.graph.storage
         size = min(n, self.plan.examples_at_once)
         full = n // size
         total: Float32 | None = None
-        for first, steps, length in ((0, full, size), (full * size, 1, n - full * size)):
+        for first, n_steps, length in ((0, full, size), (full * size, 1, n - full * size)):
             if length:
-                parts = Steps.at_rest(first + size * np.arange(steps), np.full(steps, length)) if length < n else None
-                part = storage.zeros()
-                bad, _, _ = self.run(examples, steps=parts, objective=objective, gradient=part, n_threads=n_threads)
+                steps = Steps.without_update(first + size * np.arange(n_steps), np.full(n_steps, length))
+                gradient = storage.zeros()
+                bad, _, _ = self.execute(
+                    examples,
+                    steps=steps if length < n else None,
+                    objective=objective,
+                    gradient=gradient,
+                    n_threads=n_threads,
+                )
                 if bad >= 0:
-                    return bad, part
+                    return bad, gradient
                 with np.errstate(under="ignore"):
                     if objective.loss != "cotangent" and length < n:
-                        part *= np.float32(length / n)
-                    total = part if total is None else np.add(total, part, out=total)
-        assert total is not None  # there is an example
+                        gradient *= np.float32(length / n)
+                    total = gradient if total is None else np.add(total, gradient, out=total)
+        assert total is not None  # there is at least one example
         return -1, total
 
     def _prepare(
         self, how: Choice, hyper: tuple[float, float, float], backward: bool, first_zeroed: int, arrays: Arrays
     ) -> bytes:
-        """A plan, its memory and its parameters as described to the kernels; the last description, if it is still right."""
+        """Describe plan, memory and parameters to the kernels; reuse the last description if it is still valid."""
         key = how, hyper, backward, first_zeroed
         if self._prepared and self._prepared[0] == key and all(map(is_, self._prepared[1], arrays)):
             return self._prepared[2]
@@ -386,13 +398,13 @@ class Engine:
         units, most_floats = _NO_UNITS, PANEL
         if how.optimizer:
             units, most_floats = self._units_for(how.sparse, how.n_threads if how.ahead else 0)
-        # What a worker needs: two gradients of a unit, lists of entries, masked weights.
+        # Memory of each thread: two gradients of a unit, lists of nonzero data, masked weights.
         list_floats = plan.list_floats * how.ahead
         lists = list_floats * (2 * -(-n_tiles // LIST_TILES) if how.optimizer else 1)
         scratch_stride = 2 * most_floats + lists + plan.n_masked
         first_row, end = plan.row_parameters
         pack_stride = (end - first_row) * how.in_packs
-        self._prepared = None  # it has the addresses of memory that may be freed now
+        self._prepared = None  # it holds addresses of memory that the next lines may free
         self._memory = _at_least(self._memory, stride * n_tiles)
         self._scratch = _at_least(self._scratch, scratch_stride * how.n_threads)
         self._sums = _at_least(self._sums, plan.n_extra * n_tiles * how.ahead)
@@ -441,17 +453,22 @@ class Engine:
             lists_at=2 * most_floats,
             list_floats=list_floats,
         )
-        self._prepared = key, arrays, prepared, (program, units, input_column)  # kept: the kernels have their addresses
+        self._prepared = (
+            key,
+            arrays,
+            prepared,
+            (program, units, input_column),
+        )  # keeps alive the arrays whose addresses the kernels hold
         return prepared
 
     def _slots_of(self, nodes: Nodes) -> tuple[Int32, int]:
-        """Slots of nodes and the lowest of them."""
-        key = tuple(nodes) if len(nodes) <= MOST_KEPT else None
+        """Slots of nodes, and the lowest of them."""
+        key = tuple(nodes) if len(nodes) <= MAX_CACHED else None
         found = self._slots.get(key) if key is not None else None
         if found is None:
             slots = self.plan.slot[np.array(nodes, np.int32)]
-            if slots.min() < 0:  # no kernel looks again
-                raise RuntimeError("nodes: expected those that the plan has, got others")
+            if slots.min() < 0:  # kernels do not check again
+                raise RuntimeError("nodes: the plan does not have all of the requested nodes")
             found = slots, int(slots.min())
             if key is not None:
                 self._slots[key] = found
@@ -465,7 +482,7 @@ class Engine:
         return self._units[key]
 
     def _vectors(self, optimizer: str | None) -> Arrays:
-        """What a run with this optimizer needs of the graph."""
+        """The vectors of the graph that this optimizer reads and writes."""
         storage = self.graph.storage
         if not optimizer:
             return storage.vector, None, None, None
@@ -475,7 +492,7 @@ class Engine:
     def _copied(
         self, holes: HoleMap, vectors: Arrays, gradient: Float32 | None, n_threads: int
     ) -> tuple[Arrays, Float32 | None]:
-        """Copies of the vectors in the layout of a plan with a holes."""
+        """Copy the vectors into the layout of a plan with holes."""
         copies: list[Float32 | None] = [None] * 5
         for i, vector in enumerate((*vectors, gradient)):
             if vector is not None:
@@ -487,7 +504,7 @@ class Engine:
         return (parameters, first, second, frozen), total
 
     def _weights_are_finite(self, parameters: Float32) -> bool:
-        # 0 * inf is not 0: with such a weight no source may be skipped.
+        # Zeros may be skipped only if the weights are finite: 0 * inf is NaN.
         return mlgraph_ext.sweep.are_finite(parameters, self._reading)
 
 

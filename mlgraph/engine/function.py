@@ -1,4 +1,4 @@
-"""Some nodes of a graph as a function of a batch, with its exact derivatives."""
+"""Compiled functions: some nodes of a graph as a function of a batch, with exact derivatives."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ from mlgraph.graph.views import Neuron, Node, NodesLike
 
 
 class Places(NamedTuple):
-    """Where each parameter's value and each neuron's weights and bias were in the parameter vector, and its sources' number.
+    """The layout of the parameter vector when gradients were computed.
 
-    `edits` is `Graph.edits` at that time: nodes made later had no place. `inputs` are the ids of a function's own inputs.
+    It holds the places of parameters, weights and biases, and the number of sources of each neuron.
+    `edits` is `Graph.edits` at that time; nodes added later have no place. `inputs` are the ids of a
+    function's own inputs.
     """
 
     weights: Int64
@@ -38,11 +40,11 @@ class Places(NamedTuple):
     inputs: list[int] | None
 
     def __repr__(self) -> str:
-        return f"<Places of {len(self.n_sources)} nodes>"  # or that of gradients would have several lines for each node
+        return f"<Places of {len(self.n_sources)} nodes>"  # the default repr of arrays would be very long
 
 
 def places_in(graph: Graph, inputs: list[int] | None = None) -> Places:
-    """The present places."""
+    """The present layout."""
     return Places(*graph.storage.places, graph.counts.astype(np.int64), graph, graph.edits, inputs)
 
 
@@ -54,11 +56,11 @@ class Gradients(NamedTuple):
     values : float32, shape (batch, outputs)
     inputs : float32, shape (batch, inputs)
     parameters : float32, shape (len(graph.parameters),)
-        Summed over the batch (for a model, whose loss is a mean, this is the gradient of the loss), in the layout that the
-        parameter vector has until the next edit or compilation. `flat` has no padding, which is 0 here, or NaN where a source
-        is not finite.
+        Gradient summed over the batch, in the layout that the parameter vector had. For a model, whose loss
+        is a mean, it is the gradient of the loss. Padding is 0, or NaN where a source is not finite; `flat` has no
+        padding.
     places : Places
-        This layout: `of` and `of_bias` find a node's derivatives by it, even after the vector has been laid out anew.
+        The layout of `parameters`. `of` and `of_bias` use it, and keep working when the vector is reordered.
     """
 
     values: Float32
@@ -68,13 +70,13 @@ class Gradients(NamedTuple):
 
     @property
     def edges(self) -> Float32:
-        """Derivative for the weight of each edge, float32 in the order of `Graph.edges`; only until the graph changes."""
+        """Derivative for each edge's weight, float32 in the order of `Graph.edges`; valid until the graph changes."""
         with self._graph("edges") as graph:
             return edges(graph, self.parameters, self.places[:2]).weight
 
     @property
     def flat(self) -> Float32:
-        """Derivative for each parameter, float32 in the order of `Graph.get_parameters`; only until the graph changes.
+        """Derivative for each parameter, float32 in the order of `Graph.get_parameters`; valid until the graph changes.
 
         Examples
         --------
@@ -99,24 +101,24 @@ class Gradients(NamedTuple):
         Returns
         -------
         float32
-            A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order its weights had. If
-            the function was compiled with inputs of its own, each of these counts as an input.
+            A view. Input: shape (batch,). Parameter: shape (). Neuron: shape (sources,), in the order that its
+            weights had. The inputs with which a function was compiled count as inputs.
 
         Raises
         ------
         ValueError
-            If the node is of another kind, or was made after these gradients.
+            If the node is of another kind, or was added after these gradients were computed.
         """
         number, code, data = self._record("node", node)
         own = self.places.inputs
         if own is not None and number in own:
             return self.inputs[:, own.index(number)]
         if code == INPUT:
-            there = own is None and data < self.inputs.shape[1]  # there may have been no data for the last columns
+            there = own is None and data < self.inputs.shape[1]  # the data may have had fewer columns
             return self.inputs[:, data] if there else np.zeros(len(self.inputs), np.float32)
         if code < PARAMETER:
-            expected = "an input, parameter or neuron (those of operations are in `trace`)"
-            raise ValueError(f"node: expected {expected}, got {self.places.graph[number]!r}")
+            expected = "an input, parameter or neuron; Model.trace has the adjoints of operations"
+            raise ValueError(f"node: {self.places.graph[number]!r} is not {expected}")
         at, stride = self.places.weights[data], self.places.stride[data]
         if code == PARAMETER:
             return self.parameters[at : at + 1].reshape(())
@@ -132,20 +134,22 @@ class Gradients(NamedTuple):
         Raises
         ------
         ValueError
-            If the neuron has no bias, or was made after these gradients.
+            If the neuron has no bias, or was added after these gradients were computed.
         """
         number, code, data = self._record("neuron", neuron)
         if code < NEURON or self.places.bias[data] < 0:
-            raise ValueError(f"neuron: expected a neuron with a bias, got {self.places.graph[number]!r}")
+            raise ValueError(f"neuron: {self.places.graph[number]!r} has no bias")
         return float(self.parameters[self.places.bias[data]])
 
     @contextmanager
     def _graph(self, what: str) -> Iterator[Graph]:
-        """Hold the graph's lock for a ``with`` block; a ValueError if the graph has been edited since."""
+        """Hold the graph's lock for a ``with`` block; ValueError if the graph has been edited since."""
         graph = self.places.graph
         with graph.lock:
             if graph.edits != self.places.edits:
-                raise ValueError(f"{what}: expected the graph of these gradients, got one that has been edited since")
+                raise ValueError(
+                    f"{what}: the graph has been edited since these gradients were computed; compute them again"
+                )
             yield graph
 
     def _record(self, what: str, node: Node | int) -> tuple[int, int, int]:
@@ -153,12 +157,12 @@ class Gradients(NamedTuple):
         graph = self.places.graph
         number = id_of(graph, node, what)
         if graph.born[number] >= self.places.edits:
-            raise ValueError(f"{what}: expected a node that was there, got {graph[number]!r}, which was made since")
+            raise ValueError(f"{what}: {graph[number]!r} was added after these gradients were computed")
         return number, *graph.code_and_record(number)
 
 
 class Function:
-    """A compiled function of a batch; it recompiles itself after the graph has changed.
+    """A compiled function of a batch. It is compiled again after the graph has changed.
 
     Parameters
     ----------
@@ -171,8 +175,8 @@ class Function:
     Raises
     ------
     TypeError, ValueError
-        If `graph` is no graph; if there is no output, a node is of another graph, an input that is needed is missing, or an
-        input is given twice.
+        If `graph` is not a graph, there is no output, a node belongs to another graph, a needed input is missing,
+        or an input is given twice.
 
     Examples
     --------
@@ -203,13 +207,13 @@ class Function:
 
     @property
     def n_inputs(self) -> int:
-        """Number of columns of the data: the inputs of the graph, or the function's own."""
+        """Number of columns of the data: the inputs of the graph, or those that the function was compiled with."""
         return self.graph.n_inputs if self._inputs is None else len(self._inputs)
 
     def __call__(self, x: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
         """Values of the outputs.
 
-        The last bits of an example's values may depend on how many examples the batch has, but not on the number of threads.
+        The last bits of a value may depend on the size of the batch, but not on the number of threads.
 
         Parameters
         ----------
@@ -225,7 +229,7 @@ class Function:
         Raises
         ------
         TypeError, ValueError
-            If the data are no real numbers, or not of this shape.
+            If the data are not real numbers, or not of this shape.
         """
         examples = Examples(x, self.n_inputs)
         with self.graph.lock:
@@ -235,7 +239,7 @@ class Function:
     def vjp(
         self, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None, *, n_threads: int | None = None
     ) -> Gradients:
-        """Derivatives of ``sum(cotangent * outputs)``, example by example.
+        """Vector-Jacobian product: derivatives of ``sum(cotangent * outputs)``, example by example.
 
         Parameters
         ----------
@@ -244,7 +248,7 @@ class Function:
         cotangent : array_like, shape (batch, outputs), optional
             Ones by default.
         n_threads : int, optional
-            By default as many as the process may use and the work is worth; the result is the same to the bit for any number.
+            By default as many as the process may use and the work is worth. Results are bitwise equal for any number.
 
         Returns
         -------
@@ -253,7 +257,7 @@ class Function:
         Raises
         ------
         TypeError, ValueError
-            If the data are no real numbers, or not of these shapes.
+            If the data are not real numbers, or not of these shapes.
         """
         examples = Examples(x, self.n_inputs)
         shape = (len(examples), len(self.output_ids))
@@ -267,9 +271,9 @@ class Function:
         plan = engine.plan
         size = plan.examples_at_once
         first, gradient = np.arange(0, len(examples), size), self.graph.storage.zeros()
-        _, values, adjoints = engine.run(
+        _, values, adjoints = engine.execute(
             examples,
-            steps=Steps.at_rest(first, np.minimum(size, len(examples) - first)) if len(first) > 1 else None,
+            steps=Steps.without_update(first, np.minimum(size, len(examples) - first)) if len(first) > 1 else None,
             objective=Objective.cotangent(self.output_ids, weight),
             gradient=gradient,
             values=self.output_ids,
@@ -281,9 +285,9 @@ class Function:
         return Gradients(values, inputs, gradient, self._places_for(engine))
 
     def jvp(self, x: npt.ArrayLike, tangent: npt.ArrayLike, *, n_threads: int | None = None) -> Float32:
-        """Derivative of each output along a tangent of the inputs, example by example.
+        """Jacobian-vector product: derivative of each output along a tangent of the inputs, example by example.
 
-        There is no forward mode: this makes one `vjp` for each output, and is meant for functions of few outputs.
+        It calls `vjp` once for each output, since there is no forward mode; use it for functions with few outputs.
 
         Parameters
         ----------
@@ -299,7 +303,7 @@ class Function:
         Raises
         ------
         TypeError, ValueError
-            If `x` or `tangent` are no real numbers, or not of this shape.
+            If `x` or `tangent` are not real numbers, or not of this shape.
         """
         examples = Examples(x, self.n_inputs)
         along = float_array("tangent", tangent, examples.array.shape).astype(np.float64)
@@ -309,18 +313,17 @@ class Function:
                 weight = np.ascontiguousarray(np.broadcast_to(cotangent, products.shape))
                 products[:, k] = np.sum(self._vjp(examples, weight, n_threads).inputs * along, axis=1)
                 if len(self.output_ids) > 1 and not np.isfinite(products[:, k]).all():
-                    # Again, alone: a cotangent of 0 times an infinite derivative of another output is NaN.
+                    # Compute it alone: a cotangent of 0 times another output's infinite derivative is NaN.
                     alone = Function(self.graph, [self._nodes[k]], self._given)
                     products[:, k] = alone.jvp(examples.array, tangent, n_threads=n_threads)[:, 0]
         return products
 
     def to_c(self, name: str = "function") -> str:
-        """The function as C99, for use without Python: ``void name(const float *x, float *y)``, for one example.
+        """Write the function as C99, for use without Python: ``void name(const float *x, float *y)``, for one example.
 
-        The text is a complete file, to be compiled as C, not as C++; it needs only the mathematics library. It holds the
-        present parameters, and only the nodes that the outputs need: of a pruned network, what is left. Neurons with the
-        same sources share one list of them. Values are on the stack: four bytes for each node needed, inputs included (also
-        some inputs that nothing needs, if they are few).
+        The text is a complete file. Compile it as C, not as C++; it needs only the mathematics library. It contains
+        the present parameters and only the nodes that the outputs need, so cut edges take no space. Neurons with the
+        same sources share one list of them. Values are on the stack: four bytes for each needed node and each input.
 
         Parameters
         ----------
@@ -330,13 +333,13 @@ class Function:
         Returns
         -------
         str
-            ``x`` has the inputs in their order (divide bytes by 255), ``y`` the outputs. Results equal those of a call,
-            except for rounding: sums are taken in another order, which also shows if one is very long or overflows midway.
+            ``x`` has the inputs in their order (divide bytes by 255), ``y`` the outputs. Results equal those of a
+            call up to rounding, because sums are added in another order.
 
         Raises
         ------
         ValueError
-            If `name` is no identifier of C, or is already used by math.h or for a table in the file.
+            If `name` is not an identifier of C, or is used by math.h or in the file.
 
         Examples
         --------
@@ -367,12 +370,13 @@ class Function:
             return c_source(plan, self.graph.parameters, plan.slot[self.output_ids], name)
 
     def _places_for(self, engine: Engine) -> Places:
-        # One copy for each compilation: places change only then.
+        # Places change only when the graph is compiled.
         if self._places is None or self._places[0] is not engine:
             self._places = engine, places_in(self.graph, self._inputs)
         return self._places[1]
 
     def engine(self, want_inputs: bool) -> Engine:
+        """The engine for values, or with `want_inputs` for derivatives; recompiled if the graph has changed."""
         with self.graph.lock:
             engine = self._engines.get(want_inputs)
             if engine is None or engine.plan.is_stale(self.graph):

@@ -1,4 +1,4 @@
-"""Losses by name: the nodes that a loss begins with, and the targets that it takes. The kernels compute the rest."""
+"""Losses: the nodes that a loss reads, and the targets that it takes. The kernels compute its value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CROSS_ENTROPIES = ("softmax_cross_entropy", "binary_cross_entropy")
 """Losses whose outputs are logits."""
 
 NAMES = (*CROSS_ENTROPIES, "squared_error")
-"""Losses that have a name of their own; any node may be one, and its name is "node"."""
+"""Names of the built-in losses. Any node may be a loss, too; it is called "node"."""
 
 LOSSES = {
     "none": 0,
@@ -30,22 +30,22 @@ LOSSES = {
     "cotangent": 4,
     "binary_cross_entropy": 5,
 }
-"""All losses of an `Objective`, as the kernels number them."""
+"""Codes of all losses in the kernels."""
 
 
 class Objective(NamedTuple):
-    """What is learnt, or differentiated: a loss, and the labels or targets that it takes.
+    """A loss with its labels or targets.
 
     Attributes
     ----------
     loss : str
-        One of `NAMES`, "node", "cotangent": the sum of the outputs times `target`, or "none".
+        One of `NAMES`, "node", "none", or "cotangent", which is the sum of the outputs times `target`.
     nodes : sequence of int
-        The node that the loss begins with (logsumexp or the sum of softplus; for the squared error, which has none, the
-        first output), then the outputs; or the loss itself, if it is a node.
+        First the node from which the loss is computed: logsumexp, or the sum of softplus, or the first
+        output for the squared error. Then the outputs. For "node", the loss itself.
     label : int32, shape (examples,), optional
     target : float32, shape (examples, outputs), optional
-        For the squared error or the cross-entropies (for that of a softmax if there is no `label`), or cotangents.
+        Targets, or cotangents. The softmax cross-entropy takes either `label` or `target`.
     """
 
     loss: str
@@ -55,11 +55,11 @@ class Objective(NamedTuple):
 
     @classmethod
     def cotangent(cls, outputs: Sequence[int], target: Float32) -> Objective:
-        """The sum of some nodes, each times a given number."""
+        """The sum of the outputs, each multiplied by a given number."""
         return cls("cotangent", [outputs[0], *outputs], target=target)
 
     def of(self, rows: slice) -> Objective:
-        """Of these examples."""
+        """The same loss for some of the examples."""
         label, target = self.label, self.target
         return self._replace(
             label=None if label is None else label[rows], target=None if target is None else target[rows]
@@ -67,23 +67,23 @@ class Objective(NamedTuple):
 
 
 def check_classes(what: str, loss: str, n: int) -> None:
-    """Raise ValueError for a softmax of one output, whose probability is always 1, so that it learns nothing."""
+    """Raise ValueError for a softmax of one output, whose probability is always 1."""
     if loss == "softmax_cross_entropy" and n == 1:
         raise ValueError(
-            f"{what}: expected 2 or more for a softmax, got 1; for one yes or no there is binary_cross_entropy"
+            f"{what}: a softmax needs at least 2 outputs, got 1; for one yes-or-no question use binary_cross_entropy"
         )
 
 
 def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str, list[int], list[int]]:
-    """Add what a loss takes beside the outputs.
+    """Add the nodes that a loss needs in addition to the outputs.
 
     Returns
     -------
     name : str
     nodes : list of int
-        As `Objective` has them.
+        As in `Objective`.
     probabilities : list of int
-        A node for each logit of a cross-entropy.
+        For a cross-entropy, one node for each logit.
     """
     if isinstance(loss, Node):
         return "node", ids_of(graph, "loss", [loss]), []
@@ -97,7 +97,7 @@ def define_loss(graph: Graph, outputs: list[int], loss: str | Node) -> tuple[str
     for node in logits:
         if _is_probability(node, what):
             raise ValueError(
-                f"outputs: expected logits, of which {loss} takes the {what} itself, got {node!r}, a probability"
+                f"outputs: expected logits, because {loss} computes the {what} itself, got {node!r}, a probability"
             )
     if loss == "softmax_cross_entropy":
         probabilities = graph.softmax(logits)
@@ -118,26 +118,24 @@ def _is_probability(node: Node, what: str) -> bool:
 
 
 def empty_answers(objective: Objective, n: int) -> UInt8 | None:
-    """Zeros for n examples, to be 1 where the answer is right; None if there is no right or wrong."""
+    """Zeros for n examples, to be set to 1 for correct predictions; None if predictions are not right or wrong."""
     return np.zeros(n, np.uint8) if objective.label is not None or objective.loss in CROSS_ENTROPIES else None
 
 
 def read_targets(
     loss: str, y: npt.ArrayLike, n: int, n_outputs: int, what: str
 ) -> tuple[Labels | None, Float32 | None]:
-    """Labels or targets of n examples as the sweep reads them; TypeError or ValueError, of `what`, if `y` is neither."""
+    """Labels or targets of n examples as the kernels read them; errors call them `what`."""
     if are_none(y) and n:
         raise ValueError(f"{what}: expected labels or targets of {n} examples, got none")
     try:
         array = real_array(what, y, "astype(int) or astype(float)")
     except TypeError:
-        if _are_texts(y):
+        if _are_strings(y):
             hint = (
-                "np.unique(y, return_inverse=True) numbers them"
-                if what == "y"
-                else "number them as those that are learnt"
+                "np.unique(y, return_inverse=True) numbers them" if what == "y" else "number them in the same way as y"
             )
-            raise TypeError(f"{what}: expected numbers, got texts; {hint}") from None
+            raise TypeError(f"{what}: expected numbers, got strings; {hint}") from None
         raise
     labelled = loss == "softmax_cross_entropy" or (loss == "squared_error" and n_outputs > 1)
     if labelled and array.dtype.kind in "bui" and array.ndim == 1:
@@ -181,27 +179,25 @@ def read_targets(
             weights = target.sum(axis=1)
         if not np.isfinite(weights).all():
             i = int(np.argmin(np.isfinite(weights)))
-            raise ValueError(
-                f"{what}: expected targets of a sum that float32 can hold, got {weights[i]} in example {i}"
-            )
+            raise ValueError(f"{what}: expected targets whose sum float32 can hold, got {weights[i]} in example {i}")
     return None, np.ascontiguousarray(target)
 
 
-def _are_texts(y: Any) -> bool:
-    """Whether the first of these targets is a text, as labels of a table may be."""
+def _are_strings(y: Any) -> bool:
+    """Whether the first of these targets is a string."""
     try:
         return any(isinstance(label, str) for label in np.ravel(np.asarray(y, object))[:1])
-    except (RuntimeError, TypeError, ValueError):  # of which not even objects can be read
+    except (RuntimeError, TypeError, ValueError):  # not convertible, not even to objects
         return False
 
 
 def are_none(y: Any) -> bool:
-    """Whether there are no targets, () or []: if the loss is a node, the last columns of the data may be its targets."""
+    """Whether `y` is () or []: no targets. If the loss is a node, they may be the last columns of the data."""
     return isinstance(y, tuple | list) and not y
 
 
 def with_targets(x: npt.ArrayLike, y: npt.ArrayLike, what: str) -> Float32:
-    """Data as they are read, followed by columns of targets for a loss that is a node; errors name x or y after `what`."""
+    """Data with the targets of a loss that is a node appended as columns; errors put `what` before x and y."""
     data, targets = real_array(f"{what}x", x), real_array(f"{what}y", y)
     columns = targets[:, None] if targets.ndim == 1 else targets
     if data.ndim != 2:

@@ -1,7 +1,7 @@
-"""The sweeps in numpy and float64: the readable definition of what the kernels do, and their oracle in tests.
+"""The sweeps in numpy and float64: the readable definition of the kernels, and their oracle in tests.
 
-Every function takes a plan and interprets its instructions one by one, in arrays of shape (slots, examples). Nothing here
-is fast, and nothing is shared with the kernels but the plan.
+Each function interprets the instructions of a plan one by one, in arrays of shape (slots, examples).
+It is slow, and shares nothing with the kernels except the plan.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mlgraph.graph import ops
 from mlgraph.graph.storage import PANEL, in_panels
 
 CHOICES = ("where", "max")
-"""Ops that pass nothing to arguments that were not chosen; other ops multiply an adjoint, perhaps infinite, by 0."""
+"""Operations that pass no adjoint to arguments that were not chosen. Others multiply it by 0, which may give NaN."""
 
 
 class Dropped(NamedTuple):
-    """What a training step drops from one instruction, as factors: 0 or the scale of what is kept."""
+    """Dropout of one instruction in one step, as factors: 0 if dropped, otherwise the scale of what is kept."""
 
     edges: Float64 | None = None  # (weights,), in the order of the parameter vector
     neurons: Float64 | None = None  # (neurons,)
@@ -62,13 +62,13 @@ def forward(
 def backward(
     plan: Plan, parameters: npt.ArrayLike, values: Float64, adjoints: Float64, dropped: dict[int, Dropped] | None = None
 ) -> Float64:
-    """Complete the adjoints in place and give the gradient of all parameters.
+    """Complete the adjoints in place, and return the gradient with respect to all parameters.
 
     Parameters
     ----------
     values, adjoints : float64, shape (slots, examples)
-        The adjoints from the loss; afterwards those of all slots that want one. For a neuron, the adjoint of the weighted
-        sum before its activation.
+        On entry, adjoints are those of the loss; on return, those of all slots. For a neuron it is the
+        adjoint of the weighted sum before the activation.
 
     Returns
     -------
@@ -94,10 +94,10 @@ def backward(
             for n in range(ins.size):
                 sources, at = neuron(plan, ins, n)
                 y, scale = values[ins.dst + n], 1.0 if drop.neurons is None else drop.neurons[n]
-                # The derivative is a function of the output before it was scaled.
+                # The derivative is a function of the output before dropout scaled it.
                 d[n] *= scale * ops.BY_CODE[ins.op].derivatives(y / scale, y)[0] if scale else 0.0
                 if ins.propagate:
-                    # Two nodes of equal value are one slot: a source may come twice.
+                    # Nodes of equal value share a slot, so a source may occur twice.
                     np.add.at(adjoints, sources, np.outer(_weights(p, drop, ins, at), d[n]))
                 gradient[at] = values[sources] @ d[n]
                 if drop.edges is not None:
@@ -108,14 +108,14 @@ def backward(
 
 
 def loss(kind: str, slots: Any, values: Float64, label: Any = None, target: Any = None) -> tuple[Float64, Float64]:
-    """Loss of each example, and the adjoints of the sum of the losses before `backward`, shape (slots, examples).
+    """Loss of each example, and the adjoints of the sum of all losses to pass to `backward`.
 
     Parameters
     ----------
     kind : str
         A key of `mlgraph.engine.losses.LOSSES`.
     slots : sequence of int
-        Slot of logsumexp, of the sum of softplus, or of the loss itself, then the slots of the outputs.
+        Slots of the nodes of an `Objective`: logsumexp, the sum of softplus or the loss, then the outputs.
     """
     adjoints = np.zeros_like(values)
     z = values[slots[1:]]
@@ -156,12 +156,12 @@ def step(
     seed: int = 0,
     number: int = 0,
 ) -> tuple[Float64, Float64]:
-    """Losses and mean gradient of one training step, with what it drops.
+    """Losses and mean gradient of one training step, with dropout.
 
     Parameters
     ----------
     number : int
-        Number of the step since training began; with the seed it fixes what is dropped.
+        Number of the step since training began. Together with the seed it determines dropout.
 
     Returns
     -------
@@ -170,13 +170,15 @@ def step(
     """
     x = np.asarray(x)
     losses, gradient = [], np.zeros(len(np.asarray(parameters)))
-    size = LANES if any(ins.drop or ins.bits for ins in plan.instructions) else len(x)  # each tile drops others
+    size = (
+        LANES if any(ins.drop or ins.bits for ins in plan.instructions) else len(x)
+    )  # dropout differs from tile to tile
     for tile, first in enumerate(range(0, len(x), size)):
-        part = slice(first, first + size)
+        rows = slice(first, first + size)
         dropped = {i: draw(ins, seed, number, tile) for i, ins in enumerate(plan.instructions)}
-        values = forward(plan, parameters, x[part], dropped)
+        values = forward(plan, parameters, x[rows], dropped)
         these, adjoints = loss(
-            kind, slots, values, None if label is None else label[part], None if target is None else target[part]
+            kind, slots, values, None if label is None else label[rows], None if target is None else target[rows]
         )
         losses.append(these)
         gradient += backward(plan, parameters, values, adjoints / len(x), dropped)
@@ -184,7 +186,7 @@ def step(
 
 
 def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
-    """What step `number` drops from an instruction in a tile (``_dropout.pxi``)."""
+    """Dropout of an instruction at step `number`, in one tile (``_dropout.pxi``)."""
     if ins.kind not in OF_NEURONS:
         return Dropped()
     edges: Float64 | None = None
@@ -193,15 +195,9 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
     if ins.drop:
         key = _random(_random(step_key, 2 * ins.stream), tile // 4)
         keep = 1 - ins.drop / 2**32
-        neurons = (
-            np.concatenate(
-                [
-                    _keep(key, group, min(32, ins.size - first), keep)
-                    for group, first in enumerate(range(0, ins.size, 32))
-                ]
-            )
-            / keep
-        )
+        groups = enumerate(range(0, ins.size, 32))
+        kept = [_keep(key, group, min(32, ins.size - first), keep) for group, first in groups]
+        neurons = np.concatenate(kept) / keep
     if ins.bits:
         key = _random(_random(step_key, 2 * ins.stream + 1), tile)
         words = np.zeros(-(-ins.n_weights // 64), np.uint64)
@@ -214,7 +210,7 @@ def draw(ins: Instruction, seed: int, number: int, tile: int) -> Dropped:
 
 
 def order(seed: int, epoch: int, n: int) -> Int64:
-    """The order of the examples of an epoch (`shuffle` of ``_epochs.pxi``)."""
+    """Shuffled indices of the examples of an epoch (`shuffle` in ``_epochs.pxi``)."""
     random = _random(_random(_random(np.uint64(seed), -2), epoch), np.arange(n))
     places: list[int] = []
     for i, u in enumerate((random >> np.uint64(11)) / 2.0**53):
@@ -225,7 +221,7 @@ def order(seed: int, epoch: int, n: int) -> Int64:
 
 
 def _keep(key: Any, group: int, count: int, keep: float) -> Float64:
-    """Which of a group of `count` neurons are kept: ``keep * count`` of them, rounded at random, without replacement."""
+    """Which of a group of `count` neurons are kept: ``keep * count`` of them, randomly rounded, without replacement."""
     u = (_random(key, group * 33 + np.arange(count + 1)) >> np.uint64(11)) / 2.0**53
     wanted = int(keep * count) + (u[0] < keep * count - int(keep * count))
     kept = np.zeros(count)
@@ -248,7 +244,7 @@ def arguments_of(plan: Plan, ins: Instruction) -> Int32:
 
 
 def neuron(plan: Plan, ins: Instruction, n: int) -> tuple[Int32, Int64]:
-    """Source slots of neuron `n` of an instruction, and where its weights stand."""
+    """Source slots of neuron `n` of an instruction, and the places of its weights."""
     if ins.kind == KINDS["dense"]:
         at = ins.weights + in_panels(np.array(n), ins.arity) + np.arange(ins.arity) * PANEL
         return plan.index[ins.args : ins.args + ins.arity], at

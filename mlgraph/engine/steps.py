@@ -1,4 +1,4 @@
-"""Steps of a run: the examples and the learning rate of each, and what all have in common."""
+"""Steps of training: the examples and the learning rate of each, and the options that all share."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from mlgraph._support.array_types import Float32, Float64, Int64
 from mlgraph.engine.losses import Objective
 
 Rates = tuple[float, float] | Callable[[Float64], Float64]
-"""From and to, or a function of the progress."""
+"""First and last value, or a function of the progress from 0 to 1."""
 
 
 class Steps(NamedTuple):
-    """Steps, one after the other.
+    """Consecutive steps.
 
     Attributes
     ----------
     first, size : int64, shape (steps,)
-        Step i takes ``size[i]`` examples from place ``first[i]`` of `order` on.
+        Step i takes the examples ``order[first[i] : first[i] + size[i]]``.
     rate : float32, shape (steps,)
         Learning rates.
     decay : float32, shape (steps,), optional
-        The share of themselves that weights of edges lose at a step, besides the optimizer's update.
-    order : int64, shape (any,), optional
-        Examples by place; by default in the order of the data.
+        Fraction of each weight that weight decay removes at a step.
+    order : int64, optional
+        Indices of examples; by default the order of the data.
     number : int
-        Number of the first step since training began; with a seed it fixes what is dropped.
+        Number of the first step since training began. Together with the seed it determines dropout.
     """
 
     first: Int64
@@ -41,35 +41,35 @@ class Steps(NamedTuple):
     number: int = 0
 
     @classmethod
-    def at_rest(cls, first: Int64, size: Int64) -> Steps:
-        """Steps that move nothing."""
+    def without_update(cls, first: Int64, size: Int64) -> Steps:
+        """Steps with a learning rate of 0."""
         return cls(first, size, np.zeros(len(size), np.float32))
 
-    def of(self, part: slice) -> Steps:
-        """Some of these steps; the first is number ``part.start`` of them."""
-        decay = None if self.decay is None else self.decay[part]
-        return Steps(self.first[part], self.size[part], self.rate[part], decay, self.order, self.number + part.start)
+    def of(self, some: slice) -> Steps:
+        """The steps of a slice, which must have a start."""
+        decay = None if self.decay is None else self.decay[some]
+        return Steps(self.first[some], self.size[some], self.rate[some], decay, self.order, self.number + some.start)
 
     @property
     def places(self) -> slice:
-        """Places in `order` of all their examples."""
+        """Range in `order` of the examples of all steps."""
         return slice(int(self.first[0]), int(self.first[-1] + self.size[-1]))
 
     @property
     def rows(self) -> Int64:
-        """All their examples."""
+        """Indices of the examples of all steps."""
         places = self.places
         return np.arange(places.start, places.stop) if self.order is None else self.order[places]
 
 
 class Course(NamedTuple):
-    """What decides which steps a run has, as `fit` is given it.
+    """The options of `fit` that determine the steps of a run.
 
     Attributes
     ----------
     epochs : int
     batch_size : (int, int)
-        From and to.
+        First and last batch size.
     learning_rate : (float, float) or callable
     weight_decay : float
     shuffle : bool
@@ -83,7 +83,7 @@ class Course(NamedTuple):
 
 
 class Learning(NamedTuple):
-    """What all steps of a training have in common, under the names that `Engine.run` has for it.
+    """The options that all steps of a run share, named as the arguments of `Engine.execute`.
 
     Attributes
     ----------
@@ -93,9 +93,9 @@ class Learning(NamedTuple):
     hyper : (float, float, float)
         Momentum or beta1, beta2, epsilon.
     seed : int
-        Seed of all that is drawn at random.
+        Seed of dropout.
     few : bool
-        Whether steps have so few examples that zeros are skipped whatever the data; the smallest batch size decides for all.
+        Whether steps skip zeros whatever the data. The smallest batch size decides for all steps.
     n_threads : int, optional
     """
 
@@ -110,11 +110,11 @@ class Learning(NamedTuple):
 def epoch_steps(
     epoch: int, n: int, epochs: int, batch_size: tuple[int, int], learning_rate: Rates, many: int = 1
 ) -> Steps:
-    """Batch sizes and learning rates of an epoch of n examples, or of `many`, whose places follow one another.
+    """Batch sizes and learning rates of `many` consecutive epochs of n examples each.
 
-    Both move after every batch. With the progress p = examples seen / examples in all epochs, the learning rate is a given
-    function of p, or lr0 (1 - p^1.5) + lr1 p^1.5, and the batch size round(b0 (1 - p^2) + b1 p^2). The last batch of an epoch
-    has the examples that are left.
+    Both change after every batch. With the progress p = examples seen / examples in all epochs, the
+    learning rate is a given function of p, or lr0 (1 - p^1.5) + lr1 p^1.5. The batch size is
+    round(b0 (1 - p^2) + b1 p^2). The last batch of an epoch has the remaining examples.
     """
     b0, b1 = batch_size
 
@@ -123,10 +123,13 @@ def epoch_steps(
         return max(1, round(b0 * (1 - p**2) + b1 * p**2))
 
     def end_of(size: int, at: int, stop: int) -> int:
-        """Up to where the size is this one, from `at` on, or less far: to where the formula passes size +- 1/2, at most."""
+        """A place, not after the first one with another size, at which to look at the formula again.
+
+        It is at most where the formula passes size +- 1/2.
+        """
         p = math.sqrt((size + math.copysign(0.5, b1 - b0) - b0) / (b1 - b0))
         end = min(max(at + 1, math.ceil(p * epochs * n) - epoch * n), stop)
-        while size_at(end - 1) != size:  # rounding may have put it beyond
+        while size_at(end - 1) != size:  # rounding may have moved it too far
             end -= 1
         return end
 
@@ -137,9 +140,9 @@ def epoch_steps(
         for stop in range(n, many * n + 1, n):
             at = stop - n
             while at < stop:
-                # Sizes fall or rise slowly, so steps of one size are made at once.
+                # Sizes change slowly, so that many steps of one size can be made at once.
                 size = size_at(at)
-                first.append(np.arange(at, end_of(size, at, stop), min(size, n)))  # 2^63 is no int64
+                first.append(np.arange(at, end_of(size, at, stop), min(size, n)))  # 2^63 does not fit into an int64
                 at = int(first[-1][-1]) + size
     begin = np.concatenate([*first, [many * n]])
     progress = (epoch * n + begin[:-1]) / (epochs * n)
@@ -153,7 +156,7 @@ def epoch_steps(
 
 
 def epoch_order(epoch: int, n: int, seed: int, many: int = 1) -> Int64:
-    """The order in which an epoch takes its n examples, or in which each of `many` does; int64, shape (many * n,)."""
+    """Shuffled indices of n examples for each of `many` consecutive epochs; int64, shape (many * n,)."""
     order = np.empty(many * n, np.int64)
     for i in range(many):
         mlgraph_ext.sweep.shuffle(order[i * n : (i + 1) * n], seed & 0xFFFFFFFFFFFFFFFF, epoch + i)

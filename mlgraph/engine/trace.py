@@ -1,4 +1,4 @@
-"""What goes on inside a graph: the value of every node for every example, and how the loss depends on it."""
+"""Traces: the value of every node for every example, and the derivative of the loss with respect to it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from mlgraph.graph.views import Node, NodesLike
 
 __all__ = ["Trace", "trace"]
 
-AT_ONCE = 64
-"""Examples of which derivatives are taken at a time: those of all in float64 would be new memory, which takes twice as long."""
+CHUNK = 64
+"""Number of examples whose derivatives are computed at a time; float64 arrays of all examples take twice as long."""
 
 
 class Trace:
-    """Values and adjoints of nodes; ``trace[node]`` and ``trace.adjoint(node)`` are those of one, also given by its id.
+    """Values and adjoints of nodes. ``trace[node]`` and ``trace.adjoint(node)`` take a node or its id.
 
     Attributes
     ----------
     nodes : int32, shape (nodes,)
-        Their ids.
+        Ids of the nodes.
     values : float32, shape (examples, nodes)
-        A neuron without a live source has the value 0; an operation that reads only such neurons is computed from zeros.
+        A neuron without a live source has the value 0, and operations that read it use 0.
     adjoints : float32, shape (examples, nodes), or None
-        The derivative of the example's own loss with respect to the node's value.
+        Derivative of the example's own loss with respect to the node's value.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Trace:
         edits: int,
     ) -> None:
         self._graph, self.nodes, self.values, self.adjoints = graph, nodes, values, adjoints
-        self._codes, self._edits = codes, edits  # as they were: activations may change, and new nodes may get old ids
+        self._codes, self._edits = codes, edits  # as traced: activations may change later, and new nodes may reuse ids
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -73,7 +73,7 @@ class Trace:
         Returns
         -------
         float32, shape (examples,)
-            A view. 0 for nodes that the loss does not read, such as probabilities: a cross-entropy reads the logits.
+            A view. It is 0 for nodes on which the loss does not depend, such as probabilities.
 
         Raises
         ------
@@ -81,11 +81,11 @@ class Trace:
             If the trace was made without labels or targets, or does not have this node.
         """
         if self.adjoints is None:
-            raise ValueError("adjoint: expected a trace with labels or targets, got one of values alone")
+            raise ValueError("adjoint: the trace has values only; call trace(x, y) with labels or targets")
         return self.adjoints[:, self._column_of(id_of(self._graph, node))]
 
     def of(self, nodes: NodesLike) -> Trace:
-        """The trace of some of its nodes, in their order.
+        """The trace of some of the nodes, in the given order.
 
         Parameters
         ----------
@@ -103,10 +103,10 @@ class Trace:
         )
 
     def deltas(self) -> Float32:
-        """Adjoints; for neurons, those of the weighted sums before the activation. Shape (examples, nodes).
+        """Adjoints with respect to the weighted sums before the activation; shape (examples, nodes).
 
-        The gradient of an edge is the sum over the examples of its target's delta times its source's value, whether or not
-        the edge exists.
+        For nodes that are not neurons they equal `adjoints`. The gradient of an edge, existing or not, is the sum
+        over the examples of its target's delta times its source's value.
 
         Raises
         ------
@@ -114,13 +114,13 @@ class Trace:
             If the trace was made without labels or targets.
         """
         if self.adjoints is None:
-            raise ValueError("deltas: expected a trace with labels or targets, got one of values alone")
+            raise ValueError("deltas: the trace has values only; call trace(x, y) with labels or targets")
         out = self.adjoints.copy()
         code = self._codes
         for activation in np.unique(code[code > NEURON]).tolist():
             derivatives, at = ops.BY_CODE[activation - NEURON].derivatives, np.flatnonzero(code == activation)
-            for first in range(0, len(out), AT_ONCE):
-                some = slice(first, first + AT_ONCE), at
+            for first in range(0, len(out), CHUNK):
+                some = slice(first, first + CHUNK), at
                 y = self.values[some]
                 with np.errstate(under="ignore"):
                     out[some] *= derivatives(y, y)[0].astype(np.float32)
@@ -134,22 +134,22 @@ class Trace:
         born = self._graph.born
         if node not in self._column or node >= len(born) or born[node] >= self._edits:
             name = plain(self._graph[node].name) if 0 <= node < len(born) else f"n{node}"
-            raise ValueError(f"node: expected a node of the trace, got {name}; trace(..., nodes=[...]) says which are")
+            raise ValueError(f"node: the trace does not have {name}; choose its nodes by trace(..., nodes=[...])")
         return self._column[node]
 
 
 class Tracing:
-    """The engine of the last trace, which the next one uses if it is of the same nodes of the same graph."""
+    """Keeps the engine of the last trace, for the next trace of the same nodes."""
 
     def __init__(self) -> None:
         self._last: tuple[tuple[Any, ...], Engine] | None = None
 
     def engine(self, graph: Graph, needed: Sequence[int], kept: Int32 | None, objective: Objective | None) -> Engine:
-        """The engine for a trace of the nodes `kept`, which may be None; parameters as of `trace`."""
+        """The engine for a trace of the nodes `kept`; the other arguments are those of `trace`."""
         key = (*needed,), None if kept is None else kept.tobytes(), None if objective is None else (*objective.nodes,)
         if self._last and self._last[0] == key and not self._last[1].plan.is_stale(graph):
             return self._last[1]
-        self._last = None  # its memory is not needed while the next is made
+        self._last = None  # frees its memory before the next is made
         wants_inputs = objective is not None and kept is not None and bool((graph.codes[kept] == INPUT).any())
         wanted = np.arange(len(graph)) if kept is None else kept
         plan = Plan(
@@ -179,13 +179,13 @@ def trace(
     Parameters
     ----------
     needed : sequence of int
-        Ids of the outputs, and of whatever the loss begins with.
+        Ids of the outputs and of the nodes of the loss.
     nodes : sequence of int, optional
-        Ids of the nodes to keep; by default all that are needed except the inputs, whose values are the data.
+        Ids of the nodes to keep; by default all needed nodes except the inputs.
     objective : Objective, optional
-        Needed for adjoints; without it there are only values.
+        Without it there are values but no adjoints.
     tracing : Tracing, optional
-        What has been compiled for the last trace.
+        Holds the engine of the last trace.
     """
     kept = None if nodes is None else np.array(nodes, np.int32)
     engine, backward = (tracing or Tracing()).engine(graph, needed, kept, objective), objective is not None
@@ -196,5 +196,5 @@ def trace(
         examples, objective=objective or NOTHING, values=kept, adjoints=kept if backward else (), n_threads=n_threads
     )
     if objective and objective.loss != "cotangent":
-        adjoints *= np.float32(len(examples))  # the sweep's are of the mean over the batch
+        adjoints *= np.float32(len(examples))  # the sweep differentiates the mean over the batch
     return Trace(graph, kept, values, adjoints if backward else None, graph.codes[kept], graph.edits)

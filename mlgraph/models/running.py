@@ -38,7 +38,7 @@ def execute(
     """Run the engine for these nodes, by default for all that training needs, under the lock of the graph."""
     with model.graph.lock:
         engine = engine_of(model, nodes)
-        return (engine.filled(examples).run if options.get("limit") else engine.compute)(examples, **options)
+        return (engine.filled(examples).execute if options.get("limit") else engine.compute)(examples, **options)
 
 
 def read(model: Model, x: npt.ArrayLike, nodes: list[int], name: str = "x") -> Examples:

@@ -280,7 +280,7 @@ class Search:
 
     def _sweep(self, part: slice) -> tuple[Float32, Float32]:
         nodes = self._plan.node[part]
-        _, values, adjoints = self._engine.run(
+        _, values, adjoints = self._engine.execute(
             self._examples,
             steps=self._step,
             values=nodes,

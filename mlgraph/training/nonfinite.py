@@ -161,7 +161,7 @@ class Guard:
             ]
             before = [vector.copy() for vector in vectors]
             with uninterrupted():  # else numbers that are not finite might stay
-                bad, _, _ = engine.run(
+                bad, _, _ = engine.execute(
                     self._examples, steps=taken, losses=loss, correct=right, **self._learning._asdict()
                 )
                 spoilt = np.zeros(len(before[0]), bool)

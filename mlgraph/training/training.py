@@ -185,7 +185,7 @@ def train(
 ) -> None:
     """Run all steps from where `state` says, in pieces that return to Python often enough for Ctrl-C and progress.
 
-    `run` is called as `Engine.run`, and runs the graph as each piece finds it: a callback or another thread may have edited
+    `run` is called as `Engine.execute`, and runs the graph as each piece finds it: a callback or another thread may have edited
     the graph, or compiled another part of it and so moved the parameters. Steps that are not certain to stay finite are left
     to `guard`.
     `between` is called between pieces, when all that follows from a step is done: there a run can be left and resumed.

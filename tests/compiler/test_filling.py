@@ -9,7 +9,7 @@ from swept import data
 
 import mlgraph
 from mlgraph.compiler import holes as filling
-from mlgraph.compiler.holes import candidates, worth_filling
+from mlgraph.compiler.holes import candidates, worth_holes
 from mlgraph.compiler.instructions import KINDS
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
@@ -165,10 +165,10 @@ def test_train_and_test_data_may_be_of_other_densities(monkeypatch):
     zeros[:, np.arange(60) % 20 > 3] = 0
     net, whole = lightly_pruned(share=0.6), lightly_pruned(share=0.6)
     monkeypatch.setattr(
-        whole, "_run", lambda examples, nodes=None, **options: engine_of(whole, nodes).run(examples, **options)
+        whole, "_run", lambda examples, nodes=None, **options: engine_of(whole, nodes).execute(examples, **options)
     )
     for one in (net, whole):
         one.fit(zeros, y, epochs=3, batch_size=50, validation=(np.maximum(others, 1), y))
-    assert len(engine_of(net)._fuller) == 2
+    assert len(engine_of(net)._with_holes) == 2
     np.testing.assert_allclose(net.history.validation_loss, whole.history.validation_loss, rtol=1e-4)
     np.testing.assert_allclose(net.history.batch_loss, whole.history.batch_loss, rtol=1e-4)

@@ -29,9 +29,9 @@ def sources(net):
 def test_rows_are_read_wherever_something_may_not_be_finite(monkeypatch):
     """Many steps at a time, and many examples, are taken by blocks; a step that is looked at, and few examples, by rows."""
     ran = []
-    run = Engine.run
+    run = Engine.execute
     monkeypatch.setattr(
-        Engine, "run", lambda self, *args, **options: ran.append(self._filling) or run(self, *args, **options)
+        Engine, "execute", lambda self, *args, **options: ran.append(self._holes) or run(self, *args, **options)
     )
     net, (x, y) = lightly_pruned(), data(200, 60, 6, "sparse")
     net.fit(x, y, epochs=1, batch_size=50)
@@ -49,7 +49,7 @@ def test_rows_are_read_wherever_something_may_not_be_finite(monkeypatch):
 
 def test_copies_are_written_back_whole(monkeypatch, python_handles_ctrl_c):
     """Ctrl-C waits until parameters and velocities are of the same step."""
-    written, empty = [], HoleMap.empty
+    written, empty = [], HoleMap.from_blocks
 
     def struck(self, *given):
         if not written:
@@ -57,7 +57,7 @@ def test_copies_are_written_back_whole(monkeypatch, python_handles_ctrl_c):
         written.append(given)
         empty(self, *given)
 
-    monkeypatch.setattr(HoleMap, "empty", struck)
+    monkeypatch.setattr(HoleMap, "from_blocks", struck)
     with pytest.raises(KeyboardInterrupt):
         lightly_pruned().fit(*data(200, 60, 6, "sparse"), epochs=1, batch_size=50, callback=lambda progress: None)
     assert len(written) == 2
@@ -111,9 +111,9 @@ def test_gradients_of_the_reference(sweep, kind, dropout, n):
     engine = engine_of(net)
     losses, gradient = np.zeros(n, np.float32), net.graph.storage.zeros()
     filled = engine.filled(SPARSE)
-    filled.run(
+    filled.execute(
         Examples(x, 60),
-        steps=Steps.at_rest(np.array([0]), np.array([n]))._replace(number=7),
+        steps=Steps.without_update(np.array([0]), np.array([n]))._replace(number=7),
         gradient=gradient,
         seed=3,
         objective=Objective(net.loss, net.loss_ids, y.astype(np.int32)),
@@ -124,8 +124,8 @@ def test_gradients_of_the_reference(sweep, kind, dropout, n):
     )
     np.testing.assert_allclose(losses, want_losses, rtol=2e-5, atol=2e-5)
     np.testing.assert_allclose(gradient, want, rtol=1e-4, atol=2e-6 * np.abs(want).max())
-    blocks = filled._copies[4][filled._filling.base :]
-    edges = np.unpackbits(filled._filling.edges.astype("<u8").view(np.uint8), bitorder="little").astype(bool)
+    blocks = filled._copies[4][filled._holes.base :]
+    edges = np.unpackbits(filled._holes.edges.astype("<u8").view(np.uint8), bitorder="little").astype(bool)
     assert not blocks[~edges].any() and blocks[edges].any()
 
 
@@ -218,11 +218,9 @@ def test_an_infinite_value_does_not_pass_through_a_hole():
 @pytest.fixture
 def ran(monkeypatch):
     """For each run of an engine so far, whether it went through blocks with holes."""
-    ran, run = [], Engine.run
+    ran, run = [], Engine.execute
     monkeypatch.setattr(
-        Engine,
-        "run",
-        lambda self, *args, **options: ran.append(self._filling is not None) or run(self, *args, **options),
+        Engine, "run", lambda self, *args, **options: ran.append(self._holes is not None) or run(self, *args, **options)
     )
     return ran
 
@@ -325,7 +323,7 @@ def test_what_overflows_in_a_last_tile_that_is_swept_alone(sweep, monkeypatch):
 
 def test_gradients_write_no_parameters(monkeypatch):
     """Not even what stands there: a weight that another thread has written meanwhile stays."""
-    net, (x, y), fill_blocks = lightly_pruned(), data(600, 60, 6, "float"), HoleMap.fill
+    net, (x, y), fill_blocks = lightly_pruned(), data(600, 60, 6, "float"), HoleMap.to_blocks
     neuron, written = net.layers[0].neurons[0], []
 
     def fill_and_write(self, vector, blocks, n_threads):
@@ -333,7 +331,7 @@ def test_gradients_write_no_parameters(monkeypatch):
         written.append(len(written))
         neuron.weights[0] = written[-1]
 
-    monkeypatch.setattr(HoleMap, "fill", fill_and_write)
+    monkeypatch.setattr(HoleMap, "to_blocks", fill_and_write)
     monkeypatch.setattr(filling, "BLOCKS_COST", 100)
     found = net.gradients(x, y)
     assert len(written) > 1 and neuron.weights[0] == written[-1] and found.of(neuron).all()

@@ -38,9 +38,9 @@ def gradient(model, x, y, n_threads=1, seed=0, step_number=0, sizes=None):
     sizes = [n] if sizes is None else sizes
     losses, total = np.zeros(n, np.float32), model.graph.storage.zeros()
     examples, objective = read_with_targets(model, x, y)
-    engine.run(
+    engine.execute(
         examples,
-        steps=Steps.at_rest(np.cumsum([0, *sizes[:-1]]), np.array(sizes))._replace(number=step_number),
+        steps=Steps.without_update(np.cumsum([0, *sizes[:-1]]), np.array(sizes))._replace(number=step_number),
         objective=objective,
         gradient=total,
         seed=seed,

@@ -125,7 +125,7 @@ def test_gradients_have_the_length_of_the_parameters(sweep, other):
     net = layered((140, 33, 10))
     n = len(net.graph.parameters)
     with pytest.raises(ValueError, match=f"^gradient: expected {n} numbers, got {n + other}$"):
-        engine_of(net).run(Examples(data(16, 140, 10, "sparse")[0], 140), gradient=np.zeros(n + other, np.float32))
+        engine_of(net).execute(Examples(data(16, 140, 10, "sparse")[0], 140), gradient=np.zeros(n + other, np.float32))
 
 
 @pytest.mark.parametrize(

@@ -817,6 +817,6 @@ def test_columns_that_the_data_do_not_have_reach_no_kernel():
     engine = Engine(g, Plan(g, [neuron.id]))
     for columns in (0, 2):
         with pytest.raises(ValueError, match=f"^x: expected 3 columns, one for each input, got {columns}$"):
-            engine.run(Examples(np.ones((5, columns)), columns), values=[neuron.id])
+            engine.execute(Examples(np.ones((5, columns)), columns), values=[neuron.id])
     with pytest.raises(ValueError, match=r"^size: expected at least one example in every step, got 0$"):
-        engine.run(Examples(np.ones((5, 3)), 3), steps=Steps.at_rest(np.array([0, 0]), np.array([5, 0])))
+        engine.execute(Examples(np.ones((5, 3)), 3), steps=Steps.without_update(np.array([0, 0]), np.array([5, 0])))

@@ -188,13 +188,13 @@ def test_gradients_do_not_depend_on_threads(n_threads):
 def test_the_gradient_of_many_examples_is_taken_in_steps(monkeypatch):
     net, x, y = network(), np.tile(X, (8, 1))[:700], np.tile(Y, 8)[:700]
     whole = gradient_of(net, x, y)
-    steps, run = [], mlgraph.engine.engine.Engine.run
+    steps, run = [], mlgraph.engine.engine.Engine.execute
 
     def spy(self, *arguments, **options):
         steps.append(len(options["steps"].size))
         return run(self, *arguments, **options)
 
-    monkeypatch.setattr(mlgraph.engine.engine.Engine, "run", spy)
+    monkeypatch.setattr(mlgraph.engine.engine.Engine, "execute", spy)
     real = engine_of(net).plan
     monkeypatch.setattr(type(real), "n_slots", property(lambda self: 2**16))
     engine_of(net)._memory = mlgraph.graph.storage.aligned(0)
