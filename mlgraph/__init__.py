@@ -1,93 +1,53 @@
-"""mlgraph: a neural network as an explicit graph of scalars, run on whole batches without the GIL.
+"""A neural network as an explicit graph of scalars, compiled to fast loops over whole batches.
 
 Graph
-    Nodes and edges. `Graph.input`, `Graph.parameter`, `Graph.add_neuron`, + - * / ** abs and the functions below make nodes.
-    `Graph.compile` makes a `Function`, which takes a batch and has exact derivatives; `Function.to_c` writes it as C.
+    Nodes and edges. Create nodes with `Graph.input`, `Graph.parameter`, `Graph.add_neuron`, the
+    operators + - * / **, `abs` and the functions below. `Graph.compile` returns a `Function`.
+Function
+    Evaluates nodes for a batch, with exact derivatives. `Function.to_c` translates it to C.
 Node, Neuron, Edge
-    Views of the parts of a graph, to read, change and prune it.
+    Views of the parts of a graph: read, change and remove them.
 Model
-    A graph with outputs and a loss, which can be trained: `Model.fit`, `Model.evaluate`, `Model.predict`, `Model.inspect`,
-    `Model.trace`, `Model.ablate`, `Model.prune`, `Model.draw`, `Model.save`; `load` reads a saved model.
+    A graph with outputs and a loss. Train it with `Model.fit`, use it with `Model.evaluate` and
+    `Model.predict`, look into it with `Model.inspect`, `Model.trace`, `Model.ablate` and
+    `Model.draw`, shrink it with `Model.prune`, save it with `Model.save`. `load` reads it back.
 Network, Layer
-    A model of layers: `Network.add_layer`.
+    A model made of layers: `Network.add_layer`.
 Schedule, GradualPruning, SET, RigL
-    Schedules that cut or move edges during `fit`; for your own, subclass `Schedule`.
+    Schedules prune or rewire edges during `fit`. Subclass `Schedule` to write your own.
 Edges, Neurons, Gradients, Trace, History, Progress
-    What `Graph.edges`, `Graph.neurons`, `Function.vjp` or `Model.gradients`, `Model.trace` and `Model.fit` return, and what
-    `Model.fit` tells its callback.
+    Results of `Graph.edges`, `Graph.neurons`, `Function.vjp` and `Model.gradients`, `Model.trace`
+    and `Model.fit`. A callback of `Model.fit` receives a `Progress`.
 NonFiniteError, CycleError, CheckpointError, ModelFileError
-    The first is an ArithmeticError, the others are ValueErrors.
+    `NonFiniteError` is an ArithmeticError; the others are ValueErrors.
 ISA, default_threads
-    The build of the kernels in use ("v2", "v3", "v4" or "baseline"); how many threads large work gets.
+    The build of the kernels in use ("v2", "v3", "v4" or "baseline"), and the number of threads
+    that large workloads get by default.
 mlgraph.datasets, mlgraph.testing, mlgraph.pictures
-    The public modules: MNIST and other IDX files; checks of derivatives; pictures of graphs, of neurons and of runs.
+    Public modules: MNIST and other IDX files; checks of derivatives; pictures of graphs, neurons
+    and training runs.
 
-Functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus, minimum, maximum and where; sum,
-prod, max, logsumexp and softmax take any number of nodes. `python -m mlgraph.mnist` is the application.
+The functions of nodes are exp, log, sqrt, sin, cos, tanh, sigmoid, relu, leaky_relu, softplus,
+minimum, maximum and where. The functions sum, prod, max, logsumexp and softmax take any number of
+nodes. `python -m mlgraph.mnist` runs the application.
 
-An argument that is not as documented raises a TypeError or a ValueError, a single id that no node has an IndexError. The
-message is one line that names the argument or what was called, and nothing has changed. Other errors are listed under `Raises`.
+An invalid argument raises a TypeError or a ValueError, and an id without a node an IndexError. The
+message is one line that names the argument or the method, and the call has changed nothing. The
+docstrings list other errors under `Raises`.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from mlgraph_ext import ISA
 
-if TYPE_CHECKING:
-    from mlgraph import datasets as datasets, pictures as pictures, testing as testing
-    from mlgraph._support.threads import default_threads as default_threads
-    from mlgraph.engine.function import Function as Function, Gradients as Gradients
-    from mlgraph.engine.trace import Trace as Trace
-    from mlgraph.graph.arrays import Edges as Edges, Neurons as Neurons
-    from mlgraph.graph.functions import (
-        cos as cos,
-        exp as exp,
-        leaky_relu as leaky_relu,
-        log as log,
-        logsumexp as logsumexp,
-        max as max,
-        maximum as maximum,
-        minimum as minimum,
-        prod as prod,
-        relu as relu,
-        sigmoid as sigmoid,
-        sin as sin,
-        softmax as softmax,
-        softplus as softplus,
-        sqrt as sqrt,
-        sum as sum,
-        tanh as tanh,
-        where as where,
-    )
-    from mlgraph.graph.graph import Graph as Graph
-    from mlgraph.graph.topology import CycleError as CycleError
-    from mlgraph.graph.views import Edge as Edge, Neuron as Neuron, Node as Node
-    from mlgraph.models.history import History as History
-    from mlgraph.models.layer import Layer as Layer
-    from mlgraph.models.model import Model as Model
-    from mlgraph.models.model_file import ModelFileError as ModelFileError, load as load
-    from mlgraph.models.network import Network as Network
-    from mlgraph.sparsity.schedules import (
-        SET as SET,
-        GradualPruning as GradualPruning,
-        RigL as RigL,
-        Schedule as Schedule,
-    )
-    from mlgraph.training.checkpoint import CheckpointError as CheckpointError
-    from mlgraph.training.nonfinite import NonFiniteError as NonFiniteError
-    from mlgraph.training.training import Progress as Progress
-
-    __version__: str
-
-# Each name is imported when it is first used, so that `import mlgraph` stays fast.
-_NAMES_BY_MODULE = {
+# Each name is imported when it is first used, so that `import mlgraph` is fast. Type checkers read __init__.pyi.
+_MODULES = {
     "_support.threads": "default_threads",
     "engine.function": "Function Gradients",
     "engine.trace": "Trace",
     "graph.arrays": "Edges Neurons",
-    "graph.functions": "cos exp leaky_relu log logsumexp max maximum minimum prod relu sigmoid sin softmax softplus sqrt sum "
-    "tanh where",
+    "graph.functions": "cos exp leaky_relu log logsumexp max maximum minimum prod relu sigmoid sin softmax softplus"
+    " sqrt sum tanh where",
     "graph.graph": "Graph",
     "graph.topology": "CycleError",
     "graph.views": "Edge Neuron Node",
@@ -101,28 +61,26 @@ _NAMES_BY_MODULE = {
     "training.nonfinite": "NonFiniteError",
     "training.training": "Progress",
 }
-_MODULE_OF = {name: f"mlgraph.{module}" for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
+_MODULE_OF = {name: f"mlgraph.{module}" for module, names in _MODULES.items() for name in names.split()}
 _PUBLIC_MODULES = ("datasets", "pictures", "testing")
 
-__all__ = ["ISA", *sorted(_MODULE_OF.keys() - {"max", "sum"})]  # `import *` must not hide Python's own
+__all__ = ["ISA", *sorted(_MODULE_OF.keys() - {"max", "sum"})]  # `import *` must not hide the built-in functions
 
 
-if not TYPE_CHECKING:  # a type checker would accept every attribute
-
-    def __getattr__(name: str) -> Any:
-        if name in _MODULE_OF:
-            value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
-            return value
-        if name in _PUBLIC_MODULES:
-            return import_module(f"mlgraph.{name}")
-        if name == "__version__":
-            metadata = import_module("importlib.metadata")
-            try:
-                return metadata.version("mlgraph")
-            except metadata.PackageNotFoundError:  # a clone that is on the path but not installed
-                pass
-        raise AttributeError(f"module 'mlgraph' has no attribute {name!r}")
+def __getattr__(name):
+    if name in _MODULE_OF:
+        value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return value
+    if name in _PUBLIC_MODULES:
+        return import_module(f"mlgraph.{name}")
+    if name == "__version__":
+        metadata = import_module("importlib.metadata")
+        try:
+            return metadata.version("mlgraph")
+        except metadata.PackageNotFoundError:  # a clone that is on the path but not installed
+            pass
+    raise AttributeError(f"module 'mlgraph' has no attribute {name!r}")
 
 
-def __dir__() -> list[str]:
+def __dir__():
     return sorted({*globals(), *_MODULE_OF, *_PUBLIC_MODULES})

@@ -1,4 +1,4 @@
-"""The examples of docstrings give what they say, pasted after ``import mlgraph`` and ``import numpy as np``."""
+"""The examples in docstrings run as written after ``import mlgraph`` and ``import numpy as np``."""
 
 import doctest
 import importlib
@@ -24,7 +24,7 @@ SHOWN = (
     "Model.inspect",
     "Model.ablate",
     "Network",
-    "fit",
+    "Model.fit",
     "load",
     "GradualPruning",
     "Drawing",
@@ -45,6 +45,6 @@ def test_examples(name, tmp_path, monkeypatch):
         assert not out, "".join(out)
 
 
-def test_what_a_newcomer_looks_up_has_an_example():
+def test_main_classes_and_methods_have_an_example():
     found = {test.name.removeprefix(name + ".") for name in MODULES for test in examples(name)}
     assert found >= set(SHOWN)

@@ -1,12 +1,12 @@
-"""Fuzzing: damaged files, random graphs, random command lines. Each case is made from its number alone.
+"""Fuzzing: damaged files, random graphs, random command lines. A case's number alone determines it.
 
-The suite runs a few; `--fuzz-cases N` runs N of each target, `--fuzz-first K` begins with case K:
+The default tests run five cases of each target, the slow tests a hundred; options choose others:
 
-    python -m pytest tests/test_fuzz.py --fuzz-cases 25000
-    python -m pytest tests/test_fuzz.py -k model --fuzz-first 1234 --fuzz-cases 1
+    python -m pytest -m slow tests/test_fuzz.py --fuzz-cases 25000
+    python -m pytest -m slow tests/test_fuzz.py -k model --fuzz-first 1234 --fuzz-cases 1
 
-A case passes if nothing comes out but a right answer or an error that is documented, in one line; if memory stays within a
-bound; and if what went in is as it was. Where a case ends the process, the file `case` of the test's folder has its number.
+A case passes if it returns a right answer or raises a documented error of one line, memory stays within a bound,
+and its inputs are unchanged. If a case kills the process, the file `case` in the test's folder has its number.
 """
 
 import os
@@ -29,12 +29,14 @@ TARGETS = {
 }
 
 
+@pytest.mark.parametrize("default_cases", [5, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("target", TARGETS)
-def test_fuzz(target, tmp_path, monkeypatch, request, record_property):
+def test_fuzz(target, default_cases, tmp_path, monkeypatch, pytestconfig, record_property):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     fuzz, outcomes = TARGETS[target]
-    first, cases = (request.config.getoption(f"--fuzz-{name}") for name in ("first", "cases"))
+    first = pytestconfig.getoption("--fuzz-first")
+    cases = pytestconfig.getoption("--fuzz-cases") or default_cases
     counts = dict.fromkeys(outcomes, 0)
     progress = os.open(tmp_path / "case", os.O_CREAT | os.O_WRONLY)
     traced = target in ("idx", "dataset", "model")
@@ -57,7 +59,7 @@ def test_fuzz(target, tmp_path, monkeypatch, request, record_property):
     assert cases < 100 or all(counts[outcome] > cases // 50 for outcome in outcomes), counts
 
 
-def test_a_case_is_made_from_its_number_alone():
+def test_number_of_a_case_determines_it():
     contents = [damaged_model(np.random.default_rng([1, case])) for case in range(20)]
     assert contents == [damaged_model(np.random.default_rng([1, case])) for case in range(20)]
     assert len(set(contents)) > 15
