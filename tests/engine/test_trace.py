@@ -60,7 +60,7 @@ def test_a_trace_without_targets_has_values_only():
     assert repr(trace) == "<Trace of 33 nodes, 70 examples: values>"
     np.testing.assert_array_equal(trace.values, net.trace(X, Y).values)
     for attempt in (trace.deltas, lambda: trace.adjoint(net.outputs[0])):
-        with pytest.raises(ValueError, match="trace .*values"):
+        with pytest.raises(ValueError, match=r"trace .*values"):
             attempt()
 
 
@@ -179,7 +179,7 @@ def test_adjoints_of_nodes_that_depend_on_no_parameter():
 
 @pytest.mark.parametrize("first", ["read", "unread"])
 def test_infinite_derivatives_that_the_loss_does_not_read(sweep, first):
-    """0 times infinity is NaN: of two logarithms of one level, only the one that the loss reads hands an adjoint down."""
+    """0 times infinity is NaN: only the logarithm that the loss reads hands an adjoint down."""
     g = mlgraph.Graph()
     x = g.input()
     h, k = g.add_neuron([x], "relu", weights=[1.0]), g.add_neuron([x], "relu", weights=[-1.0], bias=4.0)
