@@ -1,41 +1,38 @@
-"""Where numpy is told to raise at an underflow, what float32 takes for zero still is zero."""
+"""numpy may be told to raise at underflow: numbers that round to 0 in float32 still are accepted as 0."""
 
 import numpy as np
 
 import mlgraph
 
 
-def test_numbers_that_float32_takes_for_zero():
-    """Whoever has numpy raise at an underflow, to find one of his own, still gives data in float64."""
+def assert_same_with_numpy_raising(results):
+    expected = results()
+    with np.errstate(all="raise"):
+        assert results() == expected
+
+
+def test_data_and_weights_below_float32():
     x, y, weights = (np.where(np.arange(n) == 1, 1e-300, np.ones((k, n))) for k, n in ((9, 2), (9, 3), (3, 2)))
 
-    def ends():
+    def results():
         net = mlgraph.Network(2, seed=0)
-        layer = net.add_layer(3, "softmax")
-        layer.weights = weights
+        net.add_layer(3, "softmax").weights = weights
         net.fit(x, y, epochs=1)
         g = mlgraph.Graph()
         a, b = g.inputs(2)
         own = mlgraph.Model(g, g.add_neuron([a], weights=[1e-300]) + 1e-300, loss=(a - b) ** 2)
-        return (
-            net.predict_proba(x).tolist(),
-            net.evaluate(x, y),
-            own.evaluate(x[:, :1], x[:, 1]),
-            own.forward(x).tolist(),
-        )
+        scores = [net.evaluate(x, y), own.evaluate(x[:, :1], x[:, 1])]
+        return [net.predict_proba(x).tolist(), own.forward(x).tolist(), scores]
 
-    expected = ends()
-    with np.errstate(all="raise"):
-        assert ends() == expected
+    assert_same_with_numpy_raising(results)
 
 
-def test_rates_and_derivatives_that_float32_takes_for_zero(monkeypatch):
-    """Such as come of themselves: in long runs of Adam, at the end of a run, where an answer is as good as certain."""
-    monkeypatch.setattr(mlgraph.engine.engine.Plan, "examples_at_once", 7)
+def test_rates_and_derivatives_below_float32():
+    """They occur in long runs of Adam, at the end of a falling learning rate, and where a prediction is certain."""
     x = np.random.default_rng(0).normal(size=(64, 4))
     y, tangent = np.argmax(x[:, :2], axis=1), np.full(x.shape, 1e-44, np.float32)
 
-    def ends():
+    def results():
         net = mlgraph.Network(4, seed=0)
         layer = net.add_layer(8, "tanh")
         net.add_layer(2, "softmax")
@@ -49,6 +46,4 @@ def test_rates_and_derivatives_that_float32_takes_for_zero(monkeypatch):
         net.prune(0.5, by="saliency", data=(1e-20 * x, y))
         return [a.tolist() for a in (slope, deltas, products, net.graph.edges().weight)]
 
-    expected = ends()
-    with np.errstate(all="raise"):
-        assert ends() == expected
+    assert_same_with_numpy_raising(results)
