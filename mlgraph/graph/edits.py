@@ -54,7 +54,7 @@ def edges_named(
             k = np.argmin(there)
             raise ValueError(f"{who}: expected edges of the graph, got {edge_name(graph, source[k], target[k])}")
         found |= np.isin(key, wanted)
-    protected = graph.protected() if outputs is None else set(outputs)
+    protected = graph.sinks() if outputs is None else set(outputs)
     for i in ids:
         if i in protected:
             raise ValueError(f"{who}: expected neurons that are no outputs of a model, got {plain(graph[i].name)}")
@@ -236,9 +236,9 @@ def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
     except CycleError as error:
         raise CycleError(f"{who}: {error}") from None
     live = is_live(graph.codes, topology, order)
-    outputs = graph.protected()
+    outputs = graph.sinks()
     for i in sorted(outputs):
-        if not live[i] and graph.needed_for(outputs)[i]:
+        if not live[i] and graph.alive_for(outputs)[i]:
             name = plain(graph[i].name)
             raise ValueError(f"{who}: expected a path to every output of a model, got what would cut off {name}")
     return live
@@ -246,7 +246,7 @@ def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
 
 def _needed(graph: Graph, topology: Topology) -> Bool:
     """Which nodes some model needs; all, without a model."""
-    outputs = sorted(graph.protected())
+    outputs = sorted(graph.sinks())
     return ancestors(graph, topology, outputs) if outputs else np.ones(len(graph), bool)
 
 

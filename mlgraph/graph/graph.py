@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
 
     from mlgraph.engine.function import Function
-    from mlgraph.models.model import Model
+    from mlgraph.graph.protocols import ModelOfGraph
     from mlgraph.pictures.drawing import Drawing, Options
 
 __all__ = ["CycleError", "Graph"]
@@ -508,10 +508,10 @@ class Graph(NodeTable):
         alive takes no part in computing them. The exception is an operation that reads only neurons that are cut off: it is
         computed, with 0 for these.
         """
-        return self.needed_for(self.protected())
+        return self.alive_for(self.sinks())
 
     @locked
-    def needed_for(self, outputs: frozenset[int]) -> Bool:
+    def alive_for(self, outputs: frozenset[int]) -> Bool:
         """Which nodes are alive if these are the outputs; the last answer is kept."""
         key = (self.edits, outputs)
         if self._alive is None or self._alive[0] != key:
@@ -526,7 +526,7 @@ class Graph(NodeTable):
 
     def live(self) -> Bool:
         """To which nodes a path leads from an input, a parameter or a constant: to all, unless a neuron has no sources."""
-        return self.needed_for(frozenset()) if self.has_bare else np.ones(len(self), bool)
+        return self.alive_for(frozenset()) if self.has_bare else np.ones(len(self), bool)
 
     @locked
     def edges(self) -> Edges:
@@ -562,7 +562,7 @@ class Graph(NodeTable):
         return arrays.neurons(self)
 
     @locked
-    def protected(self) -> frozenset[int]:
+    def sinks(self) -> frozenset[int]:
         """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
         return frozenset(i for model in self.models for i in model.sinks)
 
@@ -763,7 +763,7 @@ class Graph(NodeTable):
     # --- inside ------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def models(self) -> WeakSet[Model]:
+    def models(self) -> WeakSet[ModelOfGraph]:
         """Made when asked for: the copy of a model may enter before the copy of its graph has any state."""
         return WeakSet()
 

@@ -63,7 +63,7 @@ def undo(graph: Graph) -> None:
     if last is None or last.edits != graph.edits:
         got = "none: one edit is kept, the last" if last is None else "a later change that is none, such as a new node"
         raise ValueError(f"undo: expected an edit as the last change of the graph, got {got}")
-    added = [i for i in graph.protected() if i >= last.nodes]
+    added = [i for i in graph.sinks() if i >= last.nodes]
     if added:
         name = plain(graph[min(added)].name)
         raise ValueError(f"undo: expected a last edit that added no outputs of a model, got one that added {name}")
@@ -112,7 +112,7 @@ def take_back(graph: Graph, edit: Edit) -> None:
             now, lists = wiring(graph, change.before.neurons), shared_lists(change.before)
             rewire(graph, now, change.before, lists, change.values, change.most)
         edit.changes.pop()  # only now: there may have been no memory for it
-    if len(graph) > edit.nodes > max(graph.protected(), default=-1):
+    if len(graph) > edit.nodes > max(graph.sinks(), default=-1):
         graph._n_changes, graph.edits = graph._n_changes + 1, graph.edits + 1
         graph._keep(edit.nodes)
         for model in graph.models:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
 
     from mlgraph.graph.graph import Graph
-    from mlgraph.models.layer import Layer
+    from mlgraph.graph.protocols import LayerOfGraph
     from mlgraph.pictures.drawing import Drawing, Options
 
 KIND_NAMES = {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter", NEURON: "neuron"}
@@ -357,7 +357,7 @@ class Neuron(Node):
             activate(self.graph, self._number, code)
 
     @property
-    def layer(self) -> Layer | None:
+    def layer(self) -> LayerOfGraph | None:
         """The layer that it is in, of the network whose graph this is; None if it is in none."""
         node = self._number
         return next((layer for model in self.graph.models for layer in model.layers if node in layer.ids), None)
