@@ -28,7 +28,8 @@ def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *,
     write : callable
         ``write(file)`` writes the contents to a binary file.
     previous : Path, optional
-        Where to keep the file that is replaced. On file systems with hard links, `path` exists at every moment.
+        Where to keep the file that is replaced. On file systems with hard links, `path` exists at
+        every moment.
     """
     target = destination(Path(checks.path("path", path)))
     temporary = part_of(target)

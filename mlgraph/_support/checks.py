@@ -1,6 +1,7 @@
 """Checks of arguments. They return a value of the right type, or raise an error of one line.
 
-The first parameter of most functions, `what`, is the name of the argument; error messages begin with it.
+The first parameter of most functions, `what`, is the name of the argument; error messages begin
+with it.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def optional_name(value: Any) -> str | None:
 def path(what: str, value: Any) -> str:
     """`value` as a path.
 
-    An integer is a TypeError, because `open` would treat it as a file descriptor and close it. A ValueError if no file
-    can have this name.
+    An integer is a TypeError, because `open` would treat it as a file descriptor and close it. A
+    ValueError if no file can have this name.
     """
     try:
         text = os.fsdecode(value)

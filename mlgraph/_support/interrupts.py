@@ -23,8 +23,8 @@ class Waiting:
 
     Because it forwards, it does no harm if an error leaves it installed.
 
-    If `impatient`, the second arrival of a signal sets `was_urged`: every signal is then forwarded at once, until
-    `hand_on` is called. In a forked child, `was_urged` stays set.
+    If `impatient`, the second arrival of a signal sets `was_urged`: every signal is then forwarded
+    at once, until `hand_on` is called. In a forked child, `was_urged` stays set.
     """
 
     def __init__(self, *, impatient: bool = False) -> None:
@@ -99,8 +99,8 @@ def handles(number: int, handler: Callable[..., Any]) -> bool:
 def uninterrupted() -> Iterator[None]:
     """Defer signals during a ``with`` block, so that a group of writes is done completely or not at all.
 
-    Python runs signal handlers in the main thread, between any two bytecodes; one that raises would otherwise leave a
-    graph half written.
+    Python runs signal handlers in the main thread, between any two bytecodes; one that raises would
+    otherwise leave a graph half written.
     """
     waiting = Waiting()
     try:
@@ -111,8 +111,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _after_fork() -> None:
-    # The child has only the thread that forked: nothing would deliver signals deferred by another thread. Nor may the
-    # child ever reach the end of a step, at which an impatient handler delivers them.
+    # The child has only the thread that forked: nothing would deliver signals deferred by another
+    # thread. Nor may the child ever reach the end of a step, at which an impatient handler delivers
+    # them.
     for number in SIGNALS:
         handler = signal.getsignal(number)
         while isinstance(handler, Waiting) and (handler.impatient or handler.thread != threading.get_ident()):

@@ -77,8 +77,8 @@ class Shared:
                 self._training = ref(trainer)
             yield
         finally:
-            # If Ctrl-C arrives on this line, the graph counts as being trained until the traceback, which keeps
-            # `trainer` alive, is gone.
+            # If Ctrl-C arrives on this line, the graph counts as being trained until the traceback,
+            # which keeps `trainer` alive, is gone.
             del trainer
 
 
@@ -96,7 +96,8 @@ def locked(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P]
 class cached_property(functools.cached_property[T]):
     """`functools.cached_property` without a lock, as since Python 3.12.
 
-    Earlier versions share one lock among all objects of a class, which could stay locked in a forked child.
+    Earlier versions share one lock among all objects of a class, which could stay locked in a
+    forked child.
     """
 
     def __init__(self, func: Callable[[Any], T]) -> None:

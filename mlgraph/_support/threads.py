@@ -78,7 +78,8 @@ _forked = False
 
 
 def _after_fork() -> None:
-    # libgomp's threads do not survive a fork: a child that enters a parallel region would wait for them for ever.
+    # libgomp's threads do not survive a fork: a child that enters a parallel region would wait for
+    # them for ever.
     global _forked
     _forked = True
 
@@ -98,7 +99,8 @@ def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
     Parameters
     ----------
     n_threads : int or None
-        The user's choice, 1 to `MOST_THREADS`. None: as many as the process may use and the work justifies.
+        The user's choice, 1 to `MOST_THREADS`. None: as many as the process may use and the work
+        justifies.
     work : float
         Multiply-adds of a step.
     steps : int

@@ -19,7 +19,7 @@ from mlgraph.engine.function import Gradients, places_in
 from mlgraph.engine.losses import CROSS_ENTROPIES, define_loss
 from mlgraph.engine.trace import Trace, Tracing, trace
 from mlgraph.graph.arrays import Edges, bias_places, parameter_places, wiring
-from mlgraph.graph.compaction import compacted, pack
+from mlgraph.graph.compaction import compact, compacted
 from mlgraph.graph.edits import cut, note_needed_before
 from mlgraph.graph.graph import Graph, checked_graph
 from mlgraph.graph.ids import ids_of
@@ -849,7 +849,7 @@ class Model(Freezable):
 
         with self.graph.lock:
             engine_of(self)  # lays out the parameters, if edits have left any behind
-            pack(self.graph, most=0.25)
+            compact(self.graph, most=0.25)
             save(self, path)
 
     def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:

@@ -113,12 +113,12 @@ def test_no_edge_from_an_operation_of_neurons_that_are_cut_off():
         lambda: g.add_edges(mlgraph.Edges(np.array([deep.id]), np.array([out.id]), np.ones(1))),
     ):
         with pytest.raises(
-            ValueError, match=f"expected nodes that have a live source, got <exp n{deep.id}>, which has none"
+            ValueError, match=f"<exp n{deep.id}> depends only on neurons that are cut off"
         ):
             attempt()
     assert len(g) == before and g.n_edges == 3
     for other_graph in (g.copy(), copy.deepcopy(g), pickle.loads(pickle.dumps(g))):
-        with pytest.raises(ValueError, match="expected nodes that have a live source"):
+        with pytest.raises(ValueError, match="depends only on neurons that are cut off"):
             other_graph.add_edge(deep.id, out.id)
     g.add_edge(h, out)
     g.add_neuron([*mixed, deep + 1.0])
@@ -137,7 +137,7 @@ def test_a_neuron_that_is_cut_off_is_so_with_a_source_too():
     assert str(y) == "0" and g.compile(y)([[1.0]]) == 0.0
     above = mlgraph.exp(y)
     for attempt in (lambda: g.add_edge(above, out), lambda: g.add_neuron([above])):
-        with pytest.raises(ValueError, match="expected nodes that have a live source, got <exp"):
+        with pytest.raises(ValueError, match="<exp n[0-9]+> depends only on neurons that are cut off"):
             attempt()
     g.add_edge(x, z, 1.0)
     g.add_edge(above, out, 10.0)
@@ -153,7 +153,7 @@ def test_operations_that_share_what_they_read_are_looked_at_once():
     for _ in range(60):
         a = mlgraph.tanh(a) * mlgraph.sin(a)
     h.prune()
-    with pytest.raises(ValueError, match="expected nodes that have a live source"):
+    with pytest.raises(ValueError, match="depends only on neurons that are cut off"):
         g.add_neuron([a])
     g.add_neuron([a + x])
 
@@ -169,5 +169,5 @@ def test_a_file_of_an_operation_of_what_is_cut_off(tmp_path):
     model.save(tmp_path / "net.npz")
     for other in (mlgraph.load(tmp_path / "net.npz"), model.compact()):
         dead = next(node for node in other.graph if node.kind == "exp")
-        with pytest.raises(ValueError, match="expected nodes that have a live source"):
+        with pytest.raises(ValueError, match="depends only on neurons that are cut off"):
             other.graph.add_neuron([dead])

@@ -209,7 +209,7 @@ def edit(mirror, kind, a, b, share, path):
         what, want = [(g[s], g[t]) for s, t in gone], mirror.cut(set(gone))
     if kind in ("neuron", "edges"):
         if want is None:
-            with pytest.raises(ValueError, match="expected a path to every output"):
+            with pytest.raises(ValueError, match="this would disconnect"):
                 g.prune(what)
         else:
             g.prune(what)
@@ -218,7 +218,7 @@ def edit(mirror, kind, a, b, share, path):
         nodes = [*range(INPUTS), *mirror.biases]
         edge = nodes[a % len(nodes)], list(mirror.biases)[b % len(mirror.biases)]
         if edge in mirror.edges:
-            with pytest.raises(ValueError, match="expected an edge that is not there"):
+            with pytest.raises(ValueError, match="already exists"):
                 g.add_edge(g[edge[0]], g[edge[1]], share)
             return
         want = mirror.add(edge, share)
@@ -243,7 +243,7 @@ def edit(mirror, kind, a, b, share, path):
             mirror.biases = new
     elif kind == "undo":
         if mirror.last is None:
-            with pytest.raises(ValueError, match="undo: expected "):
+            with pytest.raises(ValueError, match="undo: "):
                 net.undo()
         else:
             net.undo()

@@ -229,8 +229,8 @@ def test_nodes_by_the_names_that_they_were_given(tmp_path):
             graph["answer"], mlgraph.Neuron
         )
     g.add_neuron([x]).name = "x"
-    for name, message in (("x", "'x', which 2 have"), ("n2", "'n2', which none has"), ("", "'', which none has")):
-        with pytest.raises(ValueError, match=f"^node: expected the name of one node, got {message}$"):
+    for name, message in (("x", "2 nodes have the name 'x'"), ("n2", "no nodes have the name 'n2'"), ("", "no nodes have the name ''")):
+        with pytest.raises(ValueError, match=f"^node: {message}$"):
             g[name]
         assert name not in g
     g.undo()

@@ -26,7 +26,7 @@ def test_storage_stays_in_proportion():
             neuron.edges[rng.integers(0, len(neuron.sources))].prune()
         assert len(g._pool) + g.storage.used <= 2 * packing.in_use(g) + 1024
     before = everything(g)
-    packing.pack(g, most=-1)
+    packing.compact(g, most=-1)
     assert everything(g) == before and packing.in_use(g) == len(g._pool) + g.storage.used - -g.n_parameters % PANEL
 
 
@@ -226,7 +226,7 @@ def test_a_bias_at_the_first_place_counts(monkeypatch):
     g = mlgraph.Graph()
     neuron = g.add_neuron(g.inputs(1), weights=[2.0], bias=3.0)
     neuron.prune()
-    packing.pack(g, most=-1)
+    packing.compact(g, most=-1)
     assert g.storage.bias.tolist() == [0] and g.n_parameters == len(g.get_parameters()) == 1 and neuron.bias == 3
     assert g.parameters.tolist() == [3] + [0] * (PANEL - 1)
 
@@ -242,7 +242,7 @@ def test_records_may_be_in_any_order(monkeypatch):
     for neuron, record in zip(neurons, (2, 1, 0), strict=True):
         g._data[neuron.id] = record
     before = everything(g)
-    packing.pack(g, most=-1)
+    packing.compact(g, most=-1)
     assert everything(g) == before
     g.compile(neurons)
     assert everything(g) == before and mlgraph.Model(g, neurons[:2]).compact().graph.n_parameters == 5
@@ -255,7 +255,7 @@ def test_a_bias_at_the_first_place_goes_along(monkeypatch):
     x = g.inputs(1)
     neuron = g.add_neuron(x, weights=[2.0], bias=3.0)
     neuron.prune()
-    packing.pack(g, most=-1)
+    packing.compact(g, most=-1)
     moves = g.storage.moves
     g.compile([g.add_neuron(x, weights=[k], bias=None) for k in range(8)])
     assert g.storage.moves > moves and neuron.bias == 3

@@ -114,7 +114,7 @@ def test_it_is_one_edit_and_a_part_of_what_there_is():
     hidden.prune()
     dead = mlgraph.exp(hidden)
     before = everything(g)
-    with pytest.raises(ValueError, match="edges: expected nodes that have a live source, got <exp n3>, which has none"):
+    with pytest.raises(ValueError, match="edges: <exp n3> depends only on neurons that are cut off"):
         g.add_subgraph(Neurons([9], ["tanh"], [0]), Edges([dead.id], [9], [1.0]))
     assert everything(g) == before
 
@@ -130,28 +130,28 @@ EDGE = Edges([0], [5], [1])
             TWO,
             Edges([6, 5], [5, 6], [1, 1]),
             CycleError,
-            "edges: expected no cycle, got one of 2 neurons: (5 -> 6|6 -> 5)$",
+            "edges: they form a cycle of 2 neurons: (5 -> 6|6 -> 5)$",
         ),
-        (ONE, Edges([5], [5], [1]), CycleError, "edges: expected no cycle, got one of 1 neuron: 5$"),
-        (TWO, EDGE, ValueError, "edges: expected one at least into each of the neurons, got none into 6"),
-        (Neurons([5, 5], ["relu"] * 2, [0, 0]), EDGE, ValueError, "neurons: expected each number once, got 5 twice"),
-        (ONE, Edges([0, 0], [5, 5], [1, 2]), ValueError, "edges: expected each edge once, got two from one node to 5"),
+        (ONE, Edges([5], [5], [1]), CycleError, "edges: they form a cycle of 1 neuron: 5$"),
+        (TWO, EDGE, ValueError, "edges: no edge leads into neuron 6"),
+        (Neurons([5, 5], ["relu"] * 2, [0, 0]), EDGE, ValueError, "neurons: the number 5 is used twice"),
+        (ONE, Edges([0, 0], [5, 5], [1, 2]), ValueError, "edges: two edges lead from the same node to 5"),
         (
             ONE,
             Edges([2], [5], [1]),
             ValueError,
-            "edges: expected sources among the neurons, or nodes from 0 to 1, got 2",
+            "edges: source 2 is none of the neurons",
         ),
         (
             ONE,
             Edges([-1], [5], [1]),
             ValueError,
-            "edges: expected sources among the neurons, or nodes from 0 to 1, got -1",
+            "edges: source -1 is none of the neurons",
         ),
-        (ONE, Edges([0], [1], [1]), ValueError, "edges: expected targets among the neurons, got 1"),
+        (ONE, Edges([0], [1], [1]), ValueError, "edges: target 1 is none of the neurons"),
         (Neurons([5], ["sine"], [0]), EDGE, ValueError, "neurons: activation: expected one of .*, got 'sine'"),
-        (Neurons([5], ["relu", "relu"], [0]), EDGE, ValueError, "neurons: expected 1 activations, one for each, got"),
-        (ONE, Edges([0, 1], [5], [1, 1]), ValueError, "edges: expected as many targets as sources, 2, got 1"),
+        (Neurons([5], ["relu", "relu"], [0]), EDGE, ValueError, "neurons: expected 1 activations, one for each neuron, got"),
+        (ONE, Edges([0, 1], [5], [1, 1]), ValueError, "edges: expected 2 targets, one for each source, got 1"),
         (
             Neurons([5.5], ["relu"], [0]),
             EDGE,
@@ -173,6 +173,6 @@ def test_what_is_refused_adds_nothing(neurons, edges, error, message):
 
 def test_a_graph_without_nodes_has_no_other_sources():
     with pytest.raises(
-        ValueError, match="expected sources among the neurons, or no others, as the graph has none, got 0"
+        ValueError, match="edges: source 0 is none of the neurons and no node of the graph"
     ):
         mlgraph.Graph().add_subgraph(ONE, EDGE)

@@ -45,7 +45,7 @@ def test_undo_is_exact(name, optimizer, compiled):
         net.undo()
         assert everything(net.graph) == before and net.graph.alive().tolist() == alive
         assert net.forward(X).tobytes() == values.tobytes()
-        with pytest.raises(ValueError, match="undo: expected an edit"):
+        with pytest.raises(ValueError, match="undo: "):
             net.undo()
 
 
@@ -91,7 +91,7 @@ def test_only_the_last_edit_is_taken_back():
     net.layers[0].neurons[1].prune()
     net.graph.constant(1.0)
     expected = (
-        "undo: expected an edit as the last change of the graph, got a later change that is none, such as a new node"
+        "undo: the graph has changed since its last edit, for example by a new node"
     )
     with pytest.raises(ValueError, match=expected):
         net.undo()
@@ -106,7 +106,7 @@ def test_a_copy_of_a_graph_has_no_last_edit(copied):
     other = copied(net.graph)
     cut = everything(other)
     with pytest.raises(
-        ValueError, match=r"^undo: expected an edit as the last change of the graph, got none: one edit is"
+        ValueError, match=r"^undo: nothing to undo; only the last edit is kept"
     ):
         other.undo()
     assert everything(other) == cut == everything(net.graph)
@@ -139,7 +139,7 @@ def test_neurons_that_a_model_has_for_outputs_stay():
     n = g.add_neuron(g.inputs(2))
     model = mlgraph.Model(g, [n])
     with pytest.raises(
-        ValueError, match="undo: expected a last edit that added no outputs of a model, got one that added n2"
+        ValueError, match="undo: the last edit added n2, which is an output of a model"
     ):
         g.undo()
     assert model.forward([[1, 2]]) == 0
@@ -164,7 +164,7 @@ def test_to_take_back_nothing_takes_back_nothing(nothing):
     nothing(net)
     net.undo()
     assert everything(net.graph) == before and net.graph.edits == edits_before
-    with pytest.raises(ValueError, match="undo: expected an edit as the last change"):
+    with pytest.raises(ValueError, match="undo: nothing to undo"):
         net.undo()
 
 
@@ -190,7 +190,7 @@ def test_a_model_that_came_since_keeps_its_outputs():
     model = mlgraph.Model(g, [n])
     before = everything(g)
     with pytest.raises(
-        ValueError, match=r"^undo: expected a path to every output of a model, got what would cut off n2"
+        ValueError, match=r"^undo: this would disconnect n2"
     ):
         g.undo()
     assert everything(g) == before and model.forward([[1, 1]]) == 4

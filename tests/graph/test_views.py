@@ -42,7 +42,7 @@ def test_a_neuron_whose_making_was_undone():
         before = len(g), g.edits
         for use in uses:
             with pytest.raises(
-                ValueError, match="expected nodes of the graph, got n3, which it does not have, or no more"
+                ValueError, match="node n3 was removed"
             ):
                 use()
         assert (len(g), g.edits) == before
@@ -71,7 +71,7 @@ def test_what_was_made_for_a_node_is_not_of_the_next_with_its_number():
         with pytest.raises(ValueError, match=r"expected a node that was there|expected a node of the trace"):
             use(new)
     with pytest.raises(
-        ValueError, match="outputs: expected nodes of the graph, got n4, which it does not have, or no more"
+        ValueError, match="outputs: node n4 was removed"
     ):
         f([[3, 4]])
     assert g.compile(new)([[3, 4]]).tolist() == [[39]] and trace[x[1]].tolist() == [4]
@@ -99,7 +99,7 @@ def test_neurons_made_together_are_not_those_that_undo_took_away():
     g.undo()
     new = g[g.add_neurons(x, weights=np.ones((3, 2)))[0]]
     assert new.id == old.id and new != old
-    with pytest.raises(ValueError, match="expected nodes of the graph, got n2, which it does not have, or no more"):
+    with pytest.raises(ValueError, match="node n2 was removed"):
         old.prune()
 
 
@@ -126,14 +126,14 @@ def test_nodes_by_name():
     x, y, z = g.inputs(3)
     y.name, z.name = "n0", "n7"
     assert g["n7"] == z
-    with pytest.raises(ValueError, match="node: expected the name of one node, got 'n0', which 2 have"):
+    with pytest.raises(ValueError, match="node: 2 nodes have the name 'n0'"):
         g[x.name]
     x.name = "x"
     assert g["n0"] == y
     x.name = y.name = None
     assert g["n0"] == x and g["n1"] == y
     for name in ("n2", "n3", "n01", "n-1", "n", "n99999999999", "y"):
-        with pytest.raises(ValueError, match=f"node: expected the name of one node, got '{name}', which none has"):
+        with pytest.raises(ValueError, match=f"node: no nodes have the name '{name}'"):
             g[name]
 
 
@@ -173,7 +173,7 @@ def test_a_pair_of_neurons_is_neither_two_neurons_nor_an_edge():
     g = mlgraph.Graph()
     a = g.add_neuron(g.inputs(1))
     b = g.add_neuron([a])
-    with pytest.raises(TypeError, match="for an edge, or a list of neurons, got a pair that may be either"):
+    with pytest.raises(TypeError, match="prune: a pair is ambiguous"):
         g.prune((a, b))
     assert g.n_edges == 2
 
@@ -190,7 +190,7 @@ def test_views_by_number_are_of_what_the_node_is(tmp_path):
     net = network()
     net.save(tmp_path / "net.npz")
     for model in (net, mlgraph.load(tmp_path / "net.npz"), net.compact()):
-        with pytest.raises(ValueError, match=r"^id: expected that of a neuron, got that of <input n0>$"):
+        with pytest.raises(ValueError, match=r"^id: expected the id of a neuron, got that of <input n0>$"):
             mlgraph.Neuron(model.graph, 0)
         assert mlgraph.Neuron(model.graph, 12).activation == "leaky_relu"
         for call in (model.graph.sources_of, model.graph.targets_of, lambda node, g=model.graph: g.edge(node, 12)):

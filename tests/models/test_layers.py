@@ -44,7 +44,7 @@ def test_a_neuron_knows_its_layer():
     copied = copy.deepcopy(net)
     assert copied.graph[last[1].id].layer is copied.layers[1]
     net.undo()
-    with pytest.raises(ValueError, match="expected nodes of the graph"):
+    with pytest.raises(ValueError, match="was removed"):
         _ = alone.layer
 
 
@@ -266,7 +266,7 @@ def test_a_mask():
     assert net.n_edges == 2 + 2 * 4 and layer.mask.sum() == 24
     layer.mask = two_of_four.tolist()
     assert layer.mask.sum() == 24 and not layer.mask.flags.writeable
-    with pytest.raises(ValueError, match="mask: expected a path to every output of a model"):
+    with pytest.raises(ValueError, match="mask: this would disconnect"):
         net.layers[1].mask = np.zeros((2, 6), bool)
     with pytest.raises(TypeError, match=r"mask: expected numbers, got an array of object; astype\(bool\) may"):
         net.layers[1].mask = np.ones((2, 6), object)
