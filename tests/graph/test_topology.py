@@ -9,7 +9,6 @@ from planned import graphs, kinds, plan_of
 
 import mlgraph
 from mlgraph.graph.topology import topological
-from mlgraph.models.running import engine_of
 from mlgraph_ext import _topology
 
 
@@ -53,7 +52,7 @@ def test_a_long_chain(sweep):
     for _ in range(50_000):
         node = -node + x
     f = g.compile(node)
-    assert engine_of(f, False).plan.n_slots == 100_001
+    assert f.engine(False).plan.n_slots == 100_001
     np.testing.assert_array_equal(f([[3.0], [5.0]]), [[3], [5]])
     np.testing.assert_array_equal(f.vjp([[3.0]]).inputs, [[1]])
 
