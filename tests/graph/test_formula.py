@@ -120,16 +120,3 @@ def test_names_in_formulas():
     assert str(odd + 1) == r"a\nb\x1b[2J\ud800 + 1"
     assert len(str(long + 1)) < 500 and len(str(g.add_neuron([long, odd], weights=[1.0, 2.0]))) < 1000
     assert len(formula(long + 1, 50)) < 100
-
-
-def test_where_a_formula_is_cut():
-    """At the first term that begins past the end."""
-    x = mlgraph.Graph().input("x")
-    y = x + x + x + x
-    assert [formula(y, longest) for longest in (20, 13, 12, 5, 4)] == [
-        "x + x + x + x",
-        "x + x + x + x",
-        "x + x + x + ...",
-        "x + x...",
-        "x + ...",
-    ]

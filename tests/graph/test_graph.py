@@ -12,7 +12,7 @@ from mlgraph.graph.storage import PANEL
 NAN, INF = np.nan, np.inf
 
 
-# --- building and reading -----------------------------------------------------------------------------------------------
+# --- building and reading ---
 
 
 def test_nodes_are_numbered_as_they_come():
@@ -135,7 +135,7 @@ def test_values():
     assert p.value == INF
 
 
-# --- changing -----------------------------------------------------------------------------------------------------------
+# --- changing ---
 
 
 def test_weights_are_views():
@@ -178,25 +178,6 @@ def test_edits_make_a_function_compile_again():
         f([[1]])
 
 
-def test_views_of_any_integer():
-    """Numbers from numpy, as `sources_of` gives them, are as good as others: a model made with them can be saved."""
-    g, *_ = small()
-    assert all(type(g[i].id) is int for i in np.arange(3)) and type(g[4].sources[0].id) is int
-
-
-def test_neurons_without_a_bias_have_0_in_the_table():
-    g = mlgraph.Graph()
-    g.add_neuron(g.inputs(1), weights=[2.0], bias=None)
-    assert g.neurons().bias.tolist() == [0]
-
-
-def test_what_add_neurons_returns_is_what_it_takes():
-    g = mlgraph.Graph()
-    first = g.add_neurons(g.inputs(3), weights=np.ones((4, 3)), biases=None)
-    second = g.add_neurons(first, weights=np.ones((2, 4)), biases=None)
-    assert [node.id for node in g[second[0]].sources] == list(first)
-
-
 def test_names_that_nodes_are_given(tmp_path):
     """Of any kind of node; copies, files and what is left by `compact` keep them, errors and pictures show them."""
     net = mlgraph.Network(2, seed=0)
@@ -229,7 +210,11 @@ def test_nodes_by_the_names_that_they_were_given(tmp_path):
             graph["answer"], mlgraph.Neuron
         )
     g.add_neuron([x]).name = "x"
-    for name, message in (("x", "2 nodes have the name 'x'"), ("n2", "no nodes have the name 'n2'"), ("", "no nodes have the name ''")):
+    for name, message in (
+        ("x", "2 nodes have the name 'x'"),
+        ("n2", "no nodes have the name 'n2'"),
+        ("", "no nodes have the name ''"),
+    ):
         with pytest.raises(ValueError, match=f"^node: {message}$"):
             g[name]
         assert name not in g

@@ -126,31 +126,21 @@ EDGE = Edges([0], [5], [1])
 @pytest.mark.parametrize(
     ("neurons", "edges", "error", "message"),
     [
-        (
-            TWO,
-            Edges([6, 5], [5, 6], [1, 1]),
-            CycleError,
-            "edges: they form a cycle of 2 neurons: (5 -> 6|6 -> 5)$",
-        ),
+        (TWO, Edges([6, 5], [5, 6], [1, 1]), CycleError, "edges: they form a cycle of 2 neurons: (5 -> 6|6 -> 5)$"),
         (ONE, Edges([5], [5], [1]), CycleError, "edges: they form a cycle of 1 neuron: 5$"),
         (TWO, EDGE, ValueError, "edges: no edge leads into neuron 6"),
         (Neurons([5, 5], ["relu"] * 2, [0, 0]), EDGE, ValueError, "neurons: the number 5 is used twice"),
         (ONE, Edges([0, 0], [5, 5], [1, 2]), ValueError, "edges: two edges lead from the same node to 5"),
-        (
-            ONE,
-            Edges([2], [5], [1]),
-            ValueError,
-            "edges: source 2 is none of the neurons",
-        ),
-        (
-            ONE,
-            Edges([-1], [5], [1]),
-            ValueError,
-            "edges: source -1 is none of the neurons",
-        ),
+        (ONE, Edges([2], [5], [1]), ValueError, "edges: source 2 is none of the neurons"),
+        (ONE, Edges([-1], [5], [1]), ValueError, "edges: source -1 is none of the neurons"),
         (ONE, Edges([0], [1], [1]), ValueError, "edges: target 1 is none of the neurons"),
         (Neurons([5], ["sine"], [0]), EDGE, ValueError, "neurons: activation: expected one of .*, got 'sine'"),
-        (Neurons([5], ["relu", "relu"], [0]), EDGE, ValueError, "neurons: expected 1 activations, one for each neuron, got"),
+        (
+            Neurons([5], ["relu", "relu"], [0]),
+            EDGE,
+            ValueError,
+            "neurons: expected 1 activations, one for each neuron, got",
+        ),
         (ONE, Edges([0, 1], [5], [1, 1]), ValueError, "edges: expected 2 targets, one for each source, got 1"),
         (
             Neurons([5.5], ["relu"], [0]),
@@ -172,7 +162,5 @@ def test_what_is_refused_adds_nothing(neurons, edges, error, message):
 
 
 def test_a_graph_without_nodes_has_no_other_sources():
-    with pytest.raises(
-        ValueError, match="edges: source 0 is none of the neurons and no node of the graph"
-    ):
+    with pytest.raises(ValueError, match="edges: source 0 is none of the neurons and no node of the graph"):
         mlgraph.Graph().add_subgraph(ONE, EDGE)

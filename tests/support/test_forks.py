@@ -281,6 +281,7 @@ print(len(codes) > 5, *set(codes))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["inputs", "expression", "parameter", "neuron", "neurons", "subgraph", "undo"])
 def test_a_child_is_forked_while_a_thread_adds_or_removes_nodes(what):
     """What was not yet whole is not there."""

@@ -181,6 +181,7 @@ for n_threads, bias in ((4, True), (2, False), (3, True)):
 """
 
 
+@pytest.mark.slow
 def test_whoever_is_late_for_the_only_step_leaves_no_unit_undone():
     """A worker that comes when the step is closed takes none of its units: the others must, or all wait for ever."""
     assert run(LATE) == ["1500"] * 3
@@ -199,6 +200,7 @@ for n_threads in (1, 2, 3, 4):
 """
 
 
+@pytest.mark.slow
 def test_whoever_sums_half_of_the_columns_reads_a_copy_of_the_deltas_that_nobody_has_overwritten():
     """One thread does the work of all: units of one half are done before a unit of the other begins."""
     assert len(set(run(HALVES, OMP_THREAD_LIMIT="1"))) == 1
@@ -363,6 +365,7 @@ def test_threads_read_files_and_leave_warnings_as_they_are(tmp_path):
     assert list(warnings.filters) == before and done == [200, 200]
 
 
+@pytest.mark.slow
 def test_nodes_that_come_while_it_is_looked_which_columns_may_be_missing(hasty):
     g = mlgraph.Graph()
     x, target = g.inputs(4), g.input()

@@ -8,7 +8,7 @@ import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph.graph import arrays, compaction as packing, nodes, storage
+from mlgraph.graph import arrays, compaction as packing
 from mlgraph.graph.storage import PANEL
 
 
@@ -44,15 +44,6 @@ def test_a_copy_is_a_graph_of_its_own():
     other[0].name = "other"
     other.add_neuron(other.inputs(1))
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
-
-
-def test_neurons_that_lose_the_same_source_share_a_list():
-    net = network(hidden=(20, 30))
-    pool = len(net.graph._pool)
-    net.layers[0].neurons[3].prune()
-    starts = {net.graph._start[i] for i in net.layers[1].ids}
-    assert len(starts) == 1 and len(net.graph._pool) == pool + 19
-    assert all(len(neuron.sources) == 19 for neuron in net.layers[1].neurons)
 
 
 def test_what_was_added_has_no_state_and_padding_is_zero():
@@ -101,19 +92,6 @@ def test_the_state_of_an_optimizer_is_told_in_the_order_of_the_parameters():
     assert (g.optimizer_state()["first"] != 9).all()
 
 
-def test_a_state_shorter_than_the_parameters_moves_with_them():
-    net = network(hidden=(9, 5))
-    net.fit(X, Y, epochs=1, momentum=0.9)
-    g = net.graph
-    g.storage.state["first"][:] = 1
-    new = g.add_neuron(net.layers[0].neurons, "tanh")
-    moves = g.storage.moves
-    mlgraph.Model(g, new).predict(X)
-    first = g.storage.vectors()["first"]
-    assert g.storage.moves > moves and not first[arrays.wiring(g, np.array([new.id], np.int32)).place].any()
-    assert first[arrays.wiring(g, np.array(net.layers[0].ids, np.int32)).place].all()
-
-
 @pytest.mark.parametrize("there", ["both", "weights", "bias"])
 def test_what_falls_away_is_not_trained(there):
     """It must not stand in the padding of a block, where updates take whole panels."""
@@ -132,57 +110,6 @@ def test_what_falls_away_is_not_trained(there):
 
     net.fit(X, Y, epochs=3, callback=edit)
     assert [(last.weights.tolist(), last.bias)] == kept
-
-
-def test_a_bias_that_has_come_back_is_read_where_it_is():
-    """Behind all others, and not among those of its block."""
-    net = network(hidden=(9, 5))
-    values, neuron = net.forward(X), net.layers[0].neurons[4]
-    bias = neuron.bias
-    neuron.bias = None
-    neuron.bias = bias
-    np.testing.assert_array_equal(net.forward(X), values)
-
-
-def test_what_is_in_its_place_stays_there():
-    """Beside what has no bias, and what has no weights and may be said to be at the end."""
-    g = mlgraph.Graph()
-    x = g.inputs(16)
-    made = [g.add_neuron(x, weights=np.ones(16), bias=None) for _ in range(9)]
-    idle = g.add_neuron(x[:1], bias=None)
-    idle.prune()
-    g.compile(made)
-    moves, used = g.storage.moves, g.storage.used
-    assert g.storage.weights[-1] == used == 16 * PANEL
-    for _ in range(2):
-        x.append(g.input())
-        g.compile(made)
-        assert (g.storage.moves, g.storage.used) == (moves, used)
-
-
-@pytest.mark.parametrize("stop", [MemoryError, KeyboardInterrupt])
-@pytest.mark.parametrize("column", ["_code", "_count", "born", "_pool", "bias", "max_sources"])
-def test_what_stops_the_making_of_neurons_leaves_none(column, stop, monkeypatch):
-    """Wherever among the columns it strikes."""
-    net, real = network(), storage.extend
-    g, source = net.graph, np.arange(12, dtype=np.int32)
-    before, values = everything(g), net.forward(X)
-    reached = getattr(g.storage if column in ("bias", "max_sources") else g, column)
-
-    def stopping(to, numbers):
-        real(to, numbers)
-        if to is reached:
-            raise stop
-
-    for room in (storage, nodes):
-        monkeypatch.setattr(room, "extend", stopping)
-    with pytest.raises(stop):
-        g.add_neurons(source, weights=np.ones((40, 12)), biases=np.ones(40))
-    monkeypatch.undo()
-    assert everything(g) == before and net.forward(X).tobytes() == values.tobytes()
-    for columns in ((g._code, g._start, g._count, g._data, g.born), g.storage.columns):
-        assert len({len(column) for column in columns}) == 1
-    assert len(g.add_neurons(source, weights=np.ones((2, 12)), biases=None)) == 2
 
 
 def test_copies_by_the_module():
@@ -246,16 +173,3 @@ def test_records_may_be_in_any_order(monkeypatch):
     assert everything(g) == before
     g.compile(neurons)
     assert everything(g) == before and mlgraph.Model(g, neurons[:2]).compact().graph.n_parameters == 5
-
-
-def test_a_bias_at_the_first_place_goes_along(monkeypatch):
-    """When all is laid out anew."""
-    monkeypatch.setattr(packing, "SMALL", -1)
-    g = mlgraph.Graph()
-    x = g.inputs(1)
-    neuron = g.add_neuron(x, weights=[2.0], bias=3.0)
-    neuron.prune()
-    packing.compact(g, most=-1)
-    moves = g.storage.moves
-    g.compile([g.add_neuron(x, weights=[k], bias=None) for k in range(8)])
-    assert g.storage.moves > moves and neuron.bias == 3
