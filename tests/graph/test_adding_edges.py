@@ -1,4 +1,4 @@
-"""Adding edges: between any two nodes, one or many, in order and without cycles."""
+"""Adding edges between any two nodes, one or many, without cycles."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ from editable import X, everything, network
 import mlgraph
 
 
-def test_an_edge_of_any_two():
+def test_edge_skips_a_layer():
     net = network()
     pixel, neuron = net.graph[5], net.layers[1].neurons[2]
     before = net.graph.compile(neuron)(X)
@@ -22,8 +22,8 @@ def test_an_edge_of_any_two():
     np.testing.assert_allclose(after / slope, before / np.where(before > 0, 1, 0.01) - 0.5 * X[:, [5]] / 255, atol=1e-4)
 
 
-def test_order_of_sources():
-    """New ones come last, but in a list that ascends stand where they belong."""
+def test_new_source_keeps_an_ascending_list_in_order():
+    """Other lists get it at the end."""
     g = mlgraph.Graph()
     x = g.inputs(5)
     falling, rising = g.add_neuron([x[4], x[2]], weights=[4, 2]), g.add_neuron([x[2], x[4]], weights=[2, 4])
@@ -34,8 +34,8 @@ def test_order_of_sources():
     assert [(s.id, w) for s, _, w in rising.edges] == [(0, 0), (2, 2), (3, 3), (4, 4)]
 
 
-def test_many_edges_are_one_edit():
-    """The same as one after the other; none of them is an edit, too."""
+def test_add_edges_is_one_edit():
+    """It gives the same graph as `add_edge` for each; adding no edges is an edit, too."""
     one, many = network(), network()
     for net in (one, many):
         net.prune(0.5)
@@ -56,7 +56,7 @@ def test_many_edges_are_one_edit():
         assert everything(many.graph) == before
 
 
-def test_many_edges_that_make_a_cycle():
+def test_add_edges_refuses_a_cycle():
     net = network()
     before = everything(net.graph)
     low, high = (layer.neurons[0].id for layer in net.layers[:2])
@@ -65,7 +65,8 @@ def test_many_edges_that_make_a_cycle():
     assert everything(net.graph) == before
 
 
-def test_a_list_stays_in_order_whatever_the_list_before_it_ends_with():
+def test_add_edges_keeps_each_list_in_order():
+    """Lists are compared separately, although they are concatenated."""
     g = mlgraph.Graph()
     x = g.inputs(4)
     a, b = g.add_neuron([x[0], x[3]]), g.add_neuron([x[1], x[3]])
@@ -73,8 +74,8 @@ def test_a_list_stays_in_order_whatever_the_list_before_it_ends_with():
     assert g.sources_of(a.id).tolist() == [0, 2, 3] and g.sources_of(b.id).tolist() == [1, 2, 3]
 
 
-def test_no_edge_from_an_operation_of_neurons_that_are_cut_off():
-    """It would be computed, and counted nowhere; of a neuron that is cut off it is one that says 0."""
+def test_operation_of_cut_neurons_cannot_be_a_source():
+    """It would be computed but not counted. A cut neuron itself may be a source, with the value 0."""
     g = mlgraph.Graph()
     x, z = g.inputs(2)
     h, other = g.add_neuron([x], weights=[1.0]), g.add_neuron([x], weights=[1.0])
@@ -101,8 +102,8 @@ def test_no_edge_from_an_operation_of_neurons_that_are_cut_off():
     g.add_edge(deep, out)
 
 
-def test_a_neuron_that_is_cut_off_is_so_with_a_source_too():
-    """It says 0, and what is made of it alone would be computed, and counted nowhere."""
+def test_neuron_that_reads_only_cut_neurons_is_zero():
+    """Operations on it cannot be sources, either."""
     g = mlgraph.Graph()
     x = g.input()
     z, out = g.add_neuron([x], weights=[1.0]), g.add_neuron([x], weights=[1.0])
@@ -120,8 +121,8 @@ def test_a_neuron_that_is_cut_off_is_so_with_a_source_too():
     np.testing.assert_array_equal(model.forward([[1.0]]), model.compact().forward([[1.0]]))
 
 
-def test_operations_that_share_what_they_read_are_looked_at_once():
-    """Ways through these are more than can be gone."""
+def test_check_of_sources_takes_linear_time():
+    """The number of paths through these operations is exponential."""
     g = mlgraph.Graph()
     x = g.input()
     a = h = g.add_neuron([x], weights=[1.0])
@@ -133,7 +134,7 @@ def test_operations_that_share_what_they_read_are_looked_at_once():
     g.add_neuron([a + x])
 
 
-def test_a_file_of_an_operation_of_what_is_cut_off(tmp_path):
+def test_operation_of_cut_neurons_is_refused_after_loading(tmp_path):
     g = mlgraph.Graph()
     x = g.input()
     h = g.add_neuron([x], weights=[1.0])

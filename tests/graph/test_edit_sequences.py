@@ -1,8 +1,4 @@
-"""Any sequence of edits, steps of training, saving and loading: graph, plan, optimizer and a mirror in numpy stay in step.
-
-The mirror knows edges by their ends, and nothing of places, lists or plans. It learns by momentum in float64, one weight at a
-time, and after each step takes over what float32 made of it.
-"""
+"""Random sequences of edits, training steps, saving and loading, compared with a mirror in NumPy."""
 
 import collections
 
@@ -318,7 +314,7 @@ EDITS = st.tuples(
 
 @given(st.lists(EDITS, min_size=1, max_size=14))
 def test_any_sequence_of_edits(tmp_path_factory, sequence):
-    """Between two steps of one run, so that momentum has to follow."""
+    """All edits happen within one run, so momentum must follow them."""
     path = tmp_path_factory.mktemp("edits") / "model.npz"
     net = network()
     mirror, left = Mirror(net), list(sequence)

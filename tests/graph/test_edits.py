@@ -1,4 +1,4 @@
-"""Cutting: what an edit leaves, what it refuses, and that nothing else moves."""
+"""Cutting edges and neurons: the result, the errors, and that nothing else changes."""
 
 import gc
 
@@ -21,8 +21,8 @@ def zero(net, neuron):
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_a_cut_neuron_gives_exactly_what_zeroed_weights_give(sweep, layer):
-    """To the bit: both are dense blocks, whose sums go source by source, and a term of 0 changes no sum."""
+def test_cut_neuron_equals_zero_weights_bitwise(sweep, layer):
+    """Both are dense blocks, which sum source by source, and adding 0 changes no sum."""
     net, zeroed = (network(hidden=(20, 16), classes=9) for _ in range(2))
     for k in (3, 7):
         net.layers[layer].neurons[k].prune()
@@ -32,8 +32,8 @@ def test_a_cut_neuron_gives_exactly_what_zeroed_weights_give(sweep, layer):
     assert net.forward(X / 255).tobytes() == zeroed.forward(X / 255).tobytes()
 
 
-def test_cut_edges_give_what_zeroed_weights_give(sweep):
-    """To rounding: sparse rows add in another order than dense blocks."""
+def test_cut_edges_equal_zero_weights(sweep):
+    """Up to rounding: sparse rows sum in another order than dense blocks."""
     net, zeroed = network(), network()
     edges = arrays.wiring(net.graph)
     gone = np.random.default_rng(0).random(len(edges.source)) < 0.6
@@ -45,7 +45,7 @@ def test_cut_edges_give_what_zeroed_weights_give(sweep):
     assert net.graph.n_edges == (~gone).sum() >= net.n_edges == int(repr(net).split()[2])
 
 
-def test_a_cut_neuron_leaves_the_plan():
+def test_cut_neuron_is_not_counted():
     net = network()
     neuron = net.layers[0].neurons[5]
     assert neuron.alive and len(neuron.sources) == 12 and neuron.targets == net.layers[1].neurons
@@ -58,7 +58,7 @@ def test_a_cut_neuron_leaves_the_plan():
     assert net.n_edges == 447 - 21
 
 
-def test_an_edge():
+def test_view_of_an_edge():
     net = network()
     a, b = net.layers[0].neurons[2], net.layers[1].neurons[4]
     edge = net.graph.edge(a, b)
@@ -79,8 +79,8 @@ def test_an_edge():
             use()
 
 
-def test_a_bias_comes_and_goes():
-    """Each is an edit; without one nothing is added, and nothing is learnt in its place."""
+def test_bias_can_be_removed_and_added():
+    """Each is an edit. A removed bias is neither used nor trained."""
     net = network()
     neuron, probabilities = net.layers[0].neurons[19], net.predict_proba(X)  # the last of its layer
     net.fit(X, Y, epochs=1, batch_size=16)
@@ -110,8 +110,8 @@ def test_a_bias_comes_and_goes():
     assert fresh.predict_proba(X).tobytes() == probabilities.tobytes()
 
 
-def test_another_activation():
-    """It is an edit; what was traced before keeps the derivatives that it had."""
+def test_activation_can_be_changed():
+    """It is an edit; traces keep the derivatives of the old activation."""
     net = network()
     neuron, probabilities = net.layers[1].neurons[2], net.predict_proba(X)
     traced = net.trace(X, Y, nodes=[neuron])
@@ -133,8 +133,8 @@ def test_another_activation():
     assert fresh.predict_proba(X).tobytes() == probabilities.tobytes()
 
 
-def test_weights_of_a_layer():
-    """A matrix as before, with zeros where edges were cut; not what other nodes than the layer before feed."""
+def test_weights_of_a_layer_are_zero_where_edges_were_cut():
+    """Edges from nodes outside the previous layer are not shown."""
     net = network()
     first, second = net.layers[:2]
     dense = second.weights.copy()
@@ -146,7 +146,7 @@ def test_weights_of_a_layer():
     assert not first.weights[3].any() and first.weights.shape == (20, 12)
 
 
-def test_many_at_once_are_one_edit():
+def test_prune_cuts_many_things_as_one_edit():
     one, many = network(), network()
     layers = [net.layers for net in (one, many)]
     things = [
@@ -161,8 +161,8 @@ def test_many_at_once_are_one_edit():
     assert everything(many.graph) == everything(network().graph)
 
 
-def test_what_has_no_live_source_falls_away():
-    """Its bias with it, and what it alone fed."""
+def test_neuron_without_live_source_is_zero():
+    """Its bias is ignored, and edges out of it are cut."""
     g = mlgraph.Graph()
     x = g.inputs(2)
     a = g.add_neuron(x, "relu", weights=[1, 1], bias=1.0)
@@ -178,8 +178,8 @@ def test_what_has_no_live_source_falls_away():
     assert c.sources == [b, x[0]] and b.sources == [a] and all(n.alive for n in g)
 
 
-def test_what_reaches_no_output_falls_away():
-    """From the plan; its edges stay, for whoever wants to connect it again."""
+def test_neuron_that_reaches_no_output_keeps_its_edges():
+    """It is not computed but can be connected again."""
     net = network()
     a, others = net.layers[0].neurons[0], net.layers[1].neurons
     net.graph.prune([(a, b) for b in others])
@@ -188,7 +188,7 @@ def test_what_reaches_no_output_falls_away():
     assert a.alive and net.n_edges == 447 - 8
 
 
-def test_a_dead_neuron_is_zero_for_operations():
+def test_cut_neuron_is_zero_for_operations():
     g = mlgraph.Graph()
     x, p = g.input(), g.parameter(3.0)
     n = g.add_neuron([x], "sigmoid", weights=[1], bias=1.0)
@@ -206,7 +206,7 @@ def test_a_dead_neuron_is_zero_for_operations():
     np.testing.assert_allclose(g.compile(m)([[2.0]]), 2.25 + 5 / (1 + np.exp(-3)))
 
 
-def test_gradients_know_the_sources_there_were():
+def test_gradients_stay_those_of_the_old_sources():
     g = mlgraph.Graph()
     x = g.inputs(3)
     n = g.add_neuron(x, weights=[1, 2, 3])
@@ -277,7 +277,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_changes_nothing(name):
+def test_refused_edit_changes_nothing(name):
     attempt, error, message = REFUSED[name]
     net = network()
     net.fit(X, Y, epochs=1, optimizer="adam", learning_rate=0.01)
@@ -288,7 +288,7 @@ def test_what_is_refused_changes_nothing(name):
     assert net.forward(X).tobytes() == values.tobytes()
 
 
-def test_without_a_model_anything_may_be_cut():
+def test_any_neuron_may_be_cut_without_a_model():
     g = mlgraph.Graph()
     x = g.input()
     n = g.add_neuron([x], weights=[2])
@@ -301,7 +301,8 @@ def test_without_a_model_anything_may_be_cut():
     assert not n.alive and x.alive
 
 
-def test_who_loses_his_last_source_is_read_no_more_though_another_was_cut_off_before():
+def test_edges_out_of_a_neuron_without_sources_are_cut():
+    """Also if another neuron without sources existed before."""
     g = mlgraph.Graph()
     x = g.inputs(1)
     before, now = g.add_neuron(x), g.add_neuron(x)
@@ -315,8 +316,8 @@ def test_who_loses_his_last_source_is_read_no_more_though_another_was_cut_off_be
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_training_goes_on_as_with_a_mask(optimizer):
-    """A dense twin whose cut weights are held at 0 learns the same: the optimizer's state has followed the edit."""
+def test_training_equals_that_with_a_mask(optimizer):
+    """The twin's cut weights are held at 0; the optimizer's state must follow the edit."""
     net, twin = network(), network()
     chosen = np.random.default_rng(1).random(447) < 0.4
 
@@ -355,8 +356,8 @@ def test_masks_are_assigned_in_any_order():
     assert net.layers[1].mask.all() and net.n_edges == 4 * 3 + 3 * 3 + 3 * 2
 
 
-def test_an_edge_out_of_a_neuron_that_is_cut_off_says_0_and_stays():
-    """Whatever else is cut: who adds an edge after the other may begin at either end."""
+def test_edge_out_of_a_cut_neuron_stays_and_adds_zero():
+    """So paths can be added from either end."""
     g = mlgraph.Graph()
     x = g.inputs(2)
     h = g.add_neuron(x, "tanh", weights=[1.0, 1.0])
@@ -378,8 +379,7 @@ def test_an_edge_out_of_a_neuron_that_is_cut_off_says_0_and_stays():
     assert not g.has_edge(h, y), "who cuts a neuron cuts what comes out of it, dead or alive"
 
 
-def test_graphs_of_more_nodes_than_the_root_of_their_numbers():
-    """Pairs of ids are one number each, beyond 32 bits."""
+def test_edge_keys_exceed_32_bits():
     g = mlgraph.Graph()
     x = g.inputs(50_000)
     first, second = (g[i] for i in g.add_neurons(x[:3], weights=np.ones((2, 3))))

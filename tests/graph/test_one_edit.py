@@ -8,7 +8,7 @@ import mlgraph
 
 
 @pytest.mark.parametrize("ends", [KeyError, KeyboardInterrupt, "prune"])
-def test_what_an_exception_ends_is_taken_back(ends):
+def test_exception_takes_back_the_edit(ends):
     net = network()
     net.fit(X, Y, epochs=1)
     before, values = everything(net.graph), net.forward(X)
@@ -27,7 +27,7 @@ def test_what_an_exception_ends_is_taken_back(ends):
         net.undo()
 
 
-def test_what_a_model_has_for_outputs_an_exception_leaves():
+def test_exception_keeps_outputs_of_a_model():
     g = mlgraph.Graph()
     x = g.input()
     models = []
@@ -42,7 +42,7 @@ def test_what_a_model_has_for_outputs_an_exception_leaves():
     assert models[0].forward([[1.5]]) == 3
 
 
-def test_within_another_an_exception_takes_back_its_own():
+def test_exception_takes_back_only_the_inner_edit():
     net = network()
     neurons = net.layers[0].neurons
     before = everything(net.graph)
@@ -62,7 +62,7 @@ def test_within_another_an_exception_takes_back_its_own():
 
 
 @pytest.mark.parametrize("changes", [False, True])
-def test_an_exception_leaves_the_edit_before_to_be_undone(changes):
+def test_failed_edit_keeps_the_last_edit_for_undo(changes):
     net = network()
     before = everything(net.graph)
     net.layers[0].neurons[0].prune()
@@ -79,7 +79,7 @@ def test_an_exception_leaves_the_edit_before_to_be_undone(changes):
     assert everything(net.graph) == before
 
 
-def test_no_run_is_resumed_within_one_edit(tmp_path):
+def test_one_edit_refuses_to_resume_a_run(tmp_path):
     net = network()
     run = {"epochs": 2, "checkpoint": tmp_path / "run.npz"}
     net.fit(X, Y, **run)
@@ -90,7 +90,7 @@ def test_no_run_is_resumed_within_one_edit(tmp_path):
     assert everything(net.graph) == before
 
 
-def test_one_edit_is_over_before_it_is_undone():
+def test_undo_is_refused_within_one_edit():
     net = network()
     before = everything(net.graph)
     with net.graph.one_edit():
@@ -107,8 +107,8 @@ def test_one_edit_is_over_before_it_is_undone():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("ends", ["undo", "exception"])
-def test_one_edit_takes_back_what_was_trained(optimizer, ends):
-    """With `parameters`; whatever the parameters were laid out for meanwhile, and whichever optimizer learnt."""
+def test_one_edit_restores_trained_parameters(optimizer, ends):
+    """For any optimizer, and although compiling has moved the parameters."""
     net = network()
     net.fit(X, Y, epochs=1, optimizer=optimizer, learning_rate=0.01)
     before, values = everything(net.graph), net.forward(X)
@@ -148,7 +148,7 @@ def test_threads_wait_for_one_edit():
     assert seen == [net.n_edges]
 
 
-def test_what_was_frozen_in_a_failed_edit_is_not_afterwards():
+def test_failed_edit_restores_frozen():
     net = network()
     neuron = net.layers[0].neurons[2]
 
@@ -162,8 +162,8 @@ def test_what_was_frozen_in_a_failed_edit_is_not_afterwards():
     assert not neuron.frozen
 
 
-def test_an_output_that_is_dead_forbids_no_edit():
-    """A model had it while it was not, within an edit that failed."""
+def test_output_that_is_not_alive_forbids_no_edit():
+    """A failed edit left a model with such an output."""
     g = mlgraph.Graph()
     x = g.inputs(2)
     a = g.add_neuron(x, weights=[1, 2])
@@ -189,6 +189,6 @@ def test_an_output_that_is_dead_forbids_no_edit():
 
 
 @pytest.mark.parametrize("value", ["no", 3, None])
-def test_whether_parameters_are_taken_back_is_yes_or_no(value):
+def test_parameters_must_be_a_bool(value):
     with pytest.raises(TypeError, match=r"^parameters: expected True or False, got "):
         network().graph.one_edit(parameters=value)

@@ -1,4 +1,4 @@
-"""What is refused, has no memory or edits the graph as it is read leaves no node behind, and a graph as it was."""
+"""A call that is refused adds no node and leaves the graph as it was."""
 
 import numpy as np
 import pytest
@@ -129,7 +129,7 @@ def test_an_error_says_what_is_wrong_and_changes_nothing(name):
     assert everything(g) == before
 
 
-def test_sources_that_take_back_an_edit_as_they_are_read():
+def test_sources_may_undo_an_edit_while_they_are_read():
     g = mlgraph.Graph()
     x = g.inputs(3)
     g.add_neuron(x, weights=[1.0, 2.0, 3.0])
@@ -144,7 +144,7 @@ def test_sources_that_take_back_an_edit_as_they_are_read():
     assert [node.name for node in g] == ["n0", "n1", "n2", "a", "n4"]
 
 
-def test_names_go_with_nodes_that_are_refused():
+def test_names_of_refused_nodes_are_removed():
     g = mlgraph.Graph()
     with pytest.raises(ValueError, match=r"^weights: expected shape \(2,\), got"):
         g.add_neuron((g.parameter(1.0, name) for name in "ab"), weights=[1.0])

@@ -1,4 +1,4 @@
-"""Neurons and edges as arrays: what a graph gives is added to another as it was, in any order; what is none adds nothing."""
+"""Adding neurons and edges given as arrays."""
 
 import copy
 
@@ -28,8 +28,8 @@ def wired(draw):
     return g
 
 
-def test_nodes_that_are_added_as_weights_are_read():
-    """Come before the neurons."""
+def test_reading_the_weights_may_add_nodes():
+    """Those come before the neurons."""
     g = mlgraph.Graph()
     g.input()
 
@@ -44,8 +44,8 @@ def test_nodes_that_are_added_as_weights_are_read():
 
 
 @given(wired(), st.randoms(use_true_random=False), st.integers(0, 3))
-def test_what_a_graph_gives_is_added_as_it_was(g, random, before):
-    """In any order, under any numbers, behind whatever there is."""
+def test_arrays_of_a_graph_rebuild_it(g, random, before):
+    """In any order, with any numbers, in a graph that has other nodes."""
     neurons, edges = g.neurons(), g.edges()
     other = mlgraph.Graph()
     other.inputs(g.n_inputs)
@@ -76,14 +76,14 @@ def test_what_a_graph_gives_is_added_as_it_was(g, random, before):
     )
 
 
-def test_sources_come_in_the_order_of_the_edges():
+def test_sources_are_in_the_order_of_the_edges():
     g = mlgraph.Graph()
     g.inputs(3)
     g.add_subgraph(Neurons([9], ["tanh"], [0.5]), Edges([2, 0, 1], [9, 9, 9], [3.0, 1.0, 2.0]))
     assert str(g[3]) == "tanh(3*n2 + 1*n0 + 2*n1 + 0.5)"
 
 
-def test_a_network_from_arrays_is_swept_in_its_blocks():
+def test_network_rebuilt_from_arrays_has_the_same_plan():
     net = mlgraph.Network(12, seed=0)
     net.add_layer(20, "relu")
     net.add_layer(16, "tanh")
@@ -101,7 +101,7 @@ def test_a_network_from_arrays_is_swept_in_its_blocks():
     assert model.forward(x).tobytes() == net.forward(x).tobytes()
 
 
-def test_it_is_one_edit_and_a_part_of_what_there_is():
+def test_add_subgraph_is_one_edit():
     g = mlgraph.Graph()
     x = g.inputs(2)
     hidden = g.add_neuron(x, "relu", weights=[1.0, 2.0])
@@ -152,7 +152,7 @@ EDGE = Edges([0], [5], [1])
         (ONE, [(0, 5)], TypeError, "edges: expected mlgraph.Edges, got list"),
     ],
 )
-def test_what_is_refused_adds_nothing(neurons, edges, error, message):
+def test_refused_arrays_add_nothing(neurons, edges, error, message):
     g = mlgraph.Graph()
     g.inputs(2)
     before = everything(g)
@@ -161,6 +161,6 @@ def test_what_is_refused_adds_nothing(neurons, edges, error, message):
     assert everything(g) == before
 
 
-def test_a_graph_without_nodes_has_no_other_sources():
+def test_empty_graph_has_no_other_sources():
     with pytest.raises(ValueError, match="edges: source 0 is none of the neurons and no node of the graph"):
         mlgraph.Graph().add_subgraph(ONE, EDGE)

@@ -1,4 +1,4 @@
-"""Taking back the last edit: what returns, what stays, and what has been trained or made since."""
+"""Undoing the last edit: what returns, and what stays as it is."""
 
 import contextlib
 import copy
@@ -31,7 +31,7 @@ EDITS = {
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("name", EDITS)
-def test_undo_is_exact(name, optimizer, compiled):
+def test_undo_restores_everything(name, optimizer, compiled):
     net = network()
     net.fit(X, Y, epochs=2, optimizer=optimizer, learning_rate=0.01)
     before, values, alive = everything(net.graph), net.forward(X), net.graph.alive().tolist()
@@ -49,8 +49,8 @@ def test_undo_is_exact(name, optimizer, compiled):
             net.undo()
 
 
-def test_undo_after_training_brings_back_what_was_cut():
-    """And leaves what was trained since; the run has begun with optimizer state of its own."""
+def test_undo_after_training_restores_cut_edges():
+    """What has been trained since stays. The restored edges have no state of the earlier run."""
     net = network()
     net.fit(X, Y, epochs=1)
     neuron = net.layers[1].neurons[4]
@@ -68,7 +68,7 @@ def test_undo_after_training_brings_back_what_was_cut():
     assert velocity[place] == 0 and velocity[place - net.graph.storage.stride[record]] != 0
 
 
-def test_only_the_last_edit_is_taken_back():
+def test_only_the_last_edit_can_be_undone():
     net = network()
     net.layers[0].neurons[0].prune()
     net.layers[0].neurons[1].prune()
@@ -82,8 +82,8 @@ def test_only_the_last_edit_is_taken_back():
 
 
 @pytest.mark.parametrize("copied", [mlgraph.Graph.copy, copy.copy], ids=["method", "module"])
-def test_a_copy_of_a_graph_has_no_last_edit(copied):
-    """Unlike one by `deepcopy` or `pickle`."""
+def test_copy_of_a_graph_has_no_last_edit(copied):
+    """Unlike `deepcopy` and `pickle`."""
     net = network()
     before = everything(net.graph)
     net.layers[0].neurons[3].prune()
@@ -96,8 +96,8 @@ def test_a_copy_of_a_graph_has_no_last_edit(copied):
     assert everything(net.graph) == before
 
 
-def test_numbers_of_nodes_taken_back_are_given_anew():
-    """With names, constants and records of their own."""
+def test_new_nodes_reuse_the_ids_of_removed_nodes():
+    """They have their own names, constants and records."""
     g = mlgraph.Graph()
     x = g.input("x")
     y = g.add_neurons([x], weights=np.ones((2, 1)), biases=None)
@@ -116,7 +116,7 @@ def test_numbers_of_nodes_taken_back_are_given_anew():
     assert len(g.storage) == 2 + 2 and model.sparsity == pytest.approx(1 - 2 / 3)
 
 
-def test_neurons_that_a_model_has_for_outputs_stay():
+def test_undo_does_not_remove_outputs_of_a_model():
     g = mlgraph.Graph()
     n = g.add_neuron(g.inputs(2))
     model = mlgraph.Model(g, [n])
@@ -135,8 +135,8 @@ def test_neurons_that_a_model_has_for_outputs_stay():
     ],
     ids=["less", "no edge", "dead", "no place"],
 )
-def test_to_take_back_nothing_takes_back_nothing(nothing):
-    """An edit that changed nothing is an edit: what was done before it stays."""
+def test_edit_that_changed_nothing_can_be_undone(nothing):
+    """The edit before it stays."""
     net = network()
     net.layers[0].neurons[0].prune()
     net.prune(0.5)
@@ -148,7 +148,7 @@ def test_to_take_back_nothing_takes_back_nothing(nothing):
         net.undo()
 
 
-def test_a_model_that_came_since_keeps_its_outputs():
+def test_undo_does_not_disconnect_outputs_of_a_model():
     g = mlgraph.Graph()
     x = g.inputs(2)
     n = g.add_neuron([x[0]], weights=[2.0])
@@ -167,7 +167,7 @@ def test_a_model_that_came_since_keeps_its_outputs():
     assert not n.sources
 
 
-def test_numbers_that_are_given_again_are_no_longer_a_models_own():
+def test_undo_makes_models_forget_removed_nodes():
     g = mlgraph.Graph()
     x = g.inputs(4)
     first, second = (mlgraph.Model(g, g.add_neuron(x, weights=w)) for w in ([1, 2, 3, 4], [5, 6, 7, 8]))
@@ -185,8 +185,8 @@ def test_numbers_that_are_given_again_are_no_longer_a_models_own():
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("at", ["steps", "epoch"])
-def test_undo_of_parameters_while_they_are_trained(optimizer, at):
-    """A run goes on with state of its own, from what stood before the edit."""
+def test_undo_of_parameters_within_a_run(optimizer, at):
+    """The run continues with fresh optimizer state."""
     net = network()
     before = net.graph.get_parameters()
     with net.graph.one_edit(parameters=True):
@@ -205,7 +205,7 @@ def test_undo_of_parameters_while_they_are_trained(optimizer, at):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_undo_in_a_run_brings_no_state_of_the_run_before(optimizer):
+def test_undo_within_a_run_restores_no_state_of_the_last_run(optimizer):
     net = network()
     net.fit(X, Y, epochs=5, batch_size=16)
     edges = [edge for neuron in net.layers[0].neurons for edge in neuron.edges][::3]
@@ -222,8 +222,8 @@ def test_undo_in_a_run_brings_no_state_of_the_run_before(optimizer):
     assert state and all(row[0] == 0 for row in state)  # of the first edge, which was cut
 
 
-def test_what_is_frozen_comes_back_so():
-    """Also where nothing was frozen any more meanwhile."""
+def test_undo_restores_frozen_edges():
+    """Even if nothing was frozen in the meantime."""
     net = network()
     edge = net.layers[0].neurons[0].edges[0]
     edge.frozen = True
@@ -237,8 +237,8 @@ def test_what_is_frozen_comes_back_so():
 
 
 @pytest.mark.parametrize("ends", ["the edit", "the one around it", "an exception"])
-def test_no_edit_that_a_run_begins_within_brings_state_of_the_run_before(ends):
-    """Moments of Adam would be velocities then."""
+def test_run_within_an_edit_drops_the_state_of_the_last_run(ends):
+    """Otherwise moments of Adam would become velocities."""
     net = network()
     net.fit(X, Y, epochs=1, optimizer="adam", learning_rate=1e-3)
     edge, g = net.layers[0].neurons[0].edges[0], net.graph
@@ -265,8 +265,8 @@ def test_no_edit_that_a_run_begins_within_brings_state_of_the_run_before(ends):
 
 
 @pytest.mark.parametrize("looks", [False, True])
-def test_what_a_model_has_needed_is_told_by_edits_alone(looks):
-    """Not by who has looked meanwhile; and what an edit was taken back of, or what it did on the way, it has not needed."""
+def test_sparsity_depends_only_on_edits(looks):
+    """Not on when it was read; undone edits and intermediate states of one edit do not count."""
     g = mlgraph.Graph()
     x = g.inputs(2)
     hidden = [g.add_neuron(x, "tanh", weights=[0.1 * (k + 1), 1.0]) for k in range(2)]

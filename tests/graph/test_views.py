@@ -1,4 +1,4 @@
-"""Views hold a number: of a node that is there, and not of the next one that has it."""
+"""Views refer to one node, not to a later node with the same id."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from editable import network
 import mlgraph
 
 
-def test_a_neuron_whose_making_was_undone():
+def test_view_of_a_removed_neuron_raises():
     g = mlgraph.Graph()
     x = g.inputs(2)
     model = mlgraph.Model(g, g.add_neuron(x, weights=[1, 2]))
@@ -51,7 +51,7 @@ def test_a_neuron_whose_making_was_undone():
     assert g[3] == other and g[3].name == "seven" and gone.name == "n3"
 
 
-def test_what_was_made_for_a_node_is_not_of_the_next_with_its_number():
+def test_gradients_and_traces_do_not_apply_to_a_reused_id():
     g = mlgraph.Graph()
     x = g.inputs(2)
     model = mlgraph.Model(g, [x[0] * 2])
@@ -73,8 +73,8 @@ def test_what_was_made_for_a_node_is_not_of_the_next_with_its_number():
     assert g.compile(new)([[3, 4]]).tolist() == [[39]] and trace[x[1]].tolist() == [4]
 
 
-def test_a_view_of_an_edge_reads_its_own_list_alone():
-    """Its place was the third; the list is shorter now, and behind it stands one that begins with the same source."""
+def test_edge_view_reads_only_its_own_list():
+    """The list has become shorter, and the next list in memory begins with the same source."""
     g = mlgraph.Graph()
     x = g.inputs(4)
     a, b = g.add_neuron(x[:3], weights=[1, 2, 3]), g.add_neuron(x[2:], weights=[4, 5])
@@ -84,8 +84,7 @@ def test_a_view_of_an_edge_reads_its_own_list_alone():
     assert edge.weight == 3
 
 
-def test_the_ends_of_an_edge_are_not_to_be_assigned():
-    """To lead elsewhere it is cut, and another added."""
+def test_ends_of_an_edge_are_read_only():
     g = mlgraph.Graph()
     x, other = g.inputs(2)
     neuron = g.add_neuron([x])
@@ -94,7 +93,7 @@ def test_the_ends_of_an_edge_are_not_to_be_assigned():
             setattr(neuron.edges[0], end, other)
 
 
-def test_edges_out_of_a_node_lead_to_neurons():
+def test_out_edges_lead_to_neurons():
     g = mlgraph.Graph()
     x = g.input()
     first, second = g.add_neuron([x], weights=[2]), g.add_neuron([x], weights=[3])
@@ -102,7 +101,7 @@ def test_edges_out_of_a_node_lead_to_neurons():
     assert x.targets == [first, second, square] and [tuple(e) for e in x.out_edges] == [(x, first, 2), (x, second, 3)]
 
 
-def test_nodes_by_name():
+def test_default_names_find_nodes():
     g = mlgraph.Graph()
     x, y, z = g.inputs(3)
     y.name, z.name = "n0", "n7"
@@ -118,20 +117,20 @@ def test_nodes_by_name():
             g[name]
 
 
-def test_a_node_is_no_id():
+def test_node_is_not_an_id():
     g = mlgraph.Graph()
     with pytest.raises(TypeError, match="node: expected the id of a node, got Node"):
         g[g.input()]
 
 
-def test_what_is_alive_is_not_assigned():
+def test_alive_is_read_only():
     g = mlgraph.Graph()
     g.input()
     with pytest.raises(ValueError, match="read-only"):
         g.alive()[0] = False
 
 
-def test_a_pair_of_neurons_is_neither_two_neurons_nor_an_edge():
+def test_pair_of_neurons_is_ambiguous():
     g = mlgraph.Graph()
     a = g.add_neuron(g.inputs(1))
     b = g.add_neuron([a])
@@ -140,15 +139,15 @@ def test_a_pair_of_neurons_is_neither_two_neurons_nor_an_edge():
     assert g.n_edges == 2
 
 
-def test_the_id_that_is_no_nodes_is_told():
+def test_error_names_the_unknown_id():
     net = network()
     for source, worst in (([0, -1], -1), ([0, 99], 99)):
         with pytest.raises(ValueError, match=f"prune: expected edges between nodes from 0 to 50, got node {worst}$"):
             net.graph.prune(mlgraph.Edges(np.array(source), np.array([12, 12]), np.zeros(2)))
 
 
-def test_views_by_number_are_of_what_the_node_is(tmp_path):
-    """In a graph that was built, read from a file or copied; and True is no number."""
+def test_views_by_id_check_the_kind(tmp_path):
+    """In a graph that was built, loaded or copied. A bool is not an id."""
     net = network()
     net.save(tmp_path / "net.npz")
     for model in (net, mlgraph.load(tmp_path / "net.npz"), net.compact()):

@@ -1,4 +1,4 @@
-"""Errors, Ctrl-C and MemoryError at any point of an edit: the graph is as before, or as after it."""
+"""Errors, Ctrl-C and MemoryError at any point of an edit leave the graph as before or as after it."""
 
 from array import array
 
@@ -14,8 +14,8 @@ from mlgraph.graph.changes import edited
 
 @pytest.mark.parametrize("stop", [MemoryError, KeyboardInterrupt])
 @pytest.mark.parametrize("column", ["_code", "_count", "born", "_pool", "bias", "max_sources"])
-def test_what_stops_the_making_of_neurons_leaves_none(column, stop, monkeypatch):
-    """Wherever among the columns it strikes."""
+def test_interrupted_add_neurons_adds_none(column, stop, monkeypatch):
+    """Whichever column is being extended."""
     net, real = network(), storage.extend
     g, source = net.graph, np.arange(12, dtype=np.int32)
     before, values = everything(g), net.forward(X)
@@ -38,8 +38,8 @@ def test_what_stops_the_making_of_neurons_leaves_none(column, stop, monkeypatch)
 
 
 @pytest.mark.parametrize(("name", "call"), [*(("written", call) for call in range(5)), ("extend", 0), ("edited", 0)])
-def test_an_edit_for_which_there_is_no_memory_changes_nothing(monkeypatch, name, call):
-    """Wherever in it that is, also where edits before it are taken back then."""
+def test_memory_error_in_an_edit_changes_nothing(monkeypatch, name, call):
+    """Wherever it is raised, also within one_edit."""
     real, left = getattr(edits, name), []
 
     def fails(*given, **more):
@@ -74,8 +74,8 @@ def test_an_edit_for_which_there_is_no_memory_changes_nothing(monkeypatch, name,
 
 
 @pytest.mark.parametrize("name", ["in_use", "compact_storage"])
-def test_without_memory_an_edit_is_not_packed(monkeypatch, name):
-    """It is made, and can be taken back: unused room is only room."""
+def test_memory_error_in_compact_is_harmless(monkeypatch, name):
+    """The edit is complete and can be undone."""
 
     def fail(*given):
         raise MemoryError
@@ -90,8 +90,8 @@ def test_without_memory_an_edit_is_not_packed(monkeypatch, name):
     assert everything(net.graph) == before
 
 
-def test_without_memory_to_take_it_back_an_edit_within_another_is_over(monkeypatch):
-    """What comes then belongs to the other one."""
+def test_memory_error_while_taking_back_an_inner_edit(monkeypatch):
+    """Later edits belong to the outer edit."""
 
     def fail(*given):
         raise MemoryError
@@ -118,8 +118,8 @@ def test_without_memory_to_take_it_back_an_edit_within_another_is_over(monkeypat
     assert len(net.layers[0].neurons[1].edges) == len(net.layers[0].neurons[3].edges) > 0
 
 
-def test_sources_that_compile_the_graph_as_they_are_read():
-    """Nodes that were added until the error go; the parameters have moved meanwhile."""
+def test_sources_may_compile_the_graph_while_they_are_read():
+    """New nodes are removed after an error, although the parameters have moved."""
     g = mlgraph.Graph()
     x = g.inputs(3)
     hidden = [g.add_neuron(x, "tanh", weights=[1, 2, 3]) for _ in range(9)]
@@ -141,8 +141,8 @@ def test_sources_that_compile_the_graph_as_they_are_read():
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_sources_that_edit_the_graph_as_they_are_read(monkeypatch, fails):
-    """What they have done stays, though the call is refused, or finds no memory for its node."""
+def test_sources_may_edit_the_graph_while_they_are_read(monkeypatch, fails):
+    """Their edits stay, even if the call fails."""
     g = mlgraph.Graph()
     x = g.inputs(3)
     neuron = g.add_neuron(x[:2], weights=[1.0, 2.0])
@@ -169,8 +169,8 @@ def test_sources_that_edit_the_graph_as_they_are_read(monkeypatch, fails):
     assert g.compile(g.add_neuron([neuron, *x], weights=[1.0, 2, 3, 4]))(np.ones((1, 3))) == 12
 
 
-def test_no_node_is_in_all_columns_before_its_sources_are_in_the_pool(monkeypatch):
-    """Whoever finds the table as it grows, as a forked child may, drops what is in some columns only, and nothing else."""
+def test_columns_grow_in_an_order_that_shows_incomplete_nodes(monkeypatch):
+    """A forked child removes the nodes that are missing in some column, and no others."""
     g, _, y, _, _, n, *_ = small()
     real, looks = nodes.extend, []
 
@@ -188,8 +188,8 @@ def test_no_node_is_in_all_columns_before_its_sources_are_in_the_pool(monkeypatc
     assert len(looks) == 3 * 6 and all(looks) and g[len(g) - 1].sources
 
 
-def test_no_memory_for_neurons_whose_weights_edited_the_graph(monkeypatch):
-    """No list of sources names nodes that are not there."""
+def test_memory_error_after_an_edit_by_the_arguments(monkeypatch):
+    """No list of sources refers to a missing node."""
     g = mlgraph.Graph()
     x, real = g.inputs(3), nodes.extend
     neuron = g.add_neuron(x[:2], weights=[1.0, 2.0])
@@ -214,7 +214,7 @@ def test_no_memory_for_neurons_whose_weights_edited_the_graph(monkeypatch):
     assert g.compile(neuron)(np.ones((1, 3))) == 6
 
 
-def test_an_edit_that_fails_after_it_was_noted_leaves_no_node(monkeypatch):
+def test_failure_after_recording_an_edit_adds_no_node(monkeypatch):
     g, *_ = small()
     before = held(g)[:8]
 
@@ -228,7 +228,7 @@ def test_an_edit_that_fails_after_it_was_noted_leaves_no_node(monkeypatch):
     assert held(g)[:8] == before
 
 
-def test_what_no_node_has_is_dropped():
+def test_truncate_removes_incomplete_nodes():
     g, *_ = small()
     before = held(g)
     g.input_ids.append(len(g))
@@ -239,8 +239,8 @@ def test_what_no_node_has_is_dropped():
     assert held(g) == before
 
 
-def test_inputs_stay_in_the_order_of_their_columns():
-    """Which need not be that of the nodes: in a file that another program wrote."""
+def test_truncate_keeps_the_order_of_inputs():
+    """Columns and ids may be in different orders in a file from another program."""
     g = mlgraph.Graph()
     a, b = g.inputs(2)
     g.input_ids, g._data = array("i", [1, 0]), array("q", [1, 0])

@@ -1,4 +1,4 @@
-"""Where parameters stand: what edits and layouts leave in the vectors beside what they are asked for."""
+"""Places of parameters: what edits and compilations leave in the vectors."""
 
 import copy
 import pickle
@@ -12,8 +12,7 @@ from mlgraph.graph import arrays, compaction as packing
 from mlgraph.graph.storage import PANEL
 
 
-def test_storage_stays_in_proportion():
-    """Edit after edit, compiled or not, what is left behind is packed away."""
+def test_unused_storage_stays_bounded():
     net = network(hidden=(40, 40))
     rng, g = np.random.default_rng(0), net.graph
     for step in range(300):
@@ -30,7 +29,7 @@ def test_storage_stays_in_proportion():
     assert everything(g) == before and packing.in_use(g) == len(g._pool) + g.storage.used - -g.n_parameters % PANEL
 
 
-def test_a_copy_is_a_graph_of_its_own():
+def test_copy_shares_nothing():
     net = network()
     net.fit(X, Y, epochs=1)
     before, values = everything(net.graph), net.forward(X)
@@ -46,8 +45,8 @@ def test_a_copy_is_a_graph_of_its_own():
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
 
 
-def test_what_was_added_has_no_state_and_padding_is_zero():
-    """Wherever a layout puts it: neurons beside trained ones, rows and blocks, some read by no output."""
+def test_added_neurons_have_no_state_and_padding_is_zero():
+    """For neurons next to trained ones, rows and blocks, some read by no output."""
     net = network(hidden=(9, 5))
     net.fit(X, Y, epochs=1, momentum=0.9)
     g = net.graph
@@ -66,7 +65,7 @@ def test_what_was_added_has_no_state_and_padding_is_zero():
     assert not g.parameters[padding].any() and not first[padding].any() and padding.any()
 
 
-def test_the_state_of_an_optimizer_is_told_in_the_order_of_the_parameters():
+def test_optimizer_state_is_in_the_order_of_the_parameters():
     g = mlgraph.Graph()
     x, p = g.inputs(3), g.parameter(0.5)
     neurons = [g.add_neuron([*x, p], weights=[1.0, -2.0, 3.0, 0.5], bias=0.5), g.add_neuron(x[:1], weights=[2.0])]
@@ -93,8 +92,8 @@ def test_the_state_of_an_optimizer_is_told_in_the_order_of_the_parameters():
 
 
 @pytest.mark.parametrize("there", ["both", "weights", "bias"])
-def test_what_falls_away_is_not_trained(there):
-    """It must not stand in the padding of a block, where updates take whole panels."""
+def test_disconnected_neuron_is_not_trained(there):
+    """It must not be in the padding of a block, because updates cover whole panels."""
     net = network(hidden=(9, 5))
     for neuron in net.layers[0].neurons if there == "weights" else ():
         neuron.bias = None
@@ -112,8 +111,7 @@ def test_what_falls_away_is_not_trained(there):
     assert [(last.weights.tolist(), last.bias)] == kept
 
 
-def test_copies_by_the_module():
-    """Of a graph that two hold, neither would know of the other's edits."""
+def test_copy_module_and_pickle_copy_the_graph():
     net = network()
     values = net.forward(X)
     for other in (copy.copy(net), copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
@@ -128,8 +126,8 @@ def test_copies_by_the_module():
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"]
 )
-def test_copies_begin_at_a_line_of_the_cache(copied):
-    """Of four, since numpy's own arrays begin there now and then."""
+def test_copies_are_aligned_to_cache_lines(copied):
+    """Four copies, because NumPy's own arrays are sometimes aligned by chance."""
     net = network()
     net.fit(X, Y, epochs=1)
     for _ in range(4):
@@ -138,7 +136,7 @@ def test_copies_begin_at_a_line_of_the_cache(copied):
         assert len(vectors) == 2 and all(vector.ctypes.data % 64 == 0 for vector in vectors)
 
 
-def test_a_copy_by_the_module_can_take_back_the_last_edit():
+def test_deep_copy_can_undo_the_last_edit():
     net = network()
     before = everything(net.graph)
     net.layers[0].neurons[3].prune()
@@ -147,8 +145,7 @@ def test_a_copy_by_the_module_can_take_back_the_last_edit():
         assert everything(other.graph) == before
 
 
-def test_a_bias_at_the_first_place_counts(monkeypatch):
-    """That of a neuron without edges, once all is packed."""
+def test_bias_at_place_zero_counts(monkeypatch):
     monkeypatch.setattr(packing, "SMALL", -1)
     g = mlgraph.Graph()
     neuron = g.add_neuron(g.inputs(1), weights=[2.0], bias=3.0)
@@ -159,7 +156,7 @@ def test_a_bias_at_the_first_place_counts(monkeypatch):
 
 
 def test_records_may_be_in_any_order(monkeypatch):
-    """As those of a file may."""
+    """As they may be in a file."""
     monkeypatch.setattr(packing, "SMALL", -1)
     g = mlgraph.Graph()
     x = g.inputs(3)

@@ -1,4 +1,4 @@
-"""Ctrl-C may strike between any two lines: what it strikes is then as it was before, or as it is afterwards."""
+"""Ctrl-C between any two lines leaves things as before or as after the work."""
 
 import contextlib
 import itertools
@@ -47,8 +47,8 @@ EDITS = {
 
 @pytest.mark.parametrize("dense", [2, pytest.param(160, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_is_whole_or_not(name, dense):
-    """And nothing that follows has to do with it."""
+def test_edit_is_complete_or_not_made(name, dense):
+    """Later work succeeds."""
 
     def fresh():
         net = trained()
@@ -72,8 +72,7 @@ def test_an_edit_is_whole_or_not(name, dense):
 
 
 @pytest.mark.slow
-def test_a_compilation_is_whole_or_not():
-    """It moves the parameters."""
+def test_interrupted_compilation_keeps_the_parameters():
 
     def fresh():
         net = trained()
@@ -89,7 +88,7 @@ def test_a_compilation_is_whole_or_not():
 
 
 @pytest.mark.slow
-def test_a_layer_is_there_or_not(tmp_path):
+def test_add_layer_is_complete_or_not_made(tmp_path):
     def add(net):
         net.add_layer(4, "sigmoid", loss="binary_cross_entropy")
 
@@ -102,8 +101,7 @@ def test_a_layer_is_there_or_not(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_resumed_whole_or_not(tmp_path):
-    """Of a network that was widened in it: its layers belong to its graph."""
+def test_interrupted_resume_keeps_layers_and_graph_consistent(tmp_path):
     path = tmp_path / "checkpoint.npz"
 
     def widen(progress):
@@ -126,8 +124,8 @@ def test_a_run_is_resumed_whole_or_not(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dropout_is_assigned_or_not():
-    """What a layer says is what training does."""
+def test_dropout_is_assigned_or_not():
+    """Training uses the value that the layer shows."""
     ends = {}
     for share in (0.0, 0.5):
         net = trained()
@@ -141,7 +139,7 @@ def test_a_dropout_is_assigned_or_not():
     assert line > 5
 
 
-def test_a_name_goes_with_its_node():
+def test_name_is_removed_with_its_node():
     for line, graph in struck(mlgraph.Graph, lambda graph: graph.input("x"), 1000):
         assert graph.input().name == f"n{len(graph) - 1}", line
     assert line > 10
@@ -169,8 +167,7 @@ def strike_at_memory():
 
 
 @pytest.mark.slow
-def test_memory_that_is_asked_for_anew():
-    """What was asked for before may be gone: nothing goes on with its address, which is no memory any more."""
+def test_interrupted_reallocation_leaves_no_dangling_address():
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     folders = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
     code = f"import sys; sys.path[:0] = {folders!r}; import test_interrupts as t; t.strike_at_memory()"
@@ -178,7 +175,7 @@ def test_memory_that_is_asked_for_anew():
 
 
 @pytest.mark.slow
-def test_a_step_that_overflows_leaves_nothing():
+def test_interrupted_nonfinite_step_changes_nothing():
     x, y = np.full((8, 4), 1e19, np.float32), np.zeros((8, 1))
 
     def fresh():
@@ -198,8 +195,7 @@ def test_a_step_that_overflows_leaves_nothing():
 
 
 @pytest.mark.slow
-def test_several_edits_are_whole_or_not():
-    """And over, wherever Ctrl-C strikes."""
+def test_one_edit_is_complete_or_not_made():
 
     def several(net):
         with net.graph.one_edit(parameters=True):
@@ -220,7 +216,7 @@ def test_several_edits_are_whole_or_not():
 
 
 @pytest.mark.slow
-def test_a_run_that_is_struck_leaves_a_whole_history():
+def test_interrupted_run_leaves_a_consistent_history():
     def fit(net):
         net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y))
 
@@ -236,7 +232,7 @@ def test_a_run_that_is_struck_leaves_a_whole_history():
 
 
 @pytest.mark.slow
-def test_nobody_trains_a_graph_whose_run_was_struck():
+def test_interrupted_run_does_not_train_the_graph():
     for line, net in struck(network, lambda net: net.fit(X, Y, epochs=1), 1000, ROOM / "_support/locks.py"):
         assert not net.graph.is_training, line
         net.fit(X, Y, epochs=1)
@@ -244,8 +240,8 @@ def test_nobody_trains_a_graph_whose_run_was_struck():
 
 
 @pytest.mark.parametrize("number", range(8))
-def test_who_catches_ctrl_c_may_train_again(number):
-    """At once, while its traceback is alive: wherever within the run it strikes, but for its very end."""
+def test_training_may_begin_again_after_catching_ctrl_c(number):
+    """At once, while the traceback is alive."""
     net, left = network(), [number]
 
     class Lock:
@@ -270,7 +266,7 @@ def test_who_catches_ctrl_c_may_train_again(number):
     assert left[0] < 0
 
 
-def test_other_threads_have_no_signals():
+def test_other_threads_train_without_signals():
     done = []
     thread = threading.Thread(target=lambda: done.append(trained()))
     thread.start()
@@ -306,8 +302,7 @@ print("usable", flush=True)
 """
 
 
-def test_interruption():
-    """Ctrl-C ends a run in the midst of a sweep, as often as it comes."""
+def test_ctrl_c_ends_a_run_within_a_sweep():
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as child:
         try:
             for _ in range(3):
@@ -320,8 +315,8 @@ def test_interruption():
             child.kill()
 
 
-def test_ctrl_c_waits_for_a_fifth_of_a_second_at_most(monkeypatch):
-    """By a clock that each step moves on by 1/128 s: for the steps of one call, which the history then has."""
+def test_ctrl_c_waits_at_most_a_fifth_of_a_second(monkeypatch):
+    """By a clock that advances 1/128 s for each step."""
     clock, sizes, real = [0.0], [], running.execute
 
     def run(self, examples, nodes=None, **options):
