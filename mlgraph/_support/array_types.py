@@ -1,4 +1,4 @@
-"""Types of arrays, of any shape."""
+"""Names for the types of arrays, by dtype; shapes are stated in docstrings."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whatever ends the writing: Ctrl-C, a full disk, a machine that goes down."""
+"""Writes files completely or not at all, whatever ends the write: Ctrl-C, a full disk or a power failure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ from mlgraph._support import checks
 from mlgraph._support.checks import StrOrBytesPath
 
 TEMPORARY = ".mlgraph-part"
-"""How the names of files end while they are being written."""
+"""Suffix of a file while it is being written."""
 
 
 def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *, previous: Path | None = None) -> None:
-    """Let `write` fill a temporary file beside `path`, bring it to the disk, and only then put it in place.
+    """Write a temporary file in the same folder, flush it to the disk, and then rename it to `path`.
 
     Parameters
     ----------
+    path : path-like
+        The file to write; a symbolic link is followed.
+    write : callable
+        ``write(file)`` writes the contents to a binary file.
     previous : Path, optional
-        Where to keep the file now at `path`. If the file system has links, there is a file at `path` at every moment.
+        Where to keep the file that is replaced. On file systems with hard links, `path` exists at
+        every moment.
     """
     target = destination(Path(checks.path("path", path)))
     temporary = part_of(target)
@@ -35,9 +40,8 @@ def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *,
     try:
         with file:
             with suppress(FileNotFoundError):
-                os.chmod(
-                    temporary, stat.S_IMODE(os.stat(target).st_mode)
-                )  # who may not read the one may not read the other
+                # Keep the permissions of the file that is replaced.
+                os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -45,35 +49,41 @@ def write_atomically(path: StrOrBytesPath, write: Callable[[IO[bytes]], Any], *,
             _keep(target, previous)
         os.replace(temporary, target)
     except BaseException as error:
-        with suppress(OSError):  # it is in place already, or the disk has become read-only: the first error is raised
+        with suppress(OSError):  # already renamed, or the disk is now read-only: raise the first error
             os.unlink(temporary)
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # a full disk
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:  # e.g. a full disk
             error.filename = str(target)
         raise
-    if os.name == "posix":  # elsewhere folders cannot be opened
+    if os.name == "posix":  # other systems cannot open folders
         try:
             folder = os.open(target.parent, os.O_RDONLY)
-        except PermissionError:  # it may be written to, and not read
+        except PermissionError:  # a folder may be writable but not readable
             return
         try:
             os.fsync(folder)
         except OSError as error:
-            if error.errno not in (errno.EBADF, errno.EINVAL):  # of file systems that do this by themselves
+            if error.errno not in (errno.EBADF, errno.EINVAL):  # file systems that need no fsync of a folder
                 raise
         finally:
             os.close(folder)
 
 
 def part_of(target: Path) -> Path:
-    """A name for a file while it is being written."""
+    """A temporary name in the same folder as `target`."""
     return target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
 def destination(path: Path) -> Path:
-    """The file that writing to a path replaces, for a link its target; OSError if that is no file, or in no folder."""
+    """The file that writing to `path` would replace; symbolic links are followed.
+
+    Raises
+    ------
+    OSError
+        If it is not a regular file, or its folder does not exist or is not writable.
+    """
     target = followed(path)
     try:
-        mode = target.stat().st_mode  # from Python 3.14 on `exists` would hide errors, such as that of a name too long
+        mode = target.stat().st_mode  # from Python 3.14 on, `exists` hides errors such as a name that is too long
     except (FileNotFoundError, NotADirectoryError):
         mode = stat.S_IFREG
     if stat.S_ISDIR(mode):
@@ -88,8 +98,8 @@ def destination(path: Path) -> Path:
 
 
 def followed(path: Path) -> Path:
-    """The target of a link, or else the path itself; an OSError for links that lead to each other."""
-    with suppress(RuntimeError):  # for links that lead to each other, in Python before 3.13
+    """The target of a symbolic link, or else `path` itself; an OSError for a loop of links."""
+    with suppress(RuntimeError):  # a loop of links, in Python before 3.13
         target = path.resolve() if path.is_symlink() else path
         if not target.is_symlink():
             return target
@@ -100,5 +110,5 @@ def _keep(target: Path, previous: Path) -> None:
     previous.unlink(missing_ok=True)
     try:
         os.link(target, previous)
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         os.replace(target, previous)

@@ -1,4 +1,8 @@
-"""What arguments must be. A mistake is one line that names the argument, what was expected and what it got."""
+"""Checks of arguments. They return a value of the right type, or raise an error of one line.
+
+The first parameter of most functions, `what`, is the name of the argument; error messages begin
+with it.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +18,20 @@ import numpy.typing as npt
 from mlgraph._support.array_types import Float32, Int64
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-"""The largest finite number of the precision that everything is computed in."""
+"""The largest finite float32."""
 
 StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-"""What a path may be given as."""
+"""The types that a path may have."""
 
 INT32_MAX = 2**31 - 1
-"""Nodes are numbered in 32 bits, and no other count needs to be larger."""
+"""The largest count: ids of nodes are int32."""
 
 MOST_SEED = 2**64 - 1
-"""A seed has 64 bits."""
+"""The largest seed: seeds have 64 bits."""
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: on one line, and not all of it if it is long."""
+    """`repr` of a value for an error message: on one line, and truncated to 80 characters."""
     try:
         text = " ".join(repr(value).split())
     except ValueError:  # an integer of thousands of digits
@@ -36,17 +40,17 @@ def shown(value: Any) -> str:
 
 
 def plain(text: str) -> str:
-    """A name as an error shows it: what would not print, or end the line, is escaped."""
+    """A name for an error message, with unprintable characters and line breaks escaped."""
     return text if text.isprintable() else repr(text)[1:-1]
 
 
 def wrong(what: str, expected: str, value: Any, of_type: bool) -> TypeError | ValueError:
-    """The error for an unexpected value: a ValueError if it is `of_type`, the expected type, else a TypeError."""
+    """The error for an unexpected value: a ValueError if its type is right (`of_type`), else a TypeError."""
     return (ValueError if of_type else TypeError)(f"{what}: expected {expected}, got {shown(value)}")
 
 
 def whole(what: str, value: Any, least: int = 1, most: int = INT32_MAX) -> int:
-    """`value` as an int; TypeError if it is no integer, or a truth value, ValueError if it is out of range."""
+    """`value` as an int; a TypeError if it is a bool or not an integer, a ValueError if it is out of range."""
     of_type = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not of_type or value < least:
         raise wrong(what, f"an integer of at least {least}", value, of_type)
@@ -56,8 +60,8 @@ def whole(what: str, value: Any, least: int = 1, most: int = INT32_MAX) -> int:
 
 
 def real(what: str, value: Any, expected: str, least: float, most: float) -> float:
-    """`value` as a float; TypeError if it is no number, or a truth value, ValueError if it is not from `least` to `most`."""
-    given = float(value) if isinstance(value, np.floating) else value  # else numpy rounds the limits to its precision
+    """`value` as a float; a TypeError if it is a bool or not a number, a ValueError if it is out of range."""
+    given = float(value) if isinstance(value, np.floating) else value  # numpy would round the limits to float32
     of_type = isinstance(given, Real) and not isinstance(given, bool)
     if not of_type or not least <= given <= most:
         raise wrong(what, expected, value, of_type)
@@ -65,20 +69,20 @@ def real(what: str, value: Any, expected: str, least: float, most: float) -> flo
 
 
 def share(what: str, value: Any, *, all: bool = False) -> float:
-    """`value` as a float; the errors of `real` if it is no number from 0 to below 1, or with `all` to 1."""
+    """A fraction as a float: at least 0 and less than 1, or with `all` at most 1; raises as `real` does."""
     most = 1.0 if all else float(np.nextafter(1.0, 0.0))
     return real(what, value, f"a number from 0 to {'' if all else 'below '}1", 0.0, most)
 
 
 def truth(what: str, value: Any) -> bool:
-    """`value` as a bool, or a TypeError if it is none."""
+    """`value` as a bool; a TypeError if it is not a bool."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{what}: expected True or False, got {shown(value)}")
     return bool(value)
 
 
 def one_of(what: str, value: Any, names: Sequence[str]) -> str:
-    """`value`, if it is one of `names`; else a ValueError, or a TypeError if it is no string."""
+    """`value` if it is one of `names`; a TypeError if it is not a string, else a ValueError."""
     if not isinstance(value, str) or value not in names:
         expected = " or ".join(names) if len(names) <= 2 else f"one of {', '.join(names)}"
         raise wrong(what, expected, value, isinstance(value, str))
@@ -86,14 +90,18 @@ def one_of(what: str, value: Any, names: Sequence[str]) -> str:
 
 
 def optional_name(value: Any) -> str | None:
-    """The name of a node, or a TypeError if it is neither a string nor None."""
+    """The name of a node, or None; a TypeError for any other type."""
     if value is not None and not isinstance(value, str):
         raise TypeError(f"name: expected a string, got {type(value).__name__}")
     return None if value is None else str(value)
 
 
 def path(what: str, value: Any) -> str:
-    """`value` as a path, else a TypeError, also for an integer: open() would take it for an open file, and close it."""
+    """`value` as a path.
+
+    An integer is a TypeError, because `open` would treat it as a file descriptor and close it. A
+    ValueError if no file can have this name.
+    """
     try:
         text = os.fsdecode(value)
     except TypeError:
@@ -103,45 +111,51 @@ def path(what: str, value: Any) -> str:
     except UnicodeEncodeError:
         possible = False
     if not possible:
-        raise ValueError(f"{what}: expected a path that a file may have, got {shown(value)}")
+        raise ValueError(f"{what}: expected a valid file name, got {shown(value)}")
     return text
 
 
 def number(what: str, value: Any) -> float:
-    """`value` as a float that float32 can hold, infinities and NaN included; TypeError or ValueError if it is none."""
+    """`value` as a float that float32 can hold, possibly infinite or NaN; else a TypeError or ValueError."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{what}: expected a number, got {type(value).__name__}")
     try:
         result = float(value)
-    except OverflowError:  # an integer
+    except OverflowError:  # a huge integer
         result = float(np.finfo(np.float64).max)
     if FLOAT32_MAX < abs(result) < np.inf:
         raise ValueError(f"{what}: expected a number that float32 can hold, got {shown(value)}")
     return result
 
 
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+
+
 def level_outside() -> int:
-    """The `stacklevel` by which a warning names the first caller who is not of this package."""
+    """The `stacklevel` for a warning to point to the first caller outside this package."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(os.path.join(os.path.dirname(__file__), "")):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
     return level
 
 
 def any_array(what: str, value: Any) -> npt.NDArray[Any]:
-    """An array of anything; TypeError if none can be made of `value`."""
+    """`value` as an array of any dtype; a TypeError if numpy cannot convert it."""
     try:
         return np.asanyarray(value)
-    except (RuntimeError, TypeError, ValueError) as error:  # of a tensor that has a gradient, or is on another device
+    except (RuntimeError, TypeError, ValueError) as error:  # e.g. a tensor on a GPU
         ragged = isinstance(error, ValueError) and isinstance(value, list | tuple)
         got = "rows of different lengths" if ragged else f"{type(value).__name__}: {str(error).partition(chr(10))[0]}"
         raise TypeError(f"{what}: expected an array of numbers, got {got}") from None
 
 
 def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> npt.NDArray[Any]:
-    """`value` as an array of real numbers of any type; else a TypeError, which for an array of objects suggests `cast`."""
+    """`value` as an array of real numbers, of any dtype; else a TypeError.
+
+    For an array of objects, the error suggests the conversion `cast`.
+    """
     array = any_array(what, value)
-    if type(value) is not np.ndarray:  # which masks nothing
+    if type(value) is not np.ndarray:  # a plain array has no mask
         rows = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(one, np.ma.MaskedArray) and np.ma.is_masked(one) for one in (array, *rows)):
             raise TypeError(f"{what}: expected numbers, got an array that masks some of them")
@@ -154,7 +168,7 @@ def real_array(what: str, value: npt.ArrayLike, cast: str = "astype(float)") -> 
 
 
 def integer_row(what: str, value: Any) -> Int64:
-    """`value` as int64 of shape (n,); else a TypeError."""
+    """`value` as int64 of shape (n,); a TypeError if it is anything but a row of integers."""
     array = real_array(what, value, "astype(int)")
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"{what}: expected a row of integers, got {array.dtype} of shape {array.shape}")
@@ -162,7 +176,7 @@ def integer_row(what: str, value: Any) -> Int64:
 
 
 def float_array(what: str, value: npt.ArrayLike, shape: tuple[int | None, ...]) -> Float32:
-    """`value` as float32; TypeError or ValueError if it is not of this shape, where None stands for any length."""
+    """`value` as float32 of this shape, where None stands for any length; else a TypeError or ValueError."""
     array = real_array(what, value)
     if array.ndim != len(shape) or any(e is not None and e != s for e, s in zip(shape, array.shape, strict=True)):
         expected = ", ".join("n" if e is None else str(e) for e in shape) + "," * (len(shape) == 1)

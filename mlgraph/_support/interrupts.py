@@ -1,4 +1,4 @@
-"""Ctrl-C, and other signals, at a time when they do no harm."""
+"""Defers Ctrl-C and other signals until handling them does no harm."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ SIGNALS = [
     for name in ("INT", "TERM", "HUP", "QUIT", "ALRM", "VTALRM", "PROF", "XCPU", "USR1", "USR2")
     if hasattr(signal, f"SIG{name}")
 ]
-"""The signals that wait: Ctrl-C, and those that end a process or work that takes too long. Their handlers may raise."""
+"""The signals that are deferred: those whose handlers commonly raise, to end a process or work that takes too long."""
 
 
 class Waiting:
-    """In place of handlers: keeps signals while `holds`, else hands them on, so that an error may leave it installed.
+    """A signal handler that defers signals while `holds` is set and forwards them otherwise.
 
-    An `impatient` one is urged by a signal that comes again while the first waits: it then hands on whatever comes, until
-    `hand_on` is called; in a forked child it always does. `was_urged` says so.
+    Because it forwards, it does no harm if an error leaves it installed.
+
+    If `impatient`, the second arrival of a signal sets `was_urged`: every signal is then forwarded
+    at once, until `hand_on` is called. In a forked child, `was_urged` stays set.
     """
 
     def __init__(self, *, impatient: bool = False) -> None:
@@ -33,7 +35,7 @@ class Waiting:
         self.thread = threading.get_ident()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Keep a signal, or hand it on."""
+        """Defer a signal or forward it."""
         self.was_urged = self.was_urged or (self.impatient and number in self.came)
         if self.holds and not self.was_urged:
             self.came[number] = frame
@@ -42,7 +44,7 @@ class Waiting:
             self.handlers[number](number, frame)
 
     def install(self, signals: Iterable[int]) -> None:
-        """Take the place of the handlers of these signals, in the main thread, and keep what comes."""
+        """Replace the handlers of these signals and begin to defer; does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             self.holds = True
             for number in signals:
@@ -52,7 +54,7 @@ class Waiting:
                         break
 
     def release(self) -> None:
-        """Restore the handlers, and have each handle its signal if it came, even if one before it raises."""
+        """Restore the handlers, then deliver the deferred signals as `hand_on` does."""
         self.holds = False
         try:
             for number, handler in self.handlers.items():
@@ -62,10 +64,10 @@ class Waiting:
             self.hand_on()
 
     def hand_on(self) -> None:
-        """Have each signal that came handled, even if one before it raises."""
-        self.was_urged = self.was_urged and not self.holds  # in a forked child for good
+        """Deliver every deferred signal, even if the handler of an earlier one raises."""
+        self.was_urged = self.was_urged and not self.holds  # stays set in a forked child
         if self.came:
-            came, self.came = self.came, {}  # what comes meanwhile is not among these, nor does it take one away
+            came, self.came = self.came, {}  # a signal that arrives from now on neither joins these nor replaces one
             self._handle(list(came.items()))
 
     def _handle(self, came: list[tuple[int, FrameType | None]]) -> None:
@@ -77,12 +79,15 @@ class Waiting:
 
 
 def handles(number: int, handler: Callable[..., Any]) -> bool:
-    """Whether a signal has this handler from now on: not in an interpreter beside the main one, which no signal reaches."""
+    """Install a handler for a signal, and return whether that was possible.
+
+    It is not in a sub-interpreter, which receives no signals.
+    """
     before = signal.getsignal(number)
     try:
         signal.signal(number, handler)
     except ValueError:
-        try:  # `signal` raises it again there; a handler that came in between and raised it does not
+        try:  # A sub-interpreter raises again. If it does not, another signal's handler raised the ValueError.
             signal.signal(number, before)
         except ValueError:
             return False
@@ -92,9 +97,10 @@ def handles(number: int, handler: Callable[..., Any]) -> bool:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Make signals wait within a ``with`` block: for writes that belong together, since a part of them would break a graph.
+    """Defer signals during a ``with`` block, so that a group of writes is done completely or not at all.
 
-    Python runs handlers of signals only in its main thread, between any two of its instructions.
+    Python runs signal handlers in the main thread, between any two bytecodes; one that raises would
+    otherwise leave a graph half written.
     """
     waiting = Waiting()
     try:
@@ -105,7 +111,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 def _after_fork() -> None:
-    # In the child nobody hands on what waits for another thread; and it may never come to the end of a step.
+    # The child has only the thread that forked: nothing would deliver signals deferred by another
+    # thread. Nor may the child ever reach the end of a step, at which an impatient handler delivers
+    # them.
     for number in SIGNALS:
         handler = signal.getsignal(number)
         while isinstance(handler, Waiting) and (handler.impatient or handler.thread != threading.get_ident()):

@@ -1,4 +1,7 @@
-"""Threads that share a graph take turns, and one of them trains it; in a forked child no other has the lock, or trains."""
+"""The lock of a graph that threads share, and the mark that one of them trains it.
+
+A forked child inherits neither a lock held by another thread nor a training run.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,22 @@ S = TypeVar("S", bound="Shared")
 
 
 class _Trainer:
-    """Whoever trains a graph, for as long as this lives."""
+    """A token: a graph is being trained for as long as its token is alive."""
 
 
 class Shared:
-    """What several threads may use: the base of `Graph`."""
+    """Base class of `Graph`: an object that several threads may use."""
 
     lock: threading.RLock
-    """The thread that holds it has the graph alone; it may take the lock again."""
+    """A reentrant lock: the thread that holds it is the only one to use the graph."""
 
     def init_lock(self) -> None:
-        """Begin with nobody who holds the lock or trains."""
-        self.lock, self._training = threading.RLock(), ref(_Trainer())  # which is gone
+        """Create the lock, unlocked, and mark the graph as not being trained."""
+        self.lock, self._training = threading.RLock(), ref(_Trainer())  # a dead reference
         _all.add(self)
 
     def _in_child(self) -> None:
-        """A forked child has only the thread that forked: take the lock from another, which would hold it for ever."""
+        """Replace a lock held by a thread that does not exist in a forked child, which would never release it."""
         self._training = ref(_Trainer())
         if self.lock.acquire(blocking=False):
             self.lock.release()
@@ -42,20 +45,24 @@ class Shared:
             self.lock_was_lost()
 
     def lock_was_lost(self) -> None:
-        """Whoever held the lock, and has the graph as it was then, does not come back."""
+        """Repair the object in a forked child: the thread that held the lock may have been in the middle of a write."""
 
     @property
     def is_training(self) -> bool:
+        """Whether a run is training the graph."""
         return self._training() is not None
 
     def require_not_training(self, what: str) -> None:
-        """A RuntimeError about `what` if the graph is being trained; while the caller holds the lock, no run can begin."""
+        """Raise a RuntimeError that begins with `what` if the graph is being trained.
+
+        The caller holds the lock, so no run can begin after the check.
+        """
         if self.is_training:
-            raise RuntimeError(f"{what}: expected a network that is not being trained, got one that is")
+            raise RuntimeError(f"{what}: not possible while the network is being trained")
 
     @contextmanager
     def in_training(self) -> Iterator[None]:
-        """Within this ``with`` block, nothing else may train the graph.
+        """Mark the graph as being trained during a ``with`` block.
 
         Raises
         ------
@@ -66,30 +73,32 @@ class Shared:
         try:
             with self.lock:
                 if self.is_training:
-                    expected = "a graph that is not being trained"
-                    raise RuntimeError(
-                        f"fit: expected {expected}, got one that is: by another thread, or by this run itself"
-                    )
+                    raise RuntimeError("fit: the graph is already being trained, by another thread or an outer run")
                 self._training = ref(trainer)
             yield
         finally:
-            # If Ctrl-C strikes on this line, the traceback keeps `trainer`, and the graph counts as trained until it is gone.
+            # If Ctrl-C arrives on this line, the graph counts as being trained until the traceback,
+            # which keeps `trainer` alive, is gone.
             del trainer
 
 
 def locked(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """A method that takes its turn when threads share the graph."""
+    """Decorate a method to hold the lock of its object."""
 
     @functools.wraps(method)
-    def in_turn(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def with_lock(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.lock:
             return method(self, *args, **kwargs)
 
-    return in_turn
+    return with_lock
 
 
 class cached_property(functools.cached_property[T]):
-    """As in Python 3.12: before, all objects of a class shared a lock, which could stay locked in a forked child."""
+    """`functools.cached_property` without a lock, as since Python 3.12.
+
+    Earlier versions share one lock among all objects of a class, which could stay locked in a
+    forked child.
+    """
 
     def __init__(self, func: Callable[[Any], T]) -> None:
         super().__init__(func)
@@ -97,7 +106,7 @@ class cached_property(functools.cached_property[T]):
 
 
 _all: WeakSet[Shared] = WeakSet()
-"""All graphs, since a forked child finds their locks as they were."""
+"""All graphs, whose locks a forked child must check."""
 
 
 def _after_fork() -> None:

@@ -1,4 +1,4 @@
-"""How many threads a call takes: what the machine has, what the process may use, and what the work is worth."""
+"""How many threads a call uses: limited by the machine, by the process and by the amount of work."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ import mlgraph_ext
 from mlgraph._support.checks import level_outside, whole
 
 MOST_THREADS = 1024
-"""More is a mistake, and may be more than the system can start: libgomp then ends the process."""
+"""The largest `n_threads`. If the system cannot start that many, libgomp ends the process."""
 
 WORK_PER_THREAD = 400_000
-"""Multiply-adds of a step for which one more thread pays: about 10 microseconds, several times what waiting costs."""
+"""Multiply-adds of a step that justify one more thread: about 10 microseconds, several times the cost of waiting."""
 
-WORK_OF_TWO, MANY_STEPS = 200_000, 100
-"""Multiply-adds of a step for which two threads pay, if so many steps follow each other that no thread has to be woken; at most
-`WORK_PER_THREAD`."""
+WORK_OF_TWO = 200_000
+"""Multiply-adds of a step that justify two threads if at least `MANY_STEPS` steps follow each other."""
+
+MANY_STEPS = 100
+"""Consecutive steps for which threads stay awake, so that `WORK_OF_TWO` suffices."""
 
 
 @cache
 def _cgroup_quota(mount: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> int | None:
-    """Processors that the cgroups of this process may use, of either version; None without a quota."""
+    """Processors allowed by the cgroup quota of this process, version 1 or 2; None without a quota."""
     quotas = []
     try:
         lines = os.fsdecode(Path(membership).read_bytes()).splitlines()
     except OSError:
         lines = []
     for line in lines:
-        # A group has no more than the groups above it. In a container, these may be at the root of the file system.
+        # The quotas of parent groups apply, too. In a container, they may be mounted at the root.
         _, controllers, group = line.split(":", 2)
         for level in [PurePosixPath(group), *PurePosixPath(group).parents]:
             folder = Path(mount, controllers, *level.parts[1:])
             files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"] if controllers else ["cpu.max"]
-            with suppress(OSError, ValueError):  # no such level, another controller, or "max", which is -1 in version 1
+            with suppress(OSError, ValueError):  # no such group, another controller, or no quota ("max", -1)
                 quota, period = map(int, " ".join((folder / name).read_text() for name in files).split())
                 if quota > 0:
                     quotas.append(max(1, quota // period))
@@ -49,7 +51,7 @@ def _warn_of_one_thread() -> None:
 
 
 def _processors() -> int:
-    """Processors that the system lets this thread run on, or did before GCC's OpenMP was loaded and bound it to one."""
+    """Processors in the affinity mask of this thread, ignoring that loading libgomp may have bound it to one."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     before, after = mlgraph_ext.AFFINITY
@@ -58,7 +60,7 @@ def _processors() -> int:
 
 
 def default_threads() -> int:
-    """Processors this process may use: affinity, cgroup quota, OMP_NUM_THREADS and threadpoolctl respected."""
+    """Processors that this process may use; respects affinity, cgroup quota, OMP_NUM_THREADS and threadpoolctl."""
     if not mlgraph_ext.sweep.PARALLEL:
         _warn_of_one_thread()
         return 1
@@ -69,14 +71,15 @@ def default_threads() -> int:
         _cgroup_quota(),
         int(value) if value.isdecimal() else None,
     ]
-    return min(filter(None, limits))  # an unknown limit limits nothing, nor does 0
+    return min(filter(None, limits))  # None and 0 mean no limit
 
 
 _forked = False
 
 
 def _after_fork() -> None:
-    # libgomp's pool does not survive a fork: a child that enters a parallel region waits for threads that are not there.
+    # libgomp's threads do not survive a fork: a child that enters a parallel region would wait for
+    # them for ever.
     global _forked
     _forked = True
 
@@ -86,26 +89,27 @@ if hasattr(os, "register_at_fork"):
 
 
 def checked_threads(n_threads: int | None) -> int | None:
-    """`n_threads` as the user gives it: 1 to `MOST_THREADS`, or None; else a ValueError."""
+    """`n_threads` if it is None or from 1 to `MOST_THREADS`; else a TypeError or ValueError."""
     return None if n_threads is None else whole("n_threads", n_threads, 1, MOST_THREADS)
 
 
 def threads_for(n_threads: int | None, work: float, steps: int = 1) -> int:
-    """Number of threads for steps of `work` multiply-adds each.
+    """The number of threads for steps of `work` multiply-adds each.
 
     Parameters
     ----------
     n_threads : int or None
-        The user's wish, 1 to `MOST_THREADS`; None: as many as the process may use and the work is worth.
+        The user's choice, 1 to `MOST_THREADS`. None: as many as the process may use and the work
+        justifies.
     work : float
         Multiply-adds of a step.
     steps : int
-        How many come one after the other.
+        Number of consecutive steps.
     """
-    wish = checked_threads(n_threads)
-    if _forked or (wish is None and work < WORK_OF_TWO):
+    chosen = checked_threads(n_threads)
+    if _forked or (chosen is None and work < WORK_OF_TWO):
         return 1
-    if wish is not None:
-        return wish
-    worth = max(int(work // WORK_PER_THREAD), 2 if steps >= MANY_STEPS else 1)
-    return min(default_threads(), worth) if worth > 1 else 1
+    if chosen is not None:
+        return chosen
+    justified = max(int(work // WORK_PER_THREAD), 2 if steps >= MANY_STEPS else 1)
+    return min(default_threads(), justified) if justified > 1 else 1

@@ -1,7 +1,8 @@
 """What is the network, and how do I change it?
 
-Read `graph` first, the class that users edit, then the views of its parts, `views`. `ops` is the table of all operations.
-`nodes`, `storage` and `arrays` are the columns behind the graph, `topology` the order of its nodes. `edits`, `changes` and `undo`
-change edges and take changes back; `subgraph` and `compaction` add and remove many nodes. `functions` and `formula` are how
-expressions are written and printed; `ids` checks the nodes that users name.
+Read `graph` first, the class that users edit, then `views`, the nodes, neurons and edges of a
+graph. `ops` is the table of all operations. `nodes`, `storage` and `arrays` hold a graph's data;
+`topology` sorts its nodes. `edits`, `changes` and `undo` change edges and undo that; `subgraph` and
+`compaction` add and remove many nodes. `functions` and `formula` write and print expressions; `ids`
+checks arguments that name nodes. `protocols` is what a graph asks of its models.
 """

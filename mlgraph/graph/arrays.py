@@ -1,4 +1,4 @@
-"""A graph's edges, neurons and parameters as arrays, and where in the parameter vector they stand."""
+"""A graph's edges, neurons and parameters as arrays, and their places in the parameter vector."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Edges(NamedTuple):
 
 
 def ends_of(what: str, edges: Edges) -> tuple[Int64, Int64]:
-    """Sources and targets; a TypeError or ValueError about `what` if they are not two rows of integers, equally long."""
+    """The sources and targets of `edges`; a TypeError or ValueError unless both are rows of integers of one length."""
     source, target = integer_row(f"{what}: source", edges.source), integer_row(f"{what}: target", edges.target)
     if len(source) != len(target):
-        raise ValueError(f"{what}: expected as many targets as sources, {len(source)}, got {len(target)}")
+        raise ValueError(f"{what}: expected {len(source)} targets, one for each source, got {len(target)}")
     return source, target
 
 
@@ -61,15 +61,15 @@ class Neurons(NamedTuple):
 
 
 class Wiring(NamedTuple):
-    """The edges into some neurons, neuron by neuron in the order of their sources.
+    """The edges into some neurons, grouped by neuron, each neuron's in the order of its sources.
 
     Attributes
     ----------
     neurons, counts : int32, shape (neurons,)
-        Ids, and how many edges each has.
+        Id of each neuron and number of edges into it.
     source : int32, shape (edges,)
     place : int64 or int32, shape (edges,)
-        Place of the weight in the parameter vector; in an edit to come, which of the present edges it is, -1 if new.
+        Place of each weight in the parameter vector.
     """
 
     neurons: Int32
@@ -79,39 +79,57 @@ class Wiring(NamedTuple):
 
     @property
     def target(self) -> Int32:
-        """The neuron of each edge; made anew at each access."""
+        """The target of each edge, int32 of shape (edges,); computed at each access."""
         return np.repeat(self.neurons, self.counts)
 
     def at_targets(self, values: npt.NDArray[T]) -> npt.NDArray[T]:
-        """Of values for all nodes of the graph, that of each edge's neuron; less work than by `target`."""
+        """``values[self.target]`` for values of all nodes of the graph, with less work."""
         return np.repeat(values[self.neurons], self.counts)
 
     def of(self, neurons: Bool) -> Wiring:
-        """These neurons alone."""
+        """The edges into the neurons where the mask `neurons` is set."""
         if neurons.all():
             return self
         edges = np.repeat(neurons, self.counts)
         return Wiring(self.neurons[neurons], self.counts[neurons], self.source[edges], self.place[edges])
 
-    def beside(self, other: Wiring) -> Wiring:
-        """These neurons, and then others."""
+    def concatenated(self, other: Wiring) -> Wiring:
+        """These edges followed by those of `other`."""
         neurons, counts, source, place = (
             np.concatenate([mine, theirs]) for mine, theirs in zip(self, other, strict=True)
         )
         return Wiring(neurons, counts, source, place)
 
-    def without(self, edges: Bool) -> tuple[Wiring, Wiring]:
-        """All edges of the neurons that lose some of these, and what is left of them."""
+    def without(self, edges: Bool) -> tuple[Wiring, NewWiring]:
+        """The neurons that lose some of these edges: with all their edges, and with those that remain."""
         counts = self.counts - _sums(edges, self.counts)
         lose = counts != self.counts
         old, left = self.of(lose), ~edges[np.repeat(lose, self.counts)]
-        return old, Wiring(old.neurons, counts[lose], old.source[left], np.flatnonzero(left).astype(np.int32))
+        return old, NewWiring(old.neurons, counts[lose], old.source[left], np.flatnonzero(left).astype(np.int32))
+
+
+class NewWiring(NamedTuple):
+    """The edges that some neurons will have after an edit, grouped as in `Wiring`.
+
+    Attributes
+    ----------
+    neurons, counts : int32, shape (neurons,)
+    source : int32, shape (edges,)
+    previous : int32, shape (edges,)
+        Index of each edge among the present edges of these neurons; -1 for a new edge.
+    """
+
+    neurons: Int32
+    counts: Int32
+    source: Int32
+    previous: Int32
 
 
 def wiring(graph: Graph, neurons: Int32 | None = None, places: tuple[Int64, Int64] | None = None) -> Wiring:
     """The edges into these neurons, by default into all.
 
-    For a vector of another layout, `places` says where the weights of each record begin and how far apart they are.
+    `places` are the columns `weights` and `stride` of all records if the weights are in a vector of
+    another layout.
     """
     topology = graph.topology()
     if neurons is None:
@@ -122,12 +140,12 @@ def wiring(graph: Graph, neurons: Int32 | None = None, places: tuple[Int64, Int6
 
 
 def edge_keys(graph: Graph, source: Int32 | Int64, target: Int32 | Int64) -> Int64:
-    """A number for each pair of nodes, to distinguish, find and sort edges: by target, then by source."""
+    """A number for each edge, unique and ascending by target, then by source; int64 of shape (edges,)."""
     return target.astype(np.int64) * len(graph) + source
 
 
 def edges(graph: Graph, vector: Float32 | None = None, places: tuple[Int64, Int64] | None = None) -> Edges:
-    """See `Graph.edges`; with `vector`, its numbers take the place of the weights."""
+    """See `Graph.edges`; with `vector`, its values are returned instead of the weights."""
     alive = graph.alive()
     into = wiring(graph, np.flatnonzero(alive & (graph.codes >= NEURON)).astype(np.int32), places)
     there = alive[into.source]
@@ -143,12 +161,12 @@ def neurons(graph: Graph) -> Neurons:
 
 
 def bias_places(graph: Graph, nodes: npt.NDArray[Any] | slice) -> Int64:
-    """Places of the biases of neurons or parameters, -1 if there is none."""
+    """Places of the biases of neurons or parameter nodes; -1 where there is none."""
     return np.asarray(np.array(graph.storage.bias, np.int64)[graph.records[nodes]])
 
 
 def biases(graph: Graph, nodes: npt.NDArray[Any], missing: float = 0.0) -> Float32:
-    """Biases of neurons; `missing` where there is none."""
+    """Biases of neurons, with the value `missing` where there is none."""
     places = bias_places(graph, nodes)
     out, has = np.full(len(places), missing, np.float32), places >= 0
     out[has] = graph.parameters[places[has]]
@@ -158,10 +176,11 @@ def biases(graph: Graph, nodes: npt.NDArray[Any], missing: float = 0.0) -> Float
 def parameter_places(
     graph: Graph, nodes: npt.NDArray[Any] | None = None, places: tuple[Int64, Int64, Int64] | None = None
 ) -> Int64:
-    """Places in the parameter vector of all parameters of these nodes, by default of all, without padding.
+    """Places of all parameters of these nodes, by default of all nodes.
 
-    With `places`, the `Storage.places` of an earlier time, they are those of that time. First come weights and values of
-    parameters, node by node, a neuron's weights in the order of its sources; then biases.
+    First come weights and the values of parameter nodes, node by node, a neuron's weights in the
+    order of its sources; then biases. With `places`, earlier `Storage.places`, the result is that
+    of the earlier layout.
     """
     nodes, codes = np.arange(len(graph)) if nodes is None else nodes, graph.codes
     owner = nodes[codes[nodes] >= PARAMETER]
@@ -169,7 +188,7 @@ def parameter_places(
     n = np.where(codes[owner] >= NEURON, graph.counts[owner], 1)
     at, stride, bias = (column[record] for column in places or graph.storage.places)
     bias = bias[bias >= 0]
-    found = np.empty(int(n.sum()) + len(bias), np.int64)  # and not int32, which numpy would convert at each use
+    found = np.empty(int(n.sum()) + len(bias), np.int64)  # numpy would convert int32 at each use
     weights, biases = np.split(found, [len(found) - len(bias)])
     _topology.runs(at, stride, n.astype(np.int64), weights)
     biases[:] = bias
@@ -177,13 +196,13 @@ def parameter_places(
 
 
 def values(graph: Graph) -> dict[str, Float32]:
-    """The parameters ("") and the optimizer's state, in the order of `parameter_places`."""
+    """The parameters, named "", and the state vectors, in the order of `parameter_places`."""
     places = parameter_places(graph)
     return {name: vector[places] for name, vector in graph.storage.vectors().items()}
 
 
 def _sums(mask: Bool, count: Int32) -> Int32:
-    """How many elements are set in each of the consecutive runs of these lengths."""
+    """Number of elements set in each of the consecutive segments of these lengths."""
     sums, some = np.zeros(len(count), np.int32), count > 0
     if some.any():
         sums[some] = np.add.reduceat(mask, (np.cumsum(count) - count)[some], dtype=np.int32)

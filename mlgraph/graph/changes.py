@@ -1,4 +1,4 @@
-"""What an edit has changed in a graph, kept for `undo`."""
+"""The record of an edit that `undo` needs."""
 
 from __future__ import annotations
 
@@ -6,39 +6,40 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlgraph._support.array_types import Float32, Int64
-from mlgraph.graph.arrays import Wiring
+from mlgraph.graph.arrays import NewWiring
 
 if TYPE_CHECKING:
     from mlgraph.graph.graph import Graph
 
 
 class Rewired(NamedTuple):
-    """What restores the edges of some neurons.
+    """Restores the edges of some neurons.
 
     Attributes
     ----------
-    before : Wiring
-        The earlier edges of the edited neurons; `place` says which of their present edges each is, -1 if it was cut.
+    before : NewWiring
+        The edges before the change; its `previous` refers to the edges after the change.
     values : dict of float32, shape (edges,)
-        The number of each edge in the parameter vector (""), and in each vector of optimizer state.
+        The value of each of these edges in the parameter vector (named "") and in each state
+        vector.
     most : int64, shape (neurons,)
-        The most edges that each had had by then.
+        `Storage.max_sources` of each neuron before the change.
     """
 
-    before: Wiring
+    before: NewWiring
     values: dict[str, Float32]
     most: Int64
 
 
 class Activated(NamedTuple):
-    """What restores the activation of a neuron: its earlier code."""
+    """Restores the activation of a neuron: its code before the change."""
 
     neuron: int
     code: int
 
 
 class Biased(NamedTuple):
-    """What restores a bias or its absence: its earlier number in each vector; None if there was none."""
+    """Restores a bias: its value in each vector before the change, or None if the neuron had no bias."""
 
     neuron: int
     values: dict[str, float] | None
@@ -53,15 +54,16 @@ class Edit(NamedTuple):
     Attributes
     ----------
     changes : list of Rewired, Activated and Biased
-        Changes of the sources, the activations and the presence of biases, the last one last.
+        In the order in which they were made.
     nodes : int
-        How many there were before the edit; those added since are removed.
+        Number of nodes before the edit; later nodes are removed.
     edits : int
-        `Graph.edits` after the edit (during the edit, before it): if it differs now, something else was the last change.
+        `Graph.edits` after the edit, or before it while it is open. If it differs from the present
+        count, the graph has changed since, and the edit cannot be undone.
     values : dict of float32 arrays, or None
-        `mlgraph.graph.arrays.values` before the edit, if they are to be restored.
+        `mlgraph.graph.arrays.values` before the edit, if `undo` is to restore them.
     around : Edit, optional
-        For an edit within another that is still open: the other.
+        The open edit that contains this one.
     """
 
     changes: list[Change]
@@ -72,14 +74,18 @@ class Edit(NamedTuple):
 
 
 def edited(graph: Graph, changes: Sequence[Change] = (), *, nodes: int | None = None, **attributes: Any) -> None:
-    """Keep what is needed to undo an edit, before which there were so many nodes, or all; set `attributes` of the graph.
+    """Record an edit and set attributes of the graph; neither a signal nor a MemoryError can leave half of it.
 
-    At one blow: neither a signal nor a failed allocation finds a part of it.
+    Parameters
+    ----------
+    nodes : int, optional
+        Number of nodes before the edit; by default the present number.
     """
-    own, edits = vars(graph), attributes.get("edits", graph.edits)
+    own = vars(graph)
     if changes:
         attributes["_n_changes"] = graph._n_changes + 1
     if graph._open is None:
+        edits = attributes.get("edits", graph.edits)
         attributes["last_edit"] = Edit(list(changes), len(graph) if nodes is None else nodes, edits)
     else:
         graph._open.changes.extend(changes)

@@ -1,4 +1,7 @@
-"""A graph's storage without gaps: each list of sources once, and the parameters, for some nodes or for all in place."""
+"""Storage without gaps: equal lists of sources are stored once, and parameters are contiguous.
+
+`compact` does this in place, `compacted` makes a graph of some of the nodes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy.typing as npt
 
 from mlgraph._support.array_types import Bool, Int32, Int64
 from mlgraph._support.interrupts import uninterrupted
-from mlgraph.graph.arrays import Wiring
+from mlgraph.graph.arrays import NewWiring
 from mlgraph.graph.graph import Graph
 from mlgraph.graph.ops import CONSTANT, INPUT, NEURON, PARAMETER
 from mlgraph.graph.storage import PANEL, extend
@@ -19,25 +22,24 @@ from mlgraph.graph.topology import gather, index_type, runs
 from mlgraph_ext import _topology
 
 SMALL = 1024
-"""Elements that may be unused, however few are in use."""
+"""Number of unused elements that is always tolerated."""
 
 
 class Lists(NamedTuple):
-    """Lists of sources, each once: where the list of each node begins, int64, and the ids in them, int32."""
+    """Distinct lists of sources: where the list of each node starts, int64, and all lists concatenated, int32."""
 
     start: Int64
     pool: Int32
 
 
-def shared_lists(edges: Wiring) -> Lists:
-    """The lists of some neurons. Neurons that lost the same source share one."""
-    return once_each(
-        np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source, np.zeros(len(edges.counts), bool)
-    )
+def shared_lists(edges: NewWiring) -> Lists:
+    """The lists of sources of some neurons; neurons that lost the same source share one list."""
+    apart = np.zeros(len(edges.counts), bool)
+    return once_each(np.cumsum(edges.counts) - edges.counts, edges.counts, edges.source, apart)
 
 
 def once_each(start: Int64, count: Int32, pool: Int32, apart: Bool) -> Lists:
-    """Equal lists once; nodes that are to stay `apart` have lists of their own."""
+    """Store equal lists once; the nodes where `apart` is set do not share theirs."""
     first = np.empty(len(start), np.int64)
     _topology.same_lists(start, count, pool, first)
     first[apart] = np.flatnonzero(apart)
@@ -45,8 +47,16 @@ def once_each(start: Int64, count: Int32, pool: Int32, apart: Bool) -> Lists:
     return Lists((np.cumsum(length) - length)[first], gather(pool, start, length))
 
 
-class Packed(NamedTuple):
-    """The storage of some nodes without gaps: columns as those of a graph, and where each parameter stands now."""
+class CompactStorage(NamedTuple):
+    """The storage of some nodes without gaps.
+
+    Attributes
+    ----------
+    start, pool
+        As in `mlgraph.graph.topology.Topology`.
+    weights, stride, bias, origin
+        As for `mlgraph.graph.storage.Storage.move`.
+    """
 
     start: Int64
     pool: Int32
@@ -56,10 +66,11 @@ class Packed(NamedTuple):
     origin: npt.NDArray[Any]
 
 
-def packed(graph: Graph, nodes: Int64) -> Packed:
-    """Lists of sources that some of these nodes reads, once each; weights record by record, and behind them the biases."""
+def compact_storage(graph: Graph, nodes: Int64) -> CompactStorage:
+    """The storage of these nodes without gaps: all weights, record by record, then all biases."""
     start, count, pool = graph.topology()
-    # A file of operations that share arguments might claim more of these than there is memory for.
+    # Operations do not share lists: a malicious file could make shared lists expand to more than
+    # the memory.
     lists = once_each(start[nodes], count[nodes], pool, graph.codes[nodes] < NEURON)
     owner, record = _owners(graph, nodes)
     n = np.where(graph.codes[owner] >= NEURON, count[owner], 1)
@@ -70,11 +81,11 @@ def packed(graph: Graph, nodes: Int64) -> Packed:
     padding = np.full(-(int(n.sum()) + np.count_nonzero(has)) % PANEL, -1)
     used = graph.storage.used
     origin: npt.NDArray[Any] = np.concatenate([runs(at, stride, n, used), bias[has], padding], dtype=index_type(used))
-    return Packed(*lists, ends - n, np.ones(len(n), np.int64), new_bias, origin)
+    return CompactStorage(*lists, ends - n, np.ones(len(n), np.int64), new_bias, origin)
 
 
 def _owners(graph: Graph, nodes: Int64) -> tuple[Int64, Int64]:
-    """Those of the nodes that have records, in the order of these; the records."""
+    """Those of the nodes that have records, in the order of their records; and these records."""
     owner = nodes[graph.codes[nodes] >= PARAMETER]
     record = graph.records[owner]
     order = np.argsort(record)
@@ -82,13 +93,22 @@ def _owners(graph: Graph, nodes: Int64) -> tuple[Int64, Int64]:
 
 
 def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
-    """A graph of only these nodes, with its own parameters and optimizer state; the number of each node in it.
+    """A graph of some of the nodes, with its own parameters and optimizer state.
 
-    None of these nodes may read one that is dropped. All inputs stay.
+    Parameters
+    ----------
+    keep : bool, shape (nodes,)
+        The nodes to keep besides all inputs; none of them may read a node that is dropped.
+
+    Returns
+    -------
+    Graph
+    int64, shape (nodes,)
+        The new id of each node; -1 for nodes that were dropped.
     """
     keep = keep | (graph.codes == INPUT)
     nodes, number = np.flatnonzero(keep), np.where(keep, np.cumsum(keep) - 1, -1)
-    new, code, data = packed(graph, nodes), graph.codes[nodes], graph.records[nodes]
+    new, code, data = compact_storage(graph, nodes), graph.codes[nodes], graph.records[nodes]
     owner, record = _owners(graph, nodes)
     other, constant = Graph(), code == CONSTANT
     other.constants.extend(np.array(graph.constants)[data[constant]].tolist())
@@ -114,22 +134,22 @@ def compacted(graph: Graph, keep: Bool) -> tuple[Graph, Int64]:
 
 
 def in_use(graph: Graph) -> int:
-    """Elements of the pool and of the parameter vector that some node needs."""
+    """Elements of the pool and of the parameter vector that some node uses."""
     start, count = np.array(graph._start, np.int64), graph.counts
     reads = np.flatnonzero(count)
     _, first = np.unique(start[reads], return_index=True)
     return int(count[reads[first]].sum()) + graph.n_parameters
 
 
-def pack(graph: Graph, *, most: float = 1.0) -> None:
-    """Pack the storage if more than `most` times as many elements are unused as in use."""
+def compact(graph: Graph, *, most: float = 1.0) -> None:
+    """Close the gaps in the storage if the unused elements exceed `most` times those in use."""
     there = len(graph._pool) + graph.storage.used
     if there <= SMALL:
         return
-    with suppress(MemoryError):  # an edit that is made counts, and what is unused is only room
+    with suppress(MemoryError):  # the edit has been made; gaps only waste memory
         if there <= (1 + most) * in_use(graph) + SMALL:  # counting is most of the work of a small edit
             return
-        new = packed(graph, np.arange(len(graph)))
+        new = compact_storage(graph, np.arange(len(graph)))
         start, pool = array("q", new.start.tobytes()), array("i", new.pool.tobytes())
         with uninterrupted():
             graph._start, graph._pool = start, pool

@@ -1,9 +1,9 @@
-"""Edits of a graph: any number at once, checked before anything changes; `mlgraph.graph.undo` takes them back.
+"""Edits of a graph: any number of edges at once, checked before anything changes; `mlgraph.graph.undo` takes them back.
 
-An edit of edges gives some neurons new lists of sources. The lists go behind all others and their weights behind all
-weights, with the optimizer's state of them. The room that they leave is reclaimed once it outweighs what is in use. A node
-is live if a path leads to it from an input, a parameter or a constant. A neuron that is not live gives 0, whatever its bias,
-and an edit that cuts also cuts the edges out of it.
+An edit gives some neurons new lists of sources. It appends the lists to the pool, and their weights
+and optimizer state to the parameters. The space of the old ones is reclaimed once more space is
+unused than used. An edit that cuts edges also cuts the edges out of all neurons that are then no
+longer live, because those are 0, whatever their bias.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from mlgraph._support.array_types import Bool, Float32, Int64
 from mlgraph._support.checks import float_array, plain
 from mlgraph._support.interrupts import uninterrupted
-from mlgraph.graph.arrays import Edges, Wiring, edge_keys, ends_of, wiring
+from mlgraph.graph.arrays import Edges, NewWiring, Wiring, edge_keys, ends_of, wiring
 from mlgraph.graph.changes import Activated, Biased, Rewired, edited
-from mlgraph.graph.compaction import Lists, pack, shared_lists
+from mlgraph.graph.compaction import Lists, compact, shared_lists
 from mlgraph.graph.graph import CycleError, Graph
 from mlgraph.graph.ids import check_sources, edge_name, id_of, ids_of, is_iterable
 from mlgraph.graph.ops import NEURON
@@ -30,20 +30,31 @@ from mlgraph.graph.views import Edge, Neuron
 def edges_named(
     graph: Graph, what: Any, who: str = "prune", outputs: Iterable[int] | None = None
 ) -> tuple[Wiring, Bool]:
-    """The edges into some neurons, and which of them are named by neurons, edges and pairs (source, target).
+    """The edges to cut, given as the argument of `Graph.prune`.
 
-    A neuron names the edges into it, and `cut` then cuts those out of it, too; one that is cut off already names both.
+    A neuron stands for the edges into it and out of it.
+
+    Parameters
+    ----------
+    outputs : iterable of int, optional
+        Neurons that cannot be cut; by default the sinks of all models.
+
+    Returns
+    -------
+    Wiring
+        Edges into some neurons, for `cut`, which adds those out of nodes that are no longer live.
+    bool, shape (edges,)
+        The edges to cut.
 
     Raises
     ------
     TypeError, ValueError
-        If `what` is none of these, an edge is not of the graph, or one of the neurons is among `outputs`, by default those of
-        all models of the graph.
+        If `what` is of another type, an edge does not exist, or a neuron is among `outputs`.
     """
     ids, source, target = _named(graph, what, who)
     chosen, concerned = np.zeros((2, len(graph)), bool)
     chosen[ids] = concerned[ids] = concerned[target] = True
-    if graph.has_bare:  # neurons that are cut off may still be read
+    if graph.has_bare:  # neurons that are not live may still be read; `cut` finds the other readers
         concerned |= graph._readers(chosen)
     edges = wiring(graph, np.flatnonzero(concerned & (graph.codes >= NEURON)).astype(np.int32))
     found = edges.at_targets(chosen) | chosen[edges.source]
@@ -52,12 +63,12 @@ def edges_named(
         there = np.isin(wanted, key)
         if not there.all():
             k = np.argmin(there)
-            raise ValueError(f"{who}: expected edges of the graph, got {edge_name(graph, source[k], target[k])}")
+            raise ValueError(f"{who}: there is no edge from {edge_name(graph, source[k], target[k])}")
         found |= np.isin(key, wanted)
-    protected = graph.protected() if outputs is None else set(outputs)
+    fixed = graph.sinks() if outputs is None else set(outputs)
     for i in ids:
-        if i in protected:
-            raise ValueError(f"{who}: expected neurons that are no outputs of a model, got {plain(graph[i].name)}")
+        if i in fixed:
+            raise ValueError(f"{who}: {plain(graph[i].name)} is an output of a model and cannot be cut")
     return edges, found
 
 
@@ -70,9 +81,7 @@ def _named(graph: Graph, what: Any, who: str) -> tuple[list[int], Int64, Int64]:
     if isinstance(what, range) or (isinstance(what, np.ndarray) and what.dtype != object):
         what = [graph[i] for i in ids_of(graph, who, what)]
     if isinstance(what, tuple) and len(what) == 2 and not any(isinstance(one, Edge | tuple) for one in what):
-        raise TypeError(
-            f"{who}: expected [(source, target)] for an edge, or a list of neurons, got a pair that may be either"
-        )
+        raise TypeError(f"{who}: a pair is ambiguous; write [(source, target)] for an edge or [a, b] for two neurons")
     if not is_iterable(what):
         raise TypeError(f"{who}: expected neurons, edges or pairs (source, target), got {type(what).__name__}")
     ids: list[int] = []
@@ -99,23 +108,23 @@ def _ids_of_ends(graph: Graph, edges: Edges, who: str) -> tuple[Int64, Int64]:
 
 
 def new_edges(graph: Graph, edges: Edges, who: str) -> Edges:
-    """`edges` as `grow` takes them; TypeError or ValueError if they are no edges, or cannot be added."""
+    """Check `edges` for `grow` and convert the dtypes; a TypeError or ValueError if they cannot be added."""
     if not isinstance(edges, Edges):
         raise TypeError(f"{who}: expected mlgraph.Edges, got {type(edges).__name__}")
     source, target = _ids_of_ends(graph, edges, who)
     weight = float_array(f"{who}: weight", edges.weight, source.shape)
     others = target[graph.codes[target] < NEURON]
     if len(others):
-        raise ValueError(f"{who}: expected edges that lead to neurons, got {graph[int(others[0])]!r}")
+        raise ValueError(f"{who}: edges must lead to neurons, got an edge to {graph[int(others[0])]!r}")
     present = wiring(graph, np.unique(target).astype(np.int32))
     key = edge_keys(graph, source, target)
     there = np.isin(key, edge_keys(graph, present.source, present.target))
     twice = np.ones(len(key), bool)
     twice[np.unique(key, return_index=True)[1]] = False
-    for wrong, expected in ((there, "an edge that is not there"), (twice, "each edge once")):
+    for wrong, problem in ((there, "already exists"), (twice, "is given twice")):
         if wrong.any():
             k = np.argmax(wrong)
-            raise ValueError(f"{who}: expected {expected}, got {edge_name(graph, source[k], target[k])}")
+            raise ValueError(f"{who}: the edge from {edge_name(graph, source[k], target[k])} {problem}")
     check_sources(graph, who, source)
     return Edges(source.astype(np.int32), target.astype(np.int32), weight)
 
@@ -126,17 +135,18 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = N
     Parameters
     ----------
     edges : Wiring
-        The edges into all neurons, or at least into those that lose an edge by `gone`.
+        The edges into all neurons, or at least into those that lose an edge.
     gone : bool, shape (edges,)
+        The edges to cut.
     if_unneeded : bool, shape (edges,), optional
-        Edges to cut, too, if they no longer lead to an output of a model; `edges` must then be all there are.
+        Edges to cut if they no longer lead to a sink; `edges` must then be all edges of the graph.
     who : str
-        What errors begin with.
+        The beginning of error messages.
 
     Raises
     ------
     ValueError
-        If an output of a model would no longer be live; nothing has changed.
+        If a sink would no longer be live; nothing has changed.
     """
     old, new = edges.without(gone)
     lists = shared_lists(new)
@@ -145,17 +155,18 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = N
     if if_unneeded is not None:
         idle = ~_needed(graph, after)[edges.neurons]
         useless = if_unneeded & ~gone & np.repeat(idle, edges.counts) if idle.any() else idle
-        if useless.any():  # nodes that no model needs may read nodes that this leaves without sources
+        if useless.any():  # cutting these may leave further nodes without a live source
             cut(graph, edges, gone | useless, who=who)
             return
     if lost.any():
-        # The other readers of lost nodes. Cutting these edges leaves all other nodes live: one look is enough.
+        # Cut the other edges out of nodes that are no longer live. All other nodes stay live, so
+        # once is enough.
         readers = graph._readers(lost) & (graph.codes >= NEURON)
         readers[edges.neurons] = False
         others = wiring(graph, np.flatnonzero(readers).astype(np.int32))
-        edges, gone = edges.beside(others), np.append(gone, np.zeros(len(others.source), bool))
+        edges, gone = edges.concatenated(others), np.append(gone, np.zeros(len(others.source), bool))
         useless = lost[edges.source] & ~gone
-        if graph.has_bare and useless.any():  # edges out of nodes that were not live before were added on purpose
+        if graph.has_bare and useless.any():  # keep edges that were added out of nodes that were not live then
             useless &= graph.live()[edges.source]
         if useless.any():
             old, new = edges.without(gone | useless)
@@ -164,31 +175,32 @@ def cut(graph: Graph, edges: Wiring, gone: Bool, *, if_unneeded: Bool | None = N
 
 
 def grow(graph: Graph, edges: Edges, who: str) -> None:
-    """Add edges that do not exist yet. A list of sources in ascending order stays so; errors begin with `who`.
+    """Add edges that do not exist yet; a list of sources in ascending order stays in order.
 
     Raises
     ------
     CycleError
-        If there would be a cycle; nothing has changed.
+        If there would be a cycle; nothing has changed. The message begins with `who`.
     """
     neurons, which = np.unique(edges.target, return_inverse=True)
     old = wiring(graph, neurons)
-    slot = np.concatenate([np.repeat(np.arange(len(neurons)), old.counts), which.reshape(-1)])
+    group = np.concatenate([np.repeat(np.arange(len(neurons)), old.counts), which.reshape(-1)])
     sources = np.concatenate([old.source, edges.source])
     ascends = np.ones(len(neurons), bool)
-    falls = (np.diff(old.source) < 0) & (np.diff(slot[: len(old.source)]) == 0)
-    ascends[slot[1 : len(old.source)][falls]] = False
-    rank = np.where(ascends[slot], sources, np.arange(len(slot)))
-    order = np.argsort(slot * (len(graph) + len(slot)) + rank, kind="stable")  # by slot, then by rank
-    place = np.where(order < len(old.source), order, -1)
-    new = Wiring(old.neurons, np.bincount(slot, minlength=len(neurons)).astype(np.int32), sources[order], place)
+    falls = (np.diff(old.source) < 0) & (np.diff(group[: len(old.source)]) == 0)
+    ascends[group[1 : len(old.source)][falls]] = False
+    rank = np.where(ascends[group], sources, np.arange(len(group)))
+    order = np.argsort(group * (len(graph) + len(group)) + rank, kind="stable")  # by neuron, then by rank
+    previous = np.where(order < len(old.source), order, -1)
+    counts = np.bincount(group, minlength=len(neurons)).astype(np.int32)
+    new = NewWiring(old.neurons, counts, sources[order], previous)
     lists = shared_lists(new)
     check_paths(graph, who, with_lists(graph.topology(), new, lists))
     rewire(graph, old, new, lists, {"": np.concatenate([np.zeros(len(old.source), np.float32), edges.weight])[order]})
 
 
 def activate(graph: Graph, neuron: int, code: int) -> None:
-    """Give a neuron another activation, by its code."""
+    """Change the activation of a neuron to that of this code."""
     before = Activated(neuron, graph._code[neuron])
     with uninterrupted():
         graph._code[neuron] = code
@@ -197,61 +209,71 @@ def activate(graph: Graph, neuron: int, code: int) -> None:
 
 
 def give_bias(graph: Graph, neuron: int, values: dict[str, float] | None) -> None:
-    """Give a neuron that has no bias one, with `values` in the vectors that they name; or take it away, with None."""
+    """Add a bias to a neuron that has none, or remove its bias.
+
+    Parameters
+    ----------
+    values : dict of float, or None
+        The bias ("") and its optimizer state by the name of the vector, 0 where missing. None
+        removes the bias.
+    """
     storage, record = graph.storage, graph._data[neuron]
     at = storage.bias[record]
     before = None if at < 0 else {name: float(vector[at]) for name, vector in storage.vectors().items()}
     if values is not None:
         at = storage.grow(1)
         if values.get(FROZEN):
-            storage.state_vector(FROZEN, fresh=False)  # it may not exist yet
+            storage.state_vector(FROZEN, fresh=False)  # create it if it does not exist
     vectors = storage.vectors()
     with uninterrupted():
-        if at >= 0:  # a bias that is removed leaves 0: an unused place may become padding
+        if at >= 0:  # a removed bias must leave 0, because its place may become padding
             for name, vector in vectors.items():
                 vector[at] = 0 if values is None else values.get(name, 0)
         storage.bias[record] = -1 if values is None else at
         graph.edits += 1
         edited(graph, [Biased(neuron, before)])
-    pack(graph)
+    compact(graph)
 
 
-def with_lists(topology: Topology, new: Wiring, lists: Lists) -> Topology:
-    """The sources of all nodes once `new` has replaced the edges of its neurons; changes the arrays it is given."""
+def with_lists(topology: Topology, new: NewWiring, lists: Lists) -> Topology:
+    """The sources of all nodes after an edit; overwrites the arrays of `topology`."""
     start, count, pool = topology
     start[new.neurons], count[new.neurons] = len(pool) + lists.start, new.counts
     return Topology(start, count, np.concatenate([pool, lists.pool]))
 
 
 def check_paths(graph: Graph, who: str, topology: Topology) -> Bool:
-    """Which nodes are live with these sources; errors begin with `who`.
+    """Which nodes are live with these sources.
 
     Raises
     ------
-    ValueError
-        If an output of a model is not live; a CycleError if there is a cycle.
+    CycleError, ValueError
+        If there is a cycle, or a sink is not live that is alive now. The message begins with `who`.
     """
     try:
         _, order = topological(graph, topology)
     except CycleError as error:
         raise CycleError(f"{who}: {error}") from None
     live = is_live(graph.codes, topology, order)
-    outputs = graph.protected()
-    for i in sorted(outputs):
-        if not live[i] and graph.needed_for(outputs)[i]:
+    sinks = graph.sinks()
+    for i in sorted(sinks):
+        if not live[i] and graph.alive_for(sinks)[i]:
             name = plain(graph[i].name)
-            raise ValueError(f"{who}: expected a path to every output of a model, got what would cut off {name}")
+            raise ValueError(f"{who}: this would disconnect {name}, an output of a model, from all inputs")
     return live
 
 
 def _needed(graph: Graph, topology: Topology) -> Bool:
-    """Which nodes some model needs; all, without a model."""
-    outputs = sorted(graph.protected())
-    return ancestors(graph, topology, outputs) if outputs else np.ones(len(graph), bool)
+    """Which nodes are needed with these sources."""
+    sinks = sorted(graph.sinks())
+    return ancestors(graph, topology, sinks) if sinks else np.ones(len(graph), bool)
 
 
 def note_needed_before(graph: Graph) -> None:
-    """Have each of several models note what it needs before an edit; within `one_edit`, only before its first such edit."""
+    """If the graph has several models, note which nodes each needs before an edit.
+
+    Within `one_edit`, only its first change of edges does this.
+    """
     edit = graph._open
     while edit is not None:
         if any(isinstance(change, Rewired) for change in edit.changes):
@@ -264,35 +286,42 @@ def note_needed_before(graph: Graph) -> None:
 
 
 def rewire(
-    graph: Graph, old: Wiring, new: Wiring, lists: Lists, fresh: dict[str, Float32], most: Int64 | None = None
+    graph: Graph, old: Wiring, new: NewWiring, lists: Lists, fresh: dict[str, Float32], most: Int64 | None = None
 ) -> None:
-    """Give neurons other sources; `fresh` has the values of new edges in the vectors that it names, in others they are 0.
+    """Replace the edges of some neurons, as an edit that `undo` can take back, even if there are no neurons.
 
-    `most`: the most edges that each has had, when an edit is taken back.
-
-    With no neurons it is an edit, too: else `undo` would take back the edit before it.
+    Parameters
+    ----------
+    old, new : Wiring, NewWiring
+        All edges of these neurons before and after.
+    lists : Lists
+        `shared_lists` of `new`.
+    fresh : dict of float32, shape (new edges,)
+        The values of added edges by the name of the vector, 0 where missing.
+    most : int64, shape (neurons,), optional
+        `Storage.max_sources` to restore; given when an edit is undone.
     """
     if len(new.neurons) == 0:
         edited(graph)
         return
-    if most is None:  # else an edit is taken back, and what has been needed since does not count
+    if most is None:  # an undone edit does not count as needed
         note_needed_before(graph)
-    if FROZEN in fresh and fresh[FROZEN][new.place < 0].any():
-        graph.storage.state_vector(FROZEN, fresh=False)  # it may not exist yet
+    if FROZEN in fresh and fresh[FROZEN][new.previous < 0].any():
+        graph.storage.state_vector(FROZEN, fresh=False)  # create it if it does not exist
     before = {name: vector[old.place] for name, vector in graph.storage.vectors().items()}
     now = np.full(len(old.source) + 1, -1, np.int32)
-    now[new.place] = np.arange(len(new.place), dtype=np.int32)  # those of new edges behind all others
-    added, at = new.place < 0, graph.storage.grow(len(new.source), align=PANEL)
+    now[new.previous] = np.arange(len(new.previous), dtype=np.int32)  # new edges write to the extra element
+    added, at = new.previous < 0, graph.storage.grow(len(new.source), align=PANEL)
     for name, vector in graph.storage.vectors().items():
         values = vector[at : at + len(new.source)]
         if len(old.source):
-            before[name].take(new.place, out=values, mode="clip")
+            before[name].take(new.previous, out=values, mode="clip")
         values[added] = fresh[name][added] if name in fresh else 0
     record = graph.records[new.neurons]
     most_before = graph.storage.max_sources_of(record)
     weights, begin = at + np.cumsum(new.counts) - new.counts, len(graph._pool) + lists.start
     graph.has_bare |= bool((new.counts == 0).any())
-    change = Rewired(old._replace(place=now[:-1]), before, most_before)
+    change = Rewired(NewWiring(old.neurons, old.counts, old.source, now[:-1]), before, most_before)
     storage, most = graph.storage, np.maximum(most_before, new.counts) if most is None else most
     of_storage = {
         "weights": written(storage.weights, record, weights),
@@ -304,5 +333,5 @@ def rewire(
     with uninterrupted():
         extend(graph._pool, lists.pool)
         edited(graph, [change], edits=graph.edits + 1, _start=start, _count=count)
-        own.update(of_storage)  # allocates nothing, so that it cannot fail
-    pack(graph)
+        own.update(of_storage)  # allocates nothing, so it cannot fail
+    compact(graph)

@@ -1,4 +1,4 @@
-"""Formulas of nodes, as text."""
+"""Formulas of nodes as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlgraph.graph.graph import Graph
 
 LONGEST = 400
-"""Characters after which a formula is cut short: a reader has stopped by then."""
+"""Number of characters after which a formula is truncated."""
 
 _WRITTEN = {
     "add": (1, "", " + "),
@@ -23,19 +23,20 @@ _WRITTEN = {
     "neg": (3, "-", ""),
     "pow": (4, "", " ** "),
 }
-"""Ops that are written as operators: how strongly they bind, and the text before and between their arguments."""
+"""Ops written as operators: precedence, and the text before and between their arguments."""
 
 
 def formula(node: Node, longest: int = LONGEST) -> str:
-    """The formula of a node, down to inputs, parameters and constants.
+    """The formula of a node in terms of inputs, parameters, constants and other neurons, which appear by name.
 
-    A neuron inside it is written as its name; what would make the text longer than `longest`, as ``...``.
+    Terms that begin after `longest` characters are replaced by ``...``.
     """
     graph = node.graph
     parts: list[str] = []
     length, is_cut = 0, False
-    # What is still to be written, last first: text, or a node with the strength of what stands around it.
-    todo: list[str | tuple[int, int]] = [(node._number, 0)]
+    # A stack of what remains to be written: text, or a node with the precedence of the operator
+    # around it.
+    todo: list[str | tuple[int, int]] = [(node._checked_id, 0)]
     while todo:
         item = todo.pop()
         if length >= longest and item not in ("", ")"):
@@ -70,13 +71,14 @@ def _pieces(node: Node, i: int, code: int, around: int) -> list[str | tuple[int,
         for k, source in enumerate(sources[:100]):
             pieces += [", " if k else "", (source, 0), " > 0" if k == 0 and op.name == "where" else ""]
         return [*pieces, ", ...", ")"] if len(sources) > 100 else [*pieces, ")"]
-    strength, before, between = _WRITTEN[op.name]
-    pieces = ["(" if strength < around else "", before]
+    precedence, before, between = _WRITTEN[op.name]
+    pieces = ["(" if precedence < around else "", before]
     for k, source in enumerate(sources):
-        # The side on which an operator does not associate needs parentheses at equal strength, and --x reads ill.
-        tight = strength + (op.arity == 1 or (op.name == "pow") == (k == 0))
-        pieces += [between if k else "", (source, tight)]
-    return [*pieces, ")" if strength < around else ""]
+        # At equal precedence, parentheses are needed on the side on which the operator does not
+        # associate.
+        needs = precedence + (op.arity == 1 or (op.name == "pow") == (k == 0))
+        pieces += [between if k else "", (source, needs)]
+    return [*pieces, ")" if precedence < around else ""]
 
 
 def _name(graph: Graph, node: int, longest: int) -> str:
@@ -87,7 +89,7 @@ def _name(graph: Graph, node: int, longest: int) -> str:
 def _neuron(neuron: Neuron, longest: int) -> str:
     graph, sources = neuron.graph, neuron.graph.sources_of(neuron.id)
     if graph.has_bare and not graph.live()[neuron.id]:
-        return "0"  # whatever its bias: it has no live source
+        return "0"  # a neuron that is not live is 0, whatever its bias
     shown = [f"{w:.4g}*{_name(graph, int(i), longest)}" for i, w in zip(sources[:8], neuron.weights[:8], strict=True)]
     if neuron.bias is not None:
         shown.append(f"{neuron.bias:.4g}")

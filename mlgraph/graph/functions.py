@@ -1,4 +1,4 @@
-"""Functions of nodes: each adds the op of its name (`mlgraph.graph.ops`) to the graph of its arguments; softmax adds several."""
+"""Functions of nodes, such as `exp`. Each adds the op of that name to the graph of its arguments."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def _graph(name: str, arguments: tuple[Node | float, ...]) -> Graph:
             return argument.graph
     got = ", ".join(type(a).__name__ for a in arguments[:5]) or "nothing"
     takes_any = name == "softmax" or OPS[name].arity < 0
-    one_by_one = f" ({name}(*nodes) takes them one by one)" if takes_any and got in ("list", "tuple") else ""
-    raise TypeError(f"{name}: expected at least one node, got {got}{one_by_one}")
+    hint = f"; write {name}(*nodes)" if takes_any and got in ("list", "tuple") else ""
+    raise TypeError(f"{name}: expected at least one node, got {got}{hint}")
 
 
 def _apply(name: str, *arguments: Node | float) -> Node:
@@ -93,26 +93,28 @@ def softplus(x: Node) -> Node:
 
 
 def maximum(a: Node | float, b: Node | float) -> Node:
-    """The larger of two nodes; where they are equal, each has half of the derivative."""
+    """The larger of two nodes; if they are equal, each gets half of the derivative."""
     return _apply("maximum", a, b)
 
 
 def minimum(a: Node | float, b: Node | float) -> Node:
-    """The smaller of two nodes; where they are equal, each has half of the derivative."""
+    """The smaller of two nodes; if they are equal, each gets half of the derivative."""
     return _apply("minimum", a, b)
 
 
 def where(condition: Node | float, a: Node | float, b: Node | float) -> Node:
-    """A node that is `a` in the examples where condition > 0, `b` in the others.
+    """A node that is `a` in examples where condition > 0 and `b` in the others.
 
-    The condition and the branch that is not taken have the derivative 0. If that branch's own derivative is infinite or NaN,
-    the product is NaN, as for ``where(x, sqrt(x), 0)`` at 0 and below; write ``where(x, sqrt(where(x, x, 1)), 0)`` instead.
-    (Through a condition no derivative goes on. But the weights of a neuron that only conditions depend on have 0 times the
-    values of its sources, so NaN if one is not finite.)
+    The derivative with respect to the condition and to the branch that is not taken is 0. If the
+    derivative inside that branch is infinite or NaN, the product with 0 is NaN, as for ``where(x,
+    sqrt(x), 0)`` at 0 and below; write ``where(x, sqrt(where(x, x, 1)), 0)`` instead. Derivatives
+    are not propagated through a condition. The weights of a neuron that only conditions depend on
+    still have the gradient 0 times the values of its sources, which is NaN if one of these is not
+    finite.
     """
     if isinstance(condition, bool):
         raise TypeError(
-            f"where: expected a node as the condition, got {condition} (x == y tells whether both are one node)"
+            f"where: the condition must be a node, got {condition}; x == y compares nodes, not their values"
         )
     return _apply("where", condition, a, b)
 
@@ -128,12 +130,12 @@ def prod(*nodes: Node | float) -> Node:
 
 
 def max(*nodes: Node | float) -> Node:
-    """Largest of any number of nodes; the derivative is shared among equal ones."""
+    """Largest of any number of nodes; equal largest nodes share the derivative equally."""
     return _apply("max", *nodes)
 
 
 def logsumexp(*nodes: Node | float) -> Node:
-    """Log of the sum of the exponentials, finite for finite nodes; `Graph.softmax` says how exact it is."""
+    """Log of the sum of the exponentials, finite for finite nodes; see `Graph.softmax` for its accuracy."""
     return _apply("logsumexp", *nodes)
 
 

@@ -1,7 +1,7 @@
-"""The graph of scalars: build it, read it, change it. No arithmetic on batches happens here.
+"""The graph of scalars: build it, read it and edit it. The arithmetic on batches happens in `mlgraph.engine`.
 
-The kinds and sources of nodes are in columns (`mlgraph.graph.nodes`), parameters in `mlgraph.graph.storage`. A node is its number; views
-of it (`mlgraph.graph.views`) are made on demand.
+Nodes are rows of a table (`mlgraph.graph.nodes`); their parameters are in `mlgraph.graph.storage`.
+`Node`, `Neuron` and `Edge` (`mlgraph.graph.views`) are views that are made on demand.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
 
     from mlgraph.engine.function import Function
-    from mlgraph.models.model import Model
+    from mlgraph.graph.protocols import ModelOfGraph
     from mlgraph.pictures.drawing import Drawing, Options
 
 __all__ = ["CycleError", "Graph"]
@@ -43,8 +43,8 @@ __all__ = ["CycleError", "Graph"]
 class Graph(NodeTable):
     """A graph of scalar nodes.
 
-    Threads may share a graph: they take turns to compile, run and save it, and only one of them can train it. To edit a
-    graph that other threads use, hold its `lock`.
+    Threads may share a graph: a lock serializes compiling, running and saving, and only one thread
+    can train the graph at a time. Hold `lock` to edit a graph that other threads use.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class Graph(NodeTable):
     def __init__(self) -> None:
         super().__init__()
         self.has_bare = False
-        """Whether a neuron may have no sources."""
+        """Whether some neuron may have no sources; if not, all nodes are live."""
         self.last_edit: Edit | None = None
         self._open = None
         self._alive: tuple[tuple[int, frozenset[int]], Bool] | None = None
@@ -70,12 +70,12 @@ class Graph(NodeTable):
 
     @adds_nodes
     def input(self, name: str | None = None) -> Node:
-        """Add an input; the k-th input made is column k of the data.
+        """Add an input; inputs are the columns of the data in the order in which they were added.
 
         Parameters
         ----------
         name : str, optional
-            How it is shown; by default its number.
+            The name of the node; by default "n" and its id.
         """
         name = optional_name(name)
         node = self._append(INPUT, (), len(self.input_ids))
@@ -86,15 +86,15 @@ class Graph(NodeTable):
 
     @adds_nodes
     def inputs(self, n: int) -> list[Node]:
-        """Add inputs: the next columns of the data.
+        """Add several inputs, which are the next columns of the data.
 
         Parameters
         ----------
         n : int
-            How many, at least 0.
+            Number of inputs, at least 0.
         """
         n, column, node = whole("n", n, 0, INT32_MAX - len(self)), len(self.input_ids), len(self)
-        if n:  # with none there is no change for `undo` to see
+        if n:  # adding no input must not prevent `undo`
             self._extend(INPUT, np.zeros(0, np.int32), column + np.arange(n))
             extend(self.input_ids, node + np.arange(n))
         return [Node(self, i) for i in range(node, node + n)]
@@ -110,28 +110,28 @@ class Graph(NodeTable):
         Raises
         ------
         TypeError, ValueError
-            If it is no number, or one that float32 cannot hold.
+            If it is not a number, or float32 cannot hold it.
         """
         v = number("value", value)
         with self.lock:
-            self.constants.append(v)  # does no harm if no node follows
+            self.constants.append(v)  # harmless if adding the node fails
             return Node(self, self._append(CONSTANT, (), len(self.constants) - 1))
 
     @adds_nodes
     def parameter(self, value: float, name: str | None = None) -> Node:
-        """Add a parameter that training may change.
+        """Add a trainable parameter.
 
         Parameters
         ----------
         value : float
             Its initial value.
         name : str, optional
-            How it is shown; by default its number.
+            The name of the node; by default "n" and its id.
 
         Raises
         ------
         TypeError, ValueError
-            If the value is no number, or one that float32 cannot hold, or the name is no string.
+            If the value is not a number, float32 cannot hold it, or the name is not a string.
         """
         v, name = number("value", value), optional_name(name)
         at = self.storage.grow(1)
@@ -157,12 +157,13 @@ class Graph(NodeTable):
         sources : sequence of Node, or array of their ids
             At least one node of this graph; none twice.
         activation : str
-            identity, relu, leaky_relu, sigmoid or tanh. For another, apply functions to an identity neuron, as in
-            ``mlgraph.where(neuron, 1, 0)``.
+            identity, relu, leaky_relu, sigmoid or tanh. For other activations, apply functions to
+            an identity neuron, as in ``mlgraph.where(neuron, 1, 0)``.
         weights : array_like, shape (len(sources),), optional
-            Zeros by default; hidden neurons that all begin with zeros never come to differ.
+            Zeros by default. Hidden neurons of a layer that all begin with zeros stay equal in
+            training.
         bias : float or None
-            None: no bias.
+            None for a neuron without a bias.
 
         Returns
         -------
@@ -171,8 +172,8 @@ class Graph(NodeTable):
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as documented, or a source is an operation that reads only neurons that are cut off;
-            nothing has been added.
+            If an argument is not as documented, or a source is an operation that depends only on
+            neurons that are cut off; nothing has been added.
         """
         ids = ids_of_sources(self, sources).tolist()
         code = neuron_code(activation)
@@ -192,7 +193,7 @@ class Graph(NodeTable):
         weights: npt.ArrayLike,
         biases: npt.ArrayLike | None = 0.0,
     ) -> range:
-        """Add neurons that all have the same sources.
+        """Add neurons that share their sources.
 
         Parameters
         ----------
@@ -202,7 +203,7 @@ class Graph(NodeTable):
             identity, relu, leaky_relu, sigmoid or tanh.
         weights : array_like, shape (neurons, sources)
         biases : array_like, shape (neurons,), or float, or None
-            None: no biases.
+            None for neurons without biases.
 
         Returns
         -------
@@ -229,18 +230,20 @@ class Graph(NodeTable):
 
     @adds_nodes
     def add_subgraph(self, neurons: Neurons, edges: Edges) -> Int32:
-        """Add neurons that each have sources of their own, as arrays, in any order.
+        """Add neurons with different sources, given as arrays in any order.
 
-        The arrays of `Graph.neurons` and `Graph.edges` can be added unchanged to a graph with as many inputs, if their own
-        graph has its inputs first and no other nodes but neurons. (All added neurons get a bias.)
+        The arrays of `Graph.neurons` and `Graph.edges` can be added unchanged to a graph with as
+        many inputs, if the graph they come from has its inputs first and all its other nodes are
+        neurons. All added neurons have a bias.
 
         Parameters
         ----------
         neurons : Neurons
-            `node` gives each neuron a number, by which `edges` refers to it.
+            `node` numbers the neurons; `edges` refers to these numbers.
         edges : Edges
-            Edges into these neurons, at least one into each. Each neuron's sources are in the order of `edges`. A source
-            that is none of these neurons is the node of this graph with that id.
+            Edges into these neurons, at least one into each. Each neuron's sources are in the order
+            of `edges`. A source that is not among the new neurons is the id of a node of this
+            graph.
 
         Returns
         -------
@@ -283,15 +286,17 @@ class Graph(NodeTable):
         Parameters
         ----------
         name : str
-            One of `mlgraph.graph.ops.OPS`.
+            With one argument: identity, relu, leaky_relu, sigmoid, tanh, softplus, neg, abs, exp,
+            log, sqrt, sin or cos. With two: add, sub, mul, div, pow, maximum or minimum. With
+            three: where. With any number of arguments: sum, prod, max or logsumexp.
         *arguments : Node or float
-            As many as it takes; a number becomes a constant.
+            A number becomes a constant.
 
         Raises
         ------
         TypeError, ValueError
-            If there is no such operation, it takes another number of arguments, or one is of another graph; nothing has been
-            added.
+            If there is no such operation, the number of arguments is wrong, or an argument is not a
+            number or a node of this graph; nothing has been added.
         """
         op = ops.OPS[one_of("name", name, tuple(ops.OPS))]
         if op.arity != len(arguments) if op.arity >= 0 else not arguments:
@@ -303,7 +308,8 @@ class Graph(NodeTable):
     def softmax(self, nodes: Iterable[Node | float]) -> list[Node]:
         """Add ``exp(z - logsumexp(z))`` for each z of `nodes`: probabilities, finite for finite z.
 
-        In float32 their relative error may be |z| / 10^7: two equal logits of a million get 0.503 each.
+        In float32 the relative error may be |z| / 10^7: two equal logits of a million get 0.503
+        each.
 
         Parameters
         ----------
@@ -313,12 +319,13 @@ class Graph(NodeTable):
         Returns
         -------
         list of Node
-            As many, in their order.
+            The probabilities, in the order of `nodes`.
 
         Raises
         ------
         TypeError, ValueError
-            If they are no numbers or nodes of this graph, or none; nothing has been added.
+            If `nodes` is empty, or an element is not a number or a node of this graph; nothing has
+            been added.
         """
         terms = listed("nodes", nodes)
         total = self.operation("logsumexp", *terms)
@@ -333,8 +340,8 @@ class Graph(NodeTable):
     def get_parameters(self) -> Float32:
         """All weights, biases and values of parameters, float32 of shape (n_parameters,); a copy.
 
-        First come weights and values of parameters, node by node, a neuron's weights in the order of its sources; then
-        biases. Only edits and new nodes change this order.
+        First come weights and the values of parameter nodes, node by node, a neuron's weights in
+        the order of its sources; then biases. Only edits and new nodes change this order.
         """
         return self.storage.vector[arrays.parameter_places(self)]
 
@@ -352,13 +359,14 @@ class Graph(NodeTable):
 
     @locked
     def optimizer_state(self) -> dict[str, Float32]:
-        """The optimizer's state for each parameter, of the last run of `fit` or of the one in progress.
+        """The optimizer's state of the last run of `fit`, or of the run in progress.
 
         Returns
         -------
         dict of float32, shape (n_parameters,)
-            In the order of `get_parameters`; copies. "first" is the velocity of SGD with momentum, or the first moment of
-            Adam, "second" the second moment of Adam. Empty before a run, and if the optimizer keeps no state.
+            In the order of `get_parameters`; copies. "first" is the velocity of SGD with momentum
+            or the first moment of Adam; "second" is the second moment of Adam. Empty before the
+            first run, and if the optimizer has no state.
 
         Examples
         --------
@@ -373,11 +381,11 @@ class Graph(NodeTable):
         return {name: found[name] for name in ("first", "second") if name in found}
 
     def __getitem__(self, node: int | str) -> Node:
-        """The node with this number, or with this name if it is unique; a node without a name is called n and its number."""
+        """The node with this id or this unique name; a node without a name is called "n" and its id."""
         if isinstance(node, Node):
             raise TypeError(f"node: expected the id of a node, got {type(node).__name__}")
         if isinstance(node, str):
-            named = [i for i, name in self.names.copy().items() if name == node]  # others may name nodes
+            named = [i for i, name in self.names.copy().items() if name == node]  # other threads may add names
             if (
                 re.fullmatch("n(0|[1-9][0-9]{0,9})", node)
                 and int(node[1:]) < len(self)
@@ -385,14 +393,13 @@ class Graph(NodeTable):
             ):
                 named.append(int(node[1:]))
             if len(named) != 1:
-                whose = f"{len(named)} have" if named else "none has"
-                raise ValueError(f"node: expected the name of one node, got {shown(node)}, which {whose}")
+                raise ValueError(f"node: {len(named) or 'no'} nodes have the name {shown(node)}")
             node = named[0]
         node = id_of(self, node)
         return (Neuron if self._code[node] >= NEURON else Node)(self, node)
 
     def __contains__(self, node: object) -> bool:
-        """Whether ``graph[node]`` is a node; of a node, whether it is of the graph, and still there."""
+        """Whether an id or name names a node of the graph, or a node belongs to it and was not removed."""
         if isinstance(node, Node):
             return node.graph is self and self._has(node)
         try:
@@ -430,7 +437,7 @@ class Graph(NodeTable):
 
     @locked
     def weights_of(self, node: Node | int) -> Float32:
-        """Weights of a neuron, or the value of a parameter.
+        """The weights of a neuron, or the value of a parameter.
 
         Parameters
         ----------
@@ -444,7 +451,7 @@ class Graph(NodeTable):
         Raises
         ------
         ValueError
-            If the node is of another kind.
+            If the node is neither a neuron nor a parameter.
         """
         node = id_of(self, node)
         if self._code[node] < PARAMETER:
@@ -452,19 +459,20 @@ class Graph(NodeTable):
         return self.storage.weights_of(self._data[node], self._count[node] if self._code[node] >= NEURON else 1)
 
     def compile(self, outputs: Node | NodesLike, inputs: Node | NodesLike | None = None) -> Function:
-        """Compile the part of the graph that `outputs` need into a function of a batch.
+        """Compile the nodes that `outputs` depend on into a function of a batch.
 
         Parameters
         ----------
         outputs : Node, or sequence of Node, or array of their ids
             At least one.
         inputs : Node, or sequence of Node, or array of their ids, optional
-            The nodes that take their values from the columns of the data, by default all inputs of the graph, needed or not
-            (such as the targets of a loss). Any other node listed here takes its value from the data instead of computing
-            it: to run the network from a layer on, or to give one neuron its value for another example. Inputs of the graph
-            that are needed beside these must be listed, too.
-            (If only some neurons of a layer are listed, the weights of its others are moved together; if calls take turns
-            with a model's, each compiles anew.)
+            The nodes that take their values from the columns of the data. By default all inputs of
+            the graph, even those that are not needed, such as the targets of a loss. Other nodes
+            may be listed, too, and are then read from the data instead of being computed: to run a
+            network from some layer on, or to give a neuron its value from another example. All
+            inputs of the graph that are still needed must be listed. Listing only some neurons of a
+            layer moves the weights of its other neurons together; alternating such calls with calls
+            of a model compiles the graph each time.
 
         Returns
         -------
@@ -473,7 +481,8 @@ class Graph(NodeTable):
         Raises
         ------
         TypeError, ValueError
-            If they are no nodes of this graph; if there is no output, an input comes twice, or one that is needed is missing.
+            If an argument is not a node of this graph, `outputs` is empty, an input is given twice,
+            or an input that is needed is missing.
 
         Examples
         --------
@@ -483,7 +492,7 @@ class Graph(NodeTable):
         >>> values = net.trace([[1.0, 0.0]], nodes=hidden.neurons).values
         >>> bool(np.allclose(head(values), net.forward([[1.0, 0.0]])))
         True
-        >>> values[:, 1] = net.trace([[0.0, 1.0]])[hidden[1]]  # one neuron says what it says of another example
+        >>> values[:, 1] = net.trace([[0.0, 1.0]])[hidden[1]]  # one neuron takes its value from another example
         >>> bool(np.allclose(head(values), net.forward([[1.0, 0.0]])))
         False
         """
@@ -493,7 +502,7 @@ class Graph(NodeTable):
         return Function(self, [outputs] if isinstance(outputs, Node) else outputs, inputs)
 
     def draw(self, x: npt.ArrayLike | None = None, **options: Unpack[Options]) -> Drawing:
-        """A picture of the graph; `x`, `values`, `adjoints` and `limit` as for `mlgraph.pictures.drawing.Drawing`."""
+        """A picture of the graph; the arguments are those of `mlgraph.pictures.Drawing`."""
         from mlgraph.pictures.drawing import Drawing
 
         return Drawing(self, x=x, **options)
@@ -502,17 +511,18 @@ class Graph(NodeTable):
         return self.draw().to_svg()
 
     def alive(self) -> Bool:
-        """Whether each node is on a path from an input, a parameter or a constant to an output; read-only.
+        """Which nodes are on a path from an input, parameter or constant to an output; bool, shape (nodes,), read-only.
 
-        Outputs are those of the models of this graph; without a model, the nodes that nothing reads. A node that is not
-        alive takes no part in computing them. The exception is an operation that reads only neurons that are cut off: it is
-        computed, with 0 for these.
+        The outputs are those of the models of this graph; without a model, the nodes that no other
+        node reads. Nodes that are not alive do not take part in the computation, except for
+        operations that depend only on neurons that are cut off: these are computed, with 0 as the
+        value of such neurons.
         """
-        return self.needed_for(self.protected())
+        return self.alive_for(self.sinks())
 
     @locked
-    def needed_for(self, outputs: frozenset[int]) -> Bool:
-        """Which nodes are alive if these are the outputs; the last answer is kept."""
+    def alive_for(self, outputs: frozenset[int]) -> Bool:
+        """Which nodes are alive with these sinks; see `mlgraph.graph.topology`. The last result is cached."""
         key = (self.edits, outputs)
         if self._alive is None or self._alive[0] != key:
             topology = self.topology()
@@ -525,8 +535,8 @@ class Graph(NodeTable):
         return self._alive[1]
 
     def live(self) -> Bool:
-        """To which nodes a path leads from an input, a parameter or a constant: to all, unless a neuron has no sources."""
-        return self.needed_for(frozenset()) if self.has_bare else np.ones(len(self), bool)
+        """Which nodes are live; see `mlgraph.graph.topology`."""
+        return self.alive_for(frozenset()) if self.has_bare else np.ones(len(self), bool)
 
     @locked
     def edges(self) -> Edges:
@@ -535,15 +545,15 @@ class Graph(NodeTable):
         Returns
         -------
         Edges
-            Neuron by neuron, each with its sources in their order; copies.
+            Grouped by neuron, each neuron's edges in the order of its sources; copies.
         """
         return arrays.edges(self)
 
     @locked
     def neurons(self) -> Neurons:
-        """The neurons that are alive, as arrays; sources come before the neurons that read them.
+        """The neurons that are alive, as arrays in topological order.
 
-        Together with `edges` they describe all that a graph of neurons computes.
+        Together with `edges` they define what a graph of neurons computes.
 
         Examples
         --------
@@ -562,8 +572,8 @@ class Graph(NodeTable):
         return arrays.neurons(self)
 
     @locked
-    def protected(self) -> frozenset[int]:
-        """Ids of the outputs and losses of all models of this graph, which no edit may cut off."""
+    def sinks(self) -> frozenset[int]:
+        """Ids of the outputs and losses of all models of this graph; no edit may disconnect them."""
         return frozenset(i for model in self.models for i in model.sinks)
 
     @locked
@@ -577,15 +587,15 @@ class Graph(NodeTable):
         Raises
         ------
         ValueError
-            If there is none.
+            If there is no such edge.
         """
         s, t = id_of(self, source, "edge"), id_of(self, target, "edge")
-        place = self._place_of(s, t)
-        return Edge(self[s], Neuron(self, t), place)
+        index = self._source_index(s, t)
+        return Edge(self[s], Neuron(self, t), index)
 
     @locked
     def reaches(self, source: Node | int, target: Node | int) -> bool:
-        """Whether a path leads from one node to another, or they are the same: an edge back would make a cycle.
+        """Whether a path leads from `source` to `target`, or they are equal: an edge back would then form a cycle.
 
         Parameters
         ----------
@@ -611,7 +621,8 @@ class Graph(NodeTable):
     def add_edge(self, source: Node | int, target: Node | int, weight: float = 0.0) -> Edge:
         """Add an edge from a node to a neuron.
 
-        If the ids of the neuron's sources ascend, the new source is put in order among them, else behind them.
+        If the ids of the neuron's sources ascend, the new source is inserted in this order,
+        otherwise it is appended.
 
         Parameters
         ----------
@@ -623,10 +634,10 @@ class Graph(NodeTable):
         CycleError
             If the source depends on the neuron.
         TypeError, IndexError
-            If `source` or `target` is no node, or an id that no node has.
+            If `source` or `target` is neither a node nor an id, or no node has this id.
         ValueError
-            If a node is of another graph, or the edge is there already, leads to a node that is no neuron, or comes from an
-            operation that reads only neurons that are cut off.
+            If a node is of another graph, the edge exists already, the target is not a neuron, or
+            the source is an operation that depends only on neurons that are cut off.
         """
         from mlgraph.graph.edits import grow, new_edges
 
@@ -637,7 +648,7 @@ class Graph(NodeTable):
 
     @locked
     def add_edges(self, edges: Edges) -> None:
-        """Add many edges as one edit, far faster than by one `add_edge` each.
+        """Add many edges as one edit; much faster than `add_edge` for each.
 
         Parameters
         ----------
@@ -649,8 +660,8 @@ class Graph(NodeTable):
         CycleError
             If there would be a cycle; nothing has changed.
         ValueError
-            If an edge is there already, is given twice, leads to a node that is no neuron, or comes from an operation that
-            reads only neurons that are cut off.
+            If an edge exists already or is given twice, a target is not a neuron, or a source is an
+            operation that depends only on neurons that are cut off.
         """
         from mlgraph.graph.edits import grow, new_edges
 
@@ -665,32 +676,36 @@ class Graph(NodeTable):
         Parameters
         ----------
         what : Neuron, Edge, Edges or iterable
-            Neurons, or an array of their ids: they lose all edges into and out of them. Edges, or pairs (source, target) of
-            nodes or their ids. A node that then has no path from an input, a parameter or a constant loses the edges out of
-            it too: a neuron without live sources gives 0, whatever its bias.
+            Neurons, or an array of their ids: all edges into and out of them are cut. Edges, or
+            pairs (source, target) of nodes or ids. Then all edges out of nodes without a path from
+            an input, a parameter or a constant are cut, too, because such a neuron is 0, whatever
+            its bias.
 
         Raises
         ------
         ValueError
-            If a neuron is an output of a model, or the cut would leave an output without a live source; nothing has changed.
+            If a neuron is an output of a model, an edge does not exist, or an output would be
+            disconnected from all inputs, parameters and constants; nothing has changed.
         """
         from mlgraph.graph.edits import cut, edges_named
 
         cut(self, *edges_named(self, what))
 
     def one_edit(self, *, parameters: bool = False) -> AbstractContextManager[None]:
-        """Make all edits within a ``with`` block one edit, which `undo`, or an exception that ends the block, takes back.
+        """Combine all edits of a ``with`` block into one, which `undo`, or an exception in the block, takes back.
 
-        Nodes of any kind made within the block are part of the edit. (If one of them is an output of a model, an exception
-        takes back none of them.) A block within another is part of the outer edit, whose `parameters` counts for `undo`.
-        Other threads that edit or run the graph wait. A cut takes effect at once, and so do the cuts out of nodes that it
-        leaves without a live source: to replace the last source of a neuron, add the new one first.
+        New nodes of any kind are part of the edit. If one of them becomes an output of a model, an
+        exception removes none of them. A nested block is part of the outer edit, whose `parameters`
+        counts for `undo`. The block holds the graph's lock. Cuts take effect at once, including
+        those out of neurons without a live source: to replace the last source of a neuron, add the
+        new one first.
 
         Parameters
         ----------
         parameters : bool
-            Whether all weights, biases and values of parameters, which of them are frozen, and the optimizer's state are
-            restored, too, even if trained or assigned after the block. They are copied for that.
+            Whether to restore the values of all weights, biases and parameters, too, which of them
+            are frozen, and the optimizer's state, even if they are trained or assigned after the
+            block. This copies them.
 
         Examples
         --------
@@ -714,20 +729,22 @@ class Graph(NodeTable):
 
     @locked
     def undo(self) -> None:
-        """Take back the last edit, if it was the last change to the graph; an edit that changed nothing counts, too.
+        """Take back the last edit, if the graph has not changed since; an edit that changed nothing counts, too.
 
-        Edits are `prune`, all that adds edges or neurons, assigning an activation, a mask, a first bias or None for a bias,
-        and the edits of a model.
+        Edits are `prune`, methods that add edges or neurons, the edits of a model, and assigning an
+        activation, a mask, a first bias or None for a bias.
 
-        Cut edges return to their places with the weights and the optimizer state that they had (without the state, if a run
-        of `fit` has begun since). Added edges and neurons go. (New nodes may get their numbers; views of the old nodes then
-        raise an error.) All else stays as it is, trained since or not, except after `one_edit(parameters=True)`.
+        Edges that were cut return in their order, with the weights and the optimizer state that
+        they had; without the state if a run of `fit` has begun since. Edges and neurons that were
+        added are removed. New nodes may reuse their ids, and using views of the removed nodes is an
+        error. Everything else, including what has been trained since, stays as it is, except after
+        `one_edit(parameters=True)`.
 
         Raises
         ------
         ValueError
-            If the last change was no edit, is part of a `one_edit` still open, or added neurons or edges without which an
-            output of a model would be gone or cut off.
+            If the last change was not an edit, a `one_edit` is open, or undoing the edit would
+            remove or disconnect an output of a model.
         """
         from mlgraph.graph.undo import undo
 
@@ -738,7 +755,7 @@ class Graph(NodeTable):
 
     @locked
     def copy(self) -> Graph:
-        """A graph of the same nodes, with its own parameters and optimizer state, but without the last edit for `undo`."""
+        """A copy of the graph, its parameters and its optimizer state; it cannot undo the last edit."""
         other = Graph()
         for name, value in vars(self).items():
             if isinstance(value, array):
@@ -749,12 +766,12 @@ class Graph(NodeTable):
 
     @locked
     def become(self, other: Graph) -> None:
-        """Take over all that `other` holds, which must not be used afterwards; nodes keep their numbers and views."""
+        """Take over the contents of `other`, which must not be used afterwards; views of nodes stay valid."""
         if self._open is not None:
-            raise RuntimeError("resume: expected a graph of which no edit is open, got one within one_edit")
+            raise RuntimeError("resume: not possible within one_edit")
         mine: dict[str, Any] = {"edits": self.edits + other.edits + 1, "_n_changes": self._n_changes + 1}
-        # Who trains this graph still does, and its models are still its models.
-        # The names that nodes have here are more recent.
+        # The graph keeps its lock, its training run and its models; its names of nodes are more
+        # recent.
         mine["names"] = other.names | {node: name for node, name in self.names.items() if node < len(other)}
         mine |= {"lock": self.lock, "_training": self._training, "models": self.models}
         mine["born"] = self.born[: len(other)] + other.born[len(self) :]
@@ -763,21 +780,22 @@ class Graph(NodeTable):
     # --- inside ------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def models(self) -> WeakSet[Model]:
-        """Made when asked for: the copy of a model may enter before the copy of its graph has any state."""
+    def models(self) -> WeakSet[ModelOfGraph]:
+        """The models over this graph; created on demand, because copying adds a model to a graph without state."""
         return WeakSet()
 
-    def _place_of(self, source: Node | int, target: Node | int, guess: int = 0) -> int:
-        """The place of a source among the sources of a neuron."""
+    def _source_index(self, source: Node | int, target: Node | int, guess: int = 0) -> int:
+        """The index of a source among the sources of a neuron; `guess` is tried first."""
         s, t = id_of(self, source, "edge"), id_of(self, target, "edge")
         if self._code[t] >= NEURON and guess < self._count[t] and self._pool[self._start[t] + guess] == s:
             return guess
         at = np.flatnonzero(self.sources_of(t) == s) if self._code[t] >= NEURON else np.zeros(0, int)
         if not len(at):
-            raise ValueError(f"edge: expected an edge of the graph, got {edge_name(self, s, t)}")
+            raise ValueError(f"edge: there is no edge from {edge_name(self, s, t)}")
         return int(at[0])
 
     def lock_was_lost(self) -> None:
+        """Repair the graph in a forked child, where no edit is open."""
         super().lock_was_lost()
         self._open = None
         for model in self.models:
@@ -794,19 +812,17 @@ class Graph(NodeTable):
         self.init_lock()
 
     def _arguments(self, operation: str, arguments: Sequence[Any]) -> list[int]:
-        """Ids of nodes, and of new constants for numbers: none is added unless all arguments are good."""
+        """Ids of the arguments of an operation; numbers become constants after all arguments have been checked."""
         what = f"arguments of {operation}"
         if any(isinstance(a, bool) for a in arguments):
-            raise TypeError(
-                f"{what}: expected nodes or numbers, got a truth value (x == y tells whether both are one node)"
-            )
+            raise TypeError(f"{what}: expected nodes or numbers, got a bool; x == y compares nodes, not their values")
         given = [a if isinstance(a, Node) else number(what, a) for a in arguments]
         ids_of(self, what, (a for a in given if isinstance(a, Node)))
         return [(a if isinstance(a, Node) else self.constant(a)).id for a in given]
 
 
 def checked_graph(graph: Any) -> Graph:
-    """`graph`, or a TypeError if it is none."""
+    """`graph` if it is a Graph, else a TypeError."""
     if not isinstance(graph, Graph):
         raise TypeError(f"graph: expected a Graph, got {type(graph).__name__}")
     return graph

@@ -1,4 +1,4 @@
-"""Ids of the nodes that somebody gives: as nodes of the graph, or by their numbers."""
+"""Checks of arguments that name nodes, and their conversion to ids. Errors begin with the argument's name, `what`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def id_of(graph: Graph, node: Any, what: str = "node") -> int:
-    """The number of a node of the graph, given as a node or by its number; errors call it `what`."""
+    """The id of a node, given as a node of the graph or as an id."""
     if isinstance(node, Node):
         return ids_of(graph, what, [node])[0]
     try:
@@ -33,31 +33,34 @@ def id_of(graph: Graph, node: Any, what: str = "node") -> int:
 
 
 def edge_name(graph: Graph, source: int, target: int) -> str:
-    """What an error calls an edge, whether it exists or not."""
+    """A description of an edge, which need not exist, for an error message."""
     return f"{plain(graph[int(source)].name)} to {plain(graph[int(target)].name)}"
 
 
 def is_iterable(things: Any) -> bool:
-    """Whether things can be iterated: an array without dimensions has the method for that, but cannot."""
+    """Whether `things` can be iterated; an array without dimensions has `__iter__` but cannot."""
     return isinstance(things, Iterable) and getattr(things, "ndim", 1) != 0
 
 
 def listed(what: str, nodes: Any) -> list[Any]:
-    """The given sequence as a list; a TypeError about `what` for a set, a dict or anything that cannot be iterated."""
+    """A sequence as a list; a TypeError for a set, a dict or anything that cannot be iterated."""
     if not is_iterable(nodes) or isinstance(nodes, set | frozenset | dict):
         raise TypeError(f"{what}: expected a sequence of nodes, got {type(nodes).__name__}")
     return list(nodes)
 
 
 def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
-    """The ids of nodes, at least `least` (0 or 1), which must be of the graph and still there; errors call them `what`.
+    """The ids of nodes, given as a sequence of nodes of the graph, or as an array or range of ids.
 
-    The nodes may also be given by their ids, as an array or range.
+    Raises
+    ------
+    TypeError, ValueError
+        If a node is of another graph or was removed, or there are fewer than `least` (0 or 1).
     """
     ids = []
     if isinstance(nodes, range):
         low, high = sorted((nodes[0], nodes[-1])) if nodes else (0, -1)
-        if not (0 <= low and high < len(graph)):  # nor might an array hold them
+        if not (0 <= low and high < len(graph)):  # before the conversion, because the range may not fit in memory
             raise ValueError(f"{what}: expected ids from 0 to {len(graph) - 1}, got {shown(low)} to {shown(high)}")
         nodes = np.array(nodes, np.int64)
     if isinstance(nodes, np.ndarray) and nodes.dtype != object:
@@ -73,7 +76,7 @@ def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
         if node.graph is not graph:
             raise ValueError(f"{what}: expected nodes of one graph, got node {node.id} of another")
         if not graph._has(node):
-            raise ValueError(f"{what}: expected nodes of the graph, got n{node.id}, which it does not have, or no more")
+            raise ValueError(f"{what}: node n{node.id} was removed")
         ids.append(node.id)
     if len(ids) < least:
         raise ValueError(f"{what}: expected at least one node, got none")
@@ -81,25 +84,26 @@ def ids_of(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
 
 
 def ids_of_different(graph: Graph, what: str, nodes: Any, least: int = 0) -> list[int]:
-    """As `ids_of`, with a ValueError if a node comes twice."""
+    """As `ids_of`, with a ValueError if a node is given twice."""
     ids = ids_of(graph, what, nodes, least)
     if len(set(ids)) < len(ids):
         twice = int(np.argmax(np.bincount(ids) > 1))
-        raise ValueError(f"{what}: expected nodes, none of them twice, got {plain(graph[twice].name)} twice")
+        raise ValueError(f"{what}: node {plain(graph[twice].name)} is given twice")
     return ids
 
 
 def ids_of_sources(graph: Graph, sources: NodesLike) -> Int32:
-    """The ids of sources, at least one and none twice."""
+    """The ids of the sources of a new neuron: at least one, none twice."""
     ids = np.array(ids_of_different(graph, "sources", sources, 1), np.int32)
     check_sources(graph, "sources", ids)
     return ids
 
 
 def check_sources(graph: Graph, what: str, ids: npt.NDArray[Any]) -> None:
-    """ValueError if one is an operation that reads only neurons that are cut off: it would be computed, but not counted."""
+    """A ValueError if one of these nodes is an operation that is not live: it would be computed but not counted."""
     if not graph.has_bare:
         return
+    # Not `graph.live()`, which would sort the whole graph for each new neuron.
     live: set[int] = set()
     for i in np.unique(ids[is_operation(np.frombuffer(graph._code, np.int16)[ids])]).tolist():
         above, seen = [i], {i}
@@ -113,4 +117,4 @@ def check_sources(graph: Graph, what: str, ids: npt.NDArray[Any]) -> None:
             above += new
             seen |= new
         else:
-            raise ValueError(f"{what}: expected nodes that have a live source, got {graph[i]!r}, which has none")
+            raise ValueError(f"{what}: {graph[i]!r} depends only on neurons that are cut off")

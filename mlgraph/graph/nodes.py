@@ -1,4 +1,4 @@
-"""The table of a graph's nodes, in columns: what each is, what it reads, and where its parameters are."""
+"""The table of a graph's nodes, stored by column: what each node is, its sources and its record of parameters."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ S = TypeVar("S", bound="NodeTable")
 
 
 def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """A method that adds nodes: it takes its turn; an exception within it, even Ctrl-C or no memory, leaves no new node.
+    """Decorate a method that adds nodes: it holds the lock, and adds no node if it raises, even Ctrl-C or MemoryError.
 
-    Unless the arguments edited the graph as they were read: then all new nodes that are whole stay.
+    One exception: if reading the arguments edited the graph, all complete new nodes stay.
     """
 
     @functools.wraps(method)
-    def whole_or_not(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def all_or_nothing(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with self.lock:
             lengths, changes = [len(column) for column in self._columns()], self._n_changes
             try:
                 return method(self, *args, **kwargs)
             except BaseException:
                 if self._n_changes != changes:
-                    self._keep(len(self))  # what the edits of the arguments need must stay
+                    self._truncate(len(self))  # an edit may refer to the new nodes
                 else:
                     for node in range(lengths[0], len(self)):
                         self.names.pop(node, None)
@@ -42,57 +42,57 @@ def adds_nodes(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
                         del column[length:]
                 raise
 
-    return whole_or_not
+    return all_or_nothing
 
 
 class NodeTable(Shared):
-    """Nodes by number, which no edit changes; neurons made together share one list of sources until one of them is edited."""
+    """The columns of a graph's nodes, by id; ids never change.
+
+    Neurons that are added together share one list of sources until one of them is edited.
+    """
 
     def __init__(self) -> None:
-        self._code = array("h")  # op, or INPUT ... NEURON + activation
-        self._start = array("q")  # first of the node's sources in the pool
+        self._code = array("h")  # code of an op, or INPUT, ..., NEURON + code of the activation
+        self._start = array("q")  # index of the node's first source in the pool
         self._count = array("i")
-        self._data = array("q")  # input: its column; constant, parameter, neuron: its record
-        self.born = array("q")  # `edits` when it was made, which tells apart nodes that had the same number
-        self._pool = array("i")
+        self._data = array("q")  # input: its column; constant: its index; parameter, neuron: its record
+        self.born = array("q")  # `edits` when the node was added: distinguishes nodes that had the same id
+        self._pool = array("i")  # see `Topology.pool`
         self.constants = array("d")
         self.input_ids = array("i")
         self.names: dict[int, str] = {}
         self.edits = 0
-        """Number of changes of the topology; a plan made before the last of them is stale."""
+        """Counter of changes of the topology; a plan compiled at another count is stale."""
         self._n_changes = 0
-        """Number of changes of what there was; new nodes change nothing."""
+        """Edit counter; adding nodes does not increment it."""
         self.storage = Storage()
-        """The parameters, and the optimizer's state beside them."""
+        """The parameters and the optimizer state."""
 
     def __len__(self) -> int:
         return len(self._code)
 
     @property
     def n_inputs(self) -> int:
-        """Number of inputs: the columns that data must have."""
+        """Number of inputs, which is the number of columns that data must have."""
         return len(self.input_ids)
 
     @property
     @locked
     def n_edges(self) -> int:
-        """Number of edges into neurons, alive or not; `edges` has those that are."""
+        """Number of edges into neurons, alive or not; `edges` returns only those that are alive."""
         return int(self.counts[self.codes >= NEURON].sum())
 
     @property
     @locked
     def n_parameters(self) -> int:
-        """Number of weights, biases and parameter nodes, alive or not, as `get_parameters` has them."""
+        """Number of weights, biases and parameter nodes, alive or not: the length of `get_parameters`."""
         biases = np.frombuffer(self.storage.bias, np.int64) >= 0
         return self.n_edges + int((self.codes == PARAMETER).sum()) + int(biases.sum())
 
     @property
     @locked
     def codes(self) -> npt.NDArray[np.int16]:
-        """What each node is, int16 of shape (nodes,); a copy.
-
-        They are those of `mlgraph.graph.ops`.
-        """
+        """The code of each node, as in `mlgraph.graph.ops`; int16 of shape (nodes,), a copy."""
         return np.array(self._code, np.int16)
 
     @property
@@ -104,7 +104,7 @@ class NodeTable(Shared):
     @property
     @locked
     def records(self) -> Int64:
-        """Records of constants, parameters and neurons, columns of inputs, else -1; int64 of shape (nodes,), a copy."""
+        """Index of each constant, record of each parameter or neuron, column of each input, else -1; int64, a copy."""
         return np.array(self._data, np.int64)
 
     def n_sources(self, node: int) -> int:
@@ -112,11 +112,11 @@ class NodeTable(Shared):
         return self._count[node]
 
     def code_and_record(self, node: int) -> tuple[int, int]:
-        """What a node is, as in `codes`, and its record, as in `records`."""
+        """The code of a node, as in `codes`, and its record, as in `records`."""
         return self._code[node], self._data[node]
 
     def columns_by_name(self) -> dict[str, array[Any]]:
-        """The columns that a file holds, by their names there; not copies."""
+        """The columns that a file stores, by their names in the file; not copies."""
         storage = self.storage
         return {
             "code": self._code,
@@ -134,36 +134,37 @@ class NodeTable(Shared):
 
     @locked
     def topology(self) -> Topology:
-        """The sources of all nodes, as arrays; copies."""
+        """The sources of all nodes as arrays; copies."""
         return Topology(np.array(self._start, np.int64), self.counts, np.array(self._pool, np.int32))
 
     @property
     def parameters(self) -> Float32:
-        """The parameter vector, float32, padding included; a writable view, valid until the next edit or compilation.
+        """The parameter vector, float32, including padding; a writable view, valid until the next edit or compilation.
 
-        Anything that computes other nodes than the last run may compile: not only `compile` and `fit`, but also `trace` and
-        `inspect`. This may move parameters within the vector, too; `get_parameters` has them in an order that it keeps.
+        Any call that computes other nodes than the last one may compile: not only `compile` and
+        `fit`, but also `trace` and `inspect`. Compiling may move parameters within the vector;
+        `get_parameters` returns them in a fixed order.
         """
         return self.storage.vector[: self.storage.used]
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _readers(self, chosen: Bool) -> Bool:
-        """Which nodes have one of the chosen among their sources; both of shape (nodes,)."""
+        """Which nodes read one of the chosen nodes; both of shape (nodes,)."""
         start, count, pool = self.topology()
-        # For each node, whether any of their places in the pool is within its list.
+        # A node reads one of them if its list contains one of their positions in the pool.
         at = np.flatnonzero(chosen[pool])
         readers: Bool = np.searchsorted(at, start + count) > np.searchsorted(at, start)
         return readers
 
     def read_by_operations(self) -> Bool:
-        """Whether an operation reads each of the inputs, by column."""
+        """Which inputs are read by operations, by column; shape (inputs,)."""
         read = np.zeros(len(self), bool)
         read[self.topology().sources_of(np.flatnonzero(is_operation(self.codes)))] = True
         return read[np.array(self.input_ids, np.int64)]
 
     def _append(self, code: int, sources: Sequence[int], data: int = -1) -> int:
-        # As `adds_nodes`, but written out: this is most of the work of an expression.
+        # `adds_nodes` inlined, because this is most of the time that an expression takes.
         with self.lock:
             node, start = len(self._code), len(self._pool)
             try:
@@ -196,38 +197,42 @@ class NodeTable(Shared):
         start: int | Int64 = 0,
         count: Int32 | None = None,
     ) -> None:
-        """Add a node for each of `data`; they share one list of sources, unless `start` says where each one's begins."""
+        """Add a node for each element of `data`.
+
+        They share the list `sources`, unless `start` and `count` give each its own part of it.
+        """
         values = code, len(self._pool) + start, len(sources) if count is None else count, data, self.edits
         extend(self._pool, sources)
         for column, numbers in zip(self._of_nodes, np.broadcast_arrays(*values), strict=True):
             extend(column, numbers)
         self.edits += 1
 
-    def _keep(self, n: int) -> None:
-        """Keep of the first n nodes those that are in all columns, and only what one of them has."""
+    def _truncate(self, n: int) -> None:
+        """Remove all nodes but the first `n`, nodes that are incomplete, and what belongs to no other node."""
         n = min(n, *map(len, self._of_nodes))
         codes, data = self.codes[:n], self.records[:n]
         inputs = np.flatnonzero(codes == INPUT)
-        inputs = inputs[np.argsort(data[inputs])]  # by column: a file may have them in any order
+        inputs = inputs[np.argsort(data[inputs])]  # by column: files may number them in any order
         n_records, n_constants = np.count_nonzero(codes >= PARAMETER), data[codes == CONSTANT].max(initial=-1) + 1
         kept = {
             "input_ids": array(self.input_ids.typecode, inputs.tolist()),
             "names": {node: name for node, name in self.names.items() if node < n},
-            "_pool": written(self._pool, np.array(self._pool, np.int32) >= n, 0),  # in lists that no node has any more
+            "_pool": written(self._pool, np.array(self._pool, np.int32) >= n, 0),  # in lists of removed nodes
         }
-        # What takes memory is done, so that none of this fails midway.
+        # Nothing below allocates memory, so it cannot fail half way.
         for columns, end in ((self._of_nodes, n), (self.storage.columns, n_records), ((self.constants,), n_constants)):
             for column in columns:
                 del column[end:]
         vars(self).update(kept)
 
     def lock_was_lost(self) -> None:
+        """Repair the columns in a forked child."""
         release(self)
         release(self.storage)
-        self._keep(len(self))
+        self._truncate(len(self))
         if len(self) and self.born[-1] == self.edits:
-            self.edits += 1  # nodes were added, but not yet counted: what is known of `edits` is not of them
+            self.edits += 1  # nodes were added before the counter was incremented
 
     def _has(self, node: Node) -> bool:
-        """Whether the node still exists: `undo` may have removed it, and another may have its number."""
+        """Whether a node still exists: `undo` may have removed it, and another node may have its id."""
         return 0 <= node.id < len(self.born) and self.born[node.id] == node.born

@@ -1,22 +1,23 @@
-"""The op table: what every op is called, what it computes and how it is differentiated.
+"""The op table: the name, value and derivative of every op.
 
-This is the specification. The reference engine runs these functions in float64; the kernels (`mlgraph_ext/_ops.pxd`,
-`mlgraph_ext/_elementwise.pxi`) do the same in float32 and are tested against them.
+This is the specification. The reference engine runs these functions in float64; the kernels
+(`mlgraph_ext/_ops.pxd`, `mlgraph_ext/_elementwise.pxi`) do the same in float32 and are tested
+against them.
 
 Where the mathematics leaves a choice:
 
 - relu'(0) = 0, leaky_relu'(0) = LEAK, abs'(0) = 0.
 - Equal arguments of maximum, minimum and max share the derivative equally.
-- The condition of where is c > 0. The condition has the derivative 0, and so has the branch not taken.
+- where tests c > 0. Its derivatives with respect to c and to the branch not taken are 0.
 - The derivative of pow with respect to a is b a^(b-1), and 0 if b = 0; with respect to b it is a^b log(a), so NaN if
   a < 0, and 0 if a = 0 < b.
 - The derivative of prod is the product of the other factors, without a division, so that zeros need no special case.
 - logsumexp is -inf if all arguments are -inf, and +inf if one is +inf. Its derivative exp(x - y) is then NaN for the
   arguments equal to y.
 - NaN in gives NaN out, except through the condition of where and for pow(x, 0) = pow(1, x) = 1. Derivatives defined by
-  comparisons (relu, leaky_relu, abs, maximum, minimum, max) take comparisons with NaN for false.
+  comparisons (relu, leaky_relu, abs, maximum, minimum, max) treat comparisons with NaN as false.
 
-No function emits a numpy warning: outside its domain an op gives NaN or an infinity, which is dealt with as such.
+No function emits a numpy warning: outside its domain an op gives NaN or an infinity.
 """
 
 from __future__ import annotations
@@ -40,16 +41,17 @@ class Op(NamedTuple):
     Attributes
     ----------
     code : int
-        Position in the table, by which plans and kernels name the op.
+        Position in the table; plans and kernels identify the op by it.
     name : str
-        The name that people use.
+        The name in `Graph.operation` and in formulas.
     arity : int
         Number of arguments; -1 for any number from 1 up.
     value : callable
-        ``value(*arguments)``, with one array per argument. An n-ary op takes one array, with its arguments along axis 0.
+        ``value(*arguments)``, with an array for each argument. An n-ary op takes one array, its
+        arguments along axis 0.
     derivatives : callable
-        ``derivatives(y, *arguments)``: the partial derivative for each argument, given the output y too. An n-ary op
-        gives one array, in the shape of its arguments.
+        ``derivatives(y, *arguments)``: the partial derivative for each argument, where y is the
+        value. An n-ary op returns one array, in the shape of its arguments.
     """
 
     code: int
@@ -69,7 +71,7 @@ def _sigmoid(x: Float64) -> Float64:
 
 
 def _maximum(a: Float64, b: Float64) -> Float64:
-    # Not numpy's: of 0 and -0, which a division tells apart, this returns the same one as the kernels.
+    # Not np.maximum: of 0 and -0, this must return the same one as the kernels.
     return np.where((a > b) | np.isnan(a), a, b)
 
 
@@ -84,7 +86,7 @@ def _pow_derivatives(y: Float64, a: Float64, b: Float64) -> tuple[Float64, Float
 
 
 def _win(a: Float64, b: Float64) -> Float64:
-    """1 where a is the greater one, 1/2 where the two are equal, else 0."""
+    """1 where a > b, 1/2 where a = b, else 0."""
     return np.where(a > b, 1.0, np.where(a == b, 0.5, 0.0))
 
 
@@ -110,7 +112,7 @@ def _logsumexp(x: Float64) -> Float64:
 
 # fmt: off
 _TABLE: list[tuple[str, int, Callable[..., Any], Callable[..., Any]]] = [
-    # Activations: their derivative needs y alone.
+    # Activations: their derivatives need only y.
     ("identity", 1, np.array, lambda y, x: (np.ones_like(y),)),
     ("relu", 1, lambda x: np.where(x < 0, 0.0, x), lambda y, x: (np.where(y > 0, 1.0, 0.0),)),
     ("leaky_relu", 1, _leaky_relu, lambda y, x: (np.where(y > 0, 1.0, LEAK),)),
@@ -146,7 +148,7 @@ _TABLE: list[tuple[str, int, Callable[..., Any], Callable[..., Any]]] = [
 
 
 def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compute in float64 whatever the type of the arguments, without numpy's warnings."""
+    """Wrap a function to convert its arguments to float64 and to suppress numpy's warnings."""
 
     def quiet(*arguments: npt.ArrayLike) -> Any:
         with np.errstate(all="ignore"):
@@ -168,7 +170,7 @@ ACTIVATIONS: tuple[str, ...] = ("identity", "relu", "leaky_relu", "sigmoid", "ta
 """Names of the ops, codes 0 to 4, that a neuron may apply to its weighted sum."""
 
 INPUT, CONSTANT, PARAMETER, NEURON = 100, 101, 102, 103
-"""Codes of the nodes that are no operations; the code of a neuron is NEURON plus that of its activation."""
+"""Codes of nodes that are not operations; the code of a neuron is NEURON plus that of its activation."""
 
 
 def is_operation(code: Any) -> Any:
@@ -177,5 +179,5 @@ def is_operation(code: Any) -> Any:
 
 
 def is_leaf(code: Any) -> Any:
-    """Whether nodes of these codes are inputs, constants or parameters, which read nothing."""
+    """Whether nodes of these codes are inputs, constants or parameters, which have no sources."""
     return (code >= INPUT) & (code < NEURON)

@@ -1,7 +1,17 @@
-"""Where a graph keeps what training changes: one vector of parameters, and the optimizer's vectors beside it.
+"""The parameters of a graph: one vector, and vectors of the same layout for optimizer state.
 
-Each parameter node or neuron has a record, which says where its weights are in the vector. They are a strided run of it, so
-that a plan may lay them out as its kernels want.
+Terms
+-----
+place
+    An index into the parameter vector.
+record
+    Where the parameters of one node are: the place of its first weight, the stride between its
+    weights, and the place of its bias. Each neuron and each parameter node has one record. Strides
+    let a plan choose the layout that its kernels need.
+panel
+    `PANEL` neurons with the same sources, whose weights are interleaved: the weights of all of them
+    for the first source, then those for the second, and so on. A dense block is a sequence of
+    panels.
 """
 
 from __future__ import annotations
@@ -17,48 +27,53 @@ from mlgraph._support.array_types import Float32, Int32, Int64
 from mlgraph._support.interrupts import uninterrupted
 
 PANEL = mlgraph_ext.sweep.PANEL_NEURONS
-"""Neurons that stand side by side in the vector."""
+"""Neurons of a panel."""
 
 
 def aligned(n: int) -> Float32:
-    """Zeroed float32 vector that begins at a cache line."""
+    """A vector of zeros that begins at a cache line."""
     raw = np.zeros(n + 16, np.float32)
     first = -raw.ctypes.data // 4 % 16
     return raw[first : first + n]
 
 
 def padded(n: int) -> int:
-    """`n`, rounded up to whole panels."""
+    """`n` rounded up to a multiple of `PANEL`."""
     return -(-n // PANEL) * PANEL
 
 
 def in_panels(k: npt.NDArray[Any], arity: int) -> npt.NDArray[Any]:
-    """Places in a dense block of the first weights of its neurons `k`; a neuron's next weight is `PANEL` places further."""
+    """Offsets of the first weights of neurons `k` in a dense block; each neuron's weights have the stride `PANEL`."""
     return np.asarray(k // PANEL * (PANEL * arity) + k % PANEL)
 
 
 FROZEN = "frozen"
-"""The vector of `Storage.state` that is 1 for parameters that training leaves as they are, else 0."""
+"""Name of the vector in `Storage.state` that is 1 for frozen parameters and 0 for trainable ones."""
 
 
 class Storage:
-    """Parameters and optimizer state, and where those of each record stand in every one of these vectors.
+    """Parameters, optimizer state and the records of where those of each node are.
 
     Attributes
     ----------
     vector : float32
-        The parameters, padding included, and room to grow from `used` on.
+        The parameters, including padding, and spare capacity from `used` on.
     used : int
+        Elements of `vector` in use.
     state : dict of float32
-        Optimizer state by name; it follows every move. A vector may be shorter than `used`: the rest counts as zero.
+        Optimizer state by name, in the layout of `vector`. A vector may be shorter than `used`:
+        missing elements are 0.
     moves : int
-        Number of times that the storage was laid out anew, or an earlier state of it restored.
+        How often the parameters were moved or optimizer state was restored; a training run then
+        reads it again.
     weights, stride : array of int
-        For each record, where its weights begin and how far apart they are. A parameter node is one weight.
+        For each record, the place of its first weight and the distance between weights; a parameter
+        node has one.
     bias : array of int
-        Where its bias stands, or -1.
+        For each record, the place of its bias, or -1.
     max_sources : array of int
-        The most sources that it has had; 0 for a parameter node.
+        For each record, the largest number of sources that the neuron has had; 0 for a parameter
+        node.
     """
 
     def __init__(self) -> None:
@@ -72,7 +87,7 @@ class Storage:
         self.max_sources = array("i")
 
     def __len__(self) -> int:
-        """Number of records."""
+        """Return the number of records."""
         return len(self.weights)
 
     @property
@@ -82,7 +97,7 @@ class Storage:
 
     @property
     def places(self) -> tuple[Int64, Int64, Int64]:
-        """`weights`, `stride` and `bias`, int64 of shape (records,); copies."""
+        """Copies of `weights`, `stride` and `bias`, int64 of shape (records,)."""
         weights, stride, bias = (np.array(column, np.int64) for column in (self.weights, self.stride, self.bias))
         return weights, stride, bias
 
@@ -91,7 +106,7 @@ class Storage:
         return np.asarray(np.array(self.max_sources, np.int64)[records])
 
     def grow(self, n: int, align: int = 1) -> int:
-        """Make room for `n` more elements; the place of the first, a multiple of `align`."""
+        """Append `n` zeros to the parameters; returns the place of the first, a multiple of `align`."""
         at = -(-self.used // align) * align
         if at + n > len(self.vector):
             vector = aligned(max(at + n, len(self.vector) * 3 // 2))
@@ -101,13 +116,13 @@ class Storage:
         return at
 
     def append(self, weights: int, bias: int = -1, max_sources: int = 0) -> int:
-        """Add a record of weights side by side; its number."""
+        """Append a record of contiguous weights; returns its index."""
         for column, value in zip(self.columns, (weights, 1, bias, max_sources), strict=True):
             column.append(value)
         return len(self) - 1
 
     def add_row(self, weights: Float32, bias: float | None) -> int:
-        """Lay out the weights of a neuron side by side, and behind them its bias; the number of its record."""
+        """Append the weights of a neuron, then its bias; returns the index of its record."""
         n = len(weights)
         at = self.grow(n + (bias is not None))
         self.vector[at : at + n] = weights
@@ -116,13 +131,26 @@ class Storage:
         return self.append(at, -1 if bias is None else at + n, n)
 
     def add_rows(self, weights: Float32, counts: Int32, biases: Float32) -> int:
-        """Lay out the weights of neurons, `counts` for each, and behind them all biases; the number of the first record."""
+        """Append the weights of several neurons, then all their biases.
+
+        Parameters
+        ----------
+        weights : float32, shape (edges,)
+        counts : int32, shape (neurons,)
+            Number of weights of each neuron.
+        biases : float32, shape (neurons,)
+
+        Returns
+        -------
+        int
+            Index of the first record.
+        """
         at, n = self.grow(len(weights) + len(counts)), len(weights)
         self.vector[at : at + n], self.vector[at + n : at + n + len(counts)] = weights, biases
         return self._extend(at + np.cumsum(counts, dtype=np.int64) - counts, 1, at + n + np.arange(len(counts)), counts)
 
     def add_panels(self, weights: Float32, biases: Float32 | None) -> int:
-        """Lay out neurons that share their sources as a dense block has them; the number of the first record.
+        """Append a dense block of neurons, which share their sources; returns the index of the first record.
 
         Parameters
         ----------
@@ -142,23 +170,23 @@ class Storage:
         return self._extend(at + in_panels(k, arity), PANEL, -1 if biases is None else end + k, arity)
 
     def _extend(self, *columns: Any) -> int:
-        """Add records, given as `columns`; the number of the first."""
+        """Append records, given as `columns`; returns the index of the first."""
         first = len(self)
         for column, values in zip(self.columns, np.broadcast_arrays(*columns), strict=True):
             extend(column, values)
         return first
 
     def weights_of(self, record: int, n: int) -> Float32:
-        """The first `n` weights of a record; a writable view."""
+        """A writable view of the first `n` weights of a record."""
         at, stride = self.weights[record], self.stride[record]
         return self.vector[at : at + n * stride : stride]
 
     def zeros(self) -> Float32:
-        """A new vector, 0 for each parameter."""
+        """A new vector with a zero for each parameter."""
         return aligned(self.used)
 
     def state_vector(self, name: str, *, fresh: bool) -> Float32:
-        """The optimizer's vector of this name, as long as the parameters; zeros where it is new or `fresh`."""
+        """The state vector of this name, created or extended by zeros if needed; if `fresh`, all zeros."""
         vector = self.state.get(name)
         if fresh or vector is None or len(vector) != self.used:
             old, vector = vector, self.zeros()
@@ -168,35 +196,35 @@ class Storage:
         return vector
 
     def freeze(self, places: Int64 | Int32, frozen: bool) -> None:
-        """Have training leave the parameters in some places as they are, or change them again; kept like optimizer state."""
+        """Freeze the parameters at some places, or make them trainable again."""
         if not frozen and FROZEN not in self.state:
             return
         with uninterrupted():
             state = {name: self.state_vector(name, fresh=False) for name in (*self.state, FROZEN)}
             for vector in state.values() if frozen else ():
-                vector[places] = 0  # no velocity may move them further
+                vector[places] = 0  # momentum must not move a frozen parameter
             state[FROZEN][places] = frozen
             if not state[FROZEN].any():
                 del self.state[FROZEN]
 
     @property
     def frozen(self) -> Float32 | None:
-        """For each parameter 1 if training leaves it as it is, else 0; None if none is frozen."""
+        """1 for each frozen parameter and 0 for the others; None if nothing is frozen."""
         return self.state_vector(FROZEN, fresh=False) if FROZEN in self.state else None
 
     def vectors(self) -> dict[str, Float32]:
-        """The parameters (""), and each vector of optimizer state, all of one length."""
+        """The parameters, named "", and the state vectors, all of the same length."""
         return {"": self.vector[: self.used], **{name: self.state_vector(name, fresh=False) for name in self.state}}
 
     def move(self, origin: npt.NDArray[Any], weights: Int64, stride: Int64, bias: Int64) -> None:
-        """Lay out all vectors anew.
+        """Rearrange all vectors.
 
         Parameters
         ----------
         origin : int32 or int64, shape (new length,)
-            Where each element of the new vectors stands now; -1 for padding.
+            The current place of each new element; -1 for padding, which becomes 0.
         weights, stride, bias : int64, shape (records,)
-            The records afterwards.
+            The new columns of the records.
         """
 
         def moved(vector: Float32) -> Float32:
@@ -207,7 +235,7 @@ class Storage:
             return out
 
         every = slice(None)
-        vars(self).update(  # at one blow: neither a signal nor a fork of another thread finds a part of it
+        vars(self).update(  # one bytecode: no signal and no fork in another thread can see half of it
             vector=moved(self.vector),
             state={name: moved(vector) for name, vector in self.state.items()},
             used=len(origin),
@@ -219,11 +247,11 @@ class Storage:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.vector = copied(self.vector)  # numpy has not aligned it
+        self.vector = copied(self.vector)  # numpy does not align it to a cache line
         self.state = {name: copied(vector) for name, vector in self.state.items()}
 
     def copy(self) -> Storage:
-        """The same, with vectors and records of its own."""
+        """A copy that shares nothing with the original."""
         other = Storage()
         other.__setstate__(
             {name: value[:] if isinstance(value, array) else value for name, value in vars(self).items()}
@@ -232,26 +260,30 @@ class Storage:
 
 
 def copied(vector: Float32) -> Float32:
-    """A copy that begins at a cache line."""
+    """A copy of a vector that begins at a cache line."""
     out = aligned(len(vector))
     out[:] = vector
     return out
 
 
-def written(column: array[Any], places: Any, values: npt.ArrayLike) -> array[Any]:
-    """A copy of a column of records or of nodes, with numbers written into it."""
+def written(column: array[Any], indices: Any, values: npt.ArrayLike) -> array[Any]:
+    """A copy of a column in which the elements at `indices` are replaced."""
     copy = column[:]
-    np.frombuffer(copy, copy.typecode)[places] = values
+    np.frombuffer(copy, copy.typecode)[indices] = values
     return copy
 
 
 def extend(column: array[Any], values: npt.NDArray[Any]) -> None:
-    """Append numbers to a column of records or of nodes."""
+    """Append numbers to a column."""
     column.frombytes(np.ascontiguousarray(values, column.typecode).view(np.uint8).data)
 
 
 def release(owner: object) -> None:
-    """Give `owner` copies of those of its columns that numpy has a view of: they could not grow before it is gone."""
+    """Replace the columns of `owner` of which a buffer is exported by copies.
+
+    A column cannot grow while numpy has a view of it. In a forked child, a view that another thread
+    had stays for ever.
+    """
     for name, column in vars(owner).items():
         if isinstance(column, array):
             try:

@@ -1,4 +1,4 @@
-"""Views of a graph: a node, a neuron, an edge. They hold a number, not data: what they read and write is the graph's."""
+"""Views of a graph: nodes, neurons and edges. They hold ids and no data: they read and write the graph."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack  # that of typing is of Python 3.11
 
     from mlgraph.graph.graph import Graph
-    from mlgraph.models.layer import Layer
+    from mlgraph.graph.protocols import LayerOfGraph
     from mlgraph.pictures.drawing import Drawing, Options
 
 KIND_NAMES = {INPUT: "input", CONSTANT: "constant", PARAMETER: "parameter", NEURON: "neuron"}
-"""What these nodes are called."""
+"""`Node.kind` of the nodes that are not operations."""
 
 _ADD, _SUB, _MUL, _DIV, _POW, _NEG, _ABS = (ops.OPS[n].code for n in ("add", "sub", "mul", "div", "pow", "neg", "abs"))
 
 
 def neuron_code(activation: Any, what: str = "activation") -> int:
-    """The code of neurons with an activation of this name; a TypeError or ValueError, of `what`, if there is none."""
+    """The code of neurons with this activation; a TypeError or ValueError that begins with `what` if it is unknown."""
     return NEURON + ops.OPS[one_of(what, activation, ops.ACTIVATIONS)].code
 
 
 class Freezable:
-    """What training may leave as it is: a parameter, an edge, all weights and biases of a neuron, a layer or a model.
+    """Base class of all that can be frozen: parameters, edges, neurons, layers and models.
 
-    Each kind says by `parameter_places` where these stand in the vector.
+    Subclasses implement `parameter_places`, the places of their weights, biases and parameters.
     """
 
     __slots__ = ()
@@ -45,14 +45,14 @@ class Freezable:
 
     @property
     def frozen(self) -> bool:
-        """Whether training leaves it as it is: during `fit` no step moves it, and no `Model.prune` cuts it.
+        """Whether training leaves it unchanged: during `fit`, no step changes it and no `Model.prune` cuts it.
 
-        Its optimizer state becomes 0. Everything else changes it as before. (An edge added later to a frozen neuron is not
-        frozen, and then the neuron is not, either.) For nodes without parameters, such as inputs, `frozen` is an
-        AttributeError.
+        Freezing sets its optimizer state to 0. Assigning a value and cutting it explicitly still
+        work. An edge that is added to a frozen neuron is trainable, so the neuron no longer counts
+        as frozen. Nodes without parameters, such as inputs, raise an AttributeError.
 
-        A layer that is frozen as a whole saves the time of its gradient. If all before it is frozen, too, its adjoints are
-        not computed either, and need not be finite.
+        The gradient of a completely frozen layer is not computed. If everything before it is
+        frozen, too, its adjoints are not computed either and need not be finite.
         """
         with self.graph.lock:
             places, frozen = self.parameter_places(), self.graph.storage.frozen
@@ -71,7 +71,7 @@ class Node(Freezable):
     ----------
     graph : Graph
     id : int
-        Its number in the graph, where it is ``graph[id]``; edits do not change it.
+        Its number: the node is ``graph[id]``. Edits do not change it.
     """
 
     __slots__ = ("born", "graph", "id")
@@ -82,17 +82,17 @@ class Node(Freezable):
         self.born = graph.born[id] if 0 <= id < len(graph.born) else -1
 
     @property
-    def _number(self) -> int:
-        """The number of the node; a ValueError if it no longer exists, even if another node has its number now."""
+    def _checked_id(self) -> int:
+        """The id of the node; a ValueError if the node was removed, even if another node has its id now."""
         if self.graph._has(self):
             return self.id
-        from mlgraph.graph.ids import ids_of  # here, since it imports this module
+        from mlgraph.graph.ids import ids_of  # not at the top: it imports this module
 
         return ids_of(self.graph, "node", [self])[0]
 
     @property
     def kind(self) -> str:
-        """ "input", "constant", "parameter", "neuron" or the name of the operation."""
+        """One of "input", "constant", "parameter" and "neuron", or the name of the operation."""
         if not self.graph._has(self):
             return "undone node"  # the edit that added it was undone
         code = self.graph._code[self.id]
@@ -100,13 +100,13 @@ class Node(Freezable):
 
     @property
     def name(self) -> str:
-        """The name it was given, or n and its number. Assigning a name, or None, is no edit; files and copies keep it."""
+        """The name, by default "n" and the id; assigning one, or None, is not an edit. Files and copies keep names."""
         name = self.graph.names.get(self.id) if self.graph._has(self) else None
         return f"n{self.id}" if name is None else name
 
     @name.setter
     def name(self, name: str | None) -> None:
-        node, name = self._number, optional_name(name)
+        node, name = self._checked_id, optional_name(name)
         with self.graph.lock:
             if name is None:
                 self.graph.names.pop(node, None)
@@ -115,28 +115,28 @@ class Node(Freezable):
 
     @property
     def sources(self) -> list[Node]:
-        """The nodes it reads."""
-        return [self.graph[i] for i in self.graph.sources_of(self._number)]
+        """The nodes that it reads."""
+        return [self.graph[i] for i in self.graph.sources_of(self._checked_id)]
 
     @property
     def targets(self) -> list[Node]:
         """The nodes that read it."""
-        return [self.graph[i] for i in self.graph.targets_of(self._number)]
+        return [self.graph[i] for i in self.graph.targets_of(self._checked_id)]
 
     @property
     def out_edges(self) -> list[Edge]:
-        """The edges out of it, each to a neuron that reads it."""
+        """The edges from it to the neurons that read it."""
         return [Edge(self, target) for target in self.targets if isinstance(target, Neuron)]
 
     @property
     def alive(self) -> bool:
-        """Whether it has a live source and is needed for an output; see `Graph.alive`."""
-        return bool(self.graph.alive()[self._number])
+        """Whether it is on a path from an input, parameter or constant to an output; see `Graph.alive`."""
+        return bool(self.graph.alive()[self._checked_id])
 
     @property
     def value(self) -> float:
-        """Value of a constant or parameter, an AttributeError for other nodes; only a parameter's can be assigned."""
-        node = self._number
+        """The value of a constant or parameter; only a parameter can be assigned. Others raise an AttributeError."""
+        node = self._checked_id
         code, data = self.graph._code[node], self.graph._data[node]
         if code == CONSTANT:
             return self.graph.constants[data]
@@ -147,13 +147,14 @@ class Node(Freezable):
 
     @value.setter
     def value(self, value: float) -> None:
-        if self.graph._code[self._number] != PARAMETER:
+        if self.graph._code[self._checked_id] != PARAMETER:
             raise AttributeError(f"value: expected a parameter, got {self.kind} {plain(self.name)}")
         with self.graph.lock:
-            self.graph.weights_of(self._number)[0] = number("value", value)
+            self.graph.weights_of(self._checked_id)[0] = number("value", value)
 
     def parameter_places(self) -> Int64:
-        node, storage = self._number, self.graph.storage
+        """Places of its weights and bias, or of its value; an AttributeError if it has none."""
+        node, storage = self._checked_id, self.graph.storage
         code, record = self.graph._code[node], self.graph._data[node]
         if code < PARAMETER:
             raise AttributeError(f"frozen: expected a parameter or neuron, got {self.kind} {plain(self.name)}")
@@ -170,7 +171,7 @@ class Node(Freezable):
         return formula(self)
 
     def draw(self, x: npt.ArrayLike | None = None, **options: Unpack[Options]) -> Drawing:
-        """A picture of what it depends on; `x`, `values`, `adjoints` and `limit` as for `mlgraph.pictures.drawing.Drawing`."""
+        """A picture of the node and all that it depends on; the arguments are those of `mlgraph.pictures.Drawing`."""
         from mlgraph.pictures.drawing import Drawing
 
         return Drawing(self, x=x, **options)
@@ -182,7 +183,8 @@ class Node(Freezable):
         return self._binary(_ADD, self, other)
 
     def __radd__(self, other: float) -> Node:
-        # Python's `sum` begins with 0. A constant among the terms would hide a neuron from `find_neurons`.
+        # Python's `sum` begins with 0, which as a term would keep the compiler from recognizing a
+        # neuron.
         return self if type(other) is int and other == 0 else self._binary(_ADD, other, self)
 
     def __sub__(self, other: Node | float) -> Node:
@@ -210,18 +212,16 @@ class Node(Freezable):
         return self._binary(_POW, other, self)
 
     def __neg__(self) -> Node:
-        return Node(self.graph, self.graph._append(_NEG, (self._number,)))
+        return Node(self.graph, self.graph._append(_NEG, (self._checked_id,)))
 
     def __pos__(self) -> Node:
         return self
 
     def __abs__(self) -> Node:
-        return Node(self.graph, self.graph._append(_ABS, (self._number,)))
+        return Node(self.graph, self.graph._append(_ABS, (self._checked_id,)))
 
     def _compare(self, other: object) -> NoReturn:
-        raise TypeError(
-            "nodes have no order (they have one for each example): where(x - y, a, b) is a where x > y, else b"
-        )
+        raise TypeError("nodes cannot be compared; where(x - y, a, b) is a in examples where x > y, else b")
 
     __lt__ = __le__ = __gt__ = __ge__ = _compare
 
@@ -229,7 +229,7 @@ class Node(Freezable):
         graph = self.graph
         try:
             if a.graph is b.graph:  # type: ignore[union-attr]
-                return Node(graph, graph._append(code, (a._number, b._number)))  # type: ignore[union-attr]
+                return Node(graph, graph._append(code, (a._checked_id, b._checked_id)))  # type: ignore[union-attr]
         except AttributeError:
             if not isinstance(a if b is self else b, Real):
                 return NotImplemented  # type: ignore[no-any-return]
@@ -242,26 +242,28 @@ class Node(Freezable):
         return hash((id(self.graph), self.id))
 
     def __bool__(self) -> bool:
-        raise TypeError(f"a node has no truth value (it has one for each example): got {self!r}")
+        raise TypeError(f"a node has no truth value: {self!r} has a value for each example")
 
 
 NodesLike = Iterable[Node] | range | Ids
-"""How several nodes may be given; a range or an array holds their ids."""
+"""Several nodes as an argument: nodes, or a range or array of their ids."""
 
 
 class Edge(Freezable):
-    """A view of one weight, from a source to a neuron; it unpacks to source, target and weight.
+    """A view of the edge from a source to a neuron; it unpacks to source, target and weight.
 
     Attributes
     ----------
     graph : Graph
     """
 
-    __slots__ = ("_place", "_source", "_target", "graph")
+    __slots__ = ("_index", "_source", "_target", "graph")
 
-    def __init__(self, source: Node, target: Neuron, place: int = 0) -> None:
-        self._source, self._target, self.graph = source, target, target.graph
-        self._place = place  # among the sources, unless they have changed since
+    def __init__(self, source: Node, target: Neuron, index: int = 0) -> None:
+        self._source = source
+        self._target = target
+        self.graph = target.graph
+        self._index = index  # of the source among the target's sources, unless an edit has changed them
 
     @property
     def source(self) -> Node:
@@ -276,7 +278,7 @@ class Edge(Freezable):
     @property
     def weight(self) -> float:
         """The weight; a ValueError once the edge is cut."""
-        with self.graph.lock:  # the parameters may move while another thread compiles
+        with self.graph.lock:  # compiling in another thread may move the parameters
             return float(self.target.weights[self._find()])
 
     @weight.setter
@@ -285,11 +287,12 @@ class Edge(Freezable):
             self.target.weights[self._find()] = number("weight", weight)
 
     def parameter_places(self) -> Int64:
+        """The place of its weight, int64 of shape (1,)."""
         return self.target.parameter_places()[[self._find()]]
 
     def _find(self) -> int:
-        self._place = self.graph._place_of(self.source, self.target, self._place)
-        return self._place
+        self._index = self.graph._source_index(self.source, self.target, self._index)
+        return self._index
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.source, self.target, self.weight))
@@ -337,16 +340,16 @@ class Neuron(Node):
     def __init__(self, graph: Graph, id: int) -> None:
         super().__init__(graph, id)
         if 0 <= id < len(graph._code) and graph._code[id] < NEURON:
-            raise ValueError(f"id: expected that of a neuron, got that of {Node(graph, id)!r}")
+            raise ValueError(f"id: expected the id of a neuron, got that of {Node(graph, id)!r}")
 
     @property
     def activation(self) -> str:
-        """Name of the activation, one that `Graph.add_neuron` takes; assigning another is an edit.
+        """The name of the activation, as in `Graph.add_neuron`; assigning another one is an edit.
 
-        `Layer.activation` stays what the layer was made with. With a cross-entropy, the softmax or sigmoid of the outputs
-        comes after this activation.
+        Assigning does not change `Layer.activation`, with which the layer was added. With a
+        cross-entropy, the softmax or sigmoid of the outputs is applied after this activation.
         """
-        return ops.BY_CODE[self.graph._code[self._number] - NEURON].name
+        return ops.BY_CODE[self.graph._code[self._checked_id] - NEURON].name
 
     @activation.setter
     def activation(self, activation: str) -> None:
@@ -354,35 +357,37 @@ class Neuron(Node):
 
         code = neuron_code(activation)
         with self.graph.lock:
-            activate(self.graph, self._number, code)
+            activate(self.graph, self._checked_id, code)
 
     @property
-    def layer(self) -> Layer | None:
-        """The layer that it is in, of the network whose graph this is; None if it is in none."""
-        node = self._number
+    def layer(self) -> LayerOfGraph | None:
+        """The layer of a network that contains it, or None."""
+        node = self._checked_id
         return next((layer for model in self.graph.models for layer in model.layers if node in layer.ids), None)
 
     @property
     def index(self) -> int | None:
-        """Its place in its layer, where it is ``neuron.layer[neuron.index]``; None if it is in none."""
+        """Its index in its layer: ``neuron.layer[neuron.index]`` is the neuron. None if it is in no layer."""
         layer = self.layer
         return None if layer is None else layer.ids.index(self.id)
 
     @property
     def weights(self) -> Float32:
-        """Weights in the order of `sources`; a writable view, valid until the next edit or compilation."""
-        return self.graph.weights_of(self._number)
+        """The weights in the order of `sources`; a writable view, valid until the next edit or compilation."""
+        return self.graph.weights_of(self._checked_id)
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike) -> None:
         with self.graph.lock:
-            self.graph.weights_of(self._number)[:] = float_array("weights", weights, (self.graph._count[self._number],))
+            self.graph.weights_of(self._checked_id)[:] = float_array(
+                "weights", weights, (self.graph._count[self._checked_id],)
+            )
 
     @property
     def bias(self) -> float | None:
         """The bias, or None; assigning a first bias, or None to remove it, is an edit."""
         with self.graph.lock:
-            at = self.graph.storage.bias[self.graph._data[self._number]]
+            at = self.graph.storage.bias[self.graph._data[self._checked_id]]
             return None if at < 0 else float(self.graph.storage.vector[at])
 
     @bias.setter
@@ -391,7 +396,7 @@ class Neuron(Node):
 
         value = None if bias is None else number("bias", bias)
         with self.graph.lock:
-            at = self.graph.storage.bias[self.graph._data[self._number]]
+            at = self.graph.storage.bias[self.graph._data[self._checked_id]]
             if value is None or at < 0:
                 give_bias(self.graph, self.id, None if value is None else {"": value})
             else:
@@ -400,7 +405,7 @@ class Neuron(Node):
     @property
     def edges(self) -> list[Edge]:
         """Its incoming edges."""
-        return [Edge(source, self, place) for place, source in enumerate(self.sources)]
+        return [Edge(source, self, index) for index, source in enumerate(self.sources)]
 
     def prune(self) -> None:
         """Cut it: all edges into it and out of it; see `Graph.prune`."""

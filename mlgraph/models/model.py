@@ -19,7 +19,7 @@ from mlgraph.engine.function import Gradients, places_in
 from mlgraph.engine.losses import CROSS_ENTROPIES, define_loss
 from mlgraph.engine.trace import Trace, Tracing, trace
 from mlgraph.graph.arrays import Edges, bias_places, parameter_places, wiring
-from mlgraph.graph.compaction import compacted, pack
+from mlgraph.graph.compaction import compact, compacted
 from mlgraph.graph.edits import cut, note_needed_before
 from mlgraph.graph.graph import Graph, checked_graph
 from mlgraph.graph.ids import ids_of
@@ -107,7 +107,7 @@ class Model(Freezable):
         ids = ids_of(self.graph, "outputs", outputs, 1)
         ends = [("outputs", i) for i in ids]
         ends += [("loss", i) for i in ids_of(self.graph, "loss", [loss])] if isinstance(loss, Node) else []
-        alive = self.graph.needed_for(frozenset(i for _, i in ends))
+        alive = self.graph.alive_for(frozenset(i for _, i in ends))
         for what, i in ends:
             if not alive[i]:
                 raise ValueError(f"{what}: expected nodes that a path leads to, got {plain(self.graph[i].name)}")
@@ -149,7 +149,7 @@ class Model(Freezable):
         with self.graph.lock:
             graph, key = self.graph, (self.graph.edits, *self.sinks)
             if self._counted[0] != key:
-                needed = self.needed()
+                needed = self.alive()
                 sources = graph.topology().sources_of(np.flatnonzero(needed & (graph.codes >= NEURON)))
                 self._counted = key, int(np.count_nonzero(needed[sources]))
             return self._counted[1]
@@ -158,7 +158,7 @@ class Model(Freezable):
     def n_parameters(self) -> int:
         """Weights, biases and parameter nodes that some output or the loss needs; `Graph.get_parameters` has all."""
         with self.graph.lock:
-            graph, needed = self.graph, np.flatnonzero(self.needed() & (self.graph.codes >= PARAMETER))
+            graph, needed = self.graph, np.flatnonzero(self.alive() & (self.graph.codes >= PARAMETER))
             biases = np.count_nonzero(bias_places(graph, needed) >= 0)
             return self.n_edges + int(biases + np.count_nonzero(graph.codes[needed] == PARAMETER))
 
@@ -849,7 +849,7 @@ class Model(Freezable):
 
         with self.graph.lock:
             engine_of(self)  # lays out the parameters, if edits have left any behind
-            pack(self.graph, most=0.25)
+            compact(self.graph, most=0.25)
             save(self, path)
 
     def _values(self, x: npt.ArrayLike, nodes: list[int], n_threads: int | None) -> Float32:
@@ -862,10 +862,10 @@ class Model(Freezable):
         """What a plan for training needs: the outputs and the nodes of the loss."""
         return [*self.output_ids, *self.loss_ids]
 
-    def needed(self) -> Bool:
+    def alive(self) -> Bool:
         """Which nodes are alive and needed for an output or the loss; shape (nodes,)."""
         sinks = frozenset(self.sinks)  # none of a network without layers; of a graph, no outputs mean all
-        return self.graph.needed_for(sinks) if sinks else np.zeros(len(self.graph), bool)
+        return self.graph.alive_for(sinks) if sinks else np.zeros(len(self.graph), bool)
 
     def own(self) -> Bool:
         """Which nodes do not belong only to other models of the graph; shape (nodes,)."""
@@ -935,7 +935,7 @@ class Model(Freezable):
 
     def parameter_places(self) -> Int64:
         """Places of the parameters of the nodes that its outputs or its loss need."""
-        return parameter_places(self.graph, np.flatnonzero(self.needed()))
+        return parameter_places(self.graph, np.flatnonzero(self.alive()))
 
     def become(self, other: Self) -> None:
         """Take over the graph of another model of the same outputs, which must not be used afterwards."""

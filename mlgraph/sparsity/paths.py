@@ -39,7 +39,7 @@ def present(model: Model) -> Present:
     edges, alive = wiring(model.graph), model.graph.alive()
     there = edges.at_targets(alive)
     there &= alive[edges.source]
-    return Present(edges, there, np.flatnonzero(there & edges.at_targets(model.needed())))
+    return Present(edges, there, np.flatnonzero(there & edges.at_targets(model.alive())))
 
 
 def strongest(
@@ -75,8 +75,8 @@ def strongest(
         return strength, chosen, not np.isneginf(up[at][live[at]]).any()
 
     # Paths to outputs of other models stay, too; but they make no edge of this model strong.
-    strength, chosen, reach = through(graph.protected())
-    return (strength if graph.protected() <= set(model.sinks) else through(model.sinks)[0]), chosen, reach
+    strength, chosen, reach = through(graph.sinks())
+    return (strength if graph.sinks() <= set(model.sinks) else through(model.sinks)[0]), chosen, reach
 
 
 def refined(

@@ -146,9 +146,9 @@ def _keep_best_neurons(
 ) -> None:
     """Of the neurons that the model needs keep the strongest, until this share is gone; one path to each output stays."""
     graph, group = model.graph, _groups(model, scope)
-    hidden = np.setdiff1d(_own_neurons(model), list(graph.protected()))
+    hidden = np.setdiff1d(_own_neurons(model), list(graph.sinks()))
     total = np.bincount(group[hidden], minlength=1)
-    hidden = hidden[model.needed()[hidden]]
+    hidden = hidden[model.alive()[hidden]]
     score, wanted = neuron_scores(graph, hidden, by, slope, random), np.round((1 - gone) * total)
     edges, _, mine = there = present(model)
     frozen, score = frozen_edges(graph, there, graph.is_training), comparable(score, group[hidden], wanted)

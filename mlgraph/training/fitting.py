@@ -138,7 +138,7 @@ def fit(
                 seen["validation data"] = [held.array, of_held.label, of_held.target] if held else []
                 keeper = Checkpoint(checkpoint, checkpoint_every, model, len(examples), state, arguments, seen)
             if not (keeper and resume and keeper.resume()):  # a resumed run may have lost all its parameters
-                if not (model.graph.codes[model.graph.needed_for(frozenset(objective.nodes))] >= PARAMETER).any():
+                if not (model.graph.codes[model.graph.alive_for(frozenset(objective.nodes))] >= PARAMETER).any():
                     raise ValueError(
                         "fit: expected a loss that depends on a weight or parameter, got one that depends on none"
                     )

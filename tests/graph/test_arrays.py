@@ -1,4 +1,4 @@
-"""A graph's edges, neurons and parameters as arrays, and what is asked of edges without one."""
+"""A graph's edges, neurons and parameters as arrays, and queries about edges."""
 
 import numpy as np
 import pytest
@@ -36,8 +36,8 @@ def test_edges_as_arrays():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_edges_and_neurons_are_all_that_a_graph_computes(seed):
-    """Of any topology, with neurons cut and added, outputs read, ids in no order of layers."""
+def test_edges_and_neurons_define_the_computation(seed):
+    """The graph has neurons cut and added, and ids in no order of layers."""
     net = network(seed)
     g = net.graph
     net.prune(0.4)
@@ -68,7 +68,7 @@ def test_has_edge():
     assert not net.graph.has_edge(net.graph[0], -net.graph[0]), "an argument is no edge"
 
 
-def test_what_reaches_what():
+def test_reaches_predicts_cycles():
     g = mlgraph.Graph()
     x, y = g.inputs(2)
     a = g.add_neuron([x])
@@ -83,7 +83,7 @@ def test_what_reaches_what():
     assert g.reaches(a, c) and g.has_edge(b, c) and not g.has_edge(c, a)
 
 
-def test_parameters_in_an_order_that_compilations_keep():
+def test_compiling_keeps_the_order_of_get_parameters():
     g = mlgraph.Graph()
     x = g.inputs(2)
     p = g.parameter(0.5)
@@ -103,7 +103,7 @@ def test_parameters_in_an_order_that_compilations_keep():
     assert mlgraph.Graph().get_parameters().shape == (0,)
 
 
-def test_edges_may_be_named_by_their_ids():
+def test_prune_takes_edges_as_arrays():
     net, same, other = network(), network(), network()
     source, target, weight = net.graph.edges()
     small = np.abs(weight) < 0.1
@@ -115,7 +115,7 @@ def test_edges_may_be_named_by_their_ids():
     assert 0 < net.n_edges <= np.count_nonzero(~small) < len(small) and (np.abs(net.graph.edges().weight) >= 0.1).all()
 
 
-def test_nodes_may_be_named_by_their_ids():
+def test_arrays_of_ids_name_nodes():
     net, same = network(), network()
     ids = net.inspect(X)["node"][3:6]
     nodes = [net.graph[i] for i in ids.tolist()]

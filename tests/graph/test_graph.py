@@ -12,10 +12,10 @@ from mlgraph.graph.storage import PANEL
 NAN, INF = np.nan, np.inf
 
 
-# --- building and reading -----------------------------------------------------------------------------------------------
+# --- building and reading ---
 
 
-def test_nodes_are_numbered_as_they_come():
+def test_nodes_are_numbered_in_the_order_of_creation():
     g, *nodes = small()
     flat = [*nodes[:5], *nodes[5], nodes[6]]
     assert [node.id for node in flat] == list(range(8)) and len(g) == 8
@@ -27,7 +27,7 @@ def test_nodes_are_numbered_as_they_come():
     assert (g.n_inputs, g.n_edges, g.n_parameters) == (2, 6, 8)
 
 
-def test_ids_stay_as_they_are():
+def test_ids_are_stable():
     g, x, *_, n, block, total = small()
     before = [(node.id, node.kind, [s.id for s in node.sources]) for node in g]
     g.input(), g.add_neuron([total, x]), g.add_neurons([n], weights=np.ones((40, 1)), biases=None)
@@ -35,7 +35,7 @@ def test_ids_stay_as_they_are():
     assert [(g[i].id, g[i].kind, [s.id for s in g[i].sources]) for i in range(8)] == before
 
 
-def test_neurons():
+def test_neurons_show_sources_weights_and_bias():
     g, x, y, _, _, n, (a, b), total = small()
     assert n.sources == [x, y] and n.activation == "tanh" and n.bias == 0.25
     np.testing.assert_array_equal(n.weights, [1, -1])
@@ -45,7 +45,7 @@ def test_neurons():
     assert total.sources == [n, g[3]]
 
 
-def test_default_neuron():
+def test_defaults_of_add_neuron():
     g = mlgraph.Graph()
     neuron = g.add_neuron(g.inputs(3))
     assert neuron.activation == "identity" and neuron.bias == 0.0 and neuron.weights.tolist() == [0, 0, 0]
@@ -53,7 +53,7 @@ def test_default_neuron():
 
 @pytest.mark.parametrize("n", [1, PANEL - 1, PANEL, PANEL + 1, 50])
 @pytest.mark.parametrize("biased", [False, True])
-def test_neurons_made_together_are_like_neurons_made_one_by_one(n, biased):
+def test_add_neurons_equals_add_neuron_for_each(n, biased):
     rng = np.random.default_rng(n)
     weights, biases = rng.normal(size=(n, 5)).astype(np.float32), rng.normal(size=n).astype(np.float32)
     together, alone = mlgraph.Graph(), mlgraph.Graph()
@@ -69,8 +69,7 @@ def test_neurons_made_together_are_like_neurons_made_one_by_one(n, biased):
         assert together[i].weights.tolist() == alone[i].weights.tolist() and together[i].bias == alone[i].bias
 
 
-def test_one_bias_for_all():
-    """As `add_neuron` has it: 0, a number, or none."""
+def test_add_neurons_takes_one_bias_for_all():
     g = mlgraph.Graph()
     x = g.inputs(2)
     for options, want in (
@@ -83,8 +82,7 @@ def test_one_bias_for_all():
         assert [g[i].bias for i in block] == [want] * 3
 
 
-def test_targets_are_the_nodes_that_read_one():
-    """And not those whose list of sources stands beside theirs."""
+def test_targets_are_the_nodes_that_read_a_node():
     g = mlgraph.Graph()
     x = g.inputs(3)
     neurons = [g.add_neuron(sources, weights=np.ones(len(sources))) for sources in (x[:1], x[1:2], x[:2], x[2:])]
@@ -100,7 +98,7 @@ def test_targets_are_the_nodes_that_read_one():
     ]
 
 
-def test_sources_by_number():
+def test_sources_may_be_given_by_id():
     g, x, y, *_ = small()
     block = g.add_neurons(np.array([y.id, x.id]), weights=[[1, 2]], biases=None)
     assert g[block[0]].sources == [y, x]
@@ -114,7 +112,7 @@ def test_numbers_become_constants():
     assert [s.kind for s in (2 / x).sources] == ["constant", "input"]
 
 
-def test_inputs_come_one_by_one_and_many_at_once():
+def test_inputs_are_columns_in_order():
     g = mlgraph.Graph()
     first, one = g.input("first"), g.constant(1.0)
     more = g.inputs(3)
@@ -126,7 +124,7 @@ def test_inputs_come_one_by_one_and_many_at_once():
     assert len(g) == neuron.id
 
 
-def test_values():
+def test_values_of_constants_and_parameters():
     g, _, _, c, p, *_ = small()
     assert (c.value, p.value) == (2.5, 0.5)
     p.value = 3
@@ -135,7 +133,7 @@ def test_values():
     assert p.value == INF
 
 
-# --- changing -----------------------------------------------------------------------------------------------------------
+# --- changing ---
 
 
 def test_weights_are_views():
@@ -160,13 +158,13 @@ def test_the_parameter_vector_is_a_view():
     assert g.parameters.dtype == np.float32
 
 
-def test_views_are_of_one_graph_and_number():
+def test_views_compare_by_graph_and_id():
     g, *_, n, _, _ = small()
     assert g[n.id] == n and hash(g[n.id]) == hash(n) and g[n.id] in {n}
     assert n != small()[5] and n != n.id
 
 
-def test_edits_make_a_function_compile_again():
+def test_function_compiles_again_after_an_edit():
     g = mlgraph.Graph()
     x = g.input()
     f = g.compile(x + 1)
@@ -178,27 +176,8 @@ def test_edits_make_a_function_compile_again():
         f([[1]])
 
 
-def test_views_of_any_integer():
-    """Numbers from numpy, as `sources_of` gives them, are as good as others: a model made with them can be saved."""
-    g, *_ = small()
-    assert all(type(g[i].id) is int for i in np.arange(3)) and type(g[4].sources[0].id) is int
-
-
-def test_neurons_without_a_bias_have_0_in_the_table():
-    g = mlgraph.Graph()
-    g.add_neuron(g.inputs(1), weights=[2.0], bias=None)
-    assert g.neurons().bias.tolist() == [0]
-
-
-def test_what_add_neurons_returns_is_what_it_takes():
-    g = mlgraph.Graph()
-    first = g.add_neurons(g.inputs(3), weights=np.ones((4, 3)), biases=None)
-    second = g.add_neurons(first, weights=np.ones((2, 4)), biases=None)
-    assert [node.id for node in g[second[0]].sources] == list(first)
-
-
-def test_names_that_nodes_are_given(tmp_path):
-    """Of any kind of node; copies, files and what is left by `compact` keep them, errors and pictures show them."""
+def test_copies_and_files_keep_names(tmp_path):
+    """Errors and pictures show them."""
     net = mlgraph.Network(2, seed=0)
     net.add_layer(3, "tanh")
     net.add_layer(2, "softmax")
@@ -217,7 +196,7 @@ def test_names_that_nodes_are_given(tmp_path):
     assert neuron.name == f"n{neuron.id}"
 
 
-def test_nodes_by_the_names_that_they_were_given(tmp_path):
+def test_graph_finds_nodes_by_name(tmp_path):
     g = mlgraph.Graph()
     x, w = g.input("x"), g.parameter(2.0, "w")
     y = g.add_neuron([x, w], weights=[1.0, 1.0])
@@ -229,8 +208,12 @@ def test_nodes_by_the_names_that_they_were_given(tmp_path):
             graph["answer"], mlgraph.Neuron
         )
     g.add_neuron([x]).name = "x"
-    for name, message in (("x", "'x', which 2 have"), ("n2", "'n2', which none has"), ("", "'', which none has")):
-        with pytest.raises(ValueError, match=f"^node: expected the name of one node, got {message}$"):
+    for name, message in (
+        ("x", "2 nodes have the name 'x'"),
+        ("n2", "no nodes have the name 'n2'"),
+        ("", "no nodes have the name ''"),
+    ):
+        with pytest.raises(ValueError, match=f"^node: {message}$"):
             g[name]
         assert name not in g
     g.undo()

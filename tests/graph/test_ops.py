@@ -57,7 +57,7 @@ def test_codes_are_positions():
 
 
 @every_op
-def test_derivatives_are_the_limit_of_differences(op):
+def test_derivatives_equal_finite_differences(op):
     x = draw(op, (200,), np.random.default_rng(op.code))
     partials = differentiate(op, evaluate(op, x), x)
     assert partials.shape == x.shape
@@ -70,7 +70,7 @@ def test_derivatives_are_the_limit_of_differences(op):
 
 
 @by_name(*ACTIVATIONS)
-def test_derivative_of_an_activation_needs_the_output_alone(op):
+def test_derivative_of_an_activation_needs_only_its_value(op):
     x = np.linspace(-3, 3, 13)
     np.testing.assert_array_equal(op.derivatives(op.value(x), np.full(13, NAN))[0], op.derivatives(op.value(x), x)[0])
 
@@ -101,7 +101,7 @@ def test_derivative_of_an_activation_needs_the_output_alone(op):
         ("logsumexp", [INF, 0], [NAN, 0]),
     ],
 )
-def test_derivative_conventions(name, x, expected):
+def test_derivatives_where_there_is_a_choice(name, x, expected):
     x = np.array(x, float)
     np.testing.assert_allclose(differentiate(OPS[name], evaluate(OPS[name], x), x), expected, rtol=1e-15)
 
@@ -126,7 +126,7 @@ def test_derivative_conventions(name, x, expected):
         ("pow", [NAN, 0], 1),
     ],
 )
-def test_values_at_the_edges(name, x, expected):
+def test_values_at_extreme_arguments(name, x, expected):
     np.testing.assert_allclose(evaluate(OPS[name], np.array(x, float)), expected, rtol=1e-15)
 
 
@@ -173,8 +173,8 @@ def to_float32(x):
 
 
 @every_op
-def test_kernels_follow_the_table(sweep, op):
-    """Arguments shared between nodes, some of them zero, equal or both; random adjoints."""
+def test_kernels_equal_the_table(sweep, op):
+    """Nodes share arguments, some of which are zero or equal."""
     rng = np.random.default_rng(op.code)
     values = rng.normal(size=(50, LANES)).astype(np.float32) * 2
     values[rng.random(values.shape) < 0.1] = 0
@@ -205,7 +205,7 @@ def test_kernels_follow_the_table(sweep, op):
 
 
 @every_op
-def test_special_values(sweep, op):
+def test_kernels_handle_special_values(sweep, op):
     # Products of three overflow or underflow on the way in float32 alone.
     special = MODERATE if op.name in ("pow", "prod") else SPECIAL
     x = lanes(np.array(list(itertools.product(special, repeat=arity(op, 3)))).T)
@@ -229,8 +229,8 @@ def ulps(got, exact):
 
 
 @by_name(*ULP)
-def test_error_of_approximations(sweep, op):
-    """Random bits (all magnitudes, both signs) and, denser, where the work is."""
+def test_approximations_stay_within_their_bounds(sweep, op):
+    """Random bits cover all magnitudes and both signs; usual arguments are denser."""
     rng = np.random.default_rng(op.code)
     bits = rng.integers(0, 2**32, 100_000, np.uint32).view(np.float32)
     usual = [rng.normal(size=300_000) * 3, rng.uniform(-105, 90, 200_000), 1 + rng.normal(size=100_000) / 100]
@@ -249,8 +249,8 @@ def test_error_of_approximations(sweep, op):
 
 
 @by_name("sin", "cos")
-def test_periodic_beyond_the_polynomial(sweep, op):
-    """Near multiples of pi / 2, and where libm takes over for some lanes of a node."""
+def test_sin_and_cos_of_large_arguments(sweep, op):
+    """Near multiples of pi / 2, and where some lanes of a node need libm."""
     x = lanes([*np.arange(-6300, 6300) * (np.pi / 2), 1e4, 10001, -10001, 1e5, 1e10, 3e38, -3e38])[None]
     y, partials = run(sweep, op, x)
     assert ulps(y, op.value(x[0])).max() < ULP[op.name]
@@ -259,7 +259,7 @@ def test_periodic_beyond_the_polynomial(sweep, op):
 
 @by_name("exp", "log", "sqrt", "div")
 def test_subnormals_are_kept(sweep, op):
-    """No flush to zero, neither of arguments nor of results."""
+    """Neither arguments nor results are flushed to zero."""
     tiny = np.float32(1e-45)
     x = np.full((arity(op), 1, LANES), tiny if op.name != "exp" else -103)
     if op.name == "div":
@@ -270,8 +270,8 @@ def test_subnormals_are_kept(sweep, op):
 
 
 @pytest.mark.parametrize("exponent", [-4, -3, -2, -1, -0.5, 0, 0.5, 1, 2, 3, 4])
-def test_pow_of_one_exponent(sweep, exponent):
-    """A node of equal exponents is computed in another way, with the same result, to some ulp."""
+def test_pow_with_equal_exponents(sweep, exponent):
+    """A node of equal exponents takes another path, with the same result up to some ulp."""
     a = lanes([*np.random.default_rng(0).normal(size=200), 1.5968043, *SPECIAL])
     x = np.stack([a, np.full_like(a, exponent)])
     y, partials = run(sweep, OPS["pow"], x)
@@ -290,7 +290,7 @@ def test_pow_of_one_exponent(sweep, exponent):
 
 
 @every_op
-def test_one_slot_for_all_arguments(sweep, op):
+def test_all_arguments_may_be_one_slot(sweep, op):
     values = np.full((2, LANES), 2.0, np.float32)
     values[0] += np.arange(LANES) / 8
     x = np.broadcast_to(values[0], (arity(op), LANES)).astype(float)
@@ -305,7 +305,7 @@ def test_one_slot_for_all_arguments(sweep, op):
 
 @by_name("sum", "prod", "max", "logsumexp")
 @pytest.mark.parametrize("n", [1, 2, 3, 31, 1000])
-def test_any_arity(sweep, op, n):
+def test_n_ary_ops_take_any_number_of_arguments(sweep, op, n):
     rng = np.random.default_rng(n)
     x = rng.normal(size=(n, 2, LANES)).astype(np.float32)
     if op.name == "prod":
@@ -324,8 +324,8 @@ def test_any_arity(sweep, op, n):
         ("prod", 1_000_000, 1 + 2**-20, np.exp(1e6 * np.log1p(2.0**-20)), np.exp(999_999 * np.log1p(2.0**-20))),
     ],
 )
-def test_large_arity(sweep, name, n, x, y, partial):
-    """Summation in float32 would stop at a fraction; the adjoints go to 100 slots in turn."""
+def test_n_ary_ops_take_millions_of_arguments(sweep, name, n, x, y, partial):
+    """A plain float32 sum would stall at a fraction; the adjoints go to 100 slots in turn."""
     values = np.full((101, LANES), x, np.float32)
     index = (np.arange(n, dtype=np.int32) % 100)[None]
     sweep.apply_op(OPS[name].code, index, values, 100)
@@ -336,8 +336,8 @@ def test_large_arity(sweep, name, n, x, y, partial):
     np.testing.assert_allclose(adjoints[:100], n / 100 * partial, rtol=1e-2)
 
 
-def test_prod_of_factors_that_underflow(sweep):
-    """The product is 0 in float32, the derivatives are not."""
+def test_derivatives_of_a_product_that_underflows(sweep):
+    """The product is 0 in float32, its derivatives are not."""
     y, partials = run(sweep, OPS["prod"], np.full((2, 1, LANES), 1e-30))
     assert (y == 0).all()
     np.testing.assert_array_equal(partials, np.full_like(partials, 1e-30))
@@ -363,7 +363,7 @@ GOOD = {"op": OPS["add"].code, "index": [[0, 1]], "values": (3, LANES), "dst": 2
         ({"index": [[0, 2]]}, r"index\[0, 1\]: expected a slot from 0 to 2 outside of 2 to 2, got 2"),
     ],
 )
-def test_arguments_are_checked(change, message):
+def test_kernels_check_their_arguments(change, message):
     given = GOOD | change
     index, values = np.array(given["index"], np.int32), np.zeros(given["values"], np.float32)
     with pytest.raises(ValueError, match=message):
@@ -372,7 +372,7 @@ def test_arguments_are_checked(change, message):
         mlgraph_ext.sweep.apply_op_adjoint(given["op"], index, values, values.copy(), given["dst"])
 
 
-def test_adjoints_have_the_shape_of_values():
+def test_adjoints_must_have_the_shape_of_values():
     index, values = np.array(GOOD["index"], np.int32), np.zeros(GOOD["values"], np.float32)
     with pytest.raises(ValueError, match=r"adjoints: expected the shape of values, \(3, 32\), got \(2, 32\)"):
         mlgraph_ext.sweep.apply_op_adjoint(GOOD["op"], index, values, values[:2], GOOD["dst"])
@@ -390,7 +390,7 @@ def test_kernels_know_the_arity(op):
                 mlgraph_ext.sweep.apply_op(op.code, index, values, 8)
 
 
-def test_no_nodes(sweep):
+def test_kernels_accept_no_nodes(sweep):
     values = np.ones((1, LANES), np.float32)
     sweep.apply_op(0, np.zeros((0, 1), np.int32), values, 1)
     sweep.apply_op_adjoint(0, np.zeros((0, 1), np.int32), values, values, 1)

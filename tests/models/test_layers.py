@@ -44,7 +44,7 @@ def test_a_neuron_knows_its_layer():
     copied = copy.deepcopy(net)
     assert copied.graph[last[1].id].layer is copied.layers[1]
     net.undo()
-    with pytest.raises(ValueError, match="expected nodes of the graph"):
+    with pytest.raises(ValueError, match="was removed"):
         _ = alone.layer
 
 
@@ -150,7 +150,7 @@ def test_dropout_is_assigned_between_runs(name, tmp_path):
 
     def during(_):
         with pytest.raises(
-            RuntimeError, match=f"^{name}: expected a network that is not being trained, got one that is"
+            RuntimeError, match=f"^{name}: not possible while the network is being trained"
         ):
             setattr(net.layers[0], name, 0.1)
 
@@ -161,7 +161,7 @@ def test_dropout_is_assigned_between_runs(name, tmp_path):
 def test_no_layer_comes_in_training():
     net = network()
     with pytest.raises(
-        RuntimeError, match=r"^add_layer: expected a network that is not being trained, got one that is$"
+        RuntimeError, match=r"^add_layer: not possible while the network is being trained$"
     ):
         net.fit(X, Y, epochs=1, callback=lambda progress: net.add_layer(3))
     assert len(net.layers) == 2 and net.loss == "softmax_cross_entropy"
@@ -266,7 +266,7 @@ def test_a_mask():
     assert net.n_edges == 2 + 2 * 4 and layer.mask.sum() == 24
     layer.mask = two_of_four.tolist()
     assert layer.mask.sum() == 24 and not layer.mask.flags.writeable
-    with pytest.raises(ValueError, match="mask: expected a path to every output of a model"):
+    with pytest.raises(ValueError, match="mask: this would disconnect"):
         net.layers[1].mask = np.zeros((2, 6), bool)
     with pytest.raises(TypeError, match=r"mask: expected numbers, got an array of object; astype\(bool\) may"):
         net.layers[1].mask = np.ones((2, 6), object)

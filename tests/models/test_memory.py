@@ -98,7 +98,7 @@ def test_what_large_graphs_take_for_a_while():
     net.predict(np.zeros((1, 1000)))
     n = net.n_edges
     for most, work in (
-        (18, lambda: packing.packed(net.graph, np.arange(len(net.graph)))),
+        (18, lambda: packing.compact_storage(net.graph, np.arange(len(net.graph)))),
         (1, lambda: packing.in_use(net.graph)),
         (12, lambda: list_coding.squeeze(net.graph)),
         (12, lambda: net.layers[0][3].edges[5].prune()),

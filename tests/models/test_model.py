@@ -113,7 +113,7 @@ def test_outputs_that_are_dead_are_refused():
     before = everything(g)
     with pytest.raises(ValueError, match=rf"^outputs: expected nodes that a path leads to, got n{dead.id}$"):
         mlgraph.Model(g, [x[0], dead])
-    assert everything(g) == before and not g.protected()
+    assert everything(g) == before and not g.sinks()
 
 
 def test_a_dead_loss_is_refused():
@@ -123,7 +123,7 @@ def test_a_dead_loss_is_refused():
     g.prune(dead)
     with pytest.raises(ValueError, match=rf"^loss: expected nodes that a path leads to, got n{dead.id}$"):
         mlgraph.Model(g, out, loss=dead)
-    assert not g.protected()
+    assert not g.sinks()
 
 
 def test_outputs_that_are_the_loss_are_compiled_once(monkeypatch):
@@ -375,7 +375,7 @@ def test_a_graph_that_leads_back_to_its_model():
     g.of = model
     copies = [copy.deepcopy(model), copy.deepcopy(g).of, *(pickle.loads(pickle.dumps(model, p)) for p in range(6))]
     for other in copies:
-        assert other.graph.of is other and other.graph.protected() == g.protected()
+        assert other.graph.of is other and other.graph.sinks() == g.sinks()
         assert other.forward([[3.0]]).tolist() == [[6.0]]
 
 

@@ -139,14 +139,14 @@ def test_edits_go_on_after_loading(path):
     net = pruned_network()
     net.save(path)
     back = mlgraph.load(path)
-    with pytest.raises(ValueError, match="undo: expected an edit"):
+    with pytest.raises(ValueError, match="undo: "):
         back.undo()
     for each in (net, back):
         each.regrow(0.5, seed=1)
         each.prune(0.6)
         each.fit(X, LABELS, epochs=1)
     assert back.forward(X).tobytes() == net.forward(X).tobytes() and back.sparsity == net.sparsity
-    with pytest.raises(ValueError, match="prune: expected neurons that are no outputs"):
+    with pytest.raises(ValueError, match="prune: n[0-9]+ is an output of a model"):
         back.outputs[0].prune()
 
 
@@ -211,7 +211,7 @@ def test_what_could_not_be_read_is_not_written(path):
     gone = abs(x[0])
     g._pool[-1] = gone.id
     assert model.forward(X).shape == (40, 1)
-    with pytest.raises(mlgraph.CycleError, match=f"got one of 1 node: n{gone.id}"):
+    with pytest.raises(mlgraph.CycleError, match=f"a cycle of 1 node: n{gone.id}"):
         model.save(path)
     assert not path.exists()
 

@@ -182,7 +182,7 @@ def test_an_output_of_another_model_can_be_ablated():
     assert net.ablate(ids[1:2], X, Y) == net.ablate(neuron, X, Y) == before and probe.loss == "node"
     np.testing.assert_array_equal(net.ablation_table(net.layers[0], X, Y), table)
     assert np.isfinite(net.inspect(X, Y)["loss"][: len(ids)]).all()
-    with pytest.raises(ValueError, match="prune: expected neurons that are no outputs of a model"):
+    with pytest.raises(ValueError, match="prune: n[0-9]+ is an output of a model"):
         neuron.prune()
 
 
@@ -273,7 +273,7 @@ def test_the_table_is_in_the_order_of_levels():
 @pytest.mark.parametrize(
     ("attempt", "error", "message"),
     [
-        (lambda net: net.ablate(net.outputs[0], X, Y), ValueError, "ablate: expected neurons that are no outputs"),
+        (lambda net: net.ablate(net.outputs[0], X, Y), ValueError, "ablate: n[0-9]+ is an output of a model"),
         (
             lambda net: net.ablate(3, X, Y),
             TypeError,
@@ -338,7 +338,7 @@ def test_the_last_way_to_an_output():
     x, y = np.eye(2), np.ones((2, 1))
     for what in (net.layers[0].neurons, net.layers[0].neurons[0].edges, net.outputs[0].edges):
         for refuse, given in ((net.ablate, (what, x, y)), (net.graph.prune, (what,))):
-            with pytest.raises(ValueError, match="expected a path to every output of a model, got what would cut off"):
+            with pytest.raises(ValueError, match="this would disconnect"):
                 refuse(*given)
     assert np.isnan(net.ablation_table(net.layers[0], x, y)["loss"]).all() and np.isnan(net.inspect(x, y)["loss"]).all()
     other = mlgraph.Model(net.graph, net.layers[0].neurons)

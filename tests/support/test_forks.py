@@ -1,4 +1,4 @@
-"""Forked children, and what they have of graphs that threads were using."""
+"""Forked children, and the graphs that threads of the parent were using."""
 
 import os
 
@@ -37,13 +37,13 @@ print("child", os.waitpid(child, 0)[1], "parent", train() == expected)
 """
 
 
-def test_a_child_trains_after_threads_have_run():
-    """The threads of OpenMP are not there in a child, which must not wait for them."""
+def test_child_trains_after_threads_have_run():
+    """It must not wait for OpenMP threads, which do not exist in a child."""
     assert run(FORK) == ["child", "0", "parent", "True"]
 
 
-def test_a_child_repeats_a_call_of_two_threads():
-    """A call of few examples that gives gradients is repeated as it was described, but for its threads."""
+def test_child_repeats_a_call_of_two_threads():
+    """A repeated small call reuses its description, except for the number of threads."""
     code = (
         FORK.partition("expected")[0]
         + """
@@ -59,7 +59,7 @@ print(os.waitstatus_to_exitcode(os.wait()[1]))
     assert run(code) == ["0"]
 
 
-def test_a_child_runs_on_one_thread():
+def test_child_runs_on_one_thread():
     code = """
 import os, sys
 from mlgraph._support.threads import threads_for
@@ -108,8 +108,8 @@ print(*codes)
 """
 
 
-def test_a_child_is_forked_while_a_thread_trains():
-    """What that thread held at the fork stays locked for nobody."""
+def test_fork_while_a_thread_trains():
+    """Locks held by that thread do not stay locked in the child."""
     assert run(FORK_WITHIN) == ["0"] * 20
 
 
@@ -151,8 +151,8 @@ print(code)
 """
 
 
-def test_a_child_is_forked_while_a_thread_edits():
-    """Neither its lock, nor its open edit, nor a view that it had of a column is ever let go in the child."""
+def test_fork_while_a_thread_edits():
+    """The child releases the lock, the open edit and the views of columns."""
     assert run(FORK_BESIDE_EDITS) == ["0"]
 
 
@@ -204,7 +204,8 @@ print(len(codes) >= 3, *set(codes))
 """
 
 
-def test_a_child_has_the_edit_of_its_thread_but_trains_anew():
+def test_child_continues_the_edit_of_its_own_thread():
+    """It does not continue the training run."""
     assert run(FORK_WITHIN_AN_EDIT) == ["True", "0"]
 
 
@@ -248,7 +249,8 @@ def usable():
     whole = all(graph._start[i] + graph._count[i] <= len(graph._pool) for i in range(len(graph)))
     same = net.predict_proba(x).tobytes() == before
     columns = {len(column) for column in graph._of_nodes}, {len(column) for column in graph.storage.columns}
-    known = len(graph.alive()) == len(graph) and all(node in target.sources for node in graph for target in node.targets)
+    known = len(graph.alive()) == len(graph)
+    known = known and all(node in target.sources for node in graph for target in node.targets)
     known = known and all(neuron.sources for layer in net.layers for neuron in layer.neurons)
     new = graph.add_neuron([graph.input(), graph.parameter(2.0) * graph[0]], weights=[1.0, 1.0], bias=0.0)
     found = graph.compile(new)(np.ones((1, graph.n_inputs)))[0, 0] == 3
@@ -281,9 +283,10 @@ print(len(codes) > 5, *set(codes))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["inputs", "expression", "parameter", "neuron", "neurons", "subgraph", "undo"])
-def test_a_child_is_forked_while_a_thread_adds_or_removes_nodes(what):
-    """What was not yet whole is not there."""
+def test_fork_while_a_thread_adds_or_removes_nodes(what):
+    """Incomplete nodes do not exist in the child."""
     assert run(FORK_AT_EACH_LINE, what) == ["True", "0"]
 
 
@@ -314,8 +317,8 @@ print(*codes, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
 """
 
 
-def test_a_child_is_forked_while_signals_wait():
-    """By another thread than that for which they wait: nobody would hand them on."""
+def test_fork_while_signals_are_deferred():
+    """By a thread other than the one that defers them; nothing would deliver them in the child."""
     assert run(FORK_WHILE_SIGNALS_WAIT) == ["7", "True"]
 
 
@@ -345,8 +348,8 @@ print(*codes, os.path.exists(path))
 """
 
 
-def test_a_child_is_forked_within_a_run_with_a_checkpoint(tmp_path):
-    """Ctrl-C does not wait there for the end of a step, to which the child may never come; so it is no place to go on from."""
+def test_fork_within_a_run_with_a_checkpoint(tmp_path):
+    """In the child, Ctrl-C does not wait for the end of a step, so no checkpoint is written."""
     assert run(FORK_WITHIN_A_RUN, str(tmp_path / "run.npz")) == ["7", "True"]
 
 
@@ -380,7 +383,7 @@ print(graph.storage.moves, len(codes) > 5, *set(codes))
 """
 
 
-def test_a_child_is_forked_while_a_thread_moves_the_parameters():
+def test_fork_while_parameters_move():
     assert run(FORK_IN_A_MOVE) == ["1", "True", "0"]
 
 
@@ -413,6 +416,6 @@ print(code, slow.value)
 """
 
 
-def test_a_child_is_forked_while_a_thread_computes_what_is_kept():
-    """What all objects of a class have in common is not locked in the child."""
+def test_fork_while_a_cached_property_is_computed():
+    """The objects of a class must not share a lock."""
     assert run(FORK_WITHIN_A_PROPERTY) == ["3", "3"]

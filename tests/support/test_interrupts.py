@@ -1,4 +1,4 @@
-"""Ctrl-C may strike between any two lines: what it strikes is then as it was before, or as it is afterwards."""
+"""Ctrl-C between any two lines leaves things as before or as after the work."""
 
 import contextlib
 import itertools
@@ -45,9 +45,10 @@ EDITS = {
 }
 
 
+@pytest.mark.parametrize("dense", [2, pytest.param(160, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_is_whole_or_not(name):
-    """And nothing that follows has to do with it."""
+def test_edit_is_complete_or_not_made(name, dense):
+    """Later work succeeds."""
 
     def fresh():
         net = trained()
@@ -59,7 +60,7 @@ def test_an_edit_is_whole_or_not(name):
     before, values = everything(net.graph), net.forward(X).tobytes()
     EDITS[name](net)
     after, changed = everything(net.graph), net.forward(X).tobytes()
-    for line, net in struck(fresh, EDITS[name], 160):
+    for line, net in struck(fresh, EDITS[name], dense):
         found = everything(net.graph)
         if name == "expression":  # of which some nodes may be there
             found, after = found[: len(before)], before
@@ -70,27 +71,8 @@ def test_an_edit_is_whole_or_not(name):
     assert line > 20
 
 
-def test_what_was_taken_back_is_no_edit():
-    """Ctrl-C amid `undo` waits until it is done, and the next one then finds none."""
-
-    def fresh():
-        net = network()
-        with net.graph.one_edit():
-            net.layers[0].neurons[1].prune()
-            net.layers[0].neurons[2].activation = "tanh"
-        return net
-
-    before, done = everything(network().graph), 0
-    for line, net in struck(fresh, lambda net: net.undo(), 300):
-        with contextlib.suppress(ValueError):
-            net.undo()
-            done += 1
-        assert everything(net.graph) == before, line
-    assert 0 < done < line
-
-
-def test_a_compilation_is_whole_or_not():
-    """It moves the parameters."""
+@pytest.mark.slow
+def test_interrupted_compilation_keeps_the_parameters():
 
     def fresh():
         net = trained()
@@ -105,7 +87,8 @@ def test_a_compilation_is_whole_or_not():
     assert line > 100
 
 
-def test_a_layer_is_there_or_not(tmp_path):
+@pytest.mark.slow
+def test_add_layer_is_complete_or_not_made(tmp_path):
     def add(net):
         net.add_layer(4, "sigmoid", loss="binary_cross_entropy")
 
@@ -117,8 +100,8 @@ def test_a_layer_is_there_or_not(tmp_path):
     assert line > 100
 
 
-def test_a_run_is_resumed_whole_or_not(tmp_path):
-    """Of a network that was widened in it: its layers belong to its graph."""
+@pytest.mark.slow
+def test_interrupted_resume_keeps_layers_and_graph_consistent(tmp_path):
     path = tmp_path / "checkpoint.npz"
 
     def widen(progress):
@@ -134,38 +117,15 @@ def test_a_run_is_resumed_whole_or_not(tmp_path):
     sizes = {len(net.graph): net.layers[0].size}
     net.fit(X, Y, epochs=2, checkpoint=path, callback=widen)
     written, sizes[len(net.graph)] = path.read_bytes(), net.layers[0].size
-    for line, other in struck(network, resume, 1000, ROOM / "network.py"):
+    for line, other in struck(network, resume, 1000, ROOM / "models/network.py"):
         first, second, _ = other.layers
         assert first.size == sizes[len(other.graph)] == second.weights.shape[1], line
     assert line > 10
 
 
-@pytest.mark.parametrize("kind", [mlgraph.SET, mlgraph.RigL])
-def test_edges_move_or_not(kind):
-    """Those that are cut and those that grow; what was cut and grows again with what it was."""
-    schedule = kind(0.5, fraction=0.9)
-
-    def fresh():
-        net = trained()
-        schedule.act(net, 0.0, 0, 0, lambda n: (X[:n], Y[:n]), 1)
-        net.fit(X, Y, epochs=1)
-        return net
-
-    def act(net):
-        schedule.act(net, 0.1, 5, 0, lambda n: (X[:n], Y[:n]), 1)
-
-    net = fresh()
-    before = everything(net.graph)
-    act(net)
-    after = everything(net.graph)
-    assert before != after
-    for line, net in struck(fresh, act, 20):
-        assert everything(net.graph) in (before, after), line
-    assert line > 400
-
-
-def test_a_dropout_is_assigned_or_not():
-    """What a layer says is what training does."""
+@pytest.mark.slow
+def test_dropout_is_assigned_or_not():
+    """Training uses the value that the layer shows."""
     ends = {}
     for share in (0.0, 0.5):
         net = trained()
@@ -179,7 +139,7 @@ def test_a_dropout_is_assigned_or_not():
     assert line > 5
 
 
-def test_a_name_goes_with_its_node():
+def test_name_is_removed_with_its_node():
     for line, graph in struck(mlgraph.Graph, lambda graph: graph.input("x"), 1000):
         assert graph.input().name == f"n{len(graph) - 1}", line
     assert line > 10
@@ -200,20 +160,22 @@ def strike_at_memory():
         fit(net, 300)
         return net
 
-    for line, net in struck(fresh, lambda net: fit(net, 3000), 1000, ROOM / "engine.py"):
+    for line, net in struck(fresh, lambda net: fit(net, 3000), 1000, ROOM / "engine/engine.py"):
         fit(net, 300)
         assert np.isfinite(net.graph.parameters).all(), line
     assert line > 100
 
 
-def test_memory_that_is_asked_for_anew():
-    """What was asked for before may be gone: nothing goes on with its address, which is no memory any more."""
+@pytest.mark.slow
+def test_interrupted_reallocation_leaves_no_dangling_address():
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_interrupts as t; t.strike_at_memory()"
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
+    code = f"import sys; sys.path[:0] = {folders!r}; import test_interrupts as t; t.strike_at_memory()"
     subprocess.run([sys.executable, "-X", "faulthandler", "-c", code], env=environment, check=True, timeout=300)
 
 
-def test_a_step_that_overflows_leaves_nothing():
+@pytest.mark.slow
+def test_interrupted_nonfinite_step_changes_nothing():
     x, y = np.full((8, 4), 1e19, np.float32), np.zeros((8, 1))
 
     def fresh():
@@ -232,8 +194,8 @@ def test_a_step_that_overflows_leaves_nothing():
     assert line > 400
 
 
-def test_several_edits_are_whole_or_not():
-    """And over, wherever Ctrl-C strikes."""
+@pytest.mark.slow
+def test_one_edit_is_complete_or_not_made():
 
     def several(net):
         with net.graph.one_edit(parameters=True):
@@ -253,18 +215,12 @@ def test_several_edits_are_whole_or_not():
     assert line > 40
 
 
-def test_a_history_grows_in_all_columns_or_none():
-    new = {"epoch_loss": 0.5, "epoch_accuracy": 0.9, "epoch_edges": 7}
-    for line, history in struck(mlgraph.History, lambda history: history.add(**new), 1000):
-        assert len({len(getattr(history, name)) for name in new}) == 1, line
-    assert line > 20
-
-
-def test_a_run_that_is_struck_leaves_a_whole_history():
+@pytest.mark.slow
+def test_interrupted_run_leaves_a_consistent_history():
     def fit(net):
         net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y))
 
-    everywhere, each_line = struck(network, fit, 8), struck(network, fit, 1000, ROOM / "training.py")
+    everywhere, each_line = struck(network, fit, 8), struck(network, fit, 1000, ROOM / "training/training.py")
     for line, net in itertools.chain(each_line, everywhere):
         columns = {}
         for name, column in vars(net.history).items():
@@ -275,16 +231,17 @@ def test_a_run_that_is_struck_leaves_a_whole_history():
     assert line > 300
 
 
-def test_nobody_trains_a_graph_whose_run_was_struck():
-    for line, net in struck(network, lambda net: net.fit(X, Y, epochs=1), 1000, ROOM / "turns.py"):
+@pytest.mark.slow
+def test_interrupted_run_does_not_train_the_graph():
+    for line, net in struck(network, lambda net: net.fit(X, Y, epochs=1), 1000, ROOM / "_support/locks.py"):
         assert not net.graph.is_training, line
         net.fit(X, Y, epochs=1)
     assert line > 10
 
 
 @pytest.mark.parametrize("number", range(8))
-def test_who_catches_ctrl_c_may_train_again(number):
-    """At once, while its traceback is alive: wherever within the run it strikes, but for its very end."""
+def test_training_may_begin_again_after_catching_ctrl_c(number):
+    """At once, while the traceback is alive."""
     net, left = network(), [number]
 
     class Lock:
@@ -309,7 +266,7 @@ def test_who_catches_ctrl_c_may_train_again(number):
     assert left[0] < 0
 
 
-def test_other_threads_have_no_signals():
+def test_other_threads_train_without_signals():
     done = []
     thread = threading.Thread(target=lambda: done.append(trained()))
     thread.start()
@@ -345,8 +302,7 @@ print("usable", flush=True)
 """
 
 
-def test_interruption():
-    """Ctrl-C ends a run in the midst of a sweep, as often as it comes."""
+def test_ctrl_c_ends_a_run_within_a_sweep():
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as child:
         try:
             for _ in range(3):
@@ -359,8 +315,8 @@ def test_interruption():
             child.kill()
 
 
-def test_ctrl_c_waits_for_a_fifth_of_a_second_at_most(monkeypatch):
-    """By a clock that each step moves on by 1/128 s: for the steps of one call, which the history then has."""
+def test_ctrl_c_waits_at_most_a_fifth_of_a_second(monkeypatch):
+    """By a clock that advances 1/128 s for each step."""
     clock, sizes, real = [0.0], [], running.execute
 
     def run(self, examples, nodes=None, **options):

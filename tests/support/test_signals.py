@@ -1,4 +1,4 @@
-"""Signals of any kind wait while `uninterrupted` is entered, and none is lost."""
+"""`uninterrupted` defers signals of any kind and loses none."""
 
 import contextlib
 import signal
@@ -33,7 +33,7 @@ def handled(number, handler):
         signal.signal(number, before)
 
 
-def test_ctrl_c_waits():
+def test_uninterrupted_defers_ctrl_c():
     seen = []
 
     def work():
@@ -49,8 +49,8 @@ def test_ctrl_c_waits():
     assert seen == ["inner", "outer"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_where_no_handler_can_be_set(monkeypatch, tmp_path):
-    """As in an interpreter beside the main one, in which servers run an application: no signal reaches it."""
+def test_works_where_no_handler_can_be_set(monkeypatch, tmp_path):
+    """As in a sub-interpreter, which receives no signals."""
 
     def refuse(*_):
         raise ValueError("signal only works in main thread of the main interpreter")
@@ -66,8 +66,7 @@ def test_where_no_handler_can_be_set(monkeypatch, tmp_path):
     assert (tmp_path / "run.npz").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_handler_that_raises_what_signal_raises(monkeypatch, tmp_path):
-    """While handlers are put in place a signal still ends the work, also by a ValueError."""
+def test_handler_may_raise_value_error_during_installation(monkeypatch, tmp_path):
     net, real, came = network(), signal.signal, []
 
     def late(*_):
@@ -93,15 +92,15 @@ def test_a_handler_that_raises_what_signal_raises(monkeypatch, tmp_path):
     assert not (tmp_path / "run.npz").exists() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_an_exception_does_not_wait():
+def test_exceptions_are_not_deferred():
     with pytest.raises(ZeroDivisionError), uninterrupted():
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("number", [number for number in SIGNALS if number != signal.SIGINT])
-def test_an_edit_is_whole_or_not(monkeypatch, number):
-    """Also where it is the signal of a watch over work that takes too long."""
+def test_edit_is_complete_or_not_made(monkeypatch, number):
+    """For every signal, such as the alarm of a watchdog."""
 
     def fresh():
         net = network()
@@ -136,8 +135,8 @@ def test_an_edit_is_whole_or_not(monkeypatch, number):
         assert at > 7
 
 
-def test_each_signal_that_came_meanwhile_is_handled():
-    """Also after one whose handler raises."""
+def test_every_deferred_signal_is_delivered():
+    """Even after a handler that raises."""
     came, numbers = [], (signal.SIGUSR1, signal.SIGUSR2)
 
     def handle(number, frame):
@@ -156,7 +155,7 @@ def test_each_signal_that_came_meanwhile_is_handled():
         assert came == list(numbers) and all(signal.getsignal(number) is handle for number in numbers)
 
 
-def test_a_handler_that_is_set_meanwhile_stays():
+def test_handler_installed_meanwhile_stays():
     with handled(signal.SIGUSR1, lambda number, frame: None):
         with uninterrupted():
             signal.signal(signal.SIGUSR1, end)
@@ -164,8 +163,8 @@ def test_a_handler_that_is_set_meanwhile_stays():
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, EndedError), (signal.SIGINT, KeyboardInterrupt)])
-def test_no_signal_is_lost_to_another_one(number, error):
-    """Whose handler raises, at any line of waiting for it."""
+def test_signal_during_installation_or_release_loses_no_other(number, error):
+    """The other handler raises, at any line."""
 
     def wait():
         with uninterrupted():
@@ -182,8 +181,7 @@ def test_no_signal_is_lost_to_another_one(number, error):
         assert line > 30
 
 
-def test_a_second_signal_strikes_while_the_first_is_handed_on():
-    """At any line: it is handled, too, or both as one."""
+def test_second_signal_during_delivery_is_handled():
     came, line, number = [], 1, signal.SIGUSR1
     with handled(number, lambda *given: came.append(given)):
         while True:

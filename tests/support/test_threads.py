@@ -1,4 +1,4 @@
-"""Threads of Python that train, run, read and copy models at the same time."""
+"""Python threads that train, run, read and copy models concurrently."""
 
 import copy
 import itertools
@@ -30,7 +30,7 @@ def trained(seed, **options):
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
-def test_threads_train_models_at_the_same_time(n_threads):
+def test_threads_train_separate_models(n_threads):
     seeds = range(4)
     expected = [trained(seed, n_threads=n_threads) for seed in seeds]
     assert len(set(expected)) == len(seeds)
@@ -76,8 +76,8 @@ def shared():
     return net, net.graph.compile([neurons[5], neurons[30]]), mlgraph.Model(net.graph, neurons[:10])
 
 
-def test_threads_take_turns_with_a_graph():
-    """Each has its own plan of it, and each plan moves the parameters."""
+def test_threads_share_a_graph():
+    """Each call has its own plan, which moves the parameters."""
 
     def tasks():
         net, function, model = shared()
@@ -95,8 +95,8 @@ def test_threads_take_turns_with_a_graph():
         assert together(*many * 3) == expected * 3
 
 
-def test_others_run_the_graph_that_one_thread_trains():
-    """The run ends with the bits that it has alone, though the others move its parameters, and add to the graph."""
+def test_other_threads_run_a_graph_in_training():
+    """The result is bitwise that of an undisturbed run."""
     options = {"epochs": 30, "batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
     alone = shared()[0]
     alone.fit(X, LABELS, **options)
@@ -126,14 +126,14 @@ def test_others_run_the_graph_that_one_thread_trains():
     assert net.predict_proba(X).tobytes() == alone.predict_proba(X).tobytes()
 
 
-def test_one_at_a_time_trains_a_graph():
+def test_only_one_thread_trains_a_graph():
     alone = shared()[0]
     alone.fit(X, LABELS, epochs=2)
     net, _, model = shared()
     running, refused = threading.Event(), threading.Event()
 
     def meanwhile(_):
-        with pytest.raises(RuntimeError, match=r"^fit: expected a graph that is not being trained, got one that is"):
+        with pytest.raises(RuntimeError, match=r"^fit: the graph is already being trained"):
             net.fit(X, LABELS)
         running.set()
         assert refused.wait(300)
@@ -148,13 +148,12 @@ def test_one_at_a_time_trains_a_graph():
     trained, error = together(lambda: net.fit(X, LABELS, epochs=2, callback=meanwhile) and None, train_too)
     assert trained is None and isinstance(error, RuntimeError)
     assert net.predict_proba(X).tobytes() == alone.predict_proba(X).tobytes()
-    with pytest.raises(RuntimeError, match="fit: expected a graph that is not being trained"):
+    with pytest.raises(RuntimeError, match="fit: the graph is already being trained"):
         net.fit(X, LABELS, callback=lambda _: model.fit(X, X[:, :10]))
     net.fit(X, LABELS, epochs=1)  # an error ends the run, and leaves the graph to the next
 
 
-def test_copies_have_all_of_their_own():
-    """Locks, and the memory that engines have prepared."""
+def test_copies_share_no_locks_or_memory():
     net = shared()[0]
     net.fit(X, LABELS, epochs=1)
     before, probabilities = net.graph.parameters.copy(), net.predict_proba(X)
@@ -181,8 +180,9 @@ for n_threads, bias in ((4, True), (2, False), (3, True)):
 """
 
 
-def test_whoever_is_late_for_the_only_step_leaves_no_unit_undone():
-    """A worker that comes when the step is closed takes none of its units: the others must, or all wait for ever."""
+@pytest.mark.slow
+def test_late_worker_takes_no_unit_of_a_closed_step():
+    """Otherwise all workers would wait for ever."""
     assert run(LATE) == ["1500"] * 3
 
 
@@ -199,13 +199,13 @@ for n_threads in (1, 2, 3, 4):
 """
 
 
-def test_whoever_sums_half_of_the_columns_reads_a_copy_of_the_deltas_that_nobody_has_overwritten():
-    """One thread does the work of all: units of one half are done before a unit of the other begins."""
+@pytest.mark.slow
+def test_column_ranges_use_their_own_copy_of_the_deltas():
+    """One thread does the work of all, so one range is finished before the next begins."""
     assert len(set(run(HALVES, OMP_THREAD_LIMIT="1"))) == 1
 
 
-def test_the_interpreter_is_free_meanwhile():
-    """While a sweep runs, another thread of Python does too."""
+def test_sweeps_release_the_gil():
     net = mlgraph.Network(400)
     net.add_layer(800)
     net.add_layer(800)
@@ -245,8 +245,8 @@ def hasty():
     sys.setswitchinterval(before)
 
 
-def test_a_thread_reads_a_graph_while_another_edits_it(hasty):
-    """To read is to export buffers, while which nothing can grow."""
+def test_graph_is_read_while_another_thread_edits_it(hasty):
+    """Reading exports buffers, during which columns cannot grow."""
     net = mlgraph.Network(784, seed=0)
     net.add_layer(100)
     net.add_layer(10, "softmax")
@@ -269,8 +269,7 @@ def test_a_thread_reads_a_graph_while_another_edits_it(hasty):
     assert together(edit, look) == [None, None]
 
 
-def test_a_copy_is_of_one_moment(hasty):
-    """Another thread lays the parameters out anew meanwhile."""
+def test_copy_is_consistent_while_parameters_move(hasty):
     g, rng = mlgraph.Graph(), np.random.default_rng(0)
     x = g.inputs(24)
     first = [g[i] for i in g.add_neurons(x, activation="tanh", weights=rng.normal(size=(20, 24)), biases=None)]
@@ -326,7 +325,7 @@ def change(net):
 
 
 @every_read
-def test_who_reads_a_graph_waits_for_who_edits_it(read):
+def test_readers_wait_for_an_edit(read):
     net = edited()
     before = read(net)
     with net.graph.lock:
@@ -338,8 +337,8 @@ def test_who_reads_a_graph_waits_for_who_edits_it(read):
 
 
 @every_read
-def test_a_graph_is_read_as_it_was_at_one_moment(read):
-    """Wherever between two of its steps it would let an edit in."""
+def test_reads_are_atomic(read):
+    """An edit may happen whenever the lock is free."""
     for n in itertools.count():
         net = edited()
         before = read(net)
@@ -351,8 +350,8 @@ def test_a_graph_is_read_as_it_was_at_one_moment(read):
     assert n > 0
 
 
-def test_threads_read_files_and_leave_warnings_as_they_are(tmp_path):
-    """What python does with warnings is one for all threads: who changed it for a moment would change it for the others."""
+def test_loading_does_not_change_warning_filters(tmp_path):
+    """The filters are global to all threads."""
     shared()[0].save(tmp_path / "model.npz")
     before, switches = list(warnings.filters), sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
@@ -363,7 +362,8 @@ def test_threads_read_files_and_leave_warnings_as_they_are(tmp_path):
     assert list(warnings.filters) == before and done == [200, 200]
 
 
-def test_nodes_that_come_while_it_is_looked_which_columns_may_be_missing(hasty):
+@pytest.mark.slow
+def test_adding_nodes_while_another_thread_predicts(hasty):
     g = mlgraph.Graph()
     x, target = g.inputs(4), g.input()
     out = g.add_neuron(x, weights=[1.0, 2.0, 0.2, 0.1])

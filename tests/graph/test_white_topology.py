@@ -1,4 +1,4 @@
-"""The order of nodes: levels, cycles, and graphs as deep as there are nodes."""
+"""The order of nodes: levels, cycles and very deep graphs."""
 
 import itertools
 
@@ -9,7 +9,6 @@ from planned import graphs, kinds, plan_of
 
 import mlgraph
 from mlgraph.graph.topology import topological
-from mlgraph.models.running import engine_of
 from mlgraph_ext import _topology
 
 
@@ -24,41 +23,40 @@ def ring(n):
     return g, nodes
 
 
-def test_a_cycle_is_named():
+def test_error_names_the_cycle():
     g, (a, b, c) = ring(3)
     beside = g[0] * 2
-    with pytest.raises(mlgraph.CycleError, match=f"got one of 3 nodes: {a.name} -> {b.name} -> {c.name}$"):
+    with pytest.raises(mlgraph.CycleError, match=f"a cycle of 3 nodes: {a.name} -> {b.name} -> {c.name}$"):
         g.compile(mlgraph.exp(c))
     with pytest.raises(ValueError, match="cycle"):
         mlgraph.Model(g, [b]).forward([[1.0]])
     assert g.compile(beside)([[4.0]]) == 8, "the cycle is not needed"
 
 
-def test_a_long_cycle_is_cut_short():
+def test_error_truncates_a_long_cycle():
     g, nodes = ring(50)
-    with pytest.raises(mlgraph.CycleError, match=r"got one of 50 nodes: (n\d+ -> ){10}\.\.\.$"):
+    with pytest.raises(mlgraph.CycleError, match=r"a cycle of 50 nodes: (n\d+ -> ){10}\.\.\.$"):
         g.compile(nodes[20])
 
 
-def test_a_node_of_itself():
+def test_node_cannot_read_itself():
     g, (a,) = ring(1)
-    with pytest.raises(mlgraph.CycleError, match=f"got one of 1 node: {a.name}$"):
+    with pytest.raises(mlgraph.CycleError, match=f"a cycle of 1 node: {a.name}$"):
         g.compile(a)
 
 
-def test_a_long_chain(sweep):
-    """As deep as there are nodes, and no recursion."""
+def test_deep_graphs_need_no_recursion(sweep):
     g = mlgraph.Graph()
     x = node = g.input()
     for _ in range(50_000):
         node = -node + x
     f = g.compile(node)
-    assert engine_of(f, False).plan.n_slots == 100_001
+    assert f.engine(False).plan.n_slots == 100_001
     np.testing.assert_array_equal(f([[3.0], [5.0]]), [[3], [5]])
     np.testing.assert_array_equal(f.vjp([[3.0]]).inputs, [[1]])
 
 
-def test_a_chain_of_neurons():
+def test_chain_of_neurons_is_planned_as_rows():
     g = mlgraph.Graph()
     node = g.input()
     for _ in range(2000):
@@ -87,8 +85,7 @@ def test_levels_and_order(case):
     assert all(place[s] < place[i] for i in needed for s in g.sources_of(i).tolist())
 
 
-def test_runs_that_there_are_not_are_refused():
-    """By the passes that would read or write there."""
+def test_kernels_refuse_ranges_outside_the_arrays():
     pool, out = np.arange(5, dtype=np.int32)[:4], np.zeros(3, np.int32)
     _topology.gather(pool, np.array([2, 0]), np.array([2, 1]), out)
     assert out.tolist() == [2, 3, 0]
@@ -117,8 +114,7 @@ def test_runs_that_there_are_not_are_refused():
             _topology.spread(np.array(start), counts, sources, np.int32(nodes), np.zeros(n, np.uint8))
 
 
-def test_simplifications_check_their_graph():
-    """They are called from Python, and would read and write elsewhere."""
+def test_simplification_kernels_check_their_graph():
     good = {
         "start": np.zeros(2, np.int64),
         "count": np.int32([0, 1]),

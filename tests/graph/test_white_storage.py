@@ -1,4 +1,4 @@
-"""Where parameters stand: what edits and layouts leave in the vectors beside what they are asked for."""
+"""Places of parameters: what edits and compilations leave in the vectors."""
 
 import copy
 import pickle
@@ -8,12 +8,11 @@ import pytest
 from editable import X, Y, everything, network
 
 import mlgraph
-from mlgraph.graph import arrays, compaction as packing, nodes, storage
+from mlgraph.graph import arrays, compaction as packing
 from mlgraph.graph.storage import PANEL
 
 
-def test_storage_stays_in_proportion():
-    """Edit after edit, compiled or not, what is left behind is packed away."""
+def test_unused_storage_stays_bounded():
     net = network(hidden=(40, 40))
     rng, g = np.random.default_rng(0), net.graph
     for step in range(300):
@@ -26,11 +25,11 @@ def test_storage_stays_in_proportion():
             neuron.edges[rng.integers(0, len(neuron.sources))].prune()
         assert len(g._pool) + g.storage.used <= 2 * packing.in_use(g) + 1024
     before = everything(g)
-    packing.pack(g, most=-1)
+    packing.compact(g, most=-1)
     assert everything(g) == before and packing.in_use(g) == len(g._pool) + g.storage.used - -g.n_parameters % PANEL
 
 
-def test_a_copy_is_a_graph_of_its_own():
+def test_copy_shares_nothing():
     net = network()
     net.fit(X, Y, epochs=1)
     before, values = everything(net.graph), net.forward(X)
@@ -46,17 +45,8 @@ def test_a_copy_is_a_graph_of_its_own():
     assert everything(net.graph) == before and net.forward(X).tobytes() == values.tobytes()
 
 
-def test_neurons_that_lose_the_same_source_share_a_list():
-    net = network(hidden=(20, 30))
-    pool = len(net.graph._pool)
-    net.layers[0].neurons[3].prune()
-    starts = {net.graph._start[i] for i in net.layers[1].ids}
-    assert len(starts) == 1 and len(net.graph._pool) == pool + 19
-    assert all(len(neuron.sources) == 19 for neuron in net.layers[1].neurons)
-
-
-def test_what_was_added_has_no_state_and_padding_is_zero():
-    """Wherever a layout puts it: neurons beside trained ones, rows and blocks, some read by no output."""
+def test_added_neurons_have_no_state_and_padding_is_zero():
+    """For neurons next to trained ones, rows and blocks, some read by no output."""
     net = network(hidden=(9, 5))
     net.fit(X, Y, epochs=1, momentum=0.9)
     g = net.graph
@@ -75,7 +65,7 @@ def test_what_was_added_has_no_state_and_padding_is_zero():
     assert not g.parameters[padding].any() and not first[padding].any() and padding.any()
 
 
-def test_the_state_of_an_optimizer_is_told_in_the_order_of_the_parameters():
+def test_optimizer_state_is_in_the_order_of_the_parameters():
     g = mlgraph.Graph()
     x, p = g.inputs(3), g.parameter(0.5)
     neurons = [g.add_neuron([*x, p], weights=[1.0, -2.0, 3.0, 0.5], bias=0.5), g.add_neuron(x[:1], weights=[2.0])]
@@ -101,22 +91,9 @@ def test_the_state_of_an_optimizer_is_told_in_the_order_of_the_parameters():
     assert (g.optimizer_state()["first"] != 9).all()
 
 
-def test_a_state_shorter_than_the_parameters_moves_with_them():
-    net = network(hidden=(9, 5))
-    net.fit(X, Y, epochs=1, momentum=0.9)
-    g = net.graph
-    g.storage.state["first"][:] = 1
-    new = g.add_neuron(net.layers[0].neurons, "tanh")
-    moves = g.storage.moves
-    mlgraph.Model(g, new).predict(X)
-    first = g.storage.vectors()["first"]
-    assert g.storage.moves > moves and not first[arrays.wiring(g, np.array([new.id], np.int32)).place].any()
-    assert first[arrays.wiring(g, np.array(net.layers[0].ids, np.int32)).place].all()
-
-
 @pytest.mark.parametrize("there", ["both", "weights", "bias"])
-def test_what_falls_away_is_not_trained(there):
-    """It must not stand in the padding of a block, where updates take whole panels."""
+def test_disconnected_neuron_is_not_trained(there):
+    """It must not be in the padding of a block, because updates cover whole panels."""
     net = network(hidden=(9, 5))
     for neuron in net.layers[0].neurons if there == "weights" else ():
         neuron.bias = None
@@ -134,59 +111,7 @@ def test_what_falls_away_is_not_trained(there):
     assert [(last.weights.tolist(), last.bias)] == kept
 
 
-def test_a_bias_that_has_come_back_is_read_where_it_is():
-    """Behind all others, and not among those of its block."""
-    net = network(hidden=(9, 5))
-    values, neuron = net.forward(X), net.layers[0].neurons[4]
-    bias = neuron.bias
-    neuron.bias = None
-    neuron.bias = bias
-    np.testing.assert_array_equal(net.forward(X), values)
-
-
-def test_what_is_in_its_place_stays_there():
-    """Beside what has no bias, and what has no weights and may be said to be at the end."""
-    g = mlgraph.Graph()
-    x = g.inputs(16)
-    made = [g.add_neuron(x, weights=np.ones(16), bias=None) for _ in range(9)]
-    idle = g.add_neuron(x[:1], bias=None)
-    idle.prune()
-    g.compile(made)
-    moves, used = g.storage.moves, g.storage.used
-    assert g.storage.weights[-1] == used == 16 * PANEL
-    for _ in range(2):
-        x.append(g.input())
-        g.compile(made)
-        assert (g.storage.moves, g.storage.used) == (moves, used)
-
-
-@pytest.mark.parametrize("stop", [MemoryError, KeyboardInterrupt])
-@pytest.mark.parametrize("column", ["_code", "_count", "born", "_pool", "bias", "max_sources"])
-def test_what_stops_the_making_of_neurons_leaves_none(column, stop, monkeypatch):
-    """Wherever among the columns it strikes."""
-    net, real = network(), storage.extend
-    g, source = net.graph, np.arange(12, dtype=np.int32)
-    before, values = everything(g), net.forward(X)
-    reached = getattr(g.storage if column in ("bias", "max_sources") else g, column)
-
-    def stopping(to, numbers):
-        real(to, numbers)
-        if to is reached:
-            raise stop
-
-    for room in (storage, nodes):
-        monkeypatch.setattr(room, "extend", stopping)
-    with pytest.raises(stop):
-        g.add_neurons(source, weights=np.ones((40, 12)), biases=np.ones(40))
-    monkeypatch.undo()
-    assert everything(g) == before and net.forward(X).tobytes() == values.tobytes()
-    for columns in ((g._code, g._start, g._count, g._data, g.born), g.storage.columns):
-        assert len({len(column) for column in columns}) == 1
-    assert len(g.add_neurons(source, weights=np.ones((2, 12)), biases=None)) == 2
-
-
-def test_copies_by_the_module():
-    """Of a graph that two hold, neither would know of the other's edits."""
+def test_copy_module_and_pickle_copy_the_graph():
     net = network()
     values = net.forward(X)
     for other in (copy.copy(net), copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
@@ -201,8 +126,8 @@ def test_copies_by_the_module():
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["deepcopy", "pickle"]
 )
-def test_copies_begin_at_a_line_of_the_cache(copied):
-    """Of four, since numpy's own arrays begin there now and then."""
+def test_copies_are_aligned_to_cache_lines(copied):
+    """Four copies, because NumPy's own arrays are sometimes aligned by chance."""
     net = network()
     net.fit(X, Y, epochs=1)
     for _ in range(4):
@@ -211,7 +136,7 @@ def test_copies_begin_at_a_line_of_the_cache(copied):
         assert len(vectors) == 2 and all(vector.ctypes.data % 64 == 0 for vector in vectors)
 
 
-def test_a_copy_by_the_module_can_take_back_the_last_edit():
+def test_deep_copy_can_undo_the_last_edit():
     net = network()
     before = everything(net.graph)
     net.layers[0].neurons[3].prune()
@@ -220,19 +145,18 @@ def test_a_copy_by_the_module_can_take_back_the_last_edit():
         assert everything(other.graph) == before
 
 
-def test_a_bias_at_the_first_place_counts(monkeypatch):
-    """That of a neuron without edges, once all is packed."""
+def test_bias_at_place_zero_counts(monkeypatch):
     monkeypatch.setattr(packing, "SMALL", -1)
     g = mlgraph.Graph()
     neuron = g.add_neuron(g.inputs(1), weights=[2.0], bias=3.0)
     neuron.prune()
-    packing.pack(g, most=-1)
+    packing.compact(g, most=-1)
     assert g.storage.bias.tolist() == [0] and g.n_parameters == len(g.get_parameters()) == 1 and neuron.bias == 3
     assert g.parameters.tolist() == [3] + [0] * (PANEL - 1)
 
 
 def test_records_may_be_in_any_order(monkeypatch):
-    """As those of a file may."""
+    """As they may be in a file."""
     monkeypatch.setattr(packing, "SMALL", -1)
     g = mlgraph.Graph()
     x = g.inputs(3)
@@ -242,20 +166,7 @@ def test_records_may_be_in_any_order(monkeypatch):
     for neuron, record in zip(neurons, (2, 1, 0), strict=True):
         g._data[neuron.id] = record
     before = everything(g)
-    packing.pack(g, most=-1)
+    packing.compact(g, most=-1)
     assert everything(g) == before
     g.compile(neurons)
     assert everything(g) == before and mlgraph.Model(g, neurons[:2]).compact().graph.n_parameters == 5
-
-
-def test_a_bias_at_the_first_place_goes_along(monkeypatch):
-    """When all is laid out anew."""
-    monkeypatch.setattr(packing, "SMALL", -1)
-    g = mlgraph.Graph()
-    x = g.inputs(1)
-    neuron = g.add_neuron(x, weights=[2.0], bias=3.0)
-    neuron.prune()
-    packing.pack(g, most=-1)
-    moves = g.storage.moves
-    g.compile([g.add_neuron(x, weights=[k], bias=None) for k in range(8)])
-    assert g.storage.moves > moves and neuron.bias == 3
