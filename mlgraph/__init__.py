@@ -75,8 +75,8 @@ if TYPE_CHECKING:
         Schedule as Schedule,
     )
     from mlgraph.training.checkpoint import CheckpointError as CheckpointError
+    from mlgraph.training.loop import Progress as Progress
     from mlgraph.training.nonfinite import NonFiniteError as NonFiniteError
-    from mlgraph.training.training import Progress as Progress
 
     __version__: str
 
@@ -98,8 +98,8 @@ _NAMES_BY_MODULE = {
     "models.network": "Network",
     "sparsity.schedules": "SET GradualPruning RigL Schedule",
     "training.checkpoint": "CheckpointError",
+    "training.loop": "Progress",
     "training.nonfinite": "NonFiniteError",
-    "training.training": "Progress",
 }
 _MODULE_OF = {name: f"mlgraph.{module}" for module, names in _NAMES_BY_MODULE.items() for name in names.split()}
 _PUBLIC_MODULES = ("datasets", "pictures", "testing")

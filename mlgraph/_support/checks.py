@@ -120,10 +120,13 @@ def number(what: str, value: Any) -> float:
     return result
 
 
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+
+
 def level_outside() -> int:
     """The `stacklevel` by which a warning names the first caller who is not of this package."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(os.path.join(os.path.dirname(__file__), "")):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
     return level
 

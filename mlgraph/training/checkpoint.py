@@ -34,7 +34,7 @@ from mlgraph.graph.topology import gather
 from mlgraph.models.history import History
 from mlgraph.models.model import Model
 from mlgraph.models.model_file import ModelFileError, header_of, read, require, save
-from mlgraph.training.training import RunState
+from mlgraph.training.loop import RunState
 
 FORMAT = 5
 """Version of what a checkpoint adds to a model file."""

@@ -34,7 +34,7 @@ from mlgraph.graph.undo import forget_state
 from mlgraph.models.history import History
 from mlgraph.models.running import engine_of, evaluate, execute, read_with_targets
 from mlgraph.training.nonfinite import POLICIES, Guard
-from mlgraph.training.training import Progress, RunState, train
+from mlgraph.training.loop import Progress, RunState, train
 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model

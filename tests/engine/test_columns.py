@@ -11,7 +11,7 @@ import mlgraph
 from mlgraph.engine import choice, examples
 from mlgraph.engine.examples import LINE, Examples
 from mlgraph.models.running import engine_of
-from mlgraph.training import training
+from mlgraph.training import loop
 from mlgraph_ext import _topology
 
 
@@ -114,7 +114,7 @@ def test_rows_that_read_few_columns_have_them_copied(sweep, n_threads, monkeypat
     """Once that has paid, and not before; nothing that is learnt depends on it, and an edit between is seen."""
     x, y = data(200, 300, 6, "bytes")
     asked, narrowed = [], Examples.narrowed
-    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)
     monkeypatch.setattr(
         Examples, "narrowed", lambda self, *given: asked.append(len(given[0])) or narrowed(self, *given)
     )

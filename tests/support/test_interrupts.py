@@ -18,7 +18,7 @@ from struck import ROOM, struck
 
 import mlgraph
 from mlgraph.models import running
-from mlgraph.training import training
+from mlgraph.training import loop
 
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
@@ -264,7 +264,7 @@ def test_a_run_that_is_struck_leaves_a_whole_history():
     def fit(net):
         net.fit(X, Y, epochs=2, batch_size=35, validation=(X, Y))
 
-    everywhere, each_line = struck(network, fit, 8), struck(network, fit, 1000, ROOM / "training.py")
+    everywhere, each_line = struck(network, fit, 8), struck(network, fit, 1000, ROOM / "training" / "loop.py")
     for line, net in itertools.chain(each_line, everywhere):
         columns = {}
         for name, column in vars(net.history).items():
@@ -371,7 +371,7 @@ def test_ctrl_c_waits_for_a_fifth_of_a_second_at_most(monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return found
 
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr("mlgraph.training.fitting.execute", run)
     net = network()
     with pytest.raises(KeyboardInterrupt):

@@ -244,11 +244,11 @@ import os, random, signal, sys
 from pathlib import Path
 sys.path.insert(0, {folder!r})
 import checkpoint_runs as t
-from mlgraph.training import training
+from mlgraph.training import loop
 
 name, path, out, left = *sys.argv[1:4], int(sys.argv[4])
 make, y, options = t.RUNS[name]
-training.PIECE_SECONDS = 0
+loop.PIECE_SECONDS = 0
 
 
 def strike(*_):
@@ -307,10 +307,10 @@ WAITS = """
 import itertools, sys
 sys.path.insert(0, {folder!r})
 import checkpoint_runs as t
-from mlgraph.training import training
+from mlgraph.training import loop
 
 make, y, options = t.RUNS["any graph"]
-training.PIECE_SECONDS, calls = 0, itertools.count(1)
+loop.PIECE_SECONDS, calls = 0, itertools.count(1)
 t.fit(make(), y, epochs=6, checkpoint=sys.argv[1], checkpoint_every=0, **options,
       callback=lambda _: next(calls) % 20 or sys.stdin.readline())
 """

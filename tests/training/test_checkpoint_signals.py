@@ -15,7 +15,7 @@ from struck import interrupted_at
 import mlgraph
 from mlgraph._support import interrupts
 from mlgraph.models import running
-from mlgraph.training import training
+from mlgraph.training import loop
 
 pytestmark = pytest.mark.usefixtures("small_pieces")
 
@@ -128,7 +128,7 @@ def test_another_signal_at_any_line_of_a_run(path, sigterm):
     def run():
         fit(network(), momentum=0.0, checkpoint=path, checkpoint_every=1e6, callback=lambda _: None)
 
-    while interrupted_at(line, run, Path(training.__file__), signal.SIGTERM):
+    while interrupted_at(line, run, Path(loop.__file__), signal.SIGTERM):
         saved, lost = saved + path.exists(), lost + (not path.exists())
         if path.exists():
             net = network()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mlgraph
-from mlgraph.training import training
+from mlgraph.training import loop
 from mlgraph.training.nonfinite import Guard
 
 RNG = np.random.default_rng(0)
@@ -136,7 +136,7 @@ def test_after_a_large_step_others_are_taken_alone(alone):
 @pytest.mark.parametrize("how", ["an edit", "numbers"])
 def test_a_velocity_that_undo_brings_back_reaches_no_parameter(monkeypatch, policy, how):
     """Many steps are taken together only if what the optimizer holds lets nothing overflow, wherever that comes from."""
-    monkeypatch.setattr(training, "PIECE_SECONDS", 0)  # so that a callback follows each step
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 0)  # so that a callback follows each step
     net, large, x, y = network_of_one_large_step()
     done = []
 

@@ -11,7 +11,7 @@ from learnable import X, Y, network
 
 import mlgraph
 from mlgraph.models import running
-from mlgraph.training import checkpoint, nonfinite, training
+from mlgraph.training import checkpoint, loop, nonfinite
 
 FEW = X[:9], Y[:9]
 OPTIONS = [
@@ -42,7 +42,7 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("make", [network, lambda: network(dropout=0.3)], ids=["whole", "dropout"])
 def test_many_epochs_a_call(monkeypatch, options, make, calls):
-    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)  # so that no call ends early, however busy the machine is
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)  # so that no call ends early, however busy the machine is
     nets = make(), make()
     nets[0].fit(*FEW, epochs=200, callback=one_by_one, **options)
     assert len(calls) >= 200
@@ -59,7 +59,7 @@ def test_however_long_a_call_is(seconds, monkeypatch):
     nets = network(), network()
     for net in nets:
         net.fit(X, Y, epochs=20, batch_size=(50, 7))
-        monkeypatch.setattr(training, "PIECE_SECONDS", seconds)
+        monkeypatch.setattr(loop, "PIECE_SECONDS", seconds)
     assert bits(nets[0]) == bits(nets[1])
 
 
@@ -79,7 +79,7 @@ def test_how_a_step_is_taken_does_not_hang_on_the_clock(monkeypatch, optimizer):
     by_rows, real = [], nonfinite.Guard.step
     monkeypatch.setattr(nonfinite.Guard, "step", lambda self, *args: by_rows.append(1) or real(self, *args))
     for seconds, callback in ((0.1, None), (0.1, one_by_one), (1e-4, None), (1e6, None)):
-        monkeypatch.setattr(training, "PIECE_SECONDS", seconds)
+        monkeypatch.setattr(loop, "PIECE_SECONDS", seconds)
         net = mlgraph.Network(40, seed=0)
         net.add_layer(32, "identity", bias=False)
         net.add_layer(3, "softmax", bias=False)
@@ -97,11 +97,11 @@ def test_how_a_step_is_taken_does_not_hang_on_the_clock(monkeypatch, optimizer):
 )
 def test_so_many_epochs_are_prepared_at_once(monkeypatch, n, batch, epochs):
     """A first step alone says how long one takes; then memory for a thousand epochs, or a thousand examples, is enough."""
-    prepared, real = [], training.epoch_order
-    monkeypatch.setattr(training, "epoch_order", lambda *given: prepared.append(given[-1]) or real(*given))
-    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
-    monkeypatch.setattr(training, "MOST_EPOCHS", 500)
-    monkeypatch.setattr(training, "MOST_PLACES", 1000)
+    prepared, real = [], loop.epoch_order
+    monkeypatch.setattr(loop, "epoch_order", lambda *given: prepared.append(given[-1]) or real(*given))
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)
+    monkeypatch.setattr(loop, "MOST_EPOCHS", 500)
+    monkeypatch.setattr(loop, "MOST_PLACES", 1000)
     g = mlgraph.Graph()
     p = g.parameter(1.0)
     mlgraph.Model(g, p * g.input(), loss=p * p).fit(
@@ -120,8 +120,8 @@ def test_the_time_of_each_epoch(monkeypatch, last, skips):
     def pass_time(sizes):
         clock[0] += sum(20 + size for size in sizes.tolist())
 
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(training, "PIECE_SECONDS", 1200.0)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 1200.0)
     real, step = running.execute, nonfinite.Guard.step
 
     def run(self, examples, nodes=None, **options):
@@ -159,7 +159,7 @@ def test_a_signal_waits_for_the_history_of_a_call(monkeypatch):
         return found
 
     monkeypatch.setattr("mlgraph.training.fitting.execute", run)
-    monkeypatch.setattr(training, "PIECE_SECONDS", 1e6)
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)
     net = network()
     with pytest.raises(KeyboardInterrupt):
         net.fit(*FEW, epochs=100_000, batch_size=9)
@@ -180,7 +180,7 @@ def test_a_run_goes_on_from_any_call(monkeypatch, tmp_path, count):
     options = {"epochs": 2000, "batch_size": (5, 2), "seed": 4}
     whole, net = network(), network()
     whole.fit(*FEW, **options)
-    monkeypatch.setattr(training, "PIECE_SECONDS", 2e-3)
+    monkeypatch.setattr(loop, "PIECE_SECONDS", 2e-3)
     monkeypatch.setattr(checkpoint.Checkpoint, "between_steps", between)
     with pytest.raises(KeyboardInterrupt):
         net.fit(*FEW, checkpoint=tmp_path / "run.npz", **options)
