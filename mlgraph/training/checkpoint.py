@@ -267,7 +267,7 @@ class Checkpoint:
     ) -> None:
         try:
             interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-            if kind is None or (interrupted and self._state.whole and not self._waiting.was_urged):
+            if kind is None or (interrupted and self._state.consistent and not self._waiting.was_urged):
                 self.write()
         finally:
             self._waiting.holds = False  # even if another signal's handler raises as `release` is called

@@ -225,7 +225,7 @@ def test_bad_targets(targets, error, message):
 
 def test_adam_with_a_momentum_that_float32_rounds_to_1(trained):
     with pytest.raises(
-        ValueError, match=r"momentum: expected a number that is below 1 in float32, too, got 0\.99999998"
+        ValueError, match=r"momentum: Adam needs a number that is below 1 in float32, got 0\.99999998"
     ):
         trained.fit(X, Y, optimizer="adam", momentum=0.99999998)
 

@@ -84,7 +84,7 @@ def test_other_models(path, options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resume": True}, "resume: expected a checkpoint to go on from, got none"),
+        ({"resume": True}, "resume: set checkpoint to the file of the run to resume"),
         (
             {"checkpoint": "missing/run.npz"},
             "checkpoint: expected a file in a folder that exists, got 'missing/run.npz': no such folder",

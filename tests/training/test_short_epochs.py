@@ -100,8 +100,8 @@ def test_so_many_epochs_are_prepared_at_once(monkeypatch, n, batch, epochs):
     prepared, real = [], loop.epoch_order
     monkeypatch.setattr(loop, "epoch_order", lambda *given: prepared.append(given[-1]) or real(*given))
     monkeypatch.setattr(loop, "PIECE_SECONDS", 1e6)
-    monkeypatch.setattr(loop, "MOST_EPOCHS", 500)
-    monkeypatch.setattr(loop, "MOST_PLACES", 1000)
+    monkeypatch.setattr(loop, "MAX_EPOCHS", 500)
+    monkeypatch.setattr(loop, "MAX_PLACES", 1000)
     g = mlgraph.Graph()
     p = g.parameter(1.0)
     mlgraph.Model(g, p * g.input(), loss=p * p).fit(

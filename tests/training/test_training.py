@@ -232,16 +232,16 @@ def test_a_callback_may_compile_another_part_of_the_graph():
 
 def test_a_network_that_is_given_a_layer_as_the_run_begins(monkeypatch):
     """By another thread, after the targets have been read for the outputs that it had."""
-    net, real = network(), mlgraph.Network._examples_and_objective
+    net, real = network(), fitting.read_with_targets
 
-    def read(self, *arguments):
-        found = real(self, *arguments)
-        self.add_layer(4, "softmax")
+    def read(model, *arguments):
+        found = real(model, *arguments)
+        model.add_layer(4, "softmax")
         return found
 
-    monkeypatch.setattr(mlgraph.Network, "_examples_and_objective", read)
+    monkeypatch.setattr(fitting, "read_with_targets", read)
     with pytest.raises(
-        RuntimeError, match="fit: expected a network that stays as it is, got one that was given a layer"
+        RuntimeError, match="fit: another thread added a layer to the network"
     ):
         net.fit(X, Y, epochs=1)
 
@@ -280,7 +280,7 @@ def test_a_callback_may_end_the_run(kind):
 def test_rates_that_run_out(rates):
     """Before the run, and in it: no StopIteration leaves `fit`, which in a loop of its caller's would end that."""
     left = iter([0.1] * rates)
-    with pytest.raises(RuntimeError, match=r"^learning_rate: expected a rate, got StopIteration$"):
+    with pytest.raises(RuntimeError, match=r"^learning_rate: the function raised StopIteration$"):
         network().fit(X, Y, epochs=3, batch_size=20, learning_rate=lambda p: next(left))
 
 
