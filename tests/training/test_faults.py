@@ -63,7 +63,7 @@ def test_messages_of_values():
     )
     parameter = mlgraph.Graph().parameter(np.inf, "p")
     assert refused(mlgraph.Model(parameter.graph, [parameter], loss=-parameter), np.zeros((3, 0))) == (
-        "parameter p is inf in example 0 (forward): so it was before"
+        "parameter p is inf in example 0 (forward): it was so before the step"
     )
 
 
