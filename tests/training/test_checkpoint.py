@@ -65,7 +65,7 @@ def test_a_finished_run_goes_on_to_its_end(path):
 def test_the_same_model_goes_on(path):
     """Or one read from the checkpoint: the model as it is when the run begins is not at hand in every session."""
     net = interrupted(path, 30)
-    with pytest.raises(CheckpointError, match="with another model"):
+    with pytest.raises(CheckpointError, match="another run: the model has other nodes"):
         fit(net, momentum=0.0, checkpoint=path, resume=True)  # one step past it: nothing was written at the exception
     net = mlgraph.load(path)
     fit(net, momentum=0.0, checkpoint=path, resume=True)

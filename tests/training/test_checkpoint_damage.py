@@ -36,7 +36,7 @@ def test_the_one_before_a_torn_one(path, damage):
     damage(path)
     net, previous = network(), path.with_name("run.npz.previous")
     good = previous.read_bytes()
-    expected = rf"^checkpoint: {path}: .*; going on from {previous}$"
+    expected = rf"^checkpoint: {path}: .*; resuming from {previous}$"
     with pytest.warns(RuntimeWarning, match=expected) as told, pytest.raises(Stop):
         fit(net, momentum=0.0, checkpoint=path, checkpoint_every=0, resume=True, callback=stop_at(2))
     assert told[0].filename == fit.__code__.co_filename
@@ -103,10 +103,10 @@ def rewrite(path, array=None, **header):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("format", 1, "checkpoint: format: expected 5, got 1: of another version"),
-        ("format", None, "no checkpoint: its header has none"),
-        ("arguments", [], "checkpoint: expected arguments and digests"),
-        ("digests", "x", "checkpoint: expected arguments and digests"),
+        ("format", 1, "checkpoint: format: expected 5, got 1; another version of mlgraph wrote it"),
+        ("format", None, "a model, but no checkpoint: its header has no entry for one"),
+        ("arguments", [], "checkpoint: arguments or digests are missing"),
+        ("digests", "x", "checkpoint: arguments or digests are missing"),
         ("models", None, "checkpoint: models: expected a list of digests"),
         ("models", [3], "checkpoint: models: expected a list of digests"),
         ("epoch", -1, "checkpoint: epoch, step, taken: expected counts, got -1, "),
@@ -120,7 +120,7 @@ def rewrite(path, array=None, **header):
         ("seconds", -1.0, "checkpoint: seconds: expected a finite float from 0 on, got -1.0"),
         ("seconds", None, "checkpoint: seconds: expected a finite float from 0 on, got None"),
         *(
-            ("needs", wrong, "checkpoint: needs: expected outputs of models and runs of nodes up to")
+            ("needs", wrong, "checkpoint: needs: expected pairs of outputs and of ranges of nodes up to")
             for wrong in (
                 None,
                 [3],
@@ -164,7 +164,7 @@ def test_odd_arrays(untouched, path, name):
     if name == "history_batch_examples":
         for wrong in (array * 0, array * 1000):
             rewrite(path, {name: wrong})
-            with pytest.raises(ModelFileError, match="expected a place in a run of 3 epochs"):
+            with pytest.raises(ModelFileError, match="a run of 3 epochs has no step"):
                 fit(untouched, **options, checkpoint=path, resume=True)
 
 
@@ -185,7 +185,7 @@ def test_a_file_with_another_model_in_it(untouched, path, n_inputs, hidden):
     text = np.frombuffer(json.dumps({**its, "checkpoint": header["checkpoint"]}).encode(), np.uint8)
     np.savez(path, **{**run, **model, "header": text})
     assert mlgraph.load(path).graph.n_inputs == n_inputs
-    with pytest.raises(ModelFileError, match="checkpoint: expected the inputs, layers, outputs and loss of the"):
+    with pytest.raises(ModelFileError, match="checkpoint: its model has other inputs, layers, outputs or loss than"):
         fit(untouched, momentum=0.0, checkpoint=path, resume=True)
 
 

@@ -70,7 +70,7 @@ with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     net = t.network()
     t.fit(net, momentum=0.0, checkpoint={path!r}, checkpoint_every=0)
-assert {{str(w.message) for w in told}} == {{"checkpoint: {path} cannot be written (File too large), training goes on"}}, told
+assert {{str(w.message) for w in told}} == {{"checkpoint: {path} cannot be written (File too large), training continues"}}, told
 print(repr(t.bits(net)))
 """
 

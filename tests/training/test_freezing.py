@@ -423,7 +423,7 @@ def test_a_resumed_run_keeps_what_is_frozen(tmp_path):
     half.layers[0].frozen = True
     with pytest.raises(Stop):
         half.fit(X, Y, **options, checkpoint=path, checkpoint_every=0, callback=stop)
-    with pytest.raises(mlgraph.CheckpointError, match="another model"):
+    with pytest.raises(mlgraph.CheckpointError, match="another run: the model has other"):
         network().fit(X, Y, **options, checkpoint=path, resume=True)
     again = network()
     again.layers[0].frozen = True
