@@ -24,7 +24,7 @@ SHOWN = (
     "Model.inspect",
     "Model.ablate",
     "Network",
-    "fit",
+    "Model.fit",
     "load",
     "GradualPruning",
     "Drawing",
