@@ -240,9 +240,7 @@ def test_a_network_that_is_given_a_layer_as_the_run_begins(monkeypatch):
         return found
 
     monkeypatch.setattr(fitting, "read_with_targets", read)
-    with pytest.raises(
-        RuntimeError, match="fit: another thread added a layer to the network"
-    ):
+    with pytest.raises(RuntimeError, match="fit: another thread added a layer to the network"):
         net.fit(X, Y, epochs=1)
 
 
