@@ -158,16 +158,6 @@ def test_without_resume_the_old_checkpoint_becomes_the_previous_one(path):
     assert bits(net) == whole("sgd") and path.with_name("run.npz.previous").read_bytes() == old
 
 
-def test_names_given_before_resume_are_kept(path):
-    net = network()
-    net.layers[0].neurons[0].name = "first"
-    fit(net, momentum=0.0, checkpoint=path)
-    again = network()
-    again.layers[0].neurons[1].name = "second"
-    fit(again, momentum=0.0, checkpoint=path, resume=True)
-    assert [neuron.name for neuron in again.layers[0].neurons[:2]] == ["first", "second"]
-
-
 def test_subclass_of_network_resumes(path):
     class Own(mlgraph.Network):
         pass

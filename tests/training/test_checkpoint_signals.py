@@ -93,12 +93,6 @@ def test_nothing_is_saved_within_a_step(path, handler, sigterm, monkeypatch, str
     assert not path.exists()
 
 
-def test_interrupt_by_another_signal_saves_between_steps(path, sigterm):
-    with pytest.raises(KeyboardInterrupt):
-        fit(network(), checkpoint=path, checkpoint_every=1e6, callback=lambda _: signal.raise_signal(signal.SIGTERM))
-    assert path.exists()
-
-
 @pytest.mark.parametrize("where", ["fsync", "link", "replace"])
 def test_ctrl_c_twice_during_a_write_leaves_a_usable_checkpoint(path, handler, monkeypatch, where):
     real, calls = getattr(os, where), iter(range(5))

@@ -165,23 +165,6 @@ def test_no_adjoint_is_computed_below_the_first_trained_layer(sweep, monkeypatch
             learnt(*frozen)
 
 
-def test_parameters_of_expressions_freeze_one_by_one(sweep):
-    g = mlgraph.Graph()
-    x, w, p = g.input(), g.parameter(0.5), g.parameter(0.0)
-    node = p
-    for _ in range(3):
-        node = g.add_neuron([node], "identity", weights=[1e20], bias=None)
-        node.frozen = True
-    p.frozen = True
-    mlgraph.Model(g, w * x + node).fit([[1.0], [2.0]], [3.0, 4.0], epochs=1, batch_size=2)  # no adjoint overflows
-    assert w.value != 0.5 and p.value == 0
-    g = mlgraph.Graph()
-    x, w, p = g.input(), g.parameter(0.5), g.parameter(2.0)
-    p.frozen = True
-    mlgraph.Model(g, x**w + p).fit([[1.5], [2.0]], [5.0, 6.0], epochs=1, batch_size=2)
-    assert w.value != 0.5 and p.value == 2
-
-
 def test_unneeded_infinite_adjoint_skips_no_example(sweep):
     """Another example overflows, so that all are searched."""
     net = mlgraph.Network(2, seed=0)

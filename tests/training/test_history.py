@@ -25,14 +25,6 @@ def schedule(n, epochs, *options):
     )
 
 
-def test_schedule():
-    first, size, rate, epoch = schedule(100, 2, (40, 10), (1.0, 0.5))
-    assert size.tolist() == [40, 39, 21, 32, 27, 21, 16, 4]
-    assert first.tolist() == [0, 40, 79, 0, 32, 59, 80, 96] and epoch.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
-    p = (epoch * 100 + first) / 200
-    np.testing.assert_allclose(rate, 1.0 - 0.5 * p**1.5, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("n", "epochs", "batch", "sizes"),
     [

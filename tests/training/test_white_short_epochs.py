@@ -2,7 +2,6 @@
 
 import signal
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,41 +104,6 @@ def test_memory_for_prepared_epochs_is_bounded(monkeypatch, n, batch, epochs):
         np.zeros((n, 1)), epochs=epochs, batch_size=batch, learning_rate=1e-4
     )
     assert prepared[0] == 1 and sum(prepared) == epochs and max(prepared) == min(500, 1000 // n)
-
-
-@pytest.mark.parametrize("skips", [False, True])
-@pytest.mark.parametrize("last", [3, 12])
-def test_epochs_of_one_call_share_its_time_by_cost(monkeypatch, last, skips):
-    """A fake clock advances with the cost of each step."""
-    clock = [0.0]
-
-    def pass_time(sizes):
-        clock[0] += sum(20 + size for size in sizes.tolist())
-
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(loop, "PIECE_SECONDS", 1200.0)
-    real, step = running.execute, nonfinite.Guard.step
-
-    def run(self, examples, nodes=None, **options):
-        found = real(self, examples, nodes, **options)
-        pass_time(options["steps"].size[: found[0] if found[0] >= 0 else None])
-        return found
-
-    def one_step(self, taken, *args):
-        pass_time(taken.size)
-        return step(self, taken, *args)
-
-    monkeypatch.setattr("mlgraph.training.fitting.execute", run)
-    monkeypatch.setattr(nonfinite.Guard, "step", one_step)
-    g = mlgraph.Graph()
-    slope = g.parameter(2.0**50)
-    model = mlgraph.Model(g, slope * g.input(), loss=slope * -1.0 * slope * g.input())
-    x = np.ones((12, 2))
-    x[5, 1] = np.float32(1e38) if skips else 1  # overflows: in each epoch the guard takes a step
-    h = model.fit(x, epochs=40, batch_size=(12, last), learning_rate=1e-9, momentum=0.0, on_nonfinite="skip")
-    steps = np.bincount((h.batch_examples - 1) // 12)
-    assert h.batch_skipped.sum() == 40 * skips and len(set(steps.tolist())) == (1 if last == 12 else 4)
-    np.testing.assert_allclose(h.epoch_seconds, 12 + 20 * steps)
 
 
 @pytest.mark.usefixtures("python_handles_ctrl_c")
