@@ -58,8 +58,8 @@ _MODULES = {
     "models.network": "Network",
     "sparsity.schedules": "SET GradualPruning RigL Schedule",
     "training.checkpoint": "CheckpointError",
+    "training.loop": "Progress",
     "training.nonfinite": "NonFiniteError",
-    "training.training": "Progress",
 }
 _MODULE_OF = {name: f"mlgraph.{module}" for module, names in _MODULES.items() for name in names.split()}
 _PUBLIC_MODULES = ("datasets", "pictures", "testing")
