@@ -71,7 +71,7 @@ def test_what_the_picture_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     def draw(history: mlgraph.History, path: Path, **options: Any) -> None:
         drawn.append((len(history.epoch_loss), path.name, options))
 
-    monkeypatch.setattr("mlgraph.app.learning.training_picture", draw)
+    monkeypatch.setattr("mlgraph.app.learning.draw_training", draw)
     assert run("--epochs", 2).status == 0
     title = "20-32-3 leaky_relu, 736 edges, 2 epochs, seed 0"
     assert drawn == [(2, "training.png", {"title": title, "epoch_size": 90})]
@@ -152,7 +152,7 @@ def test_nobody_who_pressed_ctrl_c_is_asked_to_close_the_window(
         interrupt(monkeypatch, "epoch", 0)
     else:
         monkeypatch.setattr(
-            "mlgraph.app.learning.training_picture", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
+            "mlgraph.app.learning.draw_training", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT)
         )
     result = run("--epochs", 2, "--live", terminal=True)
     assert result.status == 130 and "close the window" not in result.err
