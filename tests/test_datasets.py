@@ -178,7 +178,8 @@ def test_a_changed_file_is_read_exactly_or_refused(scratch, compressed, edits, e
     try:
         array = read_idx(scratch)
     except DataError as error:
-        assert str(error).startswith(f"{scratch}: ") and len(str(error).splitlines()) == 1
+        message = str(error)
+        assert message.startswith(f"{scratch}: ") and len(message.splitlines()) == 1
     else:
         assert array.dtype == np.uint8 and array.flags.c_contiguous and array.size > 0
         assert idx(array) == (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
