@@ -493,7 +493,7 @@ class Graph(NodeTable):
         return Function(self, [outputs] if isinstance(outputs, Node) else outputs, inputs)
 
     def draw(self, x: npt.ArrayLike | None = None, **options: Unpack[Options]) -> Drawing:
-        """A picture of the graph; `x`, `values`, `adjoints` and `limit` as for `mlgraph.pictures.drawing.Drawing`."""
+        """A picture of the graph; `x`, `values`, `adjoints` and `limit` as for `mlgraph.pictures.Drawing`."""
         from mlgraph.pictures.drawing import Drawing
 
         return Drawing(self, x=x, **options)

@@ -170,7 +170,7 @@ class Node(Freezable):
         return formula(self)
 
     def draw(self, x: npt.ArrayLike | None = None, **options: Unpack[Options]) -> Drawing:
-        """A picture of what it depends on; `x`, `values`, `adjoints` and `limit` as for `mlgraph.pictures.drawing.Drawing`."""
+        """A picture of what it depends on; `x`, `values`, `adjoints` and `limit` as for `mlgraph.pictures.Drawing`."""
         from mlgraph.pictures.drawing import Drawing
 
         return Drawing(self, x=x, **options)
