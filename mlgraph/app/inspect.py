@@ -91,9 +91,13 @@ def run(args: argparse.Namespace) -> int:
     else:  # draw before printing, since whoever reads the output may close the pipe early
         title = heading
         if index is None:
-            order = f"the {MOST_SHOWN} of {n} neurons" if n > MOST_SHOWN else "neurons in the order"
-            order += " that the loss needs most"
-            title += f"; layer {layer}, {'the outputs' if np.isnan(shown['loss']).all() else order}"
+            if np.isnan(shown["loss"]).all():
+                what = "the outputs"
+            elif n > MOST_SHOWN:
+                what = f"the {MOST_SHOWN} of {n} neurons that the loss needs most"
+            else:
+                what = "those that the loss needs most come first"
+            title += f"; layer {layer}, {what}"
         titles = [_title(row) for row in shown]
         try:
             draw_portraits(portraits, data.test_x, data.image_shape, out, titles=titles, title=title)

@@ -105,7 +105,7 @@ def test_pictures_start_with_the_neurons_that_the_loss_needs_most(run, model, mo
     monkeypatch.setattr(inspect, "draw_portraits", lambda *_, titles, title: drawn.append((title, titles)))
     for layer in (0, 1):
         run("inspect", model, "--layer", layer)
-    ends = ["; layer 0, neurons in the order that the loss needs most", "; layer 1, the outputs"]
+    ends = ["; layer 0, those that the loss needs most come first", "; layer 1, the outputs"]
     assert [title[-len(end) :] for (title, _), end in zip(drawn, ends, strict=True)] == ends
     losses = [float(title.partition("loss ")[2].partition(",")[0]) for title in drawn[0][1]]
     assert len(losses) == 8 and losses == sorted(losses, reverse=True) != sorted(losses)
