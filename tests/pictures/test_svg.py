@@ -1,10 +1,11 @@
 """Positions and colours in drawings of graphs."""
 
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from drawn import SVG, network, random_neurons, rectangles
+from drawn import SVG, edges, network, random_neurons, rectangles
 
 import mlgraph
 from mlgraph.pictures import Drawing, svg
@@ -36,6 +37,25 @@ def test_edges_go_from_left_to_right_within_the_picture():
     for path in lines_of(drawing):
         x0, y0, *_, x1, y1 = (float(n) for n in path.get("d").split(" H ")[0].split() if n not in "MC")
         assert 0 <= x0 < x1 <= width and 0 <= y0 <= height and 0 <= y1 <= height
+
+
+def test_edges_go_from_left_to_right_between_folded_levels():
+    g = mlgraph.Graph()
+    x, z = g.input(), g.constant(2.0)
+    for k in range(20):
+        z = mlgraph.exp(z) * g.parameter(1.0) + (x if k == 1 else 1.0)
+    drawing = z.draw(limit=9)
+    keys = re.findall(r"^  (\w+) \[", drawing.to_dot(), re.MULTILINE)
+    boxes = dict(zip(keys, rectangles(drawing)[0], strict=True))
+    assert edges(drawing) and all(boxes[source][2] < boxes[target][0] for source, target in edges(drawing))
+
+
+def test_chains_are_straight():
+    g = mlgraph.Graph()
+    sines = [mlgraph.sin(x) for x in g.inputs(3)[::2]]
+    found, _ = rectangles(Drawing([*sines, g[1]]))
+    middle = [round(top + bottom, 1) for _, top, _, bottom in found]
+    assert middle[3:] == middle[:3:2]
 
 
 def test_boxes_are_as_wide_as_their_text():
