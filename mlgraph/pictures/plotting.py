@@ -17,11 +17,10 @@ from mlgraph._support.array_types import Float64
 from mlgraph._support.atomic_files import write_atomically
 from mlgraph._support.checks import StrOrBytesPath, shown, whole
 from mlgraph._support.interrupts import uninterrupted
+from mlgraph.models.history import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from mlgraph.models.history import History
 
 __all__ = ["LivePicture", "NoDisplayError", "draw_training"]
 
@@ -78,7 +77,8 @@ def draw_training(
     ImportError
         If matplotlib is not installed. The message names the extra to install.
     TypeError, ValueError
-        If `path` is not a path or has another suffix, or if `epoch_size` is not a positive integer.
+        If `history` is not a History, if `path` is not a path or has another suffix, or if `epoch_size` is not a
+        positive integer.
     OSError
         If the file cannot be written; an old file at `path` is still there.
 
@@ -89,6 +89,8 @@ def draw_training(
     >>> history = net.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=3)
     >>> figure = mlgraph.pictures.draw_training(history, "training.png")
     """
+    if not isinstance(history, History):
+        raise TypeError(f"history: expected a History, got {type(history).__name__}")
     if epoch_size is not None:
         whole("epoch_size", epoch_size)
     figure = new_figure(SIZE, DPI)

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mlgraph._support.array_types import Int64
-from mlgraph._support.checks import StrOrBytesPath, integer_row
+from mlgraph._support.checks import StrOrBytesPath, integer_row, real_array
 from mlgraph.engine.examples import Examples
 from mlgraph.engine.losses import Objective
 from mlgraph.engine.trace import trace
+from mlgraph.graph.ids import ids_of
+from mlgraph.graph.ops import NEURON
 from mlgraph.graph.views import Neuron
 from mlgraph.models.network import Network
 from mlgraph.pictures.plotting import new_figure, save_figure
@@ -103,9 +105,14 @@ def neuron_portraits(net: Network, neurons: Sequence[Neuron], x: npt.ArrayLike, 
     >>> portraits[0].input_weights.shape, portraits[0].class_means.shape
     ((4,), (2,))
     """
+    if not isinstance(net, Network):
+        raise TypeError(f"net: expected a Network, got {type(net).__name__}")
     graph, outputs = net.graph, net.output_ids
-    ids = [neuron.id for neuron in neurons]
+    ids = ids_of(graph, "neurons", neurons, 1)
+    if not graph.alive()[ids].all() or (graph.codes[ids] < NEURON).any():
+        raise ValueError("neurons: expected live neurons, got other nodes")
     n_classes = len(outputs)
+    neurons = [Neuron(graph, i) for i in ids]
     values = net.trace(x, None, neurons).values
     labels = integer_row("y", y)
     if len(labels) != len(values) or ((labels < 0) | (labels >= n_classes)).any():
@@ -155,7 +162,7 @@ def _mean_derivative(net: Network, examples: Examples, of: int, nodes: Sequence[
 
 def draw_portraits(
     portraits: Sequence[Portrait],
-    images: npt.NDArray[Any],
+    images: npt.ArrayLike,
     image_shape: tuple[int, int],
     path: StrOrBytesPath | None = None,
     *,
@@ -168,7 +175,7 @@ def draw_portraits(
     ----------
     portraits : sequence of Portrait
         At least one, all of neurons of one layer.
-    images : array, shape (examples, inputs)
+    images : array_like, shape (examples, inputs)
         The images that `neuron_portraits` was given.
     image_shape : (int, int)
         Height and width of an image in pixels.
@@ -187,8 +194,8 @@ def draw_portraits(
     ------
     ImportError
         If matplotlib is not installed. The message names the extra to install.
-    ValueError
-        If there is no portrait, or not one title for each.
+    TypeError, ValueError
+        If an argument is not as described.
     OSError
         If the file cannot be written; an old file at `path` is still there.
 
@@ -207,6 +214,10 @@ def draw_portraits(
         titles = [portrait.neuron.name for portrait in portraits]
     if len(titles) != len(portraits):
         raise ValueError(f"titles: expected {len(portraits)}, one for each portrait, got {len(titles)}")
+    pixels = real_array("images", images)
+    if pixels.ndim != 2 or pixels.shape[1] != image_shape[0] * image_shape[1]:
+        expected = f"(examples, {image_shape[0]} * {image_shape[1]})"
+        raise ValueError(f"images: expected shape {expected}, got {pixels.shape}")
     alone = len(portraits) == 1
     columns, scale, (down, across) = (1, 2.8, (4, 6)) if alone else (min(4, len(portraits)), 1.0, (2, 3))
     width, height = (4.6 if alone else 3.65) * scale, scale + 0.3
@@ -239,9 +250,9 @@ def draw_portraits(
         for k, values in enumerate(bars):
             _draw_bars(axes(i, 1.12 + 0.95 * k, 0.75), values, font)
         right = axes(i, 2.95 if len(bars) == 2 else 1.97, across / down)
-        montage = np.zeros((down * across, *image_shape), images.dtype)
+        montage = np.zeros((down * across, *image_shape), pixels.dtype)
         best = portrait.top_examples[: len(montage)]
-        montage[: len(best)] = images[best].reshape(-1, *image_shape)
+        montage[: len(best)] = pixels[best].reshape(-1, *image_shape)
         tiled = montage.reshape(down, across, *image_shape).swapaxes(1, 2).reshape(down * image_shape[0], -1)
         right.imshow(tiled, cmap="gray_r", interpolation="nearest")
         for k in range(1, down):

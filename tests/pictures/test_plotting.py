@@ -131,13 +131,14 @@ def test_files_have_the_format_of_their_suffix_and_the_same_bytes_each_time(tmp_
     ("options", "message"),
     [
         ({"path": "p.bmpx"}, r"path: expected a name that ends in .png or .svg or .pdf, got 'p.bmpx'"),
+        ({"history": [1.0]}, "history: expected a History, got list"),
         ({"path": 3}, "path: expected a path, got int"),
         *(({"epoch_size": size}, "epoch_size: expected an integer of at least 1, got ") for size in (0, 1.5, True)),
     ],
 )
 def test_errors(options, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
-        draw_training(History(), **options)
+        draw_training(**{"history": History(), **options})
 
 
 def test_a_failure_keeps_the_old_file(tmp_path, monkeypatch):

@@ -98,11 +98,21 @@ def test_pictures_of_silent_neurons_and_outputs(net):
 
 
 def test_errors(net):
+    other = mlgraph.Network(12)
+    other.add_layer(2)
+    net.layers[0][0].prune()
+    for neurons in ([3], [], 3, [net.layers[0][0]], [net.graph[0]], other.layers[0]):
+        with pytest.raises((TypeError, ValueError), match=r"^neurons: expected"):
+            neuron_portraits(net, neurons, X, Y)
+    with pytest.raises(TypeError, match=r"^net: expected a Network, got Graph"):
+        neuron_portraits(net.graph, net.outputs, X, Y)
     for labels in (Y[:3], Y + 1, Y.astype(float)):
         with pytest.raises((TypeError, ValueError), match=r"^y: expected"):
             neuron_portraits(net, net.outputs, X, labels)
     with pytest.raises(ValueError, match=r"^portraits: expected at least one"):
         draw_portraits([], X, (3, 4))
+    with pytest.raises(ValueError, match=r"^images: expected shape \(examples, 3 \* 3\), got \(80, 12\)"):
+        draw_portraits(neuron_portraits(net, net.outputs, X, Y), X, (3, 3))
     with pytest.raises(ValueError, match=r"^titles: expected 3, one for each portrait, got 1"):
         draw_portraits(neuron_portraits(net, net.outputs, X, Y), X, (3, 4), titles=["a"])
 
