@@ -297,17 +297,10 @@ class _Picture:
         (self._test,) = upper.plot(
             [], [], "o-", color="tab:red", lw=1.8, ms=5, clip_on=False, label="test, after each epoch"
         )
-        self._last = upper.annotate(
-            "",
-            (0, 0),
-            (0, 14 if of_loss else -14),
-            textcoords="offset points",
-            ha="right",
-            va="bottom" if of_loss else "top",
-            color="tab:red",
-            weight="bold",
-            bbox=BEHIND_TEXT,
-        )
+        if of_loss:  # a falling curve has room above its end, a rising one below
+            self._last = _add_note(upper, (0, 14), va="bottom", color="tab:red", weight="bold")
+        else:
+            self._last = _add_note(upper, (0, -14), va="top", color="tab:red", weight="bold")
         upper.legend(loc="upper center" if of_loss else "lower center", ncols=3, frameon=False)
 
         rates.set_xlabel("epochs")
@@ -322,17 +315,7 @@ class _Picture:
         left.set(ylim=(0, 1.15))
         left.set_axis_off()
         (self._edges,) = left.plot([], [], ":", color="0.3", lw=1.5)
-        self._n_edges = left.annotate(
-            "",
-            (0, 0),
-            (-3, 3),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            color="0.3",
-            fontsize="small",
-            bbox=BEHIND_TEXT,
-        )
+        self._n_edges = _add_note(left, (-3, 3), va="bottom", color="0.3", fontsize="small")
         self.artists = [self._batches, self._mean, self._test, self._last, *self._schedules, self._edges, self._n_edges]
 
     @property
@@ -382,6 +365,11 @@ class _Picture:
             self._n_edges.set_text(f"{edges[-1]:,} edges")
         if self._n_epochs is None:
             self._axes[0].set_xlim(0, epochs[-1])
+
+
+def _add_note(axes: Any, offset: tuple[int, int], **style: Any) -> Any:
+    """Add an empty text whose position and content are set later."""
+    return axes.annotate("", (0, 0), offset, textcoords="offset points", ha="right", bbox=BEHIND_TEXT, **style)
 
 
 def _stretch(percent: Float64) -> Float64:
