@@ -1,4 +1,4 @@
-"""MNIST and data sets laid out like it: four files of images and labels in the IDX format, raw or gzip-compressed."""
+"""MNIST and data sets in the same layout: four IDX files of images and labels, raw or gzip-compressed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["DataError", "Dataset", "load_mnist", "read_idx"]
 
 EMBEDDED = Path(__file__).parent / "data"
 
-MAX_BYTES = 2**33  # what a header may claim; a larger claim is more likely a damaged header than a data set
-MAX_NDIM = 32  # of numpy 1; numpy 2 allows 64
-CHUNK = 2**20  # read() allocates all it is asked for, so a false claim may cost at most one chunk
+MAX_BYTES = 2**33  # a header with a larger size is more likely damaged than true
+MAX_NDIM = 32  # the limit of numpy 1; numpy 2 allows 64
+CHUNK = 2**20  # read() allocates as much as it is asked for, so a false size may cost at most one chunk
 
 GZIP_MAGIC = b"\x1f\x8b"
 UINT8 = 0x08
@@ -30,22 +30,22 @@ OTHER_TYPES = {0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E
 
 
 class DataError(ValueError):
-    """A data file that cannot be used. The message is one line that starts with the path of the file or folder."""
+    """A data file is missing, damaged or unsuitable. The message is one line that starts with its path."""
 
 
 class Dataset(NamedTuple):
-    """Images and labels to train on and to test with.
+    """Images and labels for training and testing.
 
     Attributes
     ----------
     train_x, test_x : uint8 array of shape (examples, height * width), C-contiguous
-        Pixels, one image a row.
+        Pixels; each row is an image.
     train_y, test_y : uint8 array of shape (examples,)
         Labels in ``range(n_classes)``.
     image_shape : (int, int)
         Height and width.
     n_classes : int
-        Largest training label + 1, and at least 2.
+        Largest training label + 1, but at least 2.
     """
 
     train_x: UInt8
@@ -57,20 +57,31 @@ class Dataset(NamedTuple):
 
 
 def load_mnist(folder: StrOrBytesPath | None = None) -> Dataset:
-    """Read MNIST, or a data set in the same four files.
+    """Read MNIST, or another data set in the same layout.
 
     Parameters
     ----------
     folder : path, optional
-        Holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte`` and
-        ``t10k-labels-idx1-ubyte``. A name may have a dot before ``idx``, ``test`` for ``t10k``, and ``.gz`` at its
-        end; of two files for one role the raw one is read. Images may have any size and labels any value.
-        By default MNIST itself, which comes with the package.
+        Folder with the files ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
+        ``t10k-images-idx3-ubyte`` and ``t10k-labels-idx1-ubyte``. In a name, ``.idx`` may replace
+        ``-idx``, ``test`` may replace ``t10k``, and ``.gz`` may follow; a raw file takes precedence
+        over a compressed one. Images may have any size and labels any value. By default MNIST
+        itself, which comes with the package.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------
     DataError
         If a file is missing or damaged, or if the files do not fit together.
+
+    Examples
+    --------
+    >>> mnist = mlgraph.datasets.load_mnist()
+    >>> mnist.train_x.shape, mnist.test_x.shape, mnist.image_shape, mnist.n_classes
+    ((60000, 784), (10000, 784), (28, 28), 10)
     """
     folder = EMBEDDED if folder is None else Path(checks.path("folder", folder))
     try:
@@ -78,7 +89,7 @@ def load_mnist(folder: StrOrBytesPath | None = None) -> Dataset:
     except OSError as error:
         raise DataError(f"{folder}: expected a folder with IDX files: {error.strerror}") from error
 
-    # Every file is found before any is read: a missing one is reported at once.
+    # Look for all files before reading any, to report a missing one at once.
     train_images, train_labels, test_images, test_labels = (
         _find(folder, present, prefixes, kind)
         for prefixes in (("train",), ("t10k", "test"))
@@ -106,7 +117,7 @@ def load_mnist(folder: StrOrBytesPath | None = None) -> Dataset:
 
 
 def _find(folder: Path, present: set[str], prefixes: tuple[str, ...], kind: str) -> Path:
-    """The file for one role, such as the ``images-idx3`` of ``train``."""
+    """Find the file for one role, such as the ``images-idx3`` of ``train``."""
     names = [
         f"{prefix}-{spelling}-ubyte{suffix}"
         for suffix in ("", ".gz")
@@ -114,7 +125,9 @@ def _find(folder: Path, present: set[str], prefixes: tuple[str, ...], kind: str)
         for spelling in (kind, kind.replace("-", "."))
     ]
     for name in names:
-        if name in present and not (folder / name).is_dir():  # some archives have each file in a folder of its name
+        if (
+            name in present and not (folder / name).is_dir()
+        ):  # some archives put each file into a folder of the same name
             return folder / name
     raise DataError(f"{folder}: expected one of the files {', '.join(names)}, found none")
 
@@ -129,38 +142,44 @@ def _read_split(images: Path, labels: Path) -> tuple[UInt8, UInt8]:
 def read_idx(path: StrOrBytesPath, *, ndim: int | None = None) -> UInt8:
     """Read an array of bytes from an IDX file.
 
-    An IDX file is two zero bytes, a byte for the element type, a byte for the number of dimensions, the size of each
-    as a big-endian uint32, then the elements in C order: http://yann.lecun.com/exdb/mnist. Memory in use stays within
-    what the header claims and the file delivers, so that neither a false header nor a gzip bomb can exhaust it.
+    An IDX file starts with two zero bytes, a byte for the element type, a byte for the number of
+    dimensions, and the size of each dimension as a big-endian uint32. The elements follow in C
+    order (http://yann.lecun.com/exdb/mnist). The memory used is limited both by the size in the
+    header and by the data in the file, so that neither a false header nor a gzip bomb can exhaust
+    it.
 
     Parameters
     ----------
     path : path
-        A raw or gzip-compressed file, told apart by its first two bytes.
+        A raw or gzip-compressed file; the first two bytes tell which.
     ndim : int, optional
-        The number of dimensions the file must have; by default any.
+        Required number of dimensions. By default any number is accepted.
 
     Returns
     -------
-    uint8 array, C-contiguous, writable, no dimension of size 0
+    uint8 array
+        C-contiguous and writable. No dimension has size 0.
 
     Raises
     ------
     DataError
-        If the file cannot be read, is no IDX file of uint8, or holds fewer or more bytes than its header says.
+        If the file cannot be read, is not an IDX file of uint8, or has fewer or more bytes than its
+        header says.
+    TypeError, ValueError
+        If `path` or `ndim` is not as described.
     """
     path = checks.path("path", path)
     if ndim is not None:
         checks.whole("ndim", ndim, 1, MAX_NDIM)
     try:
-        # Checked before opening: to open a pipe is to wait for its writer.
+        # Check before opening: opening a pipe blocks until another process writes to it.
         if Path(path).is_fifo():
             raise DataError(f"{path}: expected a file, got a pipe")
         with open(path, "rb") as file:
             compressed = file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
             return _parse(gzip.GzipFile(fileobj=file) if compressed else file, path, ndim)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: expected an intact gzip file: {error}") from error
+        raise DataError(f"{path}: damaged gzip file: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -185,19 +204,19 @@ def _parse(stream: io.BufferedIOBase, path: str, ndim: int | None) -> UInt8:
     shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     n_bytes = math.prod(shape)
     if not 0 < n_bytes <= MAX_BYTES:
-        raise DataError(f"{path}: expected 1 to {MAX_BYTES} bytes of data, got a header that claims {shape}")
+        raise DataError(f"{path}: expected 1 to {MAX_BYTES} bytes of data, got the shape {shape} in the header")
 
-    # One byte more reveals an over-long file, and asking for it makes gzip verify its checksum.
+    # Asking for one more byte reveals a file that is too long, and makes gzip verify the checksum.
     data = _read(stream, n_bytes + 1)
     if len(data) != n_bytes:
         got = "more" if len(data) > n_bytes else len(data)
         raise DataError(f"{path}: expected {n_bytes} bytes of data for the shape {shape}, got {got}")
-    # A copy: numpy asks the system for large pages, and shuffled examples are read from all of them.
+    # Copy, because numpy allocates large pages, which make reading shuffled examples faster.
     return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
 
 def _read(stream: io.BufferedIOBase, n_bytes: int) -> bytearray:
-    """Up to `n_bytes`; fewer only at the end of the stream."""
+    """Read `n_bytes`, or fewer at the end of the stream."""
     data = bytearray()
     while piece := stream.read(min(CHUNK, n_bytes - len(data))):
         data += piece

@@ -1,4 +1,4 @@
-"""Train a network on MNIST, or on a data set laid out like it, and look at it: ``python -m mlgraph.mnist --help``."""
+"""Train a network on MNIST, or a data set laid out like it, and look at it: ``python -m mlgraph.mnist --help``."""
 
 from __future__ import annotations
 
@@ -20,16 +20,46 @@ __all__ = ["main"]
 
 class _Command(NamedTuple):
     summary: str
+    usage: str
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
 
 
 COMMANDS = {
-    "train": _Command("train a network and save it (the default command)", train.add_options, train.run),
-    "evaluate": _Command("print how well a saved network does on the test data", evaluate.add_options, evaluate.run),
-    "inspect": _Command("print and draw what the neurons of a saved network do", inspect.add_options, inspect.run),
-    "prune": _Command("cut edges of a saved network and train what is left", prune.add_options, prune.run),
+    "train": _Command("train a new network and save it", "[train] [options]", train.add_options, train.run),
+    "evaluate": _Command(
+        "print the test accuracy of a saved network and the classes it confuses",
+        "evaluate MODEL [options]",
+        evaluate.add_options,
+        evaluate.run,
+    ),
+    "inspect": _Command(
+        "print and draw what the neurons of a saved network do",
+        "inspect MODEL [options]",
+        inspect.add_options,
+        inspect.run,
+    ),
+    "prune": _Command(
+        "cut edges of a saved network while training it further",
+        "prune MODEL --sparsity X [options]",
+        prune.add_options,
+        prune.run,
+    ),
 }
+
+PROGRAM = "python -m mlgraph.mnist"
+
+OVERVIEW = "\n".join(
+    [
+        "Train a network on the MNIST images of handwritten digits, which the package contains, and look at it.",
+        "",
+        "commands:",
+        *(f"  {name:9} {command.summary}" for name, command in COMMANDS.items()),
+        "",
+        f"The default command is train, whose options follow. `{PROGRAM} COMMAND --help` shows those of another",
+        "command, --version the version.",
+    ]
+)
 
 
 def _run(words: list[str]) -> int:
@@ -43,11 +73,8 @@ def _run(words: list[str]) -> int:
         raise Failure(f"argument COMMAND: expected {', '.join(names)} or {last}, got {name!r}")
     command = COMMANDS[name]
     parser = Parser(
-        prog=f"python -m mlgraph.mnist {name}",
-        description=command.summary,
-        epilog="\n".join(
-            ["commands:", *(f"  {n:9} {c.summary}" for n, c in COMMANDS.items()), "--version prints the version"]
-        ),
+        usage=f"{PROGRAM} {command.usage}",
+        description=f"{command.summary.capitalize()}." if is_named else OVERVIEW,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -55,9 +82,10 @@ def _run(words: list[str]) -> int:
     try:
         args = parser.parse(words)
     except Failure as failure:
-        unknown, _, rest = str(failure).partition(": ")
-        late = not is_named and unknown == "unrecognized arguments" and rest.partition(" ")[0] in COMMANDS
-        raise Failure(f"{failure} (a command comes first)") if late else failure from None
+        problem, _, rest = str(failure).partition(": ")
+        if not is_named and problem == "unrecognized arguments" and rest.partition(" ")[0] in COMMANDS:
+            raise Failure(f"{failure} (the command must come first)") from None
+        raise
     return command.run(args)
 
 
@@ -72,19 +100,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, or after one line on standard error 2 for a mistake of the user, 1 for anything else that went
-        wrong, 130 for an interrupt; 141 if nobody reads the output any more.
+        Exit status: 0 for success, 2 for incorrect usage, 1 for any other error, 130 for an
+        interrupt, and 141 if standard output is a closed pipe. An error is one line on standard
+        error.
     """
-    told: set[str] = set()
+    shown: set[str] = set()
 
-    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
-        if str(message) not in told:  # several functions may be given the same data
+    def show_once(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in shown:  # several functions may warn about the same data
             complain(str(message))
-        told.add(str(message))
+        shown.add(str(message))
 
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = tell
+            warnings.showwarning = show_once
             warnings.filterwarnings("default", "checkpoint: ", RuntimeWarning)
             return _run(list(sys.argv[1:] if argv is None else argv))
     except Failure as failure:
@@ -96,9 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return READER_GONE
     except OSError as error:
-        is_of_stream = error.errno is not None and error.filename is None  # files are named
+        is_of_stream = error.errno is not None and error.filename is None  # errors of files have a name
         complain(f"error: {error}" + (": standard output" if is_of_stream else ""))
-    except (mlgraph.NonFiniteError, Warning) as error:  # with python -W error, a warning is raised
+    except (mlgraph.NonFiniteError, Warning) as error:  # python -W error raises warnings
         complain(f"error: {error}")
     except MemoryError as error:
         complain(f"error: not enough memory: {error}".removesuffix(": "))
@@ -107,15 +136,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # it was closed when the process began
+        if getattr(sys, name) is None:  # it was closed before the process began
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path may have bytes that no encoding knows
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may contain bytes that are not text
     status = main()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
-            # What is left in the buffers must not be written, and fail once more, at exit.
+            # Discard the rest of the buffer, or Python fails once more when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""Command-line arguments: their types, and mistakes that are reported in one line."""
+"""Types of command-line arguments, and a parser that reports each mistake in one line."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ __all__ = [
     "one_of",
 ]
 
-MOST = 10**9  # the highest count of anything: beyond any use, and far from overflow
+MOST = 10**9  # upper limit of every count: more than anybody needs, and far from overflow
 
 T = TypeVar("T")
 
 
 class Failure(Exception):
-    """Ends a program with this one line and no traceback; its exit status is by default that of a misuse."""
+    """Ends the program with a one-line message and no traceback; the default exit status 2 means incorrect usage."""
 
     def __init__(self, message: str, status: int = 2) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
     """Raises a `Failure` instead of printing its usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse for any mistake."""
+        """Raise a `Failure`; argparse calls this method for every mistake."""
         message = message.replace("ignored explicit argument", "expected no value, got")
         for word in message.partition("unrecognized arguments: ")[2].split():
             close = get_close_matches(word.partition("=")[0], self._option_string_actions, 1, 0.75)
@@ -56,10 +56,10 @@ class Parser(argparse.ArgumentParser):
         raise Failure(message)
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """The arguments by name."""
+        """Parse the words of a command line."""
         given = self.parse_args(words)
         for name, value in vars(given).items():
-            if value == []:  # what some versions of argparse make of --name=--
+            if value == []:  # some versions of argparse parse --name=-- as an empty list
                 self.error(f"argument --{name.replace('_', '-')}: expected one argument")
         return given
 
@@ -78,7 +78,7 @@ def _type(expected: str, parse: Callable[[str], T], valid: Callable[[T], bool]) 
 
 
 def one_of(*names: str) -> Callable[[str], str]:
-    """The type of an argument that is one of at least two names."""
+    """Type of an argument that must be one of at least two names."""
     return _type(f"{', '.join(names[:-1])} or {names[-1]}", str, names.__contains__)
 
 
@@ -103,14 +103,16 @@ SECONDS = _type(f"a number of seconds from 0 to {MOST}", float, lambda x: 0 <= x
 INDEX = _type(f"an integer from 0 to {MOST}", int, lambda n: 0 <= n <= MOST)
 SEED = _type("an integer from 0 to 2**64 - 1", int, lambda n: 0 <= n <= MOST_SEED)
 THREADS = _type(f"an integer from 1 to {MOST_THREADS}", int, lambda n: 1 <= n <= MOST_THREADS)
-DECAY = _type("a finite number from 0 on", float, lambda x: 0 <= x <= FLOAT32_MAX)
+DECAY = _type("a finite number of at least 0", float, lambda x: 0 <= x <= FLOAT32_MAX)
 FRACTION = _type("a number from 0 to below 1", float, lambda x: 0 <= x < 1)
-MOMENTUM = _type("a number from 0 to below 1, in float32 too", float, lambda x: bool(0 <= np.float32(x) < 1))
+MOMENTUM = _type(
+    "a number from 0 to below 1 (also when rounded to float32)", float, lambda x: bool(0 <= np.float32(x) < 1)
+)
 SIZES = _type(f"integers from 1 to {MOST} such as 32 or 300,100, or none", _sizes, _are_counts)
 NEURON = _type(
     "LAYER.INDEX such as 0.7", lambda text: tuple(map(int, text.split("."))), lambda v: len(v) == 2 and min(v) >= 0
 )
 COUNTS = _type(f"N or A:B with integers from 1 to {MOST}", _pair(int), _are_counts)
 RATES = _type(
-    "X or A:B with positive finite numbers", _pair(float), lambda pair: all(0 < x <= FLOAT32_MAX for x in pair)
+    "X or A:B with finite numbers above 0", _pair(float), lambda pair: all(0 < x <= FLOAT32_MAX for x in pair)
 )

@@ -1,4 +1,4 @@
-"""What the commands of the application share: loading and checking, and the words for it."""
+"""Functions that all commands share: common options, loading, checks and messages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import mlgraph
 from mlgraph._support.atomic_files import destination
@@ -20,6 +21,7 @@ __all__ = [
     "OK",
     "READER_GONE",
     "add_common_options",
+    "add_model_argument",
     "check_output",
     "complain",
     "count",
@@ -30,22 +32,28 @@ __all__ = [
     "remark",
 ]
 
-OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13  # exit status; as in shells, signals follow 128
+# Exit statuses. As in a shell, a process that a signal ends has 128 plus the number of the signal.
+OK, FAILED, INTERRUPTED, READER_GONE = 0, 1, 128 + 2, 128 + 13
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Options that all commands have."""
-    parser.add_argument(
-        "--data", metavar="DIR", help="folder with the four IDX files (default: the MNIST of the package)"
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument MODEL."""
+    parser.add_argument("model", metavar="MODEL", help="saved network (model.npz) or checkpoint (checkpoint.npz)")
+
+
+def add_common_options(group: Any) -> None:
+    """Add the options of every command to a parser or a group of arguments."""
+    group.add_argument(
+        "--data", metavar="DIR", help="folder with another data set: four IDX files named like MNIST's (default: MNIST)"
     )
-    parser.add_argument(
-        "--threads", type=THREADS, metavar="N", help="threads (default: the processors this process may use)"
+    group.add_argument(
+        "--threads", type=THREADS, metavar="N", help="number of threads (default: one for each available processor)"
     )
-    parser.add_argument("--json", action="store_true", help="end standard output with a JSON object on one line")
+    group.add_argument("--json", action="store_true", help="print the results as JSON, as the last line of the output")
 
 
 def load_data(folder: str | None) -> Dataset:
-    """The data set in a folder; MNIST for None."""
+    """Read the data set in a folder; None means MNIST."""
     try:
         return load_mnist(folder)
     except DataError as error:
@@ -53,21 +61,23 @@ def load_data(folder: str | None) -> Dataset:
 
 
 def load(path: str, folder: str | None) -> tuple[mlgraph.Network, Dataset]:
-    """A saved network that tells classes apart, and a data set for it."""
+    """Load a saved classifier and a data set that fits it."""
     net, data = _load_network(path), load_data(folder)
     height, width = data.image_shape
     if net.graph.n_inputs != height * width:
-        raise Failure(f"argument MODEL: {path} has {net.graph.n_inputs} inputs, the images {height} x {width} pixels")
+        raise Failure(
+            f"argument MODEL: {path} has {net.graph.n_inputs} inputs, but the images have {height} x {width} pixels"
+        )
     if net.layers[-1].size < data.n_classes:
-        raise Failure(f"argument MODEL: {path} has {net.layers[-1].size} outputs, the data {data.n_classes} classes")
+        raise Failure(
+            f"argument MODEL: {path} has {net.layers[-1].size} outputs, but the data have {data.n_classes} classes"
+        )
     return net, data
 
 
 def _load_network(path: str) -> mlgraph.Network:
     if os.path.isdir(path):
-        raise Failure(
-            f"argument MODEL: expected a file, got the folder {path}; a run keeps its model in model.npz there"
-        )
+        raise Failure(f"argument MODEL: {path} is a folder; give a file in it, such as model.npz")
     try:
         model = mlgraph.load(path)
     except OSError as error:
@@ -75,12 +85,12 @@ def _load_network(path: str) -> mlgraph.Network:
     except mlgraph.ModelFileError as error:
         raise Failure(f"argument MODEL: {error}") from None
     if not (isinstance(model, mlgraph.Network) and model.layers[-1].activation == "softmax"):
-        raise Failure(f"argument MODEL: {path}: expected a `Network` with a softmax layer, got another model")
+        raise Failure(f"argument MODEL: {path}: the model is not a Network whose last layer is softmax")
     return model
 
 
 def check_output(path: Path) -> None:
-    """Fail, before the work rather than after it, if the path cannot be a file or is in no folder."""
+    """Raise a `Failure` if no file can be written at this path, so that no work is lost at the end."""
     try:
         destination(path)
     except OSError as error:
@@ -88,28 +98,28 @@ def check_output(path: Path) -> None:
 
 
 def describe(net: mlgraph.Network) -> str:
-    """A network's sizes, activations and edges as text."""
+    """Describe a network by its sizes, activations and number of edges."""
     sizes = "-".join(str(size) for size in [net.graph.n_inputs, *(layer.size for layer in net.layers)])
     activations = " ".join(dict.fromkeys(layer.activation for layer in net.layers[:-1]))
     return f"{sizes} {activations}".rstrip() + f", {count(net.n_edges, 'edge')}"
 
 
 def count(n: int, noun: str) -> str:
-    """A number of things."""
+    """Format a number of things, such as "1 edge" or "2,000 edges"."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def finite(value: float) -> float | None:
-    """`value`, or None if it is not finite, for JSON, which has no other numbers."""
+    """Return `value`, or None if it is not finite, since JSON has finite numbers only."""
     return value if math.isfinite(value) else None
 
 
 def remark(line: str) -> None:
-    """Print a line on standard error, if that can be written to; the work goes on in any case."""
+    """Print a line on standard error; if that fails, go on without it."""
     with suppress(OSError):
         print(*line.splitlines(), file=sys.stderr, flush=True)
 
 
 def complain(message: str) -> None:
-    """Print a line on standard error that begins with the name of the program."""
+    """Print a line on standard error that starts with the name of the program."""
     remark(f"mlgraph.mnist: {message}")

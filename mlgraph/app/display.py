@@ -1,4 +1,4 @@
-"""What a training run shows while it works."""
+"""Output during a training run: a line for each epoch, a progress bar and a window."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mlgraph.app.common import remark
-from mlgraph.pictures.plotting import LivePicture
+from mlgraph.pictures import LivePicture
 
 if TYPE_CHECKING:
     from mlgraph.training.loop import Progress
@@ -17,32 +17,36 @@ __all__ = ["Display"]
 
 
 class Display:
-    """A line for each epoch, a bar on a terminal, the live picture: the callback of ``fit``.
+    """Callback of ``fit`` that prints a line for each epoch and updates the progress bar and the live picture.
 
     Parameters
     ----------
     quiet : bool
         Print nothing.
     edges : bool
-        With each epoch print how many edges are left.
+        Print the number of edges after each epoch.
 
     Attributes
     ----------
-    failure : OSError, or None
-        Why nothing is shown any more: a full disk, or a closed pipe. Training goes on.
+    failure : OSError or None
+        Why output has stopped, for example a full disk or a closed pipe. Training goes on without
+        it.
+    live : LivePicture or None
+        The open window.
     """
 
     def __init__(self, *, quiet: bool, edges: bool = False) -> None:
-        self._quiet, self._edges = quiet, edges
+        self._quiet = quiet
+        self._edges = edges
         self._bar: Any = None
         self.failure: OSError | None = None
         self.live: LivePicture | None = None
 
     def say(self, line: str) -> None:
-        """Print a line, above the bar."""
-        with self._unless_it_fails():
-            if self._quiet:
-                return
+        """Print a line of results, above the progress bar."""
+        if self._quiet:
+            return
+        with self._stopping_at_failure():
             if self._bar is None:
                 print(line)
             else:
@@ -50,38 +54,39 @@ class Display:
             sys.stdout.flush()
 
     def note(self, line: str) -> None:
-        """Print a line that is no result."""
+        """Print a remark on standard error."""
         if not self._quiet:
             remark(line)
 
     def open_bar(self, n_examples: int) -> None:
-        """Show a bar, if standard error is a terminal and tqdm is installed."""
+        """Show a progress bar if standard error is a terminal and tqdm is installed."""
         if self._quiet or not sys.stderr.isatty():
             return
         try:
             from tqdm import tqdm
         except ImportError:
-            self.note("no progress bar, which needs tqdm: pip install 'mlgraph[app]'")
+            self.note("no progress bar, because tqdm is not installed: pip install 'mlgraph[app]'")
             return
-        # `smoothing=0` gives the rate of the whole run; the latest rate would jump at every validation.
+        # `smoothing=0` shows the mean rate of the run; the latest rate would jump at every
+        # validation.
         self._bar = tqdm(total=n_examples, unit=" examples", unit_scale=True, leave=False, smoothing=0)
 
     def close_bar(self) -> None:
-        """Remove the bar, if there is one."""
-        with self._unless_it_fails():
+        """Remove the progress bar."""
+        with self._stopping_at_failure():
             if self._bar is not None:
                 self._bar.close()
                 self._bar = None
 
     def open_live(self, title: str, *, n_epochs: int, epoch_size: int) -> None:
-        """Open the window of the live picture, or say why there is none."""
+        """Open the window of the live picture, or print why it cannot be opened."""
         try:
             self.live = LivePicture(title=title, n_epochs=n_epochs, epoch_size=epoch_size)
-        except Exception as error:  # windows fail with many types of errors; training goes on
+        except Exception as error:  # each backend raises errors of its own types; training goes on without a window
             self.note(f"no live picture: {error}")
 
     def __call__(self, event: Progress) -> None:
-        """Show what ``fit`` tells."""
+        """Show the progress that ``fit`` reports."""
         history = event.history
         if event.kind == "epoch":
             left = f"   {history.epoch_edges[-1]:,} edges" if self._edges else ""
@@ -91,19 +96,22 @@ class Display:
                 f"   training {history.epoch_accuracy[-1]:7.2%}   {history.epoch_seconds[-1]:.3f} s{left}"
             )
         elif self._bar is not None:
-            with self._unless_it_fails():
+            with self._stopping_at_failure():
                 self._bar.set_postfix_str(f"batch accuracy {event.batch_accuracy:.1%}", refresh=False)
                 self._bar.update(event.examples - self._bar.n)
         if self.live is not None and self.live.is_due:
             try:
                 self.live.update(history)
             except Exception as error:
-                self.note(f"no live picture any more: {error}")
+                self.note(f"the live picture stopped: {error}")
                 self.live = None
 
     @contextmanager
-    def _unless_it_fails(self) -> Iterator[None]:
+    def _stopping_at_failure(self) -> Iterator[None]:
+        """Keep an OSError as `failure` and print nothing more."""
         try:
             yield
         except OSError as error:
-            self.failure, self._quiet, self._bar = error, True, None
+            self.failure = error
+            self._quiet = True
+            self._bar = None

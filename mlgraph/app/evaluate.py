@@ -1,4 +1,4 @@
-"""``python -m mlgraph.mnist evaluate``: how well a saved network does, and which classes it confuses."""
+"""``python -m mlgraph.mnist evaluate``: the accuracy of a saved network and the classes that it confuses."""
 
 from __future__ import annotations
 
@@ -12,46 +12,44 @@ import numpy as np
 import mlgraph
 from mlgraph._support.array_types import Int64
 from mlgraph.app.arguments import Failure
-from mlgraph.app.common import OK, add_common_options, count, describe, finite, load
+from mlgraph.app.common import OK, add_common_options, add_model_argument, count, describe, finite, load
 
 __all__ = ["add_options", "run"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one in training")
+    """Add the arguments of the command."""
+    add_model_argument(parser)
     add_common_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate a saved network; return the exit status."""
-    threads = args.threads or mlgraph.default_threads()
     net, data = load(args.model, args.data)
-
     test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
     try:
         predicted = net.predict(data.test_x, n_threads=args.threads)
-    except ValueError as error:  # weights are not finite, or too large
+    except ValueError as error:  # an output is NaN
         raise Failure(f"argument MODEL: {args.model}: {error}") from None
-    if math.isnan(
-        test["loss"]
-    ):  # outputs are infinite: the table would count examples as right that the accuracy does not
-        raise Failure(f"argument MODEL: {args.model}: expected outputs of which there is a loss, got infinite ones")
+    # With infinite outputs, the table would count examples as correct that the accuracy does not.
+    if math.isnan(test["loss"]):
+        raise Failure(f"argument MODEL: {args.model}: the network has infinite outputs, so its loss is undefined")
     n_classes = net.layers[-1].size
-    confusion = np.zeros((n_classes, n_classes), np.int64)  # rows: true classes, columns: predicted ones
+    confusion = np.zeros((n_classes, n_classes), np.int64)  # rows: true classes, columns: predicted classes
     np.add.at(confusion, (data.test_y, predicted), 1)
-    examples, right = confusion.sum(axis=1), confusion.diagonal()
-    mistakes = confusion - np.diag(right)
+    examples = confusion.sum(axis=1)
+    correct = confusion.diagonal()
+    mistakes = confusion - np.diag(correct)
 
     print(f"{args.model}: {describe(net)}")
     print(f"{count(len(predicted), 'test example')}: accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}\n")
     print("class  examples  accuracy  most often taken for")
     for label in np.flatnonzero(examples):
         most = [f"{other} ({mistakes[label, other]})" for other in _largest(mistakes[label], 3)]
-        share = right[label] / examples[label]
-        print(f"{label:5}  {examples[label]:8}  {share:8.2%}  {', '.join(most)}".rstrip())
+        accuracy = correct[label] / examples[label]
+        print(f"{label:5}  {examples[label]:8}  {accuracy:8.2%}  {', '.join(most)}".rstrip())
     if mistakes.any():
-        pairs = (divmod(int(index), n_classes) for index in _largest(mistakes.ravel(), 5))
+        pairs = (divmod(index, n_classes) for index in _largest(mistakes.ravel(), 5))
         listed = (f"{label} taken for {other} ({mistakes[label, other]})" for label, other in pairs)
         print(f"\n{count(mistakes.sum(), 'mistake')}, most often {', '.join(listed)}")
     if args.json:
@@ -60,11 +58,11 @@ def run(args: argparse.Namespace) -> int:
             "data": args.data,
             "test_accuracy": test["accuracy"],
             "test_loss": finite(test["loss"]),
-            "class_accuracy": [float(r / n) if n else None for r, n in zip(right, examples, strict=True)],
+            "class_accuracy": [float(c / n) if n else None for c, n in zip(correct, examples, strict=True)],
             "confusion": confusion.tolist(),
             "edges": net.n_edges,
             "parameters": net.n_parameters,
-            "threads": threads,
+            "threads": args.threads or mlgraph.default_threads(),
             "isa": mlgraph.ISA,
         }
         print(json.dumps(result))
@@ -73,5 +71,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _largest(counts: Int64, n: int) -> list[int]:
-    """Places of the `n` largest counts, largest first, without zeros."""
+    """Indices of the `n` largest counts, largest first, without zeros."""
     return [index for index in np.argsort(-counts, kind="stable")[:n].tolist() if counts[index]]

@@ -1,4 +1,4 @@
-"""``python -m mlgraph.mnist inspect``: what the neurons of a saved network do, as a table and as a picture."""
+"""``python -m mlgraph.mnist inspect``: a table and a picture of what the neurons of a saved network do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mlgraph.app.common import (
     FAILED,
     OK,
     add_common_options,
+    add_model_argument,
     check_output,
     complain,
     count,
@@ -25,33 +26,38 @@ from mlgraph.app.common import (
     remark,
 )
 from mlgraph.datasets import Dataset
+from mlgraph.pictures import Portrait, draw_portraits, neuron_portraits
 from mlgraph.pictures.plotting import picture_format
-from mlgraph.pictures.portrait import SHOWN, Portrait, draw, portraits
 
 __all__ = ["add_options", "run"]
 
 MOST_SHOWN = 40
-"""At most so many neurons are in the picture of a layer: those without which the loss rises most."""
+"""Maximum number of neurons in the picture of a layer. Those that the loss needs most are shown."""
 
 LISTED = 12
-"""Edges that the description of a neuron lists."""
+"""Maximum number of edges and images in the description of a neuron."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a saved network, or the checkpoint of one in training")
+    """Add the arguments of the command."""
+    add_model_argument(parser)
     add_common_options(parser)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--neuron", type=NEURON, metavar="LAYER.INDEX", help="look at one neuron closely")
-    which.add_argument("--layer", type=INDEX, metavar="N", help="the layer to draw (default: 0, the first)")
-    parser.add_argument(
-        "--out", metavar="FILE", help="the picture (default: MODEL's name with .png, .N.png, .LAYER.INDEX.png)"
+    which.add_argument(
+        "--neuron", type=NEURON, metavar="LAYER.INDEX", help="describe one neuron in detail, for example 0.7"
     )
-    parser.add_argument("--no-plot", action="store_true", help="draw no picture")
+    which.add_argument("--layer", type=INDEX, metavar="N", help="layer to draw (default: 0, the first)")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="picture to write: .png, .svg or .pdf (default: named after MODEL, such as model.png, model.1.png for "
+        "layer 1, model.0.7.png for neuron 0.7)",
+    )
+    parser.add_argument("--no-plot", action="store_true", help="do not draw a picture")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at a saved network; return the exit status."""
+    """Describe the neurons of a saved network; return the exit status."""
     net, data = load(args.model, args.data)
     layer, index = args.neuron or (args.layer or 0, None)
     if layer >= len(net.layers):
@@ -73,57 +79,63 @@ def run(args: argparse.Namespace) -> int:
     n = len(shown)
     shown = shown[np.argsort(-shown["loss"], kind="stable")][:MOST_SHOWN]
     neurons = [mlgraph.Neuron(net.graph, node) for node in shown["node"].tolist()]
-    wanted = n and shown["alive"].all() and not (args.no_plot and index is None)
-    found = portraits(net, neurons, data.test_x, data.test_y) if wanted else []
+    is_wanted = n and shown["alive"].all() and not (args.no_plot and index is None)
+    portraits = neuron_portraits(net, neurons, data.test_x, data.test_y) if is_wanted else []
 
-    remarks, title, status = [], heading, OK
-    if not args.no_plot and found:  # before anything is printed, as its reader may close the pipe early
+    remarks = []
+    status = OK
+    if args.no_plot:
+        pass
+    elif not portraits:
+        remark("no picture: " + (f"layer {layer} has no live neurons" if index is None else "the neuron is cut off"))
+    else:  # draw before printing, since whoever reads the output may close the pipe early
+        title = heading
         if index is None:
-            first = f"the {MOST_SHOWN} of {n} neurons that" if n > MOST_SHOWN else "first what"
-            are_outputs = np.isnan(shown["loss"]).all()
-            title += f"; layer {layer}, {'the outputs' if are_outputs else f'{first} the loss needs most'}"
+            if np.isnan(shown["loss"]).all():
+                what = "the outputs"
+            elif n > MOST_SHOWN:
+                what = f"the {MOST_SHOWN} of {n} neurons that the loss needs most"
+            else:
+                what = "those that the loss needs most come first"
+            title += f"; layer {layer}, {what}"
+        titles = [_title(row) for row in shown]
         try:
-            draw(found, [_title(row) for row in shown], data.test_x, data.image_shape, out, title=title)
+            draw_portraits(portraits, data.test_x, data.image_shape, out, titles=titles, title=title)
             remarks = [f"\nwrote {out}"]
         except ImportError as error:
             remark(f"no picture: {error}")
-        except Exception as error:  # of many types; the table needs no picture
+        except Exception as error:  # matplotlib raises errors of many types; the table needs no picture
             complain(f"error: no picture: {error}")
             status = FAILED
-    elif not args.no_plot:
-        remark("no picture: " + (f"all of layer {layer} is cut off" if index is None else "the neuron is cut off"))
     print(f"{args.model}: {heading}")
     if index is None:
-        never = table["alive"] & (table["active"] == 0) & ~np.isnan(table["loss"])  # outputs need not be
+        never = table["alive"] & (table["active"] == 0) & ~np.isnan(table["loss"])  # outputs may well be inactive
         state = f"{count(int(table['alive'].sum()), 'neuron')} alive of {len(table):,}"
         print(f"sparsity {net.sparsity:.2%}, {state}" + (f", {never.sum():,} never active\n" if never.any() else "\n"))
         print(*_table(table), *remarks, sep="\n")
     else:
-        print(*_describe(net, neurons[0], shown[0], found, data), *remarks, sep="\n")
+        print(*_describe(net, neurons[0], shown[0], portraits, data), *remarks, sep="\n")
     if args.json:
         names = table.dtype.names or ()
         rows = [dict(zip(names, map(finite, row), strict=True)) for row in (table if index is None else shown).tolist()]
-        print(
-            json.dumps(
-                {
-                    "model": args.model,
-                    "data": args.data,
-                    "test_accuracy": accuracy,
-                    "sparsity": net.sparsity,
-                    "edges": net.n_edges,
-                    "neurons": rows,
-                }
-            )
-        )
+        result = {
+            "model": args.model,
+            "data": args.data,
+            "test_accuracy": accuracy,
+            "sparsity": net.sparsity,
+            "edges": net.n_edges,
+            "neurons": rows,
+        }
+        print(json.dumps(result))
     sys.stdout.flush()
     return status
 
 
 def _check_picture(out: Path, model: str) -> None:
-    """Fail, before the work rather than after it, if no picture can be written there."""
+    """Raise a `Failure` if no picture can be written at this path, so that no work is lost at the end."""
     check_output(out)
     if out.exists() and out.samefile(model):
-        raise Failure(f"argument --out: cannot write {str(out)!r}: it is the model")
+        raise Failure(f"argument --out: {str(out)!r} would replace MODEL; choose another name")
     try:
         picture_format(out)
     except ValueError as error:
@@ -132,7 +144,8 @@ def _check_picture(out: Path, model: str) -> None:
 
 def _table(table: Any) -> list[str]:
     lines = [
-        "neuron  active    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias  without: loss   accuracy"
+        "neuron  active    mean  deviation  dormant  fan in  fan out  norm in  norm out    bias"
+        "  without: loss   accuracy"
     ]
     for row in table:
         name = f"{row['layer']}.{row['index']}" if row["layer"] >= 0 else f"n{row['node']}"  # -1: in no layer
@@ -142,13 +155,14 @@ def _table(table: Any) -> list[str]:
         cost = "" if np.isnan(row["loss"]) else f"  {row['loss']:+13.4f}  {_points(row):+9.2f} points"
         lines.append(
             f"{name:7}  {row['active']:5.1%}  {row['mean']:6.3f}  {row['std']:9.3f}  {row['dormant']:7.3f}"
-            f"  {row['fan_in']:6}  {row['fan_out']:7}  {row['norm_in']:7.3f}  {row['norm_out']:8.3f}  {row['bias']:6.3f}{cost}"
+            f"  {row['fan_in']:6}  {row['fan_out']:7}  {row['norm_in']:7.3f}  {row['norm_out']:8.3f}"
+            f"  {row['bias']:6.3f}{cost}"
         )
     return lines
 
 
 def _describe(
-    net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, found: list[Portrait], data: Dataset
+    net: mlgraph.Network, neuron: mlgraph.Neuron, row: Any, portraits: list[Portrait], data: Dataset
 ) -> list[str]:
     state = "alive" if row["alive"] else "cut off"
     lines = ["", f"neuron {row['layer']}.{row['index']}: {neuron.activation}, node {neuron.id}, {state}"]
@@ -174,21 +188,21 @@ def _describe(
     ]
     if not np.isnan(row["loss"]):
         lines.append(f"  without it: loss {row['loss']:+.4f}, accuracy {_points(row):+.2f} points")
-    seen = np.unique(data.test_y)  # other classes have no mean
-    for portrait in found:
+    present = np.unique(data.test_y)  # a class without test images has no mean
+    for portrait in portraits:
         means, weights = portrait.class_means, portrait.logit_weights
+        images = [f"{i} (a {data.test_y[i]})" for i in portrait.top_examples[:LISTED].tolist()]
         lines += [
             "  mean value by class: "
-            + ", ".join(f"{c} {means[c]:.3f}" for c in seen[np.argsort(-means[seen])].tolist()),
+            + ", ".join(f"{c} {means[c]:.3f}" for c in present[np.argsort(-means[present])].tolist()),
             "  logits: " + ", ".join(f"{c} {weights[c]:+.3f}" for c in np.argsort(-weights).tolist()),
+            "  test images that excite it most: " + (", ".join(images) or "none"),
         ]
-        some = [f"{i} (a {data.test_y[i]})" for i in portrait.top_examples[:SHOWN].tolist()]
-        lines.append("  test images that excite it most: " + (", ".join(some[:LISTED]) or "none"))
     return lines
 
 
 def _points(row: Any) -> float:
-    """How much higher the accuracy is without a neuron, in percent; 0, not -0, if it is the same."""
+    """Change of the accuracy without a neuron, in percentage points; 0, not -0, if there is none."""
     return float(0 - 100 * row["accuracy"])
 
 

@@ -1,4 +1,4 @@
-"""A run of training, as the commands ``train`` and ``prune`` make it: its options, and what it leaves in its folder."""
+"""The training run of ``train`` and ``prune``: its options, the training itself, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -32,42 +32,43 @@ from mlgraph.app.common import (
 from mlgraph.app.display import Display
 from mlgraph.app.recipe import Recipe
 from mlgraph.datasets import Dataset
-from mlgraph.pictures.plotting import training_picture
+from mlgraph.pictures import draw_training
 from mlgraph.training.fitting import checked_decay
 
 __all__ = ["CHECKPOINT", "MODEL", "add_run_options", "check_decay", "learn"]
 
-# What a run leaves in its folder.
+# Files in the output folder.
 MODEL, HISTORY, PICTURE, CHECKPOINT = "model.npz", "history.json", "training.png", "checkpoint.npz"
 
 DEFAULT_SECONDS = 60.0  # between checkpoints
 
 
 def add_run_options(parser: argparse.ArgumentParser, out: str) -> None:
-    """Options that every run of training has; `out`: the default folder."""
-    add_common_options(parser)
-    parser.add_argument(
+    """Add the options of a training run; `out` is the default output folder."""
+    group = parser.add_argument_group("data, output and checkpoints")
+    add_common_options(group)
+    group.add_argument(
         "--out", metavar="DIR", default=out, help=f"folder for {MODEL}, {HISTORY} and {PICTURE} (default: %(default)s)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--checkpoint-every",
         type=SECONDS,
         metavar="SECONDS",
-        help=f"write all that is needed to resume the run to {CHECKPOINT}, this often",
+        help=f"write {CHECKPOINT} this often, so that --resume can continue the run",
     )
-    parser.add_argument(
+    group.add_argument(
         "--resume",
         action="store_true",
-        help=f"continue from {CHECKPOINT} if there is one, given the options of its run; write it as well "
+        help=f"continue the run in {CHECKPOINT} if that exists (give the same options again), and write checkpoints "
         f"(default: every {DEFAULT_SECONDS:.0f} seconds)",
     )
-    parser.add_argument("--no-plot", action="store_true", help=f"write no {PICTURE}, and remove that of an older run")
-    parser.add_argument("--live", action="store_true", help="draw the picture in a window while training")
-    parser.add_argument("--quiet", action="store_true", help="print only errors and what --json asks for")
+    group.add_argument("--no-plot", action="store_true", help=f"do not draw {PICTURE}; delete an old one")
+    group.add_argument("--live", action="store_true", help="draw the picture in a window during training")
+    group.add_argument("--quiet", action="store_true", help="print nothing except errors and the line of --json")
 
 
 def check_decay(recipe: Recipe) -> None:
-    """Raise Failure if the weight decay of a step would exceed the weights."""
+    """Raise a `Failure` if a step would shrink weights by more than their size."""
     try:
         checked_decay(recipe.weight_decay, max(recipe.learning_rate))
     except ValueError as error:
@@ -76,28 +77,29 @@ def check_decay(recipe: Recipe) -> None:
 
 def learn(
     args: argparse.Namespace,
-    asked: dict[str, Any],
+    options: dict[str, Any],
     recipe: Recipe,
     net: mlgraph.Network,
     data: Dataset,
     *,
-    learned: bool = False,
+    pretrained: bool = False,
 ) -> int:
-    """Train a network, save it, and say how it went; return the exit status.
+    """Train a network, save it and print the results; return the exit status.
 
-    `asked`: the configuration for its record. `learned`: whether the network had learnt before; its scores before the run
-    are then reported, too.
+    `options` are recorded with the results. For a `pretrained` network, its scores before the run
+    are recorded, too.
     """
-    out, threads = _prepare_folder(args.out), args.threads or mlgraph.default_threads()
+    out = _prepare_folder(args.out)
+    threads = args.threads or mlgraph.default_threads()
     display = Display(quiet=args.quiet, edges=recipe.sparsity > 0)
-    if args.quiet:  # other warnings, of checkpoints, are of what went wrong
+    if args.quiet:  # RuntimeWarnings, of failed checkpoints, are still shown
         warnings.filterwarnings("ignore", category=UserWarning)
     if args.checkpoint_every is not None and not args.resume and (out / CHECKPOINT).exists():
-        display.note(f"{out / CHECKPOINT} is of an older run and will be replaced; --resume would go on from it")
+        display.note(f"replacing {out / CHECKPOINT} of an earlier run; --resume would continue it")
     display.say(f"{describe(net)}, {count(threads, 'thread')}, {mlgraph.ISA}")
-    before = net.evaluate(data.test_x, data.test_y, n_threads=args.threads) if learned else None
+    before = net.evaluate(data.test_x, data.test_y, n_threads=args.threads) if pretrained else None
     if before:
-        sparser = ": sparser than asked for, so nothing will be cut" if net.sparsity > recipe.sparsity else ""
+        sparser = ": already sparser than --sparsity, so nothing will be cut" if net.sparsity > recipe.sparsity else ""
         display.say(f"test accuracy before {before['accuracy']:.2%}, sparsity {net.sparsity:.2%}{sparser}")
     title = f"{describe(net)}, {count(recipe.epochs, 'epoch')}, seed {recipe.seed}"
     n_examples = len(data.train_x)
@@ -108,13 +110,14 @@ def learn(
     if not len(net.history.batch_examples):
         raise Failure("interrupted before the first step, nothing saved", INTERRUPTED)
 
-    status, saved = INTERRUPTED if interrupted else OK, False
+    status = INTERRUPTED if interrupted else OK
+    saved = False
     try:
-        with uninterrupted():  # Ctrl-C after the last step must lose nothing that was learnt
+        with uninterrupted():  # Ctrl-C after the last step must not lose the trained network
             files, failed = _save(args, net, out, title, n_examples, display)
             status = FAILED if failed else status
             configuration = {
-                **asked,
+                **options,
                 "data": args.data,
                 "threads": threads,
                 "isa": mlgraph.ISA,
@@ -127,10 +130,10 @@ def learn(
             write_atomically(files["history"], lambda file: file.write(json.dumps(record).encode()))
             saved = True
     except KeyboardInterrupt as error:
-        if not saved:  # the error that prevented it is raised; Ctrl-C meanwhile did not cause it
+        if not saved:  # an error prevented saving, and Ctrl-C came as well: report the error
             raise (error.__context__ or error) from None
         if not interrupted:
-            complain("interrupted after the training; all is saved")
+            complain("interrupted after the training; everything is saved")
         status = INTERRUPTED
 
     _report(args, recipe, net, results, display)
@@ -138,10 +141,10 @@ def learn(
         raise display.failure
     if args.json:
         print(json.dumps({**configuration, **results}), flush=True)
-    # Who watched the training wants to see its end; a script without a terminal must not wait for a click.
+    # Keep the window open for a person at a terminal; a script must not wait for a click.
     if display.live is not None and display.live.is_open and sys.stderr.isatty() and status != INTERRUPTED:
-        display.note("close the window to end")
-        with contextlib.suppress(KeyboardInterrupt, Exception):  # all is saved, so any of these may end it
+        display.note("close the window to end the program")
+        with contextlib.suppress(KeyboardInterrupt, Exception):  # everything is saved, so nothing is lost
             display.live.wait(net.history)
     return status
 
@@ -149,8 +152,9 @@ def learn(
 def _train(
     args: argparse.Namespace, recipe: Recipe, net: mlgraph.Network, data: Dataset, out: Path, display: Display
 ) -> tuple[float, bool]:
-    """Train; return how many seconds it took, and whether Ctrl-C ended it."""
-    start, interrupted = time.perf_counter(), False
+    """Train; return the time in seconds, and whether Ctrl-C ended the training."""
+    start = time.perf_counter()
+    interrupted = False
     try:
         try:
             net.fit(
@@ -174,7 +178,9 @@ def _train(
             )
         finally:
             display.close_bar()
-    except KeyboardInterrupt:  # the first clause: those below import names, and a second Ctrl-C may come meanwhile
+    # This clause must come first: to evaluate the next one imports modules, which a second Ctrl-C
+    # could interrupt.
+    except KeyboardInterrupt:
         interrupted = True
     except (mlgraph.CheckpointError, mlgraph.ModelFileError) as error:
         raise Failure(f"argument --resume: {error}") from None
@@ -190,20 +196,20 @@ def _train(
 def _save(
     args: argparse.Namespace, net: mlgraph.Network, out: Path, title: str, epoch_size: int, display: Display
 ) -> tuple[dict[str, Path], bool]:
-    """Save the model and its picture; return the paths of these and of the record to come, and whether drawing failed."""
+    """Save the model and the picture; return the paths of all output files, and whether drawing failed."""
     files = {"model": out / MODEL, "history": out / HISTORY}
     net.save(files["model"])
-    for name in (HISTORY, PICTURE):  # of the earlier model: only now, as a full disk might have kept that model
+    for name in (HISTORY, PICTURE):  # the old files describe the old model, which is only now replaced
         with contextlib.suppress(OSError):
             destination(out / name).unlink()
     if args.no_plot:
         return files, False
     try:
-        training_picture(net.history, out / PICTURE, title=title, epoch_size=epoch_size)
+        draw_training(net.history, out / PICTURE, title=title, epoch_size=epoch_size)
     except ImportError as error:
         display.note(f"no picture: {error}")
         return files, False
-    except Exception as error:  # matplotlib's are of many types; the record is written all the same
+    except Exception as error:  # matplotlib raises errors of many types; the history must be written all the same
         complain(f"error: no picture: {error}")
         return files, True
     return {**files, "picture": out / PICTURE}, False
@@ -222,24 +228,28 @@ def _results(
     elapsed: float,
     interrupted: bool,
 ) -> dict[str, Any]:
-    """The results of a run, for its record and --json."""
-    history, n_examples = net.history, len(data.train_x)
+    """Results for the history file and --json."""
+    history = net.history
+    n_examples = len(data.train_x)
     test = net.evaluate(data.test_x, data.test_y, n_threads=args.threads)
     seen = int(history.batch_examples[-1])
-    # Validation and drawing are no part of training. If the run was interrupted, only the time on the clock is known; if it
-    # was also resumed, the clock misses its beginning, and the time of its whole epochs is taken.
-    seconds, timed = float(np.sum(history.epoch_seconds)), seen
+    # Epochs are timed without validation and drawing. An interrupted epoch has no time, so the
+    # whole elapsed time is taken; after a resumed run it would lack the earlier process, so only
+    # complete epochs are counted.
+    seconds = float(np.sum(history.epoch_seconds))
+    timed = seen
     if interrupted and args.resume:
         timed = n_examples * len(history.epoch_seconds)
     elif interrupted:
         seconds = elapsed
+    # Epochs in which the network was denser do not count as its best.
+    best = max([test["accuracy"], *history.validation_accuracy[history.epoch_edges <= net.n_edges]])
     return {
         **({"accuracy_before": before["accuracy"], "loss_before": finite(before["loss"])} if before else {}),
         **({"sparsity_reached": net.sparsity} if recipe.sparsity else {}),
         "test_accuracy": test["accuracy"],
         "test_loss": finite(test["loss"]),
-        # Not of epochs in which the network had more edges.
-        "best_test_accuracy": max([test["accuracy"], *history.validation_accuracy[history.epoch_edges <= net.n_edges]]),
+        "best_test_accuracy": best,
         "train_seconds": seconds,
         "examples_per_second": timed / max(seconds, 1e-9),
         "epochs_trained": seen / n_examples,
@@ -252,11 +262,11 @@ def _results(
 def _report(
     args: argparse.Namespace, recipe: Recipe, net: mlgraph.Network, results: dict[str, Any], display: Display
 ) -> None:
-    """Say how a run went."""
+    """Print the results of a run."""
     if results["interrupted"]:
         complain(
-            f"interrupted after {results['epochs_trained']:.2f} of {count(recipe.epochs, 'epoch')}; saved what there is"
-            + (", and --resume goes on" if _keeps_checkpoints(args) else "")
+            f"interrupted after {results['epochs_trained']:.2f} of {count(recipe.epochs, 'epoch')}; saved the network"
+            + (" (--resume continues the run)" if _keeps_checkpoints(args) else "")
         )
     display.say(
         f"test accuracy {results['test_accuracy']:.2%} (best {results['best_test_accuracy']:.2%}), "
@@ -268,13 +278,13 @@ def _report(
         display.say(f"{left}: test accuracy {results['test_accuracy']:.2%}{was}")
     if len(net.history.nonfinite_step):
         left, cut = count(results["examples_left_out"], "example"), count(results["neurons_disconnected"], "neuron")
-        display.say(f"not finite: {left} left out, {cut} cut")
+        display.say(f"infinite or NaN values: {left} left out, {cut} cut off")
     display.say("wrote " + ", ".join(results["files"].values()))
 
 
 def _prepare_folder(name: str) -> Path:
-    """The folder, made and known to be writable, before the training rather than after it."""
-    if not name:  # as from a shell variable that is not set; to pathlib it would be the working folder
+    """Create the output folder and check that it is writable, so that no training is lost at the end."""
+    if not name:  # pathlib would take it for the working folder; an unset shell variable is more likely
         raise Failure("argument --out: expected a folder, got ''")
     folder = Path(name)
     probe = folder / f"probe.{os.getpid()}.tmp"

@@ -1,4 +1,4 @@
-"""``python -m mlgraph.mnist prune``: edges of a saved network are cut while the rest continues to learn."""
+"""``python -m mlgraph.mnist prune``: cut edges of a saved network while it goes on training."""
 
 from __future__ import annotations
 
@@ -10,48 +10,46 @@ from pathlib import Path
 import numpy as np
 
 from mlgraph.app.arguments import FRACTION, Failure
-from mlgraph.app.common import load
+from mlgraph.app.common import add_model_argument, load
 from mlgraph.app.learning import CHECKPOINT, MODEL, add_run_options, check_decay, learn
 from mlgraph.app.recipe import PRUNING, add_recipe_options, given_of
 
 __all__ = ["add_options", "run"]
 
 NAMES = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "sparsity", "by", "block", "seed")
-"""Fields of the recipe that are options of this command, too."""
+"""Fields of a recipe that are options of this command."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a saved network")
-    recipe = parser.add_argument_group("the cut and the training")
+    """Add the arguments of the command."""
+    add_model_argument(parser)
+    recipe = parser.add_argument_group("pruning and training")
     recipe.add_argument(
-        "--sparsity", type=FRACTION, required=True, metavar="X", help="share of the edges cut by the end"
+        "--sparsity", type=FRACTION, required=True, metavar="X", help="fraction of the edges to cut (required)"
     )
     add_recipe_options(
         recipe,
         PRUNING,
         [name for name in NAMES if name != "sparsity"],
-        learning_rate="from A in the first step towards B",
-        epochs="passes over the data; nothing is cut in the last quarter",
+        learning_rate="learning rate: A at the first step, approaching B at the last",
+        epochs="passes over the training data; the last quarter of them cuts nothing",
+        momentum="fraction of each step that is added to the next",
+        by="what to cut first: magnitude (the smallest weights), saliency (the smallest |weight x gradient|) or "
+        "random edges",
     )
     add_run_options(parser, "mnist-pruned")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Cut a saved network while it learns, and save it; return the exit status."""
+    """Prune and train a saved network, and save the result; return the exit status."""
     recipe = replace(PRUNING, **given_of(args))
     check_decay(recipe)
     net, data = load(args.model, args.data)
-    for name in (MODEL, CHECKPOINT, f"{CHECKPOINT}.previous"):  # the files of the run that made MODEL
-        replaced = Path(args.out) / name
-        if os.path.exists(replaced) and replaced.samefile(
-            args.model
-        ):  # `learn` reports a folder that may not be entered
-            expected = "another folder than that of MODEL, which would be replaced"
-            raise Failure(f"argument --out: expected {expected}, got {args.out!r}")
+    for name in (MODEL, CHECKPOINT, f"{CHECKPOINT}.previous"):
+        path = Path(args.out) / name
+        if os.path.exists(path) and path.samefile(args.model):  # `learn` reports a folder that cannot be entered
+            raise Failure(f"argument --out: {args.out!r} would replace MODEL; choose another folder")
     if np.isnan(net.graph.parameters).any():
-        raise Failure(
-            f"argument MODEL: {args.model} has weights or biases that are no numbers, of which none is the smallest"
-        )
+        raise Failure(f"argument MODEL: {args.model} has weights or biases that are NaN and cannot be ranked")
     configuration = {"model": args.model, **{name: getattr(recipe, name) for name in NAMES}}
-    return learn(args, configuration, recipe, net, data, learned=True)
+    return learn(args, configuration, recipe, net, data, pretrained=True)

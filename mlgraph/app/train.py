@@ -1,4 +1,4 @@
-"""``python -m mlgraph.mnist train``: a network by a recipe."""
+"""``python -m mlgraph.mnist train``: train a new network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["add_options", "run"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    recipe = parser.add_argument_group("the network and its training")
+    """Add the arguments of the command."""
+    recipe = parser.add_argument_group("network and training")
     recipe.add_argument(
         "--preset",
         type=one_of(*PRESETS),
         default="default",
         metavar="NAME",
-        help=f"defaults for the other options: {', '.join(PRESETS)}",
+        help=f"set of defaults for the options below: {', '.join(PRESETS)}",
     )
     add_recipe_options(recipe, PRESETS["default"], OPTIONS)
     add_run_options(parser, "mnist-run")
@@ -33,12 +33,12 @@ def run(args: argparse.Namespace) -> int:
     recipe = begun_with(args.preset, given)
     for name in ("dropout", "weight_dropout"):
         if given.get(name) and not recipe.hidden:
-            raise Failure(f"argument --{name.replace('_', '-')}: expected hidden layers to drop from, got none")
+            raise Failure(f"argument --{name.replace('_', '-')}: there is no hidden layer to drop from")
     for name in ("method", "by", "block"):
         if name in given and not recipe.sparsity:
-            raise Failure(f"argument --{name}: expected --sparsity with it, which says how much is cut, got none")
+            raise Failure(f"argument --{name}: needs --sparsity, the fraction of the edges to cut")
     if "by" in given and recipe.method != "gradual":
-        raise Failure(f"argument --by: expected the method gradual, whose criterion it is, got {recipe.method}")
+        raise Failure(f"argument --by: works only with --method gradual, got {recipe.method}")
     check_decay(recipe)
     data = load_data(args.data)
     net = recipe.network(data.train_x.shape[1], data.n_classes)

@@ -508,11 +508,11 @@ class Model(Freezable):
         y : array_like, optional
             Its label or targets, as for `trace`. Every node that the loss depends on shows the derivative of the loss, too.
         limit : int, optional
-            As for `mlgraph.pictures.drawing.Drawing`.
+            As for `mlgraph.pictures.Drawing`.
 
         Returns
         -------
-        mlgraph.pictures.drawing.Drawing
+        mlgraph.pictures.Drawing
             A notebook shows it; `to_svg` and `to_dot` give it as text.
         """
         from mlgraph.pictures.drawing import draw_model

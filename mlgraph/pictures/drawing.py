@@ -1,7 +1,8 @@
-"""Pictures of graphs: SVG for notebooks, text for Graphviz. Neither needs more than the standard library and numpy.
+"""Drawings of graphs: SVG for notebooks and files, text for Graphviz. They need numpy only.
 
-Nodes stand in columns by their level, sources to the left of their readers. A large graph is folded: first many nodes of one
-kind and level into one box, then all nodes of one kind and level, and finally whole runs of levels.
+Nodes stand in columns by level, sources to the left of the nodes that read them. A large graph is
+folded: first many nodes of the same kind and level become one box, then all nodes of the same kind
+and level, and finally whole ranges of levels.
 """
 
 from __future__ import annotations
@@ -38,23 +39,26 @@ if TYPE_CHECKING:
 __all__ = ["Drawing"]
 
 MOST_BOXES = 60
-"""The most boxes that a person can still read."""
+"""Default limit of boxes: about as many as a person can read."""
 
 MANY = 8
-"""More nodes of one kind and level than this become one box; a neuron with more sources shows how many it has."""
+"""In a large graph, more nodes than this of one kind and level become one box.
 
-FEW = 40
-"""Up to so many edges, weights are written beside edges and biases into neurons; beyond, only an edge's width shows it."""
+A neuron with more sources shows their number.
+"""
+
+FEW_EDGES = 40
+"""Maximum number of edges of a graph whose weights and biases are written as numbers."""
 
 BANDS = 8
-"""Boxes for a graph so deep that whole runs of levels are folded."""
+"""Number of boxes of a graph that is so deep that ranges of levels are folded."""
 
-LONGEST = 28  # characters of a line in a box
+LONGEST_LINE = 28  # characters
 SYMBOLS = {"add": "+", "sub": "−", "mul": "×", "div": "÷", "neg": "−", "pow": "^", "identity": "="}
 
 
 class Options(TypedDict, total=False):
-    """The arguments of `Graph.draw` and `Node.draw` beside `x`; `Drawing` documents them."""
+    """Keyword arguments of `Graph.draw` and `Node.draw`, except `x`; see `Drawing`."""
 
     values: Mapping[Any, float] | None
     adjoints: Mapping[Any, float] | None
@@ -62,23 +66,30 @@ class Options(TypedDict, total=False):
 
 
 class Drawing:
-    """A picture of a graph, which a notebook shows.
+    """A picture of a graph. A notebook displays it; `save` writes it to a file.
 
-    Edges with positive weights are blue, those with negative weights red; the larger the weight, the wider the edge. In a
-    small graph, weights and biases are written, too. ∂ marks an adjoint. Bold boxes are `nodes`, or the ends of a graph: all
-    that nothing reads, except inputs, such as targets, and neurons that are not alive.
+    Edges with positive weights are blue, edges with negative weights red; the larger the magnitude
+    of the weight, the wider the edge. In a small graph, weights and biases are also written as
+    numbers. ∂ marks an adjoint. Bold boxes are the given `nodes`. For a whole graph, they are the
+    operations and live neurons that nothing reads.
 
     Parameters
     ----------
     nodes : Graph, Node or sequence of Node
-        A whole graph, or nodes, which are drawn with all that they depend on.
+        What to draw: a whole graph, or nodes with everything that they depend on.
     x : array_like, shape (inputs,), optional
-        One example. Each node except constants shows its value and its adjoint: the derivative of the sum of the bold boxes
-        with respect to that value. (`Model.draw` shows that of the loss.) uint8 is read as x / 255.
+        One example. Each node except constants shows its value and its adjoint, here the derivative
+        of the sum of the bold boxes with respect to that value. (`Model.draw` shows the derivative
+        of the loss.) uint8 is read as x / 255.
     values, adjoints : mapping from Node or int to float, optional
-        Numbers to show in place of those that `x` gives, by node or by its id.
+        Numbers to show instead of those computed from `x`, by node or id.
     limit : int
-        The most boxes to draw; at least 2.
+        Maximum number of boxes; at least 2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as described.
 
     Examples
     --------
@@ -105,143 +116,169 @@ class Drawing:
         whole("limit", limit, 2)
         if not (isinstance(nodes, Graph | Node) or is_iterable(nodes)) or isinstance(nodes, str):
             raise TypeError(f"nodes: expected a graph or nodes, got {type(nodes).__name__}")
+        is_whole_graph = isinstance(nodes, Graph)
         listed = [nodes] if isinstance(nodes, Node) else [] if isinstance(nodes, Graph) else list(nodes)
-        if not listed and not isinstance(nodes, Graph):
+        if not listed and not is_whole_graph:
             raise ValueError("nodes: expected a graph or at least one node, got none")
         if not all(isinstance(node, Node) for node in listed):
-            raise TypeError("nodes: expected nodes, got other things among them")
+            raise TypeError("nodes: some items are not nodes")
         self._graph = graph = nodes if isinstance(nodes, Graph) else listed[0].graph
         given = _by_id(graph, "values", values), _by_id(graph, "adjoints", adjoints)
         with graph.lock:
             self._code, topology = graph.codes, graph.topology()
-            wanted = np.array(ids_of(graph, "nodes", listed) if listed else range(len(graph)), np.int32)
-            level, order = topological(graph, topology, wanted)
+            bold = np.array(range(len(graph)) if is_whole_graph else ids_of(graph, "nodes", listed), np.int32)
+            level, order = topological(graph, topology, bold)
             count = topology.counts[order]
-            self._source, self._target = topology.sources_of(order), np.repeat(order, count)
-            self._place = np.arange(len(self._source)) - np.repeat(np.cumsum(count) - count, count)
-            if not listed:
+            # Edges: their ends, and the position of the source among the arguments of the target.
+            self._source = topology.sources_of(order)
+            self._target = np.repeat(order, count)
+            self._position = np.arange(len(self._source)) - np.repeat(np.cumsum(count) - count, count)
+            if is_whole_graph:
                 is_end = (self._code != INPUT) & ((self._code < NEURON) | graph.alive())
                 is_end[self._source] = False
-                wanted = np.flatnonzero(is_end).astype(np.int32)
-            traced = ({}, {}) if x is None else _trace(graph, order, wanted, x)
-            self._values, self._adjoints = ({**a, **b} for a, b in zip(traced, given, strict=True))
-
-            # A constant or parameter stands next to what reads it first.
-            first, moves = np.full(len(level), np.iinfo(np.int32).max), np.isin(self._code, [CONSTANT, PARAMETER])
-            out_of = moves[self._source]
-            np.minimum.at(first, self._source[out_of], level[self._target[out_of]])
-            late = order[first[order] < np.iinfo(np.int32).max]
-            level[late] = first[late] - 1
-            self._is_small = len(self._source) <= FEW
-            self._boxes = self._fold(order, level, set(wanted.tolist()), limit)
+                bold = np.flatnonzero(is_end).astype(np.int32)
+            computed = ({}, {}) if x is None else _trace(graph, order, bold, x)
+            self._values, self._adjoints = ({**a, **b} for a, b in zip(computed, given, strict=True))
+            self._move_constants(level, order)
+            self._is_small = len(self._source) <= FEW_EDGES
+            self._boxes = self._fold(order, level, set(bold.tolist()), limit)
             self._link()
 
     def __repr__(self) -> str:
         return f"<Drawing of {len(self._boxes)} boxes: save('picture.svg') writes it>"
 
+    def _move_constants(self, level: Int32, order: Int32) -> None:
+        """Move each constant and parameter to the level just before the first node that reads it."""
+        never = np.iinfo(np.int32).max
+        first = np.full(len(level), never)
+        moves = np.isin(self._code, [CONSTANT, PARAMETER])[self._source]
+        np.minimum.at(first, self._source[moves], level[self._target[moves]])
+        moved = order[first[order] < never]
+        level[moved] = first[moved] - 1
+
     # --- folding -----------------------------------------------------------------------------------------------------
 
-    def _fold(self, order: Int32, level: Int32, outputs: set[int], limit: int) -> list[Box]:
+    def _fold(self, order: Int32, level: Int32, bold: set[int], limit: int) -> list[Box]:
+        """Assign every node to a box."""
         order = np.sort(order)
         keys = np.column_stack([level[order], self._code[order]])
         _, group, size = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
-        group, place = group.reshape(-1), level
+        group = group.reshape(-1)
+        column_of = level
         if len(size) > limit:
-            # Inputs, and runs of levels.
+            # Fold everything: one box for the inputs, and one for each range of levels.
             n = min(BANDS, limit - 1)
-            keys = np.where(
-                self._code[order] == INPUT, 0, 1 + level[order].astype(np.int64) * n // (level[order].max() + 1)
-            )
-            fold = np.ones(len(order), bool)
-            _, group = np.unique(keys, return_inverse=True)
-            # Placed by run, not by level: constants of the first run may have the level of inputs that others of it read.
-            place = np.zeros(len(level), np.int64)
-            place[order] = keys
+            band = 1 + level[order].astype(np.int64) * n // (level[order].max() + 1)
+            band[self._code[order] == INPUT] = 0
+            _, group = np.unique(band, return_inverse=True)
+            is_folded = np.ones(len(order), bool)
+            # Columns by range: constants of the first range may have the same level as inputs that
+            # it reads.
+            column_of = np.zeros(len(level), np.int64)
+            column_of[order] = band
         elif len(order) > limit:
+            # Fold the largest groups, until there are few enough boxes.
             largest = np.argsort(-size, kind="stable")
-            boxes = len(order) - np.cumsum(size[largest] - 1)
-            folded = max(int(np.argmax(boxes <= limit)) + 1, int((size > MANY).sum()))
-            fold = np.isin(group, largest[:folded])
+            n_boxes = len(order) - np.cumsum(size[largest] - 1)
+            n_folded = max(int(np.argmax(n_boxes <= limit)) + 1, int((size > MANY).sum()))
+            is_folded = np.isin(group, largest[:n_folded])
         else:
-            fold = np.zeros(len(order), bool)
-        # Boxes are numbered in the order of their first nodes.
-        _, first, number = np.unique(np.where(fold, -1 - group, order), return_index=True, return_inverse=True)
+            is_folded = np.zeros(len(order), bool)
+        # Number the boxes in the order of their first nodes.
+        _, first, number = np.unique(np.where(is_folded, -1 - group, order), return_index=True, return_inverse=True)
         box = np.argsort(np.argsort(first))[number.reshape(-1)]
         self._box_of = np.full(len(self._code), -1)
         self._box_of[order] = box
         members = np.split(order[np.argsort(box, kind="stable")], np.cumsum(np.bincount(box)))[: len(first)]
-        columns = np.unique(np.array([place[m[0]] for m in members], int), return_inverse=True)[1].reshape(-1).tolist()
+        columns = np.unique(np.array([column_of[m[0]] for m in members], int), return_inverse=True)[1].reshape(-1)
         return [
-            self._box(m, column, bool(outputs.intersection(m.tolist())), level)
-            for m, column in zip(members, columns, strict=True)
+            self._box(m, column, not bold.isdisjoint(m.tolist()), level)
+            for m, column in zip(members, columns.tolist(), strict=True)
         ]
 
-    def _box(self, nodes: Int32, column: int, is_output: bool, level: Int32) -> Box:
-        graph, codes = self._graph, np.unique(self._code[nodes])
-        code, lines = int(codes[0]), []
-        colour = _kind(code) if len(codes) == 1 else "operation"
-        if len(nodes) == 1:
-            node = graph[int(nodes[0])]
-            key, tip = f"n{node.id}", formula(node, 200)
-            if code >= NEURON:
-                title = f"{node.name} {_title(code)}"
-                if graph.n_sources(node.id) > MANY:
-                    lines.append((f"{graph.n_sources(node.id):,} sources", VALUE))
-                if self._is_small and isinstance(node, Neuron) and node.bias is not None:
-                    lines.append((f"bias {node.bias:.4g}", VALUE))
-            else:
-                title = (
-                    f"{node.value:.6g}"
-                    if code == CONSTANT
-                    else node.name
-                    if code in (INPUT, PARAMETER)
-                    else _title(code)
-                )
-                if node.id in graph.names and node.name != title:
-                    title = f"{node.name} {title}"
-        else:
-            key = f"n{nodes[0]}_{nodes[-1]}"
-            tip = f"{len(nodes):,} nodes, {graph[int(nodes[0])].name} to {graph[int(nodes[-1])].name}"
-            title = f"{len(nodes):,} " + (_plural(code) if len(codes) == 1 else "nodes")
-            if len(codes) > 1:
-                lines.append((f"levels {level[nodes].min():,} to {level[nodes].max():,}", VALUE))
-                kinds, size = np.unique(self._code[nodes], return_counts=True)
-                for i in np.argsort(-size, kind="stable")[:3].tolist():
-                    lines.append((f"{size[i]:,} {_plural(int(kinds[i]))}", VALUE))
-            elif code >= NEURON:
-                fan_in = np.unique(graph.counts[nodes])
-                lines.append((f"{_span(fan_in)} source{'s' * bool(fan_in[-1] != 1)} each", VALUE))
-        for numbers, mark, text in ((self._values, "", VALUE), (self._adjoints, "∂ ", ADJOINT)):
+    def _box(self, nodes: Int32, column: int, is_bold: bool, level: Int32) -> Box:
+        title, lines, tip = self._describe_node(nodes) if len(nodes) == 1 else self._describe_group(nodes, level)
+        for numbers, mark, colour in ((self._values, "", VALUE), (self._adjoints, "∂ ", ADJOINT)):
             known = np.array([numbers[i] for i in nodes.tolist() if i in numbers])
             if len(known):
-                lines.append((mark + _span(known), text))
-        lines = [(_cut(line), c) for line, c in lines]
-        return Box(nodes, key, colour, _cut(title), lines, tip, column, is_output)
+                lines.append((mark + _range(known), colour))
+        codes = np.unique(self._code[nodes])
+        return Box(
+            nodes,
+            key=f"n{nodes[0]}" if len(nodes) == 1 else f"n{nodes[0]}_{nodes[-1]}",
+            colour=_kind(int(codes[0])) if len(codes) == 1 else "operation",
+            title=_shorten(title),
+            lines=[(_shorten(line), colour) for line, colour in lines],
+            tip=tip,
+            column=column,
+            is_bold=is_bold,
+        )
+
+    def _describe_node(self, nodes: Int32) -> tuple[str, list[tuple[str, str]], str]:
+        """Title, coloured lines and tooltip of a single node."""
+        graph = self._graph
+        node = graph[int(nodes[0])]
+        code = int(self._code[node.id])
+        lines = []
+        if code >= NEURON:
+            title = f"{node.name} {_operation(code)}"
+            if graph.n_sources(node.id) > MANY:
+                lines.append((f"{graph.n_sources(node.id):,} sources", VALUE))
+            if self._is_small and isinstance(node, Neuron) and node.bias is not None:
+                lines.append((f"bias {node.bias:.4g}", VALUE))
+        else:
+            if code == CONSTANT:
+                title = f"{node.value:.6g}"
+            elif code in (INPUT, PARAMETER):
+                title = node.name
+            else:
+                title = _operation(code)
+            if node.id in graph.names and node.name != title:
+                title = f"{node.name} {title}"
+        return title, lines, formula(node, 200)
+
+    def _describe_group(self, nodes: Int32, level: Int32) -> tuple[str, list[tuple[str, str]], str]:
+        """Title, coloured lines and tooltip of several nodes."""
+        graph = self._graph
+        codes, size = np.unique(self._code[nodes], return_counts=True)
+        code = int(codes[0])
+        lines = []
+        if len(codes) > 1:
+            lines.append((f"levels {level[nodes].min():,} to {level[nodes].max():,}", VALUE))
+            for i in np.argsort(-size, kind="stable")[:3].tolist():
+                lines.append((f"{size[i]:,} {_plural(int(codes[i]))}", VALUE))
+        elif code >= NEURON:
+            fan_in = np.unique(graph.counts[nodes])
+            lines.append((f"{_range(fan_in)} source{'s' * bool(fan_in[-1] != 1)} each", VALUE))
+        title = f"{len(nodes):,} " + (_plural(code) if len(codes) == 1 else "nodes")
+        tip = f"{len(nodes):,} nodes, {graph[int(nodes[0])].name} to {graph[int(nodes[-1])].name}"
+        return title, lines, tip
 
     def _link(self) -> None:
-        into, out_of, n = self._box_of[self._target], self._box_of[self._source], len(self._boxes)
-        apart = np.flatnonzero(into != out_of)
-        pairs, first, count = np.unique((into * n + out_of)[apart], return_index=True, return_counts=True)
-        first = apart[first]
-        for i in np.lexsort([self._place[first], pairs // n]).tolist():
-            target, source = divmod(int(pairs[i]), n)
-            weight = None
+        """Give each box its links, in the order of the arguments."""
+        target, source, n = self._box_of[self._target], self._box_of[self._source], len(self._boxes)
+        between = np.flatnonzero(target != source)
+        pairs, first, count = np.unique((target * n + source)[between], return_index=True, return_counts=True)
+        first = between[first]
+        for i in np.lexsort([self._position[first], pairs // n]).tolist():
+            into, out_of = divmod(int(pairs[i]), n)
             node = int(self._target[first[i]])
+            weight = None
             if self._code[node] >= NEURON and count[i] == 1:
-                weight = float(self._graph.weights_of(node)[self._place[first[i]]])
-            self._boxes[target].links.append(Link(source, target, int(count[i]), weight, self._is_small))
+                weight = float(self._graph.weights_of(node)[self._position[first[i]]])
+            self._boxes[into].links.append(Link(out_of, into, int(count[i]), weight, self._is_small))
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def to_dot(self) -> str:
-        """The picture as text for Graphviz."""
+        """Return the picture as text for Graphviz."""
         out = ["digraph {", '  rankdir=LR; node [shape=box, style=filled, fontname="sans-serif"];']
         for box in self._boxes:
             label = "\n".join([box.title, *(text for text, _ in box.lines)])
             fill, border = COLOURS[box.colour]
             out.append(
                 f'  {box.key} [label={_quoted(label)}, tooltip={_quoted(box.tip)}, fillcolor="{fill}", color="{border}"'
-                f"{', penwidth=2' if box.is_output else ''}];"
+                f"{', penwidth=2' if box.is_bold else ''}];"
             )
         for box in self._boxes:
             for link in box.links:
@@ -250,21 +287,21 @@ class Drawing:
         return "\n".join([*out, "}"])
 
     def to_svg(self) -> str:
-        """The picture as SVG."""
+        """Return the picture as SVG."""
         return to_svg(self._boxes)
 
     def save(self, path: StrOrBytesPath) -> None:
-        """Write the picture to one file, all of it or nothing.
+        """Write the picture to a file, atomically.
 
         Parameters
         ----------
         path : path
-            Its name ends in .svg, or for Graphviz in .dot or .gv.
+            The suffix determines the format: .svg, or .dot or .gv for Graphviz.
 
         Raises
         ------
         ValueError
-            If its name ends otherwise.
+            If the suffix is another one.
         OSError
             If the file cannot be written.
         """
@@ -279,41 +316,46 @@ class Drawing:
 
 
 def draw_model(model: Model, x: npt.ArrayLike | None, y: npt.ArrayLike | None, limit: int | None) -> Drawing:
-    """`Model.draw` says what the parameters are."""
+    """Draw a model; `Model.draw` documents the parameters."""
     graph = model.graph
     drawn = [graph[i] for i in dict.fromkeys(model.probability_ids or model.sinks)]
     values: dict[int, float] = {}
     adjoints: dict[int, float] = {}
     if x is None and y is not None:
-        raise ValueError("y: expected an example x with it, got none")
+        raise ValueError("y: needs an example x")
     if x is not None and y is not None and model.loss == "node" and not are_none(y):
         data, targets, n = real_array("x", x), real_array("y", y), graph.n_inputs
         if data.ndim != 1 or targets.ndim > 1 or data.size + targets.size != n:
             raise ValueError(
-                f"x and y: expected {n} numbers, of one example, got shapes {data.shape} and {targets.shape}"
+                f"x and y: expected {n} numbers of one example, got shapes {data.shape} and {targets.shape}"
             )
         x, y = with_targets(data[None], targets[None], "")[0], ()
     if x is not None:
-        n, example, ends = len(model.output_ids), real_array("x", x), model.kept_ids()
-        least, all_of_it = (engine_of(model, nodes).plan.width for nodes in (model.output_ids, None))
-        if y is None and example.ndim == 1 and least <= len(example) < all_of_it:
-            drawn, ends = model.outputs, np.array(model.output_ids, np.int32)  # as `Model.trace`: no targets, no loss
+        n = len(model.output_ids)
+        example = real_array("x", x)
+        kept = model.kept_ids()
+        width_of_outputs, width = (engine_of(model, nodes).plan.width for nodes in (model.output_ids, None))
+        if y is None and example.ndim == 1 and width_of_outputs <= len(example) < width:
+            # The example lacks the targets, so there is no loss, as in `Model.trace`.
+            drawn = model.outputs
+            kept = np.array(model.output_ids, np.int32)
             example = example[None]
         else:
             example = _example(graph, example)
         if y is not None and model.loss != "node" and (shape := real_array("y", y).shape) not in ((), (n,)):
             raise ValueError(f"y: expected the label or the targets of one example, of shape () or ({n},), got {shape}")
-        order = topological(graph, graph.topology(), ends)[1]
+        order = topological(graph, graph.topology(), kept)[1]
         order = order[graph.codes[order] != CONSTANT]
         if len(order):
             answers: Any = y if y is None or model.loss == "node" else [y]
-            found = model.trace(example, answers, order, n_threads=1)
-            values = dict(zip(order.tolist(), found.values[0].tolist(), strict=True))
-            if (
-                found.adjoints is not None
-            ):  # of nodes that the loss depends on: it takes the logits, not the probabilities
-                reached = ancestors(graph, graph.topology(), model.sinks)
-                adjoints = {i: d for i, d in zip(order.tolist(), found.adjoints[0].tolist(), strict=True) if reached[i]}
+            traced = model.trace(example, answers, order, n_threads=1)
+            values = dict(zip(order.tolist(), traced.values[0].tolist(), strict=True))
+            if traced.adjoints is not None:
+                # The loss depends on the logits, not on the probabilities: nodes that it does not
+                # need show no adjoint.
+                needed = ancestors(graph, graph.topology(), model.sinks)
+                pairs = zip(order.tolist(), traced.adjoints[0].tolist(), strict=True)
+                adjoints = {node: adjoint for node, adjoint in pairs if needed[node]}
     return Drawing(drawn, values=values, adjoints=adjoints, limit=MOST_BOXES if limit is None else limit)
 
 
@@ -324,7 +366,7 @@ def _kind(code: int) -> str:
     return KIND_NAMES.get(min(code, NEURON), "operation")
 
 
-def _title(code: int) -> str:
+def _operation(code: int) -> str:
     name = ops.BY_CODE[code - NEURON if code >= NEURON else code].name
     return name if code >= NEURON else SYMBOLS.get(name, name)
 
@@ -332,11 +374,11 @@ def _title(code: int) -> str:
 def _plural(code: int) -> str:
     kind = _kind(code)
     if kind == "neuron":
-        return f"{_title(code)} neurons"
+        return f"{_operation(code)} neurons"
     return f"× {ops.BY_CODE[code].name}" if kind == "operation" else f"{kind}s"
 
 
-def _span(numbers: npt.NDArray[np.generic]) -> str:
+def _range(numbers: npt.NDArray[np.generic]) -> str:
     texts = [
         f"{number:,}" if isinstance(number, int) else f"{number:.5g}"
         for number in numbers[np.argsort(numbers)].tolist()
@@ -344,9 +386,9 @@ def _span(numbers: npt.NDArray[np.generic]) -> str:
     return texts[0] if texts[0] == texts[-1] else f"{texts[0]} … {texts[-1]}"
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 1] + "…"
 
 
 def _quoted(text: str) -> str:
@@ -358,16 +400,16 @@ def _quoted(text: str) -> str:
 
 
 def _by_id(graph: Graph, what: str, given: Mapping[Any, float] | None) -> dict[int, float]:
-    """The given numbers by the ids of nodes, empty if none are given; errors call them `what`."""
+    """Convert keys of a mapping to ids; `what` is its name in errors."""
     if given is None:
         return {}
     if not isinstance(given, Mapping) or not all(isinstance(number, Real) for number in given.values()):
-        raise TypeError(f"{what}: expected numbers by the ids of nodes, got {shown(given)}")
+        raise TypeError(f"{what}: expected a mapping from nodes or ids to numbers, got {shown(given)}")
     return {id_of(graph, node, what): number for node, number in given.items()}
 
 
 def _example(graph: Graph, x: npt.ArrayLike) -> npt.NDArray[Any]:
-    """One example as data of one row."""
+    """Read one example as an array with one row."""
     example = real_array("x", x)
     if example.shape != (graph.n_inputs,):
         raise ValueError(f"x: expected one example of shape ({graph.n_inputs},), got {example.shape}")
@@ -375,19 +417,16 @@ def _example(graph: Graph, x: npt.ArrayLike) -> npt.NDArray[Any]:
 
 
 def _trace(graph: Graph, order: Int32, outputs: Int32, x: npt.ArrayLike) -> tuple[dict[int, float], dict[int, float]]:
-    """Values and adjoints for one example of all nodes except constants, whose boxes show their values anyway."""
+    """Values and adjoints of all nodes for one example, except of constants, whose boxes show their values anyway."""
     example = _example(graph, x)
     if not len(outputs):
         return {}, {}
-    kept, ids = order[graph.codes[order] != CONSTANT], outputs.tolist()
-    found = trace(
-        graph,
-        Examples(example, graph.n_inputs),
-        ids,
-        kept,
-        Objective.cotangent(ids, np.ones((1, len(ids)), np.float32)),
-        n_threads=1,
+    kept = order[graph.codes[order] != CONSTANT]
+    ids = outputs.tolist()
+    objective = Objective.cotangent(ids, np.ones((1, len(ids)), np.float32))
+    traced = trace(graph, Examples(example, graph.n_inputs), ids, kept, objective, n_threads=1)
+    assert traced.adjoints is not None
+    values, adjoints = (
+        dict(zip(kept.tolist(), rows[0].tolist(), strict=True)) for rows in (traced.values, traced.adjoints)
     )
-    assert found.adjoints is not None
-    numbers = [dict(zip(kept.tolist(), rows[0].tolist(), strict=True)) for rows in (found.values, found.adjoints)]
-    return numbers[0], numbers[1]
+    return values, adjoints

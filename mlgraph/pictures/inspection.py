@@ -1,4 +1,4 @@
-"""What each neuron does and what it is worth: its statistics over data, and the scores of the model without it."""
+"""Statistics of each neuron over data, and the scores of the model without it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlgraph._support.array_types import Bool, Ids, Int32
+from mlgraph._support.array_types import Bool, Float64, Ids, Int32
 from mlgraph._support.checks import plain
 from mlgraph.compiler.plan import Plan
 from mlgraph.engine.engine import Engine
@@ -50,57 +50,42 @@ COLUMNS = np.dtype(
         ("accuracy", np.float64),
     ]
 )
-"""Columns of the table that `inspect` gives."""
+"""Columns of the table that `inspect` returns."""
 
 ABLATED = np.dtype([("node", np.int32), ("loss", np.float64), ("accuracy", np.float64)])
-"""Columns of the table that `ablation_table` gives."""
+"""Columns of the table that `ablation_table` returns."""
 
-BLOCK = 2**26
-"""The most values that are traced at a time."""
+MOST_VALUES = 2**26
+"""Maximum number of values computed at a time, which bounds the memory."""
 
 
 def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: int | None) -> Table:
-    """A table over all neurons; `Model.inspect` says what its columns are."""
-    graph, code = model.graph, model.graph.codes
-    ids = np.flatnonzero(code >= NEURON).astype(np.int32)
-    layer, alive = model.layer_numbers()[ids], graph.alive()[ids]
+    """Compute a table with a row for each neuron; `Model.inspect` documents the parameters and columns."""
+    graph, codes = model.graph, model.graph.codes
+    ids = np.flatnonzero(codes >= NEURON).astype(np.int32)
+    layer = model.layer_numbers()[ids]
     order = np.lexsort((ids, layer))
-    ids, layer, alive = ids[order], layer[order], alive[order]
+    ids, layer = ids[order], layer[order]
+    alive = graph.alive()[ids]
+    _, first, group = np.unique(layer, return_index=True, return_inverse=True)
     table = np.zeros(len(ids), COLUMNS)
-    _, first, which = np.unique(layer, return_index=True, return_inverse=True)
-    table["layer"], table["index"], table["node"], table["alive"] = (
-        layer,
-        np.arange(len(ids)) - first[which],
-        ids,
-        alive,
-    )
+    table["layer"] = layer
     if model.layers:
         table["layer"][layer == len(model.layers)] = -1
+    table["index"] = np.arange(len(ids)) - first[group]
+    table["node"] = ids
+    table["alive"] = alive
     table["loss"] = table["accuracy"] = np.nan
 
     examples, objective = (read(model, x, model.sinks), None) if y is None else read_with_targets(model, x, y)
     examples.check_any()
-    shown = ids[alive]
-    base = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])[code[shown] - NEURON]
-    with np.errstate(all="ignore"):  # the table shows the numbers that are not finite
-        sums, size = np.zeros((4, len(shown))), max(1, BLOCK // max(1, len(graph)))
-        engine = Engine(graph, Plan(graph, [*model.sinks, *shown.tolist()], split=True))
-        for at in range(0, len(examples), size):
-            part = Examples(examples.array[at : at + size], examples.array.shape[1])
-            _, values, _ = engine.compute(part, values=shown, n_threads=n_threads)
-            sums += [
-                values.sum(axis=0, dtype=np.float64),
-                np.einsum("ij,ij->j", values, values, dtype=np.float64),
-                (values > base).sum(axis=0),
-                np.abs(values).sum(axis=0, dtype=np.float64),
-            ]
-        del engine  # it holds the memory of a sweep
-        mean, square, active, size_of = sums / len(examples)
+    with np.errstate(all="ignore"):  # values that are not finite appear in the table
+        mean, mean_square, active, magnitude = _moments(model, ids[alive], examples, n_threads)
         table["mean"][alive], table["active"][alive] = mean, active
-        table["std"][alive] = np.sqrt(np.maximum(square - mean**2, 0))
-        total, n = (np.bincount(which[alive], weights, minlength=len(first)) for weights in (size_of, None))
-        of_layer = (total / np.maximum(n, 1))[which[alive]]
-        table["dormant"][alive] = np.divide(size_of, of_layer, out=np.zeros(len(shown)), where=of_layer > 0)
+        table["std"][alive] = np.sqrt(np.maximum(mean_square - mean**2, 0))
+        total, n = (np.bincount(group[alive], weights, minlength=len(first)) for weights in (magnitude, None))
+        of_layer = (total / np.maximum(n, 1))[group[alive]]
+        table["dormant"][alive] = np.divide(magnitude, of_layer, out=np.zeros(len(mean)), where=of_layer > 0)
 
         edges = wiring(graph)
         squares = graph.parameters[edges.place].astype(np.float64) ** 2
@@ -111,24 +96,45 @@ def inspect(model: Model, x: npt.ArrayLike, y: npt.ArrayLike | None, n_threads: 
         table["bias"] = biases(graph, ids, missing=np.nan)
 
         if objective is not None:
-            whole = evaluate(model, examples, objective, n_threads)
-            levels = levels_of(graph)[ids]  # neurons of a layer may depend on each other, those of a level do not
+            baseline = evaluate(model, examples, objective, n_threads)
+            # Neurons of a layer may depend on each other; neurons of one level do not.
+            levels = levels_of(graph)[ids]
             for level in np.unique(levels).tolist():
-                mine = levels == level
-                without = _ablated(model, ids[mine], examples, objective, whole, n_threads)
-                table["loss"][mine] = without["loss"] - whole["loss"]
-                table["accuracy"][mine] = whole.get("accuracy", np.nan) - without["accuracy"]
+                rows = levels == level
+                ablated = _ablated(model, ids[rows], examples, objective, baseline, n_threads)
+                table["loss"][rows] = ablated["loss"] - baseline["loss"]
+                table["accuracy"][rows] = baseline.get("accuracy", np.nan) - ablated["accuracy"]
     return table
 
 
+def _moments(model: Model, ids: Int32, examples: Examples, n_threads: int | None) -> Float64:
+    """Mean, mean square, fraction active and mean magnitude of neurons over examples: shape (4, neurons)."""
+    graph = model.graph
+    at_zero = np.array([op.value(0.0) for op in ops.BY_CODE[: len(ops.ACTIVATIONS)]])
+    inactive = at_zero[graph.codes[ids] - NEURON]
+    sums = np.zeros((4, len(ids)))
+    size = max(1, MOST_VALUES // max(1, len(graph)))
+    engine = Engine(graph, Plan(graph, [*model.sinks, *ids.tolist()], split=True))
+    for start in range(0, len(examples), size):
+        chunk = Examples(examples.array[start : start + size], examples.array.shape[1])
+        _, values, _ = engine.compute(chunk, values=ids, n_threads=n_threads)
+        sums += [
+            values.sum(axis=0, dtype=np.float64),
+            np.einsum("ij,ij->j", values, values, dtype=np.float64),
+            (values > inactive).sum(axis=0),
+            np.abs(values).sum(axis=0, dtype=np.float64),
+        ]
+    return np.asarray(sums / len(examples))
+
+
 def ablate(model: Model, what: Any, x: npt.ArrayLike, y: npt.ArrayLike, n_threads: int | None) -> dict[str, float]:
-    """What `evaluate` would give without some neurons or edges; `Model.ablate` says what the parameters are."""
+    """Evaluate a model without some neurons or edges; `Model.ablate` documents the parameters."""
     edges = edges_named(model.graph, what, "ablate", model.sinks)
-    return evaluate(model, *read_with_targets(model, x, y), n_threads, _without(model, *edges))
+    return evaluate(model, *read_with_targets(model, x, y), n_threads, _engine_without(model, *edges))
 
 
-def _without(model: Model, edges: Wiring, gone: Bool) -> Engine:
-    """An engine for the model without these edges; a ValueError if they are the last way to an output."""
+def _engine_without(model: Model, edges: Wiring, gone: Bool) -> Engine:
+    """Engine of the model without these edges; ValueError if an output would be cut off."""
     other = model.graph.copy()
     other.models.add(model)
     cut(other, edges, gone, who="ablate")
@@ -142,95 +148,111 @@ def ablation_table(
     y: npt.ArrayLike,
     n_threads: int | None,
 ) -> Table:
-    """What `evaluate` would give without each neuron of a layer; `Model.ablation_table` says what the parameters are."""
+    """Evaluate a model without each neuron of a layer; `Model.ablation_table` documents the parameters."""
     graph = model.graph
     ids = np.array(ids_of(graph, "layer", layer.neurons if isinstance(layer, Layer) else layer), np.int32)
     if (graph.codes[ids] < NEURON).any():
-        raise TypeError("layer: expected neurons, got other nodes")
+        raise TypeError("layer: some nodes are not neurons")
     examples, objective = read_with_targets(model, x, y)
     return _ablated(model, ids, examples, objective, evaluate(model, examples, objective, n_threads), n_threads)
 
 
 def _ablated(
-    model: Model, ids: Int32, examples: Examples, objective: Objective, whole: dict[str, float], n_threads: int | None
+    model: Model,
+    ids: Int32,
+    examples: Examples,
+    objective: Objective,
+    baseline: dict[str, float],
+    n_threads: int | None,
 ) -> Table:
-    """The table of these neurons; `whole` is what `evaluate` returns of the model as it is."""
+    """Scores without each of these neurons; `baseline` are the scores of the unchanged model."""
     graph, outputs = model.graph, model.sinks
     table = np.zeros(len(ids), ABLATED)
-    table["node"], table["loss"], table["accuracy"] = ids, whole["loss"], whole.get("accuracy", np.nan)
-    alive, is_output = graph.alive()[ids], np.isin(ids, outputs)
+    table["node"], table["loss"], table["accuracy"] = ids, baseline["loss"], baseline.get("accuracy", np.nan)
+    is_output = np.isin(ids, outputs)
     table["loss"][is_output] = table["accuracy"][is_output] = np.nan
     topology = graph.topology()
     level, order = topological(graph, topology, outputs)
-    rows = np.flatnonzero(alive & ~is_output & (level[ids] >= 0))  # others may be alive for another model's outputs
+    # A neuron may be alive only because another model needs it; then this model's scores do not
+    # change.
+    rows = np.flatnonzero(graph.alive()[ids] & ~is_output & (level[ids] >= 0))
     if not len(rows):
         return table
-    given, lone = _downstream(graph, topology, order, outputs, ids[rows])
-    alone = lone[ids[rows]] if len(rows) > 1 else np.ones(1, bool)  # a single neuron has no work to share
-    codes, ends = graph.codes, np.array(outputs)[graph.live()[outputs]]
+    boundary, is_only_source = _downstream(graph, topology, order, outputs, ids[rows])
+    # Setting a neuron to 0 differs from cutting it where it is the only source of another neuron.
+    # Such neurons are cut one by one. So is a single neuron, which has no work to share.
+    is_cut = is_only_source[ids[rows]] if len(rows) > 1 else np.ones(1, bool)
+    live_outputs = np.array(outputs)[graph.live()[outputs]]
 
-    def is_last_way(node: int) -> bool:
-        there, topology.counts[node] = int(topology.counts[node]), 0
-        live = is_live(codes, topology, order)
-        topology.counts[node] = there
-        return not live[ends].all()
+    def cuts_off_an_output(node: int) -> bool:
+        n_sources, topology.counts[node] = int(topology.counts[node]), 0
+        live = is_live(graph.codes, topology, order)
+        topology.counts[node] = n_sources
+        return not live[live_outputs].all()
 
-    for i in rows[alone].tolist():
+    for i in rows[is_cut].tolist():
         scores = {"loss": np.nan}
-        if not is_last_way(int(ids[i])):
+        if not cuts_off_an_output(int(ids[i])):
             edges = edges_named(graph, ids[i : i + 1], "ablation_table", outputs)
-            scores = evaluate(model, examples, objective, n_threads, _without(model, *edges))
+            scores = evaluate(model, examples, objective, n_threads, _engine_without(model, *edges))
         table["loss"][i], table["accuracy"][i] = scores["loss"], scores.get("accuracy", np.nan)
-    rows = rows[~alone]
+    rows = rows[~is_cut]
     if not len(rows):
         return table
 
-    # The nodes downstream are swept as a graph of their own, whose inputs are the nodes that they read from above; a column
-    # of zeros among these takes the place of a neuron.
-    place = np.full(len(graph), -1)
-    place[given] = np.arange(len(given))
-    sums, size = np.zeros((len(ids), 2)), max(1, BLOCK // max(1, len(given)))
-    lower = graph.copy()  # each plan lays out the parameters for itself
+    # Compute the nodes above the boundary once. The nodes below it are evaluated once for each
+    # neuron, as a graph whose inputs are the boundary, with zeros in the column of the neuron.
+    column_of = np.full(len(graph), -1)
+    column_of[boundary] = np.arange(len(boundary))
+    sums, size = np.zeros((len(ids), 2)), max(1, MOST_VALUES // max(1, len(boundary)))
+    lower = graph.copy()  # each plan lays out the parameters of its graph
     lower.storage.state.clear()
-    engine = Engine(lower, Plan(lower, outputs, given=given))
-    upper = Engine(graph, Plan(graph, [*outputs, *given.tolist()], split=True))
-    for at in range(0, len(examples), size):
-        here = slice(at, at + size)
-        part = Examples(examples.array[here], examples.array.shape[1])
-        rest, answers = upper.compute(part, values=given, n_threads=n_threads)[1], objective.of(here)
+    engine = Engine(lower, Plan(lower, outputs, given=boundary))
+    upper = Engine(graph, Plan(graph, [*outputs, *boundary.tolist()], split=True))
+    for start in range(0, len(examples), size):
+        here = slice(start, start + size)
+        chunk = Examples(examples.array[here], examples.array.shape[1])
+        values, answers = upper.compute(chunk, values=boundary, n_threads=n_threads)[1], objective.of(here)
         for i in rows.tolist():
-            column = rest[:, place[ids[i]]]
+            column = values[:, column_of[ids[i]]]
             kept = column.copy()
             column[:] = 0
-            # Each time anew: they keep what they have found out about their numbers.
-            scores = evaluate(model, Examples(rest, len(given)), answers, n_threads, engine)
+            # A new object each time: Examples caches facts about its numbers.
+            scores = evaluate(model, Examples(values, len(boundary)), answers, n_threads, engine)
             column[:] = kept
-            sums[i] += np.array([scores["loss"], scores.get("accuracy", np.nan)]) * (len(part) / len(examples))
+            sums[i] += np.array([scores["loss"], scores.get("accuracy", np.nan)]) * (len(chunk) / len(examples))
     table["loss"][rows], table["accuracy"][rows] = sums[rows].T
     return table
 
 
 def _downstream(graph: Graph, topology: Topology, order: Int32, outputs: list[int], ids: Int32) -> tuple[Int32, Bool]:
-    """The nodes above that those downstream of `ids` read; which nodes are the only live source of one downstream."""
-    count, below = topology.counts, np.zeros(len(graph), np.uint8)
-    below[ids] = 1
-    _topology.spread(*topology, order, below)
-    dependent = np.repeat(ids, count[ids])[below[topology.sources_of(ids)] > 0]
+    """Split the graph below the neurons `ids`, which must not depend on each other.
+
+    Returns
+    -------
+    boundary : int32, shape (nodes,)
+        Nodes that the nodes downstream of `ids` read and that are not downstream themselves.
+    is_only_source : bool, shape (nodes of the graph,)
+        Whether a node is the only live source of a node downstream.
+    """
+    count = topology.counts
+    is_below = np.zeros(len(graph), np.uint8)
+    is_below[ids] = 1
+    _topology.spread(*topology, order, is_below)
+    dependent = np.repeat(ids, count[ids])[is_below[topology.sources_of(ids)] > 0]
     if len(dependent):
         name = plain(graph[dependent[0]].name)
-        raise ValueError(
-            f"layer: expected neurons that do not depend on each other, got {name} with one that it depends on"
-        )
-    below[ids] = 0
-    nodes = order[below[order] > 0]
+        raise ValueError(f"layer: neurons must not depend on each other, but {name} depends on another one")
+    is_below[ids] = 0
+    nodes = order[is_below[order] > 0]
     sources = topology.sources_of(nodes)
-    # Outputs that are not downstream are read from above as well.
-    above = np.unique(np.concatenate([sources[below[sources] == 0], [i for i in outputs if not below[i]]])).astype(
-        np.int32
-    )
+    # Outputs that are not downstream belong to the boundary, too.
+    outputs_above = [i for i in outputs if not is_below[i]]
+    boundary = np.unique(np.concatenate([sources[is_below[sources] == 0], outputs_above])).astype(np.int32)
+    boundary = boundary[~np.isin(graph.codes[boundary], [CONSTANT, PARAMETER])]
     first, live = np.cumsum(count[nodes]) - count[nodes], is_live(graph.codes, topology, order)[sources]
     least = np.minimum.reduceat(np.where(live, sources, len(graph)), first)
     most = np.maximum.reduceat(np.where(live, sources, -1), first)
-    lone = np.zeros(len(graph), bool)
-    lone[least[least == most]] = True
-    return above[~np.isin(graph.codes[above], [CONSTANT, PARAMETER])], lone
+    is_only_source = np.zeros(len(graph), bool)
+    is_only_source[least[least == most]] = True
+    return boundary, is_only_source

@@ -1,4 +1,4 @@
-"""The picture of a training run: a line of the accuracy (or loss) of every batch, and one of that of the test data."""
+"""The picture of a training run: accuracy or loss, learning rate and batch size, as a file or in a window."""
 
 from __future__ import annotations
 
@@ -17,55 +17,56 @@ from mlgraph._support.array_types import Float64
 from mlgraph._support.atomic_files import write_atomically
 from mlgraph._support.checks import StrOrBytesPath, shown, whole
 from mlgraph._support.interrupts import uninterrupted
+from mlgraph.models.history import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from mlgraph.models.history import History
-
-__all__ = ["LivePicture", "NoDisplayError", "training_picture"]
+__all__ = ["LivePicture", "NoDisplayError", "draw_training"]
 
 Numbers = npt.NDArray[Any]
 
 SIZE = (9.0, 6.0)  # inches
 DPI = 120
 COLUMNS = 1000  # a line of many more points is reduced to its outline, which looks the same
-SOFTENING = 0.01  # of the accuracy scale: the larger, the less room between 99 and 100 %
+SOFTENING = 0.01  # of the accuracy scale; a larger value leaves less room between 99 and 100 %
 BEHIND_TEXT = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
 ACCURACY_TICKS = (0, 20, 40, 60, 70, 80, 85, 90, 92, 94, 96, 98, 99, 100)  # percent
 
 FORMATS: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-"""Formats of picture files, each with the metadata that must be None for a picture drawn again to give the same file."""
+"""File formats, each with the metadata to omit so that the same picture always gives the same file."""
 
-LIVE_INTERVAL = 0.2  # seconds between two updates of a window, at least
-LIVE_COLUMNS = 500  # coarser than `COLUMNS`, which halves the time
-LIVE_SHARE = 0.04  # of the time of a run that its window may take
+LIVE_INTERVAL = 0.2  # minimum seconds between two updates of a window
+LIVE_COLUMNS = 500  # coarser than `COLUMNS`, to halve the time of an update
+LIVE_FRACTION = 0.04  # maximum fraction of the time of a run that its window may take
 
 
 class NoDisplayError(RuntimeError):
-    """There is no screen to open a window on. The message is one line that says why."""
+    """No window can be opened. The message is one line that gives the reason."""
 
 
-def training_picture(
+def draw_training(
     history: History, path: StrOrBytesPath | None = None, *, title: str | None = None, epoch_size: int | None = None
 ) -> Figure:
-    """Draw how accuracy went over a training run; of a run without accuracies, such as of a regression, the loss.
+    """Draw the course of a training run: its accuracy, or its loss if there is no accuracy.
 
-    The upper panel has the accuracy of every batch as a thin line, its running mean, and the test accuracy after each
-    epoch; its scale is stretched towards 100 %, so that both the first batches and the last epochs can be read. (That of
-    losses is logarithmic, if all are above 0.) The lower panel has the learning rate and the batch size. No display is
-    needed and matplotlib's state stays as it is.
+    The upper panel shows the accuracy of every batch as a thin line, its running mean, and the test
+    accuracy after each epoch. Its scale is stretched towards 100 %, so that both the first batches
+    and the last epochs are legible. The scale of losses is logarithmic if all are positive. The
+    lower panel shows the learning rate, the batch size and, if edges were cut, the fraction of
+    edges left. No display is needed, and matplotlib's global state is not changed.
 
     Parameters
     ----------
     history : History
         The history that ``fit`` returns, or that of a run in progress.
     path : path, optional
-        The file to write, atomically: .svg, .pdf or .png, the last also without a suffix. Equal histories give equal bytes.
+        File to write, atomically: .png, .svg or .pdf; without a suffix, PNG. Equal histories give
+        identical files.
     title : str, optional
         Text above the picture.
     epoch_size : int, optional
-        Examples in an epoch; by default as many as in the first epoch.
+        Number of examples in an epoch. Defaults to that of the first epoch.
 
     Returns
     -------
@@ -76,10 +77,20 @@ def training_picture(
     ImportError
         If matplotlib is not installed. The message names the extra to install.
     TypeError, ValueError
-        If `path` is no path, its name has another suffix, or `epoch_size` is no integer from 1 on.
+        If `history` is not a History, if `path` is not a path or has another suffix, or if `epoch_size` is not a
+        positive integer.
     OSError
-        If the file cannot be written; what was at `path` is still there.
+        If the file cannot be written; an old file at `path` is still there.
+
+    Examples
+    --------
+    >>> net = mlgraph.Network(2, seed=0)
+    >>> layer = net.add_layer(2, activation="softmax")
+    >>> history = net.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=3)
+    >>> figure = mlgraph.pictures.draw_training(history, "training.png")
     """
+    if not isinstance(history, History):
+        raise TypeError(f"history: expected a History, got {type(history).__name__}")
     if epoch_size is not None:
         whole("epoch_size", epoch_size)
     figure = new_figure(SIZE, DPI)
@@ -91,7 +102,7 @@ def training_picture(
 
 
 def new_figure(size: tuple[float, float], dpi: int) -> Figure:
-    """A matplotlib figure that has no window; without matplotlib, an ImportError that names the extra to install."""
+    """Create a matplotlib figure without a window, or raise the ImportError of `without_matplotlib`."""
     try:
         from matplotlib.figure import Figure
     except (ImportError, ValueError) as error:
@@ -100,37 +111,40 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
 
 
 def picture_format(path: StrOrBytesPath) -> str:
-    """The key of `FORMATS` for the suffix of a path; png if it has none. Any other suffix, or no path, is an error."""
+    """Return the format for the suffix of a path, png if there is none; raise ValueError for another one."""
     name = checks.path("path", path)
     suffix = Path(name).suffix[1:].lower() or "png"
     if suffix not in FORMATS:
         names = " or ".join(f".{name}" for name in FORMATS)
-        raise ValueError(f"path: expected a picture's name that ends in {names}, got {shown(name)}")
+        raise ValueError(f"path: expected a name that ends in {names}, got {shown(name)}")
     return suffix
 
 
 def save_figure(figure: Any, path: StrOrBytesPath) -> None:
-    """Write a matplotlib figure, all of it or nothing, in the format that the name says."""
+    """Write a matplotlib figure atomically, in the format of the suffix."""
     import matplotlib
 
     kind = picture_format(path)
-    # Ctrl-C within matplotlib's C code may come out of it as any error.
-    with matplotlib.rc_context({"svg.hashsalt": "mlgraph"}), uninterrupted():  # or names inside it are random
+    # Without a salt, names inside an SVG file are random. A Ctrl-C in matplotlib's C code may
+    # become an error of any type.
+    with matplotlib.rc_context({"svg.hashsalt": "mlgraph"}), uninterrupted():
         write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=FORMATS[kind]))
 
 
 class LivePicture:
-    """The picture of `training_picture` in a window, kept up to date during the training.
+    """The picture of `draw_training` in a window that is updated during the training.
 
-    It draws in the thread that trains, and only as often as leaves nearly all of the time to the training. Closing
-    the window ends the drawing and nothing else.
+    It is drawn in the thread that trains, at most so often that drawing takes 4 % of the time. If
+    the window is closed, training goes on.
 
     Parameters
     ----------
-    title, epoch_size
-        As for `training_picture`.
     n_epochs : int
-        Length of the axis.
+        Length of the horizontal axis.
+    title : str, optional
+        Text above the picture.
+    epoch_size : int, optional
+        Number of examples in an epoch. Defaults to that of the first epoch.
 
     Raises
     ------
@@ -138,6 +152,19 @@ class LivePicture:
         If no window can be opened.
     ImportError
         If matplotlib is not installed. The message names the extra to install.
+
+    Examples
+    --------
+    In a script that a person watches::
+
+        live = mlgraph.pictures.LivePicture(n_epochs=10)
+
+        def show(progress):
+            if live.is_due:
+                live.update(progress.history)
+
+        history = net.fit(x, y, epochs=10, validation=(test_x, test_y), callback=show)
+        live.wait(history)
     """
 
     def __init__(self, *, n_epochs: int, title: str | None = None, epoch_size: int | None = None) -> None:
@@ -149,7 +176,7 @@ class LivePicture:
             raise without_matplotlib(error) from error
 
         self._plt = plt
-        self._next = 0.0  # when an update is due
+        self._next = 0.0  # time when an update is due
         self._connection: int | None = None
         try:
             self._figure = plt.figure(figsize=SIZE)
@@ -166,7 +193,7 @@ class LivePicture:
                 unless_open.pop_all()
         except NoDisplayError:
             raise
-        except Exception as error:  # of many types: each backend has its own way to fail
+        except Exception as error:  # each backend raises errors of its own types
             reason = " ".join(str(error).split()) or type(error).__name__
             raise NoDisplayError(f"matplotlib cannot open a window: {reason}") from error
 
@@ -177,11 +204,11 @@ class LivePicture:
 
     @property
     def is_due(self) -> bool:
-        """Whether the window may be updated without holding up the training."""
+        """Whether the window is open and has not been updated too recently."""
         return time.perf_counter() >= self._next and self.is_open
 
     def update(self, history: History) -> None:
-        """Draw the history so far. To be called when `is_due` is true."""
+        """Draw the history so far. Call this when `is_due` is true, so that drawing does not slow down the training."""
         start = time.perf_counter()
         limits = self._picture.limits
         self._picture.update(history)
@@ -193,20 +220,22 @@ class LivePicture:
             self._canvas.draw()
         self._canvas.flush_events()
         end = time.perf_counter()
-        # The first update draws the axes, at several times the cost; if it counted, a short run would see no other.
-        pause = (end - start) / LIVE_SHARE if self._next else 0
+        # The first update also draws the axes, which takes much longer; if it counted, a short run
+        # would see no other update.
+        pause = (end - start) / LIVE_FRACTION if self._next else 0
         self._next = max(start + LIVE_INTERVAL, end + pause)
 
     def wait(self, history: History) -> None:
-        """Draw the whole history and keep the window until the user closes it."""
+        """Draw the whole history and block until the user closes the window."""
         if self.is_open:
             self._animate(False)
             self._picture.update(history)
             self._canvas.draw()
             self._plt.show(block=True)
 
-    # The axes, their numbers and the legend cost ten times the lines. So they are drawn when they change, kept as a
-    # background, and each update draws only the lines over it.
+    # The axes, their numbers and the legend take ten times as long to draw as the lines. They are
+    # drawn only when they change and are kept as a background, over which each update draws the
+    # lines.
 
     def _animate(self, on: bool) -> None:
         self._animated = on
@@ -227,7 +256,7 @@ class LivePicture:
 
 
 class _Picture:
-    """The axes and lines of a picture on any figure."""
+    """The axes and lines of a picture, on a figure with or without a window."""
 
     def __init__(
         self,
@@ -239,8 +268,12 @@ class _Picture:
         *,
         of_loss: bool = False,
     ) -> None:
-        self._epoch_size, self._n_epochs, self._columns, self._of_loss = epoch_size, n_epochs, columns, of_loss
-        # Placed by hand: automatic layout doubles the cost of drawing, and fails while a window has no size yet.
+        self._epoch_size = epoch_size
+        self._n_epochs = n_epochs
+        self._columns = columns
+        self._of_loss = of_loss
+        # Automatic layout would double the time of drawing, and fails while a window has no size
+        # yet.
         figure.subplots_adjust(left=0.08, right=0.93, bottom=0.09, top=0.94, hspace=0.08)
         upper, rates = figure.subplots(2, sharex=True, height_ratios=[5, 1])
         sizes = rates.twinx()
@@ -264,17 +297,10 @@ class _Picture:
         (self._test,) = upper.plot(
             [], [], "o-", color="tab:red", lw=1.8, ms=5, clip_on=False, label="test, after each epoch"
         )
-        self._last = upper.annotate(
-            "",
-            (0, 0),
-            (0, 14 if of_loss else -14),
-            textcoords="offset points",
-            ha="right",
-            va="bottom" if of_loss else "top",
-            color="tab:red",
-            weight="bold",
-            bbox=BEHIND_TEXT,
-        )
+        if of_loss:  # a falling curve has room above its end, a rising one below
+            self._last = _add_note(upper, (0, 14), va="bottom", color="tab:red", weight="bold")
+        else:
+            self._last = _add_note(upper, (0, -14), va="top", color="tab:red", weight="bold")
         upper.legend(loc="upper center" if of_loss else "lower center", ncols=3, frameon=False)
 
         rates.set_xlabel("epochs")
@@ -283,30 +309,22 @@ class _Picture:
             axes.set_ylabel(label, color=color, fontsize="small")
             axes.tick_params(axis="y", labelcolor=color, labelsize="small")
             self._schedules += axes.plot([], [], color=color, lw=1.2)
-        # For a run that cuts edges: the share that is left as a line, and the number at its end.
+        # For a run that cuts edges: a line for the fraction left, and the number of edges at its
+        # end.
         left = rates.twinx()
         left.set(ylim=(0, 1.15))
         left.set_axis_off()
         (self._edges,) = left.plot([], [], ":", color="0.3", lw=1.5)
-        self._n_edges = left.annotate(
-            "",
-            (0, 0),
-            (-3, 3),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            color="0.3",
-            fontsize="small",
-            bbox=BEHIND_TEXT,
-        )
+        self._n_edges = _add_note(left, (-3, 3), va="bottom", color="0.3", fontsize="small")
         self.artists = [self._batches, self._mean, self._test, self._last, *self._schedules, self._edges, self._n_edges]
 
     @property
     def limits(self) -> list[tuple[float, float]]:
-        """Limits of the axes: while they stay the same, only `artists` need to be drawn again."""
+        """Limits of the axes. While they do not change, only `artists` need to be drawn again."""
         return [limits for axes in self._axes for limits in (axes.get_xlim(), axes.get_ylim())]
 
     def update(self, history: History) -> None:
+        """Set the data of all lines."""
         seen, epoch_ends = history.batch_examples, history.epoch_examples
         if not len(seen):
             return
@@ -331,25 +349,31 @@ class _Picture:
             upper.relim()
             upper.autoscale_view(scalex=False)
 
-        whole = ~np.isin(
-            seen, epoch_ends
-        )  # the last batch of an epoch has the examples left over, so no scheduled size
-        whole |= not whole.any()
+        # The last batch of an epoch holds the remaining examples, so its size is not the scheduled
+        # one.
+        is_full = ~np.isin(seen, epoch_ends)
+        if not is_full.any():
+            is_full[:] = True
         for line, values in zip(self._schedules, (history.learning_rate, history.batch_size), strict=True):
-            line.set_data(*_outline(epochs[whole], values[whole], self._columns))
+            line.set_data(*_outline(epochs[is_full], values[is_full], self._columns))
             line.axes.set_ylim(0, 1.15 * float(values.max()) or 1.0)
         edges = history.epoch_edges
         if len(edges) and edges.min() < edges.max():
-            ends, share = epoch_ends[: len(edges)] / epoch_size, edges / edges.max()
-            self._edges.set_data(ends, share)
-            self._n_edges.xy = ends[-1], share[-1]
+            ends, left = epoch_ends[: len(edges)] / epoch_size, edges / edges.max()
+            self._edges.set_data(ends, left)
+            self._n_edges.xy = ends[-1], left[-1]
             self._n_edges.set_text(f"{edges[-1]:,} edges")
         if self._n_epochs is None:
             self._axes[0].set_xlim(0, epochs[-1])
 
 
+def _add_note(axes: Any, offset: tuple[int, int], **style: Any) -> Any:
+    """Add an empty text whose position and content are set later."""
+    return axes.annotate("", (0, 0), offset, textcoords="offset points", ha="right", bbox=BEHIND_TEXT, **style)
+
+
 def _stretch(percent: Float64) -> Float64:
-    """A logarithmic scale of the error: each halving is equally high, until the error nears `SOFTENING`."""
+    """Logarithmic scale of the error: each halving has the same height, until the error nears `SOFTENING`."""
     return -np.log(np.clip(1 - percent / 100, 0, None) + SOFTENING)
 
 
@@ -358,7 +382,7 @@ def _unstretch(height: Float64) -> Float64:
 
 
 def _outline(x: Numbers, y: Numbers, columns: int) -> tuple[Numbers, Numbers]:
-    """The line with no more than the lowest and highest point of each column: it looks the same and draws faster."""
+    """Reduce a line to the lowest and highest point of each column, which looks the same and is drawn faster."""
     each = len(y) // columns
     if each < 3:
         return x, y
@@ -368,9 +392,9 @@ def _outline(x: Numbers, y: Numbers, columns: int) -> tuple[Numbers, Numbers]:
 
 
 def _running_mean(seen: Numbers, sizes: Numbers, y: Numbers, *, window: float) -> tuple[Numbers, Numbers]:
-    """Mean over the last `window` examples, at even distances from the first full window to the end."""
+    """Mean over the last `window` examples, at 500 points from the first full window to the end."""
     edges = np.concatenate([[0], seen])
-    known = np.isfinite(y)  # a batch that was left out has no accuracy
+    known = np.isfinite(y)  # a skipped batch has no accuracy
     counted = np.where(known, sizes, 0)
     total, count = (np.concatenate([[0], np.cumsum(n)]) for n in (np.where(known, y, 0) * counted, counted))
     ends = np.linspace(window, edges[-1], 500)
@@ -379,7 +403,7 @@ def _running_mean(seen: Numbers, sizes: Numbers, y: Numbers, *, window: float) -
 
 
 def without_matplotlib(error: Exception) -> ImportError:
-    """The error to raise if matplotlib is not installed, or cannot be imported for another reason."""
+    """Error to raise if matplotlib is not installed or cannot be imported."""
     if isinstance(error, ImportError):
         return ImportError(f"a picture needs matplotlib ({error}): pip install 'mlgraph[app]'")
-    return ImportError(f"a picture needs matplotlib, which says: {error}")  # for example of an unknown backend
+    return ImportError(f"matplotlib cannot be imported: {error}")  # for example because its backend is unknown

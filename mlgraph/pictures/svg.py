@@ -1,4 +1,4 @@
-"""Boxes and the edges between them as SVG: in columns, from left to right, with few crossings."""
+"""Layout of boxes in columns from left to right, with few crossing edges, and their drawing as SVG."""
 
 from __future__ import annotations
 
@@ -15,45 +15,47 @@ from mlgraph._support.array_types import Int32
 
 __all__ = ["ADJOINT", "COLOURS", "VALUE", "Box", "Link", "printable", "to_svg"]
 
-Item = tuple[int, int]  # of a column: a box and its column, or a column that edges from that box pass on their way
+Item = tuple[int, int]  # a box and a column: the column of the box, or one that edges out of the box pass through
 
-LINE, LABEL, PAD, GAP, BETWEEN = 15.0, 15.0, 8.0, 46.0, 14.0  # heights and distances in pixels
-SWEEPS = 12  # over the columns, for fewer crossings and straighter edges
+# Heights of a line and a label, padding of a box, gaps between columns and between boxes, in
+# pixels.
+LINE, LABEL, PAD, GAP, BETWEEN = 15.0, 15.0, 8.0, 46.0, 14.0
+SWEEPS = 12  # passes over the columns that reduce crossings and straighten edges
 
-COLOURS = {  # of a box and of its border
+COLOURS = {  # fill and border
     "input": ("#e3effb", "#3b7dc4"),
     "constant": ("#f2f2f2", "#8c8c8c"),
     "parameter": ("#fdf0d5", "#c98a1b"),
     "neuron": ("#e3f4e7", "#37915a"),
     "operation": ("#ffffff", "#555555"),
 }
-POSITIVE, NEGATIVE, PLAIN = "#3b7dc4", "#d1495b", "#9a9a9a"  # edges: weights of either sign, no weight
+POSITIVE, NEGATIVE, PLAIN = "#3b7dc4", "#d1495b", "#9a9a9a"  # edges: positive weight, negative weight, no weight
 VALUE, ADJOINT = "#333333", "#b5442e"
 
 
 @dataclass
 class Box:
-    """A box of a drawing: a node, or nodes folded together.
+    """A box: one node, or several folded nodes.
 
     Attributes
     ----------
     nodes : int32, shape (nodes,)
         Ids.
     key : str
-        Its name in Graphviz.
+        Name in Graphviz.
     colour : str
         A key of `COLOURS`.
     title, tip : str
-        The first line in it; the text shown when the mouse rests on it.
+        The first line, and the tooltip.
     lines : list of (str, str)
-        The other lines, and the colour of each.
+        The other lines with their colours.
     column : int
-        From the left.
-    is_output : bool
+        Counted from the left.
+    is_bold : bool
     links : list of Link
-        What comes in, in the order of the arguments.
+        Incoming edges, in the order of the arguments.
     x, y : float
-        Pixels from the left to its left side, and from the top to its middle.
+        Left side and vertical centre in pixels.
     """
 
     nodes: Int32
@@ -63,38 +65,38 @@ class Box:
     lines: list[tuple[str, str]]
     tip: str
     column: int
-    is_output: bool
+    is_bold: bool
     links: list[Link] = field(default_factory=list)
     x: float = 0.0
     y: float = 0.0
 
     @property
     def width(self) -> float:
-        """In pixels, for the longest line."""
+        """Width in pixels."""
         bold = 1.15 * _width(self.title)
         return max(24.0, bold, *(_width(text) for text, _ in self.lines)) + 2 * PAD
 
     @property
     def height(self) -> float:
-        """In pixels, for its lines and for what is written at its edges."""
-        written = sum(bool(link.label) for link in self.links) > 1
-        return max(LINE * (1 + len(self.lines)) + PAD, LABEL * (1 + len(self.links)) if written else 0.0)
+        """Height in pixels, with room for the lines and for the labels of incoming edges."""
+        has_labels = sum(bool(link.label) for link in self.links) > 1
+        return max(LINE * (1 + len(self.lines)) + PAD, LABEL * (1 + len(self.links)) if has_labels else 0.0)
 
 
 @dataclass
 class Link:
-    """Edges from one box to another.
+    """All edges from one box to another.
 
     Attributes
     ----------
     source, target : int
-        Numbers of the boxes.
+        Indices of the boxes.
     count : int
-        How many edges it stands for.
+        Number of edges.
     weight : float or None
-        Of a single edge into a neuron.
+        The weight, if it is a single edge into a neuron.
     is_written : bool
-        Whether the weight is written at it, too.
+        Whether to write the weight as a number.
     """
 
     source: int
@@ -105,14 +107,14 @@ class Link:
 
     @property
     def label(self) -> str:
-        """What is written at it."""
+        """Text at the edge; empty for none."""
         if self.count > 1:
             return f"{self.count:,} edges"
         return "" if self.weight is None or not self.is_written else f"{self.weight:.4g}"
 
 
 def to_svg(boxes: list[Box]) -> str:
-    """Boxes as a picture; gives them their places."""
+    """Place the boxes and draw them."""
     layout = _Layout(boxes)
     weights = [
         abs(link.weight) for box in boxes for link in box.links if link.weight is not None and np.isfinite(link.weight)
@@ -120,12 +122,14 @@ def to_svg(boxes: list[Box]) -> str:
     largest = max(weights, default=0.0)
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{layout.width:.0f}" height="{layout.height:.0f}" '
-        f'viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" font-family="Helvetica, Arial, sans-serif" font-size="12">',
+        f'viewBox="0 0 {layout.width:.0f} {layout.height:.0f}" '
+        'font-family="Helvetica, Arial, sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
     ]
-    for path, links in layout.shared():  # a path of one edge looks like that edge
+    for path, links in layout.passing():  # drawn like an edge if it stands for a single one
         out.append(f'<path d="{path}" {_stroke(links[0] if len(links) == 1 else None, largest)}/>')
-    # The first argument of a box on top; what is written over all lines.
+    # Edges end at their box in the order of the arguments, from the top. Labels and boxes are drawn
+    # over all edges.
     ends = [
         (box, link, box.y + box.height * ((i + 1) / (len(box.links) + 1) - 0.5))
         for box in boxes
@@ -141,7 +145,7 @@ def to_svg(boxes: list[Box]) -> str:
 
 
 class _Layout:
-    """Places of boxes, in columns from left to right; edges past a column go through a gap that they have there."""
+    """Positions of boxes and edges. Edges pass a column between its boxes, at a position reserved for them."""
 
     def __init__(self, boxes: list[Box]) -> None:
         self._boxes = boxes
@@ -159,7 +163,7 @@ class _Layout:
                     self._links.add(((i, column - 1), (i, column)))
             for link in box.links:
                 self._links.add(((link.source, box.column - 1), (i, box.column)))
-        self._left_of: dict[Item, list[Item]] = {}  # of each item those left of it, and those right of it
+        self._left_of: dict[Item, list[Item]] = {}  # neighbours of each item in the columns to the left and right
         self._right_of: dict[Item, list[Item]] = {}
         for a, b in sorted(self._links):
             self._right_of.setdefault(a, []).append(b)
@@ -172,7 +176,8 @@ class _Layout:
         for items in self._columns:
             here = [boxes[i] for i, column in items if boxes[i].column == column]
             labels = [_width(link.label) for box in here for link in box.links]
-            # Many edges between two columns need a longer way, or they run upright and side by side.
+            # Leave more room for many edges between two columns, or their curves become vertical
+            # and overlap.
             x += GAP + max(labels, default=0.0) + min(len(labels), 150) if self.left else 0.0
             self.left.append(x)
             x += max((box.width for box in here), default=0.0)
@@ -188,7 +193,7 @@ class _Layout:
         self.height = max([*self.y.values(), *(b.y + b.height / 2 for b in boxes)], default=0.0) + PAD + 4
 
     def _order(self) -> None:
-        """Items of a column in the order of the mean places of their neighbours (Sugiyama et al. 1981)."""
+        """Sort each column by the mean position of its neighbours, to reduce crossings (Sugiyama et al. 1981)."""
         best, fewest = [list(column) for column in self._columns], self._crossings()
         place = {item: k / max(1, len(column) - 1) for column in self._columns for k, item in enumerate(column)}
         for sweep in range(SWEEPS):
@@ -206,7 +211,7 @@ class _Layout:
         place = {item: k for column in self._columns for k, item in enumerate(column)}
         total = 0
         for column in self._columns:
-            above: list[int] = []  # right ends of the links that begin above this one, or with it and end no lower
+            above: list[int] = []  # right ends of the edges that start above this one, sorted
             for item in column:
                 for end in sorted(place[other] for other in self._right_of.get(item, ())):
                     at = bisect_right(above, end)
@@ -215,39 +220,40 @@ class _Layout:
         return total
 
     def _align(self) -> None:
-        """Each item as near to the mean of its neighbours as the others of its column leave room for."""
+        """Move each item towards the mean height of its neighbours, as far as the other items leave room."""
 
-        def room(item: Item) -> float:
+        def height(item: Item) -> float:
             box = self._boxes[item[0]]
             return box.height if box.column == item[1] else 0.0
 
-        heights = []
+        distances = []  # between the centres of adjacent items
         for column in self._columns:
-            distance = np.array([(room(a) + room(b)) / 2 + BETWEEN for a, b in itertools.pairwise(column)])
-            heights.append(distance)
+            distance = np.array([(height(a) + height(b)) / 2 + BETWEEN for a, b in itertools.pairwise(column)])
+            distances.append(distance)
             places = np.concatenate([[0.0], np.cumsum(distance)])
             self.y.update(zip(column, (places - places[-1] / 2).tolist(), strict=True))
         for sweep in range(SWEEPS):
-            turns = range(len(self._columns)) if sweep % 2 == 0 else range(len(self._columns) - 1, -1, -1)
-            for c in turns:
+            columns = range(len(self._columns))
+            for c in columns if sweep % 2 == 0 else reversed(columns):
                 wish = []
                 for item in self._columns[c]:
                     near = [self.y[n] for n in (*self._left_of.get(item, ()), *self._right_of.get(item, ()))]
                     wish.append(sum(near) / len(near) if near else self.y[item])
-                # Downwards from the first, upwards from the last: both keep the distances, and so does their mean.
+                # Push items downwards from the first, or upwards from the last. Both keep the
+                # distances, and so does their mean.
                 down, up = list(wish), list(wish)
                 for k in range(1, len(wish)):
-                    down[k] = max(down[k], down[k - 1] + heights[c][k - 1])
-                    up[-1 - k] = min(up[-1 - k], up[-k] - heights[c][-k])
+                    down[k] = max(down[k], down[k - 1] + distances[c][k - 1])
+                    up[-1 - k] = min(up[-1 - k], up[-k] - distances[c][-k])
                 self.y.update(zip(self._columns[c], ((a + b) / 2 for a, b in zip(down, up, strict=True)), strict=True))
 
     def start(self, box: int, column: int) -> tuple[float, float]:
-        """The point where edges from a box leave a column."""
+        """Point where edges out of a box leave a column."""
         b = self._boxes[box]
         return (b.x + b.width if b.column == column else self.right[column]), self.y[box, column]
 
-    def shared(self) -> Iterator[tuple[str, list[Link]]]:
-        """Paths of edges from a box through the columns that they pass, each with these edges."""
+    def passing(self) -> Iterator[tuple[str, list[Link]]]:
+        """Paths of edges through the columns that they pass, each with the links that share it."""
         links_from: dict[int, list[tuple[int, Link]]] = {}
         for box in self._boxes:
             for link in box.links:
@@ -262,7 +268,7 @@ class _Layout:
 def _box(box: Box) -> Iterator[str]:
     fill, border = COLOURS[box.colour]
     x, y, width, height = box.x, box.y - box.height / 2, box.width, box.height
-    rectangle = f'rx="5" stroke="{border}" stroke-width="{2 if box.is_output else 1}" fill="{fill}"'
+    rectangle = f'rx="5" stroke="{border}" stroke-width="{2 if box.is_bold else 1}" fill="{fill}"'
     yield f"<g><title>{_xml(box.tip)}</title>"
     if len(box.nodes) > 1:
         yield f'<rect x="{x + 4:.1f}" y="{y + 4:.1f}" width="{width:.1f}" height="{height:.1f}" {rectangle}/>'
@@ -299,11 +305,10 @@ def _stroke(link: Link | None, largest: float) -> str:
 
 
 def _label(box: Box, link: Link, end: float) -> Iterator[str]:
-    """Near its end, where the edges of a box are apart; on a white text of its own, as not all viewers know paint-order."""
+    """Label near the end of an edge, over a white copy of the text: not all viewers support paint-order."""
     for style in ('stroke="white" stroke-width="3"', f'fill="{VALUE}"') if link.label else ():
-        yield (
-            f'<text x="{box.x - 10:.1f}" y="{end - 4:.1f}" text-anchor="end" font-size="11" {style}>{_xml(link.label)}</text>'
-        )
+        place = f'x="{box.x - 10:.1f}" y="{end - 4:.1f}" text-anchor="end"'
+        yield f'<text {place} font-size="11" {style}>{_xml(link.label)}</text>'
 
 
 def _curve(x0: float, y0: float, x1: float, y1: float) -> str:
@@ -312,12 +317,12 @@ def _curve(x0: float, y0: float, x1: float, y1: float) -> str:
 
 
 def _width(text: str) -> float:
-    """Pixels of a line, too many rather than too few."""
+    """Upper estimate of the width of a line of text in pixels."""
     return sum(12.5 if unicodedata.east_asian_width(c) in "WF" else 9.5 if c in "mwMW" else 6.9 for c in text)
 
 
 def printable(text: str) -> str:
-    """Without what XML does not allow: control characters and halves of surrogate pairs."""
+    """Replace characters that XML does not allow: control characters and lone surrogates."""
     return "".join(c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

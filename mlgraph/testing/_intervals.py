@@ -1,24 +1,30 @@
-"""What float32 may give: the sweeps of the reference over intervals, from the least to the greatest possible number.
+"""Interval arithmetic: sweeps of the reference over intervals that contain all results a float32 sweep may give.
 
-An interval is an array whose first axis holds the low and the high end (Moore, Kearfott and Cloud, Introduction to Interval
-Analysis, SIAM 2009, chapters 2 to 5). Both ends are NaN where the number is certain to be NaN. If they are -inf and inf,
-nothing is known: the number may be NaN, too. No correct sweep is outside:
+An interval is an array whose first axis holds the low and the high end (Moore, Kearfott and Cloud,
+Introduction to Interval Analysis, SIAM 2009, chapters 2 to 5). If the result is certainly NaN, both
+ends are NaN. If nothing is known about it, the ends are -inf and inf, and it may be NaN as well.
+The intervals contain the results of every correct sweep:
 
-- Choices (maximum, where, relu, ...) are exact. `+ - * /` and the square root are rounded once, as IEEE 754 demands;
-  rounding is monotone, so it is enough to round both ends. Any other op is within 4 units in the last place of the exact
-  result (`tests/test_ops.py` measures 3.4 at most) and has its sign; logsumexp within 4 of its largest argument.
-- A sum of n terms, products or not, is off by n roundings of the sum of their magnitudes, whatever its order and wherever
-  the processor fuses a product and a sum (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2),
-  and by a unit in its last place: a sum over bytes is scaled when it is done (``_bytes.pxi``). A product of n factors is
-  off by n roundings, and by an underflow on the way times the other factors.
-- An op is evaluated at all corners of the intervals of its arguments, and at both zeros where these lie between: each is
-  monotone in each argument on either side of 0. Sine and cosine (and the derivative of the sigmoid) are not; they leave
-  their chord by no more than a quarter of the square of the interval's width.
-- Nothing is known where some corners give numbers and others NaN, where a sum or a product may overflow on the way (a
-  factor that may be infinite has done so), and where a number that may be negative has a power that may be NaN.
+- Choices (maximum, where, relu, ...) are exact. `+ - * /` and the square root are rounded once, as
+  IEEE 754 requires. Rounding is monotone, so it suffices to round both ends. Every other op is
+  within 4 units in the last place of the exact result, with the same sign (the tests of the ops
+  measure at most 3.4). logsumexp is within 4 units of its largest argument.
+- The error of a sum of n terms is at most n roundings of the sum of their magnitudes, for any order
+  and any fused multiply-add (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
+  section 4.2), plus a unit in the last place, because a sum over bytes is scaled at the end. The
+  error of a product of n factors is at most n roundings, plus an intermediate underflow times the
+  other factors.
+- An op is evaluated at all corners of the intervals of its arguments, and at both zeros if they lie
+  in between: it is monotone in each argument on either side of 0. Sine, cosine and the derivative
+  of the sigmoid are not monotone; their distance from the chord is at most a quarter of the squared
+  width of the interval.
+- Nothing is known where some corners give numbers and others NaN, where a sum or product may
+  overflow on the way (also where a factor may be infinite), and where a number that may be negative
+  has a power that may be NaN.
 
-So near a kink, a pole or a tie the interval includes what lies beyond, and what is unknown stays unknown. The sign of a zero
-counts: it is known for inputs, constants, parameters and exact results; else both zeros are in the interval.
+So the interval near a kink, a pole or a tie includes the values on both sides, and unknown results
+stay unknown. The sign of zero matters: it is known for inputs, constants, parameters and exact
+results; otherwise the interval contains both zeros.
 """
 
 from __future__ import annotations
@@ -37,24 +43,28 @@ from mlgraph.compiler.plan import Plan
 from mlgraph.engine import reference
 from mlgraph.graph import ops
 
-UNIT, ULP = 2.0**-24, 2.0**-23  # rounding and unit in the last place, as shares of a number
-SMALLEST = 2.0**-149
+UNIT, ULP = 2.0**-24, 2.0**-23  # relative rounding error and unit in the last place of float32
+SMALLEST = 2.0**-149  # smallest positive float32 number
+
+# Maximum error of ops in units in the last place.
 ULPS = dict.fromkeys(("leaky_relu", "sigmoid", "tanh", "softplus", "exp", "log", "sin", "cos", "pow"), 4)
 
 
 class Sweeps:
-    """The sweeps of the reference over intervals.
+    """Forward and backward sweep over intervals.
 
     Parameters
     ----------
     plan : Plan
     p : float64, shape (parameters,)
     values : float64, shape (slots, examples)
-        Those of the reference, of which inputs, constants and parameters are used.
-    slots, u : int32, shape (outputs,), and float64, shape (examples, outputs)
-        Slots of the outputs, and the cotangent.
+        Values of the reference. Only those of inputs, constants and parameters are used.
+    slots : int32, shape (outputs,)
+        Slots of the outputs.
+    u : float64, shape (examples, outputs)
+        Cotangent.
     ulps : int
-        The least error of an op.
+        Minimum error of an op in units in the last place.
 
     Attributes
     ----------
@@ -67,9 +77,9 @@ class Sweeps:
 
     def __init__(self, plan: Plan, p: Float64, values: Float64, slots: Int32, u: Float64, ulps: int) -> None:
         self.plan, self.p, self.ulps = plan, p, ulps
-        self.values = _float32(np.stack([values, values]))  # as a sweep reads them: a byte is a rounded quotient
+        self.values = _float32(np.stack([values, values]))  # a byte / 255 is rounded when it is read
         self.gradient, self.has_gradient = np.zeros((2, len(p))), np.zeros(len(p), bool)
-        # Of each adjoint: the sum of its terms, the sum of their magnitudes, and how many they are.
+        # For each adjoint: the sum of its terms, the sum of their magnitudes, and their number.
         self._sum, self._size, self._count = np.zeros((2, *values.shape)), np.zeros_like(values), np.zeros(len(values))
         self._add(slots, np.stack([u.T, u.T]))
         for ins in plan.instructions:
@@ -78,7 +88,7 @@ class Sweeps:
             self._backward(ins)
 
     def adjoints(self, slots: slice) -> Float64:
-        """Intervals of adjoints that have all their terms."""
+        """Intervals of adjoints to which all terms have been added."""
         return self._rounded_sum(self._sum[:, slots], self._size[slots], self._count[slots, None])
 
     def _add(self, slots: Int32, terms: Float64) -> None:
@@ -134,11 +144,9 @@ class Sweeps:
             return self._total(np.stack(x, axis=1))
         if op.name == "prod":
             return self._rounded_product(functools.reduce(_times, x), x)
-        if (
-            op.name == "max"
-        ):  # no end for itself: it grows with its arguments, but of zeros it has the sign of the first
+        if op.name == "max":  # in pairs, since among zeros the result has the sign of the first
             return self._rounded(functools.reduce(lambda most, a: _hull(ops.OPS["maximum"].value, a, most), x))
-        if op.name == "logsumexp":  # grows with each argument
+        if op.name == "logsumexp":  # monotone in each argument
             both = np.stack(x, axis=1)
             slack = 4 * ULP * (_size(both).max(axis=0) + np.log(len(x)) + 1)
             slack = np.where(_unknown(both).any(axis=0), np.inf, slack)
@@ -146,7 +154,7 @@ class Sweeps:
         return self._rounded(_hull(op.value, *x), ULPS.get(op.name, 0), _bend(x[0]) if op.name in ("sin", "cos") else 0)
 
     def _terms(self, op: ops.Op, d: Float64, y: Float64, x: Sequence[Float64]) -> list[Float64]:
-        """What the op adds to the adjoints of its arguments."""
+        """Terms that the op adds to the adjoints of its arguments."""
         if op.name == "prod":
             before = itertools.accumulate(x[:-1], _times, initial=d)
             after = list(itertools.accumulate(x[:0:-1], _times, initial=np.ones_like(d)))[::-1]
@@ -172,23 +180,26 @@ class Sweeps:
             n = in_reach.sum(axis=0)
             certain = ((n == 1) | (both[0] == both[1]) | ~in_reach).all(axis=0) & ~_unknown(both).any(axis=0)
             share = in_reach / np.maximum(n, 1)
-            # Not rounded: an adjoint is divided by n once, and this rounding is counted with its product with 1 / n.
+            # Not rounded here: the sweep divides the adjoint by n, and that rounding is counted in
+            # the product with 1 / n.
             return list(np.stack([np.where(certain, share, 0), np.where(certain, share, in_reach)]).swapaxes(0, 1))
         if op.name == "logsumexp":
             return [self._value(ops.OPS["exp"], [self._value(ops.OPS["sub"], [a, y])]) for a in x]
-        # Of the others with more than one argument only the quotient has the value in its derivatives.
+        # Of the remaining ops with several arguments, only the derivatives of the quotient use its
+        # value.
         y = y if op.arity == 1 or op.name == "div" else np.ones_like(y)
         slack: Float64 | float = 0.0
         if op.name == "tanh":
-            slack = ULP  # 1 - y * y has roundings of the size of 1
+            slack = ULP  # the rounding errors of 1 - y * y are relative to 1
         elif op.name in ("sin", "cos", "sigmoid"):
             slack = _bend(y if op.name == "sigmoid" else x[0])
         partials = _hull(lambda *corner: np.stack(np.broadcast_arrays(*op.derivatives(*corner))), y, *x)
         return list(self._rounded(partials, ULPS.get(op.name, 0), slack).swapaxes(0, 1))
 
     def _power(self, a: Float64, b: Float64) -> Float64:
-        # The power of a negative number depends on whether the exponent is whole, and odd. If it is not whole, -inf and -0.0
-        # have a power, but not the numbers between; if it is NaN, only 1 has one.
+        # The power of a negative number depends on whether the exponent is an integer, and odd.
+        # With any other exponent, -inf and -0.0 have powers, but the numbers between them do not.
+        # With a NaN exponent, only 1 has a power.
         between = np.isneginf(a[0]) & (b[0] != np.rint(b[0])) | np.isnan(b[0])
         doubtful = np.signbit(a[0]) & (b[0] < b[1]) | (a[0] < a[1]) & between
         return self._rounded(_hull(ops.OPS["pow"].value, a, b), ULPS["pow"], np.where(doubtful, np.inf, 0))
@@ -196,14 +207,13 @@ class Sweeps:
     # Rounding.
 
     def _rounded(self, x: Float64, ulps: int = 0, slack: Float64 | float = 0.0) -> Float64:
-        """The float32 numbers that a result may become: off by units in the last place, with its sign, and by `slack`."""
+        """Widen an interval by units in the last place, keeping the sign, then by `slack`, and round it outwards."""
         ulps = max(ulps, self.ulps)
 
         def down(end: Float64) -> Float64:
             off = np.where(np.isfinite(end), ulps * (ULP * np.abs(end) + SMALLEST * (end != 0)), 0)
-            low = (
-                end if ulps == 0 else np.where(end > 0, np.maximum(end - off, 0.0), -np.abs(end - off))
-            )  # a zero: -0.0
+            # A zero becomes -0.0.
+            low = end if ulps == 0 else np.where(end > 0, np.maximum(end - off, 0.0), -np.abs(end - off))
             return np.asarray(np.where(np.isposinf(slack), -np.inf, low - slack))
 
         return _either(*_float32(np.stack([down(x[0]), -down(-x[1])])))
@@ -213,12 +223,12 @@ class Sweeps:
         return self._rounded(x, 1, np.where(size + slack <= FLOAT32_MAX, slack, np.inf))
 
     def _total(self, terms: Float64) -> Float64:
-        """Sum along the second axis."""
+        """Interval of the sum along the second axis."""
         return self._rounded_sum(terms.sum(axis=1), _size(terms).sum(axis=0), terms.shape[1])
 
     def _rounded_product(self, x: Float64, factors: Sequence[Float64]) -> Float64:
-        # In any order: the most by which the other factors multiply an underflow or overflow on the way; inf makes the
-        # result NaN, and NaN stays NaN.
+        # `growth` bounds, for any order of multiplication, the factor by which an underflow on the
+        # way can grow.
         growth = functools.reduce(np.multiply, [np.fmax(np.abs(factor).max(axis=0), 1) for factor in factors])
         off = np.expm1(len(factors) * UNIT)
         slack = off * _size(x) + len(factors) * SMALLEST * growth
@@ -230,7 +240,7 @@ def _float32(x: Float64) -> Float64:
 
 
 def _hull(function: Callable[..., Any], *arguments: Float64) -> Float64:
-    """Interval of a function that is monotone in each argument on either side of 0; no rounding."""
+    """Interval of a function that is monotone in each argument on either side of 0, before rounding."""
     low = high = np.array(np.nan)
     nan = np.array(False)
     for corner in itertools.product(*map(_corners, arguments)):
@@ -242,7 +252,7 @@ def _hull(function: Callable[..., Any], *arguments: Float64) -> Float64:
 
 
 def _corners(x: Float64) -> list[Float64]:
-    """Both ends, the zeros in between, and NaN where nothing is known."""
+    """Both ends, zeros in between, and NaN where nothing is known."""
     low, high = x
     others = [
         (low != high, high),
@@ -254,7 +264,7 @@ def _corners(x: Float64) -> list[Float64]:
 
 
 def _either(low: Float64, high: Float64) -> Float64:
-    """An interval; unknown where one end alone is NaN."""
+    """Make an interval; nothing is known where only one end is NaN."""
     doubtful = np.isnan(low) != np.isnan(high)
     return np.stack([np.where(doubtful, -np.inf, low), np.where(doubtful, np.inf, high)])
 
@@ -268,7 +278,7 @@ def _times_chosen(d: Float64, partial: Float64) -> Float64:
 
 
 def _bend(x: Float64) -> Float64:
-    """How far a function with values up to 1 and a second derivative up to 2 leaves its chord."""
+    """Maximum distance from its chord of a function with values up to 1 and a second derivative up to 2."""
     return np.asarray(np.fmin((x[1] - x[0]) ** 2 / 4, 2))
 
 
@@ -281,7 +291,7 @@ def _size(x: Float64) -> Float64:
 
 
 def distance(number: Float64, x: Float64) -> Float64:
-    """The largest distance of a number from those in an interval; inf if some of these, not all, may be infinite or NaN."""
+    """Maximum distance of a number from an interval; inf if only some of its values are infinite or NaN."""
     off = np.maximum(number - x[0], x[1] - number)
     same = ((x[0] == number) & (x[1] == number)) | (np.isnan(number) & np.isnan(x[0]))
     return np.where(same, 0, np.where(np.isnan(off), np.inf, off))

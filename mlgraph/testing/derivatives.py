@@ -1,7 +1,8 @@
-"""Checks for those who build graphs or kernels: gradients against differences, the compiled sweep against the reference.
+"""Checks of derivatives: against finite differences, and of the compiled sweep against the reference.
 
-No tolerance is guessed: `expect` bounds the float32 error of each number of a sweep (`mlgraph.testing._intervals`). The reference
-computes in float64; its error is taken to be 2**-29 times these bounds, and 4 times that to be safe.
+No tolerance is guessed. `expect` bounds the float32 error of each number of a sweep, with
+intervals. The reference computes in float64, whose unit roundoff is 2**-29 times that of float32;
+its error is bounded by 4 * 2**-29 times the float32 bound.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ __all__ = ["Expected", "check_against_reference", "check_gradients", "check_refe
 
 Functions = Function | Node | Iterable[Node]
 
-TO_FLOAT64 = (
-    2.0**-29 * 4
-)  # from a bound for float32 to one for float64, with room for numpy's other order of operations
+TO_FLOAT64 = 4 * 2.0**-29
+"""Factor from a float32 bound to a float64 bound. The 4 allows for numpy's different order of operations."""
 
 
 class Expected(NamedTuple):
-    """The results of a sweep in float64, and how far from them float32 may be.
+    """Results of a sweep in float64, with bounds on the distance of float32 results from them.
 
     Attributes
     ----------
     values, values_error : float64, shape (batch, outputs)
     inputs, inputs_error : float64, shape (batch, inputs)
     parameters, parameters_error : float64, shape (len(graph.parameters),)
-        In the layout of the parameter vector. The error is NaN for padding and for parameters that no output needs.
+        In the layout of `graph.parameters`. The error is NaN for padding and for parameters that no
+        output needs.
     """
 
     values: Float64
@@ -62,39 +63,51 @@ def check_gradients(
 ) -> None:
     """Compare the gradient of the compiled float32 sweep with central differences.
 
-    For a random cotangent u and a random tangent v, two inner products must agree: ``<J^T u, v>`` by one backward sweep, and
-    ``<u, J v>`` by float64 differences of the outputs along v. This costs a few sweeps for any number of inputs and
-    parameters. v has the signs of the gradient: no term of the sum cancels another, and a mistake in any term shows.
+    For a random cotangent u and a random tangent v, two inner products must agree: ``<J^T u, v>``,
+    computed by one backward sweep, and ``<u, J v>``, computed by float64 differences of the outputs
+    along v. This costs a few sweeps for any number of inputs and parameters. The signs of v are
+    those of the gradient, so that no terms of the sum cancel and a mistake in any term shows.
 
     Parameters
     ----------
     function : Function, Node or sequence of Node
-        Nodes are compiled.
+        What to check. Nodes are compiled.
     x : array_like, shape (batch, inputs)
-        Should not lie on a kink (relu at 0, a tie of max), where a derivative is a convention.
+        Examples. They should not lie on a kink, such as relu at 0 or a tie of max, where the
+        derivative is a convention.
     inputs, parameters : bool
         Which derivatives to check.
     seed : int
-        Fixes u and v.
+        Seed of u and v.
     step : float
-        Length of the step of the differences: root mean square over the examples.
+        Length of the difference step: its root mean square over the examples.
     n_threads : int, optional
+        Number of threads of the sweep.
 
     Raises
     ------
     AssertionError
-        If the products differ by more than the sum of three bounds: the float32 error of each derivative (`expect`) times
-        its component of v; the truncation error of the differences, from a third derivative or a kink on the way, estimated
-        by how doubling the step changes the slope and curvature of each example; and the float64 rounding error divided by
-        the step. If a bound is infinite, because a value may overflow, nothing can be checked; that is an error, too.
+        If the products differ by more than the sum of three bounds, or if that sum is infinite
+        because a value may overflow. The bounds are: the float32 error of each derivative
+        (`expect`) times its component of v; the truncation error of the differences, estimated from
+        the change of the slope and curvature of each example when the step doubles; and the float64
+        rounding error divided by the step.
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> g = mlgraph.Graph()
+    >>> x, y = g.inputs(2)
+    >>> mlgraph.testing.check_gradients(mlgraph.sin(x) * y, [[1.0, 2.0], [0.5, -3.0]])
     """
     f = _compiled(function)
-    with f.graph.lock:  # another thread may compile, and so move the parameters
+    with f.graph.lock:  # a compilation by another thread would move the parameters
         u = _cotangent(f, x, None, seed)
         gradients, expected = f.vjp(x, u, n_threads=n_threads), expect(f, x, u, ulps=1)
         errors = (expected.inputs_error, expected.parameters_error)
         _compare_products(
-            f, x, u, gradients[1:3], errors, expected, (inputs, parameters), seed, step, "the sweep in float32"
+            f, x, u, gradients[1:3], errors, expected, (inputs, parameters), seed, step, "the float32 sweep"
         )
 
 
@@ -107,10 +120,16 @@ def check_reference(
     seed: int = 0,
     step: float = 1e-6,
 ) -> None:
-    """Compare the gradient of the float64 reference with central differences; no kernel takes part.
+    """Compare the gradient of the float64 reference with central differences, without the kernels.
 
-    Parameters (except `n_threads`) and exceptions are those of `check_gradients`; the tolerance is tighter, with the error
-    of float64 in place of that of float32.
+    Parameters and exceptions are those of `check_gradients`. The tolerance is smaller: it contains
+    the float64 error of the derivatives instead of the float32 error.
+
+    Examples
+    --------
+    >>> g = mlgraph.Graph()
+    >>> x, y = g.inputs(2)
+    >>> mlgraph.testing.check_reference(mlgraph.sin(x) * y, [[1.0, 2.0], [0.5, -3.0]])
     """
     f = _compiled(function)
     with f.graph.lock:
@@ -134,24 +153,36 @@ def check_against_reference(
     Parameters
     ----------
     function : Function, Node or sequence of Node
-        Nodes are compiled.
+        What to check. Nodes are compiled.
     x : array_like, shape (batch, inputs)
+        Examples.
     cotangent : array_like, shape (batch, outputs), optional
         Random by default.
     seed : int
-        Fixes a random cotangent.
+        Seed of a random cotangent.
     n_threads : int, optional
+        Number of threads of the sweep.
 
     Returns
     -------
     Expected
+        The results of the reference and their bounds, as from `expect`.
 
     Raises
     ------
     AssertionError
-        If a number whose bound (`expect`) is finite is further from the reference than that, or only one of the two is
-        finite. A gradient of a parameter may be infinite in one and NaN in the other, since sums over the examples are
-        taken in another order.
+        If a number with a finite bound (`expect`) is further from the reference than that, or if
+        only one of the two is finite. The gradient of a parameter may be infinite in one and NaN in
+        the other, since the examples are summed in different orders.
+    TypeError, ValueError
+        If an argument is not as described.
+
+    Examples
+    --------
+    >>> g = mlgraph.Graph()
+    >>> x, y = g.inputs(2)
+    >>> mlgraph.testing.check_against_reference(mlgraph.sin(x) * y, [[1.0, 2.0]]).values
+    array([[1.68294197]])
     """
     f = _compiled(function)
     u = _cotangent(f, x, cotangent, seed)
@@ -160,25 +191,27 @@ def check_against_reference(
     _compare("value (example, output)", gradients.values, expected.values, expected.values_error)
     _compare("value without gradient (example, output)", values, expected.values, expected.values_error)
     _compare("gradient (example, input)", gradients.inputs, expected.inputs, expected.inputs_error)
-    with np.errstate(invalid="ignore"):  # inf becomes NaN
+    with np.errstate(invalid="ignore"):  # infinities become NaN
         got, want = gradients.parameters + 0 * gradients.parameters, expected.parameters + 0 * expected.parameters
     _compare("gradient (parameter)", got, want, expected.parameters_error)
     return expected
 
 
 def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | None = None, *, ulps: int = 0) -> Expected:
-    """The results of the reference, and how far from them a float32 sweep of the same plan may be.
+    """Compute the results in float64, and bounds on the distance of float32 results from them.
 
     Parameters
     ----------
     function : Function, Node or sequence of Node
-        Nodes are compiled.
+        What to compute. Nodes are compiled.
     x : array_like, shape (batch, inputs)
+        Examples.
     cotangent : array_like, shape (batch, outputs), optional
         Ones by default.
     ulps : int
-        The least error of an op, in units in the last place. With 0, results that float32 computes exactly have no error.
-        With 1, the bounds also hold near `x`, where no result is exact, as differences need them to.
+        Minimum error of an op in units in the last place. With 0, results that float32 computes
+        exactly have no error. With 1, the bounds also hold near `x`, where results are not exact,
+        as finite differences require.
 
     Returns
     -------
@@ -187,8 +220,17 @@ def expect(function: Functions, x: npt.ArrayLike, cotangent: npt.ArrayLike | Non
     Raises
     ------
     TypeError, ValueError
-        If `function` is neither a Function nor nodes, there is no example, `x` or `cotangent` are no real numbers or not of
-        these shapes, or `ulps` is no integer from 0 on.
+        If `function` is neither a Function nor nodes, if there is no example, if `x` or `cotangent`
+        are not real numbers or have another shape, or if `ulps` is not an integer of at least 0.
+
+    Examples
+    --------
+    >>> g = mlgraph.Graph()
+    >>> expected = mlgraph.testing.expect(mlgraph.exp(g.input()), [[1.0]])
+    >>> expected.values
+    array([[2.71828183]])
+    >>> bool(expected.values_error < 1e-5)
+    True
     """
     f = _compiled(function)
     data = _read(f, x)
@@ -226,14 +268,14 @@ def _compiled(function: Functions) -> Function:
 
 
 def _read(f: Function, x: npt.ArrayLike) -> Float64:
-    """The data as the sweep reads them, in float64."""
+    """Read the examples in float64, as the sweep does."""
     examples = Examples(x, f.n_inputs)
     examples.check_any()
     return examples.read(slice(None), slice(None))
 
 
 def _cotangent(f: Function, x: npt.ArrayLike, given: npt.ArrayLike | None, seed: int) -> Float64:
-    """The cotangent given, or a random one."""
+    """Return the given cotangent, or a random one."""
     shape = (len(_read(f, x)), len(f.output_ids))
     random = np.random.default_rng(whole("seed", seed, 0, MOST_SEED)).standard_normal(shape, np.float32)
     return (random if given is None else float_array("cotangent", given, shape)).astype(np.float64)
@@ -247,7 +289,7 @@ def _compare(what: str, got: npt.NDArray[Any], want: Float64, error: Float64) ->
         i = tuple(np.argwhere(~good)[0].tolist())
         raise AssertionError(
             f"{what} {', '.join(map(str, i))}: the sweep gives {got[i]!s}, the reference {want[i]!s}, "
-            f"tolerance {error[i]:.3g}; {np.count_nonzero(~good)} of {good.size} differ by more than theirs"
+            f"tolerance {error[i]:.3g}; {np.count_nonzero(~good)} of {good.size} exceed their tolerance"
         )
 
 
@@ -261,8 +303,9 @@ def _compare_products(
     wanted: Sequence[bool],
     seed: int,
     step: float,
-    who: str,
+    name: str,
 ) -> None:
+    """Compare the inner products of `check_gradients`; `name` says in the message where the gradients are from."""
     rng = np.random.default_rng((seed, 1))
     tangents, product, tolerance = [], 0.0, 0.0
     for gradient, error, want in zip(gradients, errors, wanted, strict=True):
@@ -285,16 +328,16 @@ def _compare_products(
         here, ends = weighted(0.0), [(weighted(h), weighted(-h), h) for h in (step, 2 * step)]
         (slope, turn), (wider, wider_turn) = (((a - b) / (2 * h), (a - 2 * here + b) / h) for a, b, h in ends)
         difference = float(np.sum(slope))
-        # For a third derivative the first term is three times the error; with a kink within the step both are its size.
+        # With a smooth function, the first term is three times the truncation error. With a kink
+        # within the step, both terms are as large as the error.
         tolerance += float(np.sum(np.abs(slope - wider) + np.abs(turn - wider_turn / 2)))
         rounding = float(np.sum(np.abs(u) * (expected.values_error * TO_FLOAT64 + 2.0**-52 * np.abs(expected.values))))
         for gradient, at, want in zip(gradients, (data, p), wanted, strict=True):
-            rounding += (
-                want * float(np.sum(np.abs(gradient * at))) * 2.0**-52
-            )  # the points of differences are rounded, too
+            # The points at which the function is evaluated are rounded, too.
+            rounding += want * float(np.sum(np.abs(gradient * at))) * 2.0**-52
     tolerance += rounding / step
     if not (abs(product - difference) <= tolerance < np.inf):
         raise AssertionError(
-            f"<J^T u, v> = {product:.9g} by {who}, <u, J v> = {difference:.9g} by differences: "
+            f"<J^T u, v> = {product:.9g} from {name}, <u, J v> = {difference:.9g} from differences: "
             f"they differ by {abs(product - difference):.3g}, tolerance {tolerance:.3g}"
         )

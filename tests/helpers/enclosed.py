@@ -1,6 +1,4 @@
-"""Intervals of float32, numbers in them, and what ops may make of these: as far off as `mlgraph.testing._intervals` permits."""
-
-import itertools
+"""Random float32 intervals, numbers in them, and results of ops with every permitted rounding error."""
 
 import numpy as np
 
@@ -14,28 +12,24 @@ WITHIN_4 = ["leaky_relu", "sigmoid", "tanh", "softplus", "exp", "log", "sin", "c
 
 
 def order(x):
-    """Places of float32 numbers: -0.0 is -1, 0.0 is 0; NaN is far above inf."""
+    """Rank of float32 numbers: -0.0 has -1, 0.0 has 0, and NaN is far above infinity."""
     bits = np.asarray(x, np.float32).view(np.int32).astype(np.int64)
     return np.where(np.isnan(x), 2**40, np.where(bits < 0, -1 - (bits & 0x7FFFFFFF), bits))
 
 
 def number(place):
+    """Inverse of `order`."""
     bits = np.where(place < 0, -1 - place | 0x80000000, place)
     return np.where(place > 2**39, NAN, bits.astype(np.uint32).view(np.float32).astype(np.float64))
 
 
 def interval(ends):
-    """Of one number, or from one to another: as the module has it for one example."""
+    """Interval of one number, or from one to another, in the format of the module for one example."""
     return np.ravel(ends)[[0, -1], None].astype(np.float32).astype(np.float64)
 
 
-def floats(numbers):
-    """Each number, or pair of ends, rounded."""
-    return [np.ravel(a).astype(np.float32).astype(float).tolist() for a in numbers]
-
-
 def drawn(rng, n):
-    """Points, intervals of a few numbers, wide ones, with zeros and infinities in them, NaN and unknown ones."""
+    """Random intervals: points, narrow and wide ones, with zeros, infinities and NaN, and unknown ones."""
     signed = rng.choice(NUMBERS, (2, n)) * rng.choice([-1.0, 1.0], (2, n))
     ends = np.where(rng.random((2, n)) < 0.1, rng.normal(size=(2, n)), signed)
     ends[1] = np.where(rng.random(n) < 0.4, ends[0], ends[1])
@@ -46,7 +40,7 @@ def drawn(rng, n):
 
 
 def numbers_in(rng, x):
-    """An end, any number, or a zero of each interval; NaN, too, where nothing is known."""
+    """An end, a random number or a zero of each interval; also NaN where nothing is known."""
     low, high = order(x)
     which = rng.random(low.shape)
     choices = [low, high, rng.integers(low, high + 1), np.clip(rng.integers(-1, 1, low.shape), low, high)]
@@ -55,7 +49,7 @@ def numbers_in(rng, x):
 
 
 def erring(rng, y, ulps=0):
-    """Rounded, or off by so many units in the last place, up or down, with the sign of y."""
+    """Round y, or move it by units in the last place, keeping its sign."""
     off = ulps * np.ldexp(1.0, np.maximum(np.frexp(np.abs(y))[1] - 24, -149)) * rng.integers(-1, 2, np.shape(y))
     there = np.where(np.sign(y) * (y + off) > 0, y + off, np.copysign(0.0, y))
     near = np.asarray(there, np.float32)
@@ -68,7 +62,7 @@ def evaluated(name, *x):
 
 
 def in_float32(rng, name, *x):
-    """What an op may give; sums and products in any order."""
+    """A permitted result of an op; sums and products are computed in random order."""
     if name in ("sum", "prod"):
         total, *others = (x[i] for i in rng.permutation(len(x)))
         for a in others:
@@ -83,7 +77,7 @@ def in_float32(rng, name, *x):
 
 
 def terms_in_float32(rng, name, d, y, *x):
-    """What it may add to the adjoints of its arguments."""
+    """Permitted terms that an op adds to the adjoints of its arguments."""
     if name == "prod":
         return [in_float32(rng, "prod", d, *x[:i], *x[i + 1 :]) for i in range(len(x))]
     if name == "max":
@@ -99,38 +93,3 @@ def terms_in_float32(rng, name, d, y, *x):
         partials = ops.OPS[name].derivatives(y, *([np.stack(x)] if ops.OPS[name].arity < 0 else x))
         partials = [erring(rng, np.broadcast_to(partial, y.shape), 4 * (name in WITHIN_4)) for partial in partials]
     return [np.where((partial == 0) & (name == "where"), 0.0, d * erring(rng, partial)) for partial in partials]
-
-
-# The rules, written once more for the ends of one example.
-
-
-def spread(ends, ulps=0, slack=0.0):
-    """Off by units in the last place, on its side of 0, where both zeros are; and by `slack`."""
-
-    def down(end):
-        off = ulps * (2.0**-23 * abs(end) + SMALLEST) if abs(end) < INF else 0.0
-        return (max(end - off, 0.0) if end > 0 else end - off if end else -0.0) - slack
-
-    return down(np.ravel(ends)[0]), -down(-np.ravel(ends)[-1])
-
-
-def rounded(ends):
-    return np.float32(ends).astype(float).tolist()
-
-
-def times(*factors):
-    ends = [np.prod(corner) for corner in itertools.product(*factors)]
-    return min(ends), max(ends)
-
-
-def summed(*terms):
-    """A rounding of the magnitudes for each term, and a unit in the last place."""
-    n, size = len(terms), sum(max(map(abs, term)) for term in terms)
-    ends = [sum(term[i] for term in terms) for i in (0, -1)]
-    return rounded(spread(ends, 1, np.expm1(n * 2.0**-24) * size + n * SMALLEST * (size > 0)))
-
-
-def multiplied(*factors):
-    """A rounding for each factor, and what the others make of the smallest number."""
-    n, growth, ends = len(factors), np.prod([max(1, *map(abs, factor)) for factor in factors]), times(*factors)
-    return spread(ends, 0, np.expm1(n * 2.0**-24) * max(map(abs, ends)) + n * SMALLEST * growth)
