@@ -5,7 +5,7 @@ import numpy.typing as npt
 _Array = npt.NDArray[Any]
 
 class _Sweep(Protocol):
-    """One build of the kernels (``_sweep.pxi``)."""
+    """One build of the kernels (``_sweep.pyx``)."""
 
     PARALLEL: bool
     TILE_EXAMPLES: int
