@@ -75,8 +75,8 @@ COMMON = [
     *SANITIZER,
 ]
 
-# In CFLAGS these flags reach the compiler and the linker. They break the tests for NaN, change the order of sums and, when
-# linked in, flush subnormal numbers to zero in the whole process.
+# In CFLAGS these flags reach the compiler and the linker. They break the tests for NaN, change the order of
+# sums and, when linked in, flush subnormal numbers to zero in the whole process.
 UNSAFE_MATH = {
     "-Ofast",
     "-ffast-math",
