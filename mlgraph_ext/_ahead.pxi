@@ -15,48 +15,48 @@ cdef enum:
     MOST_FETCHED = 16384     # floats that are fetched from others for a phase: 64 KB, which an L2 cache has room for
 
 
-cdef inline bint is_ahead(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline bint is_ahead(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return r.ahead and ins.kind == DENSE and ins.reads_data
 
 
-cdef inline bint reads_entries(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline bint reads_entries(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return ins.kind == DENSE and ins.reads_data and (r.ahead or r.entries_at >= 0)
 
 
-cdef inline int64_t sums_stride(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline int64_t sums_stride(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return r.n_tiles * LANES * PANEL if is_ahead(r, ins) else LANES * PANEL
 
 
-cdef inline float* ahead_at(const Run* r, const Instruction* ins, int64_t tile) noexcept nogil:
+cdef inline float* ahead_at(const SweepArgs* r, const Instruction* ins, int64_t tile) noexcept nogil:
     return r.sums + (ins.transposed * r.n_tiles + tile * LANES * PANEL)
 
 
-cdef inline float* sums_of(const Run* r, const Instruction* ins, const Tile* tile) noexcept nogil:
+cdef inline float* sums_of(const SweepArgs* r, const Instruction* ins, const Tile* tile) noexcept nogil:
     """Sums of a tile, [half][panel][lane][neuron], panels `sums_stride` floats apart."""
     if is_ahead(r, ins):
         return ahead_at(r, ins, tile.number if r.n_units else tile.place)
     return memory_of(r, tile) + ins.transposed
 
 
-cdef inline bint shares_deltas(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
+cdef inline bint shares_deltas(const SweepArgs* r, const Instruction* ins, int64_t step) noexcept nogil:
     return is_ahead(r, ins) and not sweeps_alone(r, step)
 
 
-cdef inline int64_t deltas_stride(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
+cdef inline int64_t deltas_stride(const SweepArgs* r, const Instruction* ins, int64_t step) noexcept nogil:
     return sums_stride(r, ins) if shares_deltas(r, ins, step) else LANES * PANEL
 
 
-cdef inline int64_t copies_of_deltas(const Run* r, const Instruction* ins, int64_t step) noexcept nogil:
+cdef inline int64_t copies_of_deltas(const SweepArgs* r, const Instruction* ins, int64_t step) noexcept nogil:
     """How many copies of its deltas a tile has: one for each half of the columns, where workers share out the halves."""
     return ins.halves if r.n_workers > 1 and shares_deltas(r, ins, step) else 1
 
 
-cdef inline int64_t copy_for(const Run* r, const Instruction* ins, int64_t step, int64_t column) noexcept nogil:
+cdef inline int64_t copy_for(const SweepArgs* r, const Instruction* ins, int64_t step, int64_t column) noexcept nogil:
     """Which copy a worker reads that sums the gradients of a column."""
     return 1 if copies_of_deltas(r, ins, step) == 2 and column // RUN >= middle(runs_of(ins.arity)) else 0
 
 
-cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step, int64_t place, int64_t copy) noexcept nogil:
+cdef inline float* deltas_of(const SweepArgs* r, const Instruction* ins, int64_t step, int64_t place, int64_t copy) noexcept nogil:
     """Transposed deltas of the tile whose memory has number `place`, panels `deltas_stride` floats apart.
 
     They take the place of its sums, each copy that of the sums of a half: the worker that is done with the deltas of a panel
@@ -70,22 +70,22 @@ cdef inline float* deltas_of(const Run* r, const Instruction* ins, int64_t step,
     return r.tiles + (place * r.tile_stride + ins.transposed)
 
 
-cdef inline int64_t groups_in(const Run* r, int64_t step) noexcept nogil:
+cdef inline int64_t groups_in(const SweepArgs* r, int64_t step) noexcept nogil:
     return (examples_in(r, step) + GROUP - 1) // GROUP
 
 
-cdef inline Entries tile_entries(const Run* r, int64_t place) noexcept nogil:
+cdef inline Entries tile_entries(const SweepArgs* r, int64_t place) noexcept nogil:
     return entries_at(r.tiles + place * r.tile_stride + r.entries_at, r.n_inputs, LANES)
 
 
-cdef inline Entries group_entries(const Run* r, const Worker* w, int64_t step, int64_t group) noexcept nogil:
+cdef inline Entries group_entries(const SweepArgs* r, const Worker* w, int64_t step, int64_t group) noexcept nogil:
     # Two sets: those of one step are still read while those of the next are made.
     cdef int64_t groups = (r.n_tiles + GROUP_TILES - 1) // GROUP_TILES
     return entries_at(w.scratch + r.lists_at + ((step & 1) * groups + group) * r.list_floats, r.n_inputs, GROUP)
 
 
 cdef void list_group(
-    const Run* r, int64_t step, int64_t group, int64_t first_run, int64_t last_run, const Entries* e,
+    const SweepArgs* r, int64_t step, int64_t group, int64_t first_run, int64_t last_run, const Entries* e,
 ) noexcept nogil:
     cdef int64_t row[GROUP]
     cdef int64_t first = r.step_first[step] + group * GROUP, n = smaller(GROUP, r.step_size[step] - group * GROUP), i
@@ -94,21 +94,21 @@ cdef void list_group(
     find_entries(r.bytes, r.floats, r.columns, r.n_inputs, first_run, last_run, row, n, e)
 
 
-cdef int64_t part_begin(int64_t runs, int64_t part) noexcept nogil:
+cdef int64_t quarter_begin(int64_t runs, int64_t part) noexcept nogil:
     """The first run of a part: each half of the columns has two, of whole blocks except the last of a half."""
     cdef int64_t cut = middle(runs), begin = cut if part >= 2 else 0, end = runs if part >= 2 else cut
-    return runs if part == LIST_PARTS else begin + part % 2 * ((end - begin) // 2 // BLOCK_RUNS * BLOCK_RUNS)
+    return runs if part == COLUMN_QUARTERS else begin + part % 2 * ((end - begin) // 2 // BLOCK_RUNS * BLOCK_RUNS)
 
 
-cdef int64_t list_step(const Run* r, int64_t step, int64_t first, int64_t last, int64_t most, Worker* w) noexcept nogil:
+cdef int64_t list_step(const SweepArgs* r, int64_t step, int64_t first, int64_t last, int64_t most, Worker* w) noexcept nogil:
     """List those entries of a step that are not listed yet, in the parts that hold the columns `first` to `last`.
 
     At most `most` parts; returns how many.
     """
     cdef Entries e
     cdef int64_t runs = runs_of(r.n_inputs), done = 0, part, begin, end, group
-    for part in range(LIST_PARTS if groups_in(r, step) else 0):
-        begin, end = part_begin(runs, part), part_begin(runs, part + 1)
+    for part in range(COLUMN_QUARTERS if groups_in(r, step) else 0):
+        begin, end = quarter_begin(runs, part), quarter_begin(runs, part + 1)
         if w.listed[step & 1][part] != step and done < most and begin * RUN < last and end * RUN > first and begin < end:
             for group in range(groups_in(r, step)):
                 e = group_entries(r, w, step, group)
@@ -118,7 +118,7 @@ cdef int64_t list_step(const Run* r, int64_t step, int64_t first, int64_t last, 
     return done
 
 
-cdef void list_meanwhile(const Run* r, int64_t step, int64_t most, Worker* w) noexcept nogil:
+cdef void list_meanwhile(const SweepArgs* r, int64_t step, int64_t most, Worker* w) noexcept nogil:
     """List what a worker's own units will need at a step, at most `most` parts."""
     cdef int64_t unit = w.number
     while unit < r.n_units:
@@ -127,7 +127,7 @@ cdef void list_meanwhile(const Run* r, int64_t step, int64_t most, Worker* w) no
         unit = unit + r.n_workers
 
 
-cdef void win_back(const Run* r, const Worker* w) noexcept nogil:
+cdef void win_back(const SweepArgs* r, const Worker* w) noexcept nogil:
     """Prefetch the first weights of a worker's own units, to be written.
 
     They follow weights of other workers, whose hardware prefetchers seem to read past the end of these at each pass: stores to
@@ -152,7 +152,7 @@ cdef void win_back(const Run* r, const Worker* w) noexcept nogil:
         unit = unit + r.n_workers
 
 
-cdef void fetch_from_others(const Run* r, int64_t step, bint of_tiles, const Worker* w) noexcept nogil:
+cdef void fetch_from_others(const SweepArgs* r, int64_t step, bint of_tiles, const Worker* w) noexcept nogil:
     """Prefetch what other workers have just written and this one's share of a phase reads.
 
     For its tiles, sums of others' units; for its units, deltas of others' tiles, which stand in the same places. Loads wait for
@@ -183,7 +183,7 @@ cdef void fetch_from_others(const Run* r, int64_t step, bint of_tiles, const Wor
 
 
 cdef Fetch fetch_of(
-    const Run* r, int64_t first, int64_t n, int64_t first_column, int64_t last_column, int64_t runs,
+    const SweepArgs* r, int64_t first, int64_t n, int64_t first_column, int64_t last_column, int64_t runs,
 ) noexcept nogil:
     """How to fetch some columns of n examples, spread over `runs` runs at most."""
     cdef Fetch f
@@ -203,7 +203,7 @@ cdef Fetch fetch_of(
 
 
 cdef void sum_runs(
-    const Run* r, const Instruction* ins, const Entries* e, int64_t n, int64_t first, int64_t last, const float* weights,
+    const SweepArgs* r, const Instruction* ins, const Entries* e, int64_t n, int64_t first, int64_t last, const float* weights,
     int64_t panels, Fetch* fetch, float* sums,
 ) noexcept nogil:
     """Sums of some panels over the entries of n examples in the runs `first` to `last`: whole halves, or all."""
@@ -214,12 +214,12 @@ cdef void sum_runs(
         runs_forward(e, ins.arity, cut, last, n, weights, panels, fetch, sums + panels_of(ins.size) * stride, stride)
 
 
-cdef void sum_ahead(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* fetch) noexcept nogil:
+cdef void sum_ahead(SweepArgs* r, int64_t step, const Unit* unit, Worker* w, Fetch* fetch) noexcept nogil:
     """Sums of a unit's neurons over its columns, for all tiles of a step."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef int64_t group
     cdef Entries e
-    list_step(r, step, unit.first, unit.last, LIST_PARTS, w)
+    list_step(r, step, unit.first, unit.last, COLUMN_QUARTERS, w)
     for group in range(groups_in(r, step)):
         e = group_entries(r, w, step, group)
         sum_runs(r, ins, &e, smaller(GROUP, r.step_size[step] - group * GROUP), unit.first // RUN, runs_of(unit.last),
@@ -227,7 +227,7 @@ cdef void sum_ahead(Run* r, int64_t step, const Unit* unit, Worker* w, Fetch* fe
                  ahead_at(r, ins, group * GROUP_TILES) + unit.panel * sums_stride(r, ins))
 
 
-cdef void sum_group(Run* r, int64_t step, int64_t group, Worker* w) noexcept nogil:
+cdef void sum_group(SweepArgs* r, int64_t step, int64_t group, Worker* w) noexcept nogil:
     """Without units, the worker that takes a group of tiles makes its sums, in memory of its own."""
     cdef const Instruction* ins
     cdef int64_t i

@@ -38,16 +38,16 @@ cdef extern from *:
     void close_step(Gate*, Told*, int64_t, int64_t) noexcept nogil
 
 
-cdef inline bint sweeps_alone(const Run* r, int64_t step) noexcept nogil:
+cdef inline bint sweeps_alone(const SweepArgs* r, int64_t step) noexcept nogil:
     return r.alone and tiles_of(r, step) == 1
 
 
-cdef inline int64_t first_place(const Run* r, int64_t step, const Worker* w) noexcept nogil:
+cdef inline int64_t first_place(const SweepArgs* r, int64_t step, const Worker* w) noexcept nogil:
     """The number of the memory where a worker that sums gradients finds the first tile of a step."""
     return w.number if sweeps_alone(r, step) else 0
 
 
-cdef inline void wait_for_sweeps(const Run* r, int64_t step, Worker* w) noexcept nogil:
+cdef inline void wait_for_sweeps(const SweepArgs* r, int64_t step, Worker* w) noexcept nogil:
     """Return when no worker sweeps this step any more: what sweeps read is about to change."""
     if sweeps_alone(r, step) and w.closed != step:
         close_step(r.gate, r.told, r.n_workers, step)

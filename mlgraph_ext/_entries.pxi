@@ -70,7 +70,7 @@ cdef extern from *:
         _mm512_storeu_si512(lane, _mm512_maskz_compress_epi8(all, _mm512_loadu_si512(number + first)));
         return found;
     }
-    __attribute__((target("avx512vbmi2"))) static int32_t turn_and_append(
+    __attribute__((target("avx512vbmi2"))) static int32_t transpose_and_append(
         const uint8_t *const *row, int n, int64_t at, int runs, int32_t base, int32_t *start, int32_t *end, uint8_t *lane,
         uint8_t *byte)
     {
@@ -96,7 +96,7 @@ cdef extern from *:
                 v[j] = l < n ? (vec)_mm512_maskz_loadu_epi32(there, row[l] + at) : splat(0);
                 if (l < n) __builtin_prefetch(row[l] + at + 2 * sizeof(vec));  /* for rows not prefetched yet */
             }
-            turn(v);
+            transpose_square(v);
             memcpy(w[i], v, sizeof(v));
         }
         for (int k = 0; k < runs; k++) {
@@ -108,35 +108,35 @@ cdef extern from *:
     }
     #else
     #define HAVE_COMPRESS 0
-    static int32_t turn_and_append(const uint8_t *const *r, int n, int64_t a, int m, int32_t f, int32_t *s, int32_t *e,
+    static int32_t transpose_and_append(const uint8_t *const *r, int n, int64_t a, int m, int32_t f, int32_t *s, int32_t *e,
                                    uint8_t *l, uint8_t *b)
     { (void)r, (void)n, (void)a, (void)m, (void)f, (void)s, (void)e, (void)l, (void)b; return 0; }
     #endif
     """
     enum: RUN            # neighbouring columns that are skipped together
-    bint HAVE_COMPRESS   # whether this processor can `turn_and_append`
+    bint HAVE_COMPRESS   # whether this processor can `transpose_and_append`
     void mark_bytes(const uint8_t*, int64_t, int32_t, int32_t*) noexcept nogil
     void mark_floats(const float*, const float*, int64_t, int32_t, int32_t*) noexcept nogil
     void copy_bytes(const uint8_t*, int64_t, uint8_t*) noexcept nogil
     void copy_floats(const float*, int64_t, float*) noexcept nogil
-    int32_t turn_and_append(const uint8_t**, int, int64_t, int, int32_t, int32_t*, int32_t*, uint8_t*, uint8_t*) noexcept nogil
+    int32_t transpose_and_append(const uint8_t**, int, int64_t, int, int32_t, int32_t*, int32_t*, uint8_t*, uint8_t*) noexcept nogil
     int lowest_bit "__builtin_ctz"(uint32_t) noexcept nogil
 
 
-cdef bint turns = HAVE_COMPRESS
+cdef bint transposes = HAVE_COMPRESS
 
 
-def use_turn(bint so):
+def use_transpose(bint so):
     """For the tests: whether rows of bytes are turned, where the processor can; else as on one that cannot."""
-    global turns
-    turns = so and HAVE_COMPRESS
+    global transposes
+    transposes = so and HAVE_COMPRESS
 
 
 cdef enum:
     BLOCK_RUNS = 16              # runs that are read together: 64 columns
     GROUP_TILES = 4              # most tiles of a group: their entries are in one list
     GROUP = GROUP_TILES * LANES  # examples of a group: as many as `append` has numbers for
-    LIST_PARTS = 4               # parts of the columns, whose entries can be listed separately
+    COLUMN_QUARTERS = 4               # parts of the columns, whose entries can be listed separately
     SLACK = 64                   # bytes past the end of a list that a whole vector may overwrite
 
 
@@ -144,7 +144,7 @@ cdef struct Entries:
     float* value         # [entries][RUN]; bytes / 256 (_bytes.pxi says why)
     int32_t* start       # [runs] first entry of each run of columns
     int32_t* end         # [runs] one after its last
-    int32_t* mask        # [tiles][runs] a bit for each example whose run is not zero (not for `turn_rows`)
+    int32_t* mask        # [tiles][runs] a bit for each example whose run is not zero (not for `transpose_rows`)
     uint8_t* lane        # [entries] the example
     int64_t lanes        # examples that there is memory for
 
@@ -194,8 +194,8 @@ cdef kernel_void find_entries(
             byte_row[lane] = bytes + row[lane] * stride
         else:
             float_row[lane] = floats + row[lane] * stride
-    if turns and bytes != NULL:
-        turn_rows(byte_row, first, whole, n, e)
+    if transposes and bytes != NULL:
+        transpose_rows(byte_row, first, whole, n, e)
         first = whole
     if first >= last:
         return
@@ -211,13 +211,13 @@ cdef kernel_void find_entries(
     copy_marked(byte_row if bytes != NULL else NULL, float_row, columns, n, first, last, e)
 
 
-cdef void turn_rows(const uint8_t** bytes, int64_t first, int64_t last, int64_t n, const Entries* e) noexcept nogil:
+cdef void transpose_rows(const uint8_t** bytes, int64_t first, int64_t last, int64_t n, const Entries* e) noexcept nogil:
     # Entries of a block begin where those of all earlier runs end at the latest.
     cdef uint8_t byte[BLOCK_RUNS * GROUP * RUN + SLACK]
     cdef int64_t base, found
     while first < last:
         base = first * e.lanes
-        found = turn_and_append(bytes, <int>n, first * RUN, <int>smaller(BLOCK_RUNS, last - first), <int32_t>base,
+        found = transpose_and_append(bytes, <int>n, first * RUN, <int>smaller(BLOCK_RUNS, last - first), <int32_t>base,
                                 e.start + first, e.end + first, e.lane + base, byte)
         convert(byte, found * RUN, e.value + base * RUN)
         first = first + BLOCK_RUNS

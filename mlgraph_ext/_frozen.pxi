@@ -11,7 +11,7 @@ cdef enum:
     BEFORE = 2           # some parameter of what it reads, directly or through others, is not frozen
 
 
-cdef bint is_parameter(const Run* r, const Unit* unit, int64_t panel, int64_t lane, int64_t number) noexcept nogil:
+cdef bint is_parameter(const SweepArgs* r, const Unit* unit, int64_t panel, int64_t lane, int64_t number) noexcept nogil:
     """Whether a place in a dense block is neither padding nor a hole; `number`: which of its weights it is, or -1."""
     cdef const Instruction* ins = r.program + unit.instruction
     if (unit.panel + panel) * PANEL + lane >= ins.size:
@@ -19,7 +19,7 @@ cdef bint is_parameter(const Run* r, const Unit* unit, int64_t panel, int64_t la
     return ins.holes < 0 or number < 0 or r.edges[ins.holes + number // 64] >> (number % 64) & 1
 
 
-cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
+cdef int how_frozen(const SweepArgs* r, const Unit* unit) noexcept nogil:
     """FREE, PARTLY or ENTIRELY, for a unit of weights or of biases."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Span s = span_of(r, unit)
@@ -38,7 +38,7 @@ cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
     return ENTIRELY
 
 
-cdef int unit_frozen(const Run* r, const Unit* unit) noexcept nogil:
+cdef int unit_frozen(const SweepArgs* r, const Unit* unit) noexcept nogil:
     """FREE, PARTLY or ENTIRELY, for any unit."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Unit part = unit[0]
@@ -54,7 +54,7 @@ cdef int unit_frozen(const Run* r, const Unit* unit) noexcept nogil:
     return weights if weights == biases else PARTLY
 
 
-cdef void find_frozen(Run* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) noexcept nogil:
+cdef void find_frozen(SweepArgs* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) noexcept nogil:
     """Fill in a byte for each unit and each instruction; `slots` is room for one for each slot. All are zero before."""
     cdef const Instruction* ins
     cdef const int32_t* source
@@ -82,18 +82,18 @@ cdef void find_frozen(Run* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) n
     r.fixed, r.learns = fixed, learns
 
 
-cdef inline int fixed_of(const Run* r, const Unit* unit) noexcept nogil:
+cdef inline int fixed_of(const SweepArgs* r, const Unit* unit) noexcept nogil:
     return r.fixed[unit - r.units] if r.fixed != NULL else FREE
 
 
-cdef inline bint learns_itself(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline bint learns_itself(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return r.learns == NULL or r.learns[ins - r.program] & OWN
 
 
-cdef inline bint wants_adjoint(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline bint wants_adjoint(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return r.learns == NULL or r.learns[ins - r.program]
 
 
-cdef inline bint propagates(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline bint propagates(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     """Whether some source wants an adjoint."""
     return ins.propagate and (r.learns == NULL or r.learns[ins - r.program] & BEFORE)

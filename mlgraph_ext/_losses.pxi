@@ -31,7 +31,7 @@ cdef extern from *:
     void keep_highest(int32_t, const float*, float*, int32_t*) noexcept nogil
 
 
-cdef void fetch_answers(const Run* r, int64_t step, int64_t tile) noexcept nogil:
+cdef void fetch_answers(const SweepArgs* r, int64_t step, int64_t tile) noexcept nogil:
     """Prefetch labels, or the first targets, of a tile that is swept soon: shuffled, each is a cache miss."""
     cdef const char* answers = <const char*>r.label if r.label != NULL else <const char*>r.target
     cdef int64_t size = sizeof(int32_t) if r.label != NULL else r.n_outputs * sizeof(float), i
@@ -43,7 +43,7 @@ cdef void fetch_answers(const Run* r, int64_t step, int64_t tile) noexcept nogil
 
 
 cdef void seed_classes(
-    const Run* r, const int64_t* row, const float* share, const float* values, float* adjoints, const int32_t* highest,
+    const SweepArgs* r, const int64_t* row, const float* share, const float* values, float* adjoints, const int32_t* highest,
     float* loss, bint* right,
 ) noexcept nogil:
     """Losses from targets of classes, the sum of target * (logsumexp(z) - z), and their adjoints."""
@@ -69,7 +69,7 @@ cdef void seed_classes(
 
 
 cdef bint seed_adjoints(
-    const Run* r, int64_t step, int64_t first, const int64_t* row, int64_t n, const float* values, float* adjoints,
+    const SweepArgs* r, int64_t step, int64_t first, const int64_t* row, int64_t n, const float* values, float* adjoints,
 ) noexcept nogil:
     """Loss of each example; adjoints of the nodes it reads. False if a loss is not finite."""
     cdef float share[LANES]

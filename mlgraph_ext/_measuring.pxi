@@ -116,7 +116,7 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
     cdef float* gradient = weights + fan_in * panels * PANEL
     cdef int64_t edges = 0, nonzeros = 0, k = 0
     cdef double begin, seconds
-    cdef Part part
+    cdef TileGroup group
     try:
         if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or alike == NULL
                 or back == NULL or byte == NULL or example == NULL or entries == NULL):
@@ -148,8 +148,8 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
                     byte[i * fan_in + j] = uniform(draw(i, (i + j) // 6)) < density
                     if i < taken:
                         nonzeros = nonzeros + byte[i * fan_in + j]
-            part.e, part.delta = entries_at(entries, fan_in, GROUP), delta
-            find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example, n, &part.e)
+            group.e, group.delta = entries_at(entries, fan_in, GROUP), delta
+            find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example, n, &group.e)
         begin = perf_counter()
         with nogil:
             for i in range(repeats):
@@ -162,9 +162,9 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
                 elif which == 3:
                     dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient, NULL)
                 elif which == 4:
-                    runs_forward(&part.e, fan_in, 0, runs_of(fan_in), n, weights, panels, NULL, delta, n * PANEL)
+                    runs_forward(&group.e, fan_in, 0, runs_of(fan_in), n, weights, panels, NULL, delta, n * PANEL)
                 elif which == 5:
-                    runs_gradient(&part, 1, 0, fan_in, panels, 1, n * PANEL, gradient, NULL, NULL)
+                    runs_gradient(&group, 1, 0, fan_in, panels, 1, n * PANEL, gradient, NULL, NULL)
                 elif which == 6 or which == 9:
                     j = 0
                     while j < tiles:

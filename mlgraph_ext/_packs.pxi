@@ -5,7 +5,7 @@
 # values and adjoints stay in one core's cache, where the next step overwrites them, and only one float per edge goes to another
 # core. Where there are many edges per slot, units sum, and values and adjoints go instead.
 
-cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept nogil:
+cdef void sum_pack(SweepArgs* r, int64_t step, int64_t pack, const Worker* w) noexcept nogil:
     """Gradients of all rows over a pack of tiles."""
     cdef const Instruction* ins
     cdef float* sums = r.pack_sums + pack * r.pack_stride
@@ -24,7 +24,7 @@ cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept
     restore_numbers(numbers)
 
 
-cdef void add_packs(const Run* r, int64_t tile, int64_t tiles, int64_t at, int64_t n, float* g) noexcept nogil:
+cdef void add_packs(const SweepArgs* r, int64_t tile, int64_t tiles, int64_t at, int64_t n, float* g) noexcept nogil:
     """The gradient of n parameters from `at` on, over `tiles` tiles from `tile` on, where a pack begins."""
     cdef const float* sums = r.pack_sums + (tile // PACK * r.pack_stride + at - r.first_row)
     cdef int64_t pack, i

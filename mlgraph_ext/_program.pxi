@@ -31,10 +31,10 @@ cdef struct Instruction:
     int64_t bits         # 0: all edges are kept
     int64_t mask         # where a tile keeps the mask of its edges
     int64_t kept         # where a tile keeps which neurons are not dropped (draw_kept)
-    int64_t holes        # a dense block with holes: where its bits begin in Run.edges, or -1
+    int64_t holes        # a dense block with holes: where its bits begin in SweepArgs.edges, or -1
     int64_t masked       # where a worker keeps masked weights
 
-cdef inline const int32_t* alike_of(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline const int32_t* alike_of(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return r.index + ins.args + ins.size + 1 + r.index[ins.args + ins.size]
 
 
@@ -57,7 +57,7 @@ cdef struct Span:
     int64_t runs         # so many of them
     int64_t stride       # parameters from one to the next
 
-cdef struct Run:
+cdef struct SweepArgs:
     const Instruction* program
     int64_t n_instructions
     const int32_t* index
@@ -147,7 +147,7 @@ cdef struct Worker:
     int64_t number
     float* scratch
     Told* told           # what it tells the others
-    int64_t listed[2][LIST_PARTS]  # steps whose entries it has: by parity of the step, for each part of the columns
+    int64_t listed[2][COLUMN_QUARTERS]  # steps whose entries it has: by parity of the step, for each part of the columns
     int64_t asked[2]     # the last step whose rows, or their second half, it has prefetched
     int64_t closed       # the last step for whose sweeps it has waited
 
@@ -161,16 +161,16 @@ cdef struct Tile:
     double total             # `size_of` its adjoints
 
 
-cdef inline float* memory_of(const Run* r, const Tile* tile) noexcept nogil:
+cdef inline float* memory_of(const SweepArgs* r, const Tile* tile) noexcept nogil:
     return r.tiles + tile.place * r.tile_stride
 
 
-cdef inline float data_unit(const Run* r) noexcept nogil:
+cdef inline float data_unit(const SweepArgs* r) noexcept nogil:
     # The factor for sums over bytes, which are read as byte / 256.
     return 256 * (<float>1 / <float>255) if r.bytes != NULL else <float>1
 
 
-cdef int64_t examples_of(const Run* r, int64_t step, int64_t tile, int64_t* row) noexcept nogil:
+cdef int64_t examples_of(const SweepArgs* r, int64_t step, int64_t tile, int64_t* row) noexcept nogil:
     """Fill `row` with the examples of a tile; returns how many. Lanes past the end repeat the last: they weigh nothing."""
     cdef int64_t first = r.step_first[step] + tile * LANES
     cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
@@ -182,9 +182,9 @@ cdef int64_t examples_of(const Run* r, int64_t step, int64_t tile, int64_t* row)
     return n
 
 
-cdef inline int64_t examples_in(const Run* r, int64_t step) noexcept nogil:
+cdef inline int64_t examples_in(const SweepArgs* r, int64_t step) noexcept nogil:
     return r.step_size[step] if 0 <= step < r.n_steps else 0
 
 
-cdef inline int64_t tiles_of(const Run* r, int64_t step) noexcept nogil:
+cdef inline int64_t tiles_of(const SweepArgs* r, int64_t step) noexcept nogil:
     return (examples_in(r, step) + LANES - 1) // LANES

@@ -92,13 +92,13 @@ cdef int64_t take(int64_t* taken, int64_t phase, int64_t n) noexcept nogil:
     return -1
 
 
-cdef void work(Run* r, int64_t number) noexcept nogil:
+cdef void work(SweepArgs* r, int64_t number) noexcept nogil:
     """Go through the phases of all steps, together with the other workers."""
     cdef Worker w
     cdef int64_t i
     w.number, w.scratch, w.told = number, r.scratch + number * r.scratch_stride, r.told + number
     w.asked[0] = w.asked[1] = w.closed = -2
-    for i in range(LIST_PARTS):
+    for i in range(COLUMN_QUARTERS):
         w.listed[0][i] = w.listed[1][i] = -2
     # OpenMP's barrier comes next and spins without yielding, so a worker waits here until all have left. Not so with fewer
     # threads than workers: some then begin only when this one has returned.
@@ -106,12 +106,12 @@ cdef void work(Run* r, int64_t number) noexcept nogil:
         leave(r.gate, w.told, r.told, r.n_workers)
 
 
-cdef bint take_part(Run* r, Worker* w) noexcept nogil:
+cdef bint take_part(SweepArgs* r, Worker* w) noexcept nogil:
     """Go through all steps: the tiles of a step, then its units. False if an earlier step than the last has stopped the run.
 
     Where sums are made ahead, a step -1 makes only the sums of the first step.
     """
-    cdef int64_t step, phase = 0, start = 0, workers = r.n_workers, count, share, turn, n, item, mine, i
+    cdef int64_t step, phase = 0, start = 0, workers = r.n_workers, count, share, rotation, n, item, mine, i
     cdef bint good, alone, of_tiles, swept = False
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
         alone = sweeps_alone(r, step)
@@ -139,9 +139,9 @@ cdef bint take_part(Run* r, Worker* w) noexcept nogil:
                 continue
             # Who has read weights writes them faster than who wrote them last (`deltas_of`): another worker updates them next.
             # Where sums are made ahead, and steps begin with -1, units stay: each worker lists the columns of its own.
-            turn = 0 if of_tiles or r.ahead else step
+            rotation = 0 if of_tiles or r.ahead else step
             for i in range(workers):
-                share = (w.number + turn + i) % workers
+                share = (w.number + rotation + i) % workers
                 n = (count - share + workers - 1) // workers    # items of this share
                 # Where all is done, nobody reads the counter of another: it stays in the cache of its owner. (Asked once: with
                 # many workers, to ask before each share would be slow.)
@@ -165,5 +165,5 @@ cdef bint take_part(Run* r, Worker* w) noexcept nogil:
                 if mine:
                     tell_done(w.told, mine)
             if r.ahead and all_done(r.told, workers) < start:
-                list_meanwhile(r, step + 1 if of_tiles else step + 2, LIST_PARTS if of_tiles else 1, w)
+                list_meanwhile(r, step + 1 if of_tiles else step + 2, COLUMN_QUARTERS if of_tiles else 1, w)
     return True

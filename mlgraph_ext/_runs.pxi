@@ -104,13 +104,13 @@ cdef kernel_void sums_to_lanes(
         to_lanes(whole, PANEL, n, smaller(PANEL, count - panel * PANEL), out + panel * PANEL * LANES)
 
 
-cdef struct Part:        # a tile, or the tiles of one list, in a sum
+cdef struct TileGroup:    # one tile, or the tiles that share a list of entries
     Entries e
     const float* delta   # [panel][lane][neuron]
 
 
 cdef inline inlined_void gradient_of_runs(
-    int vecs, const Part* part, int64_t parts, int64_t first, int64_t last, float unit, int64_t panel, int64_t stride,
+    int vecs, const TileGroup* group, int64_t groups, int64_t first, int64_t last, float unit, int64_t panel, int64_t stride,
     float* gradient, const Descent* descent, Fetch* fetch,
 ) noexcept nogil:
     cdef vec acc[RUN][RUN_VECS]
@@ -134,12 +134,12 @@ cdef inline inlined_void gradient_of_runs(
             for c in range(vecs):
                 acc[i][c] = splat(<float>0)
         zero = True
-        for p in range(parts):
-            delta = <const float*>at_neurons(part[p].delta, stride, panel)
-            zero = zero and part[p].e.start[run] == part[p].e.end[run]
-            for j in range(part[p].e.start[run], part[p].e.end[run]):
-                x = part[p].e.value + j * RUN
-                at = delta + <int64_t>part[p].e.lane[j] * PANEL
+        for p in range(groups):
+            delta = <const float*>at_neurons(group[p].delta, stride, panel)
+            zero = zero and group[p].e.start[run] == group[p].e.end[run]
+            for j in range(group[p].e.start[run], group[p].e.end[run]):
+                x = group[p].e.value + j * RUN
+                at = delta + <int64_t>group[p].e.lane[j] * PANEL
                 for c in range(vecs):
                     d[c] = at_neurons(at, stride, c)[0]
                 for i in range(RUN):
@@ -162,7 +162,7 @@ cdef inline inlined_void gradient_of_runs(
 
 
 cdef kernel_void runs_gradient(
-    const Part* part, int64_t parts, int64_t first, int64_t last, int64_t panels, float unit, int64_t stride,
+    const TileGroup* group, int64_t groups, int64_t first, int64_t last, int64_t panels, float unit, int64_t stride,
     float* gradient, const Descent* descent, Fetch* fetch,
 ) noexcept nogil:
     """gradient[panel][source][neuron] = unit * sum over the entries of all parts of value * delta.
@@ -177,12 +177,12 @@ cdef kernel_void runs_gradient(
         left = panels * PANEL_VECS - at
         to = <float*>at_neurons(gradient, (last - first) * PANEL, at)
         if PANEL_VECS % RUN_VECS == 0 or left >= RUN_VECS:    # always, with shorter vectors: RUN_VECS divides PANEL_VECS
-            gradient_of_runs(RUN_VECS, part, parts, first, last, unit, at, stride, to, descent, fetch)
+            gradient_of_runs(RUN_VECS, group, groups, first, last, unit, at, stride, to, descent, fetch)
         elif left == 3:
-            gradient_of_runs(3, part, parts, first, last, unit, at, stride, to, descent, fetch)
+            gradient_of_runs(3, group, groups, first, last, unit, at, stride, to, descent, fetch)
         elif left == 2:
-            gradient_of_runs(2, part, parts, first, last, unit, at, stride, to, descent, fetch)
+            gradient_of_runs(2, group, groups, first, last, unit, at, stride, to, descent, fetch)
         else:
-            gradient_of_runs(1, part, parts, first, last, unit, at, stride, to, descent, fetch)
+            gradient_of_runs(1, group, groups, first, last, unit, at, stride, to, descent, fetch)
         at = at + RUN_VECS
         fetch = NULL

@@ -6,19 +6,19 @@ cdef inline void fill(float* slot, float x) noexcept nogil:
         (<vec*>slot)[c] = splat(x)
 
 
-cdef uint64_t neuron_key(const Run* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
+cdef uint64_t neuron_key(const SweepArgs* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
     return draw(draw(draw(r.seed, r.step_number + step), 2 * ins.stream), tile // MASK_TILES)
 
 
-cdef uint64_t edge_key(const Run* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
+cdef uint64_t edge_key(const SweepArgs* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
     return draw(draw(draw(r.seed, r.step_number + step), 2 * ins.stream + 1), tile)
 
 
-cdef inline uint32_t* kept_of(const Run* r, const Instruction* ins, int64_t place) noexcept nogil:
+cdef inline uint32_t* kept_of(const SweepArgs* r, const Instruction* ins, int64_t place) noexcept nogil:
     return <uint32_t*>(r.tiles + place * r.tile_stride + ins.kept)
 
 
-cdef void draw_tiles(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles) noexcept nogil:
+cdef void draw_tiles(const SweepArgs* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles) noexcept nogil:
     """Draw which neurons some tiles side by side keep: all the same, since SIDE_TILES = MASK_TILES."""
     cdef uint32_t* kept = kept_of(r, ins, tile.place)
     cdef int64_t i
@@ -35,11 +35,11 @@ cdef inline float edge_scale(const Instruction* ins) noexcept nogil:
     return <float>(<double>(1 << ins.bits) / <double>ins.keep)
 
 
-cdef const float* tile_weights(const Run* r, const Instruction* ins, float* scratch) noexcept nogil:
+cdef const float* tile_weights(const SweepArgs* r, const Instruction* ins, float* scratch) noexcept nogil:
     return scratch + ins.masked if r.training and ins.bits else r.optimizer.parameters + ins.weights
 
 
-cdef const float* biases(const Run* r, const Instruction* ins) noexcept nogil:
+cdef const float* biases(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return NULL if ins.bias < 0 else r.optimizer.parameters + ins.bias
 
 
@@ -47,7 +47,7 @@ cdef enum:
     CHUNK = 64               # neurons whose values, in two tiles, stay in the L1 cache from one kernel to the next
 
 
-cdef bint takes_tiles(const Run* r, const Instruction* ins, const Tile* tile, int64_t tiles) noexcept nogil:
+cdef bint takes_tiles(const SweepArgs* r, const Instruction* ins, const Tile* tile, int64_t tiles) noexcept nogil:
     """Whether a dense block goes through its weights once for some tiles; each must have more than half of its lanes."""
     return (ins.kind == DENSE and tiles > 1 and ins.bits == 0 and tile[tiles - 1].n > LANES // 2
             and not reads_entries(r, ins))
@@ -58,7 +58,7 @@ cdef inline bint fits_half(const Tile* tile) noexcept nogil:
     return tile.n <= LANES // 2
 
 
-cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
+cdef void forward(const SweepArgs* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
     """Values of all slots of some tiles side by side."""
     cdef const Instruction* ins
     cdef float* values
@@ -88,7 +88,7 @@ cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* 
                 after_sums(r, ins, tile + i, 0, ins.size)
 
 
-cdef void after_sums(const Run* r, const Instruction* ins, const Tile* tile, int64_t first, int64_t last) noexcept nogil:
+cdef void after_sums(const SweepArgs* r, const Instruction* ins, const Tile* tile, int64_t first, int64_t last) noexcept nogil:
     """From weighted sums to values of the neurons `first`, a multiple of CHUNK, to `last`."""
     cdef float* out
     cdef int64_t n
@@ -101,7 +101,7 @@ cdef void after_sums(const Run* r, const Instruction* ins, const Tile* tile, int
         first = first + n
 
 
-cdef void mask_edges(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch) noexcept nogil:
+cdef void mask_edges(const SweepArgs* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch) noexcept nogil:
     """Put the weights of a tile that drops edges where `tile_weights` finds them; the next tile overwrites them."""
     cdef uint64_t* mask = <uint64_t*>(memory_of(r, tile) + ins.mask)
     if r.training and ins.bits:
@@ -110,7 +110,7 @@ cdef void mask_edges(const Run* r, const Instruction* ins, int64_t step, const T
 
 
 cdef void forward_rows(
-    const Run* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles, float* scratch,
+    const SweepArgs* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles, float* scratch,
 ) noexcept nogil:
     cdef float* memory = memory_of(r, tile)
     cdef const float* weights
@@ -133,7 +133,7 @@ cdef void forward_rows(
 
 
 cdef void forward_dense(
-    const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* scratch, float* values,
+    const SweepArgs* r, const Instruction* ins, int64_t step, Tile* tile, float* scratch, float* values,
 ) noexcept nogil:
     cdef float* out = values + ins.dst * LANES
     cdef float* sums = sums_of(r, ins, tile)
@@ -149,12 +149,12 @@ cdef void forward_dense(
         dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, 0, 1, out)
 
 
-cdef double size_of(const Run* r, const float* x, int64_t n) noexcept nogil:
+cdef double size_of(const SweepArgs* r, const float* x, int64_t n) noexcept nogil:
     """Sum of |x|, not finite if one is not; without a limit to compare it with, only 0 or NaN."""
     return magnitude(x, n, 1 if r.limit > 0 else 0)
 
 
-cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
+cdef void backward(const SweepArgs* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
     """Adjoints in reverse order; adds up, for each tile, `size_of` those of neurons and parameters."""
     cdef const Instruction* ins
     cdef float* adjoints
@@ -197,7 +197,7 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
                          r.first_zeroed, adjoints)
 
 
-cdef void leave_examples(const Run* r, const Tile* tile, int64_t n, float* slots) noexcept nogil:
+cdef void leave_examples(const SweepArgs* r, const Tile* tile, int64_t n, float* slots) noexcept nogil:
     """Zero the lanes of n slots that hold no example, before gradients are summed over all lanes.
 
     Their adjoints were zero, but zero times an infinite derivative or value is NaN, and so would be a sum that should be
@@ -218,7 +218,7 @@ cdef void leave_frozen(const float* frozen, int64_t n, float* slots) noexcept no
             memset(slots + i * LANES, 0, LANES * sizeof(float))
 
 
-cdef void before_activation(const Run* r, const Instruction* ins, Tile* tile, float* delta) noexcept nogil:
+cdef void before_activation(const SweepArgs* r, const Instruction* ins, Tile* tile, float* delta) noexcept nogil:
     """From adjoints of neurons to those of their weighted sums."""
     cdef const float* values = memory_of(r, tile) + r.values_at + ins.dst * LANES
     cdef const float* y
@@ -241,7 +241,7 @@ cdef void before_activation(const Run* r, const Instruction* ins, Tile* tile, fl
 
 
 cdef void backward_dense(
-    const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
+    const SweepArgs* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
     bint propagate,
 ) noexcept nogil:
     cdef int64_t copy
@@ -277,17 +277,17 @@ cdef void find_highest(
         out[row[lane]] = arg[lane] if best[lane] == best[lane] else -1
 
 
-cdef inline bint through_holes(const Run* r) noexcept nogil:
+cdef inline bint through_holes(const SweepArgs* r) noexcept nogil:
     """Whether something other than training goes through holes, where what is not finite would spread, as 0 * inf."""
     return r.edges != NULL and not r.training
 
 
-cdef inline bint stops(const Run* r) noexcept nogil:
+cdef inline bint stops(const SweepArgs* r) noexcept nogil:
     """Whether a step ends the run if something of it is not finite."""
     return (r.training and r.n_units > 0) or through_holes(r)
 
 
-cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:
+cdef bint sweep_tiles(SweepArgs* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:
     """Phase 1 for some tiles, SIDE_TILES at most, in the tile memory from number `place` on.
 
     False if something that training would use is not finite, or that would go through holes.
@@ -359,12 +359,12 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
     return finite
 
 
-cdef inline int64_t items_of(const Run* r, int64_t step) noexcept nogil:
+cdef inline int64_t items_of(const SweepArgs* r, int64_t step) noexcept nogil:
     """Number of items of the first phase, each of as many tiles as a worker takes at once."""
     return (tiles_of(r, step) + r.at_once - 1) // r.at_once
 
 
-cdef bint sweep_item(Run* r, int64_t step, int64_t item, Worker* w) noexcept nogil:
+cdef bint sweep_item(SweepArgs* r, int64_t step, int64_t item, Worker* w) noexcept nogil:
     """Sweep the tiles of an item; with units each has the memory of its number, where the second phase finds it."""
     cdef int64_t first = item * r.at_once, tiles = smaller(r.at_once, tiles_of(r, step) - first), done = 0
     cdef bint finite = True

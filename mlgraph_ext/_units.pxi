@@ -5,7 +5,7 @@ cdef enum:
     FETCH_AHEAD = 3      # steps: entries of step + 2 are listed after this phase at the earliest, so rows of step + 3 are due
 
 
-cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept nogil:
+cdef bint step_unit(SweepArgs* r, int64_t step, const Unit* unit, Worker* w) noexcept nogil:
     """Phase 2 for one unit: gradient over all tiles of the step, then the update. False, for all units, if the step may
     overflow.
 
@@ -38,7 +38,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
                      (1 if fixed == ENTIRELY else 2) * runs_of(unit.last - unit.first) * (1 + n_examples // GROUP))
     if step >= 0 and fixed != ENTIRELY:
         numbers = flush_subnormals(r.training)
-        list_step(r, step, unit.first, unit.last, LIST_PARTS, w)
+        list_step(r, step, unit.first, unit.last, COLUMN_QUARTERS, w)
         part.part = 0
         while part.first < unit.last:
             part.last = smaller(part.first + WHOLE_COLUMNS, unit.last)
@@ -55,7 +55,7 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
     return True
 
 
-cdef Span span_of(const Run* r, const Unit* unit) noexcept nogil:
+cdef Span span_of(const SweepArgs* r, const Unit* unit) noexcept nogil:
     """Where the parameters of a unit of weights or of biases stand."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef const int32_t* row = r.index + ins.args
@@ -78,7 +78,7 @@ cdef Span span_of(const Run* r, const Unit* unit) noexcept nogil:
     return s
 
 
-cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker* w, Fetch* fetch) noexcept nogil:
+cdef void update_unit(SweepArgs* r, int64_t step, const Unit* unit, int fixed, Worker* w, Fetch* fetch) noexcept nogil:
     """Gradient of a unit over all tiles of the step, then the update; `fixed`: FREE, or PARTLY if some of it is frozen."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Optimizer optimizer = r.optimizer
@@ -136,7 +136,7 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker*
 
 
 cdef void unit_gradient(
-    Run* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, float* g, const Worker* w, const Descent* descent,
+    SweepArgs* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, float* g, const Worker* w, const Descent* descent,
     Fetch* fetch,
 ) noexcept nogil:
     """Gradient of a unit over `tiles` tiles from `tile` on, SUM_TILES at most; with `descent` it updates the parameters."""
@@ -152,16 +152,16 @@ cdef void unit_gradient(
     cdef const float* transposed = deltas + unit.panel * stride
     cdef const int32_t* sources = r.index + ins.args
     cdef int64_t examples = smaller(tiles * LANES, r.step_size[step] - tile * LANES), wide = GROUP_TILES if ahead else 1
-    cdef int64_t parts = (tiles + wide - 1) // wide, i
-    cdef Part part[SUM_TILES]
+    cdef int64_t groups = (tiles + wide - 1) // wide, i
+    cdef TileGroup group[SUM_TILES]
     cdef bint bytes = r.bytes_at >= 0 and ins.reads_data
     if ins.kind == DENSE and unit.part == 1:
         bias_gradient(unit.panels, transposed, stride, apart, examples, g)
     elif reads_entries(r, ins):
-        for i in range(parts):
-            part[i].e = group_entries(r, w, step, tile // wide + i) if ahead else tile_entries(r, place + i)
-            part[i].delta = transposed + i * wide * apart
-        runs_gradient(part, parts, first, unit.last, unit.panels, data_unit(r), stride, g, descent, fetch)
+        for i in range(groups):
+            group[i].e = group_entries(r, w, step, tile // wide + i) if ahead else tile_entries(r, place + i)
+            group[i].delta = transposed + i * wide * apart
+        runs_gradient(group, groups, first, unit.last, unit.panels, data_unit(r), stride, g, descent, fetch)
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, examples, g, descent)
     elif ins.kind == ROWS and unit.part == 0:

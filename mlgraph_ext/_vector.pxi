@@ -130,7 +130,7 @@ cdef extern from *:
     #define JOIN_HIGH(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
     #endif
     /* Transposes a square in registers: number k of v[i] becomes number i of v[k]. */
-    static inline void turn(vec *v)
+    static inline void transpose_square(vec *v)
     {
         for (int i = 0; i < VEC_WIDTH; i += 4) {  /* four by four, in each 128 bits */
             vec ab = ZIP_LOW(v[i], v[i + 1]), cd = ZIP_LOW(v[i + 2], v[i + 3]);
@@ -160,7 +160,7 @@ cdef extern from *:
         for (int64_t k = 0; k < n; k += VEC_WIDTH) {
             vec v[VEC_WIDTH];
             for (int i = 0; i < VEC_WIDTH; i++) memcpy(&v[i], (const char *)row[i] + 4 * k, sizeof(vec));
-            turn(v);
+            transpose_square(v);
             for (int i = 0; i < VEC_WIDTH; i++)
                 if (k + i < n) *(vec *)(to + (k + i) * stride) = v[i];
         }
