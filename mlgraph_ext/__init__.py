@@ -1,12 +1,14 @@
-"""How is it computed fast? The compiled kernels, in the best build for this processor (MLGRAPH_ISA overrides the choice).
+"""How is it computed fast? By these kernels, in the best build that the processor can run.
 
-Read `_sweep.pyx` first: the design list at its head explains all words used here. Then the data that kernels share
-(`_vector.pxi`, `_program.pxi`), the schedule (`_queue.pxi`, `_tiles.pxi` for phase 1, `_units.pxi` for phase 2), and the
-kernels themselves: `_dense.pxi`, `_rows.pxi` and `_quads.pxi`, `_entries.pxi` and `_runs.pxi`, `_ops.pxd` and
-`_elementwise.pxi`, `_update.pxi`. `_topology.pyx` stands alone: graph algorithms for plans, edits and pruning.
+Read `_sweep.pyx` first: the design list at its head introduces the words used everywhere. Next come
+the data that kernels share (`_vector.pxi`, `_program.pxi`), then the schedule (`_queue.pxi`;
+`_tiles.pxi` for phase 1, `_units.pxi` for phase 2), then the kernels: `_dense.pxi`; `_entries.pxi`
+and `_runs.pxi`; `_rows.pxi` and `_quads.pxi`; `_ops.pxd` and `_elementwise.pxi`; `_update.pxi`.
+`_topology.pyx` stands alone: graph algorithms for plans, edits and pruning.
 
-A build uses its instruction set from its first line on, initialisation included, so importing one that the processor lacks
-crashes without an exception. `_cpu`, which every processor can run, therefore makes the choice.
+MLGRAPH_ISA overrides the choice of the build. A build uses its instruction set from its first line
+on, initialisation included, so importing one that the processor lacks crashes without an exception.
+`_cpu`, which every processor can run, therefore makes the choice.
 """
 
 import os
@@ -44,9 +46,9 @@ ISA = os.environ.get("MLGRAPH_ISA") or AVAILABLE[-1]
 if ISA not in AVAILABLE:
     raise _failure(f"MLGRAPH_ISA: expected one of {', '.join(AVAILABLE)} on this processor, got {ISA!r}")
 
-# GCC's OpenMP reads its environment once, when the first module that uses it is imported. By default its threads spin for about
-# 5 milliseconds wherever they wait, before and after a sweep. If another process is busy, spinning takes this time from the
-# very threads that they wait for.
+# GCC's OpenMP reads its environment once, when the first module that uses it is imported. By default
+# its threads spin for about 5 milliseconds wherever they wait, before and after a sweep. If another
+# process is busy, spinning takes this time from the very threads that they wait for.
 _SPINS = "GOMP_SPINCOUNT"
 _ours = not {_SPINS, "OMP_WAIT_POLICY"} & os.environ.keys()
 if _ours:

@@ -1,54 +1,65 @@
-# The sweeps: the kernel source, built once for each instruction set (setup.py). This file checks arguments and hands out
-# functions to Python; the included files compute.
+# The sweeps: the kernel source, built once for each instruction set (setup.py). This file checks
+# arguments and hands out functions to Python; the included files compute.
 #
 # Design list
 #
-# a) Layout. A slot holds one scalar of the graph for LANES = 32 examples, contiguously. A tile is the memory of 32 examples,
-#    with one slot for each scalar. A sweep is therefore SIMD over examples for any topology. Inner loops have constant length
-#    and sums stay in register tiles (_vector.pxi says why these are written as vectors).
-# b) Plan. A plan is a table of instructions over numbered slots, in topological order (_program.pxi). There are three kinds of
-#    neurons and operations:
-#    - dense blocks, neurons that share their sources, with weights in panels of 16 neurons (_dense.pxi). A dense block may skip
-#      the zeros of the data: it then reads lists of entries, which are groups of four neighbouring columns that are not all
-#      zero in an example (_entries.pxi, _runs.pxi);
-#    - sparse rows, neurons that each have their own sources (_rows.pxi), swept in quads where three or four have the same
-#      sources (_quads.pxi). Rows may read the data as bytes (_bytes.pxi);
+# a) Layout. A slot holds one scalar of the graph for LANES = 32 examples, contiguously. A tile is
+#    the memory of 32 examples, with one slot for each scalar. A sweep is therefore SIMD over
+#    examples for any topology. Inner loops have constant length and sums stay in register tiles
+#    (_vector.pxi says why these are written as vectors).
+# b) Plan. A plan is a table of instructions over numbered slots, in topological order
+#    (_program.pxi). There are three kinds of neurons and operations:
+#    - dense blocks, neurons that share their sources, with weights in panels of 16 neurons
+#      (_dense.pxi). A dense block may skip the zeros of the data: it then reads lists of entries,
+#      which are groups of four neighbouring columns that are not all zero in an example
+#      (_entries.pxi, _runs.pxi);
+#    - sparse rows, neurons that each have their own sources (_rows.pxi), swept in quads where three
+#      or four have the same sources (_quads.pxi). Rows may read the data as bytes (_bytes.pxi);
 #    - scalar operations (_elementwise.pxi, _reductions.pxi).
-# c) Phases. A step has two. Phase 1 runs over tiles: load (_loading.pxi), forward, loss (_losses.pxi), backward (_tiles.pxi).
-#    Phase 2 runs over units, which are pieces of the parameters: each unit sums its gradient over all tiles in fixed order and
-#    applies the optimizer at once (_units.pxi, _update.pxi). No gradient is shared between threads or reduced over them.
+# c) Phases. A step has two. Phase 1 runs over tiles: load (_loading.pxi), forward, loss
+#    (_losses.pxi), backward (_tiles.pxi). Phase 2 runs over units, which are pieces of the
+#    parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer
+#    at once (_units.pxi, _update.pxi). No gradient is shared between threads or reduced over them.
 #    There are three variants:
-#    - ahead: where the data are mostly zero, phase 2 also computes the first layers' sums for the next step (_ahead.pxi);
+#    - ahead: where the data are mostly zero, phase 2 also computes the first layers' sums for the
+#      next step (_ahead.pxi);
 #    - alone: where such a step has one tile, every worker sweeps that tile by itself (_alone.pxi);
-#    - packs: where rows have few edges, the worker that swept a pack of one or two tiles also sums their gradients in phase 1,
-#      and phase 2 adds the packs in order (_packs.pxi).
-# d) Reproducibility. The batch decides how examples are cut into tiles, and the plan decides the units. Work that is divided
-#    differently for another number of threads still adds the same numbers in the same order and rounds them alike: kernels
-#    with several variants use `multiply_add`, so that the compiler does not decide what is fused. The bits therefore do not
-#    depend on the number of threads. (Only the sign of a NaN may differ, which IEEE 754, 6.3, leaves open.)
-# e) Scheduling. A worker is a thread. It has the same share of a phase's items at every step, except that the shares of units
-#    rotate where no sums are made ahead. A worker that has finished its own items takes items of others, after giving them a
-#    moment to begin (_queue.pxi). A phase begins, at a gate, when every earlier item is done; it does not wait until every
-#    thread has arrived. A thread that the operating system suspends while it holds no item therefore delays nobody. Waiting
-#    soon yields the processor. libgomp's barrier does neither, so workers return to it together, and __init__.py limits how
-#    long it spins.
+#    - packs: where rows have few edges, the worker that swept a pack of one or two tiles also sums
+#      their gradients in phase 1, and phase 2 adds the packs in order (_packs.pxi).
+# d) Reproducibility. The batch decides how examples are cut into tiles, and the plan decides the
+#    units. Work that is divided differently for another number of threads still adds the same
+#    numbers in the same order and rounds them alike: kernels with several variants use
+#    `multiply_add`, so that the compiler does not decide what is fused. The bits therefore do not
+#    depend on the number of threads. (Only the sign of a NaN may differ, which IEEE 754, 6.3,
+#    leaves open.)
+# e) Scheduling. A worker is a thread. It has the same share of a phase's items at every step,
+#    except that the shares of units rotate where no sums are made ahead. A worker that has finished
+#    its own items takes items of others, after giving them a moment to begin (_queue.pxi). A phase
+#    begins, at a gate, when every earlier item is done; it does not wait until every thread has
+#    arrived. A thread that the operating system suspends while it holds no item therefore delays
+#    nobody. Waiting soon yields the processor. libgomp's barrier does neither, so workers return to
+#    it together, and __init__.py limits how long it spins.
 # f) One call runs many steps without returning to Python.
-# g) Non-finite values. Nothing non-finite reaches a parameter. A loss or an adjoint that is not finite stops the run before its
-#    step writes anything. Overflow of a gradient, moment or parameter is excluded before the first write as well: no gradient
-#    of a step exceeds the sum of its |adjoints| times the largest value by which an adjoint is multiplied. Both factors cost
-#    one pass over a few slots of each tile. If their product is below `limit` (mlgraph/training/nonfinite.py derives it), no
-#    gradient needs a check. Every unit compares the same numbers, so either all write or none. Steps at or above the limit are
-#    rare: the run stops, and the caller repeats that step alone, on a copy, and checks the result. (Checking all gradients
-#    first would need a third phase and a vector of gradients. Keeping old values in each unit would cost a store per
-#    parameter, some percent of an epoch.)
-# h) Freezing. A unit that is frozen entirely gets no gradient. A node that depends on no trainable parameter gets no adjoint
-#    (_frozen.pxi).
-# i) Subnormal numbers. In a training step on x86-64, adjoints, gradients, moments and parameters that would be subnormal are
-#    written as zero. Otherwise a confident softmax, and the moments of weights whose source has been zero for some hundred
-#    steps, would stay subnormal from then on (0.9 of the least number rounds to itself), and Intel processors are slow with
-#    them. Subnormal operands still count, so that the derivatives are those of the values computed. Forward values, and all
-#    values outside training, keep every bit.
-# j) Checks. Everything that can raise an error happens in `prepare` and `run`, before the GIL is released.
+# g) Non-finite values. Nothing non-finite reaches a parameter. A loss or an adjoint that is not
+#    finite stops the run before its step writes anything. Overflow of a gradient, moment or
+#    parameter is excluded before the first write as well: no gradient of a step exceeds the sum of
+#    its |adjoints| times the largest value by which an adjoint is multiplied. Both factors cost one
+#    pass over a few slots of each tile. If their product is below `limit`
+#    (mlgraph/training/nonfinite.py derives it), no gradient needs a check. Every unit compares the
+#    same numbers, so either all write or none. Steps at or above the limit are rare: the run stops,
+#    and the caller repeats that step alone, on a copy, and checks the result. (Checking all
+#    gradients first would need a third phase and a vector of gradients. Keeping old values in each
+#    unit would cost a store per parameter, some percent of an epoch.)
+# h) Freezing. A unit that is frozen entirely gets no gradient. A node that depends on no trainable
+#    parameter gets no adjoint (_frozen.pxi).
+# i) Subnormal numbers. In a training step on x86-64, adjoints, gradients, moments and parameters
+#    that would be subnormal are written as zero. Otherwise a confident softmax, and the moments of
+#    weights whose source has been zero for some hundred steps, would stay subnormal from then on
+#    (0.9 of the least number rounds to itself), and Intel processors are slow with them. Subnormal
+#    operands still count, so that the derivatives are those of the values computed. Forward values,
+#    and all values outside training, keep every bit.
+# j) Checks. Everything that can raise an error happens in `prepare` and `run`, before the GIL is
+#    released.
 
 from cython.parallel cimport prange
 from libc.string cimport memcpy, memset
