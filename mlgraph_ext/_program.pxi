@@ -113,7 +113,7 @@ cdef struct SweepArgs:
     int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
     int64_t first_slot   # slots before it have no memory: none, or the inputs if nothing reads them from slots
     int64_t n_slots
-    int64_t first_zeroed  # adjoints before it are not zeroed: the only block that reads these slots sets them, or they have none
+    int64_t first_zeroed  # adjoints before it are not zeroed: they do not exist, or one block sets them
     int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1 if no rows read them
     int64_t entries_at   # floats from a tile's memory to its entries, or -1 if no dense block reads them there (_entries.pxi)
     bint ahead           # sums of entries are made before tiles are swept (_ahead.pxi)
