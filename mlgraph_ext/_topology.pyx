@@ -198,7 +198,7 @@ def sort(
     cdef int64_t n = start.shape[0]
     if not is_graph(start, count, pool) or not are_nodes(outputs, n) or level.shape[0] < n or order.shape[0] < n:
         return -1, []
-    cdef int32_t* known = <int32_t*>malloc((pool.shape[0] + 1) * sizeof(int32_t))   # 1 + the highest level of a list, or -1
+    cdef int32_t* known = <int32_t*>malloc((pool.shape[0] + 1) * sizeof(int32_t))   # 1 + highest level of a list, or -1
     cdef int32_t* stack = <int32_t*>malloc((n + 1) * sizeof(int32_t))
     cdef int32_t* place = <int32_t*>malloc((n + 1) * sizeof(int32_t))               # number of sources of stack[i] already visited
     cdef int64_t depth = 0, done = 0, i
@@ -314,7 +314,7 @@ def strongest(
     cdef int64_t* best = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # best source of a node, as index in its list
     cdef int64_t* next = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # the next edge on the way down, or -1
     cdef int32_t* reader = <int32_t*>malloc((n + 1) * sizeof(int32_t))   # the next node on the way down, or -1
-    cdef uint8_t* on_path = <uint8_t*>malloc(n + 1)                      # whether a path to a node is needed, or (goes_on) from it
+    cdef uint8_t* on_path = <uint8_t*>malloc(n + 1)                      # whether a path to a node (below: from it) is needed
     cdef uint8_t* goes_on = <uint8_t*>malloc(n + 1)
     cdef bint good = is_graph(start, count, pool) and n == start.shape[0] and are_nodes(order, n)
     good = good and n == first.shape[0] == up.shape[0] == down.shape[0] and edges == strength.shape[0] == chosen.shape[0]
