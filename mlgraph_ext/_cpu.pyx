@@ -5,8 +5,8 @@ cdef extern from *:
     #if defined(__x86_64__)
     #include <cpuid.h>
 
-    /* The builtin also checks that the operating system saves the registers. The cpuid bits are for features whose names gcc and
-       clang learned late. */
+    /* The builtin also checks that the operating system saves the registers. The cpuid bits are for features whose names
+       gcc and clang learned late. */
     static const char *mlgraph_isa(void) {
         unsigned a, b, c = 0, d, ext = 0;
         __builtin_cpu_init();

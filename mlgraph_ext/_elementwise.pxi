@@ -280,7 +280,7 @@ cdef void power_adjoint(int64_t count, const int32_t* index, const float* x, con
 
 
 cdef void lanes_pow(const float* a, const float* b, float shift, lanes_t y) noexcept nogil:
-    """a ** (b - shift). The error is at most 3.5 ulp, largest for an exponent of -3, where other libraries use libm."""
+    """a ** (b - shift). The error is at most 3.5 ulp, largest for an exponent of -3; exponents beyond -3 to 3 use libm."""
     cdef int64_t lane
     cdef float exponent = b[0] - shift
     cdef int k, whole = <int>exponent if -3 <= exponent <= 3 else 0

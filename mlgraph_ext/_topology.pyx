@@ -200,7 +200,7 @@ def sort(
         return -1, []
     cdef int32_t* known = <int32_t*>malloc((pool.shape[0] + 1) * sizeof(int32_t))   # 1 + highest level of a list, or -1
     cdef int32_t* stack = <int32_t*>malloc((n + 1) * sizeof(int32_t))
-    cdef int32_t* place = <int32_t*>malloc((n + 1) * sizeof(int32_t))               # number of sources of stack[i] already visited
+    cdef int32_t* place = <int32_t*>malloc((n + 1) * sizeof(int32_t))               # sources of stack[i] already visited
     cdef int64_t depth = 0, done = 0, i
     cdef int32_t node, source, most
     cdef int32_t cycle = -1, UNSEEN = -1, OPEN = -2

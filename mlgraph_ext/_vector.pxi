@@ -50,8 +50,9 @@ cdef extern from *:
     /* A kernel is never inlined, because inside the sweep it would lose its registers to the sweep's variables. */
     #define mlgraph_kernel_void __attribute__((noinline)) void
     static inline vec splat(float x) { return x - (vec){0}; }  /* minus, because -0.0 + 0 would be +0 */
-    /* a * b + c, rounded once on the processors listed here. Otherwise the compiler might fuse a product and a sum in one variant
-       of a kernel and not in another, and the bits would depend on the number of threads. On other processors it still decides. */
+    /* a * b + c, rounded once on the processors listed here. Otherwise the compiler might fuse a product and a sum in one
+       variant of a kernel and not in another, and the bits would depend on the number of threads. On other processors it
+       still decides. */
     static inline vec multiply_add(vec a, vec b, vec c) {
     #if defined(__AVX512F__)
         return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -99,9 +100,9 @@ cdef extern from *:
     static inline void prefetch_lines(const float *p, int64_t n) {
         for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof(float)) prefetch_later(p + i);
     }
-    /* Prefetches into this core's L1 cache and evicts the lines from all others. A store to a line that another core holds waits
-       until that core gives it up, and all later stores wait, too. This requests many lines at once. (prefetchw is a no-op on
-       old processors.) */
+    /* Prefetches into this core's L1 cache and evicts the lines from all others. A store to a line that another core holds
+       waits until that core gives it up, and all later stores wait, too. This requests many lines at once. (prefetchw is a
+       no-op on old processors.) */
     static inline void prefetch_to_write(const float *p, int64_t n) {
         for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof(float))
     #if defined(__x86_64__)
