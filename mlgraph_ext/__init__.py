@@ -1,7 +1,14 @@
-"""The compiled sweeps: picks the best build that this processor can run (MLGRAPH_ISA overrides).
+"""How is it computed fast? By these kernels, in the best build that the processor can run.
 
-A build uses its instruction set from its first line, initialisation included: importing one that the processor lacks crashes,
-without an exception. So the choice is made by `_cpu`, which every processor runs.
+Read `_sweep.pyx` first: the design list at its head introduces the words used everywhere. Next come
+the data that kernels share (`_vector.pxi`, `_program.pxi`), then the schedule (`_queue.pxi`;
+`_tiles.pxi` for phase 1, `_units.pxi` for phase 2), then the kernels: `_dense.pxi`; `_entries.pxi`
+and `_runs.pxi`; `_rows.pxi` and `_quads.pxi`; `_ops.pxd` and `_elementwise.pxi`; `_update.pxi`.
+`_topology.pyx` stands alone: graph algorithms for plans, edits and pruning.
+
+MLGRAPH_ISA overrides the choice of the build. A build uses its instruction set from its first line
+on, initialisation included, so importing one that the processor lacks crashes without an exception.
+`_cpu`, which every processor can run, therefore makes the choice.
 """
 
 import os
@@ -11,8 +18,8 @@ from importlib.util import find_spec
 
 
 def _failure(message: str) -> BaseException:
-    # `python -m mlgraph.mnist` imports this before any code of its own runs that could turn an ImportError into one line.
-    # At that time sys.argv is "-m" and the program's arguments, and sys.orig_argv has the module's name before these.
+    # `python -m mlgraph.mnist` imports this module before its own code could report an ImportError in one line. At that
+    # time sys.argv is "-m" followed by the program's arguments; in sys.orig_argv the module's name precedes them.
     module = sys.orig_argv[len(sys.orig_argv) - len(sys.argv)] if sys.argv[:1] == ["-m"] else ""
     if module.removeprefix("-m").startswith("mlgraph."):
         print(f"mlgraph: error: {message}", file=sys.stderr)
@@ -39,13 +46,13 @@ ISA = os.environ.get("MLGRAPH_ISA") or AVAILABLE[-1]
 if ISA not in AVAILABLE:
     raise _failure(f"MLGRAPH_ISA: expected one of {', '.join(AVAILABLE)} on this processor, got {ISA!r}")
 
-# GCC's OpenMP reads its environment once, when the first module that uses it loads it. By default its threads then spin for
-# about 5 milliseconds wherever they wait, before and after a sweep; beside a busy process, they take this time from the threads
-# that they wait for.
+# GCC's OpenMP reads its environment once, when the first module that uses it is imported. By default
+# its threads spin for about 5 milliseconds wherever they wait, before and after a sweep. If another
+# process is busy, spinning takes this time from the very threads that they wait for.
 _SPINS = "GOMP_SPINCOUNT"
 _ours = not {_SPINS, "OMP_WAIT_POLICY"} & os.environ.keys()
 if _ours:
-    os.environ[_SPINS] = "5000"  # some 100 microseconds
+    os.environ[_SPINS] = "5000"  # about 100 microseconds
 _affinity = os.sched_getaffinity if hasattr(os, "sched_getaffinity") else lambda _: set()
 _before = _affinity(0)
 try:
@@ -53,4 +60,4 @@ try:
 finally:
     if _ours:
         del os.environ[_SPINS]
-AFFINITY = _before, _affinity(0)  # with OMP_PROC_BIND, the import has bound this thread to one processor
+AFFINITY = _before, _affinity(0)  # with OMP_PROC_BIND, the import binds this thread to one processor

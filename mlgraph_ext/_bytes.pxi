@@ -1,18 +1,20 @@
-# Data in bytes as sparse rows read them. A row reads its sources in random order, and a tile of MNIST in float32 is 100 KB, so
-# loads would come from the L2 cache. A byte has eight bits and so is exactly a bfloat16, the upper half of a float32. Two of
-# these share a word; a mask and a shift turn it into two floats, and cost less than the loads they save.
+# Data in bytes, as sparse rows read them. A row reads its sources in random order, and a tile of
+# MNIST in float32 takes 100 KB, so its loads would come from the L2 cache. A byte has eight bits
+# and is therefore exactly a bfloat16, the upper half of a float32. Two of these share a word. A
+# mask and a shift convert the word to two floats and cost less than the loads they save.
 #
-#   word i of a slot: the byte of lane i in the upper half, that of lane i + LANES / 2 in the lower, both as byte / 256
+#   word i of a slot: the byte of lane i in the upper half, that of lane i + LANES / 2 in the lower,
+#   both as byte / 256
 #
-# Division by 256 is exact and keeps sums as small as those of byte / 255, the value meant; the kernels multiply their sums by
-# the rest, 256 / 255.
+# Division by 256 is exact and keeps sums as small as those of byte / 255, the value that is meant.
+# The kernels multiply their sums by the rest, 256 / 255.
 
 cdef extern from *:
     """
     #include <string.h>
     #define HALF_VECS (SLOT_VECS / 2)
 
-    /* x stays in a register: GCC would rather load it twice. */
+    /* Keeps x in a register; GCC would otherwise load it twice. */
     #if defined(__AVX512F__)
     #define IN_REGISTER(x) __asm__("" : "+v"(x))
     #elif defined(__x86_64__)
@@ -21,16 +23,16 @@ cdef extern from *:
     #define IN_REGISTER(x)
     #endif
 
-    /* Vectors c and c + HALF_VECS of a slot of 32 bytes, as floats. */
+    /* Converts vectors c and c + HALF_VECS of a byte slot to floats. */
     static inline void widen_pair(const float *slot, int c, vec *upper, vec *lower) {
         ivec word = ((const ivec *)slot)[c];
         IN_REGISTER(word);
         *upper = (vec)(word & (int32_t)0xffff0000);
         *lower = (vec)(word << 16);
     }
-    /* Only those of the first half of the lanes. */
+    /* Converts only the first half of the lanes. */
     static inline vec widen_upper(const float *slot, int c) { return (vec)(((const ivec *)slot)[c] & (int32_t)0xffff0000); }
-    /* The reverse: a slot from the byte that stands `shift` bits up in each lane's word. */
+    /* Packs a slot from the byte at bit `shift` of each lane's word. */
     static inline void narrow(const int32_t *lane, int shift, float *slot) {
         for (int c = 0; c < HALF_VECS; c++) {
             ivec upper = (((const ivec *)lane)[c] >> shift) & 255, lower = (((const ivec *)lane)[c + HALF_VECS] >> shift) & 255;
@@ -39,11 +41,11 @@ cdef extern from *:
             ((ivec *)slot)[c] = upper | lower >> 16;
         }
     }
-    /* Converts a row of floats to bytes; returns how many of them are not byte / 255. */
+    /* Converts a row of floats to bytes; returns how many of them are not exactly byte / 255. */
     static int64_t row_as_bytes(const float *x, int64_t n, uint8_t *out) {
         int32_t others = 0;
         for (int64_t i = 0; i < n; i++) {
-            int inside = !__builtin_signbit(x[i]) && x[i] <= 1;  /* not -0; nor NaN, which no integer can hold */
+            int inside = !__builtin_signbit(x[i]) && x[i] <= 1;  /* excludes -0, and NaN, which has no integer value */
             out[i] = (uint8_t)(int32_t)((inside ? x[i] : 0) * 255.0f + 0.5f);
             others += !inside | ((float)out[i] / 255.0f != x[i]);
         }
@@ -64,4 +66,4 @@ cdef extern from *:
 
 
 cdef enum:
-    BYTE_SLOT = LANES // 2   # floats that take the same memory
+    BYTE_SLOT = LANES // 2   # floats that take as much memory as a byte slot

@@ -1,12 +1,12 @@
-"""Which x86-64 level this processor has. Built with no instruction-set flag: it runs before any choice is made."""
+"""Detect the x86-64 level of this processor. Built without instruction-set flags, because it runs before any choice."""
 
 cdef extern from *:
     """
     #if defined(__x86_64__)
     #include <cpuid.h>
 
-    /* The builtin also checks what the operating system saves; the cpuid bits beside it are for features whose names gcc and
-       clang learned late. */
+    /* The builtin also checks that the operating system saves the registers. The cpuid bits are for features whose names
+       gcc and clang learned late. */
     static const char *mlgraph_isa(void) {
         unsigned a, b, c = 0, d, ext = 0;
         __builtin_cpu_init();
@@ -33,5 +33,5 @@ cdef extern from *:
 
 
 def best():
-    """The highest build this processor can run: "v4", "v3", "v2", or "baseline" where none of them applies."""
+    """The highest build that this processor can run: "v4", "v3" or "v2", or "baseline" if it can run none of them."""
     return mlgraph_isa().decode("ascii")

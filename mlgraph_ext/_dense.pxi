@@ -1,28 +1,29 @@
-# Dense blocks: `count` neurons that share `fan_in` sources. All kernels have one scheme, an outer product summed in registers:
-# acc[row][vector] += scalar[row] * vector.
+# Dense blocks: `count` neurons that share `fan_in` sources. All kernels have one scheme, an outer
+# product summed in registers: acc[row][vector] += scalar[row] * vector.
 #
 #   forward    row = neuron,  vector = lanes,   summed over sources
-#   few        row = example, vector = neurons, summed over sources: forward, where most lanes would be unused
+#   few        row = example, vector = neurons, summed over sources (forward with few lanes in use)
 #   adjoint    row = source,  vector = lanes,   summed over neurons
 #   gradient   row = source,  vector = neurons, summed over lanes and tiles
 #
-# Tiles may be swept side by side: a weight of a large block, which comes from beyond the L2 cache, then serves them all. What a
-# gradient updates is prefetched one register tile ahead.
+# Tiles may be swept side by side. A weight of a large block comes from beyond the L2 cache and then
+# serves all of them. Parameters that a gradient updates are prefetched one register tile ahead.
 #
-# A tile of few examples costs less: forward, vectors run over neurons; its adjoint takes half of the lanes, its gradient only
-# the lanes in use. Each number is the sum of the same products in the same order, whatever is computed beside it.
+# A tile of few examples costs less: in the forward sweep vectors run over neurons, the adjoint
+# takes half of the lanes, and the gradient only the lanes in use. Each number is the sum of the same
+# products in the same order, whichever variant computes it.
 #
-# Weights stand in panels of PANEL neurons, weights[panel][source][neuron]: every scalar operand of forward and adjoint, every
-# vector of `few` and every result of the gradient is contiguous, whatever the width of the layer (a row-major matrix of width
-# 4096 would put eight sources of one neuron into one set of the L1 cache). The last panel is padded with neurons whose weights
-# stay zero.
+# Weights are stored in panels of PANEL neurons, weights[panel][source][neuron]. Every scalar operand
+# of forward and adjoint, every vector of `few` and every result of the gradient is then contiguous,
+# whatever the width of the layer. (A row-major matrix of width 4096 would map eight sources of one
+# neuron to one set of the L1 cache.) The last panel is padded with neurons whose weights stay zero.
 
 
 cdef enum:
-    BLOCK = 128          # slots taken at once as vector operands: 16 KB, which stay in the L1 cache for all rows
-    PANELS_OF_TILE = (TILE_WIDTH + PANEL - 1) // PANEL    # across a register tile of the gradient
-    FEW_LANES = 16       # most examples of a tile that goes by neurons: TILE_ROWS at a time cost at most half of all lanes
-    FEW_VECS = 8         # vectors of neurons whose sums for one example stay in registers: independent, they hide latency
+    BLOCK = 128          # slots used at once as vector operands: 16 KB, which stay in the L1 cache for all rows
+    PANELS_OF_TILE = (TILE_WIDTH + PANEL - 1) // PANEL    # panels across a register tile of the gradient
+    FEW_LANES = 16       # maximum number of examples for `few_forward`: TILE_ROWS at a time cost at most half of all lanes
+    FEW_VECS = 8         # vectors of neurons whose sums for one example stay in registers; being independent, they hide latency
     FEW_WIDTH = FEW_VECS * VEC_WIDTH
 
 
@@ -30,7 +31,7 @@ cdef inline inlined_void forward_of_neurons(
     const float* weights, const float* bias, int64_t fan_in, int64_t first, int64_t n, int64_t neurons, const int32_t* source,
     const float* values, float* out,
 ) noexcept nogil:
-    # A register tile of neurons, over n of `fan_in` sources, from number `first` on.
+    # Sums a register tile of neurons over n of `fan_in` sources, from source `first` on.
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec x[TILE_VECS]
     cdef const float* w = weights + first * PANEL
@@ -46,13 +47,13 @@ cdef inline inlined_void forward_of_neurons(
                     acc[i][c] = to[c]
                 else:
                     acc[i][c] = splat(bias[i] if bias != NULL else <float>0)
-        # Sums of the next panel: in a wide layer, they leave the cache between one block of sources and the next.
+        # Prefetch sums of the next panel. In a wide layer they are evicted between two blocks of sources.
         for i in range(TILE_ROWS):
             for c in range(0, TILE_WIDTH, 16):
                 prefetch_later(out + (PANEL + i) * LANES + lane * TILE_WIDTH + c)
         for k in range(n):
             at = <const vec*>(values + source[k] * <int64_t>LANES + lane * TILE_WIDTH)
-            # Weights of the next panel, which in a wide layer lies where no hardware prefetcher expects it.
+            # Prefetch weights of the next panel. In a wide layer no hardware prefetcher expects their address.
             prefetch_later(w + (fan_in + k) * PANEL)
             for c in range(TILE_VECS):
                 x[c] = at[c]
@@ -73,7 +74,7 @@ cdef kernel_void dense_forward(
     """out[neuron][lane] = bias[neuron] + sum over sources, for some tiles; `bias` may be NULL."""
     cdef int64_t first = 0, panel, tile, row
     while first < fan_in:
-        # Weights, which in a wide layer come from beyond L2, serve all tiles; a tile's values serve a whole panel.
+        # In a wide layer weights come from beyond L2, so they serve all tiles. A tile's values serve a whole panel.
         for panel in range(panels_of(count)):
             for tile in range(tiles):
                 row = panel * PANEL
@@ -87,7 +88,7 @@ cdef kernel_void dense_forward(
 
 
 cdef inline const vec* at_neurons(const float* panels, int64_t stride, int64_t c) noexcept nogil:
-    # The c-th vector of neurons: its panel (stride floats apart), then its place in the panel.
+    # Address of the c-th vector of neurons: its panel (panels are `stride` floats apart), then its place in the panel.
     return <const vec*>(panels + (c * VEC_WIDTH // PANEL) * stride + c * VEC_WIDTH % PANEL)
 
 
@@ -95,7 +96,7 @@ cdef inline inlined_void few_of_neurons(
     int rows, int vecs, const float* weights, const float* bias, int64_t fan_in, int64_t left, const int32_t* source,
     const float* values, float* sums,
 ) noexcept nogil:
-    # sums[example][neuron] of `vecs` vectors of neurons; if only `left` of them exist, the last is repeated.
+    # Computes sums[example][neuron] of `vecs` vectors of neurons. If only `left` of them exist, the last is repeated.
     cdef vec acc[TILE_ROWS][FEW_VECS]
     cdef const float* w[FEW_VECS]
     cdef const float* x
@@ -121,7 +122,7 @@ cdef kernel_void few_forward(
     const float* weights, const float* bias, int64_t fan_in, int64_t count,
     const int32_t* source, const float* values, int64_t n, float* out,
 ) noexcept nogil:
-    """As `dense_forward`, for one tile of n examples; lanes past them repeat the last."""
+    """Like `dense_forward`, for one tile of n examples; lanes past them repeat the last."""
     cdef float sums[LANES * FEW_WIDTH]
     cdef int64_t vecs = panels_of(count) * PANEL_VECS, at = 0, width, neurons, example, i
     cdef const float* w
@@ -138,7 +139,7 @@ cdef kernel_void few_forward(
             elif width == TILE_VECS:
                 few_of_neurons(TILE_ROWS, TILE_VECS, w, b, fan_in, vecs - at, source, values + example,
                                sums + example * FEW_WIDTH)
-            elif PANEL_VECS < TILE_VECS:    # else it is always whole
+            elif PANEL_VECS < TILE_VECS:    # otherwise it is always complete
                 few_of_neurons(TILE_ROWS, PANEL_VECS, w, b, fan_in, vecs - at, source, values + example,
                                sums + example * FEW_WIDTH)
             example = example + TILE_ROWS
@@ -202,11 +203,11 @@ cdef kernel_void dense_adjoint(
     const float* weights, int64_t fan_in, int64_t count, const int32_t* source, const float* delta, int64_t n,
     int64_t tile_stride, int64_t tiles, int64_t first_zeroed, float* adjoints,
 ) noexcept nogil:
-    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane]; before slot `first_zeroed`, = instead of +=.
+    """adjoints[source][lane] += sum over neurons of weight * delta[neuron][lane], for `tiles` tiles.
 
-    For some tiles. In each of them, deltas of lanes past n examples are zero.
+    Slots before `first_zeroed` are set instead of added to. Deltas of lanes past n examples must be zero in each tile.
     """
-    # Where a register tile spans a slot, half of it does for half the examples; narrower ones stop after n lanes anyway.
+    # If a register tile spans a slot, half of it suffices for half the examples. Narrower ones stop after n lanes anyway.
     if n <= VEC_WIDTH and VEC_WIDTH == LANES // 2:
         adjoint_of_lanes(1, weights, fan_in, count, source, delta, n, tile_stride, tiles, first_zeroed, adjoints)
     else:
@@ -214,9 +215,9 @@ cdef kernel_void dense_adjoint(
 
 
 cdef kernel_void transpose_delta(const float* delta, int64_t count, int64_t n, float* out, int64_t stride) noexcept nogil:
-    """out[panel][lane][neuron] = delta[neuron][lane] of n examples: the operand of the gradient. Neurons past `count` are zero.
+    """out[panel][lane][neuron] = delta[neuron][lane] of n examples, the operand of the gradient.
 
-    Panels of `out` stand `stride` floats apart.
+    Neurons past `count` become zero. Panels of `out` are `stride` floats apart.
     """
     cdef float none[LANES]
     cdef const void* row[VEC_WIDTH]
@@ -233,7 +234,7 @@ cdef inline inlined_void gradient_of_panels(
     int vecs, const int32_t* source, int64_t sources, int64_t panel, int64_t panels, const float* values, const float* delta,
     int64_t tile_stride, int64_t examples, float* gradient, const Descent* descent,
 ) noexcept nogil:
-    # As many panels, from number `panel` on, as `vecs` vectors span.
+    # Processes the panels, from `panel` on, that `vecs` vectors span.
     cdef vec acc[TILE_ROWS][TILE_VECS]
     cdef vec g[TILE_ROWS * TILE_VECS]
     cdef vec d[TILE_VECS]
@@ -243,7 +244,7 @@ cdef inline inlined_void gradient_of_panels(
     cdef int i, c
     while k < sources:
         if descent != NULL:
-            # Prefetch what is updated next: in a wide layer from beyond L2, else from another core.
+            # Prefetch the parameters updated next: in a wide layer from beyond L2, otherwise from another core.
             if k + TILE_ROWS < sources:
                 fetch_to_move(descent, k + TILE_ROWS, panel, smaller(TILE_ROWS, sources - k - TILE_ROWS), wide)
             elif panel + wide < panels:
@@ -280,21 +281,21 @@ cdef kernel_void dense_gradient(
 ) noexcept nogil:
     """gradient[panel][source][neuron] = sum over the examples of values[source][lane] * delta[panel][lane][neuron].
 
-    `values` and `delta` (transposed) belong to the first tile; the next tile's stand `tile_stride` floats on. With `descent`
-    the gradient updates the weights at once and is not stored.
+    `values` and `delta` (transposed) belong to the first tile; those of the next tile are `tile_stride` floats further. With
+    `descent` the gradient updates the weights at once and is not stored.
     """
     cdef int64_t panel = 0
     cdef Descent own
     cdef const Descent* moved = NULL
     memset(&own, 0, sizeof(Descent))
     if descent != NULL:
-        own = descent[0]    # a copy, which no store to a parameter can change
+        own = descent[0]    # a local copy: no store to a parameter can change it
         moved = &own
         fetch_to_move(descent, 0, 0, smaller(TILE_ROWS, sources), smaller(PANELS_OF_TILE, panels))
     while panel + PANELS_OF_TILE <= panels:
         gradient_of_panels(TILE_VECS, source, sources, panel, panels, values, delta, tile_stride, examples, gradient, moved)
         panel = panel + PANELS_OF_TILE
-    if PANELS_OF_TILE > 1 and panel < panels:    # a register tile of one panel leaves none; the compiler must be told
+    if PANELS_OF_TILE > 1 and panel < panels:    # a register tile of one panel leaves none, but the compiler does not know
         gradient_of_panels(PANEL_VECS, source, sources, panel, panels, values, delta, tile_stride, examples, gradient, moved)
 
 

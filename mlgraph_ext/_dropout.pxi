@@ -1,8 +1,9 @@
-# What a training step drops.
+# Dropout of neurons and edges.
 #
-# Counter-based random numbers: number `counter` of stream `key` is a function of the two, so that a dropout mask depends
-# on seed, step, tile and node and never on which thread drew it. The mixer is the finaliser of SplitMix64 (Steele, Lea,
-# Flood: Fast splittable pseudorandom number generators, OOPSLA 2014), constants included.
+# Random numbers are counter-based: number `counter` of stream `key` is a function of the two. A
+# dropout mask therefore depends on seed, step, tile and node, and never on the thread that drew it.
+# The mixer is the finaliser of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
+# generators, OOPSLA 2014), constants included.
 
 
 cdef inline uint64_t draw(uint64_t key, uint64_t counter) noexcept nogil:
@@ -13,7 +14,7 @@ cdef inline uint64_t draw(uint64_t key, uint64_t counter) noexcept nogil:
 
 
 cdef enum:
-    DROP_GROUP = 32      # neurons of a group: dropout keeps the same share of each
+    DROP_GROUP = 32      # neurons of a group; dropout keeps the same fraction of each group
 
 
 cdef inline int64_t groups_of(int64_t count) noexcept nogil:
@@ -25,10 +26,10 @@ cdef inline double uniform(uint64_t x) noexcept nogil:
 
 
 cdef kernel_void draw_kept(uint64_t key, double keep, int64_t count, uint32_t* kept) noexcept nogil:
-    """Choose which of `count` neurons are kept: a word for each group, and in it a bit for each neuron.
+    """Choose which of `count` neurons are kept: one word for each group with one bit for each neuron.
 
-    Each is kept with probability `keep`, and a group of n keeps `keep * n`, rounded up or down at random, so that sums of a
-    layer vary less from step to step. Selection sampling (Knuth, TAOCP vol. 2, 3.4.2, algorithm S).
+    Each neuron is kept with probability `keep`. A group of n keeps `keep * n`, rounded up or down at random, so that
+    the sums of a layer vary less from step to step. Uses selection sampling (Knuth, TAOCP vol. 2, 3.4.2, algorithm S).
     """
     cdef double u[DROP_GROUP]
     cdef double wanted
@@ -51,7 +52,7 @@ cdef kernel_void draw_kept(uint64_t key, double keep, int64_t count, uint32_t* k
 
 
 cdef kernel_void drop_neurons(const uint32_t* kept, double keep, int64_t count, float* values) noexcept nogil:
-    """Zero the slots of the neurons that are dropped, scale the others by 1 / keep."""
+    """Set the slots of dropped neurons to zero and scale the others by 1 / keep."""
     cdef float scale = <float>(1.0 / keep)
     cdef int64_t i, lane
     for i in range(count):
@@ -63,10 +64,10 @@ cdef kernel_void drop_neurons(const uint32_t* kept, double keep, int64_t count, 
 
 
 cdef kernel_void draw_mask(uint64_t key, uint64_t keep, int64_t bits, int64_t n_words, uint64_t* mask) noexcept nogil:
-    """Fill words of 64 bits, each bit one with probability keep / 2**bits, 1 <= bits <= 16.
+    """Fill 64-bit words in which each bit is one with probability keep / 2**bits, for 1 <= bits <= 16.
 
-    For each bit of `keep`, from the lowest: `or` with a fair bit takes the probability p to (1 + p) / 2, `and` to p / 2. A
-    probability of one half costs one draw for 64 edges.
+    The bits of `keep` are processed from the lowest: `or` with a fair bit changes the probability p to (1 + p) / 2,
+    `and` changes it to p / 2. A probability of one half costs one draw for 64 edges.
     """
     cdef int64_t i, b
     cdef uint64_t word
@@ -83,9 +84,9 @@ cdef kernel_void draw_mask(uint64_t key, uint64_t keep, int64_t bits, int64_t n_
 cdef kernel_void apply_mask(
     const uint64_t* mask, int64_t first, float scale, int64_t n, const float* x, float* out, bint add,
 ) noexcept nogil:
-    """out = x * scale where the mask's bit is one and 0 elsewhere; with `add`, out += that.
+    """Set out = x * scale where the bit of the mask is one, else 0; with `add`, add these values to `out`.
 
-    `first` is the bit of x[0] in the mask. If it is a multiple of 16, as in panels, 16 numbers are taken at a time.
+    `first` is the bit of x[0] in the mask. If it is a multiple of 16, as in panels, 16 numbers are processed at a time.
     """
     cdef vec kept
     cdef vec* to

@@ -1,16 +1,18 @@
-# Scalar operations: elementwise ops over nodes, activations over floats; n-ary ops are in _reductions.pxi.
+# Scalar operations: elementwise operations over nodes, and activations over floats. n-ary operations
+# are in _reductions.pxi.
 #
-# a) A slot is LANES consecutive floats, one for each example. Node i of a call reads the slots index[i * arity + a] and
-#    owns slot dst + i; no argument is a slot of the call's own nodes.
-# b) The op is chosen once for each call. The loop over nodes takes the scalar functions of the op as arguments. They
-#    are constants where it is called, so all of it is inlined, and the loop over lanes, of constant length, becomes
-#    SIMD code.
-# c) A `lanes_t` is a restrict pointer: what is written through it is not read through another pointer in the kernel. Two
-#    arguments of a node may be the same slot (x * x), so adjoints are added argument by argument.
+# a) A slot is LANES consecutive floats, one for each example. Node i of a call reads the slots
+#    index[i * arity + a] and owns slot dst + i. No argument is a slot of the call's own nodes.
+# b) The operation is chosen once for each call. The loop over nodes takes the scalar functions of
+#    the operation as arguments. They are constants at each call site, so everything is inlined, and
+#    the loop over lanes, of constant length, becomes SIMD code.
+# c) A `lanes_t` is a restrict pointer: memory written through it is not read through another pointer
+#    in the kernel. Two arguments of a node may be the same slot (x * x), so adjoints are added
+#    argument by argument.
 
 from libc.math cimport INFINITY, cosf, fabsf, sinf
 
-cimport mlgraph_ext._ops as _ops   # in this form cythonize sees that a change of _ops.pxd matters
+cimport mlgraph_ext._ops as _ops
 
 cdef extern from *:
     """
@@ -20,8 +22,8 @@ cdef extern from *:
     """
     ctypedef float* lanes_t "mlgraph_lanes_t"
     ctypedef void inlined_void "mlgraph_inlined_void"
-    # Ends an iteration of a loop over arguments; emits nothing. Without it gcc fuses the loops over lanes of two iterations
-    # (-floop-unroll-and-jam) and leaves the result scalar.
+    # Marks the end of an iteration of a loop over arguments; emits no code. Without it gcc fuses the loops over lanes of two
+    # iterations (-floop-unroll-and-jam) and leaves the result scalar.
     void no_jam "mlgraph_no_jam"() noexcept nogil
 
 ctypedef float (*unary_t)(float) noexcept nogil
@@ -31,7 +33,7 @@ ctypedef float (*ternary_t)(float, float, float) noexcept nogil
 
 cdef void op_forward(int op, int64_t count, int64_t arity, const int32_t* index, float* values,
                      int64_t dst) noexcept nogil:
-    """Write the values of `count` nodes of one op."""
+    """Compute the values of `count` nodes of one operation."""
     cdef float* y = values + dst * LANES
     if op == _ops.IDENTITY:
         unary(_ops.identity, count, index, values, y)
@@ -87,7 +89,7 @@ cdef void op_forward(int op, int64_t count, int64_t arity, const int32_t* index,
 
 cdef void op_adjoint(int op, int64_t count, int64_t arity, const int32_t* index, const float* values, float* adjoints,
                      int64_t dst) noexcept nogil:
-    """Add to the adjoints of the arguments of `count` nodes of one op: adjoint of the node times partial derivative."""
+    """Add the adjoints of `count` nodes times the partial derivatives to the adjoints of their arguments."""
     cdef const float* y = values + dst * LANES
     cdef const float* dy = adjoints + dst * LANES
     if op == _ops.IDENTITY:
@@ -155,7 +157,7 @@ cdef void activate(int op, int64_t n, float* z) noexcept nogil:
 
 
 cdef void activation_adjoint(int op, int64_t n, const float* y, float* adjoint) noexcept nogil:
-    """Multiply n adjoints by the derivative of an activation, computed from its output y."""
+    """Multiply n adjoints by the derivative of an activation, given its output y."""
     if op == _ops.RELU:
         scale(_ops.relu_derivative, n, y, adjoint)
     elif op == _ops.LEAKY_RELU:
@@ -166,7 +168,7 @@ cdef void activation_adjoint(int op, int64_t n, const float* y, float* adjoint) 
         scale(_ops.tanh_derivative, n, y, adjoint)
 
 
-# Loops over nodes: x and dx are the first slot of the values and adjoints, y and dy the slot of the first node.
+# Loops over nodes. x and dx are the first slots of the values and adjoints; y and dy are the slots of the first node.
 
 cdef inline inlined_void unary(unary_t value, int64_t count, const int32_t* index, const float* x,
                                lanes_t y) noexcept nogil:
@@ -254,7 +256,7 @@ cdef inline inlined_void scale(unary_t derivative, int64_t n, const float* y, la
         adjoint[k] *= derivative(y[k])
 
 
-# pow: whole exponents, by far the most common, are products; libm takes the others lane by lane.
+# pow: whole exponents, by far the most common, are computed as products; libm computes the others lane by lane.
 
 cdef void power(int64_t count, const int32_t* index, const float* x, lanes_t y) noexcept nogil:
     cdef int64_t i
@@ -278,7 +280,7 @@ cdef void power_adjoint(int64_t count, const int32_t* index, const float* x, con
 
 
 cdef void lanes_pow(const float* a, const float* b, float shift, lanes_t y) noexcept nogil:
-    """a ** (b - shift); error at most 3.5 ulp, largest for an exponent of -3, which others take from libm."""
+    """a ** (b - shift). The error is at most 3.5 ulp, largest for an exponent of -3; exponents beyond -3 to 3 use libm."""
     cdef int64_t lane
     cdef float exponent = b[0] - shift
     cdef int k, whole = <int>exponent if -3 <= exponent <= 3 else 0
@@ -299,7 +301,7 @@ cdef void lanes_pow(const float* a, const float* b, float shift, lanes_t y) noex
             y[lane] *= <float>1 / a[lane]
 
 
-# sin and cos: libm takes over for arguments that the polynomials cannot reduce.
+# sin and cos: libm computes those of arguments that the polynomials cannot reduce.
 
 cdef inline inlined_void periodic(unary_t value, unary_t libm, int64_t count, const int32_t* index,
                                   const float* x, lanes_t y) noexcept nogil:
@@ -333,10 +335,10 @@ cdef inline inlined_void lanes_periodic(unary_t value, unary_t libm, const float
                 y[lane] = libm(x[lane])
 
 
-# For the tests: the same kernels behind checks.
+# For tests: the same kernels, with checks.
 
 def apply_op(int op, const int32_t[:, ::1] index, float[:, ::1] values, Py_ssize_t dst):    # index: IN, values: IN/OUT
-    """Evaluate nodes of one op: node i has the arguments index[i] and writes row dst + i of values."""
+    """Evaluate nodes of one operation. Node i reads the rows index[i] of values and writes row dst + i."""
     check_op(op, index, values, dst)
     if index.shape[0] == 0:
         return
@@ -346,7 +348,7 @@ def apply_op(int op, const int32_t[:, ::1] index, float[:, ::1] values, Py_ssize
 
 def apply_op_adjoint(int op, const int32_t[:, ::1] index, const float[:, ::1] values, float[:, ::1] adjoints,
                      Py_ssize_t dst):                                       # index, values: IN, adjoints: IN/OUT
-    """Add to the adjoints of the arguments of nodes of one op; arguments as `apply_op`."""
+    """Add to the adjoints of the arguments of nodes of one operation. The parameters are those of `apply_op`."""
     check_op(op, index, values, dst)
     if adjoints.shape[0] != values.shape[0] or adjoints.shape[1] != LANES:
         raise ValueError(f"adjoints: expected the shape of values, {(values.shape[0], values.shape[1])}, "

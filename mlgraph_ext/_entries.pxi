@@ -1,9 +1,10 @@
-# Entries: runs of RUN neighbouring columns that are not all zero in an example, listed run by run. Zeros of images lie
-# together: 19 % of MNIST's pixels and 28 % of its runs of four are not zero; skipping only what is zero in all of 32 examples
-# would leave 58 %.
+# Entries. A run is RUN neighbouring columns; an entry is a run that is not all zero in an example.
+# Entries are listed run by run. Zeros of images are clustered: 19 % of MNIST's pixels and 28 % of
+# its runs of four are not zero. Skipping only pixels that are zero in all of 32 examples would
+# leave 58 %.
 #
-# Each worker makes its lists from the raw rows, at each step anew. That costs about as much as reading lists made earlier or by
-# another core, and no epoch has to wait for them.
+# Each worker lists the entries from the raw rows at each step. That costs about as much as reading
+# lists that were made earlier or by another core, and no epoch has to wait for them.
 
 cdef extern from *:
     """
@@ -12,7 +13,7 @@ cdef extern from *:
                        i + 14, i + 15
     typedef int32_t words __attribute__((vector_size(4 * VEC_WIDTH), aligned(1), may_alias));
 
-    /* mask[i] |= bit where run i of a row is not zero. */
+    /* Sets `bit` in mask[i] where run i of a row is not zero. */
     static inline void mark_bytes(const uint8_t *row, int64_t n, int32_t bit, int32_t *mask)
     {
         int64_t i = 0;
@@ -37,7 +38,7 @@ cdef extern from *:
         for (int64_t k = RUN * i; k < n; k++)
             mask[i] |= row[k] != 0 ? bit : 0;
     }
-    /* Copies a run of which n numbers belong to the row; the others become zero. */
+    /* Copies a run. Only n numbers belong to the row; the others become zero. */
     static inline void copy_bytes(const uint8_t *x, int64_t n, uint8_t *to)
     {
         if (n >= RUN) memcpy(to, x, RUN);
@@ -49,11 +50,11 @@ cdef extern from *:
         else for (int i = 0; i < RUN; i++) to[i] = i < n ? x[i] : 0;
     }
 
-    /* Marks and copies bytes, 16 runs of 16 rows at a time, without branches, which would be unpredictable. Runs must be whole.
-       Needs VBMI2, which not every processor with AVX-512 has. */
+    /* Marks and copies bytes, 16 runs of 16 rows at a time, without branches, which would be unpredictable. Runs must be
+       complete. Needs VBMI2, which not every processor with AVX-512 has. */
     #if defined(__AVX512BW__)
     #define HAVE_COMPRESS __builtin_cpu_supports("avx512vbmi2")
-    /* Appends run k of up to 64 rows where it is not zero: words to `byte`, row numbers to `lane`. Returns how many. */
+    /* Appends run k of up to 64 rows where it is not zero: words to `byte`, row numbers to `lane`. Returns their number. */
     __attribute__((target("avx512vbmi2"))) static inline int append(const __m512i (*w)[16], int k, int n, int first,
                                                                     uint8_t *lane, uint8_t *byte)
     {
@@ -70,13 +71,13 @@ cdef extern from *:
         _mm512_storeu_si512(lane, _mm512_maskz_compress_epi8(all, _mm512_loadu_si512(number + first)));
         return found;
     }
-    __attribute__((target("avx512vbmi2"))) static int32_t turn_and_append(
+    __attribute__((target("avx512vbmi2"))) static int32_t transpose_and_append(
         const uint8_t *const *row, int n, int64_t at, int runs, int32_t base, int32_t *start, int32_t *end, uint8_t *lane,
         uint8_t *byte)
     {
         int32_t found = 0;
         __m512i w[8][16];
-        __mmask16 there = (__mmask16)((1u << runs) - 1);  /* the words that are wanted of a row from byte `at` on */
+        __mmask16 there = (__mmask16)((1u << runs) - 1);  /* words of a row to read, from byte `at` on */
         if (n == 1) {
             __m512i word = _mm512_maskz_loadu_epi32(there, row[0] + at);
             __mmask16 some = _mm512_test_epi32_mask(word, word);
@@ -94,9 +95,9 @@ cdef extern from *:
             for (int j = 0; j < 16; j++) {
                 int l = 16 * i + j;
                 v[j] = l < n ? (vec)_mm512_maskz_loadu_epi32(there, row[l] + at) : splat(0);
-                if (l < n) __builtin_prefetch(row[l] + at + 2 * sizeof(vec));  /* for rows not prefetched yet */
+                if (l < n) __builtin_prefetch(row[l] + at + 2 * sizeof(vec));  /* for rows that are not prefetched yet */
             }
-            turn(v);
+            transpose_square(v);
             memcpy(w[i], v, sizeof(v));
         }
         for (int k = 0; k < runs; k++) {
@@ -108,45 +109,46 @@ cdef extern from *:
     }
     #else
     #define HAVE_COMPRESS 0
-    static int32_t turn_and_append(const uint8_t *const *r, int n, int64_t a, int m, int32_t f, int32_t *s, int32_t *e,
+    static int32_t transpose_and_append(const uint8_t *const *r, int n, int64_t a, int m, int32_t f, int32_t *s, int32_t *e,
                                    uint8_t *l, uint8_t *b)
     { (void)r, (void)n, (void)a, (void)m, (void)f, (void)s, (void)e, (void)l, (void)b; return 0; }
     #endif
     """
     enum: RUN            # neighbouring columns that are skipped together
-    bint HAVE_COMPRESS   # whether this processor can `turn_and_append`
+    bint HAVE_COMPRESS   # whether this processor can `transpose_and_append`
     void mark_bytes(const uint8_t*, int64_t, int32_t, int32_t*) noexcept nogil
     void mark_floats(const float*, const float*, int64_t, int32_t, int32_t*) noexcept nogil
     void copy_bytes(const uint8_t*, int64_t, uint8_t*) noexcept nogil
     void copy_floats(const float*, int64_t, float*) noexcept nogil
-    int32_t turn_and_append(const uint8_t**, int, int64_t, int, int32_t, int32_t*, int32_t*, uint8_t*, uint8_t*) noexcept nogil
+    int32_t transpose_and_append(
+        const uint8_t**, int, int64_t, int, int32_t, int32_t*, int32_t*, uint8_t*, uint8_t*) noexcept nogil
     int lowest_bit "__builtin_ctz"(uint32_t) noexcept nogil
 
 
-cdef bint turns = HAVE_COMPRESS
+cdef bint transposes = HAVE_COMPRESS
 
 
-def use_turn(bint so):
-    """For the tests: whether rows of bytes are turned, where the processor can; else as on one that cannot."""
-    global turns
-    turns = so and HAVE_COMPRESS
+def use_transpose(bint so):
+    """For tests: choose between the VBMI2 kernel, if the processor has it, and the one for other processors."""
+    global transposes
+    transposes = so and HAVE_COMPRESS
 
 
 cdef enum:
-    BLOCK_RUNS = 16              # runs that are read together: 64 columns
-    GROUP_TILES = 4              # most tiles of a group: their entries are in one list
-    GROUP = GROUP_TILES * LANES  # examples of a group: as many as `append` has numbers for
-    LIST_PARTS = 4               # parts of the columns, whose entries can be listed separately
+    BLOCK_RUNS = 16              # runs that are read together, 64 columns
+    GROUP_TILES = 4              # maximum number of tiles in a group, which share one list of entries
+    GROUP = GROUP_TILES * LANES  # examples of a group; `append` has numbers for as many
+    COLUMN_QUARTERS = 4          # the entries of each quarter of the columns can be listed separately
     SLACK = 64                   # bytes past the end of a list that a whole vector may overwrite
 
 
 cdef struct Entries:
     float* value         # [entries][RUN]; bytes / 256 (_bytes.pxi says why)
-    int32_t* start       # [runs] first entry of each run of columns
-    int32_t* end         # [runs] one after its last
-    int32_t* mask        # [tiles][runs] a bit for each example whose run is not zero (not for `turn_rows`)
+    int32_t* start       # [runs] the first entry of each run
+    int32_t* end         # [runs] one past its last entry
+    int32_t* mask        # [tiles][runs] a bit for each example whose run is not zero (unused by `transpose_rows`)
     uint8_t* lane        # [entries] the example
-    int64_t lanes        # examples that there is memory for
+    int64_t lanes        # examples for which there is memory
 
 
 cdef inline int64_t runs_of(int64_t columns) noexcept nogil:
@@ -154,18 +156,18 @@ cdef inline int64_t runs_of(int64_t columns) noexcept nogil:
 
 
 cdef inline int64_t middle(int64_t runs) noexcept nogil:
-    """The first run of the second half, which is whole blocks; 0 if there are too few runs for two."""
+    """The first run of the second half, which consists of whole blocks; 0 if there are too few runs for two halves."""
     cdef int64_t half = runs // 2 // BLOCK_RUNS * BLOCK_RUNS
     return runs - half if half else 0
 
 
 def middle_column(int64_t columns):
-    """The first column of the second half; 0 if there are too few for two."""
+    """The first column of the second half; 0 if there are too few columns for two halves."""
     return RUN * middle(runs_of(columns))
 
 
 def entry_floats(int64_t columns, int64_t lanes):
-    """Floats that the entries of `lanes` examples may need."""
+    """Maximum number of floats that the entries of `lanes` examples need."""
     return (runs_of(columns) * (RUN * lanes + lanes // 4 + 2 + GROUP_TILES) + 2 * LANES) // LANES * LANES
 
 
@@ -194,12 +196,12 @@ cdef kernel_void find_entries(
             byte_row[lane] = bytes + row[lane] * stride
         else:
             float_row[lane] = floats + row[lane] * stride
-    if turns and bytes != NULL:
-        turn_rows(byte_row, first, whole, n, e)
+    if transposes and bytes != NULL:
+        transpose_rows(byte_row, first, whole, n, e)
         first = whole
     if first >= last:
         return
-    # Mark by row, as rows lie in memory; then copy by run.
+    # Mark by row, in the order of memory; then copy by run.
     memset(e.mask, 0, (n + LANES - 1) // LANES * runs * sizeof(int32_t))
     for lane in range(n):
         bit = <int32_t>(<uint32_t>1 << lane % LANES)
@@ -211,14 +213,14 @@ cdef kernel_void find_entries(
     copy_marked(byte_row if bytes != NULL else NULL, float_row, columns, n, first, last, e)
 
 
-cdef void turn_rows(const uint8_t** bytes, int64_t first, int64_t last, int64_t n, const Entries* e) noexcept nogil:
-    # Entries of a block begin where those of all earlier runs end at the latest.
+cdef void transpose_rows(const uint8_t** bytes, int64_t first, int64_t last, int64_t n, const Entries* e) noexcept nogil:
+    # The entries of a block begin at the latest place where those of all earlier runs may end.
     cdef uint8_t byte[BLOCK_RUNS * GROUP * RUN + SLACK]
     cdef int64_t base, found
     while first < last:
         base = first * e.lanes
-        found = turn_and_append(bytes, <int>n, first * RUN, <int>smaller(BLOCK_RUNS, last - first), <int32_t>base,
-                                e.start + first, e.end + first, e.lane + base, byte)
+        found = transpose_and_append(bytes, <int>n, first * RUN, <int>smaller(BLOCK_RUNS, last - first), <int32_t>base,
+                                     e.start + first, e.end + first, e.lane + base, byte)
         convert(byte, found * RUN, e.value + base * RUN)
         first = first + BLOCK_RUNS
 
@@ -255,25 +257,26 @@ cdef inline void convert(const uint8_t* byte, int64_t n, float* value) noexcept 
 
 
 cdef enum:
-    FETCH_AT_ONCE = 4    # lines that are fetched with each run, at least
+    FETCH_AT_ONCE = 4    # minimum number of lines that are prefetched with each run
 
 
 cdef struct Fetch:
     const char* data
-    const int64_t* row   # examples that are read soon; NULL: consecutive ones
-    int64_t stride       # bytes from one to the next
-    int64_t line         # the line of a row that is fetched next, and of which example
+    const int64_t* row   # examples that are read soon; NULL if they are consecutive
+    int64_t stride       # bytes from one example to the next
+    int64_t line         # the line of a row that is prefetched next, and the example
     int64_t example
-    int64_t first        # examples: the first, and one after the last
+    int64_t first        # the first example, and one past the last
     int64_t last
-    int64_t end          # of the bytes wanted of a row
+    int64_t end          # of the bytes that are needed of a row
     int64_t at_once
 
 
 cdef inline void fetch_some(Fetch* fetch) noexcept nogil:
-    # Shuffled examples lie anywhere in memory, and no hardware prefetcher knows their order; all at once they would be more
-    # misses than the processor can track. So a kernel fetches a few lines with each run of columns, each of another row: each
-    # row is in a page of its own, and an EPYC seems to look several pages up at a time, but to wait at the first line of each.
+    # Shuffled examples lie anywhere in memory, and no hardware prefetcher knows their order. Requested all at once, they
+    # would be more misses than the processor can track. A kernel therefore prefetches a few lines with each run of
+    # columns, each line of another row. Each row is in a page of its own, and an EPYC seems to look up several pages at
+    # a time but to wait at the first line of each.
     cdef int64_t i, row
     for i in range(fetch.at_once):
         if fetch.line < fetch.end:

@@ -1,18 +1,18 @@
-# What an epoch needs beside its sweeps: the order of the examples, and what each step gave.
+# Work done once an epoch: the order of the examples, and the results of each step.
 
 cdef extern from *:
     """
-    /* AVX-512 multiplies vectors of 64-bit integers: by the others it takes longer than singly. */
+    /* AVX-512 multiplies vectors of 64-bit integers; with other instruction sets single draws are faster. */
     #define DRAWN_AT_ONCE (VEC_WIDTH == 16 ? 64 : 1)
     """
     enum: DRAWN_AT_ONCE
 
 
 def shuffle(int64_t[::1] out, uint64_t seed, uint64_t epoch):
-    """Fill `out` with 0 to len(out) - 1, in an order that seed and epoch fix; all orders are equally likely."""
-    # Fisher-Yates shuffle (Knuth, TAOCP vol. 2, 3.4.2, algorithm P), inside-out; rounding cannot take `j` beyond i. It needs a
-    # sixth of the time of numpy's shuffle, which redraws until a number is small enough and took 3 % of an epoch.
-    cdef uint64_t key = draw(draw(seed, <uint64_t>-2), epoch)    # no dropout has this key: no step has the number -2
+    """Fill `out` with a random permutation of 0 to len(out) - 1 that depends only on `seed` and `epoch`."""
+    # Inside-out Fisher-Yates shuffle (Knuth, TAOCP vol. 2, 3.4.2, algorithm P); rounding cannot produce a place beyond i. It
+    # takes a sixth of the time of numpy's shuffle, which redraws until a number is small enough and took 3 % of an epoch.
+    cdef uint64_t key = draw(draw(seed, <uint64_t>-2), epoch)    # dropout never uses this key: no step has the number -2
     cdef int64_t place[DRAWN_AT_ONCE]
     cdef int64_t first = 0, i
     with nogil:
@@ -27,10 +27,10 @@ def shuffle(int64_t[::1] out, uint64_t seed, uint64_t epoch):
 
 cdef extern from *:
     """
-    /* Of n examples the sum of the losses, and how many are right; without those whose loss is NaN, which are counted. */
+    /* Sums the losses of n examples and counts right answers. Examples whose loss is NaN are left out and counted. */
     static void sum_step(const float *loss, const uint8_t *correct, int64_t n, double *sum, int64_t *right, int64_t *left_out)
     {
-        double sums[8] = {0};  /* an addition takes some cycles: eight at once */
+        double sums[8] = {0};  /* eight independent sums hide the latency of additions */
         int64_t i = 0, these = 0, others = 0;
         for (; i + 8 <= n; i += 8)
             for (int j = 0; j < 8; j++) sums[j] += loss[i + j] == loss[i + j] ? loss[i + j] : 0;
@@ -48,9 +48,9 @@ def sum_steps(
     const int64_t[::1] first, const int64_t[::1] size, const float[::1] losses, const uint8_t[::1] correct,
     double[::1] loss, int64_t[::1] right, int64_t[::1] left_out,
 ):
-    """Sum what each step gave: losses, answers that are right, and examples left out, which are those whose loss is NaN.
+    """For each step, sum the losses and count right answers and examples whose loss is NaN, which are left out.
 
-    Step i has ``size[i]`` examples from place ``first[i]`` of `losses` and `correct` on; `correct` may be None.
+    Step i has ``size[i]`` examples, from index ``first[i]`` of `losses` and `correct` on; `correct` may be None.
     """
     cdef int64_t steps = first.shape[0], places = losses.shape[0], i
     if not steps == size.shape[0] == loss.shape[0] == right.shape[0] == left_out.shape[0]:

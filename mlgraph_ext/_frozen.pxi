@@ -1,26 +1,27 @@
-# What is frozen. A unit that is frozen entirely needs no gradient, and a node before which nothing learns no adjoint. Which
-# these are is found at the beginning of a run, since parameters may be frozen and freed between any two.
+# Frozen parameters. A unit that is frozen entirely needs no gradient, and a node that depends on no
+# trainable parameter needs no adjoint. Both are determined at the beginning of a run, because
+# parameters may be frozen and unfrozen between any two runs.
 
 cdef enum:
     FREE = 0             # no parameter of the unit is frozen
     PARTLY = 1
-    ENTIRELY = 2         # or it has none: columns that are all holes
+    ENTIRELY = 2         # or the unit has no parameter: its columns are all holes
 
 cdef enum:
-    OWN = 1              # some parameter of the instruction is not frozen
-    BEFORE = 2           # some parameter of what it reads, directly or through others, is not frozen
+    OWN = 1              # some parameter of the instruction is trainable
+    BEFORE = 2           # some parameter on which its sources depend is trainable
 
 
-cdef bint is_parameter(const Run* r, const Unit* unit, int64_t panel, int64_t lane, int64_t number) noexcept nogil:
-    """Whether a place in a dense block is neither padding nor a hole; `number`: which of its weights it is, or -1."""
+cdef bint is_parameter(const SweepArgs* r, const Unit* unit, int64_t panel, int64_t lane, int64_t number) noexcept nogil:
+    """Whether a place in a dense block is neither padding nor a hole; `number` is the index of the weight, or -1."""
     cdef const Instruction* ins = r.program + unit.instruction
     if (unit.panel + panel) * PANEL + lane >= ins.size:
         return False
     return ins.holes < 0 or number < 0 or r.edges[ins.holes + number // 64] >> (number % 64) & 1
 
 
-cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
-    """FREE, PARTLY or ENTIRELY, for a unit of weights or of biases."""
+cdef int how_frozen(const SweepArgs* r, const Unit* unit) noexcept nogil:
+    """Return FREE, PARTLY or ENTIRELY for a unit of weights or of biases."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Span s = span_of(r, unit)
     cdef bint some_frozen = False
@@ -30,7 +31,7 @@ cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
     for i in range(s.runs):
         for k in range(s.run):
             at = s.at + i * s.stride + k
-            # Holes and padding are no parameters, and not frozen either.
+            # Holes and padding are not parameters, and are not marked frozen.
             if r.optimizer.frozen[at] == 0 and (
                     ins.kind != DENSE or (unit.part == 1 and is_parameter(r, unit, k // PANEL, k % PANEL, -1))
                     or (unit.part == 0 and is_parameter(r, unit, i, k % PANEL, at - ins.weights))):
@@ -38,8 +39,8 @@ cdef int how_frozen(const Run* r, const Unit* unit) noexcept nogil:
     return ENTIRELY
 
 
-cdef int unit_frozen(const Run* r, const Unit* unit) noexcept nogil:
-    """FREE, PARTLY or ENTIRELY, for any unit."""
+cdef int unit_frozen(const SweepArgs* r, const Unit* unit) noexcept nogil:
+    """Return FREE, PARTLY or ENTIRELY for any unit."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Unit part = unit[0]
     cdef int weights, biases
@@ -54,8 +55,8 @@ cdef int unit_frozen(const Run* r, const Unit* unit) noexcept nogil:
     return weights if weights == biases else PARTLY
 
 
-cdef void find_frozen(Run* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) noexcept nogil:
-    """Fill in a byte for each unit and each instruction; `slots` is room for one for each slot. All are zero before."""
+cdef void find_frozen(SweepArgs* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) noexcept nogil:
+    """Fill one byte for each unit and each instruction; `slots` is memory for one byte per slot. All must be zero before."""
     cdef const Instruction* ins
     cdef const int32_t* source
     cdef int64_t i, j, n
@@ -76,24 +77,24 @@ cdef void find_frozen(Run* r, uint8_t* fixed, uint8_t* learns, uint8_t* slots) n
             if slots[source[j]]:
                 learns[i] |= BEFORE
         memset(slots + ins.dst, learns[i], ins.size)
-        # Parameters of one instruction are frozen singly, and only the others want an adjoint.
+        # Single parameters of an instruction may be frozen; only the others want an adjoint.
         for j in range(ins.size if ins.kind == PARAMETER else 0):
             slots[ins.dst + j] = r.optimizer.frozen[ins.weights + j] == 0
     r.fixed, r.learns = fixed, learns
 
 
-cdef inline int fixed_of(const Run* r, const Unit* unit) noexcept nogil:
+cdef inline int fixed_of(const SweepArgs* r, const Unit* unit) noexcept nogil:
     return r.fixed[unit - r.units] if r.fixed != NULL else FREE
 
 
-cdef inline bint learns_itself(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline bint learns_itself(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return r.learns == NULL or r.learns[ins - r.program] & OWN
 
 
-cdef inline bint wants_adjoint(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline bint wants_adjoint(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return r.learns == NULL or r.learns[ins - r.program]
 
 
-cdef inline bint propagates(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline bint propagates(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     """Whether some source wants an adjoint."""
     return ins.propagate and (r.learns == NULL or r.learns[ins - r.program] & BEFORE)

@@ -1,4 +1,5 @@
-# Data turned from examples to lanes: rows are read as words, a float or four bytes each, and transposed in registers.
+# Loading: data are transposed from examples to lanes. Rows are read as words (one float or four
+# bytes each) and transposed in registers.
 
 cdef extern from *:
     """
@@ -13,8 +14,8 @@ cdef extern from *:
     #endif
         return (int32_t)x;
     }
-    /* word[k][lane] = word k of a row from byte `at` on, where n bytes of it are left: a float, or four bytes, of which the
-       first stands lowest. */
+    /* word[k][lane] = word k of a row from byte `at` on, of which n bytes are left. A word is one float, or four bytes with the
+       first byte lowest. */
     static inline void words_of_rows(const uint8_t *const *row, int64_t at, int64_t n, int bytes, int32_t (*word)[LANES])
     {
     #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -23,7 +24,7 @@ cdef extern from *:
                 const void *from[VEC_WIDTH];
                 for (int i = 0; i < VEC_WIDTH; i++) {
                     from[i] = row[first + i] + at;
-                    __builtin_prefetch(row[first + i] + at + 8 * LOADED);  /* for rows not prefetched yet */
+                    __builtin_prefetch(row[first + i] + at + 8 * LOADED);  /* for rows that are not prefetched yet */
                 }
                 transpose(from, LOADED, (float *)&word[0][first], LANES);
             }
@@ -35,14 +36,14 @@ cdef extern from *:
                 if (bytes) word[k][lane] = four_bytes(row[lane] + at + 4 * k, n - 4 * k);
                 else memcpy(&word[k][lane], row[lane] + at + 4 * k, 4);
     }
-    /* A slot of floats, byte / 255, from the byte that stands `shift` bits up in each lane's word. */
+    /* Fills a slot with byte / 255, from the byte at bit `shift` of each lane's word. */
     static inline void spread_byte(const int32_t *lane, int shift, float *slot)
     {
         for (int c = 0; c < SLOT_VECS; c++)
             ((vec *)slot)[c] = __builtin_convertvector((((const ivec *)lane)[c] >> shift) & 255, vec) / 255.0f;
     }
     """
-    enum: LOADED             # words loaded of each example at once
+    enum: LOADED             # words that are loaded at once of each example
     void words_of_rows(const uint8_t**, int64_t, int64_t, bint, int32_t (*)[LANES]) noexcept nogil
     void spread_byte(const int32_t*, int, float*) noexcept nogil
 
@@ -51,14 +52,13 @@ cdef kernel_void load(
     const uint8_t* bytes, const float* floats, int64_t columns, const int32_t* column, int64_t n, const int64_t* row,
     const int64_t* after, bint as_bytes, float* slots,
 ) noexcept nogil:
-    """Transpose n columns, listed in ascending order, from examples to slots of floats or, with `as_bytes`, of bytes to byte
-    slots.
+    """Transpose n columns from examples to slots of floats or, with `as_bytes`, from bytes to byte slots.
 
-    `after`: the examples that this worker takes next, to prefetch. Shuffled examples lie anywhere in memory, and no hardware
-    prefetcher knows their order.
+    The columns are listed in ascending order. `after` lists the examples that this worker processes next, for
+    prefetching: shuffled examples lie anywhere in memory, and no hardware prefetcher knows their order.
     """
-    # One block of columns after the other: words stored lane by lane have left the store buffer, which could not forward them
-    # to a vector load, when they are loaded as vectors.
+    # Columns are processed in blocks. Words are stored lane by lane, and the store buffer cannot forward them to a vector
+    # load; by the time a block is loaded as vectors, its words have left the store buffer.
     cdef int32_t word[LOADED][LANES]
     cdef const uint8_t* start[LANES]
     cdef const uint8_t* data = bytes if bytes != NULL else <const uint8_t*>floats
@@ -67,7 +67,7 @@ cdef kernel_void load(
     for lane in range(LANES):
         start[lane] = data + row[lane] * columns * size
     while s < n:
-        # At the end of a row a block begins earlier, to be whole if it can.
+        # At the end of a row a block begins earlier, so that it is complete if the row is long enough.
         k = column[s] if columns < block else smaller(column[s], columns - block)
         words_of_rows(start, k * size, (columns - k) * size, bytes != NULL, word)
         asked = 0
@@ -80,7 +80,7 @@ cdef kernel_void load(
             else:
                 spread_byte(word[at // 4], 8 * (at % 4), slots + s * LANES)
             s = s + 1
-            # One per column: all at once would be more misses than the processor can track.
+            # One prefetch per column: all at once would be more misses than the processor can track.
             if asked < LANES:
                 prefetch_later(data + (after[asked] * columns + k) * size)
                 asked = asked + 1

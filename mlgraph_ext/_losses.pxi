@@ -1,22 +1,22 @@
-# Losses of examples, from labels or targets, and the adjoints of the nodes that they read.
+# Losses of examples, computed from labels or targets, and the adjoints of the nodes that they read.
 
-# The numbers of mlgraph/losses.py.
+# Numbered as in mlgraph/engine/losses.py.
 cdef enum:
     LOSS_NONE = 0        # forward only
     LOSS_CROSS_ENTROPY = 1
     LOSS_SQUARED = 2
     LOSS_NODE = 3        # the value of a node
     LOSS_COTANGENT = 4   # adjoints of the outputs are given
-    LOSS_BINARY = 5      # cross-entropy of each output for itself
+    LOSS_BINARY = 5      # cross-entropy of each output separately
 
 
 cdef extern from *:
     """
-    /* Atomic: workers that sweep the same tile (_alone.pxi) write the same to the same place. */
+    /* Atomic, because workers that sweep the same tile (_alone.pxi) write the same value to the same place. */
     static inline void write_float(float *p, float x) { __atomic_store(p, &x, __ATOMIC_RELAXED); }
     static inline void write_byte(uint8_t *p, uint8_t x) { __atomic_store_n(p, x, __ATOMIC_RELAXED); }
-    /* Where z is higher than the best, or the first that is NaN, keep it and its number. Of a loop over floats GCC makes
-       masked stores behind a branch that no processor can predict. */
+    /* Where z is higher than the best so far, or is the first NaN, keeps z and its number. From a loop over floats GCC would
+       make masked stores behind an unpredictable branch. */
     static inline void keep_highest(int32_t number, const float *z, float *best, int32_t *arg) {
         for (int c = 0; c < SLOT_VECS; c++) {
             vec x = ((const vec *)z)[c], b = ((vec *)best)[c];
@@ -31,8 +31,8 @@ cdef extern from *:
     void keep_highest(int32_t, const float*, float*, int32_t*) noexcept nogil
 
 
-cdef void fetch_answers(const Run* r, int64_t step, int64_t tile) noexcept nogil:
-    """Prefetch labels, or the first targets, of a tile that is swept soon: shuffled, each is a cache miss."""
+cdef void fetch_answers(const SweepArgs* r, int64_t step, int64_t tile) noexcept nogil:
+    """Prefetch labels, or the first targets, of a tile that is swept soon. If shuffled, each is a cache miss."""
     cdef const char* answers = <const char*>r.label if r.label != NULL else <const char*>r.target
     cdef int64_t size = sizeof(int32_t) if r.label != NULL else r.n_outputs * sizeof(float), i
     cdef int64_t first = r.step_first[step] + tile * LANES
@@ -43,10 +43,10 @@ cdef void fetch_answers(const Run* r, int64_t step, int64_t tile) noexcept nogil
 
 
 cdef void seed_classes(
-    const Run* r, const int64_t* row, const float* share, const float* values, float* adjoints, const int32_t* highest,
+    const SweepArgs* r, const int64_t* row, const float* share, const float* values, float* adjoints, const int32_t* highest,
     float* loss, bint* right,
 ) noexcept nogil:
-    """Losses from targets of classes, the sum of target * (logsumexp(z) - z), and their adjoints."""
+    """Compute losses from class targets, the sum of target * (logsumexp(z) - z), and their adjoints."""
     cdef int64_t lane, j, at
     cdef int32_t wanted
     cdef float total, target, most, weight
@@ -69,9 +69,9 @@ cdef void seed_classes(
 
 
 cdef bint seed_adjoints(
-    const Run* r, int64_t step, int64_t first, const int64_t* row, int64_t n, const float* values, float* adjoints,
+    const SweepArgs* r, int64_t step, int64_t first, const int64_t* row, int64_t n, const float* values, float* adjoints,
 ) noexcept nogil:
-    """Loss of each example; adjoints of the nodes it reads. False if a loss is not finite."""
+    """Compute the loss of each example and the adjoints of the nodes it reads. False if a loss is not finite."""
     cdef float share[LANES]
     cdef float loss[LANES]
     cdef float best[LANES]
@@ -129,7 +129,7 @@ cdef bint seed_adjoints(
         finite = finite and number
         if r.losses != NULL:
             write_float(r.losses + first + lane, loss[lane])
-        if r.correct != NULL:  # not right without a finite loss
+        if r.correct != NULL:  # an answer without a finite loss is not right
             write_byte(r.correct + first + lane,
                        number and (right[lane] if r.label == NULL else arg[lane] == r.label[row[lane]]))
     return finite

@@ -1,9 +1,10 @@
-# Measuring: the peak of this processor in multiply-adds, what it costs two cores to exchange data, and one kernel at a time on
-# made-up data (bench/).
+# Measurements for bench/: the peak rate of multiply-adds, the cost of moving data between two
+# cores, and the time of one kernel on made-up data.
 
 cdef extern from *:
     """
-    /* In turns with another thread, add 1 to each line. `own`: 0 or 1, the parity of this thread's turns; *turn: the next. */
+    /* Adds 1 to each line, alternating with another thread. `own` (0 or 1) is the parity of this thread's turns; *turn is the
+       number of the next turn. */
     static void hand_over_lines(int64_t own, float *line, int64_t lines, int64_t turns, int64_t *turn) {
         for (int64_t t = own; t < turns; t += 2) {
             for (unsigned times = 1; load_acquire(turn) < t; times++) wait_a_little(times);
@@ -16,9 +17,9 @@ cdef extern from *:
 
 
 def hand_over(int64_t lines, int64_t turns):
-    """Let two threads add 1 to the same cache lines in turns, `turns` together; returns the seconds.
+    """Let two threads alternate in adding 1 to the same cache lines, for `turns` turns in all; return the seconds.
 
-    NaN if OpenMP gives only one thread. If both have one processor, these are seconds of context switches.
+    The result is NaN if OpenMP gives only one thread. If both threads share one processor, it measures context switches.
     """
     cdef float* line
     cdef int64_t i
@@ -26,7 +27,7 @@ def hand_over(int64_t lines, int64_t turns):
     cdef double begin, seconds
     if not (1 <= lines <= 2**20 and 1 <= turns <= 2**24):
         raise ValueError(f"lines, turns: expected 1 or more, at most 2**20 and 2**24, got {lines}, {turns}")
-    line = <float*>zeros(16 * (lines + 1), sizeof(float))    # the last is the number of turns
+    line = <float*>zeros(16 * (lines + 1), sizeof(float))    # the last line holds the number of turns
     if line == NULL:
         raise MemoryError(f"lines: no memory for {lines} of them")
     begin = perf_counter()
@@ -40,14 +41,14 @@ def hand_over(int64_t lines, int64_t turns):
         lost = lost or line[16 * i] != turns
     free(line)
     if both and lost:
-        raise ArithmeticError("unreachable: a thread has read a line before the other had written it")
+        raise ArithmeticError("unreachable: a thread read a line before the other had written it")
     return seconds if both else float("nan")
 
 
 def fma_flops(int64_t repeats):
-    """Run 12 independent sums of vectors in registers; returns the number of floating-point operations.
+    """Compute 12 independent sums of vectors in registers; return the number of floating-point operations.
 
-    Their rate is the peak that the kernels are measured against; without FMA, that of separate multiply and add.
+    Their rate is the peak against which kernels are measured. Without FMA it is the rate of separate multiply and add.
     """
     cdef vec acc[12]
     cdef vec a = splat(<float>0.5)
@@ -69,20 +70,27 @@ def fma_flops(int64_t repeats):
 
 
 def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_t repeats, double density=1.0):
-    """Run one kernel `repeats` times on one thread, once its data are made; returns the number of useful floating-point
-    operations and the seconds that they take.
+    """Make data, run one kernel on them `repeats` times on one thread, and measure the runs.
 
     Parameters
     ----------
     kernel : str
         dense_forward, few_forward, dense_adjoint, dense_gradient, runs_forward, runs_gradient, rows_forward, rows_adjoint,
-        rows_gradient, byte_rows_forward or byte_rows_gradient; or one of the last five with quads for rows. All take `tiles`
-        tiles of examples, those of runs from one list, except few_forward, which takes 8 examples. Gradients are stored.
+        rows_gradient, byte_rows_forward or byte_rows_gradient, or one of the last five with "quads" for "rows". All process
+        `tiles` tiles of examples (those of runs share one list), except few_forward, which processes 8 examples. Gradients
+        are stored.
     fan_in, count : int
         Sources of a neuron; number of neurons, a multiple of four for quads.
     density : float
-        Share of nonzeros in the data, which come six side by side, so that runs are as full as MNIST's; or share of edges
-        that the rows have.
+        Fraction of nonzeros in the data, which come in groups of six columns, so that runs are as full as MNIST's; or
+        fraction of edges that the rows have.
+
+    Returns
+    -------
+    int
+        Number of useful floating-point operations.
+    float
+        Seconds that they took.
     """
     names = ("dense_forward", "few_forward", "dense_adjoint", "dense_gradient", "runs_forward", "runs_gradient",
              "rows_forward", "rows_adjoint", "rows_gradient", "byte_rows_forward", "byte_rows_gradient")
@@ -116,7 +124,7 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
     cdef float* gradient = weights + fan_in * panels * PANEL
     cdef int64_t edges = 0, nonzeros = 0, k = 0
     cdef double begin, seconds
-    cdef Part part
+    cdef TileGroup group
     try:
         if (memory == NULL or weights == NULL or source == NULL or row == NULL or next == NULL or alike == NULL
                 or back == NULL or byte == NULL or example == NULL or entries == NULL):
@@ -136,7 +144,7 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
                 memcpy(next, row, count * sizeof(int32_t))
                 for i in range(fan_in):
                     back[i], back[fan_in + i] = <int32_t>i, <int32_t>k
-                    for j in range(0 if alike[0] >= QUAD_FROM else count):    # the adjoint of quads reads their rows
+                    for j in range(0 if alike[0] >= QUAD_FROM else count):    # the adjoint of quads reads their rows instead
                         if next[j] < row[j + 1] and source[next[j]] == i:
                             back[2 * fan_in + 1 + 2 * k], back[2 * fan_in + 2 + 2 * k] = next[j], <int32_t>j
                             next[j] += 1
@@ -148,8 +156,8 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
                     byte[i * fan_in + j] = uniform(draw(i, (i + j) // 6)) < density
                     if i < taken:
                         nonzeros = nonzeros + byte[i * fan_in + j]
-            part.e, part.delta = entries_at(entries, fan_in, GROUP), delta
-            find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example, n, &part.e)
+            group.e, group.delta = entries_at(entries, fan_in, GROUP), delta
+            find_entries(byte, NULL, fan_in, fan_in, 0, runs_of(fan_in), example, n, &group.e)
         begin = perf_counter()
         with nogil:
             for i in range(repeats):
@@ -162,9 +170,9 @@ def time_kernel(str kernel, int64_t fan_in, int64_t count, int64_t tiles, int64_
                 elif which == 3:
                     dense_gradient(source, fan_in, panels, memory, delta, stride, n, gradient, NULL)
                 elif which == 4:
-                    runs_forward(&part.e, fan_in, 0, runs_of(fan_in), n, weights, panels, NULL, delta, n * PANEL)
+                    runs_forward(&group.e, fan_in, 0, runs_of(fan_in), n, weights, panels, NULL, delta, n * PANEL)
                 elif which == 5:
-                    runs_gradient(&part, 1, 0, fan_in, panels, 1, n * PANEL, gradient, NULL, NULL)
+                    runs_gradient(&group, 1, 0, fan_in, panels, 1, n * PANEL, gradient, NULL, NULL)
                 elif which == 6 or which == 9:
                     j = 0
                     while j < tiles:

@@ -1,19 +1,19 @@
 # cython: cdivision=True
 
-# Value and derivatives of each op on one float32, inline, in the order of mlgraph/ops.py.
+# Value and derivatives of each operation on one float32, inline, in the order of mlgraph/graph/ops.py.
 #
-# a) Every function is straight-line code: a loop of constant length over it becomes SIMD code. A choice is a
-#    conditional expression between values that are computed already, which compiles to a blend.
+# a) Every function is straight-line code, so that a loop of constant length over it becomes SIMD code. A choice is a
+#    conditional expression between values that are already computed, which compiles to a blend.
 # b) A derivative is named after its op and argument: `sigmoid_derivative(y)` for activations, `exp_derivative(x, y)`
-#    for other unary ops, `div_derivative_a(a, b, y)` and `div_derivative_b(a, b, y)` for binary ones. sin and cos serve as each
-#    other's. n-ary ops need loops and stand in _reductions.pxi.
+#    for other unary ops, `div_derivative_a(a, b, y)` and `div_derivative_b(a, b, y)` for binary ones. sin and cos are each
+#    other's derivatives. n-ary ops need loops and are in _reductions.pxi.
 # c) libm would be called lane by lane, so exp, log, sin and cos are polynomials, and sigmoid, tanh and softplus follow
-#    from them. Coefficients: least squares on 800 Chebyshev nodes in float64, reweighted until the largest relative
-#    error of the function is level (Lawson's algorithm), then rounded to float32 from the lowest order up, with a new
-#    fit of the higher ones after each.
-# d) Errors are in units in the last place, the largest found in builds with FMA (v3) and without (v2): exp and log over all
-#    float32, the others over every 61st.
-# e) NaN goes through every op, so that it can be traced to its origin; only `where` takes NaN for a false condition.
+#    from them. The coefficients are a least-squares fit on 800 Chebyshev nodes in float64, reweighted until the relative
+#    error is level (Lawson's algorithm). They are rounded to float32 from the lowest order up, and the higher ones are
+#    fitted again after each.
+# d) Errors are given in units in the last place. They are the largest found in builds with FMA (v3) and without (v2), for
+#    exp and log over all float32, for the others over every 61st.
+# e) Every op propagates NaN, so that it can be traced to its origin, except that `where` treats NaN as false.
 
 from libc.math cimport INFINITY, NAN, fabsf, powf, sqrtf
 from libc.stdint cimport int32_t, uint32_t
@@ -59,11 +59,11 @@ cdef enum:
 
 
 cdef inline int op_arity(int op) noexcept nogil:
-    """Number of arguments of an op; -1 if any number from 1 up."""
+    """Number of arguments of an op; -1 if it takes one or more."""
     return 1 if op <= COS else 2 if op <= MINIMUM else 3 if op == WHERE else -1
 
 
-# Activations: the derivative follows from the output.
+# Activations. Their derivatives are functions of the output.
 
 cdef inline float identity(float x) noexcept nogil:
     return x
@@ -102,7 +102,7 @@ cdef inline float sigmoid_derivative(float y) noexcept nogil:
 cdef inline float tanh(float x) noexcept nogil:
     """t / (t + 2) for t = expm1(2 |x|) = 2^k (exp(r) - 1) + (2^k - 1), with the sign of x; error below 2.6 ulp.
 
-    t is as accurate next to 0 as anywhere. From |x| = 10 on the result is 1.
+    t is as accurate near 0 as elsewhere. From |x| = 10 on the result is 1.
     """
     cdef float doubled = <float>2 * fabsf(x)
     cdef float t, shifted, scale
@@ -153,7 +153,7 @@ cdef inline float abs_derivative(float x, float y) noexcept nogil:
 cdef inline float exp(float x) noexcept nogil:
     """2^k exp(r) with k = round(x / ln 2) and |r| <= ln(2) / 2; error below 1.02 ulp, subnormal results included.
 
-    2^k is applied as two factors: it may exceed the range of exponents where the result does not.
+    2^k is applied as two factors, because it may exceed the range of exponents where the result does not.
     """
     cdef float shifted, r
     cdef int32_t k, half
@@ -295,18 +295,18 @@ cdef inline float where(float c, float a, float b) noexcept nogil:
     return a if c > 0 else b
 
 
-# Shared parts of the above.
+# Functions shared by the above.
 
 cdef extern from "<math.h>" nogil:
     float copysignf(float magnitude, float sign)
 
 cdef enum:
     SIN_LIMIT = 10000
-    SHIFT = 12582912      # 1.5 * 2^23: a float plus this is rounded to a whole number, which stands in its low bits
+    SHIFT = 12582912      # 1.5 * 2^23: adding it rounds a float to a whole number, which is then in its low bits
 
 
 cdef inline int32_t whole(float shifted) noexcept nogil:
-    """The whole number to which adding SHIFT has rounded."""
+    """The whole number to which adding SHIFT rounded."""
     return <int32_t>(float_to_bits(shifted) - float_to_bits(<float>SHIFT))
 
 
@@ -316,7 +316,7 @@ cdef inline float power_of_two(int32_t exponent) noexcept nogil:
 
 
 cdef inline float minus_ln2(float x, float k) noexcept nogil:
-    """x - k ln 2: ln 2 in two parts, the first of 15 bits, so that its product with k is exact."""
+    """x - k ln 2. ln 2 is split into two parts, the first of 15 bits, so that its product with k is exact."""
     x = x - k * <float>0.693145752
     return x - k * <float>1.42860677e-6
 
@@ -352,12 +352,12 @@ cdef inline float log_sum(float f, float k) noexcept nogil:
 cdef inline float sin_quarter(float x, int32_t quarter) noexcept nogil:
     """sin(x + quarter * pi / 2) for |x| <= SIN_LIMIT, by x = k pi / 2 + r with |r| <= pi / 4.
 
-    pi / 2 is subtracted in four parts, the first three of 11 bits: their products with k < 2^13 are exact, so that
-    the result is accurate next to the zeros too.
+    pi / 2 is subtracted in four parts, the first three of 11 bits. Their products with k < 2^13 are exact, so the
+    result is also accurate near the zeros.
     """
     cdef float shifted = x * <float>0.636619772 + <float>SHIFT
     cdef float k = shifted - <float>SHIFT
-    cdef uint32_t quadrant = <uint32_t>whole(shifted) + <uint32_t>quarter    # unsigned: at x = -39530384 it may wrap
+    cdef uint32_t quadrant = <uint32_t>whole(shifted) + <uint32_t>quarter    # unsigned, because it may wrap at x = -39530384
     cdef float r, z, s, c
     r = x - k * <float>1.5703125
     r = r - k * <float>4.83751297e-4

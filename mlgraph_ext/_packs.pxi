@@ -1,12 +1,13 @@
-# A pack is as many tiles as kernels of rows take side by side. Gradients are summed over a pack at a time, and sums of packs
-# are added in order, whichever worker makes them.
+# Packs. A pack is as many tiles as the kernels of rows process side by side. Gradients are summed
+# over one pack at a time, and the sums of packs are added in order, whichever workers make them.
 #
-# Where rows have few edges, the worker that has swept a pack sums its gradients at once, and units only add and update. So
-# values and adjoints stay in one core's cache, where the next step overwrites them, and only one float per edge goes to another
-# core. Where there are many edges per slot, units sum, and values and adjoints go instead.
+# If rows have few edges, the worker that has swept a pack sums its gradients at once, and units
+# only add and update. Values and adjoints then stay in one core's cache, where the next step
+# overwrites them, and only one float per edge moves to another core. If there are many edges per
+# slot, units sum, and values and adjoints move instead.
 
-cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept nogil:
-    """Gradients of all rows over a pack of tiles."""
+cdef void sum_pack(SweepArgs* r, int64_t step, int64_t pack, const Worker* w) noexcept nogil:
+    """Sum the gradients of all rows over a pack of tiles."""
     cdef const Instruction* ins
     cdef float* sums = r.pack_sums + pack * r.pack_stride
     cdef int64_t first = pack * PACK, tiles = smaller(PACK, tiles_of(r, step) - first), i
@@ -24,8 +25,8 @@ cdef void sum_pack(Run* r, int64_t step, int64_t pack, const Worker* w) noexcept
     restore_numbers(numbers)
 
 
-cdef void add_packs(const Run* r, int64_t tile, int64_t tiles, int64_t at, int64_t n, float* g) noexcept nogil:
-    """The gradient of n parameters from `at` on, over `tiles` tiles from `tile` on, where a pack begins."""
+cdef void add_packs(const SweepArgs* r, int64_t tile, int64_t tiles, int64_t at, int64_t n, float* g) noexcept nogil:
+    """Add up the gradient of n parameters from `at` on over `tiles` tiles from `tile` on, where a pack begins."""
     cdef const float* sums = r.pack_sums + (tile // PACK * r.pack_stride + at - r.first_row)
     cdef int64_t pack, i
     memcpy(g, sums, n * sizeof(float))

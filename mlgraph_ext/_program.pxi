@@ -1,6 +1,7 @@
-# What a run uses: the tables of a plan, data, memory. Pointers go into arrays that the caller keeps.
+# The arguments of a sweep: the tables of a plan, the data, and memory. Pointers refer to arrays that
+# the caller keeps alive.
 
-# The numbers of mlgraph/instructions.py.
+# Numbered as in mlgraph/compiler/instructions.py.
 cdef enum:
     CONSTANT = 0
     PARAMETER = 1
@@ -10,59 +11,59 @@ cdef enum:
 
 cdef struct Instruction:
     int64_t kind
-    int64_t op           # operation, or the activation of neurons
+    int64_t op           # the operation, or the activation of neurons
     int64_t dst          # first slot written
-    int64_t size         # nodes
-    int64_t arity        # arguments of each node; sources of a dense block
-    int64_t args         # into the index table: arguments, node by node; or sources; or row pointers, sources, alike twice
-    int64_t weights      # into the parameters (a constant: into the constants)
-    int64_t n_weights    # of a dense block, with padding
-    int64_t decays       # whether these are weights of edges
-    int64_t bias         # into the parameters, or -1
+    int64_t size         # number of nodes
+    int64_t arity        # number of arguments of each node, or of sources of a dense block
+    int64_t args         # in the index table: arguments, node by node; sources; or row pointers, sources, and `alike` twice
+    int64_t weights      # in the parameters (for constants: in the constants)
+    int64_t n_weights    # number of weights; of a dense block, including padding
+    int64_t decays       # whether these are weights of edges, which may decay
+    int64_t bias         # in the parameters, or -1
     int64_t reads_data   # whether neurons may read the data directly
-    int64_t propagate    # some source wants an adjoint
-    int64_t back         # rows: into the index table, edges by source (rows_adjoint)
-    int64_t n_back       # rows: sources that want an adjoint
-    int64_t transposed   # dense: where a tile keeps its sums of entries, and its transposed deltas
-    int64_t halves       # dense: 2 if entries are summed in two halves of the columns, else 1
+    int64_t propagate    # whether some source wants an adjoint
+    int64_t back         # rows: in the index table, the edges by source (rows_adjoint)
+    int64_t n_back       # rows: number of sources that want an adjoint
+    int64_t transposed   # dense: where a tile keeps its sums of entries and its transposed deltas
+    int64_t halves       # dense: 2 if entries are summed separately for two halves of the columns, else 1
     int64_t stream       # number of the random stream
     int64_t drop         # a neuron is dropped with probability drop / 2**32
     int64_t keep         # an edge is kept with probability keep / 2**bits
-    int64_t bits         # 0: all edges are kept
+    int64_t bits         # 0 if all edges are kept
     int64_t mask         # where a tile keeps the mask of its edges
-    int64_t kept         # where a tile keeps which neurons are not dropped (draw_kept)
-    int64_t holes        # a dense block with holes: where its bits begin in Run.edges, or -1
+    int64_t kept         # where a tile keeps the bits of neurons that are not dropped (draw_kept)
+    int64_t holes        # dense block with holes: where its bits begin in SweepArgs.edges, else -1
     int64_t masked       # where a worker keeps masked weights
 
-cdef inline const int32_t* alike_of(const Run* r, const Instruction* ins) noexcept nogil:
+cdef inline const int32_t* alike_of(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return r.index + ins.args + ins.size + 1 + r.index[ins.args + ins.size]
 
 
 cdef enum:
-    WHOLE = 2            # weights of some panels and columns, with the first columns the biases; then sums for the next step
-    READ_ON = 16         # sources whose weights, a cache line each, other cores may have prefetched
-    WHOLE_COLUMNS = 128  # columns of a WHOLE unit taken at a time: their gradient, if stored, stays in the L1 cache
+    WHOLE = 2            # weights of some panels and columns, and biases with the first column; then sums for the next step
+    READ_ON = 16         # sources whose weights (a cache line each) other cores may have prefetched
+    WHOLE_COLUMNS = 128  # columns of a WHOLE unit processed at a time; their gradient, if stored, stays in the L1 cache
 
 cdef struct Unit:
     int64_t instruction
-    int64_t part         # 0 weights, 1 bias, or WHOLE
-    int64_t first        # dense: source (with WHOLE column); else: neuron or node
+    int64_t part         # 0 for weights, 1 for biases, or WHOLE
+    int64_t first        # dense: source (WHOLE: column); otherwise neuron or node
     int64_t last
     int64_t panel        # dense: first panel
     int64_t panels       # dense: number of panels
 
 cdef struct Span:
     int64_t at           # the first parameter
-    int64_t run          # parameters side by side
-    int64_t runs         # so many of them
-    int64_t stride       # parameters from one to the next
+    int64_t run          # number of contiguous parameters
+    int64_t runs         # number of such runs
+    int64_t stride       # parameters from one run to the next
 
-cdef struct Run:
+cdef struct SweepArgs:
     const Instruction* program
     int64_t n_instructions
     const int32_t* index
     const float* constants
-    const uint64_t* edges  # dense blocks with holes: a bit for each weight, one where there is an edge
+    const uint64_t* edges  # dense blocks with holes: one bit for each weight, set where there is an edge
     const Unit* units
     int64_t n_units
     Optimizer optimizer
@@ -79,22 +80,22 @@ cdef struct Run:
     const int64_t* step_first
     const int64_t* step_size
     const float* step_rate
-    const float* step_decay  # share of themselves that weights of edges lose; NULL: none
+    const float* step_decay  # fraction of themselves that weights of edges lose, or NULL
     int64_t n_steps
     int64_t step_number
     uint64_t seed
     bint training
     bint backward
-    double limit         # a step whose gradients are not certain to stay below it is not taken; 0: no limit
-    double reach         # largest value of the data, at least 1
-    double* bounds       # of each tile: how large its part of a gradient may be
-    int64_t first_source  # slots that neurons read, beside inputs
+    double limit         # a step whose gradients may exceed it is refused; 0: no limit
+    double reach         # maximum of 1 and the largest value of the data
+    double* bounds       # of each tile: upper bound of its contribution to a gradient
+    int64_t first_source  # slots that neurons read, apart from inputs
     int64_t last_source
     # the loss
     int64_t loss
     const int32_t* loss_slot
     int64_t n_outputs
-    # what is handed back
+    # the results
     float* losses
     uint8_t* correct
     const int32_t* value_slot
@@ -110,35 +111,35 @@ cdef struct Run:
     int64_t tile_stride
     int64_t values_at    # floats from a tile's memory to the value of slot 0
     int64_t adjoints_at  # floats from a tile's memory to the adjoint of slot 0
-    int64_t first_slot   # slots before it have no memory: 0, or the inputs, if no reader takes them from slots
+    int64_t first_slot   # slots before it have no memory: none, or the inputs if nothing reads them from slots
     int64_t n_slots
-    int64_t first_zeroed  # slots before it are not zeroed: the one block that reads them sets their adjoint, or they have none
-    int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1: no rows read them
-    int64_t entries_at   # floats from a tile's memory to its entries, or -1: no dense blocks read them there (_entries.pxi)
-    bint ahead           # blocks make their sums of entries before tiles are swept (_ahead.pxi)
-    float* sums          # with `ahead`: of a step, then deltas: [half][panel][example][neuron] from n_tiles * transposed on
+    int64_t first_zeroed  # adjoints before it are not zeroed: they do not exist, or one block sets them
+    int64_t bytes_at     # floats from a tile's memory to its byte slots, or -1 if no rows read them
+    int64_t entries_at   # floats from a tile's memory to its entries, or -1 if no dense block reads them there (_entries.pxi)
+    bint ahead           # sums of entries are made before tiles are swept (_ahead.pxi)
+    float* sums          # with `ahead`: sums, then deltas, as [half][panel][example][neuron] from n_tiles * transposed on
     bint alone           # every worker sweeps the tile of a step that has only one (_alone.pxi)
-    int64_t wide         # tiles that go through a sweep side by side: 1, 2 or 4; PACK at most where there are rows
-    int64_t at_once      # tiles that a worker takes at once: a multiple of `wide`
-    float* pack_sums     # of each pack of tiles, gradients of rows (_packs.pxi), or NULL: [pack][parameters from first_row on]
+    int64_t wide         # tiles swept side by side: 1, 2 or 4, at most PACK if there are rows
+    int64_t at_once      # tiles of an item, a multiple of `wide`
+    float* pack_sums     # gradients of rows of each pack (_packs.pxi), [pack][parameters from first_row on], or NULL
     int64_t pack_stride
     int64_t first_row
     float* scratch
     int64_t n_workers
     int64_t scratch_stride
-    int64_t lists_at     # where in its scratch a worker has the entries of two steps, by groups of tiles
+    int64_t lists_at     # offset of the entries of two steps, by groups of tiles, in a worker's scratch
     int64_t list_floats
-    # what is frozen (_frozen.pxi); NULL: nothing
-    const uint8_t* fixed   # of each unit, FREE, PARTLY or ENTIRELY
-    const uint8_t* learns  # of each instruction, OWN and BEFORE
+    # what is frozen (_frozen.pxi); NULL if nothing is
+    const uint8_t* fixed   # of each unit: FREE, PARTLY or ENTIRELY
+    const uint8_t* learns  # of each instruction: OWN and BEFORE
     # the queue
-    int64_t* taken       # items taken from each worker's share, TAKEN_STRIDE apart
-    Told* told           # by each worker
+    int64_t* taken       # counters of the items taken from each worker's share, TAKEN_STRIDE apart
+    Told* told           # the report of each worker
     Gate* gate
 
 cdef enum:
-    MASK_TILES = 4           # tiles that drop the same neurons: a step of that size or less trains one thinned network
-    SIDE_TILES = MASK_TILES  # most tiles side by side
+    MASK_TILES = 4           # tiles that drop the same neurons; a smaller step trains one thinned network
+    SIDE_TILES = MASK_TILES  # maximum number of tiles side by side
 
 cdef enum:
     TAKEN_STRIDE = 16    # two cache lines (_queue.pxi)
@@ -146,32 +147,32 @@ cdef enum:
 cdef struct Worker:
     int64_t number
     float* scratch
-    Told* told           # what it tells the others
-    int64_t listed[2][LIST_PARTS]  # steps whose entries it has: by parity of the step, for each part of the columns
-    int64_t asked[2]     # the last step whose rows, or their second half, it has prefetched
-    int64_t closed       # the last step for whose sweeps it has waited
+    Told* told           # its report to the others
+    int64_t listed[2][COLUMN_QUARTERS]  # steps whose entries it has listed: by parity of the step, for each quarter
+    int64_t asked[2]     # the last step whose rows it has prefetched, for each half of the columns
+    int64_t closed       # the last step whose sweeps it has waited for
 
 cdef struct Tile:
     int64_t number           # in its step
-    int64_t place            # number of its memory
+    int64_t place            # number of the tile memory it uses
     int64_t n                # examples
     int64_t row[LANES]
     Entries entries
     Fetch fetch
-    double total             # `size_of` its adjoints
+    double total             # sum of `size_of` its adjoints
 
 
-cdef inline float* memory_of(const Run* r, const Tile* tile) noexcept nogil:
+cdef inline float* memory_of(const SweepArgs* r, const Tile* tile) noexcept nogil:
     return r.tiles + tile.place * r.tile_stride
 
 
-cdef inline float data_unit(const Run* r) noexcept nogil:
-    # The factor for sums over bytes, which are read as byte / 256.
+cdef inline float data_unit(const SweepArgs* r) noexcept nogil:
+    # The factor for sums over bytes, which are read as byte / 256 and mean byte / 255.
     return 256 * (<float>1 / <float>255) if r.bytes != NULL else <float>1
 
 
-cdef int64_t examples_of(const Run* r, int64_t step, int64_t tile, int64_t* row) noexcept nogil:
-    """Fill `row` with the examples of a tile; returns how many. Lanes past the end repeat the last: they weigh nothing."""
+cdef int64_t examples_of(const SweepArgs* r, int64_t step, int64_t tile, int64_t* row) noexcept nogil:
+    """Fill `row` with the examples of a tile and return their number. Lanes past the end repeat the last, with weight 0."""
     cdef int64_t first = r.step_first[step] + tile * LANES
     cdef int64_t n = smaller(LANES, r.step_size[step] - tile * LANES)
     cdef int64_t lane
@@ -182,9 +183,9 @@ cdef int64_t examples_of(const Run* r, int64_t step, int64_t tile, int64_t* row)
     return n
 
 
-cdef inline int64_t examples_in(const Run* r, int64_t step) noexcept nogil:
+cdef inline int64_t examples_in(const SweepArgs* r, int64_t step) noexcept nogil:
     return r.step_size[step] if 0 <= step < r.n_steps else 0
 
 
-cdef inline int64_t tiles_of(const Run* r, int64_t step) noexcept nogil:
+cdef inline int64_t tiles_of(const SweepArgs* r, int64_t step) noexcept nogil:
     return (examples_in(r, step) + LANES - 1) // LANES

@@ -1,21 +1,24 @@
-# Quads: three or four neighbouring neurons of sparse rows that have the same sources. A single row loads a vector for each
-# multiply-add and is limited by loads. In a quad a loaded vector serves all neurons, and multiply-adds are the limit: it takes
-# half to two thirds of the time. Rows and arrays are those of _rows.pxi; only the loops differ. One array finds quads:
+# Quads: three or four neighbouring neurons of sparse rows that have the same sources. A single row
+# loads one vector for each multiply-add and is limited by loads. In a quad a loaded vector serves
+# all neurons, and multiply-adds are the limit, so it takes half to two thirds of the time. Rows and
+# arrays are those of _rows.pxi; only the loops differ. One array identifies quads:
 #
-#   alike[i]: how many neurons, from neuron i of the rows on, have the sources of neuron i
+#   alike[i]: number of consecutive neurons, from neuron i on, that have the sources of neuron i
 #
-# The adjoint has an `alike` of its own: neurons with a source that wants no adjoint are in no quad there.
+# The adjoint has an `alike` of its own, in which neurons with a source that wants no adjoint are in
+# no quad.
 #
-# Vector c of a slot and the vector half a slot further are a pair: in a byte slot they share their words (_bytes.pxi).
+# Vector c of a slot and the vector half a slot further are a pair: in a byte slot they share their
+# words (_bytes.pxi).
 
 cdef extern from *:
     """
     #define QUAD_SOURCES (VEC_WIDTH / 4)
     #define QUAD_TILES (VEC_WIDTH == 16 ? PACK : 1)
     #define QUAD_VECS (2 * QUAD_TILES)
-    /* Two neurons are as fast singly, and so are all if vectors are so short that multiply-adds limit single rows, too. */
+    /* Two neurons are as fast singly. With vectors so short that multiply-adds limit single rows, too, all are. */
     #define QUAD_FROM (VEC_WIDTH == 4 ? INT32_MAX : 3)
-    /* From four vectors, each of QUAD_SOURCES sources with four neurons side by side, to one of all the sources per neuron. */
+    /* Transposes four vectors, each of QUAD_SOURCES sources with four neurons side by side, to one vector per neuron. */
     static inline void by_neuron(vec *x) {
     #if VEC_WIDTH == 16
     #define FIRST_TWO(a, b) SHUFFLE(a, b, 0, 4, 8, 12, 1, 5, 9, 13, 16, 20, 24, 28, 17, 21, 25, 29)
@@ -42,23 +45,23 @@ cdef extern from *:
     }
     """
     void by_neuron(vec*) noexcept nogil
-    enum: QUAD_SOURCES   # sources whose products with four neurons fill a vector with sums
-    enum: QUAD_TILES     # tiles side by side, so that sums of four neurons fit into the registers
+    enum: QUAD_SOURCES   # sources whose sums with four neurons fill a vector
+    enum: QUAD_TILES     # tiles side by side for which the sums of four neurons fit into the registers
     enum: QUAD_VECS
-    enum: QUAD_FROM      # the fewest neurons that are swept as a quad
+    enum: QUAD_FROM      # minimum number of neurons that are swept as a quad
 
 cdef enum:
     QUAD = 4
 
 
 cdef inline int64_t quad_size(const int32_t* alike, int64_t neuron, int64_t count) noexcept nogil:
-    """Number of neurons in the quad that begins with `neuron`, if `count` are swept; 0 if none begins there."""
+    """Size of the quad that begins with `neuron` if `count` neurons are swept; 0 if none begins there."""
     cdef int64_t same = smaller(alike[neuron], count - neuron) if neuron < count else 0
     return 0 if same < QUAD_FROM else smaller(same, QUAD)
 
 
 cdef inline int64_t singles(const int32_t* alike, int64_t neuron, int64_t count) noexcept nogil:
-    """Number of neurons from this one on until a quad begins or none is left."""
+    """Number of neurons from this one on before the next quad, or before the end."""
     cdef int64_t n = 0
     while neuron + n < count and quad_size(alike, neuron + n, count) == 0:
         n = n + 1
@@ -85,7 +88,7 @@ cdef inline inlined_void forward_of_quad(
     cdef int64_t j, n = row[1] - row[0]
     cdef int i, t, c, v
     for i in range(QUAD):
-        w[i] = weights + row[smaller(i, size - 1)]     # of three the last is swept twice, and stored once
+        w[i] = weights + row[smaller(i, size - 1)]     # of three neurons, the last is swept twice and stored once
     source = source + row[0]
     for c in range(HALF_VECS):
         for i in range(QUAD):
@@ -111,7 +114,7 @@ cdef kernel_void quad_forward(
     bint bytes, float unit, const float* weights, const float* bias, const int32_t* row, int64_t size, const int32_t* source,
     const float* slots, int64_t tile_stride, int64_t n_tiles, float* out,
 ) noexcept nogil:
-    """As `rows_forward`, of one quad of `size` neurons."""
+    """Like `rows_forward`, for one quad of `size` neurons."""
     cdef int64_t t = 0
     while t + QUAD_TILES <= n_tiles:
         if bytes:
@@ -168,7 +171,7 @@ cdef kernel_void quad_adjoint(
     int64_t n_tiles, float* adjoints,
 ) noexcept nogil:
     """adjoints[source][lane] += sum over the neurons of a quad of weight * delta[neuron][lane]."""
-    # No neuron is repeated here, not even with deltas of zero: times a weight that is not finite these are NaN.
+    # No neuron is repeated here, not even with deltas of zero, because zero times a non-finite weight is NaN.
     cdef int64_t t = 0
     while t + QUAD_TILES <= n_tiles:
         if size == QUAD:
@@ -190,7 +193,7 @@ cdef inline inlined_void quad_products(
     bint bytes, int tiles, const float* slots, int64_t source, int64_t tile_stride, const vec d[QUAD][PACK * SLOT_VECS],
     vec* out,
 ) noexcept nogil:
-    """Products with one source: for each four lanes of a vector, the sums over them for the four neurons, side by side."""
+    """Products with one source, summed over each four lanes of a vector, for four neurons side by side."""
     cdef vec acc[QUAD]
     cdef vec x[2]
     cdef int i, t, c, v
@@ -200,7 +203,7 @@ cdef inline inlined_void quad_products(
             for v in range(2):
                 for i in range(QUAD):
                     if t == 0 and c == 0 and v == 0:
-                        acc[i] = rounded(x[0] * d[i][0])    # a sum with zero would take a copy of the vector first
+                        acc[i] = rounded(x[0] * d[i][0])    # adding to zero would copy the vector first
                     else:
                         acc[i] = multiply_add(x[v], d[i][t * SLOT_VECS + c + v * HALF_VECS], acc[i])
     out[0] = pair_sums(pair_sums(acc[0], acc[1]), pair_sums(acc[2], acc[3]))
@@ -210,9 +213,9 @@ cdef inline inlined_void some_products(
     bint bytes, int tiles, bint clipped, const float* slots, const int32_t* source, int64_t j, int64_t last,
     int64_t tile_stride, const vec d[QUAD][PACK * SLOT_VECS], vec* out,
 ) noexcept nogil:
-    """Sums over lanes for QUAD_SOURCES sources times four neurons; with `clipped` sources past `last` repeat it."""
+    """Sums over lanes for QUAD_SOURCES sources times four neurons. With `clipped`, sources past `last` repeat it."""
     cdef vec four[4]
-    # Unrolled: a loop over these calls would keep the vectors in memory.
+    # Unrolled, because a loop over these calls would keep the vectors in memory.
     quad_products(bytes, tiles, slots, source[j], tile_stride, d, four)
     if VEC_WIDTH >= 8:
         quad_products(bytes, tiles, slots, source[smaller(j + 1, last) if clipped else j + 1], tile_stride, d, four + 1)
@@ -226,7 +229,7 @@ cdef inline inlined_void gradient_of_quad(
     bint bytes, int tiles, float unit, const int32_t* row, int64_t size, const int32_t* source, const float* slots,
     const float* delta, int64_t tile_stride, bint add, float* gradient,
 ) noexcept nogil:
-    # A vector of sources at a time, as in a single row: more and shorter stores would hold up the loads after them.
+    # Processes a vector of sources at a time, as in a single row: more and shorter stores would delay later loads.
     cdef vec d[QUAD][PACK * SLOT_VECS]
     cdef vec sums[QUAD]
     cdef vec* to
@@ -263,7 +266,7 @@ cdef kernel_void quad_gradient(
     bint bytes, float unit, const int32_t* row, int64_t size, const int32_t* source, const float* slots, const float* delta,
     int64_t tile_stride, int64_t tiles, bint add, float* gradient,
 ) noexcept nogil:
-    """As `rows_gradient`, for one quad and one tile or PACK tiles; with `add`, += instead of =."""
+    """Like `rows_gradient`, for one quad and one tile or PACK tiles; with `add`, add to the gradient."""
     if bytes and tiles == PACK:
         gradient_of_quad(True, PACK, unit, row, size, source, slots, delta, tile_stride, add, gradient)
     elif bytes:

@@ -1,12 +1,13 @@
-# The queue: a phase of a step is a number of items; each worker has a share of them, and takes items of others when its own are
-# done. Shares are the same at every step, so that what a worker last wrote is still in its cache; only those of the second
-# phase go round, where no sums are made ahead.
+# The queue. A phase of a step is a number of items. Each worker has a share of them and takes items
+# of others when its own are done. Shares are the same at every step, so that the data a worker last
+# wrote are still in its cache. Only the shares of the second phase rotate, where no sums are made
+# ahead.
 
 cdef extern from *:
     """
     #include <sched.h>
 
-    /* Sleeping would be no better, not even beside a busy process. */
+    /* Sleeping would be no better, even if another process is busy. */
     static inline void wait_a_little(unsigned times) {
         if (times % 64 == 0) sched_yield();
     #if defined(__x86_64__) || defined(__i386__)
@@ -14,21 +15,22 @@ cdef extern from *:
     #endif
     }
 
-    /* The counters of the shares, the Gate and what each worker has Told stand two cache lines apart: who reads a line may
-       prefetch its neighbour, too. */
+    /* The counters of the shares, the Gate and each worker's Told are two cache lines apart, because a processor that reads a
+       line may prefetch its neighbour, too. */
 
-    /* One more than the step that stopped the run, or 0; steps before `open` are closed (_alone.pxi). */
+    /* `stop` is one more than the step that stopped the run, or 0. Steps before `open` are closed (_alone.pxi). */
     typedef struct { int64_t stop, open, unused[14]; } Gate;
-    /* What one worker alone writes: how many items it has done; which steps it has swept alone (_alone.pxi); whether it has
-       left the last phase. A counter of all items would cost whoever adds to it a round trip to another core. */
+    /* The report of one worker, which only this worker writes: the number of items it has done, the steps it has swept alone
+       (_alone.pxi), and whether it has left the last phase. Adding to one counter of all items would cost a round trip to
+       another core. */
     typedef struct { int64_t done, swept, left, unused[13]; } Told;
     static inline int take_if(int64_t *counter, int64_t *seen, int64_t then) {
         return __atomic_compare_exchange_n(counter, seen, then, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
     static inline int64_t load_acquire(int64_t *counter) { return __atomic_load_n(counter, __ATOMIC_ACQUIRE); }
 
-    /* Workers pass a gate together, and what the owner of a share last wrote is in its cache. So another worker leaves the
-       owner a moment to begin: 0.2 us on a Xeon, less where there is no instruction to pause. */
+    /* Workers pass a gate together, and the data of a share are in its owner's cache. Another worker therefore gives the
+       owner a moment to begin: 0.2 us on a Xeon, less on processors without an instruction to pause. */
     static void let_begin(int64_t *taken, int64_t phase) {
         for (int spins = 0; spins < 16 && load_acquire(taken) >> 32 < phase; spins++)
     #if defined(__x86_64__) || defined(__i386__)
@@ -46,10 +48,10 @@ cdef extern from *:
         for (int64_t i = 0; i < workers; i++) sum += load_acquire(&all[i].done);
         return sum;
     }
-    /* Several workers may find the same step bad. None goes beyond it, so all write the same number. */
+    /* Several workers may refuse the same step. None goes beyond it, so all write the same number. */
     static inline void stop_at(Gate *g, int64_t step) { __atomic_store_n(&g->stop, step + 1, __ATOMIC_RELEASE); }
 
-    /* Wait until so many items are done; 0 if the run has stopped. */
+    /* Waits until `items` items are done; returns 0 if the run has stopped. */
     static int pass(Gate *g, Told *all, int64_t workers, int64_t items) {
         for (unsigned times = 1; all_done(all, workers) < items; times++) {
             if (load_acquire(&g->stop)) return 0;
@@ -57,7 +59,7 @@ cdef extern from *:
         }
         return 1;
     }
-    /* Wait until all workers have left the last phase, or the run has stopped. */
+    /* Waits until all workers have left the last phase or the run has stopped. */
     static void leave(Gate *g, Told *own, Told *all, int64_t workers) {
         __atomic_store_n(&own->left, 1, __ATOMIC_RELEASE);
         for (int64_t i = 0; i < workers; i++)
@@ -79,9 +81,9 @@ cdef extern from *:
 
 
 cdef int64_t take(int64_t* taken, int64_t phase, int64_t n) noexcept nogil:
-    """Take one of the n items of a share; returns how many were taken before in this phase, or -1 if none is left."""
-    # `taken` holds the phase (upper 32 bits) and that number. The first worker in a new phase begins it, owner or not. Where
-    # nothing is left, nothing is written: the counter stays in the cache of whoever needs it next.
+    """Take one of the n items of a share. Returns its number within the share, or -1 if none is left."""
+    # `taken` holds the phase (upper 32 bits) and the number of items taken in it. The first worker in a new phase resets it,
+    # owner or not. If no item is left, nothing is written, so that the counter stays in the cache of the next reader.
     cdef int64_t seen = load_acquire(taken), before
     while seen >> 32 <= phase:
         before = seen - (phase << 32) if seen >> 32 == phase else 0
@@ -92,40 +94,40 @@ cdef int64_t take(int64_t* taken, int64_t phase, int64_t n) noexcept nogil:
     return -1
 
 
-cdef void work(Run* r, int64_t number) noexcept nogil:
-    """Go through the phases of all steps, together with the other workers."""
+cdef void work(SweepArgs* r, int64_t number) noexcept nogil:
+    """Work through the phases of all steps, together with the other workers."""
     cdef Worker w
     cdef int64_t i
     w.number, w.scratch, w.told = number, r.scratch + number * r.scratch_stride, r.told + number
     w.asked[0] = w.asked[1] = w.closed = -2
-    for i in range(LIST_PARTS):
+    for i in range(COLUMN_QUARTERS):
         w.listed[0][i] = w.listed[1][i] = -2
-    # OpenMP's barrier comes next and spins without yielding, so a worker waits here until all have left. Not so with fewer
-    # threads than workers: some then begin only when this one has returned.
+    # OpenMP's barrier comes next and spins without yielding, so a worker waits here until all have left. With fewer threads
+    # than workers it must not wait: some workers begin only when this one has returned.
     if take_part(r, &w) and omp_get_num_threads() == r.n_workers:
         leave(r.gate, w.told, r.told, r.n_workers)
 
 
-cdef bint take_part(Run* r, Worker* w) noexcept nogil:
-    """Go through all steps: the tiles of a step, then its units. False if an earlier step than the last has stopped the run.
+cdef bint take_part(SweepArgs* r, Worker* w) noexcept nogil:
+    """Work through all steps: the tiles of a step, then its units. False if the run stopped before its last step.
 
-    Where sums are made ahead, a step -1 makes only the sums of the first step.
+    If sums are made ahead, step -1 makes only the sums of the first step.
     """
-    cdef int64_t step, phase = 0, start = 0, workers = r.n_workers, count, share, turn, n, item, mine, i
+    cdef int64_t step, phase = 0, start = 0, workers = r.n_workers, count, share, rotation, n, item, mine, i
     cdef bint good, alone, of_tiles, swept = False
     for step in range(-1 if r.ahead and r.n_units else 0, r.n_steps):
         alone = sweeps_alone(r, step)
         for of_tiles in range(1, -1, -1):
             count = r.n_units if not of_tiles else 0 if alone else items_of(r, step)
             phase = phase + 1
-            # Wait until all earlier items are done. A waiting worker holds none, so it delays nobody if it is descheduled.
+            # Wait until all earlier items are done. A waiting worker holds none and delays nobody if it is suspended.
             if not pass_gate(r.gate, r.told, workers, start):
                 return False
             start = start + count
             if r.ahead and workers > 1 and step >= 0 and not alone:
                 fetch_from_others(r, step, of_tiles, w)
             if alone and of_tiles:
-                # The gate may open after a stop, since units that find their step bad are done, too.
+                # The gate may open after a stop, because units that refuse their step count as done.
                 if load_acquire(&r.gate.stop):
                     return False
                 swept = begin_sweep(r.gate, w.told, step)
@@ -137,14 +139,14 @@ cdef bint take_part(Run* r, Worker* w) noexcept nogil:
                         stop_at(r.gate, step)
             if alone and (of_tiles or not swept):
                 continue
-            # Who has read weights writes them faster than who wrote them last (`deltas_of`): another worker updates them next.
-            # Where sums are made ahead, and steps begin with -1, units stay: each worker lists the columns of its own.
-            turn = 0 if of_tiles or r.ahead else step
+            # Rotate ownership: writing a line is cheaper on the core that last read it (`deltas_of`). Where sums are made ahead
+            # (and steps begin with -1), units stay, because each worker lists the columns of its own units.
+            rotation = 0 if of_tiles or r.ahead else step
             for i in range(workers):
-                share = (w.number + turn + i) % workers
+                share = (w.number + rotation + i) % workers
                 n = (count - share + workers - 1) // workers    # items of this share
-                # Where all is done, nobody reads the counter of another: it stays in the cache of its owner. (Asked once: with
-                # many workers, to ask before each share would be slow.)
+                # If all is done, do not read the counters of others, so that they stay in the caches of their owners. (Checked
+                # only once: with many workers, a check before each share would be slow.)
                 if i == 1 and all_done(r.told, workers) >= start:
                     break
                 if n and i:
@@ -165,5 +167,5 @@ cdef bint take_part(Run* r, Worker* w) noexcept nogil:
                 if mine:
                     tell_done(w.told, mine)
             if r.ahead and all_done(r.told, workers) < start:
-                list_meanwhile(r, step + 1 if of_tiles else step + 2, LIST_PARTS if of_tiles else 1, w)
+                list_meanwhile(r, step + 1 if of_tiles else step + 2, COLUMN_QUARTERS if of_tiles else 1, w)
     return True

@@ -1,5 +1,6 @@
-# n-ary operations: loops over nodes, then kernels for one node, whose `index` lists only its arguments. Kernels hold few
-# lane vectors whatever the arity, and add values in float64: ten million times 0.1 is 9 % too much in float32.
+# n-ary operations: first loops over nodes, then kernels for one node, whose `index` lists only its
+# arguments. Kernels hold few lane vectors whatever the arity and add values in float64. (In float32,
+# ten million times 0.1 would be 9 % too much.)
 
 ctypedef void (*reduction_t)(int64_t, const int32_t*, const float*, lanes_t) noexcept nogil
 ctypedef void (*reduction_adjoint_t)(int64_t, const int32_t*, const float*, const float*, const float*,
@@ -62,9 +63,9 @@ cdef void lanes_prod(int64_t arity, const int32_t* index, const float* x, lanes_
 
 cdef void lanes_prod_adjoint(int64_t arity, const int32_t* index, const float* x, const float* y, const float* dy,
                              lanes_t dx) noexcept nogil:
-    """Halve the factors: for each half, the product of the other half is a constant that multiplies dy.
+    """Split the factors into halves; for each half, the product of the other half is a constant that multiplies dy.
 
-    Without a division, zeros and underflow need no special case; the depth of the recursion is log2(arity).
+    There is no division, so zeros and underflow need no special case. The depth of the recursion is log2(arity).
     """
     cdef int64_t lane, half = arity // 2
     cdef float outside[LANES]
@@ -112,7 +113,7 @@ cdef void lanes_max_adjoint(int64_t arity, const int32_t* index, const float* x,
             ties[lane] += term[lane] == y[lane]
         no_jam()
     for lane in range(LANES):
-        share[lane] = dy[lane] / <float>ties[lane]      # without ties y is NaN, and no share is read
+        share[lane] = dy[lane] / <float>ties[lane]      # without ties y is NaN and the share is not used
     for a in range(arity):
         source = index[a] * <int64_t>LANES
         for lane in range(LANES):

@@ -1,10 +1,12 @@
-# Sparse rows: neurons that each have sources of their own, in compressed rows, for any topology. Vectors run over lanes, so a
-# row costs what its edges cost: forward, one load and one FMA per vector, whatever the sources are. Slots of the sources hold
-# floats or bytes (_bytes.pxi); the loops are the same. Neurons with the same sources are taken together (_quads.pxi).
+# Sparse rows: neurons that each have sources of their own, stored as compressed rows, for any
+# topology. Vectors run over lanes, so a row costs in proportion to its edges: forward, one load and
+# one FMA per vector, whatever the sources are. Slots of the sources hold floats or bytes
+# (_bytes.pxi); the loops are the same. Neurons with the same sources are swept together
+# (_quads.pxi).
 #
-# A step of at most half a tile takes only the first half of the lanes; in the other half a value repeats the last example, as
-# the data do, and an adjoint is zero. So an epoch at batch 8 takes a fifth less time. (In quads multiply-adds would wait for
-# each other instead.)
+# A step of at most half a tile uses only the first half of the lanes. In the other half a value
+# repeats the last example, as the data do, and an adjoint is zero. This makes an epoch at batch 8 a
+# fifth faster. (Quads do not do so, because their multiply-adds would wait for each other.)
 #
 #   edge j of neuron i: row[i] <= j < row[i + 1], weight weights[j], source source[j]
 
@@ -13,9 +15,9 @@ cdef extern from *:
     #define ROW_CHAINS (SLOT_VECS < 4 ? 4 / SLOT_VECS : 1)
     #define FOURS (VEC_WIDTH / 4)
     #define PACK (SLOT_VECS < 8 ? 2 : 1)
-    /* `pair_sums` adds neighbouring lanes within each group of four, of a and then of b, as haddps does; `group_sums` adds
-       neighbouring groups of four lanes. Two levels of the first and then two of the second reduce 16 vectors to one: the sums
-       over their lanes, in order. */
+    /* `pair_sums` adds neighbouring lanes within each group of four, first of a and then of b, like haddps. `group_sums` adds
+       neighbouring groups of four lanes. Two levels of the first and two of the second reduce 16 vectors to one, which holds
+       the sums over their lanes in order. */
     static inline vec pair_sums(vec a, vec b) {
     #if VEC_WIDTH == 16
         return SHUFFLE(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30)
@@ -47,9 +49,9 @@ cdef extern from *:
     #endif
     }
     """
-    enum: ROW_CHAINS     # independent sums that, with those of the next rows, hide the latency of the FMA
+    enum: ROW_CHAINS     # independent sums that, together with those of the next rows, hide the latency of the FMA
     enum: FOURS
-    enum: PACK           # tiles side by side whose deltas, or sums, fit into the registers: a pack (_packs.pxi)
+    enum: PACK           # tiles side by side whose deltas or sums fit into the registers, called a pack (_packs.pxi)
     void store_some(float*, vec, int64_t, bint) noexcept nogil
     vec pair_sums(vec, vec) noexcept nogil
     vec group_sums(vec, vec) noexcept nogil
@@ -139,7 +141,7 @@ cdef void rows_forward(
     bint bytes, bint half, float unit, const float* weights, const float* bias, const int32_t* row, const int32_t* alike,
     int64_t count, const int32_t* source, const float* slots, int64_t tile_stride, int64_t n_tiles, float* out,
 ) noexcept nogil:
-    """out[neuron][lane] = bias[neuron] + sum over edges, for `half` a tile, one, or PACK tiles; `bias` may be NULL.
+    """out[neuron][lane] = bias[neuron] + sum over edges, for half a tile, one tile or PACK tiles; `bias` may be NULL.
 
     With `bytes` the sources are byte slots, which hold byte / 256, and sums over them are multiplied by `unit`.
     """
@@ -221,8 +223,8 @@ cdef void rows_adjoint(
 ) noexcept nogil:
     """adjoints[source][lane] += weight * delta[neuron][lane] for every edge; slots before `first_zeroed` begin at zero.
 
-    The edges of neurons outside quads are sorted by source, so that an adjoint is summed in registers. `slot` lists the slot of
-    each source of any neuron, then where its edges begin (and the last end), then number and neuron of each edge.
+    The edges of neurons outside quads are sorted by source, so that an adjoint is summed in registers. `slot` lists the
+    slot of each source, then where its edges begin (and where the last end), then number and neuron of each edge.
     """
     cdef int64_t neuron = 0, size
     single_adjoint(half, weights, slot, n_sources, delta, tile_stride, n_tiles, first_zeroed, adjoints)
@@ -238,8 +240,8 @@ cdef inline inlined_void four_edges(
     bint bytes, bint half, int tiles, bint clipped, const float* slots, const int32_t* source, int64_t j, int64_t last,
     int64_t tile_stride, const vec d[PACK][SLOT_VECS], vec* edge,
 ) noexcept nogil:
-    """Products of four edges from j on, summed over vectors; with `clipped` edges past `last` repeat it."""
-    # One multiply-add of each edge after the other: a processor looks only so far ahead for work that need not wait.
+    """Compute the products of four edges from j on, summed over vectors. With `clipped`, edges past `last` repeat it."""
+    # The edges alternate, because a processor looks only a limited distance ahead for independent work.
     cdef vec x[4][SLOT_VECS]
     cdef int t, c, e
     for e in range(4):
@@ -253,12 +255,12 @@ cdef inline inlined_void four_edges(
 
 
 cdef inline vec sums_of_four(const vec* edge) noexcept nogil:
-    """From the products of four edges to their sums over each four lanes."""
+    """Reduce the products of four edges to their sums over each four lanes."""
     return pair_sums(pair_sums(edge[0], edge[1]), pair_sums(edge[2], edge[3]))
 
 
 cdef inline vec vector_of_fours(const vec* four) noexcept nogil:
-    """The sums of as many edges as a vector has lanes, in order, from FOURS vectors of four each."""
+    """Combine FOURS vectors of four edges each into the sums of as many edges as a vector has lanes, in order."""
     if VEC_WIDTH == 16:
         return group_sums(group_sums(four[0], four[1]), group_sums(four[2], four[3]))
     return group_sums(four[0], four[1]) if VEC_WIDTH == 8 else four[0]
@@ -268,8 +270,8 @@ cdef inline inlined_void gradient_of_rows(
     bint bytes, bint half, int tiles, float unit, const int32_t* row, int64_t count, const int32_t* source,
     const float* slots, const float* delta, int64_t tile_stride, bint add, float* gradient,
 ) noexcept nogil:
-    # The deltas of a neuron stay in registers for all its edges. A vector of edges is taken at a time, so that their sums over
-    # lanes come out side by side; within it four edges at a time.
+    # The deltas of a neuron stay in registers for all its edges. Edges are processed a vector at a time, so that their sums
+    # over lanes come out side by side, and within it four at a time.
     cdef vec d[PACK][SLOT_VECS]
     cdef vec four[4]
     cdef vec edge[4]
@@ -280,13 +282,14 @@ cdef inline inlined_void gradient_of_rows(
     for neuron in range(count):
         for t in range(tiles):
             for c in range(vecs_of(half)):
-                # `unit` multiplies deltas, not sums: these may be added to others, and the compiler might fuse the two.
+                # `unit` multiplies deltas instead of sums, because the compiler might fuse a product with the addition
+                # that may follow.
                 d[t][c] = (<const vec*>(delta + t * tile_stride + neuron * LANES))[c] * unit
         j = row[neuron]
         end = row[neuron + 1]
         while j + VEC_WIDTH <= end:
-            # Unrolled: a loop over these calls would keep the vectors in memory (as it does below, for the last edges). While
-            # the products of four edges are summed over lanes, those of the next four are made.
+            # Unrolled, because a loop over these calls would keep the vectors in memory (as it does below, for the last edges).
+            # While the products of four edges are summed over lanes, those of the next four are computed.
             four_edges(bytes, half, tiles, False, slots, source, j, 0, tile_stride, d, edge)
             if VEC_WIDTH >= 8:
                 four_edges(bytes, half, tiles, False, slots, source, j + 4, 0, tile_stride, d, after)
@@ -369,7 +372,7 @@ cdef inline vec slot_lanes(int64_t tiles, const float* delta, int64_t tile_strid
 cdef kernel_void slot_gradient(
     int64_t count, const float* delta, int64_t tile_stride, int64_t n_tiles, float* gradient,
 ) noexcept nogil:
-    """gradient[i] = sum over tiles and lanes of delta[i][lane]: for biases of rows, and parameters that are nodes."""
+    """gradient[i] = sum over tiles and lanes of delta[i][lane], for biases of rows and parameters that are nodes."""
     cdef vec four[4]
     cdef const float* d
     cdef vec* to
@@ -381,7 +384,7 @@ cdef kernel_void slot_gradient(
         while first < count:
             n = smaller(VEC_WIDTH, count - first)
             for i in range(FOURS):
-                # Past the last slot, that slot is repeated.
+                # Past the last slot, repeat it.
                 d = delta + tile * tile_stride + first * LANES
                 four[i] = pair_sums(
                     pair_sums(slot_lanes(tiles, d + smaller(4 * i, n - 1) * LANES, tile_stride),

@@ -1,21 +1,22 @@
-# Simplifying a graph: merging nodes of the same value, and finding neurons written out as sums of products.
+# Simplification of a graph: merging nodes of equal value, and recognising neurons written out as
+# sums of products.
 
 
 def merge(
     const int16_t[::1] code, const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool,
     const int32_t[::1] order, const int64_t[::1] identity, const uint8_t[::1] commutes, int32_t[::1] same,
 ):
-    """Find nodes that must have the same value.
+    """Find nodes that are certain to have the same value.
 
     Parameters
     ----------
     identity : int64, shape (nodes,)
-        -1: a node may be merged with one of the same code and arguments. Else with one of the same code and identity (the bits
-        of a constant; its own number for a node like no other).
+        -1 if a node may be merged with one of the same code and arguments. Otherwise it may be merged with one of the same
+        code and identity: the bits of a constant, or the node's own number if it is unique.
     commutes : uint8, shape (codes,)
-        1 for operations of two arguments whose order does not matter.
+        1 for binary operations whose arguments may be swapped.
     same : int32, shape (nodes,), filled for the nodes of `order`
-        The first node of the same value.
+        The first node that has the same value.
     """
     cdef int64_t n = start.shape[0], size = 16, i, j
     cdef uint64_t h, at
@@ -83,28 +84,28 @@ def find_neurons(
     int32_t[::1] root, int64_t[::1] begin, int32_t[::1] source, int32_t[::1] weight, int32_t[::1] bias,
     int32_t[::1] readers,
 ):
-    """Find sums of products of parameters and nodes: neurons written out scalar by scalar.
+    """Find neurons written out scalar by scalar, as sums of products of parameters and nodes.
 
-    A term is ``parameter * node``, or at most one parameter alone, the bias. Every node below the sum must be no output and
-    read only once, by the sum.
+    A term is ``parameter * node``. One further term may be a parameter, the bias. No node below the sum may be an
+    output, and each must be read only once, by the sum.
 
     Parameters
     ----------
     kind : int8, shape (nodes,)
-        1 a sum or addition, 2 a product of two, 3 a parameter, 0 anything else.
+        1 for a sum or addition, 2 for a product of two, 3 for a parameter, 0 for anything else.
     root, bias : int32, shape (nodes,), filled
-        The node of each sum found, and its bias or -1.
+        The node of each sum that was found, and its bias or -1.
     begin : int64, shape (nodes + 1,), filled
-        Sum i has the terms from ``begin[i]`` to ``begin[i + 1]``.
+        Sum i has the terms ``begin[i]`` to ``begin[i + 1]``.
     source, weight : int32, shape (len(pool),), filled
-        Node and parameter of each term, in the order written.
+        Node and parameter of each term, in the order in which they were written.
     readers : int32, shape (nodes,), filled
-        How often each node is read.
+        Number of times that each node is read.
 
     Returns
     -------
     int
-        How many were found.
+        Number of neurons that were found.
     """
     cdef int64_t n = start.shape[0], i, j, found = 0, terms = 0, depth
     cdef int32_t node, a, b, biases, products
@@ -115,7 +116,7 @@ def find_neurons(
         good = good and (kind[i] != 2 or count[i] == 2)
     if not good:
         raise ValueError("start, count, pool, order: expected a graph, and arrays to fill as long as it, got others")
-    cdef int8_t* role = <int8_t*>malloc(n + 1)       # 0 none, 1 a sum that would be a neuron, 2 a term, 3 a bias
+    cdef int8_t* role = <int8_t*>malloc(n + 1)       # 0 none, 1 a sum that may be a neuron, 2 a term, 3 a bias
     cdef int8_t* inner = <int8_t*>malloc(n + 1)      # a sum that is part of another
     cdef int32_t* held = <int32_t*>malloc((n + 1) * sizeof(int32_t))   # biases below a sum
     cdef int32_t* stack = <int32_t*>malloc((pool.shape[0] + n + 1) * sizeof(int32_t))
@@ -138,7 +139,7 @@ def find_neurons(
                 role[node] = 3
             elif kind[node] == 2:
                 a, b = pool[start[node]], pool[start[node] + 1]
-                # Of two parameters one is the weight, the other a source like any other.
+                # Of two parameters, one is the weight and the other an ordinary source.
                 if readers[node] == 1 and not is_output[node] and (role[a] == 3 or role[b] == 3):
                     role[node] = 2
             elif kind[node] == 1:

@@ -1,4 +1,4 @@
-# The first phase of a step: a tile of examples through a whole sweep.
+# Phase 1 of a step: tiles of examples go through a whole sweep.
 
 cdef inline void fill(float* slot, float x) noexcept nogil:
     cdef int c
@@ -6,20 +6,20 @@ cdef inline void fill(float* slot, float x) noexcept nogil:
         (<vec*>slot)[c] = splat(x)
 
 
-cdef uint64_t neuron_key(const Run* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
+cdef uint64_t neuron_key(const SweepArgs* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
     return draw(draw(draw(r.seed, r.step_number + step), 2 * ins.stream), tile // MASK_TILES)
 
 
-cdef uint64_t edge_key(const Run* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
+cdef uint64_t edge_key(const SweepArgs* r, const Instruction* ins, int64_t step, int64_t tile) noexcept nogil:
     return draw(draw(draw(r.seed, r.step_number + step), 2 * ins.stream + 1), tile)
 
 
-cdef inline uint32_t* kept_of(const Run* r, const Instruction* ins, int64_t place) noexcept nogil:
+cdef inline uint32_t* kept_of(const SweepArgs* r, const Instruction* ins, int64_t place) noexcept nogil:
     return <uint32_t*>(r.tiles + place * r.tile_stride + ins.kept)
 
 
-cdef void draw_tiles(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles) noexcept nogil:
-    """Draw which neurons some tiles side by side keep: all the same, since SIDE_TILES = MASK_TILES."""
+cdef void draw_tiles(const SweepArgs* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles) noexcept nogil:
+    """Draw the neurons that some tiles side by side keep. They all keep the same, because SIDE_TILES = MASK_TILES."""
     cdef uint32_t* kept = kept_of(r, ins, tile.place)
     cdef int64_t i
     draw_kept(neuron_key(r, ins, step, tile.number), kept_share(ins), ins.size, kept)
@@ -35,11 +35,11 @@ cdef inline float edge_scale(const Instruction* ins) noexcept nogil:
     return <float>(<double>(1 << ins.bits) / <double>ins.keep)
 
 
-cdef const float* tile_weights(const Run* r, const Instruction* ins, float* scratch) noexcept nogil:
+cdef const float* tile_weights(const SweepArgs* r, const Instruction* ins, float* scratch) noexcept nogil:
     return scratch + ins.masked if r.training and ins.bits else r.optimizer.parameters + ins.weights
 
 
-cdef const float* biases(const Run* r, const Instruction* ins) noexcept nogil:
+cdef const float* biases(const SweepArgs* r, const Instruction* ins) noexcept nogil:
     return NULL if ins.bias < 0 else r.optimizer.parameters + ins.bias
 
 
@@ -47,19 +47,19 @@ cdef enum:
     CHUNK = 64               # neurons whose values, in two tiles, stay in the L1 cache from one kernel to the next
 
 
-cdef bint takes_tiles(const Run* r, const Instruction* ins, const Tile* tile, int64_t tiles) noexcept nogil:
-    """Whether a dense block goes through its weights once for some tiles; each must have more than half of its lanes."""
+cdef bint takes_tiles(const SweepArgs* r, const Instruction* ins, const Tile* tile, int64_t tiles) noexcept nogil:
+    """Whether a dense block reads its weights once for all tiles, each of which must fill more than half of its lanes."""
     return (ins.kind == DENSE and tiles > 1 and ins.bits == 0 and tile[tiles - 1].n > LANES // 2
             and not reads_entries(r, ins))
 
 
 cdef inline bint fits_half(const Tile* tile) noexcept nogil:
-    """Whether rows need only the first half of the lanes (_rows.pxi). The first of several tiles is full."""
+    """Whether rows need only the first half of the lanes (_rows.pxi). The first of several tiles is always full."""
     return tile.n <= LANES // 2
 
 
-cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
-    """Values of all slots of some tiles side by side."""
+cdef void forward(const SweepArgs* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
+    """Compute the values of all slots of some tiles side by side."""
     cdef const Instruction* ins
     cdef float* values
     cdef float* out
@@ -88,8 +88,8 @@ cdef void forward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* 
                 after_sums(r, ins, tile + i, 0, ins.size)
 
 
-cdef void after_sums(const Run* r, const Instruction* ins, const Tile* tile, int64_t first, int64_t last) noexcept nogil:
-    """From weighted sums to values of the neurons `first`, a multiple of CHUNK, to `last`."""
+cdef void after_sums(const SweepArgs* r, const Instruction* ins, const Tile* tile, int64_t first, int64_t last) noexcept nogil:
+    """Turn weighted sums into values, for the neurons `first` (a multiple of CHUNK) to `last`."""
     cdef float* out
     cdef int64_t n
     while first < last:
@@ -101,8 +101,8 @@ cdef void after_sums(const Run* r, const Instruction* ins, const Tile* tile, int
         first = first + n
 
 
-cdef void mask_edges(const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch) noexcept nogil:
-    """Put the weights of a tile that drops edges where `tile_weights` finds them; the next tile overwrites them."""
+cdef void mask_edges(const SweepArgs* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch) noexcept nogil:
+    """Mask the weights of a tile that drops edges, where `tile_weights` finds them. The next tile overwrites them."""
     cdef uint64_t* mask = <uint64_t*>(memory_of(r, tile) + ins.mask)
     if r.training and ins.bits:
         draw_mask(edge_key(r, ins, step, tile.number), ins.keep, ins.bits, (ins.n_weights + 63) // 64, mask)
@@ -110,7 +110,7 @@ cdef void mask_edges(const Run* r, const Instruction* ins, int64_t step, const T
 
 
 cdef void forward_rows(
-    const Run* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles, float* scratch,
+    const SweepArgs* r, const Instruction* ins, int64_t step, const Tile* tile, int64_t tiles, float* scratch,
 ) noexcept nogil:
     cdef float* memory = memory_of(r, tile)
     cdef const float* weights
@@ -133,7 +133,7 @@ cdef void forward_rows(
 
 
 cdef void forward_dense(
-    const Run* r, const Instruction* ins, int64_t step, Tile* tile, float* scratch, float* values,
+    const SweepArgs* r, const Instruction* ins, int64_t step, Tile* tile, float* scratch, float* values,
 ) noexcept nogil:
     cdef float* out = values + ins.dst * LANES
     cdef float* sums = sums_of(r, ins, tile)
@@ -149,13 +149,13 @@ cdef void forward_dense(
         dense_forward(tile_weights(r, ins, scratch), biases(r, ins), ins.arity, ins.size, r.index + ins.args, values, 0, 1, out)
 
 
-cdef double size_of(const Run* r, const float* x, int64_t n) noexcept nogil:
-    """Sum of |x|, not finite if one is not; without a limit to compare it with, only 0 or NaN."""
+cdef double size_of(const SweepArgs* r, const float* x, int64_t n) noexcept nogil:
+    """Sum of |x|, not finite if some x is not. Without a limit to compare it with, the result is only 0 or NaN."""
     return magnitude(x, n, 1 if r.limit > 0 else 0)
 
 
-cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
-    """Adjoints in reverse order; adds up, for each tile, `size_of` those of neurons and parameters."""
+cdef void backward(const SweepArgs* r, int64_t step, Tile* tile, int64_t tiles, float* scratch) noexcept nogil:
+    """Compute adjoints in reverse order; for each tile, sum `size_of` over those of neurons and parameters."""
     cdef const Instruction* ins
     cdef float* adjoints
     cdef float* delta
@@ -197,11 +197,11 @@ cdef void backward(const Run* r, int64_t step, Tile* tile, int64_t tiles, float*
                          r.first_zeroed, adjoints)
 
 
-cdef void leave_examples(const Run* r, const Tile* tile, int64_t n, float* slots) noexcept nogil:
+cdef void leave_examples(const SweepArgs* r, const Tile* tile, int64_t n, float* slots) noexcept nogil:
     """Zero the lanes of n slots that hold no example, before gradients are summed over all lanes.
 
-    Their adjoints were zero, but zero times an infinite derivative or value is NaN, and so would be a sum that should be
-    infinite. A training step is not taken with either.
+    Their adjoints were zero, but zero times an infinite derivative or value is NaN and would make a sum NaN that should
+    be infinite. Training needs no such care: it refuses a step with either.
     """
     cdef int64_t i, lane
     if tile.n < LANES and not r.training:
@@ -211,15 +211,15 @@ cdef void leave_examples(const Run* r, const Tile* tile, int64_t n, float* slots
 
 
 cdef void leave_frozen(const float* frozen, int64_t n, float* slots) noexcept nogil:
-    """Zero the slots of frozen parameters, whose adjoints nobody reads: they need not be finite."""
+    """Zero the slots of frozen parameters. Nothing reads their adjoints, so these need not be finite."""
     cdef int64_t i
     for i in range(n):
         if frozen[i] != 0:
             memset(slots + i * LANES, 0, LANES * sizeof(float))
 
 
-cdef void before_activation(const Run* r, const Instruction* ins, Tile* tile, float* delta) noexcept nogil:
-    """From adjoints of neurons to those of their weighted sums."""
+cdef void before_activation(const SweepArgs* r, const Instruction* ins, Tile* tile, float* delta) noexcept nogil:
+    """Turn adjoints of neurons into adjoints of their weighted sums."""
     cdef const float* values = memory_of(r, tile) + r.values_at + ins.dst * LANES
     cdef const float* y
     cdef float unscaled[CHUNK * LANES]
@@ -241,7 +241,7 @@ cdef void before_activation(const Run* r, const Instruction* ins, Tile* tile, fl
 
 
 cdef void backward_dense(
-    const Run* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
+    const SweepArgs* r, const Instruction* ins, int64_t step, const Tile* tile, float* scratch, float* delta, float* adjoints,
     bint propagate,
 ) noexcept nogil:
     cdef int64_t copy
@@ -264,7 +264,7 @@ cdef void hand_back(
 cdef void find_highest(
     const int64_t* row, int64_t n, const float* slots, const int32_t* wanted, int64_t n_wanted, int64_t* out,
 ) noexcept nogil:
-    """out[example] = which of the wanted slots is highest, the first of equals; -1 if one is NaN."""
+    """out[example] = index of the highest of the wanted slots (of equals, the first), or -1 if one is NaN."""
     cdef float best[LANES]
     cdef int32_t arg[LANES]
     cdef int64_t lane
@@ -277,20 +277,20 @@ cdef void find_highest(
         out[row[lane]] = arg[lane] if best[lane] == best[lane] else -1
 
 
-cdef inline bint through_holes(const Run* r) noexcept nogil:
-    """Whether something other than training goes through holes, where what is not finite would spread, as 0 * inf."""
+cdef inline bint through_holes(const SweepArgs* r) noexcept nogil:
+    """Whether a plan with holes runs outside training. A hole would spread a non-finite value, as 0 * inf."""
     return r.edges != NULL and not r.training
 
 
-cdef inline bint stops(const Run* r) noexcept nogil:
-    """Whether a step ends the run if something of it is not finite."""
+cdef inline bint stops(const SweepArgs* r) noexcept nogil:
+    """Whether a step ends the run if one of its values is not finite."""
     return (r.training and r.n_units > 0) or through_holes(r)
 
 
-cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:
-    """Phase 1 for some tiles, SIDE_TILES at most, in the tile memory from number `place` on.
+cdef bint sweep_tiles(SweepArgs* r, int64_t step, int64_t first, int64_t place, int64_t tiles, Worker* w) noexcept nogil:
+    """Phase 1 for at most SIDE_TILES tiles, in the tile memory from number `place` on.
 
-    False if something that training would use is not finite, or that would go through holes.
+    False if a value that training would use, or that would pass through holes, is not finite.
     """
     cdef Tile tile[SIDE_TILES]
     cdef Tile* t
@@ -298,7 +298,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
     cdef float* values
     cdef float* adjoints
     cdef int64_t after[LANES]
-    # This worker probably goes on so many tiles later, or with the same share of the next step.
+    # This worker probably continues `later` tiles further, or with the same share of the next step.
     cdef int64_t later = r.n_workers * r.at_once, next_step, then, i
     cdef bint finite = True
     cdef double reach
@@ -345,7 +345,7 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
             if r.n_units:    # gradients of rows are summed over all lanes
                 leave_examples(r, t, r.n_slots - r.first_slot, values + r.first_slot * LANES)
         if r.backward and r.limit > 0:
-            # No gradient exceeds the sum of all |adjoints| times the largest value that an adjoint is multiplied by.
+            # No gradient exceeds the sum of all |adjoints| times the largest value by which an adjoint is multiplied.
             reach = magnitude(values + r.first_source * LANES, (r.last_source - r.first_source) * LANES, 1)
             r.bounds[t.place] = t.total * (r.reach if reach < r.reach else reach)
         if through_holes(r):
@@ -359,13 +359,13 @@ cdef bint sweep_tiles(Run* r, int64_t step, int64_t first, int64_t place, int64_
     return finite
 
 
-cdef inline int64_t items_of(const Run* r, int64_t step) noexcept nogil:
-    """Number of items of the first phase, each of as many tiles as a worker takes at once."""
+cdef inline int64_t items_of(const SweepArgs* r, int64_t step) noexcept nogil:
+    """Number of items of phase 1, each of `at_once` tiles."""
     return (tiles_of(r, step) + r.at_once - 1) // r.at_once
 
 
-cdef bint sweep_item(Run* r, int64_t step, int64_t item, Worker* w) noexcept nogil:
-    """Sweep the tiles of an item; with units each has the memory of its number, where the second phase finds it."""
+cdef bint sweep_item(SweepArgs* r, int64_t step, int64_t item, Worker* w) noexcept nogil:
+    """Sweep the tiles of an item. If there are units, tile i uses tile memory i, where phase 2 finds it."""
     cdef int64_t first = item * r.at_once, tiles = smaller(r.at_once, tiles_of(r, step) - first), done = 0
     cdef bint finite = True
     if r.ahead and not r.n_units:

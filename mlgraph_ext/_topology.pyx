@@ -1,7 +1,7 @@
-"""Passes over a graph for plans, edits and pruning: in linear time, iteratively, at any depth.
+"""Graph algorithms for plans, edits and pruning. They take linear time and do not recurse, so depth is unlimited.
 
-The graph comes as compressed rows: the sources of node i are ``pool[start[i]:start[i] + count[i]]``. Nodes with the same
-``start`` share one list, of one length, which is walked once. Nodes are int32, places in the pool int64.
+A graph is given as compressed rows: the sources of node i are ``pool[start[i]:start[i] + count[i]]``. Nodes with the same
+``start`` share one list, which must have one length and is visited once. Nodes are int32, indices into the pool int64.
 """
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t
@@ -17,7 +17,7 @@ include "_simplify.pxi"
 
 
 def runs(const int64_t[::1] first, const int64_t[::1] stride, const int64_t[::1] count, ints[::1] out):
-    """Fill `out` with ``first[i] + k * stride[i]`` for all k below ``count[i]``, for one i after the other."""
+    """Fill `out` with ``first[i] + k * stride[i]`` for k below ``count[i]``, in the order of i."""
     cdef int64_t at = 0, i, k
     if not first.shape[0] == stride.shape[0] == count.shape[0]:
         raise ValueError("first, stride, count: expected one length, "
@@ -35,7 +35,7 @@ def runs(const int64_t[::1] first, const int64_t[::1] stride, const int64_t[::1]
 
 
 def gather(const ints[::1] pool, const int64_t[::1] start, const int64_t[::1] count, ints[::1] out):
-    """Fill `out` with ``pool[start[i] : start[i] + count[i]]`` for all i, one after the other."""
+    """Fill `out` with the concatenated lists ``pool[start[i] : start[i] + count[i]]``."""
     cdef int64_t at = 0, i, k
     if start.shape[0] != count.shape[0]:
         raise ValueError(f"start, count: expected one length, got {start.shape[0]} and {count.shape[0]}")
@@ -70,13 +70,13 @@ cdef bint is_graph(const int64_t[::1] start, const int32_t[::1] count, const int
 
 
 def same_lists(const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, int64_t[::1] first):
-    """Fill first[i] with the number of the first list that equals list i, ``pool[start[i] : start[i] + count[i]]``."""
+    """Set first[i] to the index of the first list that equals list i, ``pool[start[i] : start[i] + count[i]]``."""
     cdef int64_t n = start.shape[0], size = 16, i, found
     cdef bint good = count.shape[0] == n == first.shape[0]
     cdef uint64_t h
     while size < 2 * n:
         size = 2 * size
-    cdef int64_t* table = <int64_t*>malloc(2 * size * sizeof(int64_t))  # two hash tables: lists by place, lists by content
+    cdef int64_t* table = <int64_t*>malloc(2 * size * sizeof(int64_t))  # two hash tables: lists by address and by content
     cdef uint64_t* content = <uint64_t*>malloc((n + 1) * sizeof(uint64_t))
     if table == NULL or content == NULL:
         free(table)
@@ -121,11 +121,11 @@ cdef uint64_t mix(uint64_t h, uint64_t x) noexcept nogil:
 
 
 cdef uint64_t mix_all(const int32_t* x, int64_t n) noexcept nogil:
-    # Four independent chains.
+    # Four independent chains hide the latency of multiplications.
     cdef uint64_t h[4]
     cdef int64_t i, k
     for k in range(4):
-        h[k] = mix(<uint64_t>n, <uint64_t>k + 1)    # four different: equal ones would cancel below
+        h[k] = mix(<uint64_t>n, <uint64_t>k + 1)    # four different values, because equal ones would cancel below
     for i in range(n // 4):
         for k in range(4):
             h[k] = mix(h[k], <uint64_t>x[4 * i + k])
@@ -138,19 +138,21 @@ def place_edges(
     const int32_t[::1] row, const int32_t[::1] source, int64_t lowest, const int64_t[::1] number, int64_t n_sources,
     int64_t panel, int32_t[::1] edge,
 ):
-    """Write the number of each edge of sparse rows where a dense block has its weight: edge[panel][source][neuron].
+    """Store the index of each edge of sparse rows at the place of its weight in a dense block.
+
+    Places are those of edge[panel][source][neuron].
 
     Parameters
     ----------
     number : int64, shape (any,)
-        For each source from number `lowest` on, which of the block's `n_sources` it is.
+        For each source from `lowest` on, its index among the block's `n_sources` sources.
     edge : int32, shape (panels * n_sources * panel,)
-        Filled; -1 before, and where there is no edge.
+        Must be -1; filled where there is an edge.
 
     Returns
     -------
     bool
-        Whether each edge has a place of its own.
+        Whether no two edges have the same place.
 
     Raises
     ------
@@ -178,27 +180,27 @@ def sort(
     const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, const int32_t[::1] outputs,
     int32_t[::1] level, int32_t[::1] order,
 ):
-    """Order what the outputs need so that sources come first.
+    """Sort the nodes on which outputs depend topologically, sources first.
 
     Parameters
     ----------
     level : int32, shape (nodes,), filled
-        0 without sources, else 1 + the highest level among the sources; -1 where no output needs the node.
-    order : int32, shape (nodes,), filled up to the number of nodes that outputs need
+        0 for nodes without sources, otherwise 1 + the highest level of the sources; -1 if no output depends on the node.
+    order : int32, shape (nodes,), filled with the sorted nodes
 
     Returns
     -------
     int
-        How many nodes are needed; -1 if sources or outputs are no nodes, or the arrays are too short.
+        Number of sorted nodes; -1 if sources or outputs are not nodes, or the arrays are too short.
     list of int
-        The nodes of a cycle in the order of its edges; empty if there is none.
+        The nodes of a cycle, in the order of its edges; empty if there is no cycle.
     """
     cdef int64_t n = start.shape[0]
     if not is_graph(start, count, pool) or not are_nodes(outputs, n) or level.shape[0] < n or order.shape[0] < n:
         return -1, []
-    cdef int32_t* known = <int32_t*>malloc((pool.shape[0] + 1) * sizeof(int32_t))   # level above a list, or -1
+    cdef int32_t* known = <int32_t*>malloc((pool.shape[0] + 1) * sizeof(int32_t))   # 1 + highest level of a list, or -1
     cdef int32_t* stack = <int32_t*>malloc((n + 1) * sizeof(int32_t))
-    cdef int32_t* place = <int32_t*>malloc((n + 1) * sizeof(int32_t))               # sources of stack[i] already walked
+    cdef int32_t* place = <int32_t*>malloc((n + 1) * sizeof(int32_t))               # sources of stack[i] already visited
     cdef int64_t depth = 0, done = 0, i
     cdef int32_t node, source, most
     cdef int32_t cycle = -1, UNSEEN = -1, OPEN = -2
@@ -265,7 +267,7 @@ def spread(
     const int64_t[::1] start, const int32_t[::1] count, const int32_t[::1] pool, const int32_t[::1] order,
     uint8_t[::1] flag,
 ):
-    """Set the flag of every node of `order`, sources first, that has a source whose flag is set."""
+    """Set the flag of each node in `order` (sources first) that has a source whose flag is set."""
     cdef int64_t i, j, n = start.shape[0]
     cdef int32_t node
     if not is_graph(start, count, pool) or not are_nodes(order, n) or flag.shape[0] != n:
@@ -284,35 +286,35 @@ def strongest(
     const int64_t[::1] first, const double[::1] score, double[::1] up, double[::1] down, bint all_sources,
     double[::1] strength, uint8_t[::1] chosen,
 ):
-    """Find how strong the strongest path through each edge is. A path is as strong as its edge of the lowest score.
+    """Find the strength of the best path through each edge. The strength of a path is its lowest edge score.
 
-    These are the widest paths of the literature (Pollack 1960, The maximum capacity through a network).
+    The literature calls these the widest paths (Pollack 1960, The maximum capacity through a network).
 
     Parameters
     ----------
     order : int32, shape (nodes,)
         All nodes, sources first.
     first : int64, shape (nodes,)
-        Where the scores of the edges into a neuron begin; -1 for other nodes, which weaken no path.
+        Where the scores of the edges into a neuron begin; -1 for other nodes, which do not limit a path.
     score : float64, shape (edges,)
         -infinity for an edge that no path may take.
     up, down : float64, shape (nodes,), changed
-        At first infinity where paths may begin (`up`) or end (`down`), -infinity elsewhere; then the strength of the strongest
-        path to a node (`up`) or from it (`down`).
+        Given as infinity where paths may begin (`up`) or end (`down`) and -infinity elsewhere; returned as the strength of
+        the best path to a node (`up`) or from it (`down`).
     all_sources : bool
-        Whether a path to a node that is no neuron takes one to each of its sources, or only to the best.
+        Whether a path to a node that is not a neuron needs a path to each of its sources, or only to the best.
     strength : float64, shape (edges,), filled
     chosen : uint8, shape (edges,), changed
-        At first edges that must be on paths; then also those of one strongest path to each node where paths end, and of one to
-        and one from each such edge. Of equally strong edges the one of the highest score is taken, and of those the first.
+        Given as the edges that must be on paths; returned with the edges of one best path to each node where paths end, and
+        of one best path to and one from each given edge. Ties are broken by the highest score, then by order.
     """
     cdef int64_t n = order.shape[0], edges = score.shape[0], i, j, k, at
     cdef int32_t node, source
     cdef double s, w, infinity = float("inf")
-    cdef int64_t* best = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # best source of a node, by place in its list
+    cdef int64_t* best = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # best source of a node, as index in its list
     cdef int64_t* next = <int64_t*>malloc((n + 1) * sizeof(int64_t))     # the next edge on the way down, or -1
     cdef int32_t* reader = <int32_t*>malloc((n + 1) * sizeof(int32_t))   # the next node on the way down, or -1
-    cdef uint8_t* on_path = <uint8_t*>malloc(n + 1)                      # whether a path to a node is wanted, or (next) from it
+    cdef uint8_t* on_path = <uint8_t*>malloc(n + 1)                      # whether a path to a node (below: from it) is needed
     cdef uint8_t* goes_on = <uint8_t*>malloc(n + 1)
     cdef bint good = is_graph(start, count, pool) and n == start.shape[0] and are_nodes(order, n)
     good = good and n == first.shape[0] == up.shape[0] == down.shape[0] and edges == strength.shape[0] == chosen.shape[0]
@@ -354,7 +356,7 @@ def strongest(
                     strength[at] = min(w, up[source])
         for i in range(n if good else 0):
             node = order[i]
-            if goes_on[node] and reader[node] >= 0:    # where paths end nothing is next
+            if goes_on[node] and reader[node] >= 0:    # nothing follows where paths end
                 goes_on[reader[node]] = True
                 if next[node] >= 0:
                     chosen[next[node]] = True

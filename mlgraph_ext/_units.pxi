@@ -1,15 +1,15 @@
-# The second phase of a step: a unit of parameters through all tiles.
+# Phase 2 of a step: a unit of parameters sums its gradient over all tiles and is updated.
 
 cdef enum:
-    SUM_TILES = 32       # tiles whose gradient is one sum; of more, such sums are added: one long sum would lose digits
-    FETCH_AHEAD = 3      # steps: entries of step + 2 are listed after this phase at the earliest, so rows of step + 3 are due
+    SUM_TILES = 32       # tiles whose gradient is one sum. Of more tiles, such sums are added; one long sum would lose digits
+    FETCH_AHEAD = 3      # steps: entries of step + 2 are listed after this phase at the earliest, so rows of step + 3 are next
 
 
-cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept nogil:
-    """Phase 2 for one unit: gradient over all tiles of the step, then the update. False, for all units, if the step may
-    overflow.
+cdef bint step_unit(SweepArgs* r, int64_t step, const Unit* unit, Worker* w) noexcept nogil:
+    """Phase 2 for one unit: sum its gradient over all tiles of the step, then update it.
 
-    A unit of a block whose sums are made ahead then makes those of the next step.
+    False, for all units alike, if the step may overflow. A unit of a block whose sums are made ahead then makes its
+    sums for the next step.
     """
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Unit part = unit[0]
@@ -30,15 +30,15 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
             update_unit(r, step, unit, fixed, w, NULL)
             restore_numbers(numbers)
         return True
-    # Meanwhile rows are fetched that this worker begins to list after the next second phase: while gradients are summed, if any
-    # are, and then while sums are made.
+    # Meanwhile, rows are prefetched that this worker will list after the next phase 2: while gradients are summed (if any
+    # are) and then while sums are made.
     n_examples = examples_in(r, soon) if w.asked[unit.first > 0] != soon else 0
     w.asked[unit.first > 0] = soon
     fetch = fetch_of(r, r.step_first[soon] if n_examples else 0, n_examples, unit.first, unit.last,
                      (1 if fixed == ENTIRELY else 2) * runs_of(unit.last - unit.first) * (1 + n_examples // GROUP))
     if step >= 0 and fixed != ENTIRELY:
         numbers = flush_subnormals(r.training)
-        list_step(r, step, unit.first, unit.last, LIST_PARTS, w)
+        list_step(r, step, unit.first, unit.last, COLUMN_QUARTERS, w)
         part.part = 0
         while part.first < unit.last:
             part.last = smaller(part.first + WHOLE_COLUMNS, unit.last)
@@ -55,8 +55,8 @@ cdef bint step_unit(Run* r, int64_t step, const Unit* unit, Worker* w) noexcept 
     return True
 
 
-cdef Span span_of(const Run* r, const Unit* unit) noexcept nogil:
-    """Where the parameters of a unit of weights or of biases stand."""
+cdef Span span_of(const SweepArgs* r, const Unit* unit) noexcept nogil:
+    """Where the parameters of a unit of weights or of biases are stored."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef const int32_t* row = r.index + ins.args
     cdef int64_t n = unit.last - unit.first
@@ -78,8 +78,8 @@ cdef Span span_of(const Run* r, const Unit* unit) noexcept nogil:
     return s
 
 
-cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker* w, Fetch* fetch) noexcept nogil:
-    """Gradient of a unit over all tiles of the step, then the update; `fixed`: FREE, or PARTLY if some of it is frozen."""
+cdef void update_unit(SweepArgs* r, int64_t step, const Unit* unit, int fixed, Worker* w, Fetch* fetch) noexcept nogil:
+    """Sum the gradient of a unit over all tiles of the step, then update it. `fixed` is FREE or PARTLY."""
     cdef const Instruction* ins = r.program + unit.instruction
     cdef Optimizer optimizer = r.optimizer
     cdef Span s = span_of(r, unit)
@@ -94,13 +94,13 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker*
     if fixed == FREE:
         optimizer.frozen = NULL
 
-    # Weights of dense blocks are updated from registers, unless their gradient has to be changed first. It is then not stored,
-    # and weights and moments are prefetched while other gradients are summed.
+    # Weights of dense blocks are updated from registers, unless their gradient has to be changed first. The gradient is then
+    # not stored, and weights and moments are prefetched while other gradients are summed.
     descends = ins.kind == DENSE and unit.part == 0 and optimizer.frozen == NULL and not in_parts
     decays = r.step_decay != NULL and ins.decays and unit.part == 0
     if (r.optimizer.kind != ACCUMULATE and (unit.part or not is_ahead(r, ins))
             and (decays or not descends or reads_entries(r, ins))):
-        # All workers have read these parameters in the first phase, so other cores have them.
+        # All workers have read these parameters in phase 1, so they are in the caches of other cores.
         for i in range(runs):
             prefetch_to_write(r.optimizer.parameters + at + i * stride, run)
     if decays:
@@ -109,8 +109,8 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker*
                           optimizer.parameters + at + i * stride)
     descent.optimizer, descent.rate, descent.first, descent.stride = optimizer, r.step_rate[step], at, stride
     descent.mask, descent.mask_begin = holes, ins.weights
-    # With a mask on the edges each tile is summed by itself and then added through its mask (even for a million examples, one
-    # tile after the other).
+    # If edges are masked, each tile is summed separately and then added through its mask (one tile after the other, even for
+    # a million examples).
     if in_parts:
         memset(g, 0, runs * run * sizeof(float))
     part = g + runs * run if in_parts else g
@@ -136,10 +136,10 @@ cdef void update_unit(Run* r, int64_t step, const Unit* unit, int fixed, Worker*
 
 
 cdef void unit_gradient(
-    Run* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, float* g, const Worker* w, const Descent* descent,
-    Fetch* fetch,
+    SweepArgs* r, int64_t step, const Unit* unit, int64_t tile, int64_t tiles, float* g, const Worker* w,
+    const Descent* descent, Fetch* fetch,
 ) noexcept nogil:
-    """Gradient of a unit over `tiles` tiles from `tile` on, SUM_TILES at most; with `descent` it updates the parameters."""
+    """Sum the gradient of a unit over at most SUM_TILES tiles from `tile` on; with `descent` update its parameters."""
     cdef int64_t first = unit.first, n = unit.last - unit.first
     cdef const Instruction* ins = r.program + unit.instruction
     cdef bint ahead = is_ahead(r, ins)
@@ -152,16 +152,16 @@ cdef void unit_gradient(
     cdef const float* transposed = deltas + unit.panel * stride
     cdef const int32_t* sources = r.index + ins.args
     cdef int64_t examples = smaller(tiles * LANES, r.step_size[step] - tile * LANES), wide = GROUP_TILES if ahead else 1
-    cdef int64_t parts = (tiles + wide - 1) // wide, i
-    cdef Part part[SUM_TILES]
+    cdef int64_t groups = (tiles + wide - 1) // wide, i
+    cdef TileGroup group[SUM_TILES]
     cdef bint bytes = r.bytes_at >= 0 and ins.reads_data
     if ins.kind == DENSE and unit.part == 1:
         bias_gradient(unit.panels, transposed, stride, apart, examples, g)
     elif reads_entries(r, ins):
-        for i in range(parts):
-            part[i].e = group_entries(r, w, step, tile // wide + i) if ahead else tile_entries(r, place + i)
-            part[i].delta = transposed + i * wide * apart
-        runs_gradient(part, parts, first, unit.last, unit.panels, data_unit(r), stride, g, descent, fetch)
+        for i in range(groups):
+            group[i].e = group_entries(r, w, step, tile // wide + i) if ahead else tile_entries(r, place + i)
+            group[i].delta = transposed + i * wide * apart
+        runs_gradient(group, groups, first, unit.last, unit.panels, data_unit(r), stride, g, descent, fetch)
     elif ins.kind == DENSE:
         dense_gradient(sources + first, n, unit.panels, values, transposed, r.tile_stride, examples, g, descent)
     elif ins.kind == ROWS and unit.part == 0:

@@ -1,5 +1,5 @@
-# What becomes of a gradient: it is added to a vector of gradients, or moves the parameters at once. Each call owns its
-# parameters, so that no two threads touch the same.
+# Updates. A gradient is added to a vector of gradients or moves the parameters at once. Each call
+# owns its parameters, so no two threads touch the same ones.
 
 cdef enum:
     ACCUMULATE = 0       # gradient += g
@@ -15,12 +15,12 @@ cdef struct Optimizer:
     float* parameters
     float* first         # velocity, Adam's first moment, or the vector of gradients
     float* second        # Adam's second moment
-    const float* frozen  # for each parameter, whether it stays as it is; NULL: none does
+    const float* frozen  # for each parameter, whether it is frozen; NULL if none is
 
 
 cdef extern from *:
     """
-    /* x unchanged; keeps the compiler from fusing a product with the sum that follows. */
+    /* Returns x; prevents the compiler from fusing a product with the sum that follows. */
     static inline vec rounded(vec x) {
     #if defined(__AVX512F__)
         __asm__("" : "+v"(x));
@@ -35,7 +35,7 @@ cdef extern from *:
     }
     static inline vec absolute(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
-    /* x, but zero where the mask (or NULL) has a zero bit, from bit `at` on. */
+    /* Returns x, with zeros where the mask has zero bits from bit `at` on. The mask may be NULL. */
     static inline vec through_mask(vec x, const uint64_t *mask, int64_t at) {
         return mask ? choose(x, (int32_t)(mask[at / 64] >> (at % 64))) : x;
     }
@@ -51,8 +51,8 @@ cdef extern from *:
         return x;
     #endif
     }
-    /* Root and quotient share one execution unit, which makes them the longest part of a step of Adam. So AVX-512, which has a
-       14-bit estimate of the reciprocal, gets the quotient by multiplication, corrected once to 2^-27. */
+    /* Root and quotient share one execution unit, so they are the longest part of a step of Adam. AVX-512 has a 14-bit estimate
+       of the reciprocal; there the quotient is a product with this estimate, corrected once to 2^-27. */
     static inline vec quotient(vec x, vec d) {
     #if defined(__AVX512F__)
         vec q = (vec)_mm512_rcp14_ps((__m512)d);
@@ -75,8 +75,8 @@ cdef extern from *:
         ivec is = *(const vec *)frozen != 0;
         return (vec)(((ivec)then & is) | ((ivec)otherwise & ~is));
     }
-    /* Each weight loses a share of itself unless it is frozen or not finite; `frozen` may be NULL. A separate pass of 1 to 4 %
-       of an epoch, which costs nothing where there is no decay. */
+    /* Weight decay: each weight loses the fraction `share` of itself unless it is frozen or not finite. `frozen` may be NULL.
+       A separate pass costs 1 to 4 % of an epoch, and nothing without decay. */
     static void decay_weights(const float *frozen, float share, int64_t n, float *w) {
         if (frozen) for (int64_t i = 0; i < n; i++) w[i] = frozen[i] == 0 && w[i] - w[i] == 0 ? w[i] - share * w[i] : w[i];
         else for (int64_t i = 0; i < n; i++) w[i] -= w[i] - w[i] == 0 ? share * w[i] : 0;
@@ -87,7 +87,7 @@ cdef extern from *:
 
 
 cdef double magnitude(const float* x, int64_t n, float factor) noexcept nogil:
-    """Sum of |x| * factor: with 1, at least the largest |x|; with 0, zero. Not finite if one x is not."""
+    """Sum of |x| * factor, not finite if some x is not. With factor 1 it is at least the largest |x|; with 0 it is zero."""
     cdef vec acc[4]
     cdef double total[4]
     cdef int64_t at = 0
@@ -116,7 +116,7 @@ cdef bint all_finite(const float* x, int64_t n) noexcept nogil:
 
 
 cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:
-    """Update a vector of parameters, from number `at` on, by its gradient g; the bits are the same wherever this is inlined."""
+    """Update a vector of parameters, from index `at` on, by its gradient g. The bits are the same wherever it is inlined."""
     cdef float a = o.momentum, b = o.beta2, of_g = 1 - a, of_square = 1 - b
     cdef vec* w = <vec*>(o.parameters + at)
     cdef vec* v
@@ -138,8 +138,10 @@ cdef inline inlined_void move_parameters(int kind, const Optimizer* o, float rat
 
 
 cdef inline inlined_void move_unfrozen(int kind, const Optimizer* o, float rate, int64_t at, vec g) noexcept nogil:
-    """As `move_parameters`, but the gradient of what is frozen is zero, whatever it was (and so stays its state), and it keeps
-    its value, even a subnormal one, which an update turns into zero."""
+    """Like `move_parameters`, but frozen parameters have gradient zero, so that their moments stay zero, and keep their value.
+
+    They keep even a subnormal value, which an update would turn into zero.
+    """
     cdef vec* w = <vec*>(o.parameters + at)
     cdef vec before = w[0]
     move_parameters(kind, o, rate, at, where_frozen(o.frozen + at, splat(<float>0), g))
@@ -147,16 +149,16 @@ cdef inline inlined_void move_unfrozen(int kind, const Optimizer* o, float rate,
 
 
 cdef struct Descent:
-    Optimizer optimizer  # frozen is NULL: what is partly frozen does not descend
+    Optimizer optimizer  # its `frozen` is NULL: a partly frozen unit is not updated this way
     float rate
-    int64_t first        # the parameter of the first gradient
+    int64_t first        # index of the parameter of the first gradient
     int64_t stride       # parameters from one panel to the next
-    const uint64_t* mask  # NULL: all move
-    int64_t mask_begin   # the parameter of its first bit
+    const uint64_t* mask  # NULL: all parameters move
+    int64_t mask_begin   # index of the parameter of the mask's first bit
 
 
 cdef kernel_void fetch_to_move(const Descent* d, int64_t source, int64_t panel, int64_t rows, int64_t panels) noexcept nogil:
-    """Prefetch what is soon written for `rows` sources and some panels: weights and moments, or the vector of gradients."""
+    """Prefetch for writing weights and moments, or the vector of gradients, of `rows` sources and some panels."""
     cdef int64_t at = d.first + source * PANEL + panel * d.stride, i
     for i in range(panels):
         if d.optimizer.kind != ACCUMULATE:
@@ -170,8 +172,8 @@ cdef kernel_void fetch_to_move(const Descent* d, int64_t source, int64_t panel, 
 cdef inline inlined_void move_tile(
     int kind, int rows, int vecs, const Descent* d, int64_t first, int64_t n_rows, int64_t n_vecs, const vec* g,
 ) noexcept nogil:
-    # A copy for each kind: the loop of Adam is too long to be unrolled and finds its gradients in memory by their number;
-    # those of the other kinds stay in registers.
+    # There is a copy for each optimizer. The loop of Adam is too long to be unrolled and reads its gradients from memory; those
+    # of the other optimizers stay in registers.
     cdef vec own[TILE_ROWS * TILE_VECS]
     cdef int64_t at
     cdef int i, c
@@ -188,13 +190,13 @@ cdef inline inlined_void move_tile(
 cdef inline inlined_void descend(
     int rows, int vecs, const Descent* d, int64_t source, int64_t vector, int64_t n_rows, int64_t n_vecs, const vec* g,
 ) noexcept nogil:
-    """Update weights of a dense block by the gradients g[row * vecs + vec] of a register tile: n_rows and n_vecs of it exist.
+    """Update weights of a dense block by the gradients g[row * vecs + vec] of a register tile.
 
-    Rows are sources from number `source` on, vectors those of neurons from number `vector` on. `g` is a copy of the sums: an
-    array whose address is taken would be kept in memory while it is summed.
+    Only n_rows and n_vecs of the tile exist. Rows are sources from `source` on, vectors are neurons from vector `vector`
+    on. `g` must be a copy of the sums: an array whose address is taken would be kept in memory while it is summed.
     """
     cdef int64_t first = d.first + source * PANEL + vector * VEC_WIDTH // PANEL * d.stride + vector * VEC_WIDTH % PANEL
-    # `kind` is constant in each call, so that it is not tested for each vector.
+    # `kind` is a constant in each call, so that it is not tested for each vector.
     if d.optimizer.kind == SGD:
         move_tile(SGD, rows, vecs, d, first, n_rows, n_vecs, g)
     elif d.optimizer.kind == MOMENTUM:
@@ -210,9 +212,9 @@ cdef void update(
 ) noexcept nogil:
     """Move n parameters from `offset` on by the gradient g.
 
-    With a `mask` (else NULL) only gradients whose bit is one count, from bit `first` on; n and first are multiples of PANEL.
+    If `mask` is not NULL, only gradients whose bit is one count, from bit `first` on; n and first are then multiples of PANEL.
     """
-    cdef Optimizer own = o[0]    # a copy, which no store to a parameter can change
+    cdef Optimizer own = o[0]    # a local copy: no store to a parameter can change it
     cdef int64_t i
     if own.frozen == NULL:
         for i in range(n // VEC_WIDTH):
@@ -228,8 +230,8 @@ cdef void update(
 
 
 cdef void move_some(const Optimizer* o, float rate, int64_t at, int64_t n, const float* g) noexcept nogil:
-    """Update n parameters, fewer than a vector has, in a copy that fills one: no other parameter is touched."""
-    cdef vec moved[5]            # parameters, moments, gradient, what is frozen
+    """Update n parameters, fewer than a vector holds, in a copy of vector size, so that no other parameter is touched."""
+    cdef vec moved[5]            # parameters, two moments, gradient, frozen
     cdef size_t size = n * sizeof(float)
     cdef Optimizer own = o[0]
     memset(moved, 0, sizeof(moved))

@@ -1,12 +1,14 @@
 # The machine underneath: one vector type and the shape of a register tile.
 #
-# `vec` is a GCC/clang vector of the widest register the instruction set has. A register tile that is an array of `vec` stays in
-# registers in every build and under both compilers; with loops over floats, that depends on which loop the vectoriser chooses.
-# A type wider than the registers would be correct too, but GCC keeps it in memory. With `ANYWHERE` loads and stores need no
-# alignment; on aligned data they cost nothing extra.
+# `vec` is a GCC/clang vector as wide as the widest register of the instruction set. A register tile
+# that is an array of `vec` stays in registers in every build and with both compilers. With loops
+# over floats, that would depend on which loop the vectoriser chooses. A type wider than the
+# registers would be correct, but GCC keeps it in memory. With `ANYWHERE` loads and stores need no
+# alignment, which costs nothing on aligned data.
 #
-# A register tile is TILE_ROWS broadcast operands times TILE_VECS vectors: 16 accumulators of 32 registers (AVX-512), 8 of 16
-# (AVX2: FMA latency times throughput is 8 to 10), 8 of 16 (SSE, where the product needs a register of its own).
+# A register tile is TILE_ROWS broadcast operands times TILE_VECS vectors: 16 accumulators of 32
+# registers (AVX-512), 8 of 16 (AVX2, where FMA latency times throughput is 8 to 10), 8 of 16 (SSE,
+# where the product needs a register of its own).
 
 from libc.stdlib cimport free
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -38,18 +40,19 @@ cdef extern from *:
     #define SLOT_VECS (LANES / VEC_WIDTH)
     #define PANEL_VECS (PANEL / VEC_WIDTH)
     #define TILE_WIDTH (TILE_VECS * VEC_WIDTH)
-    /* GCC 14.2 for AArch64 has an internal error if a function takes such a type; loads there need no alignment anyway. */
+    /* GCC 14.2 for AArch64 crashes if a function takes such a type. Loads there need no alignment anyway. */
     #if defined(__aarch64__) && !defined(__clang__)
     #define ANYWHERE may_alias
     #else
     #define ANYWHERE aligned(4), may_alias
     #endif
     typedef float vec __attribute__((vector_size(4 * VEC_WIDTH), ANYWHERE));
-    /* A kernel stays a function of its own: inlined into the sweep it loses its registers to the sweep's variables. */
+    /* A kernel is never inlined, because inside the sweep it would lose its registers to the sweep's variables. */
     #define mlgraph_kernel_void __attribute__((noinline)) void
-    static inline vec splat(float x) { return x - (vec){0}; }  /* minus: -0.0 + 0 would be +0 */
-    /* a * b + c, rounded once if a processor named here can. A compiler may fuse a product and a sum in one variant of a kernel
-       and not in another, so that the bits would depend on the number of threads; on other processors it still decides. */
+    static inline vec splat(float x) { return x - (vec){0}; }  /* minus, because -0.0 + 0 would be +0 */
+    /* a * b + c, rounded once on the processors listed here. Otherwise the compiler might fuse a product and a sum in one
+       variant of a kernel and not in another, and the bits would depend on the number of threads. On other processors it
+       still decides. */
     static inline vec multiply_add(vec a, vec b, vec c) {
     #if defined(__AVX512F__)
         return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -62,7 +65,7 @@ cdef extern from *:
     #endif
     }
     typedef int32_t ivec __attribute__((vector_size(4 * VEC_WIDTH), ANYWHERE));
-    /* x in lanes whose bit is one, 0 elsewhere; GCC vectorises no loop that does this. */
+    /* x in lanes whose bit is one, 0 elsewhere. GCC vectorises no loop that does this. */
     static inline vec choose(vec x, int32_t bits) {
     #if defined(__AVX512F__)
         return (vec)_mm512_maskz_mov_ps((__mmask16)bits, (__m512)x);
@@ -73,13 +76,13 @@ cdef extern from *:
         return (vec)((ivec)x & chosen);
     #endif
     }
-    /* If `so`, results below the normal numbers (1.2e-38) become zero on this thread from now on. (Subnormal operands still
-       count: what is differentiated is what was computed.) Returns the previous state for `restore_numbers`. */
-    static inline unsigned flush_subnormals(int so) {
-        (void)so;
+    /* If `on`, results below the normal numbers (1.2e-38) become zero on this thread from now on. (Subnormal operands still
+       count, so that derivatives are those of the values computed.) Returns the previous state for `restore_numbers`. */
+    static inline unsigned flush_subnormals(int on) {
+        (void)on;
     #if defined(__SSE2__)
         unsigned before = _mm_getcsr();
-        if (so) _mm_setcsr(before | _MM_FLUSH_ZERO_ON);
+        if (on) _mm_setcsr(before | _MM_FLUSH_ZERO_ON);
         return before;
     #else
         return 0;
@@ -92,13 +95,14 @@ cdef extern from *:
         (void)before;
     #endif
     }
-    /* Into the L2 cache: in L1, data fetched so early would evict what is in use. */
+    /* Prefetches into the L2 cache. In L1, data prefetched so early would evict data in use. */
     static inline void prefetch_later(const void *p) { __builtin_prefetch(p, 0, 2); }
     static inline void prefetch_lines(const float *p, int64_t n) {
         for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof(float)) prefetch_later(p + i);
     }
-    /* Into this core's L1 cache, and out of all others'. A store to a line that another core has waits until that core gives it
-       up, and all later stores wait too; so many lines are requested at once. (prefetchw is a no-op on old processors.) */
+    /* Prefetches into this core's L1 cache and evicts the lines from all others. A store to a line that another core holds
+       waits until that core gives it up, and all later stores wait, too. This requests many lines at once. (prefetchw is a
+       no-op on old processors.) */
     static inline void prefetch_to_write(const float *p, int64_t n) {
         for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof(float))
     #if defined(__x86_64__)
@@ -112,7 +116,7 @@ cdef extern from *:
     #else
     #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
     #endif
-    /* In each 128 bits, of the lower or upper halves of a and b: ZIP takes numbers in turn, JOIN one half after the other. */
+    /* Combine the lower or upper halves of a and b in each 128 bits: ZIP alternates numbers, JOIN concatenates the halves. */
     #if defined(__AVX512F__)
     #define ZIP_LOW(a, b) (vec)_mm512_unpacklo_ps((__m512)(a), (__m512)(b))
     #define ZIP_HIGH(a, b) (vec)_mm512_unpackhi_ps((__m512)(a), (__m512)(b))
@@ -129,10 +133,10 @@ cdef extern from *:
     #define JOIN_LOW(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
     #define JOIN_HIGH(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
     #endif
-    /* Transposes a square in registers: number k of v[i] becomes number i of v[k]. */
-    static inline void turn(vec *v)
+    /* Transposes a square in registers: element k of v[i] becomes element i of v[k]. */
+    static inline void transpose_square(vec *v)
     {
-        for (int i = 0; i < VEC_WIDTH; i += 4) {  /* four by four, in each 128 bits */
+        for (int i = 0; i < VEC_WIDTH; i += 4) {  /* squares of four by four, in each 128 bits */
             vec ab = ZIP_LOW(v[i], v[i + 1]), cd = ZIP_LOW(v[i + 2], v[i + 3]);
             vec ab_ = ZIP_HIGH(v[i], v[i + 1]), cd_ = ZIP_HIGH(v[i + 2], v[i + 3]);
             v[i] = JOIN_LOW(ab, cd), v[i + 1] = JOIN_HIGH(ab, cd);
@@ -153,20 +157,21 @@ cdef extern from *:
         }
     #endif
     }
-    /* to[k][i] = number k, of n, of row i, of VEC_WIDTH, which may stand at any address and are read up to the next multiple of
-       VEC_WIDTH numbers. Whole vectors are stored: parts of one would have to leave the store buffer before it is loaded. */
+    /* to[k][i] = row[i][k] for k < n and i < VEC_WIDTH. Rows may have any address and are read up to the next multiple of
+       VEC_WIDTH numbers. Only whole vectors are stored: pieces of a vector would have to leave the store buffer before it can
+       be loaded. */
     static inline void transpose(const void *const *row, int64_t n, float *to, int64_t stride)
     {
         for (int64_t k = 0; k < n; k += VEC_WIDTH) {
             vec v[VEC_WIDTH];
             for (int i = 0; i < VEC_WIDTH; i++) memcpy(&v[i], (const char *)row[i] + 4 * k, sizeof(vec));
-            turn(v);
+            transpose_square(v);
             for (int i = 0; i < VEC_WIDTH; i++)
                 if (k + i < n) *(vec *)(to + (k + i) * stride) = v[i];
         }
     }
-    /* Slots of some neurons from rows of n >= 1 examples: to[neuron][lane] = from[lane][neuron]. Lanes from n on repeat lane
-       n - 1. */
+    /* Transposes rows of n >= 1 examples to slots of neurons: to[neuron][lane] = from[lane][neuron]. Lanes from n on repeat
+       lane n - 1. */
     static inline void to_lanes(const float *from, int64_t stride, int64_t n, int64_t neurons, float *to)
     {
         for (int64_t first = 0; first < LANES; first += VEC_WIDTH)
@@ -181,10 +186,10 @@ cdef extern from *:
     ctypedef float vec
     ctypedef void kernel_void "mlgraph_kernel_void"
     enum: VEC_WIDTH      # floats in a register
-    enum: TILE_ROWS      # broadcast operands of a register tile; divides PANEL
+    enum: TILE_ROWS      # broadcast operands of a register tile (a divisor of PANEL)
     enum: TILE_VECS      # vectors of a register tile
-    enum: TILE_WIDTH     # floats across a register tile; divides LANES
-    enum: LANES          # examples of a tile: a slot is LANES floats
+    enum: TILE_WIDTH     # floats across a register tile (a divisor of LANES)
+    enum: LANES          # examples of a tile, and floats of a slot
     enum: PANEL          # neurons side by side in the parameter vector
     enum: SLOT_VECS      # vectors of a slot
     enum: PANEL_VECS     # vectors across a panel
@@ -211,10 +216,10 @@ cdef inline int64_t panels_of(int64_t count) noexcept nogil:
 cdef extern from *:
     """
     #include <stdlib.h>
-    /* Aligned to a cache line, like the engine's memory: a vector across two lines costs twice. */
+    /* Aligned to a cache line, like the engine's memory, because a vector across two lines costs twice. */
     static void *zeros(size_t n, size_t size) {
         void *p = NULL;
-        if (posix_memalign(&p, 64, n * size + 64)) return NULL;  /* + 64: 0 bytes might give NULL, too */
+        if (posix_memalign(&p, 64, n * size + 64)) return NULL;  /* + 64, because 0 bytes might also give NULL */
         return memset(p, 0, n * size);
     }
     """

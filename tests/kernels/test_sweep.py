@@ -192,10 +192,10 @@ def test_processors_that_do_not_turn_rows_of_bytes(request, sweep, columns, batc
     """Not all with AVX-512 do. They list the same runs, to the same bits."""
     x, y = data(300, columns, 4, "sparse")
     x[0] += x[0] == 0
-    request.addfinalizer(lambda: sweep.use_turn(True))
+    request.addfinalizer(lambda: sweep.use_transpose(True))
     parameters = []
     for turns in (True, False):
-        sweep.use_turn(turns)
+        sweep.use_transpose(turns)
         net = layered((columns, 20, 4))
         net.fit(x, y, epochs=2, batch_size=batch, n_threads=2)
         parameters.append(net.graph.get_parameters().tobytes())

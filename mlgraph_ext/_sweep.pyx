@@ -1,45 +1,65 @@
-# The sweeps. This is the one kernel source, built once for each instruction set.
+# The sweeps: the kernel source, built once for each instruction set (setup.py). This file checks
+# arguments and hands out functions to Python; the included files compute.
 #
 # Design list
 #
-# a) A slot is one scalar of the graph for LANES = 32 examples, contiguous; a tile is 32 examples, with a slot for each scalar.
-#    So a sweep is SIMD over examples for any topology. Inner loops have constant length, and sums stay in register tiles
+# a) Layout. A slot holds one scalar of the graph for LANES = 32 examples, contiguously. A tile is
+#    the memory of 32 examples, with one slot for each scalar. A sweep is therefore SIMD over
+#    examples for any topology. Inner loops have constant length and sums stay in register tiles
 #    (_vector.pxi says why these are written as vectors).
-# b) A plan is a table of instructions over numbered slots, in topological order: dense blocks, neurons that share their
-#    sources, with weights in panels of 16 neurons (_dense.pxi); sparse rows, neurons with sources of their own (_rows.pxi), in
-#    quads where three or four have the same sources (_quads.pxi); scalar operations (_elementwise.pxi, _reductions.pxi). Rows
-#    may read data as bytes (_bytes.pxi). Dense blocks may skip zeros of the data: they read lists of entries, runs of four
-#    neighbouring columns that are not all zero in an example (_entries.pxi, _runs.pxi).
-# c) A step has two phases. Phase 1, over tiles: load (_loading.pxi), forward, loss, backward (_tiles.pxi). Phase 2, over units,
-#    pieces of the parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer at once
-#    (_units.pxi). No gradient is shared or reduced, and the bits do not depend on the number of threads. Three variants: ahead,
-#    where data are mostly zero, phase 2 also computes the sums of the first layers for the next step (_ahead.pxi); alone, where
-#    such a step has one tile, every worker sweeps the rest of it by itself (_alone.pxi); in packs, where rows have few edges,
-#    the worker that has swept a pack of one or two tiles sums their gradients in phase 1, and phase 2 adds these in order
-#    (_packs.pxi).
-# d) Tiles are cut by the batch, units by the plan; whatever is cut differently for another number of threads still adds the
-#    same numbers in the same order, and rounds them alike: where a kernel has variants, `multiply_add` decides what is fused,
-#    not the compiler. (Only the sign of a NaN may differ: IEEE 754, 6.3, leaves it open.)
-# e) Each worker, a thread, has the same share of a phase's items at every step; only units go round, where no sums are made
-#    ahead. When its own are done, it takes items of others, but leaves them a moment to begin (_queue.pxi). A phase waits, at
-#    a gate, until every item before it is done, not until every thread has arrived, so a thread descheduled while it holds no
-#    item delays nobody; waiting soon yields the processor. libgomp's barrier does neither, so workers return to it together,
-#    and __init__.py has it spin less.
-# f) One call runs many steps; none of them goes through Python.
-# g) Nothing that is not finite reaches a parameter. A loss or an adjoint that is not finite stops the run before its step
-#    writes anything. Overflow of a gradient, moment or parameter is ruled out before the first write as well: no gradient of a
-#    step exceeds the sum of its |adjoints| times the largest value that an adjoint is multiplied by, and both cost one pass
-#    over a few slots of each tile. A product below `limit` (mlgraph/nonfinite.py derives it) is proof enough, and no gradient
-#    is checked. Every unit compares the same numbers, so all of them write or none. Other steps are rare in training: the run
-#    stops, and the caller takes the step alone, from a copy, and checks it. (To check all gradients first would take a third
-#    phase and a vector of gradients; to keep old values in each unit, a store per parameter, some percent of an epoch.)
-# h) A unit that is frozen entirely gets no gradient, and a node before which nothing learns no adjoint (_frozen.pxi).
-# i) In a training step (on x86-64), adjoints, gradients, moments and parameters that would be subnormal are written as zero.
-#    Otherwise a confident softmax, and the moments of weights whose source has been zero for some hundred steps, would stay
-#    subnormal from then on (0.9 of the least number rounds to it), and each operation with them is slow on Intel processors.
-#    Subnormal operands still count, so that what is differentiated is what was computed; forward values, and all values outside
-#    training, keep every bit.
-# j) All checks that can raise are made in `prepare` and `run`, before the GIL is released.
+# b) Plan. A plan is a table of instructions over numbered slots, in topological order
+#    (_program.pxi). There are three kinds of neurons and operations:
+#    - dense blocks, neurons that share their sources, with weights in panels of 16 neurons
+#      (_dense.pxi). A dense block may skip the zeros of the data: it then reads lists of entries,
+#      which are groups of four neighbouring columns that are not all zero in an example
+#      (_entries.pxi, _runs.pxi);
+#    - sparse rows, neurons that each have their own sources (_rows.pxi), swept in quads where three
+#      or four have the same sources (_quads.pxi). Rows may read the data as bytes (_bytes.pxi);
+#    - scalar operations (_elementwise.pxi, _reductions.pxi).
+# c) Phases. A step has two. Phase 1 runs over tiles: load (_loading.pxi), forward, loss
+#    (_losses.pxi), backward (_tiles.pxi). Phase 2 runs over units, which are pieces of the
+#    parameters: each unit sums its gradient over all tiles in fixed order and applies the optimizer
+#    at once (_units.pxi, _update.pxi). No gradient is shared between threads or reduced over them.
+#    There are three variants:
+#    - ahead: where the data are mostly zero, phase 2 also computes the first layers' sums for the
+#      next step (_ahead.pxi);
+#    - alone: where such a step has one tile, every worker sweeps that tile by itself (_alone.pxi);
+#    - packs: where rows have few edges, the worker that swept a pack of one or two tiles also sums
+#      their gradients in phase 1, and phase 2 adds the packs in order (_packs.pxi).
+# d) Reproducibility. The batch decides how examples are cut into tiles, and the plan decides the
+#    units. Work that is divided differently for another number of threads still adds the same
+#    numbers in the same order and rounds them alike: kernels with several variants use
+#    `multiply_add`, so that the compiler does not decide what is fused. The bits therefore do not
+#    depend on the number of threads. (Only the sign of a NaN may differ, which IEEE 754, 6.3,
+#    leaves open.)
+# e) Scheduling. A worker is a thread. It has the same share of a phase's items at every step,
+#    except that the shares of units rotate where no sums are made ahead. A worker that has finished
+#    its own items takes items of others, after giving them a moment to begin (_queue.pxi). A phase
+#    begins, at a gate, when every earlier item is done; it does not wait until every thread has
+#    arrived. A thread that the operating system suspends while it holds no item therefore delays
+#    nobody. Waiting soon yields the processor. libgomp's barrier does neither, so workers return to
+#    it together, and __init__.py limits how long it spins.
+# f) One call runs many steps without returning to Python.
+# g) Non-finite values. Nothing non-finite reaches a parameter. A loss or an adjoint that is not
+#    finite stops the run before its step writes anything. Overflow of a gradient, moment or
+#    parameter is excluded before the first write as well: no gradient of a step exceeds the sum of
+#    its |adjoints| times the largest value by which an adjoint is multiplied. Both factors cost one
+#    pass over a few slots of each tile. If their product is below `limit`
+#    (mlgraph/training/nonfinite.py derives it), no gradient needs a check. Every unit compares the
+#    same numbers, so either all write or none. Steps at or above the limit are rare: the run stops,
+#    and the caller repeats that step alone, on a copy, and checks the result. (Checking all
+#    gradients first would need a third phase and a vector of gradients. Keeping old values in each
+#    unit would cost a store per parameter, some percent of an epoch.)
+# h) Freezing. A unit that is frozen entirely gets no gradient. A node that depends on no trainable
+#    parameter gets no adjoint (_frozen.pxi).
+# i) Subnormal numbers. In a training step on x86-64, adjoints, gradients, moments and parameters
+#    that would be subnormal are written as zero. Otherwise a confident softmax, and the moments of
+#    weights whose source has been zero for some hundred steps, would stay subnormal from then on
+#    (0.9 of the least number rounds to itself), and Intel processors are slow with them. Subnormal
+#    operands still count, so that the derivatives are those of the values computed. Forward values,
+#    and all values outside training, keep every bit.
+# j) Checks. Everything that can raise an error happens in `prepare` and `run`, before the GIL is
+#    released.
 
 from cython.parallel cimport prange
 from libc.string cimport memcpy, memset
@@ -85,26 +105,26 @@ cdef extern from *:
     int omp_get_max_threads() noexcept nogil
     int omp_get_num_threads() noexcept nogil
 
-PARALLEL = bool(MLGRAPH_PARALLEL)   # built with OpenMP
+PARALLEL = bool(MLGRAPH_PARALLEL)   # whether it was built with OpenMP
 TILE_EXAMPLES = LANES
 PANEL_NEURONS = PANEL
-BYTE_SLOT_FLOATS = BYTE_SLOT        # memory of an input in a tile where rows read bytes
-RUN_COLUMNS = RUN                   # columns of a run, skipped together if all are zero
-QUAD_NEURONS = QUAD                 # most neurons of a quad
-SIDE_BY_SIDE = SIDE_TILES           # most tiles that are swept side by side
-PACK_TILES = PACK                   # tiles of a pack
-LIST_TILES = GROUP_TILES            # most tiles whose entries are in one list
-UNIT_COLUMNS = WHOLE_COLUMNS        # columns whose weights dense blocks that skip zeros update at once
-WHOLE_UNIT = WHOLE                  # `part` of units with weights and biases
+BYTE_SLOT_FLOATS = BYTE_SLOT        # memory of an input in a tile whose rows read bytes
+RUN_COLUMNS = RUN                   # columns of a run, which is skipped if all are zero
+QUAD_NEURONS = QUAD                 # maximum number of neurons in a quad
+SIDE_BY_SIDE = SIDE_TILES           # maximum number of tiles swept side by side
+PACK_TILES = PACK                   # tiles in a pack
+LIST_TILES = GROUP_TILES            # maximum number of tiles that share a list of entries
+UNIT_COLUMNS = WHOLE_COLUMNS        # columns updated at once in dense blocks that skip zeros
+WHOLE_UNIT = WHOLE                  # `part` of a unit of weights and biases
 
 
 def max_threads():
-    """Number of threads that OpenMP starts by default; threadpoolctl and omp_set_num_threads change it."""
+    """Number of threads that OpenMP starts by default. threadpoolctl and omp_set_num_threads change it."""
     return omp_get_max_threads()
 
 
 def are_finite(const float[::1] x, const int64_t[:, ::1] ranges):
-    """Whether all numbers from ``ranges[i, 0]`` to ``ranges[i, 1]`` are finite, for all i."""
+    """Return whether all numbers in the ranges ``x[ranges[i, 0]:ranges[i, 1]]`` are finite."""
     cdef int64_t i
     if ranges.shape[1] != 2:
         raise ValueError(f"ranges: expected 2 columns, got {ranges.shape[1]}")
@@ -117,7 +137,7 @@ def are_finite(const float[::1] x, const int64_t[:, ::1] ranges):
 
 
 def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
-    """Whether each number is exactly byte / 255 for some byte; `out` is filled with the bytes."""
+    """Fill `out` with bytes; return whether every number of `x` is exactly byte / 255."""
     cdef int64_t i, columns = x.shape[1], others = 0
     if out.shape[0] != x.shape[0] or out.shape[1] != columns:
         raise ValueError(f"out: expected shape {x.shape[0], columns}, got {out.shape[0], out.shape[1]}")
@@ -128,7 +148,10 @@ def as_bytes(const float[:, ::1] x, uint8_t[:, ::1] out, int n_threads):
 
 
 def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:, ::1] out, int size, int n_threads):
-    """out[i, k] = x[i, columns[k]] for numbers of `size` bytes, 1 or 4, in arrays viewed as bytes; the rest of `out` is 0."""
+    """Set out[i, k] = x[i, columns[k]] for numbers of `size` bytes (1 or 4); both arrays are viewed as bytes.
+
+    The rest of each row of `out` becomes 0.
+    """
     cdef int64_t i, k, n = columns.shape[0], most
     cdef const int32_t* column = &columns[0] if n else NULL
     if size not in (1, 4) or out.shape[0] != x.shape[0] or out.shape[1] < n * size:
@@ -144,7 +167,7 @@ def take_columns(const uint8_t[:, ::1] x, const int32_t[::1] columns, uint8_t[:,
 
 
 def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const int32_t[::1] place, int n_threads):
-    """out[place[i]] = x[origin[i]] for all i; all places must differ. ValueError if a number is out of range."""
+    """Set out[place[i]] = x[origin[i]] for all i. Places must be distinct. Raises ValueError if an index is out of range."""
     cdef int64_t i, outside = 0
     if origin.shape[0] != place.shape[0]:
         raise ValueError(f"origin, place: expected one length, got {origin.shape[0]} and {place.shape[0]}")
@@ -158,8 +181,10 @@ def move(const float[::1] x, const int32_t[::1] origin, float[::1] out, const in
 
 
 def find_quads(const int32_t[::1] alike, uint8_t[::1] out):
-    """out[i] = whether neuron i of rows is swept in a quad; `alike` as in _quads.pxi. (Forward, CHUNK may cut a quad in
-    two.)"""
+    """Set out[i] to whether neuron i of sparse rows is swept in a quad. _quads.pxi explains `alike`.
+
+    (In the forward sweep, the end of a CHUNK may split a quad.)
+    """
     cdef int64_t i = 0, n = alike.shape[0], size, k
     if out.shape[0] != n:
         raise ValueError(f"out: expected {n} bytes, got {out.shape[0]}")
@@ -181,11 +206,12 @@ def prepare(
     float[::1] sums, bint alone, float[::1] pack_sums, int64_t pack_stride, int64_t first_row, int64_t wide, int64_t at_once,
     float[::1] scratch, int64_t n_workers, int64_t scratch_stride, int64_t lists_at, int64_t list_floats,
 ):
-    """Pack what `run` needs beside data and steps into bytes. These hold addresses of the arrays, which must outlive them.
+    """Pack all arguments of `run` except data and steps into bytes. The caller must keep the arrays alive as long.
 
-    mlgraph.engine.engine is the only caller of both functions; it and `Run` (_program.pxi) say what each argument is.
+    The bytes hold the addresses of the arrays. mlgraph.engine.engine is the only caller of both functions; `SweepArgs`
+    (_program.pxi) says what each argument is.
     """
-    cdef Run r
+    cdef SweepArgs r
     cdef const Instruction* ins
     cdef int64_t least, i, of_sums = 0
     cdef bint of_rows = False
@@ -216,7 +242,7 @@ def prepare(
         raise ValueError(f"sums: expected {n_tiles} x {of_sums} floats, got {sums.shape[0]}")
     if alone and (sums is None or pack_sums is not None or not units.shape[0]):
         raise ValueError("alone: expected sums, units, and no pack_sums with it")
-    memset(&r, 0, sizeof(Run))
+    memset(&r, 0, sizeof(SweepArgs))
     r.program = <const Instruction*>&program[0, 0] if program.shape[0] else NULL
     r.n_instructions = program.shape[0]
     r.index = &index[0] if index.shape[0] else NULL
@@ -244,7 +270,7 @@ def prepare(
     r.first_source, r.last_source = first_source, last_source
     r.scratch = &scratch[0]
     r.n_workers, r.scratch_stride, r.lists_at, r.list_floats = n_workers, scratch_stride, lists_at, list_floats
-    return (<const char*>&r)[:sizeof(Run)]
+    return (<const char*>&r)[:sizeof(SweepArgs)]
 
 
 def run(
@@ -256,29 +282,29 @@ def run(
     const int32_t[::1] value_slot, float[:, ::1] value_out, int64_t[::1] highest,
     const int32_t[::1] adjoint_slot, float[:, ::1] adjoint_out,
 ):
-    """Run steps of a plan; without `step_first`, one step of all examples at rate 0.
+    """Run steps of a plan. Without `step_first`, run one step of all examples at learning rate 0.
 
     Returns
     -------
     int
-        -1; or the number (from 0) of the step that was not taken and ended the run, because something is not finite, in
-        training or through holes, or not certain to stay below the limit; or, with `highest`, the first example without a
-        highest value, because one is NaN.
+        -1 if all steps were taken. Otherwise the number (from 0) of the step that was refused and ended the run: a value was
+        not finite, in training or in a plan with holes, or a gradient may exceed the limit. With `highest`, the first example
+        that has no highest value because one is NaN.
     """
-    cdef Run r
+    cdef SweepArgs r
     cdef int64_t first = 0, size = 0, most = 0, n_bytes = 0, bad, i
     cdef float rate = 0
     cdef int worker, workers
     cdef uint8_t* flags
-    if len(prepared) != sizeof(Run):
-        raise ValueError(f"prepared: expected {sizeof(Run)} bytes, got {len(prepared)}")
+    if len(prepared) != sizeof(SweepArgs):
+        raise ValueError(f"prepared: expected {sizeof(SweepArgs)} bytes, got {len(prepared)}")
     if step_first is not None and (step_first.shape[0] != step_size.shape[0] or step_rate.shape[0] != step_size.shape[0]):
         raise ValueError("step_first, step_size, step_rate: expected one length, got "
                          f"{step_first.shape[0]}, {step_size.shape[0]}, {step_rate.shape[0]}")
     if step_decay is not None and step_decay.shape[0] != step_size.shape[0]:
         raise ValueError(f"step_decay: expected {step_size.shape[0]} numbers, got {step_decay.shape[0]}")
-    memcpy(&r, <const char*>prepared, sizeof(Run))
-    # Data without columns have no first element to point at, and are never read.
+    memcpy(&r, <const char*>prepared, sizeof(SweepArgs))
+    # Data without columns have no first element to point at; they are never read.
     if data_bytes is not None:
         size, r.columns = data_bytes.shape[0], data_bytes.shape[1]
         r.bytes = &data_bytes[0, 0] if r.columns else NULL
@@ -318,7 +344,7 @@ def run(
     if r.n_tiles < most:
         raise ValueError(f"prepared: expected memory for {most} tiles, got {r.n_tiles}")
     workers = <int>r.n_workers
-    # The counters of the workers' shares, the gate, what each worker tells; then the bounds, and bytes that say what is frozen.
+    # One block of memory: the shares' counters, the gate, the workers' reports, the bounds, and what is frozen.
     if r.optimizer.frozen != NULL:
         n_bytes = r.n_units + r.n_instructions + r.n_slots
     r.taken = <int64_t*>zeros(workers * (TAKEN_STRIDE * sizeof(int64_t) + sizeof(Told)) + sizeof(Gate)
@@ -332,10 +358,10 @@ def run(
     if n_bytes:
         with nogil:
             find_frozen(&r, flags, flags + r.n_units, flags + r.n_units + r.n_instructions)
-    # One iteration is one worker. With fewer threads than asked for, the first worker does the work of the missing ones.
+    # One iteration is one worker. If OpenMP starts fewer threads, a thread runs several workers, one after the other.
     if workers == 1:
         with nogil:
-            work(&r, 0)    # OpenMP would add 0.9 us to the 12 of one example (`bench -k predict`, without this branch)
+            work(&r, 0)    # avoids OpenMP's 0.9 us, of 12 us for one example (`bench -k predict`)
     else:
         for worker in prange(workers, nogil=True, num_threads=workers, schedule="static", chunksize=1):
             work(&r, worker)
