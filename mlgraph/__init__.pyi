@@ -15,8 +15,8 @@ from mlgraph.models.model_file import ModelFileError as ModelFileError, load as 
 from mlgraph.models.network import Network as Network
 from mlgraph.sparsity.schedules import SET as SET, GradualPruning as GradualPruning, RigL as RigL, Schedule as Schedule
 from mlgraph.training.checkpoint import CheckpointError as CheckpointError
-from mlgraph.training.nonfinite import NonFiniteError as NonFiniteError
 from mlgraph.training.loop import Progress as Progress
+from mlgraph.training.nonfinite import NonFiniteError as NonFiniteError
 from mlgraph_ext import ISA as ISA
 
 __version__: str

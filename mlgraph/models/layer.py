@@ -23,11 +23,11 @@ class Layer(Freezable):
         "__weakref__",
         "_activation",
         "_dropout",
+        "_weight_dropout",
+        "graph",
         "ids",
         "probability_ids",
         "source_ids",
-        "_weight_dropout",
-        "graph",
     )
 
     def __init__(

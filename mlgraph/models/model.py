@@ -804,7 +804,6 @@ class Model(Freezable):
         >>> len(history.epoch_loss), bool(history.epoch_loss[-1] < history.epoch_loss[0])
         (200, True)
         """
-
         from mlgraph.training.fitting import fit
 
         return fit(

@@ -11,7 +11,6 @@ import mlgraph
 from mlgraph.engine import choice, examples
 from mlgraph.engine.examples import LINE, Examples
 from mlgraph.models.running import engine_of
-from mlgraph.training import loop
 from mlgraph_ext import _topology
 
 

@@ -258,9 +258,7 @@ def test_cycles(path, length):
         pool, start = arrays["pool"].copy(), arrays["start"]
     pool[start[nodes[0].id]] = nodes[-1].id
     rewrite(path, path.with_name("cycle.npz"), pool=pool)
-    refuse(
-        path.with_name("cycle.npz"), rf"the edges form a cycle of {length} nodes?: (n\d+ -> ){{{length - 1}}}n6$"
-    )
+    refuse(path.with_name("cycle.npz"), rf"the edges form a cycle of {length} nodes?: (n\d+ -> ){{{length - 1}}}n6$")
 
 
 def test_lists_that_begin_together_must_end_together(path):

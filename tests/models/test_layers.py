@@ -149,9 +149,7 @@ def test_dropout_is_assigned_between_runs(name, tmp_path):
     )
 
     def during(_):
-        with pytest.raises(
-            RuntimeError, match=f"^{name}: not possible while the network is being trained"
-        ):
+        with pytest.raises(RuntimeError, match=f"^{name}: not possible while the network is being trained"):
             setattr(net.layers[0], name, 0.1)
 
     net.fit(X, Y, epochs=1, callback=during)
@@ -160,9 +158,7 @@ def test_dropout_is_assigned_between_runs(name, tmp_path):
 
 def test_no_layer_comes_in_training():
     net = network()
-    with pytest.raises(
-        RuntimeError, match=r"^add_layer: not possible while the network is being trained$"
-    ):
+    with pytest.raises(RuntimeError, match=r"^add_layer: not possible while the network is being trained$"):
         net.fit(X, Y, epochs=1, callback=lambda progress: net.add_layer(3))
     assert len(net.layers) == 2 and net.loss == "softmax_cross_entropy"
 

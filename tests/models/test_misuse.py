@@ -781,9 +781,7 @@ def test_the_table_is_complete():
 def test_a_node_that_no_graph_made_reaches_no_kernel(numbers, use):
     g = Graph()
     g.inputs(3)
-    with pytest.raises(
-        ValueError, match=r"^graph: a node has sources that do not exist|was removed"
-    ):
+    with pytest.raises(ValueError, match=r"^graph: a node has sources that do not exist|was removed"):
         g.compile(use(g, mlgraph.Node(g, numbers)))
     with pytest.raises(ValueError, match=r"^graph: |: node n[0-9]+ was removed"):
         mlgraph.Model(g, [use(g, mlgraph.Node(g, numbers))]).forward(X[:, :3])

@@ -18,7 +18,6 @@ from struck import ROOM, struck
 
 import mlgraph
 from mlgraph.models import running
-from mlgraph.training import loop
 
 pytestmark = pytest.mark.usefixtures("python_handles_ctrl_c")
 
