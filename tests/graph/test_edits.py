@@ -253,7 +253,7 @@ REFUSED = {
     ),
     "a cycle": (
         lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[0].neurons[0]),
-        mlgraph.CycleError, "the edges form a cycle of 2 nodes: n12 -> n32|the edges form a cycle of 2 nodes: n32 -> n12"
+        mlgraph.CycleError, "the edges form a cycle of 2 nodes: (n12 -> n32|n32 -> n12)"
     ),
     "itself": (
         lambda net: net.graph.add_edge(net.layers[1].neurons[0], net.layers[1].neurons[0]),

@@ -247,3 +247,27 @@ def test_truncate_keeps_the_order_of_inputs():
     g.add_neuron([a], weights=[1.0])
     g.undo()
     assert g.compile([a, b])([[5.0, 7.0]]).tolist() == [[7, 5]] and list(g.input_ids) == [1, 0]
+
+
+def test_outer_edit_takes_back_what_an_inner_edit_could_not(monkeypatch):
+    real, fails = undo.rewire, iter([True])
+
+    def fail_once(*given):
+        if next(fails, False):
+            raise MemoryError
+        real(*given)
+
+    net = network()
+    before, last = everything(net.graph), net.layers[1].neurons[0]
+
+    @net.graph.one_edit()
+    def outer():
+        net.layers[0].neurons[1].prune()
+        with net.graph.one_edit():
+            net.graph.add_edge(net.graph.add_neuron(net.layers[0].neurons[:2]), last)
+            monkeypatch.setattr(undo, "rewire", fail_once)
+            raise KeyError
+
+    with pytest.raises(MemoryError):
+        outer()
+    assert everything(net.graph) == before and next(fails, None) is None

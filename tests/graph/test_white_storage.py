@@ -170,3 +170,30 @@ def test_records_may_be_in_any_order(monkeypatch):
     assert everything(g) == before
     g.compile(neurons)
     assert everything(g) == before and mlgraph.Model(g, neurons[:2]).compact().graph.n_parameters == 5
+
+
+def test_undo_restores_a_frozen_bias():
+    """The removed bias leaves zeros."""
+    net = network()
+    neuron, storage = net.layers[0].neurons[3], net.graph.storage
+    at = storage.bias[net.graph._data[neuron.id]]
+    neuron.frozen = True
+    neuron.bias = None
+    assert storage.vector[at] == 0 == storage.state_vector("frozen", fresh=False)[at]
+    neuron.frozen = False
+    assert storage.frozen is None
+    net.undo()
+    assert storage.frozen[storage.bias[net.graph._data[neuron.id]]] == 1 == storage.frozen.sum()
+
+
+def test_short_state_vectors_move_with_the_parameters():
+    net = network(hidden=(9, 5))
+    net.fit(X, Y, epochs=1, momentum=0.9)
+    g = net.graph
+    g.storage.state["first"][:] = 1
+    new = g.add_neuron(net.layers[0].neurons, "tanh")
+    moves = g.storage.moves
+    mlgraph.Model(g, new).predict(X)
+    first = g.storage.vectors()["first"]
+    assert g.storage.moves > moves and not first[arrays.wiring(g, np.array([new.id], np.int32)).place].any()
+    assert first[arrays.wiring(g, np.array(net.layers[0].ids, np.int32)).place].all()
