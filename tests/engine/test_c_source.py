@@ -55,7 +55,7 @@ def assert_as_expected(function, x, got):
     assert (near | same).all()
 
 
-@settings(max_examples=settings.default.max_examples // 5)
+@settings(max_examples=settings.default.max_examples // 10)
 @given(case=cases() | cases(tame=False))
 def test_random_graphs(build, case):
     function = case.graph.compile(case.outputs)

@@ -152,11 +152,13 @@ def test_network_of_ml_rust(sweep):
 # --- random graphs ---------------------------------------------------------------------------------------------------
 
 
+@fewer
 @given(case=cases())
 def test_random_graphs_match_the_reference(sweep, case):
     testing.check_against_reference(case.outputs, case.x)
 
 
+@fewer
 @given(case=cases(tame=False))
 def test_infinities_nan_and_overflow_match_the_reference(sweep, case):
     """The same kind of number wherever float32 leaves no choice."""
