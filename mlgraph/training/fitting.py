@@ -33,12 +33,12 @@ from mlgraph.graph.ops import PARAMETER
 from mlgraph.graph.undo import forget_state
 from mlgraph.models.history import History
 from mlgraph.models.running import engine_of, evaluate, execute, read_with_targets
+from mlgraph.sparsity.schedules import Schedule, ScheduleRunner
 from mlgraph.training.nonfinite import POLICIES, Guard
 from mlgraph.training.training import Progress, RunState, train
 
 if TYPE_CHECKING:
     from mlgraph.models.model import Model
-    from mlgraph.sparsity.schedule import Acting, Schedule
     from mlgraph.training.checkpoint import Checkpoint
 
 T = TypeVar("T")
@@ -104,11 +104,9 @@ def fit(
         validate = partial(evaluate, model, held, of_held, n_threads)
     if optimizer == "sgd" and momentum:
         optimizer = "momentum"
-    acting: Acting | None = None
+    acting: ScheduleRunner | None = None
     if sparsify is not None:
-        from mlgraph.sparsity.schedule import Acting
-
-        acting = Acting(sparsify, model, given, objective, epochs, seed, n_threads)
+        acting = ScheduleRunner(sparsify, model, given, objective, epochs, seed, n_threads)
     del given  # which may be floats that have become bytes
     with model.graph.in_training():
         with model.graph.lock:  # another thread may edit, or compile and so move the parameters

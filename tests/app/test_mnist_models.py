@@ -157,7 +157,7 @@ def test_what_is_sparser_already(run: Run, model: str) -> None:
             "argument --out: expected a picture's name that ends in .png or .svg or .pdf, got",
         ),
         (["inspect", "--out", "trained"], "argument --out: cannot write 'trained': expected a file, got a folder"),
-        (["prune", "--sparsity", 0.99], "argument --sparsity: expected to keep at least "),
+        (["prune", "--sparsity", 0.99], "argument --sparsity: paths to all outputs need at least "),
         (
             ["prune", "--sparsity", 0.5, "--learning-rate", 2, "--weight-decay", 1],
             "argument --weight-decay: expected a number from 0 to 1 / learning_rate, 0.5, got 1.0",
